@@ -135,7 +135,7 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
 @click.option(
     "--people",
     is_flag=True,
-    help="Show only what people and programs requested: resets and disabled keys.",
+    help="Show only what people and programs did, such as resets.",
 )
 def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT001
     """Show what happened to the keys, the latest first."""

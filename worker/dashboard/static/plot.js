@@ -6,6 +6,7 @@ import { hourAndMinute } from "./words.js";
 const svg = "http://www.w3.org/2000/svg";
 const plotHeight = 132;
 const edge = { left: 44, right: 8, top: 8, bottom: 20 };
+const textWidth = 54; // of the longest time that is shown, such as 12:50 PM
 const minute_ms = 60000;
 const day_ms = 86400000;
 const intervals_ms = [10, 30, 60, 180, 360, 720].map(function (minutes) { return minutes * minute_ms; })
@@ -192,7 +193,7 @@ function timeTexts(its, plot, inner) {
     const shapes = [];
     its.steps.forEach(function (at_ms, place) {
         const x = edge.left + place * plot.stepWidth;
-        if (isTick(at_ms, its.step_ms, interval_ms) && x <= edge.left + inner - 24) {
+        if (isTick(at_ms, its.step_ms, interval_ms) && x <= edge.left + inner + edge.right - textWidth) {
             shapes.push(shape("line", "plot-grid", { x1: x, x2: x, y1: plotHeight - edge.bottom,
                 y2: plotHeight - edge.bottom + 4 }));
             const text = shape("text", "plot-text", { x: x, y: plotHeight - 4 });
