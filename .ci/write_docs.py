@@ -274,6 +274,7 @@ TASKS: dict[str, tuple[Any, Any]] = {
     "tasks.admin.key_status": (admin.NoArguments, results.KeyStatusResult),
     "tasks.admin.reset_keys": (admin.ResetArguments, results.ResetResult),
     "tasks.admin.place": (admin.PlaceArguments, results.PlaceResult),
+    "tasks.admin.quote": (admin.QuoteArguments, results.QuoteResult),
     "tasks.admin.cancel": (admin.CancelArguments, results.CancelResult),
 }
 """The tasks that the clients call, each with what it takes and what it returns."""

@@ -9,6 +9,7 @@ from worker.arguments.admin import (
     ListArguments,
     NoArguments,
     PlaceArguments,
+    QuoteArguments,
     ReplayArguments,
     ResetArguments,
 )
@@ -17,6 +18,7 @@ from worker.cancellations import cancel_jobs
 from worker.celery import app
 from worker.errors import InvalidArguments
 from worker.jobs.place import place_of
+from worker.jobs.quote import QuoteRequest, quote_of
 from worker.keypool import resets
 from worker.logs import log_keys_reset
 from worker.runtime import Runtime
@@ -120,6 +122,33 @@ async def place(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa
         InvalidArguments: An argument is wrong; the message names it.
     """
     return await place_of(app, check(PlaceArguments, args, kwargs).id)
+
+
+@app.task(bind=True, name="tasks.admin.quote")
+async def quote(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
+    """Say when jobs would start and end that were enqueued now. Nothing is reserved.
+
+    Args:
+        self: The task.
+        *args: None; arguments go by name.
+        **kwargs: `service` (`groq`, `resend`), `model` (default: the first one of the settings),
+            `jobs` (how many, default 1), `tokens` (a job, the prompt's and the answer's; default:
+            as many as calls had on average).
+
+    Returns:
+        See `worker.jobs.quote.Quote`.
+
+    Raises:
+        InvalidArguments: An argument is wrong; the message names it.
+    """
+    asked = check(QuoteArguments, args, kwargs)
+    runtime = Runtime.current()
+    return quote_of(
+        QuoteRequest(asked.service, asked.model, asked.jobs, asked.tokens),
+        await runtime.pools[asked.service].snapshot(),
+        waiting=await runtime.count_waiting(asked.service),
+        models=runtime.settings.models.get(asked.service, ()),
+    ).as_json()
 
 
 @app.task(bind=True, name="tasks.admin.dead_letters")

@@ -113,6 +113,31 @@ class PlaceResult(Result):
     limited_by: Annotated[str, Field(description="What decides that, such as `rpm`.")]
 
 
+_Instant = Annotated[
+    str | None, Field(description="An instant in ISO 8601; None: it is not known.")
+]
+
+
+class QuoteResult(Result):
+    """What `tasks.admin.quote` returns."""
+
+    service: str
+    model: Annotated[str, Field(description="As assumed; empty where the service has none.")]
+    jobs: Annotated[int, Field(ge=1)]
+    tokens: Annotated[int, Field(ge=0, description="Tokens a job, as assumed.")]
+    waiting: Annotated[
+        int | None,
+        Field(description="How many jobs wait before them; None: the broker does not say."),
+    ]
+    expected_start: _Instant
+    start_by: _Instant
+    end_by: _Instant
+    limited_by: Annotated[str, Field(description="What decides the end, such as `rpm`.")]
+    learned_from: Annotated[
+        int, Field(ge=0, description="How many outcomes the margin rests on; 0: it is assumed.")
+    ]
+
+
 class CancelResult(Result):
     """What `tasks.admin.cancel` returns."""
 

@@ -21,6 +21,8 @@ from config.services import SERVICES
 from config.settings import Settings
 from worker.aio import lifespan
 from worker.aio.redis_retry import warn, words_of
+from worker.aio.transport.delayed import lists_of
+from worker.aio.transport.finding import count_waiting
 from worker.cancellations import Cancellations, use
 from worker.deadletters import DeadLetters
 from worker.emails import EmailSender
@@ -154,6 +156,23 @@ class Runtime:
                 if self.outages.is_awaited(service):
                     with suppress(RedisError, OSError):
                         await pool.snapshot()
+
+    async def count_waiting(self, service: str) -> int | None:
+        """Count the jobs of a service's queue that wait in the broker, or in this process for keys.
+
+        Returns:
+            None where the broker does not say.
+
+        Raises:
+            redis.exceptions.RedisError: The broker cannot be reached.
+        """
+        if self.broker is None:
+            return None
+        queue = SERVICES[service].queue
+        lists = (*lists_of(queue), *lists_of(queue + DEFERRED))
+        demand = self.demands[queue]
+        held = demand.count(bulk=False) + demand.count(bulk=True)
+        return held + await count_waiting(self.broker, lists)
 
     async def wake_deferred(self, service: str) -> None:
         """Make all deferred jobs of a service run now.

@@ -1,12 +1,14 @@
 """The arguments of what operators ask the workers."""
 
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 from pydantic import Field, model_validator
 
 from config.services import SERVICES
 from worker.arguments.base import Arguments, one_of
 from worker.deadletters import KINDS, OWNERS, Filter
+
+_MOST_QUOTED: Final = 10_000_000
 
 _By = Annotated[str, Field(min_length=1, max_length=100)] | None
 
@@ -37,6 +39,15 @@ class PlaceArguments(Arguments):
     """What `tasks.admin.place` takes."""
 
     id: _JobId
+
+
+class QuoteArguments(Arguments):
+    """What `tasks.admin.quote` takes."""
+
+    service: Annotated[str, one_of(SERVICES)]
+    model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    jobs: Annotated[int, Field(ge=1, le=_MOST_QUOTED)] = 1
+    tokens: Annotated[int, Field(ge=1, le=_MOST_QUOTED)] | None = None
 
 
 class DeadLetterArguments(Arguments):

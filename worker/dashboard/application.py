@@ -21,6 +21,7 @@ from worker.dashboard import (
     key_changes,
     metrics,
     page,
+    quotes,
     usage,
 )
 from worker.dashboard.auth import AuthConfig, Visitor, authenticate
@@ -60,6 +61,7 @@ HANDLERS = [
     url(r"/api/admin/jobs/([^/]+)/cancel", jobs.Cancel, name="jobs-cancel"),
     url(r"/api/admin/jobs/([^/]+)", jobs.Job, name="jobs-look"),
     url(r"/api/admin/usage", usage.Usage, name="keys-usage"),
+    url(r"/api/admin/quote", quotes.QuoteHandler, name="keys-quote"),
     url(_DEAD_LETTERS, dead_letters.DeadLetterList, name="dead-letters"),
     url(rf"{_DEAD_LETTERS}/replay", dead_letters.Replay, name="dead-letters-replay"),
     url(rf"{_DEAD_LETTERS}/drop", dead_letters.Drop, name="dead-letters-drop"),

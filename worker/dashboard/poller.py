@@ -18,6 +18,7 @@ from config.services import SERVICES
 from config.settings import Settings
 from worker.dashboard.changes import mark_of
 from worker.dashboard.queues import QueueWatch
+from worker.dashboard.quote_margins import QuoteMargins
 from worker.dashboard.rates import ServiceRates
 from worker.dashboard.state import DashboardState, QueueView, ServiceView
 from worker.deadletters import DeadLetters
@@ -75,6 +76,8 @@ class Poller:
         self._next: asyncio.Future[DashboardState | None]
         self._poll_lock: asyncio.Lock
         self._stop: asyncio.Event
+        self.margins = QuoteMargins()
+        """By how much quotes exceed forecasts; for the poller's thread only."""
         self.state: DashboardState | None = None
         """The latest state; None before the first poll, and while Redis does not answer."""
 
@@ -216,6 +219,8 @@ class Poller:
                 rates = self._rates[service]
                 queue = self._queue(SERVICES[service].queue)
                 rates.add(view, waiting=queue.waiting, ended=ended.get(service, 0))
+                model = next(iter(self._settings.models.get(service, ())), "")
+                self.margins.add(view, queue, model=model, ended=ended.get(service, 0))
                 services[service] = ServiceView(view, queue, rates.rate, rates.idle_s)
             evicts, counts = await eviction_of(self._redis), await self._dead_letters.counts()
             state = DashboardState(

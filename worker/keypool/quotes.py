@@ -69,6 +69,19 @@ class QuoteBook:
         self._open: list[_Open] = []
         self._seen: tuple[float, int] | None = None  # when, and how many jobs had ended
 
+    def learned_from(self, forecast_s: float) -> int:
+        """Count the outcomes that a quote of about this length rests on."""
+        return len(self._spread(forecast_s).ratios)
+
+    def within_s(self, forecast_s: float) -> float:
+        """Return in how many seconds a job will have ended, in nine of ten cases; learn nothing.
+
+        Args:
+            forecast_s: In how many seconds it ends if nothing changes.
+        """
+        factor = self._spread(forecast_s).factor()
+        return max(0.0, (forecast_s + _SLACK_S) * factor - _SLACK_S)
+
     def quote(self, now_s: float, *, ended: int, place: int, forecast_s: float) -> float:
         """Return in how many seconds a job will have ended, in nine of ten cases.
 
@@ -79,14 +92,14 @@ class QuoteBook:
             forecast_s: In how many seconds it ends if nothing changes.
         """
         self.observe(now_s, ended=ended)
-        quoted_s = (forecast_s + _SLACK_S) * self._spread(forecast_s).factor() - _SLACK_S
+        quoted_s = self.within_s(forecast_s)
         if len(self._open) < _OPEN:
             insort(
                 self._open,
                 _Open(now_s, ended + place, forecast_s, quoted_s),
                 key=lambda one: one.ends_at,
             )
-        return max(0.0, quoted_s)
+        return quoted_s
 
     def observe(self, now_s: float, *, ended: int) -> None:
         """Learn from the quotes whose jobs have ended by now.

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from worker.aio.transport.delayed import due_of
 from worker.aio.transport.scripts import COUNT_PARKED, FIND
 
 _UNACKED: Final = "unacked"
@@ -58,6 +59,20 @@ async def find_job(broker: Redis, job: str, lists: Sequence[str]) -> Found | Non
             before, message = found
             return Found(sum(sizes[:place]) + before, sum(sizes), message)
     return None
+
+
+async def count_waiting(broker: Redis, lists: Sequence[str]) -> int:
+    """Count the messages of queues that no worker has, those that are not due yet included.
+
+    Args:
+        broker: The Redis of the broker.
+        lists: The lists of the queues.
+
+    Raises:
+        redis.exceptions.RedisError: The broker cannot be reached.
+    """
+    counts = [await _size(broker, name) + int(await broker.zcard(due_of(name))) for name in lists]
+    return sum(counts)
 
 
 async def _size(broker: Redis, name: str) -> int:

@@ -1,0 +1,75 @@
+"""Quotes by the endpoint and by the task, against a case whose numbers are known."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tasks import admin
+from tests import schemas
+from tests.integration.dashboard.dashboard_site import LOGIN, Serve, Site, until
+from worker.keypool import Lease, LeaseRequest
+from worker.runtime import Runtime
+from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
+
+QUOTE = "/api/admin/quote"
+MODEL = "openai/gpt-oss-120b"
+
+
+async def use_up(site: Site) -> tuple[datetime, datetime]:
+    """Let the only key have no call left of its 60 a minute; returns between which instants."""
+    before, pool = datetime.now(UTC), site.pools["groq"]
+    lease = await pool.acquire(LeaseRequest(model=MODEL, resource=MODEL, tokens=100))
+    assert isinstance(lease, Lease)
+    limits = (ObservedLimit(Dimension.RPM, 60, 0),)
+    await pool.settle(lease, Verdict(Fate.DONE, "ok", status=200, limits=limits))
+    return before, datetime.now(UTC)
+
+
+async def test_endpoint_and_task_quote_what_the_keys_will_allow(serve: Serve) -> None:
+    viewer = ("vic", "canary-password-9913")
+    logins = tuple(":".join(login) for login in (LOGIN, viewer))
+    site = await serve(groq=1, basic_auth=logins, environ={"ADMIN_USERS": LOGIN[0]})
+    await site.redis.lpush("ai", *["{}"] * 100)
+    await site.redis.zadd("ai.deferred.due", {f"job {number}": 1.0 for number in range(20)})
+    between = await use_up(site)
+
+    async def ask(**query: Any) -> dict[str, Any]:
+        answer = await site.client.get(QUOTE, params={"service": "groq"} | query, auth=viewer)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    async def look() -> dict[str, Any]:
+        return await ask(jobs=60)
+
+    def right(quote: dict[str, Any]) -> None:
+        start = datetime.fromisoformat(quote["expected_start"])
+        slack = timedelta(seconds=0.1)
+        assert between[0] - slack <= start - timedelta(seconds=121) <= between[1] + slack
+        start_by, end_by = (datetime.fromisoformat(quote[name]) for name in ("start_by", "end_by"))
+        assert (end_by - start_by).total_seconds() == pytest.approx(59 * 1.5, abs=0.2)
+        assert start < start_by
+        assert (quote["model"], quote["jobs"], quote["limited_by"]) == (MODEL, 60, "rpm")
+        assert quote["learned_from"] == 0
+
+    quote = await until(look, lambda seen: seen["waiting"] == 120)
+    right(quote)
+    try:
+        asked = await admin.quote.run(service="groq", jobs=60)
+    finally:
+        await Runtime.current().close()
+    schemas.check("tasks.admin.quote", "result", asked)
+    assert asked["waiting"] == 120
+    right(asked)
+    for query, status, error in (
+        ({"jobs": "0"}, 400, "bad_request"),
+        ({"tokens": "many"}, 400, "bad_request"),
+        ({"job": "1"}, 400, "unknown_field"),
+        ({"service": "grok"}, 404, "unknown_service"),
+    ):
+        params = {"service": "groq"} | query
+        refused = await site.client.get(QUOTE, params=params, auth=viewer)
+        assert (refused.status_code, refused.json()["error"]) == (status, error)
+    missing = await site.client.get(QUOTE, auth=viewer)
+    assert (missing.status_code, missing.json()["message"]) == (400, "service: is required.")
+    assert (await site.client.get(QUOTE, params={"service": "groq"})).status_code == 401

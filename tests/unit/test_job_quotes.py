@@ -1,0 +1,130 @@
+"""Quotes for jobs that are not enqueued yet, and what their margin is learned from."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from worker.arguments.admin import QuoteArguments
+from worker.arguments.base import check
+from worker.dashboard.quote_margins import QuoteMargins
+from worker.dashboard.state import QueueView
+from worker.errors import InvalidArguments
+from worker.jobs.quote import QuoteRequest, quote_of
+from worker.keypool import BucketView, KeyView, PoolView
+from worker.keypool.quotes import QuoteBook
+
+NOON_MS = 1_800_014_400_000  # 12:00 UTC
+PER_S = {"rpm": 60_000, "tpm": 60_000, "rps": 1_000, "epd": 86_400_000}
+
+
+def pool(service: str, *buckets: tuple[str, float, float], **counts: int) -> PoolView:
+    model = "m" if service == "groq" else ""
+    names = ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens", "used_ms")
+    key = KeyView(
+        id="a", label="a", variable="", account="a", state="ready", blocks=(),
+        buckets=tuple(BucketView(model, name, limit, left, PER_S[name])
+                      for name, limit, left in buckets),
+        **(dict.fromkeys(names, 0) | counts),
+    )  # fmt: skip
+    return PoolView(service, NOON_MS, (key,))
+
+
+def in_s(instant: str | None) -> float:
+    assert instant is not None
+    return (datetime.fromisoformat(instant) - datetime.now(UTC)).total_seconds()
+
+
+def test_jobs_come_behind_all_that_wait() -> None:
+    view = pool("groq", ("rpm", 60, 0), accepted=2, tokens=500)
+    quote = quote_of(QuoteRequest("groq", jobs=60), view, waiting=120, models=("m",))
+    assert in_s(quote.expected_start) == pytest.approx(121, abs=1)
+    assert in_s(quote.start_by) == pytest.approx(122 * 1.5 - 1, abs=1)
+    assert in_s(quote.end_by) == pytest.approx(181 * 1.5 - 1, abs=1)
+    assert (quote.model, quote.tokens, quote.limited_by) == ("m", 250, "rpm")
+    assert quote.learned_from == 0
+
+
+def test_tokens_that_are_named_count_instead_of_the_usual_ones() -> None:
+    view = pool("groq", ("tpm", 6_000, 0), accepted=2, tokens=500)
+    for tokens, start_s in ((None, 2.5), (1_000, 10)):
+        request = QuoteRequest("groq", model="m", tokens=tokens)
+        quote = quote_of(request, view, waiting=0, models=("other",))
+        assert in_s(quote.expected_start) == pytest.approx(start_s, abs=0.5)
+
+
+def test_emails_share_calls_and_count_against_the_quota_one_by_one() -> None:
+    view = pool("resend", ("rps", 2, 0), ("epd", 10_000, 10_000))
+    quote = quote_of(QuoteRequest("resend", "m", jobs=1_000), view, waiting=0)
+    assert in_s(quote.end_by) == pytest.approx(6 * 1.5 - 1, abs=0.5)  # ten calls
+    assert (quote.model, quote.limited_by) == ("", "rps")
+    late = quote_of(QuoteRequest("resend", jobs=10_001), view, waiting=0)
+    assert late.limited_by == "epd"
+
+
+def test_what_is_not_known_is_none() -> None:
+    view = pool("groq", ("rpm", 60, 0))
+    for unknown in (
+        quote_of(QuoteRequest("groq"), view, waiting=None, models=("m",)),
+        quote_of(QuoteRequest("groq"), PoolView("groq", NOON_MS, ()), waiting=0, models=("m",)),
+        quote_of(QuoteRequest("groq", jobs=10**6), view, waiting=10**6, models=("m",)),
+    ):
+        assert (unknown.expected_start, unknown.start_by, unknown.end_by) == (None, None, None)
+        assert unknown.learned_from == 0
+    partly = quote_of(QuoteRequest("groq", jobs=10**6), view, waiting=0, models=("m",))
+    assert (partly.end_by, partly.limited_by) == (None, "rpm")
+    assert in_s(partly.expected_start) == pytest.approx(1, abs=0.5)
+
+
+def test_the_margin_is_that_of_the_jobs_that_waited() -> None:
+    now_s = 0.0
+    margins = QuoteMargins(now_s=lambda: now_s)
+    view = pool("groq", ("rpm", 60, 0), in_flight=1)
+    for second in range(4_000):  # half as fast as the keys allow
+        now_s = float(second)
+        margins.add(view, QueueView("ai", ready=29), model="m", ended=second // 2)
+    book = margins.book("groq")
+    assert book.learned_from(29) > 100
+    assert book.within_s(29) == pytest.approx(60, rel=0.1)
+    quote = quote_of(QuoteRequest("groq"), view, waiting=28, models=("m",), book=book)
+    assert in_s(quote.end_by) == pytest.approx(60, rel=0.1)
+    assert quote.learned_from == book.learned_from(29)
+
+
+def test_nothing_is_learned_where_the_count_would_not_say_when_a_job_ends() -> None:
+    now_s = 0.0
+    margins = QuoteMargins(now_s=lambda: now_s)
+    for second in range(100):
+        now_s = float(second)
+        emails = pool("resend", ("rps", 2, 0))
+        margins.add(emails, QueueView("email", ready=9), model="", ended=second)
+        chats = pool("groq", ("rpm", 60, 0))
+        margins.add(chats, QueueView("ai", ready=9, known=False), model="m", ended=second)
+    assert not margins.book("resend").learned_from(9)
+    assert not margins.book("groq").learned_from(9)
+
+
+def test_asking_for_a_margin_opens_no_quote() -> None:
+    book = QuoteBook()
+    assert book.within_s(30) == pytest.approx(31 * 1.5 - 1)
+    book.observe(0.0, ended=0)
+    book.observe(1_000.0, ended=100)
+    assert not book.learned_from(30)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, "service: is required"),
+        ({"service": "grok"}, "service: must be 'groq' or 'resend'"),
+        ({"service": "groq", "jobs": 0}, "jobs: must be greater"),
+        ({"service": "groq", "jobs": 10**8}, "jobs: must be less"),
+        ({"service": "groq", "tokens": "many"}, "tokens: must be a whole number"),
+        ({"service": "groq", "model": ""}, "model: must not be empty"),
+        ({"service": "groq", "prompt": "canary"}, "prompt"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidArguments, match=named) as caught:
+        check(QuoteArguments, (), arguments)
+    assert "canary" not in str(caught.value)

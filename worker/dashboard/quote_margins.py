@@ -1,0 +1,57 @@
+"""How much later than forecast jobs end, learned from those that wait while Flower polls."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from config.services import SERVICES
+from worker.dashboard.state import QueueView
+from worker.jobs.quote import estimate, usual_tokens
+from worker.keypool import PoolView
+from worker.keypool.quotes import QuoteBook
+
+_EVERY_S: Final = 5.0
+
+
+class QuoteMargins:
+    """Quotes the last of the jobs that wait every few seconds, and sees when it has ended.
+
+    It learns of jobs that do wait, since those that somebody asks a quote for may never be
+    enqueued. Redis is asked nothing for it: it takes what Flower polls, and the jobs that end from
+    Celery's events. Of a service whose jobs share calls it learns nothing, because nothing says how
+    many jobs run.
+
+    Args:
+        now_s: The time in seconds, on any clock.
+    """
+
+    def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._now_s = now_s
+        self._books: Final = {service: QuoteBook() for service in SERVICES}
+        self._asked_s: Final = dict.fromkeys(SERVICES, float("-inf"))
+
+    def book(self, service: str) -> QuoteBook:
+        """What was learned of the jobs of a service."""
+        return self._books[service]
+
+    def add(self, view: PoolView, queue: QueueView, *, model: str, ended: int) -> None:
+        """Take a sample.
+
+        Args:
+            view: The keys of a service.
+            queue: Its jobs that wait.
+            model: The model that they are taken to ask for.
+            ended: How many of its jobs have ended, as far as Flower has seen.
+        """
+        if SERVICES[view.service].sends_once:
+            return
+        now_s, book = self._now_s(), self._books[view.service]
+        book.observe(now_s, ended=ended)
+        if not (queue.known and queue.waiting) or now_s - self._asked_s[view.service] < _EVERY_S:
+            return
+        self._asked_s[view.service] = now_s
+        found = estimate(view, queue.waiting, model=model, tokens=usual_tokens(view))
+        if found.in_s is not None:
+            running = sum(key.in_flight for key in view.keys)
+            place = queue.waiting + running
+            book.quote(now_s, ended=ended, place=place, forecast_s=found.in_s)

@@ -1,0 +1,49 @@
+"""The endpoint for when jobs that are not enqueued yet would start and end."""
+
+from config.current import get_settings
+from config.services import SERVICES
+from worker.arguments.admin import QuoteArguments
+from worker.arguments.base import check
+from worker.dashboard.errors import ApiError
+from worker.dashboard.handlers import AdminHandler, redis_unreachable
+from worker.dashboard.poller import Pools, RedisUnreachable
+from worker.dashboard.request_body import check_fields
+from worker.errors import InvalidArguments
+from worker.jobs.quote import Quote, QuoteRequest, quote_of
+
+
+class QuoteHandler(AdminHandler):
+    """`GET /api/admin/quote`: when jobs would start and end that were enqueued now."""
+
+    async def get(self) -> None:
+        """Send the quote."""
+        values = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        request = _read_query(values)
+        try:
+            state = await self.poller.fresh_state()
+        except RedisUnreachable as exc:
+            raise redis_unreachable(exc) from exc
+        view = state.services[request.service]
+
+        async def quote(_: Pools) -> Quote:  # where the margins are learned
+            return quote_of(
+                request,
+                view.pool,
+                waiting=view.queue.waiting if view.queue.known else None,
+                models=get_settings().models.get(request.service, ()),
+                book=self.poller.margins.book(request.service),
+            )
+
+        self.send_json((await self.with_pools(quote)).as_json())
+
+
+def _read_query(values: dict[str, str]) -> QuoteRequest:
+    check_fields(values, tuple(QuoteArguments.model_fields))
+    if values.get("service", "groq") not in SERVICES:
+        known = ", ".join(SERVICES)
+        raise ApiError(404, "unknown_service", f"There is no such service; known are: {known}.")
+    try:
+        asked = check(QuoteArguments, (), values)
+    except InvalidArguments as exc:
+        raise ApiError(400, "bad_request", f"{exc}.") from None
+    return QuoteRequest(asked.service, asked.model, asked.jobs, asked.tokens)

@@ -1,0 +1,126 @@
+"""When jobs would start and end that are not enqueued yet."""
+
+import math
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+
+from config.services import SERVICES
+from worker.emails.batch_size import MOST_IN_BATCH
+from worker.keypool import PoolView
+from worker.keypool.forecast import CallCost, Estimate, Forecast
+from worker.keypool.quotes import QuoteBook
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteRequest:
+    """What would be enqueued.
+
+    Attributes:
+        service: The service of the jobs.
+        model: The model that they ask for; None: the first one of the settings.
+        jobs: How many they are.
+        tokens: Tokens a job, the prompt's and the answer's; None: what the keys' calls had so far.
+    """
+
+    service: str
+    model: str | None = None
+    jobs: int = 1
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """When they would start and end. Instants are in ISO 8601; None where they are not known.
+
+    Attributes:
+        service: The service.
+        model: The model that was assumed; empty where the service has none.
+        jobs: How many jobs.
+        tokens: Tokens a job, as assumed.
+        waiting: How many jobs of the service wait before them; None: the broker does not say.
+        expected_start: When the keys allow the first job's call, if nothing changes.
+        start_by: By when it has started in nine of ten cases.
+        end_by: By when the last job has ended in nine of ten cases.
+        limited_by: What decides the end, such as `rpm`; empty where nothing has to wait.
+        learned_from: How many outcomes the margin of `end_by` rests on; 0: it is assumed.
+    """
+
+    service: str
+    model: str
+    jobs: int
+    tokens: int
+    waiting: int | None
+    expected_start: str | None
+    start_by: str | None
+    end_by: str | None
+    limited_by: str
+    learned_from: int
+
+    def as_json(self) -> dict[str, str | int | None]:
+        """Everything, in JSON types."""
+        return asdict(self)
+
+
+def quote_of(
+    request: QuoteRequest,
+    view: PoolView,
+    *,
+    waiting: int | None,
+    models: tuple[str, ...] = (),
+    book: QuoteBook | None = None,
+) -> Quote:
+    """Say when jobs would start and end that were enqueued now, behind all that wait.
+
+    Args:
+        request: The jobs.
+        view: The keys of their service.
+        waiting: How many of the service's jobs wait; None: nobody knows, so there are no instants.
+        models: The models of jobs that name none, in order of preference.
+        book: What was learned of how late jobs end; None: nothing.
+    """
+    model = (request.model or next(iter(models), "")) if models else ""
+    tokens = usual_tokens(view) if request.tokens is None else request.tokens
+    book = book or QuoteBook()
+    if waiting is None:
+        first = last = Estimate(None)
+    else:
+        first = estimate(view, waiting + 1, model=model, tokens=tokens)
+        last = estimate(view, waiting + request.jobs, model=model, tokens=tokens)
+    now = datetime.now(UTC)
+    return Quote(
+        service=request.service,
+        model=model,
+        jobs=request.jobs,
+        tokens=round(tokens),
+        waiting=waiting,
+        expected_start=_instant(now, first.in_s),
+        start_by=_instant(now, None if first.in_s is None else book.within_s(first.in_s)),
+        end_by=_instant(now, None if last.in_s is None else book.within_s(last.in_s)),
+        limited_by=last.limited_by,
+        learned_from=0 if last.in_s is None else book.learned_from(last.in_s),
+    )
+
+
+def usual_tokens(view: PoolView) -> float:
+    """Return how many tokens the calls of these keys had on average; 0 before the first one."""
+    accepted = sum(key.accepted for key in view.keys)
+    return sum(key.tokens for key in view.keys) / accepted if accepted else 0.0
+
+
+def estimate(view: PoolView, number: int, *, model: str, tokens: float) -> Estimate:
+    """Estimate when the Nth job from now may start; emails go in batches as large as can be.
+
+    Args:
+        view: The keys of the service.
+        number: 1 for the next job.
+        model: The model of the jobs; empty where the service has none.
+        tokens: Tokens a job.
+    """
+    if not SERVICES[view.service].sends_once:
+        return Forecast(view, CallCost(model, tokens=tokens)).call(number)
+    calls = math.ceil(number / MOST_IN_BATCH)
+    return Forecast(view, CallCost(model, emails=number / calls)).call(calls)
+
+
+def _instant(now: datetime, in_s: float | None) -> str | None:
+    return None if in_s is None else (now + timedelta(seconds=in_s)).isoformat("T", "milliseconds")
