@@ -2,7 +2,15 @@
 
 from typing import Any, assert_type
 
-from keywheel_client import AsyncKeywheel, CompletionResult, EmailResult, JobId, Keywheel, ResetDone
+from keywheel_client import (
+    AsyncKeywheel,
+    CompletionResult,
+    EmailResult,
+    JobId,
+    Keywheel,
+    Quote,
+    ResetDone,
+)
 
 
 def sync(keywheel: Keywheel, stored: str) -> None:
@@ -13,6 +21,8 @@ def sync(keywheel: Keywheel, stored: str) -> None:
     assert_type(keywheel.result(keywheel.send_email(to=["a@example.com"])), EmailResult)
     assert_type(keywheel.result(stored), Any)
     assert_type(keywheel.reset_keys(), ResetDone)
+    assert_type(keywheel.quote("groq", jobs=7), Quote)
+    keywheel.quote("grok")  # type: ignore[arg-type]
     keywheel.complete(promt="a misspelt argument")  # type: ignore[call-arg]
     keywheel.send_email(to=7)  # type: ignore[arg-type]
 

@@ -33,11 +33,13 @@ def fields_of(file: str, interface: str) -> set[str]:
         ("arguments.ts", email.Tag),
         ("arguments.ts", email.Template),
         ("arguments.ts", admin.ResetArguments),
+        ("arguments.ts", admin.QuoteArguments),
         ("results.ts", results.CompletionResult),
         ("results.ts", results.EmailResult),
         ("results.ts", results.KeyStatus),
         ("results.ts", results.ServiceStatus),
         ("results.ts", results.ResetResult),
+        ("results.ts", results.QuoteResult),
     ],
 )
 def test_its_types_have_the_fields_of_the_worker(file: str, model: Any) -> None:

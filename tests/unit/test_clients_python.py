@@ -16,7 +16,15 @@ from redis.sentinel import Sentinel
 import keywheel_client
 from config.celery import QUEUE_OF_TASKS
 from config.redis_url import ALL_SCHEMES, RedisUrl
-from keywheel_client import CompletionArguments, EmailArguments, JobId, Pipeline, arguments, results
+from keywheel_client import (
+    CompletionArguments,
+    EmailArguments,
+    JobId,
+    Pipeline,
+    arguments,
+    quotes,
+    results,
+)
 from keywheel_client.connection import Names
 from keywheel_client.messages import QUEUES, message_of
 from keywheel_client.sentinels import open_client
@@ -110,6 +118,7 @@ def test_its_types_have_the_arguments_that_the_worker_takes(typed: Any, model: A
         (results.KeyStatus, worker_results.KeyStatus),
         (results.ServiceStatus, worker_results.ServiceStatus),
         (results.ResetDone, worker_results.ResetResult),
+        (quotes.Quote, worker_results.QuoteResult),
     ],
 )
 def test_its_types_have_what_the_worker_returns(typed: Any, model: Any) -> None:
@@ -129,8 +138,9 @@ def test_its_messages_fit_the_documented_schemas() -> None:
     pipe.send_email(to="a@example.com", template={"id": "t", "variables": {"n": 1}})
     pipe.ask("tasks.admin.key_status", {})
     pipe.ask("tasks.admin.reset_keys", {"service": "groq", "key": None, "by": "x"})
+    pipe.ask("tasks.admin.quote", {"service": "groq", "jobs": 7, "tokens": 100, "model": "a"})
     texts = [text for _, *several in pipe.pushes() for text in several]
-    assert len(texts) == 6
+    assert len(texts) == 7
     for text in texts:
         message, kwargs = read(text)
         schemas.check(message["headers"]["task"], "arguments", kwargs)
@@ -146,6 +156,8 @@ def test_its_messages_fit_the_documented_schemas() -> None:
         ("tasks.email.send", {"subject": "x"}),
         ("tasks.admin.reset_keys", {"service": "grok"}),
         ("tasks.admin.key_status", {"service": "groq"}),
+        ("tasks.admin.quote", {"jobs": 1}),
+        ("tasks.admin.quote", {"service": "groq", "jobs": 0}),
     ],
 )
 def test_the_schemas_refuse_what_the_worker_refuses(task: str, wrong: dict[str, Any]) -> None:

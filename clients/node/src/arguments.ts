@@ -103,3 +103,14 @@ export interface ResetArguments {
   include_disabled?: boolean;
   by?: string;
 }
+
+/** What `tasks.admin.quote` takes. */
+export interface QuoteArguments {
+  service: "groq" | "resend";
+  /** By default the first one of the workers. */
+  model?: string;
+  /** How many jobs; by default one. */
+  jobs?: number;
+  /** Tokens a job; by default as many as calls had on average. */
+  tokens?: number;
+}

@@ -1,13 +1,13 @@
 /** The client. */
 
-import type { CompletionArguments, EmailArguments, ResetArguments } from "./arguments.js";
+import type { CompletionArguments, EmailArguments, QuoteArguments, ResetArguments } from "./arguments.js";
 import { type RedisClient, type Send, sender } from "./connection.js";
 import { Endings, pause, recordOf } from "./endings.js";
 import { failureOf, ResultTimeout } from "./errors.js";
 import { eventOf, eventsOfResult, type Row, type StreamEvent } from "./events.js";
 import type { JobId, JobOptions } from "./messages.js";
 import { Pipeline } from "./pipeline.js";
-import type { CompletionResult, EmailResult, ResetResult, ServiceStatus } from "./results.js";
+import type { CompletionResult, EmailResult, QuoteResult, ResetResult, ServiceStatus } from "./results.js";
 import { type Ended, hasEnded, instant, type Status, statusOf } from "./status.js";
 
 const TIMEOUT_MS = 60_000;
@@ -204,6 +204,19 @@ export class Keywheel {
    */
   async resetKeys(which: ResetArguments = {}, options: WaitOptions = {}): Promise<ResetResult> {
     return this.#ask("tasks.admin.reset_keys", which, options);
+  }
+
+  /**
+   * Ask a worker when jobs would start and end that were enqueued now.
+   *
+   * @throws JobFailed An argument is wrong.
+   * @throws ResultTimeout No worker answered in time.
+   * @throws Unavailable Redis cannot be reached.
+   */
+  async quote(what: QuoteArguments, options: WaitOptions = {}): Promise<QuoteResult> {
+    const found = await this.#ask("tasks.admin.quote", what, options);
+    const [expected_start, start_by, end_by] = [found.expected_start, found.start_by, found.end_by].map(instant);
+    return { ...found, expected_start, start_by, end_by };
   }
 
   async #ask(task: string, args: object, options: WaitOptions): Promise<any> {

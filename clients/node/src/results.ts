@@ -103,3 +103,25 @@ export interface ResetResult {
   brought_back: Record<string, Block[]>;
   left_disabled: Record<string, Block[]>;
 }
+
+/** When jobs would start and end that are not enqueued yet. An instant is null where it is not known. */
+export interface QuoteResult {
+  service: "groq" | "resend";
+  /** The model that was assumed; empty where the service has none. */
+  model: string;
+  jobs: number;
+  /** Tokens a job, as assumed. */
+  tokens: number;
+  /** How many jobs wait before them; null: the broker does not say. */
+  waiting: number | null;
+  /** When the keys allow the first job's call, if nothing changes. */
+  expected_start: Date | null;
+  /** By when it has started in nine of ten cases. */
+  start_by: Date | null;
+  /** By when the last job has ended in nine of ten cases. */
+  end_by: Date | null;
+  /** What decides the end, such as `rpm`; empty where nothing has to wait. */
+  limited_by: string;
+  /** How many outcomes the margin of `end_by` rests on; 0: it is assumed. */
+  learned_from: number;
+}

@@ -75,6 +75,9 @@ for (const [name, connect] of Object.entries(clients)) {
       assert.ok(results.every(({ text, attempts }) => text && attempts >= 1));
       assert.ok((await keywheel.result(mail)).id);
       assert.equal((await keywheel.status(mail, { place: true })).state, "done");
+      const quote = await keywheel.quote({ service: "groq", jobs: 3, tokens: 100 });
+      assert.ok(quote.end_by.getTime() >= quote.start_by.getTime());
+      assert.deepEqual([quote.jobs, quote.tokens], [3, 100]);
       assert.deepEqual(await keywheel.status("no-such-job", { place: true }), { state: "waiting" });
     });
 

@@ -19,6 +19,7 @@ from keywheel_client.errors import (
 from keywheel_client.events import StreamEvent
 from keywheel_client.job_id import JobId
 from keywheel_client.pipeline import Pipeline
+from keywheel_client.quotes import Quote
 from keywheel_client.results import (
     Block,
     CompletionResult,
@@ -46,6 +47,7 @@ __all__ = [
     "Keywheel",
     "KeywheelError",
     "Pipeline",
+    "Quote",
     "ResetDone",
     "ResultTimeout",
     "ServiceStatus",

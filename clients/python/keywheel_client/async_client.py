@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -17,6 +17,7 @@ from keywheel_client.errors import ResultTimeout
 from keywheel_client.events import StreamEvent
 from keywheel_client.job_id import JobId
 from keywheel_client.pipeline import Pipeline
+from keywheel_client.quotes import Quote, QuoteArguments
 from keywheel_client.results import CompletionResult, EmailResult, ResetDone, ServiceStatus
 from keywheel_client.sentinels import open_client, with_sentinels
 from keywheel_client.status import PLACE_TIMEOUT_S, Status, status_of
@@ -276,6 +277,29 @@ class AsyncKeywheel:
         arguments = {"service": service, "key": key, "include_disabled": include_disabled, "by": by}
         done: ResetDone = await self._ask("tasks.admin.reset_keys", arguments, timeout_s)
         return done
+
+    async def quote(
+        self,
+        service: Literal["groq", "resend"] = "groq",
+        *,
+        timeout_s: float = 30,
+        **arguments: Unpack[QuoteArguments],
+    ) -> Quote:
+        """Ask a worker when jobs would start and end that were enqueued now.
+
+        Args:
+            service: The service of the jobs.
+            timeout_s: How long to wait for a worker, in seconds.
+            **arguments: `model` (default: the first one of the workers), `jobs` (how many,
+                default 1), `tokens` (a job; default: as many as calls had on average).
+
+        Raises:
+            JobFailed: An argument is wrong.
+            ResultTimeout: No worker answered in time.
+            Unavailable: Redis cannot be reached.
+        """
+        asked = {"service": service, **arguments}
+        return Quote.of(await self._ask("tasks.admin.quote", asked, timeout_s))
 
     async def _ask(self, task: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         async with self.pipeline() as pipe:

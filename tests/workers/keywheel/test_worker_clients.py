@@ -166,6 +166,10 @@ async def test_the_client_for_asyncio_does_the_same(fresh: House) -> None:
         assert (await client.result(mail))["id"]
         asked = {"key_status": await client.key_status(), "reset_keys": await client.reset_keys()}
         assert set(asked["key_status"]) == {"groq", "resend"}
+        quote = await client.quote("resend", jobs=3)
+        assert (quote.service, quote.model, quote.jobs) == ("resend", "", 3)
+        with pytest.raises(JobFailed, match="InvalidArguments: jobs: must be greater"):
+            await client.quote("groq", jobs=0)
     for name, result in asked.items():
         schemas.check(f"tasks.admin.{name}", "result", result)
     schemas.check("tasks.ai.complete", "result", results[0])
@@ -194,6 +198,12 @@ def test_a_job_that_waits_has_a_place_and_an_expected_start(
     schemas.check("tasks.admin.place", "result", asked)
     assert asked["waiting"] == 303
     assert asked["limited_by"] in {"rpm", "rate_limit"}
+    quote = keywheel.quote("groq", jobs=10)
+    assert quote.waiting == 304, "the deferred one counts"
+    assert status.expected_start is not None
+    assert quote.expected_start is not None
+    assert quote.end_by is not None
+    assert status.expected_start < quote.expected_start < quote.end_by
     assert keywheel.status(first, place=True).state == "deferred"
     for job in (first, *jobs, *many):
         assert keywheel.cancel(job)

@@ -85,7 +85,7 @@ def test_the_rights_are_enough_for_workers_applications_flower_and_commands(
         assert web.cancel(unwanted)
         with pytest.raises(JobCancelled):
             web.result(unwanted)
-        assert web.key_status()["groq"]
+        assert all((web.key_status()["groq"], web.quote("groq").waiting))
         guarded.sandbox.control("reset")
         assert web.reset_keys(service="groq")
         assert web.result(wanted)["text"]
