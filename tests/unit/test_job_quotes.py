@@ -91,6 +91,17 @@ def test_the_margin_is_that_of_the_jobs_that_waited() -> None:
     assert quote.learned_from == book.learned_from(29)
 
 
+def test_the_margin_of_jobs_that_need_not_wait_is_what_a_call_takes() -> None:
+    now_s = 0.0
+    margins = QuoteMargins(now_s=lambda: now_s)
+    view = pool("groq", ("rpm", 600, 600), in_flight=2)
+    for second in range(2_000):  # two run at a time, for eight seconds each
+        now_s = float(second)
+        margins.add(view, QueueView("ai"), model="m", ended=second // 4)
+    assert margins.book("groq").learned_from(0) > 100
+    assert margins.book("groq").within_s(0) == pytest.approx(8, abs=1)
+
+
 def test_nothing_is_learned_where_the_count_would_not_say_when_a_job_ends() -> None:
     now_s = 0.0
     margins = QuoteMargins(now_s=lambda: now_s)

@@ -1,4 +1,4 @@
-"""How much later than forecast jobs end, learned from those that wait while Flower polls."""
+"""How much later than forecast jobs end, learned from those that are open while Flower polls."""
 
 import time
 from collections.abc import Callable
@@ -8,18 +8,20 @@ from config.services import SERVICES
 from worker.dashboard.state import QueueView
 from worker.jobs.quote import estimate, usual_tokens
 from worker.keypool import PoolView
+from worker.keypool.forecast import Estimate
 from worker.keypool.quotes import QuoteBook
 
 _EVERY_S: Final = 5.0
 
 
 class QuoteMargins:
-    """Quotes the last of the jobs that wait every few seconds, and sees when it has ended.
+    """Quotes the last of the open jobs every few seconds, and sees when it has ended.
 
-    It learns of jobs that do wait, since those that somebody asks a quote for may never be
-    enqueued. Redis is asked nothing for it: it takes what Flower polls, and the jobs that end from
-    Celery's events. Of a service whose jobs share calls it learns nothing, because nothing says how
-    many jobs run.
+    Where none waits, that is the last of those that run, so the margin of short waits holds what
+    a call takes. It learns of jobs that are there, since those that somebody asks a quote for may
+    never be enqueued. Redis is asked nothing for it: it takes what Flower polls, and the jobs that
+    end from Celery's events. Of a service whose jobs share calls it learns nothing, because nothing
+    says how many jobs run.
 
     Args:
         now_s: The time in seconds, on any clock.
@@ -47,11 +49,13 @@ class QuoteMargins:
             return
         now_s, book = self._now_s(), self._books[view.service]
         book.observe(now_s, ended=ended)
-        if not (queue.known and queue.waiting) or now_s - self._asked_s[view.service] < _EVERY_S:
+        running = sum(key.in_flight for key in view.keys)
+        place = queue.waiting + running
+        if not (queue.known and place) or now_s - self._asked_s[view.service] < _EVERY_S:
             return
         self._asked_s[view.service] = now_s
-        found = estimate(view, queue.waiting, model=model, tokens=usual_tokens(view))
+        found = Estimate(0.0)
+        if queue.waiting:
+            found = estimate(view, queue.waiting, model=model, tokens=usual_tokens(view))
         if found.in_s is not None:
-            running = sum(key.in_flight for key in view.keys)
-            place = queue.waiting + running
             book.quote(now_s, ended=ended, place=place, forecast_s=found.in_s)
