@@ -261,8 +261,7 @@ class Flower:
 
     def __init__(self, world: World) -> None:
         self._world, self._polled_s = world, 0.0
-        self._margins = QuoteMargins(now_s=lambda: world.now_s)
-        self.book = self._margins.book("groq")
+        self.margins = QuoteMargins(now_s=lambda: world.now_s)
         """What it has learned."""
 
     def poll(self) -> None:
@@ -274,7 +273,7 @@ class Flower:
         view = world.view()
         first, *others = (replace(key, accepted=1, tokens=200) for key in view.keys)
         keys = (replace(first, in_flight=len(world.running)), *others)
-        self._margins.add(
+        self.margins.add(
             replace(view, keys=keys),
             QueueView("ai", ready=len(world.waiting)),
             model="m",
@@ -313,7 +312,7 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
                 )
                 forecast_s = estimate.in_s or 0.0
                 by_s = (
-                    flower.book.within_s(forecast_s)
+                    flower.margins.of("groq").within_s(forecast_s)
                     if flower
                     else book.quote(
                         world.now_s, ended=len(world.ends), place=place, forecast_s=forecast_s

@@ -20,6 +20,7 @@ from worker.errors import InvalidArguments
 from worker.jobs.place import place_of
 from worker.jobs.quote import QuoteRequest, quote_of
 from worker.keypool import resets
+from worker.keypool.published_margins import published_margins
 from worker.logs import log_keys_reset
 from worker.runtime import Runtime
 
@@ -143,11 +144,13 @@ async def quote(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa
     """
     asked = check(QuoteArguments, args, kwargs)
     runtime = Runtime.current()
+    pool = runtime.pools[asked.service]
     return quote_of(
         QuoteRequest(asked.service, asked.model, asked.jobs, asked.tokens),
-        await runtime.pools[asked.service].snapshot(),
+        await pool.snapshot(),
         waiting=await runtime.count_waiting(asked.service),
         models=runtime.settings.models.get(asked.service, ()),
+        margins=await published_margins(runtime.redis, pool.names),
     ).as_json()
 
 

@@ -353,6 +353,7 @@ def test_every_record_of_the_pool_is_listed() -> None:
         groq.actions,
         groq.blocks,
         groq.keys,
+        groq.margins,
         groq.models,
         groq.wake,
     ]
@@ -367,6 +368,7 @@ def test_every_record_of_the_pool_is_listed() -> None:
         "actions",
         "blocks",
         "keys",
+        "margins",
         "models",
         "wake",
     }

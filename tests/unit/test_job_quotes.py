@@ -12,7 +12,6 @@ from worker.dashboard.state import QueueView
 from worker.errors import InvalidArguments
 from worker.jobs.quote import QuoteRequest, quote_of
 from worker.keypool import BucketView, KeyView, PoolView
-from worker.keypool.quotes import QuoteBook
 
 NOON_MS = 1_800_014_400_000  # 12:00 UTC
 PER_S = {"rpm": 60_000, "tpm": 60_000, "rps": 1_000, "epd": 86_400_000}
@@ -83,12 +82,12 @@ def test_the_margin_is_that_of_the_jobs_that_waited() -> None:
     for second in range(4_000):  # half as fast as the keys allow
         now_s = float(second)
         margins.add(view, QueueView("ai", ready=29), model="m", ended=second // 2)
-    book = margins.book("groq")
-    assert book.learned_from(29) > 100
-    assert book.within_s(29) == pytest.approx(60, rel=0.1)
-    quote = quote_of(QuoteRequest("groq"), view, waiting=28, models=("m",), book=book)
+    learned = margins.of("groq")
+    assert learned.learned_from(29) > 100
+    assert learned.within_s(29) == pytest.approx(60, rel=0.1)
+    quote = quote_of(QuoteRequest("groq"), view, waiting=28, models=("m",), margins=learned)
     assert in_s(quote.end_by) == pytest.approx(60, rel=0.1)
-    assert quote.learned_from == book.learned_from(29)
+    assert quote.learned_from == learned.learned_from(29)
 
 
 def test_the_margin_of_jobs_that_need_not_wait_is_what_a_call_takes() -> None:
@@ -98,8 +97,8 @@ def test_the_margin_of_jobs_that_need_not_wait_is_what_a_call_takes() -> None:
     for second in range(2_000):  # two run at a time, for eight seconds each
         now_s = float(second)
         margins.add(view, QueueView("ai"), model="m", ended=second // 4)
-    assert margins.book("groq").learned_from(0) > 100
-    assert margins.book("groq").within_s(0) == pytest.approx(8, abs=1)
+    assert margins.of("groq").learned_from(0) > 100
+    assert margins.of("groq").within_s(0) == pytest.approx(8, abs=1)
 
 
 def test_nothing_is_learned_where_the_count_would_not_say_when_a_job_ends() -> None:
@@ -111,16 +110,23 @@ def test_nothing_is_learned_where_the_count_would_not_say_when_a_job_ends() -> N
         margins.add(emails, QueueView("email", ready=9), model="", ended=second)
         chats = pool("groq", ("rpm", 60, 0))
         margins.add(chats, QueueView("ai", ready=9, known=False), model="m", ended=second)
-    assert not margins.book("resend").learned_from(9)
-    assert not margins.book("groq").learned_from(9)
+    assert not margins.of("resend").learned_from(9)
+    assert not margins.of("groq").learned_from(9)
 
 
-def test_asking_for_a_margin_opens_no_quote() -> None:
-    book = QuoteBook()
-    assert book.within_s(30) == pytest.approx(31 * 1.5 - 1)
-    book.observe(0.0, ended=0)
-    book.observe(1_000.0, ended=100)
-    assert not book.learned_from(30)
+def test_what_was_learned_is_published_twice_a_minute_once_it_is_worth_it() -> None:
+    now_s = 0.0
+    margins = QuoteMargins(now_s=lambda: now_s)
+    published = []
+    for second in range(1_000):
+        now_s = float(second)
+        view = pool("groq", ("rpm", 60, 0), in_flight=1)
+        margins.add(view, QueueView("ai", ready=9), model="m", ended=second)
+        published += [(second, *found) for found in margins.to_publish().items()]
+    assert {service for _, service, _ in published} == {"groq"}
+    assert published[0][0] >= 500, "a hundred outcomes, one in five seconds"
+    assert [second % 30 for second, _, _ in published] == [0] * len(published)
+    assert published[-1][2].learned_from(10) > 100
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from worker.dashboard.state import DashboardState, QueueView, ServiceView
 from worker.deadletters import DeadLetters
 from worker.key_pools import pools_for_tools
 from worker.keypool import KeyPool, published_keys
+from worker.keypool.published_margins import publish_margins
 from worker.providers.drift import Drift
 from worker.redis.client import connect
 from worker.startup.redis import eviction_of
@@ -222,6 +223,8 @@ class Poller:
                 model = next(iter(self._settings.models.get(service, ())), "")
                 self.margins.add(view, queue, model=model, ended=ended.get(service, 0))
                 services[service] = ServiceView(view, queue, rates.rate, rates.idle_s)
+            for service, margins in self.margins.to_publish().items():
+                await publish_margins(self._redis, self._pools[service].names, margins)
             evicts, counts = await eviction_of(self._redis), await self._dead_letters.counts()
             state = DashboardState(
                 services,

@@ -9,9 +9,12 @@ from worker.dashboard.state import QueueView
 from worker.jobs.quote import estimate, usual_tokens
 from worker.keypool import PoolView
 from worker.keypool.forecast import Estimate
-from worker.keypool.quotes import QuoteBook
+from worker.keypool.quotes import Margins, QuoteBook
 
 _EVERY_S: Final = 5.0
+_PUBLISH_S: Final = 30.0
+_ENOUGH: Final = 100
+"""How many outcomes are worth publishing."""
 
 
 class QuoteMargins:
@@ -30,11 +33,29 @@ class QuoteMargins:
     def __init__(self, *, now_s: Callable[[], float] = time.monotonic) -> None:
         self._now_s = now_s
         self._books: Final = {service: QuoteBook() for service in SERVICES}
+        self._published_s = float("-inf")
         self._asked_s: Final = dict.fromkeys(SERVICES, float("-inf"))
 
-    def book(self, service: str) -> QuoteBook:
+    def of(self, service: str) -> Margins:
         """What was learned of the jobs of a service."""
-        return self._books[service]
+        return self._books[service].margins
+
+    def to_publish(self) -> dict[str, Margins]:
+        """Return what was learned for workers, by service: at most twice a minute.
+
+        A Flower that has just started keeps what it learned to itself, since it is less than what
+        an earlier one has published.
+        """
+        now_s = self._now_s()
+        if now_s - self._published_s < _PUBLISH_S:
+            return {}
+        self._published_s = now_s
+        found = {service: book.margins for service, book in self._books.items()}
+        return {
+            service: margins
+            for service, margins in found.items()
+            if sum(outcomes for _, outcomes in margins.of) >= _ENOUGH
+        }
 
     def add(self, view: PoolView, queue: QueueView, *, model: str, ended: int) -> None:
         """Take a sample.

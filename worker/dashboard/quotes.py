@@ -31,7 +31,7 @@ class QuoteHandler(AdminHandler):
                 view.pool,
                 waiting=view.queue.waiting if view.queue.known else None,
                 models=get_settings().models.get(request.service, ()),
-                book=self.poller.margins.book(request.service),
+                margins=self.poller.margins.of(request.service),
             )
 
         self.send_json((await self.with_pools(quote)).as_json())

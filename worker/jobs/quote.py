@@ -3,12 +3,15 @@
 import math
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from config.services import SERVICES
 from worker.emails.batch_size import MOST_IN_BATCH
 from worker.keypool import PoolView
 from worker.keypool.forecast import CallCost, Estimate, Forecast
-from worker.keypool.quotes import QuoteBook
+from worker.keypool.quotes import Margins
+
+_ASSUMED: Final = Margins()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def quote_of(
     *,
     waiting: int | None,
     models: tuple[str, ...] = (),
-    book: QuoteBook | None = None,
+    margins: Margins = _ASSUMED,
 ) -> Quote:
     """Say when jobs would start and end that were enqueued now, behind all that wait.
 
@@ -76,11 +79,10 @@ def quote_of(
         view: The keys of their service.
         waiting: How many of the service's jobs wait; None: nobody knows, so there are no instants.
         models: The models of jobs that name none, in order of preference.
-        book: What was learned of how late jobs end; None: nothing.
+        margins: What was learned of how late jobs end.
     """
     model = (request.model or next(iter(models), "")) if models else ""
     tokens = usual_tokens(view) if request.tokens is None else request.tokens
-    book = book or QuoteBook()
     if waiting is None:
         first = last = Estimate(None)
     else:
@@ -94,10 +96,10 @@ def quote_of(
         tokens=round(tokens),
         waiting=waiting,
         expected_start=_instant(now, first.in_s),
-        start_by=_instant(now, None if first.in_s is None else book.within_s(first.in_s)),
-        end_by=_instant(now, None if last.in_s is None else book.within_s(last.in_s)),
+        start_by=_instant(now, None if first.in_s is None else margins.within_s(first.in_s)),
+        end_by=_instant(now, None if last.in_s is None else margins.within_s(last.in_s)),
         limited_by=last.limited_by,
-        learned_from=0 if last.in_s is None else book.learned_from(last.in_s),
+        learned_from=0 if last.in_s is None else margins.learned_from(last.in_s),
     )
 
 

@@ -76,6 +76,11 @@ class Names:
         return self._name()
 
     @property
+    def margins(self) -> str:
+        """Text: the margins of quotes, as JSON."""
+        return self._name("margins")
+
+    @property
     def leases(self) -> str:
         """Sorted set: lease id → when it expires (ms)."""
         return self._name("leases")

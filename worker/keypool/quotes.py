@@ -19,6 +19,8 @@ _OPEN: Final = 1_000
 _SLACK_S: Final = 1.0
 """Added before ratios are taken, so that short waits do not count as long delays."""
 _SHORT_S, _LONG_S = 3.0, 60.0
+_ASSUMED: Final = 1.5
+"""What a forecast is multiplied by before anything was learned."""
 
 
 @dataclass(slots=True)
@@ -32,7 +34,7 @@ class _Spread:
     def factor(self) -> float:
         """Return what a forecast is multiplied by."""
         if not self.ratios:
-            return 1.5
+            return _ASSUMED
         place = min(len(self.ratios) - 1, max(0, int(self.level * len(self.ratios))))
         # Beyond all that was seen it goes on in proportion.
         beyond = max(0.0, self.level - 1.0)
@@ -45,6 +47,35 @@ class _Spread:
         self.latest.append(ratio)
         if len(self.latest) > _KEPT:
             del self.ratios[bisect_left(self.ratios, self.latest.popleft())]
+
+
+@dataclass(frozen=True, slots=True)
+class Margins:
+    """How much quotes exceed forecasts.
+
+    Attributes:
+        of: For short, longer and long waits what a forecast is multiplied by, and how many outcomes
+            that rests on.
+    """
+
+    of: tuple[tuple[float, int], ...] = ((_ASSUMED, 0),) * 3
+
+    def within_s(self, forecast_s: float) -> float:
+        """Return in how many seconds a job will have ended, in nine of ten cases.
+
+        Args:
+            forecast_s: In how many seconds it ends if nothing changes.
+        """
+        factor, _ = self.of[_kind_of(forecast_s)]
+        return max(0.0, (forecast_s + _SLACK_S) * factor - _SLACK_S)
+
+    def learned_from(self, forecast_s: float) -> int:
+        """Return how many outcomes a quote of about this length rests on."""
+        return self.of[_kind_of(forecast_s)][1]
+
+
+def _kind_of(forecast_s: float) -> int:
+    return (forecast_s > _SHORT_S) + (forecast_s > _LONG_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +100,10 @@ class QuoteBook:
         self._open: list[_Open] = []
         self._seen: tuple[float, int] | None = None  # when, and how many jobs had ended
 
-    def learned_from(self, forecast_s: float) -> int:
-        """Count the outcomes that a quote of about this length rests on."""
-        return len(self._spread(forecast_s).ratios)
-
-    def within_s(self, forecast_s: float) -> float:
-        """Return in how many seconds a job will have ended, in nine of ten cases; learn nothing.
-
-        Args:
-            forecast_s: In how many seconds it ends if nothing changes.
-        """
-        factor = self._spread(forecast_s).factor()
-        return max(0.0, (forecast_s + _SLACK_S) * factor - _SLACK_S)
+    @property
+    def margins(self) -> Margins:
+        """What was learned so far."""
+        return Margins(tuple((one.factor(), len(one.ratios)) for one in self._spreads))
 
     def quote(self, now_s: float, *, ended: int, place: int, forecast_s: float) -> float:
         """Return in how many seconds a job will have ended, in nine of ten cases.
@@ -92,7 +115,7 @@ class QuoteBook:
             forecast_s: In how many seconds it ends if nothing changes.
         """
         self.observe(now_s, ended=ended)
-        quoted_s = self.within_s(forecast_s)
+        quoted_s = self.margins.within_s(forecast_s)
         if len(self._open) < _OPEN:
             insort(
                 self._open,
@@ -120,4 +143,4 @@ class QuoteBook:
             self._spread(one.forecast_s).note(ratio, kept=took_s <= one.quoted_s)
 
     def _spread(self, forecast_s: float) -> _Spread:
-        return self._spreads[(forecast_s > _SHORT_S) + (forecast_s > _LONG_S)]
+        return self._spreads[_kind_of(forecast_s)]

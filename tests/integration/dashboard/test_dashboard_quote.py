@@ -8,7 +8,10 @@ import pytest
 from tasks import admin
 from tests import schemas
 from tests.integration.dashboard.dashboard_site import LOGIN, Serve, Site, until
+from worker.dashboard.poller import Pools
 from worker.keypool import Lease, LeaseRequest
+from worker.keypool.published_margins import publish_margins, published_margins
+from worker.keypool.quotes import Margins
 from worker.runtime import Runtime
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
@@ -52,15 +55,21 @@ async def test_endpoint_and_task_quote_what_the_keys_will_allow(serve: Serve) ->
         assert (quote["model"], quote["jobs"], quote["limited_by"]) == (MODEL, 60, "rpm")
         assert quote["learned_from"] == 0
 
+    learned = Margins(((2.0, 7), (3.0, 8), (4.0, 9)))
     quote = await until(look, lambda seen: seen["waiting"] == 120)
     right(quote)
     try:
         asked = await admin.quote.run(service="groq", jobs=60)
+        await publish_margins(site.redis, site.pools["groq"].names, learned)
+        later = await admin.quote.run(service="groq", jobs=60)
     finally:
         await Runtime.current().close()
     schemas.check("tasks.admin.quote", "result", asked)
     assert asked["waiting"] == 120
     right(asked)
+    start_by, end_by = (datetime.fromisoformat(later[name]) for name in ("start_by", "end_by"))
+    assert (end_by - start_by).total_seconds() == pytest.approx(59 * 4, abs=0.2)
+    assert later["learned_from"] == 9
     for query, status, error in (
         ({"jobs": "0"}, 400, "bad_request"),
         ({"tokens": "many"}, 400, "bad_request"),
@@ -73,3 +82,19 @@ async def test_endpoint_and_task_quote_what_the_keys_will_allow(serve: Serve) ->
     missing = await site.client.get(QUOTE, auth=viewer)
     assert (missing.status_code, missing.json()["message"]) == (400, "service: is required.")
     assert (await site.client.get(QUOTE, params={"service": "groq"})).status_code == 401
+
+    # What Flower has learned reaches the workers.
+
+    async def learn(_: Pools) -> None:
+        margins = site.app.poller.margins
+        for number in range(101):
+            margins._books["groq"].quote(float(number), ended=number, place=1, forecast_s=0.0)
+        margins._published_s = float("-inf")
+
+    await site.app.poller.with_pools(learn)
+    pool = site.pools["groq"]
+
+    async def shared() -> Margins:
+        return await published_margins(site.redis, pool.names)
+
+    assert (await until(shared, lambda seen: seen != learned)).learned_from(0) == 100
