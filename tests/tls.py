@@ -21,7 +21,11 @@ class Authority:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.ca = folder / "ca.pem"
-        self._openssl("req", "-x509", "-days", "1", "-subj", "/CN=Private", *self._new("ca"))
+        self._openssl(
+            "req", "-x509", "-days", "1", "-subj", "/CN=Private",
+            # Python 3.13 trusts no authority without a key usage.
+            "-addext", "keyUsage=critical,keyCertSign", *self._new("ca"),
+        )  # fmt: skip
         for name, names in (("server", "IP:127.0.0.1"), ("client", "DNS:worker")):
             self._openssl(
                 "req", "-x509", "-days", "1", "-subj", f"/CN={name}",

@@ -6,6 +6,7 @@ import pickle
 import sys
 import threading
 import traceback
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -101,6 +102,7 @@ def test_calls_keep_their_order_survive_errors_and_a_shutdown_raised_by_one(
 
 def test_a_consumer_without_a_hub_waits_for_the_call_that_another_thread_posts() -> None:
     calls, seen, read = ConsumerCalls(), list[int](), threading.Event()
+    calls.attach(SimpleNamespace(add_reader=lambda *_: None))  # the hub has stopped
 
     def post() -> None:
         if not read.wait(0.05):
