@@ -6,9 +6,9 @@ from typing import Final
 
 from config.services import SERVICES
 from worker.dashboard.state import QueueView
-from worker.jobs.quote import estimate, usual_tokens
+from worker.jobs.quote import estimate
 from worker.keypool import PoolView
-from worker.keypool.forecast import Estimate
+from worker.keypool.forecast import Estimate, usual_tokens
 from worker.keypool.quotes import Margins, QuoteBook
 
 _EVERY_S: Final = 5.0

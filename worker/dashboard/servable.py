@@ -1,7 +1,7 @@
 """How many of the waiting jobs could be served now: what more workers would have to do."""
 
 from worker.keypool import PoolView
-from worker.keypool.forecast import CallCost, Forecast
+from worker.keypool.forecast import CallCost, Forecast, usual_tokens
 
 _SOON_S = 30.0
 """About as long as it takes until a new worker runs."""
@@ -15,14 +15,12 @@ def servable_jobs(view: PoolView, waiting: int, *, jobs_a_call: int) -> int:
         waiting: How many jobs wait, without the deferred ones: for those no key is free.
         jobs_a_call: How many jobs one call may carry.
     """
-    accepted = sum(key.accepted for key in view.keys)
-    tokens = sum(key.tokens for key in view.keys) / accepted if accepted else 0.0
     # The snapshot does not say which models the jobs are for: the one with most room counts.
     models = {bucket.model for key in view.keys for bucket in key.buckets} or {""}
     calls = max(
-        Forecast(view, CallCost(model=model, tokens=tokens, emails=jobs_a_call)).calls_within(
-            _SOON_S
-        )
+        Forecast(
+            view, CallCost(model=model, tokens=usual_tokens(view), emails=jobs_a_call)
+        ).calls_within(_SOON_S)
         for model in models
     )
     return round(min(waiting, calls * jobs_a_call))

@@ -11,7 +11,7 @@ from config.celery import CUSTOM_QUEUE, QUEUES
 from worker.aio.transport.delayed import lists_of
 from worker.aio.transport.finding import Found, find_job
 from worker.jobs.services import service_of
-from worker.keypool.forecast import CallCost, Estimate, Forecast
+from worker.keypool.forecast import CallCost, Estimate, Forecast, usual_tokens
 from worker.runtime import Runtime
 
 _NOWHERE = {"place": None, "waiting": None, "expected_start": None, "limited_by": ""}
@@ -54,9 +54,7 @@ async def _estimate(app: Celery, runtime: Runtime, found: Found) -> Estimate:
     if service is None:
         return Estimate(None)
     view = await runtime.pools[service.name].snapshot()
-    accepted = sum(key.accepted for key in view.keys)
-    tokens = sum(key.tokens for key in view.keys) / accepted if accepted else 0.0
-    cost = CallCost(model=_model_of(app, task, found.message), tokens=tokens, emails=1)
+    cost = CallCost(model=_model_of(app, task, found.message), tokens=usual_tokens(view), emails=1)
     return Forecast(view, cost).call(found.before + 1)
 
 

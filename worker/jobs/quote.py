@@ -8,7 +8,7 @@ from typing import Final
 from config.services import SERVICES
 from worker.emails.batch_size import MOST_IN_BATCH
 from worker.keypool import PoolView
-from worker.keypool.forecast import CallCost, Estimate, Forecast
+from worker.keypool.forecast import CallCost, Estimate, Forecast, usual_tokens
 from worker.keypool.quotes import Margins
 
 _ASSUMED: Final = Margins()
@@ -101,12 +101,6 @@ def quote_of(
         limited_by=last.limited_by,
         learned_from=0 if last.in_s is None else margins.learned_from(last.in_s),
     )
-
-
-def usual_tokens(view: PoolView) -> float:
-    """Return how many tokens the calls of these keys had on average; 0 before the first one."""
-    accepted = sum(key.accepted for key in view.keys)
-    return sum(key.tokens for key in view.keys) / accepted if accepted else 0.0
 
 
 def estimate(view: PoolView, number: int, *, model: str, tokens: float) -> Estimate:

@@ -159,6 +159,12 @@ class Forecast:
         return max(names, key=names.count) if names else "no key"
 
 
+def usual_tokens(view: PoolView) -> float:
+    """Return how many tokens the calls of these keys had on average; 0 before the first one."""
+    accepted = sum(key.accepted for key in view.keys)
+    return sum(key.tokens for key in view.keys) / accepted if accepted else 0.0
+
+
 def _accounts_of(view: PoolView, cost: CallCost) -> Iterator[_Account]:
     """The accounts that may ever serve such a job without a person's help."""
     keys: dict[str, list[KeyView]] = {}
