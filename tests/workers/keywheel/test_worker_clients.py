@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,10 @@ def test_a_job_that_waits_has_a_place_and_an_expected_start(
     assert status.expected_start is not None
     assert quote.expected_start is not None
     assert quote.end_by is not None
-    assert status.expected_start < quote.expected_start < quote.end_by
+    assert quote.limited_by in {"rpm", "rate_limit"}
+    # Both may start when the keys' rest ends, which each estimate finds within 10 ms.
+    rounding = timedelta(seconds=0.05)
+    assert status.expected_start - rounding <= quote.expected_start < quote.end_by
     assert keywheel.status(first, place=True).state == "deferred"
     for job in (first, *jobs, *many):
         assert keywheel.cancel(job)
