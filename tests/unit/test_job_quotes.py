@@ -12,6 +12,7 @@ from worker.dashboard.state import QueueView
 from worker.errors import InvalidArguments
 from worker.jobs.quote import QuoteRequest, quote_of
 from worker.keypool import BucketView, KeyView, PoolView
+from worker.keypool.quotes import Margins
 
 NOON_MS = 1_800_014_400_000  # 12:00 UTC
 PER_S = {"rpm": 60_000, "tpm": 60_000, "rps": 1_000, "epd": 86_400_000}
@@ -110,8 +111,7 @@ def test_nothing_is_learned_where_the_count_would_not_say_when_a_job_ends() -> N
         margins.add(emails, QueueView("email", ready=9), model="", ended=second)
         chats = pool("groq", ("rpm", 60, 0))
         margins.add(chats, QueueView("ai", ready=9, known=False), model="m", ended=second)
-    assert not margins.of("resend").learned_from(9)
-    assert not margins.of("groq").learned_from(9)
+    assert margins.of("resend") == margins.of("groq") == Margins()
 
 
 def test_what_was_learned_is_published_twice_a_minute_once_it_is_worth_it() -> None:
