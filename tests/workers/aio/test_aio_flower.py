@@ -187,7 +187,7 @@ def test_a_job_that_is_terminated_runs_its_finally_blocks(
     )
     with pytest.raises(TaskRevokedError):
         result.get(timeout=10)
-    assert journal(key) == ["began", "finally"]
+    eventually(lambda: journal(key) == ["began", "finally"])  # the state is told first
     shown = flower.look(worker)
     assert (shown["stats"]["pool"]["running"], shown["active"]) == (0, [])
 

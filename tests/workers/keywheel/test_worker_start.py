@@ -126,7 +126,7 @@ def test_json_logs_are_json_from_first_to_last_with_typos_a_missing_env_and_a_ta
         second.await_ready()
         eventually(
             lambda: "another worker has the name s0@test" in first.log + second.log,
-            what="a warning",
+            what=f"a warning in {first.log_path} or {second.log_path}",
         )
     finally:
         second.stop()
