@@ -10,8 +10,9 @@ from redis.exceptions import RedisError
 
 _logger = logging.getLogger(__name__)
 
-_ANSWER_S: Final = 5.0
-"""A busy machine answers late; the check runs in a thread of its own."""
+_ANSWER_S: Final = 2.0
+_TRIES: Final = 2
+"""A worker that is just ready may not hear its own first ping, and a busy one answers late."""
 
 
 @signals.worker_ready.connect(weak=False)
@@ -28,9 +29,12 @@ def _check(app: Any, name: str) -> None:
             mailbox = app.control.mailbox(connection)  # a copy
             # It has no setter; without a pool, the mailbox sends by its own connection.
             mailbox._producer_pool = None  # noqa: SLF001
-            replies = mailbox._broadcast(  # noqa: SLF001
-                "ping", destination=[name], reply=True, timeout=_ANSWER_S, limit=2
-            )
+            for _ in range(_TRIES):
+                replies = mailbox._broadcast(  # noqa: SLF001
+                    "ping", destination=[name], reply=True, timeout=_ANSWER_S, limit=2
+                )
+                if len(replies) > 1:
+                    break
     except (KombuError, RedisError, OSError) as exc:
         _logger.debug(
             "cannot check whether another worker has the name %s (%s)", name, type(exc).__name__
