@@ -23,7 +23,7 @@ async def doom(how, words):
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory, unmeasured_processes: None) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
     options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
     options |= {"resend_keys": 2, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
