@@ -36,19 +36,7 @@ _STEPS_OF: Final = {
 """The steps that a range may have, the default first."""
 
 GROUPS: Final = ("service", "key", "account", "model", "tenant")
-COUNTS: Final = (
-    "calls",
-    "accepted",
-    "refused",
-    "faults",
-    "rejected",
-    "prompt_tokens",
-    "cached_tokens",
-    "output_tokens",
-    "emails",
-    "deferrals",
-    "waited_ms",
-)
+COUNTS: Final = (MEASURES[0], "accepted", *MEASURES[1:])
 """What each row of a report has: the measures, and of the calls those that were accepted."""
 
 
