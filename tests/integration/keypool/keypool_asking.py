@@ -71,3 +71,10 @@ async def at_once(pool: KeyPool) -> list[Lease]:
 
 def fault(scope: Scope) -> Verdict:
     return Verdict(fate=Fate.RETRY, code="connect_error", scope=scope)
+
+
+async def remaining(pool: KeyPool) -> float:
+    """What is left of the only bucket of the only key."""
+    [key] = (await pool.snapshot()).keys
+    [bucket] = key.buckets
+    return bucket.remaining

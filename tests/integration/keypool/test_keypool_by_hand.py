@@ -173,3 +173,60 @@ async def test_a_pause_ends_by_itself_where_it_has_an_end(
     assert (await key_of(pool)).left_ms == 60_000
     clock.tick(60_000)
     assert isinstance(await ask(pool), Lease)
+
+
+async def test_disabling_by_hand_holds_until_reset(make_pool: Make) -> None:
+    pool = make_pool(1)
+    assert await pool.disable(pool.keys[0].id, by="ann")
+    assert not await pool.disable(pool.keys[0].id, by="ann")
+    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+    with pytest.raises(KeyError):
+        await pool.disable("unknown", by="ann")
+
+
+async def test_a_reset_leaves_out_what_a_person_disabled_and_tells_what_it_did(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(3, accounts=["team", "acme", "acme"])
+    by_hand, refused_before, rests = pool.keys
+    await pool.disable(by_hand.id, by="cli ann", reason="leaked")
+    await pool.settle(await lease(pool, exclude=frozenset({rests.id})), INVALID)
+    await pool.settle(await lease(pool, model="m"), refused(9_000))
+    assert not await pool.disable(refused_before.id, by="cli ann", reason="moved"), (
+        "the provider had refused it before"
+    )
+    shown = {
+        key.id: [block.disabled_by for block in key.blocks] for key in (await pool.snapshot()).keys
+    }
+    assert shown == {by_hand.id: ["cli ann"], refused_before.id: ["cli ann", ""], rests.id: [""]}
+
+    done = await pool.reset(by="bob")
+    assert [
+        (block.scope, block.name, block.state, block.reason) for block in done.brought_back
+    ] == [("account_model", "acme × m", "cooling", "rate_limit")]
+    assert [(block.key, block.reason, block.disabled_by) for block in done.left_disabled] == [
+        (by_hand.id, "leaked", "cli ann"),
+        (refused_before.id, "moved", "cli ann"),
+    ]
+    newest = (await pool.audit(people_only=True))[0]
+    assert [newest[name] for name in ("event", "scope", "name", "reason", "by")] == [
+        "reset", "service", "groq", "1 cleared, 2 left disabled", "bob",
+    ]  # fmt: skip
+    for answer, options in (
+        (by_hand, {"key_id": by_hand.id}),
+        (refused_before, {"include_disabled": True}),
+    ):
+        done = await pool.reset(by="bob", **options)
+        assert ([block.name for block in done.brought_back], done.left_disabled) == (
+            [answer.label],
+            (),
+        )
+    assert [key.state for key in (await pool.snapshot()).keys] == ["ready"] * 3
+    entries = await pool.audit(people_only=True)
+    assert [(entry["event"], entry["scope"], entry["name"]) for entry in entries] == [
+        ("reset", "service", "groq"),
+        ("reset", "key", by_hand.label),
+        ("reset", "service", "groq"),
+        ("disabled", "key", refused_before.label),
+        ("disabled", "key", by_hand.label),
+    ]

@@ -15,9 +15,10 @@ from tests.integration.keypool.keypool_asking import (
     lease,
     nothing,
     refused,
+    remaining,
     rpm,
 )
-from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease
+from worker.keypool import Lease, LeaseRequest, NoLease
 from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, Verdict
 
@@ -400,105 +401,6 @@ async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -
     assert 73 <= sum(isinstance(one, Lease) for one in got) <= 75
 
 
-def done(limit: ObservedLimit, *, input_tokens: int, output_tokens: int) -> Verdict:
-    return replace(
-        OK,
-        tokens=input_tokens + output_tokens,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
-        limits=(limit,),
-    )
-
-
-async def remaining(pool: KeyPool) -> float:
-    [key] = (await pool.snapshot()).keys
-    [bucket] = key.buckets
-    return bucket.remaining
-
-
-@pytest.mark.parametrize(
-    ("dimension", "reserved", "used"), [(Dimension.ITPM, 300, 250), (Dimension.OTPM, 700, 20)]
-)
-async def test_prompts_and_answers_are_counted_each_against_its_own_limit(
-    make_pool: Make, dimension: Dimension, reserved: int, used: int
-) -> None:
-    pool, size = make_pool(1), {"tokens": 1_000, "input_tokens": 300, "output_tokens": 700}
-    limit = ObservedLimit(dimension, 10_000)
-    await pool.settle(await lease(pool, **size), done(limit, input_tokens=250, output_tokens=20))
-    assert await remaining(pool) == 10_000, "it was not known when the call was reserved"
-    held = await lease(pool, **size)
-    assert await remaining(pool) == 10_000 - reserved
-    await pool.settle(held, done(limit, input_tokens=250, output_tokens=20))
-    assert await remaining(pool) == 10_000 - used
-    waiting = await lease(pool, **size)
-    await pool.settle(await lease(pool, **size), refused(60_000))
-    assert await pool.confirm(waiting) is None
-    assert await remaining(pool) == 10_000 - used, "all of it came back"
-
-
-async def test_what_is_too_large_for_prompts_or_answers_is_told(make_pool: Make) -> None:
-    pool = make_pool(1)
-    for dimension, size in (
-        (Dimension.ITPM, {"input_tokens": 101}),
-        (Dimension.OTPM, {"output_tokens": 101}),
-    ):
-        model = dimension.value
-        await pool.settle(
-            await lease(pool, model=model), replace(OK, limits=(ObservedLimit(dimension, 100),))
-        )
-        away = await nothing(pool, model=model, tokens=101, **size)
-        assert (away.why, away.limit, away.dimension) == (NoLeaseReason.TOO_LARGE, 100, dimension)
-
-
-async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allows(
-    make_pool: Make,
-) -> None:
-    pool = make_pool(2, accounts=["small", "large"])
-    size = {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True}
-    limits = {
-        "small": ObservedLimit(Dimension.OTPM, 500),
-        "large": ObservedLimit(Dimension.OTPM, 5_000),
-    }
-    for one in [await lease(pool) for _ in range(2)]:
-        await pool.settle(one, replace(OK, limits=(limits[one.account],)))
-    served = {(one := await lease(pool, **size)).account: one.request for _ in range(2)}
-    assert {
-        name: (lease_request.output_tokens, lease_request.tokens)
-        for name, lease_request in served.items()
-    } == {
-        "small": (490, 590),
-        "large": (1_000, 1_100),
-    }
-    assert [int((await one_left(pool, name)) + 0.5) for name in ("small", "large")] == [10, 4_000]
-
-
-async def one_left(pool: KeyPool, account: str) -> float:
-    return next(
-        key.buckets[0].remaining for key in (await pool.snapshot()).keys if key.account == account
-    )
-
-
-async def test_it_is_kept_that_an_account_reserves_more_where_no_cap_is_named(
-    make_pool: Make,
-) -> None:
-    pool, size = (
-        make_pool(1),
-        {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True},
-    )
-    held = await lease(pool, **size)
-    assert not held.capped
-    told = {
-        "limits": (ObservedLimit(Dimension.OTPM, 1_500),),
-        "too_large_limit": 1_500,
-        "too_large_in": Dimension.OTPM,
-    }
-    await pool.settle(
-        held, Verdict(fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=400, **told)
-    )
-    again = await lease(pool, **size)
-    assert (again.capped, again.request.output_tokens) == (True, 1_000)
-
-
 async def test_calls_that_pass_bring_a_lowered_pace_back_and_no_further(
     make_pool: Make,
     clock,  # noqa: ANN001
@@ -538,20 +440,6 @@ async def test_a_changed_limit_keeps_what_a_refusal_has_shown(make_pool: Make, c
     longer = await pool.confirm(waiting)
     assert longer is not None
     assert longer.wait_ms == pytest.approx(500, abs=50), "one call had no room, of two a second now"
-
-
-async def test_a_changed_limit_keeps_that_an_account_reserves_more(make_pool: Make) -> None:
-    pool = make_pool(1)
-    size = {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True}
-    limit = ObservedLimit(Dimension.OTPM, 1_500)
-    uncapped = Verdict(
-        fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=400, limits=(limit,),
-        too_large_limit=1_500, too_large_in=Dimension.OTPM,
-    )  # fmt: skip
-    await pool.settle(await lease(pool, **size), uncapped)
-    raised = replace(OK, limits=(ObservedLimit(Dimension.OTPM, 3_000),), output_tokens=10)
-    await pool.settle(await lease(pool, **size), raised)
-    assert (await lease(pool, **size)).capped
 
 
 async def test_a_raised_limit_in_a_header_has_the_others_tried_at_once(make_pool: Make) -> None:

@@ -1,0 +1,210 @@
+"""What happens while a host or a model fails: it rests, and a few calls try it."""
+
+import pytest
+
+from tests.integration.keypool.keypool_asking import (
+    INVALID,
+    OK,
+    Make,
+    ask,
+    fault,
+    lease,
+    nothing,
+    refused,
+)
+from worker.keypool import Lease
+from worker.keypool.leases import NoLeaseReason
+from worker.verdicts import Effect, Fate, Scope, Verdict
+
+SERVER_ERROR = Verdict(
+    fate=Fate.RETRY,
+    code="server_error",
+    effect=Effect.COOL,
+    cooldown_ms=10,
+    definite=False,
+    status=500,
+)
+
+
+@pytest.mark.parametrize("scope", [Scope.HOST, Scope.MODEL])
+async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    scope: Scope,
+) -> None:
+    pool = make_pool(3)
+    for _ in range(20):  # a crowd that fails together is one fault
+        assert not (await pool.settle(await lease(pool), fault(scope))).blocked
+    clock.tick(1_000)
+    assert (await pool.settle(await lease(pool), fault(scope))).blocked
+    assert (await nothing(pool)).reason == "connect_error"
+    clock.tick(1_000)
+    probe = await lease(pool)
+    assert (await nothing(pool)).why is NoLeaseReason.WAIT
+    assert (await pool.settle(probe, fault(scope))).blocked
+    assert (await nothing(pool)).first_in_ms >= 2_000, "each failure in a row doubles the rest"
+    clock.tick(2_000)
+    await pool.settle(await lease(pool), OK)
+    for _ in range(5):
+        assert (await lease(pool)).wait_ms == 0
+
+
+async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(2)
+    for _ in range(2):
+        await pool.settle(await lease(pool), fault(Scope.HOST))
+        clock.tick(1_000)
+    probe = await lease(pool)
+    assert (await nothing(pool)).first_in_ms >= 250
+    clock.tick(200)
+    assert getattr(await pool.confirm(probe), "wait_ms", None) == 0, "it does not wait for itself"
+    clock.tick(2_900)
+    assert (await nothing(pool)).first_in_ms <= 100, "the time of the probe is over by then"
+    clock.tick(100)
+    assert (await lease(pool)).wait_ms == 0
+
+
+async def test_a_lease_that_waits_for_anothers_probe_is_lost_if_nobody_comes_for_it(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(2)
+    held = [await lease(pool) for _ in range(2)]
+    for _ in range(2):
+        await pool.settle(await lease(pool), fault(Scope.HOST))
+        clock.tick(1_000)
+    await lease(pool)  # the probe
+    waits = [one for one in [await pool.confirm(one) for one in held] if one is not None]
+    assert all(one.wait_ms > 0 for one in waits)
+    clock.tick(waits[0].wait_ms)
+    assert await pool.confirm(held[0]) is not None
+    clock.tick(max(one.wait_ms for one in waits) + 1_500)
+    await ask(pool)
+    assert await pool.confirm(held[1]) is None
+
+
+async def test_failures_of_one_second_count_once_also_where_a_call_passes_between_them(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(3)
+    await pool.settle(await lease(pool), fault(Scope.HOST))
+    clock.tick(100)
+    await pool.settle(await lease(pool), OK)
+    clock.tick(100)
+    await pool.settle(await lease(pool), fault(Scope.HOST))
+    clock.tick(1_000)
+    assert not (await pool.settle(await lease(pool), fault(Scope.HOST))).blocked
+    clock.tick(1_000)
+    assert (await pool.settle(await lease(pool), fault(Scope.HOST))).blocked
+
+
+@pytest.mark.parametrize("scope", [Scope.HOST, Scope.MODEL])
+async def test_of_those_who_wait_here_for_a_rested_host_or_model_one_tries_before_the_others(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    scope: Scope,
+) -> None:
+    pool = make_pool(2)
+    for _ in range(2):
+        await pool.settle(await lease(pool), fault(scope))
+        clock.tick(1_000)
+    await pool.settle(await lease(pool), fault(scope))  # rests for two seconds now
+    crowd = [await lease(pool, ahead_ms=5_000) for _ in range(20)]
+    clock.tick(max(one.wait_ms for one in crowd))
+
+    async def confirmed(waiting: list[Lease]) -> list[Lease]:
+        found = [await pool.confirm(one) for one in waiting]
+        assert all(one is not None and one.wait_ms < 1_000 for one in found)
+        return [one for one in found if one is not None and one.wait_ms == 0]
+
+    [probe] = await confirmed(crowd)
+    others = [one for one in crowd if one.id != probe.id]
+    assert await confirmed(others) == []
+    late = await lease(pool, ahead_ms=5_000)
+    assert 0 < late.wait_ms < 1_000, (
+        "who comes meanwhile does not wait for longer than it takes to know"
+    )
+    await pool.settle(probe, OK)
+    assert len(await confirmed([*others, late])) == 20
+
+
+# What comes between two failures of the host, and whether it shows that the host works.
+@pytest.mark.parametrize(
+    ("between", "works"),
+    [
+        (OK, True),
+        (INVALID, True),
+        (refused(1), True),
+        (
+            Verdict(Fate.NEXT_KEY, "spend_limit", effect=Effect.COOL, cooldown_ms=1, status=400),
+            True,
+        ),
+        (Verdict(Fate.FAIL, "rejected", status=400), True),
+        (
+            Verdict(
+                Fate.RETRY,
+                "server_error",
+                effect=Effect.COOL,
+                cooldown_ms=1,
+                definite=False,
+                status=500,
+            ),
+            False,
+        ),
+        (
+            Verdict(Fate.RETRY, "edge_limited", scope=Scope.HOST, counted=False, status=429),
+            False,
+        ),  # nobody's limit
+        (
+            Verdict(Fate.NEXT_KEY, "unsendable_key", effect=Effect.DISABLE),
+            False,
+        ),  # no call was made
+    ],
+)
+async def test_a_host_that_refuses_a_key_works(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    between: Verdict,
+    works: bool,  # noqa: FBT001
+) -> None:
+    pool = make_pool(3)
+    held = [await lease(pool) for _ in range(3)]
+    await pool.settle(held[0], fault(Scope.HOST))
+    clock.tick(2_000)
+    await pool.settle(held[1], between)
+    clock.tick(2_000)
+    assert (await pool.settle(held[2], fault(Scope.HOST))).blocked is not works
+
+
+async def test_a_failure_while_others_pass_is_the_requests_own(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(3)
+    failing, passing = await lease(pool, model="m"), await lease(pool, model="m")
+    clock.tick(300)
+    await pool.settle(passing, OK)
+    assert (await pool.settle(failing, SERVER_ERROR)).passing
+    clock.tick(1_000)
+    alone = await lease(pool, model="m")
+    await pool.settle(await lease(pool, model="other"), OK)
+    assert not (await pool.settle(alone, SERVER_ERROR)).passing, (
+        "what passed before says nothing, nor another model"
+    )
+
+
+async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(10)
+    calls = 0
+    for _ in range(3_600):  # an hour
+        clock.tick(1_000)
+        while isinstance(got := await ask(pool, model="m"), Lease):
+            calls += 1
+            await pool.settle(got, SERVER_ERROR)
+            assert calls < 500
+    assert calls > 300, "and is asked whether it works again"
+    assert (await lease(pool, model="other")).wait_ms == 0
+    clock.tick(10_000)
+    await pool.settle(await lease(pool, model="m"), OK)
+    assert [(await lease(pool, model="m")).wait_ms for _ in range(5)] == [0] * 5
