@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.providers.groq_asking import NOW_S
-from worker.providers import Groq
+from worker.providers import Groq, Resend
 
 
 @dataclass
@@ -155,5 +155,12 @@ async def groq(scripted: Any) -> AsyncIterator[Groq]:
     provider = Groq(
         scripted.url, timeout_s=10, now=lambda: NOW_S, jitter=lambda low, high: (low + high) / 2
     )
+    yield provider
+    await provider.close()
+
+
+@pytest.fixture
+async def mailer(scripted: Any) -> AsyncIterator[Resend]:
+    provider = Resend(scripted.url, timeout_s=10)
     yield provider
     await provider.close()

@@ -1,15 +1,14 @@
-import asyncio
+"""What each of Resend's answers means for the key, its account and the email."""
+
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-import resend
-from pydantic import SecretStr
 
-from worker.providers import Resend, SendRequest
-from worker.providers.resend.http import KeyedClient
+from tests.integration.providers.resend_mail import BODY_TEXT, KEY, MAIL, PAYLOAD
+from worker.providers import Resend
 from worker.verdicts import (
     Cooldown,
     Dimension,
@@ -21,15 +20,6 @@ from worker.verdicts import (
     Verdict,
 )
 
-_KEY = SecretStr("re_canary0123456789")
-_BODY_TEXT = "the secret recipe of the house"
-_PAYLOAD = {
-    "from": "Shop <hello@Shop.example>",
-    "to": ["ann@example.org"],
-    "subject": "Your order is on its way",
-    "text": _BODY_TEXT,
-}
-_MAIL = SendRequest.single(_PAYLOAD, "job-1")
 _NOW_S = datetime(2026, 11, 10, 22, 0, tzinfo=UTC).timestamp()
 
 
@@ -362,7 +352,7 @@ async def test_every_row_of_the_table_is_judged_as_written(
 ) -> None:
     scripted.answer(*answer)
 
-    reply = await mailer.call(_KEY, _MAIL)
+    reply = await mailer.call(KEY, MAIL)
 
     assert {name: getattr(reply.verdict, name) for name in expected} == expected
     assert reply.value is None
@@ -386,91 +376,22 @@ async def test_an_accepted_email_brings_its_id_and_teaches_the_rate_limit(
         },
     )
 
-    reply = await mailer.call(_KEY, _MAIL)
+    reply = await mailer.call(KEY, MAIL)
 
     learned = (ObservedLimit(Dimension.RPS, 10, 9.0, window_ms=5_000),)
     quotas = (SeenQuota(Dimension.EMAILS_DAY, 17), SeenQuota(Dimension.EMAILS_MONTH, 170))
     assert reply.verdict == Verdict(Fate.DONE, "ok", limits=learned, quotas=quotas, status=200)
     assert reply.value == {"id": "49a3999c"}
     sent = scripted.seen[0]
-    assert (sent.method, sent.path, sent.key) == ("POST", "/emails", _KEY.get_secret_value())
+    assert (sent.method, sent.path, sent.key) == ("POST", "/emails", KEY.get_secret_value())
     assert sent.headers["idempotency-key"] == "job-1"
     assert sent.headers["content-type"] == "application/json"
-    assert json.loads(sent.body) == _PAYLOAD
+    assert json.loads(sent.body) == PAYLOAD
 
 
 async def test_an_id_counts_whatever_the_content_type_claims(scripted: Any, mailer: Resend) -> None:
     scripted.answer(200, {"id": "1"}, {"content-type": "text/plain"})
-    assert (await mailer.call(_KEY, _MAIL)).value == {"id": "1"}
-
-
-async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) -> None:
-    scripted.default = lambda _: scripted.http(500)
-    again = SendRequest.single(json.loads(json.dumps(dict(reversed(_PAYLOAD.items())))), "job-1")
-    for mail in (_MAIL, _MAIL, again):
-        await mailer.call(_KEY, mail)
-    assert {seen.body for seen in scripted.seen} == {_MAIL.body.encode()}
-
-
-@pytest.mark.usefixtures("untraced")
-async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> None:
-    # Many at once take turns on connections; a busy machine opens that many in time.
-    mailer = Resend(scripted.url, timeout_s=100, max_connections=200)
-    keys = [SecretStr(f"re_key{number}") for number in range(4)]
-    scripted.default = lambda seen: scripted.http(
-        200, {"id": f"{seen.headers['idempotency-key']} {seen.key}"}
-    )
-
-    async def one(number: int) -> bool:
-        key = keys[number % 4]
-        mail = SendRequest.single(_PAYLOAD | {"subject": str(number)}, f"job-{number}")
-        value = (await mailer.call(key, mail)).value
-        return value == {"id": f"job-{number} {key.get_secret_value()}"}
-
-    for first in range(0, 2_000, 500):
-        assert all(await asyncio.gather(*(one(number) for number in range(first, first + 500))))
-    assert len(scripted.seen) == 2_000
-    assert resend.api_key is None
-    await mailer.close()
-
-
-async def test_two_providers_in_one_process_keep_their_urls_apart(
-    scripted: Any, refused_url: str
-) -> None:
-    scripted.answer(200, {"id": "1"})
-    here, there = Resend(scripted.url), Resend(refused_url)
-    replies = await asyncio.gather(here.call(_KEY, _MAIL), there.call(_KEY, _MAIL))
-    assert [reply.verdict.code for reply in replies] == ["ok", "connect_error"]
-    await here.close()
-    await there.close()
-
-
-class _Other(resend.AsyncHTTPClient):
-    async def request(self, method: str, url: str, headers: Any, **content: Any) -> Any:  # noqa: ARG002 - the SDK's signature
-        return (
-            json.dumps({"id": f"{method} {url}", **content["json"]}).encode(),
-            200,
-            {"content-type": "application/json"},
-        )
-
-
-async def test_calls_that_are_not_ours_go_to_the_client_that_was_there(
-    mailer: Resend, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resend, "default_async_http_client", KeyedClient(_Other()))
-    answer = await resend.Emails.send_async({"to": "ann@example.org"})
-    assert answer["id"] == f"post {resend.api_url}/emails"
-    monkeypatch.setattr(resend, "default_async_http_client", KeyedClient(None))
-    with pytest.raises(resend.exceptions.ResendError, match="no HTTP client"):
-        await resend.Emails.send_async({"to": "ann@example.org"})
-
-
-async def test_the_sdk_forgets_a_key_from_the_environment(
-    scripted: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(resend, "api_key", "re_from_the_environment")
-    await Resend(scripted.url).close()
-    assert resend.api_key is None
+    assert (await mailer.call(KEY, MAIL)).value == {"id": "1"}
 
 
 @pytest.mark.parametrize(
@@ -496,7 +417,7 @@ async def test_a_broken_answer_ties_the_email_to_its_account(
     scripted: Any, mailer: Resend, fault: Any, code: str
 ) -> None:
     fault(scripted)
-    verdict = (await mailer.call(_KEY, _MAIL)).verdict
+    verdict = (await mailer.call(KEY, MAIL)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.SAME_ACCOUNT, code, False)
     assert (verdict.effect, verdict.scope, verdict.status) == (Effect.NONE, Scope.HOST, 0)
 
@@ -505,7 +426,7 @@ async def test_silence_and_trickling_tie_the_email_to_its_account(scripted: Any)
     provider = Resend(scripted.url, timeout_s=0.3)
     scripted.hang()
     scripted.trickle(b"HTTP/1.1 200 OK\r\nx-slow: ")
-    verdicts = [(await provider.call(_KEY, _MAIL)).verdict for _ in range(2)]
+    verdicts = [(await provider.call(KEY, MAIL)).verdict for _ in range(2)]
     assert [verdict.code for verdict in verdicts] == ["read_timeout", "total_timeout"]
     assert {verdict.fate for verdict in verdicts} == {Fate.SAME_ACCOUNT}
     assert not any(verdict.definite for verdict in verdicts)
@@ -513,17 +434,9 @@ async def test_silence_and_trickling_tie_the_email_to_its_account(scripted: Any)
 
 
 async def test_a_reason_holds_neither_keys_nor_the_mail(scripted: Any, mailer: Resend) -> None:
-    said = f"Bad {_KEY.get_secret_value()} in “{_BODY_TEXT}”"
+    said = f"Bad {KEY.get_secret_value()} in “{BODY_TEXT}”"
     scripted.answer(422, _error(422, "validation_error", said))
-    reply = await mailer.call(_KEY, _MAIL)
+    reply = await mailer.call(KEY, MAIL)
     assert reply.verdict.reason == "Resend rejects the email: Bad *** in “[…]”"
     assert "canary" not in repr(reply)
-    assert _BODY_TEXT not in repr(_MAIL)
-
-
-async def test_a_payload_that_is_no_json_is_an_error_of_ours(scripted: Any, mailer: Resend) -> None:
-    with pytest.raises(TypeError):
-        await mailer.call(
-            _KEY, SendRequest.single({"from": "a@b.example", "text": object()}, "job-1")
-        )
-    assert scripted.seen == []
+    assert BODY_TEXT not in repr(MAIL)

@@ -1,7 +1,6 @@
 """Batches on the wire: exact bytes, headers, and what became of each email."""
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -30,13 +29,6 @@ _EMAILS = [
     {"from": "a@shop.example", "to": ["eve@example.org"], "subject": "3", "html": _CANARY},
 ]
 _BATCH = SendRequest("team1", "batch-1", json.dumps(_EMAILS))
-
-
-@pytest.fixture
-async def mailer(scripted: Any) -> AsyncIterator[Resend]:
-    provider = Resend(scripted.url, timeout_s=10)
-    yield provider
-    await provider.close()
 
 
 async def test_a_batch_is_sent_as_it_is_and_asks_for_permissive_validation(
