@@ -6,12 +6,16 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
+from unittest.mock import Mock
 
 import pytest
+from amqp.exceptions import RecoverableConnectionError
 from celery import Celery, Task
+from celery.worker import loops, request
 from celery.worker.consumer import consumer
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.message import Message
 from pydantic import SecretStr
 
 from config.api_key import make_key
@@ -268,6 +272,32 @@ def test_celerys_own_lines_hold_no_arguments_and_no_results(
     assert "succeeded" in output.text
     assert "received" in output.text
     assert "canary" not in output.text
+
+
+# What fails in Celery's worker, and whether its traceback is of use.
+@pytest.mark.parametrize(
+    ("error", "traced"),
+    [
+        (RecoverableConnectionError("Socket was disconnected"), False),
+        (ConnectionResetError(), False),
+        (ValueError("a bug"), True),
+    ],
+)
+def test_a_lost_connection_is_one_line_without_a_traceback(
+    output: Output, error: Exception, *, traced: bool
+) -> None:
+    setup_logging("INFO", stream=output.stream)
+    channel = Mock(no_ack_consumers=(), **{"basic_ack.side_effect": error})
+    message = Message("{}", delivery_tag="1", channel=channel)
+    message.ack_log_error(request.logger, (type(error),))
+    try:
+        raise error
+    except type(error):
+        loops.logger.exception("Error cleaning up after event loop: %r", error)
+    first, second = output.lines
+    assert "Couldn't ack '1', reason" in first
+    assert "Error cleaning up after event loop" in second
+    assert [("Traceback" in line) for line in (first, second)] == [traced] * 2
 
 
 def test_a_wrong_log_call_is_still_a_line(output: Output) -> None:

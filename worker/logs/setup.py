@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from config.api_key import ApiKey
 from worker.logs.content import ContentFilter
 from worker.logs.formatters import JsonFormatter, TextFormatter
+from worker.logs.lost_connections import LostConnectionFilter
 from worker.logs.redaction import redactor
 
 # Loggers that write request bodies, arguments or addresses at the levels INFO and DEBUG.
@@ -60,6 +61,7 @@ def setup_logging(
         JsonFormatter(redactor) if log_format == "json" else TextFormatter(redactor)
     )
     handler.addFilter(ContentFilter())
+    handler.addFilter(LostConnectionFilter())
     root = logging.getLogger()
     for old in list(root.handlers):
         root.removeHandler(old)
