@@ -2,7 +2,7 @@
 
 import base64
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery
@@ -10,8 +10,9 @@ from celery import Celery
 from config.celery import CUSTOM_QUEUE, QUEUES
 from worker.aio.transport.delayed import lists_of
 from worker.aio.transport.finding import Found, find_job
+from worker.jobs.quote import estimate, instant_in
 from worker.jobs.services import service_of
-from worker.keypool.forecast import CallCost, Estimate, Forecast, usual_tokens
+from worker.keypool.forecast import Estimate, usual_tokens
 from worker.runtime import Runtime
 
 _NOWHERE = {"place": None, "waiting": None, "expected_start": None, "limited_by": ""}
@@ -38,24 +39,24 @@ async def place_of(app: Celery, job: str) -> dict[str, Any]:
     for queue in dict.fromkeys((*QUEUES, CUSTOM_QUEUE)):
         found = await find_job(runtime.broker, job, lists_of(queue))
         if found is not None:
-            estimate = await _estimate(app, runtime, found)
+            first_call = await _first_call(app, runtime, found)
             return {
                 "place": found.before + 1,
                 "waiting": found.waiting,
-                "expected_start": _instant(estimate.in_s),
-                "limited_by": estimate.limited_by,
+                "expected_start": instant_in(first_call.in_s, datetime.now(UTC)),
+                "limited_by": first_call.limited_by,
             }
     return dict(_NOWHERE)
 
 
-async def _estimate(app: Celery, runtime: Runtime, found: Found) -> Estimate:
+async def _first_call(app: Celery, runtime: Runtime, found: Found) -> Estimate:
     task = str(found.message["headers"].get("task"))
     service = service_of(task, app)
     if service is None:
         return Estimate(None)
     view = await runtime.pools[service.name].snapshot()
-    cost = CallCost(model=_model_of(app, task, found.message), tokens=usual_tokens(view), emails=1)
-    return Forecast(view, cost).call(found.before + 1)
+    model = _model_of(app, task, found.message)
+    return estimate(view, found.before + 1, model=model, tokens=usual_tokens(view))
 
 
 def _model_of(app: Celery, task: str, message: dict[str, Any]) -> str:
@@ -67,9 +68,3 @@ def _model_of(app: Celery, task: str, message: dict[str, Any]) -> str:
     except (ValueError, KeyError, TypeError):
         return ""
     return str(models[0]) if models else ""
-
-
-def _instant(in_s: float | None) -> str | None:
-    if in_s is None:
-        return None
-    return (datetime.now(UTC) + timedelta(seconds=in_s)).isoformat(timespec="milliseconds")

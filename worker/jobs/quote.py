@@ -95,9 +95,9 @@ def quote_of(
         jobs=request.jobs,
         tokens=round(tokens),
         waiting=waiting,
-        expected_start=_instant(now, first.in_s),
-        start_by=_instant(now, None if first.in_s is None else margins.within_s(first.in_s)),
-        end_by=_instant(now, None if last.in_s is None else margins.within_s(last.in_s)),
+        expected_start=instant_in(first.in_s, now),
+        start_by=instant_in(None if first.in_s is None else margins.within_s(first.in_s), now),
+        end_by=instant_in(None if last.in_s is None else margins.within_s(last.in_s), now),
         limited_by=last.limited_by,
         learned_from=0 if last.in_s is None else margins.learned_from(last.in_s),
     )
@@ -118,5 +118,6 @@ def estimate(view: PoolView, number: int, *, model: str, tokens: float) -> Estim
     return Forecast(view, CallCost(model, emails=number / calls)).call(calls)
 
 
-def _instant(now: datetime, in_s: float | None) -> str | None:
+def instant_in(in_s: float | None, now: datetime) -> str | None:
+    """Return the instant that is `in_s` seconds after another, in ISO 8601; None for None."""
     return None if in_s is None else (now + timedelta(seconds=in_s)).isoformat("T", "milliseconds")

@@ -1,11 +1,13 @@
 """Quotes by the endpoint and by the task, against a case whose numbers are known."""
 
+import base64
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from tasks import admin
+from tasks import admin, email
 from tests import schemas
 from tests.integration.dashboard.dashboard_site import LOGIN, Serve, Site, until
 from worker.dashboard.poller import Pools
@@ -98,3 +100,29 @@ async def test_endpoint_and_task_quote_what_the_keys_will_allow(serve: Serve) ->
         return await published_margins(site.redis, pool.names)
 
     assert (await until(shared, lambda seen: seen != learned)).learned_from(0) == 100
+
+
+async def test_the_expected_start_of_an_email_counts_calls_that_emails_share(serve: Serve) -> None:
+    site = await serve(groq=1, resend=1)
+    pool = site.pools["resend"]
+    lease = await pool.acquire(LeaseRequest(emails=1))
+    assert isinstance(lease, Lease)
+    limits = (ObservedLimit(Dimension.RPS, 1, 0),)
+    await pool.settle(lease, Verdict(Fate.DONE, "ok", status=200, limits=limits))
+    body = base64.b64encode(json.dumps([[], {}, {}]).encode()).decode()
+    mails = [
+        {
+            "body": body,
+            "headers": {"id": f"mail-{number}", "task": email.send.name},
+            "properties": {"delivery_tag": str(number)},
+        }
+        for number in range(1, 1_001)
+    ]
+    await site.redis.lpush("email", *map(json.dumps, mails))
+    now = datetime.now(UTC)
+    try:
+        asked = await admin.place.run(id="mail-1000")
+    finally:
+        await Runtime.current().close()
+    assert (asked["place"], asked["limited_by"]) == (1_000, "rps")
+    assert datetime.fromisoformat(asked["expected_start"]) < now + timedelta(seconds=20)
