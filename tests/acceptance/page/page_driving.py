@@ -1,0 +1,89 @@
+"""What the tests of the page do with it, and with the jobs behind it."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.processes import Fleet
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NEEDS_BROWSER = [
+    pytest.mark.browser,
+    pytest.mark.skipif(
+        find_spec("playwright") is None, reason="playwright is not installed (PyPI: playwright)"
+    ),
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: chromium)"),
+]
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+RESET_WITHIN_S = 2.0
+
+Open = Callable[..., Any]
+
+
+def card(page: Any, secret: str) -> Any:
+    return page.get_by_role("article", name=f"{secret[:10]}...")
+
+
+def state(page: Any, secret: str, word: str, *, within_s: float = 10) -> float:
+    """Wait until a key's card shows a state; returns how long that took, in seconds."""
+    started = time.monotonic()
+    card(page, secret).locator(".key-state", has_text=word).wait_for(timeout=within_s * 1000)
+    return time.monotonic() - started
+
+
+def screenshot(page: Any, name: str) -> None:
+    """Keep a picture where KEEP_SCREENSHOTS names a folder.
+
+    Of the whole page, or of what a phone shows of it.
+    """
+    if folder := os.environ.get("KEEP_SCREENSHOTS"):
+        page.screenshot(
+            path=str(Path(folder) / f"{name}.png"), full_page=page.viewport_size != PHONE
+        )
+
+
+def end_some_jobs(fleet: Fleet) -> None:
+    """Have jobs that end for good without success.
+
+    A caller's mistake, one that workers died of, an email in doubt.
+    """
+    call = {
+        "at_ms": 1,
+        "key": f"{fleet.sandbox.keys('resend')[0][:9]}...",
+        "code": "timeout",
+        "in_doubt": True,
+    }
+    mail = {
+        "from": "a@team1.example.net",
+        "to": "ann@example.com",
+        "subject": "canary",
+        "text": "canary",
+    }
+    for name, kwargs, headers in (
+        ("tasks.ai.complete", {"prompt": "canary", "temperature": 9}, {}),
+        ("tasks.ai.complete", {"prompt": "canary"}, {"deaths": 5, "keywheel_alone": 4}),
+        ("tasks.email.send", mail, {"keywheel": {"attempts": 1, "trail": [call]}}),
+    ):
+        result = fleet.producer.app.send_task(
+            name, kwargs=kwargs, queue=name.split(".")[1], headers=headers
+        )
+        fleet.producer.outcome(result)
+
+
+def poisoned(fleet: Fleet, *, wait: bool = True) -> Any:
+    """A job that becomes a dead letter at once."""
+    result = fleet.producer.app.send_task(
+        "tasks.ai.complete",
+        kwargs={"prompt": "canary"},
+        queue="ai",
+        headers={"deaths": 5, "keywheel_alone": 4},
+    )
+    if wait:
+        fleet.producer.outcome(result)
+    return result

@@ -1,0 +1,247 @@
+"""What the page shows, and to whom."""
+
+import re
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.acceptance.flower_process import flower
+from tests.acceptance.page.page_driving import (
+    NEEDS_BROWSER,
+    PHONE,
+    WIDE,
+    Open,
+    end_some_jobs,
+    screenshot,
+    state,
+)
+from tests.acceptance.readability import too_wide, unreadable
+from tests.processes import Fleet, eventually
+
+pytestmark = NEEDS_BROWSER
+
+
+# How the page is looked at.
+@pytest.mark.parametrize(
+    ("name", "size", "dark"),
+    [
+        ("keys-light", WIDE, False),
+        ("keys-dark", WIDE, True),
+        ("keys-phone", PHONE, False),
+        ("keys-phone-dark", PHONE, True),
+    ],
+)
+def test_the_page_is_readable_everywhere(
+    fresh: Fleet, site: str, open_page: Open, name: str, size: dict[str, int], *, dark: bool
+) -> None:
+    end_some_jobs(fresh)
+    fresh.sandbox.control("revoke", key="groq:1")
+    for key in fresh.sandbox.state()["keys"][1:3]:  # the first three are Groq's
+        fresh.sandbox.control("exhaust", service="groq", account=key["account"], seconds=45)
+    first, second, third = fresh.sandbox.keys("groq")
+
+    fresh.producer.many(
+        "tasks.ai.complete", [{"prompt": "x"}] * 12
+    )  # they wait until the next test's reset
+    page = open_page(site, size=size, dark=dark)
+    state(page, first, "disabled")
+    state(page, second, "cooling")
+    state(page, third, "cooling")
+    assert page.get_by_role("article").count() == 5
+    page.locator("#service-groq").get_by_text(
+        "yes", exact=True
+    ).wait_for()  # paused: all keys are out
+    wrong = page.get_by_role("list", name="What is wrong").get_by_role("listitem").first
+    eventually(
+        lambda: re.fullmatch(
+            r"No key of Groq serves\. 12 jobs wait\. Next key in 0:[0-4]\d\. Show Groq",
+            wrong.inner_text(),
+        ),
+        what="what is wrong, above everything else",
+    )
+    assert re.fullmatch(r"🔴 Groq: next key in 0:[0-4]\d · Keys", page.title())
+    assert page.evaluate("document.documentElement.dataset.bsTheme") == (
+        "dark" if dark else "light"
+    )
+    assert not too_wide(page)
+    screenshot(page, f"{name}-first")
+    for kind in ("key-more", "keys-words"):  # what a phone keeps folded
+        page.evaluate(
+            f"document.querySelectorAll('.{kind}').forEach((one) => {{ one.open = true; }})"
+        )
+    assert not unreadable(page)
+    assert page.get_by_role("meter").count() >= 3
+    order = [one.inner_text() for one in page.locator("#service-groq .key-state").all()]
+    assert order == sorted(order, key=["disabled", "cooling", "ready"].index), "trouble comes first"
+    page.get_by_text("3 jobs ended for good without success").wait_for()
+    assert "canary" not in page.content()
+    assert not [secret for secret in fresh.sandbox.keys("groq") if secret in page.content()]
+    if size == PHONE:
+        page.evaluate("document.querySelector('#letters-title').scrollIntoView({block: 'center'})")
+    screenshot(page, name)
+
+
+def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    (served,) = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}])
+    fresh.producer.await_all([served], within_s=30)
+    wrong = fresh.producer.app.send_task(
+        "tasks.ai.complete", kwargs={"prompt": "x", "temperature": 9}, queue="ai"
+    )
+    fresh.producer.outcome(wrong)
+    for job, ended, calls in ((served, "It succeeded", 0), (wrong.id, "It failed", 1)):
+        page.goto(f"{site}/keys/jobs/{job}")
+        page.get_by_text(ended).wait_for()
+        assert page.locator("#job-facts").get_by_text("Calls", exact=True).count() == calls
+
+
+def test_the_usage_is_drawn_over_time_and_summed_by_key(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    client = fresh.producer.app.backend.client
+    eventually(
+        lambda: client.keys("{kw:usage}:hour:*"), what="usage, which workers write every 5 s"
+    )
+    page = open_page(site)
+    usage = page.locator("#service-groq .keys-usage")
+    usage.get_by_text(re.compile("Calls, last hour: [1-9]")).wait_for()
+    plot = usage.get_by_role("slider")
+    plot.focus()
+    page.keyboard.press("Home")
+    usage.get_by_role("button", name="Day", exact=True).click()
+    usage.get_by_text(re.compile("Calls, last 24 hours: [1-9]")).wait_for()
+    plot.focus()
+    page.keyboard.press("End")
+    assert re.search(r"accepted \d", plot.get_attribute("aria-valuetext"))
+    assert plot.get_attribute("aria-valuenow") == plot.get_attribute("aria-valuemax") == "143"
+    assert "accepted: " in usage.locator(".plot-hint").inner_text()
+    page.keyboard.press("Escape")
+    assert not usage.locator(".plot-hint").is_visible()
+    usage.get_by_text("Sums by key").click()
+    rows = usage.locator("tbody tr")
+    rows.first.wait_for()
+    assert {row.inner_text()[:13] for row in rows.all()} <= {
+        f"{secret[:10]}..." for secret in fresh.sandbox.keys("groq")
+    }
+    usage.get_by_label("How to group").select_option("model")
+    usage.locator(".usage-legend", has_text="openai/gpt-oss-120b").wait_for()
+    with page.expect_download() as download:
+        usage.get_by_role("link", name="CSV").click()
+    assert download.value.path().read_text().startswith("time,service,model,calls,accepted,")
+    assert not unreadable(page)
+    screenshot(page, "usage")
+    page.reload()
+    usage.get_by_text("Calls, last 24 hours: ").wait_for()
+
+
+def test_what_is_shown_is_called_live_only_while_it_is(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site, refused="503")
+    assert page.locator("#letters-count").inner_text() == "No job ended without success.", (
+        "it is there from the start"
+    )
+    client = fresh.producer.app.backend.client
+    client.execute_command("CLIENT", "PAUSE", 5_000)  # takes each question and says nothing
+    page.get_by_text("Not live: this is the state at").wait_for(timeout=8_000)
+    assert page.title() == "⚪ not live · Keys"
+    page.get_by_text("Live: updated every second").wait_for()
+    assert page.title() == "Keys · Flower"
+    page.route("**/api-keys/events", lambda _: None)
+    page.reload()
+    page.get_by_text("Still loading: no answer yet.").wait_for(timeout=8_000)
+    page.unroute("**/api-keys/events")
+    page.reload()
+    page.get_by_text("Live: updated every second").wait_for()
+    client.config_set("maxmemory", "1gb")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    page.get_by_text("its maxmemory-policy is allkeys-lru").wait_for()
+    client.config_set("maxmemory-policy", "noeviction")
+    page.get_by_text("its maxmemory-policy is").wait_for(state="hidden")
+    client.config_set("maxmemory", "0")
+    trouble = {"error": "redis_unreachable", "message": "Redis does not answer."}
+    page.route("**/api/admin/**", lambda route: route.fulfill(status=503, json=trouble))
+    page.reload()
+    page.get_by_text("Redis does not answer. Trying again.").wait_for()
+    assert page.locator("#letters-count").inner_text() == "Not known yet."
+    assert page.get_by_role("cell", name="Not known yet.").is_visible()
+    page.unroute("**/api/admin/**")
+    page.get_by_text("Live: updated every second").wait_for()
+
+
+def test_after_the_login_has_ended_the_page_asks_no_more(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site, refused="401")
+    asked: list[Any] = []
+
+    def refuse(route: Any) -> None:
+        asked.append(route)
+        route.fulfill(status=401, json={"error": "login_required", "message": "Log in."})
+
+    page.route("**/api/admin/**", refuse)
+    page.get_by_label("Kind").select_option("failed")
+    page.get_by_text("Your login has expired. Reload this page").wait_for()
+    before = len(asked)
+    page.evaluate(
+        "document.dispatchEvent(new Event('visibilitychange'))"
+    )  # as when somebody comes back to the tab
+    page.get_by_text("Not live").wait_for()
+    assert len(asked) == before
+    # A browser that is offered a login by such an answer would ask for a password each time.
+    request = urllib.request.Request(  # noqa: S310
+        f"{site}/api/admin/api-keys/status", headers={"Sec-Fetch-Mode": "cors"}
+    )
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)  # noqa: S310 - our own
+    with caught.value as answer:
+        assert not [
+            one for one in answer.headers.get_all("WWW-Authenticate", []) if one.startswith("Basic")
+        ]
+
+
+def test_without_a_login_nothing_is_served(site: str) -> None:
+    for path in (
+        "/",
+        "/keys",
+        "/tasks",
+        "/broker",
+        "/api/admin/api-keys/status",
+        "/api/admin/api-keys/audit",
+    ):
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(site + path, timeout=10)  # noqa: S310 - our own
+        with caught.value as answer:
+            assert answer.code == 401
+            assert b"gsk_" not in answer.read()
+
+
+# How many keys each service has.
+@pytest.mark.parametrize("count", [0, 1, 10])
+def test_the_page_works_with_any_number_of_keys(
+    fleet: Fleet, tmp_path: Path, open_page: Open, count: int
+) -> None:
+    environ = {"REDIS_URL": fleet.redis.url, "KEYWHEEL_NAMESPACE": f"n{count}"}
+    for start in ("GROQ", "RESEND"):
+        prefix = {"GROQ": "gsk_", "RESEND": "re_"}[start]
+        for number in range(1, count + 1):
+            name = f"{start}_API_KEY" if number == 1 else f"{start}_API_KEY_{number}"
+            environ[name] = f"{prefix}{number:03d}abcdef{'0' * 40}"
+    with flower(tmp_path, environ) as url:
+        page = open_page(url, size=PHONE)
+        page.locator("#service-resend").wait_for()
+        assert page.locator("article").count() == 2 * count
+        folded = page.get_by_text("10 keys ready")
+        assert folded.count() == (2 if count == 10 else 0), "a phone folds what is well"
+        for one in folded.all():
+            one.click()
+        assert page.get_by_role("article").count() == 2 * count
+        assert page.get_by_text("No key of Groq is configured here").is_visible() == (count == 0)
+        assert not too_wide(page)
+        assert not unreadable(page)
+        page.close()  # before Flower goes, which it would complain about

@@ -1,0 +1,93 @@
+"""Dead letters on the page: replayed, dropped, searched, shown by pages."""
+
+from tests.acceptance.page.page_driving import (
+    NEEDS_BROWSER,
+    PHONE,
+    Open,
+    poisoned,
+    screenshot,
+)
+from tests.acceptance.readability import too_wide, unreadable
+from tests.processes import Fleet, eventually
+
+pytestmark = NEEDS_BROWSER
+
+
+def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    first, second = poisoned(fresh), poisoned(fresh)
+    page = open_page(site)
+    row = page.locator(f"tr[data-job='{first.id}']")
+    row.wait_for()
+    for word in ("tasks.ai.complete", "poison", "5 workers died", "no call"):
+        assert word in row.inner_text()
+    page.get_by_text("2 jobs ended for good without success").wait_for()
+    assert "canary" not in page.content()
+    phone = open_page(site, size=PHONE, dark=True)
+    phone.locator(f"tr[data-job='{first.id}']").wait_for()
+    assert not too_wide(phone)
+    for one, name in ((page, "keys-letters"), (phone, "keys-letters-phone")):
+        assert not unreadable(one)
+        one.locator("#letters-rows").scroll_into_view_if_needed()
+        screenshot(one, name)
+    phone.close()
+    row.get_by_role("button", name="Replay").click()
+    dialog = page.get_by_role("dialog")
+    assert "Replay tasks.ai.complete?" in dialog.inner_text()
+    dialog.get_by_role("button", name="Cancel").click()
+    assert row.is_visible()
+    row.get_by_role("button", name="Replay").click()
+    dialog.get_by_role("button", name="Replay").click()
+    row.wait_for(state="detached")
+    eventually(
+        lambda: fresh.producer.app.AsyncResult(first.id).state == "SUCCESS",
+        what="the replayed job's success",
+    )
+    page.get_by_role("cell", name="replayed", exact=True).first.wait_for()
+    page.get_by_label("Kind").select_option("failed")
+    page.locator("#letters-table").wait_for(state="hidden")
+    page.get_by_text("; none matches.").wait_for()
+    assert page.get_by_role("button", name="Drop all that match").is_disabled()
+    page.get_by_label("Kind").select_option("poison")
+    page.locator(f"tr[data-job='{second.id}']").wait_for()
+    page.get_by_role("button", name="Drop all that match").click()
+    assert "Drop 1 poison dead letter?" in dialog.inner_text()
+    third = poisoned(fresh)  # while somebody makes up his mind
+    page.locator(f"tr[data-job='{third.id}']").wait_for()
+    dialog.get_by_role("button", name="Drop").click()
+    page.locator(f"tr[data-job='{second.id}']").wait_for(state="detached")
+    page.get_by_role("cell", name="dropped", exact=True).first.wait_for()
+    assert page.locator(f"tr[data-job='{third.id}']").is_visible(), "only what was seen is dropped"
+
+
+def test_dead_letters_are_selected_searched_and_shown_by_pages(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    first, second, third = poisoned(fresh), poisoned(fresh), poisoned(fresh)
+    page = open_page(site)
+    for one in (first, second):
+        page.get_by_label(f"Select job {one.id}").check()
+    screenshot(page, "letters-selected")
+    page.get_by_role("button", name="Drop 2 selected").click()
+    page.get_by_role("dialog").get_by_role("button", name="Drop").click()
+    page.locator(f"tr[data-job='{first.id}']").wait_for(state="detached")
+    search, its = page.get_by_label("Search the dead letters"), f"tr[data-job='{third.id}']"
+    search.fill(second.id)
+    page.get_by_text("; none matches.").wait_for()
+    search.fill(third.id[:13])
+    page.locator(its).get_by_role("link", name=third.id).click()
+    page.get_by_text("It failed: Poisoned: 5 workers died").wait_for()
+    assert not unreadable(page)
+    assert "canary" not in page.content()
+    page.get_by_role("link", name="poison: show it").click()  # to it alone
+    page.locator(its).wait_for()
+    assert page.locator("tr[data-job]").count() == 1
+    search.fill("")
+    for _ in range(21):
+        last = poisoned(fresh, wait=False)
+    fresh.producer.outcome(last)
+    page.get_by_role("button", name="Older dead letters").click()
+    page.locator(its).wait_for()
+    page.get_by_role("button", name="Newest dead letters").click()
+    page.locator(its).wait_for(state="detached")

@@ -1,0 +1,229 @@
+"""What is done to keys and services on the page."""
+
+import re
+
+from tests.acceptance.flower_process import LOGIN, metric
+from tests.acceptance.page.page_driving import (
+    NEEDS_BROWSER,
+    PHONE,
+    RESET_WITHIN_S,
+    WIDE,
+    Open,
+    card,
+    screenshot,
+    state,
+)
+from tests.acceptance.readability import too_wide, unreadable
+from tests.processes import Fleet, eventually
+
+pytestmark = NEEDS_BROWSER
+
+
+def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    first = fresh.sandbox.keys("groq")[0]
+    fresh.sandbox.control("exhaust", service="groq", seconds=45)
+    ids = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12)
+    state(page, first, "cooling", within_s=20)
+    left = card(page, first).locator(".key-left").first
+
+    def seconds() -> int:
+        return int(left.inner_text().split()[0])
+
+    before = seconds()
+    assert 0 < before <= 60
+    eventually(lambda: seconds() <= before - 2, within_s=6, what="the countdown")
+    assert not [url for url in requests if "api-keys/status" in url or "/events" in url], "pushed"
+    page.locator(".keys-fact-note", has_text="deferred").wait_for(timeout=20_000)
+    page.get_by_text("Deferred jobs, until when and why: ").click()
+    waiting = page.get_by_role("list", name="Deferred jobs of Groq").get_by_role("listitem")
+    assert re.match(
+        r"next try in \d+ s · .*(limit|daily quota).* · job [0-9a-f]{8}…",
+        waiting.first.inner_text(),
+    )
+    titles = "(links) => links.map((one) => one.title)"
+    seen = eventually(
+        lambda: {*waiting.get_by_role("link").evaluate_all(titles)} & {*ids},
+        what="these jobs by their ids",
+    )
+    assert {one[:8] for one in seen} <= {
+        *re.findall(r"job (\w{8})", " ".join(waiting.all_inner_texts()))
+    }
+    screenshot(page, "deferred")
+    eventually(
+        lambda: metric(site, 'keywheel_deferrals_total{service="groq"}') >= 1,
+        what="deferrals in the metrics",
+    )
+    assert metric(site, 'keywheel_keys{service="groq",state="cooling"}') >= 1
+    fresh.sandbox.control("reset")
+    page.get_by_role("button", name="Reset all keys of Groq").click()
+    dialog = page.get_by_role("dialog")
+    dialog.wait_for()
+    assert "Reset all keys of Groq?" in dialog.inner_text()
+    assert f"{first[:10]}...: rests for " in dialog.inner_text()
+    dialog.get_by_role("button", name="Reset").click()
+    assert state(page, first, "ready", within_s=RESET_WITHIN_S) < RESET_WITHIN_S
+    page.locator(".toast", has_text=f"{first[:10]}...").wait_for()
+    fresh.producer.await_all(ids, within_s=20)
+    page.get_by_role("cell", name=f"flower {LOGIN[0]}").first.wait_for()
+
+
+def test_a_revoked_key_stays_out_until_its_button_is_pressed(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    first = fresh.sandbox.keys("groq")[0]
+    fresh.sandbox.control("revoke", key="groq:1")
+    fresh.producer.await_all(
+        fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 12), within_s=30
+    )
+    state(page, first, "disabled")
+    assert "until reset" in card(page, first).inner_text()
+    page.get_by_text(f"The key {first[:10]}... of Groq is disabled: invalid key.").wait_for()
+    assert page.title() == "🟠 1 key disabled · Keys"
+    fresh.sandbox.control("reset")
+    card(page, first).get_by_role("button", name="Reset key").click()
+    page.get_by_role("dialog").get_by_role("button", name="Reset").click()
+    assert state(page, first, "ready", within_s=RESET_WITHIN_S) < RESET_WITHIN_S
+    page.get_by_text("All is well: 3 of 3 keys of Groq and 2 of 2 keys of Resend serve.").wait_for()
+    assert page.title() == "Keys · Flower"
+
+
+def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    first = fresh.sandbox.keys("groq")[0]
+    opener = card(page, first).get_by_role("button", name="Disable key")
+    opener.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").wait_for()
+    assert not unreadable(page)
+    screenshot(page, "keys-dialog")
+    page.keyboard.press("Escape")
+    page.get_by_role("dialog").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.textContent") == "Disable"
+    assert card(page, first).locator(".key-state").inner_text() == "ready"
+    page.keyboard.press("Enter")
+    # A browser that is busy may report the first dialog's end only when the second one is open.
+    page.evaluate("document.querySelector('#keys-dialog').dispatchEvent(new Event('close'))")
+    page.keyboard.type(
+        "<img src=x onerror=alert(1)>leaked"
+    )  # replaces nothing: the field holds a text to go on from
+    page.keyboard.press("Enter")
+    state(page, first, "disabled")
+    assert "<img src=x onerror=alert(1)>leaked" in card(page, first).inner_text()  # text, no markup
+    page.get_by_role("cell", name="onerror").first.wait_for()
+    assert page.locator("#keys-page img").count() == 0
+    for tick in (False, True):  # what a person took out comes back only where the reset says so
+        page.get_by_role("button", name="Reset all keys of Groq").click()
+        assert f"{first[:10]}... (" in page.get_by_role("dialog").inner_text()
+        assert "by flower ada" in page.get_by_role("dialog").inner_text()
+        page.get_by_role("checkbox").set_checked(tick)
+        page.get_by_role("dialog").get_by_role("button", name="Reset").click()
+        if not tick:
+            page.locator(".toast", has_text="Still disabled by people").wait_for()
+        state(page, first, "ready" if tick else "disabled")
+
+
+def test_a_key_is_disabled_for_a_time_has_a_note_and_is_enabled(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    secret = fresh.sandbox.keys("groq")[0]
+    its, dialog = card(page, secret), page.get_by_role("dialog")
+    assert "last used " in its.inner_text()
+    its.get_by_text("Latest calls").click()
+    its.get_by_text(re.compile(r"ok · openai/gpt-oss-120b")).first.wait_for()
+    assert 4 <= its.get_by_role("link", name="job ").count() <= 8
+    assert not unreadable(page)
+    its.get_by_role("button", name="Disable key").click()
+    dialog.get_by_label("For how long").select_option("an hour")
+    dialog.get_by_label("Reason").fill("launch day")
+    screenshot(page, "disable-for")
+    dialog.get_by_role("button", name="Disable").click()
+    state(page, secret, "disabled")
+    its.get_by_text(
+        re.compile(r"^(1 h 00|59) min( \d\d s)? · launch day, by flower ada")
+    ).wait_for()
+    assert page.get_by_text("All is well").is_visible(), "a person wanted it"
+    its.get_by_role("button", name="Note on").click()
+    dialog.get_by_label("Note").fill("belongs to ops")
+    dialog.get_by_role("button", name="Keep").click()
+    its.get_by_text("belongs to ops", exact=True).wait_for()
+    screenshot(page, "disabled-for")
+    its.get_by_role("button", name="Enable key").click()
+    state(page, secret, "ready")
+    its.get_by_role("button", name="Check key").click()
+    dialog.get_by_text("The provider accepts this key.").wait_for()
+    assert dialog.get_by_role("listitem").count() == 1
+    dialog.get_by_role("button", name="Close").click()
+    its.get_by_role("button", name="Note on").click()
+    dialog.get_by_label("Note").fill("")
+    dialog.get_by_role("button", name="Keep").click()
+    its.get_by_text("belongs to ops").wait_for(state="hidden")
+
+
+def test_a_service_is_paused_and_resumed_by_its_buttons(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("button", name="Pause Groq").click()
+    dialog.get_by_label("For how long").select_option("an hour")
+    dialog.get_by_label("Reason").fill("they bill us twice")
+    dialog.get_by_role("button", name="Pause").click()
+    page.get_by_text("Groq is paused by flower ada: they bill us twice.").wait_for()
+    assert re.fullmatch(r"🟠 Groq paused: goes on in (1:00:00|59:\d\d) · Keys", page.title())
+    ids = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 2)
+    page.get_by_text("they bill us twice. 2 jobs wait.").wait_for()
+    assert not unreadable(page)
+    screenshot(page, "paused")
+    page.get_by_text("Deferred jobs, until when and why: paused by a person").click()
+    waiting = page.get_by_role("list", name="Deferred jobs of Groq").get_by_role("link")
+    waiting.first.click()  # the job's own page
+    page.get_by_text(re.compile(r"^It waits: paused by a person\. Next try in \d+:\d\d")).wait_for()
+    page.locator("#job-line").get_by_text("went back to its queue, to wait").wait_for()
+    assert re.fullmatch(r"next try in \d+:\d\d · job [0-9a-f]{8}", page.title())
+    assert not unreadable(page)
+    screenshot(page, "job")
+    page.set_viewport_size(PHONE)
+    assert not too_wide(page)
+    screenshot(page, "job-phone")
+    page.set_viewport_size(WIDE)
+    page.get_by_role("main").get_by_role("link", name="Keys").click()
+    page.get_by_text("Live: updated every second").wait_for()
+    page.get_by_role("button", name="Resume Groq").click()
+    page.get_by_text("All is well").wait_for()
+    fresh.producer.await_all(ids, within_s=20)
+
+
+def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    table = page.get_by_role("region", name="Table of unknown answers")
+    assert not table.is_visible()
+    fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
+    fresh.sandbox.control("revoke", key="groq:2")
+    fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}])
+    table.get_by_text("400 brand_new_code").wait_for()
+    assert metric(site, 'keywheel_unknown_answers_total{kind="error_code",service="groq"}') >= 1
+    page.get_by_role("button", name="Check keys").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("is not accepted: Invalid API Key (HTTP 401)").wait_for()
+    lines = dialog.get_by_role("listitem")
+    assert lines.count() == 5
+    assert "alive · openai/gpt-oss-120b" in lines.first.inner_text()
+    assert "dead · Invalid API Key" in lines.nth(1).inner_text()
+    assert "100 emails a day" in lines.last.inner_text()
+    screenshot(page, "check")
+    dialog.get_by_role("button", name="Close").click()
+    dialog.wait_for(state="hidden")
+    page.get_by_role("button", name="Reload keys").click()
+    dialog.get_by_text("w1@test: 3 groq, 2 resend").wait_for()
+    dialog.get_by_role("button", name="Close").click()
