@@ -111,8 +111,8 @@ def _work() -> None:
 
 def test_jobs_that_ended_are_those_of_our_tasks_and_no_attempt_is_one() -> None:
     app = Celery(set_as_current=False, task_cls=ServiceTask)
-    app.task(name="tasks.email.send", service="resend", shared=False)(_work)
-    app.task(name="tasks.ai.complete", service="groq", shared=False)(_work)
+    app.task(name="shop.email", service="resend", shared=False)(_work)
+    app.task(name="shop.answer", service="groq", shared=False)(_work)
 
     class Flowers:
         events = Counter(
@@ -120,11 +120,11 @@ def test_jobs_that_ended_are_those_of_our_tasks_and_no_attempt_is_one() -> None:
         )
 
     for worker, kind, task, count in (
-        ("w1", "task-succeeded", "tasks.email.send", 90),
-        ("w2", "task-succeeded", "tasks.email.send", 9),
-        ("w1", "task-failed", "tasks.email.send", 1),
-        ("w1", "task-retried", "tasks.email.send", 50),
-        ("w1", "task-succeeded", "tasks.ai.complete", 7),
+        ("w1", "task-succeeded", "shop.email", 90),
+        ("w2", "task-succeeded", "shop.email", 9),
+        ("w1", "task-failed", "shop.email", 1),
+        ("w1", "task-retried", "shop.email", 50),
+        ("w1", "task-succeeded", "shop.answer", 7),
         ("w1", "task-succeeded", "shop.charge", 3),
     ):
         Flowers.events.labels(worker, kind, task).inc(count)

@@ -225,7 +225,7 @@ def test_the_current_task_is_named(log_format: str, output: Output) -> None:
     setup_logging("INFO", log_format=log_format, stream=output.stream)
     app = Celery(set_as_current=False)
 
-    @app.task(name="tasks.ai.complete", shared=False)  # not for the apps of other tests
+    @app.task(name="shop.answer", shared=False)  # not for the apps of other tests
     def job() -> None:
         logging.getLogger("worker.x").info("inside")
 
@@ -236,10 +236,10 @@ def test_the_current_task_is_named(log_format: str, output: Output) -> None:
     if log_format == "json":
         assert json.loads(line) | {
             "task_id": "the-id",
-            "task_name": "tasks.ai.complete",
+            "task_name": "shop.answer",
         } == json.loads(line)
     else:
-        assert " worker.x [tasks.ai.complete the-id] inside" in line
+        assert " worker.x [shop.answer the-id] inside" in line
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
@@ -250,7 +250,7 @@ def test_celerys_own_lines_hold_no_arguments_and_no_results(
     app = Celery(set_as_current=False)
     app.conf.task_store_eager_result = False
 
-    @app.task(name="tasks.ai.complete", shared=False)  # not for the apps of other tests
+    @app.task(name="shop.answer", shared=False)  # not for the apps of other tests
     def job(prompt: str) -> str:
         return f"canary-answer {prompt}"
 

@@ -13,6 +13,8 @@ from flower.urls import settings as flower_settings
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
+import tasks.ai
+import tasks.email  # noqa: F401 - every app of this process knows them then
 from config.celery import celery_config
 from config.current import get_settings
 from config.keys import load_keys
@@ -77,8 +79,7 @@ async def serve(
                 for name in ("broker_transport", "broker_transport_options", "result_backend")
             }
         )
-        for name, service in (("tasks.ai.complete", "groq"), ("tasks.email.send", "resend")):
-            capp.task(name=name, service=service, shared=False)(secret)
+        assert {"tasks.ai.complete", "tasks.email.send"} <= set(capp.tasks)
         options = SimpleNamespace(
             **{**default_options.as_dict(), "basic_auth": basic_auth, **changes}
         )

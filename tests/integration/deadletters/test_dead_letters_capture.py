@@ -8,6 +8,7 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from celery import Celery
 
+import tasks.ai  # noqa: F401 - every app of this process knows it then
 from tests.integration.deadletters.failed_jobs import KEY, SECRET, context
 from worker import attempts
 from worker.attempts import Attempt
@@ -65,7 +66,6 @@ def test_a_letter_says_how_a_job_ended_in_one_sentence(
     exc: Exception, kind: str, in_doubt: Any, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = Celery(set_as_current=False)
-    app.task(name="tasks.ai.complete", service="groq", shared=False)(context)
     monkeypatch.setattr("worker.jobs.services.current_app", app)
     letter, message = capture.capture_job(context(), "tasks.ai.complete", exc)
     assert (letter.kind, letter.in_doubt, letter.reason) == (kind, in_doubt, reason)
