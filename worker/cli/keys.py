@@ -22,6 +22,7 @@ from worker.cli.chosen_key import NAMES, key_of, run_with_pools
 from worker.cli.key_listing import listing
 from worker.cli.session import current_user, failure_of, run
 from worker.cli.usage import usage
+from worker.key_reload import ask_workers, note_reload, sentence_of
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.providers.drift import Drift, Seen
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
@@ -248,15 +249,16 @@ def reload(ctx: click.Context) -> None:
     A worker loads them from its environment and from `.env`.
     """
     try:
-        replies = ctx.obj.app.control.broadcast("keys_reload", reply=True, timeout=_REPLY_TIMEOUT_S)
+        answers = ask_workers(ctx.obj.app, timeout_s=_REPLY_TIMEOUT_S)
     except OperationalError as exc:
         url = get_settings().broker_url
         raise click.ClickException(f"the broker at {url} {failure_of(exc)}") from exc
-    if not replies:
+    for worker, answer in answers.items():
+        click.echo(f"{worker}: {sentence_of(answer)}")
+    by = f"cli {current_user()}"
+    run_with_pools(lambda pools: note_reload(pools.values(), answers, by=by), None)
+    if not answers:
         raise click.ClickException("no worker answered; is one running?")
-    for reply in replies:
-        for worker, answer in reply.items():
-            click.echo(f"{worker}: {answer.get('ok') or answer.get('error')}")
 
 
 def _checks(checked: list[CheckedKey]) -> Table:

@@ -10,6 +10,7 @@ from config.services import SERVICES
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler, ChangeHandler, redis_unreachable
 from worker.dashboard.poller import Pools, RedisUnreachable
+from worker.key_reload import ask_workers, note_reload, sentence_of
 from worker.keypool import ResetDone, resets
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
 
@@ -113,21 +114,14 @@ class Reload(ChangeHandler):
     async def post(self) -> None:
         """Ask the workers, and send what each of them says."""
         self.body()  # each worker reloads all of its keys, so no field is known
-        control = self.application.capp.control
         try:
-            replies = await asyncio.to_thread(
-                control.broadcast, "keys_reload", reply=True, timeout=_REPLY_TIMEOUT_S
+            answers = await asyncio.to_thread(
+                ask_workers, self.application.capp, timeout_s=_REPLY_TIMEOUT_S
             )
         except (OperationalError, RedisError, OSError) as exc:
             raise ApiError(503, "broker_unreachable", "The broker does not answer.") from exc
         self.poller.reload_keys_soon()
-        answers = {name: answer for reply in replies or () for name, answer in reply.items()}
-        self.send_json(
-            {
-                "workers": {
-                    name: str(answer.get("ok") or answer.get("error"))
-                    for name, answer in answers.items()
-                },
-                "by": self.admin,
-            }
-        )
+        by = f"flower {self.admin}"
+        await self.with_pools(lambda pools: note_reload(pools.values(), answers, by=by))
+        workers = {name: sentence_of(answer) for name, answer in answers.items()}
+        self.send_json({"workers": workers, "by": self.admin})

@@ -1,4 +1,4 @@
-"""What people do to the keys of a pool: disable, enable, leave a note."""
+"""What people do to the keys of a pool: disable, enable, leave a note, have them loaded again."""
 
 from collections.abc import Sequence
 
@@ -64,6 +64,10 @@ class ByHand:
         """
         self._check_known(key_id)
         await self._scripts.note(by=by, key_id=key_id, text=text)
+
+    async def note_reload(self, outcome: str, *, by: str) -> None:
+        """Write down that a person had the workers load their keys again, and what came of it."""
+        await self._scripts.reloaded(by=by, service=self.service, outcome=outcome)
 
     def _check_known(self, key_id: str | None) -> None:
         if key_id is not None and all(key.id != key_id for key in self.keys):

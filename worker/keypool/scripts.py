@@ -42,6 +42,7 @@ class Scripts:
         self._disable = script("disable")
         self._enable = script("enable")
         self._note = script("note")
+        self._reloaded = script("reloaded")
         self._reinstate = script("reinstate")
         self._snapshot = script("snapshot")
 
@@ -143,6 +144,10 @@ class Scripts:
     async def note(self, *, by: str, key_id: str, text: str) -> None:
         """Keep a note on one key."""
         await self._note(self._root, self._now(), by, key_id, text)
+
+    async def reloaded(self, *, by: str, service: str, outcome: str) -> None:
+        """Write down that the workers were asked to load their keys again."""
+        await self._reloaded(self._root, self._now(), by, service, outcome)
 
     async def reinstate(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
         """Bring keys back that a request was at fault for.

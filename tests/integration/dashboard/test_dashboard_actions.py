@@ -46,6 +46,14 @@ async def test_without_a_worker_a_reload_says_that_none_answered(serve: Serve) -
     site = await serve()
     assert described(await post(site, "reload", json={})) == {"workers": {}, "by": LOGIN[0]}
     assert (await post(site, "reload", json={"service": "groq"})).status_code == 400
+    audit = await site.client.get(f"{PREFIX}/audit?by=people", auth=LOGIN)
+    assert {
+        (entry["service"], entry["event"], entry["name"], entry["reason"], entry["by"])
+        for entry in audit.json()["entries"]
+    } == {
+        (service, "reloaded", service, "no worker answered", "flower ada")
+        for service in ("groq", "resend")
+    }
 
 
 async def test_a_service_is_paused_and_resumed(serve: Serve) -> None:

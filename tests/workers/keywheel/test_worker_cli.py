@@ -166,6 +166,9 @@ def test_a_wrong_command_is_answered_in_words(
 def test_every_worker_finds_its_keys_again(house: House) -> None:
     shown = cli(house, "keys", "reload")
     assert (shown.returncode, shown.stdout.strip()) == (0, f"{house.worker.name}: 3 groq, 2 resend")
+    audit = cli(house, "keys", "audit").stdout
+    assert "reloaded        service groq" in audit
+    assert "1 worker answered, by cli " in audit
 
 
 @pytest.mark.parametrize("command", ["status", "reload"])

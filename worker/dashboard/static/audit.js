@@ -10,7 +10,7 @@ const auditOlder = document.getElementById("audit-older");
 const auditNewest = document.getElementById("audit-newest");
 
 const eventWords = { cooled: "rests", unfit: "not available", disabled: "disabled", reset: "reset",
-    enabled: "enabled", noted: "note", paused: "paused", resumed: "resumed",
+    enabled: "enabled", noted: "note", paused: "paused", resumed: "resumed", reloaded: "reloaded",
     reinstated: "enabled again", limit_learned: "limit learned", account_learned: "account learned",
     lease_expired: "no outcome reported" };
 

@@ -1,0 +1,56 @@
+"""Has the running workers load their keys again, and writes down who asked."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from celery import Celery
+
+from worker.keypool import KeyPool
+
+Answers = Mapping[str, Mapping[str, Any]]
+"""What each worker answered, by its name: `ok` with its keys, or `error` where it kept them."""
+
+
+def ask_workers(app: Celery, *, timeout_s: float) -> Answers:
+    """Have every running worker load its keys again.
+
+    Args:
+        app: The Celery app.
+        timeout_s: How long to wait for the answers, in seconds.
+
+    Returns:
+        The answers of the workers that answered in time.
+
+    Raises:
+        kombu.exceptions.OperationalError: The broker does not answer.
+    """
+    replies = app.control.broadcast("keys_reload", reply=True, timeout=timeout_s)
+    return {name: answer for reply in replies or () for name, answer in reply.items()}
+
+
+def sentence_of(answer: Mapping[str, Any]) -> str:
+    """What one worker answered: the keys that it has now, or why it kept those it had."""
+    return str(answer.get("ok") or answer.get("error"))
+
+
+async def note_reload(pools: Iterable[KeyPool], answers: Answers, *, by: str) -> None:
+    """Write a reload down in the audit stream of each service.
+
+    Args:
+        pools: The pools of all services: a worker reloads the keys of each.
+        answers: What the workers answered.
+        by: Who asked.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be reached.
+    """
+    for pool in pools:
+        await pool.note_reload(_outcome(answers), by=by)
+
+
+def _outcome(answers: Answers) -> str:
+    if not answers:
+        return "no worker answered"
+    kept = sum("ok" not in answer for answer in answers.values())
+    workers = f"{len(answers)} worker{'s' if len(answers) > 1 else ''} answered"
+    return f"{workers}, {kept} of them kept the former keys" if kept else workers
