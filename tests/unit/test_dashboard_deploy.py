@@ -101,6 +101,26 @@ def test_the_dashboard_fits_its_grid_and_names_no_machine() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
+def test_each_alert_is_seen_to_fire_and_to_stay_quiet() -> None:
+    rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
+    cases = yaml.safe_load(RULES.with_name("keywheel.tests.yml").read_text())["tests"]
+    quiet = {
+        one["alertname"]
+        for case in cases
+        for one in case.get("alert_rule_test", ())
+        if not one["exp_alerts"]
+    }
+    fires = {
+        name
+        for case in cases
+        for one in case.get("promql_expr_test", ())
+        if one["exp_samples"]
+        for name in re.findall(r"Keywheel\w+", one["expr"])
+    }
+    alerts = {rule["alert"] for rule in rules}
+    assert (quiet, fires) == (alerts, alerts)
+
+
 def test_each_alert_has_a_runbook() -> None:
     rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
     page = (DEPLOY.parent / "docs" / "operations.md").read_text()

@@ -82,7 +82,11 @@ def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
         "Share that is left of the limit nearest to exhaustion",
         labels=["service", "key"],
     )
+    paused = GaugeMetricFamily(
+        "keywheel_service_paused", "Whether a person has paused the service", labels=["service"]
+    )
     for service, view in services.items():
+        paused.add_metric([service], int(view.pool.paused))
         states = [key.state for key in view.pool.keys]
         for state in _STATES:
             keys.add_metric([service, state], states.count(state))
@@ -95,7 +99,7 @@ def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
             shares = [bucket.remaining / bucket.limit for bucket in key.buckets if bucket.limit > 0]
             if shares:
                 room.add_metric([service, key.id], max(0.0, min(shares)))
-    yield from (keys, in_flight, ready, calls, tokens, room)
+    yield from (keys, in_flight, ready, calls, tokens, room, paused)
 
 
 def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:

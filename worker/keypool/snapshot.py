@@ -121,6 +121,12 @@ class PoolView:
         """How many keys do not serve now."""
         return sum(key.state != "ready" for key in self.keys)
 
+    @property
+    def paused(self) -> bool:
+        """Whether a person lets no call of the service begin."""
+        blocks = (block for key in self.keys for block in key.blocks)
+        return any(block.scope == "host" and block.disabled_by for block in blocks)
+
     def summary(self) -> dict[str, Any]:
         """The counts alone: few enough for a worker's stats and for an event."""
         states = [key.state for key in self.keys]

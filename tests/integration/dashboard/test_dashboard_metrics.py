@@ -33,6 +33,7 @@ async def test_metrics_of_keys_and_queues_need_no_login_and_hold_no_more_than_th
 ) -> None:
     site = await serve(environ={"GROQ_ACCOUNT": "acme-account"})
     await site.disable()
+    await site.pools["resend"].disable(None, by="ada")
     await site.redis.lpush("email", "{}", "{}")
 
     async def look() -> dict[tuple[str, ...], float]:
@@ -47,6 +48,9 @@ async def test_metrics_of_keys_and_queues_need_no_login_and_hold_no_more_than_th
     )
     assert samples["keywheel_up",] == 1
     assert samples["keywheel_keys", "groq", "ready"] == 2
+    # All keys of the one are paused; of the other a single one is disabled.
+    assert samples["keywheel_service_paused", "resend"] == 1
+    assert samples["keywheel_service_paused", "groq"] == 0
     assert samples["keywheel_key_ready", site.keys["groq"][0].id, "groq"] == 0
     assert samples["keywheel_calls_total", site.keys["groq"][1].id, "accepted", "groq"] == 0
     assert samples["keywheel_drain_seconds", "email", "resend"] == float("inf")
