@@ -22,6 +22,7 @@ from worker.dashboard import (
     metrics,
     page,
     quotes,
+    stock_pages,
     usage,
 )
 from worker.dashboard.auth import AuthConfig, Visitor, authenticate
@@ -46,6 +47,8 @@ HANDLERS = [
     url(r"/keys/jobs/([^/]+)", page.JobPage, name="job-page"),
     url(r"/keys/static/[0-9a-f]{10}/(.*)", page.Static, {"path": str(page.STATIC)}),
     url(r"/metrics", metrics.Metrics),
+    url(r"/task/(.+)", stock_pages.TaskPage),
+    url(r"/worker/(.+)", stock_pages.WorkerPage),
     url(rf"{_PREFIX}/status", api.Status, name="keys-status"),
     url(rf"{_PREFIX}/events", event_stream.EventStream, name="keys-events"),
     url(rf"{_PREFIX}/audit", audit.Audit, name="keys-audit"),

@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -172,3 +173,35 @@ def test_the_stock_command_shows_the_page_wherever_it_is_started_and_ends_when_a
             process.wait()
     assert "Traceback" not in log_path.read_text()
     assert "canary" not in log_path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "login", "acts"),
+    [
+        ({"environ": {"ADMIN_USERS": "ada"}}, LOGIN, True),
+        ({"environ": {"ADMIN_USERS": "ada"}}, ("vic", "canary-9913"), False),
+        ({}, ("vic", "canary-9913"), True),  # everyone who logs in is an admin
+        ({"basic_auth": None}, None, False),  # without a login Flower's API refuses everyone
+        ({"basic_auth": None, "environ": {"FLOWER_UNAUTHENTICATED_API": "1"}}, None, True),
+        ({"read_only": True}, LOGIN, False),
+    ],
+)
+async def test_flowers_own_buttons_are_there_for_those_who_may_press_them(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    login: tuple[str, str] | None,
+    *,
+    acts: bool,
+) -> None:
+    logins = (":".join(LOGIN), "vic:canary-9913")
+    site = await serve(**({"basic_auth": logins} | options))
+    monkeypatch.setattr(site.app, "update_workers", lambda **_: None)  # no worker answers here
+    seen = dict.fromkeys(site.app.inspector.inspect_methods, ())
+    site.app.workers["w1"] = seen | {"conf": {}, "stats": {"total": {}, "broker": {}}}
+    event = {"type": "task-started", "uuid": "job-1", "hostname": "w1", "timestamp": time.time()}
+    site.app.events.state.event(event | {"local_received": time.time(), "clock": 1})
+    for path, button in (("/worker/w1", "worker-shutdown"), ("/task/job-1", "task-terminate")):
+        page = await site.client.get(path, auth=login)
+        assert page.status_code == 200, page.text
+        assert (f'id="{button}"' in page.text) is acts
