@@ -76,6 +76,16 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(
     assert scripted.seen[0].key == KEY.get_secret_value()
 
 
+@pytest.mark.parametrize("reason", [["stop"], {"why": "stop"}, 7])
+async def test_a_finish_reason_of_a_strange_form_breaks_nothing(
+    scripted: Any, groq: Groq, reason: Any
+) -> None:
+    choices = [_COMPLETION["choices"][0] | {"finish_reason": reason}]
+    scripted.answer(200, _COMPLETION | {"choices": choices})
+    reply = await groq.call(KEY, ASKED)
+    assert (reply.verdict.fate, (reply.value or {})["text"]) == (Fate.DONE, "hello")
+
+
 async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(
     scripted: Any, groq: Groq
 ) -> None:

@@ -238,6 +238,10 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
         _HELLO + b'data: {"error": {"status_code": 503}}\n\n',
         {"code": "over_capacity", "scope": Scope.MODEL},
     ),
+    (
+        _HELLO + b'data: {"error": {"message": "no", "code": ["x"]}}\n\n',
+        {"code": "server_error"},
+    ),
     # … a generation that did not fit the form …
     (
         _HELLO

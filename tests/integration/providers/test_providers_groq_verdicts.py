@@ -158,6 +158,21 @@ _ROWS: list[Any] = [
         {},
         _verdict(Fate.RETRY, "edge_blocked", 403, scope=Scope.HOST),
     ),
+    # a page blames no key and no job, unless a gateway, too, refuses the request for what it is
+    *(
+        (
+            status,
+            b"<html>elsewhere</html>",
+            {},
+            _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST),
+        )
+        for status in (402, 404, 405, 407, 410, 451)
+    ),
+    (407, b"", {}, _verdict(Fate.RETRY, "edge_blocked", 407, scope=Scope.HOST)),
+    *(
+        (status, b"<html>bad</html>", {}, _verdict(Fate.FAIL, "rejected", status))
+        for status in (400, 414, 415, 422, 431)
+    ),
     # a redirect is no answer of Groq, and is not followed
     (
         302,

@@ -135,7 +135,7 @@ _ROWS: list[Any] = [
             431,
             451,
         )
-        for body in (b"", b'{"message": "no"}', b"no")
+        for body in (b"", b'{"message": "no"}', b"no", b'{"error": {"code": "402", "message": ""}}')
     ),
     # the key may not send from this domain; the team may, with another
     *(
@@ -339,6 +339,11 @@ _ROWS: list[Any] = [
             (b"null", {}),
             (b"[]", {}),
             (b'{"id": 7}', {}),
+            # what the SDK itself cannot read
+            (b"[" * 100_000, {}),
+            (b'{"id": ' + b"9" * 5_000 + b"}", {}),
+            # an error whose status is none
+            (_error(10**400, "application_error"), {}),
         )
     ),
     # a 200 that admits to an error in its body

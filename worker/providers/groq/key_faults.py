@@ -45,7 +45,8 @@ def key_fault(answer: Answer, *, now_s: float) -> Verdict | None:
             status=status,
         )
     spent = code == "blocked_api_access" or code.startswith("spend_")
-    if status == HTTPStatus.PAYMENT_REQUIRED or (spent and is_client_error(status)):
+    unpaid = status == HTTPStatus.PAYMENT_REQUIRED and not answer.is_page
+    if unpaid or (spent and is_client_error(status)):
         return Verdict(
             Fate.NEXT_KEY,
             "spend_limit",

@@ -180,7 +180,7 @@ class HeardAnswer:
             return status
         return (
             HTTPStatus.BAD_REQUEST
-            if error.get("code") in _BAD_GENERATION
+            if str(error.get("code")) in _BAD_GENERATION
             else HTTPStatus.INTERNAL_SERVER_ERROR
         )
 

@@ -129,7 +129,7 @@ def _unknown_in_message(
     for name in given:
         if name not in _MESSAGE_FIELDS:
             yield Unknown("groq", Kind.MESSAGE_FIELD, shapes.of_name(name))
-    if finish_reason is not None and finish_reason not in _FINISH_REASONS:
+    if finish_reason is not None and str(finish_reason) not in _FINISH_REASONS:
         yield Unknown("groq", Kind.FINISH_REASON, shapes.of_name(finish_reason))
 
 

@@ -36,6 +36,15 @@ _NOT_NOW = {
     HTTPStatus.TOO_EARLY,
     499,  # a proxy has cut the call
 }
+_OF_THE_REQUEST = {
+    HTTPStatus.BAD_REQUEST,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    HTTPStatus.REQUEST_URI_TOO_LONG,
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HTTPStatus.UNPROCESSABLE_ENTITY,
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+}
+"""What a gateway, too, refuses because of this request; others pass."""
 _REFUSAL_WORDS = re.compile(
     r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `"
 )
@@ -294,9 +303,10 @@ class GroqJudge:
                 backoff_ms=None if backoff_ms is None else min(backoff_ms, _MAX_BACKOFF_MS),
                 status=answer.status,
             )
-        if (
-            answer.status == HTTPStatus.FORBIDDEN and not answer.code
-        ) or answer.status < HTTPStatus.BAD_REQUEST:
+        blocked = answer.status == HTTPStatus.FORBIDDEN and not answer.code
+        page = answer.is_page and answer.status not in _OF_THE_REQUEST
+        proxy = answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
+        if blocked or page or proxy or answer.status < HTTPStatus.BAD_REQUEST:
             return Verdict(
                 Fate.RETRY,
                 "edge_blocked",

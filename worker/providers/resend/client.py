@@ -15,7 +15,6 @@ from typing import Any, cast
 import httpx
 import resend
 from pydantic import SecretStr
-from resend.exceptions import NoContentError, ResendError
 
 from worker.providers import key_check
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
@@ -97,11 +96,12 @@ class Resend:
         try:
             async with asyncio.timeout(2 * self._timeout_s):
                 await _send(payload, request.idempotency_key)
-        except (ResendError, NoContentError):
-            if exchange.answer is None and exchange.error is None:
-                raise  # it never came to a call: an error of ours
         except TimeoutError as error:
             exchange.error = error
+        except Exception:
+            # What the SDK cannot read is judged below: the email may have been accepted.
+            if exchange.answer is None and exchange.error is None:
+                raise  # it never came to a call: an error of ours
         finally:
             http.current.reset(token)
         if exchange.answer is None:

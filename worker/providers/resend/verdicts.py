@@ -21,6 +21,7 @@ from worker.verdicts import (
     Verdict,
 )
 
+_LAST_STATUS = 599
 _HOUR_MS = 3_600_000
 _MIN_COOLDOWN_MS = 1_000
 _MAX_RATE_COOLDOWN_MS = _HOUR_MS
@@ -275,7 +276,7 @@ class ResendJudge:
         bare = (
             status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
         )
-        if bare or (answer.code and status >= HTTPStatus.BAD_REQUEST):
+        if bare or (_is_own(answer) and status >= HTTPStatus.BAD_REQUEST):
             return None
         limited = status == HTTPStatus.TOO_MANY_REQUESTS
         stated = answer.retry_after_ms(now_s=self._now())
@@ -301,6 +302,12 @@ class ResendJudge:
 def _status_of(answer: Answer) -> int:
     """Return the HTTP status, or the one in the body of a 200, as the SDK reads it, too."""
     stated = answer.body.get("statusCode") if isinstance(answer.body, dict) else None
-    if answer.ok and isinstance(stated, int) and stated >= HTTPStatus.BAD_REQUEST:
+    if answer.ok and type(stated) is int and HTTPStatus.BAD_REQUEST <= stated <= _LAST_STATUS:
         return stated
     return answer.status
+
+
+def _is_own(answer: Answer) -> bool:
+    """Whether an error is in Resend's own form; what a gateway writes has its code elsewhere."""
+    name = answer.body.get("name") if isinstance(answer.body, dict) else None
+    return isinstance(name, str) and bool(name)
