@@ -108,7 +108,7 @@ def test_it_adds_our_commands_to_celery(contents: dict[str, bytes]) -> None:
     [text] = [one for name, one in contents.items() if name.endswith("/entry_points.txt")]
     group, *commands = text.decode().split()
     assert group == "[celery.commands]"
-    assert commands[::3] == ["cancel", "dead", "job", "keys"]
+    assert commands[::3] == ["cancel", "dead", "job", "keys", "quote"]
     assert all(command.startswith("keywheel.worker.") for command in commands[2::3])
 
 

@@ -1,5 +1,6 @@
 """Quotes for jobs that are not enqueued yet, and what their margin is learned from."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,11 +8,13 @@ import pytest
 
 from worker.arguments.admin import QuoteArguments
 from worker.arguments.base import check
+from worker.cli.quote import sentences_of
 from worker.dashboard.quote_margins import QuoteMargins
 from worker.dashboard.state import QueueView
 from worker.errors import InvalidArguments
-from worker.jobs.quote import QuoteRequest, quote_of
+from worker.jobs.quote import Quote, QuoteRequest, quote_of
 from worker.keypool import BucketView, KeyView, PoolView
+from worker.keypool.forecast import NO_KEY
 from worker.keypool.quotes import Margins
 
 NOON_MS = 1_800_014_400_000  # 12:00 UTC
@@ -145,3 +148,25 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], named: str) -> Non
     with pytest.raises(InvalidArguments, match=named) as caught:
         check(QuoteArguments, (), arguments)
     assert "canary" not in str(caught.value)
+
+
+def test_the_command_says_a_quote_in_sentences() -> None:
+    instant, later = "2026-11-29T16:00:01.500+00:00", "2026-11-29T17:30:00.000+01:00"
+    known = Quote("groq", "m", 1_000, 800, 1, instant, later, later, "rpm", 250)
+    jobs, start, *others = sentences_of(known).splitlines()
+    assert jobs == "1,000 jobs of groq with m, 800 tokens each; 1 waits before"
+    assert start.startswith("the first starts by 2026-11-29 16:00:01 UTC; in nine of ten cases by")
+    assert others == [
+        "the last ends in nine of ten cases by 2026-11-29 16:30:00 UTC",
+        "limited by rpm",
+        "the margin was learned from 250 outcomes",
+    ]
+    long = replace(known, jobs=1, model="", waiting=0, end_by=None, limited_by="", learned_from=0)
+    first, _, end, basis = sentences_of(long).splitlines()
+    assert first == "1 job of groq; 0 wait before"
+    assert end == "the last ends in nine of ten cases in more than a week"
+    assert basis == "the margin is assumed, not learned"
+    out = replace(known, expected_start=None, start_by=None, end_by=None, limited_by=NO_KEY)
+    assert sentences_of(out).splitlines()[1] == (
+        "no key can serve them until a person brings one back"
+    )

@@ -8,7 +8,8 @@ from config.services import SERVICES
 from worker.arguments.base import Arguments, one_of
 from worker.deadletters import KINDS, OWNERS, Filter
 
-_MOST_QUOTED: Final = 10_000_000
+MOST_QUOTED: Final = 10_000_000
+"""How many jobs, or tokens a job, a quote may be for."""
 
 _By = Annotated[str, Field(min_length=1, max_length=100)] | None
 
@@ -46,8 +47,8 @@ class QuoteArguments(Arguments):
 
     service: Annotated[str, one_of(SERVICES)]
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
-    jobs: Annotated[int, Field(ge=1, le=_MOST_QUOTED)] = 1
-    tokens: Annotated[int, Field(ge=1, le=_MOST_QUOTED)] | None = None
+    jobs: Annotated[int, Field(ge=1, le=MOST_QUOTED)] = 1
+    tokens: Annotated[int, Field(ge=1, le=MOST_QUOTED)] | None = None
 
 
 class DeadLetterArguments(Arguments):

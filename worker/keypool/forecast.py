@@ -16,6 +16,8 @@ _QUOTAS: Final = frozenset({Dimension.EMAILS_DAY, Dimension.EMAILS_MONTH})
 _LONGEST_S: Final = 7 * 86_400.0
 WORKERS: Final = "workers"
 """What limits jobs that no key keeps waiting."""
+NO_KEY: Final = "no key"
+"""What limits jobs that no key can serve until a person acts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Forecast:
     def _limit_at(self, seconds: float) -> str:
         """What keeps most accounts from more calls within a time."""
         names = [one.tightest(seconds) for one in self._accounts]
-        return max(names, key=names.count) if names else "no key"
+        return max(names, key=names.count) if names else NO_KEY
 
 
 def usual_tokens(view: PoolView) -> float:

@@ -78,6 +78,10 @@ def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: House) -> No
     assert fresh.producer.ask("tasks.email.send", **mail)["id"], "the other service goes on"
     states = {fresh.producer.app.AsyncResult(job).state for job in waits}
     assert not states & {"SUCCESS", "FAILURE"}
+    shown = cli(fresh, "quote", "groq", "--jobs", "10", "--tokens", "500", "--json")
+    quote = json.loads(shown.stdout)
+    assert [quote[name] for name in ("service", "jobs", "tokens")] == ["groq", 10, 500]
+    assert (quote["expected_start"], quote["limited_by"]) == (None, "no key")
     assert cli(fresh, "keys", "resume", "groq").stdout.strip() == "groq goes on"
     fresh.producer.await_all(waits, within_s=20)
 

@@ -1,0 +1,96 @@
+"""`celery -A worker quote SERVICE`: when jobs would start and end that were enqueued now."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import click
+from celery import Celery
+from redis.asyncio import Redis
+
+from config.current import get_settings
+from config.services import SERVICES
+from worker.arguments.admin import MOST_QUOTED
+from worker.cli.session import run
+from worker.jobs.quote import Quote, QuoteRequest, quote_of
+from worker.key_pools import pools_for_tools
+from worker.keypool.forecast import NO_KEY
+from worker.keypool.published_keys import published_keys
+from worker.keypool.published_margins import published_margins
+
+_COUNT = click.IntRange(1, MOST_QUOTED)
+
+
+@click.command(name="quote")
+@click.argument("service", type=click.Choice(list(SERVICES)))
+@click.option("--jobs", type=_COUNT, default=1, show_default=True, help="How many jobs.")
+@click.option("--model", help="The model that they ask for; default: the first of the settings.")
+@click.option(
+    "--tokens",
+    type=_COUNT,
+    help="Tokens a job, the prompt's and the answer's; default: as calls had on average.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.pass_context
+def quote(
+    ctx: click.Context,
+    service: str,
+    jobs: int,
+    model: str | None,
+    tokens: int | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Say when jobs of SERVICE would start and end that were enqueued now.
+
+    Nothing is enqueued or reserved. A worker need not run. Without keys in this environment, the
+    keys count that the workers have.
+    """
+    request = QuoteRequest(service, model or None, jobs, tokens)
+    made = run(lambda redis: _make(ctx.obj.app, redis, request), missing="{}")
+    click.echo(json.dumps(made.as_json(), indent=2) if as_json else sentences_of(made))
+
+
+async def _make(app: Celery, redis: Redis, request: QuoteRequest) -> Quote:
+    # A command that asks for no quote does without Flower's modules.
+    from worker.dashboard.queues import QueueWatch  # noqa: PLC0415
+
+    queue = SERVICES[request.service].queue
+    queues = await asyncio.to_thread(QueueWatch(app, (queue,)).poll)
+    pool = pools_for_tools(redis, [request.service])[request.service]
+    if not pool.keys:
+        pool.replace_keys(await published_keys(redis, pool.names))
+    return quote_of(
+        request,
+        await pool.snapshot(),
+        waiting=queues[queue].waiting,
+        models=get_settings().models.get(request.service, ()),
+        margins=await published_margins(redis, pool.names),
+    )
+
+
+def sentences_of(made: Quote) -> str:
+    """A quote for people."""
+    jobs = f"{made.jobs:,} job{'s' if made.jobs > 1 else ''} of {made.service}"
+    with_model = f" with {made.model}, {made.tokens:,} tokens each" if made.model else ""
+    before = f"{made.waiting:,} wait{'s' if made.waiting == 1 else ''} before"
+    lines = [f"{jobs}{with_model}; {before}"]
+    if made.limited_by == NO_KEY:
+        lines.append("no key can serve them until a person brings one back")
+    else:
+        start, start_by, end_by = map(_time, (made.expected_start, made.start_by, made.end_by))
+        lines.append(f"the first starts {start}; in nine of ten cases {start_by}")
+        lines.append(f"the last ends in nine of ten cases {end_by}")
+        lines += [f"limited by {made.limited_by}"] if made.limited_by else []
+    lines.append(
+        f"the margin was learned from {made.learned_from:,} outcomes"
+        if made.learned_from
+        else "the margin is assumed, not learned"
+    )
+    return "\n".join(lines)
+
+
+def _time(instant: str | None) -> str:
+    if instant is None:
+        return "in more than a week"
+    return datetime.fromisoformat(instant).astimezone(UTC).strftime("by %Y-%m-%d %H:%M:%S UTC")
