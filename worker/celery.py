@@ -27,6 +27,7 @@ from worker.cli import flower
 from worker.hooks import control  # noqa: F401 - it registers commands
 from worker.hooks.backpressure import QueuePauser
 from worker.hooks.cancel import Cancelling
+from worker.hooks.enqueued import note_enqueued
 from worker.hooks.health import PoolHealth
 from worker.hooks.notifications import NotificationBound
 from worker.hooks.queues import QueueChoice
@@ -134,6 +135,7 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     instance.queue_choice = QueueChoice(options.get("queues"))
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
     signals.before_task_publish.connect(pass_on_tenant)
+    signals.before_task_publish.connect(note_enqueued)
     RedisBackend.redact = staticmethod(redactor.redact)
     if get_settings().log_format == "json":
         # Each line is JSON: no banner, and Celery's last words as a log line.

@@ -58,3 +58,18 @@ async def test_a_record_that_is_none_of_celery_fails_its_own_wait_alone(
     assert isinstance(broken, ValueError)
     assert fine == {"text": "x"}
     assert isinstance(other, JobFailed)
+
+
+async def test_a_job_with_a_dedupe_key_says_by_the_clock_of_redis_when_it_was_enqueued(
+    redis_server: EmbeddedRedis,
+) -> None:
+    with redis.Redis.from_url(redis_server.url) as broker, Keywheel(redis_server.url) as blocking:
+        broker.delete("ai")
+        before_s, _ = broker.time()
+        blocking.complete("x", dedupe_key="a")
+        async with AsyncKeywheel(redis_server.url) as client:
+            await client.complete("x", dedupe_key="a")
+        after_s, _ = broker.time()
+        found = [json.loads(text)["headers"]["enqueued_ms"] for text in broker.lrange("ai", 0, -1)]
+    assert len(found) == 2
+    assert all(before_s <= one / 1000 < after_s + 1 for one in found)

@@ -185,6 +185,17 @@ def test_jobs_of_a_pipeline_stay_in_their_order_with_one_push_for_those_of_a_lis
     assert [len(push) - 1 for push in many.pushes()] == [500, 500, 100]
 
 
+def test_only_a_job_with_a_dedupe_key_says_when_it_was_enqueued() -> None:
+    pipe = Pipeline(track_started=False)
+    pipe.complete("a")
+    assert not pipe.needs_time
+    pipe.complete("b", dedupe_key="x")
+    assert pipe.needs_time
+    [(_, *texts)] = pipe.pushes((12, 345_678))
+    headers = [json.loads(text)["headers"] for text in texts]
+    assert [one.get("enqueued_ms") for one in headers] == [None, 12_345]
+
+
 def test_a_message_carries_its_options_and_encodes_bytes() -> None:
     pipe = Pipeline(track_started=True)
     pipe.send_email(
@@ -291,7 +302,7 @@ def test_an_email_of_django_is_one_for_the_task() -> None:
     sent = message_of(
         "tasks.email.send", {"from" if k == "from_" else k: v for k, v in found.items()}
     )
-    checked = email.EmailArguments.model_validate(read(sent.text)[1])
+    checked = email.EmailArguments.model_validate(read(sent.text())[1])
     assert (checked.text, checked.html, checked.headers) == (
         "plain",
         "<p>html</p>",

@@ -14,6 +14,7 @@ from worker.aio.transport.headers import DEATHS, DIED_S
 from worker.attempts import latest, of_this_run
 from worker.deadletters.dead_letter import OTHER, DeadLetter, Message, one_line, reason_line
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
+from worker.jobs.enqueued import HEADER as ENQUEUED
 from worker.jobs.history import ALONE, DOUBT, HEADER, History, came_again
 from worker.jobs.services import service_of
 from worker.logs import redactor
@@ -25,7 +26,7 @@ _KEPT_OPTIONS = (
     "link_error",
     "soft_time_limit", "time_limit", "reply_to", "replaced_task_nesting",
 )  # fmt: skip
-_OUR_HEADERS = (HEADER, DEATHS, ALONE, DIED_S, DOUBT, "redelivered")
+_OUR_HEADERS = (HEADER, DEATHS, ALONE, DIED_S, DOUBT, ENQUEUED, "redelivered")
 _MAX_RAW_BYTES = 65_536
 _MAX_RUNNABLE_BYTES = 4_000_000
 _LONG_AGO_MS = 1

@@ -1,9 +1,14 @@
 """Jobs with the same `dedupe_key`: while one is open, the others wait for its end and share it.
 
-The first job holds the key in Redis. A job that finds the key held is deferred, and looks at the
-holder's result when it comes back. The key is free when the holder's end is in the result store: it
-is deleted then, and where its worker died in between, the next job that finds it takes it over. It
-also expires, a while after the holder's deadline.
+The first job that a worker runs holds the key in Redis. A job that finds the key held is deferred,
+and looks at the holder's result when it comes back. The key is free when the holder's end is in the
+result store: it is deleted then, and where its worker died in between, the next job that finds it
+takes it over. It also expires, a while after the holder's deadline.
+
+A job may be in its queue while the holder ends, and run after that. It shares that end, too, if its
+message says that it was enqueued before. So the key's last end is remembered as long as results are
+kept. It is noted before the result is stored: whoever enqueues a job because they have seen the
+result enqueues it after the end that is noted.
 """
 
 import asyncio
@@ -11,14 +16,16 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from celery import Task, states
+from celery.exceptions import TaskPredicate
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from config.settings import Settings
 from worker.errors import Deferred, JobError, error_of
+from worker.jobs.enqueued import enqueued_ms_of
 from worker.jobs.job_run import JobRun
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
@@ -29,6 +36,8 @@ from worker.redis.retry import retry_while_down
 _logger = logging.getLogger(__name__)
 
 _HASH_CHARS: Final = 40
+_HELD: Final = ":dedupe:"
+_ENDED: Final = ":dedupe_ended:"
 _SLACK_MS: Final = 60_000
 _FIRST_PAUSE_MS: Final = 1_000
 _LONGEST_PAUSE_MS: Final = 30_000
@@ -39,6 +48,13 @@ _RECORD: Final = "dedupe_record"
 SAME_JOB: Final = "same_job"
 
 Result = dict[str, Any]
+
+
+class Found(NamedTuple):
+    """The job that one with a key is to join, or that job itself, where it holds the key now."""
+
+    job: str
+    has_ended: bool
 
 
 class DedupeKeys:
@@ -52,8 +68,8 @@ class DedupeKeys:
     def __init__(self, redis: Redis, *, namespace: str) -> None:
         self._namespace = namespace
         pipeline = pipeline_of(redis)
-        self._join, self._release = (
-            Script(pipeline, source(__package__, verb)) for verb in ("join", "release")
+        self._join, self._end, self._release = (
+            Script(pipeline, source(__package__, verb)) for verb in ("join", "end", "release")
         )
 
     def record_of(self, task: str, key: str) -> str:
@@ -62,25 +78,43 @@ class DedupeKeys:
         A key may be an address, so the name holds a SHA-256.
         """
         digest = hashlib.sha256(f"{task}\0{key}".encode()).hexdigest()[:_HASH_CHARS]
-        return f"{self._namespace}:dedupe:{digest}"
+        return f"{self._namespace}{_HELD}{digest}"
 
-    async def join(self, record: str, job: str, *, hold_ms: int, ended: str = "") -> str:
-        """Hold a key, or join the job that holds it.
+    async def join(
+        self, record: str, job: str, *, hold_ms: int, ended: str = "", enqueued_ms: int = 0
+    ) -> Found:
+        """Hold a key, or join the job that holds it or held it when this one was enqueued.
 
         Args:
             record: The key's record.
             job: The job's id.
             hold_ms: How long the job may hold it, in milliseconds.
             ended: The id of a job that has ended, and may still hold it.
+            enqueued_ms: When the job was enqueued, in milliseconds since 1970; 0: not known, so it
+                joins no job that has ended.
 
         Returns:
-            The id of the job that holds it now.
+            The job that holds it now, or one that ended after this one was enqueued.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         keys = keys_of(_names(record))
-        return str(await self._join(keys, job, hold_ms, ended))
+        found, has_ended = await self._join(keys, job, hold_ms, ended, enqueued_ms)
+        return Found(str(found), bool(has_ended))
+
+    async def end(self, record: str, job: str, *, keep_ms: int) -> None:
+        """Note that a job ends now, if it still holds the key. It holds it until it is released.
+
+        Args:
+            record: The key's record.
+            job: The job's id.
+            keep_ms: How long its end is remembered, in milliseconds.
+
+        Raises:
+            redis.exceptions.RedisError: Redis cannot be reached.
+        """
+        await self._end(keys_of(_names(record)), job, keep_ms)
 
     async def release(self, record: str, job: str) -> Sequence[str]:
         """Free a key, if a job still holds it.
@@ -91,11 +125,11 @@ class DedupeKeys:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        return [str(one) for one in await self._release(keys_of(_names(record)), job)]
+        return [str(one) for one in await self._release(keys_of(_names(record)[:2]), job)]
 
 
 def _names(record: str) -> list[str]:
-    return [record, f"{record}:joined"]
+    return [record, f"{record}:joined", record.replace(_HELD, _ENDED, 1)]
 
 
 async def run_deduped(
@@ -135,24 +169,49 @@ async def run_deduped(
     )
     if run.history.joined:
         end = await _end_of(task, run.history.joined)
-        if isinstance(end, dict):
-            if on_shared is not None:
-                on_shared(end)
-            return end
-        if isinstance(end, JobError):
-            raise end
+        if isinstance(end, dict | JobError):
+            return _shared(end, on_shared)
     record, job = keys.record_of(task.name, key), str(request.id)
     left_s = run.deadline_s - run.history.age_s + settings.task_time_limit_s
     try:
-        holder = await _holder(
+        found = await _find(
             task, keys, record, job, hold_ms=max(0, round(left_s * 1000)) + _SLACK_MS
         )
     except Deferred as away:
         await run.reschedule(away)
-    if holder != job:
-        await _await(run, holder)
+    if isinstance(found, str) and found != job:
+        await _await(run, found)
+    if not isinstance(found, str):
+        return _shared(found, on_shared)
     setattr(request, _RECORD, record)
-    return await work()
+    keep_ms = 0 if request.ignore_result else settings.result_expires_s * 1000
+    try:
+        result = await work()
+    except TaskPredicate:  # the job comes back, or is another worker's
+        raise
+    except Exception:
+        await _note_end(keys, record, job, keep_ms)
+        raise
+    await _note_end(keys, record, job, keep_ms)
+    return result
+
+
+def _shared(end: Result | JobError, on_shared: Callable[[Result], None] | None) -> Result:
+    """End a job as another one has ended."""
+    if isinstance(end, JobError):
+        raise end
+    if on_shared is not None:
+        on_shared(end)
+    return end
+
+
+async def _note_end(keys: DedupeKeys, record: str, job: str, keep_ms: int) -> None:
+    if not keep_ms:
+        return  # its result is not stored, so nobody can share it
+    try:
+        await keys.end(record, job, keep_ms=keep_ms)
+    except (RedisError, OSError) as exc:
+        _logger.debug("the end of a dedupe key's job is not noted (%s)", type(exc).__name__)
 
 
 async def _await(run: JobRun, holder: str) -> NoReturn:
@@ -163,16 +222,32 @@ async def _await(run: JobRun, holder: str) -> NoReturn:
     await run.reschedule(Deferred(pause_ms, "another job with its dedupe_key is open", SAME_JOB))
 
 
-async def _holder(task: Task, keys: DedupeKeys, record: str, job: str, *, hold_ms: int) -> str:
-    """Hold the key, unless a job holds it that has not ended; return the holder's id."""
-    ended = ""
+async def _find(
+    task: Task, keys: DedupeKeys, record: str, job: str, *, hold_ms: int
+) -> str | Result | JobError:
+    """Hold the key, or find the job that holds it and has not ended, or the end to share.
+
+    Returns:
+        The id of the job that holds the key, or how the last one that held it has ended.
+    """
+    ended, enqueued_ms = "", enqueued_ms_of(task.request.headers)
     for _ in range(_MOST_LOOKS):
-        join = partial(keys.join, record, job, hold_ms=hold_ms, ended=ended)
-        holder = await retry_while_down(join)
-        if holder == job or await _end_of(task, holder) is None:
-            return holder
-        ended = holder
-    return ended  # others took it over meanwhile; this job looks again later
+        join = partial(
+            keys.join, record, job, hold_ms=hold_ms, ended=ended, enqueued_ms=enqueued_ms
+        )
+        found = await retry_while_down(join)
+        if found.job == job:
+            return job
+        end = await _end_of(task, found.job)
+        if found.has_ended:
+            if isinstance(end, dict | JobError):
+                return end
+            enqueued_ms = 0  # its result is not kept any more
+        elif end is None:
+            return found.job
+        else:
+            ended = found.job
+    return found.job  # others took it over meanwhile; this job looks again later
 
 
 class _TakenBack:

@@ -89,9 +89,9 @@ export class Keywheel {
     return job;
   }
 
-  /** Collect jobs; `send` enqueues them in one round trip, all or none. */
+  /** Collect jobs; `send` enqueues them together, all or none. */
   pipeline(): Pipeline {
-    return new Pipeline(this.#broker, this.#trackStarted);
+    return new Pipeline(this.#broker, this.#pool, this.#trackStarted);
   }
 
   /**

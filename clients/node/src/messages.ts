@@ -22,9 +22,12 @@ export interface JobOptions {
 /** One job on its way to its queue. */
 export interface Message {
   job: string;
-  /** The Redis list that the text is pushed to. */
+  /** The Redis list that the message is pushed to. */
   list: string;
-  text: string;
+  /** Whether it is to say when the job was enqueued, which decides which job it joins. */
+  hasDedupeKey: boolean;
+  /** Write what is pushed; the instant is in milliseconds since 1970. */
+  text(enqueuedMs: number): string;
 }
 
 /** The queue of each group of tasks. */
@@ -56,8 +59,10 @@ export function messageOf(
   }
   const queue = QUEUES[task.slice(0, task.lastIndexOf("."))]!;
   const job = jobId ?? randomUUID();
-  const text = JSON.stringify({
-    body: Buffer.from(JSON.stringify([[], args, {}], asJson)).toString("base64"),
+  const body = Buffer.from(JSON.stringify([[], args, {}], asJson)).toString("base64");
+  const hasDedupeKey = ((args as { dedupe_key?: string | null }).dedupe_key ?? null) !== null;
+  const text = (enqueuedMs: number) => JSON.stringify({
+    body,
     "content-type": "application/json",
     "content-encoding": "utf-8",
     headers: {
@@ -66,6 +71,7 @@ export function messageOf(
       ...(expiresS === undefined ? {} : { expires: new Date(Date.now() + expiresS * 1000).toISOString() }),
       ...(tenant === undefined ? {} : { tenant }),
       ...(trackStarted ? { track_started: true } : {}),
+      ...(hasDedupeKey ? { enqueued_ms: enqueuedMs } : {}),
     },
     properties: {
       body_encoding: "base64",
@@ -75,7 +81,7 @@ export function messageOf(
     },
   });
   const step = Math.floor((priority ?? 0) / 3) * 3;
-  return { job, list: step ? `${queue}${SEPARATOR}${step}` : queue, text };
+  return { job, list: step ? `${queue}${SEPARATOR}${step}` : queue, hasDedupeKey, text };
 }
 
 function asJson(this: any, key: string, value: unknown): unknown {

@@ -12,11 +12,13 @@ const PUSH = "for place = 1, #ARGV, 2 do redis.call('LPUSH', ARGV[place], ARGV[p
 export class Pipeline {
   #messages: Message[] = [];
   readonly #send: Send;
+  readonly #pool: Send;
   readonly #trackStarted: boolean;
 
   /** Keywheel's `pipeline` makes one. */
-  constructor(send: Send, trackStarted: boolean) {
+  constructor(send: Send, pool: Send, trackStarted: boolean) {
     this.#send = send;
+    this.#pool = pool;
     this.#trackStarted = trackStarted;
   }
 
@@ -39,18 +41,25 @@ export class Pipeline {
   }
 
   /**
-   * Enqueue the jobs in one round trip. A second call does nothing.
+   * Enqueue the jobs in one round trip, in two if one has a `dedupe_key`. A second call does nothing.
    *
    * @throws Unavailable Redis cannot be reached.
    */
   async send(): Promise<void> {
     const messages = this.#messages;
     this.#messages = [];
+    const nowMs = messages.some(({ hasDedupeKey }) => hasDedupeKey) ? await this.#now() : 0;
     const [first, ...others] = messages;
     if (first && !others.length) {
-      await this.#send("LPUSH", first.list, first.text);
+      await this.#send("LPUSH", first.list, first.text(nowMs));
     } else if (first) {
-      await this.#send("EVAL", PUSH, "0", ...messages.flatMap(({ list, text }) => [list, text]));
+      await this.#send("EVAL", PUSH, "0", ...messages.flatMap(({ list, text }) => [list, text(nowMs)]));
     }
+  }
+
+  /** The clock of the Redis that notes when the job of a `dedupe_key` ended. */
+  async #now(): Promise<number> {
+    const [seconds, microseconds] = (await this.#pool("TIME")) as [string, string];
+    return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);
   }
 }

@@ -142,7 +142,8 @@ class AsyncKeywheel:
         yield pipe
         with redis_errors():
             async with self._broker.pipeline(transaction=True) as commands:
-                for push in pipe.pushes():
+                now: Any = await self._pool.time() if pipe.needs_time else (0, 0)
+                for push in pipe.pushes(now):
                     commands.lpush(*push)
                 await commands.execute()
 

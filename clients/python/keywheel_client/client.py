@@ -142,7 +142,8 @@ class Keywheel:
         pipe = Pipeline(track_started=self._track_started)
         yield pipe
         with redis_errors(), self._broker.pipeline(transaction=True) as commands:
-            for push in pipe.pushes():
+            now: Any = self._pool.time() if pipe.needs_time else (0, 0)
+            for push in pipe.pushes(now):
                 commands.lpush(*push)
             commands.execute()
 

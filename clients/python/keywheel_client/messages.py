@@ -22,13 +22,26 @@ class Message:
 
     Attributes:
         job: The job's id.
-        list_name: The Redis list that the text is pushed to.
-        text: The message.
+        list_name: The Redis list that the message is pushed to.
+        fields: The message.
+        has_dedupe_key: Whether it is to say when the job was enqueued.
     """
 
     job: str
     list_name: str
-    text: str
+    fields: dict[str, Any]
+    has_dedupe_key: bool
+
+    def text(self, enqueued_ms: int = 0) -> str:
+        """Write what is pushed.
+
+        Args:
+            enqueued_ms: When the job is enqueued, in milliseconds since 1970, for one with a
+                `dedupe_key`.
+        """
+        if self.has_dedupe_key and enqueued_ms:
+            self.fields["headers"]["enqueued_ms"] = enqueued_ms
+        return json.dumps(self.fields)
 
 
 def message_of(
@@ -76,16 +89,15 @@ def message_of(
         "delivery_tag": str(uuid.uuid4()),
         "delivery_info": {"exchange": "", "routing_key": queue},
     } | ({} if priority is None else {"priority": priority})
-    text = json.dumps(
-        {
-            "body": base64.b64encode(_encoded([[], arguments, {}]).encode()).decode(),
-            "content-type": "application/json",
-            "content-encoding": "utf-8",
-            "headers": headers,
-            "properties": properties,
-        }
-    )
-    return Message(job, _list_of(queue, priority or 0), text)
+    fields = {
+        "body": base64.b64encode(_encoded([[], arguments, {}]).encode()).decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": headers,
+        "properties": properties,
+    }
+    has_dedupe_key = arguments.get("dedupe_key") is not None
+    return Message(job, _list_of(queue, priority or 0), fields, has_dedupe_key)
 
 
 def _list_of(queue: str, priority: int) -> str:

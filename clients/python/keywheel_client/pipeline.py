@@ -71,11 +71,22 @@ class Pipeline:
         given = {name: value for name, value in arguments.items() if value is not None}
         return self._add(task, given)
 
-    def pushes(self) -> list[tuple[str, ...]]:
-        """Give what LPUSH takes to enqueue the jobs, in their order: a list's name, and texts."""
+    @property
+    def needs_time(self) -> bool:
+        """Whether a job is to say when it was enqueued, which decides which one it joins."""
+        return any(message.has_dedupe_key for message in self._messages)
+
+    def pushes(self, time: tuple[int, int] = (0, 0)) -> list[tuple[str, ...]]:
+        """Give what LPUSH takes to enqueue the jobs, in their order: a list's name, and texts.
+
+        Args:
+            time: What Redis answers to TIME, if a job needs it.
+        """
+        seconds, microseconds = time
+        now_ms = seconds * 1000 + microseconds // 1000
         found: list[tuple[str, ...]] = []
         for name, group in groupby(self._messages, key=lambda message: message.list_name):
-            texts = [message.text for message in group]
+            texts = [message.text(now_ms) for message in group]
             found += [
                 (name, *texts[first : first + _MOST_A_COMMAND])
                 for first in range(0, len(texts), _MOST_A_COMMAND)

@@ -91,10 +91,13 @@ def test_its_messages_fit_the_documented_schemas(fresh: House, project: Path) ->
     program = """
 import { Keywheel } from "keywheel-client";
 const pipe = new Keywheel({
-  async sendCommand(args: string[]) { console.log(JSON.stringify(args)); },
+  async sendCommand(args: string[]) {
+    if (args[0] === "TIME") return ["12", "345678"];
+    console.log(JSON.stringify(args));
+  },
 }).pipeline();
 const earlier = { text: "x", tool_calls: [], finish_reason: "stop", usage: {} };
-pipe.complete("Say hello");
+pipe.complete({ prompt: "Say hello", dedupe_key: "x" });
 pipe.complete({ messages: [{ role: "user", content: "x" }, earlier], models: ["a"], stream: true });
 pipe.sendEmail({
   from: "B <b@example.com>", to: ["a@example.com"], cc: "c@example.com", subject: "x", html: "y",
@@ -108,6 +111,8 @@ await pipe.send();
     verb, _, _, *rest = json.loads(run_typescript(fresh, project, program))
     lists, texts = rest[::2], rest[1::2]
     assert (verb, lists) == ("EVAL", ["ai", "ai", "email\x06\x166", "admin", "admin"])
+    headers = [json.loads(text)["headers"] for text in texts]
+    assert [one.get("enqueued_ms") for one in headers] == [12_345, None, None, None, None]
     for text in texts:
         message = json.loads(text)
         args, kwargs, embed = json.loads(base64.b64decode(message["body"]))

@@ -7,6 +7,7 @@ import pytest
 import redis
 from celery.result import AsyncResult
 
+from keywheel_client import Keywheel, Pipeline
 from tests.processes import House, eventually
 
 KEY = "report-42"
@@ -51,6 +52,27 @@ def test_jobs_join_the_open_one_and_get_its_result(fresh: House, client: Any) ->
     again = fresh.producer.outcome(send(fresh))
     assert again["text"]
     assert calls(fresh) == 2, "the first has ended, so its key is free"
+
+
+def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: House, client: Any) -> None:
+    pipe = Pipeline(track_started=False)
+    queued = [pipe.complete("Say hello", dedupe_key=KEY, stream=n == 0) for n in range(2)]
+    queued.append(pipe.complete("Say hello", dedupe_key="wrong"))
+    pushes = pipe.pushes(client.time())  # and other jobs are before them, until the first has ended
+    answer = fresh.producer.outcome(send(fresh))
+    error = fresh.producer.outcome(send(fresh, dedupe_key="wrong", model="none"))
+    made = calls(fresh)
+    for push in pushes:
+        client.lpush(*push)
+    *results, failed = map(fresh.producer.outcome, map(fresh.producer.app.AsyncResult, queued))
+    assert results == [answer] * 2
+    assert (type(failed), str(failed)) == (type(error), str(error))
+    records = [fields for _, fields in client.xrange(f"kw:stream:{queued[0]}")]
+    assert "".join(fields.get("text", "") for fields in records) == answer["text"]
+    assert calls(fresh) == made
+    with Keywheel(fresh.redis_url) as keywheel:
+        assert keywheel.result(keywheel.complete("Say hello", dedupe_key=KEY))["text"]
+    assert calls(fresh) == made + 1, "it was enqueued when the first had ended"
 
 
 def test_jobs_share_the_error_of_the_open_one(fresh: House, client: Any) -> None:
