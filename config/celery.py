@@ -202,7 +202,7 @@ def _retries_for(wait_s: int) -> dict[str, float]:
     A job whose result cannot be stored ends with the store's error, although its email was sent or
     its tokens were spent. So the retries last as long as the time limit of a job.
     """
-    longest_s = 5
+    longest_s = 2  # jobs that wait for the store take up the room of others, which wait for them
     return {
         "max_retries": wait_s // longest_s + 10,
         "interval_start": 0,

@@ -209,10 +209,11 @@ def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(
 
 def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:
     pauses, now_s, seen = Pauses(), 0.0, []
-    for _ in range(8):
+    for _ in range(10):
         seen.append(pauses.next(now_s))
         now_s += seen[-1] + 1
-    assert seen == [1, 2, 4, 4, 4, 4, 4, 4]
+    assert seen == [1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3]
+    assert max(seen[:3]) < 2, "a trouble of a few seconds ends with a silence of two at most"
     assert pauses.next(now_s + 60) == 1, "it had taken everything for a minute"
 
 
@@ -276,7 +277,9 @@ def test_a_broker_that_is_away_is_asked_again_every_few_seconds() -> None:
     asked: list[dict[str, Any]] = []
     connection = SimpleNamespace(ensure_connection=lambda *_, **options: asked.append(options))
     made.ensure_connected(connection)
-    assert asked[0]["interval_max"] == 4
+    start_s, step_s, longest_s = (asked[0][f"interval_{end}"] for end in ("start", "step", "max"))
+    assert start_s + 2 * step_s < 2, "a short trouble ends with a short silence"
+    assert start_s < longest_s <= 3
 
 
 @pytest.mark.parametrize(("connection", "sent"), [(object(), 1), (None, 0)])

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import ssl
+from dataclasses import replace
 
 import pytest
 from redis._parsers.base import BaseParser
@@ -99,6 +100,57 @@ async def test_a_job_that_waits_for_redis_is_said_in_its_words_once(
     with caplog.at_level(logging.WARNING):
         await failing(*[busy] * 20)
     assert caplog.messages == ["jobs wait for Redis: BUSY Redis is busy running a script."]
+
+
+async def test_the_last_try_comes_when_the_time_is_over_and_not_a_pause_earlier() -> None:
+    busy = BaseParser.parse_error("BUSY Redis is busy running a script.")
+    answers = [busy]
+
+    async def ask() -> str:
+        if answers:
+            raise answers.pop()
+        return "there"
+
+    async def refuse() -> str:
+        raise busy
+
+    policy = RetryPolicy(first_s=600.0, longest_s=600.0, within_s=0.05)
+    async with asyncio.timeout(60):
+        with pytest.raises(RedisError, match="busy"):
+            await retried(refuse, policy)
+        assert await retried(ask, policy) == "there"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "BUSY Redis is busy running a script.",
+        "LOADING Redis is loading the dataset in memory",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "MISCONF Errors writing to the AOF file: No space left on device",
+        "NOREPLICAS Not enough good replicas to write.",
+        "READONLY You can't write against a read only replica.",
+        LostError("lost"),
+        LateError("late"),
+        ConnectionResetError(),
+    ],
+)
+async def test_a_job_comes_back_soon_after_what_passes_by_itself(
+    answer: str | Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.0))
+
+    async def refused() -> None:
+        raise BaseParser.parse_error(answer) if isinstance(answer, str) else answer
+
+    with pytest.raises(Deferred) as caught:
+        await retry_while_down(refused)
+    assert caught.value.code == "redis_down"
+    assert 0 < caught.value.countdown_ms <= 1_500
+
+
+def test_a_job_that_waits_for_redis_asks_it_each_second_at_least() -> None:
+    assert retry.JOB.longest_s <= 1
 
 
 async def test_a_job_whose_redis_denies_access_comes_back_later_and_says_why() -> None:

@@ -116,7 +116,7 @@ class RetryPolicy:
     whatever: bool = False
 
 
-JOB: Final = RetryPolicy(first_s=0.05, longest_s=2.0, within_s=60.0)
+JOB: Final = RetryPolicy(first_s=0.05, longest_s=1.0, within_s=60.0)
 """For a job that needs a key, or the record of its email."""
 RECORD: Final = RetryPolicy(first_s=0.5, longest_s=2.0, within_s=60.0, whatever=True)
 """For a dead letter: its message is acknowledged only afterwards, so only time ends the retries."""
@@ -142,15 +142,14 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
             return await ask()
         except (RedisError, OSError) as exc:
             waited_s = time.monotonic() - began_s
-            if waited_s + pause_s > policy.within_s or not (
-                policy.whatever or passes_by_itself(exc)
-            ):
+            left_s = policy.within_s - waited_s
+            if left_s <= 0 or not (policy.whatever or passes_by_itself(exc)):
                 warn("Redis refuses, or stays away: %s", words_of(exc))
                 raise
             logger.debug("Redis has not taken it yet: %s", words_of(exc))
             if waited_s >= _UNHEARD_S:
                 warn("jobs wait for Redis: %s", words_of(exc))
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(min(pause_s, left_s))
         pause_s = min(pause_s * 2, policy.longest_s)
 
 

@@ -27,22 +27,26 @@ from worker.jobs.services import sends_once
 
 _logger = logging.getLogger(__name__)
 
-_REFUSED_PAUSE_S = 1.0
+_FIRST_PAUSE_S = 1.0
+_PAUSE_STEP_S = 0.25
+_LONGEST_PAUSE_S = 3.0
+"""Pauses between two tries to connect, or to be served, and by how much each is longer.
+
+So long may the keys be idle after an outage: not long after a short one.
+"""
 _HEARTBEAT_S = 5
 """The interval of the heartbeats that Flower recognizes workers by."""
 _EVENTS_PAUSE_S = 0.2
 """How long events wait for others: a publish takes a millisecond, however many events it holds."""
 _EVENT_BUFFER_LIMIT = 1_000
 """When this many events wait, they are published at once."""
-_LONGEST_PAUSE_S = 4
-"""Between two tries to connect, or to be served: so long may the keys be idle after an outage."""
 _CALM_S = 10.0
 """After this long without a refusal, the next pause is the shortest again."""
 _STEP_S = 0.25
 
 
 class Pauses:
-    """Exponential backoff after refusals; it starts anew after a calm time."""
+    """Growing pauses after refusals; they start anew after a calm time."""
 
     def __init__(self) -> None:
         self._pause_s = 0.0
@@ -55,7 +59,8 @@ class Pauses:
             now_s: The time of the refusal, in seconds on any clock.
         """
         again = now_s - self._refused_at_s < self._pause_s + _CALM_S
-        self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S) if again else _REFUSED_PAUSE_S
+        longer_s = min(self._pause_s + _PAUSE_STEP_S, _LONGEST_PAUSE_S)
+        self._pause_s = longer_s if again else _FIRST_PAUSE_S
         self._refused_at_s = now_s
         return self._pause_s
 
@@ -80,7 +85,12 @@ class Consumer(StockConsumer):
 
         Celery's pauses grow up to 30 s, and a broker that fails over is back after five or six.
         """
-        conn.ensure_connection = partial(conn.ensure_connection, interval_max=_LONGEST_PAUSE_S)
+        conn.ensure_connection = partial(
+            conn.ensure_connection,
+            interval_start=_FIRST_PAUSE_S,
+            interval_step=_PAUSE_STEP_S,
+            interval_max=_LONGEST_PAUSE_S,
+        )
         return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
