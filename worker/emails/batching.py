@@ -8,6 +8,7 @@ from enum import Enum
 from worker.attempts import Attempt
 from worker.emails.outgoing import OutgoingEmail
 from worker.rotation.served import Served
+from worker.rotation.tenant_turns import TenantTurns
 
 
 class NextStep(Enum):
@@ -40,15 +41,32 @@ Waiter = asyncio.Future[Outcome]
 
 @dataclass(slots=True)
 class BatchQueue:
-    """The emails that wait, first come first, and whether one of them leads.
+    """The emails that wait, and whether one of them leads.
 
     Attributes:
         led: An email asks for a key now. The others wait.
-        waiters: The emails that wait.
+        waiters: The emails that wait, first come first.
+        tenants: Whose turn it is to lead, or to go along.
     """
 
     led: bool = False
     waiters: dict[OutgoingEmail, Waiter] = field(default_factory=dict)
+    tenants: TenantTurns = field(default_factory=TenantTurns)
+
+    def in_turn(self) -> list[tuple[OutgoingEmail, Waiter]]:
+        """Give the emails that wait, those of all tenants in turn."""
+        waiting = list(self.waiters.items())
+        return [waiting[at] for at in self.tenants.order([email.tenant for email, _ in waiting])]
+
+    def lead(self, email: OutgoingEmail) -> None:
+        """Let an email lead, which uses a turn of its tenant."""
+        self.led = True
+        self.tenants.note_granted(email.tenant)
+
+    def take(self, email: OutgoingEmail) -> None:
+        """Let an email go along, which uses a turn of its tenant."""
+        del self.waiters[email]
+        self.tenants.note_granted(email.tenant)
 
     async def wait(self, email: OutgoingEmail) -> Outcome | None:
         """Wait until the email has gone with a batch, or has to do something itself.
@@ -74,9 +92,9 @@ class BatchQueue:
             self.waiters.pop(email, None)
 
     def wake_next(self) -> None:
-        """Let the first email that waits lead."""
+        """Let the email lead whose turn it is."""
         self.led = False
-        for email, waiter in list(self.waiters.items()):
+        for email, waiter in self.in_turn():
             del self.waiters[email]
             if wake(waiter, Outcome(NextStep.SEND)):
                 self.led = True

@@ -169,15 +169,18 @@ class FirstAttempt(EmailAttempt):
             if is_gone or not room.take(email, self._single(email, lease)):
                 del self.batch[email]
                 left_out += [] if waiter is None else [waiter]
-        waiters = {} if self._queue is None else self._queue.waiters
-        for email, waiter in list(waiters.items()):
+        if self._queue is not None:
+            self._take_along(self._queue, room, lease)
+        return room.requests, left_out
+
+    def _take_along(self, queue: BatchQueue, room: "_Room", lease: Lease) -> None:
+        for email, waiter in queue.in_turn():
             if email.idempotency_key in room.keys:  # a copy: it has to wait for the outcome
                 continue
             if not room.take(email, self._single(email, lease)):
-                break
-            del waiters[email]
+                return
+            queue.take(email)
             self.batch[email] = waiter
-        return room.requests, left_out
 
     async def _leave_out_cancelled(self, requests: dict[OutgoingEmail, SendRequest]) -> None:
         """Leave out the followers whose jobs were cancelled. The rotation asks for the leader's."""

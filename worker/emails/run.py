@@ -233,7 +233,7 @@ class EmailRun:
                 raise crowded()
             if outcome.result is not NextStep.SEND:
                 return self._follow(outcome)
-            queue.led = True
+            queue.lead(email)
             return await self._lead(queue)
         finally:
             if not queue.led and not queue.waiters and shared.queues.get(name) is queue:

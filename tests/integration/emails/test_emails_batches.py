@@ -103,6 +103,19 @@ async def test_the_emails_of_a_batch_count_for_their_tenants(senders: Senders) -
     assert usage.total("calls", tenant="acme") <= calls
 
 
+async def test_the_emails_of_tenants_go_along_in_turn(senders: Senders) -> None:
+    sender = senders.make(keys=(0,))
+    free = hold(sender)
+    many = asyncio.create_task(send(sender, *map(outgoing, range(150)), tenant="acme"))
+    await in_line(sender, 149)
+    few = asyncio.create_task(send(sender, *map(outgoing, range(150, 160)), tenant="globex"))
+    await in_line(sender, 159)
+    free.set()
+    assert set(ids(await few)) <= set(senders.calls()[0]["emails"])
+    assert len(set(ids(await many))) == 150
+    assert len(senders.calls()) == 2
+
+
 async def test_a_batch_that_is_refused_as_a_whole_is_sent_one_by_one(senders: Senders) -> None:
     sender = senders.make()
     await send_one(sender, outgoing("before"))
