@@ -48,7 +48,8 @@ class JobView:
         task: The task's name; empty where it is not known.
         worker: The worker that had it last; empty where it is not known.
         waits: What it waits for; None where it does not wait, or nobody says.
-        calls: Its calls to the provider so far, as in its dead letter.
+        calls: Its latest calls to the provider, as in its dead letter.
+        attempts: How many calls it has made in all; None where it is not known.
         events: What Flower saw of it: each `at_ms` and `event`.
         error: Why it failed, in one sentence; empty where it did not.
         key: The label of the key that served it; empty where none has.
@@ -61,6 +62,7 @@ class JobView:
     worker: str = ""
     waits: Waits | None = None
     calls: tuple[dict[str, Any], ...] = ()
+    attempts: int | None = None
     events: tuple[dict[str, Any], ...] = ()
     error: str = ""
     key: str = ""
@@ -83,7 +85,7 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
     """
     meta = app.backend.get_task_meta(job)
     state, result = str(meta.get("status")), meta.get("result")
-    due_ms, history = _deferred(app, job)
+    due_ms, headers = _deferred(app, job)
     if state not in states.READY_STATES and due_ms is None and seen is not None:
         state = str(seen.state)
     failed = isinstance(result, BaseException) and state in states.EXCEPTION_STATES
@@ -91,10 +93,11 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
         job=job,
         state=state,
         where=_where(state, deferred=due_ms is not None),
-        task=str(getattr(seen, "name", None) or ""),
+        task=str(getattr(seen, "name", None) or headers.get("task") or ""),
         worker=str(getattr(getattr(seen, "worker", None), "hostname", None) or ""),
         waits=None if state in states.READY_STATES else _waits(meta.get("waits"), due_ms),
-        calls=tuple(call.as_json() for call in history.trail) if history else (),
+        calls=tuple(call.as_json() for call in History.of(headers).trail),
+        attempts=_attempts_in(result) if state == states.SUCCESS else None,
         events=tuple(_events(seen)),
         error=reason_of(result) if failed and state == states.FAILURE else "",
         key=_key_in(result) if state == states.SUCCESS else "",
@@ -132,12 +135,17 @@ def _key_in(result: Any) -> str:
     return key if isinstance(key, str) and key.endswith("...") else ""
 
 
-def _deferred(app: Celery, job: str) -> tuple[int | None, History | None]:
-    """When a deferred job is due, in milliseconds since 1970, and its earlier runs."""
+def _attempts_in(result: Any) -> int | None:
+    attempts = result.get("attempts") if isinstance(result, Mapping) else None
+    return attempts if type(attempts) is int and attempts >= 0 else None
+
+
+def _deferred(app: Celery, job: str) -> tuple[int | None, dict[str, Any]]:
+    """When a deferred job is due, in milliseconds since 1970, and the headers of its message."""
     with app.connection_for_read() as connection:
         channel = connection.channel()
         if connection.transport.driver_type == "amqp":  # it shows nobody what waits
-            return None, None
+            return None, {}
         with channel.client.pipeline(transaction=False) as pipe:
             sets = [name for queue in DELAYED_QUEUES for name in delayed.due_sets_of(queue)]
             for name in sets:
@@ -148,12 +156,13 @@ def _deferred(app: Celery, job: str) -> tuple[int | None, History | None]:
     due = [score for score in found[: len(sets)] if score is not None]
     text = next((one for one in found[len(sets) :] if one is not None), None)
     if not due or text is None:
-        return None, None
-    return round(max(due[0], 0) / 1000), History.of(_headers_in(text))
+        return None, {}
+    return round(max(due[0], 0) / 1000), _headers_in(text)
 
 
-def _headers_in(text: Any) -> Any:
+def _headers_in(text: Any) -> dict[str, Any]:
     try:
-        return json.loads(text)["headers"]
+        headers = json.loads(text)["headers"]
     except (ValueError, TypeError, KeyError):
         return {}
+    return headers if isinstance(headers, dict) else {}

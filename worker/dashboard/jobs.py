@@ -2,19 +2,25 @@
 
 import asyncio
 import re
+import time
+from dataclasses import replace
 from typing import Any
 
 from kombu.exceptions import OperationalError
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from config.current import get_settings
+from worker.attempts import Attempt
 from worker.cancellations import Cancellations, cancel_jobs
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler, ChangeHandler, redis_unreachable
+from worker.dashboard.job_start import JobStart, start_of
 from worker.dashboard.job_view import JobView, look_up
-from worker.dashboard.poller import RedisUnreachable
+from worker.dashboard.poller import Pools, RedisUnreachable
 from worker.dashboard.request_body import RequestBody
 from worker.deadletters import DeadLetter, DeadLetters
+from worker.jobs.place import Place, find_place
 from worker.jobs.services import service_of
 
 _JOB_RE = re.compile(r"[!-~]{1,200}")
@@ -50,29 +56,64 @@ class Job(AdminHandler):
                 return None
 
         letter = await self.with_dead_letters(find)
-        told = view.as_json()
+        place = await self._find_place(job) if _may_be_in_queue(view) else None
         if letter is not None:
-            told |= {
-                "task": told["task"] or letter.task,
-                "worker": told["worker"] or letter.worker,
-                "error": letter.reason,
-                "calls": [dict(call) for call in letter.attempts],
-            }
-        self.send_json(
-            told
-            | {
-                "dead_letter": letter.kind if letter else None,
-                "queue_empty_in_s": self._queue_empty_in_s(view),
-            }
-        )
+            view = replace(
+                view,
+                task=view.task or letter.task,
+                worker=view.worker or letter.worker,
+                error=letter.reason,
+                calls=tuple(dict(call) for call in letter.attempts),
+            )
+        elif place is not None:
+            calls = tuple(call.as_json() for call in place.trail)
+            view = replace(view, where="queue", task=place.task, calls=calls)
+        elif view.where in {"running", "ended"}:
+            view = replace(view, calls=await self.with_pools(lambda pools: _calls_in(pools, job)))
+        start = await self._start_of(view, place)
+        dead_letter = letter.kind if letter else None
+        self.send_json(view.as_json() | start.as_json() | {"dead_letter": dead_letter})
 
-    def _queue_empty_in_s(self, view: JobView) -> float | None:
-        """How long the jobs before one that waits in its queue take, as far as that is known."""
-        state, service = self.poller.state, service_of(view.task, self.application.capp)
-        if view.where not in {"queue", "worker"} or state is None or service is None:
-            return None
-        drain_s: Any = state.services[service.name].drain_s
-        return None if drain_s is None else round(drain_s, 1)
+    async def _find_place(self, job: str) -> Place | None:
+        async def find(broker: Redis) -> Place | None:
+            return await find_place(self.application.capp, job, broker)
+
+        try:
+            return await self.poller.with_broker(find)
+        except RedisUnreachable as exc:
+            raise redis_unreachable(exc) from exc
+
+    async def _start_of(self, view: JobView, place: Place | None) -> JobStart:
+        """When a job that waits in its queue, or in a worker, will be served."""
+        service = service_of(view.task, self.application.capp)
+        state = self.poller.state
+        if service is None or state is None or view.where not in {"queue", "worker"}:
+            return JobStart(place.number if place else None)
+        models = get_settings().models.get(service.name, ())
+
+        async def quote(_: Pools) -> JobStart:  # where the margins are learned
+            return start_of(
+                state.services[service.name],
+                self.poller.margins.of(service.name),
+                place=place.number if place else None,
+                model=(place.model if place else "") or next(iter(models), ""),
+                is_fetched=view.where == "worker",
+            )
+
+        return await self.with_pools(quote)
+
+
+def _may_be_in_queue(view: JobView) -> bool:
+    """Whether to look for a job there: it may be back from its wait."""
+    due_ms = view.waits.next_try_ms if view.waits else None
+    is_due = due_ms is not None and due_ms <= time.time() * 1000
+    return view.where == "queue" or (view.where == "deferred" and is_due)
+
+
+async def _calls_in(pools: Pools, job: str) -> tuple[dict[str, Any], ...]:
+    """The calls of a job that are among the latest ones of their keys."""
+    found = [pair for pool in pools.values() for pair in await pool.calls_of_job(job)]
+    return tuple(Attempt(call.at_ms, key.label, call.code).as_json() for key, call in found)
 
 
 class Cancel(ChangeHandler):

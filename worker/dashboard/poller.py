@@ -26,7 +26,7 @@ from worker.key_pools import pools_for_tools
 from worker.keypool import KeyPool, published_keys
 from worker.keypool.published_margins import publish_margins
 from worker.providers.drift import Drift
-from worker.redis.client import connect
+from worker.redis.client import connect, connect_to_broker
 from worker.startup.redis import eviction_of
 
 ResultT = TypeVar("ResultT")
@@ -69,6 +69,7 @@ class Poller:
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._redis: Redis
+        self._broker: Redis | None = None
         self._pools: Pools = {}
         self._dead_letters: DeadLetters
         self._drift: Drift
@@ -114,6 +115,7 @@ class Poller:
         self._poll_lock, self._stop = asyncio.Lock(), asyncio.Event()
         self._next = asyncio.Future()
         self._redis = connect(self._settings)
+        self._broker = connect_to_broker(self._settings, self._redis)
         self._pools = pools_for_tools(self._redis)
         self._dead_letters = DeadLetters.of(self._redis, self._settings)
         self._drift = Drift(self._redis, namespace=self._settings.namespace)
@@ -127,6 +129,8 @@ class Poller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._redis.aclose()
+        if self._broker is not None:
+            await self._broker.aclose()
 
     async def fresh_state(self, *, force: bool = False) -> DashboardState:
         """The state, at most a moment old.
@@ -179,6 +183,17 @@ class Poller:
             RedisUnreachable: Redis does not answer, or not in time.
         """
         return await self._on_its_thread(lambda: work(self._redis), timeout_s=timeout_s)
+
+    async def with_broker(self, work: Callable[[Redis], Awaitable[ResultT]]) -> ResultT | None:
+        """Run `work` with the broker's Redis, likewise; None where the broker shows no jobs.
+
+        Raises:
+            RedisUnreachable: Redis does not answer, or not in time.
+        """
+        broker = self._broker
+        if broker is None:
+            return None
+        return await self._on_its_thread(lambda: work(broker), timeout_s=_TIMEOUT_S)
 
     async def with_dead_letters(
         self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, timeout_s: float = 8.0

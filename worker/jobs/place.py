@@ -2,20 +2,73 @@
 
 import base64
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from celery import Celery
+from redis.asyncio import Redis
 
 from config.celery import CUSTOM_QUEUE, QUEUES
 from worker.aio.transport.delayed import lists_of
-from worker.aio.transport.finding import Found, find_job
+from worker.aio.transport.finding import find_job
+from worker.attempts import Trail
+from worker.jobs.history import History
 from worker.jobs.quote import estimate, instant_in
 from worker.jobs.services import service_of
 from worker.keypool.forecast import Estimate, usual_tokens
 from worker.runtime import Runtime
 
 _NOWHERE = {"place": None, "waiting": None, "expected_start": None, "limited_by": ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A job that waits in its queue.
+
+    Attributes:
+        number: Its place; 1 for the next one.
+        waiting: How many jobs wait in its queue.
+        task: The task's name.
+        model: The model that it asks for first; empty where it asks for none.
+        trail: The calls of its earlier runs.
+    """
+
+    number: int
+    waiting: int
+    task: str
+    model: str
+    trail: Trail
+
+
+async def find_place(app: Celery, job: str, broker: Redis) -> Place | None:
+    """Look for a job in all queues.
+
+    Args:
+        app: The app, for its tasks.
+        job: The job's id.
+        broker: The Redis of the broker.
+
+    Returns:
+        None where it waits in no queue (it runs, is deferred or has ended, or no job has this id),
+        or has more than 20,000 others of its list before it.
+
+    Raises:
+        redis.exceptions.RedisError: Redis cannot be reached.
+    """
+    for queue in dict.fromkeys((*QUEUES, CUSTOM_QUEUE)):
+        found = await find_job(broker, job, lists_of(queue))
+        if found is not None:
+            headers = found.message["headers"]
+            task = str(headers.get("task"))
+            return Place(
+                found.before + 1,
+                found.waiting,
+                task,
+                _model_of(app, task, found.message),
+                History.of(headers).trail,
+            )
+    return None
 
 
 async def place_of(app: Celery, job: str) -> dict[str, Any]:
@@ -26,37 +79,32 @@ async def place_of(app: Celery, job: str) -> dict[str, Any]:
         job: The job's id.
 
     Returns:
-        `place`: 1 for the next one; None where it does not wait in a queue: it runs, is deferred or
-        has ended, or no job has this id. `waiting`: how many wait in its queue. `expected_start`:
-        an instant in ISO 8601; None where it is not known. `limited_by`: what decides that.
+        `place`: 1 for the next one; None as for `find_place`. `waiting`: how many wait in its
+        queue. `expected_start`: an instant in ISO 8601; None where it is not known. `limited_by`:
+        what decides that.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
     runtime = Runtime.current()
-    if runtime.broker is None:
+    place = None if runtime.broker is None else await find_place(app, job, runtime.broker)
+    if place is None:
         return dict(_NOWHERE)
-    for queue in dict.fromkeys((*QUEUES, CUSTOM_QUEUE)):
-        found = await find_job(runtime.broker, job, lists_of(queue))
-        if found is not None:
-            first_call = await _first_call(app, runtime, found)
-            return {
-                "place": found.before + 1,
-                "waiting": found.waiting,
-                "expected_start": instant_in(first_call.in_s, datetime.now(UTC)),
-                "limited_by": first_call.limited_by,
-            }
-    return dict(_NOWHERE)
+    first_call = await _first_call(app, runtime, place)
+    return {
+        "place": place.number,
+        "waiting": place.waiting,
+        "expected_start": instant_in(first_call.in_s, datetime.now(UTC)),
+        "limited_by": first_call.limited_by,
+    }
 
 
-async def _first_call(app: Celery, runtime: Runtime, found: Found) -> Estimate:
-    task = str(found.message["headers"].get("task"))
-    service = service_of(task, app)
+async def _first_call(app: Celery, runtime: Runtime, place: Place) -> Estimate:
+    service = service_of(place.task, app)
     if service is None:
         return Estimate(None)
     view = await runtime.pools[service.name].snapshot()
-    model = _model_of(app, task, found.message)
-    return estimate(view, found.before + 1, model=model, tokens=usual_tokens(view))
+    return estimate(view, place.number, model=place.model, tokens=usual_tokens(view))
 
 
 def _model_of(app: Celery, task: str, message: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from worker.keypool import snapshot as snapshots
 from worker.keypool.by_hand import ByHand
 from worker.keypool.candidates import KeyDirectory
 from worker.keypool.cooldowns import CooldownPolicy
+from worker.keypool.latest_calls import LatestCall
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.names import Names
 from worker.keypool.replies import Settled, read_acquire, read_settle
@@ -284,7 +285,7 @@ class KeyPool(ByHand):
         )
         return resets.parse(rows, service=self.service, owners=owners)
 
-    async def latest_calls(self, key_id: str) -> list[latest_calls.LatestCall]:
+    async def latest_calls(self, key_id: str) -> list[LatestCall]:
         """The latest calls with a key, at most eight, the latest first.
 
         Raises:
@@ -293,6 +294,21 @@ class KeyPool(ByHand):
         self._check_known(key_id)
         text: Any = await self._redis.hget(self.names.key(key_id), "latest")
         return latest_calls.read(text)
+
+    async def calls_of_job(self, job: str) -> list[tuple[ApiKey, LatestCall]]:
+        """Those of the latest calls with each key that were a job's, the first one first."""
+        keys = self.keys
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hget(self.names.key(key.id), "latest")
+            texts = await pipe.execute()
+        calls = [
+            (key, call)
+            for key, text in zip(keys, texts, strict=True)
+            for call in latest_calls.read(text)
+            if call.job == job
+        ]
+        return sorted(calls, key=lambda pair: pair[1].at_ms)
 
     async def forget_unfit(self) -> None:
         """Ask every account again for models that it did not have."""

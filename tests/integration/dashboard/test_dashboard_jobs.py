@@ -1,5 +1,6 @@
 """What the endpoint for one job tells, and what it never does."""
 
+import base64
 import json
 import time
 from types import SimpleNamespace
@@ -8,11 +9,13 @@ from typing import Any
 import pytest
 
 from config.current import get_settings
-from tests.integration.dashboard.dashboard_site import LOGIN, Serve, Site, described
+from tests.integration.dashboard.dashboard_site import LOGIN, Serve, Site, described, until
 from worker.attempts import Attempt
 from worker.deadletters import DeadLetter, DeadLetters, Message
 from worker.errors import RequestRejected
 from worker.jobs.history import History
+from worker.keypool import Lease, LeaseRequest
+from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
 SECRET = "canary-7711 of a prompt"
 
@@ -33,7 +36,7 @@ async def test_a_job_that_nobody_has_seen_may_wait_or_not_exist(serve: Serve) ->
     site = await serve()
     told = await look(site)
     assert (told["state"], told["where"], told["calls"]) == ("PENDING", "queue", [])
-    assert told["queue_empty_in_s"] is None
+    assert (told["place"], told["expected_start_ms"], told["start_by_ms"]) == (None, None, None)
     assert (await site.client.get("/api/admin/jobs/a%20b", auth=LOGIN)).status_code == 404
     assert (await site.client.get("/api/admin/jobs/job-1")).status_code == 401
     page = await site.client.get("/keys/jobs/%3Cb%3E", auth=LOGIN)
@@ -59,6 +62,39 @@ async def test_a_deferred_job_says_why_until_when_and_which_calls_it_made(serve:
         "next_try_ms": now_ms + 60_000,
         "expected_end_ms": 1_796_083_200_000,
     }
+
+
+async def test_a_job_in_its_queue_says_its_place_and_when_it_will_be_served(serve: Serve) -> None:
+    site = await serve(groq=1)
+    pool, model = site.pools["groq"], "openai/gpt-oss-120b"
+    lease = await pool.acquire(LeaseRequest(model=model, resource=model, by="job-0", tokens=100))
+    assert isinstance(lease, Lease)
+    limits = (ObservedLimit(Dimension.RPM, 60, 0),)
+    await pool.settle(lease, Verdict(Fate.DONE, "ok", status=200, limits=limits))
+    call = Attempt(5, "gsk_abc123...", "rate_limit")
+    headers = History(5, trail=(call,)).headers() | {"id": "job-1", "task": "tasks.ai.complete"}
+    body = base64.b64encode(json.dumps([[], {"prompt": SECRET}, {}]).encode()).decode()
+    for message in (*[{"headers": {"id": "other"}}] * 30, {"headers": headers, "body": body}):
+        await site.redis.lpush("ai", json.dumps(message))
+    # Where it was deferred and has come back, the result store still says until when it waited.
+    waits = {"kind": "key", "code": "rpm", "next_try": "2026-01-01T00:00:00+00:00"}
+    await store_result(site, "RETRY", None, waits=waits)
+    told = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is not None)
+    assert (told["where"], told["place"], told["task"]) == ("queue", 31, "tasks.ai.complete")
+    assert told["calls"] == [call.as_json()]
+    in_s = told["expected_start_ms"] / 1000 - time.time()
+    assert 0 < in_s <= 31.5, "one a second"
+    assert told["start_by_ms"] > told["expected_start_ms"]
+    assert told["limited_by"] == "rpm"
+    await pool.disable(None, by="ada")
+    told = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is None)
+    assert (told["place"], told["limited_by"]) == (31, "no key")
+    # The call of another job, which has ended, is known by its key.
+    await site.redis.set(
+        "celery-task-meta-job-0", json.dumps({"status": "SUCCESS", "result": None})
+    )
+    [found] = (await look(site, "job-0"))["calls"]
+    assert (found["key"], found["code"]) == (site.keys["groq"][0].label, "ok")
 
 
 async def test_a_job_that_runs_shows_what_flower_saw_of_it(serve: Serve) -> None:
@@ -111,3 +147,4 @@ async def test_a_job_that_succeeded_names_its_key_and_not_its_result(serve: Serv
     await store_result(site, "SUCCESS", result)
     told = await look(site)
     assert (told["state"], told["where"], told["key"]) == ("SUCCESS", "ended", "gsk_abc123...")
+    assert told["attempts"] == 2

@@ -2,10 +2,11 @@
 
 import { make, page, setText } from "./elements.js";
 import { post, request } from "./server.js";
-import { clock, clockTime, duration, plural, waitWords, words } from "./words.js";
+import { clock, clockTime, count, duration, limitWords, plural, waitWords, words } from "./words.js";
 
 const interval_ms = 2000;
-const ended_interval_ms = 15000; // it may be replayed
+const slow_interval_ms = 15000; // it has ended, but may be replayed; or others are far before it
+const far = 1000;
 const eventWords = { sent: "sent by its producer", received: "fetched by a worker", started: "begun by a worker",
     retried: "went back to its queue, to wait", succeeded: "succeeded", failed: "failed", revoked: "cancelled",
     rejected: "its message was rejected" };
@@ -26,6 +27,16 @@ function until(at_ms) {
     return clock(at_ms - Date.now());
 }
 
+function startWords(job) {
+    if (job.expected_start_ms === null) {
+        return job.limited_by === "no key" ? " No key can serve it until a person brings one back." : "";
+    }
+    const limited = job.limited_by ? " Limited by: " + limitWords(words(job.limited_by)) + "." : "";
+    return job.start_by_ms - Date.now() < 1000 ? " It is about to be served."
+        : " It is expected to be served in " + until(job.expected_start_ms) + ", in nine of ten cases within "
+            + until(job.start_by_ms) + "." + limited;
+}
+
 function stateWords(job) {
     if (job.where === "ended") {
         return (endWords[job.state] || "It ended: " + job.state) + (job.error ? ": " + job.error : "")
@@ -41,17 +52,19 @@ function stateWords(job) {
             ? " It is expected to be served in " + until(job.waits.expected_end_ms) + "." : "";
         return "It waits: " + waitWords(job.waits) + "." + left + end;
     }
-    const soon = job.queue_empty_in_s === null ? ""
-        : " It is expected to be served within " + duration(job.queue_empty_in_s * 1000) + ".";
+    const soon = startWords(job);
     return job.where === "worker" ? "A worker has fetched it, and it waits there for a key." + soon
-        : job.events.length ? "It waits in its queue." + soon
-            : "It waits in its queue, or no job has this id.";
+        : job.place !== null ? "It is number " + count(job.place) + " in its queue." + soon
+            : job.events.length ? "It waits in its queue." + soon
+                : "It waits in its queue, or no job has this id.";
 }
 
 function showFacts(job) {
     const facts = { State: job.state, Task: job.task || "not known", Worker: job.worker || "none yet" };
-    if (job.calls.length || job.where === "deferred" || job.dead_letter) { // else they are not known
-        facts.Calls = plural(job.calls.length, "call") + (job.calls.length === 20 ? " or more" : "");
+    const is_complete = job.attempts !== null || job.where === "deferred" || job.dead_letter;
+    if (job.calls.length || is_complete) { // else they are not known
+        facts.Calls = plural(job.attempts === null ? job.calls.length : job.attempts, "call")
+            + (job.attempts === null && (!is_complete || job.calls.length === 20) ? " or more" : "");
     }
     if (job.dead_letter) {
         facts["Dead letter"] = job.dead_letter + ": show it, to replay or drop it";
@@ -130,7 +143,10 @@ async function look() {
             : error.message + " Trying again." + (answeredAt ? " This is the state at " + clockTime(answeredAt) + "." : ""));
     }
     if (!ended) {
-        setTimeout(look, latest && latest.where === "ended" ? ended_interval_ms : interval_ms);
+        // Redis looks for it among those that wait, as far as 20,000 places.
+        const is_slow = latest && (latest.where === "ended"
+            || latest.where === "queue" && (latest.place === null || latest.place > far));
+        setTimeout(look, is_slow ? slow_interval_ms : interval_ms);
     }
 }
 
