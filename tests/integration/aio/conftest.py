@@ -4,6 +4,7 @@ import pytest
 import redis
 
 from sandbox.redis import EmbeddedRedis
+from worker.aio.transport.scripts import TAKE
 
 
 @pytest.fixture(scope="package")
@@ -28,7 +29,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
 
 @pytest.fixture
 def url(server: EmbeddedRedis) -> str:
+    """An empty server that knows the script which takes: the first request is one round trip."""
     server.flush()
+    with redis.Redis.from_url(server.url) as client:
+        client.script_load(TAKE)
     return server.url
 
 

@@ -65,6 +65,7 @@ from worker.jobs.history import History
 def test_a_letter_says_how_a_job_ended_in_one_sentence(
     exc: Exception, kind: str, in_doubt: Any, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    attempts.begin()
     app = Celery(set_as_current=False)
     monkeypatch.setattr("worker.jobs.services.current_app", app)
     letter, message = capture.capture_job(context(), "tasks.ai.complete", exc)
