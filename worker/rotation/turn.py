@@ -206,7 +206,7 @@ class Turn(Generic[RequestT]):
 
     async def _wait(self, lease: Lease) -> None:
         began_s = time.monotonic()
-        await asyncio.sleep(lease.wait_ms / 1000)
+        await self.waiting.await_start(lease)
         telemetry.note_wait(self.pool.service, began_s=began_s)
         self.waited_ms += lease.wait_ms
 

@@ -50,6 +50,7 @@ class WaitList:
         self._queues: dict[Shape, WaitQueue] = {}
         self._closed = False
         self._changed = asyncio.Event()
+        self._starting: dict[asyncio.Future[bool], str] = {}
         self.demand = Demand(self._queues)
         self.overflow = Overflow(self._queues, self.demand)
 
@@ -115,11 +116,30 @@ class WaitList:
             queue.woken.set()
 
     def cancel(self, ids: Container[str]) -> None:
-        """End the wait of jobs that are cancelled: each raises `Revoked`."""
+        """End the wait of cancelled jobs, for a lease or its instant: each raises `Revoked`."""
         for queue in list(self._queues.values()):
             for waiter in [one for one in queue.waiters if one.lease_request.by in ids]:
                 queue.deliver(waiter, Revoked())
             queue.woken.set()
+        for start in [one for one, job in self._starting.items() if job in ids]:
+            _end(start, cancelled=True)
+
+    async def await_start(self, lease: Lease) -> None:
+        """Wait for the instant at which the call of a lease may begin.
+
+        Raises:
+            Revoked: The job is cancelled.
+        """
+        loop = asyncio.get_running_loop()
+        start: asyncio.Future[bool] = loop.create_future()
+        self._starting[start] = lease.request.by
+        timer = loop.call_later(lease.wait_ms / 1000, _end, start)
+        try:
+            if await start:
+                raise Revoked
+        finally:
+            timer.cancel()
+            del self._starting[start]
 
     def wake(self) -> None:
         """Ask again now: what was known of the keys has changed, here or elsewhere."""
@@ -293,6 +313,11 @@ class WaitList:
             await self._pool.leave(Line(queue.wait_list, self._id))
         except (RedisError, OSError):
             return  # the place in the wait list expires
+
+
+def _end(start: "asyncio.Future[bool]", *, cancelled: bool = False) -> None:
+    if not start.done():
+        start.set_result(cancelled)
 
 
 def _wait_list_of(lease_request: LeaseRequest) -> str:

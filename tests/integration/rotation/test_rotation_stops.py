@@ -20,6 +20,7 @@ from tests.integration.rotation.rotation_scripted import (
     rest,
     serve,
 )
+from worker.aio.errors import Revoked
 from worker.errors import Deferred, TransientError
 from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.redis import retry
@@ -57,6 +58,33 @@ async def test_a_job_cancelled_while_it_waits_gives_its_lease_back(
     assert await redis.zcard("{kw:groq}:leases") == 1
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert await leases_out(redis) == NOTHING_OUT
+    assert provider.seen == []
+
+
+async def test_a_job_that_is_revoked_before_the_instant_of_its_lease_ends_at_once(
+    make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, provider = make(count=1)
+    await rest(rotation, 2_000)
+    started = asyncio.Event()
+    await_start = rotation.waiting.await_start
+
+    async def noted(lease: Lease) -> None:
+        started.set()
+        await await_start(replace(lease, wait_ms=3_600_000))
+
+    monkeypatch.setattr(rotation.waiting, "await_start", noted)
+    waiting = asyncio.create_task(
+        rotation.serve(LeaseRequest(by="job-1"), lambda _: ""), name="turn"
+    )
+    await started.wait()
+    rotation.waiting.cancel({"job-2"})
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    rotation.waiting.cancel({"job-1"})
+    with pytest.raises(Revoked):
         await waiting
     assert await leases_out(redis) == NOTHING_OUT
     assert provider.seen == []
