@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from celery import Celery, chain, current_task, group
 from celery.exceptions import Retry
 from pydantic import BaseModel
 
+from worker.aio import private_loop
 from worker.aio.adopt import is_async
 from worker.aio.result import await_result
 
@@ -148,3 +150,14 @@ def test_only_celerys_own_wrappers_are_looked_through(app: Celery) -> None:
     assert is_async(app.task(body, shared=False, name="a"))
     assert is_async(app.task(body, shared=False, name="b", autoretry_for=(KeyError,)))
     assert not is_async(app.task(runs_it_itself, shared=False, name="c"))
+
+
+def test_what_nobody_waits_for_any_more_is_cancelled() -> None:
+    class Interrupted(Future[None]):
+        def result(self, timeout: float | None = None) -> None:  # noqa: ARG002 - as the base
+            raise KeyboardInterrupt
+
+    running = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        private_loop.result_of(running)
+    assert running.cancelled()

@@ -66,7 +66,19 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     if serves_here():
         return _run_apart(coroutine, context)
     context.run(_serves.set, True)
-    return context.run(asyncio.run_coroutine_threadsafe, coroutine, _started()).result()
+    return result_of(context.run(asyncio.run_coroutine_threadsafe, coroutine, _started()))
+
+
+def result_of(running: Future[Any]) -> Any:
+    """Wait for a coroutine that runs on another thread's loop.
+
+    If the wait ends before it does (Ctrl-C), it is cancelled: nobody wants its result any more.
+    """
+    try:
+        return running.result()
+    except BaseException:
+        running.cancel()
+        raise
 
 
 def _run_apart(coroutine: Coroutine[Any, Any, Any], context: Context) -> Any:

@@ -22,9 +22,11 @@ def wait_for(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
         coroutine.close()
         raise RuntimeError("this blocks the event loop: use the client for coroutines here")
     loop = private_loop.pool_loop()
-    if loop is not None:
-        return asyncio.run_coroutine_threadsafe(coroutine, loop).result()
-    result: ResultT = private_loop.run(coroutine)
+    result: ResultT = (
+        private_loop.run(coroutine)
+        if loop is None
+        else private_loop.result_of(asyncio.run_coroutine_threadsafe(coroutine, loop))
+    )
     return result
 
 
