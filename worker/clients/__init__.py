@@ -9,14 +9,14 @@
         await resend.send(to="ann@example.net", subject=topic, text=text)
 
 `groq` is an `AsyncGroq` of Groq's own SDK; `RotatingTransport` gives any other SDK that takes an
-httpx client the same. `groq_sync` and `resend_sync` are for tasks that are plain functions. Nothing
-is read or opened before the first use.
+httpx client the same. `groq_sync`, `resend_sync` and `once_sync` are for tasks that are plain
+functions. Nothing is read or opened before the first use.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from worker.clients.emails import EmailClient, SyncEmailClient
-from worker.clients.once import once
+from worker.clients.once import once, once_sync
 from worker.clients.sync import SyncRotatingTransport
 from worker.clients.transport import RotatingTransport
 
@@ -36,6 +36,7 @@ __all__ = [
     "groq_sync",
     "groq_sync_client",
     "once",
+    "once_sync",
     "resend",
     "resend_sync",
 ]

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from weakref import WeakValueDictionary
 
@@ -10,6 +12,7 @@ from celery import current_task
 from redis.asyncio import Redis
 
 from worker.clients.session import runtime
+from worker.clients.sync import wait_for
 from worker.redis.retry import retry_while_down
 
 ResultT = TypeVar("ResultT")
@@ -19,6 +22,9 @@ _LOCKS: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock]
     WeakValueDictionary()
 )
 """Held while a step runs, so that calls at the same time run it once."""
+_THREAD_LOCKS: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+"""The same for the steps of plain functions."""
+_GUARD: Final = threading.Lock()
 
 
 async def once(step: str, make: Callable[[], Awaitable[ResultT]]) -> ResultT:
@@ -40,42 +46,91 @@ async def once(step: str, make: Callable[[], Awaitable[ResultT]]) -> ResultT:
         TypeError: The result is not JSON, or larger than 1 MB; the step has run.
         Deferred: Redis did not answer for a minute.
     """
-    job = current_task.request.id if current_task else None
-    if not job:
+    record = await _record_of(step)
+    if record is None:
         return await make()
-    shared = await runtime()
-    name = f"{shared.settings.namespace}:step:{job}:{step}"
-    expires_s = round(shared.settings.deadline_s) + 86_400
-    place = (asyncio.get_running_loop(), name)
+    place = (asyncio.get_running_loop(), record.name)
     lock = _LOCKS.get(place)
     if lock is None:
         _LOCKS[place] = lock = asyncio.Lock()
     async with lock:
-        return await _once(shared.redis, name, step, make, expires_s)
+        kept = await record.get()
+        text = record.text_of(await make()) if kept is None else kept
+        if kept is None:
+            await record.set(text)
+    result: ResultT = json.loads(text)
+    return result
 
 
-async def _once(
-    redis: Redis, name: str, step: str, make: Callable[[], Awaitable[ResultT]], expires_s: int
-) -> ResultT:
-    kept = await retry_while_down(lambda: _get(redis, name))
-    if kept is not None:
-        found: ResultT = json.loads(kept)
+def once_sync(step: str, make: Callable[[], ResultT]) -> ResultT:
+    """As `once`, for plain functions; `make` is one, too, and runs in the caller's thread.
+
+    Args:
+        step: As for `once`.
+        make: Runs the step.
+    """
+    record = wait_for(_record_of(step))
+    if record is None:
+        return make()
+    with _GUARD:
+        lock = _THREAD_LOCKS.get(record.name)
+        if lock is None:
+            _THREAD_LOCKS[record.name] = lock = threading.Lock()
+    with lock:
+        kept = wait_for(record.get())
+        text = record.text_of(make()) if kept is None else kept
+        if kept is None:
+            wait_for(record.set(text))
+    result: ResultT = json.loads(text)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """Where Redis keeps the result of a step."""
+
+    redis: Redis
+    name: str
+    step: str
+    expires_s: int
+
+    async def get(self) -> str | None:
+        """Read the result, as JSON; None: the step has not run to its end."""
+        found: str | None = await retry_while_down(self._get)
         return found
-    result = await make()
-    try:
-        text = json.dumps(result, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise TypeError(f"once: the result of step {step!r} is not JSON: {exc}") from None
-    if len(text) > _MOST_BYTES:
-        raise TypeError(f"once: the result of step {step!r} is larger than {_MOST_BYTES} bytes")
-    await retry_while_down(lambda: _set(redis, name, text, expires_s))
-    loaded: ResultT = json.loads(text)
-    return loaded
+
+    async def set(self, text: str) -> None:
+        """Keep the result."""
+        await retry_while_down(lambda: self._set(text))
+
+    def text_of(self, result: Any) -> str:
+        """Write the result as JSON.
+
+        Raises:
+            TypeError: It cannot be, or is too large.
+        """
+        try:
+            text = json.dumps(result, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise TypeError(f"once: the result of step {self.step!r} is not JSON: {exc}") from None
+        if len(text) > _MOST_BYTES:
+            raise TypeError(
+                f"once: the result of step {self.step!r} is larger than {_MOST_BYTES} bytes"
+            )
+        return text
+
+    async def _get(self) -> Any:
+        return await self.redis.get(self.name)
+
+    async def _set(self, text: str) -> None:
+        await self.redis.set(self.name, text, ex=self.expires_s)
 
 
-async def _get(redis: Redis, name: str) -> Any:
-    return await redis.get(name)
-
-
-async def _set(redis: Redis, name: str, text: str, expires_s: int) -> None:
-    await redis.set(name, text, ex=expires_s)
+async def _record_of(step: str) -> _Record | None:
+    """Where the result of a step of this job is kept; None: this is not a job."""
+    job = current_task.request.id if current_task else None
+    if not job:
+        return None
+    shared = await runtime()
+    name = f"{shared.settings.namespace}:step:{job}:{step}"
+    return _Record(shared.redis, name, step, round(shared.settings.deadline_s) + 86_400)

@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from celery import shared_task
 
 from worker.celery import app
-from worker.clients import groq, groq_client, groq_sync, once, resend, resend_sync
+from worker.clients import groq, groq_client, groq_sync, once, once_sync, resend, resend_sync
 from worker.errors import TransientError
 
 MODEL = "openai/gpt-oss-20b"
@@ -66,6 +68,29 @@ def plain(topic: str) -> dict[str, Any]:
         to="ann@example.org", subject=topic, text=answer.choices[0].message.content
     )
     return {"email": sent["id"]}
+
+
+@app.task(bind=True)
+def plain_letter(self: Any, topic: str) -> dict[str, Any]:
+    """Run twice, as `letter` is; its step is asked for by several threads at once."""
+    with ThreadPoolExecutor(3) as threads:
+        asked = [threads.submit(copy_context().run, plain_step, topic) for _ in range(3)]
+        texts = {one.result() for one in asked}
+    if self.request.retries == 0:
+        raise self.retry(countdown=0)
+    return {"texts": list(texts), "again": plain_step(topic)}
+
+
+def plain_step(topic: str) -> str:
+    messages: list[Any] = [{"role": "user", "content": topic}]
+    return once_sync(
+        "step",
+        lambda: str(
+            groq_sync.chat.completions.create(model=MODEL, messages=messages)
+            .choices[0]
+            .message.content
+        ),
+    )
 
 
 @app.task

@@ -48,6 +48,12 @@ def test_a_plain_function_draws_keys_from_its_thread(fresh: House) -> None:
     assert len(calls(fresh, "groq")) == 1
 
 
+def test_a_plain_function_pays_for_no_step_twice(fresh: House) -> None:
+    done = send(fresh, "plain_letter", "plain steps").get(timeout=30)
+    assert done["texts"] == [done["again"]]
+    assert len(calls(fresh, "groq")) == 1
+
+
 @pytest.mark.parametrize("task", ["letter", "plain"])
 def test_a_job_for_which_no_key_is_free_goes_back_and_comes_again(fresh: House, task: str) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=9)
