@@ -1,7 +1,7 @@
 """The hooks around a call to Resend: claim the request before, store its outcome after."""
 
 import logging
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from redis.exceptions import RedisError
@@ -12,6 +12,7 @@ from worker.emails.outgoing import OutgoingEmail
 from worker.errors import Deferred
 from worker.keypool import Lease
 from worker.providers import SendRequest
+from worker.redis.later import tell_later
 from worker.redis.retry import retry_while_down
 from worker.verdicts import Fate, Reply
 
@@ -47,13 +48,14 @@ class EmailAttempt:
         self.calls.append(call)
         if verdict.fate is Fate.DONE:
             # The email is out. If the store fails, the same request only brings the same answer.
-            await self._try(self.store.complete(request, _results(reply, lease.key.label)))
+            results = _results(reply, lease.key.label)
+            await self._try(lambda: self.store.complete(request, results), later=True)
         elif verdict.definite:
             if not await self._release(request, by=lease.id):
                 self.in_doubt = True
         else:
             self.in_doubt = True
-            await self._try(self.store.mark_ambiguous(request))
+            await self._try(lambda: self.store.mark_ambiguous(request))
         self.request = None
 
     async def _release(self, request: SendRequest, *, by: str) -> bool:
@@ -62,10 +64,13 @@ class EmailAttempt:
         except Deferred:
             return False
 
-    async def _try(self, write: Awaitable[Any]) -> None:
+    async def _try(self, write: Callable[[], Awaitable[Any]], *, later: bool = False) -> None:
+        """Write once; `later`: again in the background, as it does no harm late."""
         try:
-            await write
+            await write()
         except RedisError as exc:
+            if later:
+                tell_later(write, exc)
             _logger.warning("the outcome of an email could not be stored (%s)", type(exc).__name__)
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Container, Mapping
 
 from worker.aio.errors import Revoked
+from worker.aio.time_limits import HeldTimeLimits
 from worker.cancellations import is_cancelled
 from worker.emails.attempt import EmailAttempt, NothingToSend
 from worker.emails.batch_size import BatchSizes
@@ -230,9 +231,11 @@ class FirstAttempt(EmailAttempt):
             known = await retry_while_down(lambda: self.store.claim(request, by=lease.id))
         except BaseException:
             self._in_flight.end(key)
-            # It may be claimed although nothing was sent.
-            release = self._try(self.store.release(request, by=lease.id))
-            await asyncio.shield(asyncio.ensure_future(release))
+            # It may be claimed although nothing was sent, and by a Redis that hangs only when it
+            # goes on. Until then no job could send it.
+            release = self._try(lambda: self.store.release(request, by=lease.id), later=True)
+            with HeldTimeLimits():
+                await asyncio.shield(asyncio.ensure_future(release))
             raise
         if known:
             self._in_flight.end(key)

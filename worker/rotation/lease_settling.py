@@ -2,11 +2,15 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any, Final
 
 from redis.exceptions import RedisError
 
+from worker.aio.redis_retry import words_of
+from worker.aio.time_limits import HeldTimeLimits
 from worker.keypool import KeyPool, Lease, Settled
+from worker.redis.later import tell_later
 from worker.redis.retry import retry_while_down
 from worker.rotation.call_hooks import CallHooks, NoHooks
 from worker.verdicts import Reply, Verdict
@@ -37,7 +41,8 @@ class LeaseSettling:
             retry: Ask a Redis that is down again, for a minute at most.
 
         Returns:
-            What the pool makes of it; None where it could not be reached: the lease expires.
+            What the pool makes of it; None where it could not be reached. It is told later then, or
+            the lease expires.
         """
         try:
             # Before the next key is asked the pool must know what a refusal says: which key rests,
@@ -47,9 +52,13 @@ class LeaseSettling:
             return await self._pool.settle(lease, verdict)
         except RedisError as exc:
             # The answer of the provider is worth more than the record of it.
-            _logger.warning(
-                "a lease could not be settled (%s); it will expire by itself", type(exc).__name__
+            late = _late(verdict)
+            then = (
+                "Redis is told when it answers"
+                if tell_later(lambda: self._pool.settle(lease, late), exc)
+                else "it will expire by itself"
             )
+            _logger.warning("a lease could not be settled (%s); %s", words_of(exc), then)
             return None
 
     async def conclude(self, lease: Lease, reply: Reply, *, retry: bool = False) -> Settled | None:
@@ -63,8 +72,15 @@ class LeaseSettling:
 
     async def settle_whatever_happens(self, lease: Lease, verdict: Verdict) -> None:
         """Settle a lease, even where the job is cancelled meanwhile."""
-        await asyncio.shield(asyncio.ensure_future(self.settle(lease, verdict)))
+        with HeldTimeLimits():  # they are meant for the work, and a Redis that hangs takes longer
+            await asyncio.shield(asyncio.ensure_future(self.settle(lease, verdict)))
 
     async def conclude_whatever_happens(self, lease: Lease, reply: Reply) -> None:
         """Conclude a call, even where the job is cancelled meanwhile."""
-        await asyncio.shield(asyncio.ensure_future(self.conclude(lease, reply)))
+        with HeldTimeLimits():
+            await asyncio.shield(asyncio.ensure_future(self.conclude(lease, reply)))
+
+
+def _late(verdict: Verdict) -> Verdict:
+    """Leave out what was true only when the answer came: how much of each limit was left."""
+    return replace(verdict, limits=tuple(replace(one, remaining=None) for one in verdict.limits))

@@ -170,6 +170,17 @@ async def test_a_refusal_frees_the_emails_only_while_the_first_attempt_is_alone(
 
 
 @REQUESTS
+async def test_a_release_that_comes_late_leaves_the_next_call_its_claim(
+    store: IdempotencyStore, make: Make
+) -> None:
+    made = make()
+    await store.claim(made, by="two")
+    assert await store.release(made, by="one") is False
+    assert (await store.get(made.emails[0])).state is State.BUSY
+    assert await store.release(made, by="two") is True
+
+
+@REQUESTS
 async def test_an_ambiguous_request_is_sent_by_one_job_at_a_time(
     store: IdempotencyStore, clock: Clock, make: Make
 ) -> None:

@@ -1,13 +1,19 @@
 """Leaders and followers whose jobs are stopped or cancelled; against the sandbox."""
 
 import asyncio
+import os
+import signal
 from typing import Any
 
 import pytest
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from config.keys import Discovery
 from config.settings import Settings
 from config.urls import SecretUrl
+from sandbox.redis import EmbeddedRedis
 from tests.integration.emails.email_senders import (
     Senders,
     accepted,
@@ -20,6 +26,7 @@ from tests.integration.emails.email_senders import (
     until,
 )
 from worker.aio.errors import Revoked
+from worker.emails.idempotency import State
 from worker.errors import TransientError
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
@@ -44,6 +51,42 @@ async def test_a_leader_that_is_stopped_before_its_call_lets_the_next_one_lead(
     ]  # fmt: skip
     assert accepted(senders) == (3, 0, 0)
     assert sender.shared.queues == {}
+
+
+async def test_a_claim_that_a_hanging_redis_took_late_keeps_no_email_from_being_sent(
+    senders: Senders, own_server: EmbeddedRedis
+) -> None:
+    assert own_server.pid is not None
+    connections = BlockingConnectionPool.from_url(
+        own_server.url, decode_responses=True, socket_timeout=0.2, retry=Retry(NoBackoff(), 0)
+    )
+    async with Redis.from_pool(connections) as client, Senders(senders.sandbox, client) as theirs:
+        sender, store = theirs.make(), theirs.make().shared.store
+        await send(sender, outgoing(0))  # Redis knows the scripts
+        claim, claimed = sender.shared.store.claim, asyncio.Event()
+
+        async def claim_as_it_hangs(*args: Any, **options: Any) -> list[int]:
+            os.kill(own_server.pid or 0, signal.SIGSTOP)
+            try:
+                return await claim(*args, **options)
+            finally:
+                claimed.set()
+
+        sender.shared.store.claim = claim_as_it_hangs  # type: ignore[method-assign]
+        job = asyncio.create_task(send_one(sender, outgoing(1)))
+        try:
+            await claimed.wait()
+            job.cancel()  # by its time limit
+            await asyncio.wait({job})
+        finally:
+            os.kill(own_server.pid, signal.SIGCONT)
+        email = outgoing(1)
+        identity = store.identity_of(email.idempotency_key, email.content_hash)
+        async with asyncio.timeout(30):
+            while (await store.get(identity)).state is not State.FREE:  # noqa: ASYNC110 - Redis tells nobody
+                await asyncio.sleep(0.01)
+        [again] = await send(theirs.make(), email)
+        assert len(ids([again])) == 1
 
 
 async def test_followers_are_in_doubt_if_their_leader_is_stopped_during_the_call(

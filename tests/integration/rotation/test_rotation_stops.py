@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,13 +21,17 @@ from tests.integration.rotation.rotation_scripted import (
     rest,
     serve,
 )
+from worker.aio import stacks
 from worker.aio.errors import Revoked
+from worker.aio.job import Job
 from worker.errors import Deferred, TransientError
 from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.redis import retry
 from worker.rotation import turn as turn_module
+from worker.rotation.call_hooks import NoHooks
+from worker.rotation.lease_settling import LeaseSettling
 from worker.rotation.rotation import Rotation
-from worker.verdicts import Reply
+from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Reply, Verdict
 
 
 async def test_a_turn_that_never_ends_is_a_fault(
@@ -172,6 +177,54 @@ async def test_an_answer_is_kept_although_redis_is_gone_at_the_settle(
     served = await serve(rotation)
     assert served.value == {"text": "hello"}
     assert "a lease could not be settled" in caplog.text
+
+
+async def test_a_lease_is_settled_once_redis_takes_writes_though_its_job_has_ended(
+    own_redis: Redis,
+) -> None:
+    class Refusing(ScriptedProvider):
+        async def call(self, secret: SecretStr, request: str, *, sent: Any = None) -> Reply:
+            await own_redis.config_set("min-replicas-to-write", 1)
+            return await super().call(secret, request, sent=sent)
+
+    limits = (ObservedLimit(Dimension.TPM, 6_000, remaining=0),)
+    answer = Reply(
+        Verdict(Fate.DONE, "ok", status=200, tokens=10, limits=limits), {"text": "hello"}
+    )
+    rotation = Rotation(KeyPool(own_redis, "groq", keys(1)), Refusing(answer))
+    assert (await serve(rotation, tokens=5_000)).value == {"text": "hello"}
+    assert await leases_out(own_redis) != NOTHING_OUT
+    await own_redis.config_set("min-replicas-to-write", 0)
+    async with asyncio.timeout(30):
+        while await leases_out(own_redis) != NOTHING_OUT:  # noqa: ASYNC110 - Redis tells nobody
+            await asyncio.sleep(0.01)
+    # What was left when the answer came says nothing now: the account is not taken for empty.
+    lease = await rotation.pool.acquire(LeaseRequest(tokens=5_000))
+    assert isinstance(lease, Lease)
+    assert lease.wait_ms == 0
+
+
+async def test_no_time_limit_ends_a_job_while_redis_is_to_hear_of_its_call(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, _ = make()
+    host: Any = SimpleNamespace()
+    job, held = Job(host, print, (), host, in_thread=False), list[bool]()
+    lease = await rotation.pool.acquire(LeaseRequest())
+    assert isinstance(lease, Lease)
+
+    async def note(*_: Any) -> None:
+        held.append(job.waits_for_redis)
+
+    monkeypatch.setattr(rotation.pool, "settle", note)
+    settling = LeaseSettling(rotation.pool, NoHooks(lambda _: ""))
+    for settle in (
+        settling.settle_whatever_happens(lease, ABANDONED),
+        settling.conclude_whatever_happens(lease, Reply(turn_module.INTERRUPTED)),
+    ):
+        await asyncio.create_task(settle, context=stacks.context_of(job))
+    assert held == [True, True]
+    assert not job.waits_for_redis
 
 
 async def test_a_refusal_reaches_the_pool_although_redis_is_gone_for_a_moment(

@@ -5,9 +5,10 @@
 -- ARGV  1 the call that claimed the request
 -- Returns 1 where the emails are free, 0 where an earlier or another attempt may have been accepted.
 
-if redis.call('HGET', KEYS[1], 'alone') == ARGV[1] then
+local alone = redis.call('HGET', KEYS[1], 'alone')
+if alone == ARGV[1] then
   redis.call('DEL', unpack(KEYS))
   return 1
 end
-redis.call('HDEL', KEYS[1], 'busy_ms')
+if not alone then redis.call('HDEL', KEYS[1], 'busy_ms') end  -- else another call has claimed it since
 return 0

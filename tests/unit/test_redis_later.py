@@ -1,0 +1,87 @@
+"""What Redis is told in the background."""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+import pytest
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import NoPermissionError
+
+from worker.aio import lifespan
+from worker.redis import later
+from worker.redis.later import tell_later
+
+
+@pytest.fixture(autouse=True)
+def no_cleanup_of_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifespan, "_shutdowns", [])
+
+
+async def test_what_redis_did_not_take_is_sent_in_order_until_it_answers() -> None:
+    told: list[int] = []
+    ended, troubles = asyncio.Event(), [LostError("lost"), LostError("lost")]
+
+    async def tell(number: int) -> None:
+        if troubles:
+            raise troubles.pop()
+        told.append(number)
+        if number == 2:
+            ended.set()
+
+    for number in range(3):
+        assert tell_later(lambda number=number: tell(number), LostError("lost"))  # type: ignore[misc]
+    await ended.wait()
+    assert told == [0, 1, 2]
+
+
+async def test_what_redis_denies_is_not_sent_again() -> None:
+    async def tell() -> None:
+        raise AssertionError
+
+    assert not tell_later(tell, NoPermissionError("no"))
+
+
+async def test_a_bug_in_one_command_keeps_no_other_from_being_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = asyncio.Event()
+
+    async def broken() -> None:
+        raise ZeroDivisionError("a bug")
+
+    async def tell() -> None:
+        told.set()
+
+    with caplog.at_level(logging.WARNING):
+        tell_later(broken, LostError("lost"))
+        tell_later(tell, LostError("lost"))
+        await told.wait()
+    assert caplog.messages == ["Redis could not be told what a job has left: a bug"]
+
+
+async def test_commands_are_given_up_with_their_time_and_with_the_pool(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried = asyncio.Event()
+
+    async def refused() -> None:
+        tried.set()
+        raise LostError("lost")
+
+    tell_later(refused, LostError("lost"))
+    await tried.wait()
+    [close] = lifespan._shutdowns
+    await close()
+    monkeypatch.setattr(later, "JOB", replace(later.JOB, within_s=0.0))
+    tried.clear()
+    tell_later(refused, LostError("lost"))
+    told = asyncio.Event()
+
+    async def tell() -> None:
+        told.set()
+
+    monkeypatch.setattr(later, "JOB", replace(later.JOB, within_s=60.0))
+    tell_later(tell, LostError("lost"))
+    await told.wait()
+    assert not tried.is_set(), "its time was over before it could be sent"

@@ -1,0 +1,79 @@
+"""Tells Redis in the background what no job waits for."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from contextvars import Context
+from dataclasses import replace
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from worker.aio import lifespan
+from worker.aio.redis_retry import JOB, passes_by_itself, retried, words_of
+
+_logger = logging.getLogger(__name__)
+
+_MOST: Final = 10_000
+"""So many commands wait at most: far more than a worker has calls in flight."""
+
+Ask = Callable[[], Awaitable[Any]]
+
+
+class _Later:
+    """Sends commands one after the other, each until Redis answers."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[float, Ask]] = deque(maxlen=_MOST)
+        self._sending: asyncio.Task[None] | None = None
+
+    def add(self, ask: Ask) -> None:
+        self._waiting.append((time.monotonic() + JOB.within_s, ask))
+        if self._sending is None:
+            # The task belongs to no job: hence a context of its own.
+            self._sending = asyncio.create_task(self._send(), context=Context())
+
+    async def close(self) -> None:
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait([self._sending])
+
+    async def _send(self) -> None:
+        try:
+            while self._waiting:
+                until_s, ask = self._waiting.popleft()
+                if (left_s := until_s - time.monotonic()) > 0:
+                    await _send_until_answered(ask, left_s)
+        finally:
+            self._sending = None
+
+
+async def _send_until_answered(ask: Ask, within_s: float) -> None:
+    try:
+        await retried(ask, replace(JOB, within_s=within_s))
+    except Exception as exc:  # noqa: BLE001 - no job waits for it, and the others are sent
+        _logger.warning("Redis could not be told what a job has left: %s", words_of(exc))
+
+
+_by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Later]" = WeakKeyDictionary()
+
+
+def tell_later(ask: Ask, exc: Exception) -> bool:
+    """Send a command again in the background until Redis answers, for a minute at most.
+
+    Args:
+        ask: Sends the command once. It may be carried out twice, and up to a minute late.
+        exc: Why Redis did not take it.
+
+    Returns:
+        Whether it is sent again: not after an error that does not pass by itself.
+    """
+    if not passes_by_itself(exc):
+        return False
+    loop = asyncio.get_running_loop()
+    if (later := _by_loop.get(loop)) is None:
+        later = _by_loop[loop] = _Later()
+        lifespan.on_shutdown(later.close)
+    later.add(ask)
+    return True
