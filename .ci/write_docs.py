@@ -29,7 +29,7 @@ from config import service_settings, settings  # noqa: E402 - found by the line 
 from config.fields import Unit  # noqa: E402
 from config.service_settings import ServiceSettings, variables_of  # noqa: E402
 from config.services import SERVICES, Service  # noqa: E402
-from config.settings import SECRET_FIELDS, Settings, variable_of  # noqa: E402
+from config.settings import SECRET_FIELDS, Settings, variable_of, variables  # noqa: E402
 from config.urls import SecretUrl  # noqa: E402
 from worker import results  # noqa: E402
 from worker.arguments import admin, completion, email  # noqa: E402
@@ -173,9 +173,11 @@ def entries() -> Iterator[Entry]:
     of_services = [
         entry for entry in _fields_of(service_settings, ServiceSettings) if entry.meaning
     ]
+    set_by_variables = {place[0] for place in variables()}
     for entry in _fields_of(settings, Settings):
         if entry.field != "services":
-            yield entry
+            if entry.field in set_by_variables:
+                yield entry
             continue
         for service in SERVICES.values():
             for one in of_services:

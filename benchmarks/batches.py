@@ -96,12 +96,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             resend_latency_ms=args.latency_ms,
         ) as sandbox,
     ):
-        batches = {"KEYWHEEL_EMAIL_BATCHES": str(not args.single).lower(), "REDIS_URL": server.url}
-        batches["KEYWHEEL_CHECK_KEYS_S"] = "0"
         environment = (
             dict(os.environ)
             | sandbox.env()
-            | batches
+            | {"REDIS_URL": server.url, "KEYWHEEL_CHECK_KEYS_S": "0"}
             | {"PYTHONPATH": str(Path(__file__).parents[1])}
         )
         enqueue(server.url, args.emails)
@@ -168,7 +166,6 @@ def main() -> int:
         "--latency-ms", type=int, default=100, help="how long a call takes (default: 100)"
     )
     parser.add_argument("--workers", type=int, default=1, help="worker processes (default: 1)")
-    parser.add_argument("--single", action="store_true", help="without batches, for comparison")
     found = run(parser.parse_args())
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"batches-{time.strftime('%Y%m%d-%H%M%S')}.json").open("w") as log:

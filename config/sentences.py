@@ -27,7 +27,7 @@ def sentences_of(problems: Iterable[Any], variables: Mapping[tuple[str, ...], st
     sentences = []
     for problem in problems:
         if problem["type"] == "default_factory_not_called":
-            continue  # a URL that follows REDIS_URL, which has its own sentence
+            continue  # it follows from a setting that has its own sentence
         if not problem["loc"]:
             sentences += str(problem["ctx"]["error"]).splitlines()
             continue

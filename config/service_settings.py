@@ -32,8 +32,7 @@ class ServiceSettings(BaseModel):
     timeout_s: Seconds
     """Read timeout for {title}; a complete call may take up to twice as long."""
     cooldown_s: Seconds
-    """How long a limited key of {title} rests when {title} does not say how long. After a provider
-    error (5xx) a key rests for 5 s, or for this time if it is shorter."""
+    """As `Service.cooldown_s`; no variable sets it."""
     limits: Limits = ()
     """Limits of each account at {title} until the real ones are learned, separated by commas, such
     as `{example}`. It takes {dimensions}. None is needed."""
@@ -92,30 +91,8 @@ def variables_of(service: Service) -> dict[str, str]:
         "base_url": service.base_url_variable or f"{name}_BASE_URL",
         "model": f"{name}_MODEL",
         "timeout_s": f"{_PREFIX}{name}_TIMEOUT_S",
-        "cooldown_s": f"{_PREFIX}{name}_COOLDOWN_S",
         "limits": f"{_PREFIX}{name}_LIMITS",
     }
     if not service.models:
         del variables["model"]
     return variables
-
-
-def slow_services(
-    services: Mapping[str, ServiceSettings], max_wait_s: float, *, soft_s: float, limit_s: float
-) -> list[str]:
-    """Say of which services one slow call may end a job: one sentence each, with what to change.
-
-    Args:
-        services: By name.
-        max_wait_s: How long a job waits for a key, in seconds.
-        soft_s: When a job is stopped, in seconds.
-        limit_s: When a job is ended for good, in seconds.
-    """
-    return [
-        f"{variables_of(SERVICES[name])['timeout_s']} ({its.timeout_s:g}) plus KEYWHEEL_MAX_WAIT_S"
-        f" ({max_wait_s:g}) must stay below {soft_s:g} s, when KEYWHEEL_TASK_TIME_LIMIT_S"
-        f" ({limit_s:g}) stops a job, or one slow call ends the job: lower the former or raise the"
-        " latter."
-        for name, its in services.items()
-        if its.timeout_s + max_wait_s >= soft_s
-    ]

@@ -32,12 +32,12 @@ from config.fields import (
     webhook_secrets,
 )
 from config.sentences import sentences_of
-from config.service_settings import ServiceSettings, settings_of_each, slow_services, variables_of
+from config.service_settings import ServiceSettings, settings_of_each, variables_of
 from config.services import SERVICES
+from config.time_limits import longest_wait_s, slow_services, soft_limit_s
 from config.urls import SecretUrl, passwords_in
 
 _PREFIX = "KEYWHEEL_"
-_SOFT_LIMIT_EARLIER_S: Final = 30
 _BACKOFF_MAX_RATIO: Final = 60
 _VISIBILITY_RATIO: Final = 3
 _log = logging.getLogger(__name__)
@@ -56,6 +56,10 @@ class _Variable:
     """The environment variable of a field, if it is not `KEYWHEEL_` and the field in capitals."""
 
     name: str
+
+
+class _Fixed:
+    """Marks a field that no variable sets: only a caller of the constructor can, such as a test."""
 
 
 class Settings(BaseSettings):
@@ -98,9 +102,6 @@ class Settings(BaseSettings):
     also asks at its start and after a reload. 0: never."""
 
     # Jobs
-    max_wait_s: SecondsOrNone = 5
-    """If no key may be called for longer than this, a job goes back to its queue (state `RETRY`).
-    Otherwise it waits in the worker."""
     deadline_s: Seconds = 86_400
     """How long a job may take, counted from its first run. The job's own `deadline_s` replaces
     it."""
@@ -114,8 +115,6 @@ class Settings(BaseSettings):
     """What becomes of an email that may have been accepted by an account that is now gone or
     refuses it. `fail`: the job ends as `OutcomeUnknown`. `at_least_once`: another account sends it,
     perhaps a second time."""
-    email_batches: bool = True
-    """Send emails that wait for the rate limit together, up to 100 in one call."""
     result_expires_s: WholeSeconds = 86_400
     """How long results are kept."""
 
@@ -139,10 +138,8 @@ class Settings(BaseSettings):
     max_deliveries: Annotated[int, Field(ge=1, le=1_000), Unit("deaths")] = 5
     """After this number of worker deaths that count against it, a job becomes a dead letter instead
     of running again."""
-    dead_letters: Annotated[int, Field(ge=0, le=1_000_000), Unit("letters")] = 10_000
-    """How many dead letters are kept; the oldest go first. 0: none."""
     dead_letters_keep_s: WholeSeconds = 604_800
-    """How long a dead letter is kept."""
+    """How long a dead letter is kept. Of more than 10,000 the oldest go first."""
     dead_letters_mb: Annotated[int, Field(ge=0, le=1_000_000), Unit("MB")] = 256
     """Memory for the arguments of all dead letters together. Beyond it the oldest letters lose
     their arguments, and cannot be replayed any more; arguments above 1 MB are never kept. 0: none
@@ -165,8 +162,6 @@ class Settings(BaseSettings):
     """One line a record, as text or as a JSON object."""
     show_content: bool = False
     """Show prompts and mail bodies in Flower, for debugging only."""
-    status_interval_s: Seconds = 30
-    """How often a worker publishes the state of its keys."""
     heartbeat_path: Annotated[str, Unit("path")] = ""
     """A file that a worker renews each second, for `python -m worker.probe`. Each worker needs a
     file of its own. Empty: none."""
@@ -189,6 +184,15 @@ class Settings(BaseSettings):
     separated by commas. Everyone else who logs in may only look. Empty: whoever logs in may do
     everything."""
 
+    # Fixed
+    max_wait_s: Annotated[SecondsOrNone, _Fixed] = Field(
+        default_factory=lambda data: longest_wait_s(data["services"], data["task_time_limit_s"])
+    )
+    """How long a job waits in its worker for a key. If none may be called for longer, it goes back
+    to its queue (state `RETRY`)."""
+    status_interval_s: Annotated[Seconds, _Fixed] = 30
+    """How often a worker publishes the state of its keys."""
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -204,8 +208,7 @@ class Settings(BaseSettings):
     @property
     def task_soft_time_limit_s(self) -> int:
         """When a running job is stopped so that it can be tried again, in seconds."""
-        limit_s = self.task_time_limit_s
-        return limit_s - min(_SOFT_LIMIT_EARLIER_S, limit_s // 2)
+        return soft_limit_s(self.task_time_limit_s)
 
     @property
     def visibility_timeout_s(self) -> int:
@@ -256,8 +259,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_relations(self) -> Self:
-        soft_s, limit_s = self.task_soft_time_limit_s, self.task_time_limit_s
-        wrong = slow_services(self.services, self.max_wait_s, soft_s=soft_s, limit_s=limit_s)
+        wrong = slow_services(self.services, self.task_time_limit_s)
         if self.notify_hosts and self.notify_secret is None:
             wrong.append(_UNSIGNED)
         broker = self.broker_url.get_secret_value()
@@ -289,13 +291,13 @@ def variables() -> dict[tuple[str, ...], str]:
     A setting of a service stands at `("services", "groq", "timeout_s")`.
     """
     places: dict[tuple[str, ...], str] = {}
-    for field in Settings.model_fields:
-        if field != "services":
+    for field, info in Settings.model_fields.items():
+        if field == "services":
+            for service in SERVICES.values():
+                names = variables_of(service)
+                places |= {("services", service.name, name): names[name] for name in names}
+        elif _Fixed not in info.metadata:
             places[field,] = variable_of(field)
-            continue
-        for service in SERVICES.values():
-            names = variables_of(service)
-            places |= {("services", service.name, name): names[name] for name in names}
     return places
 
 

@@ -94,12 +94,8 @@ class Plan:
         """The workers' settings that differ from the defaults: shorter waits, for the most part."""
         return {
             "GROQ_MODEL": ",".join(MODELS),
-            "KEYWHEEL_MAX_WAIT_S": "2",
-            "KEYWHEEL_GROQ_COOLDOWN_S": "5",
-            "KEYWHEEL_RESEND_COOLDOWN_S": "5",
             "KEYWHEEL_RETRY_BACKOFF_S": "0.5",
             "KEYWHEEL_MAX_RETRIES": "10",
-            "KEYWHEEL_STATUS_INTERVAL_S": "2",
             # its requests would be counted among the calls
             "KEYWHEEL_CHECK_KEYS_S": "0",
             "KEYWHEEL_LOG_LEVEL": "INFO",

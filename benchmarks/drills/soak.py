@@ -62,7 +62,6 @@ DRILLS = (
         "soak",
         soak,
         full=_scale(3_600),
-        settings={"KEYWHEEL_STATUS_INTERVAL_S": "30"},
         accounts=_ACCOUNTS,
         silence_s=10,
     ),

@@ -16,6 +16,7 @@ import redis
 
 from sandbox.redis import free_port
 from tests.processes import Fleet, StartFleet, environment, eventually, run_celery
+from tests.tuned import tuned
 
 PASSWORD = "canary-redis-password-5b1e"
 PROMPT = "canary-prompt-77ac"
@@ -26,8 +27,7 @@ LOGIN = "boss:canary-login-31d7"
 @pytest.fixture(scope="module")
 def fleet(start_fleet: StartFleet) -> Fleet:
     return start_fleet(
-        password=PASSWORD, settings={"KEYWHEEL_LOG_LEVEL": "DEBUG",
-            "KEYWHEEL_STATUS_INTERVAL_S": "0.5"},
+        password=PASSWORD, settings={"KEYWHEEL_LOG_LEVEL": "DEBUG"} | tuned(status_interval_s=0.5),
         groq_keys=3, groq_rpm=6_000, groq_tpm=0, resend_keys=2, resend_rps=50,
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from tests.processes import Fleet, StartFleet, Worker, eventually
+from tests.tuned import tuned
 
 # Short: a job whose worker vanished comes back after seconds. Long enough for a slow machine to do
 # 180 jobs at once.
@@ -17,9 +18,8 @@ SHORT = {
     "KEYWHEEL_TASK_TIME_LIMIT_S": "12",
     "KEYWHEEL_GROQ_TIMEOUT_S": "2",
     "KEYWHEEL_RESEND_TIMEOUT_S": "2",
-    "KEYWHEEL_MAX_WAIT_S": "0.5",
     "KEYWHEEL_RETRY_BACKOFF_S": "0.07",
-}
+} | tuned(max_wait_s=0.5)
 WIDE = {
     "groq_keys": 3, "groq_rpm": 12_000, "groq_rpd": 10**7, "groq_tpm": 10**7, "groq_tpd": 0,
     "groq_latency_ms": 700,

@@ -13,6 +13,7 @@ from sandbox.redis import EmbeddedRedis
 from tests.processes import eventually, workers
 from tests.rabbitmq import RabbitMq, needs_rabbitmq, producer_of, rabbitmqs
 from tests.tls import Authority, tls_before
+from tests.tuned import tuned
 from worker.dashboard.queues import QueueWatch
 from worker.startup.rabbitmq import check_rabbitmq
 
@@ -24,11 +25,10 @@ LOAD: dict[str, Any] = {
     "resend_latency_ms": 300,
 }  # fmt: skip
 SETTINGS = {
-    "KEYWHEEL_MAX_WAIT_S": "0.5",
     "KEYWHEEL_WORKER_CONCURRENCY": "40",
     # an email that a worker died with is tried again once its call must be over: 9 s
     "KEYWHEEL_RESEND_TIMEOUT_S": "2",
-}
+} | tuned(max_wait_s=0.5)
 
 
 def assert_refuses_strangers(broker: RabbitMq) -> None:

@@ -63,7 +63,6 @@ def test_json_only_and_no_arguments_beside_results() -> None:
 def test_an_outage_within_a_jobs_time_limit_costs_no_result(limit_s: int) -> None:
     settings = Settings(
         task_time_limit_s=limit_s,
-        max_wait_s=1,
         services={name: {"timeout_s": 3} for name in SERVICES},
     )
     policy = celery_config(settings)["result_backend_transport_options"]["retry_policy"]

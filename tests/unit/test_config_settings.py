@@ -176,10 +176,10 @@ WRONG = [
     ({"KEYWHEEL_MAX_RETRIES": "0"}, "KEYWHEEL_MAX_RETRIES must be at least 1."),
     ({"KEYWHEEL_GROQ_TIMEOUT_S": "60s"}, "KEYWHEEL_GROQ_TIMEOUT_S must be a number (seconds)."),
     (
-        {"KEYWHEEL_GROQ_COOLDOWN_S": "0"},
-        "KEYWHEEL_GROQ_COOLDOWN_S must be greater than 0 (seconds).",
+        {"KEYWHEEL_RETRY_BACKOFF_S": "0"},
+        "KEYWHEEL_RETRY_BACKOFF_S must be greater than 0 (seconds).",
     ),
-    ({"KEYWHEEL_GROQ_COOLDOWN_S": "nan"}, "KEYWHEEL_GROQ_COOLDOWN_S must be"),
+    ({"KEYWHEEL_RETRY_BACKOFF_S": "nan"}, "KEYWHEEL_RETRY_BACKOFF_S must be"),
     ({"KEYWHEEL_DEADLINE_S": "inf"}, "KEYWHEEL_DEADLINE_S must be"),
     ({"FLOWER_PORT": "65536"}, "FLOWER_PORT must be at most 65535."),
     ({"KEYWHEEL_LOG_LEVEL": "loud"}, "KEYWHEEL_LOG_LEVEL must be one of 'DEBUG'"),
@@ -230,12 +230,12 @@ WRONG = [
     ({"KEYWHEEL_NOTIFY_HOSTS": "a.example"}, "KEYWHEEL_NOTIFY_HOSTS needs KEYWHEEL_NOTIFY_SECRET"),
     ({"KEYWHEEL_TASK_TIME_LIMIT_S": "1"}, "KEYWHEEL_TASK_TIME_LIMIT_S must be at least 2"),
     (
-        {"KEYWHEEL_GROQ_TIMEOUT_S": "266"},
-        "KEYWHEEL_GROQ_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5)",
+        {"KEYWHEEL_GROQ_TIMEOUT_S": "270"},
+        "KEYWHEEL_GROQ_TIMEOUT_S (270) must stay below 270 s, when KEYWHEEL_TASK_TIME_LIMIT_S",
     ),
     (
-        {"KEYWHEEL_RESEND_TIMEOUT_S": "266"},
-        "KEYWHEEL_RESEND_TIMEOUT_S (266) plus KEYWHEEL_MAX_WAIT_S (5)",
+        {"KEYWHEEL_RESEND_TIMEOUT_S": "270"},
+        "KEYWHEEL_RESEND_TIMEOUT_S (270) must stay below 270 s, when KEYWHEEL_TASK_TIME_LIMIT_S",
     ),
 ]
 
@@ -482,9 +482,10 @@ def test_a_setting_of_an_earlier_version_is_named_with_what_stands_in_its_place(
 def test_times_that_belong_together_follow_the_time_limit() -> None:
     for limit_s in (2, 10, 60, 300, 5_000):
         settings = Settings(
-            task_time_limit_s=limit_s, max_wait_s=0,
+            task_time_limit_s=limit_s,
             services={service: {"timeout_s": 0.5} for service in SERVICES},
-        )  # fmt: skip
+        )
+        assert 0 < settings.max_wait_s + 0.5 < settings.task_soft_time_limit_s
         assert (
             limit_s / 2
             <= settings.task_soft_time_limit_s
@@ -493,6 +494,9 @@ def test_times_that_belong_together_follow_the_time_limit() -> None:
         )
     assert (Settings().task_soft_time_limit_s, Settings().visibility_timeout_s) == (270, 900)
     assert Settings().retry_backoff_max_s == 60
+    assert Settings().max_wait_s == 5
+    slow = Settings(services={"groq": {"timeout_s": 262}})
+    assert slow.max_wait_s == 4, "a slow call after a wait ends before the job is stopped"
 
 
 def test_settings_of_a_service_that_is_unknown_are_refused() -> None:

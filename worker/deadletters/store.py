@@ -44,7 +44,6 @@ class Limits:
         """Read the limits from the settings."""
         total_bytes = settings.dead_letters_mb * 1_000_000
         return cls(
-            count=settings.dead_letters,
             keep_ms=settings.dead_letters_keep_s * 1000,
             total_bytes=total_bytes,
             message_bytes=min(_MESSAGE_BYTES, total_bytes),

@@ -48,7 +48,6 @@ class SharedState:
     Attributes:
         rotation: Resend's keys and calls.
         store: Where requests and results are kept.
-        batches: Emails that wait for a key go out together.
         at_least_once: An email whose outcome is unknown goes to another account if its own is gone.
         queues: The emails that wait, by what they need of a key.
         leaders: The attempts that may take emails along now.
@@ -58,7 +57,6 @@ class SharedState:
 
     rotation: Rotation[SendRequest]
     store: IdempotencyStore
-    batches: bool
     at_least_once: bool
     queues: dict[tuple[str, frozenset[str], bool], BatchQueue] = field(default_factory=dict)
     leaders: set[FirstAttempt] = field(default_factory=set)
@@ -223,7 +221,7 @@ class EmailRun:
         shared, email, need = self._shared, self._email, self._lease_request
         if email.unsendable:
             raise InvalidArguments(email.unsendable)
-        if not (shared.batches and email.batchable):
+        if not email.batchable:
             return await self._lead(None)
         name = need.resource, need.exclude, need.bulk
         queue = shared.queues.setdefault(name, BatchQueue())

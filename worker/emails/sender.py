@@ -29,7 +29,6 @@ class EmailSender:
     Args:
         rotation: Resend's keys and calls.
         store: Where requests and results are kept.
-        batches: Emails that wait for a key go out together.
         at_least_once: An email whose outcome is unknown goes to another account if its own is gone.
     """
 
@@ -38,11 +37,10 @@ class EmailSender:
         rotation: Rotation[SendRequest],
         store: IdempotencyStore,
         *,
-        batches: bool = True,
         at_least_once: bool = False,
     ) -> None:
         self.rotation = rotation
-        self.shared = SharedState(rotation, store, batches, at_least_once)
+        self.shared = SharedState(rotation, store, at_least_once)
         self.demand = EmailDemand(rotation.waiting.demand, self.shared.queues)
 
     @classmethod
@@ -53,7 +51,6 @@ class EmailSender:
         return cls(
             rotation,
             IdempotencyStore(redis, namespace=settings.namespace, call_ms=call_ms),
-            batches=settings.email_batches,
             at_least_once=settings.email_ambiguity == "at_least_once",
         )
 

@@ -8,6 +8,7 @@ import pytest
 from tests.acceptance.flower_process import LOGIN, flower
 from tests.acceptance.page.page_driving import CHROMIUM, WIDE, Open
 from tests.processes import Fleet, StartFleet
+from tests.tuned import tuned
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -18,7 +19,7 @@ def fleet(start_fleet: StartFleet) -> Fleet:
     return start_fleet(
         count=1, groq_keys=3, groq_rpm=3_000, groq_rpd=14_400, groq_tpm=60_000, groq_tpd=0,
         groq_latency_ms=20,
-        resend_keys=2, grace_ms=500, settings={"KEYWHEEL_STATUS_INTERVAL_S": "0.5"},
+        resend_keys=2, grace_ms=500, settings=tuned(status_interval_s=0.5),
     )  # fmt: skip
 
 

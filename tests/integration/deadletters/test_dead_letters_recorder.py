@@ -155,8 +155,8 @@ async def test_a_full_redis_refuses_a_letter_and_keeps_the_old_one(tmp_path: Pat
 
 
 def test_the_limits_follow_the_settings() -> None:
-    settings = Settings(dead_letters=7, dead_letters_keep_s=3, dead_letters_mb=2)
-    assert Limits.of(settings) == Limits(count=7, keep_ms=3_000, total_bytes=2_000_000)
+    settings = Settings(dead_letters_keep_s=3, dead_letters_mb=2)
+    assert Limits.of(settings) == Limits(keep_ms=3_000, total_bytes=2_000_000)
     nothing = Limits.of(Settings(dead_letters_mb=0))
     assert (nothing.total_bytes, nothing.message_bytes) == (0, 0), "no arguments are ever written"
     assert Limits.of(Settings()) == Limits()

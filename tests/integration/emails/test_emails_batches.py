@@ -41,12 +41,6 @@ async def test_emails_that_wait_go_out_in_few_calls_each_with_its_own_id(senders
     assert all(served.attempts == 1 for served in outcomes)
 
 
-async def test_without_batches_each_email_goes_alone(senders: Senders) -> None:
-    ids(await send(senders.make(batches=False), *(outgoing(n) for n in range(12))))
-    assert {len(call["emails"]) for call in senders.calls()} == {1}
-    assert accepted(senders) == (12, 0, 0)
-
-
 async def test_what_a_batch_cannot_carry_goes_alone(senders: Senders) -> None:
     attached = [{"filename": "a.txt", "content": "aGVsbG8="}]
     outcomes = await send(senders.make(), *(outgoing(n, attachments=attached) for n in range(5)))

@@ -8,6 +8,7 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.pages import ROOT, blocks, text_of
 from tests.processes import SPACED, House, Producer, workers
+from tests.tuned import tuned
 
 
 @pytest.fixture(scope="package")
@@ -21,10 +22,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             "GROQ_API_KEY_4": SPACED,
             "KEYWHEEL_TASKS": "tests.workers.keywheel.custom_jobs,myapp.jobs",
             "PYTHONPATH": f"{ROOT}:{folder}",
-            "KEYWHEEL_STATUS_INTERVAL_S": "0.5",
             "KEYWHEEL_RETRY_BACKOFF_S": "0.2",
-            "KEYWHEEL_GROQ_COOLDOWN_S": "0.3",
-            "KEYWHEEL_RESEND_COOLDOWN_S": "0.3",
+            **tuned(status_interval_s=0.5, cooldown_s=0.3),
         }
         # The application of docs/own-tasks.md, which each worker of the tests finds by its path.
         (folder / "myapp").mkdir()

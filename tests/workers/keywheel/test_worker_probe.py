@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sandbox.redis import EmbeddedRedis
 from tests.processes import eventually, workers
+from tests.tuned import tuned
 from worker.probe import problem
 
 NO_CELERY = """
@@ -32,7 +33,7 @@ def test_a_frozen_worker_is_not_alive_and_one_without_redis_is_but_not_ready(
 
     with EmbeddedRedis(data_dir=tmp_path / "redis") as server:
         environ = {"REDIS_URL": server.url, "GROQ_API_KEY": "gsk_" + "a1" * 26}
-        environ |= {"KEYWHEEL_HEARTBEAT_PATH": str(file), "KEYWHEEL_STATUS_INTERVAL_S": "0.2"}
+        environ |= {"KEYWHEEL_HEARTBEAT_PATH": str(file)} | tuned(status_interval_s=0.2)
         with workers(tmp_path, environ) as [worker]:
             eventually(ready, what="a worker that takes jobs")
             probe = [sys.executable, "-c", NO_CELERY.format(file=str(file))]

@@ -15,6 +15,7 @@ import pytest
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.processes import ROOT, Producer, eventually, workers
+from tests.tuned import tuned
 
 pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="the extra `opentelemetry`")
 pytest.importorskip("sentry_sdk", reason="the extra `sentry`")
@@ -104,10 +105,10 @@ def test_jobs_attempts_and_waits_are_spans_and_errors_are_reported_without_any_c
             "REDIS_URL": server.url,
             "KEYWHEEL_TASKS": "shop",
             "PYTHONPATH": f"{ROOT}:{tmp_path}",
-            "KEYWHEEL_MAX_WAIT_S": "0.5",
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{at}",
             "OTEL_BSP_SCHEDULE_DELAY": "200",
             "SENTRY_DSN": f"http://public@{at}/1",
+            **tuned(max_wait_s=0.5),
         }
         producer = Producer(server.url)
         mail = {"to": "ann@example.com", "subject": CANARY, "text": CANARY}

@@ -1,0 +1,49 @@
+"""What follows from the time limit of a job."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from config.service_settings import ServiceSettings, variables_of
+from config.services import SERVICES
+
+_STOPPED_EARLIER_S: Final = 30
+_LONGEST_WAIT_S: Final = 5.0
+
+
+def soft_limit_s(limit_s: int) -> int:
+    """Return when a running job is stopped so that it can be tried again, in seconds.
+
+    Args:
+        limit_s: When a job is ended for good, in seconds.
+    """
+    return limit_s - min(_STOPPED_EARLIER_S, limit_s // 2)
+
+
+def longest_wait_s(services: Mapping[str, ServiceSettings], limit_s: int) -> float:
+    """Return how long a job waits in its worker for a key, in seconds.
+
+    It leaves time for a slow call before the job is stopped.
+
+    Args:
+        services: By name.
+        limit_s: When a job is ended for good, in seconds.
+    """
+    slowest_s = max(service.timeout_s for service in services.values())
+    return max(0.0, min(_LONGEST_WAIT_S, (soft_limit_s(limit_s) - slowest_s) / 2))
+
+
+def slow_services(services: Mapping[str, ServiceSettings], limit_s: int) -> list[str]:
+    """Say of which services one slow call may end a job: one sentence each, with what to change.
+
+    Args:
+        services: By name.
+        limit_s: When a job is ended for good, in seconds.
+    """
+    soft_s = soft_limit_s(limit_s)
+    return [
+        f"{variables_of(SERVICES[name])['timeout_s']} ({its.timeout_s:g}) must stay below"
+        f" {soft_s:g} s, when KEYWHEEL_TASK_TIME_LIMIT_S ({limit_s:g}) stops a job, or one slow"
+        " call ends the job: lower the former or raise the latter."
+        for name, its in services.items()
+        if its.timeout_s >= soft_s
+    ]

@@ -1,0 +1,33 @@
+"""Runs a worker with shorter times than an operator can set: `python -m tests.tuned worker …`."""
+
+import json
+import os
+import runpy
+import sys
+from collections.abc import Mapping
+
+from config import current
+from config.settings import Settings, settings_from
+
+VARIABLE = "TUNED"
+
+
+def tuned(**times_s: float) -> dict[str, str]:
+    """The environment of a worker with other fixed times, such as `cooldown_s=0.5`."""
+    return {VARIABLE: json.dumps(times_s)}
+
+
+def tuned_settings(environ: Mapping[str, str]) -> Settings:
+    settings = settings_from(environ)
+    times_s = json.loads(os.environ[VARIABLE])
+    of_services = {"cooldown_s": times_s.pop("cooldown_s")} if "cooldown_s" in times_s else {}
+    services = {
+        name: service.model_copy(update=of_services) for name, service in settings.services.items()
+    }
+    return settings.model_copy(update={"services": services, **times_s})
+
+
+if __name__ == "__main__":
+    current.settings_from = tuned_settings
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
