@@ -184,14 +184,12 @@ def wait(awaitable: Awaitable[T]) -> T:
     error: BaseException | None = None
     while True:
         try:
-            if error is None:
-                future = steps.send(value)
-            else:
-                thrown, error = error, None
-                future = steps.throw(thrown)
+            future = steps.send(value) if error is None else steps.throw(error)
         except StopIteration as done:
             result: T = done.value
             return result
+        finally:
+            error = None  # its traceback refers to this frame
         try:
             value = switch(future)
         except BaseException as exc:  # noqa: BLE001 - the awaitable decides
@@ -217,15 +215,18 @@ def call(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
 
 async def _until_done(future: "asyncio.Future[T]") -> T:
     cancelled: BaseException | None = None
-    while not future.done():
-        try:
-            await asyncio.wait((future,))
-        except asyncio.CancelledError as exc:
-            if cancelled is not None:
-                raise
-            cancelled = exc
-    if cancelled is not None:
-        if not future.cancelled():
-            future.exception()  # so that asyncio does not log it; the cancellation matters more
-        raise cancelled
-    return future.result()
+    try:
+        while not future.done():
+            try:
+                await asyncio.wait((future,))
+            except asyncio.CancelledError as exc:
+                if cancelled is not None:
+                    raise
+                cancelled = exc
+        if cancelled is not None:
+            if not future.cancelled():
+                future.exception()  # so that asyncio does not log it; the cancellation matters more
+            raise cancelled
+        return future.result()
+    finally:
+        cancelled = None  # its traceback refers to this frame

@@ -19,8 +19,11 @@ class Over(Enum):
     TIMED_OUT = "timed out"
 
 
-def for_tracer(exc: BaseException) -> BaseException:
-    """Return the error that the tracer should see in place of the one that a coroutine raised."""
+def for_tracer(exc: BaseException) -> BaseException | None:
+    """Return the error that the tracer should see in place of the one that a coroutine raised.
+
+    None: it should see that one.
+    """
     if isinstance(exc, SoftTimeLimit) or (
         isinstance(exc, BaseExceptionGroup) and _is_soft_limit(exc)
     ):
@@ -30,7 +33,7 @@ def for_tracer(exc: BaseException) -> BaseException:
         return unexpected(exc)
     if isinstance(exc, MemoryError):
         return WorkerLost(repr(exc))
-    return exc
+    return None
 
 
 def _is_soft_limit(group: BaseExceptionGroup[BaseException]) -> bool:
@@ -61,10 +64,31 @@ def lost(exc: BaseException) -> WorkerLostError:
 
 
 def info_of(exc: BaseException) -> ExceptionInfo:
-    """Convert an error to billiard's form, with a traceback."""
-    if exc.__traceback__ is None:  # billiard needs one
-        try:
-            raise exc  # noqa: TRY301 - only for its traceback
-        except BaseException:  # noqa: BLE001 - raised one line above
-            return ExceptionInfo()
-    return ExceptionInfo((type(exc), exc, exc.__traceback__))
+    """Convert an error to billiard's form, with the text of its traceback instead of that."""
+    try:
+        if exc.__traceback__ is not None:
+            return ExceptionInfo((type(exc), exc, exc.__traceback__))
+        raise exc  # noqa: TRY301 - billiard needs a traceback
+    except BaseException:  # noqa: BLE001 - raised one line above
+        return ExceptionInfo()
+    finally:
+        exc.__traceback__ = None  # it refers to this frame, and so to the error
+
+
+def forget_tracebacks(*errors: BaseException) -> None:
+    """Drop the tracebacks of errors that were reported, and of those that led to them.
+
+    They refer to the frames of the job, the tracer's among them, and that refers to the error: the
+    job, and all that it worked with, would stay until the garbage collector runs.
+    """
+    left, seen = list(errors), set[int]()
+    while left:
+        each = left.pop()
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        each.__traceback__ = None
+        related = [each.__cause__, each.__context__, getattr(each, "exc", None)]
+        if isinstance(each, BaseExceptionGroup):
+            related += each.exceptions
+        left += [other for other in related if isinstance(other, BaseException)]

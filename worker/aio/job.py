@@ -64,6 +64,7 @@ class Job:
         "_timeout_s",
         "body_ended",
         "driver",
+        "errors",
         "in_thread",
         "pid",
         "waits_for_redis",
@@ -101,6 +102,8 @@ class Job:
         self._prolonged = False
         self._soft_pending = False
         self._done = False
+        self.errors: tuple[BaseException, ...] = ()
+        """What the tracer has reported."""
 
     @property
     def name(self) -> str:
@@ -222,6 +225,7 @@ class Job:
     def _end(self, report: Any) -> None:
         self._done = True
         self._stop_timers()
+        endings.forget_tracebacks(*self.errors)
         try:
             if self._over is Over.TERMINATED:
                 report = self._reports.on_failure, endings.info_of(Terminated(self._signum))
@@ -264,8 +268,7 @@ class Job:
                 self._over = Over.REVOKED
             if self._over is not None:
                 raise JobGone from exc
-            seen = endings.for_tracer(exc)
-            if seen is exc:
+            if (seen := endings.for_tracer(exc)) is None:
                 raise
             raise seen from (exc if isinstance(seen, UnexpectedCancellation) else None)
         self.body_ended = True

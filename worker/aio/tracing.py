@@ -1,6 +1,6 @@
 """Keeps Celery's tracer from repeating work for each job that gives the same result each time."""
 
-from functools import lru_cache
+from functools import lru_cache, wraps
 from types import CodeType
 from typing import Any, Final
 
@@ -10,6 +10,9 @@ from celery import signals
 from celery.app import trace
 from celery.app.task import Context
 from celery.exceptions import Retry
+
+from worker.aio import stacks
+from worker.aio.job import Job
 
 StockContext: Any = Context  # Celery has no types
 
@@ -70,8 +73,53 @@ class SharedCode(StockCode):
         self._co_positions = _positions(code)
 
 
+StockFrame: Any = einfo._Frame  # noqa: SLF001 - as above
+_HIDES: Final = "__traceback_hide__"
+
+
+class LightFrame(StockFrame):
+    """billiard's copy of a frame, made without a look at most frames' variables.
+
+    Python notes them in the frame at each look, and then they stay as long as the frame does.
+    """
+
+    def __init__(self, frame: Any) -> None:
+        if _HIDES in frame.f_code.co_varnames:
+            super().__init__(frame)
+        else:
+            super().__init__(_WithoutVariables(frame))
+
+
+class _WithoutVariables:
+    """A frame as billiard's copy looks at it."""
+
+    f_locals: Final[dict[str, Any]] = {}
+
+    def __init__(self, frame: Any) -> None:
+        self.f_globals, self.f_code = frame.f_globals, frame.f_code
+        self.f_lineno, self.f_lasti = frame.f_lineno, frame.f_lasti
+
+
 StockTraceInfo: Any = trace.TraceInfo
+_ENDS: Final = ("handle_error_state", "handle_ignore", "handle_reject")
+"""The methods that handle the error of a job that did not succeed."""
+_stock_ends = {name: getattr(StockTraceInfo, name) for name in _ENDS}
 _stock_handle_retry = StockTraceInfo.handle_retry
+
+
+def _noting(name: str) -> Any:
+    """Handle an error as Celery does, and tell the job of it."""
+
+    @wraps(_stock_ends[name])
+    def handle(self: Any, *args: Any, **options: Any) -> Any:
+        info = _stock_ends[name](self, *args, **options)
+        job = stacks.owner()
+        if isinstance(job, Job):
+            # Of an error that cannot be pickled, the info has a copy.
+            job.errors = (self.retval,) if info is None else (self.retval, info.exception)
+        return info
+
+    return handle
 
 
 class LightRetryInfo:
@@ -135,8 +183,11 @@ def install() -> None:
     """Replace these parts of Celery and billiard."""
     trace.saferepr = _short_repr
     StockTraceInfo.handle_retry = _handle_retry
+    for name in _ENDS:
+        setattr(StockTraceInfo, name, _noting(name))
     trace.Context = JobContext
-    einfo._Frame.Code = SharedCode  # noqa: SLF001
+    StockFrame.Code = SharedCode
+    einfo.Traceback.Frame = LightFrame
     # Celery runs a task's body directly unless its class has its own `__call__`. In workers, Celery
     # wraps the default one, and then takes the wrapper for the class's own.
     call = celery.Task.__call__
@@ -148,5 +199,8 @@ def uninstall() -> None:
     """Undo `install`."""
     trace.saferepr = _stock_saferepr
     StockTraceInfo.handle_retry = _stock_handle_retry
+    for name, stock in _stock_ends.items():
+        setattr(StockTraceInfo, name, stock)
     trace.Context = StockContext
-    einfo._Frame.Code = StockCode  # noqa: SLF001
+    StockFrame.Code = StockCode
+    einfo.Traceback.Frame = StockFrame
