@@ -6,6 +6,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
+from celery.exceptions import Retry
 
 from worker.aio.errors import SoftTimeLimit, UnexpectedCancellation, WorkerLost
 
@@ -75,11 +76,11 @@ def info_of(exc: BaseException) -> ExceptionInfo:
         exc.__traceback__ = None  # it refers to this frame, and so to the error
 
 
-def forget_tracebacks(*errors: BaseException) -> None:
-    """Drop the tracebacks of errors that were reported, and of those that led to them.
+def forget(*errors: BaseException) -> None:
+    """Drop what refers back to errors that were reported, and to those that led to them.
 
-    They refer to the frames of the job, the tracer's among them, and that refers to the error: the
-    job, and all that it worked with, would stay until the garbage collector runs.
+    Tracebacks refer to the frames of the job, the tracer's among them, and that refers to the
+    error: the job, and all that it worked with, would stay until the garbage collector runs.
     """
     left, seen = list(errors), set[int]()
     while left:
@@ -88,6 +89,8 @@ def forget_tracebacks(*errors: BaseException) -> None:
             continue
         seen.add(id(each))
         each.__traceback__ = None
+        if isinstance(each, Retry):
+            each.args = ()  # Celery has put the error itself among them
         related = [each.__cause__, each.__context__, getattr(each, "exc", None)]
         if isinstance(each, BaseExceptionGroup):
             related += each.exceptions

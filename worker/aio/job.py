@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any, Final
 
@@ -83,7 +83,7 @@ class Job:
     ) -> None:
         self.pid = next(_pids)
         self.in_thread = in_thread
-        self.driver: asyncio.Task[None] | None = None
+        self.driver: asyncio.Task[Any] | None = None
         self._host = host
         self._target = target
         self._args = args
@@ -140,14 +140,11 @@ class Job:
 
     def start(self) -> None:
         """Run the job; the pool has a slot for it."""
-        work: Coroutine[Any, Any, None] = (
-            self._drive_thread() if self.in_thread else self._drive_greenlet()
-        )
-        self.driver = start_task(work, loop=self._host.loop, context=stacks.context_of(self))
+        work = self._drive_thread() if self.in_thread else self._drive_greenlet()
+        start_task(work, loop=self._host.loop, context=stacks.context_of(self))
 
     async def _drive_greenlet(self) -> None:
-        if self.driver is None:  # it was started eagerly, before `start` could note it
-            self.driver = asyncio.current_task()
+        self.driver = asyncio.current_task()  # here, as it may be started eagerly
         report = None
         if self._begin():
             greenlet = self._host.greenlets.take(self._run, self.driver)
@@ -156,6 +153,7 @@ class Job:
         self._end(report)
 
     async def _drive_thread(self) -> None:
+        self.driver = asyncio.current_task()
         loop = self._host.loop
         report = None
         try:
@@ -225,7 +223,8 @@ class Job:
     def _end(self, report: Any) -> None:
         self._done = True
         self._stop_timers()
-        endings.forget_tracebacks(*self.errors)
+        self.driver = None  # its context refers to this job
+        endings.forget(*self.errors)
         try:
             if self._over is Over.TERMINATED:
                 report = self._reports.on_failure, endings.info_of(Terminated(self._signum))
