@@ -194,8 +194,9 @@ class PrivateRequest(Request):
         Celery finds the result then, and does not run the task.
         """
         if (
-            came_again(self._context)
-            and announces(self.name, self._context.kwargs)
+            # This comes first, for Celery makes the context when it is first read.
+            announces(self.name, self.kwargs)
+            and came_again(self._context)
             and not is_announced(self._context)
             and self._success_was_stored()
         ):

@@ -16,6 +16,7 @@ from tests.integration.aio.transport_harness import (
 )
 from worker.aio.transport import Channel, requesting, taking
 from worker.aio.transport.leases import LeaseKeeper
+from worker.aio.transport.poller import has_buffered
 from worker.aio.transport.scripts import EXPIRED
 
 
@@ -52,6 +53,21 @@ def test_the_channels_of_one_connection_share_what_sends_their_commands_until_on
         for channel in (other, third):
             with channel.conn_or_acquire() as client:
                 assert client.ping()
+
+
+def test_only_what_has_been_read_counts_as_buffered_and_the_socket_is_not_asked(url: str) -> None:
+    with tube(url) as one, one.channel.conn_or_acquire() as client:
+        connection = client.connection_pool.get_connection()
+        try:
+            connection.send_packed_command(connection.pack_commands([("PING",)] * 2))
+            assert connection.can_read(10)
+            assert not has_buffered(connection)  # all of it is in the socket
+            connection.read_response()
+            assert has_buffered(connection)
+            connection.read_response()
+            assert not has_buffered(connection)
+        finally:
+            client.connection_pool.release(connection)
 
 
 @pytest.mark.parametrize("end", ["close", "abandon"])

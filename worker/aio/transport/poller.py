@@ -191,9 +191,13 @@ def arrives_soon(connection: Any) -> bool:
 def has_buffered(connection: Any) -> bool:
     """Whether a reply waits in the client's buffer.
 
-    The client's own `can_read` also asks the socket, which is the poller's task.
+    The client's own `can_read` also asks the socket, which is the poller's task. In that system
+    call, other threads may take the interpreter.
     """
-    buffer = getattr(getattr(connection, "_parser", None), "_buffer", None)
-    if buffer is None or not hasattr(buffer, "unread_bytes"):
-        return bool(connection.can_read(0))
-    return bool(buffer.unread_bytes())
+    parser = getattr(connection, "_parser", None)
+    if (reader := getattr(parser, "_reader", None)) is not None:  # hiredis'
+        return bool(reader.has_data())
+    buffer = getattr(parser, "_buffer", None)
+    if buffer is not None and hasattr(buffer, "unread_bytes"):
+        return bool(buffer.unread_bytes())
+    return bool(connection.can_read(0))
