@@ -2,16 +2,19 @@
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from contextvars import Context
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
+import hiredis
 import redis
 import redis.asyncio
 
 from worker.aio import lifespan
-from worker.aio.redis_retry import is_replica_error
+from worker.aio.redis_retry import is_replica_error, words_of
 from worker.aio.scripts import source
+from worker.aio.wire import Link, Wire
 
 Command = tuple[Any, ...]
 
@@ -32,7 +35,9 @@ class Pipelining:
 
     def __init__(self, client: "redis.asyncio.Redis") -> None:
         self._client = client
-        self._connection: Any = None
+        self._wire = Wire(client)
+        retry = client.get_retry()
+        self._repeats = retry.get_retries() if retry is not None else 0
         self._to_run: list[_Run] = []
         self._to_store: list[_Store] = []
         self._running: asyncio.Task[None] | None = None
@@ -94,8 +99,6 @@ class Pipelining:
             ]:
                 _settle(future, None, exc)
             return
-        if any(map(_is_of_replica, replies)):
-            await self._connection.disconnect(nowait=True)
         at = 0
         for own, future in runs:
             part = replies[at : at + len(own)]
@@ -108,44 +111,33 @@ class Pipelining:
     async def _execute(self, commands: list[Command]) -> list[Any]:
         """Run commands in one round trip; an error of the server is one of the replies.
 
-        redis-py's own pipeline takes a connection from the pool and releases it each time, and
-        costs twice as much.
-
         Raises:
-            redis.RedisError: The server cannot be reached. A connection that was closed is opened
-                again, as the client says, and its commands are repeated.
+            redis.RedisError: The server cannot be reached. Commands whose connection is lost are
+                repeated, as often as the client says.
         """
-        connection = await self._connected()
+        packed = [hiredis.pack_command(command) for command in commands]
+        link = await self._wire.link()
+        for _ in range(self._repeats):
+            try:
+                return await _exchange(link, packed)
+            except (redis.ConnectionError, redis.TimeoutError):
+                link = await self._wire.link()
+        return await _exchange(link, packed)
 
-        async def exchange() -> list[Any]:
-            await connection.send_packed_command(connection.pack_commands(commands))
-            replies: list[Any] = []
-            for _ in commands:
-                try:
-                    replies.append(await connection.read_response())
-                except redis.ResponseError as exc:
-                    replies.append(exc)
-            return replies
 
-        try:
-            replies: list[Any] = await connection.retry.call_with_retry(
-                exchange, lambda _: connection.disconnect(nowait=True)
-            )
-        except BaseException:  # the next batch would read the replies that are still on their way
-            await connection.disconnect(nowait=True)
-            raise
-        return replies
-
-    async def _connected(self) -> Any:
-        pool: Any = self._client.connection_pool
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = await pool.get_connection()
-            return connection
-        if connection.should_reconnect():  # its password has changed
-            await connection.disconnect(nowait=True)
-        await pool.ensure_connection(connection)
-        return connection
+async def _exchange(link: Link, packed: list[bytes]) -> list[Any]:
+    sent = [link.send(command) for command in packed]
+    with suppress(redis.RedisError):
+        await sent[-1]  # replies come in the order of the commands
+    replies = [one.exception() or one.result() for one in sent]
+    for reply in replies:
+        if isinstance(reply, redis.ResponseError) and is_replica_error(reply):
+            raise redis.ConnectionError(f"this Redis is a replica now ({words_of(reply)})")
+        if isinstance(reply, Exception) and not isinstance(reply, redis.ResponseError):
+            raise reply
+    if any(map(_is_of_replica, replies)):
+        link.leave()
+    return replies
 
 
 def _is_of_replica(reply: Any) -> bool:

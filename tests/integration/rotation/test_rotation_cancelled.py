@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 from tests.integration.rotation.rotation_scripted import NOTHING_OUT, Make, leases_out, rest
 from worker import cancellations
 from worker.aio.errors import Revoked
+from worker.aio.wire import Link
 from worker.cancellations import Cancellations
 from worker.keypool import LeaseRequest
-from worker.redis import autopipeline
 
 JOB = "a job that may be cancelled"
 ASKED = LeaseRequest(by=JOB)
@@ -31,13 +31,13 @@ async def stored(redis: Redis) -> AsyncIterator[Cancellations]:
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many commands went to Redis together, each time."""
     trips: list[int] = []
-    flush = autopipeline._Connection._flush
+    flush = Link._flush
 
     def counting(self: Any) -> None:
         trips.append(len(self._outgoing))
         flush(self)
 
-    monkeypatch.setattr(autopipeline._Connection, "_flush", counting)
+    monkeypatch.setattr(Link, "_flush", counting)
     return trips
 
 
