@@ -76,7 +76,8 @@ class JobRun:
         outages: Outages = NOBODY_COUNTS,
     ) -> None:
         self.task: Final = task
-        self.history = History.of(task.request.headers)
+        request = task.request
+        self.history = History.of(request.headers)
         self._emails: Final[Counter[str]] = Counter()
         self.failed_emails: Final[dict[tuple[str, str], str]] = {}
         """The idempotency keys of emails that failed, by recipients and content."""
@@ -86,7 +87,7 @@ class JobRun:
         """Whether the job has ended; work of it that goes on makes no calls any more."""
         self.soft_limit: SoftTimeLimitExceeded | None = None
         """The soft time limit that a call of a client has met."""
-        self._outer = None if task.request.id else current_run.get()
+        self._outer = None if request.id else current_run.get()
         """The run of the task that has called this one directly."""
         self._models: tuple[str, ...] = ("",)
         self.deadline_s: Final = deadline_s or settings.deadline_s
@@ -95,9 +96,9 @@ class JobRun:
         self._outages: Final = outages
         attempts.begin()
         if ownership is not None:
-            ownership.begin(task.request)
-        if (task.request.headers or {}).get(TRACK_STARTED) is True:
-            task.backend.store_result(task.request.id, None, states.STARTED, request=task.request)
+            ownership.begin(request)
+        if (request.headers or {}).get(TRACK_STARTED) is True:
+            task.backend.store_result(request.id, None, states.STARTED, request=request)
 
     @property
     def longest_wait_s(self) -> float:
@@ -129,9 +130,9 @@ class JobRun:
         failed_on = {call.key for call in self.history.trail if call.code == SERVER_ERROR}
         return replace(
             lease_request,
-            by=self.task.request.id or "",
+            by=request.id or "",
             suspect=len(failed_on) > 1,
-            bulk=is_bulk(self.task.request.delivery_info),
+            bulk=is_bulk(request.delivery_info),
             waited_ms=round(self.history.age_s * 1000),
             tenant=tenant,
             queue=list_of(request.delivery_info) if tenant else "",

@@ -44,8 +44,8 @@ class RedactingFormatter(logging.Formatter):
             "message": self._redactor.redact(_message(record)),
         }
         task = get_current_task()
-        if task is not None and task.request.id:
-            parts |= {"task_id": task.request.id, "task_name": task.name}
+        if task is not None and (task_id := task.request.id):
+            parts |= {"task_id": task_id, "task_name": task.name}
         if not record.__dict__.keys() <= _STANDARD:
             for name, value in record.__dict__.items():
                 if name not in _STANDARD and name not in self.omitted and not name.startswith("_"):

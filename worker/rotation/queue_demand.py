@@ -73,7 +73,10 @@ class QueueDemand:
 
     def shortest(self, *, bulk: bool) -> int:
         """How many jobs wait, as `capacity` counts: less than it where some service has room."""
-        free = max(demand.capacity() - demand.shortest(bulk=bulk) for demand in self._wanted())
+        wanted = self._wanted()
+        if len(wanted) == 1:
+            return wanted[0].shortest(bulk=bulk)
+        free = max(demand.capacity() - demand.shortest(bulk=bulk) for demand in wanted)
         return self.capacity() - free
 
     def resting_s(self) -> float:
