@@ -41,10 +41,15 @@ def read_dotenv(path: Path) -> dict[str, str]:
         path: The file. `${NAME}` in it is replaced as in Docker Compose.
 
     Raises:
-        SettingsError: It is there but cannot be read as UTF-8 text.
+        SettingsError: It is there but is no file, or cannot be read as UTF-8 text.
     """
     if not path.is_file():
-        return {}
+        if not os.path.lexists(path) or path.is_char_device():  # /dev/null stands for none
+            return {}
+        # Docker makes a folder of a file that it is to mount and does not find.
+        raise SettingsError(
+            [f"{path.name} is a folder, a pipe or a link to nothing: make it a file, or remove it."]
+        )
     try:
         # dotenv does not read the file: its decoding error would hold the file's bytes.
         text = path.read_text(encoding="utf-8-sig")

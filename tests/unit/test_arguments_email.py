@@ -161,6 +161,23 @@ def test_an_unknown_parameter_is_answered_with_the_known_ones() -> None:
     assert "it takes from, to, cc, bcc, reply_to, subject" in refusal(MAIL | {"recipient": "x"})
 
 
+@pytest.mark.parametrize("size", [1, 57, 58, 200])
+def test_base64_that_is_cut_into_lines_is_sent_in_one(size: int) -> None:
+    content = bytes(range(size))
+    lines = base64.encodebytes(content).decode()
+    for text in (lines, lines.replace("\n", "\r\n")):
+        mail = check(EmailArguments, (), MAIL | {"attachments": [{"content": text}]})
+        sent = mail.payload(sender="a@example.com")["attachments"]
+        assert sent == [{"content": base64.b64encode(content).decode()}]
+
+
+@pytest.mark.parametrize(
+    "text", ["\n \n!", "Hello Ann\nBob\n", "abc\nabc\nabc", "abcd\nabcdabcd\na"]
+)
+def test_a_text_of_some_lines_is_not_taken_for_base64(text: str) -> None:
+    assert "content is not Base64" in refusal(MAIL | {"attachments": [{"content": text}]})
+
+
 def test_attachments_are_bounded_together() -> None:
     half = {"content": "A" * (28 * 1024 * 1024), "filename": "half"}
     check(EmailArguments, (), MAIL | {"attachments": [half]})

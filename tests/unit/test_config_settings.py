@@ -169,6 +169,17 @@ def test_dotenv_may_be_missing_but_not_unreadable(tmp_path: Path) -> None:
     assert caught.value.__cause__ is None
 
 
+def test_dotenv_that_is_no_file_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    folder, link, none = (tmp_path / name for name in ("folder", "link", "none"))
+    folder.mkdir()
+    link.symlink_to(tmp_path / "nothing")
+    none.symlink_to("/dev/null")
+    for path in (folder, link):
+        with pytest.raises(SettingsError, match=f"^{path.name} is a folder, a pipe or a link"):
+            read_dotenv(path)
+    assert read_dotenv(none) == {}
+
+
 WRONG = [
     # what is set, how the sentence begins
     ({"KEYWHEEL_MAX_RETRIES": "many"}, "KEYWHEEL_MAX_RETRIES must be a whole number."),

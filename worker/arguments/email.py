@@ -33,6 +33,7 @@ _TagText = Annotated[
 ]
 _OF_THE_JOB = {"idempotency_key", "dedupe_key", "notify", "deadline_s"}
 """What is no part of the email itself."""
+_NO_LINES = str.maketrans("", "", "\r\n")
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
 
 
@@ -41,7 +42,15 @@ def _one_or_more(value: Any) -> Any:
 
 
 def _encoded(value: Any) -> Any:
-    return base64.b64encode(value).decode() if isinstance(value, bytes) else value
+    """Encode bytes, and join the lines into which many programs cut Base64."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, str) and "\n" in value:
+        lines = value.split()
+        widths = {len(line) for line in lines[:-1]}
+        if len(widths) <= 1 and all(not width % 4 for width in widths):
+            return value.translate(_NO_LINES)
+    return value
 
 
 def _address(text: str) -> str:

@@ -356,6 +356,16 @@ async def test_chunks_of_a_strange_form_break_nothing(
     assert (reply.verdict.fate, heard.text) == (Fate.DONE, "hello")
 
 
+@pytest.mark.parametrize("forms", [({"x": 1}, "text"), ("text", {"x": 1}), ([1], {"x": 1})])
+async def test_a_field_that_changes_its_form_in_the_middle_keeps_the_last_one(
+    scripted: Any, groq: Groq, heard: Heard, forms: tuple[Any, Any]
+) -> None:
+    pieces = b"".join(chunk({"a_later_field": form}) for form in forms)
+    scripted.answer(200, _HELLO + pieces + _LAST + _DONE, _SSE)
+    value = (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).value
+    assert value == _VALUE | {"a_later_field": forms[-1]}
+
+
 async def test_a_whole_answer_of_a_strange_form_breaks_nothing(
     scripted: Any, groq: Groq, heard: Heard
 ) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from concurrent.futures import Future
 
 import pytest
 from billiard.einfo import ExceptionInfo
@@ -9,7 +10,8 @@ from celery import Celery
 from kombu.asynchronous import Hub
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
-from worker.aio import shutdown
+from worker.aio import revoking, shutdown
+from worker.aio.errors import Revoked
 from worker.aio.pool import TaskPool, current_loop
 from worker.aio.time_limits import HeldTimeLimits
 from worker.aio.transport import unacked
@@ -63,6 +65,23 @@ def test_where_a_connection_is_lost_nothing_more_begins_and_what_ended_is_report
     assert waiting.ended.done()
     assert not late.accepted.done()
     hub.close()
+
+
+def test_a_job_whose_body_finds_it_revoked_ends_as_revoked_jobs_do_and_is_no_lost_run(
+    app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    announced: Future[None] = Future()
+    monkeypatch.setattr(revoking, "announce", lambda _: announced.set_result(None))
+
+    @app.task(shared=False)
+    async def stop() -> None:
+        raise Revoked
+
+    pool = start(1)
+    job = Outcome(pool, stop)
+    announced.result(10)
+    assert settled(pool, running=0, queued=0)
+    assert not job.ended.done()
 
 
 def test_a_job_terminated_while_it_waits_is_accepted_and_never_runs(

@@ -36,6 +36,22 @@ def test_jobs_beyond_the_limit_wait_and_grow_and_shrink_move_it(app: Celery, sta
         assert job.answer[0] == 0
 
 
+def test_all_jobs_start_that_came_while_the_loop_was_busy(app: Celery, start: Start) -> None:
+    gate, busy = asyncio.Event(), threading.Event()
+
+    @app.task(shared=False)
+    async def wait() -> None:
+        await gate.wait()
+
+    pool = start(30)
+    pool.loop.call_soon_threadsafe(busy.wait)
+    jobs = [Outcome(pool, wait) for _ in range(20)]  # none of them ends, to start the next one
+    busy.set()
+    assert settled(pool, running=20, queued=0)
+    pool.loop.call_soon_threadsafe(gate.set)
+    assert {job.answer[0] for job in jobs} == {0}
+
+
 def test_a_pool_never_shrinks_to_nothing(
     app: Celery, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
