@@ -211,15 +211,29 @@ def _retries_for(wait_s: int) -> dict[str, float]:
     }
 
 
+def _route_of_known(
+    _name: str, _args: Any, _kwargs: Any, _options: Any, task: Any = None, **_: Any
+) -> dict[str, str] | None:
+    """Route a task that none of our modules has, if this process knows it: it is the user's own.
+
+    Its name need not begin with a module of `KEYWHEEL_TASKS`: it may have a name of its own, or
+    stand in a module that one of them imports.
+    """
+    return None if task is None else {"queue": CUSTOM_QUEUE}
+
+
 def _tasks(settings: Settings) -> dict[str, Any]:
     return {
         "include": [*(_ABOVE + module for module in QUEUE_OF_TASKS), *settings.task_modules],
         "task_queues": tuple(
             _queue(name, quorum=_uses_rabbitmq(settings)) for name in consumed_queues(settings)
         ),
-        "task_routes": {f"{module}.*": {"queue": queue} for module, queue in QUEUE_OF_TASKS.items()}
-        | {f"{module}.*": {"queue": CUSTOM_QUEUE} for module in settings.task_modules}
-        | {"celery.*": {"queue": QUEUES[0]}},  # Celery's own tasks, which every worker knows
+        "task_routes": [
+            {f"{module}.*": {"queue": queue} for module, queue in QUEUE_OF_TASKS.items()}
+            | {f"{module}.*": {"queue": CUSTOM_QUEUE} for module in settings.task_modules}
+            | {"celery.*": {"queue": QUEUES[0]}},  # Celery's own tasks, which every worker knows
+            _route_of_known,
+        ],
         "task_default_queue": _FOREIGN,
         "task_serializer": "json",
         "accept_content": ["json"],

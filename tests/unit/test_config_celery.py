@@ -44,6 +44,18 @@ def test_a_task_goes_to_the_queue_of_its_kind(task: str, queue: str) -> None:
     assert app.amqp.router.route({}, task)["queue"].name == queue
 
 
+def test_a_task_of_the_users_own_goes_to_its_queue_whatever_its_name() -> None:
+    app = Celery(set_as_current=False)
+    app.conf.update(CONFIG)
+    letter = app.task(lambda: None, name="letter", shared=False)
+    for task, queue in ((letter, "jobs"), (None, "celery")):  # None: this process does not know it
+        route = app.amqp.router.route({}, "letter", task_type=task)
+        assert route["queue"].name == queue
+    assert (
+        app.amqp.router.route({"queue": "mine"}, "letter", task_type=letter)["queue"].name == "mine"
+    )
+
+
 def test_a_worker_consumes_all_three_queues() -> None:
     app = Celery(set_as_current=False)
     app.conf.update(CONFIG)
