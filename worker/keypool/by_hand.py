@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from config.api_key import ApiKey
-from worker.keypool.scripts import Scripts
+from worker.keypool.scripts import HandAction, Scripts
 
 
 class ByHand:
@@ -39,10 +39,7 @@ class ByHand:
         Raises:
             KeyError: This process has no key of that id.
         """
-        self._check_known(key_id)
-        return await self._scripts.disable(
-            by=by, service=self.service, key_id=key_id, reason=reason, for_ms=for_ms
-        )
+        return await self._act("disabled", key_id, by=by, words=reason, for_ms=for_ms)
 
     async def enable(self, key_id: str | None, *, by: str) -> bool:
         """Bring back what a person had disabled: a key, or all keys (None).
@@ -53,8 +50,7 @@ class ByHand:
         Raises:
             KeyError: This process has no key of that id.
         """
-        self._check_known(key_id)
-        return await self._scripts.enable(by=by, service=self.service, key_id=key_id)
+        return await self._act("enabled", key_id, by=by)
 
     async def note(self, key_id: str, text: str, *, by: str) -> None:
         """Keep a note on a key, in place of an earlier one; an empty text removes it.
@@ -62,12 +58,25 @@ class ByHand:
         Raises:
             KeyError: This process has no key of that id.
         """
+        await self._act("noted", key_id, by=by, words=text)
+
+    async def _act(
+        self,
+        action: HandAction,
+        key_id: str | None,
+        *,
+        by: str,
+        words: str = "",
+        for_ms: int | None = None,
+    ) -> bool:
         self._check_known(key_id)
-        await self._scripts.note(by=by, key_id=key_id, text=text)
+        return await self._scripts.by_hand(
+            action, by=by, service=self.service, key_id=key_id, words=words, for_ms=for_ms
+        )
 
     async def note_reload(self, outcome: str, *, by: str) -> None:
         """Write down that a person had the workers load their keys again, and what came of it."""
-        await self._scripts.reloaded(by=by, service=self.service, outcome=outcome)
+        await self._act("reloaded", None, by=by, words=outcome)
 
     def _check_known(self, key_id: str | None) -> None:
         if key_id is not None and all(key.id != key_id for key in self.keys):

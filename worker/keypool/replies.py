@@ -78,7 +78,7 @@ def read_settle(reply: list[Any]) -> Settled:
     """
     return Settled(
         late=reply[0] == "late",
-        blocked=int(reply[1]) != 0,
+        blocked=bool(reply[1]),
         newly=bool(reply[2]),
         passing=bool(reply[3]),
         learned=tuple(reply[4:]),

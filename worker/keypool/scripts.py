@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 
@@ -14,6 +14,11 @@ from worker.redis.resp import Argument
 
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Writes an argument of a script that has parts. One without parts is passed as it is."""
+
+
+HandAction = Literal["disabled", "enabled", "noted", "reloaded"]
+_OF_ALL: Final = {"disabled": "paused", "enabled": "resumed", "reloaded": "reloaded"}
+"""What the audit stream calls what is done to all keys."""
 
 
 class Scripts:
@@ -39,10 +44,7 @@ class Scripts:
         self._extend = script("extend")
         self._settle = script("settle")
         self._reset = script("reset")
-        self._disable = script("disable")
-        self._enable = script("enable")
-        self._note = script("note")
-        self._reloaded = script("reloaded")
+        self._by_hand = script("by_hand")
         self._reinstate = script("reinstate")
         self._snapshot = script("snapshot")
 
@@ -127,27 +129,21 @@ class Scripts:
         told = (by, scope, name, "1" if include_disabled else "", *owners)
         return list(await self._reset(keys_of([self._root_name, *records]), self._now(), *told))
 
-    async def disable(
-        self, *, by: str, service: str, key_id: str | None, reason: str, for_ms: int | None
+    async def by_hand(
+        self,
+        action: HandAction,
+        *,
+        by: str,
+        service: str,
+        key_id: str | None,
+        words: str,
+        for_ms: int | None,
     ) -> bool:
-        """Disable a key, or all; returns False where it was disabled already."""
-        ends = "" if for_ms is None else for_ms
-        called = ("disabled", "key", key_id) if key_id else ("paused", "service", service)
-        told = (by, key_id or "", reason, ends, *called)
-        return bool(await self._disable(self._root, self._now(), *told))
-
-    async def enable(self, *, by: str, service: str, key_id: str | None) -> bool:
-        """Enable a key, or all; returns False where no person had disabled it."""
-        called = ("enabled", "key", key_id) if key_id else ("resumed", "service", service)
-        return bool(await self._enable(self._root, self._now(), by, key_id or "", *called))
-
-    async def note(self, *, by: str, key_id: str, text: str) -> None:
-        """Keep a note on one key."""
-        await self._note(self._root, self._now(), by, key_id, text)
-
-    async def reloaded(self, *, by: str, service: str, outcome: str) -> None:
-        """Write down that the workers were asked to load their keys again."""
-        await self._reloaded(self._root, self._now(), by, service, outcome)
+        """Do what a person asked for to a key, or to all; returns what by_hand.lua does."""
+        event, kind = (action, "key") if key_id else (_OF_ALL[action], "service")
+        ends, name = "" if for_ms is None else for_ms, key_id or service
+        told = (by, key_id or "", words, ends, event, kind, name)
+        return bool(await self._by_hand(self._root, self._now(), *told))
 
     async def reinstate(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
         """Bring keys back that a request was at fault for.

@@ -1,5 +1,7 @@
 """What a settle tells Redis of an answer."""
 
+from typing import Final
+
 from worker.keypool.leases import Lease, LeaseRequest
 from worker.keypool.names import BlockedScope
 from worker.verdicts import (
@@ -17,6 +19,8 @@ from worker.verdicts import (
 
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
+_EVENTS: Final = {Effect.COOL: "cooled", Effect.DISABLE: "disabled", Effect.UNFIT: "unfit"}
+"""What the audit stream calls what an answer does to a scope."""
 
 
 def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dict[str, object]:
@@ -31,7 +35,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
       wait that the provider stated; `learned`, the account that it named.
     - `turned_down`: the account refused this request, and may refuse others like it.
     - Of a call that failed: `reason`, `scope`, `name` (the scope for people), `blamed` (the scope
-      as the pool keeps its block), `rest_ms`; and `effect`: `cool`, `disable` or `unfit`.
+      as the pool keeps its block), `rest_ms`; and `event`: `cooled`, `disabled` or `unfit`.
     - `sized`: the rest holds for calls of this size or more.
     - `uncapped`: the answer was too long for the account's limit, though less was reserved.
     - `real`: the provider knows the model.
@@ -82,14 +86,13 @@ def _blame(
     lease: Lease, verdict: Verdict, *, account: str, service: str, rest_ms: int
 ) -> dict[str, object]:
     """Return what a verdict does to the scope that it blames, and for how long."""
-    spared = _is_spared(lease.request, verdict)
-    effect = None if spared or verdict.effect is Effect.NONE else verdict.effect
+    event = None if _is_spared(lease.request, verdict) else _EVENTS.get(verdict.effect)
     is_stated = verdict.cooldown_ms is not None or verdict.cooldown is not Cooldown.LIMIT
     fields: dict[str, object] = {"stated_ms": rest_ms if is_stated else None}
-    if effect is None and verdict.fate is Fate.DONE:
+    if event is None and verdict.fate is Fate.DONE:
         return fields
     return fields | {
-        "effect": effect,
+        "event": event,
         "scope": verdict.scope,
         "blamed": str(_scope_of(lease, verdict, account=account)),
         "name": _blamed(lease, verdict.scope, account=account, service=service),
@@ -110,7 +113,9 @@ def _counts(verdict: Verdict) -> dict[str, object]:
 
 def _is_answered(verdict: Verdict, outcome: str) -> bool:
     """Whether the provider did its work: it took the request, or refused it with a reason."""
-    return outcome != "fault" or (verdict.fate is Fate.NEXT_KEY and verdict.status > 0)
+    return outcome not in {"fault", "unused"} or (
+        verdict.fate is Fate.NEXT_KEY and verdict.status > 0
+    )
 
 
 def _is_spared(lease_request: LeaseRequest, verdict: Verdict) -> bool:

@@ -33,7 +33,7 @@ end
 
 local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly there is none
 local first = count > FEW and turn or 0
-local remap, refusal = {'remap'}, {too_large = {0}}  -- refusal: why candidates cannot serve the job at all
+local remap, refusal = {'remap'}, {}  -- refusal: why candidates cannot serve the job at all
 
 -- Scores one candidate for a model; choice.best is the best so far.
 local function consider(choice, index, model, resource)
@@ -45,17 +45,17 @@ local function consider(choice, index, model, resource)
   end
   local pair = choice.pairs[account] or read_pair(account .. ':' .. model, job, terms)
   choice.pairs[account] = pair
-  local blocks, probes = {}, {}
-  if any_blocks then blocks, probes = read_blocks_of(id, account, model, resource, job.lease) end
-  local resource_block, unfit = blocks[1], blocks[5]
-  blocks[5] = false
-  local block = last_block(blocks, pair.cost.tokens)
+  local block, probes = nil, {}
+  if any_blocks then block, probes = read_blocks_of(id, account, model, resource, job.lease, pair.cost.tokens) end
   local candidate = score_candidate(pair, job, block, tonumber(key[2] or 0))
   candidate.index, candidate.id, candidate.leases, candidate.probes = index, id, tonumber(key[3] or 0), probes
-  if unfit then refusal.unfit = unfit.reason
+  if block and block.kind == 'unfit' then refusal.unfit = {'unfit', block.reason}
   elseif candidate.too_large then
-    if candidate.too_large[1] > refusal.too_large[1] then refusal.too_large = candidate.too_large end
-  elseif candidate.start_ms == NEVER then refusal[block == resource_block and 'unfit' or 'disabled'] = block.reason
+    local largest = refusal.too_large
+    if not largest or candidate.too_large[2] > largest[2] then refusal.too_large = candidate.too_large end
+  elseif candidate.start_ms == NEVER then
+    local kind = block.kind == 'key_resource' and 'unfit' or 'disabled'
+    refusal[kind] = {kind, block.reason}
   elseif candidate.soon and candidate.busy_ms then
     choice.busy_ms = min(choice.busy_ms or FLIGHT_MS, candidate.busy_ms)
   elseif is_better(candidate, choice.best) then choice.best = candidate end
@@ -83,9 +83,7 @@ for number, model in ipairs(job.models) do
   if choice.busy_ms then return wait('busy', choice.busy_ms, 'limits are not known yet', choice.busy_ms) end
   if open and (not best or open.start_ms < best.start_ms) then best = open end
 end
-if not best and refusal.disabled then return {'disabled', refusal.disabled} end
-if not best and refusal.too_large[1] > 0 then return {'too_large', unpack(refusal.too_large)} end
-if not best then return {refusal.unfit and 'unfit' or 'disabled', refusal.unfit or 'no key'} end
+if not best then return refusal.disabled or refusal.too_large or refusal.unfit end
 if not which then
   save_for(job, best)
   local first_ms, step_ms = best.start_ms - now, best.step_ms / count

@@ -1,4 +1,4 @@
--- requires: prelude, blocks, buckets, reservations, candidates
+-- requires: prelude, blocks, buckets, reservations
 -- confirm: may a lease that has waited for its start still be used? If its key rests by now or turned out to be another
 -- account's, the lease ends and its capacity goes back. It waits a little longer if other calls left late and the
 -- provider counts in windows, if there is less than expected, or while another lease probes the host or model.
@@ -10,8 +10,8 @@ local lease_id, key_id, account, model, resource = unpack(ARGV, 2)
 read_clock()
 local lease = read_lease(lease_id)
 if not lease then return -1 end
-local blocks, probes = read_blocks_of(key_id, account, model, resource, lease_id)
-local block, pair = last_block(blocks, lease.cost.tokens), read_pair(account .. ':' .. model, lease, {})
+local block, probes = read_blocks_of(key_id, account, model, resource, lease_id, lease.cost.tokens)
+local buckets = read_buckets(redis.call('HGET', lease.pair, 'buckets'))
 local owner = redis.call('HGET', root .. ':key:' .. key_id, 'account')
 -- Nothing was reserved at the other account.
 if block and not block.probed or owner and owner ~= account then
@@ -26,7 +26,7 @@ end
 
 local start_ms, windowed = now, {}
 for dimension, debt in pairs(lease.took) do
-  local bucket = pair.buckets[dimension]
+  local bucket = buckets[dimension]
   if bucket then
     start_ms = max(start_ms, now + ceil((bucket.debt - debt) / rate_of(bucket)))
     lease.took[dimension] = bucket.debt
@@ -40,7 +40,7 @@ if start_ms > now or windowed[1] or lease.waits then
   for _, bucket in ipairs(windowed) do charge(bucket, 1, start_ms) end
   lease.start_ms, lease.waits = start_ms, start_ms > now or nil
   save_lease(lease_id, lease, start_ms)
-  if windowed[1] then save_buckets(pair.key, pair.buckets) end
+  if windowed[1] then save_buckets(lease.pair, buckets) end
 end
 if start_ms == now then note_probes(probes, lease_id) end
 return start_ms - now

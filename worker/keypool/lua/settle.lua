@@ -2,8 +2,8 @@
 -- settle: end a lease with what the answer meant. If it had expired, no bucket changes, but what was learned holds.
 --
 -- ARGV  2 lease id  3 what the answer meant, as JSON: see settlement.py
--- Returns 'ok' | 'late', until_ms (-1 disabled, 0 free), changed (1: newly blocked), passing (1: another call of the
---         model was accepted after this one began, so a failure is this call's own), learned, …
+-- Returns 'ok' | 'late', 1: what is blamed is blocked, 1: and it was not before, 1: another call of the model was
+--         accepted after this one began, so a failure is this call's own, learned, …
 
 local LONGEST_REST_MS = 10000  -- for a host or model, so that it is used soon after it works again
 local MODELS_KEPT = 64
@@ -12,7 +12,7 @@ local OK_NOTED_MS = 250        -- the last success is noted at most this often
 
 local answer = cjson.decode(ARGV[3])
 local ok_ms = read_clock('ok_ms:' .. answer.model)
-local outcome, effect, scope, reason, by = answer.outcome, answer.effect, answer.scope, answer.reason, answer.by
+local outcome, event, scope, reason, by = answer.outcome, answer.event, answer.scope, answer.reason, answer.by
 local name, key, lease = answer.account .. ':' .. answer.model, root .. ':key:' .. answer.key, end_lease(ARGV[2])
 local pair = root .. ':account_model:' .. name
 local record = redis.call('HMGET', pair, 'buckets', 'turned_ms')
@@ -44,16 +44,16 @@ if noted then
   redis.call('PEXPIRE', pair, STATE_TTL_MS)
 end
 local counts = redis.call('HMGET', key, 'in_flight', 'calls', outcome, 'tokens', 'account', 'latest')
-local kept, call = {'in_flight', max(0, (counts[1] or 0) - (lease and 1 or 0))}, outcome ~= 'unused' and 1 or 0
+local kept = {'in_flight', max(0, (counts[1] or 0) - (lease and 1 or 0))}
 local function keep(field, value) kept[#kept + 1], kept[#kept + 2] = field, value end
-keep('calls', (counts[2] or 0) + call)
-keep(outcome, (counts[3] or 0) + call)
-keep('tokens', (counts[4] or 0) + (answer.tokens or 0))
-if outcome == 'ok' then keep('ok_ms', now) end
-if call == 1 then  -- a line for people: JSON, the latest one first
-  local line = cjson.encode({now, reason or outcome, by or '', answer.model or ''})
+if outcome ~= 'unused' then
+  keep('calls', (counts[2] or 0) + 1)
+  keep(outcome, (counts[3] or 0) + 1)
+  keep('tokens', (counts[4] or 0) + (answer.tokens or 0))
+  local line = cjson.encode({now, reason or outcome, by, answer.model})  -- for people, the latest one first
   keep('latest', line .. '\n' .. (counts[6] or ''):match(LATEST))
 end
+if outcome == 'ok' then keep('ok_ms', now) end
 if answer.learned and counts[5] ~= answer.learned then
   keep('account', answer.learned)
   audit('audit', 'account_learned', 'key', answer.key, answer.learned, 0, by)
@@ -63,26 +63,34 @@ if answer.real and (noted or outcome ~= 'ok') and redis.call('ZADD', root .. ':m
   redis.call('ZREMRANGEBYRANK', root .. ':models', 0, -MODELS_KEPT - 1)
 end
 
-local function reply(until_ms, changed)
-  return {lease and 'ok' or 'late', until_ms, changed and 1 or 0, passing and 1 or 0, unpack(learned)}
-end
-if outcome == 'unused' then return reply(0, false) end
+local blocked, newly = false, false
 
--- Returns until when a host or model that failed rests from now on, or 0. Faults of one second count once.
-local function count_fault(place)
-  local block = read_blocks({place})[1] or {until_ms = 0}
+-- Blocks a scope: called `kind` and `name` by people, from this number of tokens on. A rest only grows.
+local function block_calls(scope, kind, name, event, until_ms, from_tokens)
+  local block = read_blocks({scope})[1] or {until_ms = 0}
+  local was_ms = block.until_ms > now and block.until_ms or 0
+  block.from_tokens = was_ms > 0 and min(from_tokens, block.from_tokens or 0) or from_tokens
+  if until_ms > was_ms then
+    block.until_ms, block.since_ms, block.reason, block.by = until_ms, now, reason, by
+    if event ~= 'unfit' or was_ms == 0 then audit('audit', event, kind, name, reason, until_ms, by) end
+  end
+  save_block(scope, block)
+  blocked, newly = true, was_ms == 0
+end
+
+-- Returns how long a host or model that failed rests from now on, if it does. Faults of one second count once.
+local function count_fault(scope)
+  local block = read_blocks({scope})[1] or {until_ms = 0}
   local counts = now - (block.fault_ms or 0) >= FAULTS_APART_MS and block.until_ms <= now
   block.probe_ms = nil
-  if counts then
-    block.faults, block.fault_ms, block.since_ms, block.reason = (block.faults or 0) + 1, now, now, reason
-  end
-  local rests = counts and block.faults >= BREAKER_FAULTS
-  if rests then block.until_ms = now + min(1000 * 2 ^ (block.faults - BREAKER_FAULTS), LONGEST_REST_MS) end
-  save_block(place, block)
-  return rests and block.until_ms or 0
+  if counts then block.faults, block.fault_ms = (block.faults or 0) + 1, now end
+  save_block(scope, block)
+  return counts and block.faults >= BREAKER_FAULTS and min(1000 * 2 ^ (block.faults - BREAKER_FAULTS), LONGEST_REST_MS)
 end
 
 local places = {host = 'host', model = 'model:' .. answer.model}
+-- A call that fails while no other passes is no key's fault either.
+local shared = not event and scope or outcome == 'fault' and not passing and (answer.model ~= '' and 'model' or 'host')
 if answer.answered then  -- by the host, and so by the model
   for index, block in ipairs(read_blocks({places.host, places.model})) do
     if block and block.faults then
@@ -90,29 +98,14 @@ if answer.answered then  -- by the host, and so by the model
       save_block(index == 1 and places.host or places.model, block)
     end
   end
-else
-  -- A call that fails while no other passes is no key's fault either.
-  local shared = not effect and scope
-    or outcome == 'fault' and not passing and (answer.model ~= '' and 'model' or 'host')
-  local rests_ms = places[shared] and count_fault(places[shared]) or 0
-  if rests_ms > 0 then
-    audit('audit', 'cooled', shared, not effect and answer.name or answer.model, reason, rests_ms, by)
-    if not effect then return reply(rests_ms, true) end
-  end
+elseif places[shared] then
+  local rest_ms = count_fault(places[shared])
+  local name = not event and answer.name or answer.model
+  if rest_ms then block_calls(places[shared], shared, name, 'cooled', now + rest_ms, 0) end
 end
-if not effect then return reply(0, false) end
-
--- What is blamed rests; a rest only grows.
-if effect == 'unfit' then redis.call('DEL', pair) end
-local block = read_blocks({answer.blamed})[1] or {until_ms = 0}
-local was_ms = block.until_ms > now and block.until_ms or 0
-local until_ms = effect == 'disable' and NEVER or max(now + answer.rest_ms, was_ms)
-local shown_ms, from_tokens = until_ms == NEVER and -1 or until_ms, answer.sized and lease and lease.cost.tokens or 0
-block.from_tokens = was_ms > 0 and min(from_tokens, block.from_tokens or 0) or from_tokens
-if was_ms ~= until_ms then
-  block.until_ms, block.since_ms, block.reason, block.by = until_ms, now, reason, by
-  local event = ({disable = 'disabled', cool = 'cooled', unfit = 'unfit'})[effect]
-  if effect ~= 'unfit' or was_ms == 0 then audit('audit', event, scope, answer.name, reason, shown_ms, by) end
+if event == 'unfit' then redis.call('DEL', pair) end
+if event then
+  local until_ms = event == 'disabled' and NEVER or now + answer.rest_ms
+  block_calls(answer.blamed, scope, answer.name, event, until_ms, answer.sized and lease and lease.cost.tokens or 0)
 end
-save_block(answer.blamed, block)
-return reply(shown_ms, was_ms == 0)
+return {lease and 'ok' or 'late', blocked and 1 or 0, newly and 1 or 0, passing and 1 or 0, unpack(learned)}

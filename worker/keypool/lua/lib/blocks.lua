@@ -35,36 +35,28 @@ local function read_blocks(scopes)
   return blocks
 end
 
--- Returns the blocks of a call, in the order of `scopes`. A host or model that failed several times in a row rests;
--- then one lease probes it before the others may call. Returns also what this lease is to probe, by scope; where
--- another one does, the block is `probed`.
-local function read_blocks_of(id, account, model, resource, lease_id)
-  local name = account .. ':' .. model
-  local scopes = {'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account,
-    'account_model:' .. name, 'unfit:' .. name, 'host', 'model:' .. model, 'person:',
-    'person:' .. id}
-  local blocks, probes = read_blocks(scopes), {}
-  for index = 6, 7 do
-    local block = blocks[index]
+-- Returns the block that ends last of those that hold for a call of so many tokens, or nil, and what this lease is to
+-- probe, by scope. That the account does not have the model (`kind` 'unfit') counts for more than when others end. A
+-- host or model that failed several times in a row rests; then one lease probes it before the others may call: for them
+-- the block is `probed`.
+local function read_blocks_of(id, account, model, resource, lease_id, tokens)
+  local name, probes, last = account .. ':' .. model, {}, nil
+  local scopes = {'unfit:' .. name, 'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account,
+    'account_model:' .. name, 'host', 'model:' .. model, 'person:', 'person:' .. id}
+  for index, block in ipairs(read_blocks(scopes)) do
     if block and block.until_ms <= now and (block.faults or 0) >= BREAKER_FAULTS then
       if (block.probe_ms or 0) <= now or block.probe_by == lease_id then probes[scopes[index]] = block
       else
         local look_ms = now + PROBE_LOOK_MS + (tonumber(lease_id:sub(1, 4), 16) or 0) % PROBE_LOOK_MS
-        blocks[index] = {until_ms = min(block.probe_ms, look_ms), reason = block.reason, probed = true}
+        block = {until_ms = min(block.probe_ms, look_ms), reason = block.reason, probed = true}
       end
     end
-  end
-  return blocks, probes
-end
-
--- Returns the block that ends last of those that hold for a call of so many tokens, or nil.
-local function last_block(blocks, tokens)
-  local last
-  for _, block in ipairs(blocks) do
     local holds = block and block.until_ms > now and tokens >= (block.from_tokens or 0)
-    if holds and (not last or block.until_ms > last.until_ms) then last = block end
+    if holds and (not last or last.kind ~= 'unfit' and block.until_ms > last.until_ms) then
+      last, block.kind = block, scopes[index]:match('^[%l_]+')
+    end
   end
-  return last
+  return last, probes
 end
 
 local function note_probes(probes, lease_id)

@@ -55,8 +55,9 @@ local function read_buckets(packed)
 end
 
 local function save_buckets(pair_key, buckets)
-  if next(buckets) then return redis.call('HSET', pair_key, 'buckets', cmsgpack.pack(buckets)) end
-  return redis.call('HDEL', pair_key, 'buckets')
+  if not next(buckets) then return redis.call('HDEL', pair_key, 'buckets') end
+  local is_new = redis.call('HSET', pair_key, 'buckets', cmsgpack.pack(buckets)) > 0
+  if is_new then redis.call('PEXPIRE', pair_key, STATE_TTL_MS) end  -- settles put it off
 end
 
 local function new_bucket(dimension, limit, window_ms)

@@ -44,7 +44,7 @@ end
 -- Returns start_ms, when the candidate may be called; reason: what blocks it until then, or the dimension that takes
 -- longest; step_ms: how long that one takes to refill for one call; rests_ms: until when it rests or waits for what
 -- refills slowly; tries: the only dimension whose limit the call would exceed, if that may be tried; too_large: the
--- limit that the call never fits, and its dimension; busy_ms: how long too many calls are in flight.
+-- largest limit that the call never fits, as acquire says it; busy_ms: how long too many calls are in flight.
 local function score_candidate(pair, job, block, seq)
   local candidate = {start_ms = now, reason = '', step_ms = 0, rests_ms = now, pair = pair, seq = seq}
   local short, headroom = 0, 1
@@ -55,9 +55,9 @@ local function score_candidate(pair, job, block, seq)
     else headroom = min(headroom, level / bucket.limit) end
     if dimension ~= 'ramp' and ready > now then
       local may_try = bucket.credit >= TRY_AFTER and not (bucket.stated or bucket.log or counts_emails(dimension))
-      local largest = candidate.too_large and candidate.too_large[1] or 0
+      local largest = candidate.too_large and candidate.too_large[2] or 0
       if needed > bucket.limit and not may_try and bucket.limit > largest then
-        candidate.too_large = {bucket.limit, dimension}
+        candidate.too_large = {'too_large', bucket.limit, dimension}
       end
       short = short + 1
       candidate.tries = short == 1 and may_try and dimension or nil

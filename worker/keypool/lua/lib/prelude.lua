@@ -32,7 +32,7 @@ end
 -- stream: 'audit'; or 'actions' for what a person or program asked for, which goes to both.
 local function audit(stream, event, scope, name, reason, until_ms, by)
   redis.call('XADD', root .. ':' .. stream, 'MAXLEN', '~', AUDIT_LENGTH, '*', 'at_ms', now, 'event', event,
-    'scope', scope, 'name', name, 'reason', reason, 'until_ms', until_ms, 'by', by)
+    'scope', scope, 'name', name, 'reason', reason, 'until_ms', until_ms == NEVER and -1 or until_ms, 'by', by)
   if stream == 'actions' then audit('audit', event, scope, name, reason, until_ms, by) end
 end
 

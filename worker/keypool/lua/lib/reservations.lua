@@ -61,7 +61,6 @@ local function reserve(candidate, job, tried)
     end
     if counts_emails(dimension) then spare = min(spare, max(0, floor(bucket.level))) end
   end
-  -- If that field is not new, settles put the expiry off.
-  if save_buckets(pair.key, pair.buckets) > 0 then redis.call('PEXPIRE', pair.key, STATE_TTL_MS) end
+  save_buckets(pair.key, pair.buckets)
   return spare < NEVER and spare or -1, took
 end
