@@ -62,9 +62,10 @@ class History:
     @classmethod
     def of(cls, headers: Any) -> Self:
         """Read the history of a message, or begin one where there is none or a malformed one."""
-        found = headers.get(HEADER) if isinstance(headers, dict) else None
-        fields: dict[str, Any] = found if isinstance(found, dict) else {}
+        fields = headers.get(HEADER) if isinstance(headers, dict) else None
         now_ms = round(time.time() * 1000)
+        if not isinstance(fields, dict):
+            return cls(now_ms)
         early_ms = max(0, _count(fields, "due_ms") - now_ms)
         reason, joined = fields.get("reason"), fields.get("joined")
         return cls(

@@ -67,6 +67,7 @@ class Resend:
             max_connections=max_connections,
             keepalive_expiry_s=4.0,
         )
+        self._firsts: dict[str, httpx.Request] = {}
         self._judge = ResendJudge(now=now, jitter=jitter)
         self._notice = notice
         # Resend's own address takes batches; of a stand-in's that is known once it took one.
@@ -91,7 +92,7 @@ class Resend:
             return Reply(CLOSED)
         on_sent.set(sent)
         payload = request.payload
-        exchange = http.Exchange(secret, self._http, request.body.encode())
+        exchange = http.Exchange(secret, self._http, self._firsts, request.body.encode())
         token = http.current.set(exchange)
         try:
             async with asyncio.timeout(2 * self._timeout_s):
