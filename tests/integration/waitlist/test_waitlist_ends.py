@@ -130,7 +130,8 @@ async def test_a_redis_that_stays_away_defers_each_job_with_an_error_of_its_own(
     told = await outcomes(*jobs)
     assert {type(why) for why in told} == {Deferred}
     assert len({id(why) for why in told}) == 3
-    assert all("Redis does not answer" in why.reason and why.countdown_ms >= 5_000 for why in told)
+    assert all("Redis does not answer" in why.reason for why in told)
+    assert all(500 <= why.countdown_ms <= 1_500 for why in told)
     assert line.waiting() == 0
     assert 0 < line.asks - asks < 10, "one job found it out for all"
 
