@@ -1,6 +1,7 @@
 """Keys and the accounts that own their limits: Groq organisations and Resend teams."""
 
 import hashlib
+import math
 import secrets
 import string
 from collections.abc import Iterable, Mapping
@@ -79,6 +80,17 @@ class Organisation:
     blocked_models: dict[str, str] = field(default_factory=dict)
     exhausted_until_s: float = 0.0
     buckets: dict[str, ModelBuckets] = field(default_factory=dict)
+    _first_limits: tuple[GroqLimits, dict[str, GroqLimits]] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._first_limits = self.limits, self.model_limits
+
+    def restore(self) -> None:
+        """Be as at the start."""
+        self.limits, self.model_limits = self._first_limits
+        self.standing, self.exhausted_until_s = LIVE, 0.0
+        self.blocked_models.clear()
+        self.buckets.clear()
 
     def buckets_of(self, model: str, tier: str = DEFAULT_TIER) -> ModelBuckets:
         """The buckets of one model and service tier; flex has ten times as much."""
@@ -128,7 +140,7 @@ class Team:
         self.name = name
         self.domains = domains
         self.exhausted_until_s = 0.0
-        self.limits = limits or ResendLimits()
+        self.limits = self._first_limits = limits or ResendLimits()
         self.window = FixedWindow(self.limits.rps)
         self.daily = CalendarQuota(self.limits.daily)
         self.monthly = CalendarQuota(self.limits.monthly, monthly=True)
@@ -139,10 +151,20 @@ class Team:
 
     def set_limits(self, changes: Mapping[str, Any]) -> None:
         """Change limits; what was used so far still counts."""
-        self.limits = replace(self.limits, **changes)
-        self.window.limit = self.limits.rps
-        self.daily.limit = self.limits.daily
-        self.monthly.limit = self.limits.monthly
+        self._limit(replace(self.limits, **changes))
+
+    def restore(self) -> None:
+        """Be as at the start."""
+        self._limit(self._first_limits)
+        self.exhausted_until_s = 0.0
+        self.window.start_s = -math.inf
+        self.daily.used = self.monthly.used = 0
+
+    def _limit(self, limits: ResendLimits) -> None:
+        self.limits = limits
+        self.window.limit = limits.rps
+        self.daily.limit = limits.daily
+        self.monthly.limit = limits.monthly
 
 
 @dataclass(slots=True)

@@ -157,13 +157,9 @@ class Control:
         """Restore every account and key; clear the ledger, too, unless `ledger` is false."""
         self._faults.clear()
         for organisation in self._accounts.organisations.values():
-            organisation.standing, organisation.exhausted_until_s = LIVE, 0.0
-            organisation.blocked_models.clear()
-            organisation.buckets.clear()
+            organisation.restore()
         for team in self._accounts.teams.values():
-            team.exhausted_until_s = 0.0
-            team.window.start_s = -math.inf
-            team.daily.used = team.monthly.used = 0
+            team.restore()
         for known in self._accounts.keys.values():
             for key in known.values():
                 key.standing = LIVE

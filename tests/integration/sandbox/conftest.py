@@ -17,7 +17,6 @@ def running() -> Iterator[Sandbox]:
 @pytest.fixture
 def sandbox(running: Sandbox) -> Sandbox:
     running.control("reset")
-    running.control("limits", service="groq", rpm=5, tpm=2_000, itpm=0, otpm=0)
     return running
 
 

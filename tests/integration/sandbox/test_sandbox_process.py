@@ -175,6 +175,8 @@ def test_accounts_and_a_scenario_can_be_given() -> None:
             _post(sandbox.groq_base_url, "/openai/v1/chat/completions", "gsk_one", _CHAT)[0] == 200
         )
         assert sandbox.state()["groq"][0]["limits"]["rpm"] == 3
+        sandbox.control("reset")
+        assert sandbox.state()["groq"][0]["limits"]["rpm"] == 0
 
 
 def test_a_bad_control_call_is_refused_with_its_reason() -> None:
