@@ -85,7 +85,8 @@ class TaskPool(BasePool):
         settings = self.settings = PoolSettings.of(self.options, self.app.conf)
         self._gc_before = gc.get_threshold()
         if settings.gc_objects:
-            gc.set_threshold(int(settings.gc_objects), 20, 50)
+            # What waits for minutes and then turns to garbage is found by every hundredth one.
+            gc.set_threshold(int(settings.gc_objects), 20, 5)
         self.loop = new_loop(settings.loop)
         self.task_threads = DaemonThreads(
             settings.threads, name="aio-task", prepare=self._prepare_thread

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -153,3 +154,23 @@ def test_a_job_that_is_cut_off_leaves_nothing_to_the_collector(
         await asyncio.Event().wait()
 
     assert left_of_three(start(), wait, **limits) == Counter()
+
+
+def test_old_garbage_is_collected_too(start: Start) -> None:
+    class Waits:
+        def __init__(self) -> None:
+            self.itself = self
+
+    gc.freeze()  # Python collects the oldest when a quarter of all is new, and pytest holds much
+    try:
+        gc.collect()
+        start(aio_gc_objects=500)
+        waits = Waits()
+        ref = weakref.ref(waits)
+        gc.collect(1)  # now it is old
+        del waits
+        gc.enable()
+        _young = [[n] for n in range(500 * 20 * 10)]
+        assert ref() is None
+    finally:
+        gc.unfreeze()
