@@ -13,7 +13,9 @@ from worker.aio import private_loop
 from worker.aio.errors import Revoked, SoftTimeLimit
 from worker.errors import Deferred, RequestRejected
 from worker.jobs.custom_task import meaning_of, wrap
+from worker.jobs.job_run import current_run
 from worker.jobs.outages import NOBODY_COUNTS
+from worker.keypool import LeaseRequest
 
 SHORT, LONG = Deferred(100, "cooling"), Deferred(900, "cooling")
 REJECTED, IGNORED, LATE, REVOKED = RequestRejected("no"), Ignore(), SoftTimeLimit(), Revoked()
@@ -98,3 +100,29 @@ async def test_the_job_of_a_plain_function_knows_its_worker_too(
     monkeypatch.setattr(private_loop, "_pool_loop", None)
     assert await asyncio.to_thread(wrapped, 5, 6) == 11
     assert len(begun) == 1
+
+
+def test_a_task_that_another_one_calls_directly_is_part_of_its_job() -> None:
+    app, found = Celery("shop", set_as_current=False), list[tuple[str, bool]]()
+
+    def note() -> str:
+        run = current_run.get()
+        assert run is not None
+        found.append((run.of_this_job(LeaseRequest()).by, run.goes_back))
+        return run.email_keys.make("ann", "x")
+
+    inner = app.task(note, name="inner", shared=False)
+    inner.run = wrap(inner, lambda: (None, NOBODY_COUNTS))
+
+    def both() -> list[str]:
+        return [note(), inner(), note()]
+
+    outer = app.task(both, name="outer", shared=False)
+    outer.run = wrap(outer, lambda: (None, NOBODY_COUNTS))
+
+    assert outer.apply(task_id="one").get() == ["one-ann-1", "one-ann-2", "one-ann-3"]
+    assert found == [("one", False)] * 3, "a job that runs eagerly has no queue to go back to"
+    alone = {inner(), inner()}
+    assert len(alone) == 2, "a program's calls are no runs of one job"
+    assert not any(key.startswith("None") for key in alone)
+    assert found[-1] == ("", False)

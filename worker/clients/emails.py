@@ -56,13 +56,13 @@ class EmailClient:
         arguments = check(EmailArguments, (), {**(params or {}), **fields})
         run = current_run.get()
         identity = _identity_of(arguments)
-        key = str(uuid.uuid4()) if run is None else run.idempotency_key(*identity)
+        key = str(uuid.uuid4()) if run is None else run.email_keys.make(*identity)
         shared = await runtime()
         lease_request, email = order(
             arguments,
             shared.pools[RESEND.name].keys,
             idempotency_key=key,
-            job=str(run.task.request.id) if run is not None else "",
+            job=run.job if run is not None else "",
             known=True,
         )
         if run is not None:
@@ -77,7 +77,7 @@ class EmailClient:
             )
         except BaseException:
             if run is not None:
-                run.failed_emails[identity] = key
+                run.email_keys.note_failed(*identity, key)
             raise
         return served.value | {
             "key": served.key,

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 
 from worker.clients.session import runtime
 from worker.clients.sync import wait_for
+from worker.jobs.job_run import current_run
 from worker.redis.retry import retry_while_down
 
 ResultT = TypeVar("ResultT")
@@ -128,7 +129,8 @@ class _Record:
 
 async def _record_of(step: str) -> _Record | None:
     """Where the result of a step of this job is kept; None: this is not a job."""
-    job = current_task.request.id if current_task else None
+    run = current_run.get()  # of the whole job, whose task may call another one directly
+    job = run.job if run else (current_task.request.id if current_task else None)
     if not job:
         return None
     shared = await runtime()

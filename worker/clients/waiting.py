@@ -33,7 +33,7 @@ async def wait_in_place(
         Deferred: No key is free for longer.
     """
     run = current_run.get()
-    goes_back = run is not None and longest_wait_s is None
+    goes_back = run is not None and run.goes_back and longest_wait_s is None
     if longest_wait_s is None:
         longest_wait_s = 0.0 if goes_back else get_settings().deadline_s
     until_s = time.monotonic() + longest_wait_s

@@ -10,7 +10,6 @@ A job has three budgets, which never mix:
 
 import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
@@ -32,6 +31,7 @@ from worker.errors import (
     RetriesExhausted,
     TransientError,
 )
+from worker.jobs.email_keys import EmailKeys
 from worker.jobs.history import History, came_again, doubt_ms
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
@@ -78,31 +78,40 @@ class JobRun:
         self.task: Final = task
         request = task.request
         self.history = History.of(request.headers)
-        self._emails: Final[Counter[str]] = Counter()
-        self.failed_emails: Final[dict[tuple[str, str], str]] = {}
-        """The idempotency keys of emails that failed, by recipients and content."""
         self.at_end: Final[set[Callable[[], None]]] = set()
         """Ends what the task may have left open, such as a stream that it did not close."""
         self.has_ended = False
         """Whether the job has ended; work of it that goes on makes no calls any more."""
         self.soft_limit: SoftTimeLimitExceeded | None = None
         """The soft time limit that a call of a client has met."""
-        self._outer = None if request.id else current_run.get()
-        """The run of the task that has called this one directly."""
+        self._outer = outer = None if request.id else current_run.get()
+        """The run of the task that has called this one directly: both are one job."""
+        self.job: Final[str] = request.id or ("" if outer is None else outer.job)
+        """The id of the job; empty where a program has called the task directly."""
+        self.goes_back: Final[bool] = (
+            bool(request.id and not request.is_eager) if outer is None else outer.goes_back
+        )
+        """Whether the job can go back to its queue."""
+        self.email_keys: Final[EmailKeys] = (
+            EmailKeys(self.job) if outer is None else outer.email_keys
+        )
         self._models: tuple[str, ...] = ("",)
         self.deadline_s: Final = deadline_s or settings.deadline_s
         self._settings: Final = settings
         self._ownership: Final = ownership
         self._outages: Final = outages
-        attempts.begin()
-        if ownership is not None:
-            ownership.begin(request)
+        if outer is None:
+            attempts.begin()
+            if ownership is not None:
+                ownership.begin(request)
         if (request.headers or {}).get(TRACK_STARTED) is True:
             task.backend.store_result(request.id, None, states.STARTED, request=request)
 
     @property
     def longest_wait_s(self) -> float:
         """How long this run may wait for keys, in seconds."""
+        if self._outer is not None:
+            return self._outer.longest_wait_s
         left_s = self.deadline_s - self.history.age_s
         return max(0.0, min(self._settings.task_soft_time_limit_s / 2, left_s))
 
@@ -125,6 +134,8 @@ class JobRun:
         """
         self.end_if_over()
         self._models = tuple(model for model, _ in lease_request.models)
+        if self._outer is not None:
+            return self._outer.of_this_job(lease_request)
         request = self.task.request
         tenant = tenant_of(request.headers)
         failed_on = {call.key for call in self.history.trail if call.code == SERVER_ERROR}
@@ -137,21 +148,6 @@ class JobRun:
             tenant=tenant,
             queue=list_of(request.delivery_info) if tenant else "",
         )
-
-    def idempotency_key(self, recipients: str, content_hash: str) -> str:
-        """Make the idempotency key of an email of this run; each run makes the same.
-
-        Emails to different recipients are numbered apart, so that tasks may send them at once, in
-        any order. An email that failed may have been accepted: sent again it has its key again.
-
-        Args:
-            recipients: Stands for the recipients.
-            content_hash: Stands for the content.
-        """
-        if (key := self.failed_emails.pop((recipients, content_hash), None)) is not None:
-            return key
-        self._emails[recipients] += 1
-        return f"{self.task.request.id}-{recipients}-{self._emails[recipients]}"
 
     def join(self, job: str) -> None:
         """Remember the job whose result this one shares."""
