@@ -150,9 +150,10 @@ def _drill(name: str, act: Callable[[Site], None], *, full_s: float, short_s: fl
         act,
         full=Scale(2_000, 500, trouble_s=full_s, limit_s=180),
         short=Scale(60, 30, trouble_s=short_s, limit_s=60),
-        # Workers try to connect every three seconds at least, and the jobs that had waited in vain
-        # come back within two.
-        silence_s=5,
+        # Workers try to connect every three seconds at least. Jobs that had waited in vain come
+        # back within two, emails that had waited for another one's key within three; a busy
+        # machine adds to that.
+        silence_s=7,
     )
 
 
