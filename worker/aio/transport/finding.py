@@ -76,7 +76,12 @@ async def count_waiting(broker: Redis, lists: Sequence[str]) -> int:
 
 
 async def _size(broker: Redis, name: str) -> int:
-    return await _parked(broker, name) + int(await broker.llen(name))
+    # In one step, or messages that go from the list to lines meanwhile would not be counted.
+    async with broker.pipeline(transaction=True) as pipe:
+        pipe.eval(COUNT_PARKED, 1, name)
+        pipe.llen(name)
+        parked, listed = await pipe.execute()
+    return int(parked) + int(listed)
 
 
 async def _parked(broker: Redis, name: str) -> int:
