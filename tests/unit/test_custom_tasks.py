@@ -9,11 +9,12 @@ import pytest
 from celery import Celery
 from celery.exceptions import Ignore
 
+from config.settings import Settings
 from worker.aio import private_loop
 from worker.aio.errors import Revoked, SoftTimeLimit
 from worker.errors import Deferred, RequestRejected
 from worker.jobs.custom_task import meaning_of, wrap
-from worker.jobs.job_run import current_run
+from worker.jobs.job_run import JobRun, current_run
 from worker.jobs.outages import NOBODY_COUNTS
 from worker.keypool import LeaseRequest
 
@@ -126,3 +127,21 @@ def test_a_task_that_another_one_calls_directly_is_part_of_its_job() -> None:
     assert len(alone) == 2, "a program's calls are no runs of one job"
     assert not any(key.startswith("None") for key in alone)
     assert found[-1] == ("", False)
+
+
+# The soft time limits of the task and of the message in seconds, and how long a call may wait.
+@pytest.mark.parametrize(
+    ("task_s", "message_s", "wait_s"), [(None, None, 135), (8, None, 4), (8, 2, 1), (None, 2, 1)]
+)
+def test_a_call_leaves_half_of_the_soft_time_limit_to_the_task(
+    task_s: int | None, message_s: int | None, wait_s: int
+) -> None:
+    app = Celery("shop", set_as_current=False)
+
+    @app.task(shared=False, soft_time_limit=task_s)
+    def short() -> None:
+        pass
+
+    short.push_request(id="one", timelimit=[None, message_s])
+    run = JobRun(short, settings=Settings(task_time_limit_s=300))
+    assert run.longest_wait_s == wait_s

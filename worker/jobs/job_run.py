@@ -113,7 +113,13 @@ class JobRun:
         if self._outer is not None:
             return self._outer.longest_wait_s
         left_s = self.deadline_s - self.history.age_s
-        return max(0.0, min(self._settings.task_soft_time_limit_s / 2, left_s))
+        return max(0.0, min(self._soft_limit_s / 2, left_s))
+
+    @property
+    def _soft_limit_s(self) -> float:
+        """The soft time limit of the message, of the task or of the settings, in seconds."""
+        _, soft_s = self.task.request.timelimit or (None, None)
+        return float(soft_s or self.task.soft_time_limit or self._settings.task_soft_time_limit_s)
 
     def end_if_over(self) -> None:
         """Refuse a call of work that goes on after its job.
