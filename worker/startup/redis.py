@@ -17,14 +17,13 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from config.celery import consumed_queues
 from config.errors import SettingsError
 from config.redis_roles import RedisUrls
-from config.services import SERVICES
 from config.settings import Settings, variable_of
 from worker.aio.connections import parameters_of
 from worker.aio.redis_retry import words_of
 from worker.aio.sentinels import UnknownPrimary
+from worker.startup.redis_rights import CLUSTER, Rights, broker_rights, pool_rights, result_rights
 from worker.startup.redis_tls import (
     missing_tls,
     tls_refusal_of,
@@ -36,11 +35,6 @@ _logger = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 5.0
 _GUIDE: Final = "docs/operations.md lists the rights that a worker needs"
-_CLUSTER: Final = (
-    "is a Redis Cluster, which is not supported: use one server, or a primary with replicas"
-)
-
-Command = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,37 +89,21 @@ def check_redis(settings: Settings) -> None:
     """
     urls = RedisUrls.of(settings)
     servers = {
-        "broker_url": (
-            urls.broker_as_pool,
-            _broker_commands(settings),
-            _broker_channels(urls.broker_db),
-        ),
-        "result_backend_url": (
-            urls.results_as_pool,
-            _result_commands(),
-            ["celery-task-meta-check"],
-        ),
-        "pool_url": (
-            urls.pool,
-            _pool_commands(settings.namespace),
-            _pool_channels(settings.namespace),
-        ),
+        "broker_url": (urls.broker_as_pool, broker_rights(settings, urls.broker_db)),
+        "result_backend_url": (urls.results_as_pool, result_rights()),
+        "pool_url": (urls.pool, pool_rights(settings.namespace)),
     }
-    by_url: dict[str, tuple[str, list[Command], list[str]]] = {}
+    by_url: dict[str, tuple[str, Rights]] = {}
     if not urls.broker_as_pool:  # RabbitMQ
         del servers["broker_url"]
-    for field, (url, commands, channels) in servers.items():
-        _, known_commands, known_channels = by_url.setdefault(url, (field, [], []))
-        known_commands += commands
-        known_channels += channels
+    for field, (url, rights) in servers.items():
+        by_url.setdefault(url, (field, Rights([], [], [])))[1].add(rights)
     sentences: list[str] = []
-    for url, (field, commands, channels) in by_url.items():
+    for url, (field, rights) in by_url.items():
         value = getattr(settings, field)
         variable = variable_of("redis_url" if value == settings.redis_url else field)
         try:
-            sentences += [
-                f"{variable}: Redis at {value} {words}." for words in _look(url, commands, channels)
-            ]
+            sentences += [f"{variable}: Redis at {value} {words}." for words in _look(url, rights)]
         except (RedisError, OSError) as exc:
             refusal = (
                 unusable_files(url)
@@ -141,7 +119,7 @@ def check_redis(settings: Settings) -> None:
         raise SettingsError(sentences)
 
 
-def _look(url: str, commands: list[Command], channels: list[str]) -> Iterator[str]:
+def _look(url: str, rights: Rights) -> Iterator[str]:
     options = {
         "socket_timeout": _PATIENCE_S,
         "socket_connect_timeout": _PATIENCE_S,
@@ -152,11 +130,11 @@ def _look(url: str, commands: list[Command], channels: list[str]) -> Iterator[st
         client.ping()
         info = _info(client)
         if info.get("cluster_enabled"):
-            yield _CLUSTER
+            yield CLUSTER
             return
         if evicts := Eviction.of(info):
             _logger.warning(evicts.sentence)
-        if denied := next(_denied(client, commands, channels), None):
+        if denied := next(rights.denied(client, patience_s=_PATIENCE_S), None):
             yield f"denies this worker a right ({denied}); {_GUIDE}"
 
 
@@ -166,27 +144,6 @@ def _info(client: "redis.Redis") -> dict[str, Any]:
     except NoPermissionError:
         return {}  # no worker needs this right
     return info
-
-
-def _denied(client: "redis.Redis", commands: list[Command], channels: list[str]) -> Iterator[str]:
-    """What Redis denies, in its words. It checks the rights before a command does anything."""
-    pipe = client.pipeline(transaction=False)
-    for command in commands:
-        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-    for command, answer in zip(commands, pipe.execute(raise_on_error=False), strict=True):
-        if isinstance(answer, NoPermissionError):
-            key = command[3] if command[0] == "EVAL" else command[1]
-            yield f"{words_of(answer)}: {command[0]} {key}"
-        elif isinstance(answer, MovedError):
-            yield f"{words_of(answer)}: it {_CLUSTER}"
-    with client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
-        try:
-            for channel in channels:
-                subscribe = pubsub.psubscribe if "*" in channel else pubsub.subscribe
-                subscribe(channel)
-                pubsub.parse_response(block=True, timeout=_PATIENCE_S)
-        except NoPermissionError as exc:
-            yield f"{words_of(exc)}: SUBSCRIBE {channel}"
 
 
 def refusal_of(exc: BaseException) -> str | None:
@@ -202,7 +159,7 @@ def refusal_of(exc: BaseException) -> str | None:
         if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError):
             return f"does not let this worker in: {words_of(cause)}"
         if isinstance(cause, MovedError):
-            return _CLUSTER
+            return CLUSTER
         if isinstance(cause, UnknownPrimary):
             return f"cannot be found: {words_of(cause)}; the option master_name of the URL names it"
         if isinstance(cause, ResponseError) and "DB index is out of range" in str(cause):
@@ -211,57 +168,3 @@ def refusal_of(exc: BaseException) -> str | None:
                 "that it has from 0"
             )
     return None
-
-
-# One command of each kind that a worker needs; none of them changes anything.
-
-
-def _broker_commands(settings: Settings) -> list[Command]:
-    nothing = "keywheel-check"
-    commands: list[Command] = [
-        ("EVAL", "return 1", 1, "unacked"),
-        ("HGET", "unacked", nothing),
-        ("ZSCORE", "unacked_index", nothing),
-        ("HDEL", "unacked", nothing),
-        ("LLEN", "unacked"),
-    ]
-    for queue in consumed_queues(settings):
-        commands += [
-            ("LLEN", queue),
-            ("LREM", queue, 0, nothing),
-            ("SMEMBERS", f"_kombu.binding.{queue}"),
-        ]
-    return commands
-
-
-def _broker_channels(db: int) -> list[str]:
-    return [f"/{db}.celery.pidbox", f"/{db}.celeryev/worker.*"]
-
-
-def _result_commands() -> list[Command]:
-    name = "celery-task-meta-check"
-    return [
-        ("GET", name),
-        ("MGET", name),
-        ("DEL", name),
-        ("EVAL", "return 1", 1, name),
-        ("PUBLISH", name, ""),
-    ]
-
-
-def _pool_commands(namespace: str) -> list[Command]:
-    stream = f"{namespace}:stream:check"
-    tagged = f"{{{namespace}:{next(iter(SERVICES))}}}"
-    return [
-        ("EVAL", "return redis.call('TIME')", 1, tagged),
-        ("SCRIPT", "EXISTS", "0" * 40),
-        ("XREVRANGE", stream, "+", "-", "COUNT", 1),
-        ("XTRIM", stream, "MAXLEN", 0),
-        ("PEXPIRE", stream, 1),
-        ("MGET", f"{namespace}:cancelled:check"),
-        ("DEL", f"{namespace}:cancelled:check"),
-    ]
-
-
-def _pool_channels(namespace: str) -> list[str]:
-    return [*(f"{{{namespace}:{name}}}:wake" for name in SERVICES), f"{namespace}:cancelled"]

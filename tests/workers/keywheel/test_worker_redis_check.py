@@ -1,6 +1,7 @@
 """What a worker sees of Redis before it takes a job: access, rights, eviction, a cluster."""
 
 import logging
+import re
 import shutil
 import ssl
 import subprocess
@@ -15,9 +16,10 @@ from config.errors import SettingsError
 from config.settings import Settings, settings_from
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis, free_port
-from tests.processes import Producer, run_celery, workers
+from tests.processes import ROOT, Producer, run_celery, workers
 from tests.tls import handshakes
 from worker.startup.redis import check_redis
+from worker.startup.redis_rights import broker_rights, pool_rights, result_rights
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,30 @@ def test_who_may_not_use_redis_learns_that_at_the_start_in_its_words(
     assert sentence.startswith(f"REDIS_URL: Redis at redis://kw:***@127.0.0.1:{server.port}/0 ")
     assert words in sentence
     assert sentence.count("NOPERM") + sentence.count("WRONGPASS") == 1
+
+
+@pytest.mark.parametrize("command", ["lpush", "hset", "xadd", "setex", "evalsha", "time", "multi"])
+def test_a_single_command_that_redis_denies_is_named_and_nothing_is_written(
+    server: EmbeddedRedis, client: Any, command: str
+) -> None:
+    client.execute_command("ACL", "SETUSER", "kw", *f"on >pw ~* &* +@all -{command}".split())
+    client.flushall()
+    with pytest.raises(SettingsError, match=f"denies this worker a right .*{command}"):
+        check_redis(settings(server, "kw:pw"))
+    check_redis(settings(server))
+    assert client.dbsize() == 0
+
+
+def test_each_command_of_the_scripts_is_checked() -> None:
+    pattern = re.compile(r"call\(\s*['\"]([A-Za-z]+)")
+    scripts = [path.read_text() for path in (ROOT / "worker").rglob("*.lua")]
+    used = {name.upper() for script in scripts for name in pattern.findall(script)}
+    rights = broker_rights(settings_from({}), 0)
+    rights.add(result_rights())
+    rights.add(pool_rights("kw"))
+    checked = {str(command[0]) for command in rights.commands + rights.writing}
+    assert len(used) > 30
+    assert used <= checked
 
 
 def test_a_port_without_tls_is_named(server: EmbeddedRedis) -> None:
