@@ -117,6 +117,22 @@ def test_nothing_is_learned_where_the_count_would_not_say_when_a_job_ends() -> N
     assert margins.of("resend") == margins.of("groq") == Margins()
 
 
+def test_a_few_long_calls_do_not_make_short_ones_seem_long() -> None:
+    now_s = 0.0
+    margins = QuoteMargins(now_s=lambda: now_s)
+    # One job after the other; one of 20 takes a minute, and is open at most of the polls.
+    begins = [sum(10 + 60 * (job % 20 == 0) for job in range(count)) for count in range(400)]
+    ends = [at_s + (60 if job % 20 == 0 else 1.5) for job, at_s in enumerate(begins)]
+    for second in range(int(ends[-1])):
+        now_s = second + 0.5
+        came = sum(at_s <= now_s for at_s in begins)
+        ended = sum(at_s <= now_s for at_s in ends)
+        view = pool("groq", ("rpm", 60, 60), in_flight=came - ended)
+        margins.add(view, QueueView("ai"), model="m", ended=ended)
+    assert margins.of("groq").learned_from(0) > 100
+    assert 0.5 < margins.of("groq").within_s(0) < 3
+
+
 def test_what_was_learned_is_published_twice_a_minute_once_it_is_worth_it() -> None:
     now_s = 0.0
     margins = QuoteMargins(now_s=lambda: now_s)

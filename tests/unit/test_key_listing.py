@@ -89,3 +89,5 @@ def test_the_audit_trail_is_whole_in_80_columns_the_latest_first() -> None:
     assert text.index("reset") < text.index("account_learned")
     assert text.replace(" ", "").count(job) == 2
     assert "org_01jxvdgr7sfb1xf0q8tdg0yv5m" in text
+    bare = shown(audit_listing.listing({"groq": [late | {"reason": ""}]}))
+    assert bare[-1].strip() == f"by {job}"

@@ -16,5 +16,6 @@ def listing(entries: Mapping[str, Iterable[Mapping[str, str]]]) -> Group:
         when = datetime.fromtimestamp(int(entry["at_ms"]) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
         what = f"{entry['scope'].replace('_', ' × ')} {entry['name']}"
         lines.append(Text(f"{when} UTC  {service:<6} {entry['event']:<15} {what}", overflow="fold"))
-        lines.append(Text(f"    {entry['reason']}, by {entry['by']}", style="dim", overflow="fold"))
+        why = f"{entry['reason']}, " if entry["reason"] else ""
+        lines.append(Text(f"    {why}by {entry['by']}", style="dim", overflow="fold"))
     return Group(*lines)

@@ -93,9 +93,14 @@ class QuoteBook:
 
     A job has ended once as many jobs have as were before it, itself included; so nothing has to
     follow single jobs.
+
+    Args:
+        is_polled: Ends are observed some time after their instants. Those between two observations
+            are then taken to have happened at even distances.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_polled: bool = False) -> None:
+        self._is_polled: Final = is_polled
         self._spreads: Final = [_Spread(), _Spread(), _Spread()]
         self._open: list[_Open] = []
         self._seen: tuple[float, int] | None = None  # when, and how many jobs had ended
@@ -105,7 +110,9 @@ class QuoteBook:
         """What was learned so far."""
         return Margins(tuple((one.factor(), len(one.ratios)) for one in self._spreads))
 
-    def quote(self, now_s: float, *, ended: int, place: int, forecast_s: float) -> float:
+    def quote(
+        self, now_s: float, *, ended: int, place: int, forecast_s: float, age_s: float = 0.0
+    ) -> float:
         """Return in how many seconds a job will have ended, in nine of ten cases.
 
         Args:
@@ -113,13 +120,14 @@ class QuoteBook:
             ended: How many jobs of the service have ended so far.
             place: The job's place among those that have not ended, 1 for the next one.
             forecast_s: In how many seconds it ends if nothing changes.
+            age_s: How long ago it came, in seconds.
         """
         self.observe(now_s, ended=ended)
         quoted_s = self.margins.within_s(forecast_s)
         if len(self._open) < _OPEN:
             insort(
                 self._open,
-                _Open(now_s, ended + place, forecast_s, quoted_s),
+                _Open(now_s - age_s, ended + place, forecast_s, quoted_s),
                 key=lambda one: one.ends_at,
             )
         return quoted_s
@@ -137,7 +145,8 @@ class QuoteBook:
             self._open.clear()
         while self._open and self._open[0].ends_at <= ended:
             one = self._open.pop(0)
-            part = (one.ends_at - before) / (ended - before) if ended > before else 1.0
+            steps = ended - before + self._is_polled
+            part = (one.ends_at - before) / steps if steps else 1.0
             took_s = max(one.at_s, before_s + part * (now_s - before_s)) - one.at_s
             ratio = (took_s + _SLACK_S) / (one.forecast_s + _SLACK_S)
             self._spread(one.forecast_s).note(ratio, kept=took_s <= one.quoted_s)
