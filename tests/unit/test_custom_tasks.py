@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from config.settings import Settings
 from worker.aio import private_loop
 from worker.aio.errors import Revoked, SoftTimeLimit
 from worker.errors import Deferred, RequestRejected
+from worker.jobs import job_run
 from worker.jobs.custom_task import meaning_of, wrap
 from worker.jobs.job_run import JobRun, current_run
 from worker.jobs.outages import NOBODY_COUNTS
@@ -134,8 +136,10 @@ def test_a_task_that_another_one_calls_directly_is_part_of_its_job() -> None:
     ("task_s", "message_s", "wait_s"), [(None, None, 135), (8, None, 4), (8, 2, 1), (None, 2, 1)]
 )
 def test_a_call_leaves_half_of_the_soft_time_limit_to_the_task(
-    task_s: int | None, message_s: int | None, wait_s: int
+    task_s: int | None, message_s: int | None, wait_s: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    clock = SimpleNamespace(monotonic=lambda: 100.0, time=time.time)
+    monkeypatch.setattr(job_run, "time", clock)
     app = Celery("shop", set_as_current=False)
 
     @app.task(shared=False, soft_time_limit=task_s)
@@ -145,3 +149,7 @@ def test_a_call_leaves_half_of_the_soft_time_limit_to_the_task(
     short.push_request(id="one", timelimit=[None, message_s])
     run = JobRun(short, settings=Settings(task_time_limit_s=300))
     assert run.longest_wait_s == wait_s
+    clock.monotonic = lambda: 100.0 + wait_s
+    assert run.longest_wait_s == wait_s / 2, "the second call has half of what is left"
+    clock.monotonic = lambda: 100.0 + 3 * wait_s
+    assert run.longest_wait_s == 0

@@ -76,6 +76,7 @@ class JobRun:
         outages: Outages = NOBODY_COUNTS,
     ) -> None:
         self.task: Final = task
+        self._began_s: Final = time.monotonic()
         request = task.request
         self.history = History.of(request.headers)
         self.at_end: Final[set[Callable[[], None]]] = set()
@@ -109,11 +110,12 @@ class JobRun:
 
     @property
     def longest_wait_s(self) -> float:
-        """How long this run may wait for keys, in seconds."""
+        """How long a call may wait for a key, in seconds: half of what is left of the run."""
         if self._outer is not None:
             return self._outer.longest_wait_s
+        soft_left_s = self._soft_limit_s - (time.monotonic() - self._began_s)
         left_s = self.deadline_s - self.history.age_s
-        return max(0.0, min(self._soft_limit_s / 2, left_s))
+        return max(0.0, min(soft_left_s / 2, left_s))
 
     @property
     def _soft_limit_s(self) -> float:
