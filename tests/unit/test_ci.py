@@ -52,3 +52,15 @@ def test_no_file_is_longer_than_350_lines(folder: str) -> None:
     lengths = {path: path.read_text().count("\n") for path in files if OTHERS not in path.parts}
     assert lengths
     assert {path: lines for path, lines in lengths.items() if lines > 350} == {}
+
+
+def test_no_line_of_the_pages_scripts_is_longer_than_100_columns() -> None:
+    scripts = list((ROOT / "worker/dashboard/static").glob("*.js"))
+    assert scripts
+    long = [
+        f"{path.name}:{number}"
+        for path in scripts
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1)
+        if len(line) > 100
+    ]
+    assert long == []

@@ -15,7 +15,8 @@ export async function change(url, body, done) {
     await refreshNow();
 }
 
-// What a reset would change, by the latest status: one line for each block, and the keys that people disabled.
+// What a reset would change, by the latest status: one line for each block, and the keys that
+// people disabled.
 function heldBy(body) {
     const lines = new Set();
     const byHand = [];
@@ -26,15 +27,28 @@ function heldBy(body) {
                 return;
             }
             grouped(key.blocks).forEach(function (one) {
-                if (one.scope === "host" && one.disabled_by) { // a pause, which no reset ends
+                if (one.scope === "host" && one.disabled_by) {
+                    // a pause, which no reset ends
                     return;
                 }
                 const shared = one.scope === "host" || one.scope === "model";
-                const left = one.left_ms === null ? "disabled" : "rests for " + duration(one.left_ms);
-                const mates = body.key && one.scope.startsWith("account") ? pair[1].keys.filter(function (other) {
-                    return other.account === key.account && other.id !== key.id;
-                }).map(function (other) { return other.label; }) : []; // keys that come back with it
-                const line = (shared ? title(service) : [key.label].concat(mates).join(", ")) + ": " + left + " · "
+                const left =
+                    one.left_ms === null ? "disabled" : "rests for " + duration(one.left_ms);
+                const mates =
+                    body.key && one.scope.startsWith("account")
+                        ? pair[1].keys
+                              .filter(function (other) {
+                                  return other.account === key.account && other.id !== key.id;
+                              })
+                              .map(function (other) {
+                                  return other.label;
+                              })
+                        : []; // keys that come back with it
+                const line =
+                    (shared ? title(service) : [key.label].concat(mates).join(", "))
+                    + ": "
+                    + left
+                    + " · "
                     + blockWords(one);
                 if (one.disabled_by && !body.key) {
                     byHand.push(key.label + " (" + one.reason + ", by " + one.disabled_by + ")");
@@ -50,18 +64,32 @@ function heldBy(body) {
 export function askReset(what, body) {
     const held = heldBy(body);
     const kept = held.byHand.length;
-    openDialog("Reset " + what + "?", held.lines.length
-        ? "The following is back at once, and waiting jobs start. A key that the provider still refuses"
-            + " is disabled again:"
-        : (kept ? "Nothing rests, and only people have disabled keys" : "Nothing rests or is disabled")
-            + ": a reset only makes waiting jobs look for a key again.", "Reset", {
-        lines: held.lines,
-        also: kept ? "Also enable the keys that people disabled: " + held.byHand.join("; ") : "",
-        act: function (input) {
-            change(page.dataset.resetUrl, input.also ? Object.assign({ include_disabled: true }, body) : body,
-                function (answer) { return "Reset " + what + ": " + resetWords(answer); });
-        },
-    });
+    openDialog(
+        "Reset " + what + "?",
+        held.lines.length
+            ? "The following is back at once, and waiting jobs start. A key that the provider still"
+                  + " refuses is disabled again:"
+            : (kept
+                  ? "Nothing rests, and only people have disabled keys"
+                  : "Nothing rests or is disabled")
+                  + ": a reset only makes waiting jobs look for a key again.",
+        "Reset",
+        {
+            lines: held.lines,
+            also: kept
+                ? "Also enable the keys that people disabled: " + held.byHand.join("; ")
+                : "",
+            act: function (input) {
+                change(
+                    page.dataset.resetUrl,
+                    input.also ? Object.assign({ include_disabled: true }, body) : body,
+                    function (answer) {
+                        return "Reset " + what + ": " + resetWords(answer);
+                    }
+                );
+            },
+        }
+    );
 }
 
 // The labels of an account's keys; the name of what does not belong to any key.
@@ -82,45 +110,82 @@ function resetWords(answer) {
     const back = names(answer.brought_back);
     const left = names(answer.left_disabled);
     const few = function (all) {
-        return all.slice(0, 5).join(", ") + (all.length > 5 ? " and " + count(all.length - 5) + " more" : "");
+        return (
+            all.slice(0, 5).join(", ")
+            + (all.length > 5 ? " and " + count(all.length - 5) + " more" : "")
+        );
     };
-    return (back.length ? few(back) + (back.length === 1 ? " is back." : " are back.") : "nothing rested.")
-        + (left.length ? " Still disabled by people: " + few(left) + "." : "");
+    return (
+        (back.length
+            ? few(back) + (back.length === 1 ? " is back." : " are back.")
+            : "nothing rested.")
+        + (left.length ? " Still disabled by people: " + few(left) + "." : "")
+    );
 }
 
 export function askDisable(service, key) {
-    openDialog("Disable " + key.label + "?", "No worker uses this key of " + title(service) + " meanwhile; a reset of all"
-        + " keys skips it. Calls in progress end as usual.", "Disable", {
-        danger: true,
-        text: "Reason, for the audit trail",
-        value: "by hand",
-        time: true,
-        act: function (input) {
-            const body = { service: service, key: key.id, reason: input.text || "by hand" };
-            change(page.dataset.disableUrl, input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
-                function (answer) {
-                    return key.label + (answer.newly || input.for_s ? " is disabled" : " was disabled already")
-                        + (input.for_s ? " for " + duration(input.for_s * 1000) + "." : ".");
-                });
-        },
-    });
+    openDialog(
+        "Disable " + key.label + "?",
+        "No worker uses this key of "
+            + title(service)
+            + " meanwhile; a reset of all"
+            + " keys skips it. Calls in progress end as usual.",
+        "Disable",
+        {
+            danger: true,
+            text: "Reason, for the audit trail",
+            value: "by hand",
+            time: true,
+            act: function (input) {
+                const body = { service: service, key: key.id, reason: input.text || "by hand" };
+                change(
+                    page.dataset.disableUrl,
+                    input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
+                    function (answer) {
+                        return (
+                            key.label
+                            + (answer.newly || input.for_s
+                                ? " is disabled"
+                                : " was disabled already")
+                            + (input.for_s ? " for " + duration(input.for_s * 1000) + "." : ".")
+                        );
+                    }
+                );
+            },
+        }
+    );
 }
 
 export function askPause(service) {
-    openDialog("Pause " + title(service) + "?", "No call to " + title(service) + " begins meanwhile, with whatever key,"
-        + " and its jobs wait in their queue. Calls in progress end as usual.", "Pause", {
-        danger: true,
-        text: "Reason, for the audit trail",
-        value: "by hand",
-        time: true,
-        act: function (input) {
-            const body = { service: service, reason: input.text || "by hand" };
-            change(page.dataset.pauseUrl, input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
-                function () {
-                    return title(service) + " is paused" + (input.for_s ? " for " + duration(input.for_s * 1000) : "") + ".";
-                });
-        },
-    });
+    openDialog(
+        "Pause " + title(service) + "?",
+        "No call to "
+            + title(service)
+            + " begins meanwhile, with whatever key,"
+            + " and its jobs wait in their queue. Calls in progress end as usual.",
+        "Pause",
+        {
+            danger: true,
+            text: "Reason, for the audit trail",
+            value: "by hand",
+            time: true,
+            act: function (input) {
+                const body = { service: service, reason: input.text || "by hand" };
+                change(
+                    page.dataset.pauseUrl,
+                    input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
+                    function () {
+                        return (
+                            title(service)
+                            + " is paused"
+                            + (input.for_s ? " for " + duration(input.for_s * 1000) : "")
+                            + "."
+                        );
+                    }
+                );
+            },
+        }
+    );
 }
 
 export function resume(service) {
@@ -136,15 +201,26 @@ export function enable(service, key) {
 }
 
 export function askNote(service, key) {
-    openDialog("Note on " + key.label, "Everyone who looks after the keys sees it. Write no secret into it.", "Keep", {
-        text: "Note",
-        value: key.note,
-        act: function (input) {
-            change(page.dataset.noteUrl, { service: service, key: key.id, note: input.text }, function (answer) {
-                return answer.note ? "The note on " + key.label + " is kept." : key.label + " has no note.";
-            });
-        },
-    });
+    openDialog(
+        "Note on " + key.label,
+        "Everyone who looks after the keys sees it. Write no secret into it.",
+        "Keep",
+        {
+            text: "Note",
+            value: key.note,
+            act: function (input) {
+                change(
+                    page.dataset.noteUrl,
+                    { service: service, key: key.id, note: input.text },
+                    function (answer) {
+                        return answer.note
+                            ? "The note on " + key.label + " is kept."
+                            : key.label + " has no note.";
+                    }
+                );
+            },
+        }
+    );
 }
 
 // Has the workers load their keys again, and shows what each of them says.
@@ -153,10 +229,18 @@ export async function reloadKeys(button) {
     setText(button, "Reloading…");
     try {
         const workers = Object.entries((await post(page.dataset.reloadUrl, {})).workers);
-        openDialog("Reload of the keys", workers.length ? plural(workers.length, "worker") + " answered:"
-            : "No worker answered. Is one running?", "Close", {
-            lines: workers.map(function (pair) { return pair[0] + ": " + pair[1]; }),
-        });
+        openDialog(
+            "Reload of the keys",
+            workers.length
+                ? plural(workers.length, "worker") + " answered:"
+                : "No worker answered. Is one running?",
+            "Close",
+            {
+                lines: workers.map(function (pair) {
+                    return pair[0] + ": " + pair[1];
+                }),
+            }
+        );
     } catch (error) {
         showMessage(error.message, "danger");
     }
@@ -164,18 +248,24 @@ export async function reloadKeys(button) {
     button.disabled = false;
 }
 
-// Shows in a dialog what the provider says about some keys; which: service and key, or nothing for all of them.
+// Shows in a dialog what the provider says about some keys; which: service and key, or nothing for
+// all of them.
 export async function checkKeys(button, which) {
     const words_ = button.textContent;
     button.disabled = true;
     setText(button, "Checking…");
     try {
         const answer = await post(page.dataset.checkUrl, which || {});
-        openDialog(which ? "Check of " + answer.keys[0].key : "Check of the keys",
-            answer.problems.length ? answer.problems.join(". ") + "." : which ? "The provider accepts this key."
-                : "The providers accept every key that is configured here.", "Close", {
-                lines: answer.keys.map(checkLine),
-            });
+        openDialog(
+            which ? "Check of " + answer.keys[0].key : "Check of the keys",
+            answer.problems.length
+                ? answer.problems.join(". ") + "."
+                : which
+                  ? "The provider accepts this key."
+                  : "The providers accept every key that is configured here.",
+            "Close",
+            { lines: answer.keys.map(checkLine) }
+        );
     } catch (error) {
         showMessage(error.message, "danger");
     }
@@ -187,6 +277,8 @@ function checkLine(one) {
     const models = Object.entries(one.models).map(function (pair) {
         return pair[0] + (pair[1] ? "" : " is not available");
     });
-    const limits = Object.entries(one.limits).map(function (pair) { return limitWords(pair[0], pair[1]); });
+    const limits = Object.entries(one.limits).map(function (pair) {
+        return limitWords(pair[0], pair[1]);
+    });
     return one.key + ": " + [one.state].concat(models, limits, one.detail || []).join(" · ");
 }

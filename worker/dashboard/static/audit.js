@@ -14,8 +14,16 @@ const eventWords = { cooled: "rests", unfit: "not available", disabled: "disable
     reinstated: "enabled again", limit_learned: "limit learned", account_learned: "account learned",
     lease_expired: "no outcome reported" };
 
-const scopeWords = { key: "key", account: "account", account_model: "account × model", key_resource: "key ×",
-    model: "model", host: "provider", service: "all keys of", dead_letter: "job" };
+const scopeWords = {
+    key: "key",
+    account: "account",
+    account_model: "account × model",
+    key_resource: "key ×",
+    model: "model",
+    host: "provider",
+    service: "all keys of",
+    dead_letter: "job",
+};
 
 let auditBefore = null; // the cursor of the page shown; null: the newest page
 let auditNext = null;

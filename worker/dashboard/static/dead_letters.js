@@ -9,9 +9,13 @@ import { clockTime, count, plural } from "./words.js";
 const pageLength = narrow.matches ? 5 : 20;
 const typing_ms = 300; // a pause after which the text to search for is complete
 
-const kindWords = { failed: "The provider rejected it, or it raised an error.", expired: "Its deadline had passed.",
-    unknown: "It is an email that may have been sent.", timeout: "It was stopped at its time limit.",
-    poison: "Its message cannot be run, or workers died of it." };
+const kindWords = {
+    failed: "The provider rejected it, or it raised an error.",
+    expired: "Its deadline had passed.",
+    unknown: "It is an email that may have been sent.",
+    timeout: "It was stopped at its time limit.",
+    poison: "Its message cannot be run, or workers died of it.",
+};
 
 const older = document.getElementById("letters-older");
 const newest = document.getElementById("letters-newest");
@@ -21,7 +25,8 @@ const search = document.getElementById("letters-search");
 const rows = document.getElementById("letters-rows");
 const all = document.getElementById("letters-all");
 const selected = new Set(); // ids
-search.value = new URLSearchParams(location.search).get("search") || ""; // a link may name what to look for
+// A link may name what to look for.
+search.value = new URLSearchParams(location.search).get("search") || "";
 let listed = []; // the dead letters on the page
 let before = null; // the cursor of the page shown; null: the newest page
 let next = null;
@@ -34,7 +39,9 @@ function filters() {
 }
 
 export function lettersQuery() {
-    const query = new URLSearchParams(Object.assign({ limit: pageLength }, filters(), before ? { before: before } : {}));
+    const query = new URLSearchParams(
+        Object.assign({ limit: pageLength }, filters(), before ? { before: before } : {})
+    );
     return "?" + query;
 }
 
@@ -45,7 +52,9 @@ function matching(answer) {
     }
     return Object.entries(answer.by_service).reduce(function (sum, pair) {
         return sum + Object.entries(pair[1]).reduce(function (inner, kinds) {
-            const fits = (!kind.value || kinds[0] === kind.value) && (!service.value || pair[0] === service.value);
+            const fits =
+                (!kind.value || kinds[0] === kind.value)
+                && (!service.value || pair[0] === service.value);
             return inner + (fits ? kinds[1] : 0);
         }, 0);
     }, 0);
@@ -87,12 +96,25 @@ function countWords(answer) {
     if (!listed.length) {
         return ended + "; none matches.";
     }
-    return ended + (total === null ? "; " + count(listed.length) + (next === null && before === null ? " match." : " of those that match are listed.")
-        : "; " + count(listed.length) + " of " + count(total) + (Object.keys(filters()).length ? " that match" : "") + " are listed.");
+    return (
+        ended
+        + (total === null
+            ? "; "
+              + count(listed.length)
+              + (next === null && before === null ? " match." : " of those that match are listed.")
+            : "; "
+              + count(listed.length)
+              + " of "
+              + count(total)
+              + (Object.keys(filters()).length ? " that match" : "")
+              + " are listed.")
+    );
 }
 
 function showSelection() {
-    rows.querySelectorAll("input").forEach(function (box) { box.checked = selected.has(box.value); });
+    rows.querySelectorAll("input").forEach(function (box) {
+        box.checked = selected.has(box.value);
+    });
     if (!all) {
         return;
     }
@@ -128,7 +150,11 @@ function makeLetter(letter) {
     setText(job, letter.id);
     job.className = "letter-job";
     task.append(job);
-    const tries = make("td", "letter-calls", letter.calls ? plural(letter.calls, "call") : "no call");
+    const tries = make(
+        "td",
+        "letter-calls",
+        letter.calls ? plural(letter.calls, "call") : "no call"
+    );
     letter.attempts.slice(-3).forEach(function (call) {
         tries.append(make("small", "letter-call", call.key + " " + call.code.replaceAll("_", " ")
             + (call.in_doubt ? " (may have been carried out)" : "")));
@@ -140,14 +166,26 @@ function makeLetter(letter) {
     if (!readOnly) {
         const cell = make("td", "letter-actions");
         const buttons = make("div", "letter-buttons");
-        const replay = button("Replay", "Replay job " + letter.id, "btn-outline-primary", function () {
-            askReplay(letter);
-        });
+        const replay = button(
+            "Replay",
+            "Replay job " + letter.id,
+            "btn-outline-primary",
+            function () {
+                askReplay(letter);
+            }
+        );
         replay.disabled = !letter.replayable;
-        replay.title = letter.replayable ? "" : letter.note || "The arguments of this job are no longer kept.";
-        const drop = button("Drop", "Drop the dead letter of job " + letter.id, "btn-outline-danger", function () {
-            askDrop("the dead letter of " + letter.id, { id: letter.id });
-        });
+        replay.title = letter.replayable
+            ? ""
+            : letter.note || "The arguments of this job are no longer kept.";
+        const drop = button(
+            "Drop",
+            "Drop the dead letter of job " + letter.id,
+            "btn-outline-danger",
+            function () {
+                askDrop("the dead letter of " + letter.id, { id: letter.id });
+            }
+        );
         buttons.append(replay, drop);
         cell.append(buttons);
         row.append(cell);
@@ -158,43 +196,76 @@ function makeLetter(letter) {
 function replayed(answer) {
     const refused = answer.refused.length ? " " + plural(answer.refused.length, "job") + " not: "
         + answer.refused[0].reason + (answer.refused.length > 1 ? " And others." : "") : "";
-    return plural(answer.replayed.length, "job") + " sent again." + refused + (answer.more ? " There are more." : "");
+    return (
+        plural(answer.replayed.length, "job")
+        + " sent again."
+        + refused
+        + (answer.more ? " There are more." : "")
+    );
 }
 
 function askReplay(letter) {
     const text = letter.needs_force
-        ? "This email may have been sent, too long ago to find out. If you replay it, it may arrive twice."
+        ? "This email may have been sent, too long ago to find out. If you replay it, it may arrive"
+          + " twice."
         : "The job runs again with the same id and arguments"
-            + (letter.in_doubt && page.dataset.sendsOnce.split(" ").includes(letter.service) ? "; an email keeps its idempotency key." : ".");
-    openDialog("Replay " + letter.task + "?", text, letter.needs_force ? "Send it anyway" : "Replay", {
-        danger: letter.needs_force,
-        act: function () {
-            change(page.dataset.replayUrl, letter.needs_force ? { id: letter.id, force: true } : { id: letter.id },
-                replayed);
-        },
-    });
+          + (letter.in_doubt && page.dataset.sendsOnce.split(" ").includes(letter.service)
+              ? "; an email keeps its idempotency key."
+              : ".");
+    openDialog(
+        "Replay " + letter.task + "?",
+        text,
+        letter.needs_force ? "Send it anyway" : "Replay",
+        {
+            danger: letter.needs_force,
+            act: function () {
+                change(
+                    page.dataset.replayUrl,
+                    letter.needs_force ? { id: letter.id, force: true } : { id: letter.id },
+                    replayed
+                );
+            },
+        }
+    );
 }
 
 function askReplayOf(what, body) {
-    openDialog("Replay " + what + "?", "The jobs run again with the same ids and arguments, at most 1,000 at once."
-        + " Emails that might arrive twice are left out.", "Replay", {
-        act: function () { change(page.dataset.replayUrl, body, replayed); },
-    });
+    openDialog(
+        "Replay " + what + "?",
+        "The jobs run again with the same ids and arguments, at most 1,000 at once."
+            + " Emails that might arrive twice are left out.",
+        "Replay",
+        {
+            act: function () {
+                change(page.dataset.replayUrl, body, replayed);
+            },
+        }
+    );
 }
 
 function askDrop(what, body) {
-    openDialog("Drop " + what + "?", "The reason and the arguments are deleted for good"
-        + (body.id || body.ids ? "." : ", at most 1,000 at once. Newer dead letters stay."), "Drop", {
-        danger: true,
-        act: function () {
-            change(page.dataset.dropUrl, body, function (answer) {
-                return plural(answer.dropped, "dead letter") + " dropped." + (answer.more ? " There are more." : "");
-            });
-        },
-    });
+    openDialog(
+        "Drop " + what + "?",
+        "The reason and the arguments are deleted for good"
+            + (body.id || body.ids ? "." : ", at most 1,000 at once. Newer dead letters stay."),
+        "Drop",
+        {
+            danger: true,
+            act: function () {
+                change(page.dataset.dropUrl, body, function (answer) {
+                    return (
+                        plural(answer.dropped, "dead letter")
+                        + " dropped."
+                        + (answer.more ? " There are more." : "")
+                    );
+                });
+            },
+        }
+    );
 }
 
-// The selected ones; without a selection what the page had counted when the button was pressed, and nothing newer.
+// The selected ones; without a selection what the page had counted when the button was pressed, and
+// nothing newer.
 function bulk(id, act) {
     const found = document.getElementById(id);
     if (found) {

@@ -42,12 +42,22 @@ export function showDeferred(its, queue, now_ms) {
         its.lefts = items.map(function (one) { return one.left; });
         its.list.replaceChildren.apply(its.list, items.map(function (one) { return one.item; }));
         if (queue.deferred > jobs.length) {
-            its.list.append(make("li", "", "These jobs are the first and the last of " + count(queue.deferred)
-                + " to come back."));
+            its.list.append(
+                make(
+                    "li",
+                    "",
+                    "These jobs are the first and the last of "
+                        + count(queue.deferred)
+                        + " to come back."
+                )
+            );
         }
     }
     jobs.forEach(function (job, index) {
         const left_ms = job.next_try_ms - now_ms;
-        setText(its.lefts[index], (left_ms > 0 ? "next try in " + duration(left_ms) : "due") + endWords(job, now_ms));
+        setText(
+            its.lefts[index],
+            (left_ms > 0 ? "next try in " + duration(left_ms) : "due") + endWords(job, now_ms)
+        );
     });
 }

@@ -16,15 +16,21 @@ const confirmButton = document.getElementById("dialog-confirm");
 const maxListed = 12;
 let onConfirm = null;
 
-// options: danger, text (the label of a field for one) and value (what stands in it), time (ask for how long), lines
-// (what will change), also (the label of a checkbox), act (called with the input: also, text, for_s)
+// options: danger, text (the label of a field for one) and value (what stands in it), time (ask for
+// how long), lines (what will change), also (the label of a checkbox), act (called with the input:
+// also, text, for_s)
 export function openDialog(question, text, verb, options) {
     setText(document.getElementById("dialog-title"), question);
     setText(document.getElementById("dialog-text"), text);
     setText(confirmButton, verb);
     confirmButton.className = "btn " + (options.danger ? "btn-danger" : "btn-primary");
     const lines = options.lines || [];
-    list.replaceChildren.apply(list, lines.slice(0, maxListed).map(function (line) { return make("li", "", line); }));
+    list.replaceChildren.apply(
+        list,
+        lines.slice(0, maxListed).map(function (line) {
+            return make("li", "", line);
+        })
+    );
     if (lines.length > maxListed) {
         list.append(make("li", "", "and " + count(lines.length - maxListed) + " more"));
     }

@@ -2,14 +2,30 @@
 
 import { make, page, setText } from "./elements.js";
 import { post, request } from "./server.js";
-import { clock, clockTime, count, duration, limitWords, plural, waitWords, words } from "./words.js";
+import {
+    clock,
+    clockTime,
+    count,
+    duration,
+    limitWords,
+    plural,
+    waitWords,
+    words,
+} from "./words.js";
 
 const interval_ms = 2000;
 const slow_interval_ms = 15000; // it has ended, but may be replayed; or others are far before it
 const far = 1000;
-const eventWords = { sent: "sent by its producer", received: "fetched by a worker", started: "begun by a worker",
-    retried: "went back to its queue, to wait", succeeded: "succeeded", failed: "failed", revoked: "cancelled",
-    rejected: "its message was rejected" };
+const eventWords = {
+    sent: "sent by its producer",
+    received: "fetched by a worker",
+    started: "begun by a worker",
+    retried: "went back to its queue, to wait",
+    succeeded: "succeeded",
+    failed: "failed",
+    revoked: "cancelled",
+    rejected: "its message was rejected",
+};
 const endWords = { SUCCESS: "It succeeded", FAILURE: "It failed", REVOKED: "It was cancelled" };
 const id = page.dataset.job;
 const freshness = document.getElementById("job-freshness");
@@ -29,18 +45,29 @@ function until(at_ms) {
 
 function startWords(job) {
     if (job.expected_start_ms === null) {
-        return job.limited_by === "no key" ? " No key can serve it until a person brings one back." : "";
+        return job.limited_by === "no key"
+            ? " No key can serve it until a person brings one back."
+            : "";
     }
     const limited = job.limited_by ? " Limited by: " + limitWords(words(job.limited_by)) + "." : "";
-    return job.start_by_ms - Date.now() < 1000 ? " It is about to be served."
-        : " It is expected to be served in " + until(job.expected_start_ms) + ", in nine of ten cases within "
-            + until(job.start_by_ms) + "." + limited;
+    return job.start_by_ms - Date.now() < 1000
+        ? " It is about to be served."
+        : " It is expected to be served in "
+              + until(job.expected_start_ms)
+              + ", in nine of ten cases within "
+              + until(job.start_by_ms)
+              + "."
+              + limited;
 }
 
 function stateWords(job) {
     if (job.where === "ended") {
-        return (endWords[job.state] || "It ended: " + job.state) + (job.error ? ": " + job.error : "")
-            + (job.key ? ", with the key " + job.key : "") + (/\.$/.test(job.error) ? "" : ".");
+        return (
+            (endWords[job.state] || "It ended: " + job.state)
+            + (job.error ? ": " + job.error : "")
+            + (job.key ? ", with the key " + job.key : "")
+            + (/\.$/.test(job.error) ? "" : ".")
+        );
     }
     if (job.where === "running") {
         return "It runs now.";
@@ -48,8 +75,10 @@ function stateWords(job) {
     if (job.where === "deferred" && job.waits) {
         const left = job.waits.next_try_ms === null ? "" : job.waits.next_try_ms > Date.now()
             ? " Next try in " + until(job.waits.next_try_ms) + "." : " Its next try is due.";
-        const end = job.waits.expected_end_ms !== null && job.waits.expected_end_ms > job.waits.next_try_ms
-            ? " It is expected to be served in " + until(job.waits.expected_end_ms) + "." : "";
+        const end =
+            job.waits.expected_end_ms !== null && job.waits.expected_end_ms > job.waits.next_try_ms
+                ? " It is expected to be served in " + until(job.waits.expected_end_ms) + "."
+                : "";
         return "It waits: " + waitWords(job.waits) + "." + left + end;
     }
     const soon = startWords(job);
@@ -60,11 +89,18 @@ function stateWords(job) {
 }
 
 function showFacts(job) {
-    const facts = { State: job.state, Task: job.task || "not known", Worker: job.worker || "none yet" };
+    const facts = {
+        State: job.state,
+        Task: job.task || "not known",
+        Worker: job.worker || "none yet",
+    };
     const is_complete = job.attempts !== null || job.where === "deferred" || job.dead_letter;
     if (job.calls.length || is_complete) { // else they are not known
-        facts.Calls = plural(job.attempts === null ? job.calls.length : job.attempts, "call")
-            + (job.attempts === null && (!is_complete || job.calls.length === 20) ? " or more" : "");
+        facts.Calls =
+            plural(job.attempts === null ? job.calls.length : job.attempts, "call")
+            + (job.attempts === null && (!is_complete || job.calls.length === 20)
+                ? " or more"
+                : "");
     }
     if (job.dead_letter) {
         facts["Dead letter"] = job.dead_letter + ": show it, to replay or drop it";
@@ -78,7 +114,11 @@ function showFacts(job) {
             const value = make("dd", "", pair[1]);
             if (pair[0] === "Dead letter") {
                 const link = make("a", "", pair[1]);
-                link.href = page.dataset.keysUrl + "?" + new URLSearchParams({ search: id }) + "#letters-title";
+                link.href =
+                    page.dataset.keysUrl
+                    + "?"
+                    + new URLSearchParams({ search: id })
+                    + "#letters-title";
                 value.replaceChildren(link);
             }
             group.append(make("dt", "", pair[0]), value);
@@ -118,9 +158,16 @@ function show() {
     }
     setText(now, stateWords(latest));
     now.dataset.where = latest.where === "ended" ? latest.state : latest.where;
-    const title = (latest.where === "ended" ? latest.state.toLowerCase() : latest.where === "deferred" && latest.waits
-        && latest.waits.next_try_ms !== null ? "next try in " + until(latest.waits.next_try_ms)
-        : latest.where === "running" ? "runs" : "waits") + " · job " + id.slice(0, 8);
+    const title =
+        (latest.where === "ended"
+            ? latest.state.toLowerCase()
+            : latest.where === "deferred" && latest.waits && latest.waits.next_try_ms !== null
+              ? "next try in " + until(latest.waits.next_try_ms)
+              : latest.where === "running"
+                ? "runs"
+                : "waits")
+        + " · job "
+        + id.slice(0, 8);
     if (document.title !== title) {
         document.title = title;
     }
@@ -139,8 +186,14 @@ async function look() {
         setText(freshness, "State at " + clockTime(answeredAt) + ".");
     } catch (error) {
         ended = error.status === 401;
-        setText(freshness, ended ? "Your login has expired. Reload this page to log in again."
-            : error.message + " Trying again." + (answeredAt ? " This is the state at " + clockTime(answeredAt) + "." : ""));
+        setText(
+            freshness,
+            ended
+                ? "Your login has expired. Reload this page to log in again."
+                : error.message
+                      + " Trying again."
+                      + (answeredAt ? " This is the state at " + clockTime(answeredAt) + "." : "")
+        );
     }
     if (!ended) {
         // Redis looks for it among those that wait, as far as 20,000 places.
@@ -155,8 +208,13 @@ if (cancel) {
         cancel.disabled = true;
         try {
             const answer = await post(address(page.dataset.cancelUrl), {});
-            setText(freshness, { cancelled: "It is cancelled.", running: "A worker runs it; no other call follows." }[answer.outcome]
-                || "It had ended before: " + answer.outcome + ".");
+            setText(
+                freshness,
+                {
+                    cancelled: "It is cancelled.",
+                    running: "A worker runs it; no other call follows.",
+                }[answer.outcome] || "It had ended before: " + answer.outcome + "."
+            );
         } catch (error) {
             setText(freshness, error.message);
         }

@@ -26,7 +26,10 @@ export async function showCalls(its) {
     try {
         const query = new URLSearchParams({ service: its.service, key: key.id });
         const calls = (await request(page.dataset.callsUrl + "?" + query)).calls;
-        its.list.replaceChildren.apply(its.list, calls.length ? calls.map(makeCall) : [make("li", "", "none yet")]);
+        its.list.replaceChildren.apply(
+            its.list,
+            calls.length ? calls.map(makeCall) : [make("li", "", "none yet")]
+        );
     } catch (error) {
         its.list.replaceChildren(make("li", "", error.message));
     }
@@ -35,7 +38,14 @@ export async function showCalls(its) {
 function makeCall(call) {
     const item = make("li");
     const text = make("span");
-    setText(text, clockTime(call.at_ms) + " " + words(call.code) + (call.model ? " · " + call.model : "") + " ");
+    setText(
+        text,
+        clockTime(call.at_ms)
+            + " "
+            + words(call.code)
+            + (call.model ? " · " + call.model : "")
+            + " "
+    );
     item.append(text);
     if (call.job) {
         item.append(taskLink(call.job));

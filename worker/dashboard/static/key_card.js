@@ -17,7 +17,12 @@ export function makeCard(service, key) {
     const account = make("span", "key-account");
     const used = make("span");
     const origin = make("p", "key-origin");
-    origin.append(make("span", "", key.variable), make("span", "key-id", "id " + key.id), account, used);
+    origin.append(
+        make("span", "", key.variable),
+        make("span", "key-id", "id " + key.id),
+        account,
+        used
+    );
     const blocks = make("ul", "key-blocks");
     const use = make("p", "key-use");
     const note = make("p", "key-note");
@@ -26,28 +31,63 @@ export function makeCard(service, key) {
     const buckets = make("div", "key-buckets");
     more.append(lowest, origin, buckets);
     article.append(head, note, blocks, use, more);
-    const card = { article: article, service: service, state: state, account: account, blocks: blocks, use: use,
-        note: note, used: used,
-        more: more, lowest: lowest, buckets: buckets, key: key, ends: [], blocksListed: "", bucketsListed: "",
-        meters: [] };
+    const card = {
+        article: article,
+        service: service,
+        state: state,
+        account: account,
+        blocks: blocks,
+        use: use,
+        note: note,
+        used: used,
+        more: more,
+        lowest: lowest,
+        buckets: buckets,
+        key: key,
+        ends: [],
+        blocksListed: "",
+        bucketsListed: "",
+        meters: [],
+    };
     card.calls = makeCalls(service, function () { return card.key; });
     more.append(card.calls.details);
     if (!readOnly) {
         const foot = make("div", "key-buttons");
-        card.disable = button("Disable", "Disable key " + key.label, "btn-outline-danger", function () {
-            askDisable(service, card.key);
-        });
-        card.enable = button("Enable", "Enable key " + key.label, "btn-outline-primary", function () {
-            enable(service, card.key);
-        });
-        const check = button("Check", "Check key " + key.label, "btn-outline-secondary", function () {
-            checkKeys(check, { service: service, key: key.id });
-        });
-        foot.append(check, button("Note", "Note on key " + key.label, "btn-outline-secondary", function () {
-            askNote(service, card.key);
-        }), button("Reset", "Reset key " + key.label, "btn-outline-primary", function () {
-            askReset("key " + key.label, { service: service, key: key.id });
-        }), card.disable, card.enable);
+        card.disable = button(
+            "Disable",
+            "Disable key " + key.label,
+            "btn-outline-danger",
+            function () {
+                askDisable(service, card.key);
+            }
+        );
+        card.enable = button(
+            "Enable",
+            "Enable key " + key.label,
+            "btn-outline-primary",
+            function () {
+                enable(service, card.key);
+            }
+        );
+        const check = button(
+            "Check",
+            "Check key " + key.label,
+            "btn-outline-secondary",
+            function () {
+                checkKeys(check, { service: service, key: key.id });
+            }
+        );
+        foot.append(
+            check,
+            button("Note", "Note on key " + key.label, "btn-outline-secondary", function () {
+                askNote(service, card.key);
+            }),
+            button("Reset", "Reset key " + key.label, "btn-outline-primary", function () {
+                askReset("key " + key.label, { service: service, key: key.id });
+            }),
+            card.disable,
+            card.enable
+        );
         more.append(foot);
     }
     unfold(card);
@@ -60,9 +100,16 @@ function useWords(key) {
         [key.rejected, "rejected"]]
         .filter(function (part) { return part[0]; })
         .map(function (part) { return count(part[0]) + " " + part[1]; });
-    return (key.calls ? plural(key.calls, "call") + ": " + parts.join(", ") : "not called yet")
+    return (
+        (key.calls ? plural(key.calls, "call") + ": " + parts.join(", ") : "not called yet")
         + (key.tokens ? " · " + plural(key.tokens, "token") : "")
-        + (key.in_flight ? " · " + count(key.in_flight) + (key.state === "disabled" ? " still" : "") + " in progress" : "");
+        + (key.in_flight
+            ? " · "
+              + count(key.in_flight)
+              + (key.state === "disabled" ? " still" : "")
+              + " in progress"
+            : "")
+    );
 }
 
 function disabledByHand(key) {
@@ -125,12 +172,19 @@ function showBlocks(card, blocks) {
 
 export function countDown(card) {
     card.ends.forEach(function (end) {
-        setText(end.left, end.until === null ? end.forever : duration(end.until - performance.now()));
+        setText(
+            end.left,
+            end.until === null ? end.forever : duration(end.until - performance.now())
+        );
     });
 }
 
 function showBuckets(card, buckets) {
-    const listed = JSON.stringify(buckets.map(function (one) { return [one.model, one.dimension, one.window_ms]; }));
+    const listed = JSON.stringify(
+        buckets.map(function (one) {
+            return [one.model, one.dimension, one.window_ms];
+        })
+    );
     if (listed !== card.bucketsListed) {
         card.bucketsListed = listed;
         card.buckets.replaceChildren();
@@ -159,8 +213,13 @@ function showBuckets(card, buckets) {
             lowest = { share: share, name: limitName(one) };
         }
     });
-    setText(card.lowest, (readOnly ? "Limits · " : "Limits and actions · ") + (lowest === null ? "none known yet"
-        : "lowest: " + Math.floor(lowest.share * 100) + " % left of " + lowest.name));
+    setText(
+        card.lowest,
+        (readOnly ? "Limits · " : "Limits and actions · ")
+            + (lowest === null
+                ? "none known yet"
+                : "lowest: " + Math.floor(lowest.share * 100) + " % left of " + lowest.name)
+    );
 }
 
 function makeMeter(buckets, one) {
@@ -173,7 +232,11 @@ function makeMeter(buckets, one) {
     meter.setAttribute("aria-valuemin", "0");
     meter.setAttribute("aria-label", "Left of the " + name + (one.model ? ", " + one.model : ""));
     meter.append(bar);
-    row.append(make("span", "key-bucket-name", name.charAt(0).toUpperCase() + name.slice(1)), number, meter);
+    row.append(
+        make("span", "key-bucket-name", name.charAt(0).toUpperCase() + name.slice(1)),
+        number,
+        meter
+    );
     buckets.append(row);
     return { number: number, meter: meter, bar: bar };
 }

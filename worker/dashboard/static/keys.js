@@ -1,4 +1,5 @@
-// The page Keys: the server pushes what it shows, and its buttons send requests to the admin endpoints.
+// The page Keys: the server pushes what it shows, and its buttons send requests to the admin
+// endpoints.
 
 import { askReset, checkKeys, reloadKeys } from "./actions.js";
 import { showBanner, tickBanner } from "./banner.js";
@@ -11,7 +12,9 @@ import { showUnknown } from "./unknown.js";
 
 function showStatus(status) {
     showBanner(status);
-    Object.keys(status.services).forEach(function (service) { showService(service, status.services[service]); });
+    Object.keys(status.services).forEach(function (service) {
+        showService(service, status.services[service]);
+    });
     showUnknown(status.unknown_answers);
     const all = document.getElementById("reset-all");
     if (all) {
@@ -36,7 +39,9 @@ setInterval(function () {
     tickBanner(showFreshness());
 }, 250);
 start({
-    lists: function () { return [page.dataset.lettersUrl + lettersQuery(), page.dataset.auditUrl + auditQuery()]; },
+    lists: function () {
+        return [page.dataset.lettersUrl + lettersQuery(), page.dataset.auditUrl + auditQuery()];
+    },
     show: showStatus,
     showLists: function (letters, audit) {
         showLetters(letters);

@@ -1,4 +1,5 @@
-// Keeps the page live: the server pushes the status, and the lists are asked for when they have changed.
+// Keeps the page live: the server pushes the status, and the lists are asked for when they have
+// changed.
 
 import { page, setText } from "./elements.js";
 import { opened, request } from "./server.js";
@@ -13,15 +14,16 @@ const freshness = document.getElementById("keys-freshness");
 export let latest = null; // the latest status
 let answeredAt = null;
 let views = null; // see start()
-let ended = false; // the login has expired: another request would make the browser ask for a password
+// The login has expired: another request would make the browser ask for a password.
+let ended = false;
 let stream = null; // the stream that is read
 let again = null;
 let listsOf = null; // the mark of the lists that are shown
 let listsAt = -Infinity;
 let refreshing = null;
 
-// views: lists (returns the addresses of the lists), show (shows the status), showLists (shows the answers of these
-// addresses), showNothing (called while no answer has come yet)
+// views: lists (returns the addresses of the lists), show (shows the status), showLists (shows the
+// answers of these addresses), showNothing (called while no answer has come yet)
 export function start(theViews) {
     views = theViews;
     document.addEventListener("visibilitychange", follow);
@@ -89,7 +91,14 @@ function refresh() {
     const mark = latest && latest.changes;
     refreshing = (async function () {
         try {
-            views.showLists.apply(null, await Promise.all(views.lists().map(function (url) { return request(url); })));
+            views.showLists.apply(
+                null,
+                await Promise.all(
+                    views.lists().map(function (url) {
+                        return request(url);
+                    })
+                )
+            );
             listsOf = mark;
             showFreshness();
         } catch (error) {
@@ -112,8 +121,13 @@ function showTrouble(error) {
             stream.abort();
         }
     }
-    setText(trouble, ended ? "Your login has expired. Reload this page to log in again."
-        : error.message + (latest ? " The page may be out of date; trying again." : " Trying again."));
+    setText(
+        trouble,
+        ended
+            ? "Your login has expired. Reload this page to log in again."
+            : error.message
+                  + (latest ? " The page may be out of date; trying again." : " Trying again.")
+    );
     trouble.hidden = false;
     if (listsOf === null) {
         views.showNothing();
@@ -129,8 +143,9 @@ export function hasEnded() {
 export function showFreshness() {
     const live = answeredAt === null || !ended && Date.now() - answeredAt <= stale_ms;
     if (answeredAt === null || listsOf === null) {
-        setText(freshness, !trouble.hidden ? "Not live." : performance.now() < stale_ms ? "Loading…"
-            : "Still loading: no answer yet.");
+        const loading =
+            performance.now() < stale_ms ? "Loading…" : "Still loading: no answer yet.";
+        setText(freshness, trouble.hidden ? loading : "Not live.");
     } else if (!live) {
         setText(freshness, "Not live: this is the state at " + clockTime(answeredAt) + ".");
     } else {

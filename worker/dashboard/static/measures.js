@@ -4,7 +4,11 @@ import { count, duration } from "./words.js";
 
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const dollars = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
-const cents = new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumSignificantDigits: 2 });
+const cents = new Intl.NumberFormat("en", {
+    style: "currency",
+    currency: "USD",
+    maximumSignificantDigits: 2,
+});
 const mostGroups = 6; // beyond them the colours would be too much alike
 
 function short(value) {
@@ -27,34 +31,94 @@ function counted(name) {
     return function (row) { return row[name]; };
 }
 
-// Each with its name, its value in a row, its words, and the parts that it is drawn of where nothing is grouped.
+// Each with its name, its value in a row, its words, and the parts that it is drawn of where
+// nothing is grouped.
 export const measures = {
-    calls: { name: "Calls", value: counted("calls"), words: count, short: short, whole: true, parts: [
-        { name: "accepted", className: "plot-accepted", value: counted("accepted") },
-        { name: "refused (429)", className: "plot-refused", value: counted("refused") },
-        { name: "failed", className: "plot-faults", value: counted("faults") },
-        { name: "rejected", className: "plot-rejected", value: counted("rejected") },
-    ] },
-    refused: { name: "Refusals (429)", value: counted("refused"), words: count, short: short, whole: true },
+    calls: {
+        name: "Calls",
+        value: counted("calls"),
+        words: count,
+        short: short,
+        whole: true,
+        parts: [
+            { name: "accepted", className: "plot-accepted", value: counted("accepted") },
+            { name: "refused (429)", className: "plot-refused", value: counted("refused") },
+            { name: "failed", className: "plot-faults", value: counted("faults") },
+            { name: "rejected", className: "plot-rejected", value: counted("rejected") },
+        ],
+    },
+    refused: {
+        name: "Refusals (429)",
+        value: counted("refused"),
+        words: count,
+        short: short,
+        whole: true,
+    },
     faults: { name: "Failures", value: counted("faults"), words: count, short: short, whole: true },
-    tokens: { name: "Tokens", words: count, short: short, whole: true,
-        value: function (row) { return row.prompt_tokens + row.output_tokens; }, parts: [
-            { name: "prompt", className: "plot-1",
-                value: function (row) { return row.prompt_tokens - row.cached_tokens; } },
+    tokens: {
+        name: "Tokens",
+        words: count,
+        short: short,
+        whole: true,
+        value: function (row) {
+            return row.prompt_tokens + row.output_tokens;
+        },
+        parts: [
+            {
+                name: "prompt",
+                className: "plot-1",
+                value: function (row) {
+                    return row.prompt_tokens - row.cached_tokens;
+                },
+            },
             { name: "prompt, cached", className: "plot-2", value: counted("cached_tokens") },
             { name: "answer", className: "plot-3", value: counted("output_tokens") },
-        ] },
+        ],
+    },
     emails: { name: "Emails", value: counted("emails"), words: count, short: short, whole: true },
-    wait: { name: "Mean wait", value: meanWait, words: waitWords, short: waitWords, whole: false, mean: true },
-    deferrals: { name: "Deferrals", value: counted("deferrals"), words: count, short: short, whole: true },
-    cost: { name: "Cost", value: function (row) { return row.cost_usd || 0; }, words: usd,
-        short: function (value) { return value >= 1 ? "$" + short(value) : usd(value); }, whole: false },
+    wait: {
+        name: "Mean wait",
+        value: meanWait,
+        words: waitWords,
+        short: waitWords,
+        whole: false,
+        mean: true,
+    },
+    deferrals: {
+        name: "Deferrals",
+        value: counted("deferrals"),
+        words: count,
+        short: short,
+        whole: true,
+    },
+    cost: {
+        name: "Cost",
+        value: function (row) {
+            return row.cost_usd || 0;
+        },
+        words: usd,
+        short: function (value) {
+            return value >= 1 ? "$" + short(value) : usd(value);
+        },
+        whole: false,
+    },
 };
 
 // The sum of rows, as one row.
 export function sumOf(rows) {
-    const sum = { calls: 0, accepted: 0, refused: 0, faults: 0, prompt_tokens: 0, cached_tokens: 0, output_tokens: 0,
-        emails: 0, deferrals: 0, waited_ms: 0, cost_usd: 0 };
+    const sum = {
+        calls: 0,
+        accepted: 0,
+        refused: 0,
+        faults: 0,
+        prompt_tokens: 0,
+        cached_tokens: 0,
+        output_tokens: 0,
+        emails: 0,
+        deferrals: 0,
+        waited_ms: 0,
+        cost_usd: 0,
+    };
     rows.forEach(function (row) {
         Object.keys(sum).forEach(function (name) { sum[name] += row[name]; });
     });
@@ -84,17 +148,35 @@ export function seriesOf(usage, measure, by) {
     for (let at_ms = usage.first_ms; at_ms <= usage.now_ms; at_ms += usage.step_ms) {
         steps.push(at_ms);
     }
-    const values = function (rows, value) { return added(rows, steps, usage.first_ms, usage.step_ms, value); };
+    const values = function (rows, value) {
+        return added(rows, steps, usage.first_ms, usage.step_ms, value);
+    };
     if (measure.mean) {
         const waited = values(usage.rows, counted("waited_ms"));
         const accepted = values(usage.rows, counted("accepted"));
-        return { steps: steps, series: [{ name: measure.name, className: "plot-1",
-            values: waited.map(function (ms, place) { return accepted[place] > 0 ? ms / accepted[place] : 0; }) }] };
+        return {
+            steps: steps,
+            series: [
+                {
+                    name: measure.name,
+                    className: "plot-1",
+                    values: waited.map(function (ms, place) {
+                        return accepted[place] > 0 ? ms / accepted[place] : 0;
+                    }),
+                },
+            ],
+        };
     }
     if (!by) {
-        const parts = measure.parts || [{ name: measure.name, className: "plot-1", value: measure.value }];
+        const parts = measure.parts || [
+            { name: measure.name, className: "plot-1", value: measure.value },
+        ];
         return { steps: steps, series: parts.map(function (part) {
-            return { name: part.name, className: part.className, values: values(usage.rows, part.value) };
+            return {
+                name: part.name,
+                className: part.className,
+                values: values(usage.rows, part.value),
+            };
         }) };
     }
     const groups = new Map();
@@ -105,16 +187,34 @@ export function seriesOf(usage, measure, by) {
         }
         groups.get(name).push(row);
     });
-    const sum = function (rows) { return rows.reduce(function (all, row) { return all + measure.value(row); }, 0); };
-    const names = Array.from(groups.keys()).filter(function (name) { return sum(groups.get(name)) > 0; });
+    const sum = function (rows) {
+        return rows.reduce(function (all, row) {
+            return all + measure.value(row);
+        }, 0);
+    };
+    const names = Array.from(groups.keys()).filter(function (name) {
+        return sum(groups.get(name)) > 0;
+    });
     names.sort(function (one, other) { return sum(groups.get(other)) - sum(groups.get(one)); });
     const series = names.slice(0, mostGroups).map(function (name, place) {
-        return { name: name, className: "plot-" + (place + 1), values: values(groups.get(name), measure.value) };
+        return {
+            name: name,
+            className: "plot-" + (place + 1),
+            values: values(groups.get(name), measure.value),
+        };
     });
     const rest = names.slice(mostGroups);
     if (rest.length) {
-        series.push({ name: count(rest.length) + " more", className: "plot-rest",
-            values: values(rest.flatMap(function (name) { return groups.get(name); }), measure.value) });
+        series.push({
+            name: count(rest.length) + " more",
+            className: "plot-rest",
+            values: values(
+                rest.flatMap(function (name) {
+                    return groups.get(name);
+                }),
+                measure.value
+            ),
+        });
     }
     return { steps: steps, series: series };
 }

@@ -1,4 +1,5 @@
-// A plot of stacked bars over time: axes, and the numbers of the step under the pointer or the arrow keys.
+// A plot of stacked bars over time: axes, and the numbers of the step under the pointer or the
+// arrow keys.
 
 import { make } from "./elements.js";
 import { hourAndMinute } from "./words.js";
@@ -9,14 +10,23 @@ const edge = { left: 44, right: 8, top: 8, bottom: 20 };
 const textWidth = 54; // of the longest time that is shown, such as 12:50 PM
 const minute_ms = 60000;
 const day_ms = 86400000;
-const intervals_ms = [10, 30, 60, 180, 360, 720].map(function (minutes) { return minutes * minute_ms; })
-    .concat([1, 2, 7, 14, 28].map(function (days) { return days * day_ms; }));
+const intervals_ms = [10, 30, 60, 180, 360, 720]
+    .map(function (minutes) {
+        return minutes * minute_ms;
+    })
+    .concat(
+        [1, 2, 7, 14, 28].map(function (days) {
+            return days * day_ms;
+        })
+    );
 const dayAndMonth = { day: "numeric", month: "short" };
 
 function shape(name, className, attributes) {
     const found = document.createElementNS(svg, name);
     found.setAttribute("class", className);
-    Object.keys(attributes).forEach(function (key) { found.setAttribute(key, String(attributes[key])); });
+    Object.keys(attributes).forEach(function (key) {
+        found.setAttribute(key, String(attributes[key]));
+    });
     return found;
 }
 
@@ -94,8 +104,17 @@ function pointAt(plot, event) {
 function move(plot, event) {
     const last = plot.its ? plot.its.steps.length - 1 : -1;
     const now = plot.place === null ? last : plot.place;
-    const to = { ArrowLeft: now - 1, ArrowDown: now - 1, ArrowRight: now + 1, ArrowUp: now + 1, PageDown: now - 10,
-        PageUp: now + 10, Home: 0, End: last, Escape: null }[event.key];
+    const to = {
+        ArrowLeft: now - 1,
+        ArrowDown: now - 1,
+        ArrowRight: now + 1,
+        ArrowUp: now + 1,
+        PageDown: now - 10,
+        PageUp: now + 10,
+        Home: 0,
+        End: last,
+        Escape: null,
+    }[event.key];
     if (to !== undefined && last >= 0) {
         event.preventDefault();
         choose(plot, to === null ? null : Math.min(last, Math.max(0, to)));
@@ -112,10 +131,15 @@ function choose(plot, place) {
         return;
     }
     const its = plot.its;
-    const parts = its.series.filter(function (one) { return one.values[place] || its.series.length <= 4; });
+    const parts = its.series.filter(function (one) {
+        return one.values[place] || its.series.length <= 4;
+    });
     const lines = parts.map(function (one) {
         const line = make("div", "plot-line");
-        line.append(make("span", "plot-key " + one.className), one.name + ": " + its.words(one.values[place]));
+        line.append(
+            make("span", "plot-key " + one.className),
+            one.name + ": " + its.words(one.values[place])
+        );
         return line;
     });
     const when = spanWords(its.steps[place], its.step_ms);
@@ -132,8 +156,9 @@ function choose(plot, place) {
     }).join(", ") || "nothing"));
 }
 
-// its: steps (when each began), step_ms, series (each with name, className, values), words (of a value), short (of a
-// value, for the axis), whole (values are whole numbers), summary (what to read of all of it)
+// its: steps (when each began), step_ms, series (each with name, className, values), words (of a
+// value), short (of a value, for the axis), whole (values are whole numbers), summary (what to read
+// of all of it)
 export function drawPlot(plot, its) {
     if (plot.place !== null && plot.its && plot.its.step_ms !== its.step_ms) {
         plot.place = its.steps.length - 1; // another range: the chosen step is not in it
@@ -152,13 +177,25 @@ export function drawPlot(plot, its) {
     const y = function (value) { return edge.top + height - value / top * height; };
     const shapes = [];
     for (let value = 0; value <= top * 1.001; value += tick) {
-        shapes.push(shape("line", "plot-grid", { x1: edge.left, x2: edge.left + inner, y1: y(value), y2: y(value) }));
+        shapes.push(
+            shape("line", "plot-grid", {
+                x1: edge.left,
+                x2: edge.left + inner,
+                y1: y(value),
+                y2: y(value),
+            })
+        );
         const text = shape("text", "plot-text plot-value", { x: edge.left - 6, y: y(value) + 4 });
         text.textContent = its.short(value);
         shapes.push(text);
     }
-    plot.cursor = shape("rect", "plot-cursor", { x: 0, y: edge.top, width: plot.stepWidth, height: height,
-        visibility: "hidden" });
+    plot.cursor = shape("rect", "plot-cursor", {
+        x: 0,
+        y: edge.top,
+        width: plot.stepWidth,
+        height: height,
+        visibility: "hidden",
+    });
     shapes.push(plot.cursor);
     const gap = plot.stepWidth > 4 ? 1 : 0;
     its.steps.forEach(function (_, place) {
@@ -167,8 +204,14 @@ export function drawPlot(plot, its) {
             const value = one.values[place];
             if (value > 0) {
                 const bar = Math.max(1, value / top * height);
-                shapes.push(shape("rect", "plot-bar " + one.className, { x: edge.left + place * plot.stepWidth,
-                    y: y(below) - bar, width: Math.max(0.5, plot.stepWidth - gap), height: bar }));
+                shapes.push(
+                    shape("rect", "plot-bar " + one.className, {
+                        x: edge.left + place * plot.stepWidth,
+                        y: y(below) - bar,
+                        width: Math.max(0.5, plot.stepWidth - gap),
+                        height: bar,
+                    })
+                );
                 below += value;
             }
         });
@@ -193,11 +236,21 @@ function timeTexts(its, plot, inner) {
     const shapes = [];
     its.steps.forEach(function (at_ms, place) {
         const x = edge.left + place * plot.stepWidth;
-        if (isTick(at_ms, its.step_ms, interval_ms) && x <= edge.left + inner + edge.right - textWidth) {
-            shapes.push(shape("line", "plot-grid", { x1: x, x2: x, y1: plotHeight - edge.bottom,
-                y2: plotHeight - edge.bottom + 4 }));
+        if (
+            isTick(at_ms, its.step_ms, interval_ms)
+            && x <= edge.left + inner + edge.right - textWidth
+        ) {
+            shapes.push(
+                shape("line", "plot-grid", {
+                    x1: x,
+                    x2: x,
+                    y1: plotHeight - edge.bottom,
+                    y2: plotHeight - edge.bottom + 4,
+                })
+            );
             const text = shape("text", "plot-text", { x: x, y: plotHeight - 4 });
-            const isDay = interval_ms >= day_ms || span_ms > day_ms && isTick(at_ms, its.step_ms, day_ms);
+            const isDay =
+                interval_ms >= day_ms || (span_ms > day_ms && isTick(at_ms, its.step_ms, day_ms));
             text.textContent = isDay ? dayWords(at_ms, its.step_ms) : timeWords(at_ms);
             shapes.push(text);
         }

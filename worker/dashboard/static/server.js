@@ -7,13 +7,18 @@ const change_timeout_ms = 65000; // a replay of many jobs takes long
 export async function opened(url, options) {
     let response = null;
     try {
-        response = await fetch(url, Object.assign({ credentials: "same-origin", cache: "no-store" }, options));
+        response = await fetch(
+            url,
+            Object.assign({ credentials: "same-origin", cache: "no-store" }, options)
+        );
     } catch (error) {
         throw error instanceof TypeError ? new Error("Flower cannot be reached.") : error;
     }
     if (!response.ok) {
         const body = await response.json().catch(function () { return {}; });
-        const failure = new Error(body.message || "Flower answered with the status " + response.status + ".");
+        const failure = new Error(
+            body.message || "Flower answered with the status " + response.status + "."
+        );
         failure.status = response.status;
         throw failure;
     }
@@ -22,7 +27,12 @@ export async function opened(url, options) {
 
 export async function request(url, options) {
     const controller = new AbortController();
-    const timer = setTimeout(function () { controller.abort(); }, options ? change_timeout_ms : timeout_ms);
+    const timer = setTimeout(
+        function () {
+            controller.abort();
+        },
+        options ? change_timeout_ms : timeout_ms
+    );
     try {
         const response = await opened(url, Object.assign({ signal: controller.signal }, options));
         return await response.json();
@@ -34,7 +44,9 @@ export async function request(url, options) {
 }
 
 function cookie(name) {
-    const pair = document.cookie.split("; ").find(function (text) { return text.startsWith(name + "="); });
+    const pair = document.cookie.split("; ").find(function (text) {
+        return text.startsWith(name + "=");
+    });
     return pair ? decodeURIComponent(pair.slice(name.length + 1)) : "";
 }
 

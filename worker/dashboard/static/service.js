@@ -14,13 +14,16 @@ const shown = new Map(); // service name → its elements
 const factWords = {
     "Keys ready": "Keys that may be called now.",
     "Calls in progress": "Calls that the provider has not answered yet.",
-    "Jobs waiting": "Jobs in the queue, and jobs in a worker that wait for a key. Deferred jobs wait until a key"
-        + " is back.",
-    "Queue paused": "A worker takes no more jobs of a queue than its keys can serve soon; the others stay in the"
-        + " queue, in order.",
+    "Jobs waiting":
+        "Jobs in the queue, and jobs in a worker that wait for a key. Deferred jobs wait until a"
+        + " key is back.",
+    "Queue paused":
+        "A worker takes no more jobs of a queue than its keys can serve soon; the others stay in"
+        + " the queue, in order.",
     "Queue empty in": "How long the waiting jobs take at the speed of the last minute.",
     "Longest wait": "How long the oldest of the waiting jobs has waited.",
-    "Calls so far": "All calls since the pool's state was created. Refused: a limit was reached (429).",
+    "Calls so far":
+        "All calls since the pool's state was created. Refused: a limit was reached (429).",
 };
 
 function makeFact(facts, name) {
@@ -43,8 +46,12 @@ function setFact(its, text, note, level) {
 function makeButtons(service) {
     const name = title(service);
     const tools = make("div", "keys-tools");
-    const pause = button("Pause " + name, "Pause " + name, "btn-outline-secondary", function () { askPause(service); });
-    const goOn = button("Resume " + name, "Resume " + name, "btn-primary", function () { resume(service); });
+    const pause = button("Pause " + name, "Pause " + name, "btn-outline-secondary", function () {
+        askPause(service);
+    });
+    const goOn = button("Resume " + name, "Resume " + name, "btn-primary", function () {
+        resume(service);
+    });
     tools.append(goOn, pause, button("Reset all keys of " + name, "Reset all keys of " + name,
         "btn-outline-primary reset-service", function () {
             askReset("all keys of " + name, { service: service });
@@ -77,8 +84,19 @@ function makeService(service) {
         + service.toUpperCase() + "_API_KEY.");
     section.append(head, factList, deferred.details, makeUsage(service), empty, grid, folded);
     document.getElementById("keys-services").append(section);
-    return { section: section, buttons: buttons, facts: facts, deferred: deferred, grid: grid, folded: folded,
-        foldedWords: foldedWords, foldedGrid: foldedGrid, empty: empty, cards: new Map(), order: "" };
+    return {
+        section: section,
+        buttons: buttons,
+        facts: facts,
+        deferred: deferred,
+        grid: grid,
+        folded: folded,
+        foldedWords: foldedWords,
+        foldedGrid: foldedGrid,
+        empty: empty,
+        cards: new Map(),
+        order: "",
+    };
 }
 
 export function showService(service, pool) {
@@ -95,16 +113,42 @@ export function showService(service, pool) {
         : pause ? "until " + title(service) + " is resumed" : "until a person resets one";
     its.buttons.pause.hidden = Boolean(pause);
     its.buttons.resume.hidden = !pause;
-    setFact(its.facts["Keys ready"], (ready || "none") + " of " + total, total && !ready ? backWords : "",
-        total && !ready ? "bad" : ready < total ? "middle" : "");
+    setFact(
+        its.facts["Keys ready"],
+        (ready || "none") + " of " + total,
+        total && !ready ? backWords : "",
+        total && !ready ? "bad" : ready < total ? "middle" : ""
+    );
     setFact(its.facts["Calls in progress"], count(pool.summary.in_flight));
-    setFact(its.facts["Jobs waiting"], queue.known ? count(queue.waiting) : "not known",
-        queue.known ? (queue.deferred ? count(queue.deferred) + " deferred" : "") : "the broker does not answer",
-        queue.known ? "" : "middle");
-    setFact(its.facts["Queue paused"], pause ? "yes" : { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
-        pause ? "by " + pause.disabled_by : { none: "", all: "by every worker", some: "by " + count(queue.paused_workers) + " of "
-            + plural(queue.workers, "worker"), unknown: "no worker answers" }[queue.paused],
-        pause || queue.paused === "unknown" ? "middle" : "");
+    setFact(
+        its.facts["Jobs waiting"],
+        queue.known ? count(queue.waiting) : "not known",
+        queue.known
+            ? queue.deferred
+                ? count(queue.deferred) + " deferred"
+                : ""
+            : "the broker does not answer",
+        queue.known ? "" : "middle"
+    );
+    setFact(
+        its.facts["Queue paused"],
+        pause
+            ? "yes"
+            : { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
+        pause
+            ? "by " + pause.disabled_by
+            : {
+                  none: "",
+                  all: "by every worker",
+                  some:
+                      "by "
+                      + count(queue.paused_workers)
+                      + " of "
+                      + plural(queue.workers, "worker"),
+                  unknown: "no worker answers",
+              }[queue.paused],
+        pause || queue.paused === "unknown" ? "middle" : ""
+    );
     if (!queue.known) {
         setFact(its.facts["Queue empty in"], "not known");
     } else if (!queue.waiting) {
@@ -114,8 +158,12 @@ export function showService(service, pool) {
     } else if (queue.drain_s !== null) {
         setFact(its.facts["Queue empty in"], "about " + duration(queue.drain_s * 1000));
     } else {
-        setFact(its.facts["Queue empty in"], "not known", total && !ready ? "no key is ready " + backWords
-            : "no job ended in the last minute", "middle");
+        setFact(
+            its.facts["Queue empty in"],
+            "not known",
+            total && !ready ? "no key is ready " + backWords : "no job ended in the last minute",
+            "middle"
+        );
     }
     showLongestWait(its.facts["Longest wait"], queue);
     setFact(its.facts["Calls so far"], count(pool.summary.calls),
@@ -160,13 +208,17 @@ function showCards(its, service, keys) {
     });
     const rank = { disabled: 0, cooling: 1, ready: 2 };
     const folds = narrow.matches && keys.length > mostUnfolded;
-    const sorted = keys.slice().sort(function (one, other) { return rank[one.state] - rank[other.state]; });
+    const sorted = keys.slice().sort(function (one, other) {
+        return rank[one.state] - rank[other.state];
+    });
     const order = sorted.map(function (key) { return key.id + (folds && key.state); }).join();
     // Keys in trouble come first; no card moves while a person may be about to press its button.
     if (its.order !== order && ![its.grid, its.foldedGrid].some(isInUse)) {
         its.order = order;
         sorted.forEach(function (key) {
-            (folds && key.state === "ready" ? its.foldedGrid : its.grid).append(its.cards.get(key.id).article);
+            (folds && key.state === "ready" ? its.foldedGrid : its.grid).append(
+                its.cards.get(key.id).article
+            );
         });
     }
     its.folded.hidden = !its.foldedGrid.childElementCount;

@@ -8,11 +8,22 @@ import { opened } from "./server.js";
 import { count, title } from "./words.js";
 
 const ranges = { hour: "Hour", day: "Day", week: "Week", "90d": "90 days" };
-const spans = { hour: "last hour", day: "last 24 hours", week: "last 7 days", "90d": "last 90 days" };
+const spans = {
+    hour: "last hour",
+    day: "last 24 hours",
+    week: "last 7 days",
+    "90d": "last 90 days",
+};
 const again_ms = { hour: 15000, day: 60000, week: 300000, "90d": 300000 };
 const failed_ms = 15000;
 const stored = "keywheel-usage-range";
-const groups = { "": "in all", key: "by key", account: "by account", model: "by model", tenant: "by tenant" };
+const groups = {
+    "": "in all",
+    key: "by key",
+    account: "by account",
+    model: "by model",
+    tenant: "by tenant",
+};
 const all = []; // what is shown of each service
 let range = "hour"; // the same for all services, and the next time
 
@@ -25,13 +36,23 @@ try {
 
 function measuresOf(service) {
     const emails = page.dataset.sendsOnce.split(" ").includes(service);
-    return ["calls", "refused", "faults", emails ? "emails" : "tokens", "wait", "deferrals", "cost"];
+    return [
+        "calls",
+        "refused",
+        "faults",
+        emails ? "emails" : "tokens",
+        "wait",
+        "deferrals",
+        "cost",
+    ];
 }
 
 function select(label, options, act) {
     const found = make("select", "form-select form-select-sm");
     found.setAttribute("aria-label", label);
-    Object.keys(options).forEach(function (value) { found.append(new Option(options[value], value)); });
+    Object.keys(options).forEach(function (value) {
+        found.append(new Option(options[value], value));
+    });
     found.addEventListener("change", act);
     return found;
 }
@@ -65,11 +86,24 @@ export function makeUsage(service) {
     const head = make("figcaption", "usage-head");
     const words = make("span", "usage-words", "Usage: loading…");
     const names = {};
-    measuresOf(service).forEach(function (name) { names[name] = measures[name].name; });
-    const its = { service: service, section: section, words: words, timer: null, asked: 0, usage: null };
+    measuresOf(service).forEach(function (name) {
+        names[name] = measures[name].name;
+    });
+    const its = {
+        service: service,
+        section: section,
+        words: words,
+        timer: null,
+        asked: 0,
+        usage: null,
+    };
     its.buttons = rangeButtons(service);
-    its.show = select("What to show of " + title(service), names, function () { draw(its); });
-    its.by = select("How to group the usage of " + title(service), groups, function () { load(its); });
+    its.show = select("What to show of " + title(service), names, function () {
+        draw(its);
+    });
+    its.by = select("How to group the usage of " + title(service), groups, function () {
+        load(its);
+    });
     const tools = make("div", "keys-tools");
     tools.append(its.buttons, its.show, its.by);
     head.append(words, tools);
@@ -97,7 +131,9 @@ export function makeUsage(service) {
     });
     section.append(head, its.plot.box, its.legend, its.details);
     all.push(its);
-    its.timer = setTimeout(function () { load(its); }, 0); // what is wrong and the lists are asked for first
+    its.timer = setTimeout(function () {
+        load(its);
+    }, 0); // what is wrong and the lists are asked for first
     return section;
 }
 
@@ -107,7 +143,12 @@ function groupOf(its) {
 }
 
 function address(its, by, format) {
-    const query = new URLSearchParams({ service: its.service, range: range, by: by, format: format });
+    const query = new URLSearchParams({
+        service: its.service,
+        range: range,
+        by: by,
+        format: format,
+    });
     return page.dataset.usageUrl + "?" + query;
 }
 
@@ -146,7 +187,13 @@ function refresh(its) {
         return; // the login has expired
     }
     if (document.hidden) {
-        document.addEventListener("visibilitychange", function () { refresh(its); }, { once: true });
+        document.addEventListener(
+            "visibilitychange",
+            function () {
+                refresh(its);
+            },
+            { once: true }
+        );
     } else {
         load(its);
     }
@@ -161,13 +208,30 @@ function draw(its) {
     const by = its.by.value;
     const drawn = seriesOf(usage, measure, by);
     const sums = sumOf(usage.totals);
-    const sum = its.show.value === "cost" && !usage.priced ? "no prices" : measure.words(measure.value(sums));
-    const summary = measure.name + ", " + spans[usage.range] + ": " + sum
-        + (its.show.value === "calls" && sums.refused ? ", " + count(sums.refused) + " refused" : "");
+    const sum =
+        its.show.value === "cost" && !usage.priced
+            ? "no prices"
+            : measure.words(measure.value(sums));
+    const summary =
+        measure.name
+        + ", "
+        + spans[usage.range]
+        + ": "
+        + sum
+        + (its.show.value === "calls" && sums.refused
+            ? ", " + count(sums.refused) + " refused"
+            : "");
     setText(its.words, summary);
     showLegend(its.legend, drawn.series);
-    drawPlot(its.plot, { steps: drawn.steps, step_ms: usage.step_ms, series: drawn.series, words: measure.words,
-        short: measure.short, whole: measure.whole, summary: summary });
+    drawPlot(its.plot, {
+        steps: drawn.steps,
+        step_ms: usage.step_ms,
+        series: drawn.series,
+        words: measure.words,
+        short: measure.short,
+        whole: measure.whole,
+        summary: summary,
+    });
     showTable(its, usage);
 }
 
@@ -189,7 +253,9 @@ function showTable(its, usage) {
     if (!its.details.open || !usage.by.includes(by)) {
         return; // they come when it is opened
     }
-    const left = measuresOf(its.service).includes("emails") ? ["Prompt", "Cached", "Answer"] : ["Emails"];
+    const left = measuresOf(its.service).includes("emails")
+        ? ["Prompt", "Cached", "Answer"]
+        : ["Emails"];
     const names = Object.keys(columns).filter(function (name) {
         return !left.includes(name) && (name !== "Cost" || usage.priced);
     });
@@ -211,7 +277,8 @@ function showTable(its, usage) {
     const parts = [make("thead"), make("tbody"), make("tfoot")];
     parts[0].append(head);
     rows.forEach(function (row) { parts[1].append(line(groupName(row, by), row)); });
-    if (rows.length > 1 && by !== "tenant") { // a call with emails of several tenants counts for each of them
+    if (rows.length > 1 && by !== "tenant") {
+        // a call with emails of several tenants counts for each of them
         parts[2].append(line("All", sumOf(usage.totals)));
     }
     const table = make("table", "table align-middle mb-0");
@@ -224,7 +291,9 @@ function showTable(its, usage) {
 function noteOf(usage, by) {
     const notes = [];
     if (!sumOf(usage.totals).calls) {
-        notes.push(by === "tenant" ? "No job had a tenant in this time." : "No call was made in this time.");
+        notes.push(
+            by === "tenant" ? "No job had a tenant in this time." : "No call was made in this time."
+        );
     }
     if (usage.problem) {
         notes.push("The cost is not known. " + usage.problem);

@@ -33,18 +33,34 @@ export function clock(ms) {
     const parts = [Math.floor(seconds / 60) % 60, seconds % 60];
     const hours = Math.floor(seconds / 3600);
     const texts = hours ? [hours].concat(parts) : parts;
-    return texts.map(function (part, place) { return place ? String(part).padStart(2, "0") : String(part); }).join(":");
+    return texts
+        .map(function (part, place) {
+            return place ? String(part).padStart(2, "0") : String(part);
+        })
+        .join(":");
 }
 
 // What a person paused a service by, if somebody did: a block of all its keys.
 export function pauseOf(keys) {
-    return keys.length ? keys[0].blocks.find(function (one) { return one.scope === "host" && one.disabled_by; }) : undefined;
+    return keys.length
+        ? keys[0].blocks.find(function (one) {
+              return one.scope === "host" && one.disabled_by;
+          })
+        : undefined;
 }
 
-// The milliseconds until the first key is back, if none is ready; null if none comes back by itself.
+// The milliseconds until the first key is back, if none is ready; null if none comes back by
+// itself.
 export function firstBack(keys) {
     const rests = keys.filter(function (key) { return key.left_ms !== null; });
-    return rests.length ? Math.min.apply(null, rests.map(function (key) { return key.left_ms; })) : null;
+    return rests.length
+        ? Math.min.apply(
+              null,
+              rests.map(function (key) {
+                  return key.left_ms;
+              })
+          )
+        : null;
 }
 
 export function clockTime(at_ms, options) {
@@ -65,7 +81,13 @@ function windowName(window_ms) {
 }
 
 function unit(dimension) {
-    const units = { r: "requests", t: "tokens", e: "emails", i: "input tokens", o: "output tokens" };
+    const units = {
+        r: "requests",
+        t: "tokens",
+        e: "emails",
+        i: "input tokens",
+        o: "output tokens",
+    };
     return units[dimension[0]] || dimension;
 }
 
@@ -77,15 +99,27 @@ export function limitWords(code, limit) {
     return limit === undefined ? name : count(limit) + " " + name;
 }
 
-const waitCodes = { waiting: "no key may be called", disabled: "every key is disabled", paused: "paused by a person",
-    no_key: "no key is configured for it", same_email: "another job sends the same email",
-    same_job: "another job with its dedupe_key is open", redis_down: "Redis does not answer" };
+const waitCodes = {
+    waiting: "no key may be called",
+    disabled: "every key is disabled",
+    paused: "paused by a person",
+    no_key: "no key is configured for it",
+    same_email: "another job sends the same email",
+    same_job: "another job with its dedupe_key is open",
+    redis_down: "Redis does not answer",
+};
 
 // The reason why a job waits: a limit, such as rpm, by what it counts; any other code in words.
 export function waitWords(waits) {
     const limit = /^(r|t|e|it|ot)p(s|m|d|mo)$/.test(waits.code);
-    const why = limit ? "limit reached: " + limitWords(waits.code) : waitCodes[waits.code] || words(waits.code);
-    return !waits.kind ? "unknown reason" : waits.kind === "failure" ? "a call failed (" + why + ")" : why;
+    const why = limit
+        ? "limit reached: " + limitWords(waits.code)
+        : waitCodes[waits.code] || words(waits.code);
+    return !waits.kind
+        ? "unknown reason"
+        : waits.kind === "failure"
+          ? "a call failed (" + why + ")"
+          : why;
 }
 
 export function limitName(one) {
@@ -96,9 +130,14 @@ export function blockWords(one) {
     if (one.scope === "host" && one.disabled_by) {
         return "paused, all keys: " + one.reason + ", by " + one.disabled_by;
     }
-    const where = { key: "", account: "account: ",
-        account_model: one.name ? "model " + one.name + ": " : "account: ", key_resource: one.name + ": ",
-        model: "model " + one.name + ", all keys: ", host: "provider, all keys: " }[one.scope];
+    const where = {
+        key: "",
+        account: "account: ",
+        account_model: one.name ? "model " + one.name + ": " : "account: ",
+        key_resource: one.name + ": ",
+        model: "model " + one.name + ", all keys: ",
+        host: "provider, all keys: ",
+    }[one.scope];
     return where + (one.disabled_by ? one.reason + ", by " + one.disabled_by : words(one.reason))
         + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
         + (one.since_ms ? ", since " + clockTime(one.since_ms, hourAndMinute) : "");
