@@ -33,6 +33,39 @@ def test_without_a_hub_an_acknowledgement_goes_out_at_once(url: str, books: Any)
         assert books.hlen("unacked") == 0
 
 
+def test_an_acknowledgement_goes_by_the_taking_connection_unless_that_is_in_use(
+    url: str, books: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tube(url, "a", prefetch=10) as one:
+        one.with_hub()
+        send(url, "a", 1, 2)
+        one.until(lambda: len(one.got) == 2 and one.channel.hints.all_empty)
+        with monkeypatch.context() as patched:
+            patched.setattr(one.channel, "conn_or_acquire", None)
+            one.got[0].ack()
+            one.channel.qos.flush_acks(beside=True)
+        assert books.hlen("unacked") == 1
+        one.channel.hints.look_everywhere()
+        one.until_asked()
+        one.got[1].ack()
+        one.channel.qos.flush_acks(beside=True)
+        assert books.hlen("unacked") == 0
+        send(url, "a", 3)
+        one.until(lambda: len(one.got) == 3)
+
+
+def test_what_the_server_reports_before_it_has_acknowledged_is_not_lost(url: str) -> None:
+    with tube(url, "a", prefetch=10) as one:
+        one.with_hub()
+        send(url, "a", 1)
+        one.until(lambda: one.got and one.channel.hints.all_empty)
+        send(url, "a", 2)
+        one.got[0].ack()
+        one.channel.qos.flush_acks(beside=True)
+        assert not one.channel.hints.all_empty
+        one.until(lambda: len(one.got) == 2)
+
+
 def test_acknowledgements_do_not_wait_for_a_hub_that_stands_still(url: str, books: Any) -> None:
     with tube(url, "a") as one:
         one.with_hub()

@@ -169,7 +169,7 @@ class TransportQoS(RestoringQoS):
             return
         if len(self._acked) >= _ENOUGH or now_s - self._sent_at_s >= _INTERVAL_S:
             try:
-                self.flush_acks()
+                self.flush_acks(beside=True)
             except redis.ResponseError as exc:
                 # Its memory or disk is full, for instance. The worker goes on: acknowledgements and
                 # leases are kept.
@@ -178,8 +178,11 @@ class TransportQoS(RestoringQoS):
                     "the broker refuses acknowledgements (%s); %d wait", exc, len(self._acked)
                 )
 
-    def flush_acks(self) -> None:
+    def flush_acks(self, *, beside: bool = False) -> None:
         """Send the acknowledgements. Those that could not be sent are kept for the next time.
+
+        Args:
+            beside: Use the taking connection if it is free. Only on the thread that takes.
 
         Raises:
             redis.RedisError: They could not be sent.
@@ -190,8 +193,10 @@ class TransportQoS(RestoringQoS):
             keys = [
                 prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)
             ]
-            with self.channel.conn_or_acquire() as client:
-                client.execute_command("EVAL", FORGET, len(keys), *keys, *tags)
+            command = ("EVAL", FORGET, len(keys), *keys, *tags)
+            if not (beside and self.channel.run_beside(*command)):
+                with self.channel.conn_or_acquire() as client:
+                    client.execute_command(*command)
             for _ in tags:
                 with suppress(IndexError):  # a signal handler may have flushed in between
                     self._acked.popleft()

@@ -48,6 +48,9 @@ class Channel(Protocol):
     def keep_leases(self) -> LeaseKeeper | None:
         """Start renewing the leases of this channel's messages."""
 
+    def run_beside(self, *command: Any) -> bool:
+        """Run a command on the taking connection, unless that is in use."""
+
 
 class RestoringQoS(StockQoS):
     """kombu's record of deliveries, which also puts back the messages of dead workers."""

@@ -123,6 +123,29 @@ class TakingChannel(RequestingChannel):
             self.connection.cycle.nudge(RECENT_S)  # look again soon
         return allowed, limit
 
+    def run_beside(self, *command: Any) -> bool:
+        """Run a command on the taking connection, unless that is in use; its reply is a number.
+
+        To take a connection from the pool and to give it back costs more than the command.
+
+        Returns:
+            Whether it was run.
+
+        Raises:
+            redis.RedisError: The server cannot be reached, or rejects the command.
+        """
+        connection = self.client.connection
+        if self._reading or self._in_poll or not (connection and connection._sock):  # noqa: SLF001
+            return False
+        self._reading = True
+        try:
+            connection.send_command(*command, check_health=False)
+            while not isinstance(hint := self._read(connection), int):
+                self._note_hint(hint)
+        finally:
+            self._reading = False
+        return True
+
     def _connect(self, keeper: LeaseKeeper | None) -> None:
         cycle = self.connection.cycle
         if cycle.connect(self):
@@ -226,7 +249,7 @@ class TakingChannel(RequestingChannel):
     def _read_reply(self, connection: Any) -> Taken | None:
         """Read one reply or hint; None if it was a hint, or an error."""
         try:
-            answer = connection.read_response(disable_decoding=True, push_request=True)
+            answer = self._read(connection)
         except redis.exceptions.NoScriptError:  # the server has just started, or lost its scripts
             self._in_poll, self._is_script_lost = None, True
             self.hints.look_everywhere()
@@ -239,10 +262,7 @@ class TakingChannel(RequestingChannel):
         if self._is_looking and isinstance(answer, int):
             return self._take_what_is_there(answer)
         if not (isinstance(answer, list) and answer and isinstance(answer[0], int)):
-            was_empty = self.hints.all_empty
-            self.hints.note_change(answer)
-            if was_empty:
-                self._give_way()
+            self._note_hint(answer)
             return None
         self._in_poll = None
         set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
@@ -263,6 +283,17 @@ class TakingChannel(RequestingChannel):
             self._wake_up_in(due_in_us / 1e6)
         self._flush_brpop_reauth()
         return taken
+
+    @staticmethod
+    def _read(connection: Any) -> Any:
+        """Read a reply or a hint."""
+        return connection.read_response(disable_decoding=True, push_request=True)
+
+    def _note_hint(self, hint: Any) -> None:
+        was_empty = self.hints.all_empty
+        self.hints.note_change(hint)
+        if was_empty:
+            self._give_way()
 
     def _give_way(self) -> None:
         """Leave a new message to the other workers for a moment, which grows with their number.
