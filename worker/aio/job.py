@@ -224,7 +224,6 @@ class Job:
         self._done = True
         self._stop_timers()
         self.driver = None  # its context refers to this job
-        endings.forget(*self.errors)
         try:
             if self._over is Over.TERMINATED:
                 report = self._reports.on_failure, endings.info_of(Terminated(self._signum))
@@ -237,6 +236,8 @@ class Job:
             if report is not None:
                 self._host.calls.post(*report)
         finally:
+            if self.errors:  # the report still reads them
+                self._host.calls.post(endings.forget, *self.errors)
             self._host.jobs.on_done(self)
 
     def _stop_timers(self) -> None:
