@@ -151,7 +151,7 @@ async def test_the_bridge_awaits_from_plain_code_and_hands_cancellation_in() -> 
         return "end"
 
     async def drive() -> Any:
-        return await bridge.Drive(bridge.JobGreenlet(plain, threads), lambda exc: exc)
+        return await bridge.drive(bridge.JobGreenlet(plain, threads), lambda exc: exc)
 
     task = asyncio.create_task(drive())
     while len(seen) < 3:  # noqa: ASYNC110 - set from plain code in a greenlet
@@ -180,7 +180,7 @@ async def test_a_blocking_call_outlives_one_cancellation_but_not_two() -> None:
         bridge.call(blocking)
 
     async def drive() -> Any:
-        return await bridge.Drive(bridge.JobGreenlet(plain, threads), lambda exc: exc)
+        return await bridge.drive(bridge.JobGreenlet(plain, threads), lambda exc: exc)
 
     for cancellations in (1, 2):
         gate.clear()

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextvars import copy_context
-from types import CoroutineType
+from types import CoroutineType, coroutine
 from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
@@ -122,33 +122,28 @@ class JobGreenlets:
         self._idle.clear()
 
 
-class Drive:
-    """Awaits a greenlet: runs it until it ends, and yields the futures that it waits for.
+@coroutine
+def drive(
+    job: JobGreenlet, translate: Callable[[BaseException], BaseException]
+) -> Generator[Any, Any, Any]:
+    """Await a greenlet: run it until it ends, and yield the futures that it waits for.
 
     Args:
         job: The greenlet.
         translate: Replaces an exception that arrives at the await by the one for the job.
+
+    Returns:
+        The return value of the plain code.
     """
-
-    __slots__ = ("_job", "_translate")
-
-    def __init__(
-        self, job: JobGreenlet, translate: Callable[[BaseException], BaseException]
-    ) -> None:
-        self._job = job
-        self._translate = translate
-
-    def __await__(self) -> Generator[Any, Any, Any]:
-        job, translate = self._job, self._translate
-        future = job.begin()
-        while not job.ended:
-            try:
-                result = yield future
-            except BaseException as exc:  # noqa: BLE001 - the job handles a cancellation
-                future = job.throw(translate(exc))
-            else:
-                future = job.switch(result)
-        return future  # after the end, the return value of the plain code
+    future = job.begin()
+    while not job.ended:
+        try:
+            result = yield future
+        except BaseException as exc:  # noqa: BLE001 - the job handles a cancellation
+            future = job.throw(translate(exc))
+        else:
+            future = job.switch(result)
+    return future
 
 
 def is_coroutine(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Translates the errors that end a job's body into those that Celery's tracer knows."""
 
 import asyncio
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
@@ -65,24 +66,27 @@ def lost(exc: BaseException) -> WorkerLostError:
 
 
 def info_of(exc: BaseException) -> ExceptionInfo:
-    """Convert an error to billiard's form, with the text of its traceback instead of that."""
-    try:
-        if exc.__traceback__ is not None:
-            return ExceptionInfo((type(exc), exc, exc.__traceback__))
-        raise exc  # noqa: TRY301 - billiard needs a traceback
-    except BaseException:  # noqa: BLE001 - raised one line above
-        return ExceptionInfo()
-    finally:
-        exc.__traceback__ = None  # it refers to this frame, and so to the error
+    """Convert an error to billiard's form, with a traceback."""
+    if exc.__traceback__ is None:  # billiard needs one
+        try:
+            raise exc  # noqa: TRY301 - only for its traceback
+        except BaseException:  # noqa: BLE001 - raised one line above
+            return ExceptionInfo()
+    return ExceptionInfo((type(exc), exc, exc.__traceback__))
 
 
-def forget(*errors: BaseException) -> None:
+def forget(errors: Iterable[BaseException], report: Iterable[Any] | None) -> None:
     """Drop what refers back to errors that were reported, and to those that led to them.
 
     Tracebacks refer to the frames of the job, the tracer's among them, and that refers to the
     error: the job, and all that it worked with, would stay until the garbage collector runs.
+
+    Args:
+        errors: The errors.
+        report: A method and its arguments, which may be further errors.
     """
-    left, seen = list(errors), set[int]()
+    infos = (part for part in report or () if isinstance(part, ExceptionInfo))
+    left, seen = [*errors, *(info.exception for info in infos)], set[int]()
     while left:
         each = left.pop()
         if id(each) in seen:

@@ -148,16 +148,15 @@ class Job:
         report = None
         if self._begin():
             greenlet = self._host.greenlets.take(self._run, self.driver)
-            report = await bridge.Drive(greenlet, self._translate)
+            report = await bridge.drive(greenlet, self._translate)
             self._host.greenlets.give_back(greenlet)
         self._end(report)
 
     async def _drive_thread(self) -> None:
         self.driver = asyncio.current_task()
-        loop = self._host.loop
         report = None
         try:
-            report = await loop.run_in_executor(
+            report = await self._host.loop.run_in_executor(
                 self._host.task_threads, stacks.context_of(self).run, self._run_in_thread
             )
         except RuntimeError:  # the threads were shut down before this job began
@@ -235,6 +234,8 @@ class Job:
                 report = None
             if report is not None:
                 self._host.calls.post(*report)
+            if self.errors or (report and isinstance(report[-1], ExceptionInfo)):
+                self._host.calls.post(endings.forget, self.errors, report)
         finally:
             if self.errors:  # the report still reads them
                 self._host.calls.post(endings.forget, *self.errors)

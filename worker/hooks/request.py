@@ -47,11 +47,14 @@ class PrivateRequest(Request):
     """The retry that the event `task-retried` reports."""
 
     def __init__(self, message: Any, **options: Any) -> None:
+        if not options.get("decoded", True):  # else the tracer would decode the body once more
+            options |= {"body": message.payload, "decoded": True}
         super().__init__(message, **options)
         _check(self)
         if not getattr(self.task, "show_content", False):
             self._argsrepr = self._kwargsrepr = HIDDEN
-            self._request_dict["argsrepr"] = self._request_dict["kwargsrepr"] = HIDDEN
+            for headers in (self._request_dict, message.headers):
+                headers["argsrepr"] = headers["kwargsrepr"] = HIDDEN
 
     def on_retry(self, exc_info: Any) -> None:
         """Acknowledge a job that goes back to its queue, and send the event `task-retried`."""

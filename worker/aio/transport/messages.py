@@ -17,6 +17,9 @@ StockMessage: Any = _virtual.Message  # kombu's classes are only half typed
 
 _REPEATED: Final = ("lang", "task", "origin")
 """Headers with few distinct values."""
+_NO_LIMITS: Final = [None, None]
+_NOTHING_FOLLOWS: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+"""The third part of most bodies. Nobody may change it: the messages share it."""
 _TOGETHER: Final = 16
 """Texts that are decoded together, so that repeated names are one object.
 
@@ -95,9 +98,12 @@ class Message(StockMessage):
         if not plain or serialization.registry._decoders.get(_JSON) is not fast_json.loads:  # noqa: SLF001 - no other way
             return super()._decode()
         try:
-            return fast_json.loads(self.body)
+            payload = fast_json.loads(self.body)
         except Exception as exc:
             raise DecodeError(exc) from exc
+        if type(payload) is list and payload[2:] == [_NOTHING_FOLLOWS]:
+            payload[2] = _NOTHING_FOLLOWS
+        return payload
 
 
 def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
@@ -156,6 +162,8 @@ def share_values(message: dict[str, Any]) -> None:
     if not isinstance(headers, dict):
         return
     _share(headers, _REPEATED)
+    if headers.get("timelimit") == _NO_LIMITS:
+        headers["timelimit"] = _NO_LIMITS
     job = headers.get("id")
     if job is None:
         return  # not Celery's
