@@ -118,8 +118,21 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
             json.dumps(letter.as_json() | ({"arguments": content} if arguments else {}), indent=2)
         )
         return
-    replaying = objection(letter, now_ms=_now_ms(), force=False) or "possible"
-    facts: dict[str, Any] = {
+    for name, value in _facts_of(letter).items():
+        click.echo(f"{name:<8}{value}")
+    if letter.attempts:
+        _print(_calls_of(letter))
+    if arguments:
+        # JSON may hold lone surrogates, which a terminal cannot show.
+        click.echo(
+            json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "replace").decode()
+        )
+    elif letter.size:
+        click.echo(f"{letter.size:,} bytes of arguments are kept; --arguments shows them.")
+
+
+def _facts_of(letter: DeadLetter) -> dict[str, str]:
+    return {
         "job": letter.id,
         "task": f"{letter.task} (queue {letter.queue or 'unknown'})",
         "ended": f"{_when(letter.at_ms)} UTC, {letter.kind}",
@@ -128,27 +141,20 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
         "tries": f"{letter.calls} calls, {letter.faults} failures of the provider, "
         f"{letter.deferrals} deferrals",
         "worker": letter.worker or "unknown",
-        "replay": replaying,
+        "replay": objection(letter, now_ms=_now_ms(), force=False) or "possible",
     }
-    for name, value in facts.items():
-        click.echo(f"{name:<8}{value}")
-    if letter.attempts:
-        table = Table("when (UTC)", "key", "answer", "may have been carried out")
-        for call in letter.attempts:
-            table.add_row(
-                _when(call["at_ms"]),
-                call["key"],
-                call["code"],
-                "yes" if call.get("in_doubt") else "",
-            )
-        _print(table)
-    if arguments:
-        # JSON may hold lone surrogates, which a terminal cannot show.
-        click.echo(
-            json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "replace").decode()
+
+
+def _calls_of(letter: DeadLetter) -> Table:
+    table = Table("when (UTC)", "key", "answer", "may have been carried out")
+    for call in letter.attempts:
+        table.add_row(
+            _when(call["at_ms"]),
+            call["key"],
+            call["code"],
+            "yes" if call.get("in_doubt") else "",
         )
-    elif letter.size:
-        click.echo(f"{letter.size:,} bytes of arguments are kept; --arguments shows them.")
+    return table
 
 
 @dead.command(name="replay")

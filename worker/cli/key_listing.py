@@ -66,7 +66,10 @@ def _back_in(key: KeyView) -> str:
         if not endless or any(not block.disabled_by for block in endless):
             return "until reset"
         return "on resume" if any(map(_is_pause, endless)) else "on enable"
-    seconds = -(-key.left_ms // 1000)
+    return _duration(-(-key.left_ms // 1000))
+
+
+def _duration(seconds: int) -> str:
     for unit_s, unit, part_s, part in (
         (86_400, "d", 3_600, "h"),
         (3_600, "h", 60, "min"),

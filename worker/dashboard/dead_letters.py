@@ -123,12 +123,7 @@ def _check_types(values: dict[str, Any]) -> None:
     if not all(isinstance(one, str) for one in ids):
         raise ApiError(400, "bad_request", "ids must be texts.")
     for name in ("id", "service", "task", "kind", "search"):
-        value = values.get(name, "x")
-        if (
-            not isinstance(value, str)
-            or not 1 <= len(value) <= _MAX_CHARACTERS
-            or not value.isprintable()
-        ):
+        if not _is_plain_text(values.get(name, "x")):
             raise ApiError(
                 400,
                 "bad_request",
@@ -142,6 +137,10 @@ def _check_types(values: dict[str, Any]) -> None:
         raise ApiError(
             400, "bad_request", "before must be a whole number of milliseconds since 1970."
         )
+
+
+def _is_plain_text(value: Any) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= _MAX_CHARACTERS and value.isprintable()
 
 
 def _unknown_dead_letter() -> ApiError:

@@ -20,8 +20,11 @@ def key_fault(answer: Answer, *, now_s: float) -> Verdict | None:
         answer: What Groq answered.
         now_s: The time, in seconds since 1970.
     """
+    return _fault_of_key(answer) or _fault_of_organisation(answer, now_s)
+
+
+def _fault_of_key(answer: Answer) -> Verdict | None:
     status, code = answer.status, answer.code
-    account = read_refusal(answer.message).account
     # The status decides: the code of a 401 is not reliable.
     if status == HTTPStatus.UNAUTHORIZED or (status in {400, 403} and code == "invalid_api_key"):
         return Verdict(
@@ -34,6 +37,21 @@ def key_fault(answer: Answer, *, now_s: float) -> Verdict | None:
             certain=code == "invalid_api_key"
             or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None,
         )
+    if status == HTTPStatus.FORBIDDEN and code.startswith("model_permission_blocked"):
+        return Verdict(
+            Fate.NEXT_KEY,
+            "model_blocked",
+            "this model is switched off for this key",
+            effect=Effect.DISABLE,
+            scope=Scope.KEY_RESOURCE,
+            status=status,
+        )
+    return None
+
+
+def _fault_of_organisation(answer: Answer, now_s: float) -> Verdict | None:
+    status, code = answer.status, answer.code
+    account = read_refusal(answer.message).account
     if status in {400, 403} and code == "organization_restricted":
         return Verdict(
             Fate.NEXT_KEY,
@@ -66,15 +84,6 @@ def key_fault(answer: Answer, *, now_s: float) -> Verdict | None:
             "the organisation has not accepted the model's terms: accept them in its console, "
             "then reset the key",
             answer,
-        )
-    if status == HTTPStatus.FORBIDDEN and code.startswith("model_permission_blocked"):
-        return Verdict(
-            Fate.NEXT_KEY,
-            "model_blocked",
-            "this model is switched off for this key",
-            effect=Effect.DISABLE,
-            scope=Scope.KEY_RESOURCE,
-            status=status,
         )
     return None
 
