@@ -40,6 +40,12 @@ class BlockedScope:
             return "key" if self.owner else "host"
         return "account_model" if self.kind == "unfit" else self.kind
 
+    def state(self, *, endless: bool) -> str:
+        """What a block of this scope does: `cooling`, `disabled` or `unfit`."""
+        if self.kind == "unfit":
+            return self.kind
+        return "disabled" if endless or self.kind == "person" else "cooling"
+
     def __str__(self) -> str:
         """Write the field's name."""
         match self.kind:

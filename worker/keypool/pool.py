@@ -184,9 +184,7 @@ class KeyPool(ByHand):
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        await self._scripts.extend(
-            lease_id=lease.id, account=lease.account, model=lease.request.model, emails=emails
-        )
+        await self._scripts.extend(lease_id=lease.id, emails=emails)
 
     async def settle(self, lease: Lease, verdict: Verdict) -> Settled:
         """End a lease with what the provider's answer meant.
@@ -272,6 +270,7 @@ class KeyPool(ByHand):
             if not keys:
                 raise KeyError(key_id)
         accounts, models = self._directory.accounts, await self._view_models()
+        include_disabled = include_disabled or key_id is not None
         owners = {key.id: key.label for key in keys}
         # Until its account is known, a key is its own.
         owners |= {name: owners.get(name, name) for name in map(accounts.__getitem__, owners)}
@@ -280,10 +279,12 @@ class KeyPool(ByHand):
             by=by,
             scope="key" if key_id else "service",
             name=key_id or self.service,
-            include_disabled=include_disabled or key_id is not None,
+            include_disabled=include_disabled,
             owners=list(owners),
         )
-        return resets.parse(rows, service=self.service, owners=owners)
+        return resets.parse(
+            rows, service=self.service, owners=owners, include_disabled=include_disabled
+        )
 
     async def latest_calls(self, key_id: str) -> list[LatestCall]:
         """The latest calls with a key, at most eight, the latest first.

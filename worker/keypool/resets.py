@@ -47,30 +47,37 @@ class ResetDone:
         return len(self.brought_back)
 
 
-def parse(rows: Sequence[Sequence[Any]], *, service: str, owners: Mapping[str, str]) -> ResetDone:
+def parse(
+    rows: Sequence[Sequence[Any]],
+    *,
+    service: str,
+    owners: Mapping[str, str],
+    include_disabled: bool,
+) -> ResetDone:
     """Shape what reset.lua returns.
 
     Args:
         rows: The blocks that it met.
         service: The service's name.
         owners: What people call each key, by its id, and each account; in the order of the result.
+        include_disabled: What a person disabled was cleared, too.
     """
     back: list[HeldBlock] = []
     left: list[HeldBlock] = []
     places = {owner: place for place, owner in enumerate(owners)}
     met = sorted(rows, key=lambda row: (places.get(BlockedScope.parse(row[0]).owner, -1), row[0]))
-    for field, state, reason, person, cleared in met:
+    for field, endless, reason, person in met:
         scope = BlockedScope.parse(field)
         parts = [owners.get(scope.owner, ""), scope.resource]
         block = HeldBlock(
             scope=scope.shown_kind,
             name=" × ".join(part for part in parts if part) or service,
             key=scope.owner if scope.shown_kind in {"key", "key_resource"} else "",
-            state=state,
+            state=scope.state(endless=bool(endless)),
             reason=reason,
             disabled_by=person,
         )
-        (back if int(cleared) else left).append(block)
+        (back if include_disabled or scope.kind != "person" else left).append(block)
     return ResetDone(tuple(back), tuple(left))
 
 

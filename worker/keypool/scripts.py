@@ -107,9 +107,9 @@ class Scripts:
             await self._confirm(self._root, self._now(), lease_id, key_id, account, model, resource)
         )
 
-    async def extend(self, *, lease_id: str, account: str, model: str, emails: int) -> None:
+    async def extend(self, *, lease_id: str, emails: int) -> None:
         """Reserve emails that go along; see extend.lua."""
-        await self._extend(self._root, self._now(), lease_id, account, model, emails)
+        await self._extend(self._root, self._now(), lease_id, emails)
 
     async def settle(self, *, lease_id: str, said: Mapping[str, object]) -> list[Any]:
         """End a lease with its verdict; see settle.lua for what is said and answered."""

@@ -240,12 +240,10 @@ def _holds_ms(block: BlockView) -> float:
 
 def _block_of(scope: BlockedScope, block: dict[str, Any], now_ms: int) -> BlockView:
     endless = block["until_ms"] < 0
-    disabled = endless or scope.kind == "person"
-    state = "unfit" if scope.kind == "unfit" else "disabled" if disabled else "cooling"
     return BlockView(
         scope=scope.shown_kind,
         name=scope.resource,
-        state=state,
+        state=scope.state(endless=endless),
         reason=block.get("words", block["reason"]),
         since_ms=int(block["since_ms"]),
         left_ms=None if endless else int(block["until_ms"]) - now_ms,

@@ -94,16 +94,25 @@ if not which then
   return wait('wait', min(LONGEST_MS, pause_ms), best.reason, first_ms)
 end
 
-if tried then best.start_ms = now end
-local spare, took = reserve(best, job, tried)
+-- The cost leaves all buckets, except for the one whose limit the call tries.
+local pair, start_ms, spare, took = best.pair, tried and now or best.start_ms, NEVER, {}
+for dimension, bucket in pairs(pair.buckets) do
+  if bucket.saving and bucket.saving.by == job.by then bucket.saving = nil end
+  if dimension == tried then bucket.credit, bucket.tried_ms = 0, now
+  else
+    charge(bucket, cost_in(dimension, pair.cost), start_ms)
+    took[dimension] = bucket.debt
+  end
+  if counts_emails(dimension) then spare = min(spare, max(0, floor(bucket.level))) end
+end
+save_buckets(pair.key, pair.buckets)
 if job.listed and job.next_waited_ms then enter(list, job.line, now - job.next_waited_ms, now + LATE_MS)
 elseif job.listed then leave(list, job.line) end
 local seq = redis.call('HINCRBY', root .. ':inflight', 'seq', 1)
 if seq % 64 == 1 then redis.call('PEXPIRE', root .. ':inflight', STATE_TTL_MS) end
-redis.call('HSET', root .. ':key:' .. best.id, 'used_ms', best.start_ms, 'seq', seq, 'in_flight', best.leases + 1)
-save_lease(job.lease, {key = best.id, pair = best.pair.key, cost = best.pair.cost, start_ms = best.start_ms,
-  lasts_ms = terms.lease_ms, by = job.by, took = took, tried = tried, waits = best.start_ms > now or nil},
-  best.start_ms)
+redis.call('HSET', root .. ':key:' .. best.id, 'used_ms', start_ms, 'seq', seq, 'in_flight', best.leases + 1)
+save_lease(job.lease, {key = best.id, pair = pair.key, cost = pair.cost, start_ms = start_ms, by = job.by, took = took,
+  lasts_ms = terms.lease_ms, tried = tried, waits = start_ms > now or nil}, start_ms)
 note_probes(best.probes, job.lease)
-return {'lease', best.index, best.start_ms - now, spare, best.pair.cost.output_tokens, best.pair.capped and '1' or '',
-  which}
+return {'lease', best.index, start_ms - now, spare < NEVER and spare or -1, pair.cost.output_tokens,
+  pair.capped and '1' or '', which}

@@ -1,16 +1,16 @@
 -- requires: prelude, buckets, reservations
 -- extend: reserve further emails that go with a lease's call. If the lease has ended, nothing changes.
 --
--- ARGV  2 lease id  3 account  4 model or ''  5 emails (recipients)
+-- ARGV  2 lease id  3 emails (recipients)
 
-local lease_id, more, pair_key = ARGV[2], tonumber(ARGV[5]), root .. ':account_model:' .. ARGV[3] .. ':' .. ARGV[4]
+local lease_id, more = ARGV[2], tonumber(ARGV[3])
 read_clock()
 local lease = read_lease(lease_id)
 if not lease then return end
 lease.cost.emails = lease.cost.emails + more
 save_lease(lease_id, lease, lease.start_ms)
-local buckets = read_buckets(redis.call('HGET', pair_key, 'buckets'))
+local buckets = read_buckets(redis.call('HGET', lease.pair, 'buckets'))
 for dimension, bucket in pairs(buckets) do
   if counts_emails(dimension) then charge(bucket, more, now) end
 end
-save_buckets(pair_key, buckets)
+save_buckets(lease.pair, buckets)

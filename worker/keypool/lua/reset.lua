@@ -5,13 +5,12 @@
 -- KEYS  2 … the records of accounts × models
 -- ARGV  2 by  3 scope (service or key)  4 name (service or key id)  5 '1': bring back what a person disabled, too
 --       6 … the ids of the keys, and their accounts
--- Returns the blocks that it met, each [its scope, 'cooling' | 'disabled' | 'unfit', reason, the person who disabled it
--- or '', 1: cleared | 0: left disabled].
+-- Returns the blocks that it met, each [its scope, 1: without end, reason, the person who disabled it or ''].
 
 local KNOWN_MS = 20000  -- what a refusal has just shown need not be tried
 
 read_clock()
-local found, cleared, ours = {}, 0, {}
+local found, left, ours = {}, 0, {}
 for index = 6, #ARGV do ours[ARGV[index]] = true end
 for scope, packed in pairs(read_hash(blocks_key)) do
   local block, kind, owner = cmsgpack.unpack(packed), scope:match('^([%l_]+):?([^:]*)')
@@ -19,10 +18,8 @@ for scope, packed in pairs(read_hash(blocks_key)) do
     local stays = kind == 'person' and ARGV[5] ~= '1'
     if not stays then redis.call('HDEL', blocks_key, scope) end
     if block.until_ms > now then
-      local disabled = kind == 'person' or block.until_ms == NEVER
-      local state = kind == 'unfit' and kind or disabled and 'disabled' or 'cooling'
-      found[#found + 1] = {scope, state, block.words or block.reason, block.person or '', stays and 0 or 1}
-      if not stays then cleared = cleared + 1 end
+      found[#found + 1] = {scope, block.until_ms == NEVER and 1 or 0, block.words or block.reason, block.person or ''}
+      if stays then left = left + 1 end
     end
   end
 end
@@ -37,7 +34,7 @@ for index = 2, #KEYS do
   end
   save_buckets(KEYS[index], buckets)
 end
-local what = cleared .. ' cleared' .. (#found > cleared and ', ' .. #found - cleared .. ' left disabled' or '')
+local what = #found - left .. ' cleared' .. (left > 0 and ', ' .. left .. ' left disabled' or '')
 audit('actions', 'reset', ARGV[3], ARGV[4], what, 0, ARGV[2])
 redis.call('PUBLISH', root .. ':wake', 'reset')
 return found

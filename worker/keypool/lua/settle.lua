@@ -22,7 +22,12 @@ for dimension, bucket in pairs(buckets) do known[dimension] = bucket end
 if lease and not answer.counted then give_back(buckets, lease) end
 learn_limits(buckets, answer.limits or {}, outcome == 'refused' and lease, answer.stated_ms, learned)
 learn_quotas(buckets, answer.quotas or {}, lease, outcome, learned)
-if lease and answer.counted then correct(known, lease, answer) end
+-- Estimates give way to what the provider counted. Maybe it did not accept all emails of a batch; a batch that is sent
+-- again reserved none and was charged before.
+for dimension, bucket in pairs(lease and answer.counted and known or {}) do
+  local cost, used = cost_in(dimension, lease.cost), dimension == 'ramp' and 0 or answer[COUNTED[dimension]]
+  if used and (cost > 0 or not counts_emails(dimension)) then charge(bucket, used - cost, lease.start_ms) end
+end
 if outcome == 'ok' then speed_up(buckets, lease, learned) end
 -- A refusal that states a limit is answered by its bucket; any other one narrows the ramp.
 local ramp = buckets.ramp

@@ -21,11 +21,9 @@ local function read_pair(name, job, terms)
   local key = root .. ':account_model:' .. name
   local record = redis.call('HMGET', key, 'buckets', 'turned_ms')
   local buckets = read_buckets(record[1])
-  for _, limit in ipairs(terms.limits or {}) do buckets[limit[1]] = buckets[limit[1]] or new_bucket(unpack(limit)) end
+  for _, limit in ipairs(terms.limits) do buckets[limit[1]] = buckets[limit[1]] or new_bucket(unpack(limit)) end
   if buckets.rpm or buckets.rps then buckets.ramp = nil
-  elseif terms.opening and not buckets.ramp then
-    buckets.ramp = new_bucket('ramp', terms.opening, FLIGHT_MS - WINDOW_MARGIN_MS)
-  end
+  else buckets.ramp = buckets.ramp or new_bucket('ramp', terms.opening, FLIGHT_MS - WINDOW_MARGIN_MS) end
   local cost, capped = cost_at(buckets, job)
   return {key = key, buckets = buckets, cost = cost, capped = capped,
     shunned = now - tonumber(record[2] or 0) < SHUNNED_MS}

@@ -115,12 +115,3 @@ local function learn_quotas(buckets, quotas, lease, outcome, learned)
     if bucket.learned_ms and (silent or now - bucket.learned_ms > STATE_TTL_MS) then buckets[dimension] = nil end
   end
 end
-
--- Replaces the estimates by what the provider counted. Maybe it did not accept all emails of a batch; a batch that is
--- sent again reserved none and was charged before.
-local function correct(buckets, lease, answer)
-  for dimension, bucket in pairs(buckets) do
-    local cost, used = cost_in(dimension, lease.cost), dimension == 'ramp' and 0 or answer[COUNTED[dimension]]
-    if used and (cost > 0 or not counts_emails(dimension)) then charge(bucket, used - cost, lease.start_ms) end
-  end
-end

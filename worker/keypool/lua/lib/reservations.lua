@@ -47,20 +47,3 @@ local function drop_lease(lease_id, has_not_left)
   end
   return lease
 end
-
--- Takes the cost of a call out of all buckets, except for the one whose limit the call tries. Returns how many more
--- emails may go with it (-1: no quota is known), and `took`.
-local function reserve(candidate, job, tried)
-  local pair, spare, took = candidate.pair, NEVER, {}
-  for dimension, bucket in pairs(pair.buckets) do
-    if bucket.saving and bucket.saving.by == job.by then bucket.saving = nil end
-    if dimension == tried then bucket.credit, bucket.tried_ms = 0, now
-    else
-      charge(bucket, cost_in(dimension, pair.cost), candidate.start_ms)
-      took[dimension] = bucket.debt
-    end
-    if counts_emails(dimension) then spare = min(spare, max(0, floor(bucket.level))) end
-  end
-  save_buckets(pair.key, pair.buckets)
-  return spare < NEVER and spare or -1, took
-end
