@@ -11,14 +11,13 @@ local by, reason = ARGV[2], ARGV[3]
 read_clock()
 for index = 4, #ARGV do
   local block = read_blocks({'key:' .. ARGV[index]})[1]
-  local served = redis.call('HMGET', root .. ':key:' .. ARGV[index], 'ok_ms', 'reinstated_ms')
-  local ok_ms = tonumber(served[1] or 0)
+  local served_ms = tonumber(redis.call('HGET', root .. ':key:' .. ARGV[index], 'ok_ms') or 0)
   local ours = block and block.until_ms == NEVER and block.by == by and block.reason == reason
-  if not ours or ok_ms <= tonumber(served[2] or 0) or ok_ms < block.since_ms - SERVED_MS then return 0 end
+  if not ours or served_ms < block.since_ms - SERVED_MS then return 0 end
 end
 for index = 4, #ARGV do
   redis.call('HDEL', blocks_key, 'key:' .. ARGV[index])
-  redis.call('HSET', root .. ':key:' .. ARGV[index], 'reinstated_ms', now)
+  redis.call('HDEL', root .. ':key:' .. ARGV[index], 'ok_ms')
   audit('audit', 'reinstated', 'key', ARGV[index], 'the request was at fault', 0, by)
 end
 return 1

@@ -83,16 +83,6 @@ local function block_calls(scope, kind, name, event, until_ms, from_tokens)
   blocked, newly = true, was_ms == 0
 end
 
--- Returns how long a host or model that failed rests from now on, if it does. Faults of one second count once.
-local function count_fault(scope)
-  local block = read_blocks({scope})[1] or {until_ms = 0}
-  local counts = now - (block.fault_ms or 0) >= FAULTS_APART_MS and block.until_ms <= now
-  block.probe_ms = nil
-  if counts then block.faults, block.fault_ms = (block.faults or 0) + 1, now end
-  save_block(scope, block)
-  return counts and block.faults >= BREAKER_FAULTS and min(1000 * 2 ^ (block.faults - BREAKER_FAULTS), LONGEST_REST_MS)
-end
-
 local places = {host = 'host', model = 'model:' .. answer.model}
 -- A call that fails while no other passes is no key's fault either.
 local shared = not event and scope or outcome == 'fault' and not passing and (answer.model ~= '' and 'model' or 'host')
@@ -103,10 +93,16 @@ if answer.answered then  -- by the host, and so by the model
       save_block(index == 1 and places.host or places.model, block)
     end
   end
-elseif places[shared] then
-  local rest_ms = count_fault(places[shared])
-  local name = not event and answer.name or answer.model
-  if rest_ms then block_calls(places[shared], shared, name, 'cooled', now + rest_ms, 0) end
+elseif places[shared] then  -- faults of one second count once
+  local block = read_blocks({places[shared]})[1] or {until_ms = 0}
+  local counts = now - (block.fault_ms or 0) >= FAULTS_APART_MS and block.until_ms <= now
+  block.probe_ms = nil
+  if counts then block.faults, block.fault_ms = (block.faults or 0) + 1, now end
+  save_block(places[shared], block)
+  if counts and block.faults >= BREAKER_FAULTS then
+    local rest_ms = min(1000 * 2 ^ (block.faults - BREAKER_FAULTS), LONGEST_REST_MS)
+    block_calls(places[shared], shared, not event and answer.name or answer.model, 'cooled', now + rest_ms, 0)
+  end
 end
 if event == 'unfit' then redis.call('DEL', pair) end
 if event then

@@ -5,18 +5,9 @@ local SAVING_LOST_MS = 30000  -- a large job that is this late does not come bac
 local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, unless it serves one before
 local SAME_REST_MS = 1000     -- a rest and a limit that end within this time are the same wait
 
--- What a call costs at an account, and whether the request must name that as its cap, because the provider would
--- reserve more than it allows. At most 98 % of the limit are reserved: a bucket is hardly ever quite full.
-local function cost_at(buckets, job)
-  local cost, otpm = job.cost, buckets.otpm
-  if not job.flexible or not otpm then return cost, false end
-  local most = max(1, floor(0.98 * otpm.limit))
-  if cost.output_tokens <= most then return cost, otpm.capped end
-  return {requests = cost.requests, emails = cost.emails, input_tokens = cost.input_tokens, output_tokens = most,
-    tokens = cost.tokens - cost.output_tokens + most}, true
-end
-
--- What an account has for a job of a model. name: both, joined by a colon. terms: of the pool.
+-- What an account has for a job of a model. name: both, joined by a colon. terms: of the pool. Its `cost` reserves at
+-- most 98 % of the limit of output tokens, since a bucket is hardly ever quite full; if it is `capped`, the request must
+-- name these as its cap, because the provider would reserve more than it allows.
 local function read_pair(name, job, terms)
   local key = root .. ':account_model:' .. name
   local record = redis.call('HMGET', key, 'buckets', 'turned_ms')
@@ -24,9 +15,16 @@ local function read_pair(name, job, terms)
   for _, limit in ipairs(terms.limits) do buckets[limit[1]] = buckets[limit[1]] or new_bucket(unpack(limit)) end
   if buckets.rpm or buckets.rps then buckets.ramp = nil
   else buckets.ramp = buckets.ramp or new_bucket('ramp', terms.opening, FLIGHT_MS - WINDOW_MARGIN_MS) end
-  local cost, capped = cost_at(buckets, job)
-  return {key = key, buckets = buckets, cost = cost, capped = capped,
-    shunned = now - tonumber(record[2] or 0) < SHUNNED_MS}
+  local pair = {key = key, buckets = buckets, cost = job.cost, shunned = now - tonumber(record[2] or 0) < SHUNNED_MS}
+  if job.flexible and buckets.otpm then
+    local cost, most = job.cost, max(1, floor(0.98 * buckets.otpm.limit))
+    pair.capped = buckets.otpm.capped or cost.output_tokens > most
+    if cost.output_tokens > most then
+      pair.cost = {requests = cost.requests, emails = cost.emails, input_tokens = cost.input_tokens,
+        output_tokens = most, tokens = cost.tokens - cost.output_tokens + most}
+    end
+  end
+  return pair
 end
 
 -- What a bucket has for a job, and how fast it refills for it. Half of what refills is saved for a large job that waits

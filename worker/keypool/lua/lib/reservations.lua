@@ -18,10 +18,8 @@ end
 -- Returns the lease, or false if it had ended. The caller takes it out of its key's calls in flight.
 local function end_lease(lease_id)
   local lease = read_lease(lease_id)
-  if lease then
-    redis.call('HDEL', root .. ':leased', lease_id)
-    redis.call('ZREM', root .. ':leases', lease_id)
-  end
+  redis.call('HDEL', root .. ':leased', lease_id)
+  redis.call('ZREM', root .. ':leases', lease_id)
   return lease
 end
 
