@@ -66,7 +66,7 @@ def parse(
     left: list[HeldBlock] = []
     places = {owner: place for place, owner in enumerate(owners)}
     met = sorted(rows, key=lambda row: (places.get(BlockedScope.parse(row[0]).owner, -1), row[0]))
-    for field, endless, reason, person in met:
+    for field, endless, reason, by in met:
         scope = BlockedScope.parse(field)
         parts = [owners.get(scope.owner, ""), scope.resource]
         block = HeldBlock(
@@ -75,7 +75,7 @@ def parse(
             key=scope.owner if scope.shown_kind in {"key", "key_resource"} else "",
             state=scope.state(endless=bool(endless)),
             reason=reason,
-            disabled_by=person,
+            disabled_by=by if scope.kind == "person" else "",
         )
         (back if include_disabled or scope.kind != "person" else left).append(block)
     return ResetDone(tuple(back), tuple(left))

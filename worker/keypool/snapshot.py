@@ -248,5 +248,5 @@ def _block_of(scope: BlockedScope, block: dict[str, Any], now_ms: int) -> BlockV
         since_ms=int(block["since_ms"]),
         left_ms=None if endless else int(block["until_ms"]) - now_ms,
         from_tokens=int(block.get("from_tokens", 0)),
-        disabled_by=block.get("person", ""),
+        disabled_by=block["by"] if scope.kind == "person" else "",
     )

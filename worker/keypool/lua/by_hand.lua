@@ -21,7 +21,7 @@ elseif event ~= 'reloaded' then
   until_ms = for_ms == '' and NEVER or now + tonumber(for_ms)
   if before and before.until_ms == NEVER and until_ms == NEVER then return 0 end
   -- Jobs learn a code; a person's words are for people.
-  save_block(scope, {until_ms = until_ms, since_ms = now, reason = event, by = by, person = by, words = words})
+  save_block(scope, {until_ms = until_ms, since_ms = now, reason = event, by = by, words = words})
   if until_ms == NEVER then redis.call('HDEL', blocks_key, own) end
 end
 audit('actions', event, kind, name, words, until_ms, by)

@@ -5,7 +5,7 @@
 -- KEYS  2 … the records of accounts × models
 -- ARGV  2 by  3 scope (service or key)  4 name (service or key id)  5 '1': bring back what a person disabled, too
 --       6 … the ids of the keys, and their accounts
--- Returns the blocks that it met, each [its scope, 1: without end, reason, the person who disabled it or ''].
+-- Returns the blocks that it met, each [its scope, 1: without end, reason, the task or person that it comes from].
 
 local KNOWN_MS = 20000  -- what a refusal has just shown need not be tried
 
@@ -18,7 +18,7 @@ for scope, packed in pairs(read_hash(blocks_key)) do
     local stays = kind == 'person' and ARGV[5] ~= '1'
     if not stays then redis.call('HDEL', blocks_key, scope) end
     if block.until_ms > now then
-      found[#found + 1] = {scope, block.until_ms == NEVER and 1 or 0, block.words or block.reason, block.person or ''}
+      found[#found + 1] = {scope, block.until_ms == NEVER and 1 or 0, block.words or block.reason, block.by or ''}
       if stays then left = left + 1 end
     end
   end

@@ -1,7 +1,6 @@
 -- What blocks calls. The hash `:blocks` maps a scope (see names.py) to its block: {until_ms, since_ms, reason, by}, and
--- maybe `person`, who disabled it, with their `words`, or `from_tokens`, for calls of this size or more only. A host or
--- model that fails has `faults` in a row, `fault_ms` (the last one), and `probe_ms` and `probe_by` while a lease
--- probes it.
+-- maybe the `words` of a person who disabled it, or `from_tokens`, for calls of this size or more only. A host or model
+-- that fails has `faults` in a row, `fault_ms` (the last one), and `probe_ms` and `probe_by` while a lease probes it.
 
 local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- so many faults, so far apart, and a host or model rests
 local PROBE_MS = 3000      -- after this time without an answer from the lease that probes, the next one may

@@ -1,18 +1,10 @@
 -- What an answer teaches about limits.
 
-local PACE_STEP, LEAST_PACE, PACE_RECOVERY = 0.02, 0.8, 0.00004
+local PACE_STEP, LEAST_PACE, PACE_RECOVERY, SLOWED_APART_MS = 0.02, 0.8, 0.00004, 1000
 local TRIES, RAISE = 4, 1.5  -- after four calls in a row beyond a limit, it is taken for half as much again
 local FAST_RAISES = 3        -- three times at once; then slowly, since what was left unused also passes
 local TRIED_MS = 5000        -- calls beyond a limit explain refusals for this long
 local PLANS_APART_MS = 300000  -- a limit that goes up and down is no larger plan each time
-
--- A call was refused although the bucket had room. Calls that are refused together count once.
-local function slow_down(bucket, dimension, start_ms, learned)
-  local explained = now - (bucket.tried_ms or 0) < TRIED_MS
-  if explained or now - bucket.slowed_ms < 1000 or start_ms <= bucket.slowed_ms then return end
-  bucket.slowed_ms, bucket.pace = now, max(LEAST_PACE, bucket.pace - PACE_STEP)
-  learned[#learned + 1] = string.format('%s at %d %% of its pace', dimension, bucket.pace * 100 + 0.5)
-end
 
 -- A call has passed. A few may pass beyond a limit with what was left unused; if more do, the provider has raised the
 -- limit. After one that has, the next may try at once, until one is refused.
@@ -64,8 +56,11 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
     if is_new or bucket.limit ~= limit or bucket.window_ms ~= window_ms then
       learned[#learned + 1] = dimension .. '=' .. limit
       bucket = change_limit(buckets, dimension, limit, window_ms)
-    elseif short and window_ms <= 60000 then
-      slow_down(bucket, dimension, refused.start_ms, learned)
+    elseif short and window_ms <= 60000 and now - (bucket.tried_ms or 0) >= TRIED_MS
+      and now - bucket.slowed_ms >= SLOWED_APART_MS and refused.start_ms > bucket.slowed_ms then
+      -- There was room. Calls that are refused together count once.
+      bucket.slowed_ms, bucket.pace = now, max(LEAST_PACE, bucket.pace - PACE_STEP)
+      learned[#learned + 1] = string.format('%s at %d %% of its pace', dimension, bucket.pace * 100 + 0.5)
     end
     bucket.stated = bucket.stated or remaining and not refused
     if short and refused.start_ms > bucket.corrected_ms then
