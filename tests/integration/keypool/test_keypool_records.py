@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from tests.integration.keypool.keypool_asking import INVALID, OK, Make, ask, lease, refused
 from worker.keypool import Lease
+from worker.verdicts import Dimension, ObservedLimit, Scope
 
 
 async def test_the_snapshot_says_why_and_for_how_long(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -48,6 +49,9 @@ async def test_scripts_and_state_may_be_flushed_at_any_time(make_pool: Make, red
     await redis.script_flush()
     await redis.flushall()
     assert (await pool.settle(held, OK)).late
+    told = refused(1_000, Scope.KEY, ObservedLimit(Dimension.RPM, 60))
+    assert (await pool.settle(held, told)).late
+    assert await redis.pttl(pool.names.account_model(held.account, "")) > 0, "what nobody uses ends"
     assert (await lease(pool)).wait_ms == 0
 
 

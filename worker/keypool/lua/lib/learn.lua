@@ -58,7 +58,7 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
       bucket = change_limit(buckets, dimension, limit, window_ms)
     elseif short and window_ms <= 60000 and now - (bucket.tried_ms or 0) >= TRIED_MS
       and now - bucket.slowed_ms >= SLOWED_APART_MS and refused.start_ms > bucket.slowed_ms then
-      -- There was room. Calls that are refused together count once.
+      -- It was refused although there was room. Calls that are refused together count once.
       bucket.slowed_ms, bucket.pace = now, max(LEAST_PACE, bucket.pace - PACE_STEP)
       learned[#learned + 1] = string.format('%s at %d %% of its pace', dimension, bucket.pace * 100 + 0.5)
     end
