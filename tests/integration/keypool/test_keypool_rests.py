@@ -259,6 +259,16 @@ async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_i
     assert {(await lease(pool, model="m")).account for _ in range(10)} == {"one", "two"}
 
 
+async def test_a_model_that_is_not_had_counts_for_more_than_a_key_that_is_out_for_longer(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool, model="m"), NOT_HAD)
+    await pool.disable(pool.keys[0].id, by="ann")
+    assert (await nothing(pool, model="m")).why is NoLeaseReason.UNFIT
+    assert (await nothing(pool, model="n")).why is NoLeaseReason.DISABLED
+
+
 async def test_models_and_domains_that_do_not_exist_leave_little_behind(
     make_pool: Make,
     redis: Redis,
