@@ -32,6 +32,7 @@ from worker.verdicts import ABANDONED, Dimension, Effect, Fate, ObservedLimit, S
 ACCOUNTS = ("org_a", "org_a", "org_b")
 LIMIT = 60
 CALL_MS = 60_000 // LIMIT
+MARGIN = LIMIT / 100  # stays in the pool's bucket
 LEASE_MS = 20_000
 UNCONFIRMED_MS = 1_500  # a lease that waited is lost if it is not confirmed by then
 OK = Verdict(fate=Fate.DONE, code="ok", status=200)
@@ -72,6 +73,9 @@ class Model:
     put_off: set[str] = field(
         default_factory=set
     )  # ids of leases that were out when a refusal corrected the level
+    told_ms: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys(ACCOUNTS, 0)
+    )  # when the provider told last that less is left than the pool took for granted
 
     def blocked_until(self, key_id: str, account: str) -> int:
         scopes = (f"key {key_id}", f"account {account}", f"pair {account}", "host")
@@ -137,6 +141,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.leases: list[tuple[Lease, int]] = []  # with the instant of their call
         self.expired: list[tuple[Lease, int]] = []
         self.due: dict[str, tuple[int, bool]] = {}  # when a lease ends, and whether it waits
+        self.starts: dict[str, int] = {}  # when the call of a lease begins
         self.run(self._open())
 
     def run(self, coroutine: Any) -> Any:
@@ -225,6 +230,7 @@ class PoolMachine(RuleBasedStateMachine):
     def _take_out(self, lease: Lease, start_ms: int, now_ms: int) -> None:
         waits = start_ms > now_ms
         self.leases.append((lease, start_ms))
+        self.starts[lease.id] = start_ms
         self.due[lease.id] = start_ms + (UNCONFIRMED_MS if waits else LEASE_MS), waits
 
     def _is_right_to_wait(
@@ -269,6 +275,8 @@ class PoolMachine(RuleBasedStateMachine):
         )  # fmt: skip
         self.run(self.pool.settle(lease, verdict))
         self.model.put_off |= {one.id for one, _ in self.leases if one.account == lease.account}
+        if level < MARGIN:
+            self.model.told_ms[lease.account] = self.now()
         self.model.faults = 0
         name = f"pair {lease.account}"
         self.model.rests[name] = max(self.model.rests.get(name, 0), self.now() + wait_ms)
@@ -277,10 +285,12 @@ class PoolMachine(RuleBasedStateMachine):
         return self.leases.pop(index % len(self.leases))
 
     def _not_counted(self, lease: Lease, start_ms: int) -> None:
-        """A refused call counts for nothing.
+        """A refused call counts for nothing, but for one that the provider has told as counted.
 
         Of several that began at one instant it does not matter which.
         """
+        if self.starts[lease.id] <= self.model.told_ms[lease.account]:
+            return
         calls = self.model.calls[lease.account]
         calls.remove(min(calls, key=lambda at_ms: abs(at_ms - start_ms)))
 
@@ -398,8 +408,11 @@ class PoolMachine(RuleBasedStateMachine):
                 self.model.put_off.discard(lease.id)
             now_ms = self.now()
             if confirmed.wait_ms:
+                if self.model.faults < 2:
+                    self.starts[lease.id] = now_ms + confirmed.wait_ms
                 self.due[lease.id] = now_ms + confirmed.wait_ms + UNCONFIRMED_MS, True
             elif self.due[lease.id][1]:
+                self.starts[lease.id] = now_ms
                 self.due[lease.id] = now_ms + LEASE_MS, False
 
     @precondition(lambda self: self.expired)
