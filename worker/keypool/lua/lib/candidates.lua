@@ -6,8 +6,8 @@ local SHUNNED_MS = 3600000    -- how long an account that turned a request down 
 local SAME_REST_MS = 1000     -- a rest and a limit that end within this time are the same wait
 
 -- What an account has for a job of a model. name: both, joined by a colon. terms: of the pool. Its `cost` reserves at
--- most 98 % of the limit of output tokens, since a bucket is hardly ever quite full; if it is `capped`, the request must
--- name these as its cap, because the provider would reserve more than it allows.
+-- most 98 % of the limit of output tokens, since a bucket is hardly ever quite full; if it is `capped`, the request has
+-- to name these as its cap, because the provider would reserve more than it allows.
 local function read_pair(name, job, terms)
   local key = root .. ':account_model:' .. name
   local record = redis.call('HMGET', key, 'buckets', 'turned_ms')
