@@ -1,12 +1,18 @@
-"""What the commands say of a Redis that cannot be used."""
+"""What the commands say of a Redis, or another broker, that cannot be used."""
+
+from types import SimpleNamespace
 
 import pytest
+from celery import Celery
+from click.testing import CliRunner
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,  # noqa: A004 - redis-py's own
     ResponseError,
 )
 
+from config.current import get_settings
+from worker.cli.quote import quote
 from worker.cli.session import failure_of
 
 
@@ -35,3 +41,23 @@ def test_only_where_nothing_listens_a_command_asks_whether_redis_runs(
     error: Exception, sentence: str
 ) -> None:
     assert failure_of(error) == sentence
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://guest:canary@127.0.0.1:1//", "redis://:canary@127.0.0.1:1"]
+)
+def test_a_quote_names_the_broker_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("CELERY_BROKER_URL", url)
+    get_settings.cache_clear()
+    app = Celery(broker=url, set_as_current=False)
+    try:
+        shown = CliRunner().invoke(quote, ["groq"], obj=SimpleNamespace(app=app))
+    finally:
+        get_settings.cache_clear()
+    assert shown.exit_code == 1
+    assert "Error: the broker at " in shown.output
+    assert "127.0.0.1:1" in shown.output
+    assert "is it running?" in shown.output
+    assert "canary" not in shown.output

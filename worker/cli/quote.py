@@ -6,10 +6,13 @@ from datetime import UTC, datetime
 
 import click
 from celery import Celery
+from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from config.current import get_settings
 from config.services import SERVICES
+from worker.aio.redis_retry import words_of
 from worker.arguments.admin import MOST_QUOTED
 from worker.cli.session import run
 from worker.jobs.quote import Quote, QuoteRequest, quote_of
@@ -56,7 +59,10 @@ async def _make(app: Celery, redis: Redis, request: QuoteRequest) -> Quote:
     from worker.dashboard.queues import QueueWatch  # noqa: PLC0415
 
     queue = SERVICES[request.service].queue
-    queues = await asyncio.to_thread(QueueWatch(app, (queue,)).poll)
+    try:
+        queues = await asyncio.to_thread(QueueWatch(app, (queue,)).poll)
+    except (RedisError, OSError) as exc:  # of the broker, which need not be the pool's Redis
+        raise OperationalError(words_of(exc)) from exc
     pool = pools_for_tools(redis, [request.service])[request.service]
     if not pool.keys:
         pool.replace_keys(await published_keys(redis, pool.names))
