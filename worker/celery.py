@@ -124,10 +124,13 @@ def _install_telemetry(**_: Any) -> None:
 
 
 @signals.setup_logging.connect(weak=False)
-def _set_up_logging(**_: Any) -> None:
+def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
     settings = get_settings()
     redactor.learn(settings.secrets)
-    setup_logging(settings.log_level, log_format=settings.log_format)
+    try:
+        setup_logging(settings.log_level, log_format=settings.log_format, path=logfile or "")
+    except OSError as exc:
+        raise _no_start(f"The file of --logfile cannot be opened: {exc.strerror}.") from None
 
 
 @signals.celeryd_init.connect(weak=False)

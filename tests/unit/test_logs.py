@@ -6,6 +6,7 @@ import logging
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -336,6 +337,21 @@ def test_levels_are_obeyed_and_standard_error_is_the_default(
     logging.getLogger("httpx").error("heard")
     assert stream.getvalue().endswith(" heard\n")
     assert "quiet" not in stream.getvalue()
+
+
+@pytest.mark.usefixtures("output")
+def test_a_file_is_written_like_a_stream_and_opened_anew_once_it_was_moved(tmp_path: Path) -> None:
+    file = tmp_path / "worker.log"
+    handler = setup_logging("INFO", path=str(file))
+    logging.getLogger("test").info("to the file, without %s", GROQ)
+    file.rename(tmp_path / "worker.log.1")
+    logging.getLogger("test").info("🤖 to the next one")
+    handler.close()
+    first, second = (path.read_text(encoding="utf-8") for path in (tmp_path / "worker.log.1", file))
+    assert first.endswith(" to the file, without gsk_abc123...\n")
+    assert second.endswith(" 🤖 to the next one\n")
+    with pytest.raises(OSError, match="No such file"):
+        setup_logging("INFO", path=str(tmp_path / "none" / "worker.log"))
 
 
 def test_a_second_setup_replaces_the_first(output: Output) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
 from typing import Final, TextIO
 
 from pydantic import SecretStr
@@ -37,8 +38,9 @@ def setup_logging(
     log_format: str = "text",
     secrets: Iterable[ApiKey | SecretStr | str] = (),
     stream: TextIO | None = None,
+    path: str = "",
 ) -> logging.Handler:
-    """Write every record of the process to a stream, each as one redacted line.
+    """Write every record of the process to a stream or a file, each as one redacted line.
 
     This replaces the handlers of the root logger.
 
@@ -48,15 +50,21 @@ def setup_logging(
         log_format: `text` or `json`.
         secrets: What to hide beside everything shaped like a key; see `Redactor.learn`.
         stream: Where to; standard error by default. Made to write UTF-8 whatever the locale.
+        path: A file instead of a stream. It is opened anew after somebody has moved it.
 
     Returns:
         The handler, which the root logger now has.
+
+    Raises:
+        OSError: The file cannot be opened.
     """
     redactor.learn(secrets)
     target = stream or sys.stderr
     if (reconfigure := getattr(target, "reconfigure", None)) is not None:
         reconfigure(encoding="utf-8", errors="backslashreplace")
-    handler = logging.StreamHandler(target)
+    handler: logging.Handler = logging.StreamHandler(target)
+    if path:
+        handler = WatchedFileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(
         JsonFormatter(redactor) if log_format == "json" else TextFormatter(redactor)
     )

@@ -12,7 +12,16 @@ import pytest
 import redis
 
 from sandbox.redis import EmbeddedRedis, free_port
-from tests.processes import ALONE, CELERY, House, Producer, Worker, eventually, inspected
+from tests.processes import (
+    ALONE,
+    CELERY,
+    READY_S,
+    House,
+    Producer,
+    Worker,
+    eventually,
+    inspected,
+)
 
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 
@@ -97,6 +106,13 @@ def test_wrong_settings_end_the_start_with_one_sentence(
     assert "canary-password" not in worker.log
 
 
+def test_a_log_file_that_cannot_be_opened_ends_the_start_with_one_sentence(start: Start) -> None:
+    worker = start("--logfile=none/worker.log", command=ALONE)
+    assert worker.await_exit() == 1
+    assert "The file of --logfile cannot be opened: No such file or directory." in worker.log
+    assert "Traceback" not in worker.log
+
+
 def test_the_sentence_of_a_start_that_fails_is_json_where_the_logs_are(start: Start) -> None:
     worker = start(KEYWHEEL_LOG_FORMAT="json", ADMIN_TOKEN="short")
     assert worker.await_exit() == 1
@@ -151,11 +167,16 @@ def test_no_key_at_all_ends_the_start_with_what_to_set(
     assert "Traceback" not in worker.log
 
 
-def test_a_worker_without_groq_keys_leaves_the_queue_ai_to_others(
-    house: House, start: Start
+def test_a_worker_without_groq_keys_leaves_the_queue_ai_to_others_and_logs_to_a_file(
+    house: House, start: Start, tmp_path: Path
 ) -> None:
-    worker = start(**without(house, "groq")).await_ready()
-    assert "this worker leaves the queue 'ai' alone" in worker.log
+    worker, file = start("--logfile=%n.txt", **without(house, "groq")), tmp_path / "s0.txt"
+    eventually(
+        lambda: file.exists() and " ready." in file.read_text(),
+        within_s=READY_S,
+        what="a worker that is ready",
+    )
+    assert "this worker leaves the queue 'ai' alone" in file.read_text()
     names = {queue["name"] for queue in inspected(house.producer.app, worker.name, "active_queues")}
     assert {"email", "admin"} <= names
     assert not any(name.startswith("ai") for name in names)
