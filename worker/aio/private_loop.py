@@ -1,6 +1,7 @@
 """Runs coroutines of eager tasks, for which no pool runs, on a private loop in a thread."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -15,6 +16,20 @@ _pool_loop: asyncio.AbstractEventLoop | None = None
 _background: set[asyncio.Task[None]] = set()
 """Tasks that have no other reference."""
 _serves: ContextVar[bool] = ContextVar("a private loop runs this code", default=False)
+
+
+_of_the_parent: list[object] = []
+"""The loops that a forked process has copied; to close them would disturb the parent's."""
+
+
+def _forget_after_fork() -> None:
+    """Begin anew in a forked process, in which no thread runs the loops of its parent."""
+    global _loop, _lock, _pool_loop
+    _of_the_parent.extend((_loop, _pool_loop))
+    _loop, _lock, _pool_loop = None, threading.Lock(), None
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 def set_pool_loop(loop: asyncio.AbstractEventLoop | None) -> None:
