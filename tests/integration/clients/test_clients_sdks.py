@@ -1,4 +1,7 @@
-"""SDKs of others, for real, over the transport that draws keys."""
+"""SDKs of others, for real, over the transport that draws keys.
+
+The tests import them, since every test process imports this module, and they take a second.
+"""
 
 import asyncio
 import subprocess
@@ -7,10 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from openai import AsyncOpenAI
-from pydantic_ai import Agent
-from pydantic_ai.models.groq import GroqModel
-from pydantic_ai.providers.groq import GroqProvider
 
 from sandbox.process import Sandbox
 from tests.integration.clients.conftest import MODEL
@@ -22,6 +21,8 @@ HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 
 @pytest.mark.parametrize("base_url", [None, "https://api.groq.com/openai/v1"])
 async def test_openais_sdk(program: Sandbox, base_url: str | None) -> None:
+    from openai import AsyncOpenAI  # noqa: PLC0415
+
     http = httpx.AsyncClient(transport=RotatingTransport())
     async with AsyncOpenAI(api_key="any", base_url=base_url, http_client=http) as client:
         whole = await client.chat.completions.create(model=MODEL, messages=HELLO)
@@ -32,6 +33,10 @@ async def test_openais_sdk(program: Sandbox, base_url: str | None) -> None:
 
 
 async def test_pydantic_ai(program: Sandbox) -> None:
+    from pydantic_ai import Agent  # noqa: PLC0415
+    from pydantic_ai.models.groq import GroqModel  # noqa: PLC0415
+    from pydantic_ai.providers.groq import GroqProvider  # noqa: PLC0415
+
     program.control("fault", service="groq", status=429, count=1)
     agent = Agent(GroqModel(MODEL, provider=GroqProvider(groq_client=groq_client())))
     answer = await agent.run("hello")

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from jsonschema import Draft202012Validator
 
 from config.current import get_settings
 from sandbox.redis import EmbeddedRedis, free_port
-from tests.integration.dashboard.dashboard_site import LOGIN, TOKEN, Serve, Site, until
+from tests.integration.dashboard.dashboard_site import LOGIN, OPENAPI, TOKEN, Serve, Site, until
 from worker.dashboard import dead_letters
 from worker.deadletters import DeadLetter, DeadLetters, Message
 
-OPENAPI = yaml.safe_load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text())
 ADDRESS = "/api/admin/dead-letters"
 SECRET = "canary-9310 of a mail"
 DAY_MS = 86_400_000
