@@ -8,6 +8,7 @@ import threading
 import traceback
 from types import SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import pytest
 from billiard.einfo import ExceptionInfo
@@ -162,6 +163,25 @@ async def test_the_bridge_awaits_from_plain_code_and_hands_cancellation_in() -> 
     assert seen == ["slept", "t-1", "future", "cancelled"]
     assert not bridge.is_bridged()
     assert bridge.call(threading.current_thread) is threading.main_thread()
+    threads.shutdown()
+
+
+async def test_an_idle_greenlet_keeps_nothing_of_its_job() -> None:
+    class Answer:
+        pass
+
+    def plain() -> Answer:
+        answer = Answer()
+        made.append(ref(answer))
+        return answer
+
+    made: list[ref[Answer]] = []
+    threads = DaemonThreads(1, name="t")
+    greenlets = bridge.JobGreenlets(threads)
+    greenlet = greenlets.take(plain, asyncio.current_task())
+    assert isinstance(await bridge.drive(greenlet, lambda exc: exc), Answer)
+    greenlets.give_back(greenlet)
+    assert [each() for each in made] == [None]
     threads.shutdown()
 
 

@@ -30,10 +30,11 @@ class _Desk:
     That code refers to this object and not to the greenlet, which could not be freed otherwise.
     """
 
-    __slots__ = ("ended", "work")
+    __slots__ = ("ended", "result", "work")
 
     def __init__(self, work: Callable[[], Any]) -> None:
         self.work: Callable[[], Any] | None = work
+        self.result: Any = None
         self.ended = False
 
 
@@ -65,6 +66,11 @@ class JobGreenlet(greenlet):
         """Run the plain code until it waits for a future, and return that; or until it ends."""
         return self.switch() if self else self.switch(self._desk)
 
+    def take_result(self) -> Any:
+        """Return what the plain code has returned, and keep nothing of it."""
+        result, self._desk.result = self._desk.result, None
+        return result
+
     def resume(self, run: Callable[[], Any], driver: "asyncio.Task[Any] | None") -> None:
         """Set other code to run; the code before it has returned."""
         self._desk.work, self._desk.ended, self.driver = run, False, driver
@@ -76,11 +82,11 @@ def _serve(desk: _Desk) -> None:
     while True:
         work, desk.work = desk.work, None
         assert work is not None  # noqa: S101 - `resume` has set it
-        result = [work()]
+        desk.result = work()
         work, desk.ended = None, True
         parent = getcurrent().parent
         assert parent is not None  # noqa: S101 - `begin` switched from there
-        parent.switch(result.pop())
+        parent.switch()  # with an argument, this greenlet would keep it until the next job
 
 
 class JobGreenlets:
@@ -143,7 +149,7 @@ def drive(
             future = job.throw(translate(exc))
         else:
             future = job.switch(result)
-    return future
+    return job.take_result()
 
 
 def is_coroutine(value: Any) -> bool:
