@@ -234,11 +234,10 @@ class Job:
                 report = None
             if report is not None:
                 self._host.calls.post(*report)
+            # Only now, since the report reads them.
             if self.errors or (report and isinstance(report[-1], ExceptionInfo)):
                 self._host.calls.post(endings.forget, self.errors, report)
         finally:
-            if self.errors:  # the report still reads them
-                self._host.calls.post(endings.forget, *self.errors)
             self._host.jobs.on_done(self)
 
     def _stop_timers(self) -> None:
