@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 import click
 from celery import Celery
@@ -15,11 +16,13 @@ from config.services import SERVICES
 from worker.aio.redis_retry import words_of
 from worker.arguments.admin import MOST_QUOTED
 from worker.cli.session import run
-from worker.jobs.quote import Quote, QuoteRequest, quote_of
 from worker.key_pools import pools_for_tools
 from worker.keypool.forecast import NO_KEY
 from worker.keypool.published_keys import published_keys
 from worker.keypool.published_margins import published_margins
+
+if TYPE_CHECKING:
+    from worker.jobs.quote import Quote
 
 _COUNT = click.IntRange(1, MOST_QUOTED)
 
@@ -49,33 +52,34 @@ def quote(
     Nothing is enqueued or reserved. A worker need not run. Without keys in this environment, the
     keys count that the workers have.
     """
-    request = QuoteRequest(service, model or None, jobs, tokens)
-    made = run(lambda redis: _make(ctx.obj.app, redis, request), missing="{}")
+    wanted = {"model": model or None, "jobs": jobs, "tokens": tokens}
+    made = run(lambda redis: _make(ctx.obj.app, redis, service, wanted), missing="{}")
     click.echo(json.dumps(made.as_json(), indent=2) if as_json else sentences_of(made))
 
 
-async def _make(app: Celery, redis: Redis, request: QuoteRequest) -> Quote:
-    # A command that asks for no quote does without Flower's modules.
+async def _make(app: Celery, redis: Redis, service: str, wanted: dict[str, Any]) -> "Quote":
+    # The other commands do without these modules.
     from worker.dashboard.queues import QueueWatch  # noqa: PLC0415
+    from worker.jobs.quote import QuoteRequest, quote_of  # noqa: PLC0415
 
-    queue = SERVICES[request.service].queue
+    queue = SERVICES[service].queue
     try:
         queues = await asyncio.to_thread(QueueWatch(app, (queue,)).poll)
     except (RedisError, OSError) as exc:  # of the broker, which need not be the pool's Redis
         raise OperationalError(words_of(exc)) from exc
-    pool = pools_for_tools(redis, [request.service])[request.service]
+    pool = pools_for_tools(redis, [service])[service]
     if not pool.keys:
         pool.replace_keys(await published_keys(redis, pool.names))
     return quote_of(
-        request,
+        QuoteRequest(service, **wanted),
         await pool.snapshot(),
         waiting=queues[queue].waiting,
-        models=get_settings().models.get(request.service, ()),
+        models=get_settings().models.get(service, ()),
         margins=await published_margins(redis, pool.names),
     )
 
 
-def sentences_of(made: Quote) -> str:
+def sentences_of(made: "Quote") -> str:
     """A quote for people."""
     jobs = f"{made.jobs:,} job{'s' if made.jobs > 1 else ''} of {made.service}"
     with_model = f" with {made.model}, {made.tokens:,} tokens each" if made.model else ""

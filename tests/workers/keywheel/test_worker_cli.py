@@ -6,6 +6,7 @@ import subprocess
 from typing import Any
 
 import pytest
+import redis
 
 from sandbox.redis import free_port
 from tests.processes import House, eventually, run_celery
@@ -170,9 +171,10 @@ def test_a_wrong_command_is_answered_in_words(
 def test_every_worker_finds_its_keys_again(house: House) -> None:
     shown = cli(house, "keys", "reload")
     assert (shown.returncode, shown.stdout.strip()) == (0, f"{house.worker.name}: 3 groq, 2 resend")
-    audit = cli(house, "keys", "audit").stdout
-    assert "reloaded        service groq" in audit
-    assert "1 worker answered, by cli " in audit
+    with redis.Redis.from_url(house.redis_url, decode_responses=True) as client:
+        [(_, entry)] = client.xrevrange("{kw:groq}:actions", count=1)
+    assert (entry["event"], entry["reason"]) == ("reloaded", "1 worker answered")
+    assert entry["by"].startswith("cli ")
 
 
 @pytest.mark.parametrize("command", ["status", "reload"])
