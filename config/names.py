@@ -42,8 +42,9 @@ GONE: Final = {
 }
 """Settings of earlier versions, and what stands in their place."""
 
-_CUTOFF: Final = 0.88
+_CUTOFF: Final = 0.86
 _SHORT_CUTOFF: Final = 0.75
+_OTHERS_CUTOFF: Final = 0.9
 _NUMBERS: Final = ("", *(f"_{number}" for number in range(1, 11)))
 _OF_OTHERS: Final = {
     "ADMIN_": (),
@@ -75,8 +76,8 @@ class Known:
 def names_without_effect(environ: Mapping[str, str], known: Known) -> Iterator[str]:
     """Yield a sentence for each name that has no effect, though it looks like a setting.
 
-    Under our own prefix that is every unknown name. Under a prefix that others use as well it is
-    only a name that is nearly one of ours.
+    Under our own prefix that is every unknown name. Under a prefix that others use as well, and
+    under any other, it is only a name that is nearly one of ours.
 
     Args:
         environ: The merged environment.
@@ -88,12 +89,18 @@ def names_without_effect(environ: Mapping[str, str], known: Known) -> Iterator[s
         elif name not in known.all:
             nearest = difflib.get_close_matches(name, sorted(known.all), n=1)
             yield _sentence(name, nearest)
+    ours = set(known.all)
     for service in SERVICES.values():
-        of_service = _names_of_keys(service.prefix, has_senders=service.has_senders)
+        of_service = set(_names_of_keys(service.prefix, has_senders=service.has_senders))
+        ours |= of_service
         names = [name for name in environ if not name.startswith(f"{service.prefix}API_KEY")]
         yield from _misspelt(names, {*known.all, *of_service}, service.prefix, _SHORT_CUTOFF)
     for prefix, of_others in _OF_OTHERS.items():
         yield from _misspelt(environ, {*known.all, *of_others}, prefix, _CUTOFF)
+    # A name whose beginning is misspelt may as well be another program's, unless ours is missing.
+    prefixes = (_OURS, *_OF_OTHERS, *(service.prefix for service in SERVICES.values()))
+    others = (name for name in environ if not name.startswith(prefixes))
+    yield from _misspelt(others, ours - environ.keys(), "", _OTHERS_CUTOFF)
 
 
 def _names_of_keys(prefix: str, *, has_senders: bool) -> Iterator[str]:

@@ -347,6 +347,14 @@ def test_weak_choices_are_noticed() -> None:
         ("FLOWER_BASICAUTH", "FLOWER_BASIC_AUTH"),
         ("REDIS_ULR", "REDIS_URL"),
         ("CELERY_RESULTS_BACKEND", "CELERY_RESULT_BACKEND"),
+        ("CELERY_BROKER", "CELERY_BROKER_URL"),
+        # a misspelt beginning
+        ("KEYWHEL_DEADLINE_S", "KEYWHEEL_DEADLINE_S"),
+        ("KEY_WHEEL_DEADLINE_S", "KEYWHEEL_DEADLINE_S"),
+        ("GROK_API_KEY", "GROQ_API_KEY"),
+        ("RESND_FROM_2", "RESEND_FROM_2"),
+        ("REDISURL", "REDIS_URL"),
+        ("ADMINTOKEN", "ADMIN_TOKEN"),
     ],
 )
 def test_a_name_that_is_nearly_one_of_ours_is_noticed(name: str, meant: str) -> None:
@@ -365,6 +373,21 @@ def test_a_name_that_is_nearly_one_of_ours_is_noticed(name: str, meant: str) -> 
 )  # fmt: skip
 def test_a_name_of_others_is_left_alone(name: str) -> None:
     assert notices({name: "x"}, settings_from({})) == ()
+
+
+def test_a_name_that_begins_otherwise_is_left_alone_where_ours_is_set_too() -> None:
+    assert notices({"GROK_API_KEY": "x", "GROQ_API_KEY": "y"}, settings_from({})) == ()
+    others = (
+        "PORT",
+        "DATABASE_URL",
+        "RABBIT_URL",
+        "OPENAI_API_KEY",
+        "XAI_API_KEY",
+        "PATH",
+        "R",
+        "",
+    )
+    assert notices(dict.fromkeys(others, "x"), settings_from({})) == ()
 
 
 @pytest.mark.parametrize(
