@@ -1,6 +1,7 @@
 """What people do to single keys: disable them for a time, enable them, leave a note."""
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import (
@@ -136,7 +137,9 @@ async def test_the_latest_calls_of_a_key_are_kept(make_pool: Make, clock: Manual
         await pool.latest_calls("unknown")
 
 
-async def test_a_paused_service_makes_no_call_until_it_is_resumed(make_pool: Make) -> None:
+async def test_a_paused_service_makes_no_call_until_it_is_resumed(
+    make_pool: Make, redis: Redis
+) -> None:
     pool = make_pool(2)
     in_flight, waits = await lease(pool), await lease(pool)
     assert await pool.disable(None, by="cli ann", reason="they bill us twice")
@@ -152,8 +155,13 @@ async def test_a_paused_service_makes_no_call_until_it_is_resumed(make_pool: Mak
         await pool.reset(by="ann", key_id=key.id)
     await pool.reset(by="ann", include_disabled=True)
     assert (await nothing(pool)).why is NoLeaseReason.DISABLED, "a reset is of keys"
-    assert await pool.enable(None, by="cli bob")
-    assert not await pool.enable(None, by="cli bob")
+    async with redis.pubsub() as channel:
+        await channel.subscribe(pool.names.wake)
+        heard = channel.listen()
+        assert (await anext(heard))["type"] == "subscribe"
+        assert await pool.enable(None, by="cli bob")
+        assert not await pool.enable(None, by="cli bob")
+        assert (await anext(heard))["data"] == "reset", "what waits asks again at once"
     assert isinstance(await ask(pool), Lease)
     entries = await pool.audit(people_only=True)
     assert [entry["event"] for entry in entries if entry["event"] != "reset"] == [

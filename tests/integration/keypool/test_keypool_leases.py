@@ -26,7 +26,7 @@ async def test_the_lease_of_a_dead_worker_comes_back(make_pool: Make, clock, red
     clock.tick(30_001)
     assert (await lease(pool)).id != dead.id
     assert "lease_expired" in [entry["event"] for entry in await pool.audit()]
-    assert await redis.hlen(pool.names.leased) == 1
+    assert await redis.hlen(pool.names.leased) == await redis.zcard(pool.names.leases) == 1
 
 
 async def test_a_late_settle_changes_no_count_but_teaches(make_pool: Make, clock) -> None:  # noqa: ANN001

@@ -14,7 +14,7 @@ from tests.integration.keypool.keypool_asking import (
 )
 from worker.keypool import Lease
 from worker.keypool.leases import NoLeaseReason
-from worker.verdicts import Effect, Fate, Scope, Verdict
+from worker.verdicts import ABANDONED, Effect, Fate, Scope, Verdict
 
 SERVER_ERROR = Verdict(
     fate=Fate.RETRY,
@@ -160,6 +160,7 @@ async def test_of_those_who_wait_here_for_a_rested_host_or_model_one_tries_befor
             Verdict(Fate.NEXT_KEY, "unsendable_key", effect=Effect.DISABLE),
             False,
         ),  # no call was made
+        (ABANDONED, False),
     ],
 )
 async def test_a_host_that_refuses_a_key_works(
