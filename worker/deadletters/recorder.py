@@ -27,6 +27,8 @@ TOO_LARGE: Final = "its arguments were too large to be kept"
 NOT_JSON: Final = "its arguments cannot be kept"
 
 _CONSUMER_TIMEOUT_S = 3.0
+_LAST_TRY_S: Final = 1.0
+"""How long the last try may take, so that the log has Redis' own words and no bare timeout."""
 _NOT_RECORDED = ("celery.", "tasks.admin.")
 
 
@@ -95,7 +97,7 @@ class Recorder:
         """
         try:
             with HeldTimeLimits():
-                async with asyncio.timeout(RECORD.within_s):
+                async with asyncio.timeout(RECORD.within_s + _LAST_TRY_S):
                     store = self._store()
                     letter, text = _fitted(letter, message, store.limits.message_bytes)
                     await retried(lambda: store.put(letter, text), RECORD)
