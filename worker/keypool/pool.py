@@ -23,7 +23,6 @@ from worker.keypool.settlement import report, stated
 from worker.redis.lua import Clock
 from worker.verdicts import ObservedLimit, Verdict
 
-_SERVER_ERROR = 500
 HORIZON_MS = 2_000
 """How far ahead a call is reserved at most, in milliseconds.
 
