@@ -6,21 +6,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from config.environment import FILE_SUFFIX
-from config.services import GROQ, RESEND, SERVICES
+from config.services import SERVICES
 
 _OURS: Final = "KEYWHEEL_"
 GONE: Final = {
     "KEYWHEEL_MAX_FAULTS": "is now called KEYWHEEL_MAX_RETRIES",
     "KEYWHEEL_FAULT_BACKOFF_S": "is now called KEYWHEEL_RETRY_BACKOFF_S",
     "KEYWHEEL_FAULT_BACKOFF_MAX_S": "is gone: waits grow up to 60 times KEYWHEEL_RETRY_BACKOFF_S",
-    "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": "is gone: after a provider error a key rests for 5 s",
-    **{
-        f"KEYWHEEL_{service.name.upper()}_COOLDOWN_S": (
-            f"is gone: a limited key rests for {service.cooldown_s:g} s where"
-            f" {service.title} does not say how long"
-        )
-        for service in (GROQ, RESEND)
-    },
+    "KEYWHEEL_SERVER_ERROR_COOLDOWN_S": (
+        "is gone: after a provider error a key rests for 5 s, or for the service's"
+        " KEYWHEEL_…_COOLDOWN_S if that is shorter"
+    ),
     "KEYWHEEL_MAX_WAIT_S": "is gone: a job waits up to 5 s in its worker for a key",
     "KEYWHEEL_STATUS_INTERVAL_S": "is gone: workers publish the state of their keys every 30 s",
     "KEYWHEEL_EMAIL_BATCHES": "is gone: emails that wait for the rate limit go out together",

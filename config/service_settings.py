@@ -32,7 +32,8 @@ class ServiceSettings(BaseModel):
     timeout_s: Seconds
     """Read timeout for {title}; a complete call may take up to twice as long."""
     cooldown_s: Seconds
-    """As `Service.cooldown_s`; no variable sets it."""
+    """How long a limited key of {title} rests when {title} does not say how long. After a provider
+    error (5xx) a key rests for 5 s, or for this time if it is shorter."""
     limits: Limits = ()
     """Limits of each account at {title} until the real ones are learned, separated by commas, such
     as `{example}`. It takes {dimensions}. None is needed."""
@@ -91,6 +92,7 @@ def variables_of(service: Service) -> dict[str, str]:
         "base_url": service.base_url_variable or f"{name}_BASE_URL",
         "model": f"{name}_MODEL",
         "timeout_s": f"{_PREFIX}{name}_TIMEOUT_S",
+        "cooldown_s": f"{_PREFIX}{name}_COOLDOWN_S",
         "limits": f"{_PREFIX}{name}_LIMITS",
     }
     if not service.models:

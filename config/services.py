@@ -37,8 +37,7 @@ class Service:
         base_url: Where its API is, unless `base_url_variable` says otherwise.
         base_url_variable: The variable that names another address. Default: `NAME_BASE_URL`.
         timeout_s: The default of `KEYWHEEL_NAME_TIMEOUT_S`, in seconds.
-        cooldown_s: How long a limited key rests when the service does not say how long, in
-            seconds. After a provider error (5xx) a key rests for 5 s, or for this time if shorter.
+        cooldown_s: The default of `KEYWHEEL_NAME_COOLDOWN_S`, in seconds.
         limit_dimensions: The limits that `KEYWHEEL_NAME_LIMITS` may state, as
             `worker.verdicts.Dimension` names them.
         sends_once: Its requests must not be carried out twice, as an email must not. Such a service

@@ -13,18 +13,12 @@ VARIABLE = "TUNED"
 
 
 def tuned(**times_s: float) -> dict[str, str]:
-    """The environment of a worker with other fixed times, such as `cooldown_s=0.5`."""
+    """The environment of a worker with other fixed times, such as `max_wait_s=0.5`."""
     return {VARIABLE: json.dumps(times_s)}
 
 
 def tuned_settings(environ: Mapping[str, str]) -> Settings:
-    settings = settings_from(environ)
-    times_s = json.loads(os.environ[VARIABLE])
-    of_services = {"cooldown_s": times_s.pop("cooldown_s")} if "cooldown_s" in times_s else {}
-    services = {
-        name: service.model_copy(update=of_services) for name, service in settings.services.items()
-    }
-    return settings.model_copy(update={"services": services, **times_s})
+    return settings_from(environ).model_copy(update=json.loads(os.environ[VARIABLE]))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """A provider that is down for everybody: jobs wait, and none is lost, failed or done twice."""
 
 from tests.processes import StartFleet
-from tests.tuned import tuned
 
 OUTAGE_S = 10
 
@@ -11,7 +10,9 @@ def test_an_outage_fails_no_job_and_sends_no_email_twice(start_fleet: StartFleet
     settings = {
         "KEYWHEEL_MAX_RETRIES": "2",
         "KEYWHEEL_RETRY_BACKOFF_S": "0.07",
-    } | tuned(cooldown_s=0.5)
+        "KEYWHEEL_GROQ_COOLDOWN_S": "0.5",
+        "KEYWHEEL_RESEND_COOLDOWN_S": "0.5",
+    }
     fleet = start_fleet(count=1, settings=settings, groq_keys=2, resend_keys=2, resend_rps=50)
     for service, kind in (
         ("groq", {"status": 500}),

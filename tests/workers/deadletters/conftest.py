@@ -5,7 +5,6 @@ import pytest
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.processes import House, Producer, Worker
-from tests.tuned import tuned
 
 SHOP = """
 from dataclasses import replace
@@ -34,7 +33,8 @@ def house(tmp_path_factory: pytest.TempPathFactory, unmeasured_processes: None) 
             "KEYWHEEL_RETRY_BACKOFF_S": "0.05",
             "KEYWHEEL_MAX_RETRIES": "2",
             "KEYWHEEL_MAX_DELIVERIES": "3",
-            **tuned(cooldown_s=0.05),
+            "KEYWHEEL_GROQ_COOLDOWN_S": "0.05",
+            "KEYWHEEL_RESEND_COOLDOWN_S": "0.05",
         }
         producer = Producer(server.url)
         (folder / "shop.py").write_text(SHOP)

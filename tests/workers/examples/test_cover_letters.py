@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from tests.processes import ROOT, Fleet, Worker, environment, eventually, fleets
-from tests.tuned import tuned
 from tests.workers.examples.conftest import Program
 
 EXAMPLE = ROOT / "examples/cover-letters"
@@ -28,7 +27,9 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Pa
         "LETTERS_FOLDER": str(letters),
         "KEYWHEEL_WORKER_LEASE_S": "4",
         "KEYWHEEL_WORKER_CONCURRENCY": "200",
-    } | tuned(cooldown_s=2)
+        "KEYWHEEL_GROQ_COOLDOWN_S": "2",
+        "KEYWHEEL_RESEND_COOLDOWN_S": "2",
+    }
     limits = {"groq_rpm": 3_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100}
     with fleets(lambda: tmp_path_factory.mktemp("office")) as start:
         fleet = start(

@@ -23,7 +23,9 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             "KEYWHEEL_TASKS": "tests.workers.keywheel.custom_jobs,myapp.jobs",
             "PYTHONPATH": f"{ROOT}:{folder}",
             "KEYWHEEL_RETRY_BACKOFF_S": "0.2",
-            **tuned(status_interval_s=0.5, cooldown_s=0.3),
+            "KEYWHEEL_GROQ_COOLDOWN_S": "0.3",
+            "KEYWHEEL_RESEND_COOLDOWN_S": "0.3",
+            **tuned(status_interval_s=0.5),
         }
         # The application of docs/own-tasks.md, which each worker of the tests finds by its path.
         (folder / "myapp").mkdir()
