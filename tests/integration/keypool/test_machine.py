@@ -463,7 +463,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.model.rests.clear()
         for gone in (self.model.disabled, self.model.banned, self.model.unfit):
             gone.clear()
-        self.model.faults = 0
+        self.model.faults, self.model.fault_ms = 0, 0
         self.model.tries = dict.fromkeys(ACCOUNTS, 1)
 
     @rule()

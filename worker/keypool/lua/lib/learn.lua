@@ -4,6 +4,7 @@ local PACE_STEP, LEAST_PACE, PACE_RECOVERY, SLOWED_APART_MS = 0.02, 0.8, 0.00004
 local TRIES, RAISE = 4, 1.5  -- after four calls in a row beyond a limit, it is taken for half as much again
 local FAST_RAISES = 3        -- three times at once; then slowly, since what was left unused also passes
 local TRIED_MS = 5000        -- calls beyond a limit explain refusals for this long
+local ROUNDED = 0.0001         -- of a call: what a time in whole milliseconds leaves out
 local PLANS_APART_MS = 300000  -- a limit that goes up and down is no larger plan each time
 
 -- A call has passed. A few may pass beyond a limit with what was left unused; if more do, the provider has raised the
@@ -75,7 +76,7 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
       -- their start wait longer by it (`debt`). What is taken out below `left` comes back by a reset (`held`).
       local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
       local was = max(bucket.level, margin_of(bucket, cost))
-      if was > level and refused.start_ms > bucket.corrected_ms then
+      if was - level > ROUNDED and refused.start_ms > bucket.corrected_ms then
         bucket.level, bucket.debt, bucket.corrected_ms = bucket.level - (was - level), bucket.debt + was - level, now
         bucket.held = {amount = max(0, min(was, left) - level), until_ms = now + (stated_ms or 0)}
       end
