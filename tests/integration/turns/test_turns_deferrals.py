@@ -40,7 +40,8 @@ async def test_the_pool_is_told_who_asks_and_how_long_it_may_wait(bench: Bench) 
     assert replace(bench.rotation.lease_request, waited_ms=0) == LeaseRequest(
         model="m", by="job-1", tenant="acme", queue="bench"
     )  # a millisecond may have passed
-    assert bench.rotation.longest_s == pytest.approx(100)
+    assert bench.rotation.longest_s is not None
+    assert 99 < bench.rotation.longest_s <= 100
     await bench.turn(served, header={"since_ms": round(time.time() * 1000) - 30_000})
     assert bench.rotation.lease_request is not None
     assert 30_000 <= bench.rotation.lease_request.waited_ms < 60_000, (
