@@ -1,6 +1,7 @@
 """How the transport acknowledges, and what it does with unacknowledged messages when it ends."""
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from kombu import Consumer, Exchange, Queue
 
 from sandbox.redis import EmbeddedRedis
 from tests.integration.aio.transport_harness import Tube, calls, queue_of, send, tube, waiting
+from tests.processes import eventually
 
 
 def test_acknowledgements_of_one_moment_go_out_together(url: str, books: Any) -> None:
@@ -106,6 +108,36 @@ def test_acknowledgements_that_are_not_sent_yet_go_out_on_close(url: str, books:
         one.got[0].ack()
     assert waiting(books, "a") == [2]
     assert books.hlen("unacked") == books.zcard("unacked_index") == 0
+
+
+@pytest.mark.parametrize("first", ["hint", "reply"])
+def test_a_hint_that_comes_with_the_reply_to_an_acknowledgement_is_heard(
+    url: str, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tube(url, "a", prefetch=100) as one:
+        one.with_hub()
+        send(url, "a", 1)
+        one.until(lambda: one.got and one.channel.hints.all_empty)
+        connection = one.channel.client.connection
+        run = connection.send_command
+
+        def answered() -> bytes:
+            return bytes(connection._sock.recv(4096, socket.MSG_PEEK))
+
+        def run_and_enqueue(*command: Any, **options: Any) -> None:
+            monkeypatch.undo()
+            if first == "hint":
+                send(url, "a", 2)
+                eventually(lambda: b"invalidate" in answered())
+            run(*command, **options)
+            eventually(lambda: b":1\r\n" in answered())
+            if first == "reply":
+                send(url, "a", 2)
+                eventually(lambda: b"invalidate" in answered())
+
+        monkeypatch.setattr(connection, "send_command", run_and_enqueue)
+        one.got[0].ack()
+        one.until(lambda: len(one.got) == 2, within_s=5)  # the queues are read again after 10 s
 
 
 def test_an_acknowledgement_after_the_end_is_refused_where_there_are_no_leases(url: str) -> None:

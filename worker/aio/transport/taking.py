@@ -141,7 +141,9 @@ class TakingChannel(RequestingChannel):
         try:
             connection.send_command(*command, check_health=False)
             while not isinstance(hint := self._read(connection), int):
-                self._note_hint(hint)
+                self.hints.note_change(hint)
+            while has_buffered(connection):  # came with the reply: the poller does not see it
+                self.hints.note_change(self._read(connection))
         finally:
             self._reading = False
         return True
