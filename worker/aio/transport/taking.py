@@ -264,7 +264,10 @@ class TakingChannel(RequestingChannel):
         if self._is_looking and isinstance(answer, int):
             return self._take_what_is_there(answer)
         if not (isinstance(answer, list) and answer and isinstance(answer[0], int)):
-            self._note_hint(answer)
+            was_empty = self.hints.all_empty
+            self.hints.note_change(answer)
+            if was_empty:
+                self._give_way()
             return None
         self._in_poll = None
         set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
@@ -290,12 +293,6 @@ class TakingChannel(RequestingChannel):
     def _read(connection: Any) -> Any:
         """Read a reply or a hint."""
         return connection.read_response(disable_decoding=True, push_request=True)
-
-    def _note_hint(self, hint: Any) -> None:
-        was_empty = self.hints.all_empty
-        self.hints.note_change(hint)
-        if was_empty:
-            self._give_way()
 
     def _give_way(self) -> None:
         """Leave a new message to the other workers for a moment, which grows with their number.
