@@ -80,7 +80,7 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def unmeasured(environ: dict[str, str]) -> dict[str, str]:
-    """The same without coverage: its tracer may spin where many threads end beside greenlets."""
+    """The same without coverage: its tracer may spin for ever where threads end."""
     return {name: value for name, value in environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
 
 

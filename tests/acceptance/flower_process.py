@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.redis import free_port
-from tests.processes import environment, eventually
+from tests.processes import environment, eventually, unmeasured
 
 LOGIN = ("ada", "canary-password-5571")
 
@@ -24,7 +24,7 @@ def flower(folder: Path, environ: dict[str, str]) -> Iterator[str]:
     with (folder / "flower.log").open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "celery", "-A", "worker", "flower"],
-            cwd=folder, env=environment(**environ, **login), stdout=sink, stderr=sink,
+            cwd=folder, env=unmeasured(environment(**environ, **login)), stdout=sink, stderr=sink,
                 start_new_session=True,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"

@@ -16,7 +16,7 @@ import redis
 from celery import Celery
 
 from sandbox.redis import EmbeddedRedis
-from tests.processes import ROOT, eventually, hang_up
+from tests.processes import ROOT, eventually, hang_up, unmeasured
 
 AIO = "worker.aio.pool:TaskPool"
 APP = "tests.workers.pools.pools_app"
@@ -71,12 +71,10 @@ class Pool:
             self.process = subprocess.Popen(
                 command,
                 cwd=log.parent,
-                env={
-                    **os.environ,
-                    "POOL_REDIS_URL": url,
-                    "PYTHONPATH": str(ROOT),
-                    **kind.environment,
-                },
+                # Other pools run no code of ours.
+                env=(unmeasured(dict(os.environ)) if kind.flag else dict(os.environ))
+                | {"POOL_REDIS_URL": url, "PYTHONPATH": str(ROOT)}
+                | kind.environment,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
