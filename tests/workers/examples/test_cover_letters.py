@@ -31,6 +31,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Pa
         "KEYWHEEL_RESEND_COOLDOWN_S": "2",
     }
     limits = {"groq_rpm": 3_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100}
+    limits["groq_latency_ms"] = 150  # the page looks every 100 ms
     with fleets(lambda: tmp_path_factory.mktemp("office")) as start:
         fleet = start(
             settings=settings,
