@@ -1,4 +1,4 @@
-"""Whether tenants are served in turn, and what it costs: `python benchmarks/tenants.py [case …]`.
+"""Whether tenants are served in turn, and what it costs: `python -m benchmarks.tenants [case …]`.
 
 - `delay`: a tenant sends ten jobs every few seconds, alone and beside 10,000 waiting jobs of
   another one. Real workers, an embedded Redis and the provider sandbox; the burst of the keys is

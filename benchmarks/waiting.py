@@ -1,4 +1,4 @@
-"""Whether a job waits while a key has room: `python benchmarks/waiting.py [case …]`.
+"""Whether a job waits while a key has room: `python -m benchmarks.waiting [case …]`.
 
 Real workers, an embedded Redis and the provider sandbox; three keys of 300 calls a minute and more
 jobs than they allow. While they work something changes. The judge is the sandbox's ledger: what was

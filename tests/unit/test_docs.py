@@ -410,3 +410,19 @@ def test_the_endpoints_description_knows_every_service() -> None:
     schemas = yaml.safe_load(text_of(ROOT / "docs/openapi.yaml"))["components"]["schemas"]
     assert schemas["Service"]["enum"] == list(SERVICES)
     assert schemas["DeadLetterService"]["enum"] == list(OWNERS)
+
+
+BENCHMARKS = (ROOT / "benchmarks/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "command", re.findall(r"^\| `(python [^`]*)` \|", BENCHMARKS, re.MULTILINE)
+)
+def test_the_command_of_a_benchmark_finds_what_it_imports(command: str) -> None:
+    """A script does not see the package `benchmarks`, a module of it does."""
+    name = command.removesuffix(".py").replace(".", "/").rpartition("/")[2]
+    path = ROOT / "benchmarks" / name
+    script = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    text = script.read_text()
+    assert command in text
+    assert command.startswith("python -m ") == ("from benchmarks" in text)
