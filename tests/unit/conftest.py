@@ -1,8 +1,12 @@
+import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from config.current import get_settings
 
 
 @pytest.fixture(autouse=True, scope="package")
@@ -15,3 +19,17 @@ def _nothing_is_started() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subprocess.Popen, "__init__", refuse)
         yield
+
+
+@pytest.fixture
+def bare_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An environment without settings, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(
+            ("GROQ_", "RESEND_", "REDIS_", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
+        ):
+            monkeypatch.delenv(name)
+    get_settings.cache_clear()
+    yield
+    get_settings.cache_clear()

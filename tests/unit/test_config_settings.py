@@ -1,9 +1,6 @@
 """The settings: precedence, files, and a sentence for everything that is wrong."""
 
-import logging
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ from config.current import get_settings, notices, reload_settings
 from config.environment import merge, read_dotenv, read_environment
 from config.errors import SettingsError
 from config.keys import MAX_KEYS
-from config.names import GONE
 from config.redis_roles import claim_result_backend
 from config.services import SERVICES
 from config.settings import SECRET_FIELDS, Settings, settings_from, variable_of, variables
@@ -28,17 +24,7 @@ CANARY = "Zq9canaryQz7"
 WEBHOOK_SECRET = f"whsec_{CANARY * 3}"
 
 
-@pytest.fixture(autouse=True)
-def _room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(
-            ("GROQ_", "RESEND_", "REDIS_", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
-        ):
-            monkeypatch.delenv(name)
-    get_settings.cache_clear()
-    yield
-    get_settings.cache_clear()
+pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 def test_an_empty_environment_gives_the_documented_defaults() -> None:
@@ -312,82 +298,11 @@ def test_no_secret_value_is_ever_in_a_sentence(value: str) -> None:
             assert CANARY not in told or text == f"redis://{value}"
 
 
-def test_unknown_names_of_ours_are_warned_about_with_the_nearest(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("KEYWHEEL_MAX_RETRY", "7")
-    monkeypatch.setenv("KEYWHEEL_QQQQQQQQQQQQ", "7")
-    monkeypatch.setenv("KEYWHEEL_POOL_URL_FILE", "")
-    with caplog.at_level(logging.WARNING, logger="config.settings"):
-        get_settings()
-    assert caplog.messages == [
-        "KEYWHEEL_MAX_RETRY is not a setting and has no effect; did you mean KEYWHEEL_MAX_RETRIES?",
-        "KEYWHEEL_QQQQQQQQQQQQ is not a setting and has no effect.",
-    ]
-
-
 def test_weak_choices_are_noticed() -> None:
     environ = {"KEYWHEEL_SHOW_CONTENT": "yes"}
     assert [sentence.split()[0] for sentence in notices(environ, settings_from(environ))] == [
         "KEYWHEEL_SHOW_CONTENT"
     ]
-
-
-# A name that is set, and the one that was meant.
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("GROQ_KEY", "GROQ_API_KEY"),
-        ("GROQ_MODELL", "GROQ_MODEL"),
-        ("GROQ_BASEURL", "GROQ_BASE_URL"),
-        ("RESEND_FORM", "RESEND_FROM"),
-        ("RESEND_FORM_2", "RESEND_FROM_2"),
-        ("RESEND_KEY", "RESEND_API_KEY"),
-        ("ADMIN_TOKN", "ADMIN_TOKEN"),
-        ("FLOWER_BASICAUTH", "FLOWER_BASIC_AUTH"),
-        ("REDIS_ULR", "REDIS_URL"),
-        ("CELERY_RESULTS_BACKEND", "CELERY_RESULT_BACKEND"),
-        ("CELERY_BROKER", "CELERY_BROKER_URL"),
-        # a misspelt beginning
-        ("KEYWHEL_DEADLINE_S", "KEYWHEEL_DEADLINE_S"),
-        ("KEY_WHEEL_DEADLINE_S", "KEYWHEEL_DEADLINE_S"),
-        ("GROK_API_KEY", "GROQ_API_KEY"),
-        ("RESND_FROM_2", "RESEND_FROM_2"),
-        ("REDISURL", "REDIS_URL"),
-        ("ADMINTOKEN", "ADMIN_TOKEN"),
-    ],
-)
-def test_a_name_that_is_nearly_one_of_ours_is_noticed(name: str, meant: str) -> None:
-    assert notices({name: "x"}, settings_from({})) == (
-        f"{name} is not a setting and has no effect; did you mean {meant}?",
-    )
-
-
-# Names that mean something to somebody, and are not ours to judge.
-@pytest.mark.parametrize(
-    "name",
-    ["GROQ_LOG", "GROQ_ACCOUNT_3", "RESEND_FROM_10", "RESEND_WEBHOOK_SECRET", "GROQ_TEAM",
-        "FLOWER_PERSISTENT",
-     "FLOWER_AUTH", "REDIS_HOST", "REDIS_PASSWORD", "CELERY_TIMEZONE", "CELERY_BROKER_READ_URL",
-     "ADMIN_EMAIL", "RESEND_API_KEY_2"],
-)  # fmt: skip
-def test_a_name_of_others_is_left_alone(name: str) -> None:
-    assert notices({name: "x"}, settings_from({})) == ()
-
-
-def test_a_name_that_begins_otherwise_is_left_alone_where_ours_is_set_too() -> None:
-    assert notices({"GROK_API_KEY": "x", "GROQ_API_KEY": "y"}, settings_from({})) == ()
-    others = (
-        "PORT",
-        "DATABASE_URL",
-        "RABBIT_URL",
-        "OPENAI_API_KEY",
-        "XAI_API_KEY",
-        "PATH",
-        "R",
-        "",
-    )
-    assert notices(dict.fromkeys(others, "x"), settings_from({})) == ()
 
 
 @pytest.mark.parametrize(
@@ -502,15 +417,6 @@ def written(default: Any) -> str:
     if isinstance(default, float):
         return f"{default:g}"
     return "" if default == () else str(default)
-
-
-@pytest.mark.parametrize("name", GONE)
-def test_a_setting_of_an_earlier_version_is_named_with_what_stands_in_its_place(name: str) -> None:
-    (sentence,) = notices({name: "1"}, settings_from({name: "1"}))
-    assert sentence == f"{name} {GONE[name]}."
-    named = set(re.findall(r"KEYWHEEL_[A-Z_]+", GONE[name])) - {"KEYWHEEL_"}
-    assert named <= set(variables().values())
-    assert name not in variables().values()
 
 
 def test_times_that_belong_together_follow_the_time_limit() -> None:
