@@ -52,93 +52,6 @@ async def test_a_clock_that_was_set_back_stops_no_refill(make_pool: Make, clock)
     assert 28 <= passed <= 30
 
 
-async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(
-    make_pool: Make,
-    clock,  # noqa: ANN001
-) -> None:
-    pool = make_pool(1)
-    limits = (ObservedLimit(Dimension.RPS, 5, 4),)
-    await pool.settle(
-        await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)
-    )
-    clock.tick(1_100)
-    starts = [(await lease(pool, ahead_ms=60_000)).wait_ms for _ in range(50)]
-    assert starts[:5] == [0] * 5
-    for first, sixth in zip(starts, starts[5:], strict=False):
-        assert sixth - first > 1_000
-    assert starts[-1] <= 9 * 1_030
-
-
-async def test_calls_that_left_before_their_window_was_known_count_in_it(make_pool: Make) -> None:
-    pool = make_pool(1)
-    early = [await lease(pool) for _ in range(4)]
-    limits = (ObservedLimit(Dimension.RPS, 5, 4),)
-    await pool.settle(early[0], Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits))
-    waits = [(await lease(pool, ahead_ms=60_000)).wait_ms for _ in range(2)]
-    assert waits[0] == 0
-    assert 1_000 < waits[1] < 1_100
-
-
-async def test_a_call_that_is_held_up_on_its_way_counts_once(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1)
-    await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.RPS, 2, 1),)))
-    clock.tick(5_000)
-    both = [await lease(pool), await lease(pool)]
-    clock.tick(60)
-    for one in both:
-        confirmed = await pool.confirm(one)
-        assert confirmed is not None
-        assert confirmed.wait_ms == 0
-    assert (await lease(pool, ahead_ms=5_000)).wait_ms >= 1_000 - 60, (
-        "and the next one waits for their window"
-    )
-
-
-async def test_where_calls_left_late_the_next_window_opens_later(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1)
-    limits = (ObservedLimit(Dimension.RPS, 2, 2),)
-    await pool.settle(
-        await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)
-    )
-    clock.tick(2_000)
-    crowd = [await lease(pool, ahead_ms=60_000) for _ in range(6)]
-    first, second = crowd[2:4], crowd[4:]
-    clock.tick(first[0].wait_ms + 80)  # their process was held up
-    for held in first:
-        confirmed = await pool.confirm(held)
-        assert confirmed is not None
-        assert confirmed.wait_ms == 0
-    clock.tick(second[0].wait_ms - first[0].wait_ms - 80)
-    for held in second:
-        confirmed = await pool.confirm(held)
-        assert confirmed is not None
-        assert confirmed.wait_ms == 80
-    clock.tick(80)
-    assert [left.wait_ms for held in second if (left := await pool.confirm(held))] == [0, 0]
-
-
-async def test_a_refusal_against_the_model_lowers_the_pace(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1)
-    early = await lease(pool)
-    await pool.settle(await lease(pool), rpm(600, 500))
-    await pool.settle(early, refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0)))
-    assert "pace" not in " ".join(entry["reason"] for entry in await pool.audit()), (
-        "it left before the limit was known"
-    )
-    clock.tick(50_000)
-    crowd = [await lease(pool) for _ in range(20)]
-    for held in crowd:  # refused together, it counts once
-        await pool.settle(
-            held, refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
-        )
-    assert [entry["reason"] for entry in await pool.audit()].count("rpm at 98 % of its pace") == 1
-    clock.tick(10_000)
-    passed = 0
-    while isinstance(await ask(pool), Lease):
-        passed += 1
-    assert 94 <= passed <= 98, "98 of the 100 that the limit would refill, less the margin"
-
-
 async def test_tokens_are_charged_as_estimated_and_put_right_when_known(make_pool: Make) -> None:
     pool = make_pool(1)
     tpm = (ObservedLimit(Dimension.TPM, 6_000, 6_000),)
@@ -352,23 +265,6 @@ async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limit
     assert len(await at_once(pool)) == 3
 
 
-async def test_a_request_that_alone_exceeds_its_limit_lowers_no_pace(make_pool: Make) -> None:
-    pool = make_pool(1)
-    await pool.settle(await lease(pool), rpm(600, 500))
-    tpm = ObservedLimit(Dimension.TPM, 6_000, 5_000)
-    never_fits = Verdict(
-        fate=Fate.OTHER_ACCOUNT,
-        code="request_too_large",
-        status=429,
-        limits=(tpm,),
-        too_large_limit=6_000,
-    )
-    crowd = [await lease(pool, tokens=9_000) for _ in range(2)]
-    for held in crowd:
-        assert not (await pool.settle(held, never_fits)).blocked
-    assert "pace" not in " ".join(entry["reason"] for entry in await pool.audit())
-
-
 async def test_nobody_queues_at_a_known_account_while_one_of_unknown_limits_will_be_asked_again(
     make_pool: Make,
 ) -> None:
@@ -399,30 +295,6 @@ async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -
         *((pool if n % 2 else other).acquire(LeaseRequest()) for n in range(200))
     )
     assert 73 <= sum(isinstance(one, Lease) for one in got) <= 75
-
-
-async def test_calls_that_pass_bring_a_lowered_pace_back_and_no_further(
-    make_pool: Make,
-    clock,  # noqa: ANN001
-) -> None:
-    pool = make_pool(1)
-    full = ObservedLimit(Dimension.RPM, 60_000, 60_000)
-    await pool.settle(await lease(pool), replace(OK, limits=(full,)))
-    clock.tick(2_000)
-    await pool.settle(await lease(pool), refused(1, Scope.ACCOUNT_MODEL, rpm(60_000, 0).limits[0]))
-
-    async def refilled_in_a_second() -> float:
-        await pool.settle(await lease(pool), rpm(60_000, 0))
-        before = await remaining(pool)
-        clock.tick(1_000)
-        return await remaining(pool) - before
-
-    clock.tick(1_000)
-    assert await refilled_in_a_second() == pytest.approx(980, abs=1)
-    for calls, pace in ((250, 0.99), (250, 1.0), (250, 1.0)):
-        for _ in range(calls):
-            await pool.settle(await lease(pool), OK)
-        assert await refilled_in_a_second() == pytest.approx(1_000 * pace, abs=1)
 
 
 async def test_a_changed_limit_keeps_what_a_refusal_has_shown(make_pool: Make, clock) -> None:  # noqa: ANN001
