@@ -60,8 +60,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),  # an unknown role
     ({"messages": [{"content": CANARY}]}, "messages.0.role: is required"),  # no role
     ({"messages": [{"role": "user"}]}, "messages.0: content is required"),  # no content
-    ({"messages": [{"role": "user", "content": ""}]}, "messages.0: content must not be empty"),
-    ({"messages": [{"role": "system", "content": ""}]}, "messages.0: content must not be empty"),
+    ({"messages": [{"role": "tool", "content": None}]}, "messages.0: content is required"),
+    (
+        {"messages": [{"role": "assistant", "content": "x", "refusal": CANARY}]},
+        "messages.0.refusal: is not a field here",
+    ),  # another provider's
     (
         {"messages": [{"text": CANARY}]},
         "messages.0.role: is required",
@@ -338,6 +341,27 @@ RESULT = {
             {"role": "assistant", "function_call": {"name": "f"}},
             {"role": "assistant", "function_call": {"name": "f"}},
         ),
+        # of another provider's SDK, which writes null for what there is not
+        (
+            {"role": "assistant", "content": "4", "refusal": None, "audio": None, "name": None},
+            {"role": "assistant", "content": "4"},
+        ),
+        # of Groq's SDK: reasoning used the cap, or only Groq's own tools ran
+        (
+            {"role": "assistant", "content": None, "reasoning": "a tool knows", "tool_calls": None},
+            {"role": "assistant", "content": "", "reasoning": "a tool knows"},
+        ),
+        (
+            {"role": "assistant", "content": None, "executed_tools": [{"type": "search"}]},
+            {"role": "assistant", "content": ""},
+        ),
+        (
+            {"role": "function", "name": "f", "content": None},
+            {"role": "function", "name": "f", "content": ""},
+        ),
+        # nothing said: the schema in Groq's refusals asks for a text, and for no length of it
+        ({"role": "user", "content": ""}, {"role": "user", "content": ""}),
+        ({"role": "system", "content": ""}, {"role": "system", "content": ""}),
         # a tool that puts out nothing
         (
             {"role": "tool", "content": "", "tool_call_id": "c1"},
@@ -420,6 +444,14 @@ def test_a_job_may_name_several_models_in_order_of_preference(
     assert arguments.named_models(("default", "second")) == expected
     assert arguments.params(default_model=expected[0])["model"] == expected[0]
     assert "models" not in arguments.params(default_model=expected[0])
+
+
+def test_null_is_nothing_wherever_the_sdk_allows_it() -> None:
+    named = set(CompletionArguments.model_fields) | set(CompletionArguments.refused)
+    nulls = dict.fromkeys(named - {"messages"}) | {"messages": [USER], "a_later_one": None}
+    arguments = check(CompletionArguments, (), nulls)
+    assert arguments.params(default_model="m") == {"messages": [USER], "model": "m"}
+    assert not arguments.stream
 
 
 def test_models_that_cannot_be_meant_are_refused() -> None:

@@ -5,7 +5,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from worker.arguments.sentences import Problem, place_of, sentences_of, without_echoes
 from worker.arguments.templates import filled, is_result
@@ -74,6 +82,8 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
 class Arguments(BaseModel):
     """Keyword arguments of a task. Unknown ones are refused, and no value ever shows in an error.
 
+    An unknown one that is null counts as absent: SDKs write null into what they do not use.
+
     Attributes:
         refused: Parameters of the provider's SDK that a job cannot have, each with the reason.
         follows: Whether the task takes the result of the job before it in a chain.
@@ -85,6 +95,14 @@ class Arguments(BaseModel):
 
     refused: ClassVar[Mapping[str, str]] = {}
     follows: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_unknown_nulls(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or None not in given.values():
+            return given
+        known = _names(cls)
+        return {name: value for name, value in given.items() if value is not None or name in known}
 
 
 ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)

@@ -60,18 +60,21 @@ class Message(Arguments):
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
-        called = self.role == "assistant" and (self.tool_calls or self.function_call)
-        if self.content is None and not called:
+        if self.content is None and not self._may_lack_content:
             raise ValueError("content is required")
-        # A tool may put out nothing, and an assistant may have spent its answer on calls or on
-        # reasoning.
-        if self.content == "" and self.role not in {"assistant", "tool", "function"}:
-            raise ValueError("content must not be empty")
         return self
+
+    @property
+    def _may_lack_content(self) -> bool:
+        """A function may return nothing; an answer may be calls only, or end in reasoning."""
+        said = (self.tool_calls, self.function_call, self.reasoning, self.executed_tools)
+        return self.role == "function" or (self.role == "assistant" and any(said))
 
     def params(self) -> dict[str, Any]:
         """The message as Groq takes it: without what is empty, or told by Groq alone."""
         given = self.model_dump(exclude_none=True, exclude=_TOLD_BY_GROQ)
+        if self.content is None and not (self.tool_calls or self.function_call):
+            given["content"] = ""
         return {name: value for name, value in given.items() if value or name not in _NOT_EMPTY}
 
 
@@ -130,7 +133,7 @@ class CompletionArguments(Arguments):
     metadata: dict[Text, Text] | None = None
     store: bool | None = None
     models: Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=20)] | None = None
-    stream: Annotated[bool, Strict()] = False
+    stream: Annotated[bool, Strict()] | None = None
     dedupe_key: KeyText | None = None
     notify: NotifyUrl | None = None
     deadline_s: Deadline | None = None

@@ -41,6 +41,11 @@ def _one_or_more(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _object_if_empty(value: Any) -> Any:
+    """Take an empty list for an empty object: PHP writes both alike."""
+    return {} if value == [] else value
+
+
 def _encoded(value: Any) -> Any:
     """Encode bytes, and join the lines into which many programs cut Base64."""
     if isinstance(value, bytes):
@@ -63,6 +68,23 @@ Address = Annotated[str, AfterValidator(_address)]
 _Several = Annotated[list[Address], Field(min_length=1, max_length=_MOST_RECIPIENTS)]
 Recipients = Annotated[
     _Several, BeforeValidator(_one_or_more, json_schema_input_type=Address | _Several)
+]
+_NoneIfEmpty = AfterValidator(lambda value: value or None)
+"""Resend takes an empty list for none, and its own SDK for Laravel sends it."""
+_Any = Annotated[list[Address], Field(max_length=_MOST_RECIPIENTS)]
+MoreRecipients = Annotated[
+    Annotated[_Any, BeforeValidator(_one_or_more, json_schema_input_type=Address | _Any)] | None,
+    _NoneIfEmpty,
+]
+
+_HeaderName = Annotated[Text, matching(r"[!-9;-~]+", "is not the name of a header")]
+_Headers = Annotated[
+    dict[_HeaderName, _OneLine],
+    BeforeValidator(
+        _object_if_empty,
+        json_schema_input_type=dict[_HeaderName, _OneLine]
+        | Annotated[list[Any], Field(max_length=0)],
+    ),
 ]
 
 
@@ -129,19 +151,16 @@ class EmailArguments(Arguments):
 
     sender: Annotated[Address | None, Field(alias="from")] = None
     to: Recipients
-    cc: Recipients | None = None
-    bcc: Recipients | None = None
-    reply_to: Recipients | None = None
+    cc: MoreRecipients = None
+    bcc: MoreRecipients = None
+    reply_to: MoreRecipients = None
     subject: Annotated[str, Field(min_length=1, max_length=998), _ONE_LINE] | None = None
     html: Text | None = None
     text: Text | None = None
     template: Template | None = None
-    attachments: Annotated[list[Attachment], Field(min_length=1)] | None = None
+    attachments: Annotated[list[Attachment] | None, _NoneIfEmpty] = None
     tags: list[Tag] | None = None
-    headers: (
-        dict[Annotated[Text, matching(r"[!-9;-~]+", "is not the name of a header")], _OneLine]
-        | None
-    ) = None
+    headers: _Headers | None = None
     scheduled_at: Annotated[str, Field(min_length=1, max_length=100)] | None = None
     topic_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     idempotency_key: KeyText | None = None
