@@ -2,23 +2,20 @@
 
 import asyncio
 from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from worker.aio.bridge import JobGreenlets
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.lost_runs import LostRuns
 
-if TYPE_CHECKING:
-    from worker.aio.job import Job
-
 
 class Slots(Protocol):
     """Has the slots of jobs."""
 
-    def on_over(self, job: "Job") -> None:
+    def on_over(self, job: Any) -> None:
         """Free the slot of a job whose end is known, although it may still run."""
 
-    def on_done(self, job: "Job") -> None:
+    def on_done(self, job: Any) -> None:
         """Note that a job has ended."""
 
 

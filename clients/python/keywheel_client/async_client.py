@@ -16,6 +16,7 @@ from keywheel_client.endings import Endings
 from keywheel_client.errors import ResultTimeout
 from keywheel_client.events import StreamEvent
 from keywheel_client.job_id import JobId
+from keywheel_client.outcome import outcome_of
 from keywheel_client.pipeline import Pipeline
 from keywheel_client.quotes import Quote, QuoteArguments
 from keywheel_client.results import CompletionResult, EmailResult, ResetDone, ServiceStatus
@@ -191,7 +192,7 @@ class AsyncKeywheel:
             status = await self.status(job)
             if not status.is_ended:
                 raise ResultTimeout(job, status, timeout_s or 0) from None
-        return status.outcome(job)
+        return outcome_of(job, status)
 
     async def stream(
         self, job: str, *, after: str = "0", timeout_s: float | None = 60

@@ -15,6 +15,7 @@ from keywheel_client.connection import CANCEL_KEPT_S, OPTIONS, Addresses, Names,
 from keywheel_client.errors import ResultTimeout, Unavailable
 from keywheel_client.events import StreamEvent
 from keywheel_client.job_id import JobId
+from keywheel_client.outcome import outcome_of
 from keywheel_client.pipeline import Pipeline
 from keywheel_client.quotes import Quote, QuoteArguments
 from keywheel_client.results import CompletionResult, EmailResult, ResetDone, ServiceStatus
@@ -195,7 +196,7 @@ class Keywheel:
                     raise
             else:
                 if status.is_ended:
-                    return status.outcome(job)
+                    return outcome_of(job, status)
                 if is_late:
                     raise ResultTimeout(job, status, timeout_s or 0)
             time.sleep(pause_s)

@@ -7,10 +7,7 @@ KeywheelError
 └── Unavailable        Redis cannot be reached, or rejects the command
 """
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from keywheel_client.status import Status
+from keywheel_client.status import Status
 
 
 class KeywheelError(Exception):
@@ -48,7 +45,7 @@ class ResultTimeout(KeywheelError, TimeoutError):  # noqa: N818
         status: How the job is: a deferred one says why it waits, and until when.
     """
 
-    def __init__(self, job: str, status: "Status", timeout_s: float) -> None:
+    def __init__(self, job: str, status: Status, timeout_s: float) -> None:
         super().__init__(job, status, timeout_s)
         self.job = job
         self.status = status

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from keywheel_client.errors import JobCancelled, JobFailed
+from keywheel_client.outcome import outcome_of
 from keywheel_client.results import Usage
 from keywheel_client.status import Status, instant_of
 
@@ -99,7 +100,7 @@ def events_of_result(job: str, status: Status) -> Iterable[StreamEvent]:
         JobCancelled: It was cancelled.
         JobFailed: It failed.
     """
-    result = status.outcome(job)
+    result = outcome_of(job, status)
     attempt = int(result.get("attempts", 0))
     yield StreamEvent("restart", attempt=attempt)
     yield StreamEvent(

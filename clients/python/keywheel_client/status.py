@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from keywheel_client.errors import JobCancelled, JobFailed
-
 State = Literal["waiting", "running", "deferred", "done", "failed", "cancelled"]
 
 PLACE_TIMEOUT_S: Final = 30.0
@@ -62,21 +60,6 @@ class Status:
         """Add what a worker has said of the job's place."""
         start = instant_of(found["expected_start"])
         return replace(self, place=found["place"], expected_start=start)
-
-    def outcome(self, job: str) -> Any:
-        """Give the result of a job that has ended.
-
-        Args:
-            job: The job's id.
-
-        Raises:
-            JobCancelled: It was cancelled.
-            JobFailed: It failed.
-        """
-        if self.state == "done":
-            return self.result
-        kind = JobCancelled if self.state == "cancelled" else JobFailed
-        raise kind(job, self.error, self.reason)
 
 
 def status_of(stored: str | None) -> Status:

@@ -5,11 +5,8 @@ kombu makes transports and channels by itself, so they and the pool meet in one 
 
 import logging
 from collections.abc import Callable, Hashable, Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 from weakref import WeakSet
-
-if TYPE_CHECKING:
-    from worker.aio.transport.leases import LeaseKeeper
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +16,16 @@ class Flushable(Protocol):
 
     def flush_acks(self) -> None:
         """Send them."""
+
+
+class Releasing(Protocol):
+    """Keeps leases on messages."""
+
+    def release_detached(self) -> None:
+        """Release the messages of closed channels."""
+
+
+KeeperT = TypeVar("KeeperT", bound=Releasing)
 
 
 class Unacked:
@@ -31,7 +38,7 @@ class Unacked:
     def __init__(self) -> None:
         self.running_jobs: Callable[[set[str]], set[str]] | None = None
         self._holders: WeakSet[Flushable] = WeakSet()
-        self._keepers: dict[Hashable, LeaseKeeper] = {}
+        self._keepers: dict[Hashable, Any] = {}
 
     def register(self, holder: Flushable) -> None:
         """Remember a holder of acknowledgements for as long as it lives."""
@@ -45,7 +52,7 @@ class Unacked:
             except Exception as exc:  # noqa: BLE001 - of any transport; each lost connection leads here
                 logger.warning("cannot send acknowledgements: %s", exc)
 
-    def keeper(self, key: Hashable, make: "Callable[[], LeaseKeeper]") -> "LeaseKeeper":
+    def keeper(self, key: Hashable, make: Callable[[], KeeperT]) -> KeeperT:
         """Return the keeper of the leases on one server, and make it at the first call.
 
         Args:
@@ -54,7 +61,8 @@ class Unacked:
         """
         if key not in self._keepers:
             self._keepers[key] = make()
-        return self._keepers[key]
+        keeper: KeeperT = self._keepers[key]
+        return keeper
 
     def release_detached(self) -> None:
         """Release the messages of closed channels, since this process will not end their jobs."""
