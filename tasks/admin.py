@@ -17,11 +17,11 @@ from worker.arguments.base import check
 from worker.cancellations import cancel_jobs
 from worker.celery import app
 from worker.errors import InvalidArguments
-from worker.jobs.place import place_of
-from worker.jobs.quote import QuoteRequest, quote_of
 from worker.keypool import resets
 from worker.keypool.published_margins import published_margins
 from worker.logs import log_keys_reset
+from worker.quotes.place import place_of
+from worker.quotes.quote import QuoteRequest, quote_of
 from worker.runtime import Runtime
 
 
@@ -117,7 +117,7 @@ async def place(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa
         **kwargs: `id`: the job's id.
 
     Returns:
-        `place`, `waiting`, `expected_start`, `limited_by`; see `worker.jobs.place`.
+        `place`, `waiting`, `expected_start`, `limited_by`; see `worker.quotes.place`.
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -137,7 +137,7 @@ async def quote(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa
             as many as calls had on average).
 
     Returns:
-        See `worker.jobs.quote.Quote`.
+        See `worker.quotes.quote.Quote`.
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.

@@ -12,10 +12,10 @@ from worker.cli.quote import sentences_of
 from worker.dashboard.quote_margins import QuoteMargins
 from worker.dashboard.state import QueueView
 from worker.errors import InvalidArguments
-from worker.jobs.quote import Quote, QuoteRequest, quote_of
 from worker.keypool import BucketView, KeyView, PoolView
 from worker.keypool.forecast import NO_KEY
 from worker.keypool.quotes import Margins
+from worker.quotes.quote import Quote, QuoteRequest, quote_of
 
 NOON_MS = 1_800_014_400_000  # 12:00 UTC
 PER_S = {"rpm": 60_000, "tpm": 60_000, "rps": 1_000, "epd": 86_400_000}

@@ -22,7 +22,7 @@ from worker.keypool.published_keys import published_keys
 from worker.keypool.published_margins import published_margins
 
 if TYPE_CHECKING:
-    from worker.jobs.quote import Quote
+    from worker.quotes.quote import Quote
 
 _COUNT = click.IntRange(1, MOST_QUOTED)
 
@@ -60,7 +60,7 @@ def quote(
 async def _make(app: Celery, redis: Redis, service: str, wanted: dict[str, Any]) -> "Quote":
     # The other commands do without these modules.
     from worker.dashboard.queues import QueueWatch  # noqa: PLC0415
-    from worker.jobs.quote import QuoteRequest, quote_of  # noqa: PLC0415
+    from worker.quotes.quote import QuoteRequest, quote_of  # noqa: PLC0415
 
     queue = SERVICES[service].queue
     try:

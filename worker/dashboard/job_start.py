@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from worker.dashboard.state import ServiceView
-from worker.jobs.quote import estimate
 from worker.keypool.forecast import usual_tokens
 from worker.keypool.quotes import Margins
+from worker.quotes.quote import estimate
 
 
 @dataclass(frozen=True, slots=True)

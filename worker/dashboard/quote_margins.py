@@ -7,10 +7,10 @@ from typing import Final
 
 from config.services import SERVICES
 from worker.dashboard.state import QueueView
-from worker.jobs.quote import estimate
 from worker.keypool import PoolView
 from worker.keypool.forecast import Estimate, usual_tokens
 from worker.keypool.quotes import Margins, QuoteBook
+from worker.quotes.quote import estimate
 
 _EVERY_S: Final = 5.0
 _PUBLISH_S: Final = 30.0

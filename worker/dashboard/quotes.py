@@ -9,7 +9,7 @@ from worker.dashboard.handlers import AdminHandler, redis_unreachable
 from worker.dashboard.poller import Pools, RedisUnreachable
 from worker.dashboard.request_body import check_fields
 from worker.errors import InvalidArguments
-from worker.jobs.quote import Quote, QuoteRequest, quote_of
+from worker.quotes.quote import Quote, QuoteRequest, quote_of
 
 
 class QuoteHandler(AdminHandler):

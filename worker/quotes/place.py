@@ -14,9 +14,9 @@ from worker.aio.transport.delayed import lists_of
 from worker.aio.transport.finding import find_job
 from worker.attempts import Trail
 from worker.jobs.history import History
-from worker.jobs.quote import estimate, instant_in
 from worker.jobs.services import service_of
 from worker.keypool.forecast import Estimate, usual_tokens
+from worker.quotes.quote import estimate, instant_in
 from worker.runtime import Runtime
 
 _NOWHERE = {"place": None, "waiting": None, "expected_start": None, "limited_by": ""}
