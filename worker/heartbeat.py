@@ -57,7 +57,9 @@ class Heartbeat:
                 self._beat()
             except OSError as exc:
                 if not self._failed:
-                    _logger.warning("cannot renew the heartbeat's file: %s", exc)
+                    _logger.warning(
+                        "cannot renew the heartbeat's file (%s); probes of this worker fail", exc
+                    )
                 self._failed = True
             else:
                 self._failed = False

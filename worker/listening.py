@@ -38,7 +38,7 @@ async def listen(
             async with runtime.redis.pubsub() as channel:
                 await _listen_on(channel, runtime, again_s, on_cancelled, on_reset)
         except RedisError as exc:
-            warn("cannot listen for resets and cancels now: %s", words_of(exc))
+            warn("cannot listen for resets and cancels now (%s); trying again", words_of(exc))
             await asyncio.sleep(_RECONNECT_S)
 
 

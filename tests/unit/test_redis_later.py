@@ -10,7 +10,7 @@ from redis.exceptions import NoPermissionError
 
 from worker.aio import lifespan
 from worker.redis import later
-from worker.redis.later import tell_later
+from worker.redis.later import send_later
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ async def test_what_redis_did_not_take_is_sent_in_order_until_it_answers() -> No
             ended.set()
 
     for number in range(3):
-        assert tell_later(lambda number=number: tell(number), LostError("lost"))  # type: ignore[misc]
+        assert send_later(lambda number=number: tell(number), LostError("lost"))  # type: ignore[misc]
     await ended.wait()
     assert told == [0, 1, 2]
 
@@ -39,7 +39,7 @@ async def test_what_redis_denies_is_not_sent_again() -> None:
     async def tell() -> None:
         raise AssertionError
 
-    assert not tell_later(tell, NoPermissionError("no"))
+    assert not send_later(tell, NoPermissionError("no"))
 
 
 async def test_a_bug_in_one_command_keeps_no_other_from_being_sent(
@@ -54,10 +54,12 @@ async def test_a_bug_in_one_command_keeps_no_other_from_being_sent(
         told.set()
 
     with caplog.at_level(logging.WARNING):
-        tell_later(broken, LostError("lost"))
-        tell_later(tell, LostError("lost"))
+        send_later(broken, LostError("lost"))
+        send_later(tell, LostError("lost"))
         await told.wait()
-    assert caplog.messages == ["Redis could not be told what a job has left: a bug"]
+    assert caplog.messages == [
+        "cannot store the end of a call (a bug); what Redis keeps of it expires by itself"
+    ]
 
 
 async def test_commands_are_given_up_with_their_time_and_with_the_pool(
@@ -69,19 +71,19 @@ async def test_commands_are_given_up_with_their_time_and_with_the_pool(
         tried.set()
         raise LostError("lost")
 
-    tell_later(refused, LostError("lost"))
+    send_later(refused, LostError("lost"))
     await tried.wait()
     [close] = lifespan._shutdowns
     await close()
     monkeypatch.setattr(later, "JOB", replace(later.JOB, within_s=0.0))
     tried.clear()
-    tell_later(refused, LostError("lost"))
+    send_later(refused, LostError("lost"))
     told = asyncio.Event()
 
     async def tell() -> None:
         told.set()
 
     monkeypatch.setattr(later, "JOB", replace(later.JOB, within_s=60.0))
-    tell_later(tell, LostError("lost"))
+    send_later(tell, LostError("lost"))
     await told.wait()
     assert not tried.is_set(), "its time was over before it could be sent"

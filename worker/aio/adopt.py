@@ -245,4 +245,4 @@ async def _logged(coroutine: Coroutine[Any, Any, Any], name: str) -> None:
     try:
         await coroutine
     except Exception:
-        logger.exception("%s raised", name)
+        logger.exception("%s raised; no job waits for it, and the worker goes on", name)

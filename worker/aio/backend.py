@@ -174,7 +174,9 @@ class RedisBackend(EncodingBackend):
             )
             await self._replace(stored, key, value, expires_s, state)
         except Exception as exc:  # noqa: BLE001 - no caller waits for it
-            logger.warning("cannot store the state %s of %s: %s", state, task_id, exc)
+            logger.warning(
+                "cannot store the state %s of %s (%s); the job goes on", state, task_id, exc
+            )
 
     def _store(self, key: Any, value: Any, expires_s: int) -> Any:
         """Store and publish a value unless its key is set; return the value that the key has."""

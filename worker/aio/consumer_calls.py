@@ -124,4 +124,4 @@ def _call(function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     try:
         function(*args)
     except Exception:
-        logger.exception("a callback of the pool raised: %r", function)
+        logger.exception("a callback of the pool raised, and the worker goes on: %r", function)

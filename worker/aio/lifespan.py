@@ -87,7 +87,7 @@ async def end(*, patience_s: float) -> None:
             async with asyncio.timeout(patience_s):
                 await function()
         except Exception:
-            logger.exception("a cleanup of the pool failed: %r", function)
+            logger.exception("a cleanup of the pool failed; the others still run: %r", function)
 
 
 def _begin(function: AsyncCallable) -> None:
@@ -100,4 +100,6 @@ async def _run(function: AsyncCallable) -> None:
     try:
         await function()
     except Exception:
-        logger.exception("a background task of the pool failed: %r", function)
+        logger.exception(
+            "a background task of the pool failed, and does not run again: %r", function
+        )

@@ -88,7 +88,12 @@ class LostRuns:
             try:
                 add_headers(message, {LOST_RUNS: here})
             except Exception as exc:  # noqa: BLE001 - of any broker; the count is kept here
-                logger.warning("cannot note that %s was lost: %s", request.humaninfo(), exc)
+                logger.warning(
+                    "cannot note in the broker that a run of %s was lost (%s); only this worker "
+                    "counts it",
+                    request.humaninfo(),
+                    exc,
+                )
         return here + _number(headers, DEATHS)
 
     def _failure(self, lost: int) -> ExceptionInfo:

@@ -332,7 +332,7 @@ class TaskPool(BasePool):
         with suppress(RuntimeError):  # closed
             self.loop.call_soon_threadsafe(self.greenlets.close)
         if not thread.stop(patience_s=2.0):
-            logger.warning("the event loop does not respond; abandoning it")
+            logger.warning("the event loop does not respond; the worker ends without it")
         tracing.uninstall()
         leave_receivers()
         publishing.uninstall(self.app)

@@ -43,11 +43,13 @@ def settle(request: Any, exc: Exception) -> None:
         words = "cannot report the end of %s (%s: %s), so its message goes back to the queue"
         logger.error(words, request.humaninfo(), type(exc).__name__, exc)
     else:
-        logger.error("cannot report the end of %s", request.humaninfo(), exc_info=exc)
+        words = "cannot report the end of %s, so its message is only acknowledged"
+        logger.error(words, request.humaninfo(), exc_info=exc)
     try:
         if isinstance(exc, _STORE_ERRORS):
             request.reject(requeue=True)
         else:
             request.acknowledge()
     except Exception as error:  # noqa: BLE001 - of any broker; on a lost connection it comes again
-        logger.error("cannot settle the message of %s (%s)", request.humaninfo(), error)  # noqa: TRY400
+        words = "cannot settle the message of %s (%s); the broker delivers it again"
+        logger.error(words, request.humaninfo(), error)  # noqa: TRY400

@@ -111,9 +111,9 @@ def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
             patience_s
         )
     except TimeoutError:
-        logger.warning("the cleanups did not end in %s s", patience_s)
+        logger.warning("the cleanups did not end in %g s; the worker ends without them", patience_s)
     except Exception:
-        logger.exception("the cleanups failed")
+        logger.exception("the cleanups failed; the worker ends all the same")
 
 
 def send_acknowledgements(hub: Any) -> None:
@@ -131,7 +131,7 @@ def send_acknowledgements(hub: Any) -> None:
             try:
                 callback()
             except Exception:
-                logger.exception("cannot acknowledge a message")
+                logger.exception("cannot acknowledge a message; the broker delivers it again")
         else:
             hub.call_soon(callback)
     unacked.of_process.flush_acks()
@@ -141,4 +141,4 @@ def _fire_timers(hub: Any) -> None:
     try:
         hub.fire_timers()
     except Exception:
-        logger.exception("a timer failed during the shutdown")
+        logger.exception("a timer failed; the shutdown goes on")

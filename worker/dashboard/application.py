@@ -95,7 +95,9 @@ class KeysFlower(Flower):
         )
         """Who may look, and who may act."""
         for name in self.auth_config.admins_without_login:
-            _logger.warning("ADMIN_USERS names %s, who has no login in FLOWER_BASIC_AUTH", name)
+            _logger.warning(
+                "ADMIN_USERS names %s, which FLOWER_BASIC_AUTH has no login for: add one", name
+            )
         self.poller = Poller(
             ours, self.capp, ended=lambda: jobs_ended(self.events.state.metrics, self.capp)
         )

@@ -276,7 +276,10 @@ class Poller:
                 self.state = None
                 self._announce(None)
                 if not is_logged:
-                    _logger.warning("cannot read the key pools: %s", type(exc).__name__)
+                    _logger.warning(
+                        "cannot read the key pools (%s); Flower shows none until it can",
+                        type(exc).__name__,
+                    )
                 is_logged = True
             else:
                 is_logged = False
@@ -293,7 +296,10 @@ class Poller:
             except Exception as exc:  # noqa: BLE001 - as above
                 self._queues = {}
                 if not is_logged:
-                    _logger.warning("cannot count the queues: %s", type(exc).__name__)
+                    _logger.warning(
+                        "cannot count the queues (%s); Flower shows none until it can",
+                        type(exc).__name__,
+                    )
                 is_logged = True
             else:
                 is_logged = False

@@ -165,7 +165,7 @@ class Recorder:
             pass
         except RedisError as trouble:
             _logger.warning(
-                "%s succeeded, but its dead letter may have stayed: %s",
+                "%s succeeded, but its dead letter may have stayed (%s); drop it by hand",
                 job,
                 type(trouble).__name__,
             )
@@ -173,7 +173,7 @@ class Recorder:
 
 def _log_loss(trouble: Exception, what: str) -> None:
     # Without a traceback, which would show the arguments.
-    _logger.error("a dead letter could not be kept (%s): %s", type(trouble).__name__, what)
+    _logger.error("cannot keep a dead letter (%s): %s", type(trouble).__name__, what)
 
 
 def _fitted(letter: DeadLetter, message: Message | None, most: int) -> tuple[DeadLetter, str]:

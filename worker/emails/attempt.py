@@ -12,7 +12,7 @@ from worker.emails.outgoing import OutgoingEmail
 from worker.errors import Deferred
 from worker.keypool import Lease
 from worker.providers import SendRequest
-from worker.redis.later import tell_later
+from worker.redis.later import send_later
 from worker.redis.retry import retry_while_down
 from worker.verdicts import Fate, Reply
 
@@ -69,9 +69,14 @@ class EmailAttempt:
         try:
             await write()
         except RedisError as exc:
-            if later:
-                tell_later(write, exc)
-            _logger.warning("the outcome of an email could not be stored (%s)", type(exc).__name__)
+            then = (
+                "trying again for a minute"
+                if later and send_later(write, exc)
+                else "a second try sends the same bytes"
+            )
+            _logger.warning(
+                "cannot store the outcome of an email (%s); %s", type(exc).__name__, then
+            )
 
 
 class RepeatAttempt(EmailAttempt):

@@ -8,7 +8,7 @@ import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify
-from typing import Any
+from typing import Any, Final
 
 from celery import bootsteps
 from celery.worker import state
@@ -22,6 +22,8 @@ from worker.listening import listen
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
+
+_ENDING: Final = "cannot store the cancel of %s: this worker is ending; another one has to"
 
 
 class Cancelling(bootsteps.StartStopStep):
@@ -46,7 +48,7 @@ class Cancelling(bootsteps.StartStopStep):
         try:
             lifespan.submit(self._store_and_wake(cancelled))
         except RuntimeError:
-            _logger.warning("cannot store the cancel of %s: the pool is gone", ", ".join(cancelled))
+            _logger.warning(_ENDING, ", ".join(cancelled))
         _end_waiting(self._consumer, frozenset(cancelled))
 
     def cancel_stamped(self, stamps: Mapping[str, Any]) -> None:
@@ -57,9 +59,7 @@ class Cancelling(bootsteps.StartStopStep):
         try:
             lifespan.submit(self._store_stamps(stamps))
         except RuntimeError:
-            _logger.warning(
-                "cannot store the cancel of %s: the pool is gone", ", ".join(map(str, stamps))
-            )
+            _logger.warning(_ENDING, ", ".join(map(str, stamps)))
 
     # -- on the pool's loop
 
@@ -126,7 +126,11 @@ async def _store(ids: Sequence[str]) -> Sequence[str]:
     try:
         return await Runtime.current().cancellations.store(ids)
     except Deferred as away:
-        _logger.warning("cannot store a cancel (%s): %s", away.reason, ", ".join(ids))
+        _logger.warning(
+            "cannot store the cancel of %s (%s); workers that start later do not know of it",
+            ", ".join(ids),
+            away.reason,
+        )
         return ids
 
 
@@ -140,7 +144,9 @@ def _store_states(app: Any, ids: Sequence[str]) -> None:
         store_revoked(app, [task_id for task_id in ids if task_id not in running])
     except Exception as exc:  # noqa: BLE001 - the worker that takes the job stores it
         _logger.warning(
-            "cannot store the state of %d cancelled jobs (%s)", len(ids), type(exc).__name__
+            "cannot store the state of %d cancelled jobs (%s); the worker that takes one stores it",
+            len(ids),
+            type(exc).__name__,
         )
 
 

@@ -185,7 +185,9 @@ class Consumer(StockConsumer):
     def _on_deadly_task(self, message: Any, deaths: int) -> None:
         """Turn a job that killed workers before its task could refuse it into a dead letter."""
         exc = Poisoned.after(deaths, in_doubt=sends_once(str(message.headers.get("task"))))
-        _logger.error("a message is dropped unread: %s", exc)
+        _logger.error(
+            "the message of %s is dropped unread: %s", one_line(message.headers.get("id")), exc
+        )
         self._dead_letter(message, reason_of(exc), lambda: None)
         self._store_failure(message, exc)
 
@@ -240,7 +242,10 @@ class Consumer(StockConsumer):
         except self._broker_errors():
             raise
         except Exception as exc:  # noqa: BLE001 - Celery reads fields that the message may lack
-            _logger.warning("cannot report an unusable message (%s)", type(exc).__name__)
+            _logger.warning(
+                "cannot report an unusable message (%s); it is dropped all the same",
+                type(exc).__name__,
+            )
         if not message.acknowledged:
             message.reject_log_error(_logger, self.connection_errors)
 
@@ -251,7 +256,9 @@ class Consumer(StockConsumer):
                 self.app.backend.mark_as_failure(job, error)
             except Exception as exc:  # noqa: BLE001 - the dead letter and the log say it as well
                 _logger.warning(
-                    "cannot store the failure of an unusable message (%s)", type(exc).__name__
+                    "cannot store the failure of an unusable message (%s); its dead letter has the "
+                    "reason",
+                    type(exc).__name__,
                 )
 
 

@@ -77,7 +77,10 @@ class PoolHealth(bootsteps.StartStopStep):
                 await Runtime.current().publish_keys()
             except Exception as exc:  # noqa: BLE001 - the next round must come after any error
                 if not failed:
-                    _logger.warning("cannot read the key pools: %s", exc)
+                    _logger.warning(
+                        "cannot read the key pools (%s); this worker's counts are old until it can",
+                        exc,
+                    )
                 failed = True
             else:
                 failed = False

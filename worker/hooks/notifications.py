@@ -29,7 +29,11 @@ def announce_from_consumer(
     try:
         lifespan.submit(announce(app, context, task, how, end)).result(_TIMEOUT_S)
     except (RuntimeError, TimeoutError) as exc:
-        _logger.warning("the notification of %s is late (%s)", context.id, type(exc).__name__)
+        _logger.warning(
+            "the notification of %s is late (%s); it is lost if this worker ends now",
+            context.id,
+            type(exc).__name__,
+        )
 
 
 class NotificationBound(bootsteps.StartStopStep):

@@ -111,7 +111,11 @@ class Quarantine:
             if add_headers := getattr(message.channel, "add_headers", None):
                 add_headers(message, {DEATHS: count, ALONE: count})
         except redis.ResponseError as exc:
-            _logger.warning("cannot note in the broker that a suspect runs (%s)", exc)
+            _logger.warning(
+                "cannot note in the broker that a suspect runs (%s); if it kills the worker, no "
+                "job is blamed",
+                exc,
+            )
         run(message)
 
 

@@ -66,7 +66,7 @@ class QueueChoice:
     def _leave(self, queue: str) -> tuple[str, str]:
         self._without_keys.add(queue)
         _logger.warning(
-            "no %s key is configured: this worker leaves the queue '%s' alone",
+            "no %s key is configured: this worker leaves the queue %s alone",
             " or ".join(services_of(queue)),
             queue,
         )

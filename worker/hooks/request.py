@@ -110,7 +110,7 @@ class PrivateRequest(Request):
         return not self._is_stored and bool(super().store_errors)
 
     def _drop_succeeded(self) -> None:
-        _logger.info("%s has expired, but it had succeeded before", self.id)
+        _logger.info("%s has expired, but it had succeeded before; its result stays", self.id)
         state.task_ready(self)
         self.acknowledge()
         self._already_revoked = True

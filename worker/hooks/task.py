@@ -112,7 +112,9 @@ class ServiceTask(Task):
         stored = self._stored(request.id)
         if reason is not None and stored.get("status") in states.READY_STATES:
             _logger.info(
-                "%s has failed already: its worker died before it acknowledged", request.id
+                "%s has failed already: its worker died before it acknowledged; this copy is "
+                "dropped",
+                request.id,
             )
             raise Ignore
         # A result is stored before its dead letter, and the caller may have read it.
@@ -143,7 +145,11 @@ class ServiceTask(Task):
             and not another
             and self._stored(task_id).get("status") == states.SUCCESS
         ):
-            _logger.info("%s has succeeded already, by a copy of its message", task_id)
+            _logger.info(
+                "%s has succeeded already, by a copy of its message; this copy leaves no dead "
+                "letter",
+                task_id,
+            )
             return None
         return self._after_failure(request, exc)
 

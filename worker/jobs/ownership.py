@@ -74,7 +74,10 @@ class Ownership:
         except RedisError:
             return  # no other worker gets the job while the broker is down
         if not ours:
-            _logger.warning("%s runs elsewhere: this worker was frozen for too long", run.task_id)
+            _logger.warning(
+                "%s runs elsewhere: this worker was frozen for too long; its run is dropped",
+                run.task_id,
+            )
             raise Ignore
 
     def _check_clock(self) -> None:

@@ -1,4 +1,4 @@
-"""Tells Redis in the background what no job waits for."""
+"""Sends Redis, in the background, the commands that no job waits for."""
 
 import asyncio
 import logging
@@ -16,7 +16,7 @@ from worker.aio.redis_retry import JOB, passes_by_itself, retried, words_of
 _logger = logging.getLogger(__name__)
 
 _MOST: Final = 10_000
-"""So many commands wait at most: far more than a worker has calls in flight."""
+"""The most commands that wait: far more than a worker has calls in flight."""
 
 Ask = Callable[[], Awaitable[Any]]
 
@@ -53,13 +53,16 @@ async def _send_until_answered(ask: Ask, within_s: float) -> None:
     try:
         await retried(ask, replace(JOB, within_s=within_s))
     except Exception as exc:  # noqa: BLE001 - no job waits for it, and the others are sent
-        _logger.warning("Redis could not be told what a job has left: %s", words_of(exc))
+        _logger.warning(
+            "cannot store the end of a call (%s); what Redis keeps of it expires by itself",
+            words_of(exc),
+        )
 
 
 _by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, _Later]" = WeakKeyDictionary()
 
 
-def tell_later(ask: Ask, exc: Exception) -> bool:
+def send_later(ask: Ask, exc: Exception) -> bool:
     """Send a command again in the background until Redis answers, for a minute at most.
 
     Args:

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from worker.aio.redis_retry import words_of
 from worker.aio.time_limits import HeldTimeLimits
 from worker.keypool import KeyPool, Lease, Settled
-from worker.redis.later import tell_later
+from worker.redis.later import send_later
 from worker.redis.retry import retry_while_down
 from worker.rotation.call_hooks import CallHooks, NoHooks
 from worker.verdicts import Reply, Verdict
@@ -54,11 +54,11 @@ class LeaseSettling:
             # The answer of the provider is worth more than the record of it.
             late = _late(verdict)
             then = (
-                "Redis is told when it answers"
-                if tell_later(lambda: self._pool.settle(lease, late), exc)
-                else "it will expire by itself"
+                "trying again for a minute"
+                if send_later(lambda: self._pool.settle(lease, late), exc)
+                else "it expires by itself"
             )
-            _logger.warning("a lease could not be settled (%s); %s", words_of(exc), then)
+            _logger.warning("cannot settle a lease (%s); %s", words_of(exc), then)
             return None
 
     async def conclude(self, lease: Lease, reply: Reply, *, retry: bool = False) -> Settled | None:

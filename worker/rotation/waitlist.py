@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from worker.aio.errors import Revoked
 from worker.errors import Deferred
 from worker.keypool import KeyPool, Lease, LeaseRequest, Line, NoLease, NoLeaseReason
-from worker.redis.later import tell_later
+from worker.redis.later import send_later
 from worker.redis.retry import retry_while_down
 from worker.rotation.demand import Demand
 from worker.rotation.overflow import Overflow
@@ -307,7 +307,7 @@ class WaitList:
         try:
             await self._pool.settle(lease, ABANDONED)
         except (RedisError, OSError) as exc:
-            tell_later(lambda: self._pool.settle(lease, ABANDONED), exc)  # else the lease expires
+            send_later(lambda: self._pool.settle(lease, ABANDONED), exc)  # else the lease expires
 
     async def _leave(self, queue: WaitQueue) -> None:
         try:

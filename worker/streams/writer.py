@@ -209,7 +209,9 @@ class StreamWriter:
         if stream.on_superseded():
             self._waiting[stream] = None
         else:
-            _logger.info("%s belongs to a later run of its job", stream.name)
+            _logger.info(
+                "%s belongs to a later run of its job; this run writes no more to it", stream.name
+            )
             stream.give_up()
 
     def _on_failure(self, refused: dict[AnswerStream, Exception]) -> None:
@@ -229,7 +231,11 @@ class StreamWriter:
 
 
 def _give_up(stream: AnswerStream, error: BaseException) -> None:
-    _logger.warning("%s stays incomplete (%s)", stream.name, type(error).__name__)
+    _logger.warning(
+        "%s stays incomplete (%s); the job's result is not affected",
+        stream.name,
+        type(error).__name__,
+    )
     stream.give_up()
 
 

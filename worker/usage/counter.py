@@ -93,7 +93,7 @@ class UsageCounter:
             await store.add(self._sent, writer=self._writer, number=self._number)
         except (RedisError, OSError) as exc:
             # Redis may have counted it. The next time it goes under the same number.
-            warn("cannot write the usage of the keys now: %s", words_of(exc))
+            warn("cannot write the usage of the keys now (%s); keeping the counts", words_of(exc))
             return False
         self._number += 1
         self._sent = {}

@@ -201,7 +201,7 @@ def test_what_is_no_message_is_set_aside_and_named(
         assert raw.hlen("unacked") == 1
         one.turn()
     assert "moved 3 entries of a queue that are not messages" in caplog.text
-    assert "moved an entry of queue a that is not a message" in caplog.text
+    assert "moved an entry of a that is not a message" in caplog.text
     assert "delivery_info" not in caplog.text
 
 

@@ -221,7 +221,7 @@ def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, 
     job = complete(fresh, **options)
     ended = {"failed": "FAILURE", "expired": "REVOKED", "timeout": "FAILURE"}[how]
     eventually(lambda: fresh.producer.app.AsyncResult(job.id).state == ended, what="the job's end")
-    given_up = f"a dead letter could not be kept (ResponseError): tasks.ai.complete[{job.id}]"
+    given_up = f"cannot keep a dead letter (ResponseError): tasks.ai.complete[{job.id}]"
     eventually(lambda: given_up in fresh.worker.log, what="the end of the patience")
     client.delete("{kw:dead}:index")
     assert letter(fresh, job.id)["kind"] == how

@@ -176,7 +176,7 @@ def test_a_worker_without_groq_keys_leaves_the_queue_ai_to_others_and_logs_to_a_
         within_s=READY_S,
         what="a worker that is ready",
     )
-    assert "this worker leaves the queue 'ai' alone" in file.read_text()
+    assert "this worker leaves the queue ai alone" in file.read_text()
     names = {queue["name"] for queue in inspected(house.producer.app, worker.name, "active_queues")}
     assert {"email", "admin"} <= names
     assert not any(name.startswith("ai") for name in names)

@@ -73,7 +73,7 @@ class DeliveringChannel(DelayingChannel):
     def _set_aside(self, queue: str, tag: str, text: bytes) -> None:
         # The error may show the text, so it is not logged.
         logger.error(
-            "moved an entry of queue %s that is not a message to %s",
+            "moved an entry of %s that is not a message to %s",
             queue,
             self.qos.unreadable_key,
         )

@@ -12,7 +12,7 @@ from worker.aio.transport.scripts import COUNT_PARKED, FIND
 
 _UNACKED: Final = "unacked"
 _WINDOW: Final = 128
-"""So many messages are taken before those in lines (see `lua/share.lua`)."""
+"""How many messages are taken before those in lines (see `lua/share.lua`)."""
 _SLICE: Final = 200
 """Messages that are read in one step: a millisecond of the server's time."""
 _MOST: Final = 20_000

@@ -183,12 +183,15 @@ class LeaseKeeper:
                 self._renew_at_s = 0.0
                 continue
             except Exception:
-                logger.exception("cannot renew the leases of this worker's messages")
+                logger.exception(
+                    "cannot renew the leases of this worker's messages; trying again in %g s",
+                    _RETRY_S,
+                )
                 time.sleep(_RETRY_S)
                 continue
             if self._away:
                 self._away = False
-                logger.info("leases are renewed again")
+                logger.info("the leases of this worker's messages are renewed again")
             self._wake.wait(max(self._renew_at_s - time.monotonic(), 0.01))
 
     def _renew(self) -> None:

@@ -224,7 +224,7 @@ class TransportQoS(RestoringQoS):
             self.recover()
             super().restore_visible(*args, **kwargs)
         except redis.ResponseError as exc:
-            logger.warning("the broker redelivers nothing now (%s)", exc)
+            logger.warning("the broker redelivers nothing now (%s); the next turn tries again", exc)
 
     def return_or_release(self, messages: list[tuple[str, Any, list[str]]]) -> None:
         """Put messages back that were not delivered; see `give_back`.

@@ -140,7 +140,7 @@ class RestoringQoS(StockQoS):
             payload, exchange, routing_key = loads(bytes_to_str(entry))  # type: ignore[no-untyped-call, unused-ignore]
         except (TypeError, ValueError):
             logger.error(  # noqa: TRY400 - the traceback would show the entry
-                "an entry of %s is not a message; moved it to %s",
+                "moved an entry of %s that is not a message to %s",
                 self.unacked_key,
                 self.unreadable_key,
             )

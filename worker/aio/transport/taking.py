@@ -27,7 +27,7 @@ _LONG_SWEEP_S: Final = 10.0
 """The sweep interval where it does, and no message is delayed; else kombu's polling interval."""
 _REFUSED_PAUSE_S: Final = 1.0
 _FEW_WORKERS: Final = 8
-"""So many may look for a message at once."""
+"""The most channels that may look for a message at once."""
 _GIVES_WAY_S: Final = 0.002
 """How long a worker gives way for each worker there is, at most."""
 _LONGEST_GIVES_WAY_S: Final = 2.0
@@ -259,7 +259,8 @@ class TakingChannel(RequestingChannel):
         except redis.ResponseError as exc:
             self._in_poll = None
             self.hints.pause(time.monotonic() + _REFUSED_PAUSE_S)
-            logger.warning("the broker gives out no messages: %s", exc)
+            words = "the broker gives out no messages (%s); asking again in %g s"
+            logger.warning(words, exc, _REFUSED_PAUSE_S)
             return None
         if self._is_looking and isinstance(answer, int):
             return self._take_what_is_there(answer)

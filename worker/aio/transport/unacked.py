@@ -50,7 +50,10 @@ class Unacked:
             try:
                 holder.flush_acks()
             except Exception as exc:  # noqa: BLE001 - of any transport; each lost connection leads here
-                logger.warning("cannot send acknowledgements: %s", exc)
+                logger.warning(
+                    "cannot send acknowledgements (%s); the broker delivers those messages again",
+                    exc,
+                )
 
     def keeper(self, key: Hashable, make: Callable[[], KeeperT]) -> KeeperT:
         """Return the keeper of the leases on one server, and make it at the first call.
