@@ -81,17 +81,17 @@ def _by(task: Any, given: str | None) -> str:
 
 
 @app.task(bind=True, name="tasks.admin.cancel")
-async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
+async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """Cancel jobs, for good: no call is made for them any more, by any worker.
 
     Args:
         self: The task.
         *args: `id` may come without its name.
-        **kwargs: `id`: a job's id, or a list of up to 1,000.
+        **kwargs: `id`: a job's id, or a list of up to 1,000; `by` (who asks, for the audit trail).
 
     Returns:
         `jobs`, by id: `cancelled`; `running` (a call that is under way is not cut, and no other one
-        follows); or the state in which it had ended.
+        follows); `perhaps_running` (the broker does not say); or the state in which it had ended.
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -102,9 +102,13 @@ async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noq
         kwargs | ({"id": args[0]} if len(args) == 1 and "id" not in kwargs else {}),
     )
     ids = [asked.id] if isinstance(asked.id, str) else asked.id
-    return {
-        "jobs": await cancel_jobs(app, Runtime.current().cancellations, list(dict.fromkeys(ids)))
-    }
+    done = await cancel_jobs(
+        app,
+        Runtime.current().cancellations,
+        list(dict.fromkeys(ids)),
+        by=_by(self, asked.by),
+    )
+    return {"jobs": done}
 
 
 @app.task(bind=True, name="tasks.admin.place")

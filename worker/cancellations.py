@@ -12,16 +12,18 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from celery import states
 from celery.worker import state
+from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from worker.action_log import ActionLog
 from worker.aio.errors import Revoked
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lookup import BatchedLookup
@@ -33,6 +35,7 @@ KEPT_S: Final = 30 * 86_400
 """How long a cancel has effect: as long as the longest deadline that a job may have."""
 _STORED: Final = "told"
 _ANSWER_S: Final = 1.0
+_BROKER_S: Final = 5.0
 _EARLY_S: Final = 0.05
 """How long an early look counts, in seconds."""
 
@@ -50,6 +53,7 @@ class Cancellations:
         self._wire = pipeline_of(redis)
         self._namespace = namespace
         self._lookup = BatchedLookup(self)
+        self._actions = ActionLog(redis, namespace=namespace)
 
     @property
     def channel(self) -> str:
@@ -82,8 +86,12 @@ class Cancellations:
         values = await self._wire.send("MGET", *(self.name(task_id) for task_id in ids))
         return {task_id for task_id, value in zip(ids, values, strict=True) if value is not None}
 
-    async def cancel(self, ids: Iterable[str]) -> int:
+    async def cancel(self, ids: Sequence[str], *, by: str) -> int:
         """Cancel jobs, and notify the workers.
+
+        Args:
+            ids: The jobs' ids.
+            by: Who asked, for the audit trail.
 
         Returns:
             How many workers were notified.
@@ -92,6 +100,8 @@ class Cancellations:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         pipe = self._redis.pipeline(transaction=False)
+        what = ids[0] if len(ids) == 1 else f"{len(ids)} jobs"
+        self._actions.add("cancelled", scope="job", name=what, by=by, pipe=pipe)
         for task_id in ids:
             pipe.set(self.name(task_id), "1", ex=KEPT_S)
             pipe.publish(self.channel, task_id)
@@ -126,17 +136,21 @@ class Cancellations:
         await self._redis.delete(self.name(task_id))
 
 
-async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]) -> dict[str, str]:
+async def cancel_jobs(
+    app: Any, cancellations: Cancellations, ids: Sequence[str], *, by: str
+) -> dict[str, str]:
     """Cancel jobs, for all ways to do so, and with or without a worker.
 
     Args:
         app: The Celery app, for the result store and the workers.
         cancellations: The stored cancels.
         ids: The jobs' ids.
+        by: Who asked, for the audit trail.
 
     Returns:
         By id: `cancelled`; `running` if a worker runs the job now: its call in flight is not
-        interrupted, and no other call follows; `SUCCESS` or `FAILURE` if the job had ended.
+        interrupted, and no other call follows; `perhaps_running` if that is not known, since the
+        broker does not answer; `SUCCESS` or `FAILURE` if the job had ended.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
@@ -150,15 +164,23 @@ async def cancel_jobs(app: Any, cancellations: Cancellations, ids: Sequence[str]
         if state in {states.SUCCESS, states.FAILURE}
     }
     waiting = [task_id for task_id in ids if task_id not in ended]
-    workers = await cancellations.cancel(waiting) if waiting else 0
-    running: set[str] = set()
+    workers = await cancellations.cancel(waiting, by=by) if waiting else 0
+    outcomes = dict.fromkeys(waiting, "cancelled")
     if workers:  # they store the state of the jobs that none of them runs
-        running = await asyncio.to_thread(running_among, app, waiting)
+        outcomes |= await _running_outcomes(app, waiting)
     else:
         await asyncio.to_thread(store_revoked, app, waiting)
-    return ended | {
-        task_id: "running" if task_id in running else "cancelled" for task_id in waiting
-    }
+    return ended | outcomes
+
+
+async def _running_outcomes(app: Any, ids: Sequence[str]) -> dict[str, str]:
+    """The outcomes of those of these cancelled jobs that a worker runs, or may run."""
+    try:
+        running = await asyncio.wait_for(asyncio.to_thread(running_among, app, ids), _BROKER_S)
+    except (OperationalError, RedisError, OSError) as exc:  # the cancel is stored all the same
+        _logger.info("cannot ask who runs a cancelled job (%s)", type(exc).__name__)
+        return dict.fromkeys(ids, "perhaps_running")
+    return dict.fromkeys(running, "running")
 
 
 def running_among(app: Any, ids: Sequence[str]) -> set[str]:

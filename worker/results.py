@@ -142,6 +142,6 @@ class CancelResult(Result):
     """What `tasks.admin.cancel` returns."""
 
     jobs: Annotated[
-        dict[str, Literal["cancelled", "running", "SUCCESS", "FAILURE"]],
+        dict[str, Literal["cancelled", "running", "perhaps_running", "SUCCESS", "FAILURE"]],
         Field(description="What became of each job, by its id."),
     ]

@@ -34,6 +34,7 @@ class CancelArguments(Arguments):
     """What `tasks.admin.cancel` takes."""
 
     id: _JobId | Annotated[list[_JobId], Field(min_length=1, max_length=1_000)]
+    by: _By = None
 
 
 class PlaceArguments(Arguments):

@@ -5,12 +5,16 @@ from redis.asyncio import Redis
 
 from config.current import get_settings
 from worker.cancellations import Cancellations, cancel_jobs
-from worker.cli.session import run
+from worker.cli.session import current_user, run
 
 _WORDS = {
     "cancelled": "cancelled",
     "running": (
         "cancelled while it runs: a call in flight is not interrupted, and no other one follows"
+    ),
+    "perhaps_running": (
+        "cancelled; the broker does not answer, so it is not known whether a worker runs it now: "
+        "a call in flight is not interrupted, and no other one follows"
     ),
 }
 
@@ -23,7 +27,8 @@ def cancel(ctx: click.Context, ids: tuple[str, ...]) -> None:
 
     async def cancel_all(redis: Redis) -> dict[str, str]:
         cancellations = Cancellations(redis, namespace=get_settings().namespace)
-        return await cancel_jobs(ctx.obj.app, cancellations, list(dict.fromkeys(ids)))
+        by = f"cli {current_user()}"
+        return await cancel_jobs(ctx.obj.app, cancellations, list(dict.fromkeys(ids)), by=by)
 
     for task_id, outcome in run(cancel_all, missing="{}").items():
         click.echo(f"{task_id}: {_WORDS.get(outcome, f'had ended as {outcome}')}")

@@ -17,11 +17,13 @@ from rich.table import Column, Table
 
 from config.current import get_settings
 from config.services import SERVICES
+from worker.action_log import ActionLog
 from worker.cli import audit_listing, key_changes
 from worker.cli.chosen_key import NAMES, key_of, run_with_pools
 from worker.cli.key_listing import listing
 from worker.cli.session import current_user, failure_of, run
 from worker.cli.usage import usage
+from worker.deadletters import DeadLetters
 from worker.key_reload import ask_workers, note_reload, sentence_of
 from worker.keypool import HeldBlock, KeyPool, PoolView, ResetDone
 from worker.providers.drift import Drift, Seen
@@ -139,16 +141,27 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
     help="Show only what people and programs did, such as resets.",
 )
 def audit(service: str | None, count: int, people: bool) -> None:  # noqa: FBT001
-    """Show what happened to the keys, the latest first."""
+    """Show what happened to the keys and what people did, the latest first.
 
-    async def read(pools: dict[str, KeyPool]) -> dict[str, list[dict[str, str]]]:
+    With --service, cancelled jobs and what people did to workers are left out.
+    """
+
+    async def read_keys(pools: dict[str, KeyPool]) -> dict[str, list[dict[str, str]]]:
         return {
             name: await pool.audit(count=count, people_only=people) for name, pool in pools.items()
         }
 
-    Console(highlight=False, markup=False).print(
-        audit_listing.listing(run_with_pools(read, service))
-    )
+    async def read_others(redis: Redis) -> list[dict[str, str]]:
+        settings = get_settings()
+        actions = ActionLog(redis, namespace=settings.namespace)
+        letters = DeadLetters.of(redis, settings)
+        return await actions.read(count=count) + await letters.audit(count=count)
+
+    entries = run_with_pools(read_keys, service)
+    for entry in run(read_others, missing="{}"):
+        if service in {None, entry["service"]}:
+            entries.setdefault(entry["service"], []).append(entry)
+    Console(highlight=False, markup=False).print(audit_listing.listing(entries))
 
 
 @keys.command()
@@ -208,10 +221,17 @@ def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001
     """
 
     async def read(redis: Redis) -> list[Seen]:
-        answers = Drift(redis, namespace=get_settings().namespace)
+        namespace = get_settings().namespace
+        answers = Drift(redis, namespace=namespace)
         seen = await answers.seen()
-        if forget:
+        if forget and seen:
             await answers.forget()
+            await ActionLog(redis, namespace=namespace).add(
+                "forgotten",
+                scope="unknown_answers",
+                name=str(len(seen)),
+                by=f"cli {current_user()}",
+            )
         return seen
 
     seen = run(read, missing="{}")

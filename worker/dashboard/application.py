@@ -9,7 +9,8 @@ from flower.app import Flower, rewrite_handler
 from flower.urls import settings as flower_settings
 from flower.utils import authentication
 from tornado.httputil import HTTPServerRequest
-from tornado.web import decode_signed_value, url
+from tornado.ioloop import IOLoop
+from tornado.web import RequestHandler, decode_signed_value, url
 
 from config.current import get_settings
 from worker.dashboard import (
@@ -22,6 +23,7 @@ from worker.dashboard import (
     metrics,
     page,
     quotes,
+    stock_changes,
     stock_pages,
     usage,
 )
@@ -136,6 +138,12 @@ class KeysFlower(Flower):
             except ApiError:  # a stranger, whom the handler refuses in its own way
                 pass
         return super().find_handler(request, **options)
+
+    def log_request(self, handler: RequestHandler) -> None:
+        """Write down what a request changed by Flower's own API, once it is answered."""
+        super().log_request(handler)
+        if (change := stock_changes.change_in(handler)) is not None:
+            IOLoop.current().add_callback(stock_changes.write_down, self.poller, change)
 
     def _count_deferrals(self) -> None:
         """Count each deferral of which Flower receives an event."""

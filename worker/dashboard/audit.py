@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from worker.action_log import ActionLog
 from worker.dashboard.cursor import LATEST_MS, next_cursor, read_cursor
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler
@@ -13,7 +14,7 @@ _MAX_ENTRIES = 200
 
 
 class Audit(AdminHandler):
-    """`GET /api/admin/api-keys/audit`: what happened to keys and dead letters, the latest first."""
+    """`GET /api/admin/api-keys/audit`: what happened to keys, what people did; the latest first."""
 
     async def get(self) -> None:
         """Send a page of the entries of all services."""
@@ -37,7 +38,12 @@ class Audit(AdminHandler):
             entries = await store.audit(count=limit, before_ms=before_ms)
             return [_with_numbers(entry) for entry in entries]
 
+        async def read_actions(log: ActionLog) -> list[dict[str, Any]]:
+            entries = await log.read(count=limit, before_ms=before_ms)
+            return [_with_numbers(entry) for entry in entries]
+
         entries = await self.with_pools(read_keys) + await self.with_dead_letters(read_dead_letters)
+        entries += await self.with_actions(read_actions)
         entries.sort(key=lambda entry: -entry["at_ms"])
         page = entries[skipped : skipped + count]
         self.send_json(

@@ -5,12 +5,18 @@ from collections.abc import Iterable
 
 from redis.asyncio import Redis
 
+from worker.action_log import ActionLog
 from worker.deadletters import Counts, DeadLetters
 from worker.keypool import KeyPool
 
 
 async def mark_of(
-    redis: Redis, pools: Iterable[KeyPool], dead_letters: DeadLetters, counts: Counts
+    redis: Redis,
+    pools: Iterable[KeyPool],
+    dead_letters: DeadLetters,
+    counts: Counts,
+    *,
+    actions: ActionLog,
 ) -> str:
     """A text that changes whenever one of the lists does.
 
@@ -19,12 +25,14 @@ async def mark_of(
         pools: The key pools, whose audit streams count.
         dead_letters: The dead letters.
         counts: How many of them there are.
+        actions: What people did beside.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
+    audits = (*(pool.names.audit for pool in pools), dead_letters.name("audit"), actions.name)
     async with redis.pipeline(transaction=False) as pipe:
-        for stream in (*(pool.names.audit for pool in pools), dead_letters.name("audit")):
+        for stream in audits:
             pipe.xrevrange(stream, count=1)
         pipe.zrange(dead_letters.name("index"), -1, -1, withscores=True)
         *newest, latest = await pipe.execute()

@@ -8,6 +8,7 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from config.services import SERVICES
+from worker.action_log import ActionLog
 from worker.dashboard.auth import Visitor, refuse_other_sites
 from worker.dashboard.errors import CODES, ApiError
 from worker.dashboard.poller import Poller, Pools, RedisUnreachable, ResultT
@@ -89,6 +90,17 @@ class AdminHandler(BaseHandler):
         """
         try:
             return await self.poller.with_dead_letters(work, timeout_s=timeout_s)
+        except RedisUnreachable as exc:
+            raise redis_unreachable(exc) from exc
+
+    async def with_actions(self, work: Callable[[ActionLog], Awaitable[ResultT]]) -> ResultT:
+        """Run `work` with the log of what people did to jobs and workers.
+
+        Raises:
+            ApiError: 503 where Redis does not answer.
+        """
+        try:
+            return await self.poller.with_actions(work)
         except RedisUnreachable as exc:
             raise redis_unreachable(exc) from exc
 

@@ -125,9 +125,12 @@ class Cancel(ChangeHandler):
             raise ApiError(400, "bad_request", "The address names the job; send an empty body.")
         check_job_id(job)
         capp, namespace = self.application.capp, get_settings().namespace
+        by = f"flower {self.admin}"
         try:
             outcomes = await self.poller.with_redis(
-                lambda redis: cancel_jobs(capp, Cancellations(redis, namespace=namespace), [job])
+                lambda redis: cancel_jobs(
+                    capp, Cancellations(redis, namespace=namespace), [job], by=by
+                )
             )
         except RedisUnreachable as exc:
             raise redis_unreachable(exc) from exc

@@ -16,6 +16,7 @@ from config.errors import SettingsError
 from config.keys import load_keys
 from config.services import SERVICES
 from config.settings import Settings
+from worker.action_log import ActionLog
 from worker.dashboard.changes import mark_of
 from worker.dashboard.queues import QueueWatch
 from worker.dashboard.quote_margins import QuoteMargins
@@ -72,6 +73,7 @@ class Poller:
         self._broker: Redis | None = None
         self._pools: Pools = {}
         self._dead_letters: DeadLetters
+        self._actions: ActionLog
         self._drift: Drift
         self._polled_at = 0.0
         self._reloaded_at = float("-inf")
@@ -118,6 +120,7 @@ class Poller:
         self._broker = connect_to_broker(self._settings, self._redis)
         self._pools = pools_for_tools(self._redis)
         self._dead_letters = DeadLetters.of(self._redis, self._settings)
+        self._actions = ActionLog(self._redis, namespace=self._settings.namespace)
         self._drift = Drift(self._redis, namespace=self._settings.namespace)
         ready.set()
         tasks = [
@@ -195,6 +198,14 @@ class Poller:
             return None
         return await self._on_its_thread(lambda: work(broker), timeout_s=_TIMEOUT_S)
 
+    async def with_actions(self, work: Callable[[ActionLog], Awaitable[ResultT]]) -> ResultT:
+        """Run `work` with the log of what people did to jobs and workers, likewise.
+
+        Raises:
+            RedisUnreachable: Redis does not answer, or not in time.
+        """
+        return await self._on_its_thread(lambda: work(self._actions), timeout_s=_TIMEOUT_S)
+
     async def with_dead_letters(
         self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, timeout_s: float = 8.0
     ) -> ResultT:
@@ -247,7 +258,11 @@ class Poller:
                 evicts=evicts.policy if evicts else "",
                 unknown=tuple(await self._drift.seen()),
                 changes=await mark_of(
-                    self._redis, self._pools.values(), self._dead_letters, counts
+                    self._redis,
+                    self._pools.values(),
+                    self._dead_letters,
+                    counts,
+                    actions=self._actions,
                 ),
             )
             self.state, self._polled_at = state, time.monotonic()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from sandbox.process import Sandbox
+from sandbox.redis import free_port
 from tests.integration.dashboard.dashboard_site import (
     BEARER,
     LOGIN,
@@ -19,6 +20,7 @@ from tests.integration.dashboard.dashboard_site import (
     described,
     post,
     secret,
+    until,
 )
 
 
@@ -225,10 +227,58 @@ async def test_a_job_is_cancelled_also_where_no_worker_runs_and_one_that_had_end
     await asyncio.to_thread(backend.store_result, "job-2", {"text": "x"}, "SUCCESS")
     assert (await cancel("job-2"))["outcome"] == "SUCCESS"
     assert not await site.redis.exists("kw:cancelled:job-2")
+    [entry] = described(await site.client.get(f"{PREFIX}/audit", auth=LOGIN))["entries"]
+    assert [entry[name] for name in ("service", "event", "scope", "name", "by")] == [
+        "",
+        "cancelled",
+        "job",
+        "job-1",
+        "flower ada",
+    ]
     refused = await site.client.post(
         "/api/admin/jobs/job-3/cancel", json={"service": "groq"}, auth=LOGIN
     )
     assert (refused.status_code, refused.json()["error"]) == (400, "unknown_field")
+
+
+async def test_a_cancel_whose_broker_is_away_is_stored_and_says_so(serve: Serve) -> None:
+    site = await serve(environ={"CELERY_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"})
+    conf = site.app.capp.conf
+    conf.broker_transport_options = conf.broker_transport_options | {"max_retries": 0}
+    async with site.redis.pubsub() as worker:
+        await worker.subscribe("kw:cancelled")
+        assert await worker.get_message(timeout=5)
+        answer = await site.client.post("/api/admin/jobs/job-1/cancel", auth=LOGIN)
+    assert described(answer) == {"job": "job-1", "outcome": "perhaps_running", "by": "ada"}
+    assert await site.redis.exists("kw:cancelled:job-1")
+    [entry] = described(await site.client.get(f"{PREFIX}/audit", auth=LOGIN))["entries"]
+    assert (entry["event"], entry["name"], entry["by"]) == ("cancelled", "job-1", "flower ada")
+
+
+async def test_what_people_change_by_flowers_own_api_is_written_down(serve: Serve) -> None:
+    site = await serve(environ={"ADMIN_USERS": "ada"}, basic_auth=(":".join(LOGIN), "bob:pass"))
+    answers = [
+        (await site.client.post(path, auth=auth)).status_code
+        for path, auth in (
+            ("/api/task/revoke/job%201?terminate=true&signal=SIGKILL", LOGIN),
+            ("/api/task/revoke/job-2", ("bob", "pass")),
+            ("/api/worker/shutdown/unknown@host", LOGIN),
+            ("/api/task/send-task/tasks.ai.complete", LOGIN),
+        )
+    ]
+    assert answers == [200, 403, 404, 200]
+
+    async def audit() -> Any:
+        return described(await site.client.get(f"{PREFIX}/audit?by=people", auth=LOGIN))["entries"]
+
+    [entry] = await until(audit, bool)
+    assert [entry[name] for name in ("event", "scope", "name", "reason", "by")] == [
+        "revoke",
+        "job",
+        "job 1",
+        "terminate=true, signal=SIGKILL",
+        "flower ada",
+    ]
 
 
 async def test_the_audit_trail_is_read_newest_first_across_services(serve: Serve) -> None:

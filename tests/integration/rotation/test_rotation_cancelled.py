@@ -56,7 +56,7 @@ async def test_a_cancelled_job_makes_no_call(
     make: Make, redis: Redis, stored: Cancellations
 ) -> None:
     rotation, provider = make()
-    await stored.cancel([JOB])
+    await stored.cancel([JOB], by="test")
     with pytest.raises(Revoked):
         await rotation.serve(ASKED, lambda lease: lease.key.label)
     assert not provider.seen
@@ -78,7 +78,7 @@ async def test_a_cancel_while_the_job_waits_for_its_key_is_seen_before_the_call(
     monkeypatch.setattr(rotation.pool, "acquire", noted)
     turn = asyncio.create_task(rotation.serve(ASKED, lambda lease: lease.key.label), name="turn")
     await asked.wait()
-    await stored.cancel([JOB])
+    await stored.cancel([JOB], by="test")
     with pytest.raises(Revoked):
         await turn
     assert not provider.seen

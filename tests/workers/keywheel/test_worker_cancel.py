@@ -4,6 +4,7 @@ Through a restart of all workers, where no worker runs, and by whichever way it 
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,6 +54,11 @@ def last(client: Any, task_id: str) -> dict[str, str]:
     return dict(record)
 
 
+def latest_action(client: Any) -> str:
+    [(_, entry)] = client.xrevrange("{kw:people}:audit", count=1)
+    return f"{entry['event']} {entry['name']} by {entry['by']}"
+
+
 def test_a_job_that_is_called_for_ends_with_its_result_and_is_not_revoked_before(
     fleet: Fleet, client: Any
 ) -> None:
@@ -61,7 +67,8 @@ def test_a_job_that_is_called_for_ends_with_its_result_and_is_not_revoked_before
     eventually(lambda: fleet.workers[0].log.count("Using Groq key") == 2, what="two calls")
     fleet.producer.app.control.revoke(by_celery.id, reply=True, timeout=20, limit=1)
     cancel_by_hand(client, by_hand.id)
-    done = fleet.producer.ask("tasks.admin.cancel", id=[by_celery.id, by_hand.id])
+    done = fleet.producer.ask("tasks.admin.cancel", id=[by_celery.id, by_hand.id], by="ann")
+    assert re.fullmatch(r"cancelled 2 jobs by task \S+ for ann", latest_action(client))
     assert done == {"jobs": dict.fromkeys([by_celery.id, by_hand.id], "running")}
     seen: set[str] = set()
 
@@ -130,6 +137,7 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
     by_command = fleet.producer.send("tasks.email.send", **MAIL)
     done = run_celery(fleet.folder, fleet.environ, "cancel", by_command.id)
     assert done.stdout == f"{by_command.id}: cancelled\n", done.stderr
+    assert latest_action(client).startswith(f"cancelled {by_command.id} by cli ")
     assert fleet.producer.states([by_command.id])[by_command.id]["status"] == "REVOKED"
     unheard = [by_command]
     unheard += [

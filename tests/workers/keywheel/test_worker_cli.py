@@ -143,6 +143,9 @@ def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Ho
     shown = cli(fresh, "keys", "drift", "--forget")
     assert "400 brand_new_code" in shown.stdout
     assert "nothing unknown" in cli(fresh, "keys", "drift").stdout
+    with redis.Redis.from_url(fresh.redis_url, decode_responses=True) as client:
+        [(_, entry)] = client.xrevrange("{kw:people}:audit", count=1)
+    assert (entry["event"], entry["scope"], entry["name"]) == ("forgotten", "unknown_answers", "1")
     assert "canary-of-the-prompt" not in fresh.worker.log
 
 

@@ -12,7 +12,7 @@ const auditNewest = document.getElementById("audit-newest");
 const eventWords = { cooled: "rests", unfit: "not available", disabled: "disabled", reset: "reset",
     enabled: "enabled", noted: "note", paused: "paused", resumed: "resumed", reloaded: "reloaded",
     reinstated: "enabled again", limit_learned: "limit learned", account_learned: "account learned",
-    lease_expired: "no outcome reported" };
+    lease_expired: "no outcome reported", cancelled: "cancelled", forgotten: "forgotten" };
 
 const scopeWords = {
     key: "key",
@@ -23,6 +23,7 @@ const scopeWords = {
     host: "provider",
     service: "all keys of",
     dead_letter: "job",
+    unknown_answers: "unknown answers:",
 };
 
 let auditBefore = null; // the cursor of the page shown; null: the newest page

@@ -213,6 +213,8 @@ if (cancel) {
                 {
                     cancelled: "It is cancelled.",
                     running: "A worker runs it; no other call follows.",
+                    perhaps_running: "It is cancelled. The broker does not answer, so perhaps a "
+                        + "worker runs it now; no other call follows.",
                 }[answer.outcome] || "It had ended before: " + answer.outcome + "."
             );
         } catch (error) {
