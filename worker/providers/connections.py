@@ -172,8 +172,6 @@ class _Transport(AiohttpTransport):
         Raises:
             httpx.TransportError: See `failure_of`.
         """
-        if not isinstance(self.client, aiohttp.ClientSession):
-            self.client = self.get_client()
         request = _in_pieces(request)
         while True:
             passage = Passage(on_sent.get())
