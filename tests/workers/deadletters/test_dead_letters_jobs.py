@@ -61,7 +61,14 @@ def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: House) -> Non
 
 def test_an_operators_own_mistake_is_not_kept(fresh: House) -> None:
     assert isinstance(fresh.producer.ask("tasks.admin.replay"), Exception)
+    assert "no dead letter" in str(fresh.producer.ask("tasks.admin.replay", id="nobodys"))
     assert letters(fresh) == []
+
+
+def test_a_letter_that_cannot_be_read_is_not_called_unknown(fresh: House) -> None:
+    client = fresh.producer.app.backend.client
+    client.set("{kw:dead}:heads", "not the hash that it should be")
+    assert "WRONGTYPE" in str(fresh.producer.ask("tasks.admin.replay", id="somebodys"))
 
 
 def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: House) -> None:
