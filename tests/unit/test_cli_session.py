@@ -1,5 +1,7 @@
 """What the commands say of a Redis, or another broker, that cannot be used."""
 
+import os
+import pwd
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,7 @@ from redis.exceptions import (
 
 from config.current import get_settings
 from worker.cli.quote import quote
-from worker.cli.session import failure_of
+from worker.cli.session import current_user, failure_of
 
 
 @pytest.mark.parametrize(
@@ -61,3 +63,11 @@ def test_a_quote_names_the_broker_that_does_not_answer(
     assert "127.0.0.1:1" in shown.output
     assert "is it running?" in shown.output
     assert "canary" not in shown.output
+
+
+def test_a_user_without_a_name_can_give_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert current_user() == pwd.getpwuid(os.getuid()).pw_name
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # as a container's arbitrary user
+    assert current_user() == "unknown user"

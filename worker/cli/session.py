@@ -65,5 +65,5 @@ def current_user() -> str:
     """Return the name of the person at the terminal, for the audit trail."""
     try:
         return getuser()
-    except OSError:
+    except (OSError, KeyError, ImportError):  # before Python 3.13 it was one of the last two
         return "unknown user"
