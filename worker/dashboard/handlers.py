@@ -22,8 +22,6 @@ from worker.dashboard.request_body import (
 from worker.dashboard.state import DashboardState
 from worker.deadletters import DeadLetters
 
-_SERVER_ERROR = 500
-
 
 class AdminHandler(BaseHandler):
     """An endpoint for administrators only. Every answer, errors included, is JSON."""
@@ -119,9 +117,7 @@ class AdminHandler(BaseHandler):
         if isinstance(error, ApiError):
             code, message = error.code, error.message
         else:
-            code = CODES.get(
-                status_code, "internal_error" if status_code >= _SERVER_ERROR else "bad_request"
-            )
+            code = CODES.get(status_code, CODES[500])
             message = {
                 403: "The request carries no valid _xsrf token.",
                 405: "This address does not support that method.",
