@@ -32,6 +32,15 @@ async def test_the_page_stands_in_flowers_navigation(serve: Serve) -> None:
     assert 'aria-current="page">Keys</a>' not in broker.text
 
 
+async def test_the_page_knows_which_services_send_emails_and_name_their_accounts(
+    serve: Serve,
+) -> None:
+    site = await serve()
+    page = await site.client.get("/keys", auth=LOGIN)
+    assert 'data-sends-once="resend"' in page.text
+    assert 'data-names-accounts="groq"' in page.text
+
+
 async def test_the_page_holds_no_data_and_lets_no_other_site_in(serve: Serve) -> None:
     site = await serve()
     page = await site.client.get("/keys", auth=LOGIN)
