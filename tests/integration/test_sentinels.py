@@ -1,7 +1,9 @@
 """Connections that sentinels lead: they follow the primary, and leave the former one."""
 
+import asyncio
 from pathlib import Path
 
+import pytest
 import redis
 
 from config.settings import Settings
@@ -38,3 +40,30 @@ async def test_nothing_is_written_to_a_former_primary_that_does_not_know_it_yet(
                 "pipeline after",
                 "blocking after",
             }
+
+
+async def test_a_primary_that_dies_while_it_is_greeted_is_a_lost_connection() -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            words = [await _word(reader) for _ in range(int(line[1:]))]
+            if words[0] == b"ROLE":
+                break
+            writer.write(answers.get(words[0], b"+OK\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        address = b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%d\r\n" % (len(str(port)), port)
+        answers = {b"SENTINEL": address, b"PING": b"+PONG\r\n", b"HELLO": b"%1\r\n+proto\r\n:3\r\n"}
+        url = f"sentinel://127.0.0.1:{port}?master_name=main"
+        async with connect(Settings(redis_url=SecretUrl(url))) as client:
+            with pytest.raises(redis.ConnectionError, match="closed"):
+                await client.ping()
+        blocking = redis.Redis.from_pool(redis.ConnectionPool(**parameters_of(url)))
+        with blocking, pytest.raises(redis.ConnectionError, match="closed"):
+            await asyncio.to_thread(blocking.ping)
+
+
+async def _word(reader: asyncio.StreamReader) -> bytes:
+    size = int((await reader.readline())[1:])
+    return (await reader.readexactly(size + 2))[:-2]
