@@ -112,3 +112,19 @@ def test_a_paused_queue_resumes_when_its_wait_list_is_half_empty() -> None:
     demand.waiting = 50
     pauser._pause_or_resume(parent, "ai", demand, 0)  # type: ignore[arg-type]
     assert (pauser.paused, resumed) == ({}, [queue])
+
+
+def test_a_queue_is_read_every_two_seconds_however_often_it_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauser, demand, reads = backpressure.QueuePauser(SimpleNamespace()), Demand(), list[float]()
+    clock = SimpleNamespace(now_s=0.0)
+    clock.monotonic = lambda: clock.now_s
+    monkeypatch.setattr(backpressure, "time", clock)
+    monkeypatch.setattr(demand, "may_block_others", lambda: True)
+    monkeypatch.setattr(pauser._peeker, "peek", lambda *_: reads.append(clock.now_s))
+    parent = SimpleNamespace(task_consumer=SimpleNamespace(channel=None))
+    for tenths in range(100, 150):
+        clock.now_s = tenths / 10
+        pauser._peek(parent, "ai", demand, interval_s=backpressure._PEEK_INTERVAL_S)  # type: ignore[arg-type]
+    assert reads == [10.0, 12.0, 14.0]
