@@ -4,6 +4,7 @@ The same as Celery's and kombu's own.
 """
 
 import json
+import operator
 from typing import Any
 
 import pytest
@@ -157,3 +158,12 @@ def test_a_message_that_is_not_celerys_gains_no_header() -> None:
     before = json.dumps(message)
     share_values(message)
     assert json.dumps(message) == before
+
+
+def test_messages_that_come_one_by_one_share_the_names_of_their_headers() -> None:
+    text = b'{"headers": {"id": "%d", "a name": null}, "properties": {"another name": %d}}'
+    first, second = (decode([text % (number, number)])[0] for number in (1, 2))
+    assert second == {"headers": {"id": "2", "a name": None}, "properties": {"another name": 2}}
+    for part in ("headers", "properties"):
+        assert all(map(operator.is_, first[part], second[part])), part
+    assert decode([b'{"headers": 1}', b"[]"]) == [{"headers": 1}, []]

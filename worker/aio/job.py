@@ -141,7 +141,7 @@ class Job:
     def start(self) -> None:
         """Run the job; the pool has a slot for it."""
         work = self._drive_thread() if self.in_thread else self._drive_greenlet()
-        start_task(work, loop=self._host.loop, context=stacks.context_of(self))
+        start_task(work, loop=self._host.loop, context=stacks.context_of(self), name=self.name)
 
     async def _drive_greenlet(self) -> None:
         self.driver = asyncio.current_task()  # here, as it may be started eagerly
@@ -203,10 +203,9 @@ class Job:
             if len(self._args) == _TRACED:
                 # Without a star, because a call with one takes room on the C stack.
                 name, task_id, request, body, content_type, content_encoding = self._args
-                return self._reports.on_success, self._target(
-                    name, task_id, request, body, content_type, content_encoding
-                )
-            return self._reports.on_success, self._target(*self._args)
+                answer = self._target(name, task_id, request, body, content_type, content_encoding)
+            else:
+                answer = self._target(*self._args)
         except Exception:  # noqa: BLE001 - mostly a Reject, which the request handles
             return self._reports.on_failure, ExceptionInfo()
         except asyncio.CancelledError as exc:
@@ -218,6 +217,8 @@ class Job:
                 self._request,
                 endings.info_of(endings.lost(exc)),
             )
+        else:
+            return self._reports.on_success, answer
 
     def _end(self, report: Any) -> None:
         self._done = True
@@ -307,8 +308,7 @@ class Job:
         if self._begun and self._over is None and not self._done:
             self._over = why
             self._stop_timers()
-            # The body may suppress each cancellation, or run in a thread: the pool does not wait
-            # for it.
+            # The body may suppress each cancellation, or run in a thread: nothing waits for it.
             self._host.jobs.on_over(self)
             self._cancel_again()
 

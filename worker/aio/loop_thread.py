@@ -99,9 +99,9 @@ async def _settle(tasks: "set[asyncio.Task[Any]]") -> None:
 
 
 def start_task(
-    work: Coroutine[Any, Any, None], *, loop: asyncio.AbstractEventLoop, context: Any
+    work: Coroutine[Any, Any, None], name: str, *, loop: asyncio.AbstractEventLoop, context: Any
 ) -> "asyncio.Task[None]":
     """Start a task in a context; from Python 3.12 on, its first step runs at once."""
     if hasattr(asyncio, "eager_task_factory"):
-        return asyncio.Task(work, loop=loop, context=context, eager_start=True)  # type: ignore[call-arg, unused-ignore]
-    return loop.create_task(work, context=context)
+        return asyncio.Task(work, loop=loop, context=context, name=name, eager_start=True)  # type: ignore[call-arg, unused-ignore]
+    return loop.create_task(work, context=context, name=name)

@@ -49,8 +49,10 @@ class OwnedStack(StockStack):
         key = _owner.get() or getcurrent()
         held = self._held.get(key)
         if held is None:
-            held = self._held[key] = []
-        held.append(obj)
+            # An `append` would make room for three more.
+            held = self._held[key] = [obj]
+        else:
+            held.append(obj)
         return held
 
     def pop(self) -> Any:

@@ -17,6 +17,7 @@ StockMessage: Any = _virtual.Message  # kombu's classes are only half typed
 
 _REPEATED: Final = ("lang", "task", "origin")
 """Headers with few distinct values."""
+_NO_ARGUMENTS: Final = (("argsrepr", "()"), ("kwargsrepr", "{}"))
 _NO_LIMITS: Final = [None, None]
 _NOTHING_FOLLOWS: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 """The third part of most bodies. Nobody may change it: the messages share it."""
@@ -25,6 +26,9 @@ _TOGETHER: Final = 16
 
 More of them would need large buffers.
 """
+_FEW: Final = 8
+"""Where fewer texts are decoded together, their names are shared with earlier ones."""
+_SHAPES: Final = 256
 _JSON: Final = "application/json"
 
 UNREADABLE: Final = object()
@@ -139,6 +143,9 @@ def _decode(texts: list[bytes]) -> list[Any]:
     try:
         messages: list[Any] = fast_json.loads_plain((b"[%b]" % b",".join(texts)).decode())
         if len(messages) == len(texts):
+            if len(texts) < _FEW:
+                for message in messages:
+                    _share_names(message)
             return messages
     except (ValueError, TypeError, RecursionError, OverflowError):
         pass
@@ -152,6 +159,23 @@ def _decode_one(text: bytes) -> Any:
         return UNREADABLE
 
 
+_shapes: dict[tuple[str, ...], tuple[str, ...]] = {}
+"""The names of the headers or properties of earlier messages."""
+
+
+def _share_names(message: Any) -> None:
+    """Let a message's headers and properties have the same name objects as those before it."""
+    for part in ("headers", "properties"):
+        values = message.get(part) if type(message) is dict else None
+        if type(values) is not dict:
+            continue
+        names = tuple(values)
+        if (known := _shapes.get(names)) is not None:
+            message[part] = dict(zip(known, values.values(), strict=True))
+        elif len(_shapes) < _SHAPES:
+            _shapes[names] = names
+
+
 def share_values(message: dict[str, Any]) -> None:
     """Share the values that a message has several times, and those that most messages have."""
     headers, properties = message.get("headers"), message["properties"]
@@ -162,6 +186,9 @@ def share_values(message: dict[str, Any]) -> None:
     if not isinstance(headers, dict):
         return
     _share(headers, _REPEATED)
+    for name, empty in _NO_ARGUMENTS:
+        if headers.get(name) == empty:
+            headers[name] = empty
     if headers.get("timelimit") == _NO_LIMITS:
         headers["timelimit"] = _NO_LIMITS
     job = headers.get("id")
