@@ -48,7 +48,7 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
     )
     lines = shown(listing([PoolView("groq", 0, keys), PoolView("resend", 0, ())]))
     assert all(len(line) <= 80 for line in lines)
-    assert lines[0] == "groq: 1 of 4 keys ready, 4 calls in progress"
+    assert lines[0] == "groq: 1 of 4 keys ready, 4 calls in flight"
     assert lines[2].startswith("gsk_000001... 000000000001 cooling  1 h 6 min   100% rpm ")
     rest = "\n".join(lines)
     assert "rate_limit openai/gpt-oss-120b for 7,500 tokens or more" in rest

@@ -96,7 +96,7 @@ def list_(*, limit: int, as_json: bool, **which: Any) -> None:
     total = counts["total"]
     click.echo(
         f"{len(letters)} shown of {total} dead letter{'s' * (total != 1)}, "
-        f"{counts['bytes'] / 1e6:.1f} MB."
+        f"{counts['bytes'] / 1e6:.1f} MB"
     )
 
 
@@ -128,7 +128,7 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
             json.dumps(content, indent=2, ensure_ascii=False).encode("utf-8", "replace").decode()
         )
     elif letter.size:
-        click.echo(f"{letter.size:,} bytes of arguments are kept; --arguments shows them.")
+        click.echo(f"{letter.size:,} bytes of arguments are kept; --arguments shows them")
 
 
 def _facts_of(letter: DeadLetter) -> dict[str, str]:
@@ -205,9 +205,9 @@ def replay_(
     if as_json:
         click.echo(json.dumps(done.as_json(), indent=2))
     else:
-        click.echo(f"{len(done.sent)} of {_count(letters)} sent again.")
+        click.echo(f"{len(done.sent)} of {_count(letters)} sent again")
         for job, reason in done.refused[:_REFUSALS_SHOWN]:
-            click.echo(f"not {job}: {reason}", err=True)
+            click.echo(f"{job} is not sent again: {reason}", err=True)
         if len(done.refused) > _REFUSALS_SHOWN:
             click.echo(
                 f"… and {len(done.refused) - _REFUSALS_SHOWN} more (--json lists them)", err=True
@@ -237,7 +237,7 @@ def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) ->
             progress(min(first + _CHUNK, len(letters)))
         return gone
 
-    click.echo(f"{_with_progress('dropping', letters, work)} dropped.")
+    click.echo(f"{_with_progress('dropping', letters, work)} dropped")
 
 
 def _chosen(jobs: Sequence[str], *, everything: bool, **which: Any) -> list[DeadLetter]:
@@ -271,7 +271,7 @@ def _filter(
 
 def _confirm(question: str, letters: Sequence[DeadLetter], *, yes: bool) -> None:
     if not letters:
-        click.echo("There is no such dead letter.")
+        click.echo("there is no such dead letter")
         raise SystemExit(0)
     if yes:
         return

@@ -2,13 +2,13 @@
 
 import asyncio
 import re
-from datetime import timedelta
 from typing import Any
 
 import click
 
 from config.services import SERVICES
 from worker.cli.chosen_key import NAMES, Pools, key_of, run_with_pools
+from worker.cli.key_listing import duration
 from worker.cli.session import current_user
 from worker.keypool import KeyPool
 from worker.logs.redaction import redactor
@@ -50,13 +50,13 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
     type=_Duration(),
     help="For how long, such as 90s, 45m, 2h or 1d; default: until `keys enable`.",
 )
-@click.option("--drain", is_flag=True, help="Wait until its calls in progress have ended.")
+@click.option("--drain", is_flag=True, help="Wait until its calls in flight have ended.")
 def disable(
     key_id: str, service: str | None, reason: str, for_s: int | None, *, drain: bool
 ) -> None:
     """Disable the key KEY, for a time or until it is enabled.
 
-    Its calls in progress go on. KEY is the key's id or the beginning of it, its label, or the name
+    Its calls in flight go on. KEY is the key's id or the beginning of it, its label, or the name
     of its variable.
     """
 
@@ -72,7 +72,7 @@ def disable(
         if drain:
             await _drained(pool, key.id)
         if for_s is not None:
-            return f"{key.label} is disabled for {timedelta(seconds=for_s)} h"
+            return f"{key.label} is disabled for {duration(for_s)}"
         if not newly:
             return f"{key.label} was disabled already"
         return f"{key.label} is disabled; `keys enable {key.id}` brings it back"
@@ -94,7 +94,7 @@ def disable(
 def pause(service: str, reason: str, for_s: int | None) -> None:
     """Let no call of SERVICE begin, with whatever key. Its jobs wait in their queue.
 
-    Calls in progress go on.
+    Calls in flight go on.
     """
 
     async def stop(pools: Pools) -> str:
@@ -105,7 +105,7 @@ def pause(service: str, reason: str, for_s: int | None) -> None:
             for_ms=None if for_s is None else for_s * 1000,
         )
         if for_s is not None:
-            return f"{service} is paused for {timedelta(seconds=for_s)} h"
+            return f"{service} is paused for {duration(for_s)}"
         return (
             f"{service} {'is' if newly else 'was already'} paused; `keys resume {service}` ends it"
         )
@@ -120,13 +120,13 @@ def resume(service: str) -> None:
 
     async def go_on(pools: Pools) -> str:
         newly = await pools[service].enable(None, by=f"cli {current_user()}")
-        return f"{service} goes on" if newly else f"{service} was not paused"
+        return f"{service} is resumed" if newly else f"{service} was not paused"
 
     click.echo(run_with_pools(go_on, service))
 
 
 async def _drained(pool: KeyPool, key_id: str) -> None:
-    """Wait until no call with a key is in progress."""
+    """Wait until no call with a key is in flight."""
     left = None
     while True:
         key = next(key for key in (await pool.snapshot()).keys if key.id == key_id)
@@ -135,7 +135,7 @@ async def _drained(pool: KeyPool, key_id: str) -> None:
         if left != key.in_flight:
             left = key.in_flight
             click.echo(
-                f"{key.label}: {left} {'call' if left == 1 else 'calls'} in progress", err=True
+                f"{key.label}: {left} {'call' if left == 1 else 'calls'} in flight", err=True
             )
         await asyncio.sleep(_LOOK_S)
 

@@ -26,7 +26,7 @@ def listing(views: Iterable[PoolView]) -> Group:
             continue
         ready = f"{counts['ready'] or 'none'} of {counts['keys']} keys ready"
         paused = "paused, " if any(map(_is_pause, view.keys[0].blocks)) else ""
-        head = f"{view.service}: {paused}{ready}, {counts['in_flight']} calls in progress"
+        head = f"{view.service}: {paused}{ready}, {counts['in_flight']} calls in flight"
         lines += [Text(head, style="bold"), Text(_HEAD, style="dim")]
         for key in view.keys:
             lines += _lines(key)
@@ -66,10 +66,11 @@ def _back_in(key: KeyView) -> str:
         if not endless or any(not block.disabled_by for block in endless):
             return "until reset"
         return "on resume" if any(map(_is_pause, endless)) else "on enable"
-    return _duration(-(-key.left_ms // 1000))
+    return duration(-(-key.left_ms // 1000))
 
 
-def _duration(seconds: int) -> str:
+def duration(seconds: int) -> str:
+    """Return a time in its two largest units, such as `1 h 30 min`; nothing for 0 seconds."""
     for unit_s, unit, part_s, part in (
         (86_400, "d", 3_600, "h"),
         (3_600, "h", 60, "min"),

@@ -25,7 +25,7 @@ class ByHand:
         reason: str = "by hand",
         for_ms: int | None = None,
     ) -> bool:
-        """Take a key out until a person brings it back, or for a time. Calls in progress go on.
+        """Take a key out until a person brings it back, or for a time. Calls in flight go on.
 
         Args:
             key_id: The key; None: all keys, those of other processes and later ones too.

@@ -180,7 +180,7 @@ def test_letters_are_dropped_one_by_one_and_all_at_once(cli: Cli, redis_url: str
     assert "2 dropped" in cli("drop", "job-1", "job-2").output
     assert "add --yes" in cli("drop", "--all").output
     assert "5 dropped" in cli("drop", "--all", "--yes").output
-    assert "There is no such dead letter" in cli("drop", "--all", "--yes").output
+    assert "there is no such dead letter" in cli("drop", "--all", "--yes").output
 
 
 # What is typed, and what is said about it.

@@ -58,7 +58,7 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
     label = pool["resend"]["keys"][0]["label"]
     reason = ["--reason", "leaked on a slide"]
     shown = cli(fresh, "keys", "disable", label, *reason, "--for", "90m", "--drain")
-    assert shown.stdout.strip() == f"{label} is disabled for 1:30:00 h"
+    assert shown.stdout.strip() == f"{label} is disabled for 1 h 30 min"
     assert cli(fresh, "keys", "note", label, "asked  Resend").stdout == f"{label}: asked Resend\n"
     assert "note: asked Resend" in cli(fresh, "keys", "status").stdout
     shown = cli(fresh, "keys", "reset", "--service", "resend", "--include-disabled")
@@ -83,7 +83,7 @@ def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: House) -> No
     quote = json.loads(shown.stdout)
     assert [quote[name] for name in ("service", "jobs", "tokens")] == ["groq", 10, 500]
     assert (quote["expected_start"], quote["limited_by"]) == (None, "no key")
-    assert cli(fresh, "keys", "resume", "groq").stdout.strip() == "groq goes on"
+    assert cli(fresh, "keys", "resume", "groq").stdout.strip() == "groq is resumed"
     fresh.producer.await_all(waits, within_s=20)
 
 

@@ -129,7 +129,7 @@ export function askDisable(service, key) {
         "No worker uses this key of "
             + title(service)
             + " meanwhile; a reset of all"
-            + " keys skips it. Calls in progress end as usual.",
+            + " keys skips it. Calls in flight end as usual.",
         "Disable",
         {
             danger: true,
@@ -162,7 +162,7 @@ export function askPause(service) {
         "No call to "
             + title(service)
             + " begins meanwhile, with whatever key,"
-            + " and its jobs wait in their queue. Calls in progress end as usual.",
+            + " and its jobs wait in their queue. Calls in flight end as usual.",
         "Pause",
         {
             danger: true,

@@ -107,7 +107,7 @@ function useWords(key) {
             ? " · "
               + count(key.in_flight)
               + (key.state === "disabled" ? " still" : "")
-              + " in progress"
+              + " in flight"
             : "")
     );
 }

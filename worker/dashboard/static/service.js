@@ -13,7 +13,7 @@ const shown = new Map(); // service name → its elements
 // The facts about each service, and their meaning.
 const factWords = {
     "Keys ready": "Keys that may be called now.",
-    "Calls in progress": "Calls that the provider has not answered yet.",
+    "Calls in flight": "Calls that the provider has not answered yet.",
     "Jobs waiting":
         "Jobs in the queue, and jobs in a worker that wait for a key. Deferred jobs wait until a"
         + " key is back.",
@@ -119,7 +119,7 @@ export function showService(service, pool) {
         total && !ready ? backWords : "",
         total && !ready ? "bad" : ready < total ? "middle" : ""
     );
-    setFact(its.facts["Calls in progress"], count(pool.summary.in_flight));
+    setFact(its.facts["Calls in flight"], count(pool.summary.in_flight));
     setFact(
         its.facts["Jobs waiting"],
         queue.known ? count(queue.waiting) : "not known",
