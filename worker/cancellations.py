@@ -178,7 +178,10 @@ async def _running_outcomes(app: Any, ids: Sequence[str]) -> dict[str, str]:
     try:
         running = await asyncio.wait_for(asyncio.to_thread(running_among, app, ids), _BROKER_S)
     except (OperationalError, RedisError, OSError) as exc:  # the cancel is stored all the same
-        _logger.info("cannot ask who runs a cancelled job (%s)", type(exc).__name__)
+        _logger.info(
+            "cannot ask which worker runs a cancelled job (%s); the cancel is stored",
+            type(exc).__name__,
+        )
         return dict.fromkeys(ids, "perhaps_running")
     return dict.fromkeys(running, "running")
 

@@ -41,18 +41,20 @@ def level_of(function: ast.expr) -> str:
 def test_every_log_line_begins_in_lower_case_and_has_no_full_stop() -> None:
     lines = list(log_lines())
     assert len(lines) > 90
-    assert [
+    odd = [
         (place, text)
         for place, _, text in lines
         if (text[0].isupper() and not text.startswith(NAMES)) or text.endswith(".")
-    ] == []
+    ]
+    assert odd == [], "CONTRIBUTING.md says how log lines are written"
 
 
 def test_every_warning_of_a_failure_says_what_happens_next() -> None:
     lines = [line for line in log_lines() if line[1] != "debug" and line[2].startswith("cannot")]
     assert len(lines) > 20
-    assert [
+    silent = [
         (place, text)
         for place, _, text in lines
         if not any(mark in text for mark in ("; ", ", so ", "dead letter"))
-    ] == []
+    ]
+    assert silent == [], "add what happens next: `cannot … (cause); what happens next`"
