@@ -287,7 +287,7 @@ def test_a_booked_entry_that_is_no_message_is_set_aside(
         one.channel.recover()
         assert store.lrange("unacked.unreadable", 0, -1) == ["{"]
         assert store.hlen("unacked") == store.zcard("unacked.leases") == 0
-    assert "an entry of unacked is not a message" in caplog.text
+    assert "moved an entry of unacked that is not a message" in caplog.text
 
 
 def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_sent_all_the_same(

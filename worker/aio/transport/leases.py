@@ -152,7 +152,6 @@ class LeaseKeeper:
             self._renew()
         except (redis.RedisError, OSError) as exc:
             logger.debug("cannot renew yet; the thread tries again: %r", exc)
-            self._forget_client()
 
     # -- the thread
 
