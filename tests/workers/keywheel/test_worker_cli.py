@@ -1,5 +1,6 @@
 """`celery -A worker …` as a person types it."""
 
+import contextlib
 import json
 import re
 import subprocess
@@ -7,13 +8,34 @@ from typing import Any
 
 import pytest
 import redis
+from click.testing import CliRunner
 
+from config.current import get_settings
 from sandbox.redis import free_port
 from tests.processes import House, eventually, run_celery
+from worker.cli.keys import keys
+
+
+def celery(house: House, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a process of its own."""
+    return checked(house, run_celery(house.folder, house.environ | changes, *arguments))
 
 
 def cli(house: House, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
-    shown = run_celery(house.folder, house.environ | changes, *arguments)
+    """Run a command of `celery -A worker keys` in this process, which saves the start of one."""
+    get_settings.cache_clear()
+    with contextlib.chdir(house.folder):
+        shown = CliRunner(env=house.environ | {"COLUMNS": "220"} | changes).invoke(keys, arguments)
+    get_settings.cache_clear()
+    if shown.exc_info and not isinstance(shown.exception, SystemExit | None):
+        raise shown.exception
+    done = subprocess.CompletedProcess(arguments, shown.exit_code, shown.stdout, shown.stderr)
+    return checked(house, done)
+
+
+def checked(
+    house: House, shown: "subprocess.CompletedProcess[str]"
+) -> "subprocess.CompletedProcess[str]":
     secrets = [*house.sandbox.keys("groq"), *house.sandbox.keys("resend")]
     assert not any(secret in shown.stdout + shown.stderr for secret in secrets)
     assert "Traceback" not in shown.stderr
@@ -24,7 +46,7 @@ def test_the_status_is_a_table_of_every_key(fresh: House) -> None:
     fresh.sandbox.control("revoke", key="groq:1")
     for n in range(3):
         fresh.producer.ask("tasks.ai.complete", prompt=str(n))
-    shown = cli(fresh, "keys", "status")
+    shown = celery(fresh, "keys", "status")
     assert shown.returncode == 0, shown.stderr
     for secret in fresh.sandbox.keys("groq"):
         assert f"{secret[:10]}..." in shown.stdout
@@ -33,73 +55,66 @@ def test_the_status_is_a_table_of_every_key(fresh: House) -> None:
 
 
 def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
-    shown = cli(fresh, "keys", "status", "--service", "resend", "--json")
+    shown = cli(fresh, "status", "--service", "resend", "--json")
     pool = json.loads(shown.stdout)
     assert set(pool) == {"resend"}
     key_id = pool["resend"]["keys"][0]["id"]
-    shown = cli(
-        fresh,
-        "keys",
-        "disable",
-        "RESEND_API_KEY",
-        "--reason",
-        "leaked on a slide",
-    )
+    shown = cli(fresh, "disable", "RESEND_API_KEY", "--reason", "leaked on a slide")
     assert shown.returncode == 0
     assert f"is disabled; `keys enable {key_id}` brings it back" in shown.stdout
     status = fresh.producer.ask("tasks.admin.key_status")
     assert status["resend"]["keys"][0]["reason"] == "leaked on a slide"
-    shown = cli(fresh, "keys", "reset", "--service", "resend")
+    shown = cli(fresh, "reset", "--service", "resend")
     assert "🔄 Resend failed keys reset (0 blocks cleared)" in shown.stdout
     assert f"still out: key {pool['resend']['keys'][0]['label']}, disabled by cli " in shown.stdout
-    shown = cli(fresh, "keys", "reset", "--key", key_id[:6])  # no other service has such a key
+    shown = cli(fresh, "reset", "--key", key_id[:6])  # no other service has such a key
     assert "🔄 Resend failed keys reset (1 block cleared)" in shown.stdout
     assert "Groq" not in shown.stdout
     label = pool["resend"]["keys"][0]["label"]
     reason = ["--reason", "leaked on a slide"]
-    shown = cli(fresh, "keys", "disable", label, *reason, "--for", "90m", "--drain")
+    shown = cli(fresh, "disable", label, *reason, "--for", "90m", "--drain")
     assert shown.stdout.strip() == f"{label} is disabled for 1 h 30 min"
-    assert cli(fresh, "keys", "note", label, "asked  Resend").stdout == f"{label}: asked Resend\n"
-    assert "note: asked Resend" in cli(fresh, "keys", "status").stdout
-    shown = cli(fresh, "keys", "reset", "--service", "resend", "--include-disabled")
+    assert cli(fresh, "note", label, "asked  Resend").stdout == f"{label}: asked Resend\n"
+    assert "note: asked Resend" in cli(fresh, "status").stdout
+    shown = cli(fresh, "reset", "--service", "resend", "--include-disabled")
     assert "🔄 Resend failed keys reset (1 block cleared)" in shown.stdout
     assert f"back: key {pool['resend']['keys'][0]['label']}, disabled by cli " in shown.stdout
-    shown = cli(fresh, "keys", "audit", "--service", "resend", "--count", "3", "--people")
+    shown = cli(fresh, "audit", "--service", "resend", "--count", "3", "--people")
     assert "reset" in shown.stdout
     assert "asked Resend" in shown.stdout
     assert "cli" in shown.stdout
-    assert "no person had disabled it" in cli(fresh, "keys", "enable", label).stdout
+    assert "no person had disabled it" in cli(fresh, "enable", label).stdout
 
 
 def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: House) -> None:
-    shown = cli(fresh, "keys", "pause", "groq", "--reason", "they bill us twice")
+    shown = cli(fresh, "pause", "groq", "--reason", "they bill us twice")
     assert shown.stdout.strip() == "groq is paused; `keys resume groq` ends it"
     waits = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 3)
     mail = {"to": "ann@example.org", "subject": "x", "text": "x"}
     assert fresh.producer.ask("tasks.email.send", **mail)["id"], "the other service goes on"
     states = {fresh.producer.app.AsyncResult(job).state for job in waits}
     assert not states & {"SUCCESS", "FAILURE"}
-    shown = cli(fresh, "quote", "groq", "--jobs", "10", "--tokens", "500", "--json")
+    shown = celery(fresh, "quote", "groq", "--jobs", "10", "--tokens", "500", "--json")
     quote = json.loads(shown.stdout)
     assert [quote[name] for name in ("service", "jobs", "tokens")] == ["groq", 10, 500]
     assert (quote["expected_start"], quote["limited_by"]) == (None, "no key")
-    assert cli(fresh, "keys", "resume", "groq").stdout.strip() == "groq is resumed"
+    assert cli(fresh, "resume", "groq").stdout.strip() == "groq is resumed"
     fresh.producer.await_all(waits, within_s=20)
 
 
 def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
     fresh.sandbox.control("restore", key="groq:1")
-    shown = cli(fresh, "keys", "check", "--json")
+    shown = cli(fresh, "check", "--json")
     told = json.loads(shown.stdout)
     assert (shown.returncode, told["problems"]) == (0, [])
     assert [one["state"] for one in told["keys"]] == ["alive"] * 5
     assert told["keys"][0]["models"] == {"openai/gpt-oss-120b": True}
     assert told["keys"][3]["limits"]["rps"] == 100
     fresh.sandbox.control("revoke", key="groq:1")
-    shown = cli(fresh, "keys", "check", "--service", "groq")
+    shown = cli(fresh, "check", "--service", "groq")
     assert shown.returncode == 1
     assert "is not accepted: Invalid API Key (HTTP 401)" in shown.stdout
-    shown = cli(fresh, "keys", "check", "--service", "groq", GROQ_MODEL="llama-3.3-70b-versatile")
+    shown = cli(fresh, "check", "--service", "groq", GROQ_MODEL="llama-3.3-70b-versatile")
     assert (
         "no groq key may use llama-3.3-70b-versatile: set GROQ_MODEL to one of openai/gpt-oss-120b"
         in shown.stdout
@@ -112,7 +127,7 @@ def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: House) ->
     )
 
     def calls() -> list[dict[str, Any]]:
-        told = json.loads(cli(fresh, "keys", "usage", "--json", "--range", "hour").stdout)
+        told = json.loads(cli(fresh, "usage", "--json", "--range", "hour").stdout)
         rows = [row for row in told["totals"] if row["service"] == "groq" and row["accepted"]]
         return rows if sum(row["accepted"] for row in rows) >= 3 else []
 
@@ -121,13 +136,13 @@ def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: House) ->
     assert all(row["prompt_tokens"] and row["output_tokens"] for row in keys)
     assert all(row["label"].startswith("gsk_") for row in keys)
     label, calls_of = keys[0]["label"], keys[0]["calls"]
-    shown = cli(fresh, "keys", "usage", "--by", "model", "--key", label)
+    shown = cli(fresh, "usage", "--by", "model", "--key", label)
     found = re.search(r"groq +openai/gpt-oss-120b +(\d+) ", shown.stdout)
     assert found is not None, shown.stdout
     assert int(found[1]) >= calls_of
-    shown = cli(fresh, "keys", "usage", "--csv", "--by", "service")
+    shown = cli(fresh, "usage", "--csv", "--by", "service")
     assert shown.stdout.startswith("time,service,calls,accepted,")
-    shown = cli(fresh, "keys", "usage", "--by", "colour")
+    shown = cli(fresh, "usage", "--by", "colour")
     assert "by must be one or several of: service, key, " in shown.stderr
 
 
@@ -135,14 +150,14 @@ def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Ho
     fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
     fresh.producer.ask("tasks.ai.complete", prompt="canary-of-the-prompt")
     seen = eventually(
-        lambda: json.loads(cli(fresh, "keys", "drift", "--json").stdout), what="the unknown answer"
+        lambda: json.loads(cli(fresh, "drift", "--json").stdout), what="the unknown answer"
     )
     assert [(one["service"], one["kind"], one["shape"], one["count"]) for one in seen] == [
         ("groq", "error_code", "400 brand_new_code", 1)
     ]
-    shown = cli(fresh, "keys", "drift", "--forget")
+    shown = cli(fresh, "drift", "--forget")
     assert "400 brand_new_code" in shown.stdout
-    assert "nothing unknown" in cli(fresh, "keys", "drift").stdout
+    assert "nothing unknown" in cli(fresh, "drift").stdout
     with redis.Redis.from_url(fresh.redis_url, decode_responses=True) as client:
         [(_, entry)] = client.xrevrange("{kw:people}:audit", count=1)
     assert (entry["event"], entry["scope"], entry["name"]) == ("forgotten", "unknown_answers", "1")
@@ -154,13 +169,13 @@ def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Ho
     ("arguments", "status", "sentence"),
     [
         (
-            ["keys", "disable", "nosuchkey", "--service", "groq"],
+            ["disable", "nosuchkey", "--service", "groq"],
             1,
             "no key here has the id, label or variable",
         ),
-        (["keys", "reset", "--key", "0123456789ab"], 1, "no key here has the id, label or"),
-        (["keys", "disable", "GROQ_API_KEY", "--for", "soon"], 2, "give a time such as 90s, 45m"),
-        (["keys", "disable", "GROQ_API_KEY", "--service", "resend"], 1, "no key here has the id"),
+        (["reset", "--key", "0123456789ab"], 1, "no key here has the id, label or"),
+        (["disable", "GROQ_API_KEY", "--for", "soon"], 2, "give a time such as 90s, 45m"),
+        (["disable", "GROQ_API_KEY", "--service", "resend"], 1, "no key here has the id"),
     ],
 )
 def test_a_wrong_command_is_answered_in_words(
@@ -172,7 +187,7 @@ def test_a_wrong_command_is_answered_in_words(
 
 
 def test_every_worker_finds_its_keys_again(house: House) -> None:
-    shown = cli(house, "keys", "reload")
+    shown = celery(house, "keys", "reload")
     assert (shown.returncode, shown.stdout.strip()) == (0, f"{house.worker.name}: 3 groq, 2 resend")
     with redis.Redis.from_url(house.redis_url, decode_responses=True) as client:
         [(_, entry)] = client.xrevrange("{kw:groq}:actions", count=1)
@@ -183,7 +198,7 @@ def test_every_worker_finds_its_keys_again(house: House) -> None:
 @pytest.mark.parametrize("command", ["status", "reload"])
 def test_a_redis_that_is_down_is_named_without_its_password(house: House, command: str) -> None:
     port = free_port()
-    shown = cli(house, "keys", command, REDIS_URL=f"redis://:canary-password@127.0.0.1:{port}/0")
+    shown = celery(house, "keys", command, REDIS_URL=f"redis://:canary-password@127.0.0.1:{port}/0")
     assert shown.returncode == 1
     assert f"127.0.0.1:{port}" in shown.stderr
     assert "is it running?" in shown.stderr
@@ -191,13 +206,13 @@ def test_a_redis_that_is_down_is_named_without_its_password(house: House, comman
 
 
 def test_wrong_settings_are_one_sentence(house: House) -> None:
-    shown = cli(house, "keys", "status", KEYWHEEL_MAX_RETRIES="many")
+    shown = celery(house, "keys", "status", KEYWHEEL_MAX_RETRIES="many")
     assert shown.returncode == 1
     assert "KEYWHEEL_MAX_RETRIES must be a whole number" in shown.stderr
 
 
 def test_a_job_can_be_called_from_the_command_line(fresh: House) -> None:
-    shown = cli(fresh, "call", "tasks.ai.complete", "--kwargs", '{"prompt": "Say hello"}')
+    shown = celery(fresh, "call", "tasks.ai.complete", "--kwargs", '{"prompt": "Say hello"}')
     assert shown.returncode == 0, shown.stderr
     answer = fresh.producer.outcome(fresh.producer.app.AsyncResult(shown.stdout.strip()))
     assert answer["text"]
