@@ -100,6 +100,11 @@ def test_certificates_that_cannot_work_end_the_start_with_a_sentence(
             (urls["rediss"] + client, "shows a certificate that is not trusted"),
             (urls["sentinel"] + client, "shows a certificate that is not trusted"),
             (
+                f"{urls['rediss'].replace('127.0.0.1', 'localhost')}{ca}&{client}",
+                "not valid for 'localhost'.: name the host as the certificate does",
+            ),
+            (f"redis://127.0.0.1:{port}/0", "answers with TLS only on this port: write rediss://"),
+            (
                 f"{strict}{client}&ssl_ca_certs=/none.pem",
                 "URL names .No such file",
             ),

@@ -2,6 +2,7 @@
 
 import os
 import pwd
+import ssl
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from redis.exceptions import (
 from config.current import get_settings
 from worker.cli.quote import quote
 from worker.cli.session import current_user, failure_of
+from worker.startup.redis_tls import tls_refusal_of
 
 
 @pytest.mark.parametrize(
@@ -43,6 +45,28 @@ def test_only_where_nothing_listens_a_command_asks_whether_redis_runs(
     error: Exception, sentence: str
 ) -> None:
     assert failure_of(error) == sentence
+
+
+def test_a_command_names_files_of_the_url_that_cannot_be_read() -> None:
+    error = ConnectionError("Error 2 connecting to 127.0.0.1:1. No such file or directory.")
+    assert failure_of(error, url="rediss://127.0.0.1:1/0?ssl_ca_certs=/none.pem") == (
+        "cannot be asked with the certificates that the URL names (No such file or directory)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (10, "renew it, or correct this machine's clock"),  # expired
+        (62, "name the host as the certificate does"),
+        (20, "name its authority, ssl_ca_certs"),
+    ],
+)
+def test_what_is_wrong_with_a_certificate_decides_the_advice(code: int, advice: str) -> None:
+    refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    refused.verify_code, refused.verify_message = code, "OpenSSL's words"
+    said = tls_refusal_of(refused)
+    assert said == f"shows a certificate that is not trusted (OpenSSL's words): {advice}"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from worker.action_log import ActionLog
 from worker.cli import audit_listing, key_changes
 from worker.cli.chosen_key import NAMES, key_of, run_with_pools
 from worker.cli.key_listing import listing
-from worker.cli.session import current_user, failure_of, run
+from worker.cli.session import broker_failure, current_user, run
 from worker.cli.usage import usage
 from worker.deadletters import DeadLetters
 from worker.key_reload import ask_workers, note_reload, sentence_of
@@ -271,8 +271,7 @@ def reload(ctx: click.Context) -> None:
     try:
         answers = ask_workers(ctx.obj.app, timeout_s=_REPLY_TIMEOUT_S)
     except OperationalError as exc:
-        url = get_settings().broker_url
-        raise click.ClickException(f"the broker at {url} {failure_of(exc)}") from exc
+        raise broker_failure(exc) from exc
     for worker, answer in answers.items():
         click.echo(f"{worker}: {sentence_of(answer)}")
     by = f"cli {current_user()}"

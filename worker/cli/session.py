@@ -12,9 +12,10 @@ from redis.exceptions import RedisError
 
 from config.current import get_settings
 from config.errors import SettingsError
+from config.redis_roles import RedisUrls
 from worker.aio.redis_retry import words_of
 from worker.redis.client import connect
-from worker.startup.redis import refusal_of
+from worker.startup.redis import refusal_at, refusal_of
 
 ResultT = TypeVar("ResultT")
 
@@ -43,22 +44,33 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
     except SettingsError as exc:
         raise click.ClickException(str(exc)) from exc
     except RedisError as exc:
-        url = get_settings().pool_url
-        raise click.ClickException(f"Redis at {url} {failure_of(exc)}") from exc
+        url, asked = get_settings().pool_url, RedisUrls.of(get_settings()).pool
+        raise click.ClickException(f"Redis at {url} {failure_of(exc, url=asked)}") from exc
     except OperationalError as exc:
-        url = get_settings().broker_url
-        raise click.ClickException(f"the broker at {url} {failure_of(exc)}") from exc
+        raise broker_failure(exc) from exc
     except KeyError as exc:
         raise click.ClickException(missing.format(exc)) from exc
 
 
-def failure_of(exc: Exception) -> str:
-    """Describe a failure in Redis' own words; where nothing listens, ask whether Redis runs."""
+def broker_failure(exc: Exception) -> click.ClickException:
+    """Describe, as a command's end, that the broker does not answer."""
+    url, asked = get_settings().broker_url, RedisUrls.of(get_settings()).broker_as_pool
+    return click.ClickException(f"the broker at {url} {failure_of(exc, url=asked)}")
+
+
+def failure_of(exc: Exception, *, url: str = "") -> str:
+    """Describe a failure in Redis' own words; where nothing listens, ask whether Redis runs.
+
+    Args:
+        exc: The failure.
+        url: Redis' URL as redis-py reads it, which may tell more; empty for any other broker.
+    """
     words = words_of(exc)
     hint = (
         ": is it running?" if "Connect call failed" in words or "refused" in words.lower() else ""
     )
-    return f"{refusal_of(exc) or f'does not answer ({words})'}{hint}"
+    refusal = refusal_of(exc) if hint or not url else refusal_at(url, exc.__cause__ or exc)
+    return f"{refusal or f'does not answer ({words})'}{hint}"
 
 
 def current_user() -> str:

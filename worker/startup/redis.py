@@ -16,6 +16,8 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from config.errors import SettingsError
 from config.redis_roles import RedisUrls
@@ -29,6 +31,7 @@ from worker.startup.redis_tls import (
     tls_refusal_of,
     unusable_files,
     unwanted_certificate,
+    wanted_tls,
 )
 
 _logger = logging.getLogger(__name__)
@@ -105,13 +108,7 @@ def check_redis(settings: Settings) -> None:
         try:
             sentences += [f"{variable}: Redis at {value} {words}." for words in _look(url, rights)]
         except (RedisError, OSError) as exc:
-            refusal = (
-                unusable_files(url)
-                or refusal_of(exc)
-                or missing_tls(url)
-                or unwanted_certificate(url)
-            )
-            if refusal is None:
+            if (refusal := refusal_at(url, exc)) is None:
                 _logger.debug("cannot check Redis at %s yet: %s", value, words_of(exc))
             else:
                 sentences.append(f"{variable}: Redis at {value} {refusal.rstrip('.')}.")
@@ -144,6 +141,26 @@ def _info(client: "redis.Redis") -> dict[str, Any]:
     except NoPermissionError:
         return {}  # no worker needs this right
     return info
+
+
+def refusal_at(url: str, exc: BaseException) -> str | None:
+    """Why a Redis cannot be used by its URL; None for an error that may pass by itself.
+
+    It connects to Redis again where the error alone does not say it.
+
+    Args:
+        url: As redis-py reads it.
+        exc: The error of a connection or a command.
+    """
+    if not isinstance(exc, RedisConnectionError | RedisTimeoutError | OSError):
+        return refusal_of(exc)  # Redis itself has answered
+    return (
+        unusable_files(url)
+        or refusal_of(exc)
+        or missing_tls(url)
+        or wanted_tls(url)
+        or unwanted_certificate(url)
+    )
 
 
 def refusal_of(exc: BaseException) -> str | None:

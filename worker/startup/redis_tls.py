@@ -11,16 +11,22 @@ from worker.aio.connections import parameters_of
 from worker.aio.sentinels import PORT as SENTINEL_PORT
 
 _PROBE_S: Final = 2.0
+_OUT_OF_TIME: Final = frozenset({9, 10})
+_OF_ANOTHER: Final = frozenset({62, 64})
+"""OpenSSL's numbers: not valid yet, expired; of another host or address."""
 _REDIS_PORT: Final = 6379
 
 
 def tls_refusal_of(cause: BaseException) -> str | None:
     """Why a handshake failed that cannot succeed later; None for any other error."""
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return (
-            f"shows a certificate that is not trusted ({cause.verify_message}): name its "
-            "authority, ssl_ca_certs"
-        )
+        advice = "name its authority, ssl_ca_certs"
+        if cause.verify_code in _OUT_OF_TIME:
+            advice = "renew it, or correct this machine's clock"
+        elif cause.verify_code in _OF_ANOTHER:
+            advice = "name the host as the certificate does"
+        words = cause.verify_message.rstrip(".")
+        return f"shows a certificate that is not trusted ({words}): {advice}"
     if isinstance(cause, ssl.SSLError) and "ALERT" in str(cause.reason):
         return (
             f"does not take this worker's certificate, or wants one ({cause.reason}): name it, "
@@ -61,6 +67,28 @@ def unwanted_certificate(url: str) -> str | None:
     except OSError as exc:
         return tls_refusal_of(exc)
     return None
+
+
+def wanted_tls(url: str) -> str | None:
+    """Why a `redis://` URL cannot work: its port answers with TLS only. None where it does not.
+
+    Called where a connection was refused without words.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "redis" or not parts.hostname:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    try:
+        address = (parts.hostname, parts.port or _REDIS_PORT)
+        with (
+            socket.create_connection(address, timeout=_PROBE_S) as connection,
+            context.wrap_socket(connection),
+        ):
+            pass
+    except OSError:
+        return None
+    return "answers with TLS only on this port: write rediss://"
 
 
 def _context_of(url: str) -> ssl.SSLContext:
