@@ -9,6 +9,7 @@ import pytest
 from kombu import Connection
 
 from worker.aio.transport import SentinelTransport, TlsTransport, Transport
+from worker.aio.transport.look_backoff import LookBackoff
 from worker.aio.transport.unacked import Unacked
 
 OURS = "worker.aio.transport:Transport"
@@ -73,3 +74,14 @@ def test_one_holder_that_fails_does_not_keep_the_others_from_flushing(
     registry.flush_acks()
     assert all(holder.flushed for holder in holders)
     assert caplog.text.count("cannot send acknowledgements") == 2
+
+
+def test_a_channel_looks_later_with_each_look_in_vain_and_at_once_after_it_found_a_message() -> (
+    None
+):
+    backoff, pauses_ms = LookBackoff(), []
+    for found in (0, 0, 0, 0, 0, 0, 3, 0):
+        pauses_ms.append(round(backoff.begin(workers=8, now_s=100.0) * 1000))
+        assert backoff.until_s == 100.0 + pauses_ms[-1] / 1000
+        backoff.note_look(found)
+    assert pauses_ms == [0, 10, 20, 40, 80, 100, 100, 0]

@@ -14,7 +14,7 @@ from tests.integration.aio.transport_harness import (
     send,
     tube,
 )
-from worker.aio.transport import Channel, requesting, taking
+from worker.aio.transport import Channel, look_backoff, requesting, taking
 from worker.aio.transport.leases import LeaseKeeper
 from worker.aio.transport.poller import has_buffered
 from worker.aio.transport.scripts import EXPIRED
@@ -209,6 +209,36 @@ def test_a_channel_that_was_too_late_looks_before_it_takes(
         assert not late.channel._looks_until_s, "it was the fastest this time"
 
 
+def test_a_channel_that_was_too_late_leaves_the_next_messages_to_the_others_for_a_while(
+    url: str, books: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look_backoff, "_FIRST_S", 60.0)
+    monkeypatch.setattr(look_backoff, "_LONGEST_S", 60.0)
+    with tube(url, "a") as fast, tube(url, "a") as late:
+        for one in (fast, late):
+            one.with_hub()
+            one.until(lambda one=one: one.channel.hints.all_empty and not one.channel._in_poll)
+
+        def fast_takes(body: int) -> None:
+            send(url, "a", body)
+            fast.until(lambda: fast.bodies[-1:] == [body] and not fast.channel._in_poll)
+
+        fast_takes(1)
+        late.until(lambda: late.channel._looks_until_s and not late.channel._in_poll)  # in vain
+        before = {name: calls(books, name) for name in ("evalsha", "exists")}
+        for body in (2, 3):
+            fast_takes(body)
+            late.until(lambda: not late.channel.hints.all_empty)  # it knows of the message
+            late.turn()
+        spent = {name: calls(books, name) - count for name, count in before.items()}
+        assert spent == {"evalsha": 2, "exists": 2}, "the fast one's"
+        assert not late.channel.knows_of_messages
+        send(url, "a", 4)
+        late.channel.backoff.until_s = 0.0
+        late.until(lambda: late.bodies == [4])
+        assert not late.channel.backoff.begin(workers=2, now_s=0.0), "it was the fastest this time"
+
+
 def test_a_look_whose_reply_is_lost_releases_no_message(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,7 +321,7 @@ def test_a_channel_that_holds_nothing_needs_no_connection_for_leases(url: str, b
 def test_where_many_workers_wait_each_gives_way_for_a_moment_and_then_looks(
     url: str, books: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(taking.random, "random", lambda: 1.0)
+    monkeypatch.setattr(look_backoff.random, "random", lambda: 1.0)
     with tube(url, "a") as one:
         one.with_hub()
         one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)

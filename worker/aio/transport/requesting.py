@@ -11,6 +11,7 @@ from kombu.utils.scheduling import priority_cycle
 from worker.aio.transport import delayed
 from worker.aio.transport.delivery import DeliveringChannel
 from worker.aio.transport.hints import ListHints
+from worker.aio.transport.look_backoff import LookBackoff
 from worker.aio.transport.scripts import TAKE
 from worker.aio.transport.take_limits import TakeLimits
 
@@ -35,6 +36,7 @@ class RequestingChannel(DeliveringChannel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.hints = ListHints()
         self.limits = TakeLimits()
+        self.backoff = LookBackoff()
         self._is_script_lost = False
         self._is_looking = False
         """Whether the request on its way only looks whether there are messages."""
@@ -97,7 +99,9 @@ class RequestingChannel(DeliveringChannel):
         self._brpop_sent_at = now_s
 
     def _note_found(self, count: int, now_s: float) -> None:
-        """Look first from now on where another channel took all, and not where none did."""
+        """Look first, and later, from now on where another channel took all, and not else."""
+        if count or self.hints.asked is not None:
+            self.backoff.note_look(count)
         if self.hints.asked is not None:
             self._looks_until_s = 0.0 if count else now_s + _LOOKS_FIRST_S
 

@@ -37,7 +37,7 @@ class Channel(Protocol):
     delayed_queues: Any
     lease_s: float
     visibility_timeout: float
-    hints: Any
+    knows_of_messages: bool
     qos: Any
     connection: Any
     conn_or_acquire: Any
@@ -69,7 +69,7 @@ class QueueSharing:
             return inf
         if self._named:
             return self._looked_s + SHARE_S
-        return self._looked_s + (_ANYWAY_S if self._channel.hints.all_empty else _UNNAMED_S)
+        return self._looked_s + (_UNNAMED_S if self._channel.knows_of_messages else _ANYWAY_S)
 
     def share(self) -> None:
         """Put the messages of all priorities in order, if that is due.

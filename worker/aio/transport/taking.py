@@ -1,7 +1,6 @@
 """A channel that asks the server for messages, and reads its replies and hints."""
 
 import logging
-import random
 import time
 from collections.abc import Callable, Sequence
 from math import inf
@@ -26,11 +25,6 @@ _SHORT_SWEEP_S: Final = 0.1
 _LONG_SWEEP_S: Final = 10.0
 """The sweep interval where it does, and no message is delayed; else kombu's polling interval."""
 _REFUSED_PAUSE_S: Final = 1.0
-_FEW_WORKERS: Final = 8
-"""The most channels that may look for a message at once."""
-_GIVES_WAY_S: Final = 0.002
-"""How long a worker gives way for each worker there is, at most."""
-_LONGEST_GIVES_WAY_S: Final = 2.0
 
 
 class TakingChannel(RequestingChannel):
@@ -48,7 +42,6 @@ class TakingChannel(RequestingChannel):
         """Whether the server reports changes."""
         self._due_at_s = 0.0
         """When the next delayed message is due that this channel wakes up for, if that is soon."""
-        self._gives_way_until_s = 0.0
         self._reading = False
         super().__init__(*args, **kwargs)
         self.takes = self.ack_emulation
@@ -84,9 +77,7 @@ class TakingChannel(RequestingChannel):
         if self._in_poll:
             return
         now_s = time.monotonic()
-        if now_s < self.hints.look_at_s and (
-            self.hints.all_empty or now_s < self._gives_way_until_s
-        ):
+        if now_s < self.hints.look_at_s and not self.knows_of_messages:
             return
         # This comes first: the keeper knows the jobs that run on since the last connection.
         keeper = self.keep_leases()
@@ -199,7 +190,7 @@ class TakingChannel(RequestingChannel):
             self._reading = False
             if not self.active_queues:  # the last one was cancelled meanwhile
                 self._let_go()
-            elif self.connection is not None and not self.hints.all_empty:  # messages wait
+            elif self.connection is not None and self.knows_of_messages:
                 self.connection.cycle.share_by(self.share_at_s)
         if not delivered:
             raise Empty
@@ -296,25 +287,20 @@ class TakingChannel(RequestingChannel):
         return connection.read_response(disable_decoding=True, push_request=True)
 
     def _give_way(self) -> None:
-        """Leave a new message to the other workers for a moment, which grows with their number.
-
-        The server reports it to each worker that waits. Of hundreds all but one would look in vain
-        at once, for each message; like this the first one of them comes after some 2 ms, and the
-        others look once for all messages of meanwhile.
-        """
-        workers = self.qos.keeper.workers if self.qos.keeper is not None else 1
+        """Leave a new message to the other workers for a moment."""
         hub = self.connection.cycle.hub if self.connection is not None else None
-        if workers <= _FEW_WORKERS or hub is None:
+        if hub is None:
             return
-        delay_s = random.random() * min(workers * _GIVES_WAY_S, _LONGEST_GIVES_WAY_S)  # noqa: S311 - spreads a crowd
-        self._gives_way_until_s = time.monotonic() + delay_s
-        hub.call_later(delay_s, _nothing)
+        workers = self.qos.keeper.workers if self.qos.keeper is not None else 1
+        if pause_s := self.backoff.begin(workers=workers, now_s=time.monotonic()):
+            hub.call_later(pause_s, _nothing)
 
     def _take_what_is_there(self, count: int) -> Taken | None:
         """Go on after a look: take, where there was something."""
         self._in_poll = None
         self.hints.note_answer(all_taken=not count)
         if not count:
+            self.backoff.note_look(0)
             return []
         self._looks_until_s = 0.0
         return None
@@ -328,6 +314,11 @@ class TakingChannel(RequestingChannel):
         hub = self.connection.cycle.hub if self.connection is not None else None
         if hub is not None:
             hub.call_later(due_in_s, _nothing)
+
+    @property
+    def knows_of_messages(self) -> bool:
+        """Whether messages may wait that this channel does not leave to the others for now."""
+        return not self.hints.all_empty and time.monotonic() >= self.backoff.until_s
 
     @property
     def share_at_s(self) -> float:
