@@ -7,6 +7,7 @@ import pytest
 from celery import Celery
 from prometheus_client import CollectorRegistry, Counter
 
+from worker.dashboard.deferred_jobs import DeferredJob
 from worker.dashboard.ended import jobs_ended
 from worker.dashboard.rates import ServiceRates
 from worker.dashboard.state import QueueView, ServiceView
@@ -139,6 +140,10 @@ def test_the_queue_is_empty_when_all_that_waits_is_done() -> None:
     assert view(2.0, ready=10, deferred=5, held=5).drain_s == 10
     assert view(0.0, ready=10).drain_s is None  # nothing moves
     assert view(0.0).drain_s == 0  # nothing waits
+    jobs = tuple(DeferredJob(f"{end}", end * 1000, "key", "epd", None) for end in (60, 900))
+    waits = QueueView("email", deferred=200, deferred_jobs=jobs)
+    its = ServiceView(PoolView("resend", 60_000, ()), waits, 2.0)
+    assert its.drain_s == 840, "the last of the deferred ones comes back then"
 
 
 def test_a_queue_is_paused_when_every_worker_has_paused_it() -> None:

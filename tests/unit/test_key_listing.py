@@ -61,6 +61,15 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
     assert lines[-1] == "resend: no key is configured here"
 
 
+def test_a_key_that_rests_is_back_by_itself_whatever_it_may_not_send() -> None:
+    quota = BlockView("account", "", "cooling", "daily_quota", 1, 3_999_001)
+    no_domain = BlockView("key_resource", "example.com", "disabled", "domain_not_verified", 1, None)
+    rests = key(1, "cooling", quota, no_domain)
+    assert (rests.left_ms, rests.reason) == (3_999_001, "daily_quota")
+    (line,) = shown(listing([PoolView("resend", 0, (rests,))]))[2:3]
+    assert line[36:47].strip() == "1 h 6 min"
+
+
 def test_a_pause_is_told_from_a_rest_and_says_what_ends_it() -> None:
     endless = BlockView("host", "", "disabled", "a launch", 1, None, disabled_by="cli ann")
     for_a_time = BlockView("host", "", "cooling", "a launch", 1, 61_000, disabled_by="cli ann")

@@ -61,12 +61,12 @@ def _reason(block: BlockView) -> str:
 def _back_in(key: KeyView) -> str:
     if key.state == "ready":
         return ""
+    if key.left_ms is not None:
+        return duration(-(-key.left_ms // 1000))
     endless = [block for block in key.blocks if block.left_ms is None]
-    if endless or key.left_ms is None:
-        if not endless or any(not block.disabled_by for block in endless):
-            return "until reset"
-        return "on resume" if any(map(_is_pause, endless)) else "on enable"
-    return duration(-(-key.left_ms // 1000))
+    if not endless or any(not block.disabled_by for block in endless):
+        return "until reset"
+    return "on resume" if any(map(_is_pause, endless)) else "on enable"
 
 
 def duration(seconds: int) -> str:

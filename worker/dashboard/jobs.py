@@ -33,7 +33,11 @@ def check_job_id(job: str) -> None:
         ApiError: 404.
     """
     if not _JOB_RE.fullmatch(job):
-        raise ApiError(404, "unknown_job", "No job has such an id.")
+        raise ApiError(
+            404,
+            "unknown_job",
+            "Only a job whose id has 1 to 200 visible characters of ASCII can be looked up.",
+        )
 
 
 class Job(AdminHandler):
@@ -72,7 +76,8 @@ class Job(AdminHandler):
             view = replace(view, calls=await self.with_pools(lambda pools: _calls_in(pools, job)))
         start = await self._start_of(view, place)
         dead_letter = letter.kind if letter else None
-        self.send_json(view.as_json() | start.as_json() | {"dead_letter": dead_letter})
+        now = {"now_ms": round(time.time() * 1000)}
+        self.send_json(view.as_json() | start.as_json() | now | {"dead_letter": dead_letter})
 
     async def _find_place(self, job: str) -> Place | None:
         async def find(broker: Redis) -> Place | None:

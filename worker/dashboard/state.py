@@ -82,10 +82,16 @@ class ServiceView:
 
     @property
     def drain_s(self) -> float | None:
-        """The seconds until the queue is empty at this rate; None where no job ends."""
+        """The seconds until the queue is empty at this rate; None where no job ends.
+
+        It is not empty before the last of the deferred jobs comes back.
+        """
         if not self.queue.waiting:
             return 0.0 if self.queue.known else None
-        return self.queue.waiting / self.rate if self.rate > 0 else None
+        if self.rate <= 0:
+            return None
+        last_ms = max((job.next_try_ms for job in self.queue.deferred_jobs), default=0)
+        return max(self.queue.waiting / self.rate, (last_ms - self.pool.now_ms) / 1000)
 
     def as_json(self) -> dict[str, Any]:
         """Everything, in JSON types."""

@@ -83,13 +83,15 @@ class KeyView:
 
     @property
     def reason(self) -> str:
-        """Why the key does not serve: the reason of the block that holds longest.
+        """Why the key does not serve: the reason of the block that ends with `left_ms`.
 
         Empty where it does serve.
         """
-        return (
-            max(self._rests, key=_holds_ms).reason if self.state != "ready" and self._rests else ""
-        )
+        if self.state == "ready" or not self._rests:
+            return ""
+        ends = self.left_ms is not None
+        counted = [one for one in self._rests if not ends or one.left_ms is not None]
+        return max(counted, key=_holds_ms).reason
 
     @property
     def left_ms(self) -> int | None:

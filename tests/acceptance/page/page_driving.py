@@ -37,6 +37,11 @@ def state(page: Any, secret: str, word: str, *, within_s: float = 10) -> float:
     return time.monotonic() - started
 
 
+def has_focus(control: Any) -> bool:
+    """Whether a control has the focus."""
+    return bool(control.evaluate("(one) => one === document.activeElement"))
+
+
 def screenshot(page: Any, name: str) -> None:
     """Keep a picture where KEEP_SCREENSHOTS names a folder.
 

@@ -4,6 +4,7 @@ from tests.acceptance.page.page_driving import (
     NEEDS_BROWSER,
     PHONE,
     Open,
+    has_focus,
     poisoned,
     screenshot,
 )
@@ -78,6 +79,11 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     search.fill(third.id[:13])
     page.locator(its).get_by_role("link", name=third.id).click()
     page.get_by_text("It failed: Poisoned: 5 workers died").wait_for()
+    page.go_back()
+    page.locator(its).wait_for()
+    assert (page.locator("tr[data-job]").count(), search.input_value()) == (1, third.id[:13])
+    page.locator(its).get_by_role("link", name=third.id).click()
+    page.get_by_text("It failed: Poisoned: 5 workers died").wait_for()
     assert not unreadable(page)
     assert "canary" not in page.content()
     page.get_by_role("link", name="poison: show it").click()  # to it alone
@@ -87,7 +93,15 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     for _ in range(21):
         last = poisoned(fresh, wait=False)
     fresh.producer.outcome(last)
+    page.get_by_text("20 of 22 are listed").wait_for()
     page.get_by_role("button", name="Older dead letters").click()
     page.locator(its).wait_for()
-    page.get_by_role("button", name="Newest dead letters").click()
+    newest = page.get_by_role("button", name="Newest dead letters")
+    assert has_focus(newest), "Older is gone"
+    newest.click()
     page.locator(its).wait_for(state="detached")
+    above, below = [row.get_attribute("data-job") for row in page.locator("tr[data-job]").all()[:2]]
+    page.get_by_label(f"Drop the dead letter of job {above}").click()
+    page.get_by_role("dialog").get_by_role("button", name="Drop").click()
+    page.locator(f"tr[data-job='{above}']").wait_for(state="detached")
+    assert has_focus(page.get_by_label(f"Drop the dead letter of job {below}"))

@@ -10,6 +10,7 @@ from tests.acceptance.page.page_driving import (
     WIDE,
     Open,
     card,
+    has_focus,
     screenshot,
     state,
 )
@@ -17,6 +18,8 @@ from tests.acceptance.readability import too_wide, unreadable
 from tests.processes import Fleet, eventually
 
 pytestmark = NEEDS_BROWSER
+AN_HOUR_AHEAD = "const its = Date.now; Date.now = () => its() + 3600000;"
+"""Puts a browser's clock wrong."""
 
 
 def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
@@ -116,6 +119,7 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
     )  # replaces nothing: the field holds a text to go on from
     page.keyboard.press("Enter")
     state(page, first, "disabled")
+    assert has_focus(card(page, first).get_by_role("button", name="Enable key"))
     assert "<img src=x onerror=alert(1)>leaked" in card(page, first).inner_text()  # text, no markup
     page.get_by_role("cell", name="onerror").first.wait_for()
     assert page.locator("#keys-page img").count() == 0
@@ -177,6 +181,10 @@ def test_a_service_is_paused_and_resumed_by_its_buttons(
     dialog.get_by_label("For how long").select_option("an hour")
     dialog.get_by_label("Reason").fill("they bill us twice")
     dialog.get_by_role("button", name="Pause").click()
+    eventually(
+        lambda: has_focus(page.get_by_role("button", name="Resume Groq")),
+        what="the focus on the button that takes its place",
+    )
     page.get_by_text("Groq is paused by flower ada: they bill us twice.").wait_for()
     assert re.fullmatch(r"🟠 Groq paused: goes on in (1:00:00|59:\d\d) · Keys", page.title())
     ids = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 2)
@@ -185,6 +193,7 @@ def test_a_service_is_paused_and_resumed_by_its_buttons(
     screenshot(page, "paused")
     page.get_by_text("Deferred jobs, until when and why: paused by a person").click()
     waiting = page.get_by_role("list", name="Deferred jobs of Groq").get_by_role("link")
+    page.add_init_script(AN_HOUR_AHEAD)
     waiting.first.click()  # the job's own page
     page.get_by_text(re.compile(r"^It waits: paused by a person\. Next try in \d+:\d\d")).wait_for()
     page.locator("#job-line").get_by_text("went back to its queue, to wait").wait_for()
@@ -227,3 +236,4 @@ def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(
     page.get_by_role("button", name="Reload keys").click()
     dialog.get_by_text("w1@test: 3 groq, 2 resend").wait_for()
     dialog.get_by_role("button", name="Close").click()
+    assert has_focus(page.get_by_role("button", name="Reload keys"))

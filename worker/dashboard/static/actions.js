@@ -1,7 +1,8 @@
 // Resets, disables, enables and checks keys, and keeps notes on them.
 
 import { openDialog, showMessage } from "./dialog.js";
-import { page, setText } from "./elements.js";
+import { page } from "./elements.js";
+import { whileBusy } from "./focus.js";
 import { latest, refreshNow } from "./live.js";
 import { post } from "./server.js";
 import { blockWords, count, duration, grouped, limitWords, plural, title } from "./words.js";
@@ -224,53 +225,48 @@ export function askNote(service, key) {
 }
 
 // Has the workers load their keys again, and shows what each of them says.
-export async function reloadKeys(button) {
-    button.disabled = true;
-    setText(button, "Reloading…");
-    try {
-        const workers = Object.entries((await post(page.dataset.reloadUrl, {})).workers);
-        openDialog(
-            "Reload of the keys",
-            workers.length
-                ? plural(workers.length, "worker") + " answered:"
-                : "No worker answered. Is one running?",
-            "Close",
-            {
-                lines: workers.map(function (pair) {
-                    return pair[0] + ": " + pair[1];
-                }),
-            }
-        );
-    } catch (error) {
-        showMessage(error.message, "danger");
-    }
-    setText(button, "Reload keys");
-    button.disabled = false;
+export function reloadKeys(button) {
+    whileBusy(button, "Reloading…", async function () {
+        try {
+            const workers = Object.entries((await post(page.dataset.reloadUrl, {})).workers);
+            openDialog(
+                "Reload of the keys",
+                workers.length
+                    ? plural(workers.length, "worker") + " answered:"
+                    : "No worker answered. Is one running?",
+                "Close",
+                {
+                    lines: workers.map(function (pair) {
+                        return pair[0] + ": " + pair[1];
+                    }),
+                }
+            );
+        } catch (error) {
+            showMessage(error.message, "danger");
+        }
+    });
 }
 
 // Shows in a dialog what the provider says about some keys; which: service and key, or nothing for
 // all of them.
-export async function checkKeys(button, which) {
-    const words_ = button.textContent;
-    button.disabled = true;
-    setText(button, "Checking…");
-    try {
-        const answer = await post(page.dataset.checkUrl, which || {});
-        openDialog(
-            which ? "Check of " + answer.keys[0].key : "Check of the keys",
-            answer.problems.length
-                ? answer.problems.join(". ") + "."
-                : which
-                  ? "The provider accepts this key."
-                  : "The providers accept every key that is configured here.",
-            "Close",
-            { lines: answer.keys.map(checkLine) }
-        );
-    } catch (error) {
-        showMessage(error.message, "danger");
-    }
-    setText(button, words_);
-    button.disabled = false;
+export function checkKeys(button, which) {
+    whileBusy(button, "Checking…", async function () {
+        try {
+            const answer = await post(page.dataset.checkUrl, which || {});
+            openDialog(
+                which ? "Check of " + answer.keys[0].key : "Check of the keys",
+                answer.problems.length
+                    ? answer.problems.join(". ") + "."
+                    : which
+                      ? "The provider accepts this key."
+                      : "The providers accept every key that is configured here.",
+                "Close",
+                { lines: answer.keys.map(checkLine) }
+            );
+        } catch (error) {
+            showMessage(error.message, "danger");
+        }
+    });
 }
 
 function checkLine(one) {

@@ -1,6 +1,8 @@
 // The audit trail.
 
+import { readAddress, writeAddress } from "./address.js";
 import { make, setText, taskLink } from "./elements.js";
+import { showEntries, showSome } from "./focus.js";
 import { refreshNow } from "./live.js";
 import { clockTime, limitWords, words } from "./words.js";
 
@@ -26,6 +28,7 @@ const scopeWords = {
     unknown_answers: "unknown answers:",
 };
 
+readAddress("by", auditBy);
 let auditBefore = null; // the cursor of the page shown; null: the newest page
 let auditNext = null;
 
@@ -41,7 +44,6 @@ function auditWhy(entry) {
 }
 
 export function auditMessage(text) {
-    auditRows.dataset.listed = "";
     const cell = make("td", "", text);
     cell.colSpan = 6;
     const row = make("tr");
@@ -63,29 +65,24 @@ function author(by) {
 
 export function showAudit(answer) {
     auditNext = answer.next_before;
-    auditOlder.hidden = auditNext === null;
-    auditNewest.hidden = auditBefore === null;
+    showSome([[auditOlder, auditNext !== null], [auditNewest, auditBefore !== null]]);
     if (!answer.entries.length) {
         auditMessage("No entry yet.");
         return;
     }
-    const listed = JSON.stringify(answer.entries);
-    if (auditRows.dataset.listed === listed) {
-        return;
-    }
-    auditRows.dataset.listed = listed;
-    auditRows.replaceChildren.apply(auditRows, answer.entries.map(function (entry) {
+    showEntries(auditRows, answer.entries, function (entry) {
         const row = make("tr");
         [clockTime(entry.at_ms), entry.service, eventWords[entry.event] || entry.event,
             (scopeWords[entry.scope] || entry.scope) + " " + entry.name, auditWhy(entry)].forEach(
             function (text) { row.append(make("td", "", text)); });
         row.append(author(entry.by));
         return row;
-    }));
+    });
 }
 
 function showPage(before) {
     auditBefore = before;
+    writeAddress();
     refreshNow();
 }
 

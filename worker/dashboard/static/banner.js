@@ -1,6 +1,7 @@
 // What is wrong, above everything else and in the tab's title.
 
 import { make, page, setText } from "./elements.js";
+import { showEntries } from "./focus.js";
 import { clock, count, duration, firstBack, pauseOf, plural, title, words } from "./words.js";
 
 const idle_s = 30; // as long without a call although keys have room
@@ -11,7 +12,6 @@ const well = document.getElementById("keys-well");
 const plainTitle = document.title;
 const rank = { bad: 0, middle: 1 };
 let shown = []; // the problems on the page, the worst first
-let listed = "";
 
 // level: bad (nothing runs) or middle; text: a sentence; brief: for the tab's title; until: when
 // what is awaited comes, by performance.now(), and awaited: what that is
@@ -147,7 +147,7 @@ function problemsOf(status) {
 function makeItem(one) {
     const item = make("li", "keys-wrong-" + one.level);
     item.append(make("span", "", one.text + " "));
-    if (one.until !== null) {
+    if (one.timed) {
         // It changes each second, which nobody wants read aloud.
         const timer = make("strong", "keys-wrong-timer");
         timer.setAttribute("role", "timer");
@@ -163,15 +163,10 @@ function makeItem(one) {
 
 export function showBanner(status) {
     shown = problemsOf(status);
-    const texts = JSON.stringify(
-        shown.map(function (one) {
-            return [one.level, one.text, one.until === null];
-        })
-    );
-    if (listed !== texts) {
-        listed = texts;
-        list.replaceChildren.apply(list, shown.map(makeItem));
-    }
+    const entries = shown.map(function (one) {
+        return { level: one.level, text: one.text, service: one.service, timed: one.until !== null };
+    });
+    showEntries(list, entries, makeItem);
     list.hidden = !shown.length;
     well.hidden = shown.length > 0;
     const serving = Object.entries(status.services)

@@ -1,8 +1,10 @@
 // Dead letters: searched, filtered, by pages, replayed and dropped by selection.
 
 import { change } from "./actions.js";
+import { readAddress, writeAddress } from "./address.js";
 import { openDialog } from "./dialog.js";
 import { button, make, narrow, page, readOnly, setText, taskLink } from "./elements.js";
+import { setDisabled, setHidden, showEntries, showSome } from "./focus.js";
 import { refreshNow } from "./live.js";
 import { clockTime, count, plural } from "./words.js";
 
@@ -25,8 +27,9 @@ const search = document.getElementById("letters-search");
 const rows = document.getElementById("letters-rows");
 const all = document.getElementById("letters-all");
 const selected = new Set(); // ids
-// A link may name what to look for.
-search.value = new URLSearchParams(location.search).get("search") || "";
+readAddress("search", search);
+readAddress("service", service);
+readAddress("kind", kind);
 let listed = []; // the dead letters on the page
 let before = null; // the cursor of the page shown; null: the newest page
 let next = null;
@@ -64,24 +67,19 @@ export function showLetters(answer) {
     listed = answer.dead_letters;
     next = answer.next_before;
     total = matching(answer);
-    older.hidden = next === null;
-    newest.hidden = before === null;
+    showSome([[older, next !== null], [newest, before !== null]]);
     if (before === null) {
         before_ms = listed.length ? listed[0].at_ms + 1 : 0;
     }
     setText(document.getElementById("letters-count"), countWords(answer));
-    document.getElementById("letters-table").hidden = !listed.length;
     const ids = new Set(listed.map(function (letter) { return letter.id; }));
     selected.forEach(function (id) {
         if (!ids.has(id)) {
             selected.delete(id); // what one cannot see is not changed
         }
     });
-    const text = JSON.stringify(listed);
-    if (rows.dataset.listed !== text) {
-        rows.dataset.listed = text;
-        rows.replaceChildren.apply(rows, listed.map(makeLetter));
-    }
+    showEntries(rows, listed, makeLetter);
+    setHidden(document.getElementById("letters-table"), !listed.length);
     showSelection();
 }
 
@@ -123,7 +121,7 @@ function showSelection() {
     ["replay", "drop"].forEach(function (verb) {
         const found = document.getElementById("letters-" + verb);
         const name = verb.charAt(0).toUpperCase() + verb.slice(1);
-        found.disabled = !listed.length;
+        setDisabled(found, !listed.length);
         setText(found, selected.size ? name + " " + count(selected.size) + " selected"
             : Object.keys(filters()).length ? name + " all that match" : name + " all");
     });
@@ -287,6 +285,7 @@ bulk("letters-drop", askDrop);
 function showPage(cursor) {
     before = cursor;
     selected.clear();
+    writeAddress();
     refreshNow();
 }
 

@@ -1,6 +1,7 @@
 // The deferred jobs of a service: what each of them waits for, and until when.
 
 import { make, setText, taskLink } from "./elements.js";
+import { setHidden, showEntries } from "./focus.js";
 import { clockTime, count, duration, waitWords } from "./words.js";
 
 const several_ms = 5000; // a wait that ends this long after the next try needs several tries
@@ -11,7 +12,7 @@ export function makeDeferred(service) {
     const list = make("ul");
     list.setAttribute("aria-label", "Deferred jobs of " + service);
     details.append(summary, list);
-    return { details: details, summary: summary, list: list, listed: "", lefts: [] };
+    return { details: details, summary: summary, list: list };
 }
 
 // The expected end of a wait, where several tries come before it.
@@ -20,43 +21,35 @@ function endWords(job, now_ms) {
         : ", expected end in " + duration(job.expected_end_ms - now_ms);
 }
 
+// job: a deferred job, or a sentence about them
+function makeItem(job) {
+    if (typeof job === "string") {
+        return make("li", "", job);
+    }
+    const item = make("li");
+    const left = make("strong");
+    left.title = clockTime(job.next_try_ms);
+    item.append(left, " · " + waitWords(job) + " · ", taskLink(job.id));
+    return item;
+}
+
 export function showDeferred(its, queue, now_ms) {
     const jobs = queue.deferred_jobs;
-    its.details.hidden = !jobs.length;
+    setHidden(its.details, !jobs.length);
     if (!jobs.length) {
         return;
     }
     const reasons = Array.from(new Set(jobs.map(waitWords)));
     setText(its.summary, "Deferred jobs, until when and why: " + reasons.slice(0, 3).join("; ")
         + (reasons.length > 3 ? " …" : ""));
-    const listed = JSON.stringify([jobs, queue.deferred]);
-    if (its.listed !== listed) {
-        its.listed = listed;
-        const items = jobs.map(function (job) {
-            const item = make("li");
-            const left = make("strong");
-            left.title = clockTime(job.next_try_ms);
-            item.append(left, " · " + waitWords(job) + " · ", taskLink(job.id));
-            return { item: item, left: left };
-        });
-        its.lefts = items.map(function (one) { return one.left; });
-        its.list.replaceChildren.apply(its.list, items.map(function (one) { return one.item; }));
-        if (queue.deferred > jobs.length) {
-            its.list.append(
-                make(
-                    "li",
-                    "",
-                    "These jobs are the first and the last of "
-                        + count(queue.deferred)
-                        + " to come back."
-                )
-            );
-        }
-    }
+    const more = queue.deferred > jobs.length
+        ? ["These jobs are the first and the last of " + count(queue.deferred) + " to come back."]
+        : [];
+    showEntries(its.list, jobs.concat(more), makeItem);
     jobs.forEach(function (job, index) {
         const left_ms = job.next_try_ms - now_ms;
         setText(
-            its.lefts[index],
+            its.list.children[index].firstChild,
             (left_ms > 0 ? "next try in " + duration(left_ms) : "due") + endWords(job, now_ms)
         );
     });

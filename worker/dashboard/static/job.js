@@ -1,6 +1,7 @@
 // The page of one job: where it is, when it will be served, and what happened so far.
 
 import { make, page, setText } from "./elements.js";
+import { setHidden, showEntries, whileBusy } from "./focus.js";
 import { post, request } from "./server.js";
 import {
     clock,
@@ -33,14 +34,21 @@ const now = document.getElementById("job-now");
 const cancel = document.getElementById("job-cancel");
 let latest = null;
 let answeredAt = 0;
-let ended = false; // the login has expired
+let ahead_ms = 0; // by how much the server's clock is ahead of this one
+let ended = false; // another answer would say the same
+let said = ""; // what the button has done
 
 function address(template) {
     return template.replace("TASK", encodeURIComponent(id));
 }
 
+// The instants that are shown are the server's; the clock of this computer may be wrong.
+function now_ms() {
+    return Date.now() + ahead_ms;
+}
+
 function until(at_ms) {
-    return clock(at_ms - Date.now());
+    return clock(at_ms - now_ms());
 }
 
 function startWords(job) {
@@ -50,7 +58,7 @@ function startWords(job) {
             : "";
     }
     const limited = job.limited_by ? " Limited by: " + limitWords(words(job.limited_by)) + "." : "";
-    return job.start_by_ms - Date.now() < 1000
+    return job.start_by_ms - now_ms() < 1000
         ? " It is about to be served."
         : " It is expected to be served in "
               + until(job.expected_start_ms)
@@ -60,20 +68,25 @@ function startWords(job) {
               + limited;
 }
 
+// Whether no worker has had it and nobody finds it in its queue: it may not exist.
+function isUnknown(job) {
+    return job.where === "queue" && job.place === null && !job.events.length;
+}
+
 function stateWords(job) {
     if (job.where === "ended") {
         return (
             (endWords[job.state] || "It ended: " + job.state)
             + (job.error ? ": " + job.error : "")
             + (job.key ? ", with the key " + job.key : "")
-            + (/\.$/.test(job.error) ? "" : ".")
+            + (/\.$/.test(job.key || job.error) ? "" : ".")
         );
     }
     if (job.where === "running") {
         return "It runs now.";
     }
     if (job.where === "deferred" && job.waits) {
-        const left = job.waits.next_try_ms === null ? "" : job.waits.next_try_ms > Date.now()
+        const left = job.waits.next_try_ms === null ? "" : job.waits.next_try_ms > now_ms()
             ? " Next try in " + until(job.waits.next_try_ms) + "." : " Its next try is due.";
         const end =
             job.waits.expected_end_ms !== null && job.waits.expected_end_ms > job.waits.next_try_ms
@@ -84,8 +97,8 @@ function stateWords(job) {
     const soon = startWords(job);
     return job.where === "worker" ? "A worker has fetched it, and it waits there for a key." + soon
         : job.place !== null ? "It is number " + count(job.place) + " in its queue." + soon
-            : job.events.length ? "It waits in its queue." + soon
-                : "It waits in its queue, or no job has this id.";
+            : isUnknown(job) ? "It waits in its queue, or no job has this id."
+                : "It waits in its queue." + soon;
 }
 
 function showFacts(job) {
@@ -105,26 +118,21 @@ function showFacts(job) {
     if (job.dead_letter) {
         facts["Dead letter"] = job.dead_letter + ": show it, to replay or drop it";
     }
-    const list = document.getElementById("job-facts");
-    const text = JSON.stringify(facts);
-    if (list.dataset.listed !== text) {
-        list.dataset.listed = text;
-        list.replaceChildren.apply(list, Object.entries(facts).map(function (pair) {
-            const group = make("div");
-            const value = make("dd", "", pair[1]);
-            if (pair[0] === "Dead letter") {
-                const link = make("a", "", pair[1]);
-                link.href =
-                    page.dataset.keysUrl
-                    + "?"
-                    + new URLSearchParams({ search: id })
-                    + "#letters-title";
-                value.replaceChildren(link);
-            }
-            group.append(make("dt", "", pair[0]), value);
-            return group;
-        }));
-    }
+    showEntries(document.getElementById("job-facts"), Object.entries(facts), function (pair) {
+        const group = make("div");
+        const value = make("dd", "", pair[1]);
+        if (pair[0] === "Dead letter") {
+            const link = make("a", "", pair[1]);
+            link.href =
+                page.dataset.keysUrl
+                + "?"
+                + new URLSearchParams({ search: id })
+                + "#letters-title";
+            value.replaceChildren(link);
+        }
+        group.append(make("dt", "", pair[0]), value);
+        return group;
+    });
 }
 
 // One time line of what Flower saw and of the calls, the first one first.
@@ -136,20 +144,18 @@ function showLine(job) {
             text: "call with " + one.key + ": " + words(one.code)
                 + (one.in_doubt ? " (may have been carried out)" : "") };
     })).sort(function (one, other) { return one.at_ms - other.at_ms; });
-    const line = document.getElementById("job-line");
+    points.forEach(function (point, place) {
+        point.since_ms = place ? point.at_ms - points[place - 1].at_ms : 0;
+    });
     document.getElementById("job-none").hidden = points.length > 0;
-    const text = JSON.stringify(points);
-    if (line.dataset.listed !== text) {
-        line.dataset.listed = text;
-        line.replaceChildren.apply(line, points.map(function (point, place) {
-            const item = make("li", "job-point");
-            item.dataset.kind = point.kind;
-            const since = place ? point.at_ms - points[place - 1].at_ms : 0;
-            item.append(make("time", "", clockTime(point.at_ms)), make("span", "", point.text),
-                make("small", "job-since", since >= 1000 ? duration(since) + " later" : ""));
-            return item;
-        }));
-    }
+    showEntries(document.getElementById("job-line"), points, function (point) {
+        const item = make("li", "job-point");
+        item.dataset.kind = point.kind;
+        item.append(make("time", "", clockTime(point.at_ms)), make("span", "", point.text),
+            make("small", "job-since",
+                point.since_ms >= 1000 ? duration(point.since_ms) + " later" : ""));
+        return item;
+    });
 }
 
 function show() {
@@ -165,7 +171,9 @@ function show() {
               ? "next try in " + until(latest.waits.next_try_ms)
               : latest.where === "running"
                 ? "runs"
-                : "waits")
+                : isUnknown(latest)
+                  ? "not known"
+                  : "waits")
         + " · job "
         + id.slice(0, 8);
     if (document.title !== title) {
@@ -176,22 +184,23 @@ function show() {
 async function look() {
     try {
         latest = await request(address(page.dataset.jobUrl));
-        answeredAt = Date.now();
+        answeredAt = latest.now_ms;
+        ahead_ms = answeredAt - Date.now();
         showFacts(latest);
         showLine(latest);
         show();
         if (cancel) {
-            cancel.hidden = latest.where === "ended";
+            setHidden(cancel, latest.where === "ended");
         }
-        setText(freshness, "State at " + clockTime(answeredAt) + ".");
+        setText(freshness, "State at " + clockTime(answeredAt) + "." + said);
     } catch (error) {
-        ended = error.status === 401;
+        ended = [401, 404].includes(error.status);
         setText(
             freshness,
-            ended
+            error.status === 401
                 ? "Your login has expired. Reload this page to log in again."
                 : error.message
-                      + " Trying again."
+                      + (ended ? "" : " Trying again.")
                       + (answeredAt ? " This is the state at " + clockTime(answeredAt) + "." : "")
         );
     }
@@ -204,23 +213,21 @@ async function look() {
 }
 
 if (cancel) {
-    cancel.addEventListener("click", async function () {
-        cancel.disabled = true;
-        try {
-            const answer = await post(address(page.dataset.cancelUrl), {});
-            setText(
-                freshness,
-                {
+    cancel.addEventListener("click", function () {
+        whileBusy(cancel, "Cancelling…", async function () {
+            try {
+                const answer = await post(address(page.dataset.cancelUrl), {});
+                said = " " + ({
                     cancelled: "It is cancelled.",
                     running: "A worker runs it; no other call follows.",
                     perhaps_running: "It is cancelled. The broker does not answer, so perhaps a "
                         + "worker runs it now; no other call follows.",
-                }[answer.outcome] || "It had ended before: " + answer.outcome + "."
-            );
-        } catch (error) {
-            setText(freshness, error.message);
-        }
-        cancel.disabled = false;
+                }[answer.outcome] || "It had ended before: " + answer.outcome + ".");
+            } catch (error) {
+                said = " It is not cancelled: " + error.message;
+            }
+            setText(freshness, said.trim());
+        });
     });
 }
 setInterval(show, 1000);

@@ -1,6 +1,7 @@
 // The latest calls with a key, asked for while a person looks at them.
 
 import { make, page, setText, taskLink } from "./elements.js";
+import { showEntries } from "./focus.js";
 import { request } from "./server.js";
 import { clockTime, words } from "./words.js";
 
@@ -26,16 +27,17 @@ export async function showCalls(its) {
     try {
         const query = new URLSearchParams({ service: its.service, key: key.id });
         const calls = (await request(page.dataset.callsUrl + "?" + query)).calls;
-        its.list.replaceChildren.apply(
-            its.list,
-            calls.length ? calls.map(makeCall) : [make("li", "", "none yet")]
-        );
+        showEntries(its.list, calls.length ? calls : ["none yet"], makeCall);
     } catch (error) {
-        its.list.replaceChildren(make("li", "", error.message));
+        showEntries(its.list, [error.message], makeCall);
     }
 }
 
+// call: a call, or a sentence where there is none
 function makeCall(call) {
+    if (typeof call === "string") {
+        return make("li", "", call);
+    }
     const item = make("li");
     const text = make("span");
     setText(

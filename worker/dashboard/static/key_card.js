@@ -3,6 +3,7 @@
 import { askDisable, askNote, askReset, checkKeys, enable } from "./actions.js";
 import { makeCalls, showCalls } from "./key_calls.js";
 import { button, make, narrow, page, readOnly, setText } from "./elements.js";
+import { showSome } from "./focus.js";
 import { blockWords, clockTime, count, duration, grouped, limitName, plural } from "./words.js";
 
 export function makeCard(service, key) {
@@ -135,8 +136,8 @@ export function showCard(card, key) {
     setText(card.note, key.note);
     card.note.hidden = !key.note;
     if (card.disable) {
-        card.disable.hidden = disabledByHand(key);
-        card.enable.hidden = !card.disable.hidden;
+        const isDisabled = disabledByHand(key);
+        showSome([[card.disable, !isDisabled], [card.enable, isDisabled]]);
     }
     showBlocks(card, grouped(key.blocks));
     showBuckets(card, key.buckets);

@@ -12,7 +12,8 @@ const stale_ms = 3000; // older answers are not live
 const trouble = document.getElementById("keys-trouble");
 const freshness = document.getElementById("keys-freshness");
 export let latest = null; // the latest status
-let answeredAt = null;
+let answeredAt = null; // by performance.now(), which no change of the clock touches
+let stateOf_ms = null; // the instant of the status by the server's clock
 let views = null; // see start()
 // The login has expired: another request would make the browser ask for a password.
 let ended = false;
@@ -77,7 +78,8 @@ async function read() {
 
 function show(status) {
     latest = status;
-    answeredAt = Date.now();
+    answeredAt = performance.now();
+    stateOf_ms = Object.values(status.services)[0].now_ms;
     trouble.hidden = true;
     views.show(status);
     showFreshness();
@@ -141,13 +143,13 @@ export function hasEnded() {
 
 // Returns whether what the page shows is live, as far as that is known.
 export function showFreshness() {
-    const live = answeredAt === null || !ended && Date.now() - answeredAt <= stale_ms;
+    const live = answeredAt === null || !ended && performance.now() - answeredAt <= stale_ms;
     if (answeredAt === null || listsOf === null) {
         const loading =
             performance.now() < stale_ms ? "Loading…" : "Still loading: no answer yet.";
         setText(freshness, trouble.hidden ? loading : "Not live.");
     } else if (!live) {
-        setText(freshness, "Not live: this is the state at " + clockTime(answeredAt) + ".");
+        setText(freshness, "Not live: this is the state at " + clockTime(stateOf_ms) + ".");
     } else {
         setText(freshness, "Live: updated every second.");
     }

@@ -3,12 +3,15 @@
 import { askPause, askReset, resume } from "./actions.js";
 import { makeDeferred, showDeferred } from "./deferred.js";
 import { button, make, narrow, readOnly, setText } from "./elements.js";
+import { setChildren, showSome } from "./focus.js";
 import { countDown, makeCard, showCard, unfold } from "./key_card.js";
 import { makeUsage } from "./usage.js";
 import { count, duration, firstBack, pauseOf, plural, title } from "./words.js";
 
 const mostUnfolded = 3; // of more keys a phone shows those in trouble, and folds the ready ones
+const inUse_ms = 10000; // as long no card moves after a key or a click in it
 const shown = new Map(); // service name → its elements
+let usedAt = -Infinity; // when a person pressed something, by performance.now()
 
 // The facts about each service, and their meaning.
 const factWords = {
@@ -111,8 +114,7 @@ export function showService(service, pool) {
     const pause = pauseOf(pool.keys);
     const backWords = back !== null ? "first back in " + duration(back)
         : pause ? "until " + title(service) + " is resumed" : "until a person resets one";
-    its.buttons.pause.hidden = Boolean(pause);
-    its.buttons.resume.hidden = !pause;
+    showSome([[its.buttons.pause, !pause], [its.buttons.resume, Boolean(pause)]]);
     setFact(
         its.facts["Keys ready"],
         (ready || "none") + " of " + total,
@@ -157,6 +159,12 @@ export function showService(service, pool) {
         setFact(its.facts["Queue empty in"], "over " + duration(back), "no key is ready before");
     } else if (queue.drain_s !== null) {
         setFact(its.facts["Queue empty in"], "about " + duration(queue.drain_s * 1000));
+    } else if (queue.deferred === queue.waiting && lastBack(pool) > 0) {
+        setFact(
+            its.facts["Queue empty in"],
+            "over " + duration(lastBack(pool)),
+            "all are deferred, the last one until then"
+        );
     } else {
         setFact(
             its.facts["Queue empty in"],
@@ -171,6 +179,14 @@ export function showService(service, pool) {
     showDeferred(its.deferred, queue, pool.now_ms);
     its.empty.hidden = pool.keys.length > 0;
     showCards(its, service, pool.keys);
+}
+
+// The milliseconds until the last of the deferred jobs comes back; the status lists that one, too.
+function lastBack(pool) {
+    const ends = pool.queue.deferred_jobs.map(function (job) {
+        return job.next_try_ms - pool.now_ms;
+    });
+    return Math.max.apply(null, ends.concat(0));
 }
 
 function showLongestWait(fact, queue) {
@@ -188,8 +204,9 @@ export function countDownAll() {
     shown.forEach(function (its) { its.cards.forEach(countDown); });
 }
 
+// Whether a person may be about to press a button in it: the last key or click was a moment ago.
 function isInUse(grid) {
-    return grid.contains(document.activeElement);
+    return grid.contains(document.activeElement) && performance.now() - usedAt < inUse_ms;
 }
 
 function showCards(its, service, keys) {
@@ -215,16 +232,22 @@ function showCards(its, service, keys) {
     // Keys in trouble come first; no card moves while a person may be about to press its button.
     if (its.order !== order && ![its.grid, its.foldedGrid].some(isInUse)) {
         its.order = order;
-        sorted.forEach(function (key) {
-            (folds && key.state === "ready" ? its.foldedGrid : its.grid).append(
-                its.cards.get(key.id).article
-            );
+        [false, true].forEach(function (isFolded) {
+            const keysOf = sorted.filter(function (key) {
+                return (folds && key.state === "ready") === isFolded;
+            });
+            setChildren(isFolded ? its.foldedGrid : its.grid, keysOf.map(function (key) {
+                return its.cards.get(key.id).article;
+            }));
         });
     }
     its.folded.hidden = !its.foldedGrid.childElementCount;
     setText(its.foldedWords, plural(its.foldedGrid.childElementCount, "key") + " ready");
 }
 
+["keydown", "pointerdown"].forEach(function (name) {
+    document.addEventListener(name, function () { usedAt = performance.now(); });
+});
 narrow.addEventListener("change", function () {
     shown.forEach(function (its) { its.cards.forEach(unfold); });
 });

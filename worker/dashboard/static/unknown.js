@@ -1,22 +1,16 @@
 // Provider answers that this version does not know.
 
 import { make } from "./elements.js";
+import { showEntries } from "./focus.js";
 import { clockTime, count } from "./words.js";
 
 export function showUnknown(answers) {
-    const section = document.getElementById("keys-unknown");
-    const listed = JSON.stringify(answers);
-    if (section.dataset.listed === listed) {
-        return;
-    }
-    section.dataset.listed = listed;
-    section.hidden = !answers.length;
-    const list = document.getElementById("unknown-rows");
-    list.replaceChildren.apply(list, answers.map(function (answer) {
+    document.getElementById("keys-unknown").hidden = !answers.length;
+    showEntries(document.getElementById("unknown-rows"), answers, function (answer) {
         const row = make("tr");
         row.append(make("td", "", clockTime(answer.last_ms)), make("td", "", answer.service),
             make("td", "", answer.kind.replaceAll("_", " ")), make("td", "", answer.shape),
             make("td", "", count(answer.count)));
         return row;
-    }));
+    });
 }
