@@ -47,6 +47,10 @@ _DEAD_LETTERS = "/api/admin/dead-letters"
 HANDLERS = [
     url(r"/keys", page.Page, name="keys"),
     url(r"/keys/jobs/([^/]+)", page.JobPage, name="job-page"),
+    # Its script asks beneath the page's own address: a browser that was sent there by a link, and
+    # asked for the login there, sends the login nowhere else by itself (RFC 7617, 2.2).
+    url(r"/keys/jobs/([^/]+)/look", jobs.Job, name="job-page-look"),
+    url(r"/keys/jobs/([^/]+)/cancel", jobs.Cancel, name="job-page-cancel"),
     url(r"/keys/static/[0-9a-f]{10}/(.*)", page.Static, {"path": str(page.STATIC)}),
     url(r"/metrics", metrics.Metrics),
     url(r"/task/(.+)", stock_pages.TaskPage),

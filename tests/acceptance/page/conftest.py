@@ -40,12 +40,17 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Open]:
-    """Opens the page of the keys; at the end no error may stand in any console."""
+    """Opens the page of the keys, or of a job; at the end no error may stand in any console."""
     contexts: list[Any] = []
     complaints: list[str] = []
 
     def start(
-        url: str, *, size: dict[str, int] = WIDE, dark: bool = False, refused: str = ""
+        url: str,
+        *,
+        size: dict[str, int] = WIDE,
+        dark: bool = False,
+        refused: str = "",
+        job: str = "",
     ) -> Any:
         def hear(told: Any) -> None:
             made_here = (
@@ -64,8 +69,8 @@ def open_page(browser: Any) -> Iterator[Open]:
         page = context.new_page()
         page.on("console", hear)
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(f"{url}/keys")
-        page.get_by_text("Live: updated every second").wait_for()
+        page.goto(f"{url}/keys/jobs/{job}" if job else f"{url}/keys")
+        page.get_by_text("State at " if job else "Live: updated every second").wait_for()
         return page
 
     yield start

@@ -87,9 +87,9 @@ def test_the_page_is_readable_everywhere(
 def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
-    page = open_page(site)
     (served,) = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}])
     fresh.producer.await_all([served], within_s=30)
+    page = open_page(site, job=served)  # by a link, without a look at another page before
     wrong = fresh.producer.app.send_task(
         "tasks.ai.complete", kwargs={"prompt": "x", "temperature": 9}, queue="ai"
     )

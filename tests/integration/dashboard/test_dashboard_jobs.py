@@ -41,7 +41,13 @@ async def test_a_job_that_nobody_has_seen_may_wait_or_not_exist(serve: Serve) ->
     assert (await site.client.get("/api/admin/jobs/job-1")).status_code == 401
     page = await site.client.get("/keys/jobs/%3Cb%3E", auth=LOGIN)
     assert "<b>" not in page.text
-    assert 'data-job-url="/api/admin/jobs/TASK"' in page.text
+    # A browser sends the login of a page to what lies beneath it, and nowhere else by itself.
+    assert 'data-job-url="/keys/jobs/TASK/look"' in page.text
+    assert 'data-cancel-url="/keys/jobs/TASK/cancel"' in page.text
+    beneath = await site.client.get("/keys/jobs/job-1/look", auth=LOGIN)
+    assert beneath.json() | {"now_ms": 0} == told | {"now_ms": 0}
+    assert (await site.client.get("/keys/jobs/job-1/look")).status_code == 401
+    assert abs(told["now_ms"] - time.time() * 1000) < 60_000
 
 
 async def test_a_deferred_job_says_why_until_when_and_which_calls_it_made(serve: Serve) -> None:
