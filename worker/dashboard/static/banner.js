@@ -164,7 +164,12 @@ function makeItem(one) {
 export function showBanner(status) {
     shown = problemsOf(status);
     const entries = shown.map(function (one) {
-        return { level: one.level, text: one.text, service: one.service, timed: one.until !== null };
+        return {
+            level: one.level,
+            text: one.text,
+            service: one.service,
+            timed: one.until !== null,
+        };
     });
     showEntries(list, entries, makeItem);
     list.hidden = !shown.length;
