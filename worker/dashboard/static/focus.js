@@ -25,8 +25,8 @@ export function setHidden(element, isHidden, instead) {
     }
 }
 
-// Shows some of several buttons that take each other's place. each: pairs of a button and whether it
-// is shown; one that goes gives its focus to one that stays.
+// Shows some of several buttons that take each other's place. each: pairs of a button and whether
+// it is shown; one that goes gives its focus to one that stays.
 export function showSome(each) {
     const stays = each.find(function (pair) { return pair[1]; });
     if (stays) {
