@@ -40,6 +40,10 @@ def cli(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
     app.close()
 
 
+def _line(shown: Result, word: str) -> str:
+    return next(line for line in shown.output.splitlines() if word in line)
+
+
 def test_the_list_shows_everything_but_arguments(cli: Cli, redis_url: str) -> None:
     put(redis_url, letter(1, calls=3), email(2, kind="unknown", doubt_ms=5))
     shown = cli("list")
@@ -90,6 +94,9 @@ def test_one_letter_shows_its_arguments_only_where_they_are_asked_for(
         "--arguments shows them",
     ):
         assert word in shown.output
+    headings, row = (_line(shown, word) for word in ("when (UTC)", "gsk_abc123..."))
+    for heading, told in (("when", "2026"), ("key", "gsk_"), ("answer", "rate"), ("may", "yes")):
+        assert headings.index(heading) == row.index(told)
     assert SECRET not in shown.output
     assert SECRET not in cli("show", "job-1", "--json").output
     assert SECRET in cli("show", "job-1", "--arguments").output
