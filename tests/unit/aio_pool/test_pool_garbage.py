@@ -174,3 +174,11 @@ def test_old_garbage_is_collected_too(start: Start) -> None:
         assert ref() is None
     finally:
         gc.unfreeze()
+
+
+def test_a_pool_that_has_ended_leaves_the_collector_as_it_was(start: Start) -> None:
+    before = gc.get_threshold()
+    pool = start()
+    assert gc.get_threshold() != before
+    pool.stop()
+    assert gc.get_threshold() == before
