@@ -57,22 +57,27 @@ def test_jobs_join_the_open_one_and_get_its_result(fresh: House, client: Any) ->
 def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: House, client: Any) -> None:
     pipe = Pipeline(track_started=False)
     queued = [pipe.complete("Say hello", dedupe_key=KEY, stream=n == 0) for n in range(2)]
-    queued.append(pipe.complete("Say hello", dedupe_key="wrong"))
+    queued += [pipe.complete("Say hello", dedupe_key=key) for key in ("gone", "wrong")]
     pushes = pipe.pushes(client.time())  # and other jobs are before them, until the first has ended
     answer = fresh.producer.outcome(send(fresh))
+    gone = send(fresh, dedupe_key="gone")
+    fresh.producer.outcome(gone)
+    gone.forget()
     error = fresh.producer.outcome(send(fresh, dedupe_key="wrong", model="none"))
     made = calls(fresh)
     for push in pushes:
         client.lpush(*push)
-    *results, failed = map(fresh.producer.outcome, map(fresh.producer.app.AsyncResult, queued))
+    *results, new, failed = map(fresh.producer.outcome, map(fresh.producer.app.AsyncResult, queued))
     assert results == [answer] * 2
-    assert (type(failed), str(failed)) == (type(error), str(error))
+    assert new["text"], "nothing is left of the job before it to share"
+    assert [type(one).__name__ for one in (failed, error)] == ["RequestRejected"] * 2
+    assert str(failed) == str(error)
     records = [fields for _, fields in client.xrange(f"kw:stream:{queued[0]}")]
     assert "".join(fields.get("text", "") for fields in records) == answer["text"]
-    assert calls(fresh) == made
+    assert calls(fresh) == made + 1
     with Keywheel(fresh.redis_url) as keywheel:
         assert keywheel.result(keywheel.complete("Say hello", dedupe_key=KEY))["text"]
-    assert calls(fresh) == made + 1, "it was enqueued when the first had ended"
+    assert calls(fresh) == made + 2, "it was enqueued when the first had ended"
 
 
 def test_jobs_share_the_error_of_the_open_one(fresh: House, client: Any) -> None:
