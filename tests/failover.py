@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -102,6 +103,11 @@ def _secure(server: EmbeddedRedis) -> None:
             client.config_set(name, PASSWORD)
 
 
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _knows_all(client: "redis.Redis") -> bool:
     try:
         seen = client.sentinel_master(NAME)
@@ -136,6 +142,7 @@ sentinel failover-timeout {NAME} 4000
         start_new_session=True,
     ) as process:
         try:
+            eventually(lambda: _listens(port), what="a sentinel that listens")
             yield port
         finally:
             process.kill()

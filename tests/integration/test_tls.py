@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from celery import Celery
@@ -19,6 +20,7 @@ from tests.tls import Authority, handshakes, tls_before
 from worker.dashboard.broker import use_our_broker_client
 from worker.redis.client import connect
 from worker.startup.redis import check_redis
+from worker.startup.redis_tls import mismatched_tls
 
 pytestmark = pytest.mark.skipif(
     not shutil.which("openssl"), reason="openssl makes the certificates"
@@ -85,6 +87,30 @@ def test_every_role_comes_through_with_a_client_certificate(
     [ai] = asyncio.run(broker.queues(["ai"]))
     assert ai["messages"] == waiting
     get_settings.cache_clear()
+
+
+def test_tls_at_one_end_alone_is_named(authority: Authority, tmp_path: Path) -> None:
+    """Neither ends by itself: a handshake with a plain Redis only times out."""
+    with ExitStack() as stack:
+        plain = stack.enter_context(EmbeddedRedis(data_dir=tmp_path / "redis"))
+        watching = stack.enter_context(sentinel(tmp_path / "sentinel", watched=plain.port))
+        tls = stack.enter_context(handshakes(authority.server_context()))
+        query = f"/0?master_name={NAME}&sentinel_password={SENTINEL_PASSWORD}"
+        for url, words in (
+            (
+                f"sentinel://127.0.0.1:{watching}{query}&ssl=true",
+                "has sentinels without TLS: set sentinel_ssl=false",
+            ),
+            (
+                f"sentinel://127.0.0.1:{watching}{query}&ssl=true&sentinel_ssl=false",
+                "has a primary without TLS: set ssl=false, and sentinel_ssl=false",
+            ),
+            (
+                f"sentinel://127.0.0.1:{tls}{query}",
+                "has sentinels with TLS: set sentinel_ssl=true",
+            ),
+        ):
+            assert (mismatched_tls(url) or "").startswith(words)
 
 
 def test_certificates_that_cannot_work_end_the_start_with_a_sentence(

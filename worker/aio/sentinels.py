@@ -60,6 +60,16 @@ class Sentinels:
         self._options = {**_OPTIONS, **options}
         self.master_name = master_name
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Host and port of each."""
+        return self._addresses
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the connections to them have TLS."""
+        return bool(self._options.get("ssl"))
+
     def __repr__(self) -> str:
         """Name the primary and the addresses, and no password."""
         return f"<Sentinels of {self.master_name} at {self._addresses}>"

@@ -1,6 +1,7 @@
 """Checks Redis when a worker starts: a worker that may not use it exits with Redis' own words."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from redis.exceptions import (
     MovedError,
     NoPermissionError,
     RedisError,
-    ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -27,16 +27,17 @@ from worker.aio.redis_retry import words_of
 from worker.aio.sentinels import UnknownPrimary
 from worker.startup.redis_rights import CLUSTER, Rights, broker_rights, pool_rights, result_rights
 from worker.startup.redis_tls import (
-    missing_tls,
+    mismatched_tls,
     tls_refusal_of,
     unusable_files,
     unwanted_certificate,
-    wanted_tls,
 )
 
 _logger = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 5.0
+_UNKNOWN_RE: Final = re.compile(r"unknown command '?`?([A-Za-z]+)")
+_SENTINEL: Final = "is a sentinel: write sentinel://host:26379/0?master_name=NAME"
 _GUIDE: Final = "docs/operations.md lists the rights that a worker needs"
 
 
@@ -126,6 +127,9 @@ def _look(url: str, rights: Rights) -> Iterator[str]:
     with closing(redis.Redis.from_pool(pool)) as client:
         client.ping()
         info = _info(client)
+        if "sentinel" in {info.get("redis_mode"), info.get("server_mode")}:
+            yield _SENTINEL
+            return
         if info.get("cluster_enabled"):
             yield CLUSTER
             return
@@ -155,11 +159,7 @@ def refusal_at(url: str, exc: BaseException) -> str | None:
     if not isinstance(exc, RedisConnectionError | RedisTimeoutError | OSError):
         return refusal_of(exc)  # Redis itself has answered
     return (
-        unusable_files(url)
-        or refusal_of(exc)
-        or missing_tls(url)
-        or wanted_tls(url)
-        or unwanted_certificate(url)
+        unusable_files(url) or refusal_of(exc) or mismatched_tls(url) or unwanted_certificate(url)
     )
 
 
@@ -179,9 +179,21 @@ def refusal_of(exc: BaseException) -> str | None:
             return CLUSTER
         if isinstance(cause, UnknownPrimary):
             return f"cannot be found: {words_of(cause)}; the option master_name of the URL names it"
-        if isinstance(cause, ResponseError) and "DB index is out of range" in str(cause):
-            return (
-                "does not have the database that stands at the end of the URL: it numbers those "
-                "that it has from 0"
-            )
+        if (reply := _refusal_in(str(cause))) and isinstance(cause, RedisError):
+            return reply
     return None
+
+
+def _refusal_in(reply: str) -> str | None:
+    """Why a Redis that answers with this error cannot serve."""
+    if "DB index is out of range" in reply:
+        return (
+            "does not have the database that stands at the end of the URL: it numbers those that "
+            "it has from 0"
+        )
+    found = _UNKNOWN_RE.search(reply)
+    if found is None:
+        return None
+    if found[1].upper() == "SENTINEL":
+        return "is no sentinel: write redis://, or name the port of a sentinel"
+    return f"has no command {found[1]}: it is a sentinel, or the command is renamed"

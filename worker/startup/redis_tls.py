@@ -9,6 +9,7 @@ import redis
 
 from worker.aio.connections import parameters_of
 from worker.aio.sentinels import PORT as SENTINEL_PORT
+from worker.aio.sentinels import Sentinels
 
 _PROBE_S: Final = 2.0
 _OUT_OF_TIME: Final = frozenset({9, 10})
@@ -69,28 +70,6 @@ def unwanted_certificate(url: str) -> str | None:
     return None
 
 
-def wanted_tls(url: str) -> str | None:
-    """Why a `redis://` URL cannot work: its port answers with TLS only. None where it does not.
-
-    Called where a connection was refused without words.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "redis" or not parts.hostname:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
-    try:
-        address = (parts.hostname, parts.port or _REDIS_PORT)
-        with (
-            socket.create_connection(address, timeout=_PROBE_S) as connection,
-            context.wrap_socket(connection),
-        ):
-            pass
-    except OSError:
-        return None
-    return "answers with TLS only on this port: write rediss://"
-
-
 def _context_of(url: str) -> ssl.SSLContext:
     options = parameters_of(url)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -101,22 +80,68 @@ def _context_of(url: str) -> ssl.SSLContext:
     return context
 
 
-def missing_tls(url: str) -> str | None:
-    """Why a `rediss://` URL cannot work: its port answers without TLS. None where it does not.
+def mismatched_tls(url: str) -> str | None:
+    """Why a URL cannot work: it has TLS where its server has none, or the other way round.
 
-    A plain Redis waits for the end of what it takes for a command, so that the handshake would only
-    time out.
+    Neither ends by itself. A plain Redis waits for the end of what it takes for a command, so that
+    a handshake only times out; a server with TLS closes what begins without.
+
+    Returns:
+        What the URL should say instead; None where the two fit, or the server does not answer.
     """
-    parts = urlsplit(url)
-    if parts.scheme != "rediss" or not parts.hostname:
-        return None
+    found = parameters_of(url)
+    has_tls = issubclass(found["connection_class"], redis.SSLConnection)
+    sentinels: Sentinels | None = found.get("sentinels")
+    if sentinels is None:
+        if "host" not in found:  # a socket
+            return None
+        return _mismatch((found["host"], found.get("port", _REDIS_PORT)), tls=has_tls)
+    for address in sentinels.addresses:
+        if _mismatch(address, tls=sentinels.has_tls) is not None:
+            wanted = "false" if sentinels.has_tls else "true"
+            return f"has sentinels {_WITHOUT[sentinels.has_tls]} TLS: set sentinel_ssl={wanted}"
     try:
-        address = (parts.hostname, parts.port or _REDIS_PORT)
+        address = sentinels.primary()
+    except redis.RedisError:
+        return None
+    if _mismatch(address, tls=has_tls) is None:
+        return None
+    rest = f"ssl={str(not has_tls).lower()}, and sentinel_ssl={str(sentinels.has_tls).lower()}"
+    return f"has a primary {_WITHOUT[has_tls]} TLS: set {rest}"
+
+
+_WITHOUT: Final = {True: "without", False: "with"}
+
+
+def _mismatch(address: tuple[str, int], *, tls: bool) -> str | None:
+    if tls and _answers_without_tls(address):
+        return (
+            "answers without TLS on this port: write redis://, or name the port on which it has TLS"
+        )
+    if not tls and _answers_with_tls(address):
+        return "answers with TLS only on this port: write rediss://"
+    return None
+
+
+def _answers_without_tls(address: tuple[str, int]) -> bool:
+    try:
         with socket.create_connection(address, timeout=_PROBE_S) as connection:
             connection.sendall(b"PING\r\n")
-            answer = connection.recv(1)
+            return connection.recv(1) in {b"+", b"-"}
     except OSError:
-        return None
-    if answer not in {b"+", b"-"}:
-        return None
-    return "answers without TLS on this port: write redis://, or name the port on which it has TLS"
+        return False
+
+
+def _answers_with_tls(address: tuple[str, int]) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # nothing is sent
+    try:
+        with (
+            socket.create_connection(address, timeout=_PROBE_S) as connection,
+            context.wrap_socket(connection),
+        ):
+            return True
+    except ssl.SSLError as exc:
+        return tls_refusal_of(exc) is not None  # it wants a certificate
+    except OSError:
+        return False

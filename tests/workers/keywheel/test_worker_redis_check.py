@@ -16,6 +16,7 @@ from config.errors import SettingsError
 from config.settings import Settings, settings_from
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis, free_port
+from tests.failover import NAME, SENTINEL_PASSWORD, sentinel
 from tests.processes import ROOT, Producer, run_celery, workers
 from tests.tls import handshakes
 from worker.startup.redis import check_redis
@@ -110,6 +111,25 @@ def test_a_port_without_tls_is_named(server: EmbeddedRedis) -> None:
     url = server.url.replace("redis://", "rediss://")
     with pytest.raises(SettingsError, match="answers without TLS on this port: write redis://"):
         check_redis(settings_from({"REDIS_URL": url}))
+
+
+def test_a_sentinel_in_place_of_a_redis_is_named_and_the_other_way_round(
+    server: EmbeddedRedis, tmp_path: Path
+) -> None:
+    with sentinel(tmp_path / "sentinel", watched=server.port) as port:
+        for url, words in (
+            (f"redis://:{SENTINEL_PASSWORD}@127.0.0.1:{port}/0", "is a sentinel: write sentinel:"),
+            (
+                f"redis://:{SENTINEL_PASSWORD}@127.0.0.1:{port}/1",
+                "has no command SELECT: it is a sentinel",
+            ),
+            (
+                f"sentinel://127.0.0.1:{server.port}/0?master_name={NAME}",
+                "is no sentinel: write redis://",
+            ),
+        ):
+            with pytest.raises(SettingsError, match=words):
+                check_redis(settings_from({"REDIS_URL": url}))
 
 
 def test_a_database_that_redis_does_not_have_is_named(server: EmbeddedRedis) -> None:
