@@ -14,7 +14,7 @@ import redis.asyncio
 from worker.aio import lifespan
 from worker.aio.redis_retry import is_replica_error, words_of
 from worker.aio.scripts import source
-from worker.aio.wire import Link, Wire
+from worker.aio.shared_connection import Link, SharedConnection
 
 Command = tuple[Any, ...]
 
@@ -35,7 +35,7 @@ class Pipelining:
 
     def __init__(self, client: "redis.asyncio.Redis") -> None:
         self._client = client
-        self._wire = Wire(client)
+        self._connection = SharedConnection(client)
         retry = client.get_retry()
         self._repeats = retry.get_retries() if retry is not None else 0
         self._to_run: list[_Run] = []
@@ -116,12 +116,12 @@ class Pipelining:
                 repeated, as often as the client says.
         """
         packed = [hiredis.pack_command(command) for command in commands]
-        link = await self._wire.link()
+        link = await self._connection.link()
         for _ in range(self._repeats):
             try:
                 return await _exchange(link, packed)
             except (redis.ConnectionError, redis.TimeoutError):
-                link = await self._wire.link()
+                link = await self._connection.link()
         return await _exchange(link, packed)
 
 

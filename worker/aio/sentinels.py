@@ -166,9 +166,11 @@ class _Answers:
         """The error of a question that no sentinel has answered."""
         if self._nothing:
             return UnknownPrimary(f"the sentinels watch no primary of the name {self._master_name}")
-        said = "; ".join(f"{host}:{port}: {words_of(exc)}" for (host, port), exc in self._failures)
+        failures = "; ".join(
+            f"{host}:{port}: {words_of(exc)}" for (host, port), exc in self._failures
+        )
         refusal = next((exc for _, exc in self._failures if needs_a_person(exc)), None)
         kind = redis.ConnectionError if refusal is None else redis.AuthenticationError
-        error = kind(f"no sentinel answers ({said})")
+        error = kind(f"no sentinel answers ({failures})")
         error.__cause__ = refusal or (self._failures[0][1] if self._failures else None)
         return error

@@ -67,8 +67,8 @@ class Message(Arguments):
     @property
     def _may_lack_content(self) -> bool:
         """A function may return nothing; an answer may be calls only, or end in reasoning."""
-        said = (self.tool_calls, self.function_call, self.reasoning, self.executed_tools)
-        return self.role == "function" or (self.role == "assistant" and any(said))
+        parts = (self.tool_calls, self.function_call, self.reasoning, self.executed_tools)
+        return self.role == "function" or (self.role == "assistant" and any(parts))
 
     def params(self) -> dict[str, Any]:
         """The message as Groq takes it: without what is empty, or told by Groq alone."""

@@ -104,8 +104,8 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
     )
 
 
-def _waits(told: Any, due_ms: int | None) -> Waits | None:
-    waits = told if isinstance(told, dict) else {}
+def _waits(stored: Any, due_ms: int | None) -> Waits | None:
+    waits = stored if isinstance(stored, dict) else {}
     if not waits and due_ms is None:
         return None
     return Waits(

@@ -197,13 +197,13 @@ class KeyPool(ByHand):
         account = verdict.account or lease.account
         if account != lease.account:
             self._directory.learn({lease.key.id: account})
-        said = report(
+        settlement = report(
             lease,
             verdict,
             service=self.service,
             rest_ms=self._cooldowns.rest_ms(verdict),
         )
-        reply = await self._scripts.settle(lease_id=lease.id, said=said)
+        reply = await self._scripts.settle(lease_id=lease.id, settlement=settlement)
         return read_settle(reply)
 
     async def _view_models(self) -> tuple[str, ...]:

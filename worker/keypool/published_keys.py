@@ -23,7 +23,7 @@ async def publish_keys(redis: Redis, names: Names, keys: Iterable[ApiKey]) -> No
         redis.exceptions.RedisError: Redis cannot be reached.
     """
     now_s = round(time.time())
-    said: dict[Any, Any] = {
+    published: dict[Any, Any] = {
         key.id: json.dumps(
             {
                 "label": key.label,
@@ -35,26 +35,26 @@ async def publish_keys(redis: Redis, names: Names, keys: Iterable[ApiKey]) -> No
         )
         for key in keys
     }
-    if said:
+    if published:
         async with redis.pipeline(transaction=False) as pipe:
-            pipe.hset(names.keys, mapping=said)
+            pipe.hset(names.keys, mapping=published)
             pipe.expire(names.keys, _EXPIRES_S)
             await pipe.execute()
 
 
 async def published_keys(redis: Redis, names: Names) -> tuple[ApiKey, ...]:
-    """Return the keys that workers have said to have, in the order of their variables.
+    """Return the keys that workers have published, in the order of their variables.
 
-    Their secrets are empty. What no worker has said for ten minutes, by the workers' own clocks, is
-    forgotten.
+    Their secrets are empty. A key that no worker has published for ten minutes, by the workers' own
+    clocks, is forgotten.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
     stored: dict[Any, Any] = await redis.hgetall(names.keys)
-    said = {str(key_id): json.loads(text) for key_id, text in stored.items()}
-    newest_s = max((one["seen_s"] for one in said.values()), default=0)
-    gone = [key_id for key_id, one in said.items() if one["seen_s"] < newest_s - _KEPT_S]
+    published = {str(key_id): json.loads(text) for key_id, text in stored.items()}
+    newest_s = max((one["seen_s"] for one in published.values()), default=0)
+    gone = [key_id for key_id, one in published.items() if one["seen_s"] < newest_s - _KEPT_S]
     if gone:
         await redis.hdel(names.keys, *gone)
     keys = [
@@ -67,7 +67,7 @@ async def published_keys(redis: Redis, names: Names) -> tuple[ApiKey, ...]:
             one["account"],
             one["sender"],
         )
-        for key_id, one in said.items()
+        for key_id, one in published.items()
         if key_id not in gone
     ]
     return tuple(sorted(keys, key=lambda key: (len(key.variable), key.variable, key.id)))

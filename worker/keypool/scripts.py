@@ -111,9 +111,9 @@ class Scripts:
         """Reserve emails that go along; see extend.lua."""
         await self._extend(self._root, self._now(), lease_id, emails)
 
-    async def settle(self, *, lease_id: str, said: Mapping[str, object]) -> list[Any]:
-        """End a lease with its verdict; see settle.lua for what is said and answered."""
-        return list(await self._settle(self._root, self._now(), lease_id, as_json(said)))
+    async def settle(self, *, lease_id: str, settlement: Mapping[str, object]) -> list[Any]:
+        """End a lease with its verdict; settle.lua describes the settlement and the reply."""
+        return list(await self._settle(self._root, self._now(), lease_id, as_json(settlement)))
 
     async def reset(
         self,
@@ -126,8 +126,10 @@ class Scripts:
         owners: Sequence[str],
     ) -> list[list[Any]]:
         """Clear the blocks of keys and accounts; returns those that held, as reset.lua does."""
-        told = (by, scope, name, "1" if include_disabled else "", *owners)
-        return list(await self._reset(keys_of([self._root_name, *records]), self._now(), *told))
+        arguments = (by, scope, name, "1" if include_disabled else "", *owners)
+        return list(
+            await self._reset(keys_of([self._root_name, *records]), self._now(), *arguments)
+        )
 
     async def by_hand(
         self,
@@ -142,8 +144,8 @@ class Scripts:
         """Do what a person asked for to a key, or to all; returns what by_hand.lua does."""
         event, kind = (action, "key") if key_id else (_OF_ALL[action], "service")
         ends, name = "" if for_ms is None else for_ms, key_id or service
-        told = (by, key_id or "", words, ends, event, kind, name)
-        return bool(await self._by_hand(self._root, self._now(), *told))
+        arguments = (by, key_id or "", words, ends, event, kind, name)
+        return bool(await self._by_hand(self._root, self._now(), *arguments))
 
     async def reinstate(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
         """Bring keys back that a request was at fault for.

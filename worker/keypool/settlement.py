@@ -182,8 +182,8 @@ def _counted(verdict: Verdict) -> bool:
 
 def stated(seen: ObservedLimit) -> list[object]:
     """A limit as the scripts read it."""
-    told: list[object] = [seen.dimension, seen.limit, seen.window_ms or seen.dimension.window_ms]
-    return told if seen.remaining is None else [*told, seen.remaining]
+    fields: list[object] = [seen.dimension, seen.limit, seen.window_ms or seen.dimension.window_ms]
+    return fields if seen.remaining is None else [*fields, seen.remaining]
 
 
 def _is_real(verdict: Verdict) -> bool:

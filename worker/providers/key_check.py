@@ -78,28 +78,28 @@ def models_in(body: Any) -> frozenset[str] | None:
 
 def quotas_in(body: Any) -> tuple[ObservedLimit, ...]:
     """The quotas and the rate that Resend's usage tells."""
-    told = body if isinstance(body, Mapping) else {}
-    emails = told.get("emails")
+    usage = body if isinstance(body, Mapping) else {}
+    emails = usage.get("emails")
     emails = emails if isinstance(emails, Mapping) else {}
     found = [
         _quota(emails.get("daily"), Dimension.EMAILS_DAY),
         _quota(emails.get("monthly"), Dimension.EMAILS_MONTH),
-        _rate(told.get("rate_limit")),
+        _rate(usage.get("rate_limit")),
     ]
     return tuple(limit for limit in found if limit is not None)
 
 
-def _quota(told: Any, dimension: Dimension) -> ObservedLimit | None:
-    limit = told.get("limit") if isinstance(told, Mapping) else None
+def _quota(quota: Any, dimension: Dimension) -> ObservedLimit | None:
+    limit = quota.get("limit") if isinstance(quota, Mapping) else None
     if not is_count(limit) or not limit:  # none: it is not limited
         return None
-    used = told.get("used")
+    used = quota.get("used")
     return ObservedLimit(dimension, limit, float(max(0, limit - used)) if is_count(used) else None)
 
 
-def _rate(told: Any) -> ObservedLimit | None:
-    limit = told.get("limit") if isinstance(told, Mapping) else None
-    window_ms = duration_ms(str(told.get("duration", ""))) if isinstance(told, Mapping) else None
+def _rate(rate: Any) -> ObservedLimit | None:
+    limit = rate.get("limit") if isinstance(rate, Mapping) else None
+    window_ms = duration_ms(str(rate.get("duration", ""))) if isinstance(rate, Mapping) else None
     if not is_count(limit) or not limit or window_ms is None or not 0 < window_ms <= _DAY_MS:
         return None
     return ObservedLimit(

@@ -5,12 +5,12 @@ from weakref import WeakKeyDictionary
 
 from redis.asyncio import Redis
 
-from worker.aio.wire import Wire
+from worker.aio.shared_connection import SharedConnection
 from worker.redis.resp import Argument, Encoded, encode_command
 
 
-class AutoPipeline(Wire):
-    """The wire of a client that decodes answers to text."""
+class AutoPipeline(SharedConnection):
+    """The shared connection of a client that decodes answers to text."""
 
     async def send(self, *command: Argument | Encoded) -> Any:
         """Send a command and wait for its answer.
@@ -23,12 +23,12 @@ class AutoPipeline(Wire):
         return await link.send(encode_command(command))
 
 
-_WIRES: WeakKeyDictionary[Redis, AutoPipeline] = WeakKeyDictionary()
+_PIPELINES: WeakKeyDictionary[Redis, AutoPipeline] = WeakKeyDictionary()
 
 
 def pipeline_of(redis: Redis) -> AutoPipeline:
     """Return the one pipeline of a client: all its users share a connection."""
-    wire = _WIRES.get(redis)
-    if wire is None:
-        wire = _WIRES[redis] = AutoPipeline(redis)
-    return wire
+    pipeline = _PIPELINES.get(redis)
+    if pipeline is None:
+        pipeline = _PIPELINES[redis] = AutoPipeline(redis)
+    return pipeline

@@ -23,7 +23,7 @@ class Rotation(Generic[RequestT]):
 
     Args:
         pool: The service's keys.
-        provider: The service's wire.
+        provider: The service's client.
         before_call: Awaited before each call; what it raises ends the turn, and the lease goes back
             unused.
         usage: Counts what the calls use.

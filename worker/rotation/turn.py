@@ -49,7 +49,7 @@ class Turn(Generic[RequestT]):
 
     Args:
         pool: The keys of the service.
-        provider: The wire of the service.
+        provider: The client of the service.
         waiting: Where a job waits for a lease.
         sending: Limits how many requests are about to be written at once.
         before_call: Awaited before each call; what it raises ends the turn, and the lease goes back

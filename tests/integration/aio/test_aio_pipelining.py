@@ -74,5 +74,5 @@ async def test_a_connection_that_idled_for_long_is_opened_anew(
 ) -> None:
     before = await pipelining.run([("CLIENT", "ID")])
     assert await pipelining.run([("CLIENT", "ID")]) == before
-    monkeypatch.setattr("worker.aio.wire._IDLE_S", 0.0)
+    monkeypatch.setattr("worker.aio.shared_connection._IDLE_S", 0.0)
     assert await pipelining.run([("CLIENT", "ID")]) != before

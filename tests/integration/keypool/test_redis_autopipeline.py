@@ -134,7 +134,7 @@ async def test_a_connection_that_idled_is_opened_anew(
 ) -> None:
     first = await pipeline.send("CLIENT", "ID")
     assert await pipeline.send("CLIENT", "ID") == first
-    monkeypatch.setattr("worker.aio.wire._IDLE_S", 0.0)
+    monkeypatch.setattr("worker.aio.shared_connection._IDLE_S", 0.0)
     assert await pipeline.send("CLIENT", "ID") != first
 
 

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from tests.integration.rotation.rotation_scripted import NOTHING_OUT, Make, leases_out, rest
 from worker import cancellations
 from worker.aio.errors import Revoked
-from worker.aio.wire import Link
+from worker.aio.shared_connection import Link
 from worker.cancellations import Cancellations
 from worker.keypool import LeaseRequest
 

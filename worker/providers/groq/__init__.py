@@ -1,1 +1,1 @@
-"""Groq: the wire, what its answers mean, and what it says about limits."""
+"""Groq: its client, what its answers mean, and what it says about limits."""

@@ -60,8 +60,8 @@ def result_of(
 
 def request_id_of(extras: Any, headers: Mapping[str, str]) -> str | None:
     """Groq's own id of a request: in the body's `x_groq`, else in a header."""
-    told = extras.get("id") if isinstance(extras, Mapping) else None
-    return told if isinstance(told, str) and told else headers.get("x-request-id")
+    request_id = extras.get("id") if isinstance(extras, Mapping) else None
+    return request_id if isinstance(request_id, str) and request_id else headers.get("x-request-id")
 
 
 def _empty_because(result: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Groq chat completions: the wire through the official SDK, and the table of verdicts.
+"""Groq chat completions: calls through the official SDK, and the table of verdicts.
 
 A completion has no side effect, so repeating one costs tokens at most.
 """

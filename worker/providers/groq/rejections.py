@@ -13,19 +13,19 @@ _NO_TIER = re.compile(r"`service_tier` `[a-z_]{1,32}` is not available for this 
 _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
-def rejection_of(answer: Answer, said: str) -> Verdict:
+def rejection_of(answer: Answer, sentence: str) -> Verdict:
     """Judge a request that is refused for what it is.
 
     Args:
         answer: What Groq answered.
-        said: Its sentence, without anything private; may be empty.
+        sentence: Its sentence, without anything private; may be empty.
 
     Returns:
         The verdict; for some reasons another organisation may still take the request.
     """
     sentence = (
-        f"Groq rejects the request: {said}"
-        if said
+        f"Groq rejects the request: {sentence}"
+        if sentence
         else f"Groq rejects the request (HTTP {answer.status})"
     )
     if answer.code in _UNKNOWN_MODEL:

@@ -85,7 +85,7 @@ class GroqJudge:
         """
         if answer.ok:
             return self._success(answer, value)
-        said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
+        sentence = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
         for rule in (
             partial(key_fault, now_s=self._now()),
             self._refusal,
@@ -96,10 +96,10 @@ class GroqJudge:
             if verdict := rule(answer):
                 return (
                     verdict
-                    if verdict.certain or not said
-                    else replace(verdict, reason=f"{verdict.reason}: {said}")
+                    if verdict.certain or not sentence
+                    else replace(verdict, reason=f"{verdict.reason}: {sentence}")
                 )
-        return rejection_of(answer, said)
+        return rejection_of(answer, sentence)
 
     def streamed(
         self,
@@ -125,8 +125,8 @@ class GroqJudge:
             verdict = self(answer, value=None, secret=secret, private=private)
             return replace(verdict, definite=False, counted=True)
         if heard.stopped:
-            said = safe_sentence(heard.stopped, secret=secret.get_secret_value(), private=private)
-            sentence = f"Groq stopped in the middle of the answer: {said}"
+            reason = safe_sentence(heard.stopped, secret=secret.get_secret_value(), private=private)
+            sentence = f"Groq stopped in the middle of the answer: {reason}"
             return self._broken_off("stream_stopped", sentence, answer, scope=Scope.MODEL)
         if value is None and not heard.unreadable:
             return self._broken_off("stream_cut", "the answer ended before it was complete", answer)

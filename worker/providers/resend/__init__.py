@@ -1,1 +1,1 @@
-"""Resend: the wire, and what its answers mean."""
+"""Resend: its client, and what its answers mean."""

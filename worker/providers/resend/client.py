@@ -1,4 +1,4 @@
-"""Resend emails: the wire through the official SDK.
+"""Resend emails: calls through the official SDK.
 
 An email is a side effect: what may have been accepted is repeated only with the same account,
 idempotency key and bytes.

@@ -92,13 +92,13 @@ class ResendJudge:
                 status=answer.status,
             )
         status = _status_of(answer)
-        said = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
+        sentence = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
         for rule in (self._unclear, self._conflict, self._edge, self._key_fault, self._rate):
             if verdict := rule(answer, status):
                 return (
                     verdict
-                    if verdict.certain or not said
-                    else replace(verdict, reason=f"{verdict.reason}: {said}")
+                    if verdict.certain or not sentence
+                    else replace(verdict, reason=f"{verdict.reason}: {sentence}")
                 )
         if status in {
             HTTPStatus.BAD_REQUEST,
@@ -112,8 +112,8 @@ class ResendJudge:
                 status=status,
             )
         sentence = (
-            f"Resend rejects the email: {said}"
-            if said
+            f"Resend rejects the email: {sentence}"
+            if sentence
             else f"Resend rejects the email (HTTP {status})"
         )
         if status != HTTPStatus.FORBIDDEN or answer.code == "invalid_from_address":

@@ -21,7 +21,7 @@ _IDLE_S = (
 )
 
 
-class Wire:
+class SharedConnection:
     """Sends commands as a client does, for a third of the CPU.
 
     Commands leave in the order in which they are sent, those of one turn of the event loop in one
@@ -32,8 +32,8 @@ class Wire:
     since all others would wait behind it.
 
     Args:
-        redis: A client; answers are text if it decodes them, else bytes. The wire keeps one of its
-            connections, which is closed with the client.
+        redis: A client; answers are text if it decodes them, else bytes. One of its
+            connections is kept, and closed with the client.
     """
 
     def __init__(self, redis: Redis) -> None:
