@@ -34,7 +34,9 @@ def read_acquire(
     """Read what an acquire gave.
 
     Args:
-        reply: The reply of acquire.lua.
+        reply: The reply of acquire.lua, in the order of the patterns below. `index` is the
+            candidate's and `which` the model's, from 1; `spare` is -1 where no quota of emails is
+            known.
         request: What was asked for.
         candidates: The keys to choose from.
         lease_id: The id of the lease, if there is one.

@@ -34,8 +34,10 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
     - `tokens` used, `input_tokens` and `output_tokens` of them, `emails` sent; `stated_ms`, the
       wait that the provider stated; `learned`, the account that it named.
     - `turned_down`: the account refused this request, and may refuse others like it.
-    - Of a call that failed: `reason`, `scope`, `name` (the scope for people), `blamed` (the scope
-      as the pool keeps its block), `rest_ms`; and `event`: `cooled`, `disabled` or `unfit`.
+    - Of a call that failed: `reason`; and if it blocks what is `blamed`, the `event` (`cooled`,
+      `disabled` or `unfit`) and `rest_ms`. `fails` is the host or model that the failure counts
+      for; with an `event`, it counts only while no other call of the model succeeds. Both are named
+      as the pool keeps the block, by kind, and as people call it.
     - `sized`: the rest holds for calls of this size or more.
     - `uncapped`: the answer was too long for the account's limit, though less was reserved.
     - `real`: the provider knows the model.
@@ -91,11 +93,18 @@ def _blame(
     fields: dict[str, object] = {"stated_ms": rest_ms if is_stated else None}
     if event is None and verdict.fate is Fate.DONE:
         return fields
+    fails = verdict.scope
+    if event is not None and outcome_of(verdict) == "fault":
+        fails = Scope.MODEL if lease.request.model else Scope.HOST
+    counts = fails in {Scope.HOST, Scope.MODEL} and not _is_answered(verdict, outcome_of(verdict))
+
+    def place(scope: Scope, kept: BlockedScope) -> list[str]:
+        return [str(kept), scope, _blamed(lease, scope, account=account, service=service)]
+
     return fields | {
         "event": event,
-        "scope": verdict.scope,
-        "blamed": str(_scope_of(lease, verdict, account=account)),
-        "name": _blamed(lease, verdict.scope, account=account, service=service),
+        "blamed": place(verdict.scope, _scope_of(lease, verdict, account=account)),
+        "fails": place(fails, BlockedScope(fails, resource=lease.request.model)) if counts else [],
         "rest_ms": rest_ms,
         "reason": verdict.code,
     }

@@ -205,6 +205,7 @@ def _view_of(
         if one.state != "unfit"
     )
     whole = any(one.state == "disabled" and one.scope in {"key", "account"} for one in blocks)
+    ended = {how: int(record.get(how, 0)) for how in ("ok", "refused", "fault", "rejected")}
     return KeyView(
         id=key.id,
         label=key.label,
@@ -213,11 +214,11 @@ def _view_of(
         state="disabled" if whole else "cooling" if rests else "ready",
         blocks=blocks,
         in_flight=int(record.get("in_flight", 0)),
-        calls=int(record.get("calls", 0)),
-        accepted=int(record.get("ok", 0)),
-        refused=int(record.get("refused", 0)),
-        faults=int(record.get("fault", 0)),
-        rejected=int(record.get("rejected", 0)),
+        calls=sum(ended.values()),
+        accepted=ended["ok"],
+        refused=ended["refused"],
+        faults=ended["fault"],
+        rejected=ended["rejected"],
         tokens=int(record.get("tokens", 0)),
         used_ms=int(record.get("used_ms", 0)),
         buckets=tuple(bucket for pair in pairs for bucket in _buckets(*pair)),
@@ -231,7 +232,7 @@ def _buckets(model: str, fields: dict[str, Any]) -> Iterator[BucketView]:
             model=model,
             dimension=dimension,
             limit=bucket["limit"],
-            remaining=bucket["remaining"],
+            remaining=bucket["level"],
             window_ms=int(bucket["window_ms"]),
         )
 

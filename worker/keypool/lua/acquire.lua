@@ -1,11 +1,7 @@
 -- requires: prelude, blocks, buckets, reservations, waitlist, candidates
 -- acquire: reserve one call with one key, now or within the horizon; or say when to ask again.
---
 -- ARGV  2 the job and 3 the terms of the pool, as JSON: see scripts.py; then for each candidate its id and its account
--- Returns 'lease', index, wait_ms, spare emails (-1: no quota is known), tokens reserved for the answer, '1' if the
---         request must name them as its cap, which model (1: the first) · 'wait', when to ask again (ms), reason, first
---         possible start (ms) · 'busy', the same: limits are unknown yet · 'resting', how long no key may be called
---         (ms), reason · 'disabled', reason · 'unfit', reason · 'too_large', limit, dimension · 'remap', id, account, …
+-- Returns what replies.py reads; or 'remap', id, account, …: keys that turned out to be of other accounts.
 
 local FEW, PLENTY, BEFORE = 2, 10, 3  -- candidates to choose from, head-room of one that is enough, arguments before
 
@@ -38,17 +34,17 @@ local remap, refusal = {'remap'}, {}  -- refusal: why candidates cannot serve th
 -- Scores one candidate for a model; choice.best is the best so far.
 local function consider(choice, index, model, resource)
   local id, account = ARGV[BEFORE + 2 * index - 1], ARGV[BEFORE + 2 * index]
-  local key = redis.call('HMGET', root .. ':key:' .. id, 'account', 'seq', 'in_flight')
-  if key[1] and key[1] ~= account then
-    remap[#remap + 1], remap[#remap + 2] = id, key[1]
+  local owner, seq, leases = unpack(redis.call('HMGET', root .. ':key:' .. id, 'account', 'seq', 'in_flight'))
+  if owner and owner ~= account then
+    remap[#remap + 1], remap[#remap + 2] = id, owner
     return
   end
   local pair = choice.pairs[account] or read_pair(account .. ':' .. model, job, terms)
   choice.pairs[account] = pair
   local block, probes = nil, {}
   if any_blocks then block, probes = read_blocks_of(id, account, model, resource, job.lease, pair.cost.tokens) end
-  local candidate = score_candidate(pair, job, block, tonumber(key[2] or 0))
-  candidate.index, candidate.id, candidate.leases, candidate.probes = index, id, tonumber(key[3] or 0), probes
+  local candidate = score_candidate(pair, job, block, tonumber(seq or 0))
+  candidate.index, candidate.id, candidate.leases, candidate.probes = index, id, tonumber(leases or 0), probes
   if block and block.kind == 'unfit' then refusal.unfit = {'unfit', block.reason}
   elseif candidate.too_large then
     local largest = refusal.too_large
@@ -69,7 +65,7 @@ for number, model in ipairs(job.models) do
   -- better of two: it is nearly as good as the best of all.
   for looked = 0, count - 1 do
     local good = choice.best
-    local at_once = good and good.soon and good.start_ms <= now and not good.pair.shunned
+    local at_once = good and good.start_ms <= now and not good.pair.shunned
     if at_once and count > FEW and (looked >= FEW or good.headroom > PLENTY) then break end
     consider(choice, (first + looked) % count + 1, model[1], model[2])
   end

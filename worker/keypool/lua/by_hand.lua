@@ -1,8 +1,5 @@
 -- requires: prelude, blocks
--- by_hand: what a person does to a key, or to all of the service's: disable it for a time or until a person enables it,
--- also one that the provider had refused; enable it, and wake the jobs that wait (rests and what the provider refused
--- are left to a reset); keep a note on it; or write down that the workers were asked to load their keys again.
---
+-- by_hand: what a person does to a key, or to all of the service's (see by_hand.py), and its place in the audit stream.
 -- ARGV  2 by  3 key id, '' for the whole service  4 reason, note or outcome  5 for how long, ms; '' without end
 --       6 what the audit stream calls it: event ('disabled' | 'paused' | 'enabled' | 'resumed' | 'noted' |
 --       'reloaded'), scope, name
@@ -13,7 +10,7 @@ local scope, own, until_ms = 'person:' .. key_id, 'key:' .. key_id, 0
 read_clock()
 local before, refused = unpack(read_blocks({scope, own}))
 if event == 'noted' then redis.call('HSET', root .. ':' .. own, 'note', words)
-elseif event == 'enabled' or event == 'resumed' then
+elseif event == 'enabled' or event == 'resumed' then  -- rests and what the provider refused are left to a reset
   if not before then return 0 end
   redis.call('HDEL', blocks_key, scope)
   redis.call('PUBLISH', root .. ':wake', 'reset')

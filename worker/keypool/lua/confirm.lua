@@ -2,7 +2,6 @@
 -- confirm: may a lease that has waited for its start still be used? If its key rests by now or turned out to be another
 -- account's, the lease ends and its capacity goes back. It waits a little longer if other calls left late and the
 -- provider counts in windows, if there is less than expected, or while another lease probes the host or model.
---
 -- ARGV  2 lease id  3 key id  4 account  5 model or ''  6 resource
 -- Returns how long it still has to wait, in ms (0: it goes now) · -1: it has ended (expired, unknown, or blocked)
 
@@ -11,10 +10,8 @@ read_clock()
 local lease = read_lease(lease_id)
 if not lease then return -1 end
 local block, probes = read_blocks_of(key_id, account, model, resource, lease_id, lease.cost.tokens)
-local buckets = read_buckets(redis.call('HGET', lease.pair, 'buckets'))
 local owner = redis.call('HGET', root .. ':key:' .. key_id, 'account')
--- Nothing was reserved at the other account.
-if block and not block.probed or owner and owner ~= account then
+if block and not block.probed or owner and owner ~= account then  -- nothing was reserved at the other account
   drop_lease(lease_id, true)
   return -1
 end
@@ -23,8 +20,7 @@ if block then
   save_lease(lease_id, lease, block.until_ms)
   return block.until_ms - now
 end
-
-local start_ms, windowed = now, {}
+local buckets, start_ms, windowed = read_buckets(lease.pair), now, {}
 for dimension, debt in pairs(lease.took) do
   local bucket = buckets[dimension]
   if bucket then
@@ -38,9 +34,9 @@ for dimension, debt in pairs(lease.took) do
 end
 if start_ms > now or windowed[1] or lease.waits then
   for _, bucket in ipairs(windowed) do charge(bucket, 1, start_ms) end
+  if windowed[1] then save_buckets(lease.pair, buckets) end
   lease.start_ms, lease.waits = start_ms, start_ms > now or nil
   save_lease(lease_id, lease, start_ms)
-  if windowed[1] then save_buckets(lease.pair, buckets) end
 end
 if start_ms == now then note_probes(probes, lease_id) end
 return start_ms - now

@@ -1,6 +1,5 @@
 -- requires: prelude, buckets, reservations
 -- extend: reserve further emails that go with a lease's call. If the lease has ended, nothing changes.
---
 -- ARGV  2 lease id  3 emails (recipients)
 
 local lease_id, more = ARGV[2], tonumber(ARGV[3])
@@ -9,7 +8,7 @@ local lease = read_lease(lease_id)
 if not lease then return end
 lease.cost.emails = lease.cost.emails + more
 save_lease(lease_id, lease, lease.start_ms)
-local buckets = read_buckets(redis.call('HGET', lease.pair, 'buckets'))
+local buckets = read_buckets(lease.pair)
 for dimension, bucket in pairs(buckets) do
   if counts_emails(dimension) then charge(bucket, more, now) end
 end

@@ -1,7 +1,6 @@
 -- requires: prelude, blocks
 -- reinstate: bring back keys that were refused for one request in the same way, if the request looks at fault: each key
 -- served other requests shortly before. A reinstated key must serve before it can be reinstated again.
---
 -- ARGV  2 by (task id)  3 reason of the blocks  then the id of each key
 -- Returns 1 if the keys are back, or 0: nothing changed.
 

@@ -1,7 +1,6 @@
 -- requires: prelude, blocks, buckets
 -- reset: clear blocks, and wake the jobs that wait. What a refusal had taken out of a bucket for a rest comes back, but
 -- not what calls have reserved; learned quotas are forgotten, and calls beyond other limits may be tried at once.
---
 -- KEYS  2 … the records of accounts × models
 -- ARGV  2 by  3 scope (service or key)  4 name (service or key id)  5 '1': bring back what a person disabled, too
 --       6 … the ids of the keys, and their accounts
@@ -19,12 +18,12 @@ for scope, packed in pairs(read_hash(blocks_key)) do
     if not stays then redis.call('HDEL', blocks_key, scope) end
     if block.until_ms > now then
       found[#found + 1] = {scope, block.until_ms == NEVER and 1 or 0, block.words or block.reason, block.by or ''}
-      if stays then left = left + 1 end
+      left = left + (stays and 1 or 0)
     end
   end
 end
 for index = 2, #KEYS do
-  local buckets = read_buckets(redis.call('HGET', KEYS[index], 'buckets'))
+  local buckets = read_buckets(KEYS[index])
   for dimension, bucket in pairs(buckets) do
     local held = bucket.held
     if held and held.until_ms > now then bucket.level = min(bucket.limit, bucket.level + held.amount) end

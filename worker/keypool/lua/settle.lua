@@ -1,9 +1,8 @@
 -- requires: prelude, blocks, buckets, reservations, learn
 -- settle: end a lease with what the answer meant. If it had expired, no bucket changes, but what was learned holds.
---
 -- ARGV  2 lease id  3 what the answer meant, as JSON: see settlement.py
--- Returns 'ok' | 'late', 1: what is blamed is blocked, 1: and it was not before, 1: another call of the model was
---         accepted after this one began, so a failure is this call's own, learned, …
+-- Returns 'ok' | 'late', then 1 or 0 for each: what is blamed is blocked · it was not before · another call of the
+--         model was accepted after this one began, so a failure is this call's own; then what was learned
 
 local LONGEST_REST_MS = 10000  -- for a host or model, so that it is used soon after it works again
 local MODELS_KEPT = 64
@@ -12,21 +11,21 @@ local OK_NOTED_MS = 250        -- the last success is noted at most this often
 
 local answer = cjson.decode(ARGV[3])
 local ok_ms = read_clock('ok_ms:' .. answer.model)
-local outcome, event, scope, reason, by = answer.outcome, answer.event, answer.scope, answer.reason, answer.by
+local outcome, event, reason, by = answer.outcome, answer.event, answer.reason, answer.by
 local name, key, lease = answer.account .. ':' .. answer.model, root .. ':key:' .. answer.key, end_lease(ARGV[2])
 local pair = root .. ':account_model:' .. name
-local record = redis.call('HMGET', pair, 'buckets', 'turned_ms')
-local buckets, known, learned = read_buckets(record[1]), {}, {}
-for dimension, bucket in pairs(buckets) do known[dimension] = bucket end
+local buckets, turned_ms = read_buckets(pair)
+local learned = {}
 -- What the provider states to be left excludes what a counted call had reserved, so what it did not use comes on top.
 if lease and not answer.counted then give_back(buckets, lease) end
 learn_limits(buckets, answer.limits or {}, outcome == 'refused' and lease, answer.stated_ms, learned)
 learn_quotas(buckets, answer.quotas or {}, lease, outcome, learned)
 -- Estimates give way to what the provider counted. Maybe it did not accept all emails of a batch; a batch that is sent
 -- again reserved none and was charged before.
-for dimension, bucket in pairs(lease and answer.counted and known or {}) do
-  local cost, used = cost_in(dimension, lease.cost), dimension == 'ramp' and 0 or answer[COUNTED[dimension]]
-  if used and (cost > 0 or not counts_emails(dimension)) then charge(bucket, used - cost, lease.start_ms) end
+for dimension in pairs(lease and answer.counted and lease.took or {}) do
+  local bucket, cost = buckets[dimension], cost_in(dimension, lease.cost)
+  local used = dimension == 'ramp' and 0 or answer[COUNTED[dimension]]
+  if bucket and used and (cost > 0 or not counts_emails(dimension)) then charge(bucket, used - cost, lease.start_ms) end
 end
 if outcome == 'ok' then speed_up(buckets, lease, learned) end
 -- A refusal that states a limit is answered by its bucket; any other one narrows the ramp.
@@ -36,7 +35,7 @@ if answer.uncapped and buckets.otpm then buckets.otpm.capped = true end
 save_buckets(pair, buckets)
 for _, what in ipairs(learned) do audit('audit', 'limit_learned', 'account_model', name, what, 0, by) end
 if answer.turned_down then redis.call('HSET', pair, 'turned_ms', now)
-elseif record[2] and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
+elseif turned_ms and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
 
 -- Lines learned when to ask again before this was known.
 if outcome == 'unused' or lease and lease.tried and outcome == 'ok' then
@@ -48,65 +47,59 @@ if noted then
   redis.call('HSET', root .. ':inflight', 'ok_ms:' .. answer.model, now)
   redis.call('PEXPIRE', pair, STATE_TTL_MS)
 end
-local counts = redis.call('HMGET', key, 'in_flight', 'calls', outcome, 'tokens', 'account', 'latest')
-local kept = {'in_flight', max(0, (counts[1] or 0) - (lease and 1 or 0))}
-local function keep(field, value) kept[#kept + 1], kept[#kept + 2] = field, value end
-if outcome ~= 'unused' then
-  keep('calls', (counts[2] or 0) + 1)
-  keep(outcome, (counts[3] or 0) + 1)
-  keep('tokens', (counts[4] or 0) + (answer.tokens or 0))
-  local line = cjson.encode({now, reason or outcome, by, answer.model})  -- for people, the latest one first
-  keep('latest', line .. '\n' .. (counts[6] or ''):match(LATEST))
-end
-if outcome == 'ok' then keep('ok_ms', now) end
-if answer.learned and counts[5] ~= answer.learned then
-  keep('account', answer.learned)
-  audit('audit', 'account_learned', 'key', answer.key, answer.learned, 0, by)
-end
-redis.call('HSET', key, unpack(kept))
 if answer.real and (noted or outcome ~= 'ok') and redis.call('ZADD', root .. ':models', now, answer.model) > 0 then
   redis.call('ZREMRANGEBYRANK', root .. ':models', 0, -MODELS_KEPT - 1)
 end
+local counts = redis.call('HMGET', key, outcome, 'tokens', 'latest', 'account')
+if outcome ~= 'unused' then
+  local line = cjson.encode({now, reason or outcome, by, answer.model})  -- for people, the latest one first
+  redis.call('HSET', key, outcome, (counts[1] or 0) + 1, 'tokens', (counts[2] or 0) + (answer.tokens or 0),
+    'latest', line .. '\n' .. (counts[3] or ''):match(LATEST))
+end
+if outcome == 'ok' then redis.call('HSET', key, 'ok_ms', now) end
+if answer.learned and counts[4] ~= answer.learned then
+  redis.call('HSET', key, 'account', answer.learned)
+  audit('audit', 'account_learned', 'key', answer.key, answer.learned, 0, by)
+end
 
-local blocked, newly = false, false
+local blocked, newly = 0, 0
 
--- Blocks a scope: called `kind` and `name` by people, from this number of tokens on. A rest only grows.
-local function block_calls(scope, kind, name, event, until_ms, from_tokens)
+-- Blocks a place {scope, its kind and name for people} for calls from this number of tokens on. A rest only grows.
+local function block_calls(place, event, until_ms, from_tokens)
+  local scope, kind, called = unpack(place)
   local block = read_blocks({scope})[1] or {until_ms = 0}
   local was_ms = block.until_ms > now and block.until_ms or 0
   block.from_tokens = was_ms > 0 and min(from_tokens, block.from_tokens or 0) or from_tokens
   if until_ms > was_ms then
     block.until_ms, block.since_ms, block.reason, block.by = until_ms, now, reason, by
-    if event ~= 'unfit' or was_ms == 0 then audit('audit', event, kind, name, reason, until_ms, by) end
+    if event ~= 'unfit' or was_ms == 0 then audit('audit', event, kind, called, reason, until_ms, by) end
   end
   save_block(scope, block)
-  blocked, newly = true, was_ms == 0
+  blocked, newly = 1, was_ms == 0 and 1 or 0
 end
 
-local places = {host = 'host', model = 'model:' .. answer.model}
--- A call that fails while no other passes is no key's fault either.
-local shared = not event and scope or outcome == 'fault' and not passing and (answer.model ~= '' and 'model' or 'host')
-if answer.answered then  -- by the host, and so by the model
-  for index, block in ipairs(read_blocks({places.host, places.model})) do
-    if block and block.faults then
-      block.faults, block.probe_ms = 0, nil
-      save_block(index == 1 and places.host or places.model, block)
-    end
+local places = {'host', 'model:' .. answer.model}
+for index, block in ipairs(answer.answered and read_blocks(places) or {}) do
+  if block and block.faults then
+    block.faults, block.probe_ms = 0, nil
+    save_block(places[index], block)
   end
-elseif places[shared] then  -- faults of one second count once
-  local block = read_blocks({places[shared]})[1] or {until_ms = 0}
+end
+if answer.fails and not (passing and event) then  -- faults of one second count once
+  local scope = answer.fails[1]
+  local block = read_blocks({scope})[1] or {until_ms = 0}
   local counts = now - (block.fault_ms or 0) >= FAULTS_APART_MS and block.until_ms <= now
   block.probe_ms = nil
   if counts then block.faults, block.fault_ms = (block.faults or 0) + 1, now end
-  save_block(places[shared], block)
+  save_block(scope, block)
   if counts and block.faults >= BREAKER_FAULTS then
     local rest_ms = min(1000 * 2 ^ (block.faults - BREAKER_FAULTS), LONGEST_REST_MS)
-    block_calls(places[shared], shared, not event and answer.name or answer.model, 'cooled', now + rest_ms, 0)
+    block_calls(answer.fails, 'cooled', now + rest_ms, 0)
   end
 end
 if event == 'unfit' then redis.call('DEL', pair) end
 if event then
   local until_ms = event == 'disabled' and NEVER or now + answer.rest_ms
-  block_calls(answer.blamed, scope, answer.name, event, until_ms, answer.sized and lease and lease.cost.tokens or 0)
+  block_calls(answer.blamed, event, until_ms, answer.sized and lease and lease.cost.tokens or 0)
 end
-return {lease and 'ok' or 'late', blocked and 1 or 0, newly and 1 or 0, passing and 1 or 0, unpack(learned)}
+return {lease and 'ok' or 'late', blocked, newly, passing and 1 or 0, unpack(learned)}

@@ -5,9 +5,7 @@
 local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- so many faults, so far apart, and a host or model rests
 local PROBE_MS = 3000      -- after this time without an answer from the lease that probes, the next one may
 local PROBE_LOOK_MS = 300  -- meanwhile the others look again after this time, or up to twice as much
-
 local BLOCKS_KEPT = 1000   -- jobs may name any number of models and domains that do not exist
-
 local blocks_key = root .. ':blocks'
 
 -- Keeps a block. If there are too many, those go that have ended, or that the next call of the kind brings back.
@@ -25,19 +23,18 @@ local function read_blocks(scopes)
   for index, packed in ipairs(blocks) do
     local block = packed and cmsgpack.unpack(packed)
     local ended = block and block.until_ms <= now and (block.faults or 0) == 0
+    blocks[index] = block
     if ended and now - (block.fault_ms or 0) >= FAULTS_APART_MS then
       redis.call('HDEL', blocks_key, scopes[index])
-      block = false
+      blocks[index] = false
     end
-    blocks[index] = block
   end
   return blocks
 end
 
--- Returns the block that ends last of those that hold for a call of so many tokens, or nil, and what this lease is to
--- probe, by scope. That the account does not have the model (`kind` 'unfit') counts for more than when others end. A
--- host or model that failed several times in a row rests; then one lease probes it before the others may call: for them
--- the block is `probed`.
+-- Returns, of the blocks that hold for a call of so many tokens, the one that ends last, or nil; and what this lease is
+-- to probe, by scope. That the account does not have the model (`kind` 'unfit') counts for more than when others end.
+-- After the rest of a host or model one lease probes it; for the others it stays blocked, and the block is `probed`.
 local function read_blocks_of(id, account, model, resource, lease_id, tokens)
   local name, probes, last = account .. ':' .. model, {}, nil
   local scopes = {'unfit:' .. name, 'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account,

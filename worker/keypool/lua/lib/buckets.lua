@@ -48,10 +48,12 @@ local function refill(bucket)
   bucket.at_ms = max(bucket.at_ms, now)
 end
 
-local function read_buckets(packed)
+-- Returns the buckets of an account × model, and when it last turned a request down, if it has since.
+local function read_buckets(pair_key)
+  local packed, turned_ms = unpack(redis.call('HMGET', pair_key, 'buckets', 'turned_ms'))
   local buckets = packed and cmsgpack.unpack(packed) or {}
   for _, bucket in pairs(buckets) do refill(bucket) end
-  return buckets
+  return buckets, turned_ms
 end
 
 local function save_buckets(pair_key, buckets)
@@ -69,8 +71,7 @@ end
 
 -- What must stay in the bucket, so that calls that arrive a little early are not refused.
 local function margin_of(bucket, cost)
-  if bucket.window_ms > 3600000 then return 0 end
-  return max(0, min(bucket.limit / 100, 2 * cost, bucket.limit - cost))
+  return bucket.window_ms > 3600000 and 0 or max(0, min(bucket.limit / 100, 2 * cost, bucket.limit - cost))
 end
 
 -- When a window has room for one more call, counting the calls up to until_ms.

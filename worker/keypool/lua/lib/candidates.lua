@@ -10,12 +10,11 @@ local SAME_REST_MS = 1000     -- a rest and a limit that end within this time ar
 -- to name these as its cap, because the provider would reserve more than it allows.
 local function read_pair(name, job, terms)
   local key = root .. ':account_model:' .. name
-  local record = redis.call('HMGET', key, 'buckets', 'turned_ms')
-  local buckets = read_buckets(record[1])
+  local buckets, turned_ms = read_buckets(key)
   for _, limit in ipairs(terms.limits) do buckets[limit[1]] = buckets[limit[1]] or new_bucket(unpack(limit)) end
   if buckets.rpm or buckets.rps then buckets.ramp = nil
   else buckets.ramp = buckets.ramp or new_bucket('ramp', terms.opening, FLIGHT_MS - WINDOW_MARGIN_MS) end
-  local pair = {key = key, buckets = buckets, cost = job.cost, shunned = now - tonumber(record[2] or 0) < SHUNNED_MS}
+  local pair = {key = key, buckets = buckets, cost = job.cost, shunned = now - tonumber(turned_ms or 0) < SHUNNED_MS}
   if job.flexible and buckets.otpm then
     local cost, most = job.cost, max(1, floor(0.98 * buckets.otpm.limit))
     pair.capped = buckets.otpm.capped or cost.output_tokens > most

@@ -5,18 +5,14 @@
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
 local STEP_MS = 1000     -- a clock that falls behind by more than this has been set back
 local NEVER = math.huge  -- the end of a block that only a person ends
-
 local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
 local root, now, skew_ms = KEYS[1], 0, 0  -- skew_ms: how far the pool's clock is ahead of Redis' clock
 
 -- Sets `now` by the pool's clock: Redis' clock, except that it never runs backwards. If Redis' clock is set back, the
 -- pool's goes on from where it was. Returns the number that the same hash keeps as `field`.
 local function read_clock(field)
-  local real_ms, counters = tonumber(ARGV[1]), root .. ':inflight'
-  if not real_ms then
-    local time = redis.call('TIME')
-    real_ms = time[1] * 1000 + floor(time[2] / 1000)
-  end
+  local time, counters = redis.call('TIME'), root .. ':inflight'
+  local real_ms = tonumber(ARGV[1]) or time[1] * 1000 + floor(time[2] / 1000)
   local kept = redis.call('HMGET', counters, 'clock_ms', 'skew_ms', field or 'clock_ms')
   local last_ms = tonumber(kept[1] or 0)
   skew_ms = tonumber(kept[2] or 0)

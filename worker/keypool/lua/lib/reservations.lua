@@ -15,31 +15,29 @@ local function save_lease(lease_id, lease, start_ms)
   redis.call('ZADD', root .. ':leases', start_ms + (lease.waits and UNCONFIRMED_MS or lease.lasts_ms), lease_id)
 end
 
--- Returns the lease, or false if it had ended. The caller takes it out of its key's calls in flight.
+-- Returns the lease, or false if it had ended.
 local function end_lease(lease_id)
   local lease = read_lease(lease_id)
   redis.call('HDEL', root .. ':leased', lease_id)
   redis.call('ZREM', root .. ':leases', lease_id)
+  if lease then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
   return lease
 end
 
--- Puts back what a call had taken that the provider did not count. The level that a refusal stated excludes what was in
--- flight then.
+-- Puts back what a call had taken, if the provider did not count it. What is left by the words of a refusal excludes
+-- what was in flight then.
 local function give_back(buckets, lease)
   for dimension in pairs(lease.took) do
-    local bucket = buckets[dimension]
-    if bucket and lease.start_ms > bucket.corrected_ms then
-      charge(bucket, -cost_in(dimension, lease.cost), lease.start_ms)
-    end
+    local bucket, cost = buckets[dimension], cost_in(dimension, lease.cost)
+    if bucket and lease.start_ms > bucket.corrected_ms then charge(bucket, -cost, lease.start_ms) end
   end
 end
 
 -- Ends a lease that is not settled. If its call has not left, its capacity goes back.
 local function drop_lease(lease_id, has_not_left)
   local lease = end_lease(lease_id)
-  if lease and lease.took then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
   if lease and (has_not_left or lease.waits) then
-    local buckets = read_buckets(redis.call('HGET', lease.pair, 'buckets'))
+    local buckets = read_buckets(lease.pair)
     give_back(buckets, lease)
     save_buckets(lease.pair, buckets)
   end

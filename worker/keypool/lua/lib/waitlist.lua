@@ -1,9 +1,7 @@
--- Which processes wait for a key, and whose turn it is.
---
--- In each process, the jobs that the same keys may serve form a line. A wait list holds one entry for each line: a
--- sorted set by the time at which its first job came. `:due` has when each line asks again, and `:step` how long it
--- takes until one more call fits. A line that is late by LATE_MS belongs to a process that died or hangs, and is taken
--- out; if it asks after all, it is back in its place.
+-- Which processes wait for a key, and whose turn it is. In each process, the jobs that the same keys may serve form a
+-- line. A wait list holds one entry for each line: a sorted set by the time at which its first job came. `:due` has
+-- when each line asks again, and `:step` how long it takes until one more call fits. A line that is late by LATE_MS
+-- belongs to a process that died or hangs, and is taken out; if it asks after all, it is back in its place.
 
 local FRONT = 2          -- at least this many lines may be served out of order
 local AHEAD_MS = 500     -- and as many as find room within this time, since each must ask to be served
@@ -32,7 +30,7 @@ local function lines_before(list, came_ms)
   if late[1] then
     leave(list, unpack(late))
     before = redis.call('ZCOUNT', list, '-inf', '(' .. came_ms)
-    if before > 0 then redis.call('PUBLISH', root .. ':wake', 'room') end
+    redis.call('PUBLISH', root .. ':wake', 'room')  -- who stood behind them stands further in front than it knows
   end
   local step_ms = before >= FRONT and tonumber(redis.call('GET', list .. ':step')) or 0
   local front = step_ms > 0 and max(FRONT, AHEAD_MS / step_ms) or before + 1
