@@ -4,6 +4,7 @@ An instant of their own within the horizon, in the order of their coming over al
 """
 
 import heapq
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -142,7 +143,8 @@ async def test_a_process_that_died_holds_nobody_up(make_pool: Make, redis: Redis
         clock.tick(5_000)
         assert (await lease(pool, line=alive, waited_ms=5_000)).wait_ms == 0
         heard = [await channel.get_message(timeout=5) for _ in range(2)]
-        assert heard[1] is None or heard[1]["data"] == "room"
+        assert heard[1] is not None
+        assert heard[1]["data"] == "room", "others behind them need not wait for their time"
     assert await redis.zcard(pool.names.waiting("m")) <= 1
 
 
@@ -267,13 +269,23 @@ async def test_a_rest_ends_when_it_was_to_although_the_clock_is_set_back(
     assert (await lease(pool)).wait_ms == 0
 
 
-async def _raised(pool: KeyPool, clock, limit: int, *, calls: int) -> tuple[int, int]:  # noqa: ANN001
-    """Ask as fast as may be of a provider with a limit a minute.
+async def _raised(
+    pool: KeyPool,
+    clock,  # noqa: ANN001
+    limit: int,
+    *,
+    calls: int,
+    resets_apart_ms: float = math.inf,
+) -> tuple[int, int]:
+    """Ask as fast as may be of a provider with a limit a minute, maybe with resets meanwhile.
 
     How many passed and how many were refused.
     """
-    level, passed, refusals = 1.0, 0, 0
+    level, passed, refusals, reset_ms = 1.0, 0, 0, clock.ms
     while passed + refusals < calls:
+        if clock.ms - reset_ms >= resets_apart_ms:
+            reset_ms = clock.ms
+            await pool.reset(by="ann")
         got = await ask(pool, ahead_ms=0)
         if isinstance(got, Lease):
             if level >= 1:
@@ -312,6 +324,15 @@ async def test_a_limit_that_stays_is_tried_seldom(make_pool: Make, clock) -> Non
     assert 3 <= refusals <= 0.003 * passed + 1
     [bucket] = (await pool.snapshot()).keys[0].buckets
     assert bucket.limit == 300
+
+
+async def test_resets_again_and_again_lend_no_more_tries_than_are_paid_back(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = await limited(make_pool, 300)
+    passed, refusals = await _raised(pool, clock, 300, calls=1_000, resets_apart_ms=5_000)
+    assert 3 <= refusals <= (67 + passed) / 334 + 1, "one of them is lent"
 
 
 async def test_a_limit_that_headers_tell_is_not_tried(make_pool: Make, clock) -> None:  # noqa: ANN001

@@ -94,7 +94,7 @@ end
 local pair, start_ms, spare, took = best.pair, tried and now or best.start_ms, NEVER, {}
 for dimension, bucket in pairs(pair.buckets) do
   if bucket.saving and bucket.saving.by == job.by then bucket.saving = nil end
-  if dimension == tried then bucket.credit, bucket.tried_ms = 0, now
+  if dimension == tried then bucket.credit, bucket.lent, bucket.tried_ms = bucket.credit - TRY_AFTER, nil, now
   else
     charge(bucket, cost_in(dimension, pair.cost), start_ms)
     took[dimension] = bucket.debt

@@ -5,18 +5,17 @@ local TRIES, RAISE = 4, 1.5  -- after four calls in a row beyond a limit, it is 
 local FAST_RAISES = 3        -- three times at once; then slowly, since what was left unused also passes
 local TRIED_MS = 5000        -- calls beyond a limit explain refusals for this long
 local ROUNDED = 0.0001         -- of a call: what a time in whole milliseconds leaves out
-local PLANS_APART_MS = 300000  -- a limit that goes up and down is no larger plan each time
 
 -- A call has passed. A few may pass beyond a limit with what was left unused; if more do, the provider has raised the
--- limit. After one that has, the next may try at once, until one is refused.
+-- limit. One that has costs no credit, and the next may try at once, until one is refused.
 local function speed_up(buckets, lease, learned)
   for dimension, bucket in pairs(buckets) do
     bucket.pace, bucket.credit = min(1, bucket.pace + PACE_RECOVERY), min(TRY_AFTER, bucket.credit + 1)
     if lease and lease.tried == dimension then
-      bucket.credit, bucket.passed = TRY_AFTER, (bucket.passed or 0) + 1
+      bucket.credit, bucket.lent, bucket.passed = bucket.credit + TRY_AFTER, true, (bucket.passed or 0) + 1
       if bucket.passed == TRIES then
         bucket.limit, bucket.raises, bucket.passed = ceil(bucket.limit * RAISE), (bucket.raises or 0) + 1, 0
-        if bucket.raises >= FAST_RAISES then bucket.credit = 0 end
+        if bucket.raises >= FAST_RAISES then bucket.credit, bucket.lent = 0, nil end
         learned[#learned + 1] = dimension .. '=' .. bucket.limit .. ' or more'
       end
     end
@@ -34,9 +33,7 @@ local function change_limit(buckets, dimension, limit, window_ms)
     for _, part in ipairs({'saving', 'debt', 'corrected_ms', 'capped'}) do bucket[part] = known[part] end
     bucket.level = min(limit, known.level + max(0, limit - known.limit))
     -- A larger plan raises all limits, also those that no header states.
-    for _, other in pairs(limit > known.limit and buckets or {}) do
-      if now - (other.tried_ms or 0) > PLANS_APART_MS then other.credit = TRY_AFTER end
-    end
+    for _, other in pairs(limit > known.limit and buckets or {}) do lend_try(other) end
   end
   if bucket.log and known and known.log then bucket.log = known.log
   elseif bucket.log and buckets.ramp then
@@ -66,7 +63,8 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
     bucket.stated = bucket.stated or remaining and not refused
     if short and refused.start_ms > bucket.corrected_ms then
       -- A fifth, for the calls that passed before the limit was known.
-      bucket.credit, bucket.passed, bucket.raises = is_new and TRY_AFTER / 5 or 0, nil, nil
+      bucket.credit = is_new and TRY_AFTER / 5 or min(bucket.credit, 0)
+      bucket.lent, bucket.passed, bucket.raises = nil, nil, nil
     end
     if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, left - bucket.level)) end
     if bucket.log then  -- the times in it say all

@@ -20,7 +20,7 @@ local function end_lease(lease_id)
   local lease = read_lease(lease_id)
   redis.call('HDEL', root .. ':leased', lease_id)
   redis.call('ZREM', root .. ':leases', lease_id)
-  if lease then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
+  if lease and lease.took then redis.call('HINCRBY', root .. ':key:' .. lease.key, 'in_flight', -1) end
   return lease
 end
 
