@@ -70,13 +70,14 @@ def end_some_jobs(fleet: Fleet) -> None:
         "subject": "canary",
         "text": "canary",
     }
-    for name, kwargs, headers in (
-        ("tasks.ai.complete", {"prompt": "canary", "temperature": 9}, {}),
-        ("tasks.ai.complete", {"prompt": "canary"}, {"deaths": 5, "keywheel_alone": 4}),
-        ("tasks.email.send", mail, {"keywheel": {"attempts": 1, "trail": [call]}}),
+    long_id = f"order-{'7' * 150}"
+    for name, kwargs, headers, job in (
+        ("tasks.ai.complete", {"prompt": "canary", "temperature": 9}, {}, long_id),
+        ("tasks.ai.complete", {"prompt": "canary"}, {"deaths": 5, "keywheel_alone": 4}, None),
+        ("tasks.email.send", mail, {"keywheel": {"attempts": 1, "trail": [call]}}, None),
     ):
         result = fleet.producer.app.send_task(
-            name, kwargs=kwargs, queue=name.split(".")[1], headers=headers
+            name, kwargs=kwargs, queue=name.split(".")[1], headers=headers, task_id=job
         )
         fleet.producer.outcome(result)
 

@@ -77,6 +77,15 @@ def test_the_page_is_readable_everywhere(
     order = [one.inner_text() for one in page.locator("#service-groq .key-state").all()]
     assert order == sorted(order, key=["disabled", "cooling", "ready"].index), "trouble comes first"
     page.get_by_text("3 jobs ended for good without success").wait_for()
+    table = page.locator("#letters-table")
+    assert table.evaluate("(one) => one.scrollWidth <= one.clientWidth"), (
+        "no button is out of sight"
+    )
+    page.emulate_media(media="print")
+    assert not unreadable(page)
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)", "on paper"
+    assert not page.get_by_role("button").filter(visible=True).count()
+    page.emulate_media(media="screen")
     assert "canary" not in page.content()
     assert not [secret for secret in fresh.sandbox.keys("groq") if secret in page.content()]
     if size == PHONE:

@@ -159,8 +159,11 @@ function makeLetter(letter) {
     });
     const kindCell = make("td", "letter-kind", letter.kind);
     kindCell.title = kindWords[letter.kind] || "";
-    row.append(make("td", "letter-when", clockTime(letter.at_ms)), task, kindCell,
-        make("td", "letter-reason", letter.reason), tries);
+    const reason = make("td", "letter-reason");
+    const text = make("div", "letter-text", letter.reason);
+    text.title = letter.reason;
+    reason.append(text);
+    row.append(make("td", "letter-when", clockTime(letter.at_ms)), task, kindCell, reason, tries);
     if (!readOnly) {
         const cell = make("td", "letter-actions");
         const buttons = make("div", "letter-buttons");

@@ -9,7 +9,9 @@ import { clockTime, words } from "./words.js";
 export function makeCalls(service, key) {
     const details = make("details", "key-calls");
     const list = make("ol");
-    details.append(make("summary", "", "Latest calls"), list);
+    const summary = make("summary", "", "Latest calls");
+    summary.setAttribute("aria-label", "Latest calls with key " + key().label);
+    details.append(summary, list);
     const its = { details: details, list: list, service: service, key: key, seen: null };
     details.addEventListener("toggle", function () {
         its.seen = null;

@@ -111,6 +111,7 @@ export function sumOf(rows) {
         accepted: 0,
         refused: 0,
         faults: 0,
+        rejected: 0,
         prompt_tokens: 0,
         cached_tokens: 0,
         output_tokens: 0,

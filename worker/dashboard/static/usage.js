@@ -119,6 +119,8 @@ export function makeUsage(service) {
     its.links = ["csv", "json"].map(function (format) {
         const link = make("a", "", format.toUpperCase());
         link.download = "keywheel-usage-" + service + "." + format;
+        const name = format.toUpperCase() + " of the usage of " + title(service);
+        link.setAttribute("aria-label", name);
         return link;
     });
     const links = make("p", "usage-links", "Each step of this range: ");
@@ -237,8 +239,10 @@ function draw(its) {
 
 const columns = {
     Calls: function (row) { return count(row.calls); },
+    Accepted: function (row) { return count(row.accepted); },
     Refused: function (row) { return count(row.refused); },
     Failed: function (row) { return count(row.faults); },
+    Rejected: function (row) { return count(row.rejected); },
     Prompt: function (row) { return count(row.prompt_tokens); },
     Cached: function (row) { return count(row.cached_tokens); },
     Answer: function (row) { return count(row.output_tokens); },

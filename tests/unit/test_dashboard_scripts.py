@@ -1,0 +1,21 @@
+"""What the scripts of the pages may not do, as far as that shows without a browser."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+STATIC = Path(__file__).parents[2] / "worker" / "dashboard" / "static"
+SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(STATIC.glob("*.js"))}
+
+
+@pytest.mark.parametrize("name", sorted(SCRIPTS.keys() - {"plot.js", "dialog.js"}))
+def test_nothing_takes_the_focus_from_the_person_who_uses_a_page(name: str) -> None:
+    text = SCRIPTS[name]
+    assert "replaceChildren.apply(" not in text, "showEntries() keeps the elements of what stays"
+    assert ".disabled = true" not in text, "whileBusy() leaves a button its focus"
+
+
+def test_countdowns_follow_the_servers_clock() -> None:
+    found = Counter({name: text.count("Date.now()") for name, text in SCRIPTS.items()})
+    assert +found == {"job.js": 2}, "now_ms(), and the difference that it adds"
