@@ -3,12 +3,15 @@
 import asyncio
 import gc
 import json
+import time
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 import groq
 import httpx
 import pytest
+from celery.exceptions import Ignore
 from groq.types.chat import ChatCompletion
 
 from config.current import get_settings
@@ -16,6 +19,7 @@ from sandbox.process import Sandbox
 from tests.integration.clients.conftest import MODEL
 from worker.clients import RotatingTransport, SyncRotatingTransport, groq_client, groq_sync_client
 from worker.errors import Deferred
+from worker.jobs import ownership
 from worker.runtime import Runtime
 
 HELLO: list[Any] = [{"role": "user", "content": "hello"}]
@@ -304,3 +308,18 @@ async def test_a_stream_that_falls_silent_ends_at_the_timeout_of_the_settings(
     with pytest.raises(httpx.ReadTimeout):
         _ = [chunk async for chunk in stream]
     await lease_back()
+
+
+async def test_a_job_that_another_worker_has_by_now_calls_nobody(
+    program: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = groq_client(max_retries=0)
+    await client.chat.completions.create(model=MODEL, messages=HELLO)
+    jobs = Runtime.current().ownership
+    assert jobs is not None
+    jobs.begin(SimpleNamespace(id="job-1", properties={"delivery_tag": "tag@1f"}))
+    long_after_s = time.monotonic() + 3_600  # as if the process had stood still meanwhile
+    monkeypatch.setattr(ownership, "time", SimpleNamespace(monotonic=lambda: long_after_s))
+    with pytest.raises((Ignore, groq.APIConnectionError)):
+        await client.chat.completions.create(model=MODEL, messages=HELLO)
+    assert len(calls(program)) == 1
