@@ -34,6 +34,27 @@ class Lookup:
     note: str | None = None
 
 
+def read_text_of(path: Path) -> str | None:
+    """Read a file that a person may have written; None where there is none.
+
+    Raises:
+        SettingsError: It is there but is no file, or cannot be read as UTF-8 text.
+    """
+    if not path.is_file():
+        if not os.path.lexists(path) or path.is_char_device():  # /dev/null stands for none
+            return None
+        # Docker makes a folder of a file that it is to mount and does not find.
+        raise SettingsError(
+            [f"{path.name} is a folder, a pipe or a link to nothing: make it a file, or remove it."]
+        )
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(
+            [f"{path.name} cannot be read as UTF-8 text ({type(exc).__name__})."]
+        ) from None
+
+
 def read_dotenv(path: Path) -> dict[str, str]:
     """Read a `.env` file. A missing file counts as an empty one.
 
@@ -43,20 +64,10 @@ def read_dotenv(path: Path) -> dict[str, str]:
     Raises:
         SettingsError: It is there but is no file, or cannot be read as UTF-8 text.
     """
-    if not path.is_file():
-        if not os.path.lexists(path) or path.is_char_device():  # /dev/null stands for none
-            return {}
-        # Docker makes a folder of a file that it is to mount and does not find.
-        raise SettingsError(
-            [f"{path.name} is a folder, a pipe or a link to nothing: make it a file, or remove it."]
-        )
-    try:
-        # dotenv does not read the file: its decoding error would hold the file's bytes.
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(
-            [f"{path.name} cannot be read as UTF-8 text ({type(exc).__name__})."]
-        ) from None
+    # dotenv does not read the file: its decoding error would hold the file's bytes.
+    text = read_text_of(path)
+    if text is None:
+        return {}
     return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from config.environment import read_text_of
 from config.errors import SettingsError
 from config.services import SERVICES
 
@@ -90,11 +91,12 @@ def read_prices(path: Path | None = None) -> Prices | None:
         SettingsError: The file cannot be read. The sentences say what to change.
     """
     path = path or Path(FILE)
-    if not path.is_file():
+    text = read_text_of(path)
+    if text is None:
         return None
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
         raise SettingsError([f"{path.name} cannot be read as TOML: {exc}"]) from None
     models: dict[tuple[str, str], ModelPrice] = {}
     emails: dict[str, float] = {}

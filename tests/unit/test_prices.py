@@ -62,6 +62,21 @@ def test_without_the_file_there_are_no_prices(
     assert read_prices() is None
 
 
+def test_a_file_that_windows_wrote_is_read_and_a_folder_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "keywheel-prices.toml"
+    path.write_text("[resend]\nemail = 0.5\n", encoding="utf-8-sig")
+    found = read_prices(path)
+    assert found is not None
+    assert found.emails == {"resend": 0.5}
+    path.write_bytes("[groq.modèle]\n".encode("latin-1"))
+    with pytest.raises(SettingsError, match=r"keywheel-prices\.toml cannot be read as UTF-8 text"):
+        read_prices(path)
+    path.unlink()
+    path.mkdir()  # Docker makes one of a file that it is to mount and does not find
+    with pytest.raises(SettingsError, match=r"keywheel-prices\.toml is a folder"):
+        read_prices(path)
+
+
 # What stands in the file, and what is said of it.
 @pytest.mark.parametrize(
     ("text", "sentence"),
