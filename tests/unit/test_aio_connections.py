@@ -1,6 +1,7 @@
 """A connection that was closed under its writer tells it with redis-py's own error."""
 
 import asyncio
+import errno
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import redis
 import redis.asyncio
 
 from worker.aio.connections import (
+    BlockingTcpConnection,
     SocketConnection,
     TcpConnection,
     TlsConnection,
@@ -57,3 +59,14 @@ def test_a_class_of_ones_own_stays() -> None:
 
     parameters = {"host": "h", "connection_class": Own}
     assert with_our_connections(parameters, asynchronous=True) == parameters
+
+
+@pytest.mark.parametrize("kind", [BlockingTcpConnection, TcpConnection])
+def test_a_connection_is_made_without_looking_a_version_up_in_a_file(
+    kind: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_up() -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr("redis.utils.get_lib_version", look_up)
+    assert kind().driver_info.lib_version == redis.__version__

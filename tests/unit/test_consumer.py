@@ -1,5 +1,6 @@
 """The consumer beside the broker: what may end its loop, and what may not."""
 
+import errno
 import json
 import logging
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from celery.worker import state
+from kombu.exceptions import OperationalError
 from kombu.message import Message
 
 from worker.hooks.consumer import Consumer, Pauses, frugal
@@ -215,6 +217,33 @@ def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:
     assert seen == [1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3]
     assert max(seen[:3]) < 2, "a trouble of a few seconds ends with a silence of two at most"
     assert pauses.next(now_s + 60) == 1, "it had taken everything for a minute"
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_a_process_without_a_free_file_handle_tries_again_where_celery_ends(code: int) -> None:
+    shortage = OSError(code, "Too many open files")
+
+    def start(_: Any) -> None:
+        raise shortage
+
+    steps = Consumer.Blueprint()
+    mailbox = SimpleNamespace(name="Mailbox", alias="Mailbox", start=start)
+    with pytest.raises(OperationalError, match="may open no more files") as caught:
+        steps.start(SimpleNamespace(steps=[mailbox]))
+    assert caught.value.__cause__ is shortage
+    assert not isinstance(caught.value, OSError), "Celery ends a worker by one of these"
+
+
+def test_a_broker_that_cannot_be_reached_is_asked_ever_less_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = Consumer.__new__(Consumer)
+    made._pauses = SimpleNamespace(next=lambda _: 0.0)  # type: ignore[assignment]
+    with caplog.at_level(logging.WARNING):
+        made.on_connection_error_before_connected(OSError(errno.EMFILE, "Too many open files"))
+    assert caplog.messages == [
+        "cannot connect to the broker: [Errno 24] Too many open files; next try in 0 s"
+    ]
 
 
 @pytest.mark.parametrize(("asked_s", "sent_s"), [(None, 5), (2, 2)])

@@ -1,4 +1,4 @@
-"""redis-py's connections, with three changes that all connections of this program need.
+"""redis-py's connections, with four changes that all connections of this program need.
 
 - They leave a server that has become a replica. Where a primary moves, behind a proxy or an address
   of a cloud, the old one may keep its connections and reject every write (`READONLY`). redis-py
@@ -9,6 +9,9 @@
 - They report a closed connection by redis-py's own error. uvloop raises RuntimeError on a write to
   a transport that the other side has closed, and redis-py does not translate it, so code that
   retries after a lost connection would not recognize it.
+- They are made without reading a file. redis-py looks its own version up for each, which costs more
+  than a millisecond, and raises an error that is not one of redis-py's where the process may open
+  no more files.
 """
 
 from collections.abc import Mapping
@@ -25,8 +28,15 @@ from worker.aio.sentinels import PORT, Sentinels
 _Mixin: Any = object
 _parse_url: Any = _stock.parse_url  # redis-py's function has no types
 
+_DRIVER: Final = redis.DriverInfo()
 
-class _Blocking(_Mixin):
+
+class _Made(_Mixin):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"driver_info": _DRIVER, **kwargs})
+
+
+class _Blocking(_Made):
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read a reply.
 
@@ -42,7 +52,7 @@ class _Blocking(_Mixin):
             raise redis.ConnectionError(f"this Redis is a replica now ({words_of(exc)})") from exc
 
 
-class _Async(_Mixin):
+class _Async(_Made):
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read a reply.
 

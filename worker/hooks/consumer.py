@@ -1,5 +1,6 @@
 """Celery's consumer, except that no message can end it; unusable messages become dead letters."""
 
+import errno
 import logging
 import time
 import warnings
@@ -43,6 +44,8 @@ _EVENT_BUFFER_LIMIT = 1_000
 _CALM_S = 10.0
 """After this long without a refusal, the next pause is the shortest again."""
 _STEP_S = 0.25
+_NO_HANDLES = frozenset({errno.EMFILE, errno.ENFILE})
+_NO_HANDLE = "no connection, since this process may open no more files: raise its limit (ulimit -n)"
 
 
 class Pauses:
@@ -67,6 +70,21 @@ class Pauses:
 
 class Consumer(StockConsumer):
     """Use it as `worker_consumer = "worker.hooks.consumer:Consumer"`."""
+
+    class Blueprint(StockConsumer.Blueprint):
+        """The steps of the consumer; for want of a file handle they start again, later.
+
+        Celery would end the worker then, revoke the jobs that run, and so lose them.
+        """
+
+        def start(self, parent: Any) -> None:
+            """Start the steps, the last of which takes messages until the connection is lost."""
+            try:
+                super().start(parent)
+            except OSError as exc:
+                if exc.errno not in _NO_HANDLES:
+                    raise
+                raise OperationalError(_NO_HANDLE) from exc
 
     _notes_acks = False
 
@@ -102,10 +120,16 @@ class Consumer(StockConsumer):
             # Celery warns each time that a setting must be chosen; config/celery.py has chosen.
             warnings.simplefilter("ignore", CPendingDeprecationWarning)
             super().on_connection_error_after_connected(exc)
-        if isinstance(exc, self.conninfo.connection_errors):
-            return
+        if not isinstance(exc, self.conninfo.connection_errors):
+            self._pause("the broker refuses", exc)
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Connect again, at growing intervals."""
+        self._pause("cannot connect to the broker", exc)
+
+    def _pause(self, what: str, exc: Exception) -> None:
         pause_s = self._pauses.next(now_s := time.monotonic())
-        _logger.warning("the broker refuses: %s; next try in %g s", words_of(exc), pause_s)
+        _logger.warning("%s: %s; next try in %g s", what, words_of(exc), pause_s)
         while time.monotonic() < now_s + pause_s:
             state.maybe_shutdown()
             time.sleep(_STEP_S)
