@@ -9,8 +9,8 @@
         await resend.send(to="ann@example.net", subject=topic, text=text)
 
 `groq` is an `AsyncGroq` of Groq's own SDK; `RotatingTransport` gives any other SDK that takes an
-httpx client the same. `groq_sync`, `resend_sync` and `once_sync` are for tasks that are plain
-functions. Nothing is read or opened before the first use.
+httpx client the pool's keys, too. `groq_sync`, `resend_sync` and `once_sync` are for tasks that are
+plain functions. Nothing is read or opened before the first use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -29,7 +29,7 @@ _GUARD: Final = threading.Lock()
 
 
 async def once(step: str, make: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    """Run a step of a job, or give what it gave in an earlier run of the same job.
+    """Run a step of a job, or return what it returned in an earlier run of the same job.
 
     A job that is deferred at its third call does not pay for the first two again. Redis keeps the
     result for as long as the job may take, `KEYWHEEL_DEADLINE_S` and a day beyond. Outside a job
@@ -69,6 +69,13 @@ def once_sync(step: str, make: Callable[[], ResultT]) -> ResultT:
     Args:
         step: As for `once`.
         make: Runs the step.
+
+    Returns:
+        As for `once`.
+
+    Raises:
+        TypeError: As for `once`.
+        Deferred: As for `once`.
     """
     record = wait_for(_record_of(step))
     if record is None:
@@ -113,10 +120,11 @@ class _Record:
         try:
             text = json.dumps(result, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as exc:
-            raise TypeError(f"once: the result of step {self.step!r} is not JSON: {exc}") from None
+            raise TypeError(f"once: the result of step {self.step!r} is not JSON ({exc})") from None
         if len(text) > _MOST_BYTES:
             raise TypeError(
-                f"once: the result of step {self.step!r} is larger than {_MOST_BYTES} bytes"
+                f"once: the result of step {self.step!r} is larger than {_MOST_BYTES:,} bytes of "
+                "JSON: return less from the step"
             )
         return text
 

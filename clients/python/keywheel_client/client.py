@@ -92,6 +92,8 @@ class Keywheel:
             The job's id.
 
         Raises:
+            TypeError: An argument cannot be written as JSON.
+            ValueError: A number is NaN or infinite, or `priority` or `tenant` is not allowed.
             Unavailable: Redis cannot be reached.
         """
         with self.pipeline() as pipe:
@@ -126,6 +128,8 @@ class Keywheel:
             The job's id.
 
         Raises:
+            TypeError: An argument cannot be written as JSON.
+            ValueError: A number is NaN or infinite, or `priority` or `tenant` is not allowed.
             Unavailable: Redis cannot be reached.
         """
         with self.pipeline() as pipe:
@@ -135,7 +139,9 @@ class Keywheel:
 
     @contextmanager
     def pipeline(self) -> Iterator[Pipeline]:
-        """Collect jobs, and enqueue them in one round trip when the block ends.
+        """Collect jobs, and enqueue them in one round trip when the block ends: all or none.
+
+        If the block raises, nothing is enqueued.
 
         Raises:
             Unavailable: Redis cannot be reached.
@@ -149,7 +155,7 @@ class Keywheel:
             commands.execute()
 
     def status(self, job: str, *, place: bool = False) -> Status:
-        """Say how a job is.
+        """Return the state of a job, and why it waits or how it ended.
 
         Args:
             job: The job's id.
@@ -179,6 +185,9 @@ class Keywheel:
         Args:
             job: The job's id.
             timeout_s: How long to wait, in seconds; None: until the job ends.
+
+        Returns:
+            What the task returns; `keywheel_client.results` describes it.
 
         Raises:
             JobFailed: The job failed; `JobCancelled` if it was cancelled.
@@ -233,6 +242,9 @@ class Keywheel:
 
         A call in flight is not cut; then the job ends with its result.
 
+        Args:
+            job: The job's id.
+
         Returns:
             Whether it was cancelled; false: it had ended before.
 
@@ -248,7 +260,13 @@ class Keywheel:
         return True
 
     def key_status(self, *, timeout_s: float = 30) -> dict[str, ServiceStatus]:
-        """Ask a worker how the API keys are, by service.
+        """Ask a worker for the state of each API key.
+
+        Args:
+            timeout_s: How long to wait for a worker, in seconds.
+
+        Returns:
+            By service, its keys and a summary of them.
 
         Raises:
             ResultTimeout: No worker answered in time.
@@ -274,6 +292,9 @@ class Keywheel:
             include_disabled: Also bring keys back that a person disabled.
             by: Who asks, for the audit trail.
             timeout_s: How long to wait for a worker, in seconds.
+
+        Returns:
+            How many blocks were cleared, which ones, and what stays out; each by service.
 
         Raises:
             JobFailed: There is no such key.

@@ -32,7 +32,7 @@ class Addresses:
 
     @classmethod
     def of(cls, url: str | None, results_url: str | None, pool_url: str | None) -> Self:
-        """Complete what was given from `REDIS_URL`."""
+        """Use `REDIS_URL` for each address that is not given, else Redis on this machine."""
         main = url or os.environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
         return cls(*map(_plain, (main, results_url or main, pool_url or main)))
 

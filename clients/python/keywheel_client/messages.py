@@ -67,7 +67,7 @@ def message_of(
 
     Raises:
         TypeError: An argument cannot be written as JSON.
-        ValueError: A number is NaN or infinite, or the priority or the tenant is none.
+        ValueError: A number is NaN or infinite, or the priority or the tenant is not allowed.
     """
     if priority is not None and priority not in range(10):
         raise ValueError("priority must be a whole number from 0 to 9")

@@ -67,7 +67,7 @@ class Pipeline:
         )
 
     def ask(self, task: str, arguments: dict[str, Any]) -> JobId[Any]:
-        """Add a job of an administrator's task."""
+        """Add a job of an administrator's task; arguments that are None are left out."""
         given = {name: value for name, value in arguments.items() if value is not None}
         return self._add(task, given)
 
