@@ -227,9 +227,8 @@ class TaskPool(BasePool):
         """Allow `n` fewer jobs at a time, but at least one. Running jobs go on."""
         if self.limit - n < 1:
             # With a limit of 0, Celery would go on fetching messages, and no job would run.
-            logger.warning(
-                "the pool shrinks to one job at a time and not by %d: it had %d", n, self.limit
-            )
+            words = "the pool runs one job at a time from now on: it cannot shrink from %d by %d"
+            logger.warning(words, self.limit, n)
         self.limit = max(self.limit - n, 1)
 
     def restart(self) -> None:

@@ -61,7 +61,8 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             pool.cancel_all()
         if deadline_s is not None and time.monotonic() > deadline_s:
             logger.warning(
-                "%d jobs did not end when they were cancelled; abandoning them", pool.running
+                "%d jobs did not end when they were cancelled; the worker ends without them",
+                pool.running,
             )
             break
         settled_s = None if pool.unsettled else settled_s or time.monotonic()
@@ -71,7 +72,8 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             and time.monotonic() > settled_s + _LINGER_S
         ):
             logger.warning(
-                "%d jobs that timed out or were terminated run on; abandoning them", pool.running
+                "%d jobs that timed out or were terminated run on; the worker ends without them",
+                pool.running,
             )
             break
         pool.calls.wait(_STEP_S if deadline_s is None else 0.1)

@@ -88,4 +88,5 @@ async def write_down(poller: Any, change: StockChange) -> None:
             )
         )
     except RedisUnreachable as exc:
-        _logger.warning("the audit trail does not have %s: %s", change, exc)
+        words = "cannot note %s in the audit trail (%s); it is done all the same"
+        _logger.warning(words, change.event, exc)

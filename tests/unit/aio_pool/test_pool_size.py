@@ -62,7 +62,7 @@ def test_a_pool_never_shrinks_to_nothing(
     pool = start(2)
     pool.shrink(5)
     assert pool.num_processes == 1
-    assert "shrinks to one job at a time and not by 5" in caplog.text
+    assert "cannot shrink from 2 by 5" in caplog.text
     assert Outcome(pool, double, 4).answer[1] == "8"
 
 
