@@ -15,8 +15,10 @@ from billiard.einfo import ExceptionInfo
 from celery.app import trace
 from celery.exceptions import ImproperlyConfigured
 from celery.utils.saferepr import saferepr
+from celery.worker import state
+from celery.worker.request import Request
 
-from worker.aio import bridge, stacks, tracing
+from worker.aio import bridge, revoking, stacks, tracing
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.loop_thread import new_loop
 from worker.aio.threads import DaemonThreads
@@ -280,3 +282,27 @@ def test_a_hidden_result_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_read_for_each_message_costs_no_call(owner: type, name: str) -> None:
     # Without `__set__` Python takes the value from the instance, without asking the descriptor.
     assert not hasattr(type(inspect.getattr_static(owner, name)), "__set__")
+
+
+# A job's stamps, those that were revoked, and whether that revokes the job.
+@pytest.mark.parametrize(
+    ("stamps", "revoked", "is_revoked"),
+    [
+        ({"batch": "a"}, {"batch": ["a", "b"]}, True),
+        ({"batch": ["a", "c"]}, {"batch": "c"}, True),
+        ({"batch": "d", "day": "a"}, {"batch": ["a"]}, False),
+        ({}, {"batch": ["a"]}, False),
+    ],
+)
+def test_a_job_that_waits_in_the_pool_is_revoked_by_its_stamps(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    stamps: dict[str, Any],
+    revoked: dict[str, Any],
+    is_revoked: bool,
+) -> None:
+    monkeypatch.setattr(state, "revoked_stamps", revoked)
+    request = Request.__new__(Request)
+    request.id, request.expires = "job-1", None
+    request._request_dict = {"stamps": stamps, "stamped_headers": list(stamps)}
+    assert revoking.is_revoked(request) is is_revoked
