@@ -38,21 +38,22 @@ def read_text_of(path: Path) -> str | None:
     """Read a file that a person may have written; None where there is none.
 
     Raises:
-        SettingsError: It is there but is no file, or cannot be read as UTF-8 text.
+        SettingsError: It is there but is no file, may not be read, or is not UTF-8 text.
     """
-    if not path.is_file():
+    try:
+        if path.is_file():
+            return path.read_text(encoding="utf-8-sig")
         if not os.path.lexists(path) or path.is_char_device():  # /dev/null stands for none
             return None
-        # Docker makes a folder of a file that it is to mount and does not find.
-        raise SettingsError(
-            [f"{path.name} is a folder, a pipe or a link to nothing: make it a file, or remove it."]
-        )
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SettingsError(
-            [f"{path.name} cannot be read as UTF-8 text ({type(exc).__name__})."]
-        ) from None
+    except UnicodeDecodeError:
+        raise SettingsError([f"{path.name} cannot be read as UTF-8 text."]) from None
+    except OSError as exc:
+        words = f"{path.name} cannot be read ({exc.strerror}): let the user {os.geteuid()}"
+        raise SettingsError([f"{words}, who runs this, read it."]) from None
+    # Docker makes a folder of a file that it is to mount and does not find.
+    raise SettingsError(
+        [f"{path.name} is a folder, a pipe or a link to nothing: make it a file, or remove it."]
+    )
 
 
 def read_dotenv(path: Path) -> dict[str, str]:
@@ -62,7 +63,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
         path: The file. `${NAME}` in it is replaced as in Docker Compose.
 
     Raises:
-        SettingsError: It is there but is no file, or cannot be read as UTF-8 text.
+        SettingsError: It is there but is no file, may not be read, or is not UTF-8 text.
     """
     # dotenv does not read the file: its decoding error would hold the file's bytes.
     text = read_text_of(path)

@@ -155,6 +155,25 @@ def test_dotenv_may_be_missing_but_not_unreadable(tmp_path: Path) -> None:
     assert caught.value.__cause__ is None
 
 
+def test_dotenv_that_this_user_may_not_read_says_so(tmp_path: Path) -> None:
+    is_root, (plain, shut) = os.geteuid() == 0, (Path(".env"), Path("shut/.env"))
+    shut.parent.mkdir()
+    for path in (plain, shut):
+        path.write_text("A=1")
+    for path, mode in ((tmp_path, 0o711), (plain, 0), (shut.parent, 0)):
+        path.chmod(mode)
+    if is_root:
+        os.seteuid(65_534)  # nobody
+    try:
+        for path in (plain, shut):
+            with pytest.raises(SettingsError, match=r"^\.env cannot be read \(Permission denied\)"):
+                read_dotenv(path)
+    finally:
+        if is_root:
+            os.seteuid(0)
+        shut.parent.chmod(0o700)
+
+
 def test_dotenv_that_is_no_file_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
     folder, link, none = (tmp_path / name for name in ("folder", "link", "none"))
     folder.mkdir()
