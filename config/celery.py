@@ -89,7 +89,7 @@ def celery_config(settings: Settings) -> dict[str, Any]:
 
 
 def queue_of(task: str) -> str:
-    """Name the queue that the jobs of a task go to; empty where it is no task of ours."""
+    """Name the queue that the jobs of a task go to; empty where it is not a task of ours."""
     return QUEUE_OF_TASKS.get(task.rpartition(".")[0], "")
 
 

@@ -38,7 +38,7 @@ def read_text_of(path: Path) -> str | None:
     """Read a file that a person may have written; None where there is none.
 
     Raises:
-        SettingsError: It is there but is no file, may not be read, or is not UTF-8 text.
+        SettingsError: It is there but is not a file, may not be read, or is not UTF-8 text.
     """
     try:
         if path.is_file():
@@ -63,7 +63,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
         path: The file. `${NAME}` in it is replaced as in Docker Compose.
 
     Raises:
-        SettingsError: It is there but is no file, may not be read, or is not UTF-8 text.
+        SettingsError: It is there but is not a file, may not be read, or is not UTF-8 text.
     """
     # dotenv does not read the file: its decoding error would hold the file's bytes.
     text = read_text_of(path)

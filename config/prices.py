@@ -97,14 +97,14 @@ def read_prices(path: Path | None = None) -> Prices | None:
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as exc:
-        raise SettingsError([f"{path.name} cannot be read as TOML: {exc}"]) from None
+        raise SettingsError([f"{path.name} cannot be read as TOML: {exc}."]) from None
     models: dict[tuple[str, str], ModelPrice] = {}
     emails: dict[str, float] = {}
     problems: list[str] = []
     for service, table in tables.items():
         if service not in SERVICES or not isinstance(table, dict):
             problems.append(
-                f"{service}: is no table of a service; name one of [{'], ['.join(SERVICES)}]."
+                f"{service}: is not a table of a service; name one of [{'], ['.join(SERVICES)}]."
             )
             continue
         for name, value in table.items():

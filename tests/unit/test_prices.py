@@ -84,9 +84,9 @@ def test_a_file_that_windows_wrote_is_read_and_a_folder_is_none(tmp_path: Path) 
         ("groq", "cannot be read as TOML"),
         (
             "[openai.m]\nprompt = 1",
-            "openai: is no table of a service; name one of [groq], [resend]",
+            "openai: is not a table of a service; name one of [groq], [resend]",
         ),
-        ("groq = 3", "groq: is no table of a service"),
+        ("groq = 3", "groq: is not a table of a service"),
         ("[groq.m]\nprompt = 1", '[groq."m"] must have prompt and output, and may have cached'),
         ("[groq.m]\nprompt = 1\noutput = 1\nemail = 1", '[groq."m"] must have prompt and output'),
         ("[groq.m]\nprompt = '1'\noutput = 1", '[groq."m"] prompt must be a number of USD'),

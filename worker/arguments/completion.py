@@ -14,7 +14,7 @@ _RESULT_FIELDS = {"text", "tool_calls", "finish_reason"}
 _TOLD_BY_GROQ = {"executed_tools", "annotations"}
 _NOT_EMPTY = {"tool_calls", "reasoning"}
 _OF_THE_JOB = {"models", "stream", "dedupe_key", "notify", "deadline_s"}
-"""What is no parameter of the request."""
+"""What is not a parameter of the request."""
 _MOST_LISTED = 1_000
 _MOST_SEED = 2**63 - 1
 

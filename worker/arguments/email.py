@@ -32,7 +32,7 @@ _TagText = Annotated[
     ),
 ]
 _OF_THE_JOB = {"idempotency_key", "dedupe_key", "notify", "deadline_s"}
-"""What is no part of the email itself."""
+"""What is not part of the email itself."""
 _NO_LINES = str.maketrans("", "", "\r\n")
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
 

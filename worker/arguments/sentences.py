@@ -55,7 +55,7 @@ def sentences_of(problems: Iterable[Problem]) -> list[str]:
 def without_echoes(problems: Iterable[Problem]) -> list[Problem]:
     """Leave out that a list is too short where its items are wrong.
 
-    Pydantic reports both, and it is no news.
+    Pydantic reports both, and it is nothing new.
     """
     listed = list(problems)
     inner = {

@@ -19,7 +19,7 @@ _TOKEN_RE: Final = re.compile(
 _MARKUP: Final = "html"
 """The argument whose values are escaped: a text must appear as it is."""
 _PLAIN: Final = "notify"
-"""The argument that is no template: no answer of a model names where results go."""
+"""The argument that is not a template: no answer of a model names where results go."""
 _BETWEEN: Final = "\n\n"
 """What stands between the values of a field that several results have."""
 _DEEPEST: Final = 100

@@ -7,7 +7,7 @@ from worker.keypool import KeyView, PoolView
 _MINUTE_MS = 60_000
 _MIN_SAMPLES = 2
 _QUIET_MS = 10_000
-# Below this share of a limit a key may have to wait, so its idleness is no sign of a standstill.
+# Below this share of a limit a key may have to wait, so its idleness is not a sign of a standstill.
 _MIN_ROOM = 0.1
 
 

@@ -94,7 +94,7 @@ class PoolHealth(bootsteps.StartStopStep):
 def clock_skew_s(instants_s: Collection[float], *, began_s: float, ended_s: float) -> float:
     """Return by how much a clock is ahead of Redis', or behind it if negative, at least.
 
-    A slow answer is no skew: Redis' clock was read somewhere between the question and the answer.
+    A slow answer is not skew: Redis' clock was read somewhere between the question and the answer.
 
     Args:
         instants_s: What Redis' clock said, in seconds since 1970.

@@ -86,7 +86,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_moment(value: Any) -> bool:
-    # Celery rejects what is no date itself, but it would quote a text of any length.
+    # Celery rejects what is not a date itself, but it would quote a text of any length.
     return value is None or (
         isinstance(value, str) and len(value) <= _LONGEST_NAME and set(value) <= _DIGITS
     )

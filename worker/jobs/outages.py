@@ -23,7 +23,7 @@ _OF_A_LIMIT: Final = frozenset(Dimension) | {
     "email_above_quota",
     "disabled", "paused", "no_key", "same_email", "same_job", "redis_down", "waiting",
 }  # fmt: skip
-"""Reasons to wait that are no outage: the instant of the end is known, so no job has to try."""
+"""Reasons to wait that are not an outage: the instant of the end is known, so no job has to try."""
 _MS_A_JOB: Final = 1_000
 """Jobs wait half of the longest time on average, so that two of them come back each second."""
 _LONGEST_MS: Final = 3_600_000

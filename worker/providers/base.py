@@ -70,7 +70,7 @@ def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
             repetition is harmless, `Fate.SAME_ACCOUNT` where it is not.
 
     Raises:
-        asyncio.CancelledError: It is no failure but a soft time limit, which the SDKs take for one.
+        asyncio.CancelledError: It is a soft time limit, which the SDKs take for a failure.
     """
     if isinstance(error, asyncio.CancelledError):
         raise error

@@ -92,7 +92,7 @@ class Drift:
                 unknown.shape,
             )
         if self._task is None or self._task.done():
-            # A context of its own: it is no part of the job that happens to meet it first.
+            # A context of its own: it is not part of the job that happens to meet it first.
             self._task = asyncio.get_running_loop().create_task(
                 self._write_soon(), context=Context()
             )

@@ -97,7 +97,7 @@ def _wait_ms(text: str, *, now_s: float) -> int | None:
 
 
 def _unit_ms(word: str) -> Decimal | None:
-    name = word.removesuffix("s") if len(word) > 2 else word  # noqa: PLR2004 - "ms" is no plural
+    name = word.removesuffix("s") if len(word) > 2 else word  # noqa: PLR2004 - "ms" is not a plural
     return _UNIT_MS.get(_UNIT_NAMES.get(name, name))
 
 

@@ -52,7 +52,7 @@ UNSENDABLE: KeyCheck = KeyCheck("dead", UNSENDABLE_KEY.reason)
 
 
 def refused(answer: Answer, verdict: Verdict, secret: SecretStr) -> KeyCheck:
-    """What an answer says of a key that is no success.
+    """What an answer says of a key that is not a success.
 
     Args:
         answer: What came back.
@@ -67,7 +67,7 @@ def refused(answer: Answer, verdict: Verdict, secret: SecretStr) -> KeyCheck:
 def models_in(body: Any) -> frozenset[str] | None:
     """The models that Groq's list holds, but for those that are switched off.
 
-    None where it is no list.
+    None where it is not a list.
     """
     listed = body.get("data") if isinstance(body, Mapping) else None
     if not isinstance(listed, list):

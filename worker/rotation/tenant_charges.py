@@ -61,7 +61,7 @@ class TenantCharges:
         tenant = hashlib.sha1(lease_request.tenant.encode()).hexdigest()[:16]  # noqa: S324 - a name
         self._new[lease_request.queue][tenant] += cost  # type: ignore[assignment]
         if self._task is None or self._task.done():
-            # A context of its own: it is no part of the job that happens to be counted first.
+            # A context of its own: it is not part of the job that happens to be counted first.
             self._task = asyncio.get_running_loop().create_task(self._write(), context=Context())
 
     async def _write(self) -> None:

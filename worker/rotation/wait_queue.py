@@ -36,7 +36,7 @@ class Waiter:
     answer: "asyncio.Future[Answer]"
 
     def has_answer(self) -> bool:
-        """Whether it has a lease or knows why not; an error or a cancel is no answer."""
+        """Whether it has a lease or knows why not; an error or a cancel is not an answer."""
         return (
             self.answer.done() and not self.answer.cancelled() and self.answer.exception() is None
         )

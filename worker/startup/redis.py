@@ -195,5 +195,5 @@ def _refusal_in(reply: str) -> str | None:
     if found is None:
         return None
     if found[1].upper() == "SENTINEL":
-        return "is no sentinel: write redis://, or name the port of a sentinel"
+        return "is not a sentinel: write redis://, or name the port of a sentinel"
     return f"has no command {found[1]}: it is a sentinel, or the command is renamed"

@@ -59,7 +59,7 @@ class UsageCounter:
         for name, count in counts.items():
             found[_AT[name]] += count
         if self._task is None or self._task.done():
-            # A context of its own: it is no part of the job that happens to be counted first.
+            # A context of its own: it is not part of the job that happens to be counted first.
             self._task = asyncio.get_running_loop().create_task(
                 self._keep_writing(self._store), context=Context()
             )

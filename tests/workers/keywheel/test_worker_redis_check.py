@@ -125,7 +125,7 @@ def test_a_sentinel_in_place_of_a_redis_is_named_and_the_other_way_round(
             ),
             (
                 f"sentinel://127.0.0.1:{server.port}/0?master_name={NAME}",
-                "is no sentinel: write redis://",
+                "is not a sentinel: write redis://",
             ),
         ):
             with pytest.raises(SettingsError, match=words):

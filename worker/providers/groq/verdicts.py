@@ -152,7 +152,7 @@ class GroqJudge:
             return Verdict(
                 Fate.RETRY,
                 "unreadable_answer",
-                "Groq answered with something that is no completion",
+                "Groq answered with something that is not a completion",
                 scope=Scope.HOST,
                 definite=False,
                 limits=limits,

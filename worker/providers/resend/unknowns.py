@@ -58,7 +58,7 @@ def unknown_in(answer: Answer, *, status: int, shapes: Shapes) -> Iterator[Unkno
     for name in answer.headers:
         if name.lower().startswith(_HEADER_BEGINNINGS) and name.lower() not in _HEADERS:
             yield Unknown("resend", Kind.HEADER, shapes.of_name(name.lower()))
-    if status < 400:  # noqa: PLR2004 - of an answer that is no error
+    if status < 400:  # noqa: PLR2004 - of an answer that is not an error
         fields = answer.body.keys() - _FIELDS if isinstance(answer.body, dict) and answer.ok else ()
         for name in fields:
             yield Unknown("resend", Kind.MESSAGE_FIELD, shapes.of_name(name))
