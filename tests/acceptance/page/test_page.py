@@ -1,5 +1,6 @@
 """What the page shows, and to whom."""
 
+import json
 import re
 import urllib.error
 import urllib.request
@@ -184,6 +185,36 @@ def test_what_is_shown_is_called_live_only_while_it_is(
     assert page.get_by_role("cell", name="Not known yet.").is_visible()
     page.unroute("**/api/admin/**")
     page.get_by_text("Live: updated every second").wait_for()
+
+
+def test_nothing_is_called_well_without_keys_or_workers_and_no_number_is_read_aloud(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    status = page.evaluate("fetch('/api/admin/api-keys/status').then((its) => its.json())")
+    page.route(
+        "**/api-keys/events",
+        lambda route: route.fulfill(body=f"event: status\ndata: {json.dumps(status)}\n\n"),
+    )
+    pools = status["services"].values()
+    for pool in pools:
+        pool["queue"] |= {"workers": 0, "waiting": 0}
+    page.reload()
+    page.get_by_text("No worker answers, so no job would start.").wait_for()
+    pool["queue"] |= {"waiting": 2, "oldest_s": 400.0}
+    page.get_by_text("Jobs for Resend cannot start: no worker answers. 2 jobs wait.").wait_for()
+    old = page.get_by_role("listitem").filter(has_text="Jobs for Resend have waited for more than")
+    page.evaluate("(one) => { one.seen = true; }", old.element_handle())
+    pool["queue"] |= {"waiting": 3, "oldest_s": 401.0}
+    page.get_by_text("3 jobs wait. Show Resend").wait_for()
+    page.get_by_text("The longest wait: 6 min 41 s.").wait_for()
+    assert old.evaluate("(one) => one.seen"), "an alert that is written anew is read aloud anew"
+    for pool in pools:
+        pool["keys"] = []
+        pool["summary"] |= {"keys": 0, "ready": 0}
+    page.get_by_text("No key is configured here.", exact=True).wait_for()
+    page.get_by_text("wait, and none of its keys is configured here. 3 jobs wait.").wait_for()
+    assert not page.get_by_text("All is well").is_visible()
 
 
 def test_after_the_login_has_ended_the_page_asks_no_more(

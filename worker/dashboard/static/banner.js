@@ -13,11 +13,20 @@ const plainTitle = document.title;
 const rank = { bad: 0, middle: 1 };
 let shown = []; // the problems on the page, the worst first
 
-// level: bad (nothing runs) or middle; text: a sentence; brief: for the tab's title; until: when
-// what is awaited comes, by performance.now(), and awaited: what that is
+// level: bad (nothing runs) or middle; text: a sentence that stays as long as the problem; brief:
+// for the tab's title; now: a sentence that changes all the time; until: when what is awaited
+// comes, by performance.now(), and awaited: what that is
 function problem(level, service, text, brief, more) {
     return Object.assign(
-        { level: level, service: service, text: text, brief: brief, until: null, awaited: "" },
+        {
+            level: level,
+            service: service,
+            text: text,
+            brief: brief,
+            now: "",
+            until: null,
+            awaited: "",
+        },
         more
     );
 }
@@ -26,29 +35,33 @@ function nobodyServes(service, pool) {
     const back = firstBack(pool.keys);
     const name = title(service);
     const pause = pauseOf(pool.keys);
-    const jobs = pool.queue.known && pool.queue.waiting ? " " + plural(pool.queue.waiting, "job")
-        + (pool.queue.waiting === 1 ? " waits." : " wait.") : "";
+    const now = pool.queue.known ? waitingWords(pool.queue.waiting) : "";
     if (pause) {
         return problem(
             "middle",
             service,
-            name + " is paused by " + pause.disabled_by + ": " + pause.reason + "." + jobs,
+            name + " is paused by " + pause.disabled_by + ": " + pause.reason + ".",
             name + " paused",
             pause.left_ms === null
-                ? {}
-                : { until: performance.now() + pause.left_ms, awaited: "goes on in" }
+                ? { now: now }
+                : { now: now, until: performance.now() + pause.left_ms, awaited: "goes on in" }
         );
     }
     if (back === null) {
         return problem(
             "bad",
             service,
-            "No key of " + name + " serves until a person resets one." + jobs,
-            name + ": no key"
+            "No key of " + name + " serves until a person enables or resets one.",
+            name + ": no key",
+            { now: now }
         );
     }
-    return problem("bad", service, "No key of " + name + " serves." + jobs, name,
-        { until: performance.now() + back, awaited: "next key in" });
+    return problem("bad", service, "No key of " + name + " serves.", name,
+        { now: now, until: performance.now() + back, awaited: "next key in" });
+}
+
+function waitingWords(waiting) {
+    return waiting ? plural(waiting, "job") + (waiting === 1 ? " waits." : " wait.") : "";
 }
 
 // Keys that the provider refused. What a person disabled is wanted.
@@ -84,9 +97,28 @@ function ofService(service, pool) {
         pool.summary.keys && !pool.summary.ready
             ? [nobodyServes(service, pool)]
             : refused(service, pool);
+    const now = waitingWords(queue.waiting);
     if (queue.known && queue.waiting && !queue.workers) {
-        found.push(problem("bad", service, plural(queue.waiting, "job") + " for " + name
-            + " cannot start: no worker answers.", "no worker"));
+        found.push(
+            problem(
+                "bad",
+                service,
+                "Jobs for " + name + " cannot start: no worker answers.",
+                "no worker",
+                { now: now }
+            )
+        );
+    }
+    if (queue.known && queue.waiting && !pool.summary.keys) {
+        found.push(
+            problem(
+                "bad",
+                service,
+                "Jobs for " + name + " wait, and none of its keys is configured here.",
+                name + ": no key",
+                { now: now }
+            )
+        );
     }
     if (queue.idle_s >= idle_s) {
         found.push(
@@ -95,10 +127,9 @@ function ofService(service, pool) {
                 service,
                 "Jobs for "
                     + name
-                    + " wait and keys have room, but no call has been made for "
-                    + duration(queue.idle_s * 1000)
-                    + ". Look at the workers' log.",
-                name + ": no calls"
+                    + " wait and keys have room, but no call is made. Look at the workers' log.",
+                name + ": no calls",
+                { now: "The last call was " + duration(queue.idle_s * 1000) + " ago." }
             )
         );
     }
@@ -107,8 +138,9 @@ function ofService(service, pool) {
             problem(
                 "middle",
                 service,
-                "A job for " + name + " has waited for " + duration(queue.oldest_s * 1000) + ".",
-                name + ": jobs wait"
+                "Jobs for " + name + " have waited for more than " + duration(old_s * 1000) + ".",
+                name + ": jobs wait",
+                { now: "The longest wait: " + duration(queue.oldest_s * 1000) + "." }
             )
         );
     }
@@ -118,6 +150,18 @@ function ofService(service, pool) {
 function problemsOf(status) {
     const pairs = Object.entries(status.services);
     const found = pairs.flatMap(function (pair) { return ofService(pair[0], pair[1]); });
+    const pools = pairs.map(function (pair) { return pair[1]; });
+    if (!pools.some(function (pool) { return pool.summary.keys; })) {
+        found.push(problem("middle", null, "No key is configured here.", "no key"));
+    } else if (
+        pools.every(function (pool) {
+            return pool.queue.known && !pool.queue.workers && !pool.queue.waiting;
+        })
+    ) {
+        found.push(
+            problem("middle", null, "No worker answers, so no job would start.", "no worker")
+        );
+    }
     if (pairs.some(function (pair) { return !pair[1].queue.known; })) {
         found.push(
             problem(
@@ -148,7 +192,7 @@ function makeItem(one) {
     const item = make("li", "keys-wrong-" + one.level);
     item.append(make("span", "", one.text + " "));
     if (one.timed) {
-        // It changes each second, which nobody wants read aloud.
+        // It changes all the time, which nobody wants read aloud.
         const timer = make("strong", "keys-wrong-timer");
         timer.setAttribute("role", "timer");
         item.append(timer, " ");
@@ -161,6 +205,11 @@ function makeItem(one) {
     return item;
 }
 
+// Whether part of it changes all the time.
+function isTimed(one) {
+    return one.until !== null || one.now !== "";
+}
+
 export function showBanner(status) {
     shown = problemsOf(status);
     const entries = shown.map(function (one) {
@@ -168,7 +217,7 @@ export function showBanner(status) {
             level: one.level,
             text: one.text,
             service: one.service,
-            timed: one.until !== null,
+            timed: isTimed(one),
         };
     });
     showEntries(list, entries, makeItem);
@@ -187,12 +236,8 @@ export function showBanner(status) {
                 + title(pair[0])
             );
         });
-    setText(
-        well,
-        serving.length
-            ? "All is well: " + serving.join(" and ") + " serve."
-            : "No key is configured here."
-    );
+    const isOne = serving.length === 1 && serving[0].startsWith("1 ");
+    setText(well, "All is well: " + serving.join(" and ") + (isOne ? " serves." : " serve."));
     page.dataset.level = shown.length ? shown[0].level : "well";
     tickBanner(true);
 }
@@ -200,9 +245,10 @@ export function showBanner(status) {
 // live: whether what is shown is the state of now
 export function tickBanner(live) {
     const timers = list.querySelectorAll(".keys-wrong-timer");
-    shown.filter(function (one) { return one.until !== null; }).forEach(function (one, place) {
-        setText(timers[place], one.awaited.charAt(0).toUpperCase() + one.awaited.slice(1) + " "
-            + clock(one.until - performance.now()) + ".");
+    shown.filter(isTimed).forEach(function (one, place) {
+        const awaited = one.until === null ? "" : one.awaited.charAt(0).toUpperCase()
+            + one.awaited.slice(1) + " " + clock(one.until - performance.now()) + ".";
+        setText(timers[place], [one.now, awaited].filter(Boolean).join(" "));
     });
     const worst = shown[0];
     const brief = !worst

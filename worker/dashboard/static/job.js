@@ -1,6 +1,6 @@
 // The page of one job: where it is, when it will be served, and what happened so far.
 
-import { make, page, setText } from "./elements.js";
+import { make, page, readOnly, setText } from "./elements.js";
 import { setHidden, showEntries, whileBusy } from "./focus.js";
 import { post, request } from "./server.js";
 import {
@@ -116,7 +116,8 @@ function showFacts(job) {
                 : "");
     }
     if (job.dead_letter) {
-        facts["Dead letter"] = job.dead_letter + ": show it, to replay or drop it";
+        facts["Dead letter"] =
+            job.dead_letter + (readOnly ? ": show it" : ": show it, to replay or drop it");
     }
     showEntries(document.getElementById("job-facts"), Object.entries(facts), function (pair) {
         const group = make("div");

@@ -113,7 +113,8 @@ export function showService(service, pool) {
     const back = total && !ready ? firstBack(pool.keys) : null;
     const pause = pauseOf(pool.keys);
     const backWords = back !== null ? "first back in " + duration(back)
-        : pause ? "until " + title(service) + " is resumed" : "until a person resets one";
+        : pause ? "until " + title(service) + " is resumed"
+        : "until a person enables or resets one";
     showSome([[its.buttons.pause, !pause], [its.buttons.resume, Boolean(pause)]]);
     setFact(
         its.facts["Keys ready"],
