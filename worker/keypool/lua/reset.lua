@@ -28,10 +28,7 @@ for index = 2, #KEYS do
     local held = bucket.held
     if held and held.until_ms > now then bucket.level = min(bucket.limit, bucket.level + held.amount) end
     bucket.held, bucket.passed, bucket.pace = nil, nil, 1
-    if now - bucket.corrected_ms > KNOWN_MS then
-      lend_try(bucket)
-      bucket.stated = nil
-    end
+    if now - bucket.corrected_ms > KNOWN_MS then bucket.lent, bucket.stated = true, nil end
     if bucket.learned_ms then buckets[dimension] = nil end
   end
   save_buckets(KEYS[index], buckets)

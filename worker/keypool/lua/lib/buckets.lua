@@ -1,9 +1,9 @@
 -- What is in a bucket. All buckets of an account × model are kept as one map by dimension. A bucket is {limit,
 -- window_ms, level, at_ms, pace, slowed_ms, credit, debt, corrected_ms} and refills continuously. `pace` is below 1
--- while calls are refused that should have passed. `credit` counts the calls let through: from TRY_AFTER on, or where
--- a try is `lent`, one goes beyond the limit and takes as much credit (the last one at `tried_ms`; `passed` in a row,
--- `raises` of the limit for that), unless headers have `stated` the limit. `debt` adds up how much less there was
--- than expected. Some have more: `ends_ms`, when the quota of a day or month is full again, and not before; `capped`:
+-- while calls are refused that should have passed. `credit` counts the calls let through: from TRY_AFTER on, one goes
+-- beyond the limit and takes as much credit (the last one at `tried_ms`; `passed` in a row, `raises` of the limit for
+-- that), unless headers have `stated` the limit. A try that is `lent` goes from 0 on, so it is paid back before
+-- another one goes. `debt` adds up how much less there was than expected. Some have more: `ends_ms`, when the quota of a day or month is full again, and not before; `capped`:
 -- for a request without a cap, the provider reserves more than the limit; `log` = {ms, …}, when calls went or will
 -- go, where the provider counts in windows, so that no `limit + 1` calls may fall into any window, wherever it starts.
 -- The bucket `ramp` stands for a request limit that is not known yet: when that is reached, all calls in flight are
@@ -68,9 +68,6 @@ local function new_bucket(dimension, limit, window_ms)
     debt = 0, corrected_ms = 0, log = in_windows and {} or nil,
     ends_ms = counts_emails(dimension) and quota_ends_ms() or nil}
 end
-
--- Lets a call go beyond the limit at once. A try that is refused is paid back before another one is lent.
-local function lend_try(bucket) bucket.lent = bucket.lent or bucket.credit >= 0 end
 
 -- What must stay in the bucket, so that calls that arrive a little early are not refused.
 local function margin_of(bucket, cost)

@@ -49,8 +49,8 @@ local function score_candidate(pair, job, block, seq)
     if dimension == 'ramp' then candidate.busy_ms = ready > now and ready - now or nil
     else headroom = min(headroom, level / bucket.limit) end
     if dimension ~= 'ramp' and ready > now then
-      local may_try = (bucket.lent or bucket.credit >= TRY_AFTER) and
-        not (bucket.stated or bucket.log or counts_emails(dimension))
+      local may_try = bucket.credit >= (bucket.lent and 0 or TRY_AFTER)
+        and not (bucket.stated or bucket.log or counts_emails(dimension))
       local largest = candidate.too_large and candidate.too_large[2] or 0
       if needed > bucket.limit and not may_try and bucket.limit > largest then
         candidate.too_large = {'too_large', bucket.limit, dimension}

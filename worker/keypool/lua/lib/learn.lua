@@ -33,7 +33,7 @@ local function change_limit(buckets, dimension, limit, window_ms)
     for _, part in ipairs({'saving', 'debt', 'corrected_ms', 'capped'}) do bucket[part] = known[part] end
     bucket.level = min(limit, known.level + max(0, limit - known.limit))
     -- A larger plan raises all limits, also those that no header states.
-    for _, other in pairs(limit > known.limit and buckets or {}) do lend_try(other) end
+    for _, other in pairs(limit > known.limit and buckets or {}) do other.lent = true end
   end
   if bucket.log and known and known.log then bucket.log = known.log
   elseif bucket.log and buckets.ramp then
