@@ -256,6 +256,21 @@ def test_nobody_is_given_up_before_all_had_time_to_renew_after_a_silence(
         assert float(store.hget("unacked.pulse", "hold_until")) > time.time() + 400
 
 
+def test_where_the_servers_clock_was_set_back_no_lease_ends_later_than_one_that_begins_now(
+    server: EmbeddedRedis, store: Any
+) -> None:
+    with tube(server.url, "a", lease_s=900) as one:
+        one.turn()
+        before_s = time.time() + 3_600
+        store.zadd("unacked.leases", {"of a dead worker": before_s + 900})
+        store.hset("unacked.pulse", mapping={"heard": before_s, "hold_until": before_s})
+        one.channel.qos.recover_at_s = 0
+        one.channel.recover()
+        end_s = store.zscore("unacked.leases", "of a dead worker")
+        assert time.time() < end_s <= time.time() + 900
+        assert float(store.hget("unacked.pulse", "hold_until")) <= time.time() + 450
+
+
 def test_what_a_stock_worker_took_or_gave_back_is_left_to_the_visibility_timeout(
     server: EmbeddedRedis, store: Any
 ) -> None:

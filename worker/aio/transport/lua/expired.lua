@@ -8,7 +8,7 @@
 -- Returns now, and how many workers looked in the last round, or in the present one if that is more; then for each
 -- message its tag, its entry and the end of its lease, 0 where its worker released it.
 
-local now_s, hold_until_s = note_alive(KEYS[1], tonumber(ARGV[1]))
+local now_s, hold_until_s = note_alive(KEYS[1], KEYS[2], tonumber(ARGV[1]))
 local round = math.floor(now_s / tonumber(ARGV[3]))
 local stored = redis.call('HMGET', KEYS[1], 'round', 'looks', 'workers')
 local last_round, looks, workers = tonumber(stored[1] or 0), tonumber(stored[2] or 0), tonumber(stored[3] or 0)

@@ -6,7 +6,7 @@
 --       visibility timeout is measured  4... the tags
 -- Returns nothing.
 
-local now_s = note_alive(KEYS[1], tonumber(ARGV[1]))
+local now_s = note_alive(KEYS[1], KEYS[2], tonumber(ARGV[1]))
 local until_s = string.format('%.3f', now_s + tonumber(ARGV[2]))
 for number = 4, #ARGV do
   redis.call('ZADD', KEYS[2], 'XX', until_s, ARGV[number])
