@@ -1,7 +1,7 @@
--- note_alive(pulse, leases, patience_s): notes in the pulse that a worker is alive. After a silence of all workers longer
--- than `patience_s`, half a lease, the server itself was away, and no worker is presumed dead for as long again. Where
--- the server's clock was set back, no lease of before ends later than one that begins now, nor does that grace period.
--- Returns now and the end of that grace period, in seconds since 1970 by the server's clock.
+-- note_alive(pulse, leases, patience_s): notes in the pulse that a worker is alive. After a silence of all workers
+-- longer than `patience_s`, half a lease, the server itself was away, and no worker is presumed dead for as long again.
+-- Where the server's clock was set back, no lease of before ends later than one that begins now, nor does that grace
+-- period. Returns now and the end of that grace period, in seconds since 1970 by the server's clock.
 local function note_alive(pulse, leases, patience_s)
   local clock = redis.call('TIME')
   local now_s = clock[1] + clock[2] / 1e6
