@@ -17,7 +17,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from worker.providers.groq.stream import EventDecoder, HeardAnswer
+from worker.providers.groq.stream import AssembledAnswer, EventDecoder
 from worker.streams import AnswerStream, StreamWriter
 
 RESULTS = Path(__file__).with_name("results")
@@ -57,7 +57,7 @@ async def reading(tokens: int, rounds: int) -> dict[str, float]:
                     async for _ in await raw.parse():
                         pass
                 else:
-                    decoder, heard = EventDecoder(), HeardAnswer(_Nobody())
+                    decoder, heard = EventDecoder(), AssembledAnswer(_Nobody())
                     async for part in raw.http_response.aiter_bytes():
                         for data in decoder.feed(part):
                             heard.take(data)

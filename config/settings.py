@@ -181,7 +181,7 @@ class Settings(BaseSettings):
     """A bearer token with which programs use the admin endpoints; 16 random characters or more."""
     admin_users: Annotated[Names, _Variable("ADMIN_USERS")] = ""
     """Who may change something in Flower: names of `FLOWER_BASIC_AUTH` or of Flower's OAuth,
-    separated by commas. Everyone else who logs in may only look. Empty: whoever logs in may do
+    separated by commas. Everyone else who logs in may only look. Empty: every login may do
     everything."""
 
     # Fixed

@@ -24,7 +24,7 @@ _EAGER = hasattr(asyncio, "eager_task_factory")
 """Whether a task may begin inside another's step: from Python 3.12 on."""
 
 
-class _Desk:
+class _WorkItem:
     """The code that a greenlet runs.
 
     That code refers to this object and not to the greenlet, which could not be freed otherwise.
@@ -47,43 +47,43 @@ class JobGreenlet(greenlet):
         driver: The asyncio task that will drive it. Default: the running one.
     """
 
-    __slots__ = ("_desk", "driver", "executor")
+    __slots__ = ("_item", "driver", "executor")
 
     def __init__(
         self, run: Callable[[], Any], executor: Executor, driver: "asyncio.Task[Any] | None" = None
     ) -> None:
         super().__init__(_serve)
-        self._desk = _Desk(run)
+        self._item = _WorkItem(run)
         self.driver = driver or asyncio.current_task()
         self.executor = executor
 
     @property
     def ended(self) -> bool:
         """Whether the plain code has returned, or raised."""
-        return self._desk.ended or self.dead
+        return self._item.ended or self.dead
 
     def begin(self) -> Any:
         """Run the plain code until it waits for a future, and return that; or until it ends."""
-        return self.switch() if self else self.switch(self._desk)
+        return self.switch() if self else self.switch(self._item)
 
     def take_result(self) -> Any:
         """Return what the plain code has returned, and keep nothing of it."""
-        result, self._desk.result = self._desk.result, None
+        result, self._item.result = self._item.result, None
         return result
 
     def resume(self, run: Callable[[], Any], driver: "asyncio.Task[Any] | None") -> None:
         """Set other code to run; the code before it has returned."""
-        self._desk.work, self._desk.ended, self.driver = run, False, driver
+        self._item.work, self._item.ended, self.driver = run, False, driver
 
 
-def _serve(desk: _Desk) -> None:
+def _serve(item: _WorkItem) -> None:
     # This is all in one frame: where C code calls Python code, that takes room on the C stack,
     # which is copied for each job that waits.
     while True:
-        work, desk.work = desk.work, None
+        work, item.work = item.work, None
         assert work is not None  # noqa: S101 - `resume` has set it
-        desk.result = work()
-        work, desk.ended = None, True
+        item.result = work()
+        work, item.ended = None, True
         parent = getcurrent().parent
         assert parent is not None  # noqa: S101 - `begin` switched from there
         parent.switch()  # with an argument, this greenlet would keep it until the next job

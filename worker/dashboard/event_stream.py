@@ -10,7 +10,7 @@ from worker.dashboard.handlers import AdminHandler, redis_unreachable
 from worker.dashboard.poller import RedisUnreachable
 
 LONGEST_S: Final = 900.0
-"""How long one stream lasts; whoever reads on asks again, and is authenticated again."""
+"""How long one stream lasts; a reader that goes on asks again, and is authenticated again."""
 
 
 class EventStream(AdminHandler):

@@ -7,7 +7,7 @@ takes it over. It also expires, a while after the holder's deadline.
 
 A job may be in its queue while the holder ends, and run after that. It shares that end, too, if its
 message says that it was enqueued before. So the key's last end is remembered as long as results are
-kept. It is noted before the result is stored: whoever enqueues a job because they have seen the
+kept. It is noted before the result is stored: a caller that enqueues a job because it has seen the
 result enqueues it after the end that is noted.
 """
 

@@ -35,7 +35,7 @@ class BlockedScope:
 
     @property
     def shown_kind(self) -> str:
-        """The kind as people see it: what is blocked, whoever blocked it."""
+        """The kind as people see it: what is blocked, by a person or not."""
         if self.kind == "person":
             return "key" if self.owner else "host"
         return "account_model" if self.kind == "unfit" else self.kind

@@ -34,7 +34,7 @@ on_sent: ContextVar[Callable[[], None] | None] = ContextVar("on_sent", default=N
 """What to call when the bytes of the call under way have left this process."""
 
 
-class Passage:
+class CallProgress:
     """How far a call has come.
 
     Attributes:
@@ -56,7 +56,7 @@ class Passage:
             self._on_sent()
 
 
-_passage: ContextVar[Passage] = ContextVar("passage")
+_progress: ContextVar[CallProgress] = ContextVar("progress")
 
 
 class _DroppedError(Exception):
@@ -68,17 +68,17 @@ class _Request(aiohttp.ClientRequest):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._passage = _passage.get()
+        self._progress = _progress.get()
 
     async def send(self, conn: Any) -> aiohttp.ClientResponse:
-        if not self._passage.opening and _has_something_to_read(conn):
+        if not self._progress.opening and _has_something_to_read(conn):
             raise _DroppedError
-        self._passage.connected = True
+        self._progress.connected = True
         return await super().send(conn)
 
     async def write_bytes(self, *args: Any, **kwargs: Any) -> None:
         await super().write_bytes(*args, **kwargs)
-        self._passage.leave()
+        self._progress.leave()
 
 
 def _has_something_to_read(conn: Any) -> bool:
@@ -92,7 +92,7 @@ class _Connector(aiohttp.TCPConnector):
     """Distinguishes waiting for a free connection from opening one; aiohttp's timeouts do not."""
 
     async def _create_connection(self, *args: Any, **kwargs: Any) -> ResponseHandler:
-        _passage.get().opening = True
+        _progress.get().opening = True
         return await super()._create_connection(*args, **kwargs)
 
 
@@ -110,9 +110,9 @@ class _Pieces(httpx.AsyncByteStream):
 class _Body(httpx.AsyncByteStream):
     """The body of an answer, whose failures have httpx's classes."""
 
-    def __init__(self, stream: httpx.AsyncByteStream, passage: Passage) -> None:
+    def __init__(self, stream: httpx.AsyncByteStream, progress: CallProgress) -> None:
         self._stream = stream
-        self._passage = passage
+        self._progress = progress
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -121,7 +121,7 @@ class _Body(httpx.AsyncByteStream):
         except asyncio.CancelledError:
             raise  # a soft time limit is one, and an Exception as well
         except Exception as error:
-            raise failure_of(error, self._passage) from error
+            raise failure_of(error, self._progress) from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()
@@ -135,7 +135,7 @@ class _Body(httpx.AsyncByteStream):
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            raise failure_of(error, self._passage) from error
+            raise failure_of(error, self._progress) from error
 
 
 class _Transport(AiohttpTransport):
@@ -174,8 +174,8 @@ class _Transport(AiohttpTransport):
         """
         request = _in_pieces(request)
         while True:
-            passage = Passage(on_sent.get())
-            _passage.set(passage)
+            progress = CallProgress(on_sent.get())
+            _progress.set(progress)
             try:
                 response = await super().handle_async_request(request)
             except asyncio.CancelledError:
@@ -183,10 +183,10 @@ class _Transport(AiohttpTransport):
             except _DroppedError:
                 continue  # on another connection: nothing was sent, and this one is out of the pool
             except Exception as error:
-                raise failure_of(error, passage) from error
+                raise failure_of(error, progress) from error
             break
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - for mypy
-        response.stream = _Body(response.stream, passage)
+        response.stream = _Body(response.stream, progress)
         return response
 
 

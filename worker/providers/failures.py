@@ -13,7 +13,7 @@ import httpx
 
 
 class Progress(Protocol):
-    """How far a call has come: see `connections.Passage`."""
+    """How far a call has come: see `connections.CallProgress`."""
 
     opening: bool
     connected: bool

@@ -1,4 +1,4 @@
-"""Reads a job's stream to its end, whoever speaks to Redis."""
+"""Reads a job's stream to its end, for both clients."""
 
 import time
 from collections.abc import Iterator

@@ -22,7 +22,7 @@ from worker.providers.groq.answer import request_id_of, result_of
 from worker.providers.groq.completion import Completion, prompts_of
 from worker.providers.groq.passing import GroqPassing
 from worker.providers.groq.sdk import AsyncGroq
-from worker.providers.groq.stream import EVENT_STREAM, EventDecoder, HeardAnswer
+from worker.providers.groq.stream import EVENT_STREAM, AssembledAnswer, EventDecoder
 from worker.providers.groq.unknowns import GroqWatch
 from worker.providers.groq.verdicts import GroqJudge
 from worker.providers.key_check import KeyCheck
@@ -110,7 +110,7 @@ class Groq:
         if self._http.is_closed:
             return Reply(CLOSED)
         on_sent.set(sent)
-        heard = HeardAnswer(request.listener) if request.listener else None
+        heard = AssembledAnswer(request.listener) if request.listener else None
         try:
             async with asyncio.timeout(2 * self._timeout_s) as limit:
                 response = await self._post(secret, request, stream=heard is not None)
@@ -129,7 +129,7 @@ class Groq:
     def _read(
         self,
         response: httpx.Response,
-        heard: HeardAnswer | None,
+        heard: AssembledAnswer | None,
         request: Completion,
         secret: SecretStr,
     ) -> Reply:
@@ -224,7 +224,7 @@ class Groq:
         return client
 
 
-async def _listen(response: httpx.Response, heard: HeardAnswer, limit: asyncio.Timeout) -> None:
+async def _listen(response: httpx.Response, heard: AssembledAnswer, limit: asyncio.Timeout) -> None:
     """Read an answer to its end, and leave the connection usable."""
     try:
         if not _is_event_stream(response):

@@ -13,7 +13,7 @@ from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_tra
 from worker.providers.connections import on_sent
 from worker.providers.exchange import Exchange, PassedStream
 from worker.providers.groq.completion import prompts_of
-from worker.providers.groq.stream import EVENT_STREAM, EventDecoder, HeardAnswer, NoListener
+from worker.providers.groq.stream import EVENT_STREAM, AssembledAnswer, EventDecoder, NoListener
 from worker.providers.groq.verdicts import GroqJudge
 from worker.providers.response import Answer
 from worker.verdicts import Fate, Reply, Verdict
@@ -94,7 +94,7 @@ class GroqPassing:
 
     async def _pass(self, response: httpx.Response, request: Exchange, secret: SecretStr) -> Reply:
         """Hand a streamed answer over, and judge it when its reader has done with it."""
-        decoder, heard = EventDecoder(), HeardAnswer(NoListener())
+        decoder, heard = EventDecoder(), AssembledAnswer(NoListener())
 
         def read(piece: bytes) -> None:
             for data in decoder.feed(piece):

@@ -64,8 +64,8 @@ class EventDecoder:
                 self._data.clear()
 
 
-class HeardAnswer:
-    """An answer put together from its chunks, told to a listener on the way.
+class AssembledAnswer:
+    """An answer put together from its chunks, which a listener gets on the way.
 
     Attributes:
         done: The provider said that nothing more comes.

@@ -16,7 +16,7 @@ from worker.providers.groq.rejections import (
     rejection_of,
     too_large_sentence,
 )
-from worker.providers.groq.stream import HeardAnswer
+from worker.providers.groq.stream import AssembledAnswer
 from worker.providers.groq.usage import cached_tokens, counted_tokens
 from worker.providers.response import Answer, safe_sentence
 from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Cooldown, Effect, Fate, Scope, Verdict
@@ -104,7 +104,7 @@ class GroqJudge:
     def streamed(
         self,
         answer: Answer,
-        heard: HeardAnswer,
+        heard: AssembledAnswer,
         *,
         value: Mapping[str, Any] | None,
         secret: SecretStr,
