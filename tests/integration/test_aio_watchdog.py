@@ -4,6 +4,7 @@ import asyncio
 import logging
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.trace import trace_task_ret
+from kombu.asynchronous import Hub
 
 from worker.aio import lifespan
 from worker.aio.pool import TaskPool
@@ -120,3 +122,27 @@ def test_a_loop_that_only_waits_is_not_reported(
         pool._watchdog._answered.clear()
         pool._watchdog._report(time.monotonic())
     assert "has blocked the event loop" not in caplog.text
+
+
+def test_a_job_that_blocks_the_loop_from_its_first_step_is_accepted_meanwhile(
+    pool: TaskPool,
+) -> None:
+    accepted, ended, hub = threading.Event(), Future[Any](), Hub()
+    pool.register_with_event_loop(hub)
+
+    @pool.app.task(shared=False)
+    async def blocks() -> bool:
+        return accepted.wait(10)
+
+    request = {"id": "1", "task": blocks.name, "delivery_info": {}, "properties": {}}
+    pool.apply_async(
+        trace_task_ret,
+        (blocks.name, "1", request, ((), {}, {}), None, None),
+        accept_callback=lambda *_: accepted.set(),
+        callback=ended.set_result,
+    )
+    while not ended.done():
+        hub.run_once()
+    assert ended.result()[1] == "True"
+    pool.stop()
+    hub.close()

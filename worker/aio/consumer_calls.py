@@ -75,6 +75,14 @@ class ConsumerCalls:
         else:
             self._write()
 
+    def wake(self) -> None:
+        """Have the calls run that the loop has posted while it is blocked. From any thread.
+
+        A job that blocks the loop has been accepted, and is to be seen and acknowledged so.
+        """
+        if self._armed:
+            self._write()
+
     def _write(self) -> None:
         if not self._closed:
             with suppress(OSError):  # full, so the hub wakes anyway, or closed just now

@@ -3,13 +3,15 @@
 import asyncio
 from collections.abc import Iterable
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import SoftTimeLimitExceeded, WorkerLostError
-from celery.exceptions import Retry
+from celery.exceptions import Retry, TaskPredicate
 
 from worker.aio.errors import SoftTimeLimit, UnexpectedCancellation, WorkerLost
+
+_COSTLY: Final = (SystemExit, KeyboardInterrupt, GeneratorExit, WorkerLost)
 
 
 class Over(Enum):
@@ -29,12 +31,14 @@ def for_tracer(exc: BaseException) -> BaseException | None:
     if isinstance(exc, SoftTimeLimit) or (
         isinstance(exc, BaseExceptionGroup) and _is_soft_limit(exc)
     ):
-        limit: BaseException = SoftTimeLimitExceeded(*_limit_of(exc))
+        limit: BaseException = SoftTimeLimitExceeded(*_first_of(exc).args)
         return limit.with_traceback(exc.__traceback__)
     if isinstance(exc, asyncio.CancelledError):
         return unexpected(exc)
     if isinstance(exc, MemoryError):
         return WorkerLost(repr(exc))
+    if isinstance(exc, ExceptionGroup) and exc.split(TaskPredicate)[1] is None:
+        return _first_of(exc)
     return None
 
 
@@ -44,10 +48,10 @@ def _is_soft_limit(group: BaseExceptionGroup[BaseException]) -> bool:
     return group.split(SoftTimeLimit)[1] is None
 
 
-def _limit_of(exc: BaseException) -> tuple[Any, ...]:
+def _first_of(exc: BaseException) -> BaseException:
     while isinstance(exc, BaseExceptionGroup):
         exc = exc.exceptions[0]
-    return exc.args
+    return exc
 
 
 def unexpected(exc: BaseException) -> UnexpectedCancellation:
@@ -55,6 +59,13 @@ def unexpected(exc: BaseException) -> UnexpectedCancellation:
     return UnexpectedCancellation(
         "the coroutine was cancelled, and neither a limit nor an order was the reason"
     ).with_traceback(exc.__traceback__)
+
+
+def costs_the_worker(exc: BaseException) -> bool:
+    """Whether an error would end the process in another pool, and is not only a failure."""
+    if isinstance(exc, BaseExceptionGroup):
+        return exc.subgroup(_COSTLY) is not None
+    return isinstance(exc, _COSTLY)
 
 
 def lost(exc: BaseException) -> WorkerLostError:

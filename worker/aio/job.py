@@ -206,11 +206,11 @@ class Job:
                 answer = self._target(name, task_id, request, body, content_type, content_encoding)
             else:
                 answer = self._target(*self._args)
-        except Exception:  # noqa: BLE001 - mostly a Reject, which the request handles
-            return self._reports.on_failure, ExceptionInfo()
         except asyncio.CancelledError as exc:
             return self._reports.on_failure, endings.info_of(endings.unexpected(exc))
-        except BaseException as exc:  # noqa: BLE001 - SystemExit must not end the worker
+        except BaseException as exc:  # noqa: BLE001 - mostly a Reject, which the request handles
+            if not endings.costs_the_worker(exc):
+                return self._reports.on_failure, ExceptionInfo()
             return (
                 self._host.lost_runs.report,
                 self._reports,

@@ -121,7 +121,7 @@ class TaskPool(BasePool):
         self.loop.call_soon_threadsafe(lifespan.begin)
         if settings.blocked_ms:
             self._watchdog = Watchdog(
-                self._thread, self.jobs, threshold_s=settings.blocked_ms / 1000
+                self._thread, self.jobs, threshold_s=settings.blocked_ms / 1000, calls=self.calls
             )
             self._watchdog.start()
         signals.worker_ready.connect(self._on_worker_ready, weak=False, dispatch_uid=id(self))

@@ -1,4 +1,4 @@
-"""Runs Celery's blocking calls in threads: publishing, and result backends other than ours."""
+"""Runs Celery's blocking calls in threads: what publishes, and result backends other than ours."""
 
 import functools
 import threading
@@ -9,9 +9,10 @@ from typing import Any
 import celery
 import redis
 from celery import canvas
+from celery.app.control import Control
 from kombu.exceptions import OperationalError
 
-from worker.aio import bridge, private_loop
+from worker.aio import bridge, joining, private_loop
 from worker.aio.adopt import calling_errbacks
 from worker.aio.pipelined_publishing import KeptMessages, NotPlain, is_wanted, send
 
@@ -27,8 +28,10 @@ _BACKEND_METHODS = (
 _WHOLE = (
     (canvas.group, "apply_async", canvas.group.apply_async),
     (canvas._chord, "run", canvas._chord.run),  # noqa: SLF001
+    (celery.Task, "send_event", celery.Task.send_event),
+    (Control, "broadcast", Control.broadcast),  # it may wait for replies
 )
-"""Methods that send several messages and hold one of the ten producers all the time."""
+"""Methods that send several messages and hold one of the ten producers all the time, or block."""
 
 
 def install(app: celery.Celery) -> None:
@@ -42,6 +45,7 @@ def install(app: celery.Celery) -> None:
     app.amqp._retry_publish = functools.partial(bridge.call, app.amqp._retry_publish)  # noqa: SLF001
     for holder, name, stock in _WHOLE:
         setattr(holder, name, _in_one_call(stock))
+    joining.install()
 
 
 def _send(app: celery.Celery, stock: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -65,6 +69,7 @@ def uninstall(app: celery.Celery) -> None:
         instance.__dict__.pop(name, None)
     for holder, name, stock in _WHOLE:
         setattr(holder, name, stock)
+    joining.uninstall()
 
 
 def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any, Protocol
 
 from worker.aio import stacks
+from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.job import Job
 from worker.aio.loop_thread import LoopThread
 
@@ -48,12 +49,21 @@ class Watchdog:
         thread: The loop's thread.
         jobs: The pool's jobs.
         threshold_s: How long the loop may be blocked without a warning, in seconds.
+        calls: The calls that the loop has posted run although it is blocked.
     """
 
-    def __init__(self, thread: LoopThread, jobs: Watched, *, threshold_s: float) -> None:
+    def __init__(
+        self,
+        thread: LoopThread,
+        jobs: Watched,
+        *,
+        threshold_s: float,
+        calls: ConsumerCalls,
+    ) -> None:
         self._watched = thread
         self._jobs = jobs
         self._threshold_s = threshold_s
+        self._calls = calls
         self._answered = threading.Event()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="aio-watchdog", daemon=True)
@@ -77,6 +87,7 @@ class Watchdog:
             except RuntimeError:
                 return  # closed
             if not self._answered.wait(self._threshold_s):
+                self._calls.wake()
                 self._report(pinged_s)
                 while not self._answered.wait(0.1) and not self._stopped.is_set():
                     pass  # one warning each time the loop is blocked

@@ -15,6 +15,7 @@ from typing import Any
 import redis
 from celery import Celery, chord, current_task, group, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from celery.result import allow_join_result
 from kombu import Connection
 
 URL = os.environ["POOL_REDIS_URL"]
@@ -258,6 +259,33 @@ async def failed_with(request: Any, exc: Any, traceback: Any) -> None:
 @task(bind=True)
 async def replaced(self: Any, x: int) -> Any:
     raise self.replace(add.s(x, 10))
+
+
+@task()
+async def joins(x: int) -> int:
+    with allow_join_result():
+        return int(add.delay(x, 1).get(timeout=10))
+
+
+@task(bind=True)
+async def asks(self: Any) -> bool:
+    """Whether its own worker says that it runs."""
+    worker = app.control.inspect(destination=[self.request.hostname], timeout=5, limit=1)
+    return any(
+        job["id"] == self.request.id
+        for _ in range(20)
+        for jobs in (worker.active() or {}).values()
+        for job in jobs
+    )
+
+
+class Stop(BaseException):
+    """An error that is no `Exception`."""
+
+
+@task()
+async def stops() -> None:
+    raise Stop("at once")
 
 
 @task()

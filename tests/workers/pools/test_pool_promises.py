@@ -54,6 +54,7 @@ NOT_TRIED: dict[tuple[str, str], str] = {
         "test_a_job_that_is_always_lost_fails_in_the_end",
         "prefork",
     ): "Celery sends it back for ever, as fast as it forks",
+    ("test_an_error_that_is_no_exception_is_a_failure_all_the_same", "threads"): _NO_LOSS,
     ("test_a_job_that_ends_its_process_is_lost_and_the_worker_goes_on", "threads"): _NO_LOSS,
     ("test_a_lost_job_runs_again_where_the_task_asks_for_it", "threads"): _NO_LOSS,
     ("test_a_job_that_is_always_lost_fails_in_the_end", "threads"): _NO_LOSS,
@@ -82,6 +83,12 @@ def test_an_error_comes_back_with_its_type_and_the_tasks_own_line(pool: Any) -> 
     with pytest.raises(ValueError, match="no luck"):
         result.get(timeout=10)
     assert "raise ValueError(text)  # the task's own line" in result.traceback
+
+
+def test_an_error_that_is_no_exception_is_a_failure_all_the_same(pool: Any) -> None:
+    result = pool.send("stops").get(timeout=10, propagate=False)
+    assert type(result).__name__ == "Stop"
+    eventually(lambda: pool.held() == 0)
 
 
 def test_a_state_that_a_task_tells_can_be_read_while_it_runs(pool: Any, key: str) -> None:
@@ -301,6 +308,14 @@ def test_a_job_may_send_others(pool: Any, key: str) -> None:
     result = pool.send("sends", key)
     assert result.get(timeout=15) == result.id
     pool.told(key, "[2, 4]")
+
+
+def test_a_job_may_wait_for_another_where_it_says_so(pool: Any) -> None:
+    assert pool.send("joins", 4).get(timeout=20) == 5
+
+
+def test_a_job_may_ask_its_own_worker_and_is_seen_to_run(pool: Any) -> None:
+    assert pool.send("asks").get(timeout=30) is True
 
 
 def test_a_job_with_a_connection_of_its_own_disturbs_no_other(pool: Any, key: str) -> None:
