@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from contextvars import copy_context
 from typing import Any, Final
 
 from worker.aio.job import Job
@@ -36,6 +37,8 @@ class Jobs:
         self._over: set[Job] = set()
         """Jobs that run although their end is known; they take no slot."""
         self._admit_scheduled = False
+        self._context = copy_context()
+        """Jobs begin in copies of it, and not in one of the job that has made room for them."""
 
     def run_on(self, loop: asyncio.AbstractEventLoop, threads: DaemonThreads) -> None:
         """Say where jobs run: on a loop, and in threads if they are plain functions."""
@@ -92,7 +95,7 @@ class Jobs:
         if not self._admit_scheduled:
             self._admit_scheduled = True
             with suppress(RuntimeError):  # the loop is closed: the pool has stopped
-                self._loop.call_soon_threadsafe(self._admit)
+                self._loop.call_soon_threadsafe(self._admit, context=self._context)
 
     # -- on the loop's thread
 
@@ -107,7 +110,7 @@ class Jobs:
     def _admit_next(self) -> None:
         if not self._admit_scheduled:
             self._admit_scheduled = True
-            self._loop.call_soon(self._admit)
+            self._loop.call_soon(self._admit, context=self._context)
 
     def _has_slot(self) -> bool:
         return self.unsettled < self.limit and not self.draining

@@ -5,7 +5,8 @@ block every job, and for ever if the awaited job is to run in the same worker.
 """
 
 import functools
-from collections.abc import Callable
+import time
+from collections.abc import Iterator
 from typing import Any, Final
 
 from celery.result import AsyncResult, ResultSet, assert_will_not_block
@@ -13,41 +14,54 @@ from celery.result import AsyncResult, ResultSet, assert_will_not_block
 from worker.aio import bridge
 from worker.aio.result import await_result
 
-_WAITS: Final = tuple(
-    (holder, name, getattr(holder, name))
-    for holder, names in ((AsyncResult, ("get", "wait")), (ResultSet, ("join", "join_native")))
-    for name in names
-)
-_WITHOUT_EFFECT: Final = {"interval", "no_ack"}
-"""Options that say how to wait; they have no effect here."""
+_stock_get: Final = AsyncResult.get
+_stock_iter_native: Final = ResultSet.iter_native
 
 
 def install() -> None:
     """Await results in jobs, until `uninstall`."""
-    for holder, name, stock in _WAITS:
-        setattr(holder, name, _awaiting(stock))
+    AsyncResult.get = AsyncResult.wait = _get
+    ResultSet.iter_native = _iter_native  # Celery's `join_native` calls it, and its `join` `get`
 
 
 def uninstall() -> None:
     """Undo `install`."""
-    for holder, name, stock in _WAITS:
-        setattr(holder, name, stock)
+    AsyncResult.get = AsyncResult.wait = _stock_get
+    ResultSet.iter_native = _stock_iter_native
 
 
-def _awaiting(stock: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(stock)
-    def waits(
-        self: Any,
-        timeout: float | None = None,
-        propagate: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
-        *args: Any,
-        **options: Any,
-    ) -> Any:
-        asked = {name for name, value in options.items() if value is not None} - _WITHOUT_EFFECT
-        if args or asked - {"disable_sync_subtasks"} or not bridge.is_bridged():
-            return stock(self, timeout, propagate, *args, **options)
-        if options.get("disable_sync_subtasks", True):
-            assert_will_not_block()
-        return bridge.wait(await_result(self, timeout_s=timeout, propagate=propagate))
+@functools.wraps(_stock_get)
+def _get(self: Any, *args: Any, **options: Any) -> Any:
+    if len(args) > len(("timeout", "propagate")) or self.ignored or not bridge.is_bridged():
+        return _stock_get(self, *args, **options)
+    return _await(self, *args, **options)
 
-    return waits
+
+def _await(
+    result: Any,
+    timeout: float | None = None,
+    propagate: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
+    *,
+    callback: Any = None,
+    disable_sync_subtasks: bool = True,
+    **_: Any,
+) -> Any:
+    if disable_sync_subtasks:
+        assert_will_not_block()
+    bridge.wait(await_result(result, timeout_s=timeout, propagate=propagate))
+    return result.maybe_throw(callback=callback, propagate=propagate)
+
+
+@functools.wraps(_stock_iter_native)
+def _iter_native(self: Any, timeout: float | None = None, *args: Any, **options: Any) -> Any:
+    if not bridge.is_bridged():
+        return _stock_iter_native(self, timeout, *args, **options)
+    return _each(self.results, timeout)
+
+
+def _each(results: Any, timeout_s: float | None) -> Iterator[tuple[str, Any]]:
+    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    for each in results:
+        left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0)
+        bridge.wait(await_result(each, timeout_s=left_s, propagate=False))
+        yield each.id, each.results if isinstance(each, ResultSet) else each._cache  # noqa: SLF001 - as Celery does

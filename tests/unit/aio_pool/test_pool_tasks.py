@@ -5,6 +5,7 @@ import logging
 import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -53,6 +54,27 @@ def test_remote_control_has_connections_though_jobs_hold_all_that_the_app_has(
         app.control.broadcast(
             "ping", connection=connection
         )  # as the consumer greets its neighbours
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_a_job_sees_no_context_variable_of_the_job_before_it(
+    app: Celery, start: Start, *, in_thread: bool
+) -> None:
+    user: ContextVar[str] = ContextVar("user", default="nobody")
+
+    def body() -> str:
+        seen = user.get()
+        user.set("somebody")
+        return seen
+
+    async def awaiting() -> str:
+        return body()
+
+    task = app.task(shared=False)(body if in_thread else awaiting)
+    pool = start(1)
+    # All but the first one wait for a slot, which the one before them frees.
+    jobs = [Outcome(pool, task) for _ in range(20)]
+    assert {job.answer[1] for job in jobs} == {"'nobody'"}
 
 
 def test_the_lifespan_begins_serves_other_threads_and_ends(

@@ -262,9 +262,10 @@ async def replaced(self: Any, x: int) -> Any:
 
 
 @task()
-async def joins(x: int) -> int:
+async def joins(x: int) -> list[Any]:
     with allow_join_result():
-        return int(add.delay(x, 1).get(timeout=10))
+        several = group(add.s(x, n) for n in range(2)).apply_async()
+        return [add.delay(x, 1).get(timeout=10), *several.get(timeout=10)]
 
 
 @task(bind=True)
