@@ -11,7 +11,7 @@ _CELERY_PACKAGES = ("celery[redis]>=5.7,<5.8", "redis>=8,<8.2")
 REQUIREMENTS = {
     # The pool as another project would use it: `celery` loads the commands of what is installed
     # beside it, and this project's bring 26 MB of its own.
-    "celery": (*_CELERY_PACKAGES, "greenlet>=3.1", "uvloop>=0.21"),
+    "celery": (*_CELERY_PACKAGES, "hiredis>=3", "greenlet>=3.1", "uvloop>=0.21"),
     "arq": ("arq",),
     "saq": ("saq[redis,hiredis]", "typing-extensions"),
     "taskiq": ("taskiq", "taskiq-redis"),

@@ -31,7 +31,15 @@ def apply_once(
 
     Raises:
         ImproperlyConfigured: The results are not in Redis, which remembers the ids.
+        TypeError: It is a group, or a chain that ends with one: no result has a group's id.
     """
+    last = signature
+    while last.task == "celery.chain":
+        last = last.tasks[-1]
+    if last.task == "celery.group":
+        raise TypeError(
+            "apply_once cannot find a group by its id again: make it a chord, whose body has the id"
+        )
     result: AsyncResult = bridge.call(_apply, signature, task_id, within_s, options)
     return result
 

@@ -347,6 +347,13 @@ def test_a_job_is_sent_once_under_its_id_unless_it_failed(
     with pytest.raises(EncodeError):
         apply_once(app.sleep.s(object()), task_id=f"{key}-unsent")
     assert apply_once(app.sleep.s(0), task_id=f"{key}-unsent").get(timeout=10) == 0
+    for _ in range(2):
+        whole = chord([app.add.s(1, 1), app.add.s(2, 2)], app.total.s())
+        assert apply_once(whole, task_id=f"{key}-chord").get(timeout=10) == 6
+    several = group(app.add.s(1), app.add.s(2))
+    for each in (several, chain(app.add.s(1, 1), several)):
+        with pytest.raises(TypeError, match="make it a chord"):
+            apply_once(each, task_id=f"{key}-group")
 
 
 def test_plain_tasks_run_in_threads_and_see_their_request(app: ModuleType) -> None:
