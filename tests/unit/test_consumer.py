@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
+from celery.exceptions import WorkerShutdown
 from celery.worker import state
 from kombu.exceptions import OperationalError
 from kombu.message import Message
@@ -232,6 +234,31 @@ def test_a_process_without_a_free_file_handle_tries_again_where_celery_ends(code
         steps.start(SimpleNamespace(steps=[mailbox]))
     assert caught.value.__cause__ is shortage
     assert not isinstance(caught.value, OSError), "Celery ends a worker by one of these"
+
+
+def test_a_worker_whose_step_does_not_reach_the_broker_starts_again() -> None:
+    app = Celery(broker="memory://", set_as_current=False)
+    app.conf.broker_connection_retry_on_startup = True
+    made = Consumer(
+        ignore,
+        app=app,
+        pool=SimpleNamespace(num_processes=1, is_green=False, flush=ignore),
+        controller=SimpleNamespace(use_eventloop=False, semaphore=None),
+    )
+    outcomes = iter([OperationalError("away"), WorkerShutdown()])
+
+    def start(_: Any) -> None:
+        raise next(outcomes)
+
+    made.blueprint.start = start
+    made._pauses = SimpleNamespace(next=lambda _: 0.0)  # type: ignore[assignment]
+    with pytest.raises(WorkerShutdown):
+        made.start()
+    app.close()
+
+
+def ignore(*_: Any) -> None:
+    pass
 
 
 def test_a_broker_that_cannot_be_reached_is_asked_ever_less_often(
