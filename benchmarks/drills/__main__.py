@@ -122,7 +122,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Run what the command line names; 1 if a promise was broken."""
+    """Run what the command line names; 1 if a promise was broken, 2 if nothing was run."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that what was started ends, too
     if arguments[:1] == [CHAOS]:
         return chaos.main(arguments[1:])
@@ -134,12 +134,13 @@ def main(arguments: list[str]) -> int:
     wanted = list(DRILLS) if "all" in args.names else list(dict.fromkeys(args.names))
     drills = []
     for drill in map(DRILLS.__getitem__, wanted):
-        if args.short and drill.short is None:
-            continue
-        if lack := drill.missing():
+        lack = "it has no short form" if args.short and drill.short is None else drill.missing()
+        if lack:
             print(f"{drill.name:<16} not run: {lack}")
-            continue
-        drills.append(drill)
+        else:
+            drills.append(drill)
+    if not drills:
+        return 2
     return 0 if run(drills, args) else 1
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.drills.__main__ import DRILLS, open_house, rehearse
+from benchmarks.drills.__main__ import DRILLS, main, open_house, rehearse
 from benchmarks.drills.drill import Drill, Scale, Site
 from benchmarks.drills.house import House
 
@@ -25,6 +25,14 @@ def test_every_promise_holds_in_the_drill(opened: House, drill: Drill) -> None:
     assert drill.short is not None
     outcome = rehearse(opened, drill, drill.short)
     assert outcome.broken == [], outcome.line
+
+
+def test_a_drill_that_is_not_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["soak", "clocks-apart", "--short"]) == 2
+    assert capsys.readouterr().out.split("\n")[:2] == [
+        "soak             not run: it has no short form",
+        "clocks-apart     not run: it has no short form",
+    ]
 
 
 def send_an_email_twice(site: Site) -> None:
