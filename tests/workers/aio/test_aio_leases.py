@@ -256,18 +256,19 @@ def test_nobody_is_given_up_before_all_had_time_to_renew_after_a_silence(
         assert float(store.hget("unacked.pulse", "hold_until")) > time.time() + 400
 
 
-def test_where_the_servers_clock_was_set_back_no_lease_ends_later_than_one_that_begins_now(
+def test_where_the_servers_clock_was_set_back_the_leases_of_before_are_set_back_with_it(
     server: EmbeddedRedis, store: Any
 ) -> None:
     with tube(server.url, "a", lease_s=900) as one:
         one.turn()
-        before_s = time.time() + 3_600
-        store.zadd("unacked.leases", {"of a dead worker": before_s + 900})
+        before_s, since_s = time.time() + 3_600, time.time() + 1_000
+        store.zadd("unacked.leases", {"of a dead worker": before_s + 500, "taken since": since_s})
         store.hset("unacked.pulse", mapping={"heard": before_s, "hold_until": before_s})
         one.channel.qos.recover_at_s = 0
         one.channel.recover()
         end_s = store.zscore("unacked.leases", "of a dead worker")
-        assert time.time() < end_s <= time.time() + 900
+        assert time.time() + 400 < end_s <= time.time() + 500
+        assert store.zscore("unacked.leases", "taken since") == pytest.approx(since_s)
         assert float(store.hget("unacked.pulse", "hold_until")) <= time.time() + 450
 
 

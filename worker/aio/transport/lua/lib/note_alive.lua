@@ -1,19 +1,19 @@
 -- note_alive(pulse, leases, patience_s): notes in the pulse that a worker is alive. After a silence of all workers
 -- longer than `patience_s`, half a lease, the server itself was away, and no worker is presumed dead for as long again.
--- Where the server's clock was set back, no lease of before ends later than one that begins now, nor does that grace
--- period. Returns now and the end of that grace period, in seconds since 1970 by the server's clock.
+-- Where the server's clock was set back, the leases of before are set back with it: no new one ends as late.
+-- Returns now and the end of that grace period, in seconds since 1970 by the server's clock.
 local function note_alive(pulse, leases, patience_s)
   local clock = redis.call('TIME')
   local now_s = clock[1] + clock[2] / 1e6
   local stored = redis.call('HMGET', pulse, 'heard', 'hold_until')
-  local heard_s, hold_until_s = tonumber(stored[1] or now_s), tonumber(stored[2] or 0)
-  if now_s - heard_s > patience_s then hold_until_s = math.max(hold_until_s, now_s + patience_s) end
-  if heard_s - now_s > 1 then
-    local last_s = string.format('%.3f', now_s + 2 * patience_s)
-    hold_until_s = math.min(hold_until_s, now_s + patience_s)
-    for _, tag in ipairs(redis.call('ZRANGEBYSCORE', leases, '(' .. last_s, '+inf')) do
-      redis.call('ZADD', leases, last_s, tag)
+  local back_s, hold_until_s = tonumber(stored[1] or now_s) - now_s, tonumber(stored[2] or 0)
+  if -back_s > patience_s then hold_until_s = math.max(hold_until_s, now_s + patience_s) end
+  if back_s > 1 then
+    local after = string.format('(%.3f', now_s + math.max(2 * patience_s, back_s - 2 * patience_s))
+    for _, tag in ipairs(redis.call('ZRANGEBYSCORE', leases, after, '+inf')) do
+      redis.call('ZINCRBY', leases, -back_s, tag)
     end
+    hold_until_s = math.min(hold_until_s, now_s + patience_s)
   end
   redis.call('HSET', pulse, 'heard', string.format('%.3f', now_s), 'hold_until', string.format('%.3f', hold_until_s))
   return now_s, hold_until_s
