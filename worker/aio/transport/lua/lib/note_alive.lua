@@ -10,8 +10,9 @@ local function note_alive(pulse, leases, patience_s)
   if -back_s > patience_s then hold_until_s = math.max(hold_until_s, now_s + patience_s) end
   if back_s > 1 then
     local after = string.format('(%.3f', now_s + math.max(2 * patience_s, back_s - 2 * patience_s))
-    for _, tag in ipairs(redis.call('ZRANGEBYSCORE', leases, after, '+inf')) do
-      redis.call('ZINCRBY', leases, -back_s, tag)
+    local late = redis.call('ZRANGEBYSCORE', leases, after, '+inf', 'WITHSCORES')
+    for at = 1, #late, 2 do
+      redis.call('ZADD', leases, string.format('%.3f', late[at + 1] - back_s), late[at])
     end
     hold_until_s = math.min(hold_until_s, now_s + patience_s)
   end
