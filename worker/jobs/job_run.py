@@ -52,6 +52,11 @@ _OUTAGE_BACKOFF_S = 10.0
 
 An email in doubt waits longer each time.
 """
+_OUTAGE_STATED_MS = 60_000
+"""The longest wait that a provider may name in an outage, as a 503 with an hour of `retry-after`.
+
+The outage may end much earlier, and no other job may be there to notice it.
+"""
 
 
 class JobRun:
@@ -239,9 +244,10 @@ class JobRun:
         backoff_ms = backoff(
             tries if error.own else failed, base_s=settings.retry_backoff_s, longest_s=longest_s
         )
-        countdown_ms = min(
-            max(backoff_ms, error.backoff_ms or 0), longest_wait_ms(self.task, settings)
-        )
+        stated_ms = error.backoff_ms or 0
+        if not error.own:
+            stated_ms = min(stated_ms, _OUTAGE_STATED_MS)
+        countdown_ms = min(max(backoff_ms, stated_ms), longest_wait_ms(self.task, settings))
         left_ms = round((self.deadline_s - self.history.age_s) * 1000)
         if countdown_ms > left_ms:
             _fail(error, DeadlineExceeded(f"{self._no_time(tries)}: {error.reason}"))

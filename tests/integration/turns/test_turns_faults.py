@@ -45,6 +45,17 @@ async def test_the_wait_that_a_provider_names_is_the_least(bench: Bench) -> None
     assert caught.value.when == pytest.approx(7.0)
 
 
+async def test_in_an_outage_a_job_comes_back_each_minute_whatever_the_provider_names(
+    bench: Bench,
+) -> None:
+    for own, expected_s in ((True, 300.0), (False, 60.0)):
+        fault = TransientError("the provider is down for an hour", backoff_ms=300_000)
+        fault.own = own
+        with pytest.raises(Retry) as caught:
+            await bench.turn(fault)
+        assert caught.value.when == pytest.approx(expected_s)
+
+
 async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hold(
     bench: Bench,
 ) -> None:
