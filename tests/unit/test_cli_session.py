@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from celery import Celery
+from click import Command
 from click.testing import CliRunner
 from redis.exceptions import (
     AuthenticationError,
@@ -15,8 +16,14 @@ from redis.exceptions import (
 )
 
 from config.current import get_settings
+from worker.arguments.admin import CancelArguments, ResetArguments
+from worker.arguments.base import Arguments, check
+from worker.cli import key_changes
+from worker.cli.cancel import cancel
+from worker.cli.job import job
 from worker.cli.quote import quote
 from worker.cli.session import current_user, failure_of
+from worker.errors import InvalidArguments
 from worker.startup.redis_tls import tls_refusal_of
 
 
@@ -87,6 +94,33 @@ def test_a_quote_names_the_broker_that_does_not_answer(
     assert "127.0.0.1:1" in shown.output
     assert "is it running?" in shown.output
     assert "canary" not in shown.output
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "sentence"),
+    [
+        (key_changes.pause, ["groq", "--reason", "red \x1b[31m"], "give one line of plain text"),
+        (key_changes.pause, ["groq", "--reason", "x" * 201], "give one line of plain text"),
+        (key_changes.disable, ["K", "--reason", ""], "give one line of plain text"),
+        (cancel, [""], "no job has such an id"),
+        (cancel, ["two words"], "no job has such an id"),
+        (job, ["x" * 201], "no job has such an id"),
+    ],
+)
+def test_what_others_will_read_is_one_plain_line(
+    command: Command, arguments: list[str], sentence: str
+) -> None:
+    shown = CliRunner().invoke(command, arguments)
+    assert shown.exit_code == 2
+    assert sentence in shown.output
+
+
+@pytest.mark.parametrize("model", [ResetArguments, CancelArguments])
+def test_who_asks_is_one_plain_line(model: type[Arguments]) -> None:
+    given = {"id": "x"} if model is CancelArguments else {}
+    check(model, (), given | {"by": "Zoë Müller"})
+    with pytest.raises(InvalidArguments, match="by: must be one line of plain text"):
+        check(model, (), given | {"by": "red \x1b[31m"})
 
 
 def test_a_user_without_a_name_can_give_commands(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,6 +85,14 @@ def test_a_pause_is_told_from_a_rest_and_says_what_ends_it() -> None:
     assert lines[0][3].strip() == "paused: a launch (by cli ann)"
 
 
+def test_nothing_in_the_audit_trail_steers_the_terminal() -> None:
+    entry = {"event": "paused", "scope": "service", "name": "groq", "reason": "a\nb \x1b[31m",
+             "until_ms": "0", "at_ms": "1000", "by": "task 1 for \x9b2J"}  # fmt: skip
+    assert shown(audit_listing.listing({"groq": [entry]}))[1].strip() == (
+        "a\ufffdb \ufffd[31m, by task 1 for \ufffd2J"
+    )
+
+
 def test_the_audit_trail_is_whole_in_80_columns_the_latest_first() -> None:
     job = "6bbec290-0a3b-4f4e-9d0c-5a5a5a5a5a5a"
     name = "org_01jxvdgr7sfb1xf0q8tdg0yv5m × openai/gpt-oss-120b"

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from config.services import SERVICES
 from worker.arguments.base import Arguments, one_of
@@ -11,7 +11,14 @@ from worker.deadletters import KINDS, OWNERS, Filter
 MOST_QUOTED: Final = 10_000_000
 """How many jobs, or tokens a job, a quote may be for."""
 
-_By = Annotated[str, Field(min_length=1, max_length=100)] | None
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("must be one line of plain text")
+    return text
+
+
+_By = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printable)] | None
 
 
 class NoArguments(Arguments):

@@ -9,6 +9,7 @@ import click
 from config.services import SERVICES
 from worker.cli.chosen_key import NAMES, Pools, key_of, run_with_pools
 from worker.cli.key_listing import duration
+from worker.cli.plain_text import PlainText
 from worker.cli.session import current_user
 from worker.keypool import KeyPool
 from worker.logs.redaction import redactor
@@ -22,6 +23,15 @@ _service = click.option(
     "--service",
     type=click.Choice(list(SERVICES)),
     help="The key's service, if KEY fits keys of several services.",
+)
+
+
+_reason = click.option(
+    "--reason",
+    default="by hand",
+    show_default=True,
+    type=PlainText(),
+    help="The reason, for the audit trail.",
 )
 
 
@@ -41,9 +51,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
 @click.command()
 @click.argument("key_id", metavar="KEY")
 @_service
-@click.option(
-    "--reason", default="by hand", show_default=True, help="The reason, for the audit trail."
-)
+@_reason
 @click.option(
     "--for",
     "for_s",
@@ -82,9 +90,7 @@ def disable(
 
 @click.command()
 @click.argument("service", type=click.Choice(list(SERVICES)))
-@click.option(
-    "--reason", default="by hand", show_default=True, help="The reason, for the audit trail."
-)
+@_reason
 @click.option(
     "--for",
     "for_s",
@@ -164,8 +170,8 @@ def enable(key_id: str, service: str | None) -> None:
 def note(key_id: str, text: str, service: str | None) -> None:
     """Keep a note on a key."""
     words = redactor.redact(" ".join(text.split()))
-    if len(words) > _LONGEST_NOTE:
-        raise click.ClickException(f"a note has at most {_LONGEST_NOTE} characters")
+    if len(words) > _LONGEST_NOTE or not words.isprintable():
+        raise click.ClickException(f"a note is plain text of at most {_LONGEST_NOTE} characters")
 
     async def keep(pools: Pools) -> str:
         key = key_of(key_id, pools.values())

@@ -1,0 +1,34 @@
+"""Texts on a command line that others will read: as short and plain as the endpoints demand."""
+
+import re
+from typing import Any, Final
+
+import click
+
+_LONGEST: Final = 200
+_JOB_ID: Final = re.compile(r"[!-~]{1,200}")
+
+
+class PlainText(click.ParamType):  # type: ignore[type-arg]
+    """A line of text without control characters, which could steer the terminal of a reader."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Take the text, or end the command with a sentence."""
+        text = str(value)
+        if not text.isprintable() or not 1 <= len(text) <= _LONGEST:
+            self.fail(f"give one line of plain text, of 1 to {_LONGEST} characters", param, ctx)
+        return text
+
+
+class JobId(click.ParamType):  # type: ignore[type-arg]
+    """The id of a job."""
+
+    name = "id"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        """Take the id, or end the command with a sentence."""
+        if not _JOB_ID.fullmatch(str(value)):
+            self.fail("no job has such an id", param, ctx)
+        return str(value)
