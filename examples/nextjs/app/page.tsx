@@ -1,24 +1,31 @@
 "use client";
 
-import { type FormEvent, useState } from "react";
+import { type FormEvent, useRef, useState } from "react";
 
 export default function Page() {
   const [status, setStatus] = useState("");
   const [answer, setAnswer] = useState("");
+  const stream = useRef<EventSource | null>(null);
+  const asking = useRef(0); // a later question takes the place of an earlier one
 
   async function ask(submitted: FormEvent<HTMLFormElement>) {
     submitted.preventDefault();
     const prompt = new FormData(submitted.currentTarget).get("prompt");
+    const mine = (asking.current += 1);
+    stream.current?.close();
     setAnswer("");
     setStatus("Asking …");
     const asked = await fetch("/completions", { method: "POST", body: JSON.stringify({ prompt }) }).catch(() => null);
+    if (mine !== asking.current) return;
     if (!asked?.ok) {
       setStatus(asked?.status === 503 ? "Busy, please try again soon." : "That did not work.");
       return;
     }
+    const { events } = await asked.json();
+    if (mine !== asking.current) return;
     setStatus("Waiting …");
     // It connects again by itself, and goes on where it was.
-    const source = new EventSource((await asked.json()).events);
+    const source = (stream.current = new EventSource(events));
     const on = (type: string, act: (data: any) => void) =>
       source.addEventListener(type, (event) => act(JSON.parse(event.data)));
     const begin = () => {
@@ -37,6 +44,10 @@ export default function Page() {
     );
     on("end", () => end("Done."));
     on("failed", ({ reason }) => end(`Failed: ${reason}`));
+    source.addEventListener("error", () => {
+      // It gives up after an answer such as 503, and must not look as if it still waited.
+      if (source.readyState === EventSource.CLOSED) end("The answer cannot be followed. Please ask again.");
+    });
   }
 
   return (

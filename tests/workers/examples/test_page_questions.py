@@ -1,0 +1,115 @@
+"""The examples' pages in a browser, where a second question follows while the first is answered.
+
+A server of this test gives the answers, because it has to hold the first one back.
+"""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.workers.examples.test_page import ARGUMENTS, CHROMIUM, pytestmark  # noqa: F401
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+PAGES = {
+    "fastapi": "fastapi/page.html",
+    "express": "express/page.html",
+    "django": "django/web/templates/page.html",
+}
+TOKEN = '<input type="hidden" name="csrfmiddlewaretoken" value="x">'
+
+
+class _Server(ThreadingHTTPServer):
+    """Answers the second question at once, and the first one only after that was shown."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.asked: list[str] = []
+        self.shown = threading.Event()
+        self.first_sent = threading.Event()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def log_message(self, *_: Any) -> None:
+        """Stay silent."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        job = f"job{len(self.server.asked)}"
+        self.server.asked.append(job)
+        address = f"/jobs/{job}"
+        self._send(json.dumps({"id": job, "job": address, "events": f"{address}/events"}))
+
+    def do_GET(self) -> None:
+        name = self.path.strip("/")
+        if name in PAGES:
+            text = (EXAMPLES / PAGES[name]).read_text(encoding="utf-8")
+            self._send(text.replace("{% csrf_token %}", TOKEN), kind="text/html")
+            return
+        job = name.split("/")[1]
+        if job != "job0":
+            self._answer(name, job)
+            return
+        self.server.shown.wait(30)
+        try:
+            self._answer(name, job)
+        finally:
+            self.server.first_sent.set()
+
+    def _answer(self, name: str, job: str) -> None:
+        if not name.endswith("/events"):
+            self._send(json.dumps({"state": "done", "result": {"text": f"of {job}."}}))
+            return
+        events = (("start", {}), ("delta", {"text": f"of {job}."}), ("end", {"status": "done"}))
+        text = "".join(f"event: {kind}\ndata: {json.dumps(data)}\n\n" for kind, data in events)
+        self._send(text, kind="text/event-stream")
+
+    def _send(self, text: str, *, kind: str = "application/json") -> None:
+        body = text.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def server() -> Iterator[_Server]:
+    server = _Server()
+    server.handle_error = lambda *_: None  # type: ignore[method-assign] # a page has hung up
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield server
+    server.shown.set()
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_second_question_takes_the_place_of_the_first(server: _Server) -> None:
+    playwright_api = pytest.importorskip("playwright.sync_api")
+    with playwright_api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        for name in PAGES:
+            server.asked.clear()
+            server.shown.clear()
+            server.first_sent.clear()
+            page = browser.new_page()
+            page.goto(f"http://127.0.0.1:{server.server_port}/{name}")
+            with page.expect_request("**/jobs/job0**"):
+                page.get_by_role("button", name="Ask").click()
+            page.get_by_role("button", name="Ask").click()
+            page.get_by_text("of job1.").wait_for()
+            server.shown.set()
+            assert server.first_sent.wait(30)
+            page.evaluate("fetch(location.href).then((its) => its.text())")  # what came is shown
+            assert page.locator("#answer").inner_text() == "of job1.", name
+            assert page.locator("#status").inner_text() == "Done.", name
+            page.close()
+        browser.close()
