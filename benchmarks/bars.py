@@ -8,9 +8,11 @@ else, so the load stands beside them; nothing fails where a bar is not reached.
 import argparse
 import os
 import statistics
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from cost import CASES, measure, peer, show
@@ -117,7 +119,12 @@ def main() -> int:
     )
     args = parser.parse_args()
     console, costs = Console(), {}
-    for found in (*(measure(case, seconds=args.seconds) for case in CASES), peer()):
+    for run in (*(partial(measure, case, seconds=args.seconds) for case in CASES), peer):
+        try:
+            found = run()
+        except (RuntimeError, OSError, subprocess.SubprocessError) as exc:
+            console.print(f"not measured: {exc}", soft_wrap=True)
+            continue
         show(found)
         costs[found["case"]] = found
     options = argparse.Namespace(

@@ -29,8 +29,9 @@ def interpreter(environment: str) -> str:
         OSError, subprocess.SubprocessError: It cannot be made.
     """
     python = ENVIRONMENTS / environment / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)  # noqa: S603
+    is_complete = ENVIRONMENTS / environment / "complete"
+    if not is_complete.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", python.parents[1]], check=True)  # noqa: S603
         subprocess.run(  # noqa: S603
             [
                 python,
@@ -45,4 +46,5 @@ def interpreter(environment: str) -> str:
             timeout=300,
             stderr=subprocess.DEVNULL,
         )
+        is_complete.touch()
     return str(python)

@@ -4,6 +4,7 @@ import ast
 import re
 import runpy
 import shlex
+import sys
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -426,3 +427,30 @@ def test_the_command_of_a_benchmark_finds_what_it_imports(command: str) -> None:
     text = script.read_text()
     assert command in text
     assert command.startswith("python -m ") == ("from benchmarks" in text)
+
+
+def test_what_the_pool_imports_is_named_and_installed_where_it_is_measured_alone() -> None:
+    brought_by_celery, optional = {"billiard", "kombu", "vine"}, {"uvloop"}
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "worker/aio").rglob("*.py")]
+    imported = {
+        name.partition(".")[0]
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [one.name for one in node.names]
+        )
+    }
+    needed = imported - sys.stdlib_module_names - brought_by_celery - {"worker"}
+    (sentence,) = re.findall(r"It needs [^.]*\.\d[^.]*\.", text_of(ROOT / "docs/asyncio-pool.md"))[
+        :1
+    ]
+    named = sentence.lower().replace("redis-py", "redis")
+    assert {name for name in needed - optional if not re.search(rf"\b{name}\b", named)} == set()
+    environments = runpy.run_path(str(ROOT / "benchmarks/environments.py"))
+    installed = {
+        re.split(r"[\[>=<]", package)[0] for package in environments["REQUIREMENTS"]["celery"]
+    }
+    assert needed - installed == set()
