@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from tests.integration.providers.groq_asking import KEY, MODEL, PROMPT
 from worker.providers import Completion, Groq, connections
+from worker.providers.exchange import Exchange
 from worker.verdicts import Effect, Fate, Scope
 
 _ASKED = Completion.of({"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]})
@@ -177,3 +178,19 @@ async def test_an_answer_that_is_not_streamed_is_read_at_once(
     reply = await groq.call(KEY, _ASKED)
     assert reply.value is not None
     assert reply.value["text"] == "hello"
+
+
+async def test_a_refusal_within_a_streamed_answer_asks_for_no_other_key(
+    scripted: Any, groq: Groq
+) -> None:
+    refusal = {"message": "slow down", "code": "rate_limit_exceeded", "status_code": 429}
+    body = f"event: error\ndata: {json.dumps({'error': refusal})}\n\n".encode()
+    scripted.answer(200, body, {"content-type": "text/event-stream"})
+    asked = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
+    request = httpx.Request("POST", f"{scripted.url}/openai/v1/chat/completions", json=asked)
+    exchange = Exchange.of(request)
+    calling = asyncio.create_task(groq.passing().call(KEY, exchange))
+    answer = await exchange.opened
+    assert b"slow down" in b"".join([piece async for piece in answer.aiter_raw()])
+    verdict = (await calling).verdict
+    assert (verdict.fate, verdict.status) == (Fate.RETRY, 429), "its reader has this answer"
