@@ -95,6 +95,17 @@ async def sleep(seconds: float, key: str | None = None) -> float:
 
 
 @app.task(shared=False)
+async def gated(key: str, gate: str, pause_s: float = 0) -> str:
+    """End when the test has opened the gate, after a pause."""
+    note(key, "began")
+    while not store.exists(gate):  # noqa: ASYNC110 - the event is in Redis
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(pause_s)
+    note(key, "ended")
+    return "ended"
+
+
+@app.task(shared=False)
 async def boom(text: str = "boom") -> None:
     await asyncio.sleep(0)
     raise ValueError(text)  # the user's own line

@@ -129,15 +129,16 @@ def test_as_many_jobs_run_at_a_time_as_grow_and_shrink_leave(
     assert flower.size(worker) == 10
 
 
-def test_a_restart_of_the_pool_hurts_no_job(
-    aio: ModuleType, flower: Flower, worker: WorkerProcess, key: str, journal: Journal
+def test_a_restart_of_the_pool_hurts_no_job(  # noqa: PLR0917 - fixtures
+    aio: ModuleType, flower: Flower, worker: WorkerProcess, key: str, journal: Journal, store: Any
 ) -> None:
-    running = _send(aio, "sleep", worker, 1.0, key)
+    running = _send(aio, "gated", worker, key, f"{key}gate")
     eventually(lambda: journal(key) == ["began"])
     restarted = flower.press("worker/pool/restart", worker.name, workername=worker.name)
     assert restarted == (200, f"Restarting '{worker.name}' worker's pool")
     assert _send(aio, "add", worker, 1, 2).get(timeout=10) == 3
-    assert running.get(timeout=10) == 1.0
+    store.set(f"{key}gate", 1)
+    assert running.get(timeout=10) == "ended"
     assert journal(key) == ["began", "ended"]
 
 
@@ -192,10 +193,10 @@ def test_a_job_that_is_terminated_runs_its_finally_blocks(
     assert (shown["stats"]["pool"]["running"], shown["active"]) == (0, [])
 
 
-def test_a_job_that_is_revoked_while_it_runs_goes_on_and_one_that_waits_never_begins(
-    aio: ModuleType, flower: Flower, worker: WorkerProcess, key: str, journal: Journal
+def test_a_job_that_is_revoked_while_it_runs_goes_on_and_one_that_waits_never_begins(  # noqa: PLR0917 - fixtures
+    aio: ModuleType, flower: Flower, worker: WorkerProcess, key: str, journal: Journal, store: Any
 ) -> None:
-    running = _send(aio, "sleep", worker, 1.0, key)
+    running = _send(aio, "gated", worker, key, f"{key}gate")
     waiting = aio.sleep.apply_async((0, f"{key}waiting"), queue=worker.queue, countdown=1)
     eventually(lambda: journal(key) == ["began"])
     for result in (running, waiting):
@@ -203,7 +204,8 @@ def test_a_job_that_is_revoked_while_it_runs_goes_on_and_one_that_waits_never_be
             200,
             f"Revoked '{result.id}'",
         )
-    assert running.get(timeout=10) == 1.0
+    store.set(f"{key}gate", 1)
+    assert running.get(timeout=10) == "ended"
     with pytest.raises(TaskRevokedError):
         waiting.get(timeout=10)
     assert journal(f"{key}waiting") == []
@@ -269,12 +271,13 @@ def test_autoscale_moves_its_bounds_and_a_shutdown_waits_for_what_runs(  # noqa:
     )
     assert scaled == (200, f"Autoscaling '{worker.name}' worker (min=3, max=6)")
     assert flower.size(worker) >= 3
-    running = [_send(aio, "sleep", worker, 2.0, key) for _ in range(6)]
+    running = [_send(aio, "gated", worker, key, f"{key}gate") for _ in range(6)]
     eventually(lambda: journal(key) == ["began"] * 6, what="the growth")
     assert flower.press("worker/shutdown", worker.name, workername=worker.name) == (
         200,
         "Shutting down!",
     )
+    store.set(f"{key}gate", 1)
     assert worker.await_exit() == 0
     assert [result.state for result in running] == ["SUCCESS"] * 6
     assert store.llen(worker.queue) == 0

@@ -43,9 +43,11 @@ def test_a_warm_shutdown_waits_for_running_jobs_and_gives_the_rest_back(
     # Autoscale makes Celery prefetch for 6 while 2 run, so that some jobs wait inside the pool.
     worker = start_worker("-c", "2", "--prefetch-multiplier", "3")
     store.delete("journal:lifespan")
-    results = [_send(aio, "sleep", worker, 1.0, f"{key}{n}") for n in range(10)]
+    results = [_send(aio, "gated", worker, f"{key}{n}", f"{key}gate", 2.0) for n in range(10)]
     eventually(lambda: journal(f"{key}0") == journal(f"{key}1") == ["began"])
     worker.signal(signal.SIGTERM)
+    eventually(lambda: "Warm shutdown" in worker.log)
+    store.set(f"{key}gate", 1)
     assert worker.await_exit() == 0
     assert [journal(f"{key}{n}") for n in range(10)] == [["began", "ended"]] * 2 + [[]] * 8
     assert [result.state for result in results] == ["SUCCESS"] * 2 + ["PENDING"] * 8
@@ -119,10 +121,12 @@ def test_a_soft_shutdown_lets_short_jobs_end_and_requeues_long_ones(
     aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any
 ) -> None:
     worker = start_worker(AIO_SOFT_S="2")
-    short = [_send(aio, "sleep", worker, 1.0, f"{key}short") for _ in range(3)]
+    short = [_send(aio, "gated", worker, f"{key}short", f"{key}gate") for _ in range(3)]
     _send(aio, "cleaned", worker, key)
     eventually(lambda: journal(f"{key}short") == ["began"] * 3 and journal(key) == ["began"])
     worker.signal(signal.SIGQUIT)
+    eventually(lambda: "Soft Shutdown" in worker.log)
+    store.set(f"{key}gate", 1)
     worker.await_exit()
     assert [result.state for result in short] == ["SUCCESS"] * 3
     assert journal(key) == ["began", "finally"]

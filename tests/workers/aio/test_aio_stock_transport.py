@@ -61,13 +61,14 @@ def test_a_cut_of_the_brokers_connection_loses_no_job(  # noqa: PLR0917 - fixtur
 ) -> None:
     worker = start("-c", "4", "--prefetch-multiplier", "2")
     keys = [f"{key}{number}" for number in range(12)]
-    results = [send("sleep", worker, 1.5, each) for each in keys]
+    results = [send("gated", worker, each, f"{key}gate") for each in keys]
     # Four run, four wait in the pool, four in the queue.
     eventually(lambda: [journal(each) for each in keys[:4]] == [["began"]] * 4)
     eventually(lambda: store.llen(worker.queue) == 4)
     cut_connections(aio, store)
     eventually(lambda: "Connection to broker lost" in worker.log)
-    assert [result.get(timeout=30) for result in results] == [1.5] * 12
+    store.set(f"{key}gate", 1)
+    assert [result.get(timeout=30) for result in results] == ["ended"] * 12
     assert send("add", worker, 1, 2).get(timeout=10) == 3
     # Those that ran go on; this transport gives them out again as well, as with any pool of
     # Celery's.
@@ -80,10 +81,12 @@ def test_a_warm_shutdown_waits_for_what_runs_and_gives_the_rest_back(
     start: Start, send: Send, key: str, journal: Journal, store: Any
 ) -> None:
     worker = start("-c", "2", "--prefetch-multiplier", "3")
-    results = [send("sleep", worker, 1.0, f"{key}{number}") for number in range(10)]
+    results = [send("gated", worker, f"{key}{number}", f"{key}gate", 2.0) for number in range(10)]
     eventually(lambda: journal(f"{key}0") == journal(f"{key}1") == ["began"])
     eventually(lambda: store.llen(worker.queue) == 4)  # four more wait in the pool
     worker.signal(signal.SIGTERM)
+    eventually(lambda: "Warm shutdown" in worker.log)
+    store.set(f"{key}gate", 1)
     assert worker.await_exit() == 0
     assert [journal(f"{key}{number}") for number in range(10)] == [["began", "ended"]] * 2 + [
         []
