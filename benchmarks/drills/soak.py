@@ -39,7 +39,9 @@ def soak(site: Site) -> None:
     held = site.worker_mb[int(len(site.worker_mb) * _WARM) :]
     tenth = max(1, len(held) // 10)
     growth_mb = statistics.median(held[-tenth:]) - statistics.median(held[:tenth])
-    site.notes["growth"] = f"{growth_mb:.1f} MB a worker"
+    half = statistics.median(held[len(held) // 2 :][:tenth])
+    late_mb = statistics.median(held[-tenth:]) - half
+    site.notes["growth"] = f"{growth_mb:.1f} MB a worker, {late_mb:.1f} of them in the second half"
     if growth_mb > _MOST_GROWTH_MB:
         site.broken.append(f"a worker grew by {growth_mb:.0f} MB")
     services = site.house.sandbox.ledger()["services"]

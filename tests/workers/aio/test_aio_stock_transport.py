@@ -61,7 +61,7 @@ def test_a_cut_of_the_brokers_connection_loses_no_job(  # noqa: PLR0917 - fixtur
 ) -> None:
     worker = start("-c", "4", "--prefetch-multiplier", "2")
     keys = [f"{key}{number}" for number in range(12)]
-    results = [send("gated", worker, each, f"{key}gate") for each in keys]
+    results = [send("gated", worker, each, f"{key}gate", 1.0) for each in keys]
     # Four run, four wait in the pool, four in the queue.
     eventually(lambda: [journal(each) for each in keys[:4]] == [["began"]] * 4)
     eventually(lambda: store.llen(worker.queue) == 4)
