@@ -119,6 +119,7 @@ class TaskPool(BasePool):
         private_loop.set_pool_loop(self.loop)
         unacked.of_process.running_jobs = self._jobs_that_run_on
         self.loop.call_soon_threadsafe(lifespan.begin)
+        signals.worker_process_init.send(sender=hostname)  # jobs run in this process
         if settings.blocked_ms:
             self._watchdog = Watchdog(
                 self._thread, self.jobs, threshold_s=settings.blocked_ms / 1000, calls=self.calls

@@ -77,6 +77,19 @@ async def add(x: int, y: int = 1) -> int:
     return x + y
 
 
+@signals.worker_process_init.connect
+def _prepare(**_: Any) -> None:
+    prepared.append(True)
+
+
+prepared: list[bool] = []
+
+
+@task()
+async def finds_prepared() -> int:
+    return len(prepared)
+
+
 @task()
 async def total(numbers: list[int]) -> int:
     return sum(numbers)

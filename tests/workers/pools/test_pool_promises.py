@@ -36,6 +36,10 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("test_a_running_job_can_be_ended_from_outside", "threads"): "a thread cannot be interrupted",
     ("test_a_pool_grows_and_shrinks", "threads"): "the executor's size is fixed",
     (
+        "test_a_jobs_process_was_prepared_once",
+        "threads",
+    ): "it has no processes, and does not send that signal for its own one",
+    (
         "test_a_soft_limit_can_be_caught",
         "ours, plain",
     ): "a thread cannot be interrupted; the limit is only reported",
@@ -193,6 +197,10 @@ def test_hooks_and_signals_come_once_and_in_order(pool: Any, ending: str, seen: 
     result = pool.send("hooked", ending)
     result.get(timeout=10, propagate=False)
     pool.told(result.id, "task_prerun", "before_start", "body", *seen, "task_postrun")
+
+
+def test_a_jobs_process_was_prepared_once(pool: Any) -> None:
+    assert pool.send("finds_prepared").get(timeout=10) == 1
 
 
 def test_each_of_several_jobs_sees_its_own_request(pool: Any) -> None:
