@@ -25,6 +25,8 @@ from sandbox.redis import EmbeddedRedis
 
 _WAVE, _WAVES = 4_000, 3
 _PEER = "taskiq"
+_IDLE_S = 20.0
+"""A worker that has just started holds a connection more, for some 15 s."""
 
 Costs = dict[str, dict[str, Any]]
 """The figures of each state of `cost.py`."""
@@ -119,7 +121,11 @@ def main() -> int:
     )
     args = parser.parse_args()
     console, costs = Console(), {}
-    for run in (*(partial(measure, case, seconds=args.seconds) for case in CASES), peer):
+    states = [
+        partial(measure, case, seconds=args.seconds if case.kind else max(args.seconds, _IDLE_S))
+        for case in CASES
+    ]
+    for run in (*states, peer):
         try:
             found = run()
         except (RuntimeError, OSError, subprocess.SubprocessError) as exc:
