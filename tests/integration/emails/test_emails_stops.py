@@ -25,7 +25,9 @@ from tests.integration.emails.email_senders import (
     send_one,
     until,
 )
+from worker import cancellations
 from worker.aio.errors import Revoked
+from worker.cancellations import Cancellations
 from worker.emails.idempotency import State
 from worker.errors import TransientError
 from worker.keypool import LeaseRequest
@@ -238,3 +240,22 @@ async def test_the_runtime_ends_cancelled_followers(senders: Senders, redis_url:
         assert (await jobs[0]).value["id"]
     finally:
         await runtime.close()
+
+
+async def test_a_follower_whose_cancel_only_redis_knows_does_not_go_out(
+    senders: Senders, redis: Redis
+) -> None:
+    stored = Cancellations(redis, namespace="kw")
+    cancellations.use(stored)
+    sender, emails = senders.make(), [outgoing(number) for number in range(4)]
+    for one in emails:
+        one.job = one.idempotency_key
+    await stored.cancel(["job-2"], by="ann")
+    free = hold(sender)
+    jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+    await in_line(sender, 3)
+    free.set()
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert isinstance(outcomes.pop(2), Revoked)
+    assert len(set(ids(outcomes))) == 3
+    assert accepted(senders) == (3, 0, 0)
