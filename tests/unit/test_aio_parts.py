@@ -6,6 +6,7 @@ import pickle
 import sys
 import threading
 import traceback
+from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 from weakref import ref
@@ -306,3 +307,13 @@ def test_a_job_that_waits_in_the_pool_is_revoked_by_its_stamps(
     request.id, request.expires = "job-1", None
     request._request_dict = {"stamps": stamps, "stamped_headers": list(stamps)}
     assert revoking.is_revoked(request) is is_revoked
+
+
+@pytest.mark.parametrize("zone", [UTC, None])
+def test_a_job_that_waits_in_the_pool_is_over_when_it_expires(zone: timezone | None) -> None:
+    request = Request.__new__(Request)
+    request.id = "job-1"
+    request.expires = datetime.now(zone) - timedelta(minutes=1)
+    assert revoking.is_revoked(request)
+    request.expires += timedelta(minutes=2)
+    assert not revoking.is_revoked(request)
