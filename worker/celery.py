@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import celery.apps.worker
@@ -135,6 +136,9 @@ def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
 
 @signals.celeryd_init.connect(weak=False)
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
+    for name in ("pidfile", "statedb"):
+        if (file := options.get(name)) and not os.access(Path(file).parent, os.W_OK):
+            raise _no_start(f"The file of --{name} cannot be written: check its folder.")
     instance.queue_choice = QueueChoice(options.get("queues"))
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
     signals.before_task_publish.connect(pass_on_tenant)

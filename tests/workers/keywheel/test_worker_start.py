@@ -106,10 +106,19 @@ def test_wrong_settings_end_the_start_with_one_sentence(
     assert "canary-password" not in worker.log
 
 
-def test_a_log_file_that_cannot_be_opened_ends_the_start_with_one_sentence(start: Start) -> None:
-    worker = start("--logfile=none/worker.log", command=ALONE)
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("logfile", "The file of --logfile cannot be opened: No such file or directory."),
+        ("pidfile", "The file of --pidfile cannot be written: check its folder."),
+    ],
+)
+def test_a_file_that_cannot_be_opened_ends_the_start_with_one_sentence(
+    start: Start, option: str, sentence: str
+) -> None:
+    worker = start(f"--{option}=none/worker", command=ALONE)
     assert worker.await_exit() == 1
-    assert "The file of --logfile cannot be opened: No such file or directory." in worker.log
+    assert sentence in worker.log
     assert "Traceback" not in worker.log
 
 
