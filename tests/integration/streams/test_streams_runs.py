@@ -79,6 +79,20 @@ async def test_a_turn_that_has_gone_back_to_the_queue_does_not_speak_after_the_n
     assert [record["type"] for record in await records(redis)] == ["start", "delta", "end"]
 
 
+async def test_a_cancel_writes_no_second_end_and_begins_no_stream(
+    writer: StreamWriter, other: StreamWriter, redis: Redis
+) -> None:
+    for expected in ([], ["start", "delta", "end"]):
+        if expected:
+            stream = writer.open("t1")
+            stream.begin()
+            stream.piece(text="hello")
+            await finish_stream(stream, RESULT)
+        other.open("t1").close_from_outside(creates=False, status="failed", error="Revoked")
+        await idle(other)
+        assert [record["type"] for record in await records(redis)] == expected
+
+
 # What ends a turn, and the last record of its stream.
 ENDS: list[tuple[BaseException, dict[str, str] | None]] = [
     (
