@@ -1,6 +1,5 @@
 """Batches and quotas: a quota is used up to its last email; against the sandbox."""
 
-import asyncio
 import time
 
 import pytest
@@ -63,28 +62,6 @@ async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charg
     outcomes = await send(sender, *(outgoing(n) for n in range(20, 25)), longest_s=0.5)
     assert [type(one) for one in outcomes].count(Served) == 1  # the others wait for tomorrow
     assert max(len(call["emails"]) for call in senders.calls()) <= 10
-
-
-async def test_an_email_on_its_way_takes_its_part_of_the_quota_once(senders: Senders) -> None:
-    sender = senders.make(keys=(0,))
-    pool = sender.rotation.pool
-
-    async def spare(*, left: int | None = None) -> int | None:
-        lease = await pool.acquire(LeaseRequest(emails=1))
-        assert isinstance(lease, Lease)
-        await pool.settle(
-            lease, Verdict(Fate.RETRY, "abandoned") if left is None else quota(100, left)
-        )
-        return lease.spare_emails
-
-    await spare(left=50)
-    senders.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=5)
-    sending = asyncio.ensure_future(send(sender, *(outgoing(n) for n in range(5))))
-    while (found := await spare()) is None or found > 50 - 5 - 1:
-        pass
-    sending.cancel()
-    await asyncio.wait([sending])
-    assert found == 50 - 5 - 1, "all but what is on its way, and but the one that asks"
 
 
 # The quota, the recipients of each email, and how many emails it holds.
