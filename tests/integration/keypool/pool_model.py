@@ -62,10 +62,21 @@ class Model:
         if now_ms - self.ok_ms >= 250:
             self.ok_ms = now_ms
 
-    def overdraft(self, account: str, since_ms: int) -> float:
-        """The lowest level of the true bucket, for the calls in the order of their starts."""
+    def drop_call(self, account: str, start_ms: int) -> None:
+        """Forget a call. Of several that began at one instant it does not matter which."""
+        calls = self.calls[account]
+        calls.remove(min(calls, key=lambda at_ms: abs(at_ms - start_ms)))
+
+    def overdraft(self, account: str, since_ms: int, *, without: list[int]) -> float:
+        """The lowest level of the true bucket, for the calls in the order of their starts.
+
+        `without` has the starts of those that are put off before they begin.
+        """
         level, at_ms, lowest = float(LIMIT), since_ms, float(LIMIT)
-        for start_ms in sorted(self.calls[account]):
+        calls = sorted(self.calls[account])
+        for start_ms in without:
+            calls.remove(min(calls, key=lambda at_ms, start_ms=start_ms: abs(at_ms - start_ms)))
+        for start_ms in calls:
             level = min(LIMIT, level + (start_ms - at_ms) * LIMIT / 60_000) - 1
             at_ms, lowest = start_ms, min(lowest, level)
         return lowest

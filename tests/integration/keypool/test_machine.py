@@ -31,6 +31,7 @@ from worker.verdicts import ABANDONED, Dimension, Effect, Fate, ObservedLimit, S
 
 CALL_MS = 60_000 // LIMIT
 MARGIN = LIMIT / 100  # stays in the pool's bucket
+ROUNDING = 2 / CALL_MS  # instants are whole milliseconds
 LEASE_MS = 20_000
 UNCONFIRMED_MS = 1_500  # a lease that waited is lost if it is not confirmed by then
 OK = Verdict(fate=Fate.DONE, code="ok", status=200)
@@ -146,7 +147,7 @@ class PoolMachine(RuleBasedStateMachine):
                 assert self.model.blocked_until(got.key.id, got.account) <= start_ms
                 self.model.calls[got.account].append(start_ms)
                 self._take_out(got, start_ms, now_ms)
-                if self.model.overdraft(got.account, self.began_ms) < 0:
+                if self._overdraft(got.account) < -ROUNDING:
                     self._refuse_the_try(len(self.leases) - 1)
             elif got.why in {NoLeaseReason.DISABLED, NoLeaseReason.UNFIT}:
                 assert not usable
@@ -215,14 +216,17 @@ class PoolMachine(RuleBasedStateMachine):
         return self.leases.pop(index % len(self.leases))
 
     def _not_counted(self, lease: Lease, start_ms: int) -> None:
-        """A refused call counts for nothing, but for one that the provider has told as counted.
+        """A refused call counts for nothing, but for one that the provider has told as counted."""
+        if self.starts[lease.id] > self.model.told_ms[lease.account]:
+            self.model.drop_call(lease.account, start_ms)
 
-        Of several that began at one instant it does not matter which.
-        """
-        if self.starts[lease.id] <= self.model.told_ms[lease.account]:
-            return
-        calls = self.model.calls[lease.account]
-        calls.remove(min(calls, key=lambda at_ms: abs(at_ms - start_ms)))
+    def _overdraft(self, account: str) -> float:
+        waiting = [
+            start_ms
+            for lease, start_ms in self.leases
+            if lease.account == account and lease.id in self.model.put_off and self.due[lease.id][1]
+        ]
+        return self.model.overdraft(account, self.began_ms, without=waiting)
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50), verdict=st.sampled_from([OK, REJECTED]))
@@ -334,9 +338,11 @@ class PoolMachine(RuleBasedStateMachine):
                 "only while another one tries whether the host works, and where less was left than "
                 "was thought"
             )
-            if self.model.faults < 2:  # it is put off once
-                self.model.put_off.discard(lease.id)
             now_ms = self.now()
+            if self.model.faults < 2 and lease.id in self.model.put_off:  # it is put off once
+                self.model.put_off.discard(lease.id)
+                if self.due[lease.id][1]:
+                    self._move_call(lease, start_ms, now_ms + confirmed.wait_ms)
             if confirmed.wait_ms:
                 if self.model.faults < 2:
                     self.starts[lease.id] = now_ms + confirmed.wait_ms
@@ -344,6 +350,11 @@ class PoolMachine(RuleBasedStateMachine):
             elif self.due[lease.id][1]:
                 self.starts[lease.id] = now_ms
                 self.due[lease.id] = now_ms + LEASE_MS, False
+
+    def _move_call(self, lease: Lease, start_ms: int, then_ms: int) -> None:
+        self.model.drop_call(lease.account, start_ms)
+        self.model.calls[lease.account].append(then_ms)
+        self.leases[self.leases.index((lease, start_ms))] = (lease, then_ms)
 
     @precondition(lambda self: self.expired)
     @rule(verdict=st.sampled_from([OK, INVALID]))
@@ -384,7 +395,7 @@ class PoolMachine(RuleBasedStateMachine):
                 now_ms = self.now()
                 self.model.calls[got.account].append(now_ms)
                 self._take_out(got, now_ms, now_ms)
-                if self.model.overdraft(got.account, self.began_ms) < 0:
+                if self._overdraft(got.account) < -ROUNDING:
                     self._refuse_the_try(len(self.leases) - 1)
 
     @rule()
@@ -416,7 +427,7 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def no_bucket_is_overdrawn(self) -> None:
         for account in set(ACCOUNTS):
-            assert self.model.overdraft(account, self.began_ms) >= 0
+            assert self._overdraft(account) >= -ROUNDING
 
     @invariant()
     def every_lease_is_accounted_for(self) -> None:
