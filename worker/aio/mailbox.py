@@ -1,30 +1,64 @@
-"""Gives remote control its own connections, so that jobs which publish cannot block it.
+"""Gives remote control its own connections, and lets it see which jobs run.
 
 Celery's mailbox takes a producer from the app's pool and does not wait for one. Other pools run
 jobs in other processes; here jobs share that pool. If all producers are in use when the consumer
 contacts other workers, for instance after a lost connection, Celery ends the worker.
 
 A connection is closed after its reply: replies are rare, and servers count idle connections.
+
+A job begins on the loop, and the consumer learns of it a moment later. A command that came in
+between would take the job for one that waits: Celery would store it as revoked, although it runs.
 """
 
-from typing import Any
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, Final
 
 import celery
+from celery.worker.control import Panel
 from kombu.pools import ProducerPool
 
+_SEE_JOBS: Final = (
+    "active",
+    "dump_active",
+    "query_task",
+    "revoke",
+    "revoke_by_stamped_headers",
+    "terminate",
+)
+_commands: dict[str, Any] = Panel.data
 
-def install(app: celery.Celery) -> None:
-    """Replace the mailbox's producers."""
+
+def install(app: celery.Celery, take_reports: Callable[[], None]) -> None:
+    """Replace the mailbox's producers, and have commands that see jobs take the reports first.
+
+    Args:
+        app: The Celery app.
+        take_reports: Runs what the loop has posted to the consumer's thread.
+    """
     # There is no limit: a producer is a small object, and a caller that gets none fails. A pool
     # without a limit keeps nothing.
     connections: Any = app.connection_for_write().Pool(limit=None)
     pool: Any = ProducerPool
     app.control.mailbox._producer_pool = pool(connections, limit=None)  # noqa: SLF001 - it has no setter
+    for name in _SEE_JOBS:
+        _commands[name] = _after(take_reports, _commands[name])
 
 
 def uninstall(app: celery.Celery) -> None:
     """Undo `install`, and close the connections."""
+    for name in _SEE_JOBS:
+        _commands[name] = getattr(_commands[name], "__wrapped__", _commands[name])
     mailbox = app.control.mailbox
     if mailbox.producer_pool is not app.amqp.producer_pool:
         mailbox.producer_pool.connections.force_close_all()
         mailbox._producer_pool = app.amqp.producer_pool  # noqa: SLF001
+
+
+def _after(take_reports: Callable[[], None], command: Any) -> Any:
+    @wraps(command)
+    def take_and_run(*args: Any, **kwargs: Any) -> Any:
+        take_reports()
+        return command(*args, **kwargs)
+
+    return take_and_run

@@ -111,7 +111,7 @@ class TaskPool(BasePool):
         await_receivers()
         self._tasks.adopt_all()
         publishing.install(self.app)
-        mailbox.install(self.app)
+        mailbox.install(self.app, self.calls.drain)
         fast_json.install()
         self.calls.gather_on(self.loop)
         self._thread = LoopThread(self.loop, prepare=self._prepare_loop_thread)

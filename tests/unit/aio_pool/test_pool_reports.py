@@ -7,8 +7,10 @@ import asyncio
 import threading
 import time
 from concurrent.futures import Future
+from types import SimpleNamespace
 
 from celery import Celery
+from celery.worker.control import Panel
 from kombu.asynchronous import Hub
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
@@ -47,6 +49,28 @@ def test_with_a_hub_the_callbacks_run_on_its_thread(app: Celery, start: Start) -
     assert again.answer[1] == "2"
     pool.stop()
     hub.close()
+
+
+def test_remote_control_sees_a_job_that_has_just_begun(app: Celery, start: Start) -> None:
+    begun = threading.Event()
+
+    @app.task(shared=False)
+    async def begin() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    stock, pool, hub = Panel.data["revoke"], start(), Hub()
+    pool.register_with_event_loop(hub)
+    job = Outcome(pool, begin)
+    assert begun.wait(10)
+    assert not job.accepted.done()
+    assert (
+        Panel.data["active"](SimpleNamespace(tset=set)) == []
+    )  # its requests are none of Celery's
+    assert job.accepted.done()
+    pool.terminate()
+    hub.close()
+    assert Panel.data["revoke"] is stock
 
 
 def test_another_thread_may_ask_what_runs_on_and_reads_no_reports(
