@@ -14,10 +14,12 @@ from worker.logs.redaction import redactor
 _logger = logging.getLogger(__name__)
 
 _ADDRESS = re.compile(
-    r"/api/(?P<kind>worker|task)/(?:pool/|queue/)?(?P<event>[a-z-]+)/(?P<name>[^/]+)$"
+    r"/api/(?P<kind>worker|task)/(?:pool/|queue/)?(?P<event>[a-z-]+)/(?P<name>.+)$"
 )
 _ENQUEUES: Final = {"apply", "async-apply", "send-task"}  # by programs, too, and often
-_SHOWN: Final = ("queue", "n", "min", "max", "ratelimit", "soft", "hard", "terminate", "signal")
+_SHOWN: Final = (
+    "workername", "queue", "n", "min", "max", "ratelimit", "soft", "hard", "terminate", "signal",
+)  # fmt: skip
 _FIRST_ERROR: Final = 400
 _LONGEST: Final = 200
 
@@ -52,15 +54,20 @@ def change_in(handler: RequestHandler) -> StockChange | None:
     ):
         return None
     scope = "job" if found["event"] in {"revoke", "abort"} else found["kind"]
-    given = [(name, handler.get_argument(name, None)) for name in _SHOWN]
+    given = [(name, _last(request.arguments.get(name, []))) for name in _SHOWN]
     reason = ", ".join(f"{name}={value}" for name, value in given if value)
     return StockChange(
         found["event"],
         scope,
-        _plain(url_unescape(found["name"])),
+        _plain(url_unescape(found["name"], plus=False)),
         _plain(reason),
         f"flower {_visitor(handler)}",
     )
+
+
+def _last(values: list[bytes]) -> str:
+    # Not by `get_argument`, which raises for what is not UTF-8: then nothing would be written down.
+    return values[-1].decode("utf-8", "replace").strip() if values else ""
 
 
 def _visitor(handler: RequestHandler) -> str:
