@@ -49,7 +49,7 @@ function timeWords(at_ms) {
     return new Date(at_ms).toLocaleTimeString([], hourAndMinute);
 }
 
-export function spanWords(at_ms, step_ms) {
+function spanWords(at_ms, step_ms) {
     if (step_ms >= day_ms) {
         return dayWords(at_ms, step_ms) + " (UTC)";
     }
