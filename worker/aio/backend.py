@@ -10,6 +10,7 @@ import functools
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from typing import Any, Final, TypeVar
 
 import redis
@@ -26,6 +27,7 @@ from worker.aio.redis_retry import needs_a_person, passes_by_itself, refuses_for
 from worker.aio.result_consumer import ResultConsumer
 from worker.aio.result_encoding import EncodingBackend
 from worker.aio.scripts import source
+from worker.aio.time_limits import HeldTimeLimits
 
 logger = logging.getLogger(__name__)
 
@@ -226,15 +228,15 @@ class RedisBackend(EncodingBackend):
     async def _until_reached(
         self, ask: "Callable[[], asyncio.Future[T]]", *, error: Exception | None = None
     ) -> T:
-        job = _ended_job()
-        try:
-            return await self._retry(ask, error, job)
-        finally:
-            if job is not None:
-                job.waits_for_redis = False
+        with ExitStack() as held:
+            return await self._retry(ask, error, _ended_job(), held)
 
     async def _retry(
-        self, ask: "Callable[[], asyncio.Future[T]]", error: Exception | None, job: Job | None
+        self,
+        ask: "Callable[[], asyncio.Future[T]]",
+        error: Exception | None,
+        job: Job | None,
+        held: ExitStack,
     ) -> T:
         policy = self.retry_policy
         pause_s = float(policy["interval_start"])
@@ -242,8 +244,8 @@ class RedisBackend(EncodingBackend):
         tries = 0
         while True:
             if error is not None:
-                if job is not None:
-                    job.waits_for_redis = True
+                if job is not None and not job.waits_for_redis:
+                    held.enter_context(HeldTimeLimits())
                 if refuses_for_now(error) or needs_a_person(error):
                     sentence = "the result store takes nothing (%s); next try in %.1f s"
                     warn(sentence, words_of(error), pause_s)

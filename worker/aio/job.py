@@ -97,7 +97,7 @@ class Job:
         self._signum: int | None = None
         self._begun = False
         self.body_ended = False
-        self.waits_for_redis = False
+        self.waits_for_redis = 0  # how often at once: see `HeldTimeLimits`
         """Whether the work is over, and Redis is yet to take its result or its next message."""
         self._prolonged = False
         self._soft_pending = False

@@ -5,17 +5,19 @@ from worker.aio.job import Job
 
 
 class HeldTimeLimits:
-    """No time limit ends the running job within the block. Outside a job it does nothing."""
+    """No time limit ends the running job within the block. Outside a job it does nothing.
+
+    The calls of a job may overlap, and so may these blocks: the limits hold again after the last.
+    """
 
     def __init__(self) -> None:
         owner = stacks.owner()
         self._job = owner if isinstance(owner, Job) else None
-        self._before = False
 
     def __enter__(self) -> None:
         if self._job is not None:
-            self._before, self._job.waits_for_redis = self._job.waits_for_redis, True
+            self._job.waits_for_redis += 1
 
     def __exit__(self, *_: object) -> None:
         if self._job is not None:
-            self._job.waits_for_redis = self._before
+            self._job.waits_for_redis -= 1

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from concurrent.futures import Future
+from contextlib import ExitStack
 
 import pytest
 from billiard.einfo import ExceptionInfo
@@ -201,8 +202,11 @@ def test_no_limit_ends_a_job_that_only_redis_keeps_from_going_back(
 
     @app.task(shared=False)
     async def works() -> None:
-        with HeldTimeLimits():
-            pass
+        first, second = ExitStack(), ExitStack()  # two calls at once
+        for call in (first, second):
+            call.enter_context(HeldTimeLimits())
+        first.close()
+        second.close()
         await asyncio.Event().wait()
 
     pool = start()
