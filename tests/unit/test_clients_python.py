@@ -17,9 +17,11 @@ import keywheel_client
 from config.celery import QUEUE_OF_TASKS
 from config.redis_url import ALL_SCHEMES, RedisUrl
 from keywheel_client import (
+    AsyncKeywheel,
     CompletionArguments,
     EmailArguments,
     JobId,
+    Keywheel,
     Pipeline,
     arguments,
     quotes,
@@ -83,6 +85,14 @@ def test_it_reads_the_urls_of_sentinels_as_the_workers_do() -> None:
     for wrong in ("sentinel://a:1/0", "sentinel://,b/0?master_name=m"):
         with pytest.raises(ValueError, match="the URL of sentinels needs"):
             open_client(wrong, plain=Redis, sentinel=Sentinel, retry=None)
+
+
+@pytest.mark.parametrize("make", [Keywheel, AsyncKeywheel])
+@pytest.mark.parametrize("start", ["rediss://a/0?", "sentinel://a/0?master_name=m&ssl=true&"])
+@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
+def test_it_names_the_file_of_a_url_that_cannot_be_read(make: Any, start: str, option: str) -> None:
+    with pytest.raises(ValueError, match=rf"{option} cannot be read \(No such file.*: /none.pem"):
+        make(f"{start}{option}=/none.pem")
 
 
 def test_the_namespace_is_that_of_the_environment_unless_it_is_given(

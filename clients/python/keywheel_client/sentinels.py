@@ -1,12 +1,15 @@
 """Opens clients of Redis, also of a primary that sentinels name."""
 
+import os
 import re
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from redis.connection import parse_url
 
 _PORT: Final = 26379
+_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
@@ -20,13 +23,15 @@ def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
         **options: Of the client. What stands in the URL has precedence.
 
     Raises:
-        ValueError: The URL is not as it must be.
+        ValueError: The URL is not as it must be, or a file that it names cannot be read.
     """
+    parse: Any = parse_url
     if not url.startswith("sentinel://"):
+        _check_files(parse(url))
         return plain.from_url(url, **options)
     hosts, rest = _divided(url)
-    parse: Any = parse_url
     given = {**options, **parse(rest)}
+    _check_files(given)
     hosts += [one for one in given.pop("sentinels", "").split(",") if one]
     name = given.pop("master_name", None)
     if not name:
@@ -47,6 +52,21 @@ def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
     del given["host"]
     given.pop("port", None)
     return found.master_for(name, redis_class=plain, ssl=tls, **given)
+
+
+def _check_files(options: dict[str, Any]) -> None:
+    """Open the certificates that a URL names: the errors of a connection do not say which it was.
+
+    Raises:
+        ValueError: One cannot be read.
+    """
+    for name in _FILES:
+        try:
+            Path(options.get(name, os.devnull)).open("rb").close()
+        except OSError as exc:
+            raise ValueError(
+                f"the URL's {name} cannot be read ({exc.strerror}): {options[name]}"
+            ) from exc
 
 
 def with_sentinels(client: Any) -> list[Any]:
