@@ -36,3 +36,9 @@ def test_watching_draws_each_new_state_until_it_is_interrupted(
     shown = CliRunner().invoke(keys.keys, ["status", "--watch"], env=terminal)
     assert shown.exception is None
     assert [state for state in STATES if state in shown.output] == STATES
+
+
+def test_what_is_watched_is_not_printed_as_json() -> None:
+    shown = CliRunner().invoke(keys.keys, ["status", "--watch", "--json"])
+    assert shown.exit_code == 2
+    assert "choose one of --watch and --json" in shown.output

@@ -1,10 +1,11 @@
-"""The sums of the usage in a terminal of 80 columns."""
+"""What the command for the usage prints, such as sums in a terminal of 80 columns."""
 
 import io
 
+from click.testing import CliRunner
 from rich.console import Console
 
-from worker.cli.usage import listing
+from worker.cli.usage import listing, usage
 from worker.usage import MEASURES, Row, UsageQuery, UsageReport
 
 
@@ -21,3 +22,9 @@ def test_a_name_of_a_model_takes_two_lines_at_most_beside_all_counts_of_a_busy_d
     assert all(len(line) <= 80 for line in lines)
     assert "groq" in lines[1]
     assert "initech" in lines[1]
+
+
+def test_one_of_two_formats_is_to_be_chosen() -> None:
+    shown = CliRunner().invoke(usage, ["--csv", "--json"])
+    assert shown.exit_code == 2
+    assert "choose one of --csv and --json" in shown.output

@@ -74,6 +74,8 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
                 await asyncio.sleep(1)
                 live.update(listing(await read(pools)), refresh=True)
 
+    if watch and as_json:
+        raise click.UsageError("choose one of --watch and --json")
     if watch:
         with suppress(KeyboardInterrupt):
             run_with_pools(follow, service)

@@ -56,6 +56,8 @@ def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> Non
     Usage is kept by the minute for a day and by the hour for 90 days. The cost comes from the
     prices in keywheel-prices.toml in this folder.
     """
+    if as_csv and as_json:
+        raise click.UsageError("choose one of --csv and --json")
     values = {"range": span} | {name: value for name, value in given.items() if value}
     try:
         UsageQuery.of(values)
