@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+from celery import states
 from celery.result import AsyncResult, ResultSet, assert_will_not_block
 
 from worker.aio import bridge
 from worker.aio.result import await_result
 
+_IGNORED: Final = {"status": states.IGNORED, "result": None}
 _stock_get: Final = AsyncResult.get
 _stock_iter_native: Final = ResultSet.iter_native
 
@@ -64,4 +66,5 @@ def _each(results: Any, timeout_s: float | None) -> Iterator[tuple[str, Any]]:
     for each in results:
         left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0)
         bridge.wait(await_result(each, timeout_s=left_s, propagate=False))
-        yield each.id, each.results if isinstance(each, ResultSet) else each._cache  # noqa: SLF001 - as Celery does
+        meta = each.results if isinstance(each, ResultSet) else each._cache  # noqa: SLF001 - as Celery does
+        yield each.id, meta or _IGNORED

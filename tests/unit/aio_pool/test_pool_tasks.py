@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery, signals
 from celery.app.trace import trace_task_ret
+from celery.result import AsyncResult, ResultSet, allow_join_result
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start
 from worker.aio import lifespan
@@ -243,3 +244,14 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
     assert last.wait(10)
     pool.stop()
     assert signals.task_success.send(sender=app) == before
+
+
+def test_a_job_that_joins_a_task_without_a_result_gets_none(app: Celery, start: Start) -> None:
+    @app.task(shared=False)
+    async def joins() -> Any:
+        unknown = AsyncResult("1", app=app)
+        unknown.ignored = True
+        with allow_join_result():
+            return [unknown.get(timeout=5), *ResultSet([unknown], app=app).get(timeout=5)]
+
+    assert Outcome(start(), joins).answer[:2] == (0, "[None, None]")
