@@ -216,15 +216,6 @@ class Settings(BaseSettings):
         return _VISIBILITY_RATIO * self.task_time_limit_s
 
     @property
-    def longest_countdown_s(self) -> float:
-        """How long a message may wait in a worker, in seconds; a longer wait takes several hops.
-
-        It is below half of the visibility timeout, after which a message that is not acknowledged
-        goes to another worker as well.
-        """
-        return self.visibility_timeout_s / 2 - 1
-
-    @property
     def retry_backoff_max_s(self) -> float:
         """The longest wait after a failed try, in seconds."""
         return _BACKOFF_MAX_RATIO * self.retry_backoff_s
