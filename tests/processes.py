@@ -103,18 +103,19 @@ class Worker:
         *arguments: str,
         name: str = "w1",
         command: tuple[str, ...] = ALONE,
+        stdout: str = "",
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if VARIABLE in environ:
             command = ("tests.tuned", *command)
         self.name = f"{name}@test"
         self.log_path = folder / f"{name}.log"
-        with self.log_path.open("wb") as sink:
+        with self.log_path.open("wb") as sink, Path(stdout or self.log_path).open("ab") as out:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *command, "-n", self.name, *arguments],
                 cwd=folder,
                 env=environment(**environ),
-                stdout=sink,
+                stdout=out if stdout else sink,
                 stderr=sink,
                 start_new_session=True,
             )

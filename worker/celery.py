@@ -36,7 +36,10 @@ from worker.hooks.tenant import pass_on_tenant
 from worker.logs import redactor, say_json, setup_logging
 from worker.providers.proxies import proxy_for
 from worker.runtime import stop_waiting
-from worker.startup import worker_name  # noqa: F401 - it connects a signal
+from worker.startup import (
+    banner,
+    worker_name,  # noqa: F401 - it connects a signal
+)
 from worker.startup.machine import check_machine
 from worker.startup.rabbitmq import check_rabbitmq
 from worker.startup.redis import check_redis
@@ -140,6 +143,7 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
         if (file := options.get(name)) and not os.access(Path(file).parent, os.W_OK):
             raise _no_start(f"The file of --{name} cannot be written: check its folder.")
     instance.queue_choice = QueueChoice(options.get("queues"))
+    instance.emit_banner = banner.or_go_on(instance.emit_banner)
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
     signals.before_task_publish.connect(pass_on_tenant)
     signals.before_task_publish.connect(note_enqueued)

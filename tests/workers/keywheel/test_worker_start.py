@@ -32,12 +32,21 @@ Start = Callable[..., Worker]
 def start(house: House, tmp_path: Path) -> Iterator[Start]:
     started: list[Worker] = []
 
-    def begin(*arguments: str, command: tuple[str, ...] = CELERY, **changes: str) -> Worker:
+    def begin(
+        *arguments: str, command: tuple[str, ...] = CELERY, stdout: str = "", **changes: str
+    ) -> Worker:
         # The project's own modules are not in the folder of these workers.
         given = house.environ | {"KEYWHEEL_TASKS": ""} | changes
         environ = {name: value for name, value in given.items() if value}
         started.append(
-            Worker(tmp_path, environ, *arguments, name=f"s{len(started)}", command=command)
+            Worker(
+                tmp_path,
+                environ,
+                *arguments,
+                name=f"s{len(started)}",
+                command=command,
+                stdout=stdout,
+            )
         )
         return started[-1]
 
@@ -279,7 +288,8 @@ def test_a_worker_starts_before_redis_and_works_once_it_is_there(
 
 
 def test_no_event_is_left_behind_when_a_worker_ends(house: House, start: Start) -> None:
-    worker = start("-Q", "probe").await_ready()
+    worker = start("-Q", "probe", stdout="/dev/full").await_ready()
+    assert "the standard output takes nothing (No space left on device): " in worker.log
     house.sandbox.control(
         "fault", service="groq", kind="hang_before", hang_s=1, count=1
     )  # then it breaks off

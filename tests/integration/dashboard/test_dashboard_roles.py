@@ -1,0 +1,82 @@
+"""Every address of ours with every role; an address that is new is asked as well."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from tests.integration.dashboard.dashboard_site import BEARER, LOGIN, Serve, Site
+from worker.dashboard import metrics, page, stock_pages
+from worker.dashboard.application import HANDLERS
+from worker.dashboard.handlers import AdminHandler, ChangeHandler
+
+VIEWER = ("vic", "canary-password-9913")
+FOR_ALL = {page.Static, metrics.Metrics}
+"""What is served without a login, for browsers and Prometheus: nothing that is secret."""
+FOR_PEOPLE = {page.Page, page.JobPage, stock_pages.TaskPage, stock_pages.WorkerPage}
+"""Pages: a login opens them, and the token of programs does not."""
+REFUSED = {401, 403}
+
+
+@dataclass(frozen=True)
+class Role:
+    """Who asks. The flags say what is open: pages, looks at the API, and changes."""
+
+    options: dict[str, Any]
+    pages: bool = False
+    looks: bool = False
+    changes: bool = False
+
+
+ROLES = {
+    "nobody": Role({}),
+    "a wrong password": Role({"auth": (LOGIN[0], "wrong")}),
+    "a wrong token": Role({"headers": {"Authorization": f"{BEARER['Authorization']}x"}}),
+    "a viewer": Role({"auth": VIEWER}, pages=True, looks=True),
+    "an admin": Role({"auth": LOGIN}, pages=True, looks=True, changes=True),
+    "the token": Role({"headers": BEARER}, looks=True, changes=True),
+}
+
+
+def address_of(rule: Any) -> str:
+    pattern = rule.regex.pattern.rstrip("$").replace("[0-9a-f]{10}", "0" * 10)
+    return re.sub(r"\(.*?\)", "some", pattern)
+
+
+async def asked(site: Site, rule: Any, method: str, role: Role) -> tuple[int, str]:
+    """The status, and the error of the API. No body is a good one, so nothing is changed."""
+    body = {"json": {"no_such_field": 1}} if method == "POST" else {}
+    async with site.client.stream(method, address_of(rule), **role.options, **body) as answer:
+        told = answer.headers.get("Content-Type", "")
+        if answer.status_code == 200 or "json" not in told:  # a stream of events has no end
+            return answer.status_code, ""
+        await answer.aread()
+        return answer.status_code, answer.json()["error"]
+
+
+def is_open_as_it_should_be(handler: type[Any], role: Role, status: int, error: str) -> bool:
+    if handler in FOR_ALL:
+        return status not in REFUSED
+    if handler in FOR_PEOPLE:
+        return (status not in REFUSED) is role.pages
+    if not issubclass(handler, AdminHandler):
+        pytest.fail(f"say in this file who may ask {handler.__name__}")
+    if not role.looks:
+        return (status, error) == (401, "login_required")
+    if not issubclass(handler, ChangeHandler):
+        return status not in {*REFUSED, 500}
+    return (status, error) == ((400, "unknown_field") if role.changes else (403, "may_only_look"))
+
+
+async def test_each_address_is_open_to_whom_it_should_be_and_to_nobody_else(serve: Serve) -> None:
+    logins = tuple(":".join(login) for login in (LOGIN, VIEWER))
+    site = await serve(basic_auth=logins, environ={"ADMIN_USERS": LOGIN[0]}, groq=1, resend=0)
+    wrong = []
+    for rule in HANDLERS:
+        method = "POST" if issubclass(rule.handler_class, ChangeHandler) else "GET"
+        for name, role in ROLES.items():
+            status, error = await asked(site, rule, method, role)
+            if not is_open_as_it_should_be(rule.handler_class, role, status, error):
+                wrong.append((name, address_of(rule), status, error))
+    assert not wrong
