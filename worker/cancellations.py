@@ -90,7 +90,7 @@ class Cancellations:
         """Cancel jobs, and notify the workers.
 
         Args:
-            ids: The jobs' ids.
+            ids: The jobs' ids, at least one.
             by: Who asked, for the audit trail.
 
         Returns:
@@ -105,7 +105,7 @@ class Cancellations:
         for task_id in ids:
             pipe.set(self.name(task_id), "1", ex=KEPT_S)
             pipe.publish(self.channel, task_id)
-        return int((await pipe.execute() or [0])[-1])
+        return int((await pipe.execute())[-1])
 
     async def store(self, ids: Sequence[str]) -> list[str]:
         """Store the cancels that a worker was notified of.

@@ -247,8 +247,8 @@ class Turn(Generic[RequestT]):
             again = reply.verdict.fate not in {Fate.DONE, Fate.FAIL}
             settled = await self.leases.conclude(lease, reply, retry=again)
         except asyncio.CancelledError:
-            # What the provider said of the key outlives the job. Settling a lease twice changes
-            # nothing.
+            # What the provider said of the key outlives the job. Where the first settle was carried
+            # out, too, only the key's counts have the call twice.
             await self.leases.conclude_whatever_happens(lease, reply)
             raise
         self.waiting.notify_ended()

@@ -99,7 +99,7 @@ class RequestingChannel(DeliveringChannel):
         self._brpop_sent_at = now_s
 
     def _note_found(self, count: int, now_s: float) -> None:
-        """Look first, and later, from now on where another channel took all, and not else."""
+        """Look first, and later, from now on where another channel took all; else ask at once."""
         if count or self.hints.asked is not None:
             self.backoff.note_look(count)
         if self.hints.asked is not None:

@@ -102,8 +102,8 @@ class Groq:
         """Ask for one completion and judge the answer.
 
         Returns:
-            On success the value is the first choice as `groq_answer.result_of` makes it, streamed
-            or not.
+            On success the value is the first choice as `answer.result_of` makes it, streamed or
+            not.
         """
         if not is_sendable(secret):
             return Reply(UNSENDABLE_KEY)

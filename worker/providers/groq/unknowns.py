@@ -1,4 +1,4 @@
-"""What Groq answers that `groq_verdicts` and `groq_limits` do not know."""
+"""What Groq answers that `verdicts` and `limits` do not know."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

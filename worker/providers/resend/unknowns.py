@@ -1,4 +1,4 @@
-"""What Resend answers that `resend_verdicts` does not know."""
+"""What Resend answers that `verdicts` does not know."""
 
 from collections.abc import Iterator
 
