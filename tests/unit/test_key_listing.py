@@ -2,11 +2,14 @@
 
 import io
 
+import pytest
+from click.testing import CliRunner
 from rich.console import Console, Group
 
-from worker.cli import audit_listing
+from worker.cli import audit_listing, job, keys, usage
 from worker.cli.key_listing import listing
-from worker.keypool import BlockView, BucketView, KeyView, PoolView
+from worker.keypool import BlockView, BucketView, HeldBlock, KeyView, PoolView
+from worker.usage import MEASURES, Row, UsageQuery, UsageReport
 
 COUNTS = {
     "in_flight": 1,
@@ -91,6 +94,29 @@ def test_nothing_in_the_audit_trail_steers_the_terminal() -> None:
     assert shown(audit_listing.listing({"groq": [entry]}))[1].strip() == (
         "a\ufffdb \ufffd[31m, by task 1 for \ufffd2J"
     )
+
+
+@pytest.fixture
+def job_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = {"state": "FAILURE", "error": "ValueError", "reason": "no\x1b[2J\nSUCCESS"}
+    monkeypatch.setattr(job, "run", lambda *_, **__: {"1": failed})
+
+
+@pytest.mark.usefixtures("job_that_failed")
+def test_nothing_that_a_job_named_or_raised_steers_the_terminal() -> None:
+    model = "m\x1b[2J"
+    unfit = BlockView("key_resource", model, "disabled", "not_permitted", 1, None)
+    row = Row((model,), None)
+    row.add([1] * len(MEASURES), None)
+    report = UsageReport(UsageQuery(by=("model",)), 0, 1, (), (row,))
+    for text in (
+        "\n".join(shown(listing([PoolView("groq", 0, (key(1, "ready", unfit),))]))),
+        "\n".join(shown(Group(usage.listing(report, {})))),
+        keys._held(HeldBlock("model", model, "", "disabled", "not_permitted", "")),
+        CliRunner().invoke(job.job, ["1"]).output,
+    ):
+        assert "\ufffd[2J" in text
+        assert "\x1b" not in text
 
 
 def test_the_audit_trail_is_whole_in_80_columns_the_latest_first() -> None:

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from rich.console import Group
 from rich.text import Text
 
+from worker.cli.plain_text import plain
+
 
 def listing(entries: Mapping[str, Iterable[Mapping[str, str]]]) -> Group:
     """Lay out the audit trails of services for a terminal, the latest entry first."""
@@ -14,13 +16,8 @@ def listing(entries: Mapping[str, Iterable[Mapping[str, str]]]) -> Group:
     lines = []
     for service, entry in pairs:
         when = datetime.fromtimestamp(int(entry["at_ms"]) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        what = f"{entry['scope'].replace('_', ' × ')} {_plain(entry['name'])}"
+        what = f"{entry['scope'].replace('_', ' × ')} {plain(entry['name'])}"
         lines.append(Text(f"{when} UTC  {service:<6} {entry['event']:<15} {what}", overflow="fold"))
-        why = f"{_plain(entry['reason'])}, " if entry["reason"] else ""
-        lines.append(Text(f"    {why}by {_plain(entry['by'])}", style="dim", overflow="fold"))
+        why = f"{plain(entry['reason'])}, " if entry["reason"] else ""
+        lines.append(Text(f"    {why}by {plain(entry['by'])}", style="dim", overflow="fold"))
     return Group(*lines)
-
-
-def _plain(text: str) -> str:
-    """Keep what may have been written by a stranger from steering the terminal."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

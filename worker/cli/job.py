@@ -8,7 +8,7 @@ import click
 from celery import states
 from redis.asyncio import Redis
 
-from worker.cli.plain_text import JobId
+from worker.cli.plain_text import JobId, plain
 from worker.cli.session import run
 
 _WAITS = ("kind", "code", "next_try", "expected_end")
@@ -36,7 +36,7 @@ def job(ctx: click.Context, ids: tuple[str, ...], *, as_json: bool) -> None:
         click.echo(json.dumps(jobs, indent=2))
         return
     for task_id, values in jobs.items():
-        click.echo(f"{task_id}: {_sentence(values)}")
+        click.echo(f"{task_id}: {plain(_sentence(values))}")
 
 
 def _as_json(meta: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from rich.console import Group
 from rich.text import Text
 
+from worker.cli.plain_text import plain
 from worker.keypool import BlockView, KeyView, PoolView
 
 _STYLES = {"ready": "green", "cooling": "yellow", "disabled": "red"}
@@ -44,7 +45,7 @@ def _lines(key: KeyView) -> list[Text]:
         *([f"account {key.account}"] if key.account != key.id else []),
         *([f"note: {key.note}"] if key.note else []),
     ]
-    return [first, Text(f"    {'; '.join(facts)}", overflow="fold")] if facts else [first]
+    return [first, Text(f"    {plain('; '.join(facts))}", overflow="fold")] if facts else [first]
 
 
 def _is_pause(block: BlockView) -> bool:

@@ -21,6 +21,7 @@ from worker.action_log import ActionLog
 from worker.cli import audit_listing, key_changes
 from worker.cli.chosen_key import NAMES, key_of, run_with_pools
 from worker.cli.key_listing import listing
+from worker.cli.plain_text import plain
 from worker.cli.session import broker_failure, current_user, run
 from worker.cli.usage import usage
 from worker.deadletters import DeadLetters
@@ -319,4 +320,4 @@ def _when(at_ms: int) -> str:
 def _held(block: HeldBlock) -> str:
     by = f" by {block.disabled_by}" if block.disabled_by else ""
     scope, reason = block.scope.replace("_", " × "), block.reason.replace("_", " ")
-    return f"{scope} {block.name}, {block.state}{by}: {reason}"
+    return plain(f"{scope} {block.name}, {block.state}{by}: {reason}")

@@ -1,4 +1,4 @@
-"""Texts on a command line that others will read: as short and plain as the endpoints demand."""
+"""Texts that cannot steer a terminal: those on a command line, and those that strangers wrote."""
 
 import re
 from typing import Any, Final
@@ -32,3 +32,8 @@ class JobId(click.ParamType):  # type: ignore[type-arg]
         if not _JOB_ID.fullmatch(str(value)):
             self.fail("no job has such an id", param, ctx)
         return str(value)
+
+
+def plain(text: str) -> str:
+    """Make a text that a stranger may have written safe to show: one line of printable text."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)

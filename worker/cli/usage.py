@@ -15,6 +15,7 @@ from config.current import get_settings
 from config.errors import SettingsError
 from config.prices import read_prices
 from config.services import SERVICES
+from worker.cli.plain_text import plain
 from worker.cli.session import run
 from worker.key_pools import pools_for_tools
 from worker.usage import GROUPS, RANGES, STEPS, Row, UsageQuery, UsageReport, UsageStore
@@ -84,7 +85,7 @@ def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> Non
     else:
         Console().print(listing(report, labels))
         if report.unpriced:
-            click.echo(f"without a price: {', '.join(report.unpriced)}")
+            click.echo(f"without a price: {plain(', '.join(report.unpriced))}")
 
 
 def listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
@@ -99,7 +100,9 @@ def listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
             labels.get(value, value) if name == "key" else value
             for name, value in zip(report.query.by, row.group, strict=True)
         ]
-        table.add_row(*(escape(value or "–") for value in group), *(line[name] for name in shown))
+        table.add_row(
+            *(escape(plain(value or "–")) for value in group), *(line[name] for name in shown)
+        )
     return table
 
 
