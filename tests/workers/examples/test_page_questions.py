@@ -20,6 +20,7 @@ PAGES = {
     "express": "express/page.html",
     "django": "django/web/templates/page.html",
 }
+LETTERS = "cover-letters"
 TOKEN = '<input type="hidden" name="csrfmiddlewaretoken" value="x">'
 
 
@@ -31,6 +32,8 @@ class _Server(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.shown = threading.Event()
         self.first_sent = threading.Event()
+        self.second_asked = threading.Event()  # of the letters
+        self.has_reported = False
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -43,6 +46,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         job = f"job{len(self.server.asked)}"
         self.server.asked.append(job)
+        if self.path == "/letters" and job != "job0":
+            self.server.second_asked.set()
+            self.server.shown.wait(30)
         address = f"/jobs/{job}"
         self._send(json.dumps({"id": job, "job": address, "events": f"{address}/events"}))
 
@@ -52,7 +58,13 @@ class _Handler(BaseHTTPRequestHandler):
             text = (EXAMPLES / PAGES[name]).read_text(encoding="utf-8")
             self._send(text.replace("{% csrf_token %}", TOKEN), kind="text/html")
             return
+        if name == LETTERS:
+            self._send((EXAMPLES / LETTERS / "page.html").read_text("utf-8"), kind="text/html")
+            return
         job = name.split("/")[1]
+        if name.startswith("letters/"):
+            self._report(job)
+            return
         if job != "job0":
             self._answer(name, job)
             return
@@ -60,6 +72,18 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._answer(name, job)
         finally:
+            self.server.first_sent.set()
+
+    def _report(self, job: str) -> None:
+        """Say how a letter is: the first one makes a step while the second is on its way."""
+        if job != "job0":
+            self._send(json.dumps({"state": "sent"}))
+        elif not self.server.has_reported:
+            self.server.has_reported = True
+            self._send(json.dumps({"state": "running", "step": "outline"}))
+        else:
+            self.server.second_asked.wait(30)
+            self._send(json.dumps({"state": "running", "step": "draft"}))
             self.server.first_sent.set()
 
     def _answer(self, name: str, job: str) -> None:
@@ -87,6 +111,7 @@ def server() -> Iterator[_Server]:
     thread.start()
     yield server
     server.shown.set()
+    server.second_asked.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -112,4 +137,22 @@ def test_a_second_question_takes_the_place_of_the_first(server: _Server) -> None
             assert page.locator("#answer").inner_text() == "of job1.", name
             assert page.locator("#status").inner_text() == "Done.", name
             page.close()
+        _write_two_letters(server, browser.new_page())
         browser.close()
+
+
+def _write_two_letters(server: _Server, page: Any) -> None:
+    server.asked.clear()
+    server.shown.clear()
+    server.first_sent.clear()
+    page.goto(f"http://127.0.0.1:{server.server_port}/{LETTERS}")
+    for label in ("Your name", "Address of the company", "Opening"):
+        page.get_by_label(label).fill("ann@example.net")
+    page.get_by_role("button").click()
+    page.get_by_text("Making an outline").wait_for()
+    page.get_by_role("button").click()
+    assert server.first_sent.wait(30)
+    page.evaluate("fetch(location.href).then((its) => its.text())")  # what came is shown
+    server.shown.set()
+    page.get_by_text("Sent.").wait_for()
+    assert page.locator("#steps li").all_inner_texts() == []
