@@ -27,7 +27,7 @@ class Limits:
     """How much is kept.
 
     Attributes:
-        count: How many dead letters are kept; 0: none.
+        count: How many dead letters are kept.
         keep_ms: How long they are kept, in milliseconds.
         total_bytes: The size of all messages together; beyond it the oldest dead letters lose
             their message.
@@ -146,8 +146,7 @@ class DeadLetters:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached, or rejects the write.
         """
-        if self.limits.count:
-            await self._run("put", *self._bounds(), letter.id, letter.head(), message)
+        await self._run("put", *self._bounds(), letter.id, letter.head(), message)
 
     async def counts(self) -> Counts:
         """Count the dead letters.

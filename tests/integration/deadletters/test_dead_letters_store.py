@@ -139,12 +139,6 @@ async def test_without_a_clock_of_a_test_the_time_is_that_of_redis(redis_url: st
         assert before <= found.at_ms < before + 60_000
 
 
-async def test_nothing_is_kept_where_nothing_shall_be(make: Make) -> None:
-    store = make(count=0)
-    await store.put(letter(), MESSAGE.text())
-    assert await store.find() == []
-
-
 async def test_who_drops_letters_stands_in_the_audit_stream(make: Make) -> None:
     store = make()
     for number in range(1, 4):
