@@ -104,7 +104,7 @@ async def test_trouble_with_redis_leaves_no_gap_and_nothing_twice(
     redis: Redis, trouble: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writing, "_FIRST_PAUSE_S", 0.01)
-    flaky = Flaky(redis, "", trouble, trouble)
+    flaky = Flaky(redis, "", trouble, trouble, trouble)
     writer = StreamWriter(flaky, namespace="kw", expires_s=600)  # type: ignore[arg-type]
     stream = writer.open("t1")
     stream.calling()
@@ -112,7 +112,7 @@ async def test_trouble_with_redis_leaves_no_gap_and_nothing_twice(
     stream.piece(text="one ")
     await idle(writer)
     stream.piece(text="two ")
-    await until(lambda: len(flaky.plan) < 2)
+    await until(lambda: len(flaky.plan) < 3)
     stream.piece(text="three")
     await finish_stream(stream, RESULT)
     await over(stream)
