@@ -88,6 +88,8 @@ class Flaky:
                 self.late.append(later.execute)
             if step in {"unreachable", "delivered late"}:
                 raise NoRedis("gone")
+            if step == "a fault of ours":
+                raise ZeroDivisionError
             if step in REFUSALS:
                 return [REFUSALS[step]] * len(pipe)
             answers = await execute(**more)
@@ -122,6 +124,27 @@ async def test_trouble_with_redis_leaves_no_gap_and_nothing_twice(
     assert texts(found) == "one two three"
     assert [record["type"] for record in found].count("end") == 1
     assert caplog.text.count("cannot write streams") == 1
+    await writer.close()
+
+
+async def test_a_fault_of_ours_is_not_taken_for_one_of_redis_and_harms_no_later_stream(
+    redis: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = StreamWriter(Flaky(redis, "a fault of ours"), namespace="kw", expires_s=600)  # type: ignore[arg-type]
+    first = writer.open("t0")
+    first.calling()
+    first.begin()
+    first.piece(text="lost")
+    assert writer._task is not None
+    with pytest.raises(ZeroDivisionError):
+        await writer._task
+    assert not caplog.messages
+    stream = writer.open("t1")
+    stream.calling()
+    stream.begin()
+    stream.piece(text="one")
+    await finish_stream(stream, RESULT)
+    assert texts(await records(redis)) == "one"
     await writer.close()
 
 
