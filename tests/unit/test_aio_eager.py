@@ -11,7 +11,7 @@ from celery.exceptions import Retry
 from pydantic import BaseModel
 
 from worker.aio import private_loop
-from worker.aio.adopt import is_async
+from worker.aio.adopt import calling_errbacks, is_async
 from worker.aio.result import await_result
 
 
@@ -47,6 +47,15 @@ async def test_a_coroutine_runs_eagerly_under_a_running_loop(add: Any) -> None:
 
 async def test_a_direct_call_stays_a_coroutine(add: Any) -> None:
     assert await add(1, 2) == 3
+
+
+def test_an_errback_awaits_the_tasks_that_it_calls(app: Celery, add: Any) -> None:
+    @app.task(shared=False)
+    async def errback(failed: int) -> int:
+        return await add(failed, 1) + await add(failed, 2)
+
+    with calling_errbacks():  # Celery calls it like a function
+        assert errback(10) == 23
 
 
 def test_an_eager_task_may_call_another_and_that_one_a_third(app: Celery, add: Any) -> None:

@@ -156,7 +156,7 @@ _ROWS: list[Any] = [
             {},
             _verdict(Fate.NEXT_KEY, "email_above_quota", status, **_TEAM, **_AN_HOUR),
         )
-        for status in (403, 422, 429)
+        for status in (400, 403, 422, 429)
     ),
     # an address that stands for nobody
     (
