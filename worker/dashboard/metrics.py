@@ -152,8 +152,8 @@ def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
         idle.add_metric(labels, view.idle_s)
         drain.add_metric(labels, float("inf") if view.drain_s is None else view.drain_s)
     queues = [view.queue for view in services.values()]
-    workers.add_metric([], max((queue.workers for queue in queues), default=0))
-    skew.add_metric([], max((queue.clock_skew_s for queue in queues), default=0.0))
+    workers.add_metric([], max(queue.workers for queue in queues))
+    skew.add_metric([], max(queue.clock_skew_s for queue in queues))
     yield from (length, waiting, servable, oldest, paused, idle, drain, workers, skew)
 
 

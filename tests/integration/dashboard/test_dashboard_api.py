@@ -246,20 +246,6 @@ async def test_without_redis_the_answer_is_503_and_comes_back_by_itself(
         )
 
 
-async def test_a_fault_of_our_own_shows_no_trace(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    site = await serve()
-
-    async def broken(**_: Any) -> None:
-        raise ValueError("a detail")
-
-    monkeypatch.setattr(site.app.poller, "fresh_state", broken)
-    answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
-    assert (answer.status_code, answer.json()["error"]) == (500, "internal_error")
-    assert "detail" not in answer.text
-
-
 async def test_the_poller_starts_and_stops_twice_and_reports_when_it_is_stopped(
     serve: Serve,
 ) -> None:
