@@ -18,6 +18,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from celery import states
+from celery.exceptions import TaskRevokedError
 from celery.worker import state
 from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
@@ -199,10 +200,10 @@ def running_among(app: Any, ids: Sequence[str]) -> set[str]:
 
 def store_revoked(app: Any, ids: Sequence[str]) -> None:
     """Store `REVOKED` for jobs that no worker runs, unless they have ended."""
-    for task_id in ids:
-        if app.backend.get_state(task_id) in states.READY_STATES:
-            continue
-        app.backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
+    revoked = TaskRevokedError("revoked")
+    app.backend.store_ends(
+        [(task_id, revoked, None) for task_id in ids], states.REVOKED, over_ends=False
+    )
 
 
 def stamps_in(headers: Mapping[str, Any] | None) -> tuple[str, ...]:

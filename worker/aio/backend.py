@@ -7,11 +7,10 @@ Celery's own, too.
 
 import asyncio
 import functools
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
@@ -21,19 +20,16 @@ from redis.backoff import NoBackoff
 
 from worker.aio import bridge, connections, private_loop, stacks
 from worker.aio.adopt import calling_errbacks
+from worker.aio.end_storing import EndStoringBackend, replacement
 from worker.aio.job import Job
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
 from worker.aio.redis_retry import needs_a_person, passes_by_itself, refuses_for_now, warn, words_of
 from worker.aio.result_consumer import ResultConsumer
-from worker.aio.result_encoding import EncodingBackend
-from worker.aio.scripts import source
 from worker.aio.time_limits import HeldTimeLimits
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-_REPLACE: Final = source("worker.aio", "replace")
 
 
 def _through_a_thread(name: str) -> Any:
@@ -46,7 +42,7 @@ def _through_a_thread(name: str) -> Any:
     return called
 
 
-class RedisBackend(EncodingBackend):
+class RedisBackend(EndStoringBackend):
     """Awaits the server in a job, with the results of other jobs of that moment in one pipeline."""
 
     ResultConsumer = ResultConsumer
@@ -157,12 +153,7 @@ class RedisBackend(EncodingBackend):
         # stored here. So a value is replaced only if it has not changed since it was read, an end
         # only by another end, and a success never.
         while stored and self._gives_way(stored, state):
-            read = hashlib.sha1(
-                stored if isinstance(stored, bytes) else stored.encode(), usedforsecurity=False
-            )
-            (stored,) = await self.run(
-                ("EVAL", _REPLACE, 1, key, read.hexdigest(), value, expires_s)
-            )
+            (stored,) = await self.run(replacement(stored, key, value, expires_s))
 
     async def _store_beside(
         self, task_id: Any, result: Any, state: str, traceback: Any, request: Any

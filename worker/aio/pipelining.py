@@ -21,7 +21,7 @@ Command = tuple[Any, ...]
 _Run = tuple[Sequence[Command], "asyncio.Future[list[Any]]"]
 _Store = tuple[Any, Any, int, "asyncio.Future[Any]"]
 
-_STORES: Final = 100
+STORES: Final = 100
 """Results in one script at most: a millisecond of the server's time."""
 _STORE: Final = source("worker.aio", "store")
 
@@ -82,14 +82,14 @@ class Pipelining:
                 runs, self._to_run = self._to_run, []
                 stores, self._to_store = self._to_store, []
                 await self._run_batch(
-                    runs, [stores[at : at + _STORES] for at in range(0, len(stores), _STORES)]
+                    runs, [stores[at : at + STORES] for at in range(0, len(stores), STORES)]
                 )
         finally:
             self._running = None
 
     async def _run_batch(self, runs: list[_Run], stores: list[list[_Store]]) -> None:
         commands = [command for own, _ in runs for command in own]
-        commands += [_store_command(part) for part in stores]
+        commands += [store_command([one[:-1] for one in part]) for part in stores]
         try:
             replies = await self._execute(commands)
         except Exception as exc:  # noqa: BLE001 - each caller decides whether to try again
@@ -147,8 +147,13 @@ def _is_of_replica(reply: Any) -> bool:
     )
 
 
-def _store_command(stores: list[_Store]) -> Command:
-    arguments = [argument for _, value, expires_s, _ in stores for argument in (value, expires_s)]
+def store_command(stores: Sequence[tuple[Any, Any, int]]) -> Command:
+    """Make the command that stores and publishes values whose keys are not set.
+
+    Args:
+        stores: The key, the value and its expiry in seconds of each.
+    """
+    arguments = [argument for _, value, expires_s in stores for argument in (value, expires_s)]
     return ("EVAL", _STORE, len(stores), *(key for key, *_ in stores), *arguments)
 
 

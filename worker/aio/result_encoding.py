@@ -37,10 +37,10 @@ class EncodingBackend(StockBackend):
         expires = self.failure_expires if state == states.FAILURE else self.expires
         return self.get_key_for_task(task_id), value, expires or 0
 
-    def _gives_way(self, stored: Any, state: str) -> bool:
+    def _gives_way(self, stored: Any, state: str, *, over_ends: bool = True) -> bool:
         old = self.decode(stored)["status"]
-        return old != states.SUCCESS and (
-            old not in states.READY_STATES or state in states.READY_STATES
+        return old not in states.READY_STATES or (
+            over_ends and old != states.SUCCESS and state in states.READY_STATES
         )
 
     def _encode(self, data: Any) -> Any:

@@ -18,6 +18,7 @@ from worker.aio import lifespan
 from worker.cancellations import running_among, stamps_in, store_revoked
 from worker.errors import Deferred
 from worker.hooks.backpressure import QueuePauser
+from worker.hooks.revoked import of_process as revoked_jobs
 from worker.listening import listen
 from worker.runtime import Runtime
 
@@ -36,6 +37,7 @@ class Cancelling(bootsteps.StartStopStep):
         super().__init__(parent, **options)
         self._consumer = parent
         parent.cancelling = self
+        revoked_jobs.use(getattr(parent.pool, "calls", None), parent.timer)
         lifespan.on_startup(self._listen)
 
     def cancel(self, ids: Iterable[str]) -> None:

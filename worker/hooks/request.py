@@ -8,6 +8,7 @@ from billiard.einfo import ExceptionWithTraceback
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import states
 from celery.exceptions import Ignore, InvalidTaskError, Reject, Retry
+from celery.signals import task_revoked
 from celery.utils.time import timezone
 from celery.worker import state
 from celery.worker.request import Request
@@ -18,6 +19,7 @@ from worker.deadletters.recorder import is_recorded
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown
 from worker.hooks.dead_letters import recorder
 from worker.hooks.notifications import announce_from_consumer
+from worker.hooks.revoked import of_process as revoked_jobs
 from worker.hooks.stream_end import close_stream
 from worker.jobs.custom_task import end_run
 from worker.jobs.history import HEADER, came_again, doubt_ms
@@ -102,7 +104,16 @@ class PrivateRequest(Request):
             self._close_stream("TaskRevokedError", f"the job was {reason}")
             revoked = {"type": "TaskRevokedError", "message": f"the job was {reason}"}
             self._announce_end(states.REVOKED, {"error": revoked})
+            if not terminated and revoked_jobs.end(self, reason):
+                return
         super()._announce_revoked(reason, terminated, signum, expired)
+
+    def acknowledge_revoked(self) -> None:
+        """Acknowledge a revoked job whose end is stored, and send Celery's signal."""
+        self.acknowledge()
+        task_revoked.send(
+            sender=self.task, request=self._context, terminated=False, signum=None, expired=False
+        )
 
     @property
     def store_errors(self) -> bool:

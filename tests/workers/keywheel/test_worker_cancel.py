@@ -83,6 +83,31 @@ def test_a_job_that_is_called_for_ends_with_its_result_and_is_not_revoked_before
     assert seen == {"SUCCESS"}
 
 
+def test_many_revoked_jobs_are_dropped_in_few_round_trips(fleet: Fleet, client: Any) -> None:
+    app, job = fleet.producer.app, "tasks.ai.complete"
+    app.control.cancel_consumer("ai", reply=True, timeout=20, limit=1)
+    dropped = [fleet.producer.send(job, prompt="x") for _ in range(100)]
+    known, broken = dropped[0], dropped[1]
+    client.set(f"celery-task-meta-{known.id}", json.dumps({"status": "SUCCESS", "result": 1}))
+    client.lpush(f"celery-task-meta-{broken.id}", "not a result")
+    behind = fleet.producer.send(job, prompt="x")
+    client.config_resetstat()
+    app.control.revoke([one.id for one in dropped], reply=True, timeout=20, limit=1)
+    app.control.add_consumer("ai", reply=True, timeout=20, limit=1)
+    assert fleet.producer.outcome(behind)["text"]
+    states = fleet.producer.states([one.id for one in dropped[2:]])
+    assert {meta["status"] for meta in states.values()} == {"REVOKED"}
+    assert len(states) == len(dropped) - 2
+    assert known.state == "SUCCESS"
+    log = fleet.workers[0].log
+    assert all(log.count(f"Discarding revoked task: {job}[{one.id}]") == 1 for one in dropped[2:])
+    # Celery stores each in a transaction of its own.
+    assert client.info("commandstats").get("cmdstat_exec", {"calls": 0})["calls"] < 20
+    client.delete(f"celery-task-meta-{broken.id}")
+    eventually(lambda: broken.state == "REVOKED", what="the end of the last one")
+    eventually(lambda: not client.hlen("unacked"), what="the acknowledgements")
+
+
 def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, client: Any) -> None:
     for service in ("groq", "resend"):
         fleet.sandbox.control("exhaust", service=service, seconds=600)

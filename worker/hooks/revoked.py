@@ -1,0 +1,92 @@
+"""Ends the revoked jobs of one turn of the consumer together.
+
+Thousands of jobs may be revoked while they wait in their queue. Each is taken and dropped there,
+and a job behind them waits until then: two round trips for each would keep the keys idle.
+"""
+
+from typing import Any, Final
+
+from celery import states
+from celery.exceptions import TaskRevokedError
+from celery.worker import state
+
+from worker.aio import settling
+from worker.aio.backend import RedisBackend
+from worker.aio.consumer_calls import ConsumerCalls
+from worker.aio.redis_retry import passes_by_itself, warn, words_of
+
+_AGAIN_S: Final = 2.0
+"""The pause after an error of the result store."""
+
+
+class RevokedJobs:
+    """The revoked jobs whose end is not stored yet; on the consumer's thread only."""
+
+    def __init__(self) -> None:
+        self._calls: ConsumerCalls | None = None
+        self._timer: Any = None
+        self._ending: list[tuple[Any, str]] = []
+
+    def use(self, calls: ConsumerCalls | None, timer: Any) -> None:
+        """Set what runs calls after the consumer's turn, and after a pause.
+
+        Args:
+            calls: The pool's; None where it has none.
+            timer: The consumer's.
+        """
+        self._calls, self._timer = calls, timer
+
+    def end(self, request: Any, reason: str) -> bool:
+        """End a revoked job as Celery does; its result and its acknowledgement follow.
+
+        Returns:
+            Whether that is done; a job of a chord, for instance, needs Celery's own way.
+        """
+        if (
+            self._calls is None
+            or not self._calls.is_read_here
+            or not request.store_errors
+            or request._context.chord  # noqa: SLF001 - no public way
+            or request.task.backend is not request.app.backend
+            or not isinstance(request.app.backend, RedisBackend)
+        ):
+            return False
+        state.task_ready(request)
+        request.send_event("task-revoked", terminated=False, signum=None, expired=False)
+        request._already_revoked = True  # noqa: SLF001 - as Celery does
+        self._ending.append((request, reason))
+        if len(self._ending) == 1:
+            self._calls.post(self._store)
+        return True
+
+    def _store(self) -> None:
+        ending, self._ending = self._ending, []
+        self._finish(ending)
+
+    def _finish(self, ending: list[tuple[Any, str]]) -> None:
+        """Store the ends, then acknowledge; while the store takes nothing, try again."""
+        try:
+            ending[0][0].app.backend.store_ends(
+                [
+                    (request.id, TaskRevokedError(reason), request._context)  # noqa: SLF001 - no public way
+                    for request, reason in ending
+                ],
+                states.REVOKED,
+            )
+        except Exception as exc:  # noqa: BLE001 - of any kind: the end is not stored
+            self._on_error(exc, ending)
+            return
+        for request, _ in ending:
+            settling.report(request.acknowledge_revoked)
+
+    def _on_error(self, exc: Exception, ending: list[tuple[Any, str]]) -> None:
+        if len(ending) > 1 and not passes_by_itself(exc):  # it may be of one of them
+            for one in ending:
+                self._finish([one])
+            return
+        warn("cannot store the ends of revoked jobs (%s); trying again", words_of(exc))
+        # Until then their messages take up room in the prefetch window.
+        self._timer.call_after(_AGAIN_S, self._finish, (ending,))
+
+
+of_process: Final = RevokedJobs()
