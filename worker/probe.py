@@ -1,4 +1,4 @@
-"""`python -m worker.probe FILE`: whether a worker's event loop runs; its exit status says it.
+"""`python -m worker.probe FILE`: whether a worker runs; its exit status says it.
 
 It reads the file of `KEYWHEEL_HEARTBEAT_PATH` and asks nobody, so a worker that waits for a Redis
 that is away counts as alive. It imports nothing but Python's own modules: a probe is started again
@@ -39,7 +39,7 @@ def problem(file: Path, *, within_s: float, ready: bool) -> str | None:
     except OSError as exc:
         return f"no heartbeat: {exc}"
     if age_s > within_s:
-        return f"the last heartbeat is {age_s:.0f} s old: the event loop does not run"
+        return f"the last heartbeat is {age_s:.0f} s old: the worker stands still"
     if ready and text != "ready\n":
         return "the worker takes no jobs: it has not started yet, or Redis does not answer"
     return None

@@ -43,7 +43,13 @@ class PoolHealth(bootsteps.StartStopStep):
         lifespan.on_startup(self._check_keys)
 
     def start(self, parent: Any) -> None:
-        """Start sending events."""
+        """Start sending events, and have the heartbeat watch the consumer.
+
+        A broker elsewhere may hang and hold the consumer up while the pool's Redis answers.
+        """
+        settings, consumer = get_settings(), parent.consumer
+        if settings.heartbeat_path and settings.broker_url == settings.pool_url:
+            consumer.loop = self._heartbeat.watched(consumer.loop, parent.timer)
         self._timer = parent.timer.call_repeatedly(self.interval_s, self._announce, (parent,))
 
     def stop(self, parent: Any) -> None:  # noqa: ARG002 - Celery gives the signature

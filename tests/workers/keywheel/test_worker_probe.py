@@ -62,4 +62,4 @@ def test_the_probe_says_what_is_wrong(tmp_path: Path) -> None:
     assert problem(file, within_s=20, ready=False) is None
     assert "takes no jobs" in str(problem(file, within_s=20, ready=True))
     os.utime(file, (0, 0))
-    assert "the event loop does not run" in str(problem(file, within_s=20, ready=False))
+    assert "the worker stands still" in str(problem(file, within_s=20, ready=False))
