@@ -1,5 +1,6 @@
 """What the command for the usage prints, such as sums in a terminal of 80 columns."""
 
+import csv
 import io
 
 from click.testing import CliRunner
@@ -28,3 +29,13 @@ def test_one_of_two_formats_is_to_be_chosen() -> None:
     shown = CliRunner().invoke(usage, ["--csv", "--json"])
     assert shown.exit_code == 2
     assert "choose one of --csv and --json" in shown.output
+
+
+def test_no_name_in_the_csv_is_a_formula_and_any_name_can_be_read_back() -> None:
+    signs = ["=1+1", "+1", "-1", "@a", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20a"]
+    plain = ["acme", 'a,"b"', "müller ☃", "a\nb", ""]
+    query = UsageQuery(by=("tenant",))
+    rows = tuple(Row((name,), 0) for name in signs + plain)
+    text = UsageReport(query, 0, 0, rows, ()).as_csv({})
+    read = [row["tenant"] for row in csv.DictReader(io.StringIO(text, newline=""))]
+    assert read == [f"'{name}" for name in signs] + plain

@@ -15,6 +15,8 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _MINUTE_MS = 60_000
 _HOUR_MS = 60 * _MINUTE_MS
 _DAY_MS = 24 * _HOUR_MS
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+"""What a formula begins with; spreadsheets of some languages take the signs in full width."""
 
 STEPS: Final = {
     "minute": _MINUTE_MS,
@@ -275,4 +277,4 @@ def _cost_usd(prices: Prices, counted: Counted) -> float | None:
 
 def _plain(text: str) -> str:
     """Keep spreadsheets from taking a name that a job has chosen for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return f"'{text}" if text.startswith(_FORMULAS) else text
