@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.integration.dashboard.dashboard_site import LOGIN, PREFIX, Serve
-from worker.dashboard import poller
+from worker.dashboard import api, poller
 
 _ASKED = (
     *(f"{PREFIX}/{path}" for path in ("status", "events", "audit", "calls?service=groq&key=k")),
@@ -34,6 +34,7 @@ async def test_every_endpoint_tells_a_fault_of_our_own_from_one_of_redis_without
     serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int, code: str
 ) -> None:
     site = await serve()
+    monkeypatch.setattr(api, "_REPLY_TIMEOUT_S", 0.01)  # there are no workers
 
     async def broken(*_: Any, **__: Any) -> None:
         raise fault

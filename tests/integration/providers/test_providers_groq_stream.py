@@ -249,6 +249,11 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
         + b'"failed_generation": "x"}}\n\n',
         {"code": "bad_generation", "effect": Effect.NONE},
     ),
+    # … a request that it rejects …
+    (
+        _HELLO + b'data: {"error": {"message": "no", "status_code": 400}}\n\n',
+        {"code": "rejected", "fate": Fate.FAIL},
+    ),
     # … a limit, which takes another key
     (
         _HELLO + b'data: {"error": {"message": "slow down", "status_code": 429}}\n\n',

@@ -347,7 +347,10 @@ _ROWS: list[Any] = [
         )
     ),
     # a 200 that admits to an error in its body
-    (200, _error(422, "validation_error"), {}, _verdict(Fate.FAIL, "rejected", 422)),
+    *(
+        (200, _error(status, "validation_error"), {}, _verdict(Fate.FAIL, "rejected", status))
+        for status in (400, 422)
+    ),
 ]
 
 
