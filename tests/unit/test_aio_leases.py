@@ -1,0 +1,59 @@
+"""What the thread that renews the leases of messages says of a server that is away."""
+
+import logging
+import threading
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import redis
+
+from worker.aio.transport import leases
+from worker.aio.transport.leases import LeaseKeeper
+
+
+class Holding:
+    """Holds one message."""
+
+    def held_tags(self) -> Iterable[str]:
+        return ["tag"]
+
+
+def test_leases_that_cannot_be_renewed_are_logged_once_for_as_long_as_that_lasts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(leases, "_RETRY_S", 0.001)
+    tries: list[str] = []
+    ended = threading.Event()
+    plan = ["away"] * 3 + ["renewed"] + ["away"] * 3 + ["renewed"]
+
+    def execute(*_: Any) -> None:
+        tries.append(plan[len(tries)])
+        if tries[-1] == "away":
+            raise redis.ConnectionError("gone")
+        if len(tries) == len(plan):
+            keeper.leave(holding)
+            ended.set()
+
+    keeper = LeaseKeeper(
+        lambda: SimpleNamespace(execute_command=execute),  # type: ignore[arg-type, return-value]
+        lease_s=0.01,
+        keys=("unacked", "index", "leases", "pulse"),
+    )
+    holding = Holding()
+    with caplog.at_level(logging.INFO, "worker.aio"):
+        keeper.join(holding)
+        thread = keeper._thread
+        assert ended.wait(10)
+        if thread is not None:
+            thread.join(10)
+    said = [message.partition(" (")[0] for message in caplog.messages]
+    assert (
+        said
+        == [
+            "cannot renew the leases of this worker's messages",
+            "the leases of this worker's messages are renewed again",
+        ]
+        * 2
+    )
