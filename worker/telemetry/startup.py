@@ -20,7 +20,8 @@ _EXPORTER = "OTEL_TRACES_EXPORTER"
 def install() -> None:
     """Turn on what the environment asks for, or what the application has set up before.
 
-    A package that is missing is warned of; it keeps no worker from its jobs.
+    A package that is missing, or a wrong address of Sentry, is warned of; it keeps no worker from
+    its jobs.
     """
     environ = read_environment()
     if _wants_spans(environ):
@@ -35,6 +36,8 @@ def install() -> None:
             _install_reports()
         except ImportError as exc:
             _warn("Sentry", "sentry", exc)
+        except ValueError as exc:  # Celery would keep it to itself
+            _logger.warning("SENTRY_DSN cannot be used (%s): no error is reported", exc)
 
 
 def _wants_spans(environ: Mapping[str, str]) -> bool:
