@@ -20,12 +20,12 @@ from weakref import WeakKeyDictionary
 from celery import states
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
-from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.action_log import ActionLog
 from worker.aio.errors import Revoked
+from worker.broker_errors import BROKER_ERRORS
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lookup import BatchedLookup
 from worker.redis.retry import retry_while_down
@@ -178,7 +178,7 @@ async def _running_outcomes(app: Any, ids: Sequence[str]) -> dict[str, str]:
     """The outcomes of those of these cancelled jobs that a worker runs, or may run."""
     try:
         running = await asyncio.wait_for(asyncio.to_thread(running_among, app, ids), _BROKER_S)
-    except (OperationalError, RedisError, OSError) as exc:  # the cancel is stored all the same
+    except (*BROKER_ERRORS, RedisError, OSError) as exc:  # the cancel is stored all the same
         _logger.info(
             "cannot ask which worker runs a cancelled job (%s); the cancel is stored",
             type(exc).__name__,

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from config.errors import SettingsError
 from config.settings import Settings
@@ -14,7 +15,10 @@ from tests.processes import eventually, workers
 from tests.rabbitmq import RabbitMq, needs_rabbitmq, producer_of, rabbitmqs
 from tests.tls import Authority, tls_before
 from tests.tuned import tuned
+from worker.broker_errors import BROKER_ERRORS
+from worker.cli.session import failure_of
 from worker.dashboard.queues import QueueWatch
+from worker.key_reload import ask_workers
 from worker.startup.rabbitmq import check_rabbitmq
 
 RESTING, JOBS, EMAILS = 10, 120, 80
@@ -39,6 +43,10 @@ def assert_refuses_strangers(broker: RabbitMq) -> None:
         with pytest.raises(SettingsError, match=words) as caught:
             check_rabbitmq(Settings(broker_url=SecretUrl(wrong)))
         assert "canary" not in str(caught.value)
+        # So do commands and Flower: they describe it, and end with no traceback.
+        with pytest.raises(BROKER_ERRORS) as refused:
+            ask_workers(Celery(broker=wrong, set_as_current=False), timeout_s=1)
+        assert words in failure_of(refused.value)
 
 
 def assert_has_tls(broker: RabbitMq, authority: Authority) -> None:

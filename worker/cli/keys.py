@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 import click
-from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from rich.console import Console
@@ -18,6 +17,7 @@ from rich.table import Column, Table
 from config.current import get_settings
 from config.services import SERVICES
 from worker.action_log import ActionLog
+from worker.broker_errors import BROKER_ERRORS
 from worker.cli import audit_listing, key_changes
 from worker.cli.chosen_key import NAMES, key_of, run_with_pools
 from worker.cli.key_listing import listing
@@ -273,7 +273,7 @@ def reload(ctx: click.Context) -> None:
     """
     try:
         answers = ask_workers(ctx.obj.app, timeout_s=_REPLY_TIMEOUT_S)
-    except OperationalError as exc:
+    except BROKER_ERRORS as exc:
         raise broker_failure(exc) from exc
     for worker, answer in answers.items():
         click.echo(f"{worker}: {sentence_of(answer)}")

@@ -6,7 +6,6 @@ from getpass import getuser
 from typing import TypeVar
 
 import click
-from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -14,7 +13,9 @@ from config.current import get_settings
 from config.errors import SettingsError
 from config.redis_roles import RedisUrls
 from worker.aio.redis_retry import words_of
+from worker.broker_errors import BROKER_ERRORS
 from worker.redis.client import connect
+from worker.startup.rabbitmq import refusal_by_rabbitmq
 from worker.startup.redis import refusal_at, refusal_of
 
 ResultT = TypeVar("ResultT")
@@ -46,7 +47,7 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
     except RedisError as exc:
         url, asked = get_settings().pool_url, RedisUrls.of(get_settings()).pool
         raise click.ClickException(f"Redis at {url} {failure_of(exc, url=asked)}") from exc
-    except OperationalError as exc:
+    except BROKER_ERRORS as exc:
         raise broker_failure(exc) from exc
     except KeyError as exc:
         raise click.ClickException(missing.format(exc)) from exc
@@ -65,6 +66,8 @@ def failure_of(exc: Exception, *, url: str = "") -> str:
         exc: The failure.
         url: Redis' URL as redis-py reads it, which may tell more; empty for any other broker.
     """
+    if (refused := refusal_by_rabbitmq(exc)) is not None:
+        return refused
     words = words_of(exc)
     hint = (
         ": is it running?" if "Connect call failed" in words or "refused" in words.lower() else ""

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from config.current import get_settings
 from config.services import SERVICES
+from worker.broker_errors import BROKER_ERRORS
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler, ChangeHandler, redis_unreachable
 from worker.dashboard.poller import Pools, RedisUnreachable
@@ -118,7 +118,7 @@ class Reload(ChangeHandler):
             answers = await asyncio.to_thread(
                 ask_workers, self.application.capp, timeout_s=_REPLY_TIMEOUT_S
             )
-        except (OperationalError, RedisError, OSError) as exc:
+        except (*BROKER_ERRORS, RedisError, OSError) as exc:
             raise ApiError(503, "broker_unreachable", "The broker does not answer.") from exc
         self.poller.reload_keys_soon()
         by = f"flower {self.admin}"

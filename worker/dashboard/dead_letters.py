@@ -10,8 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from kombu.exceptions import OperationalError
-
+from worker.broker_errors import BROKER_ERRORS
 from worker.dashboard.cursor import LATEST_MS, next_cursor, read_cursor
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler, ChangeHandler
@@ -209,7 +208,7 @@ class Replay(_DeadLetterChange):
 
         try:
             done = await self.with_dead_letters(send_again, timeout_s=_CHANGE_TIMEOUT_S)
-        except OperationalError as exc:
+        except BROKER_ERRORS as exc:
             raise ApiError(
                 503, "broker_unreachable", "The broker does not answer; the dead letters are kept."
             ) from exc

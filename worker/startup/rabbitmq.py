@@ -5,11 +5,11 @@ from typing import Any, Final
 
 from amqp.exceptions import AccessRefused, NotAllowed
 from kombu.connection import Connection
-from kombu.exceptions import OperationalError
 
 from config.amqp_url import AmqpUrl, is_amqp
 from config.errors import SettingsError
 from config.settings import Settings, variable_of
+from worker.broker_errors import BROKER_ERRORS
 from worker.startup.redis_tls import tls_refusal_of
 
 _logger = logging.getLogger(__name__)
@@ -35,22 +35,25 @@ def check_rabbitmq(settings: Settings) -> None:
     connection: Any = _Connection(url.url, ssl=ssl, connect_timeout=_PATIENCE_S)
     try:
         connection.connect()
-    except AccessRefused:
-        _refuse(settings, "does not let this worker in: the user or the password is wrong")
-    except NotAllowed:
-        _refuse(
-            settings,
-            "has no such virtual host, or this user may not use it: it stands at the end of the "
-            "URL, as in amqp://user:password@host:5672/vhost",
-        )
-    except (OperationalError, OSError) as exc:
-        if (refusal := tls_refusal_of(exc.__cause__ or exc)) is not None:
-            _refuse(settings, refusal)
+    except (*BROKER_ERRORS, OSError) as exc:
+        refusal = refusal_by_rabbitmq(exc) or tls_refusal_of(exc.__cause__ or exc)
+        if refusal is not None:
+            variable = variable_of("broker_url")
+            raise SettingsError(
+                [f"{variable}: RabbitMQ at {settings.broker_url} {refusal}."]
+            ) from None
         _logger.debug("cannot check RabbitMQ at %s yet: %s", settings.broker_url, exc)
     finally:
         connection.release()
 
 
-def _refuse(settings: Settings, words: str) -> None:
-    variable = variable_of("broker_url")
-    raise SettingsError([f"{variable}: RabbitMQ at {settings.broker_url} {words}."])
+def refusal_by_rabbitmq(exc: BaseException) -> str | None:
+    """Why RabbitMQ cannot be used with these settings; None for any other error."""
+    if isinstance(exc, AccessRefused):
+        return "does not let this worker in: the user or the password is wrong"
+    if isinstance(exc, NotAllowed):
+        return (
+            "has no such virtual host, or this user may not use it: it stands at the end of the "
+            "URL, as in amqp://user:password@host:5672/vhost"
+        )
+    return None
