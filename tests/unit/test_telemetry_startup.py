@@ -17,4 +17,4 @@ def test_a_wrong_address_of_sentry_is_warned_of(
     monkeypatch.setenv("SENTRY_RELEASE", "1")  # else it asks git
     monkeypatch.setenv("SENTRY_DSN", "sentry.example.com/1")
     telemetry.install()
-    assert "SENTRY_DSN cannot be used (Unsupported scheme ''): no error is reported" in caplog.text
+    assert "cannot use SENTRY_DSN (Unsupported scheme ''); no error is reported" in caplog.text

@@ -37,7 +37,7 @@ def install() -> None:
         except ImportError as exc:
             _warn("Sentry", "sentry", exc)
         except ValueError as exc:  # Celery would keep it to itself
-            _logger.warning("SENTRY_DSN cannot be used (%s): no error is reported", exc)
+            _logger.warning("cannot use SENTRY_DSN (%s); no error is reported", exc)
 
 
 def _wants_spans(environ: Mapping[str, str]) -> bool:
