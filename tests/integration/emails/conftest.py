@@ -10,8 +10,13 @@ from tests.integration.emails.email_senders import Senders
 
 @pytest.fixture(scope="package")
 def running() -> Iterator[Sandbox]:
-    """Two teams with a key and a domain each."""
-    with Sandbox(resend_keys=2, resend_rps=100, resend_daily=0, resend_monthly=0) as sandbox:
+    """Two teams with a key and a domain each.
+
+    On a busy machine a call of a crowd of emails may be under way for longer than usual.
+    """
+    with Sandbox(
+        resend_keys=2, resend_rps=100, resend_daily=0, resend_monthly=0, grace_ms=2_000
+    ) as sandbox:
         yield sandbox
 
 
