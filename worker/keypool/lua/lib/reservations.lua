@@ -25,11 +25,12 @@ local function end_lease(lease_id)
 end
 
 -- Puts back what a call had taken, if the provider did not count it. What is left by the words of a refusal excludes
--- what was in flight then.
+-- what was in flight then. What yesterday's call had taken is not in today's quota.
 local function give_back(buckets, lease)
   for dimension in pairs(lease.took) do
     local bucket, cost = buckets[dimension], cost_in(dimension, lease.cost)
-    if bucket and lease.start_ms > bucket.corrected_ms then charge(bucket, -cost, lease.start_ms) end
+    local since_ms = bucket and max(bucket.corrected_ms, (bucket.ends_ms or 0) - DAY_MS - 1)
+    if bucket and lease.start_ms > since_ms then charge(bucket, -cost, lease.start_ms) end
   end
 end
 
