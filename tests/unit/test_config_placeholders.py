@@ -1,0 +1,62 @@
+"""Placeholders: what stands where a key belongs, and is none."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from config.placeholders import looks_like_placeholder
+from tests.unit.sample_keys import GROQ, RESEND
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(
+            "your-key-here",
+            "YOUR_API_KEY",
+            "xxx",
+            "XXXXXXXX",
+            "changeme",
+            "change-me",
+            "<your key>",
+            "<key>",
+            "gsk_",
+        ),
+        *(
+            "gsk_your_groq_api_key",
+            "gsk_yourkeyhere",
+            "re_xxxxxxxx_xxxxxxxx",
+            "re_your_api_key",
+            "gsk_...",
+            "re_123…",
+        ),
+        *(
+            "gsk_abc123...",
+            "${GROQ_API_KEY}",
+            "{{ key }}",
+            "replace_me",
+            "todo",
+            "none",
+            "null",
+            "-",
+            "example-key",
+        ),
+        *("gsk_****************", "api_key", "insert key", "sk-xxxx", "put-your-key-here", "test"),
+    ],
+)
+def test_placeholders_are_known(text: str) -> None:
+    assert looks_like_placeholder(text)
+
+
+@pytest.mark.parametrize(
+    "text", [GROQ, RESEND, "gsk_sandbox1", "gsk_xxxD4eF5gH6", "re_demo_1_D4eF5gH6", "s3cret"]
+)
+def test_what_may_be_a_key_is_none(text: str) -> None:
+    assert not looks_like_placeholder(text)
+
+
+@given(st.from_regex(r"gsk_[a-zA-Z0-9]{52}", fullmatch=True))
+def test_hardly_any_random_key_looks_like_a_placeholder(secret: str) -> None:
+    openings = ("your", "changeme", "replace", "placeholder", "example", "insert")
+    rest = secret[4:].lower()
+    assert not looks_like_placeholder(secret) or rest.startswith(openings) or len(set(rest)) == 1
