@@ -4,6 +4,8 @@ from typing import Any, Final
 
 from redis.asyncio import Redis
 
+from worker.redis.audit_stream import read_latest
+
 _LENGTH: Final = 1_000
 
 
@@ -60,8 +62,7 @@ class ActionLog:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        latest = "+" if before_ms is None else str(before_ms - 1)
-        entries: Any = await self._redis.xrevrange(self.name, max=latest, count=count)
+        entries = await read_latest(self._redis, self.name, count=count, before_ms=before_ms)
         return [
             {"service": "", "until_ms": "0", "at_ms": entry_id.partition("-")[0], **fields}
             for entry_id, fields in entries

@@ -91,7 +91,7 @@ async def test_who_asks_goes_on_until_redis_answers_and_not_where_it_denies_acce
         await failing(busy, denied)
 
 
-async def test_a_job_that_waits_for_redis_is_said_in_its_words_once(
+async def test_a_job_that_redis_waits_is_said_in_its_words_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(redis_retry, "_UNHEARD_S", 0.0)
@@ -149,7 +149,7 @@ async def test_a_job_comes_back_soon_after_what_passes_by_itself(
     assert 0 < caught.value.countdown_ms <= 1_500
 
 
-def test_a_job_that_waits_for_redis_asks_it_each_second_at_least() -> None:
+def test_a_job_that_redis_waits_asks_it_each_second_at_least() -> None:
     assert retry.JOB.longest_s <= 1
 
 
@@ -164,7 +164,7 @@ async def test_a_job_whose_redis_denies_access_comes_back_later_and_says_why() -
     assert caught.value.countdown_ms >= 5_000
 
 
-async def test_a_job_that_waits_for_redis_is_deferred_before_its_time_limit_costs_a_retry(
+async def test_a_job_that_redis_waits_is_deferred_before_its_time_limit_costs_a_retry(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     policies: list[RetryPolicy] = []

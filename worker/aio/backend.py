@@ -235,7 +235,7 @@ class RedisBackend(EndStoringBackend):
         tries = 0
         while True:
             if error is not None:
-                if job is not None and not job.waits_for_redis:
+                if job is not None and not job.redis_waits:
                     held.enter_context(HeldTimeLimits())
                 if refuses_for_now(error) or needs_a_person(error):
                     sentence = "the result store takes nothing (%s); next try in %.1f s"

@@ -67,7 +67,7 @@ class Job:
         "errors",
         "in_thread",
         "pid",
-        "waits_for_redis",
+        "redis_waits",
     )
 
     def __init__(
@@ -97,7 +97,7 @@ class Job:
         self._signum: int | None = None
         self._begun = False
         self.body_ended = False
-        self.waits_for_redis = 0  # how often at once: see `HeldTimeLimits`
+        self.redis_waits = 0  # how often at once: see `HeldTimeLimits`
         """Whether the work is over, and Redis is yet to take its result or its next message."""
         self._prolonged = False
         self._soft_pending = False
@@ -320,7 +320,7 @@ class Job:
 
     def _on_soft_limit(self) -> None:
         # After the body has ended, the tracer only stores and reports: the limit has no purpose.
-        if self.body_ended or self.waits_for_redis or self._done or self._over is not None:
+        if self.body_ended or self.redis_waits or self._done or self._over is not None:
             return
         self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
         if not self.in_thread and self.driver is not None:
@@ -332,8 +332,8 @@ class Job:
             return
         # A Redis that is away does not undo the job, however long it takes to store the result or
         # to go back to the queue. Otherwise, storing and running the hooks may take as long again.
-        if self.waits_for_redis or (self.body_ended and not self._prolonged):
-            self._prolonged = self._prolonged or not self.waits_for_redis
+        if self.redis_waits or (self.body_ended and not self._prolonged):
+            self._prolonged = self._prolonged or not self.redis_waits
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
             return
         self._host.calls.post(self._reports.on_timeout, False, self._timeout_s)

@@ -16,8 +16,8 @@ class HeldTimeLimits:
 
     def __enter__(self) -> None:
         if self._job is not None:
-            self._job.waits_for_redis += 1
+            self._job.redis_waits += 1
 
     def __exit__(self, *_: object) -> None:
         if self._job is not None:
-            self._job.waits_for_redis -= 1
+            self._job.redis_waits -= 1

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from worker.cancellations import Cancellations
 from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
+from worker.redis.audit_stream import read_latest
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lookup import BatchedLookup
 from worker.redis.lua import Clock, Script, keys_of, source
@@ -278,9 +279,10 @@ class DeadLetters:
         self, *, count: int = 100, before_ms: int | None = None
     ) -> list[dict[str, str]]:
         """List the replays and drops, the latest first, in the form of the key pool's audit."""
-        latest = "+" if before_ms is None else str(before_ms - 1)
-        entries: Any = await self._redis.xrevrange(self.name("audit"), max=latest, count=count)
-        return [dict(fields) for _, fields in entries]
+        entries = await read_latest(
+            self._redis, self.name("audit"), count=count, before_ms=before_ms
+        )
+        return [fields for _, fields in entries]
 
     def _bounds(self) -> list[Any]:
         limits = self.limits

@@ -1,11 +1,11 @@
 """Reads the audit stream of a pool, for people."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from redis.asyncio import Redis
 
 from config.api_key import ApiKey
+from worker.redis.audit_stream import read_latest
 
 
 async def read(
@@ -23,9 +23,8 @@ async def read(
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
-    latest = "+" if before_ms is None else str(before_ms - 1)
-    entries: Any = await redis.xrevrange(stream, max=latest, count=count)
-    return [_with_labels(dict(fields), keys) for _, fields in entries]
+    entries = await read_latest(redis, stream, count=count, before_ms=before_ms)
+    return [_with_labels(fields, keys) for _, fields in entries]
 
 
 def _with_labels(entry: dict[str, str], keys: Sequence[ApiKey]) -> dict[str, str]:

@@ -102,10 +102,10 @@ async def test_a_letter_waits_until_redis_has_room_whatever_the_time_limit_of_it
             await asyncio.to_thread(
                 eventually, lambda: "Redis has not taken it yet" in caplog.text, what="a try"
             )
-            assert job.waits_for_redis
+            assert job.redis_waits
             await client.config_set("maxmemory", 0)
             await keeping
-            assert not job.waits_for_redis
+            assert not job.redis_waits
             assert (await DeadLetters(client).counts()).total == 1
         await Runtime.current().close()
     get_settings.cache_clear()

@@ -214,7 +214,7 @@ async def test_no_time_limit_ends_a_job_while_redis_is_to_hear_of_its_call(
     assert isinstance(lease, Lease)
 
     async def note(*_: Any) -> None:
-        held.append(job.waits_for_redis > 0)
+        held.append(job.redis_waits > 0)
 
     monkeypatch.setattr(rotation.pool, "settle", note)
     settling = LeaseSettling(rotation.pool, NoHooks(lambda _: ""))
@@ -224,7 +224,7 @@ async def test_no_time_limit_ends_a_job_while_redis_is_to_hear_of_its_call(
     ):
         await asyncio.create_task(settle, context=stacks.context_of(job))
     assert held == [True, True]
-    assert not job.waits_for_redis
+    assert not job.redis_waits
 
 
 async def test_a_refusal_reaches_the_pool_although_redis_is_gone_for_a_moment(
