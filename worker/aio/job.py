@@ -97,8 +97,8 @@ class Job:
         self._signum: int | None = None
         self._begun = False
         self.body_ended = False
-        self.redis_waits = 0  # how often at once: see `HeldTimeLimits`
-        """Whether the work is over, and Redis is yet to take its result or its next message."""
+        self.redis_waits = 0
+        """How many `HeldTimeLimits` hold: no limit ends the job meanwhile."""
         self._prolonged = False
         self._soft_pending = False
         self._done = False
