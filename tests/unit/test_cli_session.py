@@ -102,9 +102,9 @@ def test_a_quote_names_the_broker_that_does_not_answer(
         (key_changes.pause, ["groq", "--reason", "red \x1b[31m"], "give one line of plain text"),
         (key_changes.pause, ["groq", "--reason", "x" * 201], "give one line of plain text"),
         (key_changes.disable, ["K", "--reason", ""], "give one line of plain text"),
-        (cancel, [""], "no job has such an id"),
-        (cancel, ["two words"], "no job has such an id"),
-        (job, ["x" * 201], "no job has such an id"),
+        (cancel, [""], "an id has 1 to 200 visible characters of ASCII"),
+        (cancel, ["two words"], "an id has 1 to 200 visible characters of ASCII"),
+        (job, ["x" * 201], "an id has 1 to 200 visible characters of ASCII"),
     ],
 )
 def test_what_others_will_read_is_one_plain_line(

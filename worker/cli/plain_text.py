@@ -30,7 +30,7 @@ class JobId(click.ParamType):  # type: ignore[type-arg]
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         """Take the id, or end the command with a sentence."""
         if not _JOB_ID.fullmatch(str(value)):
-            self.fail("no job has such an id", param, ctx)
+            self.fail("an id has 1 to 200 visible characters of ASCII", param, ctx)
         return str(value)
 
 
