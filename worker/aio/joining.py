@@ -2,13 +2,18 @@
 
 Celery allows `result.get()` in a task within `allow_join_result()`. On the loop's thread it would
 block every job, and for ever if the awaited job is to run in the same worker.
+
+Celery keeps in one variable of the process whether `result.get()` is allowed. Here it is a
+ContextVar, because jobs overlap: one that leaves its `with` would forbid it to all others.
 """
 
 import functools
 import time
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, Final
 
+from celery import result as celery_result
 from celery import states
 from celery.result import AsyncResult, ResultSet, assert_will_not_block
 
@@ -18,18 +23,31 @@ from worker.aio.result import await_result
 _IGNORED: Final = {"status": states.IGNORED, "result": None}
 _stock_get: Final = AsyncResult.get
 _stock_iter_native: Final = ResultSet.iter_native
+_stock_will_block: Final = celery_result.task_join_will_block
+_stock_set_will_block: Final = celery_result._set_task_join_will_block  # noqa: SLF001 - no public way
+
+_own_will_block: ContextVar[bool | None] = ContextVar("what a job has set", default=None)
 
 
 def install() -> None:
     """Await results in jobs, until `uninstall`."""
+    celery_result.task_join_will_block = _will_block
+    celery_result._set_task_join_will_block = _own_will_block.set  # noqa: SLF001
     AsyncResult.get = AsyncResult.wait = _get
     ResultSet.iter_native = _iter_native  # Celery's `join_native` calls it, and its `join` `get`
 
 
 def uninstall() -> None:
     """Undo `install`."""
+    celery_result.task_join_will_block = _stock_will_block
+    celery_result._set_task_join_will_block = _stock_set_will_block  # noqa: SLF001
     AsyncResult.get = AsyncResult.wait = _stock_get
     ResultSet.iter_native = _stock_iter_native
+
+
+def _will_block() -> bool:
+    own = _own_will_block.get()
+    return bool(_stock_will_block()) if own is None else own
 
 
 @functools.wraps(_stock_get)

@@ -255,3 +255,40 @@ def test_a_job_that_joins_a_task_without_a_result_gets_none(app: Celery, start: 
             return [unknown.get(timeout=5), *ResultSet([unknown], app=app).get(timeout=5)]
 
     assert Outcome(start(), joins).answer[:2] == (0, "[None, None]")
+
+
+def test_a_job_that_may_wait_for_results_neither_allows_nor_forbids_it_to_others(
+    app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = AsyncResult("1", app=app)
+    app.backend.store_result("1", "known", "SUCCESS")
+    first_in, first_out = asyncio.Event(), asyncio.Event()
+
+    @app.task(shared=False)
+    async def first() -> None:
+        with allow_join_result():
+            first_in.set()
+            await second_in.wait()
+        first_out.set()
+
+    second_in = asyncio.Event()
+
+    @app.task(shared=False)
+    async def second() -> Any:
+        await first_in.wait()
+        with allow_join_result():
+            second_in.set()
+            await first_out.wait()
+            return known.get(timeout=5)
+
+    @app.task(shared=False)
+    async def third() -> Any:
+        await second_in.wait()
+        return known.get(timeout=5)
+
+    monkeypatch.setattr("celery._state._task_join_will_block", True)  # as in a worker
+    pool = start()
+    ends = [Outcome(pool, task) for task in (third, second, first)]
+    assert ends[1].answer[:2] == (0, "'known'")
+    assert "Never call result.get()" in repr(ends[0].answer)
+    assert "Never call result.get()" in repr(Outcome(pool, third).answer)
