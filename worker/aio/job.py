@@ -291,7 +291,7 @@ class Job:
             self._host.task_threads, copy_context().run, call
         )
 
-    # -- limits and cancellation, on the loop's thread
+    # -- limits and cancellation, on the loop's thread; the end of a job stops the timers
 
     def terminate(self, signum: int | None = None) -> None:
         """Cancel the job, or keep it from starting. From any thread; a second call does nothing."""
@@ -314,13 +314,13 @@ class Job:
 
     def _cancel_again(self) -> None:
         # A thread cannot be cancelled: the end of its job was reported, and its result is dropped.
-        if not self._done and not self.in_thread and self.driver is not None:
+        if not self.in_thread and self.driver is not None:
             self.driver.cancel()
             self._hard_timer = self._host.loop.call_later(CANCEL_AGAIN_S, self._cancel_again)
 
     def _on_soft_limit(self) -> None:
         # After the body has ended, the tracer only stores and reports: the limit has no purpose.
-        if self.body_ended or self.redis_waits or self._done or self._over is not None:
+        if self.body_ended or self.redis_waits:
             return
         self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
         if not self.in_thread and self.driver is not None:
@@ -328,7 +328,7 @@ class Job:
             self.driver.cancel()
 
     def _on_hard_limit(self) -> None:
-        if self._done or self._over is not None:
+        if self._over is not None:  # its body found that the job is revoked
             return
         # A Redis that is away does not undo the job, however long it takes to store the result or
         # to go back to the queue. Otherwise, storing and running the hooks may take as long again.
