@@ -1,9 +1,28 @@
 """One queue of jobs that wait for the same keys: what a refusal of the pool teaches it."""
 
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
+from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, LeaseRequest, NoLease, NoLeaseReason
-from worker.rotation.wait_queue import WaitQueue
+from worker.rotation.wait_queue import Waiter, WaitQueue
+
+NO_KEYS = NoLease(NoLeaseReason.NO_KEYS)
+
+
+def waiter(arrived_s: float, **request: Any) -> Waiter:
+    return Waiter(LeaseRequest(**request), arrived_s, asyncio.get_running_loop().create_future())
+
+
+def queue_of(*waiters: Waiter) -> WaitQueue:
+    queue = WaitQueue("m", bulk=False, resources=("m",))
+    for one in waiters:
+        queue.add(one)
+    return queue
 
 
 @pytest.mark.parametrize(
@@ -32,3 +51,118 @@ def test_after_a_refusal_only_smaller_requests_may_fit() -> None:
     assert [queue.may_fit(LeaseRequest(tokens=tokens)) for tokens in (99, 100)] == [True, False]
     assert queue.reason == "tpm"
     assert not WaitQueue("m", bulk=False, resources=()).note_refusal(LeaseRequest(), refused)
+
+
+@pytest.mark.parametrize(
+    ("difference", "is_as_large"),
+    [
+        ({}, True),
+        *(
+            ({field: value}, value >= 5)
+            for field in ("tokens", "input_tokens", "output_tokens", "emails")
+            for value in (4, 5, 6)
+        ),
+        ({"flexible": True}, False),  # fewer tokens may be reserved for it
+        ({"flexible": True, "tokens": 6}, False),
+    ],
+)
+def test_a_long_refusal_is_for_all_that_need_as_much(
+    difference: dict[str, Any],
+    is_as_large: bool,  # noqa: FBT001
+) -> None:
+    refused = LeaseRequest(tokens=5, input_tokens=5, output_tokens=5, emails=5)
+    assert replace(refused, **difference).is_as_large_as(refused) is is_as_large
+    flexible = replace(refused, flexible=True)
+    assert refused.is_as_large_as(flexible)
+    assert flexible.is_as_large_as(flexible)
+
+
+@pytest.mark.parametrize(
+    ("end", "has_answer"),
+    [
+        (lambda _: None, False),
+        (lambda answer: answer.set_result(NO_KEYS), True),
+        (lambda answer: answer.set_exception(RuntimeError()), False),
+        (lambda answer: answer.cancel(), False),
+    ],
+)
+async def test_an_error_or_a_cancel_is_no_answer_and_who_has_its_end_leaves_in_silence(
+    end: Callable[["asyncio.Future[Any]"], object],
+    has_answer: bool,  # noqa: FBT001
+) -> None:
+    one = waiter(0.0)
+    queue = queue_of(one)
+    end(one.answer)
+    assert one.has_answer() is has_answer
+    queue.drop(one)
+    assert (queue.waiters, queue.woken.is_set(), one.answer.done()) == ([], True, True)
+    queue.drop(one)  # twice does no harm
+
+
+async def test_a_queue_is_woken_when_its_last_job_leaves_it() -> None:
+    first, second = waiter(1.0), waiter(2.0)
+    queue = queue_of(second, first)
+    assert queue.waiters == [first, second]
+    queue.drop(first)
+    assert (queue.waiters, queue.woken.is_set()) == ([second], False)
+    queue.drop(second)
+    assert queue.woken.is_set()
+
+
+async def test_an_answer_is_given_once_and_takes_the_job_out() -> None:
+    one = waiter(0.0)
+    queue = queue_of(one)
+    assert queue.deliver(one, NO_KEYS)
+    assert (queue.waiters, one.answer.result()) == ([], NO_KEYS)
+    assert not queue.deliver(one, NoLease(NoLeaseReason.BUSY))
+    assert one.answer.result() is NO_KEYS
+    gone = waiter(0.0)
+    gone.answer.cancel()
+    queue.add(gone)
+    assert not queue.deliver(gone, NO_KEYS)
+    assert queue.waiters == []
+
+
+async def test_each_job_that_redis_defers_raises_an_error_of_its_own() -> None:
+    away, one = Deferred(1_000, "Redis is away", "redis", 2_000), waiter(0.0)
+    assert queue_of(one).deliver(one, away)
+    error = one.answer.exception()
+    assert isinstance(error, Deferred)
+    assert error is not away
+    assert (error.countdown_ms, error.reason, error.code, error.ends_in_ms) == (
+        away.countdown_ms,
+        away.reason,
+        away.code,
+        away.ends_in_ms,
+    )
+
+
+async def test_turns_are_as_many_as_asked_for_and_know_who_comes_next() -> None:
+    jobs = [waiter(float(second), tokens=second) for second in range(1, 5)]
+    queue = queue_of(*jobs)
+    jobs[1].answer.cancel()  # it has not run since, and so stands in the queue still
+    turns = list(queue.next_to_ask(2))
+    assert [(turn.waiter, turn.since_s, turn.next_since_s) for turn in turns] == [
+        (jobs[0], 1.0, 2.0),
+        (jobs[2], 3.0, 4.0),
+    ]
+    assert [turn.next_since_s for turn in queue.next_to_ask(9)] == [2.0, 4.0, None]
+    queue.note_refusal(jobs[2].lease_request, NoLease(NoLeaseReason.WAIT))
+    assert [turn.waiter for turn in queue.next_to_ask(9)] == [jobs[0]]
+    assert turns[0].request_at(3.25).waited_ms == 2_250
+    assert turns[0].request_at(0.5).waited_ms == 0
+
+
+async def test_a_queue_is_idle_only_where_nothing_of_it_is_left() -> None:
+    assert queue_of().is_idle
+    server = asyncio.ensure_future(asyncio.sleep(0))
+    for queue in (
+        queue_of(waiter(0.0)),
+        replace(queue_of(), asking=1),
+        replace(queue_of(), server=server),
+    ):
+        assert not queue.is_idle
+    queue = queue_of()
+    queue.sent_back.append((1.0, "job"))
+    assert not queue.is_idle
+    await server
