@@ -7,6 +7,7 @@ import ssl
 
 import pytest
 from kombu import Connection
+from kombu.asynchronous.hub import Hub
 
 from worker.aio.transport import SentinelTransport, TlsTransport, Transport
 from worker.aio.transport.look_backoff import LookBackoff
@@ -51,6 +52,21 @@ def test_the_tls_transport_checks_certificates_unless_told_otherwise() -> None:
         assert connection.transport.client.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     with Connection("rediss://host?ssl_cert_reqs=none", transport=TLS) as connection:
         assert connection.transport.client.ssl == {"ssl_cert_reqs": ssl.CERT_NONE}
+
+
+def test_a_connection_that_is_closed_leaves_no_callback_in_the_hub() -> None:
+    """The hub outlives a lost connection, and would call those of each one before."""
+    hub = Hub()
+    before = set(hub.on_tick)
+    with Connection("redis://host", transport=OURS) as connection:
+        transport = connection.transport
+        transport.register_with_event_loop(transport, hub)
+        ticks = hub.on_tick - before
+        assert ticks == transport.cycle.ticks != set()
+        transport.close_connection(transport)
+        assert hub.on_tick == before
+        transport.close_connection(transport)  # Celery may close it again
+    hub.close()
 
 
 class _Holder:

@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -18,7 +18,13 @@ class Outcome:
     """The four callbacks of one job, as the consumer's request has them."""
 
     def __init__(
-        self, pool: TaskPool, task: Any, *args: Any, tag: str | None = None, **options: Any
+        self,
+        pool: TaskPool,
+        task: Any,
+        *args: Any,
+        tag: str | None = None,
+        headers: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         self.id = str(uuid.uuid4())
         self.accepted: Future[int] = Future()
@@ -30,6 +36,7 @@ class Outcome:
             "task": task.name,
             "delivery_info": {},
             "properties": {"delivery_tag": tag},
+            **(headers or {}),
         }
         self.job = pool.apply_async(
             trace_task_ret,

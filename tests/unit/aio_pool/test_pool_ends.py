@@ -12,7 +12,8 @@ from kombu.asynchronous import Hub
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
 from worker.aio import revoking, shutdown
-from worker.aio.errors import Revoked
+from worker.aio.errors import LostTooOften, Revoked
+from worker.aio.lost_runs import LOST_RUNS
 from worker.aio.pool import TaskPool, current_loop
 from worker.aio.time_limits import HeldTimeLimits
 from worker.aio.transport import unacked
@@ -115,6 +116,28 @@ def test_a_job_terminated_while_it_waits_is_accepted_and_never_runs(
         assert isinstance(each.answer, ExceptionInfo)
         assert each.answer.type.__name__ == "Terminated"
         assert each.accepted.done()
+    assert ran == []
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+def test_a_job_that_has_lost_too_many_runs_is_accepted_and_never_runs(
+    app: Celery, start: Start, kind: str
+) -> None:
+    ran = []
+
+    @app.task(shared=False)
+    async def never() -> None:
+        ran.append("async")
+
+    @app.task(shared=False)
+    def never_either() -> None:
+        ran.append("plain")
+
+    pool = start(aio_lost_runs=2)
+    job = Outcome(pool, never if kind == "async" else never_either, headers={LOST_RUNS: 2})
+    assert job.answer.type is LostTooOften
+    assert job.accepted.done()
+    assert settled(pool, running=0, queued=0)
     assert ran == []
 
 

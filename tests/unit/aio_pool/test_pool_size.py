@@ -36,6 +36,16 @@ def test_jobs_beyond_the_limit_wait_and_grow_and_shrink_move_it(app: Celery, sta
         assert job.answer[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("options", "timeouts"),
+    [({}, [0, 0]), ({"soft_timeout": 3}, [3, 0]), ({"timeout": 5}, [0, 5])],
+)
+def test_the_pools_limits_are_shown(
+    start: Start, options: dict[str, Any], timeouts: list[int]
+) -> None:
+    assert start(**options).info["timeouts"] == timeouts
+
+
 def test_all_jobs_start_that_came_while_the_loop_was_busy(app: Celery, start: Start) -> None:
     gate, busy = asyncio.Event(), threading.Event()
 

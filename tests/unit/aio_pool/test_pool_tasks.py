@@ -124,11 +124,14 @@ def test_the_lifespan_begins_serves_other_threads_and_ends(
         lifespan.submit(answer())
 
 
-def test_a_child_tasks_exit_does_not_stop_the_loop(app: Celery, start: Start) -> None:
+@pytest.mark.parametrize("ending", [SystemExit, KeyboardInterrupt])
+def test_a_child_tasks_exit_does_not_stop_the_loop(
+    app: Celery, start: Start, ending: type[BaseException]
+) -> None:
     @app.task(shared=False)
     async def spawns() -> str:
         async def child() -> None:
-            raise SystemExit(3)
+            raise ending
 
         task = asyncio.create_task(child())
         await asyncio.wait((task,))
@@ -136,8 +139,8 @@ def test_a_child_tasks_exit_does_not_stop_the_loop(app: Celery, start: Start) ->
 
     for loop in ("asyncio", "auto"):
         pool = start(aio_loop=loop)
-        assert Outcome(pool, spawns).answer[1] == "'SystemExit'"
-        assert Outcome(pool, spawns).answer[1] == "'SystemExit'"
+        assert Outcome(pool, spawns).answer[1] == repr(ending.__name__)
+        assert Outcome(pool, spawns).answer[1] == repr(ending.__name__)
         pool.stop()
 
 
