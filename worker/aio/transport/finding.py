@@ -90,12 +90,18 @@ async def _parked(broker: Redis, name: str) -> int:
 
 
 async def _in_list(broker: Redis, job: str, *keys: str) -> tuple[int, dict[str, Any]] | None:
-    for skipped in range(0, _MOST, _SLICE):
+    skipped = 0
+    while skipped < _MOST:
         read, *found = await broker.eval(FIND, len(keys), *keys, job, skipped, _SLICE)
-        if found and (message := _message_of(job, found[1])) is not None:
-            return int(found[0]), message
-        if read < _SLICE:
+        if found:
+            place = int(found[0])
+            if (message := _message_of(job, found[1])) is not None:
+                return place, message
+            skipped = place + 1
+        elif read < _SLICE:
             return None
+        else:
+            skipped += _SLICE
     return None
 
 

@@ -1,0 +1,92 @@
+"""A job is found among the messages that wait, wherever it stands."""
+
+import json
+from collections.abc import AsyncIterator
+
+import pytest
+from redis.asyncio import Redis
+
+from worker.aio.transport.finding import count_waiting, find_job
+
+JOB = "job-1"
+LISTS = ("ai\x06\x166", "ai")
+"""The urgent ones first."""
+
+
+@pytest.fixture
+async def broker(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def message_of(job: str, **headers: str) -> str:
+    return json.dumps({"headers": {"id": job, **headers}, "body": ""})
+
+
+def others(count: int) -> list[str]:
+    return [message_of(f"other-{number}") for number in range(count)]
+
+
+CHILD = message_of("child", parent_id=JOB)
+"""Of a job that was deferred after it had sent another one, and so comes behind it."""
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        (others(0), others(0)),
+        (others(0), others(3)),
+        (others(1), others(0)),
+        (others(199), others(1)),  # 200 are read in one step
+        (others(200), others(0)),
+        (others(201), others(300)),
+        (others(400), others(0)),
+        ([CHILD], others(0)),
+        ([*others(5), CHILD, CHILD, *others(3)], [CHILD]),
+        ([*others(198), CHILD], others(0)),
+        ([*others(199), CHILD], others(200)),
+        ([CHILD, *others(250), "no JSON job-1", '["job-1"]', '"job-1"'], others(1)),
+    ],
+)
+async def test_a_job_is_found_at_its_place(
+    broker: Redis, before: list[str], behind: list[str]
+) -> None:
+    queue = [*before, message_of(JOB), *behind]
+    await broker.lpush("ai", *queue)
+    found = await find_job(broker, JOB, ["ai"])
+    assert found is not None
+    assert (found.before, found.waiting) == (len(before), len(queue))
+    assert found.message["headers"]["id"] == JOB
+    await broker.lpush(LISTS[0], *others(7))
+    found = await find_job(broker, JOB, LISTS)
+    assert found is not None
+    assert (found.before, found.waiting) == (7 + len(before), 7 + len(queue)), "urgent ones first"
+
+
+@pytest.mark.parametrize("queue", [[], others(3), [CHILD], [CHILD, *others(300)], others(200)])
+async def test_a_job_that_does_not_wait_is_not_found(broker: Redis, queue: list[str]) -> None:
+    if queue:
+        await broker.lpush("ai", *queue)
+    assert await find_job(broker, JOB, ["ai"]) is None
+    assert await count_waiting(broker, LISTS) == len(queue)
+
+
+@pytest.mark.parametrize(("place", "before"), [(0, 6 + 0 + 0), (1, 6 + 1 + 1), (3, 6 + 3 + 2)])
+async def test_in_the_line_of_its_tenant_a_job_takes_turns_with_the_others(
+    broker: Redis, place: int, before: int
+) -> None:
+    """Those that stand in no line come first; two of the other tenant's stand beside it."""
+    await broker.lpush("ai", *others(6))
+    lines = {"a": [*others(place), message_of(JOB), *others(1)], "b": others(2)}
+    for tenant, messages in lines.items():
+        await broker.zadd("ai.tenants", {tenant: 0})
+        for number, text in enumerate(messages):
+            tag = f"{tenant}-{number}"
+            await broker.hset("unacked", tag, json.dumps([json.loads(text), "celery", "ai"]))
+            await broker.lpush(f"ai.tenant.{tenant}", f"12 {tag}")
+    found = await find_job(broker, JOB, ["ai"])
+    assert found is not None
+    assert (found.before, found.waiting) == (before, 6 + place + 2 + 2)
+    assert found.message["headers"]["id"] == JOB
+    await broker.zadd("ai.due", {"later": 1})
+    assert await count_waiting(broker, ["ai"]) == found.waiting + await broker.zcard("ai.due")
