@@ -29,13 +29,13 @@ from worker.broker_errors import BROKER_ERRORS
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lookup import BatchedLookup
 from worker.redis.retry import retry_while_down
+from worker.running_jobs import running_among
 
 _logger = logging.getLogger(__name__)
 
 KEPT_S: Final = 30 * 86_400
 """How long a cancel has effect: as long as the longest deadline that a job may have."""
 _STORED: Final = "told"
-_ANSWER_S: Final = 1.0
 _BROKER_S: Final = 5.0
 _EARLY_S: Final = 0.05
 """How long an early look counts, in seconds."""
@@ -177,7 +177,7 @@ async def cancel_jobs(
 async def _running_outcomes(app: Any, ids: Sequence[str]) -> dict[str, str]:
     """The outcomes of those of these cancelled jobs that a worker runs, or may run."""
     try:
-        running = await asyncio.wait_for(asyncio.to_thread(running_among, app, ids), _BROKER_S)
+        running = await asyncio.wait_for(running_among(app, ids), _BROKER_S)
     except (*BROKER_ERRORS, RedisError, OSError) as exc:  # the cancel is stored all the same
         _logger.info(
             "cannot ask which worker runs a cancelled job (%s); the cancel is stored",
@@ -185,17 +185,6 @@ async def _running_outcomes(app: Any, ids: Sequence[str]) -> dict[str, str]:
         )
         return dict.fromkeys(ids, "perhaps_running")
     return dict.fromkeys(running, "running")
-
-
-def running_among(app: Any, ids: Sequence[str]) -> set[str]:
-    """Return those of these jobs that a worker runs now; waits a second for all workers."""
-    replies = app.control.inspect(timeout=_ANSWER_S).query_task(*ids) or {}
-    return {
-        task_id
-        for jobs in replies.values()
-        for task_id, (where, _) in jobs.items()
-        if where == "active"
-    }
 
 
 def store_revoked(app: Any, ids: Sequence[str]) -> None:

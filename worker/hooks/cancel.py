@@ -5,7 +5,6 @@ It stores the cancel, ends the job if the job waits here, and closes the job's s
 
 import asyncio
 import logging
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from heapq import heapify
 from typing import Any, Final
@@ -15,11 +14,12 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from worker.aio import lifespan
-from worker.cancellations import running_among, stamps_in, store_revoked
+from worker.cancellations import stamps_in, store_revoked
 from worker.errors import Deferred
 from worker.hooks.backpressure import QueuePauser
 from worker.hooks.revoked import of_process as revoked_jobs
 from worker.listening import listen
+from worker.running_jobs import running_among
 from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
@@ -115,9 +115,10 @@ class Cancelling(bootsteps.StartStopStep):
         state.revoked.update(ids)
         if mine:
             _logger.info("cancelled: %s", ", ".join(mine))
-            threading.Thread(
-                target=_store_states, args=(self._consumer.app, mine), daemon=True, name="cancels"
-            ).start()
+            try:
+                lifespan.submit(_store_states(self._consumer.app, mine))
+            except RuntimeError:
+                _logger.warning(_ENDING, ", ".join(mine))
         _end_waiting(self._consumer, ids)
 
 
@@ -136,14 +137,15 @@ async def _store(ids: Sequence[str]) -> Sequence[str]:
         return ids
 
 
-def _store_states(app: Any, ids: Sequence[str]) -> None:
+async def _store_states(app: Any, ids: Sequence[str]) -> None:
     """Store `REVOKED` for jobs that no worker runs.
 
     A job whose call is under way ends with its result.
     """
     try:
-        running = running_among(app, ids)
-        store_revoked(app, [task_id for task_id in ids if task_id not in running])
+        running = await running_among(app, ids)
+        waiting = [task_id for task_id in ids if task_id not in running]
+        await asyncio.to_thread(store_revoked, app, waiting)
     except Exception as exc:  # noqa: BLE001 - the worker that takes the job stores it
         _logger.warning(
             "cannot store the state of %d cancelled jobs (%s); the worker that takes one stores it",
