@@ -1,7 +1,6 @@
 """The arguments of an email, named and bounded as Resend's API has them."""
 
 import base64
-import binascii
 import hashlib
 import json
 from collections.abc import Mapping
@@ -110,7 +109,7 @@ class Attachment(Arguments):
         if isinstance(self.content, str):
             try:
                 base64.b64decode(self.content, validate=True)
-            except (binascii.Error, ValueError):
+            except ValueError:
                 raise ValueError("content is not Base64") from None
         return self
 

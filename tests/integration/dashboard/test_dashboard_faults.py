@@ -6,8 +6,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.dashboard.dashboard_site import LOGIN, PREFIX, Serve
+from tests.integration.dashboard.dashboard_site import LOGIN, PREFIX, Serve, until
 from worker.dashboard import api, poller
+from worker.dashboard.queues import QueueWatch
 
 _ASKED = (
     *(f"{PREFIX}/{path}" for path in ("status", "events", "audit", "calls?service=groq&key=k")),
@@ -61,27 +62,36 @@ async def test_every_endpoint_tells_a_fault_of_our_own_from_one_of_redis_without
     assert not [answer.text for answer in asked if "detail" in answer.text]
 
 
-async def test_keys_that_cannot_be_read_are_logged_once_for_as_long_as_that_lasts(
+async def test_what_cannot_be_read_is_logged_once_for_as_long_as_that_lasts(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """The keys and the queues: at once from the start, and again after they could be read."""
     monkeypatch.setattr(poller, "_INTERVAL_S", 0.01)
-    site = await serve()
-    tries: list[str] = []
+    monkeypatch.setattr(poller, "_RELOAD_KEYS_INTERVAL_S", 0.0)
+    tries = {"keys": 0, "queues": 0}
 
-    def broken(service: str) -> None:
-        tries.append(service)
-        site.app.poller.reload_keys_soon()
+    def broken_keys(_: str) -> None:
+        tries["keys"] += 1
         raise ZeroDivisionError
 
+    def broken_queues(_: QueueWatch) -> None:
+        tries["queues"] += 1
+        raise ZeroDivisionError
+
+    async def are_read_again() -> bool:
+        state = site.app.poller.state
+        return state is not None and all(view.queue.known for view in state.services.values())
+
+    site: Any = None
     for times in (1, 2):
-        tries.clear()
+        tries.update(keys=0, queues=0)
         with monkeypatch.context() as patch:
-            patch.setattr(poller, "load_keys", broken)
-            site.app.poller.reload_keys_soon()
+            patch.setattr(poller, "load_keys", broken_keys)
+            patch.setattr(QueueWatch, "poll", broken_queues)
+            site = site or await serve()
             async with asyncio.timeout(10):
-                while len(tries) < 3:  # noqa: ASYNC110 - the poller's thread tries
+                while min(tries.values()) < 3:  # noqa: ASYNC110 - the poller's thread tries
                     await asyncio.sleep(0.01)
-        assert caplog.text.count("cannot read the key pools (ZeroDivisionError)") == times
-        async with asyncio.timeout(10):
-            while site.app.poller.state is None:  # noqa: ASYNC110 - as above
-                await asyncio.sleep(0.01)
+        for what in ("read the key pools", "count the queues"):
+            assert caplog.text.count(f"cannot {what} (ZeroDivisionError)") == times
+        await until(are_read_again, bool)

@@ -1,0 +1,46 @@
+"""A job whose dedupe key cannot be written ends all the same; a bug comes out."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError  # noqa: A004 - redis-py's own
+
+from worker.jobs.dedupe import _RECORD, DedupeKeys, _note_end, release_key
+
+REQUEST = SimpleNamespace(id="job-1", **{_RECORD: "kw:dedupe:x"})
+
+
+class BrokenKeys(DedupeKeys):
+    def __init__(self, error: Exception | None) -> None:
+        self.error, self.asked = error, list[object]()
+
+    async def end(self, record: str, job: str, *, keep_ms: int) -> None:
+        self.asked.append(("end", record, job, keep_ms))
+        if self.error is not None:
+            raise self.error
+
+    async def release(self, record: str, job: str) -> list[str]:
+        self.asked.append(("release", record, job))
+        if self.error is not None:
+            raise self.error
+        return ["job-2", "job-3"]
+
+
+@pytest.mark.parametrize("error", [None, ConnectionError("gone"), OSError("gone")])
+async def test_a_key_that_cannot_be_written_ends_no_job(error: Exception | None) -> None:
+    keys, woken = BrokenKeys(error), list[Any]()
+
+    async def wake(jobs: Any) -> None:
+        woken.append(jobs)
+
+    await _note_end(keys, "kw:dedupe:x", "job-1", 7)
+    await release_key(REQUEST, keys, wake)
+    assert keys.asked == [("end", "kw:dedupe:x", "job-1", 7), ("release", "kw:dedupe:x", "job-1")]
+    assert woken == ([] if error else [["job-2", "job-3"]])
+
+
+async def test_the_end_of_a_job_without_a_stored_result_is_not_noted() -> None:
+    keys = BrokenKeys(None)
+    await _note_end(keys, "kw:dedupe:x", "job-1", 0)
+    assert keys.asked == []
