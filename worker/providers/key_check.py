@@ -3,12 +3,12 @@
 Whether it is alive, and what it may do.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pydantic import SecretStr
 
+from worker.foreign_json import member
 from worker.providers.base import UNSENDABLE_KEY
 from worker.providers.durations import duration_ms
 from worker.providers.response import Answer, is_count, safe_sentence
@@ -69,28 +69,27 @@ def models_in(body: Any) -> frozenset[str] | None:
 
     None where it is not a list.
     """
-    listed = body.get("data") if isinstance(body, Mapping) else None
+    listed = member(body, "data")
     if not isinstance(listed, list):
         return None
-    active = (one for one in listed if isinstance(one, Mapping) and one.get("active") is not False)
-    return frozenset(one["id"] for one in active if isinstance(one.get("id"), str))
+    active = (one for one in listed if member(one, "active") is not False)
+    names = (member(one, "id") for one in active)
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def quotas_in(body: Any) -> tuple[ObservedLimit, ...]:
     """The quotas and the rate that Resend's usage tells."""
-    usage = body if isinstance(body, Mapping) else {}
-    emails = usage.get("emails")
-    emails = emails if isinstance(emails, Mapping) else {}
+    emails = member(body, "emails")
     found = [
-        _quota(emails.get("daily"), Dimension.EMAILS_DAY),
-        _quota(emails.get("monthly"), Dimension.EMAILS_MONTH),
-        _rate(usage.get("rate_limit")),
+        _quota(member(emails, "daily"), Dimension.EMAILS_DAY),
+        _quota(member(emails, "monthly"), Dimension.EMAILS_MONTH),
+        _rate(member(body, "rate_limit")),
     ]
     return tuple(limit for limit in found if limit is not None)
 
 
 def _quota(quota: Any, dimension: Dimension) -> ObservedLimit | None:
-    limit = quota.get("limit") if isinstance(quota, Mapping) else None
+    limit = member(quota, "limit")
     if not is_count(limit) or not limit:  # none: it is not limited
         return None
     used = quota.get("used")
@@ -98,8 +97,7 @@ def _quota(quota: Any, dimension: Dimension) -> ObservedLimit | None:
 
 
 def _rate(rate: Any) -> ObservedLimit | None:
-    limit = rate.get("limit") if isinstance(rate, Mapping) else None
-    window_ms = duration_ms(str(rate.get("duration", ""))) if isinstance(rate, Mapping) else None
+    limit, window_ms = member(rate, "limit"), duration_ms(str(member(rate, "duration")))
     if not is_count(limit) or not limit or window_ms is None or not 0 < window_ms <= _DAY_MS:
         return None
     return ObservedLimit(

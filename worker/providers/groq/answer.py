@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from worker.foreign_json import as_object, as_text, member
 from worker.providers.response import is_count
 
 _PLAIN_FIELDS = {"role", "content", "reasoning", "tool_calls", "channel"}
@@ -34,7 +35,6 @@ def result_of(
         tells of the parts of its work. And `empty_because`, where reasoning left no room for a
         text.
     """
-    usage, reasoning = body.get("usage"), message.get("reasoning")
     result = {
         name: value
         for name, value in message.items()
@@ -42,11 +42,11 @@ def result_of(
     }
     result |= {
         "text": message.get("content") or "",
-        "reasoning": reasoning if isinstance(reasoning, str) else "",
+        "reasoning": as_text(message.get("reasoning")),
         "tool_calls": message.get("tool_calls") or [],
         "finish_reason": finish_reason,
         "model": body.get("model"),
-        "usage": usage if isinstance(usage, dict) else {},
+        "usage": as_object(body.get("usage")),
         "service_tier": body.get("service_tier"),
         "request_id": request_id,
     }
@@ -60,8 +60,7 @@ def result_of(
 
 def request_id_of(extras: Any, headers: Mapping[str, str]) -> str | None:
     """Groq's own id of a request: in the body's `x_groq`, else in a header."""
-    request_id = extras.get("id") if isinstance(extras, Mapping) else None
-    return request_id if isinstance(request_id, str) and request_id else headers.get("x-request-id")
+    return as_text(member(extras, "id")) or headers.get("x-request-id")
 
 
 def _empty_because(result: Mapping[str, Any]) -> str:
@@ -71,8 +70,7 @@ def _empty_because(result: Mapping[str, Any]) -> str:
     """
     if result["text"] or result["tool_calls"] or result["finish_reason"] != "length":
         return ""
-    details = result["usage"].get("completion_tokens_details")
-    thought = details.get("reasoning_tokens") if isinstance(details, Mapping) else None
+    thought = member(result["usage"].get("completion_tokens_details"), "reasoning_tokens")
     if not result["reasoning"] and not thought:
         return ""
     used = result["usage"].get("completion_tokens")

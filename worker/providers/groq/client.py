@@ -14,6 +14,7 @@ import groq
 import httpx
 from pydantic import SecretStr
 
+from worker.foreign_json import as_list, member
 from worker.providers import key_check
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
@@ -247,9 +248,10 @@ def _is_event_stream(response: httpx.Response) -> bool:
 
 def _first_choice(answer: Answer) -> dict[str, Any] | None:
     """The first choice of a completion, or None where the body is none."""
-    choices = answer.body.get("choices") if answer.ok and isinstance(answer.body, dict) else None
-    first = choices[0] if isinstance(choices, list) and choices else None
-    return first if isinstance(first, dict) and isinstance(first.get("message"), dict) else None
+    if not answer.ok:
+        return None
+    first = next(iter(as_list(member(answer.body, "choices"))), None)
+    return first if isinstance(member(first, "message"), dict) else None
 
 
 def _value(answer: Answer, choice: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import httpx
 from pydantic import SecretStr
 
+from worker.foreign_json import as_object, member
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent
 from worker.providers.exchange import Exchange, PassedStream
@@ -155,8 +156,7 @@ def _is_event_stream(response: httpx.Response) -> bool:
 
 
 def _usage_of(body: Any) -> dict[str, Any]:
-    usage = body.get("usage") if isinstance(body, dict) else None
-    return usage if isinstance(usage, dict) else {}
+    return as_object(member(body, "usage"))
 
 
 def _whole(response: httpx.Response) -> httpx.Response:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
+from worker.foreign_json import as_list, as_object, as_text, member
 from worker.providers.groq.answer import request_id_of, result_of
 from worker.providers.response import parse_json
 
@@ -109,8 +110,7 @@ class AssembledAnswer:
     @property
     def usage(self) -> Mapping[str, Any]:
         """What the provider counted; empty where it did not say."""
-        usage = self._body.get("usage")
-        return usage if isinstance(usage, dict) else {}
+        return as_object(self._body.get("usage"))
 
     @property
     def finish_reason(self) -> str | None:
@@ -133,21 +133,15 @@ class AssembledAnswer:
             self.error = error if isinstance(error, Mapping) else {"message": str(error)}
             return
         self._take_body(chunk)
-        choices = chunk.get("choices")
-        choice = (
-            choices[0] if isinstance(choices, list) and choices else None
-        )  # the usage may come without a choice
-        if isinstance(choice, dict):
-            self._take_choice(choice)
+        for choice in as_list(chunk.get("choices"))[:1]:  # the usage may come without a choice
+            if isinstance(choice, dict):
+                self._take_choice(choice)
 
     def whole(self, value: Mapping[str, Any]) -> None:
         """Tell an answer that came in one piece although pieces were asked for."""
-        text, calls = value["text"], value["tool_calls"]
-        calls = (
-            [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-        )
+        calls = _objects_in(value["tool_calls"])
         self._tell(
-            text=text if isinstance(text, str) else "",
+            text=as_text(value["text"]),
             reasoning=value["reasoning"],
             tool_calls=[{"index": number} | call for number, call in enumerate(calls)],
         )
@@ -189,8 +183,10 @@ class AssembledAnswer:
         self._body |= {
             name: value for name, value in chunk.items() if name != "choices" and value is not None
         }
-        extras = chunk.get("x_groq")
-        extras = extras if isinstance(extras, dict) else {}
+        if extras := as_object(chunk.get("x_groq")):
+            self._take_extras(extras)
+
+    def _take_extras(self, extras: dict[str, Any]) -> None:
         self._extras |= extras
         self._body |= {
             name: extras[name]
@@ -201,18 +197,9 @@ class AssembledAnswer:
             self.stopped = str(extras["error"])
 
     def _take_choice(self, choice: dict[str, Any]) -> None:
-        delta = choice.get("delta")
-        delta = delta if isinstance(delta, dict) else {}
-        text, reasoning, calls = (
-            delta.get("content"),
-            delta.get("reasoning"),
-            delta.get("tool_calls"),
-        )
-        text = text if isinstance(text, str) else ""
-        calls = (
-            [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
-        )
-        reasoning = reasoning if isinstance(reasoning, str) else ""
+        delta = as_object(choice.get("delta"))
+        text, reasoning = as_text(delta.get("content")), as_text(delta.get("reasoning"))
+        calls = _objects_in(delta.get("tool_calls"))
         if text:
             self._texts.append(text)
         if reasoning:
@@ -247,12 +234,14 @@ class AssembledAnswer:
             index if isinstance(index, int) else len(self._calls), {"type": "function"}
         )
         call |= {name: delta[name] for name in ("id", "type") if delta.get(name)}
-        piece = delta.get("function")
-        piece = piece if isinstance(piece, dict) else {}
+        piece = as_object(delta.get("function"))
         function = call.setdefault("function", {"name": "", "arguments": ""})
         function["name"] = piece.get("name") or function["name"]
-        arguments = piece.get("arguments")
-        function["arguments"] += arguments if isinstance(arguments, str) else ""
+        function["arguments"] += as_text(piece.get("arguments"))
+
+
+def _objects_in(value: Any) -> list[dict[str, Any]]:
+    return [one for one in as_list(value) if isinstance(one, dict)]
 
 
 def _joined(before: Any, piece: Any) -> Any:
@@ -289,5 +278,5 @@ def _joined_lists(before: list[Any], piece: list[Any]) -> list[Any]:
 
 
 def _index_of(entry: Any) -> int | None:
-    index = entry.get("index") if isinstance(entry, dict) else None
+    index = member(entry, "index")
     return index if type(index) is int else None

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from worker.foreign_json import member
 from worker.providers.response import is_count
 
 _MOST_TOKENS = 10**8
@@ -29,6 +30,5 @@ def counted_tokens(
 
 def cached_tokens(usage: Mapping[str, Any]) -> int | None:
     """Return how many tokens of the prompt were cached, where Groq says so."""
-    details = usage.get("prompt_tokens_details")
-    cached = details.get("cached_tokens") if isinstance(details, Mapping) else None
+    cached = member(usage.get("prompt_tokens_details"), "cached_tokens")
     return cached if is_count(cached) and cached <= _MOST_TOKENS else None

@@ -16,6 +16,7 @@ import httpx
 import resend
 from pydantic import SecretStr
 
+from worker.foreign_json import as_object, as_text, member
 from worker.providers import key_check
 from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import on_sent, shared_client
@@ -213,7 +214,7 @@ def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str,
     `data` lists the accepted ones alone, in the order of the batch; `errors` tells the places of
     the others.
     """
-    body = answer.body if answer.ok and isinstance(answer.body, dict) else {}
+    body = as_object(answer.body) if answer.ok else {}
     data, errors = body.get("data"), body.get("errors") or []
     if (
         not isinstance(data, list)
@@ -228,8 +229,8 @@ def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str,
     for place, known in enumerate(results):
         if known is None:
             email = next(accepted)
-            number = email.get("id") if isinstance(email, dict) else None
-            if not isinstance(number, str) or not number:
+            number = as_text(member(email, "id"))
+            if not number:
                 return None
             results[place] = {"id": number}
     return {"results": results}
@@ -241,12 +242,11 @@ def _refused_of(
     """Return the results of the refused emails at their places; None where a place is wrong."""
     results: list[dict[str, Any] | None] = [None] * len(payload)
     for error in errors:
-        index = error.get("index") if isinstance(error, dict) else None
+        index = member(error, "index")
         if type(index) is not int or not 0 <= index < len(payload) or results[index] is not None:
             return None
-        message = error.get("message")
         sentence = safe_sentence(
-            message if isinstance(message, str) else "",
+            as_text(error.get("message")),
             secret=secret.get_secret_value(),
             private=_private(payload[index]),
         )
@@ -257,7 +257,5 @@ def _refused_of(
 
 def _value(answer: Answer) -> dict[str, Any] | None:
     """What the caller gets, or None where the email was not accepted for certain."""
-    body = answer.body
-    if answer.ok and isinstance(body, dict) and isinstance(body.get("id"), str) and body["id"]:
-        return {"id": body["id"]}
-    return None
+    number = as_text(member(answer.body, "id"))
+    return {"id": number} if answer.ok and number else None

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
+from worker.foreign_json import as_text, member
 from worker.providers.durations import duration_ms
 from worker.providers.resend.limits import limits_of, quotas_of
 from worker.providers.response import Answer, safe_sentence
@@ -301,7 +302,7 @@ class ResendJudge:
 
 def _status_of(answer: Answer) -> int:
     """Return the HTTP status, or the one in the body of a 200, as the SDK reads it, too."""
-    stated = answer.body.get("statusCode") if isinstance(answer.body, dict) else None
+    stated = member(answer.body, "statusCode")
     if answer.ok and type(stated) is int and HTTPStatus.BAD_REQUEST <= stated <= _LAST_STATUS:
         return stated
     return answer.status
@@ -309,5 +310,4 @@ def _status_of(answer: Answer) -> int:
 
 def _is_own(answer: Answer) -> bool:
     """Whether an error is in Resend's own form; what a gateway writes has its code elsewhere."""
-    name = answer.body.get("name") if isinstance(answer.body, dict) else None
-    return isinstance(name, str) and bool(name)
+    return bool(as_text(member(answer.body, "name")))

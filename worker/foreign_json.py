@@ -1,0 +1,23 @@
+"""Reads JSON that others wrote, in which any value may be missing or of another type."""
+
+from typing import Any
+
+
+def member(value: Any, name: str) -> Any:
+    """Return the member of an object; None where it has none, or where this is no object."""
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def as_object(value: Any) -> dict[str, Any]:
+    """Return an object as it is; an empty one in place of anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def as_list(value: Any) -> list[Any]:
+    """Return a list as it is; an empty one in place of anything else."""
+    return value if isinstance(value, list) else []
+
+
+def as_text(value: Any) -> str:
+    """Return a text as it is; an empty one in place of anything else."""
+    return value if isinstance(value, str) else ""
