@@ -4,7 +4,7 @@ The functions block on the network: call them from a thread.
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from config.celery import DELAYED_QUEUES
 from worker.aio.transport import delayed
 from worker.dashboard.deferred_jobs import ms_of
 from worker.deadletters.capture import reason_of
+from worker.foreign_json import as_object, as_text, member
 from worker.jobs.history import History
 
 _EVENTS = ("sent", "received", "started", "retried", "succeeded", "failed", "revoked", "rejected")
@@ -105,7 +106,7 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
 
 
 def _waits(stored: Any, due_ms: int | None) -> Waits | None:
-    waits = stored if isinstance(stored, dict) else {}
+    waits = as_object(stored)
     if not waits and due_ms is None:
         return None
     return Waits(
@@ -131,12 +132,12 @@ def _events(seen: Any) -> Iterable[dict[str, Any]]:
 
 
 def _key_in(result: Any) -> str:
-    key = result.get("key") if isinstance(result, Mapping) else None
-    return key if isinstance(key, str) and key.endswith("...") else ""
+    key = as_text(member(result, "key"))
+    return key if key.endswith("...") else ""
 
 
 def _attempts_in(result: Any) -> int | None:
-    attempts = result.get("attempts") if isinstance(result, Mapping) else None
+    attempts = member(result, "attempts")
     return attempts if type(attempts) is int and attempts >= 0 else None
 
 
@@ -162,7 +163,6 @@ def _deferred(app: Celery, job: str) -> tuple[int | None, dict[str, Any]]:
 
 def _headers_in(text: Any) -> dict[str, Any]:
     try:
-        headers = json.loads(text)["headers"]
-    except (ValueError, TypeError, KeyError):
+        return as_object(member(json.loads(text), "headers"))
+    except (ValueError, TypeError):
         return {}
-    return headers if isinstance(headers, dict) else {}

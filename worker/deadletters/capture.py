@@ -14,6 +14,7 @@ from worker.aio.transport.headers import DEATHS, DIED_S
 from worker.attempts import latest, of_this_run
 from worker.deadletters.dead_letter import OTHER, DeadLetter, Message, one_line, reason_line
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
+from worker.foreign_json import as_object, as_text, member
 from worker.jobs.enqueued import HEADER as ENQUEUED
 from worker.jobs.history import ALONE, DOUBT, HEADER, History, came_again
 from worker.jobs.services import service_of
@@ -77,7 +78,7 @@ def capture_message(
         runnable: It is well formed, and only unknown here: another version of the workers may run
             it.
     """
-    headers = message.headers if isinstance(message.headers, Mapping) else {}
+    headers = as_object(message.headers)
     kept = _body_as_message(message, headers) if runnable else None
     letter = DeadLetter(
         id=_id_of(headers.get("id"), message),
@@ -131,8 +132,7 @@ def owner_of(task: str) -> str:
 
 def queue_of(delivery_info: Any) -> str:
     """Name the queue of a message as people know it, without the suffix of deferred queues."""
-    queue = delivery_info.get("routing_key") if isinstance(delivery_info, Mapping) else None
-    return one_line(queue or "").removesuffix(DEFERRED)
+    return one_line(member(delivery_info, "routing_key") or "").removesuffix(DEFERRED)
 
 
 def delivery_of(context: Any) -> str:
@@ -141,10 +141,8 @@ def delivery_of(context: Any) -> str:
     Returns:
         The stable part of the delivery tag; empty where there is none.
     """
-    tag = (
-        context.properties.get("delivery_tag") if isinstance(context.properties, Mapping) else None
-    )
-    return _stable_part(tag) if isinstance(tag, str) and _ID_RE.fullmatch(tag) else ""
+    tag = as_text(member(context.properties, "delivery_tag"))
+    return _stable_part(tag) if _ID_RE.fullmatch(tag) else ""
 
 
 def _stable_part(tag: str) -> str:
@@ -164,12 +162,12 @@ def _first_tried_ms(context: Any, history: History) -> int:
 
     A long time ago where its worker died before it could write that instant down.
     """
-    headers = context.headers if isinstance(context.headers, Mapping) else {}
-    return _LONG_AGO_MS if came_again(context) and HEADER not in headers else history.since_ms
+    began_before = came_again(context) and HEADER not in as_object(context.headers)
+    return _LONG_AGO_MS if began_before else history.since_ms
 
 
 def _earlier_doubt(headers: Any) -> int:
-    doubt_ms = headers.get(DOUBT) if isinstance(headers, Mapping) else None
+    doubt_ms = member(headers, DOUBT)
     return doubt_ms if type(doubt_ms) is int and doubt_ms > 0 else 0
 
 

@@ -18,6 +18,7 @@ from worker.aio.redis_retry import warn, words_of
 from worker.deadletters.capture import reason_of
 from worker.deadletters.dead_letter import one_line
 from worker.errors import Poisoned
+from worker.foreign_json import as_text, member
 from worker.hooks.dead_letters import recorder
 from worker.hooks.message_check import problem_with
 from worker.hooks.misplaced import move, right_queue
@@ -225,7 +226,7 @@ class Consumer(StockConsumer):
 
     def on_unknown_task(self, body: Any, message: Any, exc: Any) -> None:
         """Turn a job of a task that this worker does not know into a dead letter."""
-        name = one_line(message.headers.get("task") if isinstance(message.headers, dict) else "")
+        name = one_line(member(message.headers, "task") or "")
         self._dead_letter(
             message,
             f"{NotRegistered.__name__}: the workers know no task of the name {name}",
@@ -274,8 +275,7 @@ class Consumer(StockConsumer):
             message.reject_log_error(_logger, self.connection_errors)
 
     def _store_failure(self, message: Any, error: Exception) -> None:
-        job = message.headers.get("id") if isinstance(message.headers, dict) else None
-        if isinstance(job, str) and job:
+        if job := as_text(member(message.headers, "id")):
             try:
                 self.app.backend.mark_as_failure(job, error)
             except Exception as exc:  # noqa: BLE001 - the dead letter and the log say it as well

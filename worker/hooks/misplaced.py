@@ -9,6 +9,7 @@ from collections.abc import Container
 from typing import Any, Final
 
 from config.celery import DEFERRED, QUEUES, queue_of
+from worker.foreign_json import member
 
 _logger = logging.getLogger(__name__)
 
@@ -20,9 +21,8 @@ def right_queue(message: Any) -> str:
 
     A message from a queue that is not ours is not moved: that queue was chosen on purpose, by `-Q`.
     """
-    headers, delivery = message.headers, message.delivery_info
-    task = headers.get("task") if isinstance(headers, dict) else None
-    came_by = delivery.get("routing_key") if isinstance(delivery, dict) else None
+    task = member(message.headers, "task")
+    came_by = member(message.delivery_info, "routing_key")
     if not isinstance(task, str) or not isinstance(came_by, str):
         return ""
     queue, came_by = queue_of(task), came_by.removesuffix(DEFERRED)

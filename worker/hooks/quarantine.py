@@ -18,6 +18,7 @@ from celery.worker import state
 
 from worker.aio.transport.eta import waits
 from worker.aio.transport.headers import DEATHS
+from worker.foreign_json import member
 from worker.jobs.history import ALONE
 
 _logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class Quarantine:
             Whether it was taken.
         """
         headers = message.headers
-        deaths = headers.get(DEATHS) if isinstance(headers, dict) else None
+        deaths = member(headers, DEATHS)
         if type(deaths) is not int or deaths < SUSPECT or waits(headers.get("eta"), time.time()):
             return False
         if self._is_free and not self._held:

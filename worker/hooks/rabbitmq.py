@@ -3,6 +3,8 @@
 import re
 from typing import Any, Final
 
+from worker.foreign_json import as_object, as_text
+
 MOST_RETURNS: Final = 16
 """A message that came back more often is not run again.
 
@@ -23,14 +25,12 @@ def returns_of(message: Any) -> int:
     It also removes the traces of a delay: the queue is known by the routing key, and a job that is
     deferred again would take the headers along.
     """
-    headers, delivery = message.headers, message.delivery_info
-    key = delivery.get("routing_key") if isinstance(delivery, dict) else None
-    if isinstance(key, str) and (delay := _DELAY_RE.match(key)):
+    headers, delivery = as_object(message.headers), as_object(message.delivery_info)
+    key = as_text(delivery.get("routing_key"))
+    if delay := _DELAY_RE.match(key):
         delivery["routing_key"] = key[delay.end() :]
-    if not isinstance(headers, dict):
-        return 0
     returns = headers.get(_RETURNS)
-    for name in [name for name in headers if isinstance(name, str) and name.startswith("x-")]:
+    for name in [name for name in headers if as_text(name).startswith("x-")]:
         if "death" in name or name == _RETURNS:
             del headers[name]
     return returns if type(returns) is int else 0

@@ -10,6 +10,8 @@ from typing import Any
 
 from celery.worker import state
 
+from worker.foreign_json import member
+
 
 def adopt(message: Any, settle: Callable[..., Any]) -> bool:
     """Have the running job of a message that was delivered again settle it.
@@ -21,10 +23,9 @@ def adopt(message: Any, settle: Callable[..., Any]) -> bool:
     Returns:
         Whether its job runs here; else it is to be run.
     """
-    headers, delivery = message.headers, message.delivery_info
-    if not isinstance(delivery, dict) or not delivery.get("redelivered"):
+    if not member(message.delivery_info, "redelivered"):
         return False
-    job = headers.get("id") if isinstance(headers, dict) else None
+    job = member(message.headers, "id")
     for request in tuple(state.active_requests):
         if request.id == job and not request.acknowledged:
             request._on_ack = partial(settle, message.ack_log_error)  # noqa: SLF001 - no other way

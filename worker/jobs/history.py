@@ -5,13 +5,13 @@ The history travels in the headers of the message when the job is deferred or re
 
 import math
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from worker import attempts as trails
 from worker.aio.transport.headers import DEATHS, DIED_S
 from worker.attempts import Attempt, Trail
+from worker.foreign_json import as_list, as_text, member
 
 HEADER = "keywheel"
 _MOST = 2**53  # the largest integer that every JSON parser keeps, far above any count here
@@ -62,12 +62,12 @@ class History:
     @classmethod
     def of(cls, headers: Any) -> Self:
         """Read the history of a message, or begin one where there is none or a malformed one."""
-        fields = headers.get(HEADER) if isinstance(headers, dict) else None
+        fields = member(headers, HEADER)
         now_ms = round(time.time() * 1000)
         if not isinstance(fields, dict):
             return cls(now_ms)
         early_ms = max(0, _count(fields, "due_ms") - now_ms)
-        reason, joined = fields.get("reason"), fields.get("joined")
+        joined = as_text(fields.get("joined"))
         return cls(
             since_ms=min(_count(fields, "since_ms") or now_ms, now_ms),
             deferrals=_count(fields, "deferrals"),
@@ -76,9 +76,9 @@ class History:
             # An older version wrote "ticket" for it.
             deferred=bool(fields.get("deferred") or fields.get("ticket")),
             trail=_trail(fields),
-            reason=reason[:_LONGEST_REASON] if isinstance(reason, str) else "",
+            reason=as_text(fields.get("reason"))[:_LONGEST_REASON],
             in_doubt=fields.get("in_doubt") is True,
-            joined=joined if isinstance(joined, str) and len(joined) <= _LONGEST_ID else "",
+            joined=joined if len(joined) <= _LONGEST_ID else "",
         )
 
     @property
@@ -125,7 +125,7 @@ def doubt_ms(headers: Any) -> int:
     Returns:
         The instant, in milliseconds since 1970; 0 where nothing says that it was carried out.
     """
-    replayed = _count(headers, DOUBT) if isinstance(headers, dict) else 0
+    replayed = _count(headers, DOUBT)
     history = History.of(headers)
     called = next((attempt.at_ms for attempt in history.trail if attempt.in_doubt), 0)
     return replayed or called or (history.since_ms if history.in_doubt else 0)
@@ -139,9 +139,7 @@ def came_again(context: Any) -> bool:
     Args:
         context: Celery's context of the request.
     """
-    delivery = context.delivery_info if isinstance(context.delivery_info, Mapping) else {}
-    headers = context.headers if isinstance(context.headers, Mapping) else {}
-    return bool(delivery.get("redelivered") or headers.get(DEATHS))
+    return bool(member(context.delivery_info, "redelivered") or member(context.headers, DEATHS))
 
 
 def died_ms(headers: Any) -> int:
@@ -150,21 +148,19 @@ def died_ms(headers: Any) -> int:
     Returns:
         The instant, in milliseconds since 1970; 0 where it is not known.
     """
-    found = headers.get(DIED_S) if isinstance(headers, Mapping) else None
+    found = member(headers, DIED_S)
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
         return 0
     return round(found * 1000) if 0 < found <= _MOST / 1000 else 0
 
 
-def _count(fields: dict[str, Any], name: str) -> int:
-    value = fields.get(name)
+def _count(fields: Any, name: str) -> int:
+    value = member(fields, name)
     return value if type(value) is int and 0 < value <= _MOST else 0
 
 
 def _trail(fields: dict[str, Any]) -> Trail:
-    found = fields.get("trail")
-    if not isinstance(found, list):
-        return ()
+    found = as_list(fields.get("trail"))
     return tuple(
         attempt for one in found[-trails.LONGEST :] if (attempt := Attempt.of(one)) is not None
     )

@@ -6,6 +6,7 @@ from typing import Any, Final
 from config.celery import DEFERRED
 from worker.aio.transport.delayed import PRIORITY_STEPS, SEP
 from worker.aio.transport.delaying import QueueNames
+from worker.foreign_json import as_text, member
 
 HEADER: Final = "tenant"
 """The header of a message that names the tenant."""
@@ -18,10 +19,8 @@ def tenant_of(headers: Any) -> str:
 
     A name is cut after 200 characters, and one that cannot be shown counts as none.
     """
-    name = headers.get(HEADER) if isinstance(headers, Mapping) else None
-    if not isinstance(name, str) or not name.isprintable():
-        return ""
-    return name.strip()[:_LONGEST]
+    name = as_text(member(headers, HEADER))
+    return name.strip()[:_LONGEST] if name.isprintable() else ""
 
 
 def list_of(delivery_info: Mapping[str, Any] | None) -> str:

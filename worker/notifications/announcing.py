@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from config.current import get_settings
 from config.notify_hosts import host_of, notify_hosts
 from worker.deadletters.capture import delivery_of, reason_of
 from worker.errors import JobError
+from worker.foreign_json import member
 from worker.jobs.rescheduling import publish_patiently
 
 _logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def announces(task: str, kwargs: Any) -> str:
         task: The task's name.
         kwargs: The job's arguments, which nobody may have checked.
     """
-    url = kwargs.get("notify") if isinstance(kwargs, Mapping) else None
+    url = member(kwargs, "notify")
     if not isinstance(url, str) or queue_of(task) in {"", NOTIFY}:
         return ""
     try:

@@ -13,6 +13,7 @@ from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
 from worker.attempts import Attempt
+from worker.foreign_json import as_object
 from worker.telemetry.noting import SENT_MS
 
 _SPAN = "keywheel_span"
@@ -40,7 +41,7 @@ class JobSpans:
 
     def _begin(self, task: Any, task_id: str, **_: Any) -> None:
         request = task.request
-        headers = request.headers if isinstance(request.headers, Mapping) else {}
+        headers = as_object(request.headers)
         parent = propagate.extract(_texts(headers))
         delivery = request.delivery_info or {}
         span = self._tracer.start_span(
