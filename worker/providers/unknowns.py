@@ -5,13 +5,13 @@ or numbers.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from pydantic import SecretStr
 
-from worker.providers.response import safe_sentence
+from worker.providers.response import Answer, safe_sentence
 
 _MAX_SHAPE = 200
 _NAME = re.compile(r"[A-Za-z0-9_.:/ -]{1,80}")
@@ -106,6 +106,28 @@ class Shapes:
         return _masked(safe_sentence(sentence, secret=self._secret, private=self._private))[
             :_MAX_SHAPE
         ]
+
+
+def unknown_headers(
+    answer: Answer,
+    service: str,
+    *,
+    beginnings: tuple[str, ...],
+    known: Container[str],
+    shapes: Shapes,
+) -> Iterator[Unknown]:
+    """Find the headers of a provider's own kinds that nobody knows.
+
+    Args:
+        answer: What came back.
+        service: The service's name.
+        beginnings: How the headers of these kinds begin, in small letters.
+        known: Those that are read or do not matter.
+        shapes: Makes what is kept of them.
+    """
+    for name in map(str.lower, answer.headers):
+        if name.startswith(beginnings) and name not in known:
+            yield Unknown(service, Kind.HEADER, shapes.of_name(name))
 
 
 def _masked(text: str) -> str:

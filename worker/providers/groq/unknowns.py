@@ -5,7 +5,7 @@ from typing import Any
 
 from worker.providers.groq.limits import read_refusal, some_limit_name
 from worker.providers.response import Answer
-from worker.providers.unknowns import Kind, Notice, Shapes, Unknown
+from worker.providers.unknowns import Kind, Notice, Shapes, Unknown, unknown_headers
 from worker.verdicts import Fate, Verdict
 
 _CODES = {
@@ -107,9 +107,9 @@ class GroqWatch:
 def _unknown_in(
     answer: Answer, *, message: Mapping[str, Any], finish_reason: Any, shapes: Shapes
 ) -> Iterator[Unknown]:
-    for name in answer.headers:
-        if name.lower().startswith(_HEADER_BEGINNINGS) and name.lower() not in _HEADERS:
-            yield Unknown("groq", Kind.HEADER, shapes.of_name(name.lower()))
+    yield from unknown_headers(
+        answer, "groq", beginnings=_HEADER_BEGINNINGS, known=_HEADERS, shapes=shapes
+    )
     if answer.ok:
         yield from _unknown_in_message(message, finish_reason, shapes)
         return

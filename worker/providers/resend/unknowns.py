@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from worker.foreign_json import as_object
 from worker.providers.response import Answer
-from worker.providers.unknowns import Kind, Shapes, Unknown
+from worker.providers.unknowns import Kind, Shapes, Unknown, unknown_headers
 
 _NAMES = {
     "application_error",
@@ -55,11 +56,11 @@ def unknown_in(answer: Answer, *, status: int, shapes: Shapes) -> Iterator[Unkno
         status: Its status, or the one that a body under a 200 admits to.
         shapes: Makes what is kept of it.
     """
-    for name in answer.headers:
-        if name.lower().startswith(_HEADER_BEGINNINGS) and name.lower() not in _HEADERS:
-            yield Unknown("resend", Kind.HEADER, shapes.of_name(name.lower()))
+    yield from unknown_headers(
+        answer, "resend", beginnings=_HEADER_BEGINNINGS, known=_HEADERS, shapes=shapes
+    )
     if status < 400:  # noqa: PLR2004 - of an answer that is not an error
-        fields = answer.body.keys() - _FIELDS if isinstance(answer.body, dict) and answer.ok else ()
+        fields = as_object(answer.body).keys() - _FIELDS if answer.ok else ()
         for name in fields:
             yield Unknown("resend", Kind.MESSAGE_FIELD, shapes.of_name(name))
         return

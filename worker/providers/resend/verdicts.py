@@ -45,6 +45,7 @@ _NOT_FOR_THIS_KEY = {"restricted_api_key", "invalid_permission", "invalid_access
 _EXAMPLE_DOMAINS = re.compile(
     r"\btesting email address\b|\bdomains? like `?example\.", re.IGNORECASE
 )
+_BAD_EMAIL = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}
 _EXAMPLE_RECIPIENT: Final = (
     "Resend sends nothing to example domains (example.com, .net, .org, .edu, .test): write to a "
     "real address, or to delivered@resend.dev in a test"
@@ -101,41 +102,7 @@ class ResendJudge:
                     if verdict.certain or not sentence
                     else replace(verdict, reason=f"{verdict.reason}: {sentence}")
                 )
-        if status in {
-            HTTPStatus.BAD_REQUEST,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-        } and _EXAMPLE_DOMAINS.search(answer.message):
-            return Verdict(
-                Fate.FAIL,
-                "example_recipient",
-                _EXAMPLE_RECIPIENT,
-                limits=limits_of(answer),
-                status=status,
-            )
-        sentence = (
-            f"Resend rejects the email: {sentence}"
-            if sentence
-            else f"Resend rejects the email (HTTP {status})"
-        )
-        if status != HTTPStatus.FORBIDDEN or answer.code == "invalid_from_address":
-            code = (
-                "idempotency_mismatch"
-                if answer.code == "invalid_idempotent_request"
-                else "rejected"
-            )
-            return Verdict(Fate.FAIL, code, sentence, limits=limits_of(answer), status=status)
-        if answer.code == "validation_error":
-            # The domain of the from address is not verified in this team, or the address is the one
-            # for tests: no other email from it will pass.
-            return Verdict(
-                Fate.OTHER_ACCOUNT,
-                "domain_not_verified",
-                sentence,
-                effect=Effect.DISABLE,
-                scope=Scope.KEY_RESOURCE,
-                status=status,
-            )
-        return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=status)
+        return _rejection(answer, status, sentence)
 
     def _unclear(self, answer: Answer, status: int) -> Verdict | None:
         """Judge an answer after which the email may have been accepted."""
@@ -298,6 +265,38 @@ class ResendJudge:
         now = datetime.fromtimestamp(self._now(), UTC)
         midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
         return max(_MIN_COOLDOWN_MS, round((midnight - now).total_seconds() * 1_000))
+
+
+def _rejection(answer: Answer, status: int, sentence: str) -> Verdict:
+    """Judge an error that no rule knows: Resend rejects this email."""
+    if status in _BAD_EMAIL and _EXAMPLE_DOMAINS.search(answer.message):
+        return Verdict(
+            Fate.FAIL,
+            "example_recipient",
+            _EXAMPLE_RECIPIENT,
+            limits=limits_of(answer),
+            status=status,
+        )
+    sentence = (
+        f"Resend rejects the email: {sentence}"
+        if sentence
+        else f"Resend rejects the email (HTTP {status})"
+    )
+    if status != HTTPStatus.FORBIDDEN or answer.code == "invalid_from_address":
+        code = "idempotency_mismatch" if answer.code == "invalid_idempotent_request" else "rejected"
+        return Verdict(Fate.FAIL, code, sentence, limits=limits_of(answer), status=status)
+    if answer.code == "validation_error":
+        # The domain of the from address is not verified in this team, or the address is the one
+        # for tests: no other email from it will pass.
+        return Verdict(
+            Fate.OTHER_ACCOUNT,
+            "domain_not_verified",
+            sentence,
+            effect=Effect.DISABLE,
+            scope=Scope.KEY_RESOURCE,
+            status=status,
+        )
+    return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=status)
 
 
 def _status_of(answer: Answer) -> int:
