@@ -52,37 +52,51 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             A signal that comes meanwhile has the same effect.
         cold_patience_s: In seconds.
     """
-    deadline_s: float | None = None
-    settled_s: float | None = None
+    patience = _Patience(pool, cold=cold, cold_patience_s=cold_patience_s)
     next_timers_s = 0.0
     while pool.running:
-        if deadline_s is None and (cold or state.should_terminate not in (None, False)):
-            deadline_s = time.monotonic() + cold_patience_s
-            pool.cancel_all()
-        if deadline_s is not None and time.monotonic() > deadline_s:
-            logger.warning(
-                "%d jobs did not end when they were cancelled; the worker ends without them",
-                pool.running,
-            )
+        if excess := patience.spent():
+            logger.warning("%d jobs %s; the worker ends without them", pool.running, excess)
             break
-        settled_s = None if pool.unsettled else settled_s or time.monotonic()
-        if (
-            deadline_s is None
-            and settled_s is not None
-            and time.monotonic() > settled_s + _LINGER_S
-        ):
-            logger.warning(
-                "%d jobs that timed out or were terminated run on; the worker ends without them",
-                pool.running,
-            )
-            break
-        pool.calls.wait(_STEP_S if deadline_s is None else 0.1)
+        pool.calls.wait(0.1 if patience.is_cold else _STEP_S)
         send_acknowledgements(hub)
         if hub is not None and time.monotonic() >= next_timers_s:
             next_timers_s = time.monotonic() + _STEP_S
             _fire_timers(hub)
     pool.calls.drain()
     send_acknowledgements(hub)
+
+
+class _Patience:
+    """How long a worker that ends waits for its jobs; `wait_for_jobs` has the arguments."""
+
+    def __init__(self, pool: Running, *, cold: bool, cold_patience_s: float) -> None:
+        self._pool = pool
+        self._begins_cold = cold
+        self._cold_patience_s = cold_patience_s
+        self._deadline_s: float | None = None
+        self._settled_s: float | None = None
+
+    @property
+    def is_cold(self) -> bool:
+        """Whether the jobs were cancelled."""
+        return self._deadline_s is not None
+
+    def spent(self) -> str:
+        """Say which jobs the worker waits for no longer; empty while it waits.
+
+        It cancels them all where the shutdown is a cold one, or has become one.
+        """
+        if not self.is_cold and (self._begins_cold or state.should_terminate not in (None, False)):
+            self._deadline_s = time.monotonic() + self._cold_patience_s
+            self._pool.cancel_all()
+        now_s = time.monotonic()
+        if self._deadline_s is not None:
+            return "did not end when they were cancelled" if now_s > self._deadline_s else ""
+        self._settled_s = None if self._pool.unsettled else self._settled_s or now_s
+        if self._settled_s is None or now_s <= self._settled_s + _LINGER_S:
+            return ""
+        return "that timed out or were terminated run on"
 
 
 def wait_softly(pool: Running, worker: Any) -> None:
