@@ -44,6 +44,10 @@ async def _one(result: Any, deadline_s: float | None, *, propagate: bool) -> Any
         return result.get(propagate=propagate, disable_sync_subtasks=False)
     if result.ignored:
         return None
+    return await _awaited(result, deadline_s, propagate=propagate)
+
+
+async def _awaited(result: AsyncResult, deadline_s: float | None, *, propagate: bool) -> Any:
     earlier = list(_earlier(result)) if propagate else []
     pause_s = _FIRST_PAUSE_S
     while True:
