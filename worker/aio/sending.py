@@ -91,26 +91,37 @@ class Sender:
     def _send_batch(self, signatures: list[Signature]) -> list[AsyncResult]:
         if not self._is_plain_here():
             return [signature.apply_async() for signature in signatures]
-        results: list[AsyncResult | None] = [None] * len(signatures)
-        plain: list[tuple[int, Signature, str, Entry]] = []
         with self._app.producer_or_acquire() as producer:
-            channel = producer.channel
-            if isinstance(channel, StockChannel):
-                for at, signature in enumerate(signatures):
-                    task_id = signature.options.get("task_id") or str(uuid4())
-                    if entry := self._entry(channel, signature, task_id):
-                        plain.append((at, signature, task_id, entry))
-            sent = bool(plain) and _put(producer, [entry for *_, entry in plain])
-        for at, signature, task_id, (_, message) in plain:
-            if sent:
-                results[at] = self._app.AsyncResult(task_id)
-                results[at].ignored = message["headers"]["ignore_result"]  # type: ignore[union-attr]
-            else:
-                results[at] = signature.apply_async(task_id=task_id)
+            plain = self._plain_entries(producer.channel, signatures)
+            sent = bool(plain) and _put(producer, [entry for _, entry in plain.values()])
+        return [
+            self._result(signature, *plain[at], sent=sent)
+            if at in plain
+            else self._send_first(signature)
+            for at, signature in enumerate(signatures)
+        ]
+
+    def _plain_entries(
+        self, channel: Any, signatures: list[Signature]
+    ) -> dict[int, tuple[str, Entry]]:
+        """Return the ids and entries of the jobs that need no more, by their place."""
+        if not isinstance(channel, StockChannel):
+            return {}
+        plain = {}
         for at, signature in enumerate(signatures):
-            if results[at] is None:
-                results[at] = self._send_first(signature)
-        return [result for result in results if result is not None]
+            task_id = signature.options.get("task_id") or str(uuid4())
+            if entry := self._entry(channel, signature, task_id):
+                plain[at] = task_id, entry
+        return plain
+
+    def _result(
+        self, signature: Signature, task_id: str, entry: Entry, *, sent: bool
+    ) -> AsyncResult:
+        if not sent:
+            return signature.apply_async(task_id=task_id)
+        result = self._app.AsyncResult(task_id)
+        result.ignored = entry[1]["headers"]["ignore_result"]
+        return result
 
     def _send_first(self, signature: Signature) -> AsyncResult:
         result = signature.apply_async()
