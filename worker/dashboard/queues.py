@@ -3,6 +3,7 @@
 Everything here blocks on the network: call it from a thread.
 """
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -24,6 +25,17 @@ _POLL_WORKERS_INTERVAL_S = 2.0
 _REPLY_TIMEOUT_S = 1.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Stock:
+    """What the broker holds of a queue and of its deferred jobs."""
+
+    ready: int
+    deferred: int
+    oldest_s: float = 0.0
+    oldest_bulk_s: float = 0.0
+    deferred_jobs: tuple[DeferredJob, ...] = ()
+
+
 @dataclass
 class QueueWatch:
     """Polls queues, and remembers what it needs to know how long their jobs have waited.
@@ -38,7 +50,7 @@ class QueueWatch:
     _ages: dict[str, QueueAge] = field(default_factory=lambda: defaultdict(QueueAge))
     _deferred: dict[str, DeferredAge] = field(default_factory=lambda: defaultdict(DeferredAge))
     _workers: list[dict[str, Any]] = field(default_factory=list)
-    _workers_polled_at: float | None = None
+    _workers_polled_at: float = -math.inf
 
     def poll(self) -> dict[str, QueueView]:
         """The state of every queue now.
@@ -50,23 +62,12 @@ class QueueWatch:
         with self.app.connection_for_read() as connection:
             # Unlike `default_channel`, this gives up where the broker is gone.
             channel = connection.channel()
-            names = [queue for name in self.queues for queue in (name, name + DEFERRED)]
-            oldest = dict.fromkeys(self.queues, (0.0, 0.0))
-            deferred: dict[str, tuple[DeferredJob, ...]] = dict.fromkeys(self.queues, ())
             if connection.transport.driver_type == "amqp":
                 # It shows nobody what is in a queue, nor what waits for its instant.
-                sizes = {name: _ready_in(connection, name) for name in names}
+                stocks = {name: _stock_in_rabbitmq(connection, name) for name in self.queues}
             else:
-                # kombu has no other way to count the messages of all priorities.
-                sizes = {name: channel._size(name) for name in names}  # noqa: SLF001
-                oldest = {name: self._oldest_s(channel, name, now) for name in self.queues}
-                deferred = {
-                    name: self._deferred_jobs(channel, name + DEFERRED) for name in self.queues
-                }
-            if (
-                self._workers_polled_at is None
-                or now - self._workers_polled_at >= _POLL_WORKERS_INTERVAL_S
-            ):
+                stocks = {name: self._stock_in_redis(channel, name, now) for name in self.queues}
+            if now - self._workers_polled_at >= _POLL_WORKERS_INTERVAL_S:
                 self._workers_polled_at = now
                 self._workers = self._poll_workers(connection, channel)
         paused = Counter(name for worker in self._workers for name in worker.get("paused", ()))
@@ -74,22 +75,21 @@ class QueueWatch:
         for worker in self._workers:
             held.update(worker.get("waiting", {}))
             held.update(worker.get("held", {}))
+        skew_s = max((abs(one.get("clock_skew_s", 0.0)) for one in self._workers), default=0.0)
         return {
             name: QueueView(
                 name,
-                ready=sizes[name],
-                deferred=sizes[name + DEFERRED],
+                ready=stock.ready,
+                deferred=stock.deferred,
                 held=held[name],
                 paused_workers=paused[name],
                 workers=len(self._workers),
-                clock_skew_s=max(
-                    (abs(one.get("clock_skew_s", 0.0)) for one in self._workers), default=0.0
-                ),
-                oldest_s=oldest[name][0],
-                oldest_bulk_s=oldest[name][1],
-                deferred_jobs=deferred[name],
+                clock_skew_s=skew_s,
+                oldest_s=stock.oldest_s,
+                oldest_bulk_s=stock.oldest_bulk_s,
+                deferred_jobs=stock.deferred_jobs,
             )
-            for name in self.queues
+            for name, stock in stocks.items()
         }
 
     def _poll_workers(self, connection: Any, channel: Any) -> list[dict[str, Any]]:
@@ -109,6 +109,13 @@ class QueueWatch:
             for stats in reply.values()
             if "backpressure" in stats
         ]
+
+    def _stock_in_redis(self, channel: Any, name: str, now: float) -> _Stock:
+        # kombu has no other way to count the messages of all priorities.
+        ready, deferred = channel._size(name), channel._size(name + DEFERRED)  # noqa: SLF001
+        oldest_s, oldest_bulk_s = self._oldest_s(channel, name, now)
+        jobs = self._deferred_jobs(channel, name + DEFERRED)
+        return _Stock(ready, deferred, oldest_s, oldest_bulk_s, jobs)
 
     def _deferred_jobs(self, channel: Any, queue: str) -> tuple[DeferredJob, ...]:
         list_of = channel._q_for_pri  # noqa: SLF001 - as above
@@ -132,6 +139,10 @@ class QueueWatch:
                 is_bulk = priority >= BULK_PRIORITY
                 oldest_s[is_bulk] = max(oldest_s[is_bulk], age_s)
         return oldest_s[False], oldest_s[True]
+
+
+def _stock_in_rabbitmq(connection: Any, queue: str) -> _Stock:
+    return _Stock(_ready_in(connection, queue), _ready_in(connection, queue + DEFERRED))
 
 
 def _ready_in(connection: Any, queue: str) -> int:
