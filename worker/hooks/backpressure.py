@@ -120,17 +120,12 @@ class QueuePauser(bootsteps.StartStopStep):
         Returns:
             When to look again, in seconds.
         """
-        now_s = time.monotonic()
-        while self._reset:
-            self._run_held_until_s[self._reset.popleft()] = now_s + _RUN_HELD_S
-        for queue, until_s in list(self._run_held_until_s.items()):
-            _run_held(parent, queue)
-            if until_s < now_s:
-                del self._run_held_until_s[queue]
+        self._run_held_of_reset(parent)
         held = _held_by_queue(parent)
         channel, demands = parent.task_consumer.channel, _demands_of(parent)
+        knows_limits = hasattr(channel, "take_at_most")
         for queue, demand in demands.items():
-            if hasattr(channel, "take_at_most"):  # the channel is a new one after each reconnection
+            if knows_limits:  # the channel is a new one after each reconnection
                 for name in (queue, queue + DEFERRED):
                     channel.take_at_most(name, partial(_more, demand))
             if hasattr(parent.pool, "calls"):
@@ -141,7 +136,17 @@ class QueuePauser(bootsteps.StartStopStep):
         if not demands or is_busy or any(map(_is_awaited, demands.values())):
             return _TICK_S
         # Other transports hold deferred jobs here, and know no limits.
-        return _CALM_TICK_S if hasattr(channel, "take_at_most") else _TICK_S
+        return _CALM_TICK_S if knows_limits else _TICK_S
+
+    def _run_held_of_reset(self, parent: Any) -> None:
+        """Run the held jobs of the services that were reset a moment ago."""
+        now_s = time.monotonic()
+        while self._reset:
+            self._run_held_until_s[self._reset.popleft()] = now_s + _RUN_HELD_S
+        for queue, until_s in list(self._run_held_until_s.items()):
+            _run_held(parent, queue)
+            if until_s < now_s:
+                del self._run_held_until_s[queue]
 
     def _on_full(self, parent: Any) -> None:
         if self._entry is not None:
