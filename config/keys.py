@@ -274,21 +274,13 @@ class _Search:
 
     def _report_strays(self, used: set[str]) -> None:
         known = {self._base + suffix for suffix in (*self._suffixes, "_1")}
-        kinds = ("ACCOUNT", "FROM") if self._service.has_senders else ("ACCOUNT",)
+        last = self._base + self._suffixes[-1]
         for name in sorted(self._environ):
             plain = name.removesuffix(FILE_SUFFIX)
             if plain.startswith(self._base) and plain not in known:
-                number = plain[len(self._base) + 1 :]
-                beyond = (
-                    number.isdecimal() and not number.startswith("0") and int(number[:6]) > MAX_KEYS
-                )
-                why = (
-                    f"is beyond the {MAX_KEYS} keys a service"
-                    if beyond
-                    else "is not the name of a key"
-                )
-                last = self._base + self._suffixes[-1]
+                why = _why_stray(plain[len(self._base) + 1 :])
                 self._report(name, "skipped", f"{why}: use {self._base}, {self._base}_2 … {last}")
+        kinds = ("ACCOUNT", "FROM") if self._service.has_senders else ("ACCOUNT",)
         for kind in kinds:
             for suffix in self._suffixes:
                 name, value = self._companion(kind, suffix)
@@ -296,3 +288,10 @@ class _Search:
                     self._report(
                         name, "skipped", f"has no effect: {self._base + suffix} gives no usable key"
                     )
+
+
+def _why_stray(number: str) -> str:
+    """Say why a variable that begins like that of a key is none, by what stands behind the `_`."""
+    if number.isdecimal() and not number.startswith("0") and int(number[:6]) > MAX_KEYS:
+        return f"is beyond the {MAX_KEYS} keys a service"
+    return "is not the name of a key"

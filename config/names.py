@@ -79,12 +79,7 @@ def names_without_effect(environ: Mapping[str, str], known: Known) -> Iterator[s
         environ: The merged environment.
         known: The names that have an effect.
     """
-    for name in sorted(name for name in environ if name.startswith(_OURS)):
-        if name in GONE:
-            yield f"{name} {GONE[name]}."
-        elif name not in known.all:
-            nearest = difflib.get_close_matches(name, sorted(known.all), n=1)
-            yield _sentence(name, nearest)
+    yield from _of_our_prefix(environ, known)
     ours = set(known.all)
     for service in SERVICES.values():
         of_service = set(_names_of_keys(service.prefix, has_senders=service.has_senders))
@@ -97,6 +92,14 @@ def names_without_effect(environ: Mapping[str, str], known: Known) -> Iterator[s
     prefixes = (_OURS, *_OF_OTHERS, *(service.prefix for service in SERVICES.values()))
     others = (name for name in environ if not name.startswith(prefixes))
     yield from _misspelt(others, ours - environ.keys(), "", _OTHERS_CUTOFF)
+
+
+def _of_our_prefix(environ: Mapping[str, str], known: Known) -> Iterator[str]:
+    for name in sorted(name for name in environ if name.startswith(_OURS)):
+        if name in GONE:
+            yield f"{name} {GONE[name]}."
+        elif name not in known.all:
+            yield _sentence(name, difflib.get_close_matches(name, sorted(known.all), n=1))
 
 
 def _names_of_keys(prefix: str, *, has_senders: bool) -> Iterator[str]:

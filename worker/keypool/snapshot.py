@@ -189,6 +189,19 @@ def _place(item: tuple[str, Any]) -> tuple[int, str]:
     return kinds.index(BlockedScope.parse(item[0]).kind), item[0]
 
 
+def _state_of(blocks: tuple[BlockView, ...], models: set[str]) -> str:
+    """The state of a key as a whole."""
+    if any(one.state == "disabled" and one.scope in {"key", "account"} for one in blocks):
+        return "disabled"
+    # A team that did not verify one domain serves its other ones as before.
+    rests = any(
+        one.scope != "key_resource" or one.state != "disabled" or one.name in models
+        for one in blocks
+        if one.state != "unfit"
+    )
+    return "cooling" if rests else "ready"
+
+
 def _view_of(
     key: ApiKey,
     *,
@@ -197,21 +210,13 @@ def _view_of(
     pairs: list[tuple[str, dict[str, Any]]],
     blocks: tuple[BlockView, ...],
 ) -> KeyView:
-    models = {model for model, _ in pairs}
-    # A team that did not verify one domain serves its other ones as before.
-    rests = any(
-        one.scope != "key_resource" or one.state != "disabled" or one.name in models
-        for one in blocks
-        if one.state != "unfit"
-    )
-    whole = any(one.state == "disabled" and one.scope in {"key", "account"} for one in blocks)
     ended = {how: int(record.get(how, 0)) for how in ("ok", "refused", "fault", "rejected")}
     return KeyView(
         id=key.id,
         label=key.label,
         variable=key.variable,
         account=account,
-        state="disabled" if whole else "cooling" if rests else "ready",
+        state=_state_of(blocks, {model for model, _ in pairs}),
         blocks=blocks,
         in_flight=int(record.get("in_flight", 0)),
         calls=sum(ended.values()),
