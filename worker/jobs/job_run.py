@@ -232,22 +232,13 @@ class JobRun:
     async def _retry(self, error: TransientError) -> NoReturn:
         settings = self._settings
         calls = (*self.history.trail, *attempts.of_this_run())
-        tries, failed = self.task.request.retries + error.own, max(1, len(calls))
+        tries = self.task.request.retries + error.own
         repeats = sum(call.code == error.code for call in calls)
         # A failure that hits every job is an outage and costs no retry: the job waits for its end.
         spent = error.own and tries >= settings.max_retries
         if spent or (error.most_repeats is not None and repeats > error.most_repeats):
             _fail(error, RetriesExhausted(f"gave up after {tries} tries: {error.reason}"))
-        longest_s = settings.retry_backoff_max_s
-        if not error.own and not error.in_doubt:
-            longest_s = min(longest_s, _OUTAGE_BACKOFF_S)
-        backoff_ms = backoff(
-            tries if error.own else failed, base_s=settings.retry_backoff_s, longest_s=longest_s
-        )
-        stated_ms = error.backoff_ms or 0
-        if not error.own:
-            stated_ms = min(stated_ms, _OUTAGE_STATED_MS)
-        countdown_ms = min(max(backoff_ms, stated_ms), longest_wait_ms(self.task, settings))
+        countdown_ms = self._backoff_ms(error, tries if error.own else max(1, len(calls)))
         left_ms = round((self.deadline_s - self.history.age_s) * 1000)
         if countdown_ms > left_ms:
             _fail(error, DeadlineExceeded(f"{self._no_time(tries)}: {error.reason}"))
@@ -259,6 +250,17 @@ class JobRun:
             countdown_ms = max(countdown_ms, min(spread_ms, longest_ms))
         history = self._with(error, waited_ms=error.waited_ms)
         await send_back(self.task, error, countdown_ms, history, retries=tries)
+
+    def _backoff_ms(self, error: TransientError, failures: int) -> int:
+        """How long a job waits after so many failures, in milliseconds; less in an outage."""
+        settings = self._settings
+        longest_s, stated_ms = settings.retry_backoff_max_s, error.backoff_ms or 0
+        if not error.own:
+            stated_ms = min(stated_ms, _OUTAGE_STATED_MS)
+        if not error.own and not error.in_doubt:
+            longest_s = min(longest_s, _OUTAGE_BACKOFF_S)
+        backoff_ms = backoff(failures, base_s=settings.retry_backoff_s, longest_s=longest_s)
+        return min(max(backoff_ms, stated_ms), longest_wait_ms(self.task, settings))
 
     def _with(
         self,
