@@ -36,10 +36,10 @@ def test_jobs_that_a_reset_runs_leave_nothing_behind_in_the_timer() -> None:
 class Demand:
     """Nothing waits, unless a test says so."""
 
-    waiting, rests_s = 0, 0.0
+    waiting, bulk, rests_s = 0, 0, 0.0
 
     def count(self, *, bulk: bool) -> int:
-        return 0 if bulk else self.waiting
+        return self.bulk if bulk else self.waiting
 
     def shortest(self, *, bulk: bool) -> int:
         return self.count(bulk=bulk)
@@ -112,6 +112,146 @@ def test_a_paused_queue_resumes_when_its_wait_list_is_half_empty() -> None:
     demand.waiting = 50
     pauser._pause_or_resume(parent, "ai", demand, 0)  # type: ignore[arg-type]
     assert (pauser.paused, resumed) == ({}, [queue])
+
+
+class Channel:
+    """A consumer of two queues that says what it was told to leave to others."""
+
+    def __init__(self, *, by_priority: bool = True) -> None:
+        self.for_urgent_only: set[str] = set()
+        if by_priority:
+            self.take_urgent_only = self._take_urgent_only
+
+    def _take_urgent_only(self, queue: str, below: int | None) -> None:
+        (self.for_urgent_only.discard if below is None else self.for_urgent_only.add)(queue)
+
+
+def parent_of(*, limit: int | None = 100, by_priority: bool = True) -> Any:
+    queues = ["ai", "ai.deferred"]
+    return SimpleNamespace(
+        task_consumer=SimpleNamespace(
+            channel=Channel(by_priority=by_priority),
+            queues=[SimpleNamespace(name=name) for name in queues],
+            cancel_by_queue=ignore,
+            add_queue=ignore,
+            consume=lambda: None,
+        ),
+        pool=SimpleNamespace(limit=limit),
+        app=SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues))),
+    )
+
+
+def state_of(pauser: backpressure.QueuePauser, parent: Any) -> set[str]:
+    for_bulk = parent.task_consumer.channel.for_urgent_only
+    assert for_bulk == ({"ai", "ai.deferred"} if pauser.paused_for_bulk else set())
+    return {*pauser.paused, *(f"{queue} for bulk" for queue in pauser.paused_for_bulk)}
+
+
+BOTH = {"ai", "ai.deferred"}
+
+
+@pytest.mark.parametrize(
+    ("demand", "held", "paused_then", "paused_after"),
+    [
+        ({}, 0, set(), set()),
+        # jobs that wait here for a key, and room for 100
+        ({"waiting": 99}, 0, set(), BOTH),
+        ({"waiting": 100}, 0, BOTH, BOTH),
+        ({"waiting": 51}, 0, set(), BOTH),
+        ({"waiting": 50}, 0, set(), set()),
+        # bulk jobs keep only others of their kind out
+        ({"bulk": 99}, 0, set(), {"ai for bulk"}),
+        ({"bulk": 100}, 0, {"ai for bulk"}, {"ai for bulk"}),
+        ({"bulk": 51}, 0, set(), {"ai for bulk"}),
+        ({"bulk": 50}, 0, set(), set()),
+        # jobs that the timer holds keep none of the deferred ones out
+        ({}, 99, set(), {"ai"}),
+        ({}, 100, {"ai"}, {"ai"}),
+        ({}, 51, set(), {"ai"}),
+        ({}, 50, set(), set()),
+        # no key may be called for a while
+        ({"rests_s": 1.0}, 0, {"ai"}, {"ai"}),
+        ({"rests_s": 1.0, "waiting": 51}, 0, {"ai"}, BOTH),
+    ],
+)
+def test_a_queue_is_paused_by_what_waits_and_resumed_by_half_of_it(
+    demand: dict[str, Any], held: int, paused_then: set[str], paused_after: set[str]
+) -> None:
+    """From a state in which nothing is paused, and from one in which all is."""
+    parent, now = parent_of(), Demand()
+    vars(now).update(demand)
+    for before, after in (({}, paused_then), ({"waiting": 200, "bulk": 200}, paused_after)):
+        pauser, earlier = backpressure.QueuePauser(SimpleNamespace()), Demand()
+        vars(earlier).update(before)
+        pauser._legible["ai"] = True
+        pauser._pause_or_resume(parent, "ai", earlier, 0)  # type: ignore[arg-type]
+        pauser._pause_or_resume(parent, "ai", now, held)  # type: ignore[arg-type]
+        assert state_of(pauser, parent) == after
+        parent = parent_of()
+
+
+@pytest.mark.parametrize(
+    ("limit", "held", "is_paused"), [(10, 49, False), (10, 50, True), (None, 50, True)]
+)
+def test_a_small_pool_may_hold_a_few_jobs(limit: int | None, held: int, *, is_paused: bool) -> None:
+    pauser, parent = backpressure.QueuePauser(SimpleNamespace()), parent_of(limit=limit)
+    pauser._pause_or_resume(parent, "ai", Demand(), held)  # type: ignore[arg-type]
+    assert bool(pauser.paused) is is_paused
+
+
+@pytest.mark.parametrize(("waiting", "paused"), [(59, set()), (60, BOTH)])
+def test_a_transport_that_takes_all_of_a_queue_counts_bulk_jobs_with_the_others(
+    waiting: int, paused: set[str]
+) -> None:
+    pauser, parent = backpressure.QueuePauser(SimpleNamespace()), parent_of(by_priority=False)
+    demand = Demand()
+    demand.bulk, demand.waiting = 40, waiting
+    pauser._pause_or_resume(parent, "ai", demand, 0)  # type: ignore[arg-type]
+    assert state_of(pauser, parent) == paused
+
+
+@pytest.mark.parametrize("legible", [True, False])
+def test_jobs_that_cannot_be_read_are_let_through_now_and_then_while_keys_rest(
+    monkeypatch: pytest.MonkeyPatch, *, legible: bool
+) -> None:
+    clock = SimpleNamespace(now_s=100.0)
+    clock.monotonic = lambda: clock.now_s
+    monkeypatch.setattr(backpressure, "time", clock)
+    pauser, parent, demand = backpressure.QueuePauser(SimpleNamespace()), parent_of(), Demand()
+    pauser._legible["ai"], demand.rests_s, resumed_s = legible, 60.0, []
+    for tenths in range(1000, 1120):
+        clock.now_s, was_paused = tenths / 10, "ai" in pauser.paused
+        pauser._pause_or_resume(parent, "ai", demand, 0)  # type: ignore[arg-type]
+        if was_paused and "ai" not in pauser.paused:
+            resumed_s.append(clock.now_s)
+    assert resumed_s == ([] if legible else [105.0, 110.0])
+
+
+@pytest.mark.parametrize(
+    ("waiting", "blocks", "rests_s", "more"),
+    [
+        (0, False, 0.0, 20),
+        (5, False, 0.0, 15),
+        (20, False, 0.0, 0),
+        (0, True, 0.0, 64),  # those before the others are only sent back
+        (5, True, 0.0, 15),
+        (0, True, 1.0, 20),
+    ],
+)
+def test_as_many_more_are_taken_as_there_is_room_for(
+    waiting: int,
+    rests_s: float,
+    more: int,
+    *,
+    blocks: bool,
+) -> None:
+    demand = SimpleNamespace(
+        capacity=lambda: 20,
+        shortest=lambda bulk: 99 if bulk else waiting,
+        may_block_others=lambda: blocks,
+        resting_s=lambda: rests_s,
+    )
+    assert backpressure._more(demand) == more  # type: ignore[arg-type]
 
 
 def test_a_queue_is_read_every_two_seconds_however_often_it_is_looked_at(
