@@ -66,8 +66,10 @@ class Overflow:
 
     async def _recall(self, recall: Callable[[list[str]], Awaitable[None]]) -> None:
         try:
-            while not self._closed and any(one.sent_back for one in list(self._queues.values())):
+            while any(one.sent_back for one in list(self._queues.values())):
                 await asyncio.sleep(_RECALL_S)
+                if self._closed:
+                    return
                 ids = [by for one in list(self._queues.values()) for by in self._fitting(one)]
                 if ids:
                     await recall(ids)

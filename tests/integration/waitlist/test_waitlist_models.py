@@ -106,6 +106,21 @@ async def test_jobs_that_were_sent_back_are_called_in_their_order_as_soon_as_the
             await asyncio.sleep(0)
 
 
+async def test_a_process_that_ends_calls_no_jobs_back(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: asyncio.Queue[list[str]] = asyncio.Queue()
+    monkeypatch.setattr(overflow, "_RECALL_S", 0.01)
+    line.list.overflow.recall = called.put
+    waiting, _ = await sent_back(line, 1)
+    recalling = line.list.overflow._recalling
+    assert recalling is not None
+    line.list.close()
+    await stop(waiting)
+    await recalling
+    assert called.empty()
+
+
 async def test_jobs_that_cannot_be_served_are_not_called_although_there_is_room(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
