@@ -2,10 +2,13 @@
 
 import csv
 import io
+from types import SimpleNamespace
 
+import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from config.api_key import make_key
 from worker.cli.usage import listing, usage
 from worker.usage import MEASURES, Row, UsageQuery, UsageReport
 
@@ -32,10 +35,49 @@ def test_one_of_two_formats_is_to_be_chosen() -> None:
 
 
 def test_no_name_in_the_csv_is_a_formula_and_any_name_can_be_read_back() -> None:
-    signs = ["=1+1", "+1", "-1", "@a", "\uff1d1+1", "\uff0b1", "\uff0d1", "\uff20a"]
+    signs = [
+        "=1+1",
+        "+1",
+        "-1",
+        "@a",
+        "\uff1d1+1",
+        "\uff0b1",
+        "\uff0d1",
+        "\uff20a",
+        " =1",
+        '"=1',
+        "'=1",
+    ]
     plain = ["acme", 'a,"b"', "müller ☃", "a\nb", ""]
     query = UsageQuery(by=("tenant",))
     rows = tuple(Row((name,), 0) for name in signs + plain)
     text = UsageReport(query, 0, 0, rows, ()).as_csv({})
     read = [row["tenant"] for row in csv.DictReader(io.StringIO(text, newline=""))]
     assert read == [f"'{name}" for name in signs] + plain
+
+
+@pytest.mark.parametrize("cut_at", [";", "\t", "|"])
+def test_no_name_in_the_csv_becomes_a_formula_where_lines_are_cut_elsewhere(cut_at: str) -> None:
+    names = [f"a{cut_at}{rest}" for rest in ("=1", " +1", '"@a"', "b", "=1;=2\t=3|=4")]
+    query = UsageQuery(by=("tenant",))
+    rows = tuple(Row((name,), 0) for name in names)
+    text = UsageReport(query, 0, 0, rows, ()).as_csv({})
+    for line in csv.reader(io.StringIO(text, newline=""), delimiter=cut_at):
+        assert not [cell for cell in line if cell.strip(' "').startswith(("=", "+", "@"))]
+    read = [row["tenant"] for row in csv.DictReader(io.StringIO(text, newline=""))]
+    assert [name.replace("'", "") for name in read] == names
+    assert read[3] == names[3]
+
+
+def test_a_key_that_is_not_known_is_no_key_that_was_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    keys = [
+        make_key("groq", secret=f"gsk_same{rest}", variable=f"GROQ_API_KEY_{rest}") for rest in "12"
+    ]
+    pools = {"groq": SimpleNamespace(keys=keys)}
+    monkeypatch.setattr("worker.cli.usage.pools_for_tools", lambda _: pools)
+    shown = CliRunner().invoke(usage, ["--key", "gsk_typo"])
+    assert "no key here has the id, label or variable 'gsk_typo'" in shown.output
+    shown = CliRunner().invoke(usage, ["--key", keys[0].label])
+    assert f"fits several keys; give the id of one: {keys[0].id} (GROQ_API_KEY_1)" in shown.output

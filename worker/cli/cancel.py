@@ -5,6 +5,7 @@ from redis.asyncio import Redis
 
 from config.current import get_settings
 from worker.cancellations import Cancellations, cancel_jobs
+from worker.cli.output import OutputCommand
 from worker.cli.plain_text import JobId
 from worker.cli.session import current_user, run
 
@@ -20,7 +21,7 @@ _WORDS = {
 }
 
 
-@click.command(name="cancel")
+@click.command(name="cancel", cls=OutputCommand)
 @click.argument("ids", nargs=-1, required=True, type=JobId())
 @click.pass_context
 def cancel(ctx: click.Context, ids: tuple[str, ...]) -> None:

@@ -16,6 +16,8 @@ Pools = dict[str, KeyPool]
 
 NAMES = "its id or the beginning of it, its label, or the name of its variable"
 """How a key may be named."""
+NO_KEY = "no key here has the id, label or variable {}; `keys status` lists them"
+"""What is said of a name that no key has."""
 
 
 def key_of(text: str, pools: Iterable[KeyPool]) -> ApiKey:
@@ -38,5 +40,5 @@ def run_with_pools(command: Callable[[Pools], Awaitable[ResultT]], service: str 
     """Run a command with the pool of one service, or of each."""
     return run(
         lambda redis: command(pools_for_tools(redis, [service] if service else SERVICES)),
-        missing="no key here has the id, label or variable {}; `keys status` lists them",
+        missing=NO_KEY,
     )

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from config.current import get_settings
+from worker.cli.output import OutputGroup
 from worker.cli.session import current_user, run
 from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
 from worker.deadletters.replay import Replayed, objection, replay
@@ -26,7 +27,7 @@ _REFUSALS_SHOWN = 10
 _MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 
 
-@click.group(name="dead")
+@click.group(name="dead", cls=OutputGroup)
 def dead() -> None:
     """Show, replay and drop dead letters: jobs that ended for good without success.
 

@@ -8,13 +8,14 @@ import click
 from celery import states
 from redis.asyncio import Redis
 
+from worker.cli.output import OutputCommand
 from worker.cli.plain_text import JobId, plain
 from worker.cli.session import run
 
 _WAITS = ("kind", "code", "next_try", "expected_end")
 
 
-@click.command(name="job")
+@click.command(name="job", cls=OutputCommand)
 @click.argument("ids", nargs=-1, required=True, type=JobId())
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, by id.")
 @click.pass_context

@@ -21,6 +21,7 @@ from worker.broker_errors import BROKER_ERRORS
 from worker.cli import audit_listing, key_changes
 from worker.cli.chosen_key import NAMES, key_of, run_with_pools
 from worker.cli.key_listing import listing
+from worker.cli.output import OutputGroup
 from worker.cli.plain_text import plain
 from worker.cli.session import broker_failure, current_user, run
 from worker.cli.usage import usage
@@ -37,7 +38,7 @@ _SERVICE = click.Choice(list(SERVICES))
 _REPLY_TIMEOUT_S = 3.0
 
 
-@click.group(name="keys")
+@click.group(name="keys", cls=OutputGroup)
 def keys() -> None:
     """Show, reset, disable, enable and check the API keys that the workers rotate."""
 

@@ -15,6 +15,7 @@ from config.current import get_settings
 from config.services import SERVICES
 from worker.aio.redis_retry import words_of
 from worker.arguments.admin import MOST_QUOTED
+from worker.cli.output import OutputCommand
 from worker.cli.session import run
 from worker.key_pools import pools_for_tools
 from worker.keypool.forecast import NO_KEY
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _COUNT = click.IntRange(1, MOST_QUOTED)
 
 
-@click.command(name="quote")
+@click.command(name="quote", cls=OutputCommand)
 @click.argument("service", type=click.Choice(list(SERVICES)))
 @click.option("--jobs", type=_COUNT, default=1, show_default=True, help="How many jobs.")
 @click.option("--model", help="The model that they ask for; default: the first of the settings.")

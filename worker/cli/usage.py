@@ -1,7 +1,8 @@
 """`celery -A worker keys usage`: what the keys were used for, and what it cost."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import click
@@ -10,16 +11,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from config.api_key import keys_named
 from config.current import get_settings
 from config.errors import SettingsError
 from config.prices import read_prices
 from config.services import SERVICES
+from worker.cli.chosen_key import NAMES, NO_KEY, key_of
 from worker.cli.plain_text import plain
 from worker.cli.session import run
 from worker.key_pools import pools_for_tools
-from worker.usage import GROUPS, RANGES, STEPS, Row, UsageQuery, UsageReport, UsageStore
+from worker.keypool import KeyPool
+from worker.usage import GROUPS, OTHERS, RANGES, STEPS, Row, UsageQuery, UsageReport, UsageStore
 
+_ID_RE: Final = re.compile(r"[0-9a-f]{12}")
 _COLUMNS: Final = {
     "calls": "calls",
     "429": "refused",
@@ -46,7 +49,7 @@ _COLUMNS: Final = {
     help=f"What to add up by: {', '.join(GROUPS)}.",
 )  # fmt: skip
 @click.option("--service", type=click.Choice(list(SERVICES)), help="Only this service.")
-@click.option("--key", help="Only this key: its id, its label, or the name of its variable.")
+@click.option("--key", help=f"Only this key: {NAMES}.")
 @click.option("--model", help="Only this model.")
 @click.option("--tenant", help="Only this tenant.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print one row for each step and group.")
@@ -67,15 +70,14 @@ def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> Non
         raise click.ClickException(str(exc)) from exc
 
     async def read(redis: Redis) -> tuple[UsageReport, dict[str, str]]:
-        keys = [key for pool in pools_for_tools(redis).values() for key in pool.keys]
-        if "key" in values:  # an id is that of a key that is configured no more, perhaps
-            named = keys_named(values["key"], keys)
-            values["key"] = named[0].id if len(named) == 1 else values["key"]
+        pools = pools_for_tools(redis).values()
+        if "key" in values and values["key"] != OTHERS:
+            values["key"] = _id_of(values["key"], pools)
         store = UsageStore(redis, namespace=get_settings().namespace)
         report = await UsageReport.make(store, UsageQuery.of(values), prices)
-        return report, {key.id: key.label for key in keys}
+        return report, {key.id: key.label for pool in pools for key in pool.keys}
 
-    report, labels = run(read, missing="{}")
+    report, labels = run(read, missing=NO_KEY)
     if as_csv:
         click.echo(report.as_csv(labels), nl=False)
     elif as_json:
@@ -86,6 +88,21 @@ def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> Non
         Console().print(listing(report, labels))
         if report.unpriced:
             click.echo(f"without a price: {plain(', '.join(report.unpriced))}")
+
+
+def _id_of(text: str, pools: Iterable[KeyPool]) -> str:
+    """The id of the key that a person names; an id may be that of a key that is gone.
+
+    Raises:
+        click.ClickException: Several keys fit.
+        KeyError: No key fits.
+    """
+    try:
+        return key_of(text, pools).id
+    except KeyError:
+        if _ID_RE.fullmatch(text):
+            return text
+        raise
 
 
 def listing(report: UsageReport, labels: Mapping[str, str]) -> Table:

@@ -1,6 +1,7 @@
 """Usage over a range of time: in steps, grouped, filtered and priced."""
 
 import csv
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +16,11 @@ _TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 _MINUTE_MS = 60_000
 _HOUR_MS = 60 * _MINUTE_MS
 _DAY_MS = 24 * _HOUR_MS
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-"""What a formula begins with; spreadsheets of some languages take the signs in full width."""
+_FORMULA_RE: Final = re.compile(r"""(?:^|(?<=[;\t|]))(?=[\t\r\n]|[\s"']*[=+\-@＝＋－＠])""")
+"""Where a formula may begin; spreadsheets of some languages take the signs in full width.
+
+Others cut a line at semicolons, tabs or bars, and take off blanks and quotes.
+"""
 
 STEPS: Final = {
     "minute": _MINUTE_MS,
@@ -277,4 +281,4 @@ def _cost_usd(prices: Prices, counted: Counted) -> float | None:
 
 def _plain(text: str) -> str:
     """Keep spreadsheets from taking a name that a job has chosen for a formula."""
-    return f"'{text}" if text.startswith(_FORMULAS) else text
+    return _FORMULA_RE.sub("'", text)
