@@ -42,6 +42,16 @@ _NAMELESS_JS = """() => [...document.querySelectorAll('#keys-page button, #keys-
     || one.textContent.trim() && one.tagName === 'BUTTON' || one.labels && one.labels.length))
   .map((one) => one.outerHTML.slice(0, 120))"""
 
+# What has no colour that shows on the canvas: neither a background of its own nor a border.
+_COLOURLESS_JS = """() => {
+  const colours = (one) => getComputedStyle(one).backgroundColor;
+  const canvas = colours(document.documentElement);
+  return [...document.querySelectorAll('.key-meter-bar, .plot-key, [aria-pressed=true]')]
+    .filter((one) => one.getClientRects().length && one.getBoundingClientRect().width)
+    .filter((one) => [canvas, colours(document.body), 'rgba(0, 0, 0, 0)'].includes(colours(one)))
+    .map((one) => one.className);
+}"""
+
 _AXE_JS = """async () => (await axe.run(document)).violations
   .map((one) => [one.id, one.help, one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160))])"""
 
@@ -54,6 +64,11 @@ def unreadable(page: Any) -> list[Any]:
         page.evaluate((Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
         found += page.evaluate(_AXE_JS)
     return found
+
+
+def colourless(page: Any) -> list[str]:
+    """What shows something by its background only, and has none as the page is now."""
+    return list(page.evaluate(_COLOURLESS_JS))
 
 
 def too_wide(page: Any) -> bool:

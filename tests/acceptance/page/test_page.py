@@ -19,7 +19,7 @@ from tests.acceptance.page.page_driving import (
     screenshot,
     state,
 )
-from tests.acceptance.readability import too_wide, unreadable
+from tests.acceptance.readability import colourless, too_wide, unreadable
 from tests.processes import Fleet, eventually
 
 pytestmark = NEEDS_BROWSER
@@ -82,7 +82,9 @@ def test_the_page_is_readable_everywhere(
     assert table.evaluate("(one) => one.scrollWidth <= one.clientWidth"), (
         "no button is out of sight"
     )
-    page.emulate_media(media="print")
+    page.emulate_media(forced_colors="active")
+    assert not colourless(page), "what only a background shows"
+    page.emulate_media(forced_colors="none", media="print")
     assert not unreadable(page)
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)", "on paper"
     assert not page.get_by_role("button").filter(visible=True).count()
@@ -111,6 +113,19 @@ def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
         page.goto(f"{site}/keys/jobs/{job}")
         page.get_by_text(ended).wait_for()
         assert page.locator("#job-facts dd").get_by_text(calls, exact=True).count() == 1
+    page.get_by_role("link", name="show it, to replay or drop it").click()
+    heading = page.get_by_role("heading", name="Dead letters")
+    bar = page.locator(".navbar").bounding_box()["height"]
+
+    def is_shown() -> bool:
+        return bool(bar <= heading.bounding_box()["y"] < WIDE["height"])
+
+    eventually(is_shown, what="the place that the address names")
+    page.evaluate("history.replaceState(null, '', '/keys')")  # else it would name it still
+    page.locator("#letters-rows").get_by_role("link", name=wrong.id).click()
+    page.get_by_text("State at").wait_for()
+    page.go_back()
+    eventually(is_shown, what="the place where the person was")
 
 
 def test_the_usage_is_drawn_over_time_and_summed_by_key(

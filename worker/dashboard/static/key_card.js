@@ -15,7 +15,7 @@ export function makeCard(service, key) {
     const state = make("span", "key-state");
     const head = make("div", "key-head");
     head.append(label, state);
-    const account = make("span", "key-account");
+    const account = make("span");
     const used = make("span");
     const origin = make("p", "key-origin");
     origin.append(

@@ -7,6 +7,7 @@ import { auditMessage, auditQuery, showAudit } from "./audit.js";
 import { page, setText } from "./elements.js";
 import { lettersQuery, showLetters } from "./dead_letters.js";
 import { start, showFreshness } from "./live.js";
+import { goToPlace } from "./place.js";
 import { countDownAll, showService } from "./service.js";
 import { showUnknown } from "./unknown.js";
 
@@ -46,6 +47,7 @@ start({
     showLists: function (letters, audit) {
         showLetters(letters);
         showAudit(audit);
+        goToPlace();
     },
     showNothing: function () {
         setText(document.getElementById("letters-count"), "Not known yet.");

@@ -43,6 +43,7 @@ function makeFact(facts, name) {
 function setFact(its, text, note, level) {
     setText(its.value, text);
     setText(its.note, note || "");
+    its.note.hidden = !note; // an empty one would be read aloud
     its.value.dataset.level = level || "";
 }
 
