@@ -62,8 +62,7 @@ lint: style types imports images ## Check style, types, import directions, Docke
 
 .PHONY: format
 format: $(READY) ## Mend what can be mended by itself: style and layout
-	@$(PY) -m ruff check --fix
-	@$(PY) -m ruff format
+	@$(PY) -m ruff check --fix; left=$$?; $(PY) -m ruff format && exit $$left
 
 .PHONY: style
 style: $(READY)

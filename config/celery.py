@@ -268,7 +268,7 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_eta_task_limit": max(_ETA_TASKS, settings.worker_concurrency),
         "worker_send_task_events": True,
         "worker_enable_remote_control": True,
-        # worker/logs.py sets up the handlers, by Celery's signal setup_logging.
+        # worker/logs/setup.py sets up the handlers, by Celery's signal setup_logging.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
         # A moment without Redis must not cancel hundreds of calls in flight: the outcome of each

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import shlex
 import signal
 import time
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from demo.environment import DemoEnvironment
 from demo.errors import DemoError
-from demo.plan import Plan
+from demo.plan import MODELS, Plan
 from demo.processes import ROOT
 from demo.scenario import REVOKED, play, scenario
 from demo.summary import judge
@@ -94,7 +95,7 @@ class _Run:
             self._console.print(
                 Text(f"the logs are kept in {self._environment.logs}"), soft_wrap=True
             )
-        elif not left and code == 0:
+        elif not left and code != 1:
             self._console.print(
                 Text("nothing is left behind: every process ended, the temporary folder is gone")
             )
@@ -217,7 +218,8 @@ class _Run:
     async def _stay(self) -> None:
         environment, flower = self._environment, self._environment.flower
         redis = f"REDIS_URL={shlex.quote(environment.redis_url)}"
-        restore = f"{environment.sandbox.groq_base_url}/control/restore"
+        model = shlex.quote(json.dumps({"service": "groq", "model": MODELS[0], "code": None}))
+        control = f"curl -X POST {environment.sandbox.groq_base_url}/control"
         lines = f"""
 Everything keeps running until Ctrl-C.
   Flower                 {flower.url}   user {flower.user}   password {flower.password}
@@ -225,8 +227,9 @@ Everything keeps running until Ctrl-C.
   what happened to them  sh {environment.tool} keys audit
   more work              {redis} .venv/bin/python demo/producer.py 100 50
   for examples/          export {redis} KEYWHEEL_NAMESPACE={environment.namespace}
-  bring the revoked key back, at the provider and here
-                         curl -X POST {restore} -d '{{"key": "{REVOKED}"}}'
+  bring the revoked key back, and the model that is off, at the provider and here
+                         {control}/restore -d '{{"key": "{REVOKED}"}}'
+                         {control}/standing -d {model}
                          sh {environment.tool} keys reset --service groq
   the logs               {environment.logs}
 """

@@ -165,7 +165,9 @@ def test_a_signal_stops_it_cleanly_at_any_time(
     demo.process.send_signal(number)
     assert demo.wait() == code, demo.said
     assert "Traceback" not in demo.said
-    assert demo.said.splitlines()[-1].startswith("stopped by ")
+    *_, stopped, left = demo.said.splitlines()
+    assert stopped.startswith("stopped by ")
+    assert left.startswith("nothing is left behind")
     assert demo.files() == []
     assert demo.processes() == {}
 

@@ -81,8 +81,9 @@ def test_what_was_interrupted_begins_anew(checkout: Checkout) -> None:
         while process.poll() is None:  # a shell that is about to start a program may miss one
             os.killpg(process.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=1)
-    assert process.returncode != 0
+                said, _ = process.communicate(timeout=1)
+    assert process.returncode == 130
+    assert "stopped by Ctrl-C: the next call of make begins the installation anew" in said
     (checkout.folder / "begun").unlink()
     checkout.asked_of_uv()
     assert checkout.run("demo")[0] == 0
@@ -135,3 +136,18 @@ def test_it_says_what_is_missing(
     assert code == 1
     assert sentence in said
     assert not (checkout.folder / ".venv").exists()
+
+
+def test_formatting_goes_on_where_a_fault_of_style_needs_a_person(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$*"\n[ "$3" != check ]\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv/.ready").touch()
+    made = subprocess.run(
+        ["make", "format", "--assume-old=.venv/.ready"],
+        cwd=tmp_path, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert made.stdout.splitlines() == ["-m ruff check --fix", "-m ruff format"]
+    assert made.returncode != 0

@@ -68,6 +68,31 @@ def test_every_file_that_is_named_exists(page: Path) -> None:
             assert (ROOT / code).exists(), f"{page.name} names {code}"
 
 
+CODE = [
+    *(ROOT / name for name in ("Makefile", "Dockerfile", "pyproject.toml", ".ci/venv", ".ci/run")),
+    *(
+        path
+        for folder in ("config", "worker", "tasks", "sandbox", "demo", "benchmarks", ".ci")
+        for suffix in ("py", "lua")
+        for path in (ROOT / folder).rglob(f"*.{suffix}")
+    ),
+]
+FILE_IN_CODE_RE = re.compile(
+    r"(?<![\w./-])(?:config|worker|tasks|sandbox|demo|docs|deploy|benchmarks|examples|\.ci)/"
+    r"[\w./-]*\.(?:py|md|lua|ya?ml|toml)\b"
+)
+
+
+def test_every_file_that_the_code_names_exists() -> None:
+    named = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in CODE
+        for name in FILE_IN_CODE_RE.findall(text_of(path))
+    }
+    assert len(named) > 20
+    assert {each for each in named if not (ROOT / each[1]).is_file()} == set()
+
+
 MODULE_RE = re.compile(r"\b(worker(?:\.[a-z_]+)+)(?:[:.]([A-Z]\w*))?")
 
 

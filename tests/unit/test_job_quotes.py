@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from config.services import SERVICES
 from worker.arguments.admin import QuoteArguments
 from worker.arguments.base import check
 from worker.cli.quote import sentences_of
@@ -19,6 +20,7 @@ from worker.quotes.quote import Quote, QuoteRequest, quote_of
 
 NOON_MS = 1_800_014_400_000  # 12:00 UTC
 PER_S = {"rpm": 60_000, "tpm": 60_000, "rps": 1_000, "epd": 86_400_000}
+*_MOST, _LAST = map(repr, SERVICES)
 
 
 def pool(service: str, *buckets: tuple[str, float, float], **counts: int) -> PoolView:
@@ -152,7 +154,7 @@ def test_what_was_learned_is_published_twice_a_minute_once_it_is_worth_it() -> N
     ("arguments", "named"),
     [
         ({}, "service: is required"),
-        ({"service": "grok"}, "service: must be 'groq' or 'resend'"),
+        ({"service": "grok"}, f"service: must be {', '.join(_MOST)} or {_LAST}"),
         ({"service": "groq", "jobs": 0}, "jobs: must be greater"),
         ({"service": "groq", "jobs": 10**8}, "jobs: must be less"),
         ({"service": "groq", "tokens": "many"}, "tokens: must be a whole number"),
