@@ -45,6 +45,30 @@ async def test_a_wait_goes_on_while_redis_is_away(server: EmbeddedRedis) -> None
             assert await waits == [{"text": "x"}, {"text": "x"}]
 
 
+async def test_a_client_that_is_left_has_no_connection_to_redis(
+    redis_server: EmbeddedRedis,
+) -> None:
+    with redis.Redis.from_url(redis_server.url) as watching:
+
+        def ids() -> set[str]:
+            return {one["id"] for one in watching.client_list()}
+
+        others = ids()
+
+        async def connections_are(number: int) -> None:
+            async with asyncio.timeout(10):
+                while len(ids() - others) != number:  # noqa: ASYNC110 - Redis notices a moment later
+                    await asyncio.sleep(0.01)
+
+        with Keywheel(redis_server.url) as blocking:
+            blocking.status("a")
+            async with AsyncKeywheel(redis_server.url) as client:
+                await client.status("a")
+                await connections_are(2)
+            await connections_are(1)
+        await connections_are(0)
+
+
 async def test_a_record_that_is_none_of_celery_fails_its_own_wait_alone(
     redis_server: EmbeddedRedis,
 ) -> None:

@@ -121,28 +121,30 @@ def test_an_idempotency_key_that_no_header_can_carry_is_refused(key: str) -> Non
 
 # Which failures are surely before the provider, and which may be after it.
 @pytest.mark.parametrize(
-    ("error", "definite"),
+    ("error", "definite", "code"),
     [
-        (httpx.ConnectError("x"), True),
-        (httpx.ConnectTimeout("x"), True),
-        (httpx.ProxyError("x"), True),
-        (httpx.UnsupportedProtocol("x"), True),
-        (httpx.WriteError("x"), False),
-        (httpx.WriteTimeout("x"), False),
-        (httpx.ReadError("x"), False),
-        (httpx.ReadTimeout("x"), False),
-        (httpx.RemoteProtocolError("x"), False),
-        (httpx.LocalProtocolError("x"), False),
-        (httpx.DecodingError("x"), False),
-        (httpx.CloseError("x"), False),
-        (TimeoutError(), False),
-        (OSError("x"), False),
-        (RuntimeError("x"), False),
+        (httpx.ConnectError("x"), True, "connect_error"),
+        (httpx.ConnectTimeout("x"), True, "connect_timeout"),
+        (httpx.ProxyError("x"), True, "proxy_error"),
+        (httpx.UnsupportedProtocol("x"), True, "bad_url"),
+        (httpx.WriteError("x"), False, "write_error"),
+        (httpx.WriteTimeout("x"), False, "write_timeout"),
+        (httpx.ReadError("x"), False, "read_error"),
+        (httpx.ReadTimeout("x"), False, "read_timeout"),
+        (httpx.RemoteProtocolError("x"), False, "protocol_error"),
+        (httpx.LocalProtocolError("x"), False, "transport_error"),
+        (httpx.DecodingError("x"), False, "undecodable_answer"),
+        (httpx.CloseError("x"), False, "transport_error"),
+        (TimeoutError(), False, "total_timeout"),
+        (OSError("x"), False, "transport_error"),
+        (RuntimeError("x"), False, "transport_error"),
     ],
 )
-def test_a_transport_error_never_blames_the_key(error: Exception, *, definite: bool) -> None:
+def test_a_transport_error_never_blames_the_key(
+    error: Exception, code: str, *, definite: bool
+) -> None:
     verdict = judge_transport(error, if_ambiguous=Fate.SAME_ACCOUNT)
-    assert verdict.definite is definite
+    assert (verdict.code, verdict.definite) == (code, definite)
     assert verdict.fate is (Fate.RETRY if definite else Fate.SAME_ACCOUNT)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
     # Before a connection the text is our own and says why; all others' may hold anything.

@@ -127,7 +127,7 @@ class _Body(httpx.AsyncByteStream):
         await self._stream.aclose()
 
     async def read(self) -> bytes:
-        """Read all of it, as it came, and free the connection."""
+        """Read all of it, as it came, and free the connection; aiohttp closes one that fails."""
         answer: aiohttp.ClientResponse = self._stream._aiohttp_response  # type: ignore[attr-defined]  # noqa: SLF001 - a part of it at a time takes three generators
         try:
             with map_aiohttp_exceptions():
@@ -219,11 +219,7 @@ class _Client(httpx.AsyncClient):
         if not stream:
             body = response.stream
             assert isinstance(body, _Body)  # noqa: S101 - for mypy
-            try:
-                response.stream = httpx.ByteStream(await body.read())
-            except BaseException:
-                await response.aclose()
-                raise
+            response.stream = httpx.ByteStream(await body.read())
             response.read()
         return response
 

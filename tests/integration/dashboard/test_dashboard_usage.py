@@ -96,3 +96,23 @@ async def test_the_same_comes_as_csv_that_no_spreadsheet_takes_for_a_formula(ser
     assert row["cost_usd"] == ""
     answer = await site.client.get(USAGE, params={"format": "csv", "by": "tenant"}, auth=LOGIN)
     assert [row["tenant"] for row in csv.DictReader(StringIO(answer.text))] == ["'=acme"]
+
+
+async def test_a_query_that_is_wrong_is_refused_with_a_sentence(serve: Serve) -> None:
+    site = await serve()
+    wrong = {
+        "tenant=" + "x" * 201: (400, "Each value must be plain text of 1 to 200 characters."),
+        "tenant=a%0Ab": (400, "Each value must be plain text of 1 to 200 characters."),
+        "service=gorq": (404, "There is no such service; known are: groq, resend."),
+        "format=xml": (400, "format must be one of: json, csv."),
+        "range=1y": (400, ""),
+        "tennant=acme": (400, ""),
+    }
+    found = {}
+    for query, (_, words) in wrong.items():
+        answer = await site.client.get(f"{USAGE}?{query}", auth=LOGIN)
+        found[query] = answer.status_code, answer.json()["message"] if words else ""
+    assert found == wrong
+    for query in ("tenant=" + "x" * 200, "service=", "service=resend", "format=json"):
+        answer = await site.client.get(f"{USAGE}?{query}", auth=LOGIN)
+        assert answer.status_code == 200, query
