@@ -4,9 +4,9 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
+from worker.aio.lua_source import source
 from worker.aio.pipelining import STORES, Command, store_command
 from worker.aio.result_encoding import EncodingBackend
-from worker.aio.scripts import source
 
 End = tuple[str, BaseException, Any]
 """A job's id, its error, and Celery's context of its request, or None."""

@@ -12,8 +12,8 @@ import redis
 import redis.asyncio
 
 from worker.aio import lifespan
+from worker.aio.lua_source import source
 from worker.aio.redis_retry import is_replica_error, words_of
-from worker.aio.scripts import source
 from worker.aio.shared_connection import Link, SharedConnection
 
 Command = tuple[Any, ...]

@@ -13,7 +13,7 @@ worker is presumed dead before all have had time to renew.
 
 from typing import Final
 
-from worker.aio.scripts import source
+from worker.aio.lua_source import source
 
 _PACKAGE: Final = "worker.aio.transport"
 

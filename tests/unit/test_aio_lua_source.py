@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.aio.scripts import source
+from worker.aio.lua_source import source
 
 PACKAGES = ("worker.aio", "worker.aio.transport")
 SCRIPTS = [
