@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.redis.lua import source
+from worker.aio.lua_source import source
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (

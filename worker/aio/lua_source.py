@@ -10,11 +10,13 @@ _NOTHING: Final = "nothing"
 def source(package: str, name: str) -> str:
     """Read a script, with the libraries that its first line requires and without comments.
 
-    Most scripts are sent with each call, so their texts should be short.
+    The first line of `lua/NAME.lua` names the libraries in `lua/lib/`, in the order of the text:
+    `-- requires: prelude, buckets`, or `-- requires: nothing`. Some scripts are sent with each
+    call, so their texts should be short.
 
     Args:
-        package: The package with the folder `lua`.
-        name: The script's file in that folder, without its ending.
+        package: The package with the folder `lua`, such as `worker.emails.idempotency`.
+        name: The name of the script's file, without its ending.
 
     Raises:
         ValueError: The first line does not say what the script requires.

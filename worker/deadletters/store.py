@@ -7,12 +7,13 @@ from typing import Any, Self
 from redis.asyncio import Redis
 
 from config.settings import Settings
+from worker.aio.lua_source import source
 from worker.cancellations import Cancellations
 from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
 from worker.redis.audit_stream import read_latest
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lookup import BatchedLookup
-from worker.redis.lua import Clock, Script, keys_of, source
+from worker.redis.lua import Clock, Script, keys_of
 
 _MESSAGE_BYTES = 1_024_000
 _PAGE = 200

@@ -24,13 +24,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from config.settings import Settings
+from worker.aio.lua_source import source
 from worker.errors import Deferred, JobError, error_of
 from worker.jobs.enqueued import enqueued_ms_of
 from worker.jobs.job_run import JobRun
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.redis.autopipeline import pipeline_of
-from worker.redis.lua import Script, keys_of, source
+from worker.redis.lua import Script, keys_of
 from worker.redis.retry import retry_while_down
 
 _logger = logging.getLogger(__name__)

@@ -6,10 +6,11 @@ from typing import Any, Final, Literal
 
 from redis.asyncio import Redis
 
+from worker.aio.lua_source import source
 from worker.keypool.candidates import Candidates
 from worker.keypool.leases import LeaseRequest, Line
 from worker.redis.autopipeline import pipeline_of
-from worker.redis.lua import Clock, Script, keys_of, source
+from worker.redis.lua import Clock, Script, keys_of
 from worker.redis.resp import Argument
 
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

@@ -1,4 +1,4 @@
-"""Lua scripts on Redis: read from a package, sent by their hash, loaded where Redis lost them.
+"""Lua scripts on Redis: sent by their hash, loaded where Redis lost them.
 
 `python -m worker.redis.lua worker.keypool acquire` prints one as Redis runs it.
 """
@@ -6,16 +6,13 @@
 import hashlib
 import sys
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any, Protocol
 
 from redis.exceptions import NoScriptError
 
+from worker.aio.lua_source import source
 from worker.redis.autopipeline import AutoPipeline
 from worker.redis.resp import Argument, Encoded, encode
-
-_REQUIRES = "-- requires: "
-_NOTHING = "nothing"
 
 
 class Clock(Protocol):
@@ -24,29 +21,6 @@ class Clock(Protocol):
     def __call__(self) -> int:
         """The time in whole milliseconds since 1970."""
         ...
-
-
-def source(package: str, verb: str) -> str:
-    """Read the whole text of one script, as Redis runs it.
-
-    The first line of `lua/VERB.lua` names the libraries in `lua/lib/` that the script requires, in
-    the order of the text: `-- requires: prelude, buckets`, or `-- requires: nothing`.
-
-    Args:
-        package: The package with the folder `lua`, such as `worker.emails.idempotency`.
-        verb: The name of the script's file, without its ending.
-
-    Raises:
-        ValueError: The first line does not say what the script requires.
-    """
-    folder = resources.files(package) / "lua"
-    text = (folder / f"{verb}.lua").read_text("utf-8")
-    first = text.partition("\n")[0]
-    if not first.startswith(_REQUIRES):
-        raise ValueError(f"{package}: the first line of lua/{verb}.lua must begin with {_REQUIRES}")
-    names = first.removeprefix(_REQUIRES).split(", ")
-    libraries = [] if names == [_NOTHING] else [folder / "lib" / f"{name}.lua" for name in names]
-    return "\n".join([*(library.read_text("utf-8") for library in libraries), text])
 
 
 class Script:

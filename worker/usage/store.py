@@ -7,8 +7,9 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from worker.aio.lua_source import source
 from worker.redis.autopipeline import pipeline_of
-from worker.redis.lua import Clock, Script, keys_of, source
+from worker.redis.lua import Clock, Script, keys_of
 from worker.usage.series import Counts, Series, packed, unpacked
 
 MOST_SERIES: Final = 200

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 
 import pytest
 from redis.asyncio import Redis
@@ -10,7 +11,6 @@ from redis.exceptions import OutOfMemoryError
 
 from worker.emails.idempotency import IdempotencyStore, RecordNames, SendRecord, State
 from worker.providers import EmailIdentity, SendRequest
-from worker.redis.lua import source
 
 HOUR_MS = 3_600_000
 NAMES = RecordNames("kw")
@@ -308,7 +308,8 @@ async def test_scripts_that_redis_forgot_are_loaded_again(
     "verb", ["get", "claim", "reclaim", "complete", "release", "mark_ambiguous", "delete"]
 )
 def test_each_verb_is_headed_by_its_signature(verb: str) -> None:
-    own = source("worker.emails.idempotency", verb).split("\n-- " + verb + ": ")[1]
+    folder = resources.files("worker.emails.idempotency") / "lua"
+    own = (folder / f"{verb}.lua").read_text("utf-8").split("\n-- " + verb + ": ")[1]
     assert "-- KEYS" in own
     assert "-- ARGV" in own or "KEYS and ARGV" in own
     assert "-- Returns" in own

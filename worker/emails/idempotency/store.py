@@ -6,11 +6,12 @@ from typing import Any
 
 from redis.asyncio import Redis
 
+from worker.aio.lua_source import source
 from worker.emails.idempotency.names import RecordNames
 from worker.emails.idempotency.record import SendRecord, State
 from worker.providers import EmailIdentity, SendRequest
 from worker.redis.autopipeline import pipeline_of
-from worker.redis.lua import Clock, Script, keys_of, source
+from worker.redis.lua import Clock, Script, keys_of
 
 _HOUR_MS = 3_600_000
 _MOST_READS = 3
