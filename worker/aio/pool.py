@@ -17,11 +17,11 @@ from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from worker.aio import (
+    blocking_calls,
     fast_json,
     lifespan,
     mailbox,
     private_loop,
-    publishing,
     shutdown,
     tracing,
 )
@@ -110,7 +110,7 @@ class TaskPool(BasePool):
         tracing.install()
         await_receivers()
         self._tasks.adopt_all()
-        publishing.install(self.app)
+        blocking_calls.install(self.app)
         mailbox.install(self.app, self.calls.drain)
         fast_json.install()
         self.calls.gather_on(self.loop)
@@ -133,7 +133,7 @@ class TaskPool(BasePool):
 
     def _prepare_loop_thread(self) -> None:
         self.app.set_current()
-        publishing.guard_backend(self.app)
+        blocking_calls.guard_backend(self.app)
 
     def _on_worker_ready(self, sender: Any = None, **_: Any) -> None:
         worker = getattr(sender, "controller", None)
@@ -335,7 +335,7 @@ class TaskPool(BasePool):
             logger.warning("the event loop does not respond; the worker ends without it")
         tracing.uninstall()
         leave_receivers()
-        publishing.uninstall(self.app)
+        blocking_calls.uninstall(self.app)
         mailbox.uninstall(self.app)
         signals.worker_ready.disconnect(dispatch_uid=id(self))
         self.calls.drain()

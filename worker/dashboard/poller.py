@@ -17,7 +17,7 @@ from config.keys import load_keys
 from config.services import SERVICES
 from config.settings import Settings
 from worker.action_log import ActionLog
-from worker.dashboard.changes import mark_of
+from worker.dashboard.list_mark import mark_of
 from worker.dashboard.queues import QueueWatch
 from worker.dashboard.quote_margins import QuoteMargins
 from worker.dashboard.rates import ServiceRates
