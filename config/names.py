@@ -24,6 +24,9 @@ GONE: Final = {
         "is gone: the latest 10,000 dead letters are kept, and KEYWHEEL_DEAD_LETTERS_MB=0 keeps no"
         " arguments"
     ),
+    "KEYWHEEL_MAX_DELIVERIES": (
+        "is gone: a job becomes a dead letter after 5 worker deaths that count against it"
+    ),
     "KEYWHEEL_TASK_SOFT_TIME_LIMIT_S": (
         "is gone: a job is stopped 30 s before KEYWHEEL_TASK_TIME_LIMIT_S, or after half of it if"
         " that is later"

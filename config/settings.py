@@ -135,9 +135,6 @@ class Settings(BaseSettings):
     Celery's own transport, as a broker behind a socket always does."""
 
     # Dead letters
-    max_deliveries: Annotated[int, Field(ge=1, le=1_000), Unit("deaths")] = 5
-    """After this number of worker deaths that count against it, a job becomes a dead letter instead
-    of running again."""
     dead_letters_keep_s: WholeSeconds = 604_800
     """How long a dead letter is kept. Of more than 10,000 the oldest go first."""
     dead_letters_mb: Annotated[int, Field(ge=0, le=1_000_000), Unit("MB")] = 256
@@ -192,6 +189,9 @@ class Settings(BaseSettings):
     to its queue (state `RETRY`)."""
     status_interval_s: Annotated[Seconds, _Fixed] = 30
     """How often a worker publishes the state of its keys."""
+    max_deliveries: Annotated[int, _Fixed] = 5
+    """After this number of worker deaths that count against it, a job becomes a dead letter instead
+    of running again."""
 
     @classmethod
     def settings_customise_sources(

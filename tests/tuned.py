@@ -1,4 +1,4 @@
-"""Runs a worker with shorter times than an operator can set: `python -m tests.tuned worker …`."""
+"""Runs a worker with values that no operator can set: `python -m tests.tuned worker …`."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from config.settings import Settings, settings_from
 VARIABLE = "TUNED"
 
 
-def tuned(**times_s: float) -> dict[str, str]:
-    """The environment of a worker with other fixed times, such as `max_wait_s=0.5`."""
-    return {VARIABLE: json.dumps(times_s)}
+def tuned(**fixed: float) -> dict[str, str]:
+    """The environment of a worker with other fixed values, such as `max_wait_s=0.5`."""
+    return {VARIABLE: json.dumps(fixed)}
 
 
 def tuned_settings(environ: Mapping[str, str]) -> Settings:

@@ -8,6 +8,7 @@ import pytest
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.processes import Producer, Worker, eventually
+from tests.tuned import tuned
 
 SHOP = """
 import asyncio, os
@@ -23,7 +24,7 @@ async def kill():
 async def slow():
     await asyncio.sleep(0.3)
 """
-SETTINGS = {"KEYWHEEL_WORKER_LEASE_S": "2", "KEYWHEEL_MAX_DELIVERIES": "3"}
+SETTINGS = {"KEYWHEEL_WORKER_LEASE_S": "2", **tuned(max_deliveries=3)}
 
 
 @pytest.mark.timeout(240)

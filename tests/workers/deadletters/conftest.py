@@ -5,6 +5,7 @@ import pytest
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.processes import House, Producer, Worker
+from tests.tuned import tuned
 
 SHOP = """
 from dataclasses import replace
@@ -32,9 +33,9 @@ def house(tmp_path_factory: pytest.TempPathFactory, unmeasured_processes: None) 
             "REDIS_URL": server.url,
             "KEYWHEEL_RETRY_BACKOFF_S": "0.05",
             "KEYWHEEL_MAX_RETRIES": "2",
-            "KEYWHEEL_MAX_DELIVERIES": "3",
             "KEYWHEEL_GROQ_COOLDOWN_S": "0.05",
             "KEYWHEEL_RESEND_COOLDOWN_S": "0.05",
+            **tuned(max_deliveries=3),
         }
         producer = Producer(server.url)
         (folder / "shop.py").write_text(SHOP)
