@@ -158,10 +158,7 @@ class DemoEnvironment:
     def start_workers(self) -> None:
         """Start the worker processes; returns at once."""
         for number in range(1, self._plan.workers + 1):
-            self.spawn(
-                f"worker {number}",
-                ["-m", "celery", "-A", "worker", "worker", "-n", f"worker{number}@demo"],
-            )
+            self.spawn(f"worker {number}", ["-m", "worker", "-n", f"worker{number}@demo"])
 
     def start_flower(self) -> None:
         """Start Flower; returns at once."""
