@@ -185,7 +185,7 @@ def test_a_worker_that_dies_ends_it_with_the_end_of_its_log(start: Callable[...,
 
 
 def test_what_it_started_goes_even_when_it_is_killed_itself(start: Callable[..., Demo]) -> None:
-    demo = start()
+    demo = start("--workers=1")
     demo.until_said("a producer enqueues")
     assert len(demo.processes()) > 4
     demo.process.kill()
