@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError  # noqa: A004 - redis-py's own
 
 from worker.aio.transport import delayed
+from worker.jobs import outages as outages_module
 from worker.jobs.outages import Outages
 
 SERVICE = "groq"
@@ -66,6 +67,18 @@ async def test_the_crowd_of_one_model_delays_no_job_of_another(broker: Any) -> N
     outages = Outages(broker)
     await waits_ms(outages, "over_capacity", 1_000, models=("a",))
     assert max(await waits_ms(outages, "over_capacity", 5, models=("b",))) == 5_000
+
+
+async def test_models_that_no_job_waits_for_are_forgotten(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages, now_s = Outages(broker), 0.0
+    monkeypatch.setattr(outages_module.time, "monotonic", lambda: now_s)
+    for number in range(3_000):
+        now_s = number / 10  # each job waits for five seconds, so fifty wait at a time
+        await waits_ms(outages, "connect_error", 1, models=(f"made-up-{number}",))
+    assert 50 <= len(outages._due_s) <= 256
+    assert not outages._noted_s
 
 
 async def test_all_come_back_once_a_call_has_passed(broker: Any) -> None:

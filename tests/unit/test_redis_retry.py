@@ -13,7 +13,13 @@ from redis.exceptions import TimeoutError as LateError
 
 from config.current import get_settings
 from worker.aio import redis_retry
-from worker.aio.redis_retry import RetryPolicy, passes_by_itself, retried, words_of
+from worker.aio.redis_retry import (
+    RetryPolicy,
+    needs_a_person,
+    passes_by_itself,
+    retried,
+    words_of,
+)
 from worker.errors import Deferred, InvalidArguments, JobError, error_of
 from worker.redis import retry
 from worker.redis.retry import retry_while_down
@@ -65,6 +71,29 @@ def test_what_redis_says_passes_by_itself_or_does_not(answer: str, *, passes: bo
     assert passes_by_itself(exc) is passes
     assert "secret" not in words_of(exc)
     assert words_of(exc).split()[0] in answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "denied"),
+    [
+        ("NOPERM this user has no permissions to run the 'get' command", True),
+        ("WRONGPASS invalid username-password pair or user is disabled.", True),
+        ("ERR ACL failure in script: User w has no permissions to run the 'set' command", True),
+        (
+            (
+                "ERR Error running script (call to f_0): @user_script:1: @user_script: 1: The user "
+                "executing the script can't run this command or subcommand"
+            ),
+            True,
+        ),  # Redis 6
+        ("OOM command not allowed when used memory > 'maxmemory'.", False),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+    ],
+)
+def test_a_right_that_is_missing_needs_a_person_also_within_a_script(
+    answer: str, *, denied: bool
+) -> None:
+    assert needs_a_person(BaseParser.parse_error(answer)) is denied
 
 
 def test_a_connection_that_fails_passes_whatever_the_reason() -> None:

@@ -7,7 +7,6 @@ import pytest
 from worker import telemetry
 
 
-@pytest.mark.filterwarnings("ignore:The send_default_pii option is deprecated")
 def test_a_wrong_address_of_sentry_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

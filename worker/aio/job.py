@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 CANCEL_AGAIN_S = 1.0
 """The time between two cancellations of a coroutine that suppresses them."""
+HELD_S = 1.0
+"""How much later a soft limit is looked at again that is due while limits are held."""
 
 _TRACED: Final = 6
 """The number of arguments of Celery's trace functions."""
@@ -165,9 +167,7 @@ class Job:
 
     def _run_in_thread(self) -> Any:
         # Only now is the job accepted, and its limits begin: until now no thread was free for it.
-        if not self._begin():
-            return None
-        return self._run()
+        return self._run() if self._begin() else None
 
     def _begin(self) -> bool:
         """Report the job as accepted; false if it must not run, for instance if it was revoked."""
@@ -211,12 +211,8 @@ class Job:
         except BaseException as exc:  # noqa: BLE001 - mostly a Reject, which the request handles
             if not endings.costs_the_worker(exc):
                 return self._reports.on_failure, ExceptionInfo()
-            return (
-                self._host.lost_runs.report,
-                self._reports,
-                self._request,
-                endings.info_of(endings.lost(exc)),
-            )
+            info = endings.info_of(endings.lost(exc))
+            return self._host.lost_runs.report, self._reports, self._request, info
         else:
             return self._reports.on_success, answer
 
@@ -320,7 +316,10 @@ class Job:
 
     def _on_soft_limit(self) -> None:
         # After the body has ended, the tracer only stores and reports: the limit has no purpose.
-        if self.body_ended or self.redis_waits:
+        if self.body_ended:
+            return
+        if self.redis_waits:
+            self._soft_timer = self._host.loop.call_later(HELD_S, self._on_soft_limit)
             return
         self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
         if not self.in_thread and self.driver is not None:

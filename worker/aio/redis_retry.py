@@ -51,6 +51,8 @@ _CODE_RE: Final = re.compile(
     r"(?:Error running script .*[-: ])?"
     r"(?:BUSY|LOADING|OOM|MISCONF|NOREPLICAS|READONLY|CLUSTERDOWN|TRYAGAIN|MASTERDOWN)\b"
 )
+_DENIED_RE: Final = re.compile("ACL failure in script|The user executing the script ")
+"""A right that is missing within a script, in the words of Redis 7 and Valkey, and of Redis 6."""
 _REPLICA_RE: Final = re.compile(r"(?:Error running script .*[-: ])?READONLY\b")
 _ARGUMENTS_RE: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 
@@ -81,7 +83,9 @@ def is_replica_error(exc: BaseException) -> bool:
 
 def needs_a_person(exc: BaseException) -> bool:
     """Whether Redis denies access: a wrong password, or a user without the right."""
-    return isinstance(exc, _ACCESS)
+    return isinstance(exc, _ACCESS) or (
+        isinstance(exc, ResponseError) and _DENIED_RE.search(str(exc)) is not None
+    )
 
 
 def words_of(exc: BaseException) -> str:

@@ -17,6 +17,7 @@ from config.keys import load_keys
 from config.services import SERVICES
 from config.settings import Settings
 from worker.action_log import ActionLog
+from worker.aio.redis_retry import words_of
 from worker.dashboard.list_mark import mark_of
 from worker.dashboard.queues import QueueWatch
 from worker.dashboard.quote_margins import QuoteMargins
@@ -293,7 +294,7 @@ class Poller:
                 if not is_logged:
                     _logger.warning(
                         "cannot read the key pools (%s); Flower shows none until it can",
-                        type(exc).__name__,
+                        _why(exc),
                     )
                 is_logged = True
             else:
@@ -313,7 +314,7 @@ class Poller:
                 if not is_logged:
                     _logger.warning(
                         "cannot count the queues (%s); Flower shows none until it can",
-                        type(exc).__name__,
+                        _why(exc),
                     )
                 is_logged = True
             else:
@@ -340,3 +341,8 @@ class Poller:
             keys = keys or await published_keys(self._redis, pool.names)
             if keys != pool.keys:
                 pool.replace_keys(keys)
+
+
+def _why(exc: Exception) -> str:
+    """Redis' words, or the type of an error of ours, whose words may quote anything."""
+    return words_of(exc) if isinstance(exc, RedisError | OSError) else type(exc).__name__

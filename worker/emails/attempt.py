@@ -6,6 +6,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from worker.aio.redis_retry import words_of
 from worker.attempts import Attempt
 from worker.emails.idempotency import IdempotencyStore, SendRecord
 from worker.emails.outgoing import OutgoingEmail
@@ -74,9 +75,7 @@ class EmailAttempt:
                 if later and send_later(write, exc)
                 else "a second try sends the same bytes"
             )
-            _logger.warning(
-                "cannot store the outcome of an email (%s); %s", type(exc).__name__, then
-            )
+            _logger.warning("cannot store the outcome of an email (%s); %s", words_of(exc), then)
 
 
 class RepeatAttempt(EmailAttempt):

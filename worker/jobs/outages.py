@@ -29,6 +29,8 @@ _MS_A_JOB: Final = 1_000
 _LONGEST_MS: Final = 3_600_000
 _NOTED_S: Final = 60.0
 _PAUSE_S: Final = 10.0
+_MANY: Final = 256
+"""How many models have an entry before those are dropped that no job waits for."""
 
 
 class Outages:
@@ -49,6 +51,7 @@ class Outages:
     def __init__(self, broker: Redis | None) -> None:
         self._broker = broker
         self._due_s: dict[tuple[str, str], list[float]] = {}
+        self._many = _MANY
         self._noted_s: dict[tuple[str, str], float] = {}
         self._until_s: dict[str, float] = {}
         self._asked_s: dict[tuple[str, str], float] = {}
@@ -75,6 +78,7 @@ class Outages:
         if self._broker is None or not service or code in _OF_A_LIMIT:
             return least_ms
         names = [(service, model) for model in models]
+        self._forget_ended(now_s)
         crowd = max(self._count(name, now_s) for name in names)
         longest_ms = max(least_ms, min(_LONGEST_MS, crowd * _MS_A_JOB))
         countdown_ms = random.randint(least_ms, longest_ms)  # noqa: S311 - spreads a crowd
@@ -103,6 +107,16 @@ class Outages:
         waking = asyncio.create_task(self._wake_after_outage(self._broker, name))
         self._waking.add(waking)
         waking.add_done_callback(self._waking.discard)
+
+    def _forget_ended(self, now_s: float) -> None:
+        """Drop the models that no job waits for: whoever enqueues jobs may name any number."""
+        if len(self._due_s) < self._many:
+            return
+        self._due_s = {
+            name: due_s for name, due_s in self._due_s.items() if max(due_s, default=0.0) > now_s
+        }
+        self._noted_s = {name: s for name, s in self._noted_s.items() if name in self._due_s}
+        self._many = max(_MANY, 2 * len(self._due_s))
 
     def _count(self, name: tuple[str, str], now_s: float) -> int:
         """Count the jobs that this process has sent back and that are not due yet."""

@@ -185,11 +185,11 @@ class KeyPool(ByHand):
         """
         await self._scripts.extend(lease_id=lease.id, emails=emails)
 
-    async def settle(self, lease: Lease, verdict: Verdict) -> Settled:
+    async def settle(self, lease: Lease, verdict: Verdict, *, again: bool = False) -> Settled:
         """End a lease with what the provider's answer meant.
 
         A lease that expired meanwhile changes no bucket; what the answer taught (limits, a rest)
-        holds all the same.
+        holds all the same. `again`: an earlier settle had no reply; if it arrived, no call counts.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached; the lease then expires by itself.
@@ -202,6 +202,7 @@ class KeyPool(ByHand):
             verdict,
             service=self.service,
             rest_ms=self._cooldowns.rest_ms(verdict),
+            again=again,
         )
         reply = await self._scripts.settle(lease_id=lease.id, settlement=settlement)
         return read_settle(reply)

@@ -23,7 +23,9 @@ _EVENTS: Final = {Effect.COOL: "cooled", Effect.DISABLE: "disabled", Effect.UNFI
 """What the audit stream calls what an answer does to a scope."""
 
 
-def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dict[str, object]:
+def report(
+    lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, again: bool = False
+) -> dict[str, object]:
     """Tell what a verdict means for the pool, in JSON types.
 
     Most answers are plain successes, so what is false, empty or not known is left out:
@@ -41,6 +43,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
     - `sized`: the rest holds for calls of this size or more.
     - `uncapped`: the answer was too long for the account's limit, though less was reserved.
     - `real`: the provider knows the model.
+    - `again`: an earlier settle of the lease had no reply, and may have arrived.
     - `limits` stated, each with dimension, limit, window in milliseconds, and what remains if
       known; `quotas` of which the used part is stated, each with dimension, use, window, and 1 if
       the call was refused for it.
@@ -50,6 +53,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
         verdict: The answer, judged.
         service: The service's name.
         rest_ms: How long what is blamed rests, in milliseconds.
+        again: Whether an earlier settle of the lease had no reply.
     """
     request, outcome = lease.request, outcome_of(verdict)
     account = verdict.account or lease.account
@@ -74,6 +78,7 @@ def report(lease: Lease, verdict: Verdict, *, service: str, rest_ms: int) -> dic
             for one in verdict.quotas
         ],
         "learned": verdict.account or None,
+        "again": again,
     }
     fields |= _blame(lease, verdict, account=account, service=service, rest_ms=rest_ms)
     fields |= {} if moved else _counts(verdict)

@@ -1,7 +1,9 @@
 """Settles the leases of a turn, whatever happens to its job."""
 
 import asyncio
+import itertools
 import logging
+from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, Final
 
@@ -31,7 +33,7 @@ class LeaseSettling:
         self._hooks: Final = hooks
 
     async def settle(
-        self, lease: Lease, verdict: Verdict, *, retry: bool = False
+        self, lease: Lease, verdict: Verdict, *, retry: bool = False, again: bool = False
     ) -> Settled | None:
         """Settle a lease.
 
@@ -39,31 +41,40 @@ class LeaseSettling:
             lease: The lease.
             verdict: What the provider's answer means.
             retry: Ask a Redis that is down again, for a minute at most.
+            again: An earlier settle of the lease may have been carried out.
 
         Returns:
             What the pool makes of it; None where it could not be reached. It is told later then, or
             the lease expires.
         """
+        asked = itertools.count(int(again))
+
+        def tell(answer: Verdict) -> Awaitable[Settled]:
+            # A reply may be lost although Redis has settled the lease: the call counts once.
+            return self._pool.settle(lease, answer, again=next(asked) > 0)
+
         try:
             # Before the next key is asked the pool must know what a refusal says: which key rests,
             # and that nothing was sent.
             if retry:
-                return await retry_while_down(lambda: self._pool.settle(lease, verdict))
-            return await self._pool.settle(lease, verdict)
+                return await retry_while_down(lambda: tell(verdict))
+            return await tell(verdict)
         except RedisError as exc:
             # The answer of the provider is worth more than the record of it.
             late = _late(verdict)
             then = (
                 "trying again for a minute"
-                if send_later(lambda: self._pool.settle(lease, late), exc)
+                if send_later(lambda: tell(late), exc)
                 else "it expires by itself"
             )
             _logger.warning("cannot settle a lease (%s); %s", words_of(exc), then)
             return None
 
-    async def conclude(self, lease: Lease, reply: Reply, *, retry: bool = False) -> Settled | None:
+    async def conclude(
+        self, lease: Lease, reply: Reply, *, retry: bool = False, again: bool = False
+    ) -> Settled | None:
         """Settle the lease and record what became of the request, both at once."""
-        settling = self.settle(lease, reply.verdict, retry=retry)
+        settling = self.settle(lease, reply.verdict, retry=retry, again=again)
         if isinstance(self._hooks, NoHooks):
             # Nothing is recorded; two tasks for that would cost 3 % of a completion's CPU.
             return await settling
@@ -75,10 +86,12 @@ class LeaseSettling:
         with HeldTimeLimits():  # they are meant for the work, and a Redis that hangs takes longer
             await asyncio.shield(asyncio.ensure_future(self.settle(lease, verdict)))
 
-    async def conclude_whatever_happens(self, lease: Lease, reply: Reply) -> None:
-        """Conclude a call, even where the job is cancelled meanwhile."""
+    async def conclude_whatever_happens(
+        self, lease: Lease, reply: Reply, *, again: bool = False
+    ) -> None:
+        """Conclude a call, perhaps again, even where the job is cancelled meanwhile."""
         with HeldTimeLimits():
-            await asyncio.shield(asyncio.ensure_future(self.conclude(lease, reply)))
+            await asyncio.shield(asyncio.ensure_future(self.conclude(lease, reply, again=again)))
 
 
 def _late(verdict: Verdict) -> Verdict:

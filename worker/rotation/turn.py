@@ -247,9 +247,8 @@ class Turn(Generic[RequestT]):
             again = reply.verdict.fate not in {Fate.DONE, Fate.FAIL}
             settled = await self.leases.conclude(lease, reply, retry=again)
         except asyncio.CancelledError:
-            # What the provider said of the key outlives the job. Where the first settle was carried
-            # out, too, only the key's counts have the call twice.
-            await self.leases.conclude_whatever_happens(lease, reply)
+            # What the provider said of the key outlives the job.
+            await self.leases.conclude_whatever_happens(lease, reply, again=True)
             raise
         self.waiting.notify_ended()
         await self._end_if_the_request_is_at_fault(lease, reply.verdict)

@@ -234,7 +234,7 @@ def _give_up(stream: AnswerStream, error: BaseException) -> None:
     _logger.warning(
         "%s stays incomplete (%s); the job's result is not affected",
         stream.name,
-        type(error).__name__,
+        words_of(error),
     )
     stream.give_up()
 

@@ -18,12 +18,12 @@ def start_reports(**options: Any) -> None:
     if sentry_sdk.get_client().is_active():
         return
     sentry_sdk.init(
-        # Others would report log records and commands of Redis, before anything is redacted.
+        # Others would report log records and commands of Redis, before anything is redacted. Users'
+        # data are off by default (the option `send_default_pii` is deprecated, also to say so).
         default_integrations=False,
         auto_enabling_integrations=False,
         integrations=[CeleryIntegration(), DedupeIntegration()],
         include_local_variables=False,
-        send_default_pii=False,
         max_breadcrumbs=0,
         before_send=without_content,
         **options,

@@ -335,6 +335,23 @@ def test_a_job_that_is_done_is_not_cut_while_the_result_store_takes_nothing(  # 
     assert limits == []
 
 
+def test_a_result_waits_until_the_right_that_a_script_lacks_is_granted(
+    app: Celery, store: "redis.Redis"
+) -> None:
+    app.task(_quick, shared=False, name="quick")
+    with TaskIn(app, "quick", ()) as again:
+        store.acl_log_reset()
+        store.execute_command("ACL", "SETUSER", "default", "-set")
+        try:
+            task_id, done = again("kept")
+            eventually(store.acl_log)
+            assert not done.done()
+        finally:
+            store.execute_command("ACL", "SETUSER", "default", "+@all")
+        assert done.result(10)[0] == 0
+    assert _meta(store, task_id)["result"] == "kept"
+
+
 def test_a_connection_class_without_an_async_twin_falls_back_to_threads(app: Celery) -> None:
     class Odd(redis.Connection):
         pass

@@ -197,8 +197,8 @@ async def test_a_follower_that_is_cancelled_after_its_email_was_accepted_gets_it
         await complete(*args)
         completed.set()
 
-    async def late(*args: Any) -> Any:
-        settled = await settle(*args)
+    async def late(*args: Any, **how: Any) -> Any:
+        settled = await settle(*args, **how)
         await completed.wait()
         await asyncio.sleep(0)
         sender.cancel({"job-0", "job-1"})

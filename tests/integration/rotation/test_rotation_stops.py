@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sandbox.redis import EmbeddedRedis
 from tests.integration.rotation.rotation_scripted import (
     DEAD,
+    FAULTY,
     NOTHING_OUT,
     SECRETS,
     Make,
@@ -31,7 +33,7 @@ from worker.rotation import turn as turn_module
 from worker.rotation.call_hooks import NoHooks
 from worker.rotation.lease_settling import LeaseSettling
 from worker.rotation.rotation import Rotation
-from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Reply, Verdict
+from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Reply, Scope, Verdict
 
 
 async def test_a_turn_that_never_ends_is_a_fault(
@@ -101,11 +103,11 @@ async def test_a_job_cancelled_while_its_answer_is_settled_still_tells_what_it_s
     rotation, provider = make(DEAD)
     settle, reached = rotation.pool.settle, asyncio.Event()
 
-    async def slow_at_first(*args: Any) -> Any:
+    async def slow_at_first(*args: Any, **how: Any) -> Any:
         if not reached.is_set():
             reached.set()
             await asyncio.Event().wait()
-        return await settle(*args)
+        return await settle(*args, **how)
 
     monkeypatch.setattr(rotation.pool, "settle", slow_at_first)
     calling = asyncio.create_task(serve(rotation), name="turn")
@@ -213,7 +215,7 @@ async def test_no_time_limit_ends_a_job_while_redis_is_to_hear_of_its_call(
     lease = await rotation.pool.acquire(LeaseRequest())
     assert isinstance(lease, Lease)
 
-    async def note(*_: Any) -> None:
+    async def note(*_: Any, **__: Any) -> None:
         held.append(job.redis_waits > 0)
 
     monkeypatch.setattr(rotation.pool, "settle", note)
@@ -225,6 +227,33 @@ async def test_no_time_limit_ends_a_job_while_redis_is_to_hear_of_its_call(
         await asyncio.create_task(settle, context=stacks.context_of(job))
     assert held == [True, True]
     assert not job.redis_waits
+
+
+@pytest.mark.parametrize("retry", [True, False])
+async def test_a_call_counts_once_although_redis_has_settled_it_and_its_reply_was_lost(
+    make: Make, monkeypatch: pytest.MonkeyPatch, *, retry: bool
+) -> None:
+    rotation, _ = make(count=1)
+    settle, replies = rotation.pool.settle, asyncio.Queue[Any]()
+
+    async def losing(*args: Any, **how: Any) -> Any:
+        settled = await settle(*args, **how)
+        replies.put_nowait(settled)
+        if replies.qsize() == 1:
+            raise RedisConnectionError("the reply was lost")
+        return settled
+
+    monkeypatch.setattr(rotation.pool, "settle", losing)
+    settling = LeaseSettling(rotation.pool, NoHooks(lambda _: ""))
+    lease = await rotation.pool.acquire(LeaseRequest())
+    assert isinstance(lease, Lease)
+    failed = replace(FAULTY.verdict, scope=Scope.HOST)
+    await settling.settle(lease, failed, retry=retry)  # or it is settled again in the background
+    async with asyncio.timeout(10):
+        first, second = await replies.get(), await replies.get()
+    assert (first.late, second.late) == (False, True)
+    [key] = (await rotation.pool.snapshot()).keys
+    assert (key.calls, key.faults) == (1, 1)
 
 
 async def test_a_refusal_reaches_the_pool_although_redis_is_gone_for_a_moment(

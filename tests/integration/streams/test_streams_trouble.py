@@ -160,7 +160,7 @@ async def test_a_redis_that_stays_away_costs_a_job_two_seconds_and_not_its_resul
         await finish_stream(stream, RESULT)
     assert not stream.finished.is_set()
     await over(stream)  # later the writer gives up as well
-    assert "kw:stream:t1 stays incomplete (ConnectionError)" in caplog.text
+    assert "kw:stream:t1 stays incomplete (gone)" in caplog.text
     await idle(writer)
 
 

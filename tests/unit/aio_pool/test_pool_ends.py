@@ -11,6 +11,7 @@ from celery import Celery
 from kombu.asynchronous import Hub
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
+from worker.aio import job as job_module
 from worker.aio import revoking, shutdown
 from worker.aio.errors import LostTooOften, Revoked
 from worker.aio.lost_runs import LOST_RUNS
@@ -213,7 +214,7 @@ def test_a_channel_that_holds_none_of_the_pools_messages_takes_nothing_with_it(
 
 
 def test_no_limit_ends_a_job_that_only_redis_keeps_from_going_back(
-    app: Celery, start: Start
+    app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = {"soft_timeout": 0.05, "timeout": 0.1}
 
@@ -232,10 +233,18 @@ def test_no_limit_ends_a_job_that_only_redis_keeps_from_going_back(
         second.close()
         await asyncio.Event().wait()
 
+    @app.task(shared=False)
+    async def works_on() -> None:
+        with HeldTimeLimits():
+            await asyncio.sleep(0.3)
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(job_module, "HELD_S", 0.05)
     pool = start()
     back, worked = Outcome(pool, goes_back, **limits), Outcome(pool, works, **limits)
+    late = Outcome(pool, works_on, soft_timeout=0.05, timeout=30)
     assert back.answer[:2] == (0, "'back'")
-    assert worked.answer[0] == 1
-    assert (back.timeouts, worked.timeouts) == ([], [True])
+    assert (worked.answer[0], late.answer[0]) == (1, 1)
+    assert (back.timeouts, worked.timeouts, late.timeouts) == ([], [True], [True])
     with HeldTimeLimits():
         pass  # outside a job

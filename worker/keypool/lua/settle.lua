@@ -16,6 +16,7 @@ local name, key, lease = answer.account .. ':' .. answer.model, root .. ':key:' 
 local pair = root .. ':account_model:' .. name
 local buckets, turned_ms = read_buckets(pair)
 local known, learned = {}, {}
+local known_already = answer.again and not lease  -- the first settle arrived, only its reply was lost
 for dimension, bucket in pairs(buckets) do known[dimension] = bucket end
 -- What the provider states to be left excludes what a counted call had reserved, so what it did not use comes on top.
 if lease and not answer.counted then give_back(buckets, lease) end
@@ -51,7 +52,7 @@ if answer.real and (noted or outcome ~= 'ok') and redis.call('ZADD', root .. ':m
   redis.call('ZREMRANGEBYRANK', root .. ':models', 0, -MODELS_KEPT - 1)
 end
 local counts = redis.call('HMGET', key, outcome, 'tokens', 'latest', 'account')
-if outcome ~= 'unused' then
+if outcome ~= 'unused' and not known_already then
   local line = cjson.encode({now, reason or outcome, by, answer.model})  -- for people, the latest one first
   redis.call('HSET', key, outcome, (counts[1] or 0) + 1, 'tokens', (counts[2] or 0) + (answer.tokens or 0),
     'latest', line .. '\n' .. (counts[3] or ''):match(LATEST))
@@ -88,7 +89,7 @@ end
 if answer.fails and not (passing and event) then  -- faults of one second count once
   local scope = answer.fails[1]
   local block = read_blocks({scope})[1] or {until_ms = 0}
-  local counts = now - (block.fault_ms or 0) >= FAULTS_APART_MS and block.until_ms <= now
+  local counts = now - (block.fault_ms or 0) >= FAULTS_APART_MS and block.until_ms <= now and not known_already
   block.probe_ms = nil
   if counts then block.faults, block.fault_ms = (block.faults or 0) + 1, now end
   save_block(scope, block)
