@@ -100,7 +100,12 @@ def no_dotenv() -> str | None:
 
     Most people expect the `.env` of the project's folder to be read.
     """
-    return None if Path(".env").is_file() else f"There is no .env in {Path.cwd()}"
+    if Path(".env").is_file():
+        return None
+    try:
+        return f"There is no .env in {Path.cwd()}"
+    except FileNotFoundError:
+        return "There is no .env, since the working folder has been removed"
 
 
 def look_up(environ: Mapping[str, str], name: str) -> Lookup:

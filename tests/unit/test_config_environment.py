@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from config.current import get_settings, notices
-from config.environment import merge, read_dotenv, read_environment
+from config.environment import merge, no_dotenv, read_dotenv, read_environment
 from config.errors import SettingsError
 from config.settings import settings_from
 
@@ -103,3 +103,13 @@ def test_a_name_too_long_for_a_file_is_a_sentence_and_not_shown() -> None:
     with pytest.raises(SettingsError, match=r"^ADMIN_TOKEN_FILE names a file") as caught:
         settings_from({"ADMIN_TOKEN_FILE": CANARY * 400})
     assert CANARY not in str(caught.value)
+
+
+def test_a_working_folder_that_was_removed_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert no_dotenv() == "There is no .env, since the working folder has been removed"

@@ -89,7 +89,7 @@ _ROWS: list[Any] = [
     # 401: the status decides, whatever the code says
     (401, error("Invalid API Key", "invalid_api_key"), {}, _INVALID),
     (401, error("Invalid API Key", "something_else"), {}, _INVALID),
-    (401, b"<html>no</html>", {"content-type": "text/html"}, _INVALID | {"certain": False}),
+    (401, b"", {}, _INVALID | {"certain": False}),
     (
         401,
         error("messages: invalid API key in line 3", "bad_request"),
@@ -166,9 +166,23 @@ _ROWS: list[Any] = [
             {},
             _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST),
         )
-        for status in (402, 404, 405, 407, 410, 451)
+        for status in (401, 402, 404, 405, 407, 410, 451)
     ),
     (407, b"", {}, _verdict(Fate.RETRY, "edge_blocked", 407, scope=Scope.HOST)),
+    # so does what else is not in Groq's form, as of a gateway whose route to it is missing
+    *(
+        (status, body, {}, _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST))
+        for status, body in (
+            (404, b"404 page not found"),
+            (404, b""),
+            (404, {"message": "no Route matched with those values"}),
+            (405, b"method not allowed"),
+            (410, b"gone"),
+            (418, {"error": "a teapot"}),
+            (426, b""),
+            (451, {"statusCode": 451, "message": "not here"}),
+        )
+    ),
     *(
         (status, b"<html>bad</html>", {}, _verdict(Fate.FAIL, "rejected", status))
         for status in (400, 414, 415, 422, 431)
@@ -189,7 +203,7 @@ _ROWS: list[Any] = [
         {},
         _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404, **_UNFIT),
     ),
-    (404, b"nothing here", {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404)),
+    (404, error("nothing here"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404)),
     (
         400,
         error("old", "model_decommissioned"),
@@ -207,7 +221,7 @@ _ROWS: list[Any] = [
     (400, error("'messages.0' : no"), {}, _verdict(Fate.FAIL, "rejected", 400)),
     (400, error("too long", "context_length_exceeded"), {}, _verdict(Fate.FAIL, "rejected", 400)),
     (422, error("semantic"), {}, _verdict(Fate.FAIL, "rejected", 422)),
-    (418, {"error": "a teapot"}, {}, _verdict(Fate.FAIL, "rejected", 418)),
+    (418, error("a teapot"), {}, _verdict(Fate.FAIL, "rejected", 418)),
     # a bad generation
     (
         400,

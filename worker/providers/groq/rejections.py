@@ -32,7 +32,7 @@ def rejection_of(answer: Answer, sentence: str) -> Verdict:
         return unfit("model_not_found", sentence, answer)
     if _NO_TIER.match(answer.message) and answer.status in {400, 403}:
         return unfit("tier_unavailable", sentence, answer)
-    if answer.status == HTTPStatus.NOT_FOUND:  # not in Groq's own words: perhaps the URL is wrong
+    if answer.status == HTTPStatus.NOT_FOUND:  # without a code that is known
         return Verdict(Fate.OTHER_ACCOUNT, "model_not_found", sentence, status=answer.status)
     if answer.status == HTTPStatus.FORBIDDEN:
         # A code that is not documented may hold for this account alone.

@@ -304,9 +304,9 @@ class GroqJudge:
                 status=answer.status,
             )
         blocked = answer.status == HTTPStatus.FORBIDDEN and not answer.code
-        page = answer.is_page and answer.status not in _OF_THE_REQUEST
+        foreign = not _is_own(answer) and answer.status not in _OF_THE_REQUEST
         proxy = answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
-        if blocked or page or proxy or answer.status < HTTPStatus.BAD_REQUEST:
+        if blocked or foreign or proxy or answer.status < HTTPStatus.BAD_REQUEST:
             return Verdict(
                 Fate.RETRY,
                 "edge_blocked",
@@ -315,6 +315,11 @@ class GroqJudge:
                 status=answer.status,
             )
         return None
+
+
+def _is_own(answer: Answer) -> bool:
+    """Whether an error is in Groq's own form; what a gateway writes has its words elsewhere."""
+    return isinstance(answer.body, dict) and isinstance(answer.body.get("error"), dict)
 
 
 def _is_refusal_as_400(answer: Answer) -> bool:
