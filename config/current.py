@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from functools import cache
 
-from config.environment import look_up, read_environment
+from config.environment import look_up, read_environment, unreadable_lines
 from config.names import Known, names_without_effect
 from config.settings import SECRET_FIELDS, Settings, settings_from, variable_of, variables
 
@@ -42,7 +42,7 @@ def get_settings() -> Settings:
     """
     environ = read_environment()
     settings = settings_from(environ)
-    for sentence in notices(environ, settings):
+    for sentence in filter(None, (unreadable_lines(), *notices(environ, settings))):
         _log.warning(sentence)
     return settings
 

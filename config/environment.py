@@ -10,6 +10,7 @@ from io import StringIO
 from pathlib import Path
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 
 from config.errors import SettingsError
 
@@ -59,6 +60,9 @@ def read_text_of(path: Path) -> str | None:
 def read_dotenv(path: Path) -> dict[str, str]:
     """Read a `.env` file. A missing file counts as an empty one.
 
+    What cannot be parsed is left out: `unreadable_lines` says so, once, where dotenv itself would
+    log each read, without the file's name.
+
     Args:
         path: The file. `${NAME}` in it is replaced as in Docker Compose.
 
@@ -69,7 +73,23 @@ def read_dotenv(path: Path) -> dict[str, str]:
     text = read_text_of(path)
     if text is None:
         return {}
-    return {name: value or "" for name, value in dotenv_values(stream=StringIO(text)).items()}
+    statements = parse_stream(StringIO(text))
+    readable = "".join(one.original.string for one in statements if not one.error)
+    return {name: value or "" for name, value in dotenv_values(stream=StringIO(readable)).items()}
+
+
+def unreadable_lines() -> str | None:
+    """Say which lines of the working directory's `.env` cannot be parsed; None if all can.
+
+    Raises:
+        SettingsError: `.env` is there but cannot be read.
+    """
+    statements = parse_stream(StringIO(read_text_of(Path(".env")) or ""))
+    lines = [str(one.original.line) for one in statements if one.error]
+    if not lines:
+        return None
+    which = f"Line {lines[0]}" if len(lines) == 1 else f"Each of the lines {', '.join(lines)}"
+    return f"{which} of .env has no effect: write NAME=value, with both quotes or none."
 
 
 def merge(process: Mapping[str, str], dotenv: Mapping[str, str]) -> dict[str, str]:

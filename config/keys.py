@@ -7,7 +7,13 @@ from typing import Final, Literal
 
 from config.addresses import is_address
 from config.api_key import ApiKey, make_key
-from config.environment import FILE_SUFFIX, look_up, no_dotenv, read_environment
+from config.environment import (
+    FILE_SUFFIX,
+    look_up,
+    no_dotenv,
+    read_environment,
+    unreadable_lines,
+)
 from config.errors import SettingsError
 from config.placeholders import looks_like_placeholder
 from config.services import SERVICES, Service
@@ -108,6 +114,8 @@ def require_any_key(discoveries: Iterable[Discovery]) -> None:
     )
     if (missing := no_dotenv()) is not None:
         sentence += f" {missing}."
+    elif (unreadable := unreadable_lines()) is not None:
+        sentence += f" {unreadable}"
     raise SettingsError(
         [sentence, *(problem.sentence for discovery in found for problem in discovery.problems)]
     )

@@ -1,6 +1,7 @@
 """Where settings come from: the process, `.env`, and files of secrets."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from config.current import get_settings, notices
 from config.environment import merge, no_dotenv, read_dotenv, read_environment
 from config.errors import SettingsError
+from config.keys import discover_keys, require_any_key
 from config.settings import settings_from
 
 CANARY = "Zq9canaryQz7"
@@ -82,6 +84,28 @@ def test_dotenv_that_is_no_file_is_not_taken_for_a_missing_one(tmp_path: Path) -
         with pytest.raises(SettingsError, match=f"^{path.name} is a folder, a pipe or a link"):
             read_dotenv(path)
     assert read_dotenv(none) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "which"),
+    [
+        (f"GROQ_API_KEY {CANARY}\nA=1\n", "Line 1 of .env has"),  # without =
+        (f"A=1\nGROQ_API_KEY: {CANARY}\n", "Line 2 of .env has"),  # as in YAML
+        (f"GROQ_API_KEY=\"{CANARY}\nA=1\nB'=2\n{CANARY} x\n", "Each of the lines 1, 4 of .env has"),
+    ],
+)
+def test_a_line_of_dotenv_that_cannot_be_parsed_is_named_once_and_not_quoted(
+    content: str, which: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path(".env").write_text(content)
+    assert read_dotenv(Path(".env"))["A"] == "1"
+    assert caplog.messages == []
+    get_settings.cache_clear()
+    get_settings()
+    [sentence] = [line for line in caplog.messages if ".env" in line]
+    assert sentence == f"{which} no effect: write NAME=value, with both quotes or none."
+    with pytest.raises(SettingsError, match=f"set at least one of .* {re.escape(sentence)}"):
+        require_any_key([discover_keys("groq", read_environment())])
 
 
 @pytest.mark.parametrize(
