@@ -69,7 +69,8 @@ def validate(email: Any, *, in_batch: bool = False) -> Invalid | None:
 def _validate_presence(email: dict[str, Any]) -> Invalid | None:
     template = email.get("template")
     has_content = any(email.get(name) for name in ("html", "text", "react"))
-    for name in ("from", "to") if template else ("from", "to", "subject"):
+    # A template has a subject of its own, and may have a from address.
+    for name in ("to",) if template else ("from", "to", "subject"):
         if not email.get(name):
             return Invalid("missing_required_field", f"Missing `{name}` field.")
     if not template and not has_content:
@@ -86,7 +87,7 @@ def _validate_presence(email: dict[str, Any]) -> Invalid | None:
 def _validate_addresses(email: dict[str, Any]) -> Invalid | None:
     for name in ("from", "to", "cc", "bcc", "reply_to"):
         listed = addresses(email.get(name))
-        if name == "from" and len(listed) != 1:
+        if name == "from" and len(listed) != 1 and not (email.get("template") and not listed):
             return Invalid("validation_error", f"Invalid `from` field. {_FORM}")
         if name in {"to", "cc", "bcc"} and len(listed) > MAX_RECIPIENTS:
             return Invalid(

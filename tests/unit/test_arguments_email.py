@@ -174,6 +174,9 @@ def test_what_is_empty_or_null_is_as_if_it_were_not_there() -> None:
     for written in ({}, []):  # PHP writes an empty object as a list
         email = check(EmailArguments, (), MAIL | {"headers": written, "tags": []})
         assert email.payload(sender="a@example.com")["headers"] == {}
+        template = {"id": "t1", "variables": written}
+        email = check(EmailArguments, (), {"to": "ann@example.com", "template": template})
+        assert email.payload(sender="")["template"]["variables"] == {}
 
 
 @pytest.mark.parametrize("size", [1, 57, 58, 200])
@@ -261,13 +264,29 @@ def test_a_mistake_is_one_plain_sentence(kwargs: dict[str, Any], sentence: str) 
     assert refusal(kwargs) == sentence
 
 
-def test_bytes_may_be_attached_as_they_are() -> None:
+@pytest.mark.parametrize(
+    ("content", "sent"),
+    [
+        (b"hello", CONTENT),
+        ({"type": "Buffer", "data": [*b"hello"]}, [*b"hello"]),  # as Node writes bytes into JSON
+    ],
+)
+def test_bytes_may_be_attached_as_they_are(content: object, sent: object) -> None:
     arguments = check(
-        EmailArguments, (), MAIL | {"attachments": [{"content": b"hello", "filename": "a"}]}
+        EmailArguments, (), MAIL | {"attachments": [{"content": content, "filename": "a"}]}
     )
     assert arguments.payload(sender="us@example.com")["attachments"] == [
-        {"content": CONTENT, "filename": "a"}
+        {"content": sent, "filename": "a"}
     ]
+
+
+@pytest.mark.parametrize(
+    "content", [{"type": "Buffer", "data": CANARY}, {"type": "Blob", "data": []}, {"data": []}]
+)
+def test_an_object_that_holds_no_bytes_is_no_content(content: object) -> None:
+    assert "attachments.0.content: must be" in refusal(
+        MAIL | {"attachments": [{"content": content}]}
+    )
 
 
 @pytest.mark.parametrize("variables", [None, {"name": "Ann", "count": 3, "share": 0.5}])

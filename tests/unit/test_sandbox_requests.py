@@ -170,6 +170,13 @@ def test_resend_refuses_a_malformed_email_and_names_the_field(
     assert words in invalid.message
 
 
+def test_resend_takes_the_address_of_a_template_where_an_email_has_none() -> None:
+    email = {"to": "you@b.example.net", "template": {"id": "t1"}}
+    domains = frozenset({"a.example.net"})
+    for request, batch in ((email, False), ([email], True)):
+        assert take_in(request, domains, batch=batch, permissive=False).emails == [email]
+
+
 def test_resend_accepts_a_well_formed_email() -> None:
     email = _mail(
         to=_MANY[:50],

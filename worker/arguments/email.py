@@ -4,7 +4,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
 
@@ -46,9 +46,14 @@ def _object_if_empty(value: Any) -> Any:
 
 
 def _encoded(value: Any) -> Any:
-    """Encode bytes, and join the lines into which many programs cut Base64."""
+    """Encode bytes, and join the lines into which many programs cut Base64.
+
+    Node writes bytes into JSON as an object with a list of their values.
+    """
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
+    if isinstance(value, dict) and value.keys() == {"type", "data"} and value["type"] == "Buffer":
+        return value["data"] if isinstance(value["data"], list) else value
     if isinstance(value, str) and "\n" in value:
         lines = value.split()
         widths = {len(line) for line in lines[:-1]}
@@ -86,6 +91,25 @@ _Headers = Annotated[
     ),
 ]
 
+_AnyVariables = dict[Text, Text | _Whole | _Number]
+_Variables = Annotated[
+    _AnyVariables,
+    BeforeValidator(
+        _object_if_empty,
+        json_schema_input_type=_AnyVariables | Annotated[list[Any], Field(max_length=0)],
+    ),
+]
+
+
+_Bytes = list[Annotated[int, Field(ge=0, le=255)]]
+
+
+class NodeBuffer(Arguments):
+    """Bytes as Node writes them into JSON."""
+
+    type: Literal["Buffer"]
+    data: _Bytes
+
 
 class Attachment(Arguments):
     """One attachment.
@@ -95,7 +119,8 @@ class Attachment(Arguments):
 
     filename: Annotated[str, Field(min_length=1, max_length=255), _ONE_LINE] | None = None
     content: Annotated[
-        Text | list[Annotated[int, Field(ge=0, le=255)]] | None, BeforeValidator(_encoded)
+        Text | _Bytes | None,
+        BeforeValidator(_encoded, json_schema_input_type=Text | _Bytes | NodeBuffer | None),
     ] = None
     path: Text | None = None
     content_type: _OneLine | None = None
@@ -132,7 +157,7 @@ class Template(Arguments):
     """A template that is published at Resend, and what stands in its variables."""
 
     id: Annotated[str, Field(min_length=1, max_length=200)]
-    variables: dict[Text, Text | _Whole | _Number] | None = None
+    variables: _Variables | None = None
 
 
 class EmailArguments(Arguments):
@@ -198,9 +223,13 @@ class EmailArguments(Arguments):
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
     def payload(self, *, sender: str) -> dict[str, Any]:
-        """The body of `POST /emails`; the same arguments always make the same body."""
+        """The body of `POST /emails`; the same arguments always make the same body.
+
+        Args:
+            sender: Whom it is from; empty: whom its template names.
+        """
         given = self.model_dump(exclude_none=True, exclude={"sender", *_OF_THE_JOB})
-        return {"from": sender} | given
+        return ({"from": sender} if sender else {}) | given
 
     def payload_for(self, key: ApiKey) -> dict[str, Any]:
         """The body of an email that goes out with a key.
@@ -213,6 +242,10 @@ class EmailArguments(Arguments):
         if not sender:
             raise Deferred(1_000, "a key without a from address came in")
         return self.payload(sender=sender)
+
+    def payload_of_template(self, key: ApiKey) -> dict[str, Any]:
+        """The body of an email whose template may say whom it is from, since no key does."""
+        return self.payload(sender=self.sender or key.sender or "")
 
 
 def domain_of(address: str) -> str:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from config.current import get_settings
+from worker.cli.moment import Moment
 from worker.cli.output import OutputGroup
 from worker.cli.session import current_user, run
 from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
@@ -24,7 +25,6 @@ CommandT = TypeVar("CommandT", bound=Callable[..., Any])
 _MAX_FOUND = 1_000_000
 _CHUNK = 500
 _REFUSALS_SHOWN = 10
-_MOMENT = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S"])
 
 
 @click.group(name="dead", cls=OutputGroup)
@@ -41,7 +41,7 @@ def dead() -> None:
 def _filters(command: CommandT) -> CommandT:
     for option in (
         click.option(
-            "--before", type=_MOMENT, help="Only jobs that ended before this moment (UTC)."
+            "--before", type=Moment(), help="Only jobs that ended before this moment (UTC)."
         ),
         click.option(
             "--search", help="Only those in whose id, task, reason or calls this text occurs."
@@ -263,11 +263,10 @@ def _filter(
     service: str | None = None,
     task: str | None = None,
     kind: str | None = None,
-    before: datetime | None = None,
+    before: int | None = None,
     search: str | None = None,
 ) -> Filter:
-    before_ms = None if before is None else round(before.replace(tzinfo=UTC).timestamp() * 1000)
-    return Filter(service=service, task=task, kind=kind, before_ms=before_ms, search=search)
+    return Filter(service=service, task=task, kind=kind, before_ms=before, search=search)
 
 
 def _confirm(question: str, letters: Sequence[DeadLetter], *, yes: bool) -> None:

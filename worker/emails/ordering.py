@@ -23,7 +23,8 @@ def order(
 
     Args:
         arguments: The validated email.
-        keys: The keys of the service; one without a from address cannot send an email without one.
+        keys: The keys of the service. One without a from address cannot send an email without one,
+            unless none has one and the email has a template, which may have its own.
         idempotency_key: The key of an email that brings none.
         job: The id of its job; empty where it has none.
         known: A job may have sent it before.
@@ -33,14 +34,18 @@ def order(
         What a call needs of a key, and the email.
     """
     unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
+    none_able = bool(keys) and len(unable) == len(keys)
+    by_template = none_able and arguments.template is not None
+    if by_template:
+        unable = frozenset()
     email = OutgoingEmail(
         arguments.idempotency_key or idempotency_key,
         arguments.content_hash(),
-        arguments.payload_for,
+        arguments.payload_of_template if by_template else arguments.payload_for,
         recipients=arguments.recipients,
         batchable=arguments.batchable,
         known=known,
-        unsendable=_NO_SENDER if keys and len(unable) == len(keys) else "",
+        unsendable=_NO_SENDER if none_able and not by_template else "",
         job=job,
         late=late,
     )

@@ -1,0 +1,34 @@
+"""Instants on a command line."""
+
+import click
+import pytest
+
+from worker.cli.moment import Moment
+
+NOON_MS = 1_769_860_800_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-01-31T12:00:00Z",  # as `keys usage --csv` has it
+        "2026-01-31T12:00:00.000000+00:00",  # as `job --json` does
+        "2026-01-31T13:00:00+01:00",
+        "2026-01-31T12:00:00",
+        "2026-01-31 12:00:00",  # as in the tables
+        "2026-01-31 12:00:00 UTC",  # as `dead show` and `keys audit` have it
+        "1769860800000",  # as `dead list --json` does
+    ],
+)
+def test_each_form_in_which_our_output_has_an_instant_is_taken(text: str) -> None:
+    assert Moment().convert(text, None, None) == NOON_MS
+
+
+def test_a_date_is_its_first_instant() -> None:
+    assert Moment().convert("2026-01-31", None, None) == NOON_MS - 12 * 3_600_000
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "1769860800", "-1", "2026-01"])
+def test_anything_else_is_answered_with_an_example(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="such as 2026-01-31"):
+        Moment().convert(text, None, None)

@@ -1,0 +1,33 @@
+"""An instant on a command line, in each form in which our own output has one."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+_MILLISECONDS_RE: Final = re.compile(r"[0-9]{12,14}")
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]
+    """An instant, in milliseconds since 1970: a date, with or without a time, or that number.
+
+    Without an offset it is in UTC.
+    """
+
+    name = "moment"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """Take the instant, or end the command with a sentence."""
+        text = str(value).strip()
+        if _MILLISECONDS_RE.fullmatch(text):
+            return int(text)
+        try:
+            at = datetime.fromisoformat(text.removesuffix(" UTC"))
+            return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1000)
+        except (ValueError, OverflowError):
+            self.fail(
+                "give a date such as 2026-01-31, perhaps with a time, or milliseconds since 1970",
+                param,
+                ctx,
+            )
