@@ -60,14 +60,24 @@ def test_one_thread_serves_jobs_that_come_one_after_the_other() -> None:
     threads.shutdown()
 
 
-def test_shutting_threads_down_cancels_what_waits() -> None:
-    threads = DaemonThreads(1, name="t")
-    gate = threading.Event()
-    running, waiting = threads.submit(gate.wait, 10), threads.submit(gate.wait, 10)
-    threads.shutdown(cancel_futures=True)
+@pytest.mark.parametrize("cancels", [True, False])
+def test_calls_that_wait_when_the_threads_end_are_cancelled_or_made(*, cancels: bool) -> None:
+    threads, began, gate = DaemonThreads(1, name="t"), threading.Event(), threading.Event()
+
+    def work() -> bool:
+        began.set()
+        return gate.wait(10)
+
+    running = threads.submit(work)
+    waiting = [threads.submit(str, number) for number in range(3)]
+    assert began.wait(10)
+    for _ in range(2):  # a second call does nothing
+        threads.shutdown(cancel_futures=cancels)
     gate.set()
     assert running.result(10)
-    assert waiting.cancelled()
+    if not cancels:
+        assert [call.result(10) for call in waiting] == ["0", "1", "2"]
+    assert [call.cancelled() for call in waiting] == [cancels] * 3
 
 
 def test_calls_keep_their_order_survive_errors_and_a_shutdown_raised_by_one(
