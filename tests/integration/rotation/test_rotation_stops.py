@@ -1,6 +1,7 @@
 """Jobs that are stopped, bugs, and a Redis that is away."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,9 @@ from sandbox.redis import EmbeddedRedis
 from tests.integration.rotation.rotation_scripted import (
     DEAD,
     FAULTY,
+    INVALID,
     NOTHING_OUT,
+    OK,
     SECRETS,
     Make,
     ScriptedProvider,
@@ -26,12 +29,13 @@ from tests.integration.rotation.rotation_scripted import (
 from worker.aio import stacks
 from worker.aio.errors import Revoked
 from worker.aio.job import Job
-from worker.errors import Deferred, TransientError
+from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.redis import retry
 from worker.rotation import turn as turn_module
 from worker.rotation.call_hooks import NoHooks
 from worker.rotation.lease_settling import LeaseSettling
+from worker.rotation.limiter import SLOTS
 from worker.rotation.rotation import Rotation
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Reply, Scope, Verdict
 
@@ -139,6 +143,44 @@ async def test_a_request_that_cannot_be_built_settles_the_lease(make: Make, redi
         await rotation.serve(LeaseRequest(), build)
     assert not provider.seen
     assert await leases_out(redis) == NOTHING_OUT
+
+
+@pytest.mark.parametrize("end", [OK, INVALID, ZeroDivisionError("a bug")])
+async def test_however_a_call_ends_the_next_one_may_be_sent(make: Make, end: Any) -> None:
+    rotation, provider = make(*[end] * SLOTS)
+    held = await rotation.sending.acquire("")  # so that slots are counted all the time
+    async with asyncio.timeout(10):
+        for _ in range(SLOTS):  # one more than are left
+            with suppress(RequestRejected, ZeroDivisionError):
+                await serve(rotation)
+    assert len(provider.seen) == SLOTS
+    held.release()
+
+
+async def test_a_job_that_is_cancelled_just_before_its_call_keeps_no_slot(
+    make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rotation, provider = make(count=1)
+    held = await rotation.sending.acquire("")
+    confirming, asked = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: Lease) -> None:
+        confirming.set()
+        await asked.wait()
+
+    monkeypatch.setattr(rotation.pool, "confirm", hang)
+    monkeypatch.setattr(turn_module, "_RECHECK_MS", -1)  # as if it had waited for its slot
+    async with asyncio.timeout(10):
+        for _ in range(SLOTS):
+            confirming.clear()
+            calling = asyncio.create_task(serve(rotation), name="turn")
+            await confirming.wait()
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+    assert await leases_out(redis) == NOTHING_OUT
+    assert not provider.seen
+    held.release()
 
 
 async def test_a_job_waits_for_a_redis_that_comes_back(
