@@ -18,6 +18,14 @@ _NO_KEY_MS = 60_000
 """How often a job looks again while no key serves until a person acts."""
 _SPREAD_MS = 1_000
 """Jobs that wait for the same instant come back spread over this time."""
+_NOT_NOW: Final = {
+    HTTPStatus.REQUEST_TIMEOUT,
+    HTTPStatus.MISDIRECTED_REQUEST,
+    HTTPStatus.TOO_EARLY,
+    498,  # Groq has no flex capacity
+    499,  # the call was cut on its way
+}
+"""These, like 5xx, say nothing of the request."""
 
 
 class NoLeaseEnd:
@@ -146,10 +154,9 @@ def _is_own(verdict: Verdict, settled: Settled | None) -> bool:
     """Whether the request itself failed, and not the provider, its host or this process."""
     if verdict.most_repeats is not None or (settled is not None and settled.passing):
         return True
-    return 0 < verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR and verdict.scope not in {
-        Scope.HOST,
-        Scope.MODEL,
-    }
+    refused = HTTPStatus.BAD_REQUEST <= verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR
+    blames_others = verdict.status in _NOT_NOW or verdict.scope in {Scope.HOST, Scope.MODEL}
+    return refused and not blames_others
 
 
 def rejection_of(verdict: Verdict) -> RequestRejected:

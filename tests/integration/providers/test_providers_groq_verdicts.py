@@ -173,6 +173,7 @@ _ROWS: list[Any] = [
     *(
         (status, body, {}, _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST))
         for status, body in (
+            (402, b"Payment required"),
             (404, b"404 page not found"),
             (404, b""),
             (404, {"message": "no Route matched with those values"}),

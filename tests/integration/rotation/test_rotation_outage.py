@@ -23,10 +23,20 @@ BUSY_PROCESS = Reply(Verdict(Fate.RETRY, "pool_timeout", "all connections were i
 BAD_GENERATION = Reply(
     Verdict(Fate.RETRY, "bad_generation", "the model failed", most_repeats=2, status=400)
 )
+NOT_NOW = [
+    Reply(Verdict(Fate.RETRY, "not_now", status=status, definite=False))
+    for status in (408, 421, 425, 498, 499)
+]
+WITHOUT_ID = Reply(
+    Verdict(Fate.SAME_ACCOUNT, "unreadable_answer", "no id", definite=False, status=200)
+)
 STILL_AT_WORK = Reply(Verdict(Fate.SAME_ACCOUNT, "conflict", "at work", definite=False, status=409))
 
 
-@pytest.mark.parametrize("reply", [REFUSED, OVERLOADED, TIMED_OUT, FAULTY, UNSURE, BUSY_PROCESS])
+@pytest.mark.parametrize(
+    "reply",
+    [REFUSED, OVERLOADED, TIMED_OUT, FAULTY, UNSURE, BUSY_PROCESS, WITHOUT_ID, *NOT_NOW],
+)
 async def test_a_lone_job_is_not_to_blame_for_an_outage(make: Make, reply: Reply) -> None:
     rotation, _ = make(reply)
     with pytest.raises(TransientError) as caught:

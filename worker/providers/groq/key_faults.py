@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 
 from worker.providers.groq.limits import read_refusal
-from worker.providers.groq.rejections import is_client_error, unfit
+from worker.providers.groq.rejections import is_client_error, is_own, unfit
 from worker.providers.response import Answer
 from worker.verdicts import Cooldown, Effect, Fate, Scope, Verdict
 
@@ -65,7 +65,7 @@ def _fault_of_organisation(answer: Answer, now_s: float) -> Verdict | None:
             status=status,
         )
     spent = code == "blocked_api_access" or code.startswith("spend_")
-    unpaid = status == HTTPStatus.PAYMENT_REQUIRED and not answer.is_page
+    unpaid = status == HTTPStatus.PAYMENT_REQUIRED and is_own(answer)
     if unpaid or (spent and is_client_error(status)):
         return Verdict(
             Fate.NEXT_KEY,

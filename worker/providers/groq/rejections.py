@@ -70,6 +70,11 @@ def too_large_sentence(refusal: Refusal) -> str:
     )
 
 
+def is_own(answer: Answer) -> bool:
+    """Whether an error is in Groq's own form; what a gateway writes has its words elsewhere."""
+    return isinstance(answer.body, dict) and isinstance(answer.body.get("error"), dict)
+
+
 def is_client_error(status: int) -> bool:
     """Whether a status is 4xx."""
     return HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR

@@ -13,6 +13,7 @@ from worker.providers.groq.key_faults import key_fault
 from worker.providers.groq.limits import limits_of, read_refusal
 from worker.providers.groq.rejections import (
     is_client_error,
+    is_own,
     rejection_of,
     too_large_sentence,
 )
@@ -304,7 +305,7 @@ class GroqJudge:
                 status=answer.status,
             )
         blocked = answer.status == HTTPStatus.FORBIDDEN and not answer.code
-        foreign = not _is_own(answer) and answer.status not in _OF_THE_REQUEST
+        foreign = not is_own(answer) and answer.status not in _OF_THE_REQUEST
         proxy = answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
         if blocked or foreign or proxy or answer.status < HTTPStatus.BAD_REQUEST:
             return Verdict(
@@ -315,11 +316,6 @@ class GroqJudge:
                 status=answer.status,
             )
         return None
-
-
-def _is_own(answer: Answer) -> bool:
-    """Whether an error is in Groq's own form; what a gateway writes has its words elsewhere."""
-    return isinstance(answer.body, dict) and isinstance(answer.body.get("error"), dict)
 
 
 def _is_refusal_as_400(answer: Answer) -> bool:
