@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from sandbox.redis import free_port
+from tests.commands import run_keys
 from tests.processes import Fleet, StartFleet, environment, eventually, run_celery
 from tests.tuned import tuned
 
@@ -198,8 +199,6 @@ def test_results_hold_what_the_caller_asked_for_and_no_key(
     "arguments",
     [
         ["keys", "status"],
-        ["keys", "status", "--json"],
-        ["keys", "audit"],
         ["keys", "reload"],
         ["inspect", "stats"],
         ["inspect", "conf"],
@@ -210,6 +209,16 @@ def test_no_command_shows_a_canary(
     fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str], arguments: list[str]
 ) -> None:
     shown = run_celery(fleet.folder, fleet.environ, *arguments)
+    assert shown.returncode == 0, shown.stderr
+    assert len(shown.stdout) > 30
+    assert found_in(shown.stdout + shown.stderr, planted) == []
+
+
+@pytest.mark.parametrize("arguments", [["status", "--json"], ["audit"]])
+def test_no_output_for_programs_and_no_audit_shows_a_canary(
+    fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str], arguments: list[str]
+) -> None:
+    shown = run_keys(fleet.folder, fleet.environ, *arguments)
     assert shown.returncode == 0, shown.stderr
     assert len(shown.stdout) > 30
     assert found_in(shown.stdout + shown.stderr, planted) == []

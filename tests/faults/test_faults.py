@@ -4,11 +4,13 @@ A killed worker, scripts and state that are forgotten, a stop.
 """
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 import redis
 
-from tests.processes import Fleet, StartFleet, Worker, eventually
+from tests.processes import Fleet, StartFleet, Worker, eventually, fleets
 from tests.tuned import tuned
 
 # Short: a job whose worker vanished comes back after seconds. Long enough for a slow machine to do
@@ -83,8 +85,22 @@ def test_the_jobs_of_a_killed_worker_are_done_by_another_and_no_email_goes_twice
         eventually(lambda: not client.hlen("unacked"), what="an empty table of unacknowledged jobs")
 
 
-def test_scripts_that_redis_forgot_are_loaded_again(start_fleet: StartFleet) -> None:
-    fleet = start_fleet(count=1, **WIDE)
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A worker that no test stops."""
+    with fleets(lambda: tmp_path_factory.mktemp("lasting")) as start:
+        yield start(count=1, **WIDE)
+
+
+@pytest.fixture
+def fleet(lasting: Fleet) -> Fleet:
+    """The same, with providers that know of no call yet."""
+    lasting.sandbox.control("reset")
+    return lasting
+
+
+def test_scripts_that_redis_forgot_are_loaded_again(fleet: Fleet) -> None:
+    logged = len(fleet.logs)
     ids = send(fleet)
     with redis.Redis.from_url(fleet.redis.url) as client:
         for _ in range(20):
@@ -93,11 +109,10 @@ def test_scripts_that_redis_forgot_are_loaded_again(start_fleet: StartFleet) -> 
     ended = fleet.producer.await_all(ids, within_s=30)
     assert_all_good(fleet, ended)
     assert {meta["result"]["attempts"] for meta in ended.values()} == {1}
-    assert "Traceback" not in fleet.logs
+    assert "Traceback" not in fleet.logs[logged:]
 
 
-def test_a_pool_whose_state_is_gone_learns_it_anew(start_fleet: StartFleet) -> None:
-    fleet = start_fleet(count=1, **WIDE)
+def test_a_pool_whose_state_is_gone_learns_it_anew(fleet: Fleet) -> None:
     ids = send(fleet)
     eventually(lambda: accepted(fleet) >= 10, what="jobs under way")
     with redis.Redis.from_url(fleet.redis.url) as client:

@@ -1,6 +1,5 @@
 """`celery -A worker …` as a person types it."""
 
-import contextlib
 import json
 import re
 import subprocess
@@ -9,12 +8,10 @@ from typing import Any
 
 import pytest
 import redis
-from click.testing import CliRunner
 
-from config.current import get_settings
 from sandbox.redis import free_port
+from tests.commands import run_keys
 from tests.processes import House, eventually, run_celery
-from worker.cli.keys import keys
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -26,13 +23,7 @@ def celery(house: House, *arguments: str, **changes: str) -> "subprocess.Complet
 
 def cli(house: House, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
     """Run a command of `celery -A worker keys` in this process, which saves the start of one."""
-    get_settings.cache_clear()
-    with contextlib.chdir(house.folder):
-        shown = CliRunner(env=house.environ | {"COLUMNS": "220"} | changes).invoke(keys, arguments)
-    get_settings.cache_clear()
-    if shown.exc_info and not isinstance(shown.exception, SystemExit | None):
-        raise shown.exception
-    done = subprocess.CompletedProcess(arguments, shown.exit_code, shown.stdout, shown.stderr)
+    done = run_keys(house.folder, house.environ | changes, *arguments)
     return checked(house, done)
 
 
