@@ -8,6 +8,7 @@ What jobs see they write to a journal in Redis.
 import asyncio
 import functools
 import os
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -279,6 +280,47 @@ async def joins(x: int) -> list[Any]:
     with allow_join_result():
         several = group(add.s(x, n) for n in range(2)).apply_async()
         return [add.delay(x, 1).get(timeout=10), *several.get(timeout=10)]
+
+
+@task()
+async def joins_when_told(key: str) -> int:
+    """May wait for results from its beginning on, and does when it is told."""
+    with allow_join_result():
+        note(key, "may")
+        while not store.exists(f"go:{key}"):
+            await pause(0.02)
+        return int(add.delay(1, 1).get(timeout=10))
+
+
+class UnpicklableError(Exception):
+    """Holds what cannot be pickled."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.lock = threading.Lock()
+
+
+class ParticularError(Exception):
+    """Cannot be made of its `args` alone, as unpickling does."""
+
+    def __init__(self, *, code: int) -> None:
+        super().__init__(f"code {code}")
+
+
+@task()
+async def fails_oddly(kind: str) -> None:
+    await pause(0)
+    if kind == "unpicklable":
+        raise UnpicklableError("odd")
+    if kind == "particular":
+        raise ParticularError(code=4)
+    if kind == "several":
+        raise ExceptionGroup("odd", [ValueError("a"), KeyError("b")])
+
+    def deeper() -> None:
+        deeper()
+
+    deeper()
 
 
 @task(bind=True)

@@ -36,6 +36,10 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("test_a_running_job_can_be_ended_from_outside", "threads"): "a thread cannot be interrupted",
     ("test_a_pool_grows_and_shrinks", "threads"): "the executor's size is fixed",
     (
+        "test_a_job_that_ends_forbids_no_other_to_wait",
+        "threads",
+    ): "Celery keeps in one variable of the process whether jobs may wait",
+    (
         "test_a_jobs_process_was_prepared_once",
         "threads",
     ): "it has no processes, and does not send that signal for its own one",
@@ -87,6 +91,25 @@ def test_an_error_comes_back_with_its_type_and_the_tasks_own_line(pool: Any) -> 
     with pytest.raises(ValueError, match="no luck"):
         result.get(timeout=10)
     assert "raise ValueError(text)  # the task's own line" in result.traceback
+
+
+@pytest.mark.parametrize(
+    ("kind", "stored", "words"),
+    [
+        ("unpicklable", "UnpickleableExceptionWrapper", "UnpicklableError('odd')"),
+        ("particular", "UnpickleableExceptionWrapper", "ParticularError('code 4')"),
+        ("several", "ExceptionGroup", "ValueError('a')"),
+        ("endless", "RecursionError", "maximum recursion depth exceeded"),
+    ],
+)
+def test_an_error_that_does_not_travel_is_stored_with_its_words(
+    pool: Any, kind: str, stored: str, words: str
+) -> None:
+    result = pool.send("fails_oddly", kind)
+    result.get(timeout=10, propagate=False)
+    meta = json.loads(pool.store.get(f"celery-task-meta-{result.id}"))
+    assert (meta["status"], meta["result"]["exc_type"]) == ("FAILURE", stored)
+    assert words in str(meta["result"]["exc_message"])
 
 
 def test_an_error_that_is_no_exception_is_a_failure_all_the_same(pool: Any) -> None:
@@ -320,6 +343,16 @@ def test_a_job_may_send_others(pool: Any, key: str) -> None:
 
 def test_a_job_may_wait_for_another_where_it_says_so(pool: Any) -> None:
     assert pool.send("joins", 4).get(timeout=30) == [5, 4, 5]
+
+
+def test_a_job_that_ends_forbids_no_other_to_wait(pool: Any, key: str) -> None:
+    results = []
+    for name in ("first", "second"):
+        results.append(pool.send("joins_when_told", f"{name}-{key}"))
+        pool.told(f"{name}-{key}", "may")
+    for name, result in zip(("first", "second"), results, strict=True):
+        pool.store.set(f"go:{name}-{key}", 1)
+        assert result.get(timeout=15) == 2
 
 
 def test_a_job_may_ask_its_own_worker_and_is_seen_to_run(pool: Any) -> None:
