@@ -5,6 +5,7 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -115,10 +116,20 @@ def test_every_module_that_is_named_exists(page: Path) -> None:
             assert any(re.search(rf"\b{part}\b", text) for text in texts), f"{dotted}: {name}"
 
 
-def test_every_folder_of_the_worker_is_described() -> None:
+def test_every_folder_and_module_of_the_worker_is_described() -> None:
     page = text_of(ROOT / "docs/architecture.md").partition("## Folders\n")[2].partition("\n## ")[0]
     folders = {f"worker/{path.parent.name}/" for path in (ROOT / "worker").glob("*/__init__.py")}
-    assert {folder for folder in folders if f"`{folder}`" not in page} == set()
+    modules = {f"worker/{path.name}" for path in (ROOT / "worker").glob("*.py")}
+    modules.remove("worker/__init__.py")
+    assert {each for each in folders | modules if f"`{each}`" not in page} == set()
+
+
+def test_the_commands_that_are_described_are_those_that_there_are() -> None:
+    [row] = re.findall(
+        r"^\| `worker/cli/` \| (.*) \|$", text_of(ROOT / "docs/architecture.md"), re.MULTILINE
+    )
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
+    assert set(INLINE_RE.findall(row)) == set(project["entry-points"]["celery.commands"])
 
 
 def test_the_glossary_has_each_word_once() -> None:
