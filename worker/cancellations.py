@@ -177,7 +177,8 @@ async def cancel_jobs(
 async def _running_outcomes(app: Any, ids: Sequence[str]) -> dict[str, str]:
     """The outcomes of those of these cancelled jobs that a worker runs, or may run."""
     try:
-        running = await asyncio.wait_for(running_among(app, ids), _BROKER_S)
+        async with asyncio.timeout(_BROKER_S):
+            running = await running_among(app, ids)
     except (*BROKER_ERRORS, RedisError, OSError) as exc:  # the cancel is stored all the same
         _logger.info(
             "cannot ask which worker runs a cancelled job (%s); the cancel is stored",

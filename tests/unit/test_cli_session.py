@@ -18,7 +18,7 @@ from redis.exceptions import (
 from config.current import get_settings
 from worker.arguments.admin import CancelArguments, ResetArguments
 from worker.arguments.base import Arguments, check
-from worker.cli import key_changes
+from worker.cli import key_changes, session
 from worker.cli.cancel import cancel
 from worker.cli.job import job
 from worker.cli.quote import quote
@@ -128,4 +128,15 @@ def test_a_user_without_a_name_can_give_commands(monkeypatch: pytest.MonkeyPatch
         monkeypatch.delenv(name, raising=False)
     assert current_user() == pwd.getpwuid(os.getuid()).pw_name
     monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # as a container's arbitrary user
+    assert current_user() == "unknown user"
+
+
+@pytest.mark.parametrize("error", [OSError, KeyError, ImportError])  # of several Pythons
+def test_no_answer_to_who_one_is_ends_a_command(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr(session, "getuser", broken)
     assert current_user() == "unknown user"

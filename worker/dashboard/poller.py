@@ -228,7 +228,8 @@ class Poller:
             raise RedisUnreachable("Flower is not ready")
 
         async def bounded() -> ResultT:
-            return await asyncio.wait_for(work(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await work()
 
         try:
             return await asyncio.wrap_future(
@@ -284,10 +285,13 @@ class Poller:
         is_logged = False
         while True:
             try:
-                await asyncio.wait_for(self._reload_keys(), _TIMEOUT_S)
                 # Bounded, so that a server that accepts connections and never answers shows as
-                # being down.
-                await asyncio.wait_for(self._poll(fresh_s=_FRESH_S), _TIMEOUT_S)
+                # being down. Not by `wait_for`: before Python 3.12 it may swallow a cancellation,
+                # and `stop` would wait in vain.
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await self._reload_keys()
+                async with asyncio.timeout(_TIMEOUT_S):
+                    await self._poll(fresh_s=_FRESH_S)
             except Exception as exc:  # noqa: BLE001 - the poller must outlive whatever it is
                 self.state = None
                 self._announce(None)

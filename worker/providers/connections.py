@@ -215,7 +215,6 @@ class _Client(httpx.AsyncClient):
     ) -> httpx.Response:
         """Send a request; unless it is to be streamed, read the answer."""
         response = await self._transport.handle_async_request(request)
-        response.request = request
         if not stream:
             body = response.stream
             assert isinstance(body, _Body)  # noqa: S101 - for mypy

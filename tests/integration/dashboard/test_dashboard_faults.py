@@ -5,9 +5,11 @@ from typing import Any
 
 import httpx
 import pytest
+from kombu.exceptions import ChannelError, ConnectionError, OperationalError  # noqa: A004 - of AMQP
+from redis.exceptions import RedisError
 
 from tests.integration.dashboard.dashboard_site import LOGIN, PREFIX, Serve, until
-from worker.dashboard import api, poller
+from worker.dashboard import api, jobs, poller
 from worker.dashboard.queues import QueueWatch
 
 _ASKED = (
@@ -60,6 +62,56 @@ async def test_every_endpoint_tells_a_fault_of_our_own_from_one_of_redis_without
     ]
     assert found == [(path, status, code) for path, *_ in found]
     assert not [answer.text for answer in asked if "detail" in answer.text]
+
+
+_OF_BROKERS = (OperationalError(), ChannelError(), ConnectionError(), RedisError(), OSError())
+
+
+@pytest.mark.parametrize(
+    ("what", "errors", "code"),
+    [
+        ("ask_workers", _OF_BROKERS, "broker_unreachable"),
+        ("look_up", (RedisError(), OperationalError(), OSError()), "redis_unreachable"),
+    ],
+)
+async def test_an_endpoint_that_asks_the_broker_tells_each_error_of_one_from_a_bug(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    what: str,
+    errors: tuple[Exception, ...],
+    code: str,
+) -> None:
+    site = await serve()
+    is_reload = what == "ask_workers"
+    path = f"{PREFIX}/reload" if is_reload else "/api/admin/jobs/j1"
+
+    async def ask(error: Exception) -> tuple[int, str]:
+        def broken(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr(api if is_reload else jobs, what, broken)
+        method, body = ("POST", {}) if is_reload else ("GET", None)
+        answer = await site.client.request(method, path, auth=LOGIN, json=body)
+        return answer.status_code, answer.json()["error"]
+
+    assert [await ask(error) for error in errors] == [(503, code)] * len(errors)
+    assert await ask(TypeError("a bug")) == (500, "internal_error")
+
+
+async def test_what_the_poller_is_asked_fails_as_redis_does_or_as_a_bug(serve: Serve) -> None:
+    site = await serve()
+
+    async def ask(error: Exception) -> None:
+        async def broken(*_: Any) -> None:
+            raise error
+
+        await site.app.poller.with_actions(broken)
+
+    for error in (RedisError(), TimeoutError()):
+        with pytest.raises(poller.RedisUnreachable, match=type(error).__name__):
+            await ask(error)
+    with pytest.raises(TypeError, match="a bug"):
+        await ask(TypeError("a bug"))
 
 
 async def test_what_cannot_be_read_is_logged_once_for_as_long_as_that_lasts(
