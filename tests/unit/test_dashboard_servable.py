@@ -24,7 +24,7 @@ def minute(remaining: float, *, model: str = "m") -> BucketView:
 
 
 SECOND = BucketView("", "rps", 2, 2, 1_000)
-DAY = BucketView("", "epd", 0, 250, 86_400_000)
+DAY = BucketView("", "epd", 0, 250, 86_400_000, 43_200_000)
 
 
 # The keys, how many jobs wait, how many go in one call, and how many could be served.

@@ -20,8 +20,9 @@ def key(account: str, *buckets: BucketView, blocks: tuple[BlockView, ...] = ()) 
 
 
 def bucket(dimension: str, limit: float, remaining: float, model: str = "m") -> BucketView:
-    window_ms = DAY_MS if dimension in {"epd", "epmo"} else MINUTE_MS
-    return BucketView(model, dimension, limit, remaining, window_ms)
+    if dimension in {"epd", "epmo"}:
+        return BucketView(model, dimension, limit, remaining, DAY_MS, DAY_MS // 2)
+    return BucketView(model, dimension, limit, remaining, MINUTE_MS)
 
 
 def block(left_ms: int | None, *, scope: str = "account_model", name: str = "m") -> BlockView:

@@ -12,7 +12,6 @@ from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
 from worker.verdicts import Dimension
 
 _DAY_MS: Final = 86_400_000
-_QUOTAS: Final = frozenset({Dimension.EMAILS_DAY, Dimension.EMAILS_MONTH})
 _LONGEST_S: Final = 7 * 86_400.0
 WORKERS: Final = "workers"
 """What limits jobs that no key keeps waiting."""
@@ -178,7 +177,7 @@ def _accounts_of(view: PoolView, cost: CallCost) -> Iterator[_Account]:
         if usable:
             opens_s, reason = min(usable)
             buckets = [one for one in shared[0].buckets if one.model == cost.model]
-            yield _Account(opens_s, reason, list(_limits_of(buckets, cost, view.now_ms)))
+            yield _Account(opens_s, reason, list(_limits_of(buckets, cost)))
 
 
 def _opens(key: KeyView, model: str) -> tuple[float, str]:
@@ -195,14 +194,14 @@ def _covers(block: BlockView, model: str) -> bool:
     return block.scope in {"key", "account", "host"} or block.name in {"", model}
 
 
-def _limits_of(buckets: Iterable[BucketView], cost: CallCost, now_ms: int) -> Iterator[_Limit]:
+def _limits_of(buckets: Iterable[BucketView], cost: CallCost) -> Iterator[_Limit]:
     for bucket in buckets:
         calls = cost.in_dimension(bucket.dimension)
         if calls <= 0:
             continue
-        ends_s = (_DAY_MS - now_ms % _DAY_MS) / 1000 if bucket.dimension in _QUOTAS else None
+        ends_s = None if bucket.full_in_ms is None else bucket.full_in_ms / 1000
         # A quota of a month is taken for full again each day, as the pool does.
-        window_ms = _DAY_MS if ends_s is not None else bucket.window_ms
+        window_ms = bucket.window_ms if ends_s is None else _DAY_MS
         per_s = bucket.limit / window_ms * 1000
         yield _Limit(
             bucket.dimension,

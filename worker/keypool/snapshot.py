@@ -20,6 +20,7 @@ class BucketView:
         limit: What a full window allows.
         remaining: What is left now; below 0 where calls are reserved ahead.
         window_ms: The window in milliseconds.
+        full_in_ms: In how many milliseconds a quota is whole again; None: it refills continuously.
     """
 
     model: str
@@ -27,6 +28,7 @@ class BucketView:
     limit: float
     remaining: float
     window_ms: int
+    full_in_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +181,17 @@ def parse(
             for scope, block in blocks
             if scope.owner in {"", key.id, account}
         )
-        views.append(_view_of(key, account=account, record=record, pairs=pairs, blocks=covering))
+        buckets = tuple(bucket for pair in pairs for bucket in _buckets(*pair, now_ms))
+        views.append(
+            _view_of(
+                key,
+                account=account,
+                record=record,
+                buckets=buckets,
+                models={model for model, _ in pairs},
+                blocks=covering,
+            )
+        )
     return PoolView(service=service, now_ms=now_ms, keys=tuple(views))
 
 
@@ -207,7 +219,8 @@ def _view_of(
     *,
     account: str,
     record: dict[str, Any],
-    pairs: list[tuple[str, dict[str, Any]]],
+    buckets: tuple[BucketView, ...],
+    models: set[str],
     blocks: tuple[BlockView, ...],
 ) -> KeyView:
     ended = {how: int(record.get(how, 0)) for how in ("ok", "refused", "fault", "rejected")}
@@ -216,7 +229,7 @@ def _view_of(
         label=key.label,
         variable=key.variable,
         account=account,
-        state=_state_of(blocks, {model for model, _ in pairs}),
+        state=_state_of(blocks, models),
         blocks=blocks,
         in_flight=int(record.get("in_flight", 0)),
         calls=sum(ended.values()),
@@ -226,19 +239,21 @@ def _view_of(
         rejected=ended["rejected"],
         tokens=int(record.get("tokens", 0)),
         used_ms=int(record.get("used_ms", 0)),
-        buckets=tuple(bucket for pair in pairs for bucket in _buckets(*pair)),
+        buckets=buckets,
         note=str(record.get("note", "")),
     )
 
 
-def _buckets(model: str, fields: dict[str, Any]) -> Iterator[BucketView]:
+def _buckets(model: str, fields: dict[str, Any], now_ms: int) -> Iterator[BucketView]:
     for dimension, bucket in sorted(dict(fields.get("buckets") or {}).items()):
+        ends_ms = bucket.get("ends_ms")
         yield BucketView(
             model=model,
             dimension=dimension,
             limit=bucket["limit"],
             remaining=bucket["level"],
             window_ms=int(bucket["window_ms"]),
+            full_in_ms=None if ends_ms is None else int(ends_ms) - now_ms,
         )
 
 

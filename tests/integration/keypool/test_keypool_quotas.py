@@ -12,6 +12,7 @@ import pytest
 
 from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, nothing, refused
 from worker.keypool import KeyPool, Lease
+from worker.keypool.forecast import CallCost, Forecast
 from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, SeenQuota, Verdict
 
@@ -61,6 +62,10 @@ async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(
     clock.tick(TO_MIDNIGHT_MS + 1_000)  # a provider's clock may be behind
     away = await nothing(pool, emails=1)
     assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 59_000)
+    view = await pool.snapshot()
+    assert [one.full_in_ms for one in view.keys[0].buckets if one.dimension == "epd"] == [59_000]
+    # So long after midnight an estimate does not speak of the next one.
+    assert Forecast(view, CallCost(emails=1)).call(1).in_s == pytest.approx(59, rel=0.01)
     clock.tick(59_000)
     assert (await lease(pool, emails=1)).spare_emails == 9
     assert await left(pool) == {"epd": (10, 9)}
