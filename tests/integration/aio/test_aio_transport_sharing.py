@@ -189,6 +189,7 @@ def test_a_queue_that_is_parted_counts_all_its_messages_and_is_purged_whole(
     assert one.channel._has_queue("a")
     assert one.channel._purge("a") == 520 - WINDOW
     assert one.channel._size("a") == books.hlen("unacked") == books.zcard("unacked.leases") == 0
+    assert [key for key in books.keys("a*") if books.ttl(key) < 0] == []
 
 
 def test_the_name_of_a_tenant_stands_in_its_messages_only(one: Tube, books: Any) -> None:
