@@ -18,6 +18,7 @@ Beyond it the number is a mistake and is not read.
 """
 
 _MAX_MESSAGE = 4_000
+_MAX_BACKOFF_MS = 300_000
 _KEY_LIKE = re.compile(r"\b(gsk|re)_[^\s\"'`,;()<>\]}]+")
 _BEARER = re.compile(r"(?i)\bbearer\s+\S+")
 _PRIVATE_MIN_CHARS = 6
@@ -94,6 +95,11 @@ class Answer:
         """The stated wait in milliseconds, None where the answer states none."""
         value = self.headers.get("retry-after")
         return None if value is None else retry_after_ms(value, now_s=now_s)
+
+    def backoff_ms(self, *, now_s: float) -> int | None:
+        """The stated wait of a failure, of which at most five minutes count, in milliseconds."""
+        stated_ms = self.retry_after_ms(now_s=now_s)
+        return None if stated_ms is None else min(stated_ms, _MAX_BACKOFF_MS)
 
     def header_int(self, name: str) -> int | None:
         """A header that holds a whole number from 0 on, else None."""

@@ -137,9 +137,8 @@ class Groq:
         """Judge what arrived, whole or in pieces."""
         private = prompts_of(request.params)
         if heard is not None and _is_event_stream(response):
-            body = None if heard.error is None else {"error": heard.error}
-            status = response.status_code if heard.error is None else heard.error_status()
-            answer, value = Answer(status, response.headers, body), heard.value(response.headers)
+            answer = heard.answer(response.status_code, response.headers)
+            value = heard.value(response.headers)
             verdict = self._judge.streamed(
                 answer, heard, value=value, secret=secret, private=private
             )

@@ -122,10 +122,8 @@ class GroqPassing:
         if not end.complete or not request.request.url.path.endswith(_COMPLETIONS):
             # Its reader has stopped early, or the events are of another kind.
             return Reply(self._judged(answer, request, secret, value), value)
-        body = None if heard.error is None else {"error": heard.error}
-        status = response.status_code if heard.error is None else heard.error_status()
         verdict = self._judge.streamed(
-            Answer(status, answer.headers, body),
+            heard.answer(response.status_code, answer.headers),
             heard,
             value=value if heard.complete else None,
             secret=secret,

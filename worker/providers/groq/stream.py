@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from worker.foreign_json import as_list, as_object, as_text, member
 from worker.providers.groq.answer import request_id_of, result_of
-from worker.providers.response import parse_json
+from worker.providers.response import Answer, parse_json
 
 EVENT_STREAM = "text/event-stream"
 _DONE = b"[DONE]"
@@ -166,17 +166,16 @@ class AssembledAnswer:
             request_id=request_id_of(self._extras, headers),
         )
 
-    def error_status(self) -> int:
-        """The HTTP status that the error would have had, had it come before the first byte."""
-        error = self.error or {}
-        status = error.get("status_code") or error.get("status")
-        if isinstance(status, int) and HTTPStatus.BAD_REQUEST <= status < 600:  # noqa: PLR2004
-            return status
-        return (
-            HTTPStatus.BAD_REQUEST
-            if str(error.get("code")) in _BAD_GENERATION
-            else HTTPStatus.INTERNAL_SERVER_ERROR
-        )
+    def answer(self, status: int, headers: Mapping[str, str]) -> Answer:
+        """What came, as an answer that is judged; an error has the status that it should have had.
+
+        Args:
+            status: The HTTP status of the stream.
+            headers: Its headers, by their names in small letters.
+        """
+        if self.error is None:
+            return Answer(status, headers)
+        return Answer(_status_of(self.error), headers, {"error": self.error})
 
     def _take_body(self, chunk: dict[str, Any]) -> None:
         """Take what stands around the choices; the usage stands beside them or under `x_groq`."""
@@ -238,6 +237,16 @@ class AssembledAnswer:
         function = call.setdefault("function", {"name": "", "arguments": ""})
         function["name"] = piece.get("name") or function["name"]
         function["arguments"] += as_text(piece.get("arguments"))
+
+
+def _status_of(error: Mapping[str, Any]) -> int:
+    """The HTTP status that an error would have had, had it come before the first byte."""
+    status = error.get("status_code") or error.get("status")
+    if isinstance(status, int) and HTTPStatus.BAD_REQUEST <= status < 600:  # noqa: PLR2004
+        return status
+    if str(error.get("code")) in _BAD_GENERATION:
+        return HTTPStatus.BAD_REQUEST
+    return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _objects_in(value: Any) -> list[dict[str, Any]]:

@@ -25,7 +25,6 @@ from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Cooldown, Effect, Fate, Sc
 _DAY_MS = 86_400_000
 _MIN_COOLDOWN_MS = 100
 _SECOND_MS = 1_000
-_MAX_BACKOFF_MS = 300_000
 _FLEX_CAPACITY_STATUS = 498
 _MOST_GENERATIONS_MORE = 2
 """Each costs its tokens, and a model that fails three times will not learn the form."""
@@ -245,8 +244,7 @@ class GroqJudge:
                 backoff_ms=int(self._jitter(1_000, 8_000)),
                 status=status,
             )
-        backoff_ms = answer.retry_after_ms(now_s=self._now())
-        backoff_ms = None if backoff_ms is None else min(backoff_ms, _MAX_BACKOFF_MS)
+        backoff_ms = answer.backoff_ms(now_s=self._now())
         if status == HTTPStatus.SERVICE_UNAVAILABLE:
             return Verdict(
                 Fate.RETRY,
@@ -294,14 +292,13 @@ class GroqJudge:
     def _edge(self, answer: Answer) -> Verdict | None:
         """Judge the answer of a proxy or gateway before Groq: it hits every key alike."""
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-            backoff_ms = answer.retry_after_ms(now_s=self._now())
             return Verdict(
                 Fate.RETRY,
                 "edge_limited",
                 "something before Groq limits the calls from this address",
                 scope=Scope.HOST,
                 counted=False,
-                backoff_ms=None if backoff_ms is None else min(backoff_ms, _MAX_BACKOFF_MS),
+                backoff_ms=answer.backoff_ms(now_s=self._now()),
                 status=answer.status,
             )
         blocked = answer.status == HTTPStatus.FORBIDDEN and not answer.code

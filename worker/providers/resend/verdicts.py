@@ -26,7 +26,6 @@ _LAST_STATUS = 599
 _HOUR_MS = 3_600_000
 _MIN_COOLDOWN_MS = 1_000
 _MAX_RATE_COOLDOWN_MS = _HOUR_MS
-_MAX_BACKOFF_MS = 300_000
 _MIDNIGHT_JITTER_MS = 60_000
 _DEAD_KEY = {"invalid_api_key", "suspended_api_key", "missing_api_key"}
 _DEAD_KEY_WORDS = re.compile(r"\bapi key is invalid\b", re.IGNORECASE)
@@ -114,7 +113,6 @@ class ResendJudge:
             code, sentence = _NOT_NOW[status]
         else:
             return None
-        stated = answer.retry_after_ms(now_s=self._now())
         return Verdict(
             Fate.SAME_ACCOUNT,
             code,
@@ -123,7 +121,7 @@ class ResendJudge:
             scope=Scope.KEY,
             cooldown=Cooldown.SERVER_ERROR,
             definite=False,
-            backoff_ms=None if stated is None else min(stated, _MAX_BACKOFF_MS),
+            backoff_ms=answer.backoff_ms(now_s=self._now()),
             limits=limits_of(answer),
             status=status,
         )
@@ -247,7 +245,6 @@ class ResendJudge:
         if bare or (_is_own(answer) and status >= HTTPStatus.BAD_REQUEST):
             return None
         limited = status == HTTPStatus.TOO_MANY_REQUESTS
-        stated = answer.retry_after_ms(now_s=self._now())
         return Verdict(
             Fate.SAME_ACCOUNT,
             "edge_limited" if limited else "edge_blocked",
@@ -257,7 +254,7 @@ class ResendJudge:
             scope=Scope.HOST,
             definite=False,
             counted=False,
-            backoff_ms=None if stated is None else min(stated, _MAX_BACKOFF_MS),
+            backoff_ms=answer.backoff_ms(now_s=self._now()),
             status=status,
         )
 
