@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -33,11 +34,11 @@ async def await_result(
         celery.exceptions.TimeoutError: The result did not come in time.
         Exception: The task's own exception.
     """
-    deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    deadline_s = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
     return await _one(result, deadline_s, propagate=propagate)
 
 
-async def _one(result: Any, deadline_s: float | None, *, propagate: bool) -> Any:
+async def _one(result: Any, deadline_s: float, *, propagate: bool) -> Any:
     if isinstance(result, ResultSet):
         return [await _one(each, deadline_s, propagate=propagate) for each in result.results]
     if isinstance(result, EagerResult):
@@ -47,7 +48,7 @@ async def _one(result: Any, deadline_s: float | None, *, propagate: bool) -> Any
     return await _awaited(result, deadline_s, propagate=propagate)
 
 
-async def _awaited(result: AsyncResult, deadline_s: float | None, *, propagate: bool) -> Any:
+async def _awaited(result: AsyncResult, deadline_s: float, *, propagate: bool) -> Any:
     earlier = list(_earlier(result)) if propagate else []
     pause_s = _FIRST_PAUSE_S
     while True:
@@ -59,12 +60,9 @@ async def _awaited(result: AsyncResult, deadline_s: float | None, *, propagate: 
         earlier = [link for link, is_ready in zip(earlier, ready, strict=True) if not is_ready]
         if await _is_ready(result):
             return result.maybe_throw(propagate=propagate)
-        if deadline_s is not None and time.monotonic() >= deadline_s:
+        if time.monotonic() >= deadline_s:
             raise CeleryTimeoutError(f"no result of {result.id} in time")
-        left_s = (
-            pause_s if deadline_s is None else min(pause_s, max(deadline_s - time.monotonic(), 0))
-        )
-        await asyncio.sleep(left_s)
+        await asyncio.sleep(min(pause_s, max(deadline_s - time.monotonic(), 0)))
         pause_s = min(pause_s * 1.5, _LONGEST_PAUSE_S)
 
 
