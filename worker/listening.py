@@ -59,21 +59,19 @@ async def _listen_on(
         for service in [name for name, at_s in again_s.items() if at_s <= now_s]:
             del again_s[service]
             await runtime.wake_deferred(service)
-        if message is None:
-            if now_s - heard_s > _DEAF_S:
-                raise LostError(f"Redis has said nothing for {_DEAF_S:g} s")
-            if now_s - heard_s >= _SILENCE_S:
-                await channel.subscribe(cancels)  # a live server confirms it once more
-            continue
-        heard_s = now_s
-        if message["type"] != "message":
-            continue
-        if message["channel"] == cancels:
-            on_cancelled(message["data"])
-            continue
-        service = services[message["channel"]]
-        runtime.rotations[service].waiting.wake()
-        if message["data"] == "reset":
-            on_reset(service)
-            await runtime.wake_deferred(service)
-            again_s[service] = now_s + _WAKE_AGAIN_S
+        if message is not None:
+            heard_s = now_s
+        elif now_s - heard_s > _DEAF_S:
+            raise LostError(f"Redis has said nothing for {_DEAF_S:g} s")
+        elif now_s - heard_s >= _SILENCE_S:
+            await channel.subscribe(cancels)  # a live server confirms it once more
+        match message:
+            case {"type": "message", "channel": str(name), "data": job} if name == cancels:
+                on_cancelled(job)
+            case {"type": "message", "channel": str(name), "data": what}:
+                service = services[name]
+                runtime.rotations[service].waiting.wake()
+                if what == "reset":
+                    on_reset(service)
+                    await runtime.wake_deferred(service)
+                    again_s[service] = now_s + _WAKE_AGAIN_S

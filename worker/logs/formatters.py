@@ -47,10 +47,7 @@ class RedactingFormatter(logging.Formatter):
         if task is not None and (task_id := task.request.id):
             parts |= {"task_id": task_id, "task_name": task.name}
         if not record.__dict__.keys() <= _STANDARD:
-            for name, value in record.__dict__.items():
-                if name not in _STANDARD and name not in self.omitted and not name.startswith("_"):
-                    # An extra field must not replace a part of the same name.
-                    parts[f"extra_{name}" if name in parts else name] = self._clean(value)
+            self._add_extras(parts, record)
         if record.exc_info and record.exc_info[0] is not None:
             parts["exception"] = self._redactor.redact(self.formatException(record.exc_info))
         elif record.exc_text:
@@ -58,6 +55,12 @@ class RedactingFormatter(logging.Formatter):
         if record.stack_info:
             parts["stack"] = self._redactor.redact(record.stack_info)
         return parts
+
+    def _add_extras(self, parts: dict[str, Any], record: logging.LogRecord) -> None:
+        for name, value in record.__dict__.items():
+            if name not in _STANDARD and name not in self.omitted and not name.startswith("_"):
+                # An extra field must not replace a part of the same name.
+                parts[f"extra_{name}" if name in parts else name] = self._clean(value)
 
     def _clean(self, value: Any, depth: int = 0) -> Any:
         if (
