@@ -237,12 +237,21 @@ class ResendJudge:
         """Judge an answer without Resend's own words: a proxy or gateway may have given it.
 
         It may have done so after Resend had accepted the email, so nothing is certain, and it hits
-        every key alike. Only a bare 401 or 429 surely kept the request out.
+        every key alike. Only a 401 or 429 that is no page surely kept the request out.
         """
-        bare = (
+        kept_out = (
             status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
         )
-        if bare or (_is_own(answer) and status >= HTTPStatus.BAD_REQUEST):
+        if kept_out and status == HTTPStatus.UNAUTHORIZED and answer.body is None:
+            return Verdict(
+                Fate.RETRY,
+                "edge_blocked",
+                "something before Resend lets nobody in (HTTP 401)",
+                scope=Scope.HOST,
+                counted=False,
+                status=status,
+            )
+        if kept_out or (_is_own(answer) and status >= HTTPStatus.BAD_REQUEST):
             return None
         limited = status == HTTPStatus.TOO_MANY_REQUESTS
         return Verdict(
