@@ -20,7 +20,7 @@ from tests.integration.keypool.keypool_asking import (
 )
 from worker.keypool import Lease
 from worker.keypool.leases import NoLeaseReason
-from worker.verdicts import Effect, Fate, Scope, Verdict
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
 
 
 async def test_use_is_balanced_over_equal_keys(make_pool: Make) -> None:
@@ -303,3 +303,25 @@ async def test_a_reset_forgets_which_models_an_account_does_not_have(
         ("account_model", "one × m", "unfit")
     ]
     assert (await lease(pool, model="m")).account == "one"
+
+
+@pytest.mark.parametrize(
+    ("longer_ms", "code", "reason"),
+    [
+        (500, "rate_limit", "rpm"),  # the same wait as for the limit, which says more
+        (20_000, "rate_limit", "rate_limit"),
+        (500, "capacity", "capacity"),
+    ],
+)
+async def test_a_rest_that_ends_as_its_limit_refills_is_named_by_the_limit(
+    make_pool: Make, longer_ms: int, code: str, reason: str
+) -> None:
+    pool = make_pool(1)
+    first, second = await lease(pool), await lease(pool)
+    told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
+    await pool.settle(first, told)
+    refills = await nothing(pool)
+    assert refills.reason == "rpm"
+    rest_ms = refills.first_in_ms + longer_ms
+    await pool.settle(second, replace(told, code=code, cooldown_ms=rest_ms, limits=()))
+    assert (await nothing(pool)).reason == reason

@@ -73,3 +73,22 @@ async def test_where_calls_left_late_the_next_window_opens_later(make_pool: Make
         assert confirmed.wait_ms == 80
     clock.tick(80)
     assert [left.wait_ms for held in second if (left := await pool.confirm(held))] == [0, 0]
+
+
+async def test_what_is_left_of_a_window_is_shown(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.RPS, 5, 4),)))
+    clock.tick(5_000)
+
+    async def left() -> float:
+        [key] = (await pool.snapshot()).keys
+        [bucket] = [one for one in key.buckets if one.dimension == "rps"]
+        return bucket.remaining
+
+    for remaining in (5, 4, 3):
+        assert await left() == remaining
+        await lease(pool)
+    clock.tick(999)
+    assert await left() == 2
+    clock.tick(1)
+    assert await left() == 5

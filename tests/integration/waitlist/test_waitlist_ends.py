@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from sandbox.redis import EmbeddedRedis
 from tests.integration.waitlist.waitlist_line import MODEL, Line, outcomes, until
@@ -85,6 +86,24 @@ async def test_a_job_that_is_stopped_in_the_moment_that_it_gets_a_lease_gives_it
     [stopped] = await outcomes(job)
     assert isinstance(stopped, asyncio.CancelledError)
     assert await line.leases_out() == 0
+
+
+async def test_a_lease_that_nobody_takes_goes_back_when_redis_answers_again(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, troubles = line.pool.settle, [RedisConnectionError("away"), OSError("away")]
+
+    async def away_at_first(*args: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return await settle(*args)
+
+    for _ in range(len(troubles)):
+        got = await line.lease()
+        monkeypatch.setattr(line.pool, "settle", away_at_first)
+        await line.list._give_back(got)
+        await until(lambda: _none(line.leases_out()))
+        assert await line.leases_out() == 0
 
 
 async def test_jobs_that_are_stopped_in_the_moment_of_asking_do_not_hang_the_process(
