@@ -15,11 +15,12 @@ from worker.startup.machine import check_machine
 FEW_FILES = """
 import resource
 from config.keys import Discovery
+from config.services import SERVICES
 from config.settings import Settings
 from worker.startup.certificates import certificate_problems
 from worker.startup.machine import check_machine
 
-found = {service: Discovery((), ()) for service in ("groq", "resend")}
+found = dict.fromkeys(SERVICES, Discovery((), ()))
 resource.setrlimit(resource.RLIMIT_NOFILE, (100, 200))
 check_machine(Settings(worker_concurrency=100), found)
 print(resource.getrlimit(resource.RLIMIT_NOFILE))

@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from config.keys import Discovery
+from config.services import SERVICES
 from config.settings import Settings
 from config.urls import SecretUrl
 from sandbox.redis import EmbeddedRedis
@@ -222,7 +223,7 @@ async def test_the_runtime_ends_cancelled_followers(senders: Senders, redis_url:
         services={"resend": {"base_url": senders.sandbox.resend_api_url}},
     )
     keys = senders.make().rotation.pool.keys
-    found = {"groq": Discovery((), ()), "resend": Discovery(tuple(keys), ())}
+    found = dict.fromkeys(SERVICES, Discovery((), ())) | {"resend": Discovery(tuple(keys), ())}
     runtime = open_runtime(settings, found)
     sender: Any = runtime.senders["resend"]
     try:

@@ -9,6 +9,7 @@ from celery.exceptions import Retry, SoftTimeLimitExceeded
 from hypothesis import given
 from hypothesis import strategies as st
 
+from config.services import SERVICES
 from tests.integration.turns.turns_bench import Bench, history_of
 from worker.errors import (
     DeadlineExceeded,
@@ -59,7 +60,7 @@ async def test_in_an_outage_a_job_comes_back_each_minute_whatever_the_provider_n
 async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hold(
     bench: Bench,
 ) -> None:
-    short = {"groq": {"timeout_s": 5}, "resend": {"timeout_s": 5}}
+    short = {service: {"timeout_s": 5} for service in SERVICES}
     with pytest.raises(Retry) as caught:
         await bench.turn(
             TransientError("it failed", backoff_ms=300_000), task_time_limit_s=40, services=short

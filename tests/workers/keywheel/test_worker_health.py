@@ -4,6 +4,7 @@ import json
 import time
 from typing import Any
 
+from config.services import SERVICES
 from tests.processes import House, eventually, run_celery
 
 CANARY = "canary-prompt-81d4"
@@ -19,7 +20,7 @@ def test_the_stats_carry_the_pools_in_numbers(fresh: House) -> None:
         return keys if keys.get("groq", {}).get("calls") and keys["groq"]["ready"] == 3 else None
 
     keys = eventually(summary, what="the pools in the stats")
-    assert set(keys) == {"groq", "resend"}
+    assert set(keys) == set(SERVICES)
     assert (keys["groq"]["keys"], keys["groq"]["disabled"]) == (3, 0)
     assert keys["resend"]["keys"] == 2
 

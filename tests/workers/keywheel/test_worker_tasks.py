@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from config.services import SERVICES
 from tests.processes import SPACED, House
 
 ANN = "ann@example.com"
@@ -245,7 +246,7 @@ def test_a_revoked_key_shows_in_the_status_until_a_reset(fresh: House) -> None:
     for n in range(4):
         assert fresh.producer.ask("tasks.ai.complete", prompt=str(n))["text"]
     status = fresh.producer.ask("tasks.admin.key_status")
-    assert set(status) == {"groq", "resend"}
+    assert set(status) == set(SERVICES)
     states = [key["state"] for key in status["groq"]["keys"]]
     assert states == ["ready", "disabled", "ready"]
     dead = status["groq"]["keys"][1]
@@ -277,7 +278,7 @@ def test_a_revoked_key_shows_in_the_status_until_a_reset(fresh: House) -> None:
     assert "🔄 Groq failed keys reset" in fresh.worker.log
     status = fresh.producer.ask("tasks.admin.key_status")
     assert status["groq"]["summary"]["ready"] == 3
-    assert fresh.producer.ask("tasks.admin.reset_keys")["reset"] == {"groq": 0, "resend": 0}
+    assert fresh.producer.ask("tasks.admin.reset_keys")["reset"] == dict.fromkeys(SERVICES, 0)
     sent = fresh.producer.app.send_task("tasks.admin.reset_keys", args=["groq"], queue="admin")
     assert fresh.producer.outcome(sent)["reset"] == {"groq": 0}
 
