@@ -71,12 +71,11 @@ def host_of(url: str, hosts: tuple[NotifyHost, ...]) -> NotifyHost:
             "without user and fragment"
         )
     scheme = found["scheme"].lower()
-    port = int(found["port"]) if found["port"] else None
-    for host in hosts:
-        is_port = (port or _PORTS[scheme]) == (host.port or _PORTS[scheme])
-        if host.name != found["host"].lower() or not is_port:
-            continue
-        if scheme == "http" and not host.private:
-            raise ValueError("must begin with https:// unless its host is listed with =private")
-        return host
-    raise ValueError("names a host, or a port, that KEYWHEEL_NOTIFY_HOSTS does not list")
+    usual_port = _PORTS[scheme]
+    place = found["host"].lower(), int(found["port"] or usual_port) or usual_port
+    host = next((one for one in hosts if (one.name, one.port or usual_port) == place), None)
+    if host is None:
+        raise ValueError("names a host, or a port, that KEYWHEEL_NOTIFY_HOSTS does not list")
+    if scheme == "http" and not host.private:
+        raise ValueError("must begin with https:// unless its host is listed with =private")
+    return host

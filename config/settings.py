@@ -305,20 +305,20 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
     sources: dict[tuple[str, ...], str] = variables()
     sentences: list[str] = []
     for place, name in variables().items():
-        if place[0] == "services":
-            if text := environ.get(name, "").strip():
-                _, service, field = place
-                values.setdefault("services", {}).setdefault(service, {})[field] = text
-        elif place[0] not in SECRET_FIELDS:
-            if text := environ.get(name, "").strip():
-                values[place[0]] = text
-        else:
+        if place[0] in SECRET_FIELDS:
             found = look_up(environ, name)
             sources[place] = found.variable
             if found.problem:
                 sentences.append(f"{found.variable} {found.problem}.")
-            elif found.value:
-                values[place[0]] = found.value
+            text = found.value
+        else:
+            text = environ.get(name, "").strip()
+        if text:
+            *above, field = place
+            holder = values
+            for part in above:
+                holder = holder.setdefault(part, {})
+            holder[field] = text
     try:
         settings = Settings(**values)
     except ValidationError as exc:
