@@ -88,8 +88,9 @@ class ReplayArguments(DeadLetterArguments):
 
     @model_validator(mode="after")
     def _means_something(self) -> Self:
-        if self.id is not None and (self.service or self.task or self.kind or self.before):
+        by_kind = any((self.service, self.task, self.kind, self.before))
+        if self.id is not None and by_kind:
             raise ValueError("give either id, or service, task, kind and before")
-        if not (self.id or self.service or self.task or self.kind or self.before):
+        if self.id is None and not by_kind:
             raise ValueError("say which: id, or service, task, kind, before")
         return self

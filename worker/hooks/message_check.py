@@ -64,7 +64,8 @@ def _problem_with_body(body: Any) -> str:
     lists_fit = all(
         _are_signatures(follows.get(name)) for name in ("callbacks", "errbacks", "chain")
     )
-    if not lists_fit or not (_is_signature(follows["chord"]) if follows.get("chord") else True):
+    chord = follows.get("chord")
+    if not lists_fit or (chord and not _is_signature(chord)):
         return "its callbacks, chain or chord are malformed"
     return ""
 

@@ -163,14 +163,19 @@ def refusal_at(url: str, exc: BaseException) -> str | None:
     )
 
 
+def _causes_of(exc: BaseException) -> list[BaseException]:
+    """An error and what led to it, the latest first."""
+    causes: list[BaseException] = []
+    each: BaseException | None = exc
+    while each is not None and each not in causes:
+        causes.append(each)
+        each = each.__cause__ or each.__context__
+    return causes
+
+
 def refusal_of(exc: BaseException) -> str | None:
     """Why Redis cannot be used with these settings; None for an error that may pass by itself."""
-    causes: list[BaseException] = [exc]
-    while (
-        cause := causes[-1].__cause__ or causes[-1].__context__
-    ) is not None and cause not in causes:
-        causes.append(cause)
-    for cause in causes:
+    for cause in _causes_of(exc):
         if (tls := tls_refusal_of(cause)) is not None:
             return tls
         if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError):
