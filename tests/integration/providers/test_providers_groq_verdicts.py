@@ -89,7 +89,10 @@ _ROWS: list[Any] = [
     # 401: the status decides, whatever the code says
     (401, error("Invalid API Key", "invalid_api_key"), {}, _INVALID),
     (401, error("Invalid API Key", "something_else"), {}, _INVALID),
-    (401, {"message": "who are you?"}, {}, _INVALID | {"certain": False}),
+    *(
+        (401, body, {}, _INVALID | {"certain": False})
+        for body in (b"", b"Jwt is missing", {"message": "who are you?"})
+    ),
     (
         401,
         error("messages: invalid API key in line 3", "bad_request"),
@@ -173,8 +176,6 @@ _ROWS: list[Any] = [
     *(
         (status, body, {}, _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST))
         for status, body in (
-            (401, b""),
-            (401, b"Jwt is missing"),
             (402, b"Payment required"),
             (404, b"404 page not found"),
             (404, b""),

@@ -76,16 +76,9 @@ _ROWS: list[Any] = [
     (401, _error(401, "missing_api_key"), {}, _verdict(status=401, **_DEAD)),
     (403, _error(403, "invalid_api_key"), {}, _verdict(status=403, **_DEAD)),
     (403, _error(403, "suspended_api_key"), {}, _verdict(status=403, **_DEAD)),
-    (401, {"message": "who are you?"}, {}, _verdict(status=401, certain=False, **_DEAD)),
-    # nobody is let in by something before Resend, whose answers are JSON: the key is not to blame
     *(
-        (
-            401,
-            body,
-            {},
-            _verdict(Fate.RETRY, "edge_blocked", 401, scope=Scope.HOST, counted=False),
-        )
-        for body in (b"", b"Jwt is missing")
+        (401, body, {}, _verdict(status=401, certain=False, **_DEAD))
+        for body in (b"", b"Jwt is missing", {"message": "who are you?"})
     ),
     # the words of a dead key in a message that may quote the email
     (

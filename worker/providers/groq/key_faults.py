@@ -25,8 +25,8 @@ def key_fault(answer: Answer, *, now_s: float) -> Verdict | None:
 
 def _fault_of_key(answer: Answer) -> Verdict | None:
     status, code = answer.status, answer.code
-    # The status decides, since the code of a 401 is not reliable; but Groq's answers are JSON.
-    if (status == HTTPStatus.UNAUTHORIZED and answer.body is not None) or (
+    # The status decides, since the code of a 401 is not reliable; but Groq answers with no page.
+    if (status == HTTPStatus.UNAUTHORIZED and not answer.is_page) or (
         status in {400, 403} and code == "invalid_api_key"
     ):
         return Verdict(

@@ -242,15 +242,6 @@ class ResendJudge:
         kept_out = (
             status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
         )
-        if kept_out and status == HTTPStatus.UNAUTHORIZED and answer.body is None:
-            return Verdict(
-                Fate.RETRY,
-                "edge_blocked",
-                "something before Resend lets nobody in (HTTP 401)",
-                scope=Scope.HOST,
-                counted=False,
-                status=status,
-            )
         if kept_out or (_is_own(answer) and status >= HTTPStatus.BAD_REQUEST):
             return None
         limited = status == HTTPStatus.TOO_MANY_REQUESTS
