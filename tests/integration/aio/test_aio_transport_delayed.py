@@ -5,6 +5,7 @@ A message waits in the broker for its instant, and is handed out then.
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -203,6 +204,17 @@ def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gon
             second.until(lambda: second.channel.hints.all_empty)
             delay(url, 0.5, 2)
             second.until(lambda: 2 in second.bodies)
+
+
+def test_a_channel_that_does_not_lead_looks_often_while_a_message_is_delayed(url: str) -> None:
+    with tube(url, "late", **OPTIONS) as first, tube(url, "late", **OPTIONS) as second:
+        for one in (first, second):
+            one.with_hub()
+            one.until(lambda one=one: one.channel.hints.all_empty)
+        assert second.channel.sweep_s > 1
+        delay(url, 600, 1)
+        second.until(lambda: second.channel.sweep_s == 1)
+        assert second.channel.hints.look_at_s <= time.monotonic() + 1, "the leader may be gone"
 
 
 def test_a_place_that_is_left_alone_keeps_its_due_messages_and_hides_no_others(
