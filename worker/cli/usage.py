@@ -113,13 +113,11 @@ def listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
     counts = (Column(name, justify="right", no_wrap=True) for name in shown)
     table = Table(*by, *counts, box=None, pad_edge=False, collapse_padding=True)
     for row, line in zip(report.totals, lines, strict=True):
-        group = [
-            labels.get(value, value) if name == "key" else value
-            for name, value in zip(report.query.by, row.group, strict=True)
-        ]
-        table.add_row(
-            *(escape(plain(value or "–")) for value in group), *(line[name] for name in shown)
-        )
+        group = dict(zip(report.query.by, row.group, strict=True))
+        if "key" in group:
+            group["key"] = labels.get(group["key"], group["key"])
+        names = (escape(plain(value or "–")) for value in group.values())
+        table.add_row(*names, *(line[name] for name in shown))
     return table
 
 

@@ -89,7 +89,8 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
     due_ms, headers = _deferred(app, job)
     if state not in states.READY_STATES and due_ms is None and seen is not None:
         state = str(seen.state)
-    failed = isinstance(result, BaseException) and state in states.EXCEPTION_STATES
+    value = result if state == states.SUCCESS else None
+    error = result if state == states.FAILURE else None
     return JobView(
         job=job,
         state=state,
@@ -98,10 +99,10 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
         worker=str(getattr(getattr(seen, "worker", None), "hostname", None) or ""),
         waits=None if state in states.READY_STATES else _waits(meta.get("waits"), due_ms),
         calls=tuple(call.as_json() for call in History.of(headers).trail),
-        attempts=_attempts_in(result) if state == states.SUCCESS else None,
+        attempts=_attempts_in(value),
         events=tuple(_events(seen)),
-        error=reason_of(result) if failed and state == states.FAILURE else "",
-        key=_key_in(result) if state == states.SUCCESS else "",
+        error=reason_of(error) if isinstance(error, BaseException) else "",
+        key=_key_in(value),
     )
 
 
