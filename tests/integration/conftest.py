@@ -9,6 +9,13 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from sandbox.redis import EmbeddedRedis
+from worker.aio import redis_retry
+
+
+@pytest.fixture(autouse=True)
+def _heard() -> None:
+    """No line is left out because an earlier test has logged the same."""
+    redis_retry._Quiet.until_s.clear()
 
 
 @pytest.fixture

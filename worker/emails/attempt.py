@@ -1,12 +1,11 @@
 """The hooks around a call to Resend: claim the request before, store its outcome after."""
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from redis.exceptions import RedisError
 
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import warn, words_of
 from worker.attempts import Attempt
 from worker.emails.idempotency import IdempotencyStore, SendRecord
 from worker.emails.outgoing import OutgoingEmail
@@ -16,8 +15,6 @@ from worker.providers import SendRequest
 from worker.redis.later import send_later
 from worker.redis.retry import retry_while_down
 from worker.verdicts import Fate, Reply
-
-_logger = logging.getLogger(__name__)
 
 
 class NothingToSend(Exception):  # noqa: N818 - no error
@@ -75,7 +72,7 @@ class EmailAttempt:
                 if later and send_later(write, exc)
                 else "a second try sends the same bytes"
             )
-            _logger.warning("cannot store the outcome of an email (%s); %s", words_of(exc), then)
+            warn("cannot store the outcome of an email (%s); %s", words_of(exc), then)
 
 
 class RepeatAttempt(EmailAttempt):

@@ -2,22 +2,19 @@
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import warn, words_of
 from worker.aio.time_limits import HeldTimeLimits
 from worker.keypool import KeyPool, Lease, Settled
 from worker.redis.later import send_later
 from worker.redis.retry import retry_while_down
 from worker.rotation.call_hooks import CallHooks, NoHooks
 from worker.verdicts import Reply, Verdict
-
-_logger = logging.getLogger(__name__)
 
 
 class LeaseSettling:
@@ -67,7 +64,7 @@ class LeaseSettling:
                 if send_later(lambda: tell(late), exc)
                 else "it expires by itself"
             )
-            _logger.warning("cannot settle a lease (%s); %s", words_of(exc), then)
+            warn("cannot settle a lease (%s); %s", words_of(exc), then)
             return None
 
     async def conclude(

@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
 
 from sandbox.redis import EmbeddedRedis
 from tests.integration.rotation.rotation_scripted import (
@@ -221,6 +222,25 @@ async def test_an_answer_is_kept_although_redis_is_gone_at_the_settle(
     served = await serve(rotation)
     assert served.value == {"text": "hello"}
     assert "cannot settle a lease" in caplog.text
+
+
+async def test_an_outage_at_the_settle_of_many_calls_is_one_line(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rotation, _ = make()
+
+    async def denied(*_: Any, **__: Any) -> None:
+        raise NoPermissionError("NOPERM this user has no permissions")
+
+    monkeypatch.setattr(rotation.pool, "settle", denied)
+    settling = LeaseSettling(rotation.pool, NoHooks(lambda _: ""))
+    lease = await rotation.pool.acquire(LeaseRequest())
+    assert isinstance(lease, Lease)
+    for _ in range(20):
+        await settling.settle(lease, ABANDONED)
+    assert caplog.messages == [
+        "cannot settle a lease (NOPERM this user has no permissions); it expires by itself"
+    ]
 
 
 async def test_a_lease_is_settled_once_redis_takes_writes_though_its_job_has_ended(
