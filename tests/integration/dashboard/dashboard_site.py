@@ -37,6 +37,8 @@ def described(answer: httpx.Response) -> Any:
     operations = next((its for address, its in _ADDRESSES.items() if address.fullmatch(path)), None)
     operation = (operations or {}).get(answer.request.method.lower())
     if operation is None:  # another address, or another method
+        asked = f"{answer.request.method} {path}"
+        assert not answer.is_success, f"docs/openapi.yaml does not describe {asked}"
         assert answer.status_code in {404, 405} or operations is None, (
             answer.request,
             answer.status_code,
