@@ -1,14 +1,14 @@
 """What waits for an email key in this process: backpressure goes by it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from worker.emails.batch_size import MOST_IN_BATCH
 from worker.emails.batching import BatchQueue
 from worker.rotation.demand import Demand
 
-_LEAST_CAPACITY = 4 * MOST_IN_BATCH
-"""Emails that may wait: enough for a few calls of many emails each."""
+_MOST_CAPACITY = 4 * MOST_IN_BATCH
+"""Emails that may wait where they go out together: enough for a few calls of many emails each."""
 
 
 class EmailDemand:
@@ -17,13 +17,18 @@ class EmailDemand:
     Args:
         calls: What waits for a lease: the emails that lead a batch, and those that go alone.
         queues: The emails that may go along with others, by sender, excluded keys and priority.
+        went_alone: For each of the latest emails, whether it had to go alone.
     """
 
     def __init__(
-        self, calls: Demand, queues: Mapping[tuple[str, frozenset[str], bool], BatchQueue]
+        self,
+        calls: Demand,
+        queues: Mapping[tuple[str, frozenset[str], bool], BatchQueue],
+        went_alone: Collection[bool],
     ) -> None:
         self._calls: Final = calls
         self._queues: Final = queues
+        self._went_alone: Final = went_alone
 
     @property
     def on_full(self) -> Callable[[], None] | None:
@@ -48,8 +53,13 @@ class EmailDemand:
         return self.count(bulk=bulk)
 
     def capacity(self) -> int:
-        """Return how many emails may wait."""
-        return max(_LEAST_CAPACITY, self._calls.capacity())
+        """Return how many emails may wait: fewer, the more of them need a call of their own.
+
+        Where none is known, each is taken for one that does.
+        """
+        calls, went_alone = self._calls.capacity(), list(self._went_alone)
+        together = calls * len(went_alone) // max(1, sum(went_alone))
+        return max(calls, min(_MOST_CAPACITY, together))
 
     def resting_s(self) -> float:
         """Return for how long no key serves any email, in seconds; 0: one does."""

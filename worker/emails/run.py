@@ -3,11 +3,12 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 from worker import attempts, telemetry
 from worker.emails.attempt import NothingToSend, RepeatAttempt
-from worker.emails.batch_size import BatchSizes
+from worker.emails.batch_size import MOST_IN_BATCH, BatchSizes
 from worker.emails.batching import BatchQueue, NextStep, Outcome
 from worker.emails.first_attempt import FirstAttempt
 from worker.emails.idempotency import IdempotencyStore, SendRecord, State
@@ -53,6 +54,7 @@ class SharedState:
         leaders: The attempts that may take emails along now.
         in_flight: What this process is sending.
         batch_sizes: How many emails may go together.
+        went_alone: For each of the latest emails, whether it had to go alone.
     """
 
     rotation: Rotation[SendRequest]
@@ -62,6 +64,7 @@ class SharedState:
     leaders: set[FirstAttempt] = field(default_factory=set)
     in_flight: InFlightSends = field(default_factory=InFlightSends)
     batch_sizes: BatchSizes = field(default_factory=BatchSizes)
+    went_alone: deque[bool] = field(default_factory=lambda: deque(maxlen=MOST_IN_BATCH))
 
 
 class EmailRun:
@@ -221,6 +224,7 @@ class EmailRun:
         shared, email, need = self._shared, self._email, self._lease_request
         if email.unsendable:
             raise InvalidArguments(email.unsendable)
+        shared.went_alone.append(not email.batchable)
         if not email.batchable:
             return await self._lead(None)
         name = need.resource, need.exclude, need.bulk

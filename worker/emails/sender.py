@@ -41,7 +41,9 @@ class EmailSender:
     ) -> None:
         self.rotation = rotation
         self.shared = SharedState(rotation, store, at_least_once)
-        self.demand = EmailDemand(rotation.waiting.demand, self.shared.queues)
+        self.demand = EmailDemand(
+            rotation.waiting.demand, self.shared.queues, self.shared.went_alone
+        )
 
     @classmethod
     def of(cls, settings: Settings, redis: Redis, rotation: Rotation[SendRequest]) -> Self:

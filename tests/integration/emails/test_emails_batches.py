@@ -33,8 +33,10 @@ async def test_an_email_goes_alone_at_once_if_no_other_waits(senders: Senders) -
 
 
 async def test_emails_that_wait_go_out_in_few_calls_each_with_its_own_id(senders: Senders) -> None:
-    outcomes = await send(senders.make(), *(outgoing(n) for n in range(250)))
+    sender = senders.make()
+    outcomes = await send(sender, *(outgoing(n) for n in range(250)))
     assert len(set(ids(outcomes))) == 250
+    assert sender.demand.capacity() == 400, "enough for a few calls"
     assert accepted(senders) == (250, 0, 0)
     assert len(senders.calls()) <= 8
     assert max(len(call["emails"]) for call in senders.calls()) == 100
@@ -43,8 +45,10 @@ async def test_emails_that_wait_go_out_in_few_calls_each_with_its_own_id(senders
 
 async def test_what_a_batch_cannot_carry_goes_alone(senders: Senders) -> None:
     attached = [{"filename": "a.txt", "content": "aGVsbG8="}]
-    outcomes = await send(senders.make(), *(outgoing(n, attachments=attached) for n in range(5)))
+    sender = senders.make()
+    outcomes = await send(sender, *(outgoing(n, attachments=attached) for n in range(5)))
     assert len(set(ids(outcomes))) == 5
+    assert sender.demand.capacity() == 8, "a worker that dies keeps few from their keys"
     assert {len(call["emails"]) for call in senders.calls()} == {1}
 
 
