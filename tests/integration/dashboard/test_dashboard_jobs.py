@@ -107,6 +107,22 @@ async def test_a_job_in_its_queue_says_its_place_and_when_it_will_be_served(serv
     assert (found["key"], found["code"]) == (site.keys["groq"][0].label, "ok")
 
 
+@pytest.mark.parametrize(
+    ("task", "queue"), [("tasks.email.send", "email"), ("tasks.ai.complete", "ai")]
+)
+async def test_a_job_that_waits_while_keys_are_free_starts_at_once(
+    serve: Serve, task: str, queue: str
+) -> None:
+    """Also where it names no model, or where its service has none."""
+    site = await serve()
+    message = {"headers": {"id": "job-1", "task": task}}  # without a body that names a model
+    await site.redis.lpush(queue, json.dumps(message))
+    # Flower may not have looked at the pools yet.
+    told = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is not None)
+    assert (told["where"], told["place"], told["task"]) == ("queue", 1, task)
+    assert told["limited_by"] == ""
+
+
 async def test_a_job_that_runs_shows_what_flower_saw_of_it(serve: Serve) -> None:
     site = await serve()
     worker = SimpleNamespace(hostname="w1@host")

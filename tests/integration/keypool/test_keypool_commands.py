@@ -1,0 +1,74 @@
+"""What `celery -A worker keys …` says of each change of a key or a service, and what it does."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from click.testing import CliRunner
+
+from config.current import get_settings
+from config.keys import load_keys
+from worker.cli.keys import keys
+
+Type = Callable[[str], tuple[int, str]]
+
+
+@pytest.fixture
+def type_(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Type]:
+    """Types a command; gives its exit status and the last line that it printed."""
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    for number, name in ((1, "GROQ_API_KEY"), (2, "GROQ_API_KEY_2")):
+        monkeypatch.setenv(name, f"gsk_{number:03d}canary{'0' * 40}")
+    monkeypatch.setenv("LOGNAME", "ada")
+    get_settings.cache_clear()
+
+    def typed(line: str) -> tuple[int, str]:
+        shown = CliRunner().invoke(keys, line.split())
+        return shown.exit_code, shown.output.strip().splitlines()[-1]
+
+    yield typed
+    get_settings.cache_clear()
+
+
+def test_each_change_by_hand_is_told_in_a_sentence(type_: Type) -> None:
+    key = load_keys("groq").keys[0]
+    label, name = key.label, key.id
+    for line, sentence in (
+        (f"disable {name}", f"{label} is disabled; `keys enable {name}` brings it back"),
+        (f"disable {name}", f"{label} was disabled already"),
+        (f"enable {name}", f"{label} is enabled"),
+        (f"enable {name}", f"{label}: no person had disabled it"),
+        (f"disable {name} --for 2h --drain", f"{label} is disabled for 2 h 0 min"),
+        ("disable GROQ_API_KEY --for 1s", f"{label} is disabled for 1 s"),
+        ("pause groq", "groq is paused; `keys resume groq` ends it"),
+        ("pause groq", "groq was already paused; `keys resume groq` ends it"),
+        ("pause groq --for 90s", "groq is paused for 1 min 30 s"),
+        ("resume groq", "groq is resumed"),
+        ("resume groq", "groq was not paused"),
+        ("pause resend --for 30d", "resend is paused for 30 d 0 h"),
+        (f"note {name} ask", f"{label}: ask"),
+        (f"note {name}", f"{label}: the note is removed"),
+        (f"note {name} {'x' * 200}", f"{label}: {'x' * 200}"),
+    ):
+        assert type_(line) == (0, sentence), line
+
+
+@pytest.mark.parametrize("time", ["0s", "31d", "2592001s", "5x", "5", "1.5h", "-1s", "12345678s"])
+def test_a_time_that_is_none_is_refused(type_: Type, time: str) -> None:
+    code, said = type_(f"pause groq --for={time}")
+    assert code == 2
+    assert said.endswith("give a time such as 90s, 45m, 2h or 1d, up to 30d")
+    assert type_("resume groq") == (0, "groq was not paused")
+
+
+def test_a_note_that_is_no_plain_text_is_refused(type_: Type) -> None:
+    name = load_keys("groq").keys[0].id
+    for text in ("x" * 201, "red\x1b[31m"):
+        code, said = type_(f"note {name} {text}")
+        assert (code, "plain text" in said) == (1, True), said
+    assert type_(f"note {name}")[0] == 0
+
+
+def test_a_key_that_no_name_or_that_several_fit_is_not_changed(type_: Type) -> None:
+    code, said = type_("disable nobody")
+    assert code == 1
+    assert "no key here has the id, label or variable" in said

@@ -1,0 +1,71 @@
+"""What the audit trail says of a change that somebody made by Flower's own API."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker.dashboard.errors import ApiError
+from worker.dashboard.stock_changes import change_in
+
+
+def request(path: str, method: str = "POST", status: int = 200, **arguments: str) -> Any:
+    return SimpleNamespace(
+        request=SimpleNamespace(
+            path=path,
+            method=method,
+            arguments={name: [b"earlier", text.encode()] for name, text in arguments.items()},
+        ),
+        application=SimpleNamespace(visitor=lambda _: SimpleNamespace(name="ada")),
+        get_status=lambda: status,
+    )
+
+
+@pytest.mark.parametrize(
+    ("made", "event", "scope", "name", "reason"),
+    [
+        (request("/api/task/revoke/job-1", terminate="true"), "revoke", "job", "job-1",
+         "terminate=true"),
+        (request("/api/task/abort/job-1"), "abort", "job", "job-1", ""),
+        (request("/api/worker/shutdown/w1@a"), "shutdown", "worker", "w1@a", ""),
+        (request("/flower/api/worker/pool/grow/w1%40a", n="3"), "grow", "worker", "w1@a", "n=3"),
+        (request("/api/worker/queue/add-consumer/w1", queue=" ai "), "add-consumer", "worker", "w1",
+         "queue=ai"),
+        (request("/api/task/timeout/a.b", soft="1", hard="2", workername="w", other="x"), "timeout",
+         "task", "a.b", "workername=w, soft=1, hard=2"),
+        (request("/api/worker/shutdown/w+1"), "shutdown", "worker", "w+1", ""),
+        (request("/api/worker/shutdown/w%0a%1b1"), "shutdown", "worker", "w1", ""),
+        (request(f"/api/worker/shutdown/{'w' * 201}"), "shutdown", "worker", "w" * 200, ""),
+        (request("/api/worker/pool/grow/w", n="3" * 199), "grow", "worker", "w",
+         f"n={'3' * 198}"),
+    ],
+)  # fmt: skip
+def test_a_change_is_written_down_in_plain_text(
+    made: Any, event: str, scope: str, name: str, reason: str
+) -> None:
+    assert change_in(made) == (event, scope, name, reason, "flower ada")
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        request("/api/task/revoke/job-1", method="GET"),
+        request("/api/task/revoke/job-1", status=400),
+        request("/api/task/revoke/job-1", status=404),
+        request("/api/tasks"),
+        *(request(f"/api/task/{event}/t") for event in ("apply", "async-apply", "send-task")),
+    ],
+)
+def test_what_changed_nothing_or_only_enqueues_is_not_written_down(made: Any) -> None:
+    assert change_in(made) is None
+
+
+def test_whoever_needs_no_login_has_no_name() -> None:
+    def stranger(_: Any) -> None:
+        raise ApiError(401, "login_required", "Log in.")
+
+    made = request("/api/worker/shutdown/w1", status=399)
+    made.application.visitor = stranger
+    found = change_in(made)
+    assert found is not None
+    assert found.by == "flower without login"
