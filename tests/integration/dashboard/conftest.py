@@ -112,6 +112,7 @@ async def serve(
         await server.close_all_connections()
         await asyncio.to_thread(site.app.poller.stop)
         site.app.executor.shutdown()
+        capp.backend.client.connection_pool.disconnect()
         capp.close()
 
 
