@@ -53,6 +53,18 @@ async def test_many_commands_at_once_share_one_connection(
     assert len(set(await asyncio.gather(*(pipeline.send("CLIENT", "ID") for _ in range(20))))) == 1
 
 
+async def test_what_the_server_says_unasked_is_nobodys_answer(redis: Redis, redis_url: str) -> None:
+    async with Redis.from_url(redis_url, decode_responses=True, protocol=3) as client:
+        pipeline = AutoPipeline(client)
+        await pipeline.send("CLIENT", "TRACKING", "ON", "BCAST")
+        who = await pipeline.send("CLIENT", "ID")
+        asking = asyncio.create_task(pipeline.send("BLPOP", "list", 20))
+        await until_asked(redis, who, "blpop")
+        await redis.set("watched", 1)  # of which the server tells that connection
+        await redis.lpush("list", "word")
+        assert await asking == ["list", "word"]
+
+
 async def test_a_cancelled_command_leaves_no_answer_behind(
     redis: Redis, pipeline: AutoPipeline
 ) -> None:
