@@ -1,5 +1,6 @@
 """What the pool keeps in Redis, and what it shows of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -119,3 +120,13 @@ async def test_keys_that_a_person_disabled_with_an_earlier_version_stay_disabled
     assert [key.state for key in (await make_pool(2).snapshot()).keys] == ["ready"] * 2
     events = [entry["event"] for entry in await pool.audit()]
     assert events == ["reset", "reset", "lease_expired", "disabled"]
+
+
+async def test_an_account_that_an_answer_names_is_known_before_the_next_call(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(2)
+    got = await lease(pool)
+    for named in ("org_1", None, "org_2"):
+        await pool.settle(got, replace(OK, account=named))
+        assert pool.account_of(got.key) == (named or "org_1")
