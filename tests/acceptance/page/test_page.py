@@ -41,7 +41,9 @@ def test_the_page_is_readable_everywhere(
     end_some_jobs(fresh)
     fresh.sandbox.control("revoke", key="groq:1")
     for key in fresh.sandbox.state()["keys"][1:3]:  # the first three are Groq's
-        fresh.sandbox.control("exhaust", service="groq", account=key["account"], seconds=45)
+        # A queue is paused only while its keys rest for longer than jobs wait in their worker: this
+        # lasts for the whole test, however slow the machine is.
+        fresh.sandbox.control("exhaust", service="groq", account=key["account"], seconds=600)
     first, second, third = fresh.sandbox.keys("groq")
 
     fresh.producer.many(
@@ -58,12 +60,12 @@ def test_the_page_is_readable_everywhere(
     wrong = page.get_by_role("list", name="What is wrong").get_by_role("listitem").first
     eventually(
         lambda: re.fullmatch(
-            r"No key of Groq serves\. 12 jobs wait\. Next key in 0:[0-4]\d\. Show Groq",
+            r"No key of Groq serves\. 12 jobs wait\. Next key in [89]:[0-5]\d\. Show Groq",
             wrong.inner_text(),
         ),
         what="what is wrong, above everything else",
     )
-    assert re.fullmatch(r"🔴 Groq: next key in 0:[0-4]\d · Keys", page.title())
+    assert re.fullmatch(r"🔴 Groq: next key in [89]:[0-5]\d · Keys", page.title())
     assert page.evaluate("document.documentElement.dataset.bsTheme") == (
         "dark" if dark else "light"
     )
