@@ -173,7 +173,7 @@ async def test_a_dead_key_is_refused_in_the_forms_that_were_seen(
 ) -> None:
     sandbox.control("revoke", key="resend:1", **revoked)
     error = await _refusal(sandbox)
-    assert (error.code, error.error_type) == (code, name)
+    assert (error.code, error.error_type) == (code, name), error
     sandbox.control("advance", seconds=1)
     await _refusal(sandbox)
     assert sandbox.ledger()["judgement"]["calls_after_refusal"] == 1
@@ -229,7 +229,7 @@ async def test_every_refusal_can_be_provoked(
 ) -> None:
     sandbox.control("fault", service="resend", count=1, **fault)
     error = await _refusal(sandbox)
-    assert (error.code, error.error_type) == (code, name)
+    assert (error.code, error.error_type) == (code, name), error
     assert sandbox.ledger()["judgement"]["emails_accepted"] == 0
     assert error.headers.get("retry-after") == ("3" if "retry_after_s" in fault else None)
 

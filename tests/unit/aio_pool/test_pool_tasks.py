@@ -12,6 +12,7 @@ import pytest
 from celery import Celery, signals
 from celery.app.trace import trace_task_ret
 from celery.result import AsyncResult, ResultSet, allow_join_result
+from celery.utils import uuid
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start
 from worker.aio import lifespan
@@ -252,7 +253,7 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
 def test_a_job_that_joins_a_task_without_a_result_gets_none(app: Celery, start: Start) -> None:
     @app.task(shared=False)
     async def joins() -> Any:
-        unknown = AsyncResult("1", app=app)
+        unknown = AsyncResult(uuid(), app=app)
         unknown.ignored = True
         with allow_join_result():
             return [unknown.get(timeout=5), *ResultSet([unknown], app=app).get(timeout=5)]
@@ -263,8 +264,8 @@ def test_a_job_that_joins_a_task_without_a_result_gets_none(app: Celery, start: 
 def test_a_job_that_may_wait_for_results_neither_allows_nor_forbids_it_to_others(
     app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = AsyncResult("1", app=app)
-    app.backend.store_result("1", "known", "SUCCESS")
+    known = AsyncResult(uuid(), app=app)
+    app.backend.store_result(known.id, "known", "SUCCESS")
     first_in, first_out = asyncio.Event(), asyncio.Event()
 
     @app.task(shared=False)
