@@ -1,9 +1,11 @@
 """When the keys allow the Nth call from now, from a snapshot."""
 
+from dataclasses import replace
+
 import pytest
 
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
-from worker.keypool.forecast import WORKERS, CallCost, Estimate, Forecast
+from worker.keypool.forecast import DISABLED, PAUSED, WORKERS, CallCost, Estimate, Forecast
 
 NOON_MS = 1_800_014_400_000  # 12:00 UTC
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
@@ -55,6 +57,16 @@ def test_a_key_that_rests_counts_from_its_end_on_and_a_disabled_one_never() -> N
     found = forecast(rests, out).call(1)
     assert (found.in_s, found.limited_by) == (pytest.approx(20, rel=0.01), "rate_limit")
     assert forecast(out).call(1) == Estimate(None, "no key")
+
+
+@pytest.mark.parametrize(("scope", "named"), [("host", PAUSED), ("key", DISABLED)])
+def test_what_a_person_did_is_named_and_not_quoted(scope: str, named: str) -> None:
+    for_a_time = replace(block(20_000, scope=scope, name=""), disabled_by="ann", reason="lunch")
+    found = forecast(key("a", bucket("rpm", 60, 5), blocks=(for_a_time,))).call(1)
+    assert (found.in_s, found.limited_by) == (pytest.approx(20, rel=0.01), named)
+    for_good = replace(for_a_time, left_ms=None)
+    found = forecast(key("a", bucket("rpm", 60, 5), blocks=(for_good,))).call(1)
+    assert found == Estimate(None, PAUSED if scope == "host" else "no key")
 
 
 def test_a_rest_of_another_model_delays_nothing_and_keys_of_an_account_share_its_limits() -> None:

@@ -14,7 +14,7 @@ from worker.dashboard.quote_margins import QuoteMargins
 from worker.dashboard.state import QueueView
 from worker.errors import InvalidArguments
 from worker.keypool import BucketView, KeyView, PoolView
-from worker.keypool.forecast import NO_KEY
+from worker.keypool.forecast import NO_KEY, PAUSED
 from worker.keypool.quotes import Margins
 from worker.quotes.quote import Quote, QuoteRequest, quote_of
 
@@ -174,7 +174,7 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], named: str) -> Non
 def test_the_command_says_a_quote_in_sentences() -> None:
     instant, later = "2026-11-29T16:00:01.500+00:00", "2026-11-29T17:30:00.000+01:00"
     known = Quote("groq", "m", 1_000, 800, 1, instant, later, later, "rpm", 250)
-    jobs, start, *others = sentences_of(known).splitlines()
+    jobs, start, *others = sentences_of(known, workers=2).splitlines()
     assert jobs == "1,000 jobs of groq with m, 800 tokens each; 1 waits before"
     assert start.startswith("the first starts by 2026-11-29 16:00:01 UTC; in nine of ten cases by")
     assert others == [
@@ -183,11 +183,14 @@ def test_the_command_says_a_quote_in_sentences() -> None:
         "the margin was learned from 250 outcomes",
     ]
     long = replace(known, jobs=1, model="", waiting=0, end_by=None, limited_by="", learned_from=0)
-    first, _, end, basis = sentences_of(long).splitlines()
+    first, _, end, basis = sentences_of(long, workers=1).splitlines()
     assert first == "1 job of groq; 0 wait before"
     assert end == "the last ends in nine of ten cases in more than a week"
     assert basis == "the margin is assumed, not learned"
     out = replace(known, expected_start=None, start_by=None, end_by=None, limited_by=NO_KEY)
-    assert sentences_of(out).splitlines()[1] == (
+    assert sentences_of(out, workers=1).splitlines()[1] == (
         "no key can serve them until a person brings one back"
     )
+    _, paused, *_, alone = sentences_of(replace(out, limited_by=PAUSED), workers=0).splitlines()
+    assert paused == "it is paused: they start when somebody ends that (`keys resume groq`)"
+    assert alone == "no worker answers: nothing starts before one runs"

@@ -18,7 +18,7 @@ from worker.arguments.admin import MOST_QUOTED
 from worker.cli.output import OutputCommand
 from worker.cli.session import run
 from worker.key_pools import pools_for_tools
-from worker.keypool.forecast import NO_KEY
+from worker.keypool.forecast import NO_KEY, PAUSED
 from worker.keypool.published_keys import published_keys
 from worker.keypool.published_margins import published_margins
 
@@ -50,15 +50,21 @@ def quote(
 ) -> None:
     """Say when jobs of SERVICE would start and end that were enqueued now.
 
-    Nothing is enqueued or reserved. A worker need not run. Without keys in this environment, the
-    keys count that the workers have.
+    Nothing is enqueued or reserved. No worker need run: then it says when the keys allow the jobs.
+    Without keys in this environment, the keys count that the workers have.
     """
     wanted = {"model": model or None, "jobs": jobs, "tokens": tokens}
-    made = run(lambda redis: _make(ctx.obj.app, redis, service, wanted), missing="{}")
-    click.echo(json.dumps(made.as_json(), indent=2) if as_json else sentences_of(made))
+    made, workers = run(lambda redis: _make(ctx.obj.app, redis, service, wanted), missing="{}")
+    if as_json:
+        click.echo(json.dumps(made.as_json(), indent=2))
+    else:
+        click.echo(sentences_of(made, workers=workers))
 
 
-async def _make(app: Celery, redis: Redis, service: str, wanted: dict[str, Any]) -> "Quote":
+async def _make(
+    app: Celery, redis: Redis, service: str, wanted: dict[str, Any]
+) -> "tuple[Quote, int]":
+    """Make a quote; the second value says how many workers answer."""
     # The other commands do without these modules.
     from worker.dashboard.queues import QueueWatch  # noqa: PLC0415
     from worker.quotes.quote import QuoteRequest, quote_of  # noqa: PLC0415
@@ -71,23 +77,33 @@ async def _make(app: Celery, redis: Redis, service: str, wanted: dict[str, Any])
     pool = pools_for_tools(redis, [service])[service]
     if not pool.keys:
         pool.replace_keys(await published_keys(redis, pool.names))
-    return quote_of(
+    made = quote_of(
         QuoteRequest(service, **wanted),
         await pool.snapshot(),
         waiting=queues[queue].waiting,
         models=get_settings().models.get(service, ()),
         margins=await published_margins(redis, pool.names),
     )
+    return made, queues[queue].workers
 
 
-def sentences_of(made: "Quote") -> str:
-    """A quote for people."""
+def sentences_of(made: "Quote", *, workers: int) -> str:
+    """A quote for people.
+
+    Args:
+        made: The quote.
+        workers: How many workers answer.
+    """
     jobs = f"{made.jobs:,} job{'s' if made.jobs > 1 else ''} of {made.service}"
     with_model = f" with {made.model}, {made.tokens:,} tokens each" if made.model else ""
     before = f"{made.waiting:,} wait{'s' if made.waiting == 1 else ''} before"
     lines = [f"{jobs}{with_model}; {before}"]
     if made.limited_by == NO_KEY:
         lines.append("no key can serve them until a person brings one back")
+    elif made.limited_by == PAUSED and made.expected_start is None:
+        lines.append(
+            f"it is paused: they start when somebody ends that (`keys resume {made.service}`)"
+        )
     else:
         start, start_by, end_by = map(_time, (made.expected_start, made.start_by, made.end_by))
         lines.append(f"the first starts {start}; in nine of ten cases {start_by}")
@@ -98,6 +114,8 @@ def sentences_of(made: "Quote") -> str:
         if made.learned_from
         else "the margin is assumed, not learned"
     )
+    if not workers:
+        lines.append("no worker answers: nothing starts before one runs")
     return "\n".join(lines)
 
 

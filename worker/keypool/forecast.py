@@ -17,6 +17,10 @@ WORKERS: Final = "workers"
 """What limits jobs that no key keeps waiting."""
 NO_KEY: Final = "no key"
 """What limits jobs that no key can serve until a person acts."""
+PAUSED: Final = "paused"
+"""What limits jobs whose service a person paused."""
+DISABLED: Final = "disabled"
+"""What limits jobs whose keys a person disabled for a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ class Estimate:
     Attributes:
         in_s: In how many seconds; None: not before a person acts, or in more than a week.
         limited_by: What decides that: a dimension such as `rpm` or `tpm`, the reason of a rest,
-            `workers` where the keys have room, or empty where nothing has to wait.
+            `paused` or `disabled` by a person, `workers` where the keys have room, `no key`, or
+            empty where nothing has to wait.
     """
 
     in_s: float | None
@@ -122,6 +127,9 @@ class Forecast:
         self, view: PoolView, cost: CallCost, *, workers_per_s: float | None = None
     ) -> None:
         self._accounts: Final = list(_accounts_of(view, cost))
+        blocks = [block for key in view.keys for block in key.blocks]
+        pauses = (_why(one) == PAUSED and one.left_ms is None for one in blocks)
+        self._without_accounts: Final = PAUSED if any(pauses) else NO_KEY
         self._workers_per_s: Final = workers_per_s
 
     def calls_within(self, seconds: float) -> float:
@@ -157,7 +165,7 @@ class Forecast:
     def _limit_at(self, seconds: float) -> str:
         """What keeps most accounts from more calls within a time."""
         names = [one.tightest(seconds) for one in self._accounts]
-        return max(names, key=names.count) if names else NO_KEY
+        return max(names, key=names.count) if names else self._without_accounts
 
 
 def usual_tokens(view: PoolView) -> float:
@@ -183,7 +191,14 @@ def _accounts_of(view: PoolView, cost: CallCost) -> Iterator[_Account]:
 def _opens(key: KeyView, model: str) -> tuple[float, str]:
     """In how many seconds a key may be called for a model (infinite: never), and what rests."""
     blocks = [one for one in key.blocks if _covers(one, model)]
-    return max(((_left_s(one), one.reason) for one in blocks), default=(0.0, ""))
+    return max(((_left_s(one), _why(one)) for one in blocks), default=(0.0, ""))
+
+
+def _why(block: BlockView) -> str:
+    """Why it rests; what a person wrote as the reason is for people."""
+    if not block.disabled_by:
+        return block.reason
+    return PAUSED if block.scope == "host" else DISABLED
 
 
 def _left_s(block: BlockView) -> float:
