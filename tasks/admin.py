@@ -149,12 +149,14 @@ async def quote(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa
     asked = check(QuoteArguments, args, kwargs)
     runtime = Runtime.current()
     pool = runtime.pools[asked.service]
+    waiting = await runtime.count_waiting(asked.service)
+    margins = await published_margins(runtime.redis, pool.names)
     return quote_of(
         QuoteRequest(asked.service, asked.model, asked.jobs, asked.tokens),
-        await pool.snapshot(),
-        waiting=await runtime.count_waiting(asked.service),
+        await pool.snapshot(),  # the last to be read: the instants count from it
+        waiting=waiting,
         models=runtime.settings.models.get(asked.service, ()),
-        margins=await published_margins(runtime.redis, pool.names),
+        margins=margins,
     ).as_json()
 
 

@@ -10,6 +10,7 @@ from worker.broker_errors import BROKER_ERRORS
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler, ChangeHandler, redis_unreachable
 from worker.dashboard.poller import Pools, RedisUnreachable
+from worker.dashboard.request_body import check_fields
 from worker.key_reload import ask_workers, note_reload, sentence_of
 from worker.keypool import ResetDone, resets
 from worker.rotation.key_checks import CheckedKey, check_keys, opened_checkers, problems_in
@@ -39,7 +40,10 @@ class LatestCalls(AdminHandler):
 
     async def get(self) -> None:
         """Send them, the latest first."""
-        service, key = self.get_query_argument("service"), self.get_query_argument("key")
+        check_fields(self.request.query_arguments, ("service", "key"))
+        service, key = self.get_query_argument("service", ""), self.get_query_argument("key", "")
+        if not (service and key):
+            raise ApiError(400, "bad_request", "service and key are needed.")
         if service not in SERVICES:
             known = ", ".join(SERVICES)
             raise ApiError(404, "unknown_service", f"There is no such service; known are: {known}.")

@@ -7,7 +7,7 @@ from worker.dashboard.cursor import LATEST_MS, next_cursor, read_cursor
 from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import AdminHandler
 from worker.dashboard.poller import Pools
-from worker.dashboard.request_body import whole_number
+from worker.dashboard.request_body import check_fields, whole_number
 from worker.deadletters import DeadLetters
 
 _MAX_ENTRIES = 200
@@ -18,6 +18,7 @@ class Audit(AdminHandler):
 
     async def get(self) -> None:
         """Send a page of the entries of all services."""
+        check_fields(self.request.query_arguments, ("count", "before", "by"))
         count = whole_number(self.get_query_argument("count", "50"), "count", most=_MAX_ENTRIES)
         before_ms, skipped = read_cursor(self.get_query_argument("before", str(LATEST_MS)))
         by = self.get_query_argument("by", "all")

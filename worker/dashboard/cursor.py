@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 
+from worker.dashboard.errors import ApiError
 from worker.dashboard.request_body import whole_number
 
 LATEST_MS = 10**15 - 1
 """Later than whatever is listed."""
 
 _MOST_SKIPPED = 2_000
+_NO_CURSOR = "before must be milliseconds since 1970, or the next_before of an earlier page."
 
 
 def read_cursor(text: str) -> tuple[int, int]:
@@ -23,10 +25,13 @@ def read_cursor(text: str) -> tuple[int, int]:
         ApiError: 400 where it is neither.
     """
     ms, _, skipped = text.partition("-")
-    return (
-        whole_number(ms, "before", most=LATEST_MS),
-        whole_number(skipped, "before", most=_MOST_SKIPPED) if skipped else 0,
-    )
+    try:
+        return (
+            whole_number(ms, "before", most=LATEST_MS),
+            whole_number(skipped, "before", most=_MOST_SKIPPED) if skipped else 0,
+        )
+    except ApiError:
+        raise ApiError(400, "bad_request", _NO_CURSOR) from None
 
 
 def next_cursor(times_ms: Sequence[int], shown: int) -> str | None:

@@ -81,6 +81,7 @@ def quote_of(
         models: The models of jobs that name none, in order of preference.
         margins: What was learned of how late jobs end.
     """
+    now = datetime.now(UTC)
     model = (request.model or next(iter(models), "")) if models else ""
     tokens = usual_tokens(view) if request.tokens is None else request.tokens
     if waiting is None:
@@ -88,7 +89,6 @@ def quote_of(
     else:
         first = estimate(view, waiting + 1, model=model, tokens=tokens)
         last = estimate(view, waiting + request.jobs, model=model, tokens=tokens)
-    now = datetime.now(UTC)
     return Quote(
         service=request.service,
         model=model,

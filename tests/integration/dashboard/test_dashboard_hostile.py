@@ -17,8 +17,8 @@ from tests.integration.dashboard.dashboard_site import (
     Site,
 )
 
-RESET, STATUS, AUDIT, DISABLE = (
-    f"{PREFIX}/{name}" for name in ("reset", "status", "audit", "disable")
+RESET, STATUS, AUDIT, CALLS, DISABLE = (
+    f"{PREFIX}/{name}" for name in ("reset", "status", "audit", "calls", "disable")
 )
 CHECK = f"{PREFIX}/check"
 USAGE = "/api/admin/usage"
@@ -193,6 +193,13 @@ REQUESTS = {
     ),
     "a page that is no page": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=1-2-3", body=b""),
     "a page before time began": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=0", body=b""),
+    "an unknown field in the address": Hostile(
+        400, "unknown_field", "GET", f"{AUDIT}?limit=5", body=b""
+    ),
+    "calls of no key": Hostile(400, "bad_request", "GET", f"{CALLS}?service=groq", body=b""),
+    "calls of a tenant": Hostile(
+        400, "unknown_field", "GET", f"{CALLS}?service=groq&key=x&tenant=y", body=b""
+    ),
     "a negative count": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=-1", body=b""),
     "a count in other digits": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=٣", body=b""),
 }
