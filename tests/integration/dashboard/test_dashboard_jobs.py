@@ -98,7 +98,7 @@ async def test_a_job_in_its_queue_says_its_place_and_when_it_will_be_served(serv
     assert told["limited_by"] == "rpm"
     await pool.disable(None, by="ada")
     told = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is None)
-    assert (told["place"], told["limited_by"]) == (31, "no key")
+    assert (told["place"], told["limited_by"]) == (31, "paused")
     # The call of another job, which has ended, is known by its key.
     await site.redis.set(
         "celery-task-meta-job-0", json.dumps({"status": "SUCCESS", "result": None})
