@@ -91,7 +91,7 @@ def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: House) -> No
     shown = celery(fresh, "quote", "groq", "--jobs", "10", "--tokens", "500", "--json")
     quote = json.loads(shown.stdout)
     assert [quote[name] for name in ("service", "jobs", "tokens")] == ["groq", 10, 500]
-    assert (quote["expected_start"], quote["limited_by"]) == (None, "no key")
+    assert (quote["expected_start"], quote["limited_by"]) == (None, "paused")
     assert cli(fresh, "resume", "groq").stdout.strip() == "groq is resumed"
     fresh.producer.await_all(waits, within_s=20)
 

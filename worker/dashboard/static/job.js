@@ -27,6 +27,10 @@ const eventWords = {
     revoked: "cancelled",
     rejected: "its message was rejected",
 };
+const helpWords = {
+    "no key": " No key can serve it until a person brings one back.",
+    paused: " The service is paused until a person resumes it.",
+};
 const endWords = { SUCCESS: "It succeeded", FAILURE: "It failed", REVOKED: "It was cancelled" };
 const id = page.dataset.job;
 const freshness = document.getElementById("job-freshness");
@@ -53,9 +57,7 @@ function until(at_ms) {
 
 function startWords(job) {
     if (job.expected_start_ms === null) {
-        return job.limited_by === "no key"
-            ? " No key can serve it until a person brings one back."
-            : "";
+        return helpWords[job.limited_by] || "";
     }
     const limited = job.limited_by ? " Limited by: " + limitWords(words(job.limited_by)) + "." : "";
     return job.start_by_ms - now_ms() < 1000
