@@ -13,8 +13,9 @@ from worker.cli import keys
 STATES = ["first", "second", "third"]
 
 
-def test_watching_draws_each_new_state_until_it_is_interrupted(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("output", [{"FORCE_COLOR": "1", "TERM": "xterm"}, {}])
+def test_watching_shows_each_new_state_until_it_is_interrupted(
+    output: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states, pauses = iter(STATES), iter([None, None])
 
@@ -32,8 +33,7 @@ def test_watching_draws_each_new_state_until_it_is_interrupted(
     monkeypatch.setattr(keys, "run_with_pools", run_without_redis)
     monkeypatch.setattr(keys, "asyncio", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(keys, "listing", lambda _: next(states))
-    terminal = {"FORCE_COLOR": "1", "TERM": "xterm"}
-    shown = CliRunner().invoke(keys.keys, ["status", "--watch"], env=terminal)
+    shown = CliRunner().invoke(keys.keys, ["status", "--watch"], env=output)
     assert shown.exception is None
     assert [state for state in STATES if state in shown.output] == STATES
 

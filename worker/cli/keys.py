@@ -71,7 +71,12 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
         return [await pool.snapshot() for pool in pools.values()]
 
     async def follow(pools: dict[str, KeyPool]) -> None:
-        with Live(listing(await read(pools)), console=Console(), auto_refresh=False) as live:
+        console = Console()
+        if not console.is_terminal:  # where nothing can be drawn anew, each state is printed
+            while True:
+                console.print(listing(await read(pools)))
+                await asyncio.sleep(1)
+        with Live(listing(await read(pools)), console=console, auto_refresh=False) as live:
             while True:
                 await asyncio.sleep(1)
                 live.update(listing(await read(pools)), refresh=True)
