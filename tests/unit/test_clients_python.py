@@ -222,6 +222,12 @@ def test_a_message_carries_its_options_and_encodes_bytes() -> None:
     assert message["headers"]["tenant"] == "acme@example.com"
 
 
+@pytest.mark.parametrize("job_id", ["", " ", "a b", "é", "a\n", "x" * 201])
+def test_what_no_command_takes_as_an_id_is_refused(job_id: str) -> None:
+    with pytest.raises(ValueError, match="job_id must have 1 to 200 visible"):
+        Pipeline(track_started=True).complete("x", job_id=job_id)
+
+
 @pytest.mark.parametrize("tenant", ["", "a b", 'a"b', "a\\b", "é", "a\n", "x" * 201])
 def test_what_cannot_name_a_tenant_is_refused(tenant: str) -> None:
     with pytest.raises(ValueError, match="tenant must have 1 to 200 printable"):

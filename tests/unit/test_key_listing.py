@@ -6,9 +6,12 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console, Group
 
+from config.api_key import make_key
 from worker.cli import audit_listing, job, keys, usage
 from worker.cli.key_listing import listing
 from worker.keypool import BlockView, BucketView, HeldBlock, KeyView, PoolView
+from worker.providers.key_check import KeyCheck
+from worker.rotation.key_checks import CheckedKey
 from worker.usage import MEASURES, Row, UsageQuery, UsageReport
 
 COUNTS = {
@@ -134,3 +137,18 @@ def test_the_audit_trail_is_whole_in_80_columns_the_latest_first() -> None:
     assert "org_01jxvdgr7sfb1xf0q8tdg0yv5m" in text
     bare = shown(audit_listing.listing({"groq": [late | {"reason": ""}]}))
     assert bare[-1].strip() == f"by {job}"
+
+
+def test_a_check_cuts_no_name_that_another_command_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    key = make_key("groq", secret="gsk_0123456789abcdefghijklmnopqrst", variable="GROQ_API_KEY")
+    dead = KeyCheck("dead", "Invalid API Key (HTTP 401)")
+    checked = [CheckedKey("groq", key, "org_01e5mfk0y8z47elu5ebjoeg62j", dead, {"openai/x": False})]
+    monkeypatch.setattr(keys, "run_with_pools", lambda *_: checked)
+    shown = CliRunner().invoke(keys.keys, ["check"], env={"COLUMNS": "80"}).output
+    head, *rows = shown.splitlines()
+    assert max(map(len, rows[:-1])) <= 80
+    for whole in (key.label, key.id):
+        assert whole in shown
+    account = head.index("account"), head.index("state")
+    assert "".join(row[slice(*account)].strip() for row in rows[:-1]) == checked[0].account
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown

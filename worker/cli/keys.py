@@ -290,16 +290,12 @@ def reload(ctx: click.Context) -> None:
 
 
 def _checks(checked: list[CheckedKey]) -> Table:
-    table = Table(
-        "service",
-        "key",
-        Column("id", no_wrap=True),
-        "account",
-        "state",
-        "model",
-        "limits",
-        "answer",
-    )
+    # The label and the id are needed for other commands, so neither is cut on a narrow screen.
+    whole = [Column(name, no_wrap=True) for name in ("service", "key", "id")]
+    folded = [
+        Column(name, overflow="fold") for name in ("account", "state", "model", "limits", "answer")
+    ]
+    table = Table(*whole, *folded, box=None, pad_edge=False, collapse_padding=True)
     for one in checked:
         models = ", ".join(
             f"{model}: {'yes' if may else 'no'}" for model, may in one.models.items()

@@ -38,12 +38,13 @@ export const QUEUES: Readonly<Record<string, string>> = {
 };
 
 const SEPARATOR = "\x06\x16";
+const JOB_ID = /^[!-~]{1,200}$/;
 const TENANT = /^[!#-\[\]-~]{1,200}$/;
 
 /**
  * Write a job's message.
  *
- * @throws TypeError An argument cannot be written as JSON, or the priority or the tenant is none.
+ * @throws TypeError An argument cannot be written as JSON, or the id, the priority or the tenant is none.
  */
 export function messageOf(
   task: string,
@@ -53,6 +54,9 @@ export function messageOf(
 ): Message {
   if (priority !== undefined && !(Number.isInteger(priority) && priority >= 0 && priority <= 9)) {
     throw new TypeError("priority must be a whole number from 0 to 9");
+  }
+  if (jobId !== undefined && !JOB_ID.test(jobId)) {
+    throw new TypeError("jobId must have 1 to 200 visible ASCII characters, without spaces");
   }
   if (tenant !== undefined && !TENANT.test(tenant)) {
     throw new TypeError("tenant must have 1 to 200 printable ASCII characters other than spaces, quotes and \\");

@@ -69,6 +69,7 @@ for (const [name, connect] of Object.entries(clients)) {
         attachments: [{ filename: "a.txt", content: Buffer.from("abc") }],
       });
       assert.throws(() => pipe.complete("x", { tenant: "a b" }), /tenant must have 1 to 200/);
+      assert.throws(() => pipe.complete("x", { jobId: "a b" }), /jobId must have 1 to 200/);
       await pipe.send();
       await pipe.send();
       const results = await Promise.all(answers.map((job) => keywheel.result(job)));

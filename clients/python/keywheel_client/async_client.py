@@ -92,7 +92,8 @@ class AsyncKeywheel:
 
         Raises:
             TypeError: An argument cannot be written as JSON.
-            ValueError: A number is NaN or infinite, or `priority` or `tenant` is not allowed.
+            ValueError: A number is NaN or infinite, or `job_id`, `priority` or `tenant` is not
+                allowed.
             Unavailable: Redis cannot be reached.
         """
         async with self.pipeline() as pipe:
@@ -128,7 +129,8 @@ class AsyncKeywheel:
 
         Raises:
             TypeError: An argument cannot be written as JSON.
-            ValueError: A number is NaN or infinite, or `priority` or `tenant` is not allowed.
+            ValueError: A number is NaN or infinite, or `job_id`, `priority` or `tenant` is not
+                allowed.
             Unavailable: Redis cannot be reached.
         """
         async with self.pipeline() as pipe:

@@ -93,7 +93,8 @@ class Keywheel:
 
         Raises:
             TypeError: An argument cannot be written as JSON.
-            ValueError: A number is NaN or infinite, or `priority` or `tenant` is not allowed.
+            ValueError: A number is NaN or infinite, or `job_id`, `priority` or `tenant` is not
+                allowed.
             Unavailable: Redis cannot be reached.
         """
         with self.pipeline() as pipe:
@@ -129,7 +130,8 @@ class Keywheel:
 
         Raises:
             TypeError: An argument cannot be written as JSON.
-            ValueError: A number is NaN or infinite, or `priority` or `tenant` is not allowed.
+            ValueError: A number is NaN or infinite, or `job_id`, `priority` or `tenant` is not
+                allowed.
             Unavailable: Redis cannot be reached.
         """
         with self.pipeline() as pipe:

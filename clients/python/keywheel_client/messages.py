@@ -14,6 +14,7 @@ QUEUES: Final = {"tasks.ai": "ai", "tasks.email": "email", "tasks.admin": "admin
 _PRIORITY_STEPS: Final = (9, 6, 3, 0)
 _SEPARATOR: Final = "\x06\x16"
 _TENANT: Final = re.compile(r"[!#-\[\]-~]{1,200}")
+_JOB_ID: Final = re.compile(r"[!-~]{1,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,8 @@ def message_of(
 
     Raises:
         TypeError: An argument cannot be written as JSON.
-        ValueError: A number is NaN or infinite, or the priority or the tenant is not allowed.
+        ValueError: A number is NaN or infinite, or the id, the priority or the tenant is not
+            allowed.
     """
     if priority is not None and priority not in range(10):
         raise ValueError("priority must be a whole number from 0 to 9")
@@ -75,6 +77,8 @@ def message_of(
         raise ValueError(
             "tenant must have 1 to 200 printable ASCII characters other than spaces, quotes and \\"
         )
+    if job_id is not None and not _JOB_ID.fullmatch(job_id):
+        raise ValueError("job_id must have 1 to 200 visible ASCII characters, without spaces")
     queue = QUEUES[task.rpartition(".")[0]]
     job = job_id or str(uuid.uuid4())
     headers: dict[str, Any] = {"task": task, "id": job}
