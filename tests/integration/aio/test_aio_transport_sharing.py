@@ -192,6 +192,18 @@ def test_a_queue_that_is_parted_counts_all_its_messages_and_is_purged_whole(
     assert [key for key in books.keys("a*") if books.ttl(key) < 0] == []
 
 
+@pytest.mark.parametrize("lease_s", [0, 30])
+def test_what_waits_in_a_line_has_a_lease_where_messages_have_one(
+    url: str, books: Any, lease_s: int
+) -> None:
+    with tube(url, prefetch=10, lease_s=lease_s) as one:
+        one.channel.sharing.add("a")
+        push(books, "big", *names("A", 300))
+        share(one, books)
+        assert books.hlen("unacked") == books.zcard("unacked_index") == 300 - WINDOW
+        assert books.zcard("unacked.leases") == (300 - WINDOW if lease_s else 0)
+
+
 def test_the_name_of_a_tenant_stands_in_its_messages_only(one: Tube, books: Any) -> None:
     push(books, "ada@example.com", *names("A", 300))
     share(one, books)
