@@ -30,7 +30,7 @@ from keywheel_client import (
 from keywheel_client.connection import Names
 from keywheel_client.messages import QUEUES, message_of
 from keywheel_client.sentinels import open_client
-from keywheel_client.status import status_of
+from keywheel_client.status import Status, status_of
 from tests import schemas
 from tests.pages import ROOT
 from worker import results as worker_results
@@ -294,6 +294,38 @@ def test_a_record_of_the_result_store_is_a_status(record: Any, state: str, text:
     assert status.state == state
     assert str(status) == text
     assert status.is_ended == (state in {"done", "failed", "cancelled"})
+
+
+def test_a_status_holds_each_field_of_its_record() -> None:
+    waits = {
+        "kind": "key",
+        "code": "rpm",
+        "next_try": "2026-11-30T00:00:00+00:00",
+        "expected_end": "2026-11-30T01:00:00+00:00",
+    }
+    failure = {"exc_type": "Name", "exc_message": ["a", "reason"]}
+    found = {
+        state: status_of(json.dumps({"status": state, "result": failure, "waits": waits}))
+        for state in ("RETRY", "FAILURE", "REVOKED", "SUCCESS")
+    }
+    assert found["RETRY"] == Status(
+        "deferred",
+        reason="a reason",
+        waits_for="key",
+        code="rpm",
+        next_try=datetime(2026, 11, 30, tzinfo=UTC),
+        expected_end=datetime(2026, 11, 30, 1, tzinfo=UTC),
+    )
+    assert found["FAILURE"] == Status("failed", error="Name", reason="a reason")
+    assert found["REVOKED"] == Status("failed", error="Name", reason="a reason")
+    assert found["SUCCESS"] == Status("done", result=failure)
+    placed = Status("waiting").with_place({"place": 3, "expected_start": waits["next_try"]})
+    assert placed == Status("waiting", place=3, expected_start=datetime(2026, 11, 30, tzinfo=UTC))
+    assert Status("waiting").with_place({"place": None, "expected_start": None}) == Status(
+        "waiting"
+    )
+    bare = status_of(json.dumps({"status": "RETRY", "result": {"exc_message": "x"}}))
+    assert bare == Status("deferred", reason="x")
 
 
 def test_an_email_of_django_is_one_for_the_task() -> None:

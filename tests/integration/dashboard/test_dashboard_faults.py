@@ -146,4 +146,5 @@ async def test_what_cannot_be_read_is_logged_once_for_as_long_as_that_lasts(
                     await asyncio.sleep(0.01)
         for what in ("read the key pools", "count the queues"):
             assert caplog.text.count(f"cannot {what} (ZeroDivisionError)") == times
+        assert not site.app.poller._queue("ai").known
         await until(are_read_again, bool)
