@@ -296,6 +296,22 @@ def test_a_record_of_the_result_store_is_a_status(record: Any, state: str, text:
     assert status.is_ended == (state in {"done", "failed", "cancelled"})
 
 
+@pytest.mark.parametrize(("name", "args"), [("complete", ("hello",)), ("send_email", ())])
+async def test_both_clients_pass_each_option_on(
+    monkeypatch: pytest.MonkeyPatch, name: str, args: tuple[str, ...]
+) -> None:
+    passed: list[Any] = []
+    monkeypatch.setattr(Pipeline, name, lambda _, *given, **more: passed.append((given, more)))
+    options = {
+        "job_id": "job-1", "priority": 7, "expires_s": 60.5, "tenant": "acme", "subject": "other",
+    }  # fmt: skip
+    with keywheel_client.Keywheel("redis://127.0.0.1:1/0") as blocking:
+        getattr(blocking, name)(*args, **options)
+    async with keywheel_client.AsyncKeywheel("redis://127.0.0.1:1/0") as client:
+        await getattr(client, name)(*args, **options)
+    assert passed == [(args, options)] * 2
+
+
 def test_a_status_holds_each_field_of_its_record() -> None:
     waits = {
         "kind": "key",

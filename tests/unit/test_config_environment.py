@@ -123,6 +123,14 @@ def test_a_secret_file_must_hold_a_short_text(content: bytes, reason: str, tmp_p
         settings_from({"ADMIN_TOKEN_FILE": str(tmp_path / "token")})
 
 
+def test_a_secret_in_a_file_that_will_not_do_is_named_by_the_variable_of_the_file(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "token").write_text("short")
+    with pytest.raises(SettingsError, match=r"^ADMIN_TOKEN_FILE must have 16 "):
+        settings_from({"ADMIN_TOKEN_FILE": str(tmp_path / "token")})
+
+
 def test_a_name_too_long_for_a_file_is_a_sentence_and_not_shown() -> None:
     with pytest.raises(SettingsError, match=r"^ADMIN_TOKEN_FILE names a file") as caught:
         settings_from({"ADMIN_TOKEN_FILE": CANARY * 400})

@@ -177,6 +177,15 @@ async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(asked: Asked) ->
     assert asked.noticed == [Unknown("groq", Kind.MODEL, "openai/gpt-oss-120b: model_not_found")]
 
 
+async def test_requests_that_are_all_refused_alike_are_noticed_by_their_model(
+    asked: Asked,
+) -> None:
+    for _ in range(20):
+        await asked.ask("groq", 413, _error("too large", "request_too_large"))
+    told = [one for one in asked.noticed if one.kind is Kind.MODEL]
+    assert [one.shape.partition(":")[0] for one in told] == ["openai/gpt-oss-120b"]
+
+
 async def test_an_outage_and_an_empty_field_are_nothing_unknown(asked: Asked) -> None:
     for _ in range(25):
         await asked.ask("groq", 503, _error("over capacity", ""))
