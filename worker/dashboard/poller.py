@@ -232,9 +232,8 @@ class Poller:
                 return await work()
 
         try:
-            return await asyncio.wrap_future(
-                asyncio.run_coroutine_threadsafe(bounded(), self._loop)
-            )
+            running = asyncio.run_coroutine_threadsafe(bounded(), self._loop)
+            return await asyncio.wrap_future(running)
         except (RedisError, TimeoutError) as exc:
             raise RedisUnreachable(f"Redis does not answer ({type(exc).__name__})") from exc
 
@@ -285,9 +284,8 @@ class Poller:
         is_logged = False
         while True:
             try:
-                # Bounded, so that a server that accepts connections and never answers shows as
-                # being down. Not by `wait_for`: before Python 3.12 it may swallow a cancellation,
-                # and `stop` would wait in vain.
+                # Bounded, so that a server that never answers shows as down. Not by `wait_for`:
+                # before Python 3.12 it may swallow a cancellation, and `stop` would wait in vain.
                 async with asyncio.timeout(_TIMEOUT_S):
                     await self._reload_keys()
                 async with asyncio.timeout(_TIMEOUT_S):
