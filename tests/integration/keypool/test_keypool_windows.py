@@ -1,13 +1,20 @@
 """Limits that count in a sliding window, as those of a second do."""
 
+import random
 from dataclasses import replace
+
+import pytest
 
 from tests.integration.keypool.keypool_asking import (
     OK,
     Make,
+    ask,
     lease,
 )
-from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
+from worker.keypool import Lease
+from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Verdict
+
+SPAN_MS = 1_012  # a second, and how much closer together calls may arrive
 
 
 async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(
@@ -92,3 +99,52 @@ async def test_what_is_left_of_a_window_is_shown(make_pool: Make, clock) -> None
     assert await left() == 2
     clock.tick(1)
     assert await left() == 5
+
+
+async def test_what_is_given_back_before_calls_that_wait_is_used(make_pool: Make, clock) -> None:  # noqa: ANN001
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.RPS, 5, 4),)))
+    clock.tick(5_000)
+    crowd = [await lease(pool, ahead_ms=60_000) for _ in range(15)]
+    assert [held.wait_ms for held in crowd] == [0] * 5 + [SPAN_MS] * 5 + [2 * SPAN_MS] * 5
+    clock.tick(600)
+    for cancelled in crowd[5:10]:
+        await pool.settle(cancelled, ABANDONED)
+    waits = [(await lease(pool, ahead_ms=60_000)).wait_ms for _ in range(6)]
+    assert waits == [SPAN_MS - 600] * 5 + [3 * SPAN_MS - 600]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_call_goes_at_the_first_instant_that_no_window_forbids(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    seed: int,
+) -> None:
+    """Whatever is given back; the test tries all instants that come in question."""
+    chance, limit = random.Random(seed), 2 + seed  # noqa: S311 - no secret
+    pool = make_pool(1)
+    known = (ObservedLimit(Dimension.RPS, limit, limit),)
+    await pool.settle(await lease(pool), replace(OK, limits=known))
+    clock.tick(5_000)
+    held: dict[Lease, int] = {}
+    for _ in range(120):
+        starts = sorted(held.values())
+        ends = {clock.ms, *(start + SPAN_MS for start in starts if start + SPAN_MS > clock.ms)}
+        first = min(ms for ms in ends if _fits([*starts, ms], limit))
+        got = await ask(pool, ahead_ms=60_000)
+        assert isinstance(got, Lease)
+        assert clock.ms + got.wait_ms == first
+        held[got] = first
+        waiting = [one for one, start in held.items() if start > clock.ms]
+        for given_back in chance.sample(waiting, chance.randint(0, min(2, len(waiting)))):
+            await pool.settle(given_back, ABANDONED)
+            del held[given_back]
+        clock.tick(chance.choice((0, 0, 1, 300, 1_012)))
+
+
+def _fits(starts: list[int], limit: int) -> bool:
+    """Whether no `limit + 1` calls fall into one window."""
+    starts = sorted(starts)
+    return all(
+        later - start >= SPAN_MS for start, later in zip(starts, starts[limit:], strict=False)
+    )

@@ -75,18 +75,23 @@ local function margin_of(bucket, cost)
   return bucket.window_ms > 3600000 and 0 or max(0, min(bucket.limit / 100, 2 * cost, bucket.limit - cost))
 end
 
--- When a window has room for one more call, counting the calls up to until_ms.
+-- When a window has room for one more call, counting the calls up to until_ms. A full window leaves none from `span`
+-- before its last call to `span` after its first one; between two of them there is room where a call was given back.
 local function window_opens_ms(bucket, until_ms)
-  local calls = #bucket.log
-  while calls > 0 and bucket.log[calls] > until_ms do calls = calls - 1 end
-  local oldest_ms = bucket.log[calls - floor(bucket.limit) + 1]
-  return oldest_ms and oldest_ms + span_ms(bucket) or 0
+  local log, others, span, at_ms = bucket.log, floor(bucket.limit) - 1, span_ms(bucket), now
+  for index, first_ms in ipairs(log) do
+    local last_ms = log[index + others]
+    if not last_ms or last_ms > until_ms then break end
+    local is_full = last_ms - first_ms < span
+    if is_full and last_ms - span < at_ms and at_ms < first_ms + span then at_ms = first_ms + span end
+  end
+  return at_ms
 end
 
 -- When there is room for a call. `level` is what the bucket has for this job, `rate` how fast it refills for it.
 local function ready_ms(bucket, cost, level, rate)
   if cost <= 0 then return now end
-  if bucket.log then return max(now, window_opens_ms(bucket, NEVER)) end
+  if bucket.log then return window_opens_ms(bucket, NEVER) end
   local missing = cost + margin_of(bucket, cost) - level
   if missing <= 0 then return now end
   if bucket.ends_ms then return bucket.ends_ms + (ceil(missing / bucket.limit) - 1) * DAY_MS end
