@@ -1,12 +1,15 @@
 """What `celery -A worker keys …` says of each change of a key or a service, and what it does."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pytest
 from click.testing import CliRunner
+from redis.asyncio import Redis
 
 from config.current import get_settings
 from config.keys import load_keys
+from worker.action_log import ActionLog
 from worker.cli.keys import keys
 
 Type = Callable[[str], tuple[int, str]]
@@ -72,3 +75,24 @@ def test_a_key_that_no_name_or_that_several_fit_is_not_changed(type_: Type) -> N
     code, said = type_("disable nobody")
     assert code == 1
     assert "no key here has the id, label or variable" in said
+
+
+def test_the_audit_shows_what_people_did_to_keys_and_to_jobs(type_: Type, redis_url: str) -> None:
+    async def cancel() -> None:
+        async with Redis.from_url(redis_url, decode_responses=True) as redis:
+            log = ActionLog(redis, namespace=get_settings().namespace)
+            await log.add("cancelled", scope="job", name="job-1", by="cli ada")
+
+    asyncio.run(cancel())
+    assert type_("disable GROQ_API_KEY")[0] == 0
+
+    def audit(*options: str) -> str:
+        shown = CliRunner().invoke(keys, ["audit", *options], env={"COLUMNS": "220"})
+        assert shown.exit_code == 0, shown.output
+        return shown.output
+
+    for words in ("cancelled", "job-1", "disabled"):
+        assert words in audit()
+    assert "job-1" not in audit("--service", "groq")
+    assert "disabled" in audit("--service", "groq")
+    assert "disabled" not in audit("--service", "resend")
