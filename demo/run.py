@@ -6,7 +6,7 @@ import json
 import shlex
 import signal
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from http.client import HTTPException
 
 from redis.exceptions import RedisError
@@ -17,7 +17,7 @@ from demo.environment import DemoEnvironment
 from demo.errors import DemoError
 from demo.plan import MODELS, Plan
 from demo.processes import ROOT
-from demo.scenario import REVOKED, play, scenario
+from demo.scenario import REVOKED, Incident, play, scenario
 from demo.summary import judge
 from demo.view import Lines, Picture, View
 from demo.watch import Watch
@@ -154,6 +154,8 @@ class _Run:
         """Run until every job has ended; returns how long that took, in seconds."""
         trouble: asyncio.Future[None] | None = None
         watch.timeline.begin()
+        first, *others = await self._incidents()
+        await self._make_trouble(watch, [first])  # before the first call, which may be the last
         watch.timeline.add(
             "🎬",
             f"a producer enqueues {self._plan.jobs} completions and {self._plan.emails} emails",
@@ -174,7 +176,7 @@ class _Run:
                             f"Redis does not answer any more ({type(exc).__name__})"
                         ) from exc
                 if trouble is None and watch.enqueued:
-                    trouble = asyncio.ensure_future(self._make_trouble(watch))
+                    trouble = asyncio.ensure_future(self._make_trouble(watch, others))
                 if trouble is not None and trouble.done():
                     trouble.result()
                 view.show(watch)
@@ -198,20 +200,27 @@ class _Run:
         self._environment.spawn("producer", ["-P", *arguments], stdout=output)
         watch.follow(output)
 
-    async def _make_trouble(self, watch: Watch) -> None:
-        sandbox = self._environment.sandbox
-        try:
-            state = await asyncio.to_thread(sandbox.state)
-            incidents = scenario(
-                self._plan.pace,
-                organisation=state["groq"][1]["account"],
-                team=state["resend"][1]["account"],
-            )
+    async def _incidents(self) -> list[Incident]:
+        with self._asking_the_sandbox():
+            state = await asyncio.to_thread(self._environment.sandbox.state)
+        return scenario(
+            self._plan.pace,
+            organisation=state["groq"][1]["account"],
+            team=state["resend"][1]["account"],
+        )
+
+    async def _make_trouble(self, watch: Watch, incidents: list[Incident]) -> None:
+        with self._asking_the_sandbox():
             await play(
                 incidents,
-                sandbox,
+                self._environment.sandbox,
                 lambda incident: watch.timeline.add("🎬", incident.words, "bold"),
             )
+
+    @contextlib.contextmanager
+    def _asking_the_sandbox(self) -> Iterator[None]:
+        try:
+            yield
         except (SandboxError, OSError, HTTPException) as exc:
             raise DemoError(f"the provider sandbox does not answer: {exc}") from exc
 

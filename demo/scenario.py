@@ -49,7 +49,7 @@ def scenario(pace: float, *, organisation: str, team: str) -> list[Incident]:
     # What concerns one Groq organisation comes once the limits of all are known. At the start it
     # would be the only one whose next free instant is known, and the jobs would line up for it.
     return [
-        # At once, because waiting emails go out in batches and are soon all sent.
+        # Before the first job, because waiting emails go out in batches and are soon all sent.
         Incident(
             0.0,
             f"Resend accepts what {lost} calls bring but answers 500",
