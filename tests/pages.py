@@ -7,6 +7,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
+EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
+ALL_PAGES = [
+    *PAGES,
+    *EXAMPLES,
+    *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
+]
 
 FENCE_RE = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 INLINE_RE = re.compile(r"`([^`\n]+)`")

@@ -1,0 +1,278 @@
+"""What the pages say of the code is true of it: settings, log lines, metrics, errors, records."""
+
+import ast
+import re
+import runpy
+import sys
+import tomllib
+from dataclasses import fields
+from functools import cache
+
+import pytest
+import yaml
+
+from config.names import GONE
+from config.services import SERVICES
+from config.settings import SECRET_FIELDS, variable_of, variables
+from tests.pages import ALL_PAGES, INLINE_RE, ROOT, text_of
+from worker import errors
+from worker.aio.pool_settings import PoolSettings
+from worker.deadletters import OWNERS
+from worker.emails.idempotency import RecordNames
+from worker.keypool.names import Names
+
+
+def test_every_folder_and_module_of_the_worker_is_described() -> None:
+    page = text_of(ROOT / "docs/architecture.md").partition("## Folders\n")[2].partition("\n## ")[0]
+    folders = {f"worker/{path.parent.name}/" for path in (ROOT / "worker").glob("*/__init__.py")}
+    modules = {f"worker/{path.name}" for path in (ROOT / "worker").glob("*.py")}
+    modules.remove("worker/__init__.py")
+    assert {each for each in folders | modules if f"`{each}`" not in page} == set()
+
+
+def test_the_commands_that_are_described_are_those_that_there_are() -> None:
+    [row] = re.findall(
+        r"^\| `worker/cli/` \| (.*) \|$", text_of(ROOT / "docs/architecture.md"), re.MULTILINE
+    )
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
+    assert set(INLINE_RE.findall(row)) == set(project["entry-points"]["celery.commands"])
+
+
+def test_the_pages_of_settings_are_what_the_code_gives() -> None:
+    written = runpy.run_path(str(ROOT / ".ci" / "write_docs.py"))
+    assert text_of(ROOT / "docs/settings.md") == written["settings_page"](), "run `make docs`"
+    assert text_of(ROOT / ".env.example") == written["example"](), "run `make docs`"
+
+
+def test_the_schemas_are_what_the_code_gives() -> None:
+    written = runpy.run_path(str(ROOT / ".ci" / "write_docs.py"))["schemas"]()
+    kept = {path.name: text_of(path) for path in (ROOT / "docs/schemas").iterdir()}
+    assert kept == written, "run `make docs`"
+
+
+def test_the_page_of_settings_has_every_setting_with_a_default_a_unit_and_a_meaning() -> None:
+    rows = re.findall(
+        r"^\| `([A-Z_]+)` \| (.+) \| (.+) \| (.+) \|$",
+        text_of(ROOT / "docs/settings.md"),
+        re.MULTILINE,
+    )
+    assert [row[0] for row in rows] == list(variables().values())
+    for (*_, field), (variable, default, unit, meaning) in zip(variables(), rows, strict=True):
+        assert (unit == "seconds") == field.endswith("_s"), variable
+        assert re.fullmatch(r"`.+`|none", default), variable
+        assert re.fullmatch(r"[A-Z0-9`].*\.", meaning), variable
+
+
+def test_every_setting_that_is_named_exists() -> None:
+    known = set(variables().values())
+    known |= {f"{variable_of(field)}_FILE" for field in SECRET_FIELDS}
+    for page in ALL_PAGES:
+        named = set(re.findall(r"\bKEYWHEEL_\w+", text_of(page)))
+        earlier = set(GONE) if page.name == "CHANGELOG.md" else set()
+        assert named <= known | earlier, page.name
+
+
+def test_the_settings_of_the_asyncio_pool_are_those_that_it_knows() -> None:
+    names = re.compile(r"^\|? *`?(worker_aio_\w+)", re.MULTILINE)
+    assert set(names.findall(text_of(ROOT / "docs/asyncio-pool.md"))) == {
+        f"worker_aio_{field.name}" for field in fields(PoolSettings)
+    }
+
+
+@cache
+def texts_of_the_code() -> list[str]:
+    """Every text in the code of the worker, each with its parts that vary as a blank."""
+    found = []
+    for path in sorted([*(ROOT / "worker").rglob("*.py"), *(ROOT / "config").glob("*.py")]):
+        for node in ast.walk(ast.parse(text_of(path))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [
+                    part.value if isinstance(part, ast.Constant) else " " for part in node.values
+                ]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(re.sub(r"%[\d.]*[sdgfr]", " ", node.value))
+    return found
+
+
+OF_CELERY = (
+    "Received unregistered task",
+    "Received invalid task",
+    "Can't decode message body",
+    "raised expected",
+    "Retry in",
+    "a connection",
+    "Connection refused",
+)
+
+
+SAMPLE_RE = re.compile(
+    r"\b(?:groq|resend|gsk_\w+|re_\w+|email|admin|w1|host|GROQ_\w+|ID)\b", re.IGNORECASE
+)
+
+
+def words_of(line: str) -> set[str]:
+    return set(re.findall(r"[a-z][a-z_']{2,}", SAMPLE_RE.sub(" ", line).lower()))
+
+
+def test_every_line_of_the_log_that_is_explained_is_one_that_the_code_writes() -> None:
+    page = text_of(ROOT / "docs/operations.md")
+    section = page.partition("## What the log says\n")[2].partition("\n## ")[0]
+    cells = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    lines = [line for cell in cells for line in INLINE_RE.findall(cell)]
+    assert len(lines) > 40
+    known = [words_of(text) for text in texts_of_the_code()]
+    parts = [
+        part
+        for line in lines
+        if not any(start in line for start in OF_CELERY)
+        for part in re.split(r"…|: |TransientError\(|kw:stream:", line)
+        if len(words_of(part)) > 1
+    ]
+    assert [part for part in parts if not any(words_of(part) <= words for words in known)] == []
+
+
+def test_every_metric_and_alert_of_the_rules_is_explained() -> None:
+    page = text_of(ROOT / "docs/operations.md").partition("## Metrics and alerts\n")[2]
+    rules = text_of(ROOT / "deploy/prometheus/keywheel.rules.yml")
+    alerts = re.findall(r"- alert: (\w+)", rules)
+    assert [name for name in alerts if f"`{name}`" not in page] == []
+    metrics = set(re.findall(r"keywheel_(\w+)", rules)) - {"rules"}
+    assert {name for name in metrics if f"`{name}`" not in page} == set()
+
+
+def leaves(error: type[Exception]) -> set[str]:
+    below = error.__subclasses__()
+    return {error.__name__}.union(*(leaves(each) for each in below)) if below else {error.__name__}
+
+
+def test_every_error_that_a_caller_may_meet_is_explained() -> None:
+    page = text_of(ROOT / "docs/enqueueing.md")
+    named = set(re.findall(r"`(\w+)`", page.partition("## Errors\n")[2]))
+    assert leaves(errors.JobError) - {"JobError"} <= named
+
+
+def test_every_argument_of_the_tasks_is_named() -> None:
+    # Imported here: the tasks bring the Celery app with them.
+    from worker.arguments.completion import CompletionArguments  # noqa: PLC0415
+    from worker.arguments.email import EmailArguments  # noqa: PLC0415
+
+    page = text_of(ROOT / "docs/enqueueing.md").partition("## Arguments\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z_]+)`", page))
+    for model in (CompletionArguments, EmailArguments):
+        assert {field.alias or name for name, field in model.model_fields.items()} <= named, (
+            model.__name__
+        )
+
+
+def test_every_record_of_the_pool_is_listed() -> None:
+    page = text_of(ROOT / "docs/operations.md")
+    groq, store = Names("kw", "groq"), RecordNames("kw")
+    records = [
+        groq.leases,
+        groq.leased,
+        groq.inflight,
+        groq.audit,
+        groq.actions,
+        groq.blocks,
+        groq.keys,
+        groq.margins,
+        groq.models,
+        groq.wake,
+    ]
+    records += [groq.key("ID"), groq.account_model("NAME", "MODEL")]
+    records += [store.mail("KEY").rpartition(":")[0] + ":HASH", store.batch("ID")]
+    properties = {name for name, value in vars(Names).items() if isinstance(value, property)}
+    assert properties == {
+        "leases",
+        "leased",
+        "inflight",
+        "audit",
+        "actions",
+        "blocks",
+        "keys",
+        "margins",
+        "models",
+        "wake",
+    }
+    assert [record for record in records if f"`{record}`" not in page] == []
+
+
+def test_every_record_that_is_listed_is_one_of_the_pool() -> None:
+    page = text_of(ROOT / "docs/operations.md").partition("### What is in it\n")[2]
+    listed = set(re.findall(r"^\| (`[^|]+`) ", page, re.MULTILINE))
+    ours = set(re.findall(r"\{kw:groq\}:([a-z_]+)", " ".join(listed)))
+    code = [
+        text_of(path)
+        for path in (ROOT / "worker/keypool").rglob("*.*")
+        if path.suffix in {".lua", ".py"}
+    ]
+    known = {name for text in code for name in re.findall(r"[\"':]([a-z_]+)[\"':]", text)}
+    assert ours - known == set()
+
+
+def test_the_rights_of_workers_hold_every_command_of_our_scripts() -> None:
+    [rules] = re.findall(
+        r"^user worker (.*)$", text_of(ROOT / "deploy/redis/users.acl"), re.MULTILINE
+    )
+    granted = set(re.findall(r"\+([a-z]+)", rules))
+    texts = [
+        path.read_text("utf-8")
+        for path in (ROOT / "worker").rglob("*")
+        if path.suffix in {".lua", ".py"}
+    ]
+    called = {
+        name.lower()
+        for text in texts
+        for name in re.findall(r"redis\.p?call\(\s*['\"]([A-Za-z]+)", text)
+    }
+    assert called - granted == set(), "add them to deploy/redis/users.acl"
+
+
+def test_the_endpoints_description_knows_every_service() -> None:
+    schemas = yaml.safe_load(text_of(ROOT / "docs/openapi.yaml"))["components"]["schemas"]
+    assert schemas["Service"]["enum"] == list(SERVICES)
+    assert schemas["DeadLetterService"]["enum"] == list(OWNERS)
+
+
+BENCHMARKS = (ROOT / "benchmarks/README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "command", re.findall(r"^\| `(python [^`]*)` \|", BENCHMARKS, re.MULTILINE)
+)
+def test_the_command_of_a_benchmark_finds_what_it_imports(command: str) -> None:
+    """A script does not see the package `benchmarks`, a module of it does."""
+    name = command.removesuffix(".py").replace(".", "/").rpartition("/")[2]
+    path = ROOT / "benchmarks" / name
+    script = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    text = script.read_text()
+    assert command in text
+    assert command.startswith("python -m ") == ("from benchmarks" in text)
+
+
+def test_what_the_pool_imports_is_named_and_installed_where_it_is_measured_alone() -> None:
+    brought_by_celery, optional = {"billiard", "kombu", "vine"}, {"uvloop"}
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "worker/aio").rglob("*.py")]
+    imported = {
+        name.partition(".")[0]
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else [one.name for one in node.names]
+        )
+    }
+    needed = imported - sys.stdlib_module_names - brought_by_celery - {"worker"}
+    (sentence,) = re.findall(r"It needs [^.]*\.\d[^.]*\.", text_of(ROOT / "docs/asyncio-pool.md"))[
+        :1
+    ]
+    named = sentence.lower().replace("redis-py", "redis")
+    assert {name for name in needed - optional if not re.search(rf"\b{name}\b", named)} == set()
+    environments = runpy.run_path(str(ROOT / "benchmarks/environments.py"))
+    installed = {
+        re.split(r"[\[>=<]", package)[0] for package in environments["REQUIREMENTS"]["celery"]
+    }
+    assert needed - installed == set()
