@@ -1,4 +1,7 @@
-"""The names of the pool's records in Redis, in one place."""
+"""The pool's records in Redis: their names, and what they hold.
+
+Instants are milliseconds since 1970 by the pool's clock; see prelude.lua.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,7 +96,14 @@ class Names:
 
     @property
     def leased(self) -> str:
-        """Hash: lease id → what it reserved."""
+        """Hash: lease id → what it has reserved (MessagePack).
+
+        - `key`, `pair` (an account × model), `cost` by what is counted, `by` (the task's id);
+          `start_ms`, when the call may leave, and `lasts_ms`.
+        - `took`: each dimension that the cost was taken from → the debt of its bucket then.
+        - `tried`: the dimension whose limit the call goes beyond, if it does.
+        - `waits`: it waits for its start and is confirmed then, unless its process died or hangs.
+        """
         return self._name("leased")
 
     @property
@@ -123,6 +133,14 @@ class Names:
         `key_resource:ID:RESOURCE`, `account:ACCOUNT`, `account_model:ACCOUNT:MODEL`,
         `unfit:ACCOUNT:MODEL`, a model that the account does not have, and `person:ID` and
         `person:`, a key and all keys that a person disabled.
+
+        A block (MessagePack) has:
+
+        - `until_ms` (infinite until a person acts), `since_ms`, `reason`, `by`.
+        - `words`: of the person who disabled it.
+        - `from_tokens`: it holds for calls of this size or more only.
+        - Of a host or model that fails: `faults` in a row; `fault_ms`, the last one; and while a
+          lease probes it, `probe_by` and `probe_ms`, when the next one may.
         """
         return self._name("blocks")
 
@@ -137,9 +155,10 @@ class Names:
         return self._name("wake")
 
     def waiting(self, wait_list: str) -> str:
-        """Sorted set: line → when its first job came (ms).
+        """Sorted set: line → when its first job came.
 
-        With `:due` behind it: line → when it asks again (ms).
+        In each process, the jobs that the same keys may serve form a line. With `:due` behind it:
+        line → when it asks again. With `:step`: how long it takes until one more call fits (ms).
         """
         return self._name("waiting", wait_list)
 
@@ -156,5 +175,29 @@ class Names:
         return self._name("key", key_id)
 
     def account_model(self, account: str, model: str) -> str:
-        """Record of one account × model: the home of the buckets."""
+        """Hash of one account × model: `buckets`, and `turned_ms`.
+
+        The latter is when the account last turned a request down, if it has served none since. The
+        buckets are one map by dimension (MessagePack). Each has:
+
+        - `limit`, `window_ms`; `level`, what is left, at `at_ms`. It refills continuously.
+        - `ends_ms`: the quota of a day or month is full again then, and not before.
+        - `log`: where the provider counts in windows, when calls went or will go. No `limit + 1`
+          of them may fall into any window, wherever it starts.
+        - `pace`: below 1 while calls are refused that should have passed; `slowed_ms`, since when.
+        - `credit`: calls let through. From `TRY_AFTER` (buckets.lua) on, one goes beyond the limit
+          and takes as much credit, unless headers have `stated` the limit. A try that is `lent`
+          goes from 0 on, so it is paid back before the next one. `tried_ms` is the last one,
+          `passed` how many passed in a row, `raises` how often the limit was raised for that.
+        - `debt`: the sum of how much less there was than expected; `corrected_ms`, when last.
+        - `held`: the `amount` that a refusal took out until `until_ms`; a reset puts it back.
+        - `saving`: the large job (`by`) that waits for `need`, `since_ms`; whether it is `bulk`, and
+          when it is due (`due_ms`).
+        - `capped`: for a request without a cap, the provider reserves more than the limit.
+        - `learned_ms`: the limit was learned from a refusal.
+
+        The bucket `ramp` stands for a request limit that is not known yet. When that is reached,
+        all calls in flight are refused, and fast, so only a few may have left within `FLIGHT_MS`
+        without an answer.
+        """
         return self._name("account_model", account, model)

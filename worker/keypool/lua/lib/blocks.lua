@@ -1,6 +1,4 @@
--- What blocks calls. The hash `:blocks` maps a scope (see names.py) to its block: {until_ms, since_ms, reason, by}, and
--- maybe the `words` of a person who disabled it, or `from_tokens`, for calls of this size or more only. A host or model
--- that fails has `faults` in a row, `fault_ms` (the last one), and `probe_ms` and `probe_by` while a lease probes it.
+-- What blocks calls, by scope. `blocks` in names.py says what a block holds.
 
 local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- so many faults, so far apart, and a host or model rests
 local PROBE_MS = 3000      -- after this time without an answer from the lease that probes, the next one may

@@ -1,14 +1,4 @@
--- What is in a bucket. All buckets of an account × model are kept as one map by dimension. A bucket is {limit,
--- window_ms, level, at_ms, pace, slowed_ms, credit, debt, corrected_ms} and refills continuously. `pace` is below 1
--- while calls are refused that should have passed. `credit` counts the calls let through: from TRY_AFTER on, one goes
--- beyond the limit and takes as much credit (the last one at `tried_ms`; `passed` in a row, `raises` of the limit for
--- that), unless headers have `stated` the limit. A try that is `lent` goes from 0 on, so it is paid back before the
--- next one goes. `debt` adds up how much less there was than expected. Some have more: `ends_ms`, when the quota of a
--- day or month is full again, and not before; `capped`: for a request without a cap, the provider reserves more than
--- the limit; `log` = {ms, …}, when calls went or will go, where the provider counts in windows, so that no `limit + 1`
--- calls may fall into any window, wherever it starts. The bucket `ramp` stands for a request limit that is not known
--- yet: when that is reached, all calls in flight are refused, and fast, so only a few may have left within FLIGHT_MS
--- without an answer.
+-- Limits and what is left of them. `account_model` in names.py says what a bucket holds.
 
 local WINDOW_MARGIN_MS = 12      -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200            -- a window of more calls is smooth enough to count as continuous

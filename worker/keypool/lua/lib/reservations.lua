@@ -1,6 +1,4 @@
--- What a lease has reserved: {key, pair, cost, start_ms, lasts_ms, by, took, tried, waits}. `took` maps each dimension
--- that the cost was taken from to the debt of its bucket at that time. `tried` is the dimension whose limit the call
--- goes beyond, if it does. A lease that `waits` for its start is confirmed then, unless its process died or hangs.
+-- What calls have reserved. `leased` in names.py says what a lease holds.
 
 local UNCONFIRMED_MS = 1500  -- how late it may be confirmed, before its capacity goes back
 
