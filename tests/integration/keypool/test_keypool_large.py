@@ -17,14 +17,16 @@ def done(tokens: int, *limits: ObservedLimit) -> Verdict:
 
 
 async def emptied(make_pool: Make, dimension: Dimension = Dimension.TPM) -> KeyPool:
-    """A pool of one account without tokens; its jobs use a third of what they reserve."""
+    """A pool of one account without tokens; its jobs use a third of what they reserve.
+
+    But for the last one, which uses all.
+    """
     pool = make_pool(1)
     pace = ObservedLimit(Dimension.RPM, 100_000)
-    for number in range(60):
-        tight = (
-            ObservedLimit(dimension, TPM, 0) if number == 59 else ObservedLimit(dimension, 10**7)
-        )
-        await pool.settle(await lease(pool, tokens=300), done(100, tight, pace))
+    for _ in range(59):
+        wide = ObservedLimit(dimension, 10**7)
+        await pool.settle(await lease(pool, tokens=300), done(100, wide, pace))
+    await pool.settle(await lease(pool, tokens=300), done(300, ObservedLimit(dimension, TPM, 0)))
     return pool
 
 

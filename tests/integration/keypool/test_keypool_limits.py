@@ -86,6 +86,33 @@ async def test_what_a_call_did_not_use_comes_back_on_top_of_what_the_provider_ha
     )
 
 
+async def test_what_a_call_did_not_use_comes_back_to_a_limit_that_its_answer_changes(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(
+        await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 6_000),))
+    )
+    taken = await lease(pool, tokens=4_000)
+    raised = ObservedLimit(Dimension.TPM, 7_000)
+    await pool.settle(taken, replace(OK, limits=(raised,), tokens=500))
+    assert await remaining(pool) == pytest.approx(6_500, abs=1)
+
+
+async def test_a_call_beyond_a_limit_puts_back_nothing_since_it_took_nothing(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(
+        await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 6_000),))
+    )
+    await lease(pool, tokens=4_000)
+    await pool.reset(by="ann")
+    tries = await lease(pool, tokens=4_000)
+    await pool.settle(tries, replace(OK, tokens=500))
+    assert await remaining(pool) == pytest.approx(2_000, abs=1)
+
+
 async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(
     make_pool: Make,
 ) -> None:
