@@ -6,7 +6,7 @@ from celery import Celery
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from config.services import SERVICES
-from worker.jobs.services import service_of
+from worker.jobs.task_service import service_of
 
 _BUCKETS_S = (0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from celery import Celery
 
-from worker.jobs.services import service_of
+from worker.jobs.task_service import service_of
 
 _ENDED = {"task-succeeded", "task-failed"}
 

@@ -20,7 +20,7 @@ from worker.dashboard.job_view import JobView, look_up
 from worker.dashboard.poller import Pools, RedisUnreachable
 from worker.dashboard.request_body import RequestBody
 from worker.deadletters import DeadLetter, DeadLetters
-from worker.jobs.services import service_of
+from worker.jobs.task_service import service_of
 from worker.quotes.place import Place, find_place
 
 _JOB_RE = re.compile(r"[!-~]{1,200}")

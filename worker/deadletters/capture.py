@@ -17,7 +17,7 @@ from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
 from worker.foreign_json import as_object, as_text, member
 from worker.jobs.enqueued import HEADER as ENQUEUED
 from worker.jobs.history import ALONE, DOUBT, HEADER, History, came_again
-from worker.jobs.services import service_of
+from worker.jobs.task_service import service_of
 from worker.logs import redactor
 
 UNRUNNABLE: Final = "the message itself cannot be run"

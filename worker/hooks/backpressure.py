@@ -31,7 +31,7 @@ from config.celery import DEFERRED
 from config.services import SERVICES
 from worker.aio.transport.peeking import QueuePeeker
 from worker.jobs.priority import BULK_PRIORITY
-from worker.jobs.services import service_of
+from worker.jobs.task_service import service_of
 from worker.rotation.queue_demand import QueueDemand
 from worker.runtime import Runtime
 

@@ -25,7 +25,7 @@ from worker.hooks.misplaced import move, right_queue
 from worker.hooks.quarantine import Quarantine, settle_deaths
 from worker.hooks.rabbitmq import MOST_RETURNS, returns_of
 from worker.hooks.redelivery import adopt
-from worker.jobs.services import sends_once
+from worker.jobs.task_service import sends_once
 
 _logger = logging.getLogger(__name__)
 

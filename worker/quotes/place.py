@@ -14,7 +14,7 @@ from worker.aio.transport.delayed import lists_of
 from worker.aio.transport.finding import find_job
 from worker.attempts import Trail
 from worker.jobs.history import History
-from worker.jobs.services import service_of
+from worker.jobs.task_service import service_of
 from worker.keypool.forecast import Estimate, usual_tokens
 from worker.quotes.quote import estimate, instant_in
 from worker.runtime import Runtime

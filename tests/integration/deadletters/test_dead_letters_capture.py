@@ -67,7 +67,7 @@ def test_a_letter_says_how_a_job_ended_in_one_sentence(
 ) -> None:
     attempts.begin()
     app = Celery(set_as_current=False)
-    monkeypatch.setattr("worker.jobs.services.current_app", app)
+    monkeypatch.setattr("worker.jobs.task_service.current_app", app)
     letter, message = capture.capture_job(context(), "tasks.ai.complete", exc)
     assert (letter.kind, letter.in_doubt, letter.reason) == (kind, in_doubt, reason)
     assert (letter.id, letter.queue, letter.service, letter.worker) == (
