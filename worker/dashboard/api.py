@@ -8,8 +8,8 @@ from config.current import get_settings
 from config.services import SERVICES
 from worker.broker_errors import BROKER_ERRORS
 from worker.dashboard.errors import ApiError
-from worker.dashboard.handlers import AdminHandler, ChangeHandler, redis_unreachable
-from worker.dashboard.poller import Pools, RedisUnreachable
+from worker.dashboard.handlers import AdminHandler, ChangeHandler
+from worker.dashboard.poller import Pools
 from worker.dashboard.request_body import check_fields
 from worker.key_reload import ask_workers, note_reload, sentence_of
 from worker.keypool import ResetDone, resets
@@ -28,11 +28,7 @@ class Status(AdminHandler):
 
     async def get(self) -> None:
         """Send the state."""
-        try:
-            state = await self.poller.fresh_state()
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
-        self.send_json(self.status_of(state))
+        self.send_json(self.status_of(await self.poller.fresh_state()))
 
 
 class LatestCalls(AdminHandler):

@@ -43,8 +43,10 @@ class Audit(AdminHandler):
             entries = await log.read(count=limit, before_ms=before_ms)
             return [_with_numbers(entry) for entry in entries]
 
-        entries = await self.with_pools(read_keys) + await self.with_dead_letters(read_dead_letters)
-        entries += await self.with_actions(read_actions)
+        entries = await self.with_pools(read_keys) + await self.poller.with_dead_letters(
+            read_dead_letters
+        )
+        entries += await self.poller.with_actions(read_actions)
         entries.sort(key=lambda entry: -entry["at_ms"])
         page = entries[skipped : skipped + count]
         self.send_json(

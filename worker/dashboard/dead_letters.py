@@ -168,7 +168,7 @@ class DeadLetterList(AdminHandler):
                 "next_before": next_cursor([letter.at_ms for letter in letters], end),
             }
 
-        self.send_json(await self.with_dead_letters(read))
+        self.send_json(await self.poller.with_dead_letters(read))
 
 
 class _DeadLetterChange(ChangeHandler):
@@ -183,7 +183,7 @@ class _DeadLetterChange(ChangeHandler):
         async def find(store: DeadLetters) -> list[DeadLetter]:
             return await selection.find(store, limit=MAX_CHANGED + 1)
 
-        letters = await self.with_dead_letters(find)
+        letters = await self.poller.with_dead_letters(find)
         return selection, letters[:MAX_CHANGED], len(letters) > MAX_CHANGED
 
 
@@ -207,7 +207,7 @@ class Replay(_DeadLetterChange):
             )
 
         try:
-            done = await self.with_dead_letters(send_again, timeout_s=_CHANGE_TIMEOUT_S)
+            done = await self.poller.with_dead_letters(send_again, timeout_s=_CHANGE_TIMEOUT_S)
         except BROKER_ERRORS as exc:
             raise ApiError(
                 503, "broker_unreachable", "The broker does not answer; the dead letters are kept."
@@ -228,7 +228,7 @@ class Drop(_DeadLetterChange):
         async def drop(store: DeadLetters) -> int:
             return await store.delete(letters, by=f"flower {self.admin}")
 
-        dropped = await self.with_dead_letters(drop, timeout_s=_CHANGE_TIMEOUT_S)
+        dropped = await self.poller.with_dead_letters(drop, timeout_s=_CHANGE_TIMEOUT_S)
         await self.poll_change()
         self.send_json({"dropped": dropped, "more": more, "by": self.admin})
 

@@ -18,6 +18,21 @@ class ApiError(HTTPError):
         self.message = message
 
 
+class RedisUnreachable(ApiError):  # noqa: N818 - what is unreachable
+    """Redis does not answer, which no endpoint has to catch.
+
+    Args:
+        why: What is wrong; it names the kind of error only.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(503, "redis_unreachable", f"{why}.")
+        self.why = why
+
+    def __str__(self) -> str:
+        return self.why
+
+
 CODES = {
     400: "bad_request",
     401: "login_required",

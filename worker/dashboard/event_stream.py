@@ -6,8 +6,8 @@ from typing import Final
 
 from tornado.iostream import StreamClosedError
 
-from worker.dashboard.handlers import AdminHandler, redis_unreachable
-from worker.dashboard.poller import RedisUnreachable
+from worker.dashboard.errors import RedisUnreachable
+from worker.dashboard.handlers import AdminHandler
 
 LONGEST_S: Final = 900.0
 """How long one stream lasts; a reader that goes on asks again, and is authenticated again."""
@@ -18,10 +18,7 @@ class EventStream(AdminHandler):
 
     async def get(self) -> None:
         """Send the state until the reader leaves, Redis does not answer, or it was long enough."""
-        try:
-            state = await self.poller.fresh_state()
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
+        state = await self.poller.fresh_state()
         self.set_header("Content-Type", "text/event-stream; charset=UTF-8")
         self.set_header("X-Accel-Buffering", "no")  # nginx would keep the events back
         ends_at = time.monotonic() + LONGEST_S

@@ -8,10 +8,9 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from config.services import SERVICES
-from worker.action_log import ActionLog
 from worker.dashboard.auth import Visitor, refuse_other_sites
-from worker.dashboard.errors import CODES, ApiError
-from worker.dashboard.poller import Poller, Pools, RedisUnreachable, ResultT
+from worker.dashboard.errors import CODES, ApiError, RedisUnreachable
+from worker.dashboard.poller import Poller, Pools, ResultT
 from worker.dashboard.request_body import (
     MAX_BODY_BYTES,
     RequestBody,
@@ -20,7 +19,6 @@ from worker.dashboard.request_body import (
     too_large,
 )
 from worker.dashboard.state import DashboardState
-from worker.deadletters import DeadLetters
 
 
 class AdminHandler(BaseHandler):
@@ -71,36 +69,10 @@ class AdminHandler(BaseHandler):
         """
         try:
             return await self.poller.with_pools(work)
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
         except KeyError:
             raise ApiError(
                 404, "unknown_key", "This Flower has no key of that id in its settings."
             ) from None
-
-    async def with_dead_letters(
-        self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, timeout_s: float = 8.0
-    ) -> ResultT:
-        """Run `work` with the dead letters.
-
-        Raises:
-            ApiError: 503 where Redis does not answer.
-        """
-        try:
-            return await self.poller.with_dead_letters(work, timeout_s=timeout_s)
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
-
-    async def with_actions(self, work: Callable[[ActionLog], Awaitable[ResultT]]) -> ResultT:
-        """Run `work` with the log of what people did to jobs and workers.
-
-        Raises:
-            ApiError: 503 where Redis does not answer.
-        """
-        try:
-            return await self.poller.with_actions(work)
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
 
     def status_of(self, state: DashboardState) -> dict[str, Any]:
         """The state as JSON, with what this visitor may do."""
@@ -184,8 +156,3 @@ class Refused(ChangeHandler):
         raise ApiError(
             403, "may_only_look", "This login may look, but change nothing: see ADMIN_USERS."
         )
-
-
-def redis_unreachable(exc: RedisUnreachable) -> ApiError:
-    """The answer to a request for which Redis is needed and does not answer."""
-    return ApiError(503, "redis_unreachable", f"{exc}.")

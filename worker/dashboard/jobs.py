@@ -13,11 +13,11 @@ from redis.exceptions import RedisError
 from config.current import get_settings
 from worker.attempts import Attempt
 from worker.cancellations import Cancellations, cancel_jobs
-from worker.dashboard.errors import ApiError
-from worker.dashboard.handlers import AdminHandler, ChangeHandler, redis_unreachable
+from worker.dashboard.errors import ApiError, RedisUnreachable
+from worker.dashboard.handlers import AdminHandler, ChangeHandler
 from worker.dashboard.job_start import JobStart, start_of
 from worker.dashboard.job_view import JobView, look_up
-from worker.dashboard.poller import Pools, RedisUnreachable
+from worker.dashboard.poller import Pools
 from worker.dashboard.request_body import RequestBody
 from worker.deadletters import DeadLetter, DeadLetters
 from worker.jobs.task_service import service_of
@@ -50,8 +50,7 @@ class Job(AdminHandler):
         try:
             view = await asyncio.to_thread(look_up, self.application.capp, job, seen)
         except (RedisError, OperationalError, OSError) as exc:
-            reason = f"Redis does not answer ({type(exc).__name__})"
-            raise redis_unreachable(RedisUnreachable(reason)) from exc
+            raise RedisUnreachable(f"Redis does not answer ({type(exc).__name__})") from exc
 
         async def find(store: DeadLetters) -> DeadLetter | None:
             try:
@@ -59,7 +58,7 @@ class Job(AdminHandler):
             except KeyError:
                 return None
 
-        letter = await self.with_dead_letters(find)
+        letter = await self.poller.with_dead_letters(find)
         place = await self._find_place(job) if _may_be_in_queue(view) else None
         if letter is not None:
             view = replace(
@@ -83,10 +82,7 @@ class Job(AdminHandler):
         async def find(broker: Redis) -> Place | None:
             return await find_place(self.application.capp, job, broker)
 
-        try:
-            return await self.poller.with_broker(find)
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
+        return await self.poller.with_broker(find)
 
     async def _start_of(self, view: JobView, place: Place | None) -> JobStart:
         """When a job that waits in its queue, or in a worker, will be served."""
@@ -131,12 +127,7 @@ class Cancel(ChangeHandler):
         check_job_id(job)
         capp, namespace = self.application.capp, get_settings().namespace
         by = f"flower {self.admin}"
-        try:
-            outcomes = await self.poller.with_redis(
-                lambda redis: cancel_jobs(
-                    capp, Cancellations(redis, namespace=namespace), [job], by=by
-                )
-            )
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
+        outcomes = await self.poller.with_redis(
+            lambda redis: cancel_jobs(capp, Cancellations(redis, namespace=namespace), [job], by=by)
+        )
         self.send_json({"job": job, "outcome": outcomes[job], "by": self.admin})

@@ -18,6 +18,7 @@ from config.services import SERVICES
 from config.settings import Settings
 from worker.action_log import ActionLog
 from worker.aio.redis_retry import words_of
+from worker.dashboard.errors import RedisUnreachable
 from worker.dashboard.list_mark import mark_of
 from worker.dashboard.queues import QueueWatch
 from worker.dashboard.quote_margins import QuoteMargins
@@ -42,10 +43,6 @@ _RELOAD_KEYS_INTERVAL_S = 30.0
 _TIMEOUT_S = 8.0
 _QUEUES_FRESH_S = 10.0  # older counts of the queues are shown as unknown
 _STOP_TIMEOUT_S = 5.0
-
-
-class RedisUnreachable(Exception):  # noqa: N818
-    """Redis does not answer; the message names the kind of error only."""
 
 
 class Poller:

@@ -5,8 +5,8 @@ from config.services import SERVICES
 from worker.arguments.admin import QuoteArguments
 from worker.arguments.base import check
 from worker.dashboard.errors import ApiError
-from worker.dashboard.handlers import AdminHandler, redis_unreachable
-from worker.dashboard.poller import Pools, RedisUnreachable
+from worker.dashboard.handlers import AdminHandler
+from worker.dashboard.poller import Pools
 from worker.dashboard.request_body import check_fields
 from worker.errors import InvalidArguments
 from worker.quotes.quote import Quote, QuoteRequest, quote_of
@@ -19,10 +19,7 @@ class QuoteHandler(AdminHandler):
         """Send the quote."""
         values = {name: self.get_query_argument(name) for name in self.request.query_arguments}
         request = _read_query(values)
-        try:
-            state = await self.poller.fresh_state()
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
+        state = await self.poller.fresh_state()
         view = state.services[request.service]
 
         async def quote(_: Pools) -> Quote:  # where the margins are learned

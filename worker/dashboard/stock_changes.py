@@ -7,8 +7,7 @@ from typing import Any, Final, NamedTuple
 from tornado.escape import url_unescape
 from tornado.web import RequestHandler
 
-from worker.dashboard.errors import ApiError
-from worker.dashboard.poller import RedisUnreachable
+from worker.dashboard.errors import ApiError, RedisUnreachable
 from worker.logs.redaction import redactor
 
 _logger = logging.getLogger(__name__)

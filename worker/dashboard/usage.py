@@ -9,8 +9,8 @@ from config.errors import SettingsError
 from config.prices import Prices, read_prices
 from config.services import SERVICES
 from worker.dashboard.errors import ApiError
-from worker.dashboard.handlers import AdminHandler, redis_unreachable
-from worker.dashboard.poller import Pools, RedisUnreachable
+from worker.dashboard.handlers import AdminHandler
+from worker.dashboard.poller import Pools
 from worker.dashboard.request_body import check_fields
 from worker.usage import GROUPS, UsageQuery, UsageReport, UsageStore
 
@@ -45,10 +45,7 @@ class Usage(AdminHandler):
             store = UsageStore(redis, namespace=get_settings().namespace)
             return await UsageReport.make(store, query, prices)
 
-        try:
-            return await self.poller.with_redis(read, timeout_s=_TIMEOUT_S)
-        except RedisUnreachable as exc:
-            raise redis_unreachable(exc) from exc
+        return await self.poller.with_redis(read, timeout_s=_TIMEOUT_S)
 
 
 def _read_query(values: dict[str, Any], answer_format: str) -> UsageQuery:

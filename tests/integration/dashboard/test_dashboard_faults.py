@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from tests.integration.dashboard.dashboard_site import LOGIN, PREFIX, Serve, until
 from worker.dashboard import api, jobs, poller
+from worker.dashboard.errors import RedisUnreachable
 from worker.dashboard.queues import QueueWatch
 
 _ASKED = (
@@ -30,7 +31,7 @@ _CHANGES = {
     ("fault", "status", "code"),
     [
         (ValueError("a detail"), 500, "internal_error"),
-        (poller.RedisUnreachable("away"), 503, "redis_unreachable"),
+        (RedisUnreachable("away"), 503, "redis_unreachable"),
     ],
 )
 async def test_every_endpoint_tells_a_fault_of_our_own_from_one_of_redis_without_a_trace(
@@ -108,7 +109,7 @@ async def test_what_the_poller_is_asked_fails_as_redis_does_or_as_a_bug(serve: S
         await site.app.poller.with_actions(broken)
 
     for error in (RedisError(), TimeoutError()):
-        with pytest.raises(poller.RedisUnreachable, match=type(error).__name__):
+        with pytest.raises(RedisUnreachable, match=type(error).__name__):
             await ask(error)
     with pytest.raises(TypeError, match="a bug"):
         await ask(TypeError("a bug"))
