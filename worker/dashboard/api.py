@@ -7,7 +7,7 @@ from redis.exceptions import RedisError
 from config.current import get_settings
 from config.services import SERVICES
 from worker.broker_errors import BROKER_ERRORS
-from worker.dashboard.errors import ApiError
+from worker.dashboard.errors import ApiError, BadRequest, check_service
 from worker.dashboard.handlers import AdminHandler, ChangeHandler
 from worker.dashboard.poller import Pools
 from worker.dashboard.request_body import check_fields
@@ -39,10 +39,8 @@ class LatestCalls(AdminHandler):
         check_fields(self.request.query_arguments, ("service", "key"))
         service, key = self.get_query_argument("service", ""), self.get_query_argument("key", "")
         if not (service and key):
-            raise ApiError(400, "bad_request", "service and key are needed.")
-        if service not in SERVICES:
-            known = ", ".join(SERVICES)
-            raise ApiError(404, "unknown_service", f"There is no such service; known are: {known}.")
+            raise BadRequest("service and key are needed.")
+        check_service(service)
         calls = await self.with_pools(lambda pools: pools[service].latest_calls(key))
         self.send_json({"calls": [call.as_json() for call in calls]})
 

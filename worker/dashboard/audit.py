@@ -4,7 +4,7 @@ from typing import Any
 
 from worker.action_log import ActionLog
 from worker.dashboard.cursor import LATEST_MS, next_cursor, read_cursor
-from worker.dashboard.errors import ApiError
+from worker.dashboard.errors import BadRequest
 from worker.dashboard.handlers import AdminHandler
 from worker.dashboard.poller import Pools
 from worker.dashboard.request_body import check_fields, whole_number
@@ -23,7 +23,7 @@ class Audit(AdminHandler):
         before_ms, skipped = read_cursor(self.get_query_argument("before", str(LATEST_MS)))
         by = self.get_query_argument("by", "all")
         if by not in {"all", "people"}:
-            raise ApiError(400, "bad_request", "by must be all or people.")
+            raise BadRequest("by must be all or people.")
         limit = count + skipped + 1
 
         async def read_keys(pools: Pools) -> list[dict[str, Any]]:

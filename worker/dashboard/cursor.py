@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from worker.dashboard.errors import ApiError
+from worker.dashboard.errors import ApiError, BadRequest
 from worker.dashboard.request_body import whole_number
 
 LATEST_MS = 10**15 - 1
@@ -31,7 +31,7 @@ def read_cursor(text: str) -> tuple[int, int]:
             whole_number(skipped, "before", most=_MOST_SKIPPED) if skipped else 0,
         )
     except ApiError:
-        raise ApiError(400, "bad_request", _NO_CURSOR) from None
+        raise BadRequest(_NO_CURSOR) from None
 
 
 def next_cursor(times_ms: Sequence[int], shown: int) -> str | None:

@@ -5,16 +5,24 @@ None of them shows a job's arguments.
 
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from worker.broker_errors import BROKER_ERRORS
 from worker.dashboard.cursor import LATEST_MS, next_cursor, read_cursor
-from worker.dashboard.errors import ApiError
+from worker.dashboard.errors import ApiError, BadRequest, check_service
 from worker.dashboard.handlers import AdminHandler, ChangeHandler
-from worker.dashboard.request_body import check_fields, read_object, whole_number
+from worker.dashboard.request_body import (
+    FLAG,
+    TEXT,
+    Form,
+    check_fields,
+    check_forms,
+    read_object,
+    whole_number,
+)
 from worker.deadletters import (
     KINDS,
     OWNERS,
@@ -34,7 +42,6 @@ MAX_IDS: Final = 100
 
 _MAX_LISTED = 500
 _DEFAULT_LISTED = 50
-_MAX_CHARACTERS = 200
 _CHANGE_TIMEOUT_S = 60.0
 _FILTERS = ("service", "task", "kind", "before", "search")
 _ID_RE = re.compile(r"[!-~]{1,200}")
@@ -83,63 +90,38 @@ def read_selection(values: dict[str, Any], *, fields: Collection[str], needed: b
         ApiError: 400 for what cannot be read, 404 for an unknown service.
     """
     check_fields(values, fields)
-    _check_types(values)
-    if values.get("service", OWNERS[0]) not in OWNERS:
-        raise ApiError(
-            404, "unknown_service", f"There is no such service; known are: {', '.join(OWNERS)}."
-        )
+    check_forms(values, _FORMS)
+    check_service(values.get("service", OWNERS[0]), OWNERS)
     if values.get("kind", KINDS[0]) not in KINDS:
-        raise ApiError(400, "bad_request", f"kind must be one of: {', '.join(KINDS)}.")
+        raise BadRequest(f"kind must be one of: {', '.join(KINDS)}.")
     ids = tuple(values.get("ids", ())) or ((values["id"],) if "id" in values else None)
     if not all(map(_ID_RE.fullmatch, ids or ())):
         raise _unknown_dead_letter()
-    ways = (
-        ("id" in values)
-        + ("ids" in values)
-        + bool({"service", "task", "kind", "before", "search"} & set(values))
-        + values.get("all", False)
-    )
+    ways = sum(["id" in values, "ids" in values, bool(values.keys() & set(_FILTERS))])
+    ways += values.get("all", False)
     if ways > 1 or (needed and not ways):
-        raise ApiError(
-            400,
-            "bad_request",
-            "Name the dead letters: id; ids; or service, task, kind, before, search; or all.",
+        raise BadRequest(
+            "Name the dead letters: id; ids; or service, task, kind, before, search; or all."
         )
-    chosen = Filter(
-        values.get("service"),
-        values.get("task"),
-        values.get("kind"),
-        values.get("before"),
-        values.get("search"),
-    )
+    chosen = Filter(*map(values.get, _FILTERS))
     return Selection(ids, chosen, force=values.get("force", False))
 
 
-def _check_types(values: dict[str, Any]) -> None:
-    ids = values.get("ids", ["x"])
-    if not isinstance(ids, list) or not 1 <= len(ids) <= MAX_IDS:
-        raise ApiError(400, "bad_request", f"ids must be a list of 1 to {MAX_IDS} ids.")
-    if not all(isinstance(one, str) for one in ids):
-        raise ApiError(400, "bad_request", "ids must be texts.")
-    for name in ("id", "service", "task", "kind", "search"):
-        if not _is_plain_text(values.get(name, "x")):
-            raise ApiError(
-                400,
-                "bad_request",
-                f"{name} must be plain text of 1 to {_MAX_CHARACTERS} characters.",
-            )
-    for name in ("all", "force"):
-        if not isinstance(values.get(name, False), bool):
-            raise ApiError(400, "bad_request", f"{name} must be true or false.")
-    before = values.get("before")
-    if before is not None and (type(before) is not int or not 0 < before <= LATEST_MS):
-        raise ApiError(
-            400, "bad_request", "before must be a whole number of milliseconds since 1970."
-        )
+def _are_ids(value: Any) -> bool:
+    is_list = isinstance(value, list) and 1 <= len(value) <= MAX_IDS
+    return is_list and all(isinstance(one, str) for one in value)
 
 
-def _is_plain_text(value: Any) -> bool:
-    return isinstance(value, str) and 1 <= len(value) <= _MAX_CHARACTERS and value.isprintable()
+def _is_moment(value: Any) -> bool:
+    return value is None or (type(value) is int and 0 < value <= LATEST_MS)
+
+
+_FORMS: Final[Mapping[str, Form]] = {
+    "ids": (_are_ids, f"a list of 1 to {MAX_IDS} ids"),
+    **dict.fromkeys(("id", "service", "task", "kind", "search"), TEXT),
+    **dict.fromkeys(("all", "force"), FLAG),
+    "before": (_is_moment, "a whole number of milliseconds since 1970"),
+}
 
 
 def _unknown_dead_letter() -> ApiError:

@@ -1,6 +1,10 @@
 """The error answers of the admin endpoints."""
 
+from collections.abc import Collection
+
 from tornado.web import HTTPError
+
+from config.services import SERVICES
 
 
 class ApiError(HTTPError):
@@ -16,6 +20,17 @@ class ApiError(HTTPError):
         super().__init__(status)
         self.code = code
         self.message = message
+
+
+class BadRequest(ApiError):  # noqa: N818 - as HTTP calls it
+    """A request says something that cannot be.
+
+    Args:
+        message: A sentence for people, which says what is possible.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(400, "bad_request", message)
 
 
 class RedisUnreachable(ApiError):  # noqa: N818 - what is unreachable
@@ -43,3 +58,14 @@ CODES = {
     500: "internal_error",
 }
 """The code of a status that Tornado or Flower set."""
+
+
+def check_service(name: str, known: Collection[str] = SERVICES) -> None:
+    """Reject the name of a service that does not exist.
+
+    Raises:
+        ApiError: 404.
+    """
+    if name not in known:
+        sentence = f"There is no such service; known are: {', '.join(known)}."
+        raise ApiError(404, "unknown_service", sentence)

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
-from config.services import SERVICES
 from worker.dashboard.auth import Visitor, refuse_other_sites
 from worker.dashboard.errors import CODES, ApiError, RedisUnreachable
 from worker.dashboard.poller import Poller, Pools, ResultT
@@ -138,7 +137,7 @@ class ChangeHandler(AdminHandler):
 
     def body(self) -> RequestBody:
         """The body, read and checked; see `read_body`."""
-        return read_body(self.raw_body(), services=SERVICES, fields=self.fields)
+        return read_body(self.raw_body(), fields=self.fields)
 
     async def poll_change(self) -> None:
         """Poll now, so that the next status shows the change."""

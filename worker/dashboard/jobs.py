@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from config.current import get_settings
 from worker.attempts import Attempt
 from worker.cancellations import Cancellations, cancel_jobs
-from worker.dashboard.errors import ApiError, RedisUnreachable
+from worker.dashboard.errors import ApiError, BadRequest, RedisUnreachable
 from worker.dashboard.handlers import AdminHandler, ChangeHandler
 from worker.dashboard.job_start import JobStart, start_of
 from worker.dashboard.job_view import JobView, look_up
@@ -123,7 +123,7 @@ class Cancel(ChangeHandler):
     async def post(self, job: str) -> None:
         """Cancel the job, and say whether it is running or has already ended."""
         if self.body() != RequestBody():
-            raise ApiError(400, "bad_request", "The address names the job; send an empty body.")
+            raise BadRequest("The address names the job; send an empty body.")
         check_job_id(job)
         capp, namespace = self.application.capp, get_settings().namespace
         by = f"flower {self.admin}"

@@ -1,10 +1,9 @@
 """The endpoint for when jobs that are not enqueued yet would start and end."""
 
 from config.current import get_settings
-from config.services import SERVICES
 from worker.arguments.admin import QuoteArguments
 from worker.arguments.base import check
-from worker.dashboard.errors import ApiError
+from worker.dashboard.errors import BadRequest, check_service
 from worker.dashboard.handlers import AdminHandler
 from worker.dashboard.poller import Pools
 from worker.dashboard.request_body import check_fields
@@ -36,11 +35,9 @@ class QuoteHandler(AdminHandler):
 
 def _read_query(values: dict[str, str]) -> QuoteRequest:
     check_fields(values, tuple(QuoteArguments.model_fields))
-    if values.get("service", "groq") not in SERVICES:
-        known = ", ".join(SERVICES)
-        raise ApiError(404, "unknown_service", f"There is no such service; known are: {known}.")
+    check_service(values.get("service", "groq"))
     try:
         asked = check(QuoteArguments, (), values)
     except InvalidArguments as exc:
-        raise ApiError(400, "bad_request", f"{exc}.") from None
+        raise BadRequest(f"{exc}.") from None
     return QuoteRequest(asked.service, asked.model, asked.jobs, asked.tokens)

@@ -1,11 +1,11 @@
 """The body of an admin request, read strictly."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from worker.dashboard.errors import ApiError
+from worker.dashboard.errors import ApiError, BadRequest, check_service
 
 MAX_BODY_BYTES = 4096
 """Far above what any body needs."""
@@ -42,7 +42,7 @@ class RequestBody:
             ApiError: 400 where it names none.
         """
         if self.service is None:
-            raise ApiError(400, "bad_request", "service is needed.")
+            raise BadRequest("service is needed.")
         return self.service
 
     def one_key(self) -> tuple[str, str]:
@@ -52,7 +52,7 @@ class RequestBody:
             ApiError: 400 where it names none.
         """
         if self.service is None or self.key is None:
-            raise ApiError(400, "bad_request", "service and key are needed.")
+            raise BadRequest("service and key are needed.")
         return self.service, self.key
 
 
@@ -65,9 +65,7 @@ def check_headers(headers: Mapping[str, str], query: str) -> None:
     """
     if query:
         # Left unread, `?service=groq` would reset everything.
-        raise ApiError(
-            400, "bad_request", "Put service and key into the JSON body, not into the address."
-        )
+        raise BadRequest("Put service and key into the JSON body, not into the address.")
     announced = headers.get("Content-Length", "0")
     if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
         raise too_large()
@@ -87,23 +85,49 @@ def too_large() -> ApiError:
     return ApiError(413, "too_large", f"The body must not exceed {MAX_BODY_BYTES} bytes.")
 
 
-def _check_text(name: str, value: Any) -> None:
-    least = 0 if name == "note" else 1
-    is_plain = isinstance(value, str) and value.isprintable() and len(value) <= _MAX_CHARACTERS
-    if not is_plain or (least and not value.strip()):
-        raise ApiError(
-            400,
-            "bad_request",
-            f"{name} must be plain text of {least} to {_MAX_CHARACTERS} characters.",
-        )
+Form = tuple[Callable[[Any], bool], str]
+"""Whether a value fits, and the words for what does: "NAME must be …"."""
 
 
-def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]) -> RequestBody:
+def plain_text(least: int) -> Form:
+    """The form of a text of one line."""
+
+    def fits(value: Any) -> bool:
+        is_plain = isinstance(value, str) and value.isprintable() and len(value) <= _MAX_CHARACTERS
+        return is_plain and (not least or bool(value.strip()))
+
+    return fits, f"plain text of {least} to {_MAX_CHARACTERS} characters"
+
+
+TEXT: Final = plain_text(1)
+FLAG: Final[Form] = (lambda value: isinstance(value, bool), "true or false")
+_FORMS: Final[Mapping[str, Form]] = {
+    **dict.fromkeys(("service", "key", "reason"), TEXT),
+    "note": plain_text(0),
+    "include_disabled": FLAG,
+    "for_s": (
+        lambda value: type(value) is int and 1 <= value <= LONGEST_S,
+        f"a whole number from 1 to {LONGEST_S} seconds",
+    ),
+}
+
+
+def check_forms(values: Mapping[str, Any], forms: Mapping[str, Form]) -> None:
+    """Reject a request with a field that has another form.
+
+    Raises:
+        ApiError: 400; the message names the field.
+    """
+    for name, (fits, words) in forms.items():
+        if name in values and not fits(values[name]):
+            raise BadRequest(f"{name} must be {words}.")
+
+
+def read_body(body: bytes, *, fields: Collection[str]) -> RequestBody:
     """Read a body; an empty one concerns all keys.
 
     Args:
         body: The raw body.
-        services: The known services.
         fields: The fields that the body may have.
 
     Raises:
@@ -112,22 +136,12 @@ def read_body(body: bytes, *, services: Collection[str], fields: Collection[str]
     """
     values = read_object(body) if body.strip() else {}
     check_fields(values, fields)
-    if not isinstance(values.get("include_disabled", False), bool):
-        raise ApiError(400, "bad_request", "include_disabled must be true or false.")
-    for_s = values.get("for_s", 1)
-    if type(for_s) is not int or not 1 <= for_s <= LONGEST_S:
-        raise ApiError(
-            400, "bad_request", f"for_s must be a whole number from 1 to {LONGEST_S} seconds."
-        )
-    for name in values.keys() - {"include_disabled", "for_s"}:
-        _check_text(name, values[name])
+    check_forms(values, _FORMS)
     request = RequestBody(**values)
     if request.key and not request.service:
-        raise ApiError(400, "bad_request", "key needs service beside it.")
-    if request.service is not None and request.service not in services:
-        raise ApiError(
-            404, "unknown_service", f"There is no such service; known are: {', '.join(services)}."
-        )
+        raise BadRequest("key needs service beside it.")
+    if request.service is not None:
+        check_service(request.service)
     return request
 
 
@@ -175,7 +189,7 @@ def whole_number(text: str, name: str, *, most: int) -> int:
         and 1 <= int(text) <= most
     ):
         return int(text)
-    raise ApiError(400, "bad_request", f"{name} must be a whole number from 1 to {most}.")
+    raise BadRequest(f"{name} must be a whole number from 1 to {most}.")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

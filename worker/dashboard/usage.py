@@ -7,8 +7,7 @@ from redis.asyncio import Redis
 from config.current import get_settings
 from config.errors import SettingsError
 from config.prices import Prices, read_prices
-from config.services import SERVICES
-from worker.dashboard.errors import ApiError
+from worker.dashboard.errors import BadRequest, check_service
 from worker.dashboard.handlers import AdminHandler
 from worker.dashboard.poller import Pools
 from worker.dashboard.request_body import check_fields
@@ -50,20 +49,17 @@ class Usage(AdminHandler):
 
 def _read_query(values: dict[str, Any], answer_format: str) -> UsageQuery:
     if any(len(value) > _MAX_CHARACTERS or not value.isprintable() for value in values.values()):
-        raise ApiError(
-            400,
-            "bad_request",
+        raise BadRequest(
             f"Each value must be plain text of 1 to {_MAX_CHARACTERS} characters.",
         )
-    if values.get("service") not in {None, "", *SERVICES}:
-        known = ", ".join(SERVICES)
-        raise ApiError(404, "unknown_service", f"There is no such service; known are: {known}.")
+    if service := values.get("service"):
+        check_service(service)
     if answer_format not in _FORMATS:
-        raise ApiError(400, "bad_request", f"format must be one of: {', '.join(_FORMATS)}.")
+        raise BadRequest(f"format must be one of: {', '.join(_FORMATS)}.")
     try:
         return UsageQuery.of(values)
     except ValueError as exc:
-        raise ApiError(400, "bad_request", str(exc)) from None
+        raise BadRequest(str(exc)) from None
 
 
 def _prices() -> tuple[Prices | None, str]:
