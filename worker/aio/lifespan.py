@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from worker.aio import private_loop
+from worker.aio.cancelling import cancel_until_ended
 
 logger = logging.getLogger(__name__)
 
@@ -77,10 +78,8 @@ async def end(*, patience_s: float) -> None:
     """
     loop = asyncio.get_running_loop()
     # Only the tasks of this loop: those of another pool in this process end on their own loop.
-    for task in (tasks := [task for task in _background if task.get_loop() is loop]):
-        task.cancel()
-    if tasks:
-        await asyncio.wait(tasks, timeout=patience_s)
+    tasks = [task for task in _background if task.get_loop() is loop]
+    await cancel_until_ended(tasks, within_s=patience_s)
     while _shutdowns:
         function = _shutdowns.pop()
         try:

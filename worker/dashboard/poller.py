@@ -17,6 +17,7 @@ from config.keys import load_keys
 from config.services import SERVICES
 from config.settings import Settings
 from worker.action_log import ActionLog
+from worker.aio.cancelling import cancel_until_ended
 from worker.aio.redis_retry import words_of
 from worker.dashboard.errors import RedisUnreachable
 from worker.dashboard.list_mark import mark_of
@@ -126,9 +127,7 @@ class Poller:
             asyncio.create_task(self._keep_polling_queues()),
         ]
         await self._stop.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_until_ended(tasks)
         await self._redis.aclose()
         if self._broker is not None:
             await self._broker.aclose()
@@ -282,7 +281,7 @@ class Poller:
         while True:
             try:
                 # Bounded, so that a server that never answers shows as down. Not by `wait_for`:
-                # before Python 3.12 it may swallow a cancellation, and `stop` would wait in vain.
+                # before Python 3.12 it may swallow a cancellation.
                 async with asyncio.timeout(_TIMEOUT_S):
                     await self._reload_keys()
                 async with asyncio.timeout(_TIMEOUT_S):

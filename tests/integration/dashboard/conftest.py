@@ -110,7 +110,10 @@ async def serve(
         await site.redis.aclose()
         server.stop()
         await server.close_all_connections()
+        thread = site.app.poller._thread
         await asyncio.to_thread(site.app.poller.stop)
+        if thread is not None:  # it would read the pools of later tests, by a clock of its own
+            await asyncio.to_thread(thread.join)
         site.app.executor.shutdown()
         capp.backend.client.connection_pool.disconnect()
         capp.close()

@@ -1,0 +1,63 @@
+"""A task that is cancelled ends, also where it does not hear that at once."""
+
+import asyncio
+
+import pytest
+
+from worker.aio import cancelling, lifespan
+from worker.aio.cancelling import cancel_until_ended
+
+
+async def deaf(times: int, error: Exception | None = None) -> None:
+    """Swallow so many cancels."""
+    heard = 0
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            heard += 1
+            if heard > times:
+                if error:
+                    raise error from None
+                raise
+
+
+async def begun(*tasks: "asyncio.Task[None]") -> tuple["asyncio.Task[None]", ...]:
+    await asyncio.sleep(0)
+    return tasks
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
+
+
+async def test_tasks_that_swallow_a_cancel_are_cancelled_again() -> None:
+    tasks = await begun(
+        asyncio.create_task(deaf(0)),
+        asyncio.create_task(deaf(3)),
+        asyncio.create_task(deaf(1, ValueError("at its end"))),
+    )
+    await cancel_until_ended(tasks)
+    assert [task.done() for task in tasks] == [True] * 3
+
+
+async def test_nothing_is_waited_for_where_there_is_nothing() -> None:
+    await cancel_until_ended([])
+
+
+async def test_what_never_ends_is_left_when_the_time_is_over() -> None:
+    [task] = await begun(asyncio.create_task(deaf(1_000_000)))
+    await cancel_until_ended([task], within_s=0.05)
+    assert not task.done()
+    task.get_coro().close()  # type: ignore[union-attr]
+
+
+async def test_a_background_task_of_the_pool_that_swallows_a_cancel_ends_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    [task] = await begun(asyncio.create_task(deaf(1)))
+    monkeypatch.setattr(lifespan, "_background", {task})
+    monkeypatch.setattr(lifespan, "_shutdowns", [])
+    await lifespan.end(patience_s=5)
+    assert task.cancelled()
