@@ -11,7 +11,7 @@ from worker.cli.chosen_key import NAMES, Pools, key_of, run_with_pools
 from worker.cli.key_listing import duration
 from worker.cli.plain_text import PlainText
 from worker.cli.session import current_user
-from worker.keypool import KeyPool
+from worker.keypool import Disabled, KeyPool
 from worker.logs.redaction import redactor
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -71,7 +71,7 @@ def disable(
     async def take_out(pools: Pools) -> str:
         key = key_of(key_id, pools.values())
         pool = pools[key.service]
-        newly = await pool.disable(
+        done = await pool.disable(
             key.id,
             by=f"cli {current_user()}",
             reason=redactor.redact(reason),
@@ -79,11 +79,7 @@ def disable(
         )
         if drain:
             await _drained(pool, key.id)
-        if for_s is not None:
-            return f"{key.label} is disabled for {duration(for_s)}"
-        if not newly:
-            return f"{key.label} was disabled already"
-        return f"{key.label} is disabled; `keys enable {key.id}` brings it back"
+        return _said(key.label, "disabled", done, end=f"`keys enable {key.id}` brings it back")
 
     click.echo(run_with_pools(take_out, service))
 
@@ -104,17 +100,13 @@ def pause(service: str, reason: str, for_s: int | None) -> None:
     """
 
     async def stop(pools: Pools) -> str:
-        newly = await pools[service].disable(
+        done = await pools[service].disable(
             None,
             by=f"cli {current_user()}",
             reason=redactor.redact(reason),
             for_ms=None if for_s is None else for_s * 1000,
         )
-        if for_s is not None:
-            return f"{service} is paused for {duration(for_s)}"
-        return (
-            f"{service} {'is' if newly else 'was already'} paused; `keys resume {service}` ends it"
-        )
+        return _said(service, "paused", done, end=f"`keys resume {service}` ends it")
 
     click.echo(run_with_pools(stop, service))
 
@@ -129,6 +121,30 @@ def resume(service: str) -> None:
         return f"{service} is resumed" if newly else f"{service} was not paused"
 
     click.echo(run_with_pools(go_on, service))
+
+
+def _said(name: str, state: str, done: Disabled, *, end: str) -> str:
+    """Say what became of a wish to disable a key or to pause a service.
+
+    Args:
+        name: The key or the service.
+        state: What it is now.
+        done: What was done.
+        end: Which command ends it.
+    """
+    before = done.before
+    if done.stays and before is not None:
+        return (
+            f"{name} was {state} already, without an end, by {before.by} ({before.reason}); {end}"
+        )
+    said = f"{name} is {state}"
+    said += f"; {end}" if done.left_ms is None else f" for {duration(done.left_ms // 1000)}"
+    if before is not None:
+        left = duration(round((before.left_ms or 0) / 1000))
+        said += f"; it was for {left} more, by {before.by} ({before.reason})"
+    elif not done.newly:
+        said += "; the provider had refused it before"
+    return said
 
 
 async def _drained(pool: KeyPool, key_id: str) -> None:

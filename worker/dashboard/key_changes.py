@@ -5,26 +5,27 @@
 
 from worker.dashboard.handlers import ChangeHandler
 from worker.dashboard.poller import Pools
+from worker.keypool import Disabled
 from worker.logs.redaction import redactor
 
 _MS = 1000
 
 
 class _Change(ChangeHandler):
-    async def disable(self, *, service: str, key: str | None) -> bool:
-        """Disable a key, or all of the service's, as the body says; False if it was so already."""
+    async def disable(self, *, service: str, key: str | None) -> Disabled:
+        """Disable a key, or all of the service's, as the body says."""
         body = self.body()
         reason = redactor.redact(body.reason or "by hand")
         for_ms = None if body.for_s is None else body.for_s * _MS
 
-        async def work(pools: Pools) -> bool:
+        async def work(pools: Pools) -> Disabled:
             return await pools[service].disable(
                 key, by=f"flower {self.admin}", reason=reason, for_ms=for_ms
             )
 
-        newly = await self.with_pools(work)
+        done = await self.with_pools(work)
         await self.poll_change()
-        return newly
+        return done
 
     async def enable(self, *, service: str, key: str | None) -> bool:
         """Enable a key, or all of the service's; False if no person had disabled it."""
@@ -45,8 +46,8 @@ class Disable(_Change):
     async def post(self) -> None:
         """Disable one key."""
         service, key = self.body().one_key()
-        newly = await self.disable(service=service, key=key)
-        self.send_json({"disabled": key, "newly": newly, "by": self.admin})
+        done = await self.disable(service=service, key=key)
+        self.send_json({"disabled": key, **done.as_json(), "by": self.admin})
 
 
 class Enable(_Change):
@@ -69,8 +70,8 @@ class Pause(_Change):
     async def post(self) -> None:
         """Pause one service."""
         service = self.body().one_service()
-        newly = await self.disable(service=service, key=None)
-        self.send_json({"paused": service, "newly": newly, "by": self.admin})
+        done = await self.disable(service=service, key=None)
+        self.send_json({"paused": service, **done.as_json(), "by": self.admin})
 
 
 class Resume(_Change):

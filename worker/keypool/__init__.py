@@ -3,6 +3,7 @@
 Which key may make a call now, decided atomically in Redis for every worker at once.
 """
 
+from worker.keypool.by_hand import Disabled
 from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.pool import HORIZON_MS, TENANT_HORIZON_MS, KeyPool
@@ -18,6 +19,7 @@ __all__ = [
     "BlockView",
     "BucketView",
     "CooldownPolicy",
+    "Disabled",
     "HeldBlock",
     "KeyPool",
     "KeyView",

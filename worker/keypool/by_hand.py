@@ -1,9 +1,55 @@
 """What people do to the keys of a pool: disable, enable, leave a note, have them loaded again."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from config.api_key import ApiKey
 from worker.keypool.scripts import HandAction, Scripts
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a person had disabled a key, or a service, by before.
+
+    Attributes:
+        left_ms: For how much longer, in milliseconds; None: until a person brings it back.
+        by: Who.
+        reason: Why.
+    """
+
+    left_ms: int | None
+    by: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Disabled:
+    """What became of a wish to disable a key, or a service.
+
+    Attributes:
+        newly: It served until now.
+        left_ms: For how long it is out, in milliseconds; None: until a person brings it back.
+        before: What it had been disabled by before, if a person had. What has no end stays.
+    """
+
+    newly: bool
+    left_ms: int | None
+    before: Earlier | None
+
+    @property
+    def stays(self) -> bool:
+        """Whether nothing has changed: a person had disabled it before, without an end."""
+        return self.before is not None and self.before.left_ms is None
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for the endpoints."""
+        before = self.before and {
+            "left_ms": self.before.left_ms,
+            "by": self.before.by,
+            "reason": self.before.reason,
+        }
+        return {"newly": self.newly, "left_ms": self.left_ms, "before": before}
 
 
 class ByHand:
@@ -24,8 +70,11 @@ class ByHand:
         by: str,
         reason: str = "by hand",
         for_ms: int | None = None,
-    ) -> bool:
+    ) -> Disabled:
         """Take a key out until a person brings it back, or for a time. Calls in flight go on.
+
+        A time replaces another one. Where a person had taken it out without an end, that stays: a
+        time would bring back what somebody wants to stay out.
 
         Args:
             key_id: The key; None: all keys, those of other processes and later ones too.
@@ -33,13 +82,15 @@ class ByHand:
             reason: Why.
             for_ms: For how long, in milliseconds; None: without end.
 
-        Returns:
-            False where it was out already.
-
         Raises:
             KeyError: This process has no key of that id.
         """
-        return await self._act("disabled", key_id, by=by, words=reason, for_ms=for_ms)
+        newly, *found = await self._act("disabled", key_id, by=by, words=reason, for_ms=for_ms)
+        if not found:
+            return Disabled(bool(newly), for_ms, None)
+        left_ms, who, why = found
+        before = Earlier(None if int(left_ms) < 0 else int(left_ms), who, why)
+        return Disabled(bool(newly), None if before.left_ms is None else for_ms, before)
 
     async def enable(self, key_id: str | None, *, by: str) -> bool:
         """Bring back what a person had disabled: a key, or all keys (None).
@@ -50,7 +101,7 @@ class ByHand:
         Raises:
             KeyError: This process has no key of that id.
         """
-        return await self._act("enabled", key_id, by=by)
+        return bool((await self._act("enabled", key_id, by=by))[0])
 
     async def note(self, key_id: str, text: str, *, by: str) -> None:
         """Keep a note on a key, in place of an earlier one; an empty text removes it.
@@ -68,7 +119,7 @@ class ByHand:
         by: str,
         words: str = "",
         for_ms: int | None = None,
-    ) -> bool:
+    ) -> list[Any]:
         self._check_known(key_id)
         return await self._scripts.by_hand(
             action, by=by, service=self.service, key_id=key_id, words=words, for_ms=for_ms

@@ -141,12 +141,12 @@ class Scripts:
         key_id: str | None,
         words: str,
         for_ms: int | None,
-    ) -> bool:
+    ) -> list[Any]:
         """Do what a person asked for to a key, or to all; returns what by_hand.lua does."""
         event, kind = (action, "key") if key_id else (_OF_ALL[action], "service")
         ends, name = "" if for_ms is None else for_ms, key_id or service
         arguments = (by, key_id or "", words, ends, event, kind, name)
-        return bool(await self._by_hand(self._root, self._now(), *arguments))
+        return list(await self._by_hand(self._root, self._now(), *arguments))
 
     async def reinstate(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
         """Bring keys back that a request was at fault for.

@@ -61,7 +61,13 @@ async def test_without_a_worker_a_reload_says_that_none_answered(serve: Serve) -
 async def test_a_service_is_paused_and_resumed(serve: Serve) -> None:
     site = await serve()
     paused = await post(site, "pause", json={"service": "groq", "reason": "bill", "for_s": 60})
-    assert described(paused) == {"paused": "groq", "newly": True, "by": LOGIN[0]}
+    assert described(paused) == {
+        "paused": "groq",
+        "newly": True,
+        "left_ms": 60_000,
+        "before": None,
+        "by": LOGIN[0],
+    }
     services = (await site.status())["services"]
     groq, resend = services["groq"], services["resend"]
     blocks = [block for key in groq["keys"] for block in key["blocks"]]
@@ -204,9 +210,13 @@ async def test_a_key_is_disabled_once_with_the_reason_given(serve: Serve) -> Non
     site = await serve()
     key_id = site.keys["groq"][1].id
     body = {"service": "groq", "key": key_id, "reason": "leaked on a slide"}
-    for newly in (True, False):
-        told = described(await post(site, "disable", json=body))
-        assert told == {"disabled": key_id, "newly": newly, "by": "ada"}
+    said = {"disabled": key_id, "left_ms": None, "by": "ada"}
+    before = {"left_ms": None, "by": "flower ada", "reason": "leaked on a slide"}
+    told = described(await post(site, "disable", json=body))
+    assert told == said | {"newly": True, "before": None}
+    for again in (body, body | {"for_s": 60, "reason": "launch"}):
+        told = described(await post(site, "disable", json=again))
+        assert told == said | {"newly": False, "before": before}
     key = await site.key("groq", 1)
     assert (key["state"], key["reason"], key["left_ms"]) == ("disabled", "leaked on a slide", None)
 

@@ -14,6 +14,7 @@ from tests.integration.keypool.keypool_asking import (
     refused,
 )
 from worker.keypool import BlockView, KeyPool, KeyView, Lease
+from worker.keypool.by_hand import Disabled, Earlier
 from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import Scope, Verdict
 
@@ -35,7 +36,8 @@ async def test_a_key_that_is_disabled_for_a_time_comes_back_by_itself(
     pool = make_pool(1)
     in_flight = await lease(pool)
     key_id = pool.keys[0].id
-    assert await pool.disable(key_id, by="cli ann", reason="quota for the launch", for_ms=60_000)
+    done = await pool.disable(key_id, by="cli ann", reason="quota for the launch", for_ms=60_000)
+    assert done == Disabled(newly=True, left_ms=60_000, before=None)
     view = await key_of(pool)
     assert (view.state, view.left_ms, view.in_flight) == ("disabled", 60_000, 1)
     assert held(view) == [("disabled", "quota for the launch", 60_000, "cli ann")]
@@ -52,12 +54,33 @@ async def test_a_key_that_is_disabled_for_a_time_comes_back_by_itself(
 async def test_the_time_can_be_changed_and_an_end_taken_away(make_pool: Make) -> None:
     pool = make_pool(1)
     key_id = pool.keys[0].id
-    assert await pool.disable(key_id, by="ann", for_ms=60_000)
-    assert not await pool.disable(key_id, by="ann", for_ms=9_000)
+    assert (await pool.disable(key_id, by="ann", reason="launch", for_ms=60_000)).newly
+    changed = await pool.disable(key_id, by="bob", for_ms=9_000)
+    assert changed == Disabled(
+        newly=False, left_ms=9_000, before=Earlier(60_000, "ann", "launch")
+    ), "it says what it replaced"
     assert (await key_of(pool)).left_ms == 9_000
-    assert not await pool.disable(key_id, by="ann")
+    for_good = await pool.disable(key_id, by="ann")
+    assert for_good == Disabled(newly=False, left_ms=None, before=Earlier(9_000, "bob", "by hand"))
     assert (await key_of(pool)).left_ms is None
     assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+
+
+@pytest.mark.parametrize("of_all", [False, True], ids=["a key", "the service"])
+async def test_a_time_does_not_bring_back_what_was_disabled_without_an_end(
+    make_pool: Make, clock: ManualClock, *, of_all: bool
+) -> None:
+    pool = make_pool(1)
+    which = None if of_all else pool.keys[0].id
+    await pool.disable(which, by="cli ann", reason="leaked")
+    shorter = await pool.disable(which, by="flower bob", reason="launch", for_ms=60_000)
+    assert shorter == Disabled(newly=False, left_ms=None, before=Earlier(None, "cli ann", "leaked"))
+    assert shorter.stays
+    clock.tick(60_000)
+    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+    assert [entry["by"] for entry in await pool.audit(people_only=True)] == ["cli ann"]
+    await pool.enable(which, by="cli ann")
+    assert (await pool.disable(which, by="flower bob", for_ms=60_000)).newly
 
 
 # What the provider says of a call in flight, and how the key is held when the time is over.
@@ -142,7 +165,7 @@ async def test_a_paused_service_makes_no_call_until_it_is_resumed(
 ) -> None:
     pool = make_pool(2)
     in_flight, waits = await lease(pool), await lease(pool)
-    assert await pool.disable(None, by="cli ann", reason="they bill us twice")
+    assert (await pool.disable(None, by="cli ann", reason="they bill us twice")).newly
     assert (await nothing(pool)).why is NoLeaseReason.DISABLED
     assert await pool.confirm(waits) is None, "nor one that had only waited for its instant"
     await pool.settle(in_flight, OK)
@@ -185,8 +208,8 @@ async def test_a_pause_ends_by_itself_where_it_has_an_end(
 
 async def test_disabling_by_hand_holds_until_reset(make_pool: Make) -> None:
     pool = make_pool(1)
-    assert await pool.disable(pool.keys[0].id, by="ann")
-    assert not await pool.disable(pool.keys[0].id, by="ann")
+    assert (await pool.disable(pool.keys[0].id, by="ann")).newly
+    assert not (await pool.disable(pool.keys[0].id, by="ann")).newly
     assert (await nothing(pool)).why is NoLeaseReason.DISABLED
     with pytest.raises(KeyError):
         await pool.disable("unknown", by="ann")
@@ -200,7 +223,7 @@ async def test_a_reset_leaves_out_what_a_person_disabled_and_tells_what_it_did(
     await pool.disable(by_hand.id, by="cli ann", reason="leaked")
     await pool.settle(await lease(pool, exclude=frozenset({rests.id})), INVALID)
     await pool.settle(await lease(pool, model="m"), refused(9_000))
-    assert not await pool.disable(refused_before.id, by="cli ann", reason="moved"), (
+    assert not (await pool.disable(refused_before.id, by="cli ann", reason="moved")).newly, (
         "the provider had refused it before"
     )
     shown = {

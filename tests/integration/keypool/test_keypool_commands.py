@@ -35,15 +35,32 @@ def type_(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Type]:
 def test_each_change_by_hand_is_told_in_a_sentence(type_: Type) -> None:
     key = load_keys("groq").keys[0]
     label, name = key.label, key.id
+    already = "already, without an end, by cli ada (by hand); `keys"
+    key_stays = f"{label} was disabled {already} enable {name}` brings it back"
+    groq_stays = f"groq was paused {already} resume groq` ends it"
     for line, sentence in (
         (f"disable {name}", f"{label} is disabled; `keys enable {name}` brings it back"),
-        (f"disable {name}", f"{label} was disabled already"),
+        *(
+            (
+                f"disable {name}{time}",
+                key_stays,
+            )
+            for time in ("", " --for 2h")
+        ),
         (f"enable {name}", f"{label} is enabled"),
         (f"enable {name}", f"{label}: no person had disabled it"),
         (f"disable {name} --for 2h --drain", f"{label} is disabled for 2 h 0 min"),
+        (f"enable {name}", f"{label} is enabled"),
         ("disable GROQ_API_KEY --for 1s", f"{label} is disabled for 1 s"),
         ("pause groq", "groq is paused; `keys resume groq` ends it"),
-        ("pause groq", "groq was already paused; `keys resume groq` ends it"),
+        *(
+            (
+                f"pause groq{time}",
+                groq_stays,
+            )
+            for time in ("", " --for 90s")
+        ),
+        ("resume groq", "groq is resumed"),
         ("pause groq --for 90s", "groq is paused for 1 min 30 s"),
         ("resume groq", "groq is resumed"),
         ("resume groq", "groq was not paused"),
@@ -53,6 +70,16 @@ def test_each_change_by_hand_is_told_in_a_sentence(type_: Type) -> None:
         (f"note {name} {'x' * 200}", f"{label}: {'x' * 200}"),
     ):
         assert type_(line) == (0, sentence), line
+
+
+def test_a_change_of_the_time_says_what_it_replaces(type_: Type) -> None:
+    assert type_("pause groq --for 2h --reason launch")[0] == 0
+    code, said = type_("pause groq --for 90s")
+    assert code == 0
+    assert said.startswith("groq is paused for 1 min 30 s; it was for ")
+    assert said.endswith(" more, by cli ada (launch)")
+    said = type_("pause groq")[1]
+    assert said.startswith("groq is paused; `keys resume groq` ends it; it was for 1 min ")
 
 
 @pytest.mark.parametrize("time", ["0s", "31d", "2592001s", "5x", "5", "1.5h", "-1s", "12345678s"])

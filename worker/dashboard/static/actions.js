@@ -124,6 +124,21 @@ function resetWords(answer) {
     );
 }
 
+// What became of a wish to disable a key or to pause a service.
+function saidOf(name, state, answer) {
+    const before = answer.before;
+    const who = before && " by " + before.by + " (" + before.reason + ").";
+    if (before && before.left_ms === null) {
+        return name + " was " + state + " already, without an end," + who;
+    }
+    return (
+        name + " is " + state
+        + (answer.left_ms === null ? "." : " for " + duration(answer.left_ms) + ".")
+        + (before ? " It was for " + duration(before.left_ms) + " more," + who : "")
+        + (before || answer.newly ? "" : " The provider had refused it before.")
+    );
+}
+
 export function askDisable(service, key) {
     openDialog(
         "Disable " + key.label + "?",
@@ -143,13 +158,7 @@ export function askDisable(service, key) {
                     page.dataset.disableUrl,
                     input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
                     function (answer) {
-                        return (
-                            key.label
-                            + (answer.newly || input.for_s
-                                ? " is disabled"
-                                : " was disabled already")
-                            + (input.for_s ? " for " + duration(input.for_s * 1000) + "." : ".")
-                        );
+                        return saidOf(key.label, "disabled", answer);
                     }
                 );
             },
@@ -175,13 +184,8 @@ export function askPause(service) {
                 change(
                     page.dataset.pauseUrl,
                     input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
-                    function () {
-                        return (
-                            title(service)
-                            + " is paused"
-                            + (input.for_s ? " for " + duration(input.for_s * 1000) : "")
-                            + "."
-                        );
+                    function (answer) {
+                        return saidOf(title(service), "paused", answer);
                     }
                 );
             },

@@ -3,23 +3,27 @@
 -- ARGV  2 by  3 key id, '' for the whole service  4 reason, note or outcome  5 for how long, ms; '' without end
 --       6 what the audit stream calls it: event ('disabled' | 'paused' | 'enabled' | 'resumed' | 'noted' |
 --       'reloaded'), scope, name
--- Returns 1, or 0 if it was disabled already, or no person had disabled it.
+-- Returns 1, or 0 if it was disabled already, or no person had disabled it; then, if a person had disabled it before:
+-- for how much longer, ms (-1: without end), by, words. What has no end stays as it is.
 
 local by, key_id, words, for_ms, event, kind, name = unpack(ARGV, 2)
-local scope, own, until_ms = 'person:' .. key_id, 'key:' .. key_id, 0
+local scope, own, until_ms, earlier = 'person:' .. key_id, 'key:' .. key_id, 0, {}
 read_clock()
 local before, refused = unpack(read_blocks({scope, own}))
 if event == 'noted' then redis.call('HSET', root .. ':' .. own, 'note', words)
 elseif event == 'enabled' or event == 'resumed' then  -- rests and what the provider refused are left to a reset
-  if not before then return 0 end
+  if not before then return {0} end
   redis.call('HDEL', blocks_key, scope)
   redis.call('PUBLISH', root .. ':wake', 'reset')
 elseif event ~= 'reloaded' then
   until_ms = for_ms == '' and NEVER or now + tonumber(for_ms)
-  if before and before.until_ms == NEVER and until_ms == NEVER then return 0 end
+  local left_ms = before and (before.until_ms == NEVER and -1 or before.until_ms - now)
+  if before then earlier = {left_ms, before.by, before.words or ''} end
+  if before and before.until_ms == NEVER then return {0, unpack(earlier)} end
   -- Jobs learn a code; a person's words are for people.
   save_block(scope, {until_ms = until_ms, since_ms = now, reason = event, by = by, words = words})
   if until_ms == NEVER then redis.call('HDEL', blocks_key, own) end
 end
 audit('actions', event, kind, name, words, until_ms, by)
-return (until_ms == 0 or not (before or refused and refused.until_ms == NEVER)) and 1 or 0
+local done = until_ms == 0 or not (before or refused and refused.until_ms == NEVER)
+return {done and 1 or 0, unpack(earlier)}
