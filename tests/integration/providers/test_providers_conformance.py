@@ -25,6 +25,11 @@ class _Case:
     request: Any
     success: dict[str, Any]
     if_ambiguous: Fate
+    refusal: dict[str, Any]
+    """A refusal in the provider's own form."""
+
+
+_WORDS = f"no such key {_KEY.get_secret_value()}"
 
 
 def _documented() -> Any:
@@ -41,18 +46,21 @@ _CASES = {
         {"text": "hello", "language": "de"},
         {"translation": "hallo"},
         Fate.RETRY,
+        {"message": _WORDS},
     ),
     "groq": _Case(
         Groq,
         Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
         {"model": "m", "choices": [{"message": {"content": "hello"}}]},
         Fate.RETRY,
+        {"error": {"message": _WORDS}},
     ),
     "resend": _Case(
         Resend,
         SendRequest.single({"from": "a@shop.example", "to": "ann@example.org"}, "job-1"),
         {"id": "1"},
         Fate.SAME_ACCOUNT,
+        {"name": "validation_error", "message": _WORDS},
     ),
 }
 
@@ -87,7 +95,7 @@ async def test_a_success_is_done(scripted: Any, case: _Case, provider: Any) -> N
 async def test_a_401_disables_the_key_and_takes_the_next(
     scripted: Any, case: _Case, provider: Any
 ) -> None:
-    scripted.answer(401, {"message": f"no such key {_KEY.get_secret_value()}"})
+    scripted.answer(401, case.refusal)
     reply = await provider.call(_KEY, case.request)
     verdict = reply.verdict
     assert (verdict.fate, verdict.effect, verdict.scope) == (

@@ -89,10 +89,6 @@ _ROWS: list[Any] = [
     # 401: the status decides, whatever the code says
     (401, error("Invalid API Key", "invalid_api_key"), {}, _INVALID),
     (401, error("Invalid API Key", "something_else"), {}, _INVALID),
-    *(
-        (401, body, {}, _INVALID | {"certain": False})
-        for body in (b"", b"Jwt is missing", {"message": "who are you?"})
-    ),
     (
         401,
         error("messages: invalid API key in line 3", "bad_request"),
@@ -161,7 +157,7 @@ _ROWS: list[Any] = [
         {},
         _verdict(Fate.RETRY, "edge_blocked", 403, scope=Scope.HOST),
     ),
-    # a page blames no key and no job, unless a gateway, too, refuses the request for what it is
+    # a page blames no key and no job
     *(
         (
             status,
@@ -169,27 +165,28 @@ _ROWS: list[Any] = [
             {},
             _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST),
         )
-        for status in (401, 402, 404, 405, 407, 410, 451)
+        for status in (400, 401, 402, 404, 405, 407, 410, 414, 415, 422, 431, 451)
     ),
     (407, b"", {}, _verdict(Fate.RETRY, "edge_blocked", 407, scope=Scope.HOST)),
     # so does what else is not in Groq's form, as of a gateway whose route to it is missing
     *(
         (status, body, {}, _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST))
         for status, body in (
+            *((400, body) for body in (b"", b"Bad Request", {"message": "Bad Request"}, [])),
+            *((401, body) for body in (b"", b"Jwt is missing", {"message": "who are you?"})),
             (402, b"Payment required"),
             (404, b"404 page not found"),
             (404, b""),
             (404, {"message": "no Route matched with those values"}),
             (405, b"method not allowed"),
             (410, b"gone"),
+            (414, b"URI Too Long"),
+            (415, b""),
             (418, {"error": "a teapot"}),
+            (422, {"detail": [{"loc": ["header"], "msg": "field required"}]}),
             (426, b""),
             (451, {"statusCode": 451, "message": "not here"}),
         )
-    ),
-    *(
-        (status, b"<html>bad</html>", {}, _verdict(Fate.FAIL, "rejected", status))
-        for status in (400, 414, 415, 422, 431)
     ),
     # a redirect is no answer of Groq, and is not followed
     (

@@ -25,8 +25,9 @@ def key_fault(answer: Answer, *, now_s: float) -> Verdict | None:
 
 def _fault_of_key(answer: Answer) -> Verdict | None:
     status, code = answer.status, answer.code
-    # The status decides, since the code of a 401 is not reliable; but Groq answers with no page.
-    if (status == HTTPStatus.UNAUTHORIZED and not answer.is_page) or (
+    # The status decides, since the code of a 401 is not reliable. But a 401 that is not in Groq's
+    # form is a gateway's, which refuses every key alike.
+    if (status == HTTPStatus.UNAUTHORIZED and is_own(answer)) or (
         status in {400, 403} and code == "invalid_api_key"
     ):
         return Verdict(

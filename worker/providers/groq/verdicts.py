@@ -36,15 +36,6 @@ _NOT_NOW = {
     HTTPStatus.TOO_EARLY,
     499,  # a proxy has cut the call
 }
-_OF_THE_REQUEST = {
-    HTTPStatus.BAD_REQUEST,
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    HTTPStatus.REQUEST_URI_TOO_LONG,
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    HTTPStatus.UNPROCESSABLE_ENTITY,
-    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-}
-"""What a gateway, too, refuses because of this request; others pass."""
 _REFUSAL_WORDS = re.compile(
     r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `"
 )
@@ -302,7 +293,7 @@ class GroqJudge:
                 status=answer.status,
             )
         blocked = answer.status == HTTPStatus.FORBIDDEN and not answer.code
-        foreign = not is_own(answer) and answer.status not in _OF_THE_REQUEST
+        foreign = not is_own(answer)
         proxy = answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED
         if blocked or foreign or proxy or answer.status < HTTPStatus.BAD_REQUEST:
             return Verdict(

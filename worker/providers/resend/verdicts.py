@@ -242,7 +242,20 @@ class ResendJudge:
         kept_out = (
             status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
         )
-        if kept_out or (_is_own(answer) and status >= HTTPStatus.BAD_REQUEST):
+        own = _is_own(answer) or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None
+        if own and status >= HTTPStatus.BAD_REQUEST:
+            return None
+        if kept_out and status == HTTPStatus.UNAUTHORIZED:
+            # It says nothing of the key: whatever stands before Resend refuses all of them.
+            return Verdict(
+                Fate.RETRY,
+                "edge_blocked",
+                f"something before Resend refuses this address (HTTP {status})",
+                scope=Scope.HOST,
+                backoff_ms=answer.backoff_ms(now_s=self._now()),
+                status=status,
+            )
+        if kept_out:
             return None
         limited = status == HTTPStatus.TOO_MANY_REQUESTS
         return Verdict(
