@@ -108,7 +108,11 @@ class Groq:
         call.model = call.named if known else _OTHER_MODEL
         fault = self._faults.pick("groq", key, call.named, arrived_s)
         if fault is not None:
-            return self._faulty(call, fault)
+            answer = self._faulty(call, fault)
+            if fault.retry_after_s is not None:
+                asked = {"retry-after": str(retry_after(fault.retry_after_s))}
+                answer.headers = asked | dict(answer.headers)
+            return answer
         return self._turn_away(call) or self._serve(call)
 
     def _turn_away(self, call: GroqCall) -> Answer | None:

@@ -7,19 +7,20 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from sandbox import resend_errors
-from sandbox.accounts import Accounts, Key, Team, make_key
+from sandbox.accounts import Accounts, Team, make_key
 from sandbox.answer import Answer, Ending, encode
 from sandbox.call import Call
-from sandbox.faults import Fault, Faults
+from sandbox.faults import Faults
 from sandbox.idempotency import IdempotencyKeys, Remembered, digest
 from sandbox.ledger import Ledger
-from sandbox.limits import DAY_S, iso_utc, retry_after
+from sandbox.limits import iso_utc, retry_after
 from sandbox.resend_faults import spoil
 from sandbox.resend_intake import Intake, take_in
-from sandbox.resend_refused import Refused, key_refused, slow_down, team_of
+from sandbox.resend_refused import Refused, key_refused, refused_by, slow_down, team_of
 from sandbox.resend_request import everybody, recipients
 
 _UNKNOWN = Team("unknown")
@@ -141,7 +142,7 @@ class Resend:
             and sending
             and (fault := self._faults.pick("resend", key, "", arrived_s))
         ):
-            refused = self._fault_refusal(fault, key)
+            refused = refused_by(fault, key, self._clock())
         return refused or self._check_rate(team_of(key), arrived_s), Call(arrived_s, key)
 
     def _check_rate(self, team: Team, arrived_s: float) -> Refused | None:
@@ -152,21 +153,6 @@ class Resend:
         if not team.window.take(now_s):
             return slow_down(team, team.window.reset_s(now_s), now_s)
         return None
-
-    def _fault_refusal(self, fault: Fault, key: Key) -> Refused:
-        kind, now_s = fault.kind, self._clock()
-        if kind == "rate_limit_exceeded":
-            return slow_down(
-                team_of(key), 1.0 if fault.retry_after_s is None else fault.retry_after_s, now_s
-            )
-        cool_until_s = 0.0
-        if kind == "daily_quota_exceeded":
-            cool_until_s = now_s + DAY_S - now_s % DAY_S
-        elif kind == "monthly_quota_exceeded":
-            team_of(key).monthly.used_at(now_s)
-            cool_until_s = team_of(key).monthly.resets_at_s
-        hang_s = fault.hang_s if kind == "hang_before" else 0.0
-        return Refused(kind, status=fault.status, cool_until_s=cool_until_s, hang_s=hang_s)
 
     def _refuse_content(self, team: Team, intake: Intake, now_s: float) -> Refused | None:
         """Refuse an invalid request or one that exceeds a quota; otherwise charge the quotas."""
@@ -263,6 +249,8 @@ class Resend:
             return Answer(0, ending=Ending.RESET, hold_s=refused.hang_s)
         if refused.kind == "gateway_page":
             answer = resend_errors.page(refused.status or 502)
+            if refused.retry_after_s is not None:
+                answer.headers = {"retry-after": str(refused.retry_after_s)}
             call.status = answer.status
             self._ledger.record(call)
             return answer
@@ -279,8 +267,12 @@ class Resend:
             else {}
         )
         if refused.retry_after_s is not None:
-            headers |= {"retry-after": str(refused.retry_after_s), "ratelimit-remaining": "0"}
-            headers["ratelimit-reset"] = str(refused.retry_after_s)
+            headers["retry-after"] = str(refused.retry_after_s)
+            if status == HTTPStatus.TOO_MANY_REQUESTS:
+                headers |= {
+                    "ratelimit-remaining": "0",
+                    "ratelimit-reset": headers["retry-after"],
+                }
         return Answer(status, body, headers)
 
     def _headers(self, team: Team) -> dict[str, str]:

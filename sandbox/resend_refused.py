@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from sandbox import resend_errors
 from sandbox.accounts import RESTRICTED, REVOKED, SUSPENDED, Key, Team
-from sandbox.limits import retry_after
+from sandbox.faults import Fault
+from sandbox.limits import DAY_S, retry_after
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,4 +53,28 @@ def slow_down(team: Team, wait_s: float, now_s: float) -> Refused:
     words = f"Too many requests. You can only make {team.window.limit} requests per second."
     return Refused(
         "rate_limit_exceeded", words, retry_after_s=whole_s, cool_until_s=now_s + whole_s
+    )
+
+
+def refused_by(fault: Fault, key: Key, now_s: float) -> Refused:
+    """Return the refusal of a call that a fault hits before any work is done."""
+    kind, asked_s = fault.kind, None
+    if kind == "rate_limit_exceeded":
+        return slow_down(
+            team_of(key), 1.0 if fault.retry_after_s is None else fault.retry_after_s, now_s
+        )
+    if fault.retry_after_s is not None:
+        asked_s = retry_after(fault.retry_after_s)
+    cool_until_s = 0.0
+    if kind == "daily_quota_exceeded":
+        cool_until_s = now_s + DAY_S - now_s % DAY_S
+    elif kind == "monthly_quota_exceeded":
+        team_of(key).monthly.used_at(now_s)
+        cool_until_s = team_of(key).monthly.resets_at_s
+    return Refused(
+        kind,
+        status=fault.status,
+        retry_after_s=asked_s,
+        cool_until_s=cool_until_s,
+        hang_s=fault.hang_s if kind == "hang_before" else 0.0,
     )

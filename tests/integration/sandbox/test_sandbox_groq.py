@@ -173,6 +173,10 @@ async def test_a_refusal_may_ask_for_a_wait_or_for_none(
     silent = await refusal(client)
     assert (silent.status_code, silent.body) == (429, {})
     assert "retry-after" not in silent.response.headers
+    faults: list[dict[str, Any]] = [{"status": 429}, {"status": 503}, {"kind": "edge_blocked"}]
+    for fault in faults:
+        sandbox.control("fault", service="groq", **fault, retry_after_s=6.5, count=1)
+        assert (await refusal(client)).response.headers["retry-after"] == "7", fault
 
 
 @pytest.mark.parametrize(("kind", "status"), [("edge_blocked", 403), ("gateway_page", 502)])
