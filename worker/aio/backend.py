@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
+from celery import states
 from celery.backends.redis import RedisBackend as StockBackend
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -144,8 +145,14 @@ class RedisBackend(EndStoringBackend):
                 task_id, result, state, traceback, request=request, **kwargs
             )
         key, value, expires_s = self._entry(task_id, result, state, traceback, request)
-        if stored := self._store(key, value, expires_s):
-            _wait(self._replace(stored, key, value, expires_s, state))
+        try:
+            if stored := self._store(key, value, expires_s):
+                _wait(self._replace(stored, key, value, expires_s, state))
+        except (*self.connection_errors, redis.ResponseError) as exc:
+            if state != states.STARTED:
+                raise
+            # Only who looks misses it: the job itself has not begun, and must not fail for it.
+            warn("cannot store that a job runs (%s); it goes on", words_of(exc))
         return result
 
     async def _replace(self, stored: Any, key: Any, value: Any, expires_s: int, state: str) -> None:

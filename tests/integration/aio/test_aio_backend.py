@@ -5,6 +5,7 @@ And a result store that goes away.
 
 import asyncio
 import json
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -350,6 +351,28 @@ def test_a_result_waits_until_the_right_that_a_script_lacks_is_granted(
             store.execute_command("ACL", "SETUSER", "default", "+@all")
         assert done.result(10)[0] == 0
     assert _meta(store, task_id)["result"] == "kept"
+
+
+def test_a_job_begins_though_it_cannot_be_stored_that_it_runs(
+    app: Celery, store: "redis.Redis", caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = threading.Event()
+
+    async def begins(value: str) -> str:
+        begun.set()
+        return value
+
+    app.task(begins, shared=False, name="begins", track_started=True)
+    with TaskIn(app, "begins", ()) as again:
+        store.execute_command("ACL", "SETUSER", "default", "-set")
+        try:
+            task_id, done = again("kept")
+            assert begun.wait(10)
+        finally:
+            store.execute_command("ACL", "SETUSER", "default", "+@all")
+        assert done.result(10)[0] == 0
+    assert _meta(store, task_id)["result"] == "kept"
+    assert "cannot store that a job runs (" in caplog.text
 
 
 def test_a_connection_class_without_an_async_twin_falls_back_to_threads(app: Celery) -> None:
