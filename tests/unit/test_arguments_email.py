@@ -5,6 +5,7 @@ The field by its name, the value never.
 
 import base64
 import json
+from datetime import UTC, datetime
 from typing import Any, get_type_hints
 
 import pytest
@@ -131,6 +132,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (MAIL | {"headers": {"X-A": 7}}, "headers.X-A: "),
     (MAIL | {"scheduled_at": ""}, "scheduled_at: "),
     (MAIL | {"scheduled_at": 1_700_000_000}, "scheduled_at: "),
+    (
+        MAIL | {"scheduled_at": datetime(2026, 12, 1, 9)},  # noqa: DTZ001 - it is what is refused
+        "scheduled_at: is a datetime without a time zone",
+    ),
     (MAIL | {"idempotency_key": ""}, "idempotency_key: "),
     (MAIL | {"deadline_s": -1}, "deadline_s: "),
     (MAIL | {"idempotency_key": CANARY * 30}, "idempotency_key: "),  # too long
@@ -431,3 +436,23 @@ def test_whatever_comes_is_taken_or_refused_without_a_quote(changes: dict[str, A
         assert "\n" not in payload["subject"]
     assert CANARY not in said
     assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("2026-12-01T09:00:00", "2026-12-01T09:00:00+00:00"),  # Resend does not say how it reads it
+        ("2026-12-01 09:00", "2026-12-01T09:00:00+00:00"),
+        ("2026-12-01T09:00:00.5", "2026-12-01T09:00:00.500000+00:00"),
+        ("2026-12-01T09:00:00+01:00", "2026-12-01T09:00:00+01:00"),
+        ("2026-12-01T09:00:00.000Z", "2026-12-01T09:00:00.000Z"),
+        ("2026-02-31T09:00:00", "2026-02-31T09:00:00"),  # Resend refuses it
+        ("2026-12-01", "2026-12-01"),
+        ("Friday at 3pm ET", "Friday at 3pm ET"),
+        # as Celery's JSON brings what a producer in Python gives
+        (datetime(2026, 12, 1, 9, tzinfo=UTC), "2026-12-01T09:00:00+00:00"),
+    ],
+)
+def test_an_instant_without_an_offset_is_in_utc(given: Any, sent: str) -> None:
+    email = check(EmailArguments, (), MAIL | {"scheduled_at": given})
+    assert email.payload(sender="us@example.com")["scheduled_at"] == sent

@@ -239,6 +239,11 @@ def test_what_cannot_name_a_tenant_is_refused(tenant: str) -> None:
     [
         ({"temperature": float("nan")}, ValueError, "not JSON compliant"),
         ({"metadata": object()}, TypeError, "object cannot be written as JSON"),
+        (
+            {"metadata": datetime(2026, 12, 1, 9)},  # noqa: DTZ001 - it is what is refused
+            ValueError,
+            "2026-12-01 09:00:00 has no time zone: give one, such as",
+        ),
     ],
 )
 def test_what_is_no_json_is_refused_where_it_is_given(

@@ -3,7 +3,9 @@
 import base64
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, model_validator
@@ -32,6 +34,7 @@ _TagText = Annotated[
 ]
 _OF_THE_JOB = {"idempotency_key", "dedupe_key", "notify", "deadline_s"}
 """What is not part of the email itself."""
+_WITHOUT_OFFSET = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?")
 _NO_LINES = str.maketrans("", "", "\r\n")
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
 
@@ -43,6 +46,29 @@ def _one_or_more(value: Any) -> Any:
 def _object_if_empty(value: Any) -> Any:
     """Take an empty list for an empty object: PHP writes both alike."""
     return {} if value == [] else value
+
+
+def _instant(value: Any) -> Any:
+    """Write a `datetime` as text; Celery's JSON brings those of a producer in Python."""
+    if not isinstance(value, datetime):
+        return value
+    if value.utcoffset() is None:
+        raise ValueError("is a datetime without a time zone: give one, such as datetime.now(UTC)")
+    return value.isoformat()
+
+
+def _in_utc(text: str) -> str:
+    """Take an instant without an offset for UTC.
+
+    Resend's documentation does not say how it reads one, and leaves other texts ("in 1 hour",
+    "Friday at 3pm ET") to Resend.
+    """
+    if not _WITHOUT_OFFSET.fullmatch(text):
+        return text
+    try:
+        return datetime.fromisoformat(text.upper()).replace(tzinfo=UTC).isoformat()
+    except ValueError:  # a 31st of February, which Resend refuses
+        return text
 
 
 def _encoded(value: Any) -> Any:
@@ -185,7 +211,10 @@ class EmailArguments(Arguments):
     attachments: Annotated[list[Attachment] | None, _NoneIfEmpty] = None
     tags: list[Tag] | None = None
     headers: _Headers | None = None
-    scheduled_at: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    scheduled_at: Annotated[
+        Annotated[str, Field(min_length=1, max_length=100)] | None,
+        BeforeValidator(_instant, json_schema_input_type=str | None),
+    ] = None
     topic_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     idempotency_key: KeyText | None = None
     dedupe_key: KeyText | None = None
@@ -229,6 +258,8 @@ class EmailArguments(Arguments):
             sender: Whom it is from; empty: whom its template names.
         """
         given = self.model_dump(exclude_none=True, exclude={"sender", *_OF_THE_JOB})
+        if self.scheduled_at:
+            given["scheduled_at"] = _in_utc(self.scheduled_at)
         return ({"from": sender} if sender else {}) | given
 
     def payload_for(self, key: ApiKey) -> dict[str, Any]:

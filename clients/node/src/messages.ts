@@ -91,6 +91,9 @@ export function messageOf(
 function asJson(this: any, key: string, value: unknown): unknown {
   const given: unknown = this[key]; // before its own `toJSON`, which writes a Buffer as a list of numbers
   if (given instanceof Uint8Array) return Buffer.from(given).toString("base64");
+  if (given instanceof Date && Number.isNaN(given.getTime())) {
+    throw new TypeError(`${key} is an invalid Date`); // JSON would have null, which is "at once" for an email
+  }
   if (typeof value === "number" && !Number.isFinite(value)) {
     throw new TypeError(`${key} is ${value}, which cannot be written as JSON`);
   }

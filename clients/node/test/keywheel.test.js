@@ -153,5 +153,7 @@ test("a Redis that cannot be reached is told apart from a job that failed", asyn
 test("what cannot be written as JSON is refused where it is given", () => {
   const pipe = new Keywheel({ call: async () => null }).pipeline();
   assert.throws(() => pipe.complete({ prompt: "x", temperature: NaN }), /temperature is NaN/);
+  const mail = { to: "a@example.com", subject: "x", text: "x", scheduled_at: new Date("soon") };
+  assert.throws(() => pipe.sendEmail(mail), /scheduled_at is an invalid Date/);
   assert.throws(() => pipe.complete("x", { priority: 10 }), TypeError);
 });

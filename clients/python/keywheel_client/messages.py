@@ -117,6 +117,8 @@ def _as_json(value: Any) -> Any:
     if isinstance(value, bytes | bytearray):
         return base64.b64encode(value).decode()
     if isinstance(value, datetime):
+        if value.utcoffset() is None:
+            raise ValueError(f"{value} has no time zone: give one, such as datetime.now(UTC)")
         return value.isoformat()
     if isinstance(value, Mapping):
         return dict(value)
