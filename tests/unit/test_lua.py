@@ -65,3 +65,27 @@ def test_a_script_is_printed_as_redis_runs_it(
     monkeypatch.setattr(sys, "argv", ["lua", "worker.keypool", "acquire"])
     runpy.run_path(str(ROOT / "worker/redis/lua.py"), run_name="__main__")
     assert capsys.readouterr().out == source("worker.keypool", "acquire")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "the following arguments are required: package, verb"),
+        (["worker.keypool"], "the following arguments are required: verb"),
+        (["worker.keypool", "acquier"], "there is no script acquier in worker.keypool"),
+        (["worker.nothing", "acquire"], "there is no script acquire in worker.nothing"),
+    ],
+)
+def test_what_is_no_script_is_answered_with_the_usage(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["lua", *given])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "worker/redis/lua.py"), run_name="__main__")
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: python -m worker.redis.lua [-h] package verb")
+    assert said in shown

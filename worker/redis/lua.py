@@ -59,5 +59,20 @@ def keys_of(names: Sequence[str]) -> Encoded:
     return encode(len(names), *names)
 
 
+def _print_one() -> None:
+    import argparse  # noqa: PLC0415 - workers do not need it
+
+    parser = argparse.ArgumentParser(
+        prog="python -m worker.redis.lua", description="Prints a Lua script as Redis runs it."
+    )
+    parser.add_argument("package", help="the package with the folder lua, such as worker.keypool")
+    parser.add_argument("verb", help="the script, such as acquire")
+    asked = parser.parse_args()
+    try:
+        sys.stdout.write(source(asked.package, asked.verb))
+    except (ImportError, OSError, ValueError, TypeError):
+        parser.error(f"there is no script {asked.verb} in {asked.package}")
+
+
 if __name__ == "__main__":
-    sys.stdout.write(source(sys.argv[1], sys.argv[2]))
+    _print_one()
