@@ -57,6 +57,10 @@ def _instant(value: Any) -> Any:
     return value.isoformat()
 
 
+_MomentText = Annotated[str, Field(min_length=1, max_length=100)]
+_Moment = Annotated[_MomentText, BeforeValidator(_instant, json_schema_input_type=_MomentText)]
+
+
 def _in_utc(text: str) -> str:
     """Take an instant without an offset for UTC.
 
@@ -211,10 +215,7 @@ class EmailArguments(Arguments):
     attachments: Annotated[list[Attachment] | None, _NoneIfEmpty] = None
     tags: list[Tag] | None = None
     headers: _Headers | None = None
-    scheduled_at: Annotated[
-        Annotated[str, Field(min_length=1, max_length=100)] | None,
-        BeforeValidator(_instant, json_schema_input_type=str | None),
-    ] = None
+    scheduled_at: _Moment | None = None
     topic_id: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     idempotency_key: KeyText | None = None
     dedupe_key: KeyText | None = None
