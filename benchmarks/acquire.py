@@ -1,4 +1,4 @@
-"""What a pick of a key costs: `python benchmarks/acquire.py`.
+"""What a pick of a key costs: `python -m benchmarks.acquire`.
 
 A worker's client, one call after the other, on loopback.
 

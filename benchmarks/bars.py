@@ -1,4 +1,4 @@
-"""What a job costs, each figure beside its bar: `python benchmarks/bars.py`.
+"""What a job costs, each figure beside its bar: `python -m benchmarks.bars`.
 
 It runs `cost.py` with LiteLLM and, of `pool.py`, 4,000 jobs of a second and a worker with little to
 do, beside taskiq. That takes some ten minutes. A figure counts only on a machine that does little
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from cost import CASES, measure, peer, show
-from pool import Session
-from pool_contenders import REFERENCE
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.cost import CASES, measure, peer, show
+from benchmarks.pool import Session
+from benchmarks.pool_contenders import REFERENCE
 from sandbox.redis import EmbeddedRedis
 
 _WAVE, _WAVES = 4_000, 3

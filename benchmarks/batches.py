@@ -1,6 +1,6 @@
 """How fast waiting emails go out, and how long one email takes when idle.
 
-`python benchmarks/batches.py`.
+`python -m benchmarks.batches`.
 
 The emails wait in the queue before the workers start. The rate runs from the first accepted call to
 the last; the judge is the sandbox's ledger.

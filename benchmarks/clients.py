@@ -1,6 +1,6 @@
 """What drawing a key costs a call of Groq's SDK, beside the bare SDK.
 
-`python benchmarks/clients.py`.
+`python -m benchmarks.clients`.
 
 Both call the sandbox from a process of their own, 40 calls at a time, in interleaved rounds. The
 figure is the CPU time of that process for each call, without its start.

@@ -1,6 +1,6 @@
 """What a job costs: CPU of the workers, and of Redis, for each completion and each email.
 
-`python benchmarks/cost.py`.
+`python -m benchmarks.cost`.
 
 Real workers, the provider sandbox at 180 ms a completion, limits given. Each line is one window of
 a steady state, without the start of the workers. CPU time, not time on the clock: what else runs on
@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from batches import mail
 from celery import Celery
-from pool_measure import use_of
-from rotation import run as run_contender
-from rotation_scenarios import Scenario
 
+from benchmarks.batches import mail
+from benchmarks.pool_measure import use_of
+from benchmarks.rotation import run as run_contender
+from benchmarks.rotation_scenarios import Scenario
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 

@@ -4,8 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-ROOT = HERE.parent
+ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".tmp" / "bench"
 _CELERY_PACKAGES = ("celery[redis]>=5.7,<5.8", "redis>=8,<8.2")
 REQUIREMENTS = {

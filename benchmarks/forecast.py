@@ -1,4 +1,4 @@
-"""How right forecasts and quotes are: `python benchmarks/forecast.py`.
+"""How right forecasts and quotes are: `python -m benchmarks.forecast`.
 
 A simulation of days of work in seconds, without Redis or workers: accounts with limits, jobs of
 random sizes in bursts, keys that are lost and come back. It prints

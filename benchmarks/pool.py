@@ -1,4 +1,4 @@
-"""The asyncio pool beside Celery's own pools and the asyncio queues: `python benchmarks/pool.py`.
+"""The asyncio pool beside Celery's own pools and the asyncio queues: `python -m benchmarks.pool`.
 
 Three kinds of measurement on the same Redis, results stored, in interleaved rounds, so that what
 else the machine does hits all alike: compare the ratios, not the figures.
@@ -18,12 +18,12 @@ import os
 import subprocess
 import time
 
-from environments import interpreter
-from pool_contenders import CONTENDERS, Contender
-from pool_measure import Bench, Run
-from pool_report import Calms, Runs, show
 from rich.console import Console
 
+from benchmarks.environments import interpreter
+from benchmarks.pool_contenders import CONTENDERS, Contender
+from benchmarks.pool_measure import Bench, Run
+from benchmarks.pool_report import Calms, Runs, show
 from sandbox.redis import EmbeddedRedis
 
 

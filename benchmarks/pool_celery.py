@@ -1,6 +1,6 @@
 """The benchmark's Celery app, for our pool and Celery's own.
 
-`python pool_celery.py <task> <jobs>` sends the jobs.
+`python -m benchmarks.pool_celery <task> <jobs>` sends the jobs.
 """
 
 import asyncio
@@ -11,7 +11,8 @@ import time
 from typing import Any
 
 from celery import Celery
-from pool_counter import Counter
+
+from benchmarks.pool_counter import Counter
 
 URL = os.environ["BENCH_URL"]
 KIND = os.environ["BENCH_KIND"]
@@ -110,6 +111,6 @@ def send(task: Any, jobs: int) -> None:
 
 if __name__ == "__main__":
     # Under the module's own name, so that the tasks are called alike here and in the worker.
-    import pool_celery
+    import benchmarks.pool_celery as bench  # noqa: PLW0406 - it is `__main__` here
 
-    pool_celery.send(getattr(pool_celery, sys.argv[1]), int(sys.argv[2]))
+    bench.send(getattr(bench, sys.argv[1]), int(sys.argv[2]))

@@ -22,11 +22,12 @@ class Contender:
     @property
     def module(self) -> str:
         """What sends the jobs."""
-        return "pool_celery" if self.environment in {"celery", "gevent"} else "pool_peers"
+        is_celery = self.environment in {"celery", "gevent"}
+        return "benchmarks.pool_celery" if is_celery else "benchmarks.pool_peers"
 
 
 _CELERY = (
-    "celery -A pool_celery worker -l WARNING --without-gossip --without-mingle "
+    "celery -A benchmarks.pool_celery worker -l WARNING --without-gossip --without-mingle "
     "--without-heartbeat -c {c}"
 )
 REFERENCE = "keywheel"
@@ -37,10 +38,12 @@ CONTENDERS = (
     Contender("prefork", _CELERY, "celery", most=16),
     Contender("threads", _CELERY, "celery", most=200),
     Contender("gevent", _CELERY + " -P gevent", "gevent"),
-    Contender("arq", "arq pool_peers.WorkerSettings", "arq"),
-    Contender("saq", "saq pool_peers.settings", "saq"),
+    Contender("arq", "arq benchmarks.pool_peers.WorkerSettings", "arq"),
+    Contender("saq", "saq benchmarks.pool_peers.settings", "saq"),
     Contender(
-        "taskiq", "taskiq worker pool_peers:broker --workers 1 --max-async-tasks {c}", "taskiq"
+        "taskiq",
+        "taskiq worker benchmarks.pool_peers:broker --workers 1 --max-async-tasks {c}",
+        "taskiq",
     ),
-    Contender("streaq", "streaq run pool_peers:worker", "streaq"),
+    Contender("streaq", "streaq run benchmarks.pool_peers:worker", "streaq"),
 )

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
-from environments import HERE, ROOT
-from pool_contenders import Contender
-from pool_counter import COUNTS, LAGS
+
+from benchmarks.environments import ROOT
+from benchmarks.pool_contenders import Contender
+from benchmarks.pool_counter import COUNTS, LAGS
 
 _STEP_S = 0.05
 _SEND_LIMIT_S = 120
@@ -72,7 +73,7 @@ class Bench:
             "BENCH_KIND": contender.name,
             "BENCH_CONCURRENCY": str(concurrency),
             "BENCH_NAP_S": str(nap_s),
-            "PYTHONPATH": f"{HERE}{os.pathsep}{ROOT}",
+            "PYTHONPATH": str(ROOT),
         }
         self._store: Any = redis.Redis.from_url(url, decode_responses=True)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed at the exit
@@ -138,7 +139,7 @@ class Bench:
         command = [self._python, "-m", self._contender.module, task, str(jobs)]
         sent = subprocess.run(  # noqa: S603
             command,
-            cwd=HERE,
+            cwd=ROOT,
             env=self._environ,
             check=True,
             stdout=subprocess.PIPE,
@@ -151,7 +152,7 @@ class Bench:
     def _worker(self) -> "Iterator[subprocess.Popen[bytes]]":
         worker = subprocess.Popen(  # noqa: S603
             self._command,
-            cwd=HERE,
+            cwd=ROOT,
             env=self._environ,
             stdout=self._log,
             stderr=self._log,

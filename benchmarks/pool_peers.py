@@ -1,6 +1,6 @@
 """The benchmark's jobs for the asyncio queues.
 
-`python pool_peers.py <task> <jobs>` sends the jobs.
+`python -m benchmarks.pool_peers <task> <jobs>` sends the jobs.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pool_counter import Counter
+from benchmarks.pool_counter import Counter
 
 URL = os.environ["BENCH_URL"]
 KIND = os.environ["BENCH_KIND"]
@@ -141,6 +141,6 @@ elif KIND == "streaq":
 
 
 if __name__ == "__main__":
-    import pool_peers
+    import benchmarks.pool_peers as bench  # noqa: PLW0406 - it is `__main__` here
 
-    asyncio.run(pool_peers.send(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(bench.send(sys.argv[1], int(sys.argv[2])))

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from pool_contenders import REFERENCE
-from pool_measure import Calm, Run
 from rich.console import Console
 from rich.table import Table
+
+from benchmarks.pool_contenders import REFERENCE
+from benchmarks.pool_measure import Calm, Run
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -1,6 +1,6 @@
 """How much of what the keys allow is used, and how many calls are refused.
 
-`python benchmarks/rotation.py`.
+`python -m benchmarks.rotation`.
 
 Each scenario runs for every contender against a fresh provider sandbox and a fresh Redis database,
 with the load spread over worker processes that begin at one instant. The judge is the sandbox's
@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from environments import ROOT, interpreter
 from rich.console import Console
 from rich.table import Table
-from rotation_plot import draw
-from rotation_scenarios import SCENARIOS, Load, Scenario
 
+from benchmarks.environments import ROOT, interpreter
+from benchmarks.rotation_plot import draw
+from benchmarks.rotation_scenarios import SCENARIOS, Load, Scenario
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 
-CHILD = Path(__file__).with_name("rotation_child.py")
+CHILD = "benchmarks.rotation_child"
 RESULTS = Path(__file__).with_name("results")
 REFUSED = frozenset({"429", "413"})
 SOON_S = 5
@@ -176,7 +176,7 @@ def employ(work: dict[str, Any], environment: dict[str, str]) -> Crew:
     python = interpreter("litellm") if work["contender"] == "litellm" else sys.executable
     children = [
         subprocess.Popen(  # noqa: S603 - our own script
-            [python, str(CHILD), json.dumps(work | {"number": number})],
+            [python, "-m", CHILD, json.dumps(work | {"number": number})],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

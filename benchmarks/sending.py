@@ -1,4 +1,4 @@
-"""What it costs a producer to send a job, by each way: `python benchmarks/sending.py`.
+"""What it costs a producer to send a job, by each way: `python -m benchmarks.sending`.
 
 Each way sends the same job, the ways in turn over several rounds. Wall time holds the round trip to
 a Redis on the same machine; CPU is the producer's alone.

@@ -1,4 +1,4 @@
-"""What one Redis carries: `python benchmarks/sizing.py measure | simulate`.
+"""What one Redis carries: `python -m benchmarks.sizing measure | simulate`.
 
 `measure` runs real workers, idle (alone, and with Flower) and at a steady rate, in growing numbers,
 and reports what Redis does for each worker and each job: a number that grows with the number of
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
-from cost import LATENCY_MS, Bench, Case, Producer
 
+from benchmarks.cost import LATENCY_MS, Bench, Case, Producer
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis, free_port
 

@@ -1,4 +1,4 @@
-"""What a streamed token costs: `python benchmarks/streams.py`.
+"""What a streamed token costs: `python -m benchmarks.streams`.
 
 Two parts: reading chunks from the wire (with the SDK's own models, and as we do it), and telling
 them to Redis from many answers at once. What the event loop costs without any telling is measured
