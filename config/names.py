@@ -41,6 +41,9 @@ GONE: Final = {
 }
 """Settings of earlier versions, and what stands in their place."""
 
+_OF_CELERY: Final = ("CELERY_CONFIG_MODULE", "CELERY_LOADER")
+"""What Celery reads in other programs, and not here."""
+
 _CUTOFF: Final = 0.86
 _SHORT_CUTOFF: Final = 0.75
 _OTHERS_CUTOFF: Final = 0.9
@@ -83,6 +86,8 @@ def names_without_effect(environ: Mapping[str, str], known: Known) -> Iterator[s
         known: The names that have an effect.
     """
     yield from _of_our_prefix(environ, known)
+    for name in filter(environ.get, _OF_CELERY):
+        yield f"{name} is for other programs with Celery and has no effect here."
     ours = set(known.all)
     for service in SERVICES.values():
         of_service = set(_names_of_keys(service.prefix, has_senders=service.has_senders))

@@ -6,23 +6,26 @@ Raises:
 
 import logging
 import os
-from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import celery.apps.worker
 from celery import Celery, signals
+from celery.loaders.app import AppLoader
 from celery.utils.imports import cwd_in_path
 
 from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.current import get_settings
-from config.environment import no_dotenv, read_environment
+from config.environment import no_dotenv
 from config.errors import SettingsError
 from config.keys import load_keys, refuse_wrong_values, require_any_key
 from config.redis_roles import claim_result_backend
 from config.services import SERVICES
-from worker import telemetry
+from worker import (
+    telemetry,
+    tls_key_log,  # noqa: F401 - it comes before what makes TLS contexts
+)
 from worker.aio.backend import RedisBackend
 from worker.cli import flower
 from worker.hooks import control  # noqa: F401 - it registers commands
@@ -41,28 +44,18 @@ from worker.startup import (
     worker_name,  # noqa: F401 - it connects a signal
 )
 from worker.startup.machine import check_machine
+from worker.startup.no_start import logs_json, no_start
 from worker.startup.rabbitmq import check_rabbitmq
 from worker.startup.redis import check_redis
 
 _logger = logging.getLogger(__name__)
 
 
-def _logs_json() -> bool:
-    """Whether the logs are to be JSON: known before the settings are, which may be wrong."""
-    try:
-        environ: Mapping[str, str] = read_environment()
-    except SettingsError:  # .env cannot be read, which the settings report
-        environ = os.environ
-    return environ.get("KEYWHEEL_LOG_FORMAT", "").strip().lower() == "json"
+class _Loader(AppLoader):
+    """Reads no configuration of another program: `CELERY_CONFIG_MODULE` may be meant for it."""
 
-
-def _no_start(why: object) -> SystemExit:
-    """End the start with a sentence, which is a line of JSON where the logs are."""
-    text = f"keywheel cannot start.\n{why}"
-    if not _logs_json():
-        return SystemExit(text)
-    say_json(text, level="CRITICAL", logger=__name__)
-    return SystemExit(1)
+    def read_configuration(self, env: str = "") -> dict[str, Any]:  # noqa: ARG002 - Celery's
+        return {}
 
 
 def create_app() -> Celery:
@@ -71,12 +64,12 @@ def create_app() -> Celery:
     Raises:
         SettingsError: The settings are wrong; the message says what to change.
     """
-    if _logs_json():
+    if logs_json():
         # So that warnings of the settings are lines of JSON, too.
         setup_logging("INFO", log_format="json")
     settings = get_settings()
     claim_result_backend(settings)
-    created = Celery("keywheel", task_cls="worker.hooks.task:ServiceTask")
+    created = Celery("keywheel", loader=_Loader, task_cls="worker.hooks.task:ServiceTask")
     created.conf.update(celery_config(settings))
     created.Task.show_content = settings.show_content
     flower.install(settings)
@@ -91,7 +84,7 @@ try:
     app = create_app()
 except SettingsError as exc:
     # The command line imports this module: a traceback would hide the sentence.
-    raise _no_start(exc) from None
+    raise no_start(exc) from None
 
 
 @signals.import_modules.connect(weak=False)
@@ -103,7 +96,7 @@ def _import_task_modules(**_: Any) -> None:
                 import_module(module)
             except ModuleNotFoundError as exc:
                 sentence = _missing(module, exc.name or "")
-                raise _no_start(sentence) from None
+                raise no_start(sentence) from None
 
 
 def _missing(module: str, missing: str) -> str:
@@ -134,14 +127,14 @@ def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
     try:
         setup_logging(settings.log_level, log_format=settings.log_format, path=logfile or "")
     except OSError as exc:
-        raise _no_start(f"The file of --logfile cannot be opened: {exc.strerror}.") from None
+        raise no_start(f"The file of --logfile cannot be opened: {exc.strerror}.") from None
 
 
 @signals.celeryd_init.connect(weak=False)
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     for name in ("pidfile", "statedb"):
         if (file := options.get(name)) and not os.access(Path(file).parent, os.W_OK):
-            raise _no_start(f"The file of --{name} cannot be written: check its folder.")
+            raise no_start(f"The file of --{name} cannot be written: check its folder.")
     instance.queue_choice = QueueChoice(options.get("queues"))
     instance.emit_banner = banner.or_go_on(instance.emit_banner)
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
@@ -174,7 +167,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
         check_rabbitmq(settings)
     except SettingsError as exc:
         # Celery logs an exception of a signal's receiver and goes on, except for SystemExit.
-        raise _no_start(exc) from None
+        raise no_start(exc) from None
     instance.queue_choice.select(
         instance.app.amqp.queues,
         {service: len(discovery.keys) for service, discovery in found.items()},

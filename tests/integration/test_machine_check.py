@@ -1,5 +1,6 @@
 """What of this machine would fail each job ends the start with a sentence instead."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,9 +10,10 @@ import pytest
 
 from config.errors import SettingsError
 from config.settings import Settings
-from worker.startup.certificates import certificate_problems
+from worker.startup.certificates import certificate_problems, key_log_problem
 from worker.startup.machine import check_machine
 
+ROOT = Path(__file__).parents[2]
 FEW_FILES = """
 import resource
 from config.keys import Discovery
@@ -74,3 +76,46 @@ def test_one_of_several_folders_may_hold_the_certificates(tmp_path: Path) -> Non
 def test_a_heartbeat_that_cannot_be_written_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="KEYWHEEL_HEARTBEAT_PATH names a file that cannot be"):
         check_machine(Settings(heartbeat_path=str(tmp_path / "gone" / "heartbeat")), {})
+
+
+@pytest.mark.parametrize("command", [["worker"], ["celery", "-A", "worker", "worker"]])
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_log_of_tls_keys_that_cannot_be_written_ends_the_start_with_a_sentence(
+    tmp_path: Path, command: list[str], log_format: str
+) -> None:
+    environ = os.environ | {
+        "SSLKEYLOGFILE": str(tmp_path / "gone" / "keys"),
+        "KEYWHEEL_LOG_FORMAT": log_format,
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", *command], env=environ, cwd=tmp_path, capture_output=True,
+        text=True, check=False, timeout=60,
+    )  # fmt: skip
+    sentence = (
+        "SSLKEYLOGFILE names a file that cannot be written (No such file or directory): correct "
+    )
+    assert done.returncode == 1
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    if log_format == "json":
+        assert json.loads(done.stderr.splitlines()[-1])["level"] == "CRITICAL"
+
+
+def test_a_log_of_tls_keys_that_can_be_written_is_no_problem(tmp_path: Path) -> None:
+    assert key_log_problem({"SSLKEYLOGFILE": str(tmp_path / "keys")}) is None
+    assert key_log_problem({"SSLKEYLOGFILE": ""}) is None
+
+
+@pytest.mark.parametrize("name", ["CELERY_CONFIG_MODULE", "CELERY_LOADER"])
+def test_a_configuration_of_another_program_with_celery_is_left_alone(
+    tmp_path: Path, name: str
+) -> None:
+    environ = os.environ | {name: "not_there", "PYTHONPATH": str(ROOT)}
+    asked = "from worker.celery import app; print(app.conf.task_serializer)"
+    done = subprocess.run(
+        [sys.executable, "-c", asked], env=environ, cwd=tmp_path, capture_output=True,
+        text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == "json\n", done.stderr
+    assert f"{name} is for other programs with Celery and has no effect here." in done.stderr

@@ -1,4 +1,4 @@
-"""The certificates that OpenSSL's variables name: without any, each call would fail."""
+"""What the variables of OpenSSL and of Python's `ssl` name: without it, each call would fail."""
 
 import os
 import re
@@ -21,6 +21,24 @@ def certificate_problems(environ: Mapping[str, str]) -> Iterator[str]:
         yield from _problems_of_file(file)
     if names := environ.get("SSL_CERT_DIR"):
         yield from _problems_of_folders([Path(name) for name in names.split(os.pathsep)])
+
+
+def key_log_problem(environ: Mapping[str, str]) -> str | None:
+    """Say that the file for the keys of TLS connections cannot be written; None if it can.
+
+    Args:
+        environ: The environment.
+    """
+    if not (file := environ.get("SSLKEYLOGFILE")):
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).keylog_filename = file
+    except OSError as exc:
+        words = exc.strerror or exc
+        return (
+            f"SSLKEYLOGFILE names a file that cannot be written ({words}): correct it, or unset it."
+        )
+    return None
 
 
 def _problems_of_file(file: str) -> Iterator[str]:
