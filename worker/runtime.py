@@ -284,7 +284,9 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     for service, rotation in rotations.items():
         demand: ServiceDemand
         if SERVICES[service].sends_once:
-            email_sender = senders[service] = EmailSender.of(settings, redis, rotation)
+            email_sender = senders[service] = EmailSender.of(
+                settings, redis, rotation, ownership=ownership
+            )
             demand = email_sender.demand
         else:
             senders[service], demand = rotation, rotation.waiting.demand

@@ -220,6 +220,9 @@ ASKED = "asked"
 SERVER_ERROR = "server_error"
 """The code of a verdict on a provider's 5xx that rests the key."""
 
+UNFINISHED = "concurrent_idempotent_requests"
+"""The code of a verdict where an earlier call with the same idempotency key is under way."""
+
 ABANDONED = Verdict(Fate.RETRY, "abandoned", "the job ended before the call was made")
 """No call was made with a lease, so it says nothing of anybody."""
 

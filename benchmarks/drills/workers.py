@@ -81,7 +81,7 @@ DRILLS = (
         kill_all,
         full=Scale(2_000, 500, trouble_s=10, limit_s=180),
         short=Scale(60, 30, trouble_s=0, limit_s=60),
-        # The leases of the dead end, and an email in doubt waits until its call must be over.
+        # The leases of the dead end first.
         silence_s=30,
     ),
     Drill(

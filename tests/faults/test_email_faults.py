@@ -1,11 +1,15 @@
 """Emails whose worker dies after the provider has accepted them, and before it can say so."""
 
+import os
+import signal
+
 from tests.processes import StartFleet, Worker, eventually
 
-# Short: the jobs of a worker that died come back after seconds, and so may its calls be made again.
+# The jobs of a worker that died come back after seconds. Nobody waits until its calls must be over,
+# which is after seven minutes.
 SHORT = {
     "KEYWHEEL_WORKER_LEASE_S": "2",
-    "KEYWHEEL_RESEND_TIMEOUT_S": "1",
+    "KEYWHEEL_RESEND_TIMEOUT_S": "200",
     "KEYWHEEL_RETRY_BACKOFF_S": "0.05",
 }
 LIMITS = {"resend_keys": 2, "resend_rps": 5, "resend_daily": 0, "resend_monthly": 0}
@@ -54,3 +58,35 @@ def test_a_worker_killed_after_its_batches_were_accepted_sends_nothing_twice(
     assert judgement["emails_accepted"] == EMAILS + 1
     assert (judgement["emails_accepted_twice"], judgement["content_accepted_twice"]) == (0, 0)
     assert not any("Traceback" in worker.log for worker in successors)
+
+
+def test_a_worker_that_stood_still_during_its_calls_sends_nothing_once_others_have(
+    start_fleet: StartFleet,
+) -> None:
+    fleet = start_fleet(settings=SHORT, count=1, resend_latency_ms=1_000, **LIMITS)
+    frozen = fleet.workers[0]
+    mail = {"to": "ann@example.com", "text": "Hello"}
+    paper = {"attachments": [{"filename": "a.txt", "content": "aGVsbG8="}]}
+    mails = [mail | {"subject": f"mail {n}"} for n in range(20)] + [mail | paper | {"subject": "p"}]
+    ids = fleet.producer.many("tasks.email.send", mails)
+
+    def accepted() -> int:
+        return int(fleet.sandbox.ledger()["judgement"]["emails_accepted"])
+
+    eventually(lambda: accepted() > 2, what="a batch")
+    os.kill(frozen.process.pid, signal.SIGSTOP)
+    try:
+        fleet.workers.append(Worker(fleet.folder, fleet.environ, name="w2").await_ready())
+        ended = fleet.producer.await_all(ids, within_s=60)
+        calls = fleet.sandbox.ledger()["judgement"]
+    finally:
+        os.kill(frozen.process.pid, signal.SIGCONT)
+    assert [meta["result"] for meta in ended.values() if meta["status"] != "SUCCESS"] == []
+    frozen.stop()  # after the answers that it has waited for
+    assert fleet.sandbox.ledger()["judgement"] == calls
+    assert (accepted(), calls["emails_accepted_twice"], calls["content_accepted_twice"]) == (
+        len(mails),
+        0,
+        0,
+    )
+    assert "Traceback" not in fleet.logs

@@ -33,8 +33,10 @@ from worker.errors import (
 from worker.keypool import LeaseRequest
 from worker.providers import SendRequest
 from worker.redis.retry import retry_while_down
+from worker.rotation.call_hooks import CallHooks
 from worker.rotation.rotation import Rotation
 from worker.rotation.served import Served
+from worker.verdicts import UNFINISHED
 
 _logger = logging.getLogger(__name__)
 
@@ -188,7 +190,7 @@ class EmailRun:
         )
         attempt = RepeatAttempt(shared.store, email, record)
         try:
-            served = await shared.rotation.run(lease_request, attempt, longest_s=email.left_s())
+            served = await self._call(lease_request, attempt)
         except NothingToSend:
             return NextStep.LOOK_AGAIN
         except (Deferred, TransientError) as error:
@@ -209,6 +211,22 @@ class EmailRun:
         email.waited_ms += served.waited_ms
         own = shared.store.names.mail(email.idempotency_key)
         return part_of(served, [one.record for one in request.emails].index(own))
+
+    async def _call(self, lease_request: LeaseRequest, attempt: CallHooks[SendRequest]) -> Served:
+        """Ask for a key and make the call.
+
+        An email waits for an earlier call that Resend is still at work on, and that costs no try.
+        """
+        try:
+            return await self._shared.rotation.run(
+                lease_request, attempt, longest_s=self._email.left_s()
+            )
+        except TransientError as error:
+            if error.code != UNFINISHED:
+                raise
+            deferral = sent_elsewhere()
+            deferral.waited_ms = error.waited_ms
+            raise deferral from None
 
     async def _leave_account(self, record: SendRecord) -> NextStep:
         """Free the emails of a request that may have been accepted, for another account."""
@@ -265,9 +283,7 @@ class EmailRun:
         )
         shared.leaders.add(attempt)
         try:
-            served = await shared.rotation.run(
-                self._lease_request, attempt, longest_s=email.left_s()
-            )
+            served = await self._call(self._lease_request, attempt)
         except NothingToSend:
             return NextStep.LOOK_AGAIN
         except (Deferred, TransientError) as error:

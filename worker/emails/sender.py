@@ -15,6 +15,7 @@ from worker.emails.idempotency import IdempotencyStore
 from worker.emails.outgoing import OutgoingEmail
 from worker.emails.run import EmailRun, SharedState
 from worker.errors import Deferred, Rescheduled
+from worker.jobs.ownership import NO_MESSAGES, Ownership
 from worker.keypool import LeaseRequest
 from worker.providers import SendRequest
 from worker.rotation.rotation import Rotation
@@ -46,13 +47,23 @@ class EmailSender:
         )
 
     @classmethod
-    def of(cls, settings: Settings, redis: Redis, rotation: Rotation[SendRequest]) -> Self:
+    def of(
+        cls,
+        settings: Settings,
+        redis: Redis,
+        rotation: Rotation[SendRequest],
+        *,
+        ownership: Ownership = NO_MESSAGES,
+    ) -> Self:
         """Build the sender of a service as the settings describe it."""
         timeout_s = settings.services[rotation.pool.service].timeout_s
         call_ms = round(timeout_s * 2000) + _CALL_SLACK_MS
+        store = IdempotencyStore(
+            redis, namespace=settings.namespace, call_ms=call_ms, ownership=ownership
+        )
         return cls(
             rotation,
-            IdempotencyStore(redis, namespace=settings.namespace, call_ms=call_ms),
+            store,
             at_least_once=settings.email_ambiguity == "at_least_once",
         )
 

@@ -57,6 +57,25 @@ class Ownership:
         tag = (request.properties or {}).get("delivery_tag") if self._broker is not None else None
         _run.set(_Run(str(request.id), tag, time.monotonic()) if isinstance(tag, str) else None)
 
+    @property
+    def message(self) -> str:
+        """The broker's tag of the running job's message; empty where it has none."""
+        run = _run.get()
+        return "" if run is None else run.tag
+
+    async def is_lost(self, message: str) -> bool:
+        """Whether no worker holds a message any more: its job has ended, or others get it.
+
+        Args:
+            message: Its tag, as `message` gave it here or in another process.
+        """
+        if self._broker is None:
+            return False
+        try:
+            return not await self._broker.hexists(_UNACKED, message)
+        except RedisError:
+            return False  # no other worker gets a job while the broker is down
+
     async def end_if_lost(self) -> None:
         """End the running job here where another worker has it.
 
@@ -67,13 +86,9 @@ class Ownership:
         """
         self._check_clock()
         run = _run.get()
-        if run is None or run.began_s > self._frozen_s or self._broker is None:
+        if run is None or run.began_s > self._frozen_s:
             return
-        try:
-            ours = await self._broker.hexists(_UNACKED, run.tag)
-        except RedisError:
-            return  # no other worker gets the job while the broker is down
-        if not ours:
+        if await self.is_lost(run.tag):
             _logger.warning(
                 "%s runs elsewhere: this worker was frozen for too long; its run is dropped",
                 run.task_id,
@@ -85,3 +100,7 @@ class Ownership:
         if now_s - self._seen_s > self._longest_s:
             self._frozen_s = now_s
         self._seen_s = now_s
+
+
+NO_MESSAGES: Final = Ownership(None, lease_s=0)
+"""Where jobs come without messages, or their broker does not say who holds one."""

@@ -52,6 +52,28 @@ async def test_exactly_the_same_bytes_go_out_again_although_the_from_address_cha
     assert accepted(senders) == (1, 0, 0)
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["as new", "again"])
+async def test_an_email_that_resend_is_still_at_work_on_waits_and_loses_no_try(
+    senders: Senders,
+    known: bool,  # noqa: FBT001
+) -> None:
+    sender = senders.make()
+    if known:
+        await in_doubt(senders, 1)
+    at_work = {"kind": "concurrent_idempotent_requests", "count": 1}
+    senders.sandbox.control("fault", service="resend", **at_work)
+    with pytest.raises(Deferred) as caught:
+        await send_one(sender, outgoing(1, known=known))
+    assert (caught.value.code, caught.value.in_doubt, caught.value.attempts) == (
+        "same_email",
+        True,
+        1,
+    )
+    assert (await send_one(sender, outgoing(1, known=True))).value["id"]
+    assert len({call["key"] for call in senders.calls()}) == 1
+    assert accepted(senders) == (1, 0, 0)
+
+
 async def in_doubt(senders: Senders, *numbers: int) -> None:
     """Let emails be accepted by the first account, and the answers get lost."""
     senders.sandbox.control("fault", service="resend", kind="reset_after", count=2)

@@ -4,12 +4,14 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import resources
+from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from worker.emails.idempotency import IdempotencyStore, RecordNames, SendRecord, State
+from worker.jobs.ownership import Ownership
 from worker.providers import EmailIdentity, SendRequest
 
 HOUR_MS = 3_600_000
@@ -197,6 +199,35 @@ async def test_an_ambiguous_request_is_sent_by_one_job_at_a_time(
     await store.complete(made, [{"id": "x", "key": "k"}] * len(made.emails))
     clock.ms += 60_001
     assert not await store.reclaim(found)
+
+
+@REQUESTS
+async def test_the_request_of_a_job_that_has_lost_its_message_is_taken_over_once(
+    redis: Redis, clock: Clock, make: Make
+) -> None:
+    ownership = Ownership(redis, lease_s=30)
+    store = IdempotencyStore(redis, call_ms=60_000, ownership=ownership, now_ms=clock)
+    made = make()
+
+    async def run_with(message: str) -> None:
+        await redis.hset("unacked", message, "entry")
+        ownership.begin(SimpleNamespace(id="job", properties={"delivery_tag": message}))
+
+    await run_with("of a worker that dies")
+    await store.claim(made, by="one")
+    for last, message in (("of a worker that dies", "next"), ("next", "third")):
+        await run_with(message)
+        found = await store.get(made.emails[-1])
+        assert (found.state, await store.reclaim(found)) == (State.BUSY, False)
+        await redis.hdel("unacked", last)
+        found = await store.get(made.emails[-1])
+        assert (found.state, found.request) == (State.OPEN, replace(made, divisible=False))
+        assert [await store.reclaim(found), await store.reclaim(found)] == [True, False]
+        assert (await store.get(made.emails[-1])).state is State.BUSY
+    # The first worker only stood still: its call was refused, and that frees nothing any more.
+    assert await store.release(made, by="one") is False
+    await store.complete(made, [{"id": "x", "key": "k"}] * len(made.emails))
+    assert not await redis.hexists(made.emails[0].record, "holder")
 
 
 @REQUESTS

@@ -36,6 +36,7 @@ class SendRecord:
         since_ms: When the request was claimed, on Redis' clock, in milliseconds since 1970.
         result: What Resend answered, with `State.SENT`: `id`, and `key` (the key's label).
         left_ms: How long the other job's call may still take, with `State.BUSY`, in milliseconds.
+        lost_by: With `State.OPEN`, the message of the job whose call was under way as it lost it.
     """
 
     state: State
@@ -43,3 +44,4 @@ class SendRecord:
     since_ms: int = 0
     result: dict[str, Any] = field(default_factory=dict)
     left_ms: int = 0
+    lost_by: str = ""

@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from worker.aio.lua_source import source
 from worker.emails.idempotency.names import RecordNames
 from worker.emails.idempotency.record import SendRecord, State
+from worker.jobs.ownership import NO_MESSAGES, Ownership
 from worker.providers import EmailIdentity, SendRequest
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lua import Clock, Script, keys_of
@@ -29,11 +30,12 @@ class IdempotencyStore:
         redis: A client that decodes responses to text. Not closed here.
         namespace: Keeps installations apart that share a Redis.
         call_ms: How long a call may take, in milliseconds. For that long no other job sends the
-            same email.
+            same email, unless the message of the job that does is lost.
         keep_ms: How long a request or a result is kept, in milliseconds. Longer than the 24 h for
             which Resend keeps an idempotency key, so that the jobs of a system that is off over a
             weekend find their records.
         again_ms: How long a request may be sent again, in milliseconds. Shorter than those 24 h.
+        ownership: Knows the message of the running job, and whether another one is lost.
         now_ms: A clock for tests. Default: Redis' own.
     """
 
@@ -45,12 +47,14 @@ class IdempotencyStore:
         call_ms: int = 65_000,
         keep_ms: int = 73 * _HOUR_MS,
         again_ms: int = 23 * _HOUR_MS,
+        ownership: Ownership = NO_MESSAGES,
         now_ms: Clock | None = None,
     ) -> None:
         self.names = RecordNames(namespace)
         self._call_ms = call_ms
         self._keep_ms = keep_ms
         self._again_ms = again_ms
+        self._ownership = ownership
         self._now_ms = now_ms
         pipeline = pipeline_of(redis)
         self._scripts = {verb: Script(pipeline, source(__package__, verb)) for verb in _VERBS}
@@ -77,11 +81,14 @@ class IdempotencyStore:
         match reply:
             case ["sent", result]:
                 return SendRecord(State.SENT, result=json.loads(result))
-            case [state, left_ms, since_ms, account, key, body, members]:
+            case [state, left_ms, since_ms, account, key, body, members, holder]:
                 emails = (
                     [EmailIdentity(*one) for one in json.loads(members)] if members else [email]
                 )
                 request = SendRequest(account, key, body, tuple(emails))
+                if state == State.BUSY and holder and await self._ownership.is_lost(holder):
+                    # Its worker died or stands still. What it sends, or has sent, is the same.
+                    return SendRecord(State.OPEN, request, since_ms, lost_by=holder)
                 return SendRecord(State(state), request, since_ms, left_ms=left_ms)
             case [state]:
                 return SendRecord(State(state))
@@ -108,8 +115,8 @@ class IdempotencyStore:
             Resend may have forgotten its idempotency key.
         """
         [name, *_] = _names(self.names, record)
-        args = (self._now(), self._call_ms, record.since_ms, self._again_ms)
-        return bool(await self._run("reclaim", [name], *args))
+        args = (self._now(), self._call_ms, record.since_ms, self._again_ms, record.lost_by)
+        return bool(await self._run("reclaim", [name], *args, self._ownership.message))
 
     async def complete(
         self, request: SendRequest, results: Sequence[dict[str, Any] | None]
@@ -163,6 +170,7 @@ class IdempotencyStore:
             request.idempotency_key,
             request.body,
             json.dumps(members) if request.is_batch else "",
+            self._ownership.message,
             *(email.content_hash for email in request.emails),
         )
 

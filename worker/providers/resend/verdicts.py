@@ -15,6 +15,7 @@ from worker.providers.resend.limits import limits_of, quotas_of
 from worker.providers.response import Answer, safe_sentence
 from worker.verdicts import (
     SERVER_ERROR,
+    UNFINISHED,
     Cooldown,
     Effect,
     Fate,
@@ -30,7 +31,7 @@ _MIDNIGHT_JITTER_MS = 60_000
 _DEAD_KEY = {"invalid_api_key", "suspended_api_key", "missing_api_key"}
 _DEAD_KEY_WORDS = re.compile(r"\bapi key is invalid\b", re.IGNORECASE)
 _DEAD_KEY_SENTENCE = re.compile(r"api key is invalid\.?", re.IGNORECASE)
-_UNFINISHED = {"concurrent_idempotent_requests", "resource_locked"}
+_NAMED_CONFLICTS = {UNFINISHED, "resource_locked"}
 _NOT_NOW = {
     HTTPStatus.REQUEST_TIMEOUT: ("server_timeout", "Resend gave up waiting for the request"),
     HTTPStatus.MISDIRECTED_REQUEST: (
@@ -222,7 +223,7 @@ class ResendJudge:
         if status != HTTPStatus.CONFLICT or answer.code == "invalid_idempotent_request":
             return None
         # A copy of this call may be under way; a conflict without a known name may be that as well.
-        named = answer.code if answer.code in _UNFINISHED else "conflict"
+        named = answer.code if answer.code in _NAMED_CONFLICTS else "conflict"
         return Verdict(
             Fate.SAME_ACCOUNT,
             named,

@@ -12,7 +12,7 @@ for place = math.min(2, #KEYS), #KEYS do
     -- Delete first: a full Redis rejects a script at its first addition, unless it changed something before.
     redis.call('HDEL', KEYS[place], 'busy_ms')
     redis.call('HSET', KEYS[place], 'content', content, 'result', result)
-    redis.call('HDEL', KEYS[place], 'since_ms', 'account', 'key', 'body', 'alone', 'batch')
+    redis.call('HDEL', KEYS[place], 'since_ms', 'account', 'key', 'body', 'holder', 'alone', 'batch')
     redis.call('PEXPIRE', KEYS[place], ARGV[1])
   elseif redis.call('HGET', KEYS[place], 'batch') == KEYS[1] then
     -- The email stays where another request holds it by now: this answer may be the second one to the same call.

@@ -1,14 +1,14 @@
 -- requires: records
 -- mark_ambiguous: the call may have been carried out. From now on exactly this request is sent again.
 --
--- KEYS and ARGV as for claim; ARGV 3 and 4 are not used.
+-- KEYS and ARGV as for claim; ARGV 3, 4 and 9 are not used.
 -- Returns nothing.
 
 local completed = false
 for place = 2, #KEYS do completed = completed or redis.call('HEXISTS', KEYS[place], 'result') == 1 end
 if redis.call('EXISTS', KEYS[1]) == 1 then
-  redis.call('HDEL', KEYS[1], 'busy_ms', 'alone')
+  redis.call('HDEL', KEYS[1], 'busy_ms', 'holder', 'alone')
 elseif not completed then
   -- Redis has lost the record: a crash costs its last second.
-  write_request(clock(ARGV[1]), ARGV[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV, 9)
+  write_request(clock(ARGV[1]), ARGV[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV, 10)
 end

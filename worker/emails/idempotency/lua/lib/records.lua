@@ -1,7 +1,8 @@
 -- records: what a record in Redis holds, the clock, and how a request is written.
 --
 -- A request's record is a hash: since_ms, account, key (idempotency key), body, members (JSON, a batch only), busy_ms
--- (until when a job is sending it), alone (the call that claimed it, while no other call was made with it).
+-- (until when a job is sending it), holder (that job's message in the broker, or ''), alone (the call that claimed it,
+-- while no other call was made with it).
 -- A single email's record is its request's with `content` added. An email of a batch has {content, batch} until the
 -- batch is answered. An accepted email has {content, result}.
 
