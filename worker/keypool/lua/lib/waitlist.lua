@@ -1,5 +1,5 @@
--- Which processes wait for a key, and whose turn it is: `waiting` in names.py. A line that is late by LATE_MS belongs to
--- a process that died or hangs, and is taken out; if it asks after all, it is back in its place.
+-- Which processes wait for a key, and whose turn it is: `waiting` in names.py. A line that is late by LATE_MS belongs
+-- to a process that died or hangs, and is taken out; if it asks after all, it is back in its place.
 
 local FRONT = 2          -- at least this many lines may be served out of order
 local AHEAD_MS = 500     -- and as many as find room within this time, since each must ask to be served
