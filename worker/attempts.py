@@ -58,15 +58,9 @@ Trail = tuple[Attempt, ...]
 _run: ContextVar[list[Attempt] | None] = ContextVar("the calls of this run", default=None)
 
 
-def begin() -> list[Attempt]:
-    """Begin to note the calls of a run.
-
-    Returns:
-        The list that they go to.
-    """
-    found: list[Attempt] = []
-    _run.set(found)
-    return found
+def begin() -> None:
+    """Begin to note the calls of a run."""
+    _run.set([])
 
 
 def note(key: str, code: str, *, in_doubt: bool = False) -> Attempt:

@@ -216,8 +216,11 @@ async def test_an_answer_gets_lost_before_or_after_the_work(
     if cause is not None:
         assert isinstance(lost.value.__cause__, cause)
     eventually(lambda: sandbox.ledger()["services"]["groq"]["calls"])  # if it was slower than 0.3 s
-    assert sandbox.ledger()["services"]["groq"]["accepted"] == accepted
-    assert sandbox.ledger()["judgement"]["accepted_but_answer_lost"] == accepted
+    ledger = sandbox.ledger(full=True)
+    assert ledger["services"]["groq"]["accepted"] == accepted
+    assert ledger["judgement"]["accepted_but_answer_lost"] == accepted
+    [call] = ledger["calls"]
+    assert (call["accepted"], call["delivered"]) == (bool(accepted), False)
 
 
 async def test_a_page_with_status_200_comes_out_of_the_sdk_as_text(
