@@ -44,7 +44,7 @@ def _setting(variable: str, form: str = "{}", **beside: str) -> Take:
 def _body(field: str, make: Callable[[int], Any] = "x".__mul__) -> Take:
     def take(size: int) -> object:
         body = json.dumps({field: make(size)}).encode()
-        return read_body(body, services=["groq"], fields=[field])
+        return read_body(body, fields=[field])
 
     return take
 

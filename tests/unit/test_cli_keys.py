@@ -1,0 +1,187 @@
+"""What `celery -A worker keys …` asks of the key pools, and what it says of their answers."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from config.api_key import make_key
+from tests.unit.sample_keys import GROQ, RESEND
+from worker.cli import chosen_key, key_changes, keys
+from worker.keypool import Disabled, HeldBlock, ResetDone
+from worker.keypool.by_hand import Earlier
+
+KEYS = {
+    "groq": make_key("groq", secret=GROQ, variable="GROQ_API_KEY"),
+    "resend": make_key("resend", secret=RESEND, variable="RESEND_API_KEY"),
+}
+ID, LABEL = KEYS["groq"].id, KEYS["groq"].label
+BY = {"by": "cli ann"}
+REST = HeldBlock("account_model", "acme × m", "", "cooling", "rate_limit", "")
+HELD = HeldBlock("key", "gsk_b…", "b" * 12, "disabled", "leaked", "cli bob")
+
+Asked = list[tuple[str, str, tuple[Any, ...], dict[str, Any]]]
+
+
+class _Pool:
+    """Notes what is asked of it."""
+
+    def __init__(self, service: str, answers: dict[str, Any], asked: Asked) -> None:
+        self.service, self.keys = service, (KEYS[service],)
+        self._answers, self._asked = answers, asked
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        async def ask(*args: Any, **options: Any) -> Any:
+            self._asked.append((self.service, name, args, options))
+            return self._answers[name]
+
+        return ask
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, Asked]]:
+    """Runs a command; gives what it printed, and what it asked of which pool."""
+
+    def start(arguments: list[str], answers: dict[str, Any]) -> tuple[Result, Asked]:
+        asked: Asked = []
+        monkeypatch.setattr(
+            chosen_key,
+            "pools_for_tools",
+            lambda _, services: {name: _Pool(name, answers, asked) for name in services},
+        )
+        monkeypatch.setattr(chosen_key, "run", lambda command, **_: asyncio.run(command(None)))
+        for module in (keys, key_changes):
+            monkeypatch.setattr(module, "current_user", lambda: "ann")
+        return CliRunner().invoke(keys.keys, arguments), asked
+
+    return start
+
+
+# What is typed, what the pool answers, what is asked of it, and what is said.
+_COMMANDS: list[tuple[list[str], Any, Asked, str]] = [
+    (
+        ["disable", "GROQ_API_KEY", "--reason", "leaked"],
+        Disabled(newly=True, left_ms=None, before=None),
+        [("groq", "disable", (ID,), BY | {"reason": "leaked", "for_ms": None})],
+        f"{LABEL} is disabled; `keys enable {ID}` brings it back\n",
+    ),
+    (
+        ["disable", LABEL],
+        Disabled(newly=False, left_ms=None, before=Earlier(None, "ada", "leaked")),
+        [("groq", "disable", (ID,), BY | {"reason": "by hand", "for_ms": None})],
+        (
+            f"{LABEL} was disabled already, without an end, by ada (leaked); `keys enable {ID}` "
+            "brings it back\n"
+        ),
+    ),
+    (
+        ["disable", ID, "--for", "90s", "--reason", f"was {GROQ}"],
+        Disabled(newly=False, left_ms=90_000, before=Earlier(45_400, "ada", "leaked")),
+        [("groq", "disable", (ID,), BY | {"reason": "was gsk_abc123...", "for_ms": 90_000})],
+        f"{LABEL} is disabled for 1 min 30 s; it was for 45 s more, by ada (leaked)\n",
+    ),
+    (["enable", ID], True, [("groq", "enable", (ID,), BY)], f"{LABEL} is enabled\n"),
+    (
+        ["enable", ID],
+        False,
+        [("groq", "enable", (ID,), BY)],
+        f"{LABEL}: no person had disabled it\n",
+    ),
+    (
+        ["pause", "resend", "--reason", "bill"],
+        Disabled(newly=True, left_ms=None, before=None),
+        [("resend", "disable", (None,), BY | {"reason": "bill", "for_ms": None})],
+        "resend is paused; `keys resume resend` ends it\n",
+    ),
+    (
+        ["pause", "resend"],
+        Disabled(newly=False, left_ms=None, before=None),
+        [("resend", "disable", (None,), BY | {"reason": "by hand", "for_ms": None})],
+        ("resend is paused; `keys resume resend` ends it; the provider had refused it before\n"),
+    ),
+    (
+        ["pause", "resend", "--for", "2h", "--reason", f"was {GROQ}"],
+        Disabled(newly=True, left_ms=7_200_999, before=None),
+        [("resend", "disable", (None,), BY | {"reason": "was gsk_abc123...", "for_ms": 7_200_000})],
+        "resend is paused for 2 h 0 min\n",
+    ),
+    (["resume", "groq"], True, [("groq", "enable", (None,), BY)], "groq is resumed\n"),
+    (["resume", "groq"], False, [("groq", "enable", (None,), BY)], "groq was not paused\n"),
+    (
+        ["note", ID, f" two \n words {GROQ}"],
+        None,
+        [("groq", "note", (ID, "two words gsk_abc123..."), BY)],
+        f"{LABEL}: two words gsk_abc123...\n",
+    ),
+    (["note", ID], None, [("groq", "note", (ID, ""), BY)], f"{LABEL}: the note is removed\n"),
+    (
+        ["reset", "--key", "RESEND_API_KEY"],
+        ResetDone((REST,)),
+        [
+            (
+                "resend",
+                "reset",
+                (),
+                BY | {"key_id": KEYS["resend"].id, "include_disabled": False},
+            )
+        ],
+        (
+            "🔄 Resend failed keys reset (1 block cleared)\n"
+            "   back: account × model acme × m, cooling: rate limit\n"
+        ),
+    ),
+    (
+        ["reset", "--include-disabled", "--service", "groq"],
+        ResetDone((REST, HELD)),
+        [("groq", "reset", (), BY | {"key_id": None, "include_disabled": True})],
+        (
+            "🔄 Groq failed keys reset (2 blocks cleared)\n"
+            "   back: account × model acme × m, cooling: rate limit\n"
+            "   back: key gsk_b…, disabled by cli bob: leaked\n"
+        ),
+    ),
+    (
+        ["reset", "--service", "groq"],
+        ResetDone((), (HELD,)),
+        [("groq", "reset", (), BY | {"key_id": None, "include_disabled": False})],
+        (
+            "🔄 Groq failed keys reset (0 blocks cleared)\n"
+            "   still out: key gsk_b…, disabled by cli bob: leaked; `--include-disabled` or `--key "
+            f"{HELD.key}` brings it back\n"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("typed", "answer", "asked", "said"), _COMMANDS)
+def test_a_command_asks_the_pool_of_its_service_and_says_what_came_of_it(
+    run: Callable[..., tuple[Result, Asked]],
+    typed: list[str],
+    answer: Any,
+    asked: Asked,
+    said: str,
+) -> None:
+    shown, found = run(typed, {asked[0][1]: answer})
+    assert shown.exception is None, shown.output
+    assert (found, shown.output) == (asked, said)
+
+
+@pytest.mark.parametrize("text", ["x" * 201, "red \x1b[31m"])
+def test_no_note_is_long_or_steers_a_terminal(
+    run: Callable[..., tuple[Result, Asked]], text: str
+) -> None:
+    shown, asked = run(["note", ID, text], {"note": None})
+    assert (shown.exit_code, asked) == (1, [])
+    assert "a note is plain text of at most 200 characters" in shown.output
+
+
+@pytest.mark.parametrize("command", [["disable", ID], ["pause", "groq"]])
+@pytest.mark.parametrize("time", ["soon", "5", "0s", "31d", "1.5h", "-1h", "5M"])
+def test_a_time_that_cannot_be_read_is_answered_with_an_example(
+    run: Callable[..., tuple[Result, Asked]], command: list[str], time: str
+) -> None:
+    shown, asked = run([*command, "--for", time], {"disable": True})
+    assert (shown.exit_code, asked) == (2, [])
+    assert "give a time such as 90s, 45m, 2h or 1d, up to 30d" in shown.output

@@ -1,0 +1,127 @@
+"""What our tasks make of a job's arguments and headers, and whom they hand it to."""
+
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Task
+
+from tasks import ai, email
+from worker.jobs.history import DIED_S, DOUBT
+from worker.runtime import Runtime
+
+MAIL = {"from": "a@b.example", "to": "c@d.example", "subject": "x", "text": "y"}
+HOUR_S = 3_600
+
+
+def hours_ago(hours: float) -> float:
+    return time.time() - hours * HOUR_S
+
+
+async def run(task: Task, *, job: str = "job-1", **request: Any) -> Any:
+    """Run a task as a worker would: with the context of its request, on the loop."""
+    kwargs = request.pop("kwargs")
+    task.push_request(id=job, **{"retries": 0, "headers": None, "delivery_info": {}} | request)
+    try:
+        return await task.run(**kwargs)
+    finally:
+        task.pop_request()
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    """What each task hands on to be served."""
+    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    async def serve(*args: Any, **options: Any) -> dict[str, Any]:
+        found.append((args, options))
+        return {"text": "hello"}
+
+    services = {"groq": SimpleNamespace(models=("first", "second"))}
+    runtime = SimpleNamespace(
+        pools={"resend": SimpleNamespace(keys=())}, settings=SimpleNamespace(services=services)
+    )
+    monkeypatch.setattr(Runtime, "current", lambda: runtime)
+    monkeypatch.setattr(ai, "serve", serve)
+    monkeypatch.setattr(email, "serve", serve)
+    return found
+
+
+# The request and the email's own arguments, and whether a job may have sent the email before.
+@pytest.mark.parametrize(
+    ("request_", "arguments", "known"),
+    [
+        ({}, {}, False),
+        ({}, {"idempotency_key": "order-7"}, True),
+        ({"retries": 1}, {}, True),
+        ({"headers": {"keywheel": {"attempts": 1}}}, {}, True),
+        ({"headers": {"keywheel": {"attempts": 0}}}, {}, False),
+        ({"headers": {DOUBT: 5}}, {}, True),
+        ({"headers": {DIED_S: 5}}, {}, True),
+        ({"headers": {"deaths": 1}}, {}, True),
+        ({"delivery_info": {"redelivered": True}}, {}, True),
+        ({"delivery_info": {"redelivered": False}}, {}, False),
+    ],
+)
+async def test_the_store_is_asked_about_an_email_that_may_have_been_here(
+    served: list[Any], request_: dict[str, Any], arguments: dict[str, Any], *, known: bool
+) -> None:
+    await run(email.send, kwargs=MAIL | arguments, **request_)
+    [((_, _, order), _)] = served
+    assert order.known is known
+
+
+# Resend keeps an idempotency key for 24 hours, the store what a worker was doing for 73.
+@pytest.mark.parametrize(
+    ("headers", "late"),
+    [
+        ({}, False),
+        ({DOUBT: round(hours_ago(22.9) * 1000)}, False),
+        ({DOUBT: round(hours_ago(23.1) * 1000)}, True),
+        ({DIED_S: hours_ago(71.9)}, False),
+        ({DIED_S: hours_ago(72.1)}, True),
+        ({DOUBT: round(hours_ago(1) * 1000), DIED_S: hours_ago(72.1)}, True),
+    ],
+)
+async def test_an_earlier_attempt_is_forgotten_after_a_time(
+    served: list[Any], headers: dict[str, Any], *, late: bool
+) -> None:
+    await run(email.send, kwargs=MAIL, headers=headers)
+    [((_, _, order), _)] = served
+    assert order.late is late
+
+
+async def test_an_email_is_served_under_its_jobs_id_with_its_deadline(served: list[Any]) -> None:
+    await run(email.send, kwargs=MAIL | {"deadline_s": 60.0, "dedupe_key": "one"}, job="job-7")
+    [((task, lease_request, order), options)] = served
+    assert task.name == "tasks.email.send"
+    assert (lease_request.emails, lease_request.resource) == (1, "b.example")
+    assert (order.idempotency_key, order.job) == ("job-7", "job-7")
+    assert options == {"deadline_s": 60.0, "dedupe_key": "one"}
+
+
+async def test_a_completion_says_what_it_needs_of_a_key(served: list[Any]) -> None:
+    asked = {"prompt": "Say hello", "max_completion_tokens": 100, "deadline_s": 60.0}
+    await run(ai.complete, kwargs=asked | {"dedupe_key": "one"})
+    [((task, lease_request, build), options)] = served
+    assert task.name == "tasks.ai.complete"
+    assert lease_request.models == (("first", "first"), ("second", "second"))
+    assert lease_request.output_tokens == 100
+    assert lease_request.input_tokens > 0
+    assert lease_request.tokens == lease_request.input_tokens + 100
+    assert not lease_request.flexible, "its caller set a cap"
+    assert options == {"deadline_s": 60.0, "dedupe_key": "one", "on_shared": None}
+    lease = SimpleNamespace(request=lease_request.taking(1), capped=False)
+    assert build(lease).model == "second"
+
+
+async def test_an_answer_without_a_cap_may_be_capped_by_the_pool(served: list[Any]) -> None:
+    await run(ai.complete, kwargs={"prompt": "Say hello", "models": ["other"]})
+    [((_, lease_request, build), _)] = served
+    assert lease_request.models == (("other", "other"),)
+    assert lease_request.flexible
+    reserved = lease_request.reserving(7)
+    for capped, cap in ((True, 7), (False, None)):
+        lease = SimpleNamespace(request=reserved, capped=capped)
+        assert build(lease).params.get("max_completion_tokens") == cap
