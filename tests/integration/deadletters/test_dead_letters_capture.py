@@ -1,6 +1,7 @@
 """What a dead letter says of the job that failed."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -181,3 +182,100 @@ def test_a_message_that_is_no_job_is_kept_as_it_came_up_to_a_bound() -> None:
         assert (letter.queue, letter.kind, letter.note) == ("ai", "poison", capture.UNRUNNABLE)
         assert message is not None
         assert message.raw == raw
+
+
+def _told(body: Any, *, job: Any = "job-1", payload: Any = None, **info: Any) -> Any:
+    return SimpleNamespace(
+        headers={"id": job, "task": "tasks.ai.complete"},
+        body=body,
+        payload=payload,
+        delivery_info={"routing_key": "ai.deferred"} | info,
+        delivery_tag="tag-1@5",
+    )
+
+
+CALLBACKS = {
+    "callbacks": [1], "errbacks": [2], "chain": [3], "chord": {"task": "c"}, "unknown": [4],
+}  # fmt: skip
+LARGE = "x" * 4_000_000
+
+
+# A message that another version of the workers may run, and what a replay of it sends.
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (_told("…", payload=([1], {"a": 2}, None)), Message([1], {"a": 2}, {})),
+        (
+            _told("…", payload=([], {}, CALLBACKS)),
+            Message(options={"link": [1], "link_error": [2], "chain": [3], "chord": {"task": "c"}}),
+        ),
+        (_told("…", payload=([], {}, {"callbacks": None, "chord": {}})), Message()),
+        (_told(LARGE, payload=([], {}, {})), Message()),  # as large as it may be
+        (_told(LARGE + "x", payload=([], {}, {})), None),
+        (_told("…", job="two words", payload=([], {}, {})), None),
+        (_told("…", payload=((), {}, {})), None),
+        (_told("…", payload=([], [], {})), None),
+        (_told("…", payload=([], {}, [])), None),
+        (_told("…", payload=([], {})), None),
+    ],
+)
+def test_a_message_that_others_may_run_is_kept_for_a_replay(
+    told: Any, message: Message | None
+) -> None:
+    letter, kept = capture.capture_message(told, reason="unknown task", runnable=True)
+    assert (letter.task, letter.queue, letter.service) == ("tasks.ai.complete", "ai", "groq")
+    assert letter.reason == "unknown task"
+    if message is None:
+        assert letter.note == capture.UNRUNNABLE
+        assert kept == Message(raw=told.body[:65_536])
+    else:
+        assert (letter.id, letter.note) == ("job-1", "")
+        assert kept == message
+    letter, kept = capture.capture_message(told, reason="no job")
+    assert letter.note == capture.UNRUNNABLE
+    assert kept == Message(raw=told.body[:65_536])
+
+
+def test_a_message_without_a_good_id_is_named_after_the_stable_part_of_its_tag() -> None:
+    letter, _ = capture.capture_message(_told("…", job=None), reason="no job")
+    assert letter.id == "no-id-tag-1"
+
+
+def test_everything_about_a_job_is_in_its_letter_and_its_message() -> None:
+    attempts.begin()
+    attempts.note("gsk_b...", "server_error")
+    earlier = {"at_ms": 7, "key": "gsk_a...", "code": "rpm", "in_doubt": False}
+    history = {"attempts": 3, "deferrals": 2, "since_ms": 5, "trail": [earlier]}
+    job = context(
+        headers={"keywheel": history, "deaths": 1, "redelivered": True, "mine": "kept"},
+        delivery_info={"routing_key": "ai.deferred", "priority": 9},
+        properties={"delivery_tag": "tag-1@5"},
+        retries=4,
+        hostname="w1@host",
+        root_id="root",
+        shadow="its shadow",
+    )
+    letter, message = capture.capture_job(job, "tasks.ai.complete", RequestRejected("no"))
+    assert (letter.id, letter.task, letter.queue) == ("job-1", "tasks.ai.complete", "ai")
+    assert (letter.service, letter.kind) == ("groq", "failed")
+    assert (letter.since_ms, letter.faults, letter.deferrals, letter.calls) == (5, 4, 2, 4)
+    assert [call["key"] for call in letter.attempts] == ["gsk_a...", "gsk_b..."]
+    assert (letter.worker, letter.delivery, letter.doubt_ms) == ("w1@host", "tag-1", 0)
+    assert message is not None
+    assert message.options["headers"] == {"mine": "kept"}
+    assert (message.options["priority"], message.options["root_id"]) == (9, "root")
+    assert message.options["shadow"] == "its shadow"
+    words = letter.words.split("\n")
+    assert words[:3] == ["job-1", "tasks.ai.complete", "ai"]
+    assert words[4:] == ["w1@host", "gsk_a... rpm", "gsk_b... server_error"]
+    told = letter.as_json()
+    assert "delivery" not in told
+    assert (told["in_doubt"], told["replayable"], told["calls"]) == (False, False, 4)
+
+
+@pytest.mark.parametrize(("size", "note", "may"), [(0, "", False), (1, "", True), (1, "x", False)])
+def test_a_job_whose_message_is_kept_whole_can_be_replayed(
+    size: int, note: str, *, may: bool
+) -> None:
+    letter, _ = capture.capture_job(context(), "tasks.ai.complete", RequestRejected("no"))
+    assert replace(letter, size=size, note=note).replayable is may
