@@ -58,6 +58,22 @@ async def test_a_stream_that_vanishes_in_the_middle_begins_anew(
     assert texts(found) == f"one {more}"
 
 
+async def test_a_stream_expires_though_it_vanished_and_as_long_after_its_end(
+    writer: StreamWriter, redis: Redis
+) -> None:
+    stream = writer.open("t1")
+    stream.begin()
+    stream.piece(text="one ")
+    await idle(writer)
+    await redis.delete("kw:stream:t1")
+    stream.piece(text="two")
+    await idle(writer)
+    assert 590_000 < await redis.pttl("kw:stream:t1") <= 600_000
+    await redis.pexpire("kw:stream:t1", 30_000)
+    await finish_stream(stream, RESULT)
+    assert 590_000 < await redis.pttl("kw:stream:t1") <= 600_000
+
+
 REFUSALS = {
     "read-only": ReadOnlyError("replica"),
     "no disk": ResponseError(
