@@ -27,6 +27,10 @@ class BatchSizes:
         day, limit = self._limits.get(account, (0, MOST_IN_BATCH))
         return limit if day == self._today() else MOST_IN_BATCH  # quotas restart at midnight, UTC
 
+    def is_searching(self, account: str) -> bool:
+        """Whether it is being found out how many emails the quota has room for."""
+        return self.limit(account) < MOST_IN_BATCH
+
     def refused(self, account: str, *, size: int) -> None:
         """Learn from a batch that the quota had no room for.
 

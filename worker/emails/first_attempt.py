@@ -68,9 +68,21 @@ class FirstAttempt(EmailAttempt):
     async def before(self, lease: Lease) -> SendRequest:
         """Fill the batch, let the next email lead, and claim the request.
 
+        While it is being found out how many emails a quota has room for, the next one leads when
+        the call has ended: what it learns is the size of the next batch.
+
         Raises:
             NothingToSend: Other jobs have sent every email of the batch, or are sending it.
         """
+        try:
+            request = await self._prepare(lease)
+        except BaseException:
+            self.hand_over()
+            raise
+        self.request = request
+        return request
+
+    async def _prepare(self, lease: Lease) -> SendRequest:
         self._may_be_sent = True
         requests, left_out = self._fill(lease)
         try:
@@ -82,23 +94,24 @@ class FirstAttempt(EmailAttempt):
         finally:
             for waiter in left_out:
                 wake(waiter, Outcome(NextStep.WAIT))
+        if not self._batch_sizes.is_searching(lease.account):
             self.hand_over()
         request = await self._claim(requests, lease)
         for email in requests:
             email.calls += 1
         if request.is_batch:
             _logger.info("📦 %d emails go out in one call", len(requests))
-        self.request = request
         return request
 
     async def after(self, lease: Lease, reply: Reply) -> None:
         """Write down how the call ended, and wake jobs of this process that mean the same email."""
         request = self.request
+        if request is not None and reply.verdict.code in EMAIL_QUOTAS:
+            self._learn_size(lease, size=len(request.emails))
+        self.hand_over()
         await super().after(lease, reply)
         if request is None:
             return
-        if reply.verdict.code in EMAIL_QUOTAS:
-            self._learn_size(lease, size=len(request.emails))
         error = error_of(reply.verdict) if self.in_doubt else None
         self._in_flight.end(request.idempotency_key, error)
         self._may_be_sent = self.in_doubt or reply.verdict.fate is Fate.DONE

@@ -86,7 +86,7 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
         assert (len(sent), accepted(senders)) == (fit, (fit, 0, 0))
         ledger = senders.sandbox.ledger()
         assert ledger["judgement"]["calls_while_cooling"] == 0
-        assert ledger["services"]["resend"]["calls"] < 40
+        assert ledger["services"]["resend"]["calls"] < 20
         # The account is closed by now, and nobody asks again.
         assert isinstance(
             (await send(senders.make(keys=(0,)), outgoing("late"), longest_s=0))[0], Deferred
@@ -97,6 +97,18 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
         )
     finally:
         senders.sandbox.control("limits", service="resend", **{quota: 0})
+
+
+async def test_few_calls_are_refused_however_long_one_takes(redis: Redis) -> None:
+    # Meanwhile no other batch goes out that would be refused as well.
+    with Sandbox(resend_keys=1, resend_rps=100, resend_daily=77, resend_latency_ms=300) as sandbox:
+        async with Senders(sandbox, redis) as senders:
+            outcomes = await send(senders.make(keys=(0,)), *(outgoing(n) for n in range(300)))
+            assert [type(one) for one in outcomes].count(Served) == 77
+            assert accepted(senders) == (77, 0, 0)
+            # Three batches of 100 are under way before the first one is refused. Then 50 and 25 go
+            # out, and 50, 25, 12, 6, 3, 1 and another 1 at least are tried.
+            assert len(senders.calls()) <= 15
 
 
 async def test_a_quota_that_was_found_out_is_used_up_the_day_after_without_a_refused_call(
