@@ -92,6 +92,48 @@ async def test_all_come_back_once_a_call_has_passed(broker: Any) -> None:
     assert not await wakes(broker, outages), "one call in many that passes wakes no crowd each time"
 
 
+async def test_the_end_of_the_next_outage_is_seen_ten_seconds_after_that_of_the_last(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages, now_s = Outages(broker), 1_000.0
+    monkeypatch.setattr(outages_module.time, "monotonic", lambda: now_s)
+    for after_s, is_seen in ((0, True), (9.9, False), (0.1, True)):  # since one has been seen
+        now_s += after_s
+        await waits_ms(outages, "connect_error", CROWD)
+        assert await wakes(broker, outages) is is_seen, after_s
+
+
+async def test_each_worker_asks_for_an_end_every_ten_seconds_at_most(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages, now_s = Outages(broker), 1_000.0
+    monkeypatch.setattr(outages_module.time, "monotonic", lambda: now_s)
+    asks = AsyncMock(return_value=False)
+    monkeypatch.setattr(outages_module, "end_outage", asks)
+    for after_s, asked in ((0, 1), (9.9, 1), (0.1, 2)):
+        now_s += after_s
+        await wakes(broker, outages)
+        assert asks.await_count == asked, after_s
+
+
+async def test_an_outage_is_noted_once_a_minute_for_the_longest_that_a_job_waits(
+    broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outages, now_s = Outages(broker), 1_000.0
+    monkeypatch.setattr(outages_module.time, "monotonic", lambda: now_s)
+    notes = AsyncMock(wraps=outages_module.note_outage)
+    monkeypatch.setattr(outages_module, "note_outage", notes)
+    for after_s, noted in ((0, 1), (59, 1), (1, 2)):
+        now_s += after_s
+        await waits_ms(outages, "connect_error", CROWD)
+        assert notes.await_count == noted, after_s
+    assert await broker.ttl("ai.deferred.outage") == pytest.approx(7_200, abs=60)
+    notes.side_effect = ConnectionError
+    now_s += 60
+    await waits_ms(outages, "connect_error", CROWD)
+    assert notes.await_count > 3, "a note that failed is tried again by the next job"
+
+
 async def test_a_call_of_another_model_wakes_nobody(broker: Any) -> None:
     outages = Outages(broker)
     await waits_ms(outages, "over_capacity", CROWD, models=("a", "c"))

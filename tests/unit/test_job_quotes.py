@@ -110,6 +110,16 @@ def test_the_margin_of_jobs_that_need_not_wait_is_what_a_call_takes() -> None:
     assert margins.of("groq").within_s(0) == pytest.approx(8, abs=1)
 
 
+def test_a_job_came_and_ended_halfway_between_the_polls_that_saw_it() -> None:
+    now_s = 0.0
+    margins = QuoteMargins(now_s=lambda: now_s)
+    view = pool("groq", ("rpm", 600, 600), in_flight=1)
+    for poll in range(200):  # one after the other, for ten seconds each: a job ends at each poll
+        now_s = poll * 10.0
+        margins.add(view, QueueView("ai"), model="m", ended=poll)
+    assert margins.of("groq").within_s(0) == pytest.approx(10)
+
+
 def test_nothing_is_learned_where_the_count_would_not_say_when_a_job_ends() -> None:
     now_s = 0.0
     margins = QuoteMargins(now_s=lambda: now_s)
