@@ -5,8 +5,9 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import redis
 import redis.asyncio
 
 from tests.integration.aio.transport_harness import STOCK, Tube, calls, tube, waiting
-from worker.aio.transport.sharing import QueueSharing
+from worker.aio.transport.sharing import SHARE_S, QueueSharing
 from worker.keypool import LeaseRequest
 from worker.rotation.tenant_charges import TOKENS_A_REQUEST, TenantCharges
 
@@ -340,6 +341,24 @@ def test_the_hub_is_woken_for_the_order_as_often_as_messages_wait(
             message.ack()
         one.until(lambda: len(one.got) >= 4)
     assert cycle._sharing.canceled
+
+
+def test_a_long_queue_is_parted_without_pauses(
+    one: Tube, books: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    push(books, "big", *names("A", 1_000))
+    timers = list[tuple[float, Callable[[], None]]]()
+    hub = SimpleNamespace(call_later=lambda *timer: timers.append(timer))
+    monkeypatch.setattr(one.channel.connection.cycle, "hub", hub)
+    one.channel.sharing._looked_s = float("-inf")
+    one.channel.share()
+    while timers:
+        after_s, share_on = timers.pop()
+        assert after_s < SHARE_S
+        books.delete("a.tenants.pause")  # it is over by then
+        share_on()
+    assert books.llen("a") == WINDOW
+    assert one.channel._size("a") == 1_000
 
 
 def test_many_tenants_are_served_alike_and_completely(one: Tube, books: Any) -> None:

@@ -96,6 +96,7 @@ class QueueSharing:
             hub.call_later(SHARE_S / 10, self._share_on)
 
     def _share_on(self) -> None:
+        self._looked_s = -inf
         try:
             self.share()
         except (redis.RedisError, OSError, AttributeError) as exc:
