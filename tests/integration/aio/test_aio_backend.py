@@ -15,12 +15,14 @@ from typing import Any
 
 import pytest
 import redis
-from celery import Celery
+from celery import Celery, states
 from celery.app.trace import trace_task_ret
 
 from sandbox.redis import EmbeddedRedis
 from tests.processes import eventually
+from worker.aio import backend
 from worker.aio.backend import RedisBackend
+from worker.aio.once import apply_once
 from worker.aio.pool import TaskPool
 
 Run = Callable[..., Any]
@@ -238,11 +240,11 @@ def test_other_reads_and_writes_of_a_job_are_awaited_too(
 ) -> None:
     @app.task(shared=False, name="reads")
     async def reads() -> list[Any]:
-        backend = app.backend
-        backend.set("plain-key", "value")
-        backend.incr("count-key")
-        return [value.decode() for value in backend.mget(["plain-key", "count-key"])] + [
-            backend.get("none")
+        kept = app.backend
+        kept.set("plain-key", "value")
+        kept.incr("count-key")
+        return [value.decode() for value in kept.mget(["plain-key", "count-key"])] + [
+            kept.get("none")
         ]
 
     pool = TaskPool(1, app=app)
@@ -276,6 +278,43 @@ def test_a_result_store_that_is_away_for_a_moment_loses_nothing(
     for number, (task_id, done) in enumerate(jobs):
         assert done.result(15)[0] == 0
         assert eventually(lambda task_id=task_id: _meta(store, task_id))["result"] == number
+
+
+def test_who_only_reads_gives_up_when_the_tries_of_the_policy_are_over(
+    app: Celery, aio_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = list[str]()
+    monkeypatch.setattr(backend, "warn", lambda words, *about: told.append(words % about))
+    pauses = {"interval_start": 0.01, "interval_step": 0.02, "interval_max": 0.04}
+    app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 3, **pauses}}
+    with _away(aio_redis), pytest.raises(redis.ConnectionError):
+        asyncio.run(asyncio.wait_for(app.backend.run(("GET", "key")), 20))
+    assert [line.split("; ")[-1] for line in told] == [
+        "try 1 of 3 in 0.01 s",
+        "try 2 of 3 in 0.03 s",
+        "try 3 of 3 in 0.04 s",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # outside of jobs it is Celery's
+@pytest.mark.parametrize(("within_s", "kept_s"), [(60, 60), (None, 86_400)])  # as long as results
+def test_a_job_that_is_sent_once_again_is_remembered_from_then_on(
+    app: Celery, store: "redis.Redis", within_s: int | None, kept_s: int
+) -> None:
+    task_id = str(uuid.uuid4())
+    key = f"celery-task-meta-{task_id}.once"
+
+    def send() -> None:
+        apply_once(app.tasks["echo"].s(1), task_id=task_id, within_s=within_s)
+
+    send()
+    assert store.ttl(key) == pytest.approx(kept_s, abs=30)
+    store.expire(key, 10)
+    send()
+    assert store.ttl(key) <= 10, "it was not sent"
+    app.backend.store_result(task_id, ValueError("no luck"), states.FAILURE)
+    send()
+    assert store.ttl(key) == pytest.approx(kept_s, abs=30)
 
 
 @contextmanager
@@ -379,10 +418,10 @@ def test_a_connection_class_without_an_async_twin_falls_back_to_threads(app: Cel
     class Odd(redis.Connection):
         pass
 
-    backend = RedisBackend(app=app, url="redis://127.0.0.1:1/0")
-    assert backend.awaits_in_jobs
-    backend.connparams["connection_class"] = Odd
-    assert not backend.awaits_in_jobs
+    odd = RedisBackend(app=app, url="redis://127.0.0.1:1/0")
+    assert odd.awaits_in_jobs
+    odd.connparams["connection_class"] = Odd
+    assert not odd.awaits_in_jobs
 
 
 def test_a_state_that_a_child_task_tells_is_stored_without_holding_up_the_loop(run: Run) -> None:

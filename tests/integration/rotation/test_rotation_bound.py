@@ -76,10 +76,13 @@ async def test_a_bound_request_that_its_account_refuses_is_not_taken_elsewhere(m
     assert len(provider.seen) == 1
 
 
-async def test_hooks_run_before_and_after_every_call(make: Make) -> None:
+async def test_hooks_run_before_and_after_every_call(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     rotation, provider = make(refused())
     calls = NotedCalls()
     served = await rotation.run(LeaseRequest(), calls)
+    assert "marked as failed: gsk_abc123... (1/3 failed)" in caplog.text, "as without hooks"
     assert calls.noted == ["before", "gsk_abc rate_limit", "before", "gsk_def ok"]
     assert served.attempts == 2
     assert provider.seen[1][1] == "for gsk_def456..."
