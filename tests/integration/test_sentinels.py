@@ -1,6 +1,7 @@
 """Connections that sentinels lead: they follow the primary, and leave the former one."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -62,6 +63,48 @@ async def test_a_primary_that_dies_while_it_is_greeted_is_a_lost_connection() ->
         blocking = redis.Redis.from_pool(redis.ConnectionPool(**parameters_of(url)))
         with blocking, pytest.raises(redis.ConnectionError, match="closed"):
             await asyncio.to_thread(blocking.ping)
+
+
+async def test_a_lost_connection_is_the_first_to_greet_the_next_primary() -> None:
+    """Nobody else has told this process yet that there is another one."""
+    greeted, open_here, ports = list[int](), list[asyncio.StreamWriter](), list[int]()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        here = writer.get_extra_info("sockname")[1]
+        open_here.append(writer)
+        while line := await reader.readline():
+            words = [await _word(reader) for _ in range(int(line[1:]))]
+            port = b"%d" % ports[-1]
+            if words[0] == b"ROLE":
+                greeted.append(here)
+            answers = {
+                b"SENTINEL": b"*2\r\n$9\r\n127.0.0.1\r\n$%d\r\n%b\r\n" % (len(port), port),
+                b"HELLO": b"%1\r\n+proto\r\n:3\r\n",
+                b"ROLE": b"*3\r\n$6\r\nmaster\r\n:0\r\n*0\r\n",
+                b"PING": b"+PONG\r\n",
+            }
+            writer.write(answers.get(words[0], b"+OK\r\n"))
+
+    async with (
+        await asyncio.start_server(serve, "127.0.0.1", 0) as first,
+        await asyncio.start_server(serve, "127.0.0.1", 0) as second,
+    ):
+        one, other = (server.sockets[0].getsockname()[1] for server in (first, second))
+        url = f"sentinel://127.0.0.1:{one}?master_name=main"
+        blocking = redis.Redis.from_pool(redis.ConnectionPool(**parameters_of(url)))
+        async with connect(Settings(redis_url=SecretUrl(url))) as client:
+            for ask in (client.ping, lambda: asyncio.to_thread(blocking.ping)):
+                greeted.clear()
+                for port in (one, other):
+                    ports.append(port)
+                    for writer in open_here:
+                        writer.close()
+                    open_here.clear()
+                    with suppress(redis.ConnectionError):  # the loss itself
+                        await ask()
+                    assert await ask()
+                assert greeted == [one, other]
+        blocking.close()
 
 
 async def _word(reader: asyncio.StreamReader) -> bytes:
