@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -67,11 +68,12 @@ async def test_a_primary_that_dies_while_it_is_greeted_is_a_lost_connection() ->
 
 async def test_a_lost_connection_is_the_first_to_greet_the_next_primary() -> None:
     """Nobody else has told this process yet that there is another one."""
-    greeted, open_here, ports = list[int](), list[asyncio.StreamWriter](), list[int]()
+    greeted, ports = list[int](), list[int]()
+    served = dict[asyncio.Task[Any] | None, asyncio.StreamWriter]()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         here = writer.get_extra_info("sockname")[1]
-        open_here.append(writer)
+        served[asyncio.current_task()] = writer
         while line := await reader.readline():
             words = [await _word(reader) for _ in range(int(line[1:]))]
             port = b"%d" % ports[-1]
@@ -84,6 +86,16 @@ async def test_a_lost_connection_is_the_first_to_greet_the_next_primary() -> Non
                 b"PING": b"+PONG\r\n",
             }
             writer.write(answers.get(words[0], b"+OK\r\n"))
+        writer.close()
+
+    async def drop_all() -> None:
+        for writer in served.values():
+            writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
+        if served:
+            await asyncio.wait(list(served))
+        served.clear()
 
     async with (
         await asyncio.start_server(serve, "127.0.0.1", 0) as first,
@@ -97,14 +109,13 @@ async def test_a_lost_connection_is_the_first_to_greet_the_next_primary() -> Non
                 greeted.clear()
                 for port in (one, other):
                     ports.append(port)
-                    for writer in open_here:
-                        writer.close()
-                    open_here.clear()
+                    await drop_all()
                     with suppress(redis.ConnectionError):  # the loss itself
                         await ask()
                     assert await ask()
                 assert greeted == [one, other]
         blocking.close()
+        await drop_all()
 
 
 async def _word(reader: asyncio.StreamReader) -> bytes:

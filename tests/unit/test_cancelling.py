@@ -1,16 +1,21 @@
 """Cancelled jobs: those in the timer of a worker, those with stamps, those that perhaps run."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
+from celery.worker import state
 from celery.worker.request import Request
 from kombu.asynchronous.timer import Timer
 from kombu.exceptions import ChannelError, ConnectionError, OperationalError  # noqa: A004 - of AMQP
 from redis.exceptions import RedisError
 
 from worker import cancellations
-from worker.hooks.cancel import _end_waiting
+from worker.errors import Deferred
+from worker.hooks import cancel
+from worker.hooks.cancel import Cancelling, _end_waiting
 
 
 def job(task_id: str) -> Any:
@@ -29,6 +34,68 @@ def test_cancelled_jobs_run_at_once_and_leave_the_timer() -> None:
     assert sorted(request.id for request in ran) == ["a", "c"]
     left = [scheduled.entry.args[0].id for scheduled in timer.queue]
     assert left == ["d", "b"], "the others keep their order"
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == cancel.__name__]
+
+
+@pytest.mark.parametrize(
+    ("act", "lines"),
+    [
+        (lambda one: one.cancel(["a", "b"]), ["a, b"]),
+        (lambda one: one.cancel_stamped({"group": "g"}), ["group"]),
+        (lambda one: one._end_here(frozenset("ab"), ["a"]), ["cancelled: a", "a"]),
+        (lambda one: one._end_here(frozenset("ab"), []), []),  # another worker stores it
+    ],
+)
+def test_a_worker_that_ends_says_which_cancels_it_has_not_stored_and_ends_its_jobs(
+    act: Callable[[Cancelling], None], lines: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    timer, ran = Timer(), list[Any]()
+    timer.call_after(60, ran.append, (job("a"),))
+    ending = Cancelling.__new__(Cancelling)
+    ending._consumer = SimpleNamespace(app=None, timer=SimpleNamespace(schedule=timer))
+    try:
+        with caplog.at_level("INFO"):
+            act(ending)
+        by_id = lines != ["group"]
+        assert [request.id for request in ran] == (["a"] if by_id else [])
+        assert ("a" in state.revoked) is by_id
+    finally:
+        for task_id in "ab":
+            state.revoked.discard(task_id)
+    ending_is = "cannot store the cancel of {}: this worker is ending; another one has to"
+    *before, last = lines or [""]
+    assert told(caplog) == [*before, *([ending_is.format(last)] if last else [])]
+
+
+async def test_a_cancel_that_cannot_be_stored_is_told_and_holds_for_the_workers_that_heard_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = AsyncMock(side_effect=Deferred(1_000, "Redis does not answer"))
+    runtime = SimpleNamespace(cancellations=SimpleNamespace(store=store))
+    monkeypatch.setattr(cancel.Runtime, "current", lambda: runtime)
+    assert await cancel._store(["a", "b"]) == ["a", "b"]
+    assert await cancel._store([]) == []
+    store.assert_awaited_once_with(["a", "b"])
+    monkeypatch.setattr(cancel, "running_among", AsyncMock(side_effect=OSError))
+    await cancel._store_states(None, ["a", "b"])
+    first, second = told(caplog)
+    assert first.startswith("cannot store the cancel of a, b (Redis does not answer); workers that")
+    assert second == (
+        "cannot store the state of 2 cancelled jobs (OSError); the worker that takes one stores it"
+    )
+
+
+async def test_the_state_of_a_job_that_runs_is_left_to_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stored = list[Any]()
+    monkeypatch.setattr(cancel, "running_among", AsyncMock(return_value={"b"}))
+    monkeypatch.setattr(cancel, "store_revoked", lambda _, ids: stored.extend(ids))
+    await cancel._store_states(None, ["a", "b", "c"])
+    assert stored == ["a", "c"]
 
 
 @pytest.mark.parametrize(

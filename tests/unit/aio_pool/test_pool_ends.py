@@ -162,7 +162,11 @@ def test_a_cold_stop_gives_cancelled_jobs_the_time_that_was_set(
     assert cleaned.is_set()
 
 
-def test_a_job_after_the_end_is_left_to_the_broker(app: Celery, start: Start) -> None:
+def test_a_job_after_the_end_is_left_to_the_broker(
+    app: Celery, start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+
     @app.task(shared=False)
     async def double(x: int) -> int:
         return 2 * x
@@ -172,6 +176,7 @@ def test_a_job_after_the_end_is_left_to_the_broker(app: Celery, start: Start) ->
     late = Outcome(pool, double, 1)
     pool.stop()
     assert not late.accepted.done()
+    assert "came after the end; the broker delivers it again" in caplog.text
 
 
 def test_stop_is_tolerated_before_the_start_and_twice(app: Celery, start: Start) -> None:
