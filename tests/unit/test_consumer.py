@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+from collections import defaultdict
 from types import SimpleNamespace
 from typing import Any
 
@@ -387,3 +388,51 @@ def test_a_job_that_runs_on_settles_its_message_when_it_comes_again(
     assert (running._on_ack is not None) == (not runs)
     if not runs:
         assert running._on_ack.args == (came.ack_log_error,)
+
+
+class Held:
+    """A request; Celery keeps weak references to those that it has reserved."""
+
+    def __init__(self, task: Any, number: int) -> None:
+        self.task, self.number, self.id = task, number, str(number)
+
+
+class Timer:
+    """Notes what is to be done later, and after how many seconds."""
+
+    def __init__(self) -> None:
+        self.later: list[tuple[float, Any, Any]] = []
+
+    def call_after(self, seconds: float, work: Any, args: Any, **_: Any) -> None:
+        self.later.append((seconds, work, args))
+
+
+@pytest.mark.parametrize("came", ["before", "by its eta"])
+@pytest.mark.parametrize(("limit", "begun"), [(None, [1, 2, 3]), ("1/m", [1, 2])])
+def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
+    came: str, limit: str | None, begun: list[int]
+) -> None:
+    made, timer, started = consumer(Broker(), None), Timer(), list[int]()
+    task = SimpleNamespace(name="tasks.ai.complete", rate_limit="1/h")
+    made.app.tasks = {task.name: task}
+    made.timer, made.task_buckets, made._limit_order = timer, defaultdict(lambda: None), 0
+    made.on_task_request = lambda request: started.append(request.number)
+    made.qos = SimpleNamespace(decrement_eventually=lambda: None)
+    made.reset_rate_limits()
+    bucket = made.task_buckets[task.name]
+    jobs = [Held(task, number) for number in (1, 2, 3)]
+    made._limit_task(jobs[0], bucket, 1)
+    if came == "before":
+        for job in jobs[1:]:
+            made._limit_task(job, bucket, 1)
+        assert started == [1]
+    task.rate_limit = limit
+    made.reset_rate_limits()
+    if came == "by its eta":
+        for job in jobs[1:]:
+            made._limit_post_eta(job, bucket, 1)
+    assert started == begun
+    for _, work, args in timer.later:
+        if args == (bucket,):
+            work(*args)  # the timer of the limit that was
+    assert started == begun, "nothing begins twice"

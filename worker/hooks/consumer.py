@@ -135,6 +135,30 @@ class Consumer(StockConsumer):
             state.maybe_shutdown()
             time.sleep(_STEP_S)
 
+    def reset_rate_limits(self) -> None:
+        """Set the tasks' rate limits as they are now, also for jobs that wait for an earlier one.
+
+        Celery leaves these to the timer of the earlier one: for hours, where "1/h" was lifted.
+        """
+        earlier = [bucket for bucket in self.task_buckets.values() if bucket is not None]
+        super().reset_rate_limits()
+        for bucket in earlier:
+            held = list(bucket.contents)
+            bucket.clear_pending()
+            for request, tokens in held:
+                self._limit_by_now(request, tokens)
+
+    def _limit_post_eta(self, request: Any, bucket: Any, tokens: int) -> None:  # noqa: ARG002 - Celery's
+        self.qos.decrement_eventually()
+        self._limit_by_now(request, tokens)
+
+    def _limit_by_now(self, request: Any, tokens: int) -> None:
+        bucket = self.task_buckets[request.task.name]
+        if bucket is None:
+            self._limit_move_to_pool(request)
+        else:
+            self._limit_task(request, bucket, tokens)
+
     def on_send_event_buffered(self) -> None:
         """Publish the events of jobs a moment later, together.
 
