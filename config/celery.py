@@ -37,7 +37,7 @@ QUEUES: Final = tuple(dict.fromkeys(queue for queue in QUEUE_OF_TASKS.values() i
 """Each service has a queue of its own, so that a backlog of one never delays the others.
 
 Only services that name the same queue share one: see `config.services`."""
-_FOREIGN: Final = "celery"
+FOREIGN: Final = "celery"
 """Where our workers send the jobs of tasks that they do not know: Celery's own default.
 
 A step of a chain may be a task of the application that sent the chain, whose worker consumes that
@@ -234,7 +234,7 @@ def _tasks(settings: Settings) -> dict[str, Any]:
             | {"celery.*": {"queue": QUEUES[0]}},  # Celery's own tasks, which every worker knows
             _route_of_known,
         ],
-        "task_default_queue": _FOREIGN,
+        "task_default_queue": FOREIGN,
         "task_serializer": "json",
         "accept_content": ["json"],
         "event_serializer": "json",

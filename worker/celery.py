@@ -172,6 +172,8 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
         instance.app.amqp.queues,
         {service: len(discovery.keys) for service, discovery in found.items()},
     )
+    for sentence in instance.queue_choice.unknown(has_custom_tasks=bool(settings.task_modules)):
+        _logger.warning(sentence)
     if (missing := no_dotenv()) is not None:
         _logger.info("%s: the settings come from the environment alone", missing)
     _logger.info(

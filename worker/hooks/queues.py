@@ -1,10 +1,11 @@
 """Which queues a worker consumes: by default those of the services that it has keys for."""
 
+import difflib
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from config.celery import DEFERRED, DELAYED_QUEUES
+from config.celery import DEFERRED, DELAYED_QUEUES, FOREIGN, QUEUES
 from config.services import services_of
 
 _logger = logging.getLogger(__name__)
@@ -26,6 +27,20 @@ class QueueChoice:
     def by_keys(self) -> bool:
         """Whether the keys decide, and not -Q."""
         return not self._requested
+
+    def unknown(self, *, has_custom_tasks: bool) -> Iterator[str]:
+        """Say of each queue that -Q names, and no task uses, which one was probably meant.
+
+        Args:
+            has_custom_tasks: Tasks of the user's own may use queues of any name.
+        """
+        known = sorted({*QUEUES, *DELAYED_QUEUES.values(), *DELAYED_QUEUES})
+        for queue in sorted(self._requested.difference(known, {FOREIGN})):
+            nearest = difflib.get_close_matches(queue, known, n=1)
+            if nearest or not has_custom_tasks:
+                known_ones = f": there are {', '.join(QUEUES)}"
+                hint = f"; did you mean {nearest[0]}?" if nearest else known_ones
+                yield f"-Q names {queue}, a queue that no task of ours uses{hint}"
 
     def select(self, queues: Any, keys: Mapping[str, int]) -> None:
         """Select the queues of the services that have a key, and the deferred jobs of each queue.
