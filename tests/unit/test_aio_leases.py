@@ -26,12 +26,14 @@ def test_leases_that_cannot_be_renewed_are_logged_once_for_as_long_as_that_lasts
     monkeypatch.setattr(leases, "_RETRY_S", 0.001)
     tries: list[str] = []
     ended = threading.Event()
-    plan = ["away"] * 3 + ["renewed"] + ["away"] * 3 + ["renewed"]
+    plan = (["away"] * 3 + ["bug"] * 2 + ["renewed"]) * 2
 
     def execute(*_: Any) -> None:
         tries.append(plan[len(tries)])
         if tries[-1] == "away":
             raise redis.ConnectionError("gone")
+        if tries[-1] == "bug":
+            raise ZeroDivisionError
         if len(tries) == len(plan):
             keeper.leave(holding)
             ended.set()
@@ -53,6 +55,7 @@ def test_leases_that_cannot_be_renewed_are_logged_once_for_as_long_as_that_lasts
         said
         == [
             "cannot renew the leases of this worker's messages",
+            *["cannot renew the leases of this worker's messages; trying again in 0.001 s"] * 2,
             "the leases of this worker's messages are renewed again",
         ]
         * 2

@@ -1,8 +1,88 @@
-"""What a worker says of its clock."""
+"""What a worker says of its key pools, and of its clock."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from worker.hooks.health import clock_skew_s
+from worker.hooks import health
+from worker.hooks.health import PoolHealth, clock_skew_s
+
+AWAY = OSError("gone")
+VIEW = SimpleNamespace(now_ms=40_000, summary=lambda: {"total": 3})
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is to run on the pool's loop from its start."""
+    started = list[Any]()
+    monkeypatch.setattr(health.lifespan, "on_startup", started.append)
+    settings = SimpleNamespace(status_interval_s=0, heartbeat_path="")
+    monkeypatch.setattr(health, "get_settings", lambda: settings)
+    return started
+
+
+async def test_a_worker_reads_its_pools_all_the_time_and_says_once_that_it_cannot(
+    started: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, answers, published = iter([AWAY, AWAY, VIEW, AWAY]), list[bool](), list[None]()
+
+    async def view() -> dict[str, Any]:
+        answers.append(one._heartbeat.redis_answers)
+        found = next(plan, None)
+        if isinstance(found, Exception):
+            raise found
+        if found is None:
+            raise asyncio.CancelledError  # the worker ends
+        return {"groq": found}
+
+    async def publish_keys() -> None:
+        published.append(None)
+
+    runtime = SimpleNamespace(view=view, publish_keys=publish_keys)
+    monkeypatch.setattr(health.Runtime, "current", lambda: runtime)
+    one = PoolHealth(Mock())
+    assert one.info(None) == {"keys": {}, "clock_skew_s": 0.0}
+    assert started == [one._watch, one._check_keys]
+    with pytest.raises(asyncio.CancelledError):
+        await one._watch()
+    assert answers[1:] == [False, False, True, False]
+    assert len(published) == 1
+    assert [record.getMessage() for record in caplog.records] == [
+        "cannot read the key pools (gone); this worker's counts are old until it can"
+    ] * 2
+    assert one.info(None)["keys"] == {"groq": {"total": 3}}
+    assert one.info(None)["clock_skew_s"] > 1e9
+
+
+@pytest.mark.parametrize(
+    ("enabled", "summaries", "is_sent"),
+    [
+        (True, {"groq": {"total": 3}}, True),
+        (False, {"groq": {"total": 3}}, False),
+        (True, {}, False),
+    ],
+)
+@pytest.mark.usefixtures("started")
+def test_an_event_is_sent_once_there_is_something_to_tell_and_somebody_listens(
+    *, enabled: bool, summaries: dict[str, Any], is_sent: bool
+) -> None:
+    one, parent = PoolHealth(Mock()), Mock()
+    parent.consumer.event_dispatcher.enabled, one._summaries = enabled, summaries
+    one.start(parent)
+    [(interval_s, send, to)] = [each.args for each in parent.timer.call_repeatedly.mock_calls]
+    send(*to)
+    assert interval_s == one.interval_s
+    sent = [
+        each.args + tuple(each.kwargs.items())
+        for each in parent.consumer.event_dispatcher.send.mock_calls
+    ]
+    assert sent == ([(health.EVENT, ("services", summaries))] if is_sent else [])
+    one.stop(parent)
+    one.stop(parent)
+    parent.timer.call_repeatedly.return_value.cancel.assert_called_once_with()
 
 
 # Redis' clock, this machine's at the question and at the answer, and the least difference.

@@ -99,7 +99,9 @@ async def test_an_email_in_doubt_whose_account_is_out_waits_for_a_person(senders
 
 
 @pytest.mark.parametrize("how", ["gone", "revoked", "refused"])
-async def test_at_least_once_moves_on_to_another_account(senders: Senders, how: str) -> None:
+async def test_at_least_once_moves_on_to_another_account(
+    senders: Senders, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
     await in_doubt(senders, 1, 2, 3)
     if how == "revoked":
         senders.sandbox.control("revoke", key="resend:1")
@@ -109,6 +111,10 @@ async def test_at_least_once_moves_on_to_another_account(senders: Senders, how: 
     again = await send(sender, *(outgoing(n, known=True) for n in (1, 2, 3)))
     assert len(set(ids(again))) == 3
     assert accepted(senders)[0] >= 4
+    told = "email(s) that may have been accepted are sent again, with another account"
+    lines = [record.getMessage() for record in caplog.records if told in record.getMessage()]
+    assert all(int(line.removesuffix(told)) >= 1 for line in lines)
+    assert lines
 
 
 @pytest.mark.parametrize("at_least_once", [False, True])
