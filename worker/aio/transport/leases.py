@@ -239,7 +239,6 @@ class LeaseKeeper:
             client, self._client = self._client, None
             if client is not None:
                 with suppress(Exception):
-                    client.close()
                     client.connection_pool.disconnect()
 
 
