@@ -296,6 +296,22 @@ def test_who_only_reads_gives_up_when_the_tries_of_the_policy_are_over(
     ]
 
 
+@pytest.mark.parametrize("state", [states.FAILURE, states.RETRY, states.REVOKED])
+def test_the_texts_of_an_error_are_redacted_wherever_they_stand_and_those_of_a_result_are_not(
+    app: Celery, state: str
+) -> None:
+    app.backend.redact = lambda text: text.replace("canary", "***")
+    error = {"exc_type": "Odd", "exc_message": ["a canary", {"why": ("canary", 7, None)}]}
+    meta = app.backend._get_result_meta(error, state, "line 1: canary", None)
+    assert meta["result"] == {
+        "exc_type": "Odd",
+        "exc_message": ["a ***", {"why": ["***", 7, None]}],
+    }
+    assert meta["traceback"] == "line 1: ***"
+    answer = {"text": ["canary"]}
+    assert app.backend._get_result_meta(answer, states.SUCCESS, None, None)["result"] == answer
+
+
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # outside of jobs it is Celery's
 @pytest.mark.parametrize(("within_s", "kept_s"), [(60, 60), (None, 86_400)])  # as long as results
 def test_a_job_that_is_sent_once_again_is_remembered_from_then_on(
