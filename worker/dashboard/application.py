@@ -41,6 +41,7 @@ _logger = logging.getLogger(__name__)
 _LOOPBACK = "127.0.0.1"
 _CONNECTIONS = 20
 _LOOKS = {"GET", "HEAD", "OPTIONS"}
+_LIST_OF_JOBS = "/tasks/datatable"  # of Flower: its page of jobs asks for them by POST
 _RESULTS = "/api/task/result/"  # of Flower: prompts' answers
 _PREFIX = "/api/admin/api-keys"
 _DEAD_LETTERS = "/api/admin/dead-letters"
@@ -135,13 +136,19 @@ class KeysFlower(Flower):
 
     def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
         """Find the handler of a request; Flower's own changes are refused to viewers as well."""
-        if self.auth_config.admins and (request.method not in _LOOKS or _RESULTS in request.path):
+        if self.auth_config.admins and not self._is_look(request):
             try:
                 if not self.visitor(request).may_change:
                     return self.get_handler_delegate(request, Refused)
             except ApiError:  # a stranger, whom the handler refuses in its own way
                 pass
         return super().find_handler(request, **options)
+
+    def _is_look(self, request: HTTPServerRequest) -> bool:
+        if request.method in _LOOKS:
+            return _RESULTS not in request.path
+        prefix = (self.options.url_prefix or "").strip("/")
+        return request.path == (f"/{prefix}" if prefix else "") + _LIST_OF_JOBS
 
     def log_request(self, handler: RequestHandler) -> None:
         """Write down what a request changed by Flower's own API, once it is answered."""

@@ -325,6 +325,10 @@ async def test_read_only_refuses_every_change_and_still_shows(serve: Serve) -> N
     assert (await site.key("groq"))["state"] == "disabled"
 
 
+LIST = {"draw": 1, "start": 0, "length": 15, "order[0][column]": 0, "columns[0][data]": "name"}
+"""What Flower's page of jobs asks for, by POST."""
+
+
 async def test_of_those_who_log_in_only_admins_change_anything(serve: Serve) -> None:
     viewer = ("vic", "canary-password-9913")
     logins = tuple(":".join(login) for login in (LOGIN, viewer))
@@ -339,6 +343,11 @@ async def test_of_those_who_log_in_only_admins_change_anything(serve: Serve) -> 
     assert (await site.client.get(result, auth=viewer)).status_code == 403
     assert (await site.client.get(result, auth=LOGIN)).status_code != 403
     assert (await site.client.post(flowers[0], auth=("vic", "wrong"), json={})).status_code == 401
+    for login, code in ((viewer, 200), (("vic", "wrong"), 401)):  # what the page of jobs asks for
+        jobs = await site.client.post("/tasks/datatable", auth=login, data=LIST)
+        assert jobs.status_code == code
+    for path in ("/tasks/datatable/", "/api/worker/shutdown/tasks/datatable"):
+        assert (await site.client.post(path, auth=viewer, json={})).status_code == 403
     status = await site.client.get(f"{PREFIX}/status", auth=viewer)
     assert status.json()["read_only"] is True
     page = await site.client.get("/keys", auth=viewer)
