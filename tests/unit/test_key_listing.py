@@ -1,4 +1,4 @@
-"""The keys and their audit trail in a terminal of 80 columns."""
+"""The keys, their audit trail and dead letters in a terminal of 80 columns."""
 
 import io
 
@@ -7,12 +7,14 @@ from click.testing import CliRunner
 from rich.console import Console, Group
 
 from config.api_key import make_key
-from worker.cli import audit_listing, job, keys, usage
+from worker.cli import audit_listing, dead_listing, job, keys, usage
 from worker.cli.key_listing import listing
+from worker.deadletters import DeadLetter
 from worker.keypool import BlockView, BucketView, HeldBlock, KeyView, PoolView
 from worker.providers.key_check import KeyCheck
 from worker.rotation.key_checks import CheckedKey
 from worker.usage import MEASURES, Row, UsageQuery, UsageReport
+from worker.verdicts import Dimension, ObservedLimit
 
 COUNTS = {
     "in_flight": 1,
@@ -139,16 +141,49 @@ def test_the_audit_trail_is_whole_in_80_columns_the_latest_first() -> None:
     assert bare[-1].strip() == f"by {job}"
 
 
-def test_a_check_cuts_no_name_that_another_command_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    key = make_key("groq", secret="gsk_0123456789abcdefghijklmnopqrst", variable="GROQ_API_KEY")
+def test_a_check_takes_two_lines_a_key_and_cuts_no_name_that_another_command_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two = (
+        make_key(service, secret=f"{prefix}0123456789abcdefghijklmnopqrst", variable="X")
+        for service, prefix in (("groq", "gsk_"), ("resend", "re_"))
+    )
     dead = KeyCheck("dead", "Invalid API Key (HTTP 401)")
-    checked = [CheckedKey("groq", key, "org_01e5mfk0y8z47elu5ebjoeg62j", dead, {"openai/x": False})]
+    alive = KeyCheck(
+        "alive",
+        limits=(ObservedLimit(Dimension.RPS, 5), ObservedLimit(Dimension.EMAILS_MONTH, 3_000)),
+    )
+    account, model = "org_01e5mfk0y8z47elu5ebjoeg62j", "openai/gpt-oss-120b"
+    checked = [
+        CheckedKey("groq", one, account, dead, {model: False}),
+        CheckedKey("groq", one, one.id, KeyCheck("alive"), {}),
+        CheckedKey("resend", two, two.id, alive, {}),
+    ]
     monkeypatch.setattr(keys, "run_with_pools", lambda *_: checked)
-    shown = CliRunner().invoke(keys.keys, ["check"], env={"COLUMNS": "80"}).output
-    head, *rows = shown.splitlines()
-    assert max(map(len, rows[:-1])) <= 80
-    for whole in (key.label, key.id):
-        assert whole in shown
-    account = head.index("account"), head.index("state")
-    assert "".join(row[slice(*account)].strip() for row in rows[:-1]) == checked[0].account
-    assert "\N{HORIZONTAL ELLIPSIS}" not in shown
+    told = CliRunner().invoke(keys.keys, ["check"], env={"COLUMNS": "80"}).output
+    lines = told.splitlines()[: told.splitlines().index("") + 4]
+    assert max(map(len, lines)) <= 80
+    assert [line.rstrip() for line in lines] == [
+        "groq: 1 of 2 keys accepted",
+        "key           id           state    limits",
+        f"{one.label} {one.id} dead",
+        f"    Invalid API Key (HTTP 401); {model}: no; account",
+        account,
+        f"{one.label} {one.id} alive",
+        "",
+        "resend: 1 of 1 keys accepted",
+        "key           id           state    limits",
+        f"{two.label:<13} {two.id} alive    rps=5, epmo=3000",
+    ]
+
+
+def test_a_dead_letter_has_the_whole_width_for_its_reason() -> None:
+    job = "6bbec290-0a3b-4f4e-9d0c-5a5a5a5a5a5a"
+    reason = "RequestRejected: model_not_found: Groq rejects the request: there is no \x1b[2J of it"
+    one = DeadLetter(job, "tasks.ai.complete", "ai", "groq", "failed", reason, calls=3)
+    lines = shown(dead_listing.listing([one]))
+    assert all(len(line) <= 80 for line in lines)
+    assert len(lines) == 4, "when and which, what, and its reason"
+    assert lines[0].endswith(f" UTC  {job}")
+    assert lines[1].strip() == "tasks.ai.complete  failed (3 calls)"
+    assert "\x1b" not in "".join(lines)

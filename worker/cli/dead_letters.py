@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from config.current import get_settings
+from worker.cli import dead_listing
 from worker.cli.moment import Moment
 from worker.cli.output import OutputGroup
 from worker.cli.session import current_user, run
@@ -80,20 +81,8 @@ def list_(*, limit: int, as_json: bool, **which: Any) -> None:
             )
         )
         return
-    # The id is not truncated on a narrow screen: other commands need all of it.
-    table = Table(
-        "ended (UTC)", Column("job", no_wrap=True), Column("why", overflow="fold"), show_lines=True
-    )
-    for letter in letters:
-        doubt = ", in doubt" if letter.in_doubt else ""
-        calls = f"{letter.calls} call{'s' * (letter.calls != 1)}{doubt}"
-        table.add_row(
-            _when(letter.at_ms),
-            f"{letter.task}\n{letter.id}",
-            f"{letter.kind} ({calls})\n{letter.reason}",
-        )
     if letters:
-        _print(table)
+        Console(markup=False, emoji=False, highlight=False).print(dead_listing.listing(letters))
     total = counts["total"]
     click.echo(
         f"{len(letters)} shown of {total} dead letter{'s' * (total != 1)}, "

@@ -18,7 +18,7 @@ from config.current import get_settings
 from config.services import SERVICES
 from worker.action_log import ActionLog
 from worker.broker_errors import BROKER_ERRORS
-from worker.cli import audit_listing, key_changes
+from worker.cli import audit_listing, check_listing, key_changes
 from worker.cli.chosen_key import NAMES, key_of, run_with_pools
 from worker.cli.key_listing import listing
 from worker.cli.output import OutputGroup
@@ -208,7 +208,7 @@ def check(
         values = {"keys": [key.as_json() for key in checked], "problems": problems}
         click.echo(json.dumps(values, indent=2))
     else:
-        Console().print(_checks(checked))
+        Console(highlight=False, markup=False).print(check_listing.listing(checked))
         for sentence in problems or [
             "the provider accepts it"
             if key_id
@@ -287,32 +287,6 @@ def reload(ctx: click.Context) -> None:
     run_with_pools(lambda pools: note_reload(pools.values(), answers, by=by), None)
     if not answers:
         raise click.ClickException("no worker answered; is one running?")
-
-
-def _checks(checked: list[CheckedKey]) -> Table:
-    # The label and the id are needed for other commands, so neither is cut on a narrow screen.
-    whole = [Column(name, no_wrap=True) for name in ("service", "key", "id")]
-    folded = [
-        Column(name, overflow="fold") for name in ("account", "state", "model", "limits", "answer")
-    ]
-    table = Table(*whole, *folded, box=None, pad_edge=False, collapse_padding=True)
-    for one in checked:
-        models = ", ".join(
-            f"{model}: {'yes' if may else 'no'}" for model, may in one.models.items()
-        )
-        limits = ", ".join(f"{name}={limit}" for name, limit in one.as_json()["limits"].items())
-        fields = (
-            one.service,
-            one.key.label,
-            one.key.id,
-            one.account,
-            one.check.state,
-            models,
-            limits,
-            one.check.detail,
-        )
-        table.add_row(*map(escape, fields))
-    return table
 
 
 def _when(at_ms: int) -> str:
