@@ -7,12 +7,13 @@ that the key is not at fault and that a breaker for that host or model may count
 
 import asyncio
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Protocol, TypeVar
 
 import httpx
 from pydantic import SecretStr
 
-from worker.verdicts import Effect, Fate, Reply, Scope, Verdict
+from worker.verdicts import Cooldown, Effect, Fate, Reply, Scope, Verdict
 
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
 
@@ -56,6 +57,28 @@ _CODES: tuple[tuple[type[Exception], str, str], ...] = (
     (httpx.DecodingError, "undecodable_answer", "the answer could not be decoded"),
     (TimeoutError, "total_timeout", "the answer was not complete in time"),
 )
+
+
+def unknown_refusal_of_key(provider: str, *, backoff_ms: int | None = None) -> Verdict:
+    """Judge a 401 that is not in the provider's own form.
+
+    Mostly something before the provider refuses every key alike, and no person should have to reset
+    them afterwards. So the key rests as after a server error, and if no other key is accepted, the
+    host does. The request was surely not carried out.
+
+    Args:
+        provider: What people call the provider.
+        backoff_ms: The least wait that the answer asks for, in milliseconds.
+    """
+    return Verdict(
+        Fate.RETRY,
+        "edge_blocked",
+        f"something before {provider} refuses this address (HTTP 401)",
+        effect=Effect.COOL,
+        cooldown=Cooldown.SERVER_ERROR,
+        backoff_ms=backoff_ms,
+        status=HTTPStatus.UNAUTHORIZED,
+    )
 
 
 def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:

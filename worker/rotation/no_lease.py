@@ -12,7 +12,7 @@ from worker.errors import (
     TransientError,
 )
 from worker.keypool import LeaseRequest, NoLease, NoLeaseReason, Settled
-from worker.verdicts import Dimension, Fate, Scope, Verdict
+from worker.verdicts import Dimension, Effect, Fate, Scope, Verdict
 
 _NO_KEY_MS = 60_000
 """How often a job looks again while no key serves until a person acts."""
@@ -151,12 +151,12 @@ def failure_of(verdict: Verdict, settled: Settled | None) -> TransientError:
 
 
 def _is_own(verdict: Verdict, settled: Settled | None) -> bool:
-    """Whether the request itself failed, and not the provider, its host or this process."""
+    """Whether the request itself failed, not the provider, its host, the key or this process."""
     if verdict.most_repeats is not None or (settled is not None and settled.passing):
         return True
     refused = HTTPStatus.BAD_REQUEST <= verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR
     blames_others = verdict.status in _NOT_NOW or verdict.scope in {Scope.HOST, Scope.MODEL}
-    return refused and not blames_others
+    return refused and not blames_others and verdict.effect is not Effect.COOL
 
 
 def rejection_of(verdict: Verdict) -> RequestRejected:

@@ -165,15 +165,30 @@ _ROWS: list[Any] = [
             {},
             _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST),
         )
-        for status in (400, 401, 402, 404, 405, 407, 410, 414, 415, 422, 431, 451)
+        for status in (400, 402, 404, 405, 407, 410, 414, 415, 422, 431, 451)
     ),
     (407, b"", {}, _verdict(Fate.RETRY, "edge_blocked", 407, scope=Scope.HOST)),
+    # a 401 may blame the key after all, which rests as after a server error
+    *(
+        (
+            401,
+            body,
+            {},
+            _verdict(
+                Fate.RETRY,
+                "edge_blocked",
+                401,
+                effect=Effect.COOL,
+                cooldown=Cooldown.SERVER_ERROR,
+            ),
+        )
+        for body in (b"", b"Jwt is missing", {"message": "who are you?"}, b"<html>who?</html>")
+    ),
     # so does what else is not in Groq's form, as of a gateway whose route to it is missing
     *(
         (status, body, {}, _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST))
         for status, body in (
             *((400, body) for body in (b"", b"Bad Request", {"message": "Bad Request"}, [])),
-            *((401, body) for body in (b"", b"Jwt is missing", {"message": "who are you?"})),
             (402, b"Payment required"),
             (404, b"404 page not found"),
             (404, b""),

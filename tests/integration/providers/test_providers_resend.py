@@ -77,9 +77,9 @@ _ROWS: list[Any] = [
     (403, _error(403, "invalid_api_key"), {}, _verdict(status=403, **_DEAD)),
     (403, _error(403, "suspended_api_key"), {}, _verdict(status=403, **_DEAD)),
     (401, {"message": "API key is invalid"}, {}, _verdict(status=401, **_DEAD)),
-    # a 401 that is not in Resend's form says nothing of the key; the email was surely not taken
+    # a 401 that is not in Resend's form rests the key; the email was surely not taken
     *(
-        (401, body, {}, _verdict(Fate.RETRY, "edge_blocked", 401, scope=Scope.HOST))
+        (401, body, {}, _verdict(Fate.RETRY, "edge_blocked", 401, **_FAULT | {"definite": True}))
         for body in (b"", b"Jwt is missing", {"message": "who are you?"})
     ),
     # the words of a dead key in a message that may quote the email

@@ -7,6 +7,7 @@ import pytest
 
 from tests.integration.rotation.rotation_scripted import FAULTY, OK, Make, serve
 from worker.errors import TransientError
+from worker.providers.base import unknown_refusal_of_key
 from worker.verdicts import Fate, Reply, Scope, Verdict
 
 REFUSED = Reply(
@@ -30,12 +31,23 @@ NOT_NOW = [
 WITHOUT_ID = Reply(
     Verdict(Fate.SAME_ACCOUNT, "unreadable_answer", "no id", definite=False, status=200)
 )
+UNKNOWN_401 = Reply(unknown_refusal_of_key("Groq"))
 STILL_AT_WORK = Reply(Verdict(Fate.SAME_ACCOUNT, "conflict", "at work", definite=False, status=409))
 
 
 @pytest.mark.parametrize(
     "reply",
-    [REFUSED, OVERLOADED, TIMED_OUT, FAULTY, UNSURE, BUSY_PROCESS, WITHOUT_ID, *NOT_NOW],
+    [
+        REFUSED,
+        OVERLOADED,
+        TIMED_OUT,
+        FAULTY,
+        UNSURE,
+        BUSY_PROCESS,
+        WITHOUT_ID,
+        UNKNOWN_401,
+        *NOT_NOW,
+    ],
 )
 async def test_a_lone_job_is_not_to_blame_for_an_outage(make: Make, reply: Reply) -> None:
     rotation, _ = make(reply)

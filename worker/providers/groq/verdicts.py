@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from worker.providers.base import unknown_refusal_of_key
 from worker.providers.groq.key_faults import key_fault
 from worker.providers.groq.limits import limits_of, read_refusal
 from worker.providers.groq.rejections import (
@@ -292,6 +293,8 @@ class GroqJudge:
                 backoff_ms=answer.backoff_ms(now_s=self._now()),
                 status=answer.status,
             )
+        if answer.status == HTTPStatus.UNAUTHORIZED:
+            return unknown_refusal_of_key("Groq")
         blocked = answer.status == HTTPStatus.FORBIDDEN and not answer.code
         foreign = not is_own(answer)
         proxy = answer.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED

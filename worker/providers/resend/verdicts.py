@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from worker.foreign_json import as_text, member
+from worker.providers.base import unknown_refusal_of_key
 from worker.providers.durations import duration_ms
 from worker.providers.resend.limits import limits_of, quotas_of
 from worker.providers.response import Answer, safe_sentence
@@ -247,15 +248,7 @@ class ResendJudge:
         if own and status >= HTTPStatus.BAD_REQUEST:
             return None
         if kept_out and status == HTTPStatus.UNAUTHORIZED:
-            # It says nothing of the key: whatever stands before Resend refuses all of them.
-            return Verdict(
-                Fate.RETRY,
-                "edge_blocked",
-                f"something before Resend refuses this address (HTTP {status})",
-                scope=Scope.HOST,
-                backoff_ms=answer.backoff_ms(now_s=self._now()),
-                status=status,
-            )
+            return unknown_refusal_of_key("Resend", backoff_ms=answer.backoff_ms(now_s=self._now()))
         if kept_out:
             return None
         limited = status == HTTPStatus.TOO_MANY_REQUESTS
