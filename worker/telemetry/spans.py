@@ -42,7 +42,7 @@ class JobSpans:
     def _begin(self, task: Any, task_id: str, **_: Any) -> None:
         request = task.request
         headers = as_object(request.headers)
-        parent = propagate.extract(_texts(headers))
+        parent = _parent(propagate.extract(_texts(headers)))
         delivery = request.delivery_info or {}
         span = self._tracer.start_span(
             f"run {task.name}",
@@ -113,6 +113,17 @@ class JobSpans:
         if error:
             span.set_status(Status(StatusCode.ERROR, error))
         span.end(ended_ns)
+
+
+def _parent(sent: context.Context) -> context.Context:
+    """Choose what a run is part of: of another span of this run, or else of what its message names.
+
+    `opentelemetry-instrument` begins a span for each run, too, in the trace of the message.
+    """
+    here = trace.get_current_span().get_span_context()
+    there = trace.get_current_span(sent).get_span_context()
+    nested = here.is_valid and (not there.is_valid or here.trace_id == there.trace_id)
+    return context.get_current() if nested else sent
 
 
 def _texts(headers: Mapping[str, Any]) -> dict[str, str]:

@@ -1,0 +1,73 @@
+"""Where the span of a run belongs."""
+
+import contextvars
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("opentelemetry.sdk.trace", reason="the extra `opentelemetry`")
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+
+from worker.telemetry.spans import JobSpans
+
+SAMPLED = TraceFlags(TraceFlags.SAMPLED)
+SENT = SpanContext(0xAF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, is_remote=True)
+NAMED = {"traceparent": f"00-{SENT.trace_id:032x}-{SENT.span_id:016x}-01"}
+OTHER = SpanContext(0xBF7651916CD43DD8448EB211C80319C, 0xC7AD6B7169203331, False, SAMPLED)
+
+
+def run_below(
+    current: SpanContext | None, headers: dict[str, str] | None
+) -> tuple[ReadableSpan, SpanContext]:
+    """Begin and end a run while a span is current; return its span, and what was current in it."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    spans = JobSpans(provider.get_tracer("test"))
+    request = SimpleNamespace(headers=headers, delivery_info=None, retries=0)
+    task: Any = SimpleNamespace(name="shop.do", request=request)
+
+    def run() -> SpanContext:
+        spans._begin(task, "job-1")
+        within = trace.get_current_span().get_span_context()
+        spans._end(task, "SUCCESS")
+        return within
+
+    def start() -> SpanContext:
+        if current is None:
+            return run()
+        with trace.use_span(NonRecordingSpan(current)):
+            return run()
+
+    within = contextvars.Context().run(start)
+    [span] = exporter.get_finished_spans()
+    return span, within
+
+
+INSTRUMENTED = SpanContext(SENT.trace_id, 0xD7AD6B7169203331, False, SAMPLED)
+"""The span of this run that `opentelemetry-instrument` has begun."""
+
+
+@pytest.mark.parametrize(
+    ("current", "headers", "parent"),
+    [
+        (None, NAMED, SENT),
+        (None, None, None),
+        (INSTRUMENTED, NAMED, INSTRUMENTED),  # one tree, not the same run twice
+        (INSTRUMENTED, None, INSTRUMENTED),
+        (OTHER, NAMED, SENT),  # somebody else's, whose trace this job does not belong to
+    ],
+)
+def test_a_run_belongs_to_the_span_of_it_that_there_is_else_to_what_its_message_names(
+    current: SpanContext | None, headers: dict[str, str] | None, parent: SpanContext | None
+) -> None:
+    span, within = run_below(current, headers)
+    assert span.context is not None
+    assert within == span.context, "the body's own spans are below it"
+    assert (span.parent and span.parent.span_id) == (parent and parent.span_id)
+    assert parent is None or span.context.trace_id == parent.trace_id
