@@ -69,6 +69,56 @@ async def test_small_jobs_pass_a_large_one_and_do_not_starve_it(
     assert crowd.served - before > 40, "nothing is saved for it any more"
 
 
+@pytest.mark.parametrize("shape", [{}, {"bulk": True}, {"tenant": "ann"}])
+async def test_a_large_job_that_comes_after_small_ones_which_save_for_themselves_is_not_starved(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    shape: dict[str, object],
+) -> None:
+    pool, served = await emptied(make_pool), 0
+
+    async def serve_small() -> None:
+        nonlocal served
+        while isinstance(
+            got := await ask(pool, tokens=SMALL, ahead_ms=2_000, by=f"small {served}", **shape),
+            Lease,
+        ):
+            served += 1
+            await pool.settle(got, done(SMALL))
+
+    for _ in range(10):
+        clock.tick(500)
+        await serve_small()
+    came_ms, before = clock.ms, served
+    while not isinstance(
+        await ask(
+            pool,
+            tokens=LARGE,
+            ahead_ms=2_000,
+            by="large",
+            waited_ms=clock.ms - came_ms,
+            **shape,
+        ),
+        Lease,
+    ):
+        assert clock.ms - came_ms < 90_000, "twice the 40 s of refilling"
+        clock.tick(500)
+        await serve_small()
+    assert served - before > 20, "small ones went on meanwhile"
+
+
+async def test_what_is_saved_goes_to_the_job_that_came_first_whichever_asked_first(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = await emptied(make_pool)
+    await nothing(pool, tokens=LARGE, by="later")
+    clock.tick(5_000)
+    await nothing(pool, tokens=2_000, by="earlier", waited_ms=60_000)
+    clock.tick(16_000)  # 2,100 tokens by now
+    await lease(pool, tokens=2_000, by="earlier", waited_ms=76_000)
+
+
 async def test_answers_that_are_large_are_saved_for_too(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await emptied(make_pool, Dimension.OTPM)
     first = await nothing(pool, tokens=LARGE, output_tokens=LARGE, by="large")

@@ -87,17 +87,21 @@ local function is_better(one, other)
 end
 
 -- Saves for a large job, since small ones would always take the tokens that it waits for. One job saves at a time, an
--- interactive one before a bulk one.
+-- interactive one before a bulk one, and one that came earlier before a later one. Where the horizon is short, all jobs
+-- count as large: else the small ones among them would save in turn, and the large one never.
 local function save_for(job, best)
-  local saves = false
+  local saves, came_ms = false, now - job.waited_ms
   for dimension, bucket in pairs(job.by ~= '' and best.pair.buckets or {}) do
     local needed, saving, rate = cost_in(dimension, best.pair.cost), bucket.saving, rate_of(bucket)
     local need, ours = needed + margin_of(bucket, needed), saving and saving.by == job.by
     local large = COUNTED[dimension] and not counts_emails(dimension) and needed > job.horizon_ms * rate
-    if large and bucket.level < need and (not saving or ours or saving.bulk and not job.bulk) then
+    local first = not saving or ours or saving.bulk and not job.bulk
+      or saving.bulk == job.bulk and came_ms < (saving.came_ms or 0)
+    if large and bucket.level < need and first then
       -- Of what is there now, smaller jobs may take as much as the job lacks.
       local since_ms = ours and saving.since_ms or now - 2 * max(0, 2 * bucket.level - need) / rate
-      bucket.saving = {by = job.by, bulk = job.bulk, need = need, since_ms = since_ms, due_ms = best.start_ms}
+      bucket.saving = {by = job.by, bulk = job.bulk, need = need, since_ms = since_ms, due_ms = best.start_ms,
+        came_ms = ours and saving.came_ms or came_ms}
       saves = true
     end
   end
