@@ -4,7 +4,7 @@ import re
 
 _LONGEST_DOMAIN = 253
 _LABEL_RE = re.compile(r"[^\W_](?:[\w-]{0,61}[^\W_])?")
-_LOCAL_RE = re.compile(r"[^\s@<>(),;:\"\[\]\\]{1,64}")
+_LOCAL_RE = re.compile(r"(?!\.)[^\s@<>(),;:\"\[\]\\]{1,64}(?<!\.)")
 _NAMED_RE = re.compile(r"""(?:[^<>]{0,200}|\s*"[^"]{0,200}"\s*)<([^<>]+)>""")
 _CONTROL_RE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
@@ -25,8 +25,6 @@ def is_address(text: str) -> bool:
     return (
         address.strip(" ").isprintable()
         and bool(_LOCAL_RE.fullmatch(local))
-        and not local.startswith(".")
-        and not local.endswith(".")
         and len(labels) > 1
         and len(domain) <= _LONGEST_DOMAIN
         and all(_LABEL_RE.fullmatch(label) for label in labels)

@@ -256,29 +256,24 @@ class _Search:
 
     def _account(self, suffix: str) -> str | None:
         name, value = self._companion("ACCOUNT", suffix)
-        if not value:
-            return None
-        if not _ACCOUNT_RE.fullmatch(value) or self._holds_a_key(value):
-            self._report(
-                name, "wrong", "is not an account name: use up to 64 letters, digits and _ . @ -"
-            )
-            return None
-        return value
+        is_account = bool(_ACCOUNT_RE.fullmatch(value))
+        words = "is not an account name: use up to 64 letters, digits and _ . @ -"
+        return self._checked(name, value, words, fits=is_account)
 
     def _sender(self, suffix: str) -> str | None:
         if not self._service.has_senders:
             return None
         name, value = self._companion("FROM", suffix)
+        words = "is not a from address: write name@example.com or Name <name@example.com>"
+        return self._checked(name, value, words, fits=is_address(value))
+
+    def _checked(self, name: str, value: str, words: str, *, fits: bool) -> str | None:
         if not value:
             return None
-        if not is_address(value) or self._holds_a_key(value):
-            self._report(
-                name,
-                "wrong",
-                "is not a from address: write name@example.com or Name <name@example.com>",
-            )
-            return None
-        return value
+        if fits and not self._holds_a_key(value):
+            return value
+        self._report(name, "wrong", words)
+        return None
 
     def _report_strays(self, used: set[str]) -> None:
         known = {self._base + suffix for suffix in (*self._suffixes, "_1")}

@@ -5,7 +5,7 @@ So a URL is parsed once, and each of the three gets a URL with the options that 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlencode
@@ -100,6 +100,8 @@ _SENTINEL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "sentinel_ssl": _truth,
     "ssl": _truth,
 }
+_OF_TCP: Final = ("socket_connect_timeout", "socket_keepalive")
+"""The options that a socket of a file system does not have."""
 _FAILOVER_OPTIONS: Final = {"socket_timeout": 5.0, "health_check_interval": 4}
 """By sentinels there is soon another server: one that is silent is left after five seconds.
 
@@ -164,14 +166,9 @@ class RedisUrl:
 
         The URL of a socket has no database.
         """
-        kept = {name: self.options[name] for name in _BROKER_OPTIONS if name in self.options}
+        kept = self._only(_BROKER_OPTIONS)
         if self.scheme in SOCKET_SCHEMES:
-            kept = {
-                name: value
-                for name, value in kept.items()
-                if not name.endswith(("keepalive", "connect_timeout"))
-            }
-            return self._url("redis+socket", {}), kept
+            return self._url("redis+socket", {}), _without(kept, *_OF_TCP)
         if self.scheme == "sentinel":
             kept |= self._sentinels()
         return self._url(self.scheme, self._tls()), kept
@@ -179,17 +176,9 @@ class RedisUrl:
     @property
     def for_results(self) -> str:
         """The URL as Celery's result backend reads it."""
-        options = {
-            name: value
-            for name, value in self.options.items()
-            if name not in {*_TLS_OPTIONS, "protocol"}
-        }
+        options = _without(self.options, *_TLS_OPTIONS, "protocol")
         if self.scheme in SOCKET_SCHEMES:
-            options = {
-                name: value
-                for name, value in options.items()
-                if not name.endswith(("keepalive", "t_timeout"))
-            }
+            options = _without(options, *_OF_TCP, "socket_timeout")
             return self._url("socket", options | ({"virtual_host": self.db} if self.db else {}))
         if self.scheme == "sentinel":
             return self.for_pool
@@ -202,13 +191,14 @@ class RedisUrl:
             return self._url("unix", {**self.options, "db": self.db})
         return self._url(self.scheme, self.options)
 
+    def _only(self, names: Iterable[str]) -> dict[str, Any]:
+        return {name: self.options[name] for name in names if name in self.options}
+
     def _tls(self) -> dict[str, Any]:
         if not self._has_tls:
             return {}
         # Celery refuses a URL without this option.
-        return {"ssl_cert_reqs": "required"} | {
-            name: value for name, value in self.options.items() if name in _TLS_OPTIONS
-        }
+        return {"ssl_cert_reqs": "required"} | self._only(_TLS_OPTIONS)
 
     @property
     def _has_tls(self) -> bool:
@@ -224,10 +214,7 @@ class RedisUrl:
             if f"sentinel_{name}" in self.options
         }
         if self.options.get("sentinel_ssl", self._has_tls):
-            to_sentinels |= {"ssl": True}
-            to_sentinels |= {
-                name: self.options[name] for name in _TLS_OPTIONS if name in self.options
-            }
+            to_sentinels |= {"ssl": True} | self._only(_TLS_OPTIONS)
         return {
             "sentinels": [
                 (host.strip("[]"), int(port))
@@ -241,6 +228,10 @@ class RedisUrl:
         query = urlencode(options, quote_via=quote)
         path = "" if self.scheme in SOCKET_SCHEMES else f"/{self.db}"
         return f"{scheme}://{self.place}{path}{f'?{query}' if query else ''}"
+
+
+def _without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name not in names}
 
 
 def with_one_host(url: str) -> str:

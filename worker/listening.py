@@ -32,46 +32,65 @@ async def listen(
         on_cancelled: Takes the id of each job that is cancelled.
         on_reset: Takes the service of each reset.
     """
-    again_s: dict[str, float] = {}
+    resets = _Resets(runtime, on_reset)
     while True:
         try:
             async with runtime.redis.pubsub() as channel:
-                await _listen_on(channel, runtime, again_s, on_cancelled, on_reset)
+                await _listen_on(channel, runtime.cancellations.channel, on_cancelled, resets)
         except RedisError as exc:
             warn("cannot listen for resets and cancels now (%s); trying again", words_of(exc))
             await asyncio.sleep(_RECONNECT_S)
 
 
+class _Resets:
+    """Wakes the jobs of a service when its keys have changed."""
+
+    def __init__(self, runtime: Runtime, on_reset: Callable[[str], None]) -> None:
+        self._runtime = runtime
+        self._on_reset = on_reset
+        self._again_s: dict[str, float] = {}
+        self.channels = {pool.names.wake: service for service, pool in runtime.pools.items()}
+        """The service of each channel."""
+
+    @property
+    def patience_s(self) -> float:
+        """How long to wait for a message at most, in seconds."""
+        return _WAKE_AGAIN_S / 2 if self._again_s else _SILENCE_S
+
+    async def wake_again(self) -> None:
+        """Wake the jobs of each service that was reset a while ago."""
+        now_s = time.monotonic()
+        for service in [name for name, at_s in self._again_s.items() if at_s <= now_s]:
+            del self._again_s[service]
+            await self._runtime.wake_deferred(service)
+
+    async def on_message(self, channel: str, what: str) -> None:
+        """Wake the jobs that wait in line, and after a reset the deferred ones as well."""
+        service = self.channels[channel]
+        self._runtime.rotations[service].waiting.wake()
+        if what == "reset":
+            self._on_reset(service)
+            await self._runtime.wake_deferred(service)
+            self._again_s[service] = time.monotonic() + _WAKE_AGAIN_S
+
+
 async def _listen_on(
-    channel: Any,
-    runtime: Runtime,
-    again_s: dict[str, float],
-    on_cancelled: Callable[[str], None],
-    on_reset: Callable[[str], None],
+    channel: Any, cancels: str, on_cancelled: Callable[[str], None], resets: _Resets
 ) -> None:
-    services = {pool.names.wake: service for service, pool in runtime.pools.items()}
-    cancels = runtime.cancellations.channel
-    await channel.subscribe(*services, cancels)
+    await channel.subscribe(*resets.channels, cancels)
     heard_s = time.monotonic()
     while True:
-        message = await channel.get_message(timeout=_WAKE_AGAIN_S / 2 if again_s else _SILENCE_S)
-        now_s = time.monotonic()
-        for service in [name for name, at_s in again_s.items() if at_s <= now_s]:
-            del again_s[service]
-            await runtime.wake_deferred(service)
-        if message is not None:
-            heard_s = now_s
-        elif now_s - heard_s > _DEAF_S:
-            raise LostError(f"Redis has said nothing for {_DEAF_S:g} s")
-        elif now_s - heard_s >= _SILENCE_S:
-            await channel.subscribe(cancels)  # a live server confirms it once more
+        message = await channel.get_message(timeout=resets.patience_s)
+        silent_s = time.monotonic() - heard_s
+        await resets.wake_again()
         match message:
+            case None if silent_s > _DEAF_S:
+                raise LostError(f"Redis has said nothing for {_DEAF_S:g} s")
+            case None if silent_s >= _SILENCE_S:
+                await channel.subscribe(cancels)  # a live server confirms it once more
             case {"type": "message", "channel": str(name), "data": job} if name == cancels:
                 on_cancelled(job)
             case {"type": "message", "channel": str(name), "data": what}:
-                service = services[name]
-                runtime.rotations[service].waiting.wake()
-                if what == "reset":
-                    on_reset(service)
-                    await runtime.wake_deferred(service)
-                    again_s[service] = now_s + _WAKE_AGAIN_S
+                await resets.on_message(name, what)
+        if message is not None:
+            heard_s = time.monotonic()

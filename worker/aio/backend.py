@@ -8,7 +8,7 @@ Celery's own, too.
 import asyncio
 import functools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, TypeVar
 
@@ -236,26 +236,12 @@ class RedisBackend(EndStoringBackend):
         job: Job | None,
         held: ExitStack,
     ) -> T:
-        policy = self.retry_policy
-        pause_s = float(policy["interval_start"])
-        max_tries = policy["max_retries"] if job is None else None
-        tries = 0
+        pauses = _Pauses(self.retry_policy, endless=job is not None)
         while True:
             if error is not None:
                 if job is not None and not job.redis_waits:
                     held.enter_context(HeldTimeLimits())
-                if refuses_for_now(error) or needs_a_person(error):
-                    sentence = "the result store takes nothing (%s); next try in %.1f s"
-                    warn(sentence, words_of(error), pause_s)
-                else:
-                    tries += 1
-                    if max_tries is not None and tries > max_tries:
-                        raise error
-                    sentence = "cannot reach the result store (%s); try %d%s in %s s"
-                    of = "" if max_tries is None else f" of {max_tries}"
-                    warn(sentence, words_of(error), tries, of, pause_s)
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s + policy["interval_step"], policy["interval_max"])
+                await asyncio.sleep(pauses.next_s(error))
             try:
                 return await ask()
             except (*self.connection_errors, redis.ResponseError) as exc:
@@ -281,6 +267,41 @@ class RedisBackend(EndStoringBackend):
         # that was closed while it was idle.
         params["retry"] = Retry(NoBackoff(), 1)
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
+
+
+class _Pauses:
+    """The pauses between tries, as Celery's retry policy has them.
+
+    Args:
+        policy: The policy.
+        endless: However often the server cannot be reached, it is tried again.
+    """
+
+    def __init__(self, policy: Mapping[str, Any], *, endless: bool) -> None:
+        self._policy = policy
+        self._longest = None if endless else policy["max_retries"]
+        self._pause_s = float(policy["interval_start"])
+        self._tries = 0
+
+    def next_s(self, error: Exception) -> float:
+        """Log an error, and return how long to wait after it, in seconds.
+
+        Raises:
+            Exception: It itself, where there were enough tries.
+        """
+        pause_s = self._pause_s
+        if refuses_for_now(error) or needs_a_person(error):
+            sentence = "the result store takes nothing (%s); next try in %.1f s"
+            warn(sentence, words_of(error), pause_s)
+        else:
+            self._tries += 1
+            if self._longest is not None and self._tries > self._longest:
+                raise error
+            of = "" if self._longest is None else f" of {self._longest}"
+            sentence = "cannot reach the result store (%s); try %d%s in %s s"
+            warn(sentence, words_of(error), self._tries, of, pause_s)
+        self._pause_s = min(pause_s + self._policy["interval_step"], self._policy["interval_max"])
+        return pause_s
 
 
 def _job_of_thread() -> Job | None:

@@ -1,9 +1,11 @@
 """Joins the commands of many jobs into pipelines over one connection."""
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from contextvars import Context
+from functools import partial
+from itertools import islice, repeat
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -20,6 +22,8 @@ Command = tuple[Any, ...]
 
 _Run = tuple[Sequence[Command], "asyncio.Future[list[Any]]"]
 _Store = tuple[Any, Any, int, "asyncio.Future[Any]"]
+_Entry = tuple[Sequence[Command], Callable[[list[Any]], None]]
+"""Commands, and what takes their replies."""
 
 STORES: Final = 100
 """Results in one script at most: a millisecond of the server's time."""
@@ -81,32 +85,22 @@ class Pipelining:
             while self._to_run or self._to_store:
                 runs, self._to_run = self._to_run, []
                 stores, self._to_store = self._to_store, []
+                parts = [stores[at : at + STORES] for at in range(0, len(stores), STORES)]
                 await self._run_batch(
-                    runs, [stores[at : at + STORES] for at in range(0, len(stores), STORES)]
+                    [(commands, partial(_settle_run, future)) for commands, future in runs]
+                    + [([store_command(part)], partial(_settle_stores, part)) for part in parts]
                 )
         finally:
             self._running = None
 
-    async def _run_batch(self, runs: list[_Run], stores: list[list[_Store]]) -> None:
-        commands = [command for own, _ in runs for command in own]
-        commands += [store_command([one[:-1] for one in part]) for part in stores]
+    async def _run_batch(self, batch: Sequence[_Entry]) -> None:
+        replies: Iterator[Any]
         try:
-            replies = await self._execute(commands)
+            replies = iter(await self._execute([command for own, _ in batch for command in own]))
         except Exception as exc:  # noqa: BLE001 - each caller decides whether to try again
-            for future in [
-                *(run[-1] for run in runs),
-                *(one[-1] for part in stores for one in part),
-            ]:
-                _settle(future, None, exc)
-            return
-        at = 0
-        for own, future in runs:
-            part = replies[at : at + len(own)]
-            at += len(own)
-            error = next((reply for reply in part if isinstance(reply, Exception)), None)
-            _settle(future, part, error)
-        for stored, reply in zip(stores, replies[at:], strict=True):
-            _settle_stores(stored, reply)
+            replies = repeat(exc)
+        for own, settle in batch:
+            settle(list(islice(replies, len(own))))
 
     async def _execute(self, commands: list[Command]) -> list[Any]:
         """Run commands in one round trip; an error of the server is one of the replies.
@@ -147,17 +141,23 @@ def _is_of_replica(reply: Any) -> bool:
     )
 
 
-def store_command(stores: Sequence[tuple[Any, Any, int]]) -> Command:
+def store_command(stores: Sequence[tuple[Any, ...]]) -> Command:
     """Make the command that stores and publishes values whose keys are not set.
 
     Args:
-        stores: The key, the value and its expiry in seconds of each.
+        stores: Each begins with the key, the value and its expiry in seconds.
     """
-    arguments = [argument for _, value, expires_s in stores for argument in (value, expires_s)]
+    arguments = [argument for store in stores for argument in store[1:3]]
     return ("EVAL", _STORE, len(stores), *(key for key, *_ in stores), *arguments)
 
 
-def _settle_stores(stores: list[_Store], reply: Any) -> None:
+def _settle_run(future: "asyncio.Future[Any]", replies: list[Any]) -> None:
+    error = next((reply for reply in replies if isinstance(reply, Exception)), None)
+    _settle(future, replies, error)
+
+
+def _settle_stores(stores: list[_Store], replies: list[Any]) -> None:
+    [reply] = replies
     error = reply if isinstance(reply, Exception) else None
     known = {} if error else dict(zip(reply[::2], reply[1::2], strict=True))
     for number, (*_, future) in enumerate(stores):

@@ -154,15 +154,8 @@ class Sender:
             special = (getattr(task, "__self__", None), task._dump_pydantic_arguments)  # noqa: SLF001 - as Celery does
             if type(task).apply_async is not celery.Task.apply_async or special != (None, None):
                 return None
-            own = {
-                name: value
-                for name, value in task._get_exec_options().items()  # noqa: SLF001
-                if value is not None
-            }
-            own["ignore_result"] = task.ignore_result
-        options = own | {
-            name: value for name, value in signature.options.items() if value is not None
-        }
+            own = _given(task._get_exec_options()) | {"ignore_result": task.ignore_result}  # noqa: SLF001
+        options = own | _given(signature.options)
         options.pop("task_type", None)
         if options.get("serializer") == self._serializer:
             del options["serializer"]
@@ -210,6 +203,10 @@ class Sender:
                 "delivery_tag": str(uuid4()),
             },
         }
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
 
 
 _OF_MESSAGE: Final = ("countdown", "eta", "time_limit", "soft_time_limit", "ignore_result")

@@ -224,12 +224,13 @@ class EmailArguments(Arguments):
 
     @model_validator(mode="after")
     def _can_be_sent(self) -> Self:
+        has_body = {self.html, self.text} != {None}
+        if self.template is not None and has_body:
+            raise ValueError("give either template, or html and text: a template has its own")
         if self.template is None and self.subject is None:
             raise ValueError("subject: is required")
-        if self.template is None and self.html is None and self.text is None:
+        if self.template is None and not has_body:
             raise ValueError("html or text is required, or template")
-        if self.template is not None and (self.html is not None or self.text is not None):
-            raise ValueError("give either template, or html and text: a template has its own")
         if sum(attachment.size for attachment in self.attachments or ()) > _MOST_ATTACHED_BYTES:
             raise ValueError("attachments are larger than 40 MB together")
         return self

@@ -176,17 +176,12 @@ def _message_of(context: Any) -> Message | None:
         given = context.as_execution_options()
     except Exception:  # noqa: BLE001 - a stranger may have written anything into the headers
         return None
-    options = {name: given[name] for name in _KEPT_OPTIONS if given.get(name)}
-    headers = {
-        name: value
-        for name, value in (given.get("headers") or {}).items()
-        if name not in _OUR_HEADERS
-    }
-    if headers:
-        options["headers"] = headers
-    priority = (context.delivery_info or {}).get("priority")
-    if priority:
-        options["priority"] = priority
+    headers = dict(given.get("headers") or {})
+    for name in _OUR_HEADERS:
+        headers.pop(name, None)
+    kept = {name: given.get(name) for name in _KEPT_OPTIONS}
+    kept |= {"headers": headers, "priority": member(context.delivery_info, "priority")}
+    options = {name: value for name, value in kept.items() if value}
     return Message(list(context.args or ()), dict(context.kwargs or {}), options)
 
 

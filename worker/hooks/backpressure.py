@@ -184,10 +184,7 @@ class QueuePauser(bootsteps.StartStopStep):
         if not hasattr(parent.task_consumer.channel, "take_urgent_only"):
             # kombu's own transport takes all of a queue, or nothing.
             bulk, waiting = 0, bulk + waiting
-        if bulk >= capacity and queue not in self.paused_for_bulk:
-            self._pause_bulk(parent, queue, bulk)
-        elif queue in self.paused_for_bulk and bulk <= capacity // 2:
-            self._resume_bulk(parent, queue)
+        self._pause_or_resume_bulk(parent, queue, bulk, capacity)
         full, empty = waiting >= capacity, waiting <= capacity // 2
         resting = demand.resting_s() > 0 and not self._lets_through(queue)
         held_limit = max(_MIN_HELD_LIMIT, parent.pool.limit or 0)
@@ -208,6 +205,12 @@ class QueuePauser(bootsteps.StartStopStep):
             if resting
             else f"{waiting + held} jobs wait here for a key",
         )
+
+    def _pause_or_resume_bulk(self, parent: Any, queue: str, waiting: int, capacity: int) -> None:
+        if waiting >= capacity and queue not in self.paused_for_bulk:
+            self._pause_bulk(parent, queue, waiting)
+        elif waiting <= capacity // 2 and queue in self.paused_for_bulk:
+            self._resume_bulk(parent, queue)
 
     def _lets_through(self, queue: str) -> bool:
         """Whether to take a few jobs now although all jobs that were read lately must wait."""

@@ -67,16 +67,15 @@ class QueueChoice:
         """
         if not self.by_keys:
             return
-        without_keys = _queues_without_keys(keys)
-        for queue in DELAYED_QUEUES.values():
-            if queue in self._without_keys and queue not in without_keys:
-                self._without_keys.discard(queue)
-                for name in (queue, queue + DEFERRED):
-                    consumer.app.amqp.queues.select_add(consumer.app.amqp.queues[name])
-                    consumer.add_task_queue(name)
-            elif queue in without_keys and queue not in self._without_keys:
-                for name in self._leave(queue):
-                    consumer.cancel_task_queue(name)
+        before, now = set(self._without_keys), set(_queues_without_keys(keys))
+        self._without_keys &= now
+        for queue in sorted(before - now):
+            for name in (queue, queue + DEFERRED):
+                consumer.app.amqp.queues.select_add(consumer.app.amqp.queues[name])
+                consumer.add_task_queue(name)
+        for queue in sorted(now - before):
+            for name in self._leave(queue):
+                consumer.cancel_task_queue(name)
 
     def _leave(self, queue: str) -> tuple[str, str]:
         self._without_keys.add(queue)

@@ -186,14 +186,20 @@ async def run_deduped(
         return _shared(found, on_shared)
     setattr(request, _RECORD, record)
     keep_ms = 0 if request.ignore_result else settings.result_expires_s * 1000
+    return await _work_as_holder(work, partial(_note_end, keys, record, job, keep_ms))
+
+
+async def _work_as_holder(
+    work: Callable[[], Awaitable[Result]], note_end: Callable[[], Awaitable[None]]
+) -> Result:
     try:
         result = await work()
     except TaskPredicate:  # the job comes back, or is another worker's
         raise
     except Exception:
-        await _note_end(keys, record, job, keep_ms)
+        await note_end()
         raise
-    await _note_end(keys, record, job, keep_ms)
+    await note_end()
     return result
 
 

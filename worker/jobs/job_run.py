@@ -92,15 +92,13 @@ class JobRun:
         """The soft time limit that a call of a client has met."""
         self._outer = outer = None if request.id else current_run.get()
         """The run of the task that has called this one directly: both are one job."""
-        self.job: Final[str] = request.id or ("" if outer is None else outer.job)
+        self.job: str = request.id or ""
         """The id of the job; empty where a program has called the task directly."""
-        self.goes_back: Final[bool] = (
-            bool(request.id and not request.is_eager) if outer is None else outer.goes_back
-        )
+        self.goes_back = bool(request.id and not request.is_eager)
         """Whether the job can go back to its queue."""
-        self.email_keys: Final[EmailKeys] = (
-            EmailKeys(self.job) if outer is None else outer.email_keys
-        )
+        self.email_keys = EmailKeys(self.job)
+        if outer is not None:
+            self.job, self.goes_back, self.email_keys = outer.job, outer.goes_back, outer.email_keys
         self._models: tuple[str, ...] = ("",)
         self.deadline_s: Final = deadline_s or settings.deadline_s
         self._settings: Final = settings

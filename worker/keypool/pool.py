@@ -264,11 +264,8 @@ class KeyPool(ByHand):
             KeyError: This process has no key of that id.
         """
         await self._read_keys()
-        keys = self.keys
-        if key_id is not None:
-            keys = tuple(key for key in self.keys if key.id == key_id)
-            if not keys:
-                raise KeyError(key_id)
+        self._check_known(key_id)
+        keys = [key for key in self.keys if key_id in {None, key.id}]
         accounts, models = self._directory.accounts, await self._view_models()
         include_disabled = include_disabled or key_id is not None
         owners = {key.id: key.label for key in keys}

@@ -6,9 +6,10 @@ that the key is not at fault and that a breaker for that host or model may count
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from http import HTTPStatus
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import httpx
 from pydantic import SecretStr
@@ -117,6 +118,37 @@ def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
         scope=Scope.HOST,
         definite=definite,
     )
+
+
+class Judge:
+    """What the judges of all providers share.
+
+    Args:
+        now: Tells the time in seconds since the epoch.
+        jitter: Draws a number between two bounds.
+    """
+
+    def __init__(
+        self, *, now: Callable[[], float], jitter: Callable[[float, float], float]
+    ) -> None:
+        self._now = now
+        self._jitter = jitter
+
+    @staticmethod
+    def by_rules(
+        rules: Iterable[Callable[..., Verdict | None]], *given: Any, sentence: str
+    ) -> Verdict | None:
+        """Judge by the first rule that knows the answer.
+
+        Args:
+            rules: Each takes what is given, and returns None where it does not know the answer.
+            given: The answer, and what else the rules take.
+            sentence: The provider's words, which follow ours where the blame is not certain.
+        """
+        verdict = next(filter(None, (rule(*given) for rule in rules)), None)
+        if verdict is None or verdict.certain or not sentence:
+            return verdict
+        return replace(verdict, reason=f"{verdict.reason}: {sentence}")
 
 
 def is_sendable(secret: SecretStr) -> bool:

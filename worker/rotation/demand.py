@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from worker.keypool import HORIZON_MS, TENANT_HORIZON_MS
-from worker.rotation.wait_queue import Resources, Shape, WaitQueue
+from worker.rotation.wait_queue import Kind, Shape, WaitQueue
 
 _USED_S = 10.0
 """A wait queue that no job has entered for longer than this does not count."""
@@ -34,7 +34,7 @@ class Demand:
     def __init__(self, queues: Mapping[Shape, WaitQueue]) -> None:
         self._queues: Final = queues
         self._granted_s: deque[float] = deque(maxlen=_MOST_GRANTS)
-        self._upcoming: dict[tuple[Resources, bool], float] = {}  # by kind: when it was seen
+        self._upcoming: dict[Kind, float] = {}  # when it was seen
         self._tenant_s = float("-inf")
         self.on_full: Callable[[], None] | None = None
         """Called when more jobs wait than there is room for, and when no key serves for long."""
@@ -95,7 +95,7 @@ class Demand:
         until_s = min((one.resting_until_s for one in queues), default=0.0)
         return max(0.0, until_s - time.monotonic())
 
-    def note_upcoming(self, kinds: Iterable[tuple[Resources, bool]]) -> None:
+    def note_upcoming(self, kinds: Iterable[Kind]) -> None:
         """Note what the next jobs in the broker's queue are.
 
         Those among them that can be served are to pass the others. Any thread may call this.
@@ -104,9 +104,11 @@ class Demand:
             kinds: For each kind the models that it may use, and whether it is bulk.
         """
         now_s = time.monotonic()
-        self._upcoming = {
-            kind: seen_s for kind, seen_s in self._upcoming.items() if seen_s > now_s - _UPCOMING_S
-        } | dict.fromkeys(kinds, now_s)
+        self._upcoming = self._seen_lately(now_s) | dict.fromkeys(kinds, now_s)
+
+    def _seen_lately(self, now_s: float) -> dict[Kind, float]:
+        since_s = now_s - _UPCOMING_S
+        return {kind: seen_s for kind, seen_s in self._upcoming.items() if seen_s > since_s}
 
     def may_block_others(self) -> bool:
         """Whether jobs of one kind may keep others in the broker's queue from their keys."""
@@ -124,18 +126,13 @@ class Demand:
         arrived in lately.
         """
         now_s = time.monotonic()
-        queues = [
-            one for one in list(self._queues.values()) if one.wait_list and bulk in {one.bulk, None}
-        ]
-        upcoming = {
-            kind
-            for kind, seen_s in self._upcoming.items()
-            if seen_s > now_s - _UPCOMING_S and bulk in {kind[1], None}
-        }
+        sorts = {True, False} if bulk is None else {bulk}
+        queues = [one for one in list(self._queues.values()) if one.wait_list and one.bulk in sorts]
+        upcoming = {kind for kind in self._seen_lately(now_s) if kind[1] in sorts}
         if not upcoming:
-            used = [
-                one for one in queues if one.used_s > now_s - _USED_S or one.resting_until_s > now_s
-            ]
-            return used, False
-        found = [one for one in queues if (one.resources, one.bulk) in upcoming]
-        return found, bool(upcoming - {(one.resources, one.bulk) for one in found})
+            latest_s = now_s - _USED_S
+            return [
+                one for one in queues if one.used_s > latest_s or one.resting_until_s > now_s
+            ], False
+        found = [one for one in queues if one.kind in upcoming]
+        return found, upcoming != {one.kind for one in found}

@@ -303,23 +303,8 @@ class Turn(Generic[RequestT]):
                     self.lease_request = replace(
                         self.lease_request, exclude=self.lease_request.exclude | {lease.key.id}
                     )
-            case Fate.OTHER_ACCOUNT if self._may_cap(lease, verdict):
-                self.capped.add(lease.key.id)  # the pool knows the limit now, and reserves less
-            case Fate.OTHER_ACCOUNT if self.lease_request.account:
-                raise rejection_of(verdict)
-            case Fate.OTHER_ACCOUNT if verdict.effect is Effect.UNFIT:
-                self.turned_down = verdict  # the pool asks that account no more for it
             case Fate.OTHER_ACCOUNT:
-                self.denied_model = lease.request.model
-                account = verdict.account or lease.account
-                self.lease_request = replace(
-                    self.lease_request,
-                    exclude_accounts=self.lease_request.exclude_accounts | {account, lease.account},
-                )
-                # Only one team has a domain, and it may be the last one asked. The keys of the
-                # others are marked, so each is asked once.
-                if verdict.scope is not Scope.KEY_RESOURCE and verdict.too_large_limit is None:
-                    self.turned_down = verdict
+                self._leave_account(lease, verdict)
             case Fate.RETRY if verdict.scope is Scope.MODEL and self.lease_request.fallbacks:
                 # This model is overloaded; the next one may not be.
                 self.lease_request = self.lease_request.without(lease.request.model)
@@ -327,6 +312,26 @@ class Turn(Generic[RequestT]):
                 raise failure_of(verdict, settled)
             case _:
                 raise rejection_of(verdict)
+
+    def _leave_account(self, lease: Lease, verdict: Verdict) -> None:
+        """Go on with another account, unless this one may serve if less is asked for."""
+        if self._may_cap(lease, verdict):
+            self.capped.add(lease.key.id)  # the pool knows the limit now, and reserves less
+            return
+        if self.lease_request.account:
+            raise rejection_of(verdict)
+        # Only one team has a domain, and it may be the last one asked. The keys of the others are
+        # marked, so each is asked once.
+        if verdict.scope is not Scope.KEY_RESOURCE and verdict.too_large_limit is None:
+            self.turned_down = verdict
+        if verdict.effect is Effect.UNFIT:  # the pool asks that account no more for it
+            self.turned_down = verdict
+            return
+        self.denied_model = lease.request.model
+        left = {verdict.account or lease.account, lease.account}
+        self.lease_request = replace(
+            self.lease_request, exclude_accounts=self.lease_request.exclude_accounts | left
+        )
 
     def _may_cap(self, lease: Lease, verdict: Verdict) -> bool:
         """Whether the same key may serve if less is reserved for the answer than was refused."""

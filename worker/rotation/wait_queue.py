@@ -18,6 +18,8 @@ _SETTLE_S = 0.005
 Answer = Lease | NoLease
 Shape = tuple[tuple[tuple[str, str], ...], bool, str, frozenset[str], frozenset[str]]
 Resources = tuple[str, ...]
+Kind = tuple[Resources, bool]
+"""Which models jobs may use, and whether they are bulk jobs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +105,11 @@ class WaitQueue:
     server: asyncio.Task[None] | None = None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     tenants: TenantTurns = field(default_factory=TenantTurns)
+
+    @property
+    def kind(self) -> Kind:
+        """What jobs it holds."""
+        return self.resources, self.bulk
 
     @property
     def is_idle(self) -> bool:

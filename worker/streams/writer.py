@@ -190,19 +190,19 @@ class StreamWriter:
         refused: dict[AnswerStream, Exception] = {}
         for stream, pairs in groupby(answers, key=lambda answer: answer[0]):
             replies = [reply for _, reply in pairs]
-            error = next((reply for reply in replies if isinstance(reply, Exception)), None)
-            if error is not None and _SUPERSEDED in str(error):
-                self._yield_or_claim(stream)
-            elif error is not None and passes_by_itself(error):
-                refused[stream] = error
-            elif error is not None:
-                _give_up(stream, error)
-            elif None in replies:
-                # The stream expired or was deleted, so the records that continue it are missing.
-                stream.on_lost()
-                self._waiting[stream] = None
-            else:
-                stream.on_written()
+            match next((reply for reply in replies if isinstance(reply, Exception)), None):
+                case None if None in replies:
+                    # The stream expired or was deleted, so what continues it is missing.
+                    stream.on_lost()
+                    self._waiting[stream] = None
+                case None:
+                    stream.on_written()
+                case error if _SUPERSEDED in str(error):
+                    self._yield_or_claim(stream)
+                case error if passes_by_itself(error):
+                    refused[stream] = error
+                case error:
+                    _give_up(stream, error)
         return refused
 
     def _yield_or_claim(self, stream: AnswerStream) -> None:

@@ -134,25 +134,32 @@ class UsageStore:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        numbers = range(first_ms // unit.ms, last_ms // unit.ms + 1)
-        known: dict[int, dict[str, Series]] = {}
         step = _Step(0, {})
+        numbers = range(first_ms // unit.ms, last_ms // unit.ms + 1)
+        async for number, bucket, series in self._buckets(unit, numbers, wanted):
+            at_ms = number * unit.ms
+            at_ms -= at_ms % (step_ms or unit.ms)
+            if at_ms != step.at_ms:
+                for one in step.counted():
+                    yield one
+                step = _Step(at_ms, series)
+            step.add(bucket)
+        for one in step.counted():
+            yield one
+
+    async def _buckets(
+        self, unit: Unit, numbers: Sequence[int], wanted: Callable[[Series], bool]
+    ) -> AsyncIterator[tuple[int, dict[str, str], dict[str, Series]]]:
+        """Yield what each minute or hour holds, with the wanted series of its day."""
+        known: dict[int, dict[str, Series]] = {}
         for start in range(0, len(numbers), _READ_AT_ONCE):
             some = numbers[start : start + _READ_AT_ONCE]
             days = {number * unit.ms // _DAY_MS for number in some} - known.keys()
             names, buckets = await self._read(unit, some, days=sorted(days))
             for day, found in names.items():
                 known[day] = {field: one for field, one in _series_in(found) if wanted(one)}
-            for number, found in zip(some, buckets, strict=True):
-                at_ms = number * unit.ms
-                at_ms -= at_ms % (step_ms or unit.ms)
-                if at_ms != step.at_ms:
-                    for one in step.counted():
-                        yield one
-                    step = _Step(at_ms, known[at_ms // _DAY_MS])
-                step.add(found)
-        for one in step.counted():
-            yield one
+            for number, bucket in zip(some, buckets, strict=True):
+                yield number, bucket, known[number * unit.ms // _DAY_MS]
 
     async def _read(
         self, unit: Unit, numbers: Sequence[int], *, days: Sequence[int]

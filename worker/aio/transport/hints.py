@@ -45,13 +45,18 @@ class ListHints:
 
     def worth_asking(self, queues: list[str], now_s: float) -> list[str]:
         """Return the queues that may hold messages."""
-        if self._changed is None or now_s >= self.look_at_s or not (self._changed or self.left_out):
+        if not self._tell_where(now_s):
             return queues
-        return [
-            queue
-            for queue in queues
-            if queue in self.left_out or any(queue == its for its, _ in self._changed)
-        ]
+        worth = self.left_out | self._changed_queues()
+        return [queue for queue in queues if queue in worth]
+
+    def _tell_where(self, now_s: float) -> bool:
+        """Whether the hints tell in which lists messages are."""
+        may_be_anywhere = self._changed is None or now_s >= self.look_at_s
+        return not may_be_anywhere and bool(self._changed or self.left_out)
+
+    def _changed_queues(self) -> set[str]:
+        return {queue for queue, _ in self._changed or ()}
 
     def choose(
         self,
@@ -74,22 +79,16 @@ class ListHints:
         Returns:
             The queues, none if nothing changed in them, and the priorities.
         """
-        if self._must_look_everywhere(queues, now_s):
+        if not self._tell_where(now_s) or not self.left_out.isdisjoint(queues):
             self.asked, self.left_out = None, set(every).difference(queues)
             self.look_at_s = now_s + sweep_s
             return queues, steps
-        changed = self._changed or set()
-        chosen = [queue for queue in queues if any(queue == its_queue for its_queue, _ in changed)]
-        rows = [step for step in steps if any(step == its_step for _, its_step in changed)]
+        changed, changed_steps = self._changed_queues(), {step for _, step in self._changed or ()}
+        chosen = [queue for queue in queues if queue in changed]
+        rows = [step for step in steps if step in changed_steps]
         if chosen:
             self.asked = {(queue, step) for queue in chosen for step in rows}
         return chosen, rows
-
-    def _must_look_everywhere(self, queues: list[str], now_s: float) -> bool:
-        """Whether to read all lists of these queues: unless all others are known to be empty."""
-        if self._changed is None or now_s >= self.look_at_s or not self.left_out.isdisjoint(queues):
-            return True
-        return not self._changed and not self.left_out
 
     def note_change(self, hint: Any) -> None:
         """Note a hint of the server: some keys have changed since they were last read."""

@@ -17,8 +17,8 @@ StockMessage: Any = _virtual.Message  # kombu's classes are only half typed
 
 _REPEATED: Final = ("lang", "task", "origin")
 """Headers with few distinct values."""
-_NO_ARGUMENTS: Final = (("argsrepr", "()"), ("kwargsrepr", "{}"))
-_NO_LIMITS: Final = [None, None]
+_USUAL: Final = {"argsrepr": "()", "kwargsrepr": "{}", "timelimit": [None, None]}
+"""Values of headers that most messages have."""
 _NOTHING_FOLLOWS: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 """The third part of most bodies. Nobody may change it: the messages share it."""
 _TOGETHER: Final = 16
@@ -186,11 +186,9 @@ def share_values(message: dict[str, Any]) -> None:
     if not isinstance(headers, dict):
         return
     _share(headers, _REPEATED)
-    for name, empty in _NO_ARGUMENTS:
-        if headers.get(name) == empty:
-            headers[name] = empty
-    if headers.get("timelimit") == _NO_LIMITS:
-        headers["timelimit"] = _NO_LIMITS
+    for name, usual in _USUAL.items():
+        if headers.get(name) == usual:
+            headers[name] = usual
     job = headers.get("id")
     if job is None:
         return  # not Celery's

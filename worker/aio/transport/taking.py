@@ -261,6 +261,10 @@ class TakingChannel(RequestingChannel):
             if was_empty:
                 self._give_way()
             return None
+        return self._read_messages(answer)
+
+    def _read_messages(self, answer: list[Any]) -> Taken:
+        """Read the messages of a reply, and note what the reply tells of the lists."""
         self._in_poll = None
         set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
         if set_aside:

@@ -1,7 +1,7 @@
 """What each answer of Groq means: the rows of the verdict table, first match wins."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from worker.providers.base import unknown_refusal_of_key
+from worker.providers.base import Judge, unknown_refusal_of_key
 from worker.providers.groq.key_faults import key_fault
 from worker.providers.groq.limits import limits_of, read_refusal
 from worker.providers.groq.rejections import (
@@ -42,22 +42,8 @@ _REFUSAL_WORDS = re.compile(
 )
 
 
-class GroqJudge:
-    """Judges answers of Groq.
-
-    Args:
-        now: Tells the time in seconds since the epoch.
-        jitter: Draws a number between two bounds.
-    """
-
-    def __init__(
-        self,
-        *,
-        now: Callable[[], float],
-        jitter: Callable[[float, float], float],
-    ) -> None:
-        self._now = now
-        self._jitter = jitter
+class GroqJudge(Judge):
+    """Judges answers of Groq."""
 
     def __call__(
         self,
@@ -78,20 +64,14 @@ class GroqJudge:
         if answer.ok:
             return self._success(answer, value)
         sentence = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
-        for rule in (
+        rules = (
             partial(key_fault, now_s=self._now()),
             self._refusal,
             self._rate,
             self._server_fault,
             self._edge,
-        ):
-            if verdict := rule(answer):
-                return (
-                    verdict
-                    if verdict.certain or not sentence
-                    else replace(verdict, reason=f"{verdict.reason}: {sentence}")
-                )
-        return rejection_of(answer, sentence)
+        )
+        return self.by_rules(rules, answer, sentence=sentence) or rejection_of(answer, sentence)
 
     def streamed(
         self,

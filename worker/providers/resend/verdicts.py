@@ -1,8 +1,7 @@
 """What each answer of Resend means: the rows of the verdict table, first match wins."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any, Final
@@ -10,7 +9,7 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from worker.foreign_json import as_text, member
-from worker.providers.base import unknown_refusal_of_key
+from worker.providers.base import Judge, unknown_refusal_of_key
 from worker.providers.durations import duration_ms
 from worker.providers.resend.limits import limits_of, quotas_of
 from worker.providers.response import Answer, safe_sentence
@@ -53,22 +52,8 @@ _EXAMPLE_RECIPIENT: Final = (
 )
 
 
-class ResendJudge:
-    """Judges answers of Resend.
-
-    Args:
-        now: Tells the time in seconds since the epoch.
-        jitter: Draws a number between two bounds.
-    """
-
-    def __init__(
-        self,
-        *,
-        now: Callable[[], float],
-        jitter: Callable[[float, float], float],
-    ) -> None:
-        self._now = now
-        self._jitter = jitter
+class ResendJudge(Judge):
+    """Judges answers of Resend."""
 
     def __call__(
         self,
@@ -96,14 +81,9 @@ class ResendJudge:
             )
         status = _status_of(answer)
         sentence = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
-        for rule in (self._unclear, self._conflict, self._edge, self._key_fault, self._rate):
-            if verdict := rule(answer, status):
-                return (
-                    verdict
-                    if verdict.certain or not sentence
-                    else replace(verdict, reason=f"{verdict.reason}: {sentence}")
-                )
-        return _rejection(answer, status, sentence)
+        rules = (self._unclear, self._conflict, self._edge, self._key_fault, self._rate)
+        known = self.by_rules(rules, answer, status, sentence=sentence)
+        return known or _rejection(answer, status, sentence)
 
     def _unclear(self, answer: Answer, status: int) -> Verdict | None:
         """Judge an answer after which the email may have been accepted."""
