@@ -6,7 +6,7 @@ from typing import Any
 from worker.arguments.base import check
 from worker.arguments.email import EmailArguments
 from worker.celery import app
-from worker.emails.ordering import order
+from worker.emails.outgoing import order
 from worker.jobs.history import History, came_again, died_ms, doubt_ms
 from worker.runtime import Runtime
 from worker.serving import serve

@@ -31,11 +31,10 @@ from worker.cli import flower
 from worker.hooks import control  # noqa: F401 - it registers commands
 from worker.hooks.backpressure import QueuePauser
 from worker.hooks.cancel import Cancelling
-from worker.hooks.enqueued import note_enqueued
 from worker.hooks.health import PoolHealth
 from worker.hooks.notifications import NotificationBound
+from worker.hooks.publishing import note_enqueued, pass_on_tenant
 from worker.hooks.queues import QueueChoice
-from worker.hooks.tenant import pass_on_tenant
 from worker.logs import redactor, say_json, setup_logging
 from worker.providers.proxies import proxy_for
 from worker.runtime import stop_waiting

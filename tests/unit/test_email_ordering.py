@@ -7,8 +7,7 @@ import pytest
 from config.api_key import ApiKey, make_key
 from worker.arguments.base import check
 from worker.arguments.email import EmailArguments
-from worker.emails.ordering import order
-from worker.emails.outgoing import OutgoingEmail
+from worker.emails.outgoing import OutgoingEmail, order
 from worker.keypool import LeaseRequest
 
 BY_TEMPLATE = {"to": "ann@example.com", "template": {"id": "t1"}}

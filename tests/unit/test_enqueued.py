@@ -7,8 +7,8 @@ import pytest
 from celery.signals import before_task_publish
 
 from tests.pages import ROOT, blocks
-from worker.hooks.enqueued import note_enqueued
-from worker.jobs.enqueued import enqueued_ms_of
+from worker.hooks.publishing import note_enqueued
+from worker.jobs.message import enqueued_ms_of
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from worker.jobs.tenant import tenant_of
+from worker.jobs.message import tenant_of
 
 
 # The headers of a message, and the tenant that they name.

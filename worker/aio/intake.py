@@ -21,7 +21,7 @@ from celery.worker import state
 from celery.worker import strategy as _strategy
 from vine import promise
 
-from worker.aio import settling
+from worker.aio import reports
 
 Handler = Callable[..., Any]
 
@@ -170,7 +170,7 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
             return job
 
         def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
-            settling.report(super().on_timeout, soft, timeout)
+            reports.report(super().on_timeout, soft, timeout)
 
         def on_failure(
             self,
@@ -178,7 +178,7 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
             send_failed_event: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
             return_ok: bool = False,  # noqa: FBT001, FBT002 - Celery's signature
         ) -> None:
-            settling.report(super().on_failure, exc_info, send_failed_event, return_ok)
+            reports.report(super().on_failure, exc_info, send_failed_event, return_ok)
 
         def _announce_revoked(
             self,
@@ -187,7 +187,7 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
             signum: Any,
             expired: bool,  # noqa: FBT001 - Celery's signature
         ) -> None:
-            settling.report(super()._announce_revoked, reason, terminated, signum, expired)
+            reports.report(super()._announce_revoked, reason, terminated, signum, expired)
 
     return PlainRequest
 

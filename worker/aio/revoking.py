@@ -6,7 +6,7 @@ from typing import Any
 from celery.worker import state
 from celery.worker.request import Request
 
-from worker.aio import settling
+from worker.aio import reports
 
 
 def is_revoked(request: Any) -> bool:
@@ -40,7 +40,7 @@ def announce(request: Any) -> None:
     try:
         revoked = request.revoked()
     except Exception as exc:  # noqa: BLE001 - of the result store, or of a signal's receiver
-        settling.settle(request, exc)
+        reports.settle(request, exc)
         return
     if not revoked:  # not any more: Celery's list of revoked jobs has a maximum length
         request.reject(requeue=True)

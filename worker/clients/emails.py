@@ -11,7 +11,7 @@ from worker.arguments.email import EmailArguments
 from worker.clients.session import runtime
 from worker.clients.sync import wait_for
 from worker.clients.waiting import wait_in_place
-from worker.emails.ordering import order
+from worker.emails.outgoing import order
 from worker.jobs.job_run import current_run
 
 _HASH_CHARS: Final = 12

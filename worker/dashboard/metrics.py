@@ -17,7 +17,7 @@ from worker.dashboard.poller import Poller
 from worker.dashboard.servable import servable_jobs
 from worker.dashboard.state import ServiceView
 from worker.deadletters import KINDS, OWNERS, Counts
-from worker.emails.batch_size import MOST_IN_BATCH
+from worker.emails.batching import MOST_IN_BATCH
 from worker.providers.drift import Seen
 from worker.providers.unknowns import Kind
 

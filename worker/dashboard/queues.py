@@ -19,7 +19,7 @@ from worker.dashboard.deferred_age import DeferredAge
 from worker.dashboard.deferred_jobs import DeferredJob, deferred_jobs
 from worker.dashboard.queue_age import QueueAge
 from worker.dashboard.state import QueueView
-from worker.jobs.priority import BULK_PRIORITY
+from worker.jobs.message import BULK_PRIORITY
 
 _POLL_WORKERS_INTERVAL_S = 2.0
 _REPLY_TIMEOUT_S = 1.0

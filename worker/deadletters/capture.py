@@ -15,8 +15,8 @@ from worker.attempts import latest, of_this_run
 from worker.deadletters.dead_letter import OTHER, DeadLetter, Message, one_line, reason_line
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
 from worker.foreign_json import as_object, as_text, member
-from worker.jobs.enqueued import HEADER as ENQUEUED
 from worker.jobs.history import ALONE, DOUBT, HEADER, History, came_again
+from worker.jobs.message import ENQUEUED
 from worker.jobs.task_service import service_of
 from worker.logs import redactor
 

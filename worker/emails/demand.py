@@ -3,8 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
-from worker.emails.batch_size import MOST_IN_BATCH
-from worker.emails.batching import BatchQueue
+from worker.emails.batching import MOST_IN_BATCH, BatchQueue
 from worker.rotation.demand import Demand
 
 _MOST_CAPACITY = 4 * MOST_IN_BATCH

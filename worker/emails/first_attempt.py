@@ -10,8 +10,7 @@ from worker.aio.errors import Revoked
 from worker.aio.time_limits import HeldTimeLimits
 from worker.cancellations import is_cancelled
 from worker.emails.attempt import EmailAttempt, NothingToSend
-from worker.emails.batch_size import BatchSizes
-from worker.emails.batching import BatchQueue, NextStep, Outcome, Waiter, wake
+from worker.emails.batching import BatchQueue, BatchSizes, NextStep, Outcome, Waiter, wake
 from worker.emails.idempotency import IdempotencyStore
 from worker.emails.in_flight import InFlightSends
 from worker.emails.outcomes import error_of, own_copy, part_of

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from worker import attempts, telemetry
 from worker.emails.attempt import NothingToSend, RepeatAttempt
-from worker.emails.batch_size import MOST_IN_BATCH, BatchSizes
-from worker.emails.batching import BatchQueue, NextStep, Outcome
+from worker.emails.batching import MOST_IN_BATCH, BatchQueue, BatchSizes, NextStep, Outcome
 from worker.emails.first_attempt import FirstAttempt
 from worker.emails.idempotency import IdempotencyStore, SendRecord, State
 from worker.emails.in_flight import Ended, InFlightSends

@@ -30,7 +30,7 @@ from redis.exceptions import RedisError
 from config.celery import DEFERRED
 from config.services import SERVICES
 from worker.aio.transport.peeking import QueuePeeker
-from worker.jobs.priority import BULK_PRIORITY
+from worker.jobs.message import BULK_PRIORITY
 from worker.jobs.task_service import service_of
 from worker.rotation.queue_demand import QueueDemand
 from worker.runtime import Runtime

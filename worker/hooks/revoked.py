@@ -10,7 +10,7 @@ from celery import states
 from celery.exceptions import TaskRevokedError
 from celery.worker import state
 
-from worker.aio import settling
+from worker.aio import reports
 from worker.aio.backend import RedisBackend
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.redis_retry import passes_by_itself, warn, words_of
@@ -77,7 +77,7 @@ class RevokedJobs:
             self._on_error(exc, ending)
             return
         for request, _ in ending:
-            settling.report(request.acknowledge_revoked)
+            reports.report(request.acknowledge_revoked)
 
     def _on_error(self, exc: Exception, ending: list[tuple[Any, str]]) -> None:
         if len(ending) > 1 and not passes_by_itself(exc):  # it may be of one of them

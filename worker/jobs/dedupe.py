@@ -26,8 +26,8 @@ from redis.exceptions import RedisError
 from config.settings import Settings
 from worker.aio.lua_source import source
 from worker.errors import Deferred, JobError, error_of
-from worker.jobs.enqueued import enqueued_ms_of
 from worker.jobs.job_run import JobRun
+from worker.jobs.message import enqueued_ms_of
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
 from worker.redis.autopipeline import pipeline_of

@@ -33,11 +33,10 @@ from worker.errors import (
 )
 from worker.jobs.email_keys import EmailKeys
 from worker.jobs.history import History, came_again, doubt_ms
+from worker.jobs.message import is_bulk, list_of, tenant_of
 from worker.jobs.outages import NOBODY_COUNTS, Outages
 from worker.jobs.ownership import Ownership
-from worker.jobs.priority import is_bulk
 from worker.jobs.rescheduling import awaited_service, longest_wait_ms, send_back
-from worker.jobs.tenant import list_of, tenant_of
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
 from worker.verdicts import SERVER_ERROR

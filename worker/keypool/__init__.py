@@ -8,8 +8,8 @@ from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.pool import HORIZON_MS, TENANT_HORIZON_MS, KeyPool
 from worker.keypool.published_keys import publish_keys, published_keys
-from worker.keypool.replies import Settled
 from worker.keypool.resets import HeldBlock, ResetDone
+from worker.keypool.scripts import Settled
 from worker.keypool.settlement import outcome_of
 from worker.keypool.snapshot import BlockView, BucketView, KeyView, PoolView
 

@@ -16,9 +16,8 @@ from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.latest_calls import LatestCall
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.keypool.names import Names
-from worker.keypool.replies import Settled, read_acquire, read_settle
 from worker.keypool.resets import ResetDone
-from worker.keypool.scripts import Scripts, as_json
+from worker.keypool.scripts import Scripts, Settled, as_json, read_acquire, read_settle
 from worker.keypool.settlement import report, stated
 from worker.redis.lua import Clock
 from worker.verdicts import ObservedLimit, Verdict

@@ -13,9 +13,8 @@ from typing import Final, TextIO
 from pydantic import SecretStr
 
 from config.api_key import ApiKey
-from worker.logs.content import ContentFilter
+from worker.logs.filters import ContentFilter, LostConnectionFilter
 from worker.logs.formatters import JsonFormatter, TextFormatter
-from worker.logs.lost_connections import LostConnectionFilter
 from worker.logs.redaction import redactor
 
 # Loggers that write request bodies, arguments or addresses at the levels INFO and DEBUG.

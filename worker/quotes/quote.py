@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from config.services import SERVICES
-from worker.emails.batch_size import MOST_IN_BATCH
+from worker.emails.batching import MOST_IN_BATCH
 from worker.keypool import PoolView
 from worker.keypool.forecast import CallCost, Estimate, Forecast, usual_tokens
 from worker.keypool.quotes import Margins

@@ -14,7 +14,7 @@ from tests.integration.emails.email_senders import (
     outgoing,
     send,
 )
-from worker.emails.batch_size import BatchSizes
+from worker.emails.batching import BatchSizes
 from worker.errors import Deferred
 from worker.keypool import Lease, LeaseRequest
 from worker.rotation.served import Served

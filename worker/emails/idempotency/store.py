@@ -7,8 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from worker.aio.lua_source import source
-from worker.emails.idempotency.names import RecordNames
-from worker.emails.idempotency.record import SendRecord, State
+from worker.emails.idempotency.record import RecordNames, SendRecord, State
 from worker.jobs.ownership import NO_MESSAGES, Ownership
 from worker.providers import EmailIdentity, SendRequest
 from worker.redis.autopipeline import pipeline_of

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import SecretStr
 
 from worker.providers.base import Judge, unknown_refusal_of_key
+from worker.providers.groq.answer import cached_tokens, counted_tokens
 from worker.providers.groq.key_faults import key_fault
 from worker.providers.groq.limits import limits_of, read_refusal
 from worker.providers.groq.rejections import (
@@ -19,7 +20,6 @@ from worker.providers.groq.rejections import (
     too_large_sentence,
 )
 from worker.providers.groq.stream import AssembledAnswer
-from worker.providers.groq.usage import cached_tokens, counted_tokens
 from worker.providers.response import Answer, safe_sentence
 from worker.verdicts import RATE_LIMIT, SERVER_ERROR, Cooldown, Effect, Fate, Scope, Verdict
 

@@ -1,8 +1,10 @@
-"""Removes the content of jobs from Celery's own records: arguments, results, messages."""
+"""Filters of log records: without the content of jobs, and a lost connection as one line."""
 
 import logging
 from collections.abc import Mapping
 from typing import Any, Final
+
+from amqp.exceptions import AMQPError
 
 # The fields of Celery's context without content; others are arguments, results and tracebacks.
 _SAFE_CONTEXT = frozenset(
@@ -49,3 +51,21 @@ def _without_messages(template: str, values: tuple[Any, ...]) -> tuple[Any, ...]
                 "(not shown)" if index in hidden else value for index, value in enumerate(values)
             )
     return values
+
+
+class LostConnectionFilter(logging.Filter):
+    """Removes tracebacks of lost connections from the records of Celery's worker.
+
+    What was scheduled on a connection that is gone by then, such as an acknowledgement or a read
+    with RabbitMQ, fails each with a traceback of the client's own code. The line says why. The
+    tracebacks of jobs are other records, of `celery.app.trace`.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass."""
+        exc = record.exc_info[1] if record.exc_info else None
+        if record.name.startswith("celery.worker.") and isinstance(
+            exc, (AMQPError, ConnectionError)
+        ):
+            record.exc_info = record.exc_text = None
+        return True
