@@ -158,15 +158,13 @@ def limits_from(value: Any, *, known: Sequence[str]) -> Any:
     """
     if not isinstance(value, str):
         return value
-    pairs = [part.partition("=") for part in value.lower().split(",") if part.strip()]
-    found = {name.strip(): limit.strip() for name, _, limit in pairs}
-    if len(found) < len(pairs) or not all(
-        name in known and limit.isascii() and limit.isdigit() and 0 < int(limit) < 10**12
-        for name, limit in found.items()
-    ):
+    form = re.compile(rf"({'|'.join(known)})\s*=\s*(0*[1-9][0-9]{{0,11}})")
+    parts = [part.strip() for part in value.lower().split(",") if part.strip()]
+    found = {one[1]: int(one[2]) for one in map(form.fullmatch, parts) if one}
+    if len(found) < len(parts):
         names = ", ".join(known)
         raise ValueError(f"must be limits such as {known[0]}=30, of {names}, separated by commas")
-    return tuple((name, int(limit)) for name, limit in found.items())
+    return tuple(found.items())
 
 
 def _upper(value: Any) -> Any:

@@ -4,8 +4,11 @@
 reason or variable does.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
 from flower.views.monitor import Metrics as FlowerMetrics
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,10 +21,9 @@ from worker.dashboard.servable import servable_jobs
 from worker.dashboard.state import ServiceView
 from worker.deadletters import KINDS, OWNERS, Counts
 from worker.emails.batching import MOST_IN_BATCH
+from worker.keypool import KeyView
 from worker.providers.drift import Seen
 from worker.providers.unknowns import Kind
-
-_STATES = ("ready", "cooling", "disabled")
 
 
 class Metrics(FlowerMetrics):
@@ -61,106 +63,166 @@ class KeysCollector(Collector):
             "Whether Redis may throw away jobs when it is full",
             value=int(bool(state.evicts)),
         )
-        yield from _keys(state.services)
-        yield from _queues(state.services)
+        known = {name: view for name, view in state.services.items() if view.queue.known}
+        yield from (row.of(state.services) for row in _OF_KEYS)
+        yield from (row.of(known) for row in _OF_QUEUES)
+        yield from _workers(state.services)
         yield _dead_letters(state.dead_letters)
         yield _unknown(state.unknown)
 
 
-def _keys(services: dict[str, ServiceView]) -> Iterator[Metric]:
-    keys = GaugeMetricFamily("keywheel_keys", "Keys by state", labels=["service", "state"])
-    in_flight = GaugeMetricFamily("keywheel_in_flight", "Calls under way", labels=["service"])
-    ready = GaugeMetricFamily(
-        "keywheel_key_ready", "Whether a key may be called", labels=["service", "key"]
-    )
-    calls = CounterMetricFamily(
-        "keywheel_calls", "Calls that ended", labels=["service", "key", "outcome"]
-    )
-    tokens = CounterMetricFamily("keywheel_tokens", "Tokens used", labels=["service", "key"])
-    room = GaugeMetricFamily(
-        "keywheel_head_room_ratio",
-        "Share that is left of the limit nearest to exhaustion",
-        labels=["service", "key"],
-    )
-    paused = GaugeMetricFamily(
-        "keywheel_service_paused", "Whether a person has paused the service", labels=["service"]
-    )
-    for service, view in services.items():
-        paused.add_metric([service], int(view.pool.paused))
-        states = [key.state for key in view.pool.keys]
-        for state in _STATES:
-            keys.add_metric([service, state], states.count(state))
-        in_flight.add_metric([service], sum(key.in_flight for key in view.pool.keys))
-        for key in view.pool.keys:
-            ready.add_metric([service, key.id], int(key.state == "ready"))
-            tokens.add_metric([service, key.id], key.tokens)
-            for outcome in ("accepted", "refused", "faults", "rejected"):
-                calls.add_metric([service, key.id, outcome], getattr(key, outcome))
-            shares = [bucket.remaining / bucket.limit for bucket in key.buckets if bucket.limit > 0]
-            if shares:
-                room.add_metric([service, key.id], max(0.0, min(shares)))
-    yield from (keys, in_flight, ready, calls, tokens, room, paused)
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A metric that each service has.
+
+    Attributes:
+        name: Its name, without `keywheel_`.
+        words: What it says.
+        labels: Its labels, beside the service.
+        samples: Makes its samples of a service, each the values of these labels and the number.
+        family: Its type.
+    """
+
+    name: str
+    words: str
+    labels: tuple[str, ...]
+    samples: Callable[[ServiceView], Iterable[tuple[Any, ...]]]
+    family: type[GaugeMetricFamily | CounterMetricFamily] = GaugeMetricFamily
+
+    def of(self, services: Mapping[str, ServiceView]) -> Metric:
+        """Return the metric with the samples of these services."""
+        metric = self.family(f"keywheel_{self.name}", self.words, labels=["service", *self.labels])
+        for service, view in services.items():
+            for *labels, number in self.samples(view):
+                metric.add_metric([service, *labels], number)
+        return metric
 
 
-def _queues(services: dict[str, ServiceView]) -> Iterator[Metric]:
-    length = GaugeMetricFamily(
-        "keywheel_queue_length", "Jobs in the broker, not fetched", labels=["service", "queue"]
-    )
-    waiting = GaugeMetricFamily(
-        "keywheel_jobs_waiting",
-        "Jobs that wait, in the broker or in a worker",
-        labels=["service", "queue"],
-    )
-    oldest = GaugeMetricFamily(
-        "keywheel_queue_oldest_seconds",
-        "Lower bound of how long the oldest job has waited, deferred jobs included",
-        labels=["service", "queue", "priority"],
-    )
-    paused = GaugeMetricFamily(
-        "keywheel_queue_paused",
-        "Workers that have paused the queue",
-        labels=["service", "queue"],
-    )
-    idle = GaugeMetricFamily(
-        "keywheel_idle_seconds",
-        "How long jobs have waited without any call although a key has room",
-        labels=["service", "queue"],
-    )
-    drain = GaugeMetricFamily(
-        "keywheel_drain_seconds", "Until the queue is empty", labels=["service", "queue"]
-    )
-    workers = GaugeMetricFamily("keywheel_workers", "Workers that answered the latest poll")
-    servable = GaugeMetricFamily(
-        "keywheel_jobs_servable",
-        "Waiting jobs that the keys could serve within half a minute",
-        labels=["service", "queue"],
-    )
-    skew = GaugeMetricFamily(
-        "keywheel_clock_skew_seconds",
-        "The largest difference between the clock of a worker and Redis'",
-    )
-    for service, view in services.items():
-        if not view.queue.known:
-            continue
-        labels = [service, view.queue.name]
-        length.add_metric(labels, view.queue.ready + view.queue.deferred)
-        waiting.add_metric(labels, view.queue.waiting)
-        servable.add_metric(labels, _servable(view))
-        oldest.add_metric([*labels, "interactive"], view.queue.oldest_s)
-        oldest.add_metric([*labels, "bulk"], view.queue.oldest_bulk_s)
-        paused.add_metric(labels, view.queue.paused_workers)
-        idle.add_metric(labels, view.idle_s)
-        drain.add_metric(labels, float("inf") if view.drain_s is None else view.drain_s)
-    queues = [view.queue for view in services.values()]
-    workers.add_metric([], max(queue.workers for queue in queues))
-    skew.add_metric([], max(queue.clock_skew_s for queue in queues))
-    yield from (length, waiting, servable, oldest, paused, idle, drain, workers, skew)
+def _states(view: ServiceView) -> Iterator[tuple[str, int]]:
+    states = [key.state for key in view.pool.keys]
+    return ((state, states.count(state)) for state in ("ready", "cooling", "disabled"))
+
+
+def _outcomes(view: ServiceView) -> Iterator[tuple[str, str, int]]:
+    for key in view.pool.keys:
+        for outcome in ("accepted", "refused", "faults", "rejected"):
+            yield key.id, outcome, getattr(key, outcome)
+
+
+def _head_room(view: ServiceView) -> Iterator[tuple[str, float]]:
+    for key in view.pool.keys:
+        shares = [bucket.remaining / bucket.limit for bucket in key.buckets if bucket.limit > 0]
+        if shares:
+            yield key.id, max(0.0, min(shares))
+
+
+def _of_each_key(value: Callable[[KeyView], float]) -> Callable[[ServiceView], Iterator[Any]]:
+    return lambda view: ((key.id, value(key)) for key in view.pool.keys)
+
+
+def _of_queue(value: Callable[[ServiceView], float]) -> Callable[[ServiceView], Iterator[Any]]:
+    return lambda view: iter([(view.queue.name, value(view))])
 
 
 def _servable(view: ServiceView) -> int:
     batches = SERVICES[view.pool.service].sends_once
     waiting = view.queue.ready + view.queue.held
     return servable_jobs(view.pool, waiting, jobs_a_call=MOST_IN_BATCH if batches else 1)
+
+
+_OF_KEYS: Final = (
+    _Row("keys", "Keys by state", ("state",), _states),
+    _Row(
+        "in_flight",
+        "Calls under way",
+        (),
+        lambda view: [(sum(key.in_flight for key in view.pool.keys),)],
+    ),
+    _Row(
+        "key_ready",
+        "Whether a key may be called",
+        ("key",),
+        _of_each_key(lambda key: key.state == "ready"),
+    ),
+    _Row("calls", "Calls that ended", ("key", "outcome"), _outcomes, CounterMetricFamily),
+    _Row(
+        "tokens", "Tokens used", ("key",), _of_each_key(lambda key: key.tokens), CounterMetricFamily
+    ),
+    _Row(
+        "head_room_ratio",
+        "Share that is left of the limit nearest to exhaustion",
+        ("key",),
+        _head_room,
+    ),
+    _Row(
+        "service_paused",
+        "Whether a person has paused the service",
+        (),
+        lambda view: [(view.pool.paused,)],
+    ),
+)
+
+_OF_QUEUES: Final = (
+    _Row(
+        "queue_length",
+        "Jobs in the broker, not fetched",
+        ("queue",),
+        _of_queue(lambda view: view.queue.ready + view.queue.deferred),
+    ),
+    _Row(
+        "jobs_waiting",
+        "Jobs that wait, in the broker or in a worker",
+        ("queue",),
+        _of_queue(lambda view: view.queue.waiting),
+    ),
+    _Row(
+        "jobs_servable",
+        "Waiting jobs that the keys could serve within half a minute",
+        ("queue",),
+        _of_queue(_servable),
+    ),
+    _Row(
+        "queue_oldest_seconds",
+        "Lower bound of how long the oldest job has waited, deferred jobs included",
+        ("queue", "priority"),
+        lambda view: [
+            (view.queue.name, "interactive", view.queue.oldest_s),
+            (view.queue.name, "bulk", view.queue.oldest_bulk_s),
+        ],
+    ),
+    _Row(
+        "queue_paused",
+        "Workers that have paused the queue",
+        ("queue",),
+        _of_queue(lambda view: view.queue.paused_workers),
+    ),
+    _Row(
+        "idle_seconds",
+        "How long jobs have waited without any call although a key has room",
+        ("queue",),
+        _of_queue(lambda view: view.idle_s),
+    ),
+    _Row(
+        "drain_seconds",
+        "Until the queue is empty",
+        ("queue",),
+        _of_queue(lambda view: math.inf if view.drain_s is None else view.drain_s),
+    ),
+)
+
+
+def _workers(services: Mapping[str, ServiceView]) -> Iterator[Metric]:
+    queues = [view.queue for view in services.values()]
+    yield GaugeMetricFamily(
+        "keywheel_workers",
+        "Workers that answered the latest poll",
+        value=max(queue.workers for queue in queues),
+    )
+    yield GaugeMetricFamily(
+        "keywheel_clock_skew_seconds",
+        "The largest difference between the clock of a worker and Redis'",
+        value=max(queue.clock_skew_s for queue in queues),
+    )
 
 
 def _dead_letters(counts: Counts) -> Metric:

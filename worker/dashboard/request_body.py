@@ -13,6 +13,7 @@ MAX_BODY_BYTES = 4096
 LONGEST_S = 30 * 86_400
 """The longest time for which a key can be disabled, in seconds."""
 _MAX_CHARACTERS = 200
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,10 @@ def check_headers(headers: Mapping[str, str], query: str) -> None:
         raise too_large()
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise ApiError(415, "wrong_content_type", "Send the body as plain JSON, not compressed.")
-    content_type = headers.get("Content-Type", "")
-    kind, _, parameter = (part.strip().lower() for part in content_type.partition(";"))
     has_body = announced != "0" or "Transfer-Encoding" in headers
-    if not content_type and not has_body:
-        return
-    if kind != "application/json" or parameter.replace('"', "") not in {"", "charset=utf-8"}:
+    content_type = headers.get("Content-Type") or ("" if has_body else _JSON)
+    kind, _, parameter = (part.strip().lower() for part in content_type.partition(";"))
+    if kind != _JSON or parameter.replace('"', "") not in {"", "charset=utf-8"}:
         raise ApiError(415, "wrong_content_type", "Send the body as application/json.")
 
 
@@ -182,12 +181,8 @@ def whole_number(text: str, name: str, *, most: int) -> int:
     Raises:
         ApiError: 400 where it is not a whole number from 1 to `most`.
     """
-    if (
-        text.isascii()
-        and text.isdecimal()
-        and len(text) <= len(str(most))
-        and 1 <= int(text) <= most
-    ):
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(most))
+    if is_number and 1 <= int(text) <= most:
         return int(text)
     raise BadRequest(f"{name} must be a whole number from 1 to {most}.")
 

@@ -157,6 +157,13 @@ def is_sendable(secret: SecretStr) -> bool:
     return bool(value) and value.isascii() and value.isprintable() and " " not in value
 
 
+def unsent_reply(secret: SecretStr, http: httpx.AsyncClient) -> Reply | None:
+    """The reply to a call that cannot be made: a key for no header, or after `close`."""
+    if not is_sendable(secret):
+        return Reply(UNSENDABLE_KEY)
+    return Reply(CLOSED) if http.is_closed else None
+
+
 UNSENDABLE_KEY = Verdict(
     Fate.NEXT_KEY,
     "invalid_key",

@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from worker.foreign_json import as_list, member
 from worker.providers import key_check
-from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
+from worker.providers.base import is_sendable, judge_transport, unsent_reply
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.failures import outside_the_call
 from worker.providers.groq.answer import request_id_of, result_of
@@ -106,10 +106,8 @@ class Groq:
             On success the value is the first choice as `answer.result_of` makes it, streamed or
             not.
         """
-        if not is_sendable(secret):
-            return Reply(UNSENDABLE_KEY)
-        if self._http.is_closed:
-            return Reply(CLOSED)
+        if unsent := unsent_reply(secret, self._http):
+            return unsent
         on_sent.set(sent)
         heard = AssembledAnswer(request.listener) if request.listener else None
         try:

@@ -10,7 +10,7 @@ import httpx
 from pydantic import SecretStr
 
 from worker.foreign_json import as_object, member
-from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
+from worker.providers.base import judge_transport, unsent_reply
 from worker.providers.connections import on_sent
 from worker.providers.exchange import Exchange, PassedStream
 from worker.providers.groq.completion import prompts_of
@@ -67,10 +67,8 @@ class GroqPassing:
         self, secret: SecretStr, request: Exchange, *, sent: Callable[[], None] | None = None
     ) -> Reply:
         """Send a request with one key and judge the answer, which stays in the exchange."""
-        if not is_sendable(secret):
-            return Reply(UNSENDABLE_KEY)
-        if self._http.is_closed:
-            return Reply(CLOSED)
+        if unsent := unsent_reply(secret, self._http):
+            return unsent
         on_sent.set(sent)
         request.response = request.error = None
         try:

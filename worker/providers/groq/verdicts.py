@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from pydantic import SecretStr
 
@@ -37,6 +37,42 @@ _NOT_NOW = {
     HTTPStatus.TOO_EARLY,
     499,  # a proxy has cut the call
 }
+_FAULT: Final = Verdict(
+    Fate.RETRY,
+    SERVER_ERROR,
+    "Groq failed (HTTP {status})",
+    effect=Effect.COOL,
+    scope=Scope.KEY,
+    cooldown=Cooldown.SERVER_ERROR,
+    definite=False,
+    counted=False,
+)
+_FAULTS: Final[Mapping[int, Verdict]] = {
+    HTTPStatus.SERVICE_UNAVAILABLE: Verdict(
+        Fate.RETRY,
+        "over_capacity",
+        "the model is overloaded for every key",
+        scope=Scope.MODEL,
+        definite=False,
+        counted=False,
+    ),
+    HTTPStatus.FAILED_DEPENDENCY: Verdict(
+        Fate.RETRY,
+        "dependency_failed",
+        "a tool server that the request names has failed",
+        definite=False,
+    ),
+    **dict.fromkeys(
+        _NOT_NOW,
+        Verdict(
+            Fate.RETRY,
+            "not_now",
+            "Groq did not take the request this time (HTTP {status})",
+            definite=False,
+        ),
+    ),
+}
+"""What a status of Groq's own troubles means; any other 5xx is a `_FAULT`."""
 _REFUSAL_WORDS = re.compile(
     r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `"
 )
@@ -216,50 +252,15 @@ class GroqJudge(Judge):
                 backoff_ms=int(self._jitter(1_000, 8_000)),
                 status=status,
             )
-        backoff_ms = answer.backoff_ms(now_s=self._now())
-        if status == HTTPStatus.SERVICE_UNAVAILABLE:
-            return Verdict(
-                Fate.RETRY,
-                "over_capacity",
-                "the model is overloaded for every key",
-                scope=Scope.MODEL,
-                definite=False,
-                counted=False,
-                backoff_ms=backoff_ms,
-                status=status,
-            )
-        if status == HTTPStatus.FAILED_DEPENDENCY:
-            return Verdict(
-                Fate.RETRY,
-                "dependency_failed",
-                "a tool server that the request names has failed",
-                definite=False,
-                backoff_ms=backoff_ms,
-                status=status,
-            )
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return Verdict(
-                Fate.RETRY,
-                SERVER_ERROR,
-                f"Groq failed (HTTP {status})",
-                effect=Effect.COOL,
-                scope=Scope.KEY,
-                cooldown=Cooldown.SERVER_ERROR,
-                definite=False,
-                counted=False,
-                backoff_ms=backoff_ms,
-                status=status,
-            )
-        if status in _NOT_NOW:
-            return Verdict(
-                Fate.RETRY,
-                "not_now",
-                f"Groq did not take the request this time (HTTP {status})",
-                definite=False,
-                backoff_ms=backoff_ms,
-                status=status,
-            )
-        return None
+        known = _FAULTS.get(status)
+        if known is None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            known = _FAULT
+        return known and replace(
+            known,
+            reason=known.reason.format(status=status),
+            backoff_ms=answer.backoff_ms(now_s=self._now()),
+            status=status,
+        )
 
     def _edge(self, answer: Answer) -> Verdict | None:
         """Judge the answer of a proxy or gateway before Groq: it hits every key alike."""

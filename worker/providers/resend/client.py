@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from worker.foreign_json import as_object, as_text, member
 from worker.providers import key_check
-from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
+from worker.providers.base import is_sendable, judge_transport, unsent_reply
 from worker.providers.connections import on_sent, shared_client
 from worker.providers.key_check import KeyCheck
 from worker.providers.resend import http
@@ -87,10 +87,8 @@ class Resend:
             On success the value holds the email's `id`; of a batch `results`, for each email in the
             order of the batch either its `id`, or `error`: why it alone was refused.
         """
-        if not is_sendable(secret):
-            return Reply(UNSENDABLE_KEY)
-        if self._http.is_closed:
-            return Reply(CLOSED)
+        if unsent := unsent_reply(secret, self._http):
+            return unsent
         on_sent.set(sent)
         payload = request.payload
         exchange = http.Exchange(secret, self._http, self._firsts, request.body.encode())
