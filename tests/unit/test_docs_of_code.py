@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client.core import CounterMetricFamily
 
 from config.names import GONE
 from config.services import SERVICES
@@ -19,6 +20,7 @@ from config.settings import SECRET_FIELDS, variable_of, variables
 from tests.pages import ALL_PAGES, INLINE_RE, ROOT, text_of
 from worker import errors
 from worker.aio.pool_settings import PoolSettings
+from worker.dashboard.metrics import OF_KEYS, OF_QUEUES
 from worker.deadletters import OWNERS
 from worker.emails.idempotency import RecordNames
 from worker.keypool.names import Names
@@ -141,6 +143,14 @@ def test_every_metric_and_alert_of_the_rules_is_explained() -> None:
     assert [name for name in alerts if f"`{name}`" not in page] == []
     metrics = set(re.findall(r"keywheel_(\w+)", rules)) - {"rules"}
     assert {name for name in metrics if f"`{name}`" not in page} == set()
+
+
+def test_every_metric_of_keys_and_queues_is_explained() -> None:
+    page = text_of(ROOT / "docs/operations.md").partition("## Metrics and alerts\n")[2]
+    names = [
+        row.name + "_total" * (row.family is CounterMetricFamily) for row in (*OF_KEYS, *OF_QUEUES)
+    ]
+    assert [name for name in names if f"`{name}`" not in page] == []
 
 
 def leaves(error: type[Exception]) -> set[str]:

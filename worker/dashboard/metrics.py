@@ -64,15 +64,15 @@ class KeysCollector(Collector):
             value=int(bool(state.evicts)),
         )
         known = {name: view for name, view in state.services.items() if view.queue.known}
-        yield from (row.of(state.services) for row in _OF_KEYS)
-        yield from (row.of(known) for row in _OF_QUEUES)
+        yield from (row.of(state.services) for row in OF_KEYS)
+        yield from (row.of(known) for row in OF_QUEUES)
         yield from _workers(state.services)
         yield _dead_letters(state.dead_letters)
         yield _unknown(state.unknown)
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
     """A metric that each service has.
 
     Attributes:
@@ -116,11 +116,13 @@ def _head_room(view: ServiceView) -> Iterator[tuple[str, float]]:
             yield key.id, max(0.0, min(shares))
 
 
-def _of_each_key(value: Callable[[KeyView], float]) -> Callable[[ServiceView], Iterator[Any]]:
+def of_each_key(value: Callable[[KeyView], float]) -> Callable[[ServiceView], Iterator[Any]]:
+    """Return what makes a sample of each key."""
     return lambda view: ((key.id, value(key)) for key in view.pool.keys)
 
 
-def _of_queue(value: Callable[[ServiceView], float]) -> Callable[[ServiceView], Iterator[Any]]:
+def of_queue(value: Callable[[ServiceView], float]) -> Callable[[ServiceView], Iterator[Any]]:
+    """Return what makes the one sample of a service's queue."""
     return lambda view: iter([(view.queue.name, value(view))])
 
 
@@ -130,31 +132,31 @@ def _servable(view: ServiceView) -> int:
     return servable_jobs(view.pool, waiting, jobs_a_call=MOST_IN_BATCH if batches else 1)
 
 
-_OF_KEYS: Final = (
-    _Row("keys", "Keys by state", ("state",), _states),
-    _Row(
+OF_KEYS: Final = (
+    Row("keys", "Keys by state", ("state",), _states),
+    Row(
         "in_flight",
         "Calls under way",
         (),
         lambda view: [(sum(key.in_flight for key in view.pool.keys),)],
     ),
-    _Row(
+    Row(
         "key_ready",
         "Whether a key may be called",
         ("key",),
-        _of_each_key(lambda key: key.state == "ready"),
+        of_each_key(lambda key: key.state == "ready"),
     ),
-    _Row("calls", "Calls that ended", ("key", "outcome"), _outcomes, CounterMetricFamily),
-    _Row(
-        "tokens", "Tokens used", ("key",), _of_each_key(lambda key: key.tokens), CounterMetricFamily
+    Row("calls", "Calls that ended", ("key", "outcome"), _outcomes, CounterMetricFamily),
+    Row(
+        "tokens", "Tokens used", ("key",), of_each_key(lambda key: key.tokens), CounterMetricFamily
     ),
-    _Row(
+    Row(
         "head_room_ratio",
         "Share that is left of the limit nearest to exhaustion",
         ("key",),
         _head_room,
     ),
-    _Row(
+    Row(
         "service_paused",
         "Whether a person has paused the service",
         (),
@@ -162,26 +164,26 @@ _OF_KEYS: Final = (
     ),
 )
 
-_OF_QUEUES: Final = (
-    _Row(
+OF_QUEUES: Final = (
+    Row(
         "queue_length",
         "Jobs in the broker, not fetched",
         ("queue",),
-        _of_queue(lambda view: view.queue.ready + view.queue.deferred),
+        of_queue(lambda view: view.queue.ready + view.queue.deferred),
     ),
-    _Row(
+    Row(
         "jobs_waiting",
         "Jobs that wait, in the broker or in a worker",
         ("queue",),
-        _of_queue(lambda view: view.queue.waiting),
+        of_queue(lambda view: view.queue.waiting),
     ),
-    _Row(
+    Row(
         "jobs_servable",
         "Waiting jobs that the keys could serve within half a minute",
         ("queue",),
-        _of_queue(_servable),
+        of_queue(_servable),
     ),
-    _Row(
+    Row(
         "queue_oldest_seconds",
         "Lower bound of how long the oldest job has waited, deferred jobs included",
         ("queue", "priority"),
@@ -190,23 +192,23 @@ _OF_QUEUES: Final = (
             (view.queue.name, "bulk", view.queue.oldest_bulk_s),
         ],
     ),
-    _Row(
+    Row(
         "queue_paused",
         "Workers that have paused the queue",
         ("queue",),
-        _of_queue(lambda view: view.queue.paused_workers),
+        of_queue(lambda view: view.queue.paused_workers),
     ),
-    _Row(
+    Row(
         "idle_seconds",
         "How long jobs have waited without any call although a key has room",
         ("queue",),
-        _of_queue(lambda view: view.idle_s),
+        of_queue(lambda view: view.idle_s),
     ),
-    _Row(
+    Row(
         "drain_seconds",
         "Until the queue is empty",
         ("queue",),
-        _of_queue(lambda view: math.inf if view.drain_s is None else view.drain_s),
+        of_queue(lambda view: math.inf if view.drain_s is None else view.drain_s),
     ),
 )
 
