@@ -107,11 +107,10 @@ def read_prices(path: Path | None = None) -> Prices | None:
                 f"{service}: is not a table of a service; name one of [{'], ['.join(SERVICES)}]."
             )
             continue
+        if "email" in table:
+            emails[service] = _usd(table.pop("email"), f"[{service}] email", problems)
         for name, value in table.items():
-            if name == "email":
-                emails[service] = _usd(value, f"[{service}] email", problems)
-            else:
-                models[service, name] = _model_price(value, f'[{service}."{name}"]', problems)
+            models[service, name] = _model_price(value, f'[{service}."{name}"]', problems)
     if problems:
         raise SettingsError([f"{path.name}: {problem}" for problem in problems])
     return Prices(models, emails)

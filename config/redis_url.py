@@ -253,18 +253,22 @@ def with_one_host(url: str) -> str:
     return f"sentinel://{user_info}{at}{first}{behind}{'&' if '?' in behind else '?'}{more}"
 
 
+def _known_options(scheme: str, texts: Mapping[str, str]) -> dict[str, Callable[[str], Any]]:
+    known = dict(_OPTIONS)
+    if scheme == "sentinel":
+        known |= _SENTINEL_OPTIONS
+    if scheme == "rediss" or (scheme == "sentinel" and texts.get("ssl", "").lower() in _TRUE_WORDS):
+        known |= _TLS_OPTIONS
+    return known
+
+
 def _options(query: str, scheme: str) -> dict[str, Any]:
     texts = dict(parse_qsl(query, keep_blank_values=True))
     sentinel = scheme == "sentinel"
-    tls = scheme == "rediss" or (sentinel and texts.get("ssl", "").lower() in _TRUE_WORDS)
-    known = {
-        **_OPTIONS,
-        **(_TLS_OPTIONS if tls else {}),
-        **(_SENTINEL_OPTIONS if sentinel else {}),
-    }
+    known = _known_options(scheme, texts)
     found: dict[str, Any] = {}
     for name, text in texts.items():
-        if name in _TLS_OPTIONS and not tls:
+        if name in _TLS_OPTIONS and name not in known:
             needs = "needs ssl=true beside it" if sentinel else "only rediss:// takes"
             raise ValueError(f"has the option {name}, which {needs}")
         if name not in known:

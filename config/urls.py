@@ -1,6 +1,7 @@
 """URLs that may hold a password, and how to show them."""
 
 import re
+from contextlib import suppress
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -87,12 +88,15 @@ def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:
         if not rest.partition("?")[0].strip("/"):
             raise ValueError("must name a socket's path")
         return urlsplit(url)
-    try:
-        # From None: urllib's own messages quote parts of the URL.
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValueError(f"has no valid host and port; {_ENCODE_HINT}") from None
-    if not parts.hostname or port == 0:
+    parts = _with_host(url)
+    if parts is None:
         raise ValueError(f"has no valid host and port; {_ENCODE_HINT}")
+    return parts
+
+
+def _with_host(url: str) -> SplitResult | None:
+    parts = None
+    with suppress(ValueError):  # its words quote parts of the URL
+        found = urlsplit(url)
+        parts = found if found.hostname and found.port != 0 else None
     return parts

@@ -6,6 +6,7 @@ Raises:
 
 import logging
 import os
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.current import get_settings
 from config.environment import no_dotenv
 from config.errors import SettingsError
-from config.keys import load_keys, refuse_wrong_values, require_any_key
+from config.keys import Discovery, load_keys, refuse_wrong_values, require_any_key
 from config.redis_roles import claim_result_backend
 from config.services import SERVICES
 from worker import (
@@ -173,14 +174,16 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
     )
     for sentence in instance.queue_choice.unknown(has_custom_tasks=bool(settings.task_modules)):
         _logger.warning(sentence)
+    _log_what_was_found(found, instance.app.amqp.queues.consume_from)
+
+
+def _log_what_was_found(found: Mapping[str, Discovery], queues: Iterable[str]) -> None:
     if (missing := no_dotenv()) is not None:
         _logger.info("%s: the settings come from the environment alone", missing)
     _logger.info(
         "keys: %s; queues: %s",
         ", ".join(f"{len(discovery.keys)} {service}" for service, discovery in found.items()),
-        ", ".join(
-            name for name in instance.app.amqp.queues.consume_from if not name.endswith(DEFERRED)
-        ),
+        ", ".join(name for name in queues if not name.endswith(DEFERRED)),
     )
 
 

@@ -255,6 +255,29 @@ def stop_waiting() -> None:
             loop.call_soon_threadsafe(rotation.waiting.close)
 
 
+def _senders_of(
+    settings: Settings,
+    redis: Redis,
+    rotations: Mapping[str, Rotation[Any]],
+    *,
+    ownership: Ownership,
+) -> tuple[dict[str, Serving[Any]], dict[str, QueueDemand]]:
+    """What serves the jobs of each service, and what each queue's jobs demand."""
+    senders: dict[str, Serving[Any]] = {}
+    demands: defaultdict[str, QueueDemand] = defaultdict(QueueDemand)
+    for service, rotation in rotations.items():
+        demand: ServiceDemand
+        if SERVICES[service].sends_once:
+            email_sender = senders[service] = EmailSender.of(
+                settings, redis, rotation, ownership=ownership
+            )
+            demand = email_sender.demand
+        else:
+            senders[service], demand = rotation, rotation.waiting.demand
+        demands[SERVICES[service].queue].add(service, demand)
+    return senders, demands
+
+
 def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     """Build a runtime on the running loop; it connects at its first use."""
     redis = connect(settings)
@@ -279,18 +302,7 @@ def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
     }
     cancellations = Cancellations(redis, namespace=settings.namespace)
     use(cancellations)
-    senders: dict[str, Serving[Any]] = {}
-    demands: defaultdict[str, QueueDemand] = defaultdict(QueueDemand)
-    for service, rotation in rotations.items():
-        demand: ServiceDemand
-        if SERVICES[service].sends_once:
-            email_sender = senders[service] = EmailSender.of(
-                settings, redis, rotation, ownership=ownership
-            )
-            demand = email_sender.demand
-        else:
-            senders[service], demand = rotation, rotation.waiting.demand
-        demands[SERVICES[service].queue].add(service, demand)
+    senders, demands = _senders_of(settings, redis, rotations, ownership=ownership)
     runtime = Runtime(
         settings=settings,
         redis=redis,

@@ -264,14 +264,7 @@ def parameters_of(url: str, *, asynchronous: bool = False) -> dict[str, Any]:
     first = (found.pop("host"), found.pop("port", PORT))
     others = [one.rpartition(":") for one in found.pop("sentinels", "").split(",") if one]
     tls = _is_true(found.pop("ssl", "false"))
-    of_sentinels = {
-        name: found.pop(f"sentinel_{name}")
-        for name in ("username", "password", "ssl")
-        if f"sentinel_{name}" in found
-    }
-    of_sentinels["ssl"] = _is_true(of_sentinels.get("ssl", tls))
-    if of_sentinels["ssl"]:
-        of_sentinels |= {name: found[name] for name in found if name.startswith("ssl_")}
+    of_sentinels = _of_sentinels(found, tls=tls)
     addresses = [first, *((host, int(port)) for host, _, port in others)]
     if tls:
         found.setdefault("ssl_cert_reqs", "required")  # Celery's result store insists on it
@@ -280,6 +273,16 @@ def parameters_of(url: str, *, asynchronous: bool = False) -> dict[str, Any]:
         "connection_class": BlockingSentinelTlsConnection if tls else BlockingSentinelConnection,
     }
     return with_our_connections(found, asynchronous=asynchronous)
+
+
+def _of_sentinels(found: dict[str, Any], *, tls: bool) -> dict[str, Any]:
+    """Take what is meant for the connections to the sentinels out of an URL's parameters."""
+    names = [name for name in ("username", "password", "ssl") if f"sentinel_{name}" in found]
+    given = {name: found.pop(f"sentinel_{name}") for name in names}
+    given["ssl"] = _is_true(given.get("ssl", tls))
+    if given["ssl"]:
+        given |= {name: found[name] for name in found if name.startswith("ssl_")}
+    return given
 
 
 def _is_true(value: object) -> bool:

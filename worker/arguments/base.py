@@ -146,15 +146,17 @@ def _summary(model: type[Arguments], details: list[Problem]) -> str:
     shown = "; ".join(dict.fromkeys(sentences[:_SHOWN])) + (
         f"; and {more} more" if more > 0 else ""
     )
-    takers = {
-        taker
-        for detail in unknown
-        if (taker := _taker(model, detail["loc"][:-1])) and not _why(model, detail)
-    }
-    for taker in sorted(takers, key=lambda one: one.__name__):
-        whose = "it takes" if len(takers) == 1 else f"{_called(taker, model)} takes"
-        shown += f" ({whose} {', '.join(_names(taker))})"
-    return shown
+    return shown + _what_is_taken(model, unknown)
+
+
+def _what_is_taken(model: type[Arguments], unknown: list[Problem]) -> str:
+    """Say what each place takes that has a parameter which nobody knows."""
+    places = [problem["loc"][:-1] for problem in unknown if not _why(model, problem)]
+    takers = {taker for place in places if (taker := _taker(model, place))}
+    return "".join(
+        f" ({'it' if len(takers) == 1 else _called(taker, model)} takes {', '.join(_names(taker))})"
+        for taker in sorted(takers, key=lambda one: one.__name__)
+    )
 
 
 def _unknown(model: type[Arguments], problems: list[Problem]) -> Iterator[str]:

@@ -84,12 +84,14 @@ def _encoded(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, dict) and value.keys() == {"type", "data"} and value["type"] == "Buffer":
         return value["data"] if isinstance(value["data"], list) else value
-    if isinstance(value, str) and "\n" in value:
-        lines = value.split()
-        widths = {len(line) for line in lines[:-1]}
-        if len(widths) <= 1 and all(not width % 4 for width in widths):
-            return value.translate(_NO_LINES)
-    return value
+    return _in_one_line(value) if isinstance(value, str) else value
+
+
+def _in_one_line(text: str) -> str:
+    """Join lines of one length, a multiple of four; other texts stay, and are refused."""
+    widths = {len(line) for line in text.split()[:-1]}
+    are_lines = len(widths) <= 1 and not any(width % 4 for width in widths)
+    return text.translate(_NO_LINES) if are_lines else text
 
 
 def _address(text: str) -> str:
@@ -239,6 +241,15 @@ class EmailArguments(Arguments):
     def recipients(self) -> int:
         """How many addresses it goes to; each counts against Resend's quotas."""
         return len(self.to) + len(self.cc or ()) + len(self.bcc or ())
+
+    @property
+    def from_domain(self) -> str:
+        """The domain of its from address; empty if the key decides it."""
+        return domain_of(self.sender or "")
+
+    def can_go_with(self, key: ApiKey) -> bool:
+        """Whether it is known whom it is from."""
+        return bool(self.sender or key.sender)
 
     @property
     def batchable(self) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import click
@@ -113,12 +113,14 @@ def listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
     counts = (Column(name, justify="right", no_wrap=True) for name in shown)
     table = Table(*by, *counts, box=None, pad_edge=False, collapse_padding=True)
     for row, line in zip(report.totals, lines, strict=True):
-        group = dict(zip(report.query.by, row.group, strict=True))
-        if "key" in group:
-            group["key"] = labels.get(group["key"], group["key"])
-        names = (escape(plain(value or "–")) for value in group.values())
-        table.add_row(*names, *(line[name] for name in shown))
+        table.add_row(*_names(report, row, labels), *map(line.get, shown))
     return table
+
+
+def _names(report: UsageReport, row: Row, labels: Mapping[str, str]) -> Iterator[str]:
+    for by, value in zip(report.query.by, row.group, strict=True):
+        shown = labels.get(value, value) if by == "key" else value
+        yield escape(plain(shown or "–"))
 
 
 def _numbers(row: Row) -> dict[str, str]:

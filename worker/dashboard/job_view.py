@@ -4,7 +4,7 @@ The functions block on the network: call them from a thread.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -85,10 +85,8 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
         redis.exceptions.RedisError: The broker, or the result store, cannot be reached.
     """
     meta = app.backend.get_task_meta(job)
-    state, result = str(meta.get("status")), meta.get("result")
-    due_ms, headers = _deferred(app, job)
-    if state not in states.READY_STATES and due_ms is None and seen is not None:
-        state = str(seen.state)
+    result, (due_ms, headers) = meta.get("result"), _deferred(app, job)
+    state = _state_of(meta, seen, deferred=due_ms is not None)
     value = result if state == states.SUCCESS else None
     error = result if state == states.FAILURE else None
     return JobView(
@@ -104,6 +102,13 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
         error=reason_of(error) if isinstance(error, BaseException) else "",
         key=_key_in(value),
     )
+
+
+def _state_of(meta: Mapping[str, Any], seen: Any, *, deferred: bool) -> str:
+    """The stored state; of a job in the hands of a worker the one that the events tell."""
+    stored = str(meta.get("status"))
+    is_known = stored in states.READY_STATES or deferred or seen is None
+    return stored if is_known else str(seen.state)
 
 
 def _waits(stored: Any, due_ms: int | None) -> Waits | None:
@@ -155,11 +160,14 @@ def _deferred(app: Celery, job: str) -> tuple[int | None, dict[str, Any]]:
             for queue in DELAYED_QUEUES:
                 pipe.hget(delayed.texts_of(queue), job)
             found = pipe.execute()
-    due = [score for score in found[: len(sets)] if score is not None]
-    text = next((one for one in found[len(sets) :] if one is not None), None)
-    if not due or text is None:
+    due_us, text = _first_of(found[: len(sets)]), _first_of(found[len(sets) :])
+    if due_us is None or text is None:
         return None, {}
-    return round(max(due[0], 0) / 1000), _headers_in(text)
+    return round(max(due_us, 0) / 1000), _headers_in(text)
+
+
+def _first_of(answers: Iterable[Any]) -> Any:
+    return next((answer for answer in answers if answer is not None), None)
 
 
 def _headers_in(text: Any) -> dict[str, Any]:

@@ -70,9 +70,10 @@ class QueueWatch:
             if now - self._workers_polled_at >= _POLL_WORKERS_INTERVAL_S:
                 self._workers_polled_at = now
                 self._workers = self._poll_workers(connection, channel)
-        paused = Counter(name for worker in self._workers for name in worker.get("paused", ()))
+        paused: Counter[str] = Counter()
         held: Counter[str] = Counter()
         for worker in self._workers:
+            paused.update(worker.get("paused", ()))
             held.update(worker.get("waiting", {}))
             held.update(worker.get("held", {}))
         skew_s = max((abs(one.get("clock_skew_s", 0.0)) for one in self._workers), default=0.0)

@@ -28,6 +28,8 @@ _KEPT_OPTIONS = (
     "soft_time_limit", "time_limit", "reply_to", "replaced_task_nesting",
 )  # fmt: skip
 _OUR_HEADERS = (HEADER, DEATHS, ALONE, DIED_S, DOUBT, ENQUEUED, "redelivered")
+_EMBEDDED = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
+"""The options of a message's body, and those of `apply_async`."""
 _MAX_RAW_BYTES = 65_536
 _MAX_RUNNABLE_BYTES = 4_000_000
 _LONG_AGO_MS = 1
@@ -195,11 +197,11 @@ def _body_as_message(message: Any, headers: Mapping[str, Any]) -> Message | None
         args, kwargs, embed = message.payload
     except Exception:  # noqa: BLE001 - the body is kept as it is instead
         return None
-    if not (isinstance(args, list) and isinstance(kwargs, dict) and isinstance(embed, dict | None)):
-        return None
-    names = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
-    options = {ours: embed[theirs] for theirs, ours in names.items() if embed and embed.get(theirs)}
-    return Message(args, kwargs, options)
+    match args, kwargs, embed:
+        case list(), dict(), dict() | None:
+            given = {ours: member(embed, theirs) for theirs, ours in _EMBEDDED.items()}
+            return Message(args, kwargs, {name: value for name, value in given.items() if value})
+    return None
 
 
 def _raw(body: Any) -> str:

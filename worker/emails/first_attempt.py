@@ -16,6 +16,7 @@ from worker.emails.in_flight import InFlightSends
 from worker.emails.outcomes import error_of, own_copy, part_of
 from worker.emails.outgoing import OutgoingEmail
 from worker.errors import Deferred, RequestRejected, TransientError
+from worker.foreign_json import member
 from worker.keypool import KeyPool, Lease
 from worker.providers import EMAIL_QUOTAS, SendRequest
 from worker.redis.retry import retry_while_down
@@ -117,7 +118,7 @@ class FirstAttempt(EmailAttempt):
 
     def recipients(self, reply: Reply) -> Mapping[str, int]:
         """Count the recipients of the emails that were accepted, by tenant."""
-        results = (reply.value or {}).get("results")
+        results = member(reply.value, "results")
         counts: Counter[str] = Counter()
         for place, email in enumerate(self.batch):
             is_accepted = results is None or "id" in results[place]

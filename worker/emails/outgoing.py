@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from config.api_key import ApiKey
-from worker.arguments.email import EmailArguments, domain_of
+from worker.arguments.email import EmailArguments
 from worker.errors import InvalidArguments
 from worker.keypool import LeaseRequest
 from worker.providers import is_idempotency_key
@@ -89,7 +89,7 @@ def order(
     Returns:
         What a call needs of a key, and the email.
     """
-    unable = frozenset(key.id for key in keys if not (arguments.sender or key.sender))
+    unable = frozenset(key.id for key in keys if not arguments.can_go_with(key))
     none_able = bool(keys) and len(unable) == len(keys)
     by_template = none_able and arguments.template is not None
     if by_template:
@@ -105,5 +105,7 @@ def order(
         job=job,
         late=late,
     )
-    resource = domain_of(arguments.sender) if arguments.sender else ""
-    return LeaseRequest(resource=resource, emails=arguments.recipients, exclude=unable), email
+    return (
+        LeaseRequest(resource=arguments.from_domain, emails=arguments.recipients, exclude=unable),
+        email,
+    )

@@ -122,21 +122,24 @@ class QueuePauser(bootsteps.StartStopStep):
         """
         self._run_held_of_reset(parent)
         held = _held_by_queue(parent)
-        channel, demands = parent.task_consumer.channel, _demands_of(parent)
-        knows_limits = hasattr(channel, "take_at_most")
+        demands = _demands_of(parent)
         for queue, demand in demands.items():
-            if knows_limits:  # the channel is a new one after each reconnection
-                for name in (queue, queue + DEFERRED):
-                    channel.take_at_most(name, partial(_more, demand))
-            if hasattr(parent.pool, "calls"):
-                demand.on_full(partial(parent.pool.calls.post, self._on_full, parent))
+            self._connect(parent, queue, demand)
             self._peek(parent, queue, demand, interval_s=_PEEK_INTERVAL_S)
             self._pause_or_resume(parent, queue, demand, held[queue])
         is_busy = held or self.paused or self.paused_for_bulk or self._run_held_until_s
         if not demands or is_busy or any(map(_is_awaited, demands.values())):
             return _TICK_S
         # Other transports hold deferred jobs here, and know no limits.
-        return _CALM_TICK_S if knows_limits else _TICK_S
+        return _CALM_TICK_S if _knows_limits(parent) else _TICK_S
+
+    def _connect(self, parent: Any, queue: str, demand: QueueDemand) -> None:
+        """Let the channel, a new one after each reconnection, and the demand call each other."""
+        if _knows_limits(parent):
+            for name in (queue, queue + DEFERRED):
+                parent.task_consumer.channel.take_at_most(name, partial(_more, demand))
+        if hasattr(parent.pool, "calls"):
+            demand.on_full(partial(parent.pool.calls.post, self._on_full, parent))
 
     def _run_held_of_reset(self, parent: Any) -> None:
         """Run the held jobs of the services that were reset a moment ago."""
@@ -280,6 +283,10 @@ def _demands_of(parent: Any) -> Mapping[str, QueueDemand]:
 def _is_awaited(demand: QueueDemand) -> bool:
     """Whether jobs wait for keys, or the keys rest."""
     return bool(demand.count(bulk=False) or demand.count(bulk=True) or demand.resting_s())
+
+
+def _knows_limits(parent: Any) -> bool:
+    return hasattr(parent.task_consumer.channel, "take_at_most")
 
 
 def _more(demand: QueueDemand) -> int:

@@ -13,6 +13,7 @@ from worker.aio.adopt import Task
 from worker.aio.transport.headers import DEATHS
 from worker.deadletters.recorder import is_recorded
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
+from worker.foreign_json import member
 from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import close_stream
 from worker.jobs.custom_task import wrap
@@ -102,7 +103,7 @@ class ServiceTask(Task):
                 Raised by the awaitable.
         """
         request = self.request
-        came_again = (request.delivery_info or {}).get("redelivered") and not request.is_eager
+        came_again = member(request.delivery_info, "redelivered") and not request.is_eager
         if came_again and is_recorded(self.name):
             return self._begin_again(request)
         return self._refuse_poisoned(request)
@@ -125,7 +126,7 @@ class ServiceTask(Task):
         self._refuse_poisoned(request)
 
     def _refuse_poisoned(self, request: Any) -> None:
-        deaths = (request.headers or {}).get(DEATHS)
+        deaths = member(request.headers, DEATHS)
         if type(deaths) is int and deaths >= get_settings().max_deliveries:
             raise Poisoned.after(deaths, in_doubt=self.sends_once())
 
@@ -166,9 +167,7 @@ class ServiceTask(Task):
         it, and its replay would send a second email.
         """
         request = self.request
-        came_again = (request.delivery_info or {}).get("redelivered") or DOUBT in (
-            request.headers or {}
-        )
+        came_again = member(request.delivery_info, "redelivered") or member(request.headers, DOUBT)
         may_have_one = (came_again or self.sends_once()) and not request.is_eager
         if not (may_have_one or holds_key(request) or announces(self.name, request.kwargs)):
             return None

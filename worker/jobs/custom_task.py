@@ -17,6 +17,7 @@ from worker.aio import private_loop
 from worker.aio.errors import JobGone, Revoked, WorkerLost
 from worker.cancellations import stamped
 from worker.errors import Deferred, JobError, Rescheduled, TransientError
+from worker.foreign_json import member
 from worker.jobs.history import HEADER
 from worker.jobs.job_run import JobRun, current_run
 from worker.jobs.outages import NOBODY_COUNTS, Outages
@@ -98,7 +99,7 @@ def _begin(task: Task, ownership: Ownership | None, outages: Outages) -> JobRun:
     job_run = JobRun(task, settings=get_settings(), ownership=ownership, outages=outages)
     if task.request.id:
         _OPEN[task.request.id] = job_run
-    if HEADER in (task.request.headers or {}):
+    if member(task.request.headers, HEADER) is not None:
         job_run.end_if_too_late(may_be_done=False)
     return job_run
 

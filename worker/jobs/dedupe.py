@@ -168,10 +168,9 @@ async def run_deduped(
     run = JobRun(
         task, settings=settings, deadline_s=deadline_s, ownership=ownership, outages=outages
     )
-    if run.history.joined:
-        end = await _end_of(task, run.history.joined)
-        if isinstance(end, dict | JobError):
-            return _shared(end, on_shared)
+    end = await _end_of(task, run.history.joined) if run.history.joined else None
+    if isinstance(end, dict | JobError):
+        return _shared(end, on_shared)
     record, job = keys.record_of(task.name, key), str(request.id)
     left_s = run.deadline_s - run.history.age_s + settings.task_time_limit_s
     try:
@@ -180,10 +179,10 @@ async def run_deduped(
         )
     except Deferred as away:
         await run.reschedule(away)
-    if isinstance(found, str) and found != job:
-        await _await(run, found)
     if not isinstance(found, str):
         return _shared(found, on_shared)
+    if found != job:
+        await _await(run, found)
     setattr(request, _RECORD, record)
     keep_ms = 0 if request.ignore_result else settings.result_expires_s * 1000
     return await _work_as_holder(work, partial(_note_end, keys, record, job, keep_ms))

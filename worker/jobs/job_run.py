@@ -31,6 +31,7 @@ from worker.errors import (
     RetriesExhausted,
     TransientError,
 )
+from worker.foreign_json import member
 from worker.jobs.email_keys import EmailKeys
 from worker.jobs.history import History, came_again, doubt_ms
 from worker.jobs.message import is_bulk, list_of, tenant_of
@@ -107,7 +108,7 @@ class JobRun:
             attempts.begin()
             if ownership is not None:
                 ownership.begin(request)
-        if (request.headers or {}).get(TRACK_STARTED) is True:
+        if member(request.headers, TRACK_STARTED) is True:
             task.backend.store_result(request.id, None, states.STARTED, request=request)
 
     @property

@@ -17,7 +17,7 @@ On Redis 0 is the most urgent, and kombu keeps a list for each of 0, 3, 6 and 9.
 
 def is_bulk(delivery_info: Mapping[str, Any] | None) -> bool:
     """Whether the job of a message gives way to others, by its delivery information."""
-    priority = (delivery_info or {}).get("priority")
+    priority = member(delivery_info, "priority")
     return isinstance(priority, int) and priority >= BULK_PRIORITY
 
 

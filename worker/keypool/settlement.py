@@ -82,11 +82,11 @@ def report(
     }
     fields |= _blame(lease, verdict, account=account, service=service, rest_ms=rest_ms)
     fields |= {} if moved else _counts(verdict)
-    return {
-        name: value
-        for name, value in fields.items()
-        if value is not None and value is not False and value != []
-    }
+    return {name: value for name, value in fields.items() if _says_something(value)}
+
+
+def _says_something(value: object) -> bool:
+    return value is not None and value is not False and value != []
 
 
 def _blame(
@@ -98,10 +98,7 @@ def _blame(
     fields: dict[str, object] = {"stated_ms": rest_ms if is_stated else None}
     if event is None and verdict.fate is Fate.DONE:
         return fields
-    fails = verdict.scope
-    if event is not None and outcome_of(verdict) == "fault":
-        fails = Scope.MODEL if lease.request.model else Scope.HOST
-    counts = fails in {Scope.HOST, Scope.MODEL} and not _is_answered(verdict, outcome_of(verdict))
+    fails = _what_fails(lease.request, verdict, blocks=event is not None)
 
     def place(scope: Scope, kept: BlockedScope) -> list[str]:
         return [str(kept), scope, _blamed(lease, scope, account=account, service=service)]
@@ -109,10 +106,20 @@ def _blame(
     return fields | {
         "event": event,
         "blamed": place(verdict.scope, _scope_of(lease, verdict, account=account)),
-        "fails": place(fails, BlockedScope(fails, resource=lease.request.model)) if counts else [],
+        "fails": place(fails, BlockedScope(fails, resource=lease.request.model)) if fails else [],
         "rest_ms": rest_ms,
         "reason": verdict.code,
     }
+
+
+def _what_fails(lease_request: LeaseRequest, verdict: Verdict, *, blocks: bool) -> Scope | None:
+    """The host or model that a failure counts for; None: for neither."""
+    outcome = outcome_of(verdict)
+    if _is_answered(verdict, outcome):
+        return None
+    if blocks and outcome == "fault":
+        return Scope.MODEL if lease_request.model else Scope.HOST
+    return verdict.scope if verdict.scope in {Scope.HOST, Scope.MODEL} else None
 
 
 def _counts(verdict: Verdict) -> dict[str, object]:

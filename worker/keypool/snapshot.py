@@ -167,11 +167,7 @@ def parse(
     raw = json.loads(text)
     now_ms = int(raw["now_ms"])
     records = iter(raw["records"])
-    blocks = [
-        (BlockedScope.parse(field), block)
-        for field, block in sorted(dict(raw["blocks"]).items(), key=_place)
-        if block["until_ms"] < 0 or block["until_ms"] > now_ms
-    ]
+    blocks = _current(raw["blocks"], now_ms)
     views = []
     for key in keys:
         record, account = next(records), accounts[key.id]
@@ -193,6 +189,15 @@ def parse(
             )
         )
     return PoolView(service=service, now_ms=now_ms, keys=tuple(views))
+
+
+def _current(blocks: Any, now_ms: int) -> list[tuple[BlockedScope, dict[str, Any]]]:
+    """The blocks that have not ended, as they are to be shown."""
+    return [
+        (BlockedScope.parse(field), block)
+        for field, block in sorted(dict(blocks).items(), key=_place)
+        if block["until_ms"] < 0 or block["until_ms"] > now_ms
+    ]
 
 
 def _place(item: tuple[str, Any]) -> tuple[int, str]:

@@ -6,14 +6,12 @@ Backpressure goes by it (`worker.hooks.backpressure`).
 import time
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Final
 
 from worker.keypool import HORIZON_MS, TENANT_HORIZON_MS
 from worker.rotation.wait_queue import Kind, Shape, WaitQueue
 
-_USED_S = 10.0
-"""A wait queue that no job has entered for longer than this does not count."""
 _UPCOMING_S = 2.5
 """How long what was read of the broker's queue counts as current."""
 _LEAST_CAPACITY = 8
@@ -113,11 +111,16 @@ class Demand:
     def may_block_others(self) -> bool:
         """Whether jobs of one kind may keep others in the broker's queue from their keys."""
         now_s = time.monotonic()
-        queues = [one for one in list(self._queues.values()) if one.wait_list]
+        queues = self._in_line()
         if any(one.resting_until_s > now_s for one in queues):
             return True
         longest = max((len(one.waiters) for one in queues), default=0)
         return longest > 0 and longest >= self.capacity() // 2
+
+    def _in_line(self, sorts: Container[bool] = (False, True)) -> list[WaitQueue]:
+        """The queues whose jobs take their turn, of bulk jobs, of the others, or both."""
+        queues = list(self._queues.values())
+        return [one for one in queues if one.wait_list and one.bulk in sorts]
 
     def _expected(self, *, bulk: bool | None = None) -> tuple[list[WaitQueue], bool]:
         """The queues that jobs arrive in, and whether jobs are coming that have no queue yet.
@@ -127,12 +130,9 @@ class Demand:
         """
         now_s = time.monotonic()
         sorts = {True, False} if bulk is None else {bulk}
-        queues = [one for one in list(self._queues.values()) if one.wait_list and one.bulk in sorts]
+        queues = self._in_line(sorts)
         upcoming = {kind for kind in self._seen_lately(now_s) if kind[1] in sorts}
         if not upcoming:
-            latest_s = now_s - _USED_S
-            return [
-                one for one in queues if one.used_s > latest_s or one.resting_until_s > now_s
-            ], False
+            return [one for one in queues if one.is_in_use(now_s)], False
         found = [one for one in queues if one.kind in upcoming]
         return found, upcoming != {one.kind for one in found}

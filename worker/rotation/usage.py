@@ -50,15 +50,17 @@ class CallCounter:
         """
         counts, emails = {"calls": 1}, recipients
         if (outcome := outcome_of(verdict)) == "ok":
-            cached = verdict.cached_tokens or 0
+            asked, cached, answered = (
+                count or 0
+                for count in (verdict.input_tokens, verdict.cached_tokens, verdict.output_tokens)
+            )
             counts |= {
-                "prompt_tokens": (verdict.input_tokens or 0) + cached,
+                "prompt_tokens": asked + cached,
                 "cached_tokens": cached,
-                "output_tokens": verdict.output_tokens or 0,
+                "output_tokens": answered,
                 "waited_ms": waited_ms,
             }
-            tokens = (verdict.input_tokens or 0) + (verdict.output_tokens or 0)
-            self._charges.note(lease.request, tokens)
+            self._charges.note(lease.request, asked + answered)
         else:
             counts[_MEASURES[outcome]] = 1
             emails = dict.fromkeys(recipients, 0)

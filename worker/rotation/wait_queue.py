@@ -12,6 +12,8 @@ from worker.rotation.tenant_turns import TenantTurns
 
 SEARCHED = 64
 """How many jobs of a long queue are searched for one that is smaller than the first."""
+_USED_S = 10.0
+"""A queue that no job has entered for longer than this is not in use."""
 _SETTLE_S = 0.005
 """How long a queue that is woken waits for more changes, which seldom come alone."""
 
@@ -110,6 +112,10 @@ class WaitQueue:
     def kind(self) -> Kind:
         """What jobs it holds."""
         return self.resources, self.bulk
+
+    def is_in_use(self, now_s: float) -> bool:
+        """Whether a job arrived lately, or would have, were the keys not at rest."""
+        return self.used_s > now_s - _USED_S or self.resting_until_s > now_s
 
     @property
     def is_idle(self) -> bool:

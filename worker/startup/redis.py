@@ -106,15 +106,22 @@ def check_redis(settings: Settings) -> None:
     for url, (field, rights) in by_url.items():
         value = getattr(settings, field)
         variable = variable_of("redis_url" if value == settings.redis_url else field)
-        try:
-            sentences += [f"{variable}: Redis at {value} {words}." for words in _look(url, rights)]
-        except (RedisError, OSError) as exc:
-            if (refusal := refusal_at(url, exc)) is None:
-                _logger.debug("cannot check Redis at %s yet: %s", value, words_of(exc))
-            else:
-                sentences.append(f"{variable}: Redis at {value} {refusal.rstrip('.')}.")
+        sentences += [
+            f"{variable}: Redis at {value} {words}." for words in _look_or_go_on(url, rights, value)
+        ]
     if sentences:
         raise SettingsError(sentences)
+
+
+def _look_or_go_on(url: str, rights: Rights, value: object) -> Iterator[str]:
+    """Yield what keeps a Redis from serving; nothing if it is away."""
+    try:
+        yield from _look(url, rights)
+    except (RedisError, OSError) as exc:
+        if (refusal := refusal_at(url, exc)) is None:
+            _logger.debug("cannot check Redis at %s yet: %s", value, words_of(exc))
+        else:
+            yield refusal.rstrip(".")
 
 
 def _look(url: str, rights: Rights) -> Iterator[str]:

@@ -10,6 +10,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from worker.aio.errors import SoftTimeLimit
 from worker.errors import Deferred, JobError, TransientError
+from worker.foreign_json import as_object
 from worker.jobs.history import History
 from worker.streams.answer import AnswerStream
 from worker.streams.writer import CLOSE_TIMEOUT_S, StreamWriter
@@ -31,14 +32,7 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
     try:
         yield stream
     except Retry as retry:
-        why = (
-            retry.exc.reason
-            if isinstance(retry.exc, Deferred | TransientError)
-            else "the job runs again"
-        )
-        waits = getattr(request, "waits", None) or {}
-        waits = {name: value for name, value in waits.items() if value is not None}
-        await _close(stream, "wait", reason=why, seconds=f"{float(retry.when or 0):.3f}", **waits)
+        await _close(stream, "wait", **_wait_of(retry, request))
         raise
     except (Reject, Ignore):  # the message comes again, or another worker has it: the job goes on
         raise
@@ -52,6 +46,16 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
         # Its message is not ours, and may quote anything.
         await _fail(stream, type(error).__name__, "an unexpected error; see the worker's log")
         raise
+
+
+def _wait_of(retry: Retry, request: Any) -> dict[str, str]:
+    known = isinstance(retry.exc, Deferred | TransientError)
+    waits = as_object(getattr(request, "waits", None))
+    return {
+        "reason": retry.exc.reason if known else "the job runs again",
+        "seconds": f"{float(retry.when or 0):.3f}",
+        **{name: value for name, value in waits.items() if value is not None},
+    }
 
 
 async def finish_stream(stream: AnswerStream, result: dict[str, Any]) -> None:

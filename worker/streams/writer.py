@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from worker.aio.redis_retry import passes_by_itself, words_of
+from worker.foreign_json import member
 from worker.streams.answer import AnswerStream
 
 _logger = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class StreamWriter:
                 now[0] * 1000 + now[1] // 1000,
                 last_id,
                 None if fields is None else _attempt_of(fields),
-                ended=(fields or {}).get("type") == "end",
+                ended=member(fields, "type") == "end",
             )
 
     def _account(

@@ -101,10 +101,7 @@ class RestoringQoS(StockQoS):
             first = False
             if not expired:
                 break
-            alive_s = [  # no worker had what was parked
-                float(lease) - keeper.lease_s if float(lease) > 0 and not is_parked(tag) else None
-                for tag, _, lease in expired
-            ]
+            alive_s = [_alive_s(tag, float(lease), keeper) for tag, _, lease in expired]
             released += alive_s.count(None)
             dead += len(expired) - alive_s.count(None)
             back = [
@@ -227,3 +224,8 @@ def mark_redelivered(payload: Any) -> None:
     with suppress(KeyError, TypeError):
         payload["headers"]["redelivered"] = True
         payload["properties"]["delivery_info"]["redelivered"] = True
+
+
+def _alive_s(tag: str, lease_s: float, keeper: LeaseKeeper) -> float | None:
+    """When the worker that held a message was last alive; None: no worker had it."""
+    return lease_s - keeper.lease_s if lease_s > 0 and not is_parked(tag) else None

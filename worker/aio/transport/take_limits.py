@@ -57,11 +57,14 @@ class TakeLimits:
         """
         if not self._more_of:
             return queues, room
-        while self._recent and self._recent[0][0] < now_s - RECENT_S:
-            self._recent.popleft()
-        recent = sum(count for _, count in self._recent)
+        recent = self._taken_lately(now_s)
         bounds = {
             queue: self._more_of[queue]() - recent for queue in queues if queue in self._more_of
         }
         allowed = [queue for queue in queues if bounds.get(queue, 1) > 0]
         return allowed, min(room, *(bound for bound in bounds.values() if bound > 0), room)
+
+    def _taken_lately(self, now_s: float) -> int:
+        while self._recent and self._recent[0][0] < now_s - RECENT_S:
+            self._recent.popleft()
+        return sum(count for _, count in self._recent)

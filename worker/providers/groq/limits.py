@@ -99,20 +99,22 @@ def read_refusal(message: str) -> Refusal:
         message: The error's `message`, which Groq writes itself. Never pass text that echoes the
             user.
     """
-    organisation = _ORGANISATION.search(message)
-    wait = _WAIT.search(message)
-    tier = _SERVICE_TIER.search(message)
-    project = _PROJECT.search(message)
+    wait = _word(_WAIT, message)
     return Refusal(
-        account=organisation[1] if organisation else None,
+        account=_word(_ORGANISATION, message),
         dimension=_dimension(message),
         limit=_number("Limit", message),
         used=_number("Used", message),
         requested=_number("Requested", message),
-        wait_ms=duration_ms(_without_stop(wait[1])) if wait else None,
-        service_tier=tier[1] if tier else None,
-        project=project[1] if project else None,
+        wait_ms=duration_ms(_without_stop(wait)) if wait else None,
+        service_tier=_word(_SERVICE_TIER, message),
+        project=_word(_PROJECT, message),
     )
+
+
+def _word(pattern: re.Pattern[str], message: str) -> str | None:
+    found = pattern.search(message)
+    return found[1] if found else None
 
 
 def some_limit_name(message: str) -> str:
@@ -120,8 +122,7 @@ def some_limit_name(message: str) -> str:
 
     Empty where it writes none.
     """
-    named = _SOME_DIMENSION.search(message)
-    return named[1] if named else ""
+    return _word(_SOME_DIMENSION, message) or ""
 
 
 def limits_of(answer: Answer, refusal: Refusal | None = None) -> tuple[ObservedLimit, ...]:
@@ -184,8 +185,8 @@ def _reset_ms(headers: Mapping[str, str], name: str) -> int | None:
 
 
 def _dimension(message: str) -> Dimension | None:
-    if short := _DIMENSION.search(message):
-        return Dimension(short[1].lower())
+    if short := _word(_DIMENSION, message):
+        return Dimension(short.lower())
     # A limit that we do not know must not be taken for one that it is spelled like.
     spelled = None if _SOME_DIMENSION.search(message) else _SPELLED.search(message)
     return (
@@ -196,8 +197,7 @@ def _dimension(message: str) -> Dimension | None:
 
 
 def _number(name: str, message: str) -> int | None:
-    found = _NUMBER[name].search(message)
-    number = int(found[1].replace(",", "")) if found else None
+    number = int((_word(_NUMBER[name], message) or "-1").replace(",", ""))
     return number if is_count(number) else None
 
 

@@ -123,10 +123,7 @@ class Resend:
         for unknown in unknown_in(answer, status=verdict.status, shapes=shapes):
             self._notice(unknown)
         if request.divisible and verdict.code in EMAIL_QUOTAS:
-            left = tuple(replace(seen, spent=False) for seen in verdict.quotas)  # some of it, maybe
-            verdict = replace(
-                verdict, effect=Effect.NONE, cooldown=Cooldown.LIMIT, cooldown_ms=None, quotas=left
-            )
+            verdict = _of_a_batch(verdict)
         return Reply(_charged(verdict, payload, value), value)
 
     async def check(self, secret: SecretStr) -> KeyCheck:
@@ -197,6 +194,14 @@ def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) ->
         if "error" not in one
     )
     return replace(verdict, emails=count)
+
+
+def _of_a_batch(verdict: Verdict) -> Verdict:
+    """What remains of a quota's refusal: fewer emails may still fit, so nothing rests."""
+    left = tuple(replace(seen, spent=False) for seen in verdict.quotas)
+    return replace(
+        verdict, effect=Effect.NONE, cooldown=Cooldown.LIMIT, cooldown_ms=None, quotas=left
+    )
 
 
 def _private(payload: Any) -> list[str]:
