@@ -9,6 +9,7 @@ from config.addresses import is_address
 from config.api_key import ApiKey, make_key
 from config.environment import (
     FILE_SUFFIX,
+    Lookup,
     look_up,
     no_dotenv,
     read_environment,
@@ -110,15 +111,19 @@ def require_any_key(discoveries: Iterable[Discovery]) -> None:
     names = "; ".join(_condensed(one.variables) for one in found if one.variables)
     sentence = (
         "No usable API key was found, so no job could ever run: set at least one of"
-        f" {names or 'the keys'}."
+        f" {names or 'the keys'}.{_about_dotenv()}"
     )
-    if (missing := no_dotenv()) is not None:
-        sentence += f" {missing}."
-    elif (unreadable := unreadable_lines()) is not None:
-        sentence += f" {unreadable}"
     raise SettingsError(
         [sentence, *(problem.sentence for discovery in found for problem in discovery.problems)]
     )
+
+
+def _about_dotenv() -> str:
+    """Say what may be wrong with `.env`, if something is."""
+    if (missing := no_dotenv()) is not None:
+        return f" {missing}."
+    unreadable = unreadable_lines()
+    return "" if unreadable is None else f" {unreadable}"
 
 
 def _looks_like_key_of(service: Service, value: str) -> bool:
@@ -167,23 +172,9 @@ class _Search:
         self._problems.append(KeyProblem(variable, severity, f"{variable} {text}."))
 
     def _usable(self, suffix: str) -> tuple[str, str] | None:
-        name = self._base + suffix
-        alias = f"{self._base}_1"
-        lookup = look_up(self._environ, name)
-        if not suffix and self._is_set(alias):
-            if lookup.value or lookup.problem:
-                self._report(
-                    alias,
-                    "skipped",
-                    f"is another name of {name}, which is set: give it a free number",
-                )
-            else:
-                lookup = look_up(self._environ, alias)
-                self._report(
-                    lookup.variable,
-                    "warned",
-                    f"is taken as the first key; its usual name is {name}",
-                )
+        lookup = look_up(self._environ, self._base + suffix)
+        if not suffix and self._is_set(f"{self._base}_1"):
+            lookup = self._first(lookup)
         if lookup.problem:
             self._report(lookup.variable, "skipped", lookup.problem)
             return None
@@ -199,6 +190,18 @@ class _Search:
         self._taken[lookup.value] = lookup.variable
         self._warn_of_shape(lookup.variable, lookup.value)
         return lookup.variable, lookup.value
+
+    def _first(self, usual: Lookup) -> Lookup:
+        """Choose between the usual name of the first key and the one with the number 1."""
+        name, alias = self._base, f"{self._base}_1"
+        if usual.value or usual.problem:
+            words = f"is another name of {name}, which is set: give it a free number"
+            self._report(alias, "skipped", words)
+            return usual
+        found = look_up(self._environ, alias)
+        words = f"is taken as the first key; its usual name is {name}"
+        self._report(found.variable, "warned", words)
+        return found
 
     def _is_set(self, name: str) -> bool:
         return any(self._environ.get(each, "").strip() for each in (name, name + FILE_SUFFIX))

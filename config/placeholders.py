@@ -70,7 +70,7 @@ _OPENINGS = (
     "${",
     "{{",
 )
-_KEY_PREFIX_RE = re.compile(rf"(?:{'|'.join(sorted(_PREFIXES))})[_-]", re.IGNORECASE)
+_KEY_PREFIX_RE = re.compile(rf"^(?:{'|'.join(sorted(_PREFIXES))})[_-]", re.IGNORECASE)
 _SPLIT_RE = re.compile(r"[\W_]+")
 
 
@@ -83,9 +83,8 @@ def looks_like_placeholder(text: str) -> bool:
     Args:
         text: The value, without surrounding blanks.
     """
-    rest = _KEY_PREFIX_RE.sub("", text, count=1) if _KEY_PREFIX_RE.match(text) else text
-    lowered = rest.lower()
-    if lowered.startswith(_OPENINGS) or "..." in rest or "…" in rest or "**" in rest:
+    lowered = _KEY_PREFIX_RE.sub("", text).lower()
+    if lowered.startswith(_OPENINGS) or any(mark in lowered for mark in ("...", "…", "**")):
         return True
     if len(set(lowered)) <= 1:  # one character repeated, or nothing after the prefix
         return True

@@ -106,7 +106,11 @@ def forget(errors: Iterable[BaseException], report: Iterable[Any] | None) -> Non
         each.__traceback__ = None
         if isinstance(each, Retry):
             each.args = ()  # Celery has put the error itself among them
-        related = [each.__cause__, each.__context__, getattr(each, "exc", None)]
-        if isinstance(each, BaseExceptionGroup):
-            related += each.exceptions
-        left += [other for other in related if isinstance(other, BaseException)]
+        left += _related_to(each)
+
+
+def _related_to(exc: BaseException) -> list[BaseException]:
+    related = [exc.__cause__, exc.__context__, getattr(exc, "exc", None)]
+    if isinstance(exc, BaseExceptionGroup):
+        related += exc.exceptions
+    return [other for other in related if isinstance(other, BaseException)]

@@ -124,11 +124,11 @@ async def _exchange(link: Link, packed: list[bytes]) -> list[Any]:
     with suppress(redis.RedisError):
         await sent[-1]  # replies come in the order of the commands
     replies = [one.exception() or one.result() for one in sent]
-    for reply in replies:
-        if isinstance(reply, redis.ResponseError) and is_replica_error(reply):
-            raise redis.ConnectionError(f"this Redis is a replica now ({words_of(reply)})")
-        if isinstance(reply, Exception) and not isinstance(reply, redis.ResponseError):
-            raise reply
+    for error in [reply for reply in replies if isinstance(reply, Exception)]:
+        if is_replica_error(error):
+            raise redis.ConnectionError(f"this Redis is a replica now ({words_of(error)})")
+        if not isinstance(error, redis.ResponseError):
+            raise error
     if any(map(_is_of_replica, replies)):
         link.leave()
     return replies

@@ -90,10 +90,9 @@ class EncodingBackend(StockBackend):
         }
         if state == states.RETRY and (waits := getattr(request, "waits", None)):
             meta["waits"] = waits  # why and until when, if the task has set it
-        if request and getattr(request, "group", None):
-            meta["group_id"] = request.group
-        if request and getattr(request, "parent_id", None):
-            meta["parent_id"] = request.parent_id
+        for name, field in (("group", "group_id"), ("parent_id", "parent_id")):
+            if value := getattr(request, name, None):
+                meta[field] = value
         return meta
 
     def _check_size(self, value: Any) -> None:

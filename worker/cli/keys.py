@@ -19,7 +19,7 @@ from config.services import SERVICES
 from worker.action_log import ActionLog
 from worker.broker_errors import BROKER_ERRORS
 from worker.cli import audit_listing, check_listing, key_changes
-from worker.cli.chosen_key import NAMES, key_of, run_with_pools
+from worker.cli.chosen_key import NAMES, Pools, key_of, run_with_pools
 from worker.cli.key_listing import listing
 from worker.cli.output import OutputGroup
 from worker.cli.plain_text import plain
@@ -112,15 +112,12 @@ def reset(service: str | None, key_id: str | None, include_disabled: bool) -> No
     """
 
     async def clear(pools: dict[str, KeyPool]) -> dict[str, ResetDone]:
-        key = key_of(key_id, pools.values()) if key_id else None
+        named, concerned = _named(key_id, pools)
         return {
             name: await pool.reset(
-                by=f"cli {current_user()}",
-                key_id=key.id if key else None,
-                include_disabled=include_disabled,
+                by=f"cli {current_user()}", key_id=named, include_disabled=include_disabled
             )
-            for name, pool in pools.items()
-            if key is None or key.service == name
+            for name, pool in concerned.items()
         }
 
     for name, done in run_with_pools(clear, service).items():
@@ -196,10 +193,8 @@ def check(
         async with opened_checkers(settings) as checkers:
             with suppress(RedisError):  # the accounts that Redis knows are not essential
                 await asyncio.gather(*(pool.snapshot() for pool in pools.values()))
-            key = key_of(key_id, pools.values()) if key_id else None
-            return await check_keys(
-                pools, checkers, models=settings.models, key_id=key.id if key else None
-            )
+            named, concerned = _named(key_id, pools)
+            return await check_keys(concerned, checkers, models=settings.models, key_id=named)
 
     checked = run_with_pools(run_checks, service)
     # One key alone says nothing of what no key may use.
@@ -287,6 +282,14 @@ def reload(ctx: click.Context) -> None:
     run_with_pools(lambda pools: note_reload(pools.values(), answers, by=by), None)
     if not answers:
         raise click.ClickException("no worker answered; is one running?")
+
+
+def _named(key_id: str | None, pools: Pools) -> tuple[str | None, Pools]:
+    """The id of the key that a person names, with its pool; without a name all pools."""
+    if not key_id:
+        return None, pools
+    key = key_of(key_id, pools.values())
+    return key.id, {key.service: pools[key.service]}
 
 
 def _when(at_ms: int) -> str:

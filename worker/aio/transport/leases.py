@@ -164,10 +164,7 @@ class LeaseKeeper:
                     return
             self._wake.clear()
             try:
-                if self._pending:
-                    self._send()
-                if time.monotonic() >= self._renew_at_s:
-                    self._renew()
+                self._do_what_is_due()
             except (redis.RedisError, OSError) as exc:
                 if not self._away:
                     self._away = True
@@ -192,6 +189,12 @@ class LeaseKeeper:
                 self._away = False
                 logger.info("the leases of this worker's messages are renewed again")
             self._wake.wait(max(self._renew_at_s - time.monotonic(), 0.01))
+
+    def _do_what_is_due(self) -> None:
+        if self._pending:
+            self._send()
+        if time.monotonic() >= self._renew_at_s:
+            self._renew()
 
     def _renew(self) -> None:
         tags = list(self._detached.copy())

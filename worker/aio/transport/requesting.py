@@ -58,12 +58,7 @@ class RequestingChannel(DeliveringChannel):
             prefix = self.global_keyprefix
             self._send(now_s, "EXISTS", *(prefix + name for name in self._asked_lists))
             return
-        # Hints do not concern delayed messages: at their instant, the leader reads all lists.
-        delayed_at = (
-            [number for number, queue in enumerate(queues, 1) if queue in self.delayed_queues]
-            if self.hints.asked is None
-            else []
-        )
+        delayed_at = self._delayed_among(queues)
         keys = self._keys_for([queues[number - 1] for number in delayed_at])
         # A server that has lost the script knows it again after one EVAL.
         script = ("EVAL", TAKE) if self._is_script_lost else ("EVALSHA", _SHA)
@@ -89,6 +84,13 @@ class RequestingChannel(DeliveringChannel):
                 for argument in (number, self._number_behind(queues, queues[number - 1]))
             ),
         )
+
+    def _delayed_among(self, queues: list[str]) -> list[int]:
+        """The numbers, from 1, of the queues whose delayed messages are looked for."""
+        if self.hints.asked is not None:
+            # Hints do not concern delayed messages: at their instant, the leader reads all lists.
+            return []
+        return [number for number, queue in enumerate(queues, 1) if queue in self.delayed_queues]
 
     def _send(self, now_s: float, *command: Any) -> None:
         connection = self.client.connection

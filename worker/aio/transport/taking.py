@@ -290,9 +290,14 @@ class TakingChannel(RequestingChannel):
         """Read a reply or a hint."""
         return connection.read_response(disable_decoding=True, push_request=True)
 
+    @property
+    def _hub(self) -> Any:
+        """The event loop of the consumer; None without one."""
+        return self.connection.cycle.hub if self.connection is not None else None
+
     def _give_way(self) -> None:
         """Leave a new message to the other workers for a moment."""
-        hub = self.connection.cycle.hub if self.connection is not None else None
+        hub = self._hub
         if hub is None:
             return
         workers = self.qos.keeper.workers if self.qos.keeper is not None else 1
@@ -315,8 +320,7 @@ class TakingChannel(RequestingChannel):
         if at_s >= self.hints.look_at_s:
             return
         self.hints.look_at_s = self._due_at_s = at_s
-        hub = self.connection.cycle.hub if self.connection is not None else None
-        if hub is not None:
+        if (hub := self._hub) is not None:
             hub.call_later(due_in_s, _nothing)
 
     @property

@@ -118,7 +118,7 @@ class Groq:
         except groq.APIStatusError as error:
             response, heard = error.response, None
         except (groq.APIConnectionError, httpx.HTTPError, TimeoutError) as error:
-            if heard is None or not (heard.complete or heard.broken):
+            if heard is None or not heard.has_ended:
                 cause = error.__cause__ if isinstance(error, groq.APIConnectionError) else None
                 return Reply(judge_transport(cause or error, if_ambiguous=Fate.RETRY))
         except OSError as error:

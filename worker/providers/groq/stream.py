@@ -103,6 +103,11 @@ class AssembledAnswer:
         return self.unreadable or self.error is not None or bool(self.stopped)
 
     @property
+    def has_ended(self) -> bool:
+        """Whether nothing more has to come: the answer is complete, or broken."""
+        return self.complete or self.broken
+
+    @property
     def later_fields(self) -> Mapping[str, Any]:
         """The fields of the message that have no place of their own in the result."""
         return self._message
