@@ -202,16 +202,12 @@ def stamps_in(headers: Mapping[str, Any] | None) -> tuple[str, ...]:
     Args:
         headers: The stamps by name, each a value or several.
     """
-    several = (
-        (name, value if isinstance(value, list | tuple | set) else [value])
-        for name, value in (headers or {}).items()
+    pairs = (
+        (str(name), value)
+        for name, values in (headers or {}).items()
+        for value in (values if isinstance(values, list | tuple | set) else [values])
     )
-    return tuple(
-        _stamp(str(name), value)
-        for name, values in several
-        for value in values
-        if value is not None
-    )
+    return tuple(_stamp(name, value) for name, value in pairs if value is not None)
 
 
 def _stamp(name: str, value: Any) -> str:

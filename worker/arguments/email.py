@@ -238,9 +238,14 @@ class EmailArguments(Arguments):
         return self
 
     @property
+    def everyone(self) -> list[str]:
+        """The addresses that it goes to."""
+        return [*self.to, *(self.cc or ()), *(self.bcc or ())]
+
+    @property
     def recipients(self) -> int:
         """How many addresses it goes to; each counts against Resend's quotas."""
-        return len(self.to) + len(self.cc or ()) + len(self.bcc or ())
+        return len(self.everyone)
 
     @property
     def from_domain(self) -> str:

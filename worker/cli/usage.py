@@ -71,7 +71,7 @@ def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> Non
 
     async def read(redis: Redis) -> tuple[UsageReport, dict[str, str]]:
         pools = pools_for_tools(redis).values()
-        if "key" in values and values["key"] != OTHERS:
+        if values.get("key", OTHERS) != OTHERS:
             values["key"] = _id_of(values["key"], pools)
         store = UsageStore(redis, namespace=get_settings().namespace)
         report = await UsageReport.make(store, UsageQuery.of(values), prices)

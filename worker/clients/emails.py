@@ -103,6 +103,6 @@ class SyncEmailClient:
 
 def _identity_of(arguments: EmailArguments) -> tuple[str, str]:
     """What tells the emails of a run apart: the recipients, and the content."""
-    everyone = sorted([*arguments.to, *(arguments.cc or ()), *(arguments.bcc or ())])
+    everyone = sorted(arguments.everyone)
     digest = hashlib.sha256("\0".join(everyone).encode()).hexdigest()
     return digest[:_HASH_CHARS], arguments.content_hash()

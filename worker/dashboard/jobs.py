@@ -88,16 +88,17 @@ class Job(AdminHandler):
         """When a job that waits in its queue, or in a worker, will be served."""
         service = service_of(view.task, self.application.capp)
         state = self.poller.state
+        number, model = (place.number, place.model) if place else (None, "")
         if service is None or state is None or view.where not in {"queue", "worker"}:
-            return JobStart(place.number if place else None)
+            return JobStart(number)
         models = get_settings().models.get(service.name, ())
 
         async def quote(_: Pools) -> JobStart:  # where the margins are learned
             return start_of(
                 state.services[service.name],
                 self.poller.margins.of(service.name),
-                place=place.number if place else None,
-                model=(place.model if place else "") or next(iter(models), ""),
+                place=number,
+                model=model or next(iter(models), ""),
                 is_fetched=view.where == "worker",
             )
 

@@ -14,6 +14,7 @@ from celery import Celery, states
 from config.services import SERVICES
 from worker.deadletters.dead_letter import DeadLetter, Message
 from worker.deadletters.store import DeadLetters
+from worker.foreign_json import as_object
 from worker.jobs.history import DOUBT
 
 _CHUNK = 200
@@ -180,7 +181,7 @@ def _publish(
             f"{str(kwargs.get('idempotency_key') or letter.id)[:200]}/again-{letter.at_ms}"
         )
     options["headers"] = {
-        **(options.get("headers") or {}),
+        **as_object(options.get("headers")),
         DOUBT: 0 if own_key else letter.doubt_ms,
     }
     # A caller that waits for the result must not read the old failure.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from config.api_key import ApiKey
+from worker.foreign_json import as_object
 from worker.keypool.names import BlockedScope
 
 
@@ -250,7 +251,7 @@ def _view_of(
 
 
 def _buckets(model: str, fields: dict[str, Any], now_ms: int) -> Iterator[BucketView]:
-    for dimension, bucket in sorted(dict(fields.get("buckets") or {}).items()):
+    for dimension, bucket in sorted(as_object(fields.get("buckets")).items()):
         ends_ms = bucket.get("ends_ms")
         yield BucketView(
             model=model,

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from worker.foreign_json import as_list
+
 Fields = dict[str, bytes]
 
 
@@ -114,13 +116,12 @@ class AnswerStream:
 
     def repeat(self, result: Mapping[str, Any]) -> None:
         """Report the whole answer of another job, which this job shares."""
+        calls = as_list(result.get("tool_calls"))
         self.begin()
         self.piece(
             text=str(result.get("text") or ""),
             reasoning=str(result.get("reasoning") or ""),
-            tool_calls=[
-                {"index": place} | call for place, call in enumerate(result.get("tool_calls") or ())
-            ],
+            tool_calls=[{"index": place} | call for place, call in enumerate(calls)],
         )
 
     def close(self, kind: str, /, **fields: str) -> None:

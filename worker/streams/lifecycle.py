@@ -66,7 +66,7 @@ async def finish_stream(stream: AnswerStream, result: dict[str, Any]) -> None:
         status="done",
         finish_reason=str(result.get("finish_reason") or ""),
         model=str(result.get("model") or ""),
-        usage=json.dumps(result.get("usage") or {}),
+        usage=json.dumps(as_object(result.get("usage"))),
         **{name: str(result[name]) for name in ("empty_because",) if name in result},
     )
 

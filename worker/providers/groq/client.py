@@ -14,7 +14,7 @@ import groq
 import httpx
 from pydantic import SecretStr
 
-from worker.foreign_json import as_list, member
+from worker.foreign_json import as_list, as_object, member
 from worker.providers import key_check
 from worker.providers.base import is_sendable, judge_transport, unsent_reply
 from worker.providers.connections import on_sent, shared_client
@@ -146,9 +146,10 @@ class Groq:
             # is read here.
             answer = Answer.parse(response.status_code, response.headers, response.content)
             choice = _first_choice(answer)
-            value = None if choice is None else _value(answer, choice)
+            value = _value(answer, choice) if choice else None
             message, finish_reason = (
-                (choice["message"], choice.get("finish_reason")) if choice else ({}, None)
+                as_object(member(choice, "message")),
+                member(choice, "finish_reason"),
             )
             if heard is not None and value is not None:
                 heard.whole(value)
