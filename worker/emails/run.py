@@ -84,7 +84,7 @@ class EmailRun:
         self._lease_request = lease_request
         self._email = email
         self._may_be_sent_twice = shared.at_least_once and not email.unsendable
-        self._deferral = crowded()
+        self._deferral: Deferred | None = None
 
     async def serve(self) -> Served:
         """Send the email, or give the result that another job got for it.
@@ -107,7 +107,9 @@ class EmailRun:
                 return result
             fresh_starts += result is not NextStep.SEND
             step = result
-        raise sent_elsewhere() if step is NextStep.LOOK_AGAIN else self._deferral
+        if step is NextStep.LOOK_AGAIN:
+            raise sent_elsewhere()
+        raise self._deferral or crowded()
 
     async def _look_up(self) -> Served | NextStep:
         """Do what the store's record of the email asks for. `SEND`: there is none."""
@@ -266,7 +268,7 @@ class EmailRun:
         if isinstance(outcome.result, BaseException):
             raise outcome.result
         if outcome.result is NextStep.WAIT:
-            self._deferral = crowded()
+            self._deferral = None
         return outcome.result
 
     async def _lead(self, queue: BatchQueue | None) -> Served | NextStep:

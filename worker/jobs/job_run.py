@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import cached_property
 from typing import Final, NoReturn
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -96,9 +97,8 @@ class JobRun:
         """The id of the job; empty where a program has called the task directly."""
         self.goes_back = bool(request.id and not request.is_eager)
         """Whether the job can go back to its queue."""
-        self.email_keys = EmailKeys(self.job)
         if outer is not None:
-            self.job, self.goes_back, self.email_keys = outer.job, outer.goes_back, outer.email_keys
+            self.job, self.goes_back = outer.job, outer.goes_back
         self._models: tuple[str, ...] = ("",)
         self.deadline_s: Final = deadline_s or settings.deadline_s
         self._settings: Final = settings
@@ -110,6 +110,11 @@ class JobRun:
                 ownership.begin(request)
         if member(request.headers, TRACK_STARTED) is True:
             task.backend.store_result(request.id, None, states.STARTED, request=request)
+
+    @cached_property
+    def email_keys(self) -> EmailKeys:
+        """Makes the idempotency keys of the emails that the job sends."""
+        return EmailKeys(self.job) if self._outer is None else self._outer.email_keys
 
     @property
     def longest_wait_s(self) -> float:

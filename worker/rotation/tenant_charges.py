@@ -27,8 +27,7 @@ class TenantCharges:
     """Counts in the process, and writes to the broker once a second.
 
     A job counts one request when it is taken from its queue (`worker.aio.transport.sharing`). What
-    it uses beyond that is known when its calls have ended. For jobs without a tenant this does
-    nothing, and so it does without a broker.
+    it uses beyond that is known when its calls have ended. Without a broker this does nothing.
 
     Args:
         broker: The Redis of the broker.
@@ -44,10 +43,10 @@ class TenantCharges:
         """Count a call that the provider has accepted.
 
         Args:
-            lease_request: The request of its lease.
+            lease_request: The request of its lease, for a job with a tenant.
             tokens: What it used.
         """
-        if not (self._broker and lease_request.tenant and lease_request.queue):
+        if not (self._broker and lease_request.queue):
             return
         cost = max(1.0, tokens / TOKENS_A_REQUEST)
         if lease_request.by not in self._counted:

@@ -60,7 +60,8 @@ class CallCounter:
                 "output_tokens": answered,
                 "waited_ms": waited_ms,
             }
-            self._charges.note(lease.request, asked + answered)
+            if lease.request.tenant:
+                self._charges.note(lease.request, asked + answered)
         else:
             counts[_MEASURES[outcome]] = 1
             emails = dict.fromkeys(recipients, 0)
