@@ -6,12 +6,12 @@ from typing import Generic, TypeVar
 from worker.errors import Deferred, Rescheduled
 from worker.keypool import KeyPool, Lease, LeaseRequest
 from worker.providers.base import Provider
+from worker.rotation.call_counter import CallCounter
 from worker.rotation.call_hooks import CallHooks, NoHooks
 from worker.rotation.limiter import KeyedLimiter
 from worker.rotation.served import Served
 from worker.rotation.tenant_charges import NO_CHARGES, TenantCharges
 from worker.rotation.turn import Turn
-from worker.rotation.usage import CallCounter
 from worker.rotation.waitlist import WaitList
 from worker.usage import NOT_COUNTED, UsageCounter
 

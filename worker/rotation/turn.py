@@ -21,12 +21,12 @@ from worker.keypool import KeyPool, Lease, LeaseRequest, NoLease, NoLeaseReason,
 from worker.logs import log_key_failed, log_key_used
 from worker.providers.base import Provider
 from worker.redis.retry import retry_while_down
+from worker.rotation.call_counter import CallCounter
 from worker.rotation.call_hooks import CallHooks
 from worker.rotation.lease_settling import LeaseSettling
 from worker.rotation.limiter import KeyedLimiter, Slot
 from worker.rotation.no_lease import NoLeaseEnd, failure_of, rejection_of, spread_ms
 from worker.rotation.served import Served
-from worker.rotation.usage import CallCounter
 from worker.rotation.waitlist import WaitList
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, Reply, Scope, Verdict
 
