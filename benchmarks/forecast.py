@@ -27,7 +27,7 @@ from worker.dashboard.quote_margins import QuoteMargins
 from worker.dashboard.state import QueueView
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
 from worker.keypool.forecast import WORKERS, CallCost, Forecast
-from worker.keypool.quotes import SHARE, QuoteBook
+from worker.keypool.margins import SHARE, QuoteBook
 
 NOON_MS: Final = 1_800_014_400_000
 TICK_S: Final = 0.1

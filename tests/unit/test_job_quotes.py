@@ -15,7 +15,7 @@ from worker.dashboard.state import QueueView
 from worker.errors import InvalidArguments
 from worker.keypool import BucketView, KeyView, PoolView
 from worker.keypool.forecast import NO_KEY, PAUSED
-from worker.keypool.quotes import Margins
+from worker.keypool.margins import Margins
 from worker.quotes.quote import Quote, QuoteRequest, quote_of
 
 NOON_MS = 1_800_014_400_000  # 12:00 UTC

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from worker.keypool.quotes import QuoteBook
+from worker.keypool.margins import QuoteBook
 
 
 def kept(book: QuoteBook, ratios: list[float], *, forecast_s: float = 30.0) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 from worker.dashboard.state import ServiceView
 from worker.keypool.forecast import usual_tokens
-from worker.keypool.quotes import Margins
+from worker.keypool.margins import Margins
 from worker.quotes.quote import estimate
 
 

@@ -9,7 +9,7 @@ from config.services import SERVICES
 from worker.dashboard.state import QueueView
 from worker.keypool import PoolView
 from worker.keypool.forecast import Estimate, usual_tokens
-from worker.keypool.quotes import Margins, QuoteBook
+from worker.keypool.margins import Margins, QuoteBook
 from worker.quotes.quote import estimate
 
 _EVERY_S: Final = 5.0

@@ -5,8 +5,8 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from worker.keypool.margins import Margins
 from worker.keypool.names import Names
-from worker.keypool.quotes import Margins
 
 _EXPIRES_S: Final = 7 * 86_400
 

@@ -9,7 +9,7 @@ from config.services import SERVICES
 from worker.emails.batching import MOST_IN_BATCH
 from worker.keypool import PoolView
 from worker.keypool.forecast import CallCost, Estimate, Forecast, usual_tokens
-from worker.keypool.quotes import Margins
+from worker.keypool.margins import Margins
 
 _ASSUMED: Final = Margins()
 

@@ -12,8 +12,8 @@ from tests import schemas
 from tests.integration.dashboard.dashboard_site import LOGIN, Serve, Site, until
 from worker.dashboard.poller import Pools
 from worker.keypool import Lease, LeaseRequest
+from worker.keypool.margins import Margins
 from worker.keypool.published_margins import publish_margins, published_margins
-from worker.keypool.quotes import Margins
 from worker.runtime import Runtime
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
