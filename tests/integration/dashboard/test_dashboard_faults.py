@@ -9,7 +9,7 @@ from kombu.exceptions import ChannelError, ConnectionError, OperationalError  # 
 from redis.exceptions import RedisError
 
 from tests.integration.dashboard.dashboard_site import LOGIN, PREFIX, Serve, until
-from worker.dashboard import api, jobs, poller
+from worker.dashboard import jobs, keys, poller
 from worker.dashboard.errors import RedisUnreachable
 from worker.dashboard.queues import QueueWatch
 
@@ -38,7 +38,7 @@ async def test_every_endpoint_tells_a_fault_of_our_own_from_one_of_redis_without
     serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int, code: str
 ) -> None:
     site = await serve()
-    monkeypatch.setattr(api, "_REPLY_TIMEOUT_S", 0.01)  # there are no workers
+    monkeypatch.setattr(keys, "_REPLY_TIMEOUT_S", 0.01)  # there are no workers
 
     async def broken(*_: Any, **__: Any) -> None:
         raise fault
@@ -90,7 +90,7 @@ async def test_an_endpoint_that_asks_the_broker_tells_each_error_of_one_from_a_b
         def broken(*_: Any, **__: Any) -> None:
             raise error
 
-        monkeypatch.setattr(api if is_reload else jobs, what, broken)
+        monkeypatch.setattr(keys if is_reload else jobs, what, broken)
         method, body = ("POST", {}) if is_reload else ("GET", None)
         answer = await site.client.request(method, path, auth=LOGIN, json=body)
         return answer.status_code, answer.json()["error"]
