@@ -1,7 +1,7 @@
 -- requires: prelude, blocks, buckets, reservations, waitlist, candidates
 -- acquire: reserve one call with one key, now or within the horizon; or say when to ask again.
 -- ARGV  2 the job and 3 the terms of the pool, as JSON: see scripts.py; then for each candidate its id and its account
--- Returns what replies.py reads; or 'remap', id, account, …: keys that turned out to be of other accounts.
+-- Returns what scripts.py reads; or 'remap', id, account, …: keys that turned out to be of other accounts.
 
 local FEW, PLENTY, BEFORE = 2, 10, 3  -- candidates to choose from, head-room of one that is enough, arguments before
 
