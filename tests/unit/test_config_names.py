@@ -62,7 +62,7 @@ def test_a_name_that_is_nearly_one_of_ours_is_noticed(name: str, meant: str) -> 
     ["GROQ_LOG", "GROQ_ACCOUNT_3", "RESEND_FROM_10", "RESEND_WEBHOOK_SECRET", "GROQ_TEAM",
         "FLOWER_PERSISTENT",
      "FLOWER_AUTH", "REDIS_HOST", "REDIS_PASSWORD", "CELERY_TIMEZONE", "CELERY_BROKER_READ_URL",
-     "ADMIN_EMAIL", "RESEND_API_KEY_2"],
+     "CELERY_BROKER_WRITE_URL", "ADMIN_EMAIL", "RESEND_API_KEY_2"],
 )  # fmt: skip
 def test_a_name_of_others_is_left_alone(name: str) -> None:
     assert notices({name: "x"}, settings_from({})) == ()

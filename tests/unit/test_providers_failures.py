@@ -9,9 +9,12 @@ import aiohttp
 import httpx
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
+from pydantic import SecretStr
 
+from worker.providers.base import CLOSED, UNSENDABLE_KEY, is_sendable, judge_transport
 from worker.providers.connections import CallProgress
 from worker.providers.failures import failure_of, outside_the_call
+from worker.verdicts import Effect, Fate, Scope, Verdict
 
 KEY = ConnectionKey("groq", 443, True, True, None, None, None)
 REQUEST: Any = SimpleNamespace(real_url="https://groq")
@@ -131,3 +134,61 @@ def test_the_bytes_that_leave_are_told() -> None:
     told = list[object]()
     CallProgress(lambda: told.append(sentinel.left)).leave()
     assert told == [sentinel.left]
+
+
+# What the HTTP client raised, and what is told of it. Only before anything was sent it is certain
+# that the provider did nothing; then our own words are told, too.
+@pytest.mark.parametrize(
+    ("error", "code", "sentence", "definite"),
+    [
+        (httpx.ConnectTimeout("w"), "connect_timeout",
+            "the connection could not be opened in time: w", True),
+        (httpx.ConnectError(""), "connect_error", "the connection could not be opened", True),
+        (httpx.ProxyError("w"), "proxy_error", "the proxy could not be used: w", True),
+        (httpx.UnsupportedProtocol(""), "bad_url", "the base URL is not an http or https URL",
+            True),
+        (httpx.WriteTimeout("w"), "write_timeout", "the request could not be sent in time", False),
+        (httpx.WriteError("w"), "write_error",
+            "the connection broke while the request was sent", False),
+        (httpx.ReadTimeout("w"), "read_timeout", "no answer came in time", False),
+        (httpx.ReadError("w"), "read_error",
+            "the connection broke before the answer was complete", False),
+        (httpx.RemoteProtocolError("w"), "protocol_error",
+            "the answer was cut off or is not HTTP", False),
+        (httpx.DecodingError("w"), "undecodable_answer", "the answer could not be decoded", False),
+        (TimeoutError("w"), "total_timeout", "the answer was not complete in time", False),
+        (httpx.CloseError("w"), "transport_error", "the call failed below HTTP (CloseError)",
+            False),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("if_ambiguous", [Fate.RETRY, Fate.SAME_ACCOUNT])
+def test_a_call_that_brought_no_answer_blames_the_host_and_no_key(
+    error: Exception, code: str, sentence: str, if_ambiguous: Fate, *, definite: bool
+) -> None:
+    assert judge_transport(error, if_ambiguous=if_ambiguous) == Verdict(
+        Fate.RETRY if definite else if_ambiguous,
+        code,
+        sentence,
+        effect=Effect.NONE,
+        scope=Scope.HOST,
+        definite=definite,
+    )
+
+
+def test_a_call_that_was_never_sent_is_judged_by_why_it_was_not() -> None:
+    full = judge_transport(httpx.PoolTimeout("w"), if_ambiguous=Fate.SAME_ACCOUNT)
+    assert full == Verdict(
+        Fate.RETRY, "pool_timeout", "all connections of this process were in use for too long"
+    )
+    assert Verdict(Fate.RETRY, "closed", "this worker is shutting down") == CLOSED
+    assert (UNSENDABLE_KEY.fate, UNSENDABLE_KEY.code) == (Fate.NEXT_KEY, "invalid_key")
+    assert (UNSENDABLE_KEY.effect, UNSENDABLE_KEY.scope) == (Effect.DISABLE, Scope.KEY)
+    assert UNSENDABLE_KEY.reason == "the key holds characters that no header can carry"
+
+
+@pytest.mark.parametrize(
+    ("key", "sendable"),
+    [("gsk_x", True), ("", False), ("a b", False), ("ü", False), ("\x7f", False)],
+)
+def test_a_key_is_sendable_where_a_header_can_carry_it(key: str, *, sendable: bool) -> None:
+    assert is_sendable(SecretStr(key)) is sendable
