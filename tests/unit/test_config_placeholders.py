@@ -42,6 +42,27 @@ from tests.unit.sample_keys import GROQ, RESEND
             "example-key",
         ),
         *("gsk_****************", "api_key", "insert key", "sk-xxxx", "put-your-key-here", "test"),
+        # sentences of guides, and what programs write for nothing
+        *(
+            "the key goes here",
+            "enter-my-token",
+            "paste_a_secret",
+            "add an apikey with it",
+            "me: replaceme with keys",
+            "keys-yours",
+            "key-placeholder",
+            "api-example",
+            "this value",
+            "key: insert",
+            "change me",
+            "key-changeme",
+            "api: replace with it",
+            "a sample",
+            "demo",
+            "dummy",
+            "fake-key",
+        ),
+        *("tbd", "fixme", "nil", "undefined", "empty", "false", "true", "groq-key", "re-resend"),
     ],
 )
 def test_placeholders_are_known(text: str) -> None:

@@ -58,6 +58,9 @@ from worker.verdicts import Dimension, ObservedLimit
             "too many Tokens Per Day, limit: 100,000",
             Refusal(dimension=Dimension.TPD, limit=100_000),
         ),
+        ("30 requests per day", Refusal(dimension=Dimension.RPD)),
+        ("6,000 tokens per minute", Refusal(dimension=Dimension.TPM)),
+        ("input tokens per minute: Limit 10", Refusal(dimension=Dimension.ITPM, limit=10)),
         # other wordings of the wait
         ("Slow down. Try again in 20 seconds or upgrade.", Refusal(wait_ms=20_000)),
         ("Please retry after 3", Refusal(wait_ms=3_000)),

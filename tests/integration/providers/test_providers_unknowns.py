@@ -165,6 +165,84 @@ async def test_what_nobody_knows_is_noticed_by_its_shape(
     assert asked.noticed == [Unknown(service, kind, shape)]
 
 
+# What the providers document: names of errors, statuses, headers, parts of an answer.
+_DOCUMENTED: dict[str, list[tuple[Any, ...]]] = {
+    "groq": [
+        *(
+            (400, _error("no", code))
+            for code in (
+                "blocked_api_access", "capacity_exceeded", "context_length_exceeded",
+                "invalid_api_key", "json_validate_failed", "model_decommissioned",
+                "model_not_found", "model_terms_required", "organization_restricted",
+                "tool_use_failed", "model_permission_blocked_org", "spend_alert",
+            )
+        ),
+        *(
+            (status, b"")
+            for status in (
+                400, 401, 402, 403, 404, 408, 409, 413, 421, 422, 424, 425, 429, 498, 499, 500,
+                502, 503, 504, *range(520, 528),
+            )
+        ),
+        *(
+            (200, _completion({"content": "x", "role": "assistant"}, reason))
+            for reason in ("stop", "length", "tool_calls", "function_call", "content_filter")
+        ),
+        *(
+            (200, _completion({"content": "x", name: "x"}))
+            for name in (
+                "annotations", "channel", "executed_tools", "function_call", "reasoning",
+                "tool_calls",
+            )
+        ),
+        *(
+            (200, _completion({"content": "x"}), {f"x-ratelimit-{what}-{of}": "1"})
+            for what in ("limit", "remaining", "reset")
+            for of in ("requests", "tokens")
+        ),
+    ],
+    "resend": [
+        *(
+            (422, {"name": name, "message": "no"})
+            for name in (
+                "application_error", "concurrent_idempotent_requests", "daily_quota_exceeded",
+                "email_above_quota", "internal_server_error", "invalid_access", "invalid_api_key",
+                "invalid_attachment", "invalid_from_address", "invalid_idempotency_key",
+                "invalid_idempotent_request", "invalid_parameter", "invalid_permission",
+                "invalid_region", "method_not_allowed", "missing_api_key",
+                "missing_required_field", "missing_required_parameter", "monthly_quota_exceeded",
+                "not_found", "payload_too_large", "rate_limit_exceeded", "resource_locked",
+                "restricted", "restricted_api_key", "security_error", "service_unavailable",
+                "suspended_api_key", "validation_error",
+            )
+        ),
+        *(
+            (status, b"")
+            for status in (
+                400, 401, 403, 404, 405, 408, 409, 413, 421, 422, 425, 429, 451, 499, 500, 502,
+                503, 504, *range(520, 528),
+            )
+        ),
+        *(
+            (200, {"id": "1", "object": "email", "data": [], "errors": []}, {name: "1"})
+            for name in (
+                "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy",
+                "x-resend-daily-quota", "x-resend-monthly-quota",
+            )
+        ),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("service", _DOCUMENTED)
+async def test_nothing_that_a_provider_documents_is_taken_for_unknown(
+    asked: Asked, service: str
+) -> None:
+    for answer in _DOCUMENTED[service]:
+        await asked.ask(service, *answer)
+        assert asked.noticed == [], answer
+
+
 async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(asked: Asked) -> None:
     gone = _error("no such model", "model_not_found")
     for _ in range(19):
