@@ -140,3 +140,17 @@ async def test_half_a_character_breaks_no_stream(writer: StreamWriter, redis: Re
     await finish_stream(stream, RESULT)
     assert texts(await records(redis)) == "a \U0001f511 b \ufffd"
     assert encoded("ü") == "ü".encode()
+
+
+def test_of_all_records_only_the_last_one_is_urgent() -> None:
+    told: list[bool] = []
+    stream = AnswerStream("s", attempts=0, notify=lambda _, urgent: told.append(urgent))
+    stream.begin()
+    stream.piece(text="x")
+    stream.piece(tool_calls=[{"index": 0}])
+    assert told == [False] * 3, "tokens share a write"
+    stream.close("end")
+    assert told == [False] * 3 + [True]
+    stream.give_up()
+    stream.piece(text="more")
+    assert len(told) == 4
