@@ -525,6 +525,47 @@ _ROWS: list[Any] = [
 ]
 
 
+# What a caller or an operator reads of each code: how its sentence begins.
+_SAYS: dict[str, tuple[str, ...]] = {
+    "bad_generation": ("the model's output did not fit the requested form",),
+    "dependency_failed": ("a tool server that the request names has failed",),
+    "edge_blocked": ("something before Groq refuses this address (HTTP {status})",),
+    "edge_limited": ("something before Groq limits the calls from this address",),
+    "flex_capacity": ("Groq has no flex capacity at the moment",),
+    "forbidden": ("Groq rejects the request: no",),
+    "invalid_key": ("Groq does not accept this key",),
+    "model_blocked": ("this model is switched off for this key",),
+    "model_not_found": ("Groq rejects the request: ",),
+    "model_terms": (
+        (
+            "the organisation has not accepted the model's terms: accept them in its console, then "
+            "reset the key"
+        ),
+    ),
+    "not_now": ("Groq did not take the request this time (HTTP {status})",),
+    "organization_restricted": ("Groq has restricted the whole organisation",),
+    "over_capacity": ("the model is overloaded for every key",),
+    "rate_limit": ("Groq's limit is reached",),
+    "rejected": ("Groq rejects the request: ",),
+    "request_too_large": (
+        "the request is larger than this organisation may send for this model",
+        "the request needs 8200 tokens, this organisation's limit for this model is 6000",
+        (
+            "the request reserves 1024 tokens for its answer, this organisation's limit for this "
+            "model is 1000: lower max_completion_tokens"
+        ),
+        (
+            "the request reserves 2048 tokens for its answer, this organisation's limit for this "
+            "model is 1000: lower max_completion_tokens"
+        ),
+    ),
+    "server_error": ("Groq failed (HTTP {status})",),
+    "spend_limit": ("the organisation's spend limit at Groq is reached",),
+    "tier_unavailable": ("Groq rejects the request: `service_tier` `flex` is not available",),
+    "unreadable_answer": ("Groq answered with something that is not a completion",),
+}
+
+
 @pytest.mark.parametrize(("answer", "expected"), [(row[:3], row[3]) for row in _ROWS])
 async def test_every_row_of_the_table_is_judged_as_written(
     scripted: Any, groq: Groq, answer: tuple[int, Any, dict[str, str]], expected: dict[str, Any]
@@ -535,7 +576,8 @@ async def test_every_row_of_the_table_is_judged_as_written(
 
     assert {name: getattr(reply.verdict, name) for name in expected} == expected
     assert reply.value is None
-    assert reply.verdict.reason
+    says = [words.format(status=reply.verdict.status) for words in _SAYS[reply.verdict.code]]
+    assert reply.verdict.reason.startswith(tuple(says))
     assert len(scripted.seen) == 1  # the SDK tried once
 
 

@@ -359,6 +359,41 @@ _ROWS: list[Any] = [
 ]
 
 
+# What a caller or an operator reads of each code: how its sentence begins.
+_SAYS: dict[str, tuple[str, ...]] = {
+    "account_restricted": ("Resend has restricted this team",),
+    "call_cut": ("the call was cut before Resend answered (HTTP 499)",),
+    "concurrent_idempotent_requests": ("Resend is still at work on the same email",),
+    "conflict": ("Resend is still at work on the same email",),
+    "daily_quota": ("the team's quota of the day is used up",),
+    "domain_not_verified": ("Resend rejects the email: ",),
+    "edge_blocked": (
+        "something before Resend answered instead of it (HTTP {status})",
+        "something before Resend refuses this address (HTTP {status})",
+    ),
+    "edge_limited": ("something before Resend limits the calls from this address",),
+    "email_above_quota": ("the email is more than what is left of a quota",),
+    "example_recipient": (
+        (
+            "Resend sends nothing to example domains (example.com, .net, .org, .edu, .test): write to "
+            "a real address, or to delivered@resend.dev in a test"
+        ),
+    ),
+    "forbidden": ("Resend rejects the email: no",),
+    "idempotency_mismatch": ("Resend rejects the email: no",),
+    "invalid_key": ("Resend does not accept this key", "Resend has suspended this key"),
+    "key_restricted": ("this key may not send from this address",),
+    "monthly_quota": ("the team's quota of the month is used up",),
+    "not_now": ("Resend did not take the request this time (HTTP {status})",),
+    "rate_limit": ("the team's rate limit at Resend is reached",),
+    "rejected": ("Resend rejects the email: no",),
+    "resource_locked": ("Resend is still at work on the same email",),
+    "server_error": ("Resend failed (HTTP {status})",),
+    "server_timeout": ("Resend gave up waiting for the request",),
+    "unreadable_answer": ("Resend answered without the email's id",),
+}
+
+
 @pytest.mark.parametrize(("answer", "expected"), [(row[:3], row[3]) for row in _ROWS])
 async def test_every_row_of_the_table_is_judged_as_written(
     scripted: Any, mailer: Resend, answer: tuple[int, Any, dict[str, str]], expected: dict[str, Any]
@@ -369,7 +404,8 @@ async def test_every_row_of_the_table_is_judged_as_written(
 
     assert {name: getattr(reply.verdict, name) for name in expected} == expected
     assert reply.value is None
-    assert reply.verdict.reason
+    says = [words.format(status=reply.verdict.status) for words in _SAYS[reply.verdict.code]]
+    assert reply.verdict.reason.startswith(tuple(says))
     assert len(scripted.seen) == 1  # nothing is tried twice here
 
 
