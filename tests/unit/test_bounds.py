@@ -22,7 +22,12 @@ from worker.dashboard.cursor import LATEST_MS, read_cursor
 from worker.dashboard.dead_letters import read_selection
 from worker.dashboard.errors import ApiError
 from worker.dashboard.request_body import MAX_BODY_BYTES, check_headers, read_body, whole_number
+from worker.providers.durations import duration_ms
+from worker.providers.groq.usage import cached_tokens, counted_tokens
+from worker.providers.key_check import quotas_in
+from worker.providers.resend.limits import limits_of
 from worker.providers.resend.request import is_idempotency_key
+from worker.providers.response import Answer, is_count
 
 MONTH_S = 30 * 86_400
 Take = Callable[[int], object]
@@ -122,6 +127,45 @@ BOUNDS: list[tuple[str, Take, list[tuple[int, int]]]] = [
         [(1, 0), (200, 201)],
     ),
     ("idempotency key", lambda n: _truth(taken=is_idempotency_key("x" * n)), [(1, 0), (256, 257)]),
+    # what a provider states
+    ("a count", lambda n: _truth(taken=is_count(n)), [(0, -1), (10**12, 10**12 + 1)]),
+    (
+        "a header's number",
+        lambda n: _truth(taken=Answer(200, {"n": str(n)}).header_int("n") is not None),
+        [(0, -1), (10**12, 10**12 + 1)],
+    ),
+    (
+        "counted tokens",
+        lambda n: _truth(taken=counted_tokens({"total_tokens": n}) is not None),
+        [(10**8, 10**8 + 1)],
+    ),
+    (
+        "cached tokens",
+        lambda n: _truth(
+            taken=cached_tokens({"prompt_tokens_details": {"cached_tokens": n}}) is not None
+        ),
+        [(10**8, 10**8 + 1)],
+    ),
+    ("a time's characters", lambda n: _truth(taken=duration_ms("1" * n) is not None), [(64, 65)]),
+    (
+        "a rate's window",
+        lambda n: _truth(
+            taken=bool(limits_of(Answer(200, {"ratelimit-policy": f"1;w={n}"}))),
+        ),
+        [(1, 0), (86_400, 86_401)],
+    ),
+    (
+        "a window of /usage",
+        lambda n: _truth(
+            taken=bool(quotas_in({"rate_limit": {"limit": 1, "duration": f"{n}s"}})),
+        ),
+        [(1, 0), (86_400, 86_401)],
+    ),
+    (
+        "a limit of /usage",
+        lambda n: _truth(taken=bool(quotas_in({"emails": {"daily": {"limit": n}}}))),
+        [(1, 0)],
+    ),
     # settings
     ("tries", _setting("KEYWHEEL_MAX_RETRIES"), [(1, 0), (1_000, 1_001)]),
     ("jobs", _setting("KEYWHEEL_WORKER_CONCURRENCY"), [(1, 0), (100_000, 100_001)]),

@@ -375,8 +375,8 @@ _SAYS: dict[str, tuple[str, ...]] = {
     "email_above_quota": ("the email is more than what is left of a quota",),
     "example_recipient": (
         (
-            "Resend sends nothing to example domains (example.com, .net, .org, .edu, .test): write to "
-            "a real address, or to delivered@resend.dev in a test"
+            "Resend sends nothing to example domains (example.com, .net, .org, .edu, .test): write "
+            "to a real address, or to delivered@resend.dev in a test"
         ),
     ),
     "forbidden": ("Resend rejects the email: no",),

@@ -294,6 +294,8 @@ async def test_shapes_are_counted_in_redis_once_each(
         }
         assert all(0 < found.first_ms <= found.last_ms for found in seen)
         assert await redis.ttl("{kw:unknown}:count") > 0
+        await redis.delete("{kw:unknown}:first_ms", "{kw:unknown}:last_ms")  # as an eviction does
+        assert {(found.first_ms, found.last_ms) for found in await one.seen()} == {(0, 0)}
         assert await one.forget() == 4
         assert await one.seen() == []
 
