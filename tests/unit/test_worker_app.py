@@ -1,0 +1,78 @@
+"""What our Celery app sets on a worker before it starts."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery, signals
+
+from config.celery import WORKER_PRODUCERS
+from worker import celery as app_module
+from worker.aio.backend import RedisBackend
+from worker.hooks.enqueued import note_enqueued
+from worker.hooks.tenant import pass_on_tenant
+from worker.logs import redactor
+
+
+@pytest.fixture
+def instance() -> Any:
+    app = Celery(set_as_current=False)
+    return SimpleNamespace(app=app, emit_banner=lambda: None, quiet=False)
+
+
+def test_a_worker_publishes_by_few_connections_with_what_a_message_needs(
+    instance: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RedisBackend, "redact", None)
+    before = instance.emit_banner
+    try:
+        app_module._prepare(instance, {"queues": "ai,email"})
+        heard = [receiver() for _, receiver in signals.before_task_publish.receivers]
+        assert {pass_on_tenant, note_enqueued} <= set(heard)
+    finally:
+        signals.before_task_publish.disconnect(pass_on_tenant)
+        signals.before_task_publish.disconnect(note_enqueued)
+    assert instance.app.conf.broker_pool_limit == WORKER_PRODUCERS
+    assert not instance.queue_choice.by_keys, "the command line names the queues"
+    assert instance.emit_banner is not before
+    assert RedisBackend.redact == redactor.redact
+    assert instance.quiet is False, "its logs are text"
+
+
+@pytest.mark.parametrize("option", ["pidfile", "statedb"])
+def test_a_file_that_cannot_be_written_ends_the_start_with_a_sentence(
+    instance: Any, option: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        app_module._prepare(instance, {option: str(tmp_path / "gone" / "file")})
+    assert f"The file of --{option} cannot be written: check its folder." in str(ended.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "sentence"),
+    [
+        (
+            "jobs.all",
+            "jobs",
+            (
+                "names jobs.all, which cannot be found: start the worker in the folder of your "
+                "project, or add that to PYTHONPATH."
+            ),
+        ),
+        ("jobs.all", "jobs.all", "names jobs.all, which cannot be found"),
+        (
+            "jobs",
+            "numpy",
+            (
+                "names jobs, which imports numpy, and that is missing: install it where the worker "
+                "runs."
+            ),
+        ),
+        ("job", "jobs", "names job, which imports jobs, and that is missing"),
+    ],
+)
+def test_a_module_of_tasks_that_is_missing_is_told_from_what_it_imports(
+    module: str, missing: str, sentence: str
+) -> None:
+    assert app_module._missing(module, missing).startswith(f"KEYWHEEL_TASKS {sentence}")
