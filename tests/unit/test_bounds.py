@@ -23,7 +23,7 @@ from worker.dashboard.dead_letters import read_selection
 from worker.dashboard.errors import ApiError
 from worker.dashboard.request_body import MAX_BODY_BYTES, check_headers, read_body, whole_number
 from worker.providers.durations import duration_ms
-from worker.providers.groq.usage import cached_tokens, counted_tokens
+from worker.providers.groq.answer import cached_tokens, counted_tokens
 from worker.providers.key_check import quotas_in
 from worker.providers.resend.limits import limits_of
 from worker.providers.resend.request import is_idempotency_key

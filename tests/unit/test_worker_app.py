@@ -10,8 +10,7 @@ from celery import Celery, signals
 from config.celery import WORKER_PRODUCERS
 from worker import celery as app_module
 from worker.aio.backend import RedisBackend
-from worker.hooks.enqueued import note_enqueued
-from worker.hooks.tenant import pass_on_tenant
+from worker.hooks.publishing import note_enqueued, pass_on_tenant
 from worker.logs import redactor
 
 
