@@ -417,9 +417,9 @@ def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_
         queue = one.SimpleQueue("a")
         for number in range(10):
             queue.put(number)
-        first = queue.get(timeout=10)
+        first = queue.get(timeout=60)
         assert (first.payload, books.llen("a"), books.hlen("unacked")) == (0, 9, 1)
-        assert other.SimpleQueue("a").get(timeout=10).payload == 1
+        assert other.SimpleQueue("a").get(timeout=60).payload == 1
     with tube(url, "a", prefetch=0) as several:  # no window
         several.until(lambda: several.got)
         assert (len(several.got), books.llen("a")) == (1, 9)

@@ -36,10 +36,10 @@ def test_plain_asyncio_and_the_stock_backend_serve_as_well(
         "ValueError",
         "TimeoutError",
     ]
-    assert aio.soft.apply_async(("catch", key), queue=worker.queue).get(timeout=10) == "caught"
+    assert aio.soft.apply_async(("catch", key), queue=worker.queue).get(timeout=60) == "caught"
     failed = aio.boom.apply_async(("err",), queue=worker.queue, link_error=aio.failed_with.s())
     with pytest.raises(ValueError, match="err"):
-        failed.get(timeout=10)
+        failed.get(timeout=60)
     eventually(lambda: journal(f"errback:{failed.id}") == ["ValueError('err')"])
     assert "a callback of the pool raised" not in worker.log
 
@@ -49,7 +49,7 @@ def test_the_loop_is_asyncios_where_uvloop_is_not_installed(
 ) -> None:
     (tmp_path / "uvloop.py").write_text("raise ImportError('not installed')")
     worker = start_worker(PYTHONPATH=os.pathsep.join((str(tmp_path), str(ROOT))))
-    assert aio.add.apply_async((1, 2), queue=worker.queue).get(timeout=10) == 3
+    assert aio.add.apply_async((1, 2), queue=worker.queue).get(timeout=60) == 3
     stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name][
         "pool"
     ]

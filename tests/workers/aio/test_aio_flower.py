@@ -136,9 +136,9 @@ def test_a_restart_of_the_pool_hurts_no_job(  # noqa: PLR0917 - fixtures
     eventually(lambda: journal(key) == ["began"])
     restarted = flower.press("worker/pool/restart", worker.name, workername=worker.name)
     assert restarted == (200, f"Restarting '{worker.name}' worker's pool")
-    assert _send(aio, "add", worker, 1, 2).get(timeout=10) == 3
+    assert _send(aio, "add", worker, 1, 2).get(timeout=60) == 3
     store.set(f"{key}gate", 1)
-    assert running.get(timeout=10) == "ended"
+    assert running.get(timeout=60) == "ended"
     assert journal(key) == ["began", "ended"]
 
 
@@ -173,8 +173,8 @@ def test_time_limits_stop_the_jobs_that_begin_afterwards(
         )
         assert told == (200, "time limits set successfully")
         with pytest.raises(error):
-            _send(aio, "unhurried", worker).get(timeout=10)
-    assert _send(aio, "sleep", worker, 1.5, key).get(timeout=10) == 1.5  # a task of another name
+            _send(aio, "unhurried", worker).get(timeout=60)
+    assert _send(aio, "sleep", worker, 1.5, key).get(timeout=60) == 1.5  # a task of another name
 
 
 def test_a_job_that_is_terminated_runs_its_finally_blocks(
@@ -187,7 +187,7 @@ def test_a_job_that_is_terminated_runs_its_finally_blocks(
         f"Revoked '{result.id}'",
     )
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=10)
+        result.get(timeout=60)
     eventually(lambda: journal(key) == ["began", "finally"])  # the state is told first
     shown = flower.look(worker)
     assert (shown["stats"]["pool"]["running"], shown["active"]) == (0, [])
@@ -205,9 +205,9 @@ def test_a_job_that_is_revoked_while_it_runs_goes_on_and_one_that_waits_never_be
             f"Revoked '{result.id}'",
         )
     store.set(f"{key}gate", 1)
-    assert running.get(timeout=10) == "ended"
+    assert running.get(timeout=60) == "ended"
     with pytest.raises(TaskRevokedError):
-        waiting.get(timeout=10)
+        waiting.get(timeout=60)
     assert journal(f"{key}waiting") == []
 
 
@@ -228,10 +228,10 @@ def test_jobs_wait_while_their_queue_has_no_consumer_and_run_when_it_has_one_aga
     waiting = [_send(aio, "sleep", worker, 0, key) for _ in range(3)]
     # The worker is awake meanwhile, and takes what it may.
     for n in range(3):
-        assert aio.add.apply_async((n, n), queue=f"{key}other").get(timeout=10) == 2 * n
+        assert aio.add.apply_async((n, n), queue=f"{key}other").get(timeout=60) == 2 * n
     assert (store.llen(worker.queue), journal(key)) == (3, [])
     assert consumer("add", worker.queue) == (200, f"add consumer {worker.queue}")
-    assert [result.get(timeout=10) for result in waiting] == [0, 0, 0]
+    assert [result.get(timeout=60) for result in waiting] == [0, 0, 0]
     assert queues() == {f"{key}other", worker.queue}
 
 

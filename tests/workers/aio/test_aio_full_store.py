@@ -46,7 +46,7 @@ def test_a_job_cut_while_nothing_can_be_stored_comes_again(  # noqa: PLR0917 - f
     with full(store):
         eventually(lambda: f"cannot report the end of aio_app.{name}[{result.id}]" in worker.log)
     eventually(lambda: journal(key) == ["began", "began again"])
-    assert result.get(timeout=10) == "done"
+    assert result.get(timeout=60) == "done"
     eventually(lambda: store.hlen("unacked") == 0)
     assert "a callback of the pool raised" not in worker.log
 

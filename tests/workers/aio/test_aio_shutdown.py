@@ -153,9 +153,9 @@ def test_a_job_that_outlives_its_hard_limit_keeps_neither_its_slot_nor_a_warm_sh
     worker = start_worker("-c", "1", AIO_THREADS="1")
     for _ in range(2):
         with pytest.raises(TimeLimitExceeded):
-            _send(aio, name, worker).get(timeout=10)
-    assert _send(aio, "plain", worker, 0).get(timeout=10)
-    assert _send(aio, "add", worker, 1, 2).get(timeout=10) == 3
+            _send(aio, name, worker).get(timeout=60)
+    assert _send(aio, "plain", worker, 0).get(timeout=60)
+    assert _send(aio, "add", worker, 1, 2).get(timeout=60) == 3
     worker.signal(signal.SIGTERM)
     assert worker.await_exit() == 0
     assert "2 jobs that timed out or were terminated run on" in worker.log
@@ -216,11 +216,11 @@ def test_a_job_that_is_revoked_or_expires_while_it_waits_in_the_pool_never_runs(
         what="three jobs reserved",
     )
     aio.app.control.revoke(revoked.id, destination=[worker.name], reply=True, timeout=5, limit=1)
-    assert running.get(timeout=10) == 2
+    assert running.get(timeout=60) == 2
     for result in (revoked, late):
         with pytest.raises(TaskRevokedError):
-            result.get(timeout=10)
-    good.get(timeout=10)
+            result.get(timeout=60)
+    good.get(timeout=60)
     assert [journal(f"{key}revoked"), journal(f"{key}late")] == [[], []]
     assert f"Discarding revoked task: aio_app.{later}[{revoked.id}]" in worker.log
     eventually(lambda: store.hlen("unacked") == 0)
@@ -236,7 +236,7 @@ def test_autoscale_grows_the_pool_under_load_and_shrinks_it_afterwards(
     eventually(
         lambda: _ask(aio, worker, "stats")["pool"]["max-concurrency"] == 1, what="the smallest size"
     )
-    assert _send(aio, "add", worker, 1, 2).get(timeout=10) == 3
+    assert _send(aio, "add", worker, 1, 2).get(timeout=60) == 3
     worker.signal(signal.SIGTERM)
     assert worker.await_exit() == 0
 

@@ -48,10 +48,10 @@ def test_jobs_run_and_store_their_results(
     stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name]
     assert (stats["broker"]["transport"], stats["pool"]["max-concurrency"]) == ("redis", 100)
     assert send("hooked", worker, "retry").get(propagate=False, timeout=20).args == ("retry",)
-    assert send("soft", worker, "catch", key).get(timeout=10) == "caught"
-    assert send("plain", worker, 0).get(timeout=10)[2] == "aio-task-"
-    assert send("rejects", worker, True, key).get(timeout=10) == "second time"
-    assert send("add", worker, 1, 2, countdown=0.5).get(timeout=10) == 3
+    assert send("soft", worker, "catch", key).get(timeout=60) == "caught"
+    assert send("plain", worker, 0).get(timeout=60)[2] == "aio-task-"
+    assert send("rejects", worker, True, key).get(timeout=60) == "second time"
+    assert send("add", worker, 1, 2, countdown=0.5).get(timeout=60) == 3
     eventually(lambda: store.hlen("unacked") == 0)
     assert "a callback of the pool raised" not in worker.log
 
@@ -69,7 +69,7 @@ def test_a_cut_of_the_brokers_connection_loses_no_job(  # noqa: PLR0917 - fixtur
     eventually(lambda: "Connection to broker lost" in worker.log)
     store.set(f"{key}gate", 1)
     assert [result.get(timeout=30) for result in results] == ["ended"] * 12
-    assert send("add", worker, 1, 2).get(timeout=10) == 3
+    assert send("add", worker, 1, 2).get(timeout=60) == 3
     # Those that ran go on; this transport gives them out again as well, as with any pool of
     # Celery's.
     assert [journal(each)[:2] for each in keys[:4]] == [["began", "ended"]] * 4

@@ -59,7 +59,7 @@ def test_every_part_of_hundreds_of_interleaved_jobs_sees_its_own_request(app: Mo
 def test_a_failure_keeps_the_users_own_lines_in_its_traceback(app: ModuleType) -> None:
     result = app.boom.delay("no luck")
     with pytest.raises(ValueError, match="no luck"):
-        result.get(timeout=10)
+        result.get(timeout=60)
     assert "raise ValueError(text)  # the user's own line" in result.traceback
 
 
@@ -96,10 +96,10 @@ def test_hooks_and_signals_come_in_order_and_once(
 ) -> None:
     result = getattr(app, task).delay(plan)
     if plan == "succeed":
-        assert result.get(timeout=10) == plan
+        assert result.get(timeout=60) == plan
     else:
         with pytest.raises(ValueError, match=plan):
-            result.get(timeout=15)
+            result.get(timeout=60)
     for number, expected in enumerate(runs):
         eventually(lambda at=f"{result.id}:{number}", end=expected[-1:]: journal(at)[-1:] == end)
         assert journal(f"{result.id}:{number}") == expected
@@ -132,7 +132,7 @@ def test_a_light_retry_shows_as_any_other_without_a_traceback(
 
 
 def test_autoretry_retries_a_coroutine(app: ModuleType) -> None:
-    assert app.autoretried.delay().get(timeout=15) == 2
+    assert app.autoretried.delay().get(timeout=60) == 2
 
 
 @pytest.mark.parametrize(
@@ -149,19 +149,19 @@ def test_autoretry_retries_a_coroutine(app: ModuleType) -> None:
 def test_a_soft_limit_can_be_caught_at_the_await(
     app: ModuleType, key: str, plan: str, expected: str
 ) -> None:
-    assert app.soft.delay(plan, key).get(timeout=10) == expected
+    assert app.soft.delay(plan, key).get(timeout=60) == expected
 
 
 def test_an_uncaught_soft_limit_fails_the_job(app: ModuleType, key: str) -> None:
     with pytest.raises(SoftTimeLimitExceeded):
-        app.soft.delay("ignore", key).get(timeout=10)
+        app.soft.delay("ignore", key).get(timeout=60)
 
 
 def test_a_soft_limit_cancels_a_task_groups_children(
     app: ModuleType, key: str, journal: Journal
 ) -> None:
     with pytest.raises(SoftTimeLimitExceeded):
-        app.soft.delay("task group", key).get(timeout=10)
+        app.soft.delay("task group", key).get(timeout=60)
     assert journal(key) == ["child cancelled"] * 2
 
 
@@ -170,9 +170,9 @@ def test_a_hard_limit_ends_even_a_job_that_swallows_cancellation(
 ) -> None:
     result = app.stubborn.delay()
     with pytest.raises(TimeLimitExceeded):
-        result.get(timeout=10)
+        result.get(timeout=60)
     eventually(lambda: "gave in" in journal(f"{result.id}:0"))
-    assert app.add.delay(1, 1).get(timeout=10) == 2
+    assert app.add.delay(1, 1).get(timeout=60) == 2
     assert result.backend.get_task_meta(result.id, cache=False)["status"] == "FAILURE"
     notes = journal(f"{result.id}:0")
     assert notes.count("swallowed") == 2
@@ -184,7 +184,7 @@ def test_what_follows_the_body_has_as_long_again_as_the_hard_limit(
     app: ModuleType, journal: Journal
 ) -> None:
     result = app.tidy.delay()
-    assert result.get(timeout=10) == "done"
+    assert result.get(timeout=60) == "done"
     eventually(lambda: journal(result.id) == ["tidied up"])
     assert result.state == "SUCCESS"
 
@@ -194,7 +194,7 @@ def test_a_hook_that_raises_after_the_hard_limit_does_not_keep_the_message(
 ) -> None:
     result = app.clumsy.delay(key)
     with pytest.raises(TimeLimitExceeded):
-        result.get(timeout=10)
+        result.get(timeout=60)
     eventually(lambda: f"cannot report the end of aio_app.clumsy[{result.id}]" in worker.log)
     eventually(lambda: store.hlen("unacked") == 0)
     assert "KeyError: 'of a hook'" in worker.log
@@ -208,7 +208,7 @@ def test_a_terminated_job_runs_its_finally_blocks_and_stays_revoked(
     eventually(lambda: journal(key) == ["began"])
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=10)
+        result.get(timeout=60)
     eventually(lambda: journal(key) == ["began", "finally"])
 
 
@@ -218,14 +218,14 @@ def test_a_job_revoked_before_it_began_never_runs(
     result = app.sleep.apply_async((0, key), countdown=1.0)
     result.revoke()
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=10)
+        result.get(timeout=60)
     assert journal(key) == []
 
 
 @pytest.mark.parametrize("name", ["stray", "cancels_itself"])
 def test_a_cancellation_that_nobody_asked_for_is_a_failure(app: ModuleType, name: str) -> None:
     with pytest.raises(UnexpectedCancellation):
-        getattr(app, name).delay().get(timeout=10)
+        getattr(app, name).delay().get(timeout=60)
 
 
 ENDINGS = ["SystemExit", "KeyboardInterrupt", "MemoryError", "GeneratorExit", "child SystemExit"]
@@ -234,15 +234,15 @@ ENDINGS = ["SystemExit", "KeyboardInterrupt", "MemoryError", "GeneratorExit", "c
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_job_that_means_to_end_the_process_counts_as_lost(app: ModuleType, ending: str) -> None:
     with pytest.raises(WorkerLostError):
-        app.ends.delay(ending).get(timeout=10)
-    assert app.add.delay(2, 2).get(timeout=10) == 4
+        app.ends.delay(ending).get(timeout=60)
+    assert app.add.delay(2, 2).get(timeout=60) == 4
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_a_lost_job_runs_again_where_the_task_asks_for_it(
     app: ModuleType, key: str, ending: str
 ) -> None:
-    assert app.ends_once.delay(ending, key).get(timeout=10) == "survived"
+    assert app.ends_once.delay(ending, key).get(timeout=60) == "survived"
 
 
 @pytest.mark.parametrize("ending", ["SystemExit", "MemoryError"])
@@ -250,7 +250,7 @@ def test_a_job_that_is_lost_again_and_again_fails_after_five_runs(
     app: ModuleType, key: str, store: Any, ending: str
 ) -> None:
     with pytest.raises(LostTooOften, match="5 runs of this job were lost"):
-        app.ends_always.delay(ending, key).get(timeout=15)
+        app.ends_always.delay(ending, key).get(timeout=60)
     eventually(lambda: store.hlen("unacked") == 0)
     assert store.get(f"count:{key}") == "5"
 
@@ -259,10 +259,10 @@ def test_runs_that_a_workers_death_cut_short_count_as_well(
     app: ModuleType, key: str, store: Any
 ) -> None:
     with pytest.raises(LostTooOften, match="5 runs"):
-        app.ends_always.apply_async(("SystemExit", key), headers={"deaths": 3}).get(timeout=15)
+        app.ends_always.apply_async(("SystemExit", key), headers={"deaths": 3}).get(timeout=60)
     assert store.get(f"count:{key}") == "2"
     with pytest.raises(LostTooOften, match="7 runs"):
-        app.ends_always.apply_async(("SystemExit", key), headers={"deaths": 7}).get(timeout=15)
+        app.ends_always.apply_async(("SystemExit", key), headers={"deaths": 7}).get(timeout=60)
     assert store.get(f"count:{key}") == "2"
 
 
@@ -271,12 +271,12 @@ def test_a_plain_task_that_means_to_end_the_process_counts_as_lost_too(
     app: ModuleType, key: str, ending: str
 ) -> None:
     with pytest.raises(WorkerLostError):
-        app.ends_plainly.delay(ending).get(timeout=10)
-    assert app.ends_plainly_once.delay(ending, key).get(timeout=10) == "survived"
+        app.ends_plainly.delay(ending).get(timeout=60)
+    assert app.ends_plainly_once.delay(ending, key).get(timeout=60) == "survived"
 
 
 def test_a_job_rejected_with_requeue_comes_back(app: ModuleType, key: str) -> None:
-    assert app.rejects.delay(True, key).get(timeout=10) == "second time"
+    assert app.rejects.delay(True, key).get(timeout=60) == "second time"
 
 
 def test_a_job_rejected_for_good_fails_and_does_not_come_back(
@@ -284,7 +284,7 @@ def test_a_job_rejected_for_good_fails_and_does_not_come_back(
 ) -> None:
     result = app.rejects.delay(False, key)
     with pytest.raises(Reject):
-        result.get(timeout=10)
+        result.get(timeout=60)
     assert result.state == "FAILURE"
     eventually(lambda: store.hlen("unacked") == 0)
     assert store.get(f"count:{key}") == "1"
@@ -300,21 +300,21 @@ def test_an_ignored_job_is_acknowledged_and_stores_nothing(
 
 
 def test_canvases_work(app: ModuleType, key: str, journal: Journal) -> None:
-    assert chain(app.add.s(1, 2), app.add.s(3), app.add.s(4)).apply_async().get(timeout=15) == 10
-    assert group(app.add.s(n, n) for n in range(5)).apply_async().get(timeout=15) == [0, 2, 4, 6, 8]
-    assert chord([app.add.s(n, n) for n in range(5)])(app.total.s()).get(timeout=15) == 20
-    assert app.replaced.delay(1).get(timeout=15) == 5
-    assert app.add.apply_async((1, 2), link=app.note_task.s(key)).get(timeout=15) == 3
+    assert chain(app.add.s(1, 2), app.add.s(3), app.add.s(4)).apply_async().get(timeout=60) == 10
+    assert group(app.add.s(n, n) for n in range(5)).apply_async().get(timeout=60) == [0, 2, 4, 6, 8]
+    assert chord([app.add.s(n, n) for n in range(5)])(app.total.s()).get(timeout=60) == 20
+    assert app.replaced.delay(1).get(timeout=60) == 5
+    assert app.add.apply_async((1, 2), link=app.note_task.s(key)).get(timeout=60) == 3
     eventually(lambda: journal(key) == ["3"])
 
 
 def test_a_failure_calls_its_errback_and_fails_its_chord(app: ModuleType, journal: Journal) -> None:
     result = app.boom.apply_async(("err",), link_error=app.failed_with.s())
     with pytest.raises(ValueError, match="err"):
-        result.get(timeout=10)
+        result.get(timeout=60)
     eventually(lambda: journal(f"errback:{result.id}") == ["ValueError('err')"])
     with pytest.raises(ValueError, match="part"):
-        chord([app.add.s(1, 1), app.boom.s("part")])(app.total.s()).get(timeout=15)
+        chord([app.add.s(1, 1), app.boom.s("part")])(app.total.s()).get(timeout=60)
 
 
 def test_a_job_publishes_and_awaits_other_jobs(app: ModuleType) -> None:
@@ -323,7 +323,7 @@ def test_a_job_publishes_and_awaits_other_jobs(app: ModuleType) -> None:
 
 
 def test_a_job_does_not_wait_for_what_never_comes(app: ModuleType) -> None:
-    assert app.awaits_nothing.delay().get(timeout=10) is None
+    assert app.awaits_nothing.delay().get(timeout=60) is None
     assert app.awaits_revoked.delay().get(timeout=20) == "TaskRevokedError TaskRevokedError"
 
 
@@ -339,17 +339,17 @@ def test_a_job_is_sent_once_under_its_id_unless_it_failed(
     app: ModuleType, key: str, journal: Journal
 ) -> None:
     for _ in range(3):
-        assert apply_once(app.sleep.s(0, key), task_id=key).get(timeout=10) == 0
+        assert apply_once(app.sleep.s(0, key), task_id=key).get(timeout=60) == 0
     assert journal(key) == ["began", "ended"]
     for _ in range(2):
         with pytest.raises(ValueError, match="no luck"):
-            apply_once(app.boom.s("no luck"), task_id=f"{key}-failed").get(timeout=10)
+            apply_once(app.boom.s("no luck"), task_id=f"{key}-failed").get(timeout=60)
     with pytest.raises(EncodeError):
         apply_once(app.sleep.s(object()), task_id=f"{key}-unsent")
-    assert apply_once(app.sleep.s(0), task_id=f"{key}-unsent").get(timeout=10) == 0
+    assert apply_once(app.sleep.s(0), task_id=f"{key}-unsent").get(timeout=60) == 0
     for _ in range(2):
         whole = chord([app.add.s(1, 1), app.add.s(2, 2)], app.total.s())
-        assert apply_once(whole, task_id=f"{key}-chord").get(timeout=10) == 6
+        assert apply_once(whole, task_id=f"{key}-chord").get(timeout=60) == 6
     several = group(app.add.s(1), app.add.s(2))
     for each in (several, chain(app.add.s(1, 1), several)):
         with pytest.raises(TypeError, match="make it a chord"):
@@ -359,12 +359,12 @@ def test_a_job_is_sent_once_under_its_id_unless_it_failed(
 def test_plain_tasks_run_in_threads_and_see_their_request(app: ModuleType) -> None:
     results = [app.plain.delay(0.05) for _ in range(30)]
     for result in results:
-        assert result.get(timeout=15) == [result.id, result.id, "aio-task-"]
+        assert result.get(timeout=60) == [result.id, result.id, "aio-task-"]
 
 
 def test_a_plain_task_may_return_a_coroutine(app: ModuleType) -> None:
     result = app.plain_mixed.delay()
-    assert result.get(timeout=10) == [result.id, result.id]
+    assert result.get(timeout=60) == [result.id, result.id]
 
 
 def test_a_plain_task_over_its_hard_limit_is_reported_and_its_late_result_dropped(
@@ -372,7 +372,7 @@ def test_a_plain_task_over_its_hard_limit_is_reported_and_its_late_result_droppe
 ) -> None:
     result = app.plain_stuck.delay()
     with pytest.raises(TimeLimitExceeded):
-        result.get(timeout=10)
+        result.get(timeout=60)
     time.sleep(1.0)  # its thread ends meanwhile; nothing announces that
     assert result.backend.get_task_meta(result.id, cache=False)["status"] == "FAILURE"
 
@@ -381,7 +381,7 @@ def test_a_task_that_blocks_the_loop_is_named_with_its_stack(
     app: ModuleType, worker: WorkerProcess
 ) -> None:
     result = app.blocks.delay()
-    result.get(timeout=10)
+    result.get(timeout=60)
     eventually(lambda: f"task aio_app.blocks[{result.id}] has blocked the event loop" in worker.log)
     assert "time.sleep(0.8)" in worker.log
 
@@ -408,9 +408,9 @@ def test_remote_control_sees_and_steers_the_pool(
     }
     assert "ok" in inspect("time_limit", task_name="aio_app.unhurried", soft=0.2)
     with pytest.raises(SoftTimeLimitExceeded):
-        app.unhurried.delay().get(timeout=10)
+        app.unhurried.delay().get(timeout=60)
     for result in results:  # none of that hurt them
-        assert result.get(timeout=10) == 2
+        assert result.get(timeout=60) == 2
 
 
 def test_rate_limits_hold(app: ModuleType, key: str, store: Any) -> None:
@@ -447,7 +447,7 @@ def test_no_job_is_left_running(inspect: Callable[..., Any]) -> None:
 
 
 def test_nothing_is_left_unacknowledged(app: ModuleType, store: Any) -> None:
-    assert app.add.delay(1, 1).get(timeout=10) == 2
+    assert app.add.delay(1, 1).get(timeout=60) == 2
     eventually(lambda: store.hlen("unacked") == 0, what="the end of all acknowledgements")
 
 

@@ -57,6 +57,7 @@ def _give_back(url: str) -> None:
         medic.channel.qos.restore_visible(num=None)
 
 
+@pytest.mark.timeout(300)  # it sends 3,000 messages one by one
 def test_a_process_killed_at_any_instant_loses_nothing(server: EmbeddedRedis) -> None:
     dice = random.Random(7)  # noqa: S311
     sent = {f"{queue}{number}" for queue in "ab" for number in range(1500)}

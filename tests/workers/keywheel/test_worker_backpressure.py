@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 JOBS = 400
 MOST_DEFERRED = 50
 """So many jobs find out that all keys rest; from then on the others stay in the broker."""
-REST_S = 15
+REST_S = 20
 LONG_REST_S = 600
 WAITING = 100_000
 AT_ONCE_S = 6

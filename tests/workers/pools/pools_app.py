@@ -279,7 +279,7 @@ async def replaced(self: Any, x: int) -> Any:
 async def joins(x: int) -> list[Any]:
     with allow_join_result():
         several = group(add.s(x, n) for n in range(2)).apply_async()
-        return [add.delay(x, 1).get(timeout=10), *several.get(timeout=10)]
+        return [add.delay(x, 1).get(timeout=60), *several.get(timeout=60)]
 
 
 @task()
@@ -289,7 +289,7 @@ async def joins_when_told(key: str) -> int:
         note(key, "may")
         while not store.exists(f"go:{key}"):
             await pause(0.02)
-        return int(add.delay(1, 1).get(timeout=10))
+        return int(add.delay(1, 1).get(timeout=60))
 
 
 class UnpicklableError(Exception):

@@ -83,13 +83,13 @@ def _different(request: pytest.FixtureRequest) -> None:
 
 
 def test_a_result_comes_back(pool: Any) -> None:
-    assert pool.task("add", 2, kwargs={"y": 3}).apply_async().get(timeout=10) == 5
+    assert pool.task("add", 2, kwargs={"y": 3}).apply_async().get(timeout=60) == 5
 
 
 def test_an_error_comes_back_with_its_type_and_the_tasks_own_line(pool: Any) -> None:
     result = pool.send("fails", "no luck")
     with pytest.raises(ValueError, match="no luck"):
-        result.get(timeout=10)
+        result.get(timeout=60)
     assert "raise ValueError(text)  # the task's own line" in result.traceback
 
 
@@ -125,7 +125,7 @@ def test_a_state_that_a_task_tells_can_be_read_while_it_runs(pool: Any, key: str
         assert result.info == {"at": 1}
     finally:
         pool.store.set(f"go:{key}", 1)
-    assert result.get(timeout=10) is None
+    assert result.get(timeout=60) is None
 
 
 def test_a_tracked_job_is_started_while_it_runs(pool: Any, key: str) -> None:
@@ -134,7 +134,7 @@ def test_a_tracked_job_is_started_while_it_runs(pool: Any, key: str) -> None:
         eventually(lambda: result.state == "STARTED")
     finally:
         pool.store.set(f"go:{key}", 1)
-    assert result.get(timeout=10) is None
+    assert result.get(timeout=60) is None
 
 
 def test_an_ignored_result_is_not_stored(pool: Any, key: str) -> None:
@@ -152,7 +152,7 @@ def test_a_message_is_held_until_its_job_has_ended(pool: Any, key: str) -> None:
     result = pool.send("waits", key, 0.5)
     pool.told(key, "began")
     assert pool.held() == 1
-    assert result.get(timeout=10) == "waited"
+    assert result.get(timeout=60) == "waited"
     eventually(lambda: pool.held() == 0)
 
 
@@ -160,22 +160,22 @@ def test_a_message_is_let_go_at_the_start_where_the_task_says_so(pool: Any, key:
     result = pool.send("waits_early", key, 1.0)
     pool.told(key, "began")
     eventually(lambda: pool.held() == 0, within_s=0.8)
-    result.get(timeout=10)
+    result.get(timeout=60)
 
 
 def test_the_message_of_a_failed_job_is_let_go(pool: Any) -> None:
     with pytest.raises(ValueError, match="x"):
-        pool.send("fails", "x").get(timeout=10)
+        pool.send("fails", "x").get(timeout=60)
     eventually(lambda: pool.held() == 0)
 
 
 def test_a_rejected_job_comes_back_where_it_asks_for_that(pool: Any, key: str) -> None:
-    assert pool.send("rejects", key, True).get(timeout=10) == "came back"
+    assert pool.send("rejects", key, True).get(timeout=60) == "came back"
 
 
 def test_a_job_that_is_rejected_for_good_fails(pool: Any, key: str) -> None:
     with pytest.raises(Reject):
-        pool.send("rejects", key, False).get(timeout=10)
+        pool.send("rejects", key, False).get(timeout=60)
     eventually(lambda: pool.held() == 0)
 
 
@@ -195,15 +195,15 @@ def test_a_job_is_retried_as_often_as_it_may(
 ) -> None:
     result = pool.send("retries", key, successes)
     if successes < tries:
-        assert result.get(timeout=15) == successes
+        assert result.get(timeout=60) == successes
     else:
         with pytest.raises(ValueError, match="again"):
-            result.get(timeout=15)
+            result.get(timeout=60)
     assert pool.journal(key) == [f"try {number}" for number in range(tries)]
 
 
 def test_autoretry_sees_the_error(pool: Any) -> None:
-    assert pool.send("autoretries").get(timeout=15) == 2
+    assert pool.send("autoretries").get(timeout=60) == 2
 
 
 # -- hooks, signals, requests
@@ -223,36 +223,36 @@ def test_hooks_and_signals_come_once_and_in_order(pool: Any, ending: str, seen: 
 
 
 def test_a_jobs_process_was_prepared_once(pool: Any) -> None:
-    assert pool.send("finds_prepared").get(timeout=10) == 1
+    assert pool.send("finds_prepared").get(timeout=60) == 1
 
 
 def test_each_of_several_jobs_sees_its_own_request(pool: Any) -> None:
     for result in [pool.send("who", 0.1) for _ in range(8)]:
-        assert set(result.get(timeout=10)) == {result.id}
+        assert set(result.get(timeout=60)) == {result.id}
 
 
 # -- limits
 
 
 def test_a_soft_limit_can_be_caught(pool: Any) -> None:
-    assert pool.send("softly", True).get(timeout=10) == "caught"
+    assert pool.send("softly", True).get(timeout=60) == "caught"
 
 
 def test_a_soft_limit_that_is_not_caught_fails_the_job(pool: Any) -> None:
     with pytest.raises(SoftTimeLimitExceeded):
-        pool.send("softly", False).get(timeout=10)
+        pool.send("softly", False).get(timeout=60)
 
 
 def test_a_hard_limit_ends_the_job_and_nothing_else(pool: Any) -> None:
     with pytest.raises(TimeLimitExceeded):
-        pool.send("hardly").get(timeout=10)
-    assert pool.send("add", 1).get(timeout=10) == 2
+        pool.send("hardly").get(timeout=60)
+    assert pool.send("add", 1).get(timeout=60) == 2
     eventually(lambda: pool.held() == 0)
 
 
 def test_as_many_jobs_run_at_once_as_the_concurrency_says_and_no_more(pool: Any, key: str) -> None:
     results = [pool.send("counts", key) for _ in range(12)]
-    assert 1 < max(result.get(timeout=15) for result in results) <= 4  # prefork may be forking one
+    assert 1 < max(result.get(timeout=60) for result in results) <= 4  # prefork may be forking one
 
 
 def test_a_rate_limit_holds(pool: Any, key: str) -> None:
@@ -270,7 +270,7 @@ def test_a_job_that_is_revoked_before_it_began_never_runs(pool: Any, key: str) -
     result = pool.send("waits", key, 0, countdown=1.0)
     result.revoke()
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=10)
+        result.get(timeout=60)
     assert pool.journal(key) == []
 
 
@@ -279,21 +279,21 @@ def test_a_running_job_can_be_ended_from_outside(pool: Any, key: str) -> None:
     pool.told(key, "began")
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=10)
-    assert pool.send("add", 1).get(timeout=10) == 2
+        result.get(timeout=60)
+    assert pool.send("add", 1).get(timeout=60) == 2
     eventually(lambda: pool.held() == 0)
 
 
 def test_a_job_that_has_expired_never_runs(pool: Any, key: str) -> None:
     result = pool.send("waits", key, 0, expires=-1)
     with pytest.raises(TaskRevokedError):
-        result.get(timeout=10)
+        result.get(timeout=60)
     assert pool.journal(key) == []
 
 
 def test_a_job_with_a_countdown_does_not_begin_before(pool: Any, key: str) -> None:
     sent = time.time()
-    assert pool.send("waits", key, 0, countdown=0.8).get(timeout=10) == "waited"
+    assert pool.send("waits", key, 0, countdown=0.8).get(timeout=60) == "waited"
     assert time.time() - sent >= 0.8
 
 
@@ -302,12 +302,12 @@ def test_a_job_with_a_countdown_does_not_begin_before(pool: Any, key: str) -> No
 
 def test_canvases_work(pool: Any, key: str) -> None:
     add = pool.task
-    assert chain(add("add", 1, 2), add("add", 3), app=pool.app).apply_async().get(timeout=15) == 6
+    assert chain(add("add", 1, 2), add("add", 3), app=pool.app).apply_async().get(timeout=60) == 6
     members = [add("add", n, n) for n in range(3)]
-    assert group(members, app=pool.app).apply_async().get(timeout=15) == [0, 2, 4]
-    assert chord(members, app=pool.app)(add("total")).get(timeout=15) == 6
-    assert pool.send("replaced", 1).get(timeout=15) == 11
-    assert pool.task("add", 1).apply_async(link=add("noted", key)).get(timeout=10) == 2
+    assert group(members, app=pool.app).apply_async().get(timeout=60) == [0, 2, 4]
+    assert chord(members, app=pool.app)(add("total")).get(timeout=60) == 6
+    assert pool.send("replaced", 1).get(timeout=60) == 11
+    assert pool.task("add", 1).apply_async(link=add("noted", key)).get(timeout=60) == 2
     pool.told(key, "2")
 
 
@@ -315,29 +315,29 @@ def test_map_and_starmap_give_what_their_items_give(pool: Any) -> None:
     for kind, items, given in (("map", [1, 2], [2, 3]), ("starmap", [(1, 2), (3, 4)], [3, 7])):
         arguments = {"task": pool.task("add"), "it": items}
         whole = pool.app.signature(f"celery.{kind}", kwargs=arguments)
-        assert whole.apply_async().get(timeout=10) == given
+        assert whole.apply_async().get(timeout=60) == given
 
 
 def test_chunks_give_what_their_items_give_chunk_by_chunk(pool: Any) -> None:
     whole = chunks(pool.task("add"), [(1, 2), (3, 4), (5, 6)], 2, app=pool.app)
-    assert whole.apply_async().get(timeout=10) == [[3, 7], [11]]
+    assert whole.apply_async().get(timeout=60) == [[3, 7], [11]]
 
 
 def test_a_failure_calls_its_errback_and_fails_its_chord(pool: Any) -> None:
     result = pool.task("fails", "err").apply_async(link_error=pool.task("failed_with"))
     with pytest.raises(ValueError, match="err"):
-        result.get(timeout=10)
+        result.get(timeout=60)
     pool.told(f"errback:{result.id}", "ValueError('err')")
     # Celery tells the part's error, or where that part is counted last its own with those words.
     with pytest.raises((ValueError, ChordError), match="part"):
         chord([pool.task("add", 1), pool.task("fails", "part")], app=pool.app)(
             pool.task("total")
-        ).get(timeout=15)
+        ).get(timeout=60)
 
 
 def test_a_job_may_send_others(pool: Any, key: str) -> None:
     result = pool.send("sends", key)
-    assert result.get(timeout=15) == result.id
+    assert result.get(timeout=60) == result.id
     pool.told(key, "[2, 4]")
 
 
@@ -352,7 +352,7 @@ def test_a_job_that_ends_forbids_no_other_to_wait(pool: Any, key: str) -> None:
         pool.told(f"{name}-{key}", "may")
     for name, result in zip(("first", "second"), results, strict=True):
         pool.store.set(f"go:{name}-{key}", 1)
-        assert result.get(timeout=15) == 2
+        assert result.get(timeout=60) == 2
 
 
 def test_a_job_may_ask_its_own_worker_and_is_seen_to_run(pool: Any) -> None:
@@ -362,8 +362,8 @@ def test_a_job_may_ask_its_own_worker_and_is_seen_to_run(pool: Any) -> None:
 def test_a_job_with_a_connection_of_its_own_disturbs_no_other(pool: Any, key: str) -> None:
     slow = [pool.send("waits", f"{key}{number}", 0.4) for number in range(4)]
     results = [pool.send("consumes", f"{key}{number}") for number in range(4)]
-    assert [result.get(timeout=15) for result in results] == ["a word"] * 4
-    assert [result.get(timeout=15) for result in slow] == ["waited"] * 4
+    assert [result.get(timeout=60) for result in results] == ["a word"] * 4
+    assert [result.get(timeout=60) for result in slow] == ["waited"] * 4
 
 
 # -- what costs a worker
@@ -371,13 +371,13 @@ def test_a_job_with_a_connection_of_its_own_disturbs_no_other(pool: Any, key: st
 
 def test_a_job_that_ends_its_process_is_lost_and_the_worker_goes_on(pool: Any, key: str) -> None:
     with pytest.raises(WorkerLostError):
-        pool.send("ends", key).get(timeout=10)
+        pool.send("ends", key).get(timeout=60)
     assert pool.journal(key) == ["ran"]
-    assert pool.send("add", 1).get(timeout=10) == 2
+    assert pool.send("add", 1).get(timeout=60) == 2
 
 
 def test_a_lost_job_runs_again_where_the_task_asks_for_it(pool: Any, key: str) -> None:
-    assert pool.send("ends_again", key, 1).get(timeout=15) == "survived"
+    assert pool.send("ends_again", key, 1).get(timeout=60) == "survived"
 
 
 def test_a_job_that_is_always_lost_fails_in_the_end(pool: Any, key: str) -> None:
@@ -402,7 +402,7 @@ def test_remote_control_sees_and_steers_the_pool(pool: Any, key: str) -> None:
     assert "ok" in pool.ask(
         "rate_limit", task_name="tests.workers.pools.pools_app.total", rate_limit="100/s"
     )
-    assert result.get(timeout=10) == "waited"
+    assert result.get(timeout=60) == "waited"
 
 
 def test_a_pool_grows_and_shrinks(pool: Any) -> None:
@@ -412,7 +412,7 @@ def test_a_pool_grows_and_shrinks(pool: Any) -> None:
 
 def test_a_pool_is_restarted_and_works_on(pool: Any) -> None:
     assert pool.ask("pool_restart") == {"ok": "reload started"}
-    assert pool.send("add", 1).get(timeout=10) == 2
+    assert pool.send("add", 1).get(timeout=60) == 2
 
 
 # -- the end; these come last
