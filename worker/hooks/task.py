@@ -13,7 +13,7 @@ from worker.aio.adopt import Task
 from worker.aio.transport.headers import DEATHS
 from worker.deadletters.recorder import is_recorded
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
-from worker.foreign_json import member
+from worker.foreign_json import as_object, member
 from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import close_stream
 from worker.jobs.custom_task import wrap
@@ -167,8 +167,9 @@ class ServiceTask(Task):
         it, and its replay would send a second email.
         """
         request = self.request
-        came_again = member(request.delivery_info, "redelivered") or member(request.headers, DOUBT)
-        may_have_one = (came_again or self.sends_once()) and not request.is_eager
+        came_again = member(request.delivery_info, "redelivered")
+        was_replayed = DOUBT in as_object(request.headers)
+        may_have_one = (came_again or was_replayed or self.sends_once()) and not request.is_eager
         if not (may_have_one or holds_key(request) or announces(self.name, request.kwargs)):
             return None
         return self._after_success(request, task_id, retval, may_have_one=bool(may_have_one))
