@@ -198,6 +198,6 @@ class Names:
 
         The bucket `ramp` stands for a request limit that is not known yet. When that is reached,
         all calls in flight are refused, and fast, so only a few may have left within `FLIGHT_MS`
-        without an answer.
+        without an answer. Once one has succeeded, they leave `apart_ms` from each other.
         """
         return self._name("account_model", account, model)

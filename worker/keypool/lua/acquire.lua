@@ -53,7 +53,7 @@ local function consider(choice, index, model, resource)
     local kind = block.kind == 'key_resource' and 'unfit' or 'disabled'
     refusal[kind] = {kind, block.reason}
   elseif candidate.soon and candidate.busy_ms then
-    choice.busy_ms = min(choice.busy_ms or FLIGHT_MS, candidate.busy_ms)
+    choice.busy_ms = min(choice.busy_ms or FLIGHT_MS, (before + 1) * candidate.busy_ms)
   elseif is_better(candidate, choice.best) then choice.best = candidate end
 end
 

@@ -3,7 +3,7 @@
 local WINDOW_MARGIN_MS = 12      -- calls that leave in order may arrive a little closer together
 local LOG_LIMIT = 200            -- a window of more calls is smooth enough to count as continuous
 local DAY_MS = 86400000
-local FLIGHT_MS = 250
+local FLIGHT_MS, APART_MS = 250, 25  -- a refusal is known after that time: surely, mostly
 local TRY_AFTER = 334            -- one call in 334 may go beyond the limit: 3 in 1,000
 local AFTER_MIDNIGHT_MS = 60000  -- the provider's clock may be behind
 local COUNTED = {tpm = 'tokens', tpd = 'tokens', itpm = 'input_tokens', otpm = 'output_tokens', epd = 'emails',
@@ -66,14 +66,13 @@ local function margin_of(bucket, cost)
 end
 
 -- When a window has room for one more call, counting the calls up to until_ms. A full window leaves none from `span`
--- before its last call to `span` after its first one; between two of them there is room where a call was given back.
+-- before its last call to `span` after its first one, and a call none within `apart_ms`. Between two there may be room.
 local function window_opens_ms(bucket, until_ms)
   local log, others, span, at_ms = bucket.log, floor(bucket.limit) - 1, span_ms(bucket), now
   for index, first_ms in ipairs(log) do
-    local last_ms = log[index + others]
-    if not last_ms or last_ms > until_ms then break end
-    local is_full = last_ms - first_ms < span
-    if is_full and last_ms - span < at_ms and at_ms < first_ms + span then at_ms = first_ms + span end
+    local last_ms, gap_ms = log[index + others] or NEVER, span
+    if last_ms > until_ms or last_ms - first_ms >= span then last_ms, gap_ms = first_ms, bucket.apart_ms or 0 end
+    if last_ms - gap_ms < at_ms and at_ms < first_ms + gap_ms then at_ms = first_ms + gap_ms end
   end
   return at_ms
 end

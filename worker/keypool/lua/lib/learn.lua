@@ -21,7 +21,8 @@ local function speed_up(buckets, lease, learned)
     end
   end
   -- So the calls that are refused together at a limit stay few beside those that passed, however high it is.
-  if buckets.ramp then buckets.ramp.limit = min(buckets.ramp.limit + 1 / 64, 100000) end
+  local ramp = buckets.ramp
+  if ramp then ramp.limit, ramp.apart_ms = ramp.limit + 1 / 64, min(APART_MS, floor(FLIGHT_MS / ramp.limit)) end
 end
 
 -- A limit is new or has changed. What was used stays used. Calls that left before a window was known count from now on:

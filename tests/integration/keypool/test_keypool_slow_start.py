@@ -1,0 +1,44 @@
+"""How calls leave while a request limit is unknown, so that few are refused when it is reached."""
+
+from itertools import pairwise
+
+from tests.integration.keypool.keypool_asking import OK, Make, ask, at_once, lease, nothing
+from worker.keypool import Lease, Line
+
+
+async def test_calls_leave_apart_while_limits_are_unknown_once_one_has_passed(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1, opening=4)
+    first, *_ = await at_once(pool)
+    clock.tick(200)
+    await pool.settle(first, OK)
+    await lease(pool)
+    clock.tick(50)  # the others have gone through
+    left_ms = []
+    while len(left_ms) < 3:
+        if isinstance(got := await ask(pool), Lease):
+            left_ms.append(clock.ms)
+        else:
+            clock.tick(got.first_in_ms)
+    assert [later - earlier for earlier, later in pairwise(left_ms)] == [25, 25]
+
+
+async def test_a_call_that_has_an_answer_keeps_no_other_waiting_while_limits_are_unknown(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1, opening=4)
+    for _ in range(10):
+        await pool.settle(await lease(pool), OK)
+
+
+async def test_of_the_lines_that_wait_for_unknown_limits_the_later_ones_ask_less_often(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1, opening=4)
+    await pool.settle(await lease(pool), OK)
+    await lease(pool)
+    places = [Line("m", f"line {number}") for number in range(3)]
+    asked = [await nothing(pool, line=place, waited_ms=100 - n) for n, place in enumerate(places)]
+    assert [one.ask_in_ms for one in asked] == [25, 50, 75]
