@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ from config.urls import SecretUrl
 from sandbox.redis import EmbeddedRedis
 from tests.tcp_proxy import TcpProxy
 from worker import listening
+from worker.aio.cancelling import cancel_until_ended
 from worker.listening import listen
 from worker.redis.client import connect
 
@@ -54,7 +54,5 @@ async def test_a_server_that_goes_silent_is_left_for_the_one_behind_its_address(
             assert await heard.get() == "at the second"
         finally:
             os.kill(first.pid, signal.SIGCONT)
-            listening_task.cancel()
-            with suppress(asyncio.CancelledError):
-                await listening_task
+            await cancel_until_ended([listening_task])
             await client.aclose()

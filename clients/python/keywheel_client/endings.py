@@ -74,6 +74,7 @@ class Endings:
     async def close(self) -> None:
         """Stop looking. A second call does nothing."""
         looking, self._looking = self._looking, None
-        if looking is not None:
+        while looking is not None and not looking.done():
+            # Again and again: before Python 3.12 redis-py may swallow a cancel while it sends.
             looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            await asyncio.wait({looking}, timeout=_PAUSE_S)
