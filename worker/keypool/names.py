@@ -192,7 +192,7 @@ class Names:
         - `debt`: the sum of how much less there was than expected; `corrected_ms`, when last.
         - `held`: the `amount` that a refusal took out until `until_ms`; a reset puts it back.
         - `saving`: the large job (`by`) that waits for `need`, `since_ms`; whether it is `bulk`,
-          and when it is due (`due_ms`).
+          when it came (`came_ms`), and until when it is saved for (`until_ms`).
         - `capped`: for a request without a cap, the provider reserves more than the limit.
         - `learned_ms`: the limit was learned from a refusal.
 

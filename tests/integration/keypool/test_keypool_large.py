@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.integration.keypool.keypool_asking import Make, ask, lease, nothing, refused
-from worker.keypool import KeyPool, Lease, NoLeaseReason
+from worker.keypool import KeyPool, Lease, Line, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
 TPM = 6_000  # 100 tokens a second
@@ -142,6 +142,36 @@ async def test_what_is_saved_for_a_job_that_does_not_come_holds_nobody_up_for_lo
     )
     clock.tick(31_000)
     assert (await lease(pool, tokens=4_500, by="other")).wait_ms == 0
+
+
+@pytest.mark.parametrize("asks_on", [True, False])
+async def test_a_job_in_line_saves_while_its_process_asks_and_a_few_seconds_longer(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    asks_on: bool,  # noqa: FBT001
+) -> None:
+    pool = await emptied(make_pool)
+    first, second = Line("any", "first"), Line("any", "second")
+    await nothing(pool, tokens=LARGE, by="large", line=first, ahead_ms=2_000)
+    for _ in range(10):
+        clock.tick(2_000)
+        if asks_on:
+            await nothing(pool, tokens=LARGE, by="large", line=first, ahead_ms=2_000)
+    got = await ask(pool, tokens=1_500, by="other", line=second)
+    assert isinstance(got, Lease) is not asks_on, "half of the 2,000 that have refilled is saved"
+
+
+async def test_a_job_that_a_rest_sends_back_saves_no_tokens_of_a_minute(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = await emptied(make_pool)
+    before = await lease(pool, tokens=0)
+    await pool.settle(before, refused(20_000))
+    away = await nothing(pool, tokens=LARGE, by="large", line=Line("any", "first"))
+    assert away.why is NoLeaseReason.RESTING
+    clock.tick(20_000)
+    await lease(pool, tokens=1_500, by="other", line=Line("any", "second"))
 
 
 async def test_large_jobs_are_served_in_the_order_of_their_coming(make_pool: Make, clock) -> None:  # noqa: ANN001

@@ -81,9 +81,9 @@ for number, model in ipairs(job.models) do
 end
 if not best then return refusal.disabled or refusal.too_large or refusal.unfit end
 if not which then
-  save_for(job, best)
-  local first_ms, step_ms = best.start_ms - now, best.step_ms / count
-  if best.rests_ms - now > terms.patience_ms then return {'resting', first_ms, best.reason} end
+  local first_ms, step_ms, rests = best.start_ms - now, best.step_ms / count, best.rests_ms - now > terms.patience_ms
+  save_for(job, best, rests)
+  if rests then return {'resting', first_ms, best.reason} end
   -- Asking again pays when several calls fit: they start when they would have started anyway.
   if list and step_ms > 0 then redis.call('SET', list .. ':step', step_ms, 'PX', STEP_KEPT_MS) end
   local pause_ms = max(first_ms - job.horizon_ms, job.horizon_ms / 4) + before * step_ms

@@ -30,7 +30,7 @@ end
 -- for its tokens, so that smaller ones pass with the other half. What a bulk job saves is free for interactive ones.
 local function free_in(bucket, job)
   local level, rate, saving = bucket.level, rate_of(bucket), bucket.saving
-  if saving and saving.due_ms + SAVING_LOST_MS < now then bucket.saving, saving = nil, nil end
+  if saving and (saving.until_ms or 0) < now then bucket.saving, saving = nil, nil end
   if not saving or saving.by == job.by or saving.bulk and not job.bulk then return level, rate end
   local saved = min(saving.need, (now - saving.since_ms) * rate / 2)
   return level - saved, saved < saving.need and rate / 2 or rate
@@ -55,8 +55,7 @@ local function score_candidate(pair, job, block, seq)
       if needed > bucket.limit and not may_try and bucket.limit > largest then
         candidate.too_large = {'too_large', bucket.limit, dimension}
       end
-      short = short + 1
-      candidate.tries = short == 1 and may_try and dimension or nil
+      short, candidate.tries = short + 1, short == 0 and may_try and dimension or nil
       if ready > candidate.start_ms then
         candidate.start_ms, candidate.reason, candidate.step_ms = ready, dimension, needed / rate
       end
@@ -86,21 +85,22 @@ local function is_better(one, other)
   return one.seq < other.seq
 end
 
--- Saves for a large job, since small ones would always take the tokens that it waits for. One job saves at a time, an
--- interactive one before a bulk one, and one that came earlier before a later one. Where the horizon is short, all jobs
+-- Saves for a large job what small ones would take: for one at a time, interactive before bulk, then who came first. In
+-- line it saves while its process asks; if it `rests`, only what refills slowly. Where the horizon is short, all jobs
 -- count as large: else the small ones among them would save in turn, and the large one never.
-local function save_for(job, best)
+local function save_for(job, best, rests)
   local saves, came_ms = false, now - job.waited_ms
+  local until_ms = job.list and not rests and now + DEEPEST_MS + LATE_MS or best.start_ms + SAVING_LOST_MS
   for dimension, bucket in pairs(job.by ~= '' and best.pair.buckets or {}) do
     local needed, saving, rate = cost_in(dimension, best.pair.cost), bucket.saving, rate_of(bucket)
     local need, ours = needed + margin_of(bucket, needed), saving and saving.by == job.by
     local large = COUNTED[dimension] and not counts_emails(dimension) and needed > job.horizon_ms * rate
     local first = not saving or ours or saving.bulk and not job.bulk
       or saving.bulk == job.bulk and came_ms < (saving.came_ms or 0)
-    if large and bucket.level < need and first then
+    if large and bucket.level < need and first and (not rests or bucket.window_ms > LONG_WINDOW_MS) then
       -- Of what is there now, smaller jobs may take as much as the job lacks.
       local since_ms = ours and saving.since_ms or now - 2 * max(0, 2 * bucket.level - need) / rate
-      bucket.saving = {by = job.by, bulk = job.bulk, need = need, since_ms = since_ms, due_ms = best.start_ms,
+      bucket.saving = {by = job.by, bulk = job.bulk, need = need, since_ms = since_ms, until_ms = until_ms,
         came_ms = ours and saving.came_ms or came_ms}
       saves = true
     end
