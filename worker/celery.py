@@ -4,8 +4,10 @@ Raises:
     SystemExit: The settings of this process are wrong; its message says what to change.
 """
 
+import dbm
 import logging
 import os
+import shelve
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -135,6 +137,14 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     for name in ("pidfile", "statedb"):
         if (file := options.get(name)) and not os.access(Path(file).parent, os.W_OK):
             raise no_start(f"The file of --{name} cannot be written: check its folder.")
+    if file := options.get("statedb"):
+        try:
+            shelve.open(file).close()  # noqa: S301 - Celery reads it in the same way
+        except dbm.error as exc:  # with OSError
+            raise no_start(
+                f"The file of --statedb cannot be used ({exc}): remove it, and give each worker "
+                "one of its own."
+            ) from None
     instance.queue_choice = QueueChoice(options.get("queues"))
     instance.emit_banner = banner.or_go_on(instance.emit_banner)
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS

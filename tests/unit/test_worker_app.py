@@ -48,6 +48,18 @@ def test_a_file_that_cannot_be_written_ends_the_start_with_a_sentence(
     assert f"The file of --{option} cannot be written: check its folder." in str(ended.value)
 
 
+def test_a_state_that_cannot_be_read_ends_the_start_with_a_sentence(
+    instance: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "worker.state"
+    file.write_text("cut off by a crash")
+    with pytest.raises(SystemExit) as ended:
+        app_module._prepare(instance, {"statedb": str(file)})
+    assert "The file of --statedb cannot be used (db type could not be determined)" in str(
+        ended.value
+    )
+
+
 @pytest.mark.parametrize(
     ("module", "missing", "sentence"),
     [
