@@ -136,3 +136,58 @@ def test_the_stamps_of_a_job_are_known_while_it_runs(
     with cancellations.stamped(SimpleNamespace(id=job_id, stamps=stamps)):
         assert list(cancellations._stamps) == ([job_id] if is_kept else [])
     assert cancellations._stamps == {}
+
+
+class _Cancels:
+    """Stored cancels, of which some number of workers hear."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.asked: list[tuple[list[str], str]] = []
+
+    async def cancel(self, ids: list[str], *, by: str) -> int:
+        self.asked.append((ids, by))
+        return self.workers
+
+
+# How many workers hear of it, which jobs run (None: the broker does not say), what comes of it.
+@pytest.mark.parametrize(
+    ("workers", "running", "outcomes", "stored"),
+    [
+        (0, {"b"}, {"b": "cancelled", "d": "cancelled"}, ["b", "d"]),
+        (2, {"b"}, {"b": "running", "d": "cancelled"}, []),
+        (2, set(), {"b": "cancelled", "d": "cancelled"}, []),
+        (2, None, {"b": "perhaps_running", "d": "perhaps_running"}, []),
+    ],
+)
+async def test_of_several_jobs_each_has_an_outcome(
+    workers: int,
+    running: set[str] | None,
+    outcomes: dict[str, str],
+    stored: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    among = (
+        AsyncMock(return_value=running) if running is not None else AsyncMock(side_effect=OSError)
+    )
+    monkeypatch.setattr(cancellations, "running_among", among)
+    states = {"a": "SUCCESS", "b": "PENDING", "c": "FAILURE", "d": "RETRY"}
+    ends: list[Any] = []
+    backend = SimpleNamespace(
+        get_state=states.__getitem__,
+        store_ends=lambda *given, **options: ends.append((given, options)),
+    )
+    cancels: Any = _Cancels(workers)
+    app = SimpleNamespace(backend=backend)
+    found = await cancellations.cancel_jobs(app, cancels, list(states), by="ann")
+    assert found == {"a": "SUCCESS", "c": "FAILURE"} | outcomes
+    assert cancels.asked == [(["b", "d"], "ann")]
+    for (jobs, state_of_all), options in ends:
+        assert [(job, str(error), chain) for job, error, chain in jobs] == [
+            (job, "revoked", None) for job in stored
+        ]
+        assert (state_of_all, options) == ("REVOKED", {"over_ends": False})
+    assert len(ends) == bool(stored)
+    cancels.asked.clear()
+    assert await cancellations.cancel_jobs(app, cancels, ["a"], by="ann") == {"a": "SUCCESS"}
+    assert cancels.asked == [], "nobody is told of jobs that have ended"

@@ -1,5 +1,7 @@
 """Celery's configuration: plain data that Celery accepts and that keeps content out of Redis."""
 
+from typing import Any
+
 import pytest
 from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
@@ -7,7 +9,7 @@ from pydantic import SecretStr
 
 from config.celery import DEFERRED, QUEUES, celery_config
 from config.services import SERVICES
-from config.settings import Settings
+from config.settings import Settings, settings_from
 from config.urls import SecretUrl
 from worker.aio.transport import Channel
 from worker.deadletters.replay import _publisher
@@ -177,3 +179,65 @@ def test_the_transport_is_ours_where_it_can_be_and_is_wanted(
         assert f"{kind.__module__}:{kind.__name__}" == transport or (
             transport is None and kind.__module__ == "kombu.transport.redis"
         )
+
+
+# What a worker relies on; the reasons stand in config/celery.py.
+RELIED_ON: dict[str, Any] = {
+    "accept_content": ["json"],
+    "broker_channel_error_retry": True,
+    "broker_connection_max_retries": None,
+    "broker_connection_retry_on_startup": True,
+    "broker_transport_options": {
+        "delayed_queues": {
+            f"{queue}.deferred": queue for queue in ("ai", "email", "jobs", "notify")
+        },
+        "health_check_interval": 25,
+        "lease_s": 30.0,
+        "retry_on_timeout": False,
+        "socket_connect_timeout": 5,
+        "socket_keepalive": True,
+        "socket_timeout": 30,
+        "unacked_restore_interval": 10,
+        "unacked_restore_throttle": 1,
+        "visibility_timeout": 900,
+    },
+    "enable_utc": True,
+    "event_serializer": "json",
+    "redis_backend_health_check_interval": 25,
+    "redis_retry_on_timeout": True,
+    "redis_socket_connect_timeout": 5,
+    "redis_socket_keepalive": True,
+    "redis_socket_timeout": 30,
+    "result_accept_content": ["json"],
+    "result_extended": False,
+    "result_serializer": "json",
+    "task_acks_late": True,
+    "task_default_queue": "celery",
+    "task_ignore_result": False,
+    "task_reject_on_worker_lost": True,
+    "task_send_sent_event": False,
+    "task_serializer": "json",
+    "task_store_errors_even_if_ignored": True,
+    "task_track_started": False,
+    "timezone": "UTC",
+    "worker_aio_lost_runs": 6,
+    "worker_aio_threads": 16,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_deduplicate_successful_tasks": True,
+    "worker_enable_remote_control": True,
+    "worker_eta_task_limit": 10_000,
+    "worker_hijack_root_logger": False,
+    "worker_prefetch_multiplier": 1,
+    "worker_redirect_stdouts": False,
+    "worker_send_task_events": True,
+}
+
+
+def test_celery_is_told_what_a_worker_relies_on() -> None:
+    config = celery_config(settings_from({}))
+    assert {name: config[name] for name in RELIED_ON} == RELIED_ON
+    through_a_socket = settings_from({"CELERY_RESULT_BACKEND": "redis+socket:///s"})
+    assert celery_config(through_a_socket)["redis_socket_keepalive"] is False
+    hurried = celery_config(settings_from({"KEYWHEEL_TASK_TIME_LIMIT_S": "2",
+        "KEYWHEEL_GROQ_TIMEOUT_S": "0.1", "KEYWHEEL_RESEND_TIMEOUT_S": "0.1"}))  # fmt: skip
+    assert hurried["broker_transport_options"]["unacked_restore_interval"] == 1.5

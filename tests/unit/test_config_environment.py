@@ -145,3 +145,18 @@ def test_a_working_folder_that_was_removed_is_said(
     monkeypatch.chdir(folder)
     folder.rmdir()
     assert no_dotenv() == "There is no .env, since the working folder has been removed"
+
+
+def test_a_folder_without_a_dotenv_is_named_even_if_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert no_dotenv() == f"There is no .env in {tmp_path}"
+    (tmp_path / ".env").mkdir()
+    assert no_dotenv() == f"There is no .env in {tmp_path}"
+    (tmp_path / ".env").rmdir()
+    (tmp_path / ".env").touch()
+    assert no_dotenv() is None
+    (tmp_path / ".env").unlink()
+    tmp_path.rmdir()
+    assert no_dotenv() == "There is no .env, since the working folder has been removed"

@@ -224,6 +224,11 @@ def test_memory_stays_bounded_and_the_ledger_says_so(
     assert len(ledger.summary()["keys"]) == 3
     ledger.clear()
     assert ledger.summary()["judgement"]["exact"]
+    _refused(ledger, time, 1_000.0, 900.0)
+    for number in range(202):
+        judgement = _call(ledger, time, 1_001.0 + number)
+    assert judgement["calls_while_cooling"] == 202, "each is counted, and of some there is evidence"
+    assert len(ledger.summary()["violations"]) == 200
 
 
 def test_no_secret_is_in_the_ledger(ledger: Ledger, time: Time) -> None:

@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandbox.accounts import Team, make_key
+from sandbox.faults import Fault
 from sandbox.limits import (
     Bucket,
     CalendarQuota,
@@ -16,6 +18,7 @@ from sandbox.limits import (
     next_month_s,
     retry_after,
 )
+from sandbox.resend_refused import Refused, refused_by
 
 _START = datetime(2026, 11, 23, 21, 30, tzinfo=UTC).timestamp()
 
@@ -155,3 +158,31 @@ def test_the_clock_moves_forward_only() -> None:
     clock.advance(100)
     clock.advance(-1_000)
     assert before_s + 100 <= clock.now() < before_s + 160
+
+
+# A fault of Resend, and until when a client has to wait after it.
+@pytest.mark.parametrize(
+    ("kind", "asked", "refused"),
+    [
+        ("rate_limit_exceeded", {}, {"retry_after_s": 1, "cool_until_s": _START + 1}),
+        (
+            "rate_limit_exceeded",
+            {"retry_after_s": 2.5},
+            {"retry_after_s": 3, "cool_until_s": _START + 3},
+        ),
+        ("daily_quota_exceeded", {}, {"cool_until_s": next_midnight_s(_START)}),
+        ("monthly_quota_exceeded", {}, {"cool_until_s": next_month_s(_START)}),
+        ("internal_server_error", {"retry_after_s": 2.5, "status": 503}, {"retry_after_s": 3}),
+        ("reset_before", {"hang_s": 7.0}, {}),
+        ("hang_before", {"hang_s": 7.0}, {"hang_s": 7.0}),
+    ],
+)
+def test_a_refusal_of_resend_says_until_when_a_client_has_to_wait(
+    kind: str, asked: dict[str, float], refused: dict[str, float]
+) -> None:
+    fault = Fault("resend", kind, **asked)  # type: ignore[arg-type]
+    found = refused_by(fault, make_key("resend", "re_a", Team("a")), _START)
+    expected = {"retry_after_s": None, "cool_until_s": 0.0, "hang_s": 0.0} | refused
+    assert {name: getattr(found, name) for name in expected} == expected
+    assert isinstance(found, Refused)
+    assert (found.kind, found.status) == (kind, asked.get("status", 0))

@@ -16,7 +16,9 @@ from redis.asyncio import Redis
 from sandbox import groq_errors, resend_errors
 from worker.providers import Completion, Groq, Resend, SendRequest, drift
 from worker.providers.drift import Drift
+from worker.providers.groq import unknowns
 from worker.providers.unknowns import Kind, Unknown
+from worker.verdicts import Fate, Verdict
 
 _RECORDED = json.loads((Path(__file__).parent / "recorded_answers.json").read_text())
 _PROMPT = "the secret recipe of the house"
@@ -253,6 +255,18 @@ async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(asked: Asked) ->
     assert asked.noticed == []
     await asked.ask("groq", 404, gone)
     assert asked.noticed == [Unknown("groq", Kind.MODEL, "openai/gpt-oss-120b: model_not_found")]
+
+
+async def test_models_beyond_a_bound_are_watched_as_long_as_they_are_among_the_latest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(unknowns, "_MOST_MODELS", 2)
+    monkeypatch.setattr(unknowns, "_ALIKE", 2)
+    watch = unknowns.GroqWatch(lambda _: None)
+    gone = Verdict(Fate.FAIL, "model_not_found")
+    assert [watch._fails_alike(model, gone) for model in "aabbacab"] == [
+        False, True, False, True, True, False, True, False,
+    ]  # fmt: skip
 
 
 async def test_requests_that_are_all_refused_alike_are_noticed_by_their_model(
