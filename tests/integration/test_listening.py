@@ -56,3 +56,54 @@ async def test_a_server_that_goes_silent_is_left_for_the_one_behind_its_address(
             os.kill(first.pid, signal.SIGCONT)
             await cancel_until_ended([listening_task])
             await client.aclose()
+
+
+async def test_a_reset_wakes_who_waits_at_once_and_who_went_back_meanwhile_a_little_later(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listening, "_WAKE_AGAIN_S", 0.05)
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def wake_deferred(service: str) -> None:
+        told.put_nowait(f"{service} deferred")
+
+    def service_named(name: str) -> Any:
+        waiting = SimpleNamespace(wake=lambda: told.put_nowait(f"{name} line"))
+        return SimpleNamespace(
+            waiting=waiting, pool=SimpleNamespace(names=SimpleNamespace(wake=f"{name}:wake"))
+        )
+
+    rotations = {name: service_named(name) for name in ("groq", "resend")}
+    async with Redis.from_url(redis_url, decode_responses=True) as client:
+        runtime: Any = SimpleNamespace(
+            redis=client,
+            rotations=rotations,
+            pools={name: one.pool for name, one in rotations.items()},
+            cancellations=SimpleNamespace(channel="cancelled"),
+            wake_deferred=wake_deferred,
+        )
+        listening_task = asyncio.create_task(
+            listen(
+                runtime,
+                on_cancelled=lambda job: told.put_nowait(f"cancelled {job}"),
+                on_reset=lambda service: told.put_nowait(f"{service} reset"),
+            )
+        )
+        try:
+            async with asyncio.timeout(20):
+                while not await client.publish("groq:wake", "given back"):  # noqa: ASYNC110 - there
+                    await asyncio.sleep(0.01)
+                assert await told.get() == "groq line"
+                await client.publish("resend:wake", "reset")
+                heard = [await told.get() for _ in range(4)]
+                assert heard == [
+                    "resend line",
+                    "resend reset",
+                    "resend deferred",
+                    "resend deferred",
+                ]
+                await client.publish("cancelled", "job-1")
+                assert await told.get() == "cancelled job-1"
+        finally:
+            await cancel_until_ended([listening_task])
+    assert told.empty(), "twice, and no third time"
