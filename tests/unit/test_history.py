@@ -77,6 +77,20 @@ def test_the_trail_keeps_the_latest_calls() -> None:
     assert History.of(json.loads(json.dumps(history.headers()))) == history
 
 
+@pytest.mark.parametrize(
+    ("name", "found", "kept"),
+    [
+        ("attempts", 2**53, 2**53),  # every JSON parser keeps it
+        ("attempts", 2**53 + 1, 0),
+        ("reason", "x" * 201, "x" * 200),
+        ("joined", "x" * 1_000, "x" * 1_000),
+        ("joined", "x" * 1_001, ""),  # a part of an id is that of no job
+    ],
+)
+def test_what_is_read_has_bounds(name: str, found: Any, kept: Any) -> None:
+    assert getattr(History.of({HEADER: {name: found}}), name) == kept
+
+
 # What a stranger may write under our name.
 @pytest.mark.parametrize(
     "found",
