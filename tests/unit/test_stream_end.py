@@ -1,10 +1,12 @@
-"""Whose stream is closed where a job ends outside of its task."""
+"""Whose stream is closed where a job ends outside of its task, and with which words."""
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
-from celery import Celery
+from celery import Celery, states
 
 from worker.errors import Poisoned
 from worker.hooks import request as request_module
@@ -12,6 +14,7 @@ from worker.hooks import stream_end
 from worker.hooks import task as task_module
 from worker.hooks.request import PrivateRequest
 from worker.hooks.task import ServiceTask
+from worker.jobs.history import History
 
 ASKED = {"stream": True}
 
@@ -48,10 +51,53 @@ def test_only_a_job_that_asked_for_a_stream_has_one(
     kwargs: Any,
     closes: bool,  # noqa: FBT001
 ) -> None:
-    submitted = []
-    monkeypatch.setattr(
-        stream_end, "lifespan", SimpleNamespace(submit=lambda work: submitted.append(work.close()))
-    )
-    context = SimpleNamespace(id="job", kwargs=kwargs, headers={})
+    streams = Mock()
+    monkeypatch.setattr(stream_end, "lifespan", SimpleNamespace(submit=asyncio.run))
+    monkeypatch.setattr(stream_end.Runtime, "current", lambda: SimpleNamespace(streams=streams))
+    headers = History(since_ms=1, attempts=3).headers()
+    context = SimpleNamespace(id="job", kwargs=kwargs, headers=headers)
     stream_end.close_stream(context, error="Poisoned", reason="5 workers died")
-    assert bool(submitted) is closes
+    closed = call.open().close_from_outside(
+        creates=True, status="failed", error="Poisoned", reason="5 workers died"
+    )
+    assert streams.mock_calls == ([call.open("job", attempts=3), closed] if closes else [])
+
+
+def test_a_stream_whose_pool_is_gone_is_left_open(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(work: Any) -> None:
+        work.close()
+        raise RuntimeError("the loop is closed")
+
+    monkeypatch.setattr(stream_end, "lifespan", SimpleNamespace(submit=refuse))
+    with caplog.at_level("DEBUG"):
+        stream_end.close_stream(
+            SimpleNamespace(id="job", kwargs=ASKED, headers={}), error="Poisoned", reason="no"
+        )
+    assert "cannot close the stream of job: the pool is gone" in caplog.text
+
+
+@pytest.mark.parametrize("in_doubt", [True, False])
+def test_whoever_waits_for_a_revoked_email_learns_that_it_may_have_been_sent(
+    monkeypatch: pytest.MonkeyPatch,
+    in_doubt: bool,  # noqa: FBT001
+) -> None:
+    ends = Mock()
+    monkeypatch.setattr(request_module.revoked_jobs, "end", ends.end)
+    request: Any = SimpleNamespace(
+        id="job",
+        _is_in_doubt=lambda: in_doubt,
+        _close_stream=ends.close_stream,
+        _announce_end=ends.announce_end,
+    )
+    PrivateRequest._announce_revoked(request, "revoked", False, None, False)
+    doubt = "; an earlier attempt may have been accepted" if in_doubt else ""
+    reason = f"the job was revoked{doubt}"
+    assert ends.mock_calls == [
+        call.close_stream("TaskRevokedError", reason),
+        call.announce_end(
+            states.REVOKED, {"error": {"type": "TaskRevokedError", "message": reason}}
+        ),
+        call.end(request, f"revoked{doubt}"),
+    ]
