@@ -304,3 +304,46 @@ def test_a_queue_is_read_every_two_seconds_however_often_it_is_looked_at(
         clock.now_s = tenths / 10
         pauser._peek(parent, "ai", demand, interval_s=backpressure._PEEK_INTERVAL_S)  # type: ignore[arg-type]
     assert reads == [10.0, 12.0, 14.0]
+
+
+def test_a_queue_whose_line_has_become_full_is_read_again_a_quarter_of_a_second_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauser, demand, reads = backpressure.QueuePauser(SimpleNamespace()), Demand(), list[float]()
+    clock = SimpleNamespace(now_s=0.0)
+    clock.monotonic = lambda: clock.now_s
+    monkeypatch.setattr(backpressure, "time", clock)
+    monkeypatch.setattr(backpressure, "_demands_of", lambda _: {"ai": demand})
+    monkeypatch.setattr(demand, "may_block_others", lambda: True)
+    monkeypatch.setattr(pauser._peeker, "peek", lambda *_: reads.append(clock.now_s))
+    parent = parent_of()
+    parent.timer = SimpleNamespace(schedule=Timer())
+    demand.waiting = 100
+    for hundredths in range(1_000, 1_060, 5):
+        clock.now_s = hundredths / 100
+        pauser._on_full(parent)
+    assert (reads, pauser.paused) == ([], {}), "the consumer does not run"
+    pauser._entry = SimpleNamespace()
+    for hundredths in range(1_000, 1_060, 5):
+        clock.now_s = hundredths / 100
+        pauser._on_full(parent)
+    assert reads == [10.0, 10.25, 10.5]
+    assert set(pauser.paused) == BOTH
+
+
+def test_deferred_jobs_that_come_within_two_seconds_of_a_reset_run_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pauser, ran = backpressure.QueuePauser(SimpleNamespace()), list[float]()
+    clock, timer = SimpleNamespace(now_s=100.0), Timer()
+    clock.monotonic = lambda: clock.now_s
+    monkeypatch.setattr(backpressure, "time", clock)
+    parent = SimpleNamespace(timer=SimpleNamespace(schedule=timer))
+    pauser.run_held("groq")
+    for half_seconds in range(8):
+        clock.now_s = 100 + half_seconds / 2
+        timer.call_after(600, lambda _: ran.append(clock.now_s - 100), (held("ai.deferred"),))
+        timer.call_after(600, lambda _: pytest.fail("of another service"), (held("email"),))
+        pauser._run_held_of_reset(parent)
+    assert ran == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5], "and once more at the end"
+    assert pauser._run_held_until_s == {}
