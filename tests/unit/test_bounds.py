@@ -13,6 +13,7 @@ from config.addresses import is_address
 from config.errors import SettingsError
 from config.keys import discover_keys
 from config.notify_hosts import host_of, notify_hosts
+from config.services import SERVICES
 from config.settings import settings_from
 from keywheel_client.messages import message_of
 from tests.unit.sample_keys import GROQ
@@ -173,8 +174,7 @@ BOUNDS: list[tuple[str, Take, list[tuple[int, int]]]] = [
         "a time limit",
         _setting(
             "KEYWHEEL_TASK_TIME_LIMIT_S",
-            KEYWHEEL_GROQ_TIMEOUT_S="0.1",
-            KEYWHEEL_RESEND_TIMEOUT_S="0.1",
+            **{f"KEYWHEEL_{service.upper()}_TIMEOUT_S": "0.1" for service in SERVICES},
         ),
         [(2, 1), (864_000, 864_001)],
     ),

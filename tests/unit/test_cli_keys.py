@@ -29,7 +29,8 @@ class _Pool:
     """Notes what is asked of it."""
 
     def __init__(self, service: str, answers: dict[str, Any], asked: Asked) -> None:
-        self.service, self.keys = service, (KEYS[service],)
+        self.service = service
+        self.keys = (KEYS[service],) if service in KEYS else ()
         self._answers, self._asked = answers, asked
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
