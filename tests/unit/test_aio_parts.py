@@ -327,3 +327,18 @@ def test_a_job_that_waits_in_the_pool_is_over_when_it_expires(zone: timezone | N
     assert revoking.is_revoked(request)
     request.expires += timedelta(minutes=2)
     assert not revoking.is_revoked(request)
+
+
+def test_a_thread_that_is_written_off_is_replaced_where_a_call_waits_for_one() -> None:
+    threads, gate = DaemonThreads(1, name="t"), threading.Event()
+    stuck, waiting = threads.submit(gate.wait), threads.submit(lambda: "done")
+    threads.write_off(0)
+    assert threads.alive == 1
+    threads.write_off(1)
+    assert waiting.result(10) == "done"
+    assert threads.alive == 2
+    threads.write_off(1)
+    assert threads.alive == 2, "no call waits"
+    gate.set()
+    assert stuck.result(10)
+    threads.shutdown()

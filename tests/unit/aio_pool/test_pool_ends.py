@@ -70,6 +70,33 @@ def test_where_a_connection_is_lost_nothing_more_begins_and_what_ended_is_report
     hub.close()
 
 
+def test_a_slot_that_becomes_free_while_the_pool_drains_goes_to_no_job(
+    app: Celery, start: Start
+) -> None:
+    gate = asyncio.Event()
+
+    @app.task(shared=False)
+    async def wait() -> None:
+        await gate.wait()
+
+    pool = start(1)
+    first, second = Outcome(pool, wait), Outcome(pool, wait)
+    first.accepted.result(10)
+    pool.jobs.draining = True  # what waits is dropped a moment later
+    pool.loop.call_soon_threadsafe(gate.set)
+    first.ended.result(10)
+
+    async def turns() -> None:
+        for _ in range(20):  # in which it would begin
+            await asyncio.sleep(0)
+
+    asyncio.run_coroutine_threadsafe(turns(), pool.loop).result(10)
+    assert settled(pool, running=0, queued=1)
+    pool.drain()
+    assert settled(pool, running=0, queued=0)
+    assert not second.accepted.done()
+
+
 def test_a_job_whose_body_finds_it_revoked_ends_as_revoked_jobs_do_and_is_no_lost_run(
     app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
