@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from config.api_key import make_key
+from config.api_key import keys_named, make_key
 from worker.cli.usage import listing, usage
 from worker.usage import MEASURES, Row, UsageQuery, UsageReport
 
@@ -26,6 +26,18 @@ def test_a_name_of_a_model_takes_two_lines_at_most_beside_all_counts_of_a_busy_d
     assert all(len(line) <= 80 for line in lines)
     assert "groq" in lines[1]
     assert "initech" in lines[1]
+
+
+def test_a_key_takes_one_line_beside_the_counts_of_both_services_in_words_that_find_it() -> None:
+    key = make_key("groq", secret="gsk_0123456789abcdefghijklmnopqrst", variable="GROQ_API_KEY")
+    row = Row(("groq", key.id), None)
+    counts = dict.fromkeys(MEASURES, 99) | {"refused": 0, "cached_tokens": 0}
+    row.add([counts[name] for name in MEASURES], None)
+    console = Console(width=80, file=io.StringIO())
+    query = UsageQuery(by=("service", "key"))
+    console.print(listing(UsageReport(query, 0, 1, (), (row,)), {key.id: key.label}))
+    _, line = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert keys_named(line.split()[1], [key]) == [key]
 
 
 def test_one_of_two_formats_is_to_be_chosen() -> None:

@@ -119,7 +119,8 @@ def listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
 
 def _names(report: UsageReport, row: Row, labels: Mapping[str, str]) -> Iterator[str]:
     for by, value in zip(report.query.by, row.group, strict=True):
-        shown = labels.get(value, value) if by == "key" else value
+        # Without its dots a label still finds its key, and mostly stays on one line.
+        shown = labels.get(value, value).rstrip(".") if by == "key" else value
         yield escape(plain(shown or "–"))
 
 
