@@ -1,5 +1,6 @@
 """Cancelled jobs: those in the timer of a worker, those with stamps, those that perhaps run."""
 
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -191,3 +192,31 @@ async def test_of_several_jobs_each_has_an_outcome(
     cancels.asked.clear()
     assert await cancellations.cancel_jobs(app, cancels, ["a"], by="ann") == {"a": "SUCCESS"}
     assert cancels.asked == [], "nobody is told of jobs that have ended"
+
+
+# What Redis answers to the look, for which job, how long it counts, and whether that is enough.
+@pytest.mark.parametrize(
+    ("found", "job_id", "counts_s", "clear"),
+    [
+        (set(), "a", 60.0, True),
+        ({"b"}, "a", 60.0, True),
+        ({"a"}, "a", 60.0, False),
+        (set(), "a", -1.0, False),  # it was too long ago
+        (set(), "", 60.0, False),  # a call of no job
+        (RedisError(), "a", 60.0, False),
+        (None, "a", 60.0, False),  # this loop knows of no stored cancels
+    ],
+)
+async def test_an_early_look_counts_where_redis_said_just_now_that_nobody_cancelled(
+    found: Any, job_id: str, counts_s: float, monkeypatch: pytest.MonkeyPatch, *, clear: bool
+) -> None:
+    async def look() -> set[str]:
+        if isinstance(found, Exception):
+            raise found
+        return set(found)
+
+    monkeypatch.setattr(cancellations, "_EARLY_S", counts_s)
+    if found is not None:
+        known: Any = SimpleNamespace(begin=lambda _: asyncio.ensure_future(look()))
+        cancellations.use(known)
+    assert await cancellations.EarlyLook(job_id).is_clear(job_id) is clear
