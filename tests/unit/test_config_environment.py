@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -160,3 +161,12 @@ def test_a_folder_without_a_dotenv_is_named_even_if_it_is_gone(
     (tmp_path / ".env").unlink()
     tmp_path.rmdir()
     assert no_dotenv() == "There is no .env, since the working folder has been removed"
+
+
+def test_another_fault_of_the_folder_is_not_called_its_removal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "cwd", Mock(side_effect=PermissionError))
+    with pytest.raises(PermissionError):
+        no_dotenv()
