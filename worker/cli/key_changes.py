@@ -36,7 +36,7 @@ _reason = click.option(
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]
-    """A time such as `90s`, `45m`, `2h` or `1d`, in seconds."""
+    """A time such as `90s`, `45m`, `2h` or `1d`, in milliseconds."""
 
     name = "duration"
 
@@ -45,7 +45,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
         seconds = int(parts[1]) * _UNITS_S[parts[2]] if parts else 0
         if not 1 <= seconds <= _LONGEST_S:
             self.fail("give a time such as 90s, 45m, 2h or 1d, up to 30d", param, ctx)
-        return seconds
+        return seconds * 1000
 
 
 @click.command()
@@ -54,13 +54,13 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
 @_reason
 @click.option(
     "--for",
-    "for_s",
+    "for_ms",
     type=_Duration(),
     help="For how long, such as 90s, 45m, 2h or 1d; default: until `keys enable`.",
 )
 @click.option("--drain", is_flag=True, help="Wait until its calls in flight have ended.")
 def disable(
-    key_id: str, service: str | None, reason: str, for_s: int | None, *, drain: bool
+    key_id: str, service: str | None, reason: str, for_ms: int | None, *, drain: bool
 ) -> None:
     """Disable the key KEY, for a time or until it is enabled.
 
@@ -75,7 +75,7 @@ def disable(
             key.id,
             by=f"cli {current_user()}",
             reason=redactor.redact(reason),
-            for_ms=None if for_s is None else for_s * 1000,
+            for_ms=for_ms,
         )
         if drain:
             await _drained(pool, key.id)
@@ -89,11 +89,11 @@ def disable(
 @_reason
 @click.option(
     "--for",
-    "for_s",
+    "for_ms",
     type=_Duration(),
     help="For how long, such as 90s, 45m, 2h or 1d; default: until `keys resume`.",
 )
-def pause(service: str, reason: str, for_s: int | None) -> None:
+def pause(service: str, reason: str, for_ms: int | None) -> None:
     """Let no call of SERVICE begin, with whatever key. Its jobs wait in their queue.
 
     Calls in flight go on.
@@ -104,7 +104,7 @@ def pause(service: str, reason: str, for_s: int | None) -> None:
             None,
             by=f"cli {current_user()}",
             reason=redactor.redact(reason),
-            for_ms=None if for_s is None else for_s * 1000,
+            for_ms=for_ms,
         )
         return _said(service, "paused", done, end=f"`keys resume {service}` ends it")
 
