@@ -277,47 +277,31 @@ class Poller:
         return queue if queue is not None and is_fresh else QueueView(name, known=False)
 
     async def _keep_polling(self) -> None:
-        is_logged = False
-        while True:
-            try:
-                # Bounded, so that a server that never answers shows as down. Not by `wait_for`:
-                # before Python 3.12 it may swallow a cancellation.
-                async with asyncio.timeout(_TIMEOUT_S):
-                    await self._reload_keys()
-                async with asyncio.timeout(_TIMEOUT_S):
-                    await self._poll(fresh_s=_FRESH_S)
-            except Exception as exc:  # noqa: BLE001 - the poller must outlive whatever it is
-                self.state = None
-                self._announce(None)
-                if not is_logged:
-                    _logger.warning(
-                        "cannot read the key pools (%s); Flower shows none until it can",
-                        _why(exc),
-                    )
-                is_logged = True
-            else:
-                is_logged = False
-            await asyncio.sleep(_INTERVAL_S)
+        async def poll() -> None:
+            # Bounded, so that a server that never answers shows as down. Not by `wait_for`: before
+            # Python 3.12 it may swallow a cancellation, and `stop` would wait in vain.
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._reload_keys()
+            async with asyncio.timeout(_TIMEOUT_S):
+                await self._poll(fresh_s=_FRESH_S)
+
+        def forget() -> None:
+            self.state = None
+            self._announce(None)
+
+        await _repeat(
+            poll, forget, "cannot read the key pools (%s); Flower shows none until it can"
+        )
 
     async def _keep_polling_queues(self) -> None:
-        is_logged = False
-        while True:
-            try:
-                self._queues, self._queues_polled_at = (
-                    await asyncio.to_thread(self._watch.poll),
-                    time.monotonic(),
-                )
-            except Exception as exc:  # noqa: BLE001 - as above
-                self._queues = {}
-                if not is_logged:
-                    _logger.warning(
-                        "cannot count the queues (%s); Flower shows none until it can",
-                        _why(exc),
-                    )
-                is_logged = True
-            else:
-                is_logged = False
-            await asyncio.sleep(_INTERVAL_S)
+        async def poll() -> None:
+            self._queues = await asyncio.to_thread(self._watch.poll)
+            self._queues_polled_at = time.monotonic()
+
+        def forget() -> None:
+            self._queues = {}
+
+        await _repeat(poll, forget, "cannot count the queues (%s); Flower shows none until it can")
 
     def reload_keys_soon(self) -> None:
         """Load the keys again before the next poll. From any thread."""
@@ -339,6 +323,24 @@ class Poller:
             keys = keys or await published_keys(self._redis, pool.names)
             if keys != pool.keys:
                 pool.replace_keys(keys)
+
+
+async def _repeat(
+    poll: Callable[[], Awaitable[None]], forget: Callable[[], None], sentence: str
+) -> None:
+    """Poll at intervals; where that fails, forget what was known, and log the sentence once."""
+    is_logged = False
+    while True:
+        try:
+            await poll()
+        except Exception as exc:  # noqa: BLE001 - the poller must outlive whatever it is
+            forget()
+            if not is_logged:
+                _logger.warning(sentence, _why(exc))
+            is_logged = True
+        else:
+            is_logged = False
+        await asyncio.sleep(_INTERVAL_S)
 
 
 def _why(exc: Exception) -> str:
