@@ -258,7 +258,12 @@ def test_a_stock_worker_gets_every_message_also_those_that_were_parked(
     share(one, books)
     books.zadd("unacked_index", dict.fromkeys(books.hkeys("unacked"), 1))
     with tube(
-        url, "a", transport=STOCK, prefetch=500, unacked_restore_throttle=1, visibility_timeout=5
+        url,
+        "a",
+        transport=STOCK,
+        prefetch=500,
+        unacked_restore_throttle=1,
+        visibility_timeout=3_600,
     ) as stock:
         stock.until(
             lambda: (
