@@ -347,3 +347,14 @@ def test_deferred_jobs_that_come_within_two_seconds_of_a_reset_run_at_once(
         pauser._run_held_of_reset(parent)
     assert ran == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5], "and once more at the end"
     assert pauser._run_held_until_s == {}
+
+
+def test_a_queue_that_a_person_has_cancelled_meanwhile_does_not_resume() -> None:
+    pauser, parent, demand = backpressure.QueuePauser(SimpleNamespace()), parent_of(), Demand()
+    added = list[str]()
+    parent.task_consumer.add_queue = lambda queue: added.append(queue.name)
+    demand.waiting = 100
+    pauser._pause_or_resume(parent, "ai", demand, 0)  # type: ignore[arg-type]
+    parent.app.amqp.queues.consume_from = ["ai.deferred"]
+    pauser._pause_or_resume(parent, "ai", Demand(), 0)  # type: ignore[arg-type]
+    assert (pauser.paused, added) == ({}, ["ai.deferred"])

@@ -1,5 +1,6 @@
 """The remote-control commands that cancel jobs."""
 
+import asyncio
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 from celery.worker import control as celery_control
 
+from config.errors import SettingsError
 from worker.hooks import control
 
 FLAGGED = {"ok": "tasks {'here'} flagged as revoked"}
@@ -69,3 +71,34 @@ def test_jobs_that_bear_a_stamp_are_cancelled_for_good(
     )
     assert control.revoke_by_stamped_headers(state, headers, terminate=True) == "answer"
     assert (asked, cancelled) == ([(state, stamps, {"terminate": True})], [stamps])
+
+
+@pytest.mark.parametrize("error", [None, SettingsError("GROQ_API_KEY: is too short")])
+def test_reloaded_keys_are_counted_and_the_queues_follow_them(
+    monkeypatch: pytest.MonkeyPatch, error: SettingsError | None
+) -> None:
+    keys, called = {"groq": 3, "resend": 0}, list[Any]()
+
+    async def reload_keys() -> dict[str, int]:
+        if error is not None:
+            raise error
+        return keys
+
+    def submit(work: Any) -> Any:
+        def result(*, timeout: float) -> Any:
+            assert timeout == 10
+            return asyncio.run(work)
+
+        return SimpleNamespace(result=result)
+
+    runtime = SimpleNamespace(reload_keys=reload_keys)
+    monkeypatch.setattr(control.Runtime, "current", lambda: runtime)
+    monkeypatch.setattr(control, "lifespan", SimpleNamespace(submit=submit))
+    choice = SimpleNamespace(follow=object())
+    consumer = SimpleNamespace(
+        controller=SimpleNamespace(queue_choice=choice),
+        call_soon=lambda *what: called.append(what),
+    )
+    answer = control.keys_reload(SimpleNamespace(consumer=consumer))
+    assert answer == ({"error": str(error)} if error else {"ok": "3 groq, 0 resend"})
+    assert called == ([] if error else [(choice.follow, consumer, keys)])
