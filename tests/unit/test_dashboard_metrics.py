@@ -4,7 +4,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from worker.dashboard.deferrals import Deferrals
 from worker.dashboard.metrics import KeysCollector
 from worker.dashboard.state import DashboardState, QueueView, ServiceView
 from worker.deadletters import KINDS, OWNERS, Counts
@@ -145,3 +147,24 @@ def test_what_is_not_known_has_no_sample(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found["keywheel_up"] == 0
     assert [name for name in found if name.endswith("ai groq")] == []
     assert found["keywheel_queue_length email resend"] == 6
+
+
+def test_deferrals_of_the_users_own_tasks_count_for_their_service() -> None:
+    registry = CollectorRegistry()
+    app: Any = SimpleNamespace(
+        tasks={
+            "shop.describe": SimpleNamespace(service="groq"),
+            "shop.mail": SimpleNamespace(service="resend"),
+            "shop.other": SimpleNamespace(),
+        }
+    )
+    deferrals = Deferrals(registry, app)
+    waits = {"kind": "key", "code": "rpm"}
+    for name in ("shop.describe", "shop.mail", "shop.other", "shop.gone"):
+        deferrals.on_event(
+            {"type": "task-retried", "name": name, "waits": waits, "countdown_s": 1.5}
+        )
+    for service in ("groq", "resend"):
+        named = {"service": service}
+        assert registry.get_sample_value("keywheel_deferrals_total", named) == 1
+        assert registry.get_sample_value("keywheel_wait_seconds_sum", named) == 1.5
