@@ -92,6 +92,17 @@ def test_a_message_comes_when_it_is_due_and_not_before(url: str, books: Any, *, 
                                     "_kombu.binding_permanent.late"}  # fmt: skip
 
 
+def test_the_leader_of_a_delayed_queue_may_miss_two_of_its_sweeps(url: str, books: Any) -> None:
+    with tube(url, "late", **OPTIONS) as one:
+        one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)
+        one.channel.sweep_s = 60.0
+        one.channel.hints.look_everywhere()
+        books.delete("late.due.leader")
+        one.until_asked()
+        one.until(lambda: not one.channel._in_poll)
+        assert 75_000 < books.pttl("late.due.leader") <= 150_000
+
+
 def test_the_consumer_has_no_instant_to_wait_for_a_second_time(url: str) -> None:
     with tube(url, "late", **OPTIONS) as one:
         delay(url, 0.01, 1)
