@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from celery.exceptions import TimeoutError as CeleryTimeoutError
 
 from sandbox.redis import EmbeddedRedis
+from worker.aio.result import await_result
 
 
 @pytest.fixture
@@ -78,3 +80,23 @@ def test_a_result_between_the_look_and_the_listening_is_seen(
     monkeypatch.setattr(consumer, "on_wait_for_pending", look_too_early)
     assert result.get(timeout=20) == "missed"
     assert _listeners(store, result.id) == 0
+
+
+async def test_the_failure_of_an_earlier_task_of_a_chain_ends_the_wait_for_the_last(
+    app: Celery, store: "redis.Redis"
+) -> None:
+    first, header, last = (app.AsyncResult(str(uuid.uuid4())) for _ in range(3))
+    last.parent = app.GroupResult(str(uuid.uuid4()), [header])
+    last.parent.parent = first
+    _store(store, first.id, "there", tell=False)
+    with pytest.raises(CeleryTimeoutError, match=f"no result of {last.id} in time"):
+        await await_result(last, timeout_s=0)
+    failed = {"exc_type": "ValueError", "exc_message": ["no luck"], "exc_module": "builtins"}
+    meta = {"status": "FAILURE", "result": failed, "traceback": None, "children": []}
+    store.set(f"celery-task-meta-{header.id}", json.dumps(meta | {"task_id": header.id}))
+    with pytest.raises(ValueError, match="no luck"):
+        await await_result(last, timeout_s=20)
+    with pytest.raises(CeleryTimeoutError):
+        await await_result(last, timeout_s=0, propagate=False)
+    _store(store, last.id, "all the same", tell=False)
+    assert await await_result(last, timeout_s=20, propagate=False) == "all the same"
