@@ -220,3 +220,13 @@ async def test_an_early_look_counts_where_redis_said_just_now_that_nobody_cancel
         known: Any = SimpleNamespace(begin=lambda _: asyncio.ensure_future(look()))
         cancellations.use(known)
     assert await cancellations.EarlyLook(job_id).is_clear(job_id) is clear
+
+
+def test_each_stamp_is_named_alike_by_a_message_and_by_a_revoke() -> None:
+    stamps = cancellations.stamps_in({"group": ["g", None, 7], "tenant": "acme"})
+    assert len(set(stamps)) == 3
+    assert cancellations.stamps_in({"group": "g"}) == stamps[:1]
+    assert cancellations.stamps_in({"tenant": ("acme",)}) == stamps[2:]
+    assert cancellations.stamps_in({"other": "g"}) != stamps[:1]
+    assert cancellations.stamps_in(None) == cancellations.stamps_in({}) == ()
+    assert not [stamp for stamp in stamps if "acme" in stamp], "a value may be confidential"
