@@ -339,6 +339,12 @@ async def test_what_people_did_is_found_among_what_workers_did_page_by_page(serv
     assert "flower ada" in {entry["by"] for entry in seen}
     all_of_them = described(await site.client.get(f"{PREFIX}/audit?count=200", auth=LOGIN))
     assert (len(all_of_them["entries"]), all_of_them["next_before"]) == (15, None)
+    await site.redis.xadd(
+        "{kw:people}:audit",
+        {"event": "cancelled", "scope": "job", "name": "job-1", "reason": "", "by": "ann"},
+    )
+    latest = described(await site.client.get(f"{PREFIX}/audit?count=2", auth=LOGIN))
+    assert latest["entries"][0]["event"] == "cancelled", "of all streams the latest comes first"
 
 
 # How many keys each service has.
