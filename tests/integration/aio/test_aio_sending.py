@@ -6,6 +6,7 @@ The same messages as `apply_async`, fewer round trips, and the usual way for all
 import json
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
 import redis
@@ -38,13 +39,14 @@ def app(url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
 
 def sent(books: Any) -> list[dict[str, Any]]:
     """What lies in the queues, oldest first, without what differs between two sendings."""
-    found = []
+    found, tags = [], set[UUID]()
     for key in sorted(key for key in books.keys("[ab]*") if books.type(key) == "list"):
         for text in reversed(books.lrange(key, 0, -1)):
             message = json.loads(text)
-            message["properties"].pop("delivery_tag")
+            tags.add(UUID(message["properties"].pop("delivery_tag")))
             found.append({"key": key, **message})
         books.delete(key)
+    assert len(tags) == len(found), "workers tell messages apart by their tags"
     return found
 
 
