@@ -12,6 +12,8 @@ JOBS ?= 6
 UV ?= uv
 # A file's tests stay together, in the order of tests/conftest.py: those that wait longest come first. What takes long
 # is listed at the end.
+# These only compute: more processes than these import for longer than they save.
+UNIT_JOBS = $(if $(filter 0,$(JOBS)),0,3)
 SPREAD = -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations=10 --durations-min=10
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
@@ -48,7 +50,7 @@ test: $(READY) ## Run all tests (ARGS="-k lease" picks some)
 
 .PHONY: unit
 unit: $(READY) ## Run the tests that start nothing
-	@$(PY) -m pytest -n 0 -q tests/unit $(ARGS)
+	@$(PY) -m pytest -n $(UNIT_JOBS) --dist loadfile -q tests/unit $(ARGS)
 
 .PHONY: fast
 fast: $(READY) ## Run the tests that start no worker
