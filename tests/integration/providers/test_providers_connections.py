@@ -283,6 +283,22 @@ async def test_a_private_authority_is_trusted_where_ssl_cert_file_names_it(
         assert (await _verdict(f"https://127.0.0.1:{port}")).fate is Fate.DONE
 
 
+async def test_the_authorities_are_read_once_for_all_connections(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    read, make = [], ssl.create_default_context
+
+    def note(*args: Any, **options: Any) -> ssl.SSLContext:
+        read.append(options)
+        return make(*args, **options)
+
+    monkeypatch.setattr(ssl, "create_default_context", note)
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # no other test has read these
+    for provider in (Groq("http://127.0.0.1:1"), Resend("http://127.0.0.1:1")):
+        await provider.close()
+    assert len(read) == 1
+
+
 async def test_a_certificate_that_is_not_accepted_is_definite_and_says_why(
     authority: _Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,9 +25,11 @@ from worker.aio.tracing import JobContext
 def no_collector(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.CRITICAL + 1)  # pytest would keep the tracebacks that are logged
     gc.collect()
+    gc.freeze()  # each later collection would go through all that pytest and other tests hold
     gc.disable()
     yield
     gc.enable()
+    gc.unfreeze()
 
 
 def succeeds() -> None:
