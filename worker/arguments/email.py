@@ -62,10 +62,9 @@ _Moment = Annotated[_MomentText, BeforeValidator(_instant, json_schema_input_typ
 
 
 def _in_utc(text: str) -> str:
-    """Take an instant without an offset for UTC.
+    """Take an instant without an offset for UTC: Resend's documentation names no zone for one.
 
-    Resend's documentation does not say how it reads one, and leaves other texts ("in 1 hour",
-    "Friday at 3pm ET") to Resend.
+    Other texts ("in 1 hour", "Friday at 3pm ET") are Resend's to read.
     """
     if not _WITHOUT_OFFSET.fullmatch(text):
         return text
@@ -84,7 +83,8 @@ def _encoded(value: Any) -> Any:
         return base64.b64encode(value).decode()
     if isinstance(value, dict) and value.keys() == {"type", "data"} and value["type"] == "Buffer":
         return value["data"] if isinstance(value["data"], list) else value
-    return _in_one_line(value) if isinstance(value, str) else value
+    has_lines = isinstance(value, str) and "\n" in value  # most have none, and some MB
+    return _in_one_line(value) if has_lines else value
 
 
 def _in_one_line(text: str) -> str:
@@ -226,7 +226,7 @@ class EmailArguments(Arguments):
 
     @model_validator(mode="after")
     def _can_be_sent(self) -> Self:
-        has_body = {self.html, self.text} != {None}
+        has_body = self.html is not None or self.text is not None
         if self.template is not None and has_body:
             raise ValueError("give either template, or html and text: a template has its own")
         if self.template is None and self.subject is None:
