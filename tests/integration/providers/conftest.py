@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.providers.groq_asking import NOW_S
+from tests.integration.providers.resend_mail import NOW_S as RESEND_NOW_S
 from worker.providers import Groq, Resend
 
 
@@ -161,6 +162,11 @@ async def groq(scripted: Any) -> AsyncIterator[Groq]:
 
 @pytest.fixture
 async def mailer(scripted: Any) -> AsyncIterator[Resend]:
-    provider = Resend(scripted.url, timeout_s=10)
+    provider = Resend(
+        scripted.url,
+        timeout_s=10,
+        now=lambda: RESEND_NOW_S,
+        jitter=lambda low, high: (low + high) / 2,
+    )
     yield provider
     await provider.close()

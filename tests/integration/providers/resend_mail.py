@@ -1,5 +1,8 @@
 """The email that the tests of Resend send, and the key that they send it with."""
 
+from datetime import UTC, datetime
+from typing import Any
+
 from pydantic import SecretStr
 
 from worker.providers import SendRequest
@@ -13,3 +16,8 @@ PAYLOAD = {
     "text": BODY_TEXT,
 }
 MAIL = SendRequest.single(PAYLOAD, "job-1")
+NOW_S = datetime(2026, 11, 10, 22, 0, tzinfo=UTC).timestamp()
+
+
+def error(status: int, name: str, message: str = "no") -> dict[str, Any]:
+    return {"statusCode": status, "name": name, "message": message}
