@@ -372,6 +372,25 @@ async def test_a_refused_try_lowers_no_pace(make_pool: Make, clock) -> None:  # 
     assert (await pool.settle(tries, told)).learned == ()
 
 
+async def test_tries_that_pass_while_other_calls_are_refused_are_followed_by_none(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    """They took what the others were to have: the limit is what it was."""
+    pool = await limited(make_pool, 300)
+    clock.tick(21_000)
+    while (other := await lease(pool, ahead_ms=2_000)).wait_ms == 0:
+        pass
+    await pool.reset(by="ann")
+    tries = await lease(pool)
+    clock.tick(other.wait_ms)
+    told = refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 300, 0))
+    await pool.settle(other, told)
+    clock.tick(120)  # the rest is over
+    await pool.settle(tries, OK)
+    assert (await nothing(pool)).reason == "rpm"
+
+
 async def test_calls_that_pass_after_one_reset_each_raise_no_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await limited(make_pool, 300)
     clock.tick(21_000)

@@ -7,11 +7,12 @@ local TRIED_MS = 5000        -- calls beyond a limit explain refusals for this l
 local ROUNDED = 0.0001         -- of a call: what a time in whole milliseconds leaves out
 
 -- A call has passed. A few may pass beyond a limit with what was left unused; if more do, the provider has raised the
--- limit. One that has costs no credit, and the next may try at once, until one is refused.
+-- limit. One that has costs no credit, and the next may try at once, until one is refused: also one that tries nothing,
+-- for tries take what it was to have.
 local function speed_up(buckets, lease, learned)
   for dimension, bucket in pairs(buckets) do
     bucket.pace, bucket.credit = min(1, bucket.pace + PACE_RECOVERY), min(TRY_AFTER, bucket.credit + 1)
-    if lease and lease.tried == dimension then
+    if lease and lease.tried == dimension and lease.start_ms > bucket.corrected_ms then
       bucket.credit, bucket.lent, bucket.passed = bucket.credit + TRY_AFTER, true, (bucket.passed or 0) + 1
       if bucket.passed == TRIES then
         bucket.limit, bucket.raises, bucket.passed = ceil(bucket.limit * RAISE), (bucket.raises or 0) + 1, 0
