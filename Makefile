@@ -86,13 +86,17 @@ images: $(READY)
 	@$(PY) -m check_jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 # The tests of `make test`, measured, which keeps two cores busy with four. pytest speaks last: the gate prints only what
-# fell short.
+# fell short. CPython 3.11 may turn in a circle for ever while it is traced, where a thread ends that had greenlets: it
+# looks again and again for pending calls that wait until it goes on. So it is not measured.
 .PHONY: coverage
 coverage: JOBS = 4
 coverage: $(READY)
-	@$(PY) -m coverage erase
-	@$(PY) -m pytest $(SPREAD) --cov --cov-report=term $(ARGS)
-	@$(PY) .ci/coverage_gate.py --lines 90 --branches 90
+	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
+		echo "note: coverage is measured on Python 3.12 or newer; here the tests only run"; \
+		exec $(PY) -m pytest $(SPREAD) $(ARGS); \
+	fi; \
+	$(PY) -m coverage erase && $(PY) -m pytest $(SPREAD) --cov --cov-report=term $(ARGS) && \
+		$(PY) .ci/coverage_gate.py --lines 90 --branches 90
 
 # The other tests never need it. A lock of npm's would name addresses, so each package.json pins the versions instead.
 NPM := npm install --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=10000
