@@ -6,7 +6,6 @@
 local FEW, PLENTY, BEFORE = 2, 10, 3  -- candidates to choose from, head-room of one that is enough, arguments before
 
 local job, terms, count = cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), (#ARGV - BEFORE) / 2
-local turn = read_clock('seq')
 local list, came_ms = job.list and root .. ':waiting:' .. job.list, now - job.waited_ms
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', root .. ':leases', '-inf', now, 'LIMIT', 0, 16)) do
   local lease = drop_lease(expired)
@@ -28,7 +27,7 @@ if job.bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':du
 end
 
 local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly there is none
-local first = count > FEW and turn or 0
+local first = count > FEW and redis.call('HGET', counters, 'seq') or 0
 local remap, refusal = {'remap'}, {}  -- refusal: why candidates cannot serve the job at all
 
 -- Scores one candidate for a model; choice.best is the best so far.
@@ -104,8 +103,8 @@ end
 save_buckets(pair.key, pair.buckets)
 if job.listed and job.next_waited_ms then enter(list, job.line, now - job.next_waited_ms, now + LATE_MS)
 elseif job.listed then leave(list, job.line) end
-local seq = redis.call('HINCRBY', root .. ':inflight', 'seq', 1)
-if seq % 64 == 1 then redis.call('PEXPIRE', root .. ':inflight', STATE_TTL_MS) end
+local seq = redis.call('HINCRBY', counters, 'seq', 1)
+if seq % 64 == 1 then redis.call('PEXPIRE', counters, STATE_TTL_MS) end
 redis.call('HSET', root .. ':key:' .. best.id, 'used_ms', start_ms, 'seq', seq, 'in_flight', best.leases + 1)
 save_lease(job.lease, {key = best.id, pair = pair.key, cost = pair.cost, start_ms = start_ms, by = job.by, took = took,
   lasts_ms = terms.lease_ms, tried = tried, waits = start_ms > now or nil}, start_ms)

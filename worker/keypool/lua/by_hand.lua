@@ -8,7 +8,6 @@
 
 local by, key_id, words, for_ms, event, kind, name = unpack(ARGV, 2)
 local scope, own, until_ms, earlier = 'person:' .. key_id, 'key:' .. key_id, 0, {}
-read_clock()
 local before, refused = unpack(read_blocks({scope, own}))
 if event == 'noted' then redis.call('HSET', root .. ':' .. own, 'note', words)
 elseif event == 'enabled' or event == 'resumed' then  -- rests and what the provider refused are left to a reset

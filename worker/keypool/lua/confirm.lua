@@ -6,7 +6,6 @@
 -- Returns how long it still has to wait, in ms (0: it goes now) · -1: it has ended (expired, unknown, or blocked)
 
 local lease_id, key_id, account, model, resource = unpack(ARGV, 2)
-read_clock()
 local lease = read_lease(lease_id)
 if not lease then return -1 end
 local block, probes = read_blocks_of(key_id, account, model, resource, lease_id, lease.cost.tokens)

@@ -3,7 +3,6 @@
 -- ARGV  2 lease id  3 emails (recipients)
 
 local lease_id, more = ARGV[2], tonumber(ARGV[3])
-read_clock()
 local lease = read_lease(lease_id)
 if not lease then return end
 lease.cost.emails = lease.cost.emails + more

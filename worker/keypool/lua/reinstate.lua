@@ -7,7 +7,6 @@
 local SERVED_MS = 600000  -- how recently a key must have served
 
 local by, reason = ARGV[2], ARGV[3]
-read_clock()
 for index = 4, #ARGV do
   local block = read_blocks({'key:' .. ARGV[index]})[1]
   local served_ms = tonumber(redis.call('HGET', root .. ':key:' .. ARGV[index], 'ok_ms') or 0)

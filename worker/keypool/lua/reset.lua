@@ -8,7 +8,6 @@
 
 local KNOWN_MS = 20000  -- what a refusal has just shown need not be tried
 
-read_clock()
 local found, left, ours = {}, 0, {}
 for index = 6, #ARGV do ours[ARGV[index]] = true end
 for scope, packed in pairs(read_hash(blocks_key)) do

@@ -10,7 +10,7 @@ local LATEST = '^' .. ('[^\n]*\n?'):rep(7)  -- up to seven lines: earlier calls 
 local OK_NOTED_MS = 250        -- the last success is noted at most this often
 
 local answer = cjson.decode(ARGV[3])
-local ok_ms = read_clock('ok_ms:' .. answer.model)
+local ok_ms = tonumber(redis.call('HGET', counters, 'ok_ms:' .. answer.model) or 0)
 local outcome, event, reason, by = answer.outcome, answer.event, answer.reason, answer.by
 local name, key, lease = answer.account .. ':' .. answer.model, root .. ':key:' .. answer.key, end_lease(ARGV[2])
 local pair = root .. ':account_model:' .. name
@@ -45,7 +45,7 @@ end
 local noted = outcome == 'ok' and now - ok_ms >= OK_NOTED_MS
 local passing = outcome == 'fault' and lease and ok_ms >= lease.start_ms
 if noted then
-  redis.call('HSET', root .. ':inflight', 'ok_ms:' .. answer.model, now)
+  redis.call('HSET', counters, 'ok_ms:' .. answer.model, now)
   redis.call('PEXPIRE', pair, STATE_TTL_MS)
 end
 if answer.real and (noted or outcome ~= 'ok') and redis.call('ZADD', root .. ':models', now, answer.model) > 0 then

@@ -4,7 +4,6 @@
 -- Returns one JSON text: {"now_ms", "blocks": {scope: block} (until_ms is -1 until a person acts), "records": [{field:
 -- text, "buckets": {dimension: bucket}}, …]}. Records that do not exist are empty.
 
-read_clock()
 local blocks, records = {}, {}
 for scope, packed in pairs(read_hash(root .. ':blocks')) do
   blocks[scope] = cmsgpack.unpack(packed)

@@ -6,24 +6,19 @@ local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
 local STEP_MS = 1000     -- a clock that falls behind by more than this has been set back
 local NEVER = math.huge  -- the end of a block that only a person ends
 local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
-local root, now, skew_ms = KEYS[1], 0, 0  -- skew_ms: how far the pool's clock is ahead of Redis' clock
+local root, counters = KEYS[1], KEYS[1] .. ':inflight'
 
--- Sets `now` by the pool's clock: Redis' clock, except that it never runs backwards. If Redis' clock is set back, the
--- pool's goes on from where it was. Returns the number that the same hash keeps as `field`.
-local function read_clock(field)
-  local time, counters = redis.call('TIME'), root .. ':inflight'
-  local real_ms = tonumber(ARGV[1]) or time[1] * 1000 + floor(time[2] / 1000)
-  local kept = redis.call('HMGET', counters, 'clock_ms', 'skew_ms', field or 'clock_ms')
-  local last_ms = tonumber(kept[1] or 0)
-  skew_ms = tonumber(kept[2] or 0)
-  if last_ms - real_ms - skew_ms > STEP_MS then
-    skew_ms = last_ms - real_ms
-    redis.call('HSET', counters, 'skew_ms', skew_ms)
-  end
-  now = max(last_ms, real_ms + skew_ms)
-  if now - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now) end
-  return tonumber(kept[3] or 0)
+-- `now` is by the pool's clock: Redis' clock, except that it never runs backwards. If Redis' clock is set back, the
+-- pool's goes on from where it was, and is ahead by skew_ms.
+local time, kept = redis.call('TIME'), redis.call('HMGET', counters, 'clock_ms', 'skew_ms')
+local real_ms = tonumber(ARGV[1]) or time[1] * 1000 + floor(time[2] / 1000)
+local last_ms, skew_ms = tonumber(kept[1] or 0), tonumber(kept[2] or 0)
+if last_ms - real_ms - skew_ms > STEP_MS then
+  skew_ms = last_ms - real_ms
+  redis.call('HSET', counters, 'skew_ms', skew_ms)
 end
+local now = max(last_ms, real_ms + skew_ms)
+if now - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now) end
 
 -- stream: 'audit'; or 'actions' for what a person or program asked for, which goes to both.
 local function audit(stream, event, scope, name, reason, until_ms, by)
