@@ -1,7 +1,8 @@
 """The pool of one service's keys, shared by every worker through Redis."""
 
+import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -313,19 +314,24 @@ class KeyPool(ByHand):
         if unfit := [one for one in scopes if one.startswith("unfit:")]:
             await self._redis.hdel(self.names.blocks, *unfit)
 
-    async def reinstate(self, leases: Sequence[Lease], verdict: Verdict) -> bool:
-        """Enable the keys again that refused one request, if each has served others lately.
+    async def reinstate(self, leases: Iterable[Lease]) -> None:
+        """Enable the keys again that were refused for one request, which is at fault.
 
         Args:
-            leases: The leases of one job, of different keys, that were settled with a like verdict.
-            verdict: That verdict.
-
-        Returns:
-            Whether the request is at fault; if not, the keys stay disabled.
+            leases: The leases of one job, of different keys, that its settles had disabled alone.
         """
-        ids = [lease.key.id for lease in leases]
-        return await self._scripts.reinstate(
-            by=leases[0].request.by, reason=verdict.code, key_ids=ids
+        words = "the request was at fault"
+        await asyncio.gather(
+            *(
+                self._scripts.by_hand(
+                    "reinstated",
+                    by=lease.request.by,
+                    service=self.service,
+                    key_id=lease.key.id,
+                    words=words,
+                )
+                for lease in leases
+            )
         )
 
     async def audit(

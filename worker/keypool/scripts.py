@@ -19,7 +19,7 @@ as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Writes an argument of a script that has parts. One without parts is passed as it is."""
 
 
-HandAction = Literal["disabled", "enabled", "noted", "reloaded"]
+HandAction = Literal["disabled", "enabled", "noted", "reloaded", "reinstated"]
 _OF_ALL: Final = {"disabled": "paused", "enabled": "resumed", "reloaded": "reloaded"}
 """What the audit stream calls what is done to all keys."""
 
@@ -48,7 +48,6 @@ class Scripts:
         self._settle = script("settle")
         self._reset = script("reset")
         self._by_hand = script("by_hand")
-        self._reinstate = script("reinstate")
         self._snapshot = script("snapshot")
 
     def _now(self) -> Argument:
@@ -142,20 +141,13 @@ class Scripts:
         service: str,
         key_id: str | None,
         words: str,
-        for_ms: int | None,
+        for_ms: int | None = None,
     ) -> list[Any]:
-        """Do what a person asked for to a key, or to all; returns what by_hand.lua does."""
+        """Do what was asked for to a key, or to all; returns what by_hand.lua does."""
         event, kind = (action, "key") if key_id else (_OF_ALL[action], "service")
         ends, name = "" if for_ms is None else for_ms, key_id or service
         arguments = (by, key_id or "", words, ends, event, kind, name)
         return list(await self._by_hand(self._root, self._now(), *arguments))
-
-    async def reinstate(self, *, by: str, reason: str, key_ids: Sequence[str]) -> bool:
-        """Bring keys back that a request was at fault for.
-
-        Returns False where nothing says that it was.
-        """
-        return bool(await self._reinstate(self._root, self._now(), by, reason, *key_ids))
 
     async def snapshot(self, *, records: Sequence[str]) -> str:
         """The records as JSON text; see snapshot.lua."""
@@ -172,6 +164,7 @@ class Settled:
         newly: It served until this settle.
         passing: Another call of this model was accepted after this one began: what failed here is
             this request's own.
+        alone: Only this job has the key blocked, which had served others shortly before.
         learned: Limits learned, as `rpm=30`.
     """
 
@@ -179,6 +172,7 @@ class Settled:
     blocked: bool
     newly: bool
     passing: bool = False
+    alone: bool = False
     learned: tuple[str, ...] = ()
 
 
@@ -237,5 +231,6 @@ def read_settle(reply: list[Any]) -> Settled:
         blocked=bool(reply[1]),
         newly=bool(reply[2]),
         passing=bool(reply[3]),
-        learned=tuple(reply[4:]),
+        alone=bool(reply[4]),
+        learned=tuple(reply[5:]),
     )

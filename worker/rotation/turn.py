@@ -92,7 +92,7 @@ class Turn(Generic[RequestT]):
         self.turned_down: Verdict | None = None
         self.denied_model = ""
         self.closed = lease_request.exclude_accounts
-        self.doubtful: list[Lease] = []
+        self.doubtful: list[tuple[Lease, str, bool]] = []  # its code, and if only we disabled it
         self.capped: set[str] = set()
         self.last: Verdict | None = None
 
@@ -251,7 +251,7 @@ class Turn(Generic[RequestT]):
             await self.leases.conclude_whatever_happens(lease, reply, again=True)
             raise
         self.waiting.notify_ended()
-        await self._end_if_the_request_is_at_fault(lease, reply.verdict)
+        await self._end_if_the_request_is_at_fault(lease, reply.verdict, settled)
         if settled and settled.newly and reply.verdict.effect in {Effect.COOL, Effect.DISABLE}:
             await self._report(lease)
         self.last = reply.verdict
@@ -272,11 +272,14 @@ class Turn(Generic[RequestT]):
             recipients=self.hooks.recipients(reply),
         )
 
-    async def _end_if_the_request_is_at_fault(self, lease: Lease, verdict: Verdict) -> None:
+    async def _end_if_the_request_is_at_fault(
+        self, lease: Lease, verdict: Verdict, settled: Settled | None
+    ) -> None:
         """End the turn where this request has keys refused that serve others.
 
         A refusal of a key that may as well be the request's fault counts as that once keys of two
-        accounts were refused for it; the pool then enables those keys again.
+        accounts were refused for it alike, each of which had served others shortly before; the pool
+        then enables those keys again.
         """
         if (
             verdict.certain
@@ -284,10 +287,11 @@ class Turn(Generic[RequestT]):
             or verdict.scope is not Scope.KEY
         ):
             return
-        self.doubtful.append(lease)
-        if len({one.account for one in self.doubtful}) > 1 and await retry_while_down(
-            lambda: self.pool.reinstate(self.doubtful, verdict)
-        ):
+        self.doubtful.append((lease, verdict.code, settled is not None and settled.alone))
+        leases = [one for one, code, alone in self.doubtful if alone and code == verdict.code]
+        several = len({one.account for one in leases}) > 1
+        if several and len(leases) == len(self.doubtful):
+            await retry_while_down(lambda: self.pool.reinstate(leases))
             raise RequestRejected(
                 f"keys that serve other requests are refused for this one: {verdict.reason}"
             )

@@ -1,10 +1,11 @@
 -- requires: prelude, blocks
--- by_hand: what a person does to a key, or to all of the service's (see by_hand.py), and its place in the audit stream.
+-- by_hand: what a person does to a key, or to all of the service's (see by_hand.py), and its place in the audit stream;
+-- or a job, which brings a key back that was refused for it alone ('reinstated').
 -- ARGV  2 by  3 key id, '' for the whole service  4 reason, note or outcome  5 for how long, ms; '' without end
 --       6 what the audit stream calls it: event ('disabled' | 'paused' | 'enabled' | 'resumed' | 'noted' |
---       'reloaded'), scope, name
--- Returns 1, or 0 if it was disabled already, or no person had disabled it; then, if a person had disabled it before:
--- for how much longer, ms (-1: without end), by, words. What has no end stays as it is.
+--       'reloaded' | 'reinstated'), scope, name
+-- Returns 1, or 0 if it was disabled already, or not by a person, or not by that job; then, if a person had disabled it
+-- before: for how much longer, ms (-1: without end), by, words. What has no end stays as it is.
 
 local by, key_id, words, for_ms, event, kind, name = unpack(ARGV, 2)
 local scope, own, until_ms, earlier = 'person:' .. key_id, 'key:' .. key_id, 0, {}
@@ -14,6 +15,10 @@ elseif event == 'enabled' or event == 'resumed' then  -- rests and what the prov
   if not before then return {0} end
   redis.call('HDEL', blocks_key, scope)
   redis.call('PUBLISH', root .. ':wake', 'reset')
+elseif event == 'reinstated' then
+  if not refused or refused.by ~= by then return {0} end
+  redis.call('HDEL', blocks_key, own)
+  redis.call('HDEL', root .. ':' .. own, 'ok_ms')  -- it must serve before it can be reinstated again
 elseif event ~= 'reloaded' then
   until_ms = for_ms == '' and NEVER or now + tonumber(for_ms)
   local left_ms = before and (before.until_ms == NEVER and -1 or before.until_ms - now)
@@ -23,6 +28,6 @@ elseif event ~= 'reloaded' then
   save_block(scope, {until_ms = until_ms, since_ms = now, reason = event, by = by, words = words})
   if until_ms == NEVER then redis.call('HDEL', blocks_key, own) end
 end
-audit('actions', event, kind, name, words, until_ms, by)
+audit(event == 'reinstated' and 'audit' or 'actions', event, kind, name, words, until_ms, by)
 local done = until_ms == 0 or not (before or refused and refused.until_ms == NEVER)
 return {done and 1 or 0, unpack(earlier)}

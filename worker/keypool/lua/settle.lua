@@ -2,11 +2,13 @@
 -- settle: end a lease with what the answer meant. If it had expired, no bucket changes, but what was learned holds.
 -- ARGV  2 lease id  3 what the answer meant, as JSON: see settlement.py
 -- Returns 'ok' | 'late', then 1 or 0 for each: what is blamed is blocked · it was not before · another call of the
---         model was accepted after this one began, so a failure is this call's own; then what was learned
+--         model was accepted after this one began, so a failure is this call's own · only this job has blocked it, and
+--         the key had served shortly before; then what was learned
 
 local LONGEST_REST_MS = 10000  -- for a host or model, so that it is used soon after it works again
 local MODELS_KEPT = 64
 local LATEST = '^' .. ('[^\n]*\n?'):rep(7)  -- up to seven lines: earlier calls of the key that stay
+local SERVED_MS = 600000       -- how recently a key must have served to be reinstated
 local OK_NOTED_MS = 250        -- the last success is noted at most this often
 
 local answer = cjson.decode(ARGV[3])
@@ -51,7 +53,7 @@ end
 if answer.real and (noted or outcome ~= 'ok') and redis.call('ZADD', root .. ':models', now, answer.model) > 0 then
   redis.call('ZREMRANGEBYRANK', root .. ':models', 0, -MODELS_KEPT - 1)
 end
-local counts = redis.call('HMGET', key, outcome, 'tokens', 'latest', 'account')
+local counts = redis.call('HMGET', key, outcome, 'tokens', 'latest', 'account', 'ok_ms')
 if outcome ~= 'unused' and not known_already then
   local line = cjson.encode({now, reason or outcome, by, answer.model})  -- for people, the latest one first
   redis.call('HSET', key, outcome, (counts[1] or 0) + 1, 'tokens', (counts[2] or 0) + (answer.tokens or 0),
@@ -63,7 +65,7 @@ if answer.learned and counts[4] ~= answer.learned then
   audit('audit', 'account_learned', 'key', answer.key, answer.learned, 0, by)
 end
 
-local blocked, newly = 0, 0
+local blocked, newly, alone = 0, 0, 0
 
 -- Blocks a place {scope, its kind and name for people} for calls from this number of tokens on. A rest only grows.
 local function block_calls(place, event, until_ms, from_tokens)
@@ -77,6 +79,7 @@ local function block_calls(place, event, until_ms, from_tokens)
   end
   save_block(scope, block)
   blocked, newly = 1, was_ms == 0 and 1 or 0
+  alone = block.by == by and now - (counts[5] or 0) <= SERVED_MS and 1 or 0
 end
 
 local places = {'host', 'model:' .. answer.model}
@@ -103,4 +106,4 @@ if event then
   local until_ms = event == 'disabled' and NEVER or now + answer.rest_ms
   block_calls(answer.blamed, event, until_ms, answer.sized and lease and lease.cost.tokens or 0)
 end
-return {lease and 'ok' or 'late', blocked, newly, passing and 1 or 0, unpack(learned)}
+return {lease and 'ok' or 'late', blocked, newly, passing and 1 or 0, alone, unpack(learned)}
