@@ -1,6 +1,7 @@
 """Cancelled jobs: those in the timer of a worker, those with stamps, those that perhaps run."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from kombu.exceptions import ChannelError, ConnectionError, OperationalError  # 
 from redis.exceptions import RedisError
 
 from worker import cancellations
+from worker.aio import cancelling, lifespan
 from worker.errors import Deferred
 from worker.hooks import cancel
 from worker.hooks.cancel import Cancelling, _end_waiting
@@ -230,3 +232,31 @@ def test_each_stamp_is_named_alike_by_a_message_and_by_a_revoke() -> None:
     assert cancellations.stamps_in({"other": "g"}) != stamps[:1]
     assert cancellations.stamps_in(None) == cancellations.stamps_in({}) == ()
     assert not [stamp for stamp in stamps if "acme" in stamp], "a value may be confidential"
+
+
+async def test_a_worker_ends_though_each_of_its_listeners_swallows_a_cancel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As redis-py does before Python 3.12: a worker took ten seconds more to end."""
+    begun = list[str]()
+
+    async def deaf_once(*_: Any, **__: Any) -> None:
+        begun.append("one")
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
+    monkeypatch.setattr(cancel, "listen", deaf_once)
+    runtime = SimpleNamespace(keep_clocks=deaf_once)
+    monkeypatch.setattr(cancel.Runtime, "current", lambda: runtime)
+    for name in ("_startups", "_shutdowns"):
+        monkeypatch.setattr(lifespan, name, [])
+    monkeypatch.setattr(lifespan, "_background", set())
+    Cancelling(SimpleNamespace(pool=None, timer=None, queue_pauser=SimpleNamespace(run_held=None)))
+    lifespan.begin()
+    tasks = list(lifespan._background)
+    await asyncio.sleep(0)
+    assert len(begun) == 2
+    await lifespan.end(patience_s=1)
+    assert all(task.done() for task in tasks)

@@ -1,6 +1,7 @@
 """How the loop of the asyncio pool ends."""
 
 import asyncio
+import contextlib
 import threading
 
 import pytest
@@ -27,3 +28,23 @@ def test_what_runs_when_the_loop_is_stopped_may_clean_up(flavour: str) -> None:
     assert thread.stop(patience_s=10)
     assert cleaned == ["task"]
     assert thread.stop(patience_s=10)
+
+
+def test_what_swallows_a_cancel_may_clean_up_as_well() -> None:
+    started, cleaned = threading.Event(), list[str]()
+
+    async def deaf_once() -> None:
+        try:
+            started.set()
+            with contextlib.suppress(asyncio.CancelledError):  # as redis-py before Python 3.12
+                await asyncio.Event().wait()
+            await asyncio.Event().wait()
+        finally:
+            cleaned.append("task")
+
+    thread = LoopThread(new_loop("asyncio"), prepare=lambda: None)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(deaf_once(), thread.loop)
+    assert started.wait(10)
+    assert thread.stop(patience_s=10)
+    assert cleaned == ["task"]

@@ -1,6 +1,7 @@
 """What Redis is told in the background."""
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import replace
 
@@ -8,7 +9,7 @@ import pytest
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import NoPermissionError
 
-from worker.aio import lifespan
+from worker.aio import cancelling, lifespan
 from worker.redis import later
 from worker.redis.later import send_later
 
@@ -87,3 +88,22 @@ async def test_commands_are_given_up_with_their_time_and_with_the_pool(
     send_later(tell, LostError("lost"))
     await told.wait()
     assert not tried.is_set(), "its time was over before it could be sent"
+
+
+async def test_the_end_of_the_loop_ends_a_command_that_swallows_a_cancel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun = asyncio.Event()
+
+    async def deaf_once() -> None:
+        begun.set()
+        with contextlib.suppress(asyncio.CancelledError):  # as redis-py before Python 3.12
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
+    assert send_later(deaf_once, LostError("Redis is away"))
+    await begun.wait()
+    [close] = lifespan._shutdowns
+    async with asyncio.timeout(10):
+        await close()

@@ -7,7 +7,12 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from worker.aio.cancelling import cancel_until_ended
+
 logger = logging.getLogger(__name__)
+
+_ENDING_S = 1.0
+"""How long tasks that are cancelled may go on."""
 
 FLAVOURS = ("auto", "uvloop", "asyncio")
 
@@ -86,15 +91,11 @@ class LoopThread:
         self.loop.close()
 
     def _cancel_all(self) -> None:
-        tasks = asyncio.all_tasks(self.loop)
-        for task in tasks:
-            task.cancel()
-        self.loop.run_until_complete(_settle(tasks))
+        self.loop.run_until_complete(_end(asyncio.all_tasks(self.loop)))
 
 
-async def _settle(tasks: "set[asyncio.Task[Any]]") -> None:
-    if tasks:
-        await asyncio.wait(tasks, timeout=1.0)
+async def _end(tasks: "set[asyncio.Task[Any]]") -> None:
+    await cancel_until_ended(tasks, within_s=_ENDING_S)
     await asyncio.get_running_loop().shutdown_asyncgens()
 
 

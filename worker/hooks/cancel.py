@@ -38,7 +38,10 @@ class Cancelling(bootsteps.StartStopStep):
         self._consumer = parent
         parent.cancelling = self
         revoked_jobs.use(getattr(parent.pool, "calls", None), parent.timer)
-        lifespan.on_startup(self._listen)
+        self._heard = asyncio.Queue[str]()
+        # Not a task group, which passes a cancel on once: redis-py may swallow that.
+        for background in (self._listen, self._keep_clocks, self._act):
+            lifespan.on_startup(background)
 
     def cancel(self, ids: Iterable[str]) -> None:
         """Cancel jobs for Celery's `revoke`: store that, and end those that wait here.
@@ -66,22 +69,24 @@ class Cancelling(bootsteps.StartStopStep):
     # -- on the pool's loop
 
     async def _listen(self) -> None:
-        """Act on published resets and cancels, and keep the pools' clocks, until cancelled."""
-        runtime, ids = Runtime.current(), asyncio.Queue[str]()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(
-                listen(
-                    runtime,
-                    on_cancelled=ids.put_nowait,
-                    on_reset=self._consumer.queue_pauser.run_held,
-                )
-            )
-            tasks.create_task(runtime.keep_clocks())
-            while True:
-                cancelled = [await ids.get()]
-                while not ids.empty():
-                    cancelled.append(ids.get_nowait())
-                await self._store_and_wake(cancelled)
+        """Listen for published resets and cancels, until cancelled."""
+        await listen(
+            Runtime.current(),
+            on_cancelled=self._heard.put_nowait,
+            on_reset=self._consumer.queue_pauser.run_held,
+        )
+
+    async def _keep_clocks(self) -> None:
+        """Keep the pools' clocks, until cancelled."""
+        await Runtime.current().keep_clocks()
+
+    async def _act(self) -> None:
+        """Act on the cancels that were heard, until cancelled."""
+        while True:
+            cancelled = [await self._heard.get()]
+            while not self._heard.empty():
+                cancelled.append(self._heard.get_nowait())
+            await self._store_and_wake(cancelled)
 
     async def _store_stamps(self, stamps: Mapping[str, Any]) -> None:
         if await _store(stamps_in(stamps)) and (

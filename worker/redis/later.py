@@ -11,6 +11,7 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from worker.aio import lifespan
+from worker.aio.cancelling import cancel_until_ended
 from worker.aio.redis_retry import JOB, passes_by_itself, retried, words_of
 
 _logger = logging.getLogger(__name__)
@@ -36,8 +37,7 @@ class _Later:
 
     async def close(self) -> None:
         if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.wait([self._sending])
+            await cancel_until_ended([self._sending])
 
     async def _send(self) -> None:
         try:
