@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
 
+from worker.aio import waits
 from worker.aio.cancelling import cancel_until_ended
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,11 @@ class LoopThread:
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
         self._prepare()
+        with waits.cancellable():
+            self._run_until_stopped()
+        self.loop.close()
+
+    def _run_until_stopped(self) -> None:
         while not self._stopping:
             try:
                 self.loop.run_forever()
@@ -88,7 +94,6 @@ class LoopThread:
                 logger.warning("a task on the loop raised %r; the worker goes on", exc)
         with suppress(Exception):
             self._cancel_all()
-        self.loop.close()
 
     def _cancel_all(self) -> None:
         self.loop.run_until_complete(_end(asyncio.all_tasks(self.loop)))
