@@ -99,6 +99,7 @@ class Link(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._lost = False
         self._late = False
+        self._ended = False
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse,
             replyError=DefaultParser.parse_error,
@@ -111,6 +112,10 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]  # noqa: SLF001
         self._streams = self._transport.get_protocol()
         self._transport.set_protocol(self)
+        if connection._reader.at_eof():  # type: ignore[union-attr]  # noqa: SLF001 - the same
+            # It was closed as soon as it was open. The streams were told, and nobody is told twice.
+            self._lost = True
+            self._transport.abort()
 
     def leave(self) -> None:
         """Send nothing more on it: another server is the primary now."""
@@ -131,6 +136,9 @@ class Link(asyncio.Protocol):
         The future has its answer, or fails with redis-py's error.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
+        if self._ended:  # since the caller got this link: nothing would end the wait
+            future.set_exception(self._loss())
+            return future
         self._waiting.append((future, self._loop.time()))
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._check_timeout)
@@ -164,18 +172,19 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail what is not answered."""
-        self._lost = True
+        self._lost = self._ended = True
         if self._timer is not None:
             self._timer.cancel()
         for future, _ in self._waiting:
             if not future.done():
-                future.set_exception(
-                    LateError(f"Redis has not answered for {self._timeout_s:g} s")
-                    if self._late
-                    else LostError("the connection to Redis was lost before the answer came")
-                )
+                future.set_exception(self._loss())
         self._waiting.clear()
         self._streams.connection_lost(exc)  # closing the client waits for it
+
+    def _loss(self) -> Exception:
+        if self._late:
+            return LateError(f"Redis has not answered for {self._timeout_s:g} s")
+        return LostError("the connection to Redis was lost before the answer came")
 
     def _check_timeout(self) -> None:
         self._timer = None

@@ -16,9 +16,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from sandbox.redis import EmbeddedRedis
+from worker.aio.shared_connection import Link
 from worker.redis import client as client_module
 from worker.redis.autopipeline import AutoPipeline, pipeline_of
 from worker.redis.client import IdleClosingPool
+from worker.redis.resp import encode_command
 
 
 @pytest.fixture
@@ -86,13 +88,9 @@ async def test_a_connection_that_the_server_closed_is_opened_again(
     redis: Redis, pipeline: AutoPipeline
 ) -> None:
     theirs = await pipeline.send("CLIENT", "ID")
-    link = pipeline._link
-    assert link is not None
+    link = await pipeline.link()
     await redis.client_kill_filter(_id=theirs)
-    deadline = time.monotonic() + 30
-    while link.is_usable():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
+    await until_lost(link)
     assert await pipeline.send("CLIENT", "ID") != theirs
     async with asyncio.timeout(30):  # and the old one was given back: sixteen there are
         assert await asyncio.gather(*(redis.ping() for _ in range(50))) == [True] * 50
@@ -112,6 +110,39 @@ async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(
         with pytest.raises(redis_error("ConnectionError"), match="lost before the answer came"):
             await lost
     assert await pipeline.send("ECHO", "b") == "b"
+
+
+async def test_who_sends_on_a_connection_that_was_just_lost_hears_it_at_once(
+    redis: Redis, pipeline: AutoPipeline
+) -> None:
+    theirs = await pipeline.send("CLIENT", "ID")
+    link = await pipeline.link()  # others may close it before whoever asked for it goes on
+    await redis.client_kill_filter(_id=theirs)
+    await until_lost(link)
+    async with asyncio.timeout(5):
+        with pytest.raises(redis_error("ConnectionError"), match="lost before"):
+            await link.send(encode_command(("PING",)))
+
+
+async def test_a_connection_that_was_closed_as_soon_as_it_was_open_is_not_used(
+    redis: Redis, hurried: Redis
+) -> None:
+    connection = await hurried.connection_pool.get_connection()
+    await connection.send_command("CLIENT", "ID")
+    await redis.client_kill_filter(_id=await connection.read_response())
+    deadline = time.monotonic() + 30
+    while not connection._reader.at_eof():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+    assert not Link(connection, 20.0).is_usable()
+    await hurried.connection_pool.release(connection)
+
+
+async def until_lost(link: Link) -> None:
+    deadline = time.monotonic() + 30
+    while not link._lost:  # its transport is closing earlier
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
 
 
 async def test_a_server_that_keeps_silent_is_given_up(redis: Redis, hurried: Redis) -> None:
