@@ -44,12 +44,11 @@ local function consider(choice, index, model, resource)
   if any_blocks then block, probes = read_blocks_of(id, account, model, resource, job.lease, pair.cost.tokens) end
   local candidate = score_candidate(pair, job, block, tonumber(seq or 0))
   candidate.index, candidate.id, candidate.leases, candidate.probes = index, id, tonumber(leases or 0), probes
-  if block and block.kind == 'unfit' then refusal.unfit = {'unfit', block.reason}
-  elseif candidate.too_large then
-    local largest = refusal.too_large
-    if not largest or candidate.too_large[2] > largest[2] then refusal.too_large = candidate.too_large end
+  local small, largest = pair.buckets[candidate.reason], refusal.too_large
+  if candidate.start_ms == NEVER and small then
+    if not largest or small.limit > largest[2] then refusal.too_large = {'too_large', small.limit, candidate.reason} end
   elseif candidate.start_ms == NEVER then
-    local kind = block.kind == 'key_resource' and 'unfit' or 'disabled'
+    local kind = (block.kind == 'unfit' or block.kind == 'key_resource') and 'unfit' or 'disabled'
     refusal[kind] = {kind, block.reason}
   elseif candidate.soon and candidate.busy_ms then
     choice.busy_ms = min(choice.busy_ms or FLIGHT_MS, (before + 1) * candidate.busy_ms)

@@ -31,7 +31,7 @@ local function read_blocks(scopes)
 end
 
 -- Returns, of the blocks that hold for a call of so many tokens, the one that ends last, or nil; and what this lease is
--- to probe, by scope. That the account does not have the model (`kind` 'unfit') counts for more than when others end.
+-- to probe, by scope. While the account does not have the model (`kind` 'unfit'), that counts as if it never did.
 -- After the rest of a host or model one lease probes it; for the others it stays blocked, and the block is `probed`.
 local function read_blocks_of(id, account, model, resource, lease_id, tokens)
   local name, probes, last = account .. ':' .. model, {}, nil
@@ -45,9 +45,10 @@ local function read_blocks_of(id, account, model, resource, lease_id, tokens)
         block = {until_ms = min(block.probe_ms, look_ms), reason = block.reason, probed = true}
       end
     end
-    local holds = block and block.until_ms > now and tokens >= (block.from_tokens or 0)
-    if holds and (not last or last.kind ~= 'unfit' and block.until_ms > last.until_ms) then
-      last, block.kind = block, scopes[index]:match('^[%l_]+')
+    if block and block.until_ms > now and tokens >= (block.from_tokens or 0) then
+      block.kind = scopes[index]:match('^[%l_]+')
+      if block.kind == 'unfit' then block.until_ms = NEVER end
+      if not last or block.until_ms > last.until_ms then last = block end
     end
   end
   return last, probes

@@ -38,8 +38,8 @@ end
 
 -- Returns start_ms, when the candidate may be called; reason: what blocks it until then, or the dimension that takes
 -- longest; step_ms: how long that one takes to refill for one call; rests_ms: until when it rests or waits for what
--- refills slowly; tries: the only dimension whose limit the call would exceed, if that may be tried; too_large: the
--- largest limit that the call never fits, as acquire says it; busy_ms: how long too many calls are in flight.
+-- refills slowly; tries: the only dimension whose limit the call would exceed, if that may be tried; busy_ms: how long
+-- too many calls are in flight. A limit that is smaller than the call never has room.
 local function score_candidate(pair, job, block, seq)
   local candidate = {start_ms = now, reason = '', step_ms = 0, rests_ms = now, pair = pair, seq = seq}
   local short, headroom = 0, 1
@@ -51,10 +51,7 @@ local function score_candidate(pair, job, block, seq)
     if dimension ~= 'ramp' and ready > now then
       local may_try = bucket.credit >= (bucket.lent and 0 or TRY_AFTER)
         and not (bucket.stated or bucket.log or counts_emails(dimension))
-      local largest = candidate.too_large and candidate.too_large[2] or 0
-      if needed > bucket.limit and not may_try and bucket.limit > largest then
-        candidate.too_large = {'too_large', bucket.limit, dimension}
-      end
+      if needed > bucket.limit and not may_try then ready = NEVER end
       short, candidate.tries = short + 1, short == 0 and may_try and dimension or nil
       if ready > candidate.start_ms then
         candidate.start_ms, candidate.reason, candidate.step_ms = ready, dimension, needed / rate
@@ -64,7 +61,7 @@ local function score_candidate(pair, job, block, seq)
   end
   if block then
     candidate.tries, candidate.rests_ms = nil, max(candidate.rests_ms, block.until_ms)
-    if block.until_ms >= candidate.start_ms then
+    if block.until_ms > candidate.start_ms then
       -- The rest after a refusal ends about when the emptied bucket has refilled, and that one names the limit.
       local same = block.reason == 'rate_limit' and block.until_ms <= candidate.start_ms + SAME_REST_MS
       if candidate.reason == '' or not same then candidate.reason = block.reason end
