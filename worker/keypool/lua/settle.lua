@@ -67,10 +67,11 @@ end
 
 local blocked, newly, alone = 0, 0, 0
 
+local function read_block(scope) return read_blocks({scope})[1] or {until_ms = 0} end
+
 -- Blocks a place {scope, its kind and name for people} for calls from this number of tokens on. A rest only grows.
-local function block_calls(place, event, until_ms, from_tokens)
+local function block_calls(place, block, event, until_ms, from_tokens)
   local scope, kind, called = unpack(place)
-  local block = read_blocks({scope})[1] or {until_ms = 0}
   local was_ms = block.until_ms > now and block.until_ms or 0
   block.from_tokens = was_ms > 0 and min(from_tokens, block.from_tokens or 0) or from_tokens
   if until_ms > was_ms then
@@ -82,28 +83,27 @@ local function block_calls(place, event, until_ms, from_tokens)
   alone = block.by == by and now - (counts[5] or 0) <= SERVED_MS and 1 or 0
 end
 
-local places = {'host', 'model:' .. answer.model}
-for index, block in ipairs(answer.answered and read_blocks(places) or {}) do
-  if block and block.faults then
-    block.faults, block.probe_ms = 0, nil
-    save_block(places[index], block)
+for _, scope in ipairs(answer.answered and {'host', 'model:' .. answer.model} or {}) do
+  local block = read_block(scope)
+  if block.faults then
+    block.faults, block.probe_ms = nil, nil
+    save_block(scope, block)
   end
 end
 if answer.fails and not (passing and event) then  -- faults of one second count once
-  local scope = answer.fails[1]
-  local block = read_blocks({scope})[1] or {until_ms = 0}
+  local block = read_block(answer.fails[1])
   local counts = now - (block.fault_ms or 0) >= FAULTS_APART_MS and block.until_ms <= now and not known_already
   block.probe_ms = nil
   if counts then block.faults, block.fault_ms = (block.faults or 0) + 1, now end
-  save_block(scope, block)
   if counts and block.faults >= BREAKER_FAULTS then
     local rest_ms = min(1000 * 2 ^ (block.faults - BREAKER_FAULTS), LONGEST_REST_MS)
-    block_calls(answer.fails, 'cooled', now + rest_ms, 0)
-  end
+    block_calls(answer.fails, block, 'cooled', now + rest_ms, 0)
+  else save_block(answer.fails[1], block) end
 end
 if event == 'unfit' then redis.call('DEL', pair) end
 if event then
   local until_ms = event == 'disabled' and NEVER or now + answer.rest_ms
-  block_calls(answer.blamed, event, until_ms, answer.sized and lease and lease.cost.tokens or 0)
+  local from_tokens = answer.sized and lease and lease.cost.tokens or 0
+  block_calls(answer.blamed, read_block(answer.blamed[1]), event, until_ms, from_tokens)
 end
 return {lease and 'ok' or 'late', blocked, newly, passing and 1 or 0, alone, unpack(learned)}

@@ -20,12 +20,9 @@ local function read_blocks(scopes)
   local blocks = redis.call('HMGET', blocks_key, unpack(scopes))
   for index, packed in ipairs(blocks) do
     local block = packed and cmsgpack.unpack(packed)
-    local ended = block and block.until_ms <= now and (block.faults or 0) == 0
-    blocks[index] = block
-    if ended and now - (block.fault_ms or 0) >= FAULTS_APART_MS then
-      redis.call('HDEL', blocks_key, scopes[index])
-      blocks[index] = false
-    end
+    local kept = block and (block.faults or max(block.until_ms, (block.fault_ms or 0) + FAULTS_APART_MS) > now)
+    if block and not kept then redis.call('HDEL', blocks_key, scopes[index]) end
+    blocks[index] = kept and block
   end
   return blocks
 end
