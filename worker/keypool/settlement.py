@@ -45,8 +45,8 @@ def report(
     - `real`: the provider knows the model.
     - `again`: an earlier settle of the lease had no reply, and may have arrived.
     - `limits` stated, each with dimension, limit, window in milliseconds, and what remains if
-      known; `quotas` of which the used part is stated, each with dimension, use, window, and 1 if
-      the call was refused for it.
+      known; `quotas` of which the used part is stated, by dimension, each with use, window, and 1
+      if the call was refused for it.
 
     Args:
         lease: The lease of the call.
@@ -73,10 +73,10 @@ def report(
         "real": bool(request.model) and _is_real(verdict),
         # "None at all" is no limit to plan by, and would make every job look too large.
         "limits": [stated(seen) for seen in verdict.limits if seen.limit > 0],
-        "quotas": [
-            [one.dimension, one.used, one.dimension.window_ms, int(one.spent)]
+        "quotas": {
+            one.dimension: [one.used, one.dimension.window_ms, int(one.spent)]
             for one in verdict.quotas
-        ],
+        },
         "learned": verdict.account or None,
         "again": again,
     }
@@ -86,7 +86,7 @@ def report(
 
 
 def _says_something(value: object) -> bool:
-    return value is not None and value is not False and value != []
+    return value is not None and value is not False and value not in ([], {})
 
 
 def _blame(

@@ -20,16 +20,10 @@ local buckets, turned_ms = read_buckets(pair)
 local learned = {}
 local known_already = answer.again and not lease  -- the first settle arrived, only its reply was lost
 -- What the provider states to be left excludes what a counted call had reserved, so what it did not use comes on top.
-if lease and not answer.counted then give_back(buckets, lease) end
+if lease and not answer.counted then put_right(buckets, lease) end
 learn_limits(buckets, answer.limits or {}, outcome == 'refused' and lease, answer.stated_ms, learned)
 learn_quotas(buckets, answer.quotas or {}, lease, outcome, learned)
--- Estimates give way to what the provider counted. Maybe it did not accept all emails of a batch; a batch that is sent
--- again reserved none and was charged before.
-for dimension in pairs(lease and answer.counted and lease.took or {}) do
-  local bucket, cost = buckets[dimension], cost_in(dimension, lease.cost)
-  local used = dimension == 'ramp' and 0 or answer[COUNTED[dimension]]
-  if bucket and used and (cost > 0 or not counts_emails(dimension)) then charge(bucket, used - cost, lease.start_ms) end
-end
+if lease and answer.counted then put_right(buckets, lease, answer) end
 if outcome == 'ok' then speed_up(buckets, lease, learned) end
 -- A refusal that states a limit is answered by its bucket; any other one narrows the ramp.
 local ramp = buckets.ramp

@@ -16,12 +16,10 @@ local function read_pair(name, job, terms)
   else buckets.ramp = buckets.ramp or new_bucket('ramp', terms.opening, FLIGHT_MS - WINDOW_MARGIN_MS) end
   local pair = {key = key, buckets = buckets, cost = job.cost, shunned = now - tonumber(turned_ms or 0) < SHUNNED_MS}
   if job.flexible and buckets.otpm then
-    local cost, most = job.cost, max(1, floor(0.98 * buckets.otpm.limit))
-    pair.capped = buckets.otpm.capped or cost.output_tokens > most
-    if cost.output_tokens > most then
-      pair.cost = {requests = cost.requests, emails = cost.emails, input_tokens = cost.input_tokens,
-        output_tokens = most, tokens = cost.tokens - cost.output_tokens + most}
-    end
+    local cost, less = job.cost, max(0, job.cost.output_tokens - max(1, floor(0.98 * buckets.otpm.limit)))
+    pair.capped = buckets.otpm.capped or less > 0
+    pair.cost = {requests = 1, input_tokens = cost.input_tokens, output_tokens = cost.output_tokens - less,
+      tokens = cost.tokens - less}
   end
   return pair
 end

@@ -87,16 +87,14 @@ end
 
 -- A provider that states only how much of a quota is used shows the limit by its first refusal. Such a limit is
 -- forgotten when answers do not mention it any more, when more is used, and after a week, since a raise would not show.
--- quotas: each {dimension, used, window_ms, 1 if the call was refused for it}. lease: nil if it has expired.
+-- quotas: by dimension, each {used, window_ms, 1 if the call was refused for it}. lease: nil if it has expired.
 local function learn_quotas(buckets, quotas, lease, outcome, learned)
-  local stated = {}
-  for _, seen in ipairs(quotas) do
-    local dimension, used, window_ms, spent = seen[1], seen[2], seen[3], seen[4] == 1
+  for dimension, seen in pairs(quotas) do
+    local used, window_ms, spent = unpack(seen)
     local bucket, cost = buckets[dimension], lease and cost_in(dimension, lease.cost) or 0
-    stated[dimension] = true
     if bucket and used > bucket.limit then bucket, buckets[dimension] = nil, nil end
     local limit = used + cost - 1  -- at most
-    if spent and cost > 0 and limit > 0 and (not bucket or bucket.limit > limit) then
+    if spent == 1 and cost > 0 and limit > 0 and (not bucket or bucket.limit > limit) then
       bucket = new_bucket(dimension, limit, window_ms)
       bucket.learned_ms = now
       buckets[dimension], learned[#learned + 1] = bucket, dimension .. '=' .. limit
@@ -107,7 +105,7 @@ local function learn_quotas(buckets, quotas, lease, outcome, learned)
     end
   end
   for dimension, bucket in pairs(buckets) do
-    local silent = outcome == 'ok' and not stated[dimension]
+    local silent = outcome == 'ok' and not quotas[dimension]
     if bucket.learned_ms and (silent or now - bucket.learned_ms > STATE_TTL_MS) then buckets[dimension] = nil end
   end
 end

@@ -22,13 +22,16 @@ local function end_lease(lease_id)
   return lease
 end
 
--- Puts back what a call had taken, if the provider did not count it. What is left by the words of a refusal excludes
--- what was in flight then. What yesterday's call had taken is not in today's quota.
-local function give_back(buckets, lease)
+-- Estimates give way to what the provider `counted` of a call, as far as it said so; if nothing (nil), all is put back.
+-- What is left by the words of a refusal excludes what was in flight then. What yesterday's call had taken is not in
+-- today's quota. A batch of emails that is sent again reserved none and was charged before.
+local function put_right(buckets, lease, counted)
   for dimension in pairs(lease.took) do
     local bucket, cost = buckets[dimension], cost_in(dimension, lease.cost)
-    local since_ms = bucket and max(bucket.corrected_ms, (bucket.ends_ms or 0) - DAY_MS - 1)
-    if bucket and lease.start_ms > since_ms then charge(bucket, -cost, lease.start_ms) end
+    local used = counted and dimension ~= 'ramp' and (counted[COUNTED[dimension]] or cost) or 0
+    local since_ms = bucket and not counted and max(bucket.corrected_ms, (bucket.ends_ms or 0) - DAY_MS - 1) or 0
+    local reserved = cost > 0 or not counts_emails(dimension)
+    if bucket and reserved and lease.start_ms > since_ms then charge(bucket, used - cost, lease.start_ms) end
   end
 end
 
@@ -37,7 +40,7 @@ local function drop_lease(lease_id, has_not_left)
   local lease = end_lease(lease_id)
   if lease and (has_not_left or lease.waits) then
     local buckets = read_buckets(lease.pair)
-    give_back(buckets, lease)
+    put_right(buckets, lease)
     save_buckets(lease.pair, buckets)
   end
   return lease
