@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery, states
+from kombu.exceptions import LimitExceeded, OperationalError
 
 from config.services import SERVICES
 from worker.deadletters.dead_letter import DeadLetter, Message
@@ -103,13 +104,14 @@ async def replay(
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached; what was sent is sent.
-        kombu.exceptions.OperationalError: The broker cannot be reached.
+        kombu.exceptions.OperationalError: The broker cannot be reached, or all connections to it
+            are in use for ten seconds.
     """
     sent: list[DeadLetter] = []
     refused: list[tuple[str, str]] = []
     errors: list[Exception] = []
     slots = asyncio.Semaphore(_CONCURRENCY)
-    publisher = _publisher(app)
+    publisher, connections = _publisher(app), app.pool
 
     async def replay_one(letter: DeadLetter) -> None:
         async with slots:
@@ -118,7 +120,7 @@ async def replay(
             try:
                 own_key = _risk(letter, now_ms) is not None
                 reason = objection(letter, now_ms=now_ms, force=force) or await _send(
-                    store, letter, app, publisher, own_key=own_key
+                    store, letter, app, publisher, connections, own_key=own_key
                 )
             except Exception as exc:  # noqa: BLE001 - raised below, once the sent ones are deleted
                 errors.append(exc)
@@ -142,7 +144,13 @@ async def replay(
 
 
 async def _send(
-    store: DeadLetters, letter: DeadLetter, app: Celery, publisher: Celery, *, own_key: bool
+    store: DeadLetters,
+    letter: DeadLetter,
+    app: Celery,
+    publisher: Celery,
+    connections: Any,
+    *,
+    own_key: bool,
 ) -> str | None:
     """Send one job again; returns why not, or None."""
     if not await store.claim(letter):
@@ -158,7 +166,9 @@ async def _send(
             await store.unclaim(letter)
             return "it has succeeded: a copy of its message did not fail"
         await store.uncancel(letter)
-        await asyncio.to_thread(_publish, app, publisher, letter, message, own_key=own_key)
+        await asyncio.to_thread(
+            _publish, app, publisher, connections, letter, message, own_key=own_key
+        )
     except Exception:  # cancelled here, it keeps the claim: its message may still get through
         await store.unclaim(letter)
         raise
@@ -173,7 +183,13 @@ def _has_succeeded(app: Celery, letter: DeadLetter) -> bool:
 
 
 def _publish(
-    app: Celery, publisher: Celery, letter: DeadLetter, message: Message, *, own_key: bool
+    app: Celery,
+    publisher: Celery,
+    connections: Any,
+    letter: DeadLetter,
+    message: Message,
+    *,
+    own_key: bool,
 ) -> None:
     kwargs, options = dict(message.kwargs), dict(message.options)
     if own_key:
@@ -187,7 +203,11 @@ def _publish(
     # A caller that waits for the result must not read the old failure.
     with suppress(Exception):  # without a result store there is none
         app.backend.delete(app.backend.get_key_for_task(letter.id))
-    with publisher.producer_pool.acquire(block=True, timeout=_BROKER_TIMEOUT_S) as producer:
+    try:
+        connection = connections.acquire(block=True, timeout=_BROKER_TIMEOUT_S)
+    except LimitExceeded as exc:
+        raise OperationalError("all connections to the broker are in use") from exc
+    with connection:
         publisher.send_task(
             letter.task,
             args=message.args,
@@ -197,15 +217,17 @@ def _publish(
             argsrepr=_HIDDEN,
             kwargsrepr=_HIDDEN,
             add_to_parent=False,
-            producer=producer,
+            producer=publisher.amqp.Producer(connection),
             **{"root_id": letter.id, **options},
         )
 
 
 def _publisher(app: Celery) -> Celery:
-    """Make an app that only sends, to the broker of `app`.
+    """Make an app that only sends, to the broker of `app`, by a connection of `app`.
 
-    With a result store, each send would subscribe to a result that nobody here reads.
+    With a result store, each send would subscribe to a result that nobody here reads. Connections
+    of its own it must not open: kombu has one limit for all pools of a process, so those of `app`
+    would be resized, which raises `RuntimeError` while one is in use.
     """
     publisher = Celery("replay", set_as_current=False)
     publisher.backend_cls = "disabled"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from kombu import pools
 from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
 
@@ -146,3 +147,26 @@ def test_a_broker_that_is_away_costs_no_letter(redis_url: str) -> None:
         again(redis_url, app=away)
     assert len(find(redis_url)) == 2
     assert len(again(redis_url).sent) == 2  # at once: nobody holds the right to it
+
+
+# Flower has more connections than Celery by itself, a worker fewer.
+@pytest.mark.parametrize("limit", [20, 2])
+def test_a_replay_leaves_the_connections_of_its_app_as_they_are(redis_url: str, limit: int) -> None:
+    put(redis_url, letter())
+    app = Celery("test", broker=redis_url, set_as_current=False)
+    app.conf.broker_pool_limit = limit
+    with app.pool.acquire(block=True):
+        assert again(redis_url, app=app).sent == ("job-1",)
+        assert pools.get_limit() == app.pool.limit == limit
+
+
+def test_a_replay_that_gets_no_connection_to_the_broker_costs_no_letter(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["worker.deadletters.replay"], "_BROKER_TIMEOUT_S", 0.01)
+    put(redis_url, letter())
+    app = Celery("test", broker=redis_url, set_as_current=False)
+    app.conf.broker_pool_limit = 1
+    with app.pool.acquire(block=True), pytest.raises(OperationalError, match="are in use"):
+        again(redis_url, app=app)
+    assert again(redis_url, app=app).sent == ("job-1",)
