@@ -17,7 +17,10 @@ LOGIN = ("ada", "canary-password-5571")
 
 @contextmanager
 def flower(folder: Path, environ: dict[str, str]) -> Iterator[str]:
-    """`celery -A worker flower` with a login; gives its address."""
+    """`celery -A worker flower` with a login; gives its address.
+
+    Where the block fails, what Flower logged is shown.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     login = {"FLOWER_BASIC_AUTH": ":".join(LOGIN), "FLOWER_PORT": str(port)}
@@ -39,12 +42,16 @@ def flower(folder: Path, environ: dict[str, str]) -> Iterator[str]:
     try:
         eventually(answers, within_s=40, what="Flower's answer")
         yield url
+    except BaseException:
+        sys.stderr.write((folder / "flower.log").read_text(errors="replace")[-10_000:])
+        raise
     finally:
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(20)
         finally:
             process.kill()
+            process.wait()
 
 
 def metric(url: str, name: str) -> float:

@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -129,8 +130,11 @@ def browse(url: str, body: dict[str, Any] | None = None) -> str:
     headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
     asked = urllib.request.Request(url, data, headers)  # noqa: S310 - our own
-    with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310
-        return str(answer.read().decode())
+    try:
+        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
+            return str(answer.read().decode())
+    except urllib.error.HTTPError as exc:
+        pytest.fail(f"{url}: {exc.code} {exc.read().decode(errors='replace')[:500]}")
 
 
 # The user, and a command that it must not run.
