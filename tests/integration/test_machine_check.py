@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from config.errors import SettingsError
+from config.keys import Discovery
+from config.services import SERVICES
 from config.settings import Settings
 from worker.startup.certificates import certificate_problems, key_log_problem
 from worker.startup.machine import check_machine
@@ -39,6 +42,16 @@ def test_a_process_lets_itself_open_as_many_files_as_its_jobs_need_or_does_not_s
         "KEYWHEEL_WORKER_CONCURRENCY (500) needs about 564 open files, and this process may have "
         "200: lower the former" in done.stderr
     )
+
+
+def test_a_process_without_a_hard_limit_lets_itself_open_as_many_files_as_its_jobs_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raised: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (100, resource.RLIM_INFINITY))
+    monkeypatch.setattr(resource, "setrlimit", lambda _, limits: raised.append(limits))
+    check_machine(Settings(worker_concurrency=500), dict.fromkeys(SERVICES, Discovery((), ())), {})
+    assert raised == [(564, resource.RLIM_INFINITY)]
 
 
 @pytest.mark.parametrize(

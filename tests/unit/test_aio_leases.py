@@ -60,3 +60,17 @@ def test_leases_that_cannot_be_renewed_are_logged_once_for_as_long_as_that_lasts
         ]
         * 2
     )
+
+
+def test_a_message_of_a_closed_channel_counts_until_it_is_acknowledged_or_released() -> None:
+    keeper = LeaseKeeper(
+        lambda: None,  # type: ignore[arg-type, return-value]
+        lease_s=60,
+        keys=("unacked", "index", "leases", "pulse"),
+    )
+    keeper.detach(["ended", "let go of", "at work"])
+    assert keeper.detached == 3
+    keeper.acknowledge(["ended"])
+    assert keeper.detached == 2
+    keeper.release(["let go of"])
+    assert keeper.detached == 1

@@ -1,5 +1,6 @@
-"""What our Celery app sets on a worker before it starts."""
+"""What our Celery app sets on a worker before it starts, and what is checked once it has."""
 
+import logging
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,7 @@ from worker import celery as app_module
 from worker.aio.backend import RedisBackend
 from worker.hooks.publishing import note_enqueued, pass_on_tenant
 from worker.logs import redactor
+from worker.startup import worker_name
 
 
 @pytest.fixture
@@ -87,3 +89,14 @@ def test_a_module_of_tasks_that_is_missing_is_told_from_what_it_imports(
     module: str, missing: str, sentence: str
 ) -> None:
     assert app_module._missing(module, missing).startswith(f"KEYWHEEL_TASKS {sentence}")
+
+
+def test_a_name_that_cannot_be_checked_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    def gone() -> None:
+        raise ConnectionRefusedError("no broker")
+
+    caplog.set_level(logging.DEBUG, "worker.startup.worker_name")
+    worker_name._check(SimpleNamespace(connection_for_write=gone), "w1@here")
+    assert caplog.messages == [
+        "cannot check whether another worker has the name w1@here (ConnectionRefusedError)"
+    ]

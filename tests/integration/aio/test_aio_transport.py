@@ -334,7 +334,7 @@ def test_what_a_request_took_is_released_when_its_reply_is_lost_with_the_connect
 
 
 def test_what_cannot_be_put_back_after_a_consumer_has_raised_is_released(
-    url: str, books: Any
+    url: str, books: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with tube(url, "a", lease_s=900) as one:
         one.with_hub()
@@ -350,6 +350,7 @@ def test_what_cannot_be_put_back_after_a_consumer_has_raised_is_released(
                 one.until(lambda: False)
         finally:
             books.config_set("maxmemory", "0")
+        assert "cannot put 2 messages back now" in caplog.text
         eventually(lambda: _leases(books).count(0.0) == 2)
 
 

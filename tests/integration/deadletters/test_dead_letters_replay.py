@@ -74,6 +74,29 @@ async def test_a_replay_that_is_stopped_lets_nobody_else_send_what_may_still_get
     assert second.refused == (("job-1", "another replay has it at this moment"),)
 
 
+@pytest.mark.parametrize(
+    ("runs_again", "why"),
+    [(False, "it has been deleted meanwhile"), (True, "it has changed meanwhile")],
+)
+async def test_a_letter_that_is_no_longer_what_was_listed_is_refused_and_the_others_go_out(
+    redis_url: str, why: str, *, runs_again: bool
+) -> None:
+    async with Redis.from_url(redis_url, decode_responses=True) as client:
+        now_ms = NOW_MS
+        store = DeadLetters(client, now_ms=lambda: now_ms)
+        for number in (1, 2):
+            await store.put(letter(number), Message().text())
+        found = await store.find()
+        await store.delete([one for one in found if one.id == "job-1"], by="bob")
+        if runs_again:
+            now_ms += 1
+            await store.put(letter(), Message().text())
+        app = Celery("test", broker=redis_url, set_as_current=False)
+        done = await replay(store, found, app=app, by="ada", now_ms=now_ms)
+    assert done == Replayed(("job-2",), (("job-1", why),))
+    assert [one["headers"]["id"] for one in queued(redis_url, "ai")] == ["job-2"]
+
+
 # An email's letter, whether it goes out again, and whether with a new idempotency key.
 @pytest.mark.parametrize(
     ("changes", "force", "sent", "new_key"),

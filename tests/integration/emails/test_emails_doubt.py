@@ -6,6 +6,7 @@ Against the sandbox.
 import asyncio
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from sandbox.process import Sandbox
-from sandbox.redis import EmbeddedRedis
+from sandbox.redis import EmbeddedRedis, free_port
 from tests.integration.emails.email_senders import (
     ANN,
     CANARY,
@@ -33,6 +34,7 @@ from worker.errors import (
     RequestRejected,
     TransientError,
 )
+from worker.redis import retry
 from worker.rotation.served import Served
 
 
@@ -234,3 +236,17 @@ async def test_an_email_is_served_although_redis_is_gone_when_its_answer_comes(
             again = await send_one(own.make(), outgoing(1, known=True))
     assert again.value == served.value
     assert accepted(senders) == (1, 0, 0)
+
+
+async def test_a_new_email_is_not_in_doubt_while_redis_is_away(
+    running: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))
+    nobody = f"redis://127.0.0.1:{free_port()}"
+    connections = BlockingConnectionPool.from_url(
+        nobody, decode_responses=True, retry=Retry(NoBackoff(), 0)
+    )
+    async with Redis.from_pool(connections) as redis, Senders(running, redis) as own:
+        with pytest.raises(Deferred, match="Redis does not answer") as caught:
+            await send_one(own.make(), outgoing(1))
+    assert not caught.value.in_doubt

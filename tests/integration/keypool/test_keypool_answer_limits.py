@@ -83,6 +83,18 @@ async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allo
     assert [int((await one_left(pool, name)) + 0.5) for name in ("small", "large")] == [10, 4_000]
 
 
+async def test_an_answer_that_is_capped_takes_less_of_the_limit_of_all_tokens_too(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1)
+    limits = ObservedLimit(Dimension.OTPM, 500), ObservedLimit(Dimension.TPM, 10_000)
+    await pool.settle(await lease(pool), replace(OK, limits=limits))
+    await lease(pool, tokens=1_100, input_tokens=100, output_tokens=1_000, flexible=True)
+    [key] = (await pool.snapshot()).keys
+    left = {bucket.dimension: bucket.remaining for bucket in key.buckets}
+    assert left == pytest.approx({Dimension.OTPM: 10, Dimension.TPM: 9_410}, abs=1)
+
+
 async def one_left(pool: KeyPool, account: str) -> float:
     return next(
         key.buckets[0].remaining for key in (await pool.snapshot()).keys if key.account == account

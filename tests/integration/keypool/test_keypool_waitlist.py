@@ -212,6 +212,16 @@ async def test_a_rest_that_is_short_is_waited_for_and_a_long_one_is_told(
     assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 30_000)
 
 
+async def test_during_a_rest_each_line_asks_again_when_the_first_one_does(make_pool: Make) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), refused(1_500))
+    told = [
+        await nothing(pool, line=Line("m", f"line {number}"), by=f"line {number}", waited_ms=waited)
+        for number, waited in enumerate((30, 20, 10))
+    ]
+    assert [one.ask_in_ms for one in told] == [1_500] * 3
+
+
 async def test_after_a_rest_those_who_waited_longest_come_first(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await limited(make_pool, 600)
     began_ms, processes = clock.ms, Processes(pool, clock)

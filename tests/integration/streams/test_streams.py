@@ -17,15 +17,16 @@ async def test_an_answer_is_a_start_some_deltas_and_an_end(
     stream = writer.open("t1")
     stream.calling()
     stream.begin()
-    stream.piece(reasoning="hm")
+    stream.piece(reasoning="h")
+    stream.piece(reasoning="m")
     stream.piece(text="hel")
-    stream.piece(text="lo", tool_calls=[{"index": 0, "id": "c1"}])
+    stream.piece(text="lo", tool_calls=[{"index": 0, "id": "c1"}, {"index": 1, "id": "c2"}])
     await finish_stream(stream, RESULT)
 
     assert await records(redis) == [
         {"type": "start", "attempt": "1"},
         {"type": "delta", "attempt": "1", "text": "hello", "reasoning": "hm",
-            "tool_calls": '[{"index":0,"id":"c1"}]'},
+            "tool_calls": '[{"index":0,"id":"c1"},{"index":1,"id":"c2"}]'},
         {
             "type": "end", "attempt": "1", "status": "done",
             "finish_reason": "stop", "model": "m", "usage": '{"total_tokens": 7}',

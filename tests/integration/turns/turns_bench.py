@@ -82,7 +82,9 @@ class Bench:
             headers=headers,
             called_directly=direct,
             is_eager=False,
-            delivery_info={"exchange": "", "routing_key": queue, "priority": priority},
+            delivery_info=None  # as Celery has it for a call without a message
+            if direct
+            else {"exchange": "", "routing_key": queue, "priority": priority},
             correlation_id="job-1",
             expires=expires,
         )

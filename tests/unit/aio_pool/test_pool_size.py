@@ -5,6 +5,8 @@ In this process, without a consumer.
 
 import asyncio
 import threading
+from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from celery import Celery
 from celery.exceptions import ImproperlyConfigured
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
+from worker.aio.task_limits import TaskLimits
 
 
 def test_jobs_beyond_the_limit_wait_and_grow_and_shrink_move_it(app: Celery, start: Start) -> None:
@@ -152,3 +155,21 @@ def test_a_limit_that_is_no_number_is_refused(app: Celery, start: Start) -> None
         ValueError, match="concurrency_limit must be a positive whole number, not 0"
     ):
         start()
+
+
+def test_a_job_that_ends_while_the_consumer_empties_its_queue_starts_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Emptied(deque[Any]):
+        """Another thread has cleared it between the look and the take."""
+
+        def __bool__(self) -> bool:
+            return True
+
+    limits = TaskLimits()
+    limits.set_from(SimpleNamespace(name="limited", concurrency_limit=1))
+    job: Any = SimpleNamespace(name="limited")
+    assert limits.admit(job)
+    monkeypatch.setitem(limits._waiting, "limited", Emptied())
+    assert limits.release(job) is None
+    assert limits.admit(job), "its slot is free again"

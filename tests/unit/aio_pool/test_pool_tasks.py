@@ -211,6 +211,7 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
     app: Celery, start: Start
 ) -> None:
     seen: list[str] = []
+    loops: list[asyncio.AbstractEventLoop] = []
     last = threading.Event()
 
     async def receiver(signal: Any = None, **_: Any) -> None:
@@ -221,6 +222,7 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
         raise ValueError("of a receiver")
 
     async def late(**_: Any) -> None:
+        loops.append(asyncio.get_running_loop())
         last.set()
 
     @app.task(shared=False)
@@ -230,6 +232,7 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
     @app.task(shared=False)
     async def tells() -> None:
         async def child() -> None:
+            loops.append(asyncio.get_running_loop())
             signals.task_revoked.send(sender=nothing)
 
         await asyncio.create_task(child())
@@ -246,6 +249,7 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
     assert seen == ["task_prerun", "task_success", "task_postrun"]
     assert Outcome(pool, tells).answer[0] == 0
     assert last.wait(10)
+    assert loops[0] is loops[1], "a loop of its own would hold up the child and all other jobs"
     pool.stop()
     assert signals.task_success.send(sender=app) == before
 
