@@ -1,10 +1,55 @@
 """What a worker says of variables of OpenTelemetry and Sentry that cannot be used."""
 
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from worker import telemetry
+from worker.telemetry import startup
+
+OF_OTEL = "OTEL_EXPORTER_OTLP_ENDPOINT"
+
+
+@pytest.mark.parametrize(
+    ("environ", "is_set_up", "wanted"),
+    [
+        ({}, False, False),
+        ({}, True, True),  # by the application
+        ({OF_OTEL: "http://collector:4318"}, False, True),
+        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318"}, False, True),
+        ({OF_OTEL: " "}, False, False),
+        ({"OTEL_TRACES_EXPORTER": "console"}, False, True),
+        ({"OTEL_TRACES_EXPORTER": "None", OF_OTEL: "http://collector:4318"}, True, False),
+        ({"OTEL_SDK_DISABLED": "True", OF_OTEL: "http://collector:4318"}, True, False),
+    ],
+)
+def test_spans_are_made_where_the_environment_or_the_application_wants_them(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    environ: dict[str, str],
+    *,
+    is_set_up: bool,
+    wanted: bool,
+) -> None:
+    def missing(_: object) -> None:
+        raise ModuleNotFoundError(name="opentelemetry")
+
+    monkeypatch.chdir(tmp_path)  # no .env
+    monkeypatch.setattr(startup, "_install_spans", missing)
+    monkeypatch.delitem(sys.modules, "opentelemetry.sdk.trace", raising=False)
+    if is_set_up:
+        monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", ModuleType("trace"))
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    telemetry.install()
+    told = (
+        "OpenTelemetry is asked for and not installed (opentelemetry): "
+        "pip install 'keywheel[opentelemetry]'"
+    )
+    assert caplog.messages == [told] * wanted
 
 
 def test_a_wrong_address_of_sentry_is_warned_of(
