@@ -68,7 +68,10 @@ def test_a_duration_is_read_as_milliseconds_or_not_at_all(
         (formatdate(_NOW_S - 90, usegmt=True), 0),  # one that has passed
         ("3, 2m, soon", 120_000),  # several headers at once: the longest
         (f"3, {formatdate(_NOW_S + 90, usegmt=True)}, 5", 90_000),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", MAX_MS),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),  # too long to be meant
+        ("99999999999999999999", None),
+        ("99999999999999999999, 3", 3_000),
+        (formatdate(_NOW_S + 30 * 86_400, usegmt=True), 30 * 86_400_000),
         ("Someday, 45 Foo 2026 99:99:99 GMT", None),
         ("6 Nov 99999999999 08:49:37 GMT", None),  # a year that no integer of C holds
         ("", None),

@@ -71,13 +71,14 @@ def retry_after_ms(text: str, *, now_s: float) -> int | None:
         now_s: The present, in seconds since the epoch, from which a date is counted.
 
     Returns:
-        Milliseconds from now, 0 for a date that has passed, at most `MAX_MS`; None for nonsense.
+        Milliseconds from now, below `MAX_MS`, 0 for a date that has passed; None for nonsense, of
+        which a longer wait is a kind: an account must not rest for weeks by a mistake.
     """
     found = (
         _wait_ms(one.strip(), now_s=now_s)
         for one in _ONE_OF_SEVERAL.findall(text[:_MAX_SEVERAL_CHARS])
     )
-    return max((wait_ms for wait_ms in found if wait_ms is not None), default=None)
+    return max((ms for ms in found if ms is not None and ms < MAX_MS), default=None)
 
 
 def _wait_ms(text: str, *, now_s: float) -> int | None:

@@ -182,7 +182,13 @@ _ROWS: list[Any] = [
                 cooldown=Cooldown.SERVER_ERROR,
             ),
         )
-        for body in (b"", b"Jwt is missing", {"message": "who are you?"}, b"<html>who?</html>")
+        for body in (
+            b"",
+            b"Jwt is missing",
+            {"message": "who are you?"},
+            {"error": {"code": "401", "message": "who are you?"}},
+            b"<html>who?</html>",
+        )
     ),
     # so does what else is not in Groq's form, as of a gateway whose route to it is missing
     *(
@@ -193,6 +199,11 @@ _ROWS: list[Any] = [
             (404, b"404 page not found"),
             (404, b""),
             (404, {"message": "no Route matched with those values"}),
+            *(
+                (status, {"error": {"code": str(status), "message": "no"}})  # no type
+                for status in (400, 402, 403, 404)
+            ),
+            (403, {"error": {"code": 403, "message": "no", "status": "PERMISSION_DENIED"}}),
             (405, b"method not allowed"),
             (410, b"gone"),
             (414, b"URI Too Long"),
@@ -218,6 +229,13 @@ _ROWS: list[Any] = [
         error("no such", "model_not_found"),
         {},
         _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404, **_UNFIT),
+    ),
+    # nothing is where all calls go: no request's fault
+    (
+        404,
+        error("Unknown request URL: POST /x/openai/v1/chat/completions.", "unknown_url"),
+        {},
+        _verdict(Fate.RETRY, "wrong_address", 404, scope=Scope.HOST),
     ),
     (404, error("nothing here"), {}, _verdict(Fate.OTHER_ACCOUNT, "model_not_found", 404)),
     (
@@ -548,6 +566,7 @@ _SAYS: dict[str, tuple[str, ...]] = {
     "rate_limit": ("Groq's limit is reached",),
     "rejected": ("Groq rejects the request: ",),
     "request_too_large": (
+        "something before Groq refuses the request as too large (HTTP 413)",
         "the request is larger than this organisation may send for this model",
         "the request needs 8200 tokens, this organisation's limit for this model is 6000",
         (
@@ -563,6 +582,7 @@ _SAYS: dict[str, tuple[str, ...]] = {
     "spend_limit": ("the organisation's spend limit at Groq is reached",),
     "tier_unavailable": ("Groq rejects the request: `service_tier` `flex` is not available",),
     "unreadable_answer": ("Groq answered with something that is not a completion",),
+    "wrong_address": ("Groq has nothing at this address: GROQ_BASE_URL is probably wrong",),
 }
 
 

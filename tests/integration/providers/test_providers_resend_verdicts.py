@@ -122,7 +122,13 @@ _ROWS: list[Any] = [
             431,
             451,
         )
-        for body in (b"", b'{"message": "no"}', b"no", b'{"error": {"code": "402", "message": ""}}')
+        for body in (
+            b"",
+            b'{"message": "no"}',
+            b"no",
+            b'{"error": {"code": "402", "message": ""}}',
+            b'{"name": "NotFound", "message": "no", "code": 404}',
+        )
     ),
     # the key may not send from this domain; the team may, with another
     *(
@@ -165,7 +171,6 @@ _ROWS: list[Any] = [
             (400, "validation_error"),
             (400, "invalid_idempotency_key"),
             (404, "not_found"),
-            (405, "method_not_allowed"),
             (413, "payload_too_large"),
             (422, "missing_required_field"),
             (422, "missing_required_parameter"),
@@ -176,6 +181,14 @@ _ROWS: list[Any] = [
             (422, "invalid_parameter"),
             (422, "validation_error"),
             (451, "security_error"),
+        )
+    ),
+    # nothing is where all emails go: surely not sent, and no email's fault
+    *(
+        (status, body, {}, _verdict(Fate.RETRY, "wrong_address", status, scope=Scope.HOST))
+        for status, body in (
+            (404, error(404, "not_found", "The requested endpoint does not exist.")),
+            (405, error(405, "method_not_allowed")),
         )
     ),
     # the rate limit of the team
@@ -213,8 +226,15 @@ _ROWS: list[Any] = [
     (
         429,
         b"",
-        {"retry-after": "9999999"},
+        {"retry-after": "999999"},
         _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=3_600_000),
+    ),
+    # it says what cannot be meant: the service's default
+    (
+        429,
+        b"",
+        {"retry-after": "9999999"},
+        _verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM),
     ),
     # it says nothing: the service's default
     (
@@ -373,6 +393,7 @@ _SAYS: dict[str, tuple[str, ...]] = {
     "server_error": ("Resend failed (HTTP {status})",),
     "server_timeout": ("Resend gave up waiting for the request",),
     "unreadable_answer": ("Resend answered without the email's id",),
+    "wrong_address": ("Resend has nothing at this address: RESEND_API_URL is probably wrong",),
 }
 
 

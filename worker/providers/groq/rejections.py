@@ -3,6 +3,7 @@
 import re
 from http import HTTPStatus
 
+from worker.foreign_json import as_text, member
 from worker.providers.groq.limits import Refusal, read_refusal
 from worker.providers.response import Answer
 from worker.verdicts import Cooldown, Dimension, Effect, Fate, Scope, Verdict
@@ -10,6 +11,7 @@ from worker.verdicts import Cooldown, Dimension, Effect, Fate, Scope, Verdict
 _NO_TIER = re.compile(r"`service_tier` `[a-z_]{1,32}` is not available for this org")
 
 
+_OWN_CODE = re.compile(r"[a-z]+(?:_[a-z]+)*")
 _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
@@ -71,8 +73,30 @@ def too_large_sentence(refusal: Refusal) -> str:
 
 
 def is_own(answer: Answer) -> bool:
-    """Whether an error is in Groq's own form; what a gateway writes has its words elsewhere."""
-    return isinstance(answer.body, dict) and isinstance(answer.body.get("error"), dict)
+    """Whether an error is in Groq's own form.
+
+    What a gateway writes has its words elsewhere, or a code of another kind and no type, such as
+    `404` and `DeploymentNotFound`.
+    """
+    error = member(answer.body, "error")
+    if not isinstance(error, dict):
+        return False
+    code = error.get("code")
+    typed = isinstance(error.get("type"), str)
+    return typed or code is None or _OWN_CODE.fullmatch(as_text(code)) is not None
+
+
+def wrong_address(answer: Answer) -> Verdict | None:
+    """Judge Groq's answer that nothing is where we ask: all calls go there, not this one alone."""
+    if answer.code != "unknown_url":
+        return None
+    return Verdict(
+        Fate.RETRY,
+        "wrong_address",
+        "Groq has nothing at this address: GROQ_BASE_URL is probably wrong",
+        scope=Scope.HOST,
+        status=answer.status,
+    )
 
 
 def is_client_error(status: int) -> bool:

@@ -18,6 +18,7 @@ from worker.providers.groq.rejections import (
     is_own,
     rejection_of,
     too_large_sentence,
+    wrong_address,
 )
 from worker.providers.groq.stream import AssembledAnswer
 from worker.providers.response import Answer, safe_sentence
@@ -73,6 +74,7 @@ _FAULTS: Final[Mapping[int, Verdict]] = {
     ),
 }
 """What a status of Groq's own troubles means; any other 5xx is a `_FAULT`."""
+_TOO_LARGE_ELSEWHERE: Final = "something before Groq refuses the request as too large (HTTP 413)"
 _REFUSAL_WORDS = re.compile(
     r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `"
 )
@@ -106,6 +108,7 @@ class GroqJudge(Judge):
             self._rate,
             self._server_fault,
             self._edge,
+            wrong_address,
         )
         return self.by_rules(rules, answer, sentence=sentence) or rejection_of(answer, sentence)
 
@@ -199,7 +202,7 @@ class GroqJudge(Judge):
             return Verdict(
                 Fate.OTHER_ACCOUNT,
                 "request_too_large",
-                too_large_sentence(refusal),
+                too_large_sentence(refusal) if is_own(answer) else _TOO_LARGE_ELSEWHERE,
                 account=refusal.account,
                 limits=limits_of(answer, refusal),
                 too_large_limit=refusal.limit,

@@ -31,6 +31,8 @@ _MIDNIGHT_JITTER_MS = 60_000
 _DEAD_KEY = {"invalid_api_key", "suspended_api_key", "missing_api_key"}
 _DEAD_KEY_WORDS = re.compile(r"\bapi key is invalid\b", re.IGNORECASE)
 _DEAD_KEY_SENTENCE = re.compile(r"api key is invalid\.?", re.IGNORECASE)
+_OWN_NAME = re.compile(r"[a-z]+(?:_[a-z]+)*")
+_ENDPOINT_WORDS = re.compile(r"\bendpoint\b", re.IGNORECASE)
 _NAMED_CONFLICTS = {UNFINISHED, "resource_locked"}
 _NOT_NOW = {
     HTTPStatus.REQUEST_TIMEOUT: ("server_timeout", "Resend gave up waiting for the request"),
@@ -81,7 +83,14 @@ class ResendJudge(Judge):
             )
         status = _status_of(answer)
         sentence = safe_sentence(answer.message, secret=secret.get_secret_value(), private=private)
-        rules = (self._unclear, self._conflict, self._edge, self._key_fault, self._rate)
+        rules = (
+            self._unclear,
+            self._conflict,
+            self._edge,
+            self._key_fault,
+            self._rate,
+            _wrong_address,
+        )
         known = self.by_rules(rules, answer, status, sentence=sentence)
         return known or _rejection(answer, status, sentence)
 
@@ -251,6 +260,23 @@ class ResendJudge(Judge):
         return max(_MIN_COOLDOWN_MS, round((midnight - now).total_seconds() * 1_000))
 
 
+def _wrong_address(answer: Answer, status: int) -> Verdict | None:
+    """Judge Resend's answer that nothing is where we ask: all emails go there, not this one alone.
+
+    In its own form, hence certain; a 404 that names no endpoint may be about a template.
+    """
+    nothing = status == HTTPStatus.NOT_FOUND and _ENDPOINT_WORDS.search(answer.message)
+    if not nothing and answer.code != "method_not_allowed":
+        return None
+    return Verdict(
+        Fate.RETRY,
+        "wrong_address",
+        "Resend has nothing at this address: RESEND_API_URL is probably wrong",
+        scope=Scope.HOST,
+        status=status,
+    )
+
+
 def _rejection(answer: Answer, status: int, sentence: str) -> Verdict:
     """Judge an error that no rule knows: Resend rejects this email."""
     if status in _BAD_EMAIL and _EXAMPLE_DOMAINS.search(answer.message):
@@ -292,5 +318,8 @@ def _status_of(answer: Answer) -> int:
 
 
 def _is_own(answer: Answer) -> bool:
-    """Whether an error is in Resend's own form; what a gateway writes has its code elsewhere."""
-    return bool(as_text(member(answer.body, "name")))
+    """Whether an error is in Resend's own form: a name in small letters, such as `not_found`.
+
+    What a gateway writes has its code elsewhere, or a name as programs give errors: `NotFound`.
+    """
+    return _OWN_NAME.fullmatch(as_text(member(answer.body, "name"))) is not None
