@@ -76,6 +76,8 @@ def test_a_newcomer_to_node_has_a_result_in_fifteen_lines(fresh: House, project:
     first = blocks(PAGE, "ts")[0]
     assert len([line for line in (install + first).splitlines() if line.strip()]) <= 15
     assert run_typescript(fresh, project, first).startswith("Sandbox ")
+    (project / "program.mjs").write_text(first)  # it is JavaScript, too
+    assert run(fresh, project, "node", "program.mjs").startswith("Sandbox ")
 
 
 def test_every_example_for_node_runs(fresh: House, project: Path) -> None:
