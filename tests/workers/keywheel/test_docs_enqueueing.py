@@ -1,0 +1,26 @@
+"""The snippets for Python of docs/enqueueing.md, run one after the other as one program."""
+
+import subprocess
+import sys
+
+from tests.pages import ROOT, blocks
+from tests.processes import House, environment
+
+ON_THE_PAGE = "redis://127.0.0.1:6379/0"
+
+
+def test_the_snippets_for_python_run(fresh: House) -> None:
+    snippets = blocks(ROOT / "docs/enqueueing.md", "python")
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(snippets).replace(ON_THE_PAGE, fresh.redis_url)],
+        cwd=fresh.folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    hello, wrong = done.stdout.splitlines()
+    assert hello.startswith("Sandbox ")
+    assert wrong.startswith("InvalidArguments to.0: is not an email address")
