@@ -17,7 +17,7 @@ from prometheus_client.core import CounterMetricFamily
 from config.names import GONE
 from config.services import SERVICES
 from config.settings import SECRET_FIELDS, variable_of, variables
-from tests.pages import ALL_PAGES, INLINE_RE, ROOT, text_of
+from tests.pages import ALL_PAGES, INLINE_RE, ROOT, blocks, text_of
 from worker import errors
 from worker.aio.pool_settings import PoolSettings
 from worker.dashboard.metrics import OF_KEYS, OF_QUEUES
@@ -151,6 +151,11 @@ def test_every_metric_of_keys_and_queues_is_explained() -> None:
         row.name + "_total" * (row.family is CounterMetricFamily) for row in (*OF_KEYS, *OF_QUEUES)
     ]
     assert [name for name in names if f"`{name}`" not in page] == []
+
+
+def test_the_metric_that_is_added_on_the_page_for_contributors_is_one() -> None:
+    [code] = blocks(ROOT / "docs/contributing/add-a-metric.md", "python")
+    exec(code, {})  # noqa: S102 - our own
 
 
 def leaves(error: type[Exception]) -> set[str]:
