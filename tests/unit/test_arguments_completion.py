@@ -188,6 +188,11 @@ PLAIN: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "tool_choice": 7}, "tool_choice: must be a text or an object"),
     ({"prompt": "x", "model": "a b"}, "model: must be one word"),
     ({"prompt": "x", "temperature": 3}, "temperature: must be less than or equal to 2"),
+    ({"prompt": "x", "temperature": float("nan")}, "temperature: must be a finite number"),
+    (
+        {"prompt": "x", "user": "\ud83d"},
+        "user: must be a text in Unicode: half a character is in it",
+    ),
     ({"prompt": "x", "n": 2}, "n: must be 1"),
     ({"messages": ["x"]}, "messages.0: must be an object"),
     (

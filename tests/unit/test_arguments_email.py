@@ -45,7 +45,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (without("text") | {"template": {"variables": {}}}, "template.id: is required"),
     (
         without("text") | {"template": {"id": "t", "variables": {"a": [CANARY]}}},
-        "template.variables.a: must be a text",
+        "template.variables.a: must be a text or a number",
     ),
     (
         without("text") | {"template": {"id": "t", "variables": {"a": True}}},

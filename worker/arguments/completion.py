@@ -100,12 +100,12 @@ class CompletionArguments(Arguments):
     messages: Annotated[tuple[Message, ...], Field(min_length=1)] | None = None
     prompt: Annotated[str, Field(min_length=1)] | None = None
     model: ModelName | None = None
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     max_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
     max_completion_tokens: Annotated[int, Field(ge=1, le=_MOST_TOKENS)] | None = None
-    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=-_MOST_SEED - 1, le=_MOST_SEED)] | None = None
     stop: Text | Annotated[list[Text], Field(max_length=4)] | None = None
     n: Literal[1] | None = None

@@ -19,7 +19,7 @@ _WORDS = {
     "string_too_short": "must not be empty",
     "finite_number": "must be a finite number",
     "string_type": "must be a text",
-    "string_unicode": "must be a text",
+    "string_unicode": "must be a text in Unicode: half a character is in it",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "dict_type": "must be an object",
@@ -105,6 +105,8 @@ def _by_kind(problems: list[Problem]) -> Iterator[tuple[tuple[int | str, ...], s
             yield from ((problem["loc"], words_for(problem)) for problem in meant)
         else:
             kinds = dict.fromkeys(words_for(problem).removeprefix("must be ") for problem in found)
+            if "a number" in kinds:
+                kinds.pop("a whole number", None)  # it is one
             yield field, f"must be {' or '.join(kinds)}"
 
 
