@@ -16,8 +16,10 @@ from worker.dashboard.errors import ApiError, BadRequest, check_service
 from worker.dashboard.handlers import AdminHandler, ChangeHandler
 from worker.dashboard.request_body import (
     FLAG,
+    MAX_IDS,
     TEXT,
     Form,
+    are_ids,
     check_fields,
     check_forms,
     read_object,
@@ -36,9 +38,6 @@ from worker.deadletters import (
 
 MAX_CHANGED: Final = 1_000
 """How many dead letters one request replays or drops; another request goes on."""
-
-MAX_IDS: Final = 100
-"""How many dead letters one request names by their ids."""
 
 _MAX_LISTED = 500
 _DEFAULT_LISTED = 50
@@ -107,17 +106,12 @@ def read_selection(values: dict[str, Any], *, fields: Collection[str], needed: b
     return Selection(ids, chosen, force=values.get("force", False))
 
 
-def _are_ids(value: Any) -> bool:
-    is_list = isinstance(value, list) and 1 <= len(value) <= MAX_IDS
-    return is_list and all(isinstance(one, str) for one in value)
-
-
 def _is_moment(value: Any) -> bool:
     return value is None or (type(value) is int and 0 < value <= LATEST_MS)
 
 
 _FORMS: Final[Mapping[str, Form]] = {
-    "ids": (_are_ids, f"a list of 1 to {MAX_IDS} ids"),
+    "ids": (lambda value: are_ids(value) and bool(value), f"a list of 1 to {MAX_IDS} ids"),
     **dict.fromkeys(("id", "service", "task", "kind", "search"), TEXT),
     **dict.fromkeys(("all", "force"), FLAG),
     "before": (_is_moment, "a whole number of milliseconds since 1970"),

@@ -12,6 +12,9 @@ MAX_BODY_BYTES = 4096
 
 LONGEST_S = 30 * 86_400
 """The longest time for which a key can be disabled, in seconds."""
+MAX_IDS: Final = 100
+"""How many ids one request may name."""
+
 _MAX_CHARACTERS = 200
 _JSON = "application/json"
 
@@ -24,7 +27,8 @@ class RequestBody:
         service: The service; None for all.
         key: The key's id; None for all keys of the service.
         reason: The reason in the person's words; empty where none is given.
-        include_disabled: Bring back keys that a person disabled, too.
+        include_disabled: Bring back keys that a person disabled, too; or the ids of those that come
+            back, and no other does.
         for_s: For how long a key is disabled, in seconds; None: without end.
         note: A note on a key; empty: none.
     """
@@ -32,7 +36,7 @@ class RequestBody:
     service: str | None = None
     key: str | None = None
     reason: str = ""
-    include_disabled: bool = False
+    include_disabled: bool | Collection[str] = False
     for_s: int | None = None
     note: str = ""
 
@@ -98,12 +102,21 @@ def plain_text(least: int) -> Form:
     return fits, f"plain text of {least} to {_MAX_CHARACTERS} characters"
 
 
+def are_ids(value: Any) -> bool:
+    """Whether it is a list of ids, not too many."""
+    is_list = isinstance(value, list) and len(value) <= MAX_IDS
+    return is_list and all(isinstance(one, str) for one in value)
+
+
 TEXT: Final = plain_text(1)
 FLAG: Final[Form] = (lambda value: isinstance(value, bool), "true or false")
 _FORMS: Final[Mapping[str, Form]] = {
     **dict.fromkeys(("service", "key", "reason"), TEXT),
     "note": plain_text(0),
-    "include_disabled": FLAG,
+    "include_disabled": (
+        lambda value: isinstance(value, bool) or are_ids(value),
+        f"true, false or a list of up to {MAX_IDS} ids",
+    ),
     "for_s": (
         lambda value: type(value) is int and 1 <= value <= LONGEST_S,
         f"a whole number from 1 to {LONGEST_S} seconds",
@@ -154,8 +167,12 @@ def check_fields(values: Collection[str], known: Collection[str]) -> None:
         raise ApiError(
             400,
             "unknown_field",
-            f"Unknown field {unknown[0][:40]!r}; known are: {', '.join(known)}.",
+            f"Unknown field {unknown[0][:40]!r}; {_known(known)}.",
         )
+
+
+def _known(fields: Collection[str]) -> str:
+    return f"known are: {', '.join(fields)}" if fields else "this address takes none"
 
 
 def read_object(body: bytes) -> dict[str, Any]:

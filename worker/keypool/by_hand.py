@@ -1,10 +1,11 @@
 """What people do to the keys of a pool: disable, enable, leave a note, have them loaded again."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from config.api_key import ApiKey
+from worker.keypool.resets import ResetDone
 from worker.keypool.scripts import HandAction, Scripts
 
 
@@ -102,6 +103,18 @@ class ByHand:
             KeyError: This process has no key of that id.
         """
         return bool((await self._act("enabled", key_id, by=by))[0])
+
+    async def _enable_some(
+        self, done: ResetDone, key_ids: Collection[str], *, by: str
+    ) -> ResetDone:
+        """Enable some of the keys that a reset left out, and count them as brought back."""
+        back = [
+            block
+            for block in done.left_disabled
+            if block.key in key_ids and await self.enable(block.key, by=by)
+        ]
+        left = tuple(block for block in done.left_disabled if block not in back)
+        return ResetDone((*done.brought_back, *back), left)
 
     async def note(self, key_id: str, text: str, *, by: str) -> None:
         """Keep a note on a key, in place of an earlier one; an empty text removes it.

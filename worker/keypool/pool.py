@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -245,7 +245,11 @@ class KeyPool(ByHand):
         self._has_read_keys = True
 
     async def reset(
-        self, *, by: str, key_id: str | None = None, include_disabled: bool = False
+        self,
+        *,
+        by: str,
+        key_id: str | None = None,
+        include_disabled: bool | Collection[str] = False,
     ) -> ResetDone:
         """Bring resting and refused keys back, and wake what waits.
 
@@ -255,7 +259,8 @@ class KeyPool(ByHand):
         Args:
             by: Who asked, for the audit stream.
             key_id: One key; default: the whole service.
-            include_disabled: Bring back keys that a person disabled, too.
+            include_disabled: Bring back keys that a person disabled, too; or the ids of those that
+                come back, and no other does.
 
         Returns:
             What was brought back, and which keys stay out since a person disabled them.
@@ -267,7 +272,8 @@ class KeyPool(ByHand):
         self._check_known(key_id)
         keys = [key for key in self.keys if key_id in {None, key.id}]
         accounts, models = self._directory.accounts, await self._view_models()
-        include_disabled = include_disabled or key_id is not None
+        named = () if isinstance(include_disabled, bool) else include_disabled
+        all_disabled = include_disabled is True or (include_disabled is False and bool(key_id))
         owners = {key.id: key.label for key in keys}
         # Until its account is known, a key is its own.
         owners |= {name: owners.get(name, name) for name in map(accounts.__getitem__, owners)}
@@ -276,12 +282,11 @@ class KeyPool(ByHand):
             by=by,
             scope="key" if key_id else "service",
             name=key_id or self.service,
-            include_disabled=include_disabled,
+            include_disabled=all_disabled,
             owners=list(owners),
         )
-        return resets.parse(
-            rows, service=self.service, owners=owners, include_disabled=include_disabled
-        )
+        done = resets.parse(rows, service=self.service, owners=owners, with_disabled=all_disabled)
+        return await self._enable_some(done, named, by=by)
 
     async def latest_calls(self, key_id: str) -> list[LatestCall]:
         """The latest calls with a key, at most eight, the latest first.

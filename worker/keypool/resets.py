@@ -52,7 +52,7 @@ def parse(
     *,
     service: str,
     owners: Mapping[str, str],
-    include_disabled: bool,
+    with_disabled: bool,
 ) -> ResetDone:
     """Shape what reset.lua returns.
 
@@ -60,7 +60,7 @@ def parse(
         rows: The blocks that it met.
         service: The service's name.
         owners: What people call each key, by its id, and each account; in the order of the result.
-        include_disabled: What a person disabled was cleared, too.
+        with_disabled: What a person disabled was cleared, too.
     """
     back: list[HeldBlock] = []
     left: list[HeldBlock] = []
@@ -77,7 +77,7 @@ def parse(
             reason=reason,
             disabled_by=by if scope.kind == "person" else "",
         )
-        (back if include_disabled or scope.kind != "person" else left).append(block)
+        (back if with_disabled or scope.kind != "person" else left).append(block)
     return ResetDone(tuple(back), tuple(left))
 
 

@@ -191,14 +191,25 @@ async def test_a_reset_covers_what_was_asked_for(
 # What the body says, and whether keys that a person disabled come back.
 @pytest.mark.parametrize(
     ("body", "comes_back"),
-    [({}, False), ({"include_disabled": False}, False), ({"include_disabled": True}, True)],
+    [
+        ({}, False),
+        ({"include_disabled": False}, False),
+        ({"include_disabled": True}, True),
+        ({"include_disabled": []}, False),
+        ({"include_disabled": ["of-another-key"]}, False),
+        ({"include_disabled": ["{key}"]}, True),
+        ({"service": "groq", "key": "{key}"}, True),
+        ({"service": "groq", "key": "{key}", "include_disabled": []}, False),
+    ],
 )
 async def test_a_reset_leaves_out_what_a_person_disabled_unless_it_says_otherwise(
     serve: Serve, body: dict[str, Any], *, comes_back: bool
 ) -> None:
     site = await serve()
     key_id = await site.disable()
-    told = described(await post(site, "reset", json=body))
+    content = json.dumps(body).replace("{key}", key_id)
+    headers = {"Content-Type": "application/json"}
+    told = described(await post(site, "reset", content=content, headers=headers))
     assert (
         [block["key"] for block in told["left_disabled"]["groq"]] == [] if comes_back else [key_id]
     )
@@ -251,6 +262,7 @@ async def test_a_job_is_cancelled_also_where_no_worker_runs_and_one_that_had_end
         "/api/admin/jobs/job-3/cancel", json={"service": "groq"}, auth=LOGIN
     )
     assert (refused.status_code, refused.json()["error"]) == (400, "unknown_field")
+    assert refused.json()["message"] == "Unknown field 'service'; this address takes none."
 
 
 async def test_a_cancel_whose_broker_is_away_is_stored_and_says_so(serve: Serve) -> None:

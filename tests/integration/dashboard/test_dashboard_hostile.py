@@ -182,6 +182,7 @@ REQUESTS = {
         400, "bad_request", path=DISABLE, body={"service": "groq", "key": "x", "reason": "y" * 201}
     ),
     "a word for a yes": Hostile(400, "bad_request", body=b'{"include_disabled": "yes"}'),
+    "a number for an id": Hostile(400, "bad_request", body=b'{"include_disabled": [1]}'),
     "a number for a yes": Hostile(400, "bad_request", body=b'{"include_disabled": 1}'),
     "a yes where it means nothing": Hostile(
         400, "unknown_field", path=DISABLE, body=b'{"include_disabled": true}'

@@ -261,3 +261,37 @@ async def test_a_reset_leaves_out_what_a_person_disabled_and_tells_what_it_did(
         ("disabled", "key", refused_before.label),
         ("disabled", "key", by_hand.label),
     ]
+
+
+# What is named as keys to enable, which key is reset (-1: all), and which are then out.
+@pytest.mark.parametrize(
+    ("named", "of", "stays"),
+    [
+        ([0], -1, [1]),
+        ([], -1, [0, 1]),
+        ([0, 1], -1, []),
+        ([], 0, [0, 1]),
+        ([0], 0, [1]),
+        ([1], 0, [0, 1]),  # not of this reset
+    ],
+)
+async def test_a_reset_enables_exactly_the_keys_that_it_names(
+    make_pool: Make, named: list[int], of: int, stays: list[int]
+) -> None:
+    pool = make_pool(3)
+    for key in pool.keys[:2]:
+        await pool.disable(key.id, by="cli ann", reason="leaked")
+    done = await pool.reset(
+        by="bob",
+        key_id=None if of < 0 else pool.keys[of].id,
+        include_disabled=[pool.keys[place].id for place in named],
+    )
+    views = (await pool.snapshot()).keys
+    assert [view.state == "disabled" for view in views] == [place in stays for place in range(3)]
+    touched = {0, 1} if of < 0 else {of}
+    assert {block.key for block in done.brought_back} == {
+        pool.keys[place].id for place in touched.difference(stays)
+    }
+    assert {block.key for block in done.left_disabled} == {
+        pool.keys[place].id for place in touched.intersection(stays)
+    }

@@ -16,11 +16,12 @@ export async function change(url, body, done) {
     await refreshNow();
 }
 
-// What a reset would change, by the latest status: one line for each block, and the keys that
-// people disabled.
+// What a reset would change, by the latest status: one line for each block, the keys that people
+// disabled, and their ids.
 function heldBy(body) {
     const lines = new Set();
     const byHand = [];
+    const ids = new Set();
     Object.entries(latest.services).forEach(function (pair) {
         const service = pair[0];
         pair[1].keys.forEach(function (key) {
@@ -51,6 +52,9 @@ function heldBy(body) {
                     + left
                     + " · "
                     + blockWords(one);
+                if (one.disabled_by) {
+                    ids.add(key.id);
+                }
                 if (one.disabled_by && !body.key) {
                     byHand.push(key.label + " (" + one.reason + ", by " + one.disabled_by + ")");
                 } else {
@@ -59,7 +63,7 @@ function heldBy(body) {
             });
         });
     });
-    return { lines: Array.from(lines), byHand: byHand };
+    return { lines: Array.from(lines), byHand: byHand, ids: Array.from(ids) };
 }
 
 export function askReset(what, body) {
@@ -81,9 +85,11 @@ export function askReset(what, body) {
                 ? "Also enable the keys that people disabled: " + held.byHand.join("; ")
                 : "",
             act: function (input) {
+                // Those that the dialog names: another person may have disabled one meanwhile.
+                const enabled = body.key || input.also ? held.ids : [];
                 change(
                     page.dataset.resetUrl,
-                    input.also ? Object.assign({ include_disabled: true }, body) : body,
+                    Object.assign({ include_disabled: enabled }, body),
                     function (answer) {
                         return "Reset " + what + ": " + resetWords(answer);
                     }
