@@ -1,7 +1,9 @@
 """What is done to keys and services on the page."""
 
 import re
+from typing import Any
 
+from config.api_key import key_id
 from tests.acceptance.flower_process import LOGIN, metric
 from tests.acceptance.page.page_driving import (
     NEEDS_BROWSER,
@@ -238,3 +240,74 @@ def test_keys_are_checked_by_a_button_and_unknown_answers_are_listed(
     dialog.get_by_text("w1@test: 3 groq, 2 resend").wait_for()
     dialog.get_by_role("button", name="Close").click()
     assert has_focus(page.get_by_role("button", name="Reload keys"))
+
+
+def test_a_reset_brings_back_no_key_that_was_disabled_after_its_dialog_had_opened(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    first, second, third = fresh.sandbox.keys("groq")
+
+    def disable(secret: str) -> None:
+        asked = page.context.request.post(
+            f"{site}/api/admin/api-keys/disable",
+            data={"service": "groq", "key": key_id(secret), "reason": "leaked"},
+        )
+        assert asked.ok, asked.text()
+        state(page, secret, "disabled")
+
+    disable(first)
+    page.get_by_role("button", name="Reset all keys of Groq").click()
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("checkbox").check()
+    disable(second)
+    dialog.get_by_role("button", name="Reset").click()
+    state(page, first, "ready")
+    page.locator(".toast", has_text=f"Still disabled by people: {second[:10]}").wait_for()
+    card(page, third).get_by_role("button", name="Reset key").click()
+    disable(third)
+    dialog.get_by_role("button", name="Reset").click()
+    page.locator(".toast", has_text=f"Still disabled by people: {third[:10]}").wait_for()
+    for secret in (second, third):
+        assert card(page, secret).locator(".key-state").inner_text() == "disabled"
+    card(page, third).get_by_role("button", name="Reset key").click()  # which names it now
+    assert "leaked" in dialog.inner_text()
+    dialog.get_by_role("button", name="Reset").click()
+    state(page, third, "ready")
+
+
+def test_a_dialog_changes_only_by_the_hand_of_its_person(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    page = open_page(site)
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/api-keys/check", hold)
+    page.get_by_role("button", name="Check keys").click()
+    eventually(lambda: page.evaluate("1") and held, what="the request of the check")
+    card(page, fresh.sandbox.keys("groq")[0]).get_by_role("button", name="Disable key").click()
+    dialog = page.get_by_role("dialog")
+    with page.expect_response("**/api-keys/check"):
+        held[0].fulfill(json={"keys": [], "problems": []})
+    page.get_by_role("button", name="Check keys", include_hidden=True).wait_for(state="attached")
+    assert "Disable gsk_" in dialog.inner_text()
+    composing = "new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true})"
+    page.locator("#dialog-reason").evaluate(f"(one) => one.dispatchEvent({composing})")
+    assert "Disable gsk_" in dialog.inner_text(), "Enter ended a word, not the dialog"
+    page.keyboard.press("Escape")
+    dialog.get_by_text("The providers accept every key").wait_for()
+
+
+def test_a_cancel_without_an_answer_claims_nothing(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    fresh.sandbox.control("exhaust", service="groq", seconds=60)
+    job = fresh.producer.app.send_task("tasks.ai.complete", kwargs={"prompt": "x"}, queue="ai")
+    page = open_page(site, job=job.id)
+    page.evaluate("() => { window.fetch = () => Promise.reject(new TypeError('offline')); }")
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("It may or may not be cancelled: Flower cannot be reached.").wait_for()
+    job.revoke()

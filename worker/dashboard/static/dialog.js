@@ -20,6 +20,12 @@ let onConfirm = null;
 // how long), lines (what will change), also (the label of a checkbox), act (called with the input:
 // also, text, for_s)
 export function openDialog(question, text, verb, options) {
+    if (dialog.open) { // what a person is about to confirm does not change below the pointer
+        dialog.addEventListener("close", function () {
+            openDialog(question, text, verb, options);
+        }, { once: true });
+        return;
+    }
     setText(document.getElementById("dialog-title"), question);
     setText(document.getElementById("dialog-text"), text);
     setText(confirmButton, verb);
@@ -60,7 +66,7 @@ function confirm() {
 
 confirmButton.addEventListener("click", confirm);
 reason.addEventListener("keydown", function (event) {
-    if (event.key === "Enter") {
+    if (event.key === "Enter" && !event.isComposing) { // which ends a word of Chinese, for one
         event.preventDefault();
         confirm();
     }

@@ -227,7 +227,9 @@ if (cancel) {
                         + "worker runs it now; no other call follows.",
                 }[answer.outcome] || "It had ended before: " + answer.outcome + ".");
             } catch (error) {
-                said = " It is not cancelled: " + error.message;
+                said =
+                    (error.status ? " It is not cancelled: " : " It may or may not be cancelled: ")
+                    + error.message;
             }
             setText(freshness, said.trim());
         });
