@@ -1,5 +1,7 @@
 """Dead letters on the page: replayed, dropped, searched, shown by pages."""
 
+from typing import Any
+
 from tests.acceptance.page.page_driving import (
     NEEDS_BROWSER,
     PHONE,
@@ -98,6 +100,10 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     page.locator(its).wait_for()
     newest = page.get_by_role("button", name="Newest dead letters")
     assert has_focus(newest), "Older is gone"
+    page.get_by_role("button", name="Drop all").click()
+    dialog = page.get_by_role("dialog")
+    assert "Drop all dead letters up to" in dialog.inner_text(), "the count has newer ones, too"
+    dialog.get_by_role("button", name="Cancel").click()
     newest.click()
     page.locator(its).wait_for(state="detached")
     above, below = [row.get_attribute("data-job") for row in page.locator("tr[data-job]").all()[:2]]
@@ -105,3 +111,35 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     page.get_by_role("dialog").get_by_role("button", name="Drop").click()
     page.locator(f"tr[data-job='{above}']").wait_for(state="detached")
     assert has_focus(page.get_by_label(f"Drop the dead letter of job {below}"))
+
+
+def test_what_all_means_is_what_is_listed_also_while_an_answer_is_on_its_way(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    first = poisoned(fresh)
+    page = open_page(site, refused="503")
+    page.locator(f"tr[data-job='{first.id}']").wait_for()
+    page.get_by_label("Kind").select_option("failed")
+    page.get_by_text("; none matches.").wait_for()
+    held: list[Any] = []
+    released = False
+
+    def hold(route: Any) -> None:
+        if released:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/api/admin/dead-letters?*", hold)
+    page.get_by_label("Kind").select_option("")
+    eventually(lambda: page.evaluate("1") and held, what="the request for all kinds")
+    assert page.get_by_role("button", name="Drop all").is_disabled()
+    assert page.get_by_role("button", name="Replay all").is_disabled()
+    released = True
+    held[0].fulfill(status=503, json={"error": "x", "message": "Not now."})
+    for late in held[1:]:
+        late.continue_()
+    page.locator(f"tr[data-job='{first.id}']").wait_for()  # asked for again by itself
+    page.get_by_label("Search the dead letters").press_sequentially("no such job")
+    assert page.get_by_role("button", name="Drop all that match").is_disabled()
+    page.get_by_text("; none matches.").wait_for()

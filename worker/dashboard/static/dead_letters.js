@@ -35,6 +35,7 @@ let before = null; // the cursor of the page shown; null: the newest page
 let next = null;
 let before_ms = 0; // every dead letter in the count ended before this instant
 let total = null; // how many match; null: not known
+let shown = null; // the query of what is listed
 
 function filters() {
     const chosen = { kind: kind.value, service: service.value, search: search.value.trim() };
@@ -63,7 +64,12 @@ function matching(answer) {
     }, 0);
 }
 
-export function showLetters(answer) {
+// url: the address that gave the answer
+export function showLetters(answer, url) {
+    if (!url.endsWith(lettersQuery())) {
+        return; // others are wanted by now
+    }
+    shown = lettersQuery();
     listed = answer.dead_letters;
     next = answer.next_before;
     total = matching(answer);
@@ -121,10 +127,15 @@ function showSelection() {
     ["replay", "drop"].forEach(function (verb) {
         const found = document.getElementById("letters-" + verb);
         const name = verb.charAt(0).toUpperCase() + verb.slice(1);
-        setDisabled(found, !listed.length);
+        setDisabled(found, !listed.length || !isAsShown());
         setText(found, selected.size ? name + " " + count(selected.size) + " selected"
             : Object.keys(filters()).length ? name + " all that match" : name + " all");
     });
+}
+
+// Whether the list is of what the search and the filters ask for: an answer may be on its way.
+function isAsShown() {
+    return shown === lettersQuery();
 }
 
 function makeLetter(letter) {
@@ -266,7 +277,7 @@ function askDrop(what, body) {
 }
 
 // The selected ones; without a selection what the page had counted when the button was pressed, and
-// nothing newer.
+// nothing newer. On an older page the count has newer ones as well.
 function bulk(id, act) {
     const found = document.getElementById(id);
     if (found) {
@@ -274,9 +285,15 @@ function bulk(id, act) {
             const noun = (kind.value ? kind.value + " " : "") + "dead letter";
             if (selected.size) {
                 act(plural(selected.size, "dead letter"), { ids: Array.from(selected) });
-            } else {
-                act(total === null ? "all dead letters that match" : plural(total, noun),
-                    Object.assign({ before: before_ms }, filters()));
+            } else if (isAsShown()) {
+                act(
+                    total === null
+                        ? "all dead letters that match"
+                        : before === null
+                          ? plural(total, noun)
+                          : "all " + noun + "s up to " + clockTime(before_ms),
+                    Object.assign({ before: before_ms }, filters())
+                );
             }
         });
     }
@@ -289,6 +306,7 @@ function showPage(cursor) {
     before = cursor;
     selected.clear();
     writeAddress();
+    showSelection();
     refreshNow();
 }
 
@@ -300,6 +318,7 @@ newest.addEventListener("click", function () { showPage(null); });
 let typing = null;
 search.addEventListener("input", function () {
     clearTimeout(typing);
+    showSelection();
     typing = setTimeout(function () { showPage(null); }, typing_ms);
 });
 if (all) {

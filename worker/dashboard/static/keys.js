@@ -44,9 +44,9 @@ start({
         return [page.dataset.lettersUrl + lettersQuery(), page.dataset.auditUrl + auditQuery()];
     },
     show: showStatus,
-    showLists: function (letters, audit) {
-        showLetters(letters);
-        showAudit(audit);
+    showLists: function (answers, urls) {
+        showLetters(answers[0], urls[0]);
+        showAudit(answers[1]);
         goToPlace();
     },
     showNothing: function () {

@@ -20,11 +20,12 @@ let ended = false;
 let stream = null; // the stream that is read
 let again = null;
 let listsOf = null; // the mark of the lists that are shown
+let isListed = false; // whether the latest lists that were asked for are shown
 let listsAt = -Infinity;
 let refreshing = null;
 
 // views: lists (returns the addresses of the lists), show (shows the status), showLists (shows the
-// answers of these addresses), showNothing (called while no answer has come yet)
+// answers, and gets the addresses), showNothing (called while no answer has come yet)
 export function start(theViews) {
     views = theViews;
     document.addEventListener("visibilitychange", follow);
@@ -83,25 +84,23 @@ function show(status) {
     trouble.hidden = true;
     views.show(status);
     showFreshness();
-    if (listsOf !== status.changes && performance.now() - listsAt >= lists_ms && !document.hidden) {
+    const is_due = !isListed || listsOf !== status.changes;
+    if (is_due && performance.now() - listsAt >= lists_ms && !document.hidden) {
         refresh();
     }
 }
 
 function refresh() {
     listsAt = performance.now();
+    isListed = false;
     const mark = latest && latest.changes;
+    const urls = views.lists();
     refreshing = (async function () {
         try {
-            views.showLists.apply(
-                null,
-                await Promise.all(
-                    views.lists().map(function (url) {
-                        return request(url);
-                    })
-                )
-            );
+            const answers = await Promise.all(urls.map(function (url) { return request(url); }));
+            views.showLists(answers, urls);
             listsOf = mark;
+            isListed = String(urls) === String(views.lists()); // or others are wanted by now
             showFreshness();
         } catch (error) {
             showTrouble(error);
