@@ -98,6 +98,34 @@ def test_the_page_is_readable_everywhere(
     screenshot(page, name)
 
 
+@pytest.mark.parametrize("size", [WIDE, {"width": 1024, "height": 768}, PHONE])
+def test_no_name_that_a_stranger_made_up_widens_a_page(
+    fresh: Fleet, site: str, open_page: Open, size: dict[str, int]
+) -> None:
+    job = fresh.producer.app.send_task(
+        "tasks.ai.complete",
+        kwargs={"prompt": "x", "model": "m" * 200},
+        queue="ai",
+        headers={"tenant": "t" * 200},
+    )
+    fresh.producer.outcome(job)
+    page = open_page(site, size=size)
+    page.locator(f"tr[data-job='{job.id}']").wait_for()
+    for one in page.locator("details").all():
+        one.evaluate("(one) => { one.open = true; }")
+    assert page.locator(".key-blocks", has_text="m" * 200).count()
+    assert not too_wide(page)
+    letters = page.locator("#letters-table")
+    assert letters.evaluate("(one) => one.scrollWidth <= one.clientWidth"), "its buttons are seen"
+    for by, name in (("model", "m"), ("tenant", "t")):
+        page.locator("#service-groq").get_by_label("How to group").select_option(by)
+        page.locator("#service-groq .plot-legend", has_text=name * 200).wait_for()
+        assert not too_wide(page), by
+    job_page = open_page(site, size=size, job=job.id)
+    job_page.get_by_text("It failed: RequestRejected").wait_for()
+    assert not too_wide(job_page)
+
+
 def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:

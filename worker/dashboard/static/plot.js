@@ -264,6 +264,7 @@ export function showLegend(legend, series) {
         legend.dataset.shown = text;
         legend.replaceChildren.apply(legend, series.map(function (one) {
             const entry = make("span", "plot-legend");
+            entry.title = one.name;
             entry.append(make("span", "plot-key " + one.className), one.name);
             return entry;
         }));
