@@ -1,10 +1,15 @@
-"""What people do to the keys of a pool: disable, enable, leave a note, have them loaded again."""
+"""What people do to the keys of a pool: disable, enable, leave a note, have them loaded again.
 
-from collections.abc import Collection, Sequence
+And what a worker does in their place, where a request had keys disabled.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from config.api_key import ApiKey
+from worker.keypool.leases import Lease
 from worker.keypool.resets import ResetDone
 from worker.keypool.scripts import HandAction, Scripts
 
@@ -123,6 +128,26 @@ class ByHand:
             KeyError: This process has no key of that id.
         """
         await self._act("noted", key_id, by=by, words=text)
+
+    async def reinstate(self, leases: Iterable[Lease]) -> None:
+        """Enable the keys again that were refused for one request, which is at fault.
+
+        Args:
+            leases: The leases of one job, of different keys, that its settles had disabled alone.
+        """
+        words = "the request was at fault"
+        await asyncio.gather(
+            *(
+                self._scripts.by_hand(
+                    "reinstated",
+                    by=lease.request.by,
+                    service=self.service,
+                    key_id=lease.key.id,
+                    words=words,
+                )
+                for lease in leases
+            )
+        )
 
     async def _act(
         self,

@@ -1,8 +1,7 @@
 """The pool of one service's keys, shared by every worker through Redis."""
 
-import asyncio
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -318,26 +317,6 @@ class KeyPool(ByHand):
         scopes = [str(one) for one in await self._redis.hkeys(self.names.blocks)]
         if unfit := [one for one in scopes if one.startswith("unfit:")]:
             await self._redis.hdel(self.names.blocks, *unfit)
-
-    async def reinstate(self, leases: Iterable[Lease]) -> None:
-        """Enable the keys again that were refused for one request, which is at fault.
-
-        Args:
-            leases: The leases of one job, of different keys, that its settles had disabled alone.
-        """
-        words = "the request was at fault"
-        await asyncio.gather(
-            *(
-                self._scripts.by_hand(
-                    "reinstated",
-                    by=lease.request.by,
-                    service=self.service,
-                    key_id=lease.key.id,
-                    words=words,
-                )
-                for lease in leases
-            )
-        )
 
     async def audit(
         self, *, count: int = 100, before_ms: int | None = None, people_only: bool = False
