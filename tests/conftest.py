@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ _MARKS = {
     "unit": pytest.mark.unit,
 }
 """What the tests of each folder start. Those that wait longest come first."""
+
+_GRACE_S = 20
+"""How long a process may take to end what it has started, once its test has failed."""
 
 _OURS = ("GROQ_", "RESEND_", "REDIS_URL", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
 
@@ -88,9 +91,10 @@ def _interruptible() -> None:
 def _guarded() -> Iterator[None]:
     """What tests started ends with this process, however that ends.
 
-    Servers and workers lead sessions of their own.
+    Servers and workers lead sessions of their own. And the block of `with subprocess.Popen(…)` that
+    fails ends its process: it would wait for it for ever, even as pytest-timeout ends the test.
     """
-    start = subprocess.Popen.__init__
+    start, leave = subprocess.Popen.__init__, subprocess.Popen.__exit__
     command = [sys.executable, "-I", "-S", reaper_script.__file__]
     with (
         subprocess.Popen(
@@ -104,7 +108,16 @@ def _guarded() -> Iterator[None]:
             if options.get("start_new_session"):
                 print(self.pid, file=reaper.stdin, flush=True)
 
+        def leave_guarded(self: "subprocess.Popen[Any]", kind: Any, *error: Any) -> None:
+            if kind is not None and self.poll() is None:
+                self.terminate()
+                with suppress(subprocess.TimeoutExpired):
+                    self.wait(_GRACE_S)
+                self.kill()
+            leave(self, kind, *error)
+
         patch.setattr(subprocess.Popen, "__init__", start_guarded)
+        patch.setattr(subprocess.Popen, "__exit__", leave_guarded)
         yield
         print("done", file=reaper.stdin, flush=True)
 

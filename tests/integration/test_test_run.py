@@ -45,3 +45,10 @@ def test_what_a_run_started_ends_with_it(tmp_path: Path, number: signal.Signals)
         assert select.select([server], [], [], 20)[0], "the server of the ended run has ended"
     finally:
         os.close(server)
+
+
+def test_a_block_that_fails_waits_for_no_process_that_nobody_ends() -> None:
+    waits = [sys.executable, "-c", "import signal; signal.pause()"]
+    with pytest.raises(ZeroDivisionError), subprocess.Popen(waits) as process:
+        raise ZeroDivisionError
+    assert process.returncode == -signal.SIGTERM
