@@ -1,5 +1,6 @@
 """Quotes for jobs that are not enqueued yet, and what their margin is learned from."""
 
+from bisect import bisect_right
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -140,8 +141,7 @@ def test_a_few_long_calls_do_not_make_short_ones_seem_long() -> None:
     ends = [at_s + (60 if job % 20 == 0 else 1.5) for job, at_s in enumerate(begins)]
     for second in range(int(ends[-1])):
         now_s = second + 0.5
-        came = sum(at_s <= now_s for at_s in begins)
-        ended = sum(at_s <= now_s for at_s in ends)
+        came, ended = bisect_right(begins, now_s), bisect_right(ends, now_s)
         view = pool("groq", ("rpm", 60, 60), in_flight=came - ended)
         margins.add(view, QueueView("ai"), model="m", ended=ended)
     assert margins.of("groq").learned_from(0) > 100
