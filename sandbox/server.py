@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from sandbox import resend_errors
 from sandbox.answer import Answer, Ending, encode
 from sandbox.config import Config, Roster, make_roster
 from sandbox.control import Control, ControlError
@@ -26,7 +27,8 @@ _MAX_BYTES = 64 * 1024 * 1024
 _STOP_S = 0.5
 _LINGER_0 = struct.pack("ii", 1, 0)
 _COMPLETIONS = "/openai/v1/chat/completions"
-_SENDING = frozenset({"/emails", "/emails/batch"})
+_BATCH = "/emails/batch"
+_SENDING = frozenset({"/emails", _BATCH})
 
 
 class Sandbox:
@@ -77,6 +79,10 @@ class Sandbox:
         secret = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
         if path == _COMPLETIONS and method == "POST":
             return self.groq.complete(secret, body, arrived_s=arrived_s)
+        if path == _BATCH and method == "POST" and body == b"[]":
+            # So a worker asks whether there are batches: no limit, fault or ledger counts it.
+            refusal = "The batch must contain at least one email."
+            return Answer(422, resend_errors.error_body(422, "validation_error", refusal))
         if path in _SENDING and method == "POST":
             return self.resend.send(secret, path, body, request.headers, arrived_s=arrived_s)
         if path.startswith("/openai/"):

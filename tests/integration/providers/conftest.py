@@ -31,11 +31,15 @@ class Seen:
 
 @dataclass
 class Scripted:
-    """A provider that answers as the test says. What is not scripted is answered by `default`."""
+    """A provider that answers as the test says. What is not scripted is answered by `default`.
+
+    While it takes batches it answers an empty one by itself, with Resend's refusal.
+    """
 
     url: str = ""
     seen: list[Seen] = field(default_factory=list)
     default: Callable[[Seen], bytes] | None = None
+    takes_batches: bool = True
     release: asyncio.Event = field(default_factory=asyncio.Event)
     _script: deque[tuple[str, bytes]] = field(default_factory=deque)
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -94,6 +98,9 @@ class Scripted:
             for name, value in (line.split(": ", 1) for line in head[1:] if line)
         }
         body = await reader.readexactly(int(headers.get("content-length", "0")))
+        if self.takes_batches and (path, body) == ("/emails/batch", b"[]"):
+            writer.write(self.http(422, {"statusCode": 422, "name": "validation_error"}))
+            return True
         seen = Seen(method, path, headers, body)
         async with self._arrived:
             self.seen.append(seen)

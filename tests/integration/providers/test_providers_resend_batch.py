@@ -112,9 +112,11 @@ async def test_a_batch_that_a_quota_does_not_hold_closes_no_account(
 async def test_a_stand_in_without_batches_has_taken_none_and_one_email_is_another_thing(
     scripted: Any, mailer: Resend, status: int, body: bytes
 ) -> None:
+    scripted.takes_batches = False
     scripted.answer(status, body)
     verdict = (await mailer.call(_KEY, _BATCH)).verdict
     assert (verdict.code, verdict.fate, verdict.definite) == ("no_batches", Fate.FAIL, True)
+    assert [seen.body for seen in scripted.seen] == [b"[]"], "no email was sent"
     scripted.answer(status, body)
     alone = (await mailer.call(_KEY, SendRequest("team1", "job-1", json.dumps(_EMAILS[0])))).verdict
     assert (alone.fate, alone.definite) == (Fate.SAME_ACCOUNT, False)
@@ -135,6 +137,48 @@ async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(
 ) -> None:
     scripted.answer(404, b"<html>nothing here</html>")
     assert (await mailer.call(_KEY, _BATCH)).verdict.definite is False
+
+
+# A gateway may answer so after Resend has accepted the batch, the first one, too.
+@pytest.mark.parametrize(("status", "body"), [(404, b""), (404, b"not found"), (405, b"")])
+async def test_a_bare_404_for_the_first_batch_leaves_it_in_doubt(
+    scripted: Any, mailer: Resend, status: int, body: bytes
+) -> None:
+    scripted.answer(status, body)
+    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    assert (verdict.fate, verdict.definite) == (Fate.SAME_ACCOUNT, False)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "fate"),
+    [
+        (500, b"", Fate.RETRY),
+        (200, b"<html>welcome</html>", Fate.RETRY),
+        (403, b"blocked", Fate.RETRY),
+        (404, b"<html>nothing here</html>", Fate.RETRY),
+        (429, b"", Fate.NEXT_KEY),
+    ],
+)
+async def test_whoever_cannot_say_whether_it_takes_batches_gets_none_and_is_asked_again(
+    scripted: Any, mailer: Resend, status: int, body: bytes, fate: Fate
+) -> None:
+    scripted.takes_batches = False
+    scripted.answer(status, body)
+    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    assert (verdict.fate, verdict.definite) == (fate, True)
+    scripted.takes_batches = True
+    scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
+    assert (await mailer.call(_KEY, _BATCH)).verdict.fate is Fate.DONE
+    assert [seen.body == b"[]" for seen in scripted.seen] == [True, False]
+
+
+async def test_a_stand_in_that_hangs_when_it_is_asked_has_taken_nothing(
+    scripted: Any, mailer: Resend
+) -> None:
+    scripted.takes_batches = False
+    scripted.reset_before_answer()
+    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    assert (verdict.fate, verdict.definite) == (Fate.RETRY, True)
 
 
 async def test_the_reason_of_one_email_holds_no_text_of_it(scripted: Any, mailer: Resend) -> None:

@@ -309,6 +309,14 @@ async def test_a_batch_is_strict_unless_it_asks_for_less(sandbox: Sandbox) -> No
     assert sandbox.ledger()["judgement"]["emails_accepted"] == 3
 
 
+async def test_an_empty_batch_is_refused_and_counts_nowhere(sandbox: Sandbox) -> None:
+    sandbox.control("fault", service="resend", status=500, count=1)
+    with pytest.raises(ResendError) as refused:
+        await resend.Batch.send_async([])
+    assert refused.value.error_type == "validation_error"
+    assert sandbox.ledger(full=True)["calls"] == []
+
+
 async def test_a_twin_of_an_unfinished_request_is_refused() -> None:
     with Sandbox(
         resend_keys=1, resend_rps=100, resend_latency_ms=700, resend_jitter_ms=10, seed=1

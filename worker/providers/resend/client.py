@@ -71,7 +71,7 @@ class Resend:
         self._firsts: dict[str, httpx.Request] = {}
         self._judge = ResendJudge(now=now, jitter=jitter)
         self._notice = notice
-        # Resend's own address takes batches; of a stand-in's that is known once it took one.
+        # Resend's own address takes batches; a stand-in's is asked before the first one.
         self._has_batches = httpx.URL(api_url).host == _RESEND_HOST
         http.install()
 
@@ -89,8 +89,10 @@ class Resend:
         """
         if unsent := unsent_reply(secret, self._http):
             return unsent
-        on_sent.set(sent)
         payload = request.payload
+        if request.is_batch and not self._has_batches and (refusal := await self._ask(secret)):
+            return Reply(_charged(refusal, payload, None))
+        on_sent.set(sent)
         exchange = http.Exchange(secret, self._http, self._firsts, request.body.encode())
         token = http.current.set(exchange)
         try:
@@ -116,15 +118,35 @@ class Resend:
         value = _results(answer, payload, secret) if request.is_batch else _value(answer)
         private = _private(payload) if value is None else ()
         verdict = self._judge(answer, value=value, secret=secret, private=private)
-        if request.is_batch:
-            self._has_batches = self._has_batches or value is not None
-            verdict = verdict if self._has_batches else _without_batches(answer, verdict)
         shapes = Shapes(secret, texts_in(payload))
         for unknown in unknown_in(answer, status=verdict.status, shapes=shapes):
             self._notice(unknown)
         if request.divisible and verdict.code in EMAIL_QUOTAS:
             verdict = _of_a_batch(verdict)
         return Reply(_charged(verdict, payload, value), value)
+
+    async def _ask(self, secret: SecretStr) -> Verdict | None:
+        """Ask a stand-in for Resend, by an empty batch, whether it takes batches.
+
+        A bare 404 for a batch of emails would not tell: something before it may have given it after
+        the batch was accepted.
+
+        Returns:
+            None where it takes them; else why none can be sent now. Nothing was sent.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.post(
+                    "/emails/batch",
+                    json=[],
+                    headers={"Authorization": f"Bearer {secret.get_secret_value()}"},
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
+            return replace(judge_transport(error, if_ambiguous=Fate.RETRY), definite=True)
+        answer = Answer.parse(response.status_code, response.headers, response.content)
+        verdict = self._judge(answer, value=None, secret=secret)
+        self._has_batches = verdict.fate is Fate.FAIL or (answer.ok and answer.body is not None)
+        return None if self._has_batches else _without_batches(answer, verdict)
 
     async def check(self, secret: SecretStr) -> KeyCheck:
         """Ask whether a key is alive, and for its team's quotas and rate.
@@ -165,19 +187,17 @@ async def _send(payload: Any, idempotency_key: str) -> None:
 
 
 def _without_batches(answer: Answer, verdict: Verdict) -> Verdict:
-    """The verdict where a stand-in for Resend seems not to know `/emails/batch`.
+    """The verdict where a stand-in for Resend refuses even an empty batch.
 
-    Then nothing was taken.
-
-    Where batches are known to be taken, and for a single email, such an answer proves nothing:
-    something before the provider may have given it.
+    It may not know `/emails/batch`. What else it says holds for emails as well, but nothing was
+    sent.
     """
     unknown = answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
-    if not unknown or answer.code or answer.is_page:
-        return verdict
-    return Verdict(
-        Fate.FAIL, "no_batches", "there is no address for batches here", status=verdict.status
-    )
+    if unknown and not answer.is_page:
+        reason = "there is no address for batches here"
+        return Verdict(Fate.FAIL, "no_batches", reason, status=verdict.status)
+    fate = Fate.RETRY if verdict.fate is Fate.SAME_ACCOUNT else verdict.fate
+    return replace(verdict, fate=fate, definite=True)
 
 
 def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) -> Verdict:
