@@ -33,7 +33,7 @@ def test_what_was_loaded_before_stays() -> None:
 
 _TELEMETRY = """
 import sys
-from worker.celery import app, signals
+from worker.application import app, signals
 signals.worker_init.send(sender=None)
 # redis-py imports what OpenTelemetry has for metrics, wherever it is installed.
 names = "opentelemetry.sdk.trace", "opentelemetry.exporter", "sentry_sdk", "worker.telemetry.spans"

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery, signals
 
 from config.celery import WORKER_PRODUCERS
-from worker import celery as app_module
+from worker import application as app_module
 from worker.aio.backend import RedisBackend
 from worker.hooks.publishing import note_enqueued, pass_on_tenant
 from worker.logs import redactor

@@ -1,0 +1,206 @@
+"""Builds the Celery app: `celery -A worker worker | flower | call … | keys …`.
+
+Raises:
+    SystemExit: The settings of this process are wrong; its message says what to change.
+"""
+
+import dbm
+import logging
+import os
+import shelve
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import celery.apps.worker
+from celery import Celery, signals
+from celery.loaders.app import AppLoader
+from celery.utils.imports import cwd_in_path
+
+from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
+from config.current import get_settings
+from config.environment import no_dotenv
+from config.errors import SettingsError
+from config.keys import Discovery, load_keys, refuse_wrong_values, require_any_key
+from config.redis_roles import claim_result_backend
+from config.services import SERVICES
+from worker import (
+    telemetry,
+    tls_key_log,  # noqa: F401 - it comes before what makes TLS contexts
+)
+from worker.aio.backend import RedisBackend
+from worker.cli import flower
+from worker.hooks import control  # noqa: F401 - it registers commands
+from worker.hooks.backpressure import QueuePauser
+from worker.hooks.cancel import Cancelling
+from worker.hooks.health import PoolHealth
+from worker.hooks.notifications import NotificationBound
+from worker.hooks.publishing import note_enqueued, pass_on_tenant
+from worker.hooks.queues import QueueChoice
+from worker.logs import redactor, say_json, setup_logging
+from worker.providers.proxies import proxy_for
+from worker.runtime import stop_waiting
+from worker.startup import (
+    banner,
+    worker_name,  # noqa: F401 - it connects a signal
+)
+from worker.startup.machine import check_machine
+from worker.startup.no_start import logs_json, no_start
+from worker.startup.rabbitmq import check_rabbitmq
+from worker.startup.redis import check_redis
+
+_logger = logging.getLogger(__name__)
+
+
+class _Loader(AppLoader):
+    """Reads no configuration of another program: `CELERY_CONFIG_MODULE` may be meant for it."""
+
+    def read_configuration(self, env: str = "") -> dict[str, Any]:  # noqa: ARG002 - Celery's
+        return {}
+
+
+def create_app() -> Celery:
+    """Build the app from the settings of this process.
+
+    Raises:
+        SettingsError: The settings are wrong; the message says what to change.
+    """
+    if logs_json():
+        # So that warnings of the settings are lines of JSON, too.
+        setup_logging("INFO", log_format="json")
+    settings = get_settings()
+    claim_result_backend(settings)
+    created = Celery("keywheel", loader=_Loader, task_cls="worker.hooks.task:ServiceTask")
+    created.conf.update(celery_config(settings))
+    created.Task.show_content = settings.show_content
+    flower.install(settings)
+    created.steps["worker"].add(PoolHealth)
+    created.steps["consumer"].add(QueuePauser)
+    created.steps["consumer"].add(Cancelling)
+    created.steps["consumer"].add(NotificationBound)
+    return created
+
+
+try:
+    app = create_app()
+except SettingsError as exc:
+    # The command line imports this module: a traceback would hide the sentence.
+    raise no_start(exc) from None
+
+
+@signals.import_modules.connect(weak=False)
+def _import_task_modules(**_: Any) -> None:
+    """Import the modules of `KEYWHEEL_TASKS`, and name those that cannot be found."""
+    with cwd_in_path():
+        for module in get_settings().task_modules:
+            try:
+                import_module(module)
+            except ModuleNotFoundError as exc:
+                sentence = _missing(module, exc.name or "")
+                raise no_start(sentence) from None
+
+
+def _missing(module: str, missing: str) -> str:
+    """Say what is missing where a module of `KEYWHEEL_TASKS` cannot be imported."""
+    if f"{module}.".startswith(f"{missing}."):
+        return (
+            f"KEYWHEEL_TASKS names {module}, which cannot be found: start the worker in the folder "
+            "of your project, or add that to PYTHONPATH."
+        )
+    ours, package = missing.partition(".")[0], __name__.rpartition(".")[0]
+    advice = (
+        f"in an installed Keywheel it is {package}"
+        if package.endswith(f".{ours}")
+        else "install it where the worker runs"
+    )
+    return f"KEYWHEEL_TASKS names {module}, which imports {missing}, and that is missing: {advice}."
+
+
+@signals.worker_init.connect(weak=False)
+def _install_telemetry(**_: Any) -> None:
+    telemetry.install()
+
+
+@signals.setup_logging.connect(weak=False)
+def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
+    settings = get_settings()
+    redactor.learn(settings.secrets)
+    try:
+        setup_logging(settings.log_level, log_format=settings.log_format, path=logfile or "")
+    except OSError as exc:
+        raise no_start(f"The file of --logfile cannot be opened: {exc.strerror}.") from None
+
+
+@signals.celeryd_init.connect(weak=False)
+def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
+    for name in ("pidfile", "statedb"):
+        if (file := options.get(name)) and not os.access(Path(file).parent, os.W_OK):
+            raise no_start(f"The file of --{name} cannot be written: check its folder.")
+    if file := options.get("statedb"):
+        try:
+            shelve.open(file).close()  # noqa: S301 - Celery reads it in the same way
+        except dbm.error as exc:  # with OSError
+            raise no_start(
+                f"The file of --statedb cannot be used ({exc}): remove it, and give each worker "
+                "one of its own."
+            ) from None
+    instance.queue_choice = QueueChoice(options.get("queues"))
+    instance.emit_banner = banner.or_go_on(instance.emit_banner)
+    instance.app.conf.broker_pool_limit = WORKER_PRODUCERS
+    signals.before_task_publish.connect(pass_on_tenant)
+    signals.before_task_publish.connect(note_enqueued)
+    RedisBackend.redact = staticmethod(redactor.redact)
+    if get_settings().log_format == "json":
+        # Each line is JSON: no banner, and Celery's last words as a log line.
+        _set_up_logging()
+        instance.quiet = True
+        celery.apps.worker.safe_say = say_json
+
+
+@signals.celeryd_after_setup.connect(weak=False)
+def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
+    """Check this machine, Redis and the keys, and consume the queues of services with a key."""
+    settings = get_settings()
+    try:
+        found = {service: load_keys(service) for service in SERVICES}
+        refuse_wrong_values(found.values())
+        if instance.queue_choice.by_keys:
+            require_any_key(found.values())
+        for service, discovery in found.items():
+            if discovery.keys:
+                proxy_for(
+                    settings.services[service].base_url
+                )  # an unusable proxy would fail each job
+        check_machine(settings, found)
+        check_redis(settings)
+        check_rabbitmq(settings)
+    except SettingsError as exc:
+        # Celery logs an exception of a signal's receiver and goes on, except for SystemExit.
+        raise no_start(exc) from None
+    instance.queue_choice.select(
+        instance.app.amqp.queues,
+        {service: len(discovery.keys) for service, discovery in found.items()},
+    )
+    for sentence in instance.queue_choice.unknown(has_custom_tasks=bool(settings.task_modules)):
+        _logger.warning(sentence)
+    _log_what_was_found(found, instance.app.amqp.queues.consume_from)
+
+
+def _log_what_was_found(found: Mapping[str, Discovery], queues: Iterable[str]) -> None:
+    if (missing := no_dotenv()) is not None:
+        _logger.info("%s: the settings come from the environment alone", missing)
+    _logger.info(
+        "keys: %s; queues: %s",
+        ", ".join(f"{len(discovery.keys)} {service}" for service, discovery in found.items()),
+        ", ".join(name for name in queues if not name.endswith(DEFERRED)),
+    )
+
+
+@signals.worker_shutting_down.connect(weak=False)
+def _send_waiting_jobs_back(**_: Any) -> None:
+    """Send jobs that wait for a key back, so that the worker ends as soon as its calls have."""
+    stop_waiting()
+
+
+__all__ = ["app", "create_app"]

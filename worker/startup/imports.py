@@ -1,0 +1,92 @@
+"""Ends a start with a sentence where a module that it needs is missing, or hidden by another one.
+
+It imports nothing else of ours, which may be what is hidden.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from types import ModuleType
+from typing import Any
+
+_STRICT = "Python makes an error of each warning here (PYTHONWARNINGS=error or -W error)"
+_ROOT = "superuser privileges"
+
+
+@contextmanager
+def imports_in_a_sentence() -> Iterator[None]:
+    """End the process with a sentence where the block cannot import what it needs.
+
+    Raises:
+        SystemExit: It could not; the message says what to change.
+    """
+    try:
+        yield
+    except ImportError as exc:
+        raise _end(about_import(exc)) from exc
+    except AttributeError as exc:
+        if not isinstance(exc.obj, ModuleType):
+            raise
+        raise _end(_about(exc.obj.__name__, exc)) from exc
+    except Warning as exc:
+        raise _end(about_warning(exc)) from exc
+
+
+def about_import(exc: ImportError) -> str:
+    """Say what to change so that a module can be imported."""
+    return _about(exc.name or "", exc)
+
+
+def about_warning(exc: Warning) -> str:
+    """Say what to change where a warning is an error."""
+    words = " ".join(str(exc).split())
+    if _ROOT in words:
+        return (
+            f"{_STRICT}, also of Celery's about a worker with {_ROOT}: start it as another user "
+            "(--uid), or unset PYTHONWARNINGS."
+        )
+    kind = type(exc).__name__
+    return f"{_STRICT}: unset PYTHONWARNINGS. The warning was a {kind}: {words}"
+
+
+def _about(name: str, exc: Exception) -> str:
+    package = name.partition(".")[0]
+    path = _path_of(sys.modules.get(package))
+    if path is None:
+        return (
+            f"The Python module {name or 'that is needed'} cannot be imported ({exc}): install it "
+            f"for {sys.executable}, or start the Python that has it."
+        )
+    if hidden := _hidden_by(path, package):
+        return (
+            f"{path} hides the module {package} that is needed, {hidden}: rename the first, or "
+            "take its folder out of PYTHONPATH, or start in another folder."
+        )
+    return (
+        f"The module {package} at {path} is not the one that is needed ({exc}): install the "
+        "versions that Keywheel asks for."
+    )
+
+
+def _hidden_by(path: str, package: str) -> str | None:
+    """The path of the next module of this name on Python's path."""
+    for folder in sys.path:
+        spec = PathFinder.find_spec(package, [folder])
+        if spec is not None and (found := _path_of(spec)) not in {None, path}:
+            return found
+    return None
+
+
+def _path_of(found: Any) -> str | None:
+    """Where a module, or the description of one, is; None if it has no file."""
+    origin = getattr(found, "__file__", None) or getattr(found, "origin", None)
+    return origin if isinstance(origin, str) else None
+
+
+def _end(sentence: str) -> SystemExit:
+    try:
+        from worker.startup.no_start import no_start  # noqa: PLC0415 - it may be what is missing
+    except Exception:  # noqa: BLE001 - what keeps it from being imported is what the sentence says
+        return SystemExit(f"keywheel cannot start.\n{sentence}")
+    return no_start(sentence)
