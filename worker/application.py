@@ -43,6 +43,7 @@ from worker.providers.proxies import proxy_for
 from worker.runtime import stop_waiting
 from worker.startup import (
     banner,
+    command,
     worker_name,  # noqa: F401 - it connects a signal
 )
 from worker.startup.machine import check_machine
@@ -87,6 +88,7 @@ try:
 except SettingsError as exc:
     # The command line imports this module: a traceback would hide the sentence.
     raise no_start(exc) from None
+command.install()
 
 
 @signals.import_modules.connect(weak=False)
@@ -134,6 +136,7 @@ def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
 
 @signals.celeryd_init.connect(weak=False)
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
+    command.check_options(options, instance.app.conf)
     for name in ("pidfile", "statedb"):
         if (file := options.get(name)) and not os.access(Path(file).parent, os.W_OK):
             raise no_start(f"The file of --{name} cannot be written: check its folder.")
@@ -172,7 +175,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
                 proxy_for(
                     settings.services[service].base_url
                 )  # an unusable proxy would fail each job
-        check_machine(settings, found)
+        check_machine(settings, found, jobs=_most_jobs(instance))
         check_redis(settings)
         check_rabbitmq(settings)
     except SettingsError as exc:
@@ -185,6 +188,11 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
     for sentence in instance.queue_choice.unknown(has_custom_tasks=bool(settings.task_modules)):
         _logger.warning(sentence)
     _log_what_was_found(found, instance.app.amqp.queues.consume_from)
+
+
+def _most_jobs(instance: Any) -> int:
+    """How many jobs the worker may run at a time: by -c, --autoscale or the setting."""
+    return int(instance.max_concurrency or instance.concurrency)
 
 
 def _log_what_was_found(found: Mapping[str, Discovery], queues: Iterable[str]) -> None:

@@ -100,3 +100,15 @@ def test_a_name_that_cannot_be_checked_is_no_error(caplog: pytest.LogCaptureFixt
     assert caplog.messages == [
         "cannot check whether another worker has the name w1@here (ConnectionRefusedError)"
     ]
+
+
+@pytest.mark.parametrize(
+    ("most", "jobs"),
+    [
+        (None, 500),  # by -c, or by the setting
+        (400, 400),  # by --autoscale
+    ],
+)
+def test_a_worker_is_checked_for_as_many_jobs_as_it_may_run(most: int | None, jobs: int) -> None:
+    instance = SimpleNamespace(concurrency=500, max_concurrency=most)
+    assert app_module._most_jobs(instance) == jobs

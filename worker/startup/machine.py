@@ -3,7 +3,7 @@
 import asyncio
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,11 @@ _FILES_BESIDE_JOBS: Final = 64
 
 
 def check_machine(
-    settings: Settings, keys: dict[str, Discovery], environ: Mapping[str, str] = os.environ
+    settings: Settings,
+    keys: dict[str, Discovery],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    jobs: int | None = None,
 ) -> None:
     """Check certificates, open files and the heartbeat's file, and build a runtime for a try.
 
@@ -29,18 +33,13 @@ def check_machine(
         settings: The settings of this process.
         keys: The keys by service.
         environ: The environment, from which OpenSSL reads the names of its files.
+        jobs: How many jobs may run at a time. Default: as the settings say.
 
     Raises:
         SettingsError: Each job would fail for a reason of this machine; the sentence names it.
     """
     sentences = [*certificate_problems(environ)]
-    needed = settings.worker_concurrency + _FILES_BESIDE_JOBS
-    if (allowed := _raise_open_files(needed)) < needed:
-        sentences.append(
-            f"KEYWHEEL_WORKER_CONCURRENCY ({settings.worker_concurrency}) needs about {needed} "
-            f"open files, and this process may have {allowed}: lower the former, or raise the "
-            "limit (ulimit -n)."
-        )
+    sentences += _too_few_files(settings.worker_concurrency if jobs is None else jobs, settings)
     if sentences:
         raise SettingsError(sentences)
     if settings.heartbeat_path:
@@ -53,15 +52,34 @@ def check_machine(
         ) from exc
 
 
+def _too_few_files(jobs: int, settings: Settings) -> Iterator[str]:
+    needed = jobs + _FILES_BESIDE_JOBS
+    if (allowed := _raise_open_files(needed)) >= needed:
+        return
+    option = "KEYWHEEL_WORKER_CONCURRENCY"
+    if jobs != settings.worker_concurrency:
+        option = "The concurrency of -c or --autoscale"
+    fits = allowed - _FILES_BESIDE_JOBS
+    lower = f"lower the former to {fits}" if fits > 0 else "lower the former"
+    yield (
+        f"{option} ({jobs}) needs about {needed} open files, and this "
+        f"process may have {allowed}: {lower}, or raise the limit (ulimit -n {needed})."
+    )
+
+
 def _raise_open_files(needed: int) -> int:
     """Raise the limit of open files towards what is needed; returns the smaller of the two."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft in {resource.RLIM_INFINITY, -1} or soft >= needed:
         return needed
     allowed = needed if hard in {resource.RLIM_INFINITY, -1} else min(needed, hard)
-    if allowed > soft:
+    if allowed <= soft:
+        return soft
+    try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    return max(allowed, soft)
+    except (ValueError, OSError):  # more than the kernel allows anybody
+        return soft
+    return allowed
 
 
 async def _open_and_close(settings: Settings, keys: dict[str, Discovery]) -> None:

@@ -1,0 +1,110 @@
+"""What of a command line or of the shell's variables keeps a worker from starting is a sentence."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CELERY = ("celery", "-A", "worker", "worker")
+ALONE = ("worker",)
+NOBODY_LISTENS = "redis://127.0.0.1:1/0"
+
+
+def started(
+    folder: Path, *arguments: str, command: tuple[str, ...] = ALONE, files: int = 0, **changes: str
+) -> str:
+    """Start what cannot start; returns what it said."""
+    quoted = [sys.executable, "-m", *command, *arguments]
+    limit = f"ulimit -n {files} && " if files else ""
+    done = subprocess.run(
+        ["sh", "-c", f'{limit}exec "$@"', "sh", *quoted],
+        cwd=folder,
+        env=os.environ
+        | {
+            "PYTHONPATH": str(ROOT),
+            "GROQ_API_KEY": "gsk_" + "Zq7" * 17 + "x",
+            "REDIS_URL": NOBODY_LISTENS,
+        }
+        | changes,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "argument", "sentence"),
+    [
+        (
+            CELERY,
+            "--uid=nosuchuser",
+            "--uid names the user nosuchuser, and this machine has none: name one that `getent",
+        ),
+        (
+            ALONE,
+            "--gid=nosuchgroup",
+            "--gid names the group nosuchgroup, and this machine has none: name one that `getent",
+        ),
+        (CELERY, "--pool=solo", "jobs run in its own asyncio pool, not in celery.concurrency.solo"),
+        (ALONE, "--autoscale=x,y", "--autoscale takes one or two whole numbers"),
+        (ALONE, "--include=nosuch.jobs", "The Python module nosuch cannot be imported (No module"),
+    ],
+)
+def test_an_option_that_cannot_work_ends_the_start_with_a_sentence(
+    tmp_path: Path, command: tuple[str, ...], argument: str, sentence: str
+) -> None:
+    assert sentence in started(tmp_path, argument, command=command)
+
+
+def test_more_jobs_than_this_process_may_open_files_end_the_start_with_how_many_fit(
+    tmp_path: Path,
+) -> None:
+    assert (
+        "The concurrency of -c or --autoscale (400) needs about 464 open files, and this process "
+        "may have 256: lower the former to 192, or raise the limit (ulimit -n 464)."
+    ) in started(tmp_path, "--concurrency=400", files=256)
+
+
+@pytest.mark.parametrize(("name", "package"), [("config.py", "config"), ("tasks.py", "tasks")])
+def test_a_module_of_the_users_that_hides_one_is_named(
+    tmp_path: Path, name: str, package: str
+) -> None:
+    (tmp_path / name).write_text("ANYTHING = 1\n")
+    said = started(tmp_path, command=CELERY, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert f"{tmp_path / name} hides the module {package} that is needed, " in said
+
+
+def test_the_sentence_about_a_hidden_module_is_json_where_the_logs_are(tmp_path: Path) -> None:
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "redis" / "__init__.py").write_text("")
+    said = started(tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}", KEYWHEEL_LOG_FORMAT="json")
+    last = json.loads(said.splitlines()[-1])
+    assert last["level"] == "CRITICAL"
+    assert "hides the module redis that is needed" in last["message"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="Celery warns of root alone")
+def test_a_worker_of_root_where_each_warning_is_an_error_says_what_to_do(tmp_path: Path) -> None:
+    assert (
+        "Python makes an error of each warning here (PYTHONWARNINGS=error or -W error), also of "
+        "Celery's about a worker with superuser privileges: start it as another user (--uid), or "
+        "unset PYTHONWARNINGS."
+    ) in started(tmp_path, PYTHONWARNINGS="error")
+
+
+def test_no_import_of_a_worker_or_of_flower_warns(tmp_path: Path) -> None:
+    names = "worker.__main__, worker.dashboard, worker.cli.keys, tasks.ai, tasks.email, tasks.admin"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", f"import {names}"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

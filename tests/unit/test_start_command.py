@@ -1,0 +1,60 @@
+"""What is said of options of a worker that cannot work."""
+
+import errno
+import os
+from typing import Any
+
+import pytest
+from celery import concurrency, platforms
+
+from worker.aio.pool import TaskPool
+from worker.startup import command
+
+
+@pytest.mark.parametrize("name", ["gevent", "eventlet", "threads", "solo"])
+def test_any_other_pool_is_refused_whether_or_not_it_is_installed(name: str) -> None:
+    pool = concurrency.get_implementation(name)
+    with pytest.raises(SystemExit, match=f"not in {pool.__module__}: leave out -P"):
+        command.check_options({"pool": pool}, {})
+
+
+@pytest.mark.parametrize("pool", [None, TaskPool, type("Derived", (TaskPool,), {})])
+def test_our_own_pool_is_accepted(pool: Any) -> None:
+    command.check_options({"pool": pool, "max_tasks_per_child": None}, {})
+
+
+@pytest.mark.parametrize("option", ["max_tasks_per_child", "max_memory_per_child"])
+def test_what_is_about_child_processes_is_refused(option: str) -> None:
+    with pytest.raises(SystemExit, match=f"worker_{option} has no meaning for the asyncio pool"):
+        command.check_options({option: 5}, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "sentence"),
+    [
+        ({"uid": "x"}, KeyError("User does not exist: x"), "--uid names the user x, and"),
+        ({"gid": "x"}, KeyError("Group does not exist: x"), "--gid names the group x, and"),
+        ({"uid": "7"}, KeyError("getpwuid(): uid not found: 7"), "--uid names the user 7, and"),
+        (
+            {"uid": "1"},
+            PermissionError(errno.EPERM, "no"),
+            f"take effect for root only, and this is the user {os.geteuid()}: leave them out",
+        ),
+    ],
+)
+def test_a_user_that_a_worker_cannot_become_is_named(
+    options: dict[str, str], error: Exception, sentence: str
+) -> None:
+    def drop(**_: Any) -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        command._guarded_dropping(drop)(**options)
+    assert sentence in str(ended.value)
+
+
+def test_who_becomes_no_other_user_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(platforms, "maybe_drop_privileges", lambda **given: seen.append(given))
+    command._guarded_dropping(platforms.maybe_drop_privileges)()
+    assert seen == [{"uid": None, "gid": None}]

@@ -1,0 +1,104 @@
+"""Ends Celery's worker command with a sentence where its options cannot work."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final
+
+from celery import platforms
+from celery.exceptions import ImproperlyConfigured
+
+from worker.aio.pool import TaskPool
+from worker.aio.pool_settings import PoolSettings
+from worker.startup.imports import imports_in_a_sentence
+from worker.startup.no_start import no_start
+
+_DROPS: Final = "maybe_drop_privileges"
+
+
+def install() -> None:
+    """Guard Celery's commands, where a command line has loaded them."""
+    dropping = _guarded_dropping(platforms.maybe_drop_privileges)
+    for name, module in list(sys.modules.items()):
+        if name.startswith(("celery.bin.", platforms.__name__)) and hasattr(module, _DROPS):
+            setattr(module, _DROPS, dropping)
+    if (of_workers := sys.modules.get("celery.bin.worker")) is not None:
+        command: Any = of_workers.worker
+        command.make_context = _guarded(command.make_context, _options_in_a_sentence)
+        command.callback = _guarded(command.callback, imports_in_a_sentence)
+
+
+def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
+    """Check the options that a worker is started with.
+
+    Args:
+        options: The options.
+        conf: The app's configuration.
+
+    Raises:
+        SystemExit: One of them cannot work; its message names it.
+    """
+    pool = options.get("pool") or options.get("pool_cls") or TaskPool
+    if isinstance(pool, type) and not issubclass(pool, TaskPool):
+        raise no_start(
+            f"Keywheel's jobs run in its own asyncio pool, not in {pool.__module__}: leave out -P."
+        )
+    try:
+        PoolSettings.of(
+            {
+                "maxtasksperchild": options.get("max_tasks_per_child"),
+                "max_memory_per_child": options.get("max_memory_per_child"),
+            },
+            conf,
+        )
+    except ImproperlyConfigured as exc:
+        raise no_start(f"{exc}.") from exc
+
+
+def _guarded(
+    function: Callable[..., Any], guard: Callable[[], AbstractContextManager[None]]
+) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        with guard():
+            return function(*args, **kwargs)
+
+    return guarded
+
+
+@contextmanager
+def _options_in_a_sentence() -> Iterator[None]:
+    """Say what is wrong with an option that Celery itself fails to read."""
+    try:
+        yield
+    except AttributeError as exc:  # of a list that has no join: celery.bin.worker.Autoscale
+        raise no_start("--autoscale takes one or two whole numbers: --autoscale=500,10.") from exc
+    except ImportError as exc:
+        raise no_start(
+            f"The pool of -P cannot be loaded ({exc}). Keywheel's jobs run in its own asyncio "
+            "pool: leave out -P."
+        ) from exc
+
+
+def _guarded_dropping(drop: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(drop)
+    def guarded(uid: str | None = None, gid: str | None = None) -> None:
+        try:
+            drop(uid=uid, gid=gid)
+        except KeyError as exc:
+            option, kind, name = (
+                ("--gid", "group", gid) if "Group" in str(exc) else ("--uid", "user", uid)
+            )
+            raise no_start(
+                f"{option} names the {kind} {name}, and this machine has none: name one that "
+                f"`getent {'group' if kind == 'group' else 'passwd'}` lists."
+            ) from exc
+        except PermissionError as exc:
+            raise no_start(
+                "--uid and --gid take effect for root only, and this is the user "
+                f"{os.geteuid()}: leave them out, or start as root."
+            ) from exc
+
+    return guarded
