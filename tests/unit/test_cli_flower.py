@@ -2,6 +2,7 @@
 
 import errno
 import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from tornado.ioloop import IOLoop
 from tornado.options import Error
 
-from worker.cli.flower import in_a_sentence
+from worker.cli.flower import check_options, in_a_sentence
 
-OPTIONS = SimpleNamespace(address="127.0.0.1", port=5555, conf="flowerconfig.py")
+OPTIONS = SimpleNamespace(
+    address="127.0.0.1", port=5555, conf="flowerconfig.py", unix_socket="", persistent=False
+)
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,10 @@ OPTIONS = SimpleNamespace(address="127.0.0.1", port=5555, conf="flowerconfig.py"
         (ValueError('certfile "/x" does not exist'), 'certfile "/x" does not exist'),
         (SyntaxError("invalid syntax", ("a.py", 3, 1, "x ==")), "a.py, line 3: invalid syntax"),
         (SyntaxError("invalid syntax", ("<string>", 3, 1, "x")), "flowerconfig.py, line 3: "),
+        (
+            DeprecationWarning("x is old"),
+            "unset PYTHONWARNINGS. The warning was a DeprecationWarning: x is old",
+        ),
         (KeyError("nosuch"), "'nosuch' is none of its options; look at the variables FLOWER_"),
         (Error("Unrecognized command line option: '--nosuch'"), "Unrecognized command line "),
     ],
@@ -48,3 +55,33 @@ def test_an_error_of_a_flower_that_served_keeps_its_traceback() -> None:
 
     with pytest.raises(ValueError, match="a bug"):
         in_a_sentence(run, options=OPTIONS)()
+
+
+def test_a_socket_that_cannot_be_made_is_named() -> None:
+    def run() -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    named = SimpleNamespace(**vars(OPTIONS) | {"unix_socket": "/gone/flower.sock"})
+    with pytest.raises(click.ClickException) as caught:
+        in_a_sentence(run, options=named)()
+    assert "/gone/flower.sock: No such file or directory" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"port": 80_000}, "--port must be at most 65535, and is 80000"),
+        ({"persistent": True, "db": "/gone/flower"}, "the folder of --db /gone/flower is missing"),
+    ],
+)
+def test_an_option_that_flower_takes_without_doing_it_is_refused(
+    changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{said}"):
+        check_options(SimpleNamespace(**vars(OPTIONS) | changes))
+
+
+def test_options_that_work_are_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_options(OPTIONS)
+    monkeypatch.chdir(tmp_path)
+    check_options(SimpleNamespace(**vars(OPTIONS) | {"persistent": True, "db": "flower"}))

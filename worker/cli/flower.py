@@ -4,16 +4,21 @@ Flower reads a configuration file in the working directory. Without one, it woul
 addresses, without a login and without our page.
 """
 
+import asyncio
 import functools
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from config.settings import Settings
+from worker.startup.imports import about_warning
 
 _MAX_TASKS = 10_000
+_HIGHEST_PORT = 65_535
 
 
 def install(settings: Settings) -> None:
@@ -43,7 +48,23 @@ def install(settings: Settings) -> None:
 def _our_flower(**options: Any) -> Any:
     from worker.dashboard import KeysFlower  # noqa: PLC0415 - see above
 
+    check_options(options["options"])
     return KeysFlower(**options)
+
+
+def check_options(options: Any) -> None:
+    """Check what Flower takes without a word, and does not do.
+
+    Args:
+        options: Flower's options.
+
+    Raises:
+        ValueError: An option cannot work; the message names it.
+    """
+    if not 0 <= options.port <= _HIGHEST_PORT:  # it would listen on some other port
+        raise ValueError(f"--port must be at most {_HIGHEST_PORT}, and is {options.port}")
+    if options.persistent and not os.access(Path(options.db).absolute().parent, os.W_OK):
+        raise ValueError(f"the folder of --db {options.db} is missing, or cannot be written")
 
 
 def in_a_sentence(run: Callable[..., Any], *, options: Any) -> Callable[..., Any]:
@@ -59,6 +80,7 @@ def in_a_sentence(run: Callable[..., Any], *, options: Any) -> Callable[..., Any
         from tornado.ioloop import IOLoop  # noqa: PLC0415 - only Flower needs it
         from tornado.options import Error  # noqa: PLC0415
 
+        _have_loop()
         begun: list[bool] = []
         IOLoop.current().add_callback(lambda: begun.append(True))
         try:
@@ -67,8 +89,18 @@ def in_a_sentence(run: Callable[..., Any], *, options: Any) -> Callable[..., Any
             if begun:  # it served: this is a bug, and not about its options
                 raise
             raise click.ClickException(f"Flower cannot start: {_words_of(exc, options)}") from exc
+        except Warning as exc:
+            raise click.ClickException(f"Flower cannot start: {about_warning(exc)}") from exc
 
     return guarded
+
+
+def _have_loop() -> None:
+    """Give this thread a loop, as Tornado would, but without a warning from Python 3.12 on."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.set_event_loop(asyncio.new_event_loop())
 
 
 def _words_of(exc: Exception, options: Any) -> str:
@@ -80,4 +112,5 @@ def _words_of(exc: Exception, options: Any) -> str:
         return f"{file}, line {exc.lineno}: {exc.msg}"
     if not isinstance(exc, OSError) or exc.strerror is None:
         return str(exc)
-    return f"{exc.filename or f'{options.address}:{options.port}'}: {exc.strerror}"
+    place = options.unix_socket or f"{options.address}:{options.port}"
+    return f"{exc.filename or place}: {exc.strerror}"
