@@ -17,6 +17,7 @@ import celery.apps.worker
 from celery import Celery, signals
 from celery.loaders.app import AppLoader
 from celery.utils.imports import cwd_in_path
+from celery.utils.nodenames import node_format
 
 from config.celery import DEFERRED, WORKER_PRODUCERS, celery_config
 from config.current import get_settings
@@ -136,6 +137,8 @@ def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
 
 @signals.celeryd_init.connect(weak=False)
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
+    if file := options.get("logfile"):
+        _set_up_logging(node_format(file, instance.hostname))  # so that it holds what follows
     command.check_options(options, instance.app.conf)
     for name in ("pidfile", "statedb"):
         if (file := options.get(name)) and not os.access(Path(file).parent, os.W_OK):

@@ -73,6 +73,14 @@ def test_more_jobs_than_this_process_may_open_files_end_the_start_with_how_many_
     ) in started(tmp_path, "--concurrency=400", files=256)
 
 
+def test_the_log_of_a_worker_says_why_it_did_not_start(tmp_path: Path) -> None:
+    """A worker in the background (`--detach`) has nothing else."""
+    started(tmp_path, "--hostname=w1@test", "--logfile=%n.txt", "--max-tasks-per-child=5")
+    [line] = (tmp_path / "w1.txt").read_text().splitlines()
+    assert "CRITICAL" in line
+    assert "keywheel cannot start. | worker_max_tasks_per_child has no meaning" in line
+
+
 @pytest.mark.parametrize(("name", "package"), [("config.py", "config"), ("tasks.py", "tasks")])
 def test_a_module_of_the_users_that_hides_one_is_named(
     tmp_path: Path, name: str, package: str
