@@ -8,9 +8,12 @@ ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
 EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
+OF_PACKAGES = sorted((ROOT / "clients").glob("*/README.md"))
 ALL_PAGES = [
     *PAGES,
     *EXAMPLES,
+    *OF_PACKAGES,
+    ROOT / "benchmarks/README.md",
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
 ]
 
