@@ -140,9 +140,11 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     if file := options.get("logfile"):
         _set_up_logging(node_format(file, instance.hostname))  # so that it holds what follows
     command.check_options(options, instance.app.conf)
-    for name in ("pidfile", "statedb"):
+    for name in ("pidfile", "statedb", *(["schedule_filename"] if options.get("beat") else [])):
         if (file := options.get(name)) and not os.access(Path(file).parent, os.W_OK):
-            raise no_start(f"The file of --{name} cannot be written: check its folder.")
+            raise no_start(
+                f"The file of --{name.replace('_', '-')} cannot be written: check its folder."
+            )
     if file := options.get("statedb"):
         try:
             shelve.open(file).close()  # noqa: S301 - Celery reads it in the same way

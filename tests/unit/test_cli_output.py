@@ -9,6 +9,7 @@ from pkgutil import resolve_name
 
 import click
 import pytest
+from rich.console import Console
 
 from tests.pages import ROOT
 from worker.cli.output import OutputCommand, OutputGroup
@@ -63,3 +64,13 @@ def test_what_an_encoding_lacks_is_escaped(
     alone(lambda: click.echo(TEXT)).main([], standalone_mode=False)
     output.seek(0)
     assert output.read() == f"{shown}\n"
+
+
+def test_a_terminal_of_no_columns_shows_as_much_as_one_of_eighty(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    widths: list[int] = []
+    monkeypatch.setenv("COLUMNS", "0")
+    command = alone(lambda: widths.append(Console().width))
+    command.main([], standalone_mode=False)
+    assert widths == [80]

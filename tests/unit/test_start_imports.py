@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from celery.exceptions import ImproperlyConfigured
 
 from worker.startup.imports import imports_in_a_sentence
 
@@ -29,6 +30,11 @@ def test_a_module_of_another_version_is_named_with_its_place() -> None:
 def test_a_warning_that_is_an_error_says_what_makes_it_one() -> None:
     said = said_of(DeprecationWarning("x is\ndeprecated"))
     assert "unset PYTHONWARNINGS. The warning was a DeprecationWarning: x is deprecated" in said
+
+
+def test_an_environment_in_which_our_pool_cannot_work_is_named() -> None:
+    said = said_of(ImproperlyConfigured("remove USE_FAST_LOCALS from the environment"))
+    assert said == "keywheel cannot start.\nremove USE_FAST_LOCALS from the environment."
 
 
 def test_a_bug_keeps_its_traceback() -> None:

@@ -41,6 +41,17 @@ def test_a_worker_publishes_by_few_connections_with_what_a_message_needs(
     assert instance.quiet is False, "its logs are text"
 
 
+def test_the_file_of_a_schedule_is_checked_where_a_worker_keeps_it(
+    instance: Any, tmp_path: Path
+) -> None:
+    options = {"schedule_filename": str(tmp_path / "gone" / "schedule")}
+    with pytest.raises(SystemExit) as ended:
+        app_module._prepare(instance, options | {"beat": True})
+    assert "The file of --schedule-filename cannot be written: check its folder." in str(
+        ended.value
+    )
+
+
 @pytest.mark.parametrize("option", ["pidfile", "statedb"])
 def test_a_file_that_cannot_be_written_ends_the_start_with_a_sentence(
     instance: Any, option: str, tmp_path: Path

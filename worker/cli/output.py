@@ -25,6 +25,8 @@ class OutputCommand(click.Command):
         Raises:
             click.ClickException: Its output could not be written.
         """
+        if os.environ.get("COLUMNS", "").strip() == "0":
+            del os.environ["COLUMNS"]  # a terminal of no size: rich would write nothing at all
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         try:

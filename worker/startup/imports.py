@@ -10,6 +10,8 @@ from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
 
+from celery.exceptions import ImproperlyConfigured
+
 _STRICT = "Python makes an error of each warning here (PYTHONWARNINGS=error or -W error)"
 _ROOT = "superuser privileges"
 
@@ -29,6 +31,8 @@ def imports_in_a_sentence() -> Iterator[None]:
         if not isinstance(exc.obj, ModuleType):
             raise
         raise _end(_about(exc.obj.__name__, exc)) from exc
+    except ImproperlyConfigured as exc:
+        raise _end(f"{exc}.") from exc
     except Warning as exc:
         raise _end(about_warning(exc)) from exc
 
