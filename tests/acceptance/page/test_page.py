@@ -15,6 +15,7 @@ from tests.acceptance.page.page_driving import (
     PHONE,
     WIDE,
     Open,
+    card,
     end_some_jobs,
     screenshot,
     state,
@@ -230,6 +231,26 @@ def test_what_is_shown_is_called_live_only_while_it_is(
     assert page.get_by_role("cell", name="Not known yet.").is_visible()
     page.unroute("**/api/admin/**")
     page.get_by_text("Live: updated every second").wait_for()
+
+
+def test_many_tabs_of_a_browser_are_live_together_and_their_buttons_work(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    reader = open_page(site)
+    others = [reader.context.new_page() for _ in range(7)]  # a browser opens six connections
+    for page in others:
+        page.goto(f"{site}/keys")
+        page.get_by_text("Live: updated every second").wait_for()
+    reader.close()
+    first = fresh.sandbox.keys("groq")[0]
+    card(others[-1], first).get_by_role("button", name="Disable key").click()
+    others[-1].get_by_role("dialog").get_by_role("button", name="Disable").click()
+    for page in others:
+        state(page, first, "disabled")
+    for page in others[:-1]:  # whichever of them reads
+        page.close()
+    card(others[-1], first).get_by_role("button", name="Enable key").click()
+    state(others[-1], first, "ready")
 
 
 def test_nothing_is_called_well_without_keys_or_workers_and_no_number_is_read_aloud(

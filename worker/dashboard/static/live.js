@@ -1,8 +1,9 @@
-// Keeps the page live: the server pushes the status, and the lists are asked for when they have
-// changed.
+// Keeps the page live: the server pushes the status to one tab, which tells the others, and the
+// lists are asked for when they have changed.
 
 import { page, setText } from "./elements.js";
 import { opened, request } from "./server.js";
+import { joinTabs, tell, waitForOthers } from "./tabs.js";
 import { clockTime } from "./words.js";
 
 const again_ms = 1000;
@@ -18,6 +19,7 @@ let views = null; // see start()
 // The login has expired: another request would make the browser ask for a password.
 let ended = false;
 let stream = null; // the stream that is read
+let hasLeftOff = false; // another tab reads instead
 let again = null;
 let listsOf = null; // the mark of the lists that are shown
 let isListed = false; // whether the latest lists that were asked for are shown
@@ -29,19 +31,39 @@ let refreshing = null;
 export function start(theViews) {
     views = theViews;
     document.addEventListener("visibilitychange", follow);
-    follow();
+    joinTabs({
+        isReading: function () { return stream !== null; },
+        latest: function () { return latest; },
+        leaveOff: function () {
+            if (stream) {
+                hasLeftOff = true;
+                stream.abort();
+            }
+        },
+        hear: function (status) {
+            if (!ended) {
+                show(status);
+                follow(); // looks again when the other one should have said more
+            }
+        },
+        follow: follow,
+    });
 }
 
 // Also in a tab in the background: its title says what is wrong.
 function follow() {
     clearTimeout(again);
-    if (!stream && !ended) {
+    const wait_ms = waitForOthers();
+    if (wait_ms) {
+        again = setTimeout(follow, wait_ms);
+    } else if (!stream && !ended) {
         read();
     }
 }
 
 async function read() {
     const its = new AbortController();
+    hasLeftOff = false;
     let timer = null;
     const stillHere = function () {
         clearTimeout(timer);
@@ -59,6 +81,7 @@ async function read() {
             stillHere();
             if (events.length) {
                 const status = JSON.parse(events.pop().replace(/^event: status\ndata: /, ""));
+                tell(status);
                 try {
                     show(status);
                 } catch (error) { // a fault of the page, which the next status may not meet
@@ -67,13 +90,14 @@ async function read() {
             }
         }
     } catch (error) {
-        if (!ended) {
+        if (!ended && !hasLeftOff) {
             showTrouble(error.name === "AbortError" ? new Error("Flower did not answer in time.")
                 : error instanceof TypeError ? new Error("Flower cannot be reached.") : error);
         }
     }
     clearTimeout(timer);
     stream = null;
+    clearTimeout(again);
     again = setTimeout(follow, again_ms);
 }
 
