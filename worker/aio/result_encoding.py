@@ -9,7 +9,7 @@ from celery import states
 from celery.backends.redis import RedisBackend as StockBackend
 from celery.exceptions import BackendStoreError
 from kombu import serialization
-from kombu.exceptions import EncodeError
+from kombu.exceptions import DecodeError, EncodeError
 from kombu.utils.encoding import bytes_to_str
 
 from worker.aio import fast_json
@@ -38,10 +38,13 @@ class EncodingBackend(StockBackend):
         return self.get_key_for_task(task_id), value, expires or 0
 
     def _gives_way(self, stored: Any, state: str, *, over_ends: bool = True) -> bool:
-        old = self.decode(stored)["status"]
-        return old not in states.READY_STATES or (
-            over_ends and old != states.SUCCESS and state in states.READY_STATES
-        )
+        try:
+            old = self.decode(stored)["status"]
+            if old not in states.READY_STATES:
+                return True
+        except (DecodeError, LookupError, TypeError):
+            return over_ends  # of another program, and perhaps an end
+        return over_ends and old != states.SUCCESS and state in states.READY_STATES
 
     def _encode(self, data: Any) -> Any:
         # kombu looks its encoder up for each text. It is `fast_json` unless the project has set

@@ -171,6 +171,14 @@ def test_an_end_that_comes_while_a_later_state_is_stored_stays(
     )
 
 
+@pytest.mark.parametrize("stored", ["by another program", "[]", '{"status": ["SUCCESS"]}', "{}"])
+def test_an_end_replaces_what_nobody_can_read(run: Run, store: "redis.Redis", stored: str) -> None:
+    task_id = str(uuid.uuid4())
+    store.set(f"celery-task-meta-{task_id}", stored)
+    run("value", task_id=task_id)[1].result(10)
+    assert _meta(store, task_id)["result"] == "value"
+
+
 def test_a_job_under_way_does_not_take_back_an_end(run: Run, store: "redis.Redis") -> None:
     task_id, done = run("fail first")
     done.result(10)
