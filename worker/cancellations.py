@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 from worker.action_log import ActionLog
 from worker.aio.errors import Revoked
 from worker.broker_errors import BROKER_ERRORS
+from worker.foreign_results import meta_of
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lookup import BatchedLookup
 from worker.redis.retry import retry_while_down
@@ -157,7 +158,7 @@ async def cancel_jobs(
         redis.exceptions.RedisError: Redis cannot be reached.
     """
     before = await asyncio.to_thread(
-        lambda: {task_id: app.backend.get_state(task_id) for task_id in ids}
+        lambda: {task_id: meta_of(app, task_id)["status"] for task_id in ids}
     )
     ended = {
         task_id: state

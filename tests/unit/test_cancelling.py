@@ -177,7 +177,7 @@ async def test_of_several_jobs_each_has_an_outcome(
     states = {"a": "SUCCESS", "b": "PENDING", "c": "FAILURE", "d": "RETRY"}
     ends: list[Any] = []
     backend = SimpleNamespace(
-        get_state=states.__getitem__,
+        get_task_meta=lambda job, **_: {"status": states[job]},
         store_ends=lambda *given, **options: ends.append((given, options)),
     )
     cancels: Any = _Cancels(workers)

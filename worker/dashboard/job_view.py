@@ -15,6 +15,7 @@ from worker.aio.transport import delayed
 from worker.dashboard.deferred_jobs import ms_of
 from worker.deadletters.capture import reason_of
 from worker.foreign_json import as_object, as_text, member
+from worker.foreign_results import meta_of
 from worker.jobs.history import History
 
 _EVENTS = ("sent", "received", "started", "retried", "succeeded", "failed", "revoked", "rejected")
@@ -84,7 +85,7 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
     Raises:
         redis.exceptions.RedisError: The broker, or the result store, cannot be reached.
     """
-    meta = app.backend.get_task_meta(job)
+    meta = meta_of(app, job)
     result, (due_ms, headers) = meta.get("result"), _deferred(app, job)
     state = _state_of(meta, seen, deferred=due_ms is not None)
     value = result if state == states.SUCCESS else None

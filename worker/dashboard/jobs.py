@@ -6,9 +6,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from kombu.exceptions import OperationalError
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from config.current import get_settings
 from worker.attempts import Attempt
@@ -20,6 +18,7 @@ from worker.dashboard.job_view import JobView, look_up
 from worker.dashboard.poller import Pools
 from worker.dashboard.request_body import RequestBody
 from worker.deadletters import DeadLetter, DeadLetters
+from worker.foreign_results import STORE_ERRORS
 from worker.jobs.task_service import service_of
 from worker.quotes.place import Place, find_place
 
@@ -49,7 +48,7 @@ class Job(AdminHandler):
         seen = self.application.events.state.tasks.get(job)
         try:
             view = await asyncio.to_thread(look_up, self.application.capp, job, seen)
-        except (RedisError, OperationalError, OSError) as exc:
+        except STORE_ERRORS as exc:
             raise RedisUnreachable(f"Redis does not answer ({type(exc).__name__})") from exc
 
         async def find(store: DeadLetters) -> DeadLetter | None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from celery import Celery
+from celery.exceptions import BackendError
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -230,7 +231,7 @@ class Poller:
         try:
             running = asyncio.run_coroutine_threadsafe(bounded(), self._loop)
             return await asyncio.wrap_future(running)
-        except (RedisError, TimeoutError) as exc:
+        except (RedisError, BackendError, OSError) as exc:
             raise RedisUnreachable(f"Redis does not answer ({type(exc).__name__})") from exc
 
     async def _poll(self, *, fresh_s: float) -> DashboardState:

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from celery.exceptions import BackendGetMetaError, BackendStoreError
 from kombu.exceptions import ChannelError, ConnectionError, OperationalError  # noqa: A004 - of AMQP
 from redis.exceptions import RedisError
 
@@ -65,6 +66,7 @@ async def test_every_endpoint_tells_a_fault_of_our_own_from_one_of_redis_without
     assert not [answer.text for answer in asked if "detail" in answer.text]
 
 
+_OF_STORES = (RedisError(), OperationalError(), OSError(), BackendGetMetaError("away"))
 _OF_BROKERS = (OperationalError(), ChannelError(), ConnectionError(), RedisError(), OSError())
 
 
@@ -72,7 +74,7 @@ _OF_BROKERS = (OperationalError(), ChannelError(), ConnectionError(), RedisError
     ("what", "errors", "code"),
     [
         ("ask_workers", _OF_BROKERS, "broker_unreachable"),
-        ("look_up", (RedisError(), OperationalError(), OSError()), "redis_unreachable"),
+        ("look_up", _OF_STORES, "redis_unreachable"),
     ],
 )
 async def test_an_endpoint_that_asks_the_broker_tells_each_error_of_one_from_a_bug(
@@ -108,7 +110,7 @@ async def test_what_the_poller_is_asked_fails_as_redis_does_or_as_a_bug(serve: S
 
         await site.app.poller.with_actions(broken)
 
-    for error in (RedisError(), TimeoutError()):
+    for error in (RedisError(), TimeoutError(), OSError(), BackendStoreError("full")):
         with pytest.raises(RedisUnreachable, match=type(error).__name__):
             await ask(error)
     with pytest.raises(TypeError, match="a bug"):

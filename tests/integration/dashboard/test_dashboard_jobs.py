@@ -174,3 +174,28 @@ async def test_a_job_that_succeeded_names_its_key_and_not_its_result(serve: Serv
     told = await look(site)
     assert (told["state"], told["where"], told["key"]) == ("SUCCESS", "ended", "gsk_abc123...")
     assert told["attempts"] == 2
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"\x80\x04N.",  # by pickle
+        "not JSON",
+        "[]",
+        "null",
+        "{}",
+        '{"status": ["SUCCESS"]}',
+        '{"status": "FAILURE", "result": "no error"}',
+        '{"status": "FAILURE", "result": {"exc_type": "system", "exc_module": "os"}}',
+        '{"status": "SUCCESS", "result": {"__type__": "datetime", "__value__": "never"}}',
+    ],
+)
+async def test_a_result_that_nobody_can_read_hides_no_job_and_keeps_nobody_from_cancelling_it(
+    serve: Serve, stored: bytes | str
+) -> None:
+    site = await serve(groq=1)
+    await site.redis.set("celery-task-meta-job-1", stored)
+    assert (await look(site))["state"] == "PENDING"
+    done = await site.client.post("/api/admin/jobs/job-1/cancel", auth=LOGIN, json={})
+    assert (done.status_code, done.json().get("outcome")) == (200, "cancelled")
+    assert await site.redis.get("kw:cancelled:job-1")
