@@ -1,9 +1,7 @@
 -- requires: prelude, blocks, buckets, reservations, learn
 -- settle: end a lease with what the answer meant. If it had expired, no bucket changes, but what was learned holds.
 -- ARGV  2 lease id  3 what the answer meant, as JSON: see settlement.py
--- Returns 'ok' | 'late', then 1 or 0 for each: what is blamed is blocked · it was not before · another call of the
---         model was accepted after this one began, so a failure is this call's own · only this job has blocked it, and
---         the key had served shortly before; then what was learned
+-- Returns what scripts.py reads as `Settled`.
 
 local LONGEST_REST_MS = 10000  -- for a host or model, so that it is used soon after it works again
 local MODELS_KEPT = 64
@@ -50,10 +48,9 @@ end
 local counts = redis.call('HMGET', key, outcome, 'tokens', 'latest', 'account', 'ok_ms')
 if outcome ~= 'unused' and not known_already then
   local line = cjson.encode({now, reason or outcome, by, answer.model})  -- for people, the latest one first
-  redis.call('HSET', key, outcome, (counts[1] or 0) + 1, 'tokens', (counts[2] or 0) + (answer.tokens or 0),
-    'latest', line .. '\n' .. (counts[3] or ''):match(LATEST))
+  redis.call('HSET', key, outcome, (counts[1] or 0) + 1, outcome .. '_ms', now,
+    'tokens', (counts[2] or 0) + (answer.tokens or 0), 'latest', line .. '\n' .. (counts[3] or ''):match(LATEST))
 end
-if outcome == 'ok' then redis.call('HSET', key, 'ok_ms', now) end
 if answer.learned and counts[4] ~= answer.learned then
   redis.call('HSET', key, 'account', answer.learned)
   audit('audit', 'account_learned', 'key', answer.key, answer.learned, 0, by)
