@@ -257,10 +257,17 @@ def _buckets(model: str, fields: dict[str, Any], now_ms: int) -> Iterator[Bucket
             model=model,
             dimension=dimension,
             limit=bucket["limit"],
-            remaining=bucket["level"],
+            remaining=_remaining(bucket, now_ms),
             window_ms=int(bucket["window_ms"]),
             full_in_ms=None if ends_ms is None else int(ends_ms) - now_ms,
         )
+
+
+def _remaining(bucket: Mapping[str, Any], now_ms: int) -> float:
+    """What is left now: of a window, all but the calls in it, which scripts keep for longer."""
+    if "log" not in bucket:
+        return float(bucket["level"])
+    return float(bucket["limit"] - sum(at + bucket["window_ms"] > now_ms for at in bucket["log"]))
 
 
 def _holds_ms(block: BlockView) -> float:

@@ -24,11 +24,10 @@ local function rate_of(bucket) return bucket.pace * bucket.limit / bucket.window
 local function span_ms(bucket) return floor((2 - bucket.pace) * bucket.window_ms) + WINDOW_MARGIN_MS end
 
 local function refill(bucket)
-  if bucket.log then
-    bucket.level = bucket.limit
-    for _, at_ms in ipairs(bucket.log) do
-      if at_ms + bucket.window_ms > now then bucket.level = bucket.level - 1 end
-    end
+  local log = bucket.log
+  if log then
+    while log[1] and log[1] + span_ms(bucket) <= now do table.remove(log, 1) end
+    bucket.level = bucket.limit - #log
   elseif not bucket.ends_ms then
     bucket.level = min(bucket.limit, bucket.level + max(0, now - bucket.at_ms) * rate_of(bucket))
   elseif now >= bucket.ends_ms then
@@ -92,7 +91,6 @@ local function charge(bucket, cost, at_ms)
   local log = bucket.log
   bucket.level = min(bucket.limit, bucket.level - cost)
   if not log or cost == 0 then return end
-  while log[1] and log[1] + span_ms(bucket) <= now do table.remove(log, 1) end
   local index = #log
   while index > 0 and log[index] > at_ms do index = index - 1 end
   if cost > 0 then table.insert(log, index + 1, at_ms)

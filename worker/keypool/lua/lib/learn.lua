@@ -39,9 +39,7 @@ local function change_limit(buckets, dimension, limit, window_ms)
   end
   if bucket.log and known and known.log then bucket.log = known.log
   elseif bucket.log and buckets.ramp then
-    for _, start_ms in ipairs(buckets.ramp.log) do
-      if start_ms > now - window_ms then charge(bucket, 1, now) end
-    end
+    for _ in ipairs(buckets.ramp.log) do charge(bucket, 1, now) end
   end
   return bucket
 end
