@@ -6,7 +6,8 @@
 local FEW, PLENTY, BEFORE = 2, 10, 3  -- candidates to choose from, head-room of one that is enough, arguments before
 
 local job, terms, count = cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), (#ARGV - BEFORE) / 2
-local list, came_ms = job.list and root .. ':waiting:' .. job.list, now - job.waited_ms
+local list = job.list and root .. ':waiting:' .. job.list
+job.came_ms = now - job.waited_ms
 for _, expired in ipairs(redis.call('ZRANGEBYSCORE', root .. ':leases', '-inf', now, 'LIMIT', 0, 16)) do
   local lease = drop_lease(expired)
   local why = lease and (lease.waits and 'not used in time' or 'not settled in time')
@@ -15,11 +16,11 @@ end
 
 local function wait(kind, pause_ms, reason, first_ms)
   pause_ms = max(1, floor(pause_ms))
-  if list then enter(list, job.line, came_ms, now + pause_ms) end
+  if list then enter(list, job.line, job.came_ms, now + pause_ms) end
   return {kind, pause_ms, reason, first_ms}
 end
 
-local before, behind_ms = lines_before(list, came_ms)
+local before, behind_ms = lines_before(list, job.came_ms)
 if behind_ms then return wait('wait', behind_ms, 'earlier jobs come first', 0) end
 -- Bulk jobs take what interactive ones leave.
 if job.bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':due', now - LATE_MS, '+inf') > 0 then

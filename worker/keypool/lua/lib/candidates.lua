@@ -39,8 +39,7 @@ end
 -- refills slowly; tries: the only dimension whose limit the call would exceed, if that may be tried; busy_ms: how long
 -- too many calls are in flight. A limit that is smaller than the call never has room.
 local function score_candidate(pair, job, block, seq)
-  local candidate = {start_ms = now, reason = '', step_ms = 0, rests_ms = now, pair = pair, seq = seq}
-  local short, headroom = 0, 1
+  local headroom, candidate = 1, {start_ms = now, reason = '', step_ms = 0, rests_ms = now, pair = pair, seq = seq}
   for dimension, bucket in pairs(pair.buckets) do
     local needed, level, rate = cost_in(dimension, pair.cost), free_in(bucket, job)
     local ready = ready_ms(bucket, needed, level, rate)
@@ -50,7 +49,7 @@ local function score_candidate(pair, job, block, seq)
       local may_try = bucket.credit >= (bucket.lent and 0 or TRY_AFTER)
         and not (bucket.stated or bucket.log or counts_emails(dimension))
       if needed > bucket.limit and not may_try then ready = NEVER end
-      short, candidate.tries = short + 1, short == 0 and may_try and dimension or nil
+      candidate.tries = candidate.reason == '' and may_try and dimension or nil
       if ready > candidate.start_ms then
         candidate.start_ms, candidate.reason, candidate.step_ms = ready, dimension, needed / rate
       end
@@ -84,21 +83,19 @@ end
 -- line it saves while its process asks; if it `rests`, only what refills slowly. Where the horizon is short, all jobs
 -- count as large: else the small ones among them would save in turn, and the large one never.
 local function save_for(job, best, rests)
-  local saves, came_ms = false, now - job.waited_ms
   local until_ms = job.list and not rests and now + DEEPEST_MS + LATE_MS or best.start_ms + SAVING_LOST_MS
   for dimension, bucket in pairs(job.by ~= '' and best.pair.buckets or {}) do
     local needed, saving, rate = cost_in(dimension, best.pair.cost), bucket.saving, rate_of(bucket)
     local need, ours = needed + margin_of(bucket, needed), saving and saving.by == job.by
     local large = COUNTED[dimension] and not counts_emails(dimension) and needed > job.horizon_ms * rate
     local first = not saving or ours or saving.bulk and not job.bulk
-      or saving.bulk == job.bulk and came_ms < (saving.came_ms or 0)
+      or saving.bulk == job.bulk and job.came_ms < (saving.came_ms or 0)
     if large and bucket.level < need and first and (not rests or bucket.window_ms > LONG_WINDOW_MS) then
       -- Of what is there now, smaller jobs may take as much as the job lacks.
       local since_ms = ours and saving.since_ms or now - 2 * max(0, 2 * bucket.level - need) / rate
       bucket.saving = {by = job.by, bulk = job.bulk, need = need, since_ms = since_ms, until_ms = until_ms,
-        came_ms = ours and saving.came_ms or came_ms}
-      saves = true
+        came_ms = ours and saving.came_ms or job.came_ms}
     end
   end
-  if saves then save_buckets(best.pair.key, best.pair.buckets) end
+  save_buckets(best.pair.key, best.pair.buckets)
 end
