@@ -104,7 +104,11 @@ class Scripts:
     async def confirm(
         self, *, lease_id: str, key_id: str, account: str, model: str, resource: str
     ) -> int:
-        """Check a lease after its wait; see confirm.lua."""
+        """Check a lease after its wait; see confirm.lua.
+
+        Returns:
+            How long it still has to wait, in milliseconds (0: it goes now); -1: it has ended.
+        """
         return int(
             await self._confirm(self._root, self._now(), lease_id, key_id, account, model, resource)
         )
@@ -127,7 +131,20 @@ class Scripts:
         include_disabled: bool,
         owners: Sequence[str],
     ) -> list[list[Any]]:
-        """Clear the blocks of keys and accounts; returns those that held, as reset.lua does."""
+        """Clear the blocks of keys and accounts, and of the host and the models.
+
+        Args:
+            records: The records of accounts × models.
+            by: The person or program.
+            scope: `service` or `key`, and its `name`, for the audit stream.
+            name: The service's name, or the key's id.
+            include_disabled: Bring back what a person disabled, too.
+            owners: The ids of the keys, and their accounts.
+
+        Returns:
+            The blocks that it met, each with its scope, 1 if it had no end, the reason, and the
+            task or person that it came from.
+        """
         arguments = (by, scope, name, "1" if include_disabled else "", *owners)
         return list(
             await self._reset(keys_of([self._root_name, *records]), self._now(), *arguments)
@@ -143,14 +160,33 @@ class Scripts:
         words: str,
         for_ms: int | None = None,
     ) -> list[Any]:
-        """Do what was asked for to a key, or to all; returns what by_hand.lua does."""
+        """Do what was asked for to a key, or to all, and write it into the audit stream.
+
+        Args:
+            action: What is done.
+            by: The person; or the job whose request was at fault.
+            service: The service's name.
+            key_id: The key; None: the whole service.
+            words: A reason, a note, or what came of a reload.
+            for_ms: For how long, in milliseconds; None: without end.
+
+        Returns:
+            1, or 0 where it was disabled already, or was not by a person, or not by that job. Then,
+            if a person had disabled it before: for how much longer, in milliseconds (-1: without
+            end, and that stays), who, and why.
+        """
         event, kind = (action, "key") if key_id else (_OF_ALL[action], "service")
         ends, name = "" if for_ms is None else for_ms, key_id or service
         arguments = (by, key_id or "", words, ends, event, kind, name)
         return list(await self._by_hand(self._root, self._now(), *arguments))
 
     async def snapshot(self, *, records: Sequence[str]) -> str:
-        """The records as JSON text; see snapshot.lua."""
+        """All blocks and these records, of keys and of accounts × models, at one instant.
+
+        Returns:
+            JSON: `now_ms`; `blocks`, each by its scope, `until_ms` -1 where it has no end; and
+            `records`, each with its fields and `buckets` by dimension, empty if there is none.
+        """
         return str(await self._snapshot(keys_of([self._root_name, *records]), self._now()))
 
 

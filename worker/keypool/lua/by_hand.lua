@@ -1,11 +1,6 @@
 -- requires: prelude, blocks
--- by_hand: what a person does to a key, or to all of the service's (see by_hand.py), and its place in the audit stream;
--- or a job, which brings a key back that was refused for it alone ('reinstated').
--- ARGV  2 by  3 key id, '' for the whole service  4 reason, note or outcome  5 for how long, ms; '' without end
---       6 what the audit stream calls it: event ('disabled' | 'paused' | 'enabled' | 'resumed' | 'noted' |
---       'reloaded' | 'reinstated'), scope, name
--- Returns 1, or 0 if it was disabled already, or not by a person, or not by that job; then, if a person had disabled it
--- before: for how much longer, ms (-1: without end), by, words. What has no end stays as it is.
+-- by_hand: what a person does to a key, or to all of the service's, and its place in the audit stream; or a job, which
+-- brings a key back that was refused for it alone ('reinstated'). `Scripts.by_hand` says what it is given and returns.
 
 local by, key_id, words, for_ms, event, kind, name = unpack(ARGV, 2)
 local scope, own, until_ms, earlier = 'person:' .. key_id, 'key:' .. key_id, 0, {}
@@ -23,7 +18,7 @@ elseif event ~= 'reloaded' then
   until_ms = for_ms == '' and NEVER or now + tonumber(for_ms)
   local left_ms = before and (before.until_ms == NEVER and -1 or before.until_ms - now)
   if before then earlier = {left_ms, before.by, before.words or ''} end
-  if before and before.until_ms == NEVER then return {0, unpack(earlier)} end
+  if left_ms == -1 then return {0, unpack(earlier)} end
   -- Jobs learn a code; a person's words are for people.
   save_block(scope, {until_ms = until_ms, since_ms = now, reason = event, by = by, words = words})
   if until_ms == NEVER then redis.call('HDEL', blocks_key, own) end

@@ -2,8 +2,6 @@
 -- confirm: may a lease that has waited for its start still be used? If its key rests by now or turned out to be another
 -- account's, the lease ends and its capacity goes back. It waits a little longer if other calls left late and the
 -- provider counts in windows, if there is less than expected, or while another lease probes the host or model.
--- ARGV  2 lease id  3 key id  4 account  5 model or ''  6 resource
--- Returns how long it still has to wait, in ms (0: it goes now) · -1: it has ended (expired, unknown, or blocked)
 
 local lease_id, key_id, account, model, resource = unpack(ARGV, 2)
 local lease = read_lease(lease_id)

@@ -1,6 +1,5 @@
 -- requires: prelude, buckets, reservations
 -- extend: reserve further emails that go with a lease's call. If the lease has ended, nothing changes.
--- ARGV  2 lease id  3 emails (recipients)
 
 local lease_id, more = ARGV[2], tonumber(ARGV[3])
 local lease = read_lease(lease_id)

@@ -1,19 +1,17 @@
 -- requires: prelude, blocks, buckets
 -- reset: clear blocks, and wake the jobs that wait. What a refusal had taken out of a bucket for a rest comes back, but
 -- not what calls have reserved; learned quotas are forgotten, and calls beyond other limits may be tried at once.
--- KEYS  2 … the records of accounts × models
--- ARGV  2 by  3 scope (service or key)  4 name (service or key id)  5 '1': bring back what a person disabled, too
---       6 … the ids of the keys, and their accounts
--- Returns the blocks that it met, each [its scope, 1: without end, reason, the task or person that it comes from].
+-- KEYS from 2 on are the records of accounts × models; ARGV from 6 on the ids of the keys, and their accounts.
 
 local KNOWN_MS = 20000  -- what a refusal has just shown need not be tried
 
+local by, at, name, include_disabled = unpack(ARGV, 2)
 local found, left, ours = {}, 0, {}
 for index = 6, #ARGV do ours[ARGV[index]] = true end
 for scope, packed in pairs(read_hash(blocks_key)) do
   local block, kind, owner = cmsgpack.unpack(packed), scope:match('^([%l_]+):?([^:]*)')
   if kind == 'host' or kind == 'model' or ours[owner] then
-    local stays = kind == 'person' and ARGV[5] ~= '1'
+    local stays = kind == 'person' and include_disabled == ''
     if not stays then redis.call('HDEL', blocks_key, scope) end
     if block.until_ms > now then
       found[#found + 1] = {scope, block.until_ms == NEVER and 1 or 0, block.words or block.reason, block.by or ''}
@@ -33,6 +31,6 @@ for index = 2, #KEYS do
   save_buckets(KEYS[index], buckets)
 end
 local what = #found - left .. ' cleared' .. (left > 0 and ', ' .. left .. ' left disabled' or '')
-audit('actions', 'reset', ARGV[3], ARGV[4], what, 0, ARGV[2])
+audit('actions', 'reset', at, name, what, 0, by)
 redis.call('PUBLISH', root .. ':wake', 'reset')
 return found

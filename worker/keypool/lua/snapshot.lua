@@ -1,8 +1,5 @@
 -- requires: prelude, buckets
--- snapshot: all blocks and the given records at one instant.
--- KEYS  2 … records: of keys, of accounts × models
--- Returns one JSON text: {"now_ms", "blocks": {scope: block} (until_ms is -1 until a person acts), "records": [{field:
--- text, "buckets": {dimension: bucket}}, …]}. Records that do not exist are empty.
+-- snapshot: all blocks and the given records (KEYS from 2 on) at one instant, as JSON; see `Scripts.snapshot`.
 
 local blocks, records = {}, {}
 for scope, packed in pairs(read_hash(root .. ':blocks')) do
