@@ -27,7 +27,6 @@ if job.bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':du
   return wait('wait', FLIGHT_MS, 'interactive jobs come first', 0)
 end
 
-local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly there is none
 local first = count > FEW and redis.call('HGET', counters, 'seq') or 0
 local remap, refusal = {'remap'}, {}  -- refusal: why candidates cannot serve the job at all
 
@@ -41,8 +40,7 @@ local function consider(choice, index, model, resource)
   end
   local pair = choice.pairs[account] or read_pair(account .. ':' .. model, job, terms)
   choice.pairs[account] = pair
-  local block, probes = nil, {}
-  if any_blocks then block, probes = read_blocks_of(id, account, model, resource, job.lease, pair.cost.tokens) end
+  local block, probes = read_blocks_of(id, account, model, resource, job.lease, pair.cost.tokens)
   local candidate = score_candidate(pair, job, block, tonumber(seq or 0))
   candidate.index, candidate.id, candidate.leases, candidate.probes = index, id, tonumber(leases or 0), probes
   local small, largest = pair.buckets[candidate.reason], refusal.too_large

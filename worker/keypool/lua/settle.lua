@@ -15,8 +15,7 @@ local outcome, event, reason, by = answer.outcome, answer.event, answer.reason, 
 local name, key, lease = answer.account .. ':' .. answer.model, root .. ':key:' .. answer.key, end_lease(ARGV[2])
 local pair = root .. ':account_model:' .. name
 local buckets, turned_ms = read_buckets(pair)
-local learned = {}
-local known_already = answer.again and not lease  -- the first settle arrived, only its reply was lost
+local learned, known_already = {}, answer.again and not lease  -- the first settle arrived, only its reply was lost
 -- What the provider states to be left excludes what a counted call had reserved, so what it did not use comes on top.
 if lease and not answer.counted then put_right(buckets, lease) end
 learn_limits(buckets, answer.limits or {}, outcome == 'refused' and lease, answer.stated_ms, learned)

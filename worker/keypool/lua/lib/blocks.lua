@@ -5,6 +5,7 @@ local PROBE_MS = 3000      -- after this time without an answer from the lease t
 local PROBE_LOOK_MS = 300  -- meanwhile the others look again after this time, or up to twice as much
 local BLOCKS_KEPT = 1000   -- jobs may name any number of models and domains that do not exist
 local blocks_key = root .. ':blocks'
+local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly there is none
 
 -- Keeps a block. If there are too many, those go that have ended, or that the next call of the kind brings back.
 local function save_block(scope, block)
@@ -34,7 +35,7 @@ local function read_blocks_of(id, account, model, resource, lease_id, tokens)
   local name, probes, last = account .. ':' .. model, {}, nil
   local scopes = {'unfit:' .. name, 'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account,
     'account_model:' .. name, 'host', 'model:' .. model, 'person:', 'person:' .. id}
-  for index, block in ipairs(read_blocks(scopes)) do
+  for index, block in ipairs(any_blocks and read_blocks(scopes) or {}) do
     if block and block.until_ms <= now and (block.faults or 0) >= BREAKER_FAULTS then
       if (block.probe_ms or 0) <= now or block.probe_by == lease_id then probes[scopes[index]] = block
       else

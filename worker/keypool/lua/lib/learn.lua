@@ -34,13 +34,11 @@ local function change_limit(buckets, dimension, limit, window_ms)
   if known then
     for _, part in ipairs({'saving', 'debt', 'corrected_ms', 'capped'}) do bucket[part] = known[part] end
     bucket.level = min(limit, known.level + max(0, limit - known.limit))
+    bucket.log = bucket.log and (known.log or bucket.log)
     -- A larger plan raises all limits, also those that no header states.
     for _, other in pairs(limit > known.limit and buckets or {}) do other.lent = true end
   end
-  if bucket.log and known and known.log then bucket.log = known.log
-  elseif bucket.log and buckets.ramp then
-    for _ in ipairs(buckets.ramp.log) do charge(bucket, 1, now) end
-  end
+  for _ in ipairs(bucket.log and buckets.ramp and buckets.ramp.log or {}) do charge(bucket, 1, now) end
   return bucket
 end
 
