@@ -22,7 +22,6 @@ end
 
 local before, behind_ms = lines_before(list, job.came_ms)
 if behind_ms then return wait('wait', behind_ms, 'earlier jobs come first', 0) end
--- Bulk jobs take what interactive ones leave.
 if job.bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':due', now - LATE_MS, '+inf') > 0 then
   return wait('wait', FLIGHT_MS, 'interactive jobs come first', 0)
 end
@@ -58,8 +57,7 @@ end
 local best, which, tried
 for number, model in ipairs(job.models) do
   local choice = {pairs = {}}
-  -- Of many candidates that may be called at once, the next one is enough if it is more than half full, or else the
-  -- better of two: it is nearly as good as the best of all.
+  -- Of many that may be called at once, the better of two is nearly as good as the best of all.
   for looked = 0, count - 1 do
     local good = choice.best
     local at_once = good and good.start_ms <= now and not good.pair.shunned

@@ -19,8 +19,7 @@ elseif event ~= 'reloaded' then
   local left_ms = before and (before.until_ms == NEVER and -1 or before.until_ms - now)
   if before then earlier = {left_ms, before.by, before.words or ''} end
   if left_ms == -1 then return {0, unpack(earlier)} end
-  -- Jobs learn a code; a person's words are for people.
-  save_block(scope, {until_ms = until_ms, since_ms = now, reason = event, by = by, words = words})
+  save_block(scope, {until_ms = until_ms, since_ms = now, reason = event, by = by, words = words})  -- jobs see a code
   if until_ms == NEVER then redis.call('HDEL', blocks_key, own) end
 end
 audit(event == 'reinstated' and 'audit' or 'actions', event, kind, name, words, until_ms, by)

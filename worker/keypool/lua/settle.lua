@@ -1,7 +1,6 @@
 -- requires: prelude, blocks, buckets, reservations, learn
--- settle: end a lease with what the answer meant. If it had expired, no bucket changes, but what was learned holds.
--- ARGV  2 lease id  3 what the answer meant, as JSON: see settlement.py
--- Returns what scripts.py reads as `Settled`.
+-- settle: end a lease (ARGV 2) with what the answer meant (3), as settlement.py says it. If it had expired, no bucket
+-- changes, but what was learned holds. Returns what scripts.py reads as `Settled`.
 
 local LONGEST_REST_MS = 10000  -- for a host or model, so that it is used soon after it works again
 local MODELS_KEPT = 64
@@ -22,7 +21,6 @@ learn_limits(buckets, answer.limits or {}, outcome == 'refused' and lease, answe
 learn_quotas(buckets, answer.quotas or {}, lease, outcome, learned)
 if lease and answer.counted then put_right(buckets, lease, answer) end
 if outcome == 'ok' then speed_up(buckets, lease, learned) end
--- A refusal that states a limit is answered by its bucket; any other one narrows the ramp.
 local ramp = buckets.ramp
 if ramp and outcome == 'refused' and not answer.limits then ramp.limit = max(1, floor(ramp.limit / 2)) end
 if answer.uncapped and buckets.otpm then buckets.otpm.capped = true end
@@ -56,7 +54,6 @@ if answer.learned and counts[4] ~= answer.learned then
 end
 
 local blocked, newly, alone = 0, 0, 0
-
 local function read_block(scope) return read_blocks({scope})[1] or {until_ms = 0} end
 
 -- Blocks a place {scope, its kind and name for people} for calls from this number of tokens on. A rest only grows.

@@ -12,8 +12,7 @@ local COUNTED = {tpm = 'tokens', tpd = 'tokens', itpm = 'input_tokens', otpm = '
 local function cost_in(dimension, cost) return cost[COUNTED[dimension] or 'requests'] or 0 end
 local function counts_emails(dimension) return COUNTED[dimension] == 'emails' end
 
--- When a quota is full again: after midnight (UTC, by the real clock). A month's quota is then taken for full, too,
--- until the next answer says what is used, because no answer says when the month ends.
+-- When a quota is full again: after midnight (UTC, by the real clock); a month's, too, since no answer says its end.
 local function quota_ends_ms()
   local shift_ms = AFTER_MIDNIGHT_MS + skew_ms
   return ceil((now + 1 - shift_ms) / DAY_MS) * DAY_MS + shift_ms

@@ -3,11 +3,10 @@
 local LONG_WINDOW_MS = 60000  -- jobs wait outside the process for what refills over a longer time than this
 local SAVING_LOST_MS = 30000  -- a large job that is this late does not come back
 local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, unless it serves one before
-local SAME_REST_MS = 1000     -- a rest and a limit that end within this time are the same wait
+local SAME_REST_MS = 1000     -- a refusal's rest ends so soon after its bucket has refilled, which names the limit
 
--- What an account has for a job of a model. name: both, joined by a colon. terms: of the pool. Its `cost` reserves at
--- most 98 % of the limit of output tokens, since a bucket is hardly ever quite full; if it is `capped`, the request has
--- to name these as its cap, because the provider would reserve more than it allows.
+-- What an account has for a job of a model (`name`: both). Its `cost` reserves at most 98 % of the limit of output
+-- tokens, since a bucket is hardly ever quite full; if it is `capped`, the request has to name these as its cap.
 local function read_pair(name, job, terms)
   local key = root .. ':account_model:' .. name
   local buckets, turned_ms = read_buckets(key)
@@ -24,8 +23,7 @@ local function read_pair(name, job, terms)
   return pair
 end
 
--- What a bucket has for a job, and how fast it refills for it. Half of what refills is saved for a large job that waits
--- for its tokens, so that smaller ones pass with the other half. What a bulk job saves is free for interactive ones.
+-- What a bucket has for a job, and how fast it refills for it: beside a large job that waits for its tokens, by half.
 local function free_in(bucket, job)
   local level, rate, saving = bucket.level, rate_of(bucket), bucket.saving
   if saving and (saving.until_ms or 0) < now then bucket.saving, saving = nil, nil end
@@ -59,15 +57,13 @@ local function score_candidate(pair, job, block, seq)
   if block then
     candidate.tries, candidate.rests_ms = nil, max(candidate.rests_ms, block.until_ms)
     if block.until_ms > candidate.start_ms then
-      -- The rest after a refusal ends about when the emptied bucket has refilled, and that one names the limit.
       local same = block.reason == 'rate_limit' and block.until_ms <= candidate.start_ms + SAME_REST_MS
       if candidate.reason == '' or not same then candidate.reason = block.reason end
       candidate.start_ms = block.until_ms
     end
   end
   candidate.soon = candidate.start_ms - now <= job.horizon_ms
-  -- An account with unknown limits is no better than one that serves.
-  candidate.headroom = floor(headroom * (pair.buckets.ramp and 10 or 20))
+  candidate.headroom = floor(headroom * (pair.buckets.ramp and 10 or 20))  -- unknown limits count half
   return candidate
 end
 
@@ -79,9 +75,8 @@ local function is_better(one, other)
   return one.seq < other.seq
 end
 
--- Saves for a large job what small ones would take: for one at a time, interactive before bulk, then who came first. In
--- line it saves while its process asks; if it `rests`, only what refills slowly. Where the horizon is short, all jobs
--- count as large: else the small ones among them would save in turn, and the large one never.
+-- Saves for a large job what small ones would take: in line while its process asks; if it `rests`, only what refills
+-- slowly. Where the horizon is short, all jobs count as large: else small ones would save in turn, a large one never.
 local function save_for(job, best, rests)
   local until_ms = job.list and not rests and now + DEEPEST_MS + LATE_MS or best.start_ms + SAVING_LOST_MS
   for dimension, bucket in pairs(job.by ~= '' and best.pair.buckets or {}) do

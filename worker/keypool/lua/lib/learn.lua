@@ -6,9 +6,8 @@ local FAST_RAISES = 3        -- three times at once; then slowly, since what was
 local TRIED_MS = 5000        -- calls beyond a limit explain refusals for this long
 local ROUNDED = 0.0001         -- of a call: what a time in whole milliseconds leaves out
 
--- A call has passed. A few may pass beyond a limit with what was left unused; if more do, the provider has raised the
--- limit. One that has costs no credit, and the next may try at once, until one is refused: also one that tries nothing,
--- for tries take what it was to have.
+-- A call has passed. A few may pass beyond a limit with what was left unused; if more do, it was raised. One that has
+-- costs no credit, and the next may try at once, until any call is refused, for tries take what that was to have.
 local function speed_up(buckets, lease, learned)
   for dimension, bucket in pairs(buckets) do
     bucket.pace, bucket.credit = min(1, bucket.pace + PACE_RECOVERY), min(TRY_AFTER, bucket.credit + 1)
@@ -26,8 +25,7 @@ local function speed_up(buckets, lease, learned)
   if ramp then ramp.limit, ramp.apart_ms = ramp.limit + 1 / 64, min(APART_MS, floor(FLIGHT_MS / ramp.limit)) end
 end
 
--- A limit is new or has changed. What was used stays used. Calls that left before a window was known count from now on:
--- the first ones leave late.
+-- A limit is new or has changed. Calls that left before its window was known count from now on: the first leave late.
 local function change_limit(buckets, dimension, limit, window_ms)
   local known, bucket = buckets[dimension], new_bucket(dimension, limit, window_ms)
   buckets[dimension] = bucket
@@ -35,8 +33,7 @@ local function change_limit(buckets, dimension, limit, window_ms)
     for _, part in ipairs({'saving', 'debt', 'corrected_ms', 'capped'}) do bucket[part] = known[part] end
     bucket.level = min(limit, known.level + max(0, limit - known.limit))
     bucket.log = bucket.log and (known.log or bucket.log)
-    -- A larger plan raises all limits, also those that no header states.
-    for _, other in pairs(limit > known.limit and buckets or {}) do other.lent = true end
+    for _, other in pairs(limit > known.limit and buckets or {}) do other.lent = true end  -- a plan raises all
   end
   for _ in ipairs(bucket.log and buckets.ramp and buckets.ramp.log or {}) do charge(bucket, 1, now) end
   return bucket
@@ -54,36 +51,31 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
       bucket = change_limit(buckets, dimension, limit, window_ms)
     elseif short and window_ms <= 60000 and now - (bucket.tried_ms or 0) >= TRIED_MS
       and now - bucket.slowed_ms >= SLOWED_APART_MS and refused.start_ms > bucket.slowed_ms then
-      -- It was refused although there was room. Calls that are refused together count once.
-      bucket.slowed_ms, bucket.pace = now, max(LEAST_PACE, bucket.pace - PACE_STEP)
+      bucket.slowed_ms, bucket.pace = now, max(LEAST_PACE, bucket.pace - PACE_STEP)  -- although there was room
       learned[#learned + 1] = string.format('%s at %d %% of its pace', dimension, bucket.pace * 100 + 0.5)
     end
     bucket.stated = bucket.stated or remaining and not refused
     if short and refused.start_ms > bucket.corrected_ms then
-      -- A fifth, for the calls that passed before the limit was known.
-      bucket.credit = is_new and TRY_AFTER / 5 or min(bucket.credit, 0)
+      bucket.credit = is_new and TRY_AFTER / 5 or min(bucket.credit, 0)  -- a fifth, for those that passed before
       bucket.lent, bucket.passed, bucket.raises = nil, nil, nil
     end
     if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, left - bucket.level)) end
     if bucket.log then  -- the times in it say all
     elseif short and (stated_ms or remaining) then
       -- At the stated time there is room for this call only, or a crowd would be refused again. Our level excludes what
-      -- is reserved for later, and has the margin to spare, so the difference counts from there. Calls that wait for
-      -- their start wait longer by it (`debt`). What is taken out below `left` comes back by a reset (`held`).
+      -- is reserved for later, and has the margin to spare, so the difference counts from there.
       local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
       local was = max(bucket.level, margin_of(bucket, cost))
       if was - level > ROUNDED and refused.start_ms > bucket.corrected_ms then
         bucket.level, bucket.debt, bucket.corrected_ms = bucket.level - (was - level), bucket.debt + was - level, now
         bucket.held = {amount = max(0, min(was, left) - level), until_ms = now + (stated_ms or 0)}
       end
-    -- Only the provider knows what is left; calls in flight make it less, never more.
-    elseif remaining then bucket.level = min(bucket.level, remaining) end
+    elseif remaining then bucket.level = min(bucket.level, remaining) end  -- less are calls in flight
   end
 end
 
--- A provider that states only how much of a quota is used shows the limit by its first refusal. Such a limit is
--- forgotten when answers do not mention it any more, when more is used, and after a week, since a raise would not show.
--- quotas: by dimension, each {used, window_ms, 1 if the call was refused for it}. lease: nil if it has expired.
+-- A provider that states only how much of a quota is used shows the limit by its first refusal. It is then forgotten as
+-- keypool.md says. quotas: by dimension, each {used, window_ms, 1 if the call was refused for it}.
 local function learn_quotas(buckets, quotas, lease, outcome, learned)
   for dimension, seen in pairs(quotas) do
     local used, window_ms, spent = unpack(seen)
@@ -95,8 +87,7 @@ local function learn_quotas(buckets, quotas, lease, outcome, learned)
       bucket.learned_ms = now
       buckets[dimension], learned[#learned + 1] = bucket, dimension .. '=' .. limit
     end
-    -- Yesterday's answers say nothing about today's quota.
-    if bucket and bucket.ends_ms and lease and lease.start_ms >= bucket.ends_ms - DAY_MS then
+    if bucket and bucket.ends_ms and lease and lease.start_ms >= bucket.ends_ms - DAY_MS then  -- not yesterday's
       bucket.level = min(bucket.level, bucket.limit - used)
     end
   end

@@ -1,6 +1,5 @@
--- Comes before every verb: the clock and the audit stream. KEYS[1] is the root of all names (`{namespace:service}`),
--- from which scripts make the other names as names.py does, so a call does not send more when there are more keys.
--- ARGV[1] is a test's clock, or ''. Times are whole milliseconds.
+-- Comes before every verb: the clock and the audit stream. KEYS[1] is the root of all names, from which scripts make
+-- the others as names.py does. ARGV[1] is a test's clock, or ''. Times are whole milliseconds.
 
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
 local STEP_MS = 1000     -- a clock that falls behind by more than this has been set back
@@ -20,7 +19,6 @@ end
 local now = max(last_ms, real_ms + skew_ms)
 if now - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now) end
 
--- stream: 'audit'; or 'actions' for what a person or program asked for, which goes to both.
 local function audit(stream, event, scope, name, reason, until_ms, by)
   redis.call('XADD', root .. ':' .. stream, 'MAXLEN', '~', AUDIT_LENGTH, '*', 'at_ms', now, 'event', event,
     'scope', scope, 'name', name, 'reason', reason, 'until_ms', until_ms == NEVER and -1 or until_ms, 'by', by)

@@ -7,7 +7,6 @@ local function read_lease(lease_id)
   return packed and cmsgpack.unpack(packed)
 end
 
--- start_ms: when the call may leave.
 local function save_lease(lease_id, lease, start_ms)
   redis.call('HSET', root .. ':leased', lease_id, cmsgpack.pack(lease))
   redis.call('ZADD', root .. ':leases', start_ms + (lease.waits and UNCONFIRMED_MS or lease.lasts_ms), lease_id)

@@ -1,10 +1,9 @@
--- Which processes wait for a key, and whose turn it is: `waiting` in names.py. A line that is late by LATE_MS belongs
--- to a process that died or hangs, and is taken out; if it asks after all, it is back in its place.
+-- Which processes wait for a key, and whose turn it is: `waiting` in names.py.
 
 local FRONT = 2          -- at least this many lines may be served out of order
 local AHEAD_MS = 500     -- and as many as find room within this time, since each must ask to be served
 local YOUNGER_MS = 1000  -- but no line whose first job came so much later than the first one of all
-local LATE_MS = 1000
+local LATE_MS = 1000     -- the process of a line that is so late died or hangs: it is out until it asks again
 local LONGEST_MS = 2000  -- the front asks at least this often, to notice changes that nobody publishes
 local DEEPEST_MS = 4000  -- and the other lines
 local STEP_KEPT_MS = 60000
