@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from click.testing import CliRunner, Result
+from redis.exceptions import NoPermissionError
 
 from config.api_key import make_key
 from tests.unit.sample_keys import GROQ, RESEND
 from worker.cli import chosen_key, key_changes, keys
 from worker.keypool import Disabled, HeldBlock, ResetDone
 from worker.keypool.by_hand import Earlier
+from worker.startup.redis import eviction_of
 
 KEYS = {
     "groq": make_key("groq", secret=GROQ, variable="GROQ_API_KEY"),
@@ -186,3 +190,8 @@ def test_a_time_that_cannot_be_read_is_answered_with_an_example(
     shown, asked = run([*command, "--for", time], {"disable": True})
     assert (shown.exit_code, asked) == (2, [])
     assert "give a time such as 90s, 45m, 2h or 1d, up to 30d" in shown.output
+
+
+async def test_a_redis_that_does_not_say_whether_it_evicts_is_not_warned_of() -> None:
+    client: Any = SimpleNamespace(info=AsyncMock(side_effect=NoPermissionError("NOPERM info")))
+    assert await eviction_of(client) is None

@@ -8,9 +8,9 @@ from rich.console import Console, Group
 
 from config.api_key import make_key
 from worker.cli import audit_listing, dead_listing, job, keys, usage
-from worker.cli.key_listing import listing
+from worker.cli.key_listing import duration, listing
 from worker.deadletters import DeadLetter
-from worker.keypool import BlockView, BucketView, HeldBlock, KeyView, PoolView
+from worker.keypool import BlockView, BucketView, HeldBlock, KeyView, PoolView, audit_trail
 from worker.providers.key_check import KeyCheck
 from worker.rotation.key_checks import CheckedKey
 from worker.usage import MEASURES, Row, UsageQuery, UsageReport
@@ -78,6 +78,31 @@ def test_a_key_that_rests_is_back_by_itself_whatever_it_may_not_send() -> None:
     assert line[36:47].strip() == "1 h 6 min"
 
 
+def test_a_key_that_was_disabled_by_hand_is_back_on_enable_although_it_rests_as_well() -> None:
+    rests = BlockView("account", "", "cooling", "daily_quota", 1, 3_999_001)
+    by_hand = BlockView("key", "", "disabled", "leaked", 1, None, disabled_by="cli ann")
+    (line,) = shown(listing([PoolView("groq", 0, (key(1, "disabled", rests, by_hand),))]))[2:3]
+    assert line[36:47].strip() == "on enable"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, ""),
+        (59, "59 s"),
+        (60, "1 min 0 s"),
+        (3_599, "59 min 59 s"),
+        (3_600, "1 h 0 min"),
+        (3_660, "1 h 1 min"),
+        (86_399, "23 h 59 min"),
+        (86_400, "1 d 0 h"),
+        (90_000, "1 d 1 h"),
+    ],
+)
+def test_a_time_is_told_in_its_two_largest_units(seconds: int, text: str) -> None:
+    assert duration(seconds) == text
+
+
 def test_a_pause_is_told_from_a_rest_and_says_what_ends_it() -> None:
     endless = BlockView("host", "", "disabled", "a launch", 1, None, disabled_by="cli ann")
     for_a_time = BlockView("host", "", "cooling", "a launch", 1, 61_000, disabled_by="cli ann")
@@ -99,6 +124,15 @@ def test_nothing_in_the_audit_trail_steers_the_terminal() -> None:
     assert shown(audit_listing.listing({"groq": [entry]}))[1].strip() == (
         "a\ufffdb \ufffd[31m, by task 1 for \ufffd2J"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "shown_as"),
+    [("org_1:llama:free", "org_1 × llama:free"), ("org_1:", "org_1")],
+)
+def test_an_entry_about_a_model_of_an_account_names_both(name: str, shown_as: str) -> None:
+    entry = {"scope": "account_model", "name": name}
+    assert audit_trail._with_labels(entry, ())["name"] == shown_as
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Whose stream is closed where a job ends outside of its task, and with which words."""
+"""What is told where a job ends outside of its task: its stream, its error, its notification."""
 
 import asyncio
 from types import SimpleNamespace
@@ -8,13 +8,14 @@ from unittest.mock import Mock, call
 import pytest
 from celery import Celery, states
 
-from worker.errors import Poisoned
+from worker.aio.transport.headers import DEATHS
+from worker.errors import DeadlineExceeded, OutcomeUnknown, Poisoned
 from worker.hooks import request as request_module
 from worker.hooks import stream_end
 from worker.hooks import task as task_module
 from worker.hooks.request import PrivateRequest
 from worker.hooks.task import ServiceTask
-from worker.jobs.history import History
+from worker.jobs.history import HEADER, History
 
 ASKED = {"stream": True}
 
@@ -101,3 +102,60 @@ def test_whoever_waits_for_a_revoked_email_learns_that_it_may_have_been_sent(
         ),
         call.end(request, f"revoked{doubt}"),
     ]
+
+
+# Whether the job is an email, what its message says, and whether it may have been sent.
+@pytest.mark.parametrize(
+    ("sends_once", "delivery", "headers", "in_doubt"),
+    [
+        (True, {}, {}, False),
+        (True, {"redelivered": True}, {}, True),  # by a worker that lost the broker
+        (True, {}, {DEATHS: 1}, True),
+        (True, {}, History(since_ms=1, in_doubt=True).headers(), True),
+        (True, {}, History(since_ms=1).headers(), False),
+        (False, {"redelivered": True}, {DEATHS: 1}, False),
+    ],
+)
+def test_an_expired_email_that_may_have_been_sent_does_not_end_as_if_it_had_not_been(
+    delivery: dict[str, Any], headers: dict[str, Any], *, sends_once: bool, in_doubt: bool
+) -> None:
+    request: Any = PrivateRequest.__new__(PrivateRequest)
+    request._context = SimpleNamespace(delivery_info=delivery, headers=headers)
+    request._task = SimpleNamespace(sends_once=lambda: sends_once)
+    error = request._expiry_error()
+    assert type(error) is (OutcomeUnknown if in_doubt else DeadlineExceeded)
+    begun = "it was not done" if HEADER in headers else "it had not begun"
+    assert f"{begun} when the time that its producer gave it was over" in str(error)
+
+
+# Whether the message came before, is announced by now, and has a success in the result store.
+@pytest.mark.parametrize(
+    ("redelivered", "announced", "stored", "is_told"),
+    [
+        (True, False, True, True),
+        (True, False, False, False),
+        (True, True, True, False),
+        (False, False, True, False),
+    ],
+)
+def test_a_success_of_a_worker_that_died_is_announced_by_the_one_that_finds_it(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    redelivered: bool,
+    announced: bool,
+    stored: bool,
+    is_told: bool,
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(request_module, "announces", lambda *_: True)
+    monkeypatch.setattr(request_module, "is_announced", lambda _: announced)
+    request: Any = SimpleNamespace(
+        name="tasks.ai.x",
+        kwargs={},
+        _context=SimpleNamespace(delivery_info={"redelivered": redelivered}, headers={}),
+        _success_was_stored=lambda: stored,
+        _stored_result=lambda: "hello",
+        _announce_end=lambda *end: told.append(end),
+    )
+    PrivateRequest._announce_stored_success(request)
+    assert told == [(states.SUCCESS, {"result": "hello"})] * is_told

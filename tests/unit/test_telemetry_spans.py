@@ -1,4 +1,4 @@
-"""Where the span of a run belongs."""
+"""Where the span of a run belongs, and what those of its calls and waits tell."""
 
 import contextvars
 from types import SimpleNamespace
@@ -12,8 +12,9 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace import NonRecordingSpan, SpanContext, StatusCode, TraceFlags
 
+from worker.attempts import Attempt
 from worker.telemetry.spans import JobSpans
 
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -71,3 +72,26 @@ def test_a_run_belongs_to_the_span_of_it_that_there_is_else_to_what_its_message_
     assert within == span.context, "the body's own spans are below it"
     assert (span.parent and span.parent.span_id) == (parent and parent.span_id)
     assert parent is None or span.context.trace_id == parent.trace_id
+
+
+def test_a_call_that_failed_is_an_error_and_a_wait_that_nobody_could_see_is_no_span() -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    spans = JobSpans(provider.get_tracer("test"))
+    for code in ("ok", "rate_limit"):
+        spans.attempt("groq", Attempt(0, "gsk_1...", code), took_s=0.5, model="m")
+    spans.wait("groq", took_s=0.0009)
+    spans.wait("groq", took_s=0.25)
+    accepted, refused, waited = exporter.get_finished_spans()
+    assert accepted.status.is_unset
+    assert (refused.status.status_code, refused.status.description) == (
+        StatusCode.ERROR, "rate_limit"
+    )  # fmt: skip
+    assert waited.name == "wait for a key"
+    assert [took_s(one) for one in (accepted, refused, waited)] == [0.5, 0.5, 0.25]
+
+
+def took_s(span: ReadableSpan) -> float:
+    assert span.start_time is not None
+    assert span.end_time is not None
+    return (span.end_time - span.start_time) / 1e9

@@ -40,6 +40,26 @@ def test_a_key_takes_one_line_beside_the_counts_of_both_services_in_words_that_f
     assert keys_named(line.split()[1], [key]) == [key]
 
 
+def test_the_wait_is_that_of_the_average_accepted_call_and_empty_where_there_is_none() -> None:
+    rows = []
+    for tenant, refused in (("acme", 1), ("initech", 3)):
+        row = Row((tenant,), None)
+        counts = dict.fromkeys(MEASURES, 0) | {
+            "calls": 3,
+            "refused": refused,
+            "waited_ms": 4_000_000,
+        }
+        row.add([counts[name] for name in MEASURES], None)
+        rows.append(row)
+    console = Console(width=80, file=io.StringIO())
+    console.print(listing(UsageReport(UsageQuery(by=("tenant",)), 0, 1, (), tuple(rows)), {}))
+    head, *lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert head.split() == ["tenant", "calls", "429", "wait"]
+    assert [line.split() for line in lines] == [
+        ["acme", "3", "1", "2000.0", "s"], ["initech", "3", "3"]
+    ]  # fmt: skip
+
+
 def test_one_of_two_formats_is_to_be_chosen() -> None:
     shown = CliRunner().invoke(usage, ["--csv", "--json"])
     assert shown.exit_code == 2

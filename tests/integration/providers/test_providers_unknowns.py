@@ -285,8 +285,8 @@ async def test_an_outage_and_an_empty_field_are_nothing_unknown(asked: Asked) ->
     assert asked.noticed == []
 
 
-async def test_shapes_are_counted_in_redis_once_each(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch
+async def test_shapes_are_counted_in_redis_once_each_and_logged_once_by_each_process(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(drift, "MOST_SHAPES", 3)
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
@@ -298,6 +298,12 @@ async def test_shapes_are_counted_in_redis_once_each(
             other.notice(Unknown("groq", Kind.HEADER, f"x-ratelimit-{number}"))
             await other.close()
 
+        shapes = [message.split(". ")[0].rpartition(": ")[2] for message in caplog.messages]
+        assert shapes == ["400 new", "400 new", "x-ratelimit-0", "x-ratelimit-1"]
+        assert caplog.messages[0] == (
+            "Groq answers something unknown (error code): 400 new. "
+            "`celery -A worker keys drift` lists all of it"
+        )
         seen = await one.seen()
 
         assert {(found.kind, found.shape): found.count for found in seen} == {
