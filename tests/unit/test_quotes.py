@@ -55,3 +55,12 @@ def test_counts_that_begin_anew_teach_nothing() -> None:
     book.observe(10_000.0, ended=0)
     book.observe(20_000.0, ended=500)
     assert book.quote(20_000.0, ended=500, place=5, forecast_s=30.0) == before
+
+
+def test_of_two_jobs_that_wait_only_the_one_that_has_ended_teaches() -> None:
+    book = QuoteBook()
+    for place in (1, 10):
+        book.quote(0.0, ended=0, place=place, forecast_s=30.0)
+    book.observe(0.0, ended=0)
+    book.observe(90.0, ended=1)
+    assert [one.ends_at for one in book._open] == [10]

@@ -1,0 +1,163 @@
+"""What the base of our tasks does before a job begins, and once it has ended."""
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+from celery import Celery, states
+from celery.exceptions import Ignore
+
+from worker.aio.transport.headers import DEATHS
+from worker.errors import InvalidArguments, Poisoned, RequestRejected
+from worker.hooks import task as task_module
+from worker.hooks.task import ServiceTask
+from worker.jobs.history import DOUBT
+
+CAME_AGAIN = {"redelivered": True}
+FAILED = {"status": states.FAILURE, "result": RequestRejected("no such model")}
+SUCCEEDED = {"status": states.SUCCESS, "result": {"id": "email-1"}}
+ANOTHER_EMAIL = InvalidArguments("idempotency_key: was used for another email")
+ANOTHER_EMAIL.another_email = True
+
+
+def _nothing() -> None:
+    pass
+
+
+class Ends:
+    """A job's task, of which records, result store and notifications are replaced."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.recorder = Mock(
+            earlier_failure=AsyncMock(return_value=None), record_job=AsyncMock(), remove=AsyncMock()
+        )
+        self.announce = AsyncMock()
+        monkeypatch.setattr(task_module, "recorder", self.recorder)
+        monkeypatch.setattr(task_module, "announce", self.announce)
+        monkeypatch.setattr(task_module, "get_settings", lambda: SimpleNamespace(max_deliveries=5))
+
+    def task(
+        self, *, service: str = "groq", stored: dict[str, Any] | None = None, **request: Any
+    ) -> Any:
+        name = {"groq": "tasks.ai.complete", "resend": "tasks.email.send"}[service]
+        app = Celery(set_as_current=False)
+        made: Any = app.task(_nothing, name=name, base=ServiceTask, service=service)
+        made.backend = Mock(get_task_meta=lambda *_, **__: stored or {"status": states.PENDING})
+        if stored == {}:
+            made.backend.get_task_meta = Mock(side_effect=ConnectionError)
+        context = {"headers": {}, "delivery_info": {}, "kwargs": {}, "is_eager": False}
+        made.push_request(id="job-1", **context | request)
+        return made
+
+
+@pytest.fixture
+def ends(monkeypatch: pytest.MonkeyPatch) -> Ends:
+    return Ends(monkeypatch)
+
+
+async def before(task: Any) -> None:
+    if (awaitable := task.before_start("job-1", (), {})) is not None:
+        await awaitable
+
+
+async def after(task: Any, error: Exception | None = None) -> None:
+    if error is not None:
+        awaitable = task.on_failure(error, "job-1", (), {}, None)
+    else:
+        awaitable = task.on_success({"text": "hello"}, "job-1", (), {})
+    if awaitable is not None:
+        await awaitable
+
+
+# What the dead letter and the result store have of a job whose message has come again, and what is
+# raised before it begins.
+@pytest.mark.parametrize(
+    ("letter", "stored", "raised", "words"),
+    [
+        (None, None, None, None),
+        (None, SUCCEEDED, None, None),  # Celery finds it
+        ("RequestRejected: no such model", FAILED, Ignore, None),
+        (None, FAILED, RequestRejected, r"^no such model$"),
+        ("RequestRejected: no such model", None, RequestRejected, "no such model"),
+        ("RequestRejected: no such model", {}, RequestRejected, "no such model"),
+        (None, {}, None, None),  # the store is away
+    ],
+)
+async def test_a_job_that_came_again_ends_as_it_had_ended(
+    ends: Ends,
+    letter: str | None,
+    stored: dict[str, Any] | None,
+    raised: type[Exception] | None,
+    words: str | None,
+) -> None:
+    ends.recorder.earlier_failure.return_value = letter
+    task = ends.task(stored=stored, delivery_info=CAME_AGAIN)
+    if raised is None:
+        await before(task)
+        return
+    with pytest.raises(raised, match=words):
+        await before(task)
+
+
+@pytest.mark.parametrize("delivery", [{}, CAME_AGAIN])
+@pytest.mark.parametrize(("service", "in_doubt"), [("groq", False), ("resend", True)])
+async def test_a_job_that_five_workers_died_of_is_refused(
+    ends: Ends, delivery: dict[str, Any], service: str, *, in_doubt: bool
+) -> None:
+    await before(ends.task(service=service, delivery_info=delivery, headers={DEATHS: 4}))
+    with pytest.raises(Poisoned, match=r"^5 workers died while they held this job") as caught:
+        await before(ends.task(service=service, delivery_info=delivery, headers={DEATHS: 5}))
+    assert ("the email may have been sent" in str(caught.value)) is in_doubt
+
+
+async def test_a_first_delivery_is_not_looked_up(ends: Ends) -> None:
+    await before(ends.task())
+    await before(ends.task(delivery_info=CAME_AGAIN, is_eager=True))
+    ends.recorder.earlier_failure.assert_not_called()
+
+
+# A failure, what the result store has, and whether it leaves a dead letter.
+@pytest.mark.parametrize(
+    ("service", "error", "stored", "request_", "is_recorded"),
+    [
+        ("groq", RequestRejected("no"), None, {}, True),
+        ("groq", RequestRejected("no"), None, {"is_eager": True}, False),
+        ("resend", RequestRejected("no"), None, {}, True),
+        ("resend", RequestRejected("no"), SUCCEEDED, {}, False),  # sent by a copy of the message
+        ("resend", ANOTHER_EMAIL, SUCCEEDED, {}, True),
+        ("resend", RequestRejected("no"), {}, {}, True),  # the store is away
+        ("groq", RequestRejected("no"), SUCCEEDED, {}, True),
+    ],
+)
+async def test_a_failure_leaves_a_dead_letter_unless_a_copy_of_the_email_was_sent(
+    ends: Ends,
+    service: str,
+    error: Exception,
+    stored: dict[str, Any] | None,
+    request_: dict[str, Any],
+    *,
+    is_recorded: bool,
+) -> None:
+    await after(ends.task(service=service, stored=stored, **request_), error)
+    assert ends.recorder.record_job.await_count == is_recorded
+    assert ends.announce.await_count == is_recorded
+
+
+# What may have left a dead letter before a success, and whether it is looked for.
+@pytest.mark.parametrize(
+    ("service", "request_", "is_removed"),
+    [
+        ("groq", {}, False),
+        ("groq", {"delivery_info": CAME_AGAIN}, True),
+        ("groq", {"headers": {DOUBT: 0}}, True),  # replayed
+        ("groq", {"delivery_info": CAME_AGAIN, "is_eager": True}, False),
+        ("resend", {}, True),
+        ("resend", {"is_eager": True}, False),
+    ],
+)
+async def test_a_success_deletes_the_dead_letter_that_an_earlier_run_may_have_left(
+    ends: Ends, service: str, request_: dict[str, Any], *, is_removed: bool
+) -> None:
+    await after(ends.task(service=service, **request_))
+    assert ends.recorder.remove.await_count == is_removed
