@@ -141,7 +141,9 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
         _set_up_logging(node_format(file, instance.hostname))  # so that it holds what follows
     command.check_options(options, instance.app.conf)
     for name in ("pidfile", "statedb", *(["schedule_filename"] if options.get("beat") else [])):
-        if (file := options.get(name)) and not os.access(Path(file).parent, os.W_OK):
+        if not (file := options.get(name)):
+            continue
+        if Path(file).is_dir() or not os.access(Path(file).parent, os.W_OK):
             raise no_start(
                 f"The file of --{name.replace('_', '-')} cannot be written: check its folder."
             )

@@ -1,6 +1,7 @@
 """How Flower's command ends where its options cannot work."""
 
 import errno
+import logging
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,13 @@ from tornado.options import Error
 from worker.cli.flower import check_options, in_a_sentence
 
 OPTIONS = SimpleNamespace(
-    address="127.0.0.1", port=5555, conf="flowerconfig.py", unix_socket="", persistent=False
+    address="127.0.0.1",
+    port=5555,
+    conf="flowerconfig.py",
+    unix_socket="",
+    persistent=False,
+    certfile="",
+    keyfile="",
 )
 
 
@@ -32,6 +39,10 @@ OPTIONS = SimpleNamespace(
         (
             DeprecationWarning("x is old"),
             "unset PYTHONWARNINGS. The warning was a DeprecationWarning: x is old",
+        ),
+        (
+            AttributeError("module 'logging' has no attribute 'NOSUCH'", obj=logging),
+            "--logging must be debug, info, warning, error or none",
         ),
         (KeyError("nosuch"), "'nosuch' is none of its options; look at the variables FLOWER_"),
         (Error("Unrecognized command line option: '--nosuch'"), "Unrecognized command line "),
@@ -71,6 +82,10 @@ def test_a_socket_that_cannot_be_made_is_named() -> None:
     ("changes", "said"),
     [
         ({"port": 80_000}, "--port must be at most 65535, and is 80000"),
+        (
+            {"certfile": __file__, "keyfile": __file__},
+            f"--certfile {__file__} and --keyfile {__file__} are no certificate with its key",
+        ),
         ({"persistent": True, "db": "/gone/flower"}, "the folder of --db /gone/flower is missing"),
     ],
 )

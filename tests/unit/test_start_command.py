@@ -23,6 +23,13 @@ def test_our_own_pool_is_accepted(pool: Any) -> None:
     command.check_options({"pool": pool, "max_tasks_per_child": None}, {})
 
 
+@pytest.mark.parametrize("option", ["time_limit", "soft_time_limit"])
+def test_a_limit_that_would_end_each_job_as_it_begins_is_refused(option: str) -> None:
+    with pytest.raises(SystemExit, match=f"--{option.replace('_', '-')} must not be negative"):
+        command.check_options({option: -1.0}, {})
+    command.check_options({option: 5.0}, {})
+
+
 @pytest.mark.parametrize("option", ["max_tasks_per_child", "max_memory_per_child"])
 def test_what_is_about_child_processes_is_refused(option: str) -> None:
     with pytest.raises(SystemExit, match=f"worker_{option} has no meaning for the asyncio pool"):

@@ -53,11 +53,12 @@ def test_the_file_of_a_schedule_is_checked_where_a_worker_keeps_it(
 
 
 @pytest.mark.parametrize("option", ["pidfile", "statedb"])
+@pytest.mark.parametrize("place", ["gone/file", "."])
 def test_a_file_that_cannot_be_written_ends_the_start_with_a_sentence(
-    instance: Any, option: str, tmp_path: Path
+    instance: Any, option: str, place: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        app_module._prepare(instance, {option: str(tmp_path / "gone" / "file")})
+        app_module._prepare(instance, {option: str(tmp_path / place)})
     assert f"The file of --{option} cannot be written: check its folder." in str(ended.value)
 
 

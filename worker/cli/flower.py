@@ -6,7 +6,9 @@ addresses, without a login and without our page.
 
 import asyncio
 import functools
+import logging
 import os
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -65,6 +67,16 @@ def check_options(options: Any) -> None:
         raise ValueError(f"--port must be at most {_HIGHEST_PORT}, and is {options.port}")
     if options.persistent and not os.access(Path(options.db).absolute().parent, os.W_OK):
         raise ValueError(f"the folder of --db {options.db} is missing, or cannot be written")
+    if options.certfile and options.keyfile:  # each connection would fail
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                options.certfile, options.keyfile
+            )
+        except ssl.SSLError as exc:
+            raise ValueError(
+                f"--certfile {options.certfile} and --keyfile {options.keyfile} are no certificate "
+                f"with its key ({exc.reason or exc})"
+            ) from exc
 
 
 def in_a_sentence(run: Callable[..., Any], *, options: Any) -> Callable[..., Any]:
@@ -89,6 +101,12 @@ def in_a_sentence(run: Callable[..., Any], *, options: Any) -> Callable[..., Any
             if begun:  # it served: this is a bug, and not about its options
                 raise
             raise click.ClickException(f"Flower cannot start: {_words_of(exc, options)}") from exc
+        except AttributeError as exc:
+            if begun or exc.obj is not logging:
+                raise
+            raise click.ClickException(
+                "Flower cannot start: --logging must be debug, info, warning, error or none"
+            ) from exc
         except Warning as exc:
             raise click.ClickException(f"Flower cannot start: {about_warning(exc)}") from exc
 

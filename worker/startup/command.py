@@ -45,6 +45,9 @@ def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
         raise no_start(
             f"Keywheel's jobs run in its own asyncio pool, not in {pool.__module__}: leave out -P."
         )
+    for name in ("time_limit", "soft_time_limit"):
+        if (options.get(name) or 0) < 0:  # each job would end as it begins
+            raise no_start(f"--{name.replace('_', '-')} must not be negative.")
     try:
         PoolSettings.of(
             {
