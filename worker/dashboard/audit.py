@@ -18,10 +18,11 @@ class Audit(AdminHandler):
 
     async def get(self) -> None:
         """Send a page of the entries of all services."""
-        check_fields(self.request.query_arguments, ("count", "before", "by"))
-        count = whole_number(self.get_query_argument("count", "50"), "count", most=_MAX_ENTRIES)
-        before_ms, skipped = read_cursor(self.get_query_argument("before", str(LATEST_MS)))
-        by = self.get_query_argument("by", "all")
+        values = self.query_values()
+        check_fields(values, ("count", "before", "by"))
+        count = whole_number(values.get("count", "50"), "count", most=_MAX_ENTRIES)
+        before_ms, skipped = read_cursor(values.get("before", str(LATEST_MS)))
+        by = values.get("by", "all")
         if by not in {"all", "people"}:
             raise BadRequest("by must be all or people.")
         limit = count + skipped + 1

@@ -127,9 +127,7 @@ class DeadLetterList(AdminHandler):
 
     async def get(self) -> None:
         """Send some dead letters, and how many there are in all."""
-        values: dict[str, Any] = {
-            name: self.get_query_argument(name) for name in self.request.query_arguments
-        }
+        values: dict[str, Any] = self.query_values()
         limit = whole_number(values.pop("limit", str(_DEFAULT_LISTED)), "limit", most=_MAX_LISTED)
         skipped = 0
         if "before" in values:

@@ -8,7 +8,7 @@ from flower.views import BaseHandler
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from worker.dashboard.auth import Visitor, refuse_other_sites
-from worker.dashboard.errors import CODES, ApiError, RedisUnreachable
+from worker.dashboard.errors import CODES, ApiError, BadRequest, RedisUnreachable
 from worker.dashboard.poller import Poller, Pools, ResultT
 from worker.dashboard.request_body import (
     MAX_BODY_BYTES,
@@ -77,6 +77,17 @@ class AdminHandler(BaseHandler):
         """The state as JSON, with what this visitor may do."""
         read_only = self.application.options.read_only or not self.visitor.may_change
         return state.as_json() | {"read_only": bool(read_only)}
+
+    def query_values(self) -> dict[str, str]:
+        """The fields in the address.
+
+        Raises:
+            ApiError: 400 where one is named twice: only one of them could count.
+        """
+        given = self.request.query_arguments
+        if twice := [name for name, values in given.items() if len(values) > 1]:
+            raise BadRequest(f"The address names {twice[0][:40]!r} twice.")
+        return {name: self.get_query_argument(name) for name in given}
 
     def send_json(self, value: dict[str, Any]) -> None:
         """End the request with `value` as JSON."""

@@ -36,8 +36,9 @@ class LatestCalls(AdminHandler):
 
     async def get(self) -> None:
         """Send them, the latest first."""
-        check_fields(self.request.query_arguments, ("service", "key"))
-        service, key = self.get_query_argument("service", ""), self.get_query_argument("key", "")
+        values = self.query_values()
+        check_fields(values, ("service", "key"))
+        service, key = values.get("service", ""), values.get("key", "")
         if not (service and key):
             raise BadRequest("service and key are needed.")
         check_service(service)

@@ -16,8 +16,7 @@ class QuoteHandler(AdminHandler):
 
     async def get(self) -> None:
         """Send the quote."""
-        values = {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        request = _read_query(values)
+        request = _read_query(self.query_values())
         state = await self.poller.fresh_state()
         view = state.services[request.service]
 

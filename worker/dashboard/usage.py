@@ -23,7 +23,7 @@ class Usage(AdminHandler):
 
     async def get(self) -> None:
         """Send a report."""
-        values = {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        values = self.query_values()
         check_fields(values, ("range", "step", "by", "format", *GROUPS))
         answer_format = values.pop("format", "json")
         query = _read_query(values, answer_format)

@@ -194,6 +194,18 @@ REQUESTS = {
     ),
     "a page that is no page": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=1-2-3", body=b""),
     "a page before time began": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=0", body=b""),
+    **{
+        f"a field twice in the address of {path}": Hostile(
+            400, "bad_request", "GET", f"{path}?{name}=groq&{name}=resend", body=b""
+        )
+        for path, name in (
+            (AUDIT, "by"),
+            (CALLS, "service"),
+            (USAGE, "service"),
+            ("/api/admin/quote", "service"),
+            ("/api/admin/dead-letters", "service"),
+        )
+    },
     "an unknown field in the address": Hostile(
         400, "unknown_field", "GET", f"{AUDIT}?limit=5", body=b""
     ),
