@@ -1,11 +1,14 @@
-"""A job whose dedupe key cannot be written ends all the same; a bug comes out."""
+"""A job whose dedupe key cannot be written ends all the same; one that has joined it, as it did."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import states
 from redis.exceptions import ConnectionError  # noqa: A004 - redis-py's own
 
+from worker.errors import RequestRejected
+from worker.jobs import dedupe
 from worker.jobs.dedupe import _RECORD, DedupeKeys, _note_end, release_key
 
 REQUEST = SimpleNamespace(id="job-1", **{_RECORD: "kw:dedupe:x"})
@@ -44,3 +47,27 @@ async def test_the_end_of_a_job_without_a_stored_result_is_not_noted() -> None:
     keys = BrokenKeys(None)
     await _note_end(keys, "kw:dedupe:x", "job-1", 0)
     assert keys.asked == []
+
+
+# What the result store has of a job, and how one that has joined it ends: None: it looks again.
+@pytest.mark.parametrize(
+    ("stored", "end"),
+    [
+        ({"status": states.SUCCESS, "result": {"id": "1"}}, "{'id': '1'}"),
+        ({"status": states.FAILURE, "result": RequestRejected("no")}, "RequestRejected('no')"),
+        (
+            {"status": states.FAILURE, "result": ValueError("a prompt")},
+            "ValueError('job-1, which it had joined, ended so')",
+        ),
+        ({"status": states.REVOKED, "result": None}, "taken back"),
+        ({"status": states.STARTED, "result": None}, "None"),
+        ({"status": states.SUCCESS, "result": "of another program"}, "taken back"),
+        ({}, "None"),
+    ],
+)
+async def test_a_job_that_has_joined_another_ends_as_that_one_without_words_that_are_not_ours(
+    stored: dict[str, Any], end: str
+) -> None:
+    task: Any = SimpleNamespace(backend=SimpleNamespace(get_task_meta=lambda *_, **__: stored))
+    found = await dedupe._end_of(task, "job-1")
+    assert end == ("taken back" if isinstance(found, dedupe._TakenBack) else repr(found))
