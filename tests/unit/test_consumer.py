@@ -16,6 +16,7 @@ from kombu.exceptions import OperationalError
 from kombu.message import Message
 
 from worker.hooks.consumer import Consumer, Pauses, frugal
+from worker.hooks.losses import Losses
 from worker.hooks.misplaced import right_queue
 from worker.hooks.quarantine import Quarantine
 from worker.hooks.rabbitmq import MOST_RETURNS
@@ -436,3 +437,12 @@ def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
         if args == (bucket,):
             work(*args)  # the timer of the limit that was
     assert started == begun, "nothing begins twice"
+
+
+def test_connections_that_are_lost_again_and_again_within_a_second_are_opened_after_a_pause() -> (
+    None
+):
+    losses = Losses()
+    assert [losses.are_frequent(0.2 * number) for number in range(6)] == [False] * 4 + [True] * 2
+    assert not losses.are_frequent(60.0), "after a calm time"
+    assert not any(losses.are_frequent(100.0 + number) for number in range(9)), "one a second"

@@ -20,6 +20,7 @@ from worker.deadletters.dead_letter import one_line
 from worker.errors import Poisoned
 from worker.foreign_json import as_text, member
 from worker.hooks.dead_letters import recorder
+from worker.hooks.losses import Losses
 from worker.hooks.message_check import problem_with
 from worker.hooks.misplaced import move, right_queue
 from worker.hooks.quarantine import Quarantine, settle_deaths
@@ -95,6 +96,8 @@ class Consumer(StockConsumer):
         super().__init__(*args, worker_options=frugal(worker_options or {}), **options)
         self.quarantine = Quarantine(self)
         self._pauses = Pauses()
+        self._losses = Losses()
+        self._restart_state.maxR = 0  # Celery would count them, and log a traceback
         self._flush_at_s = 0.0
         # kombu raises this where the broker cannot be reached; Celery would end the worker.
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
@@ -123,6 +126,8 @@ class Consumer(StockConsumer):
             super().on_connection_error_after_connected(exc)
         if not isinstance(exc, self.conninfo.connection_errors):
             self._pause("the broker refuses", exc)
+        elif self._losses.are_frequent(time.monotonic()):
+            self._pause("the broker ends connections as soon as they are open", exc)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         """Connect again, at growing intervals."""
