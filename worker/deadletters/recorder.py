@@ -8,6 +8,7 @@ letter can be written. Apart from that, nothing here raises.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,6 +21,7 @@ from worker.aio.time_limits import HeldTimeLimits
 from worker.deadletters.capture import capture_job, capture_message, delivery_of
 from worker.deadletters.dead_letter import DeadLetter, Message
 from worker.deadletters.store import DeadLetters
+from worker.redis.later import send_later
 
 _logger = logging.getLogger(__name__)
 
@@ -153,22 +155,25 @@ class Recorder:
     async def remove(self, job: str) -> None:
         """Delete the dead letter of a job that has succeeded after all, if there is one.
 
-        Jobs that end at the same time share a round trip.
+        Jobs that end at the same time share a round trip. If Redis is away it is asked again later.
         """
         try:
-            store = self._store()
-            if not await store.has(job):
-                return
-            letter, _ = await store.get(job)
-            await store.delete([letter], by="", event="")
-        except KeyError:
-            pass
+            await self._remove(job)
         except RedisError as trouble:
+            if send_later(lambda: self._remove(job), trouble):
+                return
             _logger.warning(
                 "%s succeeded, but its dead letter may have stayed (%s); drop it by hand",
                 job,
                 type(trouble).__name__,
             )
+
+    async def _remove(self, job: str) -> None:
+        store = self._store()
+        if await store.has(job):
+            with suppress(KeyError):
+                letter, _ = await store.get(job)
+                await store.delete([letter], by="", event="")
 
 
 def _log_loss(trouble: Exception, what: str) -> None:

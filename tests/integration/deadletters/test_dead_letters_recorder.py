@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery.exceptions import Reject
 from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ResponseError
 
 from config.current import get_settings
@@ -176,3 +177,30 @@ async def test_jobs_that_succeed_together_look_for_their_letters_together(redis:
     assert sum(asked) == 99
     assert len(asked) == 1
     assert [found.id for found in await store.find()] == ["job-0"]
+
+
+async def test_the_letter_of_a_job_that_succeeded_goes_as_soon_as_redis_answers_again(
+    redis: Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Runtime.current().dead_letters
+    await recorder.record_job(context(), "tasks.ai.complete", RequestRejected("no"))
+    gone = asyncio.Event()
+    has, delete = store.has, store.delete
+
+    async def lost(job: str) -> bool:
+        monkeypatch.setattr(store, "has", has)
+        raise LostError("Connection closed by server.")
+
+    async def noted(*given: Any, **options: Any) -> Any:
+        try:
+            return await delete(*given, **options)
+        finally:
+            gone.set()
+
+    monkeypatch.setattr(store, "has", lost)
+    monkeypatch.setattr(store, "delete", noted)
+    await recorder.remove("job-1")
+    async with asyncio.timeout(30):
+        await gone.wait()
+    assert await store.find() == []
+    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
