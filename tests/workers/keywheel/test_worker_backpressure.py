@@ -22,8 +22,6 @@ MOST_DEFERRED = 50
 REST_S = 20
 LONG_REST_S = 600
 WAITING = 100_000
-AT_ONCE_S = 6
-"""Two are promised; the rest is for a machine on which six processes want to run."""
 GROWTH_MB = 60
 """A burst of deferrals leaves up to 40 in the allocator.
 
@@ -144,6 +142,9 @@ def test_a_reset_resumes_the_queue_at_once(
     await_pause(fleet, broker)
     waiting = [json.loads(message)["headers"]["id"] for message in broker.lrange("ai", 0, -1)]
     assert len(waiting) >= JOBS - MOST_DEFERRED
+    # Without a reset the first of those that were deferred would come back then, and no job before.
+    [(_, due_us)] = broker.zrange("ai.deferred.due", 0, 0, withscores=True)
+    assert due_us / 1e6 > time.time() + LONG_REST_S / 2, "too slow to see a reset"
 
     bring_back(fleet, reset=reset)
     await_success(fleet, ids)
@@ -151,7 +152,7 @@ def test_a_reset_resumes_the_queue_at_once(
     assert entry["event"] == "reset"
     got_key = {job: when for when, job in GOT_KEY_RE.findall(fleet.workers[0].log)}
     first_s = min(datetime.fromisoformat(got_key[job]).timestamp() for job in waiting)
-    assert 0 < first_s - int(entry["at_ms"]) / 1000 < AT_ONCE_S
+    assert int(entry["at_ms"]) / 1000 < first_s < due_us / 1e6
     await_resumption(fleet)
 
 
@@ -202,9 +203,9 @@ def test_a_hundred_thousand_waiting_jobs_cost_a_worker_nothing_and_delay_no_emai
     share = (busy_s(pid) - began_busy_s) / (time.monotonic() - began_s)
     assert share < 0.3, f"the worker took {share:.0%} of a core"
 
-    sent_s = time.monotonic()
+    waits = broker.llen("ai")
     fleet.producer.ask("tasks.email.send", to="a@example.com", subject="At once", text="x")
-    assert time.monotonic() - sent_s < AT_ONCE_S
+    assert broker.llen("ai") > waits - MOST_DEFERRED, "it went before those that wait"
     assert memory_mb(pid) - before_mb < GROWTH_MB
     assert WAITING - MOST_DEFERRED <= broker.llen("ai") < WAITING, "few were fetched, none was lost"
 
