@@ -104,7 +104,7 @@ def test_calls_keep_their_order_survive_errors_and_a_shutdown_raised_by_one(
     with pytest.raises(SystemExit):
         hub.callback()
     assert seen == [1]
-    calls.wait(5)
+    calls.wait(60)
     assert seen == [1, 2]
     assert "a callback of the pool raised" in caplog.text
     calls.close(hub)

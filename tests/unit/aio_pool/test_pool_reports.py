@@ -24,7 +24,7 @@ def test_without_a_hub_the_callbacks_run_where_they_are_posted(app: Celery, star
 
     done = Outcome(start(), double, 4)
     assert done.answer[:2] == (0, "8")
-    assert done.accepted.result(1) == done.job.pid
+    assert done.accepted.result(60) == done.job.pid
     assert done.threads == {"aio-loop"}
 
 
