@@ -8,9 +8,9 @@ from flower import views
 from flower.app import Flower, rewrite_handler
 from flower.urls import settings as flower_settings
 from flower.utils import authentication
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.ioloop import IOLoop
-from tornado.web import RequestHandler, decode_signed_value, url
+from tornado.web import OutputTransform, RequestHandler, decode_signed_value, url
 
 from config.current import get_settings
 from worker.dashboard import (
@@ -78,6 +78,21 @@ HANDLERS = [
 ]
 
 
+class _Unframed(OutputTransform):
+    """Keeps other sites from showing a page within theirs, where they might steer a click."""
+
+    def transform_first_chunk(
+        self,
+        status_code: int,
+        headers: HTTPHeaders,
+        chunk: bytes,
+        finishing: bool,  # noqa: ARG002, FBT001
+    ) -> tuple[int, HTTPHeaders, bytes]:
+        """Add the header."""
+        headers["X-Frame-Options"] = "DENY"
+        return status_code, headers, chunk
+
+
 class KeysFlower(Flower):
     """The stock application with our handlers and templates, and a poller in the background.
 
@@ -112,6 +127,7 @@ class KeysFlower(Flower):
         self.deferrals = Deferrals(self.metrics, self.capp)
         self._count_deferrals()
         use_our_broker_client()
+        self.add_transform(_Unframed)
         prefix = self.options.url_prefix
         # Before Flower's own handlers, the last of which answers everything with 404.
         self.add_handlers(

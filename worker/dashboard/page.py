@@ -45,7 +45,6 @@ class _Frame(BaseHandler):
         if not has_login:
             self.set_status(403)
         self.set_header("Content-Security-Policy", _POLICY)
-        self.set_header("X-Frame-Options", "DENY")
         self.set_header("Cache-Control", "no-store")
         self.render(
             template,

@@ -214,3 +214,11 @@ async def test_flowers_own_buttons_are_there_for_those_who_may_press_them(
         page = await site.client.get(path, auth=login)
         assert page.status_code == 200, page.text
         assert (f'id="{button}"' in page.text) is acts
+
+
+async def test_no_page_of_flower_is_shown_within_another_site(serve: Serve) -> None:
+    site = await serve()
+    paths = ("/keys", "/keys/jobs/x", "/workers", "/tasks", "/broker", "/task/none", "/none")
+    for path in paths:
+        answer = await site.client.get(path, auth=LOGIN)
+        assert answer.headers["X-Frame-Options"] == "DENY", path
