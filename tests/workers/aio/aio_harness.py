@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.fork_server import Fork, can_fork
 from tests.processes import ROOT, eventually, hang_up
 
 APP = "tests.workers.aio.aio_app"
@@ -30,11 +31,13 @@ class WorkerProcess:
         command = [sys.executable, "-m", "tests.workers.aio.aio_worker"]
         command += ["-l", "INFO", "-n", self.name]
         command += arguments if greets else ["--without-gossip", "--without-mingle", *arguments]
+        environ = {**os.environ, "AIO_REDIS_URL": url, "PYTHONPATH": str(ROOT), **environment}
+        start = Fork if can_fork(environ) else subprocess.Popen
         with log.open("wb") as sink:
-            self.process = subprocess.Popen(
+            self.process = start(
                 command,
                 cwd=log.parent,
-                env={**os.environ, "AIO_REDIS_URL": url, "PYTHONPATH": str(ROOT), **environment},
+                env=environ,
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

@@ -46,6 +46,7 @@ def start(house: House, tmp_path: Path) -> Iterator[Start]:
                 name=f"s{len(started)}",
                 command=command,
                 stdout=stdout,
+                fresh=True,
             )
         )
         return started[-1]
