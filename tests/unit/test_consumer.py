@@ -12,6 +12,7 @@ import redis
 from celery import Celery
 from celery.exceptions import WorkerShutdown
 from celery.worker import state
+from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import OperationalError
 from kombu.message import Message
 
@@ -446,3 +447,16 @@ def test_connections_that_are_lost_again_and_again_within_a_second_are_opened_af
     assert [losses.are_frequent(0.2 * number) for number in range(6)] == [False] * 4 + [True] * 2
     assert not losses.are_frequent(60.0), "after a calm time"
     assert not any(losses.are_frequent(100.0 + number) for number in range(9)), "one a second"
+
+
+def test_a_broker_that_ends_connections_at_once_is_given_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(StockConsumer, "on_connection_error_after_connected", lambda *_: None)
+    made, pauses = consumer(Broker(), None), []
+    made._losses = Losses()
+    made.conninfo = SimpleNamespace(connection_errors=(OSError,))
+    monkeypatch.setattr(made, "_pause", lambda what, _: pauses.append(what))
+    for _ in range(5):
+        made.on_connection_error_after_connected(ConnectionResetError())
+    assert pauses == ["the broker ends connections as soon as they are open"]
