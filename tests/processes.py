@@ -21,7 +21,6 @@ from celery.result import AsyncResult
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.fork_server import Fork, can_fork
 from tests.tuned import VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,10 +92,8 @@ ALONE = ("worker",)
 class Worker:
     """A worker in a folder without a `.env`, stopped with its group.
 
-    `python -m worker` starts in four fifths of the time that `celery -A worker worker` takes, and
-    a fork of what has imported Celery (`tests/fork_server.py`) in a third of that; `fresh` starts
-    an interpreter instead.
-    Times that no variable sets come from `tuned(...)` in its environment.
+    `python -m worker` starts in four fifths of the time that `celery -A worker worker` takes. Times
+    that no variable sets come from `tuned(...)` in its environment.
     """
 
     def __init__(
@@ -107,20 +104,17 @@ class Worker:
         name: str = "w1",
         command: tuple[str, ...] = ALONE,
         stdout: str = "",
-        fresh: bool = False,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if VARIABLE in environ:
             command = ("tests.tuned", *command)
         self.name = f"{name}@test"
         self.log_path = folder / f"{name}.log"
-        surroundings = environment(**environ)
-        start = Fork if can_fork(surroundings) and not fresh else subprocess.Popen
         with self.log_path.open("wb") as sink, Path(stdout or self.log_path).open("ab") as out:
-            self.process = start(
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", *command, "-n", self.name, *arguments],
                 cwd=folder,
-                env=surroundings,
+                env=environment(**environ),
                 stdout=out if stdout else sink,
                 stderr=sink,
                 start_new_session=True,

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.fork_server import Fork, can_fork
 from tests.processes import ROOT, eventually, hang_up
 
 APP = "tests.workers.aio.aio_app"
@@ -31,13 +30,11 @@ class WorkerProcess:
         command = [sys.executable, "-m", "tests.workers.aio.aio_worker"]
         command += ["-l", "INFO", "-n", self.name]
         command += arguments if greets else ["--without-gossip", "--without-mingle", *arguments]
-        environ = {**os.environ, "AIO_REDIS_URL": url, "PYTHONPATH": str(ROOT), **environment}
-        start = Fork if can_fork(environ) else subprocess.Popen
         with log.open("wb") as sink:
-            self.process = start(
+            self.process = subprocess.Popen(
                 command,
                 cwd=log.parent,
-                env=environ,
+                env={**os.environ, "AIO_REDIS_URL": url, "PYTHONPATH": str(ROOT), **environment},
                 stdout=sink,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

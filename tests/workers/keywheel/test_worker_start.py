@@ -46,7 +46,6 @@ def start(house: House, tmp_path: Path) -> Iterator[Start]:
                 name=f"s{len(started)}",
                 command=command,
                 stdout=stdout,
-                fresh=True,
             )
         )
         return started[-1]
