@@ -1,11 +1,9 @@
-import gc
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +36,8 @@ _GRACE_S = 20
 _OURS = ("GROQ_", "RESEND_", "REDIS_URL", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[None]:
-    """Spare the garbage collector what stays.
-
-    The tests are a million objects: it would go through all of them again and again, while they are
-    made in each test process, and later whenever a test's garbage is due.
-    """
-    gc.disable()
-    try:
-        return (yield)
-    finally:
-        gc.freeze()
-        gc.enable()
-
-
-@cache
-def _folder(path: Path) -> str:
-    return path.relative_to(_HERE).parts[0] if path.is_relative_to(_HERE) else ""
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(_HERE).parts[0] if item.path.is_relative_to(_HERE) else ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -64,11 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So none of several test processes is left with them at the end.
     """
     order = list(_MARKS)
-    items.sort(
-        key=lambda item: order.index(folder) if (folder := _folder(item.path)) in order else -1
-    )
+    items.sort(key=lambda item: order.index(folder) if (folder := _folder(item)) in order else -1)
     for item in items:
-        if mark := _MARKS.get(_folder(item.path)):
+        if mark := _MARKS.get(_folder(item)):
             item.add_marker(mark)
 
 
