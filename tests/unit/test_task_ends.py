@@ -42,7 +42,7 @@ class Ends:
     ) -> Any:
         name = {"groq": "tasks.ai.complete", "resend": "tasks.email.send"}[service]
         app = Celery(set_as_current=False)
-        made: Any = app.task(_nothing, name=name, base=ServiceTask, service=service)
+        made: Any = app.task(_nothing, name=name, base=ServiceTask, service=service, shared=False)
         made.backend = Mock(get_task_meta=lambda *_, **__: stored or {"status": states.PENDING})
         if stored == {}:
             made.backend.get_task_meta = Mock(side_effect=ConnectionError)
