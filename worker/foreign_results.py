@@ -24,12 +24,11 @@ def meta_of(app: Celery, job: str) -> dict[str, Any]:
     Raises:
         Exception: One of `STORE_ERRORS`.
     """
+    nothing = {"status": states.PENDING, "result": None}
     try:
         meta = app.backend.get_task_meta(job, cache=False)
-        if isinstance(meta["status"], str):
-            return {"result": None, **meta}
+        return nothing | meta if isinstance(meta["status"], str) else nothing
     except STORE_ERRORS:
         raise
-    except Exception:  # noqa: BLE001, S110 - Celery calls what a stranger's result names
-        pass
-    return {"status": states.PENDING, "result": None}
+    except Exception:  # noqa: BLE001 - Celery calls what a stranger's result names
+        return nothing

@@ -14,7 +14,7 @@ TAKES_ALL = {"Exception", "BaseException"}
 REASONED = {
     "worker/aio/consumer_calls.py close": "the hub may be closed in any way",
     "worker/aio/job.py run_body": "what the body raised is the job's end",
-    "worker/aio/loop_thread.py _run": "the loop ends",
+    "worker/aio/loop_thread.py _run_until_stopped": "the loop ends",
     "worker/aio/reports.py report": "the message is settled, and the error logged",
     "worker/aio/result_encoding.py _encode": "a value of the user's that JSON cannot hold",
     "worker/aio/transport/delivery.py _hand_over": "a message that nobody can read is set aside",
