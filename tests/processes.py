@@ -175,13 +175,12 @@ def workers(folder: Path, environ: dict[str, str], *, count: int = 1) -> Iterato
             worker.stop()
 
 
-def run_celery(
+def run_python(
     folder: Path, environ: dict[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `celery -A worker …` to its end."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Run `python …` to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "worker", *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=environment(**environ),
         capture_output=True,
@@ -189,6 +188,14 @@ def run_celery(
         timeout=60,
         check=False,
     )
+
+
+def run_celery(
+    folder: Path, environ: dict[str, str], *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    """Run `celery -A worker …` to its end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return run_python(folder, environ, "-m", "celery", "-A", "worker", *arguments)
 
 
 class Producer:

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,19 +10,11 @@ import redis
 
 from sandbox.redis import EmbeddedRedis
 from tests.pages import ROOT, blocks, text_of
-from tests.processes import environment
+from tests.processes import run_python
 
 
 def run(program: str, **environ: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env=environment(**environ),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = run_python(ROOT, environ, "-c", program)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
