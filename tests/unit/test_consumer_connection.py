@@ -1,0 +1,114 @@
+"""The consumer's connection to the broker: refused, lost, away, and opened again."""
+
+import errno
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import WorkerShutdown
+from celery.worker.consumer import Consumer as StockConsumer
+from kombu.exceptions import OperationalError
+
+from tests.unit.unstarted_consumer import Broker, consumer
+from worker.hooks.consumer import Consumer, Pauses
+from worker.hooks.losses import Losses
+
+
+def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:
+    pauses, now_s, seen = Pauses(), 0.0, []
+    for _ in range(10):
+        seen.append(pauses.next(now_s))
+        now_s += seen[-1] + 1
+    assert seen == [1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3]
+    assert max(seen[:3]) < 2, "a trouble of a few seconds ends with a silence of two at most"
+    assert pauses.next(now_s + 60) == 1, "it had taken everything for a minute"
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+def test_a_process_without_a_free_file_handle_tries_again_where_celery_ends(code: int) -> None:
+    shortage = OSError(code, "Too many open files")
+
+    def start(_: Any) -> None:
+        raise shortage
+
+    steps = Consumer.Blueprint()
+    mailbox = SimpleNamespace(name="Mailbox", alias="Mailbox", start=start)
+    with pytest.raises(OperationalError, match="may open no more files") as caught:
+        steps.start(SimpleNamespace(steps=[mailbox]))
+    assert caught.value.__cause__ is shortage
+    assert not isinstance(caught.value, OSError), "Celery ends a worker by one of these"
+
+
+def test_a_worker_whose_step_does_not_reach_the_broker_starts_again() -> None:
+    app = Celery(broker="memory://", set_as_current=False)
+    app.conf.broker_connection_retry_on_startup = True
+    made = Consumer(
+        ignore,
+        app=app,
+        pool=SimpleNamespace(num_processes=1, is_green=False, flush=ignore),
+        controller=SimpleNamespace(use_eventloop=False, semaphore=None),
+    )
+    outcomes = iter([OperationalError("away"), WorkerShutdown()])
+
+    def start(_: Any) -> None:
+        raise next(outcomes)
+
+    made.blueprint.start = start
+    made._pauses = SimpleNamespace(next=lambda _: 0.0)  # type: ignore[assignment]
+    with pytest.raises(WorkerShutdown):
+        made.start()
+    app.close()
+
+
+def ignore(*_: Any) -> None:
+    pass
+
+
+def test_a_broker_that_cannot_be_reached_is_asked_ever_less_often(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = Consumer.__new__(Consumer)
+    made._pauses = SimpleNamespace(next=lambda _: 0.0)  # type: ignore[assignment]
+    with caplog.at_level(logging.WARNING):
+        made.on_connection_error_before_connected(OSError(errno.EMFILE, "Too many open files"))
+    assert caplog.messages == [
+        "cannot connect to the broker: [Errno 24] Too many open files; next try in 0 s"
+    ]
+
+
+def test_a_broker_that_is_away_is_asked_again_every_few_seconds() -> None:
+    made = consumer(Broker(), None)
+    made.app.conf = SimpleNamespace(
+        broker_connection_retry_on_startup=True, broker_connection_max_retries=None
+    )
+    made.first_connection_attempt = True
+    asked: list[dict[str, Any]] = []
+    connection = SimpleNamespace(ensure_connection=lambda *_, **options: asked.append(options))
+    made.ensure_connected(connection)
+    start_s, step_s, longest_s = (asked[0][f"interval_{end}"] for end in ("start", "step", "max"))
+    assert start_s + 2 * step_s < 2, "a short trouble ends with a short silence"
+    assert start_s < longest_s <= 3
+
+
+def test_connections_that_are_lost_again_and_again_within_a_second_are_opened_after_a_pause() -> (
+    None
+):
+    losses = Losses()
+    assert [losses.are_frequent(0.2 * number) for number in range(6)] == [False] * 4 + [True] * 2
+    assert not losses.are_frequent(60.0), "after a calm time"
+    assert not any(losses.are_frequent(100.0 + number) for number in range(9)), "one a second"
+
+
+def test_a_broker_that_ends_connections_at_once_is_given_a_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(StockConsumer, "on_connection_error_after_connected", lambda *_: None)
+    made, pauses = consumer(Broker(), None), []
+    made._losses = Losses()
+    made.conninfo = SimpleNamespace(connection_errors=(OSError,))
+    monkeypatch.setattr(made, "_pause", lambda what, _: pauses.append(what))
+    for _ in range(5):
+        made.on_connection_error_after_connected(ConnectionResetError())
+    assert pauses == ["the broker ends connections as soon as they are open"]
