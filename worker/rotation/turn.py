@@ -23,6 +23,7 @@ from worker.providers.base import Provider
 from worker.redis.retry import retry_while_down
 from worker.rotation.call_counter import CallCounter
 from worker.rotation.call_hooks import CallHooks
+from worker.rotation.doubtful import DoubtfulRefusals
 from worker.rotation.lease_settling import LeaseSettling
 from worker.rotation.limiter import KeyedLimiter, Slot
 from worker.rotation.no_lease import NoLeaseEnd, failure_of, rejection_of, spread_ms
@@ -92,7 +93,7 @@ class Turn(Generic[RequestT]):
         self.turned_down: Verdict | None = None
         self.denied_model = ""
         self.closed = lease_request.exclude_accounts
-        self.doubtful: list[tuple[Lease, str, bool]] = []  # its code, and if only we disabled it
+        self.doubtful = DoubtfulRefusals()
         self.capped: set[str] = set()
         self.last: Verdict | None = None
 
@@ -281,16 +282,7 @@ class Turn(Generic[RequestT]):
         accounts were refused for it alike, each of which had served others shortly before; the pool
         then enables those keys again.
         """
-        if (
-            verdict.certain
-            or verdict.effect is not Effect.DISABLE
-            or verdict.scope is not Scope.KEY
-        ):
-            return
-        self.doubtful.append((lease, verdict.code, settled is not None and settled.alone))
-        leases = [one for one, code, alone in self.doubtful if alone and code == verdict.code]
-        several = len({one.account for one in leases}) > 1
-        if several and len(leases) == len(self.doubtful):
+        if leases := self.doubtful.note(lease, verdict, settled):
             await retry_while_down(lambda: self.pool.reinstate(leases))
             raise RequestRejected(
                 f"keys that serve other requests are refused for this one: {verdict.reason}"

@@ -1,0 +1,43 @@
+"""Refusals in one turn that may be the fault of the key, or of the request."""
+
+from typing import NamedTuple
+
+from worker.keypool import Lease, Settled
+from worker.verdicts import Effect, Scope, Verdict
+
+
+class DoubtfulRefusal(NamedTuple):
+    """A refusal of a key that may as well be the request's fault.
+
+    Attributes:
+        lease: The lease of the call.
+        code: The code of the verdict.
+        alone: Only this job has the key disabled, which had served others shortly before.
+    """
+
+    lease: Lease
+    code: str
+    alone: bool
+
+
+class DoubtfulRefusals:
+    """The refusals of one turn that leave in doubt what is at fault."""
+
+    def __init__(self) -> None:
+        self._refusals: list[DoubtfulRefusal] = []
+
+    def note(self, lease: Lease, verdict: Verdict, settled: Settled | None) -> list[Lease]:
+        """Note a verdict, if it leaves that in doubt.
+
+        Returns:
+            The leases whose keys are not at fault: keys of two accounts or more were refused for
+            this request alike, and no other key was. Else none.
+        """
+        if verdict.certain or (verdict.effect, verdict.scope) != (Effect.DISABLE, Scope.KEY):
+            return []
+        alone = settled is not None and settled.alone
+        self._refusals.append(DoubtfulRefusal(lease, verdict.code, alone))
+        alike = [one.alone and one.code == verdict.code for one in self._refusals]
+        leases = [one.lease for one in self._refusals]
+        several = len({one.account for one in leases}) > 1
+        return leases if several and all(alike) else []
