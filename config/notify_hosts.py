@@ -64,6 +64,17 @@ def host_of(url: str, hosts: tuple[NotifyHost, ...]) -> NotifyHost:
     Raises:
         ValueError: The URL is malformed, or its host is not listed; the message does not quote it.
     """
+    scheme, *place = _parts_of(url)
+    host = next((one for one in hosts if [one.name, one.port or _PORTS[scheme]] == place), None)
+    if host is None:
+        raise ValueError("names a host, or a port, that KEYWHEEL_NOTIFY_HOSTS does not list")
+    if scheme == "http" and not host.private:
+        raise ValueError("must begin with https:// unless its host is listed with =private")
+    return host
+
+
+def _parts_of(url: str) -> tuple[str, str, int]:
+    """Split a URL into its scheme, its host and the port that is meant, in lower case."""
     found = _URL_RE.fullmatch(url) if len(url) <= _LONGEST_URL else None
     if found is None or "#" in url:
         raise ValueError(
@@ -72,10 +83,4 @@ def host_of(url: str, hosts: tuple[NotifyHost, ...]) -> NotifyHost:
         )
     scheme = found["scheme"].lower()
     usual_port = _PORTS[scheme]
-    place = found["host"].lower(), int(found["port"] or usual_port) or usual_port
-    host = next((one for one in hosts if (one.name, one.port or usual_port) == place), None)
-    if host is None:
-        raise ValueError("names a host, or a port, that KEYWHEEL_NOTIFY_HOSTS does not list")
-    if scheme == "http" and not host.private:
-        raise ValueError("must begin with https:// unless its host is listed with =private")
-    return host
+    return scheme, found["host"].lower(), int(found["port"] or usual_port) or usual_port

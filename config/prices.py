@@ -94,10 +94,7 @@ def read_prices(path: Path | None = None) -> Prices | None:
     text = read_text_of(path)
     if text is None:
         return None
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
-        raise SettingsError([f"{path.name} cannot be read as TOML: {exc}."]) from None
+    tables = _tables_in(text, path.name)
     models: dict[tuple[str, str], ModelPrice] = {}
     emails: dict[str, float] = {}
     problems: list[str] = []
@@ -114,6 +111,13 @@ def read_prices(path: Path | None = None) -> Prices | None:
     if problems:
         raise SettingsError([f"{path.name}: {problem}" for problem in problems])
     return Prices(models, emails)
+
+
+def _tables_in(text: str, name: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise SettingsError([f"{name} cannot be read as TOML: {exc}."]) from None
 
 
 def _model_price(value: Any, name: str, problems: list[str]) -> ModelPrice:

@@ -151,14 +151,12 @@ class RedisUrl:
         db = options.pop("db", None)
         if parts.scheme in SOCKET_SCHEMES:
             return cls(parts.scheme, parts.netloc + parts.path, db or 0, options)
-        path = parts.path.removeprefix("/")
-        if path and not (path.isascii() and path.isdigit() and len(path) < 10):  # noqa: PLR2004 - no int bomb
-            raise ValueError("must end with the number of a database, as in redis://host:6379/0")
+        in_path = _database(parts.path)
         if parts.fragment:
             raise ValueError(
                 "must not contain #; percent-encode special characters of the password"
             )
-        return cls(parts.scheme, parts.netloc, int(path or 0) if db is None else db, options)
+        return cls(parts.scheme, parts.netloc, in_path if db is None else db, options)
 
     @property
     def for_broker(self) -> tuple[str, dict[str, Any]]:
@@ -260,6 +258,14 @@ def _known_options(scheme: str, texts: Mapping[str, str]) -> dict[str, Callable[
     if scheme == "rediss" or (scheme == "sentinel" and texts.get("ssl", "").lower() in _TRUE_WORDS):
         known |= _TLS_OPTIONS
     return known
+
+
+def _database(path: str) -> int:
+    """Read the number of a database from the path of a URL."""
+    number = path.removeprefix("/")
+    if number and not (number.isascii() and number.isdigit() and len(number) < 10):  # noqa: PLR2004 - no int bomb
+        raise ValueError("must end with the number of a database, as in redis://host:6379/0")
+    return int(number or 0)
 
 
 def _options(query: str, scheme: str) -> dict[str, Any]:

@@ -99,19 +99,23 @@ def authenticate(auth_config: AuthConfig, authorization: str, session_user: str 
         ):
             return Visitor("token")
         raise _login_required()
-    name = None
-    if auth_config.logins:
-        name = _login(scheme, credentials, auth_config.logins)
-        if name is None:
-            raise _login_required()
-    if auth_config.oauth:
-        name = session_user
+    name = _person(auth_config, scheme, credentials, session_user)
     if not name:
         raise _login_required()
     return Visitor(
         name[:_LONGEST_NAME],
         may_change=not auth_config.admins or name in auth_config.admins,
     )
+
+
+def _person(
+    auth_config: AuthConfig, scheme: str, credentials: str, session_user: str | None
+) -> str | None:
+    """Name the person who passed every check; None, or empty, for nobody."""
+    name = _login(scheme, credentials, auth_config.logins) if auth_config.logins else None
+    if auth_config.logins and name is None:
+        return None
+    return session_user if auth_config.oauth else name
 
 
 def _login(scheme: str, credentials: str, logins: Iterable[str]) -> str | None:

@@ -51,13 +51,7 @@ class Job(AdminHandler):
         except STORE_ERRORS as exc:
             raise RedisUnreachable(f"Redis does not answer ({type(exc).__name__})") from exc
 
-        async def find(store: DeadLetters) -> DeadLetter | None:
-            try:
-                return (await store.get(job))[0]
-            except KeyError:
-                return None
-
-        letter = await self.poller.with_dead_letters(find)
+        letter = await self._find_letter(job)
         place = await self._find_place(job) if _may_be_in_queue(view) else None
         if letter is not None:
             view = replace(
@@ -76,6 +70,15 @@ class Job(AdminHandler):
         dead_letter = letter.kind if letter else None
         now = {"now_ms": round(time.time() * 1000)}
         self.send_json(view.as_json() | start.as_json() | now | {"dead_letter": dead_letter})
+
+    async def _find_letter(self, job: str) -> DeadLetter | None:
+        async def find(store: DeadLetters) -> DeadLetter | None:
+            try:
+                return (await store.get(job))[0]
+            except KeyError:
+                return None
+
+        return await self.poller.with_dead_letters(find)
 
     async def _find_place(self, job: str) -> Place | None:
         async def find(broker: Redis) -> Place | None:

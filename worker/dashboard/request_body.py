@@ -77,10 +77,13 @@ def check_headers(headers: Mapping[str, str], query: str) -> None:
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise ApiError(415, "wrong_content_type", "Send the body as plain JSON, not compressed.")
     has_body = announced != "0" or "Transfer-Encoding" in headers
-    content_type = headers.get("Content-Type") or ("" if has_body else _JSON)
-    kind, _, parameter = (part.strip().lower() for part in content_type.partition(";"))
-    if kind != _JSON or parameter.replace('"', "") not in {"", "charset=utf-8"}:
+    if not _is_json(headers.get("Content-Type") or ("" if has_body else _JSON)):
         raise ApiError(415, "wrong_content_type", "Send the body as application/json.")
+
+
+def _is_json(content_type: str) -> bool:
+    kind, _, parameter = (part.strip().lower() for part in content_type.partition(";"))
+    return kind == _JSON and parameter.replace('"', "") in {"", "charset=utf-8"}
 
 
 def too_large() -> ApiError:

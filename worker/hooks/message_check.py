@@ -6,7 +6,7 @@ ends, and the worker cannot stop.
 """
 
 import math
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Mapping
 from typing import Any, Final
 
 _LONGEST_NAME = 1_000
@@ -60,14 +60,14 @@ def _problem_with_body(body: Any) -> str:
         return "its arguments must be a list, its keyword arguments an object"
     if not isinstance(embed, dict | None):
         return "its options must be an object"
-    follows = embed or {}
-    lists_fit = all(
-        _are_signatures(follows.get(name)) for name in ("callbacks", "errbacks", "chain")
-    )
-    chord = follows.get("chord")
-    if not lists_fit or (chord and not _is_signature(chord)):
-        return "its callbacks, chain or chord are malformed"
-    return ""
+    return "" if _can_follow(embed or {}) else "its callbacks, chain or chord are malformed"
+
+
+def _can_follow(embed: Mapping[str, Any]) -> bool:
+    """Whether what is to run after the job can be read."""
+    chord = embed.get("chord")
+    lists = (embed.get(name) for name in ("callbacks", "errbacks", "chain"))
+    return all(map(_are_signatures, lists)) and (not chord or _is_signature(chord))
 
 
 def _is_signature(value: Any) -> bool:

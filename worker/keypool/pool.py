@@ -270,12 +270,9 @@ class KeyPool(ByHand):
         await self._read_keys()
         self._check_known(key_id)
         keys = [key for key in self.keys if key_id in {None, key.id}]
-        accounts, models = self._directory.accounts, await self._view_models()
+        owners, models = self._names_of(keys), await self._view_models()
         named = () if isinstance(include_disabled, bool) else include_disabled
         all_disabled = include_disabled is True or (include_disabled is False and bool(key_id))
-        owners = {key.id: key.label for key in keys}
-        # Until its account is known, a key is its own.
-        owners |= {name: owners.get(name, name) for name in map(accounts.__getitem__, owners)}
         rows = await self._scripts.reset(
             records=[pair for name in owners for pair in self._pairs(name, models)],
             by=by,
@@ -286,6 +283,13 @@ class KeyPool(ByHand):
         )
         done = resets.parse(rows, service=self.service, owners=owners, with_disabled=all_disabled)
         return await self._enable_some(done, named, by=by)
+
+    def _names_of(self, keys: Sequence[ApiKey]) -> dict[str, str]:
+        """Name keys and their accounts as people do, by their ids."""
+        names = {key.id: key.label for key in keys}
+        # Until its account is known, a key is its own.
+        accounts = [self._directory.accounts[key.id] for key in keys]
+        return names | {account: names.get(account, account) for account in accounts}
 
     async def latest_calls(self, key_id: str) -> list[LatestCall]:
         """The latest calls with a key, at most eight, the latest first.

@@ -58,6 +58,9 @@ class ListHints:
     def _changed_queues(self) -> set[str]:
         return {queue for queue, _ in self._changed or ()}
 
+    def _changed_steps(self) -> set[int]:
+        return {step for _, step in self._changed or ()}
+
     def choose(
         self,
         queues: list[str],
@@ -83,7 +86,7 @@ class ListHints:
             self.asked, self.left_out = None, set(every).difference(queues)
             self.look_at_s = now_s + sweep_s
             return queues, steps
-        changed, changed_steps = self._changed_queues(), {step for _, step in self._changed or ()}
+        changed, changed_steps = self._changed_queues(), self._changed_steps()
         chosen = [queue for queue in queues if queue in changed]
         rows = [step for step in steps if step in changed_steps]
         if chosen:

@@ -67,16 +67,7 @@ class IdempotencyStore:
 
         An email of a batch whose outcome is open costs a second round trip.
         """
-        name = email.record
-        for _ in range(_MOST_READS):
-            name = email.record
-            reply = await self._run("get", [name], self._now(), email.content_hash, self._again_ms)
-            if reply[0] != "batch":
-                break
-            name = reply[1]
-            reply = await self._run("get", [name], self._now(), "", self._again_ms)
-            if reply[0] != "lost":  # else the batch may have been completed between the two reads
-                break
+        reply = await self._read(email)
         match reply:
             case ["sent", result]:
                 return SendRecord(State.SENT, result=json.loads(result))
@@ -92,6 +83,18 @@ class IdempotencyStore:
             case [state]:
                 return SendRecord(State(state))
         raise AssertionError(f"get.lua answered {reply!r:.40}")
+
+    async def _read(self, email: EmailIdentity) -> Any:
+        """Read the record of an email, or that of the batch which it is part of."""
+        for _ in range(_MOST_READS):
+            name = email.record
+            reply = await self._run("get", [name], self._now(), email.content_hash, self._again_ms)
+            if reply[0] != "batch":
+                break
+            reply = await self._run("get", [reply[1]], self._now(), "", self._again_ms)
+            if reply[0] != "lost":  # else the batch may have been completed between the two reads
+                break
+        return reply
 
     async def claim(self, request: SendRequest, *, by: str) -> list[int]:
         """Keep a request that is about to be sent, unless one of its emails is known already.

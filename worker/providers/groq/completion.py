@@ -114,8 +114,7 @@ def prompt_tokens(params: Mapping[str, Any]) -> int:
     prompt_bytes, fixed = 0, 0
     for message in params.get("messages") or ():
         fixed += _MESSAGE_OVERHEAD_TOKENS
-        content = message.get("content") if isinstance(message, Mapping) else message
-        for part in content if isinstance(content, list | tuple) else [content]:
+        for part in _parts_of(message):
             if isinstance(part, Mapping) and "image_url" in part:
                 fixed += _IMAGE_TOKENS
             else:
@@ -136,6 +135,11 @@ def prompts_of(params: Mapping[str, Any]) -> list[str]:
     texts = [text for message in messages for text in texts_in(message.get("content"))]
     texts += [text for message in messages for text in _texts_beside(message)]
     return [*texts, *texts_in(params.get("documents"))]
+
+
+def _parts_of(message: Any) -> Iterable[Any]:
+    content = message.get("content") if isinstance(message, Mapping) else message
+    return content if isinstance(content, list | tuple) else [content]
 
 
 def _texts_beside(message: Any) -> Iterable[str]:
