@@ -16,7 +16,6 @@ from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as LateError
 
-from worker.aio import shared_connection
 from worker.aio.shared_connection import Link, SharedConnection
 
 
@@ -61,7 +60,7 @@ class _Wire:
 @pytest.fixture
 async def loop(monkeypatch: pytest.MonkeyPatch) -> _Loop:
     made = _Loop()
-    monkeypatch.setattr(shared_connection.asyncio, "get_running_loop", lambda: made)
+    monkeypatch.setattr("worker.aio.shared_connection.asyncio.get_running_loop", lambda: made)
     return made
 
 
@@ -98,7 +97,7 @@ async def test_each_answer_is_for_its_command_however_it_arrives(
     link.data_received(b"\xa4\r\n")
     assert await first == ("ok" if decodes else b"ok")
     assert cancelled.cancelled()
-    with pytest.raises(ResponseError, match="^no$"):
+    with pytest.raises(ResponseError, match=r"^no$"):
         await failed
     assert await last == ("ä" if decodes else "ä".encode())
     assert link.is_usable()
@@ -131,7 +130,7 @@ async def test_a_command_has_its_whole_time_however_old_those_before_it_were(loo
     wire.transport.abort.assert_called_once_with()
     assert not link.is_usable()
     link.connection_lost(None)
-    with pytest.raises(LateError, match="^Redis has not answered for 10 s$"):
+    with pytest.raises(LateError, match=r"^Redis has not answered for 10 s$"):
         await second
     assert len(loop.timers) == 2
 
@@ -161,7 +160,7 @@ async def test_a_lost_connection_fails_what_waits_and_all_that_comes_after(loop:
     loop.timers[0].cancel.assert_called_once_with()
     wire.streams.connection_lost.assert_called_once_with(why)
     for future in (waiting, link.send(b"")):
-        with pytest.raises(LostError, match="^the connection to Redis was lost before the answer"):
+        with pytest.raises(LostError, match=r"^the connection to Redis was lost before the answer"):
             await future
     assert (len(loop.timers), loop.soon) == (1, [])
     assert not link.is_usable()
@@ -236,7 +235,8 @@ def shared(pool: Any) -> SharedConnection:
 
 
 @pytest.mark.parametrize(
-    ("settings", "timeout_s"), [({}, 10), ({"socket_timeout": None}, 10), ({"socket_timeout": 3}, 3)]
+    ("settings", "timeout_s"),
+    [({}, 10), ({"socket_timeout": None}, 10), ({"socket_timeout": 3}, 3)],
 )
 async def test_an_answer_may_take_as_long_as_the_clients_connections_allow(
     settings: dict[str, Any], timeout_s: float
@@ -289,11 +289,12 @@ async def test_an_opening_for_which_nobody_waits_any_more_is_no_trouble_of_the_l
     await asyncio.sleep(0)
     caller.cancel()
     await asyncio.wait([caller])
+    assert made._opening is not None
     opening = ref(made._opening)
     if ends == "is cancelled":
-        opening().cancel()
+        made._opening.cancel()
     gate.set()
-    while made._opening is not None:  # noqa: ASYNC110 - each turn of the loop
+    for _ in range(9):  # turns of the loop
         await asyncio.sleep(0)
     gc.collect()
     assert opening() is None
