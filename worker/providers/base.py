@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 import httpx
 from pydantic import SecretStr
 
+from worker.providers.failures import OversizedAnswer
 from worker.verdicts import Cooldown, Effect, Fate, Reply, Scope, Verdict
 
 RequestT_contra = TypeVar("RequestT_contra", contravariant=True)
@@ -54,6 +55,7 @@ _CODES: tuple[tuple[type[Exception], str, str], ...] = (
     (httpx.WriteError, "write_error", "the connection broke while the request was sent"),
     (httpx.ReadTimeout, "read_timeout", "no answer came in time"),
     (httpx.ReadError, "read_error", "the connection broke before the answer was complete"),
+    (OversizedAnswer, "oversized_answer", "the answer was too long to be the provider's"),
     (httpx.RemoteProtocolError, "protocol_error", "the answer was cut off or is not HTTP"),
     (httpx.DecodingError, "undecodable_answer", "the answer could not be decoded"),
     (TimeoutError, "total_timeout", "the answer was not complete in time"),

@@ -22,7 +22,14 @@ from aiohttp.client_proto import ResponseHandler
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import map_aiohttp_exceptions
 
-from worker.providers.failures import failure_of
+from worker.providers.answer_size import (
+    LARGEST_IN_PIECES,
+    LARGEST_WHOLE,
+    SizeCount,
+    Slices,
+    bound_decoding,
+)
+from worker.providers.failures import OversizedAnswer, failure_of
 from worker.providers.proxies import proxy_for
 
 _LONGEST_CONNECT_S: Final = 15.0
@@ -90,6 +97,18 @@ def _has_something_to_read(conn: Any) -> bool:
     return bool(poll.poll(0))
 
 
+class _Response(aiohttp.ClientResponse):
+    """An answer without the words behind its status, which httpx cannot carry where they are odd.
+
+    Nobody reads them.
+    """
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        await super().start(connection)
+        self.reason = None
+        return self
+
+
 class _Connector(aiohttp.TCPConnector):
     """Distinguishes waiting for a free connection from opening one; aiohttp's timeouts do not."""
 
@@ -117,11 +136,15 @@ class _Body(httpx.AsyncByteStream):
         self._progress = progress
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        count = SizeCount(LARGEST_IN_PIECES)
         try:
             async for part in self._stream:
-                yield part
+                yield count.take(part)
         except asyncio.CancelledError:
             raise  # a soft time limit is one, and an Exception as well
+        except OversizedAnswer:
+            await self.aclose()  # its connection, with the rest
+            raise
         except Exception as error:
             raise failure_of(error, self._progress) from error
 
@@ -129,15 +152,21 @@ class _Body(httpx.AsyncByteStream):
         await self._stream.aclose()
 
     async def read(self) -> bytes:
-        """Read all of it, as it came, and free the connection; aiohttp closes one that fails."""
+        """Read all of it, as it came, and free the connection; one that fails is closed."""
         answer: aiohttp.ClientResponse = self._stream._aiohttp_response  # type: ignore[attr-defined]  # noqa: SLF001 - a part of it at a time takes three generators
+        parts, count = [], SizeCount(LARGEST_WHOLE)
         try:
             with map_aiohttp_exceptions():
-                return await answer.read()
+                while part := await answer.content.readany():
+                    parts.append(count.take(part))
+                await answer.read()  # nothing more comes, and the connection is free
         except asyncio.CancelledError:
+            answer.close()
             raise
         except Exception as error:
+            answer.close()
             raise failure_of(error, self._progress) from error
+        return b"".join(parts)
 
 
 class _Transport(AiohttpTransport):
@@ -164,6 +193,7 @@ class _Transport(AiohttpTransport):
             # a provider's cookie would tie the accounts together
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_Request,
+            response_class=_Response,
             max_line_size=_LONGEST_HEADER_BYTES,
             max_field_size=_LONGEST_HEADER_BYTES,
         )
@@ -189,6 +219,7 @@ class _Transport(AiohttpTransport):
             break
         assert isinstance(response.stream, httpx.AsyncByteStream)  # noqa: S101 - for mypy
         response.stream = _Body(response.stream, progress)
+        bound_decoding(response)
         return response
 
 
@@ -220,7 +251,7 @@ class _Client(httpx.AsyncClient):
         if not stream:
             body = response.stream
             assert isinstance(body, _Body)  # noqa: S101 - for mypy
-            response.stream = httpx.ByteStream(await body.read())
+            response.stream = Slices(await body.read())
             response.read()
         return response
 

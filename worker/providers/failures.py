@@ -12,6 +12,10 @@ import aiohttp
 import httpx
 
 
+class OversizedAnswer(httpx.RemoteProtocolError):
+    """An answer is longer than any that the provider gives; its rest is not read."""
+
+
 class Progress(Protocol):
     """How far a call has come: see `connections.CallProgress`."""
 

@@ -49,12 +49,16 @@ class EventDecoder:
     """Cuts the bytes of an event stream into the data of its events."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest: list[bytes] = []
         self._data: list[bytes] = []
 
     def feed(self, part: bytes) -> Iterator[bytes]:
         """Take the next bytes; yields the data of every event that they complete."""
-        *lines, self._rest = (self._rest + part).split(b"\n")
+        self._rest.append(part)
+        if b"\n" not in part:
+            return  # to join them each time would take the square of a long line's length
+        *lines, rest = b"".join(self._rest).split(b"\n")
+        self._rest = [rest]
         for line in lines:
             if line.startswith(b"data:"):
                 # Not `removeprefix(b"data: ")`: the blank is optional, and only one belongs to the
