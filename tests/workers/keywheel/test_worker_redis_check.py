@@ -1,174 +1,12 @@
-"""What a worker sees of Redis before it takes a job: access, rights, eviction, a cluster."""
+"""What becomes of a worker that Redis denies a right, or lets have few connections."""
 
-import logging
-import re
-import shutil
-import ssl
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import pytest
 import redis
 
-from config.errors import SettingsError
-from config.settings import Settings, settings_from
 from sandbox.process import Sandbox
-from sandbox.redis import EmbeddedRedis, free_port
-from tests.failover import NAME, SENTINEL_PASSWORD, sentinel
-from tests.processes import ROOT, Producer, run_celery, workers
-from tests.tls import handshakes
-from worker.startup.redis import check_redis
-from worker.startup.redis_rights import broker_rights, pool_rights, result_rights
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("redis")) as started:
-        yield started
-
-
-@pytest.fixture
-def client(server: EmbeddedRedis) -> Iterator[Any]:
-    with redis.Redis.from_url(server.url, decode_responses=True) as made:
-        yield made
-        made.acl_deluser("kw")
-        made.config_set("maxmemory", 0)
-        made.config_set("maxmemory-policy", "noeviction")
-
-
-def settings(server: EmbeddedRedis, user: str = "") -> Settings:
-    return settings_from(
-        {"REDIS_URL": server.url.replace("://", f"://{user}@") if user else server.url}
-    )
-
-
-def test_a_redis_that_lets_the_worker_do_all_is_no_word_worth(
-    server: EmbeddedRedis, caplog: pytest.LogCaptureFixture
-) -> None:
-    check_redis(settings(server))
-    assert not caplog.messages
-
-
-def test_a_redis_that_is_away_is_waited_for_and_no_reason_against_a_start() -> None:
-    check_redis(settings_from({"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}))
-
-
-# The rules of an ACL user, and what of Redis' words the sentence has.
-@pytest.mark.parametrize(
-    ("rules", "password", "words"),
-    [
-        (
-            "on >pw ~* &* +@all",
-            "wrong",
-            "does not let this worker in: WRONGPASS invalid username-password pair",
-        ),
-        ("off >pw ~* &* +@all", "pw", "does not let this worker in: WRONGPASS"),
-        ("on >pw ~* resetchannels +@all", "pw", "a channel: PUBLISH celery-task-meta-check"),
-        ("on >pw ~ai* &* +@all", "pw", "denies this worker a right (NOPERM "),
-        ("on >pw ~* &* +@all -eval", "pw", "NOPERM "),
-        ("on >pw ~* &* -@all", "pw", "does not let this worker in: NOPERM "),
-    ],
-)
-def test_who_may_not_use_redis_learns_that_at_the_start_in_its_words(
-    server: EmbeddedRedis, client: Any, rules: str, password: str, words: str
-) -> None:
-    client.execute_command("ACL", "SETUSER", "kw", *rules.split())
-    with pytest.raises(SettingsError) as caught:
-        check_redis(settings(server, f"kw:{password}"))
-    [sentence] = caught.value.sentences
-    assert sentence.startswith(f"REDIS_URL: Redis at redis://kw:***@127.0.0.1:{server.port}/0 ")
-    assert words in sentence
-    assert sentence.count("NOPERM") + sentence.count("WRONGPASS") == 1
-
-
-@pytest.mark.parametrize("command", ["lpush", "hset", "xadd", "setex", "evalsha", "time", "multi"])
-def test_a_single_command_that_redis_denies_is_named_and_nothing_is_written(
-    server: EmbeddedRedis, client: Any, command: str
-) -> None:
-    client.execute_command("ACL", "SETUSER", "kw", *f"on >pw ~* &* +@all -{command}".split())
-    client.flushall()
-    with pytest.raises(SettingsError, match=f"denies this worker a right .*{command}"):
-        check_redis(settings(server, "kw:pw"))
-    check_redis(settings(server))
-    assert client.dbsize() == 0
-
-
-def test_each_command_of_the_scripts_is_checked() -> None:
-    pattern = re.compile(r"call\(\s*['\"]([A-Za-z]+)")
-    scripts = [path.read_text() for path in (ROOT / "worker").rglob("*.lua")]
-    used = {name.upper() for script in scripts for name in pattern.findall(script)}
-    rights = broker_rights(settings_from({}), 0)
-    rights.add(result_rights())
-    rights.add(pool_rights("kw"))
-    checked = {str(command[0]) for command in rights.commands + rights.writing}
-    assert len(used) > 30
-    assert used <= checked
-
-
-def test_a_port_without_tls_is_named(server: EmbeddedRedis) -> None:
-    url = server.url.replace("redis://", "rediss://")
-    with pytest.raises(SettingsError, match="answers without TLS on this port: write redis://"):
-        check_redis(settings_from({"REDIS_URL": url}))
-
-
-def test_a_sentinel_in_place_of_a_redis_is_named_and_the_other_way_round(
-    server: EmbeddedRedis, tmp_path: Path
-) -> None:
-    with sentinel(tmp_path / "sentinel", watched=server.port) as port:
-        for url, words in (
-            (f"redis://:{SENTINEL_PASSWORD}@127.0.0.1:{port}/0", "is a sentinel: write sentinel:"),
-            (
-                f"redis://:{SENTINEL_PASSWORD}@127.0.0.1:{port}/1",
-                "has no command SELECT: it is a sentinel",
-            ),
-            (
-                f"sentinel://127.0.0.1:{server.port}/0?master_name={NAME}",
-                "is not a sentinel: write redis://",
-            ),
-        ):
-            with pytest.raises(SettingsError, match=words):
-                check_redis(settings_from({"REDIS_URL": url}))
-
-
-def test_a_database_that_redis_does_not_have_is_named(server: EmbeddedRedis) -> None:
-    url = server.url.removesuffix("/0") + "/99"
-    with pytest.raises(
-        SettingsError, match="/99 does not have the database that stands at the end of the URL"
-    ):
-        check_redis(settings_from({"REDIS_URL": url}))
-
-
-def test_a_redis_that_evicts_is_warned_of(
-    server: EmbeddedRedis, client: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    client.config_set("maxmemory-policy", "allkeys-lru")
-    check_redis(settings(server))
-    assert not caplog.messages, "without a limit nothing is evicted"
-    client.config_set("maxmemory", "50mb")
-    with caplog.at_level(logging.WARNING):
-        check_redis(settings(server))
-    [message] = caplog.messages
-    assert "its maxmemory-policy is allkeys-lru. Set it to noeviction" in message
-
-
-@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
-def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
-    made = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=localhost"]
-    made += ["-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(["openssl", *made], cwd=tmp_path, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    with handshakes(context) as port:
-        url = f"rediss://localhost:{port}/0"
-        with pytest.raises(SettingsError) as caught:
-            check_redis(settings_from({"REDIS_URL": url}))
-    assert str(caught.value) == (
-        f"REDIS_URL: Redis at {url} shows a certificate that is not trusted (self-signed "
-        "certificate):"
-        " name its authority, ssl_ca_certs."
-    )
+from sandbox.redis import EmbeddedRedis
+from tests.processes import Producer, run_celery, workers
 
 
 def test_on_a_redis_that_takes_few_connections_all_jobs_end(tmp_path: Path) -> None:
@@ -188,27 +26,16 @@ def test_on_a_redis_that_takes_few_connections_all_jobs_end(tmp_path: Path) -> N
     assert "max number of clients" not in worker.log
 
 
-def test_a_redis_cluster_is_refused(tmp_path: Path) -> None:
-    # a cluster's servers talk to each other 10,000 ports higher by default, where there may be none
-    port = free_port()
-    options = {"cluster-enabled": "yes", "appendonly": "no", "cluster-port": str(free_port())}
-    with (
-        EmbeddedRedis(data_dir=tmp_path, port=port, options=options) as cluster,
-        pytest.raises(SettingsError) as caught,
-    ):
-        check_redis(settings(cluster))
-    assert "is a Redis Cluster, which is not supported" in str(caught.value)
-
-
-def test_a_worker_without_rights_ends_with_a_sentence(
-    server: EmbeddedRedis, client: Any, tmp_path: Path
-) -> None:
-    client.execute_command("ACL", "SETUSER", "kw", "on", ">pw", "~*", "resetchannels", "+@all")
-    environ = {
-        "REDIS_URL": server.url.replace("://", "://kw:pw@"),
-        "GROQ_API_KEY": "gsk_" + "a1" * 26,
-    }
-    refused = run_celery(tmp_path, environ, "worker")
+def test_a_worker_without_rights_ends_with_a_sentence(tmp_path: Path) -> None:
+    rules = ["on", ">pw", "~*", "resetchannels", "+@all"]
+    with EmbeddedRedis(data_dir=tmp_path / "redis") as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("ACL", "SETUSER", "kw", *rules)  # type: ignore[no-untyped-call]
+        environ = {
+            "REDIS_URL": server.url.replace("://", "://kw:pw@"),
+            "GROQ_API_KEY": "gsk_" + "a1" * 26,
+        }
+        refused = run_celery(tmp_path, environ, "worker")
     assert refused.returncode == 1
     assert "keywheel cannot start." in refused.stderr
     assert "NOPERM" in refused.stderr

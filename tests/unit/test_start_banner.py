@@ -1,0 +1,38 @@
+"""What a worker does whose standard output takes no banner."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from worker.startup import banner
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_worker_without_a_standard_output_goes_on_and_what_it_writes_later_goes_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def emit() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (tmp_path / "output").open("wb") as output:
+        monkeypatch.setattr(banner, "_STDOUT", output.fileno())
+        before = open_files()
+        banner.or_go_on(emit)()
+        assert open_files() == before
+        os.write(output.fileno(), b"late")
+    assert (tmp_path / "output").read_bytes() == b""
+    assert caplog.messages == [
+        "the standard output takes nothing (No space left on device): the worker goes on without it"
+    ]
+
+
+def test_the_banner_is_written_where_it_can_be() -> None:
+    written: list[str] = []
+    banner.or_go_on(lambda: written.append("banner"))()
+    assert written == ["banner"]
+    assert banner._STDOUT == 1
