@@ -4,13 +4,9 @@ Raises:
     SystemExit: The settings of this process are wrong; its message says what to change.
 """
 
-import dbm
 import logging
-import os
-import shelve
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import celery.apps.worker
@@ -45,6 +41,7 @@ from worker.runtime import stop_waiting
 from worker.startup import (
     banner,
     command,
+    files,
     worker_name,  # noqa: F401 - it connects a signal
 )
 from worker.startup.machine import check_machine
@@ -140,21 +137,7 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     if file := options.get("logfile"):
         _set_up_logging(node_format(file, instance.hostname))  # so that it holds what follows
     command.check_options(options, instance.app.conf)
-    for name in ("pidfile", "statedb", *(["schedule_filename"] if options.get("beat") else [])):
-        if not (file := options.get(name)):
-            continue
-        if Path(file).is_dir() or not os.access(Path(file).parent, os.W_OK):
-            raise no_start(
-                f"The file of --{name.replace('_', '-')} cannot be written: check its folder."
-            )
-    if file := options.get("statedb"):
-        try:
-            shelve.open(file).close()  # noqa: S301 - Celery reads it in the same way
-        except dbm.error as exc:  # with OSError
-            raise no_start(
-                f"The file of --statedb cannot be used ({exc}): remove it, and give each worker "
-                "one of its own."
-            ) from None
+    files.check_worker_files(options)
     instance.queue_choice = QueueChoice(options.get("queues"))
     instance.emit_banner = banner.or_go_on(instance.emit_banner)
     instance.app.conf.broker_pool_limit = WORKER_PRODUCERS

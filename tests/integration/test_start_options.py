@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 CELERY = ("celery", "-A", "worker", "worker")
+BEAT = ("celery", "-A", "worker", "beat")
 ALONE = ("worker",)
 NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 
@@ -56,6 +57,13 @@ def started(
         (CELERY, "--pool=solo", "jobs run in its own asyncio pool, not in celery.concurrency.solo"),
         (ALONE, "--autoscale=x,y", "--autoscale takes one or two whole numbers"),
         (ALONE, "--include=nosuch.jobs", "The Python module nosuch cannot be imported (No module"),
+        (BEAT, "--schedule=no/file", "The file of --schedule cannot be written: check its folder."),
+        (BEAT, "--scheduler=nosuch.Job", "The Python module nosuch cannot be imported (No module"),
+        (
+            ("celery", "-A", "worker", "--workdir=no/folder", "beat"),
+            "--quiet",
+            "The folder of --workdir, no/folder, cannot be entered (No such file or directory)",
+        ),
     ],
 )
 def test_an_option_that_cannot_work_ends_the_start_with_a_sentence(

@@ -18,7 +18,7 @@ from config.current import get_settings
 from config.services import SERVICES
 from worker.action_log import ActionLog
 from worker.broker_errors import BROKER_ERRORS
-from worker.cli import audit_listing, check_listing, key_changes
+from worker.cli import audit_listing, check_listing, key_changes, workdir
 from worker.cli.chosen_key import NAMES, Pools, key_of, run_with_pools
 from worker.cli.key_listing import listing
 from worker.cli.output import OutputGroup
@@ -52,6 +52,7 @@ for _command in (
     usage,
 ):
     keys.add_command(_command)
+workdir.install()
 
 
 @keys.command()

@@ -1,5 +1,6 @@
 """Ends Celery's worker command with a sentence where its options cannot work."""
 
+import dbm
 import functools
 import os
 import sys
@@ -12,6 +13,7 @@ from celery.exceptions import ImproperlyConfigured
 
 from worker.aio.pool import TaskPool
 from worker.aio.pool_settings import PoolSettings
+from worker.startup import files
 from worker.startup.imports import imports_in_a_sentence
 from worker.startup.no_start import no_start
 
@@ -27,7 +29,16 @@ def install() -> None:
     if (of_workers := sys.modules.get("celery.bin.worker")) is not None:
         command: Any = of_workers.worker
         command.make_context = _guarded(command.make_context, _options_in_a_sentence)
-        command.callback = _guarded(command.callback, imports_in_a_sentence)
+        command.callback = _checked(
+            _guarded(command.callback, imports_in_a_sentence), files.check_detached
+        )
+    if (of_beat := sys.modules.get("celery.bin.beat")) is not None:
+        beat: Any = of_beat.beat
+        beat.callback = _checked(
+            _guarded(beat.callback, _beat_in_a_sentence),
+            files.check_detached,
+            files.check_beat_files,
+        )
 
 
 def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
@@ -69,6 +80,37 @@ def _guarded(
             return function(*args, **kwargs)
 
     return guarded
+
+
+def _checked(
+    function: Callable[..., Any], *checks: Callable[[Mapping[str, Any]], None]
+) -> Callable[..., Any]:
+    """Check the options of a command, which are its keyword arguments, before it runs."""
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        for check in checks:
+            check(kwargs)
+        return function(*args, **kwargs)
+
+    return checked
+
+
+@contextmanager
+def _beat_in_a_sentence() -> Iterator[None]:
+    """Say what beat cannot import, or which of its files it cannot use."""
+    try:
+        with imports_in_a_sentence():
+            yield
+    except platforms.LockFailed as exc:
+        raise no_start(f"The file of --pidfile cannot be written ({exc}): name another.") from exc
+    except dbm.error as exc:  # with OSError, also of what is no file
+        if isinstance(exc, OSError) and exc.filename is None:
+            raise
+        raise no_start(
+            f"The file of --schedule cannot be used ({exc}): name another one, which this user may "
+            "write, or remove it, if it is no schedule of beat's."
+        ) from exc
 
 
 @contextmanager
