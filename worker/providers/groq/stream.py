@@ -14,6 +14,7 @@ from worker.providers.response import Answer, parse_json
 
 EVENT_STREAM = "text/event-stream"
 _DONE = b"[DONE]"
+_BOM = b"\xef\xbb\xbf"
 _PIECES = {"role", "content", "reasoning", "tool_calls", "channel"}
 _BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
 
@@ -46,27 +47,53 @@ class NoListener:
 
 
 class EventDecoder:
-    """Cuts the bytes of an event stream into the data of its events."""
+    """Cuts the bytes of an event stream into the data of its events.
+
+    A line ends with LF, CR LF, or CR alone, as https://html.spec.whatwg.org/#event-stream says: a
+    gateway may write each of them.
+    """
 
     def __init__(self) -> None:
         self._rest: list[bytes] = []
         self._data: list[bytes] = []
+        self._is_first_line = True
+        self._after_cr = False
 
     def feed(self, part: bytes) -> Iterator[bytes]:
         """Take the next bytes; yields the data of every event that they complete."""
+        part = self._with_line_feeds(part)
         self._rest.append(part)
         if b"\n" not in part:
             return  # to join them each time would take the square of a long line's length
         *lines, rest = b"".join(self._rest).split(b"\n")
         self._rest = [rest]
         for line in lines:
+            if self._is_first_line:
+                self._is_first_line = False
+                line = line.removeprefix(_BOM)  # noqa: PLW2901 - the same line
             if line.startswith(b"data:"):
                 # Not `removeprefix(b"data: ")`: the blank is optional, and only one belongs to the
                 # field.
-                self._data.append(line[5:].removeprefix(b" ").removesuffix(b"\r"))
-            elif line in {b"", b"\r"} and self._data:
+                self._data.append(line[5:].removeprefix(b" "))
+            elif line == b"data":
+                self._data.append(b"")
+            elif not line and self._data:
                 yield b"\n".join(self._data)
                 self._data.clear()
+
+    def _with_line_feeds(self, part: bytes) -> bytes:
+        """Replace each end of a line by LF.
+
+        A CR at the end of a part ends its line at once: whether an LF follows, only the next part
+        tells, and an event must not wait for that.
+        """
+        if self._after_cr and part:
+            self._after_cr = False
+            part = part.removeprefix(b"\n")
+        if b"\r" not in part:
+            return part
+        self._after_cr = part.endswith(b"\r")
+        return part.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 class AssembledAnswer:
