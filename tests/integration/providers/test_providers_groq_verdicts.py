@@ -510,6 +510,17 @@ _ROWS: list[Any] = [
         {},
         _verdict(Fate.RETRY, "dependency_failed", 424, definite=False),
     ),
+    # a gateway's conflict or dependency is nothing of the request's: it hits every job alike
+    *(
+        (
+            status,
+            body,
+            {},
+            _verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST, definite=False),
+        )
+        for status in (409, 424)
+        for body in (b"", b"<html>conflict</html>", b'{"message": "no upstream"}')
+    ),
     # what the SDK would repeat by itself
     (408, b"", {}, _verdict(Fate.RETRY, "not_now", 408, definite=False)),
     (409, error("conflict"), {}, _verdict(Fate.RETRY, "not_now", 409, definite=False)),

@@ -327,6 +327,23 @@ _ROWS: list[Any] = [
             (520, b"<html/>", _HTML),
         )
     ),
+    # a failure of Resend's own by its name, whatever the status
+    *(
+        (
+            status,
+            error(status, name),
+            {},
+            _verdict(Fate.SAME_ACCOUNT, "server_error", status, **_FAULT),
+        )
+        for status in (400, 403, 404, 409, 422)
+        for name in ("application_error", "internal_server_error", "service_unavailable")
+    ),
+    (
+        200,
+        error(422, "application_error"),
+        {},
+        _verdict(Fate.SAME_ACCOUNT, "server_error", 422, **_FAULT),
+    ),
     (
         503,
         b"",

@@ -48,6 +48,13 @@ _FAULT: Final = Verdict(
     definite=False,
     counted=False,
 )
+_FOREIGN_FAULT: Final = Verdict(
+    Fate.RETRY,
+    "edge_blocked",
+    "something before Groq refuses this address (HTTP {status})",
+    scope=Scope.HOST,
+    definite=False,
+)
 _FAULTS: Final[Mapping[int, Verdict]] = {
     HTTPStatus.SERVICE_UNAVAILABLE: Verdict(
         Fate.RETRY,
@@ -74,6 +81,8 @@ _FAULTS: Final[Mapping[int, Verdict]] = {
     ),
 }
 """What a status of Groq's own troubles means; any other 5xx is a `_FAULT`."""
+_OF_THE_REQUEST: Final = {HTTPStatus.CONFLICT, HTTPStatus.FAILED_DEPENDENCY}
+"""What Groq says of a request with these; a gateway's own say nothing of it."""
 _TOO_LARGE_ELSEWHERE: Final = "something before Groq refuses the request as too large (HTTP 413)"
 _REFUSAL_WORDS = re.compile(
     r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `"
@@ -256,6 +265,8 @@ class GroqJudge(Judge):
                 status=status,
             )
         known = _FAULTS.get(status)
+        if status in _OF_THE_REQUEST and not is_own(answer):
+            known = _FOREIGN_FAULT
         if known is None and status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             known = _FAULT
         return known and replace(

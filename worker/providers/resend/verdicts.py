@@ -43,6 +43,9 @@ _NOT_NOW = {
     HTTPStatus.TOO_EARLY: ("not_now", "Resend did not take the request this time (HTTP 425)"),
     499: ("call_cut", "the call was cut before Resend answered (HTTP 499)"),
 }
+_OWN_FAULTS: Final = {"application_error", "internal_server_error", "service_unavailable"}
+"""What Resend calls failures of its own, whose status is a 5xx by its documentation."""
+_NOT_CARRIED_OUT: Final = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
 _NOT_FOR_THIS_KEY = {"restricted_api_key", "invalid_permission", "invalid_access"}
 _EXAMPLE_DOMAINS = re.compile(
     r"\btesting email address\b|\bdomains? like `?example\.", re.IGNORECASE
@@ -96,7 +99,10 @@ class ResendJudge(Judge):
 
     def _unclear(self, answer: Answer, status: int) -> Verdict | None:
         """Judge an answer after which the email may have been accepted."""
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        own_fault = answer.code in _OWN_FAULTS and status >= HTTPStatus.BAD_REQUEST
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or (
+            own_fault and status not in {*_NOT_NOW, *_NOT_CARRIED_OUT}
+        ):
             code, sentence = SERVER_ERROR, f"Resend failed (HTTP {status})"
         elif HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             code, sentence = "unreadable_answer", "Resend answered without the email's id"
