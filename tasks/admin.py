@@ -192,15 +192,15 @@ async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     Args:
         self: The task.
         *args: None; arguments go by name.
-        **kwargs: `id` (one job's), or a filter as `dead_letters` takes it, with `limit` (default
-            1000); `force` (also emails that may have been sent: they may arrive twice), `by` (who
-            asks, for the audit trail).
+        **kwargs: `id` (one job's; with `before`, only if it ended before), or a filter as
+            `dead_letters` takes it, with `limit` (default 1000); `force` (also emails that may have
+            been sent: they may arrive twice), `by` (who asks, for the audit trail).
 
     Returns:
         `replayed` (ids of the jobs), and `refused` (`id` and `reason` of the others).
 
     Raises:
-        InvalidArguments: An argument is wrong, or no letter has this id.
+        InvalidArguments: An argument is wrong, or no letter has this id, or only a newer one.
     """
     asked = check(ReplayArguments, args, kwargs)
     store = Runtime.current().dead_letters
@@ -211,6 +211,11 @@ async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
             letters = [(await store.get(asked.id))[0]]
         except KeyError:
             raise InvalidArguments("id: there is no dead letter of this job") from None
+        if asked.before is not None and letters[0].at_ms >= asked.before:
+            raise InvalidArguments(
+                "before: the job has died again since, so this dead letter is gone: look at its "
+                "newer one first"
+            )
     done = await deadletters.replay(
         store,
         letters,

@@ -88,9 +88,9 @@ class ReplayArguments(DeadLetterArguments):
 
     @model_validator(mode="after")
     def _means_something(self) -> Self:
-        by_kind = any((self.service, self.task, self.kind, self.before))
+        by_kind = any((self.service, self.task, self.kind))
         if self.id is not None and by_kind:
-            raise ValueError("give either id, or service, task, kind and before")
-        if self.id is None and not by_kind:
+            raise ValueError("give either id (and before), or service, task, kind and before")
+        if self.id is None and not by_kind and not self.before:
             raise ValueError("say which: id, or service, task, kind, before")
         return self

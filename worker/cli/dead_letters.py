@@ -172,7 +172,8 @@ def replay_(
 ) -> None:
     """Run the jobs of dead letters again.
 
-    JOBS are ids of jobs; without any, the options select the dead letters. A job keeps its id, so
+    JOBS are ids of jobs; without any, the options select the dead letters. Beside JOBS, --before
+    keeps a newer dead letter of the same job from being replayed unseen. A job keeps its id, so
     its caller can still read the result, and an email keeps its idempotency key, so it is not sent
     twice. The job's deadline and its retries begin anew.
     """
@@ -214,7 +215,8 @@ def replay_(
 def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) -> None:
     """Delete dead letters for good.
 
-    JOBS are ids of jobs; without any, the options select the dead letters.
+    JOBS are ids of jobs; without any, the options select the dead letters. Beside JOBS, --before
+    keeps a newer dead letter of the same job.
     """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:
@@ -235,17 +237,30 @@ def _chosen(jobs: Sequence[str], *, everything: bool, **which: Any) -> list[Dead
 
     Raises:
         click.UsageError: It selects nothing, or in two ways at once.
+        click.ClickException: A job has died again since the moment of `--before`.
     """
+    before_ms = which.pop("before") if jobs else None
     named = any(value is not None for value in which.values())
     if bool(jobs) + named + everything != 1:
         raise click.UsageError("name the jobs: by ids, by options such as --kind, or by --all")
 
     async def find(store: DeadLetters) -> list[DeadLetter]:
         if jobs:
-            return [(await store.get(job))[0] for job in dict.fromkeys(jobs)]
+            letters = [(await store.get(job))[0] for job in dict.fromkeys(jobs)]
+            _refuse_newer(letters, before_ms)
+            return letters
         return await store.find(_filter(**which), limit=_MAX_FOUND)
 
     return _run(find)
+
+
+def _refuse_newer(letters: Sequence[DeadLetter], before_ms: int | None) -> None:
+    for letter in letters:
+        if before_ms is not None and letter.at_ms >= before_ms:
+            raise click.ClickException(
+                f"the job {letter.id} ended at {_when(letter.at_ms)} UTC, not before "
+                f"{_when(before_ms)} UTC: it has died again, so look at `dead show` first"
+            )
 
 
 def _filter(

@@ -52,7 +52,8 @@ class Selection:
 
     Attributes:
         ids: The jobs' ids; None where `filter` selects.
-        filter: Which dead letters, where `ids` is None.
+        filter: Which dead letters, where `ids` is None; otherwise only its `before_ms` counts: the
+            job may have died again since its dead letter was seen.
         force: Replay emails that may have been sent, too.
     """
 
@@ -64,17 +65,20 @@ class Selection:
         """Find them.
 
         Raises:
-            ApiError: 404 where none of the jobs has a dead letter.
+            ApiError: 404 where none of the jobs has a dead letter, or none that is old enough.
         """
         if self.ids is None:
             return await store.find(self.filter, limit=limit)
-        found = []
+        found, before_ms = list[DeadLetter](), self.filter.before_ms
         for job_id in self.ids:
             with suppress(KeyError):
                 found.append((await store.get(job_id))[0])
         if not found:
             raise _unknown_dead_letter()
-        return found
+        seen = [one for one in found if before_ms is None or one.at_ms < before_ms]
+        if not seen:
+            raise _newer_dead_letter()
+        return seen
 
 
 def read_selection(values: dict[str, Any], *, fields: Collection[str], needed: bool) -> Selection:
@@ -96,11 +100,13 @@ def read_selection(values: dict[str, Any], *, fields: Collection[str], needed: b
     ids = tuple(values.get("ids", ())) or ((values["id"],) if "id" in values else None)
     if not all(map(_ID_RE.fullmatch, ids or ())):
         raise _unknown_dead_letter()
-    ways = sum(["id" in values, "ids" in values, bool(values.keys() & set(_FILTERS))])
+    filters = set(_FILTERS) - ({"before"} if ids else set())
+    ways = sum(["id" in values, "ids" in values, bool(values.keys() & filters)])
     ways += values.get("all", False)
     if ways > 1 or (needed and not ways):
         raise BadRequest(
-            "Name the dead letters: id; ids; or service, task, kind, before, search; or all."
+            "Name the dead letters: id; ids; or service, task, kind, before, search; or all. "
+            "Beside id and ids there may be before."
         )
     chosen = Filter(*map(values.get, _FILTERS))
     return Selection(ids, chosen, force=values.get("force", False))
@@ -120,6 +126,14 @@ _FORMS: Final[Mapping[str, Form]] = {
 
 def _unknown_dead_letter() -> ApiError:
     return ApiError(404, "unknown_dead_letter", "This job has no dead letter.")
+
+
+def _newer_dead_letter() -> ApiError:
+    return ApiError(
+        404,
+        "unknown_dead_letter",
+        "The job has died again since, so this dead letter is gone: look at its newer one first.",
+    )
 
 
 class DeadLetterList(AdminHandler):

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,35 @@ async def test_letters_are_searched_by_pages_and_changed_by_their_ids(serve: Ser
         await ask(site, "drop", ids=ids, expected=400)
     await ask(site, "drop", ids=["gone"], expected=404)
     await ask(site, "drop", ids=["job-3"], search="odd", expected=400)
+
+
+async def test_by_id_only_what_was_seen_is_changed(serve: Serve) -> None:
+    site = await serve()
+    await put(site, letter(1), letter(2))
+    seen = {one["id"]: one["at_ms"] for one in (await ask(site))["dead_letters"]}
+    before = max(seen.values()) + 1
+    store = DeadLetters.of(site.redis, get_settings())
+    store._now_ms = lambda: before + 5
+    await store.put(letter(1, reason="newer"), Message().text())
+    for path in ("drop", "replay"):
+        told = await ask(site, path, expected=404, id="job-1", before=before)
+        assert told["error"] == "unknown_dead_letter"
+        assert "has died again since" in told["message"]
+        await ask(site, path, expected=404, ids=["job-1"], before=before)
+    assert (await ask(site, "drop", ids=["job-1", "job-2"], before=before))["dropped"] == 1
+    assert [one["reason"] for one in (await ask(site))["dead_letters"]] == ["newer"]
+    assert (await ask(site, "replay", id="job-1", before=before + 6))["replayed"] == ["job-1"]
+
+
+async def test_a_hundred_long_ids_are_not_too_much_and_what_is_says_what_to_do(
+    serve: Serve,
+) -> None:
+    site = await serve()
+    ids = [f"{number:03}".ljust(200, '"') for number in range(100)]
+    await put(site, *(replace(letter(), id=job_id) for job_id in ids))
+    assert (await ask(site, "drop", ids=ids))["dropped"] == 100
+    told = await ask(site, "drop", expected=413, ids=["x" * 70_000])
+    assert told["message"] == "The body must not exceed 65536 bytes: name fewer ids at once."
 
 
 async def test_a_job_runs_again_its_letter_goes_and_the_trail_says_who_did_it(serve: Serve) -> None:

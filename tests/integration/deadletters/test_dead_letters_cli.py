@@ -190,6 +190,20 @@ def test_letters_are_dropped_one_by_one_and_all_at_once(cli: Cli, redis_url: str
     assert "there is no such dead letter" in cli("drop", "--all", "--yes").output
 
 
+@pytest.mark.parametrize("verb", ["drop", "replay"])
+def test_by_id_a_newer_letter_than_the_one_that_was_seen_stays(
+    cli: Cli, redis_url: str, verb: str
+) -> None:
+    put(redis_url, letter(1), letter(2))
+    told = json.loads(cli("list", "--json").output)["dead_letters"]
+    at_ms = min(one["at_ms"] for one in told)
+    shown = cli(verb, "job-1", "job-2", "--before", str(at_ms))
+    assert shown.exit_code == 1
+    assert "it has died again, so look at `dead show` first" in shown.output
+    assert "2 shown of 2" in cli("list").output
+    assert cli("drop", "job-1", "--before", str(at_ms + 86_400_000)).output == "1 dropped\n"
+
+
 # What is typed, and what is said about it.
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
@@ -198,6 +212,7 @@ def test_letters_are_dropped_one_by_one_and_all_at_once(cli: Cli, redis_url: str
         (["replay"], "name the jobs"),
         (["drop", "job-1", "--all"], "name the jobs"),  # two things at once
         (["replay", "job-1", "--kind", "failed"], "name the jobs"),
+        (["drop", "job-1", "--before", "2026-01-31", "--all"], "name the jobs"),
         (["show", "job-9"], "the job 'job-9' has no dead letter"),
         (["replay", "job-9"], "the job 'job-9' has no dead letter"),
         (["list", "--kind", "weird"], "'weird' is not one of"),

@@ -26,7 +26,7 @@ const service = document.getElementById("letters-service");
 const search = document.getElementById("letters-search");
 const rows = document.getElementById("letters-rows");
 const all = document.getElementById("letters-all");
-const selected = new Set(); // ids
+const selected = new Map(); // when a job ended, by its id
 readAddress("search", search);
 readAddress("service", service);
 readAddress("kind", kind);
@@ -78,10 +78,10 @@ export function showLetters(answer, url) {
         before_ms = listed.length ? listed[0].at_ms + 1 : 0;
     }
     setText(document.getElementById("letters-count"), countWords(answer));
-    const ids = new Set(listed.map(function (letter) { return letter.id; }));
-    selected.forEach(function (id) {
-        if (!ids.has(id)) {
-            selected.delete(id); // what one cannot see is not changed
+    const ends = new Map(listed.map(function (letter) { return [letter.id, letter.at_ms]; }));
+    selected.forEach(function (at_ms, id) {
+        if (ends.get(id) !== at_ms) {
+            selected.delete(id); // what one cannot see, or has not seen, is not changed
         }
     });
     showEntries(rows, listed, makeLetter);
@@ -138,6 +138,27 @@ function isAsShown() {
     return shown === lettersQuery();
 }
 
+function select(letter, wanted) {
+    if (wanted) {
+        selected.set(letter.id, letter.at_ms);
+    } else {
+        selected.delete(letter.id);
+    }
+}
+
+// The body of a change that concerns one dead letter, and no newer one of the same job.
+function only(letter) {
+    return { id: letter.id, before: letter.at_ms + 1 };
+}
+
+// The same of those that are selected. Whatever is newer than the list is newer than each of them.
+function onlySelected() {
+    return {
+        ids: Array.from(selected.keys()),
+        before: Math.max(...selected.values()) + 1,
+    };
+}
+
 function makeLetter(letter) {
     const row = make("tr");
     row.dataset.job = letter.id;
@@ -147,7 +168,7 @@ function makeLetter(letter) {
         box.value = letter.id;
         box.setAttribute("aria-label", "Select job " + letter.id);
         box.addEventListener("change", function () {
-            selected[box.checked ? "add" : "delete"](letter.id);
+            select(letter, box.checked);
             showSelection();
         });
         const cell = make("td", "letter-select");
@@ -195,7 +216,7 @@ function makeLetter(letter) {
             "Drop the dead letter of job " + letter.id,
             "btn-outline-danger",
             function () {
-                askDrop("the dead letter of " + letter.id, { id: letter.id });
+                askDrop("the dead letter of " + letter.id, only(letter));
             }
         );
         buttons.append(replay, drop);
@@ -233,7 +254,7 @@ function askReplay(letter) {
             act: function () {
                 change(
                     page.dataset.replayUrl,
-                    letter.needs_force ? { id: letter.id, force: true } : { id: letter.id },
+                    Object.assign(letter.needs_force ? { force: true } : {}, only(letter)),
                     replayed
                 );
             },
@@ -284,7 +305,7 @@ function bulk(id, act) {
         found.addEventListener("click", function () {
             const noun = (kind.value ? kind.value + " " : "") + "dead letter";
             if (selected.size) {
-                act(plural(selected.size, "dead letter"), { ids: Array.from(selected) });
+                act(plural(selected.size, "dead letter"), onlySelected());
             } else if (isAsShown()) {
                 act(
                     total === null
@@ -323,7 +344,7 @@ search.addEventListener("input", function () {
 });
 if (all) {
     all.addEventListener("change", function () {
-        listed.forEach(function (letter) { selected[all.checked ? "add" : "delete"](letter.id); });
+        listed.forEach(function (letter) { select(letter, all.checked); });
         showSelection();
     });
 }
