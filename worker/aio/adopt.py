@@ -72,6 +72,13 @@ def adopt(task: celery.Task) -> None:
     _wrap(task)
 
 
+def exchange_body(task: celery.Task, body: Callable[..., Any]) -> None:
+    """Give a task another body, which is adapted with the task: now, if that has been done."""
+    task.run = body
+    if task.__dict__.get(_MARK):
+        _wrap_run(task)
+
+
 def is_async(task: celery.Task) -> bool:
     """Whether the body or the class's `__call__` is `async def`, also inside Celery's wrappers."""
     if inspect.iscoroutinefunction(type(task).__call__):

@@ -5,18 +5,26 @@ other. Celery would not await the coroutines; here each is awaited before the ne
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
 from typing import Any, Final
 
 import celery
 from celery import _state, signature
 
 from worker.aio import stacks
-from worker.aio.adopt import is_async
+from worker.aio.adopt import exchange_body, is_async
 from worker.aio.job import Job
 
 _STARRED: Final = {"celery.map": False, "celery.starmap": True}
 """Celery's tasks for this, and whether an item is all arguments of a call."""
+current_item: ContextVar[int | None] = ContextVar("the number of the item", default=None)
+"""Which item of its sequence a job is at, from 0; None where it has no sequence."""
+
+
+def has_items(name: str) -> bool:
+    """Whether a task is one of Celery's own for sequences."""
+    return name in _STARRED
 
 
 def await_items_of(task: celery.Task) -> None:
@@ -30,11 +38,18 @@ def await_items_of(task: celery.Task) -> None:
         body = signature(task, app=app).type
         calls = [tuple(item) if starred else (item,) for item in it]
         if is_async(body):
-            return [await _awaited(body, args) for args in calls]
-        values: list[Any] = await _in_a_thread(lambda: [body(*args) for args in calls])
+            return [await _awaited(body, args) for args in _numbered(calls)]
+        values: list[Any] = await _in_a_thread(lambda: [body(*args) for args in _numbered(calls)])
         return values
 
-    task.run = each
+    exchange_body(task, each)
+
+
+def _numbered(calls: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    for number, args in enumerate(calls):
+        current_item.set(number)  # in the context of the job, or of its thread
+        yield args
+    current_item.set(None)
 
 
 async def _awaited(task: celery.Task, args: tuple[Any, ...]) -> Any:

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 from celery import current_task
 from redis.asyncio import Redis
 
+from worker.aio.mapping import current_item
 from worker.clients.session import runtime
 from worker.clients.sync import wait_for
 from worker.jobs.job_run import current_run
@@ -141,6 +142,8 @@ async def _record_of(step: str) -> _Record | None:
     job = run.job if run else (current_task.request.id if current_task else None)
     if not job:
         return None
+    if (item := current_item.get()) is not None:  # the task runs for each of several items
+        job = f"{job}:{item}"
     shared = await runtime()
     name = f"{shared.settings.namespace}:step:{job}:{step}"
     return _Record(shared.redis, name, step, round(shared.settings.deadline_s) + 86_400)

@@ -10,6 +10,7 @@ from config.celery import queue_of
 from config.current import get_settings
 from config.services import SERVICES
 from worker.aio.adopt import Task
+from worker.aio.mapping import await_items_of, has_items
 from worker.aio.transport.headers import DEATHS
 from worker.deadletters.recorder import is_recorded
 from worker.errors import InvalidArguments, JobError, Poisoned, error_of
@@ -30,8 +31,8 @@ _DESTINATIONS = ("queue", "exchange", "routing_key")
 
 
 def is_custom(task: str) -> bool:
-    """Whether a task is the user's own: neither ours nor one of Celery's."""
-    return not (queue_of(task) or task.startswith("celery."))
+    """Whether a task is the user's own, or Celery's own that calls such a task for many items."""
+    return has_items(task) or not (queue_of(task) or task.startswith("celery."))
 
 
 def _shared() -> tuple[Ownership | None, Outages]:
@@ -66,6 +67,7 @@ class ServiceTask(Task):
     """Retry a job that raises what ends a worker (SystemExit, MemoryError), up to `max_retries`."""
 
     def __init__(self) -> None:
+        await_items_of(self)  # before it is wrapped
         if is_custom(self.name):
             self.run = wrap(self, _shared)
         super().__init__()

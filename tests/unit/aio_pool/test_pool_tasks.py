@@ -16,6 +16,7 @@ from celery.utils import uuid
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start
 from worker.aio import lifespan
+from worker.aio.pool import TaskPool
 
 
 def test_a_task_registered_after_the_start_runs_too(app: Celery, start: Start) -> None:
@@ -28,6 +29,27 @@ def test_a_task_registered_after_the_start_runs_too(app: Celery, start: Start) -
     assert Outcome(pool, late).answer[1] == "'here'"
     pool.restart()
     assert Outcome(pool, late).answer[1] == "'here'"
+
+
+def test_the_items_of_a_sequence_are_awaited_where_the_apps_own_base_has_adapted_the_tasks() -> (
+    None
+):
+    """It adapts each when it is created: before the pool has taken Celery's tasks for sequences."""
+    with Celery("based", task_cls="worker.aio.adopt:Task", set_as_current=False) as based:
+
+        @based.task(shared=False)
+        async def add(x: int, y: int = 1) -> int:
+            await asyncio.sleep(0)
+            return x + y
+
+        pool = TaskPool(4, app=based)
+        pool.start()
+        try:
+            for kind, items, given in (("map", [1, 2], "[2, 3]"), ("starmap", [(1, 2)], "[3]")):
+                whole = based.tasks[f"celery.{kind}"]
+                assert Outcome(pool, whole, add.s(), items).answer[1] == given
+        finally:
+            pool.terminate()
 
 
 def test_a_job_may_have_keyword_arguments_as_in_other_pools(app: Celery, start: Start) -> None:

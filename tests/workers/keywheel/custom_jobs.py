@@ -133,6 +133,27 @@ async def wrong() -> None:
     await resend.send(to="nobody", subject="x", text="y")
 
 
+@app.task
+async def mailed(topic: str) -> str:
+    """Sends its email before a call for which the job may have to come again."""
+    text = await once("draft", lambda: drafted(topic))
+    await resend.send(to="ann@example.org", subject=topic, text=text)
+    await ask(f"check {topic}")
+    return text
+
+
+async def drafted(topic: str) -> str:
+    return f"A letter about {topic}"
+
+
+@app.task
+def mailed_plain(topic: str) -> str:
+    text = once_sync("draft", lambda: f"A letter about {topic}")
+    resend_sync.send(to="ann@example.org", subject=topic, text=text)
+    groq_sync.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": topic}])
+    return text
+
+
 def note(job: str, exc: Exception) -> None:
     app.backend.client.set(f"late:{job}", f"{type(exc).__name__}: {exc} {exc.__cause__}")
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from celery import states
+from celery import Signature, states
 from celery.result import AsyncResult
 
 from tests.processes import House, eventually
@@ -61,6 +61,19 @@ def test_a_job_for_which_no_key_is_free_goes_back_and_comes_again(fresh: House, 
     eventually(lambda: job.state == states.RETRY, what="the job waits as RETRY")
     assert job.get(timeout=60)["email"]
     assert [len(found) for found in fresh.sandbox.mail().values()] == [1]
+
+
+@pytest.mark.parametrize("task", ["mailed", "mailed_plain"])
+def test_a_job_of_several_items_goes_back_and_sends_the_email_of_each_once(
+    fresh: House, task: str
+) -> None:
+    fresh.sandbox.control("exhaust", service="groq", seconds=9)
+    items = {"task": Signature(f"{JOBS}.{task}"), "it": [f"{task} {topic}" for topic in "ab"]}
+    job = fresh.producer.app.send_task("celery.map", kwargs=items, queue="jobs")
+    eventually(lambda: job.state == states.RETRY, what="the job waits as RETRY")
+    assert job.get(timeout=60) == [f"A letter about {topic}" for topic in items["it"]]
+    assert fresh.sandbox.mail().keys() == set(items["it"])
+    assert [len(found) for found in fresh.sandbox.mail().values()] == [1, 1]
 
 
 def test_a_job_may_wait_in_place_or_go_on_without_an_answer(fresh: House) -> None:
