@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Collection, Container, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -48,7 +47,6 @@ _logger = logging.getLogger(__name__)
 
 _STREAM_EXPIRES_S = 600
 """How long a streamed answer is kept after its last record."""
-_CLOCK_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,22 +138,6 @@ class Runtime:
         for service in gained:
             await self.wake_deferred(service)
         return {service: len(discovery.keys) for service, discovery in found.items()}
-
-    async def keep_clocks(self, *, every_s: float = _CLOCK_S) -> None:
-        """Read the pools that no job reads because all jobs wait, until this is cancelled.
-
-        If Redis' clock is set back, a pool's clock goes on from the last instant at which it was
-        read. The time since then is lost, and every rest becomes longer by it.
-
-        Args:
-            every_s: How often, in seconds.
-        """
-        while True:
-            await asyncio.sleep(every_s)
-            for service, pool in self.pools.items():
-                if self.outages.is_awaited(service):
-                    with suppress(RedisError, OSError):
-                        await pool.snapshot()
 
     async def count_waiting(self, service: str) -> int | None:
         """Count the jobs of a service's queue that wait in the broker, or in this process for keys.

@@ -248,8 +248,8 @@ async def test_a_worker_ends_though_each_of_its_listeners_swallows_a_cancel(
 
     monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
     monkeypatch.setattr(cancel, "listen", deaf_once)
-    runtime = SimpleNamespace(keep_clocks=deaf_once)
-    monkeypatch.setattr(cancel.Runtime, "current", lambda: runtime)
+    monkeypatch.setattr(Cancelling, "_act", deaf_once)
+    monkeypatch.setattr(cancel.Runtime, "current", SimpleNamespace)
     for name in ("_startups", "_shutdowns"):
         monkeypatch.setattr(lifespan, name, [])
     monkeypatch.setattr(lifespan, "_background", set())

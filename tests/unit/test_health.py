@@ -11,7 +11,7 @@ from worker.hooks import health
 from worker.hooks.health import PoolHealth, clock_skew_s
 
 AWAY = OSError("gone")
-VIEW = SimpleNamespace(now_ms=40_000, summary=lambda: {"total": 3})
+VIEW = SimpleNamespace(redis_ms=40_000, summary=lambda: {"total": 3})
 
 
 @pytest.fixture

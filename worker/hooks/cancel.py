@@ -40,7 +40,7 @@ class Cancelling(bootsteps.StartStopStep):
         revoked_jobs.use(getattr(parent.pool, "calls", None), parent.timer)
         self._heard = asyncio.Queue[str]()
         # Not a task group, which passes a cancel on once: redis-py may swallow that.
-        for background in (self._listen, self._keep_clocks, self._act):
+        for background in (self._listen, self._act):
             lifespan.on_startup(background)
 
     def cancel(self, ids: Iterable[str]) -> None:
@@ -75,10 +75,6 @@ class Cancelling(bootsteps.StartStopStep):
             on_cancelled=self._heard.put_nowait,
             on_reset=self._consumer.queue_pauser.run_held,
         )
-
-    async def _keep_clocks(self) -> None:
-        """Keep the pools' clocks, until cancelled."""
-        await Runtime.current().keep_clocks()
 
     async def _act(self) -> None:
         """Act on the cancels that were heard, until cancelled."""

@@ -91,7 +91,7 @@ class PoolHealth(bootsteps.StartStopStep):
             else:
                 failed = False
                 self._summaries = {service: view.summary() for service, view in views.items()}
-                instants_s = [view.now_ms / 1000 for view in views.values()]
+                instants_s = [view.redis_ms / 1000 for view in views.values()]
                 self._clock_skew_s = clock_skew_s(instants_s, began_s=began_s, ended_s=time.time())
             self._heartbeat.redis_answers = not failed
             await asyncio.sleep(self.interval_s)

@@ -53,7 +53,6 @@ class Outages:
         self._due_s: dict[tuple[str, str], list[float]] = {}
         self._many = _MANY
         self._noted_s: dict[tuple[str, str], float] = {}
-        self._until_s: dict[str, float] = {}
         self._asked_s: dict[tuple[str, str], float] = {}
         self._woken_s: dict[tuple[str, str], float] = {}
         self._waking: set[asyncio.Task[None]] = set()
@@ -74,7 +73,6 @@ class Outages:
                 wait, so that about two come back each second.
         """
         now_s = time.monotonic()
-        self._until_s[service] = max(self._until_s.get(service, 0.0), now_s + least_ms / 1000)
         if self._broker is None or not service or code in _OF_A_LIMIT:
             return least_ms
         names = [(service, model) for model in models]
@@ -87,10 +85,6 @@ class Outages:
             if longest_ms > least_ms:  # a few jobs come back soon enough by themselves
                 await self._note(self._broker, name, now_s)
         return countdown_ms
-
-    def is_awaited(self, service: str) -> bool:
-        """Whether a job of a service still waits that this process has sent back."""
-        return time.monotonic() < self._until_s.get(service, 0.0)
 
     def passed(self, service: str, model: str) -> None:
         """Note that a call has succeeded: after an outage, the jobs that wait come back at once.

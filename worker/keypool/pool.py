@@ -11,6 +11,7 @@ from config.api_key import ApiKey
 from worker.keypool import audit_trail, latest_calls, resets
 from worker.keypool import snapshot as snapshots
 from worker.keypool.by_hand import ByHand
+from worker.keypool.caller_clock import CallerClock, since_boot_ms
 from worker.keypool.candidates import KeyDirectory
 from worker.keypool.cooldowns import CooldownPolicy
 from worker.keypool.latest_calls import LatestCall
@@ -53,7 +54,9 @@ class KeyPool(ByHand):
         horizon_ms: How far ahead a call may be reserved, in milliseconds.
         opening: How many calls of an account and model may be in flight at the start, while no rate
             is known. The number grows as calls succeed.
-        now_ms: A clock for tests.
+        now_ms: A clock for tests, in place of Redis' clock.
+        own_ms: A clock for tests, in place of this machine's time since its start; default:
+            `now_ms`.
     """
 
     def __init__(
@@ -70,11 +73,13 @@ class KeyPool(ByHand):
         horizon_ms: int = HORIZON_MS,
         opening: int = 4,
         now_ms: Clock | None = None,
+        own_ms: Clock | None = None,
     ) -> None:
         self.service = service
         self.names = Names(namespace, service)
         self._redis = redis
-        self._scripts = Scripts(redis, root=self.names.root(), now_ms=now_ms)
+        clock = CallerClock(own_ms or now_ms or since_boot_ms)
+        self._scripts = Scripts(redis, root=self.names.root(), now_ms=now_ms, clock=clock)
         self.horizon_ms = horizon_ms
         self._cooldowns = cooldowns or CooldownPolicy()
         terms = {"lease_ms": lease_ms, "patience_ms": patience_ms, "opening": opening}
@@ -221,9 +226,9 @@ class KeyPool(ByHand):
             for key in keys
             for record in (self.names.key(key.id), *self._pairs(accounts[key.id], models))
         ]
-        text = await self._scripts.snapshot(records=records)
+        seen = await self._scripts.snapshot(records=records)
         return snapshots.parse(
-            text, service=self.service, keys=keys, accounts=accounts, models=tuple(models)
+            seen, service=self.service, keys=keys, accounts=accounts, models=tuple(models)
         )
 
     def _pairs(self, account: str, models: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from redis.asyncio import Redis
 
 from worker.aio.lua_source import source
+from worker.keypool.caller_clock import CallerClock
 from worker.keypool.candidates import Candidates
 from worker.keypool.leases import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.redis.autopipeline import pipeline_of
@@ -33,10 +34,13 @@ class Scripts:
         redis: A client that decodes responses to text.
         root: What the names of all records begin with.
         now_ms: A clock for tests, in milliseconds. Default: Redis' own.
+        clock: What the caller knows of the pool's clock.
     """
 
-    def __init__(self, redis: Redis, *, root: str, now_ms: Clock | None = None) -> None:
-        self._now_ms = now_ms
+    def __init__(
+        self, redis: Redis, *, root: str, now_ms: Clock | None = None, clock: CallerClock
+    ) -> None:
+        self._now_ms, self._clock = now_ms, clock
         self._root_name, self._root, pipeline = root, keys_of([root]), pipeline_of(redis)
 
         def script(verb: str) -> Script:
@@ -51,7 +55,8 @@ class Scripts:
         self._snapshot = script("snapshot")
 
     def _now(self) -> Argument:
-        return self._now_ms() if self._now_ms else ""
+        least_ms, test_ms = self._clock.least_ms(), self._now_ms() if self._now_ms else ""
+        return test_ms if least_ms is None else f"{test_ms}>{least_ms}"
 
     async def acquire(
         self,
@@ -180,14 +185,19 @@ class Scripts:
         arguments = (by, key_id or "", words, ends, event, kind, name)
         return list(await self._by_hand(self._root, self._now(), *arguments))
 
-    async def snapshot(self, *, records: Sequence[str]) -> str:
+    async def snapshot(self, *, records: Sequence[str]) -> dict[str, Any]:
         """All blocks and these records, of keys and of accounts × models, at one instant.
 
         Returns:
-            JSON: `now_ms`; `blocks`, each by its scope, `until_ms` -1 where it has no end; and
-            `records`, each with its fields and `buckets` by dimension, empty if there is none.
+            `now_ms`, and Redis' own `redis_ms`; `blocks`, each by its scope, `until_ms` -1 where it
+            has no end; and `records`, each with its fields and `buckets` by dimension, empty if
+            there is none.
         """
-        return str(await self._snapshot(keys_of([self._root_name, *records]), self._now()))
+        began_ms = self._clock.own_ms()
+        text = await self._snapshot(keys_of([self._root_name, *records]), self._now())
+        seen: dict[str, Any] = json.loads(text)
+        self._clock.read(int(seen["now_ms"]), began_ms=began_ms)
+        return seen
 
 
 @dataclass(frozen=True, slots=True)

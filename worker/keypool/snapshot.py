@@ -1,6 +1,5 @@
 """A pool at one instant, for people: what each key does, why, and for how much longer."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -115,11 +114,12 @@ class KeyView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One service's pool at one instant (`now_ms` by Redis' clock)."""
+    """One service's pool at one instant: `now_ms` by its own clock, `redis_ms` by Redis'."""
 
     service: str
     now_ms: int
     keys: tuple[KeyView, ...]
+    redis_ms: int = 0
 
     @property
     def failed(self) -> int:
@@ -157,18 +157,17 @@ class PoolView:
 
 
 def parse(
-    text: str,
+    seen: Mapping[str, Any],
     *,
     service: str,
     keys: tuple[ApiKey, ...],
     accounts: Mapping[str, str],
     models: tuple[str, ...],
 ) -> PoolView:
-    """Shape the snapshot script's JSON text, whose records stand in the order of `record_names`."""
-    raw = json.loads(text)
-    now_ms = int(raw["now_ms"])
-    records = iter(raw["records"])
-    blocks = _current(raw["blocks"], now_ms)
+    """Shape what the snapshot script saw, whose records stand in the order of `record_names`."""
+    now_ms = int(seen["now_ms"])
+    records = iter(seen["records"])
+    blocks = _current(seen["blocks"], now_ms)
     views = []
     for key in keys:
         record, account = next(records), accounts[key.id]
@@ -189,7 +188,7 @@ def parse(
                 blocks=covering,
             )
         )
-    return PoolView(service=service, now_ms=now_ms, keys=tuple(views))
+    return PoolView(service, now_ms, tuple(views), int(seen["redis_ms"]))
 
 
 def _current(blocks: Any, now_ms: int) -> list[tuple[BlockedScope, dict[str, Any]]]:

@@ -40,18 +40,6 @@ async def test_a_learned_bucket_is_never_overdrawn_and_refills_continuously(
     assert 9 <= later <= 10
 
 
-async def test_a_clock_that_was_set_back_stops_no_refill(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1)
-    await pool.settle(await lease(pool), rpm(60, 0))
-    clock.tick(-600_000)
-    assert not isinstance(await ask(pool), Lease), "and refills nothing at once"
-    clock.tick(30_000)
-    passed = 0
-    while isinstance(await ask(pool), Lease):
-        passed += 1
-    assert 28 <= passed <= 30
-
-
 async def test_tokens_are_charged_as_estimated_and_put_right_when_known(make_pool: Make) -> None:
     pool = make_pool(1)
     tpm = (ObservedLimit(Dimension.TPM, 6_000, 6_000),)

@@ -30,9 +30,8 @@ if answer.turned_down then redis.call('HSET', pair, 'turned_ms', now)
 elseif turned_ms and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
 
 -- Lines learned when to ask again before this was known.
-if outcome == 'unused' or lease and lease.tried and outcome == 'ok' then
-  redis.call('PUBLISH', root .. ':wake', 'room')
-end
+local opened = outcome == 'unused' or lease and lease.tried and outcome == 'ok'
+if opened then redis.call('PUBLISH', root .. ':wake', 'room') end
 local noted = outcome == 'ok' and now - ok_ms >= OK_NOTED_MS
 local passing = outcome == 'fault' and lease and ok_ms >= lease.start_ms
 if noted then
@@ -44,7 +43,7 @@ if answer.real and (noted or outcome ~= 'ok') and redis.call('ZADD', root .. ':m
 end
 local counts = redis.call('HMGET', key, outcome, 'tokens', 'latest', 'account', 'ok_ms')
 if outcome ~= 'unused' and not known_already then
-  local line = cjson.encode({now, reason or outcome, by, answer.model})  -- for people, the latest one first
+  local line = cjson.encode({now + late_ms, reason or outcome, by, answer.model})  -- for people, the latest one first
   redis.call('HSET', key, outcome, (counts[1] or 0) + 1, outcome .. '_ms', now,
     'tokens', (counts[2] or 0) + (answer.tokens or 0), 'latest', line .. '\n' .. (counts[3] or ''):match(LATEST))
 end

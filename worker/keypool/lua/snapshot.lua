@@ -11,4 +11,4 @@ for index = 2, #KEYS do
   record.buckets, buckets.ramp, record.latest = buckets, nil, nil
   records[#records + 1] = record
 end
-return cjson.encode({now_ms = now, blocks = blocks, records = records})
+return cjson.encode({now_ms = now, redis_ms = real_ms, blocks = blocks, records = records})

@@ -1,8 +1,7 @@
 -- What blocks calls, by scope. `blocks` in names.py says what a block holds.
 
 local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- so many faults, so far apart, and a host or model rests
-local PROBE_MS = 3000      -- after this time without an answer from the lease that probes, the next one may
-local PROBE_LOOK_MS = 300  -- meanwhile the others look again after this time, or up to twice as much
+local PROBE_MS, PROBE_LOOK_MS = 3000, 300  -- no answer for so long: the next probes; others look again after 1 to 2 x
 local BLOCKS_KEPT = 1000   -- jobs may name any number of models and domains that do not exist
 local blocks_key = root .. ':blocks'
 local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly there is none

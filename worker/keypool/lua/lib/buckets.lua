@@ -14,7 +14,7 @@ local function counts_emails(dimension) return COUNTED[dimension] == 'emails' en
 
 -- When a quota is full again: after midnight (UTC, by the real clock); a month's, too, since no answer says its end.
 local function quota_ends_ms()
-  local shift_ms = AFTER_MIDNIGHT_MS + skew_ms
+  local shift_ms = AFTER_MIDNIGHT_MS + now - real_ms
   return ceil((now + 1 - shift_ms) / DAY_MS) * DAY_MS + shift_ms
 end
 

@@ -1,27 +1,29 @@
 -- Comes before every verb: the clock and the audit stream. KEYS[1] is the root of all names, from which scripts make
--- the others as names.py does. ARGV[1] is a test's clock, or ''. Times are whole milliseconds.
+-- the others as names.py does. ARGV[1] is what `CallerClock` knows, or a test's clock. Times are whole milliseconds.
 
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
-local STEP_MS = 1000     -- a clock that falls behind by more than this has been set back
+local STEP_MS, JUMP_MS = 1000, 2500  -- a clock that differs by more was set; a request is hardly ever under way so long
 local NEVER = math.huge  -- the end of a block that only a person ends
 local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
 local root, counters = KEYS[1], KEYS[1] .. ':inflight'
 
--- `now` is by the pool's clock: Redis' clock, except that it never runs backwards. If Redis' clock is set back, the
--- pool's goes on from where it was, and is ahead by skew_ms.
+-- `now` is by the pool's clock: Redis' clock, but it never runs backwards, and follows none of its steps: it goes on by
+-- the clocks of those who call, and is ahead by skew_ms. Who has not called before cannot tell a step from a pause.
 local time, kept = redis.call('TIME'), redis.call('HMGET', counters, 'clock_ms', 'skew_ms')
-local real_ms = tonumber(ARGV[1]) or time[1] * 1000 + floor(time[2] / 1000)
-local last_ms, skew_ms = tonumber(kept[1] or 0), tonumber(kept[2] or 0)
-if last_ms - real_ms - skew_ms > STEP_MS then
-  skew_ms = last_ms - real_ms
-  redis.call('HSET', counters, 'skew_ms', skew_ms)
-end
-local now = max(last_ms, real_ms + skew_ms)
-if now - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now) end
+local test_ms, told_ms = ARGV[1]:match('^(%d*)>?(%d*)$')
+local real_ms = tonumber(test_ms) or time[1] * 1000 + floor(time[2] / 1000)
+local last_ms, skew_ms, told_ms = tonumber(kept[1] or 0), tonumber(kept[2] or 0), tonumber(told_ms)
+local now = max(last_ms, told_ms or 0, real_ms + skew_ms)
+if told_ms and now - told_ms > JUMP_MS then now = max(last_ms, told_ms) end
+if math.abs(now - real_ms - skew_ms) > STEP_MS then redis.call('HSET', counters, 'skew_ms', now - real_ms) end
+local is_sure = told_ms or now - last_ms < JUMP_MS
+if is_sure and now - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now) end
+local late_ms = max(0, real_ms - now)  -- behind what people read, who go by Redis' clock
 
 local function audit(stream, event, scope, name, reason, until_ms, by)
-  redis.call('XADD', root .. ':' .. stream, 'MAXLEN', '~', AUDIT_LENGTH, '*', 'at_ms', now, 'event', event,
-    'scope', scope, 'name', name, 'reason', reason, 'until_ms', until_ms == NEVER and -1 or until_ms, 'by', by)
+  redis.call('XADD', root .. ':' .. stream, 'MAXLEN', '~', AUDIT_LENGTH, '*', 'at_ms', now + late_ms, 'event', event,
+    'scope', scope, 'name', name, 'reason', reason, 'by', by,
+    'until_ms', until_ms == NEVER and -1 or until_ms > 0 and until_ms + late_ms or 0)
   if stream == 'actions' then audit('audit', event, scope, name, reason, until_ms, by) end
 end
 

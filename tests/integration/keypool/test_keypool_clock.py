@@ -1,0 +1,99 @@
+"""Redis' clock is set, and Redis stands still, while calls go on: see `CallerClock`."""
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.integration.keypool.conftest import ManualClock
+from tests.integration.keypool.keypool_asking import Make, ask, lease, nothing, refused, rpm
+from worker.keypool import KeyPool, Lease
+
+MINUTE_MS = 60_000
+
+
+class Machine:
+    """A pool in a process: its own clock, which nobody sets, and Redis' clock, which all share."""
+
+    def __init__(self, make_pool: Make, redis_clock: ManualClock) -> None:
+        self.redis_clock, self.own_clock = redis_clock, ManualClock()
+        self.pool: KeyPool = make_pool(1, own_ms=self.own_clock)
+
+    def pass_time(self, ms: int) -> None:
+        self.redis_clock.tick(ms)
+        self.own_clock.tick(ms)
+
+
+async def count_calls(pool: KeyPool) -> int:
+    passed = 0
+    while isinstance(await ask(pool), Lease):
+        passed += 1
+    return passed
+
+
+@pytest.fixture
+async def machine(make_pool: Make, clock: ManualClock) -> Machine:
+    """Its limit of 60 a minute has just been used up."""
+    machine = Machine(make_pool, clock)
+    await machine.pool.settle(await lease(machine.pool), rpm(60, 0))
+    await machine.pool.snapshot()
+    return machine
+
+
+@pytest.mark.parametrize("step_ms", [3_000, 10 * MINUTE_MS, -3_000, -10 * MINUTE_MS])
+async def test_a_clock_that_was_set_refills_as_if_it_had_not_been(
+    machine: Machine, step_ms: int
+) -> None:
+    machine.redis_clock.tick(step_ms)
+    assert await count_calls(machine.pool) == 0
+    machine.pass_time(MINUTE_MS // 2)
+    assert 28 <= await count_calls(machine.pool) <= 30
+    machine.redis_clock.tick(-step_ms)
+    assert await count_calls(machine.pool) == 0
+    machine.pass_time(MINUTE_MS // 2)
+    assert 28 <= await count_calls(machine.pool) <= 30
+
+
+@pytest.mark.parametrize("step_ms", [10 * MINUTE_MS, -10 * MINUTE_MS])
+async def test_a_rest_lasts_as_long_as_it_was_to_although_the_clock_is_set(
+    make_pool: Make, clock: ManualClock, step_ms: int
+) -> None:
+    machine = Machine(make_pool, clock)
+    await machine.pool.settle(await lease(machine.pool), refused(30_000))
+    await machine.pool.snapshot()
+    machine.pass_time(20_000)
+    clock.tick(step_ms)
+    assert (await nothing(machine.pool)).first_in_ms == 10_000
+    machine.pass_time(10_000)
+    assert (await lease(machine.pool)).wait_ms == 0
+
+
+async def test_a_redis_that_stood_still_has_refilled_for_who_asks_afterwards(
+    make_pool: Make, machine: Machine
+) -> None:
+    """Requests from before are served first: of those it looks as if the clock had been set."""
+    other = Machine(make_pool, machine.redis_clock)
+    await other.pool.snapshot()
+    machine.redis_clock.tick(MINUTE_MS)
+    assert await count_calls(machine.pool) == 0, "sent before"
+    other.own_clock.tick(MINUTE_MS)
+    assert 58 <= await count_calls(other.pool) <= 60
+
+
+async def test_who_asks_for_the_first_time_sets_the_clock_for_nobody(
+    make_pool: Make, machine: Machine
+) -> None:
+    newcomer = Machine(make_pool, machine.redis_clock)
+    machine.redis_clock.tick(10 * MINUTE_MS)
+    await newcomer.pool.snapshot()
+    assert await count_calls(machine.pool) == 0
+
+
+async def test_what_people_read_goes_by_redis_clock(
+    machine: Machine, redis: Redis, clock: ManualClock
+) -> None:
+    before_ms = (await machine.pool.snapshot()).now_ms
+    clock.tick(10 * MINUTE_MS)
+    view = await machine.pool.snapshot()
+    assert (view.now_ms, view.redis_ms) == (before_ms, clock.ms)
+    assert await machine.pool.disable(view.keys[0].id, by="alice", for_ms=5_000)
+    [entry] = await machine.pool.audit(count=1)
+    assert (int(entry["at_ms"]), int(entry["until_ms"])) == (clock.ms, clock.ms + 5_000)
