@@ -1,0 +1,279 @@
+"""How the transport has a hub wait for its channels; without a server."""
+
+from functools import partial
+from math import inf
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock, call
+
+import pytest
+import redis
+
+from worker.aio import transport as transport_module
+from worker.aio.transport import (
+    Channel,
+    SentinelTransport,
+    TlsTransport,
+    Transport,
+    poller,
+    sharing,
+)
+from worker.aio.transport.poller import TAKING, Poller
+
+ERRORS = [redis.ConnectionError("gone"), redis.ResponseError("OOM"), OSError("reset")]
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock."""
+    clock = SimpleNamespace(s=1000.0)
+    for module in (poller, transport_module):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.s))
+    return clock
+
+
+def channel_of(**its: Any) -> Any:
+    fields = {"active_queues": {"a"}, "active_fanout_queues": set(), "takes": True}
+    return Mock(**fields | {"share_at_s": inf} | its)
+
+
+def poller_of(*channels: Any) -> Any:
+    made = Poller()
+    made._channels = dict.fromkeys(channels)  # type: ignore[assignment] # in their order
+    made.hub = Mock()
+    return made
+
+
+def transport_of(kind: type[Any] = Transport, **options: Any) -> Any:
+    made: Any = object.__new__(kind)
+    made.cycle = poller_of()
+    made.client = SimpleNamespace(transport_options=options)
+    return made
+
+
+@pytest.mark.parametrize("kind", [Transport, TlsTransport, SentinelTransport])
+def test_acknowledging_asks_the_hub_for_no_call_of_its_own(kind: Any) -> None:
+    assert kind.notes_acks is True
+
+
+# The options, and how often dead workers are looked for.
+@pytest.mark.parametrize(
+    ("options", "every_s"),
+    [({}, 5), ({"lease_s": 8}, 2), ({"lease_s": "600"}, 5), ({"lease_s": 0}, None)],
+)
+def test_a_hub_waits_for_the_connections_and_calls_nothing_of_kombus_own(
+    monkeypatch: pytest.MonkeyPatch,
+    now: SimpleNamespace,
+    options: dict[str, Any],
+    every_s: float | None,
+) -> None:
+    made, theirs = transport_of(**options), object()
+    loop = Mock(on_tick={theirs}, readers={3: ()})
+
+    def register(_: Any, __: Any, hub: Any) -> None:
+        hub.on_tick.add(object())
+
+    monkeypatch.setattr(transport_module.StockTransport, "register_with_event_loop", register)
+    made.cycle.share_by = Mock()
+    made.register_with_event_loop(SimpleNamespace(client=made.client), loop)
+    assert made.cycle.hub is loop
+    [tick] = loop.on_tick - {theirs}
+    assert made.cycle.ticks == {tick}
+    assert theirs in loop.on_tick
+    made.cycle.share_by.assert_called_once_with(now.s + sharing.SHARE_S)
+    repeated = [call(every_s, made.cycle.recover)] if every_s else []
+    assert loop.call_repeatedly.call_args_list == repeated
+    assert isinstance(tick, partial)
+    made.cycle._fd_to_chan = {3: (), 4: ()}
+    made.cycle.on_poll_start = Mock()
+    tick()
+    made.cycle.on_poll_start.assert_called_once_with()
+    loop.add_reader.assert_called_once_with(4, made.on_readable, 4)  # 3 was there
+
+
+def test_each_channel_of_a_connection_is_closed_though_the_server_is_away(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made, stock = transport_of(), Mock()
+    monkeypatch.setattr(transport_module.StockTransport, "close_connection", stock)
+    failing = [Mock(spec=Channel) for _ in range(4)]
+    for channel, error in zip(failing, [*ERRORS, AttributeError("_pool")], strict=True):
+        channel.close.side_effect = error
+    stranger, whole = Mock(**{"close.side_effect": OSError("of kombu's own")}), Mock()
+    made._avail_channels, made.channels = [stranger, failing[0]], [*failing[1:], whole]
+    made.cycle.end = Mock()
+    with caplog.at_level("DEBUG"):
+        made.close_connection(made)
+    for channel in failing:
+        channel.abandon.assert_called_once_with()
+    for channel in (stranger, whole):
+        channel.close.assert_called_once_with()
+        channel.abandon.assert_not_called()
+    assert [*made._avail_channels, *made.channels] == []
+    made.cycle.end.assert_called_once_with()
+    assert stock.call_count == 1
+    assert caplog.text.count("cannot close a channel in order: ") == 5
+    made.channels = [Mock(**{"close.side_effect": ZeroDivisionError})]
+    with pytest.raises(ZeroDivisionError):
+        made.close_connection(made)
+
+
+def test_a_turn_is_asked_for_once_and_again_only_for_an_earlier_one(now: SimpleNamespace) -> None:
+    cycle = poller_of()
+    delays_s: list[float] = []
+    cycle.hub.call_later = lambda delay_s, _: delays_s.append(delay_s)
+    assert not cycle.is_nudged
+    for delay_s in (1.0, 2.0, 0.5, 0.5):
+        assert cycle.nudge(delay_s) is True
+    assert delays_s == [1.0, 0.5]
+    assert cycle.is_nudged
+    now.s += 0.5
+    assert not cycle.is_nudged
+    cycle.nudge(3.0)
+    assert delays_s == [1.0, 0.5, 3.0]
+    cycle.hub = None
+    assert cycle.nudge(0.1) is False
+
+
+def test_before_each_wait_channels_acknowledge_and_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    taking, idle = channel_of(), channel_of(active_queues=set(), active_fanout_queues={"f"})
+    stock, full = channel_of(takes=False), channel_of(takes=False)
+    full.qos.can_consume.return_value = False
+    cycle, told = poller_of(taking, idle, stock, full), Mock()
+    for name in ("_register_BRPOP", "_register_LISTEN", "_update_brpop_polling"):
+        monkeypatch.setattr(cycle, name, getattr(told, name), raising=False)
+    cycle.on_poll_start()
+    assert told.mock_calls == [
+        call._update_brpop_polling(),
+        call._register_LISTEN(idle),
+        call._register_BRPOP(stock),
+    ]
+    for channel in (taking, idle, stock, full):
+        channel.flush_acks_when_due.assert_called_once_with()
+        assert channel.ask.called is (channel is taking)
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("recover", "cannot look for messages of dead workers: "),
+        ("share", "cannot put the queues in order: "),
+        ("maybe_refresh_binding_expiry", "cannot renew bindings now ("),
+    ],
+)
+def test_one_channel_that_fails_does_not_keep_the_others_from_their_work(
+    caplog: pytest.LogCaptureFixture, name: str, words: str, error: Exception
+) -> None:
+    failing, other = channel_of(), channel_of()
+    getattr(failing, name).side_effect = error
+    cycle = poller_of(failing, other)
+    with caplog.at_level("DEBUG"):
+        getattr(cycle, name)()
+    getattr(other, name).assert_called_once_with()
+    assert [message[: len(words)] for message in caplog.messages] == [words]
+    getattr(failing, name).side_effect = ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        getattr(cycle, name)()
+
+
+def test_the_queues_are_put_in_order_when_the_first_channel_wants_it(now: SimpleNamespace) -> None:
+    soon, late = channel_of(share_at_s=1007.0), channel_of(share_at_s=1010.0)
+    cycle = poller_of(late, soon)
+    timers: list[Any] = []
+
+    def call_later(pause_s: float, function: Any) -> Any:
+        timers.append(Mock(pause_s=round(pause_s, 3), function=function))
+        return timers[-1]
+
+    cycle.hub.call_later = call_later
+    cycle.share()
+    cycle.share_by(1006.96)  # no earlier, as far as it matters
+    cycle.share_by(1008.0)
+    assert [timer.pause_s for timer in timers] == [7.0]
+    assert timers[0].function == cycle.share
+    cycle.share_by(1006.9)
+    cycle.share_by(1000.0)
+    assert [timer.pause_s for timer in timers] == [7.0, 6.9, 0.05]
+    assert [timer.cancel.called for timer in timers] == [True, True, False]
+    soon.share_at_s = late.share_at_s = inf
+    cycle.share()
+    assert len(timers) == 3
+    cycle.share_by(1002.0)
+    assert len(timers) == 4
+    cycle.hub.on_tick = {1, 2}
+    cycle.ticks = {2}
+    cycle.end()
+    assert timers[-1].cancel.called
+    assert (cycle.hub.on_tick, cycle.ticks) == ({1}, set())
+    cycle.hub = None
+    cycle.share_by(0.0)
+    assert len(timers) == 4
+    Poller().end()  # before its first hub
+
+
+def test_a_connection_is_opened_once_and_read_though_there_is_no_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    channel, told = channel_of(handlers={TAKING: Mock()}), Mock()
+    cycle = poller_of(channel)
+    monkeypatch.setattr(cycle, "_register", told.register)
+    monkeypatch.setattr(cycle, "_client_registered", told.registered)
+    for is_there in (False, True):
+        told.registered.return_value = is_there
+        assert cycle.connect(channel) is not is_there
+    told.register.assert_called_once_with(channel, channel.client, TAKING)
+    stock = Mock()
+    monkeypatch.setattr(poller.StockPoller, "on_readable", stock)
+    cycle._fd_to_chan = {3: (channel, TAKING), 4: (channel, "LISTEN")}
+    assert cycle.on_readable(3) is channel.handlers[TAKING].return_value
+    stock.assert_not_called()
+    for number in (4, 5):
+        assert cycle.on_readable(number) is stock.return_value
+    assert stock.call_args_list == [call(4), call(5)]
+
+
+# When channels that take are to look again, whether they take, and how long is waited at most.
+@pytest.mark.parametrize(
+    ("looks", "takes", "asked_s", "waits_s"),
+    [
+        ([], True, None, None),
+        ([], True, 5, 5),
+        ([3, 2], True, None, 2),
+        ([3, 2], True, 5, 2),
+        ([3, 2], True, 1, 1),
+        ([0.0], True, 5, 5),
+        ([3], False, 5, 5),
+        ([3], False, None, None),
+    ],
+)
+def test_without_a_hub_the_queues_are_read_every_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    looks: list[float],
+    takes: bool,
+    asked_s: float | None,
+    waits_s: float | None,
+) -> None:
+    stock = Mock()
+    monkeypatch.setattr(poller.StockPoller, "get", stock)
+    cycle = poller_of(*(channel_of(look_in_s=look, takes=takes) for look in looks))
+    assert cycle.get(print, asked_s) is stock.return_value
+    assert stock.call_args == call(print, timeout=waits_s)
+
+
+# The client's parser, and whether a reply waits in it.
+@pytest.mark.parametrize("waits", [True, False])
+@pytest.mark.parametrize("kind", ["hiredis", "python", "unknown", "none"])
+def test_a_reply_that_was_read_from_the_socket_is_seen(kind: str, *, waits: bool) -> None:
+    parsers = {
+        "hiredis": Mock(_reader=Mock(**{"has_data.return_value": waits})),
+        "python": SimpleNamespace(_buffer=Mock(**{"unread_bytes.return_value": int(waits)})),
+        "unknown": SimpleNamespace(_buffer=object()),
+        "none": None,
+    }
+    connection = Mock(_parser=parsers[kind], **{"can_read.return_value": waits})
+    assert poller.has_buffered(connection) is waits
+    asked = [] if kind in {"hiredis", "python"} else [call(0)]
+    assert connection.can_read.call_args_list == asked
+    assert poller.arrives_soon(SimpleNamespace(_sock=None)) is False
