@@ -1,4 +1,4 @@
-"""redis-py's connections, with four changes that all connections of this program need.
+"""redis-py's connections, with five changes that all connections of this program need.
 
 - They leave a server that has become a replica. Where a primary moves, behind a proxy or an address
   of a cloud, the old one may keep its connections and reject every write (`READONLY`). redis-py
@@ -6,6 +6,7 @@
 - With the parameter `sentinels` each of them finds the primary when it connects, and as soon as one
   of this process has found a new one, all leave the former. redis-py needs pools and clients of
   another kind for that.
+- They come to each address of a host that has several (see `addresses`).
 - They report a closed connection by redis-py's own error. uvloop raises RuntimeError on a write to
   a transport that the other side has closed, and redis-py does not translate it, so code that
   retries after a lost connection would not recognize it.
@@ -22,6 +23,7 @@ import redis.asyncio
 from redis import connection as _stock
 from redis.exceptions import NoPermissionError
 
+from worker.aio.addresses import BlockingOverAddresses, OverAddresses
 from worker.aio.redis_retry import is_replica_error, words_of
 from worker.aio.sentinels import PORT, Sentinels
 
@@ -180,11 +182,11 @@ class _AsyncSentinel(_Sentinel):
         self._take_role(role)
 
 
-class BlockingTcpConnection(_Blocking, redis.Connection):
+class BlockingTcpConnection(_Blocking, BlockingOverAddresses):
     """For `redis://`."""
 
 
-class BlockingTlsConnection(_Blocking, redis.SSLConnection):
+class BlockingTlsConnection(_Blocking, redis.SSLConnection, BlockingOverAddresses):
     """For `rediss://`."""
 
 
@@ -200,11 +202,11 @@ class BlockingSentinelTlsConnection(_BlockingSentinel, BlockingTlsConnection):
     """For `sentinel://` with TLS."""
 
 
-class TcpConnection(_Async, redis.asyncio.Connection):
+class TcpConnection(_Async, OverAddresses):
     """For `redis://`."""
 
 
-class TlsConnection(_Async, redis.asyncio.SSLConnection):
+class TlsConnection(_Async, redis.asyncio.SSLConnection, OverAddresses):
     """For `rediss://`."""
 
 

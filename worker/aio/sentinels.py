@@ -17,9 +17,19 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from worker.aio.addresses import BlockingOverAddresses, OverAddresses
 from worker.aio.redis_retry import needs_a_person, words_of
 
 Address = tuple[str, int]
+
+
+class _TlsBlocking(redis.SSLConnection, BlockingOverAddresses):
+    pass
+
+
+class _Tls(redis.asyncio.SSLConnection, OverAddresses):
+    pass
+
 
 PORT: Final = 26379
 _QUESTION: Final = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME")
@@ -30,8 +40,23 @@ _OPTIONS: Final[Mapping[str, Any]] = {
 }
 
 
+_OVER_ADDRESSES: Final[Mapping[Any, type]] = {
+    redis.Connection: BlockingOverAddresses,
+    redis.SSLConnection: _TlsBlocking,
+    redis.asyncio.Connection: OverAddresses,
+    redis.asyncio.SSLConnection: _Tls,
+}
+
+
 def _client(**options: Any) -> Any:
-    return redis.Redis(**options, retry=Retry(NoBackoff(), 0))
+    return _over_addresses(redis.Redis(**options, retry=Retry(NoBackoff(), 0)))
+
+
+def _over_addresses(client: Any) -> Any:
+    """Have a client come to each address of its host."""
+    pool = client.connection_pool
+    pool.connection_class = _OVER_ADDRESSES[pool.connection_class]
+    return client
 
 
 class UnknownPrimary(redis.ConnectionError):
@@ -99,10 +124,12 @@ class Sentinels:
         """Ask for the primary's address as `primary` does, without blocking."""
         answers = _Answers(self.master_name)
         for address in self._in_order():
-            client = redis.asyncio.Redis(**self._client(address), retry=AsyncRetry(NoBackoff(), 0))
+            client = _over_addresses(
+                redis.asyncio.Redis(**self._client(address), retry=AsyncRetry(NoBackoff(), 0))
+            )
             try:
                 async with client:
-                    found: Any = await client.execute_command(*_QUESTION, self.master_name)  # type: ignore[no-untyped-call]
+                    found: Any = await client.execute_command(*_QUESTION, self.master_name)
             except (redis.RedisError, OSError) as exc:
                 answers.failed(address, exc)
             else:
