@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Final
 
+import click
 from celery import platforms
 from celery.exceptions import ImproperlyConfigured
 
+from config.celery import DELAYED_QUEUES
 from worker.aio.pool import TaskPool
 from worker.aio.pool_settings import PoolSettings
 from worker.startup import files
@@ -32,6 +34,9 @@ def install() -> None:
         command.callback = _checked(
             _guarded(command.callback, imports_in_a_sentence), files.check_detached
         )
+    if (of_purge := sys.modules.get("celery.bin.purge")) is not None:
+        purge: Any = of_purge.purge
+        purge.callback = _of_deferred_jobs_too(purge.callback)
     if (of_beat := sys.modules.get("celery.bin.beat")) is not None:
         beat: Any = of_beat.beat
         beat.callback = _checked(
@@ -69,6 +74,25 @@ def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
         )
     except ImproperlyConfigured as exc:
         raise no_start(f"{exc}.") from exc
+
+
+def _of_deferred_jobs_too(purge: Callable[..., Any]) -> Callable[..., Any]:
+    """Purge the deferred jobs of each queue as well, where no queue is named."""
+
+    @functools.wraps(purge)
+    def purging(
+        *args: Any,
+        queues: list[str] | None = None,
+        exclude_queues: list[str] | None = None,
+        **options: Any,
+    ) -> Any:
+        if not queues:
+            known = click.get_current_context().obj.app.amqp.queues
+            names = [name for name in known if name not in (exclude_queues or ())]
+            queues = [*names, *(late for late, queue in DELAYED_QUEUES.items() if queue in names)]
+        return purge(*args, queues=queues, exclude_queues=exclude_queues, **options)
+
+    return purging
 
 
 def _guarded(
