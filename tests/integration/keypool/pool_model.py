@@ -53,7 +53,7 @@ class Model:
         self.faults, self.fault_ms = self.faults + 1, now_ms
         if self.faults < 2:
             return False
-        self.rests["host"] = now_ms + min(1_000 * 2 ** (self.faults - 2), 10_000)
+        self.rests["host"] = now_ms + min(int(1_000 * 1.125 ** (self.faults - 2)), 10_000)
         return True
 
     def accepted(self, now_ms: int) -> None:

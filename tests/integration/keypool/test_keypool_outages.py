@@ -42,8 +42,8 @@ async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
     probe = await lease(pool)
     assert (await nothing(pool)).why is NoLeaseReason.WAIT
     assert (await pool.settle(probe, fault(scope))).blocked
-    assert (await nothing(pool)).first_in_ms >= 2_000, "each failure in a row doubles the rest"
-    clock.tick(2_000)
+    assert (await nothing(pool)).first_in_ms == 1_125, "it rests for an eighth of its failing"
+    clock.tick(1_125)
     await pool.settle(await lease(pool), OK)
     for _ in range(5):
         assert (await lease(pool)).wait_ms == 0
@@ -190,6 +190,39 @@ async def test_a_failure_while_others_pass_is_the_requests_own(make_pool: Make, 
     assert not (await pool.settle(alone, SERVER_ERROR)).passing, (
         "what passed before says nothing, nor another model"
     )
+
+
+async def test_the_rest_is_an_eighth_of_the_outage_so_far_and_ten_seconds_at_most(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    """So is the time after its end in which nobody knows yet that it has ended."""
+    pool = make_pool(2)
+    await pool.settle(await lease(pool), fault(Scope.HOST))
+    began_ms = clock.ms
+    clock.tick(1_000)
+    while clock.ms - began_ms < 200_000:
+        await pool.settle(await lease(pool), fault(Scope.HOST))
+        rest_ms, failing_ms = (await nothing(pool)).first_in_ms, clock.ms - began_ms
+        assert rest_ms == pytest.approx(min(10_000, 875 + failing_ms / 8), abs=20)
+        clock.tick(rest_ms)
+
+
+async def test_jobs_wait_in_line_for_what_fails_for_a_moment_and_outside_for_an_outage(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    """In line they would keep jobs of other models from their keys."""
+    pool = make_pool(2)
+    whys = []
+    for _ in range(9):
+        await pool.settle(await lease(pool), fault(Scope.MODEL))
+        clock.tick(500)
+        got = await ask(pool)
+        whys.append(got.why if not isinstance(got, Lease) else None)
+        clock.tick(2_500)
+    waits, rests = NoLeaseReason.WAIT, NoLeaseReason.RESTING
+    assert whys == [None, *[waits] * 5, *[rests] * 3]
 
 
 async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(

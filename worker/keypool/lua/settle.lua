@@ -2,11 +2,10 @@
 -- settle: end a lease (ARGV 2) with what the answer meant (3), as settlement.py says it. If it had expired, no bucket
 -- changes, but what was learned holds. Returns what scripts.py reads as `Settled`.
 
-local LONGEST_REST_MS = 10000  -- for a host or model, so that it is used soon after it works again
-local MODELS_KEPT = 64
+local GROWTH, LONGEST_REST_MS = 1.125, 10000  -- a host or model rests for an eighth of the time that it has failed
 local LATEST = '^' .. ('[^\n]*\n?'):rep(7)  -- up to seven lines: earlier calls of the key that stay
 local SERVED_MS = 600000       -- how recently a key must have served to be reinstated
-local OK_NOTED_MS = 250        -- the last success is noted at most this often
+local MODELS_KEPT, OK_NOTED_MS = 64, 250  -- the last success is noted at most this often
 
 local answer = cjson.decode(ARGV[3])
 local ok_ms = tonumber(redis.call('HGET', counters, 'ok_ms:' .. answer.model) or 0)
@@ -30,9 +29,8 @@ if answer.turned_down then redis.call('HSET', pair, 'turned_ms', now)
 elseif turned_ms and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
 
 -- Lines learned when to ask again before this was known.
-local opened = outcome == 'unused' or lease and lease.tried and outcome == 'ok'
-if opened then redis.call('PUBLISH', root .. ':wake', 'room') end
-local noted = outcome == 'ok' and now - ok_ms >= OK_NOTED_MS
+local noted, ok = outcome == 'ok' and now - ok_ms >= OK_NOTED_MS, outcome == 'ok'
+if outcome == 'unused' or lease and lease.tried and ok then redis.call('PUBLISH', root .. ':wake', 'room') end
 local passing = outcome == 'fault' and lease and ok_ms >= lease.start_ms
 if noted then
   redis.call('HSET', counters, 'ok_ms:' .. answer.model, now)
@@ -82,7 +80,7 @@ if answer.fails and not (passing and event) then  -- faults of one second count 
   block.probe_ms = nil
   if counts then block.faults, block.fault_ms = (block.faults or 0) + 1, now end
   if counts and block.faults >= BREAKER_FAULTS then
-    local rest_ms = min(1000 * 2 ^ (block.faults - BREAKER_FAULTS), LONGEST_REST_MS)
+    local rest_ms = min(floor(1000 * GROWTH ^ (block.faults - BREAKER_FAULTS)), LONGEST_REST_MS)
     block_calls(answer.fails, block, 'cooled', now + rest_ms, 0)
   else save_block(answer.fails[1], block) end
 end

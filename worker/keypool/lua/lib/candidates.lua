@@ -1,6 +1,7 @@
 -- When a candidate (a key, its account and a model) may be called, and which of two is better.
 
-local LONG_WINDOW_MS = 60000  -- jobs wait outside the process for what refills over a longer time than this
+-- Jobs wait outside the process for what refills over a longer time, and for what has failed so often in a row.
+local LONG_WINDOW_MS, DOWN_FAULTS = 60000, 7
 local SAVING_LOST_MS = 30000  -- a large job that is this late does not come back
 local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, unless it serves one before
 local SAME_REST_MS = 1000     -- a refusal's rest ends so soon after its bucket has refilled, which names the limit
@@ -55,7 +56,8 @@ local function score_candidate(pair, job, block, seq)
     end
   end
   if block then
-    candidate.tries, candidate.rests_ms = nil, max(candidate.rests_ms, block.until_ms)
+    local left_ms = (block.faults or 0) < DOWN_FAULTS and block.until_ms or now + LONG_WINDOW_MS
+    candidate.tries, candidate.rests_ms = nil, max(candidate.rests_ms, left_ms)
     if block.until_ms > candidate.start_ms then
       local same = block.reason == 'rate_limit' and block.until_ms <= candidate.start_ms + SAME_REST_MS
       if candidate.reason == '' or not same then candidate.reason = block.reason end
