@@ -4,10 +4,17 @@ Raises:
     SystemExit: The app cannot be imported or built; the message says what to change.
 """
 
+import atexit
+import gc
+
 from worker.startup.imports import imports_in_a_sentence
 
 # Celery would say of each failure that this package "has no attribute 'celery'".
 with imports_in_a_sentence():
     from worker.application import app, create_app
+
+# Python looks through all that is left for garbage as it ends: a fifth of what a worker, or a
+# command, needs to start and to end.
+atexit.register(gc.freeze)
 
 __all__ = ["app", "create_app"]

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 _SEEN = """
 import sys
 import worker.providers
@@ -45,6 +47,25 @@ def test_telemetry_that_nobody_asked_for_is_not_imported() -> None:
     assert outcome(_TELEMETRY)[-1] == "[]"
 
 
-def test_a_worker_does_not_load_what_colours_source_code_and_who_asks_has_it() -> None:
-    code = "import sys, worker.__main__\nprint('pygments' in sys.modules)\nimport pygments.lexers"
-    assert outcome(code)[-1] == "False"
+_WORKER = """
+import atexit, gc, sys
+atexit.register(lambda: print("left out of the search", gc.get_freeze_count() > 0))
+import worker.__main__
+print("pygments" in sys.modules)
+import pygments.lexers
+"""
+
+
+@pytest.fixture(scope="module")
+def worker_says() -> list[str]:
+    return outcome(_WORKER)
+
+
+def test_a_worker_does_not_load_what_colours_source_code_and_who_asks_has_it(
+    worker_says: list[str],
+) -> None:
+    assert worker_says[0] == "False"
+
+
+def test_what_ends_searches_nothing_for_garbage(worker_says: list[str]) -> None:
+    assert worker_says[-1] == "left out of the search True"
