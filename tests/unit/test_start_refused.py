@@ -1,0 +1,75 @@
+"""Settings with which jobs would fail one after the other end the start, with a sentence."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from config.errors import SettingsError
+from tests.unit.sample_keys import GROQ, RESEND
+from worker import application
+from worker.hooks.queues import QueueChoice
+
+USABLE = {
+    "GROQ_API_KEY": GROQ,
+    "RESEND_API_KEY": RESEND,
+    "GROQ_BASE_URL": "https://api.groq.com",
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+}
+
+
+@pytest.fixture(autouse=True)
+def _usable(bare_environment: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in USABLE.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def instance() -> Any:
+    """A worker that is about to connect."""
+    return SimpleNamespace(queue_choice=QueueChoice(None), max_concurrency=None, concurrency=10)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        (  # emails without a from address would fail
+            "RESEND_FROM",
+            "News news@example",
+            "RESEND_FROM is not a from address: write name@example.com or Name <name@example.com>.",
+        ),
+        # No call could be made.
+        ("HTTPS_PROXY", "ftp://x", "HTTPS_PROXY names a ftp:// proxy"),
+        ("ALL_PROXY", "socks5://u:canary@x:1", "ALL_PROXY names a socks5:// proxy"),
+        ("SSL_CERT_FILE", "/nowhere", "SSL_CERT_FILE names a file that does not exist"),
+        ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE names a file without usable certificates"),
+    ],
+)
+def test_what_would_fail_each_job_or_each_call(
+    instance: Any, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SystemExit) as ended:
+        application._leave_queues_without_keys(instance)
+    assert str(ended.value).startswith(f"keywheel cannot start.\n{sentence}")
+    assert "canary" not in str(ended.value)
+
+
+def test_times_that_are_out_of_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYWHEEL_GROQ_TIMEOUT_S", "270")
+    with pytest.raises(SettingsError, match=r"^KEYWHEEL_GROQ_TIMEOUT_S \(270\) must stay below"):
+        application.create_app()
+
+
+def test_a_module_of_tasks_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEYWHEEL_TASKS", "nowhere.jobs")
+    with pytest.raises(SystemExit, match=r"names nowhere\.jobs, which cannot be found: start the"):
+        application._import_task_modules()
+
+
+def test_a_file_for_the_logs_that_cannot_be_opened() -> None:
+    with pytest.raises(SystemExit) as ended:
+        application._set_up_logging(logfile="none/worker")
+    assert str(ended.value) == (
+        "keywheel cannot start.\nThe file of --logfile cannot be opened: No such file or directory."
+    )
