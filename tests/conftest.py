@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 from demo import reaper as reaper_script
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from tests.measuring import unmeasured_children
+from tests.spreading import BySharedWorker
 
 # A busy machine is no finding: examples may take their time.
 settings.register_profile(
@@ -50,6 +52,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if mark := _MARKS.get(_folder(item)):
             item.add_marker(mark)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BySharedWorker | None:
+    """Spread files over the processes, but keep those together that share a worker."""
+    return BySharedWorker(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -116,20 +124,13 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
     return redis_server.url
 
 
-@contextmanager
-def _unmeasured() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        yield
-
-
 @pytest.fixture(scope="module")
 def unmeasured_processes() -> Iterator[None]:
     """For tests whose processes cover nothing new, or are killed before they can say what.
 
     They run as fast as they would for a user; measured, one takes twice as long to start.
     """
-    with _unmeasured():
+    with unmeasured_children():
         yield
 
 
@@ -139,7 +140,7 @@ def _unmeasured_sandboxes() -> Iterator[None]:
     start = Sandbox.start
 
     def start_unmeasured(self: Sandbox) -> Sandbox:
-        with _unmeasured():
+        with unmeasured_children():
             return start(self)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -4,6 +4,7 @@ import pytest
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from tests.measuring import unmeasured_children
 from tests.processes import House, Producer, Worker
 from tests.tuned import tuned
 
@@ -23,8 +24,8 @@ async def doom(how, words):
 """A project's own task, which ends every worker that is not on its guard."""
 
 
-@pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, unmeasured_processes: None) -> Iterator[House]:
+@pytest.fixture(scope="package")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
     options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
     options |= {"resend_keys": 2, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
@@ -39,7 +40,8 @@ def house(tmp_path_factory: pytest.TempPathFactory, unmeasured_processes: None) 
         }
         producer = Producer(server.url)
         (folder / "shop.py").write_text(SHOP)
-        worker = Worker(folder, environ, "--include", "shop")
+        with unmeasured_children():
+            worker = Worker(folder, environ, "--include", "shop")
         try:
             yield House(server.url, sandbox, environ, worker.await_ready(), producer, folder)
         finally:
