@@ -83,10 +83,11 @@ def test_a_job_whose_keys_rest_comes_back_within_a_second_of_their_end() -> None
 def test_a_job_without_a_key_looks_again_each_minute(
     no_lease: NoLease,
     given: dict[str, Any],
+    *,
     countdown_ms: int,
     reason: str,
     code: str,
-    for_good: bool,  # noqa: FBT001
+    for_good: bool,
 ) -> None:
     error = ended(no_lease, **given)
     assert isinstance(error, Deferred)
@@ -104,22 +105,28 @@ TOO_LARGE = NoLeaseReason.TOO_LARGE
             NoLease(TOO_LARGE, limit=500, dimension=Dimension.TPM),
             {},
             RequestTooLarge,
-            "the request needs about 900 tokens a minute, and the largest limit of any groq key is"
-            " 500: send less, or lower max_completion_tokens",
+            (
+                "the request needs about 900 tokens a minute, and the largest limit of any groq key is"
+                " 500: send less, or lower max_completion_tokens"
+            ),
         ),
         (
             NoLease(TOO_LARGE, limit=200, dimension=Dimension.ITPM),
             {},
             RequestTooLarge,
-            "the prompt needs about 300 tokens a minute, and the largest limit of any groq key is"
-            " 200: send less",
+            (
+                "the prompt needs about 300 tokens a minute, and the largest limit of any groq key is"
+                " 200: send less"
+            ),
         ),
         (
             NoLease(TOO_LARGE, limit=500, dimension=Dimension.OTPM),
             {},
             RequestTooLarge,
-            "the request reserves 600 tokens a minute for its answer, and the largest limit of any"
-            " groq key is 500: lower max_completion_tokens",
+            (
+                "the request reserves 600 tokens a minute for its answer, and the largest limit of any"
+                " groq key is 500: lower max_completion_tokens"
+            ),
         ),
         *(
             (
@@ -156,8 +163,10 @@ TOO_LARGE = NoLeaseReason.TOO_LARGE
             NoLease(NoLeaseReason.GONE),
             {},
             OutcomeUnknown,
-            "an earlier attempt may have been accepted, and no key of its account is configured"
-            " any more",
+            (
+                "an earlier attempt may have been accepted, and no key of its account is configured"
+                " any more"
+            ),
         ),
         # each key was tried
         (
@@ -216,8 +225,9 @@ def failed(status: int = 0, **verdict: Any) -> Verdict:
 )
 def test_a_failure_is_the_requests_own_where_nothing_else_is_to_blame(
     verdict: Verdict,
-    passing: bool,  # noqa: FBT001
-    own: bool,  # noqa: FBT001
+    *,
+    passing: bool,
+    own: bool,
 ) -> None:
     settled = Settled(late=False, blocked=False, newly=False, passing=passing)
     error = failure_of(verdict, settled)

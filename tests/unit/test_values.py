@@ -158,7 +158,8 @@ def test_an_answer_is_not_shown_with_its_verdict() -> None:
 def test_each_limit_counts_over_its_window(
     dimension: str,
     window_ms: int,
-    counts_tokens: bool,  # noqa: FBT001
+    *,
+    counts_tokens: bool,
 ) -> None:
     assert Dimension(dimension).window_ms == window_ms
     assert Dimension(dimension).counts_tokens is counts_tokens
