@@ -106,8 +106,8 @@ TOO_LARGE = NoLeaseReason.TOO_LARGE
             {},
             RequestTooLarge,
             (
-                "the request needs about 900 tokens a minute, and the largest limit of any groq key is"
-                " 500: send less, or lower max_completion_tokens"
+                "the request needs about 900 tokens a minute, and the largest limit of any groq key"
+                " is 500: send less, or lower max_completion_tokens"
             ),
         ),
         (
@@ -115,8 +115,8 @@ TOO_LARGE = NoLeaseReason.TOO_LARGE
             {},
             RequestTooLarge,
             (
-                "the prompt needs about 300 tokens a minute, and the largest limit of any groq key is"
-                " 200: send less"
+                "the prompt needs about 300 tokens a minute, and the largest limit of any groq key"
+                " is 200: send less"
             ),
         ),
         (
@@ -124,8 +124,8 @@ TOO_LARGE = NoLeaseReason.TOO_LARGE
             {},
             RequestTooLarge,
             (
-                "the request reserves 600 tokens a minute for its answer, and the largest limit of any"
-                " groq key is 500: lower max_completion_tokens"
+                "the request reserves 600 tokens a minute for its answer, and the largest limit of"
+                " any groq key is 500: lower max_completion_tokens"
             ),
         ),
         *(
