@@ -1,9 +1,25 @@
-"""Which answers count against a provider's limits, and how their calls are told to have ended."""
+"""What a settle tells the pool of an answer: how its call ended, what it counted and blames."""
+
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from worker.keypool.settlement import _counted, outcome_of
-from worker.verdicts import ABANDONED, RATE_LIMIT, Fate, Scope, Verdict
+from config.api_key import make_key
+from worker.keypool import Lease, LeaseRequest
+from worker.keypool.settlement import _counted, outcome_of, report
+from worker.verdicts import (
+    ABANDONED,
+    RATE_LIMIT,
+    Cooldown,
+    Dimension,
+    Effect,
+    Fate,
+    ObservedLimit,
+    Scope,
+    SeenQuota,
+    Verdict,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,3 +64,225 @@ def test_an_answer_counts_unless_the_provider_refused_before_it_looked(
 )
 def test_only_what_says_something_of_the_rate_is_a_refusal(verdict: Verdict, outcome: str) -> None:
     assert outcome_of(verdict) == outcome
+
+
+KEY = make_key("groq", secret="gsk_0123456789abcdefghijklmnopqrst", variable="GROQ_API_KEY")
+REQUEST = LeaseRequest("m", "m", by="job-1", output_tokens=500)
+ALWAYS = {"key": KEY.id, "account": "a", "model": "m", "by": "job-1"}
+
+
+def told(verdict: Verdict, *, request: LeaseRequest = REQUEST, **given: Any) -> dict[str, Any]:
+    lease = Lease("lease", KEY, "a", request, 0)
+    return report(lease, verdict, service="groq", rest_ms=7_000, **given)
+
+
+def told_beside(verdict: Verdict, **given: Any) -> dict[str, Any]:
+    """What is told beside what is told of each call."""
+    found = told(verdict, **given)
+    assert found.items() >= ALWAYS.items()
+    return {name: value for name, value in found.items() if name not in ALWAYS}
+
+
+def test_of_a_plain_success_little_is_told() -> None:
+    assert told(Verdict(Fate.DONE, "ok", status=200)) == ALWAYS | {
+        "outcome": "ok",
+        "answered": True,
+        "counted": True,
+        "real": True,
+    }
+    no_model = LeaseRequest(by="job-1")
+    assert "real" not in told(Verdict(Fate.DONE, "ok", status=200), request=no_model)
+
+
+def test_what_an_answer_states_is_told_even_where_it_is_nothing() -> None:
+    verdict = Verdict(
+        Fate.DONE,
+        "ok",
+        status=200,
+        account="a",
+        tokens=0,
+        input_tokens=3,
+        output_tokens=4,
+        emails=5,
+        limits=(
+            ObservedLimit(Dimension.RPM, 30),
+            ObservedLimit(Dimension.TPM, 6_000, 0),
+            ObservedLimit(Dimension.RPS, 2, 1, window_ms=1_500),
+            ObservedLimit(Dimension.RPD, 0),  # none at all: no limit to plan by
+        ),
+        quotas=(SeenQuota(Dimension.EMAILS_DAY, 9), SeenQuota(Dimension.EMAILS_MONTH, 0, True)),
+    )
+    assert told_beside(verdict, again=True) == {
+        "outcome": "ok",
+        "answered": True,
+        "counted": True,
+        "real": True,
+        "learned": "a",
+        "again": True,
+        "tokens": 0,
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "emails": 5,
+        "limits": [["rpm", 30, 60_000], ["tpm", 6_000, 60_000, 0], ["rps", 2, 1_500, 1]],
+        "quotas": {
+            "epd": [9, 86_400_000, 0],
+            "epmo": [0, 30 * 86_400_000, 1],
+        },
+    }
+
+
+def test_what_was_reserved_with_another_account_is_not_put_right_in_this_ones_buckets() -> None:
+    verdict = Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=429, account="b", tokens=9)
+    found = told(verdict)
+    assert (found["account"], found["learned"], found["counted"]) == ("b", "b", True)
+    assert "tokens" not in found
+
+
+def blame(scope: Scope, effect: Effect, **verdict: Any) -> Verdict:
+    status = verdict.pop("status", 429)
+    return Verdict(Fate.NEXT_KEY, "c", scope=scope, effect=effect, status=status, **verdict)
+
+
+COOL, OF = Effect.COOL, {"model": "m", "resource": "r", "by": "job-1"}
+
+
+# What is blamed, and how the pool and people call it.
+@pytest.mark.parametrize(
+    ("scope", "effect", "kept", "called"),
+    [
+        (Scope.KEY, COOL, f"key:{KEY.id}", KEY.label),
+        (Scope.KEY_RESOURCE, Effect.DISABLE, f"key_resource:{KEY.id}:r", f"{KEY.label} × r"),
+        (Scope.ACCOUNT, COOL, "account:a", "a"),
+        (Scope.ACCOUNT_MODEL, COOL, "account_model:a:m", "a × m"),
+        (Scope.ACCOUNT_MODEL, Effect.UNFIT, "unfit:a:m", "a × m"),
+        (Scope.MODEL, COOL, "model:m", "m"),
+        (Scope.HOST, COOL, "host", "groq"),
+    ],
+)
+def test_what_an_answer_blames_is_named_for_the_pool_and_for_people(
+    scope: Scope, effect: Effect, kept: str, called: str
+) -> None:
+    found = told(blame(scope, effect), request=LeaseRequest(**OF))
+    assert found["blamed"] == [kept, scope, called]
+    assert (found["rest_ms"], found["reason"]) == (7_000, "c")
+    events = {COOL: "cooled", Effect.DISABLE: "disabled", Effect.UNFIT: "unfit"}
+    assert found["event"] == events[effect]
+
+
+def test_an_account_without_models_is_called_by_its_name_alone() -> None:
+    found = told(blame(Scope.ACCOUNT_MODEL, COOL), request=LeaseRequest())
+    assert found["blamed"] == ["account_model:a:", "account_model", "a"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "stated"),
+    [
+        (blame(Scope.KEY, COOL), False),  # our default: the provider said nothing
+        (blame(Scope.KEY, COOL, cooldown_ms=7_000), True),
+        (blame(Scope.KEY, COOL, cooldown=Cooldown.SERVER_ERROR), True),
+    ],
+)
+def test_a_rest_is_the_providers_word_unless_it_is_our_default(
+    verdict: Verdict, *, stated: bool
+) -> None:
+    assert told(verdict).get("stated_ms") == (7_000 if stated else None)
+
+
+FAULT = Verdict(Fate.RETRY, "server_error", scope=Scope.KEY, effect=COOL, status=503)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "request_", "event", "fails"),
+    [
+        (FAULT, REQUEST, "cooled", ["model:m", "model", "m"]),
+        (FAULT, LeaseRequest(), "cooled", ["host", "host", "groq"]),
+        # the job failed with other keys as well: it may be its own fault
+        (FAULT, LeaseRequest("m", suspect=True), None, None),
+        (replace(FAULT, status=500), LeaseRequest("m", suspect=True), None, None),
+        (replace(FAULT, status=499), LeaseRequest("m", suspect=True), "cooled", ["model:m"]),
+        (replace(FAULT, effect=Effect.DISABLE), LeaseRequest("m", suspect=True), "disabled",
+            ["model:m"]),
+        # a host or a model that fails is counted, though nothing rests yet
+        (replace(FAULT, effect=Effect.NONE), REQUEST, None, None),
+        (replace(FAULT, effect=Effect.NONE, scope=Scope.HOST), REQUEST, None, ["host"]),
+        (replace(FAULT, effect=Effect.NONE, scope=Scope.MODEL), REQUEST, None, ["model:m"]),
+        (replace(FAULT, effect=Effect.NONE, scope=Scope.MODEL, status=0), REQUEST, None,
+            ["model:m"]),
+        # an answer that says why it refuses, if only of this key, shows that the host works
+        (blame(Scope.KEY, Effect.DISABLE, status=401), REQUEST, "disabled", None),
+        (blame(Scope.KEY, COOL, status=0), REQUEST, "cooled", ["model:m"]),
+        (Verdict(Fate.FAIL, "bad_request", scope=Scope.MODEL, status=400), REQUEST, None, None),
+    ],
+)  # fmt: skip
+def test_a_failure_counts_for_the_host_or_the_model_unless_the_provider_did_its_work(
+    verdict: Verdict, request_: LeaseRequest, event: str | None, fails: list[str] | None
+) -> None:
+    found = told(verdict, request=request_)
+    assert found.get("event") == event
+    assert found.get("fails", [])[: len(fails or [])] == (fails or [])
+    assert ("fails" in found) is (fails is not None)
+    assert found["reason"] == verdict.code
+
+
+@pytest.mark.parametrize(
+    ("verdict", "answered"),
+    [
+        (ABANDONED, False),
+        (Verdict(Fate.NEXT_KEY, "invalid_key", status=401), True),
+        (Verdict(Fate.NEXT_KEY, "connect_error"), False),
+        (Verdict(Fate.RETRY, "server_error", status=500), False),
+        (Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=429), True),
+        (Verdict(Fate.FAIL, "bad_request", status=400), True),
+    ],
+)
+def test_a_provider_has_answered_where_it_took_the_request_or_said_why_not(
+    verdict: Verdict, *, answered: bool
+) -> None:
+    assert told(verdict).get("answered", False) is answered
+
+
+TOO_LONG = Verdict(
+    Fate.OTHER_ACCOUNT, "c", status=413, too_large_limit=500, too_large_in=Dimension.OTPM
+)
+
+
+@pytest.mark.parametrize(
+    ("verdict", "flexible", "uncapped"),
+    [
+        (TOO_LONG, True, True),  # we had reserved no more than the limit
+        (TOO_LONG, False, False),
+        (replace(TOO_LONG, too_large_limit=499), True, False),
+        (replace(TOO_LONG, too_large_limit=None), True, False),
+        (replace(TOO_LONG, too_large_in=Dimension.TPM), True, False),
+        (replace(TOO_LONG, too_large_in=None), True, False),
+    ],
+)
+def test_an_account_that_reserves_more_than_we_did_wants_a_cap(
+    verdict: Verdict, *, flexible: bool, uncapped: bool
+) -> None:
+    found = told(verdict, request=replace(REQUEST, flexible=flexible))
+    assert found.get("uncapped", False) is uncapped
+
+
+@pytest.mark.parametrize(
+    ("verdict", "turned_down", "real"),
+    [
+        (Verdict(Fate.OTHER_ACCOUNT, "c", status=400), True, False),
+        (Verdict(Fate.OTHER_ACCOUNT, "c", effect=Effect.UNFIT, status=400), False, False),
+        (TOO_LONG, False, False),
+        (Verdict(Fate.FAIL, "c", status=400), False, False),
+        (blame(Scope.KEY, COOL), False, True),
+        (blame(Scope.KEY, Effect.DISABLE), False, True),
+        (blame(Scope.ACCOUNT_MODEL, Effect.UNFIT), False, False),  # perhaps nobody has it
+    ],
+)
+def test_an_account_may_turn_a_request_down_and_a_model_may_not_exist(
+    verdict: Verdict, *, turned_down: bool, real: bool
+) -> None:
+    found = told(verdict)
+    assert found.get("turned_down", False) is turned_down
+    assert found.get("real", False) is real
+
+
+def test_a_rest_that_holds_for_large_requests_only_says_so() -> None:
+    assert told(blame(Scope.ACCOUNT_MODEL, COOL, sized=True))["sized"] is True
