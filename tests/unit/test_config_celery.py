@@ -88,9 +88,21 @@ def test_an_outage_within_a_jobs_time_limit_costs_no_result(limit_s: int) -> Non
     assert max(pauses) <= 2, "jobs that are done keep their places for so long after an outage"
 
 
+RELIED_ON_OF_RABBITMQ: dict[str, Any] = {
+    "broker_channel_error_retry": True,
+    "broker_connection_max_retries": None,
+    "broker_connection_retry_on_startup": True,
+    "broker_heartbeat": 30,
+    "broker_transport_options": {"confirm_publish": True},
+    "task_create_missing_queue_exchange_type": "topic",
+    "task_create_missing_queue_type": "quorum",
+}
+
+
 def test_rabbitmq_gets_quorum_queues_whose_messages_can_be_delayed() -> None:
     url = "amqps://u:canary@h:5671/v"
     config = celery_config(Settings(broker_url=SecretUrl(f"{url}?ssl_ca_certs=/ca.crt")))
+    assert {name: config[name] for name in RELIED_ON_OF_RABBITMQ} == RELIED_ON_OF_RABBITMQ
     assert config["broker_url"] == url
     # kombu puts the host's name there; without it py-amqp checks no name
     assert config["broker_use_ssl"] == {"ca_certs": "/ca.crt", "server_hostname": None}
