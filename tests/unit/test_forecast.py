@@ -5,7 +5,15 @@ from dataclasses import replace
 import pytest
 
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
-from worker.keypool.forecast import DISABLED, PAUSED, WORKERS, CallCost, Estimate, Forecast
+from worker.keypool.forecast import (
+    DISABLED,
+    PAUSED,
+    WORKERS,
+    CallCost,
+    Estimate,
+    Forecast,
+    usual_tokens,
+)
 
 NOON_MS = 1_800_014_400_000  # 12:00 UTC
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
@@ -87,3 +95,115 @@ def test_where_the_keys_have_room_the_workers_limit() -> None:
     found = forecast(key("a", bucket("rpm", 600, 600)), workers_per_s=5.0)
     assert found.call(100) == Estimate(20.0, WORKERS)
     assert forecast(key("a", bucket("rpm", 60, 0)), workers_per_s=5.0).call(60).limited_by == "rpm"
+
+
+@pytest.mark.parametrize(
+    ("dimension", "counted"),
+    [
+        *((name, 9.0) for name in ("tpm", "tpd")),
+        ("itpm", 2.0),
+        ("otpm", 3.0),
+        *((name, 4.0) for name in ("epd", "epmo")),
+        *((name, 1.0) for name in ("rps", "rpm", "rpd")),
+    ],
+)
+def test_a_call_counts_against_each_limit_what_that_counts(dimension: str, counted: float) -> None:
+    cost = CallCost("m", tokens=9.0, input_tokens=2.0, output_tokens=3.0, emails=4.0)
+    assert cost.in_dimension(dimension) == counted
+
+
+# A key that opens later, what is left of its limits, and how many calls within how many seconds.
+@pytest.mark.parametrize(
+    ("limits", "opens_s", "calls"),
+    [
+        ((bucket("rpm", 60, 10),), 0, {0: 10, 5: 15, 100: 110}),
+        ((bucket("rpm", 60, -5),), 0, {0: 0, 5: 0, 6: 1}),  # reserved ahead
+        # what would refill beyond the limit is lost before the first call may be made
+        ((bucket("rpm", 60, 10),), 20, {19.9: 0, 20: 30, 30: 40}),
+        ((bucket("rpm", 60, 50),), 20, {20: 60, 30: 70}),
+        ((bucket("epd", 100, 7),), 0, {0: 7, 43_199: 7, 43_200: 107, 129_599: 107, 129_600: 207}),
+        # a quota of a month counts as full again each day
+        ((bucket("epmo", 100, 7),), 0, {43_200: 107, 129_600: 207}),
+        ((bucket("rpm", 60, 10), bucket("rpd", 50, 9)), 0, {0: 9, 5: pytest.approx(13.17, 0.01)}),
+        ((bucket("rpm", 60, 10, model="n"),), 0, {0: float("inf")}),  # no limit is known
+    ],
+)
+def test_so_many_calls_may_start_within_a_time(
+    limits: tuple[BucketView, ...], opens_s: float, calls: dict[float, float]
+) -> None:
+    blocks = (block(round(opens_s * 1000)),) if opens_s else ()
+    found = forecast(key("a", *limits, blocks=blocks), emails=1)
+    assert {seconds: found.calls_within(seconds) for seconds in calls} == calls
+
+
+def test_of_the_keys_of_an_account_the_one_that_opens_first_counts() -> None:
+    limits = (bucket("rpm", 60, 0),)
+    later, sooner, never = (
+        key("a", *limits, blocks=(replace(block(left_ms), reason=reason),))
+        for left_ms, reason in ((30_000, "later"), (20_000, "sooner"), (None, "never"))
+    )
+    found = forecast(later, sooner, never)
+    assert found.calls_within(19.9) == 0
+    assert found.calls_within(20) == 20
+    assert found.call(1).limited_by == "sooner"
+    both = key("b", *limits, blocks=(block(20_000), replace(block(30_000), reason="last")))
+    assert forecast(both).call(1).limited_by == "last"
+
+
+@pytest.mark.parametrize(
+    ("scope", "name", "covers"),
+    [
+        *((scope, "x", True) for scope in ("key", "account", "host")),
+        *((scope, "m", True) for scope in ("account_model", "key_resource", "model")),
+        *((scope, "", True) for scope in ("account_model", "key_resource", "model")),
+        *((scope, "x", False) for scope in ("account_model", "key_resource", "model")),
+    ],
+)
+def test_a_rest_counts_for_the_models_that_it_covers(
+    scope: str, name: str, *, covers: bool
+) -> None:
+    rests = block(9_000, scope=scope, name=name)
+    found = forecast(key("a", bucket("rpm", 60, 5), blocks=(rests,)))
+    assert found.calls_within(0) == (0 if covers else 5)
+
+
+def test_what_keeps_most_accounts_from_more_calls_is_named() -> None:
+    slow, quota = bucket("tpm", 60, 0), bucket("epd", 1, 0)
+    keys = [key("a", slow), key("b", slow, bucket("rpm", 600, 600)), key("c", quota)]
+    assert forecast(*keys, tokens=1, emails=1).call(1).limited_by == "tpm"
+    assert forecast(key("a")).call(10**9) == Estimate(0.0), "no limit is known"
+    assert forecast().call(1) == Estimate(None, "no key")
+
+
+def test_no_estimate_goes_beyond_a_week() -> None:
+    week_s = 7 * 86_400
+    found = forecast(key("a", bucket("rpm", 60, 0)), workers_per_s=1e-9)
+    assert found.call(week_s).in_s is not None
+    assert found.call(week_s + 1) == Estimate(None, "rpm"), "whatever the workers do"
+    by_keys = forecast(key("a", bucket("rpm", 60, 0)))
+    assert by_keys.call(week_s).in_s == pytest.approx(week_s, rel=0.001)
+
+
+@pytest.mark.parametrize(("number", "most_s"), [(1, 0.01), (60, 0.01), (100_000, 12.0)])
+def test_an_estimate_is_exact_to_a_hundredth_of_a_second_or_a_ten_thousandth(
+    number: int, most_s: float
+) -> None:
+    found = forecast(key("a", bucket("rpm", 60, 0))).call(number)
+    assert found.in_s is not None
+    assert 0 <= found.in_s - number <= most_s
+
+
+def test_the_slower_of_keys_and_workers_decides_and_an_equal_time_is_the_keys() -> None:
+    keys = key("a", bucket("rpm", 60, 10))
+    assert forecast(keys, workers_per_s=2.0).call(10) == Estimate(5.0, WORKERS)
+    assert forecast(keys, workers_per_s=0.0).call(10) == Estimate(0.0)
+    assert forecast(keys, workers_per_s=100.0).call(40).limited_by == "rpm"
+
+
+def test_usual_tokens_are_those_of_the_average_accepted_call() -> None:
+    keys = [
+        replace(key(name), accepted=accepted, tokens=tokens)
+        for name, accepted, tokens in (("a", 3, 900), ("b", 1, 100), ("c", 0, 0))
+    ]
+    assert usual_tokens(PoolView("groq", 0, tuple(keys))) == 250
+    assert usual_tokens(PoolView("groq", 0, (keys[2],))) == 0

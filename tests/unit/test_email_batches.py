@@ -1,0 +1,177 @@
+"""What each of several emails gets that share a call, and how many may share one."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from worker.emails.batching import (
+    MOST_IN_BATCH,
+    BatchQueue,
+    BatchSizes,
+    NextStep,
+    Outcome,
+    Waiter,
+    wake,
+)
+from worker.emails.in_flight import InFlightSends
+from worker.emails.outcomes import (
+    crowded,
+    error_of,
+    leader_stopped,
+    own_copy,
+    part_of,
+    sent_elsewhere,
+)
+from worker.emails.outgoing import OutgoingEmail
+from worker.errors import Deferred, RequestRejected, TransientError
+from worker.rotation.served import Served
+from worker.verdicts import Fate, Verdict
+
+DAY_S = 86_400
+
+
+def test_a_batch_that_a_quota_has_no_room_for_is_halved_until_the_next_day() -> None:
+    now_s = [20_000 * DAY_S + 5.0]
+    sizes = BatchSizes(now_s=lambda: now_s[0])
+    assert (sizes.limit("a"), sizes.is_searching("a")) == (100, False)
+    for size, limit in ((9, 4), (100, 4), (3, 1), (2, 1)):
+        sizes.refused("a", size=size)
+        assert (sizes.limit("a"), sizes.is_searching("a")) == (limit, True)
+    assert (sizes.limit("b"), sizes.is_searching("b")) == (100, False)
+    sizes.refused("a", size=1)  # not even one: the pool closes the account
+    assert (sizes.limit("a"), sizes.is_searching("a")) == (100, False)
+    sizes.refused("never", size=1)
+    sizes.refused("a", size=50)
+    now_s[0] += DAY_S - 6
+    assert sizes.limit("a") == 25
+    now_s[0] += 1
+    assert (sizes.limit("a"), sizes.is_searching("a")) == (MOST_IN_BATCH, False)
+
+
+def test_each_email_of_a_batch_gets_its_part_of_the_answer() -> None:
+    served = Served({"results": [{"id": "1"}, {"error": "no such domain"}]}, "k", 3, 90, "m")
+    assert part_of(served, 0) == Served({"id": "1"}, "k", 0, 0)
+    with pytest.raises(RequestRejected, match=r"^rejected: no such domain$"):
+        part_of(served, 1)
+    alone = Served({"id": "1", "more": 2}, "k", 3, 90)
+    assert part_of(alone, 0) == Served({"id": "1"}, "k", 0, 0)
+
+
+def facts(error: Any) -> dict[str, Any]:
+    return {name: value for name, value in vars(error).items() if name != "countdown_ms"}
+
+
+def test_each_job_raises_an_error_of_its_own() -> None:
+    deferred = Deferred(5_000, "many jobs wait", "rpm", 9_000)
+    deferred.in_doubt = True
+    late = set()
+    for _ in range(200):
+        copy = own_copy(deferred)
+        assert copy is not deferred
+        assert facts(copy) == facts(deferred)
+        late.add(copy.countdown_ms - 5_000)
+    assert min(late) >= 0
+    assert 400 < max(late) <= 500, "they come back nearly together"
+    failed = TransientError("why", 70)
+    failed.code, failed.own, failed.in_doubt = "c", False, True
+    copied = own_copy(failed)
+    assert copied is not failed
+    assert vars(copied) == vars(failed)
+    for other in (NextStep.WAIT, None, ValueError("a bug")):
+        assert own_copy(other) is other
+
+
+def test_an_email_that_another_job_may_have_sent_is_in_doubt() -> None:
+    verdict = Verdict(Fate.SAME_ACCOUNT, "c", backoff_ms=70)
+    for error, reason, backoff_ms in (
+        (leader_stopped(), "the job that made the call was stopped", None),
+        (error_of(verdict), "c", 70),
+        (error_of(Verdict(Fate.SAME_ACCOUNT, "c", "why")), "why", None),
+    ):
+        assert (error.reason, error.backoff_ms) == (reason, backoff_ms)
+        assert (error.own, error.in_doubt) == (False, True)
+    for _ in range(50):
+        elsewhere = sent_elsewhere()
+        assert 1_000 <= elsewhere.countdown_ms <= 2_000
+        assert (elsewhere.code, elsewhere.in_doubt) == ("same_email", True)
+        assert elsewhere.reason == "another job is sending the same email"
+        waits = crowded()
+        assert 1_000 <= waits.countdown_ms <= 3_000
+        assert (waits.reason, waits.in_doubt) == ("many emails wait for the rate limit", False)
+
+
+async def test_jobs_that_mean_the_same_email_wait_for_one_call() -> None:
+    sends = InFlightSends()
+    assert sends.find("a") is None
+    sends.begin("a")
+    sends.begin("b")
+    ended, other = sends.find("a"), sends.find("b")
+    error = TransientError("why")
+    sends.end("a", error)
+    sends.end("a")
+    assert ended is not None
+    assert ended.result() is error
+    assert sends.find("a") is None
+    assert other is not None
+    sends.end("b")
+    assert other.result() is None
+
+
+def email(key: str, tenant: str = "") -> OutgoingEmail:
+    return OutgoingEmail(key, "hash", lambda _: {}, tenant=tenant)
+
+
+def waiting(queue: BatchQueue, *emails: OutgoingEmail) -> list[Waiter]:
+    for one in emails:
+        queue.waiters[one] = asyncio.get_running_loop().create_future()
+    return [queue.waiters[one] for one in emails]
+
+
+async def test_emails_lead_in_the_turns_of_their_tenants_unless_their_jobs_have_gone() -> None:
+    queue = BatchQueue()
+    one, two, three = emails = [email("1", "a"), email("2", "a"), email("3", "b")]
+    gone, late, last = waiting(queue, *emails)
+    assert [found for found, _ in queue.in_turn()] == [one, three, two]
+    queue.lead(one)
+    assert queue.led
+    queue.take(one)
+    assert list(queue.waiters) == [two, three]
+    queue.waiters[one] = gone
+    gone.cancel()
+    late.cancel()
+    queue.wake_next()
+    assert last.result() == Outcome(NextStep.SEND)
+    assert queue.led
+    assert three not in queue.waiters
+    queue.wake_next()
+    assert not queue.led, "nobody waits"
+    assert queue.waiters == {}
+
+
+async def test_an_email_whose_time_is_over_stays_no_longer() -> None:
+    queue, late = BatchQueue(led=True), email("1")
+    late.until_s = time.monotonic()
+    assert late.left_s() == 0
+    assert await queue.wait(late) is None
+    assert queue.waiters == {}
+
+
+async def test_an_email_that_was_to_lead_as_its_job_was_stopped_lets_the_next_one() -> None:
+    queue, first, second = BatchQueue(led=True), email("1"), email("2")
+    jobs = [asyncio.ensure_future(queue.wait(one)) for one in (first, second)]
+    await asyncio.sleep(0)
+    queue.wake_next()
+    jobs[0].cancel()
+    await asyncio.wait(jobs)
+    assert jobs[0].cancelled()
+    assert jobs[1].result() == Outcome(NextStep.SEND)
+    assert (queue.led, queue.waiters) == (True, {})
+
+
+async def test_an_outcome_is_given_once() -> None:
+    waiter: Waiter = asyncio.get_running_loop().create_future()
+    assert wake(waiter, Outcome(NextStep.WAIT))
+    assert not wake(waiter, Outcome(NextStep.SEND))
+    assert waiter.result() == Outcome(NextStep.WAIT, ())
