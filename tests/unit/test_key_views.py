@@ -1,6 +1,5 @@
 """What a snapshot of the pool, and a reset of it, say of each key to people."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -26,10 +25,9 @@ def snapshot(
     *,
     models: tuple[str, ...] = ("m", "n"),
 ) -> PoolView:
-    raw = {"now_ms": NOW_MS, "blocks": blocks or {}, "records": records}
+    seen = {"now_ms": NOW_MS, "redis_ms": 3, "blocks": blocks or {}, "records": records}
     accounts = {ONE.id: "acme", TWO.id: TWO.id}
-    text = json.dumps(raw)
-    return parse(text, service="groq", keys=(ONE, TWO), accounts=accounts, models=models)
+    return parse(seen, service="groq", keys=(ONE, TWO), accounts=accounts, models=models)
 
 
 def block(until_ms: int = NOW_MS + 500, **fields: Any) -> dict[str, Any]:
@@ -44,7 +42,9 @@ def test_each_key_has_its_own_record_and_those_of_its_account_with_each_model() 
     rps = {"limit": 2, "level": 0, "window_ms": 1_000}
     rps["log"] = [NOW_MS - 1_000, NOW_MS - 999, NOW_MS + 5]  # the first has left the window
     records = [of_key, {"buckets": {"rpm": rpm, "epd": epd}}, {"buckets": {"rps": rps}}, {}, {}, {}]
-    one, two = snapshot(records=records).keys
+    view = snapshot(records=records)
+    assert (view.service, view.now_ms, view.redis_ms) == ("groq", NOW_MS, 3)
+    one, two = view.keys
     assert asdict(one) == {
         "id": ONE.id,
         "label": ONE.label,

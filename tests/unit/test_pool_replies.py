@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from config.api_key import make_key
 from worker.keypool import Lease, LeaseRequest, Line, NoLease, NoLeaseReason, Settled, latest_calls
+from worker.keypool.caller_clock import CallerClock
 from worker.keypool.candidates import Candidates, KeyDirectory
 from worker.keypool.latest_calls import LatestCall
 from worker.keypool.scripts import Scripts, read_acquire, read_settle
@@ -79,7 +80,9 @@ class Asked:
     """Scripts whose calls are noted and not sent."""
 
     def __init__(self) -> None:
-        self.scripts = Scripts(Redis(), root="{kw:groq}", now_ms=lambda: 5)
+        self.scripts = Scripts(
+            Redis(), root="{kw:groq}", now_ms=lambda: 5, clock=CallerClock(lambda: 1)
+        )
         self.calls: list[tuple[Any, ...]] = []
         for verb in ("acquire", "confirm", "extend", "settle", "reset", "by_hand", "snapshot"):
             setattr(self.scripts, f"_{verb}", self._note)
