@@ -1,0 +1,230 @@
+"""How a worker that ends waits for its jobs, and what it does meanwhile; without a clock."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock, call
+
+import pytest
+from celery.worker import state
+from kombu.message import Message
+
+from worker.aio import lifespan, shutdown
+from worker.aio.shutdown import (
+    end_lifespan,
+    send_acknowledgements,
+    wait_for_jobs,
+    wait_softly,
+)
+from worker.aio.transport import unacked
+
+
+class Pool:
+    """Jobs that end, and report their end, at given seconds of a clock that only waiting moves."""
+
+    def __init__(self, *, ends_s: float, settles_s: float) -> None:
+        self.now_s, self.ends_s, self.settles_s = 1000.0, 1000.0 + ends_s, 1000.0 + settles_s
+        self.waits_s: list[float] = []
+        self.cancels_at_s: list[float] = []
+        self.calls = Mock()
+        self.calls.wait.side_effect = self._wait
+        self.drain = Mock()
+
+    def _wait(self, longest_s: float) -> None:
+        self.waits_s.append(longest_s)
+        self.now_s = round(self.now_s + longest_s, 3)
+
+    @property
+    def running(self) -> int:
+        return 2 * (self.now_s < self.ends_s)
+
+    @property
+    def unsettled(self) -> int:
+        return int(self.now_s < self.settles_s)
+
+    def cancel_all(self) -> None:
+        self.cancels_at_s.append(self.now_s - 1000.0)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The hubs whose acknowledgements were sent."""
+    hubs: list[Any] = []
+    monkeypatch.setattr(shutdown, "send_acknowledgements", hubs.append)
+    monkeypatch.setattr(state, "should_terminate", None)
+    return hubs
+
+
+def pool_of(monkeypatch: pytest.MonkeyPatch, ends_s: float, settles_s: float) -> Any:
+    pool = Pool(ends_s=ends_s, settles_s=settles_s)
+    monkeypatch.setattr(shutdown, "time", SimpleNamespace(monotonic=lambda: pool.now_s))
+    return pool
+
+
+# When the jobs end and report their end, whether the shutdown is a cold one; for how long is
+# waited, when the jobs are cancelled, and what is said.
+@pytest.mark.parametrize(
+    ("ends_s", "settles_s", "cold", "waited_s", "cancels_at_s", "words"),
+    [
+        (0, 0, False, 0, [], None),
+        (600, 600, False, 600, [], None),
+        (600, 10, False, 13.5, [], "2 jobs that timed out or were terminated run on"),
+        (12, 10, False, 12, [], None),
+        (0, 0, True, 0, [], None),
+        (1, 600, True, 1, [0], None),
+        (600, 600, True, 5.1, [0], "2 jobs did not end when they were cancelled"),
+        (600, 0, True, 5.1, [0], "2 jobs did not end when they were cancelled"),
+    ],
+)
+def test_a_worker_waits_for_its_jobs_as_long_as_it_may(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sent: list[Any],
+    *,
+    ends_s: float,
+    settles_s: float,
+    cold: bool,
+    waited_s: float,
+    cancels_at_s: list[float],
+    words: str | None,
+) -> None:
+    pool, hub = pool_of(monkeypatch, ends_s, settles_s), Mock()
+    wait_for_jobs(pool, hub, cold=cold, cold_patience_s=5.0)
+    assert round(pool.now_s - 1000, 1) == waited_s
+    assert pool.cancels_at_s == cancels_at_s
+    assert set(pool.waits_s) <= ({0.1} if cold else {0.5})
+    assert caplog.messages == ([f"{words}; the worker ends without them"] if words else [])
+    assert pool.calls.drain.call_count == 1
+    assert sent == [hub] * (len(pool.waits_s) + 1)
+    if not cold:
+        assert hub.fire_timers.call_count == len(pool.waits_s)
+    elif waited_s == 1:
+        assert hub.fire_timers.call_count == 2, "every half a second"
+
+
+def test_a_signal_that_comes_meanwhile_makes_the_shutdown_a_cold_one(
+    monkeypatch: pytest.MonkeyPatch, sent: list[Any]
+) -> None:
+    pool = pool_of(monkeypatch, 600, 600)
+
+    def wait(longest_s: float) -> None:
+        pool._wait(longest_s)
+        monkeypatch.setattr(state, "should_terminate", 15 if pool.now_s >= 1002 else False)
+
+    pool.calls.wait.side_effect = wait
+    wait_for_jobs(pool, None, cold=False, cold_patience_s=3.0)
+    assert pool.cancels_at_s == [2.0]
+    assert round(pool.now_s - 1000, 1) == 5.1
+    assert set(sent) == {None}
+
+
+def test_a_timer_that_fails_does_not_keep_the_worker_from_ending(
+    monkeypatch: pytest.MonkeyPatch, sent: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    hub = Mock(**{"fire_timers.side_effect": ZeroDivisionError})
+    wait_for_jobs(pool_of(monkeypatch, 0.5, 0.5), hub, cold=False, cold_patience_s=3.0)
+    assert len(sent) == 2
+    assert caplog.messages == ["a timer failed; the shutdown goes on"]
+
+
+# The soft time-out, whether a worker without a job waits as well, whether Celery knows of jobs, and
+# when they end; for how long is waited.
+@pytest.mark.parametrize(
+    ("timeout_s", "idle_too", "active", "ends_s", "waited_s"),
+    [
+        (0, True, True, 600, 0),
+        (3, False, False, 600, 0),
+        (3, False, True, 600, 3),
+        (3, False, True, 1, 1),
+        (3, True, False, 0, 3),
+        (3, True, True, 1, 3),
+    ],
+)
+def test_a_soft_shutdown_waits_only_while_there_is_a_job(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    timeout_s: float,
+    idle_too: bool,
+    active: bool,
+    ends_s: float,
+    waited_s: float,
+) -> None:
+    pool = pool_of(monkeypatch, ends_s, ends_s)
+    monkeypatch.setattr(state, "active_requests", {object()} if active else set())
+    conf = SimpleNamespace(
+        worker_soft_shutdown_timeout=timeout_s, worker_enable_soft_shutdown_on_idle=idle_too
+    )
+    wait_softly(pool, SimpleNamespace(app=SimpleNamespace(conf=conf)))
+    assert abs(pool.now_s - 1000 - waited_s) < 0.11
+    assert set(pool.waits_s) <= {0.1}
+    pool.calls.drain.assert_called_once_with()
+    pool.drain.assert_called_once_with()
+    words = f"Initiating Soft Shutdown, terminating in {float(timeout_s)} seconds"
+    assert caplog.messages == ([words] if waited_s else [])
+
+
+def test_only_acknowledgements_run_in_a_hub_that_has_stopped(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    flushed = Mock()
+    monkeypatch.setattr(unacked.of_process, "flush_acks", flushed)
+    its = Message.__new__(Message)
+    ran: list[str] = []
+
+    class Later:
+        """A promise of Celery's."""
+
+        def __init__(self, function: Any, name: str) -> None:
+            self.fun, self.name = function, name
+
+        def __call__(self) -> None:
+            ran.append(self.name)
+            if self.name == "fails":
+                raise OSError("gone")
+
+    class Other:
+        def ack_log_error(self) -> None: ...
+
+    acknowledging = [Later(its.ack_log_error, "fails"), Later(its.reject_log_error, "rejects")]
+    others = [Later(its.ack, "of kombu"), Later(Other().ack_log_error, "of a stranger"), print]
+    hub = Mock()
+    hub._pop_ready.return_value = [acknowledging[0], others[0], *others[1:], acknowledging[1]]
+    send_acknowledgements(hub)
+    assert ran == ["fails", "rejects"]
+    assert hub.call_soon.call_args_list == [call(each) for each in others]
+    assert caplog.messages == ["cannot acknowledge a message; the broker delivers it again"]
+    flushed.assert_called_once_with()
+    send_acknowledgements(None)
+    flushed.assert_called_once_with()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (None, None),
+        (TimeoutError(), "the cleanups did not end in 7 s; the worker ends without them"),
+        (ValueError(), "the cleanups failed; the worker ends all the same"),
+    ],
+)
+def test_a_worker_ends_whatever_its_cleanups_do(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception | None,
+    words: str | None,
+) -> None:
+    loop, asked = object(), list[Any]()
+    result = Mock(side_effect=error)
+
+    def submit(coroutine: Any, on: Any) -> Any:
+        coroutine.close()
+        asked.append(on)
+        return SimpleNamespace(result=result)
+
+    ended = Mock(side_effect=lambda **_: asyncio.sleep(0))
+    monkeypatch.setattr(lifespan, "end", ended)
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", submit)
+    end_lifespan(loop, patience_s=7.0)  # type: ignore[arg-type]
+    assert asked == [loop]
+    assert (ended.call_args, result.call_args) == (call(patience_s=7.0), call(7.0))
+    assert caplog.messages == [words] * (words is not None)
