@@ -123,8 +123,15 @@ class Scripts:
         await self._extend(self._root, self._now(), lease_id, emails)
 
     async def settle(self, *, lease_id: str, settlement: Mapping[str, object]) -> list[Any]:
-        """End a lease with its verdict; settle.lua describes the settlement and the reply."""
-        return list(await self._settle(self._root, self._now(), lease_id, as_json(settlement)))
+        """End a lease with its verdict; settle.lua describes the settlement and the reply.
+
+        Returns:
+            The reply but for its first part, the time by the pool's clock.
+        """
+        began_ms, told = self._clock.own_ms(), as_json(settlement)
+        now_ms, *did = await self._settle(self._root, self._now(), lease_id, told)
+        self._clock.read(now_ms, began_ms=began_ms)
+        return list(did)
 
     async def reset(
         self,
@@ -270,7 +277,7 @@ def read_settle(reply: list[Any]) -> Settled:
     """Read what a settle did.
 
     Args:
-        reply: The reply of settle.lua.
+        reply: The reply of settle.lua, without the time.
     """
     return Settled(
         late=reply[0] == "late",

@@ -34,7 +34,6 @@ async def machine(make_pool: Make, clock: ManualClock) -> Machine:
     """Its limit of 60 a minute has just been used up."""
     machine = Machine(make_pool, clock)
     await machine.pool.settle(await lease(machine.pool), rpm(60, 0))
-    await machine.pool.snapshot()
     return machine
 
 
@@ -58,7 +57,6 @@ async def test_a_rest_lasts_as_long_as_it_was_to_although_the_clock_is_set(
 ) -> None:
     machine = Machine(make_pool, clock)
     await machine.pool.settle(await lease(machine.pool), refused(30_000))
-    await machine.pool.snapshot()
     machine.pass_time(20_000)
     clock.tick(step_ms)
     assert (await nothing(machine.pool)).first_in_ms == 10_000
@@ -76,15 +74,6 @@ async def test_a_redis_that_stood_still_has_refilled_for_who_asks_afterwards(
     assert await count_calls(machine.pool) == 0, "sent before"
     other.own_clock.tick(MINUTE_MS)
     assert 58 <= await count_calls(other.pool) <= 60
-
-
-async def test_who_asks_for_the_first_time_sets_the_clock_for_nobody(
-    make_pool: Make, machine: Machine
-) -> None:
-    newcomer = Machine(make_pool, machine.redis_clock)
-    machine.redis_clock.tick(10 * MINUTE_MS)
-    await newcomer.pool.snapshot()
-    assert await count_calls(machine.pool) == 0
 
 
 async def test_what_people_read_goes_by_redis_clock(

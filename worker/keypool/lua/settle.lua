@@ -1,6 +1,6 @@
 -- requires: prelude, blocks, buckets, reservations, learn
 -- settle: end a lease (ARGV 2) with what the answer meant (3), as settlement.py says it. If it had expired, no bucket
--- changes, but what was learned holds. Returns what scripts.py reads as `Settled`.
+-- changes, but what was learned holds. Returns the time, and what scripts.py reads as `Settled`.
 
 local GROWTH, LONGEST_REST_MS = 1.125, 10000  -- a host or model rests for an eighth of the time that it has failed
 local LATEST = '^' .. ('[^\n]*\n?'):rep(7)  -- up to seven lines: earlier calls of the key that stay
@@ -90,4 +90,4 @@ if event then
   local from_tokens = answer.sized and lease and lease.cost.tokens or 0
   block_calls(answer.blamed, read_block(answer.blamed[1]), event, until_ms, from_tokens)
 end
-return {lease and 'ok' or 'late', blocked, newly, passing and 1 or 0, alone, unpack(learned)}
+return {now, lease and 'ok' or 'late', blocked, newly, passing and 1 or 0, alone, unpack(learned)}

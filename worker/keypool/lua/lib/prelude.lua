@@ -8,7 +8,7 @@ local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
 local root, counters = KEYS[1], KEYS[1] .. ':inflight'
 
 -- `now` is by the pool's clock: Redis' clock, but it never runs backwards, and follows none of its steps: it goes on by
--- the clocks of those who call, and is ahead by skew_ms. Who has not called before cannot tell a step from a pause.
+-- the clocks of those who call, and is ahead by skew_ms. Who calls for the first time cannot tell a step from a pause.
 local time, kept = redis.call('TIME'), redis.call('HMGET', counters, 'clock_ms', 'skew_ms')
 local test_ms, told_ms = ARGV[1]:match('^(%d*)>?(%d*)$')
 local real_ms = tonumber(test_ms) or time[1] * 1000 + floor(time[2] / 1000)
@@ -16,8 +16,7 @@ local last_ms, skew_ms, told_ms = tonumber(kept[1] or 0), tonumber(kept[2] or 0)
 local now = max(last_ms, told_ms or 0, real_ms + skew_ms)
 if told_ms and now - told_ms > JUMP_MS then now = max(last_ms, told_ms) end
 if math.abs(now - real_ms - skew_ms) > STEP_MS then redis.call('HSET', counters, 'skew_ms', now - real_ms) end
-local is_sure = told_ms or now - last_ms < JUMP_MS
-if is_sure and now - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now) end
+if now - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now) end
 local late_ms = max(0, real_ms - now)  -- behind what people read, who go by Redis' clock
 
 local function audit(stream, event, scope, name, reason, until_ms, by)
