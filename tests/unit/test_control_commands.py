@@ -1,6 +1,7 @@
 """The remote-control commands that cancel jobs."""
 
 import asyncio
+import resource
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -102,3 +103,76 @@ def test_reloaded_keys_are_counted_and_the_queues_follow_them(
     answer = control.keys_reload(SimpleNamespace(consumer=consumer))
     assert answer == ({"error": str(error)} if error else {"ok": "3 groq, 0 resend"})
     assert called == ([] if error else [(choice.follow, consumer, keys)])
+
+
+class _Pool:
+    limit = 100
+
+    def grow(self, n: int) -> None:
+        self.limit += n
+
+    def shrink(self, n: int) -> None:
+        self.limit -= n
+
+
+class _Scaler:
+    max_concurrency, min_concurrency = 100, 10
+
+    def update(self, most: int | None, least: int | None) -> tuple[int, int]:
+        self.max_concurrency = most or self.max_concurrency
+        self.min_concurrency = self.min_concurrency if least is None else least
+        return self.max_concurrency, self.min_concurrency
+
+
+def _worker(scaler: Any = None) -> Any:
+    controller = SimpleNamespace(autoscaler=scaler)
+    return SimpleNamespace(
+        consumer=SimpleNamespace(
+            pool=_Pool(), controller=controller, _update_prefetch_count=lambda _: None
+        )
+    )
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process may open 264 files: 200 jobs fit."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (264, 264))
+
+
+def test_a_pool_grows_as_far_as_files_may_be_opened(files: None) -> None:
+    state = _worker()
+    assert control.pool_grow(state, 100) == {"ok": "pool will grow"}
+    assert control.pool_grow(state, 1) == {
+        "error": "The concurrency (201) needs about 265 open files, and this process may have 264: "
+        "lower the former to 200, or raise the limit (ulimit -n 265)."
+    }
+    assert control.pool_shrink(state, 50) == {"ok": "pool will shrink"}
+    assert state.consumer.pool.limit == 150
+
+
+@pytest.mark.parametrize("count", [0, -5, "3", 1.5, True, None])
+def test_what_is_no_count_moves_no_bound(files: None, count: Any) -> None:
+    state = _worker()
+    for command in (control.pool_grow, control.pool_shrink):
+        assert command(state, count) == {"error": "N must be a whole number, at least 1"}
+    assert state.consumer.pool.limit == 100
+
+
+def test_autoscale_moves_its_bounds_as_far_as_files_may_be_opened(files: None) -> None:
+    state = _worker(_Scaler())
+    assert control.autoscale(state, 200, 20) == {"ok": "autoscale now max=200 min=20"}
+    for most, least, words in (
+        (201, None, "The max of autoscale (201) needs about 265 open files"),
+        (None, 201, "min (201) must not be above max (200)"),
+        (5, None, "min (20) must not be above max (5)"),
+        (-1, None, "max must be a whole number, at least 1"),
+        (None, "x", "min must be a whole number, at least 0"),
+    ):
+        assert words in control.autoscale(state, most, least)["error"]
+    assert control.autoscale(state, None, 5) == {"ok": "autoscale now max=200 min=5"}
+    assert control.autoscale(state, None, 0) == {"ok": "autoscale now max=200 min=0"}
+
+
+def test_autoscale_that_is_off_stays_refused_in_celerys_words(files: None) -> None:
+    with pytest.raises(ValueError, match="Autoscale not enabled"):
+        control.autoscale(_worker(), 5, 1)

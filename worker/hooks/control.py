@@ -11,8 +11,10 @@ from celery.worker.control import control_command
 from config.errors import SettingsError
 from worker.aio import lifespan
 from worker.runtime import Runtime
+from worker.startup.machine import too_few_files
 
 _TIMEOUT_S = 10
+_NO_COUNT = "{} must be a whole number, at least 1"
 
 
 @control_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
@@ -54,6 +56,51 @@ def revoke_by_stamped_headers(state: Any, headers: Any, **options: Any) -> Any:
     answer = control.revoke_by_stamped_headers(state, stamps, **options)
     state.consumer.cancelling.cancel_stamped(stamps)
     return answer
+
+
+@control_command(args=[("n", int)], signature="[N=1]")
+def pool_grow(state: Any, n: Any = 1, **options: Any) -> Any:
+    """Let the worker run N more jobs at a time, as long as it may open files for them.
+
+    Celery's own command takes any number; each call beyond the limit would fail.
+    """
+    if not _is_count(n):
+        return control.nok(_NO_COUNT.format("N"))
+    objection = too_few_files(state.consumer.pool.limit + n, what="The concurrency")
+    return control.nok(objection) if objection else control.pool_grow(state, n, **options)
+
+
+@control_command(args=[("n", int)], signature="[N=1]")
+def pool_shrink(state: Any, n: Any = 1, **options: Any) -> Any:
+    """Let the worker run N fewer jobs at a time, but at least one.
+
+    Celery's own command would let it run more where N is negative.
+    """
+    if not _is_count(n):
+        return control.nok(_NO_COUNT.format("N"))
+    return control.pool_shrink(state, n, **options)
+
+
+@control_command(args=[("max", int), ("min", int)], signature="[max [min]]")
+def autoscale(state: Any, max: Any = None, min: Any = None) -> Any:  # noqa: A002 - Celery's names
+    """Move the bounds of autoscale, as far as the worker may open files."""
+    if max is not None and not _is_count(max):
+        return control.nok(_NO_COUNT.format("max"))
+    if min is not None and not (_is_count(min) or (type(min) is int and min == 0)):
+        return control.nok("min must be a whole number, at least 0")
+    scaler = state.consumer.controller.autoscaler
+    if scaler:
+        highest = scaler.max_concurrency if max is None else max
+        lowest = scaler.min_concurrency if min is None else min
+        if lowest > highest:
+            return control.nok(f"min ({lowest}) must not be above max ({highest})")
+        if objection := too_few_files(highest, what="The max of autoscale"):
+            return control.nok(objection)
+    return control.autoscale(state, max, min)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 @control_command()

@@ -53,17 +53,33 @@ def check_machine(
 
 
 def _too_few_files(jobs: int, settings: Settings) -> Iterator[str]:
-    needed = jobs + _FILES_BESIDE_JOBS
-    if (allowed := _raise_open_files(needed)) >= needed:
-        return
     option = "KEYWHEEL_WORKER_CONCURRENCY"
     if jobs != settings.worker_concurrency:
         option = "The concurrency of -c or --autoscale"
+    if (sentence := too_few_files(jobs, what=option)) is not None:
+        yield sentence
+
+
+def too_few_files(jobs: int, *, what: str) -> str | None:
+    """Say how many jobs fit, where this process may not open as many files as they need.
+
+    Raises the limit of open files as far as the system allows, where it is too low.
+
+    Args:
+        jobs: How many jobs may run at a time.
+        what: What sets that number, for the sentence.
+
+    Returns:
+        The sentence; None where they fit.
+    """
+    needed = jobs + _FILES_BESIDE_JOBS
+    if (allowed := _raise_open_files(needed)) >= needed:
+        return None
     fits = allowed - _FILES_BESIDE_JOBS
     lower = f"lower the former to {fits}" if fits > 0 else "lower the former"
-    yield (
-        f"{option} ({jobs}) needs about {needed} open files, and this "
-        f"process may have {allowed}: {lower}, or raise the limit (ulimit -n {needed})."
+    return (
+        f"{what} ({jobs}) needs about {needed} open files, and this process may have {allowed}: "
+        f"{lower}, or raise the limit (ulimit -n {needed})."
     )
 
 
