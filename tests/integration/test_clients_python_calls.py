@@ -1,5 +1,6 @@
 """Each call of both clients for Python: what it leaves in Redis, asks of a worker, and returns."""
 
+import asyncio
 import base64
 import inspect
 import json
@@ -10,7 +11,14 @@ from typing import Any
 import pytest
 import redis
 
-from keywheel_client import AsyncKeywheel, JobCancelled, JobFailed, Keywheel, ResultTimeout
+from keywheel_client import (
+    AsyncKeywheel,
+    JobCancelled,
+    JobFailed,
+    Keywheel,
+    ResultTimeout,
+    UnreadableRecord,
+)
 from keywheel_client.status import Status
 
 MONTH_S = 30 * 86_400
@@ -157,3 +165,32 @@ async def test_a_stream_is_read_from_where_it_is_asked_for_to_its_end(
     books.delete(name)
     store(books, "job-1", "SUCCESS", {"text": "a", "attempts": 2})
     assert await events() == [("", "restart"), ("", "delta"), ("", "end")]
+
+
+async def test_what_others_wrote_into_a_stream_is_passed_over(client: Any, books: Any) -> None:
+    name = "ours:stream:job-1"
+    books.xadd(name, {"of": "another program"}, id="5-1")
+    books.xadd(name, {"type": "delta", "attempt": "x"}, id="5-2")
+    books.xadd(name, {"type": "delta", "tool_calls": "[", "text": "b"}, id="5-3")
+    books.xadd(name, {"type": "end", "attempt": "1", "status": "done"}, id="5-4")
+    stream = client.stream("job-1", timeout_s=5)
+    events = list(stream) if isinstance(client, Keywheel) else [one async for one in stream]
+    assert [(one.id, one.type) for one in events] == [("5-4", "end")]
+
+
+@pytest.mark.parametrize("stored", ["no JSON", b"\x80\x04\x95\xff of pickle", '{"status": 5'])
+async def test_a_record_of_another_program_is_a_sentence_and_harms_no_other_job(
+    client: Any, books: Any, stored: Any
+) -> None:
+    books.set("celery-task-meta-job-1", stored)
+    store(books, "job-2", "SUCCESS", "fine")
+    if isinstance(client, AsyncKeywheel):  # its waits share a command
+        waits = (client.result(job, timeout_s=5) for job in ("job-1", "job-2"))
+        failed, fine = await asyncio.gather(*waits, return_exceptions=True)
+        assert isinstance(failed, UnreadableRecord)
+        assert fine == "fine"
+    for call in (client.status, client.result):
+        with pytest.raises(UnreadableRecord):
+            await done(call("job-1"))
+    assert await done(client.cancel("job-1")) is True
+    assert (await done(client.status("job-2"))).result == "fine"

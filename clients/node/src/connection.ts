@@ -1,5 +1,6 @@
 /** What this package needs of a Redis client, whichever it is. */
 
+import { kindOf } from "./checks.js";
 import { Unavailable } from "./errors.js";
 
 interface IoRedis {
@@ -17,7 +18,11 @@ export type RedisClient = IoRedis | NodeRedis;
 export type Send = (command: string, ...args: string[]) => Promise<unknown>;
 
 /** Make a function that sends commands over a client. */
-export function sender(redis: RedisClient): Send {
+export function sender(redis: RedisClient, name = "redis"): Send {
+  const usable = redis as { call?: unknown; sendCommand?: unknown } | null | undefined;
+  if (typeof usable?.call !== "function" && typeof usable?.sendCommand !== "function") {
+    throw new TypeError(`${name} must be a client of redis or ioredis, and is ${kindOf(redis)}`);
+  }
   const send: Send = "call" in redis
     ? (command, ...args) => redis.call(command, ...args)
     : (command, ...args) => redis.sendCommand([command, ...args]);

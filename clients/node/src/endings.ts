@@ -1,7 +1,7 @@
 /** Waits for the ends of many jobs with one command at a time. */
 
 import type { Send } from "./connection.js";
-import { Unavailable } from "./errors.js";
+import { Unavailable, UnreadableRecord } from "./errors.js";
 import { hasEnded, type Status, statusOf } from "./status.js";
 
 const PAUSE_MS = 50;
@@ -12,7 +12,7 @@ export const recordOf = (job: string) => `celery-task-meta-${job}`;
 interface Waiter {
   job: string;
   /** Takes each status, or why there is none; returns whether it wants no more. */
-  look: (status: Status | Unavailable) => boolean;
+  look: (status: Status | Unavailable | UnreadableRecord) => boolean;
 }
 
 /** Looks at the records of all jobs that someone waits for, together. */
@@ -39,6 +39,10 @@ export class Endings {
         look(status) {
           if (signal?.aborted) {
             reject(signal.reason);
+            return true;
+          }
+          if (status instanceof UnreadableRecord) {
+            reject(status);
             return true;
           }
           const isLate = performance.now() >= deadline;
@@ -68,14 +72,22 @@ export class Endings {
     this.#looking = false;
   }
 
-  async #statuses(waiters: Waiter[]): Promise<(Status | Unavailable)[]> {
+  async #statuses(waiters: Waiter[]): Promise<(Status | Unavailable | UnreadableRecord)[]> {
     try {
       const found = await this.#send("MGET", ...waiters.map(({ job }) => recordOf(job)));
-      return (found as (string | null)[]).map(statusOf);
+      return (found as (string | null)[]).map(statusOrError);
     } catch (error) {
       const away = error instanceof Unavailable ? error : new Unavailable(error);
       return waiters.map(() => away);
     }
+  }
+}
+
+function statusOrError(text: string | null): Status | UnreadableRecord {
+  try {
+    return statusOf(text);
+  } catch (error) {
+    return error as UnreadableRecord; // of this job alone
   }
 }
 

@@ -49,6 +49,21 @@ export class Unavailable extends KeywheelError {
   }
 }
 
+/**
+ * What Redis holds of a job is not ours: another program, or another serializer, wrote it.
+ *
+ * The job may run all the same. Its own end replaces the record.
+ */
+export class UnreadableRecord extends KeywheelError {
+  constructor(cause: unknown) {
+    super(
+      "the job's record in the result store is none of Celery's in JSON: another program, or a worker with another " +
+        "result_serializer, wrote it",
+      { cause },
+    );
+  }
+}
+
 /** The error of a job that has ended without a result. */
 export function failureOf(job: string, status: Exclude<Ended, { state: "done" }>): JobFailed {
   const Kind = status.state === "cancelled" ? JobCancelled : JobFailed;

@@ -29,17 +29,26 @@ export type StreamEvent = Place &
 export type Row = [id: string, fields: string[]];
 
 /**
- * Read one record.
+ * Read one record; null where it is not one of ours.
  *
  * @throws JobFailed The record says that the job failed.
  */
-export function eventOf(job: string, [id, flat]: Row): StreamEvent {
+export function eventOf(job: string, [id, flat]: Row): StreamEvent | null {
   const fields: Record<string, string> = {};
   for (let place = 0; place + 1 < flat.length; place += 2) fields[flat[place]!] = flat[place + 1]!;
-  const { status, error = "", reason = "", code = "", text = "", reasoning = "" } = fields;
+  const { status, error = "", reason = "" } = fields;
   if (status === "failed") {
     throw failureOf(job, { state: error === CANCELLED ? "cancelled" : "failed", error, reason });
   }
+  try {
+    return read(id, fields);
+  } catch {
+    return null;
+  }
+}
+
+function read(id: string, fields: Record<string, string>): StreamEvent | null {
+  const { reason = "", code = "", text = "", reasoning = "" } = fields;
   const place = { id, attempt: Number(fields.attempt ?? 0) };
   switch (fields.type) {
     case "delta":
@@ -61,8 +70,11 @@ export function eventOf(job: string, [id, flat]: Row): StreamEvent {
         model: fields.model ?? null,
         usage: JSON.parse(fields.usage ?? "{}"),
       };
+    case "start":
+    case "restart":
+      return { ...place, type: fields.type };
     default:
-      return { ...place, type: fields.type === "restart" ? "restart" : "start" };
+      return null;
   }
 }
 
@@ -73,7 +85,9 @@ export function eventOf(job: string, [id, flat]: Row): StreamEvent {
  */
 export function eventsOfResult(job: string, status: Ended): StreamEvent[] {
   if (status.state !== "done") throw failureOf(job, status);
-  const { text, reasoning, tool_calls, attempts, finish_reason, model, usage } = status.result as CompletionResult;
+  const result = (status.result ?? {}) as Partial<CompletionResult>; // of a job of any task
+  const { text = "", reasoning = "", tool_calls = [], attempts = 0 } = result;
+  const { finish_reason = null, model = null, usage = {} } = result;
   const place = { id: "", attempt: attempts };
   return [
     { ...place, type: "restart" },

@@ -2,7 +2,7 @@
 
 export type * from "./arguments.js";
 export type { RedisClient } from "./connection.js";
-export { JobCancelled, JobFailed, KeywheelError, ResultTimeout, Unavailable } from "./errors.js";
+export { JobCancelled, JobFailed, KeywheelError, ResultTimeout, Unavailable, UnreadableRecord } from "./errors.js";
 export type { StreamEvent } from "./events.js";
 export { Keywheel, type KeywheelOptions, type StreamOptions, type WaitOptions } from "./keywheel.js";
 export { type JobId, type JobOptions } from "./messages.js";

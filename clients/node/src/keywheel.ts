@@ -1,9 +1,10 @@
 /** The client. */
 
 import type { CompletionArguments, EmailArguments, QuoteArguments, ResetArguments } from "./arguments.js";
+import { afterOf, checkJob, checkWait, kindOf, objectOf } from "./checks.js";
 import { type RedisClient, type Send, sender } from "./connection.js";
 import { Endings, pause, recordOf } from "./endings.js";
-import { failureOf, ResultTimeout } from "./errors.js";
+import { failureOf, ResultTimeout, UnreadableRecord } from "./errors.js";
 import { eventOf, eventsOfResult, type Row, type StreamEvent } from "./events.js";
 import type { JobId, JobOptions } from "./messages.js";
 import { Pipeline } from "./pipeline.js";
@@ -52,10 +53,13 @@ export class Keywheel {
   readonly #endings: Endings;
 
   constructor(redis: RedisClient, options: KeywheelOptions = {}) {
-    const { results = redis, pool = redis, namespace = "kw", trackStarted = true } = options;
+    const { results = redis, pool = redis, namespace = "kw", trackStarted = true } = objectOf(options, "options");
+    if (typeof namespace !== "string" || !namespace) {
+      throw new TypeError(`namespace must be a string, and is ${kindOf(namespace)}`);
+    }
     this.#broker = sender(redis);
-    this.#results = sender(results);
-    this.#pool = sender(pool);
+    this.#results = sender(results, "results");
+    this.#pool = sender(pool, "pool");
     this.#namespace = namespace;
     this.#trackStarted = trackStarted;
     this.#endings = new Endings(this.#results);
@@ -101,7 +105,9 @@ export class Keywheel {
    * @throws ResultTimeout No worker answered in time.
    * @throws Unavailable Redis cannot be reached.
    */
-  async status<Result>(job: JobId<Result>, { place = false } = {}): Promise<Status<Result>> {
+  async status<Result>(job: JobId<Result>, options: { place?: boolean } = {}): Promise<Status<Result>> {
+    checkJob(job);
+    const { place = false } = objectOf(options, "options");
     const status = statusOf((await this.#results("GET", recordOf(job))) as string | null);
     if (!place || status.state !== "waiting") return status;
     const found = await this.#ask("tasks.admin.place", { id: job }, {});
@@ -116,7 +122,10 @@ export class Keywheel {
    * @throws ResultTimeout The job has not ended in time.
    * @throws Unavailable Redis could not be reached at the end of the time.
    */
-  async result<Result>(job: JobId<Result>, { timeoutMs = TIMEOUT_MS, signal }: WaitOptions = {}): Promise<Result> {
+  async result<Result>(job: JobId<Result>, options: WaitOptions = {}): Promise<Result> {
+    checkJob(job);
+    const { timeoutMs = TIMEOUT_MS, signal } = objectOf(options, "options");
+    checkWait({ timeoutMs, signal });
     const status = await this.#endings.wait(job, timeoutMs, signal);
     if (!hasEnded(status)) throw new ResultTimeout(job, status, timeoutMs);
     if (status.state !== "done") throw failureOf(job, status);
@@ -133,8 +142,10 @@ export class Keywheel {
    * @throws Unavailable Redis cannot be reached.
    */
   async *stream(job: JobId, options: StreamOptions = {}): AsyncGenerator<StreamEvent, void, undefined> {
-    const { timeoutMs = TIMEOUT_MS, signal } = options;
-    let { after = "0" } = options;
+    checkJob(job);
+    const { timeoutMs = TIMEOUT_MS, signal, after: known = "0" } = objectOf(options, "options");
+    checkWait({ timeoutMs, signal });
+    let after = afterOf(known);
     let [heardAt, lookedAt, pauseMs] = [performance.now(), -Infinity, FIRST_PAUSE_MS];
     let silenceMs = FIRST_SILENCE_MS;
     let ended: Ended | undefined;
@@ -143,10 +154,11 @@ export class Keywheel {
       const name = `${this.#namespace}:stream:${job}`;
       const rows = (await this.#pool("XRANGE", name, `(${after}`, "+", "COUNT", "500")) as Row[];
       for (const row of rows) {
+        after = row[0];
         const event = eventOf(job, row);
+        if (!event) continue; // not ours: another program may share the Redis
         yield event;
         if (event.type === "end") return;
-        after = row[0];
       }
       const now = performance.now();
       if (rows.length) {
@@ -178,7 +190,7 @@ export class Keywheel {
    * @throws Unavailable Redis cannot be reached.
    */
   async cancel(job: JobId): Promise<boolean> {
-    if (hasEnded(await this.status(job))) return false;
+    if (await this.#hasEnded(job)) return false;
     await this.#pool("SET", `${this.#namespace}:cancelled:${job}`, "1", "EX", String(CANCEL_KEPT_S));
     await this.#pool("PUBLISH", `${this.#namespace}:cancelled`, job);
     return true;
@@ -219,7 +231,17 @@ export class Keywheel {
     return { ...found, expected_start, start_by, end_by };
   }
 
+  async #hasEnded(job: JobId): Promise<boolean> {
+    try {
+      return hasEnded(await this.status(job));
+    } catch (error) {
+      if (error instanceof UnreadableRecord) return false; // it may run all the same
+      throw error;
+    }
+  }
+
   async #ask(task: string, args: object, options: WaitOptions): Promise<any> {
+    checkWait(objectOf(options, "options"));
     const pipe = this.pipeline();
     const job = pipe.add(task, args);
     await pipe.send();

@@ -2,6 +2,8 @@
 
 import { randomUUID } from "node:crypto";
 
+import { checkArguments, checkExpiry, checkJobId, checkPriority, checkTenant, objectOf } from "./checks.js";
+
 declare const resultType: unique symbol;
 
 /** The id of a job: a text to store and to compare like any other, whose type knows what the result looks like. */
@@ -38,30 +40,26 @@ export const QUEUES: Readonly<Record<string, string>> = {
 };
 
 const SEPARATOR = "\x06\x16";
-const JOB_ID = /^[!-~]{1,200}$/;
-const TENANT = /^[!#-\[\]-~]{1,200}$/;
 
 /**
  * Write a job's message.
  *
- * @throws TypeError An argument cannot be written as JSON, or the id, the priority or the tenant is none.
+ * @throws TypeError An argument cannot be written as JSON, or the id, the priority, the time or the tenant is none.
  */
 export function messageOf(
   task: string,
   args: object,
-  { jobId, priority, expiresS, tenant }: JobOptions,
+  options: JobOptions,
   trackStarted: boolean,
 ): Message {
-  if (priority !== undefined && !(Number.isInteger(priority) && priority >= 0 && priority <= 9)) {
-    throw new TypeError("priority must be a whole number from 0 to 9");
-  }
-  if (jobId !== undefined && !JOB_ID.test(jobId)) {
-    throw new TypeError("jobId must have 1 to 200 visible ASCII characters, without spaces");
-  }
-  if (tenant !== undefined && !TENANT.test(tenant)) {
-    throw new TypeError("tenant must have 1 to 200 printable ASCII characters other than spaces, quotes and \\");
-  }
-  const queue = QUEUES[task.slice(0, task.lastIndexOf("."))]!;
+  const queue = Object.hasOwn(QUEUES, groupOf(task)) ? QUEUES[groupOf(task)]! : undefined;
+  if (queue === undefined) throw new TypeError(`there is no task ${task} of Keywheel's`);
+  checkArguments(args, `what ${task} takes`);
+  const { jobId, priority, expiresS, tenant } = given(objectOf(options, "options"));
+  if (priority !== undefined) checkPriority(priority);
+  if (jobId !== undefined) checkJobId(jobId);
+  if (expiresS !== undefined) checkExpiry(expiresS);
+  if (tenant !== undefined) checkTenant(tenant);
   const job = jobId ?? randomUUID();
   const body = Buffer.from(JSON.stringify([[], args, {}], asJson)).toString("base64");
   const hasDedupeKey = ((args as { dedupe_key?: string | null }).dedupe_key ?? null) !== null;
@@ -88,12 +86,23 @@ export function messageOf(
   return { job, list: step ? `${queue}${SEPARATOR}${step}` : queue, hasDedupeKey, text };
 }
 
+const groupOf = (task: unknown) => String(task).slice(0, String(task).lastIndexOf("."));
+
+/** The options that are given: null is as if it were not. */
+function given(options: JobOptions): JobOptions {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
+}
+
 function asJson(this: any, key: string, value: unknown): unknown {
   const given: unknown = this[key]; // before its own `toJSON`, which writes a Buffer as a list of numbers
   if (given instanceof Uint8Array) return Buffer.from(given).toString("base64");
   if (given instanceof Date && Number.isNaN(given.getTime())) {
     throw new TypeError(`${key} is an invalid Date`); // JSON would have null, which is "at once" for an email
   }
+  if (given instanceof Map || given instanceof Set) {
+    throw new TypeError(`${key} is a ${given.constructor.name}, which JSON would have as {}: give an object or array`);
+  }
+  if (typeof value === "bigint") throw new TypeError(`${key} is a bigint, which cannot be written as JSON`);
   if (typeof value === "number" && !Number.isFinite(value)) {
     throw new TypeError(`${key} is ${value}, which cannot be written as JSON`);
   }

@@ -1,6 +1,7 @@
 /** Jobs that are enqueued together. */
 
 import type { CompletionArguments, EmailArguments } from "./arguments.js";
+import { checkArguments } from "./checks.js";
 import type { Send } from "./connection.js";
 import { type JobId, type JobOptions, type Message, messageOf } from "./messages.js";
 import type { CompletionResult, EmailResult } from "./results.js";
@@ -25,11 +26,13 @@ export class Pipeline {
   /** Add a completion; the arguments are those of `Keywheel.complete`. */
   complete(what: string | CompletionArguments, options: JobOptions = {}): JobId<CompletionResult> {
     const args = typeof what === "string" ? { prompt: what } : what;
+    checkArguments(args, "what `complete` takes, where it is no prompt,");
     return this.add("tasks.ai.complete", args, options);
   }
 
   /** Add an email; the arguments are those of `Keywheel.sendEmail`. */
   sendEmail(email: EmailArguments, options: JobOptions = {}): JobId<EmailResult> {
+    checkArguments(email, "what `sendEmail` takes");
     return this.add("tasks.email.send", email, options);
   }
 

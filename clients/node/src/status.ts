@@ -1,5 +1,7 @@
 /** How a job is, read from its record in the result store. */
 
+import { UnreadableRecord } from "./errors.js";
+
 /** How a job is. `deferred`: it comes back by itself. */
 export type Status<Result = unknown> =
   | {
@@ -37,9 +39,13 @@ interface Stored {
 
 export const CANCELLED = "TaskRevokedError";
 
-/** Read a job's record; null: it has none yet. */
+/**
+ * Read a job's record; null: it has none yet.
+ *
+ * @throws UnreadableRecord It is none of Celery's in JSON.
+ */
 export function statusOf(text: string | null): Status<any> {
-  const { status, result, waits }: Stored = text ? JSON.parse(text) : { status: "PENDING" };
+  const { status, result, waits } = storedIn(text);
   const [error, reason] = [result?.exc_type ?? "", sentence(result?.exc_message)];
   switch (status) {
     case "SUCCESS":
@@ -64,6 +70,18 @@ export function statusOf(text: string | null): Status<any> {
   }
 }
 
+function storedIn(text: string | null): Stored {
+  if (!text) return { status: "PENDING" };
+  let stored: Stored | null = null;
+  try {
+    stored = JSON.parse(text);
+  } catch (error) {
+    throw new UnreadableRecord(error);
+  }
+  if (typeof stored?.status !== "string") throw new UnreadableRecord("it has no status");
+  return stored;
+}
+
 /** Whether a job has ended, in whichever way. */
 export function hasEnded<Result>(status: Status<Result>): status is Ended<Result> {
   return status.state === "done" || status.state === "failed" || status.state === "cancelled";
@@ -71,7 +89,8 @@ export function hasEnded<Result>(status: Status<Result>): status is Ended<Result
 
 /** Read an instant in ISO 8601. */
 export function instant(text: string | null | undefined): Date | null {
-  return text ? new Date(text) : null;
+  const read = text ? new Date(text) : null;
+  return read && !Number.isNaN(read.getTime()) ? read : null;
 }
 
 function sentence(said: unknown): string {

@@ -15,6 +15,7 @@ from keywheel_client.errors import (
     KeywheelError,
     ResultTimeout,
     Unavailable,
+    UnreadableRecord,
 )
 from keywheel_client.events import StreamEvent
 from keywheel_client.job_id import JobId
@@ -57,5 +58,6 @@ __all__ = [
     "Template",
     "ToolCall",
     "Unavailable",
+    "UnreadableRecord",
     "Usage",
 ]

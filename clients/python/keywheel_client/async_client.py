@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from redis.asyncio import Redis
@@ -11,9 +11,10 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
 from keywheel_client.arguments import CompletionArguments, EmailArguments
+from keywheel_client.checks import job_of, timeout_s_of
 from keywheel_client.connection import CANCEL_KEPT_S, OPTIONS, Addresses, Names, redis_errors
 from keywheel_client.endings import Endings
-from keywheel_client.errors import ResultTimeout
+from keywheel_client.errors import ResultTimeout, UnreadableRecord
 from keywheel_client.events import StreamEvent
 from keywheel_client.job_id import JobId
 from keywheel_client.outcome import outcome_of
@@ -197,8 +198,8 @@ class AsyncKeywheel:
             Unavailable: Redis cannot be reached, and was not before the time was over.
         """
         try:
-            async with asyncio.timeout(timeout_s):
-                status = await self._endings.wait(job)
+            async with asyncio.timeout(timeout_s_of(timeout_s)):
+                status = await self._endings.wait(job_of(job))
         except TimeoutError:
             status = await self.status(job)
             if not status.is_ended:
@@ -248,8 +249,9 @@ class AsyncKeywheel:
         Raises:
             Unavailable: Redis cannot be reached.
         """
-        if (await self.status(job)).is_ended:
-            return False
+        with suppress(UnreadableRecord):  # it may run all the same
+            if (await self.status(job)).is_ended:
+                return False
         with redis_errors():
             async with self._pool.pipeline(transaction=False) as commands:
                 commands.set(self._names.cancel(job), "1", ex=CANCEL_KEPT_S)

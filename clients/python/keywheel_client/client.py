@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, Self, TypeVar, Unpack, overload
 
 from redis import Redis
@@ -11,8 +11,9 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from keywheel_client.arguments import CompletionArguments, EmailArguments
+from keywheel_client.checks import deadline_of
 from keywheel_client.connection import CANCEL_KEPT_S, OPTIONS, Addresses, Names, redis_errors
-from keywheel_client.errors import ResultTimeout, Unavailable
+from keywheel_client.errors import ResultTimeout, Unavailable, UnreadableRecord
 from keywheel_client.events import StreamEvent
 from keywheel_client.job_id import JobId
 from keywheel_client.outcome import outcome_of
@@ -196,10 +197,9 @@ class Keywheel:
             ResultTimeout: The job has not ended in time.
             Unavailable: Redis cannot be reached, and was not before the time was over.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        pause_s = _FIRST_PAUSE_S
+        deadline, pause_s = deadline_of(timeout_s), _FIRST_PAUSE_S
         while True:
-            is_late = deadline is not None and time.monotonic() >= deadline
+            is_late = time.monotonic() >= deadline
             try:
                 status = self.status(job)
             except Unavailable:
@@ -253,8 +253,9 @@ class Keywheel:
         Raises:
             Unavailable: Redis cannot be reached.
         """
-        if self.status(job).is_ended:
-            return False
+        with suppress(UnreadableRecord):  # it may run all the same
+            if self.status(job).is_ended:
+                return False
         with redis_errors(), self._pool.pipeline(transaction=False) as commands:
             commands.set(self._names.cancel(job), "1", ex=CANCEL_KEPT_S)
             commands.publish(self._names.cancel_channel, job)

@@ -8,7 +8,8 @@ from typing import Any, Final, Self
 
 from redis.exceptions import RedisError
 
-from keywheel_client.errors import Unavailable
+from keywheel_client.checks import job_of, text_of
+from keywheel_client.errors import Unavailable, UnreadableRecord
 
 CANCEL_KEPT_S: Final = 30 * 86_400
 """As long as the longest deadline that a job may have."""
@@ -33,6 +34,9 @@ class Addresses:
     @classmethod
     def of(cls, url: str | None, results_url: str | None, pool_url: str | None) -> Self:
         """Use `REDIS_URL` for each address that is not given, else Redis on this machine."""
+        for name, given in (("url", url), ("results_url", results_url), ("pool_url", pool_url)):
+            if given is not None:
+                text_of(given, name)
         main = url or os.environ.get("REDIS_URL") or "redis://127.0.0.1:6379/0"
         return cls(*map(_plain, (main, results_url or main, pool_url or main)))
 
@@ -55,6 +59,8 @@ class Names:
     @classmethod
     def of(cls, namespace: str | None) -> Self:
         """Take the namespace that was given, or else that of `KEYWHEEL_NAMESPACE`."""
+        if namespace is not None:
+            text_of(namespace, "namespace")
         return cls(namespace or os.environ.get("KEYWHEEL_NAMESPACE") or "kw")
 
     @property
@@ -64,16 +70,16 @@ class Names:
 
     def cancel(self, job: str) -> str:
         """The key that says that a job is cancelled."""
-        return f"{self.namespace}:cancelled:{job}"
+        return f"{self.namespace}:cancelled:{job_of(job)}"
 
     def stream(self, job: str) -> str:
         """The stream of a job's answer."""
-        return f"{self.namespace}:stream:{job}"
+        return f"{self.namespace}:stream:{job_of(job)}"
 
     @staticmethod
     def result(job: str) -> str:
         """The record of a job in the result store."""
-        return f"celery-task-meta-{job}"
+        return f"celery-task-meta-{job_of(job)}"
 
 
 @contextmanager
@@ -82,8 +88,13 @@ def redis_errors() -> Iterator[None]:
 
     Raises:
         Unavailable: Redis cannot be reached, or rejects the command.
+        UnreadableRecord: What it holds is no text.
     """
     try:
         yield
+    except UnicodeDecodeError as exc:
+        raise UnreadableRecord(
+            "what Redis holds of the job is no text: another program wrote it"
+        ) from exc
     except RedisError as exc:
         raise Unavailable(f"Redis: {exc or type(exc).__name__}") from exc

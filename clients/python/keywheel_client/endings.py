@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from keywheel_client.connection import Names
+from keywheel_client.connection import Names, redis_errors
+from keywheel_client.errors import Unavailable, UnreadableRecord
 from keywheel_client.status import Status, status_of
 
 _PAUSE_S: Final = 0.05
@@ -45,9 +46,26 @@ class Endings:
                 found = await self._redis.mget([Names.result(job) for job in jobs])
             except RedisError:
                 found = [None] * len(jobs)  # `result` says so when its time is over
+            except UnicodeDecodeError:  # one of them is no text: then each by itself
+                found = [await self._alone(job) for job in jobs]
             for job, stored in zip(jobs, found, strict=True):
                 self._note(job, stored)
             await asyncio.sleep(_PAUSE_S)
+
+    async def _alone(self, job: str) -> str | None:
+        stored: str | None = None
+        try:
+            with redis_errors():
+                stored = await self._redis.get(Names.result(job))
+        except UnreadableRecord as exc:
+            self._fail(job, exc)
+        except Unavailable:
+            pass  # `result` says so when its time is over
+        return stored
+
+    def _fail(self, job: str, exc: Exception) -> None:
+        for future in self._waiting.pop(job, set()):
+            future.set_exception(exc)
 
     def _pass_on(self, looking: "asyncio.Task[None]") -> None:
         """Let nobody wait for a task that was ended by an error, or by `close`."""
@@ -63,9 +81,8 @@ class Endings:
     def _note(self, job: str, stored: str | None) -> None:
         try:
             status = status_of(stored)
-        except (ValueError, LookupError, TypeError) as exc:  # no record of Celery's
-            for future in self._waiting.pop(job, set()):
-                future.set_exception(exc)
+        except UnreadableRecord as exc:
+            self._fail(job, exc)
             return
         if status.is_ended:
             for future in self._waiting.pop(job, set()):

@@ -4,10 +4,14 @@ KeywheelError
 ├── JobFailed          the job has ended without a result
 │   └── JobCancelled   because a person cancelled it
 ├── ResultTimeout      the job has not ended in time; it goes on
-└── Unavailable        Redis cannot be reached, or rejects the command
+├── Unavailable        Redis cannot be reached, or rejects the command
+└── UnreadableRecord   what Redis holds of the job is not ours
 """
 
-from keywheel_client.status import Status
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keywheel_client.status import Status
 
 
 class KeywheelError(Exception):
@@ -45,7 +49,7 @@ class ResultTimeout(KeywheelError, TimeoutError):  # noqa: N818
         status: How the job is: a deferred one says why it waits, and until when.
     """
 
-    def __init__(self, job: str, status: Status, timeout_s: float) -> None:
+    def __init__(self, job: str, status: "Status", timeout_s: float) -> None:
         super().__init__(job, status, timeout_s)
         self.job = job
         self.status = status
@@ -60,4 +64,11 @@ class Unavailable(KeywheelError, ConnectionError):  # noqa: N818
 
     If this comes while a job is enqueued, it is not known whether the job arrived. Enqueue it again
     with the same `job_id`: an email is sent once then, whatever happened.
+    """
+
+
+class UnreadableRecord(KeywheelError, ValueError):  # noqa: N818
+    """What Redis holds of a job is not ours: another program, or another serializer, wrote it.
+
+    The job may run all the same. Its own end replaces the record.
     """

@@ -63,8 +63,8 @@ def rows_of(found: Any) -> list[Row]:
     return [row for batch in batches for row in batch]
 
 
-def event_of(job: str, row: Row) -> StreamEvent:
-    """Read one record.
+def event_of(job: str, row: Row) -> StreamEvent | None:
+    """Read one record; None where it is not one of ours.
 
     Raises:
         JobCancelled: The record says that the job was cancelled.
@@ -75,6 +75,13 @@ def event_of(job: str, row: Row) -> StreamEvent:
         name = fields.get("error", "")
         kind = JobCancelled if name == _CANCELLED else JobFailed
         raise kind(job, name, fields.get("reason", ""))
+    try:
+        return _read(identity, fields)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _read(identity: str, fields: Mapping[str, str]) -> StreamEvent:
     kind_of_event: Any = fields["type"]
     return StreamEvent(
         kind_of_event,
@@ -100,8 +107,10 @@ def events_of_result(job: str, status: Status) -> Iterable[StreamEvent]:
         JobCancelled: It was cancelled.
         JobFailed: It failed.
     """
-    result = outcome_of(job, status)
-    attempt = int(result.get("attempts", 0))
+    returned = outcome_of(job, status)
+    result = returned if isinstance(returned, dict) else {}
+    attempts = result.get("attempts", 0)
+    attempt = attempts if isinstance(attempts, int) else 0
     yield StreamEvent("restart", attempt=attempt)
     yield StreamEvent(
         "delta",

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from keywheel_client.checks import expires_s_of, is_whole
+
 QUEUES: Final = {"tasks.ai": "ai", "tasks.email": "email", "tasks.admin": "admin"}
 """The queue of each group of tasks."""
 _PRIORITY_STEPS: Final = (9, 6, 3, 0)
@@ -68,22 +70,24 @@ def message_of(
 
     Raises:
         TypeError: An argument cannot be written as JSON.
-        ValueError: A number is NaN or infinite, or the id, the priority or the tenant is not
-            allowed.
+        ValueError: A number is NaN or infinite, or the id, the priority, the time or the tenant is
+            not allowed.
     """
-    if priority is not None and priority not in range(10):
+    if priority is not None and not (is_whole(priority) and 0 <= priority <= 9):  # noqa: PLR2004
         raise ValueError("priority must be a whole number from 0 to 9")
-    if tenant is not None and not _TENANT.fullmatch(tenant):
+    if tenant is not None and not _fits(_TENANT, tenant):
         raise ValueError(
             "tenant must have 1 to 200 printable ASCII characters other than spaces, quotes and \\"
         )
-    if job_id is not None and not _JOB_ID.fullmatch(job_id):
+    if job_id is not None and not _fits(_JOB_ID, job_id):
         raise ValueError("job_id must have 1 to 200 visible ASCII characters, without spaces")
     queue = QUEUES[task.rpartition(".")[0]]
     job = job_id or str(uuid.uuid4())
     headers: dict[str, Any] = {"task": task, "id": job}
     if expires_s is not None:
-        headers["expires"] = (datetime.now(UTC) + timedelta(seconds=expires_s)).isoformat()
+        headers["expires"] = (
+            datetime.now(UTC) + timedelta(seconds=expires_s_of(expires_s))
+        ).isoformat()
     if tenant is not None:
         headers["tenant"] = tenant
     if track_started:
@@ -102,6 +106,10 @@ def message_of(
     }
     has_dedupe_key = arguments.get("dedupe_key") is not None
     return Message(job, _list_of(queue, priority or 0), fields, has_dedupe_key)
+
+
+def _fits(form: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and form.fullmatch(value) is not None
 
 
 def _list_of(queue: str, priority: int) -> str:

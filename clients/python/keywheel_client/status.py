@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final, Literal
 
+from keywheel_client.errors import UnreadableRecord
+
 State = Literal["waiting", "running", "deferred", "done", "failed", "cancelled"]
 
 PLACE_TIMEOUT_S: Final = 30.0
@@ -63,8 +65,21 @@ class Status:
 
 
 def status_of(stored: str | None) -> Status:
-    """Read a job's record; None: it has none yet."""
-    record = json.loads(stored) if stored else {"status": "PENDING"}
+    """Read a job's record; None: it has none yet.
+
+    Raises:
+        UnreadableRecord: It is none of Celery's in JSON.
+    """
+    try:
+        return _status_of(json.loads(stored) if stored else {"status": "PENDING"})
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
+        raise UnreadableRecord(
+            "the job's record in the result store is none of Celery's in JSON: another program, or "
+            "a worker with another result_serializer, wrote it"
+        ) from exc
+
+
+def _status_of(record: Mapping[str, Any]) -> Status:
     result = record.get("result")
     failure = result if isinstance(result, dict) else {}
     name, reason = str(failure.get("exc_type", "")), _sentence(failure)
@@ -78,7 +93,7 @@ def status_of(stored: str | None) -> Status:
             status = Status(state, error=name, reason=reason)
         case "RETRY":
             waits: Any = record.get("waits")
-            status = _deferred(reason, waits or {})
+            status = _deferred(reason, waits if isinstance(waits, dict) else {})
         case "STARTED":
             status = Status("running")
         case _:
@@ -90,8 +105,8 @@ def _deferred(reason: str, waits: Mapping[str, Any]) -> Status:
     return Status(
         "deferred",
         reason=reason,
-        waits_for=waits.get("kind", ""),
-        code=waits.get("code", ""),
+        waits_for=waits.get("kind") or "",
+        code=str(waits.get("code") or ""),
         next_try=instant_of(waits.get("next_try")),
         expected_end=instant_of(waits.get("expected_end")),
     )

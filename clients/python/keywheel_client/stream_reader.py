@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, Final
 
+from keywheel_client.checks import after_of, timeout_s_of
 from keywheel_client.errors import ResultTimeout
 from keywheel_client.events import StreamEvent, event_of, events_of_result, rows_of
 from keywheel_client.status import Status
@@ -29,11 +30,11 @@ class StreamReader:
     """
 
     def __init__(self, job: str, after: str, timeout_s: float | None) -> None:
-        self.after = after
+        self.after = after_of(after)
         self.block_ms: int | None = None
         self.is_done = self.is_silent = False
         self._job = job
-        self._timeout_s = timeout_s
+        self._timeout_s = timeout_s_of(timeout_s)
         self._heard_s = time.monotonic()
         self._silence_s = _FIRST_SILENCE_S
         self._ended: Status | None = None
@@ -54,6 +55,8 @@ class StreamReader:
         for row in rows:
             self.after, self._heard_s = row[0], time.monotonic()
             event = event_of(self._job, row)
+            if event is None:  # not ours: another program may share the Redis
+                continue
             self.is_done = event.type == "end"
             yield event
         self.is_silent = not (rows or self.is_done)

@@ -118,7 +118,7 @@ def test_a_job_runs_is_deferred_and_is_cancelled_for_good(fresh: House, keywheel
     with pytest.raises(ResultTimeout) as late:
         keywheel.result(job, timeout_s=0.1)
     assert late.value.status.state == "deferred"
-    late_job = keywheel.complete("x", expires_s=-1)
+    late_job = keywheel.complete("x", expires_s=0.001)
     with pytest.raises(JobFailed, match="DeadlineExceeded"):
         keywheel.result(late_job)
     events = keywheel.stream(job)

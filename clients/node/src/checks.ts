@@ -1,0 +1,84 @@
+/** Checks what a caller gives, so that a wrong value is a sentence where it is given. */
+
+/** The longest time after which a job expires, in seconds. */
+const LONGEST_S = 1_000_000_000;
+const JOB_ID = /^[!-~]{1,200}$/;
+const TENANT = /^[!#-\[\]-~]{1,200}$/;
+const AFTER = /^[0-9]{1,20}(-[0-9]{1,20})?$/;
+
+/** Say of which kind a value is. */
+export function kindOf(value: unknown): string {
+  if (value === null || value === undefined || typeof value === "number") return String(value);
+  if (value === "") return "an empty string";
+  return Array.isArray(value) ? "an array" : `a ${typeof value}`;
+}
+
+/** Return an object, such as one of arguments or options; an empty one where it is not given. */
+export function objectOf<Kind extends object>(value: Kind | null | undefined, name: string): Kind {
+  if (value === null || value === undefined) return {} as Kind;
+  if (typeof value !== "object" || Array.isArray(value)) {
+    throw new TypeError(`${name} must be an object, and is ${kindOf(value)}`);
+  }
+  return value;
+}
+
+/** Check the arguments of a job. */
+export function checkArguments(args: unknown, name: string): void {
+  if (typeof args !== "object" || args === null || Array.isArray(args)) {
+    throw new TypeError(`${name} must be an object, and is ${kindOf(args)}`);
+  }
+}
+
+/** Check the id of a job that was enqueued. */
+export function checkJob(job: unknown): void {
+  if (typeof job !== "string" || !job) {
+    throw new TypeError(`job must be a job's id, as \`complete\` returns it, and is ${kindOf(job)}`);
+  }
+}
+
+/** Check the id that a job is to have. */
+export function checkJobId(jobId: unknown): void {
+  if (typeof jobId !== "string" || !JOB_ID.test(jobId)) {
+    throw new TypeError("jobId must have 1 to 200 visible ASCII characters, without spaces");
+  }
+}
+
+/** Check how urgent a job is. */
+export function checkPriority(priority: unknown): void {
+  if (!(Number.isInteger(priority) && (priority as number) >= 0 && (priority as number) <= 9)) {
+    throw new TypeError("priority must be a whole number from 0 to 9");
+  }
+}
+
+/** Check how long a job may wait for its first run. */
+export function checkExpiry(expiresS: unknown): void {
+  if (typeof expiresS !== "number" || !(expiresS > 0 && expiresS <= LONGEST_S)) {
+    throw new TypeError("expiresS must be a number of seconds above 0, at most 1,000,000,000");
+  }
+}
+
+/** Check for whom a job is. */
+export function checkTenant(tenant: unknown): void {
+  if (typeof tenant !== "string" || !TENANT.test(tenant)) {
+    throw new TypeError("tenant must have 1 to 200 printable ASCII characters other than spaces, quotes and \\");
+  }
+}
+
+/** Check how long to wait, and what ends the wait early. */
+export function checkWait({ timeoutMs, signal }: { timeoutMs?: unknown; signal?: unknown }): void {
+  if (timeoutMs !== undefined && (typeof timeoutMs !== "number" || Number.isNaN(timeoutMs))) {
+    throw new TypeError("timeoutMs must be a number of milliseconds, or Infinity");
+  }
+  if (signal !== undefined && typeof (signal as AbortSignal | null)?.throwIfAborted !== "function") {
+    throw new TypeError(`signal must be an AbortSignal, and is ${kindOf(signal)}`);
+  }
+}
+
+/** Return the id of a stream's event; `0`, the beginning, where it is that of an event made from the result. */
+export function afterOf(after: unknown): string {
+  if (after === "") return "0";
+  if (typeof after !== "string" || !AFTER.test(after)) {
+    throw new TypeError("after must be the id of an event of the stream, or 0");
+  }
+  return after;
+}

@@ -1,0 +1,89 @@
+"""Checks what a caller gives, so that a wrong value is a sentence where it is given."""
+
+import math
+import re
+import time
+from typing import Any, Final
+
+LONGEST_S: Final = 1_000_000_000
+"""The longest time after which a job expires, in seconds."""
+_AFTER: Final = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
+
+
+def job_of(job: Any) -> str:
+    """Return a job's id.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(job, str) or not job:
+        given = "an empty text" if job == "" else f"of type {type(job).__name__}"
+        raise TypeError(f"job must be a job's id, as `complete` returns it, and is {given}")
+    return job
+
+
+def text_of(value: Any, name: str) -> str:
+    """Return an option that is a text.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a text, and is of type {type(value).__name__}")
+    return value
+
+
+def after_of(after: Any) -> str:
+    """Return the id of a stream's event; `0`, the beginning, where it is empty.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if after == "":  # that of an event that was made from the job's result
+        return "0"
+    if not isinstance(after, str) or not _AFTER.fullmatch(after):
+        raise ValueError("after must be the id of an event of the stream, or 0")
+    return after
+
+
+def expires_s_of(expires_s: Any) -> float:
+    """Return how long a job may wait for its first run, in seconds.
+
+    Raises:
+        ValueError: It is no such time.
+    """
+    if not _is_number(expires_s) or not 0 < expires_s <= LONGEST_S:
+        raise ValueError(f"expires_s must be a number of seconds above 0, at most {LONGEST_S:,}")
+    return float(expires_s)
+
+
+def timeout_s_of(timeout_s: Any) -> float | None:
+    """Return how long to wait, in seconds; None: without end. What is below 0 is over already.
+
+    Raises:
+        ValueError: It is no such time.
+    """
+    if timeout_s is None:
+        return None
+    if not _is_number(timeout_s) or math.isnan(timeout_s):
+        raise ValueError("timeout_s must be a number of seconds, or None")
+    return None if timeout_s == math.inf else max(0.0, float(timeout_s))
+
+
+def deadline_of(timeout_s: Any) -> float:
+    """Return when the time to wait is over, by the monotonic clock; infinite: never.
+
+    Raises:
+        ValueError: It is no such time.
+    """
+    checked_s = timeout_s_of(timeout_s)
+    return math.inf if checked_s is None else time.monotonic() + checked_s
+
+
+def is_whole(value: Any) -> bool:
+    """Whether it is a whole number, and not True or False."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return is_whole(value) or isinstance(value, float)
