@@ -91,8 +91,10 @@ def test_a_heartbeat_that_cannot_be_written_ends_the_start_with_a_sentence(tmp_p
         check_machine(Settings(heartbeat_path=str(tmp_path / "gone" / "heartbeat")), {})
 
 
-@pytest.mark.parametrize("command", [["worker"], ["celery", "-A", "worker", "worker"]])
-@pytest.mark.parametrize("log_format", ["text", "json"])
+@pytest.mark.parametrize(
+    ("command", "log_format"),
+    [(["worker"], "json"), (["celery", "-A", "worker", "worker"], "text")],
+)
 def test_a_log_of_tls_keys_that_cannot_be_written_ends_the_start_with_a_sentence(
     tmp_path: Path, command: list[str], log_format: str
 ) -> None:
@@ -120,15 +122,14 @@ def test_a_log_of_tls_keys_that_can_be_written_is_no_problem(tmp_path: Path) -> 
     assert key_log_problem({"SSLKEYLOGFILE": ""}) is None
 
 
-@pytest.mark.parametrize("name", ["CELERY_CONFIG_MODULE", "CELERY_LOADER"])
-def test_a_configuration_of_another_program_with_celery_is_left_alone(
-    tmp_path: Path, name: str
-) -> None:
-    environ = os.environ | {name: "not_there", "PYTHONPATH": str(ROOT)}
+def test_a_configuration_of_another_program_with_celery_is_left_alone(tmp_path: Path) -> None:
+    names = ("CELERY_CONFIG_MODULE", "CELERY_LOADER")
+    environ = os.environ | dict.fromkeys(names, "not_there") | {"PYTHONPATH": str(ROOT)}
     asked = "from worker.celery import app; print(app.conf.task_serializer)"
     done = subprocess.run(
         [sys.executable, "-c", asked], env=environ, cwd=tmp_path, capture_output=True,
         text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.stdout == "json\n", done.stderr
-    assert f"{name} is for other programs with Celery and has no effect here." in done.stderr
+    for name in names:
+        assert f"{name} is for other programs with Celery and has no effect here." in done.stderr

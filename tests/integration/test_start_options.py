@@ -41,6 +41,7 @@ def started(
     return done.stderr
 
 
+# tests/unit/test_start_command.py has more, without a process.
 @pytest.mark.parametrize(
     ("command", "argument", "sentence"),
     [
@@ -49,12 +50,6 @@ def started(
             "--uid=nosuchuser",
             "--uid names the user nosuchuser, and this machine has none: name one that `getent",
         ),
-        (
-            ALONE,
-            "--gid=nosuchgroup",
-            "--gid names the group nosuchgroup, and this machine has none: name one that `getent",
-        ),
-        (CELERY, "--pool=solo", "jobs run in its own asyncio pool, not in celery.concurrency.solo"),
         (ALONE, "--autoscale=x,y", "--autoscale takes one or two whole numbers"),
         (ALONE, "--include=nosuch.jobs", "The Python module nosuch cannot be imported (No module"),
         (BEAT, "--schedule=no/file", "The file of --schedule cannot be written: check its folder."),

@@ -60,6 +60,19 @@ def test_a_user_that_a_worker_cannot_become_is_named(
     assert sentence in str(ended.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("uid", "--uid names the user nosuch, and this machine has none: name one that `getent "),
+        ("gid", "--gid names the group nosuch, and this machine has none: name one that `getent "),
+    ],
+)
+def test_a_name_that_this_machine_does_not_have_is_named(option: str, sentence: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command._guarded_dropping(platforms.maybe_drop_privileges)(**{option: "nosuch"})
+    assert sentence in str(ended.value)
+
+
 def test_who_becomes_no_other_user_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(platforms, "maybe_drop_privileges", lambda **given: seen.append(given))
