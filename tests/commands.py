@@ -1,12 +1,14 @@
-"""Our commands in this process, which saves the start of one."""
+"""Our commands in this process, and several of Celery's in another: each start costs a second."""
 
 import contextlib
+import json
 import subprocess
 from pathlib import Path
 
 from click.testing import CliRunner
 
 from config.current import get_settings
+from tests.processes import run_python
 from worker.cli.keys import keys
 
 
@@ -21,3 +23,28 @@ def run_keys(
     if shown.exc_info and not isinstance(shown.exception, SystemExit | None):
         raise shown.exception
     return subprocess.CompletedProcess(arguments, shown.exit_code, shown.stdout, shown.stderr)
+
+
+_LINES = """
+import json, sys
+from celery.bin.celery import celery
+from click.testing import CliRunner
+for line in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(celery, ["-A", "worker", *line.split()], auto_envvar_prefix="CELERY")
+    if not isinstance(done.exception, SystemExit | None):
+        raise done.exception
+    print(json.dumps([line, done.exit_code, done.stdout, done.stderr]))
+"""
+
+
+def run_lines(
+    folder: Path, environ: dict[str, str], *lines: str
+) -> "dict[str, subprocess.CompletedProcess[str]]":
+    """Run `celery -A worker …` for each line in one process, one after the other."""
+    shown = run_python(folder, environ, "-c", _LINES, json.dumps(lines))
+    assert shown.returncode == 0, shown.stderr
+    told = [json.loads(line) for line in shown.stdout.splitlines()]
+    return {
+        line: subprocess.CompletedProcess(line.split(), code, stdout, stderr + shown.stderr)
+        for line, code, stdout, stderr in told
+    }

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.commands import run_lines
 from tests.processes import Fleet, eventually, fleets, run_celery, workers
 from worker.cancellations import KEPT_S
 
@@ -120,14 +121,14 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
         deferred(fleet, "tasks.ai.complete", prompt="x", stream=True),
     ]
     kept = deferred(fleet, "tasks.email.send", **MAIL)
-    shown = run_celery(fleet.folder, fleet.environ, "job", kept.id, "unknown")
+    shown, shown_json = run_lines(
+        fleet.folder, fleet.environ, f"job {kept.id} unknown", f"job --json {kept.id}"
+    ).values()
     assert f"{kept.id}: RETRY, waits for a key (rate_limit); next try at 20" in shown.stdout, (
         shown.stderr
     )
     assert "unknown: PENDING" in shown.stdout
-    told = json.loads(run_celery(fleet.folder, fleet.environ, "job", "--json", kept.id).stdout)[
-        kept.id
-    ]
+    told = json.loads(shown_json.stdout)[kept.id]
     assert told["waits"].keys() == {"kind", "code", "next_try", "expected_end"}
     assert MAIL["to"] not in str(told)
     by_stamp = stamped(fleet, "dropped")

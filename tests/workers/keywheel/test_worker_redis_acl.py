@@ -17,7 +17,8 @@ from keywheel_client import JobCancelled, JobFailed, Keywheel
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.acceptance.flower_process import LOGIN, flower
-from tests.processes import ROOT, Producer, eventually, run_celery, workers
+from tests.commands import run_lines
+from tests.processes import ROOT, Producer, eventually, workers
 
 RULES = dict(
     re.findall(r"^user (\S+) (.+)$", (ROOT / "deploy/redis/users.acl").read_text(), re.MULTILINE)
@@ -94,8 +95,8 @@ def test_the_rights_are_enough_for_workers_applications_flower_and_commands(
         # Dead letters, and the commands.
         with pytest.raises(JobFailed):
             web.result(web.complete("x", model="none"))
-        for line in ("keys status", "keys drift", "dead replay --all --yes", "inspect ping"):
-            done = run_celery(guarded.folder, environ, *line.split())
+        lines = ("keys status", "keys drift", "dead replay --all --yes", "inspect ping")
+        for line, done in run_lines(guarded.folder, environ, *lines).items():
             assert done.returncode == 0, (line, done.stderr)
 
         # Flower.
