@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import redis
+from celery.exceptions import InvalidTaskError
 from celery.worker import state
+from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.message import Message
 
 from tests.unit.unstarted_consumer import HEADERS, SECRET, Broker, consumer, message
-from worker.hooks.consumer import frugal
+from worker.hooks.consumer import _reason, frugal
 from worker.hooks.misplaced import right_queue
 from worker.hooks.rabbitmq import MOST_RETURNS
 
@@ -314,3 +316,21 @@ def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
         if args == (bucket,):
             work(*args)  # the timer of the limit that was
     assert started == begun, "nothing begins twice"
+
+
+# What is wrong with a message, and the reason of its dead letter, which quotes none of it.
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ContentDisallowed("canary"), "its content type a/b x is not accepted: only JSON is"),
+        (DecodeError("canary"), "its body cannot be read: it is not the JSON that it says it is"),
+        (
+            InvalidTaskError("its id is missing"),
+            "it does not follow Celery's protocol: its id is missing",
+        ),
+        (InvalidTaskError("canary"), "it does not follow Celery's protocol"),
+        (KeyError("canary"), "it does not follow Celery's protocol (KeyError)"),
+    ],
+)
+def test_the_reason_of_an_unusable_message_quotes_none_of_it(error: Exception, reason: str) -> None:
+    assert _reason(SimpleNamespace(content_type="a/b\nx"), error) == reason
