@@ -3,12 +3,14 @@
 import asyncio
 import json
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from worker.clients.once import _Record, once
+from worker.clients.once import _Record, _record_of, once, once_sync
+from worker.jobs.job_run import current_run
 
 
 @pytest.fixture
@@ -84,3 +86,58 @@ async def test_calls_of_one_step_at_the_same_time_run_it_once_and_one_that_faile
     assert await once("draft", make) == [1, 2]
     assert len(runs) == 2
     assert redis.texts == {"kw:step:job:draft": ("[1, 2]", 60)}
+
+
+def test_a_step_of_a_plain_function_runs_once_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    redis: Any = _Kept()
+    runs: list[int] = []
+    module = sys.modules["worker.clients.once"]
+
+    async def record_of(step: str) -> _Record | None:
+        return None if step == "no job" else _Record(redis, f"kw:step:job:{step}", step, 60)
+
+    def make() -> tuple[int, int]:
+        runs.append(1)
+        return 1, 2
+
+    monkeypatch.setattr(module, "_record_of", record_of)
+    monkeypatch.setattr(module, "wait_for", asyncio.run)
+    assert once_sync("draft", make) == [1, 2]
+    assert once_sync("draft", make) == [1, 2]
+    assert len(runs) == 1
+    assert redis.texts == {"kw:step:job:draft": ("[1, 2]", 60)}
+    assert [once_sync("no job", make) for _ in range(2)] == [(1, 2)] * 2
+    assert len(runs) == 3
+
+
+async def test_a_step_outside_of_a_job_runs_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def no_job(_: str) -> None:
+        return None
+
+    async def make() -> tuple[int, int]:
+        return 1, 2
+
+    monkeypatch.setattr(sys.modules["worker.clients.once"], "_record_of", no_job)
+    assert await once("draft", make) == (1, 2), "as it is"
+
+
+async def test_what_a_step_returned_is_kept_for_its_job_for_a_day_after_its_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = sys.modules["worker.clients.once"]
+    settings = SimpleNamespace(namespace="kw", deadline_s=3_600.4)
+
+    async def runtime() -> Any:
+        return SimpleNamespace(redis="redis", settings=settings)
+
+    monkeypatch.setattr(module, "runtime", runtime)
+    assert await _record_of("draft") is None
+    monkeypatch.setattr(module, "current_task", SimpleNamespace(request=SimpleNamespace(id="j1")))
+    assert await _record_of("draft") == _Record("redis", "kw:step:j1:draft", "draft", 90_000)  # type: ignore[arg-type]
+    ran = current_run.set(SimpleNamespace(job="j0"))  # type: ignore[arg-type]
+    try:
+        record = await _record_of("draft")
+        assert record is not None
+        assert record.name == "kw:step:j0:draft", "the job of the task that has called this one"
+    finally:
+        current_run.reset(ran)

@@ -1,0 +1,189 @@
+"""What of a request and an answer is passed on, kept or counted, without a provider."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from worker.providers import key_check
+from worker.providers.exchange import Exchange, PassedStream, StreamEnd
+from worker.providers.resend.http import KeyedClient
+from worker.providers.response import Answer
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+
+DAY_MS = 86_400_000
+SECRET = SecretStr("gsk_canary")
+
+
+def request(body: bytes, **headers: str) -> httpx.Request:
+    given = {"authorization": "Bearer sdk", "accept-encoding": "gzip, br", "x-own": "1"} | headers
+    return httpx.Request("POST", "https://groq.example/v1/chat", headers=given, content=body)
+
+
+async def test_a_streamed_request_asks_for_pieces_that_can_be_read_on_their_way() -> None:
+    streamed = Exchange.of(request(b'{"stream": true}'))
+    assert streamed.is_streamed
+    headers = streamed.with_key(SECRET).headers
+    assert headers.get_list("accept-encoding") == ["identity"]
+    assert headers.get_list("authorization") == ["Bearer gsk_canary"]
+    assert headers["x-own"] == "1"
+    for body in (b'{"stream": 1}', b'{"stream": false}', b"{}", b"[1]", b"no JSON"):
+        whole = Exchange.of(request(body))
+        assert not whole.is_streamed
+        made = whole.with_key(SECRET)
+        assert made.headers.get_list("accept-encoding") == ["gzip, br"]
+        assert made.read() == body, "as it came"
+
+
+async def test_a_field_that_differs_for_the_key_is_the_only_change() -> None:
+    exchange = Exchange.of(request(b'{"model":"m","max_completion_tokens":9}', **{"x-id": "7"}))
+    exchange.changes = {"max_completion_tokens": 5}
+    made = exchange.with_key(SECRET)
+    assert json.loads(made.read()) == {"model": "m", "max_completion_tokens": 5}
+    assert made.headers["content-length"] == str(len(made.content))
+    assert (made.method, made.url, made.headers["x-id"]) == (
+        "POST", "https://groq.example/v1/chat", "7"
+    )  # fmt: skip
+    assert made.extensions == exchange.request.extensions
+    assert "gsk_canary" not in repr(exchange)
+
+
+class _Pieces(httpx.AsyncByteStream):
+    def __init__(self, *, breaks: bool) -> None:
+        self.breaks, self.closed = breaks, 0
+
+    async def __aiter__(self) -> Any:
+        yield b"a"
+        if self.breaks:
+            raise httpx.ReadError("cut")
+        yield b"b"
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_a_stream_that_is_passed_on_says_how_its_reading_ended(*, breaks: bool) -> None:
+    seen: list[bytes] = []
+    pieces, end = _Pieces(breaks=breaks), StreamEnd()
+    stream = PassedStream(httpx.Response(200, stream=pieces), seen.append, end)
+    read: list[bytes] = []
+    met: Exception | None = None
+    try:
+        async for piece in stream:
+            read.append(piece)  # noqa: PERF401 - what came before the error counts
+    except httpx.ReadError as error:
+        met = error
+    assert end.error is met
+    assert (met is not None) is breaks
+    assert read == seen == ([b"a"] if breaks else [b"a", b"b"])
+    assert end.complete is not breaks
+    await asyncio.wait_for(end.ended.wait(), 10)
+
+
+async def test_a_stream_that_is_left_unread_ends_when_it_is_closed() -> None:
+    pieces, end = _Pieces(breaks=False), StreamEnd()
+    await PassedStream(httpx.Response(200, stream=pieces), lambda _: None, end).aclose()
+    await asyncio.wait_for(end.ended.wait(), 10)
+    assert (pieces.closed, end.complete, end.error) == (1, False, None)
+
+
+async def test_a_call_of_resends_sdk_that_is_not_ours_is_left_to_its_own_client() -> None:
+    class Fallback:
+        async def request(
+            self, method: str, url: str, headers: Mapping[str, str], **content: Any
+        ) -> Any:
+            return method, url, headers, content
+
+    fallback: Any = Fallback()
+    served: Any = await KeyedClient(fallback).request(
+        "POST", "https://r.example/emails", {"a": "b"}, json={"to": "x"}, files=None, data=None
+    )
+    assert served == ("POST", "https://r.example/emails", {"a": "b"}, {"json": {"to": "x"}})
+    with pytest.raises(RuntimeError, match="no HTTP client for calls outside this worker's own"):
+        await KeyedClient(None).request("GET", "https://r.example/", {})
+
+
+# --- what a check of a key reads
+
+
+@pytest.mark.parametrize(
+    ("body", "models"),
+    [
+        ({"data": []}, frozenset()),
+        (
+            {
+                "data": [
+                    {"id": "a"}, {"id": "b", "active": True}, {"id": "c", "active": False},
+                    {"id": "d", "active": None}, {"id": 7}, "e", {},
+                ]
+            },
+            frozenset("abd"),
+        ),
+        ({"data": {"id": "a"}}, None),
+        ({}, None),
+        ([], None),
+        (None, None),
+    ],
+)  # fmt: skip
+def test_the_models_of_a_key_are_those_that_are_not_switched_off(body: Any, models: Any) -> None:
+    assert key_check.models_in(body) == models
+
+
+def emails(daily: Any = None, monthly: Any = None, rate: Any = None) -> dict[str, Any]:
+    return {"emails": {"daily": daily, "monthly": monthly}, "rate_limit": rate}
+
+
+@pytest.mark.parametrize(
+    ("body", "limits"),
+    [
+        (None, []),
+        ({"emails": []}, []),
+        (emails({"limit": 100, "used": 30}), [(Dimension.EMAILS_DAY, 100, 70.0, None)]),
+        (emails({"limit": 100, "used": 130}), [(Dimension.EMAILS_DAY, 100, 0.0, None)]),
+        (emails({"limit": 100, "used": 0}), [(Dimension.EMAILS_DAY, 100, 100.0, None)]),
+        (emails({"limit": 100, "used": "x"}), [(Dimension.EMAILS_DAY, 100, None, None)]),
+        (emails({"limit": 1}), [(Dimension.EMAILS_DAY, 1, None, None)]),
+        (emails({"limit": 0, "used": 1}), []),
+        (emails({"limit": None}, {"limit": 9}), [(Dimension.EMAILS_MONTH, 9, None, None)]),
+        (emails(rate={"limit": 2, "duration": "1s"}), [(Dimension.RPS, 2, None, None)]),
+        (emails(rate={"limit": 2, "duration": "2s"}), [(Dimension.RPS, 2, None, 2_000)]),
+        (emails(rate={"limit": 2, "duration": "24h"}), [(Dimension.RPS, 2, None, DAY_MS)]),
+        (emails(rate={"limit": 2, "duration": "24h0.001s"}), []),
+        (emails(rate={"limit": 2, "duration": "0s"}), []),
+        (emails(rate={"limit": 0, "duration": "1s"}), []),
+        (emails(rate={"limit": 2}), []),
+        (emails(rate={"duration": "1s"}), []),
+    ],
+)
+def test_the_quotas_of_a_key_are_what_its_usage_says(body: Any, limits: list[Any]) -> None:
+    found = key_check.quotas_in(body)
+    assert [(one.dimension, one.limit, one.remaining, one.window_ms) for one in found] == limits
+    assert all(isinstance(one, ObservedLimit) for one in found)
+
+
+@pytest.mark.parametrize(
+    ("effect", "scope", "state"),
+    [
+        (Effect.DISABLE, Scope.KEY, "dead"),
+        (Effect.DISABLE, Scope.ACCOUNT, "dead"),
+        (Effect.DISABLE, Scope.KEY_RESOURCE, "unknown"),
+        (Effect.COOL, Scope.KEY, "unknown"),
+    ],
+)
+def test_a_key_is_dead_where_it_is_refused_for_good(
+    effect: Effect, scope: Scope, state: str
+) -> None:
+    verdict = Verdict(Fate.NEXT_KEY, "x", "our words", effect=effect, scope=scope)
+    answer = Answer.parse(403, {}, b'{"error": {"message": "No gsk_canary for you"}}')
+    checked = key_check.refused(answer, verdict, SECRET)
+    assert checked.state == state
+    assert checked.detail.endswith(" (HTTP 403)")
+    assert "gsk_canary" not in checked.detail
+    silent = key_check.refused(Answer.parse(403, {}, b""), verdict, SECRET)
+    assert silent.detail == "our words (HTTP 403)"
+    assert silent.state == state
