@@ -1,0 +1,143 @@
+"""What Flower's command is given, how a key is drained, and what is printed of dead letters."""
+
+import json
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from pydantic import SecretStr
+
+from config.settings import Settings
+from worker.cli import dead_letters, flower, key_changes
+from worker.cli.dead_letters import dead
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Flower's command, as Celery's command line has loaded it."""
+    module: Any = ModuleType("flower.command")
+    module.options = SimpleNamespace(address="", port=0, max_tasks=0, basic_auth=[])
+    module.flower = SimpleNamespace(callback=lambda: "ran")
+    monkeypatch.setitem(sys.modules, "flower.command", module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("auth", "logins"), [(None, []), (SecretStr("ann:a, bob:b"), ["ann:a", "bob:b"])]
+)
+def test_flower_gets_our_application_address_and_logins(
+    command: Any, auth: Any, logins: list[str]
+) -> None:
+    before = command.flower.callback
+    settings = Settings(flower_address="10.0.0.1", flower_port=5566, flower_basic_auth=auth)
+    flower.install(settings)
+    assert command.Flower is flower._our_flower
+    assert command.flower.callback is not before
+    assert vars(command.options) == {
+        "address": "10.0.0.1", "port": 5566, "max_tasks": 10_000, "basic_auth": logins
+    }  # fmt: skip
+
+
+def test_a_worker_that_has_not_loaded_flower_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "flower.command", None)
+    flower.install(Settings())
+
+
+def test_our_flower_is_made_once_its_options_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr("worker.dashboard.KeysFlower", lambda **given: made.append(given))
+    works = SimpleNamespace(port=0, persistent=False, certfile="", keyfile="")
+    flower._our_flower(options=works, capp="app")
+    assert made == [{"options": works, "capp": "app"}]
+    with pytest.raises(ValueError, match="--port must be at most 65535, and is 65536"):
+        flower._our_flower(options=SimpleNamespace(port=65_536))
+    flower.check_options(SimpleNamespace(**vars(works) | {"port": 65_535}))
+    with pytest.raises(ValueError, match="and is -1"):
+        flower.check_options(SimpleNamespace(**vars(works) | {"port": -1}))
+
+
+async def test_a_key_is_drained_once_no_call_with_it_is_in_flight(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts, slept = [2, 2, 1, 0], []
+
+    class Pool:
+        async def snapshot(self) -> Any:
+            keys = (
+                SimpleNamespace(id="other", label="other", in_flight=9),
+                SimpleNamespace(id="a", label="gsk_a...", in_flight=counts.pop(0)),
+            )
+            return SimpleNamespace(keys=keys)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(key_changes.asyncio, "sleep", sleep)
+    await key_changes._drained(Pool(), "a")  # type: ignore[arg-type]
+    shown = capsys.readouterr()
+    assert shown.err == "gsk_a...: 2 calls in flight\ngsk_a...: 1 call in flight\n"
+    assert shown.out == ""
+    assert slept == [key_changes._LOOK_S] * 3
+
+
+LETTER = SimpleNamespace(as_json=lambda: {"id": "job-1"})
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The letters that are found."""
+    found: list[Any] = [LETTER]
+    counts = {"total": 2, "bytes": 1_250_000}
+    monkeypatch.setattr(dead_letters, "_run", lambda _: (found, counts))
+    monkeypatch.setattr(dead_letters.dead_listing, "listing", lambda letters: f"<{len(letters)}>")
+    return found
+
+
+def test_dead_letters_are_listed_with_how_many_there_are(listed: list[Any]) -> None:
+    shown = CliRunner().invoke(dead, ["list"])
+    assert shown.output == "<1>\n1 shown of 2 dead letters, 1.2 MB\n"
+    as_json = CliRunner().invoke(dead, ["list", "--json"])
+    told = {"total": 2, "bytes": 1_250_000, "dead_letters": [{"id": "job-1"}]}
+    assert as_json.output == json.dumps(told, indent=2) + "\n"
+    listed.clear()
+    assert CliRunner().invoke(dead, ["list"]).output == "0 shown of 2 dead letters, 1.2 MB\n"
+
+
+@pytest.mark.parametrize(
+    ("letters", "yes", "terminal", "ends"),
+    [
+        ([], False, True, SystemExit),
+        ([], True, False, SystemExit),
+        ([LETTER], True, False, None),
+        ([LETTER], False, False, click.UsageError),
+    ],
+)
+def test_what_is_for_good_is_asked_for_unless_somebody_says_yes(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    letters: list[Any],
+    yes: bool,
+    terminal: bool,
+    ends: type[BaseException] | None,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: terminal))
+    if ends is None:
+        dead_letters._confirm("Delete?", letters, yes=yes)
+        return
+    with pytest.raises(ends) as ended:
+        dead_letters._confirm("Delete?", letters, yes=yes)
+    if isinstance(ended.value, SystemExit):
+        assert ended.value.code == 0
+
+
+def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(click, "confirm", lambda text, *, abort: asked.append((text, abort)))
+    dead_letters._confirm("Delete?", [LETTER], yes=False)  # type: ignore[list-item]
+    assert asked == [("Delete?", True)]

@@ -1,0 +1,228 @@
+"""What an answer in pieces adds up to, and what the connections to a provider are made with."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from worker.providers import connections
+from worker.providers.groq.stream import AssembledAnswer, EventDecoder
+
+
+class _Heard:
+    """Keeps what a listener hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def begin(self) -> None:
+        self.heard.append("begin")
+
+    def piece(self, *, text: str = "", reasoning: str = "", tool_calls: Any = ()) -> None:
+        self.heard.append((text, reasoning, list(tool_calls)))
+
+
+def chunk(reason: str | None = None, /, *, usage: Any = None, **delta: Any) -> bytes:
+    body = {"id": "c1", "model": "m", "usage": usage}
+    return json.dumps(body | {"choices": [{"delta": delta, "finish_reason": reason}]}).encode()
+
+
+def assembled(*events: bytes) -> tuple[AssembledAnswer, list[Any]]:
+    listener = _Heard()
+    answer = AssembledAnswer(listener)
+    for event in events:
+        answer.take(event)
+    return answer, listener.heard
+
+
+@pytest.mark.parametrize(
+    ("parts", "events"),
+    [
+        ([b"data: a\n\n"], [b"a"]),
+        ([b"data:a\n\ndata:  b\n\n"], [b"a", b" b"]),  # one blank belongs to the field
+        ([b"da", b"ta: a", b"b\n", b"\n"], [b"ab"]),
+        ([b"data: a\r\n\r\n"], [b"a"]),
+        ([b"data: a\ndata: b\n\n"], [b"a\nb"]),
+        ([b": comment\nevent: x\n\n"], []),
+        ([b"\n\n\ndata: a\n\n\n"], [b"a"]),
+        ([b"data: a\n"], []),
+    ],
+)
+def test_events_are_cut_out_of_the_bytes_wherever_those_break(
+    parts: list[bytes], events: list[bytes]
+) -> None:
+    decoder = EventDecoder()
+    assert [event for part in parts for event in decoder.feed(part)] == events
+
+
+def test_an_answer_adds_up_and_is_told_on_the_way() -> None:
+    usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
+    call = {"index": 0, "id": "k", "type": "function", "function": {"name": "f", "arguments": "{"}}
+    more = {"index": 0, "function": {"arguments": "}"}}
+    answer, heard = assembled(
+        chunk(role="assistant", content=""),
+        chunk(content="Hel", reasoning="Why"),
+        chunk(content="lo", tool_calls=[call, "odd"]),
+        chunk("tool_calls", tool_calls=[more], annotations=[{"index": 1, "a": 1}]),
+        json.dumps({"choices": [], "x_groq": {"id": "req_1", "usage": usage}}).encode(),
+        b" [DONE] ",
+    )
+    assert heard == [
+        "begin",
+        ("Hel", "Why", []),
+        ("lo", "", [call]),
+        ("", "", [more]),
+    ]
+    assert (answer.done, answer.complete, answer.broken, answer.has_ended) == (
+        True, True, False, True
+    )  # fmt: skip
+    assert answer.finish_reason == "tool_calls"
+    assert answer.usage == usage
+    assert answer.later_fields == {"annotations": [{"index": 1, "a": 1}]}
+    value = answer.value({})
+    assert value is not None
+    assert (value["text"], value["reasoning"], value["finish_reason"]) == (
+        "Hello", "Why", "tool_calls"
+    )  # fmt: skip
+    function = {"name": "f", "arguments": "{}"}
+    assert value["tool_calls"] == [{"type": "function", "id": "k", "function": function}]
+
+
+def test_pieces_of_a_field_grow_and_entries_of_one_index_are_one() -> None:
+    answer, _ = assembled(
+        chunk(
+            executed_tools=[{"index": 0, "name": "a", "output": None}], note="x", deep={"a": "1"}
+        ),
+        chunk(
+            executed_tools=[{"index": 0, "output": "o", "name": None}], note="y", deep={"a": "2"}
+        ),
+        chunk("stop", executed_tools=[{"index": 1}, {"index": True}], note=None, deep={"b": 3}),
+    )
+    assert answer.later_fields == {
+        "executed_tools": [
+            {"index": 0, "name": "a", "output": "o"}, {"index": 1}, {"index": True}
+        ],
+        "note": "xy",
+        "deep": {"a": "12", "b": 3},
+    }  # fmt: skip
+    changed, _ = assembled(chunk(note="x"), chunk(note=7))
+    assert changed.later_fields == {"note": 7}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        ({"message": "x", "status_code": 429}, 429),
+        ({"message": "x", "status": 400}, 400),
+        ({"message": "x", "status_code": 599}, 599),
+        ({"message": "x", "status_code": 600}, 500),
+        ({"message": "x", "status_code": 399}, 500),
+        ({"message": "x", "status_code": "429"}, 500),
+        ({"message": "x", "code": "tool_use_failed"}, 400),
+        ({"message": "x", "code": "json_validate_failed"}, 400),
+        ("in words", 500),
+    ],
+)
+def test_an_error_in_the_stream_has_the_status_that_it_would_have_had(
+    error: Any, status: int
+) -> None:
+    answer, heard = assembled(chunk(content="a"), json.dumps({"error": error}).encode())
+    assert (answer.broken, answer.complete, answer.has_ended) == (True, False, True)
+    assert answer.value({}) is None
+    judged = answer.answer(200, {"a": "b"})
+    assert (judged.status, judged.headers) == (status, {"a": "b"})
+    assert judged.body["error"]["message"] == ("in words" if isinstance(error, str) else "x")
+    assert heard == ["begin", ("a", "", [])]
+
+
+@pytest.mark.parametrize("event", [b"no JSON", b"[1]", b"7", b"[" * 100_000])
+def test_an_event_that_is_no_object_makes_an_answer_unreadable(event: bytes) -> None:
+    answer, heard = assembled(event)
+    assert (answer.unreadable, answer.broken, heard) == (True, True, [])
+
+
+def test_an_answer_that_groq_stops_says_why_and_one_that_goes_on_has_not_ended() -> None:
+    stopped, _ = assembled(
+        chunk(content="a"),
+        json.dumps({"x_groq": {"error": "over capacity"}, "choices": "odd"}).encode(),
+    )
+    assert (stopped.stopped, stopped.broken) == ("over capacity", True)
+    open_, _ = assembled(chunk(content="a"))
+    assert not open_.has_ended
+    assert (open_.finish_reason, open_.usage, open_.value({})) == (None, {}, None)
+    assert open_.answer(200, {}).status == 200
+
+
+def test_an_answer_that_came_whole_is_told_in_one_piece() -> None:
+    listener = _Heard()
+    calls = [{"id": "a"}, {"id": "b"}]
+    AssembledAnswer(listener).whole({"text": "hi", "reasoning": "why", "tool_calls": calls})
+    told = [{"index": 0, "id": "a"}, {"index": 1, "id": "b"}]
+    assert listener.heard == ["begin", ("hi", "why", told)]
+    silent = _Heard()
+    AssembledAnswer(silent).whole({"text": "", "reasoning": "", "tool_calls": None})
+    assert silent.heard == ["begin"]
+
+
+# --- the connections
+
+
+@pytest.mark.parametrize(
+    ("timeout_s", "connect_s", "most", "files", "limit"),
+    [(60.0, 15.0, 5_000, 1_000, 500), (7.0, 7.0, 100, 1_000, 100), (15.0, 15.0, 500, 1_001, 500)],
+)
+def test_a_client_opens_no_more_than_half_of_the_files_and_connects_in_fifteen_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    timeout_s: float,
+    connect_s: float,
+    most: int,
+    files: int,
+    limit: int,
+) -> None:
+    monkeypatch.setattr(connections, "_open_files", lambda: files)
+    client = connections.shared_client(
+        "https://p.example/v1", timeout_s=timeout_s, max_connections=most, keepalive_expiry_s=20.0
+    )
+    assert client.timeout == httpx.Timeout(timeout_s, connect=connect_s)
+    transport: Any = client._transport
+    assert (transport._max_connections, transport._keepalive_expiry_s) == (limit, 20.0)
+    assert client.trust_env is False
+    assert str(client.base_url) == "https://p.example/v1/"
+
+
+@pytest.mark.parametrize(
+    ("soft", "files"), [(1_024, 1_024), (connections.resource.RLIM_INFINITY, 1_000_000)]
+)
+def test_a_process_without_a_limit_of_files_counts_with_a_million(
+    monkeypatch: pytest.MonkeyPatch, soft: int, files: int
+) -> None:
+    monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (soft, soft))
+    assert connections._open_files() == files
+
+
+@pytest.mark.parametrize(
+    ("size", "pieces"), [(65_536, None), (65_537, [65_536, 1]), (131_072, [65_536] * 2)]
+)
+async def test_a_large_body_leaves_in_pieces(size: int, pieces: list[int] | None) -> None:
+    whole = httpx.Request("POST", "https://p.example", content=bytes(size), headers={"a": "b"})
+    whole.extensions["timeout"] = {"read": 1.0}
+    made = connections._in_pieces(whole)
+    if pieces is None:
+        assert made is whole
+        return
+    assert isinstance(made.stream, httpx.AsyncByteStream)
+    assert [len(piece) async for piece in made.stream] == pieces
+    assert (made.method, made.url, made.headers) == (whole.method, whole.url, whole.headers)
+    assert made.extensions == {"timeout": {"read": 1.0}}
+
+
+@pytest.mark.parametrize("tell", [True, False])
+def test_what_has_left_is_told_once_it_has(*, tell: bool) -> None:
+    left: list[str] = []
+    progress = connections.CallProgress((lambda: left.append("left")) if tell else None)
+    assert (progress.opening, progress.connected, progress.sent) == (False, False, False)
+    progress.leave()
+    assert progress.sent
+    assert left == ["left"] * tell
