@@ -288,3 +288,10 @@ def test_an_argument_has_its_bounds(
     check(model, (), given)
     with pytest.raises(InvalidArguments):
         check(model, (), refused)
+
+
+@pytest.mark.parametrize("model", [ListArguments, ReplayArguments])
+def test_no_question_of_an_operator_takes_the_result_of_a_job_before(model: Any) -> None:
+    with pytest.raises(InvalidArguments, match=r"pass arguments by name") as caught:
+        check(model, ({"text": "x"},), {"kind": "failed"})
+    assert "chain" not in str(caught.value)

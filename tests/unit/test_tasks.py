@@ -1,6 +1,7 @@
 """What our tasks make of a job's arguments and headers, and whom they hand it to."""
 
 import time
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -127,3 +128,53 @@ async def test_an_answer_without_a_cap_may_be_capped_by_the_pool(served: list[An
     for capped, cap in ((True, 7), (False, None)):
         lease = SimpleNamespace(request=reserved, capped=capped)
         assert build(lease).params.get("max_completion_tokens") == cap
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "models"),
+    [
+        ({}, ("first", "second")),
+        ({"model": "a"}, ("a",)),
+        ({"models": "a"}, ("a",)),
+        ({"models": ["a", "b", "a", 7]}, ("a", "b", "7")),
+        ({"models": ["a"], "model": "b"}, ("a",)),
+        ({"models": [], "model": "b"}, ("b",)),
+        ({"model": 7}, ("first", "second")),
+    ],
+)
+def test_the_models_of_a_job_in_the_queue_are_those_that_it_names(
+    monkeypatch: pytest.MonkeyPatch, kwargs: dict[str, Any], models: tuple[str, ...]
+) -> None:
+    services = {"groq": SimpleNamespace(models=("first", "second"))}
+    monkeypatch.setattr(ai, "get_settings", lambda: SimpleNamespace(services=services))
+    assert ai._resources_of(kwargs) == models
+
+
+async def test_an_answer_that_is_followed_is_told_in_the_jobs_stream(
+    served: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    stream = SimpleNamespace(repeat="repeat", calling=lambda: told.append("calling"))
+
+    @asynccontextmanager
+    async def answer_stream(streams: str, request: Any) -> Any:
+        told.append((streams, request.id))
+        yield stream
+        told.append("closed")
+
+    async def finish_stream(finished: Any, result: Any) -> None:
+        told.append((finished is stream, result))
+
+    monkeypatch.setattr(Runtime.current(), "streams", "the streams", raising=False)
+    monkeypatch.setattr(ai, "answer_stream", answer_stream)
+    monkeypatch.setattr(ai, "finish_stream", finish_stream)
+    result = await run(ai.complete, kwargs={"prompt": "hi", "stream": True}, job="job-9")
+    assert result == {"text": "hello"}
+    assert told == [("the streams", "job-9"), (True, {"text": "hello"}), "closed"]
+    [((_, lease_request, build), options)] = served
+    assert options["on_shared"] == "repeat"
+    completion = build(SimpleNamespace(request=lease_request, capped=False))
+    assert completion.listener is stream
+    assert told[-1] == "calling"
+    await run(ai.complete, kwargs={"prompt": "hi", "stream": False})
+    assert len(told) == 4, "nobody follows this one"
