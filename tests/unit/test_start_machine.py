@@ -299,7 +299,7 @@ def test_our_guards_stand_around_the_commands_that_celery_has_loaded(
     of_workers: Any = ModuleType("celery.bin.worker")
     of_workers.worker = SimpleNamespace(make_context=made, callback=run)
     of_workers.maybe_drop_privileges = drop = platforms.maybe_drop_privileges
-    of_beat: Any = ModuleType("celery.bin.beat")
+    of_beat: Any = ModuleType("celery.bin.graph")
     other: Any = ModuleType("other")
     other.maybe_drop_privileges = drop
     for module in (of_workers, of_beat, other):
