@@ -153,6 +153,36 @@ def test_every_metric_of_keys_and_queues_is_explained() -> None:
     assert [name for name in names if f"`{name}`" not in page] == []
 
 
+def _defined_in(module: Path) -> set[str]:
+    """Functions and classes, and methods after their class."""
+    tree = ast.parse(text_of(module))
+    named = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    inner = {
+        f"{outer.name}.{each.name}"
+        for outer in tree.body
+        if isinstance(outer, ast.ClassDef)
+        for each in outer.body
+        if isinstance(each, named)
+    }
+    return inner | {each.name for each in tree.body if isinstance(each, named)}
+
+
+def test_the_way_of_a_job_leads_through_few_files_that_are_there() -> None:
+    page = text_of(ROOT / "docs/contributing/follow-a-job.md")
+    completion, email = (
+        re.findall(r"^\| `(\S+\.py)` \| `(\S+)` \|", part, re.MULTILINE)
+        for part in page.partition("\n## A completion\n")[2].split("\n## An email\n")
+    )
+    for file, begin in completion + email:
+        assert begin in _defined_in(ROOT / file), file
+    files = [file for file, _ in completion]
+    of_groq = {file for file in files if re.search("tasks/|arguments/|groq/", file)}
+    assert len(files) == len(set(files)) <= 24
+    assert len(set(files) - of_groq | {file for file, _ in email}) <= 28
+    for script in re.findall(r"`(worker/\S+\.lua)`", page):
+        assert (ROOT / script).is_file()
+
+
 def test_the_metric_that_is_added_on_the_page_for_contributors_is_one() -> None:
     [code] = blocks(ROOT / "docs/contributing/add-a-metric.md", "python")
     exec(code, {})  # noqa: S102 - our own
