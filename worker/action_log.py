@@ -63,7 +63,4 @@ class ActionLog:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         entries = await read_latest(self._redis, self.name, count=count, before_ms=before_ms)
-        return [
-            {"service": "", "until_ms": "0", "at_ms": entry_id.partition("-")[0], **fields}
-            for entry_id, fields in entries
-        ]
+        return [{"service": "", **fields} for _, fields in entries]

@@ -1,12 +1,11 @@
 """The output of `keys audit`: two lines an entry that fit 80 columns, with names in full."""
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 
 from rich.console import Group
 from rich.text import Text
 
-from worker.cli.plain_text import plain
+from worker.cli.plain_text import plain, utc
 
 
 def listing(entries: Mapping[str, Iterable[Mapping[str, str]]]) -> Group:
@@ -15,7 +14,7 @@ def listing(entries: Mapping[str, Iterable[Mapping[str, str]]]) -> Group:
     pairs.sort(key=lambda pair: -int(pair[1]["at_ms"]))
     lines = []
     for service, entry in pairs:
-        when = datetime.fromtimestamp(int(entry["at_ms"]) / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+        when = utc(int(entry["at_ms"]))
         what = f"{entry['scope'].replace('_', ' × ')} {plain(entry['name'])}"
         lines.append(Text(f"{when} UTC  {service:<6} {entry['event']:<15} {what}", overflow="fold"))
         why = f"{plain(entry['reason'])}, " if entry["reason"] else ""

@@ -4,7 +4,6 @@ import json
 import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +14,7 @@ from config.current import get_settings
 from worker.cli import dead_listing
 from worker.cli.moment import Moment
 from worker.cli.output import OutputGroup
+from worker.cli.plain_text import utc
 from worker.cli.session import current_user, run
 from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
 from worker.deadletters.replay import Replayed, objection, replay
@@ -125,9 +125,9 @@ def _facts_of(letter: DeadLetter) -> dict[str, str]:
     return {
         "job": letter.id,
         "task": f"{letter.task} (queue {letter.queue or 'unknown'})",
-        "ended": f"{_when(letter.at_ms)} UTC, {letter.kind}",
+        "ended": f"{utc(letter.at_ms)} UTC, {letter.kind}",
         "reason": letter.reason,
-        "began": f"{_when(letter.since_ms)} UTC" if letter.since_ms else "never",
+        "began": f"{utc(letter.since_ms)} UTC" if letter.since_ms else "never",
         "tries": f"{letter.calls} calls, {letter.faults} failures of the provider, "
         f"{letter.deferrals} deferrals",
         "worker": letter.worker or "unknown",
@@ -139,7 +139,7 @@ def _calls_of(letter: DeadLetter) -> Table:
     table = Table("when (UTC)", "key", "answer", "may have been carried out")
     for call in letter.attempts:
         table.add_row(
-            _when(call["at_ms"]),
+            utc(call["at_ms"]),
             call["key"],
             call["code"],
             "yes" if call.get("in_doubt") else "",
@@ -258,8 +258,8 @@ def _refuse_newer(letters: Sequence[DeadLetter], before_ms: int | None) -> None:
     for letter in letters:
         if before_ms is not None and letter.at_ms >= before_ms:
             raise click.ClickException(
-                f"the job {letter.id} ended at {_when(letter.at_ms)} UTC, not before "
-                f"{_when(before_ms)} UTC: it has died again, so look at `dead show` first"
+                f"the job {letter.id} ended at {utc(letter.at_ms)} UTC, not before "
+                f"{utc(before_ms)} UTC: it has died again, so look at `dead show` first"
             )
 
 
@@ -316,10 +316,6 @@ def _count(letters: Sequence[DeadLetter]) -> str:
 def _print(table: Table) -> None:
     # Strangers may have written what the table holds, so nothing in it is markup.
     Console(markup=False, emoji=False, highlight=False).print(table)
-
-
-def _when(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _now_ms() -> int:

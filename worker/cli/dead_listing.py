@@ -1,12 +1,11 @@
 """The output of `dead list`: a few lines a letter that fit 80 columns, with ids in full."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 
 from rich.console import Group
 from rich.text import Text
 
-from worker.cli.plain_text import plain
+from worker.cli.plain_text import plain, utc
 from worker.deadletters.dead_letter import DeadLetter
 
 
@@ -14,8 +13,7 @@ def listing(letters: Iterable[DeadLetter]) -> Group:
     """Lay out dead letters for a terminal, in their order."""
     lines = []
     for letter in letters:
-        when = datetime.fromtimestamp(letter.at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
-        lines.append(Text(f"{when} UTC  {plain(letter.id)}", overflow="fold"))
+        lines.append(Text(f"{utc(letter.at_ms)} UTC  {plain(letter.id)}", overflow="fold"))
         doubt = ", in doubt" if letter.in_doubt else ""
         calls = f"{letter.calls} call{'s' * (letter.calls != 1)}{doubt}"
         what = f"    {plain(letter.task)}  {letter.kind} ({calls})"

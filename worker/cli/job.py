@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from worker.cli.output import OutputCommand
 from worker.cli.plain_text import JobId, plain
 from worker.cli.session import run
+from worker.foreign_results import meta_of
 
 _WAITS = ("kind", "code", "next_try", "expected_end")
 
@@ -27,9 +28,9 @@ def job(ctx: click.Context, ids: tuple[str, ...], *, as_json: bool) -> None:
     """
 
     async def look_up(_: Redis) -> dict[str, dict[str, Any]]:
-        backend = ctx.obj.app.backend
+        app = ctx.obj.app
         return await asyncio.to_thread(
-            lambda: {task_id: _as_json(backend.get_task_meta(task_id)) for task_id in ids}
+            lambda: {task_id: _as_json(meta_of(app, task_id)) for task_id in ids}
         )
 
     jobs = run(look_up, missing="{}")
@@ -48,6 +49,8 @@ def _as_json(meta: dict[str, Any]) -> dict[str, Any]:
         values["waits"] = {
             name: None if waits.get(name) is None else str(waits[name]) for name in _WAITS
         }
+    if meta.get("unreadable"):
+        values["unreadable"] = True
     if state != states.SUCCESS and isinstance(result, BaseException):
         values |= {"error": type(result).__name__, "reason": str(result)}
     return values
@@ -59,6 +62,11 @@ def _sentence(values: dict[str, Any]) -> str:
         what = "waits for a key" if waits["kind"] == "key" else "waits for another try"
         ends = f"; expected to end at {waits['expected_end']}" if waits["expected_end"] else ""
         return f"{state}, {what} ({waits['code']}); next try at {waits['next_try']}{ends}"
+    if values.get("unreadable"):
+        return (
+            f"{state}: its record in the result store cannot be read, since another program or "
+            "another serializer wrote it; the job's own end replaces it"
+        )
     if state == states.PENDING:
         return "PENDING: it waits in its queue, or no job has this id"
     return f"{state}, {values['error']}: {values['reason']}" if "error" in values else state

@@ -1,6 +1,7 @@
 """Texts that cannot steer a terminal: those on a command line, and those that strangers wrote."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import click
@@ -32,6 +33,14 @@ class JobId(click.ParamType):  # type: ignore[type-arg]
         if not _JOB_ID.fullmatch(str(value)):
             self.fail("an id has 1 to 200 visible characters of ASCII", param, ctx)
         return str(value)
+
+
+def utc(at_ms: int) -> str:
+    """Write an instant, in milliseconds since 1970, to the second; as it is if no year has it."""
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    except (ValueError, OverflowError, OSError):
+        return f"{at_ms} ms"
 
 
 def plain(text: str) -> str:

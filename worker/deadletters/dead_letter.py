@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Self
 
 from config.services import SERVICES
+from worker.foreign_json import as_int, as_list, as_object, as_text, read_json
 
 KINDS: Final = ("failed", "expired", "unknown", "timeout", "poison")
 """How a job can end without success.
@@ -21,6 +22,9 @@ OTHER: Final = "other"
 OWNERS: Final = (*SERVICES, OTHER)
 """Whose job it was: a service, or `other`."""
 
+UNREADABLE: Final = "what Redis holds of it cannot be read: another program wrote it"
+_TEXTS: Final = ("task", "queue", "service", "kind", "reason", "worker", "note", "delivery")
+_NUMBERS: Final = ("since_ms", "faults", "deferrals", "calls", "doubt_ms")
 _MAX_REASON = 500
 _MAX_NAME = 200
 
@@ -100,12 +104,17 @@ class DeadLetter:
 
     @classmethod
     def of(cls, job_id: str, at_ms: int, head: str, size: int) -> Self:
-        """Read a dead letter from Redis."""
-        values: dict[str, Any] = dict.fromkeys(("task", "queue", "service", "kind", "reason"), "")
-        values |= json.loads(head.partition("\n")[2] or "{}")
-        known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-        attempts = tuple(values.get("attempts", ()))
-        return cls(**known | {"id": job_id, "at_ms": at_ms, "size": size, "attempts": attempts})
+        """Read a dead letter from Redis. What another program wrote cannot be replayed."""
+        values = read_json(head.partition("\n")[2])
+        if not isinstance(values, dict):
+            return cls(
+                job_id, "", "", OTHER, "poison", UNREADABLE, at_ms=at_ms, size=size, note=UNREADABLE
+            )
+        known: dict[str, Any] = {name: as_text(values.get(name)) for name in _TEXTS}
+        known |= {name: as_int(values.get(name)) for name in _NUMBERS}
+        known["service"] = known["service"] if known["service"] in OWNERS else OTHER
+        attempts = tuple(map(_attempt_of, as_list(values.get("attempts"))))
+        return cls(job_id, **known, at_ms=at_ms, size=size, attempts=attempts)
 
     def as_json(self) -> dict[str, Any]:
         """Everything that operators see, in JSON types."""
@@ -147,8 +156,25 @@ class Message:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read a message from Redis."""
-        return cls(**json.loads(text))
+        """Read a message from Redis; what another program wrote is kept as it is, in `raw`."""
+        values = read_json(text)
+        if not isinstance(values, dict):
+            return cls(raw=text)
+        raw = values.get("raw")
+        match [values.get(name) for name in ("args", "kwargs", "options")]:
+            case list() as args, dict() as kwargs, dict() as options:
+                return cls(args, kwargs, options, raw if isinstance(raw, str) else None)
+        return cls(raw=text)
+
+
+def _attempt_of(call: Any) -> dict[str, Any]:
+    """Read one call, which has at least an instant, a key and a code."""
+    told = as_object(call)
+    return told | {
+        "at_ms": as_int(told.get("at_ms")),
+        "key": as_text(told.get("key")),
+        "code": as_text(told.get("code")),
+    }
 
 
 def one_line(text: Any, *, longest: int = _MAX_NAME) -> str:

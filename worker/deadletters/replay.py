@@ -13,7 +13,7 @@ from celery import Celery, states
 from kombu.exceptions import LimitExceeded, OperationalError
 
 from config.services import SERVICES
-from worker.deadletters.dead_letter import DeadLetter, Message
+from worker.deadletters.dead_letter import UNREADABLE, DeadLetter, Message
 from worker.deadletters.store import DeadLetters
 from worker.foreign_json import as_object
 from worker.jobs.history import DOUBT
@@ -162,6 +162,8 @@ async def _send(
     if message is None or present.at_ms != letter.at_ms:
         return "it has changed meanwhile"
     try:
+        if message.raw is not None:
+            raise ValueError(UNREADABLE)  # noqa: TRY301 - like what cannot be sent
         if await asyncio.to_thread(_has_succeeded, app, letter):
             await store.unclaim(letter)
             return "it has succeeded: a copy of its message did not fail"
@@ -169,6 +171,9 @@ async def _send(
         await asyncio.to_thread(
             _publish, app, publisher, connections, letter, message, own_key=own_key
         )
+    except (TypeError, ValueError, AttributeError, LookupError) as exc:
+        await store.unclaim(letter)  # others can be sent all the same
+        return f"its message cannot be sent ({type(exc).__name__}): another program wrote it"
     except Exception:  # cancelled here, it keeps the claim: its message may still get through
         await store.unclaim(letter)
         raise

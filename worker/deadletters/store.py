@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Self
 
 from redis.asyncio import Redis
@@ -9,7 +10,7 @@ from redis.asyncio import Redis
 from config.settings import Settings
 from worker.aio.lua_source import source
 from worker.cancellations import Cancellations
-from worker.deadletters.dead_letter import KINDS, OWNERS, DeadLetter, Message
+from worker.deadletters.dead_letter import KINDS, OTHER, OWNERS, DeadLetter, Message
 from worker.redis.audit_stream import read_latest
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lookup import BatchedLookup
@@ -192,7 +193,7 @@ class DeadLetters:
             reply = await self._run("page", *self._bounds(), before, skipped, page)
             for i in range(0, len(reply), 4):
                 job_id, at_ms, head, size = reply[i : i + 4]
-                letter = DeadLetter.of(job_id, int(float(at_ms)), head, int(size))
+                letter = DeadLetter.of(job_id, _ms_of(at_ms), head, int(size))
                 if which.matches(letter):
                     yield letter
             skipped += page
@@ -211,9 +212,11 @@ class DeadLetters:
             pipe.hget(self.name("heads"), letter_id)
             pipe.hget(self.name("messages"), letter_id)
             score, head, text = await pipe.execute()
-        if score is None or head is None:
+        if score is None:
             raise KeyError(letter_id)
-        letter = DeadLetter.of(letter_id, int(score), head, len(text.encode()) if text else 0)
+        letter = DeadLetter.of(
+            letter_id, _ms_of(score), head or "", len(text.encode()) if text else 0
+        )
         return letter, Message.of(text) if text else None
 
     async def has(self, job_id: str) -> bool:
@@ -283,7 +286,7 @@ class DeadLetters:
         entries = await read_latest(
             self._redis, self.name("audit"), count=count, before_ms=before_ms
         )
-        return [fields for _, fields in entries]
+        return [{"service": OTHER, **fields} for _, fields in entries]
 
     def _bounds(self) -> list[Any]:
         limits = self.limits
@@ -294,3 +297,9 @@ class DeadLetters:
 
     async def _run(self, verb: str, *args: Any) -> Any:
         return await self._scripts[verb](self._keys, *args)
+
+
+def _ms_of(score: Any) -> int:
+    """The instant of a score; 0 of an infinite one, which another program wrote."""
+    found = float(score)
+    return int(found) if isfinite(found) else 0

@@ -1,8 +1,10 @@
 """The latest calls with a key, for people; settle.lua keeps them in the key's record."""
 
-import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from worker.foreign_json import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,11 @@ class LatestCall:
 
 
 def read(text: str | None) -> list[LatestCall]:
-    """Read the record's field, the latest call first."""
-    lines = [json.loads(line) for line in (text or "").splitlines()]
-    return [LatestCall(int(at_ms), code, job, model) for at_ms, code, job, model in lines]
+    """Read the record's field, the latest call first. What another program wrote is left out."""
+    calls = []
+    for line in (text or "").splitlines():
+        match read_json(line):
+            case [int() | float() | str() as at_ms, str() as code, str() as job, str() as model]:
+                with suppress(ValueError, OverflowError):
+                    calls.append(LatestCall(int(at_ms), code, job, model))
+    return calls

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from config.api_key import ApiKey
+from worker.foreign_json import member, read_json
 from worker.keypool.names import Names
 
 _KEPT_S: Final = 600
@@ -52,7 +53,11 @@ async def published_keys(redis: Redis, names: Names) -> tuple[ApiKey, ...]:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
     stored: dict[Any, Any] = await redis.hgetall(names.keys)
-    published = {str(key_id): json.loads(text) for key_id, text in stored.items()}
+    published = {
+        str(key_id): one
+        for key_id, text in stored.items()
+        if _is_ours(one := read_json(text))  # another program may write there as well
+    }
     newest_s = max((one["seen_s"] for one in published.values()), default=0)
     gone = [key_id for key_id, one in published.items() if one["seen_s"] < newest_s - _KEPT_S]
     if gone:
@@ -71,3 +76,10 @@ async def published_keys(redis: Redis, names: Names) -> tuple[ApiKey, ...]:
         if key_id not in gone
     ]
     return tuple(sorted(keys, key=lambda key: (len(key.variable), key.variable, key.id)))
+
+
+def _is_ours(published: Any) -> bool:
+    texts = [member(published, name) for name in ("label", "variable", "account")]
+    return all(isinstance(text, str) for text in texts) and (
+        type(member(published, "seen_s")) is int and "sender" in published
+    )

@@ -5,6 +5,7 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from worker.foreign_json import read_json
 from worker.keypool.margins import Margins
 from worker.keypool.names import Names
 
@@ -27,6 +28,9 @@ async def published_margins(redis: Redis, names: Names) -> Margins:
         redis.exceptions.RedisError: Redis cannot be reached.
     """
     text = await redis.get(names.margins)
-    if text is None:
+    pairs = read_json(text)
+    try:
+        found = Margins(tuple((float(factor), int(outcomes)) for factor, outcomes in pairs))
+    except (TypeError, ValueError, OverflowError):  # none, or another program's
         return Margins()
-    return Margins(tuple((factor, outcomes) for factor, outcomes in json.loads(text)))
+    return found if len(found.of) == len(Margins().of) else Margins()

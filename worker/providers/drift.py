@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,6 +12,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from worker.foreign_json import read_json
 from worker.providers.unknowns import Unknown
 
 _logger = logging.getLogger(__name__)
@@ -117,13 +119,13 @@ class Drift:
         for name in (self._counts, self._first, self._last):
             pipe.hgetall(name)
         counts, first, last = await pipe.execute()
-        found = [
-            Seen(
-                service, kind, shape, int(count), int(first.get(field, 0)), int(last.get(field, 0))
-            )
-            for field, count in counts.items()
-            for service, kind, shape in (json.loads(field),)
-        ]
+        found = []
+        for field, count in counts.items():
+            with suppress(ValueError):  # another program wrote it
+                times = int(count), int(first.get(field, 0)), int(last.get(field, 0))
+                match read_json(field):
+                    case [str() as service, str() as kind, str() as shape]:
+                        found.append(Seen(service, kind, shape, *times))
         return sorted(found, key=lambda one: (-one.last_ms, one.service, one.kind, one.shape))
 
     async def forget(self) -> int:

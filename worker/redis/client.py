@@ -59,6 +59,8 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
     """
     options: dict[str, Any] = {
         "decode_responses": True,
+        # What another program wrote may be no text: one such entry must not hide all others.
+        "encoding_errors": "replace",
         "max_connections": _CONNECTIONS,
         "timeout": _CONNECTION_WAIT_S,
         "socket_timeout": 10.0,

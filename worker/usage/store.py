@@ -1,6 +1,7 @@
 """The usage in Redis: by the minute for a day, by the hour for 90 days."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -193,12 +194,13 @@ class _Step:
             if field not in self._known:
                 continue
             sums = self._sums.get(field)
-            if sums is None:
-                self._sums[field] = list(unpacked(text))
-                continue
-            for place, part in enumerate(text.split(",")[: len(sums)]):
-                if part:
-                    sums[place] += int(part, 36)
+            with suppress(ValueError):  # another program wrote it
+                if sums is None:
+                    self._sums[field] = list(unpacked(text))
+                    continue
+                for place, part in enumerate(text.split(",")[: len(sums)]):
+                    if part:
+                        sums[place] += int(part, 36)
 
     def counted(self) -> Iterable[Counted]:
         """What was counted in it."""
@@ -212,5 +214,5 @@ def _series_in(names: Mapping[str, str]) -> Iterable[tuple[str, Series]]:
         if name.startswith("["):
             try:
                 yield number, Series.of(name)
-            except ValueError:
+            except (ValueError, TypeError, RecursionError):
                 continue

@@ -21,12 +21,10 @@ end
 
 local function remove(id)
   local head = redis.call('HGET', KEYS[2], id)
-  if not head then return 0 end
-  redis.call('HINCRBY', KEYS[5], head:match('^[^\n]*'), -1)
+  if head then redis.call('HINCRBY', KEYS[5], head:match('^[^\n]*'), -1) end
   drop_message(id)
   redis.call('HDEL', KEYS[2], id)
-  redis.call('ZREM', KEYS[1], id)
-  return 1
+  return redis.call('ZREM', KEYS[1], id)  -- also of one without a head: it would stay for ever
 end
 
 -- How many dead letters one call trims at most, so that it never blocks the server for long; the next call goes on.
