@@ -127,3 +127,22 @@ def test_time_is_divided_and_what_one_does_not_use_is_left_for_the_next() -> Non
     assert shares[0][1] == pytest.approx(2.0, abs=0.5)
     assert shares[1][1] == pytest.approx(4.0, abs=0.5)
     assert list(addresses._shares(["a", "b"], None)) == [("a", 5.0), ("b", None)]
+
+
+@pytest.mark.parametrize("kind", [TcpConnection, BlockingTcpConnection])
+async def test_a_side_that_is_gone_without_a_word_is_noticed(port: int, kind: Any) -> None:
+    """kombu gives no options: the system would notice after two hours."""
+    connection = kind(**_options(port), socket_keepalive=True, socket_keepalive_options=None)
+    if kind is TcpConnection:
+        await connection._connect()
+        connected = connection._writer.get_extra_info("socket")
+    else:
+        connected = connection._connect()
+    options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_USER_TIMEOUT)
+    assert [connected.getsockopt(socket.IPPROTO_TCP, one) for one in options] == [5, 5, 10_000]
+    await connection.disconnect(nowait=True) if kind is TcpConnection else connected.close()
+
+
+def test_options_of_ones_own_stay() -> None:
+    own = {socket.TCP_KEEPIDLE: 60}
+    assert TcpConnection(socket_keepalive_options=own).socket_keepalive_options == own

@@ -1,4 +1,4 @@
-"""redis-py's connections, with five changes that all connections of this program need.
+"""redis-py's connections, with six changes that all connections of this program need.
 
 - They leave a server that has become a replica. Where a primary moves, behind a proxy or an address
   of a cloud, the old one may keep its connections and reject every write (`READONLY`). redis-py
@@ -7,6 +7,9 @@
   of this process has found a new one, all leave the former. redis-py needs pools and clients of
   another kind for that.
 - They come to each address of a host that has several (see `addresses`).
+- They are lost when the other side's system has been silent for 10 s: where a firewall or a
+  failover has dropped a connection without a word. kombu's would wait for 30 s for each of their
+  answers, one connection after the other, and those that wait for nothing for two hours.
 - They report a closed connection by redis-py's own error. uvloop raises RuntimeError on a write to
   a transport that the other side has closed, and redis-py does not translate it, so code that
   retries after a lost connection would not recognize it.
@@ -15,6 +18,7 @@
   no more files.
 """
 
+import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -30,12 +34,26 @@ from worker.aio.sentinels import PORT, Sentinels
 _Mixin: Any = object
 _parse_url: Any = _stock.parse_url  # redis-py's function has no types
 
+_SILENCE: Final[Mapping[int, int]] = {
+    socket.TCP_KEEPIDLE: 5,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 2,
+    socket.TCP_USER_TIMEOUT: 10_000,  # milliseconds, in which no packet was acknowledged
+}
 _DRIVER: Final = redis.DriverInfo()
 
 
 class _Made(_Mixin):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"driver_info": _DRIVER, **kwargs})
+
+
+class _Tcp(_Mixin):
+    def __init__(
+        self, *args: Any, socket_keepalive_options: Mapping[int, int] | None = None, **kwargs: Any
+    ) -> None:
+        options = socket_keepalive_options or _SILENCE
+        super().__init__(*args, socket_keepalive_options=options, **kwargs)
 
 
 class _Blocking(_Made):
@@ -182,11 +200,11 @@ class _AsyncSentinel(_Sentinel):
         self._take_role(role)
 
 
-class BlockingTcpConnection(_Blocking, BlockingOverAddresses):
+class BlockingTcpConnection(_Tcp, _Blocking, BlockingOverAddresses):
     """For `redis://`."""
 
 
-class BlockingTlsConnection(_Blocking, redis.SSLConnection, BlockingOverAddresses):
+class BlockingTlsConnection(_Tcp, _Blocking, redis.SSLConnection, BlockingOverAddresses):
     """For `rediss://`."""
 
 
@@ -202,11 +220,11 @@ class BlockingSentinelTlsConnection(_BlockingSentinel, BlockingTlsConnection):
     """For `sentinel://` with TLS."""
 
 
-class TcpConnection(_Async, OverAddresses):
+class TcpConnection(_Tcp, _Async, OverAddresses):
     """For `redis://`."""
 
 
-class TlsConnection(_Async, redis.asyncio.SSLConnection, OverAddresses):
+class TlsConnection(_Tcp, _Async, redis.asyncio.SSLConnection, OverAddresses):
     """For `rediss://`."""
 
 
