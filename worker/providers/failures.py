@@ -52,19 +52,32 @@ def outside_the_call(error: OSError) -> httpx.ConnectError:
 
 
 def _unsent(met: BaseException, progress: Progress) -> Exception:
+    if words := _of_proxy(met):
+        return httpx.ProxyError(words)
     match met:
         case aiohttp.NonHttpUrlClientError() | aiohttp.InvalidURL():
             return httpx.UnsupportedProtocol("")
-        case aiohttp.ClientHttpProxyError():
-            return httpx.ProxyError(f"it answered {met.status}")
-        case aiohttp.ClientProxyConnectionError():
-            return httpx.ProxyError(_cause(met))
         case TimeoutError() if progress.opening:
             return httpx.ConnectTimeout("")
         case TimeoutError():
             return httpx.PoolTimeout("")
         case _:
             return httpx.ConnectError(_cause(met))
+
+
+def _of_proxy(met: BaseException) -> str:
+    """What a proxy did, where the failure is its own; nobody else answers before the connection."""
+    match met:
+        case aiohttp.ClientHttpProxyError():
+            return f"it answered {met.status}"
+        case aiohttp.ServerDisconnectedError():
+            return "it ended the connection"
+        case aiohttp.ClientResponseError():
+            return "its answer is not HTTP"
+        case aiohttp.ClientProxyConnectionError():
+            return _cause(met)
+        case _:
+            return ""
 
 
 def _in_doubt(met: BaseException, error: Exception, progress: Progress) -> Exception:

@@ -411,3 +411,22 @@ async def test_a_proxy_that_refuses_or_is_away_leaves_no_doubt(
         assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "proxy_error", True)
     assert refused.reason == "the proxy could not be used: it answered 407"
     assert away.reason == "the proxy could not be used: Connection refused"
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [(b"", "it ended the connection"), (b"SSH-2.0-server\r\n", "its answer is not HTTP")],
+)
+async def test_what_is_no_proxy_is_not_taken_for_the_provider(
+    proxies: Callable[..., None], answer: bytes, cause: str
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        await writer.drain()
+
+    async with _server(serve) as at:
+        proxies(ALL_PROXY=f"http://127.0.0.1:{at}")
+        verdict = await _verdict("https://api.example")
+    assert (verdict.code, verdict.definite) == ("proxy_error", True)
+    assert verdict.reason == f"the proxy could not be used: {cause}"
