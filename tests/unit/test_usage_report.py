@@ -203,7 +203,10 @@ async def test_the_csv_has_a_line_of_names_and_one_for_each_step_and_group() -> 
     query = UsageQuery(by=("service", "key"))
     made = await report(query, *COUNTED[:2], prices=None)
     assert made.as_csv({"k1": "gsk_1…", "k2": "=1"}).splitlines() == [
-        "time,service,key,label," + ",".join((*COUNTS, "cost_usd")),
+        (
+            "time,service,key,label,calls,accepted,refused,faults,rejected,prompt_tokens,cached_tokens,"
+            "output_tokens,emails,deferrals,waited_ms,cost_usd"
+        ),
         "2027-01-15T10:46:40Z,resend,k2,'=1,5,5,0,0,0,0,0,0,3,0,0,",
         "2027-01-15T10:56:40Z,groq,k1,gsk_1…,1,1,0,0,0,0,0,0,0,0,0,",
     ]

@@ -192,6 +192,18 @@ async def test_keys_that_name_one_organisation_share_its_limits_from_then_on(
     assert [entry["event"] for entry in await pool.audit()].count("account_learned") == 2
 
 
+async def test_a_process_that_has_read_its_keys_before_is_put_right_by_its_next_call(
+    make_pool: Make,
+) -> None:
+    pool, other = make_pool(2), make_pool(2)
+    await other.settle(await lease(other), OK)
+    for _ in range(2):
+        await pool.settle(await lease(pool), replace(OK, account="org_x"))
+    assert {other.account_of(key) for key in other.keys} == {key.id for key in other.keys}
+    assert (await lease(other)).account == "org_x"
+    assert {other.account_of(key) for key in other.keys} == {"org_x"}, "of each of its keys"
+
+
 async def test_unknown_limits_open_by_a_share_of_what_has_passed(
     make_pool: Make,
     clock,  # noqa: ANN001

@@ -57,6 +57,7 @@ async def test_bulk_waits_while_interactive_jobs_stand_in_line(make_pool: Make, 
     clock.tick(1_000)
     away = await nothing(pool, bulk=True, line=BULK)
     assert (away.why, away.reason) == (NoLeaseReason.WAIT, "interactive jobs come first")
+    assert (away.ask_in_ms, away.first_in_ms) == (250, 0), "nobody has looked at the keys"
     clock.tick(2_000)  # its process has died, or it would have asked again
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0
 

@@ -129,6 +129,7 @@ async def test_a_line_behind_two_others_waits_for_them(make_pool: Make) -> None:
         await nothing(pool, line=Line("m", f"line {number}"), waited_ms=5_000)
     third = await nothing(pool, line=Line("m", "line 2"), waited_ms=4_500)
     assert (third.why, third.reason) == (NoLeaseReason.WAIT, "earlier jobs come first")
+    assert third.first_in_ms == 0, "nobody has looked at the keys"
     older = await nothing(pool, line=Line("m", "line 3"), waited_ms=6_000)
     assert older.reason == "rpm", "who has waited longest is in front, wherever it waits"
 
