@@ -1,0 +1,141 @@
+"""What is said of a reload of the keys, and of the checks of them."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from config.api_key import make_key
+from config.settings import Settings
+from worker.key_reload import ask_workers, note_reload, sentence_of
+from worker.providers.key_check import KeyCheck
+from worker.rotation import key_checks
+from worker.rotation.key_checks import CheckedKey, opened_checkers, problems_in
+from worker.verdicts import Dimension, ObservedLimit
+
+OK, KEPT = {"ok": "groq: 2 keys"}, {"error": "GROQ_ACCOUNT is not an account name"}
+
+
+class Control:
+    """Workers that answer what a test says."""
+
+    def __init__(self, replies: list[dict[str, Any]] | None) -> None:
+        self.replies, self.control, self.asked = replies, self, list[Any]()
+
+    def broadcast(self, command: str, **options: Any) -> list[dict[str, Any]] | None:
+        self.asked.append((command, options))
+        return self.replies
+
+
+def test_every_worker_is_asked_and_the_answers_of_all_are_returned() -> None:
+    app = Control([{"w1@a": OK}, {"w2@a": KEPT, "w3@a": OK}])
+    answers = ask_workers(cast("Any", app), timeout_s=2.5)
+    assert answers == {"w1@a": OK, "w2@a": KEPT, "w3@a": OK}
+    assert app.asked == [("keys_reload", {"reply": True, "timeout": 2.5})]
+    assert ask_workers(cast("Any", Control(None)), timeout_s=1) == {}
+    assert [sentence_of(one) for one in (OK, KEPT)] == [OK["ok"], KEPT["error"]]
+
+
+@pytest.mark.parametrize(
+    ("answers", "outcome"),
+    [
+        ({}, "no worker answered"),
+        ({"a": OK}, "1 worker answered"),
+        ({"a": OK, "b": OK}, "2 workers answered"),
+        ({"a": KEPT}, "1 worker answered, 1 of them kept the former keys"),
+        ({"a": OK, "b": KEPT, "c": KEPT}, "3 workers answered, 2 of them kept the former keys"),
+    ],
+)
+async def test_a_reload_stands_in_the_audit_stream_of_each_service(
+    answers: Mapping[str, Mapping[str, Any]], outcome: str
+) -> None:
+    noted = []
+
+    class Pool:
+        async def note_reload(self, outcome: str, *, by: str) -> None:
+            noted.append((outcome, by))
+
+    await note_reload(cast("Any", [Pool(), Pool()]), answers, by="ann")
+    assert noted == [(outcome, "ann")] * 2
+
+
+async def test_checkers_are_closed_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = []
+
+    class Checker:
+        def __init__(self, service: str, _: Settings, *, timeout_s: float) -> None:
+            self.service = service
+            events.append((service, timeout_s))
+
+        async def close(self) -> None:
+            events.append((self.service, "closed"))
+
+    async def fail() -> None:
+        async with opened_checkers(Settings(), timeout_s=3.0) as checkers:
+            assert list(checkers) == ["groq", "resend"]
+            raise ValueError
+
+    monkeypatch.setattr(key_checks, "client_of", Checker)
+    with pytest.raises(ValueError, match=r"^$"):
+        await fail()
+    services = ("groq", "resend")
+    opened, closed = [(one, 3.0) for one in services], [(one, "closed") for one in services]
+    assert events == [*opened, *closed]
+
+
+def checked(number: int, state: Any = "alive", detail: str = "", **models: bool) -> CheckedKey:
+    secret = f"gsk_{number}123456789abcdefghijklmnopqrst"
+    key = make_key("groq", secret=secret, variable=f"GROQ_API_KEY_{number}")
+    listed = frozenset({*(name for name, has in models.items() if has), "other"})
+    limits = (ObservedLimit(Dimension.RPD, 9),)
+    return CheckedKey("groq", key, "acme", KeyCheck(state, detail, listed, limits), models)
+
+
+@pytest.mark.parametrize(
+    ("found", "sentences"),
+    [
+        ([checked(1, m=True)], []),
+        ([checked(1, "dead", "revoked")], ["groq key gsk_112345... is not accepted: revoked"]),
+        ([checked(1, "unknown", "no")], ["groq key gsk_112345... could not be checked: no"]),
+        ([checked(1, m=True), checked(2, m=False), checked(3, m=False)],
+            ["groq key gsk_212345..., gsk_312345... may not use the model m"]),
+        ([checked(1, m=False), checked(2)],
+            ["no groq key may use m: set GROQ_MODEL to one of other"]),
+        ([checked(1, m=False, n=True)], ["no groq key may use m: take it out of GROQ_MODEL"]),
+    ],
+)  # fmt: skip
+def test_what_keeps_a_key_from_serving_is_one_sentence(
+    found: list[CheckedKey], sentences: list[str]
+) -> None:
+    models = {"groq": ("m", "n"), "resend": ("m",)}
+    assert list(problems_in(found, models=models)) == sentences
+
+
+@pytest.mark.parametrize(
+    ("count", "listed"),
+    [(0, "(none is listed)"), (2, "m00, m01"), (10, ", ".join(f"m{n:02}" for n in range(10)))],
+)
+def test_so_many_models_are_offered(count: int, listed: str) -> None:
+    def sentence(count: int) -> str:
+        names = frozenset(f"m{number:02}" for number in range(count))
+        one = CheckedKey("groq", checked(1).key, "a", KeyCheck("alive", "", names), {"x": False})
+        [found] = problems_in([one], models={"groq": ("x",)})
+        return found.removeprefix("no groq key may use x: set GROQ_MODEL to one of ")
+
+    assert sentence(count) == listed
+    if count == 10:
+        assert sentence(11) == listed + " …"
+
+
+def test_a_key_that_was_checked_is_shown_without_its_secret() -> None:
+    one = checked(1, "dead", "no such key", m=True)
+    assert one.as_json() == {
+        "service": "groq",
+        "key": "gsk_112345...",
+        "id": one.key.id,
+        "account": "acme",
+        "state": "dead",
+        "detail": "no such key",
+        "models": {"m": True},
+        "limits": {"rpd": 9},
+    }
