@@ -1,0 +1,291 @@
+"""How a channel keeps leases, delivers a batch, and ends; without a server."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock, call
+
+import pytest
+import redis
+from kombu.transport.redis import Channel as StockChannel
+
+from worker.aio.transport import Channel, unacked
+from worker.aio.transport.leases import LeaseKeeper
+
+ERRORS = [redis.ConnectionError("gone"), redis.ResponseError("OOM"), OSError("reset")]
+
+
+def channel_of(**its: Any) -> Any:
+    """A channel that has never connected."""
+    made: Any = Channel.__new__(Channel)
+    made.connection = Mock(_callbacks={"q": ()})
+    fields = {"closed": False, "takes": True, "_in_poll": None, "_qos": Mock(keeper=None)}
+    for name, value in (
+        fields | {"_active_queues": ["q"], "lease_s": 60.0, "active_fanout_queues": set()} | its
+    ).items():
+        setattr(made, name, value)
+    made.connection.mock_add_spec(None)
+    return made
+
+
+@pytest.fixture(autouse=True)
+def _no_stock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """kombu's own end of a channel, which needs one that has begun."""
+    for name in ("close", "_disconnect_pools", "_on_connection_disconnect"):
+        monkeypatch.setattr(StockChannel, name, lambda *_: None)
+
+
+@pytest.mark.parametrize(("lease_s", "every_s"), [(60.0, 5.0), (8.0, 2.0), (0.0, 5.0), (-1.0, 5.0)])
+def test_dead_workers_are_looked_for_four_times_a_lease(lease_s: float, every_s: float) -> None:
+    assert channel_of(lease_s=lease_s).recover_every_s == every_s
+
+
+@pytest.mark.parametrize(
+    ("takes", "queues", "recovers"), [(True, ["q"], 1), (False, ["q"], 0), (True, [], 0)]
+)
+def test_only_who_takes_messages_looks_for_those_of_the_dead(
+    *, takes: bool, queues: list[str], recovers: int
+) -> None:
+    made = channel_of(takes=takes, _active_queues=queues, sharing=Mock())
+    made.recover()
+    assert made._qos.recover.call_count == recovers
+    made.share()
+    assert made.sharing.share.call_count == takes
+
+
+# The lease and the visibility timeout in seconds, and how long the keeper's leases are.
+@pytest.mark.parametrize(
+    ("lease_s", "visible_s", "kept_s"), [(60, 3600, 60), (60, 0, 60), (60, 20, 20), (0, 3600, None)]
+)
+def test_a_server_has_one_keeper_of_leases_of_each_length(
+    monkeypatch: pytest.MonkeyPatch, lease_s: float, visible_s: float, kept_s: float | None
+) -> None:
+    monkeypatch.setattr(LeaseKeeper, "join", joined := Mock())
+    monkeypatch.setattr(unacked.of_process, "_keepers", {})
+    client = SimpleNamespace(hostname="h", port=1, virtual_host="0", userid=None)
+    kept = []
+    for _ in range(2):
+        qos = Mock(keeper=None, leases_key="leases", pulse_key="pulse")
+        made = channel_of(
+            lease_s=lease_s, visibility_timeout=visible_s, _qos=qos, global_keyprefix="p.",
+            unacked_key="unacked", unacked_index_key="index",
+        )  # fmt: skip
+        made.connection.client = client
+        monkeypatch.setattr(made, "_connparams", dict, raising=False)
+        kept.append(made.keep_leases())
+        assert made.keep_leases() is kept[-1] is qos.keeper
+    if kept_s is None:
+        assert kept == [None, None]
+        return
+    assert kept[0] is kept[1]
+    assert kept[0].lease_s == kept_s
+    assert joined.call_count == 2
+    [key] = unacked.of_process._keepers
+    assert key == ("h", 1, "0", None, "p.unacked", kept_s)
+
+
+@pytest.mark.parametrize("keeper", [None, object()])
+@pytest.mark.parametrize("error", [None, *ERRORS])
+def test_a_channel_that_closes_acknowledges_and_hangs_up(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception | None,
+    keeper: Any,
+) -> None:
+    made, told = channel_of(_qos=Mock(keeper=keeper)), Mock()
+    told.flush_acks.side_effect = error
+    for name in ("flush_acks", "_let_go", "_disconnect_pools"):
+        monkeypatch.setattr(made, name, getattr(told, name), raising=False)
+    monkeypatch.setattr(StockChannel, "close", lambda _: told.close())
+    made.__dict__["client"] = client = Mock()
+    made.close()
+    assert told.mock_calls == [
+        call._let_go(),
+        call.flush_acks(),
+        call.close(),
+        call._disconnect_pools(),
+    ]
+    client.connection_pool.disconnect.assert_called_once_with()
+    words = f"cannot acknowledge at the end ({error}); those messages come again"
+    assert caplog.messages == [words] * (error is not None and keeper is None)
+    told.reset_mock()
+    made.closed = True
+    made.close()
+    assert told.mock_calls == [call.close(), call._disconnect_pools()]
+
+
+@pytest.mark.parametrize("error", [None, *ERRORS, AttributeError("_pool")])
+def test_an_abandoned_channel_puts_back_what_it_can(
+    monkeypatch: pytest.MonkeyPatch, error: Exception | None
+) -> None:
+    made = channel_of()
+    monkeypatch.setattr(made, "_hang_up", hung_up := Mock(), raising=False)
+    made._qos.restore_unacked_once.side_effect = error
+    made.abandon()
+    assert made.closed is True
+    made.connection.cycle.discard.assert_called_once_with(made)
+    made._qos.restore_unacked_once.assert_called_once_with()
+    hung_up.assert_called_once_with()
+    made.connection = made._qos = None
+    made.abandon()
+    assert hung_up.call_count == 2
+
+
+def test_a_channel_without_a_connection_says_so() -> None:
+    made = channel_of()
+    made.connection.client = None
+    for connection in (made.connection, None):
+        made.connection = connection
+        with pytest.raises(redis.ConnectionError, match=r"^this channel's connection is closed$"):
+            made._connparams()
+
+
+@pytest.mark.parametrize("error", [None, *ERRORS])
+def test_the_messages_of_a_reply_that_is_on_its_way_go_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception | None
+) -> None:
+    connection = object()
+    made = channel_of(_in_poll=connection)
+    replies: list[Any] = [None, [("q", "t1", b"x"), ("r", "t2", b"y")]]
+
+    def read(its: Any) -> Any:
+        assert its is connection
+        if len(replies) == 1 and error is not None:
+            raise error
+        made._in_poll = connection if len(replies) > 1 else None
+        return replies.pop(0)
+
+    monkeypatch.setattr(made, "_read_reply", read, raising=False)
+    with caplog.at_level("DEBUG"):
+        made._let_go()
+    assert made._in_poll is None
+    returned = [call([("t1", b"x", ["q"]), ("t2", b"y", ["r"])])]
+    assert made._qos.return_or_release.call_args_list == ([] if error else returned)
+    assert ("a reply was lost with its connection" in caplog.text) is (error is not None)
+    made.takes, made._in_poll = False, connection
+    made._let_go()
+    assert made._in_poll is connection
+
+
+# Whether the channel takes, whether the connection has the request, whether there are leases.
+@pytest.mark.parametrize(
+    ("takes", "asked", "leases", "released"),
+    [(True, True, True, 1), (False, True, True, 0), (True, False, True, 0), (True, True, False, 0)],
+)
+def test_what_an_unanswered_request_took_is_released(
+    *, takes: bool, asked: bool, leases: bool, released: int
+) -> None:
+    connection, keeper = object(), Mock()
+    made = channel_of(
+        takes=takes,
+        _in_poll=connection if asked else object(),
+        _qos=Mock(keeper=keeper if leases else None),
+        _suffix="@x.",
+        _requests=255,
+    )
+    made._on_connection_disconnect(connection)
+    assert keeper.release_unanswered.call_args_list == [call("@x.ff")] * released
+    made._qos = None
+    made._on_connection_disconnect(connection)
+
+
+class Delivery:
+    """A channel whose consumer takes messages, or fails."""
+
+    def __init__(self) -> None:
+        self.delivered: list[tuple[str, str]] = []
+        self.errors: dict[str, Exception] = {}
+        self.noted: dict[str, Any] = {}
+        self.qos = Mock(_delivered=self.noted, unreadable_key="unacked.unreadable", moved=None)
+        self.made = channel_of(_qos=self.qos, sep="|", _queue_cycle=Mock(), delayed_queues=())
+        self.made.connection._deliver = self._deliver
+
+    def _deliver(self, message: Any, queue: str) -> None:
+        tag = message["properties"]["delivery_tag"]
+        assert self.qos.moved == tag
+        self.delivered.append((tag, queue))
+        if (error := self.errors.get(tag)) is not None:
+            raise error
+        self.noted[tag] = message
+
+
+@pytest.fixture
+def delivery() -> Delivery:
+    return Delivery()
+
+
+def text(**more: Any) -> bytes:
+    return json.dumps({"properties": {}, "headers": {}} | more).encode()
+
+
+TAKEN = [
+    ("q", "t1", text()),
+    ("q|3", "t2", b"no JSON"),
+    ("gone", "t3", text()),
+    ("q", "t4", text()),
+]
+
+
+def test_a_batch_is_delivered_and_what_nobody_wants_goes_back(
+    delivery: Delivery, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert delivery.made._deliver(TAKEN) is True
+    assert delivery.delivered == [("t1", "q"), ("t4", "q")]
+    assert delivery.qos.give_back.call_args_list == [
+        call([("t2", b"no JSON", ["unacked.unreadable"])])
+    ]
+    assert delivery.qos.return_or_release.call_args_list == [call([("t3", text(), ["gone"])])]
+    assert caplog.messages == ["moved an entry of q that is not a message to unacked.unreadable"]
+    assert delivery.made._queue_cycle.rotate.call_args_list == [call("q")] * 2
+    assert delivery.qos.moved is None
+
+
+@pytest.mark.parametrize("why", ["closed", "full", "cancelled"])
+def test_nothing_is_delivered_to_a_consumer_that_takes_nothing_any_more(
+    delivery: Delivery, why: str
+) -> None:
+    delivery.made.closed = why == "closed"
+    delivery.qos.can_consume.return_value = why != "full"
+    if why == "cancelled":
+        delivery.made.connection._callbacks = {}
+    assert delivery.made._deliver(TAKEN) is False
+    back = [(tag, its, [name]) for name, tag, its in TAKEN]
+    assert delivery.qos.return_or_release.call_args_list == [call(back)]
+    assert delivery.delivered == []
+
+
+# What the consumer raises, whether it had the message by then, and what goes back with the others.
+@pytest.mark.parametrize(
+    ("error", "noted", "raises", "back"),
+    [
+        (ValueError(), False, False, []),  # no message of Celery's
+        (ValueError(), True, True, ["t2", "t3", "t4"]),
+        (redis.ConnectionError("gone"), False, True, ["t1", "t2", "t3", "t4"]),
+        (redis.ConnectionError("gone"), True, True, ["t2", "t3", "t4"]),
+        (OSError("reset"), False, True, ["t1", "t2", "t3", "t4"]),
+    ],
+)
+def test_of_a_batch_whose_consumer_raises_nothing_is_lost(
+    delivery: Delivery, error: Exception, back: list[str], *, noted: bool, raises: bool
+) -> None:
+    delivery.errors["t1"] = error
+    if noted:
+        delivery.noted["t1"] = object()
+    if raises:
+        with pytest.raises(type(error)):
+            delivery.made._deliver(TAKEN)
+        [(returned,)] = [each.args for each in delivery.qos.return_or_release.call_args_list]
+        assert [tag for tag, *_ in returned] == back
+    else:
+        assert delivery.made._deliver(TAKEN) is True
+        aside = [each.args[0][0][0] for each in delivery.qos.give_back.call_args_list]
+        assert aside == ["t1", "t2"]
+    assert delivery.qos.moved is None
+
+
+def test_a_delayed_message_takes_the_turn_of_the_queue_that_it_goes_before(
+    delivery: Delivery,
+) -> None:
+    delivery.made.delayed_queues = {"q": "behind"}
+    delivery.made._deliver(TAKEN[:1])
+    assert delivery.made._queue_cycle.rotate.call_args_list == [call("q"), call("behind")]
