@@ -253,6 +253,18 @@ def _set_clock(run: Run, offset: str) -> None:
     run.clock.write_text(offset + "\n")
 
 
+def redis_stops(run: Run, _: float) -> None:
+    """Redis stands still for 10 s, in which the limits refill."""
+    run.closed.append((time.time(), time.time() + 10))
+    run.house.hang_redis(hang_s=10)
+
+
+def redis_restarts(run: Run, _: float) -> None:
+    """Redis is killed, and comes back after 10 s, in which the limits refill."""
+    run.closed.append((time.time(), time.time() + 10))
+    run.house.restart_redis(kill=True, away_s=10)
+
+
 def steady(_run: Run, _: float) -> None:
     """Nothing changes."""
 
@@ -279,6 +291,8 @@ CASES = (
     clock_back,
     clock_on,
     clock_jitters,
+    redis_stops,
+    redis_restarts,
 )
 
 
