@@ -74,3 +74,61 @@ def test_a_message_of_a_closed_channel_counts_until_it_is_acknowledged_or_releas
     assert keeper.detached == 2
     keeper.release(["let go of"])
     assert keeper.detached == 1
+
+
+class _Wake(threading.Event):
+    """Notes whether the thread waits while it is woken already, which would make it spin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found_set: list[bool] = []
+        self.waits_s: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.found_set.append(self.is_set())
+        self.waits_s.append(timeout or 0.0)
+        return True
+
+
+def test_the_thread_sleeps_until_the_next_renewal_and_sends_what_comes_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, done = SimpleNamespace(s=1000.0), list[str]()
+    keeper = LeaseKeeper(
+        lambda: None,  # type: ignore[arg-type, return-value]
+        lease_s=60,
+        keys=("unacked", "index", "leases", "pulse"),
+    )
+    keeper._wake = wake = _Wake()
+    wake.set()
+    holding = Holding()
+    keeper._holders.add(holding)
+
+    def renew() -> None:
+        done.append("renewed")
+        keeper._renew_at_s = now.s + 15
+        if len(wake.waits_s) == 3:
+            keeper._holders.clear()
+
+    def send() -> None:
+        done.append("sent")
+        keeper._acked.clear()
+
+    def wait(timeout: float | None = None) -> bool:
+        _Wake.wait(wake, timeout)
+        if len(wake.waits_s) == 1:  # an acknowledgement comes
+            now.s += 5
+            keeper._acked.append("tag")
+        else:
+            now.s += wake.waits_s[-1]
+        return True
+
+    monkeypatch.setattr(wake, "wait", wait)
+    monkeypatch.setattr(keeper, "_renew", renew)
+    monkeypatch.setattr(keeper, "_send", send)
+    monkeypatch.setattr(leases, "time", SimpleNamespace(monotonic=lambda: now.s))
+    keeper._run()
+    assert done == ["renewed", "sent", "renewed", "renewed"]
+    assert wake.waits_s == [15, 10, 15, 15]
+    assert wake.found_set == [False] * 4
+    assert keeper._thread is None
