@@ -206,8 +206,9 @@ def failed(status: int = 0, **verdict: Any) -> Verdict:
     [
         (failed(500), False, False),
         (failed(500), True, True),
-        (failed(), False, False),
-        (failed(), True, True),
+        (failed(definite=False), False, False),
+        (failed(definite=False), True, True),
+        (failed(), True, False),  # it never left
         (failed(399), False, False),
         (failed(400), False, True),
         (failed(499), False, False),  # cut on its way

@@ -152,6 +152,8 @@ def failure_of(verdict: Verdict, settled: Settled | None) -> TransientError:
 
 def _is_own(verdict: Verdict, settled: Settled | None) -> bool:
     """Whether the request itself failed, not the provider, its host, the key or this process."""
+    if verdict.definite and not verdict.status:
+        return False  # it never left: others have got through meanwhile, and so may it
     if verdict.most_repeats is not None or (settled is not None and settled.passing):
         return True
     refused = HTTPStatus.BAD_REQUEST <= verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR

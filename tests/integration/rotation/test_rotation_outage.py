@@ -72,3 +72,17 @@ async def test_a_job_that_fails_while_another_passes_is_to_blame(make: Make) -> 
     with pytest.raises(TransientError) as caught:
         await failing
     assert caught.value.own
+
+
+@pytest.mark.parametrize("reply", [REFUSED, BUSY_PROCESS])
+async def test_a_call_that_never_left_is_no_fault_of_its_job_although_another_passes(
+    make: Make, reply: Reply
+) -> None:
+    """A name that is not resolved in time, say, which the next call resolves."""
+    rotation, provider = make("hang", OK)
+    failing = asyncio.create_task(serve(rotation), name="turn")
+    await provider.called.wait()
+    provider.release(reply, after=await serve(rotation))
+    with pytest.raises(TransientError) as caught:
+        await failing
+    assert not caught.value.own
