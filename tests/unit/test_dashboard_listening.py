@@ -188,6 +188,14 @@ def test_the_jobs_that_come_back_first_and_last_are_listed_in_milliseconds() -> 
     )
 
 
+def test_few_jobs_are_listed_once_each() -> None:
+    few = [(f"a{n}".encode(), 2_000_000 + n) for n in range(7)]
+    client = SimpleNamespace(pipeline=lambda **_: _Pipe((1, 0), few, few[-5:]))
+    app: Any = SimpleNamespace(backend=object())
+    found = deferred_jobs.deferred_jobs(app, client, ["x"])
+    assert [job.id for job in found] == [f"a{n}" for n in range(7)]
+
+
 def test_the_jobs_are_listed_without_reasons_where_the_results_do_not_say() -> None:
     jobs = [DeferredJob("a", 1)]
     backend: Any = SimpleNamespace(

@@ -7,10 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
+import resend
 from pydantic import SecretStr
 
 from worker.providers import key_check
 from worker.providers.exchange import Exchange, PassedStream, StreamEnd
+from worker.providers.resend import http
 from worker.providers.resend.http import KeyedClient
 from worker.providers.response import Answer
 from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
@@ -106,6 +108,37 @@ async def test_a_call_of_resends_sdk_that_is_not_ours_is_left_to_its_own_client(
     assert served == ("POST", "https://r.example/emails", {"a": "b"}, {"json": {"to": "x"}})
     with pytest.raises(RuntimeError, match="no HTTP client for calls outside this worker's own"):
         await KeyedClient(None).request("GET", "https://r.example/", {})
+
+
+async def test_a_call_of_ours_leaves_with_its_own_key_and_gives_the_sdk_what_came(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sent: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request)
+        return httpx.Response(201, json={"id": "1"}, headers={"x-own": "1"})
+
+    monkeypatch.setattr(resend, "api_url", "https://r.example")
+    transport = httpx.MockTransport(answer)
+    async with httpx.AsyncClient(base_url="https://r.example", transport=transport) as client:
+        exchange = http.Exchange(SECRET, client, {}, b'{"to":"x"}')
+        token = http.current.set(exchange)
+        try:
+            given = {"Authorization": "Bearer another", "X-Sdk": "2"}
+            content, status, headers = await KeyedClient(None).request(
+                "POST", "https://r.example/emails", given, json={"to": "not this"}
+            )
+        finally:
+            http.current.reset(token)
+    assert (json.loads(content), status, headers["x-own"]) == ({"id": "1"}, 201, "1")
+    [request] = sent
+    assert (request.url.path, request.content) == ("/emails", b'{"to":"x"}')
+    assert request.headers["authorization"] == "Bearer gsk_canary"
+    assert request.headers["content-type"] == "application/json"
+    assert (request.headers["x-sdk"], request.headers["content-length"]) == ("2", "10")
+    assert exchange.answer is not None
+    assert exchange.answer.status == 201
 
 
 # --- what a check of a key reads

@@ -129,7 +129,9 @@ class _Queues(dict[str, Any]):
 def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Starts a worker with some keys; gives what was checked of what, in order."""
 
-    def begin(*, by_keys: bool, groq: int = 0, resend: int = 0, tasks: str = "") -> Any:
+    def begin(
+        *, by_keys: bool, groq: int = 0, resend: int = 0, tasks: str = "", fails: Any = None
+    ) -> Any:
         keys = {"groq": groq, "resend": resend}
         settings = settings_from({"KEYWHEEL_TASKS": tasks, "GROQ_BASE_URL": "http://groq.example"})
         checked: list[Any] = []
@@ -139,7 +141,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
             return lambda *args, **options: checked.append((name, args, options))
 
         monkeypatch.setattr(app_module, "get_settings", lambda: settings)
-        monkeypatch.setattr(app_module, "load_keys", found.__getitem__)
+        monkeypatch.setattr(app_module, "load_keys", fails or found.__getitem__)
         for name in ("refuse_wrong_values", "proxy_for", "check_machine", "check_redis"):
             monkeypatch.setattr(app_module, name, checks(name))
         monkeypatch.setattr(app_module, "check_rabbitmq", checks("check_rabbitmq"))
@@ -275,3 +277,11 @@ def test_a_module_of_tasks_that_cannot_be_found_ends_the_start(
     monkeypatch.setattr(app_module, "get_settings", lambda: settings)
     with pytest.raises(SystemExit, match="KEYWHEEL_TASKS names not_there_at_all, which cannot be"):
         app_module._import_task_modules()
+
+
+def test_a_bug_in_a_check_keeps_its_traceback(start: Any) -> None:
+    def fail(_: str) -> None:
+        raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        start(by_keys=False, fails=fail)

@@ -1,0 +1,135 @@
+"""How long a worker waits for words of Redis, and how unknown answers are gathered."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from redis.exceptions import ConnectionError as LostError
+
+from worker import listening
+from worker.listening import _Resets
+from worker.providers.drift import Drift
+from worker.providers.unknowns import Kind, Unknown
+
+
+@pytest.fixture
+def runtime() -> Any:
+    woken: list[str] = []
+
+    async def wake_deferred(service: str) -> None:
+        woken.append(f"{service} deferred")
+
+    line = SimpleNamespace(waiting=SimpleNamespace(wake=lambda: woken.append("line")))
+    return SimpleNamespace(
+        pools={"groq": SimpleNamespace(names=SimpleNamespace(wake="groq:wake"))},
+        rotations={"groq": line},
+        wake_deferred=wake_deferred,
+        woken=woken,
+    )
+
+
+async def test_after_a_reset_jobs_are_woken_once_more_two_seconds_later(
+    runtime: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(listening.time, "monotonic", lambda: now_s)
+    reset = Mock()
+    resets = _Resets(runtime, reset)
+    assert resets.channels == {"groq:wake": "groq"}
+    assert resets.patience_s == 5.0
+    await resets.on_message("groq:wake", "given back")
+    assert (runtime.woken, reset.mock_calls) == (["line"], [])
+    await resets.on_message("groq:wake", "reset")
+    assert runtime.woken == ["line", "line", "groq deferred"]
+    reset.assert_called_once_with("groq")
+    assert resets.patience_s == 1.0
+    now_s = 101.999
+    await resets.wake_again()
+    assert len(runtime.woken) == 3
+    now_s = 102.0
+    for _ in range(2):
+        await resets.wake_again()
+    assert runtime.woken[3:] == ["groq deferred"]
+    assert resets.patience_s == 5.0
+
+
+class _Channel:
+    """Says nothing for a while each time; `subscribed` has what was subscribed to."""
+
+    def __init__(self, silences_s: list[float]) -> None:
+        self.now_s, self.subscribed = 0.0, list[Any]()
+        self._silences_s = silences_s
+
+    async def subscribe(self, *names: str) -> None:
+        self.subscribed.append(names)
+
+    async def get_message(self, *, timeout: float) -> Any:  # noqa: ASYNC109 - redis-py's
+        assert timeout == 5.0
+        if not self._silences_s:
+            raise asyncio.CancelledError
+        self.now_s += self._silences_s.pop(0)
+        return None if self.now_s != 12.0 else {"type": "subscribe", "channel": "c", "data": 1}
+
+
+@pytest.mark.parametrize(
+    ("silences_s", "asked", "lost"),
+    [
+        ([4.9], 0, False),
+        ([5.0], 1, False),
+        ([5.0, 5.0, 5.0], 3, False),
+        ([5.0, 5.0, 5.1], 2, True),
+        ([5.0, 7.0, 5.0, 5.0], 3, False),  # it answers at the twelfth second
+    ],
+)
+async def test_a_redis_that_is_silent_is_asked_and_then_taken_for_lost(
+    runtime: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    silences_s: list[float],
+    asked: int,
+    *,
+    lost: bool,
+) -> None:
+    channel = _Channel(silences_s)
+    monkeypatch.setattr(listening.time, "monotonic", lambda: channel.now_s)
+    ends = LostError if lost else asyncio.CancelledError
+    with pytest.raises(ends) as ended:
+        await listening._listen_on(channel, "cancels", Mock(), _Resets(runtime, Mock()))
+    assert channel.subscribed == [("groq:wake", "cancels"), *[("cancels",)] * asked]
+    if lost:
+        assert str(ended.value) == "Redis has said nothing for 15 s"
+
+
+# --- unknown answers
+
+ONE = Unknown("groq", Kind.STATUS, "418")
+
+
+async def test_unknown_answers_are_told_once_and_written_together(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    written: list[Any] = []
+
+    async def write(new: Any) -> None:
+        written.append(dict(new))
+
+    redis: Any = None
+    drift = Drift(redis, namespace="kw")
+    monkeypatch.setattr(drift, "_write", write)
+    await drift.close()
+    drift = Drift(redis, namespace="kw")
+    monkeypatch.setattr(drift, "_write", write)
+    for _ in range(3):
+        drift.notice(ONE)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert written == [], "not one by one"
+    await drift.close()
+    assert written == [{ONE: 3}]
+    assert caplog.messages == [
+        (
+            "Groq answers something unknown (status): 418. `celery -A worker keys drift` lists all "
+            "of it"
+        )
+    ]
