@@ -1,0 +1,297 @@
+"""What the dashboard says of one job by its result, its message and the events, without any."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, Mock
+
+import pytest
+
+from worker.dashboard import job_view, jobs
+from worker.dashboard.errors import ApiError, RedisUnreachable
+from worker.dashboard.job_start import JobStart
+from worker.dashboard.job_view import JobView, Waits
+
+
+# What the result store says, what the events tell, whether it is deferred; state and place.
+@pytest.mark.parametrize(
+    ("stored", "told", "deferred", "state", "where"),
+    [
+        ("PENDING", None, False, "PENDING", "queue"),
+        ("PENDING", "RECEIVED", False, "RECEIVED", "worker"),
+        ("PENDING", "STARTED", False, "STARTED", "running"),
+        ("STARTED", None, False, "STARTED", "running"),
+        ("SUCCESS", "STARTED", False, "SUCCESS", "ended"),
+        ("REVOKED", None, True, "REVOKED", "ended"),
+        ("RETRY", None, False, "RETRY", "deferred"),
+        ("RETRY", "RECEIVED", False, "RECEIVED", "worker"),
+        ("RETRY", "RECEIVED", True, "RETRY", "deferred"),
+        ("PENDING", None, True, "PENDING", "deferred"),
+    ],
+)
+def test_a_job_is_where_its_result_and_the_events_say(
+    *, stored: str, told: str | None, deferred: bool, state: str, where: str
+) -> None:
+    seen = SimpleNamespace(state=told) if told else None
+    assert job_view._state_of({"status": stored}, seen, deferred=deferred) == state
+    assert job_view._where(state, deferred=deferred) == where
+
+
+@pytest.mark.parametrize(
+    ("stored", "due_ms", "waits"),
+    [
+        (None, None, None),
+        ("odd", None, None),
+        (None, 5, Waits("", "", 5, None)),
+        (
+            {"kind": "key", "code": "rpm", "next_try": "1970-01-01T00:00:01+00:00"},
+            None,
+            Waits("key", "rpm", 1_000, None),
+        ),
+        (
+            {"kind": "key", "next_try": "odd", "expected_end": "1970-01-01T00:00:02+00:00"},
+            0,
+            Waits("key", "", 0, 2_000),
+        ),
+    ],
+)
+def test_a_wait_is_that_of_the_broker_where_it_has_the_job(
+    stored: Any, due_ms: int | None, waits: Waits | None
+) -> None:
+    assert job_view._waits(stored, due_ms) == waits
+
+
+@pytest.mark.parametrize(
+    ("result", "key", "attempts"),
+    [
+        ({"key": "gsk_abc123...", "attempts": 3}, "gsk_abc123...", 3),
+        ({"key": "gsk_of_the_users_own", "attempts": -1}, "", None),
+        ({"key": 7, "attempts": True}, "", None),
+        ({"attempts": 0}, "", 0),
+        ("text", "", None),
+        (None, "", None),
+    ],
+)
+def test_of_a_result_only_the_label_and_the_calls_are_shown(
+    result: Any, key: str, attempts: int | None
+) -> None:
+    assert job_view._key_in(result) == key
+    assert job_view._attempts_in(result) == attempts
+
+
+def test_the_events_of_a_job_are_told_in_their_order() -> None:
+    seen = SimpleNamespace(received=2.0004, started=3.0, sent=1.0, succeeded=None)
+    assert list(job_view._events(seen)) == [
+        {"at_ms": 1_000, "event": "sent"},
+        {"at_ms": 2_000, "event": "received"},
+        {"at_ms": 3_000, "event": "started"},
+    ]
+    assert list(job_view._events(None)) == []
+
+
+@pytest.mark.parametrize("text", [None, b"", "{", "[1]", '{"headers": []}', 7])
+def test_a_message_that_cannot_be_read_has_no_headers(text: Any) -> None:
+    assert job_view._headers_in(text) == {}
+
+
+class _Broker:
+    """A broker that has one deferred job, or shows nobody what waits."""
+
+    def __init__(self, driver: str, answers: Any = None) -> None:
+        self.transport = SimpleNamespace(driver_type=driver)
+        self.asked: list[str] = []
+        self._answers = answers
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def channel(self) -> Any:
+        return SimpleNamespace(client=SimpleNamespace(pipeline=lambda **_: self))
+
+    def zscore(self, name: str, _: str) -> None:
+        self.asked.append(name)
+
+    def hget(self, name: str, _: str) -> None:
+        self.asked.append(name)
+
+    def execute(self) -> list[Any]:
+        count = len(self.asked)
+        found: list[Any] = [None] * count
+        for place, value in (self._answers or {}).items():
+            found[place] = value
+        return found
+
+
+def app_with(broker: _Broker) -> Any:
+    return SimpleNamespace(connection_for_read=lambda: broker)
+
+
+@pytest.mark.parametrize(
+    ("due_us", "due_ms"), [(5_000_600, 5_001), (-9.0, 0), (0, 0), (1_499, 1), (2_000_000, 2_000)]
+)
+def test_a_deferred_job_is_found_with_its_instant_and_headers(due_us: float, due_ms: int) -> None:
+    message = json.dumps({"headers": {"task": "t"}})
+    broker = _Broker("redis", {1: due_us, -1: message})
+    assert job_view._deferred(app_with(broker), "j") == (due_ms, {"task": "t"})
+
+
+@pytest.mark.parametrize("answers", [None, {1: 5.0}, {-1: "{}"}])
+def test_a_job_that_is_not_deferred_has_neither(answers: Any) -> None:
+    assert job_view._deferred(app_with(_Broker("redis", answers)), "j") == (None, {})
+    assert job_view._deferred(app_with(_Broker("amqp", answers)), "j") == (None, {})
+
+
+@pytest.mark.parametrize("job", ["", "two words", "x" * 201, "ü"])
+def test_an_address_that_names_no_job_is_answered_with_404(job: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        jobs.check_job_id(job)
+    assert (refused.value.status_code, refused.value.code) == (404, "unknown_job")
+    jobs.check_job_id("x" * 200)
+
+
+@pytest.mark.parametrize(
+    ("where", "next_try_ms", "may"),
+    [
+        ("queue", None, True),
+        ("running", None, False),
+        ("ended", None, False),
+        ("deferred", None, False),
+        ("deferred", 100_000, True),
+        ("deferred", 100_001, False),
+        ("worker", 1, False),
+    ],
+)
+def test_a_job_is_looked_for_in_its_queue_where_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, *, where: str, next_try_ms: int | None, may: bool
+) -> None:
+    monkeypatch.setattr(jobs.time, "time", lambda: 100.0)
+    waits = None if next_try_ms is None else SimpleNamespace(next_try_ms=next_try_ms)
+    assert jobs._may_be_in_queue(SimpleNamespace(where=where, waits=waits)) is may  # type: ignore[arg-type]
+
+
+def view(where: str, **others: Any) -> JobView:
+    about: dict[str, Any] = {
+        "job": "j", "state": "S", "where": where, "task": "", "worker": "", "waits": None,
+        "calls": ({"at_ms": 1},), "attempts": None, "events": (), "error": "", "key": "",
+    }  # fmt: skip
+    return JobView(**about | others)
+
+
+CALL = {"at_ms": 5, "key": "gsk_1...", "code": "ok"}
+LETTER = SimpleNamespace(task="t", worker="w", reason="why", attempts=[CALL], kind="failed")
+PLACE = SimpleNamespace(
+    task="t", number=4, model="n", trail=[SimpleNamespace(as_json=lambda: {"at_ms": 9})]
+)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Asks for a job; `view`, `letter` and `place` are what there is of it."""
+    found = SimpleNamespace(view=view("queue"), letter=None, place=None, sent=[], seen=[])
+
+    def look_up(capp: str, job: str, seen: Any) -> JobView:
+        found.seen.append((capp, job, seen))
+        if isinstance(found.view, Exception):
+            raise found.view
+        result: JobView = found.view
+        return result
+
+    made: Any = jobs.Job.__new__(jobs.Job)
+    made.application = SimpleNamespace(
+        capp="app", events=SimpleNamespace(state=SimpleNamespace(tasks={"j": "seen"}))
+    )
+    made.with_pools = AsyncMock(return_value=({"at_ms": 7},))
+    made._find_letter = AsyncMock(side_effect=lambda _: found.letter)
+    made._find_place = AsyncMock(side_effect=lambda _: found.place)
+    made._start_of = AsyncMock(return_value=JobStart(4))
+    made.send_json = found.sent.append
+    monkeypatch.setattr(jobs, "look_up", look_up)
+    monkeypatch.setattr(jobs.time, "time", lambda: 12.3456)
+    found.handler = made
+    return found
+
+
+async def test_a_job_is_told_by_its_dead_letter_its_place_or_its_keys(asked: Any) -> None:
+    await asked.handler.get("j")
+    assert asked.seen == [("app", "j", "seen")]
+    [told] = asked.sent
+    assert (told["where"], told["calls"], told["dead_letter"]) == ("queue", ({"at_ms": 1},), None)
+    assert (told["place"], told["now_ms"]) == (4, 12_346)
+    asked.place = PLACE
+    await asked.handler.get("j")
+    told = asked.sent[-1]
+    assert (told["where"], told["task"], told["calls"]) == ("queue", "t", ({"at_ms": 9},))
+    asked.letter = LETTER
+    await asked.handler.get("j")
+    told = asked.sent[-1]
+    assert (told["task"], told["worker"], told["error"]) == ("t", "w", "why")
+    assert (told["calls"], told["dead_letter"]) == ((CALL,), "failed")
+    asked.view = view("ended", task="own", worker="mine")
+    await asked.handler.get("j")
+    assert (asked.sent[-1]["task"], asked.sent[-1]["worker"]) == ("own", "mine")
+    asked.letter = asked.place = None
+    for where, calls in (("running", 7), ("ended", 7), ("worker", 1), ("deferred", 1)):
+        asked.view = view(where)
+        await asked.handler.get("j")
+        assert asked.sent[-1]["calls"] == ({"at_ms": calls},)
+
+
+async def test_a_store_that_does_not_answer_is_told_as_such(asked: Any) -> None:
+    asked.view = ConnectionError("gone")
+    with pytest.raises(RedisUnreachable, match=r"Redis does not answer \(ConnectionError\)"):
+        await asked.handler.get("j")
+    asked.view = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        await asked.handler.get("j")
+
+
+# Where the job is, whether its task is one of ours; what its start is asked for with.
+@pytest.mark.parametrize(
+    ("where", "service", "place", "number", "model"),
+    [
+        ("queue", "groq", PLACE, 4, "n"),
+        ("queue", "groq", None, None, "m"),
+        ("worker", "groq", None, None, "m"),
+        ("running", "groq", PLACE, 4, None),
+        ("queue", "", None, None, None),
+    ],
+)
+async def test_a_start_is_quoted_for_a_job_that_waits_for_a_service(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    where: str,
+    service: str,
+    place: Any,
+    number: int | None,
+    model: str | None,
+) -> None:
+    quoted: list[Any] = []
+
+    def start_of(view: str, margins: str, **about: Any) -> JobStart:
+        quoted.append((view, margins, about))
+        return JobStart(99)
+
+    async def with_pools(work: Any) -> Any:
+        return await work({})
+
+    made: Any = jobs.Job.__new__(jobs.Job)
+    state = SimpleNamespace(services={"groq": "the view"})
+    margins = SimpleNamespace(of=lambda name: f"of {name}")
+    made.application = SimpleNamespace(
+        capp="app", poller=SimpleNamespace(state=state, margins=margins)
+    )
+    made.with_pools = with_pools
+    found = SimpleNamespace(name=service) if service else None
+    monkeypatch.setattr(jobs, "service_of", Mock(return_value=found))
+    monkeypatch.setattr(jobs, "start_of", start_of)
+    settings = SimpleNamespace(models={"groq": ("m", "x")})
+    monkeypatch.setattr(jobs, "get_settings", lambda: settings)
+    start = await made._start_of(view(where, task="t"), place)
+    if model is None:
+        assert (start, quoted) == (JobStart(number), [])
+    else:
+        about = {"place": number, "model": model, "is_fetched": where == "worker"}
+        assert quoted == [("the view", "of groq", about)]
+        assert start == JobStart(99)
