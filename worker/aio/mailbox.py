@@ -6,6 +6,8 @@ contacts other workers, for instance after a lost connection, Celery ends the wo
 
 A connection is closed after its reply: replies are rare, and servers count idle connections.
 
+Where the broker takes no reply, as while Redis is full, the log says so in a line.
+
 A job begins on the loop, and the consumer learns of it a moment later. A command that came in
 between would take the job for one that waits: Celery would store it as revoked, although it runs.
 """
@@ -16,7 +18,10 @@ from typing import Any, Final
 
 import celery
 from celery.worker.control import Panel
+from kombu.exceptions import OperationalError
 from kombu.pools import ProducerPool
+
+from worker.aio.redis_retry import warn, words_of
 
 _SEE_JOBS: Final = (
     "active",
@@ -40,7 +45,9 @@ def install(app: celery.Celery, take_reports: Callable[[], None]) -> None:
     # without a limit keeps nothing.
     connections: Any = app.connection_for_write().Pool(limit=None)
     pool: Any = ProducerPool
-    app.control.mailbox._producer_pool = pool(connections, limit=None)  # noqa: SLF001 - it has no setter
+    mailbox: Any = app.control.mailbox
+    mailbox._producer_pool = pool(connections, limit=None)  # noqa: SLF001 - it has no setter
+    mailbox._publish_reply = _told_in_a_line(mailbox._publish_reply)  # noqa: SLF001
     for name in _SEE_JOBS:
         _commands[name] = _after(take_reports, _commands[name])
 
@@ -50,9 +57,22 @@ def uninstall(app: celery.Celery) -> None:
     for name in _SEE_JOBS:
         _commands[name] = getattr(_commands[name], "__wrapped__", _commands[name])
     mailbox = app.control.mailbox
+    vars(mailbox).pop("_publish_reply", None)
     if mailbox.producer_pool is not app.amqp.producer_pool:
         mailbox.producer_pool.connections.force_close_all()
         mailbox._producer_pool = app.amqp.producer_pool  # noqa: SLF001
+
+
+def _told_in_a_line(publish: Callable[..., Any]) -> Callable[..., None]:
+    """Say in a line that the broker takes no reply; Celery logs a traceback for each."""
+
+    def publish_reply(*args: Any, **kwargs: Any) -> None:
+        try:
+            publish(*args, **kwargs)
+        except OperationalError as exc:
+            warn("remote control: the broker takes no reply (%s)", words_of(exc))
+
+    return publish_reply
 
 
 def _after(take_reports: Callable[[], None], command: Any) -> Any:
