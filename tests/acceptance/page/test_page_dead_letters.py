@@ -113,6 +113,29 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     assert has_focus(page.get_by_label(f"Drop the dead letter of job {below}"))
 
 
+def test_a_letter_that_came_after_the_one_that_was_seen_stays(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    first = poisoned(fresh)
+    page = open_page(site, refused="404")
+    row = page.locator(f"tr[data-job='{first.id}']")
+    row.wait_for()
+
+    def die_again() -> None:
+        fresh.producer.app.backend.client.zincrby("{kw:dead}:index", 60_000, first.id)
+
+    page.get_by_label(f"Drop the dead letter of job {first.id}").click()
+    die_again()  # while somebody makes up his mind
+    page.get_by_role("dialog").get_by_role("button", name="Drop").click()
+    page.get_by_text("The job has died again since").first.wait_for()
+    assert row.is_visible()
+    box = page.get_by_label(f"Select job {first.id}")
+    box.check()
+    die_again()
+    page.get_by_role("button", name="Drop all").wait_for()
+    assert not box.is_checked(), "what was selected is gone"
+
+
 def test_what_all_means_is_what_is_listed_also_while_an_answer_is_on_its_way(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
