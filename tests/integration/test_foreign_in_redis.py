@@ -23,7 +23,10 @@ from worker.keypool.margins import Margins
 from worker.keypool.names import Names
 from worker.keypool.published_keys import published_keys
 from worker.keypool.published_margins import published_margins
+from worker.providers.drift import Drift
 from worker.redis.client import connect
+from worker.usage.series import Series
+from worker.usage.store import _Step
 
 BYTES = b"\x80\x04\x95\xff of pickle"
 WRONG: list[Any] = [
@@ -147,3 +150,15 @@ async def test_keys_margins_and_the_audit_trail_survive_what_others_wrote(redis:
     foreign, ours = await log.read()
     assert (ours["by"], foreign["by"], foreign["until_ms"]) == ("ada", "", "0")
     assert foreign["at_ms"].isdecimal()
+
+
+async def test_unknown_answers_and_counts_of_use_survive_what_others_wrote(redis: Redis) -> None:
+    book = Drift(redis, namespace="kw")
+    ours = json.dumps(["groq", "status", "418"])
+    foreign = {"no JSON": 1, "[5]": 1, json.dumps(["groq", "status", "419"]): "x", BYTES: 1}
+    await redis.hset(book._counts, mapping={ours: 2, **foreign})
+    assert [(one.shape, one.count) for one in await book.seen()] == [("418", 2)]
+    step = _Step(0, {"1": Series("groq"), "2": Series("groq")})
+    for bucket in ({"1": "no number!", "2": "a"}, {"1": "1", "2": "?,!"}):
+        step.add(bucket)
+    assert [one.counts[0] for one in step.counted()] == [10, 1]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from worker.clients.once import _Record, _record_of, once, once_sync
+from worker.clients.once import _Record, _record_of, _result_of, once, once_sync
 from worker.jobs.job_run import current_run
 
 
@@ -47,6 +47,11 @@ def test_a_result_that_cannot_be_kept_is_refused_with_the_name_of_its_step(
 @pytest.mark.parametrize("result", [None, (1, "é", {"a": [True]}), "x" * 999_998, nested(100)])
 def test_a_result_is_kept_as_json(record: _Record, result: Any) -> None:
     assert json.loads(record.text_of(result)) == json.loads(json.dumps(result))
+
+
+def test_what_another_program_wrote_in_place_of_a_result_is_a_sentence() -> None:
+    with pytest.raises(ValueError, match="the result of step 'draft' that Redis holds is no JSON"):
+        _result_of("draft", "no JSON")
 
 
 class _Kept:

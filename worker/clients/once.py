@@ -60,7 +60,7 @@ async def once(step: str, make: Callable[[], Awaitable[ResultT]]) -> ResultT:
         text = record.text_of(await make()) if kept is None else kept
         if kept is None:
             await record.set(text)
-    result: ResultT = json.loads(text)
+    result: ResultT = _result_of(step, text)
     return result
 
 
@@ -90,8 +90,18 @@ def once_sync(step: str, make: Callable[[], ResultT]) -> ResultT:
         text = record.text_of(make()) if kept is None else kept
         if kept is None:
             wait_for(record.set(text))
-    result: ResultT = json.loads(text)
+    result: ResultT = _result_of(step, text)
     return result
+
+
+def _result_of(step: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise ValueError(
+            f"once: the result of step {step!r} that Redis holds is no JSON: another program wrote "
+            "it. The step has run, and does not run again"
+        ) from exc
 
 
 @dataclass(frozen=True, slots=True)
