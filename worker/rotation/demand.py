@@ -115,7 +115,7 @@ class Demand:
         if any(one.resting_until_s > now_s for one in queues):
             return True
         longest = max((len(one.waiters) for one in queues), default=0)
-        return longest > 0 and longest >= self.capacity() // 2
+        return longest >= self.capacity() // 2
 
     def _in_line(self, sorts: Container[bool] = (False, True)) -> list[WaitQueue]:
         """The queues whose jobs take their turn, of bulk jobs, of the others, or both."""

@@ -130,6 +130,7 @@ async def test_a_line_behind_two_others_waits_for_them(make_pool: Make) -> None:
     third = await nothing(pool, line=Line("m", "line 2"), waited_ms=4_500)
     assert (third.why, third.reason) == (NoLeaseReason.WAIT, "earlier jobs come first")
     assert third.first_in_ms == 0, "nobody has looked at the keys"
+    assert third.ask_in_ms == 1_000, "at a call a second one of the two is served by then"
     older = await nothing(pool, line=Line("m", "line 3"), waited_ms=6_000)
     assert older.reason == "rpm", "who has waited longest is in front, wherever it waits"
 
