@@ -10,6 +10,7 @@ from tests.integration.keypool.keypool_asking import (
     Make,
     ask,
     lease,
+    remaining,
 )
 from worker.keypool import Lease
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Verdict
@@ -92,8 +93,8 @@ async def test_what_is_left_of_a_window_is_shown(make_pool: Make, clock) -> None
         [bucket] = [one for one in key.buckets if one.dimension == "rps"]
         return bucket.remaining
 
-    for remaining in (5, 4, 3):
-        assert await left() == remaining
+    for expected in (5, 4, 3):
+        assert await left() == expected
         await lease(pool)
     clock.tick(999)
     assert await left() == 2
@@ -148,3 +149,16 @@ def _fits(starts: list[int], limit: int) -> bool:
     return all(
         later - start >= SPAN_MS for start, later in zip(starts, starts[limit:], strict=False)
     )
+
+
+async def test_a_limit_raised_above_what_is_counted_call_by_call_refills_continuously(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1)
+    for limit in (5, 300):
+        stated = (ObservedLimit(Dimension.RPS, limit),)
+        await pool.settle(await lease(pool), replace(OK, limits=stated))
+    assert await remaining(pool) < 300
+    clock.tick(100)
+    assert await remaining(pool) == 300, "no call of the last second is kept apart"
