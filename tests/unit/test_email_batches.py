@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from config.api_key import make_key
+from worker.emails.attempt import NothingToSend
 from worker.emails.batching import (
     MOST_IN_BATCH,
     BatchQueue,
@@ -15,6 +17,7 @@ from worker.emails.batching import (
     Waiter,
     wake,
 )
+from worker.emails.first_attempt import FirstAttempt
 from worker.emails.in_flight import InFlightSends
 from worker.emails.outcomes import (
     crowded,
@@ -26,6 +29,8 @@ from worker.emails.outcomes import (
 )
 from worker.emails.outgoing import OutgoingEmail
 from worker.errors import Deferred, RequestRejected, TransientError
+from worker.keypool import Lease, LeaseRequest
+from worker.providers import EmailIdentity, SendRequest
 from worker.rotation.served import Served
 from worker.verdicts import Fate, Verdict
 
@@ -175,3 +180,35 @@ async def test_an_outcome_is_given_once() -> None:
     assert wake(waiter, Outcome(NextStep.WAIT))
     assert not wake(waiter, Outcome(NextStep.SEND))
     assert waiter.result() == Outcome(NextStep.WAIT, ())
+
+
+async def test_an_email_of_which_a_copy_is_in_flight_is_neither_claimed_nor_sent() -> None:
+    claimed = []
+
+    class Store:
+        def identity_of(self, key: str, content: str) -> EmailIdentity:
+            return EmailIdentity(key, content)
+
+        async def claim(self, request: SendRequest, *, by: str) -> list[int]:
+            claimed.append((request.idempotency_key, by))
+            return []
+
+    key = make_key("resend", secret="re_0123456789abcdefghijklmnop", variable="RESEND_API_KEY")
+    sends, leader = InFlightSends(), email("1")
+    attempt = FirstAttempt(
+        store=cast("Any", Store()),
+        pool=cast("Any", None),
+        in_flight=sends,
+        batch_sizes=BatchSizes(),
+        leader=leader,
+        queue=None,
+    )
+    sends.begin("1")
+    with pytest.raises(NothingToSend):
+        await attempt.before(Lease("l", key, "a", LeaseRequest(emails=1), 0))
+    assert (claimed, leader.calls, attempt.batch) == ([], 0, {})
+    sends.end("1")
+    attempt.batch = {leader: None}
+    request = await attempt.before(Lease("l", key, "a", LeaseRequest(emails=1), 0))
+    assert (request.idempotency_key, claimed, leader.calls) == ("1", [("1", "l")], 1)
+    assert sends.find("1") is not None

@@ -9,6 +9,7 @@ import pytest
 
 from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, LeaseRequest, NoLease, NoLeaseReason
+from worker.rotation import wait_queue
 from worker.rotation.wait_queue import Waiter, WaitQueue
 
 NO_KEYS = NoLease(NoLeaseReason.NO_KEYS)
@@ -166,3 +167,16 @@ async def test_a_queue_is_idle_only_where_nothing_of_it_is_left() -> None:
     queue.sent_back.append((1.0, "job"))
     assert not queue.is_idle
     await server
+
+
+async def test_a_queue_settles_for_a_moment_only_where_something_has_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wait_queue, "_SETTLE_S", 3_600.0)
+    queue = WaitQueue("m", bulk=False, resources=("m",))
+    await asyncio.wait_for(queue.pause(0.0), 60)
+    queue.woken.set()
+    settles = asyncio.ensure_future(queue.pause(3_600.0))
+    done, _ = await asyncio.wait({settles}, timeout=0)
+    assert not done
+    settles.cancel()

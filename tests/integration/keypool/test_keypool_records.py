@@ -130,3 +130,22 @@ async def test_an_account_that_an_answer_names_is_known_before_the_next_call(
     for named in ("org_1", None, "org_2"):
         await pool.settle(got, replace(OK, account=named))
         assert pool.account_of(got.key) == (named or "org_1")
+
+
+async def test_the_calls_of_a_job_are_found_among_those_of_all_keys_in_their_order(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(2)
+    one, two = pool.keys
+    for key, other, job in ((two, one, "a"), (one, two, "b"), (one, two, "a")):
+        clock.tick(10)
+        exclude = frozenset({other.id})
+        await pool.settle(await lease(pool, by=job, model="m", exclude=exclude), OK)
+        assert (await pool.latest_calls(key.id))[0].job == job
+    found = await pool.calls_of_job("a")
+    assert [(key.id, call.job, call.at_ms) for key, call in found] == [
+        (two.id, "a", clock.ms - 20),
+        (one.id, "a", clock.ms),
+    ]
+    assert await pool.calls_of_job("c") == []
