@@ -161,3 +161,17 @@ async def test_what_a_process_that_died_had_reserved_ahead_comes_back_soon(
     assert not (await pool.settle(lives, OK)).late
     events = {entry["reason"] for entry in await pool.audit() if entry["event"] == "lease_expired"}
     assert events == {"not used in time"}
+
+
+async def test_a_call_of_a_lease_that_expired_counts_unless_an_earlier_settle_may_have(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1, lease_ms=1_000)
+    late = await lease(pool)
+    clock.tick(2_000)
+    await lease(pool)  # looks for what has expired
+    for again, calls in ((False, 1), (True, 1), (False, 2)):
+        settled = await pool.settle(late, OK, **({"again": True} if again else {}))
+        assert settled.late
+        assert (await pool.snapshot()).keys[0].calls == calls
