@@ -1,13 +1,14 @@
 """What each of several emails gets that share a call, and how many may share one."""
 
 import asyncio
+import logging
 import time
 from typing import Any, cast
 
 import pytest
 
 from config.api_key import make_key
-from worker.emails.attempt import NothingToSend
+from worker.emails.attempt import NothingToSend, RepeatAttempt
 from worker.emails.batching import (
     MOST_IN_BATCH,
     BatchQueue,
@@ -18,6 +19,7 @@ from worker.emails.batching import (
     wake,
 )
 from worker.emails.first_attempt import FirstAttempt
+from worker.emails.idempotency import SendRecord, State
 from worker.emails.in_flight import InFlightSends
 from worker.emails.outcomes import (
     crowded,
@@ -182,33 +184,104 @@ async def test_an_outcome_is_given_once() -> None:
     assert waiter.result() == Outcome(NextStep.WAIT, ())
 
 
-async def test_an_email_of_which_a_copy_is_in_flight_is_neither_claimed_nor_sent() -> None:
-    claimed = []
+KEY = make_key("resend", secret="re_0123456789abcdefghijklmnop", variable="RESEND_API_KEY")
+LEASE = Lease("l", KEY, "a", LeaseRequest(emails=1), 0)
 
-    class Store:
-        def identity_of(self, key: str, content: str) -> EmailIdentity:
-            return EmailIdentity(key, content)
 
-        async def claim(self, request: SendRequest, *, by: str) -> list[int]:
-            claimed.append((request.idempotency_key, by))
-            return []
+class Store:
+    """A store that answers as a test says."""
 
-    key = make_key("resend", secret="re_0123456789abcdefghijklmnop", variable="RESEND_API_KEY")
-    sends, leader = InFlightSends(), email("1")
-    attempt = FirstAttempt(
-        store=cast("Any", Store()),
+    def __init__(self, *, reclaims: bool = True) -> None:
+        self.reclaims, self.claimed = reclaims, list[tuple[str, str]]()
+
+    def identity_of(self, key: str, content: str) -> EmailIdentity:
+        return EmailIdentity(key, content)
+
+    async def claim(self, request: SendRequest, *, by: str) -> list[int]:
+        self.claimed.append((request.idempotency_key, by))
+        return []
+
+    async def reclaim(self, _: SendRecord) -> bool:
+        return self.reclaims
+
+
+def first_attempt(
+    store: Store, leader: OutgoingEmail, queue: BatchQueue | None = None
+) -> FirstAttempt:
+    return FirstAttempt(
+        store=cast("Any", store),
         pool=cast("Any", None),
-        in_flight=sends,
+        in_flight=InFlightSends(),
         batch_sizes=BatchSizes(),
         leader=leader,
-        queue=None,
+        queue=queue,
     )
-    sends.begin("1")
+
+
+async def test_an_email_of_which_a_copy_is_in_flight_is_neither_claimed_nor_sent() -> None:
+    store, leader = Store(), email("1")
+    attempt = first_attempt(store, leader)
+    attempt._in_flight.begin("1")
     with pytest.raises(NothingToSend):
-        await attempt.before(Lease("l", key, "a", LeaseRequest(emails=1), 0))
-    assert (claimed, leader.calls, attempt.batch) == ([], 0, {})
-    sends.end("1")
+        await attempt.before(LEASE)
+    assert (store.claimed, leader.calls, attempt.batch) == ([], 0, {})
+    attempt._in_flight.end("1")
     attempt.batch = {leader: None}
-    request = await attempt.before(Lease("l", key, "a", LeaseRequest(emails=1), 0))
-    assert (request.idempotency_key, claimed, leader.calls) == ("1", [("1", "l")], 1)
-    assert sends.find("1") is not None
+    request = await attempt.before(LEASE)
+    assert (request.idempotency_key, store.claimed, leader.calls) == ("1", [("1", "l")], 1)
+    assert attempt._in_flight.find("1") is not None
+
+
+async def test_only_who_leads_a_queue_ends_it() -> None:
+    queue, error = BatchQueue(), TransientError("why")
+    waiters = waiting(queue, email("2"), email("3"))
+    attempt = first_attempt(Store(), email("1"), queue)
+    assert attempt.leads
+    attempt.leads = False
+    attempt.end_queue(error)
+    assert not any(one.done() for one in waiters)
+    attempt.leads = True
+    attempt.end_queue(error)
+    results = [one.result().result for one in waiters]
+    assert [type(one) for one in results] == [TransientError] * 2
+    assert len({id(one) for one in (error, *results)}) == 3, "each has an error of its own"
+    alone = first_attempt(Store(), email("1"))
+    assert not alone.leads
+    alone.end_queue(error)
+    alone.hand_over()
+
+
+async def test_a_batch_that_is_halved_is_told_and_a_single_email_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    attempt = first_attempt(Store(), email("1"))
+    with caplog.at_level(logging.INFO):
+        attempt._learn_size(LEASE, size=1)
+        attempt._learn_size(LEASE, size=2)
+    assert caplog.messages == [
+        f"📦 The quota of {KEY.label} has no room for 2 emails at once: the next batch is smaller"
+    ]
+    assert attempt._batch_sizes.limit("a") == 1
+
+
+SENT = SendRequest("a", "1", "{}", (EmailIdentity("r", "hash"),))
+
+
+@pytest.mark.parametrize(
+    ("request_", "reclaims", "sends"),
+    [(SENT, True, True), (SENT, False, False), (None, True, False)],
+)
+async def test_a_request_is_sent_again_only_by_the_job_that_could_take_it_over(
+    request_: SendRequest | None, *, reclaims: bool, sends: bool
+) -> None:
+    its = email("1")
+    store = cast("Any", Store(reclaims=reclaims))
+    attempt = RepeatAttempt(store, its, SendRecord(State.OPEN, request_))
+    assert attempt.in_doubt
+    if sends:
+        assert await attempt.before(LEASE) is attempt.request is SENT
+    else:
+        with pytest.raises(NothingToSend):
+            await attempt.before(LEASE)
+        assert attempt.request is None
+    assert its.calls == sends
