@@ -1,5 +1,8 @@
 """A worker that is asked to end while jobs wait in it for a key."""
 
+import os
+import signal
+
 import redis
 
 from tests.processes import StartFleet, eventually
@@ -26,3 +29,17 @@ def test_jobs_that_wait_for_a_key_go_back_and_do_not_hold_a_worker_up(
     counted = [unpacked(text.decode()) for hour in hours for text in hour]
     calls, refused, *_ = map(sum, zip(*counted, strict=True))
     assert calls - refused == accepted, "a worker that is stopped writes what it counted"
+
+
+def test_a_worker_ends_although_its_redis_hangs_and_loses_nothing(start_fleet: StartFleet) -> None:
+    fleet = start_fleet(count=1, resend_keys=0, settings={"KEYWHEEL_WORKER_LEASE_S": "4"})
+    [worker] = fleet.workers
+    # Its sockets stay open, and nothing answers: each question would wait for half a minute.
+    os.kill(fleet.redis.pid or 0, signal.SIGSTOP)
+    try:
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.await_exit(within_s=30) == 0
+    finally:
+        os.kill(fleet.redis.pid or 0, signal.SIGCONT)
+    assert "Redis has not answered for 4 s, and this worker ends without it" in worker.log
+    assert "Traceback" not in worker.log

@@ -1,4 +1,4 @@
-"""redis-py's connections, with six changes that all connections of this program need.
+"""redis-py's connections, with seven changes that all connections of this program need.
 
 - They leave a server that has become a replica. Where a primary moves, behind a proxy or an address
   of a cloud, the old one may keep its connections and reject every write (`READONLY`). redis-py
@@ -13,12 +13,15 @@
 - They report a closed connection by redis-py's own error. uvloop raises RuntimeError on a write to
   a transport that the other side has closed, and redis-py does not translate it, so code that
   retries after a lost connection would not recognize it.
+- Those that block are told from outside where a server leaves them without an answer while a worker
+  ends; see `worker.aio.hung_redis`.
 - They are made without reading a file. redis-py looks its own version up for each, which costs more
   than a millisecond, and raises an error that is not one of redis-py's where the process may open
   no more files.
 """
 
 import socket
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -27,6 +30,7 @@ import redis.asyncio
 from redis import connection as _stock
 from redis.exceptions import NoPermissionError
 
+from worker.aio import hung_redis
 from worker.aio.addresses import BlockingOverAddresses, OverAddresses
 from worker.aio.redis_retry import is_replica_error, words_of
 from worker.aio.sentinels import PORT, Sentinels
@@ -57,19 +61,32 @@ class _Tcp(_Mixin):
 
 
 class _Blocking(_Made):
+    asked_s: float | None = None
+    """Since when a reply is waited for, on the monotonic clock; None: none is."""
+
+    def _connect(self) -> Any:
+        hung_redis.of_process.enter(self)
+        return super()._connect()
+
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read a reply.
 
         Raises:
             redis.ConnectionError: The server is a replica, and the connection is closed.
         """
+        self.asked_s = time.monotonic()
         try:
-            return super().read_response(*args, **kwargs)
+            reply = super().read_response(*args, **kwargs)
         except redis.ResponseError as exc:
             if not is_replica_error(exc):
                 raise
             self.disconnect()
             raise redis.ConnectionError(f"this Redis is a replica now ({words_of(exc)})") from exc
+        finally:
+            self.asked_s = None
+        if hung_redis.of_process.silent:
+            hung_redis.of_process.note_answer(self)
+        return reply
 
 
 class _Async(_Made):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from celery.worker import state
 from kombu.message import Message
 
-from worker.aio import lifespan
+from worker.aio import hung_redis, lifespan
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.transport import unacked
 
@@ -17,13 +17,19 @@ logger = logging.getLogger(__name__)
 _STEP_S = 0.5
 _LINGER_S = 3.0
 """How long jobs whose end was reported may go on."""
+_HUNG_CLEANUPS_S = 2.0
+_UNLIMITED_S = 300.0
+"""How long jobs without a time limit may go on while Redis hangs."""
 _ACKNOWLEDGING = ("ack_log_error", "reject_log_error")
+
+hung_redis.watch_ends()
 
 
 class Running(Protocol):
     """The pool that ends."""
 
     calls: ConsumerCalls
+    options: dict[str, Any]
 
     @property
     def running(self) -> int:
@@ -44,6 +50,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
     """Wait until no job runs; meanwhile do the hub's work: callbacks, acknowledgements, timers.
 
     It waits only a few seconds for jobs whose end was reported: one may suppress each cancellation.
+    While Redis hangs, it waits as long as jobs may run: their results cannot be stored.
 
     Args:
         pool: The pool, which starts no further job.
@@ -52,6 +59,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             A signal that comes meanwhile has the same effect.
         cold_patience_s: In seconds.
     """
+    hung_redis.of_process.begin()  # a command of remote control sends no signal
     patience = _Patience(pool, cold=cold, cold_patience_s=cold_patience_s)
     next_timers_s = 0.0
     while pool.running:
@@ -59,7 +67,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             logger.warning("%d jobs %s; the worker ends without them", pool.running, excess)
             break
         pool.calls.wait(0.1 if patience.is_cold else _STEP_S)
-        send_acknowledgements(hub)
+        send_acknowledgements(hub, is_again=True)
         if hub is not None and time.monotonic() >= next_timers_s:
             next_timers_s = time.monotonic() + _STEP_S
             _fire_timers(hub)
@@ -76,6 +84,8 @@ class _Patience:
         self._cold_patience_s = cold_patience_s
         self._deadline_s: float | None = None
         self._settled_s: float | None = None
+        longest_s = float(pool.options.get("timeout") or _UNLIMITED_S)
+        self._hung_deadline_s = time.monotonic() + longest_s
 
     @property
     def is_cold(self) -> bool:
@@ -93,6 +103,9 @@ class _Patience:
         now_s = time.monotonic()
         if self._deadline_s is not None:
             return "did not end when they were cancelled" if now_s > self._deadline_s else ""
+        if hung_redis.of_process.silent and now_s > self._hung_deadline_s:
+            self._pool.cancel_all()
+            return "cannot report their ends, since Redis does not answer"
         self._settled_s = None if self._pool.unsettled else self._settled_s or now_s
         if self._settled_s is None or now_s <= self._settled_s + _LINGER_S:
             return ""
@@ -111,6 +124,7 @@ def wait_softly(pool: Running, worker: Any) -> None:
     # This is also needed without a wait: else waiting jobs would take the slots of those that are
     # about to be cancelled.
     pool.drain()
+    hung_redis.of_process.begin(cold=True)  # the signal comes when this handler has ended
     idle_too = bool(conf.worker_enable_soft_shutdown_on_idle)
     if timeout_s <= 0 or not (idle_too or state.active_requests):
         return
@@ -121,7 +135,12 @@ def wait_softly(pool: Running, worker: Any) -> None:
 
 
 def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
-    """End the lifespan on the loop, and wait for that for at most `patience_s` seconds."""
+    """End the lifespan on the loop, and wait for that for at most `patience_s` seconds.
+
+    While Redis hangs, most of its cleanups wait for nothing: two seconds must do.
+    """
+    if hung_redis.of_process.silent:
+        patience_s = min(patience_s, _HUNG_CLEANUPS_S)
     try:
         asyncio.run_coroutine_threadsafe(lifespan.end(patience_s=patience_s), loop).result(
             patience_s
@@ -132,11 +151,15 @@ def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
         logger.exception("the cleanups failed; the worker ends all the same")
 
 
-def send_acknowledgements(hub: Any) -> None:
+def send_acknowledgements(hub: Any, *, is_again: bool = False) -> None:
     """Run the acknowledgements that wait in a hub that no longer runs, and send them.
 
     Other callbacks do not run: one may be the transport's reader, which would deliver messages to a
     closed pool.
+
+    Args:
+        hub: The hub, if there is one.
+        is_again: Whether this is called again in a moment, and need not try a Redis that hangs.
     """
     if hub is None:
         return
@@ -150,7 +173,8 @@ def send_acknowledgements(hub: Any) -> None:
                 logger.exception("cannot acknowledge a message; the broker delivers it again")
         else:
             hub.call_soon(callback)
-    unacked.of_process.flush_acks()
+    if not (is_again and hung_redis.of_process.silent):
+        unacked.of_process.flush_acks()
 
 
 def _fire_timers(hub: Any) -> None:
