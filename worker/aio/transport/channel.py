@@ -245,12 +245,16 @@ class Channel(TakingChannel):
     def _on_connection_disconnect(self, connection: Any) -> None:
         """Release what the last request took, if its reply is lost with the connection.
 
+        Acknowledgements whose reply is lost are sent again.
+
         kombu's connections call this each time they close; kombu's own part of it forgets that a
         reply was on its way.
         """
         is_unanswered = self.takes and self._in_poll is connection
         if is_unanswered and self._qos is not None and self._qos.keeper is not None:
             self._qos.keeper.release_unanswered(f"{self._suffix}{self._requests:x}")
+        if self.replies.forget(connection) and self._qos is not None:
+            self._qos.note_unanswered()
         super()._on_connection_disconnect(connection)
 
     def _forget_connection(self) -> None:

@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -38,6 +39,11 @@ class TransportQoS(RestoringQoS):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._acked: deque[str] = deque()
+        """The acknowledgements that the server has not confirmed."""
+        self._sent = 0
+        """How many of them are on their way by the taking connection, the oldest ones."""
+        self._round = 0
+        """Counts how often those on their way were given up; a late reply is not theirs."""
         self._oldest_s = 0.0
         self._sent_at_s = float("-inf")
         self._refused_until_s = 0.0
@@ -135,7 +141,7 @@ class TransportQoS(RestoringQoS):
             self._forget(delivery_tag)
             return
         now_s = time.monotonic()
-        if not self._acked:
+        if len(self._acked) <= self._sent:
             self._oldest_s = now_s
         self._acked.append(delivery_tag)
         VirtualQoS.ack(self, delivery_tag)
@@ -165,42 +171,84 @@ class TransportQoS(RestoringQoS):
             redis.ConnectionError: They could not be sent.
         """
         now_s = time.monotonic()
-        if not self._acked or now_s < self._refused_until_s:
+        unsent = len(self._acked) - self._sent
+        if unsent <= 0 or self.are_acks_refused:
             return
-        if len(self._acked) >= _ENOUGH or now_s - self._sent_at_s >= _INTERVAL_S:
+        if unsent >= _ENOUGH or now_s - self._sent_at_s >= _INTERVAL_S:
             try:
                 self.flush_acks(beside=True)
             except redis.ResponseError as exc:
-                # Its memory or disk is full, for instance. The worker goes on: acknowledgements and
-                # leases are kept.
-                self._refused_until_s = now_s + _REFUSED_PAUSE_S
-                logger.warning(
-                    "the broker refuses acknowledgements (%s); %d wait", exc, len(self._acked)
-                )
+                self._note_refusal(exc)
+
+    @property
+    def are_acks_refused(self) -> bool:
+        """Whether the server has refused acknowledgements a moment ago."""
+        return time.monotonic() < self._refused_until_s
+
+    def _note_refusal(self, exc: redis.ResponseError) -> None:
+        # Its memory or disk is full, for instance. The worker goes on: acknowledgements and leases
+        # are kept.
+        self._refused_until_s = time.monotonic() + _REFUSED_PAUSE_S
+        logger.warning("the broker refuses acknowledgements (%s); %d wait", exc, len(self._acked))
 
     def flush_acks(self, *, beside: bool = False) -> None:
         """Send the acknowledgements. Those that could not be sent are kept for the next time.
 
         Args:
-            beside: Use the taking connection if it is free. Only on the thread that takes.
+            beside: Send them by the taking connection, if that is open, before what it sends next,
+                and do not wait until the server confirms them. Only on the thread that takes.
 
         Raises:
             redis.RedisError: They could not be sent.
         """
+        if beside and self._send_beside():
+            return
+        self.note_unanswered()
         while self._acked:
             tags = list(islice(self._acked, _BATCH))
-            prefix = self.channel.global_keyprefix
-            keys = [
-                prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)
-            ]
-            command = ("EVAL", FORGET, len(keys), *keys, *tags)
-            if not (beside and self.channel.run_beside(*command)):
-                with self.channel.conn_or_acquire() as client:
-                    client.execute_command(*command)
-            for _ in tags:
-                with suppress(IndexError):  # a signal handler may have flushed in between
-                    self._acked.popleft()
+            with self.channel.conn_or_acquire() as client:
+                client.execute_command(*self._forgetting(tags))
+            self._drop(len(tags))
             self._oldest_s = self._sent_at_s = time.monotonic()
+
+    def _send_beside(self) -> bool:
+        while len(self._acked) > self._sent and not self.are_acks_refused:
+            tags = list(islice(self._acked, self._sent, self._sent + _BATCH))
+            self._sent += len(tags)
+            note = partial(self._note_reply, len(tags), self._round)
+            try:
+                if not self.channel.send_beside(note, *self._forgetting(tags)):
+                    return False
+            except (redis.RedisError, OSError):
+                self.note_unanswered()
+                raise
+            self._oldest_s = self._sent_at_s = time.monotonic()
+        return True
+
+    def _note_reply(self, count: int, round_sent: int, reply: Any) -> None:
+        if round_sent != self._round:
+            return  # they were sent again
+        if isinstance(reply, redis.ResponseError):
+            self.note_unanswered()
+            self._note_refusal(reply)
+        else:
+            self._sent -= count
+            self._drop(count)
+
+    def note_unanswered(self) -> None:
+        """Send the acknowledgements that are on their way again: nobody reads their replies."""
+        self._sent = 0
+        self._round += 1
+
+    def _forgetting(self, tags: list[str]) -> tuple[Any, ...]:
+        prefix = self.channel.global_keyprefix
+        keys = [prefix + key for key in (self.unacked_key, self.unacked_index_key, self.leases_key)]
+        return ("EVAL", FORGET, len(keys), *keys, *tags)
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            with suppress(IndexError):  # a signal handler may have flushed in between
+                self._acked.popleft()
 
     def add_headers(self, message: Any, headers: dict[str, Any]) -> None:
         """Add headers to a message's entry on the server.
@@ -221,6 +269,14 @@ class TransportQoS(RestoringQoS):
         """Put back the messages of dead workers, and those older than the visibility timeout."""
         try:
             self.flush_acks()
+        except redis.ResponseError as exc:
+            logger.warning("the broker redelivers nothing now (%s); the next turn tries again", exc)
+        else:
+            self.restore_old(*args, **kwargs)
+
+    def restore_old(self, *args: Any, **kwargs: Any) -> None:
+        """Do the same, and send no acknowledgements before that; from any thread."""
+        try:
             self.recover()
             super().restore_visible(*args, **kwargs)
         except redis.ResponseError as exc:
@@ -256,6 +312,7 @@ class TransportQoS(RestoringQoS):
             running = unacked.of_process.tags_that_run_on(self.held_tags())
             keeper.acknowledge(list(self._acked))
             self._acked.clear()
+            self.note_unanswered()
             kept = [tag for tag in self.held_tags() if tag in running]
             keeper.detach(kept)
             for tag in kept:

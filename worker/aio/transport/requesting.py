@@ -12,6 +12,9 @@ from worker.aio.transport import delayed
 from worker.aio.transport.delivery import DeliveringChannel
 from worker.aio.transport.hints import ListHints
 from worker.aio.transport.look_backoff import LookBackoff
+from worker.aio.transport.messages import Taken
+from worker.aio.transport.poller import arrives_soon, has_buffered
+from worker.aio.transport.replies import Note, Replies
 from worker.aio.transport.scripts import TAKE
 from worker.aio.transport.take_limits import TakeLimits
 
@@ -37,6 +40,8 @@ class RequestingChannel(DeliveringChannel):
         self.hints = ListHints()
         self.limits = TakeLimits()
         self.backoff = LookBackoff()
+        self.replies = Replies()
+        self._reading = False
         self._is_script_lost = False
         self._is_looking = False
         """Whether the request on its way only looks whether there are messages."""
@@ -96,9 +101,48 @@ class RequestingChannel(DeliveringChannel):
         connection = self.client.connection
         # No health check: it would open a new connection unseen, which receives no hints.
         connection.send_command(*command, check_health=False)
+        self.replies.expect(connection, None)
         self._in_poll = connection
         # kombu's health check closes a connection that does not reply for long after this.
         self._brpop_sent_at = now_s
+
+    def send_beside(self, note: Note, *command: Any) -> bool:
+        """Send a command by the taking connection, and do not wait for a server that is far away.
+
+        To take a connection from the pool and to give it back costs more than the command.
+
+        Args:
+            note: Called with the reply, a number, or with the error of the server. Where the
+                connection is lost before, it is not called.
+            *command: The command.
+
+        Returns:
+            Whether it was sent; not where the connection is not open.
+
+        Raises:
+            redis.ConnectionError: The connection is lost.
+        """
+        connection = self.client.connection
+        if not (connection and connection._sock):  # noqa: SLF001
+            return False
+        is_free = not (self._reading or self._in_poll or self.replies)
+        connection.send_command(*command, check_health=False)
+        self.replies.expect(connection, note)
+        if is_free and self.replies.is_near:
+            self._reading = True
+            try:
+                while self.replies and arrives_soon(connection):
+                    self._read_reply(connection)
+                # What came with the reply the poller does not see.
+                while connection._sock and has_buffered(connection):  # noqa: SLF001
+                    self._read_reply(connection)
+            finally:
+                self._reading = False
+        return True
+
+    def _read_reply(self, connection: Any) -> Taken | None:
+        """Read one reply or hint; None if it was not the one to the request for messages."""
+        raise NotImplementedError
 
     def _note_found(self, count: int, now_s: float) -> None:
         """Look first, and later, from now on where another channel took all; else ask at once."""

@@ -15,6 +15,7 @@ from kombu.utils.json import dumps, loads
 from worker.aio.transport.eta import waits
 from worker.aio.transport.headers import DEATHS, DIED_S
 from worker.aio.transport.leases import LeaseKeeper
+from worker.aio.transport.replies import Note
 from worker.aio.transport.scripts import EXPIRED, GIVE_BACK
 from worker.aio.transport.sharing import is_parked
 
@@ -48,8 +49,8 @@ class Channel(Protocol):
     def keep_leases(self) -> LeaseKeeper | None:
         """Start renewing the leases of this channel's messages."""
 
-    def run_beside(self, *command: Any) -> bool:
-        """Run a command on the taking connection, unless that is in use."""
+    def send_beside(self, note: Note, *command: Any) -> bool:
+        """Send a command by the taking connection, if that is open."""
 
 
 class RestoringQoS(StockQoS):

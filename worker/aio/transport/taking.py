@@ -42,7 +42,6 @@ class TakingChannel(RequestingChannel):
         """Whether the server reports changes."""
         self._due_at_s = 0.0
         """When the next delayed message is due that this channel wakes up for, if that is soon."""
-        self._reading = False
         super().__init__(*args, **kwargs)
         self.takes = self.ack_emulation
         self.handlers[TAKING] = self._read_taken
@@ -82,7 +81,7 @@ class TakingChannel(RequestingChannel):
         # This comes first: the keeper knows the jobs that run on since the last connection.
         keeper = self.keep_leases()
         room = self.qos.room(most=_BATCH, coming=coming)
-        if not room:
+        if not room or self.qos.are_acks_refused:
             return
         # A quarter of the window is worth a round trip; for less this waits until the hub has
         # nothing else to wake up for.
@@ -91,7 +90,8 @@ class TakingChannel(RequestingChannel):
         self._connect(keeper)
         queues, steps, limit = self._choose(room, now_s)
         if queues:
-            self.flush_acks()  # or more messages would be unacknowledged than the window allows
+            # These go first, or more messages would be unacknowledged than the window allows.
+            self.qos.flush_acks(beside=True)
             lease_s = keeper.lease_s if keeper is not None else 0
             self._send_request(queues, steps, limit=limit, lease_s=lease_s, now_s=now_s)
 
@@ -113,31 +113,6 @@ class TakingChannel(RequestingChannel):
         if len(allowed) < len(queues):
             self.connection.cycle.nudge(RECENT_S)  # look again soon
         return allowed, limit
-
-    def run_beside(self, *command: Any) -> bool:
-        """Run a command on the taking connection, unless that is in use; its reply is a number.
-
-        To take a connection from the pool and to give it back costs more than the command.
-
-        Returns:
-            Whether it was run.
-
-        Raises:
-            redis.RedisError: The server cannot be reached, or rejects the command.
-        """
-        connection = self.client.connection
-        if self._reading or self._in_poll or not (connection and connection._sock):  # noqa: SLF001
-            return False
-        self._reading = True
-        try:
-            connection.send_command(*command, check_health=False)
-            while not isinstance(hint := self._read(connection), int):
-                self.hints.note_change(hint)
-            while has_buffered(connection):  # came with the reply: the poller does not see it
-                self.hints.note_change(self._read(connection))
-        finally:
-            self._reading = False
-        return True
 
     def _connect(self, keeper: LeaseKeeper | None) -> None:
         cycle = self.connection.cycle
@@ -240,28 +215,37 @@ class TakingChannel(RequestingChannel):
         return delivered
 
     def _read_reply(self, connection: Any) -> Taken | None:
-        """Read one reply or hint; None if it was a hint, or an error."""
+        """Read one reply or hint; None if it was not the one to the request for messages."""
         try:
             answer = self._read(connection)
-        except redis.exceptions.NoScriptError:  # the server has just started, or lost its scripts
-            self._in_poll, self._is_script_lost = None, True
-            self.hints.look_everywhere()
-            return None
         except redis.ResponseError as exc:
-            self._in_poll = None
-            self.hints.pause(time.monotonic() + _REFUSED_PAUSE_S)
-            words = "the broker gives out no messages (%s); asking again in %g s"
-            logger.warning(words, exc, _REFUSED_PAUSE_S)
+            self._note_error(exc)
             return None
-        if self._is_looking and isinstance(answer, int):
-            return self._take_what_is_there(answer)
-        if not (isinstance(answer, list) and answer and isinstance(answer[0], int)):
+        if not (isinstance(answer, int) or _is_of_request(answer)):
             was_empty = self.hints.all_empty
             self.hints.note_change(answer)
             if was_empty:
                 self._give_way()
             return None
+        if (note := self.replies.take()) is not None:
+            note(answer)
+            return None
+        if isinstance(answer, int):
+            return self._take_what_is_there(answer)
         return self._read_messages(answer)
+
+    def _note_error(self, exc: redis.ResponseError) -> None:
+        if (note := self.replies.take()) is not None:
+            note(exc)
+            return
+        self._in_poll = None
+        if isinstance(exc, redis.exceptions.NoScriptError):  # it has started, or lost its scripts
+            self._is_script_lost = True
+            self.hints.look_everywhere()
+            return
+        self.hints.pause(time.monotonic() + _REFUSED_PAUSE_S)
+        words = "the broker gives out no messages (%s); asking again in %g s"
+        logger.warning(words, exc, _REFUSED_PAUSE_S)
 
     def _read_messages(self, answer: list[Any]) -> Taken:
         """Read the messages of a reply, and note what the reply tells of the lists."""
@@ -342,6 +326,10 @@ class TakingChannel(RequestingChannel):
 
 def _nothing() -> None:
     pass
+
+
+def _is_of_request(answer: Any) -> bool:
+    return isinstance(answer, list) and bool(answer) and isinstance(answer[0], int)
 
 
 def _unchanged(hint: Any) -> Any:

@@ -1,0 +1,56 @@
+"""What the replies of a connection answer; they come in the order of the commands."""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+Note = Callable[[Any], None]
+"""Takes a reply: a number, or the error of the server."""
+
+_NEAR_S: Final = 0.002
+
+
+class Replies:
+    """The replies that a taking connection owes. Not thread-safe.
+
+    Attributes:
+        is_near: Whether the latest reply came at once, so that the next one is worth waiting for:
+            a turn of the hub costs more.
+    """
+
+    def __init__(self) -> None:
+        self.is_near = True
+        self._due: deque[tuple[Note | None, float]] = deque()
+        self._connection: Any = None
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def expect(self, connection: Any, note: Note | None) -> None:
+        """Expect one more reply.
+
+        Args:
+            connection: The connection that its command went by.
+            note: Called with the reply; None: it is that of the request for messages.
+        """
+        self._connection = connection
+        self._due.append((note, time.monotonic()))
+
+    def take(self) -> Note | None:
+        """Say what takes the reply that has come; None: it is that of the request for messages."""
+        if not self._due:
+            return None
+        note, asked_s = self._due.popleft()
+        if note is not None:
+            self.is_near = time.monotonic() - asked_s < _NEAR_S
+        return note
+
+    def forget(self, connection: Any) -> bool:
+        """Expect no more of a connection that is lost; true if there was something to expect."""
+        if self._connection is not connection:
+            return False
+        was_due = bool(self._due)
+        self._connection = None
+        self._due.clear()
+        return was_due
