@@ -352,16 +352,23 @@ def test_a_long_queue_is_parted_without_pauses(
     one: Tube, books: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     push(books, "big", *names("A", 1_000))
-    timers = list[tuple[float, Callable[[], None]]]()
-    hub = SimpleNamespace(call_later=lambda *timer: timers.append(timer))
-    monkeypatch.setattr(one.channel.connection.cycle, "hub", hub)
+    chores = list[Callable[[], None]]()
+    cycle = SimpleNamespace(
+        hub=object(),
+        chores=SimpleNamespace(begin=lambda _what, _of, chore: chores.append(chore)),
+    )
+    monkeypatch.setattr(one.channel.connection, "cycle", cycle)
     one.channel.sharing._looked_s = float("-inf")
     one.channel.share()
-    while timers:
-        after_s, share_on = timers.pop()
+
+    def pause(after_s: float) -> None:
         assert after_s < SHARE_S
         books.delete("a.tenants.pause")  # it is over by then
-        share_on()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("worker.aio.transport.sharing.time.sleep", pause)
+        [chore] = chores
+        chore()
     assert books.llen("a") == WINDOW
     assert one.channel._size("a") == 1_000
 

@@ -78,7 +78,7 @@ class Transport(StockTransport):
         lease_s = float(connection.client.transport_options.get("lease_s", LEASE_S))
         self.cycle.share_by(time.monotonic() + SHARE_S)
         if lease_s > 0:
-            loop.call_repeatedly(min(RECOVER_S, lease_s / 4), self.cycle.recover)
+            loop.call_repeatedly(min(RECOVER_S, lease_s / 4), self.cycle.recover_soon)
 
     def _before_wait(self, loop: Any) -> None:
         self.cycle.on_poll_start()

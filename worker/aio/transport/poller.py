@@ -3,11 +3,14 @@
 import logging
 import select
 import time
+from functools import partial
 from math import inf
 from typing import Any, Protocol
 
 import redis
 from kombu.transport import redis as _stock
+
+from worker.aio.transport.chores import Chores
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +32,12 @@ class Channel(Protocol):
     active_queues: Any
     active_fanout_queues: Any
     takes: bool
+    unacked_restore_limit: int | None
+    unacked_restore_throttle: int
+    _expires: dict[str, int]
+
+    def keep_leases(self) -> Any:
+        """Start renewing the leases of this channel's messages."""
 
     @property
     def look_in_s(self) -> float:
@@ -68,6 +77,7 @@ class Poller(StockPoller):
         """The hub's timer for `share`."""
         self._share_at_s = inf
         self._nudge_at_s = 0.0
+        self.chores = Chores()
 
     def end(self) -> None:
         """Remove the callbacks from the hub, which does not do so after a lost connection."""
@@ -76,6 +86,7 @@ class Poller(StockPoller):
         if self._sharing is not None:
             self._sharing.cancel()
         self.ticks = set()
+        self.chores.end()
 
     def nudge(self, delay_s: float) -> bool:
         """Have the hub make a turn in `delay_s` seconds at the latest; false if there is no hub.
@@ -117,6 +128,30 @@ class Poller(StockPoller):
                 # Reading from a lost connection raises as well; an error of the server may pass.
                 logger.debug("cannot look for messages of dead workers: %r", exc)
 
+    def recover_soon(self) -> None:
+        """Put back the messages of dead workers, and do not wait for that."""
+        for channel in list(self._channels):
+            if channel.takes and channel.active_queues:
+                channel.keep_leases()  # first: only this thread may make the keeper
+                self.chores.begin("look for messages of dead workers", channel, channel.recover)
+
+    def maybe_restore_messages(self) -> None:
+        """Put back what is older than the visibility timeout, and do not wait for that."""
+        for channel in list(self._channels):
+            if not channel.active_queues:
+                continue
+            if self.hub is None or not channel.takes or channel.qos.keeper is None:
+                super().maybe_restore_messages()
+            else:
+                # No acknowledgement waits for longer than that: the keeper renews its message.
+                chore = partial(
+                    channel.qos.restore_old,
+                    num=channel.unacked_restore_limit,
+                    interval=channel.unacked_restore_throttle,
+                )
+                self.chores.begin("look for messages that are held for too long", channel, chore)
+            return  # the messages are not those of one channel
+
     def share(self) -> None:
         """Put the waiting messages in an order that serves tenants in turn, and again in time."""
         self._share_at_s = inf
@@ -143,8 +178,17 @@ class Poller(StockPoller):
         self._sharing = self.hub.call_later(pause_s, self.share)
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Renew the bindings of queues that expire; where the server refuses, kombu would raise."""
+        """Renew the bindings of queues that expire; where the server refuses, kombu would raise.
+
+        Where a hub runs, it does not wait for that.
+        """
         for channel in list(self._channels):
+            if self.hub is not None:
+                if channel._expires:  # noqa: SLF001 - kombu has no public way
+                    self.chores.begin(
+                        "renew bindings", channel, channel.maybe_refresh_binding_expiry
+                    )
+                continue
             try:
                 channel.maybe_refresh_binding_expiry()
             except (redis.RedisError, OSError) as exc:

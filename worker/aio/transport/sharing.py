@@ -1,7 +1,6 @@
 """Keeps the messages of a queue in an order that serves tenants in turn; see `lua/share.lua`."""
 
 import hashlib
-import logging
 import time
 from collections.abc import Iterable
 from math import inf
@@ -10,8 +9,6 @@ from typing import Any, Final, Protocol
 import redis
 
 from worker.aio.transport.scripts import COUNT_PARKED, DROP_PARKED, SHARE
-
-logger = logging.getLogger(__name__)
 
 SHARE_S: Final = 0.1
 """How often the waiting messages are put in order, by one of the workers."""
@@ -74,33 +71,37 @@ class QueueSharing:
     def share(self) -> None:
         """Put the messages of all priorities in order, if that is due.
 
+        Where a hub runs, it does not wait for that.
+
         Raises:
             redis.RedisError: The server cannot be reached, or refuses.
         """
-        now_s, channel = time.monotonic(), self._channel
+        now_s, cycle = time.monotonic(), self._channel.connection.cycle
         if now_s < self.due_s:
             return
         self._looked_s = now_s
-        keys = _keys(channel, self._queues)
+        if cycle.hub is None:
+            self._ask()
+        else:
+            cycle.chores.begin("put the queues in order", self, self._ask_on)
+
+    def _ask_on(self) -> None:
+        while self._ask() == _MORE:
+            time.sleep(SHARE_S / 10)
+
+    def _ask(self) -> int:
+        channel = self._channel
+        keys = _keys(channel, tuple(self._queues))
         safe_s = min(_SAFE_S, channel.visibility_timeout or _SAFE_S)
         leases = int(channel.lease_s > 0)
         arguments = (len(keys), *keys, repr(time.time()), safe_s, leases, _PAUSE_MS)
         with channel.conn_or_acquire() as client:
             try:
-                left = client.execute_command("EVALSHA", _SHA, *arguments)
+                left = int(client.execute_command("EVALSHA", _SHA, *arguments))
             except redis.exceptions.NoScriptError:
-                left = client.execute_command("EVAL", SHARE, *arguments)
+                left = int(client.execute_command("EVAL", SHARE, *arguments))
         self._named = left >= _NAMED
-        hub = channel.connection.cycle.hub
-        if left == _MORE and hub is not None:
-            hub.call_later(SHARE_S / 10, self._share_on)
-
-    def _share_on(self) -> None:
-        self._looked_s = -inf
-        try:
-            self.share()
-        except (redis.RedisError, OSError, AttributeError) as exc:
-            logger.debug("cannot put the queues in order: %r", exc)
+        return left
 
 
 def count_parked(channel: Any, queue: str) -> int:
