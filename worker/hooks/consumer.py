@@ -20,6 +20,7 @@ from worker.deadletters.dead_letter import one_line
 from worker.errors import Poisoned
 from worker.foreign_json import as_text, member
 from worker.hooks.dead_letters import recorder
+from worker.hooks.events import EventSendingConsumer
 from worker.hooks.losses import Losses
 from worker.hooks.message_check import problem_with
 from worker.hooks.misplaced import move, right_queue
@@ -39,10 +40,6 @@ So long may the keys be idle after an outage: not long after a short one.
 """
 _HEARTBEAT_S = 5
 """The interval of the heartbeats that Flower recognizes workers by."""
-_EVENTS_PAUSE_S = 0.2
-"""How long events wait for others: a publish takes a millisecond, however many events it holds."""
-_EVENT_BUFFER_LIMIT = 1_000
-"""When this many events wait, they are published at once."""
 _CALM_S = 10.0
 """After this long without a refusal, the next pause is the shortest again."""
 _STEP_S = 0.25
@@ -70,7 +67,7 @@ class Pauses:
         return self._pause_s
 
 
-class Consumer(StockConsumer):
+class Consumer(EventSendingConsumer):
     """Use it as `worker_consumer = "worker.hooks.consumer:Consumer"`."""
 
     class Blueprint(StockConsumer.Blueprint):
@@ -98,7 +95,6 @@ class Consumer(StockConsumer):
         self._pauses = Pauses()
         self._losses = Losses()
         self._restart_state.maxR = 0  # Celery would count them, and log a traceback
-        self._flush_at_s = 0.0
         # kombu raises this where the broker cannot be reached; Celery would end the worker.
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
 
@@ -164,17 +160,6 @@ class Consumer(StockConsumer):
         else:
             self._limit_task(request, bucket, tokens)
 
-    def on_send_event_buffered(self) -> None:
-        """Publish the events of jobs a moment later, together.
-
-        Celery publishes them in each turn of its loop.
-        """
-        self.event_dispatcher.buffer_limit = _EVENT_BUFFER_LIMIT
-        now_s = time.monotonic()
-        if self.hub and now_s >= self._flush_at_s:
-            self._flush_at_s = now_s + _EVENTS_PAUSE_S
-            self.hub.call_later(_EVENTS_PAUSE_S, self._flush_events)
-
     def call_soon_ack(self, settle: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Acknowledge or reject at once where the transport batches that by itself.
 
@@ -187,11 +172,6 @@ class Consumer(StockConsumer):
             warn("jobs ended whose connection to the broker was lost; it delivers them again")
             return None
         return super().call_soon_ack(settle, *args, **options)
-
-    def shutdown(self) -> None:
-        """Publish the events that wait, and end."""
-        self._flush_events()
-        super().shutdown()
 
     def create_task_handler(self, *args: Any, **options: Any) -> Callable[[Any], None]:
         """Return the function that handles each message from the broker."""

@@ -1,0 +1,93 @@
+"""Publishes a worker's events in a thread, a moment after they happened, and together.
+
+On the consumer's thread all jobs would wait for the broker's answer: five times a second where it
+is far away. Nor may a heartbeat that tries again keep a worker from ending.
+"""
+
+import time
+from concurrent.futures import Future, wait
+from contextlib import suppress
+from typing import Any, Final
+
+from celery.worker.consumer import Consumer as StockConsumer
+
+from worker.aio.threads import DaemonThreads
+
+_PAUSE_S: Final = 0.2
+"""How long events wait for others: a publish takes a millisecond, however many events it holds."""
+_BUFFER_LIMIT: Final = 1_000
+"""When this many events wait, they are published at once."""
+_LAST: Final = "worker.offline"
+_LAST_WAITS_S: Final = 3.0
+"""How long a worker that ends, or connects again, waits until its events are published."""
+
+
+class EventThread:
+    """Publishes what a dispatcher of Celery's sends.
+
+    Args:
+        dispatcher: The dispatcher; it publishes by this thread from now on.
+    """
+
+    def __init__(self, dispatcher: Any) -> None:
+        self._thread = DaemonThreads(1, name="events")
+        self._stock = dispatcher._publish  # noqa: SLF001 - Celery has no public way
+        self._latest: Future[Any] | None = None
+        dispatcher._publish = self._publish  # noqa: SLF001
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether events are on their way."""
+        return self._latest is not None and not self._latest.done()
+
+    def _publish(self, event: Any, producer: Any, routing_key: str, **_: Any) -> None:
+        # No event is tried again by itself: what could not be published goes with the next ones.
+        with suppress(RuntimeError):  # shut down
+            self._latest = self._thread.submit(self._stock, event, producer, routing_key)
+        if routing_key == _LAST and self._latest is not None:
+            wait([self._latest], _LAST_WAITS_S)
+
+    def end(self) -> None:
+        """Publish nothing more."""
+        self._thread.shutdown(cancel_futures=True)
+
+
+class EventSendingConsumer(StockConsumer):
+    """Celery's consumer, except that it publishes events together and does not wait for that."""
+
+    _events: EventThread | None = None
+    _flush_at_s = 0.0
+
+    def create_task_handler(self, *args: Any, **options: Any) -> Any:
+        """Return the function that handles each message; Celery asks once a connection."""
+        if self._events is not None:
+            self._events.end()
+            self._events = None
+        connection = getattr(self, "connection", None)
+        # The connections of other transports are not for several threads.
+        if self.event_dispatcher and getattr(connection and connection.transport, "notes_acks", 0):
+            self._events = EventThread(self.event_dispatcher)
+        return super().create_task_handler(*args, **options)
+
+    def on_send_event_buffered(self) -> None:
+        """Publish the events of jobs a moment later, together.
+
+        Celery publishes them in each turn of its loop.
+        """
+        self.event_dispatcher.buffer_limit = _BUFFER_LIMIT
+        now_s = time.monotonic()
+        if self.hub and now_s >= self._flush_at_s:
+            self._flush_at_s = now_s + _PAUSE_S
+            self.hub.call_later(_PAUSE_S, self._flush_unless_busy)
+
+    def _flush_unless_busy(self) -> None:
+        if self._events is not None and self._events.is_busy:
+            self._flush_at_s = time.monotonic() + _PAUSE_S
+            self.hub.call_later(_PAUSE_S, self._flush_unless_busy)
+        else:
+            self._flush_events()
+
+    def shutdown(self) -> None:
+        """Publish the events that wait, and end."""
+        self._flush_events()
+        super().shutdown()
