@@ -38,13 +38,7 @@ class AmqpUrl:
                 password.
         """
         nodes = BETWEEN_NODES.split(url)
-        parts = [checked_url(node, schemes=SCHEMES) for node in nodes]
-        if len({part.scheme for part in parts}) > 1:
-            raise ValueError("must have amqp:// or amqps:// for all nodes")
-        if any(part.fragment for part in parts):
-            raise ValueError(
-                "must not contain #; percent-encode special characters of the password"
-            )
+        parts = _parts_of(nodes)
         secure = parts[0].scheme == "amqps"
         if secure and len(nodes) > 1:
             raise ValueError("may name several nodes with amqp:// only: amqps:// checks one name")
@@ -52,6 +46,16 @@ class AmqpUrl:
         # kombu puts the host's name in the place of None. Without it, no name is checked.
         tls = {"server_hostname": None, **given} if secure else None
         return cls(";".join(node.partition("?")[0] for node in nodes), tls)
+
+
+def _parts_of(nodes: Sequence[str]) -> list[SplitResult]:
+    """Split the URL of each node, all of which must have the same scheme."""
+    parts = [checked_url(node, schemes=SCHEMES) for node in nodes]
+    if len({part.scheme for part in parts}) > 1:
+        raise ValueError("must have amqp:// or amqps:// for all nodes")
+    if any(part.fragment for part in parts):
+        raise ValueError("must not contain #; percent-encode special characters of the password")
+    return parts
 
 
 def _tls_options(parts: Sequence[SplitResult], *, secure: bool) -> dict[str, str]:

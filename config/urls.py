@@ -79,7 +79,7 @@ def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:
         ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes the URL:
             it may be secret.
     """
-    if any(char.isspace() or not char.isprintable() for char in url):
+    if not _is_visible(url):
         raise ValueError("must not contain blanks or control characters")
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in schemes:
@@ -92,6 +92,10 @@ def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:
     if parts is None:
         raise ValueError(f"has no valid host and port; {_ENCODE_HINT}")
     return parts
+
+
+def _is_visible(url: str) -> bool:
+    return url.isprintable() and not any(map(str.isspace, url))
 
 
 def _with_host(url: str) -> SplitResult | None:

@@ -89,14 +89,18 @@ def autoscale(state: Any, max: Any = None, min: Any = None) -> Any:  # noqa: A00
     if min is not None and not (_is_count(min) or (type(min) is int and min == 0)):
         return control.nok("min must be a whole number, at least 0")
     scaler = state.consumer.controller.autoscaler
-    if scaler:
-        highest = scaler.max_concurrency if max is None else max
-        lowest = scaler.min_concurrency if min is None else min
-        if lowest > highest:
-            return control.nok(f"min ({lowest}) must not be above max ({highest})")
-        if objection := too_few_files(highest, what="The max of autoscale"):
-            return control.nok(objection)
+    if scaler and (objection := _objection_to(scaler, max, min)):
+        return control.nok(objection)
     return control.autoscale(state, max, min)
+
+
+def _objection_to(scaler: Any, most: int | None, least: int | None) -> str | None:
+    """Why a worker cannot have these bounds in place of its own; None if it can."""
+    highest = scaler.max_concurrency if most is None else most
+    lowest = scaler.min_concurrency if least is None else least
+    if lowest > highest:
+        return f"min ({lowest}) must not be above max ({highest})"
+    return too_few_files(highest, what="The max of autoscale")
 
 
 def _is_count(value: Any) -> bool:

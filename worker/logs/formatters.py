@@ -63,11 +63,7 @@ class RedactingFormatter(logging.Formatter):
                 parts[f"extra_{name}" if name in parts else name] = self._clean(value)
 
     def _clean(self, value: Any, depth: int = 0) -> Any:
-        if (
-            value is None
-            or isinstance(value, bool | int)
-            or (isinstance(value, float) and math.isfinite(value))
-        ):
+        if _is_plain(value):
             return value
         if isinstance(value, Mapping) and depth < _MAX_DEPTH:
             return {
@@ -77,6 +73,13 @@ class RedactingFormatter(logging.Formatter):
         if isinstance(value, list | tuple | set | frozenset) and depth < _MAX_DEPTH:
             return [self._clean(item, depth + 1) for item in value]
         return self._redactor.redact(_text(value))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether JSON has such a value, and it cannot hold a secret."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, bool | int)
 
 
 class TextFormatter(RedactingFormatter):

@@ -22,7 +22,7 @@ def proxy_for(base_url: str) -> httpx.Proxy | None:
         SettingsError: It is none that we can use; the sentence names the variable.
     """
     url = httpx.URL(base_url)
-    if any(urllib.request.proxy_bypass(host) for host in (url.host, url.netloc.decode("ascii"))):
+    if _is_exempt(url):
         return None
     proxies = urllib.request.getproxies()
     scheme = url.scheme if url.scheme in proxies else "all"
@@ -46,6 +46,12 @@ def proxy_for(base_url: str) -> httpx.Proxy | None:
     # of them.
     proxy.url, proxy.auth = httpx.URL(full), None
     return proxy
+
+
+def _is_exempt(url: httpx.URL) -> bool:
+    """Whether NO_PROXY names the host, or the host with its port."""
+    places = (url.host, url.netloc.decode("ascii"))
+    return any(urllib.request.proxy_bypass(place) for place in places)
 
 
 def _is_usable(url: httpx.URL) -> bool:

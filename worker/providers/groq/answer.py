@@ -35,11 +35,7 @@ def result_of(
         tells of the parts of its work. And `empty_because`, where reasoning left no room for a
         text.
     """
-    result = {
-        name: value
-        for name, value in message.items()
-        if name not in _PLAIN_FIELDS and value is not None
-    }
+    result = _other_fields(message)
     result |= {
         "text": message.get("content") or "",
         "reasoning": as_text(message.get("reasoning")),
@@ -107,3 +103,12 @@ def cached_tokens(usage: Mapping[str, Any]) -> int | None:
     """Return how many tokens of the prompt were cached, where Groq says so."""
     cached = member(usage.get("prompt_tokens_details"), "cached_tokens")
     return cached if is_count(cached) and cached <= _MOST_TOKENS else None
+
+
+def _other_fields(message: Mapping[str, Any]) -> dict[str, Any]:
+    """What a message holds beside the fields that each result has."""
+    return {
+        name: value
+        for name, value in message.items()
+        if name not in _PLAIN_FIELDS and value is not None
+    }
