@@ -135,7 +135,7 @@ def test_a_call_that_is_not_ours_is_left_out() -> None:
 
 async def test_keys_margins_and_the_audit_trail_survive_what_others_wrote(redis: Redis) -> None:
     names = Names("kw", "groq")
-    whole = {"label": "l", "variable": "GROQ_API_KEY", "account": "a", "sender": None, "seen_s": 5}
+    whole = {"label": "l", "variable": "GROQ_API_KEY", "account": None, "sender": None, "seen_s": 5}
     await redis.hset(
         names.keys,
         mapping={"0" * 12: json.dumps(whole), "a": BYTES, "b": "[]", "c": "{}", "d": "no JSON"},

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from config.api_key import ApiKey
-from worker.foreign_json import member, read_json
+from worker.foreign_json import read_json
 from worker.keypool.names import Names
 
 _KEPT_S: Final = 600
@@ -79,7 +79,13 @@ async def published_keys(redis: Redis, names: Names) -> tuple[ApiKey, ...]:
 
 
 def _is_ours(published: Any) -> bool:
-    texts = [member(published, name) for name in ("label", "variable", "account")]
-    return all(isinstance(text, str) for text in texts) and (
-        type(member(published, "seen_s")) is int and "sender" in published
-    )
+    match published:
+        case {
+            "label": str(),
+            "variable": str(),
+            "account": str() | None,
+            "sender": str() | None,
+            "seen_s": int(),
+        }:
+            return True
+    return False
