@@ -1,5 +1,6 @@
 """How a job ends, or when it comes back, that got no lease or whose call failed."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -93,6 +94,18 @@ def test_a_job_without_a_key_looks_again_each_minute(
     assert isinstance(error, Deferred)
     assert (error.countdown_ms, error.reason) == (countdown_ms, reason)
     assert (error.code, error.for_good) == (code, for_good)
+
+
+@pytest.mark.parametrize(("end", "late_ms"), [(min, 0), (max, 1_000)])
+def test_a_crowd_comes_back_spread_over_a_second(
+    end: Callable[[int, int], int], late_ms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("random.randint", end)
+    rests = ended(NoLease(NoLeaseReason.RESTING, first_in_ms=90_000))
+    waited = ended(NoLease(NoLeaseReason.WAIT))
+    assert isinstance(rests, Deferred)
+    assert isinstance(waited, Deferred)
+    assert (rests.countdown_ms, waited.countdown_ms) == (90_000 + late_ms, 1_000 + late_ms)
 
 
 TOO_LARGE = NoLeaseReason.TOO_LARGE

@@ -137,6 +137,10 @@ def test_what_is_not_said_counts_as_nothing_and_not_known(
     assert {name: one for name, one in asdict(value).items() if name != "key"} == fields  # type: ignore[arg-type]
 
 
+def test_a_value_from_the_environment_is_not_shown_with_its_variable() -> None:
+    assert "hunter2" not in repr(Lookup("hunter2", "V"))
+
+
 def test_an_answer_is_not_shown_with_its_verdict() -> None:
     assert "hello" not in repr(Reply(Verdict(Fate.DONE, "ok"), {"text": "hello"}))
 
