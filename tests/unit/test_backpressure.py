@@ -33,6 +33,16 @@ def test_jobs_that_a_reset_runs_leave_nothing_behind_in_the_timer() -> None:
     assert instants == sorted(instants)
 
 
+def test_jobs_whose_producers_gave_an_instant_wait_for_it_whatever_the_keys_do() -> None:
+    timer = Timer()
+    parent = SimpleNamespace(timer=SimpleNamespace(schedule=timer))
+    timer.call_after(600, pytest.fail, (held("ai"),))
+    timer.call_after(600, lambda _: None, (held("ai.deferred"),))
+    assert backpressure._held_by_queue(parent) == {"ai": 1}
+    _run_held(parent, "ai")
+    assert len(timer) == 1
+
+
 class Demand:
     """Nothing waits, unless a test says so."""
 

@@ -312,12 +312,18 @@ def _resources(app: Any, task: str, kwargs: dict[str, Any]) -> tuple[str, ...] |
 
 
 def _held(parent: Any) -> Iterator[tuple[Any, str]]:
-    """Every job that waits in the timer for its instant, and the queue that it first came from."""
+    """Every deferred job that waits in the timer for its instant, and the queue that it came from.
+
+    A job whose producer gave it an instant waits there, too, but not for a key: no reset makes it
+    due, and the jobs behind it need not wait.
+    """
     for scheduled in list(parent.timer.schedule.queue):
         entry = scheduled.entry
         request = next(iter(entry.args), None)
         if isinstance(request, Request) and not entry.canceled:
-            yield entry, str(request.delivery_info.get("routing_key")).removesuffix(DEFERRED)
+            came_by = str(request.delivery_info.get("routing_key"))
+            if came_by.endswith(DEFERRED):
+                yield entry, came_by.removesuffix(DEFERRED)
 
 
 def _held_by_queue(parent: Any) -> Counter[str]:

@@ -133,6 +133,26 @@ def test_a_worker_whose_keys_all_rest_leaves_the_jobs_in_the_broker_until_the_ke
     await_resumption(fleet)
 
 
+def test_jobs_with_a_countdown_hold_no_other_up_and_a_reset_leaves_them_alone(
+    fleet: Fleet, broker: Any
+) -> None:
+    """More of them than a worker holds of jobs that wait for a key."""
+    late = [
+        fleet.producer.sender.send_task(
+            "tasks.ai.complete", kwargs={"prompt": "late"}, queue="ai", countdown=600
+        ).id
+        for _ in range(MOST_DEFERRED + 10)
+    ]
+    eventually(lambda: broker.hlen("unacked") == len(late), what="the worker holds them")
+    reset_by_task(fleet)
+    # Two seconds long the reset runs deferred jobs that arrive, several times a second.
+    for number in range(30):
+        assert fleet.producer.ask("tasks.ai.complete", prompt=f"now {number}")["text"]
+    assert fleet.producer.states(late) == {}
+    fleet.producer.app.control.revoke(late)
+    fleet.producer.await_all(late, within_s=20)
+
+
 @pytest.mark.parametrize("reset", [reset_by_task, reset_by_command])
 def test_a_reset_resumes_the_queue_at_once(
     fleet: Fleet, broker: Any, reset: Callable[[Fleet], None]
