@@ -74,6 +74,16 @@ def test_those_of_one_turn_are_stored_at_once_and_then_acknowledged(revoking: Re
     assert revoking.later == []
 
 
+def test_the_jobs_behind_a_revoked_one_are_stored_with_it(revoking: Revoking) -> None:
+    job, part = revoking.job("a"), {"task": "x", "options": {"task_id": "b"}}
+    job._context.chain = [part]
+    assert revoking.jobs.end(job, "revoked")
+    revoking.posted[0]()
+    assert revoking.stored == [[end("a"), end("b")]]
+    job._context.chain = [part | {"options": {"task_id": "b", "chord": {"task": "y"}}}]
+    assert not revoking.jobs.end(job, "revoked"), "a chord has to be told"
+
+
 def test_ends_wait_for_a_store_that_is_away(
     revoking: Revoking, caplog: pytest.LogCaptureFixture
 ) -> None:

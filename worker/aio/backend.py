@@ -21,7 +21,8 @@ from redis.backoff import NoBackoff
 
 from worker.aio import bridge, connections, private_loop, stacks
 from worker.aio.adopt import calling_errbacks
-from worker.aio.end_storing import EndStoringBackend, replacement
+from worker.aio.chain_ending import ChainEndingBackend
+from worker.aio.end_storing import replacement
 from worker.aio.job import Job
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
 from worker.aio.redis_retry import needs_a_person, passes_by_itself, refuses_for_now, warn, words_of
@@ -43,7 +44,7 @@ def _through_a_thread(name: str) -> Any:
     return called
 
 
-class RedisBackend(EndStoringBackend):
+class RedisBackend(ChainEndingBackend):
     """Awaits the server in a job, with the results of other jobs of that moment in one pipeline."""
 
     ResultConsumer = ResultConsumer

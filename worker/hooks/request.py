@@ -96,6 +96,7 @@ class PrivateRequest(Request):
                 self.task.backend.store_result(
                     self.id, error, states.REVOKED, request=self._context
                 )
+                self.task.backend.end_chain(self._context, error, states.REVOKED)
                 self._is_stored = True
             self._dead_letter(error, state=states.REVOKED)
         else:

@@ -4,6 +4,7 @@ Thousands of jobs may be revoked while they wait in their queue. Each is taken a
 and a job behind them waits until then: two round trips for each would keep the keys idle.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 from celery import states
@@ -12,6 +13,7 @@ from celery.worker import state
 
 from worker.aio import reports
 from worker.aio.backend import RedisBackend
+from worker.aio.chain_ending import is_of_chord, jobs_behind
 from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.redis_retry import passes_by_itself, warn, words_of
 
@@ -47,6 +49,7 @@ class RevokedJobs:
             or not self._calls.is_read_here
             or not request.store_errors
             or request._context.chord  # noqa: SLF001 - no public way
+            or any(map(is_of_chord, jobs_behind(request._context.chain)))  # noqa: SLF001 - as above
             or request.task.backend is not request.app.backend
             or not isinstance(request.app.backend, RedisBackend)
         ):
@@ -68,8 +71,9 @@ class RevokedJobs:
         try:
             ending[0][0].app.backend.store_ends(
                 [
-                    (request.id, TaskRevokedError(reason), request._context)  # noqa: SLF001 - no public way
+                    (task_id, TaskRevokedError(reason), context)
                     for request, reason in ending
+                    for task_id, context in _with_jobs_behind(request)
                 ],
                 states.REVOKED,
             )
@@ -87,6 +91,13 @@ class RevokedJobs:
         warn("cannot store the ends of revoked jobs (%s); trying again", words_of(exc))
         # Until then their messages take up room in the prefetch window.
         self._timer.call_after(_AGAIN_S, self._finish, (ending,))
+
+
+def _with_jobs_behind(request: Any) -> Iterator[tuple[str, Any]]:
+    """The ids and contexts of a job, and of the jobs that will not run because of it."""
+    context = request._context  # noqa: SLF001 - no public way
+    yield request.id, context
+    yield from ((behind.id, behind) for behind in jobs_behind(context.chain))
 
 
 of_process: Final = RevokedJobs()

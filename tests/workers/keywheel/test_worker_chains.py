@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from celery import Celery, Signature, chain, chord, group
+from celery import Celery, Signature, chain, chord, group, states
 
 from config.services import SERVICES
 from tests.pages import ROOT, blocks
@@ -71,6 +72,40 @@ def test_a_group_behind_a_completion_gets_its_result_in_each_job(
     sent = (complete(newcomer, "Say hello") | several).apply_async()
     assert len({email["id"] for email in sent.get(timeout=20)}) == 3
     assert emails(fresh) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "state"),
+    [
+        ({"model": "none"}, {}, states.FAILURE),
+        ({}, {"expires": -1}, states.REVOKED),
+        ({}, {"countdown": 60}, states.REVOKED),  # it is cancelled meanwhile
+    ],
+)
+def test_all_that_stands_behind_a_job_ends_with_it(
+    fresh: House, arguments: dict[str, Any], options: dict[str, Any], state: str
+) -> None:
+    """Celery leaves members of a group as they are, and all that is behind a revoked job."""
+    behind = [str(uuid.uuid4()) for _ in range(3)]
+
+    def step(job: str) -> dict[str, Any]:
+        return send(fresh.producer.sender, text="{text}").set(task_id=job)
+
+    members = {"tasks": [step(behind[1]), step(behind[2])]}
+    grouped = Signature("celery.group", kwargs=members, subtask_type="group")
+    sent = fresh.producer.sender.send_task(
+        "tasks.ai.complete",
+        kwargs={"prompt": "Say hello"} | arguments,
+        queue="ai",
+        chain=[grouped, step(behind[0])],  # the last comes first
+        **options,
+    )
+    if "countdown" in options:
+        fresh.producer.app.control.revoke(sent.id)
+    ends = fresh.producer.await_all([sent.id, *behind], within_s=20)
+    assert {end["status"] for end in ends.values()} == {state}
+    assert [ends[job]["result"] for job in behind] == [ends[sent.id]["result"]] * 3
+    assert emails(fresh) == 0
 
 
 def test_a_job_in_the_queue_of_another_task_is_moved(fresh: House, newcomer: Celery) -> None:
