@@ -96,11 +96,10 @@ async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
     """
-    asked = check(
-        CancelArguments,
-        (),
-        kwargs | ({"id": args[0]} if len(args) == 1 and "id" not in kwargs else {}),
-    )
+    if len(args) == 1 and "id" not in kwargs:
+        asked = check(CancelArguments, (), kwargs | {"id": args[0]})
+    else:
+        asked = check(CancelArguments, args, kwargs)
     ids = [asked.id] if isinstance(asked.id, str) else asked.id
     done = await cancel_jobs(
         app,

@@ -159,11 +159,30 @@ async def test_jobs_are_cancelled_once_each(
     )
 
 
-async def test_a_job_has_one_id_to_cancel(runtime: Any) -> None:
+@pytest.mark.parametrize(
+    ("args", "kwargs", "sentence"),
+    [
+        (("a", "b"), {}, "pass arguments by name"),
+        (("a",), {"id": "b"}, "pass arguments by name"),
+        (("a", "b"), {"id": "c"}, "pass arguments by name"),
+        ((), {}, "^id: "),
+        ((), {"id": []}, "^id: "),
+        ((), {"id": "two words"}, "^id: "),
+    ],
+)
+async def test_nothing_is_cancelled_where_it_is_not_clear_what(
+    runtime: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    args: tuple[str, ...],
+    kwargs: dict[str, Any],
+    sentence: str,
+) -> None:
     assert runtime
-    for args, kwargs in ((("a", "b"), {}), ((), {}), ((), {"id": []}), ((), {"id": "two words"})):
-        with pytest.raises(InvalidArguments, match=r"^id: "):
-            await ask(admin.cancel, *args, **kwargs)
+    cancel_jobs = AsyncMock()
+    monkeypatch.setattr(admin, "cancel_jobs", cancel_jobs)
+    with pytest.raises(InvalidArguments, match=sentence):
+        await ask(admin.cancel, *args, **kwargs)
+    cancel_jobs.assert_not_awaited()
 
 
 async def test_the_place_of_a_job_is_asked_for_by_its_id(
