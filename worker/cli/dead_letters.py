@@ -102,7 +102,7 @@ def show(*, job: str, arguments: bool, as_json: bool) -> None:
     JOB is the id of the job. The dead letter has the job's latest calls.
     """
     letter, message = _run(lambda store: store.get(job))
-    content = _content(message) if arguments else None
+    content = _content(message)
     if as_json:
         click.echo(
             json.dumps(letter.as_json() | ({"arguments": content} if arguments else {}), indent=2)

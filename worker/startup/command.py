@@ -56,7 +56,7 @@ def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
     Raises:
         SystemExit: One of them cannot work; its message names it.
     """
-    pool = options.get("pool") or options.get("pool_cls") or TaskPool
+    pool = options.get("pool") or options.get("pool_cls")
     if isinstance(pool, type) and not issubclass(pool, TaskPool):
         raise no_start(
             f"Keywheel's jobs run in its own asyncio pool, not in {pool.__module__}: leave out -P."
