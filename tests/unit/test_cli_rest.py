@@ -141,3 +141,42 @@ def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(click, "confirm", lambda text, *, abort: asked.append((text, abort)))
     dead_letters._confirm("Delete?", [LETTER], yes=False)  # type: ignore[list-item]
     assert asked == [("Delete?", True)]
+
+
+CALL = {"at_ms": 0, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": True}
+FULL = SimpleNamespace(
+    id="job-1", task="t", queue="ai", at_ms=0, kind="failed", reason="why", since_ms=0, calls=2,
+    faults=1, deferrals=3, worker="", size=1_234, attempts=[CALL, CALL | {"in_doubt": False}],
+    as_json=lambda: {"id": "job-1"},
+)  # fmt: skip
+
+
+def test_a_dead_letter_is_shown_with_its_calls_and_its_arguments_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message = SimpleNamespace(raw=None, args=[], kwargs={"prompt": "canary"}, options={})
+    monkeypatch.setattr(dead_letters, "_run", lambda _: (FULL, message))
+    monkeypatch.setattr(dead_letters, "objection", lambda *_, **__: None)
+    lines = CliRunner().invoke(dead, ["show", "job-1"]).output.splitlines()
+    assert lines[:8] == [
+        "job     job-1",
+        "task    t (queue ai)",
+        "ended   1970-01-01 00:00:00 UTC, failed",
+        "reason  why",
+        "began   never",
+        "tries   2 calls, 1 failures of the provider, 3 deferrals",
+        "worker  unknown",
+        "replay  possible",
+    ]
+    calls = [line for line in lines if "gsk_abc123..." in line]
+    assert ["yes" in line for line in calls] == [True, False]
+    assert lines[-1] == "1,234 bytes of arguments are kept; --arguments shows them"
+    assert "canary" not in "".join(lines)
+    assert CliRunner().invoke(dead, ["show", "job-1", "--json"]).output == (
+        json.dumps({"id": "job-1"}, indent=2) + "\n"
+    )
+    content = {"args": [], "kwargs": {"prompt": "canary"}, "options": {}}
+    shown = CliRunner().invoke(dead, ["show", "job-1", "--json", "--arguments"])
+    assert json.loads(shown.output) == {"id": "job-1", "arguments": content}
+    shown = CliRunner().invoke(dead, ["show", "job-1", "--arguments"])
+    assert shown.output.endswith(json.dumps(content, indent=2) + "\n")

@@ -12,6 +12,7 @@ import pytest
 from celery import Celery, signals
 
 from config.celery import WORKER_PRODUCERS
+from config.errors import SettingsError
 from config.keys import Discovery
 from config.settings import settings_from
 from worker import application as app_module
@@ -285,3 +286,22 @@ def test_a_bug_in_a_check_keeps_its_traceback(start: Any) -> None:
 
     with pytest.raises(ZeroDivisionError):
         start(by_keys=False, fails=fail)
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_what_the_settings_warn_of_has_the_form_of_the_logs(
+    monkeypatch: pytest.MonkeyPatch, *, as_json: bool
+) -> None:
+    set_up = Mock()
+
+    def wrong() -> None:
+        raise SettingsError(["GROQ_MODEL is wrong."])
+
+    monkeypatch.setattr(app_module, "logs_json", lambda: as_json)
+    monkeypatch.setattr(app_module, "setup_logging", set_up)
+    monkeypatch.setattr(app_module, "get_settings", wrong)
+    with pytest.raises(SettingsError):
+        app_module.create_app()
+    assert [(call.args, call.kwargs) for call in set_up.call_args_list] == (
+        [(("INFO",), {"log_format": "json"})] * as_json
+    )
