@@ -1,6 +1,7 @@
 """What endpoints of the dashboard make of a request, and of what Redis has, without a server."""
 
 import asyncio
+import contextlib
 import logging
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,7 @@ from config.errors import SettingsError
 from worker.dashboard import handlers, job_start, poller, quotes, rates
 from worker.dashboard.audit import Audit
 from worker.dashboard.deferred_jobs import DeferredJob
-from worker.dashboard.errors import ApiError, RedisUnreachable
+from worker.dashboard.errors import CODES, ApiError, RedisUnreachable
 from worker.dashboard.handlers import ChangeHandler
 from worker.dashboard.request_body import MAX_BODY_BYTES
 from worker.dashboard.state import QueueView, ServiceView
@@ -355,3 +356,25 @@ async def test_a_poller_that_does_not_run_answers_nothing() -> None:
         await made.with_pools(AsyncMock())
     made._broker = None
     assert await made.with_broker(AsyncMock()) is None
+
+
+def test_an_error_of_tornados_own_has_a_name_for_programs() -> None:
+    assert CODES == {
+        400: "bad_request", 401: "login_required", 403: "forbidden", 404: "not_found",
+        405: "method_not_allowed", 413: "too_large", 500: "internal_error",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("age_s", "polls"), [(0.39, 0), (0.4, 1)])
+async def test_requests_of_one_moment_share_a_poll(
+    monkeypatch: pytest.MonkeyPatch, *, age_s: float, polls: int
+) -> None:
+    made = poller.Poller.__new__(poller.Poller)
+    made.state = "the state"  # type: ignore[assignment]
+    made._polled_at, made._poll_lock = 100.0, asyncio.Lock()
+    ended = Mock(side_effect=LostError("it polls"))
+    made._pools, made._ended = {}, ended
+    monkeypatch.setattr(poller.time, "monotonic", lambda: 100.0 + age_s)
+    with contextlib.suppress(LostError):
+        assert await made._poll(fresh_s=poller._FRESH_S) == "the state"
+    assert ended.call_count == polls

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from worker.providers import key_check
 from worker.providers.exchange import Exchange, PassedStream, StreamEnd
+from worker.providers.groq.completion import prompts_of
 from worker.providers.resend import http
 from worker.providers.resend.http import KeyedClient
 from worker.providers.response import Answer
@@ -220,3 +221,10 @@ def test_a_key_is_dead_where_it_is_refused_for_good(
     silent = key_check.refused(Answer.parse(403, {}, b""), verdict, SECRET)
     assert silent.detail == "our words (HTTP 403)"
     assert silent.state == state
+
+
+def test_the_texts_of_a_request_are_private_whatever_else_stands_among_them() -> None:
+    said = {"role": "user", "content": "canary one", "reasoning": "canary two"}
+    params = {"messages": ["odd", said, 7, None], "documents": [{"text": "canary three"}]}
+    assert set(prompts_of(params)) >= {"canary one", "canary two", "canary three"}
+    assert "canary four" in prompts_of({"messages": {"content": "canary four"}})

@@ -447,3 +447,19 @@ def test_a_worker_in_the_background_has_its_last_words_in_its_file(tmp_path: Pat
         logging.getLogger().removeHandler(handler)
         handler.close()
     assert (tmp_path / "worker.log").read_text() == "keywheel cannot start.\nwhy\n"
+
+
+def test_a_bug_in_the_search_for_a_primary_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def primary() -> None:
+        raise error
+
+    sentinels = SimpleNamespace(addresses=[], has_tls=False, primary=primary)
+    found = {"connection_class": object, "sentinels": sentinels}
+    monkeypatch.setattr(redis_tls, "parameters_of", lambda _: found)
+    error: Exception = redis_tls.redis.RedisError("nobody knows it")
+    assert redis_tls.mismatched_tls("sentinel://h") is None
+    error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        redis_tls.mismatched_tls("sentinel://h")

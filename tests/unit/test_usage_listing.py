@@ -113,3 +113,12 @@ def test_a_key_that_is_not_known_is_no_key_that_was_not_used(
     assert "no key here has the id, label or variable 'gsk_typo'" in shown.output
     shown = CliRunner().invoke(usage, ["--key", keys[0].label])
     assert f"fits several keys; give the id of one: {keys[0].id} (GROQ_API_KEY_1)" in shown.output
+
+
+def test_no_count_is_broken_where_a_terminal_is_narrow() -> None:
+    row = Row(("acme-" * 8,), None)
+    row.add([12_345_678] * len(MEASURES), None)
+    console = Console(width=70, file=io.StringIO())
+    console.print(listing(UsageReport(UsageQuery(by=("tenant",)), 0, 1, (), (row,)), {}))
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert not [line for line in lines[2:] if any(one.isdigit() for one in line)]
