@@ -153,3 +153,15 @@ def test_calls_wake_the_consumer_once_and_again_only_while_some_wait() -> None:
     calls.wake()
     assert (len(woken), seen) == (2, [0, 1, 2])
     calls.close(None)
+
+
+def test_a_pipe_that_is_full_or_empty_holds_nobody_up() -> None:
+    calls, seen = ConsumerCalls(), list[int]()
+    calls.attach(SimpleNamespace(add_reader=lambda *_: None))
+    for _ in range(2**16 + 1):  # more than it holds
+        calls._write()
+    calls.post(seen.append, 1)
+    for _ in range(2**16 // 4096 + 2):  # more than it has
+        calls.drain()
+    assert seen == [1]
+    calls.close(None)
