@@ -182,8 +182,12 @@ def test_what_an_unanswered_request_took_is_released(
         _qos=Mock(keeper=keeper if leases else None),
         _suffix="@x.",
         _requests=255,
+        replies=Mock(**{"forget.return_value": asked}),
     )
+    qos = made._qos
     made._on_connection_disconnect(connection)
+    made.replies.forget.assert_called_once_with(connection)
+    assert qos.note_unanswered.call_count == asked
     assert keeper.release_unanswered.call_args_list == [call("@x.ff")] * released
     made._qos = None
     made._on_connection_disconnect(connection)

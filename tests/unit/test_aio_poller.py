@@ -81,7 +81,7 @@ def test_a_hub_waits_for_the_connections_and_calls_nothing_of_kombus_own(
     assert made.cycle.ticks == {tick}
     assert theirs in loop.on_tick
     made.cycle.share_by.assert_called_once_with(now.s + sharing.SHARE_S)
-    repeated = [call(every_s, made.cycle.recover)] if every_s else []
+    repeated = [call(every_s, made.cycle.recover_soon)] if every_s else []
     assert loop.call_repeatedly.call_args_list == repeated
     assert isinstance(tick, partial)
     made.cycle._fd_to_chan = {3: (), 4: ()}
@@ -168,6 +168,7 @@ def test_one_channel_that_fails_does_not_keep_the_others_from_their_work(
     failing, other = channel_of(), channel_of()
     getattr(failing, name).side_effect = error
     cycle = poller_of(failing, other)
+    cycle.hub = None
     with caplog.at_level("DEBUG"):
         getattr(cycle, name)()
     getattr(other, name).assert_called_once_with()

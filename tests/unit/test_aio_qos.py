@@ -93,12 +93,20 @@ def test_acknowledgements_are_sent_in_parts_and_what_fails_is_kept(
         qos.flush_acks()
     assert broker.sent == [forget(*tags[:500]), forget(*tags[500:1000])]
     broker.execute_command.side_effect = None
-    broker.run_beside.side_effect = [True, False]  # the taking connection is free, and then not
+    broker.send_beside.return_value = True
     qos.flush_acks(beside=True)
-    assert broker.run_beside.call_args_list == [
-        call(*forget(*tags[500:1000])),
-        call(*forget(*tags[1000:])),
-    ]
+    beside = [list(each.args) for each in broker.send_beside.call_args_list]
+    assert [command for _, *command in beside] == [forget(*tags[500:1000]), forget(*tags[1000:])]
+    qos.flush_acks(beside=True)
+    assert broker.send_beside.call_count == 2, "they are on their way"
+    assert list(qos.held_tags()) == tags[500:]
+    (confirm, *_), (refuse, *_) = beside
+    confirm(500)
+    assert list(qos.held_tags()) == tags[1000:]
+    refuse(FULL)
+    confirm(1)  # late: they are sent again
+    assert broker.sent == []
+    qos.flush_acks()
     assert broker.sent == [forget(*tags[1000:])]
     qos.flush_acks()
     assert broker.sent == []

@@ -29,6 +29,7 @@ class Asked:
         self.options: list[dict[str, Any]] = []
         monkeypatch.setattr(Sentinels, "_good", {})
         monkeypatch.setattr(Sentinels, "_primaries", {})
+        monkeypatch.setattr(sentinels, "_over_addresses", lambda client: client)
         monkeypatch.setattr("worker.aio.sentinels.random.sample", lambda rest, _: list(rest))
         monkeypatch.setattr("worker.aio.sentinels.redis.Redis", self._blocking)
         monkeypatch.setattr("worker.aio.sentinels.redis.asyncio.Redis", self._async)

@@ -9,7 +9,7 @@ import pytest
 from celery.worker import state
 from kombu.message import Message
 
-from worker.aio import lifespan, shutdown
+from worker.aio import hung_redis, lifespan, shutdown
 from worker.aio.shutdown import (
     end_lifespan,
     send_acknowledgements,
@@ -29,6 +29,7 @@ class Pool:
         self.calls = Mock()
         self.calls.wait.side_effect = self._wait
         self.drain = Mock()
+        self.options: dict[str, Any] = {}
 
     def _wait(self, longest_s: float) -> None:
         self.waits_s.append(longest_s)
@@ -46,11 +47,19 @@ class Pool:
         self.cancels_at_s.append(self.now_s - 1000.0)
 
 
+@pytest.fixture(autouse=True)
+def redis_answers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What the process knows of Redis: it does not hang."""
+    known = SimpleNamespace(begin=Mock(), silent=False)
+    monkeypatch.setattr(hung_redis, "of_process", known)
+    return known
+
+
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The hubs whose acknowledgements were sent."""
     hubs: list[Any] = []
-    monkeypatch.setattr(shutdown, "send_acknowledgements", hubs.append)
+    monkeypatch.setattr(shutdown, "send_acknowledgements", lambda hub, **_: hubs.append(hub))
     monkeypatch.setattr(state, "should_terminate", None)
     return hubs
 

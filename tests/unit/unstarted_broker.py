@@ -27,7 +27,7 @@ class Broker:
         self.closed, self.do_restore = False, True
         self.connection = SimpleNamespace(cycle=self.cycle)
         self.global_keyprefix, self.unacked_key, self.unacked_index_key = "p.", "unacked", "index"
-        self.run_beside = Mock(return_value=False)
+        self.send_beside = Mock(return_value=False)
         self.keep_leases = Mock(return_value=self.keeper)
         self.recover_every_s = 15.0
         self._get_message_priority = lambda payload: payload["properties"]["priority"]
