@@ -95,7 +95,9 @@ JOBS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
 def test_the_state_of_a_job_is_said_without_its_result(
     meta: dict[str, Any], said: str, as_json: dict[str, Any]
 ) -> None:
-    app = SimpleNamespace(backend=SimpleNamespace(get_task_meta={"j1": meta}.__getitem__))
+    stored = {"j1": meta}
+    backend = SimpleNamespace(get_task_meta=lambda job_id, **_: stored[job_id])
+    app = SimpleNamespace(backend=backend)
     assert ran(job.job, "j1", app=app).output == f"j1: {said}\n"
     shown = ran(job.job, "j1", "--json", app=app)
     assert shown.output == json.dumps({"j1": as_json}, indent=2) + "\n"
