@@ -293,3 +293,18 @@ def test_a_delayed_message_takes_the_turn_of_the_queue_that_it_goes_before(
     delivery.made.delayed_queues = {"q": "behind"}
     delivery.made._deliver(TAKEN[:1])
     assert delivery.made._queue_cycle.rotate.call_args_list == [call("q"), call("behind")]
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_channel_forgets_the_connections_for_commands_that_it_closes(
+    monkeypatch: pytest.MonkeyPatch, *, is_shared: bool
+) -> None:
+    closed = Mock()
+    monkeypatch.setattr(StockChannel, "_disconnect_pools", lambda _: closed())
+    made = channel_of(_pool=object())
+    made.connection.commands = its = made._pool if is_shared else object()
+    made._disconnect_pools()
+    assert made.connection.commands is (None if is_shared else its)
+    made.connection = None
+    made._disconnect_pools()
+    assert closed.call_count == 2

@@ -84,6 +84,9 @@ async def test_the_failure_of_an_earlier_task_is_that_of_its_chain(store: Store)
     first = store.of("first", PENDING, FAILURE)
     with pytest.raises(ValueError, match=r"^no$"):
         await await_result(store.of("last", parent=first))
+    middle = store.of("middle", parent=store.of("first", FAILURE))
+    with pytest.raises(ValueError, match=r"^no$"):
+        await await_result(store.of("last", parent=middle), timeout_s=60)
     done = store.of("done", DONE)
     assert await await_result(store.of("last", PENDING, DONE, parent=done)) == 7
     header = GroupResult("group", [store.of("part", FAILURE)], app=store.app)
