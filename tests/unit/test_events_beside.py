@@ -2,12 +2,13 @@
 
 import threading
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 from celery import Celery
 from celery.events.dispatcher import EventDispatcher
 
-from worker.hooks.events import EventThread
+from worker.hooks.events import EventSendingConsumer, EventThread
 
 
 class Producer:
@@ -80,3 +81,17 @@ def test_a_heartbeat_that_could_not_be_published_goes_with_later_events() -> Non
     thread._latest.result(20)
     assert [key for key, _ in producer.published] == ["worker.heartbeat"]
     thread.end()
+
+
+def test_a_worker_that_ends_publishes_the_events_of_jobs_that_outlived_its_loop() -> None:
+    """A job that goes back to its queue then is followed by nothing that would wait for it."""
+    producer, ended = Producer(), list[int]()
+    consumer = EventSendingConsumer.__new__(EventSendingConsumer)
+    consumer.event_dispatcher = dispatcher(producer)
+    consumer._events = EventThread(consumer.event_dispatcher)
+    consumer.blueprint = SimpleNamespace(shutdown=lambda _: ended.append(len(producer.published)))
+    consumer.hub, consumer._pending_operations = None, []
+    consumer.event_dispatcher.send("task-retried", uuid="1")
+    threading.Timer(0.1, producer.may_publish.set).start()
+    consumer.shutdown()
+    assert ended == [1]

@@ -44,7 +44,12 @@ class EventThread:
         # No event is tried again by itself: what could not be published goes with the next ones.
         with suppress(RuntimeError):  # shut down
             self._latest = self._thread.submit(self._stock, event, producer, routing_key)
-        if routing_key == _LAST and self._latest is not None:
+        if routing_key == _LAST:
+            self.drain()
+
+    def drain(self) -> None:
+        """Wait until what was sent is published, but not for long."""
+        if self._latest is not None:
             wait([self._latest], _LAST_WAITS_S)
 
     def end(self) -> None:
@@ -88,6 +93,8 @@ class EventSendingConsumer(StockConsumer):
             self._flush_events()
 
     def shutdown(self) -> None:
-        """Publish the events that wait, and end."""
+        """Publish the events that wait, those of jobs that outlived the loop too, and end."""
         self._flush_events()
+        if self._events is not None:
+            self._events.drain()
         super().shutdown()
