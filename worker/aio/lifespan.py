@@ -82,11 +82,17 @@ async def end(*, patience_s: float) -> None:
     await cancel_until_ended(tasks, within_s=patience_s)
     while _shutdowns:
         function = _shutdowns.pop()
+        patience = asyncio.timeout(patience_s)
         try:
-            async with asyncio.timeout(patience_s):
+            async with patience:
                 await function()
         except Exception:
-            logger.exception("a cleanup of the pool failed; the others still run: %r", function)
+            if patience.expired():
+                words = "%s did not end in %g s; the other cleanups still run"
+                logger.warning(words, _name_of(function), patience_s)
+            else:
+                words = "%s failed as the pool ended; the other cleanups still run"
+                logger.exception(words, _name_of(function))
 
 
 def _begin(function: AsyncCallable) -> None:
@@ -99,6 +105,10 @@ async def _run(function: AsyncCallable) -> None:
     try:
         await function()
     except Exception:
-        logger.exception(
-            "a background task of the pool failed, and does not run again: %r", function
-        )
+        logger.exception("%s failed, and does not run again", _name_of(function))
+
+
+def _name_of(function: AsyncCallable) -> str:
+    """Name it without what it belongs to, which may be large, or hold settings."""
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    return f"{function.__module__}.{name}"
