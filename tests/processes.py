@@ -73,10 +73,27 @@ def environment(**changes: str) -> dict[str, str]:
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",
+        "PYTHONFAULTHANDLER": "1",
         "COLUMNS": "220",
         **quiet,
         **changes,
     }
+
+
+def await_end(process: subprocess.Popen[Any], *, within_s: float) -> int:
+    """Wait for a process' end. One that hangs is ended, and writes the stacks of its threads.
+
+    It does so where it has `PYTHONFAULTHANDLER`.
+
+    Raises:
+        subprocess.TimeoutExpired: It hung.
+    """
+    try:
+        return process.wait(within_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        process.wait(within_s)
+        raise
 
 
 def unmeasured(environ: dict[str, str]) -> dict[str, str]:
@@ -138,19 +155,15 @@ class Worker:
 
     def await_exit(self, *, within_s: float = EXIT_S) -> int:
         try:
-            return self.process.wait(within_s)
+            return await_end(self.process, within_s=within_s)
         except subprocess.TimeoutExpired:
-            pytest.fail(f"the worker did not end within {within_s} s:\n{self.log[-3000:]}")
+            pytest.fail(f"the worker did not end within {within_s} s:\n{self.log[-9000:]}")
 
     def stop(self) -> None:
         """Ask it to end, and see that it does."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(EXIT_S)
-            except subprocess.TimeoutExpired:
-                self.kill()
-                pytest.fail(f"the worker did not stop:\n{self.log[-3000:]}")
+            self.await_exit()
 
     def kill(self) -> None:
         """End it as an out-of-memory killer would."""

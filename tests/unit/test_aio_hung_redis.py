@@ -1,6 +1,7 @@
 """A worker that ends does not wait for a Redis that leaves its questions open."""
 
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -115,3 +116,19 @@ def test_an_answer_on_a_connection_that_is_left_alone_ends_the_silence(
     near.recv(1_000)
     near.sendall(b"+PONG\r\n")
     assert again.wait() == b"PONG"
+
+
+def test_a_signal_that_comes_while_the_one_before_is_handled_stops_no_worker_from_ending(
+    hung: HungRedis,
+) -> None:
+    """A worker hung once in some hundred ends: both handlers wanted the lock of an event."""
+
+    def signalled() -> None:
+        sys.setprofile(lambda *_: hung.begin())  # before and after each call that is made
+        hung.begin()
+        sys.setprofile(None)
+
+    handling = threading.Thread(target=signalled, daemon=True)
+    handling.start()
+    handling.join(20)
+    assert not handling.is_alive()

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Hashable
 from contextlib import suppress
+from queue import SimpleQueue
 from typing import Any, Final
 from weakref import WeakSet
 
@@ -43,7 +44,8 @@ class HungRedis:
         self._silent_s = silent_s
         self._connections: WeakSet[Any] = WeakSet()
         self._lock = threading.Lock()
-        self._began = threading.Event()
+        # Unlike an event, this may be told by a signal handler that interrupts another one.
+        self._began = SimpleQueue[None]()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self.silent: frozenset[Hashable] = frozenset()
@@ -75,15 +77,15 @@ class HungRedis:
         if cold:
             self._silent_s = min(self._silent_s, _COLD_SILENT_S)
         self.prepare()
-        self._began.set()
+        self._began.put(None)
 
     def end(self) -> None:
         """Stop watching."""
         self._over.set()
-        self._began.set()
+        self._began.put(None)
 
     def _run(self) -> None:
-        self._began.wait()
+        self._began.get()
         while not self._over.wait(_STEP_S):
             self._look()
 

@@ -73,7 +73,7 @@ class Pool:
                 cwd=log.parent,
                 # Other pools run no code of ours.
                 env=(unmeasured(dict(os.environ)) if kind.flag else dict(os.environ))
-                | {"POOL_REDIS_URL": url, "PYTHONPATH": str(ROOT)}
+                | {"POOL_REDIS_URL": url, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
                 | kind.environment,
                 stdout=sink,
                 stderr=subprocess.STDOUT,

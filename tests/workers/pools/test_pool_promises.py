@@ -23,7 +23,7 @@ from celery.exceptions import (
     WorkerLostError,
 )
 
-from tests.processes import eventually
+from tests.processes import await_end, eventually
 
 _NO_LIMITS = "a thread cannot be interrupted; Celery has no time limits for it"
 _NO_LOSS = (
@@ -429,7 +429,7 @@ def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
     results = [pool.send("waits", key, 0.5) for _ in range(7)]
     eventually(lambda: pool.journal(key))
     pool.process.send_signal(signal.SIGTERM)
-    assert pool.process.wait(20) == 0
+    assert await_end(pool.process, within_s=20) == 0
     ended = {result.id for result in results if result.state == "SUCCESS"}
     assert pool.journal(key).count("began") == pool.journal(key).count("ended") == len(ended) > 0
     given_back = [
