@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
+from weakref import ref
 
 import celery.apps.worker
 import pytest
@@ -34,7 +35,10 @@ def test_a_worker_publishes_by_few_connections_with_what_a_message_needs(
     before = instance.emit_banner
     try:
         app_module._prepare(instance, {"queues": "ai,email"})
-        heard = [receiver() for _, receiver in signals.before_task_publish.receivers]
+        heard = [
+            one() if isinstance(one, ref) else one
+            for _, one in signals.before_task_publish.receivers
+        ]
         assert {pass_on_tenant, note_enqueued} <= set(heard)
     finally:
         signals.before_task_publish.disconnect(pass_on_tenant)
