@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from worker.aio.connections import (
     BlockingTlsConnection,
     TcpConnection,
     TlsConnection,
+    silence_options,
 )
 
 _HOST = "two-addresses.example"
@@ -146,3 +148,10 @@ async def test_a_side_that_is_gone_without_a_word_is_noticed(port: int, kind: An
 def test_options_of_ones_own_stay() -> None:
     own = {socket.TCP_KEEPIDLE: 60}
     assert TcpConnection(socket_keepalive_options=own).socket_keepalive_options == own
+
+
+def test_a_system_without_some_of_the_options_goes_without_them() -> None:
+    """`celery -A worker` could not be imported on macOS."""
+    macos = SimpleNamespace(TCP_KEEPALIVE=16, TCP_KEEPINTVL=257, TCP_KEEPCNT=258)
+    assert silence_options(macos) == {16: 5, 257: 5, 258: 2}
+    assert silence_options(SimpleNamespace()) == {}

@@ -38,11 +38,12 @@ from worker.aio.sentinels import PORT, Sentinels
 _Mixin: Any = object
 _parse_url: Any = _stock.parse_url  # redis-py's function has no types
 
-_SILENCE: Final[Mapping[int, int]] = {
-    socket.TCP_KEEPIDLE: 5,
-    socket.TCP_KEEPINTVL: 5,
-    socket.TCP_KEEPCNT: 2,
-    socket.TCP_USER_TIMEOUT: 10_000,  # milliseconds, in which no packet was acknowledged
+_SILENCE: Final = {
+    "TCP_KEEPIDLE": 5,
+    "TCP_KEEPALIVE": 5,  # the same on macOS
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 2,
+    "TCP_USER_TIMEOUT": 10_000,  # milliseconds, in which no packet was acknowledged
 }
 _DRIVER: Final = redis.DriverInfo()
 
@@ -52,11 +53,20 @@ class _Made(_Mixin):
         super().__init__(*args, **{"driver_info": _DRIVER, **kwargs})
 
 
+def silence_options(system: Any) -> dict[int, int]:
+    """Return the options of a TCP socket by which a silent system is given up, as far as there are.
+
+    Args:
+        system: The module `socket`. Which options it has depends on the operating system.
+    """
+    return {getattr(system, one): to for one, to in _SILENCE.items() if hasattr(system, one)}
+
+
 class _Tcp(_Mixin):
     def __init__(
         self, *args: Any, socket_keepalive_options: Mapping[int, int] | None = None, **kwargs: Any
     ) -> None:
-        options = socket_keepalive_options or _SILENCE
+        options = socket_keepalive_options or silence_options(socket)
         super().__init__(*args, socket_keepalive_options=options, **kwargs)
 
 
