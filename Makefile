@@ -14,7 +14,7 @@ UV ?= uv
 # those that wait longest come first. What takes long is listed at the end. A process that a test hangs or ends is not
 # started again: xdist would run the same test in it.
 # The unit tests only compute: more processes than these import for longer than they save.
-UNIT_JOBS = $(if $(filter 0,$(JOBS)),0,3)
+UNIT_JOBS = $(if $(filter 0,$(JOBS)),0,2)
 SPREAD = -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --durations=10 --durations-min=10
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
