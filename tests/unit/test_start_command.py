@@ -2,6 +2,8 @@
 
 import errno
 import os
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -78,3 +80,53 @@ def test_who_becomes_no_other_user_goes_on(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(platforms, "maybe_drop_privileges", lambda **given: seen.append(given))
     command._guarded_dropping(platforms.maybe_drop_privileges)()
     assert seen == [{"uid": None, "gid": None}]
+
+
+def test_our_guards_stand_around_the_commands_that_celery_has_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made, run = (lambda: "context"), (lambda: "ran")
+    of_workers: Any = ModuleType("celery.bin.worker")
+    of_workers.worker = SimpleNamespace(make_context=made, callback=run)
+    of_workers.maybe_drop_privileges = drop = platforms.maybe_drop_privileges
+    of_beat: Any = ModuleType("celery.bin.graph")
+    other: Any = ModuleType("other")
+    other.maybe_drop_privileges = drop
+    for module in (of_workers, of_beat, other):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(platforms, "maybe_drop_privileges", drop)
+    command.install()
+    assert of_workers.worker.make_context is not made
+    assert of_workers.worker.make_context() == "context"
+    assert of_workers.worker.callback is not run
+    assert of_workers.worker.callback() == "ran"
+    assert of_workers.maybe_drop_privileges.__wrapped__ is drop
+    assert platforms.maybe_drop_privileges.__wrapped__ is drop  # type: ignore[attr-defined]
+    assert other.maybe_drop_privileges is drop
+    assert not hasattr(of_beat, "maybe_drop_privileges")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            AttributeError("'list' object has no attribute 'join'"),
+            "--autoscale takes one or two whole numbers: --autoscale=500,10.",
+        ),
+        (
+            ImportError("No module named 'x'"),
+            (
+                "The pool of -P cannot be loaded (No module named 'x'). Keywheel's jobs run in "
+                "its own "
+                "asyncio pool: leave out -P."
+            ),
+        ),
+    ],
+)
+def test_an_option_that_celery_fails_to_read_is_named(error: Exception, sentence: str) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        command._guarded(fail, command._options_in_a_sentence)()
+    assert str(ended.value) == f"keywheel cannot start.\n{sentence}"

@@ -1,10 +1,14 @@
 """What is said of a module that cannot be imported, and of a warning that is an error."""
 
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 from celery.exceptions import ImproperlyConfigured
 
+from worker.startup import imports
 from worker.startup.imports import imports_in_a_sentence
 
 
@@ -40,3 +44,67 @@ def test_an_environment_in_which_our_pool_cannot_work_is_named() -> None:
 def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(AttributeError), imports_in_a_sentence():
         raise AttributeError("no attribute", obj=object())
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with a module that stands before another one of its name."""
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "twice.py").write_text("")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "first"), str(tmp_path / "second")])
+    module = ModuleType("twice")
+    module.__file__ = str(tmp_path / "first" / "twice.py")
+    monkeypatch.setitem(sys.modules, "twice", module)
+    return tmp_path
+
+
+def test_a_module_that_hides_another_one_is_named_with_both_places(named: Path) -> None:
+    first, second = named / "first" / "twice.py", named / "second" / "twice.py"
+    said = imports.about_import(ImportError("cannot import name 'x'", name="twice.sub"))
+    assert said == (
+        f"{first} hides the module twice that is needed, {second}: rename the first, or take its "
+        "folder out of PYTHONPATH, or start in another folder."
+    )
+    second.unlink()
+    assert imports.about_import(ImportError("cannot import name 'x'", name="twice")) == (
+        f"The module twice at {first} is not the one that is needed (cannot import name 'x'): "
+        "install the versions that Keywheel asks for."
+    )
+    assert imports.about_import(ImportError("odd")) == (
+        f"The Python module that is needed cannot be imported (odd): install it for "
+        f"{sys.executable}, or start the Python that has it."
+    )
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (ImportError("odd"), "The Python module that is needed cannot be imported (odd)"),
+        (AttributeError("no x", obj=sys.modules["json"]), "The module json at "),
+        (DeprecationWarning("x\n is old"), "The warning was a DeprecationWarning: x is old"),
+        (
+            UserWarning("running with superuser privileges"),
+            (
+                "Python makes an error of each warning here (PYTHONWARNINGS=error or -W error), "
+                "also "
+                "of Celery's about a worker with superuser privileges: start it as another user "
+                "(--uid), or unset PYTHONWARNINGS."
+            ),
+        ),
+    ],
+)
+def test_what_cannot_be_imported_ends_the_start(error: Exception, sentence: str) -> None:
+    with (
+        pytest.raises(SystemExit, match=r"^keywheel cannot start") as ended,
+        imports.imports_in_a_sentence(),
+    ):
+        raise error
+    assert sentence in str(ended.value)
+
+
+def test_a_start_ends_with_a_sentence_although_a_part_of_ours_is_hidden(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "worker.startup.no_start", None)
+    assert imports._end("why").code == "keywheel cannot start.\nwhy"

@@ -1,0 +1,64 @@
+"""What a start that ends says, and in which form."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from config.errors import SettingsError
+from worker.startup import no_start, redis_tls
+
+
+@pytest.mark.parametrize(("form", "as_json"), [("", False), (" JSON ", True), ("text", False)])
+def test_the_last_words_of_a_start_have_the_form_of_the_logs(
+    monkeypatch: pytest.MonkeyPatch, form: str, *, as_json: bool
+) -> None:
+    said: list[Any] = []
+    monkeypatch.setattr(no_start, "read_environment", lambda: {"KEYWHEEL_LOG_FORMAT": form})
+    monkeypatch.setattr(no_start, "say_json", lambda text, **options: said.append((text, options)))
+    text = "keywheel cannot start.\nwhy"
+    assert no_start.no_start("why").code == (1 if as_json else text)
+    critical = {"level": "CRITICAL", "logger": "worker.celery"}
+    assert said == [(text, critical)] * as_json
+
+
+def test_the_form_is_that_of_the_environment_where_no_file_of_it_can_be_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> Any:
+        raise SettingsError([".env cannot be read"])
+
+    monkeypatch.setattr(no_start, "read_environment", fail)
+    monkeypatch.delenv("KEYWHEEL_LOG_FORMAT", raising=False)
+    assert not no_start.logs_json()
+    monkeypatch.setenv("KEYWHEEL_LOG_FORMAT", "json")
+    assert no_start.logs_json()
+
+
+def test_a_worker_in_the_background_has_its_last_words_in_its_file(tmp_path: Path) -> None:
+    handler = logging.FileHandler(tmp_path / "worker.log")
+    logging.getLogger().addHandler(handler)
+    try:
+        no_start.no_start("why")
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "worker.log").read_text() == "keywheel cannot start.\nwhy\n"
+
+
+def test_a_bug_in_the_search_for_a_primary_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def primary() -> None:
+        raise error
+
+    sentinels = SimpleNamespace(addresses=[], has_tls=False, primary=primary)
+    found = {"connection_class": object, "sentinels": sentinels}
+    monkeypatch.setattr(redis_tls, "parameters_of", lambda _: found)
+    error: Exception = redis_tls.redis.RedisError("nobody knows it")
+    assert redis_tls.mismatched_tls("sentinel://h") is None
+    error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        redis_tls.mismatched_tls("sentinel://h")
