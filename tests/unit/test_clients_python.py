@@ -3,7 +3,6 @@
 import ast
 import base64
 import json
-import math
 import sys
 from datetime import UTC, datetime
 from typing import Any, get_type_hints
@@ -18,15 +17,12 @@ import keywheel_client
 from config.celery import QUEUE_OF_TASKS
 from config.redis_url import ALL_SCHEMES, RedisUrl
 from keywheel_client import (
-    AsyncKeywheel,
     CompletionArguments,
     EmailArguments,
     JobId,
-    Keywheel,
     Pipeline,
     UnreadableRecord,
     arguments,
-    checks,
     quotes,
     results,
 )
@@ -89,14 +85,6 @@ def test_it_reads_the_urls_of_sentinels_as_the_workers_do() -> None:
     for wrong in ("sentinel://a:1/0", "sentinel://,b/0?master_name=m"):
         with pytest.raises(ValueError, match="the URL of sentinels needs"):
             open_client(wrong, plain=Redis, sentinel=Sentinel, retry=None)
-
-
-@pytest.mark.parametrize("make", [Keywheel, AsyncKeywheel])
-@pytest.mark.parametrize("start", ["rediss://a/0?", "sentinel://a/0?master_name=m&ssl=true&"])
-@pytest.mark.parametrize("option", ["ssl_ca_certs", "ssl_certfile", "ssl_keyfile"])
-def test_it_names_the_file_of_a_url_that_cannot_be_read(make: Any, start: str, option: str) -> None:
-    with pytest.raises(ValueError, match=rf"{option} cannot be read \(No such file.*: /none.pem"):
-        make(f"{start}{option}=/none.pem")
 
 
 def test_the_namespace_is_that_of_the_environment_unless_it_is_given(
@@ -226,90 +214,8 @@ def test_a_message_carries_its_options_and_encodes_bytes() -> None:
     assert message["headers"]["tenant"] == "acme@example.com"
 
 
-@pytest.mark.parametrize("job_id", ["", " ", "a b", "é", "a\n", "x" * 201, 5, b"a", ["a"]])
-def test_what_no_command_takes_as_an_id_is_refused(job_id: Any) -> None:
-    with pytest.raises(ValueError, match="job_id must have 1 to 200 visible"):
-        Pipeline(track_started=True).complete("x", job_id=job_id)
-
-
-@pytest.mark.parametrize(
-    "tenant", ["", "a b", 'a"b', "a\\b", "é", "a\n", "x" * 201, 5, b"a", ["a"]]
-)
-def test_what_cannot_name_a_tenant_is_refused(tenant: Any) -> None:
-    with pytest.raises(ValueError, match="tenant must have 1 to 200 printable"):
-        Pipeline(track_started=True).complete("x", tenant=tenant)
-
-
-@pytest.mark.parametrize("priority", [-1, 10, 1.0, True, "5", [5]])
-def test_what_is_no_priority_is_refused(priority: Any) -> None:
-    with pytest.raises(ValueError, match="priority must be a whole number from 0 to 9"):
-        Pipeline(track_started=True).complete("x", priority=priority)
-
-
-@pytest.mark.parametrize("expires_s", [0, -5, math.nan, math.inf, -math.inf, 10**400, "5", True])
-def test_what_is_no_time_to_wait_for_a_first_run_is_refused(expires_s: Any) -> None:
-    with pytest.raises(ValueError, match="expires_s must be a number of seconds above 0, at most"):
-        Pipeline(track_started=True).complete("x", expires_s=expires_s)
-
-
-@pytest.mark.parametrize("timeout_s", [math.nan, "5", True, [5]])
-def test_what_is_no_time_to_wait_is_refused(timeout_s: Any) -> None:
-    with pytest.raises(ValueError, match="timeout_s must be a number of seconds, or None"):
-        checks.timeout_s_of(timeout_s)
-    with pytest.raises(ValueError, match="timeout_s must be a number of seconds, or None"):
-        StreamReader("job-1", "0", timeout_s)
-
-
-def test_a_time_to_wait_may_be_over_already_or_never() -> None:
-    assert checks.timeout_s_of(-1) == 0
-    assert checks.timeout_s_of(math.inf) is checks.timeout_s_of(None) is None
-    assert checks.deadline_of(None) == math.inf
-
-
-@pytest.mark.parametrize("job", [None, "", 5, b"job-1"])
-def test_what_is_no_id_of_a_job_is_looked_up_nowhere(job: Any) -> None:
-    names = Names.of("kw")
-    for name in (names.result, names.cancel, names.stream):
-        with pytest.raises(TypeError, match="job must be a job's id"):
-            name(job)
-
-
-@pytest.mark.parametrize("after", ["x", "$", "5-", "-5", 5, None, "5-1\n"])
-def test_what_is_no_place_in_a_stream_is_refused(after: Any) -> None:
-    with pytest.raises(ValueError, match="after must be the id of an event of the stream, or 0"):
-        StreamReader("job-1", after, 5)
-
-
 def test_an_event_that_was_made_from_the_result_leads_to_the_beginning() -> None:
     assert StreamReader("job-1", "", 5).after == "0"
-
-
-@pytest.mark.parametrize("make", [Keywheel, AsyncKeywheel])
-@pytest.mark.parametrize("option", ["url", "results_url", "pool_url", "namespace"])
-def test_an_address_of_a_wrong_kind_is_named(make: Any, option: str) -> None:
-    with pytest.raises(TypeError, match=f"{option} must be a text, and is of type int"):
-        make(**{option: 5})
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "says"),
-    [
-        ({"temperature": float("nan")}, ValueError, "not JSON compliant"),
-        ({"metadata": object()}, TypeError, "object cannot be written as JSON"),
-        (
-            {"metadata": datetime(2026, 12, 1, 9)},  # noqa: DTZ001 - it is what is refused
-            ValueError,
-            "2026-12-01 09:00:00 has no time zone: give one, such as",
-        ),
-    ],
-)
-def test_what_is_no_json_is_refused_where_it_is_given(
-    given: dict[str, Any], error: type[Exception], says: str
-) -> None:
-    with pytest.raises(error, match=says):
-        message_of("tasks.ai.complete", given)
-    with pytest.raises(ValueError, match="0 to 9"):
-        message_of("tasks.ai.complete", {}, priority=10)
 
 
 @pytest.mark.parametrize(
