@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from celery import Celery
 from celery.app.trace import trace_task_ret
 from kombu.asynchronous import Hub
 
-from worker.aio import lifespan
+from worker.aio import lifespan, watchdog
 from worker.aio.pool import TaskPool
 
 HOLD_S = 0.4
@@ -146,3 +147,16 @@ def test_a_job_that_blocks_the_loop_from_its_first_step_is_accepted_meanwhile(
     assert ended.result()[1] == "True"
     pool.stop()
     hub.close()
+
+
+def test_a_loop_that_reads_its_own_wake_up_is_not_reported() -> None:
+    """As a machine without free CPU time may let it stand just there."""
+    found = list[bool]()
+
+    def recv(_: int) -> bytes:
+        found.append(watchdog._is_loops_own(sys._getframe(1)))
+        return b""
+
+    waking = SimpleNamespace(_ssock=SimpleNamespace(recv=recv))
+    asyncio.SelectorEventLoop._read_from_self(waking)  # type: ignore[attr-defined]
+    assert found == [True]

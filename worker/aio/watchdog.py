@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 import traceback
+from asyncio import selector_events
 from contextvars import Context
 from types import FrameType
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ _OF_THE_LOOP = frozenset(
     )
 )
 """The files of the loop's own code."""
+_READS_WAKE_UP = selector_events.BaseSelectorEventLoop._read_from_self.__code__  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio has no public name
 _DEPTH = 12
 
 
@@ -119,6 +121,8 @@ class Watchdog:
 
 
 def _is_loops_own(frame: FrameType | None) -> bool:
+    if frame is not None and frame.f_code is _READS_WAKE_UP:
+        return True  # it has just been told to answer
     # All frames must be the loop's: a job that waits for a child process is in `selectors` as well.
     while frame is not None and frame.f_code.co_filename in _OF_THE_LOOP:
         if frame.f_code is LoopThread._run.__code__:  # noqa: SLF001 - the loop's first frame
