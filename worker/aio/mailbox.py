@@ -6,7 +6,9 @@ contacts other workers, for instance after a lost connection, Celery ends the wo
 
 A connection is closed after its reply: replies are rare, and servers count idle connections.
 
-Where the broker takes no reply, as while Redis is full, the log says so in a line.
+Where the broker takes no reply, as while Redis is full, the log says so in a line. A reply is tried
+once more over a new connection, and then given up: Celery would try without end, and as replies are
+sent by the thread of the consumer, the worker would neither take a message nor end meanwhile.
 
 A job begins on the loop, and the consumer learns of it a moment later. A command that came in
 between would take the job for one that waits: Celery would store it as revoked, although it runs.
@@ -31,6 +33,7 @@ _SEE_JOBS: Final = (
     "revoke_by_stamped_headers",
     "terminate",
 )
+_RETRY_POLICY: Final = {"max_retries": 1, "interval_start": 0}
 _commands: dict[str, Any] = Panel.data
 
 
@@ -47,7 +50,7 @@ def install(app: celery.Celery, take_reports: Callable[[], None]) -> None:
     pool: Any = ProducerPool
     mailbox: Any = app.control.mailbox
     mailbox._producer_pool = pool(connections, limit=None)  # noqa: SLF001 - it has no setter
-    mailbox._publish_reply = _told_in_a_line(mailbox._publish_reply)  # noqa: SLF001
+    mailbox._publish_reply = _given_up_in_a_line(mailbox._publish_reply)  # noqa: SLF001
     for name in _SEE_JOBS:
         _commands[name] = _after(take_reports, _commands[name])
 
@@ -63,12 +66,12 @@ def uninstall(app: celery.Celery) -> None:
         mailbox._producer_pool = app.amqp.producer_pool  # noqa: SLF001
 
 
-def _told_in_a_line(publish: Callable[..., Any]) -> Callable[..., None]:
-    """Say in a line that the broker takes no reply; Celery logs a traceback for each."""
+def _given_up_in_a_line(publish: Callable[..., Any]) -> Callable[..., None]:
+    """Say in a line that the broker takes no reply; Celery logs a traceback, or tries for ever."""
 
     def publish_reply(*args: Any, **kwargs: Any) -> None:
         try:
-            publish(*args, **kwargs)
+            publish(*args, retry_policy=_RETRY_POLICY, **kwargs)
         except OperationalError as exc:
             warn("remote control: the broker takes no reply (%s)", words_of(exc))
 
