@@ -223,8 +223,31 @@ def test_a_key_is_dead_where_it_is_refused_for_good(
     assert silent.state == state
 
 
-def test_the_texts_of_a_request_are_private_whatever_else_stands_among_them() -> None:
-    said = {"role": "user", "content": "canary one", "reasoning": "canary two"}
-    params = {"messages": ["odd", said, 7, None], "documents": [{"text": "canary three"}]}
-    assert set(prompts_of(params)) >= {"canary one", "canary two", "canary three"}
-    assert "canary four" in prompts_of({"messages": {"content": "canary four"}})
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"messages": [{"role": "user", "content": "canary"}]},
+        {"messages": [{"role": "user", "content": [{"type": "text", "text": "canary"}]}]},
+        {"messages": ["odd", 7, None, {"role": "assistant", "reasoning": "canary"}]},
+        {"messages": [{"tool_calls": [{"function": {"arguments": "canary"}}]}]},
+        {"messages": [{"role": "assistant", "function_call": {"arguments": "canary"}}]},
+        {"messages": [{"role": "user", "name": "canary"}]},
+        {"messages": ["canary"]},
+        {"messages": [["odd", {"content": "canary"}]]},
+        {"messages": ({"content": "canary"},)},
+        {"messages": {"content": "canary"}},
+        {"messages": "canary"},
+        {"documents": [{"text": "canary"}]},
+        {"input": "canary"},
+        {"input": [{"role": "user", "content": "canary"}], "messages": []},
+        {"instructions": "canary"},
+        {"prompt": ["canary"]},
+    ],
+)  # fmt: skip
+def test_the_texts_of_a_request_are_private_wherever_they_stand(params: dict[str, Any]) -> None:
+    assert "canary" in prompts_of(params)
+
+
+def test_names_that_each_request_has_are_not_private() -> None:
+    said = {"role": "assistant", "content": "canary"}
+    assert prompts_of({"model": "some-model", "messages": [said], "user": "u"}) == ["canary"]

@@ -25,6 +25,10 @@ _MESSAGE_OVERHEAD_TOKENS = 4
 _IMAGE_TOKENS = 1_000
 
 
+_PRIVATE_BESIDE = ("documents", "input", "instructions", "prompt")
+"""What else holds texts of people; all but the first only in requests of other endpoints."""
+
+
 @dataclass(frozen=True, slots=True)
 class Completion:
     """One chat completion to ask for.
@@ -127,14 +131,22 @@ def prompt_tokens(params: Mapping[str, Any]) -> int:
 
 
 def prompts_of(params: Mapping[str, Any]) -> list[str]:
-    """Return the texts of a request that no log and no error may repeat."""
+    """Return the texts of a request that no log and no error may repeat.
+
+    Those of a message may stand anywhere in it, and somebody else's request has any form: Groq may
+    quote what it refuses.
+    """
     given = params.get("messages")
-    if not isinstance(given, list | tuple):  # somebody else's request, which Groq will refuse
-        return [*texts_in(given), *texts_in(params.get("documents"))]
-    messages = [message for message in given if isinstance(message, Mapping)]
-    texts = [text for message in messages for text in texts_in(message.get("content"))]
-    texts += [text for message in messages for text in _texts_beside(message)]
-    return [*texts, *texts_in(params.get("documents"))]
+    texts: list[str] = []
+    for message in given if isinstance(given, list | tuple) else [given]:
+        texts += texts_in(_without_role(message) if isinstance(message, Mapping) else message)
+    for name in _PRIVATE_BESIDE:
+        texts += texts_in(params.get(name))
+    return texts
+
+
+def _without_role(message: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in message.items() if name != "role"}
 
 
 def _parts_of(message: Any) -> Iterable[Any]:
