@@ -6,6 +6,8 @@ from typing import Final
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_SITE_LOCAL: Final = ipaddress.IPv6Network("fec0::/10")
+"""Private addresses of old, which `ipaddress` takes for public ones."""
 
 
 def is_public(text: str) -> bool:
@@ -28,6 +30,7 @@ def _is_global(address: Address) -> bool:
         or address.is_loopback
         or address.is_link_local
         or address.is_unspecified
+        or address in _SITE_LOCAL
     )
 
 
