@@ -192,6 +192,7 @@ def entry(**headers: Any) -> bytes:
         ({DEATHS: 2, DIED_S: 50.5}, "1", b"160.5", 3, 50.5),
         ({DEATHS: 2, DIED_S: 101}, "1", b"160.5", 3, 100.5),
         ({DEATHS: 2, DIED_S: 0}, "1", b"160.5", 3, 100.5),
+        ({DEATHS: 2, DIED_S: -5}, "1", b"160.5", 3, 100.5),
         ({DEATHS: "2", DIED_S: "1"}, "1", b"160.5", 1, 100.5),  # of any producer
         ({DIED_S: True}, "1", b"160.12345", 1, 100.123),
         ({"eta": "1970-01-01T00:01:41+00:00"}, "1", b"160.5", None, None),  # waited for its instant
