@@ -97,6 +97,29 @@ def test_a_request_above_the_whole_limit_never_fits(refusal: Refusal, *, expecte
     assert refusal.never_fits is expected
 
 
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (Refusal(dimension=Dimension.TPM, limit=6000, used=1, wait_ms=0), True),
+        (Refusal(dimension=Dimension.RPM, limit=30, used=1, wait_ms=0), False),
+        (Refusal(limit=6000, used=1, wait_ms=0), False),
+        (Refusal(dimension=Dimension.TPM, used=1, wait_ms=0), False),
+        (Refusal(dimension=Dimension.TPM, limit=6000, wait_ms=0), False),
+        (Refusal(dimension=Dimension.TPM, limit=6000, used=1), False),
+    ],
+)
+def test_smaller_requests_go_on_where_it_is_known_what_is_left(
+    refusal: Refusal, *, expected: bool
+) -> None:
+    assert refusal.for_its_size is expected
+
+
+def test_a_limit_is_learned_where_its_kind_and_size_are_known() -> None:
+    assert Refusal(dimension=Dimension.RPM, limit=30).observed == ObservedLimit(Dimension.RPM, 30)
+    assert Refusal(dimension=Dimension.RPM).observed is None
+    assert Refusal(limit=30, used=3).observed is None
+
+
 def test_overuse_leaves_nothing_rather_than_less() -> None:
     assert Refusal(dimension=Dimension.TPD, limit=10, used=12).observed == ObservedLimit(
         Dimension.TPD, 10, 0.0
@@ -162,6 +185,14 @@ def test_the_words_win_over_the_header_about_the_same_limit() -> None:
     )
     refusal = Refusal(dimension=Dimension.TPM, limit=6_000, used=5_900)
     assert limits_of(answer, refusal) == (ObservedLimit(Dimension.TPM, 6_000, 100.0),)
+
+
+def test_nothing_is_learned_where_the_limit_of_a_project_refused() -> None:
+    answer = Answer(429, {"x-ratelimit-limit-tokens": "6000"})
+    words = "in project `p_1` on tokens per minute (TPM): Limit 6000"
+    refusal = read_refusal(words)
+    assert (refusal.project, refusal.limit) == ("p_1", 6_000)
+    assert limits_of(answer, refusal) == ()
 
 
 @given(st.text(), st.text(alphabet="0123456789.hms \t(TPM):limtusedrqyagn", max_size=4_000))

@@ -69,6 +69,18 @@ class _Pieces(httpx.AsyncByteStream):
         self.closed += 1
 
 
+async def test_an_error_of_a_reader_is_none_of_the_connection() -> None:
+    def read(_: bytes) -> None:
+        raise ZeroDivisionError
+
+    end = StreamEnd()
+    with pytest.raises(ZeroDivisionError):
+        async for _ in PassedStream(httpx.Response(200, stream=_Pieces(breaks=False)), read, end):
+            pass
+    await asyncio.wait_for(end.ended.wait(), 10)
+    assert (end.error, end.complete) == (None, False)
+
+
 @pytest.mark.parametrize("breaks", [False, True])
 async def test_a_stream_that_is_passed_on_says_how_its_reading_ended(*, breaks: bool) -> None:
     seen: list[bytes] = []
@@ -109,6 +121,21 @@ async def test_a_call_of_resends_sdk_that_is_not_ours_is_left_to_its_own_client(
     assert served == ("POST", "https://r.example/emails", {"a": "b"}, {"json": {"to": "x"}})
     with pytest.raises(RuntimeError, match="no HTTP client for calls outside this worker's own"):
         await KeyedClient(None).request("GET", "https://r.example/", {})
+
+
+def test_the_sdk_sends_through_us_and_has_no_key_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stock: Any = object()
+    monkeypatch.setattr(resend, "default_async_http_client", stock)
+    monkeypatch.setattr(resend, "api_key", "re_canary")
+    http.install()
+    ours = resend.default_async_http_client
+    assert isinstance(ours, KeyedClient)
+    assert ours._fallback is stock
+    assert resend.api_key is None
+    http.install()
+    assert resend.default_async_http_client is ours
 
 
 async def test_a_call_of_ours_leaves_with_its_own_key_and_gives_the_sdk_what_came(

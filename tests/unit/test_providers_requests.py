@@ -164,6 +164,27 @@ def test_a_sentence_is_one_bounded_line_without_secrets() -> None:
     assert len(safe_sentence("z " * 1_000, secret="")) == MAX_SENTENCE
 
 
+@pytest.mark.parametrize(
+    ("said", "private", "shown"),
+    [
+        ("no abcdef", ["abcdef"], "no […]"),
+        ("no abcde", ["abcde"], "no abcde"),  # a word of everybody
+        ("no abcdefgh", ["abcdef", "abcdefgh"], "no […]"),
+        (f"no {LONG[:15]}!", [LONG], f"no {LONG[:15]}!"),
+        (f"no {LONG[:16]}!", [LONG], "no […]!"),
+        (f"no {LONG[:40]}", [LONG], "no […]"),
+        (f"no {LONG[20:36]}{LONG[:16]}", [LONG], "no […][…]"),
+        ("no " + "yz" * 200, [], "no " + "yz" * 148 + "…"),
+        ("no " + "y" * 297, [], "no " + "y" * 297),
+        ("no bearer xyz, re_1,gsk_2", [], "no Bearer *** re_***,gsk_***"),
+    ],
+)
+def test_what_a_provider_quotes_of_a_private_text_is_left_out(
+    said: str, private: list[str], shown: str
+) -> None:
+    assert safe_sentence(said, secret="", private=private) == shown
+
+
 # How a provider quotes a long text: whole, cut off by itself, cut off by us, from the middle.
 @pytest.mark.parametrize(
     "said",

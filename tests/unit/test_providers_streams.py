@@ -47,6 +47,14 @@ def assembled(*events: bytes) -> tuple[AssembledAnswer, list[Any]]:
         ([b": comment\nevent: x\n\n"], []),
         ([b"\n\n\ndata: a\n\n\n"], [b"a"]),
         ([b"data: a\n"], []),
+        ([b"data\ndata: a\n\n"], [b"\na"]),  # a field without a value
+        ([b"data: a\rdata: b\r\r"], [b"a\nb"]),
+        ([b"data: a\r", b"\ndata: b\r\n\r", b"\n"], [b"a\nb"]),
+        ([b"data: a\r", b"", b"\ndata: b\n\n"], [b"a\nb"]),
+        ([b"data: a\r", b"\r", b"\n\ndata: b\n\n"], [b"a", b"b"]),
+        ([b"data: a\r\n", b"\n", b"data: b\n", b"\n"], [b"a", b"b"]),
+        ([b"\xef\xbb\xbfdata: a\n\n"], [b"a"]),
+        ([b"\n\xef\xbb\xbfdata: a\n\n"], []),  # only at the very beginning it means nothing
     ],
 )
 def test_events_are_cut_out_of_the_bytes_wherever_those_break(
@@ -87,6 +95,7 @@ def test_an_answer_adds_up_and_is_told_on_the_way() -> None:
     )  # fmt: skip
     function = {"name": "f", "arguments": "{}"}
     assert value["tool_calls"] == [{"type": "function", "id": "k", "function": function}]
+    assert (value["model"], value["usage"], value["request_id"]) == ("m", usage, "req_1")
 
 
 def test_pieces_of_a_field_grow_and_entries_of_one_index_are_one() -> None:

@@ -78,7 +78,8 @@ def groq(status: int, headers: dict[str, str], body: bytes) -> Verdict:
         (None, 1_500),
         ("0", 1_500),
         ("2", 1_500),
-        ("3", 3_000),  # it is not the same wait as in the words
+        ("2.5", 1_500),
+        ("2.501", 2_501),  # it is not the same wait as in the words
         ("90000", 86_400_000),
     ],
 )
@@ -111,6 +112,52 @@ def test_a_rest_of_groqs_is_neither_too_short_to_help_nor_longer_than_a_day(
     words = f"Rate limit reached for model `m` in organization `org_1`. Please try again in {wait}."
     body = json.dumps({"error": {"message": words}}).encode()
     assert groq(429, {}, body).cooldown_ms == rests_ms
+
+
+TIER_UNAVAILABLE = (
+    "other_account tier_unavailable effect=unfit scope=account_model cooldown=hourly_probe"
+)
+
+
+# What Groq says of a key or of a request, in words, and the verdict on it.
+@pytest.mark.parametrize(
+    ("status", "error", "verdict"),
+    [
+        (401, {"message": "Invalid API Key", "type": "x"}, "next_key invalid_key effect=disable"),
+        (401, {"message": " Invalid api key. "}, "next_key invalid_key effect=disable"),
+        (
+            401,
+            {"message": "Invalid API Key of another kind"},
+            "next_key invalid_key effect=disable certain=False",
+        ),
+        (
+            429,
+            {"message": "in project `p_1` on tokens per minute (TPM): Limit 9. Try again in 2s."},
+            "next_key rate_limit effect=cool scope=key_resource cooldown_ms=2000",
+        ),
+        (
+            403,
+            {"message": "`service_tier` `flex` is not available for this org", "code": "x"},
+            TIER_UNAVAILABLE,
+        ),
+        (
+            400,
+            {"message": "`service_tier` `flex` is not available for this org"},
+            TIER_UNAVAILABLE,
+        ),
+        (
+            422,
+            {"message": "`service_tier` `flex` is not available for this org", "code": "x"},
+            "fail rejected",
+        ),
+    ],
+)  # fmt: skip
+def test_the_words_of_groq_decide_where_it_gives_no_code(
+    *, status: int, error: dict[str, str], verdict: str
+) -> None:
+    judged = groq(status, {}, json.dumps({"error": error}).encode())
+    assert told(judged) == verdict
+    assert judged.limits == ()
 
 
 def resend(status: int, headers: dict[str, str], body: Any) -> Verdict:

@@ -101,6 +101,19 @@ async def test_streams_are_claimed_and_written_in_one_round_trip_each(
     assert [each[0] for each in server.pipes[-1].commands] == ["xadd", "pexpire"]
 
 
+@pytest.mark.parametrize("kind", ["end", "delta"])
+async def test_an_end_that_is_there_gets_no_second_one_from_outside(
+    server: Server, writer: StreamWriter, kind: str
+) -> None:
+    stream = writer.open("a")
+    stream.close_from_outside(creates=True)
+    replies = [] if kind == "end" else [b"", True]
+    server.plan = [[(8, 0), [("1-1", {"type": kind})]], replies]
+    await writer._write([stream])
+    written = [each[0] for each in server.pipes[-1].commands]
+    assert written == ["xadd", "pexpire"][: len(replies)]
+
+
 # What Redis has of a stream, and the attempt that the next record says.
 @pytest.mark.parametrize(
     ("last", "attempt"),
@@ -278,3 +291,37 @@ async def test_what_waits_is_written_until_nothing_does_and_the_next_begins_anew
     await made.close()
     assert task is not None
     assert made._task is None
+
+
+async def test_a_write_waits_for_its_turn_unless_it_is_urgent_or_the_last_one(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = StreamWriter(server, namespace="ns", expires_s=60)  # type: ignore[arg-type]
+    written: list[list[AnswerStream]] = []
+    wrote = asyncio.Event()
+
+    async def write(batch: list[AnswerStream]) -> Any:
+        written.append(batch)
+        wrote.set()
+        return {}
+
+    async def next_write() -> None:
+        async with asyncio.timeout(10):
+            await wrote.wait()
+        wrote.clear()
+
+    monkeypatch.setattr(made, "_write", write)
+    monkeypatch.setattr(writer_module, "INTERVAL_S", 3600.0)
+    stream = made.open("a")
+    await next_write()
+    stream.begin()
+    paused = made._task
+    assert paused is not None
+    await asyncio.wait([paused], timeout=0.01)
+    assert written == [[stream]]
+    stream.close("end")
+    await next_write()
+    assert written == [[stream]] * 2
+    other = made.open("b")
+    await made.close()
+    assert written == [[stream], [stream], [other]]

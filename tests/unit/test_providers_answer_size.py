@@ -1,0 +1,132 @@
+"""How much of an answer is read, and what becomes of one that is longer."""
+
+import gzip
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import pytest
+
+from worker.providers import answer_size, connections
+from worker.providers.answer_size import SizeCount, Slices, bound_decoding
+from worker.providers.connections import CallProgress
+from worker.providers.failures import OversizedAnswer
+
+MEGABYTE = bytes(1024 * 1024)
+
+
+def test_what_is_counted_is_given_back_until_it_is_too_much() -> None:
+    count = SizeCount(5)
+    assert [count.take(piece) for piece in (b"abc", b"", b"de")] == [b"abc", b"", b"de"]
+    with pytest.raises(OversizedAnswer):
+        count.take(b"f")
+
+
+class _Pieces(httpx.AsyncByteStream):
+    """An answer of that many megabytes and bytes."""
+
+    def __init__(self, megabytes: int, more: bytes = b"") -> None:
+        self._pieces = [MEGABYTE] * megabytes + [more] * bool(more)
+        self.closed = 0
+        content = SimpleNamespace(readany=self._readany)
+        self._aiohttp_response = SimpleNamespace(content=content, read=self._read, close=self._end)
+        self.told: list[str] = []
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+
+    async def aclose(self) -> None:
+        self._end()
+
+    async def _readany(self) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    async def _read(self) -> None:
+        self.told.append("free")
+
+    def _end(self) -> None:
+        self.closed += 1
+        self.told.append("closed")
+
+
+def body(stream: _Pieces) -> Any:
+    progress = CallProgress(None)
+    progress.connected = True
+    return connections._Body(stream, progress)
+
+
+async def test_sixty_four_megabytes_are_read_of_an_answer_in_pieces() -> None:
+    stream = _Pieces(64)
+    assert sum([len(piece) async for piece in body(stream)]) == 64 * len(MEGABYTE)
+    assert stream.closed == 0
+    longer = _Pieces(64, b"x")
+    pieces = aiter(body(longer))
+    assert sum([len(await anext(pieces)) for _ in range(64)]) == 64 * len(MEGABYTE)
+    with pytest.raises(OversizedAnswer):
+        await anext(pieces)
+    assert longer.closed == 1
+
+
+async def test_sixteen_megabytes_are_read_of_an_answer_that_is_kept_whole() -> None:
+    stream = _Pieces(16)
+    assert len(await body(stream).read()) == 16 * len(MEGABYTE)
+    assert stream.told == ["free"]
+    longer = _Pieces(16, b"x")
+    with pytest.raises(OversizedAnswer):
+        await body(longer).read()
+    assert longer.told == ["closed"], "its connection is of no more use"
+
+
+class _HoldsBack:
+    """A decoder that gives all of it at the end."""
+
+    def __init__(self) -> None:
+        self._held = b""
+
+    def decode(self, data: bytes) -> bytes:
+        self._held += data
+        return b""
+
+    def flush(self) -> bytes:
+        return self._held
+
+
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_size, "LARGEST_IN_PIECES", 1_000)
+    monkeypatch.setitem(httpx._decoders.SUPPORTED_DECODERS, "held", _HoldsBack)  # type: ignore[arg-type]
+
+
+def answer(encoding: str | None, content: bytes) -> httpx.Response:
+    headers = {} if encoding is None else {"content-encoding": encoding}
+    stream = Slices(gzip.compress(content) if encoding == "gzip" else content)
+    made = httpx.Response(200, headers=headers, stream=stream)
+    bound_decoding(made)
+    return made
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "held"])
+@pytest.mark.usefixtures("_small")
+def test_a_compressed_answer_becomes_no_larger_than_one_that_is_not(encoding: str) -> None:
+    content = bytes(range(250)) * 4
+    assert answer(encoding, content).read() == content
+    with pytest.raises(OversizedAnswer):
+        answer(encoding, content + b"x").read()
+
+
+@pytest.mark.usefixtures("_small")
+def test_what_is_not_compressed_is_counted_on_its_way_alone() -> None:
+    assert answer(None, bytes(2_000)).read() == bytes(2_000)
+
+
+@pytest.mark.parametrize(
+    ("size", "pieces"), [(0, []), (16_384, [16_384]), (16_385, [16_384, 1]), (32_768, [16_384] * 2)]
+)
+def test_no_more_is_decompressed_at_once_than_can_be_counted(size: int, pieces: list[int]) -> None:
+    whole = (bytes(range(256)) * 129)[:size]
+    found: Iterator[bytes] = iter(Slices(whole))
+    read = list(found)
+    assert [len(piece) for piece in read] == pieces
+    assert b"".join(read) == whole

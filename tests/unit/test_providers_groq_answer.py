@@ -1,0 +1,132 @@
+"""What a caller gets of a completion of Groq, and what it counts."""
+
+from typing import Any
+
+import pytest
+
+from worker.providers.groq.answer import (
+    cached_tokens,
+    counted_tokens,
+    request_id_of,
+    result_of,
+)
+
+USAGE = {"prompt_tokens": 30, "completion_tokens": 8, "total_tokens": 38}
+
+
+def result(message: dict[str, Any], *, reason: Any = "stop", **more: Any) -> dict[str, Any]:
+    given = {key: more.pop(key) for key in ("logprobs", "request_id") if key in more}
+    return result_of(message, body={"model": "m"} | more, finish_reason=reason, **given)
+
+
+def test_a_result_has_each_of_its_fields_whatever_came() -> None:
+    assert result({}, reason=None) == {
+        "text": "", "reasoning": "", "tool_calls": [], "finish_reason": None, "model": "m",
+        "usage": {}, "service_tier": None, "request_id": None,
+    }  # fmt: skip
+    odd = result({"content": None, "reasoning": 7, "tool_calls": None}, usage=[1])
+    assert (odd["text"], odd["reasoning"], odd["tool_calls"], odd["usage"]) == ("", "", [], {})
+
+
+def test_a_result_has_what_else_groq_tells() -> None:
+    calls = [{"id": "c"}]
+    message = {
+        "role": "assistant", "content": "hi", "reasoning": "why", "tool_calls": calls,
+        "channel": "final", "annotations": [{"a": 1}], "refusal": None,
+    }  # fmt: skip
+    found = result(
+        message, usage=USAGE, service_tier="flex", logprobs={"content": []}, request_id="req_1",
+        usage_breakdown={"models": []}, mcp_list_tools=None, id="chatcmpl-1",
+    )  # fmt: skip
+    assert found == {
+        "text": "hi", "reasoning": "why", "tool_calls": calls, "finish_reason": "stop",
+        "model": "m", "usage": USAGE, "service_tier": "flex", "request_id": "req_1",
+        "annotations": [{"a": 1}], "logprobs": {"content": []}, "usage_breakdown": {"models": []},
+    }  # fmt: skip
+    listed = result({}, mcp_list_tools=[{"name": "f"}])
+    assert listed["mcp_list_tools"] == [{"name": "f"}]
+    assert "usage_breakdown" not in listed
+
+
+THOUGHT = {"completion_tokens": 8, "completion_tokens_details": {"reasoning_tokens": 8}}
+
+
+@pytest.mark.parametrize(
+    ("message", "reason", "usage", "tokens"),
+    [
+        ({"reasoning": "why"}, "length", USAGE, "all 8 tokens"),
+        ({"reasoning": "why"}, "length", None, "all tokens"),
+        ({"reasoning": "why"}, "length", {"completion_tokens": -1}, "all tokens"),
+        ({}, "length", THOUGHT, "all 8 tokens"),
+        ({}, "length", USAGE, None),  # nobody knows
+        ({}, "length", {"completion_tokens_details": "odd"}, None),
+        ({"reasoning": "why"}, "stop", THOUGHT, None),
+        ({"reasoning": "why", "content": "hi"}, "length", THOUGHT, None),
+        ({"reasoning": "why", "tool_calls": [{"id": "c"}]}, "length", THOUGHT, None),
+    ],
+)
+def test_a_text_that_reasoning_left_no_room_for_is_explained(
+    message: dict[str, Any], reason: str, usage: Any, tokens: str | None
+) -> None:
+    found = result(message, reason=reason, usage=usage)
+    if tokens is None:
+        assert "empty_because" not in found
+    else:
+        assert found["empty_because"] == (
+            f"reasoning used {tokens} that the answer may have: "
+            "raise max_completion_tokens, or lower reasoning_effort"
+        )
+
+
+@pytest.mark.parametrize(
+    ("extras", "headers", "number"),
+    [
+        ({"id": "req_1"}, {"x-request-id": "req_2"}, "req_1"),
+        ({}, {"x-request-id": "req_2"}, "req_2"),
+        ({"id": 7}, {"x-request-id": "req_2"}, "req_2"),
+        (None, {}, None),
+    ],
+)
+def test_groqs_own_id_is_in_the_body_or_a_header(
+    extras: Any, headers: dict[str, str], number: str | None
+) -> None:
+    assert request_id_of(extras, headers) == number
+
+
+def usage(total: Any, cached: Any = None) -> dict[str, Any]:
+    return {"total_tokens": total, "prompt_tokens_details": {"cached_tokens": cached}}
+
+
+@pytest.mark.parametrize(
+    ("given", "counted", "with_cached", "cached"),
+    [
+        (usage(10), 10, 10, None),
+        (usage(10, 4), 6, 10, 4),
+        (usage(10, 0), 10, 10, 0),
+        (usage(10, 11), 0, 10, 11),
+        (usage(10, -1), 10, 10, None),
+        (usage(10, "4"), 10, 10, None),
+        (usage(10**8, 10**8), 0, 10**8, 10**8),
+        (usage(10**8 + 1, 10**8 + 1), None, None, None),
+        (usage(10, 10**8 + 1), 10, 10, None),
+        (usage(0), 0, 0, None),
+        (usage(-1, 1), None, None, 1),
+        (usage("10"), None, None, None),
+        (usage(None), None, None, None),
+        ({}, None, None, None),
+        ({"total_tokens": 3, "prompt_tokens_details": [4]}, 3, 3, None),
+    ],
+)
+def test_cached_tokens_of_the_prompt_do_not_count(
+    given: dict[str, Any], counted: int | None, with_cached: int | None, cached: int | None
+) -> None:
+    assert counted_tokens(given) == counted
+    assert counted_tokens(given, cached_too=True) == with_cached
+    assert cached_tokens(given) == cached
+
+
+def test_each_count_is_read_by_its_name() -> None:
+    given = USAGE | {"prompt_tokens_details": {"cached_tokens": 10}}
+    assert counted_tokens(given) == 28
+    assert counted_tokens(given, of="prompt_tokens") == 20
+    assert counted_tokens(given, of="completion_tokens", cached_too=True) == 8
