@@ -1,0 +1,129 @@
+"""What the consumer does not wait for: chores in a thread of their own, and late replies."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import redis
+
+from worker.aio.transport import replies as replies_module
+from worker.aio.transport.chores import Chores
+from worker.aio.transport.replies import Replies
+
+
+class Work:
+    """A chore that waits until it may end."""
+
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Semaphore(0), threading.Event()
+
+    def __call__(self) -> None:
+        self.begun.release()
+        self.may_end.wait(20)
+
+
+def wait_for(chores: Chores) -> None:
+    """The thread does one after the other."""
+    ended = threading.Event()
+    chores.begin("wait", ended, ended.set)
+    assert ended.wait(20)
+
+
+def test_a_chore_is_begun_once_for_each_object_until_it_is_done() -> None:
+    chores, work, done, one, other = Chores(), Work(), list[str](), object(), object()
+    chores.begin("look", one, work)
+    assert work.begun.acquire(timeout=20)
+    chores.begin("look", one, lambda: done.append("a second time"))
+    chores.begin("look", other, lambda: done.append("of another"))
+    chores.begin("look", other, lambda: done.append("while it waits"))
+    chores.begin("order", one, lambda: done.append("another chore"))
+    assert done == [], "nobody waits for them"
+    work.may_end.set()
+    wait_for(chores)
+    assert done == ["of another", "another chore"]
+    chores.begin("look", one, lambda: done.append("again"))
+    wait_for(chores)
+    assert done[2:] == ["again"]
+    chores.end()
+
+
+def test_after_the_end_no_chore_begins() -> None:
+    chores, work, done = Chores(), Work(), list[str]()
+    chores.begin("look", chores, work)
+    assert work.begun.acquire(timeout=20)
+    chores.begin("order", chores, lambda: done.append("it waited"))
+    chores.end()
+    chores.begin("order", done, lambda: done.append("too late"))
+    work.may_end.set()
+    thread = next((each for each in threading.enumerate() if each.name == "aio-chores"), None)
+    if thread is not None:
+        thread.join(20)
+    assert done == []
+
+
+@pytest.mark.parametrize(
+    "error", [redis.ConnectionError("gone"), OSError("reset"), AttributeError("pool"), KeyError()]
+)
+def test_a_chore_that_fails_keeps_no_other_from_being_done(
+    caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    chores = Chores()
+    with caplog.at_level("DEBUG", "worker.aio.transport.chores"):
+        chores.begin("look", chores, fail)
+        wait_for(chores)
+    [record] = caplog.records
+    is_bug = isinstance(error, KeyError)
+    assert record.levelname == ("ERROR" if is_bug else "DEBUG")
+    words = "cannot look now; it is tried again" if is_bug else f"cannot look now: {error!r}"
+    assert record.message == words
+    assert bool(record.exc_info) is is_bug
+    chores.end()
+
+
+def test_replies_are_told_in_their_order_to_who_waits_for_them() -> None:
+    replies, connection = Replies(), object()
+    first, second = (lambda _: None), (lambda _: None)
+    assert (replies.take(), len(replies), replies.forget(None)) == (None, 0, False)
+    for note in (first, None, second):
+        replies.expect(connection, note)
+    assert len(replies) == 3
+    assert [replies.take() for _ in range(3)] == [first, None, second]
+    assert (replies.take(), len(replies)) == (None, 0)
+
+
+def test_a_lost_connection_owes_no_reply_any_more() -> None:
+    replies, connection = Replies(), object()
+    replies.expect(connection, None)
+    replies.expect(connection, print)
+    assert replies.forget(object()) is False, "another one is lost"
+    assert len(replies) == 2
+    assert replies.forget(connection) is True
+    assert (len(replies), replies.take()) == (0, None)
+    replies.expect(connection, print)
+    replies.take()
+    assert replies.forget(connection) is False, "it owed nothing"
+    assert replies.forget(connection) is False
+
+
+# The milliseconds after which replies come, and whether the next one is worth waiting for.
+@pytest.mark.parametrize(
+    ("after_ms", "is_near"),
+    [([], True), ([1.9], True), ([2.1], False), ([9, 1], True), ([1, 9], False)],
+)
+def test_a_server_is_near_whose_latest_reply_came_at_once(
+    monkeypatch: pytest.MonkeyPatch, after_ms: list[float], *, is_near: bool
+) -> None:
+    now = SimpleNamespace(s=1000.0)
+    monkeypatch.setattr(replies_module, "time", SimpleNamespace(monotonic=lambda: now.s))
+    replies, connection = Replies(), object()
+    for pause_ms in after_ms:
+        replies.expect(connection, print)
+        now.s += pause_ms / 1000
+        assert replies.take() is print
+        replies.expect(connection, None)
+        now.s += 5  # messages are waited for as long as it takes: that tells nothing
+        assert replies.take() is None
+    assert replies.is_near is is_near
