@@ -1,4 +1,4 @@
-"""Standard output of our commands: whatever it is, a command ends with a sentence."""
+"""What our commands share: whatever their output or Redis is, they end with a sentence."""
 
 import errno
 import os
@@ -8,6 +8,9 @@ from io import TextIOWrapper
 from typing import Any, Final
 
 import click
+from celery import Celery
+
+from worker.startup.patience import be_impatient
 
 _NOT_TAKEN: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """What a full disk, a quota, a bound of a file and a terminal that is gone answer."""
@@ -15,6 +18,8 @@ _NOT_TAKEN: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 class OutputCommand(click.Command):
     """A command that escapes what the encoding of its output lacks, and says when a disk is full.
+
+    It does not wait long for a Redis that hangs.
 
     An encoding such as Latin-1 has no emoji, and what strangers wrote may hold half a character.
     """
@@ -29,6 +34,8 @@ class OutputCommand(click.Command):
             del os.environ["COLUMNS"]  # a terminal of no size: rich would write nothing at all
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
+        if isinstance(app := getattr(ctx.obj, "app", None), Celery):
+            be_impatient(app)
         try:
             return super().invoke(ctx)
         except OSError as exc:

@@ -35,6 +35,7 @@ from worker.dashboard.errors import ApiError
 from worker.dashboard.handlers import Refused
 from worker.dashboard.poller import Poller
 from worker.dashboard.templates import KeysLoader
+from worker.startup.patience import be_impatient
 
 _logger = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ class KeysFlower(Flower):
         # Flower sends the workers several requests at once, and each takes two connections: with
         # too few, it waits for itself.
         capp.conf.broker_pool_limit = _CONNECTIONS
+        be_impatient(capp)
         super().__init__(options=options, capp=capp, **settings)
         ours = get_settings()
         token = ours.admin_token

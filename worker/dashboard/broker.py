@@ -7,14 +7,18 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from flower.utils import broker
+from flower.utils import blocking, broker
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from tornado.web import HTTPError
 
 from config.celery import DELAYED_QUEUES
 from config.current import get_settings
 from config.redis_roles import RedisUrls
+from worker.aio.redis_retry import words_of
 from worker.aio.transport import delayed
 from worker.aio.transport.scripts import COUNT_PARKED
+from worker.broker_errors import BROKER_ERRORS
 from worker.redis.client import connect
 
 StockRedis: Any = broker.RedisBase  # Flower has no types
@@ -25,8 +29,15 @@ async def _queues(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:
     """Count the messages of queues.
 
     Raises:
-        redis.exceptions.RedisError: The broker cannot be reached.
+        HTTPError: 503: the broker cannot be reached.
     """
+    try:
+        return await _count(self, names)
+    except (RedisError, OSError) as exc:
+        raise HTTPError(503, f"The broker does not answer ({words_of(exc)}).") from exc
+
+
+async def _count(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:
     queues: list[dict[str, Any]] = await _stock_queues(self, names)
     try:
         async with self.redis.pipeline(transaction=False) as pipe:
@@ -52,7 +63,8 @@ def _client(self: Any) -> Redis:  # noqa: ARG001 - Flower gives the signature
 
 
 def use_our_broker_client() -> None:
-    """Replace Flower's client of the broker, and its way to count messages."""
+    """Replace Flower's client of the broker, its way to count messages, and what it calls away."""
+    blocking.CONNECTION_ERRORS = tuple({*blocking.CONNECTION_ERRORS, *BROKER_ERRORS, RedisError})
     StockRedis.queues = _queues
     broker.Redis._get_redis_client = _client  # noqa: SLF001 - Flower has no other way
     broker.RedisSentinel = broker.Redis

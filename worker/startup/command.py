@@ -18,8 +18,16 @@ from worker.aio.pool_settings import PoolSettings
 from worker.startup import files
 from worker.startup.imports import imports_in_a_sentence
 from worker.startup.no_start import no_start
+from worker.startup.patience import be_impatient
 
 _DROPS: Final = "maybe_drop_privileges"
+_ASKING: Final = {
+    "celery.bin.call": ("call",),
+    "celery.bin.control": ("control", "inspect", "status"),
+    "celery.bin.purge": ("purge",),
+    "celery.bin.result": ("result",),
+}
+"""Celery's commands that ask Redis something and end."""
 
 
 def install() -> None:
@@ -34,6 +42,7 @@ def install() -> None:
         command.callback = _checked(
             _guarded(command.callback, imports_in_a_sentence), files.check_detached
         )
+    _shorten_waits()
     if (of_purge := sys.modules.get("celery.bin.purge")) is not None:
         purge: Any = of_purge.purge
         purge.callback = _of_deferred_jobs_too(purge.callback)
@@ -74,6 +83,26 @@ def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
         )
     except ImproperlyConfigured as exc:
         raise no_start(f"{exc}.") from exc
+
+
+def _shorten_waits() -> None:
+    command: Any
+    for of_commands, names in _ASKING.items():
+        asking = sys.modules.get(of_commands)
+        for name in names if asking is not None else ():
+            command = getattr(asking, name)
+            command.callback = _impatient(command.callback)
+
+
+def _impatient(callback: Callable[..., Any]) -> Callable[..., Any]:
+    """Have a command end with a sentence where Redis hangs."""
+
+    @functools.wraps(callback)
+    def impatient(*args: Any, **options: Any) -> Any:
+        be_impatient(click.get_current_context().obj.app)
+        return callback(*args, **options)
+
+    return impatient
 
 
 def _of_deferred_jobs_too(purge: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,9 +10,10 @@ from kombu.exceptions import ChannelError, ConnectionError, OperationalError  # 
 from redis.exceptions import RedisError
 
 from tests.integration.dashboard.dashboard_site import LOGIN, PREFIX, Serve, until
-from worker.dashboard import jobs, keys, poller
+from worker.dashboard import broker, jobs, keys, poller
 from worker.dashboard.errors import RedisUnreachable
 from worker.dashboard.queues import QueueWatch
+from worker.startup.patience import REPLY_S
 
 _ASKED = (
     *(f"{PREFIX}/{path}" for path in ("status", "events", "audit", "calls?service=groq&key=k")),
@@ -151,3 +152,31 @@ async def test_what_cannot_be_read_is_logged_once_for_as_long_as_that_lasts(
             assert caplog.text.count(f"cannot {what} (ZeroDivisionError)") == times
         assert not site.app.poller._queue("ai").known
         await until(are_read_again, bool)
+
+
+@pytest.mark.parametrize("words", ["Timeout reading from 127.0.0.1:6379", "it is 100% away"])
+async def test_flowers_own_endpoints_say_that_the_broker_is_away(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    site = await serve()
+
+    async def broken_count(*_: Any) -> None:
+        raise RedisError(words)
+
+    def broken_grow(*_: Any, **__: Any) -> None:
+        raise RedisError(words)
+
+    monkeypatch.setattr(broker, "_stock_queues", broken_count)
+    monkeypatch.setattr(site.app.capp.control, "pool_grow", broken_grow)
+    told = await site.client.get("/api/queues/length", auth=LOGIN)
+    assert (told.status_code, told.text) == (503, f"The broker does not answer ({words}).")
+    assert (await site.client.get("/broker", auth=LOGIN)).status_code == 200
+    site.app.workers["w"] = {}
+    told = await site.client.post("/api/worker/pool/grow/w", auth=LOGIN)
+    assert (told.status_code, told.text) == (503, "Broker or result backend unavailable")
+
+
+async def test_flower_gives_up_an_answer_of_redis_after_a_few_seconds(serve: Serve) -> None:
+    site = await serve()
+    assert site.app.capp.conf.redis_socket_timeout == REPLY_S
+    assert site.app.capp.conf.broker_transport_options["socket_timeout"] == REPLY_S

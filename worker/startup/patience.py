@@ -1,0 +1,59 @@
+"""Bounds how long Flower and the commands wait for a Redis that hangs.
+
+A worker is patient: it waits for half a minute for each answer, and contacts the broker until that
+answers, since jobs are safe meanwhile. In Flower and the commands a person waits.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from celery import Celery
+
+from config.current import get_settings
+from config.redis_roles import RedisUrls
+
+REPLY_S: Final = 5.0
+"""How long an answer may take, in seconds, unless the URL says another time."""
+_RETRY_POLICY: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
+
+
+def be_impatient(app: Celery) -> None:
+    """Give up an answer of Redis after a few seconds, and a message after one more try.
+
+    It has an effect on what is opened afterwards. A second call changes nothing.
+
+    Args:
+        app: The Celery app of a process that is no worker.
+    """
+    conf = app.conf
+    options = dict(conf.broker_transport_options)
+    if "socket_timeout" in options:  # so the broker is Redis
+        own = RedisUrls.of(get_settings()).broker_options
+        conf.broker_transport_options = options | {"socket_timeout": REPLY_S} | own
+    conf.redis_socket_timeout = REPLY_S
+    conf.redis_retry_on_timeout = False
+    conf.task_publish_retry_policy = _RETRY_POLICY
+    mailbox: Any = app.control.mailbox
+    if "producer_or_acquire" not in vars(mailbox):
+        mailbox.producer_or_acquire = _trying_once_more(mailbox.producer_or_acquire)
+
+
+class _OnceMore:
+    """A producer of remote-control commands, which Celery would otherwise publish for ever."""
+
+    def __init__(self, producer: Any) -> None:
+        self._producer: Final = producer
+
+    def publish(self, *args: Any, **options: Any) -> Any:
+        """Publish a message."""
+        return self._producer.publish(*args, **options, retry_policy=_RETRY_POLICY)
+
+
+def _trying_once_more(acquire: Any) -> Any:
+    @contextmanager
+    def producer_or_acquire(*args: Any, **options: Any) -> Iterator[_OnceMore]:
+        with acquire(*args, **options) as producer:
+            yield _OnceMore(producer)
+
+    return producer_or_acquire
