@@ -5,9 +5,13 @@ from concurrent.futures import Future
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from celery import Celery
 from celery.events.dispatcher import EventDispatcher
 
+from tests.unit.unstarted_consumer import Broker
+from tests.unit.unstarted_consumer import consumer as unstarted
+from worker.hooks import events as events_module
 from worker.hooks.events import EventSendingConsumer, EventThread
 
 
@@ -15,10 +19,11 @@ class Producer:
     """Publishes when it may."""
 
     def __init__(self) -> None:
-        self.may_publish = threading.Event()
+        self.has_begun, self.may_publish = threading.Event(), threading.Event()
         self.published: list[Any] = []
 
     def publish(self, event: Any, *, routing_key: str, retry: bool, **_: Any) -> None:
+        self.has_begun.set()
         self.may_publish.wait(20)
         assert not retry
         self.published.append((routing_key, event))
@@ -57,6 +62,7 @@ def test_events_are_sent_while_the_broker_does_not_answer_and_go_out_in_their_or
     ]
     thread.end()
     sending.send("worker-heartbeat")
+    thread.drain()
     assert len(producer.published) == 4
 
 
@@ -95,3 +101,75 @@ def test_a_worker_that_ends_publishes_the_events_of_jobs_that_outlived_its_loop(
     threading.Timer(0.1, producer.may_publish.set).start()
     consumer.shutdown()
     assert ended == [1]
+
+
+def test_each_connection_has_a_thread_of_its_own_where_several_may_use_it() -> None:
+    consumer = unstarted(Broker(), None)
+    consumer.connection = SimpleNamespace(transport=SimpleNamespace(notes_acks=True))
+    consumer.create_task_handler()
+    assert consumer._events is None, "the worker sends no events"
+    lost = Producer()
+    consumer.event_dispatcher = of_lost = dispatcher(lost)
+    consumer.create_task_handler()
+    before: Any = consumer._events
+    of_lost.send("worker-heartbeat")
+    assert lost.has_begun.wait(20)
+    of_lost.send("worker-heartbeat")
+
+    producer = Producer()
+    producer.may_publish.set()
+    consumer.event_dispatcher = dispatcher(producer)
+    consumer.create_task_handler()
+    assert before._latest.cancelled(), "the thread of the lost connection begins nothing more"
+    of_lost.send("worker-heartbeat")
+    assert before._latest.done()
+    lost.may_publish.set()
+    consumer.event_dispatcher.send("worker-heartbeat")
+    assert isinstance(consumer._events, EventThread)
+    consumer._events.drain()
+    assert [key for key, _ in producer.published] == ["worker.heartbeat"]
+    for connection in (SimpleNamespace(transport=object()), None):  # kombu's; none any more
+        consumer.connection = connection
+        consumer.create_task_handler()
+        assert consumer._events is None
+    del consumer.connection
+    consumer.create_task_handler()
+    assert consumer._events is None
+
+
+def test_the_events_of_jobs_wait_a_moment_for_others_and_for_those_that_are_on_their_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 1_000.0
+    monkeypatch.setattr(events_module.time, "monotonic", lambda: now_s)
+    later: list[Any] = []
+    flushed: list[float] = []
+    consumer = unstarted(Broker(), None)
+    consumer.event_dispatcher = SimpleNamespace(flush=lambda: flushed.append(now_s))
+    consumer.hub = None
+    consumer.on_send_event_buffered()  # a loop that has no hub
+    consumer.hub = SimpleNamespace(call_later=lambda *args: later.append(args))
+    consumer.on_send_event_buffered()
+    now_s += 0.1
+    consumer.on_send_event_buffered()
+    assert consumer.event_dispatcher.buffer_limit == 1_000
+    [(pause_s, flush)] = later
+    assert (pause_s, flushed) == (0.2, []), "two events, one publish"
+
+    consumer._events = SimpleNamespace(is_busy=True)
+    now_s += 0.1
+    flush()
+    assert (flushed, later[1:]) == ([], [(0.2, flush)]), "those before are on their way"
+    now_s += 0.1
+    consumer.on_send_event_buffered()
+    assert len(later) == 2, "one look is planned already"
+    consumer._events.is_busy = False
+    now_s += 0.1
+    flush()
+    assert (flushed, len(later)) == ([now_s], 2)
+    consumer.on_send_event_buffered()
+    assert len(later) == 3, "the next event is published a moment after it"
+    consumer._events = None
+    now_s += 0.2
+    flush()
+    assert len(flushed) == 2
