@@ -131,8 +131,6 @@ def _looks_like_key_of(service: Service, value: str) -> bool:
 
 
 def _condensed(names: tuple[str, ...]) -> str:
-    if len(names) == 1:
-        return names[0]
     first, *between, last = names
     middle = f", {between[0]} … " if between else ", "
     return f"{first}{middle}{last} (or …{FILE_SUFFIX})"

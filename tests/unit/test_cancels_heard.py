@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as LostError
 from worker import cancellations as cancellations_module
 from worker.aio import reports, revoking
 from worker.cancellations import KEPT_S, Cancellations, stamps_in
+from worker.hooks import cancel as cancel_module
 from worker.hooks.cancel import Cancelling
 from worker.runtime import Runtime
 
@@ -188,3 +189,22 @@ def test_a_job_that_was_revoked_in_the_pool_ends_or_goes_back(
     its.id = "a"
     assert revoking.is_revoked(its)
     assert not revoking.is_revoked(stranger)
+
+
+async def test_a_worker_listens_and_acts_from_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    background: list[Any] = []
+    used, heard, pauser = Mock(), AsyncMock(), Mock()
+    parent = SimpleNamespace(pool=SimpleNamespace(calls="calls"), timer="t", queue_pauser=pauser)
+    monkeypatch.setattr(cancel_module.lifespan, "on_startup", background.append)
+    monkeypatch.setattr(cancel_module.revoked_jobs, "use", used)
+    monkeypatch.setattr(cancel_module, "listen", heard)
+    monkeypatch.setattr(Runtime, "current", lambda: "runtime")
+    step = Cancelling(parent)
+    assert parent.cancelling is step, "the commands find it there"  # type: ignore[attr-defined]
+    used.assert_called_once_with("calls", "t")
+    assert background == [step._listen, step._act]
+    await step._listen()
+    [one] = heard.mock_calls
+    assert (one.args, one.kwargs["on_reset"]) == (("runtime",), pauser.run_held)
+    one.kwargs["on_cancelled"]("a")
+    assert step._heard.get_nowait() == "a"

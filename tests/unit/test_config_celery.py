@@ -7,7 +7,13 @@ from celery import Celery
 from celery.app.defaults import NAMESPACES, flatten
 from pydantic import SecretStr
 
-from config.celery import DEFERRED, QUEUES, celery_config
+from config.celery import (
+    DEFERRED,
+    QUEUES,
+    celery_config,
+    delays_in_broker,
+    delays_in_redis,
+)
 from config.services import SERVICES
 from config.settings import Settings, settings_from
 from config.urls import SecretUrl
@@ -253,3 +259,26 @@ def test_celery_is_told_what_a_worker_relies_on() -> None:
     hurried = celery_config(settings_from({"KEYWHEEL_TASK_TIME_LIMIT_S": "2",
         "KEYWHEEL_GROQ_TIMEOUT_S": "0.1", "KEYWHEEL_RESEND_TIMEOUT_S": "0.1"}))  # fmt: skip
     assert hurried["broker_transport_options"]["unacked_restore_interval"] == 1.5
+
+
+def test_a_worker_loads_our_tasks_and_those_of_the_settings() -> None:
+    ours = ["tasks.ai", "tasks.email", "tasks.admin", "tasks.notify"]
+    assert CONFIG["include"] == ours
+    assert celery_config(settings_from({"KEYWHEEL_TASKS": "jobs"}))["include"] == [*ours, "jobs"]
+
+
+# A broker, whether deferred jobs wait in it, and whether that is Redis.
+@pytest.mark.parametrize(
+    ("environ", "in_broker", "in_redis"),
+    [
+        ({"CELERY_BROKER_URL": "redis://h/0"}, True, True),
+        ({"CELERY_BROKER_URL": "redis://h/0", "KEYWHEEL_FAST_TRANSPORT": "0"}, False, False),
+        ({"CELERY_BROKER_URL": "redis+socket:///tmp/redis.sock"}, False, False),
+        ({"CELERY_BROKER_URL": "amqp://h"}, True, False),
+    ],
+)
+def test_deferred_jobs_wait_in_the_broker_where_that_can_delay(
+    environ: dict[str, str], *, in_broker: bool, in_redis: bool
+) -> None:
+    settings = settings_from(environ)
+    assert (delays_in_broker(settings), delays_in_redis(settings)) == (in_broker, in_redis)

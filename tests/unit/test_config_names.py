@@ -90,3 +90,10 @@ def test_a_setting_of_an_earlier_version_is_named_with_what_stands_in_its_place(
     named = set(re.findall(r"KEYWHEEL_[A-Z_]+", GONE[name])) - {"KEYWHEEL_"}
     assert named <= set(variables().values())
     assert name not in variables().values()
+
+
+def test_what_celery_reads_in_other_programs_is_told_apart() -> None:
+    name = "CELERY_CONFIG_MODULE"
+    sentence = f"{name} is for other programs with Celery and has no effect here."
+    assert notices({name: "theirs"}, settings_from({})) == (sentence,)
+    assert notices({name: ""}, settings_from({})) == ()

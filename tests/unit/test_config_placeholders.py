@@ -62,6 +62,7 @@ from tests.unit.sample_keys import GROQ, RESEND
             "dummy",
             "fake-key",
         ),
+        *("(api key)", "-token-", "my secret!"),
         *("tbd", "fixme", "nil", "undefined", "empty", "false", "true", "groq-key", "re-resend"),
     ],
 )

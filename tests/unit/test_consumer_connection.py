@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.exceptions import WorkerShutdown
+from celery.worker import state
 from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import OperationalError
 
 from tests.unit.unstarted_consumer import Broker, consumer
+from worker.hooks import consumer as consumer_module
 from worker.hooks.consumer import Consumer, Pauses
 from worker.hooks.losses import Losses
 
@@ -112,3 +114,23 @@ def test_a_broker_that_ends_connections_at_once_is_given_a_pause(
     for _ in range(5):
         made.on_connection_error_after_connected(ConnectionResetError())
     assert pauses == ["the broker ends connections as soon as they are open"]
+
+
+def test_a_worker_that_is_to_end_does_not_wait_for_the_broker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = Consumer.__new__(Consumer)
+    made._pauses = SimpleNamespace(next=lambda _: 3_600.0)  # type: ignore[assignment]
+    monkeypatch.setattr(state, "should_stop", 0)
+    with pytest.raises(WorkerShutdown):
+        made.on_connection_error_before_connected(OSError("away"))
+
+
+def test_a_pause_ends_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now_s=1_000.0, monotonic=lambda: clock.now_s)
+    clock.sleep = lambda step_s: setattr(clock, "now_s", clock.now_s + step_s)
+    monkeypatch.setattr(consumer_module, "time", clock)
+    made = Consumer.__new__(Consumer)
+    made._pauses = SimpleNamespace(next=lambda now_s: now_s - 997.0)  # type: ignore[assignment]
+    made.on_connection_error_before_connected(OSError("away"))
+    assert clock.now_s == pytest.approx(1_003, abs=0.5)

@@ -148,6 +148,10 @@ def test_a_pool_grows_as_far_as_files_may_be_opened(files: None) -> None:
     }
     assert control.pool_shrink(state, 50) == {"ok": "pool will shrink"}
     assert state.consumer.pool.limit == 150
+    control.pool_grow(state)
+    assert state.consumer.pool.limit == 151
+    control.pool_shrink(state)
+    assert state.consumer.pool.limit == 150
 
 
 @pytest.mark.parametrize("count", [0, -5, "3", 1.5, True, None])

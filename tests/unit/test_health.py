@@ -99,3 +99,22 @@ def test_a_clock_is_wrong_by_what_no_slow_answer_explains(
     instants_s: tuple[float, ...], began_s: float, ended_s: float, skew_s: float
 ) -> None:
     assert clock_skew_s(instants_s, began_s=began_s, ended_s=ended_s) == pytest.approx(skew_s)
+
+
+async def test_between_two_looks_a_worker_waits_as_the_settings_say(
+    started: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            raise asyncio.CancelledError  # the worker ends
+
+    settings = SimpleNamespace(status_interval_s=30, heartbeat_path="")
+    monkeypatch.setattr(health, "get_settings", lambda: settings)
+    monkeypatch.setattr(health.Runtime, "current", SimpleNamespace)
+    monkeypatch.setattr(health.asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await PoolHealth(Mock())._watch()
+    assert slept == [30, 30]

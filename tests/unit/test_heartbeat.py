@@ -1,6 +1,7 @@
 """The file that shows that a worker's event loop runs."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from config.errors import SettingsError
 from worker import heartbeat
 from worker.heartbeat import Heartbeat
 
@@ -60,3 +62,43 @@ def test_only_a_worker_that_takes_jobs_and_has_redis_is_ready(tmp_path: Path) ->
             found[heart.started, heart.redis_answers] = (tmp_path / "heartbeat").read_text()
     assert found.pop((True, True)) == "ready\n"
     assert list(found.values()) == ["not ready\n"] * 3
+
+
+def test_a_worker_that_has_begun_to_take_jobs_is_ready(tmp_path: Path) -> None:
+    heart = Heartbeat(tmp_path / "heartbeat")
+    heart.redis_answers = True
+    heart.create()
+    assert (tmp_path / "heartbeat").read_text() == "not ready\n"
+    heart.note_start(sender="a worker")
+    heart.renew()
+    assert (tmp_path / "heartbeat").read_text() == "ready\n"
+
+
+def test_a_file_that_says_what_it_should_is_only_touched(tmp_path: Path) -> None:
+    """A probe that reads it meanwhile must not find it empty."""
+    file = tmp_path / "heartbeat"
+    heart = Heartbeat(file)
+    heart.create()
+    file.write_text("of this test")
+    os.utime(file, (5.0, 5.0))
+    heart.renew()
+    assert file.read_text() == "of this test"
+    assert file.stat().st_mtime > 1e9
+    file.unlink()
+    heart.renew()
+    assert file.read_text() == "not ready\n"
+
+
+def test_a_bug_in_a_beat_is_not_taken_for_a_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heart = Heartbeat(tmp_path / "heartbeat")
+    monkeypatch.setattr(Heartbeat, "_beat", lambda _: 1 / 0)
+    for beat in (heart.create, heart.renew):
+        with pytest.raises(ZeroDivisionError):
+            beat()
+
+
+def test_a_file_in_no_folder_ends_the_start_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"cannot be written \(No such file or directory\)"):
+        Heartbeat(tmp_path / "gone" / "heartbeat").create()

@@ -156,7 +156,9 @@ def test_a_lost_connection_takes_what_waits_and_what_had_not_begun() -> None:
 
 
 @pytest.mark.parametrize("channel", ["full", "stock"])
-def test_a_suspect_that_cannot_be_booked_runs_all_the_same(channel: str) -> None:
+def test_a_suspect_that_cannot_be_booked_runs_all_the_same(
+    channel: str, caplog: pytest.LogCaptureFixture
+) -> None:
     bench = Bench()
     if channel == "full":
         bench.channel.refuses = True
@@ -164,3 +166,5 @@ def test_a_suspect_that_cannot_be_booked_runs_all_the_same(channel: str) -> None
         bench.channel = object()  # type: ignore[assignment]
     message = bench.give()
     assert bench.ran == [message]
+    told = "cannot note in the broker that a suspect runs (OOM); if it kills the worker, no job is "
+    assert caplog.messages == [f"{told}blamed"] * (channel == "full")

@@ -45,6 +45,10 @@ def test_a_file_for_the_keys_of_tls_that_cannot_be_written_ends_the_start(
         "it, or unset it."
     )
     assert certificates.key_log_problem({"SSLKEYLOGFILE": str(tmp_path / "gone" / "k")}) == sentence
+    with monkeypatch.context() as patch:
+        patch.setattr(certificates.ssl, "SSLContext", None)
+        with pytest.raises(TypeError):  # a bug keeps its traceback
+            certificates.key_log_problem({"SSLKEYLOGFILE": "keys"})
     with pytest.raises(SystemExit) as ended:
         reload(tls_key_log)
     assert str(ended.value) == f"keywheel cannot start.\n{sentence}"

@@ -30,6 +30,7 @@ def test_a_limit_that_would_end_each_job_as_it_begins_is_refused(option: str) ->
     with pytest.raises(SystemExit, match=f"--{option.replace('_', '-')} must not be negative"):
         command.check_options({option: -1.0}, {})
     command.check_options({option: 5.0}, {})
+    command.check_options({option: 0}, {})
 
 
 @pytest.mark.parametrize("option", ["max_tasks_per_child", "max_memory_per_child"])

@@ -62,3 +62,14 @@ def test_a_bug_in_the_search_for_a_primary_keeps_its_traceback(
     error = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
         redis_tls.mismatched_tls("sentinel://h")
+
+
+def test_a_bug_in_the_search_for_the_form_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail() -> Any:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(no_start, "read_environment", fail)
+    with pytest.raises(ZeroDivisionError):
+        no_start.logs_json()

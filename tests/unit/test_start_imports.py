@@ -41,9 +41,12 @@ def test_an_environment_in_which_our_pool_cannot_work_is_named() -> None:
     assert said == "keywheel cannot start.\nremove USE_FAST_LOCALS from the environment."
 
 
-def test_a_bug_keeps_its_traceback() -> None:
-    with pytest.raises(AttributeError), imports_in_a_sentence():
-        raise AttributeError("no attribute", obj=object())
+@pytest.mark.parametrize("obj", [object(), said_of])
+def test_a_bug_keeps_its_traceback(obj: object) -> None:
+    bug = AttributeError("no attribute", obj=obj)
+    with pytest.raises(AttributeError) as raised, imports_in_a_sentence():
+        raise bug
+    assert raised.value is bug
 
 
 @pytest.fixture

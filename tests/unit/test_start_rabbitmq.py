@@ -81,3 +81,10 @@ def test_a_rabbitmq_that_refuses_ends_the_start_and_one_that_is_away_is_waited_f
         at = "CELERY_BROKER_URL: RabbitMQ at amqp://u:***@h:5672/v"
         assert str(caught.value) == f"{at} {words}."
     assert broker.released == 1
+
+
+def test_a_bug_in_the_check_keeps_its_traceback(broker: Any) -> None:
+    broker.error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        rabbitmq.check_rabbitmq(by_url("amqp://h"))
+    assert broker.released == 1

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock, Mock, call
 
 import pytest
 from celery import Celery, states
@@ -43,7 +43,13 @@ class Ends:
         name = {"groq": "tasks.ai.complete", "resend": "tasks.email.send"}[service]
         app = Celery(set_as_current=False)
         made: Any = app.task(_nothing, name=name, base=ServiceTask, service=service, shared=False)
-        made.backend = Mock(get_task_meta=lambda *_, **__: stored or {"status": states.PENDING})
+        meta = stored or {"status": states.PENDING}
+
+        def get_task_meta(task_id: str, *, cache: bool) -> dict[str, Any]:
+            # What another worker has stored meanwhile is not in the memory of this one.
+            return {"status": states.PENDING} if cache else meta
+
+        made.backend = Mock(get_task_meta=get_task_meta)
         if stored == {}:
             made.backend.get_task_meta = Mock(side_effect=ConnectionError)
         context = {"headers": {}, "delivery_info": {}, "kwargs": {}, "is_eager": False}
@@ -86,11 +92,14 @@ async def after(task: Any, error: Exception | None = None) -> None:
 )
 async def test_a_job_that_came_again_ends_as_it_had_ended(
     ends: Ends,
+    caplog: pytest.LogCaptureFixture,
+    *,
     letter: str | None,
     stored: dict[str, Any] | None,
     raised: type[Exception] | None,
     words: str | None,
 ) -> None:
+    caplog.set_level("INFO", "worker.hooks.task")
     ends.recorder.earlier_failure.return_value = letter
     task = ends.task(stored=stored, delivery_info=CAME_AGAIN)
     if raised is None:
@@ -98,6 +107,10 @@ async def test_a_job_that_came_again_ends_as_it_had_ended(
         return
     with pytest.raises(raised, match=words):
         await before(task)
+    dropped = (
+        "job-1 has failed already: its worker died before it acknowledged; this copy is dropped"
+    )
+    assert caplog.messages == [dropped] * (raised is Ignore)
 
 
 @pytest.mark.parametrize("delivery", [{}, CAME_AGAIN])
@@ -161,3 +174,49 @@ async def test_a_success_deletes_the_dead_letter_that_an_earlier_run_may_have_le
 ) -> None:
     await after(ends.task(service=service, **request_))
     assert ends.recorder.remove.await_count == is_removed
+
+
+@pytest.mark.parametrize(("streams", "closed"), [(None, 0), (True, 1)])
+async def test_a_refused_job_closes_its_stream_if_its_task_has_any(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, *, streams: bool | None, closed: int
+) -> None:
+    close = Mock()
+    monkeypatch.setattr(task_module, "close_stream", close)
+    task = ends.task()
+    if streams is not None:
+        task.streams = streams
+    await after(task, error := Poisoned.after(5, in_doubt=False))
+    assert close.mock_calls == [
+        call(task.request, error="Poisoned", reason=str(error)) for _ in range(closed)
+    ]
+    await after(task, RequestRejected("no"))  # its stream was closed where it was raised
+    assert close.call_count == closed
+
+
+# The options of a signature, and the queue that they name.
+@pytest.mark.parametrize(
+    ("service", "options", "queue"),
+    [
+        ("groq", {}, "ai"),
+        ("resend", {}, "email"),
+        ("groq", {"queue": "mine"}, "mine"),
+        ("groq", {"exchange": "mine"}, None),
+        ("groq", {"routing_key": "mine"}, None),
+    ],
+)
+def test_a_signature_names_the_queue_of_its_task_unless_it_names_a_place(
+    ends: Ends, service: str, options: dict[str, str], queue: str | None
+) -> None:
+    made = ends.task(service=service).signature((), {}, **options)
+    assert made.options.get("queue") == queue
+
+
+def test_a_signature_of_a_users_own_task_names_no_queue() -> None:
+    app = Celery(set_as_current=False)
+    made: Any = app.task(_nothing, name="letter", base=ServiceTask, shared=False)
+    assert "queue" not in made.signature().options
+
+
+def test_a_task_of_no_service_that_there_is_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no service 'grok'"):
+        type("Typo", (ServiceTask,), {"name": "t", "service": "grok"})

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,11 +16,16 @@ from celery import Celery, signals
 from config.celery import WORKER_PRODUCERS
 from config.errors import SettingsError
 from config.keys import Discovery
-from config.settings import settings_from
+from config.settings import Settings, settings_from
 from worker import application as app_module
 from worker.aio.backend import RedisBackend
+from worker.hooks.backpressure import QueuePauser
+from worker.hooks.cancel import Cancelling
+from worker.hooks.health import PoolHealth
+from worker.hooks.notifications import NotificationBound
 from worker.hooks.publishing import note_enqueued, pass_on_tenant
 from worker.logs import redactor, say_json
+from worker.startup import files
 
 
 @pytest.fixture
@@ -54,6 +60,7 @@ def test_the_file_of_a_schedule_is_checked_where_a_worker_keeps_it(
     instance: Any, tmp_path: Path
 ) -> None:
     options = {"schedule_filename": str(tmp_path / "gone" / "schedule")}
+    files.check_worker_files(options)  # it is not this worker that keeps it
     with pytest.raises(SystemExit) as ended:
         app_module._prepare(instance, options | {"beat": True})
     assert "The file of --schedule-filename cannot be written: check its folder." in str(
@@ -309,3 +316,34 @@ def test_what_the_settings_warn_of_has_the_form_of_the_logs(
     assert [(call.args, call.kwargs) for call in set_up.call_args_list] == (
         [(("INFO",), {"log_format": "json"})] * as_json
     )
+
+
+def test_the_app_has_our_settings_and_the_steps_of_our_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claimed, installed, settings = Mock(), Mock(), Settings(worker_concurrency=3, show_content=True)
+    monkeypatch.setattr(app_module, "get_settings", lambda: settings)
+    monkeypatch.setattr(app_module, "claim_result_backend", claimed)
+    monkeypatch.setattr(app_module.flower, "install", installed)
+    monkeypatch.setattr(app_module, "Celery", partial(Celery, set_as_current=False))
+    made = app_module.create_app()
+    claimed.assert_called_once_with(settings)
+    installed.assert_called_once_with(settings)
+    assert (made.conf.worker_concurrency, made.Task.show_content) == (3, True)
+    assert PoolHealth in made.steps["worker"]
+    assert {QueuePauser, Cancelling, NotificationBound} <= set(made.steps["consumer"])
+    made.close()
+
+
+@pytest.mark.parametrize(
+    ("missing", "advice"),
+    [
+        ("worker.clients", "in an installed Keywheel it is keywheel.worker."),
+        ("clients.worker", "install it where the worker runs."),
+    ],
+)
+def test_a_module_of_ours_has_another_name_in_an_installed_wheel(
+    monkeypatch: pytest.MonkeyPatch, missing: str, advice: str
+) -> None:
+    monkeypatch.setattr(app_module, "__name__", "keywheel.worker.application")
+    assert app_module._missing("jobs", missing).endswith(f"and that is missing: {advice}")
