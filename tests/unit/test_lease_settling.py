@@ -1,0 +1,155 @@
+"""The leases of a turn are settled whatever happens to its job, and whatever Redis does."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import ConnectionError as LostError
+from redis.exceptions import ReadOnlyError
+
+from config.api_key import make_key
+from worker.aio import redis_retry
+from worker.keypool import Lease, LeaseRequest
+from worker.rotation import lease_settling
+from worker.rotation.call_hooks import NoHooks
+from worker.rotation.lease_settling import LeaseSettling
+from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Reply, Verdict
+
+KEY = make_key("groq", secret=f"gsk_{0:046}", variable="GROQ_API_KEY")
+LEASE = Lease("lease", KEY, "a", LeaseRequest(), 0)
+LIMIT = ObservedLimit(Dimension.RPM, 30, remaining=7.0)
+DONE = Verdict(Fate.DONE, "ok", limits=(LIMIT,))
+LATE = Verdict(Fate.DONE, "ok", limits=(ObservedLimit(Dimension.RPM, 30),))
+
+
+class Pool:
+    """A pool that fails as often as a test says, and notes what it is told."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors, self.told = list(errors), list[tuple[Verdict, bool]]()
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def settle(self, _: Lease, verdict: Verdict, *, again: bool) -> str:
+        self.told.append((verdict, again))
+        await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        return "settled"
+
+
+class Hooks:
+    def __init__(self) -> None:
+        self.after_s: list[tuple[Lease, Reply]] = []
+
+    async def after(self, lease: Lease, reply: Reply) -> None:
+        self.after_s.append((lease, reply))
+
+
+def settling(pool: Pool, hooks: Any = None) -> LeaseSettling:
+    return LeaseSettling(cast("Any", pool), hooks or NoHooks(lambda _: "request"))
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+def late(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is sent later, in the background."""
+    sent: list[Any] = []
+
+    def send_later(ask: Any, exc: Exception) -> bool:
+        sent.append(ask)
+        return not isinstance(exc, ReadOnlyError)
+
+    monkeypatch.setattr(lease_settling, "send_later", send_later)
+    monkeypatch.setattr(redis_retry._Quiet, "until_s", {})
+    return sent
+
+
+@pytest.mark.parametrize(
+    ("concludes", "hooked"), [(False, False), (False, True), (True, False), (True, True)]
+)
+async def test_a_redis_that_is_down_is_asked_once_and_told_later_what_is_true_still(
+    late: list[Any], caplog: pytest.LogCaptureFixture, *, concludes: bool, hooked: bool
+) -> None:
+    pool, hooks = Pool(LostError("gone")), Hooks()
+    how = settling(pool, hooks if hooked else None)
+    ends = how.conclude(LEASE, Reply(DONE)) if concludes else how.settle(LEASE, DONE)
+    assert await ends is None
+    assert pool.told == [(DONE, False)]
+    assert len(hooks.after_s) == (hooked and concludes)
+    [ask] = late
+    assert await ask() == "settled"
+    assert pool.told[1:] == [(LATE, True)], "how much was left of a limit is known no more"
+    assert caplog.messages == ["cannot settle a lease (gone); trying again for a minute"]
+
+
+async def test_a_lease_that_a_redis_refuses_to_settle_expires(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert await settling(Pool(ReadOnlyError("read only"))).settle(LEASE, DONE) is None
+    assert caplog.messages == ["cannot settle a lease (read only); it expires by itself"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_a_call_counts_once_however_often_redis_is_asked(
+    late: list[Any], monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    async def twice(ask: Any) -> Any:
+        with pytest.raises(LostError):
+            await ask()
+        return await ask()
+
+    monkeypatch.setattr(lease_settling, "retry_while_down", twice)
+    pool = Pool(LostError("gone"))
+    found: Any = await settling(pool).settle(LEASE, DONE, retry=True, again=again)
+    assert found == "settled"
+    assert pool.told == [(DONE, again), (DONE, True)]
+    assert late == []
+
+
+async def test_a_bug_of_the_pool_comes_out() -> None:
+    with pytest.raises(ValueError, match="a bug"):
+        await settling(Pool(ValueError("a bug"))).settle(LEASE, DONE)
+
+
+async def test_a_call_that_records_nothing_is_concluded_as_well() -> None:
+    found: Any = await settling(Pool()).conclude(LEASE, Reply(DONE))
+    assert found == "settled"
+
+
+async def test_the_hooks_record_a_call_while_its_lease_is_settled() -> None:
+    pool, hooks, reply = Pool(), Hooks(), Reply(DONE)
+    pool.gate.clear()
+    concluding = asyncio.ensure_future(settling(pool, hooks).conclude(LEASE, reply, again=True))
+    await turns()
+    pool.gate.set()
+    found: Any = await concluding
+    assert found == "settled"
+    assert (pool.told, hooks.after_s) == ([(DONE, True)], [(LEASE, reply)])
+
+
+@pytest.mark.parametrize("concludes", [False, True])
+async def test_a_lease_is_settled_although_its_job_is_cancelled(*, concludes: bool) -> None:
+    pool, hooks = Pool(), Hooks()
+    pool.gate.clear()
+    tested = settling(pool, hooks)
+    ends = (
+        tested.conclude_whatever_happens(LEASE, Reply(ABANDONED))
+        if concludes
+        else tested.settle_whatever_happens(LEASE, ABANDONED)
+    )
+    job = asyncio.ensure_future(ends)
+    await turns()
+    job.cancel()
+    await asyncio.wait({job})
+    assert job.cancelled()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    pool.gate.set()
+    found: list[Any] = await asyncio.gather(*others)
+    assert "settled" in found
+    assert pool.told == [(ABANDONED, False)]
+    assert len(hooks.after_s) == concludes

@@ -1,0 +1,309 @@
+"""One turn of a job: what it waits for, what it gives back, and with which key it goes on.
+
+The whole of it, with a real key pool, is in `tests/integration/rotation`.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock, Mock, call
+
+import pytest
+from redis.exceptions import ConnectionError as LostError
+
+from tests.unit.turn_bench import FAULT, KEYS, OK, REFUSED, WAIT, WANTED, Bench, lease, settled
+from worker import attempts
+from worker.errors import Deferred, RequestRejected, TransientError
+from worker.keypool import Lease, LeaseRequest, NoLease, NoLeaseReason
+from worker.rotation import turn
+from worker.rotation.limiter import SLOTS
+from worker.rotation.turn import INTERRUPTED
+from worker.verdicts import ABANDONED, Dimension, Effect, Fate, Reply, Scope, Verdict
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    found = Bench()
+    monkeypatch.setattr(turn, "time", SimpleNamespace(monotonic=lambda: found.now_s))
+    return found
+
+
+async def test_a_turn_adds_up_what_it_waits_and_asks_for_no_longer_than_it_has(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.leases.extend([(lease(0, wait_ms=200), 1.5), (lease(1), 9.0), (lease(2), 0.0)])
+    bench.confirms.extend([lease(0), lease(1)])
+    bench.replies.extend([REFUSED, REFUSED, OK])
+    attempts.begin()
+    told = Mock()
+    monkeypatch.setattr(turn, "telemetry", told)
+    served = await bench.turn(longest_s=10.0).run()
+    assert (served.value, served.key, served.model) == ({"text": "hello"}, KEYS[2].label, "m")
+    assert (served.attempts, served.waited_ms) == (3, 10_700)
+    excluded = [frozenset(), {KEYS[0].id}, {KEYS[0].id, KEYS[1].id}]
+    assert [one.exclude for one, _, _ in bench.asked] == excluded
+    assert [one.waited_ms for one, _, _ in bench.asked] == [5_000, 6_700, 15_700]
+    assert [in_turn for _, in_turn, _ in bench.asked] == [True, False, False]
+    assert [longest_s for _, _, longest_s in bench.asked] == [10.0, pytest.approx(8.3), 0.0]
+    assert bench.counted == [(6_700, "rate_limit"), (15_700, "rate_limit"), (15_700, "ok")]
+    assert [(one, again) for one, _, again in bench.settled] == [
+        ("lease-0", False), ("lease-1", False), ("lease-2", False),
+    ]  # fmt: skip
+    assert bench.happened.count("call ended") == 3
+    calls = attempts.of_this_run()
+    assert [(one.code, one.in_doubt) for one in calls] == [
+        ("rate_limit", False), ("rate_limit", False), ("ok", False),
+    ]  # fmt: skip
+    waits = [one.kwargs["began_s"] for one in told.note_wait.mock_calls]
+    assert waits == pytest.approx([100.0, 101.5, 101.7, 110.7])
+    assert [one.args[1] for one in told.note_attempt.mock_calls] == list(calls)
+
+
+async def test_a_request_of_one_account_takes_what_it_can_get_and_keeps_its_keys(
+    bench: Bench,
+) -> None:
+    bench.leases.extend([(lease(), 0.0), (lease(), 0.0)])
+    bench.replies.extend([REFUSED, OK])
+    assert (await bench.turn(replace(WANTED, account="a")).run()).attempts == 2
+    assert [(one.exclude, in_turn) for one, in_turn, _ in bench.asked] == [(frozenset(), False)] * 2
+
+
+# How a lease is held up on its way to the call, in seconds, and whether the pool is asked again.
+@pytest.mark.parametrize(("held_up_s", "is_asked"), [(0.0, False), (0.05, False), (0.05004, True)])
+async def test_a_lease_that_was_held_up_is_confirmed(
+    bench: Bench, held_up_s: float, *, is_asked: bool
+) -> None:
+    acquire = bench.slots.acquire
+
+    async def slowly(key: str) -> Any:
+        bench.now_s += held_up_s
+        return await acquire(key)
+
+    bench.now_s = 0.0
+    bench.slots.acquire = slowly  # type: ignore[method-assign]
+    bench.leases.append((lease(), 0.0))
+    bench.confirms.append(lease())
+    bench.replies.append(OK)
+    await bench.turn().run()
+    assert len(bench.confirms) == (not is_asked)
+
+
+async def test_a_lease_whose_key_rests_by_now_is_left_and_one_that_is_later_is_waited_for(
+    bench: Bench,
+) -> None:
+    bench.leases.extend([(lease(0, wait_ms=70), 0.0), (lease(1, wait_ms=30), 0.0)])
+    bench.confirms.extend([None, lease(1, wait_ms=1), lease(1)])
+    bench.replies.append(OK)
+    served = await bench.turn().run()
+    assert (served.key, served.waited_ms) == (KEYS[1].label, 101)
+    waits = [one for one in bench.happened if one[0] == "waits"]
+    assert waits == [("waits", ms, SLOTS) for ms in (70, 30, 1)], "no slot is held meanwhile"
+    assert [one for one, _, _ in bench.settled] == ["lease-1"]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError("a bug")])
+@pytest.mark.parametrize(
+    "where", ["before its instant", "as it is confirmed", "just before", "as its request is made"]
+)
+async def test_a_lease_of_a_job_that_ends_before_its_call_goes_back_with_its_slot(
+    bench: Bench, error: BaseException, where: str
+) -> None:
+    bench.leases.append((lease(0, wait_ms=10), 0.0))
+    bench.starting = error if where == "before its instant" else None
+    bench.confirms.append(error if where == "as it is confirmed" else lease())
+    bench.making = error if where == "as its request is made" else None
+    before_call = AsyncMock(side_effect=error if where == "just before" else None)
+    with pytest.raises(type(error)):
+        await bench.turn(before_call=before_call).run()
+    assert bench.settled == [("lease-0", ABANDONED, False)]
+    assert len(await bench.free_slots()) == SLOTS
+    assert bench.called() == []
+    assert before_call.await_count == (where in {"just before", "as its request is made"})
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_job_is_looked_up_among_the_cancelled_while_its_lease_is_on_its_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, *, waits: bool
+) -> None:
+    look, ends = Mock(), AsyncMock()
+    monkeypatch.setattr(turn, "EarlyLook", look)
+    monkeypatch.setattr(turn, "end_if_cancelled", ends)
+    bench.is_used = waits  # a job that is to wait looks after that
+    bench.leases.append((lease(), 0.0))
+    bench.replies.append(OK)
+    await bench.turn().run()
+    assert look.mock_calls == ([] if waits else [call("job")])
+    assert ends.await_args_list == [call("job", early=None if waits else look.return_value)]
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError("a bug")])
+async def test_a_call_that_is_cut_may_have_been_carried_out(
+    bench: Bench, error: BaseException
+) -> None:
+    attempts.begin()
+    bench.leases.append((lease(), 1.0))
+    bench.replies.append(error)
+    with pytest.raises(type(error)):
+        await bench.turn().run()
+    assert bench.settled == [("lease-0", INTERRUPTED, False)]
+    assert bench.counted == [(6_000, "interrupted")]
+    assert bench.happened[1:] == [("after", "lease-0", "interrupted")]
+    assert not INTERRUPTED.definite
+    assert [(one.code, one.in_doubt) for one in attempts.of_this_run()] == [("interrupted", True)]
+
+
+async def test_what_the_provider_said_of_a_key_outlives_its_job(bench: Bench) -> None:
+    bench.leases.append((lease(), 0.0))
+    bench.replies.append(REFUSED)
+    bench.settling = asyncio.CancelledError()
+    with pytest.raises(asyncio.CancelledError):
+        await bench.turn().run()
+    assert bench.settled == [
+        ("lease-0", REFUSED.verdict, False),
+        ("lease-0", REFUSED.verdict, True),
+    ]
+
+
+# What the pool knows of a key that was refused, and whether its failure is logged.
+@pytest.mark.parametrize(
+    ("effect", "newly", "is_logged"),
+    [
+        (Effect.COOL, True, True),
+        (Effect.DISABLE, True, True),
+        (Effect.COOL, False, False),
+        (Effect.NONE, True, False),
+    ],
+)
+async def test_a_key_that_fails_is_logged_once(
+    bench: Bench, caplog: pytest.LogCaptureFixture, effect: Effect, *, newly: bool, is_logged: bool
+) -> None:
+    bench.leases.extend([(lease(0), 0.0), (lease(1), 0.0)])
+    bench.replies.extend([Reply(replace(REFUSED.verdict, effect=effect)), OK])
+    bench.settling = settled(newly=newly)
+    with caplog.at_level(logging.INFO):
+        await bench.turn().run()
+    failed = [line for line in caplog.messages if "failed" in line]
+    assert failed == [f"🚨 API key marked as failed: {KEYS[0].label} (1/3 failed)"] * is_logged
+
+
+# What the pool has for a job whose keys were all refused in this turn.
+@pytest.mark.parametrize(
+    ("again", "served"),
+    [
+        (lease(0), False),  # it was refused a moment ago
+        (lease(0, wait_ms=40), True),
+        (WAIT, True),
+        (NoLease(NoLeaseReason.BUSY), True),
+        (NoLease(NoLeaseReason.RESTING, first_in_ms=60_000, reason="rpm"), False),
+    ],
+)
+async def test_a_job_whose_keys_were_all_refused_waits_for_one_that_will_have_room(
+    bench: Bench, again: Lease | NoLease, *, served: bool
+) -> None:
+    bench.again = again
+    bench.leases.extend([(lease(0), 0.0), (WAIT, 0.0), (lease(1), 0.0)])
+    bench.confirms.append(lease(0))
+    bench.replies.extend([REFUSED, OK])
+    if served:
+        assert (await bench.turn().run()).attempts == 2
+        assert len(bench.asked) == (2 if isinstance(again, Lease) else 3)
+    else:
+        with pytest.raises(Deferred) as caught:
+            await bench.turn().run()
+        at_once = isinstance(again, Lease)
+        assert caught.value.reason == ("every key was refused a moment ago" if at_once else "rpm")
+        assert (bench.settled[-1] == ("lease-0", ABANDONED, False)) is at_once
+    assert [one.exclude for one in bench.asked_again] == [frozenset()]
+
+
+TWO = replace(WANTED, fallbacks=(("n", ""),))
+LONG = Verdict(
+    Fate.OTHER_ACCOUNT, "too_large", too_large_limit=9, too_large_in=Dimension.OTPM, status=413
+)
+NO_MODEL = Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "none such", status=404)
+OVERLOADED = Verdict(Fate.RETRY, "overloaded", scope=Scope.MODEL, definite=False, status=503)
+
+
+# The request, the verdicts of its first calls, and what the next lease is asked for.
+@pytest.mark.parametrize(
+    ("request_", "verdicts", "changes"),
+    [
+        (TWO, [OVERLOADED], {"model": "n", "fallbacks": ()}),
+        (WANTED, [NO_MODEL], {"exclude_accounts": {"account-0"}}),
+        (
+            WANTED,
+            [replace(NO_MODEL, account="org_1"), NO_MODEL],
+            {"exclude_accounts": {"account-0", "org_1", "account-1"}},
+        ),
+        (WANTED, [replace(NO_MODEL, effect=Effect.UNFIT)], {}),  # the pool knows it
+        (replace(WANTED, flexible=True), [LONG], {"flexible": True}),
+        (WANTED, [LONG], {"exclude_accounts": {"account-0"}}),
+        (
+            replace(WANTED, flexible=True),
+            [replace(LONG, too_large_in=Dimension.TPM)],
+            {"flexible": True, "exclude_accounts": {"account-0"}},
+        ),
+        (
+            replace(WANTED, flexible=True),
+            [replace(LONG, too_large_limit=None)],
+            {"flexible": True, "exclude_accounts": {"account-0"}},
+        ),
+    ],
+)
+async def test_a_turn_goes_on_with_what_the_verdict_leaves(
+    bench: Bench, request_: LeaseRequest, verdicts: list[Verdict], changes: dict[str, Any]
+) -> None:
+    calls = len(verdicts) + 1
+    bench.leases.extend((lease(number), 0.0) for number in range(calls))
+    bench.replies.extend([*map(Reply, verdicts), OK])
+    assert (await bench.turn(request_).run()).attempts == calls
+    assert bench.asked[-1][0] == replace(WANTED, **changes)
+
+
+async def test_less_is_reserved_once_for_each_key(bench: Bench) -> None:
+    bench.leases.extend([(lease(0), 0.0), (lease(0), 0.0), (lease(1), 0.0)])
+    bench.replies.extend([Reply(LONG), Reply(LONG), OK])
+    await bench.turn(replace(WANTED, flexible=True)).run()
+    assert [one.exclude_accounts for one, _, _ in bench.asked] == [
+        frozenset(), frozenset(), {"account-0"},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("request_", "verdict", "error"),
+    [
+        (WANTED, OVERLOADED, TransientError),  # there is no other model
+        (WANTED, FAULT.verdict, TransientError),
+        (TWO, FAULT.verdict, TransientError),
+        (WANTED, Verdict(Fate.SAME_ACCOUNT, "timeout", definite=False), TransientError),
+        (WANTED, Verdict(Fate.FAIL, "rejected", status=400), RequestRejected),
+        (replace(WANTED, account="a"), NO_MODEL, RequestRejected),
+    ],
+)
+async def test_a_verdict_on_the_request_ends_the_turn(
+    bench: Bench, request_: LeaseRequest, verdict: Verdict, error: type[Exception]
+) -> None:
+    bench.leases.append((lease(), 0.0))
+    bench.replies.append(Reply(verdict))
+    with pytest.raises(error):
+        await bench.turn(request_).run()
+    assert bench.called() == [0]
+
+
+@pytest.mark.parametrize("error", [LostError(), ValueError("a bug")])
+async def test_a_failed_key_is_left_out_of_the_log_while_redis_is_away(
+    bench: Bench, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    bench.leases.extend([(lease(0), 0.0), (lease(1), 0.0)])
+    bench.replies.extend([REFUSED, OK])
+    bench.settling = settled(newly=True)
+    tested: Any = bench.turn()
+    tested.pool.snapshot = AsyncMock(side_effect=error)
+    if isinstance(error, LostError):
+        await tested.run()
+    else:
+        with pytest.raises(ValueError, match="a bug"):
+            await tested.run()
+    assert not any("failed" in line for line in caplog.messages)
