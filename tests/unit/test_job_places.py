@@ -1,0 +1,116 @@
+"""The place of a job in its queue, and when it may start; without a Redis."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from config.celery import QUEUES
+from tests.unit.test_job_quotes import in_s, pool
+from worker.aio.transport.delayed import lists_of
+from worker.aio.transport.finding import Found
+from worker.quotes import place
+
+AI = "tasks.ai.complete"
+NOWHERE = {"place": None, "waiting": None, "expected_start": None, "limited_by": ""}
+
+
+class _App:
+    def __init__(self) -> None:
+        named = SimpleNamespace(service="groq", resources_of=lambda kwargs: kwargs["models"])
+        self.tasks = {AI: named, "other": SimpleNamespace()}
+
+
+def message(task: str, body: Any) -> dict[str, Any]:
+    text = body if isinstance(body, str) else json.dumps(body)
+    trail = {"attempts": 1}
+    return {
+        "headers": {"task": task, "keywheel": trail},
+        "body": base64.b64encode(text.encode()).decode(),
+    }
+
+
+class _Broker:
+    """Finds one job in one queue."""
+
+    def __init__(self, queue: str, found: Found | None) -> None:
+        self._in, self._found = lists_of(queue), found
+        self.asked: list[Any] = []
+
+    async def find(self, broker: Any, job: str, lists: Any) -> Found | None:
+        assert (broker, job) == (self, "job-1")
+        self.asked.append(lists)
+        return self._found if lists == self._in else None
+
+
+@pytest.fixture
+def place_in(monkeypatch: pytest.MonkeyPatch) -> Any:
+    async def asked(queue: str, found: Found | None, **more: Any) -> Any:
+        broker = _Broker(queue, found)
+        monkeypatch.setattr(place, "find_job", broker.find)
+        view = pool("groq", ("rpm", 60, 0), accepted=2, tokens=500)
+
+        async def snapshot() -> Any:
+            return view
+
+        pools = {"groq": SimpleNamespace(snapshot=snapshot)}
+        runtime = SimpleNamespace(**({"broker": broker, "pools": pools} | more))
+        monkeypatch.setattr(place, "Runtime", SimpleNamespace(current=lambda: runtime))
+        return await place.place_of(_App(), "job-1"), broker  # type: ignore[arg-type]
+
+    return asked
+
+
+KWARGS = {"models": ["m"]}
+
+
+async def test_a_job_that_waits_is_told_its_place_and_its_start(place_in: Any) -> None:
+    last = list(QUEUES)[-1]
+    found = Found(4, 9, message(AI, [[], KWARGS, {}]))
+    told, broker = await place_in(last, found)
+    assert (told["place"], told["waiting"], told["limited_by"]) == (5, 9, "rpm")
+    assert in_s(told["expected_start"]) == pytest.approx(5, abs=1)
+    assert datetime.fromisoformat(told["expected_start"]).tzinfo == UTC
+    assert broker.asked[: len(QUEUES)] == [lists_of(queue) for queue in QUEUES]
+
+
+async def test_a_job_that_waits_nowhere_is_told_so(place_in: Any) -> None:
+    told, broker = await place_in("custom", None)
+    assert told == NOWHERE
+    assert len(broker.asked) == len({*QUEUES, place.CUSTOM_QUEUE})
+    told, broker = await place_in("custom", None, broker=None)
+    assert (told, broker.asked) == (NOWHERE, [])
+    told["place"] = 7
+    assert (await place_in("custom", None))[0] == NOWHERE
+
+
+async def test_of_a_job_without_a_service_only_the_place_is_known(place_in: Any) -> None:
+    for task in ("other", "gone"):
+        told, _ = await place_in(place.CUSTOM_QUEUE, Found(0, 1, message(task, [[], {}, {}])))
+        assert told == NOWHERE | {"place": 1, "waiting": 1}
+
+
+@pytest.mark.parametrize(
+    ("task", "body", "model"),
+    [
+        (AI, [[], {"models": ["m", "n"]}, {}], "m"),
+        (AI, [[], {"models": []}, {}], ""),
+        (AI, [[], {}, {}], ""),
+        (AI, [[], None, {}], ""),
+        (AI, [[], {}], ""),
+        (AI, "no JSON", ""),
+        ("other", [[], KWARGS, {}], ""),
+        ("gone", [[], KWARGS, {}], ""),
+    ],
+)
+async def test_the_model_of_a_job_is_the_one_that_it_asks_for_first(
+    monkeypatch: pytest.MonkeyPatch, task: str, body: Any, model: str
+) -> None:
+    broker: Any = _Broker("ai", Found(2, 3, message(task, body)))
+    monkeypatch.setattr(place, "find_job", broker.find)
+    found = await place.find_place(_App(), "job-1", broker)  # type: ignore[arg-type]
+    assert found is not None
+    assert (found.number, found.waiting, found.task, found.model) == (3, 3, task, model)
