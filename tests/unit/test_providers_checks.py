@@ -9,6 +9,7 @@ import pytest
 from pydantic import SecretStr
 
 from worker.providers import Groq, Resend
+from worker.providers.groq import client as groq_client
 from worker.providers.key_check import UNSENDABLE
 from worker.providers.resend import client as resend_client
 from worker.providers.response import Answer
@@ -119,6 +120,29 @@ async def test_an_error_of_ours_comes_out_of_a_check(
     made, _ = client(service, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         await made.check(SECRET)
+
+
+def test_what_the_first_call_with_a_key_needs_is_made_once_and_for_the_last_keys_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[str] = []
+
+    def make(*, api_key: str, **_: Any) -> object:
+        made.append(api_key)
+        return object()
+
+    monkeypatch.setattr(groq_client, "AsyncGroq", make)
+    client = Groq("https://groq.example")
+    keys = [SecretStr(f"gsk_{number}") for number in range(64)]
+    names = [f"gsk_{number}" for number in range(64)]
+    client.prepare([SecretStr("gsk ü"), *keys])
+    client.prepare(keys)
+    assert made == names, "not for a key that no header can carry"
+    assert client._client(keys[0]) is client._client(keys[0])
+    client.prepare([SecretStr("gsk_new"), *keys[1:]])
+    assert made == [*names, "gsk_new"]
+    client.prepare(keys[:1])
+    assert made == [*names, "gsk_new", "gsk_0"]
 
 
 # --- batches

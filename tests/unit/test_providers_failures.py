@@ -53,6 +53,8 @@ def progress(*, opening: bool = True, connected: bool = False, sent: bool = Fals
             "it answered 407",
         ),
         (aiohttp.ClientProxyConnectionError(KEY, REFUSED), httpx.ProxyError, "Connection refused"),
+        (aiohttp.ServerDisconnectedError(), httpx.ProxyError, "it ended the connection"),
+        (aiohttp.ClientResponseError(REQUEST, ()), httpx.ProxyError, "its answer is not HTTP"),
         (TimeoutError(), httpx.ConnectTimeout, ""),
         (aiohttp.ClientConnectorError(KEY, REFUSED), httpx.ConnectError, "Connection refused"),
         (

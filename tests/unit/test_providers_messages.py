@@ -169,6 +169,24 @@ async def test_a_call_of_ours_leaves_with_its_own_key_and_gives_the_sdk_what_cam
     assert exchange.answer.status == 201
 
 
+async def test_a_call_of_ours_that_fails_keeps_what_really_happened() -> None:
+    error = httpx.ReadError("cut")
+
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    transport = httpx.MockTransport(fail)
+    async with httpx.AsyncClient(base_url="https://r.example", transport=transport) as client:
+        exchange = http.Exchange(SECRET, client, {}, b"{}")
+        token = http.current.set(exchange)
+        try:
+            with pytest.raises(httpx.ReadError):
+                await KeyedClient(None).request("POST", "https://r.example/emails", {})
+        finally:
+            http.current.reset(token)
+    assert (exchange.error, exchange.answer) == (error, None)
+
+
 # --- what a check of a key reads
 
 

@@ -1,8 +1,11 @@
 """What an answer in pieces adds up to, and what the connections to a provider are made with."""
 
 import json
+import ssl
+from pathlib import Path
 from typing import Any
 
+import certifi
 import httpx
 import pytest
 
@@ -141,6 +144,7 @@ def test_an_error_in_the_stream_has_the_status_that_it_would_have_had(
     assert answer.value({}) is None
     judged = answer.answer(200, {"a": "b"})
     assert (judged.status, judged.headers) == (status, {"a": "b"})
+    assert not judged.is_page
     assert judged.body["error"]["message"] == ("in words" if isinstance(error, str) else "x")
     assert heard == ["begin", ("a", "", [])]
 
@@ -158,7 +162,9 @@ def test_an_answer_that_groq_stops_says_why_and_one_that_goes_on_has_not_ended()
     )
     assert (stopped.stopped, stopped.broken) == ("over capacity", True)
     open_, _ = assembled(chunk(content="a"))
-    assert not open_.has_ended
+    assert (open_.has_ended, open_.done, open_.unreadable, open_.error) == (
+        False, False, False, None
+    )  # fmt: skip
     assert (open_.finish_reason, open_.usage, open_.value({})) == (None, {}, None)
     assert open_.answer(200, {}).status == 200
 
@@ -209,6 +215,19 @@ def test_a_process_without_a_limit_of_files_counts_with_a_million(
 ) -> None:
     monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (soft, soft))
     assert connections._open_files() == files
+
+
+def test_the_authorities_are_read_once_for_each_place_that_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stock = connections._tls_context()
+    assert isinstance(stock, ssl.SSLContext)
+    assert connections._tls_context() is stock
+    for name in ("SSL_CERT_DIR", "SSL_CERT_FILE"):
+        monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+        place = tmp_path if name.endswith("DIR") else Path(certifi.where())
+        monkeypatch.setenv(name, str(place))
+        assert connections._tls_context() is not stock
 
 
 @pytest.mark.parametrize(

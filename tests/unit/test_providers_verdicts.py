@@ -145,6 +145,7 @@ TIER_UNAVAILABLE = (
             {"message": "`service_tier` `flex` is not available for this org"},
             TIER_UNAVAILABLE,
         ),
+        (400, {"message": "on tokens per minute (TPM): Limit 9, Requested 10"}, "fail rejected"),
         (
             422,
             {"message": "`service_tier` `flex` is not available for this org", "code": "x"},

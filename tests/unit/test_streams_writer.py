@@ -237,25 +237,32 @@ async def test_an_urgent_record_is_written_at_once_unless_writes_fail(
     writer: StreamWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
+    waited: list[float] = []
+    timeout = asyncio.timeout
 
     async def sleep(after_s: float) -> None:
         slept.append(after_s)
 
-    loop = asyncio.get_running_loop()
+    def wait(after_s: float) -> asyncio.Timeout:
+        waited.append(after_s)
+        return timeout(0)
+
+    loop: Any = SimpleNamespace(time=lambda: 1000.0)
     monkeypatch.setattr("worker.streams.writer.asyncio.sleep", sleep)
-    writer._next_s = loop.time() + 3600
+    monkeypatch.setattr("worker.streams.writer.asyncio.timeout", wait)
+    writer._next_s = 1000.25
+    await writer._pace(loop)
+    assert (slept, waited) == ([], [0.25])
+    writer._next_s = 1000.0
+    await writer._pace(loop)
+    assert waited == [0.25]
+    writer._next_s = 4600.0
     writer._urgent.set()
     await writer._pace(loop)
-    assert slept == []
+    assert (slept, waited) == ([], [0.25, 3600.0])
     writer._pause_s = 0.4
     await writer._pace(loop)
-    assert slept == [0.4]
-    writer._pause_s, writer._next_s = 0.0, loop.time() - 1
-    writer._urgent.clear()
-    await writer._pace(loop)
-    writer._next_s = loop.time() + 0.001
-    await writer._pace(loop)
-    assert slept == [0.4]
+    assert (slept, waited) == ([0.4], [0.25, 3600.0])
 
 
 async def test_what_waits_is_written_until_nothing_does_and_the_next_begins_anew(
