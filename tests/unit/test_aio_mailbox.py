@@ -1,11 +1,14 @@
 """Remote control whose reply the broker does not take."""
 
 import logging
+from contextlib import ExitStack
 from typing import Any
+from unittest.mock import Mock, call
 
 import amqp
 import pytest
 from celery import Celery
+from celery.worker.control import Panel
 from kombu.exceptions import OperationalError
 
 from worker.aio import mailbox
@@ -63,3 +66,54 @@ def test_a_reply_is_tried_once_more_and_then_given_up(
         mailbox.uninstall(app)
     assert caplog.messages == ["remote control: the broker takes no reply (it is gone)"]
     assert tries == 2
+
+
+_SEE_JOBS = (
+    "active", "dump_active", "query_task", "revoke", "revoke_by_stamped_headers", "terminate",
+)  # fmt: skip
+
+
+def test_commands_that_see_jobs_take_the_reports_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    app, told = Celery(broker="memory://", set_as_current=False), Mock()
+    for name in _SEE_JOBS:
+        monkeypatch.setitem(Panel.data, name, getattr(told, name))
+    stock = dict(Panel.data)
+    mailbox.install(app, told.take_reports)
+    try:
+        ours = dict(Panel.data)
+        for name in _SEE_JOBS:
+            told.reset_mock()
+            assert ours[name]("state", x=1) is getattr(told, name).return_value
+            assert told.mock_calls == [call.take_reports(), getattr(call, name)("state", x=1)]
+    finally:
+        mailbox.uninstall(app)
+    assert {name for name in ours if ours[name] is not stock[name]} == set(_SEE_JOBS)
+    assert stock == Panel.data
+    mailbox.uninstall(app)  # twice does nothing
+    assert stock == Panel.data
+
+
+@pytest.mark.parametrize("has_sent", [True, False])
+def test_remote_control_has_as_many_connections_as_it_needs_and_keeps_none(
+    *, has_sent: bool
+) -> None:
+    app = Celery(broker="memory://localhost", set_as_current=False)
+    control: Any = app.control.mailbox
+    if has_sent:
+        assert control.producer_pool is app.amqp.producer_pool
+    mailbox.install(app, lambda: None)
+    try:
+        assert control.producer_pool is not app.amqp.producer_pool
+        with ExitStack() as lent:
+            many = [lent.enter_context(control.producer_pool.acquire()) for _ in range(20)]
+            channels = {id(each.channel) for each in many}
+            connections = [each.connection for each in many]
+            assert (len(channels), len(set(map(id, connections)))) == (20, 20)
+            assert all(each.connected for each in connections)
+        assert not any(each.connected for each in connections)
+    finally:
+        mailbox.uninstall(app)
+    assert control.producer_pool is app.amqp.producer_pool
+    mailbox.uninstall(app)  # twice does nothing
+    with app.amqp.producer_pool.acquire() as producer:
+        assert producer.channel

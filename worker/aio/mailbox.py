@@ -49,7 +49,7 @@ def install(app: celery.Celery, take_reports: Callable[[], None]) -> None:
     connections: Any = app.connection_for_write().Pool(limit=None)
     pool: Any = ProducerPool
     mailbox: Any = app.control.mailbox
-    mailbox._producer_pool = pool(connections, limit=None)  # noqa: SLF001 - it has no setter
+    _set_producers(mailbox, pool(connections, limit=None))
     mailbox._publish_reply = _given_up_in_a_line(mailbox._publish_reply)  # noqa: SLF001
     for name in _SEE_JOBS:
         _commands[name] = _after(take_reports, _commands[name])
@@ -63,7 +63,12 @@ def uninstall(app: celery.Celery) -> None:
     vars(mailbox).pop("_publish_reply", None)
     if mailbox.producer_pool is not app.amqp.producer_pool:
         mailbox.producer_pool.connections.force_close_all()
-        mailbox._producer_pool = app.amqp.producer_pool  # noqa: SLF001
+        _set_producers(mailbox, app.amqp.producer_pool)
+
+
+def _set_producers(mailbox: Any, pool: Any) -> None:
+    mailbox._producer_pool = pool  # noqa: SLF001 - it has no setter
+    vars(mailbox).pop("producer_pool", None)  # where it keeps the one that it has used
 
 
 def _given_up_in_a_line(publish: Callable[..., Any]) -> Callable[..., None]:
