@@ -104,10 +104,61 @@ async def test_where_none_answers_the_last_failure_is_told_with_the_name(
     assert connection.host == _HOST
 
 
+@pytest.mark.parametrize("kind", [TcpConnection, BlockingTcpConnection])
+async def test_a_name_without_an_address_is_an_error_with_these_words(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **_: asked.append(args) or [])
+    connection = kind(**_options(7))
+    with pytest.raises(OSError, match=r"^the host has no address$"):
+        await asyncio.to_thread(connection._connect) if kind is BlockingTcpConnection else (
+            await connection._connect()
+        )
+    assert asked == [(_HOST, 7, 0, socket.SOCK_STREAM, *asked[0][4:])]
+
+
+async def test_the_time_for_a_connection_is_also_that_for_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def never(*_: Any, **__: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
+    async with asyncio.timeout(20):
+        with pytest.raises(redis.TimeoutError, match="Timeout connecting to server"):
+            await TcpConnection(**_options(7, 0.01)).connect()
+
+
+@pytest.mark.parametrize("kind", [TcpConnection, BlockingTcpConnection])
+async def test_an_address_is_not_looked_up_first(
+    port: int, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[Any] = []
+    stock = socket.getaddrinfo
+
+    def look_up(*args: Any, **options: Any) -> Any:
+        looked_up.append(args[0])
+        return stock(*args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    connection = kind(**_options(port) | {"host": _ANSWERING})
+    if kind is TcpConnection:
+        await connection._connect()
+        await connection.disconnect(nowait=True)
+    else:
+        connection._connect().close()
+    by_redis_py = [_ANSWERING] * (kind is BlockingTcpConnection)
+    assert looked_up == by_redis_py
+
+
 async def test_a_certificate_is_held_against_the_name_and_not_the_address(port: int) -> None:
     connection = TlsConnection(**_options(port), ssl_cert_reqs="none", ssl_check_hostname=False)
     connection._address = _ANSWERING
-    assert connection._connection_arguments()["server_hostname"] == _HOST
+    arguments = connection._connection_arguments()
+    assert (arguments["host"], arguments["server_hostname"]) == (_ANSWERING, _HOST)
+    connection._address = ""
+    assert connection._connection_arguments()["host"] == _HOST
     seen: list[str] = []
     blocking = BlockingTlsConnection(**_options(port))
     blocking._wrap_socket_with_ssl = lambda connected: (seen.append(blocking.host), connected)[1]
@@ -116,19 +167,40 @@ async def test_a_certificate_is_held_against_the_name_and_not_the_address(port: 
 
 
 def test_an_address_on_one_interface_keeps_its_zone() -> None:
+    """Each address is tried once, in the system's order."""
+    kind = (socket.AF_INET6, socket.SOCK_STREAM, 6, "")
     found = [
-        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 1, 0, 3)),
-        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("::1", 1, 0, 0)),
+        (*kind, ("fe80::1", 1, 0, 3)),
+        (*kind, ("::1", 1, 0, 0)),
+        (*kind, ("fe80::2%eth0", 1, 0, 3)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 1)),
+        (*kind, ("::1", 1, 0, 0)),
     ]
-    assert addresses._in_order("h", 1, found) == ["fe80::1%3", "::1"]
+    assert addresses._in_order("h", 1, found) == ["fe80::1%3", "::1", "fe80::2%eth0", "10.0.0.1"]
 
 
-def test_time_is_divided_and_what_one_does_not_use_is_left_for_the_next() -> None:
-    shares = list(addresses._shares(["a", "b"], 4.0))
-    assert [address for address, _ in shares] == ["a", "b"]
-    assert shares[0][1] == pytest.approx(2.0, abs=0.5)
-    assert shares[1][1] == pytest.approx(4.0, abs=0.5)
-    assert list(addresses._shares(["a", "b"], None)) == [("a", 5.0), ("b", None)]
+def test_what_answered_for_another_host_or_port_is_no_reason_to_come_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known = {("h", 1): "c", ("h", 2): "b", ("other", 1): "b"}
+    monkeypatch.setattr(addresses, "_answered", known)
+    found = [(0, 0, 0, "", (address, 1)) for address in "abc"]
+    assert addresses._in_order("h", 1, found) == ["c", "a", "b"]
+
+
+def test_time_is_divided_and_what_one_does_not_use_is_left_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(addresses, "time", SimpleNamespace(monotonic=lambda: now_s))
+    shares = []
+    for address, share_s in addresses._shares(["a", "b", "c", "d"], 8.0):
+        shares.append((address, share_s))
+        now_s += {"a": 2.0, "b": 0.0, "c": 7.0, "d": 0.0}[address]
+    # The last one has a moment, although its time is over.
+    assert shares == [("a", 2.0), ("b", 2.0), ("c", 3.0), ("d", 0.1)]
+    unbounded = list(addresses._shares(["a", "b", "c"], None))
+    assert unbounded == [("a", 5.0), ("b", 5.0), ("c", None)]
 
 
 @pytest.mark.parametrize("kind", [TcpConnection, BlockingTcpConnection])

@@ -34,6 +34,16 @@ def test_the_parts_of_any_depth_are_found_and_no_argument_of_the_users() -> None
         ]
     )
     assert found == {"last", "group", "m1", "m2", "m3", "c", "h", "h1", "b"}
+    assert ids(one("alone")) == ids((one("alone"),)) == {"alone"}
+    assert ids([{**one("of no form", "group"), "kwargs": 5}]) == {"of no form"}
+    assert ids([one("unknown", "map", tasks=[one("an item")])]) == {"unknown"}
+
+
+def test_a_job_behind_is_described_as_a_result_store_needs_it() -> None:
+    options = {"task_id": "a", "group_id": "g", "ignore_result": True}
+    [context] = jobs_behind([{"task": "shop.x", "args": [1], "options": options}])
+    described = (context.id, context.group, context.task, context.args, context.ignore_result)
+    assert described == ("a", "g", "shop.x", [1], True)
 
 
 def test_what_a_chord_counts_is_told_apart() -> None:
@@ -43,17 +53,70 @@ def test_what_a_chord_counts_is_told_apart() -> None:
     assert not is_of_chord(other)
 
 
-def test_a_chord_learns_of_a_part_whose_chain_was_revoked(monkeypatch: pytest.MonkeyPatch) -> None:
-    app = Celery("shop", set_as_current=False)
-    backend, told, stored = RedisBackend(app=app, url="redis://"), list[Any](), list[Any]()
-    monkeypatch.setattr(backend, "get_state", lambda _: states.PENDING)
-    monkeypatch.setattr(
-        backend, "on_chord_part_return", lambda part, state, _: told.append((part.id, state))
-    )
-    monkeypatch.setattr(
-        backend, "store_result", lambda job, _, state, **__: stored.append((job, state))
-    )
-    last = {"task": "x", "options": {"task_id": "last", "chord": {"task": "y"}}}
-    backend.mark_as_revoked("first", "revoked", request=Context(chain=[last]))
-    assert told == [("last", states.REVOKED)]
-    assert stored == [("first", states.REVOKED), ("last", states.REVOKED)]
+class Store:
+    """A result store that notes what it stores, and what it tells the chords."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        app = Celery("shop", set_as_current=False)
+        self.made = RedisBackend(app=app, url="redis://")
+        self.told, self.stored = list[Any](), list[Any]()
+        for name, value in (
+            ("get_state", lambda _: states.PENDING),
+            ("on_chord_part_return", self._tell),
+            ("store_result", self._store),
+        ):
+            monkeypatch.setattr(self.made, name, value)
+
+    def _tell(self, part: Any, state: str, error: Any) -> None:
+        self.told.append((part.id, state, str(error)))
+
+    def _store(self, job: str, error: Any, state: str, traceback: Any, request: Any) -> None:
+        of = request and (request.id or "the first's")
+        self.stored.append((job, state, str(error), traceback, of))
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    return Store(monkeypatch)
+
+
+LAST = {"task": "x", "options": {"task_id": "last", "chord": {"task": "y"}}}
+
+
+def test_a_chord_learns_of_a_part_whose_chain_was_revoked(store: Store) -> None:
+    store.made.mark_as_revoked("first", "expired", request=Context(chain=[LAST]))
+    assert store.told == [("last", states.REVOKED, "expired")]
+    assert store.stored == [
+        ("first", states.REVOKED, "expired", None, "the first's"),
+        ("last", states.REVOKED, "expired", None, "last"),
+    ]
+
+
+def test_where_nothing_is_to_be_stored_the_chord_learns_of_it_all_the_same(store: Store) -> None:
+    request = Context(chain=[LAST])
+    store.made.mark_as_revoked("first", "expired", request=request, store_result=False)
+    assert store.told == [("last", states.REVOKED, "expired")]
+    store.made.mark_as_revoked("first", "expired", store_result=False)
+    assert len(store.told) == 1
+    store.made.end_chain(request, ValueError("no"), states.FAILURE, store_result=False)
+    assert store.told[1:] == [("last", states.FAILURE, "no")]
+    store.made.end_chain(object(), ValueError("no"), states.FAILURE)  # it has no chain
+    assert store.stored == []
+
+
+@pytest.mark.parametrize(
+    ("state", "is_stored"), [(states.FAILURE, True), (states.REVOKED, True), (states.RETRY, False)]
+)
+def test_the_jobs_behind_have_the_error_and_state_of_the_one_that_failed(
+    store: Store, state: str, *, is_stored: bool
+) -> None:
+    store.made._fail_chain([5, LAST], ValueError("no"), "its traceback", state=state)
+    stored = [("last", state, "no", "its traceback", "last")]
+    assert store.stored == (stored if is_stored else [])
+    store.made.end_chain(Context(chain=[LAST]), ValueError("no"), state)
+    assert [job for job, *_ in store.stored] == ["last", "last"] * is_stored
+
+
+def test_a_failure_is_that_of_the_chain_by_default(store: Store) -> None:
+    store.made._fail_chain([LAST], ValueError("no"))
+    assert store.stored == [("last", states.FAILURE, "no", None, "last")]

@@ -5,9 +5,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 import redis
+from celery import signals
 
 from worker.aio import hung_redis
 from worker.aio.connections import BlockingTcpConnection
@@ -132,3 +136,165 @@ def test_a_signal_that_comes_while_the_one_before_is_handled_stops_no_worker_fro
     handling.start()
     handling.join(20)
     assert not handling.is_alive()
+
+
+class Known:
+    """A connection, as far as the watch looks at it."""
+
+    def __init__(
+        self, asked_s: float | None = None, *, timeout_s: float | None = LONG_S, **at: Any
+    ) -> None:
+        self.asked_s, self.socket_timeout = asked_s, timeout_s
+        self.__dict__ |= at or {"host": "h", "port": 1}
+        self._near, self._far = socket.socketpair()
+        self._sock: Any = self._near
+
+    def close(self) -> None:
+        self._near.close()
+        self._far.close()
+
+    @property
+    def is_lost(self) -> bool:
+        self._far.setblocking(False)
+        try:
+            return self._far.recv(1) == b""
+        except BlockingIOError:
+            return False
+
+
+class Watch:
+    """What a watch of servers that may be silent for four seconds sees at a given second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.hung, self.now_s = HungRedis(silent_s=4.0), 1000.0
+        self.to_close = ExitStack()
+        clock = SimpleNamespace(monotonic=lambda: self.now_s)
+        monkeypatch.setattr(hung_redis, "time", clock)
+
+    def knows(self, *connections: Known) -> None:
+        for each in connections:
+            self.to_close.callback(each.close)
+            self.hung.enter(each)
+
+    def look_at(self, now_s: float) -> None:
+        self.now_s = now_s
+        self.hung._look()
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    made = Watch(monkeypatch)
+    with made.to_close:
+        yield made
+    made.hung.end()
+
+
+def test_only_patient_connections_to_the_silent_server_are_lost(
+    watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, idle, leases = Known(1000.0), Known(), Known(timeout_s=hung_redis.PATIENT_S)
+    endless, just_over = Known(timeout_s=None), Known(timeout_s=hung_redis.PATIENT_S + 0.1)
+    others = Known(host="h", port=2), Known(host="i", port=1), Known(1001.0, path="/b.sock")
+    watch.knows(asked, idle, leases, endless, just_over, *others)
+    watch.look_at(1004.0)
+    assert not watch.hung.silent
+    watch.look_at(1004.1)
+    lost = [each.is_lost for each in (asked, idle, leases, endless, just_over, *others)]
+    assert lost == [True, True, False, True, True, False, False, False]
+    words = (
+        "Redis has not answered for 4 s, and this worker ends without it: what it has not "
+        "acknowledged comes back when the leases end"
+    )
+    assert caplog.messages == [words]
+    watch.look_at(1004.2)
+    assert caplog.messages == [words]
+    watch.look_at(1005.1)
+    assert caplog.messages == [words] * 2
+    assert others[2].is_lost
+    assert not others[0].is_lost
+    watch.knows(Known(timeout_s=hung_redis.PATIENT_S), Known(host="h", port=2))
+    for silent in (Known(), Known(path="/b.sock")):
+        with pytest.raises(redis.ConnectionError, match="it does not answer"):
+            watch.knows(silent)
+    watch.hung.note_answer(leases)
+    watch.knows(Known())
+    with pytest.raises(redis.ConnectionError, match="it does not answer"):
+        watch.knows(Known(path="/b.sock"))
+
+
+def test_a_connection_that_is_not_open_or_was_just_lost_is_passed_over(watch: Watch) -> None:
+    closed, unopened, last = Known(1000.0), Known(), Known()
+    watch.knows(closed, unopened, last)
+    closed.close()
+    unopened._sock = None
+    watch.look_at(1010.0)
+    assert last.is_lost
+
+
+# How the worker ends, one after the other, and after how long a server counts as silent.
+@pytest.mark.parametrize(
+    ("colds", "silent_s"), [([False], 4), ([True], 1), ([False, True], 1), ([True, False], 1)]
+)
+def test_a_cold_end_waits_less(
+    watch: Watch, caplog: pytest.LogCaptureFixture, colds: list[bool], silent_s: float
+) -> None:
+    for cold in colds:
+        watch.hung.begin(cold=cold)
+    watch.hung.end()
+    watch.knows(Known(1000.0))
+    watch.look_at(1000.0 + silent_s)
+    assert not watch.hung.silent
+    watch.look_at(1000.1 + silent_s)
+    assert caplog.messages[0].startswith(f"Redis has not answered for {silent_s} s,")
+
+
+def test_a_watch_that_is_shorter_than_that_of_a_cold_end_stays(hung: HungRedis) -> None:
+    hung.begin(cold=True)
+    assert hung._silent_s == 0.05
+
+
+def test_the_watch_looks_from_the_beginning_of_the_end_until_it_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hung_redis, "_STEP_S", 0.001)
+    looked, before = threading.Event(), set(threading.enumerate())
+    hung = HungRedis()
+    monkeypatch.setattr(hung, "_look", looked.set)
+    hung.prepare()
+    hung.prepare()
+    [thread] = set(threading.enumerate()) - before
+    assert thread.daemon
+    assert not looked.wait(0.05)
+    hung.begin()
+    assert looked.wait(20)
+    assert set(threading.enumerate()) - before == {thread}
+    hung.end()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_watch_that_has_not_begun_ends_too() -> None:
+    before = set(threading.enumerate())
+    hung = HungRedis()
+    hung.prepare()
+    [thread] = set(threading.enumerate()) - before
+    hung.end()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_worker_watches_from_the_signal_that_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Mock()
+    monkeypatch.setattr(hung_redis, "of_process", watched)
+    hung_redis.watch_ends()
+    hung_redis.watch_ends()
+    ours = {signals.worker_process_init: "_prepare", signals.worker_shutting_down: "_begin"}
+    for signal, name in ours.items():
+        receivers = [each for _, each in signal.receivers]
+        assert receivers.count(getattr(hung_redis, name)) == 1
+    hung_redis._prepare(sender="w@host")
+    for how in ("Warm", "Cold"):
+        hung_redis._begin(sender="w@host", sig="TERM", how=how)
+    hung_redis._begin()
+    colds = [call.begin(cold=cold) for cold in (False, True, False)]
+    assert watched.mock_calls == [call.prepare(), *colds]
