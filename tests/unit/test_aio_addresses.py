@@ -73,9 +73,16 @@ def test_so_it_is_where_the_thread_waits(port: int) -> None:
     assert (connection.host, connection.socket_connect_timeout) == (_HOST, 0.4)
 
 
-async def test_the_address_that_answered_comes_first_afterwards(port: int) -> None:
-    with BlockingTcpConnection(**_options(port))._connect():
-        pass
+@pytest.mark.parametrize("blocks_first", [True, False])
+async def test_the_address_that_answered_comes_first_afterwards(
+    port: int, *, blocks_first: bool
+) -> None:
+    if blocks_first:
+        BlockingTcpConnection(**_options(port))._connect().close()
+    else:
+        first = TcpConnection(**_options(port))
+        await first._connect()
+        await first.disconnect(nowait=True)
     tried = []
     connection = TcpConnection(**_options(port))
     stock = connection._connection_arguments
@@ -145,6 +152,7 @@ async def test_an_address_is_not_looked_up_first(
     connection = kind(**_options(port) | {"host": _ANSWERING})
     if kind is TcpConnection:
         await connection._connect()
+        assert connection._writer.get_extra_info("peername")[0] == _ANSWERING
         await connection.disconnect(nowait=True)
     else:
         connection._connect().close()

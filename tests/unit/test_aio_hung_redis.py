@@ -94,12 +94,13 @@ def test_a_question_that_stays_open_ends_once_the_worker_ends(
 
 def test_a_worker_that_does_not_end_waits_for_its_answer(hung: HungRedis, server: Server) -> None:
     hung.prepare()
-    question = Question(server.connection(timeout_s=LONG_S))
+    question = Question(asking := server.connection(timeout_s=LONG_S))
     near = server.accept()
     near.recv(1_000)
     near.sendall(b"+PONG\r\n")
     assert question.wait() == b"PONG"
     assert not hung.silent
+    assert asking.asked_s is None, "it asks nothing any more"
 
 
 def test_an_answer_on_a_connection_that_is_left_alone_ends_the_silence(
@@ -239,7 +240,7 @@ def test_a_cold_end_waits_less(
     watch: Watch, caplog: pytest.LogCaptureFixture, colds: list[bool], silent_s: float
 ) -> None:
     for cold in colds:
-        watch.hung.begin(cold=cold)
+        watch.hung.begin(**{"cold": True} if cold else {})
     watch.hung.end()
     watch.knows(Known(1000.0))
     watch.look_at(1000.0 + silent_s)

@@ -39,6 +39,19 @@ def test_a_reply_that_the_broker_does_not_take_is_a_line_and_no_traceback(
         control._publish_reply()
 
 
+def test_a_reply_that_is_wrong_in_itself_is_told_as_celery_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = Celery(broker="memory://", set_as_current=False)
+    monkeypatch.setattr(type(app.control.mailbox), "_publish_reply", Mock(side_effect=TypeError))
+    mailbox.install(app, lambda: None)
+    try:
+        with pytest.raises(TypeError):
+            app.control.mailbox._publish_reply()
+    finally:
+        mailbox.uninstall(app)
+
+
 def test_a_reply_is_tried_once_more_and_then_given_up(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

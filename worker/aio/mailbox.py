@@ -56,14 +56,12 @@ def install(app: celery.Celery, take_reports: Callable[[], None]) -> None:
 
 
 def uninstall(app: celery.Celery) -> None:
-    """Undo `install`, and close the connections."""
+    """Undo `install`."""
     for name in _SEE_JOBS:
         _commands[name] = getattr(_commands[name], "__wrapped__", _commands[name])
     mailbox = app.control.mailbox
     vars(mailbox).pop("_publish_reply", None)
-    if mailbox.producer_pool is not app.amqp.producer_pool:
-        mailbox.producer_pool.connections.force_close_all()
-        _set_producers(mailbox, app.amqp.producer_pool)
+    _set_producers(mailbox, app.amqp.producer_pool)
 
 
 def _set_producers(mailbox: Any, pool: Any) -> None:
