@@ -1,0 +1,348 @@
+"""The lines of tenants: what the script that shares a queue leaves, with a real Redis."""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from sandbox.redis import EmbeddedRedis
+from tests.integration.aio.fair_order import NOBODY, FairQueue
+from worker.aio.transport.scripts import CHARGE, SHARE
+
+KEYS = ["unacked", "index", "leases"]
+SAFE_S = 120
+
+
+def id_of(tenant: str) -> str:
+    return hashlib.sha1(tenant.encode()).hexdigest()[:16] if tenant else NOBODY  # noqa: S324 - a name
+
+
+def message(name: str, tenant: str = "", **headers: Any) -> str:
+    headers = ({"tenant": tenant} if tenant else {}) | headers
+    properties = {"delivery_tag": name, "delivery_info": {"exchange": "", "routing_key": "a"}}
+    return json.dumps({"body": name, "headers": headers, "properties": properties})
+
+
+class Shared:
+    """A queue on a server, and the same one as it should be."""
+
+    def __init__(self, books: Any) -> None:
+        self.books, self.should = books, FairQueue()
+        self.script, self.sent, self.taken = books.register_script(SHARE), 0, list[str]()
+        self.texts: dict[str, str] = {}
+
+    def push(self, tenant: str, count: int) -> None:
+        names = [f"{id_of(tenant)}:{self.sent + number}" for number in range(count)]
+        self.sent += count
+        self.texts |= {name: message(name, tenant) for name in names}
+        self.books.lpush("a", *(self.texts[name] for name in names))
+        self.should.list += names
+
+    def push_odd(self) -> None:
+        self.sent += 1
+        self.books.lpush("a", f"odd {self.sent}")
+        self.should.list.append(f"odd {self.sent}")
+
+    def take(self, count: int) -> None:
+        self.books.rpop("a", count)
+        self.taken += self.should.list[:count]
+        del self.should.list[:count]
+
+    def return_one(self) -> None:
+        """As a worker that ends does."""
+        if not self.taken or ":" not in (name := self.taken.pop()):
+            return
+        its = json.loads(self.texts[name])
+        its["headers"]["redelivered"] = True
+        self.books.rpush("a", json.dumps(its))
+        self.should.list.insert(0, name)
+        self.should.again[name] += 1
+
+    def charge(self, tenant: str, amount: float) -> None:
+        self.books.eval(CHARGE, 1, "a", id_of(tenant), amount)
+        self.should.charge(id_of(tenant), amount)
+
+    def share(self, *, leases: int = 1, pause_ms: int = 90) -> int:
+        self.books.delete("a.tenants.pause")
+        return int(self.script([*KEYS, "a"], [1700, SAFE_S, leases, pause_ms]))
+
+    @property
+    def found(self) -> dict[str, Any]:
+        keys = self.books.keys("a.tenant.*")
+        with self.books.pipeline() as pipe:
+            pipe.lrange("a", 0, -1).hget("a.tenants.memo", "at")
+            for key in ("a.tenants", "a.tenants.past"):
+                pipe.zrange(key, 0, -1, withscores=True)
+            for key in keys:
+                pipe.lrange(key, 0, -1)
+            texts, at, lined, past, *lines = pipe.execute()
+        return {
+            "list": [name_of(text) for text in reversed(texts)],
+            "lines": {
+                key.removeprefix("a.tenant."): [
+                    ref.partition(" ")[2].removesuffix("@0") for ref in reversed(line)
+                ]
+                for key, line in zip(keys, lines, strict=True)
+            },
+            "lined": dict(lined),
+            "past": dict(past),
+            "at": float(at or 0),
+        }
+
+    @property
+    def expected(self) -> dict[str, Any]:
+        return {
+            "list": self.should.list,
+            "lines": {name: [*line] for name, line in self.should.lines.items() if line},
+            "lined": self.should.times,
+            "past": self.should.past,
+            "at": self.should.at,
+        }
+
+    def check(self) -> None:
+        assert self.share() == self.should.share()
+        assert self.found == self.expected
+        parked = sorted(name for line in self.should.lines.values() for name in line)
+        for tags in (self.books.hkeys("unacked"), *(self.books.zrange(k, 0, -1) for k in KEYS[1:])):
+            assert sorted(tag.removesuffix("@0") for tag in tags) == parked
+
+
+def name_of(text: str) -> str:
+    return str(json.loads(text)["body"]) if text.startswith("{") else text
+
+
+@pytest.fixture
+def shared(server: EmbeddedRedis) -> Iterator[Shared]:
+    server.flush()
+    with redis.Redis.from_url(server.url, decode_responses=True) as client:
+        yield Shared(client)
+
+
+# How many tenants there are, and how many messages come and are taken at a time.
+@pytest.mark.parametrize(
+    ("seed", "tenants", "comes", "taken"),
+    [
+        (1, 3, 90, 70),
+        (2, 3, 20, 30),
+        (3, 9, 40, 60),
+        (4, 50, 12, 80),
+        (5, 150, 5, 40),
+        (6, 2, 3, 2),
+    ],
+)
+def test_tenants_are_served_in_the_order_of_what_they_have_used(
+    shared: Shared, seed: int, tenants: int, comes: int, taken: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - the same each time
+    names = ["", *(f"tenant {number}" for number in range(1, tenants))]
+    for _ in range(20):
+        for _ in range(chance.randint(0, min(tenants, 30))):
+            tenant = names[min(int(chance.expovariate(3 / tenants)), tenants - 1)]
+            shared.push(tenant, chance.randint(1, comes))
+        if chance.random() < 0.1:
+            shared.push_odd()
+        shared.check()
+        shared.take(chance.randint(0, 2 * taken))
+        if chance.random() < 0.3:
+            shared.check()
+            shared.charge(chance.choice(names), chance.choice([0.5, 3, 20]))
+        if chance.random() < 0.3:
+            shared.return_one()
+    while shared.should.list or any(shared.should.lines.values()):
+        shared.take(100)
+        shared.check()
+    assert shared.books.hlen("unacked") == 0
+
+
+# How a message names its tenant, and what that is.
+@pytest.mark.parametrize(
+    ("written", "tenant"),
+    [
+        ('{"headers": {"tenant": "zoë"}', "zoë"),
+        ('{"headers":{"tenant":"zoë"}', "zoë"),
+        ('{"headers": {"tenant": "zo\\u00eb"}', "zoë"),
+        ('{"headers": {"tenant": "  zo\\u00eb\\t"}', "zoë"),
+        ('{"headers": {"tenant": " zoë and co "}', "zoë and co"),
+        ('{"headers": {"tenant": "a\\\\b"}', "a\\b"),
+        ('{"headers": {"tenant": "  "}', ""),
+        ('{"headers": {"tenant": ""}', ""),
+        ('{"headers": {"tenant": 5}', ""),
+        ('{"headers": {"tenant": null}', ""),
+        ('{"headers": {}', ""),
+        ('{"headers": "none", "tenant": "zo\\u00eb"', ""),
+        ('{"tenant": "zo\\u00eb"', ""),
+        ('{"headers": {"tenant": "zo\\u00eb", "tenant": 5}', ""),
+        ('{"headers": {"x": "\\"tenant\\": \\"other\\""}', ""),
+        ('["no message", {"tenant": "zo\\u00eb"}, {', ""),
+    ],
+)
+def test_a_tenant_is_named_in_a_header_of_a_message(
+    shared: Shared, written: str, tenant: str
+) -> None:
+    text = f'{written}, "properties": {{"delivery_tag": "t", "delivery_info": {{}}}}}}'
+    shared.books.lpush("a", text, message("other", "other"))
+    assert shared.share() == 2
+    times = dict(shared.books.zrange("a.tenants.past", 0, -1, withscores=True))
+    assert times == {id_of(tenant): 1, id_of("other"): 1}
+
+
+@pytest.mark.parametrize(
+    ("flag", "is_first"),
+    [('"redelivered": true', True), ('"redelivered":true', True), ('"redelivered": false', False)],
+)
+def test_what_came_again_comes_before_what_is_new(
+    shared: Shared, flag: str, *, is_first: bool
+) -> None:
+    shared.push("big", 200)
+    shared.check()
+    shared.take(128)
+    shared.books.lpush("a", message("again", "big").replace('"body"', f'{flag}, "body"'))
+    assert shared.share() == 2
+    assert (shared.found["list"][0] == "again") is is_first
+
+
+# How many messages come before and behind the one that names a tenant, and whether it is seen.
+@pytest.mark.parametrize(
+    ("before", "behind", "is_seen"),
+    [
+        (0, 99, True),
+        (31, 99, True),
+        (32, 99, False),
+        (99, 0, True),
+        (99, 31, True),
+        (99, 32, False),
+    ],
+)
+def test_a_queue_is_looked_into_at_both_ends(
+    shared: Shared, before: int, behind: int, *, is_seen: bool
+) -> None:
+    for tenant, count in (("", before), ("big", 1), ("", behind)):
+        if count:
+            shared.push(tenant, count)
+    shared.check()
+    assert bool(shared.books.exists("a.tenants.memo")) is is_seen
+
+
+def pause_ms(books: Any) -> int:
+    return int(books.pttl("a.tenants.pause"))
+
+
+def test_one_worker_looks_and_the_others_rest_meanwhile(shared: Shared) -> None:
+    again = shared.script, [*KEYS, "a"], [1700, SAFE_S, 1, 60_000]
+
+    def look() -> int:
+        return int(again[0](*again[1:]))
+
+    assert look() == 0
+    assert not shared.books.keys("*"), "there is nothing"
+    shared.push("", 3)
+    assert look() == 1
+    assert 0 < pause_ms(shared.books) <= 500, "soon somebody may name a tenant"
+    shared.push("big", 1)
+    assert look() == 1
+    shared.books.delete("a.tenants.pause")
+    assert (look(), shared.should.share()) == (2, 2)
+    assert 0 < pause_ms(shared.books) <= 500
+    shared.push("big", 300)
+    assert look() == 2
+    assert shared.found["lines"] == {}
+    shared.books.delete("a.tenants.pause")
+    assert look() == 3, "not all was read"
+    assert pause_ms(shared.books) <= 5
+    shared.books.delete("a.tenants.pause")
+    assert look() == 2
+    assert 500 < pause_ms(shared.books) <= 60_000
+    for key in ("a.tenants.memo", "a.tenants.past"):
+        assert 590_000 < shared.books.pttl(key) <= 600_000
+    assert shared.books.pttl("a.tenants") == -1
+
+
+@pytest.mark.parametrize(
+    ("left", "then", "told"), [(64, 64, 2), (63, 128, 2), (32, 128, 2), (31, 128, 3)]
+)
+def test_a_window_that_has_become_short_is_filled_from_the_lines(
+    shared: Shared, left: int, then: int, told: int
+) -> None:
+    shared.push("big", 150)
+    shared.push("small", 100)
+    shared.check()
+    shared.take(128 - left)
+    assert shared.share(pause_ms=60_000) == told
+    assert len(shared.found["list"]) == then
+    assert (pause_ms(shared.books) <= 5) is (told == 3)
+    assert shared.share() == 2
+
+
+def test_several_lists_are_put_in_order_together(shared: Shared) -> None:
+    for name, tenant, count in (("a", "big", 300), ("b", "", 5), ("c", "big", 1)):
+        shared.books.lpush(name, *(message(f"{name}{at}", tenant) for at in range(count)))
+    keys = [*KEYS, "empty", "b", "a", "c"]
+    assert shared.script(keys, [1700, SAFE_S, 1, 90]) == 3
+    assert shared.script([*KEYS, "empty", "b", "c"], [1700, SAFE_S, 1, 90]) == 2
+    assert shared.script([*KEYS, "b"], [1700, SAFE_S, 1, 90]) == 1
+    assert shared.script([*KEYS, "empty"], [1700, SAFE_S, 1, 90]) == 0
+    assert shared.script(KEYS, [1700, SAFE_S, 1, 90]) == 0
+    assert shared.books.exists("a.tenants", "a.tenants.memo", "c.tenants.memo") == 3
+    many = [f"many {number}" for number in range(36)]
+    for name in many:
+        shared.books.lpush(name, *(message(f"{name} {at}", "big") for at in range(256)))
+    assert shared.script([*KEYS, *many], [1700, SAFE_S, 1, 90]) == 2
+    assert {shared.books.llen(name) for name in many} == {128}
+    shared.books.delete("c", "c.tenants.pause")
+    assert shared.script([*KEYS, "c"], [1700, SAFE_S, 1, 90]) == 0, "it has become empty"
+
+
+def test_a_parked_message_is_an_entry_with_a_lease_and_its_tag_is_its_own(shared: Shared) -> None:
+    shared.push("big", 130)
+    shared.books.lpush("a", message("again@5f", "big"), message("ä", "big"))
+    seconds, us = shared.books.time()
+    shared.share()
+    entries = {tag: json.loads(entry) for tag, entry in shared.books.hgetall("unacked").items()}
+    names = [*[*shared.texts][128:], "again", "ä"]
+    assert [*entries] == [f"{name}@0" for name in names]
+    assert entries["ä@0"] == [json.loads(message("ä", "big")), "", "a"]
+    size = len(message("ä", "big").encode())
+    assert shared.books.lindex(f"a.tenant.{id_of('big')}", 0) == f"{size} ä@0"
+    assert set(shared.books.zmscore("index", [*entries])) == {1700}
+    [end_s] = set(shared.books.zmscore("leases", [*entries]))
+    assert 0 <= end_s - (seconds + us / 1e6) - SAFE_S < 10
+
+
+# For how long a parked message was not renewed, in seconds, and whether it is now.
+@pytest.mark.parametrize(("old_s", "is_renewed"), [(SAFE_S / 2 + 1, True), (SAFE_S / 2 - 1, False)])
+@pytest.mark.parametrize("leases", [1, 0])
+def test_what_waits_in_lines_is_renewed_in_time_and_nothing_else(
+    shared: Shared, leases: int, old_s: float, *, is_renewed: bool
+) -> None:
+    shared.push("big", 131)
+    shared.share()
+    tag, *_, without = shared.books.hkeys("unacked")
+    before = {tag: 1700 - old_s, without: 1700 - old_s, "held@5f": 1700 - old_s}
+    shared.books.zadd("index", before)
+    shared.books.zadd("leases", {tag: 5, "held@5f": 5})
+    shared.books.zrem("leases", without)
+    shared.share(leases=leases)
+    assert shared.books.zscore("index", tag) == (1700 if is_renewed else before[tag])
+    assert (shared.books.zscore("leases", tag) == 5) is not (is_renewed and leases)
+    assert shared.books.zscore("index", "held@5f") == before["held@5f"]
+    assert shared.books.zscore("leases", "held@5f") == 5
+    assert shared.books.zscore("leases", without) is None
+
+
+@pytest.mark.parametrize("back", [1, 60, 70])
+def test_what_was_put_back_from_a_line_does_not_come_from_it_again(
+    shared: Shared, back: int
+) -> None:
+    shared.push("big", 200)
+    shared.check()
+    parked = [*shared.texts][128:]
+    shared.books.hdel("unacked", *(f"{name}@0" for name in parked[:back]))
+    shared.take(128)
+    shared.share()
+    assert shared.found["list"] == parked[back:]
+    assert shared.found["lines"] == {}
+    assert shared.books.hlen("unacked") == 0
