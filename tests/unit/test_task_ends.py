@@ -12,7 +12,7 @@ from worker.aio.transport.headers import DEATHS
 from worker.errors import InvalidArguments, Poisoned, RequestRejected
 from worker.hooks import task as task_module
 from worker.hooks.task import ServiceTask
-from worker.jobs.history import DOUBT
+from worker.jobs.history import DOUBT, HEADER
 
 CAME_AGAIN = {"redelivered": True}
 FAILED = {"status": states.FAILURE, "result": RequestRejected("no such model")}
@@ -128,6 +128,28 @@ async def test_a_first_delivery_is_not_looked_up(ends: Ends) -> None:
     await before(ends.task())
     await before(ends.task(delivery_info=CAME_AGAIN, is_eager=True))
     ends.recorder.earlier_failure.assert_not_called()
+
+
+# What a job that reports no result has been through, and whether an end is stored for it.
+@pytest.mark.parametrize(
+    ("request_", "is_stored"),
+    [
+        ({"headers": {HEADER: {}}}, True),  # it was deferred
+        ({"retries": 1}, True),
+        ({}, False),  # its first run: nothing is stored of it
+        ({"headers": None}, False),
+        ({"retries": 1, "is_eager": True}, False),
+        ({"retries": 1, "ignore_result": False}, False),  # Celery stores it
+    ],
+)
+async def test_no_retry_remains_of_a_job_that_reports_no_result(
+    ends: Ends, request_: dict[str, Any], *, is_stored: bool
+) -> None:
+    task = ends.task(**{"ignore_result": True} | request_)
+    await after(task)
+    stored = task.backend.store_result.call_args_list
+    expected = [call("job-1", None, states.SUCCESS, request=task.request)]
+    assert stored == (expected if is_stored else [])
 
 
 # A failure, what the result store has, and whether it leaves a dead letter.

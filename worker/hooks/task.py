@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from celery import states
+from celery.app.task import get_actual_ignore_result
 from celery.exceptions import Ignore
 
 from config.celery import queue_of
@@ -19,7 +20,7 @@ from worker.hooks.dead_letters import recorder
 from worker.hooks.stream_end import close_stream
 from worker.jobs.custom_task import wrap
 from worker.jobs.dedupe import holds_key, release_key
-from worker.jobs.history import DOUBT
+from worker.jobs.history import DOUBT, HEADER
 from worker.jobs.outages import Outages
 from worker.jobs.ownership import Ownership
 from worker.notifications import announce, announces, end_of_failure
@@ -163,18 +164,27 @@ class ServiceTask(Task):
         await _release_key(request)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - as above
-        """Delete the dead letter of a job that had failed before, and was replayed or redelivered.
+        """Delete what earlier runs have left of a job: its dead letter, and its state `RETRY`.
 
         For an email this looks for a dead letter each time: a copy of the message may have written
         it, and its replay would send a second email.
         """
         request = self.request
+        if self._shows_retry(request):
+            # An end, so that a `RETRY` that is stored late does not replace it.
+            self.backend.store_result(task_id, None, states.SUCCESS, request=request)
         came_again = member(request.delivery_info, "redelivered")
         was_replayed = DOUBT in as_object(request.headers)
         may_have_one = (came_again or was_replayed or self.sends_once()) and not request.is_eager
         if not (may_have_one or holds_key(request) or announces(self.name, request.kwargs)):
             return None
         return self._after_success(request, task_id, retval, may_have_one=bool(may_have_one))
+
+    def _shows_retry(self, request: Any) -> bool:
+        """Whether a job that has succeeded still has the state `RETRY`, as it reports no result."""
+        has_waited = request.retries or HEADER in as_object(request.headers)
+        ignores: bool = get_actual_ignore_result(self, request)
+        return bool(has_waited) and ignores and not request.is_eager
 
     async def _after_success(
         self, request: Any, task_id: str, result: Any, *, may_have_one: bool

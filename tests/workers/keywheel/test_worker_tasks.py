@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from config.services import SERVICES
-from tests.processes import SPACED, House
+from tests.processes import SPACED, House, eventually
 
 ANN = "ann@example.com"
 FROM = "News <news@team1.example.net>"
@@ -310,3 +310,15 @@ def test_half_a_character_is_an_error_of_its_field_and_shows_nothing_of_the_rest
     assert said(answer).startswith("InvalidArguments: user: ")
     assert "canary-beside-half-a-character" not in repr(answer)
     assert "canary-beside-half-a-character" not in fresh.worker.log
+
+
+def test_a_deferred_job_that_reports_no_result_ends_without_the_state_retry(fresh: House) -> None:
+    fresh.sandbox.control("exhaust", service="groq", seconds=5)
+    app = fresh.producer.app
+    job = app.send_task(
+        "tasks.ai.complete", kwargs={"prompt": "Hi"}, queue="ai", ignore_result=True
+    )
+    stored = app.AsyncResult(job.id)
+    eventually(lambda: stored.state == "RETRY", what="the job waits as RETRY")
+    eventually(lambda: stored.state == "SUCCESS", what="the end")
+    assert stored.result is None
