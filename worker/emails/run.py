@@ -29,6 +29,7 @@ from worker.errors import (
     Rescheduled,
     TransientError,
 )
+from worker.foreign_json import as_text
 from worker.keypool import LeaseRequest
 from worker.providers import SendRequest
 from worker.redis.retry import retry_while_down
@@ -124,7 +125,9 @@ class EmailRun:
                 error.another_email = True
                 raise error
             case SendRecord(state=State.SENT, result=result):
-                return Served({"id": result["id"]}, result["key"], attempts=0, waited_ms=0)
+                return Served(
+                    {"id": result["id"]}, as_text(result.get("key")), attempts=0, waited_ms=0
+                )
             case SendRecord(state=State.BUSY | State.OPEN) if ended := self._in_flight(record):
                 await self._join(ended)
                 return NextStep.LOOK_AGAIN
@@ -134,6 +137,12 @@ class EmailRun:
                 return await self._repeat(record, request)
             case SendRecord(state=State.STALE) if self._may_be_sent_twice:
                 return await self._leave_account(record)
+            case SendRecord(state=State.UNREADABLE):
+                name = self._shared.store.names.mail(self._email.idempotency_key)
+                raise OutcomeUnknown(
+                    f"another program has changed its record in Redis, {name}: an earlier attempt "
+                    "may have been accepted. Delete that record if you know that none was"
+                )
         raise OutcomeUnknown(
             "an earlier attempt may have been accepted, and it is too long ago to be asked for "
             "safely"

@@ -254,3 +254,21 @@ async def test_a_new_email_is_not_in_doubt_while_redis_is_away(
         with pytest.raises(Deferred, match="Redis does not answer") as caught:
             await send_one(own.make(), outgoing(1))
     assert not caught.value.in_doubt
+
+
+@pytest.mark.parametrize("field", ["result", "a text"])
+@pytest.mark.parametrize("at_least_once", [False, True])
+async def test_an_email_whose_record_another_program_has_changed_is_not_sent_again(
+    senders: Senders, redis: Redis, field: str, *, at_least_once: bool
+) -> None:
+    sender = senders.make(at_least_once=at_least_once)
+    await send_one(sender, outgoing(1))
+    name = sender.shared.store.names.mail("job-1")
+    await (redis.hset(name, field, "{") if field == "result" else redis.set(name, field))
+    for known in (True, False):  # as a job that comes again, and as a new one
+        with pytest.raises((OutcomeUnknown, Deferred)) as caught:
+            await send_one(sender, outgoing(1, known=known))
+        if known or field == "result":
+            assert isinstance(caught.value, OutcomeUnknown)
+            assert name in str(caught.value)
+    assert accepted(senders) == (1, 0, 0)

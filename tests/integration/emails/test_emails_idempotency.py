@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from worker.emails.idempotency import IdempotencyStore, RecordNames, SendRecord, State
 from worker.jobs.ownership import Ownership
@@ -367,3 +367,62 @@ async def test_records_of_the_version_before_are_read_and_taken_over(
         {"id": "b"},
         {"id": "x"},
     ]
+
+
+# What another program has made of the record of an email, or of its batch: the fields that it has
+# changed, None where it has removed one.
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"since_ms": "yesterday"},
+        {"since_ms": "yesterday", "busy_ms": None},
+        {"account": None},
+        {"key": None},
+        {"body": None},
+        {"body": "no JSON"},
+        {"body": "5"},
+        {"result": "no JSON"},
+        {"result": "[]"},
+        {"result": "{}"},
+        {"result": '{"id": 5}'},
+        {"members": "no JSON"},
+        {"members": "[]"},
+        {"members": "[5]"},
+        {"members": '[["another", "hash"]]'},
+        {"members": '[["another"]]'},
+    ],
+)
+@REQUESTS
+async def test_a_record_that_another_program_has_changed_is_no_free_email(
+    store: IdempotencyStore, redis: Redis, make: Make, changed: dict[str, str | None]
+) -> None:
+    request = make()
+    await store.claim(request, by="one")
+    record = identity(1).record if "result" in changed else own_record(request)
+    for name, value in changed.items():
+        await (redis.hdel(record, name) if value is None else redis.hset(record, name, value))
+    assert (await store.get(identity(1))).state is State.UNREADABLE
+
+
+@REQUESTS
+@pytest.mark.parametrize("number", [0, 1])
+async def test_a_record_of_another_type_is_no_free_email(
+    store: IdempotencyStore, redis: Redis, make: Make, number: int
+) -> None:
+    request = make()
+    await store.claim(request, by="one")
+    names = NAMES.of(request)
+    await redis.set(names[min(number, len(names) - 1)], "a text")
+    assert (await store.get(identity(1))).state is State.UNREADABLE
+
+
+@pytest.mark.parametrize("words", ["OOM command not allowed", "NOPERM no permissions", "ERR other"])
+async def test_what_redis_refuses_otherwise_is_no_fault_of_the_record(
+    store: IdempotencyStore, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    async def refuse(*_: object) -> None:
+        raise ResponseError(words)
+
+    monkeypatch.setattr(store, "_read", refuse)
+    with pytest.raises(ResponseError, match=words):
+        await store.get(identity(1))

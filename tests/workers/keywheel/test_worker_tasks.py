@@ -313,7 +313,7 @@ def test_half_a_character_is_an_error_of_its_field_and_shows_nothing_of_the_rest
 
 
 def test_a_deferred_job_that_reports_no_result_ends_without_the_state_retry(fresh: House) -> None:
-    fresh.sandbox.control("exhaust", service="groq", seconds=5)
+    fresh.sandbox.control("exhaust", service="groq", seconds=9)
     app = fresh.producer.app
     job = app.send_task(
         "tasks.ai.complete", kwargs={"prompt": "Hi"}, queue="ai", ignore_result=True

@@ -25,6 +25,8 @@ class State(StrEnum):
     """It may have been accepted so long ago that Resend may have forgotten the idempotency key."""
     LOST = "lost"
     """It may have been accepted in a batch whose record is gone."""
+    UNREADABLE = "unreadable"
+    """It may have been accepted: another program has changed its record."""
 
 
 @dataclass(frozen=True, slots=True)

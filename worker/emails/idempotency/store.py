@@ -1,13 +1,17 @@
 """The operations of the idempotency store. Each is one script and one round trip."""
 
 import json
+import re
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from worker.aio.lua_source import source
 from worker.emails.idempotency.record import RecordNames, SendRecord, State
+from worker.foreign_json import as_list, as_object, read_json
 from worker.jobs.ownership import NO_MESSAGES, Ownership
 from worker.providers import EmailIdentity, SendRequest
 from worker.redis.autopipeline import pipeline_of
@@ -15,6 +19,8 @@ from worker.redis.lua import Clock, Script, keys_of
 
 _HOUR_MS = 3_600_000
 _MOST_READS = 3
+_WRONG_TYPE_RE: Final = re.compile("WRONGTYPE|attempt to ")
+"""What Redis, or Lua, says of a record that another program has changed."""
 _VERBS = ("get", "claim", "reclaim", "complete", "release", "mark_ambiguous", "delete")
 
 Arg = str | int
@@ -67,22 +73,24 @@ class IdempotencyStore:
 
         An email of a batch whose outcome is open costs a second round trip.
         """
-        reply = await self._read(email)
+        try:
+            reply = await self._read(email)
+        except ResponseError as exc:
+            if not _WRONG_TYPE_RE.search(str(exc)):
+                raise
+            return SendRecord(State.UNREADABLE)
         match reply:
-            case ["sent", result]:
-                return SendRecord(State.SENT, result=json.loads(result))
-            case [state, left_ms, since_ms, account, key, body, members, holder]:
-                emails = (
-                    [EmailIdentity(*one) for one in json.loads(members)] if members else [email]
-                )
-                request = SendRequest(account, key, body, tuple(emails))
-                if state == State.BUSY and holder and await self._ownership.is_lost(holder):
+            case ["sent", text]:
+                return _sent(text)
+            case [_, _, _, _, _, _, _, holder]:
+                record = _with_request(reply, email)
+                if record.state == State.BUSY and holder and await self._ownership.is_lost(holder):
                     # Its worker died or stands still. What it sends, or has sent, is the same.
-                    return SendRecord(State.OPEN, request, since_ms, lost_by=holder)
-                return SendRecord(State(state), request, since_ms, left_ms=left_ms)
+                    return replace(record, state=State.OPEN, left_ms=0, lost_by=holder)
+                return record
             case [state]:
                 return SendRecord(State(state))
-        raise AssertionError(f"get.lua answered {reply!r:.40}")
+        return SendRecord(State.UNREADABLE)
 
     async def _read(self, email: EmailIdentity) -> Any:
         """Read the record of an email, or that of the batch which it is part of."""
@@ -178,6 +186,32 @@ class IdempotencyStore:
 
     async def _run(self, verb: str, keys: Sequence[str], *args: Arg) -> Any:
         return await self._scripts[verb](keys_of(keys), *args)
+
+
+def _sent(text: str) -> SendRecord:
+    """Read the result of an email that was accepted."""
+    result = as_object(read_json(text))
+    is_known = isinstance(result.get("id"), str)
+    return SendRecord(State.SENT, result=result) if is_known else SendRecord(State.UNREADABLE)
+
+
+def _with_request(reply: Any, email: EmailIdentity) -> SendRecord:
+    """Read a request whose outcome is open."""
+    match reply:
+        case [state, int(left_ms), int(since_ms), str(account), str(key), str(body), members, _]:
+            emails = _emails_of(members) if members else (email,)
+            if email in emails and type(read_json(body)) is (list if members else dict):
+                request = SendRequest(account, key, body, emails)
+                return SendRecord(State(state), request, since_ms, left_ms=left_ms)
+    return SendRecord(State.UNREADABLE)
+
+
+def _emails_of(text: str) -> tuple[EmailIdentity, ...]:
+    """Read the emails of a batch; none where another program has changed them."""
+    found = as_list(read_json(text))
+    if not all(isinstance(one, list) and [*map(type, one)] == [str, str] for one in found):
+        return ()
+    return tuple(EmailIdentity(*one) for one in found)
 
 
 def _names(names: RecordNames, record: SendRecord) -> list[str]:
