@@ -82,7 +82,7 @@ class Drift:
 
         Returns at once.
         """
-        if len(self._new) < MOST_SHAPES:
+        if unknown in self._new or len(self._new) < MOST_SHAPES:
             self._new[unknown] += 1
         if unknown not in self._told and len(self._told) < MOST_SHAPES:
             self._told.add(unknown)
