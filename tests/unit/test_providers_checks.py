@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -127,9 +128,9 @@ def test_what_the_first_call_with_a_key_needs_is_made_once_and_for_the_last_keys
 ) -> None:
     made: list[str] = []
 
-    def make(*, api_key: str, **_: Any) -> object:
+    def make(*, api_key: str, **_: Any) -> Any:
         made.append(api_key)
-        return object()
+        return SimpleNamespace(api_key=api_key)
 
     monkeypatch.setattr(groq_client, "AsyncGroq", make)
     client = Groq("https://groq.example")
@@ -138,7 +139,7 @@ def test_what_the_first_call_with_a_key_needs_is_made_once_and_for_the_last_keys
     client.prepare([SecretStr("gsk ü"), *keys])
     client.prepare(keys)
     assert made == names, "not for a key that no header can carry"
-    assert client._client(keys[0]) is client._client(keys[0])
+    assert client._client(keys[1]).api_key == "gsk_1"
     client.prepare([SecretStr("gsk_new"), *keys[1:]])
     assert made == [*names, "gsk_new"]
     client.prepare(keys[:1])
