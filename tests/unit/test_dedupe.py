@@ -31,7 +31,10 @@ class BrokenKeys(DedupeKeys):
 
 
 @pytest.mark.parametrize("error", [None, ConnectionError("gone"), OSError("gone")])
-async def test_a_key_that_cannot_be_written_ends_no_job(error: Exception | None) -> None:
+async def test_a_key_that_cannot_be_written_ends_no_job(
+    error: Exception | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "worker")
     keys, woken = BrokenKeys(error), list[Any]()
 
     async def wake(jobs: Any) -> None:
@@ -41,6 +44,14 @@ async def test_a_key_that_cannot_be_written_ends_no_job(error: Exception | None)
     await release_key(REQUEST, keys, wake)
     assert keys.asked == [("end", "kw:dedupe:x", "job-1", 7), ("release", "kw:dedupe:x", "job-1")]
     assert woken == ([] if error else [["job-2", "job-3"]])
+    kind = type(error).__name__
+    assert (
+        caplog.messages
+        == [
+            f"the end of a dedupe key's job is not noted ({kind})",
+            f"a dedupe key could not be freed ({kind})",
+        ][: 2 * bool(error)]
+    )
 
 
 async def test_the_end_of_a_job_without_a_stored_result_is_not_noted() -> None:

@@ -141,8 +141,10 @@ async def test_emails_lead_in_the_turns_of_their_tenants_unless_their_jobs_have_
     one, two, three = emails = [email("1", "a"), email("2", "a"), email("3", "b")]
     gone, late, last = waiting(queue, *emails)
     assert [found for found, _ in queue.in_turn()] == [one, three, two]
-    queue.lead(one)
+    queue.lead(three)
     assert queue.led
+    assert [found for found, _ in queue.in_turn()] == [one, two, three], "it has had its turn"
+    queue.lead(one)
     queue.take(one)
     assert list(queue.waiters) == [two, three]
     queue.waiters[one] = gone
@@ -175,6 +177,18 @@ async def test_an_email_that_was_to_lead_as_its_job_was_stopped_lets_the_next_on
     assert jobs[0].cancelled()
     assert jobs[1].result() == Outcome(NextStep.SEND)
     assert (queue.led, queue.waiters) == (True, {})
+
+
+async def test_no_leader_takes_an_email_along_whose_job_was_stopped() -> None:
+    queue, its = BatchQueue(led=True), email("1")
+    job = asyncio.ensure_future(queue.wait(its))
+    await asyncio.sleep(0)
+    waiter = queue.waiters[its]
+    queue.take(its)
+    job.cancel()
+    await asyncio.wait({job})
+    assert (job.cancelled(), waiter.done()) == (True, True)
+    assert not wake(waiter, Outcome(NextStep.SEND))
 
 
 async def test_an_outcome_is_given_once() -> None:

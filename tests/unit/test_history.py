@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.attempts import Attempt
+from worker.jobs import history as histories
 from worker.jobs.history import HEADER, History, came_again, died_ms, doubt_ms
 
 
@@ -38,6 +39,31 @@ def test_a_turn_adds_up() -> None:
 def test_a_turn_that_ended_otherwise_is_no_deferral() -> None:
     history = History(since_ms=1, deferrals=1, deferred=True).after(attempts=1, waited_ms=0)
     assert (history.deferrals, history.deferred) == (1, False)
+
+
+@pytest.mark.parametrize(
+    ("since_ms", "age_s"), [(400_000, 600.0), (999_000, 1.0), (1_000_000, 0.0), (1_000_001, 0.0)]
+)
+def test_a_history_is_as_old_as_the_first_run(
+    monkeypatch: pytest.MonkeyPatch, since_ms: int, age_s: float
+) -> None:
+    monkeypatch.setattr(histories, "time", SimpleNamespace(time=lambda: 1_000.0))
+    assert History(since_ms).age_s == age_s
+    found = History.of({HEADER: {"since_ms": since_ms}})
+    assert found.since_ms == min(since_ms, 1_000_000), "no run begins in a time to come"
+
+
+# How long a job has waited by its message, when it was due, and what of it counts at 1,000 s.
+@pytest.mark.parametrize(
+    ("waited_ms", "due_ms", "counts_ms"),
+    [(500, 0, 500), (500, 1_000_000, 500), (500, 1_000_200, 300), (100, 1_000_200, 0)],
+)
+def test_a_job_that_comes_back_early_has_not_waited_until_then(
+    monkeypatch: pytest.MonkeyPatch, waited_ms: int, due_ms: int, counts_ms: int
+) -> None:
+    monkeypatch.setattr(histories, "time", SimpleNamespace(time=lambda: 1_000.0))
+    found = History.of({HEADER: {"since_ms": 1, "waited_ms": waited_ms, "due_ms": due_ms}})
+    assert (found.waited_ms, found.due_ms) == (counts_ms, 0)
 
 
 # What an older version wrote, and whether the job was deferred then.

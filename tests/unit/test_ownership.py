@@ -1,12 +1,32 @@
 """A run asks the broker for its message only after a standstill of its process."""
 
 from types import SimpleNamespace
+from typing import Any
 from unittest.mock import AsyncMock, Mock, call
 
 import pytest
+from redis.exceptions import ConnectionError as LostError
 
 from worker.jobs import ownership as ownership_module
 from worker.jobs.ownership import Ownership
+
+
+@pytest.mark.parametrize(
+    ("answer", "lease_s", "is_lost"),
+    [
+        (True, 60, False),
+        (False, 60, True),
+        (LostError("gone"), 60, False),  # nobody gets a job while the broker is down
+        (False, 0, False),  # jobs stay with their worker
+    ],
+)
+async def test_a_message_is_lost_where_the_broker_says_that_no_worker_has_it(
+    answer: Any, lease_s: float, *, is_lost: bool
+) -> None:
+    broker = Mock(hexists=AsyncMock(side_effect=[answer]))
+    assert await Ownership(broker, lease_s=lease_s).is_lost("tag") is is_lost
+    assert broker.hexists.await_args_list == [call("unacked", "tag")] * (lease_s > 0)
+    assert not await Ownership(None, lease_s=60).is_lost("tag")
 
 
 # When a run began, ten seconds after the last look at the clock; when it makes a call; whether it

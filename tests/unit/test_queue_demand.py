@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
+from worker.rotation import queue_demand
 from worker.rotation.queue_demand import QueueDemand
 
 
@@ -85,6 +87,40 @@ def test_a_service_hears_of_its_own_jobs_that_come_and_whether_others_can_pass()
     assert (first.upcoming, second.upcoming) == ([(("m",), False)], [(("n",), True)])
     assert first.others_pass(False)
     assert not second.others_pass(False), "the first one is full"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "rests_s", "passes"), [(5, 0.0, True), (6, 0.0, False), (0, 0.5, False)]
+)
+def test_jobs_of_another_service_pass_where_half_of_its_room_is_free(
+    waiting: int, rests_s: float, *, passes: bool
+) -> None:
+    first, second = Scripted(), Scripted(waiting=waiting, rests_s=rests_s)
+    demand = shared(first=first, second=second)
+    demand.note_upcoming({("second", None, False)})
+    assert first.others_pass(False) is passes
+
+
+@pytest.mark.parametrize(("rests_s", "wanted"), [(0.0, False), (0.5, True)])
+def test_a_service_that_rests_is_wanted_where_nothing_is_known_of_the_queue(
+    rests_s: float, *, wanted: bool
+) -> None:
+    demand = shared(tired=Scripted(room=20, rests_s=rests_s), other=Scripted(waiting=1))
+    assert demand.capacity() == (20 if wanted else 10)
+
+
+def test_what_was_seen_in_the_queue_is_known_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = SimpleNamespace(s=100.0)
+    monkeypatch.setattr(queue_demand, "time", SimpleNamespace(monotonic=lambda: now.s))
+    first, second = Scripted(waiting=12), Scripted()
+    demand = shared(first=first, second=second)
+    demand.note_upcoming({("second", None, False)})
+    now.s += 2.4
+    assert first.others_pass(False)
+    assert not is_full(demand)
+    now.s += 0.1
+    assert not first.others_pass(False)
+    assert is_full(demand)
 
 
 def test_every_service_says_when_it_is_full() -> None:

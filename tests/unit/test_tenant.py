@@ -1,12 +1,16 @@
 """Whose a job is."""
 
+import hashlib
+from dataclasses import replace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
+from redis.exceptions import ConnectionError as LostError
 
 from worker.jobs.message import tenant_of
 from worker.keypool import LeaseRequest
+from worker.rotation import tenant_charges
 from worker.rotation.tenant_charges import TenantCharges
 
 
@@ -27,6 +31,33 @@ from worker.rotation.tenant_charges import TenantCharges
 )
 def test_a_message_names_its_tenant(headers: Any, tenant: str) -> None:
     assert tenant_of(headers) == tenant
+
+
+async def test_what_jobs_use_beyond_their_first_request_is_told_once_a_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tenant_charges, "_EVERY_S", 0.0)
+    broker = Mock(eval=AsyncMock(side_effect=[LostError("gone"), None, None]))
+    charges, job = TenantCharges(broker), LeaseRequest(by="a", tenant="acme", queue="ai")
+    charges.note(job, 1_000)  # as much as four requests
+    charges.note(job, 0)
+    charges.note(replace(job, by="b"), 0)
+    charges.note(replace(job, by="c", queue=""), 9_999)
+    charges.note(replace(job, by="d", queue="ai:bulk", tenant="x"), 500)
+    writing = charges._task
+    assert writing is not None
+    await writing
+    name = hashlib.sha1(b"acme").hexdigest()[:16]  # noqa: S324 - as the transport names it
+    told = [one.args for one in broker.eval.await_args_list]
+    assert [one[1:3] for one in told] == [(1, "ai"), (1, "ai:bulk")]
+    assert told[0][3:] == (name, 4.0)
+    assert told[1][4:] == (1.0,)
+    charges.note(job, 250)
+    assert charges._task is not writing
+    assert charges._task is not None
+    await charges._task
+    assert broker.eval.await_args.args[2:] == ("ai", name, 1.0)
+    TenantCharges(None).note(job, 1_000)
 
 
 def test_the_jobs_whose_first_request_was_counted_are_bounded() -> None:

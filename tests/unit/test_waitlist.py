@@ -123,8 +123,56 @@ async def test_only_so_many_ask_at_once_who_have_not_waited(pool: Pool, waiting:
     direct = [request.by for request, line in pool.asked if line and not line.entered]
     assert direct[:8] == [str(n) for n in range(8)]
     assert count(waiting) == 2
+    pool.answer = WAIT
+    waiting.wake()
+    await turns()
+    assert not any(line.entered for _, line in pool.asked if line)
+    assert not any(job.done() for job in jobs)
     pool.gate.set()
-    assert await asyncio.gather(*jobs) == [LEASE] * 10
+    await turns()
+    assert count(waiting) == 10
+    waiting.close()
+    await asyncio.gather(*jobs)
+    await turns()
+    assert pool.left == [Line("m", waiting._id)]
+
+
+async def test_a_process_that_asked_for_waiting_jobs_only_leaves_the_wait_list_too(
+    pool: Pool, waiting: WaitList
+) -> None:
+    pool.gate.clear()
+    jobs = [await stand(waiting, replace(JOB, by=str(n))) for n in range(9)]
+    assert len(pool.asked) == 9, "the last one has its place in the line"
+    pool.gate.set()
+    assert await asyncio.gather(*jobs) == [LEASE] * 9
+    await turns()
+    assert pool.left == [Line("m", waiting._id)]
+
+
+async def test_ever_more_jobs_ask_at_once_until_one_is_refused(
+    pool: Pool, waiting: WaitList
+) -> None:
+    pool.answer = WAIT
+    jobs = [await stand(waiting, replace(JOB, tokens=99 - n)) for n in range(30)]
+    pool.answer = LEASE
+    widths: list[int] = []
+
+    async def at_once(request: LeaseRequest, line: Line | None) -> Lease | NoLease:
+        pool.asked.append((request, line))
+        widths.append(len(pool.asked))
+        answer = WAIT if 9 <= len(widths) <= 14 else LEASE
+        await turns()
+        pool.asked.clear()
+        return answer
+
+    pool.asked.clear()
+    pool.acquire = at_once  # type: ignore[method-assign]
+    waiting.wake()
+    for _ in range(30):
+        await turns()
+    assert [job.done() for job in jobs[:15]] == [True] * 8 + [False] * 6 + [True]
+    assert widths[:15] == [1, 1, 2, 1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8]
+    assert widths[15:18] == [1, 1, 2], "one by one again"
 
 
 async def test_a_change_of_before_the_question_has_no_job_ask_twice(
@@ -155,6 +203,29 @@ async def test_a_job_that_is_smaller_than_all_that_were_refused_asks_at_once(
     assert small.result() is LEASE
 
 
+async def test_a_change_is_seen_once(pool: Pool, waiting: WaitList) -> None:
+    pool.answer = WAIT
+    job = await stand(waiting)
+    for _ in range(2):
+        asked = len(pool.asked)
+        waiting.wake()
+        for _ in range(5):
+            await turns()
+        assert len(pool.asked) == asked + 1
+    assert not job.done()
+
+
+async def test_the_jobs_behind_one_whose_time_is_over_do_not_ask_all_at_once(
+    pool: Pool, waiting: WaitList
+) -> None:
+    pool.answer = WAIT
+    await waiting.acquire(JOB, longest_s=0.0)
+    asked = len(pool.asked)
+    for name in "abc":
+        await stand(waiting, replace(JOB, by=name))
+    assert len(pool.asked) == asked + 1
+
+
 # What the end of a call of this process does, by why the pool had no room.
 @pytest.mark.parametrize(("why", "asks"), [(NoLeaseReason.WAIT, 0), (NoLeaseReason.BUSY, 1)])
 async def test_the_end_of_a_call_has_jobs_ask_again_where_it_may_make_room(
@@ -166,6 +237,13 @@ async def test_the_end_of_a_call_has_jobs_ask_again_where_it_may_make_room(
     waiting.notify_ended()
     await turns()
     assert len(pool.asked) == asked + asks
+    pool.answer = WAIT  # limits are known by now
+    waiting.wake()
+    await turns()
+    asked = len(pool.asked)
+    waiting.notify_ended()
+    await turns()
+    assert len(pool.asked) == asked
 
 
 async def test_who_waited_long_enough_is_told_why_unless_its_lease_came_in_that_moment(

@@ -80,7 +80,7 @@ def test_names_tell_no_idempotency_key_and_share_a_hash_tag() -> None:
 
 @REQUESTS
 async def test_a_claimed_request_is_read_as_it_was_by_each_of_its_emails(
-    store: IdempotencyStore, clock: Clock, make: Make
+    store: IdempotencyStore, redis: Redis, clock: Clock, make: Make
 ) -> None:
     made = make()
     assert await store.get(made.emails[0]) == SendRecord(State.FREE)
@@ -94,6 +94,8 @@ async def test_a_claimed_request_is_read_as_it_was_by_each_of_its_emails(
             clock.ms - 10_000,
         )
         assert (await store.get(EmailIdentity(one.record, "another"))).state is State.MISMATCH
+    for name in NAMES.of(made):
+        assert 72.9 * HOUR_MS < await redis.pttl(name) <= 73 * HOUR_MS
 
 
 @REQUESTS

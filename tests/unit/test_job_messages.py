@@ -1,0 +1,58 @@
+"""What a message says of its job: whether it gives way, when it was enqueued, where it stood."""
+
+from typing import Any
+
+import pytest
+
+from worker.jobs.message import enqueued_ms_of, is_bulk, list_of
+
+
+@pytest.mark.parametrize(
+    ("delivery", "bulk"),
+    [
+        ({"priority": 0}, False),
+        ({"priority": 5}, False),
+        ({"priority": 6}, True),
+        ({"priority": 9}, True),
+        ({"priority": "9"}, False),
+        ({"priority": None}, False),
+        ({}, False),
+        (None, False),
+    ],
+)
+def test_a_job_gives_way_by_the_priority_of_its_message(delivery: Any, *, bulk: bool) -> None:
+    assert is_bulk(delivery) is bulk
+
+
+@pytest.mark.parametrize(
+    ("told", "at_ms"),
+    [
+        (1, 1),
+        (2**53, 2**53),
+        (2**53 + 1, 0),
+        (0, 0),
+        (-1, 0),
+        (True, 0),
+        (1.5, 0),
+        ("1", 0),
+        (None, 0),
+    ],
+)
+def test_when_a_job_was_enqueued_is_read_whatever_stands_there(told: Any, at_ms: int) -> None:
+    assert enqueued_ms_of({"enqueued_ms": told}) == at_ms
+    assert enqueued_ms_of(told) == 0
+
+
+@pytest.mark.parametrize(
+    ("delivery", "name"),
+    [
+        ({"routing_key": "ai", "priority": 0}, "ai"),
+        ({"routing_key": "ai.deferred", "priority": 0}, "ai"),  # the list in which it stood before
+        ({"routing_key": "ai", "priority": 6}, "ai\x06\x166"),
+        ({"routing_key": "ai", "priority": None}, "ai"),
+        ({"routing_key": None}, ""),
+        (None, ""),
+    ],
+)
+def test_a_job_stood_in_the_list_of_its_priority(delivery: Any, name: str) -> None:
+    assert list_of(delivery) == name
