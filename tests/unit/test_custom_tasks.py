@@ -5,17 +5,26 @@ import contextlib
 import time
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, call
 
 import pytest
 from celery import Celery
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, Retry
 
 from config.settings import Settings
 from worker.aio import private_loop
 from worker.aio.errors import Revoked, SoftTimeLimit
-from worker.errors import Deferred, RequestRejected
+from worker.errors import (
+    DeadlineExceeded,
+    Deferred,
+    JobEnded,
+    RequestRejected,
+    TransientError,
+)
 from worker.jobs import job_run
-from worker.jobs.custom_task import meaning_of, wrap
+from worker.jobs.custom_task import end_run, meaning_of, wrap
+from worker.jobs.email_keys import EmailKeys
+from worker.jobs.history import HEADER
 from worker.jobs.job_run import JobRun, current_run
 from worker.jobs.outages import NOBODY_COUNTS
 from worker.keypool import LeaseRequest
@@ -129,6 +138,138 @@ def test_a_task_that_another_one_calls_directly_is_part_of_its_job() -> None:
     assert len(alone) == 2, "a program's calls are no runs of one job"
     assert not any(key.startswith("None") for key in alone)
     assert found[-1] == ("", False)
+
+
+def test_a_job_that_has_ended_makes_no_more_calls_though_its_code_goes_on() -> None:
+    app, runs = Celery("shop", set_as_current=False), list[JobRun]()
+    ended: list[str] = []
+
+    def go_on() -> None:
+        run = current_run.get()
+        assert run is not None
+        runs.append(run)
+        run.at_end.add(lambda: ended.append(run.job))
+        end_run("another")
+        run.end_if_over()
+
+    inner = app.task(go_on, name="inner", shared=False)
+    inner.run = wrap(inner, lambda: (None, NOBODY_COUNTS))
+
+    def both() -> None:
+        go_on()
+        inner()
+        end_run("one")
+        with pytest.raises(JobEnded):
+            runs[0].of_this_job(LeaseRequest())
+        inner()
+
+    outer = app.task(both, name="outer", shared=False)
+    outer.run = wrap(outer, lambda: (None, NOBODY_COUNTS))
+    with pytest.raises(JobEnded):
+        outer.apply(task_id="one", throw=True)
+    assert ended == ["one"] * 3, "what each has left open is ended"
+    assert current_run.get() is None
+    for run in runs:
+        with pytest.raises(JobEnded):
+            run.end_if_over()
+
+    def alone() -> None:
+        go_on()
+
+    task = app.task(alone, name="alone", shared=False)
+    wrap(task, lambda: (None, NOBODY_COUNTS))()
+    with pytest.raises(JobEnded):
+        runs[-1].end_if_over()
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize(
+    ("error", "comes_back", "raised"),
+    [
+        (hidden(SHORT), SHORT, Retry),
+        (TransientError("why"), None, Retry),
+        (hidden(REJECTED), None, RequestRejected),
+        (ValueError("a bug"), None, ValueError),
+    ],
+)
+async def test_a_task_comes_back_by_what_its_error_means(
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    comes_back: Any,
+    raised: type[Exception],
+    *,
+    is_async: bool,
+) -> None:
+    app, backs = Celery("shop", set_as_current=False), AsyncMock(side_effect=Retry)
+    monkeypatch.setattr(JobRun, "reschedule", backs)
+    monkeypatch.setattr(private_loop, "_pool_loop", asyncio.get_running_loop())
+
+    async def awaited() -> None:
+        raise error
+
+    def called() -> None:
+        raise error
+
+    task = app.task(awaited if is_async else called, name="task", shared=False)
+    wrapped = wrap(task, lambda: (None, NOBODY_COUNTS))
+    for loop in (True, False):
+        if not loop:
+            monkeypatch.setattr(private_loop, "_pool_loop", None)
+        with pytest.raises(raised) as caught:
+            await (wrapped() if is_async else asyncio.to_thread(wrapped))
+        assert raised is Retry or caught.value is (REJECTED if raised is RequestRejected else error)
+    expected = [call(comes_back or error)] * 2 if raised is Retry else []
+    assert backs.await_args_list == expected
+
+
+def test_a_job_whose_deadline_has_passed_ends_before_its_task_begins() -> None:
+    app = Celery("shop", set_as_current=False)
+
+    @app.task(shared=False)
+    def idle() -> None:
+        pass
+
+    wrapped = wrap(idle, lambda: (None, NOBODY_COUNTS))
+    wrapped()
+    for headers, ends in (({HEADER: {"since_ms": 1, "in_doubt": True}}, True), ({}, False)):
+        idle.push_request(id="one", headers=headers)
+        with pytest.raises(DeadlineExceeded) if ends else contextlib.nullcontext():
+            wrapped()
+        idle.pop_request()
+
+
+def test_a_task_that_another_one_calls_waits_by_the_time_limit_of_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = SimpleNamespace(monotonic=lambda: 100.0, time=time.time)
+    monkeypatch.setattr(job_run, "time", clock)
+    app, waits_s = Celery("shop", set_as_current=False), list[float]()
+
+    def note() -> None:
+        run = current_run.get()
+        assert run is not None
+        waits_s.append(run.longest_wait_s)
+
+    inner = app.task(note, name="inner", shared=False, soft_time_limit=2)
+    inner.run = wrap(inner, lambda: (None, NOBODY_COUNTS))
+
+    def both() -> None:
+        inner()
+
+    outer = app.task(both, name="outer", shared=False, soft_time_limit=8)
+    outer.run = wrap(outer, lambda: (None, NOBODY_COUNTS))
+    outer.apply(task_id="one", throw=True)
+    assert waits_s == [4]
+
+
+def test_an_email_that_may_have_been_accepted_keeps_its_key() -> None:
+    keys = EmailKeys("job")
+    assert [keys.make("ann", "x"), keys.make("bob", "x")] == ["job-ann-1", "job-bob-1"]
+    assert keys.make("ann", "y") == "job-ann-2"
+    keys.note_failed("ann", "x", "job-ann-1")
+    assert keys.make("ann", "y") == "job-ann-3"
+    assert keys.make("ann", "x") == "job-ann-1"
+    assert keys.make("ann", "x") == "job-ann-4", "once"
 
 
 # The soft time limits of the task and of the message in seconds, and how long a call may wait.

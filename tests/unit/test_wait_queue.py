@@ -11,6 +11,7 @@ from worker.errors import Deferred
 from worker.keypool import HORIZON_MS, LeaseRequest, NoLease, NoLeaseReason
 from worker.rotation import wait_queue
 from worker.rotation.wait_queue import Waiter, WaitQueue
+from worker.rotation.waitlist import _wait_list_of
 
 NO_KEYS = NoLease(NoLeaseReason.NO_KEYS)
 
@@ -180,3 +181,22 @@ async def test_a_queue_settles_for_a_moment_only_where_something_has_changed(
     done, _ = await asyncio.wait({settles}, timeout=0)
     assert not done
     settles.cancel()
+
+
+def test_jobs_that_the_same_keys_may_serve_share_a_wait_list() -> None:
+    plain = LeaseRequest(model="m", resource="m")
+    assert _wait_list_of(plain) == _wait_list_of(replace(plain, tokens=9, by="x", emails=2)) == "m"
+    assert _wait_list_of(replace(plain, bulk=True)) == "m bulk"
+    assert _wait_list_of(LeaseRequest()) == "/"
+    others = [
+        replace(plain, **changes)
+        for changes in (
+            {"exclude": frozenset({"a", "b"})}, {"exclude": frozenset({"a"})},
+            {"exclude_accounts": frozenset({"a"})}, {"account": "a"}, {"resource": "x"},
+            {"fallbacks": (("n", "n"),)},
+        )
+    ]  # fmt: skip
+    names = {_wait_list_of(one) for one in others}
+    assert len(names) == len(others)
+    assert all(name.startswith("m/") and len(name) == 14 for name in names)
+    assert _wait_list_of(replace(others[0], bulk=True)) == f"{_wait_list_of(others[0])} bulk"

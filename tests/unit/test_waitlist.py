@@ -15,7 +15,7 @@ from config.api_key import make_key
 from worker.aio.errors import Revoked
 from worker.keypool import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
 from worker.rotation import wait_queue, waitlist
-from worker.rotation.waitlist import WaitList, _wait_list_of
+from worker.rotation.waitlist import WaitList
 from worker.verdicts import ABANDONED
 
 KEY = make_key("groq", secret=f"gsk_{0:046}", variable="GROQ_API_KEY")
@@ -64,8 +64,8 @@ async def waiting(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     await asyncio.gather(*others, return_exceptions=True)
 
 
-async def turns() -> None:
-    for _ in range(20):
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
         await asyncio.sleep(0)
 
 
@@ -154,7 +154,7 @@ async def test_ever_more_jobs_ask_at_once_until_one_is_refused(
 ) -> None:
     pool.answer = WAIT
     jobs = [await stand(waiting, replace(JOB, tokens=99 - n)) for n in range(30)]
-    pool.answer = LEASE
+    await turns(1_000)
     widths: list[int] = []
 
     async def at_once(request: LeaseRequest, line: Line | None) -> Lease | NoLease:
@@ -168,8 +168,7 @@ async def test_ever_more_jobs_ask_at_once_until_one_is_refused(
     pool.asked.clear()
     pool.acquire = at_once  # type: ignore[method-assign]
     waiting.wake()
-    for _ in range(30):
-        await turns()
+    await turns(1_000)
     assert [job.done() for job in jobs[:15]] == [True] * 8 + [False] * 6 + [True]
     assert widths[:15] == [1, 1, 2, 1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8]
     assert widths[15:18] == [1, 1, 2], "one by one again"
@@ -209,8 +208,7 @@ async def test_a_change_is_seen_once(pool: Pool, waiting: WaitList) -> None:
     for _ in range(2):
         asked = len(pool.asked)
         waiting.wake()
-        for _ in range(5):
-            await turns()
+        await turns(100)
         assert len(pool.asked) == asked + 1
     assert not job.done()
 
@@ -372,22 +370,3 @@ async def test_the_pool_knows_how_long_each_job_has_waited(
     facts = [(one.by, one.waited_ms, line and line.next_waited_ms) for one, line in pool.asked]
     assert facts == [("job", 9_000, 4_000), ("second", 4_000, None)]
     assert all(line and line.entered for _, line in pool.asked)
-
-
-def test_jobs_that_the_same_keys_may_serve_share_a_wait_list() -> None:
-    plain = LeaseRequest(model="m", resource="m")
-    assert _wait_list_of(plain) == _wait_list_of(replace(plain, tokens=9, by="x", emails=2)) == "m"
-    assert _wait_list_of(replace(plain, bulk=True)) == "m bulk"
-    assert _wait_list_of(LeaseRequest()) == "/"
-    others = [
-        replace(plain, **changes)
-        for changes in (
-            {"exclude": frozenset({"a", "b"})}, {"exclude": frozenset({"a"})},
-            {"exclude_accounts": frozenset({"a"})}, {"account": "a"}, {"resource": "x"},
-            {"fallbacks": (("n", "n"),)},
-        )
-    ]  # fmt: skip
-    names = {_wait_list_of(one) for one in others}
-    assert len(names) == len(others)
-    assert all(name.startswith("m/") and len(name) == 14 for name in names)
-    assert _wait_list_of(replace(others[0], bulk=True)) == f"{_wait_list_of(others[0])} bulk"

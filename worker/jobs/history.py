@@ -3,7 +3,6 @@
 The history travels in the headers of the message when the job is deferred or retried.
 """
 
-import math
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
@@ -149,7 +148,7 @@ def died_ms(headers: Any) -> int:
         The instant, in milliseconds since 1970; 0 where it is not known.
     """
     found = member(headers, DIED_S)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+    if isinstance(found, bool) or not isinstance(found, int | float):
         return 0
     return round(found * 1000) if 0 < found <= _MOST / 1000 else 0
 

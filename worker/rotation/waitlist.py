@@ -177,11 +177,7 @@ class WaitList:
     def _line(self, queue: WaitQueue, next_since_s: float | None) -> Line | None:
         if not queue.wait_list:
             return None
-        next_ms = (
-            None
-            if next_since_s is None
-            else max(0, round((time.monotonic() - next_since_s) * 1000))
-        )
+        next_ms = None if next_since_s is None else round((time.monotonic() - next_since_s) * 1000)
         return Line(queue.wait_list, self._id, next_waited_ms=next_ms, entered=queue.entered)
 
     async def _wait(
