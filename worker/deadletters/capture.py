@@ -178,7 +178,7 @@ def _message_of(context: Any) -> Message | None:
         given = context.as_execution_options()
     except Exception:  # noqa: BLE001 - a stranger may have written anything into the headers
         return None
-    headers = dict(given.get("headers") or {})
+    headers = given["headers"]  # a copy
     for name in _OUR_HEADERS:
         headers.pop(name, None)
     kept = {name: given.get(name) for name in _KEPT_OPTIONS}

@@ -25,12 +25,7 @@ def is_public(text: str) -> bool:
 
 def _is_global(address: Address) -> bool:
     return address.is_global and not (
-        address.is_multicast
-        or address.is_reserved
-        or address.is_loopback
-        or address.is_link_local
-        or address.is_unspecified
-        or address in _SITE_LOCAL
+        address.is_multicast or address.is_reserved or address in _SITE_LOCAL
     )
 
 
