@@ -61,6 +61,8 @@ def test_an_administrator_is_let_in(
         (AuthConfig(token=""), "Bearer ", None, 403),  # an empty token is none
         (AuthConfig(token=TOKEN), f"Basic {TOKEN}", None, 401),
         (AuthConfig(token=TOKEN), TOKEN, None, 401),
+        (AuthConfig(oauth=True, token=TOKEN), "Bearer x", "ada@example.com", 401),
+        (AuthConfig(logins=(LOGIN,)), basic(LOGIN)[:-4] + "*" + basic(LOGIN)[-4:], None, 401),
         (AuthConfig(logins=(LOGIN,)), "Bearer None", None, 401),  # no token is configured
         (
             AuthConfig(logins=(LOGIN,), oauth=True),
@@ -126,5 +128,6 @@ def test_our_own_pages_may_ask_for_changes(headers: dict[str, str]) -> None:
     ],
 )
 def test_pages_of_others_may_not(headers: dict[str, str]) -> None:
-    with pytest.raises(ApiError):
+    with pytest.raises(ApiError) as refused:
         refuse_other_sites(headers, "flower.example:5555")
+    assert refused.value.status_code == 403

@@ -247,6 +247,9 @@ async def test_a_change_is_made_although_redis_does_not_answer_the_next_poll() -
     made = handler_of(ChangeHandler, {}, fresh_state=asked)
     await made.poll_change()
     asked.assert_awaited_once_with(force=True)
+    asked.side_effect = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        await made.poll_change()
 
 
 # --- rates and what is left

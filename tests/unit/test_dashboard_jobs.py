@@ -289,6 +289,8 @@ async def test_a_start_is_quoted_for_a_job_that_waits_for_a_service(
     settings = SimpleNamespace(models={"groq": ("m", "x")})
     monkeypatch.setattr(jobs, "get_settings", lambda: settings)
     start = await made._start_of(view(where, task="t"), place)
+    made.poller.state = None  # before the first poll, and while Redis does not answer
+    assert await made._start_of(view(where, task="t"), place) == JobStart(number)
     if model is None:
         assert (start, quoted) == (JobStart(number), [])
     else:

@@ -230,6 +230,9 @@ async def test_a_change_that_cannot_be_noted_is_told(caplog: pytest.LogCaptureFi
     assert caplog.messages == [
         f"cannot note revoke in the audit trail ({gone}); it is done all the same"
     ]
+    poller.with_actions.side_effect = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        await stock_changes.write_down(poller, CHANGE)
 
 
 def test_a_change_of_a_visitor_who_needs_no_login_is_noted_as_such() -> None:

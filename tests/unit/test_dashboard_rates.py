@@ -10,9 +10,10 @@ from prometheus_client import CollectorRegistry, Counter
 from worker.dashboard.deferred_jobs import DeferredJob
 from worker.dashboard.ended import jobs_ended
 from worker.dashboard.rates import ServiceRates
-from worker.dashboard.state import QueueView, ServiceView
+from worker.dashboard.state import DashboardState, QueueView, ServiceView
 from worker.hooks.task import ServiceTask
 from worker.keypool import BlockView, BucketView, KeyView, PoolView
+from worker.providers.drift import Seen
 
 START_MS = 1_700_000_040_000  # the beginning of a minute
 COUNTS = ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens", "used_ms")
@@ -43,6 +44,7 @@ def sample(
 
 def test_what_happened_before_the_first_sight_is_no_news() -> None:
     rates = ServiceRates()
+    assert (rates.rate, rates.idle_s) == (0, 0)
     sample(rates, 0, calls=500, refused=20, accepted=480)
     assert rates.rate == 0
 
@@ -151,6 +153,12 @@ def test_a_queue_is_paused_when_every_worker_has_paused_it() -> None:
     assert view(0, workers=2, paused_workers=1).queue.paused == "some"
     assert view(0, workers=2, paused_workers=2).queue.paused == "all"
     assert view(0, workers=0).queue.paused == "unknown"
+
+
+def test_of_many_unknown_answers_the_latest_fifty_are_told() -> None:
+    seen = tuple(Seen("groq", "error_code", f"code_{n}", 1, 1, 1) for n in range(51))
+    told = DashboardState({}, unknown=seen).as_json()["unknown_answers"]
+    assert told == [one.as_json() for one in seen[:50]]
 
 
 def test_a_queue_of_which_nothing_is_known_shows_nothing() -> None:

@@ -5,7 +5,13 @@ from typing import Any
 
 import pytest
 
-from worker.deadletters.dead_letter import DeadLetter, Message, one_line, reason_line
+from worker.deadletters.dead_letter import (
+    UNREADABLE,
+    DeadLetter,
+    Message,
+    one_line,
+    reason_line,
+)
 from worker.deadletters.recorder import NOT_JSON, TOO_LARGE, _fitted, is_recorded, weight
 from worker.deadletters.store import Filter
 
@@ -43,8 +49,31 @@ def test_redis_keeps_a_dead_letter_as_it_was_and_operators_see_it_without_its_de
     assert (seen["id"], seen["at_ms"], seen["size"]) == ("job-1", 7, 30)
     assert seen["attempts"] == [*LETTER.attempts]
     assert (seen["in_doubt"], seen["replayable"]) == (False, True)
+    bare = DeadLetter("x", "t", "q", "other", "failed", "no").head()
+    assert json.loads(bare.partition("\n")[2]) == {
+        "task": "t", "queue": "q", "service": "other", "kind": "failed", "reason": "no",
+        "since_ms": 0, "faults": 0, "deferrals": 0, "calls": 0, "attempts": [], "doubt_ms": 0,
+        "worker": "", "note": "", "delivery": "",
+    }  # fmt: skip
     strange = DeadLetter.of("x", 1, 'groq|failed\n{"task":"t","of_later_versions":1}', 0)
     assert (strange.id, strange.task, strange.at_ms, strange.attempts) == ("x", "t", 1, ())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "7", "null"])
+def test_what_another_program_wrote_is_told_as_such_and_kept_as_it_is(text: str) -> None:
+    letter = DeadLetter.of("x", 3, f"groq|failed\n{text}", 9)
+    assert letter == DeadLetter(
+        "x", "", "", "other", "poison", UNREADABLE, at_ms=3, size=9, note=UNREADABLE
+    )
+    assert Message.of(text) == Message(raw=text)
+
+
+@pytest.mark.parametrize("name", ["args", "kwargs", "options"])
+def test_a_message_without_all_of_its_parts_is_kept_as_it_is(name: str) -> None:
+    whole = json.loads(Message([1], {"a": 2}, {"link": []}).text())
+    for odd in ({**whole, name: "text"}, {**whole, name: None}):
+        assert Message.of(json.dumps(odd)) == Message(raw=json.dumps(odd))
+    assert Message.of(json.dumps(whole | {"raw": 7})) == Message([1], {"a": 2}, {"link": []})
 
 
 # What is known of the job's message, and whether it can be sent again.
@@ -112,6 +141,8 @@ CIRCLE.append(CIRCLE)
         (Message(args=[object()]), 1000, NOT_JSON, False),
         (Message(args=["x"]), 50, "", True),
         (Message(args=["x"]), 49, TOO_LARGE, False),
+        (Message(args=[1] * 100), 612, "", True),  # by its estimate
+        (Message(args=[1] * 100), 611, TOO_LARGE, False),
     ],
 )
 def test_of_a_message_is_kept_what_fits_and_can_be_written(

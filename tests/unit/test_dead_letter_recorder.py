@@ -143,6 +143,9 @@ async def test_a_message_whose_job_has_failed_already_is_known(
         assert await records.recorder.earlier_failure(CONTEXT) == reason
     words = "cannot look up whether job-1 has ended, so it runs: ConnectionError"
     assert caplog.messages == [words] * isinstance(answer, LostError)
+    records.store.get = AsyncMock(side_effect=ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        await records.recorder.earlier_failure(CONTEXT)
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -24,7 +24,7 @@ OTHER = SpanContext(0xBF7651916CD43DD8448EB211C80319C, 0xC7AD6B7169203331, False
 
 
 def run_below(
-    current: SpanContext | None, headers: dict[str, str] | None
+    current: SpanContext | None, headers: dict[str, Any] | None
 ) -> tuple[ReadableSpan, SpanContext]:
     """Begin and end a run while a span is current; return its span, and what was current in it."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
@@ -59,13 +59,14 @@ INSTRUMENTED = SpanContext(SENT.trace_id, 0xD7AD6B7169203331, False, SAMPLED)
     [
         (None, NAMED, SENT),
         (None, None, None),
+        (None, {"traceparent": 7, "tracestate": ["x"]}, None),  # a stranger wrote them
         (INSTRUMENTED, NAMED, INSTRUMENTED),  # one tree, not the same run twice
         (INSTRUMENTED, None, INSTRUMENTED),
         (OTHER, NAMED, SENT),  # somebody else's, whose trace this job does not belong to
     ],
 )
 def test_a_run_belongs_to_the_span_of_it_that_there_is_else_to_what_its_message_names(
-    current: SpanContext | None, headers: dict[str, str] | None, parent: SpanContext | None
+    current: SpanContext | None, headers: dict[str, Any] | None, parent: SpanContext | None
 ) -> None:
     span, within = run_below(current, headers)
     assert span.context is not None
