@@ -1,13 +1,17 @@
 """How much of an answer is read, and what becomes of one that is longer."""
 
+import asyncio
 import gzip
 from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import httpx
 import pytest
 
+from tests.unit.unstarted_answers import Streamed
+from worker.aio.errors import SoftTimeLimit
 from worker.providers import answer_size, connections
 from worker.providers.answer_size import SizeCount, Slices, bound_decoding
 from worker.providers.connections import CallProgress
@@ -51,7 +55,7 @@ class _Pieces(httpx.AsyncByteStream):
         self.told.append("closed")
 
 
-def body(stream: _Pieces) -> Any:
+def body(stream: Any) -> Any:
     progress = CallProgress(None)
     progress.connected = True
     return connections._Body(stream, progress)
@@ -77,6 +81,36 @@ async def test_sixteen_megabytes_are_read_of_an_answer_that_is_kept_whole() -> N
     with pytest.raises(OversizedAnswer):
         await body(longer).read()
     assert longer.told == ["closed"], "its connection is of no more use"
+
+
+# What the connection raises in the middle of an answer, and what comes out.
+@pytest.mark.parametrize(
+    ("error", "found"),
+    [
+        (aiohttp.ClientPayloadError("x"), httpx.RemoteProtocolError),
+        (TimeoutError(), httpx.ReadTimeout),
+        (asyncio.CancelledError(), asyncio.CancelledError),
+        (SoftTimeLimit(), SoftTimeLimit),
+    ],
+)
+async def test_an_answer_that_breaks_off_frees_its_connection_and_says_why(
+    error: BaseException, found: type[BaseException]
+) -> None:
+    stream = _Pieces(0)
+
+    async def fail() -> bytes:
+        raise error
+
+    stream._aiohttp_response.content.readany = fail
+    with pytest.raises(found) as met:
+        await body(stream).read()
+    assert type(met.value) is found
+    assert stream.told == ["closed"]
+    pieces = aiter(body(Streamed(b"a", error=error)))
+    assert await anext(pieces) == b"a"
+    with pytest.raises(found) as met:
+        await anext(pieces)
+    assert type(met.value) is found
 
 
 class _HoldsBack:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -10,6 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.unit.test_providers_answer_size import _Pieces, body
+from tests.unit.unstarted_answers import Streamed
 from worker.providers import Completion, Groq, Resend, SendRequest, connections
 from worker.providers.base import CLOSED, UNSENDABLE_KEY
 from worker.providers.connections import on_sent
@@ -30,20 +31,6 @@ MAIL = {"from": "a@s.example", "to": ["b@x.example", "c@x.example"], "subject": 
 def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groq's SDK starts one to name the system, on some."""
     monkeypatch.setattr("groq._base_client.get_platform", lambda: "Linux")
-
-
-class _Streamed(httpx.AsyncByteStream):
-    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
-        self._pieces, self._error, self.closed = pieces, error, 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-        if self._error is not None:
-            raise self._error
-
-    async def aclose(self) -> None:
-        self.closed += 1
 
 
 class _Asked:
@@ -187,7 +174,7 @@ LAST = event(choices=[{"delta": {}, "finish_reason": "stop"}], usage=USAGE, mode
 async def test_a_completion_in_pieces_is_heard_and_judged_by_what_came(
     *, pieces: list[bytes], error: Exception | None, fate: str, text: str | None
 ) -> None:
-    streamed = _Streamed(*pieces, error=error)
+    streamed = Streamed(*pieces, error=error)
     answer = httpx.Response(200, headers={"content-type": EVENT_STREAM}, stream=streamed)
     asked, listener = _Asked(Groq, answer), _Heard()
     reply = await asked.call(Completion.of(CHAT, listener=listener))
@@ -196,6 +183,8 @@ async def test_a_completion_in_pieces_is_heard_and_judged_by_what_came(
     assert listener.heard == ["begin", "hi"]
     assert json.loads(asked.requests[0].content) == CHAT | {"stream": True}
     assert streamed.closed >= 1
+    if reply.verdict.code == "over_capacity":
+        assert reply.verdict.counted, "a part of it was made"
     if reply.verdict.code in {"ok", "stream_cut"}:
         assert [one.shape for one in asked.noticed] == ["new"]
 

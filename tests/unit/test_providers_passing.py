@@ -3,13 +3,14 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 
+from tests.unit.unstarted_answers import Streamed
 from worker.providers.base import CLOSED, UNSENDABLE_KEY
 from worker.providers.connections import on_sent
 from worker.providers.exchange import Exchange
@@ -22,20 +23,6 @@ CHAT = "https://api.openai.example/v1/chat/completions"
 USAGE = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 TIMEOUT = httpx.Timeout(60.0, connect=15.0)
-
-
-class _Streamed(httpx.AsyncByteStream):
-    def __init__(self, *pieces: bytes, error: Exception | None = None) -> None:
-        self._pieces, self._error, self.closed = pieces, error, 0
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-        if self._error is not None:
-            raise self._error
-
-    async def aclose(self) -> None:
-        self.closed += 1
 
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -130,7 +117,7 @@ async def test_a_refusal_comes_whole_even_where_pieces_were_asked_for(*, streams
     said = {"error": {"message": "canary text is bad", "type": "x", "code": "y"}}
 
     def answer(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(400, headers=EVENTS, stream=_Streamed(json.dumps(said).encode()))
+        return httpx.Response(400, headers=EVENTS, stream=Streamed(json.dumps(said).encode()))
 
     exchange = Exchange.of(
         request(model="m", stream=streams, messages=[{"content": "canary text"}])
@@ -191,7 +178,7 @@ async def test_a_streamed_answer_is_passed_on_and_judged_at_its_end(
     *, url: str, pieces: list[bytes], error: Exception | None, fate: Fate, code: str,
     tokens: int | None,
 ) -> None:  # fmt: skip
-    streamed = _Streamed(*pieces, error=error)
+    streamed = Streamed(*pieces, error=error)
 
     def answer(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, headers=EVENTS | {"x-own": "2"}, stream=streamed)
@@ -216,7 +203,7 @@ async def test_a_streamed_answer_is_passed_on_and_judged_at_its_end(
 
 
 async def test_a_reader_that_stops_early_blames_nobody() -> None:
-    made = passing(lambda _: httpx.Response(200, headers=EVENTS, stream=_Streamed(DELTA, LAST)))
+    made = passing(lambda _: httpx.Response(200, headers=EVENTS, stream=Streamed(DELTA, LAST)))
     exchange = Exchange.of(made.place(request(model="m", stream=True)))
     serving = asyncio.ensure_future(made.call(SECRET, exchange))
     await asyncio.wait({serving, exchange.opened}, return_when=asyncio.FIRST_COMPLETED)

@@ -238,6 +238,8 @@ def test_a_body_nested_without_end_is_no_json() -> None:
             "http://proxy.example:3128",
         ),
         ({"HTTPS_PROXY": "proxy.example:3128"}, "https://api.example", "http://proxy.example:3128"),
+        ({"HTTPS_PROXY": "proxy.example:1"}, "https://api.example", "http://proxy.example:1"),
+        ({"HTTPS_PROXY": "http://p:65535"}, "https://api.example", "http://p:65535"),
         ({"http_proxy": "http://proxy.example:3128"}, "https://api.example", None),
         (
             {"https_proxy": "https://u:p@proxy.example"},

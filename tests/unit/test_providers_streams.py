@@ -118,8 +118,17 @@ def test_pieces_of_a_field_grow_and_entries_of_one_index_are_one() -> None:
         "note": "xy",
         "deep": {"a": "12", "b": 3},
     }  # fmt: skip
-    changed, _ = assembled(chunk(note="x"), chunk(note=7))
-    assert changed.later_fields == {"note": 7}
+
+
+KINDS: list[Any] = ["x", [1], {"a": 1}, 6]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(one, other) for one in KINDS for other in KINDS if one is not other]
+)
+def test_a_field_that_changes_its_kind_is_what_came_last(before: Any, after: Any) -> None:
+    changed, _ = assembled(chunk(note=before), chunk(note=after))
+    assert changed.later_fields == {"note": after}
 
 
 @pytest.mark.parametrize(

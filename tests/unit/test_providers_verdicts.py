@@ -281,6 +281,18 @@ GATEWAYS: list[tuple[int, str, str, str]] = [
         "same_account edge_blocked scope=host definite=False counted=False",
     ),
     (
+        409,
+        "retry edge_blocked scope=host definite=False backoff_ms=7000",
+        "same_account conflict definite=False backoff_ms=3000",
+        "same_account conflict definite=False backoff_ms=3000",
+    ),
+    (
+        424,
+        "retry edge_blocked scope=host definite=False backoff_ms=7000",
+        "same_account edge_blocked scope=host definite=False counted=False backoff_ms=7000",
+        "same_account edge_blocked scope=host definite=False counted=False",
+    ),
+    (
         429,
         "retry edge_limited scope=host counted=False backoff_ms=7000",
         "same_account edge_limited scope=host definite=False counted=False backoff_ms=7000",
