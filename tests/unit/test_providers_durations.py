@@ -34,6 +34,16 @@ _NOW_S = 1_800_000_000.0
         (20, 20_000),  # a number
         (0.25, 250),
         ("400d", MAX_MS),  # clamped
+        ("32d", 31 * 86_400_000),
+        ("9" * 64, MAX_MS),
+        ("1hr 1min 1sec", 3_661_000),
+        ("1 day", 86_400_000),
+        ("500 milliseconds", 500),
+        ("1500us", 2),
+        ("2500000ns", 3),
+        ("1.s", 1_000),
+        (".5s", 500),
+        ("1ss", None),
         ("99999999999999999999", MAX_MS),
         ("", None),
         ("soon", None),
@@ -71,6 +81,8 @@ def test_a_duration_is_read_as_milliseconds_or_not_at_all(
         ("Fri, 31 Dec 9999 23:59:59 GMT", None),  # too long to be meant
         ("99999999999999999999", None),
         ("99999999999999999999, 3", 3_000),
+        ("2678400", None),
+        ("2678399.999", 2_678_399_999),
         (formatdate(_NOW_S + 30 * 86_400, usegmt=True), 30 * 86_400_000),
         ("Someday, 45 Foo 2026 99:99:99 GMT", None),
         ("6 Nov 99999999999 08:49:37 GMT", None),  # a year that no integer of C holds

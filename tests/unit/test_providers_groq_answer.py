@@ -1,8 +1,10 @@
 """What a caller gets of a completion of Groq, and what it counts."""
 
+import json
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from worker.providers.groq.answer import (
     cached_tokens,
@@ -10,6 +12,10 @@ from worker.providers.groq.answer import (
     request_id_of,
     result_of,
 )
+from worker.providers.groq.stream import AssembledAnswer, NoListener
+from worker.providers.groq.verdicts import GroqJudge
+from worker.providers.response import Answer
+from worker.verdicts import Dimension, Fate, ObservedLimit, Scope
 
 USAGE = {"prompt_tokens": 30, "completion_tokens": 8, "total_tokens": 38}
 
@@ -130,3 +136,43 @@ def test_each_count_is_read_by_its_name() -> None:
     assert counted_tokens(given) == 28
     assert counted_tokens(given, of="prompt_tokens") == 20
     assert counted_tokens(given, of="completion_tokens", cached_too=True) == 8
+
+
+def test_a_success_says_what_it_counts_and_which_limits_it_was_told() -> None:
+    judge = GroqJudge(now=lambda: 0.0, jitter=lambda least, _: least)
+    headers = {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "50"}
+    given = USAGE | {"prompt_tokens_details": {"cached_tokens": 10}}
+    judged = judge(Answer(200, headers), value={"usage": given}, secret=SecretStr("gsk_canary"))
+    counted = judged.tokens, judged.input_tokens, judged.cached_tokens, judged.output_tokens
+    assert (judged.fate, judged.definite, *counted) == (Fate.DONE, True, 28, 20, 10, 8)
+    assert judged.limits == (ObservedLimit(Dimension.TPM, 6_000, 50.0),)
+    nothing = judge(Answer(200, headers), value=None, secret=SecretStr("gsk_canary"))
+    assert (nothing.fate, nothing.scope, nothing.definite) == (Fate.RETRY, Scope.HOST, False)
+    assert nothing.limits == judged.limits
+
+
+# What came of a streamed answer, and what is made of it.
+@pytest.mark.parametrize(
+    ("body", "verdict", "reason"),
+    [
+        (
+            {"x_groq": {"error": "over capacity for canary text"}},
+            ("stream_stopped", Scope.MODEL),
+            "Groq stopped in the middle of the answer: over capacity for […]",
+        ),
+        ({}, ("stream_cut", Scope.HOST), "the answer ended before it was complete"),
+    ],
+)
+def test_an_answer_that_breaks_off_is_in_doubt_and_tells_its_limits(
+    body: Any, verdict: tuple[str, Scope], reason: str
+) -> None:
+    judge = GroqJudge(now=lambda: 0.0, jitter=lambda least, _: least)
+    heard = AssembledAnswer(NoListener())
+    heard.take(json.dumps(body).encode())
+    answer = Answer(200, {"x-ratelimit-limit-tokens": "6000"})
+    judged = judge.streamed(
+        answer, heard, value=None, secret=SecretStr("gsk_canary"), private=["canary text"]
+    )
+    assert (judged.fate, judged.code, judged.scope) == (Fate.RETRY, *verdict)
+    assert (judged.definite, judged.reason, judged.status) == (False, reason, 200)
+    assert judged.limits == (ObservedLimit(Dimension.TPM, 6_000),)
