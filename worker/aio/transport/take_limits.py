@@ -55,8 +55,6 @@ class TakeLimits:
         Returns:
             The queues of which more may be taken, and how many messages at most.
         """
-        if not self._more_of:
-            return queues, room
         recent = self._taken_lately(now_s)
         bounds = {
             queue: self._more_of[queue]() - recent for queue in queues if queue in self._more_of
