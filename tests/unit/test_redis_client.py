@@ -1,11 +1,15 @@
 """The clients of a process: what their connections understand."""
 
+import asyncio
 import ssl
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from config.settings import Settings
-from worker.redis.client import connect
+from worker.redis import client as client_module
+from worker.redis.client import IdleClosingPool, connect, connect_to_broker
 
 
 # What may stand in the URL, as Celery takes it too, and what it means.
@@ -30,3 +34,95 @@ async def test_the_pool_takes_the_same_tls_url_as_celery(
     assert connection.ssl_context.cert_reqs is meaning
     assert connection.password == "pw-CERT_NONE"
     await client.aclose()
+
+
+async def test_a_server_that_hangs_is_given_up_within_15_seconds() -> None:
+    client = connect(Settings())
+    options = client.connection_pool.connection_kwargs
+    assert options["socket_timeout"] + options["socket_connect_timeout"] == 15
+    assert options["decode_responses"] is True
+    assert options["encoding_errors"] == "replace", "what is no text hides no other"
+    assert client.connection_pool.max_connections < 20, "as a hosted server accepts"
+    await client.aclose()
+
+
+# Where the jobs and the key pool are, and whether one client serves both.
+@pytest.mark.parametrize(
+    ("pool", "is_same"), [("redis://one:6379/0", True), ("redis://other:6379/0", False)]
+)
+async def test_a_server_that_is_both_broker_and_pool_has_one_client(
+    pool: str, *, is_same: bool
+) -> None:
+    settings = Settings(redis_url=pool, broker_url="redis://one:6379/0")  # type: ignore[arg-type]
+    pools = connect(settings)
+    broker = connect_to_broker(settings, pools)
+    assert broker is not None
+    assert (broker is pools) is is_same
+    assert broker.connection_pool.connection_kwargs["host"] == "one"
+    for client in (pools, broker):
+        await client.aclose()
+
+
+class Connection:
+    """A connection that is closed at the end, or earlier."""
+
+    def __init__(self, **_: Any) -> None:
+        self.is_connected = False
+        self.closed_how: list[dict[str, Any]] = []
+
+    async def connect(self) -> None:
+        self.is_connected = True
+
+    async def disconnect(self, **how: Any) -> None:
+        self.is_connected = False
+        self.closed_how.append(how)
+
+    async def can_read(self, *_: Any) -> bool:
+        return False
+
+    can_read_destructive = can_read
+
+    async def re_auth(self) -> None:
+        pass
+
+    def should_reconnect(self) -> bool:
+        return False
+
+
+async def test_a_connection_that_nobody_uses_any_more_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers: list[tuple[float, Any]] = []
+    loop = SimpleNamespace(call_later=lambda *its: timers.append(its) or object())
+    patched = SimpleNamespace(get_running_loop=lambda: loop, create_task=asyncio.create_task)
+    monkeypatch.setattr(client_module, "asyncio", patched)
+    pool: Any = IdleClosingPool(connection_class=Connection, max_connections=6, timeout=1)
+    pool.update_connection_kwargs = lambda **_: None
+    one, other = [await pool.get_connection() for _ in range(2)]
+    for connection in (other, one):
+        await pool.release(connection)
+    [(pause_s, look)] = timers
+    assert pause_s == 7
+    look()
+    assert len(timers) == 2, "both were used"
+    again = await pool.get_connection()
+    await pool.release(again)
+    idle = other if again is one else one
+    timers[1][1]()
+    await pool._closing
+    assert (idle.closed_how, again.closed_how) == ([{"nowait": True}], [])
+    taken = await pool.get_connection()
+    timers[2][1]()
+    assert taken is again
+    await asyncio.sleep(0)
+    assert again.closed_how == [], "it is in use"
+    await pool.release(again)
+    for _, later in timers[3:4]:
+        later()
+    timers[4][1]()
+    await pool._closing
+    assert again.closed_how == [{"nowait": True}]
+    timers[5][1]()
+    assert len(timers) == 6, "all are closed"
+    await pool.release(await pool.get_connection())
+    assert len(timers) == 7

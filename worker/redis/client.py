@@ -37,7 +37,9 @@ class IdleClosingPool(BlockingConnectionPool):
 
     def _look_for_idle(self) -> None:
         self._look = None
-        idle = [one for one in self._available_connections if one not in self._used]
+        idle = [
+            one for one in self._available_connections if one.is_connected and one not in self._used
+        ]
         if idle or self._used:
             self._used = set()
             self._look = asyncio.get_running_loop().call_later(_IDLE_S, self._look_for_idle)
