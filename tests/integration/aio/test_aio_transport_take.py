@@ -221,10 +221,15 @@ def test_a_channel_that_is_full_leaves_the_lead_to_others(broker: Server) -> Non
 def test_what_is_due_in_a_list_that_is_left_alone_stays_and_hides_no_other(broker: Server) -> None:
     now_us = broker.now_us()
     broker.delay("late", 1, now_us - 500, "closed")
-    lists = [["late"], [LEFT_ALONE]]
+    broker.delay("late", 2, now_us - 500, "closed too")
+    lists = [["late"], [LEFT_ALONE], [LEFT_ALONE]]
     assert broker.take(lists, delayed=(("late", 1, 0),)) == []
     assert broker.due_in_us == -2
     broker.delay("late", 0, now_us + HOUR_US, "open")
     assert broker.take(lists, delayed=(("late", 1, 0),)) == []
     assert HOUR_US - 20_000_000 < broker.due_in_us <= HOUR_US
-    assert broker.take([["late"], ["late:1"]], delayed=(("late", 1, 0),)) == [("late:1", "closed")]
+    broker.client.zadd("late.1.due", {"closed": now_us + HOUR_US / 2})
+    assert broker.take(lists, delayed=(("late", 1, 0),)) == []
+    assert HOUR_US - 20_000_000 < broker.due_in_us <= HOUR_US, "not for what is left alone"
+    lists[2] = ["late:2"]
+    assert broker.take(lists, delayed=(("late", 1, 0),)) == [("late:2", "closed too")]
