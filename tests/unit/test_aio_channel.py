@@ -55,7 +55,8 @@ def test_only_who_takes_messages_looks_for_those_of_the_dead(
 
 # The lease and the visibility timeout in seconds, and how long the keeper's leases are.
 @pytest.mark.parametrize(
-    ("lease_s", "visible_s", "kept_s"), [(60, 3600, 60), (60, 0, 60), (60, 20, 20), (0, 3600, None)]
+    ("lease_s", "visible_s", "kept_s"),
+    [(60, 3600, 60), (60, 0, 60), (60, 20, 20), (1, 3600, 1), (0, 3600, None)],
 )
 def test_a_server_has_one_keeper_of_leases_of_each_length(
     monkeypatch: pytest.MonkeyPatch, lease_s: float, visible_s: float, kept_s: float | None

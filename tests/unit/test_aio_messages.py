@@ -16,6 +16,7 @@ from kombu.transport import virtual
 
 from worker.aio import fast_json, stacks
 from worker.aio.tracing import JobContext
+from worker.aio.transport import messages
 from worker.aio.transport.messages import UNREADABLE, Message, decode, share_values
 
 JSON = "application/json"
@@ -89,6 +90,14 @@ def test_a_body_is_decoded_as_kombu_does_and_refused_where_it_does(channel: Any)
         ).decode()
     message.accept = {JSON}
     assert message.payload == [[], {}, {}]
+    text = json.dumps([[], {}, {"callbacks": None, "errbacks": None, "chain": None, "chord": None}])
+    payloads = []
+    for _ in range(2):
+        usual = Message(_payload(text, encoding=None), channel=channel)
+        usual.accept = {JSON}
+        assert usual.payload == json.loads(text)
+        payloads.append(usual.payload)
+    assert payloads[0][2] is payloads[1][2], "nobody changes it"
     broken = Message(_payload("W10x"), channel=channel)
     broken.accept = {JSON}
     with pytest.raises(DecodeError):
@@ -118,6 +127,48 @@ def test_what_stands_in_a_message_several_times_is_kept_once() -> None:
     assert message["headers"]["root_id"] is job
     assert message["properties"]["correlation_id"] is job
     share_values({"headers": None, "properties": {}})
+
+
+def test_what_most_messages_have_is_one_object() -> None:
+    def read() -> dict[str, Any]:
+        message: dict[str, Any] = json.loads(
+            json.dumps(
+                {
+                    "content-type": "a type",
+                    "content-encoding": "an encoding",
+                    "headers": {"id": "1", "lang": "a lang", "task": "a task", "origin": "a host"}
+                    | {"argsrepr": "()", "kwargsrepr": "{}", "timelimit": [None, None]},
+                    "properties": {"reply_to": "a queue", "body_encoding": "a base", "n": 5}
+                    | {"delivery_info": {"exchange": "an exchange", "routing_key": "a key"}},
+                }
+            )
+        )
+        before = json.dumps(message)
+        share_values(message)
+        assert json.dumps(message) == before
+        return message
+
+    def values(message: Any) -> list[Any]:
+        found = []
+        for name, value in message.items():
+            found += values(value) if isinstance(value, dict) else [(name, value)]
+        return found
+
+    own = {"id", "n"}
+    for (name, one), (_, other) in zip(values(read()), values(read()), strict=True):
+        assert (one is other) or name in own, name
+
+
+@pytest.mark.parametrize("odd", [5, None, ["x"], {"y": 1}])
+def test_a_value_of_any_kind_may_stand_in_the_place_of_a_text(odd: Any) -> None:
+    message = {
+        "content-type": odd,
+        "headers": {"id": "1", "task": odd},
+        "properties": {"reply_to": odd},
+    }
+    before = json.dumps(message)
+    share_values(message)
+    assert json.dumps(message) == before
 
 
 @pytest.mark.parametrize(
@@ -167,3 +218,13 @@ def test_messages_that_come_one_by_one_share_the_names_of_their_headers() -> Non
     for part in ("headers", "properties"):
         assert all(map(operator.is_, first[part], second[part])), part
     assert decode([b'{"headers": 1}', b"[]"]) == [{"headers": 1}, []]
+    for _ in range(2):
+        assert decode([b'{"headers": [1]}']) == [{"headers": [1]}]
+
+
+def test_no_more_names_are_kept_than_messages_usually_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messages, "_shapes", shapes := dict[Any, Any]())
+    for number in range(300):
+        text = b'{"headers": {"name %d": 1}}' % number
+        assert decode([text]) == [{"headers": {f"name {number}": 1}}]
+    assert len(shapes) == messages._SHAPES <= 256

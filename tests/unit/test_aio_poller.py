@@ -153,6 +153,60 @@ def test_before_each_wait_channels_acknowledge_and_ask(monkeypatch: pytest.Monke
         assert channel.ask.called is (channel is taking)
 
 
+def test_the_hub_waits_for_no_look_at_what_others_hold_and_for_no_binding() -> None:
+    taking, stock, idle = channel_of(), channel_of(takes=False), channel_of(active_queues=set())
+    cycle = poller_of(stock, idle, taking)
+    order = Mock()
+    taking.keep_leases, cycle.chores = order.keep_leases, order
+    cycle.recover_soon()
+    words = "look for messages of dead workers"
+    assert order.mock_calls == [call.keep_leases(), call.begin(words, taking, taking.recover)]
+    order.reset_mock()
+    taking._expires, stock._expires, idle._expires = {"a": 1}, {}, {}
+    cycle.maybe_refresh_binding_expiry()
+    assert order.mock_calls == [
+        call.begin("renew bindings", taking, taking.maybe_refresh_binding_expiry)
+    ]
+    for channel in (taking, stock, idle):
+        channel.maybe_refresh_binding_expiry.assert_not_called()
+
+
+# Whether a hub runs, the channel takes, and there are leases; and whether the hub waits.
+@pytest.mark.parametrize(
+    ("hub", "takes", "leases", "waits"),
+    [
+        (True, True, True, False),
+        (False, True, True, True),
+        (True, False, True, True),
+        (True, True, False, True),
+    ],
+)
+def test_one_channel_looks_for_messages_that_are_held_for_too_long(
+    monkeypatch: pytest.MonkeyPatch, *, hub: bool, takes: bool, leases: bool, waits: bool
+) -> None:
+    stock = Mock()
+    monkeypatch.setattr(poller.StockPoller, "maybe_restore_messages", stock)
+    idle = channel_of(active_queues=set())
+    first, second = (
+        channel_of(takes=takes, unacked_restore_limit=7, unacked_restore_throttle=8)
+        for _ in range(2)
+    )
+    if not leases:
+        first.qos.keeper = None
+    cycle = poller_of(idle, first, second)
+    cycle.chores = Mock()
+    cycle.hub = cycle.hub if hub else None
+    cycle.maybe_restore_messages()
+    assert stock.call_count == waits
+    assert cycle.chores.begin.call_count == (not waits)
+    if not waits:
+        [(words, whose, chore)] = [each.args for each in cycle.chores.begin.call_args_list]
+        assert (words, whose) == ("look for messages that are held for too long", first)
+        chore()
+        first.qos.restore_old.assert_called_once_with(num=7, interval=8)
+    poller_of(idle).maybe_restore_messages()
+
+
 @pytest.mark.parametrize("error", ERRORS)
 @pytest.mark.parametrize(
     ("name", "words"),
@@ -204,7 +258,9 @@ def test_the_queues_are_put_in_order_when_the_first_channel_wants_it(now: Simple
     assert len(timers) == 4
     cycle.hub.on_tick = {1, 2}
     cycle.ticks = {2}
+    cycle.chores = Mock()
     cycle.end()
+    cycle.chores.end.assert_called_once_with()
     assert timers[-1].cancel.called
     assert (cycle.hub.on_tick, cycle.ticks) == ({1}, set())
     cycle.hub = None

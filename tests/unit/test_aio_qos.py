@@ -75,6 +75,9 @@ def test_many_acknowledgements_are_sent_at_once_and_old_ones_though_no_turn_ends
     qos.ack("100")
     qos.flush_acks_when_due()
     assert broker.sent == [forget(*tags[1:101])]
+    assert [list(each.args[1:]) for each in broker.send_beside.call_args_list] == [
+        forget(*tags[1:101])
+    ], "by the taking connection, were it open"
     broker.now_s += 1
     qos.ack("101")
     broker.now_s += 0.1001

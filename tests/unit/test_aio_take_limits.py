@@ -1,6 +1,7 @@
 """Which queues a channel may take from, and how the keys of queues and of delays are named."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -79,6 +80,9 @@ def test_the_keys_of_a_delayed_queue_are_named_after_its_lists() -> None:
 )  # fmt: skip
 def test_a_priority_has_the_list_of_the_step_below(priority: Any, name: str) -> None:
     assert NAMES.list_of("q", priority) == name
+    every = replace(NAMES, steps=tuple(range(10)))
+    if not isinstance(priority, int):
+        assert every.list_of("q", priority) == ("q|5" if priority == "5" else "q")
 
 
 class _Now(datetime):

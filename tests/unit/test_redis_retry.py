@@ -216,3 +216,11 @@ def test_a_dead_letters_reason_becomes_the_error_again_that_it_was() -> None:
     assert str(error) == "to: is required"
     other = error_of("ValueError in worker/jobs/execution.py, line 3")
     assert (type(other).__name__, isinstance(other, JobError)) == ("ValueError", True)
+
+
+async def test_a_bug_is_no_reason_to_wait_for_redis() -> None:
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await retry_while_down(broken)
