@@ -108,15 +108,15 @@ class LeaseKeeper:
     def acknowledge(self, tags: Iterable[str]) -> None:
         """Acknowledge messages of a closed channel."""
         tags = list(tags)
+        self._acked.extend(tags)  # first: what is in neither does not keep the thread
         self._detached.difference_update(tags)
-        self._acked.extend(tags)
         self._wake.set()
 
     def release(self, tags: Iterable[str]) -> None:
         """Let other workers take these messages at once."""
         tags = list(tags)
+        self._released.extend(tags)  # first, as above
         self._detached.difference_update(tags)
-        self._released.extend(tags)
         self._wake.set()
 
     def release_unanswered(self, suffix: str) -> None:
