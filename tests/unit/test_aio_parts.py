@@ -7,7 +7,6 @@ import sys
 import threading
 import traceback
 from datetime import UTC, datetime, timedelta, timezone
-from types import SimpleNamespace
 from typing import Any
 from weakref import ref
 
@@ -20,115 +19,10 @@ from celery.worker import state
 from celery.worker.request import Request
 
 from worker.aio import bridge, revoking, stacks, tracing
-from worker.aio.consumer_calls import ConsumerCalls
 from worker.aio.loop_thread import new_loop
 from worker.aio.threads import DaemonThreads
 from worker.aio.transport import Channel
 from worker.aio.transport.qos import TransportQoS
-
-
-def test_threads_are_daemons_started_as_needed_and_bounded() -> None:
-    threads = DaemonThreads(2, name="t")
-    gate = threading.Event()
-    seen: set[str] = set()
-
-    def work() -> None:
-        assert threading.current_thread().daemon
-        seen.add(threading.current_thread().name)
-        gate.wait(10)
-
-    futures = [threads.submit(work) for _ in range(6)]
-    assert threads.alive == 2
-    gate.set()
-    for future in futures:
-        future.result(10)
-    assert seen == {"t-1", "t-2"}
-    assert threads.submit(sum, (1, 2)).result(10) == 3
-    with pytest.raises(ZeroDivisionError):
-        threads.submit(lambda: 1 / 0).result(10)
-    threads.shutdown()
-    threads.shutdown()
-    with pytest.raises(RuntimeError, match="shut down"):
-        threads.submit(work)
-
-
-def test_one_thread_serves_jobs_that_come_one_after_the_other() -> None:
-    threads = DaemonThreads(8, name="t")
-    for n in range(20):
-        assert threads.submit(int, n).result(10) == n
-    assert threads.alive == 1
-    threads.shutdown()
-
-
-@pytest.mark.parametrize("cancels", [True, False])
-def test_calls_that_wait_when_the_threads_end_are_cancelled_or_made(*, cancels: bool) -> None:
-    threads, began, gate = DaemonThreads(1, name="t"), threading.Event(), threading.Event()
-
-    def work() -> bool:
-        began.set()
-        return gate.wait(10)
-
-    running = threads.submit(work)
-    waiting = [threads.submit(str, number) for number in range(3)]
-    assert began.wait(10)
-    threads.shutdown(cancel_futures=cancels)
-    threads.shutdown(cancel_futures=True)  # a second call does nothing
-    gate.set()
-    assert running.result(10)
-    if not cancels:
-        assert [call.result(10) for call in waiting] == ["0", "1", "2"]
-    assert [call.cancelled() for call in waiting] == [cancels] * 3
-
-
-def test_calls_keep_their_order_survive_errors_and_a_shutdown_raised_by_one(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    class Hub:
-        def add_reader(self, _fd: int, callback: Any) -> None:
-            self.callback = callback
-
-        def remove(self, _fd: int) -> None:
-            raise OSError
-
-    calls, hub, seen = ConsumerCalls(), Hub(), []
-    calls.attach(hub)
-
-    def fail() -> None:
-        raise ValueError("callback")
-
-    def leave() -> None:
-        raise SystemExit
-
-    for function, args in ((seen.append, (1,)), (fail, ()), (leave, ()), (seen.append, (2,))):
-        calls.post(function, *args)
-    with pytest.raises(SystemExit):
-        hub.callback()
-    assert seen == [1]
-    calls.wait(60)
-    assert seen == [1, 2]
-    assert "a callback of the pool raised" in caplog.text
-    calls.close(hub)
-    calls.close(hub)
-    calls.post(seen.append, 3)
-    calls.wait(0)
-    assert seen == [1, 2, 3]
-
-
-def test_a_consumer_without_a_hub_waits_for_the_call_that_another_thread_posts() -> None:
-    calls, seen, read = ConsumerCalls(), list[int](), threading.Event()
-    calls.attach(SimpleNamespace(add_reader=lambda *_: None))  # the hub has stopped
-
-    def post() -> None:
-        if not read.wait(0.05):
-            calls.post(seen.append, 1)
-
-    poster = threading.Thread(target=post)
-    poster.start()
-    calls.wait(20)
-    read.set()
-    assert seen == [1]
-    poster.join()
-    calls.close(None)
 
 
 def test_uvloop_has_to_be_there_only_where_it_is_asked_for(
@@ -327,18 +221,3 @@ def test_a_job_that_waits_in_the_pool_is_over_when_it_expires(zone: timezone | N
     assert revoking.is_revoked(request)
     request.expires += timedelta(minutes=2)
     assert not revoking.is_revoked(request)
-
-
-def test_a_thread_that_is_written_off_is_replaced_where_a_call_waits_for_one() -> None:
-    threads, gate = DaemonThreads(1, name="t"), threading.Event()
-    stuck, waiting = threads.submit(gate.wait), threads.submit(lambda: "done")
-    threads.write_off(0)
-    assert threads.alive == 1
-    threads.write_off(1)
-    assert waiting.result(10) == "done"
-    assert threads.alive == 2
-    threads.write_off(1)
-    assert threads.alive == 2, "no call waits"
-    gate.set()
-    assert stuck.result(10)
-    threads.shutdown()

@@ -1,0 +1,75 @@
+"""The threads of the pool."""
+
+import threading
+
+import pytest
+
+from worker.aio.threads import DaemonThreads
+
+
+def test_threads_are_daemons_started_as_needed_and_bounded() -> None:
+    threads = DaemonThreads(2, name="t")
+    gate = threading.Event()
+    seen: set[str] = set()
+
+    def work() -> None:
+        assert threading.current_thread().daemon
+        seen.add(threading.current_thread().name)
+        gate.wait(10)
+
+    futures = [threads.submit(work) for _ in range(6)]
+    assert threads.alive == 2
+    gate.set()
+    for future in futures:
+        future.result(10)
+    assert seen == {"t-1", "t-2"}
+    assert threads.submit(sum, (1, 2)).result(10) == 3
+    with pytest.raises(ZeroDivisionError):
+        threads.submit(lambda: 1 / 0).result(10)
+    threads.shutdown()
+    threads.shutdown()
+    with pytest.raises(RuntimeError, match="shut down"):
+        threads.submit(work)
+
+
+def test_one_thread_serves_jobs_that_come_one_after_the_other() -> None:
+    threads = DaemonThreads(8, name="t")
+    for n in range(20):
+        assert threads.submit(int, n).result(10) == n
+    assert threads.alive == 1
+    threads.shutdown()
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+def test_calls_that_wait_when_the_threads_end_are_cancelled_or_made(*, cancels: bool) -> None:
+    threads, began, gate = DaemonThreads(1, name="t"), threading.Event(), threading.Event()
+
+    def work() -> bool:
+        began.set()
+        return gate.wait(10)
+
+    running = threads.submit(work)
+    waiting = [threads.submit(str, number) for number in range(3)]
+    assert began.wait(10)
+    threads.shutdown(cancel_futures=cancels)
+    threads.shutdown(cancel_futures=True)  # a second call does nothing
+    gate.set()
+    assert running.result(10)
+    if not cancels:
+        assert [call.result(10) for call in waiting] == ["0", "1", "2"]
+    assert [call.cancelled() for call in waiting] == [cancels] * 3
+
+
+def test_a_thread_that_is_written_off_is_replaced_where_a_call_waits_for_one() -> None:
+    threads, gate = DaemonThreads(1, name="t"), threading.Event()
+    stuck, waiting = threads.submit(gate.wait), threads.submit(lambda: "done")
+    threads.write_off(0)
+    assert threads.alive == 1
+    threads.write_off(1)
+    assert waiting.result(10) == "done"
+    assert threads.alive == 2
+    threads.write_off(1)
+    assert threads.alive == 2, "no call waits"
+    gate.set()
+    assert stuck.result(10)
+    threads.shutdown()
