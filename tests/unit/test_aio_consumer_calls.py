@@ -1,6 +1,10 @@
 """Calls that other threads post to the consumer's."""
 
+import asyncio
+import os
+import select
 import threading
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -58,3 +62,105 @@ def test_a_consumer_without_a_hub_waits_for_the_call_that_another_thread_posts()
     assert seen == [1]
     poster.join()
     calls.close(None)
+
+
+class Hub:
+    """It notes what it is to read, and reads nothing."""
+
+    def __init__(self) -> None:
+        self.reads: list[tuple[int, Callable[[], None]]] = []
+        self.removed: list[int] = []
+
+    def add_reader(self, reader: int, callback: Callable[[], None]) -> None:
+        self.reads.append((reader, callback))
+
+    def remove(self, reader: int) -> None:
+        self.removed.append(reader)
+
+    def wakes(self) -> int:
+        """How often it was woken since the last look."""
+        [(reader, _)] = self.reads
+        count = 0
+        while select.select([reader], [], [], 0)[0]:
+            count += len(os.read(reader, 4096))
+        return count
+
+
+@pytest.fixture
+def calls() -> Iterator[ConsumerCalls]:
+    made = ConsumerCalls()
+    yield made
+    made.close(None)
+
+
+async def test_the_hub_is_woken_once_in_a_turn_of_the_loop_and_at_once_from_elsewhere(
+    calls: ConsumerCalls,
+) -> None:
+    hub, seen = Hub(), list[int]()
+    calls.attach(hub)
+    calls.gather_on(asyncio.get_running_loop())
+    for number in range(3):
+        calls.post(seen.append, number)
+    assert hub.wakes() == 0
+    await asyncio.sleep(0)
+    assert hub.wakes() == 1
+    calls.post(seen.append, 3)
+    await asyncio.sleep(0)
+    assert hub.wakes() == 0, "the consumer has yet to look"
+    calls.drain()
+    assert seen == [0, 1, 2, 3]
+    poster = threading.Thread(target=calls.post, args=(seen.append, 4))
+    poster.start()
+    poster.join()
+    assert hub.wakes() == 1, "at once: the loop has not turned"
+    await asyncio.sleep(0)
+    assert hub.wakes() == 0
+
+
+def test_a_loop_that_is_blocked_does_not_keep_what_was_posted_from_the_hub(
+    calls: ConsumerCalls,
+) -> None:
+    hub, seen = Hub(), list[int]()
+    calls.attach(hub)
+    calls.wake()
+    assert hub.wakes() == 0, "nothing waits"
+    loop = asyncio.new_event_loop()
+    calls.gather_on(loop)
+
+    async def block() -> None:
+        calls.post(seen.append, 1)
+        calls.wake()  # as the watchdog does
+        assert hub.wakes() == 1
+
+    loop.run_until_complete(block())
+    loop.close()
+    hub.reads[0][1]()
+    assert seen == [1]
+
+
+def test_without_a_hub_a_call_is_made_at_once_and_nobody_reads(calls: ConsumerCalls) -> None:
+    seen = list[int]()
+    assert not calls.is_read_here
+    calls.post(seen.append, 1)
+    assert seen == [1]
+    hub = Hub()
+    calls.attach(hub)
+    assert calls.is_read_here
+    calls.post(seen.append, 2)
+    assert seen == [1]
+    calls.close(hub)
+    assert hub.removed == [hub.reads[0][0]]
+    calls.wake()  # nothing is written to what is closed
+    calls.drain()
+    assert seen == [1, 2]
+
+
+def test_a_post_never_waits_for_the_hub(calls: ConsumerCalls) -> None:
+    """A full pipe wakes the hub as well."""
+    hub = Hub()
+    calls.attach(hub)
+    calls.post(lambda: None)
+    for _ in range(100_000):
+        calls.wake()
+    calls.drain()
+    calls.drain()

@@ -1,6 +1,7 @@
 """The threads of the pool."""
 
 import threading
+from concurrent.futures import Future
 
 import pytest
 
@@ -36,6 +37,7 @@ def test_one_thread_serves_jobs_that_come_one_after_the_other() -> None:
     threads = DaemonThreads(8, name="t")
     for n in range(20):
         assert threads.submit(int, n).result(10) == n
+        assert isinstance(threads.submit(int, "x").exception(10), ValueError)
     assert threads.alive == 1
     threads.shutdown()
 
@@ -72,4 +74,62 @@ def test_a_thread_that_is_written_off_is_replaced_where_a_call_waits_for_one() -
     assert threads.alive == 2, "no call waits"
     gate.set()
     assert stuck.result(10)
+    threads.shutdown()
+
+
+def test_a_call_that_was_cancelled_while_it_waited_leaves_its_thread_to_the_next() -> None:
+    threads, gate = DaemonThreads(1, name="t"), threading.Event()
+    running, waiting = threads.submit(gate.wait), threads.submit(gate.wait)
+    assert waiting.cancel()
+    gate.set()
+    assert running.result(10)
+    assert threads.submit(sum, (1, 2)).result(10) == 3
+    threads.write_off(1)
+    assert threads.alive == 1, "no call waits"
+    assert threads.submit(sum, (1, 2)).result(10) == 3
+    assert threads.alive == 1
+    threads.shutdown()
+
+
+def test_each_thread_is_prepared_first_and_ends_with_the_executor() -> None:
+    prepared: list[str] = []
+    before = set(threading.enumerate())
+    threads = DaemonThreads(
+        2, name="t", prepare=lambda: prepared.append(threading.current_thread().name)
+    )
+    together = threading.Barrier(2)
+    calls: list[Future[int]] = [threads.submit(together.wait, 10) for _ in range(2)]
+    assert sorted(call.result(10) for call in calls) == [0, 1]
+    assert sorted(prepared) == ["t-1", "t-2"]
+    ours = set(threading.enumerate()) - before
+    assert len(ours) == 2
+    threads.shutdown()
+    for thread in ours:
+        thread.join(20)
+        assert not thread.is_alive()
+    threads.write_off(1)
+    assert threads.alive == 2, "none starts any more"
+
+
+def test_threads_that_are_written_off_are_counted_until_they_are_free_again() -> None:
+    threads, gate = DaemonThreads(1, name="t"), threading.Event()
+    stuck = threads.submit(gate.wait)
+    threads.write_off(1)
+    assert threads.submit(sum, (1, 2)).result(10) == 3
+    threads.write_off(-1)
+    gate.set()
+    assert stuck.result(10)
+    blocked, began = threading.Event(), [threading.Event() for _ in range(3)]
+
+    def block(place: int) -> bool:
+        began[place].set()
+        return blocked.wait(10)
+
+    calls = [threads.submit(block, place) for place in range(3)]
+    assert began[0].wait(10)
+    assert began[1].wait(10)
+    assert not began[2].is_set(), "there are two threads, and no third one is started"
+    assert threads.alive == 2
+    blocked.set()
+    assert all(call.result(10) for call in calls)
     threads.shutdown()
