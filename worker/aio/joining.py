@@ -82,7 +82,7 @@ def _iter_native(self: Any, timeout: float | None = None, *args: Any, **options:
 def _each(results: Any, timeout_s: float | None) -> Iterator[tuple[str, Any]]:
     deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
     for each in results:
-        left_s = None if deadline_s is None else max(deadline_s - time.monotonic(), 0)
+        left_s = None if deadline_s is None else deadline_s - time.monotonic()
         bridge.wait(await_result(each, timeout_s=left_s, propagate=False))
         meta = each.results if isinstance(each, ResultSet) else each._cache  # noqa: SLF001 - as Celery does
         yield each.id, meta or _IGNORED
