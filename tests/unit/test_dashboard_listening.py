@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 from typing import Any, Self
-from unittest.mock import AsyncMock, Mock
+from unittest.mock import AsyncMock, Mock, call
 
 import flower.app
 import pytest
@@ -64,6 +64,29 @@ def test_flower_polls_before_it_serves_and_for_no_longer(
     made.start()
     made.stop()
     assert order == ["poll", "serve", "serve no more", "poll no more"]
+
+
+@pytest.mark.parametrize("change", [None, "a change"])
+def test_each_request_is_logged_and_a_change_is_written_down_once_it_is_answered(
+    monkeypatch: pytest.MonkeyPatch, change: Any
+) -> None:
+    logged, added = Mock(), Mock()
+    monkeypatch.setattr(flower.app.Flower, "log_request", lambda _, handler: logged(handler))
+    monkeypatch.setattr(stock_changes, "change_in", lambda _: change)
+    monkeypatch.setattr(application.IOLoop, "current", lambda: SimpleNamespace(add_callback=added))
+    made = KeysFlower.__new__(KeysFlower)
+    made.poller = "the poller"  # type: ignore[assignment]
+    made.log_request("the handler")  # type: ignore[arg-type]
+    logged.assert_called_once_with("the handler")
+    expected = [call(stock_changes.write_down, "the poller", change)] if change else []
+    assert added.call_args_list == expected
+
+
+def test_no_other_site_may_show_a_page_within_its_own() -> None:
+    transform = application._Unframed.__new__(application._Unframed)
+    headers: Any = {"Vary": "x"}
+    answer = transform.transform_first_chunk(200, headers, b"page", True)
+    assert answer == (200, {"Vary": "x", "X-Frame-Options": "DENY"}, b"page")
 
 
 def test_credentials_are_compared_as_bytes() -> None:

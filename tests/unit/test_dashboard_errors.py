@@ -1,0 +1,70 @@
+"""How an endpoint tells what is wrong: as JSON, with the headers that belong to the status."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from worker.dashboard.errors import ApiError, RedisUnreachable
+from worker.dashboard.handlers import AdminHandler, ChangeHandler
+
+BASIC, BEARER = 'Basic realm="flower"', 'Bearer realm="flower"'
+
+
+def told(
+    status: int, error: Exception | None = None, *, kind: type[Any] = AdminHandler, mode: str = ""
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """The JSON of an error, and the headers that are set with it."""
+    made = kind.__new__(kind)
+    headers: list[tuple[str, str]] = []
+    bodies: list[str] = []
+    made.request = SimpleNamespace(headers={"Sec-Fetch-Mode": mode} if mode else {})
+    made.application = SimpleNamespace(auth_config=SimpleNamespace(schemes=[BASIC, BEARER]))
+    made.set_header = made.add_header = lambda name, value: headers.append((name, value))
+    made.finish = bodies.append
+    made.write_error(status, **({"exc_info": (type(error), error, None)} if error else {}))
+    [body] = bodies
+    return json.loads(body), headers
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "code", "message"),
+    [
+        (404, ApiError(404, "unknown_key", "No key."), "unknown_key", "No key."),
+        (503, RedisUnreachable("It is away"), "redis_unreachable", "It is away."),
+        (500, ValueError("a detail"), "internal_error", "The request could not be served."),
+        (500, None, "internal_error", "The request could not be served."),
+        (418, None, "internal_error", "The request could not be served."),
+        (404, None, "not_found", "The request could not be served."),
+        (403, None, "forbidden", "The request carries no valid _xsrf token."),
+        (405, None, "method_not_allowed", "This address does not support that method."),
+    ],
+)
+def test_an_error_has_a_code_for_programs_and_a_sentence_for_people(
+    status: int, error: Exception | None, code: str, message: str
+) -> None:
+    body, headers = told(status, error)
+    assert body == {"error": code, "message": message}
+    assert headers == [("Allow", "GET")] * (status == 405)
+
+
+def test_an_error_of_redis_says_why_and_has_its_status() -> None:
+    error = RedisUnreachable("It is away")
+    assert (error.status_code, str(error)) == (503, "It is away")
+
+
+def test_another_method_is_told_which_one_there_is() -> None:
+    assert told(405, kind=AdminHandler)[1] == [("Allow", "GET")]
+    assert told(405, kind=ChangeHandler)[1] == [("Allow", "POST")]
+
+
+# How the browser asks; a script must not make it ask for a password again and again.
+@pytest.mark.parametrize(
+    ("mode", "schemes"),
+    [("", [BASIC, BEARER]), ("navigate", [BASIC, BEARER]), ("cors", [BEARER])],
+)
+def test_who_must_log_in_is_told_how(mode: str, schemes: list[str]) -> None:
+    body, headers = told(401, ApiError(401, "login_required", "Log in."), mode=mode)
+    assert body["error"] == "login_required"
+    assert headers == [("WWW-Authenticate", scheme) for scheme in schemes]
