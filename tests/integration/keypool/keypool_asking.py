@@ -4,6 +4,7 @@ Verdicts, and asking for a lease that must or must not be had.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from worker.keypool import KeyPool, Lease, LeaseRequest, Line, NoLease
 from worker.keypool.leases import NoLeaseReason
@@ -71,6 +72,15 @@ async def at_once(pool: KeyPool) -> list[Lease]:
 
 def fault(scope: Scope) -> Verdict:
     return Verdict(fate=Fate.RETRY, code="connect_error", scope=scope)
+
+
+async def limited(make_pool: Make, limit: int, *, count: int = 1, **options: Any) -> KeyPool:
+    """A pool whose keys have used up what they had, and have so many calls a minute each."""
+    pool = make_pool(count, **options)
+    for _ in range(count):
+        told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, 0))
+        await pool.settle(await lease(pool), told)
+    return pool
 
 
 async def remaining(pool: KeyPool) -> float:

@@ -86,3 +86,47 @@ async def test_what_people_read_goes_by_redis_clock(
     assert await machine.pool.disable(view.keys[0].id, by="alice", for_ms=5_000)
     [entry] = await machine.pool.audit(count=1)
     assert (int(entry["at_ms"]), int(entry["until_ms"])) == (clock.ms, clock.ms + 5_000)
+
+
+# By how much Redis' clock is set forward, and how much of that counts as time that has passed.
+@pytest.mark.parametrize(("step_ms", "passed_ms"), [(2_500, 2_500), (2_501, 0)])
+async def test_a_request_may_be_under_way_for_two_and_a_half_seconds(
+    machine: Machine, step_ms: int, passed_ms: int
+) -> None:
+    before_ms = (await machine.pool.snapshot()).now_ms
+    machine.redis_clock.tick(step_ms)
+    assert (await machine.pool.snapshot()).now_ms - before_ms == passed_ms
+
+
+# By how much it is set back, and how much time passes then for who has not heard of it.
+@pytest.mark.parametrize(("step_ms", "passed_ms"), [(-1_000, 0), (-1_001, 200)])
+async def test_a_clock_that_was_set_back_by_over_a_second_is_followed_no_more(
+    make_pool: Make, machine: Machine, step_ms: int, passed_ms: int
+) -> None:
+    before_ms = (await machine.pool.snapshot()).now_ms
+    machine.redis_clock.tick(step_ms)
+    await machine.pool.snapshot()
+    machine.pass_time(200)
+    fresh = Machine(make_pool, machine.redis_clock)
+    assert (await fresh.pool.snapshot()).now_ms - before_ms == passed_ms
+
+
+# How long after the call before the clock was read last, before it is set back by ten minutes.
+@pytest.mark.parametrize(("after_ms", "known_ms"), [(249, 0), (250, 250), (300, 300)])
+async def test_the_pools_clock_never_runs_back_by_a_quarter_of_a_second(
+    make_pool: Make, machine: Machine, after_ms: int, known_ms: int
+) -> None:
+    before_ms = (await machine.pool.snapshot()).now_ms
+    machine.pass_time(after_ms)
+    await machine.pool.snapshot()
+    machine.redis_clock.tick(-10 * MINUTE_MS)
+    fresh = Machine(make_pool, machine.redis_clock)
+    assert (await fresh.pool.snapshot()).now_ms - before_ms == known_ms
+
+
+async def test_while_redis_clock_is_behind_people_read_the_pools_own(machine: Machine) -> None:
+    before_ms = (await machine.pool.snapshot()).now_ms
+    machine.redis_clock.tick(-10 * MINUTE_MS)
+    await machine.pool.disable(machine.pool.keys[0].id, by="alice", for_ms=5_000)
+    [entry] = await machine.pool.audit(count=1)
+    assert (int(entry["at_ms"]), int(entry["until_ms"])) == (before_ms, before_ms + 5_000)

@@ -175,3 +175,97 @@ async def test_a_call_of_a_lease_that_expired_counts_unless_an_earlier_settle_ma
         settled = await pool.settle(late, OK, **({"again": True} if again else {}))
         assert settled.late
         assert (await pool.snapshot()).keys[0].calls == calls
+
+
+# How long a call may take, how long after its start it is looked for, and whether it expired.
+@pytest.mark.parametrize(
+    ("ahead_ms", "after_ms", "expired"),
+    [(0, 29_999, False), (0, 30_000, True), (2_000, 1_499, False), (2_000, 1_500, True)],
+)
+async def test_a_lease_expires_after_its_time_and_one_that_waits_a_while_after_its_start(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    ahead_ms: int,
+    after_ms: int,
+    *,
+    expired: bool,
+) -> None:
+    pool = make_pool(1, lease_ms=30_000)
+    if ahead_ms:
+        await pool.settle(await lease(pool), refused(1_000))
+    held = await lease(pool, ahead_ms=ahead_ms, by="job-1")
+    clock.tick(held.wait_ms + after_ms)
+    await ask(pool)
+    [*expiries] = [one for one in await pool.audit() if one["event"] == "lease_expired"]
+    assert [one["by"] for one in expiries] == ["job-1"] * expired
+    assert (await pool.settle(held, OK)).late is expired
+
+
+async def test_a_lease_that_was_confirmed_lasts_as_long_as_any_from_then_on(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1, lease_ms=30_000)
+    await pool.settle(await lease(pool), refused(1_000))
+    held = await lease(pool, ahead_ms=2_000)
+    clock.tick(held.wait_ms + 500)
+    assert await pool.confirm(held) is not None
+    clock.tick(29_999)
+    await ask(pool)
+    assert not (await pool.settle(held, OK)).late
+
+
+async def test_sixteen_leases_that_expired_are_ended_by_a_call(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    redis: Redis,
+) -> None:
+    pool = make_pool(1, lease_ms=30_000)
+    for _ in range(20):
+        await lease(pool)
+    clock.tick(30_000)
+    for left in (20 - 16 + 1, 2):
+        await lease(pool)
+        assert await redis.zcard(pool.names.leases) == left
+
+
+async def test_what_nobody_uses_any_more_ends_after_a_week(make_pool: Make, redis: Redis) -> None:
+    pool, week_ms = make_pool(1), 7 * 86_400_000
+    held = await lease(pool, model="m")
+    pair = pool.names.account_model(held.account, "m")
+    assert await redis.pttl(pool.names.inflight) == pytest.approx(week_ms, abs=60_000)
+    assert await redis.pttl(pair) == pytest.approx(week_ms, abs=60_000)
+    await redis.pexpire(pair, 1_000_000)
+    await pool.settle(held, OK)
+    assert await redis.pttl(pair) == pytest.approx(week_ms, abs=60_000), "a success puts it off"
+
+
+# How long after a success another one is noted: so long a failure may have come before it.
+@pytest.mark.parametrize(("apart_ms", "noted"), [(249, False), (250, True)])
+async def test_a_success_is_noted_four_times_a_second_at_most(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    redis: Redis,
+    apart_ms: int,
+    *,
+    noted: bool,
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool, model="m"), OK)
+    clock.tick(apart_ms)
+    fails, passes = await lease(pool, model="m"), await lease(pool, model="m")
+    await pool.settle(passes, OK)
+    failed = Verdict(Fate.RETRY, "server_error", definite=False, status=500)
+    assert (await pool.settle(fails, failed)).passing is noted
+
+
+async def test_the_models_that_were_called_last_are_shown(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    redis: Redis,
+) -> None:
+    pool = make_pool(1)
+    for number in range(66):
+        clock.tick(10)
+        await pool.settle(await lease(pool, model=f"m{number}"), OK)
+    assert await redis.zrange(pool.names.models, 0, -1) == [f"m{n}" for n in range(2, 66)]

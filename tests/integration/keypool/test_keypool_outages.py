@@ -242,3 +242,67 @@ async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
     clock.tick(10_000)
     await pool.settle(await lease(pool, model="m"), OK)
     assert [(await lease(pool, model="m")).wait_ms for _ in range(5)] == [0] * 5
+
+
+# The beginning of a lease's id (what spreads the looks), how long the probe is under way, and after
+# how long the lease looks again.
+@pytest.mark.parametrize(
+    ("lease_id", "after_ms", "look_ms"),
+    [
+        ("0000", 0, 300),
+        ("0001", 0, 301),
+        ("012b", 0, 599),
+        ("012c", 0, 300),
+        ("012b", 2_500, 500),  # the next one may probe by then
+    ],
+)
+async def test_who_waits_for_anothers_probe_looks_again_after_one_to_two_times_300_ms(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    lease_id: str,
+    after_ms: int,
+    look_ms: int,
+) -> None:
+    pool = make_pool(2)
+    for _ in range(2):
+        await pool.settle(await lease(pool), fault(Scope.HOST))
+        clock.tick(1_000)
+    await lease(pool)  # the probe
+    clock.tick(after_ms)
+    monkeypatch.setattr("os.urandom", lambda size: bytes.fromhex(lease_id).ljust(size, b"\1"))
+    assert (await nothing(pool)).first_in_ms == look_ms
+
+
+# How long after the first failure the second one comes, and whether the host rests.
+@pytest.mark.parametrize(("apart_ms", "rests"), [(999, False), (1_000, True)])
+async def test_two_failures_a_second_apart_are_two(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    apart_ms: int,
+    *,
+    rests: bool,
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), fault(Scope.HOST))
+    assert (await pool.snapshot()).keys[0].state == "ready", "one failure is nothing to show"
+    clock.tick(apart_ms)
+    assert (await pool.settle(await lease(pool), fault(Scope.HOST))).blocked is rests
+
+
+async def test_a_failure_of_a_probe_that_came_too_late_lets_the_next_one_try_at_once(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(2)
+    early = await lease(pool, model="m")
+    for _ in range(2):
+        await pool.settle(await lease(pool, model="m"), fault(Scope.MODEL))
+        clock.tick(1_000)
+    await lease(pool, model="m")  # the probe
+    await nothing(pool, model="m")
+    await pool.settle(early, fault(Scope.MODEL), again=True)
+    await pool.settle(early, fault(Scope.MODEL), again=True)  # known already: it counts no more
+    clock.tick(1_125)
+    await lease(pool, model="m")

@@ -9,6 +9,7 @@ from tests.integration.keypool.keypool_asking import (
     Make,
     ask,
     lease,
+    limited,
     refused,
     remaining,
     rpm,
@@ -78,3 +79,89 @@ async def test_calls_that_pass_bring_a_lowered_pace_back_and_no_further(
         for _ in range(calls):
             await pool.settle(await lease(pool), OK)
         assert await refilled_in_a_second() == pytest.approx(1_000 * pace, abs=1)
+
+
+async def test_refusals_a_second_apart_lower_the_pace_to_four_fifths(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), rpm(600, 600))
+    told = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
+    for percent in (98, 96, 94, 92, 90, 88, 86, 84, 82, 80, 80, 80):
+        clock.tick(2_000)
+        settled = await pool.settle(await lease(pool), told)
+        assert settled.learned == (f"rpm at {percent} % of its pace",)
+
+
+# When a call left after the refusal before, when it is refused, and whether that lowers the pace.
+@pytest.mark.parametrize(
+    ("left_ms", "refused_ms", "lowers"),
+    [(1, 1_000, True), (1, 999, False), (0, 1_000, False)],
+)
+async def test_a_refusal_lowers_the_pace_where_the_one_before_was_known_for_a_second(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    left_ms: int,
+    refused_ms: int,
+    *,
+    lowers: bool,
+) -> None:
+    pool, limit = make_pool(1), ObservedLimit(Dimension.TPM, 6_000)
+    await pool.settle(await lease(pool), replace(OK, limits=(limit,)))
+    clock.tick(2_000)
+    told = refused(0, Scope.ACCOUNT_MODEL, limit)
+    first, with_it = await lease(pool), await lease(pool)
+    assert (await pool.settle(first, told)).learned
+    clock.tick(left_ms)
+    second = await lease(pool) if left_ms else with_it
+    clock.tick(refused_ms - left_ms)
+    assert bool((await pool.settle(second, told)).learned) is lowers
+
+
+# How long after a call beyond the limit another one is refused, and whether that lowers the pace.
+@pytest.mark.parametrize(("after_ms", "lowers"), [(4_999, False), (5_000, True)])
+async def test_a_call_beyond_the_limit_explains_refusals_for_five_seconds(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    after_ms: int,
+    *,
+    lowers: bool,
+) -> None:
+    pool = await limited(make_pool, 600)
+    clock.tick(30_000)
+    held = await lease(pool)
+    while isinstance(await ask(pool), Lease):
+        pass
+    await pool.reset(by="ann")
+    await lease(pool)  # goes beyond
+    clock.tick(after_ms)
+    told = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
+    assert bool((await pool.settle(held, told)).learned) is lowers
+
+
+# Limits, the window that they are of, and whether a refusal that nothing explains lowers the pace.
+@pytest.mark.parametrize(
+    ("limit", "remaining", "lowers"),
+    [
+        (ObservedLimit(Dimension.TPM, 6_000), 99, True),
+        (ObservedLimit(Dimension.TPM, 6_000), 100, False),  # enough for the call
+        (ObservedLimit(Dimension.TPM, 6_000), None, True),  # it does not say how much
+        (ObservedLimit(Dimension.TPD, 6_000), 0, False),  # of a day
+        (ObservedLimit(Dimension.TPM, 6_000, window_ms=60_001), 0, False),
+    ],
+)
+async def test_the_pace_is_lowered_for_the_limit_that_a_call_was_refused_for(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+    limit: ObservedLimit,
+    remaining: float | None,
+    *,
+    lowers: bool,
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), replace(OK, limits=(limit,)))
+    clock.tick(2_000)
+    held = await lease(pool, tokens=100)
+    told = refused(0, Scope.ACCOUNT_MODEL, replace(limit, remaining=remaining))
+    assert bool((await pool.settle(held, told)).learned) is lowers

@@ -2,15 +2,30 @@
 
 from itertools import pairwise
 
-from tests.integration.keypool.keypool_asking import OK, Make, ask, at_once, lease, nothing
+import pytest
+
+from tests.integration.keypool.keypool_asking import (
+    OK,
+    Make,
+    ask,
+    at_once,
+    lease,
+    nothing,
+    refused,
+)
 from worker.keypool import Lease, Line
+from worker.verdicts import Dimension, ObservedLimit, Scope, Verdict
 
 
+# How many calls may be in flight at first, and how far apart they leave later.
+@pytest.mark.parametrize(("opening", "apart_ms"), [(4, 25), (20, 12)])
 async def test_calls_leave_apart_while_limits_are_unknown_once_one_has_passed(
     make_pool: Make,
     clock,  # noqa: ANN001
+    opening: int,
+    apart_ms: int,
 ) -> None:
-    pool = make_pool(1, opening=4)
+    pool = make_pool(1, opening=opening)
     first, *_ = await at_once(pool)
     clock.tick(200)
     await pool.settle(first, OK)
@@ -22,7 +37,7 @@ async def test_calls_leave_apart_while_limits_are_unknown_once_one_has_passed(
             left_ms.append(clock.ms)
         else:
             clock.tick(got.first_in_ms)
-    assert [later - earlier for earlier, later in pairwise(left_ms)] == [25, 25]
+    assert [later - earlier for earlier, later in pairwise(left_ms)] == [apart_ms] * 2
 
 
 async def test_a_call_that_has_an_answer_keeps_no_other_waiting_while_limits_are_unknown(
@@ -42,3 +57,28 @@ async def test_of_the_lines_that_wait_for_unknown_limits_the_later_ones_ask_less
     places = [Line("m", f"line {number}") for number in range(3)]
     asked = [await nothing(pool, line=place, waited_ms=100 - n) for n, place in enumerate(places)]
     assert [one.ask_in_ms for one in asked] == [25, 50, 75]
+
+
+REFUSED = refused(0)
+STATED = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.TPM, 6_000, 6_000))
+
+
+# How many calls may be in flight at first, how one of them ends, and how many may be then.
+@pytest.mark.parametrize(
+    ("opening", "verdict", "then"),
+    [
+        (8, REFUSED, 4),
+        (3, REFUSED, 1),
+        (1, REFUSED, 1),  # one may always find out
+        (8, STATED, 8),  # a limit of something else
+        (8, OK, 8),
+    ],
+)
+async def test_a_refusal_without_a_limit_halves_how_many_calls_may_be_in_flight(
+    make_pool: Make, opening: int, verdict: Verdict, then: int
+) -> None:
+    pool = make_pool(1, opening=opening)
+    await pool.settle(await lease(pool), verdict)
+    held = await lease(pool)  # where one has passed, the next ones leave apart
+    assert 1 + len(await at_once(pool)) == then or verdict is OK
+    await pool.settle(held, OK)

@@ -7,23 +7,22 @@ import heapq
 import math
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
+from tests.integration.keypool.keypool_asking import (
+    OK,
+    Make,
+    ask,
+    lease,
+    limited,
+    nothing,
+    refused,
+    rpm,
+)
 from worker.keypool import HORIZON_MS, KeyPool, Lease, LeaseRequest, Line, NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, ObservedLimit, Scope
-
-
-async def limited(make_pool: Make, limit: int, *, count: int = 1, **clocks: Any) -> KeyPool:
-    """A pool whose keys have used up what they had, and have so many calls a minute each."""
-    pool = make_pool(count, **clocks)
-    for _ in range(count):
-        told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, 0))
-        await pool.settle(await lease(pool), told)
-    return pool
 
 
 class Processes:
