@@ -136,6 +136,12 @@ def test_so_many_calls_may_start_within_a_time(
     assert {seconds: found.calls_within(seconds) for seconds in calls} == calls
 
 
+def test_what_would_refill_beyond_a_limit_of_tokens_is_lost_before_the_first_call() -> None:
+    rests = key("a", bucket("tpm", 6_000, 5_000), blocks=(block(20_000),))
+    found = forecast(rests, tokens=100)  # one call a second
+    assert [found.calls_within(seconds) for seconds in (19.9, 20, 30)] == [0, 60, 70]
+
+
 def test_of_the_keys_of_an_account_the_one_that_opens_first_counts() -> None:
     limits = (bucket("rpm", 60, 0),)
     later, sooner, never = (
@@ -184,7 +190,9 @@ def test_no_estimate_goes_beyond_a_week() -> None:
     assert by_keys.call(week_s).in_s == pytest.approx(week_s, rel=0.001)
 
 
-@pytest.mark.parametrize(("number", "most_s"), [(1, 0.01), (60, 0.01), (100_000, 12.0)])
+@pytest.mark.parametrize(
+    ("number", "most_s"), [*((number, 0.01) for number in range(1, 10)), (100_000, 12.0)]
+)
 def test_an_estimate_is_exact_to_a_hundredth_of_a_second_or_a_ten_thousandth(
     number: int, most_s: float
 ) -> None:

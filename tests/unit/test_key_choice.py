@@ -64,6 +64,9 @@ def test_choices_are_forgotten_where_there_are_many(monkeypatch: pytest.MonkeyPa
     for account in ("a", "b", "a", "c", "b"):
         chosen(directory, account=account)
         assert len(directory._choices) <= 2
+    before = directory.candidates(LeaseRequest(account="c"))
+    directory.candidates(LeaseRequest(account="b"))
+    assert directory.candidates(LeaseRequest(account="c")) is before, "two are kept"
 
 
 BOTH = LeaseRequest(model="m", resource="r", fallbacks=(("n", "s"), ("o", "t")), tokens=5)

@@ -35,6 +35,7 @@ from worker.verdicts import (
         (Verdict(Fate.OTHER_ACCOUNT, "too_large", status=413), False),
         (Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=429), False),
         (Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=400), False),
+        (Verdict(Fate.NEXT_KEY, "quota", status=429), False),  # whatever its code
         (Verdict(Fate.OTHER_ACCOUNT, "too_large", too_large_limit=1, status=400), False),
         (Verdict(Fate.FAIL, "validation", status=403, counted=True), True),  # said so
         (Verdict(Fate.DONE, "ok", status=200, counted=False), False),
@@ -54,6 +55,7 @@ def test_an_answer_counts_unless_the_provider_refused_before_it_looked(
         (Verdict(Fate.DONE, "ok", status=200), "ok"),
         (Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=429), "refused"),
         (Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=400), "refused"),
+        (Verdict(Fate.NEXT_KEY, "quota", status=429), "refused"),
         (Verdict(Fate.OTHER_ACCOUNT, "too_large", too_large_limit=1, status=429), "rejected"),
         (Verdict(Fate.RETRY, "edge_blocked", scope=Scope.HOST, status=429), "fault"),
         (Verdict(Fate.FAIL, "bad_request", status=400), "rejected"),

@@ -9,7 +9,18 @@ import pytest
 from config.api_key import make_key
 from config.environment import Lookup
 from tests.pages import ROOT
-from worker.keypool import Lease, LeaseRequest, Line, NoLease, NoLeaseReason, Settled
+from worker.keypool import (
+    BlockView,
+    BucketView,
+    CooldownPolicy,
+    Lease,
+    LeaseRequest,
+    Line,
+    NoLease,
+    NoLeaseReason,
+    PoolView,
+    Settled,
+)
 from worker.keypool.forecast import CallCost, Estimate
 from worker.keypool.names import BlockedScope
 from worker.keypool.resets import ResetDone
@@ -121,6 +132,22 @@ LEAST: list[tuple[Any, dict[str, Any]]] = [
     ),
     (SeenQuota(Dimension.RPM, 1), {"dimension": "rpm", "used": 1, "spent": False}),
     (CallCost(), {"model": "", "tokens": 0, "input_tokens": 0, "output_tokens": 0, "emails": 0}),
+    (
+        CooldownPolicy(),
+        {"limit_ms": 60_000, "server_error_ms": 5_000}
+        | {"hourly_probe_ms": 3_600_000, "daily_probe_ms": 86_400_000},
+    ),
+    (PoolView("groq", 5, ()), {"service": "groq", "now_ms": 5, "keys": (), "redis_ms": 0}),
+    (
+        BucketView("m", "rpm", 60, 9, 60_000),
+        {"model": "m", "dimension": "rpm", "limit": 60, "remaining": 9, "window_ms": 60_000}
+        | {"full_in_ms": None},  # it refills continuously
+    ),
+    (
+        BlockView("key", "", "cooling", "c", 7, None),
+        {"scope": "key", "name": "", "state": "cooling", "reason": "c", "since_ms": 7}
+        | {"left_ms": None, "from_tokens": 0, "disabled_by": ""},
+    ),
     (Estimate(1.0), {"in_s": 1.0, "limited_by": ""}),
     (BlockedScope("host"), {"kind": "host", "owner": "", "resource": ""}),
     (ResetDone(), {"brought_back": (), "left_disabled": ()}),

@@ -137,6 +137,16 @@ async def test_jobs_with_the_same_models_stand_in_one_line(make_pool: Make, redi
     assert await redis.zrange(pool.names.waiting("a/x"), 0, -1) == ["older", "younger"]
 
 
+async def test_asking_again_for_models_brings_back_nothing_that_rests(make_pool: Make) -> None:
+    pool = make_pool(1)
+    await pool.forget_unfit()
+    await pool.settle(await lease(pool, **only("a")), UNFIT)
+    await pool.settle(await lease(pool, **only("b")), refused(60_000))
+    await pool.forget_unfit()
+    assert (await lease(pool, **only("a"))).wait_ms == 0
+    assert (await nothing(pool, **only("b"))).first_in_ms == 60_000
+
+
 # For two accounts and two models: how many requests a minute are left, and whether that model rests
 # there.
 @given(rooms=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=4, max_size=4))

@@ -132,6 +132,17 @@ async def test_an_account_that_an_answer_names_is_known_before_the_next_call(
         assert pool.account_of(got.key) == (named or "org_1")
 
 
+async def test_who_looks_at_the_keys_knows_their_accounts_before_its_first_call(
+    make_pool: Make,
+) -> None:
+    for got in [await lease(pool := make_pool(2)), await lease(pool)]:
+        await pool.settle(got, replace(OK, account="org_x"))
+    await pool.settle(await lease(pool, model="m"), refused(60_000))
+    fresh = make_pool(2)
+    assert {key.account for key in (await fresh.snapshot()).keys} == {"org_x"}
+    assert (await make_pool(2).reset(by="ann")).count == 1
+
+
 async def test_the_calls_of_a_job_are_found_among_those_of_all_keys_in_their_order(
     make_pool: Make,
     clock,  # noqa: ANN001

@@ -77,6 +77,33 @@ async def test_reports_of_several_processes_add_up_by_minute_and_by_hour(
     assert [one async for one in steps] == [total]
 
 
+async def test_what_another_program_or_a_later_version_wrote_is_left_out(
+    redis: Redis, clock: Clock
+) -> None:
+    store = UsageStore(redis, namespace="kw", now_ms=clock)
+    await store.add({KEY: counts(calls=1)}, writer="a", number=1)
+    names, minute = f"{ROOT}:names:{START_MS // DAY_MS}", f"{ROOT}:minute:{START_MS // 60_000}"
+    for number, name in enumerate(('["key","groq"]', '["key","groq","k","a","m","x"]', "[", "k")):
+        await redis.hset(names, name, 100 + number)
+        await redis.hset(minute, str(100 + number), "1")
+    await redis.hset(minute, "999", "1")  # of no series
+    await redis.hset(names, Series("groq", "other").name, 200)
+    await redis.hset(minute, "200", "no number")
+    assert await read(store, Unit.MINUTE) == [Counted(START_MS, KEY, counts(calls=1))]
+
+
+async def test_measures_that_one_report_has_and_another_has_not_are_added_up(
+    redis: Redis, clock: Clock
+) -> None:
+    store = UsageStore(redis, namespace="kw", now_ms=clock)
+    for number, some in enumerate(
+        ({"calls": 1}, {"calls": 2, "emails": 3, "waited_ms": 4}, {"refused": 1})
+    ):
+        await store.add({KEY: counts(**some)}, writer="a", number=number)
+    [found] = await read(store, Unit.MINUTE)
+    assert found.counts == counts(calls=3, refused=1, emails=3, waited_ms=4)
+
+
 async def test_a_report_that_comes_twice_counts_once(redis: Redis, clock: Clock) -> None:
     store = UsageStore(redis, namespace="kw", now_ms=clock)
     report = {KEY: counts(calls=1)}

@@ -1,0 +1,143 @@
+"""What a settle keeps of an answer: what it blocks, for whom, and what it says of that."""
+
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.integration.keypool.conftest import ManualClock
+from tests.integration.keypool.keypool_asking import (
+    INVALID,
+    OK,
+    Make,
+    ask,
+    lease,
+    limited,
+    nothing,
+    refused,
+    remaining,
+)
+from worker.keypool import Lease, Settled
+from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdict
+
+NOT_HAD = Verdict(
+    Fate.OTHER_ACCOUNT,
+    "model_not_found",
+    effect=Effect.UNFIT,
+    scope=Scope.ACCOUNT_MODEL,
+    cooldown_ms=3_600_000,
+    status=404,
+)
+
+
+# How long ago a key served last (None: never), and whether one job alone is why it is blocked.
+@pytest.mark.parametrize(("served_ms", "alone"), [(600_000, True), (600_001, False), (None, False)])
+async def test_a_key_that_served_within_ten_minutes_is_blocked_by_one_job_alone(
+    make_pool: Make, clock: ManualClock, served_ms: int | None, *, alone: bool
+) -> None:
+    pool = make_pool(1)
+    if served_ms is not None:
+        await pool.settle(await lease(pool, by="before"), OK)
+        clock.tick(served_ms)
+    held, others = await lease(pool, by="job-1"), await lease(pool, by="job-2")
+    assert (await pool.settle(held, INVALID)).alone is alone
+    again = await pool.settle(others, INVALID)
+    assert (again.blocked, again.newly, again.alone) == (True, False, False)
+
+
+async def test_a_success_blocks_nothing(make_pool: Make) -> None:
+    pool = make_pool(1)
+    for _ in range(2):
+        settled = await pool.settle(await lease(pool), OK)
+        assert settled == Settled(late=False, blocked=False, newly=False)
+
+
+async def test_a_call_that_reserved_no_tokens_takes_those_that_the_provider_counted(
+    make_pool: Make,
+) -> None:
+    pool, limit = make_pool(1), ObservedLimit(Dimension.TPM, 6_000)
+    await pool.settle(await lease(pool), replace(OK, limits=(limit,)))
+    await pool.settle(await lease(pool), replace(OK, tokens=500))
+    assert await remaining(pool) == 5_500
+
+
+async def test_a_model_that_is_not_had_is_told_once_and_a_longer_rest_again(
+    make_pool: Make, redis: Redis
+) -> None:
+    pool = make_pool(1)
+    held = [await lease(pool, model="m") for _ in range(5)]
+    for one, rest_ms in zip(held[:2], (1_000, 2_000), strict=True):
+        await pool.settle(one, refused(rest_ms))
+    await pool.settle(held[2], refused(2_000))
+    for one in held[3:]:
+        await pool.settle(one, replace(NOT_HAD, cooldown_ms=NOT_HAD.cooldown_ms + len(one.id)))
+    events = [entry["event"] for entry in await pool.audit()]
+    assert events == ["unfit", "cooled", "cooled"]
+    pair = pool.names.account_model(held[0].account, "m")
+    assert await redis.exists(pair) == 0, "nothing is kept of a model that is not had"
+
+
+async def test_what_ended_is_taken_out_of_the_records_by_the_next_call(
+    make_pool: Make, redis: Redis, clock: ManualClock
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), refused(2_000))
+    clock.tick(1_999)
+    await nothing(pool)
+    assert await redis.hlen(pool.names.blocks) == 1
+    clock.tick(1)
+    await lease(pool)
+    assert await redis.hlen(pool.names.blocks) == 0
+
+
+# How long after a refusal a reset comes, and whether the limit is tried at once then.
+@pytest.mark.parametrize(("after_ms", "tries"), [(20_000, False), (20_001, True)])
+async def test_a_reset_has_no_limit_tried_that_a_refusal_has_just_shown(
+    make_pool: Make, clock: ManualClock, after_ms: int, *, tries: bool
+) -> None:
+    pool = await limited(make_pool, 6)
+    clock.tick(after_ms)
+    while isinstance(await ask(pool), Lease):
+        pass
+    await pool.reset(by="ann")
+    assert isinstance(await ask(pool), Lease) is tries
+
+
+async def test_a_reset_gives_a_bucket_its_pace_back(make_pool: Make, clock: ManualClock) -> None:
+    pool, limit = make_pool(1), ObservedLimit(Dimension.TPM, 60_000)
+    await pool.settle(await lease(pool), replace(OK, limits=(replace(limit, remaining=0),)))
+    clock.tick(2_000)
+    told = refused(0, Scope.ACCOUNT_MODEL, limit)
+    assert (await pool.settle(await lease(pool), told)).learned == ("tpm at 98 % of its pace",)
+    for reset, refilled in ((False, 980), (True, 1_000)):
+        if reset:
+            await pool.reset(by="ann")
+        before = await remaining(pool)
+        await pool.settle(await lease(pool), replace(OK, limits=()))
+        clock.tick(1_000)
+        assert await remaining(pool) - before == pytest.approx(refilled, abs=0.1)
+
+
+# When a refusal says to come again, what it says is left, and what is left for others then.
+@pytest.mark.parametrize(
+    ("stated_ms", "said", "left"),
+    [
+        (None, 2_500, 2_500),
+        (1_000, 100, 100),  # enough for the call: it was refused for something else
+        (None, 99, 99),
+        (500, 60, 50),  # 100 tokens a second: at that time there is room for the call alone
+        (500, 40, 40),
+        (1_000, 40, 0),
+        (5_000, 40, -400),
+        (1_500, None, -50),
+    ],
+)
+async def test_a_refusal_leaves_what_it_says_and_at_the_stated_time_room_for_its_call(
+    make_pool: Make, clock: ManualClock, stated_ms: int | None, said: float | None, left: float
+) -> None:
+    pool, limit = make_pool(1), ObservedLimit(Dimension.TPM, 6_000)
+    await pool.settle(await lease(pool), replace(OK, limits=(replace(limit, remaining=3_000),)))
+    clock.tick(1)
+    told = refused(stated_ms, Scope.ACCOUNT_MODEL, replace(limit, remaining=said))
+    await pool.settle(await lease(pool, tokens=100), told)
+    assert await remaining(pool) == pytest.approx(left, abs=0.01)

@@ -1,0 +1,115 @@
+"""The usage that a process counts, and when it writes it."""
+
+import asyncio
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from tests.pages import ROOT
+from worker.usage import MEASURES, OTHERS, Series, counter
+from worker.usage.counter import EVERY_S, NOT_COUNTED, UsageCounter
+
+A, B, C = (Series("groq", "k", "a", model) for model in "abc")
+JOB: ContextVar[str] = ContextVar("JOB", default="none")
+
+
+def counts(**some: int) -> tuple[int, ...]:
+    return tuple(some.get(name, 0) for name in MEASURES)
+
+
+class Store:
+    """Takes reports, or fails as Redis does."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[int, dict[Series, tuple[int, ...]]]] = []
+        self.fails = False
+        self.jobs: set[str] = set()
+
+    async def add(self, counted: Any, *, writer: str, number: int) -> bool:
+        assert writer
+        self.reports.append((number, counted))
+        self.jobs.add(JOB.get())
+        if self.fails:
+            raise RedisConnectionError
+        return True
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def counting(store: Store, every_s: float = 60.0) -> UsageCounter:
+    return UsageCounter(store, every_s=every_s)  # type: ignore[arg-type]
+
+
+async def test_counts_are_added_up_until_their_time_or_the_end(store: Store) -> None:
+    usage = counting(store)
+    for _ in range(3):
+        usage.count(A, calls=1, waited_ms=5)
+        await asyncio.sleep(0)
+    usage.count(B, emails=2)
+    assert store.reports == []
+    await usage.close()
+    assert store.reports == [
+        (1, {A: counts(calls=3, waited_ms=15), B: counts(emails=2)}),
+    ]
+    usage.count(A, calls=1)
+    await usage.close()
+    assert store.reports[1:] == [(2, {A: counts(calls=1)})]
+
+
+async def test_what_redis_did_not_take_goes_again_under_its_number_before_what_is_new(
+    store: Store,
+) -> None:
+    usage, store.fails = counting(store), True
+    usage.count(A, calls=1)
+    await usage.close()
+    first = (1, {A: counts(calls=1)})
+    assert store.reports == [first], "once: the process ends"
+    usage.count(A, calls=2)
+    store.fails = False
+    await usage.close()
+    assert store.reports == [first, first, (2, {A: counts(calls=2)})]
+
+
+async def test_series_beyond_the_bound_are_counted_together(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(counter, "_MOST_SERIES", 2)
+    usage = counting(store)
+    for series in (A, B, C, A):
+        usage.count(series, calls=1)
+    usage.count(Series("groq", model="m", tenant="t"), calls=1)
+    await usage.close()
+    [(_, found)] = store.reports
+    others = (
+        Series("groq", OTHERS, OTHERS, OTHERS),
+        Series("groq", model=OTHERS, tenant=OTHERS),
+    )
+    assert {series: counted[0] for series, counted in found.items()} == {
+        A: 2, B: 1, others[0]: 1, others[1]: 1,
+    }  # fmt: skip
+
+
+async def test_what_is_written_is_no_part_of_the_job_that_was_counted_first(store: Store) -> None:
+    JOB.set("job-1")
+    usage = counting(store)
+    usage.count(A, calls=1)
+    await usage.close()
+    assert store.jobs == {"none"}
+
+
+def test_what_is_not_to_be_counted_needs_no_loop() -> None:
+    NOT_COUNTED.count(A, calls=1)
+    asyncio.run(NOT_COUNTED.close())
+
+
+def test_the_page_says_how_often_a_worker_writes() -> None:
+    page = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
+    assert (
+        f"writes every {['no', 'one', 'two', 'three', 'four', 'five'][int(EVERY_S)]} seconds"
+        in page
+    )
