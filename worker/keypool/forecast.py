@@ -105,11 +105,9 @@ class _Account:
         return max(0.0, min(calls, default=math.inf))
 
     def tightest(self, seconds: float) -> str:
-        """What keeps it from more calls within a time."""
+        """What keeps it from more calls within a time, where a known limit or a rest does."""
         if seconds < self.opens_s:
             return self.reason
-        if not self.limits:
-            return ""
         return min(self.limits, key=lambda one: one.within(seconds, opens_s=self.opens_s)).name
 
 

@@ -15,7 +15,6 @@ for _, expired in ipairs(redis.call('ZRANGEBYSCORE', root .. ':leases', '-inf', 
 end
 
 local function wait(kind, pause_ms, reason, first_ms)
-  pause_ms = max(1, floor(pause_ms))
   if list then enter(list, job.line, job.came_ms, now + pause_ms) end
   return {kind, pause_ms, reason, first_ms}
 end
