@@ -212,7 +212,5 @@ def _series_in(names: Mapping[str, str]) -> Iterable[tuple[str, Series]]:
     """The series of a day, each with its number; those of a later version are left out."""
     for name, number in names.items():
         if name.startswith("["):
-            try:
+            with suppress(ValueError, TypeError, RecursionError):
                 yield number, Series.of(name)
-            except (ValueError, TypeError, RecursionError):
-                continue

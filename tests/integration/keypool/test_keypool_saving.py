@@ -94,10 +94,11 @@ async def test_a_job_is_large_if_its_tokens_refill_beyond_the_horizon(
     assert (await nothing(pool, tokens=100, by="small")).first_in_ms == first_in_ms
 
 
+@pytest.mark.parametrize("left", [TPM, 4_060])
 async def test_nothing_is_saved_of_tokens_for_a_job_that_waits_for_something_else(
-    make_pool: Make, clock: ManualClock
+    make_pool: Make, clock: ManualClock, left: int
 ) -> None:
-    pool = await with_tokens(make_pool, TPM, requests=0)
+    pool = await with_tokens(make_pool, left, requests=0)
     assert (await nothing(pool, tokens=LARGE, by="large")).reason == "rpm"
     clock.tick(100)
     await lease(pool, tokens=3_000, by="small")
