@@ -5,13 +5,14 @@ import contextlib
 import time
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import AsyncMock, call
+from unittest.mock import AsyncMock, Mock, call
 
 import pytest
 from celery import Celery
 from celery.exceptions import Ignore, Retry
 
 from config.settings import Settings
+from worker import attempts
 from worker.aio import private_loop
 from worker.aio.errors import Revoked, SoftTimeLimit
 from worker.errors import (
@@ -260,6 +261,36 @@ def test_a_task_that_another_one_calls_waits_by_the_time_limit_of_that_one(
     outer.run = wrap(outer, lambda: (None, NOBODY_COUNTS))
     outer.apply(task_id="one", throw=True)
     assert waits_s == [4]
+
+
+# How an outage met a job: what it had called before, and of how many failures its wait is.
+@pytest.mark.parametrize(("codes", "failures"), [([], 1), (["a"], 1), (["a", "b"], 2)])
+async def test_a_job_that_an_outage_meets_waits_by_its_calls(
+    monkeypatch: pytest.MonkeyPatch, codes: list[str], failures: int
+) -> None:
+    app, back, waits = Celery("shop", set_as_current=False), AsyncMock(), Mock(return_value=5_000)
+    monkeypatch.setattr(job_run, "send_back", back)
+    monkeypatch.setattr(job_run, "backoff", waits)
+
+    @app.task(shared=False)
+    def idle() -> None:
+        pass
+
+    idle.push_request(id="one", retries=3)
+    run = JobRun(idle, settings=Settings(task_time_limit_s=300))
+    for code in codes:
+        attempts.note("key", code)
+    error = TransientError("it is down")
+    error.own = False
+    await run._retry(error)
+    assert waits.call_args.args == (failures,)
+    assert back.await_args is not None
+    assert back.await_args.args[2] == 5_000
+    assert back.await_args.kwargs == {"retries": 3}, "an outage costs no retry"
+    error.own = True
+    await run._retry(error)
+    assert waits.call_args.args == (4,)
+    assert back.await_args.kwargs == {"retries": 4}
 
 
 def test_an_email_that_may_have_been_accepted_keeps_its_key() -> None:

@@ -109,6 +109,14 @@ async def test_a_result_may_be_written_late_and_a_doubt_may_not(
     ]
 
 
+async def test_a_bug_in_the_store_comes_out(bench: Bench) -> None:
+    tested = EmailAttempt(bench.store)
+    tested.request = SENT
+    bench.store.complete.side_effect = ValueError("a bug")
+    with pytest.raises(ValueError, match="a bug"):
+        await tested.after(LEASE, DONE)
+
+
 async def test_a_request_whose_release_redis_does_not_confirm_is_in_doubt(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -80,6 +80,18 @@ async def test_an_outage_is_noted_again_where_the_broker_was_away(broker: Broker
         await broker.wait(models=["a"])
 
 
+async def test_an_outage_that_is_forgotten_is_noted_when_it_comes_again(broker: Broker) -> None:
+    for _ in range(2):
+        await broker.wait(models=["a"])
+    broker.now_s += 10.0
+    broker.outages._many = 1
+    await broker.wait(models=["b"])
+    assert [name for _, name in broker.outages._due_s] == ["b"]
+    for _ in range(2):
+        await broker.wait(models=["a"])
+    assert [one.args[2] for one in broker.note.await_args_list] == ["a", "a"]
+
+
 async def test_a_call_that_passes_looks_for_an_outage_every_ten_seconds(
     broker: Broker, caplog: pytest.LogCaptureFixture
 ) -> None:

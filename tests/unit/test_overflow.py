@@ -109,6 +109,15 @@ async def test_a_job_comes_back_when_those_before_it_should_have_been_served(
         assert queue.sent_back[-1][1] == job.lease_request.by
 
 
+async def test_nobody_is_sent_back_for_longer_than_a_minute() -> None:
+    queue = queue_of(40)
+    youngest = queue.waiters[-1]
+    made(queue)[0].relieve(queue)
+    answer = youngest.answer.result()
+    assert isinstance(answer, NoLease)
+    assert (answer.first_in_ms, answer.reason) == (60_000, "many jobs of its kind wait")
+
+
 @pytest.mark.parametrize(
     ("waiting", "rests_s", "back_s", "recalled", "left"),
     [

@@ -1,5 +1,6 @@
 """Whose a job is."""
 
+import asyncio
 import hashlib
 from dataclasses import replace
 from typing import Any
@@ -58,6 +59,28 @@ async def test_what_jobs_use_beyond_their_first_request_is_told_once_a_second(
     await charges._task
     assert broker.eval.await_args.args[2:] == ("ai", name, 1.0)
     TenantCharges(None).note(job, 1_000)
+
+
+async def test_what_jobs_use_within_a_second_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paused: list[float] = []
+    sleep = asyncio.sleep
+
+    async def pause(for_s: float) -> None:
+        paused.append(for_s)
+        charges.note(job, 500)  # meanwhile
+        await sleep(0)
+
+    monkeypatch.setattr("worker.rotation.tenant_charges.asyncio.sleep", pause)
+    broker = Mock(eval=AsyncMock())
+    charges, job = TenantCharges(broker), LeaseRequest(by="a", tenant="acme", queue="ai")
+    charges.note(job, 500)
+    assert charges._task is not None
+    await charges._task
+    assert paused == [1.0]
+    [told] = broker.eval.await_args_list
+    assert told.args[-1] == 3.0
 
 
 def test_the_jobs_whose_first_request_was_counted_are_bounded() -> None:

@@ -4,6 +4,7 @@ The whole of it, with a real key pool, is in `tests/integration/rotation`.
 """
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from tests.unit.turn_bench import FAULT, KEYS, OK, REFUSED, WAIT, WANTED, Bench,
 from worker import attempts
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.keypool import Lease, LeaseRequest, NoLease, NoLeaseReason
-from worker.rotation import turn
+from worker.rotation import lease_settling, turn
 from worker.rotation.limiter import SLOTS
 from worker.rotation.turn import INTERRUPTED
 from worker.verdicts import ABANDONED, Dimension, Effect, Fate, Reply, Scope, Verdict
@@ -152,6 +153,33 @@ async def test_a_call_that_is_cut_may_have_been_carried_out(
     assert bench.happened[1:] == [("after", "lease-0", "interrupted")]
     assert not INTERRUPTED.definite
     assert [(one.code, one.in_doubt) for one in attempts.of_this_run()] == [("interrupted", True)]
+
+
+# What the provider answers, and whether a Redis that is down is to hear of it at once.
+@pytest.mark.parametrize(
+    ("reply", "patiently"),
+    [
+        (OK, False),
+        (Reply(Verdict(Fate.FAIL, "rejected")), False),
+        (REFUSED, True),
+        (FAULT, True),
+    ],
+)
+async def test_the_pool_hears_of_a_refusal_before_the_next_call(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, reply: Reply, *, patiently: bool
+) -> None:
+    asked: list[Any] = []
+
+    async def retry(ask: Any) -> Any:
+        asked.append(ask)
+        return await ask()
+
+    monkeypatch.setattr(lease_settling, "retry_while_down", retry)
+    bench.leases.extend([(lease(0), 0.0), (lease(1), 0.0)])
+    bench.replies.extend([reply, OK])
+    with contextlib.suppress(TransientError, RequestRejected):
+        await bench.turn().run()
+    assert len(asked) == patiently
 
 
 async def test_what_the_provider_said_of_a_key_outlives_its_job(bench: Bench) -> None:
