@@ -1,6 +1,5 @@
 """What a channel asks the server for, and what it makes of its replies; without a server."""
 
-from collections import deque
 from math import inf
 from queue import Empty
 from types import SimpleNamespace
@@ -10,75 +9,15 @@ from unittest.mock import Mock, call
 import pytest
 import redis
 
-from worker.aio.transport import Channel, requesting, taking
+from tests.unit.unstarted_taking import KEYS, LISTS, Taking
+from worker.aio.transport import requesting
 from worker.aio.transport.scripts import TAKE
-from worker.aio.transport.take_limits import RECENT_S, TakeLimits
-
-STEPS = (0, 3)
-
-
-class Taking:
-    """A channel whose taking connection answers as planned, and a clock."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now_s = 1000.0
-        for module in (taking, requesting):
-            clock = SimpleNamespace(monotonic=lambda: self.now_s, time=lambda: 1.5)
-            monkeypatch.setattr(module, "time", clock)
-        self.replies: deque[Any] = deque()
-        self.wire = Mock(_sock=object())
-        self.wire.read_response.side_effect = self._read
-        self.hints = Mock(look_at_s=inf, left_out=set(), asked=None, all_empty=False)
-        self.hints.worth_asking.side_effect = lambda every, _: list(every)
-        self.hints.choose.side_effect = lambda queues, **_: (queues, STEPS)
-        self.made: Any = Channel.__new__(Channel)
-        self.made._queue_cycle = SimpleNamespace(consume=lambda _: ["a", "b"])
-        fields: dict[str, Any] = {
-            "_in_poll": None, "_reading": False, "_is_script_lost": False, "_is_looking": False,
-            "_looks_until_s": 0.0, "_requests": 9, "_suffix": "@x.", "_is_told": False,
-            "_due_at_s": 0.0, "sweep_s": 10.0, "takes": True, "brpop_timeout": 1,
-            "_active_queues": ["a", "b"],
-            "active_fanout_queues": set(), "priority_steps": STEPS, "sep": "|",
-            "global_keyprefix": "p.", "unacked_key": "unacked", "unacked_index_key": "index",
-            "delayed_queues": (), "limits": TakeLimits(), "hints": self.hints,
-            "backoff": Mock(until_s=0.0), "sharing": Mock(due_s=7.0), "connection": Mock(),
-            "replies": Mock(**{"take.return_value": None}),
-            "_qos": Mock(
-                prefetch_count=0, leases_key="leases", unreadable_key="bad", keeper=None,
-                are_acks_refused=False,
-            ),
-        }  # fmt: skip
-        for name, value in fields.items():
-            setattr(self.made, name, value)
-        self.made.__dict__["client"] = SimpleNamespace(connection=self.wire)
-        self.made.connection.cycle.is_nudged = False
-        self.made._qos.room.return_value = 20
-        for name in ("_connect", "_deliver", "_flush_brpop_reauth"):
-            monkeypatch.setattr(self.made, name, Mock(), raising=False)
-        monkeypatch.setattr(self.made, "keep_leases", Mock(return_value=None))
-        monkeypatch.setattr(taking, "has_buffered", lambda _: bool(self.replies))
-
-    def _read(self, **how: Any) -> Any:
-        assert how == {"disable_decoding": True, "push_request": True}
-        reply = self.replies.popleft()
-        if isinstance(reply, Exception):
-            raise reply
-        return reply
-
-    @property
-    def sent(self) -> list[Any]:
-        calls = [each.args for each in self.wire.send_command.call_args_list]
-        self.wire.send_command.reset_mock()
-        return calls
+from worker.aio.transport.take_limits import RECENT_S
 
 
 @pytest.fixture
 def channel(monkeypatch: pytest.MonkeyPatch) -> Taking:
     return Taking(monkeypatch)
-
-
-KEYS = ["p.unacked", "p.index", "p.leases", "p.bad"]
-LISTS = ["p.a", "p.b", "p.a|3", "p.b|3"]
 
 
 def request(script: tuple[str, str], number: str, *, limit: int = 20, lease_s: float = 0) -> Any:

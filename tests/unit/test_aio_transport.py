@@ -9,7 +9,7 @@ import pytest
 from kombu import Connection
 from kombu.asynchronous.hub import Hub
 
-from worker.aio.transport import SentinelTransport, TlsTransport, Transport
+from worker.aio.transport import SentinelTransport, TlsTransport, Transport, look_backoff
 from worker.aio.transport.look_backoff import LookBackoff
 from worker.aio.transport.unacked import Unacked
 
@@ -101,3 +101,17 @@ def test_a_channel_looks_later_with_each_look_in_vain_and_at_once_after_it_found
         assert backoff.until_s == 100.0 + pauses_ms[-1] / 1000
         backoff.note_look(found)
     assert pauses_ms == [0, 10, 20, 40, 80, 100, 100, 0]
+
+
+# How many workers there are, and for how many milliseconds the last one of them waits.
+@pytest.mark.parametrize(("workers", "last_ms"), [(8, 0), (9, 18), (200, 400), (5_000, 2_000)])
+def test_where_many_workers_wait_they_look_one_after_the_other(
+    monkeypatch: pytest.MonkeyPatch, workers: int, last_ms: float
+) -> None:
+    backoff = LookBackoff()
+    for part, waits_ms in ((0.0, 0), (0.5, last_ms / 2), (1.0, last_ms)):
+        monkeypatch.setattr(look_backoff.random, "random", lambda part=part: part)
+        assert round(backoff.begin(workers=workers, now_s=100.0) * 1000) == waits_ms
+    backoff.note_look(0)
+    monkeypatch.setattr(look_backoff.random, "random", lambda: 0.0)
+    assert round(backoff.begin(workers=workers, now_s=100.0) * 1000) == 10, "it looked in vain"

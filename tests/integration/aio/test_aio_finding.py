@@ -90,3 +90,25 @@ async def test_in_the_line_of_its_tenant_a_job_takes_turns_with_the_others(
     assert found.message["headers"]["id"] == JOB
     await broker.zadd("ai.due", {"later": 1})
     assert await count_waiting(broker, ["ai"]) == found.waiting + await broker.zcard("ai.due")
+
+
+async def test_no_more_than_20_000_messages_of_a_list_are_read(broker: Redis) -> None:
+    await broker.lpush("ai", *others(19_999), message_of(JOB))
+    found = await find_job(broker, JOB, ["ai"])
+    assert found is not None
+    assert found.before == 19_999
+    await broker.rpush("ai", *others(1))
+    assert await find_job(broker, JOB, ["ai"]) is None
+
+
+@pytest.mark.parametrize(("place", "before"), [(127, 127), (128, 128 + 3)])
+async def test_what_came_after_those_in_lines_comes_behind_them(
+    broker: Redis, place: int, before: int
+) -> None:
+    await broker.lpush("ai", *others(place), message_of(JOB))
+    await broker.zadd("ai.tenants", {"a": 0, "b": 0})
+    await broker.lpush("ai.tenant.a", "12 a-1", "12 a-2")
+    await broker.lpush("ai.tenant.b", "12 b-1")
+    found = await find_job(broker, JOB, ["ai"])
+    assert found is not None
+    assert (found.before, found.waiting) == (before, place + 1 + 3)

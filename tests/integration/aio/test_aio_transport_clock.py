@@ -86,6 +86,10 @@ def test_delayed_messages_are_woken_all_or_some(broker: Server) -> None:
     assert broker.client.zscore("late.1.due", "a") == broker.client.zscore("late.0.due", "due") == 0
     assert broker.client.get("late.next") == b"0"
     broker.client.set("late.next", "7")
+    assert broker.client.eval(WAKE_SOME, 3, *keys, "b") == 1
+    assert broker.client.get("late.next") == b"0"
+    broker.client.zadd("late.1.due", {"b": now_us + HOUR_US})
+    broker.client.set("late.next", "7")
     assert broker.client.eval(WAKE_SOME, 3, *keys, "a", "gone") == 0
     assert broker.client.get("late.next") == b"7"
     assert broker.client.eval(WAKE, 3, *keys) == 4

@@ -114,6 +114,19 @@ def test_what_is_no_message_is_set_aside_and_counts_as_taken(broker: Server, odd
     assert broker.set_aside == 0
 
 
+@pytest.mark.parametrize(
+    "half", [r"\ud800", r"\uDBFF", r"\udc00", r"\uDfFf", r"\ud83d\ude00", r"\u00e9 \udabc x"]
+)
+def test_half_a_character_is_no_reason_to_set_a_message_aside_however_it_is_written(
+    broker: Server, half: str
+) -> None:
+    text = text_of("1").replace(": ", ":").replace('"body":"1"', f'"body":"{half}"')
+    broker.client.lpush("a", text)
+    assert len(broker.take([["a"]])) == 1
+    [entry] = broker.client.hvals("unacked")
+    assert entry.decode() == f'[{text}, "e", "k"]'
+
+
 @pytest.mark.parametrize("before", [0, 2])
 def test_what_is_due_comes_before_its_list_and_where_asked_before_that_of_another(
     broker: Server, before: int
