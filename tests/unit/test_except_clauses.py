@@ -31,6 +31,13 @@ REASONED = {
 """Clauses that neither raise what they take again, nor log its traceback, nor bear a `noqa`."""
 
 
+def name_of(function: ast.expr) -> str:
+    """The last part of the name of what is called."""
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
 def clauses_of(tree: ast.Module) -> Iterator[tuple[str, int, list[ast.expr], list[ast.stmt]]]:
     """The function, line, exceptions and body of each clause, and of each `suppress`."""
 
@@ -41,7 +48,7 @@ def clauses_of(tree: ast.Module) -> Iterator[tuple[str, int, list[ast.expr], lis
             function = node.name
         if isinstance(node, ast.ExceptHandler):
             yield function, node.lineno, [node.type or ast.Name("Exception")], node.body
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+        if isinstance(node, ast.Call) and name_of(node.func) == "suppress":
             yield function, node.lineno, node.args, []
         for child in ast.iter_child_nodes(node):
             yield from walk(child, function)
@@ -52,10 +59,12 @@ def clauses_of(tree: ast.Module) -> Iterator[tuple[str, int, list[ast.expr], lis
 def tuples_of(trees: dict[Path, ast.Module]) -> dict[str, ast.expr]:
     """The constants that clauses may name, such as `BROKER_ERRORS`."""
     return {
-        ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target): node.value
+        target.id: node.value
         for tree in trees.values()
         for node in tree.body
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None
+        for target in [node.targets[0] if isinstance(node, ast.Assign) else node.target]
+        if isinstance(target, ast.Name)
     }
 
 

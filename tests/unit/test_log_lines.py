@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 
 from tests.pages import ROOT
 
@@ -9,8 +10,13 @@ LEVELS = {"debug", "info", "warning", "error", "exception"}
 NAMES = ("ADMIN_USERS", "Flower", "Initiating Soft Shutdown", "Redis")  # the last but one: Celery's
 
 
-def log_lines() -> Iterator[tuple[str, str, str]]:
+@cache
+def log_lines() -> list[tuple[str, str, str]]:
     """The place, level and text of each log line whose text stands in the call or just before."""
+    return list(find_log_lines())
+
+
+def find_log_lines() -> Iterator[tuple[str, str, str]]:
     for folder in ("config", "tasks", "worker"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             texts: dict[str, str] = {}
@@ -39,7 +45,7 @@ def level_of(function: ast.expr) -> str:
 
 
 def test_every_log_line_begins_in_lower_case_and_has_no_full_stop() -> None:
-    lines = list(log_lines())
+    lines = log_lines()
     assert len(lines) > 90
     odd = [
         (place, text)

@@ -21,15 +21,20 @@ from worker.aio.pool import TaskPool
 from worker.aio.tracing import JobContext
 
 
+@pytest.fixture(autouse=True, scope="module")
+def none_of_others() -> Iterator[None]:
+    gc.collect()
+    gc.freeze()  # each later collection would go through all that pytest and other tests hold
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def no_collector(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.CRITICAL + 1)  # pytest would keep the tracebacks that are logged
-    gc.collect()
-    gc.freeze()  # each later collection would go through all that pytest and other tests hold
     gc.disable()
     yield
     gc.enable()
-    gc.unfreeze()
 
 
 def succeeds() -> None:
@@ -163,19 +168,16 @@ def test_old_garbage_is_collected_too(start: Start) -> None:
         def __init__(self) -> None:
             self.itself = self
 
-    gc.freeze()  # Python collects the oldest when a quarter of all is new, and pytest holds much
-    try:
-        gc.collect()
-        start(aio_gc_objects=500)
-        waits = Waits()
-        ref = weakref.ref(waits)
-        gc.collect(1)  # now it is old
-        del waits
-        gc.enable()
-        _young = [[n] for n in range(500 * 20 * 10)]
-        assert ref() is None
-    finally:
-        gc.unfreeze()
+    gc.collect()
+    gc.freeze()  # Python collects the oldest when a quarter of all is new
+    start(aio_gc_objects=500)
+    waits = Waits()
+    ref = weakref.ref(waits)
+    gc.collect(1)  # now it is old
+    del waits
+    gc.enable()
+    _young = [[n] for n in range(500 * 20 * 10)]
+    assert ref() is None
 
 
 def test_a_pool_that_has_ended_leaves_the_collector_as_it_was(start: Start) -> None:
