@@ -18,7 +18,7 @@ from worker.providers.drift import Drift
 from worker.providers.groq.client import Groq
 from worker.providers.resend.client import Resend
 from worker.runtime import open_runtime
-from worker.streams import StreamWriter
+from worker.streams import StreamWriter, writer
 from worker.usage import UsageCounter
 
 NOBODY = "redis://127.0.0.1:1/0"
@@ -122,6 +122,7 @@ async def test_the_parts_of_a_process_are_as_the_settings_describe_them(
         assert rotation.usage is runtime.usage
         assert rotation.before_call == ownership.end_if_lost
         assert rotation.waiting.overflow.recall == runtime.wake_jobs
+    monkeypatch.setattr(writer, "CLOSE_TIMEOUT_S", 0.01)  # there is no Redis
     await runtime.close()
 
 

@@ -60,7 +60,10 @@ class QueueWatch:
         """
         now = time.monotonic()
         with self.app.connection_for_read() as connection:
-            # Unlike `default_channel`, this gives up where the broker is gone.
+            # Unlike `default_channel`, this gives up at once where the broker is gone.
+            connection.ensure_connection(
+                max_retries=1, interval_start=0, reraise_as_library_errors=False
+            )
             channel = connection.channel()
             if connection.transport.driver_type == "amqp":
                 # It shows nobody what is in a queue, nor what waits for its instant.
