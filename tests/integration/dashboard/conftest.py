@@ -26,6 +26,7 @@ from tests.integration.dashboard.dashboard_site import (
     hold_against_description,
     secret,
 )
+from tests.tls import TRUSTS_NOBODY
 from worker.dashboard import KeysFlower
 from worker.key_pools import pools_for_tools
 from worker.redis.client import connect
@@ -98,7 +99,9 @@ async def serve(
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         redis = connect(get_settings())
         hooks: Any = {"response": [hold_against_description]}
-        client = httpx.AsyncClient(base_url=url, timeout=20, event_hooks=hooks)
+        client = httpx.AsyncClient(
+            base_url=url, timeout=20, event_hooks=hooks, verify=TRUSTS_NOBODY
+        )
         site = Site(app, url, client, redis, pools_for_tools(redis))
         site.keys = {service: load_keys(service).keys for service in ("groq", "resend")}
         started.append((site, server, capp))

@@ -4,6 +4,7 @@ import groq
 import pytest
 
 from sandbox.process import Sandbox
+from tests.tls import TRUSTS_NOBODY
 
 
 @pytest.fixture(scope="package")
@@ -23,6 +24,10 @@ def sandbox(running: Sandbox) -> Sandbox:
 @pytest.fixture
 async def client(sandbox: Sandbox) -> AsyncIterator[groq.AsyncGroq]:
     async with groq.AsyncGroq(
-        api_key=sandbox.keys("groq")[0], base_url=sandbox.groq_base_url, max_retries=0, timeout=5.0
+        api_key=sandbox.keys("groq")[0],
+        base_url=sandbox.groq_base_url,
+        max_retries=0,
+        timeout=5.0,
+        http_client=groq.DefaultAsyncHttpxClient(verify=TRUSTS_NOBODY),
     ) as client:
         yield client

@@ -11,6 +11,7 @@ from resend.exceptions import ResendError
 from resend.http_client_async import AsyncHTTPClient
 
 from sandbox.process import Sandbox
+from tests.tls import TRUSTS_NOBODY
 
 
 class _Shared(AsyncHTTPClient):
@@ -43,7 +44,7 @@ def sandbox(running: Sandbox) -> Sandbox:
 
 @pytest.fixture
 async def _sdk(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    async with httpx.AsyncClient() as client:
+    async with httpx.AsyncClient(verify=TRUSTS_NOBODY) as client:
         monkeypatch.setattr(resend, "default_async_http_client", _Shared(client))
         monkeypatch.setattr(resend, "api_url", sandbox.resend_api_url)
         monkeypatch.setattr(resend, "api_key", sandbox.keys("resend")[0])
