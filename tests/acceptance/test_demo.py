@@ -160,7 +160,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
 def test_a_signal_stops_it_cleanly_at_any_time(
     start: Callable[..., Demo], number: signal.Signals, code: int, said: str
 ) -> None:
-    demo = start()
+    demo = start("--workers=1")
     demo.until_said(said)
     demo.process.send_signal(number)
     assert demo.wait() == code, demo.said
@@ -173,7 +173,7 @@ def test_a_signal_stops_it_cleanly_at_any_time(
 
 
 def test_a_worker_that_dies_ends_it_with_the_end_of_its_log(start: Callable[..., Demo]) -> None:
-    demo = start()
+    demo = start("--workers=1")
     demo.until_said("a producer enqueues")
     [worker] = [pid for pid, command in demo.processes().items() if "worker1@demo" in command]
     os.kill(worker, signal.SIGKILL)
@@ -202,7 +202,7 @@ def test_a_redis_that_does_not_answer_is_a_clear_error(start: Callable[..., Demo
 
 
 def test_it_fails_where_the_time_is_too_short(start: Callable[..., Demo]) -> None:
-    demo = start("--seconds=6", "--workers=1")
+    demo = start("--seconds=3", "--workers=1")
     assert demo.wait() == 1
-    assert "not over within 6 s" in demo.said
+    assert "not over within 3 s" in demo.said
     assert demo.processes() == {}
