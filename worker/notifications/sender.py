@@ -7,14 +7,19 @@ from functools import partial
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from standardwebhooks import Webhook
 
 from config.notify_hosts import host_of, notify_hosts
 from worker.errors import InvalidArguments
 from worker.notifications.addresses import is_public
+from worker.providers.failures import cause_of
 
 _TIMEOUT_S: Final = 15.0
 _GONE: Final = 410
+_MOST_BYTES: Final = 64 * 1024
+"""How much of an answer may come before its status. The rest of it is not read."""
+_RECEIVED_AT_ONCE: Final = 16 * 1024
 
 
 class NotDelivered(Exception):  # noqa: N818 - it is a state, and may change
@@ -59,7 +64,7 @@ class NotificationSender:
         except ValueError as exc:
             raise InvalidArguments(f"url: {exc}") from None
         body = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-        connector = aiohttp.TCPConnector(
+        connector = _Connector(
             socket_factory=partial(_open_socket, private=host.private),
             use_dns_cache=False,
             force_close=True,
@@ -86,7 +91,7 @@ class NotificationSender:
                     "url: its host has a private address, which needs =private in "
                     "KEYWHEEL_NOTIFY_HOSTS"
                 ) from None
-            raise NotDelivered(f"the receiver does not answer ({type(exc).__name__})") from None
+            raise NotDelivered(_why(exc)) from None
         if status == _GONE:
             raise Gone(f"the receiver answers {status}: it wants no notifications any more")
         if not 200 <= status < 300:  # noqa: PLR2004 - what HTTP calls success
@@ -105,6 +110,42 @@ class NotificationSender:
         }
 
 
+def _why(exc: Exception) -> str:
+    """Say why no answer came. The texts of most errors may quote the URL, which may be secret."""
+    if isinstance(exc, TimeoutError):
+        return f"the receiver did not answer within {_TIMEOUT_S:g} s"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        return "the receiver's answer is not HTTP, or its head is too long"
+    if isinstance(exc, aiohttp.ServerDisconnectedError):
+        return "the connection to the receiver ended without an answer"
+    return f"the receiver does not answer: {cause_of(exc)}"
+
+
+class _BoundedHead(ResponseHandler):
+    """Ends a connection on which much has come, and no answer.
+
+    A receiver may announce an answer again and again (1xx). aiohttp reads each of these, a quarter
+    of a megabyte at a time, and all other jobs wait meanwhile.
+    """
+
+    _come = 0
+
+    def data_received(self, data: bytes) -> None:
+        """Take what has come."""
+        if self._come > _MOST_BYTES and self.transport is not None:
+            self.transport.abort()
+            return
+        self._come += len(data)
+        super().data_received(data)
+
+
+class _Connector(aiohttp.TCPConnector):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        bounded: Any = partial(_BoundedHead, loop=self._loop)
+        self._factory = bounded  # aiohttp has no other way
+
+
 def _open_socket(info: Any, *, private: bool) -> socket.socket:
     """Open a socket for an address that a name was resolved to: the very one that is connected to.
 
@@ -114,4 +155,6 @@ def _open_socket(info: Any, *, private: bool) -> socket.socket:
     family, kind, protocol, _, address = info
     if not private and not is_public(str(address[0])):
         raise _NotPublicError("its address is not public")
-    return socket.socket(family, kind, protocol)
+    opened = socket.socket(family, kind, protocol)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVED_AT_ONCE)
+    return opened

@@ -62,7 +62,7 @@ def _unsent(met: BaseException, progress: Progress) -> Exception:
         case TimeoutError():
             return httpx.PoolTimeout("")
         case _:
-            return httpx.ConnectError(_cause(met))
+            return httpx.ConnectError(cause_of(met))
 
 
 def _of_proxy(met: BaseException) -> str:
@@ -75,7 +75,7 @@ def _of_proxy(met: BaseException) -> str:
         case aiohttp.ClientResponseError():
             return "its answer is not HTTP"
         case aiohttp.ClientProxyConnectionError():
-            return _cause(met)
+            return cause_of(met)
         case _:
             return ""
 
@@ -96,7 +96,7 @@ def _in_doubt(met: BaseException, error: Exception, progress: Progress) -> Excep
             return error
 
 
-def _cause(met: BaseException) -> str:
+def cause_of(met: BaseException) -> str:
     """Why no connection came to be.
 
     Texts of others are left out where they could hold more than that.
