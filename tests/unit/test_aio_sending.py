@@ -1,0 +1,208 @@
+"""Which messages are sent many in a round trip, and which as Celery sends them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import celery
+import pytest
+from celery import Celery, Signature, chain, signals
+from kombu.exceptions import OperationalError
+
+from worker.aio.sending import Sender, StockChannel
+
+
+class Channel(StockChannel):
+    """Redis' channel, without Redis: it notes what is put."""
+
+    def __init__(self) -> None:
+        self.puts: list[tuple[str, dict[str, Any]]] = []
+        self.piped: list[tuple[str, int]] = []
+        self.default_priority, self.body_encoding = 0, "base64"
+        self.fails = False
+
+    def encode_body(self, body: Any, encoding: Any = None) -> tuple[Any, Any]:
+        return body, encoding
+
+    def _put(self, queue: str, message: dict[str, Any], *, _publish_batch: Any = None) -> None:
+        if self.fails:
+            raise OperationalError("gone")
+        self.puts.append((queue, message))
+        if _publish_batch is not None:
+            _publish_batch.add("lpush", queue, len(self.puts))
+
+    @contextmanager
+    def conn_or_acquire(self) -> Iterator[Any]:  # type: ignore[override]
+        @contextmanager
+        def pipeline(*, transaction: bool) -> Iterator[Any]:
+            assert not transaction
+            made: list[tuple[str, int]] = []
+            yield SimpleNamespace(
+                lpush=lambda *args: made.append(args), execute=lambda: self.piped.extend(made)
+            )
+
+        yield SimpleNamespace(pipeline=pipeline)
+
+    def __del__(self) -> None:
+        """There is nothing to close."""
+
+
+class Sent:
+    """A sender of an app with two tasks; what Celery sends for it is noted."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.app = Celery("unit", broker="memory://localhost", set_as_current=False)
+        self.channel: Any = Channel()
+        self.by_celery: list[dict[str, Any]] = []
+        self.task = self.app.task(_plain, shared=False, name="plain")
+        monkeypatch.setattr(Signature, "apply_async", self._apply)
+        producer = SimpleNamespace(connection=SimpleNamespace(_reraise_as_library_errors=_nothing))
+
+        @contextmanager
+        def acquire() -> Iterator[Any]:
+            producer.channel = self.channel
+            yield producer
+
+        self.app.producer_or_acquire = acquire
+        self.sender = Sender(self.app)
+
+    def _apply(self, **options: Any) -> str:
+        self.by_celery.append(options)
+        return f"celery's {len(self.by_celery)}"
+
+    def declare(self, *queues: str) -> None:
+        """Celery declares a queue with the first message to it."""
+        for queue in queues:
+            self.sender.send(self.task.s(0).set(queue=queue))
+        self.by_celery.clear()
+        assert self.channel.puts == []
+
+
+def _plain(x: int) -> int:
+    return x
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sent]:
+    made = Sent(monkeypatch)
+    yield made
+    made.app.close()
+
+
+def test_the_first_message_to_a_queue_is_celerys_and_all_others_go_together(sent: Sent) -> None:
+    whole = [sent.task.s(number).set(queue="q") for number in range(1200)]
+    results = sent.sender.send_many(whole)
+    # All of the first batch: the queue is known after it.
+    assert sent.by_celery == [{}] * 500
+    assert results[:2] == ["celery's 1", "celery's 2"]
+    assert [result.id for result in results[500:]] == [
+        message["headers"]["id"] for _, message in sent.channel.puts
+    ]
+    assert sent.channel.piped == [("q", number + 1) for number in range(700)]
+    sent.channel.puts.clear()
+    result = sent.sender.send(sent.task.s(1).set(queue="q", task_id="own", priority=3))
+    [(queue, message)] = sent.channel.puts
+    assert (queue, result.id, result.ignored) == ("q", "own", False)
+    assert message["properties"]["priority"] == 3
+    assert message["properties"]["delivery_info"] == {"exchange": "", "routing_key": "q"}
+    assert len(sent.channel.piped) == 700, "one message needs no pipeline"
+
+
+# What is special about the app, or about the moment.
+@pytest.mark.parametrize(
+    "special",
+    ["task_always_eager", "task_send_sent_event", "task_compression", "task_protocol",
+     "a receiver", "a job", "another broker"],
+)  # fmt: skip
+def test_where_more_than_the_broker_handles_a_message_celery_sends_it(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch, special: str
+) -> None:
+    def receiver(**_: Any) -> None: ...
+
+    if special.startswith("task_"):
+        sent.app.conf[special] = {"task_protocol": 1, "task_compression": "gzip"}.get(special, True)
+    elif special == "another broker":
+        sent.channel = object()
+    elif special == "a job":
+        monkeypatch.setattr(Celery, "current_worker_task", object())
+    elif special == "a receiver":
+        signals.after_task_publish.connect(receiver)
+    try:
+        for _ in range(2):
+            sent.sender.send(sent.task.s(1).set(queue="q"))
+    finally:
+        signals.after_task_publish.disconnect(receiver)
+    assert sent.by_celery == [{}, {}]
+    assert getattr(sent.channel, "puts", []) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "is_plain"),
+    [
+        ({"countdown": 3, "headers": {"a": 1}, "ignore_result": True, "time_limit": 9}, True),
+        ({"serializer": "json", "task_type": "x", "expires": None}, True),
+        ({"serializer": "pickle"}, False),
+        ({"expires": 3}, False),
+        ({"exchange": "e"}, False),
+        ({"queue": "fanned"}, False),
+    ],
+)
+def test_only_options_of_the_message_itself_are_plain(
+    sent: Sent, options: dict[str, Any], *, is_plain: bool
+) -> None:
+    fanned = sent.app.amqp.queues.select_add("fanned")
+    fanned.exchange = SimpleNamespace(type="fanout", delivery_mode=2)
+    sent.declare("q", "fanned")
+    sent.sender.send(sent.task.s(1).set(**{"queue": "q"} | options))
+    assert (len(sent.channel.puts), len(sent.by_celery)) == ((1, 0) if is_plain else (0, 1))
+    if "headers" in options:
+        [(_, message)] = sent.channel.puts
+        assert message["headers"]["a"] == 1
+        assert message["headers"]["eta"]
+        assert message["headers"]["ignore_result"] is True
+
+
+def test_tasks_that_are_sent_in_a_way_of_their_own_are_celerys(sent: Sent) -> None:
+    class Own(celery.Task):
+        def apply_async(self, *args: Any, **options: Any) -> Any:
+            raise NotImplementedError
+
+    own = sent.app.task(_plain, shared=False, name="own", base=Own)
+    checked = sent.app.task(_plain, shared=False, name="checked", pydantic=True)
+    sent.declare("q")
+    for task in (own, checked):
+        sent.sender.send(task.s(1).set(queue="q"))
+    sent.sender.send(chain(sent.task.s(1), sent.task.s()).set(queue="q"))
+    assert (len(sent.by_celery), sent.channel.puts) == (3, [])
+    unknown = Signature("elsewhere", args=(1,), app=sent.app).set(queue="q")
+    sent.sender.send(unknown)
+    assert len(sent.channel.puts) == 1
+
+
+def test_wrong_arguments_are_refused_before_anything_is_sent(sent: Sent) -> None:
+    sent.declare("q")
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
+        sent.sender.send(sent.task.s().set(queue="q"))
+    assert sent.channel.puts == []
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_celery_sends_what_a_lost_connection_has_kept_with_the_same_ids(
+    sent: Sent, count: int
+) -> None:
+    sent.declare("q")
+    sent.channel.fails = True
+    whole = [sent.task.s(1).set(queue="q", task_id=f"id-{number}") for number in range(count)]
+    results = sent.sender.send_many(whole)
+    assert sent.by_celery == [{"task_id": f"id-{number}"} for number in range(count)]
+    assert results == [f"celery's {number + 1}" for number in range(count)]
+    sent.channel._put = Mock(side_effect=ZeroDivisionError)
+    with pytest.raises(ZeroDivisionError):
+        sent.sender.send_many(whole)
