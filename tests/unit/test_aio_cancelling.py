@@ -1,6 +1,7 @@
 """A task that is cancelled ends, also where it does not hear that at once."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -61,3 +62,14 @@ async def test_a_background_task_of_the_pool_that_swallows_a_cancel_ends_in_time
     monkeypatch.setattr(lifespan, "_shutdowns", [])
     await lifespan.end(patience_s=5)
     assert task.cancelled()
+
+
+async def test_how_the_tasks_end_is_no_trouble_of_the_loop() -> None:
+    heard: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, of: heard.append(of["message"]))
+    for task in [await begun(asyncio.create_task(deaf(0, ValueError("its own"))))]:
+        await cancel_until_ended(task)
+    del task
+    await asyncio.sleep(0)
+    gc.collect()
+    assert heard == []

@@ -1,6 +1,8 @@
 """Eager mode: people's own unit tests call `async def` tasks without a pool."""
 
 import asyncio
+import gc
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -11,7 +13,7 @@ from celery.exceptions import Retry
 from pydantic import BaseModel
 
 from worker.aio import private_loop
-from worker.aio.adopt import calling_errbacks, is_async
+from worker.aio.adopt import adopt, calling_errbacks, complete, is_async
 from worker.aio.result import await_result
 
 
@@ -55,7 +57,7 @@ def test_an_errback_awaits_the_tasks_that_it_calls(app: Celery, add: Any) -> Non
         return await add(failed, 1) + await add(failed, 2)
 
     with calling_errbacks():  # Celery calls it like a function
-        assert errback(10) == 23
+        assert [errback(10), errback(10)] == [23, 23]
 
 
 def test_an_eager_task_may_call_another_and_that_one_a_third(app: Celery, add: Any) -> None:
@@ -170,3 +172,78 @@ def test_what_nobody_waits_for_any_more_is_cancelled() -> None:
     with pytest.raises(KeyboardInterrupt):
         private_loop.result_of(running)
     assert running.cancelled()
+
+
+def test_an_error_of_a_task_within_a_task_is_that_of_its_caller(app: Celery) -> None:
+    @app.task(shared=False)
+    async def inner() -> None:
+        await asyncio.sleep(0)
+        raise KeyError("inner")
+
+    @app.task(shared=False)
+    async def outer() -> str:
+        try:
+            inner.delay()
+        except KeyError as exc:
+            return f"seen: {exc}"
+        return "nothing"
+
+    assert outer.delay().get() == "seen: 'inner'"
+
+
+def test_a_task_is_adapted_once(app: Celery, add: Any) -> None:
+    run = add.run
+    adopt(add)
+    assert add.run is run
+
+
+def test_a_forked_process_begins_with_loops_of_its_own(
+    add: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_loop", "_lock", "_pool_loop"):
+        monkeypatch.setattr(private_loop, name, getattr(private_loop, name))
+    assert add.delay(1, 2).get() == 3
+    of_the_parent, of_the_pool = private_loop._loop, asyncio.new_event_loop()
+    private_loop.set_pool_loop(of_the_pool)
+    private_loop._forget_after_fork()
+    before = set(threading.enumerate())
+    assert private_loop.pool_loop() is None
+    assert add.delay(1, 2).get() == 3
+    assert private_loop._loop is not of_the_parent
+    # To free them would close what the parent uses.
+    assert private_loop._of_the_parent[-2:] == [of_the_parent, of_the_pool]
+    ours = private_loop._loop
+    assert ours is not None
+    [thread] = set(threading.enumerate()) - before
+    ours.call_soon_threadsafe(ours.stop)
+    thread.join(20)
+    ours.close()
+    of_the_pool.close()
+
+
+async def test_what_runs_in_the_background_is_not_collected() -> None:
+    async def wait() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    before = asyncio.all_tasks()
+    private_loop.start_in_background(wait())
+    await asyncio.sleep(0)
+    gc.collect()
+    [task] = asyncio.all_tasks() - before
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_hook_that_fails_where_nobody_waits_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def hook() -> None:
+        raise ValueError("no")
+
+    private_loop.set_pool_loop(asyncio.get_running_loop())
+    try:
+        assert complete(hook(), name="x.on_failure") is None
+        await asyncio.wait(private_loop._background)
+    finally:
+        private_loop.set_pool_loop(None)
+    assert caplog.messages == ["x.on_failure raised; no job waits for it, and the worker goes on"]

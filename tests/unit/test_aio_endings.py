@@ -9,6 +9,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from tests.unit.aio_pool.conftest import app, start
 from tests.unit.aio_pool.pool_outcome import Outcome, Start
 from worker.aio import endings
+from worker.aio.errors import WorkerLost
 
 __all__ = ["app", "start"]
 
@@ -48,3 +49,46 @@ def test_an_error_that_would_end_no_process_is_a_failure(app: Celery, start: Sta
 
     answer: Any = Outcome(start(), stops).answer
     assert answer.type is Stop
+
+
+@pytest.mark.parametrize("raised", [True, False])
+def test_an_error_has_billiards_form_with_a_traceback(*, raised: bool) -> None:
+    error = ValueError("no")
+    if raised:
+        try:
+            raise error
+        except ValueError:
+            pass
+    info: Any = endings.info_of(error)
+    assert (info.type, info.exception.exc) == (ValueError, error)
+    assert "ValueError: no" in info.traceback
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (SystemExit(3), "the task tried to end its worker: SystemExit(3)"),
+        (WorkerLost("MemoryError()"), "the task tried to end its worker: MemoryError()"),
+    ],
+)
+def test_a_lost_worker_is_told_with_its_reason(error: BaseException, words: str) -> None:
+    assert str(endings.lost(error)) == words
+
+
+def test_errors_that_were_reported_refer_to_nothing_any_more() -> None:
+    def raised(error: Any, cause: Any = None) -> Any:
+        try:
+            raise error from cause  # noqa: TRY301 - for its traceback
+        except BaseException as exc:  # noqa: BLE001 - raised above
+            return exc
+
+    cause, part = raised(KeyError("cause")), raised(OSError("part"))
+    group = raised(ExceptionGroup("", [part]), cause)
+    retry = raised(Retry("later", exc=raised(ValueError("why"))))
+    retry.args = (retry,)
+    reported: Any = endings.info_of(raised(TypeError("reported")))
+    endings.forget([group, group, retry], [print, reported])
+    every = (cause, part, group, retry, retry.exc, reported.exception)
+    assert [each.__traceback__ for each in every] == [None] * 6
+    assert retry.args == ()
+    endings.forget([group], None)

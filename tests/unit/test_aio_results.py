@@ -88,7 +88,9 @@ async def test_the_failure_of_an_earlier_task_is_that_of_its_chain(store: Store)
     with pytest.raises(ValueError, match=r"^no$"):
         await await_result(store.of("last", parent=middle), timeout_s=60)
     done = store.of("done", DONE)
-    assert await await_result(store.of("last", PENDING, DONE, parent=done)) == 7
+    done.maybe_throw = Mock()
+    assert await await_result(store.of("last", PENDING, PENDING, DONE, parent=done)) == 7
+    done.maybe_throw.assert_called_once_with()  # it is not looked at again
     header = GroupResult("group", [store.of("part", FAILURE)], app=store.app)
     with pytest.raises(ValueError, match=r"^no$"):
         await await_result(store.of("body", parent=header))

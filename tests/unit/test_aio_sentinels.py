@@ -9,6 +9,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from worker.aio import connections, sentinels
+from worker.aio.addresses import BlockingOverAddresses, OverAddresses
 from worker.aio.connections import BlockingSentinelConnection, SentinelConnection, parameters_of
 from worker.aio.sentinels import Sentinels, UnknownPrimary
 
@@ -330,3 +331,20 @@ def test_a_url_names_the_sentinels_and_what_their_connections_need(
         )
         assert found.pop("ssl_ca_certs", None) == ("x" if "ca_certs" in query else None)
         assert found == ({"ssl_cert_reqs": "required"} if tls else {})
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [({}, BlockingOverAddresses), ({"ssl": True}, BlockingOverAddresses), ({}, OverAddresses)],
+)
+def test_sentinels_are_reached_at_each_of_their_addresses(
+    options: dict[str, Any], kind: type
+) -> None:
+    client: Any = (
+        sentinels._client(host="h", **options)
+        if kind is BlockingOverAddresses
+        else sentinels._over_addresses(redis.asyncio.Redis(host="h"))
+    )
+    made = client.connection_pool.connection_class
+    assert issubclass(made, kind)
+    assert issubclass(made, redis.SSLConnection) is bool(options)

@@ -237,3 +237,71 @@ def test_a_worker_ends_whatever_its_cleanups_do(
     assert asked == [loop]
     assert (ended.call_args, result.call_args) == (call(patience_s=7.0), call(7.0))
     assert caplog.messages == [words] * (words is not None)
+
+
+# Whether Redis hangs, the jobs' hard limit, whether the shutdown is a cold one; for how long is
+# waited, and what is said.
+@pytest.mark.parametrize(
+    ("timeout_s", "cold", "waited_s", "words"),
+    [
+        (20, False, 20.5, "2 jobs cannot report their ends, since Redis does not answer"),
+        (None, False, 300.5, "2 jobs cannot report their ends, since Redis does not answer"),
+        (20, True, 5.1, "2 jobs did not end when they were cancelled"),
+    ],
+)
+def test_while_redis_hangs_a_worker_waits_as_long_as_its_jobs_may_run(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    sent: list[Any],
+    redis_answers: Any,
+    *,
+    timeout_s: float | None,
+    cold: bool,
+    waited_s: float,
+    words: str,
+) -> None:
+    redis_answers.silent = True
+    pool = pool_of(monkeypatch, 600, 600)
+    pool.options = {"timeout": timeout_s}
+    wait_for_jobs(pool, None, cold=cold, cold_patience_s=5.0)
+    redis_answers.begin.assert_called_once_with()
+    assert round(pool.now_s - 1000, 1) == waited_s
+    assert pool.cancels_at_s == ([0] if cold else [waited_s])
+    assert caplog.messages == [f"{words}; the worker ends without them"]
+    assert sent
+
+
+def test_a_redis_that_hangs_is_told_of_the_acknowledgements_once_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, redis_answers: Any
+) -> None:
+    flushed, hub = Mock(), Mock(**{"_pop_ready.return_value": []})
+    monkeypatch.setattr(unacked.of_process, "flush_acks", flushed)
+    for silent, is_again, times in ((False, True, 1), (True, True, 0), (True, False, 1)):
+        flushed.reset_mock()
+        redis_answers.silent = silent
+        send_acknowledgements(hub, is_again=is_again)
+        assert flushed.call_count == times
+
+
+@pytest.mark.parametrize(("silent", "patience_s", "given_s"), [(True, 9, 2), (True, 1, 1)])
+def test_cleanups_have_little_time_while_redis_hangs(
+    monkeypatch: pytest.MonkeyPatch, redis_answers: Any, patience_s: float, given_s: float, *,
+    silent: bool,
+) -> None:  # fmt: skip
+    redis_answers.silent = silent
+    ended, result = Mock(), Mock()
+    monkeypatch.setattr(lifespan, "end", ended)
+    submit = Mock(return_value=SimpleNamespace(result=result))
+    monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", submit)
+    end_lifespan(Mock(), patience_s=patience_s)
+    assert (ended.call_args, result.call_args) == (call(patience_s=given_s), call(given_s))
+
+
+def test_a_soft_shutdown_tells_that_the_worker_ends(
+    monkeypatch: pytest.MonkeyPatch, redis_answers: Any
+) -> None:
+    conf = SimpleNamespace(
+        worker_soft_shutdown_timeout=0, worker_enable_soft_shutdown_on_idle=False
+    )
+    wait_softly(pool_of(monkeypatch, 0, 0), SimpleNamespace(app=SimpleNamespace(conf=conf)))
+    redis_answers.begin.assert_called_once_with(cold=True)
