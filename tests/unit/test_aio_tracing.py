@@ -1,0 +1,120 @@
+"""What the tracer is given in place of parts of Celery and billiard."""
+
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock, call
+
+import celery
+import pytest
+from celery import signals
+from celery.app import trace
+from celery.app.task import Context
+from celery.exceptions import Retry
+
+from worker.aio import tracing
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Mock:
+    made = Mock()
+    monkeypatch.setattr(trace, "info", made)
+    return made
+
+
+@pytest.mark.parametrize("stores", [True, False])
+@pytest.mark.parametrize("waits", [None, {"until": 5}])
+def test_a_light_retry_is_told_as_celery_does_without_a_traceback(
+    log: Mock, waits: Any, *, stores: bool
+) -> None:
+    why, task, heard = ValueError("full"), Mock(light_retry=True), list[Any]()
+    task.name = "x"
+    retry: Any = Retry("later", exc=why, when=3)
+    retry.waits = waits
+    request: Any = Context(id="job-1", args=[1], kwargs={"a": 2}, task="x")
+
+    def hear(**told: Any) -> None:
+        heard.append(told)
+
+    signals.task_retry.connect(hear)
+    its = SimpleNamespace(retval=retry)
+    try:
+        # It is stored unless that is not wanted.
+        info = tracing._handle_retry(
+            its, task, request, **({} if stores else {"store_errors": False})
+        )
+    finally:
+        signals.task_retry.disconnect(hear)
+    assert task.backend.mark_as_retry.call_args_list == (
+        [call("job-1", why, None, request=request)] if stores else []
+    )
+    assert task.on_retry.call_args_list == [call(why, "job-1", [1], {"a": 2}, info)]
+    [told] = heard
+    assert (told["sender"], told["request"], told["reason"], told["einfo"]) == (
+        task, request, retry, info,
+    )  # fmt: skip
+    fields = {"id": "job-1", "name": "x", "exc": str(retry)} | ({"waits": waits} if waits else {})
+    assert log.call_args_list == [call(trace.LOG_RETRY, fields)]
+    assert (info.type, str(info), info.traceback, info.internal) == (Retry, "", "", False)
+    assert info.exc_info == (Retry, info.exception, None)
+    assert info.exception.exc is retry
+    assert repr(info) == f"<LightRetryInfo: {retry!r}>"
+
+
+def test_any_other_retry_is_celerys(monkeypatch: pytest.MonkeyPatch) -> None:
+    stock = Mock()
+    monkeypatch.setattr(tracing, "_stock_handle_retry", stock)
+    for task in (SimpleNamespace(light_retry=False), SimpleNamespace()):
+        told = tracing._handle_retry("its", task, "request", call_errbacks=True)
+        assert told is stock.return_value
+        assert stock.call_args == call(
+            "its", task, "request", store_errors=True, call_errbacks=True
+        )
+
+
+# What a context is made of.
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "job-1", "lang": "py", "task": "x"},
+        {"id": "job-1", "timelimit": [5, 3], "own": 1},
+        {"timelimit": (None, None, "more")},
+        {"timelimit": [5]},
+        {"timelimit": None, "headers": {"a": 1}, "own": 1},
+        {"headers": None, "argsrepr": "()", "kwargsrepr": "{}", "compression": None},
+    ],
+)
+def test_a_context_reads_as_celerys(fields: dict[str, Any]) -> None:
+    more = {"called_directly": False}
+    ours = tracing.JobContext(dict(fields), **more)
+    theirs = Context(dict(fields), **more)
+    assert vars(ours) == vars(theirs)
+    assert vars(tracing.JobContext([("id", "a")], x=1)) == vars(Context([("id", "a")], x=1))
+    assert vars(tracing.JobContext(x=1)) == vars(Context(x=1))
+
+
+def test_a_body_is_run_directly_where_the_workers_wrapper_is_no_call_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def wrapped(self: Any) -> None: ...
+
+    for module, shown in ((trace.__name__, "celery.app.task"), ("shop", "shop")):
+        wrapped.__module__ = module
+        monkeypatch.setattr(celery.Task, "__call__", wrapped)
+        tracing.install()
+        tracing.uninstall()
+        assert wrapped.__module__ == shown
+
+
+def test_what_is_replaced_is_celerys_again_afterwards() -> None:
+    def parts() -> tuple[Any, ...]:
+        info = trace.TraceInfo
+        ends = info.handle_error_state, info.handle_ignore, info.handle_reject
+        return (trace.saferepr, info.handle_retry, *ends, trace.Context,
+                tracing.StockFrame.Code, tracing.einfo.Traceback.Frame)  # fmt: skip
+
+    before = parts()
+    tracing.install()
+    ours = parts()
+    tracing.uninstall()
+    assert parts() == before
+    assert all(one is not other for one, other in zip(ours, before, strict=True))
