@@ -95,6 +95,22 @@ async def test_an_answer_that_is_capped_takes_less_of_the_limit_of_all_tokens_to
     assert left == pytest.approx({Dimension.OTPM: 10, Dimension.TPM: 9_410}, abs=1)
 
 
+# A limit of answers a minute, what a job without a cap reserves at most, what is reserved then, and
+# whether the request has to name that.
+@pytest.mark.parametrize(
+    ("limit", "most", "reserved", "capped"),
+    [(500, 490, 490, False), (500, 491, 490, True), (1, 5, 1, True), (5_000, 1_000, 1_000, False)],
+)
+async def test_a_cap_is_named_where_a_job_would_reserve_more_than_an_account_allows(
+    make_pool: Make, limit: int, most: int, reserved: int, *, capped: bool
+) -> None:
+    pool = make_pool(1)
+    stated = ObservedLimit(Dimension.OTPM, limit)
+    await pool.settle(await lease(pool), replace(OK, limits=(stated,)))
+    held = await lease(pool, tokens=most, output_tokens=most, flexible=True)
+    assert (held.request.output_tokens, held.capped) == (reserved, capped)
+
+
 async def one_left(pool: KeyPool, account: str) -> float:
     return next(
         key.buckets[0].remaining for key in (await pool.snapshot()).keys if key.account == account

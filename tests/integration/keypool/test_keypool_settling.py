@@ -1,5 +1,6 @@
 """What a settle keeps of an answer: what it blocks, for whom, and what it says of that."""
 
+import struct
 from dataclasses import replace
 
 import pytest
@@ -88,6 +89,41 @@ async def test_what_ended_is_taken_out_of_the_records_by_the_next_call(
     clock.tick(1)
     await lease(pool)
     assert await redis.hlen(pool.names.blocks) == 0
+
+
+def packed(until_ms: float) -> bytes:
+    """A block as the scripts keep it."""
+    return b"\x81\xa8until_ms\xcb" + struct.pack(">d", until_ms)
+
+
+# How many blocks of models that do not exist there are, beside one that lasts and one that ended.
+@pytest.mark.parametrize(("blocks", "stay"), [(997, 1_000), (998, 2)])
+async def test_of_more_than_a_thousand_blocks_those_go_that_come_back_or_have_ended(
+    make_pool: Make, redis: Redis, clock: ManualClock, blocks: int, stay: int
+) -> None:
+    pool = make_pool(1)
+    lasting = packed(clock.ms + 9_000)
+    made_up = {f"{'unfit' if n % 2 else 'key_resource'}:a:{n}": lasting for n in range(blocks)}
+    others = {"account:team": lasting, "model:gone": packed(clock.ms)}
+    await redis.hset(pool.names.blocks, mapping=made_up | others)
+    await pool.settle(await lease(pool, model="m"), NOT_HAD)
+    found = await redis.hkeys(pool.names.blocks)
+    assert len(found) == stay
+    assert {"account:team", f"unfit:{pool.keys[0].id}:m"} <= set(found)
+    assert (await nothing(pool, model="m")).reason == "model_not_found"
+
+
+async def test_a_reset_says_nothing_of_what_has_just_ended(
+    make_pool: Make, clock: ManualClock
+) -> None:
+    pool = make_pool(1)
+    await pool.settle(await lease(pool), refused(5_000))
+    clock.tick(4_999)
+    for cleared in (1, 0):
+        assert (await pool.reset(by="ann")).count == cleared
+        assert (await pool.audit(count=1))[0]["reason"] == f"{cleared} cleared"
+        await pool.settle(await lease(pool), refused(5_000))
+        clock.tick(5_000)
 
 
 # How long after a refusal a reset comes, and whether the limit is tried at once then.

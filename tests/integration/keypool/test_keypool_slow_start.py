@@ -59,6 +59,31 @@ async def test_of_the_lines_that_wait_for_unknown_limits_the_later_ones_ask_less
     assert [one.ask_in_ms for one in asked] == [25, 50, 75]
 
 
+async def test_the_number_of_calls_in_flight_grows_by_one_with_64_that_pass(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1, opening=2)
+    held = await lease(pool)
+    for _ in range(63):
+        await pool.settle(held, OK)
+
+    async def in_flight() -> int:
+        clock.tick(250)
+        number = 0
+        while True:
+            if isinstance(got := await ask(pool), Lease):
+                number += 1
+            elif got.first_in_ms <= 25:
+                clock.tick(got.first_in_ms)
+            else:
+                return number
+
+    assert await in_flight() == 2
+    await pool.settle(held, OK)
+    assert await in_flight() == 3
+
+
 REFUSED = refused(0)
 STATED = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.TPM, 6_000, 6_000))
 

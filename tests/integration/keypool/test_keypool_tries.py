@@ -3,7 +3,15 @@
 import asyncio
 
 from tests.integration.keypool.conftest import ManualClock
-from tests.integration.keypool.keypool_asking import OK, Make, lease, limited, nothing, refused
+from tests.integration.keypool.keypool_asking import (
+    OK,
+    Make,
+    ask,
+    lease,
+    limited,
+    nothing,
+    refused,
+)
 from worker.keypool import KeyPool, Lease
 from worker.verdicts import Dimension, ObservedLimit, Scope
 
@@ -52,8 +60,32 @@ async def test_one_call_in_334_goes_beyond_a_limit_and_a_fifth_is_lent_to_a_new_
 async def test_no_more_than_one_try_is_saved_up(make_pool: Make, clock: ManualClock) -> None:
     pool, held = await without_room(make_pool, clock)
     await asyncio.gather(*(pool.settle(held, OK) for _ in range(700)))
-    await refuse(pool, clock, await lease(pool))
+    await lease(pool)
     await nothing(pool)
+
+
+async def test_of_a_limit_that_was_configured_nothing_had_passed_before(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1, limits=[ObservedLimit(Dimension.RPM, 1)])
+    await try_after(pool, 334, await lease(pool))
+
+
+async def test_a_try_that_a_reset_lends_is_paid_back_before_the_next_one(
+    make_pool: Make, clock: ManualClock
+) -> None:
+    pool, held = await without_room(make_pool, clock)
+    await asyncio.gather(*(pool.settle(held, OK) for _ in range(10)))
+    clock.tick(20_000)  # what the refusal has shown may be out of date
+    while isinstance(held := await ask(pool), Lease):
+        last = held
+    await pool.reset(by="ann")
+    await lease(pool)
+    await asyncio.gather(*(pool.settle(last, OK) for _ in range(257)))
+    await pool.reset(by="ann")
+    await nothing(pool)
+    await pool.settle(last, OK)
+    await lease(pool)
 
 
 async def test_four_tries_in_a_row_that_pass_raise_a_limit_by_half_and_the_third_time_slowly(
