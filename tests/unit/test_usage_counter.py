@@ -10,6 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.pages import ROOT
 from worker.usage import MEASURES, OTHERS, Series, counter
 from worker.usage.counter import EVERY_S, NOT_COUNTED, UsageCounter
+from worker.usage.store import MOST_SERIES
 
 A, B, C = (Series("groq", "k", "a", model) for model in "abc")
 JOB: ContextVar[str] = ContextVar("JOB", default="none")
@@ -107,9 +108,8 @@ def test_what_is_not_to_be_counted_needs_no_loop() -> None:
     asyncio.run(NOT_COUNTED.close())
 
 
-def test_the_page_says_how_often_a_worker_writes() -> None:
-    page = (ROOT / "docs/usage.md").read_text(encoding="utf-8")
-    assert (
-        f"writes every {['no', 'one', 'two', 'three', 'four', 'five'][int(EVERY_S)]} seconds"
-        in page
-    )
+def test_the_page_says_how_often_a_worker_writes_and_how_much_is_kept() -> None:
+    page = " ".join((ROOT / "docs/usage.md").read_text(encoding="utf-8").split())
+    every = ("no", "one", "two", "three", "four", "five")[int(EVERY_S)]
+    assert f"writes every {every} seconds" in page
+    assert f"place for {MOST_SERIES} pairs of a key and a model" in page

@@ -10,6 +10,7 @@ from tests.integration.keypool.keypool_asking import (
     OK,
     Make,
     ask,
+    at_once,
     lease,
     nothing,
     refused,
@@ -269,3 +270,19 @@ async def test_the_models_that_were_called_last_are_shown(
         clock.tick(10)
         await pool.settle(await lease(pool, model=f"m{number}"), OK)
     assert await redis.zrange(pool.names.models, 0, -1) == [f"m{n}" for n in range(2, 66)]
+
+
+async def test_what_a_pool_goes_by_where_nothing_is_said(redis: Redis, clock, new_key) -> None:  # noqa: ANN001
+    pool = KeyPool(redis, "groq", [new_key(0)], now_ms=clock)
+    assert pool.names.root() == "{kw:groq}"
+    held = await at_once(pool)
+    assert len(held) == 4
+    clock.tick(299_999)
+    assert not (await pool.settle(held.pop(), OK)).late
+    await ask(pool)
+    clock.tick(1)
+    await ask(pool)
+    assert (await pool.settle(held.pop(), OK)).late
+    clock.tick(250)
+    await pool.settle(await lease(pool), refused())
+    assert (await nothing(pool)).first_in_ms == 60_000

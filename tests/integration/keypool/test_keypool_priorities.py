@@ -5,7 +5,7 @@ import random
 import pytest
 
 from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
-from worker.keypool import Lease, Line, NoLeaseReason
+from worker.keypool import Lease, LeaseRequest, Line, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
 INTERACTIVE, BULK = Line("m", "one"), Line("m bulk", "one")
@@ -33,6 +33,25 @@ async def test_a_job_with_a_tenant_reserves_no_further_ahead_than_others_may_hav
     assert (await lease(pool, ahead_ms=2_000)).wait_ms > 250, (
         "a job that names none may wait for longer"
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "ahead_ms"),
+    [
+        ({}, 2_000),
+        ({"tenant": "big"}, 250),
+        ({"bulk": True}, 100),
+        ({"bulk": True, "tenant": "big"}, 100),
+    ],
+)
+async def test_so_far_ahead_a_call_is_reserved(
+    make_pool: Make, shape: dict[str, object], ahead_ms: int
+) -> None:
+    pool, waits_ms = make_pool(1), []
+    await pool.settle(await pool.acquire(LeaseRequest()), rpm(6_000, 0))  # type: ignore[arg-type]
+    while isinstance(got := await pool.acquire(LeaseRequest(**shape)), Lease):  # type: ignore[arg-type]
+        waits_ms.append(got.wait_ms)
+    assert waits_ms == list(range(30, ahead_ms + 1, 10))
 
 
 async def test_bulk_delays_an_interactive_job_by_one_call_at_most(make_pool: Make) -> None:

@@ -121,9 +121,20 @@ async def test_a_reset_says_nothing_of_what_has_just_ended(
     clock.tick(4_999)
     for cleared in (1, 0):
         assert (await pool.reset(by="ann")).count == cleared
-        assert (await pool.audit(count=1))[0]["reason"] == f"{cleared} cleared"
+        [entry] = await pool.audit(count=1)
+        assert (entry["reason"], entry["until_ms"]) == (f"{cleared} cleared", "0")
         await pool.settle(await lease(pool), refused(5_000))
         clock.tick(5_000)
+
+
+async def test_a_reset_wakes_the_jobs_that_wait(make_pool: Make, redis: Redis) -> None:
+    pool = make_pool(1)
+    async with redis.pubsub() as channel:
+        await channel.subscribe(pool.names.wake)
+        heard = channel.listen()
+        assert (await anext(heard))["type"] == "subscribe"
+        await pool.reset(by="ann")
+        assert (await anext(heard))["data"] == "reset"
 
 
 # How long after a refusal a reset comes, and whether the limit is tried at once then.
