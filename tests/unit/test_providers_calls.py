@@ -151,6 +151,8 @@ def event(**given: Any) -> bytes:
     return b"data: " + json.dumps(given).encode() + b"\n\n"
 
 
+CUT = httpx.ReadError("cut")
+CUT.__cause__ = OSError("what the connection met")
 DELTA = event(choices=[{"delta": {"content": "hi", "new": 1}}])
 LAST = event(choices=[{"delta": {}, "finish_reason": "stop"}], usage=USAGE, model="m")
 
@@ -160,7 +162,7 @@ LAST = event(choices=[{"delta": {}, "finish_reason": "stop"}], usage=USAGE, mode
     [
         ([DELTA, LAST, b"data: [DONE]\n\n"], None, "done ok", "hi"),
         ([DELTA, LAST], httpx.ReadError("cut"), "done ok", "hi"),  # all of it was here
-        ([DELTA], httpx.ReadError("cut"), "retry read_error in doubt", None),
+        ([DELTA], CUT, "retry read_error in doubt", None),
         ([DELTA], None, "retry stream_cut in doubt", None),
         ([DELTA, b"data: odd\n\n"], None, "retry unreadable_answer in doubt", None),
         (

@@ -1,3 +1,4 @@
+import asyncio
 import json
 import resource
 from types import MappingProxyType
@@ -7,6 +8,7 @@ import httpx
 import pytest
 
 from config.errors import SettingsError
+from worker.aio.errors import SoftTimeLimit
 from worker.providers import Completion, SendRequest, connections, estimate_tokens
 from worker.providers.base import judge_transport
 from worker.providers.proxies import proxy_for
@@ -149,6 +151,13 @@ def test_a_transport_error_never_blames_the_key(
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
     # Before a connection the text is our own and says why; all others' may hold anything.
     assert ("x" in verdict.reason.split("(")[0].split()) is definite
+
+
+def test_a_soft_time_limit_is_no_failure_of_the_connection() -> None:
+    for limit in (asyncio.CancelledError(), SoftTimeLimit()):
+        with pytest.raises(type(limit)) as met:
+            judge_transport(limit, if_ambiguous=Fate.RETRY)
+        assert met.value is limit
 
 
 def test_a_full_pool_is_our_own_fault() -> None:

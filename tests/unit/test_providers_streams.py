@@ -101,6 +101,26 @@ def test_an_answer_adds_up_and_is_told_on_the_way() -> None:
     assert (value["model"], value["usage"], value["request_id"]) == ("m", usage, "req_1")
 
 
+def test_tool_calls_without_an_index_are_each_their_own() -> None:
+    calls = [{"id": "a", "function": {"name": "f"}}, {"id": "b", "index": "odd"}]
+    answer, _ = assembled(chunk(tool_calls=calls[:1]), chunk("stop", tool_calls=calls[1:]))
+    value = answer.value({})
+    assert value is not None
+    assert [(one["id"], one["function"]) for one in value["tool_calls"]] == [
+        ("a", {"name": "f", "arguments": ""}),
+        ("b", {"name": "", "arguments": ""}),
+    ]
+    later, _ = assembled(
+        chunk(tool_calls=[{"index": 1, "id": "b"}, {"index": 0, "id": "a"}]),
+        chunk("stop", tool_calls=[{"index": 0, "type": "custom", "function": {"name": "g"}}]),
+    )
+    value = later.value({})
+    assert value is not None
+    assert [(one["id"], one["type"]) for one in value["tool_calls"]] == [
+        ("a", "custom"), ("b", "function")
+    ]  # fmt: skip
+
+
 def test_pieces_of_a_field_grow_and_entries_of_one_index_are_one() -> None:
     answer, _ = assembled(
         chunk(

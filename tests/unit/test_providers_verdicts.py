@@ -188,6 +188,26 @@ def test_a_team_of_resend_rests_for_as_long_as_it_says_within_bounds(
     assert judged.cooldown_ms == rests_ms
 
 
+# Bounds between which a wait is drawn, so that not all come back at once.
+@pytest.mark.parametrize(
+    ("service", "status", "code", "least_ms", "most_ms"),
+    [
+        ("groq", 498, "x", 1_000, 8_000),
+        ("resend", 409, "x", 1_000, 5_000),
+        ("resend", 429, "daily_quota_exceeded", 3 * 3_600_000, 3 * 3_600_000 + 60_000),
+    ],
+)
+def test_a_wait_that_is_drawn_has_bounds(
+    service: str, status: int, code: str, least_ms: int, most_ms: int
+) -> None:
+    body = {"name": code, "error": {"code": code}} if service == "groq" else {"name": code}
+    answer = Answer(status, {}, body)
+    kind = GroqJudge if service == "groq" else ResendJudge
+    for jitter, wait_ms in ((min, least_ms), (max, most_ms)):
+        judged = kind(now=now_s, jitter=jitter)(answer, value=None, secret=SecretStr("canary"))
+        assert (judged.backoff_ms or judged.cooldown_ms) == wait_ms
+
+
 # What comes with an HTTP status of 200 or in other words, and the verdict on it.
 ODD: list[tuple[int, Any, str]] = [
     (
@@ -267,6 +287,12 @@ GATEWAYS: list[tuple[int, str, str, str]] = [
         "retry edge_blocked effect=cool cooldown=server_error",
         "same_account edge_blocked scope=host definite=False counted=False backoff_ms=7000",
         "retry edge_blocked effect=cool cooldown=server_error",
+    ),
+    (
+        402,
+        "retry edge_blocked scope=host",
+        "same_account edge_blocked scope=host definite=False counted=False backoff_ms=7000",
+        "same_account edge_blocked scope=host definite=False counted=False",
     ),
     (
         403,

@@ -36,6 +36,20 @@ def test_an_answer_is_a_start_its_pieces_and_an_end() -> None:
     assert stream.finished.is_set()
 
 
+def test_pieces_that_came_before_the_first_write_are_one_record() -> None:
+    stream = stream_of()
+    stream.begin()
+    for name in "ab":
+        stream.piece(text=name, reasoning=name.upper(), tool_calls=[{"id": name}])
+    start, delta = stream.take()
+    assert (start.fields["type"], start.clears) == (b"start", True)
+    calls = b'[{"id":"a"},{"id":"b"}]'
+    text = fields(type="delta", attempt=0, text="ab", reasoning="AB")
+    assert delta == Record("7-2", text | {"tool_calls": calls}, continues=True)
+    stream.on_lost()
+    assert stream.take()[1].fields == text | {"tool_calls": calls}
+
+
 def test_a_stream_without_an_answer_may_begin_with_its_end() -> None:
     stream = stream_of(attempts=2)
     stream.close("wait", reason="tpm")
@@ -121,7 +135,7 @@ def test_an_end_from_outside_is_written_once_and_begins_no_stream_unasked(
 ) -> None:
     stream = stream_of(claims=False)
     stream.close_from_outside(creates=creates, status="failed")
-    stream.claim(7, last_id, 1 if last_id else None, ended=ended)
+    stream.claim(7, last_id, 1 if last_id else None, **({"ended": True} if ended else {}))
     assert [record.fields["type"] for record in stream.take()] == [b"end"] * is_written
     assert stream.finished.is_set() is not is_written
     inside = stream_of(claims=False)
