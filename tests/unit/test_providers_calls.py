@@ -192,7 +192,8 @@ async def test_a_completion_in_pieces_is_heard_and_judged_by_what_came(
 
 
 async def test_a_completion_that_comes_whole_where_pieces_were_asked_for_is_heard_at_once() -> None:
-    asked, listener = _Asked(Groq, (200, DONE)), _Heard()
+    answer = httpx.Response(200, stream=Streamed(json.dumps(DONE).encode()))
+    asked, listener = _Asked(Groq, answer), _Heard()
     reply = await asked.call(Completion.of(CHAT, listener=listener))
     assert (told(reply), listener.heard) == ("done ok", ["begin", "hi"])
     refused, silent = _Asked(Groq, (400, {"error": {"message": "x", "type": "y"}})), _Heard()

@@ -121,6 +121,9 @@ async def test_an_error_of_ours_comes_out_of_a_check(
     made, _ = client(service, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
         await made.check(SECRET)
+    if service == "resend":
+        with pytest.raises(ZeroDivisionError):
+            await made._ask(SECRET)
 
 
 def test_what_the_first_call_with_a_key_needs_is_made_once_and_for_the_last_keys_alone(
