@@ -114,3 +114,12 @@ def test_anything_else_by_position_is_refused(args: tuple[Any, ...]) -> None:
 def test_what_is_filled_in_is_checked_as_if_it_had_been_sent() -> None:
     with pytest.raises(InvalidArguments, match="subject: must hold no line breaks"):
         check(EmailArguments, ({"text": "a\nBcc: b"},), MAIL | {"subject": "{text}", "text": "x"})
+
+
+def test_a_text_may_stand_a_hundred_levels_deep() -> None:
+    deep: Any = "{text}"
+    for _ in range(100):
+        deep = [deep]
+    filled({"prompt": deep}, {"text": "x"})
+    with pytest.raises(InvalidArguments, match="prompt: is nested too deeply"):
+        filled({"prompt": [deep]}, {"text": "x"})

@@ -113,14 +113,18 @@ async def test_the_state_of_a_job_that_runs_is_left_to_its_end(
     ],
 )
 async def test_a_job_perhaps_runs_where_the_workers_cannot_be_asked(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "worker.cancellations")
+
     def broken(*_: Any) -> None:
         raise error
 
     monkeypatch.setattr(cancellations, "running_among", broken)
     found = await cancellations._running_outcomes(None, ["a", "b"])
     assert found == {"a": "perhaps_running", "b": "perhaps_running"}
+    [told] = caplog.messages
+    assert f"which worker runs a cancelled job ({type(error).__name__})" in told
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The clients for plain functions, made at their first use, and what they send."""
 
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,3 +93,22 @@ def test_a_program_of_its_own_closes_what_it_opened_as_its_loop_ends(
     assert closed == [], "the worker closes its own"
     asyncio.run(use(of_the_pool=False))
     assert closed == ["closed"]
+
+
+@pytest.mark.parametrize("in_a_worker", [True, False])
+def test_a_plain_function_waits_on_the_loop_of_the_pool_or_on_one_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, *, in_a_worker: bool
+) -> None:
+    async def where() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    pool = asyncio.new_event_loop()
+    thread = threading.Thread(target=pool.run_forever)
+    thread.start()
+    try:
+        monkeypatch.setattr(private_loop, "pool_loop", lambda: pool if in_a_worker else None)
+        assert (sync.wait_for(where()) is pool) is in_a_worker
+    finally:
+        pool.call_soon_threadsafe(pool.stop)
+        thread.join()
+        pool.close()

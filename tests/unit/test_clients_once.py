@@ -49,9 +49,10 @@ def test_a_result_is_kept_as_json(record: _Record, result: Any) -> None:
     assert json.loads(record.text_of(result)) == json.loads(json.dumps(result))
 
 
-def test_what_another_program_wrote_in_place_of_a_result_is_a_sentence() -> None:
+@pytest.mark.parametrize("text", ["no JSON", "[" * 100_000], ids=["a text", "nested too deeply"])
+def test_what_another_program_wrote_in_place_of_a_result_is_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="the result of step 'draft' that Redis holds is no JSON"):
-        _result_of("draft", "no JSON")
+        _result_of("draft", text)
 
 
 class _Kept:

@@ -1,6 +1,7 @@
 """What the probe says of a worker's heartbeat, and how it ends."""
 
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -69,3 +70,10 @@ def test_the_probe_tells_how_it_is_used(
     assert capsys.readouterr().out.startswith(
         "usage: python -m worker.probe [-h] [--within-s WITHIN_S] [--ready] file"
     )
+
+
+def test_the_probe_is_a_module_that_runs(heartbeat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["probe", str(heartbeat)])
+    monkeypatch.delitem(sys.modules, "worker.probe")
+    with pytest.raises(SystemExit, match="no heartbeat"):
+        runpy.run_module("worker.probe", run_name="__main__")

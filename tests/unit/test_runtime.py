@@ -157,3 +157,19 @@ async def test_a_reload_serves_from_the_new_keys_and_wakes_who_waits_for_them(
         ("wake deferred", "groq"),
     ]
     await runtime.close()
+
+
+async def test_a_worker_says_which_keys_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[Any] = []
+
+    async def publish(redis: Any, names: Any, keys: Any) -> None:
+        said.append((redis, names, [key.variable for key in keys]))
+
+    monkeypatch.setattr(runtime_module, "publish_keys", publish)
+    runtime = open_runtime(settings_from(UNUSUAL), discovered({"GROQ_API_KEY": GROQ}))
+    await runtime.publish_keys()
+    assert said == [
+        (runtime.redis, pool.names, ["GROQ_API_KEY"] if service == "groq" else [])
+        for service, pool in runtime.pools.items()
+    ]
+    await runtime.close()

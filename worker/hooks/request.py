@@ -53,7 +53,7 @@ class PrivateRequest(Request):
             options |= {"body": message.payload, "decoded": True}
         super().__init__(message, **options)
         _check(self)
-        if not getattr(self.task, "show_content", False):
+        if not self.task.show_content:
             self._argsrepr = self._kwargsrepr = HIDDEN
             for headers in (self._request_dict, message.headers):
                 headers["argsrepr"] = headers["kwargsrepr"] = HIDDEN
@@ -232,7 +232,7 @@ class PrivateRequest(Request):
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
         """Give `inspect active` and Flower's worker page what they show of the job."""
         info: dict[str, Any] = super().info(safe=safe)
-        if not getattr(self.task, "show_content", False):
+        if not self.task.show_content:
             info |= {"args": HIDDEN, "kwargs": HIDDEN}
         return info
 

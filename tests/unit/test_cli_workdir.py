@@ -1,0 +1,65 @@
+"""What is said of a folder that Celery's `--workdir` cannot enter."""
+
+import sys
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from worker.cli import workdir
+
+
+@pytest.fixture
+def hooks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Errors that come to Python's own hook."""
+    others: list[Any] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *given: others.append(given))
+    return others
+
+
+def missing() -> None:
+    raise FileNotFoundError(2, "No such file or directory", "/gone")
+
+
+def raised_in(module: str, source: str) -> Any:
+    """What the hook gets of an error in a line of a module."""
+    try:
+        exec(source, {"__name__": module, "missing": missing})  # noqa: S102 - its line
+    except (OSError, ValueError) as exc:
+        return type(exc), exc, exc.__traceback__
+
+
+def test_a_folder_that_celery_cannot_enter_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, hooks: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "celery.bin.celery"
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    workdir.install()
+    enters = "raise FileNotFoundError(2, 'No such file or directory', '/gone')"
+    sys.excepthook(*raised_in(name, enters))
+    assert (capsys.readouterr().err, hooks) == (
+        (
+            "The folder of --workdir, /gone, cannot be entered (No such file or directory): make "
+            "it, or name another.\n"
+        ),
+        [],
+    )
+
+    others = [
+        raised_in(name, "raise ValueError"),
+        raised_in("theirs", enters),
+        raised_in(name, "missing()"),  # in what the command line ran
+        (OSError, OSError(), None),
+    ]
+    for each in others:
+        sys.excepthook(*each)
+    assert (capsys.readouterr().err, hooks) == ("", others)
+
+
+def test_a_process_that_is_no_command_of_celery_keeps_its_hook(
+    monkeypatch: pytest.MonkeyPatch, hooks: list[Any]
+) -> None:
+    before = sys.excepthook
+    monkeypatch.delitem(sys.modules, "celery.bin.celery", raising=False)
+    workdir.install()
+    assert sys.excepthook is before
