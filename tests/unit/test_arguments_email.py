@@ -171,10 +171,11 @@ def test_a_text_of_some_lines_is_not_taken_for_base64(text: str) -> None:
 
 
 def test_attachments_are_bounded_together() -> None:
-    half = {"content": "A" * (28 * 1024 * 1024), "filename": "half"}
-    check(EmailArguments, (), MAIL | {"attachments": [half]})
+    most = 40 * 1024 * 1024
+    all_but_one = {"content": "A" * (most // 3 * 4), "filename": "most"}
+    check(EmailArguments, (), MAIL | {"attachments": [all_but_one, {"content": [0]}]})
     assert "attachments are larger than 40 MB together" in refusal(
-        MAIL | {"attachments": [half, half]}
+        MAIL | {"attachments": [all_but_one, {"content": [0, 0]}]}
     )
 
 

@@ -195,3 +195,19 @@ def test_a_time_that_cannot_be_read_is_answered_with_an_example(
 async def test_a_redis_that_does_not_say_whether_it_evicts_is_not_warned_of() -> None:
     client: Any = SimpleNamespace(info=AsyncMock(side_effect=NoPermissionError("NOPERM info")))
     assert await eviction_of(client) is None
+
+
+@pytest.mark.parametrize("drains", [True, False])
+def test_a_key_is_waited_for_only_where_somebody_asks_for_that(
+    run: Callable[..., tuple[Result, Asked]], monkeypatch: pytest.MonkeyPatch, *, drains: bool
+) -> None:
+    waited: list[str] = []
+
+    async def drained(pool: _Pool, key_id: str) -> None:
+        waited.extend((pool.service, key_id))
+
+    monkeypatch.setattr(key_changes, "_drained", drained)
+    answers = {"disable": Disabled(newly=True, left_ms=None, before=None)}
+    shown, _ = run(["disable", ID, *["--drain"] * drains], answers)
+    assert shown.output.startswith(f"{LABEL} is disabled")
+    assert waited == ["groq", ID] * drains

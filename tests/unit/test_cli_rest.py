@@ -1,9 +1,11 @@
 """What Flower's command is given, how a key is drained, and what is printed of dead letters."""
 
+import asyncio
 import json
 import sys
 from types import ModuleType, SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
 import click
 import pytest
@@ -180,3 +182,26 @@ def test_a_dead_letter_is_shown_with_its_calls_and_its_arguments_if_asked_for(
     assert json.loads(shown.output) == {"id": "job-1", "arguments": content}
     shown = CliRunner().invoke(dead, ["show", "job-1", "--arguments"])
     assert shown.output.endswith(json.dumps(content, indent=2) + "\n")
+
+
+def test_a_terminal_is_shown_how_far_a_command_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = MagicMock(pos=0)
+    bar.__enter__.return_value = bar
+    bar.update.side_effect = lambda steps: setattr(bar, "pos", bar.pos + steps)
+    shown: list[Any] = []
+    monkeypatch.setattr(
+        click, "progressbar", lambda **options: (shown.append(options["hidden"]), bar)[1]
+    )
+    monkeypatch.setattr(dead_letters, "_run", lambda command: asyncio.run(command(None)))
+
+    async def work(_: Any, progress: Any) -> str:
+        for done, at in ((1, 1), (3, 3), (4, 4)):
+            progress(done)
+            assert bar.pos == at
+        return "done"
+
+    for is_terminal in (True, False):
+        bar.pos = 0
+        monkeypatch.setattr(sys, "stderr", Mock(isatty=Mock(return_value=is_terminal)))
+        assert dead_letters._with_progress("dropping", [LETTER] * 4, work) == "done"  # type: ignore[list-item]
+    assert shown == [False, True]

@@ -1,6 +1,7 @@
 """The keys, their audit trail and dead letters in a terminal of 80 columns."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -221,3 +222,11 @@ def test_a_dead_letter_has_the_whole_width_for_its_reason() -> None:
     assert lines[0].endswith(f" UTC  {job}")
     assert lines[1].strip() == "tasks.ai.complete  failed (3 calls)"
     assert "\x1b" not in "".join(lines)
+
+
+def test_a_key_shows_its_note_and_its_account_where_that_is_another() -> None:
+    plain, noted = key(1, "ready"), replace(key(1, "ready", account="org"), note="of \x1b the team")
+    lines = shown(listing([PoolView("groq", 0, (plain, noted))]))
+    assert [line for line in lines if line.startswith("    ")] == [
+        "    account org; note: of \ufffd the team"
+    ]

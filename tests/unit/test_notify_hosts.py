@@ -1,8 +1,16 @@
 """Where results may be pushed to: which URLs are listed, which addresses are public."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from config.notify_hosts import NotifyHost, host_of, notify_hosts
+from worker.arguments import notification
+from worker.arguments.base import check
+from worker.arguments.completion import CompletionArguments
+from worker.arguments.email import EmailArguments
+from worker.errors import InvalidArguments
 from worker.notifications.addresses import is_public
 
 HOSTS = "hooks.example.com, b.example.com:8443,app.internal:8080=private,[::1]=private,10.0.0.5"
@@ -88,3 +96,21 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
 )  # fmt: skip
 def test_every_other_address_is_not(address: str) -> None:
     assert not is_public(address)
+
+
+@pytest.mark.parametrize(
+    ("model", "asked"),
+    [
+        (CompletionArguments, {"prompt": "hello"}),
+        (EmailArguments, {"to": "a@b.example", "subject": "Hi", "text": ""}),
+    ],
+)
+def test_a_job_may_name_a_url_whose_host_the_settings_list(
+    monkeypatch: pytest.MonkeyPatch, model: Any, asked: dict[str, Any]
+) -> None:
+    settings = SimpleNamespace(notify_hosts="hooks.example.com")
+    monkeypatch.setattr(notification, "get_settings", lambda: settings)
+    url = "https://hooks.example.com/done"
+    assert check(model, (), asked | {"notify": url}).notify == url
+    with pytest.raises(InvalidArguments, match="notify"):
+        check(model, (), asked | {"notify": "https://other.example/done"})

@@ -305,3 +305,20 @@ def test_a_redis_is_named_by_the_variable_that_says_where_it_is(asked: Any) -> N
         start_redis.check_redis(settings_from(ONE | {"CELERY_BROKER_URL": "redis://b:6379/3"}))
     names = [sentence.partition(":")[0] for sentence in caught.value.sentences]
     assert names == ["CELERY_BROKER_URL", "REDIS_URL"]
+
+
+@pytest.mark.parametrize("linked", ["cause", "context"])
+def test_what_led_to_an_error_says_why_redis_refuses(linked: str) -> None:
+    lost = LostError("connection closed")
+    setattr(lost, f"__{linked}__", AuthenticationError("WRONGPASS"))
+    found = start_redis.refusal_of(lost)
+    assert found is not None
+    assert found.startswith("does not let this worker in: WRONGPASS")
+    lost.__cause__ = lost.__context__ = None
+    assert start_redis.refusal_of(lost) is None
+
+
+def test_errors_that_led_to_each_other_are_looked_at_once() -> None:
+    one, other = LostError("one"), LostError("other")
+    one.__cause__, other.__cause__ = other, one
+    assert start_redis._causes_of(one) == [one, other]

@@ -9,7 +9,7 @@ from celery import Celery, states
 from celery.exceptions import Ignore
 
 from worker.aio.transport.headers import DEATHS
-from worker.errors import InvalidArguments, Poisoned, RequestRejected
+from worker.errors import InvalidArguments, JobError, Poisoned, RequestRejected
 from worker.hooks import task as task_module
 from worker.hooks.task import ServiceTask
 from worker.jobs.history import DOUBT, HEADER
@@ -242,3 +242,11 @@ def test_a_signature_of_a_users_own_task_names_no_queue() -> None:
 def test_a_task_of_no_service_that_there_is_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no service 'grok'"):
         type("Typo", (ServiceTask,), {"name": "t", "service": "grok"})
+
+
+def test_what_celery_shows_of_a_job_is_its_end_and_no_content() -> None:
+    assert (ServiceTask.throws, ServiceTask.light_retry) == ((JobError,), True)
+    assert (ServiceTask.show_content, ServiceTask.resultrepr_maxsize) == (False, 1)
+    assert ServiceTask.retry_on_worker_lost
+    shows: Any = type("Shows", (ServiceTask,), {"name": "t", "show_content": True})
+    assert shows.resultrepr_maxsize == 1024

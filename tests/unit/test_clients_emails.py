@@ -1,0 +1,111 @@
+"""What an email of a task's own goes out with, and under which idempotency key."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from config.api_key import make_key
+from tests.unit.sample_keys import RESEND
+from worker.clients import emails as emails_module
+from worker.clients.emails import EmailClient, SyncEmailClient
+from worker.jobs.email_keys import EmailKeys
+from worker.jobs.job_run import current_run
+
+MAIL: dict[str, Any] = {"from": "us@b.example", "to": ["ann@a.example", "bob@a.example"]}
+MAIL |= {"subject": "Hi", "text": "hello"}
+
+
+class Sending:
+    """A sender that answers as it is told, and notes what it was given."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: Exception | None = None
+        self.sent: list[Any] = []
+        key = make_key("resend", secret=RESEND, variable="RESEND_API_KEY")
+        served = SimpleNamespace(value={"id": "e1"}, key=key.label, attempts=2, waited_ms=1_234.5)
+
+        async def serve(lease: Any, email: Any, *, longest_s: float) -> Any:
+            assert longest_s == 3.0
+            self.sent.append((lease, email))
+            if self.error is not None:
+                raise self.error
+            return served
+
+        async def wait(make: Any, waiting: str, *, longest_wait_s: float) -> Any:
+            assert (waiting, longest_wait_s) == ("the line", 7.0)
+            return await make(3.0)
+
+        async def runtime() -> Any:
+            return SimpleNamespace(
+                pools={"resend": SimpleNamespace(keys=(key,))},
+                senders={"resend": SimpleNamespace(serve=serve)},
+                rotations={"resend": SimpleNamespace(waiting="the line")},
+            )
+
+        monkeypatch.setattr(emails_module, "runtime", runtime)
+        monkeypatch.setattr(emails_module, "wait_in_place", wait)
+
+    async def send(self, **changes: Any) -> tuple[dict[str, Any], Any]:
+        """Send an email; returns what the task gets, and the email as the sender got it."""
+        given = await EmailClient(longest_wait_s=7.0).send(MAIL, **changes)
+        return given, self.sent[-1][1]
+
+
+@pytest.fixture
+def sending(monkeypatch: pytest.MonkeyPatch) -> Sending:
+    return Sending(monkeypatch)
+
+
+async def test_an_email_of_no_job_is_another_each_time(sending: Sending) -> None:
+    given, email = await sending.send()
+    assert given == {"id": "e1", "key": "re_def456...", "attempts": 2, "waited_s": 1.234}
+    assert (email.job, email.known, email.recipients) == ("", True, 2)
+    _, other = await sending.send()
+    assert email.idempotency_key != other.idempotency_key
+    sending.error = OSError("lost")
+    with pytest.raises(OSError, match="lost"):
+        await sending.send()
+
+
+async def test_each_run_of_a_job_sends_an_email_under_one_key(sending: Sending) -> None:
+    """The keys are written out: a version with other ones would send again what was accepted."""
+    keys = []
+    for _ in range(2):
+        run: Any = SimpleNamespace(
+            job="job-1", email_keys=EmailKeys("job-1"), of_this_job=lambda lease: ("job-1's", lease)
+        )
+        token = current_run.set(run)
+        try:
+            for changes in (
+                {},
+                {"text": "another"},
+                {"to": "bob@a.example", "bcc": "ann@a.example"},
+            ):
+                _, email = await sending.send(**changes)
+                keys.append(email.idempotency_key)
+                assert (email.job, sending.sent[-1][0][0]) == ("job-1", "job-1's")
+            sending.error = OSError("lost")
+            with pytest.raises(OSError, match="lost"):
+                await sending.send(to="c@a.example")
+            sending.error = None
+            failed = sending.sent[-1][1].idempotency_key
+            _, again = await sending.send(to="c@a.example")
+            assert again.idempotency_key == failed
+        finally:
+            current_run.reset(token)
+    assert keys[:3] == [f"job-1-a2bce16689fc-{number}" for number in (1, 2, 3)]
+    assert keys[3:] == keys[:3]
+
+
+def test_a_plain_function_sends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    async def send(_: EmailClient, params: Any, /, **fields: Any) -> Any:
+        asked.append((params, fields))
+        return {"id": "e1"}
+
+    monkeypatch.setattr(EmailClient, "send", send)
+    assert SyncEmailClient(longest_wait_s=5.0)._client._longest_wait_s == 5.0
+    assert SyncEmailClient().send(MAIL, text="x") == {"id": "e1"}
+    assert asked == [(MAIL, {"text": "x"})]
