@@ -71,6 +71,13 @@ def _account(size: int) -> None:
     _truth(taken=discover_keys("groq", environ).keys[0].account is not None)
 
 
+def _usual_key(service: str, prefix: str, size: int) -> None:
+    random = "".join("aB3dE6gH9"[place % 9] for place in range(size - len(prefix)))
+    _truth(
+        taken=not discover_keys(service, {f"{service.upper()}_API_KEY": prefix + random}).problems
+    )
+
+
 def _secret(size: int) -> object:
     text = base64.b64encode(b"x" * size).decode()
     return settings_from({"KEYWHEEL_NOTIFY_SECRET": f"whsec_{text}"})
@@ -196,6 +203,8 @@ BOUNDS: list[tuple[str, Take, list[tuple[int, int]]]] = [
         [(10**9 - 1, 10**9)],
     ),
     ("an account", _account, [(64, 65)]),
+    ("a key of Groq", lambda n: _usual_key("groq", "gsk_", n), [(40, 39), (120, 121)]),
+    ("a key of Resend", lambda n: _usual_key("resend", "re_", n), [(24, 23), (80, 81)]),
     ("a host's port", lambda n: notify_hosts(f"a:{n}"), [(1, 0), (65_535, 65_536)]),
     (
         "a URL's path",

@@ -7,6 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from config.settings import Settings
 from worker.hooks import health
 from worker.hooks.health import PoolHealth, clock_skew_s
 
@@ -101,7 +102,7 @@ def test_a_clock_is_wrong_by_what_no_slow_answer_explains(
     assert clock_skew_s(instants_s, began_s=began_s, ended_s=ended_s) == pytest.approx(skew_s)
 
 
-async def test_between_two_looks_a_worker_waits_as_the_settings_say(
+async def test_between_two_looks_a_worker_waits_half_a_minute(
     started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
@@ -111,8 +112,7 @@ async def test_between_two_looks_a_worker_waits_as_the_settings_say(
         if len(slept) == 2:
             raise asyncio.CancelledError  # the worker ends
 
-    settings = SimpleNamespace(status_interval_s=30, heartbeat_path="")
-    monkeypatch.setattr(health, "get_settings", lambda: settings)
+    monkeypatch.setattr(health, "get_settings", Settings)
     monkeypatch.setattr(health.Runtime, "current", SimpleNamespace)
     monkeypatch.setattr(health.asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):

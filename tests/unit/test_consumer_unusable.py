@@ -1,0 +1,115 @@
+"""What becomes of a message that no worker can use: it is a dead letter, and rejected."""
+
+from collections.abc import Callable
+from typing import Any
+from unittest.mock import Mock, call
+
+import pytest
+import redis
+from celery.exceptions import InvalidTaskError
+from celery.worker.consumer import Consumer as StockConsumer
+from kombu.exceptions import DecodeError
+
+from tests.unit.unstarted_consumer import HEADERS, SECRET, Broker, consumer, message
+from worker.hooks import consumer as consumer_module
+from worker.hooks.consumer import Consumer
+
+BODY, ERROR = {"prompt": SECRET}, ValueError(SECRET)
+NOT_READ = "its body cannot be read: it is not the JSON that it says it is"
+NO_ID = "it does not follow Celery's protocol: its id is missing"
+NO_TASK = "NotRegistered: the workers know no task of the name no such"
+
+Use = Callable[[Consumer, Any], None]
+USES: list[tuple[str, Use, str, bool, bool]] = [
+    (
+        "on_unknown_message",
+        lambda made, came: made.on_unknown_message(BODY, came),
+        "the message is not a Celery job",
+        False,
+        False,
+    ),
+    ("on_unknown_task", lambda made, came: made.on_unknown_task(BODY, came, ERROR), NO_TASK,
+        True, False),
+    (
+        "on_invalid_task",
+        lambda made, came: made.on_invalid_task(BODY, came, InvalidTaskError("its id is missing")),
+        NO_ID,
+        False,
+        True,
+    ),
+    ("on_decode_error", lambda made, came: made.on_decode_error(came, DecodeError(SECRET)),
+        NOT_READ, False, True),
+]  # fmt: skip
+
+
+class Parts:
+    """What a consumer tells of a message, in its order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.told = Mock()
+        self.stored: list[tuple[str, str]] = []
+        self.broker = Broker()
+        self.broker.mark_as_failure = self._store  # type: ignore[method-assign]
+        monkeypatch.setattr(consumer_module, "recorder", self.told)
+        for name, *_ in USES:
+            monkeypatch.setattr(StockConsumer, name, getattr(self.told, name))
+
+    def _store(self, job: str, error: Exception) -> None:
+        self.stored.append((job, str(error)))
+
+    def use(self, use: Use) -> Any:
+        came = message(self.broker, HEADERS | {"task": "no\nsuch"})
+        use(consumer(self.broker, None), came)
+        return came
+
+
+@pytest.fixture
+def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
+    return Parts(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("stock", "use", "reason", "runnable", "is_stored"), USES, ids=[one[0] for one in USES]
+)
+def test_a_message_that_nobody_can_use_is_a_dead_letter_before_it_is_rejected(
+    parts: Parts, *, stock: str, use: Use, reason: str, runnable: bool, is_stored: bool
+) -> None:
+    came = parts.use(use)
+    assert parts.told.mock_calls[0] == call.record_message(came, reason=reason, runnable=runnable)
+    assert [one[0] for one in parts.told.mock_calls[1:]] == [stock]
+    assert parts.broker.rejected == ["t1"]
+    assert parts.stored == [("job-1", reason)] * is_stored
+
+
+@pytest.mark.parametrize("use", [one[1] for one in USES], ids=[one[0] for one in USES])
+def test_what_celery_fails_to_report_is_dropped_all_the_same(
+    parts: Parts, caplog: pytest.LogCaptureFixture, use: Use
+) -> None:
+    for name, *_ in USES:
+        getattr(parts.told, name).side_effect = AttributeError(SECRET)
+    parts.use(use)
+    assert parts.broker.rejected == ["t1"]
+    assert caplog.messages == [
+        "cannot report an unusable message (AttributeError); it is dropped all the same"
+    ]
+    for name, *_ in USES:
+        getattr(parts.told, name).side_effect = redis.ConnectionError("away")
+    with pytest.raises(redis.ConnectionError):
+        parts.use(use)
+    assert parts.broker.rejected == ["t1"], "the broker delivers it again"
+
+
+def test_a_message_that_is_settled_already_is_left_alone(parts: Parts) -> None:
+    came = message(parts.broker)
+    came._state = "ACK"
+    consumer(parts.broker, None).on_unknown_message(BODY, came)
+    assert [one[0] for one in parts.told.mock_calls] == ["on_unknown_message"]
+    assert parts.broker.rejected == []
+
+
+def test_a_message_without_an_id_has_no_failure_to_store(parts: Parts) -> None:
+    made, headers = consumer(parts.broker, None), {"task": "tasks.ai.complete"}
+    made.on_invalid_task(
+        BODY, message(parts.broker, headers), InvalidTaskError("its id is missing")
+    )
+    assert parts.stored == []
