@@ -1,0 +1,85 @@
+"""How Flower's Broker page counts, by a Redis that answers as planned."""
+
+from types import SimpleNamespace
+from typing import Any, Self
+from unittest.mock import AsyncMock
+
+import pytest
+from redis.exceptions import RedisError
+from tornado.web import HTTPError
+
+from worker.aio.transport.scripts import COUNT_PARKED
+from worker.dashboard import broker
+
+
+class _Pipe:
+    def __init__(self, sizes: dict[str, int]) -> None:
+        self._sizes, self._asked = sizes, list[str]()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    def eval(self, script: str, count: int, *keys: str) -> None:
+        assert (script, count) == (COUNT_PARKED, len(keys))
+        self._asked.append(keys[0])
+
+    def zcard(self, key: str) -> None:
+        self._asked.append(key)
+
+    async def execute(self) -> list[int]:
+        return [self._sizes.get(key, 0) for key in self._asked]
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Flower's broker; `counted` is what Flower counts, `sizes` what waits outside of the lists."""
+    found = SimpleNamespace(sizes={}, counted=[])
+
+    async def stock(_: Any, names: Any) -> list[dict[str, Any]]:
+        assert names == ["some"]
+        return found.counted
+
+    redis = SimpleNamespace(pipeline=lambda **_: _Pipe(found.sizes), aclose=AsyncMock())
+    found.redis = redis
+    found.broker = SimpleNamespace(
+        redis=redis, sep="|", priority_steps=[0, 3, 6], broker_prefix="pre:"
+    )
+    monkeypatch.setattr(broker, "_stock_queues", stock)
+    return found
+
+
+async def test_what_waits_outside_the_lists_of_its_queue_is_counted_with_it(page: Any) -> None:
+    page.counted = [
+        {"name": "ai", "messages": 5},
+        {"name": "ai.deferred", "messages": 7},
+        {"name": "email", "messages": 9},
+    ]
+    page.sizes = {
+        "pre:ai": 10,  # in the line of a tenant
+        "pre:ai.due": 1_000,  # of another program
+        "pre:ai.deferred": 20,
+        "pre:ai.deferred.due": 100,
+        "pre:ai.deferred|3.due": 200,
+        "pre:ai.deferred|6.due": 400,
+        "pre:email": 3,
+    }
+    told = await broker._queues(page.broker, ["some"])
+    counts = {queue["name"]: queue["messages"] for queue in told}
+    assert counts == {"ai": 15, "ai.deferred": 727, "email": 12}
+    page.redis.aclose.assert_awaited_once_with()
+
+
+@pytest.mark.parametrize("error", [RedisError("gone"), ConnectionRefusedError("no")])
+async def test_a_broker_that_is_away_is_told_as_such_and_its_connection_closed(
+    page: Any, error: Exception
+) -> None:
+    def broken(**_: Any) -> Any:
+        raise error
+
+    page.redis.pipeline = broken
+    with pytest.raises(HTTPError) as failed:
+        await broker._queues(page.broker, ["some"])
+    assert failed.value.status_code == 503
+    page.redis.aclose.assert_awaited_once_with()
