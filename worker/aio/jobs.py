@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from contextvars import copy_context
-from typing import Any, Final
+from typing import Final
 
 from worker.aio.job import Job
 from worker.aio.task_limits import TaskLimits
@@ -144,13 +144,6 @@ class Jobs:
     def all(self) -> list[Job]:
         """Return all jobs that wait or run."""
         return list(self._by_pid.values())
-
-    def job_of(self, driver: "asyncio.Task[Any] | None") -> Job | None:
-        """Find the job that an asyncio task drives."""
-        for job in self.all():
-            if driver is not None and job.driver is driver:
-                return job
-        return None
 
     def drop(self, tags: set[str] | None = None) -> None:
         """Drop jobs that wait: the broker delivers them again.

@@ -40,9 +40,6 @@ class Watched(Protocol):
     def running(self) -> int:
         """How many jobs run."""
 
-    def job_of(self, driver: "asyncio.Task[Any] | None") -> Job | None:
-        """Find the job that an asyncio task drives."""
-
 
 class Watchdog:
     """A thread that pings the loop while jobs run, and logs its stack if the loop does not respond.
@@ -110,14 +107,11 @@ class Watchdog:
 
     def _name(self) -> str:
         task = asyncio.current_task(self._watched.loop)
-        job = self._jobs.job_of(task)
-        if job is None and task is not None and (context := _context_of(task)) is not None:
-            # A child task of a job.
-            owner = context.get(stacks._owner)  # noqa: SLF001
-            job = owner if isinstance(owner, Job) else None
-        if job is not None:
-            return f"task {job}"
-        return f"asyncio task {task.get_name()!r}" if task is not None else "a callback"
+        if task is None:
+            return "a callback"
+        context = _context_of(task)
+        job = context.get(stacks._owner) if context is not None else None  # noqa: SLF001
+        return f"task {job}" if isinstance(job, Job) else f"asyncio task {task.get_name()!r}"
 
 
 def _is_loops_own(frame: FrameType | None) -> bool:
