@@ -1,7 +1,6 @@
 """What Groq says about limits: in headers on every answer, and in the words of a refusal."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from worker.providers.durations import duration_ms
@@ -166,7 +165,7 @@ def _requests_limit(answer: Answer) -> ObservedLimit | None:
     """
     limit = answer.header_int("x-ratelimit-limit-requests")
     remaining = answer.header_int("x-ratelimit-remaining-requests")
-    reset_ms = _reset_ms(answer.headers, "x-ratelimit-reset-requests")
+    reset_ms = duration_ms(answer.headers.get("x-ratelimit-reset-requests", ""))
     if not limit or remaining is None or reset_ms is None or remaining >= limit:
         return None
     used, of_one_ms = limit - remaining, Dimension.RPD.window_ms / limit
@@ -177,11 +176,6 @@ def _requests_limit(answer: Answer) -> ObservedLimit | None:
         return None
     by_the_minute = not agrees and reset_ms <= _MINUTE_MS + _RESET_SLACK_MS
     return ObservedLimit(Dimension.RPM if by_the_minute else Dimension.RPD, limit, float(remaining))
-
-
-def _reset_ms(headers: Mapping[str, str], name: str) -> int | None:
-    value = headers.get(name)
-    return None if value is None else duration_ms(value)
 
 
 def _dimension(message: str) -> Dimension | None:
