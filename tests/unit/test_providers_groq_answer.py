@@ -176,3 +176,35 @@ def test_an_answer_that_breaks_off_is_in_doubt_and_tells_its_limits(
     assert (judged.fate, judged.code, judged.scope) == (Fate.RETRY, *verdict)
     assert (judged.definite, judged.reason, judged.status) == (False, reason, 200)
     assert judged.limits == (ObservedLimit(Dimension.TPM, 6_000),)
+
+
+# What refuses a request for its size, and what its caller is told.
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (None, "something before Groq refuses the request as too large (HTTP 413)"),
+        (
+            {"error": {"message": "Too large", "type": "x"}},
+            "the request is larger than this organisation may send for this model",
+        ),
+        (
+            {"error": {"message": "tokens per minute (TPM): Limit 9, Requested 10", "type": "x"}},
+            "the request needs 10 tokens, this organisation's limit for this model is 9",
+        ),
+        (
+            {"error": {"message": "per minute (ITPM): Limit 9, Requested 10", "type": "x"}},
+            "the prompt needs 10 tokens, this organisation's limit for this model is 9",
+        ),
+        (
+            {"error": {"message": "per minute (OTPM): Limit 9, Requested 10", "type": "x"}},
+            ("the request reserves 10 tokens for its answer, this organisation's limit for this "
+            "model is 9: lower max_completion_tokens"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_request_that_is_too_large_is_told_why(body: Any, sentence: str) -> None:
+    judge = GroqJudge(now=lambda: 0.0, jitter=lambda least, _: least)
+    judged = judge(Answer(413, {}, body), value=None, secret=SecretStr("gsk_canary"))
+    assert (judged.fate, judged.code) == (Fate.OTHER_ACCOUNT, "request_too_large")
+    assert judged.reason == sentence
+    assert judged.too_large_limit == (9 if "9" in sentence else None)

@@ -11,6 +11,7 @@ from config.errors import SettingsError
 from worker.aio.errors import SoftTimeLimit
 from worker.providers import Completion, SendRequest, connections, estimate_tokens
 from worker.providers.base import judge_transport
+from worker.providers.failures import OversizedAnswer
 from worker.providers.proxies import proxy_for
 from worker.providers.resend.request import recipients_in
 from worker.providers.response import MAX_SENTENCE, Answer, safe_sentence
@@ -134,6 +135,7 @@ def test_an_idempotency_key_that_no_header_can_carry_is_refused(key: str) -> Non
         (httpx.ReadError("x"), False, "read_error"),
         (httpx.ReadTimeout("x"), False, "read_timeout"),
         (httpx.RemoteProtocolError("x"), False, "protocol_error"),
+        (OversizedAnswer("x"), False, "oversized_answer"),
         (httpx.LocalProtocolError("x"), False, "transport_error"),
         (httpx.DecodingError("x"), False, "undecodable_answer"),
         (httpx.CloseError("x"), False, "transport_error"),

@@ -50,6 +50,23 @@ def test_pieces_that_came_before_the_first_write_are_one_record() -> None:
     assert stream.take()[1].fields == text | {"tool_calls": calls}
 
 
+def test_an_answer_that_begins_anew_holds_nothing_of_the_one_that_broke_off() -> None:
+    stream = stream_of()
+    for name in "ab":
+        stream.calling()
+        stream.begin()
+        stream.piece(text=name)
+    start, delta = stream.take()
+    assert (start.fields, delta.fields) == (
+        fields(type="start", attempt=2), fields(type="delta", attempt=2, text="b")
+    )  # fmt: skip
+    stream.begin()
+    stream.piece(text="c")
+    again, delta = stream.take()
+    assert (again.fields["type"], again.clears) == (b"restart", True)
+    assert delta.fields["text"] == b"c"
+
+
 def test_a_stream_without_an_answer_may_begin_with_its_end() -> None:
     stream = stream_of(attempts=2)
     stream.close("wait", reason="tpm")
