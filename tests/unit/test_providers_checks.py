@@ -1,6 +1,7 @@
 """What the clients make of answers about a key and about batches, without a provider."""
 
 import json
+import logging
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +10,12 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from worker.providers import Groq, Resend
+from worker.providers import Groq, Resend, registry
 from worker.providers.groq import client as groq_client
 from worker.providers.key_check import UNSENDABLE
 from worker.providers.resend import client as resend_client
 from worker.providers.response import Answer
+from worker.providers.unknowns import ignore
 from worker.verdicts import Cooldown, Effect, Fate, SeenQuota, Verdict
 
 SECRET = SecretStr("gsk_canary")
@@ -147,6 +149,25 @@ def test_what_the_first_call_with_a_key_needs_is_made_once_and_for_the_last_keys
     assert made == [*names, "gsk_new"]
     client.prepare(keys[:1])
     assert made == [*names, "gsk_new", "gsk_0"]
+
+
+def test_the_sdk_of_groq_logs_no_requests_whatever_else_is_logged() -> None:
+    logger = logging.getLogger("groq._base_client")
+    logger.setLevel(logging.DEBUG)
+    Groq("https://groq.example")
+    assert not logger.isEnabledFor(logging.DEBUG)
+
+
+@pytest.mark.parametrize(("timeout_s", "expected_s"), [(None, 7.0), (3.0, 3.0)])
+def test_a_client_is_made_as_the_settings_say_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, timeout_s: float | None, expected_s: float
+) -> None:
+    monkeypatch.setattr(registry, "BUILDERS", {"x": lambda *args, **options: (args, options)})
+    settings: Any = SimpleNamespace(
+        services={"x": SimpleNamespace(base_url="https://x.example", timeout_s=7.0)}
+    )
+    made = registry.client_of("x", settings, timeout_s=timeout_s)
+    assert made == (("https://x.example",), {"timeout_s": expected_s, "notice": ignore})
 
 
 # --- batches

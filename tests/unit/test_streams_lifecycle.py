@@ -115,6 +115,16 @@ async def test_a_run_that_ends_well_is_closed_with_its_result() -> None:
     )
 
 
+async def test_a_job_waits_until_its_last_record_is_written() -> None:
+    writer: Any = _Writer(writes=False)
+    stream = writer.open("job-1", attempts=0)
+    finishing = asyncio.ensure_future(finish_stream(stream, {}))
+    await asyncio.wait([finishing], timeout=0.01)
+    assert not finishing.done()
+    stream.finished.set()
+    await asyncio.wait_for(finishing, 10)
+
+
 async def test_a_job_does_not_wait_for_long_for_its_last_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
