@@ -33,6 +33,17 @@ def test_a_limit_that_would_end_each_job_as_it_begins_is_refused(option: str) ->
     command.check_options({option: 0}, {})
 
 
+@pytest.mark.parametrize("scale", [(0, 0), (-3, -5), (5, -2)])
+def test_bounds_of_autoscale_by_which_no_job_runs_are_refused(scale: tuple[int, int]) -> None:
+    with pytest.raises(SystemExit, match="--autoscale takes a maximum of at least 1, and no "):
+        command.check_options({"autoscale": scale}, {})
+
+
+@pytest.mark.parametrize("scale", [None, (1, 0), (500, 10)])
+def test_other_bounds_of_autoscale_are_accepted(scale: tuple[int, int] | None) -> None:
+    command.check_options({"autoscale": scale}, {})
+
+
 @pytest.mark.parametrize("option", ["max_tasks_per_child", "max_memory_per_child"])
 def test_what_is_about_child_processes_is_refused(option: str) -> None:
     with pytest.raises(SystemExit, match=f"worker_{option} has no meaning for the asyncio pool"):

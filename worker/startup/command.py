@@ -73,6 +73,9 @@ def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
     for name in ("time_limit", "soft_time_limit"):
         if (options.get(name) or 0) < 0:  # each job would end as it begins
             raise no_start(f"--{name.replace('_', '-')} must not be negative.")
+    scale = options.get("autoscale")  # the higher bound first
+    if isinstance(scale, tuple) and (scale[0] < 1 or scale[1] < 0):  # no job would run
+        raise no_start("--autoscale takes a maximum of at least 1, and no negative minimum.")
     try:
         PoolSettings.of(
             {
