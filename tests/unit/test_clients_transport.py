@@ -31,7 +31,7 @@ async def exchange_of(params: Any) -> Exchange:
 
 def test_only_a_service_whose_provider_passes_requests_on_has_a_transport() -> None:
     with pytest.raises(
-        ValueError, match=r"'resend' passes no requests of other SDKs on, only groq"
+        ValueError, match=r"'resend' passes no requests of other SDKs on, only groq does"
     ):
         RotatingTransport("resend")
     with pytest.raises(ValueError, match="'grok' passes no requests"):

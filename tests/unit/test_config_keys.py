@@ -291,3 +291,18 @@ def test_a_value_is_never_told(environ: dict[str, str]) -> None:
     for key in discovery.keys:
         assert isinstance(key, ApiKey)
         assert key.secret.get_secret_value().strip() in {value.strip() for value in marked.values()}
+
+
+def test_an_address_or_account_of_no_key_has_no_effect() -> None:
+    environ = {
+        "RESEND_API_KEY": RESEND,
+        "RESEND_FROM": "a@b.example",
+        "RESEND_FROM_3": "c@d.example",
+    }
+    reported = [
+        (problem.variable, problem.severity, problem.sentence)
+        for problem in discover_keys("resend", environ).problems
+    ]
+    why = "RESEND_FROM_3 has no effect: RESEND_API_KEY_3 gives no usable key"
+    assert [(one[0], one[1]) for one in reported] == [("RESEND_FROM_3", "skipped")]
+    assert why in reported[0][2]

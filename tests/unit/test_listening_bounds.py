@@ -3,7 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from redis.exceptions import ConnectionError as LostError
@@ -133,3 +133,29 @@ async def test_unknown_answers_are_told_once_and_written_together(
             "of it"
         )
     ]
+
+
+async def test_a_lost_redis_is_listened_to_again_and_a_bug_is_none(
+    runtime: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends, slept, given = iter([LostError("away"), ZeroDivisionError("a bug")]), list[float](), []
+
+    async def listen_on(*what: Any) -> None:
+        given.append(what)
+        raise next(ends)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    channel = AsyncMock()
+    channel.__aenter__.return_value = channel
+    runtime.redis = SimpleNamespace(pubsub=lambda: channel)
+    runtime.cancellations = SimpleNamespace(channel="cancels")
+    monkeypatch.setattr(listening, "_listen_on", listen_on)
+    monkeypatch.setattr(listening.asyncio, "sleep", sleep)
+    cancelled = Mock()
+    with pytest.raises(ZeroDivisionError):
+        await listening.listen(runtime, on_cancelled=cancelled, on_reset=Mock())
+    assert slept == [listening._RECONNECT_S]
+    assert [one[:3] for one in given] == [(channel, "cancels", cancelled)] * 2
+    assert caplog.messages == ["cannot listen for resets and cancels now (away); trying again"]

@@ -101,10 +101,12 @@ def test_our_guards_stand_around_the_commands_that_celery_has_loaded(
     of_workers: Any = ModuleType("celery.bin.worker")
     of_workers.worker = SimpleNamespace(make_context=made, callback=run)
     of_workers.maybe_drop_privileges = drop = platforms.maybe_drop_privileges
-    of_beat: Any = ModuleType("celery.bin.graph")
+    of_graph: Any = ModuleType("celery.bin.graph")
+    of_beat: Any = ModuleType("celery.bin.beat")
+    of_beat.beat = SimpleNamespace(callback=lambda **_: "ran")
     other: Any = ModuleType("other")
     other.maybe_drop_privileges = drop
-    for module in (of_workers, of_beat, other):
+    for module in (of_workers, of_graph, of_beat, other):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(platforms, "maybe_drop_privileges", drop)
     command.install()
@@ -115,7 +117,19 @@ def test_our_guards_stand_around_the_commands_that_celery_has_loaded(
     assert of_workers.maybe_drop_privileges.__wrapped__ is drop
     assert platforms.maybe_drop_privileges.__wrapped__ is drop  # type: ignore[attr-defined]
     assert other.maybe_drop_privileges is drop
-    assert not hasattr(of_beat, "maybe_drop_privileges")
+    assert not hasattr(of_graph, "maybe_drop_privileges")
+    assert of_beat.beat.callback() == "ran"
+    for gone in ({"schedule": "/nosuch/file"}, {"logfile": "/nosuch/file", "detach": True}):
+        with pytest.raises(SystemExit, match="cannot be written"):
+            of_beat.beat.callback(**gone)
+    of_beat.beat.callback = _locked
+    command.install()
+    with pytest.raises(SystemExit, match="The file of --pidfile"):
+        of_beat.beat.callback()
+
+
+def _locked() -> None:
+    raise platforms.LockFailed("[Errno 30] Read-only file system: '/f'")
 
 
 @pytest.mark.parametrize(

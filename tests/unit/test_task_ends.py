@@ -250,3 +250,13 @@ def test_what_celery_shows_of_a_job_is_its_end_and_no_content() -> None:
     assert ServiceTask.retry_on_worker_lost
     shows: Any = type("Shows", (ServiceTask,), {"name": "t", "show_content": True})
     assert shows.resultrepr_maxsize == 1024
+
+
+def test_a_task_of_ours_runs_eagerly_too() -> None:
+    async def answer() -> int:
+        return 7
+
+    app = Celery(broker="memory://", backend="cache+memory://", set_as_current=False)
+    task: Any = app.task(answer, name="tasks.admin.answer", base=ServiceTask, shared=False)
+    assert task.apply().get() == 7
+    app.close()
