@@ -49,15 +49,16 @@ def test_a_chore_is_begun_once_for_each_object_until_it_is_done() -> None:
 
 def test_after_the_end_no_chore_begins() -> None:
     chores, work, done = Chores(), Work(), list[str]()
+    before = set(threading.enumerate())
     chores.begin("look", chores, work)
     assert work.begun.acquire(timeout=20)
+    [thread] = [each for each in threading.enumerate() if each not in before]
     chores.begin("order", chores, lambda: done.append("it waited"))
     chores.end()
     chores.begin("order", done, lambda: done.append("too late"))
     work.may_end.set()
-    thread = next((each for each in threading.enumerate() if each.name == "aio-chores"), None)
-    if thread is not None:
-        thread.join(20)
+    thread.join(20)
+    assert not thread.is_alive()
     assert done == []
 
 

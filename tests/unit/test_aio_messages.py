@@ -117,6 +117,13 @@ def test_texts_are_decoded_together_and_one_that_means_nothing_harms_no_other() 
     assert decode([b"1, 2", b"3"]) == [UNREADABLE, 3]  # two values in one text are no text
 
 
+def test_a_reply_names_for_each_message_its_list_its_tag_and_its_text() -> None:
+    answer = [3, b"1 2 0 3 1 1", b"aabbbc", [b"x", b"y", b"z"], 7]
+    taken = [("r", "aa", b"x"), ("q", "bbb", b"y"), ("r", "c", b"z")]
+    assert messages.read_batch(answer, ["q", "r"]) == (3, taken, 7)
+    assert messages.read_batch([0, b"", b"", [], -1], ["q"]) == (0, [], -1)
+
+
 def test_what_stands_in_a_message_several_times_is_kept_once() -> None:
     message = json.loads(
         '{"headers": {"id": "12 34", "root_id": "12 34"}, "properties": {"correlation_id": "12 '

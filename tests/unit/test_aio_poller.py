@@ -70,12 +70,16 @@ def test_a_hub_waits_for_the_connections_and_calls_nothing_of_kombus_own(
     made, theirs = transport_of(**options), object()
     loop = Mock(on_tick={theirs}, readers={3: ()})
 
-    def register(_: Any, __: Any, hub: Any) -> None:
+    registered: list[Any] = []
+
+    def register(_: Any, connection: Any, hub: Any) -> None:
+        registered.append((connection.client, hub))
         hub.on_tick.add(object())
 
     monkeypatch.setattr(transport_module.StockTransport, "register_with_event_loop", register)
     made.cycle.share_by = Mock()
     made.register_with_event_loop(SimpleNamespace(client=made.client), loop)
+    assert registered == [(made.client, loop)]
     assert made.cycle.hub is loop
     [tick] = loop.on_tick - {theirs}
     assert made.cycle.ticks == {tick}

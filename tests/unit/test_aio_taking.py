@@ -130,6 +130,7 @@ def test_a_reply_tells_of_messages_and_of_the_next_one_that_is_due(
     assert channel.made._read_reply(channel.wire) == [("b", "t1", b"text")]
     assert channel.made._in_poll is None
     channel.hints.note_answer.assert_called_once_with(all_taken=True)
+    channel.made.backoff.note_look.assert_called_once_with(2)
     assert caplog.messages == ["moved 1 entries of a queue that are not messages to bad"]
     assert channel.hints.look_at_s == channel.made._due_at_s == 1000.5
     assert channel.made.sweep_s == 1.0

@@ -43,13 +43,14 @@ async def test_what_redis_denies_is_not_sent_again() -> None:
     assert not send_later(tell, NoPermissionError("no"))
 
 
+@pytest.mark.parametrize("bug", [ZeroDivisionError("a bug"), KeyError("a bug")])
 async def test_a_bug_in_one_command_keeps_no_other_from_being_sent(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, bug: Exception
 ) -> None:
     told = asyncio.Event()
 
     async def broken() -> None:
-        raise ZeroDivisionError("a bug")
+        raise bug
 
     async def tell() -> None:
         told.set()
@@ -59,7 +60,7 @@ async def test_a_bug_in_one_command_keeps_no_other_from_being_sent(
         send_later(tell, LostError("lost"))
         await told.wait()
     assert caplog.messages == [
-        "cannot store the end of a call (a bug); what Redis keeps of it expires by itself"
+        f"cannot store the end of a call ({bug}); what Redis keeps of it expires by itself"
     ]
 
 

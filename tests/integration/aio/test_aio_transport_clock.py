@@ -81,6 +81,9 @@ def test_delayed_messages_are_woken_all_or_some(broker: Server) -> None:
     assert broker.client.eval(WAKE, 3, *keys) == 1
     assert broker.client.zscore("late.0.due", "due") == now_us - 900
     assert int(broker.client.get("late.next")) == now_us - 900, "all are due already"
+    broker.delay("late", 1, now_us + HOUR_US, "b")
+    assert broker.client.eval(WAKE, 3, *keys) == 2
+    assert broker.client.zscore("late.1.due", "b") < now_us
     broker.delay("late", 1, now_us + HOUR_US, "b", "a", "c")
     assert broker.client.eval(WAKE_SOME, 3, *keys, "a", "gone", "due", "a") == 2
     assert broker.client.zscore("late.1.due", "a") == broker.client.zscore("late.0.due", "due") == 0
