@@ -131,10 +131,11 @@ async def test_a_reset_wakes_the_jobs_that_wait(make_pool: Make, redis: Redis) -
     pool = make_pool(1)
     async with redis.pubsub() as channel:
         await channel.subscribe(pool.names.wake)
-        heard = channel.listen()
-        assert (await anext(heard))["type"] == "subscribe"
+        await channel.get_message(timeout=5)
         await pool.reset(by="ann")
-        assert (await anext(heard))["data"] == "reset"
+        message = await channel.get_message(timeout=5)
+        assert message is not None
+        assert message["data"] == "reset"
 
 
 # How long after a refusal a reset comes, and whether the limit is tried at once then.
@@ -188,3 +189,39 @@ async def test_a_refusal_leaves_what_it_says_and_at_the_stated_time_room_for_its
     told = refused(stated_ms, Scope.ACCOUNT_MODEL, replace(limit, remaining=said))
     await pool.settle(await lease(pool, tokens=100), told)
     assert await remaining(pool) == pytest.approx(left, abs=0.01)
+
+
+# What a refusal says is left, what an answer says later, when a reset comes, and what is left then.
+@pytest.mark.parametrize(
+    ("said", "later", "after_ms", "left"),
+    [
+        (40, None, 0, 40),
+        (None, None, 0, 3_000),  # all that was there
+        (40, 10, 0, 10),
+        (40, 1_000, 0, 40),
+        (40, None, 4_000, 440),
+        (40, None, 4_999, 539.9),
+        (40, None, 5_000, 100),  # the rest is over, and what refilled is what is left
+    ],
+)
+async def test_a_reset_puts_back_what_a_refusal_took_out_for_its_rest(
+    make_pool: Make,
+    clock: ManualClock,
+    said: float | None,
+    *,
+    later: float | None,
+    after_ms: int,
+    left: float,
+) -> None:
+    pool, limit = make_pool(1), ObservedLimit(Dimension.TPM, 6_000)
+    await pool.settle(await lease(pool), replace(OK, limits=(replace(limit, remaining=3_000),)))
+    clock.tick(1)
+    told = refused(5_000, Scope.ACCOUNT_MODEL, replace(limit, remaining=said))
+    held, other = await lease(pool, tokens=100), await lease(pool)
+    await pool.settle(held, told)
+    assert await remaining(pool) == pytest.approx(-400, abs=0.2)
+    if later is not None:
+        await pool.settle(other, replace(OK, limits=(replace(limit, remaining=later),)))
+    clock.tick(after_ms)
+    await pool.reset(by="ann")
+    assert await remaining(pool) == pytest.approx(left, abs=0.2)
