@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from celery.worker import control as celery_control
+from redis.exceptions import ConnectionError as LostError
 
 from config.errors import SettingsError
 from worker.hooks import control
@@ -103,6 +104,35 @@ def test_reloaded_keys_are_counted_and_the_queues_follow_them(
     answer = control.keys_reload(SimpleNamespace(consumer=consumer))
     assert answer == ({"error": str(error)} if error else {"ok": "3 groq, 0 resend"})
     assert called == ([] if error else [(choice.follow, consumer, keys)])
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (TimeoutError(), "Redis has not answered for 10 s: reload the keys again once it does"),
+        (
+            LostError("it is gone"),
+            "Redis has not answered (it is gone): reload the keys again once it ",
+        ),
+    ],
+)
+def test_a_reload_while_redis_is_away_answers_with_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    async def reload_keys() -> None:
+        pass
+
+    def submit(work: Any) -> Any:
+        def result(**_: Any) -> None:
+            work.close()
+            raise error
+
+        return SimpleNamespace(result=result)
+
+    runtime = SimpleNamespace(reload_keys=reload_keys)
+    monkeypatch.setattr(control.Runtime, "current", lambda: runtime)
+    monkeypatch.setattr(control, "lifespan", SimpleNamespace(submit=submit))
+    assert control.keys_reload(SimpleNamespace())["error"].startswith(said)
 
 
 class _Pool:

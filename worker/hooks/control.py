@@ -7,9 +7,11 @@ from celery.platforms import signals
 from celery.utils.functional import maybe_list
 from celery.worker import control
 from celery.worker.control import control_command
+from redis.exceptions import RedisError
 
 from config.errors import SettingsError
 from worker.aio import lifespan
+from worker.aio.redis_retry import words_of
 from worker.runtime import Runtime
 from worker.startup.machine import too_few_files
 
@@ -118,6 +120,9 @@ def keys_reload(state: Any) -> dict[str, Any]:
         keys = lifespan.submit(reload()).result(timeout=_TIMEOUT_S)
     except SettingsError as exc:
         return {"error": str(exc)}
+    except (RedisError, OSError) as exc:
+        why = f"for {_TIMEOUT_S} s" if type(exc) is TimeoutError else f"({words_of(exc)})"
+        return {"error": f"Redis has not answered {why}: reload the keys again once it does"}
     queue_choice = state.consumer.controller.queue_choice
     state.consumer.call_soon(queue_choice.follow, state.consumer, keys)
     return {"ok": ", ".join(f"{count} {service}" for service, count in keys.items())}
