@@ -299,7 +299,8 @@ def test_a_request_names_the_delayed_queues_and_those_that_they_go_before(
     assert arguments[7:] == [silence_ms, *numbers]
     channel.made._in_poll, channel.hints.asked = None, {"a"}
     channel.made.ask()
-    assert channel.sent[0][3:11] == (*KEYS, *LISTS), "hints do not tell of delayed messages"
+    [command] = channel.sent
+    assert command[2:11] == (8, *KEYS, *LISTS), "hints do not tell of delayed messages"
     assert channel.made._number_behind(["a", "b"], "x") == 0
 
 
