@@ -101,6 +101,17 @@ async def test_a_job_that_is_bound_to_an_account_gets_its_keys_only(make_pool: M
     assert isinstance(await ask(pool), Lease)
 
 
+async def test_a_job_that_is_bound_to_an_account_costs_no_further_command(
+    make_pool: Make, redis: Redis
+) -> None:
+    pool = make_pool(3)
+    bound = (await lease(pool)).account
+    await redis.config_resetstat()
+    await lease(pool, account=bound)
+    stats = await redis.info("commandstats")
+    assert stats["cmdstat_hmget"]["calls"] == 3, "of the clock, its key and its account"
+
+
 async def test_a_job_whose_account_has_no_key_any_more_gets_none(make_pool: Make) -> None:
     pool = make_pool(2)
     bound = pool.account_of(pool.keys[0])
