@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from amqp.exceptions import AMQPError
+from redis.exceptions import RedisError
+
+from worker.broker_errors import BROKER_ERRORS
 
 # The fields of Celery's context without content; others are arguments, results and tracebacks.
 _SAFE_CONTEXT = frozenset(
@@ -20,6 +23,7 @@ _WHOLE_MESSAGES: Final = {
     "Received and deleted unknown message": (0,),
 }
 _UNDECODED: Final = "Can't decode message body"
+_UNSENT: Final = "Message Error: "
 
 
 class ContentFilter(logging.Filter):
@@ -59,6 +63,8 @@ class LostConnectionFilter(logging.Filter):
     What was scheduled on a connection that is gone by then, such as an acknowledgement or a read
     with RabbitMQ, fails each with a traceback of the client's own code. The line says why. The
     tracebacks of jobs are other records, of `celery.app.trace`.
+
+    So it is with beat, which adds its own stack to each job that the broker does not take.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -68,4 +74,14 @@ class LostConnectionFilter(logging.Filter):
             exc, (AMQPError, ConnectionError)
         ):
             record.exc_info = record.exc_text = None
+        is_unsent = record.name == "celery.beat" and str(record.msg).startswith(_UNSENT)
+        if is_unsent and isinstance(record.args, tuple) and _is_of_broker(exc):
+            record.msg, record.args = "%s; this run of it may be lost", record.args[:1]
+            record.exc_info = record.exc_text = None
         return True
+
+
+def _is_of_broker(exc: BaseException | None) -> bool:
+    """Whether the broker is behind an error, which beat raises in place of the broker's own."""
+    met = (exc, exc.__context__) if exc is not None else ()
+    return any(isinstance(one, (*BROKER_ERRORS, RedisError, OSError)) for one in met)
