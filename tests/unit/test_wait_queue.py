@@ -48,11 +48,13 @@ def test_a_queue_asks_again_when_a_call_ends_only_where_that_may_help(
 def test_after_a_refusal_only_smaller_requests_may_fit() -> None:
     queue = WaitQueue("m", bulk=False, resources=("m",))
     refused = NoLease(NoLeaseReason.WAIT, reason="tpm")
-    assert queue.note_refusal(LeaseRequest(tokens=100), refused)
-    assert queue.note_refusal(LeaseRequest(tokens=200), refused)
+    queue.note_refusal(LeaseRequest(tokens=100), refused)
+    queue.note_refusal(LeaseRequest(tokens=200), refused)
     assert [queue.may_fit(LeaseRequest(tokens=tokens)) for tokens in (99, 100)] == [True, False]
     assert queue.reason == "tpm"
-    assert not WaitQueue("m", bulk=False, resources=()).note_refusal(LeaseRequest(), refused)
+    queue.note_refusal(LeaseRequest(), refused)
+    queue.note_refusal(LeaseRequest(tokens=5), refused)
+    assert not queue.may_fit(LeaseRequest()), "nothing is smaller than an email"
 
 
 @pytest.mark.parametrize(

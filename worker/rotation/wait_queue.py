@@ -181,19 +181,15 @@ class WaitQueue:
             waiter.answer.set_result(answer)
         return True
 
-    def note_refusal(self, lease_request: LeaseRequest, no_lease: NoLease) -> bool:
-        """Remember that the pool had no room for a request.
-
-        Returns:
-            Whether a smaller one may fit.
-        """
+    def note_refusal(self, lease_request: LeaseRequest, no_lease: NoLease) -> None:
+        """Remember that the pool had no room for a request: only a smaller one may fit."""
         self.until_call_ends |= (
             # Limits are not known yet, or what a call leaves of its tokens makes room.
             no_lease.why is NoLeaseReason.BUSY or no_lease.first_in_ms > 1.5 * HORIZON_MS
         )
         self.reason = no_lease.reason
-        self.smallest = min(lease_request.tokens, self.smallest or lease_request.tokens)
-        return self.smallest > 0
+        tokens = lease_request.tokens
+        self.smallest = tokens if self.smallest is None else min(tokens, self.smallest)
 
     async def pause(self, pause_s: float) -> None:
         """Wait for a while, or until the queue is woken and a moment more."""

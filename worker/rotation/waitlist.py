@@ -228,7 +228,7 @@ class WaitList:
                 queue.deliver(waiter, exc)
             raise
         finally:
-            queue.server, queue.smallest, queue.until_call_ends = None, None, False
+            queue.server, queue.smallest = None, None
             if queue.entered:
                 queue.entered = False
                 await self._leave(queue)
@@ -251,8 +251,7 @@ class WaitList:
                 if isinstance(answer, NoLease) and answer.why in _WAIT:
                     refused = True
                     pause_s = min(pause_s or answer.ask_in_ms / 1000, answer.ask_in_ms / 1000)
-                    if not queue.note_refusal(turn.waiter.lease_request, answer):
-                        return pause_s
+                    queue.note_refusal(turn.waiter.lease_request, answer)
                 else:
                     await self._hand_over(queue, turn.waiter, answer)
             width = 1 if refused else min(_WIDTH, 2 * width)

@@ -1,0 +1,64 @@
+"""The jobs of a process that wait for a key, at a pool that answers as a test says."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from config.api_key import make_key
+from worker.keypool import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
+from worker.rotation.waitlist import WaitList
+
+KEY = make_key("groq", secret=f"gsk_{0:046}", variable="GROQ_API_KEY")
+LEASE = Lease("lease", KEY, "a", LeaseRequest(), 0)
+WAIT = NoLease(NoLeaseReason.WAIT, ask_in_ms=3_600_000, reason="rpm")
+JOB = LeaseRequest(model="m", resource="m", by="job")
+
+
+class Pool:
+    """A pool that answers as a test says, and notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.answer: Lease | NoLease = LEASE
+        self.asked: list[tuple[LeaseRequest, Line | None]] = []
+        self.left: list[Line] = []
+        self.settled: list[Any] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def acquire(self, request: LeaseRequest, line: Line | None) -> Lease | NoLease:
+        self.asked.append((request, line))
+        await self.gate.wait()
+        return self.answer
+
+    async def leave(self, line: Line) -> None:
+        self.left.append(line)
+
+    async def settle(self, lease: Lease, verdict: Any) -> None:
+        self.settled.append((lease, verdict))
+
+
+@asynccontextmanager
+async def opened(pool: Pool) -> AsyncIterator[WaitList]:
+    made = WaitList(cast("Any", pool))
+    yield made
+    made.close()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+async def turns(count: int = 20) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def stand(waiting: WaitList, request: LeaseRequest = JOB, **more: Any) -> asyncio.Task[Any]:
+    job = asyncio.ensure_future(waiting.acquire(request, **more))
+    await turns()
+    return job
+
+
+def count(waiting: WaitList) -> int:
+    return waiting.demand.count(bulk=False) + waiting.demand.count(bulk=True)
