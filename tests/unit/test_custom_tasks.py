@@ -239,6 +239,26 @@ def test_a_job_whose_deadline_has_passed_ends_before_its_task_begins() -> None:
         idle.pop_request()
 
 
+@pytest.mark.parametrize(
+    ("headers", "is_stored"), [({"track_started": True}, True), ({"track_started": 1}, False)]
+)
+def test_the_result_store_says_that_a_job_runs_where_its_message_asks_for_that(
+    monkeypatch: pytest.MonkeyPatch, headers: Any, *, is_stored: bool
+) -> None:
+    app = Celery("shop", set_as_current=False)
+
+    @app.task(shared=False)
+    def idle() -> None:
+        pass
+
+    store = Mock()
+    monkeypatch.setattr(idle.backend, "store_result", store)
+    idle.push_request(id="one", headers=headers)
+    JobRun(idle, settings=Settings())
+    told = call("one", None, "STARTED", request=idle.request)
+    assert store.mock_calls == [told] * is_stored
+
+
 def test_a_task_that_another_one_calls_waits_by_the_time_limit_of_that_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

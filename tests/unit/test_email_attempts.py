@@ -208,6 +208,19 @@ async def test_a_claim_whose_answer_is_lost_is_released(
     assert not waits.done() or waits.result().result is NextStep.SEND
 
 
+async def test_the_next_email_leads_at_once_where_a_batch_cannot_be_made(bench: Bench) -> None:
+    def no_payload(_: Any) -> dict[str, Any]:
+        raise ValueError("a bug")
+
+    queue = BatchQueue(led=True, waiters={(other := email("2")): waiter()})
+    waits = queue.waiters[other]
+    tested = bench.first(OutgoingEmail("1", "hash", no_payload), queue)
+    with pytest.raises(ValueError, match="a bug"):
+        await tested.before(LEASE)
+    assert waits.result().result is NextStep.SEND
+    assert not tested.leads
+
+
 @pytest.mark.parametrize("in_flight", [False, True])
 async def test_who_went_along_ends_by_a_cancel_unless_a_call_may_carry_its_email(
     bench: Bench, *, in_flight: bool

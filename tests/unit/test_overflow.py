@@ -143,7 +143,14 @@ async def test_as_many_are_recalled_as_there_is_room_for(
 
 
 async def test_a_worker_that_ends_recalls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(overflow, "_RECALL_S", 0.0)
+    paused: list[float] = []
+    sleep = asyncio.sleep
+
+    async def pause(for_s: float) -> None:
+        paused.append(for_s)
+        await sleep(0)
+
+    monkeypatch.setattr("worker.rotation.overflow.asyncio.sleep", pause)
     for closes in (False, True):
         queue, called = queue_of(9), list[list[str]]()
 
@@ -160,3 +167,4 @@ async def test_a_worker_that_ends_recalls_nobody(monkeypatch: pytest.MonkeyPatch
         await tested._recalling
         assert called == ([] if closes else [["job-8"]])
         assert tested._recalling is None
+    assert paused == [overflow._RECALL_S] * 2

@@ -5,6 +5,7 @@ from typing import Any
 from unittest.mock import AsyncMock, Mock, call
 
 import pytest
+from celery.exceptions import Ignore
 from redis.exceptions import ConnectionError as LostError
 
 from worker.jobs import ownership as ownership_module
@@ -27,6 +28,22 @@ async def test_a_message_is_lost_where_the_broker_says_that_no_worker_has_it(
     assert await Ownership(broker, lease_s=lease_s).is_lost("tag") is is_lost
     assert broker.hexists.await_args_list == [call("unacked", "tag")] * (lease_s > 0)
     assert not await Ownership(None, lease_s=60).is_lost("tag")
+
+
+async def test_a_run_that_another_worker_has_ends_here_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = SimpleNamespace(s=10.0)
+    monkeypatch.setattr(ownership_module, "time", SimpleNamespace(monotonic=lambda: clock.s))
+    jobs = Ownership(Mock(hexists=AsyncMock(return_value=False)), lease_s=60)
+    jobs.begin(SimpleNamespace(id="job", properties={"delivery_tag": "tag"}))
+    await jobs.end_if_lost()
+    clock.s += 31
+    with pytest.raises(Ignore):
+        await jobs.end_if_lost()
+    assert caplog.messages == [
+        "job runs elsewhere: this worker was frozen for too long; its run is dropped"
+    ]
 
 
 # When a run began, ten seconds after the last look at the clock; when it makes a call; whether it

@@ -33,6 +33,12 @@ def test_a_tenant_that_comes_anew_goes_ahead_with_a_few_and_a_silent_one_has_no_
     assert order(turns, "aaabb") == "ababa"
 
 
+def test_a_tenant_that_comes_anew_begins_where_one_without_a_lease_stands() -> None:
+    turns = TenantTurns()
+    turns.note_granted("a")
+    assert order(turns, "aabb") == "baba"
+
+
 def test_any_number_of_tenants_may_come() -> None:
     turns = TenantTurns()
     for number in range(5_000):
