@@ -166,7 +166,7 @@ async def test_followers_are_deferred_with_their_leader(senders: Senders) -> Non
     senders.sandbox.control(
         "fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=40
     )
-    outcomes = await send(sender, *(outgoing(n) for n in range(9)), longest_s=0.5, by="job")
+    outcomes = await send(sender, *(outgoing(n) for n in range(9)), longest_s=30, by="job")
     assert {type(one) for one in outcomes} == {Deferred}
     assert usage.total("deferrals") == 9
     assert min(one.countdown_ms for one in outcomes) > 30_000
