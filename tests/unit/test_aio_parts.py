@@ -89,6 +89,65 @@ async def test_an_idle_greenlet_keeps_nothing_of_its_job() -> None:
     assert isinstance(await bridge.drive(greenlet, lambda exc: exc), Answer)
     greenlets.give_back(greenlet)
     assert [each() for each in made] == [None]
+    assert (greenlet.driver, greenlet.gr_context) == (None, None)
+    task = asyncio.current_task()
+    assert greenlets.take(plain, task) is greenlet, "the next job has it"
+    assert (greenlet.driver, greenlet.executor) == (task, threads)
+    greenlets.give_back(greenlet)  # its job has not ended
+    other = greenlets.take(plain, task)
+    assert other is not greenlet
+    for each in (greenlet, other):
+        assert isinstance(await bridge.drive(each, lambda exc: exc), Answer)
+    greenlets.give_back(greenlet)
+    greenlets.close()
+    greenlets.give_back(other)
+    assert greenlets.take(plain, task) not in {greenlet, other}, "none is kept any more"
+    threads.shutdown()
+
+
+async def test_so_many_idle_greenlets_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bridge, "_KEPT", 2)
+    threads = DaemonThreads(1, name="t")
+    greenlets, task = bridge.JobGreenlets(threads), asyncio.current_task()
+    used = [greenlets.take(lambda: None, task) for _ in range(3)]
+    for each in used:
+        await bridge.drive(each, lambda exc: exc)
+        greenlets.give_back(each)
+    again = [greenlets.take(lambda: None, task) for _ in range(3)]
+    assert len({*used} & {*again}) == 2
+    assert len({*again}) == 3
+    threads.shutdown()
+
+
+async def test_what_an_awaitable_raises_or_gives_up_reaches_the_plain_code() -> None:
+    threads = DaemonThreads(1, name="t")
+
+    class Patient:
+        """It awaits on after an error."""
+
+        def __await__(self) -> Any:
+            try:
+                yield from asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                yield from asyncio.sleep(0).__await__()
+                return "patient"
+
+    def plain() -> list[Any]:
+        seen: list[Any] = [bridge.wait(Patient())]
+        try:
+            bridge.wait(asyncio.wait_for(asyncio.Event().wait(), 0))
+        except TimeoutError:
+            seen.append("late")
+        return seen
+
+    async def drive() -> Any:
+        return await bridge.drive(bridge.JobGreenlet(plain, threads), lambda exc: exc)
+
+    task = asyncio.create_task(drive())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    task.cancel()
+    assert await task == ["patient", "late"]
     threads.shutdown()
 
 

@@ -118,3 +118,12 @@ def test_what_is_replaced_is_celerys_again_afterwards() -> None:
     tracing.uninstall()
     assert parts() == before
     assert all(one is not other for one, other in zip(ours, before, strict=True))
+
+
+def test_a_copy_of_a_code_object_has_all_that_billiards_has() -> None:
+    code = tracing.install.__code__
+    ours, theirs = vars(tracing.SharedCode(code)), vars(tracing.StockCode(code))
+    assert ours.keys() == theirs.keys()
+    assert {name: ours[name] for name in tracing._COPIED} == {
+        name: theirs[name] for name in tracing._COPIED
+    }

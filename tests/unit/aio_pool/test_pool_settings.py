@@ -168,3 +168,25 @@ def test_a_worker_ends_although_its_loop_does_not(
     monkeypatch.setattr(LoopThread, "stop", stop)
     start().stop()
     assert caplog.messages == ["the event loop does not respond; the worker ends without it"]
+
+
+def test_a_backend_that_is_none_of_ours_stores_in_a_thread(
+    app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored: list[tuple[str, str]] = []
+    kind = type(app.backend)
+    stock = kind.store_result
+
+    def store(self: Any, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        stored.append((threading.current_thread().name.rpartition("-")[0], state))
+        return stock(self, task_id, result, state, *args, **kwargs)
+
+    monkeypatch.setattr(kind, "store_result", store)
+
+    @app.task(shared=False)
+    async def double(x: int) -> int:
+        return 2 * x
+
+    pool = start()
+    assert Outcome(pool, double, 4).answer[1] == "8"
+    assert stored == [("aio-call", "SUCCESS")]
