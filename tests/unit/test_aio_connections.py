@@ -2,12 +2,15 @@
 
 import asyncio
 import errno
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock, call
 
 import pytest
 import redis
 import redis.asyncio
 
+from worker.aio import connections, hung_redis
 from worker.aio.connections import (
     BlockingTcpConnection,
     SocketConnection,
@@ -70,3 +73,97 @@ def test_a_connection_is_made_without_looking_a_version_up_in_a_file(
 
     monkeypatch.setattr("redis.utils.get_lib_version", look_up)
     assert kind().driver_info.lib_version == redis.__version__
+
+
+class Stock:
+    """What redis-py's connections do, as far as ours call it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.told = Mock()
+        self.told.read.return_value = "reply"
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        return self.told.read(*args, **kwargs)
+
+    def disconnect(self) -> None:
+        self.told.disconnect()
+
+
+class AsyncStock(Stock):
+    async def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        return super().read_response(*args, **kwargs)
+
+    async def disconnect(self, *, nowait: bool) -> None:  # type: ignore[override]
+        assert nowait
+        super().disconnect()
+
+
+class Blocking(connections._Blocking, Stock):
+    """Ours, over that."""
+
+
+class Awaiting(connections._Async, AsyncStock):  # type: ignore[misc]
+    """The same for asyncio."""
+
+
+async def done(answer: Any) -> Any:
+    return await answer if hasattr(answer, "__await__") else answer
+
+
+@pytest.fixture
+def hung(monkeypatch: pytest.MonkeyPatch) -> Any:
+    known = SimpleNamespace(silent=False, note_answer=Mock())
+    monkeypatch.setattr(hung_redis, "of_process", known)
+    return known
+
+
+# The error of the server, and whether the connection is left.
+@pytest.mark.parametrize(
+    ("error", "is_left"),
+    [
+        (redis.exceptions.ReadOnlyError("READONLY no"), True),
+        (redis.ResponseError("Error running script (call to f_0): @x:1: -READONLY no"), True),
+        (redis.ResponseError("WRONGTYPE no list"), False),
+        (redis.ConnectionError("gone"), False),
+    ],
+)
+@pytest.mark.parametrize("kind", [Blocking, Awaiting])
+async def test_a_server_that_has_become_a_replica_is_left(
+    hung: Any, kind: Any, error: Exception, *, is_left: bool
+) -> None:
+    made = kind()
+    made.told.read.side_effect = error
+    with pytest.raises(redis.ConnectionError if is_left else type(error)) as raised:
+        await done(made.read_response())
+    assert made.told.disconnect.call_count == is_left
+    if is_left:
+        assert str(raised.value).startswith("this Redis is a replica now (")
+        assert raised.value.__cause__ is error
+    else:
+        assert raised.value is error
+    if kind is Blocking:
+        assert made.asked_s is None
+    hung.note_answer.assert_not_called()
+
+
+@pytest.mark.parametrize("kind", [Blocking, Awaiting])
+async def test_a_reply_is_handed_on(hung: Any, kind: Any) -> None:
+    made = kind(x=1)
+    assert made.options == {"x": 1, "driver_info": connections._DRIVER}
+    assert kind(driver_info=None).options == {"driver_info": None}
+    assert await done(made.read_response(1, disable_decoding=True)) == "reply"
+    assert made.told.mock_calls == [call.read(1, disable_decoding=True)]
+    hung.note_answer.assert_not_called()
+
+
+def test_a_connection_tells_since_when_it_waits_and_that_a_silent_server_has_answered(
+    hung: Any,
+) -> None:
+    hung.silent = True
+    made: Any = Blocking()
+    made.told.read.side_effect = lambda: made.asked_s
+    assert made.asked_s is None
+    assert made.read_response() > 0
+    assert made.asked_s is None
+    assert hung.note_answer.call_args_list == [call(made)]
