@@ -52,6 +52,7 @@ def test_jobs_come_behind_all_that_wait() -> None:
     assert in_s(quote.end_by) == pytest.approx(181 * 1.5 - 1, abs=1)
     assert (quote.model, quote.tokens, quote.limited_by) == ("m", 250, "rpm")
     assert quote.learned_from == 0
+    assert quote.as_json() == {name: getattr(quote, name) for name in Quote.__slots__}
 
 
 def test_tokens_that_are_named_count_instead_of_the_usual_ones() -> None:

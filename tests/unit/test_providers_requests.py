@@ -99,6 +99,19 @@ def test_limits_belong_to_a_model_and_a_service_tier(tier: str | None, expected:
     assert (asked.input_tokens, asked.output_tokens, asked.tokens) == (104, 10, 114)
 
 
+def test_a_completion_for_another_model_differs_in_that_alone() -> None:
+    asked = Completion.of(_asking("canary", max_tokens=10))
+    assert asked.with_model("m") is asked
+    other = asked.with_model("n")
+    assert (other.model, other.params) == ("n", asked.params | {"model": "n"})
+    assert (other.tokens, asked.params["model"]) == (asked.tokens, "m")
+
+
+def test_a_batch_has_the_number_of_which_its_key_is_made() -> None:
+    batch = SendRequest.batch([SendRequest.single(_PAYLOAD, "k")] * 2, number="7")
+    assert (batch.number, batch.idempotency_key, len(batch.payload)) == ("7", "batch-7", 2)
+
+
 def test_each_recipient_counts() -> None:
     assert recipients_in(_PAYLOAD) == 1
     assert recipients_in({"to": ["a", "b"], "cc": "c", "bcc": ("d", "e")}) == 5
