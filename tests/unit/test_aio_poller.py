@@ -1,5 +1,6 @@
 """How the transport has a hub wait for its channels; without a server."""
 
+import socket
 from functools import partial
 from math import inf
 from types import SimpleNamespace
@@ -337,4 +338,12 @@ def test_a_reply_that_was_read_from_the_socket_is_seen(kind: str, *, waits: bool
     assert poller.has_buffered(connection) is waits
     asked = [] if kind in {"hiredis", "python"} else [call(0)]
     assert connection.can_read.call_args_list == asked
+
+
+def test_a_reply_is_waited_for_a_moment_where_the_connection_is_open() -> None:
     assert poller.arrives_soon(SimpleNamespace(_sock=None)) is False
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert poller.arrives_soon(SimpleNamespace(_sock=ours)) is False
+        theirs.send(b"+OK")
+        assert poller.arrives_soon(SimpleNamespace(_sock=ours)) is True

@@ -9,9 +9,10 @@ import redis
 
 from tests.unit.unstarted_broker import AWAY, FULL, KEYS, Broker, deliver, message, unstarted
 from worker.aio.transport import qos as qos_module
-from worker.aio.transport import restoring
+from worker.aio.transport import restoring, unacked
 from worker.aio.transport.qos import TransportQoS
 from worker.aio.transport.scripts import FORGET
+from worker.aio.transport.unacked import Unacked
 
 
 @pytest.fixture
@@ -266,3 +267,14 @@ def test_what_the_server_forgets_of_a_message_loses_its_lease_too(
     forgotten = qos._remove_from_indices("1", pipe)
     assert stock.mock_calls == [call("1", pipe), call().zrem("unacked.leases", "1")]
     assert forgotten is stock.return_value.zrem.return_value
+
+
+def test_a_worker_that_ends_has_its_channels_acknowledge(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unacked, "of_process", Unacked())
+    qos = unstarted(broker)
+    deliver(qos, "1")
+    qos.ack("1")
+    unacked.of_process.flush_acks()
+    assert broker.sent == [forget("1")]
