@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.worker.request import Request
 from kombu.asynchronous.timer import Timer
 
 from worker.hooks import backpressure
@@ -163,3 +164,15 @@ def test_jobs_that_nobody_has_read_are_let_through(worker: Worker) -> None:
     worker.pauser._let_through_at_s.clear()
     worker.pauser.paused["ai"] = None
     assert worker.pauser._lets_through("ai")
+
+
+def test_only_deferred_jobs_that_still_wait_are_held(worker: Worker) -> None:
+    timer, request = worker.parent.timer.schedule, Request.__new__(Request)
+    request._delivery_info = {"routing_key": "ai.deferred"}
+    timer.call_after(600, pytest.fail, ("no job",))
+    timer.call_after(600, pytest.fail)
+    for _ in range(2):
+        timer.call_after(600, pytest.fail, (request,))
+    assert worker.pauser.info(worker.parent)["backpressure"]["held"] == {"ai": 2}
+    timer.queue[-1].entry.cancel()
+    assert worker.pauser.info(worker.parent)["backpressure"]["held"] == {"ai": 1}

@@ -41,6 +41,9 @@ def test_a_process_without_a_free_file_handle_tries_again_where_celery_ends(code
         steps.start(SimpleNamespace(steps=[mailbox]))
     assert caught.value.__cause__ is shortage
     assert not isinstance(caught.value, OSError), "Celery ends a worker by one of these"
+    shortage = OSError(errno.ECONNREFUSED, "Connection refused")
+    with pytest.raises(ConnectionRefusedError):
+        steps.start(SimpleNamespace(steps=[mailbox]))
 
 
 def test_a_worker_whose_step_does_not_reach_the_broker_starts_again() -> None:
@@ -106,7 +109,10 @@ def test_connections_that_are_lost_again_and_again_within_a_second_are_opened_af
 def test_a_broker_that_ends_connections_at_once_is_given_a_pause(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(StockConsumer, "on_connection_error_after_connected", lambda *_: None)
+    lost: list[Exception] = []
+    monkeypatch.setattr(
+        StockConsumer, "on_connection_error_after_connected", lambda _, exc: lost.append(exc)
+    )
     made, pauses = consumer(Broker(), None), []
     made._losses = Losses()
     made.conninfo = SimpleNamespace(connection_errors=(OSError,))
@@ -114,6 +120,9 @@ def test_a_broker_that_ends_connections_at_once_is_given_a_pause(
     for _ in range(5):
         made.on_connection_error_after_connected(ConnectionResetError())
     assert pauses == ["the broker ends connections as soon as they are open"]
+    made.on_connection_error_after_connected(ValueError("full"))
+    assert pauses[1:] == ["the broker refuses"]
+    assert [type(exc) for exc in lost] == [ConnectionResetError] * 5 + [ValueError]
 
 
 def test_a_worker_that_is_to_end_does_not_wait_for_the_broker(

@@ -1,5 +1,6 @@
 """What the jobs of a process share: as the settings describe it, and closed with the process."""
 
+import asyncio
 import base64
 import json
 from typing import Any
@@ -172,4 +173,21 @@ async def test_a_worker_says_which_keys_it_has(monkeypatch: pytest.MonkeyPatch) 
         (runtime.redis, pool.names, ["GROQ_API_KEY"] if service == "groq" else [])
         for service, pool in runtime.pools.items()
     ]
+    await runtime.close()
+
+
+async def test_the_first_job_opens_what_its_loop_shares_and_what_is_wrong_with_keys_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found, told, ends = discovered({"GROQ_API_KEY": GROQ}), list[Any](), list[Any]()
+    monkeypatch.setattr(runtime_module, "load_keys", found.__getitem__)
+    monkeypatch.setattr(runtime_module, "announce", told.append)
+    monkeypatch.setattr(runtime_module, "get_settings", lambda: settings_from(UNUSUAL))
+    monkeypatch.setattr(runtime_module.lifespan, "on_shutdown", ends.append)
+    loop = asyncio.get_running_loop()
+    assert runtime_module.Runtime.of(loop) is None
+    runtime = runtime_module.Runtime.current()
+    assert runtime_module.Runtime.current() is runtime_module.Runtime.of(loop) is runtime
+    assert told == [found[service] for service in SERVICES]
+    assert ends == [runtime.close]
     await runtime.close()
