@@ -1,9 +1,11 @@
 """What a start that ends says, and in which form."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -73,3 +75,15 @@ def test_a_bug_in_the_search_for_the_form_keeps_its_traceback(
     monkeypatch.setattr(no_start, "read_environment", fail)
     with pytest.raises(ZeroDivisionError):
         no_start.logs_json()
+
+
+@pytest.mark.parametrize("asks", [redis_tls._answers_with_tls, redis_tls._answers_without_tls])
+def test_a_server_that_is_away_answers_in_no_way_and_a_bug_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, asks: Callable[[tuple[str, int]], bool]
+) -> None:
+    connect = Mock(side_effect=ConnectionRefusedError)
+    monkeypatch.setattr(redis_tls.socket, "create_connection", connect)
+    assert asks(("h", 6379)) is False
+    connect.side_effect = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        asks(("h", 6379))
