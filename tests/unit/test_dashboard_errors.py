@@ -8,6 +8,7 @@ import pytest
 
 from worker.dashboard.errors import ApiError, RedisUnreachable
 from worker.dashboard.handlers import AdminHandler, ChangeHandler
+from worker.dashboard.request_body import check_fields
 
 BASIC, BEARER = 'Basic realm="flower"', 'Bearer realm="flower"'
 
@@ -52,6 +53,18 @@ def test_an_error_has_a_code_for_programs_and_a_sentence_for_people(
 def test_an_error_of_redis_says_why_and_has_its_status() -> None:
     error = RedisUnreachable("It is away")
     assert (error.status_code, str(error)) == (503, "It is away")
+
+
+def test_an_unknown_field_is_told_with_those_that_there_are() -> None:
+    for known, words in (
+        (("service", "key"), "known are: service, key"),
+        ((), "this address takes none"),
+    ):
+        with pytest.raises(ApiError) as refused:
+            check_fields({"zebra": 1, "x" * 50: 2}, known)
+        assert (refused.value.status_code, refused.value.code) == (400, "unknown_field")
+        assert refused.value.message == f"Unknown field {'x' * 40!r}; {words}."
+    check_fields({"key": 1}, ("service", "key"))
 
 
 def test_another_method_is_told_which_one_there_is() -> None:

@@ -143,6 +143,32 @@ def test_a_job_that_is_not_deferred_has_neither(answers: Any) -> None:
     assert job_view._deferred(app_with(_Broker("amqp", answers)), "j") == (None, {})
 
 
+# What the events tell of a job, the task that its message names, and which one is shown.
+@pytest.mark.parametrize(
+    ("seen", "named", "task"),
+    [
+        (SimpleNamespace(name="seen", state="RECEIVED"), "named", "seen"),
+        (SimpleNamespace(name=None, state="RECEIVED"), "named", "named"),
+        (None, "named", "named"),
+        (None, None, ""),
+    ],
+)
+def test_the_task_of_a_job_is_told_by_its_events_or_its_message(
+    monkeypatch: pytest.MonkeyPatch, seen: Any, named: str | None, task: str
+) -> None:
+    waits = {"kind": "key", "code": "rpm"}
+    meta = {"status": "RETRY", "result": ValueError("a prompt"), "waits": waits}
+    headers = {"task": named, "keywheel": {"since_ms": 5, "trail": [CALL]}}
+    monkeypatch.setattr(job_view, "meta_of", lambda *_: meta)
+    monkeypatch.setattr(job_view, "_deferred", lambda *_: (7, headers))
+    app: Any = "the app"
+    told = job_view.look_up(app, "j", seen)
+    assert (told.task, told.where, told.worker) == (task, "deferred", "")
+    assert told.waits == Waits("key", "rpm", 7, None)
+    assert [call["key"] for call in told.calls] == [CALL["key"]]
+    assert (told.error, told.key, told.attempts) == ("", "", None), "it has not ended"
+
+
 @pytest.mark.parametrize("job", ["", "two words", "x" * 201, "ü"])
 def test_an_address_that_names_no_job_is_answered_with_404(job: str) -> None:
     with pytest.raises(ApiError) as refused:

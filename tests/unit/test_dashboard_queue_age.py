@@ -1,10 +1,11 @@
 """How long the oldest message of a list, and the oldest deferred job, have waited; no Redis."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from worker.dashboard import queue_age
+from worker.dashboard import queue_age, queues
 from worker.dashboard.deferred_age import DeferredAge
 from worker.dashboard.queue_age import QueueAge
 
@@ -98,6 +99,54 @@ def test_so_many_markers_are_kept_and_the_oldest_stays(client: _List) -> None:
     client.messages.insert(0, "m128")
     assert age.measure(client, "ai", 5.0 * 128) == 5.0 * 128
     assert [marker for marker, _ in age._markers] == [f"m{step}" for step in range(0, 129, 2)]
+
+
+# --- the lists of a queue
+
+
+def test_a_queue_is_as_old_as_the_oldest_of_its_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    ages = {"ai:0": 1.0, "ai:3": 4.0, "ai:6": 2.0, "ai.deferred:9": 3.0}
+    deferred = {"ai.deferred:3": 5.0, "ai.deferred:6": 6.0}
+    sizes = {"ai": 7, "ai.deferred": 8}
+    listed: list[Any] = []
+
+    def deferred_jobs(app: str, client: str, lists: list[str]) -> tuple[str, ...]:
+        listed.append((app, client, lists))
+        return ("a job",)
+
+    class _Of:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def measure(self, client: str, *about: Any) -> float:
+            assert client == "the client"
+            if about == (self.name, 50.0):
+                return ages.get(self.name, 0.0)
+            assert about == (f"{self.name}.due", "ai.deferred.due.texts")
+            return deferred.get(self.name, 0.0)
+
+    class _Each(dict[str, Any]):
+        def __missing__(self, name: str) -> Any:
+            return _Of(name)
+
+    channel = SimpleNamespace(
+        client="the client",
+        priority_steps=(0, 3, 6, 9),
+        _size=sizes.get,
+        _q_for_pri=lambda queue, priority: f"{queue}:{priority}",
+    )
+    monkeypatch.setattr(queues, "deferred_jobs", deferred_jobs)
+    app: Any = "the app"
+    watch = queues.QueueWatch(app, ("ai",), _ages=_Each(), _deferred=_Each())
+    found = watch._stock_in_redis(channel, "ai", 50.0)
+    assert (found.ready, found.deferred, found.deferred_jobs) == (7, 8, ("a job",))
+    # The first and the second priority are of interactive jobs, the other two of bulk.
+    assert (found.oldest_s, found.oldest_bulk_s) == (5.0, 6.0)
+    lists = [f"ai.deferred:{priority}" for priority in (0, 3, 6, 9)]
+    assert listed == [("the app", "the client", lists)]
+    deferred.clear()
+    found = watch._stock_in_redis(channel, "ai", 50.0)
+    assert (found.oldest_s, found.oldest_bulk_s) == (4.0, 3.0)
 
 
 # --- deferred jobs

@@ -279,9 +279,7 @@ class DeadLetters:
         """Give a claim back."""
         await self._redis.delete(self.name("claim", f"{letter.id}:{letter.at_ms}"))
 
-    async def audit(
-        self, *, count: int = 100, before_ms: int | None = None
-    ) -> list[dict[str, str]]:
+    async def audit(self, *, count: int, before_ms: int | None = None) -> list[dict[str, str]]:
         """List the replays and drops, the latest first, in the form of the key pool's audit."""
         entries = await read_latest(
             self._redis, self.name("audit"), count=count, before_ms=before_ms

@@ -1,0 +1,61 @@
+"""The stream of statuses: with each poll one, until its reader, Redis or its time is gone."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import AsyncMock
+
+import pytest
+from tornado.iostream import StreamClosedError
+
+from worker.dashboard import event_stream
+from worker.dashboard.errors import RedisUnreachable
+from worker.dashboard.event_stream import EventStream
+
+
+def stream(monkeypatch: pytest.MonkeyPatch, *after: Any, poll_s: float = 1.0) -> Any:
+    """A stream whose reader or poller fails after some states; `sent` has what was written."""
+    made: Any = EventStream.__new__(EventStream)
+    clock = SimpleNamespace(now_s=100.0)
+    states = iter(after)
+
+    async def next_state() -> Any:
+        clock.now_s += poll_s
+        found = next(states)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    poller = SimpleNamespace(fresh_state=AsyncMock(return_value=1), next_state=next_state)
+    made.application = SimpleNamespace(poller=poller)
+    made.status_of = lambda state: {"state": state}
+    made.sent, made.headers, made.flush = [], {}, AsyncMock()
+    made.write, made.set_header = made.sent.append, made.headers.__setitem__
+    monkeypatch.setattr(event_stream.time, "monotonic", lambda: clock.now_s)
+    return made
+
+
+def event(state: int) -> str:
+    return f"event: status\ndata: {json.dumps({'state': state})}\n\n"
+
+
+@pytest.mark.parametrize("end", [StreamClosedError(), RedisUnreachable("away")])
+async def test_a_stream_ends_with_its_reader_or_redis(
+    monkeypatch: pytest.MonkeyPatch, end: Exception
+) -> None:
+    made = stream(monkeypatch, 2, 3, end)
+    await made.get()
+    assert made.sent == [event(1), event(2), event(3)]
+    assert made.flush.await_count == 3
+    assert made.headers == {
+        "Content-Type": "text/event-stream; charset=UTF-8", "X-Accel-Buffering": "no"
+    }  # fmt: skip
+    made = stream(monkeypatch, ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        await made.get()
+
+
+async def test_a_stream_lasts_a_quarter_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = stream(monkeypatch, 2, 3, 4, poll_s=449.0)
+    await made.get()
+    assert made.sent == [event(1), event(2), event(3)]
