@@ -58,6 +58,9 @@ def test_an_errback_awaits_the_tasks_that_it_calls(app: Celery, add: Any) -> Non
 
     with calling_errbacks():  # Celery calls it like a function
         assert [errback(10), errback(10)] == [23, 23]
+    later = errback(10)  # by somebody else
+    assert asyncio.iscoroutine(later)
+    later.close()
 
 
 def test_an_eager_task_may_call_another_and_that_one_a_third(app: Celery, add: Any) -> None:
