@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from contextvars import Context
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock, call
@@ -12,7 +13,14 @@ import redis
 from celery import Celery
 
 from worker.aio import pipelined_publishing as publishing
-from worker.aio.pipelined_publishing import KeptMessages, NotPlain, publish, publisher_of, send
+from worker.aio.pipelined_publishing import (
+    KeptMessages,
+    NotPlain,
+    is_wanted,
+    publish,
+    publisher_of,
+    send,
+)
 
 
 def test_a_message_is_kept_as_kombu_would_send_it() -> None:
@@ -140,3 +148,7 @@ async def test_where_each_message_has_an_event_or_the_transport_is_not_ours_cele
         app.conf.task_send_sent_event = events
         assert await publisher_of(app) is None
         app.close()
+
+
+def test_a_message_goes_in_a_pipeline_only_where_that_is_asked_for() -> None:
+    assert Context().run(is_wanted.get) is False
