@@ -111,6 +111,11 @@ class _Connection:
 
     def __exit__(self, *_: object) -> None: ...
 
+    def ensure_connection(self, **given: Any) -> None:
+        assert given == {
+            "max_retries": 1, "interval_start": 0, "reraise_as_library_errors": False
+        }  # fmt: skip
+
     def channel(self) -> Any:
         self.channels += 1
         opened: Any = Mock()
