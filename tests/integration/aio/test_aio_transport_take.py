@@ -166,6 +166,15 @@ def test_a_due_message_is_that_of_its_own_queue_and_no_more_are_taken_than_asked
     assert not broker.client.exists("late.next", "late.texts", "late.0.due")
 
 
+def test_what_is_due_and_was_not_taken_stays(broker: Server) -> None:
+    broker.push("a", "a 1")
+    broker.delay("late", 0, broker.now_us() - 500, "due 1", "due 2", "due 3")
+    queues: dict[str, Any] = {"lists": [["late", "a"]], "delayed": (("late", 1, 0),)}
+    assert broker.take(**queues, limit=2) == [("late", "due 1"), ("a", "a 1")]
+    assert broker.client.zrange("late.0.due", 0, -1) == [b"due 2", b"due 3"]
+    assert broker.take(**queues) == [("late", "due 2"), ("late", "due 3")]
+
+
 def test_a_lost_text_is_passed_over_and_an_odd_one_set_aside(broker: Server) -> None:
     broker.delay("late", 0, broker.now_us() - 900, "lost", "odd", "good")
     broker.client.hdel("late.texts", "lost")
