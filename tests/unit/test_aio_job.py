@@ -178,7 +178,12 @@ def test_a_job_whose_body_found_it_revoked_times_out_no_more(
     monkeypatch.setattr("worker.aio.job.revoking.announce", announced)
     run = Run(timeout_s=HARD_S)
     run.body = Mock(side_effect=Revoked)
-    run.after = lambda: run.host.fire(HARD_S)
+
+    def after() -> None:
+        run.host.fire(HARD_S)
+        assert run.host.timers == []
+
+    run.after = after
     assert run.go() == []
     assert announced.call_args_list == [call(run.reports)]
     run.host.jobs.on_over.assert_not_called()

@@ -99,6 +99,26 @@ def test_a_soft_limit_is_raised_at_the_await_and_is_no_cancellation_afterwards(
     assert job.timeouts == [True]
 
 
+def test_what_a_child_makes_of_the_soft_limit_is_what_its_job_sees(
+    app: Celery, start: Start
+) -> None:
+    async def child() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise KeyError("child") from None
+
+    @app.task(shared=False)
+    async def waits() -> str:
+        try:
+            await asyncio.create_task(child())
+        except KeyError as exc:
+            return str(exc.args[0])
+        return "nothing"
+
+    assert Outcome(start(), waits, soft_timeout=0.05).answer[:2] == (0, "'child'")
+
+
 def test_a_cancellation_that_nobody_ordered_is_no_time_limit(app: Celery, start: Start) -> None:
     @app.task(shared=False)
     async def cancels_itself() -> None:
