@@ -98,3 +98,11 @@ def test_a_number_has_its_bounds(path: str, option: str, least: int, most: int) 
     for refused in (least - 1, most + 1):
         with pytest.raises(click.BadParameter):
             kind.convert(str(refused), None, None)
+
+
+def test_a_bug_in_what_reads_the_prices_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("worker.cli.usage.read_prices", lambda: 1 / 0)
+    shown = CliRunner().invoke(COMMANDS["keys usage"], [])
+    assert isinstance(shown.exception, ZeroDivisionError)
