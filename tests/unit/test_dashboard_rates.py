@@ -155,6 +155,13 @@ def test_a_queue_is_paused_when_every_worker_has_paused_it() -> None:
     assert view(0, workers=0).queue.paused == "unknown"
 
 
+def test_a_service_is_told_in_figures_that_are_no_longer_than_they_mean() -> None:
+    its = ServiceView(PoolView("groq", 0, ()), QueueView("ai", ready=1, held=2), 0.12345, 1.26)
+    told = its.as_json()["queue"]
+    assert (told["rate"], told["idle_s"], told["drain_s"]) == (0.123, 1.3, 3 / 0.12345)
+    assert (told["waiting"], told["paused"], told["ready"]) == (3, "unknown", 1)
+
+
 def test_of_many_unknown_answers_the_latest_fifty_are_told() -> None:
     seen = tuple(Seen("groq", "error_code", f"code_{n}", 1, 1, 1) for n in range(51))
     told = DashboardState({}, unknown=seen).as_json()["unknown_answers"]

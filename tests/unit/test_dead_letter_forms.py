@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from worker.deadletters.capture import queue_of
 from worker.deadletters.dead_letter import (
     UNREADABLE,
     DeadLetter,
@@ -66,6 +67,20 @@ def test_what_another_program_wrote_is_told_as_such_and_kept_as_it_is(text: str)
         "x", "", "", "other", "poison", UNREADABLE, at_ms=3, size=9, note=UNREADABLE
     )
     assert Message.of(text) == Message(raw=text)
+
+
+@pytest.mark.parametrize(
+    ("delivery_info", "queue"),
+    [
+        (None, ""),
+        ({"routing_key": None}, ""),
+        ({"routing_key": "ai"}, "ai"),
+        ({"routing_key": "ai.deferred"}, "ai"),
+        ({"routing_key": "a\nb"}, "a b"),
+    ],
+)
+def test_a_queue_is_named_as_people_know_it(delivery_info: Any, queue: str) -> None:
+    assert queue_of(delivery_info) == queue
 
 
 @pytest.mark.parametrize("name", ["args", "kwargs", "options"])
