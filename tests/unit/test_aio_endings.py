@@ -75,6 +75,11 @@ def test_a_lost_worker_is_told_with_its_reason(error: BaseException, words: str)
     assert str(endings.lost(error)) == words
 
 
+def test_a_body_that_runs_out_of_memory_has_cost_its_worker() -> None:
+    seen = endings.for_tracer(MemoryError())
+    assert (type(seen), str(seen)) == (WorkerLost, "MemoryError()")
+
+
 def test_errors_that_were_reported_refer_to_nothing_any_more() -> None:
     def raised(error: Any, cause: Any = None) -> Any:
         try:
