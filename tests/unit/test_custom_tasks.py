@@ -22,6 +22,7 @@ from worker.errors import (
     RequestRejected,
     TransientError,
 )
+from worker.jobs import history as histories
 from worker.jobs import job_run
 from worker.jobs.custom_task import end_run, meaning_of, wrap
 from worker.jobs.email_keys import EmailKeys
@@ -296,8 +297,9 @@ async def test_a_job_that_an_outage_meets_waits_by_its_calls(
     def idle() -> None:
         pass
 
+    monkeypatch.setattr(histories, "time", SimpleNamespace(time=lambda: 1_000.0))
     idle.push_request(id="one", retries=3)
-    run = JobRun(idle, settings=Settings(task_time_limit_s=300))
+    run = JobRun(idle, settings=Settings(task_time_limit_s=300), deadline_s=5.0)  # just enough
     for code in codes:
         attempts.note("key", code)
     error = TransientError("it is down")
