@@ -1,6 +1,7 @@
 """What is stored of a job's end, and which of two ends stays."""
 
 import json
+import pickle
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,6 +85,11 @@ def test_an_end_stays_and_a_success_always(
     assert backend._gives_way(stored, state, over_ends=over_ends) is gives_way
     if over_ends:
         assert backend._gives_way(stored, state) is gives_way
+
+
+def test_a_serializer_of_another_kind_is_kombus(backend: Any) -> None:
+    backend.serializer = "pickle"
+    assert pickle.loads(backend.encode({"a": 1})) == {"a": 1}  # noqa: S301 - ours
 
 
 def test_a_result_of_a_wrong_kind_or_size_is_refused(

@@ -162,3 +162,11 @@ def test_what_was_stored_before_the_subscription_is_read_once_it_is_confirmed(
     client.made.drain_events()
     client.made._read_stored()  # another thread was faster
     assert client.told.mget.call_count == 1
+
+
+def test_a_backends_consumer_is_set_up_as_celerys(store: Store) -> None:
+    backend = Mock()
+    made = ResultConsumer(backend, store.app, {"json"}, {}, {})
+    assert (made.backend, made.app, made.accept) == (backend, store.app, {"json"})
+    made._read_stored()
+    backend.client.mget.assert_not_called()
