@@ -1,6 +1,7 @@
 """What each endpoint that changes something asks of the pools, and what it answers; no server."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock
@@ -9,7 +10,7 @@ import pytest
 
 from config.services import SERVICES
 from tests.unit.test_logs import GROQ
-from worker.dashboard import jobs, key_changes, keys, page
+from worker.dashboard import dead_letters, jobs, key_changes, keys, page
 from worker.dashboard.auth import Visitor
 from worker.dashboard.errors import ApiError
 
@@ -189,3 +190,28 @@ def test_a_page_has_buttons_for_those_who_may_press_them(
     assert [call.args for call in made.set_status.call_args_list] == [(403,)] * (not has_login)
     assert headers["Cache-Control"] == "no-store"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
+
+
+def test_the_version_of_the_static_files_is_that_of_their_content(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(page, "STATIC", tmp_path)
+    (tmp_path / "a.js").write_text("1")
+    before = page.version.__wrapped__()
+    assert page.version.__wrapped__() == before
+    (tmp_path / "a.js").write_text("2")
+    assert page.version.__wrapped__() != before
+    assert len(before) == 10
+
+
+async def test_up_to_five_hundred_dead_letters_are_listed_at_once() -> None:
+    made: Any = dead_letters.DeadLetterList.__new__(dead_letters.DeadLetterList)
+    read = AsyncMock(return_value={})
+    made.application = SimpleNamespace(poller=SimpleNamespace(with_dead_letters=read))
+    made.send_json = Mock()
+    made.query_values = lambda: {"limit": "500"}
+    await made.get()
+    made.send_json.assert_called_once_with({})
+    made.query_values = lambda: {"limit": "501"}
+    with pytest.raises(ApiError):
+        await made.get()

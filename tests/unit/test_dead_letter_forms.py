@@ -1,11 +1,12 @@
 """A dead letter in its forms: what operators see, what Redis keeps, and which of them are meant."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from worker.deadletters.capture import queue_of
+from worker.deadletters.capture import capture_message, queue_of
 from worker.deadletters.dead_letter import (
     UNREADABLE,
     DeadLetter,
@@ -81,6 +82,13 @@ def test_what_another_program_wrote_is_told_as_such_and_kept_as_it_is(text: str)
 )
 def test_a_queue_is_named_as_people_know_it(delivery_info: Any, queue: str) -> None:
     assert queue_of(delivery_info) == queue
+
+
+def test_a_delivery_tag_that_is_no_word_names_no_dead_letter() -> None:
+    about: dict[str, Any] = {"headers": {}, "body": b"", "delivery_info": {}}
+    letter, _ = capture_message(SimpleNamespace(**about, delivery_tag="a b"), reason="no job")
+    assert letter.id.startswith("no-id-")
+    assert " " not in letter.id
 
 
 @pytest.mark.parametrize("name", ["args", "kwargs", "options"])
