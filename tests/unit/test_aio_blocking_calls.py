@@ -8,6 +8,7 @@ from unittest.mock import AsyncMock, Mock, call
 import pytest
 import redis
 from celery import Celery, canvas
+from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
 from worker.aio import blocking_calls, bridge, private_loop
@@ -87,6 +88,7 @@ def test_a_message_goes_with_those_of_other_jobs_or_in_a_thread(
 
 def test_what_sends_several_messages_is_one_call_and_can_be_undone(calls: Calls) -> None:
     app, stock = Celery(set_as_current=False), canvas.group.apply_async
+    joined = AsyncResult.get
     theirs = (app.send_task.__func__, app.amqp._retry_publish)
     blocking_calls.install(app)
     try:
@@ -99,6 +101,7 @@ def test_what_sends_several_messages_is_one_call_and_can_be_undone(calls: Calls)
     finally:
         blocking_calls.uninstall(app)
     assert canvas.group.apply_async is stock
+    assert AsyncResult.get is joined
     assert (app.send_task.__func__, app.amqp._retry_publish) == theirs
     blocking_calls.uninstall(app)  # twice does nothing
 

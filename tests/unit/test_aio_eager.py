@@ -198,6 +198,11 @@ def test_a_task_is_adapted_once(app: Celery, add: Any) -> None:
     run = add.run
     adopt(add)
     assert add.run is run
+    assert add.light_retry is False
+
+
+def test_what_is_no_coroutine_stays_as_it_is() -> None:
+    assert complete("value") == complete("value", name="a hook") == "value"
 
 
 def test_a_forked_process_begins_with_loops_of_its_own(

@@ -210,3 +210,16 @@ def test_a_backend_that_is_none_of_ours_stores_in_a_thread(
     pool = start()
     assert Outcome(pool, double, 4).answer[1] == "8"
     assert stored == [("aio-call", "SUCCESS")]
+
+
+def test_a_warm_stop_waits_for_the_jobs_that_run(app: Celery, start: Start) -> None:
+    @app.task(shared=False)
+    async def slow() -> str:
+        await asyncio.sleep(0.1)
+        return "whole"
+
+    pool = start()
+    job = Outcome(pool, slow)
+    job.accepted.result(10)
+    pool.stop()
+    assert job.answer[:2] == (0, "'whole'")
