@@ -151,6 +151,7 @@ def test_a_secret_too_short_to_hide_is_ignored() -> None:
         ("gsk_abc123... re_def456...", "gsk_abc123... re_def456..."),
         ("core_settings_configuration_module", "core_settings_configuration_module"),
         ("gsk_short re_short", "gsk_short re_short"),
+        (f"gsk_{'a' * 19}", f"gsk_{'a' * 19}"),
         ("redis://:p@h/0", "redis://:***@h/0"),
     ],
 )
