@@ -5,9 +5,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from amqp.exceptions import AMQPError
-from redis.exceptions import RedisError
-
-from worker.broker_errors import BROKER_ERRORS
 
 # The fields of Celery's context without content; others are arguments, results and tracebacks.
 _SAFE_CONTEXT = frozenset(
@@ -83,5 +80,11 @@ class LostConnectionFilter(logging.Filter):
 
 def _is_of_broker(exc: BaseException | None) -> bool:
     """Whether the broker is behind an error, which beat raises in place of the broker's own."""
+    # Not above: a start that lacks redis-py, or has another module of its name, says so in a log
+    # line.
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    from worker.broker_errors import BROKER_ERRORS  # noqa: PLC0415
+
     met = (exc, exc.__context__) if exc is not None else ()
     return any(isinstance(one, (*BROKER_ERRORS, RedisError, OSError)) for one in met)
