@@ -4,11 +4,11 @@
 #   UV=                      install with pip, although uv is on the PATH
 #   KEEP=1                   `make demo` stays up after its summary, for a look around in Flower
 #   ARGS="-k lease -x"       more arguments for pytest in `make test`
-#   JOBS=0                   all tests in one process, for a debugger (default: six processes, which mostly wait)
+#   JOBS=0                   all tests in one process, for a debugger (default: eight processes, which mostly wait)
 #   UPGRADE=1                `make lock` takes the newest versions instead of keeping the ones in the lock
 
 SHELL := /bin/sh
-JOBS ?= 6
+JOBS ?= 8
 UV ?= uv
 # A file's tests stay together, and files that share a worker (tests/spreading.py), in the order of tests/conftest.py:
 # those that wait longest come first. What takes long is listed at the end. A process that a test hangs or ends is not
