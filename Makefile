@@ -29,6 +29,7 @@ PY := .venv/bin/python
 # the next run.
 RUNS := .venv/.runs
 READY := .venv/.ready
+COMPILED := tests/__pycache__/.compiled
 
 .PHONY: help
 help: ## List these targets
@@ -40,13 +41,20 @@ $(RUNS): requirements-demo.lock pyproject.toml .ci/venv
 $(READY): requirements.lock pyproject.toml .ci/venv
 	@PYTHON="$(PYTHON)" UV="$(UV)" exec sh .ci/venv all
 
+# Once in a clone: else each process of the first run would compile all the tests, and all at the same time.
+$(COMPILED): $(READY)
+	@mkdir -p $(@D); \
+	for some in unit "acceptance faults integration workers"; do \
+		$(PY) -m pytest -n 0 -qq --collect-only $$(printf 'tests/%s ' $$some) >/dev/null 2>&1 & \
+	done; wait; touch $@
+
 # `exec` hands signals to the program itself: no shell in between that could leave it behind.
 .PHONY: demo
 demo: $(RUNS) ## Run the whole thing here, without any key, in about 40 seconds (KEEP=1 leaves it up)
 	@exec $(PY) -m demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: $(READY) ## Run all tests (ARGS="-k lease" picks some)
+test: $(COMPILED) ## Run all tests (ARGS="-k lease" picks some)
 	@exec $(PY) -m pytest $(SPREAD) $(ARGS)
 
 .PHONY: unit
@@ -54,7 +62,7 @@ unit: $(READY) ## Run the tests that start nothing
 	@$(PY) -m pytest -n $(UNIT_JOBS) --dist loadfile -q tests/unit $(ARGS)
 
 .PHONY: fast
-fast: $(READY) ## Run the tests that start no worker
+fast: $(COMPILED) ## Run the tests that start no worker
 	@$(PY) -m pytest $(SPREAD) tests/integration tests/unit $(ARGS)
 
 .PHONY: check
@@ -91,7 +99,7 @@ images: $(READY)
 # looks again and again for pending calls that wait until it goes on. So it is not measured.
 .PHONY: coverage
 coverage: JOBS = 4
-coverage: $(READY)
+coverage: $(COMPILED)
 	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))'; then \
 		echo "note: coverage is measured on Python 3.12 or newer; here the tests only run"; \
 		exec $(PY) -m pytest $(SPREAD) $(ARGS); \
