@@ -33,6 +33,7 @@ async def test_what_fails_or_does_not_end_is_named_without_what_it_belongs_to(
     monkeypatch.setattr(lifespan, "_background", set())
     lifespan.begin()
     await asyncio.wait(lifespan._background)
+    assert not lifespan._background, "what is over is not kept"
     await lifespan.end(patience_s=0.01)
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.ERROR, f"{HERE}.Client.watch failed, and does not run again"),

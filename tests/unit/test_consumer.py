@@ -297,7 +297,8 @@ def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
     made.app.tasks = {task.name: task}
     made.timer, made.task_buckets, made._limit_order = timer, defaultdict(lambda: None), 0
     made.on_task_request = lambda request: started.append(request.number)
-    made.qos = SimpleNamespace(decrement_eventually=lambda: None)
+    given_back = list[bool]()
+    made.qos = SimpleNamespace(decrement_eventually=lambda: given_back.append(True))
     made.reset_rate_limits()
     bucket = made.task_buckets[task.name]
     jobs = [Held(task, number) for number in (1, 2, 3)]
@@ -312,6 +313,8 @@ def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
         for job in jobs[1:]:
             made._limit_post_eta(job, bucket, 1)
     assert started == begun
+    # The worker takes one message more for each that it held until its eta.
+    assert len(given_back) == (2 if came == "by its eta" else 0)
     for _, work, args in timer.later:
         if args == (bucket,):
             work(*args)  # the timer of the limit that was

@@ -95,6 +95,15 @@ async def test_what_the_receiver_answers_decides_whether_it_has_a_notification(
     assert len(receiver.posts) == 1
 
 
+async def test_no_proxy_of_the_environment_is_asked(
+    receiver: _Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    await receiver.sender().post(receiver.url(), ID, EVENT)
+    assert len(receiver.posts) == 1
+
+
 async def test_a_receiver_that_is_away_is_no_fault_of_ours(receiver: _Receiver) -> None:
     sender, url = receiver.sender(), receiver.url()
     await receiver.server.close()

@@ -322,3 +322,15 @@ def test_errors_that_led_to_each_other_are_looked_at_once() -> None:
     one, other = LostError("one"), LostError("other")
     one.__cause__, other.__cause__ = other, one
     assert start_redis._causes_of(one) == [one, other]
+
+
+@pytest.mark.parametrize(
+    "asked", ["unusable_files", "refusal_of", "mismatched_tls", "unwanted_certificate"]
+)
+def test_each_thing_that_may_explain_a_lost_connection_is_asked(
+    monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    for name in ("unusable_files", "refusal_of", "mismatched_tls", "unwanted_certificate"):
+        said = f"why, by {name}" if name == asked else None
+        monkeypatch.setattr(start_redis, name, lambda _, said=said: said)
+    assert start_redis.refusal_at("rediss://127.0.0.1:1/0", LostError()) == f"why, by {asked}"

@@ -81,7 +81,9 @@ async def test_usage_is_grouped_filtered_and_priced(
     assert 'keywheel-prices.toml: [groq."big"] must have prompt and output' in told["problem"]
 
 
-async def test_the_same_comes_as_csv_that_no_spreadsheet_takes_for_a_formula(serve: Serve) -> None:
+async def test_the_same_comes_as_csv_that_no_spreadsheet_takes_for_a_formula(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     site = await serve()
     first, _ = await used(site)
     answer = await site.client.get(
@@ -96,6 +98,7 @@ async def test_the_same_comes_as_csv_that_no_spreadsheet_takes_for_a_formula(ser
     assert row["cost_usd"] == ""
     answer = await site.client.get(USAGE, params={"format": "csv", "by": "tenant"}, auth=LOGIN)
     assert [row["tenant"] for row in csv.DictReader(StringIO(answer.text))] == ["'=acme"]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_query_that_is_wrong_is_refused_with_a_sentence(serve: Serve) -> None:

@@ -189,6 +189,18 @@ def test_a_cold_stop_gives_cancelled_jobs_the_time_that_was_set(
     assert cleaned.is_set()
 
 
+def test_all_jobs_that_run_can_be_cancelled_at_once(app: Celery, start: Start) -> None:
+    @app.task(shared=False)
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    pool = start()
+    for outcome in [Outcome(pool, wait) for _ in range(3)]:
+        outcome.accepted.result(10)
+    pool.cancel_all()
+    assert settled(pool, running=0, queued=0)
+
+
 def test_a_job_after_the_end_is_left_to_the_broker(
     app: Celery, start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
