@@ -224,3 +224,9 @@ async def test_a_bug_is_no_reason_to_wait_for_redis() -> None:
 
     with pytest.raises(ZeroDivisionError):
         await retry_while_down(broken)
+
+
+def test_an_error_with_a_code_alone_is_named_by_its_class() -> None:
+    nothing_said = LostError("")
+    nothing_said.status_code = "ERR"
+    assert words_of(nothing_said) == "ConnectionError"

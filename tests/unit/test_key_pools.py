@@ -1,0 +1,24 @@
+"""What the logs know of keys that were read."""
+
+import logging
+
+import pytest
+
+from config.keys import discover_keys
+from tests.unit.sample_keys import GROQ
+from worker import key_pools
+from worker.logs import Redactor
+
+
+def test_the_logs_hide_each_key_from_the_moment_it_is_read(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    redactor = Redactor()
+    monkeypatch.setattr(key_pools, "redactor", redactor)
+    odd = "no-such-form-" + GROQ[4:]  # any text of the usual form is hidden anyway
+    found = discover_keys("groq", {"GROQ_API_KEY": odd, "GROQ_API_KEY_2": odd})
+    with caplog.at_level(logging.WARNING):
+        key_pools.announce(found)
+    assert odd[10:] not in redactor.redact(f"Bearer {odd}")
+    assert caplog.messages == [problem.sentence for problem in found.problems]
+    assert caplog.messages, "the same key twice is odd"
