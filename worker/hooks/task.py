@@ -182,9 +182,9 @@ class ServiceTask(Task):
 
     def _shows_retry(self, request: Any) -> bool:
         """Whether a job that has succeeded still has the state `RETRY`, as it reports no result."""
-        has_waited = request.retries or HEADER in as_object(request.headers)
-        ignores: bool = get_actual_ignore_result(self, request)
-        return bool(has_waited) and ignores and not request.is_eager
+        if not request.retries and HEADER not in as_object(request.headers):
+            return False  # as almost all
+        return bool(get_actual_ignore_result(self, request)) and not request.is_eager
 
     async def _after_success(
         self, request: Any, task_id: str, result: Any, *, may_have_one: bool
