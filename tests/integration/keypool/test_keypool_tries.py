@@ -88,14 +88,20 @@ async def test_a_try_that_a_reset_lends_is_paid_back_before_the_next_one(
     await lease(pool)
 
 
-async def test_four_tries_in_a_row_that_pass_raise_a_limit_by_half_and_the_third_time_slowly(
-    make_pool: Make, clock: ManualClock
-) -> None:
+async def raised_twice(make_pool: Make, clock: ManualClock) -> tuple[KeyPool, Lease]:
+    """A pool whose limit was raised two times, from 601 to 1,353, and the try that follows."""
     pool, held = await without_room(make_pool, clock)
     tries = await try_after(pool, 268, held)
     for limit in (902, 1_353):
         await raise_(pool, tries, limit)
         tries = await lease(pool)
+    return pool, tries
+
+
+async def test_four_tries_in_a_row_that_pass_raise_a_limit_by_half_and_the_third_time_slowly(
+    make_pool: Make, clock: ManualClock
+) -> None:
+    pool, tries = await raised_twice(make_pool, clock)
     await raise_(pool, tries, 2_030)
     await try_after(pool, 334, tries)
 
@@ -103,11 +109,7 @@ async def test_four_tries_in_a_row_that_pass_raise_a_limit_by_half_and_the_third
 async def test_a_refusal_has_tries_that_passed_before_forgotten(
     make_pool: Make, clock: ManualClock
 ) -> None:
-    pool, held = await without_room(make_pool, clock)
-    tries = await try_after(pool, 268, held)
-    for limit in (902, 1_353):
-        await raise_(pool, tries, limit)
-        tries = await lease(pool)
+    pool, tries = await raised_twice(make_pool, clock)
     for _ in range(3):
         await pool.settle(tries, OK)
         tries = await lease(pool)
