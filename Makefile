@@ -59,7 +59,7 @@ test: $(COMPILED) ## Run all tests (ARGS="-k lease" picks some)
 
 .PHONY: unit
 unit: $(READY) ## Run the tests that start nothing
-	@$(PY) -m pytest -n $(UNIT_JOBS) --dist loadfile -q tests/unit $(ARGS)
+	@$(PY) -m pytest -n $(UNIT_JOBS) --dist loadfile -o faulthandler_timeout=0 -q tests/unit $(ARGS)
 
 .PHONY: fast
 fast: $(COMPILED) ## Run the tests that start no worker

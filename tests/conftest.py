@@ -1,8 +1,9 @@
+import gc
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,16 @@ _OURS = ("GROQ_", "RESEND_", "REDIS_URL", "CELERY_", "KEYWHEEL_", "FLOWER_", "AD
 
 def _folder(item: pytest.Item) -> str:
     return item.path.relative_to(_HERE).parts[0] if item.path.is_relative_to(_HERE) else ""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what stays until the end from the garbage collector: each run would go through it."""
+    gc.disable()
+    collected = yield
+    gc.freeze()
+    gc.enable()
+    return collected
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

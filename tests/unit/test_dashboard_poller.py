@@ -4,9 +4,11 @@ import asyncio
 import threading
 from typing import Any
 
+import pytest
 from celery import Celery
 
 from config.settings import Settings
+from worker.aio import cancelling
 from worker.dashboard.poller import Poller
 
 
@@ -53,7 +55,10 @@ class Deaf(Poller):
                 raise
 
 
-def test_a_poller_that_has_not_heard_a_cancel_stops_all_the_same() -> None:
+def test_a_poller_that_has_not_heard_a_cancel_stops_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
     poller = Deaf()
     poller.start()
     thread = poller._thread

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from worker.aio import cancelling
 from worker.aio.loop_thread import LoopThread, new_loop
 
 
@@ -30,7 +31,8 @@ def test_what_runs_when_the_loop_is_stopped_may_clean_up(flavour: str) -> None:
     assert thread.stop(patience_s=10)
 
 
-def test_what_swallows_a_cancel_may_clean_up_as_well() -> None:
+def test_what_swallows_a_cancel_may_clean_up_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
     started, cleaned = threading.Event(), list[str]()
 
     async def deaf_once() -> None:

@@ -22,11 +22,9 @@ from worker.aio.tracing import JobContext
 
 
 @pytest.fixture(autouse=True, scope="module")
-def none_of_others() -> Iterator[None]:
+def none_of_others() -> None:
     gc.collect()
     gc.freeze()  # each later collection would go through all that pytest and other tests hold
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
