@@ -1,74 +1,16 @@
-"""Small parts of backpressure.
+"""When backpressure pauses a queue and when it resumes it.
 
 The whole of it is in `tests/workers/keywheel/test_worker_backpressure.py`.
 """
 
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery.worker.request import Request
 from kombu.asynchronous.timer import Timer
 
+from tests.unit.queue_demand import BOTH, Demand, ignore, parent_of
 from worker.hooks import backpressure
-from worker.hooks.backpressure import _run_held
-
-
-def held(queue: str) -> Any:
-    request = Request.__new__(Request)
-    request._delivery_info = {"routing_key": queue}
-    return request
-
-
-def test_jobs_that_a_reset_runs_leave_nothing_behind_in_the_timer() -> None:
-    timer, ran = Timer(), []
-    for number in range(20):
-        queue = "ai.deferred" if number % 2 else "email.deferred"
-        timer.call_after(600 - number, ran.append, (held(queue),))
-    _run_held(SimpleNamespace(timer=SimpleNamespace(schedule=timer)), "ai")
-    assert [request.delivery_info["routing_key"] for request in ran] == ["ai.deferred"] * 10
-    assert len(timer) == 10
-    instants = [scheduled.eta for scheduled in timer.queue]
-    assert instants == sorted(instants)
-
-
-def test_jobs_whose_producers_gave_an_instant_wait_for_it_whatever_the_keys_do() -> None:
-    timer = Timer()
-    parent = SimpleNamespace(timer=SimpleNamespace(schedule=timer))
-    timer.call_after(600, pytest.fail, (held("ai"),))
-    timer.call_after(600, lambda _: None, (held("ai.deferred"),))
-    assert backpressure._held_by_queue(parent) == {"ai": 1}
-    _run_held(parent, "ai")
-    assert len(timer) == 1
-
-
-class Demand:
-    """Nothing waits, unless a test says so."""
-
-    waiting, bulk, rests_s = 0, 0, 0.0
-
-    def count(self, *, bulk: bool) -> int:
-        return self.bulk if bulk else self.waiting
-
-    def shortest(self, *, bulk: bool) -> int:
-        return self.count(bulk=bulk)
-
-    def resting_s(self) -> float:
-        return self.rests_s
-
-    def capacity(self) -> int:
-        return 100
-
-    def may_block_others(self) -> bool:
-        return False
-
-    def on_full(self, notify: Callable[[], None]) -> None:
-        pass
-
-
-def ignore(*_: Any) -> None:
-    pass
 
 
 @pytest.mark.parametrize(
@@ -124,40 +66,10 @@ def test_a_paused_queue_resumes_when_its_wait_list_is_half_empty() -> None:
     assert (pauser.paused, resumed) == ({}, [queue])
 
 
-class Channel:
-    """A consumer of two queues that says what it was told to leave to others."""
-
-    def __init__(self, *, by_priority: bool = True) -> None:
-        self.for_urgent_only: set[str] = set()
-        if by_priority:
-            self.take_urgent_only = self._take_urgent_only
-
-    def _take_urgent_only(self, queue: str, below: int | None) -> None:
-        (self.for_urgent_only.discard if below is None else self.for_urgent_only.add)(queue)
-
-
-def parent_of(*, limit: int | None = 100, by_priority: bool = True) -> Any:
-    queues = ["ai", "ai.deferred"]
-    return SimpleNamespace(
-        task_consumer=SimpleNamespace(
-            channel=Channel(by_priority=by_priority),
-            queues=[SimpleNamespace(name=name) for name in queues],
-            cancel_by_queue=ignore,
-            add_queue=ignore,
-            consume=lambda: None,
-        ),
-        pool=SimpleNamespace(limit=limit),
-        app=SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=queues))),
-    )
-
-
 def state_of(pauser: backpressure.QueuePauser, parent: Any) -> set[str]:
     for_bulk = parent.task_consumer.channel.for_urgent_only
     assert for_bulk == ({"ai", "ai.deferred"} if pauser.paused_for_bulk else set())
     return {*pauser.paused, *(f"{queue} for bulk" for queue in pauser.paused_for_bulk)}
-
-
-BOTH = {"ai", "ai.deferred"}
 
 
 @pytest.mark.parametrize(
@@ -256,23 +168,6 @@ def test_a_transport_that_takes_all_of_a_queue_counts_bulk_jobs_with_the_others(
     assert state_of(pauser, parent) == paused
 
 
-@pytest.mark.parametrize("legible", [True, False])
-def test_jobs_that_cannot_be_read_are_let_through_now_and_then_while_keys_rest(
-    monkeypatch: pytest.MonkeyPatch, *, legible: bool
-) -> None:
-    clock = SimpleNamespace(now_s=100.0)
-    clock.monotonic = lambda: clock.now_s
-    monkeypatch.setattr(backpressure, "time", clock)
-    pauser, parent, demand = backpressure.QueuePauser(SimpleNamespace()), parent_of(), Demand()
-    pauser._legible["ai"], demand.rests_s, resumed_s = legible, 60.0, []
-    for tenths in range(1000, 1120):
-        clock.now_s, was_paused = tenths / 10, "ai" in pauser.paused
-        pauser._pause_or_resume(parent, "ai", demand, 0)  # type: ignore[arg-type]
-        if was_paused and "ai" not in pauser.paused:
-            resumed_s.append(clock.now_s)
-    assert resumed_s == ([] if legible else [105.0, 110.0])
-
-
 @pytest.mark.parametrize(
     ("waiting", "blocks", "rests_s", "more"),
     [
@@ -298,65 +193,6 @@ def test_as_many_more_are_taken_as_there_is_room_for(
         resting_s=lambda: rests_s,
     )
     assert backpressure._more(demand) == more  # type: ignore[arg-type]
-
-
-def test_a_queue_is_read_every_two_seconds_however_often_it_is_looked_at(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pauser, demand, reads = backpressure.QueuePauser(SimpleNamespace()), Demand(), list[float]()
-    clock = SimpleNamespace(now_s=0.0)
-    clock.monotonic = lambda: clock.now_s
-    monkeypatch.setattr(backpressure, "time", clock)
-    monkeypatch.setattr(demand, "may_block_others", lambda: True)
-    monkeypatch.setattr(pauser._peeker, "peek", lambda *_: reads.append(clock.now_s))
-    parent = SimpleNamespace(task_consumer=SimpleNamespace(channel=None))
-    for tenths in range(100, 150):
-        clock.now_s = tenths / 10
-        pauser._peek(parent, "ai", demand, interval_s=backpressure._PEEK_INTERVAL_S)  # type: ignore[arg-type]
-    assert reads == [10.0, 12.0, 14.0]
-
-
-def test_a_queue_whose_line_has_become_full_is_read_again_a_quarter_of_a_second_later(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pauser, demand, reads = backpressure.QueuePauser(SimpleNamespace()), Demand(), list[float]()
-    clock = SimpleNamespace(now_s=0.0)
-    clock.monotonic = lambda: clock.now_s
-    monkeypatch.setattr(backpressure, "time", clock)
-    monkeypatch.setattr(backpressure, "_demands_of", lambda _: {"ai": demand})
-    monkeypatch.setattr(demand, "may_block_others", lambda: True)
-    monkeypatch.setattr(pauser._peeker, "peek", lambda *_: reads.append(clock.now_s))
-    parent = parent_of()
-    parent.timer = SimpleNamespace(schedule=Timer())
-    demand.waiting = 100
-    for hundredths in range(1_000, 1_060, 5):
-        clock.now_s = hundredths / 100
-        pauser._on_full(parent)
-    assert (reads, pauser.paused) == ([], {}), "the consumer does not run"
-    pauser._entry = SimpleNamespace()
-    for hundredths in range(1_000, 1_060, 5):
-        clock.now_s = hundredths / 100
-        pauser._on_full(parent)
-    assert reads == [10.0, 10.25, 10.5]
-    assert set(pauser.paused) == BOTH
-
-
-def test_deferred_jobs_that_come_within_two_seconds_of_a_reset_run_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    pauser, ran = backpressure.QueuePauser(SimpleNamespace()), list[float]()
-    clock, timer = SimpleNamespace(now_s=100.0), Timer()
-    clock.monotonic = lambda: clock.now_s
-    monkeypatch.setattr(backpressure, "time", clock)
-    parent = SimpleNamespace(timer=SimpleNamespace(schedule=timer))
-    pauser.run_held("groq")
-    for half_seconds in range(8):
-        clock.now_s = 100 + half_seconds / 2
-        timer.call_after(600, lambda _: ran.append(clock.now_s - 100), (held("ai.deferred"),))
-        timer.call_after(600, lambda _: pytest.fail("of another service"), (held("email"),))
-        pauser._run_held_of_reset(parent)
-    assert ran == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5], "and once more at the end"
-    assert pauser._run_held_until_s == {}
 
 
 def test_a_queue_that_a_person_has_cancelled_meanwhile_does_not_resume() -> None:

@@ -4,11 +4,15 @@ import os
 import pwd
 import ssl
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
+import click
 import pytest
 from celery import Celery
 from click import Command
 from click.testing import CliRunner
+from kombu.exceptions import OperationalError
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError,  # noqa: A004 - redis-py's own
@@ -140,3 +144,35 @@ def test_no_answer_to_who_one_is_ends_a_command(
 
     monkeypatch.setattr(session, "getuser", broken)
     assert current_user() == "unknown user"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionError("Connect call failed"), "Redis at redis://"),
+        (OperationalError("gone"), "the broker at redis://"),
+        (KeyError("x"), "no 'x' here"),
+    ],
+)
+def test_a_session_ends_with_a_sentence_and_closes_its_client(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    closed = Mock()
+
+    async def close() -> None:
+        closed()
+
+    async def fail(_: Any) -> None:
+        raise error
+
+    async def answer(redis: Any) -> Any:
+        return redis
+
+    client = SimpleNamespace(aclose=close)
+    monkeypatch.setattr(session, "connect", lambda _: client)
+    monkeypatch.setattr(session, "refusal_at", lambda *_: None)
+    assert session.run(answer, missing="{}") is client
+    with pytest.raises(click.ClickException) as ended:
+        session.run(fail, missing="no {} here")
+    assert ended.value.message.startswith(said)
+    assert closed.call_count == 2

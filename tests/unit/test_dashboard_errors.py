@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from worker.dashboard.errors import ApiError, RedisUnreachable
+from worker.dashboard.errors import CODES, ApiError, RedisUnreachable
 from worker.dashboard.handlers import AdminHandler, ChangeHandler
 from worker.dashboard.request_body import check_fields
 
@@ -81,3 +81,10 @@ def test_who_must_log_in_is_told_how(mode: str, schemes: list[str]) -> None:
     body, headers = told(401, ApiError(401, "login_required", "Log in."), mode=mode)
     assert body["error"] == "login_required"
     assert headers == [("WWW-Authenticate", scheme) for scheme in schemes]
+
+
+def test_an_error_of_tornados_own_has_a_name_for_programs() -> None:
+    assert CODES == {
+        400: "bad_request", 401: "login_required", 403: "forbidden", 404: "not_found",
+        405: "method_not_allowed", 413: "too_large", 500: "internal_error",
+    }  # fmt: skip

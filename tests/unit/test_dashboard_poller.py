@@ -1,14 +1,22 @@
-"""The poller's loop ends when it is told to."""
+"""How the poller's loop ends, what it repeats, and what it does after an error."""
 
 import asyncio
+import contextlib
+import logging
 import threading
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from celery import Celery
+from redis.exceptions import ConnectionError as LostError
 
+from config.errors import SettingsError
 from config.settings import Settings
 from worker.aio import cancelling
+from worker.dashboard import poller
+from worker.dashboard.errors import RedisUnreachable
 from worker.dashboard.poller import Poller
 
 
@@ -66,3 +74,84 @@ def test_a_poller_that_has_not_heard_a_cancel_stops_all_the_same(
     assert poller.polls.wait(20)
     poller.stop()
     assert not thread.is_alive()
+
+
+async def test_a_poller_that_fails_forgets_what_it_knew_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    outcomes: list[Exception | None] = [
+        LostError("refused"), LostError("refused"), None, ZeroDivisionError("a prompt"), None
+    ]  # fmt: skip
+    forgotten: list[int] = []
+
+    async def poll() -> None:
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    async def sleep(_: float) -> None:
+        if not outcomes:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(poller.asyncio, "sleep", sleep)
+    with pytest.raises(asyncio.CancelledError):
+        await poller._repeat(poll, lambda: forgotten.append(1), "cannot count (%s); later")
+    assert len(forgotten) == 3
+    assert caplog.messages == [
+        "cannot count (refused); later", "cannot count (ZeroDivisionError); later"
+    ]  # fmt: skip
+    assert {record.levelno for record in caplog.records} == {logging.WARNING}
+
+
+async def test_keys_are_loaded_again_now_and_then_and_replaced_where_they_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s, keys = 1_000.0, {"groq": ("a",), "resend": ()}
+    monkeypatch.setattr(poller.time, "monotonic", lambda: now_s)
+    monkeypatch.setattr(poller, "load_keys", lambda name: SimpleNamespace(keys=keys[name]))
+    monkeypatch.setattr(poller, "published_keys", AsyncMock(return_value=("of the workers",)))
+    made = poller.Poller.__new__(poller.Poller)
+    pools = {name: SimpleNamespace(keys=(), names=name, replace_keys=Mock()) for name in keys}
+    made._pools, made._redis, made._reloaded_at = pools, "redis", float("-inf")  # type: ignore[assignment]
+    await made._reload_keys()
+    pools["groq"].replace_keys.assert_called_once_with(("a",))
+    pools["resend"].replace_keys.assert_called_once_with(("of the workers",))
+    pools["groq"].keys = ("a",)
+    keys["groq"] = ("b",)
+    await made._reload_keys()
+    assert pools["groq"].replace_keys.call_count == 1, "not yet"
+    made.reload_keys_soon()
+    keys["groq"] = ("a",)
+    await made._reload_keys()
+    assert pools["groq"].replace_keys.call_count == 1, "they are the same"
+    made.reload_keys_soon()
+
+    def unreadable(_: str) -> Any:
+        raise SettingsError(["half-written"])
+
+    monkeypatch.setattr(poller, "load_keys", unreadable)
+    await made._reload_keys()
+    assert pools["groq"].replace_keys.call_count == 1
+
+
+async def test_a_poller_that_does_not_run_answers_nothing() -> None:
+    made = poller.Poller.__new__(poller.Poller)
+    made._loop = None
+    with pytest.raises(RedisUnreachable, match="Flower is not ready"):
+        await made.with_pools(AsyncMock())
+    made._broker = None
+    assert await made.with_broker(AsyncMock()) is None
+
+
+@pytest.mark.parametrize(("age_s", "polls"), [(0.39, 0), (0.4, 1)])
+async def test_requests_of_one_moment_share_a_poll(
+    monkeypatch: pytest.MonkeyPatch, *, age_s: float, polls: int
+) -> None:
+    made = poller.Poller.__new__(poller.Poller)
+    made.state = "the state"  # type: ignore[assignment]
+    made._polled_at, made._poll_lock = 100.0, asyncio.Lock()
+    ended = Mock(side_effect=LostError("it polls"))
+    made._pools, made._ended = {}, ended
+    monkeypatch.setattr(poller.time, "monotonic", lambda: 100.0 + age_s)
+    with contextlib.suppress(LostError):
+        assert await made._poll(fresh_s=poller._FRESH_S) == "the state"
+    assert ended.call_count == polls

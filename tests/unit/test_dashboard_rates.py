@@ -7,6 +7,7 @@ import pytest
 from celery import Celery
 from prometheus_client import CollectorRegistry, Counter
 
+from worker.dashboard import rates
 from worker.dashboard.deferred_jobs import DeferredJob
 from worker.dashboard.ended import jobs_ended
 from worker.dashboard.rates import ServiceRates
@@ -172,3 +173,40 @@ def test_a_queue_of_which_nothing_is_known_shows_nothing() -> None:
     shown = asdict(QueueView("ai", known=False))
     assert shown.pop("name") == "ai"
     assert not any(shown.values())
+
+
+def test_a_rate_is_that_of_the_last_minute() -> None:
+    rate = rates._Rate()
+    assert rate.per_s == 0.0
+    for at_ms, count in ((0, 0), (1_000, 100), (61_000, 160)):
+        rate.add(at_ms, count)
+    assert rate.per_s == 160 / 61, "the sample of a minute ago is one of it"
+    rate.add(61_001, 160)
+    assert rate.per_s == 60 / 60.001
+    rate.add(62_000, 3)
+    assert rate.per_s == 0.0, "it has begun anew"
+
+
+@pytest.mark.parametrize(
+    ("queue", "rate", "drain_s"),
+    [
+        (QueueView("ai"), 0.0, 0.0),
+        (QueueView("ai", known=False), 1.0, None),
+        (QueueView("ai", ready=4), 0.0, None),
+        (QueueView("ai", ready=4), 2.0, 2.0),
+        (QueueView("ai", deferred=4, deferred_jobs=(DeferredJob("a", 9_500),)), 2.0, 8.5),
+        (QueueView("ai", deferred=40, deferred_jobs=(DeferredJob("a", 9_500),)), 2.0, 20.0),
+    ],
+)
+def test_a_queue_is_empty_once_its_last_job_has_come_back(
+    queue: QueueView, rate: float, drain_s: float | None
+) -> None:
+    assert ServiceView(PoolView("groq", 1_000, ()), queue, rate).drain_s == drain_s
+
+
+@pytest.mark.parametrize(
+    ("paused", "workers", "said"),
+    [(0, 0, "unknown"), (1, 0, "unknown"), (0, 2, "none"), (1, 2, "some"), (2, 2, "all")],
+)
+def test_a_queue_says_how_many_workers_have_paused_it(paused: int, workers: int, said: str) -> None:
+    assert QueueView("ai", paused_workers=paused, workers=workers).paused == said

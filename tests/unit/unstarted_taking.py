@@ -8,7 +8,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from worker.aio.transport import Channel, requesting, taking
+from worker.aio.transport import Channel, replies, requesting, taking
+from worker.aio.transport.replies import Replies
 from worker.aio.transport.take_limits import TakeLimits
 
 KEYS = ["p.unacked", "p.index", "p.leases", "p.bad"]
@@ -69,3 +70,15 @@ class Taking:
         calls = [each.args for each in self.wire.send_command.call_args_list]
         self.wire.send_command.reset_mock()
         return calls
+
+
+def answering(monkeypatch: pytest.MonkeyPatch) -> Taking:
+    """A channel with replies beside requests, of which those that are planned arrive at once."""
+    made = Taking(monkeypatch)
+    made.made.replies = Replies()
+    clock = SimpleNamespace(monotonic=lambda: made.now_s)
+    monkeypatch.setattr(replies, "time", clock)
+    monkeypatch.setattr(requesting, "has_buffered", lambda _: bool(made.replies))
+    for module in (requesting, taking):
+        monkeypatch.setattr(module, "arrives_soon", lambda _: bool(made.replies))
+    return made

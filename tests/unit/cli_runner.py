@@ -1,0 +1,38 @@
+"""Runs commands without a Redis."""
+
+import asyncio
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from redis.asyncio import Redis
+
+from config.api_key import make_key
+from tests.unit.sample_keys import GROQ, RESEND
+
+KEYS = {
+    "groq": make_key("groq", secret=GROQ, variable="GROQ_API_KEY"),
+    "resend": make_key("resend", secret=RESEND, variable="RESEND_API_KEY"),
+}
+
+
+def as_a_session(command: Callable[[Any], Any], *, missing: str) -> Any:
+    """As `session.run`, without a Redis."""
+    try:
+        return asyncio.run(command(Redis()))
+    except KeyError as exc:
+        raise click.ClickException(missing.format(exc)) from exc
+
+
+def use_no_redis(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
+    for module in modules:
+        monkeypatch.setattr(module, "run", as_a_session)
+
+
+def ran(command: click.Command, *arguments: str, **obj: Any) -> Result:
+    shown = CliRunner().invoke(command, arguments, obj=SimpleNamespace(**obj))
+    assert shown.exception is None or isinstance(shown.exception, SystemExit), shown.exception
+    return shown

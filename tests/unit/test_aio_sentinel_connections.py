@@ -1,0 +1,171 @@
+"""What a connection makes of a primary's greeting, and of a primary that is one no more."""
+
+from typing import Any
+from unittest.mock import AsyncMock, Mock, call
+
+import pytest
+import redis
+from redis.exceptions import NoPermissionError
+
+from worker.aio import connections
+
+PRIMARY = ("p", 6379)
+
+
+class Stock:
+    """What redis-py's connections do, as far as ours call it."""
+
+    connects: Any = None
+
+    def __init__(self) -> None:
+        self.told = Mock()
+        self.host, self.port = "", 0
+
+    def connect(self) -> None:
+        self.told.connect()
+
+    def disconnect(self) -> None:
+        self.told.disconnect()
+
+    def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
+        self.told.send_packed_command(*args, **kwargs)
+
+    def _connect(self) -> Any:
+        self.told._connect(self.host, self.port)
+        return self.told.open()
+
+    def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
+        self.told.greet(*args, **kwargs)
+
+    def send_command(self, *args: Any, **kwargs: Any) -> None:
+        self.told.send_command(*args, **kwargs)
+
+    def read_response(self) -> Any:
+        return self.told.read_response()
+
+
+class Async(Stock):
+    async def connect(self) -> None:  # type: ignore[override]
+        super().connect()
+
+    async def disconnect(self, **how: Any) -> None:  # type: ignore[override]
+        assert how == {"nowait": True}
+        super().disconnect()
+
+    async def _connect(self) -> Any:
+        return super()._connect()
+
+    async def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        super().on_connect_check_health(*args, **kwargs)
+
+    async def send_command(self, *args: Any, **kwargs: Any) -> None:  # type: ignore[override]
+        super().send_command(*args, **kwargs)
+
+    async def read_response(self) -> Any:
+        return super().read_response()
+
+    def should_reconnect(self) -> bool:
+        return bool(self.told.should_reconnect())
+
+
+class Blocking(connections._BlockingSentinel, Stock):
+    """Ours, over that."""
+
+
+class Awaiting(connections._AsyncSentinel, Async):  # type: ignore[misc]
+    """The same for asyncio."""
+
+
+async def done(answer: Any) -> Any:
+    return await answer if hasattr(answer, "__await__") else answer
+
+
+def connection_of(kind: Any, **of: Any) -> Any:
+    found = Mock(**{"primary.return_value": PRIMARY, "is_former.return_value": False}, **of)
+    found.master_name, found.find_primary = "main", AsyncMock(return_value=PRIMARY)
+    made = kind(sentinels=found)
+    made.told.read_response.return_value = ["master", 0, []]
+    return made
+
+
+# The greeting of the server, and whether it is taken for the primary.
+@pytest.mark.parametrize(
+    ("role", "is_primary"),
+    [
+        (["master", 0, []], True),
+        ([b"master", 0, []], True),
+        (["slave", "p", 6379], False),
+        ([b"slave", b"p", 6379], False),
+        (NoPermissionError("this user has no permissions to run the 'role' command"), True),
+    ],
+)
+@pytest.mark.parametrize("kind", [Blocking, Awaiting])
+async def test_only_a_primary_is_greeted(kind: Any, role: Any, *, is_primary: bool) -> None:
+    made = connection_of(kind)
+    await done(made._connect())
+    its = {"side_effect": role} if isinstance(role, Exception) else {"return_value": role}
+    made.told.read_response.configure_mock(**its)
+    made.told.reset_mock()
+    greeting = (("x",), {"check_health": True})
+    if is_primary:
+        await done(made.on_connect_check_health(*greeting[0], **greeting[1]))
+    else:
+        with pytest.raises(
+            redis.ConnectionError, match=r"^p:6379, the primary main, is a replica$"
+        ):
+            await done(made.on_connect_check_health(*greeting[0], **greeting[1]))
+    assert made.told.mock_calls == [
+        call.greet("x", check_health=True),
+        call.send_command("ROLE", check_health=False),
+        call.read_response(),
+    ]
+    known = made._sentinels
+    assert known.confirm.call_args_list == [call(PRIMARY)] * is_primary
+    assert known.mistrust.called is not is_primary
+    known.is_former.return_value = True
+    assert made._is_left is is_primary  # one that was not greeted is not left
+
+
+@pytest.mark.parametrize("kind", [Blocking, Awaiting])
+async def test_a_connection_leaves_a_former_primary(kind: Any) -> None:
+    made = connection_of(kind)
+    await done(made.connect())
+    assert made.told.mock_calls == [call.connect()]
+    assert made.told._connect.call_count == 0
+    await done(made._connect())
+    await done(made.on_connect_check_health())
+    made._sentinels.is_former.return_value = True
+    made.told.reset_mock()
+    await done(made.connect())
+    assert made.told.mock_calls == [call.disconnect(), call.connect()]
+    assert made._sentinels.is_former.call_args == call(PRIMARY)
+    made.told.reset_mock()
+    if kind is Awaiting:
+        assert made.should_reconnect() is True
+    else:
+        with pytest.raises(
+            redis.ConnectionError, match=r"^p:6379, the primary main, is so no more"
+        ):
+            made.send_packed_command(b"x", check_health=False)
+        assert made.told.mock_calls == [call.disconnect()]
+    await done(made._connect())  # to another one, that was not greeted yet
+    made.told.reset_mock()
+    if kind is Awaiting:
+        for says in (True, False):
+            made.told.should_reconnect.return_value = says
+            assert made.should_reconnect() is says
+    else:
+        made.send_packed_command(b"x", check_health=False)
+        assert made.told.mock_calls == [call.send_packed_command(b"x", check_health=False)]
+
+
+@pytest.mark.parametrize("kind", [Blocking, Awaiting])
+async def test_an_address_that_nobody_listens_at_is_asked_for_anew(kind: Any) -> None:
+    made = connection_of(kind)
+    await done(made._connect())
+    assert made.told.mock_calls == [call._connect(*PRIMARY), call.open()]
+    made._sentinels.mistrust.assert_not_called()
+    made.told.open.side_effect = OSError("refused")
+    with pytest.raises(OSError, match="refused"):
+        await done(made._connect())
+    made._sentinels.mistrust.assert_called_once_with()

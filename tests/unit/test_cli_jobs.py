@@ -1,0 +1,171 @@
+"""What the commands `job`, `cancel` and `quote` ask for, and what they print of the answers."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as LostError
+
+from config.current import get_settings
+from tests.unit.cli_runner import ran, use_no_redis
+from worker.cli import cancel, job, quote
+from worker.keypool.margins import Margins
+from worker.quotes.quote import Quote
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_no_redis(monkeypatch, cancel, job, quote)
+    monkeypatch.setattr(cancel, "current_user", lambda: "ann")
+
+
+KEY_WAIT = {"kind": "key", "code": "rpm", "next_try": "T1", "expected_end": "T2", "more": "x"}
+# What the result store has of a job, what is said of it, and its JSON.
+JOBS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
+    (
+        {"status": "PENDING"},
+        "PENDING: it waits in its queue, or no job has this id",
+        {"state": "PENDING"},
+    ),
+    ({"status": "SUCCESS", "result": {"text": "secret"}}, "SUCCESS", {"state": "SUCCESS"}),
+    ({"status": "SUCCESS", "result": ValueError("x")}, "SUCCESS", {"state": "SUCCESS"}),
+    ({"status": "STARTED", "result": {"pid": 7}}, "STARTED", {"state": "STARTED"}),
+    (
+        {"status": "FAILURE", "result": ValueError("not \x1b[31mso")},
+        "FAILURE, ValueError: not \N{REPLACEMENT CHARACTER}[31mso",
+        {"state": "FAILURE", "error": "ValueError", "reason": "not \x1b[31mso"},
+    ),
+    (
+        {"status": "RETRY", "waits": KEY_WAIT, "result": "text"},
+        "RETRY, waits for a key (rpm); next try at T1; expected to end at T2",
+        {"state": "RETRY", "waits": {k: v for k, v in KEY_WAIT.items() if k != "more"}},
+    ),
+    (
+        {"status": "RETRY", "waits": {"kind": "failure", "code": "e", "next_try": 5}},
+        "RETRY, waits for another try (e); next try at 5",
+        {
+            "state": "RETRY",
+            "waits": {"kind": "failure", "code": "e", "next_try": "5", "expected_end": None},
+        },
+    ),
+    ({"status": "RETRY", "waits": "odd"}, "RETRY", {"state": "RETRY"}),
+    ({"status": "SUCCESS", "waits": KEY_WAIT}, "SUCCESS", {"state": "SUCCESS"}),
+]
+
+
+@pytest.mark.parametrize(("meta", "said", "as_json"), JOBS)
+def test_the_state_of_a_job_is_said_without_its_result(
+    meta: dict[str, Any], said: str, as_json: dict[str, Any]
+) -> None:
+    stored = {"j1": meta}
+    backend = SimpleNamespace(get_task_meta=lambda job_id, **_: stored[job_id])
+    app = SimpleNamespace(backend=backend)
+    assert ran(job.job, "j1", app=app).output == f"j1: {said}\n"
+    shown = ran(job.job, "j1", "--json", app=app)
+    assert shown.output == json.dumps({"j1": as_json}, indent=2) + "\n"
+
+
+def test_each_job_is_cancelled_once_and_what_became_of_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+    outcomes = {"a": "cancelled", "b": "running", "c": "perhaps_running", "d": "SUCCESS"}
+
+    async def cancel_jobs(app: Any, store: Any, ids: list[str], *, by: str) -> dict[str, str]:
+        asked.append((app, store.channel, ids, by))
+        return outcomes
+
+    monkeypatch.setattr(cancel, "cancel_jobs", cancel_jobs)
+    shown = ran(cancel.cancel, *outcomes, "a", app="the app")
+    assert asked == [
+        ("the app", f"{get_settings().namespace}:cancelled", list(outcomes), "cli ann")
+    ]
+    assert shown.output.splitlines() == [
+        "a: cancelled",
+        (
+            "b: cancelled while it runs: a call in flight is not interrupted, and no other one "
+            "follows"
+        ),
+        (
+            "c: cancelled; the broker does not answer, so it is not known whether a worker runs it "
+            "now: a call in flight is not interrupted, and no other one follows"
+        ),
+        "d: had ended as SUCCESS",
+    ]
+
+
+class _Pool:
+    """A pool that may have to be told its keys."""
+
+    def __init__(self, *keys: Any) -> None:
+        self.keys, self.names, self.told = keys, "the names", list[Any]()
+
+    def replace_keys(self, keys: Any) -> None:
+        self.told.append(keys)
+
+    async def snapshot(self) -> str:
+        return "the view"
+
+
+QUOTE = Quote("groq", "m", 2, 800, 1, None, None, None, "", 0)
+
+
+@pytest.fixture
+def quoted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What each quote was made of."""
+    made: list[Any] = []
+
+    async def margins(*_: Any) -> Margins:
+        return Margins()
+
+    async def others(_: Any, names: str) -> list[str]:
+        return [f"keys of {names}"]
+
+    def quote_of(request: Any, view: Any, **options: Any) -> Quote:
+        made.append((request.jobs, request.model, request.tokens, view, options))
+        return QUOTE
+
+    class Watch:
+        def __init__(self, app: Any, queues: tuple[str, ...]) -> None:
+            assert (app, queues) == ("the app", ("ai",))
+
+        def poll(self) -> Any:
+            return {"ai": SimpleNamespace(waiting=1, workers=0)}
+
+    monkeypatch.setattr("worker.dashboard.queues.QueueWatch", Watch)
+    monkeypatch.setattr("worker.quotes.quote.quote_of", quote_of)
+    monkeypatch.setattr(quote, "published_margins", margins)
+    monkeypatch.setattr(quote, "published_keys", others)
+    monkeypatch.setattr(quote, "get_settings", lambda: SimpleNamespace(models={"groq": ("m", "n")}))
+    return made
+
+
+@pytest.mark.parametrize(("own", "told"), [((), [["keys of the names"]]), (("k",), [])])
+def test_a_quote_counts_the_keys_of_the_workers_where_there_are_none_here(
+    monkeypatch: pytest.MonkeyPatch, quoted: list[Any], own: tuple[str, ...], told: list[Any]
+) -> None:
+    pool = _Pool(*own)
+    monkeypatch.setattr(quote, "pools_for_tools", lambda _, services: {services[0]: pool})
+    shown = ran(quote.quote, "groq", "--jobs", "2", "--model", "", app="the app")
+    assert shown.output == quote.sentences_of(QUOTE, workers=0) + "\n"
+    options = {"waiting": 1, "models": ("m", "n"), "margins": Margins()}
+    assert quoted == [(2, None, None, "the view", options)]
+    assert pool.told == told
+    shown = ran(quote.quote, "groq", "--tokens", "7", "--json", app="the app")
+    assert json.loads(shown.output) == QUOTE.as_json()
+    assert quoted[1][:3] == (1, None, 7)
+
+
+def test_a_broker_that_does_not_answer_a_quote_is_not_taken_for_the_pools_redis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def gone(*_: Any) -> Any:
+        raise LostError("gone")
+
+    monkeypatch.setattr("worker.dashboard.queues.QueueWatch", gone)
+    shown = CliRunner().invoke(quote.quote, ["groq"], obj=SimpleNamespace(app="the app"))
+    assert isinstance(shown.exception, OperationalError)
+    assert str(shown.exception) == "gone"

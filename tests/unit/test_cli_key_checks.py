@@ -1,0 +1,124 @@
+"""What `keys check` and `keys reload` ask for, and what they print of the answers."""
+
+import json
+from collections.abc import Iterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from redis.exceptions import RedisError
+
+from tests.unit.cli_runner import KEYS, ran, use_no_redis
+from worker.cli import chosen_key, keys
+from worker.providers.key_check import KeyCheck
+from worker.rotation.key_checks import CheckedKey
+from worker.verdicts import Dimension, ObservedLimit
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_no_redis(monkeypatch, chosen_key, keys)
+    monkeypatch.setattr(keys, "current_user", lambda: "ann")
+
+
+@pytest.fixture
+def checking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Checks keys: `problems` are found, `asked` has what was checked."""
+    found = SimpleNamespace(problems=[], asked=[], closed=0, seen=[])
+    settings = SimpleNamespace(models={"groq": ("m",)})
+
+    async def gone() -> None:
+        found.seen.append("a pool")
+        raise RedisError("the accounts are not essential")
+
+    pools = {
+        name: SimpleNamespace(service=name, keys=(key,), snapshot=gone)
+        for name, key in KEYS.items()
+    }
+
+    @asynccontextmanager
+    async def opened(given: Any) -> Any:
+        assert given is settings
+        yield "the checkers"
+        found.closed += 1
+
+    async def check_keys(concerned: Any, checkers: Any, *, models: Any, key_id: Any) -> Any:
+        found.asked.append((list(concerned), checkers, models, key_id))
+        check = KeyCheck("alive", limits=(ObservedLimit(Dimension.RPM, 30),))
+        return [CheckedKey("groq", KEYS["groq"], "acme", check, {"m": True})]
+
+    def problems_in(_: Any, *, models: Any) -> list[str]:
+        found.asked.append(models)
+        return found.problems
+
+    monkeypatch.setattr(chosen_key, "pools_for_tools", lambda _, services: {
+        name: pools[name] for name in services
+    })  # fmt: skip
+    monkeypatch.setattr(keys, "get_settings", lambda: settings)
+    monkeypatch.setattr(keys, "opened_checkers", opened)
+    monkeypatch.setattr(keys, "check_keys", check_keys)
+    monkeypatch.setattr(keys, "problems_in", problems_in)
+    yield found
+    assert found.closed > 0
+
+
+def test_every_key_is_checked_and_what_keeps_one_from_serving_is_the_exit_status(
+    checking: Any,
+) -> None:
+    shown = ran(keys.keys, "check")
+    models = {"groq": ("m",)}
+    assert checking.asked == [(["groq", "resend"], "the checkers", models, None), models]
+    assert checking.seen == ["a pool"] * 2
+    assert shown.exit_code == 0
+    assert KEYS["groq"].id in shown.output
+    assert shown.output.splitlines()[-1] == (
+        "the providers accept every key that is configured here"
+    )
+    checking.problems = ["the first", "the second"]
+    shown = ran(keys.keys, "check")
+    assert shown.exit_code == 1
+    assert shown.output.splitlines()[-2:] == checking.problems
+
+
+def test_one_key_alone_says_nothing_of_what_no_key_may_use(checking: Any) -> None:
+    shown = ran(keys.keys, "check", "--key", "RESEND_API_KEY", "--json")
+    assert checking.asked == [
+        (["resend"], "the checkers", {"groq": ("m",)}, KEYS["resend"].id), {}
+    ]  # fmt: skip
+    told = json.loads(shown.output)
+    assert (told["problems"], [key["key"] for key in told["keys"]]) == ([], [KEYS["groq"].label])
+    assert ran(keys.keys, "check", "--key", "RESEND_API_KEY").output.splitlines()[-1] == (
+        "the provider accepts it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        (
+            {"w1@a": {"ok": "2 groq keys"}, "w2@a": {"error": "none"}},
+            ["w1@a: 2 groq keys", "w2@a: none"],
+        ),
+        ({}, ["Error: no worker answered; is one running?"]),
+    ],
+)
+def test_a_reload_is_asked_of_the_workers_and_written_down(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], said: list[str]
+) -> None:
+    noted: list[Any] = []
+
+    async def note(pools: Any, given: Any, *, by: str) -> None:
+        noted.append((list(pools), given, by))
+
+    def ask(app: str, *, timeout_s: float) -> Any:
+        assert (app, timeout_s) == ("the app", 3.0)
+        return answers
+
+    monkeypatch.setattr(keys, "ask_workers", ask)
+    monkeypatch.setattr(keys, "note_reload", note)
+    monkeypatch.setattr(chosen_key, "pools_for_tools", lambda _, services: dict.fromkeys(services))
+    shown = ran(keys.keys, "reload", app="the app")
+    assert shown.output.splitlines() == said
+    assert shown.exit_code == (0 if answers else 1)
+    assert noted == [([None, None], answers, "cli ann")]
