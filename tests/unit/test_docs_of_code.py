@@ -3,10 +3,8 @@
 import ast
 import re
 import runpy
-import sys
 import tomllib
 from dataclasses import fields
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -81,63 +79,6 @@ def test_the_settings_of_the_asyncio_pool_are_those_that_it_knows() -> None:
     assert set(names.findall(text_of(ROOT / "docs/asyncio-pool.md"))) == {
         f"worker_aio_{field.name}" for field in fields(PoolSettings)
     }
-
-
-@cache
-def texts_of_the_code() -> list[str]:
-    """Every text in the code of the worker, each with its parts that vary as a blank."""
-    found = []
-    for path in sorted([*(ROOT / "worker").rglob("*.py"), *(ROOT / "config").glob("*.py")]):
-        for node in ast.walk(ast.parse(text_of(path))):
-            if isinstance(node, ast.JoinedStr):
-                parts = [
-                    part.value if isinstance(part, ast.Constant) else " " for part in node.values
-                ]
-                found.append("".join(map(str, parts)))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(re.sub(r"%[\d.]*[sdgfr]", " ", node.value))
-    return found
-
-
-OF_CELERY = (
-    "Received unregistered task",
-    "Received invalid task",
-    "Can't decode message body",
-    "raised expected",
-    "Retry in",
-    "a connection",
-    "Connection refused",
-)
-
-
-SAMPLE_RE = re.compile(
-    r"\b(?:groq|resend|gsk_\w+|re_\w+|email|admin|w1|host|GROQ_\w+|ID)\b", re.IGNORECASE
-)
-
-
-def words_of(line: str) -> set[str]:
-    return set(re.findall(r"[a-z][a-z_']{2,}", SAMPLE_RE.sub(" ", line).lower()))
-
-
-def test_every_line_of_the_log_that_is_explained_is_one_that_the_code_writes() -> None:
-    page = text_of(ROOT / "docs/operations.md")
-    section = page.partition("## What the log says\n")[2].partition("\n## ")[0]
-    cells = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
-    lines = [line for cell in cells for line in INLINE_RE.findall(cell)]
-    assert len(lines) > 40
-    known = [words_of(text) for text in texts_of_the_code()]
-    parts = {
-        part: words_of(part)
-        for line in lines
-        if not any(start in line for start in OF_CELERY)
-        for part in re.split(r"…|: |TransientError\(|kw:stream:", line)
-    }
-    unknown = [
-        part
-        for part, words in parts.items()
-        if len(words) > 1 and not any(words <= others for others in known)
-    ]
-    assert unknown == []
 
 
 def test_every_metric_and_alert_of_the_rules_is_explained() -> None:
@@ -303,30 +244,3 @@ def test_the_command_of_a_benchmark_finds_what_it_imports(command: str) -> None:
     tree = ast.parse(text)
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert [name for name in imported if (ROOT / "benchmarks" / f"{name}.py").exists()] == []
-
-
-def test_what_the_pool_imports_is_named_and_installed_where_it_is_measured_alone() -> None:
-    brought_by_celery, optional = {"billiard", "kombu", "vine"}, {"uvloop"}
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "worker/aio").rglob("*.py")]
-    imported = {
-        name.partition(".")[0]
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for name in (
-            [node.module or ""]
-            if isinstance(node, ast.ImportFrom)
-            else [one.name for one in node.names]
-        )
-    }
-    needed = imported - sys.stdlib_module_names - brought_by_celery - {"worker"}
-    (sentence,) = re.findall(r"It needs [^.]*\.\d[^.]*\.", text_of(ROOT / "docs/asyncio-pool.md"))[
-        :1
-    ]
-    named = sentence.lower().replace("redis-py", "redis")
-    assert {name for name in needed - optional if not re.search(rf"\b{name}\b", named)} == set()
-    environments = runpy.run_path(str(ROOT / "benchmarks/environments.py"))
-    installed = {
-        re.split(r"[\[>=<]", package)[0] for package in environments["REQUIREMENTS"]["celery"]
-    }
-    assert needed - installed == set()
