@@ -17,6 +17,12 @@ NAMES = ("ADMIN_USERS", "Flower", "Initiating Soft Shutdown", "Redis")  # the la
 
 
 @cache
+def tree_of(source: str) -> ast.Module:
+    """The syntax tree of a module; the tests of this file parse each module once."""
+    return ast.parse(source)
+
+
+@cache
 def log_lines() -> list[tuple[str, str, str]]:
     """The place, level and text of each log line whose text stands in the call or just before."""
     return list(find_log_lines())
@@ -26,7 +32,7 @@ def find_log_lines() -> Iterator[tuple[str, str, str]]:
     for folder in ("config", "tasks", "worker"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             texts: dict[str, str] = {}
-            for node in ast.walk(ast.parse(path.read_text())):
+            for node in ast.walk(tree_of(text_of(path))):
                 if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(
                     node.value, ast.Constant
                 ):
@@ -77,7 +83,7 @@ def texts_of_the_code() -> list[str]:
     """Every text in the code of the worker, each with its parts that vary as a blank."""
     found = []
     for path in sorted([*(ROOT / "worker").rglob("*.py"), *(ROOT / "config").glob("*.py")]):
-        for node in ast.walk(ast.parse(text_of(path))):
+        for node in ast.walk(tree_of(text_of(path))):
             if isinstance(node, ast.JoinedStr):
                 parts = [
                     part.value if isinstance(part, ast.Constant) else " " for part in node.values
@@ -131,7 +137,7 @@ def test_every_line_of_the_log_that_is_explained_is_one_that_the_code_writes() -
 
 def test_what_the_pool_imports_is_named_and_installed_where_it_is_measured_alone() -> None:
     brought_by_celery, optional = {"billiard", "kombu", "vine"}, {"uvloop"}
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "worker/aio").rglob("*.py")]
+    trees = [tree_of(text_of(path)) for path in (ROOT / "worker/aio").rglob("*.py")]
     imported = {
         name.partition(".")[0]
         for tree in trees
@@ -236,7 +242,7 @@ def lets_out(body: list[ast.stmt], line: str) -> bool:
 
 def silent_clauses(sources: dict[Path, str]) -> list[str]:
     """The place of each clause that would take a bug of ours without a word."""
-    trees = {path: ast.parse(source) for path, source in sources.items()}
+    trees = {path: tree_of(source) for path, source in sources.items()}
     tuples = tuples_of(trees)
     return sorted(
         f"{path} {function}"
@@ -248,7 +254,7 @@ def silent_clauses(sources: dict[Path, str]) -> list[str]:
 
 def test_no_clause_takes_bugs_of_ours_without_a_reason() -> None:
     sources = {
-        path.relative_to(ROOT): path.read_text("utf-8")
+        path.relative_to(ROOT): text_of(path)
         for folder in FOLDERS
         for path in sorted((ROOT / folder).rglob("*.py"))
     }
