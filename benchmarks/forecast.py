@@ -16,139 +16,25 @@ import argparse
 import heapq
 import random
 import sys
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.forecast_world import TICK_S, Account, World, chance_of, size_of
 from worker.dashboard.quote_margins import QuoteMargins
 from worker.dashboard.state import QueueView
-from worker.keypool import BlockView, BucketView, KeyView, PoolView
 from worker.keypool.forecast import WORKERS, CallCost, Forecast
 from worker.keypool.margins import SHARE, QuoteBook
 
-NOON_MS: Final = 1_800_014_400_000
-TICK_S: Final = 0.1
 HOUR_S: Final = 3_600
 RIGHT, KEPT = 0.1, 0.02
 """How wrong a forecast, and the share of quotes that are kept, may be."""
 LONG_S = 10.0
 QUOTED = 0.02
 """For which share of the jobs of a burst a quote is asked."""
-
-
-@dataclass
-class Account:
-    """An account of the simulated provider.
-
-    Attributes:
-        rpm: Calls a minute.
-        tpm: Tokens a minute; 0: without limit.
-        lost_until_s: Until when its key does not serve.
-    """
-
-    rpm: float
-    tpm: float = 0.0
-    calls: float = field(init=False)
-    tokens: float = field(init=False)
-    lost_until_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.calls, self.tokens = self.rpm, self.tpm
-
-    def refill(self, seconds: float) -> None:
-        """Let time pass."""
-        self.calls = min(self.rpm, self.calls + seconds * self.rpm / 60)
-        self.tokens = min(self.tpm, self.tokens + seconds * self.tpm / 60)
-
-    def take(self, tokens: float, now_s: float) -> bool:
-        """Make a call, where there is room for it."""
-        if now_s < self.lost_until_s or self.calls < 1 or (self.tpm and self.tokens < tokens):
-            return False
-        self.calls, self.tokens = self.calls - 1, self.tokens - tokens
-        return True
-
-    def view(self, name: str, now_s: float, *, known: bool) -> KeyView:
-        """Show it as a snapshot of the pool would.
-
-        Args:
-            name: What it is called.
-            now_s: Now.
-            known: It is known when the key comes back; else only a person brings it back.
-        """
-        buckets = [BucketView("m", "rpm", self.rpm, self.calls, 60_000)]
-        if self.tpm:
-            buckets.append(BucketView("m", "tpm", self.tpm, self.tokens, 60_000))
-        left_ms = round((self.lost_until_s - now_s) * 1000)
-        blocks = () if left_ms <= 0 else (_block(left_ms if known else None),)
-        counts = dict.fromkeys(
-            ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens"), 0
-        )
-        return KeyView(
-            id=name, label=name, variable="", account=name, state="ready", blocks=blocks,
-            buckets=tuple(buckets), used_ms=0, **counts,
-        )  # fmt: skip
-
-
-def _block(left_ms: int | None) -> BlockView:
-    return BlockView("key", "", "cooling" if left_ms else "disabled", "rate_limit", 0, left_ms)
-
-
-@dataclass
-class World:
-    """Accounts, jobs and workers.
-
-    Attributes:
-        accounts: The accounts, with a key each.
-        workers_per_s: How many jobs the workers can begin a second.
-        known: It is known when keys that are lost come back.
-        call_s: How long half of the calls take at least.
-        waiting: The tokens of the jobs in line.
-        running: When those that run end.
-        ends: When those that have ended did so.
-    """
-
-    accounts: list[Account]
-    workers_per_s: float = 1_000.0
-    known: bool = True
-    call_s: float = 0.37
-    now_s: float = 0.0
-    waiting: deque[float] = field(default_factory=deque)
-    running: list[float] = field(default_factory=list)
-    ends: list[float] = field(default_factory=list)
-    _may_begin: float = 0.0
-
-    def view(self) -> PoolView:
-        """Take a snapshot of the pool."""
-        keys = [
-            one.view(f"org_{number}", self.now_s, known=self.known)
-            for number, one in enumerate(self.accounts)
-        ]
-        return PoolView("groq", NOON_MS + round(self.now_s * 1000), tuple(keys))
-
-    def tick(self, chance: random.Random) -> None:
-        """Let a moment pass: calls end and begin."""
-        self.now_s += TICK_S
-        while self.running and self.running[0] <= self.now_s:
-            self.ends.append(heapq.heappop(self.running))
-        for one in self.accounts:
-            one.refill(TICK_S)
-        self._may_begin = min(self.workers_per_s, self._may_begin + self.workers_per_s * TICK_S)
-        while self.waiting and self._may_begin >= 1:
-            fullest = max(
-                self.accounts, key=lambda one: (one.lost_until_s <= self.now_s) * one.calls
-            )
-            if not any(one.take(self.waiting[0], self.now_s) for one in (fullest, *self.accounts)):
-                break
-            self.waiting.popleft()
-            self._may_begin -= 1
-            heapq.heappush(self.running, self.now_s + self.call_s * chance.lognormvariate(0, 0.5))
-
-
-def _chance(seed: int) -> random.Random:
-    return random.Random(seed)  # noqa: S311 - the same days each time
 
 
 def backlog(
@@ -159,7 +45,7 @@ def backlog(
     Returns:
         The forecast and the outcome, in seconds, and what the forecast says limits it.
     """
-    world.waiting.extend(_size(tokens, chance) for _ in range(jobs))
+    world.waiting.extend(size_of(tokens, chance) for _ in range(jobs))
     forecast = Forecast(
         world.view(),
         CallCost("m", tokens=tokens),
@@ -193,7 +79,7 @@ def empty(console: Console, seed: int) -> bool:
         ("slow workers, few jobs", World([Account(300) for _ in range(3)], 4.0), 500, WORKERS),
     ):
         forecast_s, took_s, limited_by = backlog(
-            world, jobs, tokens=200, workers_limit=limit == WORKERS, chance=_chance(seed)
+            world, jobs, tokens=200, workers_limit=limit == WORKERS, chance=chance_of(seed)
         )
         error = forecast_s / took_s - 1
         right &= abs(error) <= RIGHT and limited_by == limit
@@ -306,7 +192,7 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
             chance.choice(world.accounts).lost_until_s = world.now_s + chance.uniform(20, 600)
         asked = chance.randrange(coming) if coming else 0
         for number in range(coming):
-            world.waiting.append(_size(tokens, chance))
+            world.waiting.append(size_of(tokens, chance))
             if number == asked or chance.random() < QUOTED:
                 place = len(world.waiting) + len(world.running)
                 estimate = Forecast(world.view(), CallCost("m", tokens=tokens)).call(
@@ -337,11 +223,6 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
     return found
 
 
-def _size(mean: float, chance: random.Random) -> float:
-    """The tokens of a job."""
-    return mean * chance.uniform(0.4, 1.6)
-
-
 def _count(mean: float, chance: random.Random) -> int:
     """How many come where so many do on average."""
     count, left = 0, chance.expovariate(1.0)
@@ -363,7 +244,7 @@ def quotes(console: Console, *, hours: float, seed: int, margins: bool = False) 
     table = Table(name, "kept", "of", "kept of long waits", "of", "quote ÷ wait, median")
     right = True
     for weather in (*WEATHER, *SLOW_CALLS) if margins else WEATHER:
-        found = tally(weather, hours=hours, chance=_chance(seed), margins=margins)
+        found = tally(weather, hours=hours, chance=chance_of(seed), margins=margins)
         right &= abs(found.share(True, False) - SHARE) <= KEPT
         table.add_row(
             weather.name,
