@@ -18,7 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.cost import CASES, measure, peer, show
+from benchmarks.cost import measure, peer, show
+from benchmarks.cost_cases import CASES
 from benchmarks.pool import Session
 from benchmarks.pool_contenders import REFERENCE
 from sandbox.redis import EmbeddedRedis

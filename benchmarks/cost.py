@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import redis
 from celery import Celery
 
 from benchmarks.batches import mail
+from benchmarks.cost_cases import CASES, FREE, Case
 from benchmarks.pool_measure import use_of
 from benchmarks.rotation import run as run_contender
 from benchmarks.rotation_scenarios import Scenario
@@ -36,63 +37,6 @@ RESULTS = Path(__file__).with_name("results")
 LATENCY_MS = 180
 _READY_S = 40.0
 _SETTLES_S = 5.0
-
-
-@dataclass(frozen=True)
-class Case:
-    """One state to measure.
-
-    Attributes:
-        name: For the table.
-        waiting: Jobs that wait before the workers start.
-        rate: Jobs a second that come afterwards.
-        processes: Workers.
-        kind: `completion`, `email` or nothing at all.
-        sandbox: Its options.
-        limits: What the workers are told of them.
-        begins_at: How many jobs must be done before the state is steady: those of the keys' first
-            burst.
-    """
-
-    name: str
-    waiting: int = 0
-    rate: float = 0.0
-    processes: int = 1
-    kind: str = "completion"
-    sandbox: dict[str, Any] = field(default_factory=dict)
-    limits: str = ""
-    begins_at: int = 0
-
-
-_FREE = {"groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0}
-_FIFTY = _FREE | {"groq_rpm": 1_000}  # three keys: 50 a second
-CASES = (
-    Case("saturation", waiting=15_000, sandbox=_FREE | {"groq_rpm": 60_000}, limits="rpm=60000"),
-    Case("0.8 of the load", rate=40, processes=2, sandbox=_FIFTY, limits="rpm=1000"),
-    Case(
-        "3 times the load",
-        waiting=4_500,
-        rate=150,
-        processes=2,
-        sandbox=_FIFTY,
-        limits="rpm=1000",
-        begins_at=4_000,
-    ),
-    Case(
-        "3 times, tokens",
-        waiting=2_000,
-        rate=70,
-        processes=2,
-        sandbox=_FREE | {"groq_rpm": 0, "groq_tpm": 12_000},
-        limits="tpm=12000",
-        begins_at=1_800,
-    ),
-    Case("trickle", rate=2, sandbox=_FIFTY, limits="rpm=1000"),
-    Case("trickle over four", rate=51, processes=4, sandbox=_FREE | {"groq_rpm": 3_000}),
-    Case("email alone", rate=20, kind="email", sandbox={"resend_rps": 100}),
-    Case("emails in batches", waiting=6_000, kind="email", sandbox={"resend_rps": 5}),
-    Case("idle", kind=""),
-)
 
 
 @dataclass(frozen=True)
@@ -294,7 +238,7 @@ def peer() -> dict[str, Any]:
             {"account": f"org_{number}", "keys": 1, "rpm": 1_000, "tpm": 0} for number in range(3)
         ]
     }
-    scenario = Scenario("equal", "three equal accounts", "groq", accounts, options=_FREE)
+    scenario = Scenario("equal", "three equal accounts", "groq", accounts, options=FREE)
     outcome = run_contender(
         scenario, "litellm", 2, seconds=seconds, multiple=3, latency_ms=LATENCY_MS
     )

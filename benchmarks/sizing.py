@@ -25,7 +25,8 @@ from typing import Any
 
 import redis
 
-from benchmarks.cost import LATENCY_MS, Bench, Case, Producer
+from benchmarks.cost import LATENCY_MS, Bench, Producer
+from benchmarks.cost_cases import Case
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis, free_port
 
