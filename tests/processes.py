@@ -8,19 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from celery import Celery
 from celery.backends.base import DisabledBackend
 from celery.result import AsyncResult
 
-from sandbox.process import Sandbox
-from sandbox.redis import EmbeddedRedis
 from tests.tuned import VARIABLE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -292,70 +288,3 @@ class Producer:
 
 
 _ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
-
-
-@dataclass
-class House:
-    """A worker with its Redis and its providers, shared by the tests of the package."""
-
-    redis_url: str
-    sandbox: Sandbox
-    environ: dict[str, str]
-    worker: Worker
-    producer: Producer
-    folder: Path
-
-
-@dataclass
-class Fleet:
-    """Several workers with their Redis and their providers."""
-
-    redis: EmbeddedRedis
-    sandbox: Sandbox
-    environ: dict[str, str]
-    workers: list[Worker]
-    producer: Producer
-    folder: Path
-
-    @property
-    def logs(self) -> str:
-        return "".join(worker.log for worker in self.workers)
-
-
-StartFleet = Callable[..., Fleet]
-
-
-@contextmanager
-def fleets(new_folder: Callable[[], Path]) -> Iterator[StartFleet]:
-    """Give a function that starts a Redis, a sandbox and workers; all of them end with the block.
-
-    The function takes `settings` for the workers, how many workers (`count`), a `password` for
-    Redis, options for Redis (`redis_options`), and options for the sandbox.
-    """
-    with ExitStack() as stack:
-
-        def start(
-            *,
-            settings: dict[str, str] | None = None,
-            count: int = 2,
-            password: str = "",
-            redis_options: dict[str, str] | None = None,
-            **options: Any,
-        ) -> Fleet:
-            folder = new_folder()
-            server = stack.enter_context(
-                EmbeddedRedis(data_dir=folder / "redis", options=redis_options)
-            )
-            sandbox = stack.enter_context(Sandbox(**options))
-            url = server.url
-            if password:
-                url = url.replace("redis://", f"redis://:{password}@")
-                with redis.Redis(port=server.port) as client:
-                    client.config_set("requirepass", password)
-            environ = sandbox.env() | {"REDIS_URL": url} | (settings or {})
-            producer = Producer(url)
-            stack.callback(producer.close)
-            started = stack.enter_context(workers(folder, environ, count=count))
-            return Fleet(server, sandbox, environ, started, producer, folder)
-
-        yield start

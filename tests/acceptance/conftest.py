@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.processes import StartFleet, fleets
+from tests.fleets import StartFleet, fleets
 
 
 @pytest.fixture(autouse=True, scope="module")

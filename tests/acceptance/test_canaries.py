@@ -16,7 +16,8 @@ import redis
 
 from sandbox.redis import free_port
 from tests.commands import run_keys, run_lines
-from tests.processes import Fleet, StartFleet, environment, eventually
+from tests.fleets import Fleet, StartFleet
+from tests.processes import environment, eventually
 from tests.tuned import tuned
 
 PASSWORD = "canary-redis-password-5b1e"

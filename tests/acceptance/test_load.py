@@ -9,7 +9,7 @@ from collections import Counter
 
 import aiohttp
 
-from tests.processes import Fleet, StartFleet
+from tests.fleets import Fleet, StartFleet
 
 KEYS, RPM = 5, 600
 ALLOWED_A_SECOND = KEYS * RPM / 60

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.processes import Fleet, StartFleet, eventually
+from tests.fleets import Fleet, StartFleet
+from tests.processes import eventually
 
 REST_S = 20
 RETRY_RE = re.compile(

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.bad_messages import CANARY, ENTRIES, MESSAGES, NOTHING, SERVED, Bad
-from tests.processes import Fleet, eventually, fleets
+from tests.fleets import Fleet, fleets
+from tests.processes import eventually
 from worker.arguments.completion import CompletionArguments
 from worker.arguments.email import EmailArguments
 

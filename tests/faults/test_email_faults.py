@@ -3,7 +3,8 @@
 import os
 import signal
 
-from tests.processes import StartFleet, Worker, eventually
+from tests.fleets import StartFleet
+from tests.processes import Worker, eventually
 
 # The jobs of a worker that died come back after seconds. Nobody waits until its calls must be over,
 # which is after seven minutes.

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.processes import Fleet, StartFleet, Worker, eventually, fleets
+from tests.fleets import Fleet, StartFleet, fleets
+from tests.processes import Worker, eventually
 from tests.tuned import tuned
 
 # Short: a job whose worker vanished comes back after seconds. Long enough for a slow machine to do

@@ -1,6 +1,6 @@
 """A provider that is down for everybody: jobs wait, and none is lost, failed or done twice."""
 
-from tests.processes import StartFleet
+from tests.fleets import StartFleet
 
 OUTAGE_S = 10
 

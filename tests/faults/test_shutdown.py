@@ -5,7 +5,8 @@ import signal
 
 import redis
 
-from tests.processes import StartFleet, eventually
+from tests.fleets import StartFleet
+from tests.processes import eventually
 from worker.usage.series import unpacked
 
 

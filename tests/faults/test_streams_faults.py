@@ -4,7 +4,8 @@ from typing import Any
 
 import redis
 
-from tests.processes import StartFleet, Worker, eventually
+from tests.fleets import StartFleet
+from tests.processes import Worker, eventually
 
 
 def test_the_stream_of_a_killed_worker_begins_anew_and_who_reads_it_sees_that(

@@ -7,7 +7,7 @@ import pytest
 
 from tests.acceptance.flower_process import LOGIN, flower
 from tests.acceptance.page.page_driving import CHROMIUM, WIDE, Open
-from tests.processes import Fleet, StartFleet
+from tests.fleets import Fleet, StartFleet
 from tests.tuned import tuned
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.processes import Fleet
+from tests.fleets import Fleet
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NEEDS_BROWSER = [

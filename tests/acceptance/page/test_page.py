@@ -21,7 +21,8 @@ from tests.acceptance.page.page_driving import (
     state,
 )
 from tests.acceptance.readability import colourless, too_wide, unreadable
-from tests.processes import Fleet, eventually
+from tests.fleets import Fleet
+from tests.processes import eventually
 
 pytestmark = NEEDS_BROWSER
 

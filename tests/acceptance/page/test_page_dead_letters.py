@@ -11,7 +11,8 @@ from tests.acceptance.page.page_driving import (
     screenshot,
 )
 from tests.acceptance.readability import too_wide, unreadable
-from tests.processes import Fleet, eventually
+from tests.fleets import Fleet
+from tests.processes import eventually
 
 pytestmark = NEEDS_BROWSER
 

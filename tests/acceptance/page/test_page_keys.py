@@ -17,7 +17,8 @@ from tests.acceptance.page.page_driving import (
     state,
 )
 from tests.acceptance.readability import too_wide, unreadable
-from tests.processes import Fleet, eventually
+from tests.fleets import Fleet
+from tests.processes import eventually
 
 pytestmark = NEEDS_BROWSER
 AN_HOUR_AHEAD = "const its = Date.now; Date.now = () => its() + 3600000;"

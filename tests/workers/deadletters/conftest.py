@@ -4,8 +4,9 @@ import pytest
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from tests.fleets import House
 from tests.measuring import unmeasured_children
-from tests.processes import House, Producer, Worker
+from tests.processes import Producer, Worker
 from tests.tuned import tuned
 
 SHOP = """

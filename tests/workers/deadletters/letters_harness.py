@@ -4,7 +4,8 @@ from typing import Any
 
 from celery.result import AsyncResult
 
-from tests.processes import House, eventually
+from tests.fleets import House
+from tests.processes import eventually
 
 ANN = "ann@example.com"
 SECRET = "canary-4711 of a prompt"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.processes import House, eventually
+from tests.fleets import House
+from tests.processes import eventually
 from tests.workers.deadletters.letters_harness import EMAIL, SECRET, complete, letter, letters, send
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.processes import ROOT, Fleet, Worker, environment, eventually, fleets
+from tests.fleets import Fleet, fleets
+from tests.processes import ROOT, Worker, environment, eventually
 from tests.workers.examples.conftest import Program
 
 EXAMPLE = ROOT / "examples/cover-letters"

@@ -6,8 +6,9 @@ import redis
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from tests.fleets import House
 from tests.pages import ROOT, blocks, text_of
-from tests.processes import SPACED, House, Producer, workers
+from tests.processes import SPACED, Producer, workers
 from tests.tuned import tuned
 
 

@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
+from tests.fleets import House
 from tests.pages import ROOT, blocks
-from tests.processes import House, environment
+from tests.processes import environment
 
 ON_THE_PAGE = "redis://127.0.0.1:6379/0"
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.processes import Fleet, eventually, fleets, inspected, run_celery
+from tests.fleets import Fleet, fleets
+from tests.processes import eventually, inspected, run_celery
 
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 

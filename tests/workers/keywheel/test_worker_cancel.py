@@ -12,7 +12,8 @@ import pytest
 import redis
 
 from tests.commands import run_lines
-from tests.processes import Fleet, eventually, fleets, run_celery, workers
+from tests.fleets import Fleet, fleets
+from tests.processes import eventually, run_celery, workers
 from worker.cancellations import KEPT_S
 
 MAIL = {"to": "a@example.com", "subject": "Hello", "text": "x"}

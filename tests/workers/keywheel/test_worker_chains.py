@@ -13,8 +13,9 @@ import redis
 from celery import Celery, Signature, chain, chord, group, states
 
 from config.services import SERVICES
+from tests.fleets import House
 from tests.pages import ROOT, blocks
-from tests.processes import EXIT_S, READY_S, House, environment, eventually, hang_up
+from tests.processes import EXIT_S, READY_S, environment, eventually, hang_up
 
 WORKFLOWS = ROOT / "docs/workflows.md"
 ON_THE_PAGE = "redis://127.0.0.1:6379/0"

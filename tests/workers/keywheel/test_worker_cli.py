@@ -11,7 +11,8 @@ import redis
 
 from sandbox.redis import free_port
 from tests.commands import run_keys
-from tests.processes import House, eventually, run_celery
+from tests.fleets import House
+from tests.processes import eventually, run_celery
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -27,8 +27,9 @@ from keywheel_client import (
     Unavailable,
 )
 from tests import schemas
+from tests.fleets import House
 from tests.pages import ROOT, blocks
-from tests.processes import House, eventually, inspected
+from tests.processes import eventually, inspected
 
 PAGE = ROOT / "docs/clients.md"
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests import schemas
+from tests.fleets import House
 from tests.pages import ROOT, blocks
-from tests.processes import House
 
 PAGE = ROOT / "docs/clients.md"
 CLIENT = ROOT / "clients/node"

@@ -6,7 +6,8 @@ import pytest
 from celery import Signature, states
 from celery.result import AsyncResult
 
-from tests.processes import House, eventually
+from tests.fleets import House
+from tests.processes import eventually
 
 JOBS = "tests.workers.keywheel.custom_jobs"
 

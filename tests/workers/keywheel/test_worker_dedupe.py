@@ -8,7 +8,8 @@ import redis
 from celery.result import AsyncResult
 
 from keywheel_client import Keywheel, Pipeline
-from tests.processes import House, eventually
+from tests.fleets import House
+from tests.processes import eventually
 
 KEY = "report-42"
 

@@ -6,7 +6,8 @@ Sent once, whoever asks again, and in time or not at all.
 import time
 from typing import Any
 
-from tests.processes import House, Worker
+from tests.fleets import House
+from tests.processes import Worker
 
 ANN = "ann@example.com"
 

@@ -5,7 +5,8 @@ import time
 from typing import Any
 
 from config.services import SERVICES
-from tests.processes import House, eventually, run_celery
+from tests.fleets import House
+from tests.processes import eventually, run_celery
 
 CANARY = "canary-prompt-81d4"
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ROOT, House
+from tests.fleets import House
+from tests.processes import ROOT
 
 HERE = Path(__file__).parent
 SCENARIO = """

@@ -17,7 +17,8 @@ from standardwebhooks import Webhook
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.processes import House, Producer, eventually, workers
+from tests.fleets import House
+from tests.processes import Producer, eventually, workers
 from worker.aio.transport.headers import DEATHS
 from worker.jobs.history import ALONE, History
 

@@ -12,16 +12,8 @@ import pytest
 import redis
 
 from sandbox.redis import EmbeddedRedis, free_port
-from tests.processes import (
-    ALONE,
-    CELERY,
-    READY_S,
-    House,
-    Producer,
-    Worker,
-    eventually,
-    inspected,
-)
+from tests.fleets import House
+from tests.processes import ALONE, CELERY, READY_S, Producer, Worker, eventually, inspected
 
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 

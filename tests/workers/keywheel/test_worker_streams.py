@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import redis
 
-from tests.processes import House, eventually
+from tests.fleets import House
+from tests.processes import eventually
 from worker.jobs.history import ALONE, DEATHS
 
 Records = list[dict[str, str]]

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from config.services import SERVICES
-from tests.processes import SPACED, House, eventually
+from tests.fleets import House
+from tests.processes import SPACED, eventually
 
 ANN = "ann@example.com"
 FROM = "News <news@team1.example.net>"
