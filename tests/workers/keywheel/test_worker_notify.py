@@ -2,70 +2,26 @@
 
 import base64
 import json
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from standardwebhooks import Webhook
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.fleets import House
 from tests.processes import Producer, eventually, workers
+from tests.workers.keywheel.notification_receiver import SECRETS, Receiver, verified
 from worker.aio.transport.headers import DEATHS
 from worker.jobs.history import ALONE, History
 
 CANARY = "canary-7c1f"
-SECRETS = ("whsec_" + "a" * 32, "whsec_" + "b" * 32)
 HIDDEN = "<hidden>"
-
-
-@dataclass
-class Receiver:
-    """The endpoint of an application. It answers with the next of its statuses, else with 204."""
-
-    statuses: list[int] = field(default_factory=list)
-    posts: "queue.Queue[dict[str, Any]]" = field(default_factory=queue.Queue)
-    refused: int = 0
-    port: int = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/done?for=ann"
-
-    def take(self) -> dict[str, Any]:
-        return self.posts.get(timeout=30)
-
-    def handler(self) -> type[BaseHTTPRequestHandler]:
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                status = receiver.statuses.pop(0) if receiver.statuses else 204
-                self.send_response(status)
-                if status == 302:
-                    self.send_header("location", f"http://127.0.0.1:{receiver.port}/elsewhere")
-                self.send_header("content-length", "0")
-                self.end_headers()
-                receiver.refused += status != 204
-                if status == 204:
-                    receiver.posts.put({"path": self.path, "headers": self.headers, "body": body})
-
-            def do_GET(self) -> None:
-                receiver.posts.put({"path": self.path})
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        return Handler
 
 
 @pytest.fixture(scope="module")
@@ -116,18 +72,6 @@ def receiver(office: tuple[House, Receiver]) -> Iterator[Receiver]:
     receiver.statuses.clear()
     yield receiver
     assert receiver.posts.empty(), "each end is posted once"
-
-
-def verified(post: dict[str, Any]) -> dict[str, Any]:
-    """The event of a post whose signatures, one for each secret, are right."""
-    headers = {name.lower(): value for name, value in post["headers"].items()}
-    for secret in SECRETS:
-        Webhook(secret).verify(post["body"], headers)
-    assert headers["content-type"] == "application/json"
-    event: dict[str, Any] = json.loads(post["body"])
-    age = datetime.now(UTC) - datetime.fromisoformat(event.pop("timestamp"))
-    assert abs(age) < timedelta(minutes=1)
-    return event
 
 
 def complete(house: House, receiver: Receiver, **options: Any) -> str:
