@@ -1,75 +1,18 @@
-"""The Celery app on which each pool has to keep its promises.
+"""The tasks on which each pool has to keep its promises.
 
 What jobs see they write to a journal in Redis.
-
-`POOL_TASKS` says of which kind its tasks are: "async", or "plain", for pools that know no other.
 """
 
-import asyncio
-import functools
-import os
 import threading
 import time
-from collections.abc import Callable, Coroutine
 from typing import Any
 
-import redis
-from celery import Celery, chord, current_task, group, signals
+from celery import chord, current_task, group, signals
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from celery.result import allow_join_result
 from kombu import Connection
 
-URL = os.environ["POOL_REDIS_URL"]
-ASYNC = os.environ["POOL_TASKS"] == "async"
-OURS = os.environ.get("POOL_TRANSPORT") == "ours"
-
-app = Celery("pools", broker=URL, backend=f"worker.aio.backend:RedisBackend+{URL}" if OURS else URL)
-app.conf.update(
-    worker_concurrency=4,
-    worker_prefetch_multiplier=2,
-    task_acks_late=True,
-    worker_send_task_events=True,
-    worker_pool_restarts=True,
-    broker_connection_retry_on_startup=True,
-    task_default_queue="pools",
-    worker_aio_lost_pause_s=0.1,
-)
-if pool := os.environ.get("POOL_CLASS"):
-    app.conf.worker_pool = pool
-if OURS:
-    app.conf.broker_transport = "worker.aio.transport:Transport"
-
-store = redis.Redis.from_url(URL)
-
-Body = Callable[..., Coroutine[Any, Any, Any]]
-
-
-def note(key: str, what: object) -> None:
-    store.rpush(f"journal:{key}", str(what))
-
-
-async def pause(seconds: float) -> None:
-    """The one place where jobs wait."""
-    if ASYNC:
-        await asyncio.sleep(seconds)
-    else:
-        time.sleep(seconds)  # noqa: ASYNC251 - in a plain task
-
-
-def task(**options: Any) -> Callable[[Body], Any]:
-    """Make a task of a body: as it is, or as a plain function."""
-
-    def made(body: Body) -> Any:
-        @functools.wraps(body)
-        def plain(*args: Any, **kwargs: Any) -> Any:
-            try:
-                body(*args, **kwargs).send(None)
-            except StopIteration as done:
-                return done.value
-
-        return app.task(shared=False, **options)(body if ASYNC else plain)
-
-    return made
+from tests.workers.pools.pools_base import URL, app, note, pause, store, task
 
 
 @task()
