@@ -128,38 +128,6 @@ def test_no_name_that_a_stranger_made_up_widens_a_page(
     assert not too_wide(job_page)
 
 
-def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
-    fresh: Fleet, site: str, open_page: Open
-) -> None:
-    (served,) = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}])
-    fresh.producer.await_all([served], within_s=30)
-    page = open_page(site, job=served)  # by a link, without a look at another page before
-    wrong = fresh.producer.app.send_task(
-        "tasks.ai.complete", kwargs={"prompt": "x", "temperature": 9}, queue="ai"
-    )
-    fresh.producer.outcome(wrong)
-    for job, ended, calls in (
-        (served, "It succeeded", "1 call"),
-        (wrong.id, "It failed", "0 calls"),
-    ):
-        page.goto(f"{site}/keys/jobs/{job}")
-        page.get_by_text(ended).wait_for()
-        assert page.locator("#job-facts dd").get_by_text(calls, exact=True).count() == 1
-    page.get_by_role("link", name="show it, to replay or drop it").click()
-    heading = page.get_by_role("heading", name="Dead letters")
-    bar = page.locator(".navbar").bounding_box()["height"]
-
-    def is_shown() -> bool:
-        return bool(bar <= heading.bounding_box()["y"] < WIDE["height"])
-
-    eventually(is_shown, what="the place that the address names")
-    page.evaluate("history.replaceState(null, '', '/keys')")  # else it would name it still
-    page.locator("#letters-rows").get_by_role("link", name=wrong.id).click()
-    page.get_by_text("State at").wait_for()
-    page.go_back()
-    eventually(is_shown, what="the place where the person was")
-
-
 def test_the_usage_is_drawn_over_time_and_summed_by_key(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 from tests.acceptance.page.page_driving import (
     NEEDS_BROWSER,
     PHONE,
+    WIDE,
     Open,
     has_focus,
     poisoned,
@@ -167,3 +168,35 @@ def test_what_all_means_is_what_is_listed_also_while_an_answer_is_on_its_way(
     page.get_by_label("Search the dead letters").press_sequentially("no such job")
     assert page.get_by_role("button", name="Drop all that match").is_disabled()
     page.get_by_text("; none matches.").wait_for()
+
+
+def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
+    fresh: Fleet, site: str, open_page: Open
+) -> None:
+    (served,) = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}])
+    fresh.producer.await_all([served], within_s=30)
+    page = open_page(site, job=served)  # by a link, without a look at another page before
+    wrong = fresh.producer.app.send_task(
+        "tasks.ai.complete", kwargs={"prompt": "x", "temperature": 9}, queue="ai"
+    )
+    fresh.producer.outcome(wrong)
+    for job, ended, calls in (
+        (served, "It succeeded", "1 call"),
+        (wrong.id, "It failed", "0 calls"),
+    ):
+        page.goto(f"{site}/keys/jobs/{job}")
+        page.get_by_text(ended).wait_for()
+        assert page.locator("#job-facts dd").get_by_text(calls, exact=True).count() == 1
+    page.get_by_role("link", name="show it, to replay or drop it").click()
+    heading = page.get_by_role("heading", name="Dead letters")
+    bar = page.locator(".navbar").bounding_box()["height"]
+
+    def is_shown() -> bool:
+        return bool(bar <= heading.bounding_box()["y"] < WIDE["height"])
+
+    eventually(is_shown, what="the place that the address names")
+    page.evaluate("history.replaceState(null, '', '/keys')")  # else it would name it still
+    page.locator("#letters-rows").get_by_role("link", name=wrong.id).click()
+    page.get_by_text("State at").wait_for()
+    page.go_back()
+    eventually(is_shown, what="the place where the person was")
