@@ -133,3 +133,14 @@ async def test_of_equal_keys_the_one_that_served_longest_ago_is_taken(make_pool:
     await pool.settle(first, OK)
     await pool.settle(second, OK)
     assert (await lease(pool)).key.id == first.key.id
+
+
+async def test_an_account_that_nothing_is_known_of_is_no_better_than_one_that_serves(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(2)
+    known = await lease(pool)
+    await pool.settle(known, rpm(600, 500))
+    taken = [(await lease(pool)).account for _ in range(300)]
+    assert set(taken[:100]) == {known.account}
+    assert set(taken) != {known.account}, "before it has used up all, the other one is tried"

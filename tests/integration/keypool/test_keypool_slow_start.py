@@ -14,6 +14,7 @@ from tests.integration.keypool.keypool_asking import (
     refused,
 )
 from worker.keypool import Lease, Line
+from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import Dimension, ObservedLimit, Scope, Verdict
 
 
@@ -107,3 +108,68 @@ async def test_a_refusal_without_a_limit_halves_how_many_calls_may_be_in_flight(
     held = await lease(pool)  # where one has passed, the next ones leave apart
     assert 1 + len(await at_once(pool)) == then or verdict is OK
     await pool.settle(held, OK)
+
+
+async def test_unknown_limits_open_by_a_share_of_what_has_passed(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1, opening=2)
+    sizes = []
+    while sum(sizes) < 600:
+        batch, ends_ms = [], clock.ms + 250
+        while clock.ms < ends_ms:
+            if isinstance(got := await ask(pool), Lease):
+                batch.append(got)
+            else:
+                clock.tick(got.first_in_ms)
+        sizes.append(len(batch))
+        for held in batch:
+            await pool.settle(held, OK)
+    assert sizes[0] == 2
+    assert 10 <= sizes[-1] <= 12, (
+        "what a limit of 600 would refuse together is 2 % of what it let through"
+    )
+
+
+async def test_limits_that_are_configured_later_end_the_slow_start(make_pool: Make) -> None:
+    pool = make_pool(1, opening=1)
+    assert len(await at_once(pool)) == 1
+    configured = make_pool(1, opening=1, limits=[ObservedLimit(Dimension.RPM, 60)])
+    assert [(await lease(configured)).wait_ms for _ in range(3)] == [0, 0, 0]
+
+
+async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limits_are_unknown(
+    make_pool: Make,
+    clock,  # noqa: ANN001
+) -> None:
+    pool = make_pool(1, opening=3)
+    assert len(await at_once(pool)) == 3
+    away = await nothing(pool)
+    assert away.why is NoLeaseReason.BUSY
+    assert 250 <= away.first_in_ms < 310
+    clock.tick(250)  # also where the worker that made the calls was killed
+    assert len(await at_once(pool)) == 3
+
+
+async def test_nobody_queues_at_a_known_account_while_one_of_unknown_limits_will_be_asked_again(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(2, opening=1)
+    first, second = await lease(pool), await lease(pool)
+    known = ObservedLimit(Dimension.RPM, 30, 0)
+    await pool.settle(first, refused(20_000, Scope.ACCOUNT_MODEL, known))
+    assert (await nothing(pool, ahead_ms=2_000)).why is NoLeaseReason.BUSY
+    await pool.settle(second, refused(10_000, Scope.ACCOUNT_MODEL, known))
+    assert (await nothing(pool, ahead_ms=2_000)).why is NoLeaseReason.RESTING
+
+
+async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in_flight(
+    make_pool: Make,
+) -> None:
+    pool = make_pool(1, opening=2)
+    first, _ = await lease(pool), await lease(pool)
+    await pool.settle(first, refused(20_000))
+    away = await nothing(pool, ahead_ms=2_000)
+    assert away.why is NoLeaseReason.RESTING
+    assert away.first_in_ms >= 20_000

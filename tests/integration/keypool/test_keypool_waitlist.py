@@ -4,8 +4,6 @@ An instant of their own within the horizon, in the order of their coming over al
 """
 
 import heapq
-import math
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -19,10 +17,9 @@ from tests.integration.keypool.keypool_asking import (
     limited,
     nothing,
     refused,
-    rpm,
 )
 from worker.keypool import HORIZON_MS, KeyPool, Lease, LeaseRequest, Line, NoLeaseReason
-from worker.verdicts import ABANDONED, Dimension, ObservedLimit, Scope
+from worker.verdicts import ABANDONED, Scope
 
 
 class Processes:
@@ -253,167 +250,3 @@ async def test_a_step_of_redis_clock_changes_no_rate(make_pool: Make, clock, ste
     steps_ms.append(step_ms)
     await processes.run(clock.ms + 3_000)
     assert 30 <= len(processes.starts) - before <= 31
-
-
-async def _raised(
-    pool: KeyPool,
-    clock,  # noqa: ANN001
-    limit: int,
-    *,
-    calls: int,
-    resets_apart_ms: float = math.inf,
-) -> tuple[int, int]:
-    """Ask as fast as may be of a provider with a limit a minute, maybe with resets meanwhile.
-
-    How many passed and how many were refused.
-    """
-    level, passed, refusals, reset_ms = 1.0, 0, 0, clock.ms
-    while passed + refusals < calls:
-        if clock.ms - reset_ms >= resets_apart_ms:
-            reset_ms = clock.ms
-            await pool.reset(by="ann")
-        got = await ask(pool, ahead_ms=0)
-        if isinstance(got, Lease):
-            if level >= 1:
-                level, passed = level - 1, passed + 1
-                await pool.settle(got, OK)
-            else:
-                refusals += 1
-                wait_ms = round((1 - level) * 60_000 / limit)
-                await pool.settle(
-                    got,
-                    refused(
-                        wait_ms, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, level)
-                    ),
-                )
-        else:
-            clock.tick(20)
-            level = min(limit, level + 20 * limit / 60_000)
-    return passed, refusals
-
-
-async def test_a_limit_that_the_provider_raises_is_used_before_long(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = await limited(make_pool, 300)
-    began_ms = clock.ms
-    await _raised(pool, clock, 900, calls=420)
-    assert clock.ms - began_ms < 75_000, "267 calls at the old limit, then fast"
-    [bucket] = (await pool.snapshot()).keys[0].buckets
-    assert bucket.limit == pytest.approx(900, rel=0.15), (
-        "not for ever higher, although what was saved up passes"
-    )
-    assert "rpm=450 or more" in {entry["reason"] for entry in await pool.audit()}
-
-
-async def test_a_limit_that_stays_is_tried_seldom(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = await limited(make_pool, 300)
-    passed, refusals = await _raised(pool, clock, 300, calls=2_000)
-    assert 3 <= refusals <= 0.003 * passed + 1
-    [bucket] = (await pool.snapshot()).keys[0].buckets
-    assert bucket.limit == 300
-
-
-async def test_resets_again_and_again_lend_no_more_tries_than_are_paid_back(
-    make_pool: Make,
-    clock,  # noqa: ANN001
-) -> None:
-    pool = await limited(make_pool, 300)
-    passed, refusals = await _raised(pool, clock, 300, calls=1_000, resets_apart_ms=5_000)
-    assert 3 <= refusals <= (67 + passed) / 334 + 1, "one of them is lent"
-
-
-async def test_a_limit_that_headers_tell_is_not_tried(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = make_pool(1)
-    await pool.settle(await lease(pool, tokens=100), OK)
-    told = ObservedLimit(Dimension.TPM, 6_000, 0)
-    for _ in range(400):
-        clock.tick(60_000)
-        await pool.settle(await lease(pool, tokens=100), replace(OK, limits=(told,)))
-    assert (await nothing(pool, tokens=100)).reason == "tpm"
-
-
-async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays_so(
-    make_pool: Make,
-    clock,  # noqa: ANN001
-) -> None:
-    pool = await limited(make_pool, 300)
-    clock.tick(21_000)
-    while (await lease(pool, ahead_ms=2_000)).wait_ms == 0:
-        pass
-    taken = [await lease(pool, ahead_ms=5_000) for _ in range(8)]
-    await pool.reset(by="ann")
-    assert (await lease(pool)).wait_ms == 0, "the call that tries"
-    assert (await nothing(pool)).why is NoLeaseReason.WAIT
-    assert (await lease(pool, ahead_ms=5_000)).wait_ms > taken[-1].wait_ms
-
-
-async def test_a_refused_try_lowers_no_pace(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = await limited(make_pool, 300)
-    clock.tick(21_000)
-    while (await lease(pool, ahead_ms=2_000)).wait_ms == 0:
-        pass
-    await pool.reset(by="ann")
-    tries = await lease(pool)
-    clock.tick(200)
-    told = refused(200, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 300, 0))
-    assert (await pool.settle(tries, told)).learned == ()
-
-
-async def test_tries_that_pass_while_other_calls_are_refused_are_followed_by_none(
-    make_pool: Make,
-    clock,  # noqa: ANN001
-) -> None:
-    """They took what the others were to have: the limit is what it was."""
-    pool = await limited(make_pool, 300)
-    clock.tick(21_000)
-    while (other := await lease(pool, ahead_ms=2_000)).wait_ms == 0:
-        pass
-    await pool.reset(by="ann")
-    tries = await lease(pool)
-    clock.tick(other.wait_ms)
-    told = refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 300, 0))
-    await pool.settle(other, told)
-    clock.tick(120)  # the rest is over
-    await pool.settle(tries, OK)
-    assert (await nothing(pool)).reason == "rpm"
-
-
-async def test_calls_that_pass_after_one_reset_each_raise_no_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = await limited(make_pool, 300)
-    clock.tick(21_000)
-    while (await lease(pool, ahead_ms=2_000)).wait_ms == 0:
-        pass
-    for _ in range(6):
-        await pool.reset(by="ann")
-        await pool.settle(await lease(pool), OK)  # with what was left unused
-    [bucket] = (await pool.snapshot()).keys[0].buckets
-    assert bucket.limit == 300
-
-
-async def test_a_key_that_rests_is_not_tried_beyond_its_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
-    pool = await limited(make_pool, 300)
-    clock.tick(21_000)
-    while (held := await lease(pool, ahead_ms=2_000)).wait_ms == 0:
-        pass
-    await pool.reset(by="ann")
-    await pool.settle(held, refused(30_000, Scope.ACCOUNT_MODEL))
-    assert (await nothing(pool)).why is NoLeaseReason.RESTING
-
-
-async def test_a_request_above_a_limit_is_tried_after_a_reset(make_pool: Make) -> None:
-    pool = make_pool(1)
-    told = ObservedLimit(Dimension.TPM, 6_000, 6_000)
-    await pool.settle(await lease(pool, tokens=1), replace(OK, limits=(told,)))
-    assert (await nothing(pool, tokens=7_000)).why is NoLeaseReason.TOO_LARGE
-    await pool.reset(by="ann")
-    assert (await lease(pool, tokens=7_000)).wait_ms == 0
-
-
-async def test_an_account_that_nothing_is_known_of_is_no_better_than_one_that_serves(
-    make_pool: Make,
-) -> None:
-    pool = make_pool(2)
-    known = await lease(pool)
-    await pool.settle(known, rpm(600, 500))
-    taken = [(await lease(pool)).account for _ in range(300)]
-    assert set(taken[:100]) == {known.account}
-    assert set(taken) != {known.account}, "before it has used up all, the other one is tried"
