@@ -4,6 +4,7 @@ import pytest
 import redis
 
 from sandbox.redis import EmbeddedRedis
+from tests.integration.aio.transport_harness import Tube, tube
 from worker.aio.transport.scripts import TAKE
 
 
@@ -40,3 +41,10 @@ def url(server: EmbeddedRedis) -> str:
 def books(url: str) -> Iterator["redis.Redis"]:
     with redis.Redis.from_url(url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture
+def one(url: str) -> Iterator[Tube]:
+    with tube(url, prefetch=10) as made:
+        made.channel.sharing.add("a")
+        yield made

@@ -8,9 +8,7 @@ import time
 from typing import Any
 
 import pytest
-import redis
 from kombu import Connection
-from kombu.exceptions import OperationalError
 
 from tests.integration.aio.transport_harness import (
     OURS,
@@ -20,7 +18,6 @@ from tests.integration.aio.transport_harness import (
     tube,
     waiting,
 )
-from tests.processes import eventually
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
@@ -162,198 +159,6 @@ def test_messages_that_no_longer_fit_go_back(url: str, books: Any) -> None:
         assert books.hlen("unacked") == 2
 
 
-def test_where_a_consumer_raises_the_messages_behind_go_back(url: str, books: Any) -> None:
-    send(url, "a", *range(5))
-    with tube(url, "a", prefetch=5) as one:
-
-        def fail(message: Any) -> None:
-            if len(one.got) == 2:
-                raise ZeroDivisionError
-
-        one.on_message = fail
-        with pytest.raises(ZeroDivisionError):
-            one.until(lambda: False)
-        assert one.bodies == [0, 1]
-        assert waiting(books, "a") == [2, 3, 4]
-        assert books.hlen("unacked") == 2
-    assert waiting(books, "a") == [0, 1, 2, 3, 4]
-
-
-def test_what_is_no_message_is_set_aside_and_named(
-    url: str, books: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    send(url, "a", "good")
-    good = books.rpop("a")
-    tag = json.loads(good)["properties"]["delivery_tag"]
-    foreign = [
-        b"{",  # no JSON
-        b"[]",  # JSON of another kind
-        b'{"properties": {"delivery_info": {}}}',  # without a tag
-        good.replace(tag, "other")
-        .encode()
-        .replace(b"{", b'{"x": "\xff", ', 1),  # JSON to the server, not to Python
-    ]
-    with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
-        one.with_hub()
-        raw.rpush("a", good, *foreign)
-        one.until(lambda: one.bodies == ["good"])
-        assert sorted(raw.lrange("unacked.unreadable", 0, -1)) == sorted(foreign)
-        assert raw.hlen("unacked") == 1
-        one.turn()
-    assert "moved 3 entries of a queue that are not messages" in caplog.text
-    assert "moved an entry of a that is not a message" in caplog.text
-    assert "delivery_info" not in caplog.text
-
-
-@pytest.mark.parametrize("reader", ["the server", "this process"])
-def test_of_what_is_no_message_the_latest_are_kept_and_the_beginning_of_each(
-    url: str, books: Any, reader: str
-) -> None:
-    send(url, "a", "x" * 9_000)
-    foreign = (
-        books.rpop("a")
-        .encode()
-        .replace(b"{", b"[" if reader == "the server" else b'{"x": "\xff", ', 1)
-    )
-    with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
-        raw.rpush("unacked.unreadable", *(["older"] * 9_999), "oldest")
-        raw.lpush("a", foreign)
-        one.until(lambda: raw.lindex("unacked.unreadable", 0) == foreign[:8192])
-        assert raw.llen("unacked.unreadable") == 10_000
-        assert raw.lindex("unacked.unreadable", -1) == b"older"
-        assert raw.hlen("unacked") == raw.llen("a") == 0
-
-
-@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\\ud800", "\\\ud800", "😀"])
-def test_half_a_character_in_a_message_is_no_reason_to_set_it_aside(
-    url: str, books: Any, text: str
-) -> None:
-    send(url, "a", "whole")
-    message = json.loads(books.rpop("a"))
-    message["headers"]["kwargsrepr"] = text
-    books.rpush("a", json.dumps(message))
-    with tube(url, "a") as one:
-        one.until(lambda: one.bodies == ["whole"])
-        [entry] = books.hvals("unacked")
-        assert json.loads(entry)[0]["headers"]["kwargsrepr"] == text, (
-            "what would come again is the same to the letter"
-        )
-        one.got[0].ack()
-        one.channel.flush_acks()
-    assert books.hlen("unacked") == books.llen("unacked.unreadable") == 0
-
-
-def test_flushed_scripts_are_sent_again(url: str, books: Any) -> None:
-    with tube(url, "a") as one:
-        one.with_hub()
-        one.on_message = lambda message: message.ack()
-        send(url, "a", 1)
-        one.until(lambda: len(one.got) == 1)
-        books.script_flush()
-        send(url, "a", 2)
-        one.until(lambda: len(one.got) == 2)
-        send(url, "a", 3)
-        one.until(lambda: len(one.got) == 3)
-
-
-def test_a_server_that_refuses_is_asked_again_later(
-    url: str, books: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    with tube(url, "a") as one:
-        one.with_hub()
-        send(url, "a", 1)
-        books.config_set("maxmemory", "1")
-        try:
-            one.until(lambda: "the broker gives out no messages" in caplog.text)
-            assert books.llen("a") == 1
-        finally:
-            books.config_set("maxmemory", "0")
-        one.until(lambda: one.got)
-
-
-def test_a_server_that_became_a_replica_is_left(url: str, books: Any) -> None:
-    with tube(url, "a") as one:
-        one.with_hub()
-        one.until(lambda: one.channel.hints.all_empty)
-        send(url, "a", 1)
-        books.execute_command("REPLICAOF", "127.0.0.1", "1")
-        try:
-            with pytest.raises(redis.ConnectionError, match="read only"):
-                one.until(lambda: False)
-        finally:
-            books.execute_command("REPLICAOF", "NO", "ONE")
-
-
-@pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
-def test_a_server_that_tells_of_no_changes_is_looked_at_often(
-    url: str, books: Any, *, hub: bool
-) -> None:
-    books.execute_command(
-        "ACL", "SETUSER", "deaf", "on", ">secret", "~*", "&*", "+@all", "-client|tracking"
-    )
-    deaf = url.replace("redis://", "redis://deaf:secret@")
-    with tube(deaf, "a", prefetch=100) as one:
-        if hub:
-            one.with_hub()
-        for number in range(3):
-            one.until(lambda: one.channel.hints.all_empty)
-            send(url, "a", number)
-            one.until(lambda number=number: len(one.got) > number)
-        assert one.channel.sweep_s < 1
-
-
-def test_a_lost_connection_raises_and_the_next_one_gets_everything(url: str, books: Any) -> None:
-    with tube(url, "a", prefetch=2) as one:
-        one.with_hub()
-        send(url, "a", *range(5))
-        one.until(lambda: len(one.got) == 2)
-        books.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        with pytest.raises((*one.connection.connection_errors, OperationalError)):
-            one.until(lambda: False)
-    with tube(url, "a", prefetch=0) as two:
-        two.until(lambda: len(two.got) == 5)
-        assert two.bodies == [0, 1, 2, 3, 4]
-
-
-def test_what_a_request_took_is_released_when_its_reply_is_lost_with_the_connection(
-    url: str, books: Any
-) -> None:
-    with tube(url, "a", lease_s=900) as one:
-        one.with_hub()
-        send(url, "a", *range(3))
-        one.until_asked()
-        eventually(lambda: books.hlen("unacked") == 3)
-        assert one.channel.client.connection._sock.recv(1 << 20)  # the reply
-        books.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
-        with pytest.raises((*one.connection.connection_errors, OperationalError)):
-            one.until(lambda: False)
-        assert not one.got
-        eventually(lambda: _leases(books) == [0.0] * 3)
-    with tube(url, "a") as two:
-        two.until(lambda: len(two.got) == 3)
-
-
-def test_what_cannot_be_put_back_after_a_consumer_has_raised_is_released(
-    url: str, books: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    with tube(url, "a", lease_s=900) as one:
-        one.with_hub()
-
-        def lose_the_server(_: Any) -> None:
-            books.config_set("maxmemory", "1")
-            raise RuntimeError("of the consumer")
-
-        one.on_message = lose_the_server
-        send(url, "a", *range(3))
-        try:
-            with pytest.raises(RuntimeError, match="of the consumer"):
-                one.until(lambda: False)
-        finally:
-            books.config_set("maxmemory", "0")
-        assert "cannot put 2 messages back now" in caplog.text
-        eventually(lambda: _leases(books).count(0.0) == 2)
-
-
 @pytest.mark.parametrize("transport", [OURS, STOCK])
 def test_either_transport_gives_back_what_the_other_took_too_long_ago(
     url: str, books: Any, transport: str
@@ -424,7 +229,3 @@ def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_
     with tube(url, "a", prefetch=0) as several:  # no window
         several.until(lambda: several.got)
         assert (len(several.got), books.llen("a")) == (1, 9)
-
-
-def _leases(books: Any) -> list[float]:
-    return [lease for _, lease in books.zrange("unacked.leases", 0, -1, withscores=True)]

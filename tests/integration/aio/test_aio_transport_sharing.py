@@ -3,81 +3,19 @@
 import hashlib
 import json
 import time
-import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 import redis.asyncio
 
-from tests.integration.aio.transport_harness import STOCK, Tube, calls, tube, waiting
-from worker.aio.transport.sharing import SHARE_S, QueueSharing
+from tests.integration.aio.tenant_jobs import WINDOW, names, push, share, take, take_all
+from tests.integration.aio.transport_harness import Tube, calls, tube, waiting
+from worker.aio.transport.sharing import QueueSharing
 from worker.keypool import LeaseRequest
 from worker.rotation.tenant_charges import TOKENS_A_REQUEST, TenantCharges
-
-WINDOW = 128
-
-
-def push(books: Any, tenant: str | None, *bodies: Any, queue: str = "a", **more: Any) -> None:
-    """Push messages as a stock producer does, in one round trip."""
-    with books.pipeline(transaction=False) as pipe:
-        for body in bodies:
-            headers = {"id": str(body), **({"tenant": tenant} if tenant else {})}
-            properties = {
-                "delivery_tag": str(uuid.uuid4()),
-                "delivery_info": {"exchange": "", "routing_key": queue},
-                "priority": 0,
-                "delivery_mode": 2,
-            }
-            message = {
-                "body": json.dumps(body),
-                "content-type": "application/json",
-                "content-encoding": "utf-8",
-                "headers": headers,
-                "properties": properties,
-            }
-            pipe.lpush(queue, json.dumps(message | more))
-        pipe.execute()
-
-
-@pytest.fixture
-def one(url: str) -> Iterator[Tube]:
-    with tube(url, prefetch=10) as made:
-        made.channel.sharing.add("a")
-        yield made
-
-
-def share(one: Tube, books: Any) -> None:
-    """Put the queue in order until nothing is left to read."""
-    for _ in range(200):
-        books.delete("a.tenants.pause")
-        before = books.lrange("a", 0, -1)
-        one.channel.sharing._looked_s = float("-inf")
-        one.channel.share()
-        if books.lrange("a", 0, -1) == before:
-            return
-    pytest.fail("it did not end")
-
-
-def take(books: Any, count: int) -> list[Any]:
-    """Take messages as a worker does, in their order."""
-    return [json.loads(json.loads(text)["body"]) for text in books.rpop("a", count) or ()]
-
-
-def take_all(one: Tube, books: Any) -> list[Any]:
-    taken: list[Any] = []
-    while books.llen("a"):
-        taken += take(books, 50)
-        share(one, books)
-    return taken
-
-
-def names(tenant: str, count: int, first: int = 0) -> list[str]:
-    return [f"{tenant}{number}" for number in range(first, first + count)]
 
 
 def test_ten_jobs_behind_thousands_of_another_tenant_come_among_the_first(
@@ -178,40 +116,6 @@ def test_a_name_is_one_tenant_however_its_producer_writes_it(one: Tube, books: A
     assert books.zrange("a.tenants", 0, -1) == [digest[:16]]
 
 
-def test_a_queue_that_is_parted_counts_all_its_messages_and_is_purged_whole(
-    one: Tube, books: Any
-) -> None:
-    push(books, "big", *names("A", 500))
-    push(books, None, *names("N", 20))
-    share(one, books)
-    assert books.llen("a") == WINDOW
-    assert one.channel._size("a") == 520
-    books.delete("a")
-    assert one.channel._has_queue("a")
-    assert one.channel._purge("a") == 520 - WINDOW
-    assert one.channel._size("a") == books.hlen("unacked") == books.zcard("unacked.leases") == 0
-    assert [key for key in books.keys("a*") if books.ttl(key) < 0] == []
-
-
-@pytest.mark.parametrize("lease_s", [0, 30])
-def test_what_waits_in_a_line_has_a_lease_where_messages_have_one(
-    url: str, books: Any, lease_s: int
-) -> None:
-    with tube(url, prefetch=10, lease_s=lease_s) as one:
-        one.channel.sharing.add("a")
-        push(books, "big", *names("A", 300))
-        share(one, books)
-        assert books.hlen("unacked") == books.zcard("unacked_index") == 300 - WINDOW
-        assert books.zcard("unacked.leases") == (300 - WINDOW if lease_s else 0)
-
-
-def test_the_name_of_a_tenant_stands_in_its_messages_only(one: Tube, books: Any) -> None:
-    push(books, "ada@example.com", *names("A", 300))
-    share(one, books)
-    assert not [key for key in books.keys("*") if "ada" in key]
-    assert not [member for member in books.zrange("a.tenants", 0, -1) if "ada" in member]
-
-
 def test_what_came_again_is_the_first_of_its_tenant(one: Tube, books: Any) -> None:
     push(books, "big", *names("A", 300))
     share(one, books)
@@ -223,70 +127,6 @@ def test_what_came_again_is_the_first_of_its_tenant(one: Tube, books: Any) -> No
     push(books, "big", "new")
     share(one, books)
     assert take(books, 2) == ["A0", f"A{WINDOW}"]
-
-
-def test_parked_messages_return_to_their_queue_when_no_worker_renews_them(
-    one: Tube, url: str, books: Any
-) -> None:
-    push(books, "big", *names("A", WINDOW + 40))
-    share(one, books)
-    tags = books.zrange("unacked.leases", 0, -1)
-    assert len(tags) == 40
-    books.zadd("unacked.leases", dict.fromkeys(tags, 1))  # all workers are gone for long
-    with tube(url, "a") as other:
-        other.channel.recover()
-    assert books.llen("a") == WINDOW + 40
-    # No worker has died of them.
-    assert not [text for text in books.lrange("a", 0, -1) if '"deaths"' in text]
-    assert sorted(take_all(one, books)) == sorted(names("A", WINDOW + 40))
-
-
-def test_a_worker_renews_what_is_parked(one: Tube, books: Any) -> None:
-    push(books, "big", *names("A", WINDOW + 40))
-    share(one, books)
-    leases = dict(books.zrange("unacked.leases", 0, -1, withscores=True))
-    books.zadd("unacked_index", dict.fromkeys(leases, 1))
-    share(one, books)
-    assert min(books.zmscore("unacked_index", list(leases))) > 1
-    assert min(books.zmscore("unacked.leases", list(leases))) > min(leases.values())
-
-
-def test_a_stock_worker_gets_every_message_also_those_that_were_parked(
-    one: Tube, url: str, books: Any
-) -> None:
-    push(books, "big", *names("A", WINDOW + 20))
-    share(one, books)
-    books.zadd("unacked_index", dict.fromkeys(books.hkeys("unacked"), 1))
-    with tube(
-        url,
-        "a",
-        transport=STOCK,
-        prefetch=500,
-        unacked_restore_throttle=1,
-        visibility_timeout=3_600,
-    ) as stock:
-        stock.until(
-            lambda: (
-                stock.connection.transport.cycle.maybe_restore_messages()
-                or len(stock.got) == WINDOW + 20
-            )
-        )
-        assert sorted(stock.bodies) == sorted(names("A", WINDOW + 20))
-
-
-def test_a_full_server_refuses_before_anything_was_moved(one: Tube, books: Any) -> None:
-    push(books, "big", *names("A", WINDOW + 20))
-    books.config_set("maxmemory", 1)
-    try:
-        with pytest.raises(redis.ResponseError):
-            share(one, books)
-    finally:
-        books.config_set("maxmemory", 0)
-    assert waiting_names(books) == names("A", WINDOW + 20)
-
-
-def waiting_names(books: Any) -> list[Any]:
-    return [json.loads(json.loads(text)["body"]) for text in reversed(books.lrange("a", 0, -1))]
 
 
 def test_a_worker_serves_tenants_in_turn(url: str, books: Any) -> None:
@@ -346,31 +186,6 @@ def test_the_hub_is_woken_for_the_order_as_often_as_messages_wait(
             message.ack()
         one.until(lambda: len(one.got) >= 4)
     assert cycle._sharing.canceled
-
-
-def test_a_long_queue_is_parted_without_pauses(
-    one: Tube, books: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    push(books, "big", *names("A", 1_000))
-    chores = list[Callable[[], None]]()
-    cycle = SimpleNamespace(
-        hub=object(),
-        chores=SimpleNamespace(begin=lambda _what, _of, chore: chores.append(chore)),
-    )
-    monkeypatch.setattr(one.channel.connection, "cycle", cycle)
-    one.channel.sharing._looked_s = float("-inf")
-    one.channel.share()
-
-    def pause(after_s: float) -> None:
-        assert after_s < SHARE_S
-        books.delete("a.tenants.pause")  # it is over by then
-
-    with monkeypatch.context() as patched:
-        patched.setattr("worker.aio.transport.sharing.time.sleep", pause)
-        [chore] = chores
-        chore()
-    assert books.llen("a") == WINDOW
-    assert one.channel._size("a") == 1_000
 
 
 def test_many_tenants_are_served_alike_and_completely(one: Tube, books: Any) -> None:

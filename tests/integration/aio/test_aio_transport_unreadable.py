@@ -1,0 +1,76 @@
+"""What the transport sets aside because it is not a message."""
+
+import json
+from typing import Any
+
+import pytest
+import redis
+
+from tests.integration.aio.transport_harness import (
+    send,
+    tube,
+)
+
+
+def test_what_is_no_message_is_set_aside_and_named(
+    url: str, books: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    send(url, "a", "good")
+    good = books.rpop("a")
+    tag = json.loads(good)["properties"]["delivery_tag"]
+    foreign = [
+        b"{",  # no JSON
+        b"[]",  # JSON of another kind
+        b'{"properties": {"delivery_info": {}}}',  # without a tag
+        good.replace(tag, "other")
+        .encode()
+        .replace(b"{", b'{"x": "\xff", ', 1),  # JSON to the server, not to Python
+    ]
+    with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
+        one.with_hub()
+        raw.rpush("a", good, *foreign)
+        one.until(lambda: one.bodies == ["good"])
+        assert sorted(raw.lrange("unacked.unreadable", 0, -1)) == sorted(foreign)
+        assert raw.hlen("unacked") == 1
+        one.turn()
+    assert "moved 3 entries of a queue that are not messages" in caplog.text
+    assert "moved an entry of a that is not a message" in caplog.text
+    assert "delivery_info" not in caplog.text
+
+
+@pytest.mark.parametrize("reader", ["the server", "this process"])
+def test_of_what_is_no_message_the_latest_are_kept_and_the_beginning_of_each(
+    url: str, books: Any, reader: str
+) -> None:
+    send(url, "a", "x" * 9_000)
+    foreign = (
+        books.rpop("a")
+        .encode()
+        .replace(b"{", b"[" if reader == "the server" else b'{"x": "\xff", ', 1)
+    )
+    with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
+        raw.rpush("unacked.unreadable", *(["older"] * 9_999), "oldest")
+        raw.lpush("a", foreign)
+        one.until(lambda: raw.lindex("unacked.unreadable", 0) == foreign[:8192])
+        assert raw.llen("unacked.unreadable") == 10_000
+        assert raw.lindex("unacked.unreadable", -1) == b"older"
+        assert raw.hlen("unacked") == raw.llen("a") == 0
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\\ud800", "\\\ud800", "😀"])
+def test_half_a_character_in_a_message_is_no_reason_to_set_it_aside(
+    url: str, books: Any, text: str
+) -> None:
+    send(url, "a", "whole")
+    message = json.loads(books.rpop("a"))
+    message["headers"]["kwargsrepr"] = text
+    books.rpush("a", json.dumps(message))
+    with tube(url, "a") as one:
+        one.until(lambda: one.bodies == ["whole"])
+        [entry] = books.hvals("unacked")
+        assert json.loads(entry)[0]["headers"]["kwargsrepr"] == text, (
+            "what would come again is the same to the letter"
+        )
+        one.got[0].ack()
+        one.channel.flush_acks()
+    assert books.hlen("unacked") == books.llen("unacked.unreadable") == 0
