@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from config.api_key import make_key
-from tests.unit.test_logs import GROQ, Output, one, output
+from tests.unit.log_output import GROQ, Output, one, output
 from worker.logs import setup, setup_logging
 
 __all__ = ["output"]

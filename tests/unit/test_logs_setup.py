@@ -8,7 +8,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from tests.unit.test_logs import Output, output
+from tests.unit.log_output import Output, output
 from worker import logs
 from worker.logs import Redactor, setup, setup_logging
 

@@ -78,3 +78,8 @@ class Requests:
     def ends(self, *names: str) -> list[Any]:
         """What was told under these names, in that order."""
         return [each for each in self.told.mock_calls if each[0] in names]
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> Requests:
+    return Requests(monkeypatch)
