@@ -9,7 +9,6 @@ import redis
 from redis.exceptions import (
     AuthenticationError,
     MovedError,
-    NoPermissionError,
     RedisError,
     ResponseError,
 )
@@ -17,135 +16,10 @@ from redis.exceptions import ConnectionError as LostError
 
 from config.errors import SettingsError
 from config.settings import settings_from
+from tests.unit.answering_redis import DENIED
 from worker.aio.sentinels import UnknownPrimary
 from worker.startup import redis as start_redis
-from worker.startup import redis_rights
 from worker.startup.redis_rights import CLUSTER, Rights
-
-DENIED = NoPermissionError("this user has no permissions")
-NOPERM = "this user has no permissions"
-
-
-class _Client:
-    """A Redis that answers commands, queued commands and subscriptions as it is told."""
-
-    def __init__(self, **answers: Any) -> None:
-        self.answers, self.sent = answers, list[Any]()
-        self.connection_pool = self
-        self.released = self.disconnected = 0
-        self._queued: list[Any] = []
-
-    # a pipeline
-    def pipeline(self, *, transaction: bool) -> Any:
-        assert not transaction
-        return self
-
-    def execute_command(self, *command: Any) -> None:
-        self.sent.append(command)
-
-    def execute(self, *, raise_on_error: bool) -> list[Any]:
-        assert not raise_on_error
-        return [self.answers.get(command[0]) for command in self.sent]
-
-    # a connection
-    def get_connection(self) -> Any:
-        return self
-
-    def release(self, _: Any) -> None:
-        self.released += 1
-
-    def disconnect(self) -> None:
-        self.disconnected += 1
-
-    def send_command(self, *command: Any) -> None:
-        self._queued = [command]
-
-    def pack_commands(self, commands: list[Any]) -> list[Any]:
-        return commands
-
-    def send_packed_command(self, commands: list[Any]) -> None:
-        self._queued = list(commands)
-
-    def read_response(self) -> str:
-        name = self._queued.pop(0)[0]
-        if (error := self.answers.get(f"queue {name}")) is not None:
-            raise error
-        return "QUEUED"
-
-    # a subscription
-    def pubsub(self) -> Any:
-        return self
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None: ...
-
-    def subscribe(self, channel: str) -> None:
-        self.sent.append(("SUBSCRIBE", channel))
-
-    def psubscribe(self, channel: str) -> None:
-        self.sent.append(("PSUBSCRIBE", channel))
-
-    def parse_response(self, *, block: bool, timeout: float) -> None:
-        assert (block, timeout) == (True, 5.0)
-        if (error := self.answers.get(f"hear {self.sent[-1][1]}")) is not None:
-            raise error
-
-
-def rights() -> Rights:
-    return Rights(
-        [("GET", "name"), ("EVAL", "return 1", 1, "of the script")],
-        [("SET", "name", 0), ("TIME",)],
-        ["plain", "all.*"],
-    )
-
-
-@pytest.mark.parametrize(
-    ("answers", "said"),
-    [
-        ({}, []),
-        ({"GET": DENIED}, [f"{NOPERM}: GET name"]),
-        ({"EVAL": DENIED}, [f"{NOPERM}: EVAL of the script"]),
-        ({"GET": ResponseError("WRONGTYPE")}, []),
-        ({"GET": MovedError("7 127.0.0.1:7001")}, [f"7 127.0.0.1:7001: it {CLUSTER}"]),
-        ({"queue SET": DENIED}, [f"{NOPERM}: SET name"]),
-        ({"queue TIME": DENIED}, [f"{NOPERM}: TIME"]),
-        ({"queue SET": ResponseError("READONLY"), "queue TIME": DENIED}, [f"{NOPERM}: TIME"]),
-        ({"queue MULTI": DENIED}, [f"{NOPERM}: MULTI"]),
-        ({"queue MULTI": ResponseError("odd"), "queue SET": DENIED}, []),
-        ({"hear plain": DENIED}, [f"{NOPERM}: SUBSCRIBE plain"]),
-        ({"hear all.*": DENIED}, [f"{NOPERM}: SUBSCRIBE all.*"]),
-    ],
-)
-def test_what_redis_denies_is_named_with_its_command_and_key(
-    answers: dict[str, Any], said: list[str]
-) -> None:
-    client: Any = _Client(**answers)
-    assert list(rights().denied(client, patience_s=5.0)) == said
-    assert client.released == 1
-    assert client.disconnected == 0, "each answer was read"
-    if not said:
-        assert client.sent[-2:] == [("SUBSCRIBE", "plain"), ("PSUBSCRIBE", "all.*")]
-
-
-def test_a_connection_whose_answers_are_not_read_is_closed() -> None:
-    client: Any = _Client(**{"queue SET": DENIED})
-    found = redis_rights._denied_in_a_transaction(client, [("SET", "name", 0), ("TIME",)])
-    assert next(found) == f"{NOPERM}: SET name"
-    found.close()  # type: ignore[attr-defined]
-    assert (client.disconnected, client.released) == (1, 1)
-
-
-def test_the_rights_of_two_uses_add_up() -> None:
-    both = rights()
-    both.add(Rights([("PING", "a")], [("DEL", "b")], ["c"]))
-    assert both.commands[-1] == ("PING", "a")
-    assert both.writing[-1] == ("DEL", "b")
-    assert both.channels == ["plain", "all.*", "c"]
-
-
-# --- how Redis is asked
 
 
 @pytest.fixture

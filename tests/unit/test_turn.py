@@ -7,28 +7,33 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import AsyncMock, Mock, call
 
 import pytest
 from redis.exceptions import ConnectionError as LostError
 
-from tests.unit.turn_bench import FAULT, KEYS, OK, REFUSED, WAIT, WANTED, Bench, lease, settled
+from tests.unit.turn_bench import (
+    FAULT,
+    KEYS,
+    OK,
+    REFUSED,
+    WAIT,
+    WANTED,
+    Bench,
+    bench,
+    lease,
+    settled,
+)
 from worker import attempts
 from worker.errors import Deferred, RequestRejected, TransientError
-from worker.keypool import Lease, LeaseRequest, NoLease, NoLeaseReason
+from worker.keypool import Lease, NoLease, NoLeaseReason
 from worker.rotation import lease_settling, turn
 from worker.rotation.limiter import SLOTS
 from worker.rotation.turn import INTERRUPTED
-from worker.verdicts import ABANDONED, Dimension, Effect, Fate, Reply, Scope, Verdict
+from worker.verdicts import ABANDONED, Effect, Fate, Reply, Verdict
 
-
-@pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    found = Bench()
-    monkeypatch.setattr(turn, "time", SimpleNamespace(monotonic=lambda: found.now_s))
-    return found
+__all__ = ["bench"]
 
 
 async def test_a_turn_adds_up_what_it_waits_and_asks_for_no_longer_than_it_has(
@@ -244,80 +249,6 @@ async def test_a_job_whose_keys_were_all_refused_waits_for_one_that_will_have_ro
         assert caught.value.reason == ("every key was refused a moment ago" if at_once else "rpm")
         assert (bench.settled[-1] == ("lease-0", ABANDONED, False)) is at_once
     assert [one.exclude for one in bench.asked_again] == [frozenset()]
-
-
-TWO = replace(WANTED, fallbacks=(("n", ""),))
-LONG = Verdict(
-    Fate.OTHER_ACCOUNT, "too_large", too_large_limit=9, too_large_in=Dimension.OTPM, status=413
-)
-NO_MODEL = Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "none such", status=404)
-OVERLOADED = Verdict(Fate.RETRY, "overloaded", scope=Scope.MODEL, definite=False, status=503)
-
-
-# The request, the verdicts of its first calls, and what the next lease is asked for.
-@pytest.mark.parametrize(
-    ("request_", "verdicts", "changes"),
-    [
-        (TWO, [OVERLOADED], {"model": "n", "fallbacks": ()}),
-        (WANTED, [NO_MODEL], {"exclude_accounts": {"account-0"}}),
-        (
-            WANTED,
-            [replace(NO_MODEL, account="org_1"), NO_MODEL],
-            {"exclude_accounts": {"account-0", "org_1", "account-1"}},
-        ),
-        (WANTED, [replace(NO_MODEL, effect=Effect.UNFIT)], {}),  # the pool knows it
-        (replace(WANTED, flexible=True), [LONG], {"flexible": True}),
-        (WANTED, [LONG], {"exclude_accounts": {"account-0"}}),
-        (
-            replace(WANTED, flexible=True),
-            [replace(LONG, too_large_in=Dimension.TPM)],
-            {"flexible": True, "exclude_accounts": {"account-0"}},
-        ),
-        (
-            replace(WANTED, flexible=True),
-            [replace(LONG, too_large_limit=None)],
-            {"flexible": True, "exclude_accounts": {"account-0"}},
-        ),
-    ],
-)
-async def test_a_turn_goes_on_with_what_the_verdict_leaves(
-    bench: Bench, request_: LeaseRequest, verdicts: list[Verdict], changes: dict[str, Any]
-) -> None:
-    calls = len(verdicts) + 1
-    bench.leases.extend((lease(number), 0.0) for number in range(calls))
-    bench.replies.extend([*map(Reply, verdicts), OK])
-    assert (await bench.turn(request_).run()).attempts == calls
-    assert bench.asked[-1][0] == replace(WANTED, **changes)
-
-
-async def test_less_is_reserved_once_for_each_key(bench: Bench) -> None:
-    bench.leases.extend([(lease(0), 0.0), (lease(0), 0.0), (lease(1), 0.0)])
-    bench.replies.extend([Reply(LONG), Reply(LONG), OK])
-    await bench.turn(replace(WANTED, flexible=True)).run()
-    assert [one.exclude_accounts for one, _, _ in bench.asked] == [
-        frozenset(), frozenset(), {"account-0"},
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("request_", "verdict", "error"),
-    [
-        (WANTED, OVERLOADED, TransientError),  # there is no other model
-        (WANTED, FAULT.verdict, TransientError),
-        (TWO, FAULT.verdict, TransientError),
-        (WANTED, Verdict(Fate.SAME_ACCOUNT, "timeout", definite=False), TransientError),
-        (WANTED, Verdict(Fate.FAIL, "rejected", status=400), RequestRejected),
-        (replace(WANTED, account="a"), NO_MODEL, RequestRejected),
-    ],
-)
-async def test_a_verdict_on_the_request_ends_the_turn(
-    bench: Bench, request_: LeaseRequest, verdict: Verdict, error: type[Exception]
-) -> None:
-    bench.leases.append((lease(), 0.0))
-    bench.replies.append(Reply(verdict))
-    with pytest.raises(error):
-        await bench.turn(request_).run()
-    assert bench.called() == [0]
 
 
 @pytest.mark.parametrize("error", [LostError(), ValueError("a bug")])

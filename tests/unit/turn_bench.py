@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
 from config.api_key import make_key
 from worker.keypool import Lease, LeaseRequest, NoLease, NoLeaseReason, Settled
+from worker.rotation import turn
 from worker.rotation.limiter import SLOTS, KeyedLimiter
 from worker.rotation.turn import Turn
 from worker.verdicts import Effect, Fate, Reply, Verdict
@@ -143,3 +146,10 @@ class Bench:
 
     def called(self) -> list[int]:
         return [one[1] for one in self.happened if one[0] == "called"]
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    found = Bench()
+    monkeypatch.setattr(turn, "time", SimpleNamespace(monotonic=lambda: found.now_s))
+    return found

@@ -1,0 +1,5 @@
+"""A notification, and where it goes."""
+
+ID = "msg_" + "0" * 32
+EVENT = {"type": "job.succeeded", "data": {"text": "Zoë"}}
+URL = "https://hooks.example.com/done"

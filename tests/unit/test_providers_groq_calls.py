@@ -1,0 +1,141 @@
+"""Whole calls of Groq through its SDK, over connections that answer at once."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from tests.unit.unstarted_answers import Streamed
+from tests.unit.unstarted_providers import CHAT, DONE, USAGE, _Asked, _no_process, told
+from worker.providers import Completion, Groq
+from worker.providers.groq.stream import EVENT_STREAM
+
+__all__ = ["_no_process"]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "fate", "text"),
+    [
+        ((200, DONE), "done ok", "hi"),
+        ((200, DONE | {"choices": []}), "retry unreadable_answer in doubt", None),
+        ((200, DONE | {"choices": [{"message": "hi"}]}), "retry unreadable_answer in doubt", None),
+        ((200, [DONE]), "retry unreadable_answer in doubt", None),
+        ((400, DONE), "retry edge_blocked", None),
+        (
+            (400, {"error": {"message": "canary text is bad", "type": "x"}}),
+            "fail rejected",
+            None,
+        ),
+        (httpx.ReadError("cut"), "retry read_error in doubt", None),
+        (httpx.ConnectError("why"), "retry connect_error", None),
+    ],
+)
+async def test_a_completion_is_judged_by_what_came(
+    outcome: Any, fate: str, text: str | None
+) -> None:
+    asked = _Asked(Groq, outcome)
+    reply = await asked.call(Completion.of(CHAT))
+    assert told(reply) == fate
+    assert (None if reply.value is None else reply.value["text"]) == text
+    assert "canary" not in reply.verdict.reason
+    [request] = asked.requests
+    assert (request.url.path, json.loads(request.content)) == ("/openai/v1/chat/completions", CHAT)
+    assert request.headers["authorization"] == "Bearer gsk_canary"
+    assert asked.told == ["sent"]
+
+
+async def test_a_system_that_lets_the_sdk_open_no_file_has_sent_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: SecretStr) -> None:
+        raise OSError(24, "canary text")
+
+    asked = _Asked(Groq, [])
+    monkeypatch.setattr(asked.client, "_client", refuse)
+    reply = await asked.call(Completion.of(CHAT))
+    assert told(reply) == "retry connect_error"
+    assert reply.verdict.reason.endswith(": Too many open files")
+
+
+async def test_later_completions_differ_from_the_first_in_their_bodies_alone() -> None:
+    asked = _Asked(Groq, [(200, DONE)] * 2)
+    await asked.call(Completion.of(CHAT))
+    other = CHAT | {"model": "ä"}
+    reply = await asked.call(Completion.of(other))
+    assert told(reply) == "done ok"
+    first, second = asked.requests
+    assert json.loads(second.content) == other
+    assert second.headers["content-length"] == str(len(second.content))
+    assert (second.method, second.url) == (first.method, first.url)
+    left_out = {"content-length"}
+    assert {k: v for k, v in second.headers.items() if k not in left_out} == {
+        k: v for k, v in first.headers.items() if k not in left_out
+    }
+    assert second.extensions == first.extensions
+
+
+class _Heard:
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    def begin(self) -> None:
+        self.heard.append("begin")
+
+    def piece(self, *, text: str = "", **_: Any) -> None:
+        self.heard.append(text)
+
+
+def event(**given: Any) -> bytes:
+    return b"data: " + json.dumps(given).encode() + b"\n\n"
+
+
+CUT = httpx.ReadError("cut")
+CUT.__cause__ = OSError("what the connection met")
+DELTA = event(choices=[{"delta": {"content": "hi", "new": 1}}])
+LAST = event(choices=[{"delta": {}, "finish_reason": "stop"}], usage=USAGE, model="m")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "error", "fate", "text"),
+    [
+        ([DELTA, LAST, b"data: [DONE]\n\n"], None, "done ok", "hi"),
+        ([DELTA, LAST], httpx.ReadError("cut"), "done ok", "hi"),  # all of it was here
+        ([DELTA], CUT, "retry read_error in doubt", None),
+        ([DELTA], None, "retry stream_cut in doubt", None),
+        ([DELTA, b"data: odd\n\n"], None, "retry unreadable_answer in doubt", None),
+        (
+            [DELTA, event(error={"message": "x", "status_code": 503})],
+            httpx.ReadError("cut"),
+            "retry over_capacity in doubt",
+            None,
+        ),
+    ],
+)
+async def test_a_completion_in_pieces_is_heard_and_judged_by_what_came(
+    *, pieces: list[bytes], error: Exception | None, fate: str, text: str | None
+) -> None:
+    streamed = Streamed(*pieces, error=error)
+    answer = httpx.Response(200, headers={"content-type": EVENT_STREAM}, stream=streamed)
+    asked, listener = _Asked(Groq, answer), _Heard()
+    reply = await asked.call(Completion.of(CHAT, listener=listener))
+    assert told(reply) == fate
+    assert (None if reply.value is None else reply.value["text"]) == text
+    assert listener.heard == ["begin", "hi"]
+    assert json.loads(asked.requests[0].content) == CHAT | {"stream": True}
+    assert streamed.closed >= 1
+    if reply.verdict.code == "over_capacity":
+        assert reply.verdict.counted, "a part of it was made"
+    if reply.verdict.code in {"ok", "stream_cut"}:
+        assert [one.shape for one in asked.noticed] == ["new"]
+
+
+async def test_a_completion_that_comes_whole_where_pieces_were_asked_for_is_heard_at_once() -> None:
+    answer = httpx.Response(200, stream=Streamed(json.dumps(DONE).encode()))
+    asked, listener = _Asked(Groq, answer), _Heard()
+    reply = await asked.call(Completion.of(CHAT, listener=listener))
+    assert (told(reply), listener.heard) == ("done ok", ["begin", "hi"])
+    refused, silent = _Asked(Groq, (400, {"error": {"message": "x", "type": "y"}})), _Heard()
+    reply = await refused.call(Completion.of(CHAT, listener=silent))
+    assert (told(reply), silent.heard) == ("fail rejected", [])

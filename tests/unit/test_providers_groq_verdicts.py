@@ -1,0 +1,97 @@
+"""How long a key rests by the words of Groq, and what they decide."""
+
+import json
+
+import pytest
+
+from tests.unit.provider_judges import groq, told
+
+
+# What `retry-after` says, which is in whole seconds, and for how long the key rests.
+@pytest.mark.parametrize(
+    ("stated", "rests_ms"),
+    [
+        (None, 1_500),
+        ("0", 1_500),
+        ("2", 1_500),
+        ("2.5", 1_500),
+        ("2.501", 2_501),  # it is not the same wait as in the words
+        ("90000", 86_400_000),
+    ],
+)
+def test_a_refusal_of_groq_rests_the_model_for_as_long_as_its_words_say(
+    stated: str | None, rests_ms: int
+) -> None:
+    words = (
+        "Rate limit reached for model `m` in organization `org_1` service tier `on_demand` on "
+        "tokens per minute (TPM): Limit 6000, Used 5000, Requested 2000. Please try again in 1.5s."
+    )
+    body = json.dumps({"error": {"message": words, "code": "rate_limit_exceeded"}}).encode()
+    for status in (429, 400):
+        judged = groq(status, {"retry-after": stated} if stated else {}, body)
+        assert told(judged) == (
+            f"next_key rate_limit effect=cool scope=account_model cooldown_ms={rests_ms} "
+            "sized=True account=org_1 service_tier=on_demand"
+        )
+        assert judged.reason == "Groq's limit is reached (TPM)"
+        assert [(one.dimension, one.limit, one.remaining) for one in judged.limits] == [
+            ("tpm", 6_000, 1_000.0)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("wait", "rests_ms"), [("0.02s", 100), ("0.1s", 100), ("0.101s", 101), ("30h", 86_400_000)]
+)
+def test_a_rest_of_groqs_is_neither_too_short_to_help_nor_longer_than_a_day(
+    wait: str, rests_ms: int
+) -> None:
+    words = f"Rate limit reached for model `m` in organization `org_1`. Please try again in {wait}."
+    body = json.dumps({"error": {"message": words}}).encode()
+    assert groq(429, {}, body).cooldown_ms == rests_ms
+
+
+TIER_UNAVAILABLE = (
+    "other_account tier_unavailable effect=unfit scope=account_model cooldown=hourly_probe"
+)
+
+
+# What Groq says of a key or of a request, in words, and the verdict on it.
+@pytest.mark.parametrize(
+    ("status", "error", "verdict"),
+    [
+        (401, {"message": "Invalid API Key", "type": "x"}, "next_key invalid_key effect=disable"),
+        (401, {"message": " Invalid api key. "}, "next_key invalid_key effect=disable"),
+        (
+            401,
+            {"message": "Invalid API Key of another kind"},
+            "next_key invalid_key effect=disable certain=False",
+        ),
+        (
+            429,
+            {"message": "in project `p_1` on tokens per minute (TPM): Limit 9. Try again in 2s."},
+            "next_key rate_limit effect=cool scope=key_resource cooldown_ms=2000",
+        ),
+        (
+            403,
+            {"message": "`service_tier` `flex` is not available for this org", "code": "x"},
+            TIER_UNAVAILABLE,
+        ),
+        (
+            400,
+            {"message": "`service_tier` `flex` is not available for this org"},
+            TIER_UNAVAILABLE,
+        ),
+        (400, {"message": "on tokens per minute (TPM): Limit 9, Requested 10"}, "fail rejected"),
+        (
+            422,
+            {"message": "`service_tier` `flex` is not available for this org", "code": "x"},
+            "fail rejected",
+        ),
+    ],
+)  # fmt: skip
+def test_the_words_of_groq_decide_where_it_gives_no_code(
+    *, status: int, error: dict[str, str], verdict: str
+) -> None:
+    judged = groq(status, {}, json.dumps({"error": error}).encode())
+    assert told(judged) == verdict
+    assert judged.limits == ()
