@@ -7,16 +7,14 @@ import pytest
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import ReadOnlyError
 
-from config.api_key import make_key
+from tests.unit.waiting_jobs import LEASE
 from worker.aio import redis_retry
-from worker.keypool import Lease, LeaseRequest
+from worker.keypool import Lease
 from worker.rotation import lease_settling
 from worker.rotation.call_hooks import NoHooks
 from worker.rotation.lease_settling import LeaseSettling
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Reply, Verdict
 
-KEY = make_key("groq", secret=f"gsk_{0:046}", variable="GROQ_API_KEY")
-LEASE = Lease("lease", KEY, "a", LeaseRequest(), 0)
 LIMIT = ObservedLimit(Dimension.RPM, 30, remaining=7.0)
 DONE = Verdict(Fate.DONE, "ok", limits=(LIMIT,))
 LATE = Verdict(Fate.DONE, "ok", limits=(ObservedLimit(Dimension.RPM, 30),))

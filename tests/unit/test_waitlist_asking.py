@@ -4,29 +4,18 @@ The whole of it, with a real key pool, is in `tests/integration/waitlist`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.unit.waiting_jobs import JOB, LEASE, WAIT, Pool, count, opened, stand, turns
+from tests.unit.waiting_jobs import JOB, LEASE, WAIT, Pool, count, pool, stand, turns, waiting
 from worker.keypool import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
-from worker.rotation import wait_queue, waitlist
+from worker.rotation import waitlist
 from worker.rotation.waitlist import WaitList
 
-
-@pytest.fixture
-def pool() -> Pool:
-    return Pool()
-
-
-@pytest.fixture
-async def waiting(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WaitList]:
-    monkeypatch.setattr(wait_queue, "_SETTLE_S", 0.0)
-    async with opened(pool) as made:
-        yield made
+__all__ = ["pool", "waiting"]
 
 
 async def test_only_so_many_ask_at_once_who_have_not_waited(pool: Pool, waiting: WaitList) -> None:

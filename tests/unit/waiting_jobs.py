@@ -5,8 +5,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import pytest
+
 from config.api_key import make_key
 from worker.keypool import Lease, LeaseRequest, Line, NoLease, NoLeaseReason
+from worker.rotation import wait_queue
 from worker.rotation.waitlist import WaitList
 
 KEY = make_key("groq", secret=f"gsk_{0:046}", variable="GROQ_API_KEY")
@@ -62,3 +65,15 @@ async def stand(waiting: WaitList, request: LeaseRequest = JOB, **more: Any) -> 
 
 def count(waiting: WaitList) -> int:
     return waiting.demand.count(bulk=False) + waiting.demand.count(bulk=True)
+
+
+@pytest.fixture
+def pool() -> Pool:
+    return Pool()
+
+
+@pytest.fixture
+async def waiting(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WaitList]:
+    monkeypatch.setattr(wait_queue, "_SETTLE_S", 0.0)
+    async with opened(pool) as made:
+        yield made
