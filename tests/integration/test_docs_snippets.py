@@ -49,9 +49,7 @@ def test_the_application_of_the_asyncio_pool_takes_the_snippets_about_its_tasks(
 def test_each_user_of_redis_gets_in_by_the_password_that_was_printed(
     own_server: EmbeddedRedis, tmp_path: Path
 ) -> None:
-    [script] = [
-        block for block in blocks(ROOT / "docs/operations.md", "sh") if "users.acl" in block
-    ]
+    [script] = [block for block in blocks(ROOT / "docs/redis.md", "sh") if "users.acl" in block]
     rules = tmp_path / "users.acl"
     rules.write_text(text_of(ROOT / "deploy/redis/users.acl"))
     said = subprocess.run(

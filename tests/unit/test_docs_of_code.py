@@ -82,7 +82,7 @@ def test_the_settings_of_the_asyncio_pool_are_those_that_it_knows() -> None:
 
 
 def test_every_metric_and_alert_of_the_rules_is_explained() -> None:
-    page = text_of(ROOT / "docs/operations.md").partition("## Metrics and alerts\n")[2]
+    page = text_of(ROOT / "docs/monitoring.md").partition("## Metrics and alerts\n")[2]
     rules = text_of(ROOT / "deploy/prometheus/keywheel.rules.yml")
     alerts = re.findall(r"- alert: (\w+)", rules)
     assert [name for name in alerts if f"`{name}`" not in page] == []
@@ -91,7 +91,7 @@ def test_every_metric_and_alert_of_the_rules_is_explained() -> None:
 
 
 def test_every_metric_of_keys_and_queues_is_explained() -> None:
-    page = text_of(ROOT / "docs/operations.md").partition("## Metrics and alerts\n")[2]
+    page = text_of(ROOT / "docs/monitoring.md").partition("## Metrics and alerts\n")[2]
     names = [
         row.name + "_total" * (row.family is CounterMetricFamily) for row in (*OF_KEYS, *OF_QUEUES)
     ]
@@ -140,8 +140,8 @@ def leaves(error: type[Exception]) -> set[str]:
 
 
 def test_every_error_that_a_caller_may_meet_is_explained() -> None:
-    page = text_of(ROOT / "docs/enqueueing.md")
-    named = set(re.findall(r"`(\w+)`", page.partition("## Errors\n")[2]))
+    page = text_of(ROOT / "docs/results.md").partition("## Errors\n")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", page))
     assert leaves(errors.JobError) - {"JobError"} <= named
 
 
@@ -150,8 +150,7 @@ def test_every_argument_of_the_tasks_is_named() -> None:
     from worker.arguments.completion import CompletionArguments  # noqa: PLC0415
     from worker.arguments.email import EmailArguments  # noqa: PLC0415
 
-    page = text_of(ROOT / "docs/enqueueing.md").partition("## Arguments\n")[2].partition("\n## ")[0]
-    named = set(re.findall(r"`([a-z_]+)`", page))
+    named = set(re.findall(r"`([a-z_]+)`", text_of(ROOT / "docs/arguments.md")))
     for model in (CompletionArguments, EmailArguments):
         assert {field.alias or name for name, field in model.model_fields.items()} <= named, (
             model.__name__
@@ -159,7 +158,7 @@ def test_every_argument_of_the_tasks_is_named() -> None:
 
 
 def test_every_record_of_the_pool_is_listed() -> None:
-    page = text_of(ROOT / "docs/operations.md")
+    page = text_of(ROOT / "docs/redis.md")
     groq, store = Names("kw", "groq"), RecordNames("kw")
     records = [
         groq.leases,
@@ -192,7 +191,7 @@ def test_every_record_of_the_pool_is_listed() -> None:
 
 
 def test_every_record_that_is_listed_is_one_of_the_pool() -> None:
-    page = text_of(ROOT / "docs/operations.md").partition("### What is in it\n")[2]
+    page = text_of(ROOT / "docs/redis.md").partition("## What is in it\n")[2]
     listed = set(re.findall(r"^\| (`[^|]+`) ", page, re.MULTILINE))
     ours = set(re.findall(r"\{kw:groq\}:([a-z_]+)", " ".join(listed)))
     code = [

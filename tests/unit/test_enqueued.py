@@ -50,7 +50,7 @@ def test_a_job_that_a_job_sends_says_so_too(
 
 def test_what_the_docs_show_for_celery_writes_the_same() -> None:
     [shown] = [
-        block for block in blocks(ROOT / "docs/enqueueing.md", "python") if "enqueued_ms" in block
+        block for block in blocks(ROOT / "docs/arguments.md", "python") if "enqueued_ms" in block
     ]
     names: dict[str, Any] = {}
     exec(shown, names)  # noqa: S102 - it is our own page

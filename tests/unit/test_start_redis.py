@@ -75,7 +75,7 @@ FULL = {"maxmemory_policy": "allkeys-lru", "maxmemory": "5"}
         (
             {"denied": ["NOPERM: GET x", "and more"]},
             (
-                "denies this worker a right (NOPERM: GET x); docs/operations.md lists the "
+                "denies this worker a right (NOPERM: GET x); docs/redis.md lists the "
                 "rights that "
                 "a worker needs."
             ),

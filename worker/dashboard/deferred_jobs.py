@@ -22,7 +22,7 @@ class DeferredJob:
         next_try_ms: When it comes back, in milliseconds since 1970, by the broker's clock.
         kind: `key` where no key can serve it, `failure` where a call failed; empty where its result
             does not say.
-        code: The reason, as beside the job's result: see `docs/enqueueing.md`; empty where that
+        code: The reason, as beside the job's result: see `docs/results.md`; empty where that
             does not say.
         expected_end_ms: When the wait is expected to end, in milliseconds since 1970; None where
             that is not known.

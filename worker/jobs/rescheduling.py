@@ -69,7 +69,7 @@ def waits_of(why: Exception, countdown_s: float) -> dict[str, Any]:
 
     Returns:
         `kind`: `key` where no key can serve, `failure` where a call failed; `code`: the reason, see
-        docs/enqueueing.md; `next_try` and `expected_end`: instants in ISO 8601, the latter None
+        docs/results.md; `next_try` and `expected_end`: instants in ISO 8601, the latter None
         where it is not known.
     """
     kind = "key" if isinstance(why, Deferred) else "failure"

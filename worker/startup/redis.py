@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 _PATIENCE_S: Final = 5.0
 _UNKNOWN_RE: Final = re.compile(r"unknown command '?`?([A-Za-z]+)")
 _SENTINEL: Final = "is a sentinel: write sentinel://host:26379/0?master_name=NAME"
-_GUIDE: Final = "docs/operations.md lists the rights that a worker needs"
+_GUIDE: Final = "docs/redis.md lists the rights that a worker needs"
 
 
 @dataclass(frozen=True, slots=True)

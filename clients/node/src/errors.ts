@@ -12,7 +12,7 @@ export class JobFailed extends KeywheelError {
   constructor(
     /** The job's id. */
     readonly job: string,
-    /** The error's name, such as `InvalidArguments`; docs/enqueueing.md lists them. */
+    /** The error's name, such as `InvalidArguments`; docs/results.md lists them. */
     readonly error: string,
     /** What went wrong, in a sentence. */
     readonly reason: string,

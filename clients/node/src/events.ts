@@ -1,4 +1,4 @@
-/** A job's stream, record by record: docs/enqueueing.md, "Streaming". */
+/** A job's stream, record by record: docs/results.md, "Streaming". */
 
 import { failureOf } from "./errors.js";
 import type { CompletionResult, ToolCallDelta, Usage } from "./results.js";

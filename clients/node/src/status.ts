@@ -16,7 +16,7 @@ export type Status<Result = unknown> =
       state: "deferred";
       /** What it waits for: a key, or another try after a failure. */
       waitsFor: "key" | "failure" | "";
-      /** Why, as a code (`rpm`, `daily_quota`, …): docs/enqueueing.md lists them. */
+      /** Why, as a code (`rpm`, `daily_quota`, …): docs/results.md lists them. */
       code: string;
       /** Why, in a sentence. */
       reason: string;

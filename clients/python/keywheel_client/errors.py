@@ -23,7 +23,7 @@ class JobFailed(KeywheelError):  # noqa: N818 - reads as a sentence where it is 
 
     Attributes:
         job: The job's id.
-        name: The error's name, such as `InvalidArguments`; docs/enqueueing.md lists them.
+        name: The error's name, such as `InvalidArguments`; docs/results.md lists them.
         reason: What went wrong, in a sentence.
     """
 

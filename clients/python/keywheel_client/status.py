@@ -26,7 +26,7 @@ class Status:
         error: The name of the error, if it failed or was cancelled.
         reason: Why it failed, or why it is deferred, in a sentence.
         waits_for: What a deferred job waits for: a `key`, or another try after a `failure`.
-        code: Why it is deferred, as a code (`rpm`, `daily_quota`, …): docs/enqueueing.md lists
+        code: Why it is deferred, as a code (`rpm`, `daily_quota`, …): docs/results.md lists
             them.
         next_try: When a deferred job is tried again.
         expected_end: When its wait is expected to end; None: not known.

@@ -16,7 +16,7 @@ START_MS = 20_000 * DAY_MS + 12 * 3_600_000
 KEY = Series("groq", "0123456789ab", "org_1", "m")
 ROOT = "{kw:usage}"
 BOUND_BYTES = 64 * 2**20
-"""What docs/operations.md promises of the memory that the usage takes at most."""
+"""What docs/usage.md promises of the memory that the usage takes at most."""
 
 
 class Clock:

@@ -1,4 +1,4 @@
-// What the snippets of docs/enqueueing.md need of the package `redis`, over a real connection: the tests install nothing.
+// What the snippets of docs/enqueueing.md and docs/managing-jobs.md need of the package `redis`, over a real connection: the tests install nothing.
 import net from "node:net";
 
 export function createClient({ url }) {

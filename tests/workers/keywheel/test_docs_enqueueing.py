@@ -1,4 +1,4 @@
-"""The snippets for Python of docs/enqueueing.md, run one after the other as one program."""
+"""The snippets for Python of docs/enqueueing.md and its pages, run in turn as one program."""
 
 import subprocess
 import sys
@@ -7,11 +7,12 @@ from tests.fleets import House
 from tests.pages import ROOT, blocks
 from tests.processes import environment
 
+PAGES = ("enqueueing", "arguments", "priority", "results", "notifications", "managing-jobs")
 ON_THE_PAGE = "redis://127.0.0.1:6379/0"
 
 
 def test_the_snippets_for_python_run(fresh: House) -> None:
-    snippets = blocks(ROOT / "docs/enqueueing.md", "python")
+    snippets = [block for name in PAGES for block in blocks(ROOT / f"docs/{name}.md", "python")]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(snippets).replace(ON_THE_PAGE, fresh.redis_url)],
         cwd=fresh.folder,

@@ -32,7 +32,7 @@ def client(fleet: Fleet) -> Iterator[Any]:
 
 
 def cancel_by_hand(client: Any, task_id: str) -> None:
-    """What docs/enqueueing.md tells a program in another language to do."""
+    """What docs/managing-jobs.md tells a program in another language to do."""
     client.set(f"kw:cancelled:{task_id}", "1", ex=KEPT_S)
     client.publish("kw:cancelled", task_id)
 

@@ -1,10 +1,9 @@
-"""The snippets for Node in docs/enqueueing.md, run.
+"""The snippets for Node in docs/enqueueing.md and docs/managing-jobs.md, run.
 
 A job is served, waits, fails, is cancelled, takes too long.
 """
 
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fleets import House
-from tests.processes import ROOT
+from tests.pages import ROOT, blocks
 
 HERE = Path(__file__).parent
 SCENARIO = """
@@ -32,8 +31,8 @@ await redis.close();
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs Node")
 def test_the_snippets_for_node_tell_every_end_of_a_job(fresh: House, tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "enqueueing.md").read_text("utf-8")
-    enqueue, cancel = re.findall(r"```js\n(.*?)```", page, re.DOTALL)
+    [enqueue] = blocks(ROOT / "docs/enqueueing.md", "js")
+    [cancel] = blocks(ROOT / "docs/managing-jobs.md", "js")
     functions = enqueue.partition("const id = await")[0]
     package = tmp_path / "node_modules" / "redis"
     package.mkdir(parents=True)
