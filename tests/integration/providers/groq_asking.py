@@ -1,10 +1,12 @@
 """What the tests of Groq ask, and an error as Groq words it."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
 
+from tests.integration.providers.verdict_tables import expectation
 from worker.providers import Completion
 
 KEY = SecretStr("gsk_canary0123456789abcdef")
@@ -20,3 +22,25 @@ def error(
 ) -> dict[str, Any]:
     error = {"message": message, "type": kind}
     return {"error": error if code is None else error | {"code": code}}
+
+
+verdict = partial(
+    expectation,
+    (
+        "effect",
+        "scope",
+        "cooldown",
+        "cooldown_ms",
+        "sized",
+        "definite",
+        "counted",
+        "backoff_ms",
+        "most_repeats",
+        "account",
+        "limits",
+        "too_large_limit",
+        "service_tier",
+        "certain",
+    ),
+)
+"""What a row of Groq's tables expects."""

@@ -1,10 +1,12 @@
 """The email that the tests of Resend send, and the key that they send it with."""
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
 
+from tests.integration.providers.verdict_tables import expectation
 from worker.providers import SendRequest
 
 KEY = SecretStr("re_canary0123456789")
@@ -21,3 +23,22 @@ NOW_S = datetime(2026, 11, 10, 22, 0, tzinfo=UTC).timestamp()
 
 def error(status: int, name: str, message: str = "no") -> dict[str, Any]:
     return {"statusCode": status, "name": name, "message": message}
+
+
+verdict = partial(
+    expectation,
+    (
+        "effect",
+        "scope",
+        "cooldown",
+        "cooldown_ms",
+        "definite",
+        "backoff_ms",
+        "account",
+        "limits",
+        "quotas",
+        "too_large_limit",
+        "certain",
+    ),
+)
+"""What a row of Resend's tables expects."""
