@@ -28,7 +28,6 @@ _LARGE = SendRequest.single(
     {"from": "a@shop.example", "to": "ann@example.org", "html": "x" * 20_000_000}, "job-2"
 )
 _ASKED = Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
-_SENT = {"id": "1"}
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

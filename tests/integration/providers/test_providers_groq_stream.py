@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -72,13 +72,6 @@ _VALUE = {
     "service_tier": None,
     "request_id": "req_1",
 }
-
-
-@pytest.fixture
-async def groq(scripted: Any) -> AsyncIterator[Groq]:
-    provider = Groq(scripted.url, timeout_s=10)
-    yield provider
-    await provider.close()
 
 
 @pytest.fixture

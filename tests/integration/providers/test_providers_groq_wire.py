@@ -2,7 +2,6 @@ import asyncio
 import gzip
 import json
 import logging
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -10,20 +9,12 @@ import pytest
 from groq import AsyncGroq
 from pydantic import SecretStr
 
-from tests.integration.providers.groq_asking import KEY, MODEL, PROMPT
+from tests.integration.providers.groq_asking import ASKED, KEY, MODEL, PROMPT
 from worker.providers import Completion, Groq, connections
 from worker.providers.exchange import Exchange
 from worker.verdicts import Effect, Fate, Scope
 
-_ASKED = Completion.of({"model": MODEL, "messages": [{"role": "user", "content": PROMPT}]})
 _COMPLETION = {"model": MODEL, "choices": [{"message": {"role": "assistant", "content": "hello"}}]}
-
-
-@pytest.fixture
-async def groq(scripted: Any) -> AsyncIterator[Groq]:
-    provider = Groq(scripted.url, timeout_s=10)
-    yield provider
-    await provider.close()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +40,7 @@ async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
     scripted: Any, groq: Groq, fault: Any, code: str
 ) -> None:
     fault(scripted)
-    verdict = (await groq.call(KEY, _ASKED)).verdict
+    verdict = (await groq.call(KEY, ASKED)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, code, False)
     assert (verdict.effect, verdict.scope, verdict.status) == (Effect.NONE, Scope.HOST, 0)
 
@@ -57,7 +48,7 @@ async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
 async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=0.2)
     scripted.hang()
-    verdict = (await provider.call(KEY, _ASKED)).verdict
+    verdict = (await provider.call(KEY, ASKED)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "read_timeout", False)
     await provider.close()
 
@@ -65,7 +56,7 @@ async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
 async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=0.3)
     scripted.trickle(b"HTTP/1.1 200 OK\r\nx-slow: ")
-    verdict = (await provider.call(KEY, _ASKED)).verdict
+    verdict = (await provider.call(KEY, ASKED)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "total_timeout", False)
     await provider.close()
 
@@ -73,10 +64,10 @@ async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> Non
 async def test_a_full_pool_blames_nobody(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=1.5, max_connections=1)
     scripted.hang()
-    held = asyncio.create_task(provider.call(KEY, _ASKED))
+    held = asyncio.create_task(provider.call(KEY, ASKED))
     await scripted.arrived(1)
     provider._http.timeout = 0.05  # the next SDK client waits for a connection no longer than this
-    verdict = (await provider.call(SecretStr("gsk_other"), _ASKED)).verdict
+    verdict = (await provider.call(SecretStr("gsk_other"), ASKED)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "pool_timeout", True)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.KEY)
     scripted.release.set()
@@ -114,7 +105,7 @@ async def test_the_sdk_logs_no_prompt_even_at_debug(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     scripted.answer(200, _COMPLETION)
-    await groq.call(KEY, _ASKED)
+    await groq.call(KEY, ASKED)
     assert PROMPT not in caplog.text
     assert KEY.get_secret_value() not in caplog.text
 
@@ -122,7 +113,7 @@ async def test_the_sdk_logs_no_prompt_even_at_debug(
 async def test_old_keys_are_forgotten_after_many_reloads(scripted: Any, groq: Groq) -> None:
     scripted.default = lambda _: scripted.http(200, _COMPLETION)
     for number in range(70):
-        assert (await groq.call(SecretStr(f"gsk_{number}"), _ASKED)).verdict.fate is Fate.DONE
+        assert (await groq.call(SecretStr(f"gsk_{number}"), ASKED)).verdict.fate is Fate.DONE
     assert len(groq._clients) == 64
 
 
@@ -175,7 +166,7 @@ async def test_an_answer_that_is_not_streamed_is_read_at_once(
     monkeypatch.setattr(connections._Body, "__aiter__", parts)
     packed = gzip.compress(json.dumps(_COMPLETION).encode())
     scripted.answer(200, packed, {"content-encoding": "gzip"})
-    reply = await groq.call(KEY, _ASKED)
+    reply = await groq.call(KEY, ASKED)
     assert reply.value is not None
     assert reply.value["text"] == "hello"
 
