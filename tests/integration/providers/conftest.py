@@ -1,8 +1,10 @@
 import asyncio
 import contextlib
 import json
+import shutil
 import socket
 import struct
+import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -11,6 +13,8 @@ from typing import Any
 import pytest
 
 from tests.integration.providers.groq_asking import NOW_S
+from tests.integration.providers.groq_chunks import Heard
+from tests.integration.providers.local_servers import Authority
 from tests.integration.providers.resend_mail import NOW_S as RESEND_NOW_S
 from worker.providers import Groq, Resend
 
@@ -177,3 +181,48 @@ async def mailer(scripted: Any) -> AsyncIterator[Resend]:
     )
     yield provider
     await provider.close()
+
+
+@pytest.fixture
+def heard() -> Heard:
+    return Heard()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    if not shutil.which("openssl"):
+        pytest.skip("openssl makes the certificates")
+    folder = tmp_path_factory.mktemp("tls")
+
+    def run(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
+    run(
+        "req",
+        "-x509",
+        *new,
+        "-keyout",
+        "root.key",
+        "-out",
+        "root.pem",
+        "-subj",
+        "/CN=Test authority",
+        "-addext",
+        "keyUsage=critical,keyCertSign",  # Python 3.13 trusts no authority without
+    )
+    signed = ("-CA", "root.pem", "-CAkey", "root.key", "-addext", "subjectAltName=IP:127.0.0.1")
+    signed += ("-addext", "basicConstraints=critical,CA:FALSE")
+    run(
+        "req",
+        "-x509",
+        *new,
+        *signed,
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.pem",
+        "-subj",
+        "/CN=127.0.0.1",
+    )
+    return Authority(folder)

@@ -1,0 +1,144 @@
+"""Streams that break off, are refused or are cancelled."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.integration.providers.groq_asking import KEY, PARAMS, PROMPT
+from tests.integration.providers.groq_chunks import DONE, HELLO, LAST, SSE, VALUE, Heard, chunk
+from worker.providers import Completion, Groq
+from worker.verdicts import Effect, Fate, Scope
+
+# The whole body of an answer with status 200, and how it is judged. In each, the text "hel" may
+# have come before.
+_BROKEN: list[tuple[bytes, dict[str, Any]]] = [
+    # ends in order, but before the answer does
+    (HELLO, {"code": "stream_cut", "scope": Scope.HOST}),
+    (HELLO + DONE, {"code": "stream_cut", "scope": Scope.HOST}),
+    (b"", {"code": "stream_cut", "scope": Scope.HOST}),
+    # Groq says that it stops
+    (
+        HELLO + chunk({}, x_groq={"id": "r", "error": f"stopped at {PROMPT}"}) + DONE,
+        {"code": "stream_stopped"},
+    ),
+    # even where it names a reason to finish
+    (
+        HELLO + chunk({}, "stop", x_groq={"error": "stopped"}),
+        {"code": "stream_stopped", "scope": Scope.MODEL},
+    ),
+    # something that is no chunk
+    (HELLO + b"data: {half\n\n" + LAST, {"code": "unreadable_answer", "scope": Scope.HOST}),
+    (HELLO + b"data: []\n\n", {"code": "unreadable_answer"}),
+    # an error in the middle is judged by the table: a failure of Groq …
+    (
+        HELLO + b'data: {"error": {"message": "over"}}\n\n',
+        {"code": "server_error", "counted": True},
+    ),
+    (
+        HELLO + b'event: error\ndata: {"error": "over"}\n\n',
+        {"code": "server_error", "effect": Effect.COOL},
+    ),
+    (
+        HELLO + b'data: {"error": {"status_code": 503}}\n\n',
+        {"code": "over_capacity", "scope": Scope.MODEL},
+    ),
+    (
+        HELLO + b'data: {"error": {"message": "no", "code": ["x"]}}\n\n',
+        {"code": "server_error"},
+    ),
+    # … a generation that did not fit the form …
+    (
+        HELLO
+        + b'data: {"error": {"message": "no", "code": "tool_use_failed", '
+        + b'"failed_generation": "x"}}\n\n',
+        {"code": "bad_generation", "effect": Effect.NONE},
+    ),
+    # … a request that it rejects …
+    (
+        HELLO + b'data: {"error": {"message": "no", "status_code": 400}}\n\n',
+        {"code": "rejected", "fate": Fate.FAIL},
+    ),
+    # … a limit, which takes another key
+    (
+        HELLO + b'data: {"error": {"message": "slow down", "status_code": 429}}\n\n',
+        {"code": "rate_limit", "fate": Fate.NEXT_KEY},
+    ),
+]
+
+
+@pytest.mark.parametrize(("body", "expected"), _BROKEN)
+async def test_an_answer_that_breaks_off_is_no_answer(
+    scripted: Any, groq: Groq, heard: Heard, body: bytes, expected: dict[str, Any]
+) -> None:
+    scripted.answer(200, body, SSE)
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
+    assert reply.value is None
+    expected = {"fate": Fate.RETRY, "definite": False} | expected
+    assert {name: getattr(reply.verdict, name) for name in expected} == expected
+    assert PROMPT not in reply.verdict.reason
+
+
+@pytest.mark.parametrize("way", ["close", "reset"])
+async def test_a_connection_that_breaks_in_the_middle_is_a_fault_of_nobodys_key(
+    scripted: Any, groq: Groq, heard: Heard, way: str
+) -> None:
+    cut = scripted.http(200, HELLO + LAST + DONE, SSE)[: -len(LAST)]
+    scripted._script.append((way, cut))
+    verdict = (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict
+    assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "protocol_error", False)
+    assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
+
+
+async def test_an_answer_that_is_complete_counts_though_the_connection_breaks_behind_it(
+    scripted: Any, groq: Groq, heard: Heard
+) -> None:
+    whole = scripted.http(200, HELLO + LAST + DONE, SSE)
+    scripted._script.append(("close", whole[: -len(DONE)]))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
+    assert (reply.verdict.fate, reply.value) == (Fate.DONE, VALUE)
+
+
+async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
+    scripted: Any, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.providers.groq.client._AFTER_THE_END_S", 0.1)
+    # More bytes are promised than come; the server keeps the connection and says nothing.
+    body = HELLO + LAST + DONE
+    for sent in (body, HELLO + b'data: {"error": {"message": "over"}}\n\n'):
+        provider = Groq(scripted.url, timeout_s=60)
+        scripted._script.append(
+            ("answer", scripted.http(200, sent, SSE | {"content-length": str(len(sent) + 9)}))
+        )
+        async with asyncio.timeout(30):
+            reply = await provider.call(KEY, Completion.of(PARAMS, listener=heard))
+        assert reply.verdict.code == ("ok" if sent is body else "server_error")
+        await provider.close()
+
+
+async def test_a_refusal_before_the_first_piece_is_judged_as_always(
+    scripted: Any, groq: Groq, heard: Heard
+) -> None:
+    scripted.answer(401, {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}})
+    scripted.answer(429, {"error": {"message": "slow down"}}, {"retry-after": "7"})
+    refused, limited = [
+        (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict for _ in range(2)
+    ]
+    assert (refused.fate, refused.effect) == (Fate.NEXT_KEY, Effect.DISABLE)
+    assert (limited.fate, limited.cooldown_ms) == (Fate.NEXT_KEY, 7_000)
+    assert (heard.begun, heard.text) == (0, "")
+
+
+async def test_a_cancelled_call_gives_its_connection_back(scripted: Any, heard: Heard) -> None:
+    groq = Groq(scripted.url, timeout_s=10, max_connections=1)
+    half = scripted.http(200, HELLO, SSE | {"content-length": "100000"})
+    scripted._script.append(("answer", half))
+    call = asyncio.create_task(groq.call(KEY, Completion.of(PARAMS, listener=heard)))
+    async with asyncio.timeout(30):
+        await heard.first.wait()
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    scripted.answer(200, HELLO + LAST + DONE, SSE)
+    assert (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict.fate is Fate.DONE
+    await groq.close()
