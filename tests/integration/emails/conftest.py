@@ -6,6 +6,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from sandbox.process import Sandbox
 from tests.integration.emails.email_senders import Senders
+from tests.integration.emails.send_requests import Clock
+from worker.emails.idempotency import IdempotencyStore
 
 
 @pytest.fixture(scope="package")
@@ -38,3 +40,13 @@ async def senders(running: Sandbox, redis: Redis) -> AsyncIterator[Senders]:
     running.control("limits", service="resend", rps=100)
     async with Senders(running, redis) as senders:
         yield senders
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(redis: Redis, clock: Clock) -> IdempotencyStore:
+    return IdempotencyStore(redis, call_ms=60_000, now_ms=clock)
