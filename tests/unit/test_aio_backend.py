@@ -49,7 +49,7 @@ def test_a_job_that_is_done_waits_for_as_long_as_it_takes(
     assert caplog.messages == [away if error is AWAY else nothing]
 
 
-def test_a_refusal_is_no_try() -> None:
+def test_a_refusal_does_not_count_as_a_try() -> None:
     pauses = _Pauses(POLICY, endless=False)
     for error in (FULL, DENIED) * 9:
         pauses.next_s(error)
@@ -63,10 +63,10 @@ class Store:
     """A backend in a job of the pool, whose server answers as planned."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.made: Any = RedisBackend.__new__(RedisBackend)
-        self.made.connparams, self.made.expires = {}, 60
-        self.made.connection_errors = (redis.ConnectionError,)
-        self.made.retry_policy = POLICY
+        self.backend: Any = RedisBackend.__new__(RedisBackend)
+        self.backend.connparams, self.backend.expires = {}, 60
+        self.backend.connection_errors = (redis.ConnectionError,)
+        self.backend.retry_policy = POLICY
         self.job: Any = None
         self.pauses_s: list[float] = []
         self.held = Mock(return_value=Mock(__enter__=Mock(), __exit__=Mock(return_value=None)))
@@ -109,9 +109,9 @@ async def test_the_store_is_asked_until_it_answers_or_the_policy_ends(
     ask = AsyncMock(side_effect=answers)
     if isinstance(ends, Exception):
         with pytest.raises(type(ends)):
-            await store.made._until_reached(ask)
+            await store.backend._until_reached(ask)
     else:
-        assert await store.made._until_reached(ask) == ends
+        assert await store.backend._until_reached(ask) == ends
     assert store.pauses_s == pauses_s
     assert ask.await_count == len(answers)
     # The time limits are meant for the body of a job, not for its store.
@@ -120,7 +120,7 @@ async def test_the_store_is_asked_until_it_answers_or_the_policy_ends(
 
 async def test_time_limits_that_wait_already_are_not_held_twice(store: Store) -> None:
     store.job = SimpleNamespace(redis_waits=True)
-    await store.made._until_reached(AsyncMock(side_effect=[7]), error=AWAY)
+    await store.backend._until_reached(AsyncMock(side_effect=[7]), error=AWAY)
     assert (store.pauses_s, store.held.call_count) == ([0], 0)
 
 
@@ -138,26 +138,28 @@ def test_in_a_job_values_are_awaited_and_elsewhere_celery_reads_them(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, stock = Mock(side_effect=lambda *commands: [commands]), Mock()
-    monkeypatch.setattr(store.made, "run", run, raising=False)
-    monkeypatch.setattr(store.made, "_check_size", size := Mock(), raising=False)
+    monkeypatch.setattr(store.backend, "run", run, raising=False)
+    monkeypatch.setattr(store.backend, "_check_size", size := Mock(), raising=False)
     monkeypatch.setattr(backend_module, "_wait", lambda answer: answer)
     for name in ("get", "mget", "set"):
         monkeypatch.setattr(StockBackend, name, getattr(stock, name))
-    assert store.made.get("key") == (("GET", "key"),)
-    assert store.made.mget(["a", "b"]) == (("MGET", "a", "b"),)
+    assert store.backend.get("key") == (("GET", "key"),)
+    assert store.backend.mget(["a", "b"]) == (("MGET", "a", "b"),)
     published = ("PUBLISH", "key", "v")
     for expires, written in ((None, 60), (7, 7)):
-        assert store.made.set("key", "v", expires) == [(("SETEX", "key", written, "v"), published)]
-    assert store.made.set("key", "v", 0) == [(("SET", "key", "v"), published)]
+        assert store.backend.set("key", "v", expires) == [
+            (("SETEX", "key", written, "v"), published)
+        ]
+    assert store.backend.set("key", "v", 0) == [(("SET", "key", "v"), published)]
     assert size.call_args_list == [call("v")] * 3
     assert stock.mock_calls == []
     for name in ("elsewhere", "no twin"):
         store.bridged = name != "elsewhere"
-        store.made.connparams = {} if name == "elsewhere" else {"connection_class": object}
+        store.backend.connparams = {} if name == "elsewhere" else {"connection_class": object}
         stock.reset_mock()
-        assert store.made.get("key") is stock.get.return_value
-        assert store.made.mget(["a"]) is stock.mget.return_value
-        assert store.made.set("key", "v", expires=7, max_retries=1) is stock.set.return_value
+        assert store.backend.get("key") is stock.get.return_value
+        assert store.backend.mget(["a"]) is stock.mget.return_value
+        assert store.backend.set("key", "v", expires=7, max_retries=1) is stock.set.return_value
         assert stock.mock_calls == [
             call.get("key"),
             call.mget(["a"]),
@@ -173,8 +175,8 @@ def test_in_a_job_values_are_awaited_and_elsewhere_celery_reads_them(
 def test_connections_that_have_a_twin_for_asyncio_are_awaited(
     store: Store, kind: Any, *, awaits: bool
 ) -> None:
-    store.made.connparams = {"connection_class": kind}
-    assert store.made.awaits_in_jobs is awaits
+    store.backend.connparams = {"connection_class": kind}
+    assert store.backend.awaits_in_jobs is awaits
     assert RedisBackend.ResultConsumer is ResultConsumer
 
 
@@ -189,7 +191,7 @@ def test_connections_that_have_a_twin_for_asyncio_are_awaited(
         (states.RETRY, WRONG, True),
     ],
 )
-def test_only_that_a_job_runs_may_stay_untold(
+def test_only_the_state_that_a_job_runs_may_stay_unstored(
     store: Store,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -198,13 +200,13 @@ def test_only_that_a_job_runs_may_stay_untold(
     *,
     is_heard: bool,
 ) -> None:
-    monkeypatch.setattr(store.made, "_entry", lambda *_: ("key", "v", 60), raising=False)
-    monkeypatch.setattr(store.made, "_store", Mock(side_effect=error), raising=False)
+    monkeypatch.setattr(store.backend, "_entry", lambda *_: ("key", "v", 60), raising=False)
+    monkeypatch.setattr(store.backend, "_store", Mock(side_effect=error), raising=False)
     if is_heard:
         with pytest.raises(type(error)):
-            store.made._store_result("job", "result", state)
+            store.backend._store_result("job", "result", state)
         return
-    assert store.made._store_result("job", "result", state) == "result"
+    assert store.backend._store_result("job", "result", state) == "result"
     words = f"cannot store that a job runs ({redis_retry.words_of(error)}); it goes on"
     assert caplog.messages == [words]
 
@@ -212,16 +214,18 @@ def test_only_that_a_job_runs_may_stay_untold(
 async def test_a_value_gives_way_until_it_is_one_that_stays(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = [[b"newer"], [b"end"], [None]]
-    run = AsyncMock(side_effect=found)
-    monkeypatch.setattr(store.made, "run", run, raising=False)
-    monkeypatch.setattr(store.made, "_gives_way", lambda stored, _: stored != b"end", raising=False)
+    stored = [[b"newer"], [b"end"], [None]]
+    run = AsyncMock(side_effect=stored)
+    monkeypatch.setattr(store.backend, "run", run, raising=False)
+    monkeypatch.setattr(
+        store.backend, "_gives_way", lambda stored, _: stored != b"end", raising=False
+    )
     monkeypatch.setattr(backend_module, "replacement", lambda *entry: entry)
-    await store.made._replace(b"old", "key", "v", 60, states.RETRY)
+    await store.backend._replace(b"old", "key", "v", 60, states.RETRY)
     assert run.await_args_list == [call((old, "key", "v", 60)) for old in (b"old", b"newer")]
     run.side_effect = [[None]]
-    await store.made._replace(b"old", "key", "v", 60, states.SUCCESS)
-    await store.made._replace(None, "key", "v", 60, states.SUCCESS)
+    await store.backend._replace(b"old", "key", "v", 60, states.SUCCESS)
+    await store.backend._replace(None, "key", "v", 60, states.SUCCESS)
     assert run.await_count == 3
 
 
@@ -237,18 +241,20 @@ async def test_the_state_of_a_child_task_is_stored_beside_it_and_may_fail(
         ("_pipelining", lambda: pipelining),
         ("_replace", replaced),
     ):
-        monkeypatch.setattr(store.made, name, value, raising=False)
-    await store.made._store_beside("job", "result", "PROGRESS", None, "request")
-    assert store.made._entry.call_args == call("job", ["result"], "PROGRESS", None, "request")
+        monkeypatch.setattr(store.backend, name, value, raising=False)
+    await store.backend._store_beside("job", "result", "PROGRESS", None, "request")
+    assert store.backend._entry.call_args == call("job", ["result"], "PROGRESS", None, "request")
     assert pipelining.store.call_args == call("key", "v", 60)
     assert replaced.await_args == call(b"old", "key", "v", 60, "PROGRESS")
     replaced.side_effect = WRONG
-    await store.made._store_beside("job", "result", "PROGRESS", None, "request")
+    await store.backend._store_beside("job", "result", "PROGRESS", None, "request")
     assert caplog.messages == [f"cannot store the state PROGRESS of job ({WRONG}); the job goes on"]
 
 
 def test_a_url_of_sentinels_is_read_by_ours() -> None:
-    made: Any = RedisBackend.__new__(RedisBackend)
-    found = made._params_from_url("sentinel://h:1/3?master_name=main", {"socket_timeout": 9})
-    assert (found["socket_timeout"], found["db"]) == (9, 3)
-    assert found["sentinels"].master_name == "main"
+    backend: Any = RedisBackend.__new__(RedisBackend)
+    parameters = backend._params_from_url(
+        "sentinel://h:1/3?master_name=main", {"socket_timeout": 9}
+    )
+    assert (parameters["socket_timeout"], parameters["db"]) == (9, 3)
+    assert parameters["sentinels"].master_name == "main"

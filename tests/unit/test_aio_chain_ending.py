@@ -17,26 +17,26 @@ def ids(parts: Any) -> set[str]:
 @pytest.mark.parametrize(
     "parts", [None, 5, "text", {}, [5], [{"task": "a"}], [{"options": 5}], [{"options": {}}]]
 )
-def test_what_is_no_chain_has_nothing_behind(parts: Any) -> None:
+def test_a_value_that_is_not_a_chain_has_no_jobs_behind(parts: Any) -> None:
     assert ids(parts) == set()
 
 
 def test_the_parts_of_any_depth_are_found_and_no_argument_of_the_users() -> None:
-    def one(name: str, kind: Any = None, **kwargs: Any) -> dict[str, Any]:
+    def part(name: str, kind: Any = None, **kwargs: Any) -> dict[str, Any]:
         return {"options": {"task_id": name}, "subtask_type": kind, "kwargs": kwargs}
 
-    members = [one("m1"), one("m2", "chain", tasks=[one("m3"), {"options": {}}])]
-    found = ids(
+    members = [part("m1"), part("m2", "chain", tasks=[part("m3"), {"options": {}}])]
+    ids_found = ids(
         [
-            one("last", tasks=[one("an argument")], body=one("another")),
-            one("group", "group", tasks=members),
-            one("c", "chord", header=one("h", "group", tasks=[one("h1")]), body=one("b")),
+            part("last", tasks=[part("an argument")], body=part("another")),
+            part("group", "group", tasks=members),
+            part("c", "chord", header=part("h", "group", tasks=[part("h1")]), body=part("b")),
         ]
     )
-    assert found == {"last", "group", "m1", "m2", "m3", "c", "h", "h1", "b"}
-    assert ids(one("alone")) == ids((one("alone"),)) == {"alone"}
-    assert ids([{**one("of no form", "group"), "kwargs": 5}]) == {"of no form"}
-    assert ids([one("unknown", "map", tasks=[one("an item")])]) == {"unknown"}
+    assert ids_found == {"last", "group", "m1", "m2", "m3", "c", "h", "h1", "b"}
+    assert ids(part("alone")) == ids((part("alone"),)) == {"alone"}
+    assert ids([{**part("of no form", "group"), "kwargs": 5}]) == {"of no form"}
+    assert ids([part("unknown", "map", tasks=[part("an item")])]) == {"unknown"}
 
 
 def test_a_job_behind_is_described_as_a_result_store_needs_it() -> None:
@@ -46,7 +46,7 @@ def test_a_job_behind_is_described_as_a_result_store_needs_it() -> None:
     assert described == ("a", "g", "shop.x", [1], True)
 
 
-def test_what_a_chord_counts_is_told_apart() -> None:
+def test_a_part_that_a_chord_counts_is_known_by_its_options() -> None:
     [counted] = jobs_behind([{"options": {"task_id": "a", "chord": {"task": "b"}}}])
     [other] = jobs_behind([{"options": {"task_id": "a"}}])
     assert is_of_chord(counted)
@@ -54,21 +54,21 @@ def test_what_a_chord_counts_is_told_apart() -> None:
 
 
 class Store:
-    """A result store that notes what it stores, and what it tells the chords."""
+    """A result store that notes what it stores, and which parts it reports to chords."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         app = Celery("shop", set_as_current=False)
-        self.made = RedisBackend(app=app, url="redis://")
-        self.told, self.stored = list[Any](), list[Any]()
+        self.backend = RedisBackend(app=app, url="redis://")
+        self.chord_parts, self.stored = list[Any](), list[Any]()
         for name, value in (
             ("get_state", lambda _: states.PENDING),
-            ("on_chord_part_return", self._tell),
+            ("on_chord_part_return", self._note_chord_part),
             ("store_result", self._store),
         ):
-            monkeypatch.setattr(self.made, name, value)
+            monkeypatch.setattr(self.backend, name, value)
 
-    def _tell(self, part: Any, state: str, error: Any) -> None:
-        self.told.append((part.id, state, str(error)))
+    def _note_chord_part(self, part: Any, state: str, error: Any) -> None:
+        self.chord_parts.append((part.id, state, str(error)))
 
     def _store(self, job: str, error: Any, state: str, traceback: Any, request: Any) -> None:
         of = request and (request.id or "the first's")
@@ -84,8 +84,8 @@ LAST = {"task": "x", "options": {"task_id": "last", "chord": {"task": "y"}}}
 
 
 def test_a_chord_learns_of_a_part_whose_chain_was_revoked(store: Store) -> None:
-    store.made.mark_as_revoked("first", "expired", request=Context(chain=[LAST]))
-    assert store.told == [("last", states.REVOKED, "expired")]
+    store.backend.mark_as_revoked("first", "expired", request=Context(chain=[LAST]))
+    assert store.chord_parts == [("last", states.REVOKED, "expired")]
     assert store.stored == [
         ("first", states.REVOKED, "expired", None, "the first's"),
         ("last", states.REVOKED, "expired", None, "last"),
@@ -94,13 +94,13 @@ def test_a_chord_learns_of_a_part_whose_chain_was_revoked(store: Store) -> None:
 
 def test_where_nothing_is_to_be_stored_the_chord_learns_of_it_all_the_same(store: Store) -> None:
     request = Context(chain=[LAST])
-    store.made.mark_as_revoked("first", "expired", request=request, store_result=False)
-    assert store.told == [("last", states.REVOKED, "expired")]
-    store.made.mark_as_revoked("first", "expired", store_result=False)
-    assert len(store.told) == 1
-    store.made.end_chain(request, ValueError("no"), states.FAILURE, store_result=False)
-    assert store.told[1:] == [("last", states.FAILURE, "no")]
-    store.made.end_chain(object(), ValueError("no"), states.FAILURE)  # it has no chain
+    store.backend.mark_as_revoked("first", "expired", request=request, store_result=False)
+    assert store.chord_parts == [("last", states.REVOKED, "expired")]
+    store.backend.mark_as_revoked("first", "expired", store_result=False)
+    assert len(store.chord_parts) == 1
+    store.backend.end_chain(request, ValueError("no"), states.FAILURE, store_result=False)
+    assert store.chord_parts[1:] == [("last", states.FAILURE, "no")]
+    store.backend.end_chain(object(), ValueError("no"), states.FAILURE)  # it has no chain
     assert store.stored == []
 
 
@@ -110,13 +110,13 @@ def test_where_nothing_is_to_be_stored_the_chord_learns_of_it_all_the_same(store
 def test_the_jobs_behind_have_the_error_and_state_of_the_one_that_failed(
     store: Store, state: str, *, is_stored: bool
 ) -> None:
-    store.made._fail_chain([5, LAST], ValueError("no"), "its traceback", state=state)
+    store.backend._fail_chain([5, LAST], ValueError("no"), "its traceback", state=state)
     stored = [("last", state, "no", "its traceback", "last")]
     assert store.stored == (stored if is_stored else [])
-    store.made.end_chain(Context(chain=[LAST]), ValueError("no"), state)
+    store.backend.end_chain(Context(chain=[LAST]), ValueError("no"), state)
     assert [job for job, *_ in store.stored] == ["last", "last"] * is_stored
 
 
 def test_a_failure_is_that_of_the_chain_by_default(store: Store) -> None:
-    store.made._fail_chain([LAST], ValueError("no"))
+    store.backend._fail_chain([LAST], ValueError("no"))
     assert store.stored == [("last", states.FAILURE, "no", None, "last")]

@@ -15,17 +15,17 @@ from worker.aio.transport.leases import LeaseKeeper
 ERRORS = [redis.ConnectionError("gone"), redis.ResponseError("OOM"), OSError("reset")]
 
 
-def channel_of(**its: Any) -> Any:
+def channel_of(**changes: Any) -> Any:
     """A channel that has never connected."""
-    made: Any = Channel.__new__(Channel)
-    made.connection = Mock(_callbacks={"q": ()})
+    channel: Any = Channel.__new__(Channel)
+    channel.connection = Mock(_callbacks={"q": ()})
     fields = {"closed": False, "takes": True, "_in_poll": None, "_qos": Mock(keeper=None)}
     for name, value in (
-        fields | {"_active_queues": ["q"], "lease_s": 60.0, "active_fanout_queues": set()} | its
+        fields | {"_active_queues": ["q"], "lease_s": 60.0, "active_fanout_queues": set()} | changes
     ).items():
-        setattr(made, name, value)
-    made.connection.mock_add_spec(None)
-    return made
+        setattr(channel, name, value)
+    channel.connection.mock_add_spec(None)
+    return channel
 
 
 @pytest.fixture(autouse=True)
@@ -46,11 +46,11 @@ def test_dead_workers_are_looked_for_four_times_a_lease(lease_s: float, every_s:
 def test_only_who_takes_messages_looks_for_those_of_the_dead(
     *, takes: bool, queues: list[str], recovers: int
 ) -> None:
-    made = channel_of(takes=takes, _active_queues=queues, sharing=Mock())
-    made.recover()
-    assert made._qos.recover.call_count == recovers
-    made.share()
-    assert made.sharing.share.call_count == takes
+    channel = channel_of(takes=takes, _active_queues=queues, sharing=Mock())
+    channel.recover()
+    assert channel._qos.recover.call_count == recovers
+    channel.share()
+    assert channel.sharing.share.call_count == takes
 
 
 # The lease and the visibility timeout in seconds, and how long the keeper's leases are.
@@ -64,22 +64,22 @@ def test_a_server_has_one_keeper_of_leases_of_each_length(
     monkeypatch.setattr(LeaseKeeper, "join", joined := Mock())
     monkeypatch.setattr(unacked.of_process, "_keepers", {})
     client = SimpleNamespace(hostname="h", port=1, virtual_host="0", userid=None)
-    kept = []
+    keepers = []
     for _ in range(2):
         qos = Mock(keeper=None, leases_key="leases", pulse_key="pulse")
-        made = channel_of(
+        channel = channel_of(
             lease_s=lease_s, visibility_timeout=visible_s, _qos=qos, global_keyprefix="p.",
             unacked_key="unacked", unacked_index_key="index",
         )  # fmt: skip
-        made.connection.client = client
-        monkeypatch.setattr(made, "_connparams", dict, raising=False)
-        kept.append(made.keep_leases())
-        assert made.keep_leases() is kept[-1] is qos.keeper
+        channel.connection.client = client
+        monkeypatch.setattr(channel, "_connparams", dict, raising=False)
+        keepers.append(channel.keep_leases())
+        assert channel.keep_leases() is keepers[-1] is qos.keeper
     if kept_s is None:
-        assert kept == [None, None]
+        assert keepers == [None, None]
         return
-    assert kept[0] is kept[1]
-    assert kept[0].lease_s == kept_s
+    assert keepers[0] is keepers[1]
+    assert keepers[0].lease_s == kept_s
     assert joined.call_count == 2
     [key] = unacked.of_process._keepers
     assert key == ("h", 1, "0", None, "p.unacked", kept_s)
@@ -93,14 +93,14 @@ def test_a_channel_that_closes_acknowledges_and_hangs_up(
     error: Exception | None,
     keeper: Any,
 ) -> None:
-    made, told = channel_of(_qos=Mock(keeper=keeper)), Mock()
-    told.flush_acks.side_effect = error
+    channel, calls = channel_of(_qos=Mock(keeper=keeper)), Mock()
+    calls.flush_acks.side_effect = error
     for name in ("flush_acks", "_let_go", "_disconnect_pools"):
-        monkeypatch.setattr(made, name, getattr(told, name), raising=False)
-    monkeypatch.setattr(StockChannel, "close", lambda _: told.close())
-    made.__dict__["client"] = client = Mock()
-    made.close()
-    assert told.mock_calls == [
+        monkeypatch.setattr(channel, name, getattr(calls, name), raising=False)
+    monkeypatch.setattr(StockChannel, "close", lambda _: calls.close())
+    channel.__dict__["client"] = client = Mock()
+    channel.close()
+    assert calls.mock_calls == [
         call._let_go(),
         call.flush_acks(),
         call.close(),
@@ -109,36 +109,36 @@ def test_a_channel_that_closes_acknowledges_and_hangs_up(
     client.connection_pool.disconnect.assert_called_once_with()
     words = f"cannot acknowledge at the end ({error}); those messages come again"
     assert caplog.messages == [words] * (error is not None and keeper is None)
-    told.reset_mock()
-    made.closed = True
-    made.close()
-    assert told.mock_calls == [call.close(), call._disconnect_pools()]
+    calls.reset_mock()
+    channel.closed = True
+    channel.close()
+    assert calls.mock_calls == [call.close(), call._disconnect_pools()]
 
 
 @pytest.mark.parametrize("error", [None, *ERRORS, AttributeError("_pool")])
 def test_an_abandoned_channel_puts_back_what_it_can(
     monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
-    made = channel_of()
-    monkeypatch.setattr(made, "_hang_up", hung_up := Mock(), raising=False)
-    made._qos.restore_unacked_once.side_effect = error
-    made.abandon()
-    assert made.closed is True
-    made.connection.cycle.discard.assert_called_once_with(made)
-    made._qos.restore_unacked_once.assert_called_once_with()
+    channel = channel_of()
+    monkeypatch.setattr(channel, "_hang_up", hung_up := Mock(), raising=False)
+    channel._qos.restore_unacked_once.side_effect = error
+    channel.abandon()
+    assert channel.closed is True
+    channel.connection.cycle.discard.assert_called_once_with(channel)
+    channel._qos.restore_unacked_once.assert_called_once_with()
     hung_up.assert_called_once_with()
-    made.connection = made._qos = None
-    made.abandon()
+    channel.connection = channel._qos = None
+    channel.abandon()
     assert hung_up.call_count == 2
 
 
 def test_a_channel_without_a_connection_says_so() -> None:
-    made = channel_of()
-    made.connection.client = None
-    for connection in (made.connection, None):
-        made.connection = connection
+    channel = channel_of()
+    channel.connection.client = None
+    for connection in (channel.connection, None):
+        channel.connection = connection
         with pytest.raises(redis.ConnectionError, match=r"^this channel's connection is closed$"):
-            made._connparams()
+            channel._connparams()
 
 
 @pytest.mark.parametrize("error", [None, *ERRORS])
@@ -146,52 +146,52 @@ def test_the_messages_of_a_reply_that_is_on_its_way_go_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception | None
 ) -> None:
     connection = object()
-    made = channel_of(_in_poll=connection)
+    channel = channel_of(_in_poll=connection)
     replies: list[Any] = [None, [("q", "t1", b"x"), ("r", "t2", b"y")]]
 
-    def read(its: Any) -> Any:
-        assert its is connection
+    def read(read_from: Any) -> Any:
+        assert read_from is connection
         if len(replies) == 1 and error is not None:
             raise error
-        made._in_poll = connection if len(replies) > 1 else None
+        channel._in_poll = connection if len(replies) > 1 else None
         return replies.pop(0)
 
-    monkeypatch.setattr(made, "_read_reply", read, raising=False)
+    monkeypatch.setattr(channel, "_read_reply", read, raising=False)
     with caplog.at_level("DEBUG"):
-        made._let_go()
-    assert made._in_poll is None
+        channel._let_go()
+    assert channel._in_poll is None
     returned = [call([("t1", b"x", ["q"]), ("t2", b"y", ["r"])])]
-    assert made._qos.return_or_release.call_args_list == ([] if error else returned)
+    assert channel._qos.return_or_release.call_args_list == ([] if error else returned)
     assert ("a reply was lost with its connection" in caplog.text) is (error is not None)
-    made.takes, made._in_poll = False, connection
-    made._let_go()
-    assert made._in_poll is connection
+    channel.takes, channel._in_poll = False, connection
+    channel._let_go()
+    assert channel._in_poll is connection
 
 
 # Whether the channel takes, whether the connection has the request, whether there are leases.
 @pytest.mark.parametrize(
-    ("takes", "asked", "leases", "released"),
+    ("takes", "is_asked", "leases", "released"),
     [(True, True, True, 1), (False, True, True, 0), (True, False, True, 0), (True, True, False, 0)],
 )
 def test_what_an_unanswered_request_took_is_released(
-    *, takes: bool, asked: bool, leases: bool, released: int
+    *, takes: bool, is_asked: bool, leases: bool, released: int
 ) -> None:
     connection, keeper = object(), Mock()
-    made = channel_of(
+    channel = channel_of(
         takes=takes,
-        _in_poll=connection if asked else object(),
+        _in_poll=connection if is_asked else object(),
         _qos=Mock(keeper=keeper if leases else None),
         _suffix="@x.",
         _requests=255,
-        replies=Mock(**{"forget.return_value": asked}),
+        replies=Mock(**{"forget.return_value": is_asked}),
     )
-    qos = made._qos
-    made._on_connection_disconnect(connection)
-    made.replies.forget.assert_called_once_with(connection)
-    assert qos.note_unanswered.call_count == asked
+    qos = channel._qos
+    channel._on_connection_disconnect(connection)
+    channel.replies.forget.assert_called_once_with(connection)
+    assert qos.note_unanswered.call_count == is_asked
     assert keeper.release_unanswered.call_args_list == [call("@x.ff")] * released
-    made._qos = None
-    made._on_connection_disconnect(connection)
+    channel._qos = None
+    channel._on_connection_disconnect(connection)
 
 
 class Delivery:
@@ -202,8 +202,8 @@ class Delivery:
         self.errors: dict[str, Exception] = {}
         self.noted: dict[str, Any] = {}
         self.qos = Mock(_delivered=self.noted, unreadable_key="unacked.unreadable", moved=None)
-        self.made = channel_of(_qos=self.qos, sep="|", _queue_cycle=Mock(), delayed_queues=())
-        self.made.connection._deliver = self._deliver
+        self.channel = channel_of(_qos=self.qos, sep="|", _queue_cycle=Mock(), delayed_queues=())
+        self.channel.connection._deliver = self._deliver
 
     def _deliver(self, message: Any, queue: str) -> None:
         tag = message["properties"]["delivery_tag"]
@@ -234,14 +234,14 @@ TAKEN = [
 def test_a_batch_is_delivered_and_what_nobody_wants_goes_back(
     delivery: Delivery, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert delivery.made._deliver(TAKEN) is True
+    assert delivery.channel._deliver(TAKEN) is True
     assert delivery.delivered == [("t1", "q"), ("t4", "q")]
     assert delivery.qos.give_back.call_args_list == [
         call([("t2", b"no JSON", ["unacked.unreadable"])])
     ]
     assert delivery.qos.return_or_release.call_args_list == [call([("t3", text(), ["gone"])])]
     assert caplog.messages == ["moved an entry of q that is not a message to unacked.unreadable"]
-    assert delivery.made._queue_cycle.rotate.call_args_list == [call("q")] * 2
+    assert delivery.channel._queue_cycle.rotate.call_args_list == [call("q")] * 2
     assert delivery.qos.moved is None
 
 
@@ -249,12 +249,12 @@ def test_a_batch_is_delivered_and_what_nobody_wants_goes_back(
 def test_nothing_is_delivered_to_a_consumer_that_takes_nothing_any_more(
     delivery: Delivery, why: str
 ) -> None:
-    delivery.made.closed = why == "closed"
+    delivery.channel.closed = why == "closed"
     delivery.qos.can_consume.return_value = why != "full"
     if why == "cancelled":
-        delivery.made.connection._callbacks = {}
-    assert delivery.made._deliver(TAKEN) is False
-    back = [(tag, its, [name]) for name, tag, its in TAKEN]
+        delivery.channel.connection._callbacks = {}
+    assert delivery.channel._deliver(TAKEN) is False
+    back = [(tag, body, [name]) for name, tag, body in TAKEN]
     assert delivery.qos.return_or_release.call_args_list == [call(back)]
     assert delivery.delivered == []
 
@@ -278,11 +278,11 @@ def test_of_a_batch_whose_consumer_raises_nothing_is_lost(
         delivery.noted["t1"] = object()
     if raises:
         with pytest.raises(type(error)):
-            delivery.made._deliver(TAKEN)
+            delivery.channel._deliver(TAKEN)
         [(returned,)] = [each.args for each in delivery.qos.return_or_release.call_args_list]
         assert [tag for tag, *_ in returned] == back
     else:
-        assert delivery.made._deliver(TAKEN) is True
+        assert delivery.channel._deliver(TAKEN) is True
         aside = [each.args[0][0][0] for each in delivery.qos.give_back.call_args_list]
         assert aside == ["t1", "t2"]
     assert delivery.qos.moved is None
@@ -291,9 +291,9 @@ def test_of_a_batch_whose_consumer_raises_nothing_is_lost(
 def test_a_delayed_message_takes_the_turn_of_the_queue_that_it_goes_before(
     delivery: Delivery,
 ) -> None:
-    delivery.made.delayed_queues = {"q": "behind"}
-    delivery.made._deliver(TAKEN[:1])
-    assert delivery.made._queue_cycle.rotate.call_args_list == [call("q"), call("behind")]
+    delivery.channel.delayed_queues = {"q": "behind"}
+    delivery.channel._deliver(TAKEN[:1])
+    assert delivery.channel._queue_cycle.rotate.call_args_list == [call("q"), call("behind")]
 
 
 @pytest.mark.parametrize("is_shared", [True, False])
@@ -302,10 +302,10 @@ def test_a_channel_forgets_the_connections_for_commands_that_it_closes(
 ) -> None:
     closed = Mock()
     monkeypatch.setattr(StockChannel, "_disconnect_pools", lambda _: closed())
-    made = channel_of(_pool=object())
-    made.connection.commands = its = made._pool if is_shared else object()
-    made._disconnect_pools()
-    assert made.connection.commands is (None if is_shared else its)
-    made.connection = None
-    made._disconnect_pools()
+    channel = channel_of(_pool=object())
+    channel.connection.commands = pool = channel._pool if is_shared else object()
+    channel._disconnect_pools()
+    assert channel.connection.commands is (None if is_shared else pool)
+    channel.connection = None
+    channel._disconnect_pools()
     assert closed.call_count == 2

@@ -19,18 +19,18 @@ class Consuming:
         self.did = Mock()
         for name in ("basic_consume", "_basic_cancel"):
             monkeypatch.setattr(StockChannel, name, getattr(self.did, name))
-        self.made: Any = Channel.__new__(Channel)
-        its: dict[str, Any] = {
+        self.channel: Any = Channel.__new__(Channel)
+        fields: dict[str, Any] = {
             "_fanout_queues": {"told": ()}, "_trusting": set(), "takes": True, "_in_poll": object(),
             "ack_emulation": True, "_active_queues": [], "active_fanout_queues": set(),
             "sharing": self.did.sharing, "hints": self.did.hints, "limits": self.did.limits,
             "_reading": False, "connection": Mock(), "_qos": Mock(), "closed": False,
         }  # fmt: skip
-        for name, value in its.items():
-            setattr(self.made, name, value)
-        self.made.connection.mock_add_spec(None)
+        for name, value in fields.items():
+            setattr(self.channel, name, value)
+        self.channel.connection.mock_add_spec(None)
         for name in ("_let_go", "_forget_connection"):
-            monkeypatch.setattr(self.made, name, getattr(self.did, name), raising=False)
+            monkeypatch.setattr(self.channel, name, getattr(self.did, name), raising=False)
 
     @property
     def done(self) -> list[Any]:
@@ -40,58 +40,67 @@ class Consuming:
 
 
 @pytest.fixture
-def its(monkeypatch: pytest.MonkeyPatch) -> Consuming:
+def consuming(monkeypatch: pytest.MonkeyPatch) -> Consuming:
     return Consuming(monkeypatch)
 
 
-def test_a_queue_is_consumed_in_batches_and_its_tenants_have_turns(its: Consuming) -> None:
-    consumed = its.made.basic_consume("a", False, print, "tag", more=1)
-    assert consumed is its.did.basic_consume.return_value
-    assert its.done == [call.sharing.add("a"), call.basic_consume("a", False, print, "tag", more=1)]
-    assert its.made.takes is True
-    its.made.basic_consume("told", False, print, "tag")
-    its.made.basic_consume("told", True, print, "tag")
-    assert its.done == [
+def test_a_queue_is_consumed_in_batches_and_its_tenants_have_turns(consuming: Consuming) -> None:
+    consumed = consuming.channel.basic_consume("a", False, print, "tag", more=1)
+    assert consumed is consuming.did.basic_consume.return_value
+    assert consuming.done == [
+        call.sharing.add("a"),
+        call.basic_consume("a", False, print, "tag", more=1),
+    ]
+    assert consuming.channel.takes is True
+    consuming.channel.basic_consume("told", False, print, "tag")
+    consuming.channel.basic_consume("told", True, print, "tag")
+    assert consuming.done == [
         call.basic_consume("told", False, print, "tag"),
         call.basic_consume("told", True, print, "tag"),
     ]
-    assert (its.made.takes, its.made._trusting) == (True, set())
+    assert (consuming.channel.takes, consuming.channel._trusting) == (True, set())
 
 
 def test_without_acknowledgements_a_channel_works_as_kombus_own_and_afterwards_in_batches(
-    its: Consuming,
+    consuming: Consuming,
 ) -> None:
     for tag in ("one", "two"):
-        its.made.basic_consume("a", True, print, tag)
-    assert its.done == [
+        consuming.channel.basic_consume("a", True, print, tag)
+    assert consuming.done == [
         call._let_go(),
         call._forget_connection(),
         call.basic_consume("a", True, print, "one"),
         call.basic_consume("a", True, print, "two"),
     ]
-    assert its.made.takes is False
-    cancelled = its.made._basic_cancel("one")
-    assert cancelled is its.did._basic_cancel.return_value
-    assert (its.made.takes, its.made._in_poll is None) == (False, False)
-    assert its.done == [call._basic_cancel("one")]
-    its.made._basic_cancel("two")
-    assert its.done == [
+    assert consuming.channel.takes is False
+    cancelled = consuming.channel._basic_cancel("one")
+    assert cancelled is consuming.did._basic_cancel.return_value
+    assert (consuming.channel.takes, consuming.channel._in_poll is None) == (False, False)
+    assert consuming.done == [call._basic_cancel("one")]
+    consuming.channel._basic_cancel("two")
+    assert consuming.done == [
         call._basic_cancel("two"),
         call._forget_connection(),
         call.hints.look_everywhere(),
     ]
-    assert (its.made.takes, its.made._in_poll, its.made._trusting) == (True, None, set())
+    assert (consuming.channel.takes, consuming.channel._in_poll, consuming.channel._trusting) == (
+        True,
+        None,
+        set(),
+    )
 
 
 @pytest.mark.parametrize("why", ["a queue is consumed", "no acknowledgements"])
-def test_a_channel_stays_as_kombus_own_where_it_could_not_change(its: Consuming, why: str) -> None:
-    its.made.basic_consume("a", True, print, "one")
-    its.made._active_queues = ["b"] if why == "a queue is consumed" else []
-    its.made.ack_emulation = why != "no acknowledgements"
-    its.done  # noqa: B018
-    its.made._basic_cancel("one")
-    assert its.done == [call._basic_cancel("one")]
-    assert its.made.takes is False
+def test_a_channel_stays_as_kombus_own_where_it_could_not_change(
+    consuming: Consuming, why: str
+) -> None:
+    consuming.channel.basic_consume("a", True, print, "one")
+    consuming.channel._active_queues = ["b"] if why == "a queue is consumed" else []
+    consuming.channel.ack_emulation = why != "no acknowledgements"
+    consuming.done  # noqa: B018
+    consuming.channel._basic_cancel("one")
+    assert consuming.done == [call._basic_cancel("one")]
+    assert consuming.channel.takes is False
 
 
 # Whether a queue is left, whether a reply is being read, and whether the one on its way is let go.
@@ -99,16 +108,16 @@ def test_a_channel_stays_as_kombus_own_where_it_could_not_change(its: Consuming,
     ("left", "reading", "lets_go"), [([], False, 1), (["a"], False, 0), ([], True, 0)]
 )
 def test_after_the_last_cancel_no_reply_waits_unread(
-    its: Consuming, *, left: list[str], reading: bool, lets_go: int
+    consuming: Consuming, *, left: list[str], reading: bool, lets_go: int
 ) -> None:
-    its.made._active_queues, its.made._reading = left, reading
-    its.made._basic_cancel("tag")
-    assert its.done == [call._basic_cancel("tag"), *[call._let_go()] * lets_go]
+    consuming.channel._active_queues, consuming.channel._reading = left, reading
+    consuming.channel._basic_cancel("tag")
+    assert consuming.done == [call._basic_cancel("tag"), *[call._let_go()] * lets_go]
 
 
-def test_the_queues_are_read_again_once_more_may_be_taken(its: Consuming) -> None:
-    its.made.take_urgent_only("a", 3)
-    assert its.done == [call.limits.take_urgent_only("a", 3), call.hints.look_everywhere()]
+def test_the_queues_are_read_again_once_more_may_be_taken(consuming: Consuming) -> None:
+    consuming.channel.take_urgent_only("a", 3)
+    assert consuming.done == [call.limits.take_urgent_only("a", 3), call.hints.look_everywhere()]
 
 
 class Server:
@@ -130,42 +139,42 @@ class Server:
 
 
 @pytest.fixture
-def publishing(its: Consuming, monkeypatch: pytest.MonkeyPatch) -> Any:
-    made = its.made
-    made.delayed_queues, made.global_keyprefix, made.sep = ["late"], "p.", "|"
-    made.priority_steps = (0, 3)
-    made.server = Server(4, 3)
+def publishing(consuming: Consuming, monkeypatch: pytest.MonkeyPatch) -> Any:
+    channel = consuming.channel
+    channel.delayed_queues, channel.global_keyprefix, channel.sep = ["late"], "p.", "|"
+    channel.priority_steps = (0, 3)
+    channel.server = Server(4, 3)
 
     @contextmanager
     def conn_or_acquire() -> Iterator[Server]:
-        yield made.server
+        yield channel.server
 
-    monkeypatch.setattr(made, "conn_or_acquire", conn_or_acquire, raising=False)
+    monkeypatch.setattr(channel, "conn_or_acquire", conn_or_acquire, raising=False)
     for name in ("_put", "_size", "_has_queue", "_purge", "_delete"):
-        monkeypatch.setattr(StockChannel, name, getattr(its.did, name))
+        monkeypatch.setattr(StockChannel, name, getattr(consuming.did, name))
     for name in ("count_parked", "drop_parked"):
-        monkeypatch.setattr(delaying, name, getattr(its.did, name))
-    its.did._size.return_value = its.did._purge.return_value = 100
-    its.did.count_parked.return_value = its.did.drop_parked.return_value = 20
-    return made
+        monkeypatch.setattr(delaying, name, getattr(consuming.did, name))
+    consuming.did._size.return_value = consuming.did._purge.return_value = 100
+    consuming.did.count_parked.return_value = consuming.did.drop_parked.return_value = 20
+    return channel
 
 
 MESSAGE: dict[str, Any] = {"headers": {}, "properties": {"priority": 5, "delivery_tag": "t"}}
 
 
 def test_a_queue_without_delays_is_published_to_as_kombu_does(
-    its: Consuming, publishing: Any
+    consuming: Consuming, publishing: Any
 ) -> None:
     publishing._put("a", MESSAGE, _publish_batch=None)
     publishing.ack_emulation = False
     publishing._put("late", MESSAGE)
     stock = [call._put("a", MESSAGE, _publish_batch=None), call._put("late", MESSAGE)]
-    assert its.done == stock
+    assert consuming.done == stock
     assert publishing.server.sent == []
 
 
 def test_a_delayed_queue_is_published_to_alone_or_in_a_batch(
-    its: Consuming, publishing: Any
+    consuming: Consuming, publishing: Any
 ) -> None:
     publishing._put("late", MESSAGE)
     [(verb, name, _)] = publishing.server.sent
@@ -173,11 +182,11 @@ def test_a_delayed_queue_is_published_to_alone_or_in_a_batch(
     publishing._put("late", MESSAGE, _publish_batch=(batch := Mock()))
     assert batch.add.call_args_list == [call("execute_command", *publishing.server.sent[0])]
     assert len(publishing.server.sent) == 1
-    assert its.done == []
+    assert consuming.done == []
 
 
 def test_a_queue_is_counted_purged_and_deleted_with_what_waits_elsewhere(
-    its: Consuming, publishing: Any
+    consuming: Consuming, publishing: Any
 ) -> None:
     assert (publishing._size("a"), publishing._size("late")) == (120, 127)
     counted = [("ZCARD", "p.late.due"), ("ZCARD", "p.late|3.due")]
@@ -185,9 +194,9 @@ def test_a_queue_is_counted_purged_and_deleted_with_what_waits_elsewhere(
     assert (publishing._purge("a"), publishing._purge("late")) == (120, 127)
     unlink = ("UNLINK", "p.late.due", "p.late|3.due", "p.late.due.texts", "p.late.due.next")
     assert publishing.server.sent[2:] == [*counted, unlink]
-    its.done  # noqa: B018
+    consuming.done  # noqa: B018
     publishing._delete("late", 1, more=2)
-    assert its.done == [call._delete("late", 1, more=2), call.drop_parked(publishing, "late")]
+    assert consuming.done == [call._delete("late", 1, more=2), call.drop_parked(publishing, "late")]
     assert publishing.server.sent[-1] == unlink
     assert publishing.delayed_keys("late") == (
         "late.due.next", "late.due.leader", "late.due.texts", "late.due", "late|3.due",
@@ -200,20 +209,20 @@ def test_a_queue_is_counted_purged_and_deleted_with_what_waits_elsewhere(
     [(True, 0, 0, True), (False, 1, 0, True), (False, 0, 1, True), (False, 0, 0, False)],
 )
 def test_a_queue_is_there_while_a_message_waits_anywhere(
-    its: Consuming, publishing: Any, *, known: bool, delayed: int, parked: int, has: bool
+    consuming: Consuming, publishing: Any, *, known: bool, delayed: int, parked: int, has: bool
 ) -> None:
-    its.did._has_queue.return_value, its.did.count_parked.return_value = known, parked
+    consuming.did._has_queue.return_value, consuming.did.count_parked.return_value = known, parked
     publishing.server = Server(0, delayed)
     assert publishing._has_queue("late", more=1) is has
-    its.did._has_queue.assert_called_once_with("late", more=1)
+    consuming.did._has_queue.assert_called_once_with("late", more=1)
 
 
 def test_connections_by_sentinels_have_what_kombu_gives_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(Channel, "_connparams", lambda _, **how: {"db": 2, **how})
-    made: Any = SentinelChannel.__new__(SentinelChannel)
-    made.sentinels, made.master_name, made.sentinel_kwargs = [("host", 1)], "main", {}
-    assert made._connparams().keys() == {"db", "asynchronous", "sentinels"}
-    assert made._connparams()["asynchronous"] is False
-    assert made._connparams(asynchronous=True)["asynchronous"] is True
+    channel: Any = SentinelChannel.__new__(SentinelChannel)
+    channel.sentinels, channel.master_name, channel.sentinel_kwargs = [("host", 1)], "main", {}
+    assert channel._connparams().keys() == {"db", "asynchronous", "sentinels"}
+    assert channel._connparams()["asynchronous"] is False
+    assert channel._connparams(asynchronous=True)["asynchronous"] is True

@@ -72,7 +72,7 @@ async def test_an_error_is_raised_unless_the_caller_wants_it(store: Store) -> No
     assert await await_result(store.of("a", FAILURE), propagate=False) is FAILED
 
 
-async def test_who_waits_for_a_result_that_does_not_come_hears_so_in_time(store: Store) -> None:
+async def test_waiting_for_a_result_that_does_not_come_ends_with_a_timeout(store: Store) -> None:
     with pytest.raises(CeleryTimeoutError, match=r"^no result of a in time$"):
         await await_result(store.of("a"), timeout_s=0.02)
     assert store.pauses_s == [0.01, 0.01]
@@ -114,19 +114,19 @@ class Subscribed:
     """A client's consumer of results, without a connection."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.told = Mock()
-        self.made: Any = ResultConsumer.__new__(ResultConsumer)
-        self.made._confirmed = deque()
-        self.made._pubsub = SimpleNamespace(handle_message=self.told.handle)
-        self.made.backend = SimpleNamespace(client=SimpleNamespace(mget=self.told.mget))
-        self.made._decode_result = lambda text: {"status": text}
-        self.made.on_state_change = self.told.changed
+        self.calls = Mock()
+        self.consumer: Any = ResultConsumer.__new__(ResultConsumer)
+        self.consumer._confirmed = deque()
+        self.consumer._pubsub = SimpleNamespace(handle_message=self.calls.handle)
+        self.consumer.backend = SimpleNamespace(client=SimpleNamespace(mget=self.calls.mget))
+        self.consumer._decode_result = lambda text: {"status": text}
+        self.consumer.on_state_change = self.calls.changed
         for name in ("_locked", "reconnect_on_error"):
             monkeypatch.setattr(
                 ResultConsumer, name, contextmanager(lambda *_: iter([None])), raising=False
             )
         for name in ("start", "_reconnect_pubsub", "drain_events"):
-            stock = getattr(self.told, name)
+            stock = getattr(self.calls, name)
             monkeypatch.setattr(
                 StockResultConsumer, name, lambda _, *args, stock=stock, **kw: stock(*args, **kw)
             )
@@ -139,12 +139,12 @@ def test_what_was_stored_before_the_subscription_is_read_once_it_is_confirmed(
 ) -> None:
     client = Subscribed(monkeypatch)
     if by == "start":
-        client.made.start("job", x=1)
-        assert client.told.start.call_args == call("job", x=1)
+        client.consumer.start("job", x=1)
+        assert client.calls.start.call_args == call("job", x=1)
     else:
-        client.made._reconnect_pubsub()
-        client.told._reconnect_pubsub.assert_called_once_with()
-    handle = client.made._pubsub.handle_message
+        client.consumer._reconnect_pubsub()
+        client.calls._reconnect_pubsub.assert_called_once_with()
+    handle = client.consumer._pubsub.handle_message
     for message in (
         [kind, "a", 1],
         [b"message", "x", b"text"],
@@ -152,21 +152,21 @@ def test_what_was_stored_before_the_subscription_is_read_once_it_is_confirmed(
         [kind, "b", 2],
         [kind, "c", 3],
     ):
-        assert handle(message, ignore=True) is client.told.handle.return_value
-        assert client.told.handle.call_args == call(message, ignore=True)
-    client.told.mget.return_value = [None, states.SUCCESS, states.STARTED]
-    client.made.drain_events(3)
-    assert client.told.drain_events.call_args == call(3)
-    assert client.told.mget.call_args_list == [call(["a", "b", "c"])]
-    assert client.told.changed.call_args_list == [call({"status": states.SUCCESS}, None)]
-    client.made.drain_events()
-    client.made._read_stored()  # another thread was faster
-    assert client.told.mget.call_count == 1
+        assert handle(message, ignore=True) is client.calls.handle.return_value
+        assert client.calls.handle.call_args == call(message, ignore=True)
+    client.calls.mget.return_value = [None, states.SUCCESS, states.STARTED]
+    client.consumer.drain_events(3)
+    assert client.calls.drain_events.call_args == call(3)
+    assert client.calls.mget.call_args_list == [call(["a", "b", "c"])]
+    assert client.calls.changed.call_args_list == [call({"status": states.SUCCESS}, None)]
+    client.consumer.drain_events()
+    client.consumer._read_stored()  # another thread was faster
+    assert client.calls.mget.call_count == 1
 
 
 def test_a_backends_consumer_is_set_up_as_celerys(store: Store) -> None:
     backend = Mock()
-    made = ResultConsumer(backend, store.app, {"json"}, {}, {})
-    assert (made.backend, made.app, made.accept) == (backend, store.app, {"json"})
-    made._read_stored()
+    consumer = ResultConsumer(backend, store.app, {"json"}, {}, {})
+    assert (consumer.backend, consumer.app, consumer.accept) == (backend, store.app, {"json"})
+    consumer._read_stored()
     backend.client.mget.assert_not_called()

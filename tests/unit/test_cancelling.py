@@ -39,17 +39,20 @@ def test_cancelled_jobs_run_at_once_and_leave_the_timer() -> None:
     assert left == ["d", "b"], "the others keep their order"
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == cancel.__name__]
 
 
 @pytest.mark.parametrize(
     ("act", "lines"),
     [
-        (lambda one: one.cancel(["a", "b"]), ["a, b"]),
-        (lambda one: one.cancel_stamped({"group": "g"}), ["group"]),
-        (lambda one: one._end_here(frozenset("ab"), ["a"]), ["cancelled: a", "a"]),
-        (lambda one: one._end_here(frozenset("ab"), []), []),  # another worker stores it
+        (lambda ending: ending.cancel(["a", "b"]), ["a, b"]),
+        (lambda ending: ending.cancel_stamped({"group": "g"}), ["group"]),
+        (lambda ending: ending._end_here(frozenset("ab"), ["a"]), ["cancelled: a", "a"]),
+        (
+            lambda ending: ending._end_here(frozenset("ab"), []),
+            [],
+        ),  # another worker stores it
     ],
 )
 def test_a_worker_that_ends_says_which_cancels_it_has_not_stored_and_ends_its_jobs(
@@ -70,10 +73,10 @@ def test_a_worker_that_ends_says_which_cancels_it_has_not_stored_and_ends_its_jo
             state.revoked.discard(task_id)
     ending_is = "cannot store the cancel of {}: this worker is ending; another one has to"
     *before, last = lines or [""]
-    assert told(caplog) == [*before, *([ending_is.format(last)] if last else [])]
+    assert log_lines(caplog) == [*before, *([ending_is.format(last)] if last else [])]
 
 
-async def test_a_cancel_that_cannot_be_stored_is_told_and_holds_for_the_workers_that_heard_of_it(
+async def test_a_cancel_that_cannot_be_stored_is_logged_and_holds_for_the_workers_that_received_it(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = AsyncMock(side_effect=Deferred(1_000, "Redis does not answer"))
@@ -84,7 +87,7 @@ async def test_a_cancel_that_cannot_be_stored_is_told_and_holds_for_the_workers_
     store.assert_awaited_once_with(["a", "b"])
     monkeypatch.setattr(cancel, "running_among", AsyncMock(side_effect=OSError))
     await cancel._store_states(None, ["a", "b"])
-    first, second = told(caplog)
+    first, second = log_lines(caplog)
     assert first.startswith("cannot store the cancel of a, b (Redis does not answer); workers that")
     assert second == (
         "cannot store the state of 2 cancelled jobs (OSError); the worker that takes one stores it"
@@ -121,10 +124,10 @@ async def test_a_job_perhaps_runs_where_the_workers_cannot_be_asked(
         raise error
 
     monkeypatch.setattr(cancellations, "running_among", broken)
-    found = await cancellations._running_outcomes(None, ["a", "b"])
-    assert found == {"a": "perhaps_running", "b": "perhaps_running"}
-    [told] = caplog.messages
-    assert f"which worker runs a cancelled job ({type(error).__name__})" in told
+    outcomes = await cancellations._running_outcomes(None, ["a", "b"])
+    assert outcomes == {"a": "perhaps_running", "b": "perhaps_running"}
+    [log_line] = caplog.messages
+    assert f"which worker runs a cancelled job ({type(error).__name__})" in log_line
 
 
 @pytest.mark.parametrize(
@@ -150,10 +153,10 @@ class _Cancels:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self.asked: list[tuple[list[str], str]] = []
+        self.cancelled: list[tuple[list[str], str]] = []
 
     async def cancel(self, ids: list[str], *, by: str) -> int:
-        self.asked.append((ids, by))
+        self.cancelled.append((ids, by))
         return self.workers
 
 
@@ -186,23 +189,23 @@ async def test_of_several_jobs_each_has_an_outcome(
     )
     cancels: Any = _Cancels(workers)
     app = SimpleNamespace(backend=backend)
-    found = await cancellations.cancel_jobs(app, cancels, list(states), by="ann")
-    assert found == {"a": "SUCCESS", "c": "FAILURE"} | outcomes
-    assert cancels.asked == [(["b", "d"], "ann")]
+    known = await cancellations.cancel_jobs(app, cancels, list(states), by="ann")
+    assert known == {"a": "SUCCESS", "c": "FAILURE"} | outcomes
+    assert cancels.cancelled == [(["b", "d"], "ann")]
     for (jobs, state_of_all), options in ends:
         assert [(job, str(error), chain) for job, error, chain in jobs] == [
             (job, "revoked", None) for job in stored
         ]
         assert (state_of_all, options) == ("REVOKED", {"over_ends": False})
     assert len(ends) == bool(stored)
-    cancels.asked.clear()
+    cancels.cancelled.clear()
     assert await cancellations.cancel_jobs(app, cancels, ["a"], by="ann") == {"a": "SUCCESS"}
-    assert cancels.asked == [], "nobody is told of jobs that have ended"
+    assert cancels.cancelled == [], "nobody is told of jobs that have ended"
 
 
 # What Redis answers to the look, for which job, how long it counts, and whether that is enough.
 @pytest.mark.parametrize(
-    ("found", "job_id", "counts_s", "clear"),
+    ("cancelled", "job_id", "counts_s", "clear"),
     [
         (set(), "a", 60.0, True),
         ({"b"}, "a", 60.0, True),
@@ -214,15 +217,15 @@ async def test_of_several_jobs_each_has_an_outcome(
     ],
 )
 async def test_an_early_look_counts_where_redis_said_just_now_that_nobody_cancelled(
-    found: Any, job_id: str, counts_s: float, monkeypatch: pytest.MonkeyPatch, *, clear: bool
+    cancelled: Any, job_id: str, counts_s: float, monkeypatch: pytest.MonkeyPatch, *, clear: bool
 ) -> None:
     async def look() -> set[str]:
-        if isinstance(found, Exception):
-            raise found
-        return set(found)
+        if isinstance(cancelled, Exception):
+            raise cancelled
+        return set(cancelled)
 
     monkeypatch.setattr(cancellations, "_EARLY_S", counts_s)
-    if found is not None:
+    if cancelled is not None:
         known: Any = SimpleNamespace(begin=lambda _: asyncio.ensure_future(look()))
         cancellations.use(known)
     assert await cancellations.EarlyLook(job_id).is_clear(job_id) is clear

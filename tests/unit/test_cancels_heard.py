@@ -1,4 +1,4 @@
-"""What a worker does with a cancel that it hears of, and how it is stored."""
+"""What a worker does with a cancel that it receives, and how a cancel is stored."""
 
 import asyncio
 from types import SimpleNamespace
@@ -22,18 +22,18 @@ class Worker:
     """A worker's parts, of which each call is noted in its order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.told = told = Mock()
+        self.calls = calls = Mock()
         self.runtime: Any = SimpleNamespace(
-            cancellations=SimpleNamespace(store=AsyncMock(side_effect=told.store)),
-            end_waiting=told.end_waiting,
-            streams=told.streams,
-            wake_jobs=AsyncMock(side_effect=told.wake_jobs),
-            waiting_with=AsyncMock(side_effect=told.waiting_with),
+            cancellations=SimpleNamespace(store=AsyncMock(side_effect=calls.store)),
+            end_waiting=calls.end_waiting,
+            streams=calls.streams,
+            wake_jobs=AsyncMock(side_effect=calls.wake_jobs),
+            waiting_with=AsyncMock(side_effect=calls.waiting_with),
         )
         monkeypatch.setattr(Runtime, "current", lambda: self.runtime)
         self.cancelling = Cancelling.__new__(Cancelling)
         self.cancelling._consumer = SimpleNamespace(
-            pool=SimpleNamespace(calls=SimpleNamespace(post=told.post)), queue_pauser=Mock()
+            pool=SimpleNamespace(calls=SimpleNamespace(post=calls.post)), queue_pauser=Mock()
         )
         self.cancelling._heard = asyncio.Queue()
 
@@ -70,39 +70,39 @@ def acts(ids: list[str], new: list[str], end_here: Any) -> list[Any]:
 async def test_a_cancel_ends_the_job_here_and_its_stream_once_in_all_workers(
     worker: Worker,
 ) -> None:
-    worker.told.store.return_value = ["b", "a"]
+    worker.calls.store.return_value = ["b", "a"]
     await worker.cancelling._store_and_wake(["b", "a", "c"])
-    its = acts(["b", "a", "c"], ["b", "a"], worker.cancelling._end_here)
-    assert worker.told.mock_calls == its
+    steps = acts(["b", "a", "c"], ["b", "a"], worker.cancelling._end_here)
+    assert worker.calls.mock_calls == steps
 
 
 async def test_cancels_that_come_together_are_stored_together(worker: Worker) -> None:
-    worker.told.store.return_value = []
+    worker.calls.store.return_value = []
     for task_id in "abc":
         worker.cancelling._heard.put_nowait(task_id)
     acting = asyncio.create_task(worker.cancelling._act())
-    while not worker.told.wake_jobs.called:  # noqa: ASYNC110 - each turn of the loop
+    while not worker.calls.wake_jobs.called:  # noqa: ASYNC110 - each turn of the loop
         await asyncio.sleep(0)
     worker.cancelling._heard.put_nowait("d")
-    while worker.told.wake_jobs.call_count < 2:  # noqa: ASYNC110 - the same
+    while worker.calls.wake_jobs.call_count < 2:  # noqa: ASYNC110 - the same
         await asyncio.sleep(0)
     acting.cancel()
-    assert worker.told.store.call_args_list == [call(["a", "b", "c"]), call(["d"])]
+    assert worker.calls.store.call_args_list == [call(["a", "b", "c"]), call(["d"])]
 
 
 # The stamps that no other worker has stored, and the deferred jobs that have one of them.
 @pytest.mark.parametrize(
-    ("new", "found", "ended"),
+    ("new", "waiting", "ended"),
     [(["x"], ["a", "b"], True), (["x"], [], False), ([], ["a"], False)],
 )
 async def test_a_stamp_ends_the_deferred_jobs_that_have_it(
-    worker: Worker, new: list[str], found: list[str], *, ended: bool
+    worker: Worker, new: list[str], waiting: list[str], *, ended: bool
 ) -> None:
-    worker.told.store.side_effect = lambda ids: new if ids == stamps_in({"s": "v"}) else ids
-    worker.told.waiting_with.return_value = found
+    worker.calls.store.side_effect = lambda ids: new if ids == stamps_in({"s": "v"}) else ids
+    worker.calls.waiting_with.return_value = waiting
     await worker.cancelling._store_stamps({"s": "v"})
-    assert worker.told.waiting_with.called is bool(new)
-    assert worker.told.wake_jobs.call_args_list == [call(found)] * ended
+    assert worker.calls.waiting_with.called is bool(new)
+    assert worker.calls.wake_jobs.call_args_list == [call(waiting)] * ended
 
 
 class Redis:
@@ -117,14 +117,14 @@ class Redis:
         return self.pipe
 
 
-@pytest.mark.parametrize(("ids", "what"), [(["a"], "a"), (["a", "b"], "2 jobs")])
-async def test_a_cancel_is_written_down_stored_and_told(ids: list[str], what: str) -> None:
+@pytest.mark.parametrize(("ids", "name"), [(["a"], "a"), (["a", "b"], "2 jobs")])
+async def test_a_cancel_is_noted_stored_and_published(ids: list[str], name: str) -> None:
     redis = Redis([None, 1, 2, 7])
-    made = Cancellations(redis, namespace="ns")  # type: ignore[arg-type]
-    made._actions = Mock()
-    assert await made.cancel(ids, by="ann") == 7
-    assert made._actions.add.call_args == call(
-        "cancelled", scope="job", name=what, by="ann", pipe=redis.pipe
+    cancellations = Cancellations(redis, namespace="ns")  # type: ignore[arg-type]
+    cancellations._actions = Mock()
+    assert await cancellations.cancel(ids, by="ann") == 7
+    assert cancellations._actions.add.call_args == call(
+        "cancelled", scope="job", name=name, by="ann", pipe=redis.pipe
     )
     commands = [
         each
@@ -139,9 +139,9 @@ async def test_a_cancel_is_written_down_stored_and_told(ids: list[str], what: st
 
 async def test_of_many_workers_one_closes_the_stream_of_a_cancelled_job() -> None:
     redis = Redis(LostError("gone"), [None, "told", "1"])
-    made = Cancellations(redis, namespace="ns")  # type: ignore[arg-type]
-    assert await made.store(["a", "b", "c"]) == ["a", "c"]
-    stored = [call.set(f"ns:cancelled:{one}", "told", ex=KEPT_S, get=True) for one in "abc"]
+    cancellations = Cancellations(redis, namespace="ns")  # type: ignore[arg-type]
+    assert await cancellations.store(["a", "b", "c"]) == ["a", "c"]
+    stored = [call.set(f"ns:cancelled:{task_id}", "told", ex=KEPT_S, get=True) for task_id in "abc"]
     assert redis.pipe.mock_calls == [*stored, call.execute()] * 2
     assert redis.pipe.execute.await_count == 2
 
@@ -185,9 +185,9 @@ def test_a_job_that_was_revoked_in_the_pool_ends_or_goes_back(
     stranger: Any = SimpleNamespace(id="a")
     assert not revoking.is_revoked(stranger)
     monkeypatch.setattr(state, "revoked", {"a"})
-    its = Request.__new__(Request)
-    its.id = "a"
-    assert revoking.is_revoked(its)
+    request_of_ours = Request.__new__(Request)
+    request_of_ours.id = "a"
+    assert revoking.is_revoked(request_of_ours)
     assert not revoking.is_revoked(stranger)
 
 
@@ -204,7 +204,7 @@ async def test_a_worker_listens_and_acts_from_its_start(monkeypatch: pytest.Monk
     used.assert_called_once_with("calls", "t")
     assert background == [step._listen, step._act]
     await step._listen()
-    [one] = heard.mock_calls
-    assert (one.args, one.kwargs["on_reset"]) == (("runtime",), pauser.run_held)
-    one.kwargs["on_cancelled"]("a")
+    [listening] = heard.mock_calls
+    assert (listening.args, listening.kwargs["on_reset"]) == (("runtime",), pauser.run_held)
+    listening.kwargs["on_cancelled"]("a")
     assert step._heard.get_nowait() == "a"

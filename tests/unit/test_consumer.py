@@ -72,11 +72,11 @@ class Moving(Broker):
 
 
 def misplaced(broker: Broker, queue: str) -> Message:
-    one = message(broker, HEADERS | {"task": "tasks.email.send"})
-    one.headers["compression"] = "gzip"  # kombu leaves it there when it has decompressed the body
-    one.delivery_info = {"exchange": "", "routing_key": queue}
-    one.properties = {"priority": 9, "delivery_tag": "t1", "body_encoding": "base64"}
-    return one
+    found = message(broker, HEADERS | {"task": "tasks.email.send"})
+    found.headers["compression"] = "gzip"  # kombu leaves it there when it has decompressed the body
+    found.delivery_info = {"exchange": "", "routing_key": queue}
+    found.properties = {"priority": 9, "delivery_tag": "t1", "body_encoding": "base64"}
+    return found
 
 
 def test_a_job_in_the_queue_of_another_task_is_published_before_it_is_acknowledged() -> None:
@@ -108,26 +108,26 @@ def test_a_message_that_nobody_can_report_is_dropped_all_the_same(
     headers: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker = Broker()
-    one = message(broker, headers)
-    one.headers = headers
+    unusable = message(broker, headers)
+    unusable.headers = headers
     handle = consumer(broker, None).create_task_handler()
     if headers and headers.get("task") == "sing":
         with pytest.raises(redis.ConnectionError):  # the store is away; it was rejected before
-            handle(one)
+            handle(unusable)
     else:
-        handle(one)
+        handle(unusable)
     assert broker.rejected == ["t1"]
 
 
-class Told(Broker):
-    """Notes whom it told what."""
+class FailureStore(Broker):
+    """Notes the failures that it stores."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.told: list[tuple[str, str]] = []
+        self.failures: list[tuple[str, str]] = []
 
     def mark_as_failure(self, job: Any, exc: Any = None, *_: Any, **__: Any) -> None:
-        self.told.append((job, f"{type(exc).__name__}: {exc}"))
+        self.failures.append((job, f"{type(exc).__name__}: {exc}"))
 
 
 # How many deaths a message is to blame for, and whether it is read. With the fifth a task refuses
@@ -135,25 +135,25 @@ class Told(Broker):
 @pytest.mark.parametrize(
     ("deaths", "alone", "reads"), [(1, None, True), (9, None, True), (5, 4, True), (6, 5, False)]
 )
-def test_a_message_that_workers_die_of_in_reading_it_is_dropped_unread(
+def test_a_message_whose_reading_killed_six_workers_is_dropped_unread(
     deaths: int, alone: int | None, reads: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broker, seen, kept = Told(), [], []
+    broker, seen, reasons = FailureStore(), [], []
     monkeypatch.setattr(
         "worker.deadletters.recorder.Recorder.record_message",
-        lambda *_, **options: kept.append(options["reason"]),
+        lambda *_, **options: reasons.append(options["reason"]),
     )
-    one = message(broker, HEADERS | {"deaths": deaths, "keywheel_alone": alone})
+    deadly = message(broker, HEADERS | {"deaths": deaths, "keywheel_alone": alone})
     monkeypatch.setattr(Message, "_decode", lambda _: seen.append("read") or [[], {}, {}])
-    consumer(broker, lambda *_: seen.append("run")).create_task_handler()(one)
+    consumer(broker, lambda *_: seen.append("run")).create_task_handler()(deadly)
     if reads:
         assert seen == ["read", "run"]
-        assert broker.rejected == kept == []
+        assert broker.rejected == reasons == []
         return
     assert seen == []
     assert broker.rejected == ["t1"]
-    [(job, reason)] = broker.told
-    assert (job, kept) == ("job-1", [reason])
+    [(job, reason)] = broker.failures
+    assert (job, reasons) == ("job-1", [reason])
     assert reason.startswith("Poisoned: 6 workers died")
 
 
@@ -162,21 +162,21 @@ def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(
 ) -> None:
     caplog.set_level(logging.WARNING)
     broker = Broker()
-    asked = consumer(broker, None)
-    asked.on_unknown_task(None, message(broker, {"task": "sing"}), KeyError("sing"))
+    receiver = consumer(broker, None)
+    receiver.on_unknown_task(None, message(broker, {"task": "sing"}), KeyError("sing"))
     assert broker.rejected == ["t1"]
     assert "cannot report an unusable message" in caplog.text
 
 
-@pytest.mark.parametrize(("asked_s", "sent_s"), [(None, 5), (2, 2)])
+@pytest.mark.parametrize(("configured_s", "sent_s"), [(None, 5), (2, 2)])
 def test_a_worker_sends_nothing_that_grows_with_the_square_of_the_workers(
-    asked_s: Any, sent_s: int
+    configured_s: Any, sent_s: int
 ) -> None:
     options = frugal(
         {
             "without_gossip": False,
             "without_mingle": False,
-            "heartbeat_interval": asked_s,
+            "heartbeat_interval": configured_s,
             "logfile": "x",
         }
     )
@@ -195,10 +195,10 @@ def test_a_message_is_settled_at_once_where_the_transport_only_notes_it(
     def strategy(_: Any, __: Any, ___: Any, reject: Any, *____: Any) -> None:
         reject(logging.getLogger(), (), False)
 
-    made = consumer(broker, strategy)
-    made.connection = SimpleNamespace(transport=SimpleNamespace(notes_acks=notes_acks))
-    made.hub = SimpleNamespace(call_soon=later.append)
-    made.create_task_handler()(message(broker))
+    receiver = consumer(broker, strategy)
+    receiver.connection = SimpleNamespace(transport=SimpleNamespace(notes_acks=notes_acks))
+    receiver.hub = SimpleNamespace(call_soon=later.append)
+    receiver.create_task_handler()(message(broker))
     assert (broker.rejected, len(later)) == ((["t1"], 0) if notes_acks else ([], 1))
 
 
@@ -213,8 +213,8 @@ def test_a_message_that_comes_back_to_rabbitmq_again_and_again_is_not_run(
     headers = HEADERS | {"x-death": [{"queue": "celery_delayed_1"}], "x-mine": "kept"}
     came = message(broker, headers | ({"x-delivery-count": returns} if returns else {}))
     came.delivery_info = {"routing_key": "0." * 27 + "1." + "ai.deferred"}
-    consumer(broker, lambda one, *_: ran.append(one)).create_task_handler()(came)
-    assert [one.headers for one in ran] == ([HEADERS | {"x-mine": "kept"}] if runs else [])
+    consumer(broker, lambda run, *_: ran.append(run)).create_task_handler()(came)
+    assert [run.headers for run in ran] == ([HEADERS | {"x-mine": "kept"}] if runs else [])
     assert came.delivery_info == {"routing_key": "ai.deferred"}
     assert broker.rejected == ([] if runs else ["t1"])
 
@@ -224,13 +224,13 @@ def test_a_job_whose_connection_is_gone_is_not_acknowledged_with_a_traceback(
     connection: Any, sent: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     acked: list[str] = []
-    made = consumer(Broker(), None)
-    made.hub = None
+    receiver = consumer(Broker(), None)
+    receiver.hub = None
     came = message(Broker())
     came.channel = SimpleNamespace(
         no_ack_consumers=None, connection=connection, basic_ack=lambda tag, **_: acked.append(tag)
     )
-    made.call_soon_ack(came.ack_log_error, logging.getLogger(), (OSError,))
+    receiver.call_soon_ack(came.ack_log_error, logging.getLogger(), (OSError,))
     assert len(acked) == sent
     assert ("it delivers them again" in caplog.text) == (not sent)
 
@@ -254,14 +254,14 @@ def test_a_job_that_runs_on_settles_its_message_when_it_comes_again(
     runs: bool,  # noqa: FBT001
 ) -> None:
     ran: list[Any] = []
-    made = consumer(Broker(), lambda one, *_: ran.append(one))
+    receiver = consumer(Broker(), lambda run, *_: ran.append(run))
     running = Running()
     running.acknowledged = acknowledged
     came = message(Broker())
     came.delivery_info = {"redelivered": redelivered, "routing_key": "ai"}
     state.active_requests.add(running)
     try:
-        made.create_task_handler()(came)
+        receiver.create_task_handler()(came)
     finally:
         state.active_requests.discard(running)
     assert bool(ran) == runs
@@ -292,26 +292,30 @@ class Timer:
 def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
     came: str, limit: str | None, begun: list[int]
 ) -> None:
-    made, timer, started = consumer(Broker(), None), Timer(), list[int]()
+    receiver, timer, started = consumer(Broker(), None), Timer(), list[int]()
     task = SimpleNamespace(name="tasks.ai.complete", rate_limit="1/h")
-    made.app.tasks = {task.name: task}
-    made.timer, made.task_buckets, made._limit_order = timer, defaultdict(lambda: None), 0
-    made.on_task_request = lambda request: started.append(request.number)
+    receiver.app.tasks = {task.name: task}
+    receiver.timer, receiver.task_buckets, receiver._limit_order = (
+        timer,
+        defaultdict(lambda: None),
+        0,
+    )
+    receiver.on_task_request = lambda request: started.append(request.number)
     given_back = list[bool]()
-    made.qos = SimpleNamespace(decrement_eventually=lambda: given_back.append(True))
-    made.reset_rate_limits()
-    bucket = made.task_buckets[task.name]
+    receiver.qos = SimpleNamespace(decrement_eventually=lambda: given_back.append(True))
+    receiver.reset_rate_limits()
+    bucket = receiver.task_buckets[task.name]
     jobs = [Held(task, number) for number in (1, 2, 3)]
-    made._limit_task(jobs[0], bucket, 1)
+    receiver._limit_task(jobs[0], bucket, 1)
     if came == "before":
         for job in jobs[1:]:
-            made._limit_task(job, bucket, 1)
+            receiver._limit_task(job, bucket, 1)
         assert started == [1]
     task.rate_limit = limit
-    made.reset_rate_limits()
+    receiver.reset_rate_limits()
     if came == "by its eta":
         for job in jobs[1:]:
-            made._limit_post_eta(job, bucket, 1)
+            receiver._limit_post_eta(job, bucket, 1)
     assert started == begun
     # The worker takes one message more for each that it held until its eta.
     assert len(given_back) == (2 if came == "by its eta" else 0)

@@ -49,7 +49,7 @@ def test_a_process_without_a_free_file_handle_tries_again_where_celery_ends(code
 def test_a_worker_whose_step_does_not_reach_the_broker_starts_again() -> None:
     app = Celery(broker="memory://", set_as_current=False)
     app.conf.broker_connection_retry_on_startup = True
-    made = Consumer(
+    receiver = Consumer(
         ignore,
         app=app,
         pool=SimpleNamespace(num_processes=1, is_green=False, flush=ignore),
@@ -60,10 +60,10 @@ def test_a_worker_whose_step_does_not_reach_the_broker_starts_again() -> None:
     def start(_: Any) -> None:
         raise next(outcomes)
 
-    made.blueprint.start = start
-    made._pauses = SimpleNamespace(next=lambda _: 0.0)  # type: ignore[assignment]
+    receiver.blueprint.start = start
+    receiver._pauses = SimpleNamespace(next=lambda _: 0.0)  # type: ignore[assignment]
     with pytest.raises(WorkerShutdown):
-        made.start()
+        receiver.start()
     app.close()
 
 
@@ -74,25 +74,25 @@ def ignore(*_: Any) -> None:
 def test_a_broker_that_cannot_be_reached_is_asked_ever_less_often(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    made = Consumer.__new__(Consumer)
-    made._pauses = SimpleNamespace(next=lambda _: 0.0)  # type: ignore[assignment]
+    receiver = Consumer.__new__(Consumer)
+    receiver._pauses = SimpleNamespace(next=lambda _: 0.0)  # type: ignore[assignment]
     with caplog.at_level(logging.WARNING):
-        made.on_connection_error_before_connected(OSError(errno.EMFILE, "Too many open files"))
+        receiver.on_connection_error_before_connected(OSError(errno.EMFILE, "Too many open files"))
     assert caplog.messages == [
         "cannot connect to the broker: [Errno 24] Too many open files; next try in 0 s"
     ]
 
 
 def test_a_broker_that_is_away_is_asked_again_every_few_seconds() -> None:
-    made = consumer(Broker(), None)
-    made.app.conf = SimpleNamespace(
+    receiver = consumer(Broker(), None)
+    receiver.app.conf = SimpleNamespace(
         broker_connection_retry_on_startup=True, broker_connection_max_retries=None
     )
-    made.first_connection_attempt = True
-    asked: list[dict[str, Any]] = []
-    connection = SimpleNamespace(ensure_connection=lambda *_, **options: asked.append(options))
-    made.ensure_connected(connection)
-    start_s, step_s, longest_s = (asked[0][f"interval_{end}"] for end in ("start", "step", "max"))
+    receiver.first_connection_attempt = True
+    retries: list[dict[str, Any]] = []
+    connection = SimpleNamespace(ensure_connection=lambda *_, **options: retries.append(options))
+    receiver.ensure_connected(connection)
+    start_s, step_s, longest_s = (retries[0][f"interval_{end}"] for end in ("start", "step", "max"))
     assert start_s + 2 * step_s < 2, "a short trouble ends with a short silence"
     assert start_s < longest_s <= 3
 
@@ -113,14 +113,14 @@ def test_a_broker_that_ends_connections_at_once_is_given_a_pause(
     monkeypatch.setattr(
         StockConsumer, "on_connection_error_after_connected", lambda _, exc: lost.append(exc)
     )
-    made, pauses = consumer(Broker(), None), []
-    made._losses = Losses()
-    made.conninfo = SimpleNamespace(connection_errors=(OSError,))
-    monkeypatch.setattr(made, "_pause", lambda what, _: pauses.append(what))
+    receiver, pauses = consumer(Broker(), None), []
+    receiver._losses = Losses()
+    receiver.conninfo = SimpleNamespace(connection_errors=(OSError,))
+    monkeypatch.setattr(receiver, "_pause", lambda reason, _: pauses.append(reason))
     for _ in range(5):
-        made.on_connection_error_after_connected(ConnectionResetError())
+        receiver.on_connection_error_after_connected(ConnectionResetError())
     assert pauses == ["the broker ends connections as soon as they are open"]
-    made.on_connection_error_after_connected(ValueError("full"))
+    receiver.on_connection_error_after_connected(ValueError("full"))
     assert pauses[1:] == ["the broker refuses"]
     assert [type(exc) for exc in lost] == [ConnectionResetError] * 5 + [ValueError]
 
@@ -128,18 +128,18 @@ def test_a_broker_that_ends_connections_at_once_is_given_a_pause(
 def test_a_worker_that_is_to_end_does_not_wait_for_the_broker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    made = Consumer.__new__(Consumer)
-    made._pauses = SimpleNamespace(next=lambda _: 3_600.0)  # type: ignore[assignment]
+    receiver = Consumer.__new__(Consumer)
+    receiver._pauses = SimpleNamespace(next=lambda _: 3_600.0)  # type: ignore[assignment]
     monkeypatch.setattr(state, "should_stop", 0)
     with pytest.raises(WorkerShutdown):
-        made.on_connection_error_before_connected(OSError("away"))
+        receiver.on_connection_error_before_connected(OSError("away"))
 
 
 def test_a_pause_ends_at_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now_s=1_000.0, monotonic=lambda: clock.now_s)
     clock.sleep = lambda step_s: setattr(clock, "now_s", clock.now_s + step_s)
     monkeypatch.setattr(consumer_module, "time", clock)
-    made = Consumer.__new__(Consumer)
-    made._pauses = SimpleNamespace(next=lambda now_s: now_s - 997.0)  # type: ignore[assignment]
-    made.on_connection_error_before_connected(OSError("away"))
+    receiver = Consumer.__new__(Consumer)
+    receiver._pauses = SimpleNamespace(next=lambda now_s: now_s - 997.0)  # type: ignore[assignment]
+    receiver.on_connection_error_before_connected(OSError("away"))
     assert clock.now_s == pytest.approx(1_003, abs=0.5)

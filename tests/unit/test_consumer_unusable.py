@@ -23,36 +23,38 @@ Use = Callable[[Consumer, Any], None]
 USES: list[tuple[str, Use, str, bool, bool]] = [
     (
         "on_unknown_message",
-        lambda made, came: made.on_unknown_message(BODY, came),
+        lambda consumer, came: consumer.on_unknown_message(BODY, came),
         "the message is not a Celery job",
         False,
         False,
     ),
-    ("on_unknown_task", lambda made, came: made.on_unknown_task(BODY, came, ERROR), NO_TASK,
+    ("on_unknown_task", lambda consumer, came: consumer.on_unknown_task(BODY, came, ERROR), NO_TASK,
         True, False),
     (
         "on_invalid_task",
-        lambda made, came: made.on_invalid_task(BODY, came, InvalidTaskError("its id is missing")),
+        lambda consumer, came: consumer.on_invalid_task(
+            BODY, came, InvalidTaskError("its id is missing")
+        ),
         NO_ID,
         False,
         True,
     ),
-    ("on_decode_error", lambda made, came: made.on_decode_error(came, DecodeError(SECRET)),
+    ("on_decode_error", lambda consumer, came: consumer.on_decode_error(came, DecodeError(SECRET)),
         NOT_READ, False, True),
 ]  # fmt: skip
 
 
 class Parts:
-    """What a consumer tells of a message, in its order."""
+    """What a consumer records, reports and stores of a message, in its order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.told = Mock()
+        self.calls = Mock()
         self.stored: list[tuple[str, str]] = []
         self.broker = Broker()
         self.broker.mark_as_failure = self._store  # type: ignore[method-assign]
-        monkeypatch.setattr(consumer_module, "recorder", self.told)
+        monkeypatch.setattr(consumer_module, "recorder", self.calls)
         for name, *_ in USES:
-            monkeypatch.setattr(StockConsumer, name, getattr(self.told, name))
+            monkeypatch.setattr(StockConsumer, name, getattr(self.calls, name))
 
     def _store(self, job: str, error: Exception) -> None:
         self.stored.append((job, str(error)))
@@ -69,31 +71,35 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
 
 
 @pytest.mark.parametrize(
-    ("stock", "use", "reason", "runnable", "is_stored"), USES, ids=[one[0] for one in USES]
+    ("stock", "use", "reason", "runnable", "is_stored"),
+    USES,
+    ids=[use_case[0] for use_case in USES],
 )
 def test_a_message_that_nobody_can_use_is_a_dead_letter_before_it_is_rejected(
     parts: Parts, *, stock: str, use: Use, reason: str, runnable: bool, is_stored: bool
 ) -> None:
     came = parts.use(use)
-    assert parts.told.mock_calls[0] == call.record_message(came, reason=reason, runnable=runnable)
-    assert [one[0] for one in parts.told.mock_calls[1:]] == [stock]
+    assert parts.calls.mock_calls[0] == call.record_message(came, reason=reason, runnable=runnable)
+    assert [use_case[0] for use_case in parts.calls.mock_calls[1:]] == [stock]
     assert parts.broker.rejected == ["t1"]
     assert parts.stored == [("job-1", reason)] * is_stored
 
 
-@pytest.mark.parametrize("use", [one[1] for one in USES], ids=[one[0] for one in USES])
+@pytest.mark.parametrize(
+    "use", [use_case[1] for use_case in USES], ids=[use_case[0] for use_case in USES]
+)
 def test_what_celery_fails_to_report_is_dropped_all_the_same(
     parts: Parts, caplog: pytest.LogCaptureFixture, use: Use
 ) -> None:
     for name, *_ in USES:
-        getattr(parts.told, name).side_effect = AttributeError(SECRET)
+        getattr(parts.calls, name).side_effect = AttributeError(SECRET)
     parts.use(use)
     assert parts.broker.rejected == ["t1"]
     assert caplog.messages == [
         "cannot report an unusable message (AttributeError); it is dropped all the same"
     ]
     for name, *_ in USES:
-        getattr(parts.told, name).side_effect = redis.ConnectionError("away")
+        getattr(parts.calls, name).side_effect = redis.ConnectionError("away")
     with pytest.raises(redis.ConnectionError):
         parts.use(use)
     assert parts.broker.rejected == ["t1"], "the broker delivers it again"
@@ -103,13 +109,13 @@ def test_a_message_that_is_settled_already_is_left_alone(parts: Parts) -> None:
     came = message(parts.broker)
     came._state = "ACK"
     consumer(parts.broker, None).on_unknown_message(BODY, came)
-    assert [one[0] for one in parts.told.mock_calls] == ["on_unknown_message"]
+    assert [use_case[0] for use_case in parts.calls.mock_calls] == ["on_unknown_message"]
     assert parts.broker.rejected == []
 
 
 def test_a_message_without_an_id_has_no_failure_to_store(parts: Parts) -> None:
-    made, headers = consumer(parts.broker, None), {"task": "tasks.ai.complete"}
-    made.on_invalid_task(
+    receiver, headers = consumer(parts.broker, None), {"task": "tasks.ai.complete"}
+    receiver.on_invalid_task(
         BODY, message(parts.broker, headers), InvalidTaskError("its id is missing")
     )
     assert parts.stored == []

@@ -33,7 +33,7 @@ def pools() -> dict[str, Any]:
 
 async def post(kind: type[Any], pools: Any, *given: str, body: Any = None) -> Any:
     """What the endpoint answers ann; it must poll after a change."""
-    made = kind.__new__(kind)
+    handler = kind.__new__(kind)
 
     async def with_pools(work: Any) -> Any:
         return await work(pools)
@@ -42,15 +42,15 @@ async def post(kind: type[Any], pools: Any, *given: str, body: Any = None) -> An
         return await work("redis")
 
     poller = SimpleNamespace(with_redis=with_redis, reload_keys_soon=Mock())
-    made.application = SimpleNamespace(poller=poller, capp="the app")
-    made.visitor = Visitor("ann")
-    made._body = bytearray(b"" if body is None else json.dumps(body).encode())
-    made.with_pools, made.poll_change = with_pools, AsyncMock()
-    made.send_json = Mock()
-    await made.post(*given)
+    handler.application = SimpleNamespace(poller=poller, capp="the app")
+    handler.visitor = Visitor("ann")
+    handler._body = bytearray(b"" if body is None else json.dumps(body).encode())
+    handler.with_pools, handler.poll_change = with_pools, AsyncMock()
+    handler.send_json = Mock()
+    await handler.post(*given)
     if kind not in {jobs.Cancel, keys.Reload}:
-        made.poll_change.assert_awaited_once_with()
-    [answer] = made.send_json.call_args.args
+        handler.poll_change.assert_awaited_once_with()
+    [answer] = handler.send_json.call_args.args
     return answer | ({"reloads": poller.reload_keys_soon.call_count} if kind is keys.Reload else {})
 
 
@@ -65,35 +65,35 @@ async def post(kind: type[Any], pools: Any, *given: str, body: Any = None) -> An
 async def test_a_key_is_disabled_and_a_service_paused_with_a_reason(
     pools: dict[str, Any], given: dict[str, Any], reason: str, for_ms: int | None
 ) -> None:
-    asked = {"by": "flower ann", "reason": reason, "for_ms": for_ms}
-    told = await post(key_changes.Disable, pools, body=KEY | given)
-    assert told == {"disabled": "k", "newly": True, "left_ms": None, "by": "ann"}
-    pools["groq"].disable.assert_awaited_once_with("k", **asked)
-    told = await post(key_changes.Pause, pools, body={"service": "resend"} | given)
-    assert told == {"paused": "resend", "newly": True, "left_ms": None, "by": "ann"}
-    pools["resend"].disable.assert_awaited_once_with(None, **asked)
+    options = {"by": "flower ann", "reason": reason, "for_ms": for_ms}
+    answer = await post(key_changes.Disable, pools, body=KEY | given)
+    assert answer == {"disabled": "k", "newly": True, "left_ms": None, "by": "ann"}
+    pools["groq"].disable.assert_awaited_once_with("k", **options)
+    answer = await post(key_changes.Pause, pools, body={"service": "resend"} | given)
+    assert answer == {"paused": "resend", "newly": True, "left_ms": None, "by": "ann"}
+    pools["resend"].disable.assert_awaited_once_with(None, **options)
 
 
 async def test_a_key_is_enabled_and_a_service_resumed(pools: dict[str, Any]) -> None:
-    told = await post(key_changes.Enable, pools, body=KEY)
-    assert told == {"enabled": "k", "newly": True, "by": "ann"}
+    answer = await post(key_changes.Enable, pools, body=KEY)
+    assert answer == {"enabled": "k", "newly": True, "by": "ann"}
     pools["groq"].enable.assert_awaited_once_with("k", by="flower ann")
     pools["resend"].enable.return_value = False
-    told = await post(key_changes.Resume, pools, body={"service": "resend"})
-    assert told == {"resumed": "resend", "newly": False, "by": "ann"}
+    answer = await post(key_changes.Resume, pools, body={"service": "resend"})
+    assert answer == {"resumed": "resend", "newly": False, "by": "ann"}
     pools["resend"].enable.assert_awaited_once_with(None, by="flower ann")
 
 
 @pytest.mark.parametrize(
-    ("given", "kept"),
+    ("given", "note"),
     [({}, ""), ({"note": f"  of {GROQ} "}, "of gsk_abc123..."), ({"note": "x" * 200}, "x" * 200)],
 )
 async def test_a_note_is_kept_without_its_secrets(
-    pools: dict[str, Any], given: dict[str, Any], kept: str
+    pools: dict[str, Any], given: dict[str, Any], note: str
 ) -> None:
-    told = await post(key_changes.Note, pools, body=KEY | given)
-    assert told == {"key": "k", "note": kept, "by": "ann"}
-    pools["groq"].note.assert_awaited_once_with("k", kept, by="flower ann")
+    answer = await post(key_changes.Note, pools, body=KEY | given)
+    assert answer == {"key": "k", "note": note, "by": "ann"}
+    pools["groq"].note.assert_awaited_once_with("k", note, by="flower ann")
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ async def test_a_reset_concerns_a_key_a_service_or_everything(
     include: Any,
 ) -> None:
     monkeypatch.setattr(keys.resets, "as_json", lambda done: {"done": done})
-    told = await post(keys.Reset, pools, body=body)
-    assert told == {"done": {name: f"reset of {name}" for name in services}, "by": "ann"}
+    answer = await post(keys.Reset, pools, body=body)
+    assert answer == {"done": {name: f"reset of {name}" for name in services}, "by": "ann"}
     for name, pool in pools.items():
-        asked = [call.kwargs for call in pool.reset.await_args_list]
+        resets = [call.kwargs for call in pool.reset.await_args_list]
         about = {"by": "flower ann", "key_id": key, "include_disabled": include}
-        assert asked == [about] * (name in services)
+        assert resets == [about] * (name in services)
 
 
 async def test_a_reload_asks_the_workers_and_is_noted(
@@ -131,8 +131,8 @@ async def test_a_reload_asks_the_workers_and_is_noted(
     monkeypatch.setattr(keys, "ask_workers", lambda app, *, timeout_s: {"w1": (app, timeout_s > 1)})
     monkeypatch.setattr(keys, "sentence_of", lambda answer: f"it is {answer}")
     monkeypatch.setattr(keys, "note_reload", note)
-    told = await post(keys.Reload, pools)
-    assert told == {"workers": {"w1": "it is ('the app', True)"}, "by": "ann", "reloads": 1}
+    answer = await post(keys.Reload, pools)
+    assert answer == {"workers": {"w1": "it is ('the app', True)"}, "by": "ann", "reloads": 1}
     [(noted, answers)] = [call.args for call in note.await_args_list]
     assert [*noted] == [*pools.values()]
     assert answers == {"w1": ("the app", True)}
@@ -147,8 +147,8 @@ async def test_a_job_is_cancelled_by_its_id_alone(
     monkeypatch.setattr(jobs, "cancel_jobs", cancel)
     monkeypatch.setattr(jobs, "Cancellations", lambda redis, *, namespace: (redis, namespace))
     monkeypatch.setattr(jobs, "get_settings", lambda: SimpleNamespace(namespace="ns"))
-    told = await post(jobs.Cancel, pools, "job-1")
-    assert told == {"job": "job-1", "outcome": "cancelled", "by": "ann"}
+    answer = await post(jobs.Cancel, pools, "job-1")
+    assert answer == {"job": "job-1", "outcome": "cancelled", "by": "ann"}
     cancel.assert_awaited_once_with("the app", ("redis", "ns"), ["job-1"], by="flower ann")
     for job, body in (("two words", None), ("job-1", KEY)):
         with pytest.raises(ApiError):
@@ -169,17 +169,17 @@ async def test_a_job_is_cancelled_by_its_id_alone(
 def test_a_page_has_buttons_for_those_who_may_press_them(
     *, has_login: bool, may_change: bool, read_only: bool, shows_buttons: bool
 ) -> None:
-    made: Any = page.JobPage.__new__(page.JobPage)
-    made.request = "the request"
-    made.application = SimpleNamespace(
+    handler: Any = page.JobPage.__new__(page.JobPage)
+    handler.request = "the request"
+    handler.application = SimpleNamespace(
         auth_config=SimpleNamespace(allows_people=has_login),
         options=SimpleNamespace(read_only=read_only),
         visitor=lambda _: Visitor("ann", may_change=may_change),
     )
-    made.render, made.set_status, headers = Mock(), Mock(), dict[str, str]()
-    made.set_header = headers.__setitem__
-    made.show("job.html", job="job-1")
-    made.render.assert_called_once_with(
+    handler.render, handler.set_status, headers = Mock(), Mock(), dict[str, str]()
+    handler.set_header = headers.__setitem__
+    handler.show("job.html", job="job-1")
+    handler.render.assert_called_once_with(
         "job.html",
         has_login=has_login,
         read_only=not shows_buttons,
@@ -187,7 +187,7 @@ def test_a_page_has_buttons_for_those_who_may_press_them(
         version=page.version(),
         job="job-1",
     )
-    assert [call.args for call in made.set_status.call_args_list] == [(403,)] * (not has_login)
+    assert [call.args for call in handler.set_status.call_args_list] == [(403,)] * (not has_login)
     assert headers["Cache-Control"] == "no-store"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
 
@@ -205,13 +205,13 @@ def test_the_version_of_the_static_files_is_that_of_their_content(
 
 
 async def test_up_to_five_hundred_dead_letters_are_listed_at_once() -> None:
-    made: Any = dead_letters.DeadLetterList.__new__(dead_letters.DeadLetterList)
+    handler: Any = dead_letters.DeadLetterList.__new__(dead_letters.DeadLetterList)
     read = AsyncMock(return_value={})
-    made.application = SimpleNamespace(poller=SimpleNamespace(with_dead_letters=read))
-    made.send_json = Mock()
-    made.query_values = lambda: {"limit": "500"}
-    await made.get()
-    made.send_json.assert_called_once_with({})
-    made.query_values = lambda: {"limit": "501"}
+    handler.application = SimpleNamespace(poller=SimpleNamespace(with_dead_letters=read))
+    handler.send_json = Mock()
+    handler.query_values = lambda: {"limit": "500"}
+    await handler.get()
+    handler.send_json.assert_called_once_with({})
+    handler.query_values = lambda: {"limit": "501"}
     with pytest.raises(ApiError):
-        await made.get()
+        await handler.get()

@@ -13,9 +13,9 @@ from worker.dashboard.job_start import JobStart
 from worker.dashboard.job_view import JobView, Waits
 
 
-# What the result store says, what the events tell, whether it is deferred; state and place.
+# What the result store and the events say, whether the job is deferred; its state, and where it is.
 @pytest.mark.parametrize(
-    ("stored", "told", "deferred", "state", "where"),
+    ("stored", "event_state", "deferred", "state", "where"),
     [
         ("PENDING", None, False, "PENDING", "queue"),
         ("PENDING", "RECEIVED", False, "RECEIVED", "worker"),
@@ -30,9 +30,9 @@ from worker.dashboard.job_view import JobView, Waits
     ],
 )
 def test_a_job_is_where_its_result_and_the_events_say(
-    *, stored: str, told: str | None, deferred: bool, state: str, where: str
+    *, stored: str, event_state: str | None, deferred: bool, state: str, where: str
 ) -> None:
-    seen = SimpleNamespace(state=told) if told else None
+    seen = SimpleNamespace(state=event_state) if event_state else None
     assert job_view._state_of({"status": stored}, seen, deferred=deferred) == state
     assert job_view._where(state, deferred=deferred) == where
 
@@ -55,7 +55,7 @@ def test_a_job_is_where_its_result_and_the_events_say(
         ),
     ],
 )
-def test_a_wait_is_that_of_the_broker_where_it_has_the_job(
+def test_a_wait_ends_when_the_broker_says_so_where_it_has_the_job(
     stored: Any, due_ms: int | None, waits: Waits | None
 ) -> None:
     assert job_view._waits(stored, due_ms) == waits
@@ -79,7 +79,7 @@ def test_of_a_result_only_the_label_and_the_calls_are_shown(
     assert job_view._attempts_in(result) == attempts
 
 
-def test_the_events_of_a_job_are_told_in_their_order() -> None:
+def test_the_events_of_a_job_are_listed_in_their_order() -> None:
     seen = SimpleNamespace(received=2.0004, started=3.0, sent=1.0, succeeded=None)
     assert list(job_view._events(seen)) == [
         {"at_ms": 1_000, "event": "sent"},
@@ -118,10 +118,10 @@ class _Broker:
 
     def execute(self) -> list[Any]:
         count = len(self.asked)
-        found: list[Any] = [None] * count
-        for place, value in (self._answers or {}).items():
-            found[place] = value
-        return found
+        replies: list[Any] = [None] * count
+        for index, value in (self._answers or {}).items():
+            replies[index] = value
+        return replies
 
 
 def app_with(broker: _Broker) -> Any:
@@ -138,12 +138,12 @@ def test_a_deferred_job_is_found_with_its_instant_and_headers(due_us: float, due
 
 
 @pytest.mark.parametrize("answers", [None, {1: 5.0}, {-1: "{}"}])
-def test_a_job_that_is_not_deferred_has_neither(answers: Any) -> None:
+def test_a_job_that_is_not_deferred_has_neither_instant_nor_headers(answers: Any) -> None:
     assert job_view._deferred(app_with(_Broker("redis", answers)), "j") == (None, {})
     assert job_view._deferred(app_with(_Broker("amqp", answers)), "j") == (None, {})
 
 
-# What the events tell of a job, the task that its message names, and which one is shown.
+# What the events say of a job, the task that its message names, and which one is shown.
 @pytest.mark.parametrize(
     ("seen", "named", "task"),
     [
@@ -153,7 +153,7 @@ def test_a_job_that_is_not_deferred_has_neither(answers: Any) -> None:
         (None, None, ""),
     ],
 )
-def test_the_task_of_a_job_is_told_by_its_events_or_its_message(
+def test_the_task_of_a_job_is_the_one_of_its_events_else_the_one_of_its_message(
     monkeypatch: pytest.MonkeyPatch, seen: Any, named: str | None, task: str
 ) -> None:
     waits = {"kind": "key", "code": "rpm"}
@@ -162,11 +162,11 @@ def test_the_task_of_a_job_is_told_by_its_events_or_its_message(
     monkeypatch.setattr(job_view, "meta_of", lambda *_: meta)
     monkeypatch.setattr(job_view, "_deferred", lambda *_: (7, headers))
     app: Any = "the app"
-    told = job_view.look_up(app, "j", seen)
-    assert (told.task, told.where, told.worker) == (task, "deferred", "")
-    assert told.waits == Waits("key", "rpm", 7, None)
-    assert [call["key"] for call in told.calls] == [CALL["key"]]
-    assert (told.error, told.key, told.attempts) == ("", "", None), "it has not ended"
+    found = job_view.look_up(app, "j", seen)
+    assert (found.task, found.where, found.worker) == (task, "deferred", "")
+    assert found.waits == Waits("key", "rpm", 7, None)
+    assert [call["key"] for call in found.calls] == [CALL["key"]]
+    assert (found.error, found.key, found.attempts) == ("", "", None), "it has not ended"
 
 
 @pytest.mark.parametrize("job", ["", "two words", "x" * 201, "ü"])
@@ -197,12 +197,12 @@ def test_a_job_is_looked_for_in_its_queue_where_it_may_be(
     assert jobs._may_be_in_queue(SimpleNamespace(where=where, waits=waits)) is may  # type: ignore[arg-type]
 
 
-def view(where: str, **others: Any) -> JobView:
+def view(where: str, **changes: Any) -> JobView:
     about: dict[str, Any] = {
         "job": "j", "state": "S", "where": where, "task": "", "worker": "", "waits": None,
         "calls": ({"at_ms": 1},), "attempts": None, "events": (), "error": "", "key": "",
     }  # fmt: skip
-    return JobView(**about | others)
+    return JobView(**about | changes)
 
 
 CALL = {"at_ms": 5, "key": "gsk_1...", "code": "ok"}
@@ -213,64 +213,70 @@ PLACE = SimpleNamespace(
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
+def job_request(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Asks for a job; `view`, `letter` and `place` are what there is of it."""
-    found = SimpleNamespace(view=view("queue"), letter=None, place=None, sent=[], seen=[])
+    request = SimpleNamespace(view=view("queue"), letter=None, place=None, sent=[], seen=[])
 
     def look_up(capp: str, job: str, seen: Any) -> JobView:
-        found.seen.append((capp, job, seen))
-        if isinstance(found.view, Exception):
-            raise found.view
-        result: JobView = found.view
+        request.seen.append((capp, job, seen))
+        if isinstance(request.view, Exception):
+            raise request.view
+        result: JobView = request.view
         return result
 
-    made: Any = jobs.Job.__new__(jobs.Job)
-    made.application = SimpleNamespace(
+    handler: Any = jobs.Job.__new__(jobs.Job)
+    handler.application = SimpleNamespace(
         capp="app", events=SimpleNamespace(state=SimpleNamespace(tasks={"j": "seen"}))
     )
-    made.with_pools = AsyncMock(return_value=({"at_ms": 7},))
-    made._find_letter = AsyncMock(side_effect=lambda _: found.letter)
-    made._find_place = AsyncMock(side_effect=lambda _: found.place)
-    made._start_of = AsyncMock(return_value=JobStart(4))
-    made.send_json = found.sent.append
+    handler.with_pools = AsyncMock(return_value=({"at_ms": 7},))
+    handler._find_letter = AsyncMock(side_effect=lambda _: request.letter)
+    handler._find_place = AsyncMock(side_effect=lambda _: request.place)
+    handler._start_of = AsyncMock(return_value=JobStart(4))
+    handler.send_json = request.sent.append
     monkeypatch.setattr(jobs, "look_up", look_up)
     monkeypatch.setattr(jobs.time, "time", lambda: 12.3456)
-    found.handler = made
-    return found
+    request.handler = handler
+    return request
 
 
-async def test_a_job_is_told_by_its_dead_letter_its_place_or_its_keys(asked: Any) -> None:
-    await asked.handler.get("j")
-    assert asked.seen == [("app", "j", "seen")]
-    [told] = asked.sent
-    assert (told["where"], told["calls"], told["dead_letter"]) == ("queue", ({"at_ms": 1},), None)
-    assert (told["place"], told["now_ms"]) == (4, 12_346)
-    asked.place = PLACE
-    await asked.handler.get("j")
-    told = asked.sent[-1]
-    assert (told["where"], told["task"], told["calls"]) == ("queue", "t", ({"at_ms": 9},))
-    asked.letter = LETTER
-    await asked.handler.get("j")
-    told = asked.sent[-1]
-    assert (told["task"], told["worker"], told["error"]) == ("t", "w", "why")
-    assert (told["calls"], told["dead_letter"]) == ((CALL,), "failed")
-    asked.view = view("ended", task="own", worker="mine")
-    await asked.handler.get("j")
-    assert (asked.sent[-1]["task"], asked.sent[-1]["worker"]) == ("own", "mine")
-    asked.letter = asked.place = None
+async def test_a_job_is_described_by_its_dead_letter_its_place_or_the_calls_of_its_keys(
+    job_request: Any,
+) -> None:
+    await job_request.handler.get("j")
+    assert job_request.seen == [("app", "j", "seen")]
+    [answer] = job_request.sent
+    assert (answer["where"], answer["calls"], answer["dead_letter"]) == (
+        "queue",
+        ({"at_ms": 1},),
+        None,
+    )
+    assert (answer["place"], answer["now_ms"]) == (4, 12_346)
+    job_request.place = PLACE
+    await job_request.handler.get("j")
+    answer = job_request.sent[-1]
+    assert (answer["where"], answer["task"], answer["calls"]) == ("queue", "t", ({"at_ms": 9},))
+    job_request.letter = LETTER
+    await job_request.handler.get("j")
+    answer = job_request.sent[-1]
+    assert (answer["task"], answer["worker"], answer["error"]) == ("t", "w", "why")
+    assert (answer["calls"], answer["dead_letter"]) == ((CALL,), "failed")
+    job_request.view = view("ended", task="own", worker="mine")
+    await job_request.handler.get("j")
+    assert (job_request.sent[-1]["task"], job_request.sent[-1]["worker"]) == ("own", "mine")
+    job_request.letter = job_request.place = None
     for where, calls in (("running", 7), ("ended", 7), ("worker", 1), ("deferred", 1)):
-        asked.view = view(where)
-        await asked.handler.get("j")
-        assert asked.sent[-1]["calls"] == ({"at_ms": calls},)
+        job_request.view = view(where)
+        await job_request.handler.get("j")
+        assert job_request.sent[-1]["calls"] == ({"at_ms": calls},)
 
 
-async def test_a_store_that_does_not_answer_is_told_as_such(asked: Any) -> None:
-    asked.view = ConnectionError("gone")
+async def test_a_result_store_that_does_not_answer_is_an_error_of_redis(job_request: Any) -> None:
+    job_request.view = ConnectionError("gone")
     with pytest.raises(RedisUnreachable, match=r"Redis does not answer \(ConnectionError\)"):
-        await asked.handler.get("j")
-    asked.view = ZeroDivisionError("a bug")
+        await job_request.handler.get("j")
+    job_request.view = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
-        await asked.handler.get("j")
+        await job_request.handler.get("j")
 
 
 # Where the job is, whether its task is one of ours; what its start is asked for with.
@@ -302,21 +308,21 @@ async def test_a_start_is_quoted_for_a_job_that_waits_for_a_service(
     async def with_pools(work: Any) -> Any:
         return await work({})
 
-    made: Any = jobs.Job.__new__(jobs.Job)
+    handler: Any = jobs.Job.__new__(jobs.Job)
     state = SimpleNamespace(services={"groq": "the view"})
     margins = SimpleNamespace(of=lambda name: f"of {name}")
-    made.application = SimpleNamespace(
+    handler.application = SimpleNamespace(
         capp="app", poller=SimpleNamespace(state=state, margins=margins)
     )
-    made.with_pools = with_pools
-    found = SimpleNamespace(name=service) if service else None
-    monkeypatch.setattr(jobs, "service_of", Mock(return_value=found))
+    handler.with_pools = with_pools
+    known_service = SimpleNamespace(name=service) if service else None
+    monkeypatch.setattr(jobs, "service_of", Mock(return_value=known_service))
     monkeypatch.setattr(jobs, "start_of", start_of)
     settings = SimpleNamespace(models={"groq": ("m", "x")})
     monkeypatch.setattr(jobs, "get_settings", lambda: settings)
-    start = await made._start_of(view(where, task="t"), place)
-    made.poller.state = None  # before the first poll, and while Redis does not answer
-    assert await made._start_of(view(where, task="t"), place) == JobStart(number)
+    start = await handler._start_of(view(where, task="t"), place)
+    handler.poller.state = None  # before the first poll, and while Redis does not answer
+    assert await handler._start_of(view(where, task="t"), place) == JobStart(number)
     if model is None:
         assert (start, quoted) == (JobStart(number), [])
     else:

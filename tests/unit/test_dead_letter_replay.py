@@ -34,7 +34,7 @@ def email(doubt_ms: int) -> DeadLetter:
 
 # A dead letter, why it cannot be replayed, and why not although a person accepts a second email.
 @pytest.mark.parametrize(
-    ("found", "why", "forced"),
+    ("dead_letter", "why", "forced"),
     [
         (letter(), None, None),
         (letter(note="too large"), "too large", "too large"),
@@ -47,10 +47,10 @@ def email(doubt_ms: int) -> DeadLetter:
     ],
 )
 def test_a_dead_letter_is_replayed_where_its_message_is_kept_and_that_is_safe(
-    found: DeadLetter, why: str | None, forced: str | None
+    dead_letter: DeadLetter, why: str | None, forced: str | None
 ) -> None:
-    assert objection(found, now_ms=NOW_MS, force=False) == why
-    assert objection(found, now_ms=NOW_MS, force=True) == forced
+    assert objection(dead_letter, now_ms=NOW_MS, force=False) == why
+    assert objection(dead_letter, now_ms=NOW_MS, force=True) == forced
 
 
 # --- many of them
@@ -71,9 +71,9 @@ class Store:
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    made = Mock(return_value=None)
-    monkeypatch.setattr(module, "_publish", made)
-    return made
+    publish = Mock(return_value=None)
+    monkeypatch.setattr(module, "_publish", publish)
+    return publish
 
 
 def app_with(state: str = "FAILURE") -> Any:
@@ -82,7 +82,7 @@ def app_with(state: str = "FAILURE") -> Any:
 
 
 async def again(store: Any, letters: list[DeadLetter], **options: Any) -> Replayed:
-    store.there = store.there or {one.id: one for one in letters}
+    store.there = store.there or {each.id: each for each in letters}
     given = {"app": app_with(), "by": "ada", "now_ms": NOW_MS} | options
     return await replay(store, letters, **given)
 
@@ -90,23 +90,23 @@ async def again(store: Any, letters: list[DeadLetter], **options: Any) -> Replay
 async def test_dead_letters_are_deleted_once_they_are_sent_part_by_part(published: Mock) -> None:
     store, done = Store(), list[int]()
     letters = [letter(number, size=0 if number % 100 == 7 else 9) for number in range(450)]
-    found = await again(store, letters, progress=done.append)
+    replayed = await again(store, letters, progress=done.append)
     assert done == [200, 400, 450]
-    ids = {one.id for one in letters if one.size}
-    assert set(found.sent) == ids
-    assert set(found.refused) == {
-        (one.id, "its arguments are not kept") for one in letters if not one.size
+    ids = {each.id for each in letters if each.size}
+    assert set(replayed.sent) == ids
+    assert set(replayed.refused) == {
+        (each.id, "its arguments are not kept") for each in letters if not each.size
     }
-    assert [made.kwargs for made in store.delete.await_args_list] == [
+    assert [delete.kwargs for delete in store.delete.await_args_list] == [
         {"by": "ada", "event": "replayed"}
     ] * 3
-    deleted = [[one.id for one in made.args[0]] for made in store.delete.await_args_list]
+    deleted = [[each.id for each in delete.args[0]] for delete in store.delete.await_args_list]
     assert [len(part) for part in deleted] == [198, 198, 50 - 1]
     assert set().union(*deleted) == ids
     assert published.call_count == len(ids)
-    assert found.as_json()["replayed"] == list(found.sent)
-    assert found.as_json()["refused"][0] == {
-        "id": found.refused[0][0], "reason": "its arguments are not kept"
+    assert replayed.as_json()["replayed"] == list(replayed.sent)
+    assert replayed.as_json()["refused"][0] == {
+        "id": replayed.refused[0][0], "reason": "its arguments are not kept"
     }  # fmt: skip
 
 
@@ -128,13 +128,13 @@ async def test_where_the_broker_fails_nothing_more_is_sent_and_what_was_sent_is_
     assert published.call_count < 5 + 8, "those that were under way, and no other"
     [deleted] = store.delete.await_args_list
     assert len(deleted.args[0]) == 4
-    kept = {made.args[0].id for made in store.unclaim.await_args_list}
-    assert not kept & {one.id for one in deleted.args[0]}
-    assert len(kept) == published.call_count - 4, "another may replay them at once"
+    unclaimed = {unclaim.args[0].id for unclaim in store.unclaim.await_args_list}
+    assert not unclaimed & {each.id for each in deleted.args[0]}
+    assert len(unclaimed) == published.call_count - 4, "another may replay them at once"
     assert done == []
 
 
-# What there is of the letter, and why it is not sent; whether its claim is given back.
+# What has changed, the message, the state, why it is not sent, whether its claim is given back.
 @pytest.mark.parametrize(
     ("changes", "message", "state", "why", "given_back"),
     [
@@ -145,7 +145,7 @@ async def test_where_the_broker_fails_nothing_more_is_sent_and_what_was_sent_is_
          "its message cannot be sent (ValueError): another program wrote it", True),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_sent_is_refused_with_its_reason(
+async def test_a_dead_letter_that_cannot_be_sent_is_refused_with_its_reason(
     published: Mock,
     *,
     changes: dict[str, Any],
@@ -156,14 +156,14 @@ async def test_what_cannot_be_sent_is_refused_with_its_reason(
 ) -> None:
     store = Store()
     store.there, store.messages = {"job-1": letter(**changes)}, {"job-1": message}
-    found = await again(store, [letter()], app=app_with(state))
-    assert found == Replayed((), (("job-1", why),))
+    replayed = await again(store, [letter()], app=app_with(state))
+    assert replayed == Replayed((), (("job-1", why),))
     assert store.unclaim.await_args_list == [call(letter())] * given_back
     published.assert_not_called()
     store.uncancel.assert_not_awaited()
 
 
-async def test_a_letter_that_somebody_else_replays_or_has_deleted_is_refused(
+async def test_a_dead_letter_that_another_replay_has_or_that_was_deleted_is_refused(
     published: Mock,
 ) -> None:
     store = Store()
@@ -182,10 +182,10 @@ async def test_a_message_that_another_program_wrote_keeps_no_other_from_being_se
 ) -> None:
     store = Store()
     published.side_effect = [error("odd"), None]
-    found = await again(store, [letter(1), letter(2)])
+    replayed = await again(store, [letter(1), letter(2)])
     why = f"its message cannot be sent ({error.__name__}): another program wrote it"
-    assert [reason for _, reason in found.refused] == [why]
-    assert len(found.sent) == 1
+    assert [reason for _, reason in replayed.refused] == [why]
+    assert len(replayed.sent) == 1
     assert store.unclaim.await_count == 1
 
 
@@ -193,8 +193,8 @@ async def test_a_job_whose_result_nobody_can_read_is_replayed(published: Mock) -
     app = app_with()
     app.backend.get_task_meta.side_effect = ConnectionError("away")
     store = Store()
-    found = await again(store, [email(NOW_MS - GUARDED_MS - 1)], app=app, force=True)
-    assert found.sent == ("job-1",)
+    replayed = await again(store, [email(NOW_MS - GUARDED_MS - 1)], app=app, force=True)
+    assert replayed.sent == ("job-1",)
     assert app.backend.get_task_meta.call_args == call("job-1", cache=False)
     store.uncancel.assert_awaited_once()
     assert published.call_args.kwargs == {"own_key": True}
@@ -221,9 +221,9 @@ def publish() -> Any:
     connections.acquire.return_value = connection
     backend = Mock(get_key_for_task=lambda job: f"meta-{job}")
 
-    def go(found: DeadLetter, message: Message, *, own_key: bool = False) -> Any:
+    def go(dead_letter: DeadLetter, message: Message, *, own_key: bool = False) -> Any:
         app = SimpleNamespace(backend=backend)
-        module._publish(app, publisher, connections, found, message, own_key=own_key)
+        module._publish(app, publisher, connections, dead_letter, message, own_key=own_key)
         task, options = publisher.sent[-1]
         assert options.pop("producer") == ("producer", connection)
         return task, options
@@ -290,8 +290,8 @@ def test_the_app_that_sends_has_the_broker_and_the_routes_and_no_results() -> No
     app = Celery("test", broker="redis://host/3", backend="redis://host/4", set_as_current=False)
     app.conf.task_routes = {"a.*": {"queue": "a"}}
     app.conf.task_default_queue = "mine"
-    made = module._publisher(app)
-    assert made.conf.broker_url == "redis://host/3"
-    assert made.conf.task_routes == {"a.*": {"queue": "a"}}
-    assert made.conf.task_default_queue == "mine"
-    assert type(made.backend).__name__ == "DisabledBackend"
+    publisher = module._publisher(app)
+    assert publisher.conf.broker_url == "redis://host/3"
+    assert publisher.conf.task_routes == {"a.*": {"queue": "a"}}
+    assert publisher.conf.task_default_queue == "mine"
+    assert type(publisher.backend).__name__ == "DisabledBackend"
