@@ -1,4 +1,4 @@
-"""What operators may ask of the workers, whom it is asked of, and in whose name."""
+"""The tasks of operators: their arguments, what they act on, and in whose name."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -40,7 +40,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Any:
             snapshot=AsyncMock(return_value=f"the view of {service}"),
         )
 
-    made = SimpleNamespace(
+    worker_runtime = SimpleNamespace(
         pools={name: pool(name) for name in ("groq", "resend")},
         view=AsyncMock(return_value={"groq": _AsJson({"keys": []})}),
         redis="redis",
@@ -53,8 +53,8 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Any:
             get=AsyncMock(return_value=("the letter", "the message")),
         ),
     )
-    monkeypatch.setattr(Runtime, "current", lambda: made)
-    return made
+    monkeypatch.setattr(Runtime, "current", lambda: worker_runtime)
+    return worker_runtime
 
 
 async def ask(task: Any, /, *args: Any, job: str = "job-1", **kwargs: Any) -> Any:
@@ -90,7 +90,7 @@ async def test_the_status_takes_no_arguments(runtime: Any) -> None:
         ),
     ],
 )
-async def test_a_reset_is_asked_of_the_pools_that_are_meant(
+async def test_a_reset_reaches_the_pools_of_the_services_that_are_named(
     runtime: Any,
     caplog: pytest.LogCaptureFixture,
     *,
@@ -102,10 +102,10 @@ async def test_a_reset_is_asked_of_the_pools_that_are_meant(
     caplog.set_level("INFO", "worker.keys")
     done = await ask(admin.reset_keys, *args, **kwargs)
     assert done["reset"] == dict.fromkeys(services, 1)
-    asked = {"by": "task job-1", "key_id": None, "include_disabled": False} | options
+    reset_options = {"by": "task job-1", "key_id": None, "include_disabled": False} | options
     for service, pool in runtime.pools.items():
         if service in services:
-            pool.reset.assert_awaited_once_with(**asked)
+            pool.reset.assert_awaited_once_with(**reset_options)
         else:
             pool.reset.assert_not_awaited()
     assert caplog.messages == [f"🔄 {name.capitalize()} failed keys reset" for name in services]
@@ -120,7 +120,7 @@ async def test_a_reset_is_asked_of_the_pools_that_are_meant(
         (("grok",), {}, "service: must be 'groq' or 'resend'"),
     ],
 )
-async def test_a_reset_that_is_not_clear_resets_nothing(
+async def test_a_reset_whose_arguments_are_not_clear_resets_nothing(
     runtime: Any, args: tuple[str, ...], kwargs: dict[str, Any], sentence: str
 ) -> None:
     with pytest.raises(InvalidArguments, match=sentence):
@@ -170,7 +170,7 @@ async def test_jobs_are_cancelled_once_each(
         ((), {"id": "two words"}, "^id: "),
     ],
 )
-async def test_nothing_is_cancelled_where_it_is_not_clear_what(
+async def test_nothing_is_cancelled_where_the_ids_are_not_clear(
     runtime: Any,
     monkeypatch: pytest.MonkeyPatch,
     args: tuple[str, ...],
@@ -198,23 +198,23 @@ async def test_the_place_of_a_job_is_asked_for_by_its_id(
 async def test_a_quote_is_made_of_what_the_pool_and_the_broker_have_now(
     runtime: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Any] = []
+    quotes: list[Any] = []
 
     def quote_of(request: Any, view: str, **options: Any) -> Quote:
-        made.append((request, view, options))
+        quotes.append((request, view, options))
         return QUOTE
 
     monkeypatch.setattr(admin, "quote_of", quote_of)
     monkeypatch.setattr(admin, "published_margins", AsyncMock(return_value="the margins"))
-    asked = {"service": "groq", "model": "n", "jobs": 5, "tokens": 9}
-    assert await ask(admin.quote, **asked) == QUOTE.as_json()
-    [(request, view, options)] = made
+    arguments = {"service": "groq", "model": "n", "jobs": 5, "tokens": 9}
+    assert await ask(admin.quote, **arguments) == QUOTE.as_json()
+    [(request, view, options)] = quotes
     assert (request.service, request.model, request.jobs, request.tokens) == ("groq", "n", 5, 9)
     assert view == "the view of groq"
     assert options == {"waiting": 3, "models": ("m", "n"), "margins": "the margins"}
     runtime.count_waiting.assert_awaited_once_with("groq")
     await ask(admin.quote, service="resend")
-    assert made[1][2]["models"] == ()
+    assert quotes[1][2]["models"] == ()
 
 
 WHICH = {"service": "other", "task": "shop.do", "kind": "failed", "before": 5}
@@ -238,7 +238,7 @@ async def test_dead_letters_are_listed_with_how_many_there_are_in_all(runtime: A
         ({"id": "a", "force": True, "by": "ann"}, ["the letter"], None),
     ],
 )
-async def test_a_replay_is_of_one_letter_or_of_all_that_are_meant(
+async def test_a_replay_is_of_one_letter_or_of_all_that_the_filter_selects(
     runtime: Any,
     monkeypatch: pytest.MonkeyPatch,
     kwargs: dict[str, Any],
@@ -248,8 +248,8 @@ async def test_a_replay_is_of_one_letter_or_of_all_that_are_meant(
     replay = AsyncMock(return_value=Replayed(("a",), (("b", "no"),)))
     monkeypatch.setattr(deadletters, "replay", replay)
     monkeypatch.setattr(admin.time, "time", lambda: 12.3456)
-    told = {"replayed": ["a"], "refused": [{"id": "b", "reason": "no"}]}
-    assert await ask(admin.replay, **kwargs) == told
+    outcome = {"replayed": ["a"], "refused": [{"id": "b", "reason": "no"}]}
+    assert await ask(admin.replay, **kwargs) == outcome
     store = runtime.dead_letters
     by = "task job-1" + (" for ann" if "by" in kwargs else "")
     replay.assert_awaited_once_with(
@@ -264,8 +264,8 @@ async def test_a_replay_is_of_one_letter_or_of_all_that_are_meant(
         store.get.assert_awaited_once_with("a")
         store.find.assert_not_awaited()
     else:
-        [found] = store.find.await_args_list
-        assert found.kwargs == {"limit": limit}
+        [search] = store.find.await_args_list
+        assert search.kwargs == {"limit": limit}
 
 
 async def test_a_replay_of_a_letter_that_is_not_there_is_a_wrong_argument(runtime: Any) -> None:
@@ -275,16 +275,16 @@ async def test_a_replay_of_a_letter_that_is_not_there_is_a_wrong_argument(runtim
 
 
 @pytest.mark.parametrize("name", WHICH)
-def test_a_replay_says_which_letters_it_means_in_one_way(name: str) -> None:
-    one = {name: WHICH[name]}
-    assert check(ReplayArguments, (), one).filter() == Filter(
+def test_a_replay_selects_letters_either_by_id_or_by_a_filter(name: str) -> None:
+    selection = {name: WHICH[name]}
+    assert check(ReplayArguments, (), selection).filter() == Filter(
         **{"before_ms" if name == "before" else name: WHICH[name]}  # type: ignore[arg-type]
     )
-    asked = check(ReplayArguments, (), {"id": "a", "before": 5})
-    assert (asked.id, asked.before) == ("a", 5)
+    arguments = check(ReplayArguments, (), {"id": "a", "before": 5})
+    assert (arguments.id, arguments.before) == ("a", 5)
     if name != "before":
         with pytest.raises(InvalidArguments, match="give either id"):
-            check(ReplayArguments, (), one | {"id": "a"})
+            check(ReplayArguments, (), selection | {"id": "a"})
     with pytest.raises(InvalidArguments, match="say which: id, or service, task, kind, before"):
         check(ReplayArguments, (), {})
 
@@ -312,7 +312,9 @@ def test_an_argument_has_its_bounds(
 
 
 @pytest.mark.parametrize("model", [ListArguments, ReplayArguments])
-def test_no_question_of_an_operator_takes_the_result_of_a_job_before(model: Any) -> None:
+def test_no_task_of_an_operator_takes_the_result_of_the_job_before_it_in_a_chain(
+    model: Any,
+) -> None:
     with pytest.raises(InvalidArguments, match=r"pass arguments by name") as caught:
         check(model, ({"text": "x"},), {"kind": "failed"})
     assert "chain" not in str(caught.value)

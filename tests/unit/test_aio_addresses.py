@@ -36,9 +36,9 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         silent.bind((_SILENT, port))
         silent.listen(0)
         for _ in range(4):  # its queue is full: the system drops whoever comes next
-            one = waiting.enter_context(socket.socket())
-            one.setblocking(False)
-            one.connect_ex((_SILENT, port))
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex((_SILENT, port))
         stock = socket.getaddrinfo
 
         def resolve(host: Any, *args: Any, **options: Any) -> Any:
@@ -66,7 +66,7 @@ async def test_an_address_that_answers_is_reached_behind_one_that_does_not(port:
     await connection.disconnect(nowait=True)
 
 
-def test_so_it_is_where_the_thread_waits(port: int) -> None:
+def test_a_blocking_connection_reaches_the_address_that_answers_too(port: int) -> None:
     connection = BlockingTcpConnection(**_options(port))
     with connection._connect() as connected:
         assert connected.getpeername()[0] == _ANSWERING
@@ -98,7 +98,7 @@ async def test_the_address_that_answered_comes_first_afterwards(
 
 
 @pytest.mark.parametrize("kind", [TcpConnection, BlockingTcpConnection])
-async def test_where_none_answers_the_last_failure_is_told_with_the_name(
+async def test_where_no_address_answers_the_last_failure_is_raised_and_the_host_keeps_its_name(
     port: int, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     none = (socket.AF_INET, socket.SOCK_STREAM, 6, "", (_SILENT, port))
@@ -115,14 +115,14 @@ async def test_where_none_answers_the_last_failure_is_told_with_the_name(
 async def test_a_name_without_an_address_is_an_error_with_these_words(
     kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **_: asked.append(args) or [])
+    lookups: list[Any] = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **_: lookups.append(args) or [])
     connection = kind(**_options(7))
     with pytest.raises(OSError, match=r"^the host has no address$"):
         await asyncio.to_thread(connection._connect) if kind is BlockingTcpConnection else (
             await connection._connect()
         )
-    assert asked == [(_HOST, 7, 0, socket.SOCK_STREAM, *asked[0][4:])]
+    assert lookups == [(_HOST, 7, 0, socket.SOCK_STREAM, *lookups[0][4:])]
 
 
 async def test_the_time_for_a_connection_is_also_that_for_its_name(
@@ -177,26 +177,26 @@ async def test_a_certificate_is_held_against_the_name_and_not_the_address(port: 
 def test_an_address_on_one_interface_keeps_its_zone() -> None:
     """Each address is tried once, in the system's order."""
     kind = (socket.AF_INET6, socket.SOCK_STREAM, 6, "")
-    found = [
+    resolved = [
         (*kind, ("fe80::1", 1, 0, 3)),
         (*kind, ("::1", 1, 0, 0)),
         (*kind, ("fe80::2%eth0", 1, 0, 3)),
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 1)),
         (*kind, ("::1", 1, 0, 0)),
     ]
-    assert addresses._in_order("h", 1, found) == ["fe80::1%3", "::1", "fe80::2%eth0", "10.0.0.1"]
+    assert addresses._in_order("h", 1, resolved) == ["fe80::1%3", "::1", "fe80::2%eth0", "10.0.0.1"]
 
 
-def test_what_answered_for_another_host_or_port_is_no_reason_to_come_first(
+def test_an_address_that_answered_for_another_host_or_port_does_not_come_first(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     known = {("h", 1): "c", ("h", 2): "b", ("other", 1): "b"}
     monkeypatch.setattr(addresses, "_answered", known)
-    found = [(0, 0, 0, "", (address, 1)) for address in "abc"]
-    assert addresses._in_order("h", 1, found) == ["c", "a", "b"]
+    resolved = [(0, 0, 0, "", (address, 1)) for address in "abc"]
+    assert addresses._in_order("h", 1, resolved) == ["c", "a", "b"]
 
 
-def test_time_is_divided_and_what_one_does_not_use_is_left_for_the_next(
+def test_time_is_divided_among_addresses_and_what_one_leaves_goes_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now_s = 1000.0
@@ -221,7 +221,11 @@ async def test_a_side_that_is_gone_without_a_word_is_noticed(port: int, kind: An
     else:
         connected = connection._connect()
     options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_USER_TIMEOUT)
-    assert [connected.getsockopt(socket.IPPROTO_TCP, one) for one in options] == [5, 5, 10_000]
+    assert [connected.getsockopt(socket.IPPROTO_TCP, option) for option in options] == [
+        5,
+        5,
+        10_000,
+    ]
     await connection.disconnect(nowait=True) if kind is TcpConnection else connected.close()
 
 

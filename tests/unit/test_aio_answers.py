@@ -1,4 +1,4 @@
-"""What a channel makes of what its taking connection brings, and what it sends beside requests."""
+"""The replies and hints that a channel reads, and the commands that it sends beside requests."""
 
 from typing import Any
 from unittest.mock import Mock, call
@@ -17,7 +17,7 @@ def channel(monkeypatch: pytest.MonkeyPatch) -> Taking:
 
 
 @pytest.mark.parametrize("open_", ["none", "no socket"])
-def test_nothing_is_sent_beside_by_a_connection_that_is_not_open(
+def test_a_connection_that_is_not_open_sends_nothing_beside_requests(
     channel: Taking, open_: str
 ) -> None:
     if open_ == "none":
@@ -63,7 +63,7 @@ def test_a_reply_that_is_not_the_next_one_or_not_near_is_left_to_the_hub(
     assert channel.made._reading is (why == "reading")
 
 
-def test_a_connection_that_is_lost_while_it_is_read_is_not_being_read_any_more(
+def test_a_connection_that_is_lost_while_it_is_read_counts_as_no_longer_being_read(
     channel: Taking,
 ) -> None:
     channel.replies.append(redis.ConnectionError("gone"))
@@ -80,7 +80,7 @@ def test_a_connection_that_is_lost_while_it_is_read_is_not_being_read_any_more(
     assert [*channel.replies] == [8]
 
 
-def test_a_reply_beside_goes_to_who_waits_for_it_and_messages_to_the_consumers(
+def test_a_reply_beside_goes_to_the_function_that_waits_for_it_and_messages_to_the_consumers(
     channel: Taking,
 ) -> None:
     noted: list[Any] = []
@@ -106,7 +106,7 @@ def test_a_reply_beside_goes_to_who_waits_for_it_and_messages_to_the_consumers(
     ("protocol", "answer", "sweep_s"),
     [(3, b"OK", 10.0), ("3", b"OK", 10.0), (2, b"OK", 0.1), (3, redis.ResponseError("no"), 0.1)],
 )
-def test_a_server_that_reports_changes_is_asked_seldom(
+def test_the_queues_of_a_server_that_reports_changes_are_read_seldom(
     channel: Taking, caplog: pytest.LogCaptureFixture, protocol: Any, answer: Any, sweep_s: float
 ) -> None:
     channel.wire.get_protocol.return_value = protocol
@@ -117,11 +117,11 @@ def test_a_server_that_reports_changes_is_asked_seldom(
     channel.hints.look_everywhere.assert_called_once_with()
     assert channel.made.sweep_s == sweep_s
     assert channel.made._is_told is (sweep_s == 10)
-    asked = [] if protocol == 2 else [("CLIENT", "TRACKING", "ON", "NOLOOP")]
-    assert channel.sent == asked
+    commands = [] if protocol == 2 else [("CLIENT", "TRACKING", "ON", "NOLOOP")]
+    assert channel.sent == commands
     words = "the broker does not report changes (no); reading the queues every 100 ms"
     assert caplog.messages == [words] * (answer != b"OK")
-    if asked:
+    if commands:
         [handler] = channel.wire._parser.set_invalidation_push_handler.call_args.args
         assert handler(["invalidate"]) == ["invalidate"]
 
@@ -148,22 +148,22 @@ def test_a_new_connection_listens_and_catches_up_with_what_failed_meanwhile(
     channel.made.__class__._connect(channel.made, keeper)
     cycle.connect.return_value = True
     channel.made.__class__._connect(channel.made, keeper)
-    said = [call.cycle.connect(channel.made)] * 2 + [call.listen(channel.wire)]
-    said += [call.keeper.catch_up(), call.cycle.recover()] if leases else []
-    assert order.mock_calls == said
+    steps = [call.cycle.connect(channel.made)] * 2 + [call.listen(channel.wire)]
+    steps += [call.keeper.catch_up(), call.cycle.recover()] if leases else []
+    assert order.mock_calls == steps
     assert channel.made._qos.recover_at_s == (0.0 if leases else 5.0)
 
 
-# Whether messages were delivered, and whether there was one among what came.
+# Which of the replies delivered messages, and whether any did.
 @pytest.mark.parametrize(
-    ("delivered", "was_one"),
+    ("delivered", "any_delivered"),
     [([True, False], True), ([False, True], True), ([False, False], False)],
 )
-def test_all_that_came_is_read_though_a_part_of_it_had_no_message(
-    channel: Taking, monkeypatch: pytest.MonkeyPatch, delivered: list[bool], *, was_one: bool
+def test_all_replies_that_came_are_read_though_some_had_no_message(
+    channel: Taking, monkeypatch: pytest.MonkeyPatch, delivered: list[bool], *, any_delivered: bool
 ) -> None:
     left = list(delivered)
     monkeypatch.setattr(taking, "has_buffered", lambda _: bool(left))
     monkeypatch.setattr(channel.made, "_read_one", lambda _: left.pop(0), raising=False)
-    assert channel.made._read_what_came(channel.wire) is was_one
+    assert channel.made._read_what_came(channel.wire) is any_delivered
     assert left == []

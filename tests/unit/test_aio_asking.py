@@ -22,20 +22,20 @@ def read_at_once(channel: Taking, **more: Any) -> list[Any]:
     channel.made._in_poll = channel.wire
     for name, value in more.items():
         setattr(channel.made, name, value)
-    told = Mock()
-    channel.made.__dict__.update(ask=told.ask, _read_what_came=told.read)
-    told.read.return_value = True
-    assert channel.made._ask_for_what_changed(channel.wire) is bool(told.read.called)
-    return list(told.mock_calls)
+    calls = Mock()
+    channel.made.__dict__.update(ask=calls.ask, _read_what_came=calls.read)
+    calls.read.return_value = True
+    assert channel.made._ask_for_what_changed(channel.wire) is bool(calls.read.called)
+    return list(calls.mock_calls)
 
 
-def test_where_something_changed_the_answer_is_read_if_it_comes_at_once(channel: Taking) -> None:
+def test_where_a_queue_changed_the_reply_is_read_if_it_comes_at_once(channel: Taking) -> None:
     channel.replies.append(7)
     assert read_at_once(channel) == [call.ask(), call.read(channel.wire)]
 
 
 @pytest.mark.parametrize("why", ["far", "not asked", "no hub"])
-def test_the_answer_is_left_to_the_hub_where_it_does_not_come_at_once(
+def test_the_reply_is_left_to_the_hub_where_it_does_not_come_at_once(
     channel: Taking, why: str
 ) -> None:
     if why != "far":
@@ -57,10 +57,10 @@ def test_where_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
     assert channel.made._ask_for_what_changed(channel.wire) is False
 
 
-# Whether only some lists were asked for, how many messages came, how many the next channel is told
-# of, and until when this one looks before it takes.
+# Which lists were asked for (None: all), how many messages came, how many of them are noted
+# as found, and until when this channel looks before it takes.
 @pytest.mark.parametrize(
-    ("asked", "count", "noted", "looks_until_s"),
+    ("asked_lists", "count", "noted", "looks_until_s"),
     [
         (None, 0, [], 5.0),
         (None, 3, [call(3)], 5.0),
@@ -68,10 +68,10 @@ def test_where_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
         ({"a"}, 3, [call(3)], 0.0),
     ],
 )
-def test_who_finds_nothing_where_a_message_was_reported_looks_first(
-    channel: Taking, asked: Any, count: int, noted: list[Any], looks_until_s: float
+def test_a_channel_that_found_nothing_where_a_message_was_reported_looks_first(
+    channel: Taking, asked_lists: Any, count: int, noted: list[Any], looks_until_s: float
 ) -> None:
-    channel.hints.asked, channel.made._looks_until_s = asked, 5.0
+    channel.hints.asked, channel.made._looks_until_s = asked_lists, 5.0
     channel.made._note_found(count, 1000.0)
     assert channel.made.backoff.note_look.call_args_list == noted
     assert channel.made._looks_until_s == looks_until_s
@@ -108,7 +108,7 @@ def test_how_many_workers_there_are_decides_for_how_long_a_message_is_left_to_th
     assert channel.made.backoff.begin.call_count == 1, "without a hub nobody would wake up"
 
 
-# What a mapping of delayed queues names, and the numbers that the script is told.
+# What a mapping of delayed queues names, and the numbers that the script gets.
 @pytest.mark.parametrize(
     ("delayed", "numbers"),
     [
@@ -136,7 +136,7 @@ def test_a_request_names_the_delayed_queues_and_those_that_they_go_before(
     channel.made._in_poll, channel.hints.asked = None, {"a"}
     channel.made.ask()
     [command] = channel.sent
-    assert command[2:11] == (8, *KEYS, *LISTS), "hints do not tell of delayed messages"
+    assert command[2:11] == (8, *KEYS, *LISTS), "hints do not cover delayed messages"
     assert channel.made._number_behind(["a", "b"], "x") == 0
 
 
@@ -172,7 +172,7 @@ def test_all_lists_of_the_queues_are_watched_by_their_keys(
         (lambda made: setattr(made, "connection", None), 0, 0),
     ],
 )
-def test_after_the_last_cancel_what_is_on_its_way_is_let_go(
+def test_after_the_last_cancel_the_reply_that_is_on_its_way_is_let_go(
     channel: Taking,
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Any], None],

@@ -1,4 +1,4 @@
-"""Who waits for the result store: a job's greenlet, its thread, nobody, or Celery."""
+"""What waits for the result store: a job's greenlet, its thread, nothing, or Celery."""
 
 import asyncio
 from types import SimpleNamespace
@@ -36,21 +36,21 @@ def test_an_answer_is_awaited_in_the_greenlet_of_a_job_or_in_its_thread(
     store.bridged = False
     assert _wait(answer) is job.complete.return_value
     assert (waited.call_args_list, job.complete.call_args_list) == ([call(answer)], [call(answer)])
-    assert store.made._bridged()
+    assert store.backend._bridged()
 
 
 def test_celerys_own_pauses_block_no_loop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     waited, stock = list[Any](), Mock()
     monkeypatch.setattr(bridge, "wait", lambda coroutine: (coroutine.close(), waited.append(1)))
     monkeypatch.setattr(StockBackend, "_sleep", stock)
-    store.made._sleep(3)
+    store.backend._sleep(3)
     assert (waited, stock.call_args_list) == ([1], [])
     store.bridged = False
-    store.made._sleep(3)
+    store.backend._sleep(3)
     assert (waited, stock.call_args_list) == ([1], [call(3)])
 
 
-# What the first try gives, whether the caller is in a greenlet, and what comes of it.
+# What the first try returns, whether the caller is in a greenlet, and after what it is repeated.
 @pytest.mark.parametrize(
     ("answer", "bridged", "retried_after"),
     [(b"old", True, "nothing"), (None, True, "nothing"), (AWAY, True, AWAY), (WRONG, True, WRONG),
@@ -62,17 +62,17 @@ def test_a_result_is_stored_in_one_step_and_again_after_an_error_that_passes(
     store.bridged = bridged
     error = answer if isinstance(answer, Exception) else None
     monkeypatch.setattr(bridge, "wait", Mock(side_effect=error, return_value=answer))
-    monkeypatch.setattr(backend_module, "_wait", lambda asked: asked)
+    monkeypatch.setattr(backend_module, "_wait", lambda answer_waited_for: answer_waited_for)
     retried = Mock()
     pipelining = Mock()
-    monkeypatch.setattr(store.made, "_until_reached", retried, raising=False)
-    monkeypatch.setattr(store.made, "_pipelining", lambda: pipelining, raising=False)
+    monkeypatch.setattr(store.backend, "_until_reached", retried, raising=False)
+    monkeypatch.setattr(store.backend, "_pipelining", lambda: pipelining, raising=False)
     if answer is WRONG:
         with pytest.raises(type(WRONG)):
-            store.made._store("key", "v", 60)
+            store.backend._store("key", "v", 60)
         retried.assert_not_called()
         return
-    stored = store.made._store("key", "v", 60)
+    stored = store.backend._store("key", "v", 60)
     if retried_after == "nothing":
         assert stored is answer
         retried.assert_not_called()
@@ -91,13 +91,13 @@ def test_a_result_is_stored_in_one_step_and_again_after_an_error_that_passes(
      ("a job, with more arguments", "celery"), ("a job, always retried", "celery"),
      ("a child task, with more arguments", "celery"), ("a child task, no twin", "celery")],
 )  # fmt: skip
-def test_a_state_is_stored_by_who_may_wait_for_it(
+def test_a_state_is_stored_by_our_backend_in_a_job_beside_a_child_task_and_by_celery_elsewhere(
     store: Store, monkeypatch: pytest.MonkeyPatch, where: str, by: str
 ) -> None:
     store.bridged = where.startswith("a job")
-    store.made.always_retry = "always" in where
+    store.backend.always_retry = "always" in where
     if "no twin" in where:
-        store.made.connparams = {"connection_class": object}
+        store.backend.connparams = {"connection_class": object}
     more = {"x": 1} if "more" in where else {}
     beside, stock, ours, started = Mock(), Mock(), Mock(), Mock()
     is_child = where.startswith("a child task")
@@ -109,19 +109,19 @@ def test_a_state_is_stored_by_who_may_wait_for_it(
         ("_store_result", ours),
         ("encode_result", lambda result, state: (result, state)),
     ):
-        monkeypatch.setattr(store.made, name, value, raising=False)
-    given = store.made.store_result("job", "r", states.SUCCESS, "t", request="q", **more)
+        monkeypatch.setattr(store.backend, name, value, raising=False)
+    returned = store.backend.store_result("job", "r", states.SUCCESS, "t", request="q", **more)
     arguments = ("job", "r", states.SUCCESS, "t")
     if by == "celery":
-        assert given is stock.return_value
+        assert returned is stock.return_value
         assert stock.call_args_list == [call(*arguments, request="q", **more)]
     elif by == "beside":
-        assert given == "r"
+        assert returned == "r"
         assert beside.call_args_list == [call(*arguments, "q")]
         assert started.call_args_list == [call(beside.return_value)]
     else:
-        assert given == ("r", states.SUCCESS)
-        assert ours.call_args_list == [call("job", given, states.SUCCESS, "t", request="q")]
+        assert returned == ("r", states.SUCCESS)
+        assert ours.call_args_list == [call("job", returned, states.SUCCESS, "t", request="q")]
     called = {"celery": stock, "beside": beside, "ours": ours}
     assert [name for name, each in called.items() if each.called] == [by]
 
@@ -152,19 +152,21 @@ async def test_each_loop_has_a_connection_of_its_own(
 ) -> None:
     opened = Mock(side_effect=lambda *_: object())
     monkeypatch.setattr(backend_module, "pipelining_of", opened)
-    store.made.app, store.made.url = object(), "redis://"
-    first = store.made._pipelining()
-    assert store.made._pipelining() is first
-    opened.assert_called_once_with((id(store.made.app), "redis://"), store.made._async_client)
+    store.backend.app, store.backend.url = object(), "redis://"
+    first = store.backend._pipelining()
+    assert store.backend._pipelining() is first
+    opened.assert_called_once_with((id(store.backend.app), "redis://"), store.backend._async_client)
 
     async def elsewhere() -> Any:
-        return store.made._pipelining()
+        return store.backend._pipelining()
 
     assert await asyncio.to_thread(asyncio.run, elsewhere()) is not first
 
 
 async def test_commands_run_in_the_pipeline(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     run = AsyncMock(return_value=["a"])
-    monkeypatch.setattr(store.made, "_pipelining", lambda: SimpleNamespace(run=run), raising=False)
-    assert await store.made.run(("GET", "key"), ("X",)) == ["a"]
+    monkeypatch.setattr(
+        store.backend, "_pipelining", lambda: SimpleNamespace(run=run), raising=False
+    )
+    assert await store.backend.run(("GET", "key"), ("X",)) == ["a"]
     assert run.await_args_list == [call((("GET", "key"), ("X",)))]

@@ -20,7 +20,7 @@ class Calls:
     """A job's bridge: what it awaits, and what it has a thread do."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.told, self.in_thread = Mock(), list[Any]()
+        self.in_thread = list[Any]()
         self.bridged = True
         self.send = AsyncMock()
         monkeypatch.setattr(bridge, "is_bridged", lambda: self.bridged)
@@ -86,10 +86,12 @@ def test_a_message_goes_with_those_of_other_jobs_or_in_a_thread(
     assert calls.in_thread == []
 
 
-def test_what_sends_several_messages_is_one_call_and_can_be_undone(calls: Calls) -> None:
+def test_a_function_that_sends_several_messages_is_one_call_and_installing_can_be_undone(
+    calls: Calls,
+) -> None:
     app, stock = Celery(set_as_current=False), canvas.group.apply_async
     joined = AsyncResult.get
-    theirs = (app.send_task.__func__, app.amqp._retry_publish)
+    before_install = (app.send_task.__func__, app.amqp._retry_publish)
     blocking_calls.install(app)
     try:
         assert canvas.group.apply_async is not stock
@@ -102,35 +104,35 @@ def test_what_sends_several_messages_is_one_call_and_can_be_undone(calls: Calls)
         blocking_calls.uninstall(app)
     assert canvas.group.apply_async is stock
     assert AsyncResult.get is joined
-    assert (app.send_task.__func__, app.amqp._retry_publish) == theirs
+    assert (app.send_task.__func__, app.amqp._retry_publish) == before_install
     blocking_calls.uninstall(app)  # twice does nothing
 
 
 def test_a_thread_has_one_producer_however_deep_its_groups_are(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[Any] = []
+    acquired: list[Any] = []
 
     @contextmanager
     def acquire(producer: Any = None) -> Any:
-        asked.append(producer)
-        yield producer or f"new {len(asked)}"
+        acquired.append(producer)
+        yield producer or f"new {len(acquired)}"
 
-    ours = _one_a_thread(acquire)
-    with ours() as first:
-        with ours() as inner, ours("own") as own:
+    per_thread = _one_a_thread(acquire)
+    with per_thread() as first:
+        with per_thread() as inner, per_thread("own") as own:
             assert (first, inner, own) == ("new 1", "new 1", "own")
-        with pytest.raises(ValueError, match="x"), ours():
+        with pytest.raises(ValueError, match="x"), per_thread():
             raise ValueError("x")
-    with pytest.raises(ValueError, match="x"), ours() as failing:
+    with pytest.raises(ValueError, match="x"), per_thread() as failing:
         raise ValueError("x")
-    with ours() as next_one:
+    with per_thread() as next_one:
         assert next_one != first
     assert failing != next_one
-    assert asked == [None, "new 1", "own", "new 1", None, None]
+    assert acquired == [None, "new 1", "own", "new 1", None, None]
     monkeypatch.setattr(private_loop, "is_running_here", lambda: True)
-    with ours() as one, ours() as other:
-        assert one != other, "the loop's thread keeps none"
+    with per_thread() as producer, per_thread() as next_producer:
+        assert producer != next_producer, "the loop's thread keeps none"
 
 
 def test_another_backend_stores_in_threads_with_the_backend_of_that_thread(

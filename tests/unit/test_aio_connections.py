@@ -1,4 +1,4 @@
-"""A connection that was closed under its writer tells it with redis-py's own error."""
+"""Our connections to Redis: their classes, their errors, and since when they wait for a reply."""
 
 import asyncio
 import errno
@@ -30,13 +30,13 @@ class ClosedUnderWriter:
         )
 
     def close(self) -> None:
-        """It is."""
+        """The connection is closed already."""
 
     async def wait_closed(self) -> None:
-        """The same."""
+        """Nothing is left to wait for."""
 
 
-async def test_writing_to_a_closed_connection_is_a_lost_connection() -> None:
+async def test_writing_to_a_closed_connection_is_an_error_of_redis_py() -> None:
     connection = TcpConnection()
     connection._reader, connection._writer = asyncio.StreamReader(), ClosedUnderWriter()
     with pytest.raises(redis.ConnectionError, match="closed before the command was written"):
@@ -45,15 +45,15 @@ async def test_writing_to_a_closed_connection_is_a_lost_connection() -> None:
 
 # The URL's scheme, and the class that its pool makes.
 @pytest.mark.parametrize(
-    ("url", "made"),
+    ("url", "kind"),
     [
         ("redis://h/0", TcpConnection),
         ("rediss://h/0", TlsConnection),
         ("unix:///tmp/none.sock", SocketConnection),
     ],
 )
-def test_every_kind_of_url_gets_such_connections(url: str, made: type) -> None:
-    assert parameters_of(url, asynchronous=True)["connection_class"] is made
+def test_every_kind_of_url_gets_connections_of_ours(url: str, kind: type) -> None:
+    assert parameters_of(url, asynchronous=True)["connection_class"] is kind
 
 
 def test_a_class_of_ones_own_stays() -> None:
@@ -80,14 +80,14 @@ class Stock:
 
     def __init__(self, **options: Any) -> None:
         self.options = options
-        self.told = Mock()
-        self.told.read.return_value = "reply"
+        self.calls = Mock()
+        self.calls.read.return_value = "reply"
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        return self.told.read(*args, **kwargs)
+        return self.calls.read(*args, **kwargs)
 
     def disconnect(self) -> None:
-        self.told.disconnect()
+        self.calls.disconnect()
 
 
 class AsyncStock(Stock):
@@ -132,38 +132,38 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Any:
 async def test_a_server_that_has_become_a_replica_is_left(
     hung: Any, kind: Any, error: Exception, *, is_left: bool
 ) -> None:
-    made = kind()
-    made.told.read.side_effect = error
+    connection = kind()
+    connection.calls.read.side_effect = error
     with pytest.raises(redis.ConnectionError if is_left else type(error)) as raised:
-        await done(made.read_response())
-    assert made.told.disconnect.call_count == is_left
+        await done(connection.read_response())
+    assert connection.calls.disconnect.call_count == is_left
     if is_left:
         assert str(raised.value).startswith("this Redis is a replica now (")
         assert raised.value.__cause__ is error
     else:
         assert raised.value is error
     if kind is Blocking:
-        assert made.asked_s is None
+        assert connection.asked_s is None
     hung.note_answer.assert_not_called()
 
 
 @pytest.mark.parametrize("kind", [Blocking, Awaiting])
 async def test_a_reply_is_handed_on(hung: Any, kind: Any) -> None:
-    made = kind(x=1)
-    assert made.options == {"x": 1, "driver_info": connections._DRIVER}
+    connection = kind(x=1)
+    assert connection.options == {"x": 1, "driver_info": connections._DRIVER}
     assert kind(driver_info=None).options == {"driver_info": None}
-    assert await done(made.read_response(1, disable_decoding=True)) == "reply"
-    assert made.told.mock_calls == [call.read(1, disable_decoding=True)]
+    assert await done(connection.read_response(1, disable_decoding=True)) == "reply"
+    assert connection.calls.mock_calls == [call.read(1, disable_decoding=True)]
     hung.note_answer.assert_not_called()
 
 
-def test_a_connection_tells_since_when_it_waits_and_that_a_silent_server_has_answered(
+def test_a_connection_knows_since_when_it_waits_and_notes_that_a_silent_server_has_answered(
     hung: Any,
 ) -> None:
     hung.silent = True
-    made: Any = Blocking()
-    made.told.read.side_effect = lambda: made.asked_s
-    assert made.asked_s is None
-    assert made.read_response() > 0
-    assert made.asked_s is None
-    assert hung.note_answer.call_args_list == [call(made)]
+    connection: Any = Blocking()
+    connection.calls.read.side_effect = lambda: connection.asked_s
+    assert connection.asked_s is None
+    assert connection.read_response() > 0
+    assert connection.asked_s is None
+    assert hung.note_answer.call_args_list == [call(connection)]

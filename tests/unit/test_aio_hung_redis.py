@@ -1,4 +1,4 @@
-"""A worker that ends does not wait for a Redis that leaves its questions open."""
+"""A worker that ends does not wait for a Redis that does not answer its commands."""
 
 import socket
 import sys
@@ -29,7 +29,7 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungRedis]:
 
 
 class Server:
-    """It accepts connections, and answers nothing by itself."""
+    """Accepts connections, and answers nothing by itself."""
 
     def __init__(self, listener: socket.socket, to_close: ExitStack) -> None:
         self._listener = listener
@@ -39,15 +39,15 @@ class Server:
         return self._to_close.enter_context(self._listener.accept()[0])
 
     def connection(self, *, timeout_s: float | None) -> BlockingTcpConnection:
-        made = BlockingTcpConnection(
+        opened = BlockingTcpConnection(
             host="127.0.0.1",
             port=self._listener.getsockname()[1],
             socket_timeout=timeout_s,
             protocol=2,
             driver_info=None,
         )
-        self._to_close.callback(made.disconnect)
-        return made
+        self._to_close.callback(opened.disconnect)
+        return opened
 
 
 @pytest.fixture
@@ -56,18 +56,18 @@ def server() -> Iterator[Server]:
         yield Server(listener, to_close)
 
 
-class Question:
-    """A question that a thread asks."""
+class Command:
+    """A command that a thread sends."""
 
-    def __init__(self, asking: BlockingTcpConnection) -> None:
+    def __init__(self, connection: BlockingTcpConnection) -> None:
         self.reply: object = None
-        self._thread = threading.Thread(target=self._ask, args=(asking,), daemon=True)
+        self._thread = threading.Thread(target=self._ask, args=(connection,), daemon=True)
         self._thread.start()
 
-    def _ask(self, asking: BlockingTcpConnection) -> None:
+    def _ask(self, connection: BlockingTcpConnection) -> None:
         try:
-            asking.send_command("PING")
-            self.reply = asking.read_response()
+            connection.send_command("PING")
+            self.reply = connection.read_response()
         except redis.RedisError as exc:
             self.reply = exc
 
@@ -77,16 +77,16 @@ class Question:
 
 
 @pytest.mark.parametrize("timeout_s", [None, LONG_S])
-def test_a_question_that_stays_open_ends_once_the_worker_ends(
+def test_a_command_without_an_answer_fails_once_the_worker_ends(
     hung: HungRedis, server: Server, timeout_s: float | None
 ) -> None:
-    question = Question(asking := server.connection(timeout_s=timeout_s))
+    command = Command(connection := server.connection(timeout_s=timeout_s))
     server.accept()
-    while asking.asked_s is None:
+    while connection.asked_s is None:
         pass
     assert not hung.silent
     hung.begin()
-    assert isinstance(question.wait(), redis.ConnectionError)
+    assert isinstance(command.wait(), redis.ConnectionError)
     assert hung.silent
     with pytest.raises(redis.ConnectionError, match="it does not answer, and this worker ends"):
         server.connection(timeout_s=LONG_S).connect()
@@ -94,21 +94,21 @@ def test_a_question_that_stays_open_ends_once_the_worker_ends(
 
 def test_a_worker_that_does_not_end_waits_for_its_answer(hung: HungRedis, server: Server) -> None:
     hung.prepare()
-    question = Question(asking := server.connection(timeout_s=LONG_S))
+    command = Command(connection := server.connection(timeout_s=LONG_S))
     near = server.accept()
     near.recv(1_000)
     near.sendall(b"+PONG\r\n")
-    assert question.wait() == b"PONG"
+    assert command.wait() == b"PONG"
     assert not hung.silent
-    assert asking.asked_s is None, "it asks nothing any more"
+    assert connection.asked_s is None, "no command waits any more"
 
 
-def test_an_answer_on_a_connection_that_is_left_alone_ends_the_silence(
+def test_an_answer_on_a_connection_with_a_short_timeout_ends_the_silence(
     hung: HungRedis, server: Server
 ) -> None:
-    leases = Question(server.connection(timeout_s=hung_redis.PATIENT_S))
+    leases = Command(server.connection(timeout_s=hung_redis.PATIENT_S))
     near = server.accept()
-    patient = Question(server.connection(timeout_s=LONG_S))
+    patient = Command(server.connection(timeout_s=LONG_S))
     server.accept()
     hung.begin()
     assert isinstance(patient.wait(), redis.ConnectionError)
@@ -116,7 +116,7 @@ def test_an_answer_on_a_connection_that_is_left_alone_ends_the_silence(
     near.sendall(b"+PONG\r\n")
     assert leases.wait() == b"PONG"
     assert not hung.silent
-    again = Question(server.connection(timeout_s=LONG_S))
+    again = Command(server.connection(timeout_s=LONG_S))
     near = server.accept()
     near.recv(1_000)
     near.sendall(b"+PONG\r\n")
@@ -184,23 +184,23 @@ class Watch:
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
-    made = Watch(monkeypatch)
-    with made.to_close:
-        yield made
-    made.hung.end()
+    watched = Watch(monkeypatch)
+    with watched.to_close:
+        yield watched
+    watched.hung.end()
 
 
 def test_only_patient_connections_to_the_silent_server_are_lost(
     watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked, idle, leases = Known(1000.0), Known(), Known(timeout_s=hung_redis.PATIENT_S)
+    waiting, idle, leases = Known(1000.0), Known(), Known(timeout_s=hung_redis.PATIENT_S)
     endless, just_over = Known(timeout_s=None), Known(timeout_s=hung_redis.PATIENT_S + 0.1)
-    others = Known(host="h", port=2), Known(host="i", port=1), Known(1001.0, path="/b.sock")
-    watch.knows(asked, idle, leases, endless, just_over, *others)
+    elsewhere = Known(host="h", port=2), Known(host="i", port=1), Known(1001.0, path="/b.sock")
+    watch.knows(waiting, idle, leases, endless, just_over, *elsewhere)
     watch.look_at(1004.0)
     assert not watch.hung.silent
     watch.look_at(1004.1)
-    lost = [each.is_lost for each in (asked, idle, leases, endless, just_over, *others)]
+    lost = [each.is_lost for each in (waiting, idle, leases, endless, just_over, *elsewhere)]
     assert lost == [True, True, False, True, True, False, False, False]
     words = (
         "Redis has not answered for 4 s, and this worker ends without it: what it has not "
@@ -211,8 +211,8 @@ def test_only_patient_connections_to_the_silent_server_are_lost(
     assert caplog.messages == [words]
     watch.look_at(1005.1)
     assert caplog.messages == [words] * 2
-    assert others[2].is_lost
-    assert not others[0].is_lost
+    assert elsewhere[2].is_lost
+    assert not elsewhere[0].is_lost
     watch.knows(Known(timeout_s=hung_redis.PATIENT_S), Known(host="h", port=2))
     for silent in (Known(), Known(path="/b.sock")):
         with pytest.raises(redis.ConnectionError, match="it does not answer"):

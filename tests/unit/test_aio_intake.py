@@ -69,10 +69,10 @@ class Intake:
     def handler(self) -> Any:
         return intake.strategy(self.task, self.app, self.consumer)
 
-    def request(self, its: Message, body: Any = None) -> Any:
+    def request(self, incoming: Message, body: Any = None) -> Any:
         """Hand a message in; give the request that was made of it, or None where Celery has it."""
         self.consumer.on_task_request.reset_mock()
-        self.handler()(its, body, "ack", "reject", [])
+        self.handler()(incoming, body, "ack", "reject", [])
         if not self.consumer.on_task_request.called:
             return None
         return self.consumer.on_task_request.call_args.args[0]
@@ -98,17 +98,17 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Intake:
 def test_messages_that_are_not_plain_are_celerys(
     taken: Intake, headers: dict[str, Any], body: Any
 ) -> None:
-    its = message(headers)
-    assert taken.request(its, body) is None
-    assert taken.stock.call_args == call(its, body, "ack", "reject", [])
+    incoming = message(headers)
+    assert taken.request(incoming, body) is None
+    assert taken.stock.call_args == call(incoming, body, "ack", "reject", [])
     taken.consumer.on_task_request.assert_not_called()
 
 
 @pytest.mark.parametrize("body", [{"0": 1}, [[], {}], "text", [[], {}, {}, 1]])
 def test_a_body_of_another_form_is_celerys(taken: Intake, body: Any) -> None:
-    its = message(body=body)
-    assert taken.request(its) is None
-    assert taken.handler()(its, None, "ack", "reject", []) is taken.stock.return_value
+    incoming = message(body=body)
+    assert taken.request(incoming) is None
+    assert taken.handler()(incoming, None, "ack", "reject", []) is taken.stock.return_value
 
 
 def test_a_task_with_a_rate_limit_is_celerys_unless_limits_are_off(taken: Intake) -> None:
@@ -118,7 +118,7 @@ def test_a_task_with_a_rate_limit_is_celerys_unless_limits_are_off(taken: Intake
     assert taken.request(message()).id == "job-1"
 
 
-def test_a_pool_that_takes_no_jobs_so_has_celerys_strategy(taken: Intake) -> None:
+def test_a_pool_without_a_take_method_has_celerys_strategy(taken: Intake) -> None:
     taken.consumer.pool = object()
     assert taken.handler() is taken.stock
 
@@ -140,25 +140,25 @@ def test_a_request_is_what_celery_makes_of_the_message(
     taken: Intake, headers: dict[str, Any], more: dict[str, Any], *, ignores: bool
 ) -> None:
     taken.task.ignore_result = ignores
-    its = message(headers, **more)
-    ours = taken.request(its)
-    theirs = stock_request.Request(
-        its, on_ack="ack", on_reject="reject", hostname="w@host", eventer=taken.dispatcher,
+    plain = message(headers, **more)
+    request = taken.request(plain)
+    stock = stock_request.Request(
+        plain, on_ack="ack", on_reject="reject", hostname="w@host", eventer=taken.dispatcher,
         app=taken.app, connection_errors=(OSError,), task=taken.task, body=list(BODY), decoded=True,
     )  # fmt: skip
-    names = [name for name in dir(theirs) if not name.startswith("_") or name == "_payload"]
+    names = [name for name in dir(stock) if not name.startswith("_") or name == "_payload"]
     compared = 0
     for name in names:
-        value = getattr(theirs, name)
+        value = getattr(stock, name)
         if not callable(value) or name == "eventer":
-            assert getattr(ours, name) == value, name
+            assert getattr(request, name) == value, name
             compared += 1
     assert compared > 30
-    assert vars(ours._context) == vars(theirs._context)
-    assert ours.message is its
+    assert vars(request._context) == vars(stock._context)
+    assert request.message is plain
 
 
-def test_a_job_that_was_received_is_told_of_as_celery_does(taken: Intake) -> None:
+def test_a_job_that_was_received_is_logged_and_announced_as_by_celery(taken: Intake) -> None:
     order = Mock()
     taken.log.info, taken.reserved.side_effect = order.log, order.reserved
     taken.dispatcher.send.side_effect = order.send
@@ -236,9 +236,9 @@ def test_a_job_that_was_revoked_meanwhile_does_not_begin(taken: Intake) -> None:
 def test_a_report_that_fails_settles_the_message(
     taken: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told, settled = Mock(), Mock()
+    calls, settled = Mock(), Mock()
     for name in ("on_timeout", "on_failure", "_announce_revoked"):
-        stock = getattr(told, name)
+        stock = getattr(calls, name)
         stock.__name__, stock.side_effect = name, OSError("away")
         monkeypatch.setattr(
             stock_request.Request, name, lambda self, *args, stock=stock: stock(*args) and self
@@ -248,7 +248,7 @@ def test_a_report_that_fails_settles_the_message(
     request.on_timeout(True, 3)
     request.on_failure("info", return_ok=True)
     request._announce_revoked("revoked", False, None, True)
-    assert told.mock_calls == [
+    assert calls.mock_calls == [
         call.on_timeout(True, 3),
         call.on_failure("info", True, True),
         call._announce_revoked("revoked", False, None, True),

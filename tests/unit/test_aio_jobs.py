@@ -48,10 +48,10 @@ class Pool:
         self.begun: list[int] = []
 
     def put(self, *pids: int, name: str = "x", in_thread: bool = False) -> list[Any]:
-        made = [Job(self, pid, name=name, in_thread=in_thread) for pid in pids]
-        for each in made:
+        jobs = [Job(self, pid, name=name, in_thread=in_thread) for pid in pids]
+        for each in jobs:
             self.jobs.put(each)  # type: ignore[arg-type]
-        return made
+        return jobs
 
     def turn(self) -> list[int]:
         """What has begun in the turns until nothing is left to do."""
@@ -63,19 +63,19 @@ class Pool:
 
 def test_jobs_begin_in_their_order_as_slots_become_free() -> None:
     pool = Pool(2)
-    one, two, three, four = pool.put(1, 2, 3, 4)
+    first, second, third, fourth = pool.put(1, 2, 3, 4)
     assert len(pool.loop.soon) == 1
     assert pool.turn() == [1, 2]
     assert (pool.jobs.running, pool.jobs.unsettled, len(pool.jobs.queue)) == (2, 2, 2)
-    pool.jobs.on_done(two)
+    pool.jobs.on_done(second)
     assert pool.turn() == [3]
     pool.jobs.limit = 1
-    pool.jobs.on_done(one)
+    pool.jobs.on_done(first)
     assert pool.turn() == []
-    pool.jobs.on_done(three)
+    pool.jobs.on_done(third)
     assert pool.turn() == [4]
-    assert pool.jobs.all() == [four]
-    pool.jobs.on_done(four)
+    assert pool.jobs.all() == [fourth]
+    pool.jobs.on_done(fourth)
     assert pool.jobs.running == pool.jobs.unsettled == 0
     assert pool.loop.soon == [], "nothing waits"
     assert len(pool.loop.contexts) == 1, "that of the pool, whoever made room"
@@ -93,12 +93,12 @@ def test_the_loop_looks_at_its_sockets_after_some_jobs_have_begun() -> None:
 
 def test_a_job_is_known_by_its_number_until_it_has_ended() -> None:
     pool = Pool(1)
-    one, two = pool.put(1, 2)
+    first, second = pool.put(1, 2)
     assert pool.turn() == [1]
-    assert [pool.jobs.get(pid) for pid in (1, 2, 3)] == [one, two, None]
+    assert [pool.jobs.get(pid) for pid in (1, 2, 3)] == [first, second, None]
     pool.jobs.drop({"tag2"})
     assert pool.jobs.get(2) is None
-    pool.jobs.on_done(one)
+    pool.jobs.on_done(first)
     assert pool.jobs.all() == []
     assert pool.turn() == []
 
@@ -108,33 +108,33 @@ def test_a_job_that_is_over_has_no_slot_and_its_thread_is_replaced_while_it_runs
     *, in_thread: bool
 ) -> None:
     pool = Pool(1)
-    one, two, _ = pool.put(1, 2, 3, in_thread=in_thread)
+    first, second, _ = pool.put(1, 2, 3, in_thread=in_thread)
     assert pool.turn() == [1]
-    pool.jobs.on_over(one)
+    pool.jobs.on_over(first)
     assert pool.threads.mock_calls == [call.write_off(1)] * in_thread
     assert pool.turn() == [2]
     assert (pool.jobs.running, pool.jobs.unsettled) == (2, 1)
     pool.threads.reset_mock()
-    pool.jobs.on_done(one)
+    pool.jobs.on_done(first)
     assert pool.threads.mock_calls == [call.write_off(-1)] * in_thread
     assert pool.turn() == []
     assert (pool.jobs.running, pool.jobs.unsettled) == (1, 1)
     pool.threads.reset_mock()
-    pool.jobs.on_done(two)
+    pool.jobs.on_done(second)
     assert pool.threads.mock_calls == []
     assert pool.turn() == [3]
 
 
 def test_a_job_of_a_task_with_a_limit_goes_first_once_it_may_and_takes_no_ones_place() -> None:
     pool = Pool(2)
-    one, _ = pool.put(1, 2, name="single")
+    first, _ = pool.put(1, 2, name="single")
     assert not pool.jobs.queue.limits.waiting()[0]
     pool.put(3, 4)
     assert pool.turn() == [1, 3]
     assert len(pool.jobs.queue) == 2
     assert pool.jobs.queue.has_next
-    pool.jobs.on_over(one)
-    pool.jobs.on_done(one)
+    pool.jobs.on_over(first)
+    pool.jobs.on_done(first)
     assert pool.turn() == [2], "before the fourth"
     assert pool.jobs.queue.has_next
     pool.jobs.drop({"tag4"})
@@ -145,7 +145,7 @@ def test_a_job_of_a_task_with_a_limit_goes_first_once_it_may_and_takes_no_ones_p
     assert len(pool.jobs.queue) == 1
 
 
-def test_what_is_dropped_leaves_the_others_in_their_order() -> None:
+def test_jobs_that_are_dropped_leave_the_others_in_their_order() -> None:
     pool = Pool(1)
     pool.put(1, 2, 3, 4, 5)
     assert pool.turn() == [1]

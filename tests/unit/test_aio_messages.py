@@ -63,7 +63,7 @@ def test_a_message_is_kombus_and_goes_back_as_it_came(
     channel: Any, payload: dict[str, Any]
 ) -> None:
     before = json.dumps(payload, sort_keys=True)
-    ours, stock = (
+    message, stock = (
         Message(json.loads(before), channel=channel),
         virtual.Message(json.loads(before), channel=channel),
     )
@@ -76,9 +76,9 @@ def test_a_message_is_kombus_and_goes_back_as_it_came(
         "content_type",
         "content_encoding",
     ):
-        assert getattr(ours, name) == getattr(stock, name), name
-    assert bool(ours.errors) == bool(stock.errors)
-    assert json.dumps(ours._raw, sort_keys=True) == before
+        assert getattr(message, name) == getattr(stock, name), name
+    assert bool(message.errors) == bool(stock.errors)
+    assert json.dumps(message._raw, sort_keys=True) == before
 
 
 def test_a_body_is_decoded_as_kombu_does_and_refused_where_it_does(channel: Any) -> None:
@@ -108,10 +108,10 @@ def test_texts_are_decoded_together_and_one_that_means_nothing_harms_no_other() 
     texts = [b'{"n": %d}' % number for number in range(40)]
     assert decode(texts) == [{"n": number} for number in range(40)]
     texts[7], texts[20] = b"[1, 2", b'{"a": {"__type__": "uuid", "__value__": "not one"}}'
-    found = decode(texts)
-    assert found[7] is UNREADABLE
-    assert found[20] is UNREADABLE
-    assert [message["n"] for place, message in enumerate(found) if place not in {7, 20}] == [
+    decoded = decode(texts)
+    assert decoded[7] is UNREADABLE
+    assert decoded[20] is UNREADABLE
+    assert [message["n"] for index, message in enumerate(decoded) if index not in {7, 20}] == [
         number for number in range(40) if number not in {7, 20}
     ]
     assert decode([b"1, 2", b"3"]) == [UNREADABLE, 3]  # two values in one text are no text
@@ -124,7 +124,7 @@ def test_a_reply_names_for_each_message_its_list_its_tag_and_its_text() -> None:
     assert messages.read_batch([0, b"", b"", [], -1], ["q"]) == (0, [], -1)
 
 
-def test_what_stands_in_a_message_several_times_is_kept_once() -> None:
+def test_a_value_that_a_message_has_several_times_is_kept_once() -> None:
     message = json.loads(
         '{"headers": {"id": "12 34", "root_id": "12 34"}, "properties": {"correlation_id": "12 '
         '34"}}'
@@ -136,7 +136,7 @@ def test_what_stands_in_a_message_several_times_is_kept_once() -> None:
     share_values({"headers": None, "properties": {}})
 
 
-def test_what_most_messages_have_is_one_object() -> None:
+def test_values_that_most_messages_share_are_one_object() -> None:
     def read() -> dict[str, Any]:
         message: dict[str, Any] = json.loads(
             json.dumps(
@@ -156,18 +156,18 @@ def test_what_most_messages_have_is_one_object() -> None:
         return message
 
     def values(message: Any) -> list[Any]:
-        found = []
+        pairs = []
         for name, value in message.items():
-            found += values(value) if isinstance(value, dict) else [(name, value)]
-        return found
+            pairs += values(value) if isinstance(value, dict) else [(name, value)]
+        return pairs
 
     own = {"id", "n"}
-    for (name, one), (_, other) in zip(values(read()), values(read()), strict=True):
-        assert (one is other) or name in own, name
+    for (name, value), (_, same_value) in zip(values(read()), values(read()), strict=True):
+        assert (value is same_value) or name in own, name
 
 
 @pytest.mark.parametrize("odd", [5, None, ["x"], {"y": 1}])
-def test_a_value_of_any_kind_may_stand_in_the_place_of_a_text(odd: Any) -> None:
+def test_a_value_that_should_be_a_text_may_be_of_any_kind(odd: Any) -> None:
     message = {
         "content-type": odd,
         "headers": {"id": "1", "task": odd},

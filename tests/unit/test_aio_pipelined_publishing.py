@@ -80,23 +80,23 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
 
 
 def signature_of(error: Exception | None = None) -> Any:
-    made = Mock(args=(1,), kwargs={"a": 2}, options={"queue": "q"})
-    made.type.apply_async.side_effect = error
-    return made
+    signature = Mock(args=(1,), kwargs={"a": 2}, options={"queue": "q"})
+    signature.type.apply_async.side_effect = error
+    return signature
 
 
 async def test_a_signature_is_kept_and_sent(broker: Broker) -> None:
     signature = signature_of()
     await publish(signature, broker.app)
-    asked = signature.type.apply_async.call_args
-    kept = asked.kwargs["producer"]
-    assert asked == call((1,), {"a": 2}, producer=kept, queue="q")
+    applied = signature.type.apply_async.call_args
+    kept = applied.kwargs["producer"]
+    assert applied == call((1,), {"a": 2}, producer=kept, queue="q")
     assert broker.publisher.send.await_args_list == [call(kept)]
     signature.apply_async.assert_not_called()
 
 
 @pytest.mark.parametrize("why", ["this message", "this broker"])
-async def test_what_cannot_be_kept_is_sent_in_a_thread(broker: Broker, why: str) -> None:
+async def test_a_message_that_cannot_be_kept_is_sent_in_a_thread(broker: Broker, why: str) -> None:
     signature = signature_of(NotPlain())
     if why == "this broker":
         broker.publisher = None
@@ -120,10 +120,10 @@ async def test_an_error_of_another_kind_is_the_callers(broker: Broker) -> None:
 
 
 async def test_a_message_that_a_function_makes_is_sent_once(broker: Broker) -> None:
-    made = Mock()
-    assert await send(broker.app, made) is made.return_value
-    assert broker.publisher.send.await_args_list == [call(made.call_args.args[0])]
-    assert isinstance(made.call_args.args[0], KeptMessages)
+    function = Mock()
+    assert await send(broker.app, function) is function.return_value
+    assert broker.publisher.send.await_args_list == [call(function.call_args.args[0])]
+    assert isinstance(function.call_args.args[0], KeptMessages)
 
 
 async def test_an_app_has_one_publisher_and_a_failure_is_not_kept(

@@ -1,4 +1,4 @@
-"""Which commands share a round trip, and whose each reply is; without Redis."""
+"""Which commands share a round trip, and to which command each reply belongs; without Redis."""
 
 import asyncio
 from typing import Any
@@ -27,7 +27,7 @@ class Server:
         connection = Mock(link=self.link)
         monkeypatch.setattr(pipelining, "SharedConnection", lambda _: connection)
         monkeypatch.setattr(pipelining.hiredis, "pack_command", lambda command: command)
-        self.made = Pipelining(client)
+        self.pipelining = Pipelining(client)
 
     async def _link(self) -> Any:
         self.batches.append([])
@@ -51,19 +51,21 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
 async def test_the_commands_of_one_turn_share_a_round_trip(server: Server) -> None:
     server.plan = ["a", "b", "c", [], "d"]
-    runs = [server.made.run([("A",), ("B",)]), server.made.run([("C",)])]
-    stores = [server.made.store(f"k{number}", "v", 60) for number in range(2)]
+    runs = [server.pipelining.run([("A",), ("B",)]), server.pipelining.run([("C",)])]
+    stores = [server.pipelining.store(f"k{number}", "v", 60) for number in range(2)]
     assert await asyncio.gather(*runs, *stores) == [["a", "b"], ["c"], None, None]
     [batch] = server.batches
     assert batch[:3] == [("A",), ("B",), ("C",)]
     assert batch[3][2:] == (2, "k0", "k1", "v", 60, "v", 60)
     await asyncio.sleep(0)
-    assert await server.made.run([("D",)]) == ["d"]
+    assert await server.pipelining.run([("D",)]) == ["d"]
 
 
-async def test_stores_go_a_hundred_in_a_script_and_know_what_was_there(server: Server) -> None:
+async def test_a_hundred_stores_share_a_script_and_each_returns_the_value_before_it(
+    server: Server,
+) -> None:
     server.plan = [[0, b"old", 99, WRONG], []]
-    stores = [server.made.store(number, "v", 60) for number in range(STORES + 1)]
+    stores = [server.pipelining.store(number, "v", 60) for number in range(STORES + 1)]
     settled = await asyncio.gather(*stores, return_exceptions=True)
     assert settled == [b"old", *[None] * 98, WRONG, None]
     [batch] = server.batches
@@ -87,7 +89,9 @@ async def test_a_batch_whose_connection_is_lost_is_repeated_as_often_as_the_clie
     server: Server, plan: list[Any], ends: Any, tries: int
 ) -> None:
     server.plan = plan
-    [settled] = await asyncio.gather(server.made.run([("A",), ("B",)]), return_exceptions=True)
+    [settled] = await asyncio.gather(
+        server.pipelining.run([("A",), ("B",)]), return_exceptions=True
+    )
     assert (str(settled) if isinstance(ends, str) else settled) == ends
     if isinstance(ends, str):
         assert isinstance(settled, redis.ConnectionError)
@@ -96,16 +100,16 @@ async def test_a_batch_whose_connection_is_lost_is_repeated_as_often_as_the_clie
 
 async def test_a_script_that_met_a_replica_ends_the_use_of_its_link(server: Server) -> None:
     server.plan = [[0, REPLICA], [], [0, WRONG]]
-    [settled] = await asyncio.gather(server.made.store("k", "v", 60), return_exceptions=True)
+    [settled] = await asyncio.gather(server.pipelining.store("k", "v", 60), return_exceptions=True)
     assert settled is REPLICA
     server.leave.assert_called_once_with()
-    assert await server.made.store("k", "v", 60) is None
+    assert await server.pipelining.store("k", "v", 60) is None
     server.leave.assert_called_once_with()
 
 
 async def test_a_caller_that_was_cancelled_does_no_harm_to_the_others(server: Server) -> None:
     server.plan = ["a", "b"]
-    gone, other = server.made.run([("A",)]), server.made.run([("B",)])
+    gone, other = server.pipelining.run([("A",)]), server.pipelining.run([("B",)])
     gone.cancel()
     assert await other == ["b"]
 
@@ -114,7 +118,7 @@ class Ends:
     """A store of ends in which some keys have values already."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.made: Any = EndStoringBackend.__new__(EndStoringBackend)
+        self.backend: Any = EndStoringBackend.__new__(EndStoringBackend)
         self.known: list[list[Any]] = []
         self.replies: list[list[Any]] = []
         self.sent: list[Any] = []
@@ -133,14 +137,14 @@ class Ends:
             ("ensure", lambda function, args: function(*args)),
             ("_gives_way", lambda stored, _state, *, over_ends: over_ends and stored != b"success"),
         ):
-            monkeypatch.setattr(self.made, name, value, raising=False)
+            monkeypatch.setattr(self.backend, name, value, raising=False)
 
 
 def test_ends_are_stored_a_hundred_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     ends = Ends(monkeypatch)
     ends.known = [[], [], []]
-    ends.made.store_ends([("job", ValueError(), None)] * 201, "REVOKED")
-    sizes = [asked.args for asked in ends.client.execute_command.call_args_list]
+    ends.backend.store_ends([("job", ValueError(), None)] * 201, "REVOKED")
+    sizes = [command.args for command in ends.client.execute_command.call_args_list]
     assert sizes == [(100,), (100,), (1,)]
     ends.client.pipeline.assert_not_called()
 
@@ -154,7 +158,7 @@ def test_an_end_gives_way_until_it_is_one_that_stays(
     ends.replies = [[b"newer", None], [b"success"]]
     jobs = [(name, ValueError(), None) for name in "abc"]
     options = {} if over_ends else {"over_ends": False}
-    ends.made.store_ends(jobs, "REVOKED", **options)
+    ends.backend.store_ends(jobs, "REVOKED", **options)
     replaced = [
         (b"old", "key of a", "v", 60), (b"old", "key of c", "v", 60),
         (b"newer", "key of a", "v", 60),
@@ -164,8 +168,10 @@ def test_an_end_gives_way_until_it_is_one_that_stays(
         assert ends.client.pipeline.call_args_list == [call(transaction=False)] * 2
 
 
-def test_what_the_server_rejects_is_the_callers_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_reply_of_the_server_is_raised_to_the_caller(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ends = Ends(monkeypatch)
     ends.known = [[0, WRONG]]
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        ends.made.store_ends([("a", ValueError(), None)], "REVOKED")
+        ends.backend.store_ends([("a", ValueError(), None)], "REVOKED")

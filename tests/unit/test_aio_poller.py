@@ -33,23 +33,23 @@ def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return clock
 
 
-def channel_of(**its: Any) -> Any:
+def channel_of(**changes: Any) -> Any:
     fields = {"active_queues": {"a"}, "active_fanout_queues": set(), "takes": True}
-    return Mock(**fields | {"share_at_s": inf} | its)
+    return Mock(**fields | {"share_at_s": inf} | changes)
 
 
 def poller_of(*channels: Any) -> Any:
-    made = Poller()
-    made._channels = dict.fromkeys(channels)  # type: ignore[assignment] # in their order
-    made.hub = Mock()
-    return made
+    cycle = Poller()
+    cycle._channels = dict.fromkeys(channels)  # type: ignore[assignment] # in their order
+    cycle.hub = Mock()
+    return cycle
 
 
 def transport_of(kind: type[Any] = Transport, **options: Any) -> Any:
-    made: Any = object.__new__(kind)
-    made.cycle = poller_of()
-    made.client = SimpleNamespace(transport_options=options)
-    return made
+    transport: Any = object.__new__(kind)
+    transport.cycle = poller_of()
+    transport.client = SimpleNamespace(transport_options=options)
+    return transport
 
 
 @pytest.mark.parametrize("kind", [Transport, TlsTransport, SentinelTransport])
@@ -68,8 +68,8 @@ def test_a_hub_waits_for_the_connections_and_calls_nothing_of_kombus_own(
     options: dict[str, Any],
     every_s: float | None,
 ) -> None:
-    made, theirs = transport_of(**options), object()
-    loop = Mock(on_tick={theirs}, readers={3: ()})
+    transport, tick_of_another = transport_of(**options), object()
+    loop = Mock(on_tick={tick_of_another}, readers={3: ()})
 
     registered: list[Any] = []
 
@@ -78,49 +78,49 @@ def test_a_hub_waits_for_the_connections_and_calls_nothing_of_kombus_own(
         hub.on_tick.add(object())
 
     monkeypatch.setattr(transport_module.StockTransport, "register_with_event_loop", register)
-    made.cycle.share_by = Mock()
-    made.register_with_event_loop(SimpleNamespace(client=made.client), loop)
-    assert registered == [(made.client, loop)]
-    assert made.cycle.hub is loop
-    [tick] = loop.on_tick - {theirs}
-    assert made.cycle.ticks == {tick}
-    assert theirs in loop.on_tick
-    made.cycle.share_by.assert_called_once_with(now.s + sharing.SHARE_S)
-    repeated = [call(every_s, made.cycle.recover_soon)] if every_s else []
+    transport.cycle.share_by = Mock()
+    transport.register_with_event_loop(SimpleNamespace(client=transport.client), loop)
+    assert registered == [(transport.client, loop)]
+    assert transport.cycle.hub is loop
+    [tick] = loop.on_tick - {tick_of_another}
+    assert transport.cycle.ticks == {tick}
+    assert tick_of_another in loop.on_tick
+    transport.cycle.share_by.assert_called_once_with(now.s + sharing.SHARE_S)
+    repeated = [call(every_s, transport.cycle.recover_soon)] if every_s else []
     assert loop.call_repeatedly.call_args_list == repeated
     assert isinstance(tick, partial)
-    made.cycle._fd_to_chan = {3: (), 4: ()}
-    made.cycle.on_poll_start = Mock()
+    transport.cycle._fd_to_chan = {3: (), 4: ()}
+    transport.cycle.on_poll_start = Mock()
     tick()
-    made.cycle.on_poll_start.assert_called_once_with()
-    loop.add_reader.assert_called_once_with(4, made.on_readable, 4)  # 3 was there
+    transport.cycle.on_poll_start.assert_called_once_with()
+    loop.add_reader.assert_called_once_with(4, transport.on_readable, 4)  # 3 was there
 
 
 def test_each_channel_of_a_connection_is_closed_though_the_server_is_away(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made, stock = transport_of(), Mock()
+    transport, stock = transport_of(), Mock()
     monkeypatch.setattr(transport_module.StockTransport, "close_connection", stock)
     failing = [Mock(spec=Channel) for _ in range(4)]
     for channel, error in zip(failing, [*ERRORS, AttributeError("_pool")], strict=True):
         channel.close.side_effect = error
     stranger, whole = Mock(**{"close.side_effect": OSError("of kombu's own")}), Mock()
-    made._avail_channels, made.channels = [stranger, failing[0]], [*failing[1:], whole]
-    made.cycle.end = Mock()
+    transport._avail_channels, transport.channels = [stranger, failing[0]], [*failing[1:], whole]
+    transport.cycle.end = Mock()
     with caplog.at_level("DEBUG"):
-        made.close_connection(made)
+        transport.close_connection(transport)
     for channel in failing:
         channel.abandon.assert_called_once_with()
     for channel in (stranger, whole):
         channel.close.assert_called_once_with()
         channel.abandon.assert_not_called()
-    assert [*made._avail_channels, *made.channels] == []
-    made.cycle.end.assert_called_once_with()
+    assert [*transport._avail_channels, *transport.channels] == []
+    transport.cycle.end.assert_called_once_with()
     assert stock.call_count == 1
     assert caplog.text.count("cannot close a channel in order: ") == 5
-    made.channels = [Mock(**{"close.side_effect": ZeroDivisionError})]
+    transport.channels = [Mock(**{"close.side_effect": ZeroDivisionError})]
     with pytest.raises(ZeroDivisionError):
-        made.close_connection(made)
+        transport.close_connection(transport)
 
 
 def test_a_turn_is_asked_for_once_and_again_only_for_an_earlier_one(now: SimpleNamespace) -> None:
@@ -144,11 +144,11 @@ def test_before_each_wait_channels_acknowledge_and_ask(monkeypatch: pytest.Monke
     taking, idle = channel_of(), channel_of(active_queues=set(), active_fanout_queues={"f"})
     stock, full = channel_of(takes=False), channel_of(takes=False)
     full.qos.can_consume.return_value = False
-    cycle, told = poller_of(taking, idle, stock, full), Mock()
+    cycle, calls = poller_of(taking, idle, stock, full), Mock()
     for name in ("_register_BRPOP", "_register_LISTEN", "_update_brpop_polling"):
-        monkeypatch.setattr(cycle, name, getattr(told, name), raising=False)
+        monkeypatch.setattr(cycle, name, getattr(calls, name), raising=False)
     cycle.on_poll_start()
-    assert told.mock_calls == [
+    assert calls.mock_calls == [
         call._update_brpop_polling(),
         call._register_LISTEN(idle),
         call._register_BRPOP(stock),
@@ -158,7 +158,7 @@ def test_before_each_wait_channels_acknowledge_and_ask(monkeypatch: pytest.Monke
         assert channel.ask.called is (channel is taking)
 
 
-def test_the_hub_waits_for_no_look_at_what_others_hold_and_for_no_binding() -> None:
+def test_looks_at_messages_of_dead_workers_and_renewed_bindings_are_chores_beside_the_hub() -> None:
     taking, stock, idle = channel_of(), channel_of(takes=False), channel_of(active_queues=set())
     cycle = poller_of(stock, idle, taking)
     order = Mock()
@@ -277,14 +277,14 @@ def test_the_queues_are_put_in_order_when_the_first_channel_wants_it(now: Simple
 def test_a_connection_is_opened_once_and_read_though_there_is_no_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    channel, told = channel_of(handlers={TAKING: Mock()}), Mock()
+    channel, calls = channel_of(handlers={TAKING: Mock()}), Mock()
     cycle = poller_of(channel)
-    monkeypatch.setattr(cycle, "_register", told.register)
-    monkeypatch.setattr(cycle, "_client_registered", told.registered)
+    monkeypatch.setattr(cycle, "_register", calls.register)
+    monkeypatch.setattr(cycle, "_client_registered", calls.registered)
     for is_there in (False, True):
-        told.registered.return_value = is_there
+        calls.registered.return_value = is_there
         assert cycle.connect(channel) is not is_there
-    told.register.assert_called_once_with(channel, channel.client, TAKING)
+    calls.register.assert_called_once_with(channel, channel.client, TAKING)
     stock = Mock()
     monkeypatch.setattr(poller.StockPoller, "on_readable", stock)
     cycle._fd_to_chan = {3: (channel, TAKING), 4: (channel, "LISTEN")}
@@ -297,7 +297,7 @@ def test_a_connection_is_opened_once_and_read_though_there_is_no_room(
 
 # When channels that take are to look again, whether they take, and how long is waited at most.
 @pytest.mark.parametrize(
-    ("looks", "takes", "asked_s", "waits_s"),
+    ("looks", "takes", "timeout_s", "waits_s"),
     [
         ([], True, None, None),
         ([], True, 5, 5),
@@ -314,13 +314,13 @@ def test_without_a_hub_the_queues_are_read_every_now_and_then(
     *,
     looks: list[float],
     takes: bool,
-    asked_s: float | None,
+    timeout_s: float | None,
     waits_s: float | None,
 ) -> None:
     stock = Mock()
     monkeypatch.setattr(poller.StockPoller, "get", stock)
     cycle = poller_of(*(channel_of(look_in_s=look, takes=takes) for look in looks))
-    assert cycle.get(print, asked_s) is stock.return_value
+    assert cycle.get(print, timeout_s) is stock.return_value
     assert stock.call_args == call(print, timeout=waits_s)
 
 
@@ -336,14 +336,14 @@ def test_a_reply_that_was_read_from_the_socket_is_seen(kind: str, *, waits: bool
     }
     connection = Mock(_parser=parsers[kind], **{"can_read.return_value": waits})
     assert poller.has_buffered(connection) is waits
-    asked = [] if kind in {"hiredis", "python"} else [call(0)]
-    assert connection.can_read.call_args_list == asked
+    looks = [] if kind in {"hiredis", "python"} else [call(0)]
+    assert connection.can_read.call_args_list == looks
 
 
 def test_a_reply_is_waited_for_a_moment_where_the_connection_is_open() -> None:
     assert poller.arrives_soon(SimpleNamespace(_sock=None)) is False
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        assert poller.arrives_soon(SimpleNamespace(_sock=ours)) is False
-        theirs.send(b"+OK")
-        assert poller.arrives_soon(SimpleNamespace(_sock=ours)) is True
+    near, far = socket.socketpair()
+    with near, far:
+        assert poller.arrives_soon(SimpleNamespace(_sock=near)) is False
+        far.send(b"+OK")
+        assert poller.arrives_soon(SimpleNamespace(_sock=near)) is True

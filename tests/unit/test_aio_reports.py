@@ -19,11 +19,11 @@ JOB = "tasks.ai.x[job-1]"
 
 def request_of(**raises: Exception) -> Any:
     """A request of which some methods raise."""
-    made = Mock(spec=Request)
-    made.humaninfo.return_value = JOB
+    request = Mock(spec=Request)
+    request.humaninfo.return_value = JOB
     for name, error in raises.items():
-        getattr(made, name).side_effect = error
-    return made
+        getattr(request, name).side_effect = error
+    return request
 
 
 # What the report raised, and whether the result store did.
@@ -68,7 +68,7 @@ def test_a_message_that_cannot_be_settled_comes_again(
     ]
 
 
-def test_only_what_a_request_reports_is_settled(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_a_failing_report_of_a_request_is_settled(caplog: pytest.LogCaptureFixture) -> None:
     request = Request.__new__(Request)
     settled: list[str] = []
     request.humaninfo = lambda: JOB
@@ -88,12 +88,12 @@ def test_only_what_a_request_reports_is_settled(caplog: pytest.LogCaptureFixture
 
 
 def test_each_report_reaches_its_function_and_any_may_be_missing() -> None:
-    told = Mock()
+    calls = Mock()
     whole = Callbacks(
-        accepted=told.accepted,
-        timed_out=told.timed_out,
-        succeeded=told.succeeded,
-        failed=told.failed,
+        accepted=calls.accepted,
+        timed_out=calls.timed_out,
+        succeeded=calls.succeeded,
+        failed=calls.failed,
     )
     empty = Callbacks(accepted=None, timed_out=None, succeeded=None, failed=None)
     for each in (whole, empty):
@@ -103,9 +103,9 @@ def test_each_report_reaches_its_function_and_any_may_be_missing() -> None:
             each.on_success("answer"),
             each.on_failure("info"),
         ]
-        its = told.accepted.return_value if each is whole else None
-        assert answers == [its, None, None, None]
-    assert told.mock_calls == [
+        accepted = calls.accepted.return_value if each is whole else None
+        assert answers == [accepted, None, None, None]
+    assert calls.mock_calls == [
         call.accepted(7, 1.5),
         call.timed_out(True, 30),
         call.succeeded("answer"),

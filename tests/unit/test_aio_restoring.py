@@ -17,9 +17,9 @@ from worker.aio.transport.scripts import EXPIRED, GIVE_BACK, UPDATE_ENTRY
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
-    made = Broker()
-    monkeypatch.setattr(restoring, "time", SimpleNamespace(monotonic=lambda: made.now_s))
-    return made
+    fresh = Broker()
+    monkeypatch.setattr(restoring, "time", SimpleNamespace(monotonic=lambda: fresh.now_s))
+    return fresh
 
 
 @pytest.fixture
@@ -98,10 +98,10 @@ def test_a_channel_that_ends_leaves_the_messages_of_jobs_that_run_on(
     leases: bool,
 ) -> None:
     qos.keeper = broker.keeper if leases else None
-    asked: list[set[str]] = []
+    questions: list[set[str]] = []
 
     def run_on(held: set[str]) -> set[str]:
-        asked.append(held)
+        questions.append(held)
         return {"2", "of another channel"}
 
     monkeypatch.setattr(unacked.of_process, "running_jobs", run_on)
@@ -123,10 +123,10 @@ def test_a_channel_that_ends_leaves_the_messages_of_jobs_that_run_on(
     assert given == (["1", "3"] if leases else ["1", "2", "3"])
     assert [*qos._delivered] == []
     if leases:
-        assert asked == [{"1", "2", "3", "4"}]
-        said = [call.acknowledge(["4"]), call.detach(["2"]), call.leave(qos)]
-        said += [call.release(["1", "3"])] if error else []
-        assert broker.keeper.mock_calls == said
+        assert questions == [{"1", "2", "3", "4"}]
+        steps = [call.acknowledge(["4"]), call.detach(["2"]), call.leave(qos)]
+        steps += [call.release(["1", "3"])] if error else []
+        assert broker.keeper.mock_calls == steps
         words = f"cannot put 2 messages back now ({error}); releasing their leases"
         assert caplog.messages == [words] * (error is not None)
         assert broker.sent == []
@@ -202,7 +202,7 @@ def entry(**headers: Any) -> bytes:
         ({DEATHS: 2}, "1@0", b"160.5", 2, None),  # in a line: no worker had it
     ],
 )
-def test_a_message_of_a_dead_worker_comes_again_and_says_so(
+def test_a_message_of_a_dead_worker_is_redelivered_with_its_count_of_deaths(
     broker: Broker,
     qos: TransportQoS,
     caplog: pytest.LogCaptureFixture,
@@ -228,10 +228,12 @@ def test_a_message_of_a_dead_worker_comes_again_and_says_so(
     assert back == ["EVAL", GIVE_BACK, 6, *BACK_KEYS, "p.a:0", "p.b:0", "170.25", tag]
     assert (count, first, second) == (2, 5, 6)
     payload = json.loads(text)
-    found = payload["headers"]
-    assert found.pop("redelivered") is True
-    its = {DEATHS: deaths, DIED_S: headers.get(DIED_S) if deaths is None else died_s}
-    assert found == headers | {name: value for name, value in its.items() if value is not None}
+    stored_headers = payload["headers"]
+    assert stored_headers.pop("redelivered") is True
+    death_headers = {DEATHS: deaths, DIED_S: headers.get(DIED_S) if deaths is None else died_s}
+    assert stored_headers == headers | {
+        name: value for name, value in death_headers.items() if value is not None
+    }
     assert payload["properties"]["delivery_info"]["redelivered"] is True
     assert broker.keeper.workers == 3
     assert caplog.messages == [
@@ -241,7 +243,7 @@ def test_a_message_of_a_dead_worker_comes_again_and_says_so(
     ]
 
 
-def test_the_dead_are_looked_for_once_in_a_while_until_nothing_is_left(
+def test_messages_of_dead_workers_are_looked_for_once_in_a_while_until_none_is_left(
     broker: Broker, qos: TransportQoS, caplog: pytest.LogCaptureFixture
 ) -> None:
     dead, released = [b"1", entry(), b"160"], [b"2", entry(), b"0"]
@@ -272,7 +274,7 @@ def test_the_dead_are_looked_for_once_in_a_while_until_nothing_is_left(
 
 
 @pytest.mark.parametrize("text", [b"no JSON", b"[1, 2]", b"5", b"null"])
-def test_an_entry_that_is_no_message_is_put_aside(
+def test_an_entry_that_is_not_a_message_is_put_aside(
     broker: Broker, qos: TransportQoS, caplog: pytest.LogCaptureFixture, text: bytes
 ) -> None:
     broker.execute_command.side_effect = [[b"170", 1, b"1", text, b"160"], 1, [b"170", 1]]

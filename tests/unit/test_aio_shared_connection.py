@@ -1,4 +1,4 @@
-"""The connection that jobs share: what it writes and when, whose an answer is, and how it ends.
+"""The connection that jobs share: what it writes and when, which command an answer is for, its end.
 
 Without a server: the loop's clock and the socket are ours.
 """
@@ -59,9 +59,11 @@ class _Wire:
 
 @pytest.fixture
 async def loop(monkeypatch: pytest.MonkeyPatch) -> _Loop:
-    made = _Loop()
-    monkeypatch.setattr("worker.aio.shared_connection.asyncio.get_running_loop", lambda: made)
-    return made
+    loop_in_use = _Loop()
+    monkeypatch.setattr(
+        "worker.aio.shared_connection.asyncio.get_running_loop", lambda: loop_in_use
+    )
+    return loop_in_use
 
 
 def linked(wire: Any, timeout_s: float = 10.0) -> Link:
@@ -103,7 +105,9 @@ async def test_each_answer_is_for_its_command_however_it_arrives(
     assert link.is_usable()
 
 
-async def test_text_that_is_none_does_no_harm_to_the_answers_behind_it(loop: _Loop) -> None:
+async def test_an_answer_that_is_not_utf_8_does_no_harm_to_the_answers_behind_it(
+    loop: _Loop,
+) -> None:
     link = linked(_Wire())
     broken, behind = link.send(b""), link.send(b"")
     link.data_received(b"+\xff\r\n+ok\r\n")
@@ -135,7 +139,7 @@ async def test_a_command_has_its_whole_time_however_old_those_before_it_were(loo
     assert len(loop.timers) == 2
 
 
-async def test_where_nothing_waits_any_more_the_next_command_starts_the_time_anew(
+async def test_once_no_command_waits_the_next_one_starts_the_time_anew(
     loop: _Loop,
 ) -> None:
     wire = _Wire()
@@ -249,30 +253,30 @@ async def test_an_answer_may_take_as_long_as_the_clients_connections_allow(
     link.connection_lost(None)
 
 
-async def test_all_who_come_while_it_opens_share_one_connection_or_its_failure() -> None:
+async def test_all_callers_while_it_opens_share_one_connection_or_its_failure() -> None:
     pool = _Pool()
-    made = shared(pool)
-    first, *others = [asyncio.create_task(made.link()) for _ in range(3)]
+    connection = shared(pool)
+    first, *later = [asyncio.create_task(connection.link()) for _ in range(3)]
     await asyncio.sleep(0)
     first.cancel()  # the others still get theirs
-    links = await asyncio.gather(*others)
-    assert links[0] is links[1] is await made.link()
+    links = await asyncio.gather(*later)
+    assert links[0] is links[1] is await connection.link()
     pool.get_connection.assert_awaited_once_with()
     links[0].leave()
     pool.ensure_connection.side_effect = LostError("away")
-    fails = [asyncio.create_task(made.link()) for _ in range(2)]
+    fails = [asyncio.create_task(connection.link()) for _ in range(2)]
     for failed in fails:
         with pytest.raises(LostError, match="away"):
             await failed
     assert pool.ensure_connection.await_count == 1
     pool.wire.disconnect.assert_awaited_once_with(nowait=True)  # type: ignore[attr-defined]
     assert pool.release.await_args_list == [call(pool.wire)]
-    assert await made.link() is not links[0]
+    assert await connection.link() is not links[0]
     assert pool.get_connection.await_count == 2  # for the one before was given back
 
 
 @pytest.mark.parametrize("ends", ["fails", "is cancelled"])
-async def test_an_opening_for_which_nobody_waits_any_more_is_no_trouble_of_the_loop(
+async def test_an_opening_for_which_nobody_waits_any_more_reports_nothing_to_the_loop(
     ends: str,
 ) -> None:
     heard: list[str] = []
@@ -284,15 +288,15 @@ async def test_an_opening_for_which_nobody_waits_any_more_is_no_trouble_of_the_l
         raise LostError("away")
 
     pool.get_connection.side_effect = fail
-    made = shared(pool)
-    caller = asyncio.create_task(made.link())
+    connection = shared(pool)
+    caller = asyncio.create_task(connection.link())
     await asyncio.sleep(0)
     caller.cancel()
     await asyncio.wait([caller])
-    assert made._opening is not None
-    opening = ref(made._opening)
+    assert connection._opening is not None
+    opening = ref(connection._opening)
     if ends == "is cancelled":
-        made._opening.cancel()
+        connection._opening.cancel()
     gate.set()
     for _ in range(9):  # turns of the loop
         await asyncio.sleep(0)
@@ -303,10 +307,10 @@ async def test_an_opening_for_which_nobody_waits_any_more_is_no_trouble_of_the_l
 
 async def test_a_lost_connection_is_opened_again_and_not_given_back() -> None:
     pool = _Pool()
-    made = shared(pool)
-    first = await made.link()
+    connection = shared(pool)
+    first = await connection.link()
     first.leave()
-    second = await made.link()
+    second = await connection.link()
     assert second is not first
     assert pool.ensure_connection.await_args_list == [call(pool.wire)]
     assert pool.get_connection.await_count == 1

@@ -52,15 +52,15 @@ def channel() -> Channel:
 
 @pytest.fixture
 def shared(now: SimpleNamespace, channel: Channel) -> QueueSharing:
-    made = QueueSharing(channel)  # type: ignore[arg-type]
+    sharing_queues = QueueSharing(channel)  # type: ignore[arg-type]
     for queue in ("a", "late", "b", "a"):
-        made.add(queue)
-    return made
+        sharing_queues.add(queue)
+    return sharing_queues
 
 
-# What the last look told, whether messages wait, and when the next look is.
+# What the last look returned, whether messages wait, and when the next look is.
 @pytest.mark.parametrize(
-    ("told", "knows", "after_s"),
+    ("reply", "knows", "after_s"),
     [
         (3, False, 0.1),
         (2, False, 0.1),
@@ -74,12 +74,12 @@ def test_queues_are_looked_at_often_while_messages_name_tenants_and_seldom_while
     now: SimpleNamespace,
     channel: Channel,
     shared: QueueSharing,
-    told: int,
+    reply: int,
     after_s: float,
     *,
     knows: bool,
 ) -> None:
-    channel.execute_command.return_value, channel.knows_of_messages = told, knows
+    channel.execute_command.return_value, channel.knows_of_messages = reply, knows
     now.s = shared.due_s
     shared.share()
     assert shared.due_s == now.s + after_s
@@ -91,23 +91,23 @@ def test_queues_are_looked_at_often_while_messages_name_tenants_and_seldom_while
     assert channel.execute_command.call_count == 2
 
 
-def test_who_has_no_queue_to_put_in_order_never_looks(
+def test_a_channel_without_a_queue_to_put_in_order_never_looks(
     now: SimpleNamespace, channel: Channel
 ) -> None:
-    made = QueueSharing(channel)  # type: ignore[arg-type]
-    made.add("late")  # what is delayed comes in the order of its instants
+    nothing_to_share = QueueSharing(channel)  # type: ignore[arg-type]
+    nothing_to_share.add("late")  # what is delayed comes in the order of its instants
     now.s += 1_000_000
-    assert made.due_s == inf
-    made.share()
+    assert nothing_to_share.due_s == inf
+    nothing_to_share.share()
     channel.execute_command.assert_not_called()
 
 
-# The leases and the visibility timeout, and what the script is told of both.
+# The leases and the visibility timeout, and what the script gets of both.
 @pytest.mark.parametrize(
     ("lease_s", "visible_s", "safe_s", "leases"),
     [(60, 3600, 120, 1), (0.5, 3600, 120, 1), (0, 3600, 120, 0), (60, 50, 50, 1), (60, 0, 120, 1)],
 )
-def test_the_script_is_told_of_all_lists_and_for_how_long_a_message_may_be_parked(
+def test_the_script_gets_all_lists_and_for_how_long_a_message_may_be_parked(
     channel: Channel,
     shared: QueueSharing,
     lease_s: float,
@@ -149,7 +149,7 @@ def test_where_a_hub_runs_the_order_is_a_chore_that_goes_on_while_there_is_more(
     assert all(0.005 < slept_s < sharing.SHARE_S / 2 for slept_s in now.slept_s)
 
 
-def test_what_waits_in_lines_is_counted_and_dropped(channel: Channel) -> None:
+def test_messages_that_wait_in_lines_are_counted_and_dropped(channel: Channel) -> None:
     channel.execute_command.return_value = b"7"
     assert count_parked(channel, "a") == drop_parked(channel, "a") == 7
     assert channel.execute_command.call_args_list == [

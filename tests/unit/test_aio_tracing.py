@@ -1,4 +1,4 @@
-"""What the tracer is given in place of parts of Celery and billiard."""
+"""The parts of Celery and billiard that the tracer gets replacements for."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,14 +16,14 @@ from worker.aio import tracing
 
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Mock:
-    made = Mock()
-    monkeypatch.setattr(trace, "info", made)
-    return made
+    info = Mock()
+    monkeypatch.setattr(trace, "info", info)
+    return info
 
 
 @pytest.mark.parametrize("stores", [True, False])
 @pytest.mark.parametrize("waits", [None, {"until": 5}])
-def test_a_light_retry_is_told_as_celery_does_without_a_traceback(
+def test_a_light_retry_is_reported_as_by_celery_but_without_a_traceback(
     log: Mock, waits: Any, *, stores: bool
 ) -> None:
     why, task, heard = ValueError("full"), Mock(light_retry=True), list[Any]()
@@ -32,15 +32,15 @@ def test_a_light_retry_is_told_as_celery_does_without_a_traceback(
     retry.waits = waits
     request: Any = Context(id="job-1", args=[1], kwargs={"a": 2}, task="x")
 
-    def hear(**told: Any) -> None:
-        heard.append(told)
+    def hear(**signal: Any) -> None:
+        heard.append(signal)
 
     signals.task_retry.connect(hear)
-    its = SimpleNamespace(retval=retry)
+    traced = SimpleNamespace(retval=retry)
     try:
         # It is stored unless that is not wanted.
         info = tracing._handle_retry(
-            its, task, request, **({} if stores else {"store_errors": False})
+            traced, task, request, **({} if stores else {"store_errors": False})
         )
     finally:
         signals.task_retry.disconnect(hear)
@@ -48,8 +48,8 @@ def test_a_light_retry_is_told_as_celery_does_without_a_traceback(
         [call("job-1", why, None, request=request)] if stores else []
     )
     assert task.on_retry.call_args_list == [call(why, "job-1", [1], {"a": 2}, info)]
-    [told] = heard
-    assert (told["sender"], told["request"], told["reason"], told["einfo"]) == (
+    [signal] = heard
+    assert (signal["sender"], signal["request"], signal["reason"], signal["einfo"]) == (
         task, request, retry, info,
     )  # fmt: skip
     fields = {"id": "job-1", "name": "x", "exc": str(retry)} | ({"waits": waits} if waits else {})
@@ -64,10 +64,10 @@ def test_any_other_retry_is_celerys(monkeypatch: pytest.MonkeyPatch) -> None:
     stock = Mock()
     monkeypatch.setattr(tracing, "_stock_handle_retry", stock)
     for task in (SimpleNamespace(light_retry=False), SimpleNamespace()):
-        told = tracing._handle_retry("its", task, "request", call_errbacks=True)
-        assert told is stock.return_value
+        handled = tracing._handle_retry("traced", task, "request", call_errbacks=True)
+        assert handled is stock.return_value
         assert stock.call_args == call(
-            "its", task, "request", store_errors=True, call_errbacks=True
+            "traced", task, "request", store_errors=True, call_errbacks=True
         )
 
 
@@ -117,7 +117,7 @@ def test_what_is_replaced_is_celerys_again_afterwards() -> None:
     ours = parts()
     tracing.uninstall()
     assert parts() == before
-    assert all(one is not other for one, other in zip(ours, before, strict=True))
+    assert all(ours_now is not before_it for ours_now, before_it in zip(ours, before, strict=True))
 
 
 def test_a_copy_of_a_code_object_has_all_that_billiards_has() -> None:

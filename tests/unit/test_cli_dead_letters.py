@@ -1,4 +1,4 @@
-"""Which dead letters a command line selects, and what is said of their replay and their end."""
+"""Which dead letters a command line selects, and what is printed of their replay and deletion."""
 
 import asyncio
 import json
@@ -18,14 +18,14 @@ NOW_MS = 1_800_000_000_000
 
 
 class Store:
-    """Dead letters by the ids of their jobs; `asked` has what was looked for."""
+    """Dead letters by the ids of their jobs; `calls` has what was looked for and deleted."""
 
     def __init__(self, count: int) -> None:
         self.letters = {
             f"job-{number}": SimpleNamespace(id=f"job-{number}", at_ms=ENDED_MS)
             for number in range(count)
         }
-        self.asked: list[Any] = []
+        self.calls: list[Any] = []
         self.replayed: list[Any] = []
         self.outcome = Replayed()
 
@@ -33,11 +33,11 @@ class Store:
         return self.letters[job], "its message"
 
     async def find(self, which: Filter, *, limit: int) -> list[Any]:
-        self.asked.append((which, limit))
+        self.calls.append((which, limit))
         return list(self.letters.values())
 
     async def delete(self, letters: list[Any], *, by: str) -> int:
-        self.asked.append(([letter.id for letter in letters], by))
+        self.calls.append(([letter.id for letter in letters], by))
         return len(letters) - 1  # somebody else was quicker
 
     async def replay(self, _: Any, letters: list[Any], *, progress: Any, **options: Any) -> Any:
@@ -48,13 +48,13 @@ class Store:
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Store:
-    made: Any = Store(3)
-    monkeypatch.setattr(dead_letters, "_run", lambda command: asyncio.run(command(made)))
-    monkeypatch.setattr(dead_letters, "replay", made.replay)
+    letters: Any = Store(3)
+    monkeypatch.setattr(dead_letters, "_run", lambda command: asyncio.run(command(letters)))
+    monkeypatch.setattr(dead_letters, "replay", letters.replay)
     monkeypatch.setattr(dead_letters, "current_user", lambda: "ann")
     monkeypatch.setattr(dead_letters, "_now_ms", lambda: NOW_MS)
-    found: Store = made
-    return found
+    ready: Store = letters
+    return ready
 
 
 def ran(*typed: str) -> Result:
@@ -82,25 +82,25 @@ def test_options_select_dead_letters(
 ) -> None:
     shown = ran(command, *typed, "--yes")
     assert shown.exception is None
-    assert store.asked[0] == (which, 1_000_000)
+    assert store.calls[0] == (which, 1_000_000)
 
 
 @pytest.mark.parametrize(
     "typed", [[], ["job-1", "--all"], ["job-1", "--kind", "failed"], ["--all", "--kind", "failed"]]
 )
 @pytest.mark.parametrize("command", ["drop", "replay"])
-def test_nothing_and_two_things_at_once_are_refused(
+def test_a_command_line_that_selects_nothing_or_in_two_ways_is_refused(
     store: Store, command: str, typed: list[str]
 ) -> None:
     shown = ran(command, *typed, "--yes")
     assert shown.exit_code == 2
     assert "name the jobs: by ids, by options such as --kind, or by --all" in shown.output
-    assert (store.asked, store.replayed) == ([], [])
+    assert (store.calls, store.replayed) == ([], [])
 
 
 def test_jobs_that_are_named_are_taken_once_and_without_a_question(store: Store) -> None:
     shown = ran("drop", "job-2", "job-0", "job-2")
-    assert (shown.output, store.asked) == ("1 dropped\n", [(["job-2", "job-0"], "cli ann")])
+    assert (shown.output, store.calls) == ("1 dropped\n", [(["job-2", "job-0"], "cli ann")])
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_job_that_has_died_again_since_it_was_seen_is_left(
 ) -> None:
     shown = ran("drop", "job-1", "--before", before)
     assert (shown.exit_code == 0) is is_seen
-    assert bool(store.asked) is is_seen
+    assert bool(store.calls) is is_seen
     assert ("it has died again" in shown.output) is not is_seen
 
 
@@ -120,7 +120,7 @@ def test_many_dead_letters_are_dropped_some_at_a_time(
 ) -> None:
     monkeypatch.setattr(dead_letters, "_CHUNK", 2)
     assert ran("drop", "--all", "--yes").output == "1 dropped\n"
-    assert [jobs for jobs, _ in store.asked[1:]] == [["job-0", "job-1"], ["job-2"]]
+    assert [jobs for jobs, _ in store.calls[1:]] == [["job-0", "job-1"], ["job-2"]]
 
 
 REFUSED = tuple((f"job-{number}", "too late") for number in range(12))

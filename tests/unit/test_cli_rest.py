@@ -1,4 +1,4 @@
-"""What Flower's command is given, how a key is drained, and what is printed of dead letters."""
+"""The options of Flower's command, how a key is drained, and what is printed of dead letters."""
 
 import asyncio
 import json
@@ -51,11 +51,11 @@ def test_a_worker_that_has_not_loaded_flower_is_left_alone(
 
 
 def test_our_flower_is_made_once_its_options_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[Any] = []
-    monkeypatch.setattr("worker.dashboard.KeysFlower", lambda **given: made.append(given))
+    flowers: list[Any] = []
+    monkeypatch.setattr("worker.dashboard.KeysFlower", lambda **given: flowers.append(given))
     works = SimpleNamespace(port=0, persistent=False, certfile="", keyfile="")
     flower._our_flower(options=works, capp="app")
-    assert made == [{"options": works, "capp": "app"}]
+    assert flowers == [{"options": works, "capp": "app"}]
     with pytest.raises(ValueError, match="--port must be at most 65535, and is 65536"):
         flower._our_flower(options=SimpleNamespace(port=65_536))
     flower.check_options(SimpleNamespace(**vars(works) | {"port": 65_535}))
@@ -93,19 +93,19 @@ LETTER = SimpleNamespace(as_json=lambda: {"id": "job-1"})
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The letters that are found."""
-    found: list[Any] = [LETTER]
+    letters: list[Any] = [LETTER]
     counts = {"total": 2, "bytes": 1_250_000}
-    monkeypatch.setattr(dead_letters, "_run", lambda _: (found, counts))
+    monkeypatch.setattr(dead_letters, "_run", lambda _: (letters, counts))
     monkeypatch.setattr(dead_letters.dead_listing, "listing", lambda letters: f"<{len(letters)}>")
-    return found
+    return letters
 
 
 def test_dead_letters_are_listed_with_how_many_there_are(listed: list[Any]) -> None:
     shown = CliRunner().invoke(dead, ["list"])
     assert shown.output == "<1>\n1 shown of 2 dead letters, 1.2 MB\n"
     as_json = CliRunner().invoke(dead, ["list", "--json"])
-    told = {"total": 2, "bytes": 1_250_000, "dead_letters": [{"id": "job-1"}]}
-    assert as_json.output == json.dumps(told, indent=2) + "\n"
+    listing = {"total": 2, "bytes": 1_250_000, "dead_letters": [{"id": "job-1"}]}
+    assert as_json.output == json.dumps(listing, indent=2) + "\n"
     listed.clear()
     assert CliRunner().invoke(dead, ["list"]).output == "0 shown of 2 dead letters, 1.2 MB\n"
 
@@ -119,7 +119,7 @@ def test_dead_letters_are_listed_with_how_many_there_are(listed: list[Any]) -> N
         ([LETTER], False, False, click.UsageError),
     ],
 )
-def test_what_is_for_good_is_asked_for_unless_somebody_says_yes(
+def test_a_deletion_needs_a_terminal_or_yes_and_a_dead_letter_to_delete(
     monkeypatch: pytest.MonkeyPatch,
     *,
     letters: list[Any],
@@ -137,12 +137,12 @@ def test_what_is_for_good_is_asked_for_unless_somebody_says_yes(
         assert ended.value.code == 0
 
 
-def test_a_terminal_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+def test_a_person_at_a_terminal_is_asked_to_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions: list[Any] = []
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
-    monkeypatch.setattr(click, "confirm", lambda text, *, abort: asked.append((text, abort)))
+    monkeypatch.setattr(click, "confirm", lambda text, *, abort: questions.append((text, abort)))
     dead_letters._confirm("Delete?", [LETTER], yes=False)  # type: ignore[list-item]
-    assert asked == [("Delete?", True)]
+    assert questions == [("Delete?", True)]
 
 
 CALL = {"at_ms": 0, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": True}
@@ -184,7 +184,7 @@ def test_a_dead_letter_is_shown_with_its_calls_and_its_arguments_if_asked_for(
     assert shown.output.endswith(json.dumps(content, indent=2) + "\n")
 
 
-def test_a_terminal_is_shown_how_far_a_command_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_terminal_shows_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     bar = MagicMock(pos=0)
     bar.__enter__.return_value = bar
     bar.update.side_effect = lambda steps: setattr(bar, "pos", bar.pos + steps)

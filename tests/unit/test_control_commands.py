@@ -1,4 +1,4 @@
-"""The remote-control commands that cancel jobs."""
+"""The remote-control commands that cancel jobs, reload keys and resize the pool."""
 
 import asyncio
 import resource
@@ -30,19 +30,19 @@ ENDED = {"ok": "terminate: here"}
 def test_a_command_cancels_for_good_and_ends_a_running_job_where_it_says_so(
     monkeypatch: pytest.MonkeyPatch, command: Any, answer: dict[str, str], signals: list[int]
 ) -> None:
-    got, cancelled, pool = list[int](), list[list[str]](), object()
+    sent, cancelled, pool = list[int](), list[list[str]](), object()
 
     def terminate(its_pool: object, *, signal: int) -> None:
         assert its_pool is pool
-        got.append(signal)
+        sent.append(signal)
 
     running = {"here": SimpleNamespace(id="here", terminate=terminate)}
     monkeypatch.setattr(
-        celery_control, "_find_requests_by_id", lambda ids: [running[one] for one in ids]
+        celery_control, "_find_requests_by_id", lambda ids: [running[task_id] for task_id in ids]
     )
     cancelling = SimpleNamespace(cancel=cancelled.append)
     state = SimpleNamespace(consumer=SimpleNamespace(cancelling=cancelling, pool=pool))
-    assert (command(state), got, cancelled) == (answer, signals, [["here"]])
+    assert (command(state), sent, cancelled) == (answer, signals, [["here"]])
 
 
 def test_a_command_for_a_job_that_does_not_run_here_cancels_it_all_the_same(
@@ -61,10 +61,10 @@ def test_a_command_for_a_job_that_does_not_run_here_cancels_it_all_the_same(
 def test_jobs_that_bear_a_stamp_are_cancelled_for_good(
     monkeypatch: pytest.MonkeyPatch, headers: Any
 ) -> None:
-    asked, cancelled, stamps = list[Any](), list[Any](), {"team": "a", "run": "1=2"}
+    revokes, cancelled, stamps = list[Any](), list[Any](), {"team": "a", "run": "1=2"}
 
     def revoke(state: Any, headers: Any, **options: Any) -> str:
-        asked.append((state, headers, options))
+        revokes.append((state, headers, options))
         return "answer"
 
     monkeypatch.setattr(celery_control, "revoke_by_stamped_headers", revoke)
@@ -72,7 +72,7 @@ def test_jobs_that_bear_a_stamp_are_cancelled_for_good(
         consumer=SimpleNamespace(cancelling=SimpleNamespace(cancel_stamped=cancelled.append))
     )
     assert control.revoke_by_stamped_headers(state, headers, terminate=True) == "answer"
-    assert (asked, cancelled) == ([(state, stamps, {"terminate": True})], [stamps])
+    assert (revokes, cancelled) == ([(state, stamps, {"terminate": True})], [stamps])
 
 
 @pytest.mark.parametrize("error", [None, SettingsError("GROQ_API_KEY: is too short")])
@@ -99,7 +99,7 @@ def test_reloaded_keys_are_counted_and_the_queues_follow_them(
     choice = SimpleNamespace(follow=object())
     consumer = SimpleNamespace(
         controller=SimpleNamespace(queue_choice=choice),
-        call_soon=lambda *what: called.append(what),
+        call_soon=lambda *function_and_arguments: called.append(function_and_arguments),
     )
     answer = control.keys_reload(SimpleNamespace(consumer=consumer))
     assert answer == ({"error": str(error)} if error else {"ok": "3 groq, 0 resend"})
@@ -107,7 +107,7 @@ def test_reloaded_keys_are_counted_and_the_queues_follow_them(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "sentence"),
     [
         (TimeoutError(), "Redis has not answered for 10 s: reload the keys again once it does"),
         (
@@ -117,7 +117,7 @@ def test_reloaded_keys_are_counted_and_the_queues_follow_them(
     ],
 )
 def test_a_reload_while_redis_is_away_answers_with_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
 ) -> None:
     async def reload_keys() -> None:
         pass
@@ -132,7 +132,7 @@ def test_a_reload_while_redis_is_away_answers_with_a_sentence(
     runtime = SimpleNamespace(reload_keys=reload_keys)
     monkeypatch.setattr(control.Runtime, "current", lambda: runtime)
     monkeypatch.setattr(control, "lifespan", SimpleNamespace(submit=submit))
-    assert control.keys_reload(SimpleNamespace())["error"].startswith(said)
+    assert control.keys_reload(SimpleNamespace())["error"].startswith(sentence)
 
 
 class _Pool:
@@ -185,7 +185,9 @@ def test_a_pool_grows_as_far_as_files_may_be_opened(files: None) -> None:
 
 
 @pytest.mark.parametrize("count", [0, -5, "3", 1.5, True, None])
-def test_what_is_no_count_moves_no_bound(files: None, count: Any) -> None:
+def test_a_count_that_is_not_a_positive_whole_number_changes_nothing(
+    files: None, count: Any
+) -> None:
     state = _worker()
     for command in (control.pool_grow, control.pool_shrink):
         assert command(state, count) == {"error": "N must be a whole number, at least 1"}

@@ -47,9 +47,9 @@ def hidden(cause: BaseException) -> Exception:
 
 
 def cyclic() -> Exception:
-    one, other = ValueError("one"), ValueError("other")
-    one.__cause__, other.__cause__ = other, one
-    return one
+    first, second = ValueError("one"), ValueError("other")
+    first.__cause__, second.__cause__ = second, first
+    return first
 
 
 def group(*errors: BaseException) -> BaseException:
@@ -82,16 +82,16 @@ async def test_a_task_group_is_such_a_group() -> None:
     async def call(error: Exception) -> None:
         raise hidden(error)
 
-    found: BaseException = ValueError()
+    raised: BaseException = ValueError()
     with contextlib.suppress(BaseExceptionGroup):
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(call(SHORT))
                 tasks.create_task(call(LONG))
         except BaseExceptionGroup as exc:
-            found = exc
+            raised = exc
             raise
-    assert meaning_of(found) is LONG
+    assert meaning_of(raised) is LONG
 
 
 async def test_the_job_of_a_plain_function_knows_its_worker_too(
@@ -101,8 +101,8 @@ async def test_the_job_of_a_plain_function_knows_its_worker_too(
     app, begun = Celery("shop", set_as_current=False), list[Any]()
 
     @app.task(shared=False)
-    def add(one: int, other: int) -> int:
-        return one + other
+    def add(first: int, second: int) -> int:
+        return first + second
 
     owner: Any = SimpleNamespace(begin=begun.append)
     loop = asyncio.get_running_loop()
@@ -117,12 +117,12 @@ async def test_the_job_of_a_plain_function_knows_its_worker_too(
 
 
 def test_a_task_that_another_one_calls_directly_is_part_of_its_job() -> None:
-    app, found = Celery("shop", set_as_current=False), list[tuple[str, bool]]()
+    app, calls = Celery("shop", set_as_current=False), list[tuple[str, bool]]()
 
     def note() -> str:
         run = current_run.get()
         assert run is not None
-        found.append((run.of_this_job(LeaseRequest()).by, run.goes_back))
+        calls.append((run.of_this_job(LeaseRequest()).by, run.goes_back))
         return run.email_keys.make("ann", "x")
 
     inner = app.task(note, name="inner", shared=False)
@@ -135,11 +135,11 @@ def test_a_task_that_another_one_calls_directly_is_part_of_its_job() -> None:
     outer.run = wrap(outer, lambda: (None, NOBODY_COUNTS))
 
     assert outer.apply(task_id="one").get() == ["one-ann-1", "one-ann-2", "one-ann-3"]
-    assert found == [("one", False)] * 3, "a job that runs eagerly has no queue to go back to"
+    assert calls == [("one", False)] * 3, "a job that runs eagerly has no queue to go back to"
     alone = {inner(), inner()}
     assert len(alone) == 2, "a program's calls are no runs of one job"
     assert not any(key.startswith("None") for key in alone)
-    assert found[-1] == ("", False)
+    assert calls[-1] == ("", False)
 
 
 def test_a_job_that_has_ended_makes_no_more_calls_though_its_code_goes_on() -> None:
@@ -256,8 +256,8 @@ def test_the_result_store_says_that_a_job_runs_where_its_message_asks_for_that(
     monkeypatch.setattr(idle.backend, "store_result", store)
     idle.push_request(id="one", headers=headers)
     JobRun(idle, settings=Settings())
-    told = call("one", None, "STARTED", request=idle.request)
-    assert store.mock_calls == [told] * is_stored
+    stored = call("one", None, "STARTED", request=idle.request)
+    assert store.mock_calls == [stored] * is_stored
 
 
 def test_a_task_that_another_one_calls_waits_by_the_time_limit_of_that_one(

@@ -14,7 +14,7 @@ from worker.dashboard import broker
 
 class _Pipe:
     def __init__(self, sizes: dict[str, int]) -> None:
-        self._sizes, self._asked = sizes, list[str]()
+        self._sizes, self._keys = sizes, list[str]()
 
     async def __aenter__(self) -> Self:
         return self
@@ -23,31 +23,31 @@ class _Pipe:
 
     def eval(self, script: str, count: int, *keys: str) -> None:
         assert (script, count) == (COUNT_PARKED, len(keys))
-        self._asked.append(keys[0])
+        self._keys.append(keys[0])
 
     def zcard(self, key: str) -> None:
-        self._asked.append(key)
+        self._keys.append(key)
 
     async def execute(self) -> list[int]:
-        return [self._sizes.get(key, 0) for key in self._asked]
+        return [self._sizes.get(key, 0) for key in self._keys]
 
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Flower's broker; `counted` is what Flower counts, `sizes` what waits outside of the lists."""
-    found = SimpleNamespace(sizes={}, counted=[])
+    broker_page = SimpleNamespace(sizes={}, counted=[])
 
     async def stock(_: Any, names: Any) -> list[dict[str, Any]]:
         assert names == ["some"]
-        return found.counted
+        return broker_page.counted
 
-    redis = SimpleNamespace(pipeline=lambda **_: _Pipe(found.sizes), aclose=AsyncMock())
-    found.redis = redis
-    found.broker = SimpleNamespace(
+    redis = SimpleNamespace(pipeline=lambda **_: _Pipe(broker_page.sizes), aclose=AsyncMock())
+    broker_page.redis = redis
+    broker_page.broker = SimpleNamespace(
         redis=redis, sep="|", priority_steps=[0, 3, 6], broker_prefix="pre:"
     )
     monkeypatch.setattr(broker, "_stock_queues", stock)
-    return found
+    return broker_page
 
 
 async def test_what_waits_outside_the_lists_of_its_queue_is_counted_with_it(page: Any) -> None:
@@ -65,14 +65,14 @@ async def test_what_waits_outside_the_lists_of_its_queue_is_counted_with_it(page
         "pre:ai.deferred|6.due": 400,
         "pre:email": 3,
     }
-    told = await broker._queues(page.broker, ["some"])
-    counts = {queue["name"]: queue["messages"] for queue in told}
+    queues = await broker._queues(page.broker, ["some"])
+    counts = {queue["name"]: queue["messages"] for queue in queues}
     assert counts == {"ai": 15, "ai.deferred": 727, "email": 12}
     page.redis.aclose.assert_awaited_once_with()
 
 
 @pytest.mark.parametrize("error", [RedisError("gone"), ConnectionRefusedError("no")])
-async def test_a_broker_that_is_away_is_told_as_such_and_its_connection_closed(
+async def test_a_broker_that_is_away_is_answered_with_503_and_its_connection_closed(
     page: Any, error: Exception
 ) -> None:
     def broken(**_: Any) -> Any:

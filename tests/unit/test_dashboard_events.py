@@ -1,4 +1,4 @@
-"""The stream of statuses: with each poll one, until its reader, Redis or its time is gone."""
+"""The stream of statuses: one with each poll, until its reader, Redis or its time is gone."""
 
 import json
 from types import SimpleNamespace
@@ -15,24 +15,24 @@ from worker.dashboard.event_stream import EventStream
 
 def stream(monkeypatch: pytest.MonkeyPatch, *after: Any, poll_s: float = 1.0) -> Any:
     """A stream whose reader or poller fails after some states; `sent` has what was written."""
-    made: Any = EventStream.__new__(EventStream)
+    handler: Any = EventStream.__new__(EventStream)
     clock = SimpleNamespace(now_s=100.0)
     states = iter(after)
 
     async def next_state() -> Any:
         clock.now_s += poll_s
-        found = next(states)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        outcome = next(states)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
 
     poller = SimpleNamespace(fresh_state=AsyncMock(return_value=1), next_state=next_state)
-    made.application = SimpleNamespace(poller=poller)
-    made.status_of = lambda state: {"state": state}
-    made.sent, made.headers, made.flush = [], {}, AsyncMock()
-    made.write, made.set_header = made.sent.append, made.headers.__setitem__
+    handler.application = SimpleNamespace(poller=poller)
+    handler.status_of = lambda state: {"state": state}
+    handler.sent, handler.headers, handler.flush = [], {}, AsyncMock()
+    handler.write, handler.set_header = handler.sent.append, handler.headers.__setitem__
     monkeypatch.setattr(event_stream.time, "monotonic", lambda: clock.now_s)
-    return made
+    return handler
 
 
 def event(state: int) -> str:
@@ -43,19 +43,19 @@ def event(state: int) -> str:
 async def test_a_stream_ends_with_its_reader_or_redis(
     monkeypatch: pytest.MonkeyPatch, end: Exception
 ) -> None:
-    made = stream(monkeypatch, 2, 3, end)
-    await made.get()
-    assert made.sent == [event(1), event(2), event(3)]
-    assert made.flush.await_count == 3
-    assert made.headers == {
+    handler = stream(monkeypatch, 2, 3, end)
+    await handler.get()
+    assert handler.sent == [event(1), event(2), event(3)]
+    assert handler.flush.await_count == 3
+    assert handler.headers == {
         "Content-Type": "text/event-stream; charset=UTF-8", "X-Accel-Buffering": "no"
     }  # fmt: skip
-    made = stream(monkeypatch, ZeroDivisionError("a bug"))
+    handler = stream(monkeypatch, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
-        await made.get()
+        await handler.get()
 
 
 async def test_a_stream_lasts_a_quarter_of_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = stream(monkeypatch, 2, 3, 4, poll_s=449.0)
-    await made.get()
-    assert made.sent == [event(1), event(2), event(3)]
+    handler = stream(monkeypatch, 2, 3, 4, poll_s=449.0)
+    await handler.get()
+    assert handler.sent == [event(1), event(2), event(3)]

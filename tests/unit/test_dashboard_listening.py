@@ -43,26 +43,26 @@ def test_flower_without_a_login_listens_on_the_loopback_address_only(
     warned: str | None,
 ) -> None:
     monkeypatch.setattr(flower.app.Flower, "start_http_server", lambda _: "the server")
-    made = KeysFlower.__new__(KeysFlower)
-    made.options = SimpleNamespace(address=given, unix_socket=socket)
-    made.auth_config = SimpleNamespace(allows_people=login)
-    assert made.start_http_server() == "the server"
-    assert made.options.address == listens
+    keys_flower = KeysFlower.__new__(KeysFlower)
+    keys_flower.options = SimpleNamespace(address=given, unix_socket=socket)
+    keys_flower.auth_config = SimpleNamespace(allows_people=login)
+    assert keys_flower.start_http_server() == "the server"
+    assert keys_flower.options.address == listens
     assert caplog.messages == ([WARNED.format(warned)] if warned else [])
 
 
-def test_flower_polls_before_it_serves_and_for_no_longer(
+def test_flower_polls_before_it_serves_and_stops_polling_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     order: list[str] = []
-    made = KeysFlower.__new__(KeysFlower)
-    made.poller = SimpleNamespace(
+    keys_flower = KeysFlower.__new__(KeysFlower)
+    keys_flower.poller = SimpleNamespace(
         start=lambda: order.append("poll"), stop=lambda: order.append("poll no more")
     )
     monkeypatch.setattr(flower.app.Flower, "start", lambda _: order.append("serve"))
     monkeypatch.setattr(flower.app.Flower, "stop", lambda _: order.append("serve no more"))
-    made.start()
-    made.stop()
+    keys_flower.start()
+    keys_flower.stop()
     assert order == ["poll", "serve", "serve no more", "poll no more"]
 
 
@@ -74,9 +74,9 @@ def test_each_request_is_logged_and_a_change_is_written_down_once_it_is_answered
     monkeypatch.setattr(flower.app.Flower, "log_request", lambda _, handler: logged(handler))
     monkeypatch.setattr(stock_changes, "change_in", lambda _: change)
     monkeypatch.setattr(application.IOLoop, "current", lambda: SimpleNamespace(add_callback=added))
-    made = KeysFlower.__new__(KeysFlower)
-    made.poller = "the poller"  # type: ignore[assignment]
-    made.log_request("the handler")  # type: ignore[arg-type]
+    keys_flower = KeysFlower.__new__(KeysFlower)
+    keys_flower.poller = "the poller"  # type: ignore[assignment]
+    keys_flower.log_request("the handler")  # type: ignore[arg-type]
     logged.assert_called_once_with("the handler")
     expected = [call(stock_changes.write_down, "the poller", change)] if change else []
     assert added.call_args_list == expected
@@ -147,15 +147,15 @@ def test_the_queues_of_rabbitmq_are_counted_with_what_the_workers_hold() -> None
         {"flower": {"pool": {}}},
     ]
     watch = dashboard_queues.QueueWatch(app, ("ai", "email", "admin"))
-    found = watch.poll()
+    views = watch.poll()
     assert {
         name: (view.ready, view.deferred, view.held, view.paused_workers)
-        for name, view in found.items()
+        for name, view in views.items()
     } == {"ai": (3, 4, 3, 2), "email": (5, 0, 1, 0), "admin": (0, 0, 0, 0)}
-    assert {(view.workers, view.clock_skew_s) for view in found.values()} == {(3, 0.5)}
-    asked = app.control.broadcast.call_args
-    assert asked.args == ("stats",)
-    assert (asked.kwargs["reply"], asked.kwargs["connection"]) == (True, connection)
+    assert {(view.workers, view.clock_skew_s) for view in views.values()} == {(3, 0.5)}
+    broadcast = app.control.broadcast.call_args
+    assert broadcast.args == ("stats",)
+    assert (broadcast.kwargs["reply"], broadcast.kwargs["connection"]) == (True, connection)
     watch.poll()
     assert app.control.broadcast.call_count == 1, "the workers are asked less often"
 
@@ -172,11 +172,11 @@ def test_queues_without_workers_are_counted_all_the_same() -> None:
 
 
 class _Pipe:
-    """Gives the time and what waits in each list; keeps which ranges are asked for."""
+    """Answers the time and what waits in each list; notes which ranges were read."""
 
     def __init__(self, now: tuple[int, int], *ranges: list[tuple[bytes, int]]) -> None:
         self.answers = [now, *ranges]
-        self.asked: list[Any] = []
+        self.ranges: list[Any] = []
 
     def __enter__(self) -> Self:
         return self
@@ -187,7 +187,7 @@ class _Pipe:
 
     def zrange(self, _: str, first: int, last: int, *, withscores: bool) -> None:
         assert withscores
-        self.asked.append((first, last))
+        self.ranges.append((first, last))
 
     def execute(self) -> list[Any]:
         return self.answers
@@ -200,12 +200,12 @@ def test_the_jobs_that_come_back_first_and_last_are_listed_in_milliseconds() -> 
     pipe = _Pipe((1, 999_999), first, last, other, other)
     client = SimpleNamespace(pipeline=lambda **_: pipe)
     app: Any = SimpleNamespace(backend=object())
-    found = deferred_jobs.deferred_jobs(app, client, ["x", "y"])
-    assert pipe.asked == [(0, 9), (-5, -1)] * 2
-    assert [(job.id, job.next_try_ms) for job in found[:3]] == [
+    listed = deferred_jobs.deferred_jobs(app, client, ["x", "y"])
+    assert pipe.ranges == [(0, 9), (-5, -1)] * 2
+    assert [(job.id, job.next_try_ms) for job in listed[:3]] == [
         ("past", 2_000), ("a00", 2_000), ("a01", 2_002)
     ]  # fmt: skip
-    assert [job.id for job in found] == [
+    assert [job.id for job in listed] == [
         "past", *(f"a{n:02}" for n in range(9)), *(f"z{n}" for n in range(5))
     ]  # fmt: skip
     assert (
@@ -220,8 +220,8 @@ def test_few_jobs_are_listed_once_each() -> None:
     few = [(f"a{n}".encode(), 2_000_000 + n) for n in range(7)]
     client = SimpleNamespace(pipeline=lambda **_: _Pipe((1, 0), few, few[-5:]))
     app: Any = SimpleNamespace(backend=object())
-    found = deferred_jobs.deferred_jobs(app, client, ["x"])
-    assert [job.id for job in found] == [f"a{n}" for n in range(7)]
+    listed = deferred_jobs.deferred_jobs(app, client, ["x"])
+    assert [job.id for job in listed] == [f"a{n}" for n in range(7)]
 
 
 def test_the_jobs_are_listed_without_reasons_where_the_results_do_not_say() -> None:
@@ -251,7 +251,7 @@ async def test_a_change_is_added_to_the_audit_trail() -> None:
     assert added == [("revoke", about)]
 
 
-async def test_a_change_that_cannot_be_noted_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_change_that_cannot_be_noted_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     gone = RedisUnreachable("Redis does not answer")
     poller = SimpleNamespace(with_actions=AsyncMock(side_effect=gone))
     await stock_changes.write_down(poller, CHANGE)

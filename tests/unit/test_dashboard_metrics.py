@@ -67,27 +67,29 @@ def samples(state: DashboardState | None, monkeypatch: pytest.MonkeyPatch) -> di
     )
     poller: Any = SimpleNamespace(state=state)
     return {
-        " ".join([one.name, *(value for _, value in sorted(one.labels.items()))]): one.value
+        " ".join(
+            [sample.name, *(value for _, value in sorted(sample.labels.items()))]
+        ): sample.value
         for family in KeysCollector(poller).collect()
-        for one in family.samples
+        for sample in family.samples
     }
 
 
 def test_each_number_of_a_state_is_the_sample_of_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = samples(state_of(), monkeypatch)
+    values = samples(state_of(), monkeypatch)
     letters = {
-        name: found.pop(name) for name in list(found) if name.startswith("keywheel_dead_letters")
+        name: values.pop(name) for name in list(values) if name.startswith("keywheel_dead_letters")
     }
     assert len(letters) == len(OWNERS) * len(KINDS), "from the start, as many as there may be"
     assert {name: value for name, value in letters.items() if value} == {
         "keywheel_dead_letters poison groq": 3
     }
-    answers = {name: found.pop(name) for name in list(found) if "unknown_answers" in name}
+    answers = {name: values.pop(name) for name in list(values) if "unknown_answers" in name}
     assert len(answers) > 2, "from the start"
     assert {name: value for name, value in answers.items() if value} == {
         "keywheel_unknown_answers_total error_code groq": 7
     }
-    assert found == {
+    assert values == {
         "keywheel_up": 1,
         "keywheel_redis_evicts": 1,
         "keywheel_keys groq ready": 1,
@@ -141,12 +143,12 @@ def test_each_number_of_a_state_is_the_sample_of_its_name(monkeypatch: pytest.Mo
     }
 
 
-def test_what_is_not_known_has_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_number_that_is_not_known_has_no_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     assert samples(None, monkeypatch) == {"keywheel_up": 0}
-    found = samples(state_of(known=False), monkeypatch)
-    assert found["keywheel_up"] == 0
-    assert [name for name in found if name.endswith("ai groq")] == []
-    assert found["keywheel_queue_length email resend"] == 6
+    values = samples(state_of(known=False), monkeypatch)
+    assert values["keywheel_up"] == 0
+    assert [name for name in values if name.endswith("ai groq")] == []
+    assert values["keywheel_queue_length email resend"] == 6
 
 
 def test_deferrals_of_the_users_own_tasks_count_for_their_service() -> None:

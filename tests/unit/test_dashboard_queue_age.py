@@ -90,7 +90,7 @@ def test_after_a_search_there_is_a_pause_of_a_hundred_times_as_long(
         assert len(client.searched) == searches, at_s
 
 
-def test_so_many_markers_are_kept_and_the_oldest_stays(client: _List) -> None:
+def test_at_most_128_markers_are_kept_and_the_oldest_stays(client: _List) -> None:
     age = QueueAge()
     for step in range(128):
         client.messages.insert(0, f"m{step}")
@@ -138,38 +138,38 @@ def test_a_queue_is_as_old_as_the_oldest_of_its_lists(monkeypatch: pytest.Monkey
     monkeypatch.setattr(queues, "deferred_jobs", deferred_jobs)
     app: Any = "the app"
     watch = queues.QueueWatch(app, ("ai",), _ages=_Each(), _deferred=_Each())
-    found = watch._stock_in_redis(channel, "ai", 50.0)
-    assert (found.ready, found.deferred, found.deferred_jobs) == (7, 8, ("a job",))
+    stock = watch._stock_in_redis(channel, "ai", 50.0)
+    assert (stock.ready, stock.deferred, stock.deferred_jobs) == (7, 8, ("a job",))
     # The first and the second priority are of interactive jobs, the other two of bulk.
-    assert (found.oldest_s, found.oldest_bulk_s) == (5.0, 6.0)
+    assert (stock.oldest_s, stock.oldest_bulk_s) == (5.0, 6.0)
     lists = [f"ai.deferred:{priority}" for priority in (0, 3, 6, 9)]
     assert listed == [("the app", "the client", lists)]
     deferred.clear()
-    found = watch._stock_in_redis(channel, "ai", 50.0)
-    assert (found.oldest_s, found.oldest_bulk_s) == (4.0, 3.0)
+    stock = watch._stock_in_redis(channel, "ai", 50.0)
+    assert (stock.oldest_s, stock.oldest_bulk_s) == (4.0, 3.0)
 
 
 # --- deferred jobs
 
 
 def test_the_oldest_deferred_jobs_that_were_seen_are_looked_at_again() -> None:
-    asked: list[Any] = []
+    evaluated: list[Any] = []
     ages_ms = {f"job-{number}": number * 1_000 for number in range(1, 13)}
     replies: list[list[Any]] = [
         [],
-        [one for pair in ages_ms.items() for one in pair],
+        [field for pair in ages_ms.items() for field in pair],
         ["job-9", 2_500],
     ]
 
     class _Client:
         def eval(self, _: str, keys: int, *given: Any) -> list[Any]:
-            asked.append((keys, given))
+            evaluated.append((keys, given))
             return replies.pop(0)
 
     age = DeferredAge()
-    found_s = [age.measure(_Client(), "its.due", "its.texts") for _ in range(3)]
-    assert found_s == [0, 12, 2.5]
-    first, second, third = asked
+    ages_s = [age.measure(_Client(), "its.due", "its.texts") for _ in range(3)]
+    assert ages_s == [0, 12, 2.5]
+    first, second, third = evaluated
     assert first == second == (2, ("its.texts", "its.due", 8))
     oldest = [f"job-{number}" for number in range(12, 4, -1)]
     assert third == (2, ("its.texts", "its.due", 8, *oldest))

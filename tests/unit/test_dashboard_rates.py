@@ -23,7 +23,7 @@ COUNTS = ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "to
 def seen(
     after_s: float, *, state: str = "ready", left: float = 30, unfit: str = "", **counts: int
 ) -> PoolView:
-    """One key, so many seconds after the beginning, with `left` of 30 calls a minute."""
+    """One key, `after_s` seconds after the beginning, with `left` of 30 calls a minute."""
     bucket = BucketView("m", "rpm", 30, left, 60_000)
     blocks = (
         (BlockView("key_resource", unfit, "disabled", "domain_not_verified", 1, None),)
@@ -43,7 +43,7 @@ def sample(
     rates.add(seen(after_s, **key), waiting=waiting, ended=ended)
 
 
-def test_what_happened_before_the_first_sight_is_no_news() -> None:
+def test_counts_from_before_the_first_sample_add_nothing_to_the_rate() -> None:
     rates = ServiceRates()
     assert (rates.rate, rates.idle_s) == (0, 0)
     sample(rates, 0, calls=500, refused=20, accepted=480)
@@ -52,14 +52,14 @@ def test_what_happened_before_the_first_sight_is_no_news() -> None:
 
 # What grows: calls accepted, or jobs that are seen to end. Of a batch's emails the call is one, the
 # jobs are many.
-@pytest.mark.parametrize("what", ["accepted", "ended"])
-def test_the_rate_is_that_of_the_last_minute(what: str) -> None:
+@pytest.mark.parametrize("counter", ["accepted", "ended"])
+def test_the_rate_is_that_of_the_last_minute(counter: str) -> None:
     rates = ServiceRates()
     for second in range(0, 200, 10):
-        sample(rates, second, **{what: second * 2})
+        sample(rates, second, **{counter: second * 2})
     assert rates.rate == 2
     for second in range(200, 300, 10):
-        sample(rates, second, **{what: 380})
+        sample(rates, second, **{counter: 380})
     assert rates.rate == 0
 
 
@@ -113,7 +113,7 @@ def _work() -> None:
     """What a task is made of."""
 
 
-def test_jobs_that_ended_are_those_of_our_tasks_and_no_attempt_is_one() -> None:
+def test_succeeded_and_failed_jobs_of_our_tasks_have_ended_and_retried_ones_have_not() -> None:
     app = Celery(set_as_current=False, task_cls=ServiceTask)
     app.task(name="shop.email", service="resend", shared=False)(_work)
     app.task(name="shop.answer", service="groq", shared=False)(_work)
@@ -145,8 +145,8 @@ def test_the_queue_is_empty_when_all_that_waits_is_done() -> None:
     assert view(0.0).drain_s == 0  # nothing waits
     jobs = tuple(DeferredJob(f"{end}", end * 1000, "key", "epd", None) for end in (60, 900))
     waits = QueueView("email", deferred=200, deferred_jobs=jobs)
-    its = ServiceView(PoolView("resend", 60_000, ()), waits, 2.0)
-    assert its.drain_s == 840, "the last of the deferred ones comes back then"
+    service = ServiceView(PoolView("resend", 60_000, ()), waits, 2.0)
+    assert service.drain_s == 840, "the last of the deferred ones comes back then"
 
 
 def test_a_queue_is_paused_when_every_worker_has_paused_it() -> None:
@@ -156,17 +156,17 @@ def test_a_queue_is_paused_when_every_worker_has_paused_it() -> None:
     assert view(0, workers=0).queue.paused == "unknown"
 
 
-def test_a_service_is_told_in_figures_that_are_no_longer_than_they_mean() -> None:
-    its = ServiceView(PoolView("groq", 0, ()), QueueView("ai", ready=1, held=2), 0.12345, 1.26)
-    told = its.as_json()["queue"]
-    assert (told["rate"], told["idle_s"], told["drain_s"]) == (0.123, 1.3, 3 / 0.12345)
-    assert (told["waiting"], told["paused"], told["ready"]) == (3, "unknown", 1)
+def test_the_figures_of_a_service_are_rounded_as_far_as_they_are_known() -> None:
+    service = ServiceView(PoolView("groq", 0, ()), QueueView("ai", ready=1, held=2), 0.12345, 1.26)
+    queue = service.as_json()["queue"]
+    assert (queue["rate"], queue["idle_s"], queue["drain_s"]) == (0.123, 1.3, 3 / 0.12345)
+    assert (queue["waiting"], queue["paused"], queue["ready"]) == (3, "unknown", 1)
 
 
-def test_of_many_unknown_answers_the_latest_fifty_are_told() -> None:
+def test_of_many_unknown_answers_the_latest_fifty_are_shown() -> None:
     seen = tuple(Seen("groq", "error_code", f"code_{n}", 1, 1, 1) for n in range(51))
-    told = DashboardState({}, unknown=seen).as_json()["unknown_answers"]
-    assert told == [one.as_json() for one in seen[:50]]
+    shown = DashboardState({}, unknown=seen).as_json()["unknown_answers"]
+    assert shown == [answer.as_json() for answer in seen[:50]]
 
 
 def test_a_queue_of_which_nothing_is_known_shows_nothing() -> None:
@@ -205,8 +205,10 @@ def test_a_queue_is_empty_once_its_last_job_has_come_back(
 
 
 @pytest.mark.parametrize(
-    ("paused", "workers", "said"),
+    ("paused", "workers", "paused_by"),
     [(0, 0, "unknown"), (1, 0, "unknown"), (0, 2, "none"), (1, 2, "some"), (2, 2, "all")],
 )
-def test_a_queue_says_how_many_workers_have_paused_it(paused: int, workers: int, said: str) -> None:
-    assert QueueView("ai", paused_workers=paused, workers=workers).paused == said
+def test_a_queue_says_how_many_workers_have_paused_it(
+    paused: int, workers: int, paused_by: str
+) -> None:
+    assert QueueView("ai", paused_workers=paused, workers=workers).paused == paused_by

@@ -121,20 +121,22 @@ async def test_shapes_beyond_the_most_are_counted_as_one(
     for shape in ("c", "a", "d", "c", "e"):
         more.notice(unknown(shape))
     await more.close()
-    seen = {one.shape: one.count for one in await more.seen()}
+    seen = {each.shape: each.count for each in await more.seen()}
     assert seen == {"a": 2, "b": 1, "c": 2, "(others)": 1}
     last = drift_of(server)
     for shape in "dea":
         last.notice(unknown(shape))
     await last.close()
-    found = {one.shape: one.count for one in await last.seen()}
-    assert found == {"a": 3, "b": 1, "c": 2, "(others)": 3}
-    told = [message.split("): ")[1].split(".")[0] for message in caplog.messages]
-    assert told == [*"ab", *"cad", *"dea"], "the first of each shape, and no more than that many"
+    seen_at_last = {each.shape: each.count for each in await last.seen()}
+    assert seen_at_last == {"a": 3, "b": 1, "c": 2, "(others)": 3}
+    logged = [message.split("): ")[1].split(".")[0] for message in caplog.messages]
+    assert logged == [*"ab", *"cad", *"dea"], "the first of each shape, and no more than that many"
     assert caplog.messages[0].startswith("Groq answers something unknown (error code): a. `celery")
 
 
-async def test_what_could_not_be_written_is_written_with_the_next(server: Server) -> None:
+async def test_counts_that_could_not_be_written_are_written_with_the_next_ones(
+    server: Server,
+) -> None:
     counts = drift_of(server)
     counts.notice(unknown("a"))
     server.fails = 1
@@ -142,10 +144,10 @@ async def test_what_could_not_be_written_is_written_with_the_next(server: Server
     assert await counts.seen() == []
     counts.notice(unknown("a"))
     await counts.close()
-    assert [one.count for one in await counts.seen()] == [2]
+    assert [each.count for each in await counts.seen()] == [2]
 
 
-async def test_what_is_left_is_written_where_the_loop_has_cancelled_its_task(
+async def test_the_last_counts_are_written_where_the_loop_has_cancelled_the_writing_task(
     server: Server,
 ) -> None:
     counts = drift_of(server)
@@ -155,11 +157,11 @@ async def test_what_is_left_is_written_where_the_loop_has_cancelled_its_task(
     task.cancel()
     await asyncio.wait([task])
     await counts.close()
-    assert [one.shape for one in await counts.seen()] == ["a"]
+    assert [each.shape for each in await counts.seen()] == ["a"]
     await drift_of(server).close()  # which has counted nothing
 
 
-async def test_what_other_programs_wrote_there_is_left_out(server: Server) -> None:
+async def test_fields_that_other_programs_wrote_are_left_out(server: Server) -> None:
     count, first, last = (f"{{ns:unknown}}:{of}" for of in ("count", "first_ms", "last_ms"))
     fields = [json.dumps(["groq", "status", shape]) for shape in "abc"]
     odd = ["odd", "[1]", json.dumps(["groq", "status", 7])]
@@ -168,8 +170,8 @@ async def test_what_other_programs_wrote_there_is_left_out(server: Server) -> No
         first: {fields[0]: 5, fields[2]: "x"},
         last: {fields[0]: 6},
     }
-    found = await drift_of(server).seen()
-    assert found == [Seen("groq", "status", "a", 1, 5, 6)]
+    seen = await drift_of(server).seen()
+    assert seen == [Seen("groq", "status", "a", 1, 5, 6)]
     server.hashes[first] = {}
-    assert [one.shape for one in await drift_of(server).seen()] == ["a", "c"]
-    assert [one.first_ms for one in await drift_of(server).seen()] == [0, 0]
+    assert [each.shape for each in await drift_of(server).seen()] == ["a", "c"]
+    assert [each.first_ms for each in await drift_of(server).seen()] == [0, 0]
