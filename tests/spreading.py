@@ -11,6 +11,8 @@ _ROOT: Final = Path(__file__).parents[1]
 _HOUSE: Final = re.compile(r"\b(?:house|fresh): House\b")
 _STARTING: Final = ("test_worker_start", "test_worker_cli")
 """These take as long as all others of their folder."""
+_SHARING: Final = ("tasks", "pools")
+"""In these folders all files share what their `conftest.py` starts for the package."""
 
 
 class BySharedWorker(LoadFileScheduling):
@@ -27,6 +29,8 @@ class BySharedWorker(LoadFileScheduling):
 def scope_of(file: str) -> str:
     """Name what the tests of a file, given by its path from the root, are kept together with."""
     path = _ROOT / file
-    if "workers" not in path.parts or not _HOUSE.search(path.read_text()):
+    if "workers" not in path.parts:
+        return file
+    if path.parent.name not in _SHARING and not _HOUSE.search(path.read_text()):
         return file
     return f"{path.parent.name}, {'starts' if path.stem in _STARTING else 'jobs'}"

@@ -1,9 +1,12 @@
 """Starts real workers of the test app, and waits for what they do."""
 
 import os
+import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -66,6 +69,29 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+@contextmanager
+def worker_processes(
+    url: str, new_folder: Callable[[], Path]
+) -> Iterator[Callable[..., WorkerProcess]]:
+    """Give a function that starts workers; all of them end with the block."""
+    workers: list[WorkerProcess] = []
+
+    def start(*arguments: str, ready: bool = True, **environment: str) -> WorkerProcess:
+        worker = WorkerProcess(url, new_folder() / "worker.log", *arguments, **environment)
+        workers.append(worker)
+        return worker.await_ready() if ready else worker
+
+    yield start
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.signal(signal.SIGTERM)
+    for worker in workers:
+        try:
+            worker.process.wait(10)
+        except subprocess.TimeoutExpired:
+            worker.close()
 
 
 def cut_connections(aio: ModuleType, store: Any) -> None:

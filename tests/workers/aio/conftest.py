@@ -1,8 +1,6 @@
 import gc
 import importlib
 import os
-import signal
-import subprocess
 import uuid
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -12,7 +10,7 @@ import redis
 
 from sandbox.redis import EmbeddedRedis
 from tests.processes import hang_up
-from tests.workers.aio.aio_harness import APP, WorkerProcess
+from tests.workers.aio.aio_harness import APP, WorkerProcess, worker_processes
 
 
 @pytest.fixture(scope="session")
@@ -51,23 +49,8 @@ def start_worker(
     aio_redis: EmbeddedRedis, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., WorkerProcess]]:
     """Starts workers that end with the module."""
-    workers: list[WorkerProcess] = []
-
-    def start(*arguments: str, ready: bool = True, **environment: str) -> WorkerProcess:
-        log = tmp_path_factory.mktemp("worker") / "worker.log"
-        worker = WorkerProcess(aio_redis.url, log, *arguments, **environment)
-        workers.append(worker)
-        return worker.await_ready() if ready else worker
-
-    yield start
-    for worker in workers:
-        if worker.process.poll() is None:
-            worker.signal(signal.SIGTERM)
-    for worker in workers:
-        try:
-            worker.process.wait(10)
-        except subprocess.TimeoutExpired:
-            worker.close()
+    with worker_processes(aio_redis.url, lambda: tmp_path_factory.mktemp("worker")) as start:
+        yield start
 
 
 @pytest.fixture
