@@ -1,140 +1,28 @@
-"""One worker for each pool, all started at once, and a client that knows only the tasks' names."""
+"""What a Celery task may rely on, whatever the pool: one worker for each pool, started at once.
+
+Prefork, threads and ours keep each promise, or say why not (`pool_differences.py`). All files of
+this folder share the workers; tests/spreading.py keeps them in one process.
+
+Any other pool runs the same tests: `CONFORMANCE_POOLS=gevent,solo`, for those that Celery knows by
+a name.
+"""
 
 import gc
-import os
-import signal
-import subprocess
-import sys
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import pytest
-import redis
-from celery import Celery
 
 from sandbox.redis import EmbeddedRedis
-from tests.processes import ROOT, eventually, hang_up, unmeasured
-
-AIO = "worker.aio.pool:TaskPool"
-APP = "tests.workers.pools.pools_app"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A pool, and the tasks that it is given."""
-
-    flag: str | None
-    environment: dict[str, str] = field(default_factory=lambda: {"POOL_TASKS": "plain"})
+from tests.measuring import unmeasured_children
+from tests.workers.pools.pool_differences import DIFFERENCES, NOT_TRIED
+from tests.workers.pools.pool_worker import KINDS, Pool
 
 
-KINDS = {
-    "prefork": Kind("prefork"),
-    "threads": Kind("threads"),
-    "ours": Kind(None, {"POOL_TASKS": "async", "POOL_CLASS": AIO, "POOL_TRANSPORT": "ours"}),
-    # Plain tasks, and Celery's own transport and result backend.
-    "ours, plain": Kind(None, {"POOL_TASKS": "plain", "POOL_CLASS": AIO}),
-}
-for _name in filter(None, os.environ.get("CONFORMANCE_POOLS", "").split(",")):
-    KINDS[_name] = Kind(_name)
-
-
-class Pool:
-    """A worker with the pool under test."""
-
-    def __init__(self, kind: Kind, url: str, log: Path) -> None:
-        self.store = redis.Redis.from_url(url, decode_responses=True)
-        self.app = Celery("client", broker=url, backend=url, set_as_current=False)
-        self.app.conf.task_default_queue = "pools"
-        self.name = f"{uuid.uuid4().hex[:8]}@conformance"
-        self.log_path = log
-        command = [
-            sys.executable,
-            "-m",
-            "celery",
-            "-A",
-            APP,
-            "worker",
-            "-l",
-            "INFO",
-            "-n",
-            self.name,
-        ]
-        command += [
-            "--without-gossip",
-            "--without-mingle",
-            *(["-P", kind.flag] if kind.flag else []),
-        ]
-        with log.open("wb") as sink:
-            self.process = subprocess.Popen(
-                command,
-                cwd=log.parent,
-                # Other pools run no code of ours.
-                env=(unmeasured(dict(os.environ)) if kind.flag else dict(os.environ))
-                | {"POOL_REDIS_URL": url, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
-                | kind.environment,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def await_ready(self) -> None:
-        eventually(
-            lambda: " ready." in self.log or self.process.poll() is not None,
-            within_s=40,
-            what="the start",
-        )
-        assert self.process.poll() is None, self.log
-
-    def task(self, task: str, *args: Any, **options: Any) -> Any:
-        """A signature of one of the app's tasks."""
-        return self.app.signature(f"{APP}.{task}", args=args, **options)
-
-    def send(self, task: str, *args: Any, **options: Any) -> Any:
-        """Send one of the app's tasks."""
-        return self.task(task, *args).apply_async(**options)
-
-    def journal(self, key: str) -> list[str]:
-        return list(self.store.lrange(f"journal:{key}", 0, -1))
-
-    def told(self, key: str, *words: str) -> None:
-        """Wait until the journal holds these words."""
-        eventually(lambda: self.journal(key) == list(words), what=f"{words} in the journal")
-
-    def held(self) -> int:
-        """How many messages are not acknowledged."""
-        return int(self.store.hlen("unacked"))
-
-    def ask(self, command: str, **arguments: Any) -> Any:
-        """Ask the worker by remote control."""
-        replies = self.app.control.broadcast(
-            command, destination=[self.name], arguments=arguments, reply=True, timeout=10, limit=1
-        )
-        return replies[0][self.name]
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-        # The results of promises that are not kept outlive the server, and would look for it.
-        self.app.backend.remove_pending_result = lambda result: result
-        hang_up(self.app)
-        self.app.close()
-        self.store.close()
-
-
-@pytest.fixture(scope="module")
-def pools(
-    tmp_path_factory: pytest.TempPathFactory, unmeasured_processes: None
-) -> Iterator[Callable[[str], Pool]]:
+@pytest.fixture(scope="package")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Pool]]:
     folder = tmp_path_factory.mktemp("pools")
-    with EmbeddedRedis(data_dir=folder) as server:
+    with unmeasured_children(), EmbeddedRedis(data_dir=folder) as server:
         started = {
             name: Pool(kind, f"{server.url.removesuffix('/0')}/{number}", folder / f"{number}.log")
             for number, (name, kind) in enumerate(KINDS.items())
@@ -155,3 +43,12 @@ def pool(pools: Callable[[str], Pool], request: pytest.FixtureRequest) -> Pool:
 @pytest.fixture
 def key() -> str:
     return uuid.uuid4().hex
+
+
+@pytest.fixture(autouse=True)
+def _different(request: pytest.FixtureRequest) -> None:
+    promise = request.node.originalname, request.node.callspec.params["pool"]
+    if reason := NOT_TRIED.get(promise):
+        pytest.skip(reason)
+    if reason := DIFFERENCES.get(promise):
+        request.node.add_marker(pytest.mark.xfail(reason=reason, strict=True))

@@ -1,0 +1,45 @@
+"""Which promises which pools do not keep, and why."""
+
+_NO_LIMITS = "a thread cannot be interrupted; Celery has no time limits for it"
+_NO_LOSS = (
+    "the thread's job never ends: its message stays held and its slot taken until the worker stops"
+)
+DIFFERENCES: dict[tuple[str, str], str] = {
+    ("test_a_soft_limit_can_be_caught", "threads"): _NO_LIMITS,
+    ("test_a_soft_limit_that_is_not_caught_fails_the_job", "threads"): _NO_LIMITS,
+    ("test_a_hard_limit_ends_the_job_and_nothing_else", "threads"): _NO_LIMITS,
+    ("test_a_running_job_can_be_ended_from_outside", "threads"): "a thread cannot be interrupted",
+    ("test_a_pool_grows_and_shrinks", "threads"): "the executor's size is fixed",
+    (
+        "test_a_job_that_ends_forbids_no_other_to_wait",
+        "threads",
+    ): "Celery keeps in one variable of the process whether jobs may wait",
+    (
+        "test_a_jobs_process_was_prepared_once",
+        "threads",
+    ): "it has no processes, and does not send that signal for its own one",
+    (
+        "test_a_soft_limit_can_be_caught",
+        "ours, plain",
+    ): "a thread cannot be interrupted; the limit is only reported",
+    (
+        "test_a_soft_limit_that_is_not_caught_fails_the_job",
+        "ours, plain",
+    ): "as above; the hard limit holds",
+}
+"""By promise and pool the reason why that pool does not keep it.
+
+Each is tried: one that is kept is a failure here.
+"""
+
+NOT_TRIED: dict[tuple[str, str], str] = {
+    (
+        "test_a_job_that_is_always_lost_fails_in_the_end",
+        "prefork",
+    ): "Celery sends it back for ever, as fast as it forks",
+    ("test_an_error_that_is_no_exception_is_a_failure_all_the_same", "threads"): _NO_LOSS,
+    ("test_a_job_that_ends_its_process_is_lost_and_the_worker_goes_on", "threads"): _NO_LOSS,
+    ("test_a_lost_job_runs_again_where_the_task_asks_for_it", "threads"): _NO_LOSS,
+    ("test_a_job_that_is_always_lost_fails_in_the_end", "threads"): _NO_LOSS,
+}
+"""What would not end, or keep the worker from all that follows."""

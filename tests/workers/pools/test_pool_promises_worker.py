@@ -1,0 +1,85 @@
+"""A pool's worker: how much it runs at once, its remote control, and how it ends.
+
+Its last tests look at what the tests of all files left; so this is the last file.
+"""
+
+import json
+import signal
+from typing import Any
+
+import pytest
+
+from tests.processes import await_end, eventually
+
+# -- pace
+
+
+def test_as_many_jobs_run_at_once_as_the_concurrency_says_and_no_more(pool: Any, key: str) -> None:
+    results = [pool.send("counts", key) for _ in range(12)]
+    assert 1 < max(result.get(timeout=60) for result in results) <= 4  # prefork may be forking one
+
+
+def test_a_rate_limit_holds(pool: Any, key: str) -> None:
+    for _ in range(6):
+        pool.send("limited", key)
+    eventually(lambda: len(pool.journal(key)) == 6)
+    at = sorted(map(float, pool.journal(key)))
+    assert at[-1] - at[0] >= 0.8
+
+
+# -- remote control
+
+
+def test_remote_control_sees_and_steers_the_pool(pool: Any, key: str) -> None:
+    result = pool.send("waits", key, 0.5)
+    pool.told(key, "began")
+    (active,) = pool.ask("active")
+    assert active["id"] == result.id
+    assert isinstance(active["worker_pid"], int)
+    assert pool.ask("stats")["pool"]["max-concurrency"] == 4
+    assert "ok" in pool.ask(
+        "time_limit", task_name="tests.workers.pools.pools_app.add", soft=9, hard=10
+    )
+    assert "ok" in pool.ask(
+        "rate_limit", task_name="tests.workers.pools.pools_app.total", rate_limit="100/s"
+    )
+    assert result.get(timeout=60) == "waited"
+
+
+def test_a_pool_grows_and_shrinks(pool: Any) -> None:
+    assert pool.ask("pool_grow", n=2) == {"ok": "pool will grow"}
+    assert pool.ask("pool_shrink", n=2) == {"ok": "pool will shrink"}
+
+
+def test_a_pool_is_restarted_and_works_on(pool: Any) -> None:
+    assert pool.ask("pool_restart") == {"ok": "reload started"}
+    assert pool.send("add", 1).get(timeout=60) == 2
+
+
+# -- the end; these come last
+
+
+def test_nothing_is_left_running_or_held(pool: Any) -> None:
+    eventually(lambda: pool.ask("active") == [], what="the end of all jobs")
+    eventually(lambda: pool.held() == 0, what="the end of all acknowledgements")
+
+
+def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
+    pool: Any, key: str, request: pytest.FixtureRequest
+) -> None:
+    results = [pool.send("waits", key, 0.5) for _ in range(7)]
+    eventually(lambda: pool.journal(key))
+    pool.process.send_signal(signal.SIGTERM)
+    assert await_end(pool.process, within_s=20) == 0
+    ended = {result.id for result in results if result.state == "SUCCESS"}
+    assert pool.journal(key).count("began") == pool.journal(key).count("ended") == len(ended) > 0
+    given_back = [
+        json.loads(message)["headers"]["id"] for message in pool.store.lrange("pools", 0, -1)
+    ]
+    assert sorted(set(given_back) - ended) == sorted({result.id for result in results} - ended)
+    assert len(given_back) == len(set(given_back))
+    # While prefork ends, a thread of its takes acknowledgements out of the set to which its main
+    # thread still adds: the one that is added as the set is taken is lost, and its job, though it
+    # has ended, is given back.
+    assert len(ended.intersection(given_back)) <= ("prefork" in request.node.name)
+    assert pool.held() == 0
