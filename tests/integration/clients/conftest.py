@@ -8,10 +8,9 @@ from redis.asyncio import Redis
 
 from config.current import get_settings
 from sandbox.process import Sandbox
+from tests.integration.clients.program_calls import MODEL
 from worker.aio import private_loop
 from worker.runtime import Runtime
-
-MODEL = "openai/gpt-oss-20b"
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sandbox.process import Sandbox
+from tests.integration.clients.program_calls import after_a_reset, disable_keys
 from worker.clients import EmailClient, resend, resend_sync
 from worker.errors import Deferred, InvalidArguments
-from worker.runtime import Runtime
 
 
 def mail(subject: str, **fields: Any) -> dict[str, Any]:
@@ -39,20 +39,11 @@ async def test_a_wrong_field_is_one_sentence(program: Sandbox) -> None:
 
 
 async def test_it_waits_in_place_for_no_longer_than_it_may(program: Sandbox) -> None:
-    pool = Runtime.current().rotations["resend"].pool
-    for key in pool.keys:
-        await pool.disable(key.id, by="test")
+    await disable_keys("resend")
     with pytest.raises(Deferred):
         await EmailClient(longest_wait_s=0.1).send(mail("late"))
     waiting = asyncio.create_task(resend.send(mail("late")))
-    await pool.reset(by="test", include_disabled=True)
-    async with asyncio.timeout(20):
-        while not waiting.done():
-            Runtime.current().rotations[
-                "resend"
-            ].waiting.wake()  # as the message of a reset does in a worker
-            await asyncio.sleep(0.01)
-        assert (await waiting)["id"]
+    assert (await after_a_reset("resend", waiting))["id"]
 
 
 async def test_a_plain_function_sends_as_well(program: Sandbox) -> None:

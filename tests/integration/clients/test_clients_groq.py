@@ -1,7 +1,6 @@
 """Groq's own SDK, with whichever key of the pool may be used."""
 
 import asyncio
-import gc
 import json
 import time
 from contextlib import suppress
@@ -16,28 +15,20 @@ from groq.types.chat import ChatCompletion
 
 from config.current import get_settings
 from sandbox.process import Sandbox
-from tests.integration.clients.conftest import MODEL
+from tests.integration.clients.program_calls import (
+    HELLO,
+    MODEL,
+    after_a_reset,
+    calls,
+    disable_keys,
+    in_flight,
+    tokens_charged,
+    until_settled,
+)
 from worker.clients import RotatingTransport, SyncRotatingTransport, groq_client, groq_sync_client
 from worker.errors import Deferred
 from worker.jobs import ownership
 from worker.runtime import Runtime
-
-HELLO: list[Any] = [{"role": "user", "content": "hello"}]
-
-
-def calls(sandbox: Sandbox) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = sandbox.ledger(full=True)["calls"]
-    return found
-
-
-async def tokens_charged() -> float:
-    view = (await Runtime.current().view())["groq"]
-    return sum(key.tokens for key in view.keys)
-
-
-async def in_flight() -> int:
-    view = (await Runtime.current().view())["groq"]
-    return sum(key.in_flight for key in view.keys)
 
 
 async def test_a_completion_comes_as_the_sdk_gives_it_and_its_tokens_are_settled(
@@ -79,9 +70,7 @@ async def test_a_stream_comes_in_pieces_and_is_settled_when_it_is_read(program: 
         usage = chunk.x_groq.usage if chunk.x_groq and chunk.x_groq.usage else usage
     assert len(pieces) > 3
     assert usage is not None
-    async with asyncio.timeout(10):
-        while await in_flight():  # noqa: ASYNC110 - it is settled beside its reader
-            await asyncio.sleep(0.01)
+    await until_settled()
     assert await tokens_charged() == usage.total_tokens
 
 
@@ -92,9 +81,7 @@ async def test_a_stream_that_is_left_early_gives_its_connection_and_lease_back(
     async for _ in stream:
         break
     await stream.close()
-    async with asyncio.timeout(10):
-        while await in_flight():  # noqa: ASYNC110 - as above
-            await asyncio.sleep(0.01)
+    await until_settled()
 
 
 async def test_what_groq_refuses_is_the_sdks_own_error(program: Sandbox) -> None:
@@ -136,23 +123,14 @@ def _unreachable(*_: Any) -> httpx.Request:
 
 
 async def test_a_call_waits_in_place_for_no_longer_than_it_may(program: Sandbox) -> None:
-    pool = Runtime.current().rotations["groq"].pool
-    for key in pool.keys:
-        await pool.disable(key.id, by="test")
+    await disable_keys("groq")
     with pytest.raises(groq.APIConnectionError) as refused:
         await groq_client(longest_wait_s=0.1).chat.completions.create(model=MODEL, messages=HELLO)
     assert isinstance(refused.value.__cause__, Deferred)
     waiting = asyncio.create_task(
         groq_client(longest_wait_s=60).chat.completions.create(model=MODEL, messages=HELLO)
     )
-    await pool.reset(by="test", include_disabled=True)
-    async with asyncio.timeout(20):
-        while not waiting.done():
-            Runtime.current().rotations[
-                "groq"
-            ].waiting.wake()  # as the message of a reset does in a worker
-            await asyncio.sleep(0.01)
-        assert (await waiting).choices
+    assert (await after_a_reset("groq", waiting)).choices
     assert len(calls(program)) == 1
 
 
@@ -246,22 +224,15 @@ def test_a_service_that_passes_nothing_on_is_refused() -> None:
         RotatingTransport("resend")
 
 
-async def lease_back() -> None:
-    async with asyncio.timeout(10):
-        while await in_flight():
-            gc.collect()
-            await asyncio.sleep(0.01)
-
-
 async def test_a_stream_that_nobody_closes_gives_its_lease_back(program: Sandbox) -> None:
     client = groq_client()
     stream = await client.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
     async for _ in stream:
         break
     del stream
-    await lease_back()
+    await until_settled(collecting_garbage=True)
     await client.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
-    await lease_back()
+    await until_settled(collecting_garbage=True)
 
 
 async def test_a_stream_whose_reader_is_stopped_gives_its_lease_back(program: Sandbox) -> None:
@@ -281,7 +252,7 @@ async def test_a_stream_whose_reader_is_stopped_gives_its_lease_back(program: Sa
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
-    await lease_back()
+    await until_settled(collecting_garbage=True)
 
 
 async def test_a_stream_that_breaks_off_gives_its_lease_back_and_is_asked_for_once(
@@ -294,7 +265,7 @@ async def test_a_stream_that_breaks_off_gives_its_lease_back_and_is_asked_for_on
         )
         with suppress(httpx.HTTPError, groq.APIError):
             _ = [chunk async for chunk in stream]
-        await lease_back()
+        await until_settled(collecting_garbage=True)
     assert len(calls(program)) == 2
 
 
@@ -307,7 +278,7 @@ async def test_a_stream_that_falls_silent_ends_at_the_timeout_of_the_settings(
     stream = await groq_client().chat.completions.create(model=MODEL, messages=HELLO, stream=True)
     with pytest.raises(httpx.ReadTimeout):
         _ = [chunk async for chunk in stream]
-    await lease_back()
+    await until_settled(collecting_garbage=True)
 
 
 async def test_a_job_that_another_worker_has_by_now_calls_nobody(

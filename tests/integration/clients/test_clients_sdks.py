@@ -12,11 +12,9 @@ import httpx
 import pytest
 
 from sandbox.process import Sandbox
-from tests.integration.clients.conftest import MODEL
+from tests.integration.clients.program_calls import HELLO, MODEL, calls
 from tests.pages import ROOT, blocks
 from worker.clients import RotatingTransport, groq_client
-
-HELLO: list[Any] = [{"role": "user", "content": "hello"}]
 
 
 @pytest.mark.parametrize("base_url", [None, "https://api.groq.com/openai/v1"])
@@ -29,7 +27,7 @@ async def test_openais_sdk(program: Sandbox, base_url: str | None) -> None:
         assert whole.choices[0].message.content
         stream = await client.chat.completions.create(model=MODEL, messages=HELLO, stream=True)
         assert len([chunk async for chunk in stream]) > 3
-    assert {call["status"] for call in program.ledger(full=True)["calls"]} == {200}
+    assert {call["status"] for call in calls(program)} == {200}
 
 
 async def test_pydantic_ai(program: Sandbox) -> None:
@@ -41,7 +39,7 @@ async def test_pydantic_ai(program: Sandbox) -> None:
     agent = Agent(GroqModel(MODEL, provider=GroqProvider(groq_client=groq_client())))
     answer = await agent.run("hello")
     assert answer.output
-    assert [call["status"] for call in program.ledger(full=True)["calls"]] == [429, 200]
+    assert [call["status"] for call in calls(program)] == [429, 200]
 
 
 async def test_the_examples_of_the_docs(program: Sandbox) -> None:
