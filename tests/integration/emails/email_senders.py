@@ -3,9 +3,13 @@
 import asyncio
 import hashlib
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Self
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from config.api_key import make_key
 from sandbox.process import Sandbox
@@ -112,6 +116,24 @@ def outgoing(
         batchable="attachments" not in mail,
         unsendable=unsendable,
     )
+
+
+def of_jobs(count: int) -> list[OutgoingEmail]:
+    """Emails whose jobs, `job-0` and so on, may be cancelled."""
+    emails = [outgoing(number) for number in range(count)]
+    for email in emails:
+        email.job = email.idempotency_key
+    return emails
+
+
+@asynccontextmanager
+async def impatient_redis(url: str, **options: Any) -> AsyncIterator[Redis]:
+    """Connect to a Redis that may be away, and try each command once."""
+    connections = BlockingConnectionPool.from_url(
+        url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options
+    )
+    async with Redis.from_pool(connections) as redis:
+        yield redis
 
 
 def hold(sender: EmailSender) -> asyncio.Event:

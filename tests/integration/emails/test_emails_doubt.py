@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis, free_port
@@ -23,6 +21,7 @@ from tests.integration.emails.email_senders import (
     Senders,
     accepted,
     ids,
+    impatient_redis,
     outgoing,
     send,
     send_one,
@@ -220,10 +219,7 @@ async def test_an_email_is_served_although_redis_is_gone_when_its_answer_comes(
     senders: Senders, running: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with EmbeddedRedis(data_dir=tmp_path, options={"appendfsync": "always"}) as server:
-        connections = BlockingConnectionPool.from_url(
-            server.url, decode_responses=True, retry=Retry(NoBackoff(), 0)
-        )
-        async with Redis.from_pool(connections) as redis, Senders(running, redis) as own:
+        async with impatient_redis(server.url) as redis, Senders(running, redis) as own:
             sender = own.make(call_ms=1)
             call = sender.rotation.provider.call
 
@@ -247,10 +243,7 @@ async def test_a_new_email_is_not_in_doubt_while_redis_is_away(
 ) -> None:
     monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))
     nobody = f"redis://127.0.0.1:{free_port()}"
-    connections = BlockingConnectionPool.from_url(
-        nobody, decode_responses=True, retry=Retry(NoBackoff(), 0)
-    )
-    async with Redis.from_pool(connections) as redis, Senders(running, redis) as own:
+    async with impatient_redis(nobody) as redis, Senders(running, redis) as own:
         with pytest.raises(Deferred, match="Redis does not answer") as caught:
             await send_one(own.make(), outgoing(1))
     assert not caught.value.in_doubt

@@ -6,9 +6,7 @@ import signal
 from typing import Any
 
 import pytest
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 
 from config.keys import Discovery
 from config.services import SERVICES
@@ -20,7 +18,9 @@ from tests.integration.emails.email_senders import (
     accepted,
     hold,
     ids,
+    impatient_redis,
     in_line,
+    of_jobs,
     outgoing,
     send,
     send_one,
@@ -60,11 +60,8 @@ async def test_a_claim_that_a_hanging_redis_took_late_keeps_no_email_from_being_
     senders: Senders, own_server: EmbeddedRedis, own_redis: Redis
 ) -> None:
     assert own_server.pid is not None
-    connections = BlockingConnectionPool.from_url(
-        own_server.url, decode_responses=True, socket_timeout=0.5, retry=Retry(NoBackoff(), 0)
-    )
     async with (
-        Redis.from_pool(connections) as hasty,
+        impatient_redis(own_server.url, socket_timeout=0.5) as hasty,
         Senders(senders.sandbox, hasty) as theirs,
         Senders(senders.sandbox, own_redis) as patient,
     ):
@@ -136,9 +133,7 @@ async def test_a_follower_that_is_stopped_between_two_calls_is_not_sent(senders:
 async def test_a_cancelled_follower_ends_at_once_and_not_with_its_leader(senders: Senders) -> None:
     sender = senders.make()
     free = hold(sender)
-    emails = [outgoing(n) for n in range(3)]
-    for one in emails:
-        one.job = one.idempotency_key
+    emails = of_jobs(3)
     jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
     await in_line(sender, 2)
     sender.cancel({"job-1"})
@@ -175,9 +170,7 @@ async def test_a_follower_that_is_cancelled_between_two_calls_ends_at_once(
         return await acquire(*args, **options)
 
     provider.call = refused  # type: ignore[method-assign]
-    emails = [outgoing(n) for n in range(3)]
-    for one in emails:
-        one.job = one.idempotency_key
+    emails = of_jobs(3)
     jobs += [asyncio.create_task(send_one(sender, one)) for one in emails]
     await in_line(sender, 2)
     free.set()
@@ -207,9 +200,7 @@ async def test_a_follower_that_is_cancelled_after_its_email_was_accepted_gets_it
 
     sender.shared.store.complete = noting  # type: ignore[method-assign]
     sender.rotation.pool.settle = late  # type: ignore[method-assign]
-    emails = [outgoing(n) for n in range(2)]
-    for one in emails:
-        one.job = one.idempotency_key
+    emails = of_jobs(2)
     jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
     await in_line(sender, 1)
     free.set()
@@ -228,9 +219,7 @@ async def test_the_runtime_ends_cancelled_followers(senders: Senders, redis_url:
     sender: Any = runtime.senders["resend"]
     try:
         free = hold(sender)
-        emails = [outgoing(n) for n in range(2)]
-        for one in emails:
-            one.job = one.idempotency_key
+        emails = of_jobs(2)
         jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
         await in_line(sender, 1)
         runtime.end_waiting({"job-1"})
@@ -248,9 +237,7 @@ async def test_a_follower_whose_cancel_only_redis_knows_does_not_go_out(
 ) -> None:
     stored = Cancellations(redis, namespace="kw")
     cancellations.use(stored)
-    sender, emails = senders.make(), [outgoing(number) for number in range(4)]
-    for one in emails:
-        one.job = one.idempotency_key
+    sender, emails = senders.make(), of_jobs(4)
     await stored.cancel(["job-2"], by="ann")
     free = hold(sender)
     jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
