@@ -1,5 +1,4 @@
 import asyncio
-import contextlib
 import json
 import shutil
 import socket
@@ -14,7 +13,7 @@ import pytest
 
 from tests.integration.providers.groq_asking import NOW_S
 from tests.integration.providers.groq_chunks import Heard
-from tests.integration.providers.local_servers import Authority
+from tests.integration.providers.local_servers import Authority, serving
 from tests.integration.providers.resend_mail import NOW_S as RESEND_NOW_S
 from worker.providers import Groq, Resend
 
@@ -87,12 +86,8 @@ class Scripted:
             await self._arrived.wait_for(lambda: len(self.seen) >= count)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                while await self._serve_one(reader, writer):
-                    pass
-        finally:
-            writer.close()
+        while await self._serve_one(reader, writer):
+            pass
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -135,23 +130,9 @@ class Scripted:
 async def scripted() -> AsyncIterator[Scripted]:
     """A scripted provider on 127.0.0.1."""
     script = Scripted()
-    connections: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        with contextlib.suppress(asyncio.CancelledError):
-            await script.serve(reader, writer)
-        connections.discard(task)
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, backlog=4096)
-    script.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    yield script
-    server.close()
-    for task in list(connections):
-        task.cancel()
-    await asyncio.gather(*connections, return_exceptions=True)
+    async with serving(script.serve, backlog=4096) as port:
+        script.url = f"http://127.0.0.1:{port}"
+        yield script
 
 
 @pytest.fixture

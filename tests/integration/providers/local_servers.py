@@ -10,10 +10,11 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from worker.providers import Resend, SendRequest
+from worker.providers import Completion, Resend, SendRequest
 from worker.verdicts import Verdict
 
 KEY = SecretStr("re_canary_0123456789")
+HI = Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
 MAIL = SendRequest.single({"from": "a@shop.example", "to": "ann@example.org"}, "job-1")
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -28,7 +29,9 @@ async def verdict_of(url: str, request: Any = MAIL, **options: Any) -> Verdict:
 
 
 @contextlib.asynccontextmanager
-async def serving(serve: Serve, *, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def serving(
+    serve: Serve, *, tls: ssl.SSLContext | None = None, backlog: int = 100
+) -> AsyncIterator[int]:
     """Serve each connection with a coroutine; gives the port."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -43,7 +46,7 @@ async def serving(serve: Serve, *, tls: ssl.SSLContext | None = None) -> AsyncIt
         writer.close()
         tasks.discard(task)
 
-    server = await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls, backlog=backlog)
     yield server.sockets[0].getsockname()[1]
     server.close()
     for task in list(tasks):

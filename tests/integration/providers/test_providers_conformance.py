@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
+from tests.integration.providers.local_servers import HI, KEY, MAIL
 from tests.pages import ROOT, blocks
 from worker.aio.errors import SoftTimeLimit
-from worker.providers import Completion, Groq, Resend, SendRequest
+from worker.providers import Groq, Resend
 from worker.verdicts import Cooldown, Effect, Fate, Scope
 
-_KEY = SecretStr("key_canary_0123456789")
 _FEW = 8
 
 
@@ -29,7 +29,7 @@ class _Case:
     """A refusal in the provider's own form."""
 
 
-_WORDS = f"no such key {_KEY.get_secret_value()}"
+_WORDS = f"no such key {KEY.get_secret_value()}"
 
 
 def _documented() -> Any:
@@ -50,14 +50,14 @@ _CASES = {
     ),
     "groq": _Case(
         Groq,
-        Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]}),
+        HI,
         {"model": "m", "choices": [{"message": {"content": "hello"}}]},
         Fate.RETRY,
         {"error": {"message": _WORDS}},
     ),
     "resend": _Case(
         Resend,
-        SendRequest.single({"from": "a@shop.example", "to": "ann@example.org"}, "job-1"),
+        MAIL,
         {"id": "1"},
         Fate.SAME_ACCOUNT,
         {"name": "validation_error", "message": _WORDS},
@@ -83,7 +83,7 @@ async def test_it_names_its_service(case: _Case, provider: Any) -> None:
 
 async def test_a_success_is_done(scripted: Any, case: _Case, provider: Any) -> None:
     scripted.answer(200, case.success)
-    reply = await provider.call(_KEY, case.request)
+    reply = await provider.call(KEY, case.request)
     assert (reply.verdict.fate, reply.verdict.definite, reply.verdict.effect) == (
         Fate.DONE,
         True,
@@ -96,7 +96,7 @@ async def test_a_401_disables_the_key_and_takes_the_next(
     scripted: Any, case: _Case, provider: Any
 ) -> None:
     scripted.answer(401, case.refusal)
-    reply = await provider.call(_KEY, case.request)
+    reply = await provider.call(KEY, case.request)
     verdict = reply.verdict
     assert (verdict.fate, verdict.effect, verdict.scope) == (
         Fate.NEXT_KEY,
@@ -111,7 +111,7 @@ async def test_a_429_that_says_nothing_cools_for_the_default(
     scripted: Any, case: _Case, provider: Any
 ) -> None:
     scripted.answer(429)
-    verdict = (await provider.call(_KEY, case.request)).verdict
+    verdict = (await provider.call(KEY, case.request)).verdict
     assert (verdict.fate, verdict.effect, verdict.cooldown_ms) == (Fate.NEXT_KEY, Effect.COOL, None)
 
 
@@ -119,7 +119,7 @@ async def test_a_429_with_a_wait_cools_for_that_long(
     scripted: Any, case: _Case, provider: Any
 ) -> None:
     scripted.answer(429, headers={"retry-after": "5"})
-    assert (await provider.call(_KEY, case.request)).verdict.cooldown_ms == 5_000
+    assert (await provider.call(KEY, case.request)).verdict.cooldown_ms == 5_000
 
 
 @pytest.mark.parametrize("status", [500, 502, 504])
@@ -127,7 +127,7 @@ async def test_a_server_error_cools_the_key_briefly(
     scripted: Any, case: _Case, provider: Any, status: int
 ) -> None:
     scripted.answer(status)
-    verdict = (await provider.call(_KEY, case.request)).verdict
+    verdict = (await provider.call(KEY, case.request)).verdict
     assert (verdict.fate, verdict.definite) == (case.if_ambiguous, False)
     assert (verdict.effect, verdict.scope, verdict.cooldown_ms) == (Effect.COOL, Scope.KEY, None)
     assert verdict.cooldown is Cooldown.SERVER_ERROR
@@ -137,7 +137,7 @@ async def test_a_refused_connection_is_definite_and_leaves_the_key_alone(
     case: _Case, refused_url: str
 ) -> None:
     provider = case.make(refused_url)
-    verdict = (await provider.call(_KEY, case.request)).verdict
+    verdict = (await provider.call(KEY, case.request)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "connect_error", True)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
     await provider.close()
@@ -147,13 +147,13 @@ async def test_a_cancelled_call_raises_and_leaves_the_provider_usable(
     scripted: Any, case: _Case, provider: Any
 ) -> None:
     scripted.hang()
-    task = asyncio.create_task(provider.call(_KEY, case.request))
+    task = asyncio.create_task(provider.call(KEY, case.request))
     await scripted.arrived(1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     scripted.answer(200, case.success)
-    assert (await provider.call(_KEY, case.request)).verdict.fate is Fate.DONE
+    assert (await provider.call(KEY, case.request)).verdict.fate is Fate.DONE
 
 
 async def test_a_soft_time_limit_is_no_fault_of_the_provider(
@@ -174,7 +174,7 @@ async def test_a_soft_time_limit_is_no_fault_of_the_provider(
 
     async def job() -> BaseException | None:
         try:
-            await limited(provider.call(_KEY, case.request))
+            await limited(provider.call(KEY, case.request))
         except SoftTimeLimit as seen:
             return seen
         return None
@@ -192,7 +192,7 @@ async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(
     provider = case.make(scripted.url, timeout_s=10, max_connections=_FEW)
     for _ in range(_FEW):
         scripted.hang()
-    tasks = [asyncio.create_task(provider.call(_KEY, case.request)) for _ in range(60)]
+    tasks = [asyncio.create_task(provider.call(KEY, case.request)) for _ in range(60)]
     await scripted.arrived(_FEW)
     for task in tasks:
         task.cancel()
@@ -200,7 +200,7 @@ async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(
         with contextlib.suppress(asyncio.CancelledError):
             await task
     scripted.default = lambda _: scripted.http(200, case.success)
-    replies = await asyncio.gather(*(provider.call(_KEY, case.request) for _ in range(_FEW)))
+    replies = await asyncio.gather(*(provider.call(KEY, case.request) for _ in range(_FEW)))
     assert {reply.verdict.fate for reply in replies} == {Fate.DONE}
     await provider.close()
 
@@ -223,14 +223,14 @@ async def test_closing_twice_is_fine_and_a_late_call_is_told_to_come_back(
 ) -> None:
     await provider.close()
     await provider.close()
-    verdict = (await provider.call(_KEY, case.request)).verdict
+    verdict = (await provider.call(KEY, case.request)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "closed", True)
     assert scripted.seen == []
 
 
 async def test_a_wrong_url_is_a_verdict_too(case: _Case) -> None:
     provider = case.make("ftp://127.0.0.1")
-    verdict = (await provider.call(_KEY, case.request)).verdict
+    verdict = (await provider.call(KEY, case.request)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "bad_url", True)
     await provider.close()
 
@@ -245,4 +245,4 @@ async def test_a_bug_of_ours_is_no_answer_of_the_provider(
     monkeypatch.setattr("worker.providers.resend.client._send", broken)
     monkeypatch.setattr("httpx.AsyncClient.post", broken)
     with pytest.raises(ZeroDivisionError):
-        await provider.call(_KEY, case.request)
+        await provider.call(KEY, case.request)

@@ -9,17 +9,16 @@ from typing import Any
 import distro
 import pytest
 
-from tests.integration.providers.local_servers import KEY, MAIL, serving, verdict_of
-from worker.providers import Completion, Groq, Resend, SendRequest
+from tests.integration.providers.local_servers import HI, KEY, MAIL, serving, verdict_of
+from worker.providers import Groq, Resend, SendRequest
 from worker.verdicts import Fate
 
 _LARGE = SendRequest.single(
     {"from": "a@shop.example", "to": "ann@example.org", "html": "x" * 20_000_000}, "job-2"
 )
-_ASKED = Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
 
 
-@pytest.mark.parametrize(("make", "request_"), [(Groq, _ASKED), (Resend, MAIL)])
+@pytest.mark.parametrize(("make", "request_"), [(Groq, HI), (Resend, MAIL)])
 async def test_it_tells_once_that_the_bytes_have_left_before_any_answer(
     scripted: Any, make: Any, request_: Any
 ) -> None:
@@ -101,7 +100,7 @@ async def test_an_attempt_to_connect_that_takes_too_long_is_definite(scheme: str
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "connect_timeout", True)
 
 
-@pytest.mark.parametrize(("make", "request_"), [(Groq, _ASKED), (Resend, MAIL)])
+@pytest.mark.parametrize(("make", "request_"), [(Groq, HI), (Resend, MAIL)])
 async def test_a_process_without_a_free_file_handle_leaves_no_doubt(
     scripted: Any, monkeypatch: pytest.MonkeyPatch, make: Any, request_: Any
 ) -> None:

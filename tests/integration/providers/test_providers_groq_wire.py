@@ -9,6 +9,7 @@ import pytest
 from groq import AsyncGroq
 from pydantic import SecretStr
 
+from tests.integration.providers.broken_answers import broken_answers
 from tests.integration.providers.groq_asking import ASKED, KEY, MODEL, PROMPT
 from worker.providers import Completion, Groq, connections
 from worker.providers.exchange import Exchange
@@ -17,25 +18,7 @@ from worker.verdicts import Effect, Fate, Scope
 _COMPLETION = {"model": MODEL, "choices": [{"message": {"role": "assistant", "content": "hello"}}]}
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        # reset before an answer
-        (lambda script: script.reset_before_answer(), "read_error"),
-        # closed without an answer
-        (lambda script: script.raw(b""), "protocol_error"),
-        # reset, and closed, after half a body
-        (lambda script: script.reset_after_half(b'{"choices": []}' * 20), "protocol_error"),
-        (lambda script: script.close_after_half(b'{"choices": []}' * 20), "protocol_error"),
-        # something that is not HTTP
-        (lambda script: script.raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
-        # a body that is not what its encoding says
-        (
-            lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}),
-            "undecodable_answer",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("fault", "code"), broken_answers(b'{"choices": []}'))
 async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
     scripted: Any, groq: Groq, fault: Any, code: str
 ) -> None:

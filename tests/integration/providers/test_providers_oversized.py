@@ -10,25 +10,20 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
-from worker.providers import Completion, Groq, Resend, SendRequest
+from tests.integration.providers.local_servers import HI, KEY, MAIL
+from worker.providers import Completion, Groq, Resend
 from worker.providers.groq.stream import NoListener
 from worker.verdicts import Fate, Scope, Verdict
 
-_KEY = SecretStr("gsk_canary_0123456789")
-_ASKED = Completion.of({"model": "m", "messages": [{"role": "user", "content": "hi"}]})
-_STREAMED = Completion.of(
-    {"model": "m", "messages": [{"role": "user", "content": "hi"}]}, listener=NoListener()
-)
-_MAIL = SendRequest.single({"from": "a@shop.example", "to": "ann@example.org"}, "job-1")
+_STREAMED = Completion.of(dict(HI.params), listener=NoListener())
 _OK = b"HTTP/1.1 200 OK\r\n"
 _EVENTS = b"content-type: text/event-stream\r\n"
 _BLOCK = b" " * 1_000_000
 _CALLS = [
-    pytest.param(Groq, _ASKED, id="completion"),
+    pytest.param(Groq, HI, id="completion"),
     pytest.param(Groq, _STREAMED, id="stream"),
-    pytest.param(Resend, _MAIL, id="email"),
+    pytest.param(Resend, MAIL, id="email"),
 ]
 
 
@@ -57,14 +52,14 @@ async def _answers(head: bytes, *blocks: bytes, endless: bool = False) -> AsyncI
 
 async def _verdict(make: Any, url: str, request: Any) -> Verdict:
     provider = make(url)
-    verdict = (await provider.call(_KEY, request)).verdict
+    verdict = (await provider.call(KEY, request)).verdict
     await provider.close()
     return verdict
 
 
 def _assert_too_long(verdict: Verdict, request: Any) -> None:
     assert (verdict.code, verdict.scope) == ("oversized_answer", Scope.HOST)
-    assert verdict.fate is (Fate.SAME_ACCOUNT if request is _MAIL else Fate.RETRY)
+    assert verdict.fate is (Fate.SAME_ACCOUNT if request is MAIL else Fate.RETRY)
     assert not verdict.definite
 
 
@@ -97,10 +92,10 @@ async def test_an_answer_of_some_megabytes_is_read(*, packed: bool) -> None:
     if packed:
         head, body = head + b"content-encoding: deflate\r\n", zlib.compress(body)
     async with _answers(head + b"content-length: %d\r\n" % len(body), body) as url:
-        assert (await _verdict(Resend, url, _MAIL)).fate is Fate.DONE
+        assert (await _verdict(Resend, url, MAIL)).fate is Fate.DONE
 
 
 async def test_words_behind_the_status_may_be_in_any_encoding() -> None:
     head = "HTTP/1.1 200 Zürich\r\ncontent-length: 10\r\n".encode("latin-1")
     async with _answers(head, b'{"id":"1"}') as url:
-        assert (await _verdict(Resend, url, _MAIL)).fate is Fate.DONE
+        assert (await _verdict(Resend, url, MAIL)).fate is Fate.DONE

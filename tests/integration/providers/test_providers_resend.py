@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.providers.broken_answers import broken_answers
 from tests.integration.providers.resend_mail import BODY_TEXT, KEY, MAIL, PAYLOAD, error
 from worker.providers import Resend
 from worker.verdicts import (
@@ -52,25 +53,7 @@ async def test_an_id_counts_whatever_the_content_type_claims(scripted: Any, mail
     assert (await mailer.call(KEY, MAIL)).value == {"id": "1"}
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        # reset before an answer
-        (lambda script: script.reset_before_answer(), "read_error"),
-        # closed without an answer
-        (lambda script: script.raw(b""), "protocol_error"),
-        # reset, and closed, after half a body
-        (lambda script: script.reset_after_half(b'{"id": "1"}' * 20), "protocol_error"),
-        (lambda script: script.close_after_half(b'{"id": "1"}' * 20), "protocol_error"),
-        # something that is not HTTP
-        (lambda script: script.raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
-        # a body that is not what its encoding says
-        (
-            lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}),
-            "undecodable_answer",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("fault", "code"), broken_answers(b'{"id": "1"}'))
 async def test_a_broken_answer_ties_the_email_to_its_account(
     scripted: Any, mailer: Resend, fault: Any, code: str
 ) -> None:

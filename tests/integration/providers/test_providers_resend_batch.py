@@ -5,28 +5,26 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 
+from tests.integration.providers.resend_mail import BODY_TEXT, KEY, error
 from worker.providers import Resend, SendRequest
 from worker.verdicts import Effect, Fate
 
-_KEY = SecretStr("re_canary0123456789")
-_CANARY = "the secret recipe of the house"
 _EMAILS = [
     {
         "from": "a@shop.example",
         "to": ["ann@example.org", "bob@example.org"],
         "subject": "1",
-        "text": _CANARY,
+        "text": BODY_TEXT,
     },
     {
         "from": "a@shop.example",
         "to": "carl@example.org",
         "subject": "2",
-        "text": _CANARY,
+        "text": BODY_TEXT,
         "cc": ["d@example.org"],
     },
-    {"from": "a@shop.example", "to": ["eve@example.org"], "subject": "3", "html": _CANARY},
+    {"from": "a@shop.example", "to": ["eve@example.org"], "subject": "3", "html": BODY_TEXT},
 ]
 _BATCH = SendRequest("team1", "batch-1", json.dumps(_EMAILS))
 
@@ -35,20 +33,20 @@ async def test_a_batch_is_sent_as_it_is_and_asks_for_permissive_validation(
     scripted: Any, mailer: Resend
 ) -> None:
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
-    reply = await mailer.call(_KEY, _BATCH)
+    reply = await mailer.call(KEY, _BATCH)
     assert reply.value == {"results": [{"id": "x"}, {"id": "y"}, {"id": "z"}]}
     assert (reply.verdict.fate, reply.verdict.emails) == (Fate.DONE, 5)
     [seen] = scripted.seen
     assert (seen.method, seen.path, seen.body) == ("POST", "/emails/batch", _BATCH.body.encode())
     assert seen.headers["idempotency-key"] == "batch-1"
     assert seen.headers["x-batch-validation"] == "permissive"
-    assert seen.key == _KEY.get_secret_value()
+    assert seen.key == KEY.get_secret_value()
 
 
 async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
     text = '{ "to":"ann@example.org",  "subject":"\\u00e9" , "from":"a@shop.example","text":"x"}'
     scripted.answer(200, {"id": "x"})
-    reply = await mailer.call(_KEY, SendRequest("team1", "mail-1", text))
+    reply = await mailer.call(KEY, SendRequest("team1", "mail-1", text))
     assert (reply.value, reply.verdict.emails) == ({"id": "x"}, None)
     [seen] = scripted.seen
     assert (seen.path, seen.body, seen.headers["idempotency-key"]) == (
@@ -89,7 +87,7 @@ async def test_each_email_gets_what_was_said_of_it(  # noqa: PLR0917 - a table
     scripted: Any, mailer: Resend, data: Any, errors: Any, results: list[str | None], count: int
 ) -> None:
     scripted.answer(200, {"data": data} | ({"errors": errors} if errors is not None else {}))
-    reply = await mailer.call(_KEY, _BATCH)
+    reply = await mailer.call(KEY, _BATCH)
     assert reply.value is not None
     assert [one.get("id") for one in reply.value["results"]] == results
     assert all("error" in one for one in reply.value["results"] if "id" not in one)
@@ -102,9 +100,9 @@ async def test_each_email_gets_what_was_said_of_it(  # noqa: PLR0917 - a table
 async def test_a_batch_that_a_quota_does_not_hold_closes_no_account(
     scripted: Any, mailer: Resend, name: str
 ) -> None:
-    scripted.answer(429, {"statusCode": 429, "name": name, "message": "no"})
+    scripted.answer(429, error(429, name))
     divisible = replace(_BATCH, divisible=True)
-    verdict = (await mailer.call(_KEY, divisible)).verdict
+    verdict = (await mailer.call(KEY, divisible)).verdict
     assert (verdict.effect, verdict.fate, verdict.definite) == (Effect.NONE, Fate.NEXT_KEY, True)
 
 
@@ -114,11 +112,11 @@ async def test_a_stand_in_without_batches_has_taken_none_and_one_email_is_anothe
 ) -> None:
     scripted.takes_batches = False
     scripted.answer(status, body)
-    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.code, verdict.fate, verdict.definite) == ("no_batches", Fate.FAIL, True)
     assert [seen.body for seen in scripted.seen] == [b"[]"], "no email was sent"
     scripted.answer(status, body)
-    alone = (await mailer.call(_KEY, SendRequest("team1", "job-1", json.dumps(_EMAILS[0])))).verdict
+    alone = (await mailer.call(KEY, SendRequest("team1", "job-1", json.dumps(_EMAILS[0])))).verdict
     assert (alone.fate, alone.definite) == (Fate.SAME_ACCOUNT, False)
 
 
@@ -126,9 +124,9 @@ async def test_where_batches_are_taken_a_bare_404_leaves_one_in_doubt(
     scripted: Any, mailer: Resend
 ) -> None:
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
-    assert (await mailer.call(_KEY, _BATCH)).verdict.fate is Fate.DONE
+    assert (await mailer.call(KEY, _BATCH)).verdict.fate is Fate.DONE
     scripted.answer(404, b"")
-    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.definite) == (Fate.SAME_ACCOUNT, False)
 
 
@@ -136,7 +134,7 @@ async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(
     scripted: Any, mailer: Resend
 ) -> None:
     scripted.answer(404, b"<html>nothing here</html>")
-    assert (await mailer.call(_KEY, _BATCH)).verdict.definite is False
+    assert (await mailer.call(KEY, _BATCH)).verdict.definite is False
 
 
 # A gateway may answer so after Resend has accepted the batch, the first one, too.
@@ -145,7 +143,7 @@ async def test_a_bare_404_for_the_first_batch_leaves_it_in_doubt(
     scripted: Any, mailer: Resend, status: int, body: bytes
 ) -> None:
     scripted.answer(status, body)
-    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.definite) == (Fate.SAME_ACCOUNT, False)
 
 
@@ -164,11 +162,11 @@ async def test_whoever_cannot_say_whether_it_takes_batches_gets_none_and_is_aske
 ) -> None:
     scripted.takes_batches = False
     scripted.answer(status, body)
-    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.definite) == (fate, True)
     scripted.takes_batches = True
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
-    assert (await mailer.call(_KEY, _BATCH)).verdict.fate is Fate.DONE
+    assert (await mailer.call(KEY, _BATCH)).verdict.fate is Fate.DONE
     assert [seen.body == b"[]" for seen in scripted.seen] == [True, False]
 
 
@@ -177,14 +175,14 @@ async def test_a_stand_in_that_hangs_when_it_is_asked_has_taken_nothing(
 ) -> None:
     scripted.takes_batches = False
     scripted.reset_before_answer()
-    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.definite) == (Fate.RETRY, True)
 
 
 async def test_the_reason_of_one_email_holds_no_text_of_it(scripted: Any, mailer: Resend) -> None:
-    errors = [{"index": 1, "message": f"Bad text: {_CANARY} {_KEY.get_secret_value()}"}]
+    errors = [{"index": 1, "message": f"Bad text: {BODY_TEXT} {KEY.get_secret_value()}"}]
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "z"}], "errors": errors})
-    reply = await mailer.call(_KEY, _BATCH)
+    reply = await mailer.call(KEY, _BATCH)
     assert reply.value is not None
     assert reply.value["results"][1]["error"] == "Resend rejects the email: Bad text: […] ***"
 
@@ -218,7 +216,7 @@ async def test_an_answer_that_leaves_one_email_open_leaves_all_open(
     scripted: Any, mailer: Resend, body: Any
 ) -> None:
     scripted.answer(200, body)
-    reply = await mailer.call(_KEY, _BATCH)
+    reply = await mailer.call(KEY, _BATCH)
     assert reply.value is None
     assert (reply.verdict.fate, reply.verdict.definite) == (Fate.SAME_ACCOUNT, False)
     assert reply.verdict.emails == 5
@@ -228,22 +226,20 @@ async def test_a_batch_that_is_cut_off_counts_for_all_its_recipients(
     scripted: Any, mailer: Resend
 ) -> None:
     scripted.reset_before_answer()
-    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.definite, verdict.emails) == (Fate.SAME_ACCOUNT, False, 5)
 
 
 async def test_a_refusal_of_a_batch_tells_no_text_of_any_email(
     scripted: Any, mailer: Resend
 ) -> None:
-    scripted.answer(
-        422, {"statusCode": 422, "name": "validation_error", "message": f"Bad: {_CANARY}"}
-    )
-    verdict = (await mailer.call(_KEY, _BATCH)).verdict
+    scripted.answer(422, error(422, "validation_error", f"Bad: {BODY_TEXT}"))
+    verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.reason) == (Fate.FAIL, "Resend rejects the email: Bad: […]")
 
 
 def test_a_request_shows_no_content_and_checks_its_key() -> None:
-    assert _CANARY not in repr(_BATCH)
+    assert BODY_TEXT not in repr(_BATCH)
     for key in ("", "a b\n", "x" * 257, "é"):
         with pytest.raises(ValueError, match="idempotency_key"):
             SendRequest("team1", key, "{}")

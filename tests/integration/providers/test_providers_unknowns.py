@@ -10,22 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from sandbox import groq_errors, resend_errors
-from worker.providers import Completion, Groq, Resend, SendRequest, drift
+from tests.integration.providers.groq_asking import ASKED, PROMPT
+from tests.integration.providers.groq_asking import KEY as GROQ_KEY
+from tests.integration.providers.resend_mail import KEY as RESEND_KEY
+from worker.providers import Groq, Resend, SendRequest, drift
 from worker.providers.drift import Drift
 from worker.providers.groq import unknowns
 from worker.providers.unknowns import Kind, Unknown
 from worker.verdicts import Fate, Verdict
 
 _RECORDED = json.loads((Path(__file__).parent / "recorded_answers.json").read_text())
-_PROMPT = "the secret recipe of the house"
-_GROQ_KEY, _RESEND_KEY = SecretStr("gsk_canary0123456789abcdef"), SecretStr("re_canary0123456789")
-_PARAMS = {"model": "openai/gpt-oss-120b", "messages": [{"role": "user", "content": _PROMPT}]}
 _MAIL = SendRequest.single(
-    {"from": "a@shop.example", "to": ["ann@example.org"], "subject": "x", "text": _PROMPT}, "job-1"
+    {"from": "a@shop.example", "to": ["ann@example.org"], "subject": "x", "text": PROMPT}, "job-1"
 )
 
 
@@ -44,8 +43,8 @@ class Asked:
         content = body.encode() if isinstance(body, str) else body
         self.scripted.answer(status, content, headers or {})
         if service == "groq":
-            return (await self.groq.call(_GROQ_KEY, Completion.of(_PARAMS))).verdict
-        return (await self.resend.call(_RESEND_KEY, _MAIL)).verdict
+            return (await self.groq.call(GROQ_KEY, ASKED)).verdict
+        return (await self.resend.call(RESEND_KEY, _MAIL)).verdict
 
 
 @pytest.fixture
@@ -90,7 +89,7 @@ def _completion(message: dict[str, Any], reason: str = "stop") -> dict[str, Any]
     return {"choices": [{"index": 0, "finish_reason": reason, "message": message}], "usage": {}}
 
 
-_CANARIES = f"{_PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
+_CANARIES = f"{PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
 
 
 # What came, and what is kept of it.
@@ -110,7 +109,7 @@ _CANARIES = f"{_PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
             Kind.ERROR_CODE,
             "500 err_N",
         ),  # once, whatever its number
-        ("groq", (400, _error("no", _PROMPT)), Kind.ERROR_CODE, "400 (a word of the request)"),
+        ("groq", (400, _error("no", PROMPT)), Kind.ERROR_CODE, "400 (a word of the request)"),
         (
             "groq",
             (400, _error("no", "gsk_canary0123456789abcdef")),
@@ -132,7 +131,7 @@ _CANARIES = f"{_PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
         ),
         (
             "groq",
-            (429, _error(f'You "{_PROMPT}" have 17 of 3,000 left for `m`, {_CANARIES}')),
+            (429, _error(f'You "{PROMPT}" have 17 of 3,000 left for `m`, {_CANARIES}')),
             Kind.REFUSAL,
             '429 You "…" have N of N left for `…`, […] *** …@… org_…',
         ),
