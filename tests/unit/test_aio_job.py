@@ -41,7 +41,7 @@ class Host:
         return [timer.after_s for timer in self.timers]
 
     def fire(self, after_s: float) -> None:
-        """End the timer of so many seconds."""
+        """End the timer of `after_s` seconds."""
         [timer] = [each for each in self.timers if each.after_s == after_s]
         self.timers.remove(timer)
         timer.function()
@@ -70,7 +70,7 @@ class Run:
         return value
 
     def go(self) -> list[Any]:
-        """Run it, and return what is told of it after its begin."""
+        """Run it, and return what is reported of it after its begin."""
         self.job._end(self.job._run_in_thread())
         assert self.host.timers == []
         assert self.host.jobs.on_done.call_args_list == [call(self.job)]
@@ -96,7 +96,7 @@ def test_the_limits_of_a_job_begin_with_it_and_end_with_it(
     assert run.reports.on_accepted.call_args.args[0] == run.job.pid
 
 
-def test_a_soft_limit_is_told_and_leaves_the_thread_of_a_job_alone() -> None:
+def test_a_soft_limit_is_reported_and_leaves_the_thread_of_a_job_alone() -> None:
     run = Run(soft_timeout_s=SOFT_S)
     run.body = lambda: run.host.fire(SOFT_S)
     assert run.go() == [call.on_timeout(True, SOFT_S), call.on_success(None)]
@@ -193,7 +193,7 @@ def test_a_job_whose_body_found_it_revoked_times_out_no_more(
 # The signal of the order, and that of the error that is reported.
 @pytest.mark.parametrize(("signum", "reported"), [(15, 15), (None, 0)])
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_a_job_that_is_terminated_is_reported_so_once(
+def test_a_job_that_is_terminated_is_reported_once_as_terminated(
     signum: int | None, reported: int, when: str
 ) -> None:
     run, ran = Run(timeout_s=HARD_S), list[bool]()
@@ -206,11 +206,11 @@ def test_a_job_that_is_terminated_is_reported_so_once(
     if when == "before":
         order()
     run.body = order
-    [told] = run.go()
+    [report] = run.go()
     assert ran == [True]
-    assert told[0] == "on_failure"
-    assert told.args[0].type.__name__ == "Terminated"
-    assert told.args[0].exception.exc.args == (reported,)
+    assert report[0] == "on_failure"
+    assert report.args[0].type.__name__ == "Terminated"
+    assert report.args[0].exception.exc.args == (reported,)
     assert run.host.jobs.on_over.called is (when == "meanwhile")
 
 
@@ -224,7 +224,9 @@ def test_a_job_is_terminated_no_more_once_the_loop_is_closed_or_the_job_has_ende
     closed.job.terminate(15)
 
 
-def test_a_job_that_was_lost_too_often_is_reported_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_was_lost_too_often_is_reported_as_a_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     run, refused = Run(), SimpleNamespace(exception=LostTooOften("no"))
     monkeypatch.setattr(run.host.lost_runs, "refuse", lambda _: refused)
     run.body = Mock()
@@ -232,11 +234,11 @@ def test_a_job_that_was_lost_too_often_is_reported_so(monkeypatch: pytest.Monkey
     run.body.assert_not_called()
 
 
-def test_what_the_body_raised_is_the_cause_of_no_time_limit() -> None:
+def test_a_soft_limit_of_the_body_is_raised_as_celerys_without_a_cause() -> None:
     run = Run(soft_timeout_s=SOFT_S)
     run.body = Mock(side_effect=SoftTimeLimit(SOFT_S))
-    [told] = run.go()
-    assert told.args[0].type is SoftTimeLimitExceeded
+    [report] = run.go()
+    assert report.args[0].type is SoftTimeLimitExceeded
     assert run.seen is not None
     assert (run.seen.args, run.seen.__cause__) == ((SOFT_S,), None)
 

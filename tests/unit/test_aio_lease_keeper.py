@@ -25,11 +25,11 @@ class Server:
         self.sent: list[list[Any]] = []
         self.errors: deque[Exception | None] = deque()
         self.connection_pool = Mock()
-        self.is_told = threading.Semaphore(0)
-        self.made = 0
+        self.has_command = threading.Semaphore(0)
+        self.connections = 0
 
     def connect(self) -> Any:
-        self.made += 1
+        self.connections += 1
         return self
 
     def execute_command(self, *command: Any) -> None:
@@ -37,7 +37,7 @@ class Server:
         if error is not None:
             raise error
         self.sent.append(list(command))
-        self.is_told.release()
+        self.has_command.release()
 
     def zscan_iter(self, key: str, *, match: str, count: int) -> Any:
         assert (key, count) == ("leases", 500)
@@ -107,7 +107,7 @@ def test_the_leases_of_all_holders_are_renewed_in_parts(
     assert server.sent == [release(tags[500])]
     server.connection_pool.disconnect.assert_called_once_with()
     unstarted.catch_up()
-    assert server.made == 1, "who holds nothing needs no connection"
+    assert server.connections == 1, "a keeper without leases needs no connection"
 
 
 def test_a_holder_that_is_gone_holds_nothing(unstarted: LeaseKeeper, server: Server) -> None:
@@ -117,7 +117,7 @@ def test_a_holder_that_is_gone_holds_nothing(unstarted: LeaseKeeper, server: Ser
 
 
 @pytest.mark.parametrize("error", [redis.ConnectionError("gone"), OSError("reset")])
-def test_what_cannot_be_sent_is_kept_in_its_order(
+def test_commands_that_cannot_be_sent_are_kept_in_their_order(
     unstarted: LeaseKeeper, server: Server, error: Exception
 ) -> None:
     tags = [str(number) for number in range(1001)]
@@ -146,7 +146,7 @@ def test_messages_of_a_request_whose_reply_was_lost_are_found_by_its_suffix(
     unstarted: LeaseKeeper, server: Server
 ) -> None:
     unstarted.flush_acks()
-    assert server.made == 0
+    assert server.connections == 0
     unstarted.release_unanswered("@7")
     unstarted.flush_acks()
     assert server.sent == [["ZSCAN", "*@7"], release("a@7", "b@7")]
@@ -173,9 +173,9 @@ def test_the_thread_sends_at_once_what_comes_and_ends_with_its_last_holder(
     assert thread.daemon
     keeper.join(holding)
     assert keeper._thread is thread
-    assert server.is_told.acquire(timeout=20)
+    assert server.has_command.acquire(timeout=20)
     comes(keeper)
-    assert server.is_told.acquire(timeout=20), "it would renew only after 150 s"
+    assert server.has_command.acquire(timeout=20), "it would renew only after 150 s"
     assert server.sent[1:] == sent
     keeper.leave(holding)
     thread.join(20)
@@ -195,7 +195,7 @@ def test_the_thread_goes_on_for_the_messages_of_closed_channels(
     for tag in ("b", "a"):
         keeper.acknowledge([tag])
         while forget(tag) not in server.sent:
-            assert server.is_told.acquire(timeout=20)
+            assert server.has_command.acquire(timeout=20)
     keeper.leave(holding)
     thread.join(20)
     assert not thread.is_alive()
@@ -239,9 +239,9 @@ def test_a_call_of_the_thread_never_blocks_for_long(
     params |= {"socket_connect_timeout": 90} if connects else {}
     given = dict(params)
     pool = connecting(params, lease_s)().connection_pool
-    its = pool.connection_kwargs
-    assert its["socket_timeout"] == timeout_s
-    assert its.get("socket_connect_timeout") == (timeout_s if connects else None)
-    assert (its["host"], pool.max_connections) == ("h", 1)
-    assert its["retry"].get_retries() == 0
+    options = pool.connection_kwargs
+    assert options["socket_timeout"] == timeout_s
+    assert options.get("socket_connect_timeout") == (timeout_s if connects else None)
+    assert (options["host"], pool.max_connections) == ("h", 1)
+    assert options["retry"].get_retries() == 0
     assert params == given

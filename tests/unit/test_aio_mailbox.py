@@ -39,7 +39,7 @@ def test_a_reply_that_the_broker_does_not_take_is_a_line_and_no_traceback(
         control._publish_reply()
 
 
-def test_a_reply_that_is_wrong_in_itself_is_told_as_celery_does(
+def test_a_reply_that_is_wrong_in_itself_raises_as_in_celery(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = Celery(broker="memory://", set_as_current=False)
@@ -87,20 +87,20 @@ _SEE_JOBS = (
 
 
 def test_commands_that_see_jobs_take_the_reports_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    app, told = Celery(broker="memory://", set_as_current=False), Mock()
+    app, calls = Celery(broker="memory://", set_as_current=False), Mock()
     for name in _SEE_JOBS:
-        monkeypatch.setitem(Panel.data, name, getattr(told, name))
+        monkeypatch.setitem(Panel.data, name, getattr(calls, name))
     stock = dict(Panel.data)
-    mailbox.install(app, told.take_reports)
+    mailbox.install(app, calls.take_reports)
     try:
-        ours = dict(Panel.data)
+        installed = dict(Panel.data)
         for name in _SEE_JOBS:
-            told.reset_mock()
-            assert ours[name]("state", x=1) is getattr(told, name).return_value
-            assert told.mock_calls == [call.take_reports(), getattr(call, name)("state", x=1)]
+            calls.reset_mock()
+            assert installed[name]("state", x=1) is getattr(calls, name).return_value
+            assert calls.mock_calls == [call.take_reports(), getattr(call, name)("state", x=1)]
     finally:
         mailbox.uninstall(app)
-    assert {name for name in ours if ours[name] is not stock[name]} == set(_SEE_JOBS)
+    assert {name for name in installed if installed[name] is not stock[name]} == set(_SEE_JOBS)
     assert stock == Panel.data
     mailbox.uninstall(app)  # twice does nothing
     assert stock == Panel.data

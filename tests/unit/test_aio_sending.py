@@ -38,9 +38,9 @@ class Channel(StockChannel):
         @contextmanager
         def pipeline(*, transaction: bool) -> Iterator[Any]:
             assert not transaction
-            made: list[tuple[str, int]] = []
+            pushes: list[tuple[str, int]] = []
             yield SimpleNamespace(
-                lpush=lambda *args: made.append(args), execute=lambda: self.piped.extend(made)
+                lpush=lambda *args: pushes.append(args), execute=lambda: self.piped.extend(pushes)
             )
 
         yield SimpleNamespace(pipeline=pipeline)
@@ -91,9 +91,9 @@ def _nothing() -> Iterator[None]:
 
 @pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sent]:
-    made = Sent(monkeypatch)
-    yield made
-    made.app.close()
+    sending = Sent(monkeypatch)
+    yield sending
+    sending.app.close()
 
 
 def test_the_first_message_to_a_queue_is_celerys_and_all_others_go_together(sent: Sent) -> None:

@@ -71,7 +71,7 @@ def pool_of(monkeypatch: pytest.MonkeyPatch, ends_s: float, settles_s: float) ->
 
 
 # When the jobs end and report their end, whether the shutdown is a cold one; for how long is
-# waited, when the jobs are cancelled, and what is said.
+# waited, when the jobs are cancelled, and what is logged.
 @pytest.mark.parametrize(
     ("ends_s", "settles_s", "cold", "waited_s", "cancels_at_s", "words"),
     [
@@ -178,7 +178,7 @@ def test_only_acknowledgements_run_in_a_hub_that_has_stopped(
 ) -> None:
     flushed = Mock()
     monkeypatch.setattr(unacked.of_process, "flush_acks", flushed)
-    its = Message.__new__(Message)
+    message = Message.__new__(Message)
     ran: list[str] = []
 
     class Later:
@@ -195,13 +195,25 @@ def test_only_acknowledgements_run_in_a_hub_that_has_stopped(
     class Other:
         def ack_log_error(self) -> None: ...
 
-    acknowledging = [Later(its.ack_log_error, "fails"), Later(its.reject_log_error, "rejects")]
-    others = [Later(its.ack, "of kombu"), Later(Other().ack_log_error, "of a stranger"), print]
+    acknowledging = [
+        Later(message.ack_log_error, "fails"),
+        Later(message.reject_log_error, "rejects"),
+    ]
+    not_acknowledging = [
+        Later(message.ack, "of kombu"),
+        Later(Other().ack_log_error, "of a stranger"),
+        print,
+    ]
     hub = Mock()
-    hub._pop_ready.return_value = [acknowledging[0], others[0], *others[1:], acknowledging[1]]
+    hub._pop_ready.return_value = [
+        acknowledging[0],
+        not_acknowledging[0],
+        *not_acknowledging[1:],
+        acknowledging[1],
+    ]
     send_acknowledgements(hub)
     assert ran == ["fails", "rejects"]
-    assert hub.call_soon.call_args_list == [call(each) for each in others]
+    assert hub.call_soon.call_args_list == [call(each) for each in not_acknowledging]
     assert caplog.messages == ["cannot acknowledge a message; the broker delivers it again"]
     flushed.assert_called_once_with()
     send_acknowledgements(None)
@@ -222,25 +234,25 @@ def test_a_worker_ends_whatever_its_cleanups_do(
     error: Exception | None,
     words: str | None,
 ) -> None:
-    loop, asked = object(), list[Any]()
+    loop, submitted_to = object(), list[Any]()
     result = Mock(side_effect=error)
 
     def submit(coroutine: Any, on: Any) -> Any:
         coroutine.close()
-        asked.append(on)
+        submitted_to.append(on)
         return SimpleNamespace(result=result)
 
     ended = Mock(side_effect=lambda **_: asyncio.sleep(0))
     monkeypatch.setattr(lifespan, "end", ended)
     monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", submit)
     end_lifespan(loop, patience_s=7.0)  # type: ignore[arg-type]
-    assert asked == [loop]
+    assert submitted_to == [loop]
     assert (ended.call_args, result.call_args) == (call(patience_s=7.0), call(7.0))
     assert caplog.messages == [words] * (words is not None)
 
 
 # Whether Redis hangs, the jobs' hard limit, whether the shutdown is a cold one; for how long is
-# waited, and what is said.
+# waited, and what is logged.
 @pytest.mark.parametrize(
     ("timeout_s", "cold", "waited_s", "words"),
     [
@@ -271,7 +283,7 @@ def test_while_redis_hangs_a_worker_waits_as_long_as_its_jobs_may_run(
     assert sent
 
 
-def test_a_redis_that_hangs_is_told_of_the_acknowledgements_once_at_the_end(
+def test_while_redis_hangs_acknowledgements_are_flushed_once_at_the_end(
     monkeypatch: pytest.MonkeyPatch, redis_answers: Any
 ) -> None:
     flushed, hub = Mock(), Mock(**{"_pop_ready.return_value": []})
@@ -297,7 +309,7 @@ def test_cleanups_have_little_time_while_redis_hangs(
     assert (ended.call_args, result.call_args) == (call(patience_s=given_s), call(given_s))
 
 
-def test_a_soft_shutdown_tells_that_the_worker_ends(
+def test_a_soft_shutdown_begins_the_watch_for_a_redis_that_hangs(
     monkeypatch: pytest.MonkeyPatch, redis_answers: Any
 ) -> None:
     conf = SimpleNamespace(

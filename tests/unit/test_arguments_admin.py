@@ -1,4 +1,4 @@
-"""Which dead letters `tasks.admin.replay` is asked for."""
+"""Which dead letters `tasks.admin.replay` selects."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from worker.errors import InvalidArguments
 
 @pytest.mark.parametrize("kwargs", [{"id": "a"}, {"id": "a", "before": 5}, {"before": 5}])
 def test_one_job_may_be_named_with_the_instant_at_which_it_was_seen(kwargs: dict[str, Any]) -> None:
-    asked = check(ReplayArguments, (), kwargs)
-    assert (asked.id, asked.before) == (kwargs.get("id"), kwargs.get("before"))
+    arguments = check(ReplayArguments, (), kwargs)
+    assert (arguments.id, arguments.before) == (kwargs.get("id"), kwargs.get("before"))
 
 
 @pytest.mark.parametrize("kwargs", [{}, {"id": "a", "kind": "failed"}, {"id": "a", "before": 0}])
-def test_nothing_and_two_things_at_once_are_refused(kwargs: dict[str, Any]) -> None:
+def test_a_replay_that_selects_nothing_or_in_two_ways_is_refused(kwargs: dict[str, Any]) -> None:
     with pytest.raises(InvalidArguments):
         check(ReplayArguments, (), kwargs)

@@ -1,6 +1,6 @@
-"""What `tasks.ai.complete` says of arguments that it does not take.
+"""Arguments that `tasks.ai.complete` refuses, and the sentences of its errors.
 
-The field by its name, the value never.
+They name the field and never quote the value.
 """
 
 import json
@@ -133,16 +133,16 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("kwargs", "sentence"), WRONG)
 def test_a_wrong_argument_is_named_and_never_quoted(kwargs: dict[str, Any], sentence: str) -> None:
-    said = refusal(kwargs)
-    assert sentence in said
-    assert CANARY not in said
-    assert "pydantic" not in said
-    assert "\n" not in said
-    assert len(said) < 700
+    refused = refusal(kwargs)
+    assert sentence in refused
+    assert CANARY not in refused
+    assert "pydantic" not in refused
+    assert "\n" not in refused
+    assert len(refused) < 700
 
 
 @pytest.mark.parametrize("kwargs", [kwargs for kwargs, _ in WRONG])
-def test_what_travels_with_the_error_quotes_no_value_either(kwargs: dict[str, Any]) -> None:
+def test_neither_the_error_nor_its_cause_quotes_a_value(kwargs: dict[str, Any]) -> None:
     with pytest.raises(InvalidArguments) as caught:
         check(CompletionArguments, (), kwargs)
     assert caught.value.__cause__ is None
@@ -158,18 +158,18 @@ def test_arguments_by_position_are_refused_with_an_example() -> None:
 
 
 def test_an_unknown_parameter_is_answered_with_the_known_ones() -> None:
-    said = refusal({"prompt": "x", "promt": "x"})
-    assert "it takes messages, prompt, model, temperature" in said
+    sentence = refusal({"prompt": "x", "promt": "x"})
+    assert "it takes messages, prompt, model, temperature" in sentence
 
 
-def test_a_wrong_item_is_not_told_twice() -> None:
+def test_a_wrong_item_is_named_once() -> None:
     assert refusal({"messages": [{"content": "x"}]}) == "messages.0.role: is required"
     assert refusal({"messages": []}) == "messages: must not be empty"
 
 
 def test_many_mistakes_are_counted_not_listed() -> None:
-    said = refusal({"prompt": "x"} | {f"wrong_{n}": n for n in range(9)})
-    assert "and 4 more" in said
+    sentence = refusal({"prompt": "x"} | {f"wrong_{n}": n for n in range(9)})
+    assert "and 4 more" in sentence
 
 
 _TAKES_OF_A_MESSAGE = (
@@ -177,7 +177,7 @@ _TAKES_OF_A_MESSAGE = (
     "executed_tools, annotations)"
 )
 
-# What is wrong, and the whole of what is said: nothing twice, nothing of another place, no pattern.
+# What is wrong, and the whole sentence: nothing twice, nothing of another field, no pattern.
 PLAIN: list[tuple[dict[str, Any], str]] = [
     (
         {"messages": [{"role": "user", "content": 7}]},
@@ -233,13 +233,13 @@ def test_whatever_comes_is_taken_or_refused_without_a_quote(kwargs: dict[str, An
     try:
         params = check(CompletionArguments, (), kwargs).params(default_model="a-model")
     except InvalidArguments as refused:
-        said = str(refused)
+        sentence = str(refused)
     else:
-        said = ""
+        sentence = ""
         json.dumps(params, allow_nan=False, ensure_ascii=False).encode()
         assert params["messages"]
-    assert CANARY not in said
-    assert "\n" not in said
+    assert CANARY not in sentence
+    assert "\n" not in sentence
 
 
 def test_models_that_cannot_be_meant_are_refused() -> None:

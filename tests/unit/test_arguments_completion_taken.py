@@ -78,9 +78,9 @@ GOOD: list[dict[str, Any]] = [
 
 def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
     named = set(inspect.signature(AsyncCompletions.create).parameters) - {"self"}
-    ours = set(CompletionArguments.model_fields)
-    assert named - ours == set(CompletionArguments.refused)
-    assert ours - named == {"prompt", "models", "dedupe_key", "notify", "deadline_s"}
+    taken = set(CompletionArguments.model_fields)
+    assert named - taken == set(CompletionArguments.refused)
+    assert taken - named == {"prompt", "models", "dedupe_key", "notify", "deadline_s"}
     assert set(ChatCompletionMessage.model_fields) <= set(
         Message.model_fields
     )  # what comes out may go in again
@@ -176,7 +176,9 @@ RESULT = {
         ),
     ],
 )
-def test_what_came_out_may_go_in_again(message: dict[str, Any], sent: dict[str, Any]) -> None:
+def test_the_message_of_a_result_or_of_another_sdk_may_be_sent_back(
+    message: dict[str, Any], sent: dict[str, Any]
+) -> None:
     params = check(CompletionArguments, (), {"messages": [USER, message]}).params(default_model="m")
     assert params["messages"] == [USER, sent]
 
@@ -222,7 +224,7 @@ def test_a_job_may_name_several_models_in_order_of_preference(
     assert "models" not in arguments.params(default_model=expected[0])
 
 
-def test_null_is_nothing_wherever_the_sdk_allows_it() -> None:
+def test_a_null_counts_as_absent_wherever_the_sdk_allows_it() -> None:
     named = set(CompletionArguments.model_fields) | set(CompletionArguments.refused)
     nulls = dict.fromkeys(named - {"messages"}) | {"messages": [USER], "a_later_one": None}
     arguments = check(CompletionArguments, (), nulls)

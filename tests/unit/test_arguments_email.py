@@ -1,6 +1,6 @@
-"""What `tasks.email.send` does not take, and what it says of that.
+"""Arguments that `tasks.email.send` refuses, and the sentences of its errors.
 
-The field by its name, the value never.
+They name the field and never quote the value.
 """
 
 import base64
@@ -145,12 +145,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("kwargs", "sentence"), WRONG)
 def test_a_wrong_argument_is_named_and_never_quoted(kwargs: dict[str, Any], sentence: str) -> None:
-    said = refusal(kwargs)
-    assert sentence in said
-    assert CANARY not in said
-    assert "example.com, b" not in said
-    assert "\n" not in said
-    assert len(said) < 700
+    refused = refusal(kwargs)
+    assert sentence in refused
+    assert CANARY not in refused
+    assert "example.com, b" not in refused
+    assert "\n" not in refused
+    assert len(refused) < 700
 
 
 def test_arguments_by_position_are_refused_with_an_example() -> None:
@@ -186,7 +186,7 @@ _TAKES_OF_AN_ATTACHMENT = (
     "(it takes filename, content, path, content_type, content_id, inline_content_id)"
 )
 
-# What is wrong, and the whole of what is said: nothing twice, nothing of another place, no pattern.
+# What is wrong, and the whole sentence: nothing twice, nothing of another field, no pattern.
 PLAIN: list[tuple[dict[str, Any], str]] = [
     (
         MAIL | {"attachments": [{"content": CONTENT, "name": CANARY}]},
@@ -245,13 +245,13 @@ def test_whatever_comes_is_taken_or_refused_without_a_quote(changes: dict[str, A
     try:
         arguments = check(EmailArguments, (), MAIL | changes)
     except InvalidArguments as refused:
-        said = str(refused)
+        sentence = str(refused)
     else:
-        said = ""
+        sentence = ""
         payload = arguments.payload(sender="us@example.com")
         json.dumps(payload, allow_nan=False, ensure_ascii=False).encode()
         for name in ("to", "cc", "bcc", "reply_to"):
             assert all("\n" not in address for address in payload.get(name, ()))
         assert "\n" not in payload["subject"]
-    assert CANARY not in said
-    assert "\n" not in said
+    assert CANARY not in sentence
+    assert "\n" not in sentence

@@ -16,7 +16,7 @@ MAIL: dict[str, Any] = {"to": "ann@example.com", "subject": "Hi", "text": "Hello
 CONTENT = base64.b64encode(b"hello").decode()
 
 
-def test_what_is_empty_or_null_is_as_if_it_were_not_there() -> None:
+def test_an_empty_or_null_argument_counts_as_absent() -> None:
     plain = check(EmailArguments, (), MAIL)
     for nothing in ([], None):
         named = ("cc", "bcc", "reply_to", "attachments")
@@ -110,19 +110,19 @@ def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
         for name in get_type_hints(kind)
     }
     named |= {"from"} | set(get_type_hints(resend.Emails.SendOptions))
-    ours = {field.alias or name for name, field in EmailArguments.model_fields.items()}
-    assert named - ours == set(EmailArguments.refused)
+    taken = {field.alias or name for name, field in EmailArguments.model_fields.items()}
+    assert named - taken == set(EmailArguments.refused)
     # What is ours alone: what Resend documents and this SDK does not know yet, and how long the job
     # may take.
-    assert ours - named == {"topic_id", "dedupe_key", "notify", "deadline_s"}
+    assert taken - named == {"topic_id", "dedupe_key", "notify", "deadline_s"}
     parts = [
         (resend.Attachment, Attachment),
         (resend.RemoteAttachment, Attachment),
         (resend.Tag, Tag),
     ]
     parts.append((EmailTemplate, Template))
-    for theirs, part in parts:
-        assert set(get_type_hints(theirs)) <= set(part.model_fields)
+    for of_sdk, part in parts:
+        assert set(get_type_hints(of_sdk)) <= set(part.model_fields)
 
 
 @pytest.mark.parametrize("changes", GOOD)
@@ -133,7 +133,7 @@ def test_a_good_argument_reaches_resend_as_it_is(changes: dict[str, Any]) -> Non
     assert json.loads(json.dumps(payload)) == payload
 
 
-def test_what_concerns_the_job_is_no_part_of_the_body() -> None:
+def test_the_arguments_of_the_job_are_not_part_of_the_body() -> None:
     arguments = check(
         EmailArguments,
         (),

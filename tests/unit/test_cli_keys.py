@@ -1,4 +1,4 @@
-"""What `celery -A worker keys …` asks of the key pools, and what it says of their answers."""
+"""Which calls of the key pools `keys …` makes, and what it prints of their answers."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,46 +26,46 @@ BY = {"by": "cli ann"}
 REST = HeldBlock("account_model", "acme × m", "", "cooling", "rate_limit", "")
 HELD = HeldBlock("key", "gsk_b…", "b" * 12, "disabled", "leaked", "cli bob")
 
-Asked = list[tuple[str, str, tuple[Any, ...], dict[str, Any]]]
+PoolCalls = list[tuple[str, str, tuple[Any, ...], dict[str, Any]]]
 
 
 class _Pool:
-    """Notes what is asked of it."""
+    """Notes the calls that it gets."""
 
-    def __init__(self, service: str, answers: dict[str, Any], asked: Asked) -> None:
+    def __init__(self, service: str, answers: dict[str, Any], calls: PoolCalls) -> None:
         self.service = service
         self.keys = (KEYS[service],) if service in KEYS else ()
-        self._answers, self._asked = answers, asked
+        self._answers, self._calls = answers, calls
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         async def ask(*args: Any, **options: Any) -> Any:
-            self._asked.append((self.service, name, args, options))
+            self._calls.append((self.service, name, args, options))
             return self._answers[name]
 
         return ask
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, Asked]]:
-    """Runs a command; gives what it printed, and what it asked of which pool."""
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, PoolCalls]]:
+    """Runs a command; returns what it printed, and which calls each pool got."""
 
-    def start(arguments: list[str], answers: dict[str, Any]) -> tuple[Result, Asked]:
-        asked: Asked = []
+    def start(arguments: list[str], answers: dict[str, Any]) -> tuple[Result, PoolCalls]:
+        calls: PoolCalls = []
         monkeypatch.setattr(
             chosen_key,
             "pools_for_tools",
-            lambda _, services: {name: _Pool(name, answers, asked) for name in services},
+            lambda _, services: {name: _Pool(name, answers, calls) for name in services},
         )
         monkeypatch.setattr(chosen_key, "run", lambda command, **_: asyncio.run(command(None)))
         for module in (keys, key_changes):
             monkeypatch.setattr(module, "current_user", lambda: "ann")
-        return CliRunner().invoke(keys.keys, arguments), asked
+        return CliRunner().invoke(keys.keys, arguments), calls
 
     return start
 
 
-# What is typed, what the pool answers, what is asked of it, and what is said.
-_COMMANDS: list[tuple[list[str], Any, Asked, str]] = [
+# What is typed, what the pool answers, the calls that it gets, and what is printed.
+_COMMANDS: list[tuple[list[str], Any, PoolCalls, str]] = [
     (
         ["disable", "GROQ_API_KEY", "--reason", "leaked"],
         Disabled(newly=True, left_ms=None, before=None),
@@ -160,46 +160,46 @@ _COMMANDS: list[tuple[list[str], Any, Asked, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("typed", "answer", "asked", "said"), _COMMANDS)
-def test_a_command_asks_the_pool_of_its_service_and_says_what_came_of_it(
-    run: Callable[..., tuple[Result, Asked]],
+@pytest.mark.parametrize(("typed", "answer", "calls", "printed"), _COMMANDS)
+def test_a_command_calls_the_pool_of_its_service_and_prints_the_outcome(
+    run: Callable[..., tuple[Result, PoolCalls]],
     typed: list[str],
     answer: Any,
-    asked: Asked,
-    said: str,
+    calls: PoolCalls,
+    printed: str,
 ) -> None:
-    shown, found = run(typed, {asked[0][1]: answer})
+    shown, calls_made = run(typed, {calls[0][1]: answer})
     assert shown.exception is None, shown.output
-    assert (found, shown.output) == (asked, said)
+    assert (calls_made, shown.output) == (calls, printed)
 
 
 @pytest.mark.parametrize("text", ["x" * 201, "red \x1b[31m"])
 def test_no_note_is_long_or_steers_a_terminal(
-    run: Callable[..., tuple[Result, Asked]], text: str
+    run: Callable[..., tuple[Result, PoolCalls]], text: str
 ) -> None:
-    shown, asked = run(["note", ID, text], {"note": None})
-    assert (shown.exit_code, asked) == (1, [])
+    shown, calls = run(["note", ID, text], {"note": None})
+    assert (shown.exit_code, calls) == (1, [])
     assert "a note is plain text of at most 200 characters" in shown.output
 
 
 @pytest.mark.parametrize("command", [["disable", ID], ["pause", "groq"]])
 @pytest.mark.parametrize("time", ["soon", "5", "0s", "31d", "1.5h", "-1h", "5M"])
 def test_a_time_that_cannot_be_read_is_answered_with_an_example(
-    run: Callable[..., tuple[Result, Asked]], command: list[str], time: str
+    run: Callable[..., tuple[Result, PoolCalls]], command: list[str], time: str
 ) -> None:
-    shown, asked = run([*command, "--for", time], {"disable": True})
-    assert (shown.exit_code, asked) == (2, [])
+    shown, calls = run([*command, "--for", time], {"disable": True})
+    assert (shown.exit_code, calls) == (2, [])
     assert "give a time such as 90s, 45m, 2h or 1d, up to 30d" in shown.output
 
 
-async def test_a_redis_that_does_not_say_whether_it_evicts_is_not_warned_of() -> None:
+async def test_a_redis_that_does_not_say_whether_it_evicts_gives_no_warning() -> None:
     client: Any = SimpleNamespace(info=AsyncMock(side_effect=NoPermissionError("NOPERM info")))
     assert await eviction_of(client) is None
 
 
 @pytest.mark.parametrize("drains", [True, False])
-def test_a_key_is_waited_for_only_where_somebody_asks_for_that(
-    run: Callable[..., tuple[Result, Asked]], monkeypatch: pytest.MonkeyPatch, *, drains: bool
+def test_a_key_is_drained_only_with_the_option_drain(
+    run: Callable[..., tuple[Result, PoolCalls]], monkeypatch: pytest.MonkeyPatch, *, drains: bool
 ) -> None:
     waited: list[str] = []
 

@@ -23,7 +23,9 @@ def commands(command: click.Command, path: str = "") -> Iterator[tuple[str, clic
 
 
 COMMANDS = {
-    path: command for one in (keys, dead, job, cancel, quote) for path, command in commands(one)
+    path: command
+    for parameter in (keys, dead, job, cancel, quote)
+    for path, command in commands(parameter)
 }
 FLAGS = {
     "dead drop": {"--all", "--yes"},
@@ -52,21 +54,21 @@ SHOWN_DEFAULTS = {
 
 
 def test_the_options_that_take_no_value_are_these() -> None:
-    found = {
+    flags_of = {
         path: {option.opts[0] for option in command.params if getattr(option, "is_flag", False)}
         for path, command in COMMANDS.items()
     }
-    assert {path: flags for path, flags in found.items() if flags} == FLAGS
+    assert {path: flags for path, flags in flags_of.items() if flags} == FLAGS
 
 
 def test_the_help_shows_each_default_that_is_not_explained() -> None:
-    found = {
+    defaults = {
         (path, option.opts[0]): option.default
         for path, command in COMMANDS.items()
         for option in command.params
         if isinstance(option, click.Option) and not option.is_flag and option.show_default
     }
-    assert found == SHOWN_DEFAULTS
+    assert defaults == SHOWN_DEFAULTS
     for (path, _), default in SHOWN_DEFAULTS.items():
         shown = CliRunner().invoke(COMMANDS[path], ["--help"])
         assert f"[default: {default}" in " ".join(shown.output.split())
@@ -75,7 +77,7 @@ def test_the_help_shows_each_default_that_is_not_explained() -> None:
 @pytest.mark.parametrize(
     "path", ["job", "cancel", "dead show", "keys disable", "keys enable", "keys note", "keys pause"]
 )
-def test_a_command_that_is_told_nothing_says_what_is_missing(path: str) -> None:
+def test_a_command_without_arguments_says_what_is_missing(path: str) -> None:
     shown = CliRunner().invoke(COMMANDS[path], [])
     assert shown.exit_code == 2
     assert "Missing argument" in shown.output
@@ -92,7 +94,7 @@ def test_a_command_that_is_told_nothing_says_what_is_missing(path: str) -> None:
     ],
 )
 def test_a_number_has_its_bounds(path: str, option: str, least: int, most: int) -> None:
-    [kind] = [one.type for one in COMMANDS[path].params if one.name == option]
+    [kind] = [parameter.type for parameter in COMMANDS[path].params if parameter.name == option]
     for taken in (least, most):
         assert kind.convert(str(taken), None, None) == taken
     for refused in (least - 1, most + 1):

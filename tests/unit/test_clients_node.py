@@ -16,12 +16,12 @@ FOLDER = ROOT / "clients/node"
 def fields_of(file: str, interface: str) -> set[str]:
     """The fields of one of its interfaces, with those of the interface that it extends."""
     text = (FOLDER / "src" / file).read_text("utf-8")
-    found = re.search(
+    declaration = re.search(
         rf"interface {interface}(?: extends (\w+))? \{{\n(.*?)^\}}", text, re.DOTALL | re.MULTILINE
     )
-    assert found, interface
-    inherited = fields_of(file, found[1]) if found[1] else set()
-    return inherited | set(re.findall(r"^  (\w+)\??:", found[2], re.MULTILINE))
+    assert declaration, interface
+    inherited = fields_of(file, declaration[1]) if declaration[1] else set()
+    return inherited | set(re.findall(r"^  (\w+)\??:", declaration[2], re.MULTILINE))
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ def test_the_clients_of_groqs_sdk_are_made_once_and_retry_nothing_themselves(
 ) -> None:
     for name in ("groq", "groq_sync"):
         monkeypatch.delitem(vars(clients), name, raising=False)
-        made = getattr(clients, name)
-        assert getattr(clients, name) is made
-        assert vars(clients)[name] is made
-        assert (made.max_retries, made.api_key) == (0, "chosen-for-each-request")
-        assert made._client.timeout == httpx.Timeout(None)
+        client = getattr(clients, name)
+        assert getattr(clients, name) is client
+        assert vars(clients)[name] is client
+        assert (client.max_retries, client.api_key) == (0, "chosen-for-each-request")
+        assert client._client.timeout == httpx.Timeout(None)
         monkeypatch.delitem(vars(clients), name)
     assert type(clients.groq_client()).__name__ == "AsyncGroq"
     assert type(clients.groq_sync_client()).__name__ == "Groq"
@@ -79,14 +79,14 @@ def test_a_program_of_its_own_closes_what_it_opened_as_its_loop_ends(
     async def close() -> None:
         closed.append("closed")
 
-    found = SimpleNamespace(close=close)
-    monkeypatch.setattr(session.Runtime, "current", lambda: found)
+    current = SimpleNamespace(close=close)
+    monkeypatch.setattr(session.Runtime, "current", lambda: current)
 
     async def use(*, of_the_pool: bool) -> None:
         loop = asyncio.get_running_loop()
         monkeypatch.setattr(private_loop, "pool_loop", lambda: loop if of_the_pool else None)
-        assert await session.runtime() is found
-        assert await session.runtime() is found
+        assert await session.runtime() is current
+        assert await session.runtime() is current
         assert closed == []
 
     asyncio.run(use(of_the_pool=True))

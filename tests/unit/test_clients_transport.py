@@ -39,7 +39,7 @@ def test_only_a_service_whose_provider_passes_requests_on_has_a_transport() -> N
 
 
 class Sending:
-    """A transport whose rotation answers as it is told, and notes what it was asked for."""
+    """A transport whose rotation answers as planned, and notes which leases it was asked for."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.outcome: Any = httpx.Response(207)
@@ -48,7 +48,7 @@ class Sending:
         provider = SimpleNamespace(place=lambda request: request)
         rotation = SimpleNamespace(provider=provider, waiting="the line")
 
-        async def found() -> Any:
+        async def get_rotation() -> Any:
             return rotation
 
         async def wait(make: Any, waiting: str, *, longest_wait_s: float) -> Any:
@@ -62,7 +62,7 @@ class Sending:
                 raise self.outcome
             return self.outcome
 
-        monkeypatch.setattr(self.transport, "_rotation", found)
+        monkeypatch.setattr(self.transport, "_rotation", get_rotation)
         monkeypatch.setattr(self.transport, "_send", send)
         monkeypatch.setattr(transport_module, "wait_in_place", wait)
 
@@ -72,7 +72,7 @@ def sending(monkeypatch: pytest.MonkeyPatch) -> Sending:
     return Sending(monkeypatch)
 
 
-async def test_a_request_outside_of_a_job_is_nobodys(sending: Sending) -> None:
+async def test_a_request_outside_of_a_job_is_sent_without_one(sending: Sending) -> None:
     sent = await sending.transport.handle_async_request(request())
     assert sent is sending.outcome
     assert [lease.model for lease in sending.leases] == ["m"]
@@ -109,19 +109,19 @@ async def test_a_job_at_its_soft_time_limit_is_not_tried_again_by_the_sdk(sendin
 async def test_a_call_begins_only_while_the_job_is_this_workers_and_has_time(
     *, is_job: bool, is_owned: bool
 ) -> None:
-    told = Mock()
+    run = Mock()
 
     async def before() -> None:
-        told.end_if_lost()
+        run.end_if_lost()
 
-    ours: Any = SimpleNamespace(before_call=before if is_owned else None)
-    token = current_run.set(told if is_job else None)
+    lease: Any = SimpleNamespace(before_call=before if is_owned else None)
+    token = current_run.set(run if is_job else None)
     try:
-        await transport_module._before_call(ours)
+        await transport_module._before_call(lease)
     finally:
         current_run.reset(token)
     names = ["end_if_lost"] * is_owned + ["end_if_over"] * is_job
-    assert [call[0] for call in told.mock_calls] == names
+    assert [call[0] for call in run.mock_calls] == names
 
 
 # What a request states, and what it needs of a key.
@@ -137,10 +137,12 @@ async def test_a_call_begins_only_while_the_job_is_this_workers_and_has_time(
         (CHAT | {"max_tokens": "many"}, LeaseRequest(model="m", resource="m")),
     ],
 )
-async def test_what_makes_no_sense_goes_out_as_it_is(params: Any, lease: LeaseRequest) -> None:
+async def test_a_request_with_senseless_fields_goes_out_as_it_is(
+    params: Any, lease: LeaseRequest
+) -> None:
     exchange = await exchange_of(params)
-    found, build = _lease_for(exchange)
-    assert found == lease
+    request_made, build = _lease_for(exchange)
+    assert request_made == lease
     assert build(SimpleNamespace(capped=True)) is exchange
     assert exchange.changes == {}
 

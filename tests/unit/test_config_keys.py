@@ -1,4 +1,4 @@
-"""Key discovery: what is found, what is skipped, and that no value is ever told."""
+"""Key discovery: what is found, what is skipped, and that no value is ever shown."""
 
 from pathlib import Path
 
@@ -166,14 +166,14 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("environ", "variables", "reports"), TABLE)
-def test_what_is_found_and_what_is_reported(
+def test_usable_keys_are_found_and_each_other_value_is_reported(
     environ: dict[str, str], variables: list[str], reports: list[tuple[str, str, str]]
 ) -> None:
     discovery = discover_keys("groq", environ)
     assert [key.variable for key in discovery.keys] == variables
-    found = facts(discovery)
-    assert [fact[:2] for fact in found] == [report[:2] for report in reports]
-    for (_, _, sentence), (_, _, beginning) in zip(found, reports, strict=True):
+    reported = facts(discovery)
+    assert [fact[:2] for fact in reported] == [report[:2] for report in reports]
+    for (_, _, sentence), (_, _, beginning) in zip(reported, reports, strict=True):
         assert sentence.startswith(beginning)
 
 
@@ -277,17 +277,17 @@ def test_without_any_key_the_error_lists_where_was_looked_and_what_was_skipped(
         ),
     )
 )
-def test_a_value_is_never_told(environ: dict[str, str]) -> None:
+def test_a_value_is_never_shown(environ: dict[str, str]) -> None:
     marked = {
         name: value if value == "mail@b.example" else value[:3] + "Zq9QzCANARY" + value[3:]
         for name, value in environ.items()
     }
     discovery = discover_keys("resend", marked)
-    told = repr(discovery) + "".join(problem.sentence for problem in discovery.problems)
+    shown = repr(discovery) + "".join(problem.sentence for problem in discovery.problems)
     for secret in {marked[name] for name in marked if name.startswith("RESEND_API_KEY")} - {
         "mail@b.example"
     }:
-        assert secret not in told
+        assert secret not in shown
     for key in discovery.keys:
         assert isinstance(key, ApiKey)
         assert key.secret.get_secret_value().strip() in {value.strip() for value in marked.values()}
@@ -304,5 +304,5 @@ def test_an_address_or_account_of_no_key_has_no_effect() -> None:
         for problem in discover_keys("resend", environ).problems
     ]
     why = "RESEND_FROM_3 has no effect: RESEND_API_KEY_3 gives no usable key"
-    assert [(one[0], one[1]) for one in reported] == [("RESEND_FROM_3", "skipped")]
+    assert [(report[0], report[1]) for report in reported] == [("RESEND_FROM_3", "skipped")]
     assert why in reported[0][2]

@@ -1,4 +1,4 @@
-"""Alert rules and Grafana dashboard: they name only metrics that there are."""
+"""Alert rules and Grafana dashboard: they name only metrics that exist."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def queries() -> list[str]:
     return [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 
-def test_the_rules_name_only_metrics_that_there_are() -> None:
+def test_the_rules_name_only_metrics_that_exist() -> None:
     rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
     names = named([rule["expr"] for rule in rules])
     assert names
@@ -71,7 +71,7 @@ def test_the_rules_name_only_metrics_that_there_are() -> None:
     assert all({"summary", "description"} <= rule["annotations"].keys() for rule in rules)
 
 
-def test_the_dashboard_names_only_metrics_that_there_are_and_shows_nearly_all() -> None:
+def test_the_dashboard_names_only_metrics_that_exist_and_shows_nearly_all() -> None:
     unseen = {
         name
         for name in exposed() - named(queries())
@@ -89,7 +89,7 @@ def test_the_dashboard_names_only_metrics_that_there_are_and_shows_nearly_all() 
 
 def test_the_dashboard_fits_its_grid_and_names_no_machine() -> None:
     places: list[dict[str, Any]] = [panel["gridPos"] for panel in DASHBOARD["panels"]]
-    assert all(place["x"] + place["w"] <= 24 for place in places)
+    assert all(grid_position["x"] + grid_position["w"] <= 24 for grid_position in places)
     cells = [
         (x, y)
         for p in places
@@ -105,17 +105,17 @@ def test_each_alert_is_seen_to_fire_and_to_stay_quiet() -> None:
     rules = yaml.safe_load(RULES.read_text())["groups"][0]["rules"]
     cases = yaml.safe_load(RULES.with_name("keywheel.tests.yml").read_text())["tests"]
     quiet = {
-        one["alertname"]
+        case_part["alertname"]
         for case in cases
-        for one in case.get("alert_rule_test", ())
-        if not one["exp_alerts"]
+        for case_part in case.get("alert_rule_test", ())
+        if not case_part["exp_alerts"]
     }
     fires = {
         name
         for case in cases
-        for one in case.get("promql_expr_test", ())
-        if one["exp_samples"]
-        for name in re.findall(r"Keywheel\w+", one["expr"])
+        for case_part in case.get("promql_expr_test", ())
+        if case_part["exp_samples"]
+        for name in re.findall(r"Keywheel\w+", case_part["expr"])
     }
     alerts = {rule["alert"] for rule in rules}
     assert (quiet, fires) == (alerts, alerts)

@@ -1,4 +1,4 @@
-"""What the audit trail says of a change that somebody made by Flower's own API."""
+"""The entry of the audit trail for a change that somebody made by Flower's own API."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ def request(path: str, method: str = "POST", status: int = 200, **arguments: str
 
 
 @pytest.mark.parametrize(
-    ("made", "event", "scope", "name", "reason"),
+    ("handler", "event", "scope", "name", "reason"),
     [
         (request("/api/task/revoke/job-1", terminate="true"), "revoke", "job", "job-1",
          "terminate=true"),
@@ -41,13 +41,13 @@ def request(path: str, method: str = "POST", status: int = 200, **arguments: str
     ],
 )  # fmt: skip
 def test_a_change_is_written_down_in_plain_text(
-    made: Any, event: str, scope: str, name: str, reason: str
+    handler: Any, event: str, scope: str, name: str, reason: str
 ) -> None:
-    assert change_in(made) == (event, scope, name, reason, "flower ada")
+    assert change_in(handler) == (event, scope, name, reason, "flower ada")
 
 
 @pytest.mark.parametrize(
-    "made",
+    "handler",
     [
         request("/api/task/revoke/job-1", method="GET"),
         request("/api/task/revoke/job-1", status=400),
@@ -56,16 +56,16 @@ def test_a_change_is_written_down_in_plain_text(
         *(request(f"/api/task/{event}/t") for event in ("apply", "async-apply", "send-task")),
     ],
 )
-def test_what_changed_nothing_or_only_enqueues_is_not_written_down(made: Any) -> None:
-    assert change_in(made) is None
+def test_a_request_that_changed_nothing_or_only_enqueues_is_not_written_down(handler: Any) -> None:
+    assert change_in(handler) is None
 
 
-def test_whoever_needs_no_login_has_no_name() -> None:
+def test_a_change_by_a_visitor_without_login_is_noted_without_a_name() -> None:
     def stranger(_: Any) -> None:
         raise ApiError(401, "login_required", "Log in.")
 
-    made = request("/api/worker/shutdown/w1", status=399)
-    made.application.visitor = stranger
-    found = change_in(made)
-    assert found is not None
-    assert found.by == "flower without login"
+    handler = request("/api/worker/shutdown/w1", status=399)
+    handler.application.visitor = stranger
+    change = change_in(handler)
+    assert change is not None
+    assert change.by == "flower without login"

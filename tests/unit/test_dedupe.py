@@ -1,4 +1,4 @@
-"""A job whose dedupe key cannot be written ends all the same; one that has joined it, as it did."""
+"""A job whose dedupe key cannot be written ends all the same; a job that joined it ends alike."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,15 +16,15 @@ REQUEST = SimpleNamespace(id="job-1", **{_RECORD: "kw:dedupe:x"})
 
 class BrokenKeys(DedupeKeys):
     def __init__(self, error: Exception | None) -> None:
-        self.error, self.asked = error, list[object]()
+        self.error, self.commands = error, list[object]()
 
     async def end(self, record: str, job: str, *, keep_ms: int) -> None:
-        self.asked.append(("end", record, job, keep_ms))
+        self.commands.append(("end", record, job, keep_ms))
         if self.error is not None:
             raise self.error
 
     async def release(self, record: str, job: str) -> list[str]:
-        self.asked.append(("release", record, job))
+        self.commands.append(("release", record, job))
         if self.error is not None:
             raise self.error
         return ["job-2", "job-3"]
@@ -42,7 +42,10 @@ async def test_a_key_that_cannot_be_written_ends_no_job(
 
     await _note_end(keys, "kw:dedupe:x", "job-1", 7)
     await release_key(REQUEST, keys, wake)
-    assert keys.asked == [("end", "kw:dedupe:x", "job-1", 7), ("release", "kw:dedupe:x", "job-1")]
+    assert keys.commands == [
+        ("end", "kw:dedupe:x", "job-1", 7),
+        ("release", "kw:dedupe:x", "job-1"),
+    ]
     assert woken == ([] if error else [["job-2", "job-3"]])
     kind = type(error).__name__
     assert (
@@ -57,7 +60,7 @@ async def test_a_key_that_cannot_be_written_ends_no_job(
 async def test_the_end_of_a_job_without_a_stored_result_is_not_noted() -> None:
     keys = BrokenKeys(None)
     await _note_end(keys, "kw:dedupe:x", "job-1", 0)
-    assert keys.asked == []
+    assert keys.commands == []
 
 
 # What the result store has of a job, and how one that has joined it ends: None: it looks again.
@@ -80,5 +83,5 @@ async def test_a_job_that_has_joined_another_ends_as_that_one_without_words_that
     stored: dict[str, Any], end: str
 ) -> None:
     task: Any = SimpleNamespace(backend=SimpleNamespace(get_task_meta=lambda *_, **__: stored))
-    found = await dedupe._end_of(task, "job-1")
-    assert end == ("taken back" if isinstance(found, dedupe._TakenBack) else repr(found))
+    outcome = await dedupe._end_of(task, "job-1")
+    assert end == ("taken back" if isinstance(outcome, dedupe._TakenBack) else repr(outcome))

@@ -27,14 +27,14 @@ class Dedupe:
         self.stored: dict[str, dict[str, Any]] = {}
         self.run = Mock(deadline_s=3600.0, reschedule=AsyncMock(side_effect=Retry))
         self.run.history = SimpleNamespace(joined="", age_s=600.0, deferrals=0)
-        self.made = Mock(return_value=self.run)
+        self.run_class = Mock(return_value=self.run)
         self.work = AsyncMock(return_value=RESULT)
         self.request: Any = SimpleNamespace(
             id="job-1", is_eager=False, called_directly=False, ignore_result=False, headers={}
         )
         backend = SimpleNamespace(get_task_meta=lambda job, **_: self.stored.get(job, {}))
         self.task: Any = SimpleNamespace(name="t", request=self.request, backend=backend)
-        monkeypatch.setattr(dedupe, "JobRun", self.made)
+        monkeypatch.setattr(dedupe, "JobRun", self.run_class)
         monkeypatch.setattr(dedupe, "enqueued_ms_of", lambda _: 5)
 
     async def __call__(self, key: str | None = "key", **more: Any) -> Any:
@@ -42,8 +42,8 @@ class Dedupe:
             self.task, self.keys, key, self.work, settings=SETTINGS, deadline_s=7.0, **more
         )
 
-    def asked(self) -> list[tuple[str, int]]:
-        """For each look at the key: the job that it was told has ended, and since when it waits."""
+    def looks(self) -> list[tuple[str, int]]:
+        """For each look at the key: the job that has ended, as far as is known, and the instant."""
         return [
             (each.kwargs["ended"], each.kwargs["enqueued_ms"])
             for each in self.keys.join.await_args_list
@@ -64,7 +64,7 @@ async def test_a_job_without_a_key_or_a_queue_just_runs(deduped: Dedupe, how: st
     deduped.request.is_eager, deduped.request.called_directly = how == "eagerly", how == "directly"
     assert await deduped(None if how == "no key" else "key") == RESULT
     deduped.keys.join.assert_not_awaited()
-    deduped.made.assert_not_called()
+    deduped.run_class.assert_not_called()
     assert not holds_key(deduped.request)
 
 
@@ -76,7 +76,7 @@ async def test_the_holder_of_a_key_notes_its_end_before_its_result_is_stored(
     deduped.keys.join.return_value = Found("job-1", has_ended=False)
     outages, ownership = object(), object()
     assert await deduped(outages=outages, ownership=ownership) == RESULT
-    assert deduped.made.call_args == call(
+    assert deduped.run_class.call_args == call(
         deduped.task, settings=SETTINGS, deadline_s=7.0, ownership=ownership, outages=outages
     )
     hold_ms = (3600 - 600 + 30) * 1000 + 60_000
@@ -136,10 +136,10 @@ async def test_a_job_shares_the_end_of_the_one_that_it_joined(deduped: Dedupe, h
     assert not holds_key(deduped.request)
 
 
-# What Redis and the result store have at each look, and what the looks were told; then whether the
+# What Redis and the result store have at each look, the arguments of the looks, and whether the
 # job holds the key, shares an end, or waits for another.
 @pytest.mark.parametrize(
-    ("found", "stored", "asked", "end"),
+    ("holders", "stored", "looks", "end"),
     [
         # It runs still.
         ([("a", False)], {}, [("", 5)], "waits for a"),
@@ -159,10 +159,10 @@ async def test_a_job_shares_the_end_of_the_one_that_it_joined(deduped: Dedupe, h
         ([("a", True)], {"a": ended(states.SUCCESS, RESULT)}, [("", 5)], "shares"),
     ],
 )  # fmt: skip
-async def test_a_job_looks_at_the_key_until_it_knows_whose_it_is(
-    deduped: Dedupe, found: list[tuple[str, bool]], stored: Any, asked: Any, end: str
+async def test_a_job_looks_at_the_key_until_it_knows_which_job_holds_it(
+    deduped: Dedupe, holders: list[tuple[str, bool]], stored: Any, looks: Any, end: str
 ) -> None:
-    deduped.keys.join.side_effect = [Found(job, has_ended=over) for job, over in found]
+    deduped.keys.join.side_effect = [Found(job, has_ended=over) for job, over in holders]
     deduped.stored = stored
     if end.startswith("waits"):
         with pytest.raises(Retry):
@@ -171,7 +171,7 @@ async def test_a_job_looks_at_the_key_until_it_knows_whose_it_is(
         deduped.run.join.assert_called_once_with(end.rpartition(" ")[2])
     else:
         assert await deduped() == RESULT
-    assert deduped.asked() == asked
+    assert deduped.looks() == looks
     assert deduped.work.await_count == (end == "holds")
     assert holds_key(deduped.request) is (end == "holds")
 
@@ -217,7 +217,7 @@ async def test_a_job_comes_back_where_redis_stays_away_and_ends_by_its_deadline(
     deduped.run.join.assert_not_called()
 
 
-async def test_a_result_store_that_is_away_tells_of_no_end(
+async def test_while_the_result_store_is_away_no_end_is_known(
     deduped: Dedupe, caplog: pytest.LogCaptureFixture
 ) -> None:
     deduped.task.backend.get_task_meta = Mock(side_effect=OSError("canary"))

@@ -1,4 +1,4 @@
-"""How many jobs may wait in a process for a service's keys, and what it tells backpressure."""
+"""How many jobs may wait in a process for a service's keys, and what backpressure learns of it."""
 
 import asyncio
 from collections.abc import Iterable
@@ -23,13 +23,13 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(demands, "time", found)
-    return found
+    fake = Clock()
+    monkeypatch.setattr(demands, "time", fake)
+    return fake
 
 
 class Line(WaitQueue):
-    """A queue of so many jobs, which one has just entered."""
+    """A queue of `waiting` jobs, which one has just entered."""
 
     __slots__ = ()
 
@@ -57,7 +57,7 @@ async def test_as_many_may_wait_as_got_leases_lately_and_always_a_few(clock: Clo
         demand.note_granted(line)
     assert demand.capacity() == len(line.granted_s) == 59
     clock.s += HORIZON_S / 2
-    assert demand.capacity() == 59, "those of exactly so long ago count still"
+    assert demand.capacity() == 59, "leases that are exactly as old as the horizon count still"
     demand.note_granted(line)
     assert demand.capacity() == len(line.granted_s) == 60
     clock.s += 0.001
@@ -87,7 +87,7 @@ async def test_while_tenants_take_turns_fewer_may_wait(clock: Clock) -> None:
     assert demand.capacity() == 20
 
 
-async def test_a_process_remembers_so_many_leases(
+async def test_a_process_remembers_a_bounded_number_of_leases(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demands, "_MOST_GRANTS", 20)
@@ -154,11 +154,11 @@ async def test_the_shortest_line_is_one_that_jobs_are_expected_in(
         unused,
     )
     demand.note_upcoming(kinds(*upcoming))
-    found = demand.shortest(bulk=False), demand.shortest(bulk=True)
-    assert found == (shortest, shortest_bulk)
+    shortest_lines = demand.shortest(bulk=False), demand.shortest(bulk=True)
+    assert shortest_lines == (shortest, shortest_bulk)
 
 
-async def test_what_was_seen_in_the_broker_is_forgotten_after_a_while(clock: Clock) -> None:
+async def test_jobs_that_were_seen_in_the_broker_are_forgotten_after_a_while(clock: Clock) -> None:
     demand = demand_of(Line(3), Line(5, model="n"))
     demand.note_upcoming(kinds("x"))
     clock.s += 2

@@ -45,12 +45,14 @@ def test_where_a_connection_is_lost_nothing_more_begins_and_what_ended_is_report
     gates = [asyncio.Event() for _ in range(2)]
 
     @app.task(shared=False)
-    async def wait(place: int) -> None:
-        await gates[place].wait()
+    async def wait(number: int) -> None:
+        await gates[number].wait()
 
     pool, hub = start(2), Hub()
     pool.register_with_event_loop(hub)  # and it does not turn: nothing that is posted is read
-    ended, running, waiting = (Outcome(pool, wait, place, tag=f"tag{place}") for place in (0, 1, 1))
+    ended, running, waiting = (
+        Outcome(pool, wait, number, tag=f"tag{number}") for number in (0, 1, 1)
+    )
     assert settled(pool, running=2, queued=1)
     pool.loop.call_soon_threadsafe(gates[0].set)
     assert settled(pool, running=2, queued=0)  # the third takes its slot
@@ -235,7 +237,7 @@ def test_stop_is_tolerated_before_the_start_and_twice(app: Celery, start: Start)
     pool.grow()
 
 
-def test_a_channel_that_holds_none_of_the_pools_messages_takes_nothing_with_it(
+def test_a_channel_without_messages_of_running_jobs_drops_only_the_waiting_ones_it_holds(
     app: Celery, start: Start
 ) -> None:
     gate = asyncio.Event()

@@ -1,4 +1,4 @@
-"""What the pool tells of its jobs, when and on which thread.
+"""What the pool reports of its jobs, when and on which thread.
 
 In this process, without a consumer.
 """
@@ -125,12 +125,12 @@ def test_a_job_that_is_over_frees_its_slot_once(app: Celery, start: Start) -> No
     pool = start(1)
     Outcome(pool, stubborn, timeout=0.05)
     assert swallowed.wait(10)
-    others = [Outcome(pool, stubborn) for _ in range(2)]
-    others[0].accepted.result(10)
+    waiting = [Outcome(pool, stubborn) for _ in range(2)]
+    waiting[0].accepted.result(10)
     assert settled(pool, running=2, queued=1)
     assert pool.unsettled == 1
     pool.loop.call_soon_threadsafe(gate.set)
-    for each in others:
+    for each in waiting:
         assert each.answer[0] == 0
     assert settled(pool, running=0, queued=0)
     assert pool.unsettled == 0

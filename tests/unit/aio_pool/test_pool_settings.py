@@ -36,7 +36,7 @@ def test_a_pool_grows_and_shrinks_by_one(start: Start) -> None:
     assert pool.limit == 1
 
 
-def test_a_pool_tells_which_loop_it_has(start: Start) -> None:
+def test_the_info_of_a_pool_names_its_loop(start: Start) -> None:
     info = start(aio_loop="asyncio").info
     assert info["loop"].startswith("asyncio.")
     assert (info["threads"], info["queued"], info["processes"]) == (0, 0, [])
@@ -51,7 +51,7 @@ def test_plain_messages_of_a_task_are_taken_in_fewer_steps(app: Celery, start: S
     assert nothing.Strategy == "worker.aio.intake:strategy"
 
 
-def test_what_is_no_task_runs_in_a_thread(start: Start) -> None:
+def test_a_function_that_is_not_a_task_runs_in_a_thread(start: Start) -> None:
     ended: Future[threading.Thread] = Future()
     start().apply_async(threading.current_thread, callback=ended.set_result)
     assert ended.result(10).name.startswith("aio-task")
@@ -99,7 +99,7 @@ def test_a_soft_limit_is_raised_at_the_await_and_is_no_cancellation_afterwards(
     assert job.timeouts == [True]
 
 
-def test_what_a_child_makes_of_the_soft_limit_is_what_its_job_sees(
+def test_a_job_sees_the_error_that_its_child_raised_at_the_soft_limit(
     app: Celery, start: Start
 ) -> None:
     async def child() -> None:
@@ -147,15 +147,15 @@ def test_a_soft_shutdown_is_the_pools_own(start: Start, monkeypatch: pytest.Monk
     monkeypatch.setattr(shutdown, "wait_softly", softly)
     before = {key for key, _ in signals.worker_ready.receivers}
     pool, worker = start(), SimpleNamespace(wait_for_soft_shutdown=None)
-    [told] = [receiver for key, receiver in signals.worker_ready.receivers if key not in before]
+    [receiver] = [receiver for key, receiver in signals.worker_ready.receivers if key not in before]
     for sender in (
         None,
         SimpleNamespace(controller=None, pool=pool),
         SimpleNamespace(controller=worker, pool=object()),
     ):
-        told(sender=sender, signal=signals.worker_ready)
+        receiver(sender=sender, signal=signals.worker_ready)
         assert worker.wait_for_soft_shutdown is None
-    told(sender=SimpleNamespace(controller=worker, pool=pool), signal=signals.worker_ready)
+    receiver(sender=SimpleNamespace(controller=worker, pool=pool), signal=signals.worker_ready)
     worker.wait_for_soft_shutdown()  # type: ignore[misc]
     assert softly.call_args_list == [call(pool, worker)]
     pool.stop()
@@ -190,7 +190,7 @@ def test_a_worker_ends_although_its_loop_does_not(
     assert caplog.messages == ["the event loop does not respond; the worker ends without it"]
 
 
-def test_a_backend_that_is_none_of_ours_stores_in_a_thread(
+def test_another_backend_than_ours_stores_in_a_thread(
     app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored: list[tuple[str, str]] = []

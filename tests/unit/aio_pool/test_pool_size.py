@@ -147,7 +147,7 @@ def test_a_tasks_own_limit_keeps_its_jobs_back_and_no_others(
     assert len(dropped) == 5
 
 
-def test_a_limit_that_is_no_number_is_refused(app: Celery, start: Start) -> None:
+def test_a_concurrency_limit_below_one_is_refused(app: Celery, start: Start) -> None:
     @app.task(shared=False, concurrency_limit=0)
     async def nothing() -> None: ...
 

@@ -252,7 +252,7 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
         return seen[:]
 
     @app.task(shared=False)
-    async def tells() -> None:
+    async def sends_signal() -> None:
         async def child() -> None:
             loops.append(asyncio.get_running_loop())
             signals.task_revoked.send(sender=nothing)
@@ -269,7 +269,7 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
     signals.task_revoked.connect(late, sender=nothing)
     assert Outcome(pool, nothing).answer[1] == "['task_prerun']"
     assert seen == ["task_prerun", "task_success", "task_postrun"]
-    assert Outcome(pool, tells).answer[0] == 0
+    assert Outcome(pool, sends_signal).answer[0] == 0
     assert last.wait(10)
     assert loops[0] is loops[1], "a loop of its own would hold up the child and all other jobs"
     pool.stop()

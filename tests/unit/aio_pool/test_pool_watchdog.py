@@ -1,4 +1,4 @@
-"""What blocks the loop is named, and the others are served meanwhile as far as that goes."""
+"""The watchdog names once what blocks the event loop."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from tests.unit.aio_pool.pool_outcome import Outcome, Start
 
 
 class Warned(logging.Handler):
-    """It sets an event with the first warning."""
+    """Sets an event with the first warning."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,23 +26,23 @@ class Warned(logging.Handler):
 
 @pytest.fixture
 def warned(monkeypatch: pytest.MonkeyPatch) -> Warned:
-    made, logger = Warned(), logging.getLogger("worker.aio.watchdog")
-    monkeypatch.setattr(logger, "handlers", [made])
-    return made
+    handler, logger = Warned(), logging.getLogger("worker.aio.watchdog")
+    monkeypatch.setattr(logger, "handlers", [handler])
+    return handler
 
 
-@pytest.mark.parametrize("what", ["a job", "its child", "a stranger", "a callback"])
-def test_what_blocks_the_loop_is_named_once(
-    app: Celery, start: Start, warned: Warned, what: str
+@pytest.mark.parametrize("blocker", ["a job", "its child", "a stranger", "a callback"])
+def test_the_function_or_task_that_blocks_the_loop_is_named_once(
+    app: Celery, start: Start, warned: Warned, blocker: str
 ) -> None:
     async def stranger() -> None:
         warned.event.wait(20)
 
     @app.task(shared=False, name="shop.blocks")
     async def blocks() -> None:
-        if what == "a job":
+        if blocker == "a job":
             warned.event.wait(20)
-        elif what == "its child":
+        elif blocker == "its child":
             await asyncio.create_task(stranger(), name="child")
         else:
             await gate.wait()
@@ -51,17 +51,17 @@ def test_what_blocks_the_loop_is_named_once(
     pool, hub = start(aio_blocked_ms=20), Hub()
     pool.register_with_event_loop(hub)  # it does not turn
     job = Outcome(pool, blocks)
-    if what == "a callback":
+    if blocker == "a callback":
         pool.loop.call_soon_threadsafe(warned.event.wait, 20)
-    elif what == "a stranger":
+    elif blocker == "a stranger":
         pool.loop.call_soon_threadsafe(lambda: pool.loop.create_task(stranger(), name="other"))
     assert warned.event.wait(20)
     pool.loop.call_soon_threadsafe(gate.set)
-    named = {"a stranger": "asyncio task 'other'", "a callback": "a callback"}
-    name = named.get(what, f"task shop.blocks[{job.id}]")
+    names = {"a stranger": "asyncio task 'other'", "a callback": "a callback"}
+    name = names.get(blocker, f"task shop.blocks[{job.id}]")
     [words] = warned.words
     assert words.startswith(f"{name} has blocked the event loop for more than ")
-    assert ("warned.event.wait(20)" in words) is (what != "a callback")
+    assert ("warned.event.wait(20)" in words) is (blocker != "a callback")
     pool.stop()
     assert job.accepted.done()
     hub.close()
