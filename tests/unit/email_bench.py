@@ -30,10 +30,10 @@ class Store:
 
     async def get(self, _: EmailIdentity) -> SendRecord:
         self.looks += 1
-        found = self.records.pop(0) if len(self.records) > 1 else self.records[0]
-        if isinstance(found, Exception):
-            raise found
-        return found
+        record = self.records.pop(0) if len(self.records) > 1 else self.records[0]
+        if isinstance(record, Exception):
+            raise record
+        return record
 
     async def delete(self, record: SendRecord) -> None:
         self.deleted.append(record)
@@ -60,8 +60,8 @@ class Rotation:
 
 
 def shared(*ends: Any, store: Store | None = None, at_least_once: bool = False) -> SharedState:
-    found = store or Store(SendRecord(State.FREE))
-    return SharedState(cast("Any", Rotation(*ends)), cast("Any", found), at_least_once)
+    known = store or Store(SendRecord(State.FREE))
+    return SharedState(cast("Any", Rotation(*ends)), cast("Any", known), at_least_once)
 
 
 def run_of(state: SharedState, key: str = "1", **email: Any) -> EmailRun:

@@ -128,13 +128,13 @@ async def test_a_request_whose_release_redis_does_not_confirm_is_in_doubt(
 
 
 # What the answer says of the recipients of all emails of a request that is repeated.
-@pytest.mark.parametrize(("said", "counted"), [(None, 3), (0, 0), (7, 7)])
+@pytest.mark.parametrize(("counted_emails", "counted"), [(None, 3), (0, 0), (7, 7)])
 def test_the_recipients_of_a_repeated_request_are_its_tenants(
-    bench: Bench, said: int | None, counted: int
+    bench: Bench, counted_emails: int | None, counted: int
 ) -> None:
-    its = email("1", recipients=3, tenant="acme")
-    tested = RepeatAttempt(bench.store, its, SendRecord(State.OPEN, SENT))
-    reply = Reply(Verdict(Fate.DONE, "ok", emails=said))
+    repeated = email("1", recipients=3, tenant="acme")
+    tested = RepeatAttempt(bench.store, repeated, SendRecord(State.OPEN, SENT))
+    reply = Reply(Verdict(Fate.DONE, "ok", emails=counted_emails))
     assert tested.recipients(reply) == {"acme": counted}
 
 
@@ -144,7 +144,7 @@ def waiter() -> Waiter:
 
 async def test_emails_that_are_known_are_looked_up_and_the_others_are_sent(bench: Bench) -> None:
     emails = [email(key) for key in "123"]
-    queue = BatchQueue(waiters={one: waiter() for one in emails[1:]})
+    queue = BatchQueue(waiters={each_email: waiter() for each_email in emails[1:]})
     waits = dict(queue.waiters)
     tested = bench.first(emails[0], queue)
     bench.store.claim.side_effect = [[0, 2], []]
@@ -152,9 +152,12 @@ async def test_emails_that_are_known_are_looked_up_and_the_others_are_sent(bench
     assert (request.idempotency_key, request.is_batch) == ("2", False)
     assert waits[emails[2]].result().result is NextStep.LOOK_AGAIN
     assert list(tested.batch) == [emails[1]]
-    assert [one.calls for one in emails] == [0, 1, 0]
+    assert [each_email.calls for each_email in emails] == [0, 1, 0]
     numbers = [each.args[0].idempotency_key for each in bench.store.claim.await_args_list]
-    assert [tested._in_flight.find(one) is not None for one in numbers] == [False, True]
+    assert [tested._in_flight.find(each_email) is not None for each_email in numbers] == [
+        False,
+        True,
+    ]
     assert [each.kwargs for each in bench.store.claim.await_args_list] == [{"by": "l"}] * 2
     assert tested.share(Served({"id": "email-2"}, "k", 1, 0)) is NextStep.LOOK_AGAIN
     assert waits[emails[1]].result().result == Served({"id": "email-2"}, "k", 0, 0)
@@ -176,13 +179,13 @@ async def test_each_email_of_a_batch_learns_what_became_of_it(bench: Bench) -> N
     assert tested.share(Served(results, "k", 1, 0)) == Served({"id": "a"}, "k", 0, 0)
     assert waits[good].result().result == Served({"id": "b"}, "k", 0, 0)
     assert isinstance(waits[bad].result().result, RequestRejected)
-    assert [len(waits[one].result().calls) for one in emails[1:]] == [1, 1]
+    assert [len(waits[follower].result().calls) for follower in emails[1:]] == [1, 1]
     assert tested._in_flight._ends == {}
 
 
 async def test_a_copy_of_an_email_in_a_batch_waits_for_its_outcome(bench: Bench) -> None:
     copies = [email("1"), email("1"), email("2")]
-    queue = BatchQueue(waiters={one: waiter() for one in copies[1:]})
+    queue = BatchQueue(waiters={copy: waiter() for copy in copies[1:]})
     tested = bench.first(copies[0], queue)
     await tested.before(LEASE)
     assert list(tested.batch) == [copies[0], copies[2]]
@@ -243,7 +246,7 @@ async def test_who_cannot_go_along_any_more_waits_again(
     emails = [email(key, job=key) for key in "1234"]
     queue = BatchQueue()
     tested = bench.first(emails[0], queue)
-    waits = {one: waiter() for one in emails[1:]}
+    waits = {follower: waiter() for follower in emails[1:]}
     tested.batch |= waits
     waits[emails[1]].cancel()
     tested._batch_sizes.refused("a", size=4)
@@ -268,11 +271,11 @@ async def test_as_many_go_along_as_the_quotas_allow(
     bench: Bench, spare: int | None, keys: str, more: int
 ) -> None:
     emails = [email(key, recipients=2 if key != "1" else 1) for key in "123"]
-    queue = BatchQueue(waiters={one: waiter() for one in emails[1:]})
+    queue = BatchQueue(waiters={each_email: waiter() for each_email in emails[1:]})
     tested = bench.first(emails[0], queue)
     extend = AsyncMock()
     tested._pool = cast("Any", SimpleNamespace(extend=extend))
     lease = Lease("l", KEY, "a", LeaseRequest(emails=1), 0, spare_emails=spare)
     await tested.before(lease)
-    assert "".join(one.idempotency_key for one in tested.batch) == keys
+    assert "".join(each_email.idempotency_key for each_email in tested.batch) == keys
     assert extend.await_args_list == ([call(lease, more)] if more else [])

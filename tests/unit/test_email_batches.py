@@ -131,29 +131,31 @@ def email(key: str, tenant: str = "") -> OutgoingEmail:
 
 
 def waiting(queue: BatchQueue, *emails: OutgoingEmail) -> list[Waiter]:
-    for one in emails:
-        queue.waiters[one] = asyncio.get_running_loop().create_future()
-    return [queue.waiters[one] for one in emails]
+    for outgoing in emails:
+        queue.waiters[outgoing] = asyncio.get_running_loop().create_future()
+    return [queue.waiters[outgoing] for outgoing in emails]
 
 
 async def test_emails_lead_in_the_turns_of_their_tenants_unless_their_jobs_have_gone() -> None:
     queue = BatchQueue()
-    one, two, three = emails = [email("1", "a"), email("2", "a"), email("3", "b")]
+    first, second, third = emails = [email("1", "a"), email("2", "a"), email("3", "b")]
     gone, late, last = waiting(queue, *emails)
-    assert [found for found, _ in queue.in_turn()] == [one, three, two]
-    queue.lead(three)
+    assert [leader for leader, _ in queue.in_turn()] == [first, third, second]
+    queue.lead(third)
     assert queue.led
-    assert [found for found, _ in queue.in_turn()] == [one, two, three], "it has had its turn"
-    queue.lead(one)
-    queue.take(one)
-    assert list(queue.waiters) == [two, three]
-    queue.waiters[one] = gone
+    assert [leader for leader, _ in queue.in_turn()] == [first, second, third], (
+        "it has had its turn"
+    )
+    queue.lead(first)
+    queue.take(first)
+    assert list(queue.waiters) == [second, third]
+    queue.waiters[first] = gone
     gone.cancel()
     late.cancel()
     queue.wake_next()
     assert last.result() == Outcome(NextStep.SEND)
     assert queue.led
-    assert three not in queue.waiters
+    assert third not in queue.waiters
     queue.wake_next()
     assert not queue.led, "nobody waits"
     assert queue.waiters == {}
@@ -169,7 +171,7 @@ async def test_an_email_whose_time_is_over_stays_no_longer() -> None:
 
 async def test_an_email_that_was_to_lead_as_its_job_was_stopped_lets_the_next_one() -> None:
     queue, first, second = BatchQueue(led=True), email("1"), email("2")
-    jobs = [asyncio.ensure_future(queue.wait(one)) for one in (first, second)]
+    jobs = [asyncio.ensure_future(queue.wait(next_email)) for next_email in (first, second)]
     await asyncio.sleep(0)
     queue.wake_next()
     jobs[0].cancel()
@@ -180,11 +182,11 @@ async def test_an_email_that_was_to_lead_as_its_job_was_stopped_lets_the_next_on
 
 
 async def test_no_leader_takes_an_email_along_whose_job_was_stopped() -> None:
-    queue, its = BatchQueue(led=True), email("1")
-    job = asyncio.ensure_future(queue.wait(its))
+    queue, stopped = BatchQueue(led=True), email("1")
+    job = asyncio.ensure_future(queue.wait(stopped))
     await asyncio.sleep(0)
-    waiter = queue.waiters[its]
-    queue.take(its)
+    waiter = queue.waiters[stopped]
+    queue.take(stopped)
     job.cancel()
     await asyncio.wait({job})
     assert (job.cancelled(), waiter.done()) == (True, True)
@@ -288,9 +290,9 @@ SENT = SendRequest("a", "1", "{}", (EmailIdentity("r", "hash"),))
 async def test_a_request_is_sent_again_only_by_the_job_that_could_take_it_over(
     request_: SendRequest | None, *, reclaims: bool, sends: bool
 ) -> None:
-    its = email("1")
+    repeated = email("1")
     store = cast("Any", Store(reclaims=reclaims))
-    attempt = RepeatAttempt(store, its, SendRecord(State.OPEN, request_))
+    attempt = RepeatAttempt(store, repeated, SendRecord(State.OPEN, request_))
     assert attempt.in_doubt
     if sends:
         assert await attempt.before(LEASE) is attempt.request is SENT
@@ -298,4 +300,4 @@ async def test_a_request_is_sent_again_only_by_the_job_that_could_take_it_over(
         with pytest.raises(NothingToSend):
             await attempt.before(LEASE)
         assert attempt.request is None
-    assert its.calls == sends
+    assert repeated.calls == sends

@@ -24,8 +24,8 @@ class Run(EmailRun):
         super().__init__(cast("SharedState", shared), LeaseRequest(), email)
         self.steps, self.did = list(steps), list[str]()
 
-    def _next(self, what: str) -> Served | NextStep:
-        self.did.append(what)
+    def _next(self, step: str) -> Served | NextStep:
+        self.did.append(step)
         return self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
 
     async def _send(self) -> Served | NextStep:

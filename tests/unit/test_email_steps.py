@@ -46,12 +46,12 @@ async def test_a_run_does_what_the_record_of_its_email_asks_for(
 ) -> None:
     for at_least_once, expected in ((False, step), (True, twice)):
         store = Store(record)
-        its = run_of(shared(store=store, at_least_once=at_least_once), late=late)
+        run = run_of(shared(store=store, at_least_once=at_least_once), late=late)
         if isinstance(expected, NextStep):
-            assert await its._look_up() is expected
+            assert await run._look_up() is expected
         else:
             with pytest.raises(expected) as caught:
-                await its._look_up()
+                await run._look_up()
             is_another = getattr(caught.value, "another_email", False)
             assert is_another is (record.state is State.MISMATCH)
         goes_twice = record.state is State.STALE and at_least_once
@@ -74,10 +74,10 @@ async def test_an_email_that_was_sent_has_the_result_of_the_job_that_sent_it() -
 async def test_a_run_waits_for_a_call_of_its_process_and_shares_its_error(state: State) -> None:
     store = Store(SendRecord(state, SENT))
     common = shared(store=store)
-    its, error = run_of(common, until_s=None), TransientError("why", 70)
+    run, error = run_of(common, until_s=None), TransientError("why", 70)
     for end in (None, error):
         common.in_flight.begin("1")
-        looks = asyncio.ensure_future(its._look_up())
+        looks = asyncio.ensure_future(run._look_up())
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert not looks.done()
@@ -135,8 +135,8 @@ async def test_a_request_is_repeated_with_its_account_as_it_is(
     for at_least_once, expected in ((False, step), (True, twice)):
         store = Store(record)
         common = shared(end(), store=store, at_least_once=at_least_once)
-        its = run_of(common)
-        looks = asyncio.ensure_future(its._look_up())
+        run = run_of(common)
+        looks = asyncio.ensure_future(run._look_up())
         for _ in range(9):  # until its call is under way
             await asyncio.sleep(0)
         ended: Any = common.in_flight.find("1")
@@ -153,9 +153,9 @@ async def test_a_request_is_repeated_with_its_account_as_it_is(
             if type(end()) is RequestRejected:
                 assert str(error).endswith("refuses a later one: no")
         assert store.deleted == [record] * (expected is NextStep.SEND)
-        [(asked, longest_s)] = cast("Any", common.rotation).asked
-        assert (asked.account, asked.exclude, asked.emails) == ("team", frozenset(), 0)
-        assert (longest_s, its._email.waited_ms) == (None, waited_ms)
+        [(request, longest_s)] = cast("Any", common.rotation).asked
+        assert (request.account, request.exclude, request.emails) == ("team", frozenset(), 0)
+        assert (longest_s, run._email.waited_ms) == (None, waited_ms)
         shares = ended.result() is not None
         assert shares is (expected in {Deferred, TransientError})
         assert common.in_flight.find("1") is None
@@ -165,9 +165,9 @@ async def test_an_email_of_a_batch_that_is_repeated_has_its_own_part_of_the_answ
     emails = tuple(EmailIdentity(NAMES.mail(key), "hash") for key in ("0", "1"))
     record = SendRecord(State.OPEN, SendRequest("team", "batch", "[]", emails))
     answer = Served({"results": [{"id": "a"}, {"id": "b"}]}, "k", 1, 0)
-    found = await run_of(shared(answer, store=Store(record)))._look_up()
-    assert isinstance(found, Served)
-    assert found.value == {"id": "b"}
+    served = await run_of(shared(answer, store=Store(record)))._look_up()
+    assert isinstance(served, Served)
+    assert served.value == {"id": "b"}
 
 
 async def test_an_earlier_call_that_is_at_work_still_costs_no_try() -> None:
@@ -187,7 +187,7 @@ def take_along(queue: BatchQueue, end: Any, *, calls: tuple[Attempt, ...] = ()) 
             queue.take(email)
             attempt.batch[email] = waiter
         attempt.calls += calls
-        attempt.in_doubt = any(one.in_doubt for one in calls)
+        attempt.in_doubt = any(each.in_doubt for each in calls)
         return end
 
     return ends
@@ -200,18 +200,18 @@ async def batch_of_two(end: Any, *, calls: tuple[Attempt, ...] = (), **email: An
     queue = BatchQueue()
     common.queues[NEED.resource, NEED.exclude, NEED.bulk] = queue
     cast("Any", common.rotation).ends.append(take_along(queue, end, calls=calls))
-    found = await asyncio.wait_for(
-        asyncio.gather(*(one._send() for one in runs_), return_exceptions=True), 10
+    steps = await asyncio.wait_for(
+        asyncio.gather(*(run._send() for run in runs_), return_exceptions=True), 10
     )
     assert (common.leaders, common.queues) == (set(), {})
     assert list(common.went_alone) == [False, False]
-    return [*found, runs_[0]]
+    return [*steps, runs_[0]]
 
 
 async def test_a_batch_that_is_refused_goes_out_one_by_one_and_an_email_alone_is_rejected() -> None:
-    leader, follower, its = await batch_of_two(RequestRejected("no"))
+    leader, follower, run = await batch_of_two(RequestRejected("no"))
     assert (leader, follower) == (NextStep.LOOK_AGAIN, NextStep.LOOK_AGAIN)
-    assert not its._email.batchable
+    assert not run._email.batchable
     common = shared(RequestRejected("no"))
     alone = run_of(common)
     with pytest.raises(RequestRejected):
@@ -255,17 +255,17 @@ async def test_a_rate_limit_that_opens_at_once_is_waited_for(
 ) -> None:
     ends = waited(error())
     until_s = None if left_s is None else asyncio.get_running_loop().time() + left_s
-    leader, follower, its = await batch_of_two(ends, calls=calls, until_s=until_s)
-    assert its._email.waited_ms == 70
+    leader, follower, run = await batch_of_two(ends, calls=calls, until_s=until_s)
+    assert run._email.waited_ms == 70
     if waits:
         assert (leader, follower) == (NextStep.WAIT, NextStep.WAIT)
-        assert its._deferral is ends
+        assert run._deferral is ends
     else:
         assert leader is ends
         assert type(follower) is type(ends)
         assert follower is not ends
         assert leader.in_doubt is follower.in_doubt is (calls == (CALL,))
-        assert its._deferral is None
+        assert run._deferral is None
 
 
 # How the call of a leader ends that took nobody along, and what becomes of the next one.
@@ -283,10 +283,10 @@ async def test_the_next_email_leads_however_the_call_of_the_first_ends(
     end: Any, first: Any, second: Any
 ) -> None:
     common = shared(end, SERVED)
-    found = await asyncio.wait_for(
+    steps = await asyncio.wait_for(
         asyncio.gather(*(run_of(common, key)._send() for key in "12"), return_exceptions=True), 10
     )
-    assert [one if isinstance(one, NextStep) else type(one) for one in found] == [first, second]
+    assert [step if isinstance(step, NextStep) else type(step) for step in steps] == [first, second]
     assert (common.leaders, common.queues, common.in_flight._ends) == (set(), {}, {})
 
 
@@ -305,10 +305,10 @@ async def test_what_cannot_go_along_goes_alone_and_what_cannot_be_sent_does_not(
 async def test_who_went_along_notes_the_calls_of_its_leader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    told: list[Any] = []
-    telemetry = SimpleNamespace(note_shared_attempt=lambda *call: told.append(call))
+    noted: list[Any] = []
+    telemetry = SimpleNamespace(note_shared_attempt=lambda *call: noted.append(call))
     monkeypatch.setattr(runs, "telemetry", telemetry)
     begin()
     assert run_of(shared())._follow(Outcome(SERVED, (REFUSED, CALL))) is SERVED
     assert of_this_run() == (REFUSED, CALL)
-    assert told == [("resend", REFUSED), ("resend", CALL)]
+    assert noted == [("resend", REFUSED), ("resend", CALL)]

@@ -56,7 +56,7 @@ def test_events_are_sent_while_the_broker_does_not_answer_and_go_out_in_their_or
     assert [key for key, _ in producer.published] == [
         "worker.heartbeat", "task.multi", "task.multi", "worker.offline",
     ]  # fmt: skip
-    assert [[one["uuid"] for one in events] for _, events in producer.published[1:3]] == [
+    assert [[event["uuid"] for event in events] for _, events in producer.published[1:3]] == [
         ["1"],
         ["2"],
     ]

@@ -46,9 +46,9 @@ def forecast(*keys: KeyView, **options: float) -> Forecast:
 
 
 def test_what_is_left_is_called_at_once_and_the_rest_as_it_refills() -> None:
-    found = forecast(key("a", bucket("rpm", 60, 10)), key("b", bucket("rpm", 120, 0)))
-    assert found.call(10) == Estimate(0.0)
-    later = found.call(40)
+    estimates = forecast(key("a", bucket("rpm", 60, 10)), key("b", bucket("rpm", 120, 0)))
+    assert estimates.call(10) == Estimate(0.0)
+    later = estimates.call(40)
     assert (later.in_s, later.limited_by) == (pytest.approx(10, rel=0.01), "rpm")
 
 
@@ -62,19 +62,19 @@ def test_the_tightest_of_several_limits_decides() -> None:
 def test_a_key_that_rests_counts_from_its_end_on_and_a_disabled_one_never() -> None:
     rests = key("a", bucket("rpm", 60, 5), blocks=(block(20_000),))
     out = key("b", bucket("rpm", 60, 60), blocks=(block(None, scope="key", name=""),))
-    found = forecast(rests, out).call(1)
-    assert (found.in_s, found.limited_by) == (pytest.approx(20, rel=0.01), "rate_limit")
+    estimate = forecast(rests, out).call(1)
+    assert (estimate.in_s, estimate.limited_by) == (pytest.approx(20, rel=0.01), "rate_limit")
     assert forecast(out).call(1) == Estimate(None, "no key")
 
 
 @pytest.mark.parametrize(("scope", "named"), [("host", PAUSED), ("key", DISABLED)])
 def test_what_a_person_did_is_named_and_not_quoted(scope: str, named: str) -> None:
     for_a_time = replace(block(20_000, scope=scope, name=""), disabled_by="ann", reason="lunch")
-    found = forecast(key("a", bucket("rpm", 60, 5), blocks=(for_a_time,))).call(1)
-    assert (found.in_s, found.limited_by) == (pytest.approx(20, rel=0.01), named)
+    estimate = forecast(key("a", bucket("rpm", 60, 5), blocks=(for_a_time,))).call(1)
+    assert (estimate.in_s, estimate.limited_by) == (pytest.approx(20, rel=0.01), named)
     for_good = replace(for_a_time, left_ms=None)
-    found = forecast(key("a", bucket("rpm", 60, 5), blocks=(for_good,))).call(1)
-    assert found == Estimate(None, PAUSED if scope == "host" else "no key")
+    estimate = forecast(key("a", bucket("rpm", 60, 5), blocks=(for_good,))).call(1)
+    assert estimate == Estimate(None, PAUSED if scope == "host" else "no key")
 
 
 def test_a_rest_of_another_model_delays_nothing_and_keys_of_an_account_share_its_limits() -> None:
@@ -84,16 +84,16 @@ def test_a_rest_of_another_model_delays_nothing_and_keys_of_an_account_share_its
 
 
 def test_a_quota_of_a_day_is_full_again_at_midnight() -> None:
-    found = forecast(key("a", bucket("epd", 100, 0)), emails=2).call(50)
-    assert (found.in_s, found.limited_by) == (pytest.approx(43_200, rel=0.01), "epd")
+    estimate = forecast(key("a", bucket("epd", 100, 0)), emails=2).call(50)
+    assert (estimate.in_s, estimate.limited_by) == (pytest.approx(43_200, rel=0.01), "epd")
     assert forecast(key("a", bucket("epd", 100, 0)), emails=2).call(51).in_s == pytest.approx(
         43_200 + 86_400, rel=0.01
     )
 
 
 def test_where_the_keys_have_room_the_workers_limit() -> None:
-    found = forecast(key("a", bucket("rpm", 600, 600)), workers_per_s=5.0)
-    assert found.call(100) == Estimate(20.0, WORKERS)
+    estimates = forecast(key("a", bucket("rpm", 600, 600)), workers_per_s=5.0)
+    assert estimates.call(100) == Estimate(20.0, WORKERS)
     assert forecast(key("a", bucket("rpm", 60, 0)), workers_per_s=5.0).call(60).limited_by == "rpm"
 
 
@@ -132,14 +132,14 @@ def test_so_many_calls_may_start_within_a_time(
     limits: tuple[BucketView, ...], opens_s: float, calls: dict[float, float]
 ) -> None:
     blocks = (block(round(opens_s * 1000)),) if opens_s else ()
-    found = forecast(key("a", *limits, blocks=blocks), emails=1)
-    assert {seconds: found.calls_within(seconds) for seconds in calls} == calls
+    estimates = forecast(key("a", *limits, blocks=blocks), emails=1)
+    assert {seconds: estimates.calls_within(seconds) for seconds in calls} == calls
 
 
 def test_what_would_refill_beyond_a_limit_of_tokens_is_lost_before_the_first_call() -> None:
     rests = key("a", bucket("tpm", 6_000, 5_000), blocks=(block(20_000),))
-    found = forecast(rests, tokens=100)  # one call a second
-    assert [found.calls_within(seconds) for seconds in (19.9, 20, 30)] == [0, 60, 70]
+    estimates = forecast(rests, tokens=100)  # one call a second
+    assert [estimates.calls_within(seconds) for seconds in (19.9, 20, 30)] == [0, 60, 70]
 
 
 def test_of_the_keys_of_an_account_the_one_that_opens_first_counts() -> None:
@@ -148,10 +148,10 @@ def test_of_the_keys_of_an_account_the_one_that_opens_first_counts() -> None:
         key("a", *limits, blocks=(replace(block(left_ms), reason=reason),))
         for left_ms, reason in ((30_000, "later"), (20_000, "sooner"), (None, "never"))
     )
-    found = forecast(later, sooner, never)
-    assert found.calls_within(19.9) == 0
-    assert found.calls_within(20) == 20
-    assert found.call(1).limited_by == "sooner"
+    estimates = forecast(later, sooner, never)
+    assert estimates.calls_within(19.9) == 0
+    assert estimates.calls_within(20) == 20
+    assert estimates.call(1).limited_by == "sooner"
     both = key("b", *limits, blocks=(block(20_000), replace(block(30_000), reason="last")))
     assert forecast(both).call(1).limited_by == "last"
 
@@ -169,8 +169,8 @@ def test_a_rest_counts_for_the_models_that_it_covers(
     scope: str, name: str, *, covers: bool
 ) -> None:
     rests = block(9_000, scope=scope, name=name)
-    found = forecast(key("a", bucket("rpm", 60, 5), blocks=(rests,)))
-    assert found.calls_within(0) == (0 if covers else 5)
+    estimates = forecast(key("a", bucket("rpm", 60, 5), blocks=(rests,)))
+    assert estimates.calls_within(0) == (0 if covers else 5)
 
 
 def test_what_keeps_most_accounts_from_more_calls_is_named() -> None:
@@ -183,9 +183,9 @@ def test_what_keeps_most_accounts_from_more_calls_is_named() -> None:
 
 def test_no_estimate_goes_beyond_a_week() -> None:
     week_s = 7 * 86_400
-    found = forecast(key("a", bucket("rpm", 60, 0)), workers_per_s=1e-9)
-    assert found.call(week_s).in_s is not None
-    assert found.call(week_s + 1) == Estimate(None, "rpm"), "whatever the workers do"
+    by_workers = forecast(key("a", bucket("rpm", 60, 0)), workers_per_s=1e-9)
+    assert by_workers.call(week_s).in_s is not None
+    assert by_workers.call(week_s + 1) == Estimate(None, "rpm"), "whatever the workers do"
     by_keys = forecast(key("a", bucket("rpm", 60, 0)))
     assert by_keys.call(week_s).in_s == pytest.approx(week_s, rel=0.001)
 
@@ -196,9 +196,9 @@ def test_no_estimate_goes_beyond_a_week() -> None:
 def test_an_estimate_is_exact_to_a_hundredth_of_a_second_or_a_ten_thousandth(
     number: int, most_s: float
 ) -> None:
-    found = forecast(key("a", bucket("rpm", 60, 0))).call(number)
-    assert found.in_s is not None
-    assert 0 <= found.in_s - number <= most_s
+    estimate = forecast(key("a", bucket("rpm", 60, 0))).call(number)
+    assert estimate.in_s is not None
+    assert 0 <= estimate.in_s - number <= most_s
 
 
 def test_the_slower_of_keys_and_workers_decides_and_an_equal_time_is_the_keys() -> None:

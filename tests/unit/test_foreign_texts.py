@@ -48,7 +48,7 @@ def body_of(text: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("read", "text", "found"),
+    ("read", "text", "stored"),
     [
         *((_headers_in, text, {}) for text in NO_RECORDS),
         (_headers_in, None, {}),
@@ -68,9 +68,9 @@ def body_of(text: str) -> str:
     ],
 )  # fmt: skip
 def test_a_reader_takes_what_is_no_record_for_nothing(
-    read: Callable[[Any], Any], text: Any, found: Any
+    read: Callable[[Any], Any], text: Any, stored: Any
 ) -> None:
-    assert read(text) == found
+    assert read(text) == stored
 
 
 @pytest.mark.parametrize("text", [*NO_RECORDS, pytest.param(NESTED, id="nested")])

@@ -31,31 +31,31 @@ async def test_a_worker_reads_its_pools_all_the_time_and_says_once_that_it_canno
     plan, answers, published = iter([AWAY, AWAY, VIEW, AWAY]), list[bool](), list[None]()
 
     async def view() -> dict[str, Any]:
-        answers.append(one._heartbeat.redis_answers)
-        found = next(plan, None)
-        if isinstance(found, Exception):
-            raise found
-        if found is None:
+        answers.append(pool_health._heartbeat.redis_answers)
+        planned = next(plan, None)
+        if isinstance(planned, Exception):
+            raise planned
+        if planned is None:
             raise asyncio.CancelledError  # the worker ends
-        return {"groq": found}
+        return {"groq": planned}
 
     async def publish_keys() -> None:
         published.append(None)
 
     runtime = SimpleNamespace(view=view, publish_keys=publish_keys)
     monkeypatch.setattr(health.Runtime, "current", lambda: runtime)
-    one = PoolHealth(Mock())
-    assert one.info(None) == {"keys": {}, "clock_skew_s": 0.0}
-    assert started == [one._watch, one._check_keys]
+    pool_health = PoolHealth(Mock())
+    assert pool_health.info(None) == {"keys": {}, "clock_skew_s": 0.0}
+    assert started == [pool_health._watch, pool_health._check_keys]
     with pytest.raises(asyncio.CancelledError):
-        await one._watch()
+        await pool_health._watch()
     assert answers[1:] == [False, False, True, False]
     assert len(published) == 1
     assert [record.getMessage() for record in caplog.records] == [
         "cannot read the key pools (gone); this worker's counts are old until it can"
     ] * 2
-    assert one.info(None)["keys"] == {"groq": {"total": 3}}
-    assert one.info(None)["clock_skew_s"] > 1e9
+    assert pool_health.info(None)["keys"] == {"groq": {"total": 3}}
+    assert pool_health.info(None)["clock_skew_s"] > 1e9
 
 
 @pytest.mark.parametrize(
@@ -70,19 +70,19 @@ async def test_a_worker_reads_its_pools_all_the_time_and_says_once_that_it_canno
 def test_an_event_is_sent_once_there_is_something_to_tell_and_somebody_listens(
     *, enabled: bool, summaries: dict[str, Any], is_sent: bool
 ) -> None:
-    one, parent = PoolHealth(Mock()), Mock()
-    parent.consumer.event_dispatcher.enabled, one._summaries = enabled, summaries
-    one.start(parent)
+    pool_health, parent = PoolHealth(Mock()), Mock()
+    parent.consumer.event_dispatcher.enabled, pool_health._summaries = enabled, summaries
+    pool_health.start(parent)
     [(interval_s, send, to)] = [each.args for each in parent.timer.call_repeatedly.mock_calls]
     send(*to)
-    assert interval_s == one.interval_s
+    assert interval_s == pool_health.interval_s
     sent = [
         each.args + tuple(each.kwargs.items())
         for each in parent.consumer.event_dispatcher.send.mock_calls
     ]
     assert sent == ([(health.EVENT, ("services", summaries))] if is_sent else [])
-    one.stop(parent)
-    one.stop(parent)
+    pool_health.stop(parent)
+    pool_health.stop(parent)
     parent.timer.call_repeatedly.return_value.cancel.assert_called_once_with()
 
 

@@ -55,13 +55,13 @@ async def test_a_heartbeat_that_cannot_be_written_says_so_once_for_as_long_as_it
 
 def test_only_a_worker_that_takes_jobs_and_has_redis_is_ready(tmp_path: Path) -> None:
     heart = Heartbeat(tmp_path / "heartbeat")
-    found = {}
+    texts = {}
     for heart.started in (False, True):
         for heart.redis_answers in (False, True):
             heart.renew()
-            found[heart.started, heart.redis_answers] = (tmp_path / "heartbeat").read_text()
-    assert found.pop((True, True)) == "ready\n"
-    assert list(found.values()) == ["not ready\n"] * 3
+            texts[heart.started, heart.redis_answers] = (tmp_path / "heartbeat").read_text()
+    assert texts.pop((True, True)) == "ready\n"
+    assert list(texts.values()) == ["not ready\n"] * 3
 
 
 def test_a_worker_that_has_begun_to_take_jobs_is_ready(tmp_path: Path) -> None:

@@ -35,13 +35,13 @@ def test_the_file_is_not_renewed_while_the_consumer_hangs_beside_its_connection(
     heartbeat.redis_answers = True
 
     def renewed(beats: int = 1) -> list[bool]:
-        found = []
+        are_renewed = []
         for _ in range(beats):
             file.touch()
             os.utime(file, (0, 0))
             heartbeat.renew()
-            found.append(file.stat().st_mtime > 0)
-        return found
+            are_renewed.append(file.stat().st_mtime > 0)
+        return are_renewed
 
     def consume(word: str) -> None:
         assert renewed(3) == [True] * 3
@@ -60,8 +60,8 @@ def test_the_file_is_not_renewed_while_the_consumer_hangs_beside_its_connection(
             heartbeat.watched(consume, turns)("lost")
         assert turns.canceled
         assert all(renewed(9))  # it connects again, however long that takes
-    told = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert told == ["the consumer stands still; probes of this worker fail until it moves"] * 2
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == ["the consumer stands still; probes of this worker fail until it moves"] * 2
 
 
 @pytest.mark.parametrize(

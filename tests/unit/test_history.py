@@ -49,8 +49,8 @@ def test_a_history_is_as_old_as_the_first_run(
 ) -> None:
     monkeypatch.setattr(histories, "time", SimpleNamespace(time=lambda: 1_000.0))
     assert History(since_ms).age_s == age_s
-    found = History.of({HEADER: {"since_ms": since_ms}})
-    assert found.since_ms == min(since_ms, 1_000_000), "no run begins in a time to come"
+    history = History.of({HEADER: {"since_ms": since_ms}})
+    assert history.since_ms == min(since_ms, 1_000_000), "no run begins in a time to come"
 
 
 # How long a job has waited by its message, when it was due, and what of it counts at 1,000 s.
@@ -62,8 +62,8 @@ def test_a_job_that_comes_back_early_has_not_waited_until_then(
     monkeypatch: pytest.MonkeyPatch, waited_ms: int, due_ms: int, counts_ms: int
 ) -> None:
     monkeypatch.setattr(histories, "time", SimpleNamespace(time=lambda: 1_000.0))
-    found = History.of({HEADER: {"since_ms": 1, "waited_ms": waited_ms, "due_ms": due_ms}})
-    assert (found.waited_ms, found.due_ms) == (counts_ms, 0)
+    history = History.of({HEADER: {"since_ms": 1, "waited_ms": waited_ms, "due_ms": due_ms}})
+    assert (history.waited_ms, history.due_ms) == (counts_ms, 0)
 
 
 # What an older version wrote, and whether the job was deferred then.
@@ -104,7 +104,7 @@ def test_the_trail_keeps_the_latest_calls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "found", "kept"),
+    ("name", "written", "kept"),
     [
         ("attempts", 2**53, 2**53),  # every JSON parser keeps it
         ("attempts", 2**53 + 1, 0),
@@ -113,13 +113,13 @@ def test_the_trail_keeps_the_latest_calls() -> None:
         ("joined", "x" * 1_001, ""),  # a part of an id is that of no job
     ],
 )
-def test_what_is_read_has_bounds(name: str, found: Any, kept: Any) -> None:
-    assert getattr(History.of({HEADER: {name: found}}), name) == kept
+def test_what_is_read_has_bounds(name: str, written: Any, kept: Any) -> None:
+    assert getattr(History.of({HEADER: {name: written}}), name) == kept
 
 
 # What a stranger may write under our name.
 @pytest.mark.parametrize(
-    "found",
+    "header",
     [
         "text",  # not an object
         ["since_ms"],  # a list
@@ -142,8 +142,8 @@ def test_what_is_read_has_bounds(name: str, found: Any, kept: Any) -> None:
         {"unknown": 1},  # a field of another version
     ],
 )
-def test_a_strange_header_is_harmless(found: Any) -> None:
-    history = History.of({HEADER: found})
+def test_a_strange_header_is_harmless(header: Any) -> None:
+    history = History.of({HEADER: header})
     assert 0 <= history.age_s < 60
     assert history.headers()[HEADER]["deferrals"] == 0
 
@@ -169,7 +169,7 @@ def test_any_header_gives_a_history_that_can_go_on(headers: Any) -> None:
 
 # What stands in the header, and when that was in milliseconds.
 @pytest.mark.parametrize(
-    ("told", "at_ms"),
+    ("died_s", "at_ms"),
     [
         (1_700_000_000.25, 1_700_000_000_250),
         (1_700_000_000, 1_700_000_000_000),
@@ -182,9 +182,9 @@ def test_any_header_gives_a_history_that_can_go_on(headers: Any) -> None:
         (1e300, 0),
     ],
 )
-def test_when_a_worker_died_is_read_whatever_stands_there(told: Any, at_ms: int) -> None:
-    assert died_ms({"died_s": told}) == at_ms
-    assert died_ms(told) == 0
+def test_when_a_worker_died_is_read_whatever_stands_there(died_s: Any, at_ms: int) -> None:
+    assert died_ms({"died_s": died_s}) == at_ms
+    assert died_ms(died_s) == 0
 
 
 # A message's delivery and headers, and whether a worker held it before.

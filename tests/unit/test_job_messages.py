@@ -25,7 +25,7 @@ def test_a_job_gives_way_by_the_priority_of_its_message(delivery: Any, *, bulk: 
 
 
 @pytest.mark.parametrize(
-    ("told", "at_ms"),
+    ("enqueued_ms", "at_ms"),
     [
         (1, 1),
         (2**53, 2**53),
@@ -38,9 +38,11 @@ def test_a_job_gives_way_by_the_priority_of_its_message(delivery: Any, *, bulk: 
         (None, 0),
     ],
 )
-def test_when_a_job_was_enqueued_is_read_whatever_stands_there(told: Any, at_ms: int) -> None:
-    assert enqueued_ms_of({"enqueued_ms": told}) == at_ms
-    assert enqueued_ms_of(told) == 0
+def test_when_a_job_was_enqueued_is_read_whatever_stands_there(
+    enqueued_ms: Any, at_ms: int
+) -> None:
+    assert enqueued_ms_of({"enqueued_ms": enqueued_ms}) == at_ms
+    assert enqueued_ms_of(enqueued_ms) == 0
 
 
 @pytest.mark.parametrize(

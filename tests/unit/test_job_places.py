@@ -36,20 +36,20 @@ def message(task: str, body: Any) -> dict[str, Any]:
 class _Broker:
     """Finds one job in one queue."""
 
-    def __init__(self, queue: str, found: Found | None) -> None:
-        self._in, self._found = lists_of(queue), found
+    def __init__(self, queue: str, waiting_job: Found | None) -> None:
+        self._in, self._waiting_job = lists_of(queue), waiting_job
         self.asked: list[Any] = []
 
     async def find(self, broker: Any, job: str, lists: Any) -> Found | None:
         assert (broker, job) == (self, "job-1")
         self.asked.append(lists)
-        return self._found if lists == self._in else None
+        return self._waiting_job if lists == self._in else None
 
 
 @pytest.fixture
 def place_in(monkeypatch: pytest.MonkeyPatch) -> Any:
-    async def asked(queue: str, found: Found | None, **more: Any) -> Any:
-        broker = _Broker(queue, found)
+    async def find_place(queue: str, waiting_job: Found | None, **more: Any) -> Any:
+        broker = _Broker(queue, waiting_job)
         monkeypatch.setattr(place, "find_job", broker.find)
         view = pool("groq", ("rpm", 60, 0), accepted=2, tokens=500)
 
@@ -61,7 +61,7 @@ def place_in(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(place, "Runtime", SimpleNamespace(current=lambda: runtime))
         return await place.place_of(_App(), "job-1"), broker  # type: ignore[arg-type]
 
-    return asked
+    return find_place
 
 
 KWARGS = {"models": ["m"]}
@@ -69,28 +69,28 @@ KWARGS = {"models": ["m"]}
 
 async def test_a_job_that_waits_is_told_its_place_and_its_start(place_in: Any) -> None:
     last = list(QUEUES)[-1]
-    found = Found(4, 9, message(AI, [[], KWARGS, {}]))
-    told, broker = await place_in(last, found)
-    assert (told["place"], told["waiting"], told["limited_by"]) == (5, 9, "rpm")
-    assert in_s(told["expected_start"]) == pytest.approx(5, abs=1)
-    assert datetime.fromisoformat(told["expected_start"]).tzinfo == UTC
+    waiting_job = Found(4, 9, message(AI, [[], KWARGS, {}]))
+    answer, broker = await place_in(last, waiting_job)
+    assert (answer["place"], answer["waiting"], answer["limited_by"]) == (5, 9, "rpm")
+    assert in_s(answer["expected_start"]) == pytest.approx(5, abs=1)
+    assert datetime.fromisoformat(answer["expected_start"]).tzinfo == UTC
     assert broker.asked[: len(QUEUES)] == [lists_of(queue) for queue in QUEUES]
 
 
 async def test_a_job_that_waits_nowhere_is_told_so(place_in: Any) -> None:
-    told, broker = await place_in("custom", None)
-    assert told == NOWHERE
+    answer, broker = await place_in("custom", None)
+    assert answer == NOWHERE
     assert len(broker.asked) == len({*QUEUES, place.CUSTOM_QUEUE})
-    told, broker = await place_in("custom", None, broker=None)
-    assert (told, broker.asked) == (NOWHERE, [])
-    told["place"] = 7
+    answer, broker = await place_in("custom", None, broker=None)
+    assert (answer, broker.asked) == (NOWHERE, [])
+    answer["place"] = 7
     assert (await place_in("custom", None))[0] == NOWHERE
 
 
 async def test_of_a_job_without_a_service_only_the_place_is_known(place_in: Any) -> None:
     for task in ("other", "gone"):
-        told, _ = await place_in(place.CUSTOM_QUEUE, Found(0, 1, message(task, [[], {}, {}])))
-        assert told == NOWHERE | {"place": 1, "waiting": 1}
+        answer, _ = await place_in(place.CUSTOM_QUEUE, Found(0, 1, message(task, [[], {}, {}])))
+        assert answer == NOWHERE | {"place": 1, "waiting": 1}
 
 
 @pytest.mark.parametrize(

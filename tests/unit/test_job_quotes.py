@@ -157,7 +157,9 @@ def test_what_was_learned_is_published_twice_a_minute_once_it_is_worth_it() -> N
         now_s = float(second)
         view = pool("groq", ("rpm", 60, 0), in_flight=1)
         margins.add(view, QueueView("ai", ready=9), model="m", ended=second)
-        published += [(second, *found) for found in margins.to_publish().items()]
+        published += [
+            (second, *margins_of_service) for margins_of_service in margins.to_publish().items()
+        ]
     assert {service for _, service, _ in published} == {"groq"}
     assert published[0][0] >= 500, "a hundred outcomes, one in five seconds"
     assert [second % 30 for second, _, _ in published] == [0] * len(published)

@@ -24,11 +24,11 @@ LIMITS = (ObservedLimit(Dimension.RPM, 30),)
 
 
 class Bench:
-    def __init__(self, found: KeyCheck) -> None:
+    def __init__(self, key_check: KeyCheck) -> None:
         self.pool: Any = SimpleNamespace(
             keys=KEYS, account_of=lambda key: f"account of {key.id}", settle=AsyncMock()
         )
-        self.checker: Any = SimpleNamespace(check=AsyncMock(return_value=found))
+        self.checker: Any = SimpleNamespace(check=AsyncMock(return_value=key_check))
 
     def checks(self, every_s: float = 3_600.0) -> KeyChecks:
         return KeyChecks(
@@ -83,13 +83,15 @@ async def test_a_worker_that_is_to_ask_never_does_not() -> None:
 async def test_the_pool_learns_the_limits_of_each_key_and_nothing_else() -> None:
     bench = Bench(KeyCheck("alive", limits=LIMITS))
     await bench.checks().once()
-    told = [call.args for call in bench.pool.settle.await_args_list]
-    assert [(lease.key, lease.account, lease.wait_ms) for lease, _ in told] == [
+    settled = [call.args for call in bench.pool.settle.await_args_list]
+    assert [(lease.key, lease.account, lease.wait_ms) for lease, _ in settled] == [
         (key, f"account of {key.id}", 0) for key in KEYS
     ]
-    assert len({lease.id for lease, _ in told}) == 2
-    assert all(len(lease.id) == 32 for lease, _ in told), "the pool knows no such lease"
-    assert [(one.fate, one.code, one.limits) for _, one in told] == [(Fate.DONE, ASKED, LIMITS)] * 2
+    assert len({lease.id for lease, _ in settled}) == 2
+    assert all(len(lease.id) == 32 for lease, _ in settled), "the pool knows no such lease"
+    assert [(verdict.fate, verdict.code, verdict.limits) for _, verdict in settled] == [
+        (Fate.DONE, ASKED, LIMITS)
+    ] * 2
     silent = Bench(KeyCheck("alive"))
     await silent.checks().once()
     silent.pool.settle.assert_not_awaited()
@@ -112,19 +114,19 @@ async def test_limits_that_redis_does_not_take_are_asked_for_again_the_next_time
 async def test_a_problem_is_told_again_when_it_comes_back(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(KeyCheck("dead", "no"))
     checks = bench.checks()
-    for state, told in (("dead", 1), ("dead", 1), ("alive", 1), ("dead", 2)):
+    for state, lines in (("dead", 1), ("dead", 1), ("alive", 1), ("dead", 2)):
         bench.checker.check.return_value = KeyCheck(state, "no")  # type: ignore[arg-type]
         await checks.once()
-        assert len(caplog.messages) == told
+        assert len(caplog.messages) == lines
 
 
-@pytest.mark.parametrize(("key_id", "asked"), [(None, 2), (KEYS[1].id, 1)])
-async def test_one_key_may_be_asked_about_alone(key_id: str | None, asked: int) -> None:
+@pytest.mark.parametrize(("key_id", "count"), [(None, 2), (KEYS[1].id, 1)])
+async def test_one_key_may_be_asked_about_alone(key_id: str | None, count: int) -> None:
     bench = Bench(KeyCheck("alive", models=frozenset({"m"})))
-    found = await check_keys(
+    checked = await check_keys(
         {"groq": bench.pool}, {"groq": bench.checker}, models={"groq": ["m", "n"]}, key_id=key_id
     )
-    assert [one.key for one in found] == KEYS[-asked:]
-    assert [one.models for one in found] == [{"m": True, "n": False}] * asked
+    assert [each.key for each in checked] == KEYS[-count:]
+    assert [each.models for each in checked] == [{"m": True, "n": False}] * count
     with pytest.raises(KeyError):
         await check_keys({"groq": bench.pool}, {"groq": bench.checker}, models={}, key_id="x")

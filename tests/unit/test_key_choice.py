@@ -19,10 +19,10 @@ ALL = [A1, A2, B, UNKNOWN]
 
 
 def chosen(directory: KeyDirectory, **request: Any) -> list[ApiKey]:
-    found = directory.candidates(LeaseRequest(**request))
-    assert len(found.keys) == len(found.accounts)
-    assert directory.candidates(LeaseRequest(tokens=9, **request)) is found, "and it is kept"
-    return list(found.keys)
+    candidates = directory.candidates(LeaseRequest(**request))
+    assert len(candidates.keys) == len(candidates.accounts)
+    assert directory.candidates(LeaseRequest(tokens=9, **request)) is candidates, "and it is kept"
+    return list(candidates.keys)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ BOTH = LeaseRequest(model="m", resource="r", fallbacks=(("n", "s"), ("o", "t")),
 
 def test_a_request_knows_its_models_in_order_and_each_alone() -> None:
     assert BOTH.models == (("m", "r"), ("n", "s"), ("o", "t"))
-    for place, (model, resource) in enumerate(BOTH.models):
-        assert BOTH.taking(place) == LeaseRequest(model=model, resource=resource, tokens=5)
+    for number, (model, resource) in enumerate(BOTH.models):
+        assert BOTH.taking(number) == LeaseRequest(model=model, resource=resource, tokens=5)
     alone = LeaseRequest(model="m", resource="r")
     assert alone.taking(0) is alone
 

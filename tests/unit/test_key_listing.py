@@ -37,9 +37,9 @@ def key(number: int, state: str, *blocks: BlockView, account: str = "") -> KeyVi
     )  # fmt: skip
 
 
-def shown(what: Group) -> list[str]:
+def shown(listed: Group) -> list[str]:
     console = Console(width=80, file=io.StringIO(), highlight=False, markup=False)
-    console.print(what)
+    console.print(listed)
     return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
 
 
@@ -112,10 +112,10 @@ def test_a_pause_is_told_from_a_rest_and_says_what_ends_it() -> None:
         shown(listing([PoolView("groq", 0, (key(1, block.state, block),))]))
         for block in (endless, for_a_time, outage)
     ]
-    assert [one[0].split(" of")[0] for one in lines] == [
+    assert [table[0].split(" of")[0] for table in lines] == [
         "groq: paused, none", "groq: paused, none", "groq: none"
     ]  # fmt: skip
-    assert [one[2][36:47].strip() for one in lines] == ["on resume", "1 min 1 s", "1 min 1 s"]
+    assert [table[2][36:47].strip() for table in lines] == ["on resume", "1 min 1 s", "1 min 1 s"]
     assert lines[0][3].strip() == "paused: a launch (by cli ann)"
 
 
@@ -179,7 +179,7 @@ def test_the_audit_trail_is_whole_in_80_columns_the_latest_first() -> None:
 def test_a_check_takes_two_lines_a_key_and_cuts_no_name_that_another_command_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    one, two = (
+    groq_key, resend_key = (
         make_key(service, secret=f"{prefix}0123456789abcdefghijklmnopqrst", variable="X")
         for service, prefix in (("groq", "gsk_"), ("resend", "re_"))
     )
@@ -190,33 +190,33 @@ def test_a_check_takes_two_lines_a_key_and_cuts_no_name_that_another_command_nee
     )
     account, model = "org_01e5mfk0y8z47elu5ebjoeg62j", "openai/gpt-oss-120b"
     checked = [
-        CheckedKey("groq", one, account, dead, {model: False}),
-        CheckedKey("groq", one, one.id, KeyCheck("alive"), {}),
-        CheckedKey("resend", two, two.id, alive, {}),
+        CheckedKey("groq", groq_key, account, dead, {model: False}),
+        CheckedKey("groq", groq_key, groq_key.id, KeyCheck("alive"), {}),
+        CheckedKey("resend", resend_key, resend_key.id, alive, {}),
     ]
     monkeypatch.setattr(keys, "run_with_pools", lambda *_: checked)
-    told = CliRunner().invoke(keys.keys, ["check"], env={"COLUMNS": "80"}).output
-    lines = told.splitlines()[: told.splitlines().index("") + 4]
+    output = CliRunner().invoke(keys.keys, ["check"], env={"COLUMNS": "80"}).output
+    lines = output.splitlines()[: output.splitlines().index("") + 4]
     assert max(map(len, lines)) <= 80
     assert [line.rstrip() for line in lines] == [
         "groq: 1 of 2 keys accepted",
         "key           id           state    limits",
-        f"{one.label} {one.id} dead",
+        f"{groq_key.label} {groq_key.id} dead",
         f"    Invalid API Key (HTTP 401); {model}: no; account",
         account,
-        f"{one.label} {one.id} alive",
+        f"{groq_key.label} {groq_key.id} alive",
         "",
         "resend: 1 of 1 keys accepted",
         "key           id           state    limits",
-        f"{two.label:<13} {two.id} alive    rps=5, epmo=3000",
+        f"{resend_key.label:<13} {resend_key.id} alive    rps=5, epmo=3000",
     ]
 
 
 def test_a_dead_letter_has_the_whole_width_for_its_reason() -> None:
     job = "6bbec290-0a3b-4f4e-9d0c-5a5a5a5a5a5a"
     reason = "RequestRejected: model_not_found: Groq rejects the request: there is no \x1b[2J of it"
-    one = DeadLetter(job, "tasks.ai.complete", "ai", "groq", "failed", reason, calls=3)
-    lines = shown(dead_listing.listing([one]))
+    dead_letter = DeadLetter(job, "tasks.ai.complete", "ai", "groq", "failed", reason, calls=3)
+    lines = shown(dead_listing.listing([dead_letter]))
     assert all(len(line) <= 80 for line in lines)
     assert len(lines) == 4, "when and which, what, and its reason"
     assert lines[0].endswith(f" UTC  {job}")

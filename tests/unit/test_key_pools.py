@@ -16,9 +16,9 @@ def test_the_logs_hide_each_key_from_the_moment_it_is_read(
     redactor = Redactor()
     monkeypatch.setattr(key_pools, "redactor", redactor)
     odd = "no-such-form-" + GROQ[4:]  # any text of the usual form is hidden anyway
-    found = discover_keys("groq", {"GROQ_API_KEY": odd, "GROQ_API_KEY_2": odd})
+    discovery = discover_keys("groq", {"GROQ_API_KEY": odd, "GROQ_API_KEY_2": odd})
     with caplog.at_level(logging.WARNING):
-        key_pools.announce(found)
+        key_pools.announce(discovery)
     assert odd[10:] not in redactor.redact(f"Bearer {odd}")
-    assert caplog.messages == [problem.sentence for problem in found.problems]
+    assert caplog.messages == [problem.sentence for problem in discovery.problems]
     assert caplog.messages, "the same key twice is odd"

@@ -20,10 +20,10 @@ class Control:
     """Workers that answer what a test says."""
 
     def __init__(self, replies: list[dict[str, Any]] | None) -> None:
-        self.replies, self.control, self.asked = replies, self, list[Any]()
+        self.replies, self.control, self.broadcasts = replies, self, list[Any]()
 
     def broadcast(self, command: str, **options: Any) -> list[dict[str, Any]] | None:
-        self.asked.append((command, options))
+        self.broadcasts.append((command, options))
         return self.replies
 
 
@@ -31,9 +31,9 @@ def test_every_worker_is_asked_and_the_answers_of_all_are_returned() -> None:
     app = Control([{"w1@a": OK}, {"w2@a": KEPT, "w3@a": OK}])
     answers = ask_workers(cast("Any", app), timeout_s=2.5)
     assert answers == {"w1@a": OK, "w2@a": KEPT, "w3@a": OK}
-    assert app.asked == [("keys_reload", {"reply": True, "timeout": 2.5})]
+    assert app.broadcasts == [("keys_reload", {"reply": True, "timeout": 2.5})]
     assert ask_workers(cast("Any", Control(None)), timeout_s=1) == {}
-    assert [sentence_of(one) for one in (OK, KEPT)] == [OK["ok"], KEPT["error"]]
+    assert [sentence_of(answer) for answer in (OK, KEPT)] == [OK["ok"], KEPT["error"]]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ async def test_checkers_are_closed_whatever_happens(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match=r"^$"):
         await fail()
     services = ("groq", "resend")
-    opened, closed = [(one, 3.0) for one in services], [(one, "closed") for one in services]
+    opened, closed = [(name, 3.0) for name in services], [(name, "closed") for name in services]
     assert events == [*opened, *closed]
 
 
@@ -92,7 +92,7 @@ def checked(number: int, state: Any = "alive", detail: str = "", **models: bool)
 
 
 @pytest.mark.parametrize(
-    ("found", "sentences"),
+    ("checks", "sentences"),
     [
         ([checked(1, m=True)], []),
         ([checked(1, "dead", "revoked")], ["groq key gsk_112345... is not accepted: revoked"]),
@@ -105,10 +105,10 @@ def checked(number: int, state: Any = "alive", detail: str = "", **models: bool)
     ],
 )  # fmt: skip
 def test_what_keeps_a_key_from_serving_is_one_sentence(
-    found: list[CheckedKey], sentences: list[str]
+    checks: list[CheckedKey], sentences: list[str]
 ) -> None:
     models = {"groq": ("m", "n"), "resend": ("m",)}
-    assert list(problems_in(found, models=models)) == sentences
+    assert list(problems_in(checks, models=models)) == sentences
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,11 @@ def test_what_keeps_a_key_from_serving_is_one_sentence(
 def test_so_many_models_are_offered(count: int, listed: str) -> None:
     def sentence(count: int) -> str:
         names = frozenset(f"m{number:02}" for number in range(count))
-        one = CheckedKey("groq", checked(1).key, "a", KeyCheck("alive", "", names), {"x": False})
-        [found] = problems_in([one], models={"groq": ("x",)})
-        return found.removeprefix("no groq key may use x: set GROQ_MODEL to one of ")
+        checked_key = CheckedKey(
+            "groq", checked(1).key, "a", KeyCheck("alive", "", names), {"x": False}
+        )
+        [problem] = problems_in([checked_key], models={"groq": ("x",)})
+        return problem.removeprefix("no groq key may use x: set GROQ_MODEL to one of ")
 
     assert sentence(count) == listed
     if count == 10:
@@ -128,11 +130,11 @@ def test_so_many_models_are_offered(count: int, listed: str) -> None:
 
 
 def test_a_key_that_was_checked_is_shown_without_its_secret() -> None:
-    one = checked(1, "dead", "no such key", m=True)
-    assert one.as_json() == {
+    checked_key = checked(1, "dead", "no such key", m=True)
+    assert checked_key.as_json() == {
         "service": "groq",
         "key": "gsk_112345...",
-        "id": one.key.id,
+        "id": checked_key.key.id,
         "account": "acme",
         "state": "dead",
         "detail": "no such key",

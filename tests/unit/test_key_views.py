@@ -44,8 +44,8 @@ def test_each_key_has_its_own_record_and_those_of_its_account_with_each_model() 
     records = [of_key, {"buckets": {"rpm": rpm, "epd": epd}}, {"buckets": {"rps": rps}}, {}, {}, {}]
     view = snapshot(records=records)
     assert (view.service, view.now_ms, view.redis_ms) == ("groq", NOW_MS, 3)
-    one, two = view.keys
-    assert asdict(one) == {
+    first, second = view.keys
+    assert asdict(first) == {
         "id": ONE.id,
         "label": ONE.label,
         "variable": "KEY_1",
@@ -67,7 +67,7 @@ def test_each_key_has_its_own_record_and_those_of_its_account_with_each_model() 
         ),
         "note": "keep",
     }
-    assert asdict(two) == asdict(one) | {
+    assert asdict(second) == asdict(first) | {
         "id": TWO.id,
         "label": TWO.label,
         "variable": "KEY_2",
@@ -83,7 +83,7 @@ NOT_MINE = {f"key:{TWO.id}": block(), "account:other": block(), f"unfit:{TWO.id}
 
 
 @pytest.mark.parametrize(
-    ("field", "found", "shown", "state"),
+    ("field", "stored", "shown", "state"),
     [
         # scope, name, state, since_ms, left_ms, from_tokens, disabled_by; and the key's state
         (f"key:{ONE.id}", block(), ("key", "", "cooling", 500, 0, ""), "cooling"),
@@ -115,20 +115,20 @@ NOT_MINE = {f"key:{TWO.id}": block(), "account:other": block(), f"unfit:{TWO.id}
     ],
 )  # fmt: skip
 def test_a_block_is_shown_with_what_it_blocks_and_for_how_long(
-    field: str, found: dict[str, Any], shown: tuple[Any, ...], state: str
+    field: str, stored: dict[str, Any], shown: tuple[Any, ...], state: str
 ) -> None:
-    scope, name, what, left_ms, from_tokens, disabled_by = shown
-    key = snapshot(NOT_MINE | {field: found}).keys[0]
+    scope, name, block_state, left_ms, from_tokens, disabled_by = shown
+    key = snapshot(NOT_MINE | {field: stored}).keys[0]
     why = "lunch" if disabled_by else "why"
-    view = BlockView(scope, name, what, why, 7, left_ms, from_tokens, disabled_by)
+    view = BlockView(scope, name, block_state, why, 7, left_ms, from_tokens, disabled_by)
     assert (key.blocks, key.state) == ((view,), state)
 
 
 def test_a_block_that_has_ended_is_not_shown() -> None:
     blocks = {f"key:{ONE.id}": block(NOW_MS), f"account:{TWO.id}": block(NOW_MS + 1)}
-    one, two = snapshot(blocks).keys
-    assert one.blocks == ()
-    assert [each.left_ms for each in two.blocks] == [1]
+    first, second = snapshot(blocks).keys
+    assert first.blocks == ()
+    assert [each.left_ms for each in second.blocks] == [1]
 
 
 def test_what_is_the_keys_own_comes_first() -> None:
@@ -188,7 +188,7 @@ def counted(state: str, number: int, *blocks: BlockView) -> KeyView:
 
 def test_a_pool_is_summed_up_in_its_counts() -> None:
     states = ("ready", "ready", "ready", "cooling", "cooling", "disabled")
-    keys = tuple(counted(state, 10**place) for place, state in enumerate(states))
+    keys = tuple(counted(state, 10**digit) for digit, state in enumerate(states))
     view = PoolView("groq", NOW_MS, keys)
     assert view.failed == 3
     summary = {"keys": 6, "ready": 3, "cooling": 2, "disabled": 1}
@@ -235,7 +235,7 @@ def test_a_scope_is_read_as_it_was_written(field: str, scope: BlockedScope) -> N
 def test_the_records_of_a_pool_share_a_hash_tag() -> None:
     names = Names("kw", "groq")
     assert names.root() == "{kw:groq}"
-    found = {
+    record_names = {
         "account_model:a:m": names.account_model("a", "m"),
         "key:k": names.key("k"),
         "waiting:m bulk": names.waiting("m bulk"),
@@ -246,7 +246,7 @@ def test_the_records_of_a_pool_share_a_hash_tag() -> None:
             "wake", "keys",
         )
     }  # fmt: skip
-    assert found == {name: f"{{kw:groq}}:{name}" for name in found}
+    assert record_names == {name: f"{{kw:groq}}:{name}" for name in record_names}
 
 
 OWNERS = {ONE.id: ONE.label, TWO.id: TWO.label, "acme": "acme"}
@@ -282,14 +282,14 @@ def test_a_reset_says_what_it_brought_back_and_what_a_person_keeps_out(
     done = resets.parse(
         list(reversed(ROWS)), service="groq", owners=OWNERS, with_disabled=with_disabled
     )
-    left = [] if with_disabled else [one for one in HELD if one.disabled_by]
-    back = [one for one in HELD if one not in left]
+    left = [] if with_disabled else [held for held in HELD if held.disabled_by]
+    back = [held for held in HELD if held not in left]
     assert (list(done.brought_back), list(done.left_disabled)) == (back, left)
     assert done.count == len(back)
     assert resets.as_json({"groq": done, "resend": ResetDone()}) == {
         "reset": {"groq": len(back), "resend": 0},
-        "brought_back": {"groq": [asdict(one) for one in back], "resend": []},
-        "left_disabled": {"groq": [asdict(one) for one in left], "resend": []},
+        "brought_back": {"groq": [asdict(held) for held in back], "resend": []},
+        "left_disabled": {"groq": [asdict(held) for held in left], "resend": []},
     }
 
 

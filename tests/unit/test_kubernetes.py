@@ -12,9 +12,9 @@ from config.settings import Settings
 FOLDER = Path(__file__).parents[2] / "deploy/kubernetes"
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 OBJECTS: dict[tuple[str, str], dict[str, Any]] = {
-    (one["kind"], one["metadata"]["name"]): one
+    (manifest["kind"], manifest["metadata"]["name"]): manifest
     for name in KUSTOMIZATION["resources"]
-    for one in yaml.safe_load_all((FOLDER / name).read_text())
+    for manifest in yaml.safe_load_all((FOLDER / name).read_text())
 }
 WORKER, FLOWER = "keywheel-worker", "keywheel-flower"
 DEPLOYMENTS = (WORKER, FLOWER)
@@ -38,8 +38,8 @@ def pod(name: str) -> dict[str, Any]:
 
 
 def container(name: str) -> dict[str, Any]:
-    [found] = pod(name)["containers"]
-    return dict(found)
+    [only] = pod(name)["containers"]
+    return dict(only)
 
 
 def probes(name: str) -> dict[str, dict[str, Any]]:
@@ -47,7 +47,7 @@ def probes(name: str) -> dict[str, dict[str, Any]]:
 
 
 def test_each_object_is_of_a_current_version() -> None:
-    assert {kind: one["apiVersion"] for (kind, _), one in OBJECTS.items()} == API_VERSIONS
+    assert {kind: manifest["apiVersion"] for (kind, _), manifest in OBJECTS.items()} == API_VERSIONS
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
@@ -83,7 +83,7 @@ def test_a_worker_may_finish_every_job_that_it_has_begun() -> None:
 
 
 def test_only_readiness_depends_on_redis() -> None:
-    path = {one["name"]: one["value"] for one in container(WORKER)["env"]}[
+    path = {variable["name"]: variable["value"] for variable in container(WORKER)["env"]}[
         "KEYWHEEL_HEARTBEAT_PATH"
     ]
     alive = ["python", "-m", "keywheel.worker.probe", path]
@@ -98,15 +98,15 @@ def test_only_readiness_depends_on_redis() -> None:
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)
 def test_secrets_are_files_that_are_mounted(name: str) -> None:
-    read = {one["configMapRef"]["name"] for one in container(name)["envFrom"]}
-    made = {one["name"]: one["literals"] for one in KUSTOMIZATION["configMapGenerator"]}
-    values = dict(line.split("=", 1) for one in read for line in made[one])
+    read = {entry["configMapRef"]["name"] for entry in container(name)["envFrom"]}
+    made = {entry["name"]: entry["literals"] for entry in KUSTOMIZATION["configMapGenerator"]}
+    values = dict(line.split("=", 1) for entry in read for line in made[entry])
     # The pages need no provider's key.
     assert any("API_KEY" in key for key in values) == (name == WORKER)
-    values |= {one["name"]: one["value"] for one in container(name)["env"]}
+    values |= {entry["name"]: entry["value"] for entry in container(name)["env"]}
     secret = [key for key in values if re.search(r"API_KEY|URL|AUTH|TOKEN|SECRET", key)]
     assert secret
-    mounted = {one["name"]: one["mountPath"] for one in container(name)["volumeMounts"]}
+    mounted = {entry["name"]: entry["mountPath"] for entry in container(name)["volumeMounts"]}
     secrets = {
         mounted[volume["name"]]: volume["secret"]
         for volume in pod(name)["volumes"]
@@ -115,7 +115,7 @@ def test_secrets_are_files_that_are_mounted(name: str) -> None:
     for key in secret:
         assert key.endswith("_FILE")
         assert str(Path(values[key]).parent) in secrets
-    assert {one["defaultMode"] for one in secrets.values()} == {0o440}
+    assert {entry["defaultMode"] for entry in secrets.values()} == {0o440}
     assert {volume["name"] for volume in pod(name)["volumes"]} == set(mounted)
 
 

@@ -24,12 +24,12 @@ class Pool:
     """A pool that fails as often as a test says, and notes what it is told."""
 
     def __init__(self, *errors: Exception) -> None:
-        self.errors, self.told = list(errors), list[tuple[Verdict, bool]]()
+        self.errors, self.settles = list(errors), list[tuple[Verdict, bool]]()
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def settle(self, _: Lease, verdict: Verdict, *, again: bool) -> str:
-        self.told.append((verdict, again))
+        self.settles.append((verdict, again))
         await self.gate.wait()
         if self.errors:
             raise self.errors.pop(0)
@@ -77,11 +77,11 @@ async def test_a_redis_that_is_down_is_asked_once_and_told_later_what_is_true_st
     how = settling(pool, hooks if hooked else None)
     ends = how.conclude(LEASE, Reply(DONE)) if concludes else how.settle(LEASE, DONE)
     assert await ends is None
-    assert pool.told == [(DONE, False)]
+    assert pool.settles == [(DONE, False)]
     assert len(hooks.after_s) == (hooked and concludes)
     [ask] = late
     assert await ask() == "settled"
-    assert pool.told[1:] == [(LATE, True)], "how much was left of a limit is known no more"
+    assert pool.settles[1:] == [(LATE, True)], "how much was left of a limit is known no more"
     assert caplog.messages == ["cannot settle a lease (gone); trying again for a minute"]
 
 
@@ -103,9 +103,9 @@ async def test_a_call_counts_once_however_often_redis_is_asked(
 
     monkeypatch.setattr(lease_settling, "retry_while_down", twice)
     pool = Pool(LostError("gone"))
-    found: Any = await settling(pool).settle(LEASE, DONE, retry=True, again=again)
-    assert found == "settled"
-    assert pool.told == [(DONE, again), (DONE, True)]
+    reply: Any = await settling(pool).settle(LEASE, DONE, retry=True, again=again)
+    assert reply == "settled"
+    assert pool.settles == [(DONE, again), (DONE, True)]
     assert late == []
 
 
@@ -115,8 +115,8 @@ async def test_a_bug_of_the_pool_comes_out() -> None:
 
 
 async def test_a_call_that_records_nothing_is_concluded_as_well() -> None:
-    found: Any = await settling(Pool()).conclude(LEASE, Reply(DONE))
-    assert found == "settled"
+    reply: Any = await settling(Pool()).conclude(LEASE, Reply(DONE))
+    assert reply == "settled"
 
 
 async def test_the_hooks_record_a_call_while_its_lease_is_settled() -> None:
@@ -125,9 +125,9 @@ async def test_the_hooks_record_a_call_while_its_lease_is_settled() -> None:
     concluding = asyncio.ensure_future(settling(pool, hooks).conclude(LEASE, reply, again=True))
     await turns()
     pool.gate.set()
-    found: Any = await concluding
-    assert found == "settled"
-    assert (pool.told, hooks.after_s) == ([(DONE, True)], [(LEASE, reply)])
+    settled: Any = await concluding
+    assert settled == "settled"
+    assert (pool.settles, hooks.after_s) == ([(DONE, True)], [(LEASE, reply)])
 
 
 @pytest.mark.parametrize("concludes", [False, True])
@@ -147,7 +147,7 @@ async def test_a_lease_is_settled_although_its_job_is_cancelled(*, concludes: bo
     assert job.cancelled()
     others = asyncio.all_tasks() - {asyncio.current_task()}
     pool.gate.set()
-    found: list[Any] = await asyncio.gather(*others)
-    assert "settled" in found
-    assert pool.told == [(ABANDONED, False)]
+    replies: list[Any] = await asyncio.gather(*others)
+    assert "settled" in replies
+    assert pool.settles == [(ABANDONED, False)]
     assert len(hooks.after_s) == concludes

@@ -74,7 +74,7 @@ class _Channel:
 
 
 @pytest.mark.parametrize(
-    ("silences_s", "asked", "lost"),
+    ("silences_s", "questions", "lost"),
     [
         ([4.9], 0, False),
         ([5.0], 1, False),
@@ -87,7 +87,7 @@ async def test_a_redis_that_is_silent_is_asked_and_then_taken_for_lost(
     runtime: Any,
     monkeypatch: pytest.MonkeyPatch,
     silences_s: list[float],
-    asked: int,
+    questions: int,
     *,
     lost: bool,
 ) -> None:
@@ -96,7 +96,7 @@ async def test_a_redis_that_is_silent_is_asked_and_then_taken_for_lost(
     ends = LostError if lost else asyncio.CancelledError
     with pytest.raises(ends) as ended:
         await listening._listen_on(channel, "cancels", Mock(), _Resets(runtime, Mock()))
-    assert channel.subscribed == [("groq:wake", "cancels"), *[("cancels",)] * asked]
+    assert channel.subscribed == [("groq:wake", "cancels"), *[("cancels",)] * questions]
     if lost:
         assert str(ended.value) == "Redis has said nothing for 15 s"
 
@@ -138,10 +138,10 @@ async def test_unknown_answers_are_told_once_and_written_together(
 async def test_a_lost_redis_is_listened_to_again_and_a_bug_is_none(
     runtime: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ends, slept, given = iter([LostError("away"), ZeroDivisionError("a bug")]), list[float](), []
+    ends, slept, listened = iter([LostError("away"), ZeroDivisionError("a bug")]), list[float](), []
 
-    async def listen_on(*what: Any) -> None:
-        given.append(what)
+    async def listen_on(*each_call: Any) -> None:
+        listened.append(each_call)
         raise next(ends)
 
     async def sleep(seconds: float) -> None:
@@ -157,5 +157,5 @@ async def test_a_lost_redis_is_listened_to_again_and_a_bug_is_none(
     with pytest.raises(ZeroDivisionError):
         await listening.listen(runtime, on_cancelled=cancelled, on_reset=Mock())
     assert slept == [listening._RECONNECT_S]
-    assert [one[:3] for one in given] == [(channel, "cancels", cancelled)] * 2
+    assert [each_call[:3] for each_call in listened] == [(channel, "cancels", cancelled)] * 2
     assert caplog.messages == ["cannot listen for resets and cancels now (away); trying again"]

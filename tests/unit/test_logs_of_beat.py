@@ -34,8 +34,8 @@ def test_a_job_that_the_broker_does_not_take_is_a_line(
     monkeypatch.setattr(Scheduler, "send_task", lose)
     scheduler = Scheduler(app, lazy=True)
     scheduler.apply_entry(ScheduleEntry(name="nightly", task="shop.report", app=app))
-    [line] = [one for one in stream.getvalue().splitlines() if "ERROR" in one]
-    said = f"Couldn't apply scheduled task nightly: {error}"
-    assert said in line
+    [line] = [written for written in stream.getvalue().splitlines() if "ERROR" in written]
+    message = f"Couldn't apply scheduled task nightly: {error}"
+    assert message in line
     assert ("Traceback" in line) is traced
-    assert line.endswith(f"celery.beat {said}; this run of it may be lost") is not traced
+    assert line.endswith(f"celery.beat {message}; this run of it may be lost") is not traced

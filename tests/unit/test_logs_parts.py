@@ -60,9 +60,9 @@ def test_a_traceback_and_a_stack_follow_the_fields(emit: Emit, output: Output) -
     assert tail.startswith("Traceback (most recent call last): | ")
     assert tail.endswith(": 'gsk_abc123...' | Stack |  gsk_abc123...")
     emit(**about)
-    told = json.loads(output.lines[-1])
-    assert told["exception"].endswith(": 'gsk_abc123...'")
-    assert told["stack"] == "Stack\n gsk_abc123..."
+    entry = json.loads(output.lines[-1])
+    assert entry["exception"].endswith(": 'gsk_abc123...'")
+    assert entry["stack"] == "Stack\n gsk_abc123..."
 
 
 def test_a_record_without_an_error_has_neither(emit: Emit, output: Output) -> None:

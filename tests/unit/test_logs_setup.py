@@ -61,10 +61,12 @@ def test_what_is_said_beside_the_logs_is_one_line_of_json(
     written: list[tuple[int, bytes]] = []
     stderr = Mock(fileno=lambda: 7) if has_stderr else None
     monkeypatch.setattr(setup.sys, "__stderr__", stderr)
-    monkeypatch.setattr(setup.os, "write", lambda place, line: written.append((place, line)))
+    monkeypatch.setattr(
+        setup.os, "write", lambda descriptor, line: written.append((descriptor, line))
+    )
     logs.say_json(" warm shutdown\n", None)
     logs.say_json("why", level="CRITICAL", logger="worker.celery")
-    assert [place for place, _ in written] == [7 if has_stderr else 2] * 2
+    assert [descriptor for descriptor, _ in written] == [7 if has_stderr else 2] * 2
     first, second = (json.loads(line) for _, line in written)
     assert written[0][1].count(b"\n") == 1
     assert first.pop("time").endswith("Z")

@@ -90,7 +90,7 @@ async def test_an_outage_that_is_forgotten_is_noted_when_it_comes_again(broker: 
     assert [name for _, name in broker.outages._due_s] == ["b"]
     for _ in range(2):
         await broker.wait(models=["a"])
-    assert [one.args[2] for one in broker.note.await_args_list] == ["a", "a"]
+    assert [note.args[2] for note in broker.note.await_args_list] == ["a", "a"]
 
 
 async def test_a_call_that_passes_looks_for_an_outage_every_ten_seconds(

@@ -100,12 +100,12 @@ async def test_a_job_comes_back_when_those_before_it_should_have_been_served(
     queue.granted_s.extend(NOW_S - ago_s for ago_s in granted_ago_s)
     jobs = queue.waiters[::-1]
     tested, _ = made(queue)
-    for place, job in enumerate(jobs[:3]):
+    for number, job in enumerate(jobs[:3]):
         tested.relieve(queue)
         answer = job.answer.result()
         assert isinstance(answer, NoLease)
         assert answer.why is NoLeaseReason.RESTING
-        assert answer.first_in_ms == pytest.approx((13 + place) * steps_s * 1000, abs=1)
+        assert answer.first_in_ms == pytest.approx((13 + number) * steps_s * 1000, abs=1)
         assert queue.sent_back[-1][1] == job.lease_request.by
 
 

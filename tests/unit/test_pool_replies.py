@@ -70,13 +70,13 @@ def test_an_answer_that_no_version_of_the_script_gives_is_a_bug() -> None:
 def test_each_answer_to_a_settle_has_its_place(at: int) -> None:
     reply: list[Any] = ["ok", 0, 0, 0, 0]
     reply[at] = "late" if at == 0 else 1
-    late, blocked, newly, passing, alone = (place == at for place in range(5))
+    late, blocked, newly, passing, alone = (number == at for number in range(5))
     expected = Settled(late, blocked, newly, passing, alone, ("rpm=30", "tpm=6000"))
     assert read_settle([*reply, "rpm=30", "tpm=6000"]) == expected
     assert read_settle(reply).learned == ()
 
 
-class Asked:
+class NotedScripts:
     """Scripts whose calls are noted and not sent."""
 
     def __init__(self) -> None:
@@ -93,12 +93,12 @@ class Asked:
 
 
 async def job_of(request: LeaseRequest, line: Line | None) -> dict[str, Any]:
-    asked = Asked()
-    await asked.scripts.acquire(
+    noted = NotedScripts()
+    await noted.scripts.acquire(
         lease_id="l", request=request, line=line, horizon_ms=2_000, terms="{}",
         candidates=candidates(),
     )  # fmt: skip
-    [(now_ms, job, terms, _)] = asked.calls
+    [(now_ms, job, terms, _)] = noted.calls
     assert (now_ms, terms) == (5, "{}")
     return dict(json.loads(job))
 
@@ -141,20 +141,20 @@ async def test_an_acquire_says_all_of_a_job_that_the_script_goes_by() -> None:
 async def test_what_a_person_does_to_all_keys_has_a_word_of_its_own(
     action: Any, key_id: str | None, for_ms: int | None, arguments: tuple[Any, ...]
 ) -> None:
-    asked = Asked()
-    found = await asked.scripts.by_hand(
+    noted = NotedScripts()
+    reply = await noted.scripts.by_hand(
         action, by="ann", service="groq", key_id=key_id, words="why", for_ms=for_ms
     )
-    assert (asked.calls, found) == ([(5, *arguments)], [1, 2])
+    assert (noted.calls, reply) == ([(5, *arguments)], [1, 2])
 
 
 @pytest.mark.parametrize(("include", "flag"), [(True, "1"), (False, "")])
 async def test_a_reset_says_whether_disabled_keys_come_back(*, include: bool, flag: str) -> None:
-    asked = Asked()
-    await asked.scripts.reset(
+    noted = NotedScripts()
+    await noted.scripts.reset(
         records=["r"], by="ann", scope="key", name="k", include_disabled=include, owners=["a", "b"]
     )
-    assert asked.calls == [(5, "ann", "key", "k", flag, "a", "b")]
+    assert noted.calls == [(5, "ann", "key", "k", flag, "a", "b")]
 
 
 def test_the_latest_calls_of_a_key_are_read_in_their_order() -> None:

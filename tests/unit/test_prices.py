@@ -24,9 +24,9 @@ email = 0.0004
 def prices(tmp_path: Path) -> Prices:
     path = tmp_path / "prices.toml"
     path.write_text(FILE)
-    found = read_prices(path)
-    assert found is not None
-    return found
+    read = read_prices(path)
+    assert read is not None
+    return read
 
 
 # Service, model, tokens of prompts, of them cached, tokens of answers, emails, and the cost in USD.
@@ -49,10 +49,10 @@ def test_what_was_used_has_its_price(
     prices: Prices, service: str, model: str, used: tuple[int, ...], cost_usd: float | None
 ) -> None:
     prompt, cached, output, emails = used
-    found = prices.cost_usd(
+    calculated_usd = prices.cost_usd(
         service, model, prompt=prompt, cached=cached, output=output, emails=emails
     )
-    assert found == (None if cost_usd is None else pytest.approx(cost_usd))
+    assert calculated_usd == (None if cost_usd is None else pytest.approx(cost_usd))
 
 
 def test_without_the_file_there_are_no_prices(
@@ -65,9 +65,9 @@ def test_without_the_file_there_are_no_prices(
 def test_a_file_that_windows_wrote_is_read_and_a_folder_is_none(tmp_path: Path) -> None:
     path = tmp_path / "keywheel-prices.toml"
     path.write_text("[resend]\nemail = 0.5\n", encoding="utf-8-sig")
-    found = read_prices(path)
-    assert found is not None
-    assert found.emails == {"resend": 0.5}
+    prices = read_prices(path)
+    assert prices is not None
+    assert prices.emails == {"resend": 0.5}
     path.write_bytes("[groq.modèle]\n".encode("latin-1"))
     with pytest.raises(SettingsError, match=r"keywheel-prices\.toml cannot be read as UTF-8 text"):
         read_prices(path)

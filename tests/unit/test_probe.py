@@ -56,8 +56,8 @@ def test_the_probe_ends_with_what_is_wrong(
 
 
 def test_a_worker_without_a_heartbeat_is_not_alive(heartbeat: Path) -> None:
-    said = probe.problem(heartbeat, within_s=30, ready=False)
-    assert said == f"no heartbeat: [Errno 2] No such file or directory: '{heartbeat}'"
+    problem = probe.problem(heartbeat, within_s=30, ready=False)
+    assert problem == f"no heartbeat: [Errno 2] No such file or directory: '{heartbeat}'"
 
 
 def test_the_probe_tells_how_it_is_used(

@@ -35,7 +35,7 @@ class _Pieces(httpx.AsyncByteStream):
         self.closed = 0
         content = SimpleNamespace(readany=self._readany)
         self._aiohttp_response = SimpleNamespace(content=content, read=self._read, close=self._end)
-        self.told: list[str] = []
+        self.released: list[str] = []
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self._pieces:
@@ -48,11 +48,11 @@ class _Pieces(httpx.AsyncByteStream):
         return self._pieces.pop(0) if self._pieces else b""
 
     async def _read(self) -> None:
-        self.told.append("free")
+        self.released.append("free")
 
     def _end(self) -> None:
         self.closed += 1
-        self.told.append("closed")
+        self.released.append("closed")
 
 
 def body(stream: Any) -> Any:
@@ -76,16 +76,16 @@ async def test_sixty_four_megabytes_are_read_of_an_answer_in_pieces() -> None:
 async def test_sixteen_megabytes_are_read_of_an_answer_that_is_kept_whole() -> None:
     stream = _Pieces(16)
     assert len(await body(stream).read()) == 16 * len(MEGABYTE)
-    assert stream.told == ["free"]
+    assert stream.released == ["free"]
     longer = _Pieces(16, b"x")
     with pytest.raises(OversizedAnswer):
         await body(longer).read()
-    assert longer.told == ["closed"], "its connection is of no more use"
+    assert longer.released == ["closed"], "its connection is of no more use"
 
 
 # What the connection raises in the middle of an answer, and what comes out.
 @pytest.mark.parametrize(
-    ("error", "found"),
+    ("error", "raised"),
     [
         (aiohttp.ClientPayloadError("x"), httpx.RemoteProtocolError),
         (TimeoutError(), httpx.ReadTimeout),
@@ -94,7 +94,7 @@ async def test_sixteen_megabytes_are_read_of_an_answer_that_is_kept_whole() -> N
     ],
 )
 async def test_an_answer_that_breaks_off_frees_its_connection_and_says_why(
-    error: BaseException, found: type[BaseException]
+    error: BaseException, raised: type[BaseException]
 ) -> None:
     stream = _Pieces(0)
 
@@ -102,15 +102,15 @@ async def test_an_answer_that_breaks_off_frees_its_connection_and_says_why(
         raise error
 
     stream._aiohttp_response.content.readany = fail
-    with pytest.raises(found) as met:
+    with pytest.raises(raised) as met:
         await body(stream).read()
-    assert type(met.value) is found
-    assert stream.told == ["closed"]
+    assert type(met.value) is raised
+    assert stream.released == ["closed"]
     pieces = aiter(body(Streamed(b"a", error=error)))
     assert await anext(pieces) == b"a"
-    with pytest.raises(found) as met:
+    with pytest.raises(raised) as met:
         await anext(pieces)
-    assert type(met.value) is found
+    assert type(met.value) is raised
 
 
 class _HoldsBack:
@@ -160,7 +160,7 @@ def test_what_is_not_compressed_is_counted_on_its_way_alone() -> None:
 )
 def test_no_more_is_decompressed_at_once_than_can_be_counted(size: int, pieces: list[int]) -> None:
     whole = (bytes(range(256)) * 129)[:size]
-    found: Iterator[bytes] = iter(Slices(whole))
-    read = list(found)
+    slices: Iterator[bytes] = iter(Slices(whole))
+    read = list(slices)
     assert [len(piece) for piece in read] == pieces
     assert b"".join(read) == whole

@@ -19,7 +19,7 @@ from worker.providers.unknowns import ignore
 from worker.verdicts import Cooldown, Effect, Fate, SeenQuota, Verdict
 
 SECRET = SecretStr("gsk_canary")
-Asked = list[tuple[str, str, dict[str, Any]]]
+Requests = list[tuple[str, str, dict[str, Any]]]
 
 
 @pytest.fixture(params=["groq", "resend"])
@@ -28,17 +28,17 @@ def service(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Asked]]:
+def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Requests]]:
     """Makes a provider whose connections give one answer, or fail; and what it was asked."""
 
-    def make(service: str, outcome: Any) -> tuple[Any, Asked]:
+    def make(service: str, outcome: Any) -> tuple[Any, Requests]:
         at = f"https://{service}.example"
         made: Any = Groq(at) if service == "groq" else Resend(at)
-        asked: Asked = []
+        requests: Requests = []
 
         def answering(method: str) -> Any:
             async def answer(path: str, **options: Any) -> httpx.Response:
-                asked.append((method, path, options))
+                requests.append((method, path, options))
                 if isinstance(outcome, Exception):
                     raise outcome
                 status, body = outcome
@@ -48,7 +48,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Asked]]:
 
         for method in ("get", "post"):
             monkeypatch.setattr(made._http, method, answering(method))
-        return made, asked
+        return made, requests
 
     return make
 
@@ -87,22 +87,22 @@ REFUSED = {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}}
     ],
 )
 async def test_a_key_is_alive_only_where_the_provider_says_so(
-    client: Callable[..., tuple[Any, Asked]],
+    client: Callable[..., tuple[Any, Requests]],
     service_: str,
     outcome: Any,
     state: str,
     detail: str | None,
 ) -> None:
-    made, asked = client(service_, outcome)
+    made, requests = client(service_, outcome)
     checked = await made.check(SECRET)
     assert checked.state == state
     if detail is not None:
         assert checked.detail.startswith(detail)
         assert bool(detail) or not checked.detail
     assert checked.models == (frozenset("m") if state == "alive" and service_ == "groq" else None)
-    limits = [(one.limit, one.remaining) for one in checked.limits]
+    limits = [(limit.limit, limit.remaining) for limit in checked.limits]
     assert limits == ([(9, 5.0)] if outcome == (200, SPENT) else [])
-    [(method, path, options)] = asked
+    [(method, path, options)] = requests
     assert (method, path) == (
         "get", "/openai/v1/models" if service_ == "groq" else "/usage"
     )  # fmt: skip
@@ -110,15 +110,15 @@ async def test_a_key_is_alive_only_where_the_provider_says_so(
 
 
 async def test_a_key_that_no_header_can_carry_is_not_asked_about(
-    client: Callable[..., tuple[Any, Asked]], service: str
+    client: Callable[..., tuple[Any, Requests]], service: str
 ) -> None:
-    made, asked = client(service, (200, LISTED))
+    made, requests = client(service, (200, LISTED))
     assert await made.check(SecretStr("gsk_ünsendable")) is UNSENDABLE
-    assert asked == []
+    assert requests == []
 
 
 async def test_an_error_of_ours_comes_out_of_a_check(
-    client: Callable[..., tuple[Any, Asked]], service: str
+    client: Callable[..., tuple[Any, Requests]], service: str
 ) -> None:
     made, _ = client(service, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
@@ -192,14 +192,14 @@ def test_a_client_is_made_as_the_settings_say_unless_told_otherwise(
     ],
 )
 async def test_a_stand_in_is_asked_once_whether_it_takes_batches(
-    client: Callable[..., tuple[Any, Asked]],
+    client: Callable[..., tuple[Any, Requests]],
     *,
     outcome: Any,
     fate: str | None,
     code: str,
     takes: bool,
 ) -> None:
-    made, asked = client("resend", outcome)
+    made, requests = client("resend", outcome)
     assert made._has_batches is False
     verdict = await made._ask(SECRET)
     assert made._has_batches is takes
@@ -207,7 +207,7 @@ async def test_a_stand_in_is_asked_once_whether_it_takes_batches(
         assert verdict is None
     else:
         assert (verdict.fate, verdict.code, verdict.definite) == (fate, code, True)
-    [(method, path, options)] = asked
+    [(method, path, options)] = requests
     assert (method, path, options["json"]) == ("post", "/emails/batch", [])
 
 
@@ -234,8 +234,8 @@ def test_the_results_of_a_batch_have_the_order_of_its_emails() -> None:
     ids = [{"id": "1"}, {"id": "2"}, {"id": "3"}]
     assert results({"data": ids}) == {"results": ids}
     refused = [{"index": 1, "message": "no such domain for gsk_canary"}]
-    found = results({"data": [ids[0], ids[2]], "errors": refused})
-    first, second, third = found["results"]
+    value = results({"data": [ids[0], ids[2]], "errors": refused})
+    first, second, third = value["results"]
     assert (first, third) == (ids[0], ids[2])
     assert second["error"].startswith("Resend rejects the email: no such domain for ")
     assert "canary" not in second["error"]
@@ -294,5 +294,5 @@ def test_a_quota_that_refuses_a_batch_rests_nobody() -> None:
     )  # fmt: skip
     left = resend_client._of_a_batch(verdict)
     assert (left.effect, left.cooldown, left.cooldown_ms) == (Effect.NONE, Cooldown.LIMIT, None)
-    assert [one.spent for one in left.quotas] == [False]
+    assert [quota.spent for quota in left.quotas] == [False]
     assert (left.fate, left.code) == (Fate.NEXT_KEY, "daily_quota")

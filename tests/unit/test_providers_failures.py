@@ -43,7 +43,7 @@ def progress(*, opening: bool = True, connected: bool = False, sent: bool = Fals
 
 
 @pytest.mark.parametrize(
-    ("error", "found", "words"),
+    ("error", "kind", "words"),
     [
         (aiohttp.InvalidURL("x"), httpx.UnsupportedProtocol, ""),
         (aiohttp.NonHttpUrlClientError("x"), httpx.UnsupportedProtocol, ""),
@@ -83,10 +83,10 @@ def progress(*, opening: bool = True, connected: bool = False, sent: bool = Fals
     ],
 )
 def test_without_a_connection_nothing_was_sent_and_the_cause_is_told(
-    error: Exception, found: type[Exception], words: str
+    error: Exception, kind: type[Exception], words: str
 ) -> None:
     failure = failure_of(error, progress())
-    assert (type(failure), str(failure)) == (found, words)
+    assert (type(failure), str(failure)) == (kind, words)
 
 
 def test_a_call_that_waits_for_a_connection_of_others_met_no_host() -> None:
@@ -133,9 +133,9 @@ def test_an_error_beside_the_transport_is_a_failed_connection() -> None:
 
 
 def test_the_bytes_that_leave_are_told() -> None:
-    told = list[object]()
-    CallProgress(lambda: told.append(sentinel.left)).leave()
-    assert told == [sentinel.left]
+    reports = list[object]()
+    CallProgress(lambda: reports.append(sentinel.left)).leave()
+    assert reports == [sentinel.left]
 
 
 # What the HTTP client raised, and what is told of it. Only before anything was sent it is certain

@@ -40,11 +40,11 @@ def test_a_result_has_what_else_groq_tells() -> None:
         "role": "assistant", "content": "hi", "reasoning": "why", "tool_calls": calls,
         "channel": "final", "annotations": [{"a": 1}], "refusal": None,
     }  # fmt: skip
-    found = result(
+    completion = result(
         message, usage=USAGE, service_tier="flex", logprobs={"content": []}, request_id="req_1",
         usage_breakdown={"models": []}, mcp_list_tools=None, id="chatcmpl-1",
     )  # fmt: skip
-    assert found == {
+    assert completion == {
         "text": "hi", "reasoning": "why", "tool_calls": calls, "finish_reason": "stop",
         "model": "m", "usage": USAGE, "service_tier": "flex", "request_id": "req_1",
         "annotations": [{"a": 1}], "logprobs": {"content": []}, "usage_breakdown": {"models": []},
@@ -74,11 +74,11 @@ THOUGHT = {"completion_tokens": 8, "completion_tokens_details": {"reasoning_toke
 def test_a_text_that_reasoning_left_no_room_for_is_explained(
     message: dict[str, Any], reason: str, usage: Any, tokens: str | None
 ) -> None:
-    found = result(message, reason=reason, usage=usage)
+    completion = result(message, reason=reason, usage=usage)
     if tokens is None:
-        assert "empty_because" not in found
+        assert "empty_because" not in completion
     else:
-        assert found["empty_because"] == (
+        assert completion["empty_because"] == (
             f"reasoning used {tokens} that the answer may have: "
             "raise max_completion_tokens, or lower reasoning_effort"
         )
@@ -104,7 +104,7 @@ def usage(total: Any, cached: Any = None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("given", "counted", "with_cached", "cached"),
+    ("stated", "counted", "with_cached", "cached"),
     [
         (usage(10), 10, 10, None),
         (usage(10, 4), 6, 10, 4),
@@ -124,25 +124,25 @@ def usage(total: Any, cached: Any = None) -> dict[str, Any]:
     ],
 )
 def test_cached_tokens_of_the_prompt_do_not_count(
-    given: dict[str, Any], counted: int | None, with_cached: int | None, cached: int | None
+    stated: dict[str, Any], counted: int | None, with_cached: int | None, cached: int | None
 ) -> None:
-    assert counted_tokens(given) == counted
-    assert counted_tokens(given, cached_too=True) == with_cached
-    assert cached_tokens(given) == cached
+    assert counted_tokens(stated) == counted
+    assert counted_tokens(stated, cached_too=True) == with_cached
+    assert cached_tokens(stated) == cached
 
 
 def test_each_count_is_read_by_its_name() -> None:
-    given = USAGE | {"prompt_tokens_details": {"cached_tokens": 10}}
-    assert counted_tokens(given) == 28
-    assert counted_tokens(given, of="prompt_tokens") == 20
-    assert counted_tokens(given, of="completion_tokens", cached_too=True) == 8
+    stated = USAGE | {"prompt_tokens_details": {"cached_tokens": 10}}
+    assert counted_tokens(stated) == 28
+    assert counted_tokens(stated, of="prompt_tokens") == 20
+    assert counted_tokens(stated, of="completion_tokens", cached_too=True) == 8
 
 
 def test_a_success_says_what_it_counts_and_which_limits_it_was_told() -> None:
     judge = GroqJudge(now=lambda: 0.0, jitter=lambda least, _: least)
     headers = {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "50"}
-    given = USAGE | {"prompt_tokens_details": {"cached_tokens": 10}}
-    judged = judge(Answer(200, headers), value={"usage": given}, secret=SecretStr("gsk_canary"))
+    stated = USAGE | {"prompt_tokens_details": {"cached_tokens": 10}}
+    judged = judge(Answer(200, headers), value={"usage": stated}, secret=SecretStr("gsk_canary"))
     counted = judged.tokens, judged.input_tokens, judged.cached_tokens, judged.output_tokens
     assert (judged.fate, judged.definite, *counted) == (Fate.DONE, True, 28, 20, 10, 8)
     assert judged.limits == (ObservedLimit(Dimension.TPM, 6_000, 50.0),)
@@ -167,11 +167,11 @@ def test_an_answer_that_breaks_off_is_in_doubt_and_tells_its_limits(
     body: Any, verdict: tuple[str, Scope], reason: str
 ) -> None:
     judge = GroqJudge(now=lambda: 0.0, jitter=lambda least, _: least)
-    heard = AssembledAnswer(NoListener())
-    heard.take(json.dumps(body).encode())
+    assembled = AssembledAnswer(NoListener())
+    assembled.take(json.dumps(body).encode())
     answer = Answer(200, {"x-ratelimit-limit-tokens": "6000"})
     judged = judge.streamed(
-        answer, heard, value=None, secret=SecretStr("gsk_canary"), private=["canary text"]
+        answer, assembled, value=None, secret=SecretStr("gsk_canary"), private=["canary text"]
     )
     assert (judged.fate, judged.code, judged.scope) == (Fate.RETRY, *verdict)
     assert (judged.definite, judged.reason, judged.status) == (False, reason, 200)

@@ -189,8 +189,8 @@ def test_the_words_win_over_the_header_about_the_same_limit() -> None:
 
 def test_nothing_is_learned_where_the_limit_of_a_project_refused() -> None:
     answer = Answer(429, {"x-ratelimit-limit-tokens": "6000"})
-    words = "in project `p_1` on tokens per minute (TPM): Limit 6000"
-    refusal = read_refusal(words)
+    message = "in project `p_1` on tokens per minute (TPM): Limit 6000"
+    refusal = read_refusal(message)
     assert (refusal.project, refusal.limit) == ("p_1", 6_000)
     assert limits_of(answer, refusal) == ()
 

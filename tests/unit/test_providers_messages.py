@@ -23,8 +23,12 @@ SECRET = SecretStr("gsk_canary")
 
 
 def request(body: bytes, **headers: str) -> httpx.Request:
-    given = {"authorization": "Bearer sdk", "accept-encoding": "gzip, br", "x-own": "1"} | headers
-    return httpx.Request("POST", "https://groq.example/v1/chat", headers=given, content=body)
+    sdk_headers = {
+        "authorization": "Bearer sdk",
+        "accept-encoding": "gzip, br",
+        "x-own": "1",
+    } | headers
+    return httpx.Request("POST", "https://groq.example/v1/chat", headers=sdk_headers, content=body)
 
 
 async def test_a_streamed_request_asks_for_pieces_that_can_be_read_on_their_way() -> None:
@@ -153,9 +157,9 @@ async def test_a_call_of_ours_leaves_with_its_own_key_and_gives_the_sdk_what_cam
         exchange = http.Exchange(SECRET, client, {}, b'{"to":"x"}')
         token = http.current.set(exchange)
         try:
-            given = {"Authorization": "Bearer another", "X-Sdk": "2"}
+            sdk_headers = {"Authorization": "Bearer another", "X-Sdk": "2"}
             content, status, headers = await KeyedClient(None).request(
-                "POST", "https://r.example/emails", given, json={"to": "not this"}
+                "POST", "https://r.example/emails", sdk_headers, json={"to": "not this"}
             )
         finally:
             http.current.reset(token)
@@ -240,9 +244,11 @@ def emails(daily: Any = None, monthly: Any = None, rate: Any = None) -> dict[str
     ],
 )
 def test_the_quotas_of_a_key_are_what_its_usage_says(body: Any, limits: list[Any]) -> None:
-    found = key_check.quotas_in(body)
-    assert [(one.dimension, one.limit, one.remaining, one.window_ms) for one in found] == limits
-    assert all(isinstance(one, ObservedLimit) for one in found)
+    quotas = key_check.quotas_in(body)
+    assert [
+        (quota.dimension, quota.limit, quota.remaining, quota.window_ms) for quota in quotas
+    ] == limits
+    assert all(isinstance(quota, ObservedLimit) for quota in quotas)
 
 
 @pytest.mark.parametrize(
@@ -294,5 +300,5 @@ def test_the_texts_of_a_request_are_private_wherever_they_stand(params: dict[str
 
 
 def test_names_that_each_request_has_are_not_private() -> None:
-    said = {"role": "assistant", "content": "canary"}
-    assert prompts_of({"model": "some-model", "messages": [said], "user": "u"}) == ["canary"]
+    message = {"role": "assistant", "content": "canary"}
+    assert prompts_of({"model": "some-model", "messages": [message], "user": "u"}) == ["canary"]

@@ -48,7 +48,7 @@ def request(url: str = CHAT, **params: Any) -> httpx.Request:
 
 
 @pytest.mark.parametrize(
-    ("url", "base", "place"),
+    ("url", "base", "address"),
     [
         (CHAT, "https://groq.example", "https://groq.example/openai/v1/chat/completions"),
         (
@@ -65,26 +65,26 @@ def request(url: str = CHAT, **params: Any) -> httpx.Request:
         ("https://a.example/xv1/x", "https://g.example", "https://g.example/openai/v1/xv1/x"),
     ],
 )
-def test_a_request_goes_to_the_configured_address(url: str, base: str, place: str) -> None:
-    given = request(url, model="m")
-    placed = passing(nothing, base).place(given)
-    assert str(placed.url) == place
-    assert (placed.method, placed.content) == ("POST", given.content)
+def test_a_request_goes_to_the_configured_address(url: str, base: str, address: str) -> None:
+    sdk_request = request(url, model="m")
+    placed = passing(nothing, base).place(sdk_request)
+    assert str(placed.url) == address
+    assert (placed.method, placed.content) == ("POST", sdk_request.content)
     assert placed.headers["x-own"] == "1"
 
 
 def test_a_request_has_the_timeouts_of_its_sdk_and_ours_where_it_has_none() -> None:
-    given = request(model="m")
-    given.extensions = {"timeout": {"read": 5.0, "connect": None, "other": 1.0}, "trace": 7}
-    assert passing(nothing).place(given).extensions == {
+    sdk_request = request(model="m")
+    sdk_request.extensions = {"timeout": {"read": 5.0, "connect": None, "other": 1.0}, "trace": 7}
+    assert passing(nothing).place(sdk_request).extensions == {
         "timeout": {"read": 5.0, "connect": 15.0, "write": 60.0, "pool": 60.0}, "trace": 7
     }  # fmt: skip
-    given.extensions = {}
-    assert passing(nothing).place(given).extensions == {"timeout": TIMEOUT.as_dict()}
+    sdk_request.extensions = {}
+    assert passing(nothing).place(sdk_request).extensions == {"timeout": TIMEOUT.as_dict()}
 
 
 async def test_an_answer_that_came_whole_is_judged_and_kept_for_the_sdk() -> None:
-    told: list[str] = []
+    reports: list[str] = []
 
     def answer(sent: httpx.Request) -> httpx.Response:
         assert sent.headers["authorization"] == "Bearer gsk_canary"
@@ -97,8 +97,8 @@ async def test_an_answer_that_came_whole_is_judged_and_kept_for_the_sdk() -> Non
 
     exchange = Exchange.of(request(model="m"))
     exchange.error = httpx.ReadError("of an earlier call")
-    reply = await passing(answer).call(SECRET, exchange, sent=lambda: told.append("sent"))
-    assert told == ["sent"]
+    reply = await passing(answer).call(SECRET, exchange, sent=lambda: reports.append("sent"))
+    assert reports == ["sent"]
     assert (reply.verdict.fate, reply.verdict.tokens, reply.value) == (
         Fate.DONE, 7, {"usage": USAGE}
     )  # fmt: skip
@@ -114,10 +114,10 @@ async def test_an_answer_that_came_whole_is_judged_and_kept_for_the_sdk() -> Non
 
 @pytest.mark.parametrize("streams", [False, True])
 async def test_a_refusal_comes_whole_even_where_pieces_were_asked_for(*, streams: bool) -> None:
-    said = {"error": {"message": "canary text is bad", "type": "x", "code": "y"}}
+    body = {"error": {"message": "canary text is bad", "type": "x", "code": "y"}}
 
     def answer(_: httpx.Request) -> httpx.Response:
-        return httpx.Response(400, headers=EVENTS, stream=Streamed(json.dumps(said).encode()))
+        return httpx.Response(400, headers=EVENTS, stream=Streamed(json.dumps(body).encode()))
 
     exchange = Exchange.of(
         request(model="m", stream=streams, messages=[{"content": "canary text"}])
@@ -126,7 +126,7 @@ async def test_a_refusal_comes_whole_even_where_pieces_were_asked_for(*, streams
     assert (reply.verdict.fate, reply.value) == (Fate.FAIL, None)
     assert reply.verdict.reason == "Groq rejects the request: […] is bad"
     assert exchange.response is not None
-    assert (exchange.response.status_code, exchange.response.json()) == (400, said)
+    assert (exchange.response.status_code, exchange.response.json()) == (400, body)
     assert not exchange.opened.done()
 
 

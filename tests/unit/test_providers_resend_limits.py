@@ -15,7 +15,7 @@ def rps(limit: int, remaining: float | None = None, window_ms: int | None = None
 
 # The limit, what remains of it and its policy, as headers, and what is read.
 @pytest.mark.parametrize(
-    ("limit", "remaining", "policy", "found"),
+    ("limit", "remaining", "policy", "limits"),
     [
         ("2", "1", "2;w=1", [rps(2, 1.0)]),
         ("2", "1", None, [rps(2, 1.0)]),
@@ -36,13 +36,13 @@ def rps(limit: int, remaining: float | None = None, window_ms: int | None = None
     ],
 )
 def test_the_rate_of_a_team_is_read(
-    limit: str | None, remaining: str | None, policy: str | None, found: list[ObservedLimit]
+    limit: str | None, remaining: str | None, policy: str | None, limits: list[ObservedLimit]
 ) -> None:
-    given = {
+    stated = {
         "ratelimit-limit": limit, "ratelimit-remaining": remaining, "ratelimit-policy": policy
     }  # fmt: skip
-    headers = {name: value for name, value in given.items() if value is not None}
-    assert list(limits_of(Answer(200, headers))) == found
+    headers = {name: value for name, value in stated.items() if value is not None}
+    assert list(limits_of(Answer(200, headers))) == limits
 
 
 def test_what_is_used_of_each_quota_is_read_and_which_of_them_refused() -> None:
