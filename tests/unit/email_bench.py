@@ -43,11 +43,11 @@ class Rotation:
     """Calls that end as a test says, one after the other."""
 
     def __init__(self, *ends: Any) -> None:
-        self.ends, self.asked = list(ends), list[tuple[LeaseRequest, float | None]]()
+        self.ends, self.requests = list(ends), list[tuple[LeaseRequest, float | None]]()
         self.pool = SimpleNamespace(service="resend")
 
     async def run(self, request: LeaseRequest, attempt: Any, *, longest_s: float | None) -> Served:
-        self.asked.append((request, longest_s))
+        self.requests.append((request, longest_s))
         for _ in range(20):  # turns of the loop, in which others go on
             await asyncio.sleep(0)
         end = self.ends.pop(0)

@@ -44,7 +44,7 @@ def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
         logging.getLogger(name).setLevel(old)
 
 
-def one(output: Output) -> dict[str, object]:
+def entry_in(output: Output) -> dict[str, object]:
     (line,) = output.lines
     parsed = json.loads(line)
     assert isinstance(parsed, dict)

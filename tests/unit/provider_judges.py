@@ -24,7 +24,7 @@ def midway(least: float, most: float) -> float:
     return (least + most) / 2
 
 
-def told(verdict: Verdict) -> str:
+def summary(verdict: Verdict) -> str:
     """What is not as usual in a verdict, but for its reason and limits."""
     left_out = {"fate", "code", "reason", "status", "limits"}
     odd = {

@@ -153,11 +153,8 @@ async def test_emails_that_are_known_are_looked_up_and_the_others_are_sent(bench
     assert waits[emails[2]].result().result is NextStep.LOOK_AGAIN
     assert list(tested.batch) == [emails[1]]
     assert [each_email.calls for each_email in emails] == [0, 1, 0]
-    numbers = [each.args[0].idempotency_key for each in bench.store.claim.await_args_list]
-    assert [tested._in_flight.find(each_email) is not None for each_email in numbers] == [
-        False,
-        True,
-    ]
+    claimed = [each.args[0].idempotency_key for each in bench.store.claim.await_args_list]
+    assert [tested._in_flight.find(key) is not None for key in claimed] == [False, True]
     assert [each.kwargs for each in bench.store.claim.await_args_list] == [{"by": "l"}] * 2
     assert tested.share(Served({"id": "email-2"}, "k", 1, 0)) is NextStep.LOOK_AGAIN
     assert waits[emails[1]].result().result == Served({"id": "email-2"}, "k", 0, 0)

@@ -153,7 +153,7 @@ async def test_a_request_is_repeated_with_its_account_as_it_is(
             if type(end()) is RequestRejected:
                 assert str(error).endswith("refuses a later one: no")
         assert store.deleted == [record] * (expected is NextStep.SEND)
-        [(request, longest_s)] = cast("Any", common.rotation).asked
+        [(request, longest_s)] = cast("Any", common.rotation).requests
         assert (request.account, request.exclude, request.emails) == ("team", frozenset(), 0)
         assert (longest_s, run._email.waited_ms) == (None, waited_ms)
         shares = ended.result() is not None

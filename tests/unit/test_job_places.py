@@ -38,11 +38,11 @@ class _Broker:
 
     def __init__(self, queue: str, waiting_job: Found | None) -> None:
         self._in, self._waiting_job = lists_of(queue), waiting_job
-        self.asked: list[Any] = []
+        self.searches: list[Any] = []
 
     async def find(self, broker: Any, job: str, lists: Any) -> Found | None:
         assert (broker, job) == (self, "job-1")
-        self.asked.append(lists)
+        self.searches.append(lists)
         return self._waiting_job if lists == self._in else None
 
 
@@ -74,15 +74,15 @@ async def test_a_job_that_waits_is_told_its_place_and_its_start(place_in: Any) -
     assert (answer["place"], answer["waiting"], answer["limited_by"]) == (5, 9, "rpm")
     assert in_s(answer["expected_start"]) == pytest.approx(5, abs=1)
     assert datetime.fromisoformat(answer["expected_start"]).tzinfo == UTC
-    assert broker.asked[: len(QUEUES)] == [lists_of(queue) for queue in QUEUES]
+    assert broker.searches[: len(QUEUES)] == [lists_of(queue) for queue in QUEUES]
 
 
 async def test_a_job_that_waits_nowhere_is_told_so(place_in: Any) -> None:
     answer, broker = await place_in("custom", None)
     assert answer == NOWHERE
-    assert len(broker.asked) == len({*QUEUES, place.CUSTOM_QUEUE})
+    assert len(broker.searches) == len({*QUEUES, place.CUSTOM_QUEUE})
     answer, broker = await place_in("custom", None, broker=None)
-    assert (answer, broker.asked) == (NOWHERE, [])
+    assert (answer, broker.searches) == (NOWHERE, [])
     answer["place"] = 7
     assert (await place_in("custom", None))[0] == NOWHERE
 

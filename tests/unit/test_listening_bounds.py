@@ -140,8 +140,8 @@ async def test_a_lost_redis_is_listened_to_again_and_a_bug_is_none(
 ) -> None:
     ends, slept, listened = iter([LostError("away"), ZeroDivisionError("a bug")]), list[float](), []
 
-    async def listen_on(*each_call: Any) -> None:
-        listened.append(each_call)
+    async def listen_on(*arguments: Any) -> None:
+        listened.append(arguments)
         raise next(ends)
 
     async def sleep(seconds: float) -> None:

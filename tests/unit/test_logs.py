@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.log_output import GROQ, Output, one, output
+from tests.unit.log_output import GROQ, Output, entry_in, output
 from worker import logs
 from worker.logs import Redactor, log_key_failed, log_key_used, log_keys_reset, setup_logging
 
@@ -57,7 +57,7 @@ def test_json_holds_the_fields_of_the_record(output: Output) -> None:
         "_hidden": 1,
     }
     logging.getLogger("worker.x").warning("grün 🤖 %d", 7, extra=extra)
-    entry = one(output)
+    entry = entry_in(output)
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", str(entry.pop("time")))
     assert entry == {
         "level": "WARNING",
@@ -76,7 +76,7 @@ def test_a_value_that_holds_itself_is_still_a_line(output: Output) -> None:
     endless: list[object] = []
     endless.append({"again": endless})
     logging.getLogger("worker.x").warning("odd", extra={"value": endless})
-    assert one(output)["message"] == "odd"
+    assert entry_in(output)["message"] == "odd"
 
 
 def test_a_wrong_log_call_is_still_a_line(output: Output) -> None:
@@ -136,5 +136,5 @@ def test_a_second_setup_replaces_the_first(output: Output) -> None:
     setup_logging("INFO", stream=output.stream)
     handler = setup_logging("INFO", log_format="json", stream=output.stream)
     logging.getLogger("test").info("once")
-    assert one(output)["message"] == "once"
+    assert entry_in(output)["message"] == "once"
     assert logging.getLogger().handlers == [handler]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from config.api_key import make_key
-from tests.unit.log_output import GROQ, Output, one, output
+from tests.unit.log_output import GROQ, Output, entry_in, output
 from worker.logs import setup, setup_logging
 
 __all__ = ["output"]
@@ -45,7 +45,7 @@ def test_a_field_keeps_its_form_down_to_the_fourth_level(
     emit: Emit, output: Output, value: Any, shown: Any
 ) -> None:
     emit(field=value)
-    assert one(output)["field"] == shown
+    assert entry_in(output)["field"] == shown
 
 
 def test_a_traceback_and_a_stack_follow_the_fields(emit: Emit, output: Output) -> None:
@@ -67,7 +67,7 @@ def test_a_traceback_and_a_stack_follow_the_fields(emit: Emit, output: Output) -
 
 def test_a_record_without_an_error_has_neither(emit: Emit, output: Output) -> None:
     emit(exc_info=(None, None, None))  # as of `exception()` outside an `except`
-    assert one(output).keys() == {"time", "level", "logger", "message"}
+    assert entry_in(output).keys() == {"time", "level", "logger", "message"}
 
 
 def test_the_values_for_programs_are_in_json_alone(emit: Emit, output: Output) -> None:
@@ -125,7 +125,7 @@ def test_celerys_lines_lose_what_is_content_and_nothing_else(
     emit: Emit, output: Output, *, name: str, msg: str, args: Any, shown: str
 ) -> None:
     emit(name, msg=msg, args=args)
-    assert one(output)["message"] == shown
+    assert entry_in(output)["message"] == shown
 
 
 # Whose record it is, of which error, and whether its traceback is of use.
@@ -142,7 +142,7 @@ def test_only_the_workers_own_lost_connections_have_no_traceback(
     emit: Emit, output: Output, *, name: str, error: Exception, traced: bool
 ) -> None:
     emit(name, exc_info=(type(error), error, None), exc_text="cached")
-    assert ("exception" in one(output)) is traced
+    assert ("exception" in entry_in(output)) is traced
 
 
 # --- secrets
@@ -152,4 +152,4 @@ def test_a_secret_is_hidden_from_six_characters_on(emit: Emit, output: Output) -
     setup.redactor.learn(["12345", "abcdef", make_key("groq", secret="short!", variable="V")])
     emit(msg="12345 abcdef short!")
     label = make_key("groq", secret="short!", variable="V").label
-    assert one(output)["message"] == f"12345 *** {label}"
+    assert entry_in(output)["message"] == f"12345 *** {label}"

@@ -7,22 +7,22 @@ import pytest
 from pydantic import SecretStr
 
 from tests.unit.test_providers_answer_size import _Pieces, body
-from tests.unit.unstarted_providers import CHAT, _Asked, _no_process, mail
+from tests.unit.unstarted_providers import CHAT, ScriptedProvider, mail, no_process
 from worker.providers import Completion, Groq, Resend, connections
 from worker.providers.base import CLOSED, UNSENDABLE_KEY
 
-__all__ = ["_no_process"]
+__all__ = ["no_process"]
 
 
 @pytest.mark.parametrize(("kind", "request_"), [(Groq, Completion.of(CHAT)), (Resend, mail())])
 async def test_nothing_is_sent_with_a_key_for_no_header_or_after_the_close(
     kind: Any, request_: Any
 ) -> None:
-    asked = _Asked(kind, [])
-    assert (await asked.call(request_, SecretStr("gsk ü"))).verdict is UNSENDABLE_KEY
-    await asked.client.close()
-    assert (await asked.call(request_)).verdict is CLOSED
-    assert asked.requests == []
+    provider = ScriptedProvider(kind, [])
+    assert (await provider.call(request_, SecretStr("gsk ü"))).verdict is UNSENDABLE_KEY
+    await provider.client.close()
+    assert (await provider.call(request_)).verdict is CLOSED
+    assert provider.requests == []
 
 
 @pytest.mark.parametrize("stream", [None, False, True])

@@ -8,11 +8,11 @@ import pytest
 from pydantic import SecretStr
 
 from tests.unit.unstarted_answers import Streamed
-from tests.unit.unstarted_providers import CHAT, DONE, USAGE, _Asked, _no_process, told
+from tests.unit.unstarted_providers import CHAT, DONE, USAGE, ScriptedProvider, no_process, summary
 from worker.providers import Completion, Groq
 from worker.providers.groq.stream import EVENT_STREAM
 
-__all__ = ["_no_process"]
+__all__ = ["no_process"]
 
 
 @pytest.mark.parametrize(
@@ -35,15 +35,15 @@ __all__ = ["_no_process"]
 async def test_a_completion_is_judged_by_what_came(
     outcome: Any, fate: str, text: str | None
 ) -> None:
-    asked = _Asked(Groq, outcome)
-    reply = await asked.call(Completion.of(CHAT))
-    assert told(reply) == fate
+    provider = ScriptedProvider(Groq, outcome)
+    reply = await provider.call(Completion.of(CHAT))
+    assert summary(reply) == fate
     assert (None if reply.value is None else reply.value["text"]) == text
     assert "canary" not in reply.verdict.reason
-    [request] = asked.requests
+    [request] = provider.requests
     assert (request.url.path, json.loads(request.content)) == ("/openai/v1/chat/completions", CHAT)
     assert request.headers["authorization"] == "Bearer gsk_canary"
-    assert asked.told == ["sent"]
+    assert provider.reports == ["sent"]
 
 
 async def test_a_system_that_lets_the_sdk_open_no_file_has_sent_nothing(
@@ -52,20 +52,20 @@ async def test_a_system_that_lets_the_sdk_open_no_file_has_sent_nothing(
     def refuse(_: SecretStr) -> None:
         raise OSError(24, "canary text")
 
-    asked = _Asked(Groq, [])
-    monkeypatch.setattr(asked.client, "_client", refuse)
-    reply = await asked.call(Completion.of(CHAT))
-    assert told(reply) == "retry connect_error"
+    provider = ScriptedProvider(Groq, [])
+    monkeypatch.setattr(provider.client, "_client", refuse)
+    reply = await provider.call(Completion.of(CHAT))
+    assert summary(reply) == "retry connect_error"
     assert reply.verdict.reason.endswith(": Too many open files")
 
 
 async def test_later_completions_differ_from_the_first_in_their_bodies_alone() -> None:
-    asked = _Asked(Groq, [(200, DONE)] * 2)
-    await asked.call(Completion.of(CHAT))
+    provider = ScriptedProvider(Groq, [(200, DONE)] * 2)
+    await provider.call(Completion.of(CHAT))
     other = CHAT | {"model": "ä"}
-    reply = await asked.call(Completion.of(other))
-    assert told(reply) == "done ok"
-    first, second = asked.requests
+    reply = await provider.call(Completion.of(other))
+    assert summary(reply) == "done ok"
+    first, second = provider.requests
     assert json.loads(second.content) == other
     assert second.headers["content-length"] == str(len(second.content))
     assert (second.method, second.url) == (first.method, first.url)
@@ -76,19 +76,19 @@ async def test_later_completions_differ_from_the_first_in_their_bodies_alone() -
     assert second.extensions == first.extensions
 
 
-class _Heard:
+class RecordingListener:
     def __init__(self) -> None:
-        self.heard: list[str] = []
+        self.events: list[str] = []
 
     def begin(self) -> None:
-        self.heard.append("begin")
+        self.events.append("begin")
 
     def piece(self, *, text: str = "", **_: Any) -> None:
-        self.heard.append(text)
+        self.events.append(text)
 
 
-def event(**given: Any) -> bytes:
-    return b"data: " + json.dumps(given).encode() + b"\n\n"
+def event(**fields: Any) -> bytes:
+    return b"data: " + json.dumps(fields).encode() + b"\n\n"
 
 
 CUT = httpx.ReadError("cut")
@@ -118,24 +118,27 @@ async def test_a_completion_in_pieces_is_heard_and_judged_by_what_came(
 ) -> None:
     streamed = Streamed(*pieces, error=error)
     answer = httpx.Response(200, headers={"content-type": EVENT_STREAM}, stream=streamed)
-    asked, listener = _Asked(Groq, answer), _Heard()
-    reply = await asked.call(Completion.of(CHAT, listener=listener))
-    assert told(reply) == fate
+    provider, listener = ScriptedProvider(Groq, answer), RecordingListener()
+    reply = await provider.call(Completion.of(CHAT, listener=listener))
+    assert summary(reply) == fate
     assert (None if reply.value is None else reply.value["text"]) == text
-    assert listener.heard == ["begin", "hi"]
-    assert json.loads(asked.requests[0].content) == CHAT | {"stream": True}
+    assert listener.events == ["begin", "hi"]
+    assert json.loads(provider.requests[0].content) == CHAT | {"stream": True}
     assert streamed.closed >= 1
     if reply.verdict.code == "over_capacity":
         assert reply.verdict.counted, "a part of it was made"
     if reply.verdict.code in {"ok", "stream_cut"}:
-        assert [one.shape for one in asked.noticed] == ["new"]
+        assert [unknown.shape for unknown in provider.noticed] == ["new"]
 
 
 async def test_a_completion_that_comes_whole_where_pieces_were_asked_for_is_heard_at_once() -> None:
     answer = httpx.Response(200, stream=Streamed(json.dumps(DONE).encode()))
-    asked, listener = _Asked(Groq, answer), _Heard()
-    reply = await asked.call(Completion.of(CHAT, listener=listener))
-    assert (told(reply), listener.heard) == ("done ok", ["begin", "hi"])
-    refused, silent = _Asked(Groq, (400, {"error": {"message": "x", "type": "y"}})), _Heard()
+    provider, listener = ScriptedProvider(Groq, answer), RecordingListener()
+    reply = await provider.call(Completion.of(CHAT, listener=listener))
+    assert (summary(reply), listener.events) == ("done ok", ["begin", "hi"])
+    refused, silent = (
+        ScriptedProvider(Groq, (400, {"error": {"message": "x", "type": "y"}})),
+        RecordingListener(),
+    )
     reply = await refused.call(Completion.of(CHAT, listener=silent))
-    assert (told(reply), silent.heard) == ("fail rejected", [])
+    assert (summary(reply), silent.events) == ("fail rejected", [])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.unit.provider_judges import groq, told
+from tests.unit.provider_judges import groq, summary
 
 
 # What `retry-after` says, which is in whole seconds, and for how long the key rests.
@@ -22,19 +22,19 @@ from tests.unit.provider_judges import groq, told
 def test_a_refusal_of_groq_rests_the_model_for_as_long_as_its_words_say(
     stated: str | None, rests_ms: int
 ) -> None:
-    words = (
+    message = (
         "Rate limit reached for model `m` in organization `org_1` service tier `on_demand` on "
         "tokens per minute (TPM): Limit 6000, Used 5000, Requested 2000. Please try again in 1.5s."
     )
-    body = json.dumps({"error": {"message": words, "code": "rate_limit_exceeded"}}).encode()
+    body = json.dumps({"error": {"message": message, "code": "rate_limit_exceeded"}}).encode()
     for status in (429, 400):
         judged = groq(status, {"retry-after": stated} if stated else {}, body)
-        assert told(judged) == (
+        assert summary(judged) == (
             f"next_key rate_limit effect=cool scope=account_model cooldown_ms={rests_ms} "
             "sized=True account=org_1 service_tier=on_demand"
         )
         assert judged.reason == "Groq's limit is reached (TPM)"
-        assert [(one.dimension, one.limit, one.remaining) for one in judged.limits] == [
+        assert [(limit.dimension, limit.limit, limit.remaining) for limit in judged.limits] == [
             ("tpm", 6_000, 1_000.0)
         ]
 
@@ -45,8 +45,10 @@ def test_a_refusal_of_groq_rests_the_model_for_as_long_as_its_words_say(
 def test_a_rest_of_groqs_is_neither_too_short_to_help_nor_longer_than_a_day(
     wait: str, rests_ms: int
 ) -> None:
-    words = f"Rate limit reached for model `m` in organization `org_1`. Please try again in {wait}."
-    body = json.dumps({"error": {"message": words}}).encode()
+    message = (
+        f"Rate limit reached for model `m` in organization `org_1`. Please try again in {wait}."
+    )
+    body = json.dumps({"error": {"message": message}}).encode()
     assert groq(429, {}, body).cooldown_ms == rests_ms
 
 
@@ -93,5 +95,5 @@ def test_the_words_of_groq_decide_where_it_gives_no_code(
     *, status: int, error: dict[str, str], verdict: str
 ) -> None:
     judged = groq(status, {}, json.dumps({"error": error}).encode())
-    assert told(judged) == verdict
+    assert summary(judged) == verdict
     assert judged.limits == ()

@@ -62,9 +62,9 @@ def test_the_estimate_counts_prompt_and_reserve(params: dict[str, Any], expected
 
 
 def test_a_completion_knows_its_model_and_hides_its_prompt() -> None:
-    asked = Completion.of(_asking("canary"))
-    assert (asked.resource, asked.model) == ("m", "m")
-    assert "canary" not in repr(asked)
+    completion = Completion.of(_asking("canary"))
+    assert (completion.resource, completion.model) == ("m", "m")
+    assert "canary" not in repr(completion)
 
 
 @pytest.mark.parametrize(
@@ -78,22 +78,22 @@ def test_a_completion_knows_its_model_and_hides_its_prompt() -> None:
     ],
 )
 def test_limits_belong_to_a_model_and_a_service_tier(tier: str | None, expected: str) -> None:
-    asked = Completion.of(
+    completion = Completion.of(
         _asking("x" * 400, max_tokens=10) | ({"service_tier": tier} if tier else {})
     )
-    assert (asked.limited_as, asked.resource) == (
+    assert (completion.limited_as, completion.resource) == (
         expected,
         "m",
     )  # a key that may not use the model may not in any tier
-    assert (asked.input_tokens, asked.output_tokens, asked.tokens) == (104, 10, 114)
+    assert (completion.input_tokens, completion.output_tokens, completion.tokens) == (104, 10, 114)
 
 
 def test_a_completion_for_another_model_differs_in_that_alone() -> None:
-    asked = Completion.of(_asking("canary", max_tokens=10))
-    assert asked.with_model("m") is asked
-    other = asked.with_model("n")
-    assert (other.model, other.params) == ("n", asked.params | {"model": "n"})
-    assert (other.tokens, asked.params["model"]) == (asked.tokens, "m")
+    completion = Completion.of(_asking("canary", max_tokens=10))
+    assert completion.with_model("m") is completion
+    other = completion.with_model("n")
+    assert (other.model, other.params) == ("n", completion.params | {"model": "n"})
+    assert (other.tokens, completion.params["model"]) == (completion.tokens, "m")
 
 
 def test_a_batch_has_the_number_of_which_its_key_is_made() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.unit.unstarted_providers import _Asked, _no_process, mail, told
+from tests.unit.unstarted_providers import ScriptedProvider, mail, no_process, summary
 from worker.providers import Resend, SendRequest
 from worker.providers.resend import client as resend_client
 from worker.verdicts import Effect
 
-__all__ = ["_no_process"]
+__all__ = ["no_process"]
 
 
 def batch(count: int = 2) -> SendRequest:
@@ -35,16 +35,16 @@ def batch(count: int = 2) -> SendRequest:
     ],
 )
 async def test_an_email_is_judged_by_what_came(outcome: Any, fate: str, value: Any) -> None:
-    asked = _Asked(Resend, outcome)
+    provider = ScriptedProvider(Resend, outcome)
     request = mail()
-    reply = await asked.call(request)
-    assert (told(reply), reply.value) == (fate, value)
+    reply = await provider.call(request)
+    assert (summary(reply), reply.value) == (fate, value)
     assert "canary" not in reply.verdict.reason
-    [sent] = asked.requests
+    [sent] = provider.requests
     assert (sent.url.path, sent.content) == ("/emails", request.body.encode())
     assert sent.headers["idempotency-key"] == "job-1"
-    assert asked.told == ["sent"]
-    assert [one.shape for one in asked.noticed] == ["new"] * (reply.value is not None)
+    assert provider.reports == ["sent"]
+    assert [unknown.shape for unknown in provider.noticed] == ["new"] * (reply.value is not None)
 
 
 @pytest.mark.parametrize(
@@ -62,38 +62,40 @@ async def test_an_email_is_judged_by_what_came(outcome: Any, fate: str, value: A
     ],
 )
 async def test_a_batch_is_judged_by_what_came(outcome: Any, fate: str, emails: int) -> None:
-    asked = _Asked(Resend, outcome)
-    asked.client._has_batches = True
-    reply = await asked.call(batch())
-    assert (told(reply), reply.verdict.emails) == (fate, emails)
+    provider = ScriptedProvider(Resend, outcome)
+    provider.client._has_batches = True
+    reply = await provider.call(batch())
+    assert (summary(reply), reply.verdict.emails) == (fate, emails)
     assert reply.verdict.effect in {Effect.NONE, Effect.COOL}
     if reply.verdict.code == "daily_quota":
         assert reply.verdict.effect is Effect.NONE, "fewer emails may fit"
-    [sent] = asked.requests
+    [sent] = provider.requests
     assert sent.url.path == "/emails/batch"
     assert (sent.headers["idempotency-key"], sent.headers["x-batch-validation"]) == (
         "batch-7", "permissive"
     )  # fmt: skip
-    assert asked.told == ["sent"]
+    assert provider.reports == ["sent"]
 
 
 async def test_no_batch_is_sent_to_a_stand_in_that_takes_none() -> None:
     nothing = (404, {"name": "not_found", "message": "no such endpoint"})
-    asked = _Asked(Resend, nothing)
-    reply = await asked.call(batch())
-    assert (told(reply), reply.verdict.emails) == ("fail no_batches", 4)
-    assert [request.content for request in asked.requests] == [b"[]"]
-    taken = _Asked(Resend, [(200, {"data": []}), (200, {"data": [{"id": "1"}, {"id": "2"}]})])
-    assert told(await taken.call(batch())) == "done ok"
+    provider = ScriptedProvider(Resend, nothing)
+    reply = await provider.call(batch())
+    assert (summary(reply), reply.verdict.emails) == ("fail no_batches", 4)
+    assert [request.content for request in provider.requests] == [b"[]"]
+    taken = ScriptedProvider(
+        Resend, [(200, {"data": []}), (200, {"data": [{"id": "1"}, {"id": "2"}]})]
+    )
+    assert summary(await taken.call(batch())) == "done ok"
     assert len(taken.requests) == 2
-    single = _Asked(Resend, (200, {"id": "1"}))
-    assert told(await single.call(mail())) == "done ok"
+    single = ScriptedProvider(Resend, (200, {"id": "1"}))
+    assert summary(await single.call(mail())) == "done ok"
     assert len(single.requests) == 1, "nobody is asked for one email"
 
 
 async def test_a_quota_that_refuses_one_email_rests_the_team() -> None:
-    asked = _Asked(Resend, (429, {"name": "daily_quota_exceeded", "message": "x"}))
-    assert (await asked.call(mail())).verdict.effect is Effect.COOL
+    provider = ScriptedProvider(Resend, (429, {"name": "daily_quota_exceeded", "message": "x"}))
+    assert (await provider.call(mail())).verdict.effect is Effect.COOL
 
 
 async def test_an_error_of_ours_before_a_call_comes_out_and_a_call_too_long_is_in_doubt(
@@ -111,11 +113,11 @@ async def test_an_error_of_ours_before_a_call_comes_out_and_a_call_too_long_is_i
     async def nothing() -> None:
         pass
 
-    asked = _Asked(Resend, [], timeout_s=0.001)
+    provider = ScriptedProvider(Resend, [], timeout_s=0.001)
     send(fail)
     with pytest.raises(ZeroDivisionError):
-        await asked.call(mail())
+        await provider.call(mail())
     send(nothing)
-    assert told(await asked.call(mail())) == "same_account transport_error in doubt"
+    assert summary(await provider.call(mail())) == "same_account transport_error in doubt"
     send(asyncio.Event().wait)
-    assert told(await asked.call(mail())) == "same_account total_timeout in doubt"
+    assert summary(await provider.call(mail())) == "same_account total_timeout in doubt"

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.provider_judges import resend, told
+from tests.unit.provider_judges import resend, summary
 
 
 # What the headers say of the wait, and for how long the team rests.
@@ -84,4 +84,4 @@ ODD: list[tuple[int, Any, str]] = [
 def test_an_odd_answer_of_resend_is_judged_in_whole(
     *, status: int, body: Any, verdict: str
 ) -> None:
-    assert told(resend(status, {}, body)) == verdict
+    assert summary(resend(status, {}, body)) == verdict

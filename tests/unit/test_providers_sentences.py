@@ -10,14 +10,14 @@ LONG = "".join(chr(ord("A") + n * n % 26) + str(n) for n in range(60))  # no pie
 
 
 def test_a_sentence_is_one_bounded_line_without_secrets() -> None:
-    said = "no\x00 \u202e gsk_abc, re_def! hunter2hunter2\n" + "y" * 1_000
-    sentence = safe_sentence(said, secret="hunter2hunter2", private=["y" * 200, "no"])
+    message = "no\x00 \u202e gsk_abc, re_def! hunter2hunter2\n" + "y" * 1_000
+    sentence = safe_sentence(message, secret="hunter2hunter2", private=["y" * 200, "no"])
     assert sentence.startswith("no gsk_***, re_*** *** […]")
     assert len(safe_sentence("z " * 1_000, secret="")) == MAX_SENTENCE
 
 
 @pytest.mark.parametrize(
-    ("said", "private", "shown"),
+    ("message", "private", "shown"),
     [
         ("no abcdef", ["abcdef"], "no […]"),
         ("no abcde", ["abcde"], "no abcde"),  # a word of everybody
@@ -32,14 +32,14 @@ def test_a_sentence_is_one_bounded_line_without_secrets() -> None:
     ],
 )
 def test_what_a_provider_quotes_of_a_private_text_is_left_out(
-    said: str, private: list[str], shown: str
+    message: str, private: list[str], shown: str
 ) -> None:
-    assert safe_sentence(said, secret="", private=private) == shown
+    assert safe_sentence(message, secret="", private=private) == shown
 
 
 # How a provider quotes a long text: whole, cut off by itself, cut off by us, from the middle.
 @pytest.mark.parametrize(
-    "said",
+    "quoting",
     [
         f"content: {LONG}: is too long",
         f"content: '{LONG[:40]}...' is not allowed",
@@ -47,11 +47,11 @@ def test_what_a_provider_quotes_of_a_private_text_is_left_out(
         f"cannot parse …{LONG[30:70]}…",
     ],
 )
-def test_no_piece_of_a_private_text_is_repeated(said: str) -> None:
-    message = Answer.parse(400, {}, json.dumps({"message": said}).encode()).message
+def test_no_piece_of_a_private_text_is_repeated(quoting: str) -> None:
+    message = Answer.parse(400, {}, json.dumps({"message": quoting}).encode()).message
     sentence = safe_sentence(message, secret="", private=[LONG * 2])
     assert "[…]" in sentence
-    assert not any(LONG[place : place + 16] in sentence for place in range(len(LONG) - 16))
+    assert not any(LONG[start : start + 16] in sentence for start in range(len(LONG) - 16))
 
 
 @pytest.mark.parametrize(

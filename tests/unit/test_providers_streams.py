@@ -13,17 +13,17 @@ from worker.providers import connections
 from worker.providers.groq.stream import AssembledAnswer, EventDecoder
 
 
-class _Heard:
+class RecordingListener:
     """Keeps what a listener hears."""
 
     def __init__(self) -> None:
-        self.heard: list[Any] = []
+        self.events: list[Any] = []
 
     def begin(self) -> None:
-        self.heard.append("begin")
+        self.events.append("begin")
 
     def piece(self, *, text: str = "", reasoning: str = "", tool_calls: Any = ()) -> None:
-        self.heard.append((text, reasoning, list(tool_calls)))
+        self.events.append((text, reasoning, list(tool_calls)))
 
 
 def chunk(reason: str | None = None, /, *, usage: Any = None, **delta: Any) -> bytes:
@@ -32,11 +32,11 @@ def chunk(reason: str | None = None, /, *, usage: Any = None, **delta: Any) -> b
 
 
 def assembled(*events: bytes) -> tuple[AssembledAnswer, list[Any]]:
-    listener = _Heard()
+    listener = RecordingListener()
     answer = AssembledAnswer(listener)
     for event in events:
         answer.take(event)
-    return answer, listener.heard
+    return answer, listener.events
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_an_answer_adds_up_and_is_told_on_the_way() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     call = {"index": 0, "id": "k", "type": "function", "function": {"name": "f", "arguments": "{"}}
     more = {"index": 0, "function": {"arguments": "}"}}
-    answer, heard = assembled(
+    answer, events = assembled(
         chunk(role="assistant", content=""),
         chunk(content="Hel", reasoning="Why"),
         chunk(content="lo", tool_calls=[call, "odd"]),
@@ -79,7 +79,7 @@ def test_an_answer_adds_up_and_is_told_on_the_way() -> None:
         json.dumps({"choices": [], "x_groq": {"id": "req_1", "usage": usage}}).encode(),
         b" [DONE] ",
     )
-    assert heard == [
+    assert events == [
         "begin",
         ("Hel", "Why", []),
         ("lo", "", [call]),
@@ -106,7 +106,7 @@ def test_tool_calls_without_an_index_are_each_their_own() -> None:
     answer, _ = assembled(chunk(tool_calls=calls[:1]), chunk("stop", tool_calls=calls[1:]))
     value = answer.value({})
     assert value is not None
-    assert [(one["id"], one["function"]) for one in value["tool_calls"]] == [
+    assert [(tool_call["id"], tool_call["function"]) for tool_call in value["tool_calls"]] == [
         ("a", {"name": "f", "arguments": ""}),
         ("b", {"name": "", "arguments": ""}),
     ]
@@ -116,7 +116,7 @@ def test_tool_calls_without_an_index_are_each_their_own() -> None:
     )
     value = later.value({})
     assert value is not None
-    assert [(one["id"], one["type"]) for one in value["tool_calls"]] == [
+    assert [(tool_call["id"], tool_call["type"]) for tool_call in value["tool_calls"]] == [
         ("a", "custom"), ("b", "function")
     ]  # fmt: skip
 
@@ -144,7 +144,8 @@ KINDS: list[Any] = ["x", [1], {"a": 1}, 6]
 
 
 @pytest.mark.parametrize(
-    ("before", "after"), [(one, other) for one in KINDS for other in KINDS if one is not other]
+    ("before", "after"),
+    [(earlier, later) for earlier in KINDS for later in KINDS if earlier is not later],
 )
 def test_a_field_that_changes_its_kind_is_what_came_last(before: Any, after: Any) -> None:
     changed, _ = assembled(chunk(note=before), chunk(note=after))
@@ -168,20 +169,20 @@ def test_a_field_that_changes_its_kind_is_what_came_last(before: Any, after: Any
 def test_an_error_in_the_stream_has_the_status_that_it_would_have_had(
     error: Any, status: int
 ) -> None:
-    answer, heard = assembled(chunk(content="a"), json.dumps({"error": error}).encode())
+    answer, events = assembled(chunk(content="a"), json.dumps({"error": error}).encode())
     assert (answer.broken, answer.complete, answer.has_ended) == (True, False, True)
     assert answer.value({}) is None
     judged = answer.answer(200, {"a": "b"})
     assert (judged.status, judged.headers) == (status, {"a": "b"})
     assert not judged.is_page
     assert judged.body["error"]["message"] == ("in words" if isinstance(error, str) else "x")
-    assert heard == ["begin", ("a", "", [])]
+    assert events == ["begin", ("a", "", [])]
 
 
 @pytest.mark.parametrize("event", [b"no JSON", b"[1]", b"7", b"[" * 100_000])
 def test_an_event_that_is_no_object_makes_an_answer_unreadable(event: bytes) -> None:
-    answer, heard = assembled(event)
-    assert (answer.unreadable, answer.broken, heard) == (True, True, [])
+    answer, events = assembled(event)
+    assert (answer.unreadable, answer.broken, events) == (True, True, [])
 
 
 def test_an_answer_that_groq_stops_says_why_and_one_that_goes_on_has_not_ended() -> None:
@@ -199,14 +200,14 @@ def test_an_answer_that_groq_stops_says_why_and_one_that_goes_on_has_not_ended()
 
 
 def test_an_answer_that_came_whole_is_told_in_one_piece() -> None:
-    listener = _Heard()
+    listener = RecordingListener()
     calls = [{"id": "a"}, {"id": "b"}]
     AssembledAnswer(listener).whole({"text": "hi", "reasoning": "why", "tool_calls": calls})
-    told = [{"index": 0, "id": "a"}, {"index": 1, "id": "b"}]
-    assert listener.heard == ["begin", ("hi", "why", told)]
-    silent = _Heard()
+    numbered = [{"index": 0, "id": "a"}, {"index": 1, "id": "b"}]
+    assert listener.events == ["begin", ("hi", "why", numbered)]
+    silent = RecordingListener()
     AssembledAnswer(silent).whole({"text": "", "reasoning": "", "tool_calls": None})
-    assert silent.heard == ["begin"]
+    assert silent.events == ["begin"]
 
 
 # --- the connections
@@ -254,8 +255,8 @@ def test_the_authorities_are_read_once_for_each_place_that_the_environment_names
     assert connections._tls_context() is stock
     for name in ("SSL_CERT_DIR", "SSL_CERT_FILE"):
         monkeypatch.delenv("SSL_CERT_DIR", raising=False)
-        place = tmp_path if name.endswith("DIR") else Path(certifi.where())
-        monkeypatch.setenv(name, str(place))
+        path = tmp_path if name.endswith("DIR") else Path(certifi.where())
+        monkeypatch.setenv(name, str(path))
         assert connections._tls_context() is not stock
 
 

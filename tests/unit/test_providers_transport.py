@@ -47,11 +47,11 @@ async def test_an_answer_is_given_as_soon_as_its_head_is_there(
 ) -> None:
     streamed = Streamed(b"ab", b"c")
     below = _Below(monkeypatch, httpx.Response(200, stream=streamed))
-    told: list[str] = []
-    on_sent.set(lambda: told.append("sent"))
+    reports: list[str] = []
+    on_sent.set(lambda: reports.append("sent"))
     response = await below.send()
     below.progress[0].leave()
-    assert told == ["sent"]
+    assert reports == ["sent"]
     assert below.requests == [REQUEST]
     assert not response.is_stream_consumed
     assert await response.aread() == b"abc"
@@ -78,7 +78,7 @@ async def test_a_connection_that_the_far_side_has_dropped_is_replaced_by_another
 
 
 @pytest.mark.parametrize(
-    ("error", "found"),
+    ("error", "raised"),
     [
         (TimeoutError(), httpx.PoolTimeout),
         (aiohttp.InvalidURL("x"), httpx.UnsupportedProtocol),
@@ -88,12 +88,12 @@ async def test_a_connection_that_the_far_side_has_dropped_is_replaced_by_another
     ],
 )
 async def test_a_failure_is_told_by_how_far_the_call_had_come(
-    monkeypatch: pytest.MonkeyPatch, error: BaseException, found: type[BaseException]
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, raised: type[BaseException]
 ) -> None:
     below = _Below(monkeypatch, error)
-    with pytest.raises(found) as met:
+    with pytest.raises(raised) as met:
         await below.send()
-    assert type(met.value) is found
+    assert type(met.value) is raised
     assert met.value is error or met.value.__cause__ is error
     assert len(below.requests) == 1
 

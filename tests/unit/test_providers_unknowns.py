@@ -88,9 +88,9 @@ def test_the_texts_of_a_request_are_looked_for_once() -> None:
 def groq(
     status: int, error: Any = None, *, message: Any = None, reason: Any = None, **headers: str
 ) -> list[str]:
-    found: list[Unknown] = []
+    unknowns: list[Unknown] = []
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    GroqWatch(found.append).look(
+    GroqWatch(unknowns.append).look(
         Answer(status, named, None if error is None else {"error": error}),
         OK if status < 400 else KEPT,
         model="m",
@@ -98,15 +98,15 @@ def groq(
         finish_reason=reason,
         shapes=shapes(),
     )
-    assert {one.service for one in found} <= {"groq"}
-    return [f"{one.kind} {one.shape}" for one in found]
+    assert {unknown.service for unknown in unknowns} <= {"groq"}
+    return [f"{unknown.kind} {unknown.shape}" for unknown in unknowns]
 
 
 def resend(status: int, body: Any = None, **headers: str) -> list[str]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    found = list(unknown_in(Answer(status, named, body), status=status, shapes=shapes()))
-    assert {one.service for one in found} <= {"resend"}
-    return [f"{one.kind} {one.shape}" for one in found]
+    unknowns = list(unknown_in(Answer(status, named, body), status=status, shapes=shapes()))
+    assert {unknown.service for unknown in unknowns} <= {"resend"}
+    return [f"{unknown.kind} {unknown.shape}" for unknown in unknowns]
 
 
 EDGE = {500, 502, 503, 504, *range(520, 528)}
@@ -122,7 +122,7 @@ def test_a_status_of_an_error_that_no_table_has_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "noted"),
     [
         ("", []),
         ("invalid_api_key", []),
@@ -132,8 +132,8 @@ def test_a_status_of_an_error_that_no_table_has_is_told() -> None:
         ("xspend_x", ["error_code 400 xspend_x"]),
     ],
 )
-def test_a_code_of_groq_that_no_table_has_is_told(code: str, told: list[str]) -> None:
-    assert groq(400, {"code": code}) == told
+def test_a_code_of_groq_that_no_table_has_is_told(code: str, noted: list[str]) -> None:
+    assert groq(400, {"code": code}) == noted
     assert groq(200, {"code": code}) == []
 
 
@@ -145,7 +145,7 @@ def test_a_name_of_resend_that_no_table_has_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "words", "told"),
+    ("status", "message", "noted"),
     [
         (429, "on thinking tokens per minute (THPM): Limit 10", ["limit_name THPM"]),
         (413, "on tokens per minute (TPM): Limit 10", []),
@@ -156,13 +156,13 @@ def test_a_name_of_resend_that_no_table_has_is_told() -> None:
     ],
 )
 def test_words_of_groq_that_tell_no_limit_are_told(
-    status: int, words: str, told: list[str]
+    status: int, message: str, noted: list[str]
 ) -> None:
-    assert groq(status, {"message": words}) == told
+    assert groq(status, {"message": message}) == noted
 
 
 @pytest.mark.parametrize(
-    ("message", "reason", "told"),
+    ("message", "reason", "noted"),
     [
         ({"role": "assistant", "content": "x", "annotations": []}, "stop", []),
         ({"new": 1, "old": None}, "length", ["message_field new"]),
@@ -172,16 +172,16 @@ def test_words_of_groq_that_tell_no_limit_are_told(
     ],
 )
 def test_fields_and_ends_of_a_completion_that_nobody_knows_are_told(
-    message: Any, reason: Any, told: list[str]
+    message: Any, reason: Any, noted: list[str]
 ) -> None:
-    assert groq(200, message=message, reason=reason) == told
+    assert groq(200, message=message, reason=reason) == noted
     assert groq(400, message=message, reason=reason) == [], "there is no completion"
 
 
 def test_headers_about_limits_that_nobody_knows_are_told() -> None:
     known = {
-        f"x_ratelimit_{what}_{of}": "1"
-        for what in ("limit", "remaining", "reset")
+        f"x_ratelimit_{part}_{of}": "1"
+        for part in ("limit", "remaining", "reset")
         for of in ("requests", "tokens")
     }
     assert groq(200, **known, X_RateLimit_New="1", other="1") == ["header x-ratelimit-new"]
@@ -208,18 +208,18 @@ def judged(fate: Fate, code: str) -> Verdict:
 
 class _Watch:
     def __init__(self) -> None:
-        self.found: list[Unknown] = []
-        self._watch = GroqWatch(self.found.append)
+        self.unknowns: list[Unknown] = []
+        self._watch = GroqWatch(self.unknowns.append)
 
     def see(self, *verdicts: Verdict, model: str = "m-1") -> list[str]:
         """Look at answers, and return what was told of them."""
-        self.found.clear()
+        self.unknowns.clear()
         for verdict in verdicts:
             self._watch.look(
                 Answer(200, {}), verdict, model=model, message={}, finish_reason=None,
                 shapes=shapes(),
             )  # fmt: skip
-        return [f"{one.kind} {one.shape}" for one in self.found]
+        return [f"{unknown.kind} {unknown.shape}" for unknown in self.unknowns]
 
 
 REJECTED = judged(Fate.FAIL, "rejected")
@@ -238,7 +238,7 @@ def test_a_model_whose_calls_all_fail_alike_is_told_from_the_twentieth_on() -> N
 
 
 @pytest.mark.parametrize(
-    ("verdict", "told"),
+    ("verdict", "noted"),
     [
         (judged(Fate.OTHER_ACCOUNT, "forbidden"), True),
         (judged(Fate.NEXT_KEY, "model_blocked"), True),
@@ -247,12 +247,12 @@ def test_a_model_whose_calls_all_fail_alike_is_told_from_the_twentieth_on() -> N
     ],
 )
 def test_what_a_key_or_an_outage_is_to_blame_for_tells_nothing_of_a_model(
-    verdict: Verdict, *, told: bool
+    verdict: Verdict, *, noted: bool
 ) -> None:
-    assert bool(_Watch().see(*[verdict] * 20)) is told
+    assert bool(_Watch().see(*[verdict] * 20)) is noted
     watch = _Watch()
     watch.see(*[REJECTED] * 19)
-    assert bool(watch.see(verdict, REJECTED)) is not told, "it does not count, nor interrupt"
+    assert bool(watch.see(verdict, REJECTED)) is not noted, "it does not count, nor interrupt"
 
 
 def test_only_the_last_models_that_failed_are_remembered() -> None:

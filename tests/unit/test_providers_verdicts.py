@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from tests.unit.provider_judges import groq, now_s, resend, told
+from tests.unit.provider_judges import groq, now_s, resend, summary
 from worker.providers.groq.verdicts import GroqJudge
 from worker.providers.resend.verdicts import ResendJudge
 from worker.providers.response import Answer
@@ -33,7 +33,7 @@ def test_what_a_provider_answers_in_its_own_form_is_judged_in_whole(row: dict[st
         judged = groq(status, headers, json.dumps({"error": error}).encode())
     else:
         judged = resend(status, headers, {"name": name, "message": "No.", "statusCode": status})
-    assert (told(judged), judged.reason) == (row["verdict"], row["reason"])
+    assert (summary(judged), judged.reason) == (row["verdict"], row["reason"])
     assert judged.status == status
 
 
@@ -132,6 +132,6 @@ GATEWAYS: list[tuple[int, str, str, str]] = [
 def test_what_a_gateway_answers_blames_no_key_for_good(
     status: int, of_groq: str, of_resend: str, in_json: str
 ) -> None:
-    assert told(groq(status, PAGE, b"<html>no</html>")) == of_groq
-    assert told(resend(status, PAGE, b"<html>no</html>")) == of_resend
-    assert told(resend(status, {}, {"name": "NotFound", "message": "x"})) == in_json
+    assert summary(groq(status, PAGE, b"<html>no</html>")) == of_groq
+    assert summary(resend(status, PAGE, b"<html>no</html>")) == of_resend
+    assert summary(resend(status, {}, {"name": "NotFound", "message": "x"})) == in_json

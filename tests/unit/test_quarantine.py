@@ -97,7 +97,7 @@ class Bench:
 def test_suspects_run_one_at_a_time_in_their_order_and_are_booked_before() -> None:
     bench = Bench()
     first, second, third = bench.give(), bench.give(4), bench.give()
-    assert [one.taken for one in (first, second, third)] == [True] * 3
+    assert [message.taken for message in (first, second, third)] == [True] * 3
     assert bench.ran == [first]
     bench.tick()
     assert bench.ran == [first]
@@ -125,12 +125,12 @@ def test_others_are_no_suspects() -> None:
 
 def test_what_waits_takes_up_no_room_as_far_as_the_consumer_allows() -> None:
     bench = Bench(window=3, most=4)
-    given = [bench.give() for _ in range(4)]
+    messages = [bench.give() for _ in range(4)]
     assert bench.qos.value == 4  # one runs, three wait, and the consumer allows for one
-    for message in given:
+    for message in messages:
         message.acknowledged = True
         bench.tick()
-    assert bench.ran == given
+    assert bench.ran == messages
     assert bench.qos.value == 3
 
 
@@ -166,5 +166,7 @@ def test_a_suspect_that_cannot_be_booked_runs_all_the_same(
         bench.channel = object()  # type: ignore[assignment]
     message = bench.give()
     assert bench.ran == [message]
-    told = "cannot note in the broker that a suspect runs (OOM); if it kills the worker, no job is "
-    assert caplog.messages == [f"{told}blamed"] * (channel == "full")
+    warning = (
+        "cannot note in the broker that a suspect runs (OOM); if it kills the worker, no job is "
+    )
+    assert caplog.messages == [f"{warning}blamed"] * (channel == "full")

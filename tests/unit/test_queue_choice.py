@@ -31,7 +31,7 @@ class Queues(dict[str, str]):
 
 
 @pytest.mark.parametrize(
-    ("requested", "custom", "said"),
+    ("requested", "custom", "suggestions"),
     [
         (None, False, []),
         ("ai,email.deferred", False, []),
@@ -42,11 +42,11 @@ class Queues(dict[str, str]):
     ],
 )
 def test_a_queue_that_no_task_uses_is_told_with_the_one_that_was_meant(
-    requested: Any, said: list[str], *, custom: bool
+    requested: Any, suggestions: list[str], *, custom: bool
 ) -> None:
-    told = list(QueueChoice(requested).unknown(has_custom_tasks=custom))
-    assert len(told) == len(said)
-    for line, part in zip(told, said, strict=True):
+    warnings = list(QueueChoice(requested).unknown(has_custom_tasks=custom))
+    assert len(warnings) == len(suggestions)
+    for line, part in zip(warnings, suggestions, strict=True):
         assert "a queue that no task of ours uses" in line
         assert line.endswith(part if part.startswith(":") else f"; did you mean {part}?")
 

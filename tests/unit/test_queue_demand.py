@@ -43,8 +43,8 @@ class Scripted:
 
 def shared(**services: Scripted) -> QueueDemand:
     demand = QueueDemand()
-    for name, one in services.items():
-        demand.add(name, one)
+    for name, service_demand in services.items():
+        demand.add(name, service_demand)
     return demand
 
 
@@ -124,12 +124,12 @@ def test_what_was_seen_in_the_queue_is_known_for_a_moment(monkeypatch: pytest.Mo
 
 
 def test_every_service_says_when_it_is_full() -> None:
-    told: list[str] = []
+    signals: list[str] = []
     known = Scripted(on_full=lambda: None)
     demand = shared(new=(new := Scripted()), known=known)
     before = known.on_full
-    demand.on_full(lambda: told.append("full"))
+    demand.on_full(lambda: signals.append("full"))
     assert new.on_full is not None
     new.on_full()
-    assert told == ["full"]
+    assert signals == ["full"]
     assert known.on_full is before

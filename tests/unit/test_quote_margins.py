@@ -33,7 +33,9 @@ def test_short_longer_and_long_waits_have_margins_of_their_own(
     assert margins.learned_from(forecast_s) == 11 + kind
     assert margins.within_s(forecast_s) == (forecast_s + 1) * (2 + kind) - 1
     book = taught(5.0, forecast_s=forecast_s)
-    assert [outcomes for _, outcomes in book.margins.of] == [int(kind == one) for one in range(3)]
+    assert [outcomes for _, outcomes in book.margins.of] == [
+        int(kind == other) for other in range(3)
+    ]
 
 
 def test_no_quote_is_of_a_time_gone_by() -> None:
@@ -77,7 +79,7 @@ def test_a_thousand_quotes_are_followed_at_once() -> None:
     book = QuoteBook()
     for place in range(1_100, 0, -1):
         assert book.quote(0.0, ended=5, place=place, forecast_s=9) == 14
-    ends = [one.ends_at for one in book._open]
+    ends = [quote.ends_at for quote in book._open]
     assert len(ends) == 1_000
     assert all(before < after for before, after in pairwise(ends))
     assert ends[-1] == 1_105

@@ -63,4 +63,4 @@ def test_of_two_jobs_that_wait_only_the_one_that_has_ended_teaches() -> None:
         book.quote(0.0, ended=0, place=place, forecast_s=30.0)
     book.observe(0.0, ended=0)
     book.observe(90.0, ended=1)
-    assert [one.ends_at for one in book._open] == [10]
+    assert [quote.ends_at for quote in book._open] == [10]

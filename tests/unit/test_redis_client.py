@@ -93,13 +93,13 @@ async def test_a_connection_that_nobody_uses_any_more_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     timers: list[tuple[float, Any]] = []
-    loop = SimpleNamespace(call_later=lambda *its: timers.append(its) or object())
+    loop = SimpleNamespace(call_later=lambda *timer: timers.append(timer) or object())
     patched = SimpleNamespace(get_running_loop=lambda: loop, create_task=asyncio.create_task)
     monkeypatch.setattr(client_module, "asyncio", patched)
     pool: Any = IdleClosingPool(connection_class=Connection, max_connections=6, timeout=1)
     pool.update_connection_kwargs = lambda **_: None
-    one, other = [await pool.get_connection() for _ in range(2)]
-    for connection in (other, one):
+    first, second = [await pool.get_connection() for _ in range(2)]
+    for connection in (second, first):
         await pool.release(connection)
     [(pause_s, look)] = timers
     assert pause_s == 7
@@ -107,7 +107,7 @@ async def test_a_connection_that_nobody_uses_any_more_is_closed(
     assert len(timers) == 2, "both were used"
     again = await pool.get_connection()
     await pool.release(again)
-    idle = other if again is one else one
+    idle = second if again is first else first
     timers[1][1]()
     await pool._closing
     assert (idle.closed_how, again.closed_how) == ([{"nowait": True}], [])

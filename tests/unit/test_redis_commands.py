@@ -71,12 +71,12 @@ async def test_a_client_has_one_pipeline_which_goes_with_it(
             pass
 
     monkeypatch.setattr(autopipeline, "AutoPipeline", Made)
-    one, other = Client(), Client()
-    pipeline: Any = pipeline_of(one)  # type: ignore[arg-type]
+    first, second = Client(), Client()
+    pipeline: Any = pipeline_of(first)  # type: ignore[arg-type]
     assert type(pipeline) is Made
-    assert pipeline_of(one) is pipeline  # type: ignore[arg-type]
-    assert pipeline_of(other) is not pipeline  # type: ignore[arg-type]
-    del one
+    assert pipeline_of(first) is pipeline  # type: ignore[arg-type]
+    assert pipeline_of(second) is not pipeline  # type: ignore[arg-type]
+    del first
     gc.collect()
     assert not [each for each in autopipeline._PIPELINES.values() if each is pipeline]
 
@@ -98,12 +98,12 @@ class Records:
     """A store that answers when it may, or fails."""
 
     def __init__(self) -> None:
-        self.asked: list[list[str]] = []
+        self.lookups: list[list[str]] = []
         self.may_answer = asyncio.Event()
         self.error: Exception | None = None
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        self.asked.append(list(ids))
+        self.lookups.append(list(ids))
         await self.may_answer.wait()
         if self.error is not None:
             raise self.error
@@ -119,13 +119,13 @@ async def test_jobs_that_ask_while_an_answer_is_on_its_way_share_the_next_one() 
     second = [asyncio.create_task(lookup.has(job)) for job in ("there 2", "gone 2")]
     second[0].cancel()
     await asyncio.sleep(0)
-    assert store.asked == [["there 1", "gone 1"]]
+    assert store.lookups == [["there 1", "gone 1"]]
     store.may_answer.set()
     assert await asyncio.gather(*first) == [True, False]
     assert await second[1] is False
-    assert store.asked[1:] in ([["there 2", "gone 2"]], [["gone 2"]])
+    assert store.lookups[1:] in ([["there 2", "gone 2"]], [["gone 2"]])
     assert await lookup.has("there 3")
-    assert store.asked[2:] == [["there 3"]]
+    assert store.lookups[2:] == [["there 3"]]
 
 
 async def test_a_lookup_that_fails_fails_all_who_asked_and_is_not_reported_where_none_waits() -> (
@@ -158,10 +158,10 @@ class Stream:
     """A client whose stream has entries."""
 
     def __init__(self, *entries: Any) -> None:
-        self.entries, self.asked = entries, list[Any]()
+        self.entries, self.lookups = entries, list[Any]()
 
-    async def xrevrange(self, *asked: Any, **how: Any) -> Any:
-        self.asked.append((asked, how))
+    async def xrevrange(self, *arguments: Any, **options: Any) -> Any:
+        self.lookups.append((arguments, options))
         return self.entries
 
 
@@ -171,7 +171,7 @@ async def test_the_latest_entries_of_a_stream_are_read_before_an_instant(
 ) -> None:
     client: Any = Stream()
     assert await read_latest(client, "s", count=7, before_ms=before_ms) == []
-    assert client.asked == [(("s",), {"max": last, "count": 7})]
+    assert client.lookups == [(("s",), {"max": last, "count": 7})]
 
 
 # What an entry has, and the two instants that are read of it.

@@ -20,45 +20,45 @@ def no_cleanup_of_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_what_redis_did_not_take_is_sent_in_order_until_it_answers() -> None:
-    told: list[int] = []
+    stored: list[int] = []
     ended, troubles = asyncio.Event(), [LostError("lost"), LostError("lost")]
 
-    async def tell(number: int) -> None:
+    async def store(number: int) -> None:
         if troubles:
             raise troubles.pop()
-        told.append(number)
+        stored.append(number)
         if number == 2:
             ended.set()
 
     for number in range(3):
-        assert send_later(lambda number=number: tell(number), LostError("lost"))  # type: ignore[misc]
+        assert send_later(lambda number=number: store(number), LostError("lost"))  # type: ignore[misc]
     await ended.wait()
-    assert told == [0, 1, 2]
+    assert stored == [0, 1, 2]
 
 
 async def test_what_redis_denies_is_not_sent_again() -> None:
-    async def tell() -> None:
+    async def store() -> None:
         raise AssertionError
 
-    assert not send_later(tell, NoPermissionError("no"))
+    assert not send_later(store, NoPermissionError("no"))
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError("a bug"), KeyError("a bug")])
 async def test_a_bug_in_one_command_keeps_no_other_from_being_sent(
     caplog: pytest.LogCaptureFixture, bug: Exception
 ) -> None:
-    told = asyncio.Event()
+    stored = asyncio.Event()
 
     async def broken() -> None:
         raise bug
 
-    async def tell() -> None:
-        told.set()
+    async def store() -> None:
+        stored.set()
 
     with caplog.at_level(logging.WARNING):
         send_later(broken, LostError("lost"))
-        send_later(tell, LostError("lost"))
-        await told.wait()
+        send_later(store, LostError("lost"))
+        await stored.wait()
     assert caplog.messages == [
         f"cannot store the end of a call ({bug}); what Redis keeps of it expires by itself"
     ]
@@ -80,14 +80,14 @@ async def test_commands_are_given_up_with_their_time_and_with_the_pool(
     monkeypatch.setattr(later, "JOB", replace(later.JOB, within_s=0.0))
     tried.clear()
     send_later(refused, LostError("lost"))
-    told = asyncio.Event()
+    stored = asyncio.Event()
 
-    async def tell() -> None:
-        told.set()
+    async def store() -> None:
+        stored.set()
 
     monkeypatch.setattr(later, "JOB", replace(later.JOB, within_s=60.0))
-    send_later(tell, LostError("lost"))
-    await told.wait()
+    send_later(store, LostError("lost"))
+    await stored.wait()
     assert not tried.is_set(), "its time was over before it could be sent"
 
 

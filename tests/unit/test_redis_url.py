@@ -57,13 +57,15 @@ def test_a_url_with_options_is_read_alike_by_all_three(
     assert read.db == db
     assert read.for_broker[1] == broker
     assert Connection(read.for_broker[0]).transport_cls.startswith("redis")
-    told = BlockingConnectionPool.from_url(read.for_pool).connection_kwargs
-    assert told["db"] == db
-    assert {name: told[name] for name in pool} == pool
-    given = settings_from(
+    parameters = BlockingConnectionPool.from_url(read.for_pool).connection_kwargs
+    assert parameters["db"] == db
+    assert {name: parameters[name] for name in pool} == pool
+    settings = settings_from(
         {"CELERY_RESULT_BACKEND": f"worker.aio.backend:RedisBackend+{read.for_results}"}
     )
-    assert RedisUrl.read(given.result_backend_url.get_secret_value(), schemes=ALL_SCHEMES).db == db
+    assert (
+        RedisUrl.read(settings.result_backend_url.get_secret_value(), schemes=ALL_SCHEMES).db == db
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,9 +136,9 @@ def test_a_url_with_options_is_read_alike_by_all_three(
 def test_a_url_that_cannot_work_is_refused_with_a_sentence(url: str, sentence: str) -> None:
     with pytest.raises(SettingsError) as caught:
         settings_from({"REDIS_URL": url})
-    [said] = caught.value.sentences
-    assert said.startswith(sentence)
-    assert CANARY not in said
+    [refusal] = caught.value.sentences
+    assert refusal.startswith(sentence)
+    assert CANARY not in refusal
 
 
 # As we write it, as Celery does, and by the option alone.
@@ -164,9 +166,13 @@ def test_sentinels_are_read_alike_by_all_three(url: str) -> None:
         "health_check_interval": 4,
     }
     for by_url in (read.for_pool, read.for_results):
-        told = parameters_of(by_url)
-        assert repr(told["sentinels"]) == f"<Sentinels of m at {tuple(sentinels)}>"
-        assert (told["db"], told["username"], told["password"]) == (3, "u", CANARY)
+        parameters = parameters_of(by_url)
+        assert repr(parameters["sentinels"]) == f"<Sentinels of m at {tuple(sentinels)}>"
+        assert (parameters["db"], parameters["username"], parameters["password"]) == (
+            3,
+            "u",
+            CANARY,
+        )
     environ = {"CELERY_RESULT_BACKEND": f"worker.aio.backend:RedisBackend+{read.for_results}"}
     again = settings_from(environ).result_backend_url
     assert (
@@ -184,6 +190,6 @@ def test_tls_to_redis_is_tls_to_the_sentinels_unless_told_otherwise() -> None:
         broker_url, options = read.for_broker
         assert broker_url == "sentinel://a:1/0?ssl_cert_reqs=required&ssl_ca_certs=%2Fca.crt"
         assert options["sentinel_kwargs"] == to_sentinels
-        told = parameters_of(read.for_pool, asynchronous=True)
-        assert told["connection_class"] is SentinelTlsConnection
-        assert told["ssl_ca_certs"] == "/ca.crt"
+        parameters = parameters_of(read.for_pool, asynchronous=True)
+        assert parameters["connection_class"] is SentinelTlsConnection
+        assert parameters["ssl_ca_certs"] == "/ca.crt"

@@ -38,9 +38,9 @@ def test_a_job_that_meets_the_hard_time_limit_becomes_a_dead_letter(
     requests.of().on_timeout(soft, 30)
     names = [each[0] for each in requests.ends("end_run", "record_request", "stock_on_timeout")]
     assert names == [*["end_run"] * run_ends, *["record_request"] * is_dead, "stock_on_timeout"]
-    assert requests.told.stock_on_timeout.call_args == call(soft, 30)
+    assert requests.calls.stock_on_timeout.call_args == call(soft, 30)
     if is_dead:
-        _, name, error = requests.told.record_request.call_args.args
+        _, name, error = requests.calls.record_request.call_args.args
         assert (name, type(error), error.args) == (AI, TimeLimitExceeded, (30,))
 
 
@@ -89,14 +89,14 @@ def test_a_job_that_failed_outside_of_its_task_becomes_a_dead_letter(
     )
     return_ok = how.get("return_ok", False)
     ended = request.on_failure(info, send_failed_event=False, return_ok=return_ok)
-    assert ended is requests.told.stock_on_failure.return_value
+    assert ended is requests.calls.stock_on_failure.return_value
     dead = call.record_request(request._context, AI, exc)
     assert requests.ends("record_request", "stock_on_failure") == [
         *([dead] * is_dead),
         call.stock_on_failure(info, False, return_ok),
     ]
-    told = requests.told
-    assert (told.announce.called, told.close_stream.called) == (is_dead, is_dead)
+    calls = requests.calls
+    assert (calls.announce.called, calls.close_stream.called) == (is_dead, is_dead)
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,14 @@ def test_a_job_that_failed_outside_of_its_task_becomes_a_dead_letter(
 def test_a_job_whose_dead_letter_cannot_be_written_comes_again(
     requests: Requests, name: str, *, written: bool, comes_again: bool
 ) -> None:
-    requests.told.record_request.return_value = written
+    requests.calls.record_request.return_value = written
     request = requests.of(name)
     request._dead_letter(BUG)
-    assert requests.told.announce.call_args.args[3:] == (
+    assert requests.calls.announce.call_args.args[3:] == (
         states.FAILURE,
         {"error": {"type": "ValueError", "message": "ValueError"}},
     )
-    assert requests.told.record_request.called is (name != ADMIN)
+    assert requests.calls.record_request.called is (name != ADMIN)
     request.acknowledge()
     assert requests.ends("stock_acknowledge", "stock_reject") == [
         call.stock_reject(requeue=True) if comes_again else call.stock_acknowledge()

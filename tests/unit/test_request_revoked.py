@@ -40,20 +40,20 @@ def test_an_expired_job_ends_with_the_error_of_its_dead_letter(
     request = requests.of(name, headers=began | {"ignore_result": ignores})
     assert request.store_errors is not ignores
     request._announce_revoked("expired", False, None, True)
-    its = f"it was not done{NOT_BEGUN.removeprefix('it had not begun')}"
+    not_done = f"it was not done{NOT_BEGUN.removeprefix('it had not begun')}"
     kind: type[JobError] = OutcomeUnknown if in_doubt else DeadlineExceeded
-    words = f"{DOUBT}, and then {its}" if in_doubt else its
+    sentence = f"{DOUBT}, and then {not_done}" if in_doubt else not_done
     context = request._context
-    error = requests.told.record_request.call_args.args[2]
-    assert (type(error), str(error)) == (kind, words)
+    error = requests.calls.record_request.call_args.args[2]
+    assert (type(error), str(error)) == (kind, sentence)
     stored = call.backend.store_result("job-1", error, states.REVOKED, request=context)
-    told = {"error": {"type": kind.__name__, "message": words}}
-    closed = call.close_stream(context, error=kind.__name__, reason=words)
+    end = {"error": {"type": kind.__name__, "message": sentence}}
+    closed = call.close_stream(context, error=kind.__name__, reason=sentence)
     names = ("end_run", "backend.store_result", "announce", "close_stream", "record_request")
     assert requests.ends(*names, "revoked_end", "stock__announce_revoked") == [
         call.end_run("job-1"),
         *([stored] * (not ignores)),
-        call.announce(requests.app, context, name, states.REVOKED, told),
+        call.announce(requests.app, context, name, states.REVOKED, end),
         *([closed] * (name == AI)),
         call.record_request(context, name, error),
         call.stock__announce_revoked("expired", False, None, True),
@@ -75,8 +75,8 @@ def test_an_expired_job_that_a_copy_has_done_keeps_its_result(
         call.stock_acknowledge(),
     ]
     assert request._already_revoked is True
-    requests.told.record_request.assert_not_called()
-    requests.told.stock__announce_revoked.assert_not_called()
+    requests.calls.record_request.assert_not_called()
+    requests.calls.stock__announce_revoked.assert_not_called()
 
 
 # Whether a person has ended it while it ran, and whether it is ended with others of its turn.
@@ -87,39 +87,39 @@ def test_an_expired_job_that_a_copy_has_done_keeps_its_result(
 def test_a_revoked_job_ends_with_the_others_or_as_celery_ends_it(
     requests: Requests, *, terminated: bool, together: bool, as_celery: bool
 ) -> None:
-    requests.told.revoked_end.return_value = together
+    requests.calls.revoked_end.return_value = together
     request = requests.of()
     request._announce_revoked("terminated", terminated, 15, False)
-    words = "the job was terminated"
-    told = {"error": {"type": "TaskRevokedError", "message": words}}
+    sentence = "the job was terminated"
+    end = {"error": {"type": "TaskRevokedError", "message": sentence}}
     stock = call.stock__announce_revoked("terminated", terminated, 15, False)
     assert requests.ends(
         "end_run", "close_stream", "announce", "revoked_end", "stock__announce_revoked"
     ) == [
         call.end_run("job-1"),
-        call.close_stream(request._context, error="TaskRevokedError", reason=words),
-        call.announce(requests.app, request._context, AI, states.REVOKED, told),
+        call.close_stream(request._context, error="TaskRevokedError", reason=sentence),
+        call.announce(requests.app, request._context, AI, states.REVOKED, end),
         *([call.revoked_end(request, "terminated")] * (not terminated)),
         *([stock] * as_celery),
     ]
-    requests.told.record_request.assert_not_called()
+    requests.calls.record_request.assert_not_called()
 
 
 def test_a_revoked_job_whose_end_is_stored_is_acknowledged_and_signalled(
     requests: Requests,
 ) -> None:
-    heard: list[Any] = []
+    signals: list[Any] = []
 
-    def hear(**fields: Any) -> None:
-        heard.append((fields, requests.told.stock_acknowledge.call_count))
+    def receive(**fields: Any) -> None:
+        signals.append((fields, requests.calls.stock_acknowledge.call_count))
 
     request = requests.of()
-    task_revoked.connect(hear)
+    task_revoked.connect(receive)
     try:
         request.acknowledge_revoked()
     finally:
-        task_revoked.disconnect(hear)
-    [(fields, acknowledged)] = heard
+        task_revoked.disconnect(receive)
+    [(fields, acknowledged)] = signals
     assert acknowledged == 1
     assert fields == {"signal": task_revoked, "sender": request.task} | {
         "request": request._context, "terminated": False, "signum": None, "expired": False,

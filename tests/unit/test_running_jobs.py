@@ -17,24 +17,24 @@ class Inspect:
     """Stands for Celery's `inspect`, whose workers answer when the test lets them."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, ...]] = []
+        self.questions: list[tuple[str, ...]] = []
         self.at_once = self.most_at_once = 0
-        self.was_asked, self.may_answer = threading.Event(), threading.Event()
+        self.has_question, self.may_answer = threading.Event(), threading.Event()
         self.error: Exception | None = None
 
     def query_task(self, *ids: str) -> dict[str, dict[str, Any]] | None:
-        self.asked.append(ids)
-        self.was_asked.set()
+        self.questions.append(ids)
+        self.has_question.set()
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         assert self.may_answer.wait(10)
         self.at_once -= 1
         if self.error is not None:
             raise self.error
-        found = {
+        states = {
             job: ("active" if job in ACTIVE else "reserved", {}) for job in ids if job != "job-0"
         }
-        return {"w1@host": found} if found else None
+        return {"w1@host": states} if states else None
 
     @property
     def app(self) -> Any:
@@ -45,8 +45,8 @@ async def begun(inspect: Inspect, jobs: range) -> list["asyncio.Task[set[str]]"]
     """Ask for each job alone, after the question of the first is on its way."""
     first, *others = jobs
     tasks = [asyncio.create_task(running_among(inspect.app, [f"job-{first}"]))]
-    assert await asyncio.to_thread(inspect.was_asked.wait, 10)
-    tasks += [asyncio.create_task(running_among(inspect.app, [f"job-{one}"])) for one in others]
+    assert await asyncio.to_thread(inspect.has_question.wait, 10)
+    tasks += [asyncio.create_task(running_among(inspect.app, [f"job-{other}"])) for other in others]
     await asyncio.sleep(0)
     return tasks
 
@@ -59,7 +59,7 @@ async def test_calls_at_a_time_share_a_question_and_no_two_questions_are_asked_a
     assert [sorted(answer) for answer in answers] == [
         [f"job-{number}"] if f"job-{number}" in ACTIVE else [] for number in range(10)
     ]
-    assert [len(ids) for ids in inspect.asked] == [1, 9]
+    assert [len(ids) for ids in inspect.questions] == [1, 9]
     assert inspect.most_at_once == 1
 
 
@@ -67,7 +67,7 @@ async def test_one_call_for_many_jobs_is_one_question() -> None:
     inspect = Inspect()
     inspect.may_answer.set()
     assert await running_among(inspect.app, [f"job-{number}" for number in range(9)]) == ACTIVE
-    assert [len(ids) for ids in inspect.asked] == [9]
+    assert [len(ids) for ids in inspect.questions] == [9]
 
 
 async def test_a_caller_that_gives_up_leaves_the_others_their_answer() -> None:

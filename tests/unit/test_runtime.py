@@ -74,9 +74,9 @@ async def test_the_parts_of_a_process_are_as_the_settings_describe_them(
     built: dict[str, dict[str, Any]] = {}
     for service, builder in registry.BUILDERS.items():
 
-        def build(url: str, *, service: str = service, make: Any = builder, **its: Any) -> Any:
-            built[service] = {"url": url} | its
-            return make(url, **its)
+        def build(url: str, *, service: str = service, make: Any = builder, **options: Any) -> Any:
+            built[service] = {"url": url} | options
+            return make(url, **options)
 
         monkeypatch.setattr(registry, "BUILDERS", {**registry.BUILDERS, service: build})
     settings = settings_from(UNUSUAL)
@@ -148,9 +148,9 @@ async def test_a_reload_serves_from_the_new_keys_and_wakes_who_waits_for_them(
         )
     after = discovered({"GROQ_API_KEY": GROQ, "GROQ_API_KEY_2": GROQ_2})
     monkeypatch.setattr(runtime_module, "load_keys", after.__getitem__)
-    found = await runtime.reload_keys()
-    assert found == dict.fromkeys(SERVICES, 0) | {"groq": 2}
-    assert [one for one in done if one[1] in {"groq", "resend"}] == [
+    discoveries = await runtime.reload_keys()
+    assert discoveries == dict.fromkeys(SERVICES, 0) | {"groq": 2}
+    assert [step for step in done if step[1] in {"groq", "resend"}] == [
         ("forget", "groq", "GROQ_API_KEY", "GROQ_API_KEY_2"),
         ("wake", "groq"),
         ("forget", "resend"),
@@ -161,15 +161,15 @@ async def test_a_reload_serves_from_the_new_keys_and_wakes_who_waits_for_them(
 
 
 async def test_a_worker_says_which_keys_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[Any] = []
+    published: list[Any] = []
 
     async def publish(redis: Any, names: Any, keys: Any) -> None:
-        said.append((redis, names, [key.variable for key in keys]))
+        published.append((redis, names, [key.variable for key in keys]))
 
     monkeypatch.setattr(runtime_module, "publish_keys", publish)
     runtime = open_runtime(settings_from(UNUSUAL), discovered({"GROQ_API_KEY": GROQ}))
     await runtime.publish_keys()
-    assert said == [
+    assert published == [
         (runtime.redis, pool.names, ["GROQ_API_KEY"] if service == "groq" else [])
         for service, pool in runtime.pools.items()
     ]
@@ -179,15 +179,15 @@ async def test_a_worker_says_which_keys_it_has(monkeypatch: pytest.MonkeyPatch) 
 async def test_the_first_job_opens_what_its_loop_shares_and_what_is_wrong_with_keys_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found, told, ends = discovered({"GROQ_API_KEY": GROQ}), list[Any](), list[Any]()
-    monkeypatch.setattr(runtime_module, "load_keys", found.__getitem__)
-    monkeypatch.setattr(runtime_module, "announce", told.append)
+    discoveries, announced, ends = discovered({"GROQ_API_KEY": GROQ}), list[Any](), list[Any]()
+    monkeypatch.setattr(runtime_module, "load_keys", discoveries.__getitem__)
+    monkeypatch.setattr(runtime_module, "announce", announced.append)
     monkeypatch.setattr(runtime_module, "get_settings", lambda: settings_from(UNUSUAL))
     monkeypatch.setattr(runtime_module.lifespan, "on_shutdown", ends.append)
     loop = asyncio.get_running_loop()
     assert runtime_module.Runtime.of(loop) is None
     runtime = runtime_module.Runtime.current()
     assert runtime_module.Runtime.current() is runtime_module.Runtime.of(loop) is runtime
-    assert told == [found[service] for service in SERVICES]
+    assert announced == [discoveries[service] for service in SERVICES]
     assert ends == [runtime.close]
     await runtime.close()

@@ -30,10 +30,10 @@ def loud(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_deferred_jobs_are_woken_and_found_in_each_delayed_queue(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, runtime: Any
 ) -> None:
-    woken, found = AsyncMock(), AsyncMock(side_effect=lambda _, queue, __: [f"job of {queue}"])
+    woken, find = AsyncMock(), AsyncMock(side_effect=lambda _, queue, __: [f"job of {queue}"])
     monkeypatch.setattr(runtime_module, "wake_jobs", woken)
     monkeypatch.setattr(runtime_module, "wake_deferred", woken)
-    monkeypatch.setattr(runtime_module, "find_stamped", found)
+    monkeypatch.setattr(runtime_module, "find_stamped", find)
     await runtime.wake_jobs(["a"])
     each = [call(runtime.broker, queue, ["a"]) for queue in DELAYED_QUEUES]
     assert woken.await_args_list == each
@@ -42,8 +42,8 @@ async def test_deferred_jobs_are_woken_and_found_in_each_delayed_queue(
     await runtime.wake_deferred("resend")
     assert woken.await_args == call(runtime.broker, "email.deferred")
     assert await runtime.waiting_with(["x"]) == [f"job of {queue}" for queue in DELAYED_QUEUES]
-    assert found.await_args_list == [call(runtime.broker, one, ["x"]) for one in DELAYED_QUEUES]
-    for failing in (woken, found):
+    assert find.await_args_list == [call(runtime.broker, name, ["x"]) for name in DELAYED_QUEUES]
+    for failing in (woken, find):
         failing.side_effect = LostError("gone")
     await runtime.wake_jobs(["a"])
     assert await runtime.waiting_with(["x"]) == []
@@ -66,17 +66,17 @@ async def test_deferred_jobs_are_woken_and_found_in_each_delayed_queue(
 async def test_the_jobs_of_a_service_that_wait_are_those_in_the_broker_and_those_held_here(
     monkeypatch: pytest.MonkeyPatch, runtime: Any
 ) -> None:
-    asked: list[Any] = []
+    counted: list[Any] = []
 
     async def count(broker: Any, lists: tuple[str, ...]) -> int:
-        asked.append((broker, lists))
+        counted.append((broker, lists))
         return 100
 
     monkeypatch.setattr(runtime_module, "count_waiting", count)
     demand = SimpleNamespace(count=lambda *, bulk: 3 if bulk else 20)
     object.__setattr__(runtime, "demands", {"ai": demand})
     assert await runtime.count_waiting("groq") == 123
-    [(broker, lists)] = asked
+    [(broker, lists)] = counted
     assert broker is runtime.broker
     assert [name for name in lists if "\x06" not in name] == ["ai", "ai.deferred"]
     assert len(lists) == 8
@@ -101,8 +101,8 @@ async def test_a_process_that_ends_sends_all_that_wait_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loops, rotation = [Mock(), Mock()], Mock()
-    its: Any = SimpleNamespace(rotations={"groq": rotation})
-    monkeypatch.setattr(runtime_module, "_RUNTIMES", dict.fromkeys(loops, its))
+    runtime: Any = SimpleNamespace(rotations={"groq": rotation})
+    monkeypatch.setattr(runtime_module, "_RUNTIMES", dict.fromkeys(loops, runtime))
     runtime_module.stop_waiting()
     for loop in loops:
         loop.call_soon_threadsafe.assert_called_once_with(rotation.waiting.close)

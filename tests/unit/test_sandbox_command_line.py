@@ -22,13 +22,18 @@ def test_each_option_sets_what_it_names() -> None:
         "grace-ms", "groq-latency-ms", "groq-jitter-ms", "groq-stream-ms", "resend-latency-ms",
         "resend-jitter-ms",
     ]  # fmt: skip
-    words = [f"--{name}={number}" for number, name in enumerate(numbers, 11)]
-    words += [f"--{name}={number}.5" for number, name in enumerate(times, 41)]
-    words += ["--host=h", "--keys-file=k", "--scenario=s", "--accept-unknown-keys"]
-    words += ["--stop-on-eof", "--groq-models=a, b,", "--resend-refusal-form=403"]
-    given = make_parser().parse_args(words)
-    assert (given.host, given.port, given.scenario, given.stop_on_eof) == ("h", 11, Path("s"), True)
-    assert config_of(given) == Config(
+    arguments = [f"--{name}={number}" for number, name in enumerate(numbers, 11)]
+    arguments += [f"--{name}={number}.5" for number, name in enumerate(times, 41)]
+    arguments += ["--host=h", "--keys-file=k", "--scenario=s", "--accept-unknown-keys"]
+    arguments += ["--stop-on-eof", "--groq-models=a, b,", "--resend-refusal-form=403"]
+    options = make_parser().parse_args(arguments)
+    assert (options.host, options.port, options.scenario, options.stop_on_eof) == (
+        "h",
+        11,
+        Path("s"),
+        True,
+    )
+    assert config_of(options) == Config(
         groq_keys=14,
         groq_keys_per_org=15,
         groq_limits=GroqLimits(16, 17, 18, 19, 20, 21),
@@ -52,9 +57,9 @@ def test_each_option_sets_what_it_names() -> None:
 
 
 def test_without_options_it_is_what_the_program_has_by_itself() -> None:
-    given = make_parser().parse_args([])
-    assert config_of(given) == Config(groq=GroqSettings(models=LIVING))
-    assert (given.host, given.port, given.scenario, given.stop_on_eof) == (
+    options = make_parser().parse_args([])
+    assert config_of(options) == Config(groq=GroqSettings(models=LIVING))
+    assert (options.host, options.port, options.scenario, options.stop_on_eof) == (
         "127.0.0.1",
         8765,
         None,
@@ -63,7 +68,7 @@ def test_without_options_it_is_what_the_program_has_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "least", "words"),
+    ("options", "least", "sentence"),
     [
         (
             (
@@ -82,13 +87,13 @@ def test_without_options_it_is_what_the_program_has_by_itself() -> None:
     ],
 )
 def test_a_number_below_its_bound_is_refused_in_words(
-    options: str, least: int, words: str, capsys: pytest.CaptureFixture[str]
+    options: str, least: int, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in options.split():
         make_parser().parse_args([f"--{name}={least}"])
         with pytest.raises(SystemExit):
             make_parser().parse_args([f"--{name}={least - 1}"])
-        assert f"argument --{name}: {words}" in capsys.readouterr().err
+        assert f"argument --{name}: {sentence}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--grace-ms=inf", "--resend-refusal-form=402", "--see=1"])

@@ -162,7 +162,7 @@ def test_the_clock_moves_forward_only() -> None:
 
 # A fault of Resend, and until when a client has to wait after it.
 @pytest.mark.parametrize(
-    ("kind", "asked", "refused"),
+    ("kind", "settings", "refused"),
     [
         ("rate_limit_exceeded", {}, {"retry_after_s": 1, "cool_until_s": _START + 1}),
         (
@@ -178,11 +178,11 @@ def test_the_clock_moves_forward_only() -> None:
     ],
 )
 def test_a_refusal_of_resend_says_until_when_a_client_has_to_wait(
-    kind: str, asked: dict[str, float], refused: dict[str, float]
+    kind: str, settings: dict[str, float], refused: dict[str, float]
 ) -> None:
-    fault = Fault("resend", kind, **asked)  # type: ignore[arg-type]
-    found = refused_by(fault, make_key("resend", "re_a", Team("a")), _START)
+    fault = Fault("resend", kind, **settings)  # type: ignore[arg-type]
+    refusal = refused_by(fault, make_key("resend", "re_a", Team("a")), _START)
     expected = {"retry_after_s": None, "cool_until_s": 0.0, "hang_s": 0.0} | refused
-    assert {name: getattr(found, name) for name in expected} == expected
-    assert isinstance(found, Refused)
-    assert (found.kind, found.status) == (kind, asked.get("status", 0))
+    assert {name: getattr(refusal, name) for name in expected} == expected
+    assert isinstance(refusal, Refused)
+    assert (refusal.kind, refusal.status) == (kind, settings.get("status", 0))

@@ -13,7 +13,7 @@ def _chat(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "sentence"),
     [
         ({"model": None}, "'model' is missing"),
         ({"model": 5}, "'model' : value must be a string"),
@@ -41,11 +41,11 @@ def _chat(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_groq_refuses_a_malformed_request_and_names_the_field(
-    changes: dict[str, Any], words: str
+    changes: dict[str, Any], sentence: str
 ) -> None:
     invalid = groq_request.validate(_chat(**changes))
     assert invalid is not None
-    assert words in invalid.message
+    assert sentence in invalid.message
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ _MANY = [f"u{number}@b.example.net" for number in range(51)]
 
 
 @pytest.mark.parametrize(
-    ("changes", "name", "words"),
+    ("changes", "name", "sentence"),
     [
         ({"from": None}, "missing_required_field", "`from`"),
         ({"to": []}, "missing_required_field", "`to`"),
@@ -162,12 +162,12 @@ _MANY = [f"u{number}@b.example.net" for number in range(51)]
     ],
 )
 def test_resend_refuses_a_malformed_email_and_names_the_field(
-    changes: dict[str, Any], name: str, words: str
+    changes: dict[str, Any], name: str, sentence: str
 ) -> None:
     invalid = resend_request.validate(_mail(**changes))
     assert invalid is not None
     assert (invalid.name, invalid.status) == (name, 422)
-    assert words in invalid.message
+    assert sentence in invalid.message
 
 
 def test_resend_takes_the_address_of_a_template_where_an_email_has_none() -> None:

@@ -78,7 +78,7 @@ def test_accounts_can_be_read_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "sentence"),
     [
         ("{", "keys.json"),  # no JSON
         ([], "must be an object"),
@@ -92,39 +92,41 @@ def test_accounts_can_be_read_from_a_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_keys_file_is_refused_with_its_place(
-    tmp_path: Path, content: Any, words: str
+    tmp_path: Path, content: Any, sentence: str
 ) -> None:
     with pytest.raises(ValueError) as refused:
         make_roster(Config(keys_file=_write(tmp_path / "keys.json", content)))
-    assert words in str(refused.value)
+    assert sentence in str(refused.value)
 
 
 def test_a_fault_hits_the_calls_it_is_aimed_at_and_ends() -> None:
     accounts = make_roster(Config(groq_keys=2)).accounts
-    one, two = accounts.keys["groq"].values()
+    first, second = accounts.keys["groq"].values()
     faults = Faults(random.Random(1))  # noqa: S311 - dice in a simulation
     faults.add(
-        Fault("groq", "internal_error", key=one.fingerprint, model="m", left=2, ends_at_s=10.0)
+        Fault("groq", "internal_error", key=first.fingerprint, model="m", left=2, ends_at_s=10.0)
     )
     faults.add(Fault("groq", "reset_after"))
-    assert faults.pick("resend", one, "m", 1.0) is None  # another service
-    assert faults.pick("groq", two, "m", 1.0) is None  # another key
-    assert faults.pick("groq", one, "n", 1.0) is None  # another model
-    assert faults.pick("groq", one, "m", 1.0) is not None
+    assert faults.pick("resend", first, "m", 1.0) is None  # another service
+    assert faults.pick("groq", second, "m", 1.0) is None  # another key
+    assert faults.pick("groq", first, "n", 1.0) is None  # another model
+    assert faults.pick("groq", first, "m", 1.0) is not None
     faults.clear()
-    faults.add(Fault("groq", "internal_error", account=one.account.name, left=2, ends_at_s=10.0))
-    assert [faults.pick("groq", one, "m", at) is not None for at in (1.0, 2.0, 3.0)] == [
+    faults.add(Fault("groq", "internal_error", account=first.account.name, left=2, ends_at_s=10.0))
+    assert [faults.pick("groq", first, "m", at) is not None for at in (1.0, 2.0, 3.0)] == [
         True,
         True,
         False,
     ]
     faults.add(Fault("groq", "internal_error", ends_at_s=10.0))
-    assert faults.pick("groq", two, "m", 10.0) is None  # over
+    assert faults.pick("groq", second, "m", 10.0) is None  # over
     spoiling = Fault("groq", "reset_after", share=0.5)
     faults.add(spoiling)
-    hits = sum(faults.pick("groq", one, "m", 1.0, spoiling=True) is not None for _ in range(1_000))
+    hits = sum(
+        faults.pick("groq", first, "m", 1.0, spoiling=True) is not None for _ in range(1_000)
+    )
     assert 400 < hits < 600
-    assert faults.pick("groq", one, "m", 1.0) is None  # it spoils answers, it does not refuse
+    assert faults.pick("groq", first, "m", 1.0) is None  # it spoils answers, it does not refuse
     assert faults.clear(service="resend") == 0
     assert faults.clear(number=spoiling.number) == 1
 
@@ -135,7 +137,7 @@ def sandbox() -> Sandbox:
 
 
 @pytest.mark.parametrize(
-    ("verb", "body", "words"),
+    ("verb", "body", "sentence"),
     [
         ("explode", {}, "no verb"),
         ("reset", [], "JSON object"),
@@ -158,11 +160,11 @@ def sandbox() -> Sandbox:
     ],
 )
 def test_a_control_call_that_makes_no_sense_is_refused(
-    sandbox: Sandbox, verb: str, body: Any, words: str
+    sandbox: Sandbox, verb: str, body: Any, sentence: str
 ) -> None:
     with pytest.raises(ControlError) as refused:
         sandbox.control.apply(verb, body)
-    assert words in str(refused.value)
+    assert sentence in str(refused.value)
 
 
 def test_control_calls_change_the_state_and_reset_undoes_them(sandbox: Sandbox) -> None:
@@ -181,15 +183,15 @@ def test_control_calls_change_the_state_and_reset_undoes_them(sandbox: Sandbox) 
         "fault", {"service": "groq", "status": 500, "accept": True, "count": 1, "model": "m"}
     )
     state = control.read("state", {})
-    assert [one["standing"] for one in state["keys"]] == ["revoked", "live", "live", "live"]
-    assert [one["exhausted_s"] > 9 for one in state["resend"]] == [True, False]
-    assert {one["standing"] for one in state["groq"]} == {"organization_restricted"}
-    assert [one["kind"] for one in state["faults"]] == ["over_capacity", "error_after"]
+    assert [entry["standing"] for entry in state["keys"]] == ["revoked", "live", "live", "live"]
+    assert [entry["exhausted_s"] > 9 for entry in state["resend"]] == [True, False]
+    assert {entry["standing"] for entry in state["groq"]} == {"organization_restricted"}
+    assert [entry["kind"] for entry in state["faults"]] == ["over_capacity", "error_after"]
     assert control.apply("clear", {"service": "groq", "number": state["faults"][0]["number"]}) == {
         "cleared": 1
     }
     control.apply("standing", {"service": "groq", "model": "m", "code": None})
-    assert not any(one["blocked_models"] for one in control.read("state", {})["groq"])
+    assert not any(entry["blocked_models"] for entry in control.read("state", {})["groq"])
     control.apply("restore", {"key": key.label})
     control.apply("reset", {})
     assert {
@@ -203,8 +205,8 @@ def test_limits_change_while_it_runs(sandbox: Sandbox) -> None:
         "limits", {"service": "resend", "account": "team-2", "rps": 9, "daily": 5}
     )
     state = sandbox.control.read("state", {})
-    assert {one["limits"]["rpm"] for one in state["groq"]} == {7}
-    assert [one["limits"]["rps"] for one in state["resend"]] == [2, 9]
+    assert {account["limits"]["rpm"] for account in state["groq"]} == {7}
+    assert [account["limits"]["rps"] for account in state["resend"]] == [2, 9]
     with pytest.raises(ControlError):
         sandbox.control.read("nothing", {})
 
@@ -222,11 +224,11 @@ async def test_a_scenario_makes_its_calls_in_the_order_of_their_times(
     await playing
     state = sandbox.control.read("state", {})
     assert state["keys"][0]["standing"] == "revoked"
-    assert all(one["exhausted_s"] > 0 for one in state["groq"])
+    assert all(organisation["exhausted_s"] > 0 for organisation in state["groq"])
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "sentence"),
     [
         ("{", "s.json"),  # no JSON
         ({"starts": "ready"}, "a list of steps"),
@@ -237,11 +239,11 @@ async def test_a_scenario_makes_its_calls_in_the_order_of_their_times(
     ],
 )
 def test_a_bad_scenario_is_refused_with_its_place(
-    sandbox: Sandbox, tmp_path: Path, content: Any, words: str
+    sandbox: Sandbox, tmp_path: Path, content: Any, sentence: str
 ) -> None:
     with pytest.raises(ValueError) as refused:
         read_scenario(_write(tmp_path / "s.json", content), sandbox.control.verbs)
-    assert words in str(refused.value)
+    assert sentence in str(refused.value)
 
 
 def test_a_key_is_masked_wherever_it_is_shown() -> None:

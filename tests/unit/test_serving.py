@@ -33,8 +33,8 @@ async def test_a_job_is_served_once_with_the_parts_of_this_process(
         return served, SimpleNamespace(attempts=3, waited_ms=1_234.56)
 
     async def run_deduped(*args: Any, **options: Any) -> Any:
-        *given, work = args
-        run.append((tuple(given), options))
+        *arguments, work = args
+        run.append((tuple(arguments), options))
         return await work()
 
     monkeypatch.setattr(Runtime, "current", lambda: runtime)

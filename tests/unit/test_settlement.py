@@ -73,27 +73,29 @@ REQUEST = LeaseRequest("m", "m", by="job-1", output_tokens=500)
 ALWAYS = {"key": KEY.id, "account": "a", "model": "m", "by": "job-1"}
 
 
-def told(verdict: Verdict, *, request: LeaseRequest = REQUEST, **given: Any) -> dict[str, Any]:
+def settlement(
+    verdict: Verdict, *, request: LeaseRequest = REQUEST, **given: Any
+) -> dict[str, Any]:
     lease = Lease("lease", KEY, "a", request, 0)
     return report(lease, verdict, service="groq", rest_ms=7_000, **given)
 
 
-def told_beside(verdict: Verdict, **given: Any) -> dict[str, Any]:
+def settlement_beyond_always(verdict: Verdict, **given: Any) -> dict[str, Any]:
     """What is told beside what is told of each call."""
-    found = told(verdict, **given)
-    assert found.items() >= ALWAYS.items()
-    return {name: value for name, value in found.items() if name not in ALWAYS}
+    fields = settlement(verdict, **given)
+    assert fields.items() >= ALWAYS.items()
+    return {name: value for name, value in fields.items() if name not in ALWAYS}
 
 
 def test_of_a_plain_success_little_is_told() -> None:
-    assert told(Verdict(Fate.DONE, "ok", status=200)) == ALWAYS | {
+    assert settlement(Verdict(Fate.DONE, "ok", status=200)) == ALWAYS | {
         "outcome": "ok",
         "answered": True,
         "counted": True,
         "real": True,
     }
     no_model = LeaseRequest(by="job-1")
-    assert "real" not in told(Verdict(Fate.DONE, "ok", status=200), request=no_model)
+    assert "real" not in settlement(Verdict(Fate.DONE, "ok", status=200), request=no_model)
 
 
 def test_what_an_answer_states_is_told_even_where_it_is_nothing() -> None:
@@ -114,7 +116,7 @@ def test_what_an_answer_states_is_told_even_where_it_is_nothing() -> None:
         ),
         quotas=(SeenQuota(Dimension.EMAILS_DAY, 9), SeenQuota(Dimension.EMAILS_MONTH, 0, True)),
     )
-    assert told_beside(verdict, again=True) == {
+    assert settlement_beyond_always(verdict, again=True) == {
         "outcome": "ok",
         "answered": True,
         "counted": True,
@@ -135,9 +137,9 @@ def test_what_an_answer_states_is_told_even_where_it_is_nothing() -> None:
 
 def test_what_was_reserved_with_another_account_is_not_put_right_in_this_ones_buckets() -> None:
     verdict = Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=429, account="b", tokens=9)
-    found = told(verdict)
-    assert (found["account"], found["learned"], found["counted"]) == ("b", "b", True)
-    assert "tokens" not in found
+    fields = settlement(verdict)
+    assert (fields["account"], fields["learned"], fields["counted"]) == ("b", "b", True)
+    assert "tokens" not in fields
 
 
 def blame(scope: Scope, effect: Effect, **verdict: Any) -> Verdict:
@@ -164,16 +166,16 @@ COOL, OF = Effect.COOL, {"model": "m", "resource": "r", "by": "job-1"}
 def test_what_an_answer_blames_is_named_for_the_pool_and_for_people(
     scope: Scope, effect: Effect, kept: str, called: str
 ) -> None:
-    found = told(blame(scope, effect), request=LeaseRequest(**OF))
-    assert found["blamed"] == [kept, scope, called]
-    assert (found["rest_ms"], found["reason"]) == (7_000, "c")
+    fields = settlement(blame(scope, effect), request=LeaseRequest(**OF))
+    assert fields["blamed"] == [kept, scope, called]
+    assert (fields["rest_ms"], fields["reason"]) == (7_000, "c")
     events = {COOL: "cooled", Effect.DISABLE: "disabled", Effect.UNFIT: "unfit"}
-    assert found["event"] == events[effect]
+    assert fields["event"] == events[effect]
 
 
 def test_an_account_without_models_is_called_by_its_name_alone() -> None:
-    found = told(blame(Scope.ACCOUNT_MODEL, COOL), request=LeaseRequest())
-    assert found["blamed"] == ["account_model:a:", "account_model", "a"]
+    fields = settlement(blame(Scope.ACCOUNT_MODEL, COOL), request=LeaseRequest())
+    assert fields["blamed"] == ["account_model:a:", "account_model", "a"]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_an_account_without_models_is_called_by_its_name_alone() -> None:
 def test_a_rest_is_the_providers_word_unless_it_is_our_default(
     verdict: Verdict, *, stated: bool
 ) -> None:
-    assert told(verdict).get("stated_ms") == (7_000 if stated else None)
+    assert settlement(verdict).get("stated_ms") == (7_000 if stated else None)
 
 
 FAULT = Verdict(Fate.RETRY, "server_error", scope=Scope.KEY, effect=COOL, status=503)
@@ -219,11 +221,11 @@ FAULT = Verdict(Fate.RETRY, "server_error", scope=Scope.KEY, effect=COOL, status
 def test_a_failure_counts_for_the_host_or_the_model_unless_the_provider_did_its_work(
     verdict: Verdict, request_: LeaseRequest, event: str | None, fails: list[str] | None
 ) -> None:
-    found = told(verdict, request=request_)
-    assert found.get("event") == event
-    assert found.get("fails", [])[: len(fails or [])] == (fails or [])
-    assert ("fails" in found) is (fails is not None)
-    assert found["reason"] == verdict.code
+    fields = settlement(verdict, request=request_)
+    assert fields.get("event") == event
+    assert fields.get("fails", [])[: len(fails or [])] == (fails or [])
+    assert ("fails" in fields) is (fails is not None)
+    assert fields["reason"] == verdict.code
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_a_failure_counts_for_the_host_or_the_model_unless_the_provider_did_its_
 def test_a_provider_has_answered_where_it_took_the_request_or_said_why_not(
     verdict: Verdict, *, answered: bool
 ) -> None:
-    assert told(verdict).get("answered", False) is answered
+    assert settlement(verdict).get("answered", False) is answered
 
 
 TOO_LONG = Verdict(
@@ -262,8 +264,8 @@ TOO_LONG = Verdict(
 def test_an_account_that_reserves_more_than_we_did_wants_a_cap(
     verdict: Verdict, *, flexible: bool, uncapped: bool
 ) -> None:
-    found = told(verdict, request=replace(REQUEST, flexible=flexible))
-    assert found.get("uncapped", False) is uncapped
+    fields = settlement(verdict, request=replace(REQUEST, flexible=flexible))
+    assert fields.get("uncapped", False) is uncapped
 
 
 @pytest.mark.parametrize(
@@ -281,10 +283,10 @@ def test_an_account_that_reserves_more_than_we_did_wants_a_cap(
 def test_an_account_may_turn_a_request_down_and_a_model_may_not_exist(
     verdict: Verdict, *, turned_down: bool, real: bool
 ) -> None:
-    found = told(verdict)
-    assert found.get("turned_down", False) is turned_down
-    assert found.get("real", False) is real
+    fields = settlement(verdict)
+    assert fields.get("turned_down", False) is turned_down
+    assert fields.get("real", False) is real
 
 
 def test_a_rest_that_holds_for_large_requests_only_says_so() -> None:
-    assert told(blame(Scope.ACCOUNT_MODEL, COOL, sized=True))["sized"] is True
+    assert settlement(blame(Scope.ACCOUNT_MODEL, COOL, sized=True))["sized"] is True

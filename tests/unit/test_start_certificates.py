@@ -25,11 +25,11 @@ def test_each_variable_of_openssl_is_checked_for_what_it_names(tmp_path: Path) -
     assert list(problems({"SSL_CERT_FILE": "", "SSL_CERT_DIR": ""})) == []
     assert list(problems({"SSL_CERT_FILE": gone, "SSL_CERT_DIR": gone})) == [no_file, no_folder]
     assert list(problems({"SSL_CERT_DIR": str(tmp_path)})) == []
-    [said] = problems({"SSL_CERT_FILE": str(tmp_path / "roots.pem")})
-    assert said.startswith(unusable)
-    [said] = problems({"SSL_CERT_FILE": str(tmp_path)})
-    assert said.startswith(unusable)
-    assert not said.endswith("(None).")
+    [problem] = problems({"SSL_CERT_FILE": str(tmp_path / "roots.pem")})
+    assert problem.startswith(unusable)
+    [problem] = problems({"SSL_CERT_FILE": str(tmp_path)})
+    assert problem.startswith(unusable)
+    assert not problem.endswith("(None).")
 
 
 def test_a_file_for_the_keys_of_tls_that_cannot_be_written_ends_the_start(
@@ -72,8 +72,8 @@ def test_a_handshake_that_the_server_ends_says_which_certificate_is_wanted() -> 
 def test_a_certificate_of_another_time_or_host_needs_no_authority(code: int, advice: str) -> None:
     refused = ssl.SSLCertVerificationError(1, "x")
     refused.verify_code, refused.verify_message = code, "words."
-    said = str(redis_tls.tls_refusal_of(refused))
-    assert said.startswith(f"shows a certificate that is not trusted (words): {advice}")
+    problem = str(redis_tls.tls_refusal_of(refused))
+    assert problem.startswith(f"shows a certificate that is not trusted (words): {advice}")
 
 
 def test_what_is_no_tls_or_no_host_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,13 +17,15 @@ from worker.startup import no_start, redis_tls
 def test_the_last_words_of_a_start_have_the_form_of_the_logs(
     monkeypatch: pytest.MonkeyPatch, form: str, *, as_json: bool
 ) -> None:
-    said: list[Any] = []
+    written: list[Any] = []
     monkeypatch.setattr(no_start, "read_environment", lambda: {"KEYWHEEL_LOG_FORMAT": form})
-    monkeypatch.setattr(no_start, "say_json", lambda text, **options: said.append((text, options)))
+    monkeypatch.setattr(
+        no_start, "say_json", lambda text, **options: written.append((text, options))
+    )
     text = "keywheel cannot start.\nwhy"
     assert no_start.no_start("why").code == (1 if as_json else text)
     critical = {"level": "CRITICAL", "logger": "worker.celery"}
-    assert said == [(text, critical)] * as_json
+    assert written == [(text, critical)] * as_json
 
 
 def test_the_form_is_that_of_the_environment_where_no_file_of_it_can_be_read(
@@ -57,8 +59,8 @@ def test_a_bug_in_the_search_for_a_primary_keeps_its_traceback(
         raise error
 
     sentinels = SimpleNamespace(addresses=[], has_tls=False, primary=primary)
-    found = {"connection_class": object, "sentinels": sentinels}
-    monkeypatch.setattr(redis_tls, "parameters_of", lambda _: found)
+    parameters = {"connection_class": object, "sentinels": sentinels}
+    monkeypatch.setattr(redis_tls, "parameters_of", lambda _: parameters)
     error: Exception = redis_tls.redis.RedisError("nobody knows it")
     assert redis_tls.mismatched_tls("sentinel://h") is None
     error = ZeroDivisionError("a bug")

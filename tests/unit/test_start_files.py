@@ -37,10 +37,10 @@ def test_beat_with_a_scheduler_of_others_needs_no_file_for_its_schedule() -> Non
 def test_a_process_in_the_background_is_refused_before_nobody_hears_of_it(
     option: str, tmp_path: Path
 ) -> None:
-    given = {option: str(tmp_path / "gone" / "%n.log"), "hostname": "w1@test"}
-    files.check_detached(given)
+    options = {option: str(tmp_path / "gone" / "%n.log"), "hostname": "w1@test"}
+    files.check_detached(options)
     with pytest.raises(SystemExit, match=f"The file of --{option} cannot be written"):
-        files.check_detached(given | {"detach": True})
+        files.check_detached(options | {"detach": True})
 
 
 def test_a_umask_that_is_no_number_is_refused() -> None:

@@ -12,36 +12,36 @@ from worker.startup import imports
 from worker.startup.imports import imports_in_a_sentence
 
 
-def said_of(error: Exception) -> str:
+def end_of(error: Exception) -> str:
     with pytest.raises(SystemExit) as ended, imports_in_a_sentence():
         raise error
     return str(ended.value)
 
 
 def test_a_module_that_is_missing_is_named_with_the_python_that_lacks_it() -> None:
-    said = said_of(ModuleNotFoundError("No module named 'nosuch'", name="nosuch"))
-    assert "The Python module nosuch cannot be imported (No module named 'nosuch'): " in said
-    assert f"install it for {sys.executable}" in said
+    sentence = end_of(ModuleNotFoundError("No module named 'nosuch'", name="nosuch"))
+    assert "The Python module nosuch cannot be imported (No module named 'nosuch'): " in sentence
+    assert f"install it for {sys.executable}" in sentence
 
 
 def test_a_module_of_another_version_is_named_with_its_place() -> None:
     error = ImportError("cannot import name 'Nosuch' from 'redis'", name="redis")
-    assert "redis/__init__.py is not the one that is needed (cannot import name " in said_of(error)
+    assert "redis/__init__.py is not the one that is needed (cannot import name " in end_of(error)
     lacks = AttributeError("module 'redis' has no attribute 'Nosuch'", obj=sys.modules["redis"])
-    assert "is not the one that is needed (module 'redis' has no attribute" in said_of(lacks)
+    assert "is not the one that is needed (module 'redis' has no attribute" in end_of(lacks)
 
 
 def test_a_warning_that_is_an_error_says_what_makes_it_one() -> None:
-    said = said_of(DeprecationWarning("x is\ndeprecated"))
-    assert "unset PYTHONWARNINGS. The warning was a DeprecationWarning: x is deprecated" in said
+    sentence = end_of(DeprecationWarning("x is\ndeprecated"))
+    assert "unset PYTHONWARNINGS. The warning was a DeprecationWarning: x is deprecated" in sentence
 
 
 def test_an_environment_in_which_our_pool_cannot_work_is_named() -> None:
-    said = said_of(ImproperlyConfigured("remove USE_FAST_LOCALS from the environment"))
-    assert said == "keywheel cannot start.\nremove USE_FAST_LOCALS from the environment."
+    sentence = end_of(ImproperlyConfigured("remove USE_FAST_LOCALS from the environment"))
+    assert sentence == "keywheel cannot start.\nremove USE_FAST_LOCALS from the environment."
 
 
-@pytest.mark.parametrize("obj", [object(), said_of])
+@pytest.mark.parametrize("obj", [object(), end_of])
 def test_a_bug_keeps_its_traceback(obj: object) -> None:
     bug = AttributeError("no attribute", obj=obj)
     with pytest.raises(AttributeError) as raised, imports_in_a_sentence():
@@ -64,8 +64,8 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_a_module_that_hides_another_one_is_named_with_both_places(named: Path) -> None:
     first, second = named / "first" / "twice.py", named / "second" / "twice.py"
-    said = imports.about_import(ImportError("cannot import name 'x'", name="twice.sub"))
-    assert said == (
+    sentence = imports.about_import(ImportError("cannot import name 'x'", name="twice.sub"))
+    assert sentence == (
         f"{first} hides the module twice that is needed, {second}: rename the first, or take its "
         "folder out of PYTHONPATH, or start in another folder."
     )

@@ -17,16 +17,16 @@ INFINITE = resource.RLIM_INFINITY
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> Any:
     """The limits of open files: what is raised stays raised."""
-    found = SimpleNamespace(now=(100, 200), asked=[], error=None)
+    kept = SimpleNamespace(now=(100, 200), raised=[], error=None)
 
     def raise_to(_: int, to: tuple[int, int]) -> None:
-        found.asked.append(to)
-        if found.error is not None:
-            raise found.error
+        kept.raised.append(to)
+        if kept.error is not None:
+            raise kept.error
 
-    monkeypatch.setattr(resource, "getrlimit", lambda _: found.now)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: kept.now)
     monkeypatch.setattr(resource, "setrlimit", raise_to)
-    return found
+    return kept
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_the_limit_of_open_files_is_raised_as_far_as_it_has_to_and_can_be(
 ) -> None:
     limits.now = now
     assert machine._raise_open_files(needed) == allowed
-    assert limits.asked == raised
+    assert limits.raised == raised
 
 
 @pytest.mark.parametrize("error", [ValueError("more than the kernel"), OSError(1, "no")])
@@ -60,7 +60,7 @@ def test_a_limit_that_the_kernel_does_not_allow_stays_as_it_was(
 
 # The jobs, the limit of open files, and what is said.
 @pytest.mark.parametrize(
-    ("jobs", "hard", "said"),
+    ("jobs", "hard", "problem"),
     [
         (136, 200, None),  # and 64 beside the jobs
         (
@@ -92,11 +92,11 @@ def test_a_limit_that_the_kernel_does_not_allow_stays_as_it_was(
     ],
 )
 def test_a_worker_of_more_jobs_than_open_files_says_how_many_fit(
-    limits: Any, jobs: int, hard: int, said: str | None
+    limits: Any, jobs: int, hard: int, problem: str | None
 ) -> None:
     limits.now = (min(100, hard), hard)
     settings = Settings(worker_concurrency=500)
-    assert list(machine._too_few_files(jobs, settings)) == ([said] if said else [])
+    assert list(machine._too_few_files(jobs, settings)) == ([problem] if problem else [])
 
 
 def test_a_try_of_the_clients_that_fails_is_a_sentence_and_the_heartbeat_is_made(
@@ -110,8 +110,8 @@ def test_a_try_of_the_clients_that_fails_is_a_sentence_and_the_heartbeat_is_made
         async def close(self) -> None:
             closed.append("closed")
 
-    def open_runtime(*given: Any) -> Opened:
-        opened.append(given)
+    def open_runtime(*arguments: Any) -> Opened:
+        opened.append(arguments)
         return Opened()
 
     monkeypatch.setattr(machine, "open_runtime", open_runtime)
@@ -127,5 +127,5 @@ def test_a_try_of_the_clients_that_fails_is_a_sentence_and_the_heartbeat_is_made
     monkeypatch.setattr(machine, "open_runtime", fail)
     with pytest.raises(SettingsError) as caught:
         machine.check_machine(Settings(), {}, {})
-    said = "The clients that jobs use cannot be built (ValueError: a base URL)."
-    assert list(caught.value.sentences) == [said]
+    sentence = "The clients that jobs use cannot be built (ValueError: a base URL)."
+    assert list(caught.value.sentences) == [sentence]

@@ -15,22 +15,22 @@ from worker.startup import rabbitmq
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A RabbitMQ that answers a connection with an error; `asked` has what it was asked by."""
-    found = SimpleNamespace(error=None, asked=[], released=0)
+    """A RabbitMQ that answers a connection with an error; `connections` has how each was made."""
+    made = SimpleNamespace(error=None, connections=[], released=0)
 
     class Connection:
         def __init__(self, url: str, **options: Any) -> None:
-            found.asked.append((url, options))
+            made.connections.append((url, options))
 
         def connect(self) -> None:
-            if found.error is not None:
-                raise found.error
+            if made.error is not None:
+                raise made.error
 
         def release(self) -> None:
-            found.released += 1
+            made.released += 1
 
     monkeypatch.setattr(rabbitmq, "_Connection", Connection)
-    return found
+    return made
 
 
 def by_url(url: str) -> Settings:
@@ -39,18 +39,18 @@ def by_url(url: str) -> Settings:
 
 def test_rabbitmq_is_asked_once_and_no_redis_is(broker: Any) -> None:
     rabbitmq.check_rabbitmq(by_url("redis://127.0.0.1:6379/0"))
-    assert broker.asked == []
+    assert broker.connections == []
     rabbitmq.check_rabbitmq(by_url("amqp://u:p@h:5672/v"))
-    [(url, options)] = broker.asked
+    [(url, options)] = broker.connections
     assert url.startswith("amqp://u:p@h:5672/")
     assert options == {"ssl": False, "connect_timeout": 5.0}
     assert broker.released == 1
     rabbitmq.check_rabbitmq(by_url("amqps://u:p@h:5671/v"))
-    assert isinstance(broker.asked[1][1]["ssl"], dict)
+    assert isinstance(broker.connections[1][1]["ssl"], dict)
 
 
 @pytest.mark.parametrize(
-    ("error", "words"),
+    ("error", "refusal"),
     [
         (AccessRefused("no"), "does not let this worker in: the user or the password is wrong"),
         (
@@ -65,21 +65,21 @@ def test_rabbitmq_is_asked_once_and_no_redis_is(broker: Any) -> None:
     ],
 )
 def test_a_rabbitmq_that_refuses_ends_the_start_and_one_that_is_away_is_waited_for(
-    broker: Any, caplog: pytest.LogCaptureFixture, error: Exception, words: str | None
+    broker: Any, caplog: pytest.LogCaptureFixture, error: Exception, refusal: str | None
 ) -> None:
     caplog.set_level(logging.DEBUG, "worker.startup.rabbitmq")
     broker.error = error
     settings = by_url("amqp://u:canary@h:5672/v")
-    if words is None:
+    if refusal is None:
         rabbitmq.check_rabbitmq(settings)
-        [told] = caplog.messages
-        assert told == f"cannot check RabbitMQ at {settings.broker_url} yet: {error}"
-        assert "canary" not in told
+        [warning] = caplog.messages
+        assert warning == f"cannot check RabbitMQ at {settings.broker_url} yet: {error}"
+        assert "canary" not in warning
     else:
         with pytest.raises(SettingsError) as caught:
             rabbitmq.check_rabbitmq(settings)
         at = "CELERY_BROKER_URL: RabbitMQ at amqp://u:***@h:5672/v"
-        assert str(caught.value) == f"{at} {words}."
+        assert str(caught.value) == f"{at} {refusal}."
     assert broker.released == 1
 
 

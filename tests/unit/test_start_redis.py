@@ -23,9 +23,9 @@ from worker.startup.redis_rights import CLUSTER, Rights
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
+def redis_answers(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A Redis with some `info`, `denied` rights or an `error`; `urls` has whom was asked."""
-    found = SimpleNamespace(info={}, denied=[], error=None, rights=[], closed=0, options=[])
+    checked = SimpleNamespace(info={}, denied=[], error=None, rights=[], closed=0, options=[])
 
     def raise_or(value: Any) -> Any:
         if isinstance(value, Exception):
@@ -34,28 +34,28 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     class Client:
         def ping(self) -> None:
-            raise_or(found.error)
+            raise_or(checked.error)
 
         def info(self) -> Any:
-            return raise_or(found.info)
+            return raise_or(checked.info)
 
         def close(self) -> None:
-            found.closed += 1
+            checked.closed += 1
 
     def denied(self: Rights, _: Any, *, patience_s: float) -> Any:
         assert patience_s == 5.0
-        found.rights.append(self)
-        return iter(found.denied)
+        checked.rights.append(self)
+        return iter(checked.denied)
 
     def pool(**options: Any) -> str:
-        found.options.append(options)
+        checked.options.append(options)
         return "the connections"
 
     monkeypatch.setattr(redis, "ConnectionPool", pool)
     monkeypatch.setattr(redis.Redis, "from_pool", lambda _: Client())
     monkeypatch.setattr(Rights, "denied", denied)
     monkeypatch.setattr(start_redis, "refusal_at", lambda _, exc: start_redis.refusal_of(exc))
-    return found
+    return checked
 
 
 ONE = {"REDIS_URL": "redis://:canary@h:6379/0"}
@@ -64,7 +64,7 @@ FULL = {"maxmemory_policy": "allkeys-lru", "maxmemory": "5"}
 
 
 @pytest.mark.parametrize(
-    ("answers", "said", "told"),
+    ("answers", "refusal", "warnings"),
     [
         ({}, None, []),
         ({"info": DENIED}, None, []),
@@ -131,50 +131,50 @@ FULL = {"maxmemory_policy": "allkeys-lru", "maxmemory": "5"}
     ],
 )
 def test_a_start_ends_where_redis_cannot_serve_and_waits_where_it_is_away(
-    asked: Any,
+    redis_answers: Any,
     caplog: pytest.LogCaptureFixture,
     answers: dict[str, Any],
-    said: str | None,
-    told: list[str],
+    refusal: str | None,
+    warnings: list[str],
 ) -> None:
     caplog.set_level(logging.DEBUG, "worker.startup.redis")
-    vars(asked).update(answers)
+    vars(redis_answers).update(answers)
     settings = settings_from(ONE)
-    if said is None:
+    if refusal is None:
         start_redis.check_redis(settings)
     else:
         with pytest.raises(SettingsError) as caught:
             start_redis.check_redis(settings)
         [sentence] = caught.value.sentences
-        assert sentence.startswith(f"{AT} {said}")
+        assert sentence.startswith(f"{AT} {refusal}")
         assert sentence.count(".") == sentence.rstrip(".").count(".") + 1
-    assert caplog.messages == [line.format("redis://:***@h:6379/0") for line in told]
-    assert asked.closed == 1
-    [options] = asked.options
+    assert caplog.messages == [line.format("redis://:***@h:6379/0") for line in warnings]
+    assert redis_answers.closed == 1
+    [options] = redis_answers.options
     assert (options["socket_timeout"], options["socket_connect_timeout"]) == (5.0, 5.0)
     assert (options["decode_responses"], options["password"]) == (True, "canary")
 
 
-def test_each_redis_is_asked_once_for_all_that_it_is_used_for(asked: Any) -> None:
+def test_each_redis_is_asked_once_for_all_that_it_is_used_for(redis_answers: Any) -> None:
     start_redis.check_redis(settings_from(ONE))
-    [alone] = asked.rights
+    [alone] = redis_answers.rights
     assert {command[0] for command in alone.commands} >= {"HDEL", "PUBLISH", "SCRIPT"}
-    asked.rights.clear()
+    redis_answers.rights.clear()
     three = ONE | {
         "CELERY_BROKER_URL": "redis://b:6379/3", "CELERY_RESULT_BACKEND": "redis://r:6379/0"
     }  # fmt: skip
     start_redis.check_redis(settings_from(three))
-    assert len(asked.rights) == 3
-    assert "/3.celery.pidbox" in asked.rights[0].channels
-    asked.rights.clear()
+    assert len(redis_answers.rights) == 3
+    assert "/3.celery.pidbox" in redis_answers.rights[0].channels
+    redis_answers.rights.clear()
     start_redis.check_redis(settings_from(ONE | {"CELERY_BROKER_URL": "amqp://u:p@h/v"}))
-    names = {command[0] for one in asked.rights for command in one.commands}
+    names = {command[0] for rights in redis_answers.rights for command in rights.commands}
     assert "LREM" not in names, "RabbitMQ has the messages"
     assert "SCRIPT" in names
 
 
-def test_a_redis_is_named_by_the_variable_that_says_where_it_is(asked: Any) -> None:
-    asked.info = {"cluster_enabled": 1}
+def test_a_redis_is_named_by_the_variable_that_says_where_it_is(redis_answers: Any) -> None:
+    redis_answers.info = {"cluster_enabled": 1}
     with pytest.raises(SettingsError) as caught:
         start_redis.check_redis(settings_from(ONE | {"CELERY_BROKER_URL": "redis://b:6379/3"}))
     names = [sentence.partition(":")[0] for sentence in caught.value.sentences]
@@ -185,26 +185,26 @@ def test_a_redis_is_named_by_the_variable_that_says_where_it_is(asked: Any) -> N
 def test_what_led_to_an_error_says_why_redis_refuses(linked: str) -> None:
     lost = LostError("connection closed")
     setattr(lost, f"__{linked}__", AuthenticationError("WRONGPASS"))
-    found = start_redis.refusal_of(lost)
-    assert found is not None
-    assert found.startswith("does not let this worker in: WRONGPASS")
+    refusal = start_redis.refusal_of(lost)
+    assert refusal is not None
+    assert refusal.startswith("does not let this worker in: WRONGPASS")
     lost.__cause__ = lost.__context__ = None
     assert start_redis.refusal_of(lost) is None
 
 
 def test_errors_that_led_to_each_other_are_looked_at_once() -> None:
-    one, other = LostError("one"), LostError("other")
-    one.__cause__, other.__cause__ = other, one
-    assert start_redis._causes_of(one) == [one, other]
+    first, second = LostError("one"), LostError("other")
+    first.__cause__, second.__cause__ = second, first
+    assert start_redis._causes_of(first) == [first, second]
 
 
 @pytest.mark.parametrize(
-    "asked", ["unusable_files", "refusal_of", "mismatched_tls", "unwanted_certificate"]
+    "explains", ["unusable_files", "refusal_of", "mismatched_tls", "unwanted_certificate"]
 )
 def test_each_thing_that_may_explain_a_lost_connection_is_asked(
-    monkeypatch: pytest.MonkeyPatch, asked: str
+    monkeypatch: pytest.MonkeyPatch, explains: str
 ) -> None:
     for name in ("unusable_files", "refusal_of", "mismatched_tls", "unwanted_certificate"):
-        said = f"why, by {name}" if name == asked else None
-        monkeypatch.setattr(start_redis, name, lambda _, said=said: said)
-    assert start_redis.refusal_at("rediss://127.0.0.1:1/0", LostError()) == f"why, by {asked}"
+        refusal = f"why, by {name}" if name == explains else None
+        monkeypatch.setattr(start_redis, name, lambda _, refusal=refusal: refusal)
+    assert start_redis.refusal_at("rediss://127.0.0.1:1/0", LostError()) == f"why, by {explains}"

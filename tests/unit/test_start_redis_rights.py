@@ -22,7 +22,7 @@ def rights() -> Rights:
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "denials"),
     [
         ({}, []),
         ({"GET": DENIED}, [f"{NOPERM}: GET name"]),
@@ -39,21 +39,21 @@ def rights() -> Rights:
     ],
 )
 def test_what_redis_denies_is_named_with_its_command_and_key(
-    answers: dict[str, Any], said: list[str]
+    answers: dict[str, Any], denials: list[str]
 ) -> None:
     client: Any = _Client(**answers)
-    assert list(rights().denied(client, patience_s=5.0)) == said
+    assert list(rights().denied(client, patience_s=5.0)) == denials
     assert client.released == 1
     assert client.disconnected == 0, "each answer was read"
-    if not said:
+    if not denials:
         assert client.sent[-2:] == [("SUBSCRIBE", "plain"), ("PSUBSCRIBE", "all.*")]
 
 
 def test_a_connection_whose_answers_are_not_read_is_closed() -> None:
     client: Any = _Client(**{"queue SET": DENIED})
-    found = redis_rights._denied_in_a_transaction(client, [("SET", "name", 0), ("TIME",)])
-    assert next(found) == f"{NOPERM}: SET name"
-    found.close()  # type: ignore[attr-defined]
+    denials = redis_rights._denied_in_a_transaction(client, [("SET", "name", 0), ("TIME",)])
+    assert next(denials) == f"{NOPERM}: SET name"
+    denials.close()  # type: ignore[attr-defined]
     assert (client.disconnected, client.released) == (1, 1)
 
 

@@ -130,7 +130,7 @@ def test_an_expired_email_that_may_have_been_sent_does_not_end_as_if_it_had_not_
 
 # Whether the message came before, is announced by now, and has a success in the result store.
 @pytest.mark.parametrize(
-    ("redelivered", "announced", "stored", "is_told"),
+    ("redelivered", "announced", "stored", "is_announced"),
     [
         (True, False, True, True),
         (True, False, False, False),
@@ -144,9 +144,9 @@ def test_a_success_of_a_worker_that_died_is_announced_by_the_one_that_finds_it(
     redelivered: bool,
     announced: bool,
     stored: bool,
-    is_told: bool,
+    is_announced: bool,
 ) -> None:
-    told: list[Any] = []
+    announcements: list[Any] = []
     monkeypatch.setattr(request_module, "announces", lambda *_: True)
     monkeypatch.setattr(request_module, "is_announced", lambda _: announced)
     request: Any = SimpleNamespace(
@@ -155,7 +155,7 @@ def test_a_success_of_a_worker_that_died_is_announced_by_the_one_that_finds_it(
         _context=SimpleNamespace(delivery_info={"redelivered": redelivered}, headers={}),
         _success_was_stored=lambda: stored,
         _stored_result=lambda: "hello",
-        _announce_end=lambda *end: told.append(end),
+        _announce_end=lambda *end: announcements.append(end),
     )
     PrivateRequest._announce_stored_success(request)
-    assert told == [(states.SUCCESS, {"result": "hello"})] * is_told
+    assert announcements == [(states.SUCCESS, {"result": "hello"})] * is_announced

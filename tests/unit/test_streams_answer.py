@@ -77,19 +77,19 @@ def test_a_stream_without_an_answer_may_begin_with_its_end() -> None:
 
 
 def test_who_writes_hears_of_each_report_and_only_the_last_is_urgent() -> None:
-    heard: list[bool] = []
-    stream = stream_of(notify=lambda _, urgent: heard.append(urgent))
+    are_urgent: list[bool] = []
+    stream = stream_of(notify=lambda _, urgent: are_urgent.append(urgent))
     stream.calling()
-    assert heard == []
+    assert are_urgent == []
     stream.begin()
     stream.piece(text="a")
     stream.close("end")
-    assert heard == [False, False, True]
+    assert are_urgent == [False, False, True]
     stream.give_up()
     assert stream.finished.is_set()
     stream.begin()
     stream.close("end")
-    assert heard == [False, False, True]
+    assert are_urgent == [False, False, True]
     assert stream.take() == []
 
 

@@ -158,7 +158,7 @@ WRONG = ResponseError("WRONGTYPE Operation against a key")
 # How Redis answers, and what becomes of the stream: it is tried again at once or after a pause, it
 # is given up, or written.
 @pytest.mark.parametrize(
-    ("replies", "what", "words"),
+    ("replies", "outcome", "warning"),
     [
         ([b"", True], "written", None),
         ([None, True], "at once", None),
@@ -172,19 +172,19 @@ async def test_what_redis_answers_decides_how_a_stream_goes_on(
     writer: StreamWriter,
     caplog: pytest.LogCaptureFixture,
     replies: list[Any],
-    what: str,
-    words: str | None,
+    outcome: str,
+    warning: str | None,
 ) -> None:
     stream = stream_of()
     stream.begin()
     stream.close("end")
     stream.take()
     refused = writer._account([(stream, reply) for reply in replies])
-    assert refused == ({stream: LOADING} if what == "later" else {})
-    assert [*writer._waiting] == [stream] * (what == "at once")
-    assert stream.finished.is_set() is (what in {"written", "given up"})
-    assert bool(stream.take()) is (what == "at once")
-    assert caplog.text.count(words or "stays") == (words is not None)
+    assert refused == ({stream: LOADING} if outcome == "later" else {})
+    assert [*writer._waiting] == [stream] * (outcome == "at once")
+    assert stream.finished.is_set() is (outcome in {"written", "given up"})
+    assert bool(stream.take()) is (outcome == "at once")
+    assert caplog.text.count(warning or "stays") == (warning is not None)
 
 
 async def test_a_run_whose_stream_a_later_run_has_writes_no_more(

@@ -79,7 +79,7 @@ async def after(task: Any, error: Exception | None = None) -> None:
 # What the dead letter and the result store have of a job whose message has come again, and what is
 # raised before it begins.
 @pytest.mark.parametrize(
-    ("letter", "stored", "raised", "words"),
+    ("letter", "stored", "raised", "message"),
     [
         (None, None, None, None),
         (None, SUCCEEDED, None, None),  # Celery finds it
@@ -97,7 +97,7 @@ async def test_a_job_that_came_again_ends_as_it_had_ended(
     letter: str | None,
     stored: dict[str, Any] | None,
     raised: type[Exception] | None,
-    words: str | None,
+    message: str | None,
 ) -> None:
     caplog.set_level("INFO", "worker.hooks.task")
     ends.recorder.earlier_failure.return_value = letter
@@ -105,7 +105,7 @@ async def test_a_job_that_came_again_ends_as_it_had_ended(
     if raised is None:
         await before(task)
         return
-    with pytest.raises(raised, match=words):
+    with pytest.raises(raised, match=message):
         await before(task)
     dropped = (
         "job-1 has failed already: its worker died before it acknowledged; this copy is dropped"

@@ -33,10 +33,10 @@ async def run(task: Task, *, job: str = "job-1", **request: Any) -> Any:
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
     """What each task hands on to be served."""
-    found: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     async def serve(*args: Any, **options: Any) -> dict[str, Any]:
-        found.append((args, options))
+        calls.append((args, options))
         return {"text": "hello"}
 
     services = {"groq": SimpleNamespace(models=("first", "second"))}
@@ -46,7 +46,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[
     monkeypatch.setattr(Runtime, "current", lambda: runtime)
     monkeypatch.setattr(ai, "serve", serve)
     monkeypatch.setattr(email, "serve", serve)
-    return found
+    return calls
 
 
 # The request and the email's own arguments, and whether a job may have sent the email before.
@@ -105,8 +105,8 @@ async def test_an_email_is_served_under_its_jobs_id_with_its_deadline(served: li
 
 
 async def test_a_completion_says_what_it_needs_of_a_key(served: list[Any]) -> None:
-    asked = {"prompt": "Say hello", "max_completion_tokens": 100, "deadline_s": 60.0}
-    await run(ai.complete, kwargs=asked | {"dedupe_key": "one"})
+    arguments = {"prompt": "Say hello", "max_completion_tokens": 100, "deadline_s": 60.0}
+    await run(ai.complete, kwargs=arguments | {"dedupe_key": "one"})
     [((task, lease_request, build), options)] = served
     assert task.name == "tasks.ai.complete"
     assert lease_request.models == (("first", "first"), ("second", "second"))
@@ -153,28 +153,28 @@ def test_the_models_of_a_job_in_the_queue_are_those_that_it_names(
 async def test_an_answer_that_is_followed_is_told_in_the_jobs_stream(
     served: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[Any] = []
-    stream = SimpleNamespace(repeat="repeat", calling=lambda: told.append("calling"))
+    steps: list[Any] = []
+    stream = SimpleNamespace(repeat="repeat", calling=lambda: steps.append("calling"))
 
     @asynccontextmanager
     async def answer_stream(streams: str, request: Any) -> Any:
-        told.append((streams, request.id))
+        steps.append((streams, request.id))
         yield stream
-        told.append("closed")
+        steps.append("closed")
 
     async def finish_stream(finished: Any, result: Any) -> None:
-        told.append((finished is stream, result))
+        steps.append((finished is stream, result))
 
     monkeypatch.setattr(Runtime.current(), "streams", "the streams", raising=False)
     monkeypatch.setattr(ai, "answer_stream", answer_stream)
     monkeypatch.setattr(ai, "finish_stream", finish_stream)
     result = await run(ai.complete, kwargs={"prompt": "hi", "stream": True}, job="job-9")
     assert result == {"text": "hello"}
-    assert told == [("the streams", "job-9"), (True, {"text": "hello"}), "closed"]
+    assert steps == [("the streams", "job-9"), (True, {"text": "hello"}), "closed"]
     [((_, lease_request, build), options)] = served
     assert options["on_shared"] == "repeat"
     completion = build(SimpleNamespace(request=lease_request, capped=False))
     assert completion.listener is stream
-    assert told[-1] == "calling"
+    assert steps[-1] == "calling"
     await run(ai.complete, kwargs={"prompt": "hi", "stream": False})
-    assert len(told) == 4, "nobody follows this one"
+    assert len(steps) == 4, "nobody follows this one"

@@ -56,22 +56,23 @@ def test_a_message_that_goes_back_says_when(noted: Any, monkeypatch: pytest.Monk
 @pytest.fixture
 def globally(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The providers that are set for the whole process, which has none at first."""
-    found: list[Any] = []
-    monkeypatch.setattr(trace, "get_tracer_provider", lambda: found[-1] if found else None)
-    monkeypatch.setattr(trace, "set_tracer_provider", found.append)
-    return found
+    providers: list[Any] = []
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: providers[-1] if providers else None)
+    monkeypatch.setattr(trace, "set_tracer_provider", providers.append)
+    return providers
 
 
 @pytest.mark.parametrize(
-    ("given", "name"), [(None, "keywheel"), ("mine", "mine"), ("unknown_service_x", "keywheel")]
+    ("configured", "name"),
+    [(None, "keywheel"), ("mine", "mine"), ("unknown_service_x", "keywheel")],
 )
 def test_a_worker_has_one_provider_with_a_name(
-    globally: list[Any], monkeypatch: pytest.MonkeyPatch, given: str | None, name: str
+    globally: list[Any], monkeypatch: pytest.MonkeyPatch, configured: str | None, name: str
 ) -> None:
     monkeypatch.delenv("OTEL_SERVICE_NAME", raising=False)
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "team=a")
-    if given:
-        monkeypatch.setenv("OTEL_SERVICE_NAME", given)
+    if configured:
+        monkeypatch.setenv("OTEL_SERVICE_NAME", configured)
     made = provider.ensure_provider(console=True)
     assert isinstance(made, TracerProvider)
     assert globally == [made]
@@ -98,11 +99,11 @@ def test_spans_are_sent_by_otlp_unless_they_are_to_be_printed() -> None:
 def test_the_spans_of_jobs_are_recorded_and_sent_before_a_worker_ends(
     monkeypatch: pytest.MonkeyPatch, exporter: str, *, console: bool, own: bool
 ) -> None:
-    made, followed, asked = Mock(), Mock(), []
+    made, followed, consoles = Mock(), Mock(), []
     monkeypatch.setattr(noting._Tracing, "spans", None)
 
     def ensure(*, console: bool) -> Any:
-        asked.append(console)
+        consoles.append(console)
         return made if own else None
 
     monkeypatch.setattr(provider, "ensure_provider", ensure)
@@ -110,7 +111,7 @@ def test_the_spans_of_jobs_are_recorded_and_sent_before_a_worker_ends(
     before = list(signals.worker_shutdown.receivers)
     startup._install_spans({"OTEL_TRACES_EXPORTER": exporter})
     try:
-        assert asked == [console]
+        assert consoles == [console]
         followed.assert_called_once_with()
         assert isinstance(noting._Tracing.spans, spans.JobSpans)
         signals.worker_shutdown.send("a test")
@@ -154,7 +155,7 @@ def test_a_run_says_of_its_message_what_is_no_content(monkeypatch: pytest.Monkey
     monkeypatch.setattr(spans.trace, "set_span_in_context", Mock())
     monkeypatch.setattr(spans.time, "time", lambda: 1_000_000.0)
     monkeypatch.setattr(
-        of_jobs, "_record", lambda name, **given: recorded.append((name, given["took_s"]))
+        of_jobs, "_record", lambda name, **options: recorded.append((name, options["took_s"]))
     )
     task = SimpleNamespace(name="t", request=None)
     now_ms, year_ms = 1_000_000_000, 366 * 86_400_000
@@ -166,8 +167,8 @@ def test_a_run_says_of_its_message_what_is_no_content(monkeypatch: pytest.Monkey
         )
         of_jobs._begin(task, "job-1")
     assert recorded == [("wait in the queue", 2.5)]
-    given = tracer.start_span.call_args.kwargs
-    assert given["attributes"] == {
+    options = tracer.start_span.call_args.kwargs
+    assert options["attributes"] == {
         "messaging.system": "celery",
         "messaging.operation.type": "process",
         "messaging.message.id": "job-1",
@@ -212,12 +213,12 @@ def test_reports_are_started_once_and_take_nothing_that_is_not_redacted(
     init.assert_not_called()
     client.is_active.return_value = False
     error_reports.start_reports(release="1")
-    given = init.call_args.kwargs
-    integrations = given.pop("integrations")
-    assert [type(one).__name__ for one in integrations] == [
+    options = init.call_args.kwargs
+    integrations = options.pop("integrations")
+    assert [type(integration).__name__ for integration in integrations] == [
         "CeleryIntegration", "DedupeIntegration"
     ]  # fmt: skip
-    assert given == {
+    assert options == {
         "default_integrations": False,
         "auto_enabling_integrations": False,
         "include_local_variables": False,

@@ -89,7 +89,7 @@ def test_a_call_that_failed_is_an_error_and_a_wait_that_nobody_could_see_is_no_s
         StatusCode.ERROR, "rate_limit"
     )  # fmt: skip
     assert waited.name == "wait for a key"
-    assert [took_s(one) for one in (accepted, refused, waited)] == [0.5, 0.5, 0.25]
+    assert [took_s(span) for span in (accepted, refused, waited)] == [0.5, 0.5, 0.25]
 
 
 def took_s(span: ReadableSpan) -> float:

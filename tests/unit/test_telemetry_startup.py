@@ -45,11 +45,11 @@ def test_spans_are_made_where_the_environment_or_the_application_wants_them(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     telemetry.install()
-    told = (
+    warning = (
         "OpenTelemetry is asked for and not installed (opentelemetry): "
         "pip install 'keywheel[opentelemetry]'"
     )
-    assert caplog.messages == [told] * wanted
+    assert caplog.messages == [warning] * wanted
 
 
 def test_a_wrong_address_of_sentry_is_warned_of(

@@ -49,10 +49,10 @@ async def test_what_jobs_use_beyond_their_first_request_is_told_once_a_second(
     assert writing is not None
     await writing
     name = hashlib.sha1(b"acme").hexdigest()[:16]  # noqa: S324 - as the transport names it
-    told = [one.args for one in broker.eval.await_args_list]
-    assert [one[1:3] for one in told] == [(1, "ai"), (1, "ai:bulk")]
-    assert told[0][3:] == (name, 4.0)
-    assert told[1][4:] == (1.0,)
+    written = [charge.args for charge in broker.eval.await_args_list]
+    assert [charge[1:3] for charge in written] == [(1, "ai"), (1, "ai:bulk")]
+    assert written[0][3:] == (name, 4.0)
+    assert written[1][4:] == (1.0,)
     charges.note(job, 250)
     assert charges._task is not writing
     assert charges._task is not None
@@ -79,8 +79,8 @@ async def test_what_jobs_use_within_a_second_is_told_at_once(
     assert charges._task is not None
     await charges._task
     assert paused == [1.0]
-    [told] = broker.eval.await_args_list
-    assert told.args[-1] == 3.0
+    [charge] = broker.eval.await_args_list
+    assert charge.args[-1] == 3.0
 
 
 def test_the_jobs_whose_first_request_was_counted_are_bounded() -> None:

@@ -4,7 +4,7 @@ from worker.rotation.tenant_turns import TenantTurns
 
 
 def order(turns: TenantTurns, tenants: str) -> str:
-    return "".join(tenants[place] for place in turns.order(tenants))
+    return "".join(tenants[number] for number in turns.order(tenants))
 
 
 def test_jobs_of_one_tenant_or_of_none_keep_their_order() -> None:

@@ -43,28 +43,28 @@ async def test_a_turn_adds_up_what_it_waits_and_asks_for_no_longer_than_it_has(
     bench.confirms.extend([lease(0), lease(1)])
     bench.replies.extend([REFUSED, REFUSED, OK])
     attempts.begin()
-    told = Mock()
-    monkeypatch.setattr(turn, "telemetry", told)
+    telemetry = Mock()
+    monkeypatch.setattr(turn, "telemetry", telemetry)
     served = await bench.turn(longest_s=10.0).run()
     assert (served.value, served.key, served.model) == ({"text": "hello"}, KEYS[2].label, "m")
     assert (served.attempts, served.waited_ms) == (3, 10_700)
     excluded = [frozenset(), {KEYS[0].id}, {KEYS[0].id, KEYS[1].id}]
-    assert [one.exclude for one, _, _ in bench.asked] == excluded
-    assert [one.waited_ms for one, _, _ in bench.asked] == [5_000, 6_700, 15_700]
-    assert [in_turn for _, in_turn, _ in bench.asked] == [True, False, False]
-    assert [longest_s for _, _, longest_s in bench.asked] == [10.0, pytest.approx(8.3), 0.0]
+    assert [request.exclude for request, _, _ in bench.requests] == excluded
+    assert [request.waited_ms for request, _, _ in bench.requests] == [5_000, 6_700, 15_700]
+    assert [in_turn for _, in_turn, _ in bench.requests] == [True, False, False]
+    assert [longest_s for _, _, longest_s in bench.requests] == [10.0, pytest.approx(8.3), 0.0]
     assert bench.counted == [(6_700, "rate_limit"), (15_700, "rate_limit"), (15_700, "ok")]
-    assert [(one, again) for one, _, again in bench.settled] == [
+    assert [(lease_id, again) for lease_id, _, again in bench.settled] == [
         ("lease-0", False), ("lease-1", False), ("lease-2", False),
     ]  # fmt: skip
     assert bench.happened.count("call ended") == 3
     calls = attempts.of_this_run()
-    assert [(one.code, one.in_doubt) for one in calls] == [
+    assert [(attempt.code, attempt.in_doubt) for attempt in calls] == [
         ("rate_limit", False), ("rate_limit", False), ("ok", False),
     ]  # fmt: skip
-    waits = [one.kwargs["began_s"] for one in told.note_wait.mock_calls]
+    waits = [noted.kwargs["began_s"] for noted in telemetry.note_wait.mock_calls]
     assert waits == pytest.approx([100.0, 101.5, 101.7, 110.7])
-    assert [one.args[1] for one in told.note_attempt.mock_calls] == list(calls)
+    assert [noted.args[1] for noted in telemetry.note_attempt.mock_calls] == list(calls)
 
 
 async def test_a_request_of_one_account_takes_what_it_can_get_and_keeps_its_keys(
@@ -73,7 +73,9 @@ async def test_a_request_of_one_account_takes_what_it_can_get_and_keeps_its_keys
     bench.leases.extend([(lease(), 0.0), (lease(), 0.0)])
     bench.replies.extend([REFUSED, OK])
     assert (await bench.turn(replace(WANTED, account="a")).run()).attempts == 2
-    assert [(one.exclude, in_turn) for one, in_turn, _ in bench.asked] == [(frozenset(), False)] * 2
+    assert [(request.exclude, in_turn) for request, in_turn, _ in bench.requests] == [
+        (frozenset(), False)
+    ] * 2
 
 
 # How a lease is held up on its way to the call, in seconds, and whether the pool is asked again.
@@ -104,9 +106,9 @@ async def test_a_lease_whose_key_rests_by_now_is_left_and_one_that_is_later_is_w
     bench.replies.append(OK)
     served = await bench.turn().run()
     assert (served.key, served.waited_ms) == (KEYS[1].label, 101)
-    waits = [one for one in bench.happened if one[0] == "waits"]
+    waits = [event for event in bench.happened if event[0] == "waits"]
     assert waits == [("waits", ms, SLOTS) for ms in (70, 30, 1)], "no slot is held meanwhile"
-    assert [one for one, _, _ in bench.settled] == ["lease-1"]
+    assert [lease_id for lease_id, _, _ in bench.settled] == ["lease-1"]
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError("a bug")])
@@ -157,7 +159,9 @@ async def test_a_call_that_is_cut_may_have_been_carried_out(
     assert bench.counted == [(6_000, "interrupted")]
     assert bench.happened[1:] == [("after", "lease-0", "interrupted")]
     assert not INTERRUPTED.definite
-    assert [(one.code, one.in_doubt) for one in attempts.of_this_run()] == [("interrupted", True)]
+    assert [(attempt.code, attempt.in_doubt) for attempt in attempts.of_this_run()] == [
+        ("interrupted", True)
+    ]
 
 
 # What the provider answers, and whether a Redis that is down is to hear of it at once.
@@ -173,10 +177,10 @@ async def test_a_call_that_is_cut_may_have_been_carried_out(
 async def test_the_pool_hears_of_a_refusal_before_the_next_call(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, reply: Reply, *, patiently: bool
 ) -> None:
-    asked: list[Any] = []
+    retried: list[Any] = []
 
     async def retry(ask: Any) -> Any:
-        asked.append(ask)
+        retried.append(ask)
         return await ask()
 
     monkeypatch.setattr(lease_settling, "retry_while_down", retry)
@@ -184,7 +188,7 @@ async def test_the_pool_hears_of_a_refusal_before_the_next_call(
     bench.replies.extend([reply, OK])
     with contextlib.suppress(TransientError, RequestRejected):
         await bench.turn().run()
-    assert len(asked) == patiently
+    assert len(retried) == patiently
 
 
 async def test_what_the_provider_said_of_a_key_outlives_its_job(bench: Bench) -> None:
@@ -241,14 +245,14 @@ async def test_a_job_whose_keys_were_all_refused_waits_for_one_that_will_have_ro
     bench.replies.extend([REFUSED, OK])
     if served:
         assert (await bench.turn().run()).attempts == 2
-        assert len(bench.asked) == (2 if isinstance(again, Lease) else 3)
+        assert len(bench.requests) == (2 if isinstance(again, Lease) else 3)
     else:
         with pytest.raises(Deferred) as caught:
             await bench.turn().run()
         at_once = isinstance(again, Lease)
         assert caught.value.reason == ("every key was refused a moment ago" if at_once else "rpm")
         assert (bench.settled[-1] == ("lease-0", ABANDONED, False)) is at_once
-    assert [one.exclude for one in bench.asked_again] == [frozenset()]
+    assert [request.exclude for request in bench.second_requests] == [frozenset()]
 
 
 @pytest.mark.parametrize("error", [LostError(), ValueError("a bug")])

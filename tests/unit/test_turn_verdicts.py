@@ -54,14 +54,14 @@ async def test_a_turn_goes_on_with_what_the_verdict_leaves(
     bench.leases.extend((lease(number), 0.0) for number in range(calls))
     bench.replies.extend([*map(Reply, verdicts), OK])
     assert (await bench.turn(request_).run()).attempts == calls
-    assert bench.asked[-1][0] == replace(WANTED, **changes)
+    assert bench.requests[-1][0] == replace(WANTED, **changes)
 
 
 async def test_less_is_reserved_once_for_each_key(bench: Bench) -> None:
     bench.leases.extend([(lease(0), 0.0), (lease(0), 0.0), (lease(1), 0.0)])
     bench.replies.extend([Reply(LONG), Reply(LONG), OK])
     await bench.turn(replace(WANTED, flexible=True)).run()
-    assert [one.exclude_accounts for one, _, _ in bench.asked] == [
+    assert [request.exclude_accounts for request, _, _ in bench.requests] == [
         frozenset(), frozenset(), {"account-0"},
     ]  # fmt: skip
 

@@ -85,12 +85,12 @@ async def test_series_beyond_the_bound_are_counted_together(
         usage.count(series, calls=1)
     usage.count(Series("groq", model="m", tenant="t"), calls=1)
     await usage.close()
-    [(_, found)] = store.reports
+    [(_, counts_of)] = store.reports
     others = (
         Series("groq", OTHERS, OTHERS, OTHERS),
         Series("groq", model=OTHERS, tenant=OTHERS),
     )
-    assert {series: counted[0] for series, counted in found.items()} == {
+    assert {series: counted[0] for series, counted in counts_of.items()} == {
         A: 2, B: 1, others[0]: 1, others[1]: 1,
     }  # fmt: skip
 

@@ -61,9 +61,9 @@ def test_the_wait_is_that_of_the_average_accepted_call_and_empty_where_there_is_
 
 
 def test_one_of_two_formats_is_to_be_chosen() -> None:
-    shown = CliRunner().invoke(usage, ["--csv", "--json"])
-    assert shown.exit_code == 2
-    assert "choose one of --csv and --json" in shown.output
+    result = CliRunner().invoke(usage, ["--csv", "--json"])
+    assert result.exit_code == 2
+    assert "choose one of --csv and --json" in result.output
 
 
 def test_no_name_in_the_csv_is_a_formula_and_any_name_can_be_read_back() -> None:
@@ -109,10 +109,10 @@ def test_a_key_that_is_not_known_is_no_key_that_was_not_used(
     ]
     pools = {"groq": SimpleNamespace(keys=keys)}
     monkeypatch.setattr("worker.cli.usage.pools_for_tools", lambda _: pools)
-    shown = CliRunner().invoke(usage, ["--key", "gsk_typo"])
-    assert "no key here has the id, label or variable 'gsk_typo'" in shown.output
-    shown = CliRunner().invoke(usage, ["--key", keys[0].label])
-    assert f"fits several keys; give the id of one: {keys[0].id} (GROQ_API_KEY_1)" in shown.output
+    result = CliRunner().invoke(usage, ["--key", "gsk_typo"])
+    assert "no key here has the id, label or variable 'gsk_typo'" in result.output
+    result = CliRunner().invoke(usage, ["--key", keys[0].label])
+    assert f"fits several keys; give the id of one: {keys[0].id} (GROQ_API_KEY_1)" in result.output
 
 
 def test_no_count_is_broken_where_a_terminal_is_narrow() -> None:
@@ -121,4 +121,4 @@ def test_no_count_is_broken_where_a_terminal_is_narrow() -> None:
     console = Console(width=70, file=io.StringIO())
     console.print(listing(UsageReport(UsageQuery(by=("tenant",)), 0, 1, (), (row,)), {}))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert not [line for line in lines[2:] if any(one.isdigit() for one in line)]
+    assert not [line for line in lines[2:] if any(character.isdigit() for character in line)]

@@ -96,26 +96,26 @@ OF_KEY, OF_TENANT = Series("groq", "k1", "a", "m"), Series("groq", model="m", te
 def test_calls_count_once_for_their_keys_or_once_for_their_tenants(
     query: dict[str, Any], *, of_key: bool, of_tenant: bool
 ) -> None:
-    asked = UsageQuery(**query)
-    assert (asked.shows(OF_KEY), asked.shows(OF_TENANT)) == (of_key, of_tenant)
+    usage_query = UsageQuery(**query)
+    assert (usage_query.shows(OF_KEY), usage_query.shows(OF_TENANT)) == (of_key, of_tenant)
 
 
 class Store:
     """Has counted what a test says."""
 
     def __init__(self, *counted: Counted) -> None:
-        self.counted, self.asked = counted, dict[str, Any]()
+        self.counted, self.read_span = counted, dict[str, Any]()
 
     async def now_ms(self) -> int:
         return NOW_MS
 
     async def read(
-        self, unit: Unit, *, wanted: Callable[[Series], bool], **asked: int
+        self, unit: Unit, *, wanted: Callable[[Series], bool], **span: int
     ) -> AsyncIterator[Counted]:
-        self.asked = {"unit": unit, **asked}
-        for one in self.counted:
-            if wanted(one.series):
-                yield one
+        self.read_span = {"unit": unit, **span}
+        for counted in self.counted:
+            if wanted(counted.series):
+                yield counted
 
 
 def counts(**some: int) -> tuple[int, ...]:
@@ -131,7 +131,7 @@ async def report(query: UsageQuery, *counted: Counted, prices: Prices | None) ->
     made = await UsageReport.make(cast("Any", store), query, prices)
     first_ms = query.first_ms(NOW_MS)
     span = {"first_ms": first_ms, "last_ms": NOW_MS, "step_ms": query.step_ms}
-    assert store.asked == span | {"unit": query.unit}
+    assert store.read_span == span | {"unit": query.unit}
     return made
 
 
@@ -162,11 +162,11 @@ COUNTED = (
 async def test_a_report_adds_up_by_step_and_group_and_prices_what_has_a_price() -> None:
     query = UsageQuery(by=("service", "key"))
     prices = Prices({("groq", "m"): ModelPrice(1.0, 0.5, 2.0)})
-    shown = (await report(query, *COUNTED, prices=prices)).as_json({"k1": "gsk_1…"})
+    as_json = (await report(query, *COUNTED, prices=prices)).as_json({"k1": "gsk_1…"})
     first = {"service": "groq", "key": "k1", "label": "gsk_1…"}
     third = {"service": "groq", "key": "k3", "label": ""}
     emails = {"service": "resend", "key": "k2", "label": ""}
-    assert shown == {
+    assert as_json == {
         "range": "day",
         "step_ms": 600_000,
         "first_ms": query.first_ms(NOW_MS),

@@ -156,12 +156,12 @@ LEAST: list[tuple[Any, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "fields"), LEAST, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(("value", "fields"), LEAST, ids=lambda stated: type(stated).__name__)
 def test_what_is_not_said_counts_as_nothing_and_not_known(
     value: Any, fields: dict[str, Any]
 ) -> None:
     assert is_dataclass(value)
-    assert {name: one for name, one in asdict(value).items() if name != "key"} == fields  # type: ignore[arg-type]
+    assert {name: stated for name, stated in asdict(value).items() if name != "key"} == fields  # type: ignore[arg-type]
 
 
 def test_a_value_from_the_environment_is_not_shown_with_its_variable() -> None:

@@ -22,8 +22,8 @@ def waiter(arrived_s: float, **request: Any) -> Waiter:
 
 def queue_of(*waiters: Waiter) -> WaitQueue:
     queue = WaitQueue("m", bulk=False, resources=("m",))
-    for one in waiters:
-        queue.add(one)
+    for each in waiters:
+        queue.add(each)
     return queue
 
 
@@ -94,13 +94,13 @@ async def test_an_error_or_a_cancel_is_no_answer_and_who_has_its_end_leaves_in_s
     end: Callable[["asyncio.Future[Any]"], object],
     has_answer: bool,  # noqa: FBT001
 ) -> None:
-    one = waiter(0.0)
-    queue = queue_of(one)
-    end(one.answer)
-    assert one.has_answer() is has_answer
-    queue.drop(one)
-    assert (queue.waiters, queue.woken.is_set(), one.answer.done()) == ([], True, True)
-    queue.drop(one)  # twice does no harm
+    job = waiter(0.0)
+    queue = queue_of(job)
+    end(job.answer)
+    assert job.has_answer() is has_answer
+    queue.drop(job)
+    assert (queue.waiters, queue.woken.is_set(), job.answer.done()) == ([], True, True)
+    queue.drop(job)  # twice does no harm
 
 
 async def test_a_queue_is_woken_when_its_last_job_leaves_it() -> None:
@@ -114,12 +114,12 @@ async def test_a_queue_is_woken_when_its_last_job_leaves_it() -> None:
 
 
 async def test_an_answer_is_given_once_and_takes_the_job_out() -> None:
-    one = waiter(0.0)
-    queue = queue_of(one)
-    assert queue.deliver(one, NO_KEYS)
-    assert (queue.waiters, one.answer.result()) == ([], NO_KEYS)
-    assert not queue.deliver(one, NoLease(NoLeaseReason.BUSY))
-    assert one.answer.result() is NO_KEYS
+    job = waiter(0.0)
+    queue = queue_of(job)
+    assert queue.deliver(job, NO_KEYS)
+    assert (queue.waiters, job.answer.result()) == ([], NO_KEYS)
+    assert not queue.deliver(job, NoLease(NoLeaseReason.BUSY))
+    assert job.answer.result() is NO_KEYS
     gone = waiter(0.0)
     gone.answer.cancel()
     queue.add(gone)
@@ -128,9 +128,9 @@ async def test_an_answer_is_given_once_and_takes_the_job_out() -> None:
 
 
 async def test_each_job_that_redis_defers_raises_an_error_of_its_own() -> None:
-    away, one = Deferred(1_000, "Redis is away", "redis", 2_000), waiter(0.0)
-    assert queue_of(one).deliver(one, away)
-    error = one.answer.exception()
+    away, job = Deferred(1_000, "Redis is away", "redis", 2_000), waiter(0.0)
+    assert queue_of(job).deliver(job, away)
+    error = job.answer.exception()
     assert isinstance(error, Deferred)
     assert error is not away
     assert (error.countdown_ms, error.reason, error.code, error.ends_in_ms) == (
@@ -198,7 +198,7 @@ def test_jobs_that_the_same_keys_may_serve_share_a_wait_list() -> None:
             {"fallbacks": (("n", "n"),)},
         )
     ]  # fmt: skip
-    names = {_wait_list_of(one) for one in others}
+    names = {_wait_list_of(request) for request in others}
     assert len(names) == len(others)
     assert all(name.startswith("m/") and len(name) == 14 for name in names)
     assert _wait_list_of(replace(others[0], bulk=True)) == f"{_wait_list_of(others[0])} bulk"

@@ -53,16 +53,18 @@ async def test_a_process_leaves_a_wait_list_as_soon_as_nobody_waits(
     await turns()
     assert pool.left == [Line("m", waiting._id)]
     assert not waiting.is_used
-    assert [line.entered for _, line in pool.asked if line] == [False, True][: len(pool.asked)]
+    assert [line.entered for _, line in pool.requests if line] == [False, True][
+        : len(pool.requests)
+    ]
 
 
 async def test_a_job_whose_keys_are_free_enters_no_wait_list(pool: Pool, waiting: WaitList) -> None:
     assert await waiting.acquire(JOB) is LEASE
-    assert pool.asked == [(JOB, Line("m", waiting._id))]
+    assert pool.requests == [(JOB, Line("m", waiting._id))]
     assert await waiting.acquire(JOB) is LEASE
-    assert not pool.asked[1][1].entered  # type: ignore[union-attr]
+    assert not pool.requests[1][1].entered  # type: ignore[union-attr]
     assert await waiting.acquire(replace(JOB, account="a"), in_turn=False) is LEASE
-    assert pool.asked[2][1] is None
+    assert pool.requests[2][1] is None
     await turns()
     assert (pool.left, waiting.demand.capacity()) == ([], 8)
 
@@ -71,8 +73,8 @@ async def test_who_waited_long_enough_is_told_why_unless_its_lease_came_in_that_
     pool: Pool, waiting: WaitList
 ) -> None:
     pool.answer = WAIT
-    got = await waiting.acquire(JOB, longest_s=0.0)
-    assert (got, count(waiting)) == (NoLease(NoLeaseReason.WAIT, reason="rpm"), 0)
+    answer = await waiting.acquire(JOB, longest_s=0.0)
+    assert (answer, count(waiting)) == (NoLease(NoLeaseReason.WAIT, reason="rpm"), 0)
     loop = asyncio.get_running_loop()
     waiting.overflow.relieve = lambda queue: loop.call_soon(  # type: ignore[method-assign, assignment, misc]
         queue.deliver, queue.waiters[-1], LEASE
@@ -120,12 +122,12 @@ async def test_backpressure_hears_of_keys_that_serve_nobody_for_long(
     clock = SimpleNamespace(monotonic=lambda: 1_000.0)
     monkeypatch.setattr(waitlist, "time", clock)
     monkeypatch.setattr("worker.rotation.demand.time", clock)
-    told: list[str] = []
-    waiting.demand.on_full = lambda: told.append("full")
+    signals: list[str] = []
+    waiting.demand.on_full = lambda: signals.append("full")
     pool.answer = answer
     assert await waiting.acquire(JOB, in_turn=in_turn) is answer
     assert waiting.demand.resting_s() == rests_s
-    assert told == ["full"] * (rests_s > 0)
+    assert signals == ["full"] * (rests_s > 0)
     waiting.wake()
     assert waiting.demand.resting_s() == 0.0
 
@@ -171,6 +173,6 @@ async def test_a_pause_ends_after_its_time_or_when_the_keys_have_changed(
     for _ in range(2):
         pauses = [asyncio.ensure_future(waiting.pause(3_600.0)) for _ in range(2)]
         await turns()
-        assert not any(one.done() for one in pauses)
+        assert not any(pause.done() for pause in pauses)
         waiting.wake()
         await asyncio.gather(*pauses)

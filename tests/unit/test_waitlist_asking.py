@@ -21,13 +21,13 @@ __all__ = ["pool", "waiting"]
 async def test_only_so_many_ask_at_once_who_have_not_waited(pool: Pool, waiting: WaitList) -> None:
     pool.gate.clear()
     jobs = [await stand(waiting, replace(JOB, by=str(n))) for n in range(10)]
-    direct = [request.by for request, line in pool.asked if line and not line.entered]
+    direct = [request.by for request, line in pool.requests if line and not line.entered]
     assert direct[:8] == [str(n) for n in range(8)]
     assert count(waiting) == 2
     pool.answer = WAIT
     waiting.wake()
     await turns()
-    assert not any(line.entered for _, line in pool.asked if line)
+    assert not any(line.entered for _, line in pool.requests if line)
     assert not any(job.done() for job in jobs)
     pool.gate.set()
     await turns()
@@ -43,7 +43,7 @@ async def test_a_process_that_asked_for_waiting_jobs_only_leaves_the_wait_list_t
 ) -> None:
     pool.gate.clear()
     jobs = [await stand(waiting, replace(JOB, by=str(n))) for n in range(9)]
-    assert len(pool.asked) == 9, "the last one has its place in the line"
+    assert len(pool.requests) == 9, "the last one has its place in the line"
     pool.gate.set()
     assert await asyncio.gather(*jobs) == [LEASE] * 9
     await turns()
@@ -59,14 +59,14 @@ async def test_ever_more_jobs_ask_at_once_until_one_is_refused(
     widths: list[int] = []
 
     async def at_once(request: LeaseRequest, line: Line | None) -> Lease | NoLease:
-        pool.asked.append((request, line))
-        widths.append(len(pool.asked))
+        pool.requests.append((request, line))
+        widths.append(len(pool.requests))
         answer = WAIT if 9 <= len(widths) <= 14 else LEASE
         await turns()
-        pool.asked.clear()
+        pool.requests.clear()
         return answer
 
-    pool.asked.clear()
+    pool.requests.clear()
     pool.acquire = at_once  # type: ignore[method-assign]
     waiting.wake()
     await turns(1_000)
@@ -84,9 +84,9 @@ async def test_a_change_of_before_the_question_has_no_job_ask_twice(
     await asyncio.wait({job})
     await turns()
     waiting.wake()
-    asked = len(pool.asked)
+    questions = len(pool.requests)
     again = await stand(waiting)
-    assert len(pool.asked) == asked + 1
+    assert len(pool.requests) == questions + 1
     assert not again.done()
 
 
@@ -95,9 +95,9 @@ async def test_a_job_that_is_smaller_than_all_that_were_refused_asks_at_once(
 ) -> None:
     pool.answer = WAIT
     await stand(waiting, replace(JOB, tokens=100))
-    asked = len(pool.asked)
+    questions = len(pool.requests)
     await stand(waiting, replace(JOB, tokens=100, by="as large"))
-    assert len(pool.asked) == asked
+    assert len(pool.requests) == questions
     pool.answer = LEASE
     small = await stand(waiting, replace(JOB, tokens=99, by="small"))
     assert small.result() is LEASE
@@ -126,10 +126,10 @@ async def test_a_change_is_seen_once(pool: Pool, waiting: WaitList) -> None:
     pool.answer = WAIT
     job = await stand(waiting)
     for _ in range(2):
-        asked = len(pool.asked)
+        questions = len(pool.requests)
         waiting.wake()
         await turns(100)
-        assert len(pool.asked) == asked + 1
+        assert len(pool.requests) == questions + 1
     assert not job.done()
 
 
@@ -138,10 +138,10 @@ async def test_the_jobs_behind_one_whose_time_is_over_do_not_ask_all_at_once(
 ) -> None:
     pool.answer = WAIT
     await waiting.acquire(JOB, longest_s=0.0)
-    asked = len(pool.asked)
+    questions = len(pool.requests)
     for name in "abc":
         await stand(waiting, replace(JOB, by=name))
-    assert len(pool.asked) == asked + 1
+    assert len(pool.requests) == questions + 1
 
 
 # What the end of a call of this process does, by why the pool had no room.
@@ -151,17 +151,17 @@ async def test_the_end_of_a_call_has_jobs_ask_again_where_it_may_make_room(
 ) -> None:
     pool.answer = replace(WAIT, why=why)
     await stand(waiting)
-    asked = len(pool.asked)
+    questions = len(pool.requests)
     waiting.notify_ended()
     await turns()
-    assert len(pool.asked) == asked + asks
+    assert len(pool.requests) == questions + asks
     pool.answer = WAIT  # limits are known by now
     waiting.wake()
     await turns()
-    asked = len(pool.asked)
+    questions = len(pool.requests)
     waiting.notify_ended()
     await turns()
-    assert len(pool.asked) == asked
+    assert len(pool.requests) == questions
 
 
 async def test_the_pool_knows_how_long_each_job_has_waited(
@@ -175,9 +175,12 @@ async def test_the_pool_knows_how_long_each_job_has_waited(
     second = await stand(waiting, replace(JOB, waited_ms=1_000, by="second"))
     now.s += 3
     pool.answer = LEASE
-    pool.asked.clear()
+    pool.requests.clear()
     waiting.wake()
     assert await asyncio.gather(first, second) == [LEASE] * 2
-    facts = [(one.by, one.waited_ms, line and line.next_waited_ms) for one, line in pool.asked]
+    facts = [
+        (request.by, request.waited_ms, line and line.next_waited_ms)
+        for request, line in pool.requests
+    ]
     assert facts == [("job", 9_000, 4_000), ("second", 4_000, None)]
-    assert all(line and line.entered for _, line in pool.asked)
+    assert all(line and line.entered for _, line in pool.requests)

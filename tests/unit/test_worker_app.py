@@ -38,11 +38,11 @@ def test_a_worker_publishes_by_few_connections_with_what_a_message_needs(
     before = instance.emit_banner
     try:
         app_module._prepare(instance, {"queues": "ai,email"})
-        heard = [
-            one() if isinstance(one, ref) else one
-            for _, one in signals.before_task_publish.receivers
+        receivers = [
+            receiver() if isinstance(receiver, ref) else receiver
+            for _, receiver in signals.before_task_publish.receivers
         ]
-        assert {pass_on_tenant, note_enqueued} <= set(heard)
+        assert {pass_on_tenant, note_enqueued} <= set(receivers)
     finally:
         signals.before_task_publish.disconnect(pass_on_tenant)
         signals.before_task_publish.disconnect(note_enqueued)
@@ -66,12 +66,12 @@ def test_the_file_of_a_schedule_is_checked_where_a_worker_keeps_it(
 
 
 @pytest.mark.parametrize("option", ["pidfile", "statedb"])
-@pytest.mark.parametrize("place", ["gone/file", "."])
+@pytest.mark.parametrize("path", ["gone/file", "."])
 def test_a_file_that_cannot_be_written_ends_the_start_with_a_sentence(
-    instance: Any, option: str, place: str, tmp_path: Path
+    instance: Any, option: str, path: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        app_module._prepare(instance, {option: str(tmp_path / place)})
+        app_module._prepare(instance, {option: str(tmp_path / path)})
     assert f"The file of --{option} cannot be written: check its folder." in str(ended.value)
 
 

@@ -41,13 +41,13 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
         keys = {"groq": groq, "resend": resend}
         settings = settings_from({"KEYWHEEL_TASKS": tasks, "GROQ_BASE_URL": "http://groq.example"})
         checked: list[Any] = []
-        found = {name: Discovery((Mock(),) * count, ()) for name, count in keys.items()}
+        discoveries = {name: Discovery((Mock(),) * count, ()) for name, count in keys.items()}
 
         def checks(name: str) -> Callable[..., None]:
             return lambda *args, **options: checked.append((name, args, options))
 
         monkeypatch.setattr(app_module, "get_settings", lambda: settings)
-        monkeypatch.setattr(app_module, "load_keys", fails or found.__getitem__)
+        monkeypatch.setattr(app_module, "load_keys", fails or discoveries.__getitem__)
         for name in ("refuse_wrong_values", "proxy_for", "check_machine", "check_redis"):
             monkeypatch.setattr(app_module, name, checks(name))
         monkeypatch.setattr(app_module, "check_rabbitmq", checks("check_rabbitmq"))
@@ -57,7 +57,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
         worker = Mock(queue_choice=choice, max_concurrency=None, concurrency=7)
         worker.app.amqp.queues = _Queues()
         app_module._leave_queues_without_keys(worker)
-        return SimpleNamespace(checked=checked, choice=choice, settings=settings, found=found)
+        return SimpleNamespace(checked=checked, choice=choice, settings=settings, found=discoveries)
 
     return begin
 
@@ -103,8 +103,8 @@ def test_a_folder_without_settings_is_told(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(app_module, "no_dotenv", lambda: missing)
     app_module._log_what_was_found({}, [])
-    told = [f"{missing}: the settings come from the environment alone"] * bool(missing)
-    assert caplog.messages == [*told, "keys: ; queues: "]
+    warnings = [f"{missing}: the settings come from the environment alone"] * bool(missing)
+    assert caplog.messages == [*warnings, "keys: ; queues: "]
 
 
 def test_a_bug_in_a_check_keeps_its_traceback(start: Any) -> None:

@@ -39,8 +39,8 @@ class Bench:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.leases: deque[tuple[Lease | NoLease, float]] = deque()
-        self.asked: list[tuple[LeaseRequest, bool, float | None]] = []
-        self.asked_again: list[LeaseRequest] = []
+        self.requests: list[tuple[LeaseRequest, bool, float | None]] = []
+        self.second_requests: list[LeaseRequest] = []
         self.again: Lease | NoLease = WAIT
         self.confirms: deque[Lease | BaseException | None] = deque()
         self.replies: deque[Any] = deque()
@@ -67,57 +67,57 @@ class Bench:
     async def acquire(
         self, request: LeaseRequest, *, in_turn: bool, longest_s: float | None
     ) -> Lease | NoLease:
-        self.asked.append((request, in_turn, longest_s))
+        self.requests.append((request, in_turn, longest_s))
         answer, after_s = self.leases.popleft()
         self.now_s += after_s
         return answer
 
-    async def await_start(self, one: Lease) -> None:
-        self.happened.append(("waits", one.wait_ms, len(await self.free_slots())))
-        self.now_s += one.wait_ms / 1000
+    async def await_start(self, lease: Lease) -> None:
+        self.happened.append(("waits", lease.wait_ms, len(await self.free_slots())))
+        self.now_s += lease.wait_ms / 1000
         if self.starting is not None:
             raise self.starting
 
     async def free_slots(self) -> list[Any]:
         """Take all slots that nobody holds, and give them back."""
-        found = []
-        while len(found) < 2 * SLOTS:
+        free = []
+        while len(free) < 2 * SLOTS:
             try:
                 async with asyncio.timeout(0):
-                    found.append(await self.slots.acquire("m"))
+                    free.append(await self.slots.acquire("m"))
             except TimeoutError:
                 break
-        for slot in found:
+        for slot in free:
             slot.release()
-        return found
+        return free
 
     def notify_ended(self) -> None:
         self.happened.append("call ended")
 
     async def _again(self, request: LeaseRequest, line: Any) -> Lease | NoLease:
         assert line is None
-        self.asked_again.append(request)
+        self.second_requests.append(request)
         return self.again
 
-    async def settle(self, one: Lease, verdict: Verdict, *, again: bool = False) -> Settled:
-        self.settled.append((one.id, verdict, again))
+    async def settle(self, lease: Lease, verdict: Verdict, *, again: bool = False) -> Settled:
+        self.settled.append((lease.id, verdict, again))
         if isinstance(self.settling, BaseException):
             error, self.settling = self.settling, settled(newly=False)
             raise error
-        found: Settled = self.settling
-        return found
+        settled_as: Settled = self.settling
+        return settled_as
 
     async def confirm(self, _: Lease) -> Lease | None:
-        found = self.confirms.popleft()
-        if isinstance(found, BaseException):
-            raise found
-        return found
+        confirmed = self.confirms.popleft()
+        if isinstance(confirmed, BaseException):
+            raise confirmed
+        return confirmed
 
     async def snapshot(self) -> Any:
         return SimpleNamespace(failed=1, keys=KEYS)
 
     async def reinstate(self, leases: list[Lease]) -> None:
-        self.happened.append(("reinstated", [one.id for one in leases]))
+        self.happened.append(("reinstated", [lease.id for lease in leases]))
 
     async def call(self, secret: Any, request: str, *, sent: Any) -> Reply:
         number = next(n for n, key in enumerate(KEYS) if key.secret == secret)
@@ -129,13 +129,13 @@ class Bench:
         reply: Reply = step
         return reply
 
-    async def before(self, one: Lease) -> str:
+    async def before(self, lease: Lease) -> str:
         if self.making is not None:
             raise self.making
-        return f"for {one.id}"
+        return f"for {lease.id}"
 
-    async def after(self, one: Lease, reply: Reply) -> None:
-        self.happened.append(("after", one.id, reply.verdict.code))
+    async def after(self, lease: Lease, reply: Reply) -> None:
+        self.happened.append(("after", lease.id, reply.verdict.code))
 
     def recipients(self, _: Reply) -> Mapping[str, int]:
         return {}
@@ -145,11 +145,11 @@ class Bench:
         self.counted.append((waited_ms, verdict.code))
 
     def called(self) -> list[int]:
-        return [one[1] for one in self.happened if one[0] == "called"]
+        return [event[1] for event in self.happened if event[0] == "called"]
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
-    found = Bench()
-    monkeypatch.setattr(turn, "time", SimpleNamespace(monotonic=lambda: found.now_s))
-    return found
+    made = Bench()
+    monkeypatch.setattr(turn, "time", SimpleNamespace(monotonic=lambda: made.now_s))
+    return made

@@ -20,17 +20,17 @@ MAIL = {"from": "a@s.example", "to": ["b@x.example", "c@x.example"], "subject": 
 
 
 @pytest.fixture(autouse=True)
-def _no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Groq's SDK starts one to name the system, on some."""
     monkeypatch.setattr("groq._base_client.get_platform", lambda: "Linux")
 
 
-class _Asked:
+class ScriptedProvider:
     """A provider whose connections give one answer, or fail."""
 
     def __init__(self, kind: Any, outcome: Any, **options: Any) -> None:
         self.requests: list[httpx.Request] = []
-        self.told: list[str] = []
+        self.reports: list[str] = []
         self.noticed: list[Unknown] = []
         self.client: Any = kind("https://p.example", notice=self.noticed.append, **options)
         self._outcomes = outcome if isinstance(outcome, list) else [outcome]
@@ -47,16 +47,16 @@ class _Asked:
             raise outcome
         if isinstance(outcome, httpx.Response):
             return outcome
-        status, given = outcome
-        return httpx.Response(status, json=given)
+        status, body = outcome
+        return httpx.Response(status, json=body)
 
     async def call(self, request: Any, secret: SecretStr = KEY) -> Reply:
-        reply = await self.client.call(secret, request, sent=lambda: self.told.append("sent"))
+        reply = await self.client.call(secret, request, sent=lambda: self.reports.append("sent"))
         assert isinstance(reply, Reply)
         return reply
 
 
-def told(reply: Reply) -> str:
+def summary(reply: Reply) -> str:
     verdict = reply.verdict
     return f"{verdict.fate} {verdict.code}{'' if verdict.definite else ' in doubt'}"
 

@@ -1,4 +1,4 @@
-"""Requests of jobs that no worker has, and what is told of their ends."""
+"""Requests of jobs that no worker has, and the calls that their ends lead to."""
 
 import json
 from typing import Any
@@ -25,19 +25,19 @@ def _nothing() -> None:
 
 
 class Requests:
-    """Makes requests of jobs, and notes what is told of their ends."""
+    """Makes requests of jobs, and notes the calls that their ends lead to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.told = told = Mock()
-        told.record_request.return_value = True
-        told.revoked_end.return_value = False
+        self.calls = calls = Mock()
+        calls.record_request.return_value = True
+        calls.revoked_end.return_value = False
         self.app = Celery(set_as_current=False)
-        monkeypatch.setattr(request_module, "recorder", told)
-        monkeypatch.setattr(revoked.of_process, "end", told.revoked_end)
-        monkeypatch.setattr(request_module, "end_run", told.end_run)
-        monkeypatch.setattr(request_module, "close_stream", told.close_stream)
-        monkeypatch.setattr(request_module, "announce_from_consumer", told.announce)
-        monkeypatch.setattr(state, "task_ready", told.task_ready)
+        monkeypatch.setattr(request_module, "recorder", calls)
+        monkeypatch.setattr(revoked.of_process, "end", calls.revoked_end)
+        monkeypatch.setattr(request_module, "end_run", calls.end_run)
+        monkeypatch.setattr(request_module, "close_stream", calls.close_stream)
+        monkeypatch.setattr(request_module, "announce_from_consumer", calls.announce)
+        monkeypatch.setattr(state, "task_ready", calls.task_ready)
         for name in (
             "on_timeout",
             "on_failure",
@@ -47,7 +47,7 @@ class Requests:
             "send_event",
             "_announce_revoked",
         ):
-            monkeypatch.setattr(Request, name, getattr(told, f"stock_{name}"))
+            monkeypatch.setattr(Request, name, getattr(calls, f"stock_{name}"))
 
     def of(self, name: str = AI, *, stored: Any = None, headers: Any = None, **task: Any) -> Any:
         """Make a request.
@@ -63,21 +63,21 @@ class Requests:
             _nothing, name=name, base=ServiceTask, service=service, streams=name == AI,
             shared=False, **task,
         )  # fmt: skip
-        found: dict[str, Any] = {"side_effect": stored} if isinstance(stored, Exception) else {}
-        found = found or {"return_value": stored or {"status": states.PENDING}}
-        made.backend = self.told.backend
-        made.backend.get_task_meta = Mock(**found)
-        its = {"id": "job-1", "task": name, "argsrepr": PROMPT, "kwargsrepr": PROMPT}
+        store: dict[str, Any] = {"side_effect": stored} if isinstance(stored, Exception) else {}
+        store = store or {"return_value": stored or {"status": states.PENDING}}
+        made.backend = self.calls.backend
+        made.backend.get_task_meta = Mock(**store)
+        standard = {"id": "job-1", "task": name, "argsrepr": PROMPT, "kwargsrepr": PROMPT}
         message = Message(  # type: ignore[no-untyped-call, unused-ignore]
             body=json.dumps(([PROMPT], {"prompt": PROMPT}, {})), channel=None, delivery_tag="t1",
-            headers=its | (headers or {}), content_type="application/json",
+            headers=standard | (headers or {}), content_type="application/json",
             content_encoding="utf-8", accept={"application/json"}, delivery_info={}, properties={},
         )  # fmt: skip
         return PrivateRequest(message, app=self.app, task=made, decoded=False)
 
     def ends(self, *names: str) -> list[Any]:
-        """What was told under these names, in that order."""
-        return [each for each in self.told.mock_calls if each[0] in names]
+        """The calls of these names, in their order."""
+        return [each for each in self.calls.mock_calls if each[0] in names]
 
 
 @pytest.fixture

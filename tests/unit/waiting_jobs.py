@@ -19,18 +19,18 @@ JOB = LeaseRequest(model="m", resource="m", by="job")
 
 
 class Pool:
-    """A pool that answers as a test says, and notes what it is asked."""
+    """A pool that answers as a test says, and notes the requests."""
 
     def __init__(self) -> None:
         self.answer: Lease | NoLease = LEASE
-        self.asked: list[tuple[LeaseRequest, Line | None]] = []
+        self.requests: list[tuple[LeaseRequest, Line | None]] = []
         self.left: list[Line] = []
         self.settled: list[Any] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
     async def acquire(self, request: LeaseRequest, line: Line | None) -> Lease | NoLease:
-        self.asked.append((request, line))
+        self.requests.append((request, line))
         await self.gate.wait()
         return self.answer
 
