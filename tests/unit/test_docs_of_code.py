@@ -191,7 +191,7 @@ def test_every_record_of_the_pool_is_listed() -> None:
 
 
 def test_every_record_that_is_listed_is_one_of_the_pool() -> None:
-    page = text_of(ROOT / "docs/redis.md").partition("## What is in it\n")[2]
+    page = text_of(ROOT / "docs/redis.md").partition("## Records in Redis\n")[2]
     listed = set(re.findall(r"^\| (`[^|]+`) ", page, re.MULTILINE))
     ours = set(re.findall(r"\{kw:groq\}:([a-z_]+)", " ".join(listed)))
     code = [
