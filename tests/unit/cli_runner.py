@@ -33,6 +33,6 @@ def use_no_redis(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
 
 
 def ran(command: click.Command, *arguments: str, **obj: Any) -> Result:
-    shown = CliRunner().invoke(command, arguments, obj=SimpleNamespace(**obj))
-    assert shown.exception is None or isinstance(shown.exception, SystemExit), shown.exception
-    return shown
+    result = CliRunner().invoke(command, arguments, obj=SimpleNamespace(**obj))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result

@@ -42,7 +42,7 @@ def ignore(*_: Any) -> None:
 
 
 class Channel:
-    """A consumer of two queues that says what it was told to leave to others."""
+    """The channel of a consumer; `for_urgent_only` has the queues whose bulk jobs it leaves."""
 
     def __init__(self, *, by_priority: bool = True) -> None:
         self.for_urgent_only: set[str] = set()

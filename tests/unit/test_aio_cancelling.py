@@ -1,4 +1,4 @@
-"""A task that is cancelled ends, also where it does not hear that at once."""
+"""A task that is cancelled ends, even if it swallows the first cancels."""
 
 import asyncio
 import gc
@@ -10,14 +10,14 @@ from worker.aio.cancelling import cancel_until_ended
 
 
 async def deaf(times: int, error: Exception | None = None) -> None:
-    """Swallow so many cancels."""
-    heard = 0
+    """Swallow `times` cancels."""
+    cancels = 0
     while True:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            heard += 1
-            if heard > times:
+            cancels += 1
+            if cancels > times:
                 if error:
                     raise error from None
                 raise
@@ -43,11 +43,11 @@ async def test_tasks_that_swallow_a_cancel_are_cancelled_again() -> None:
     assert [task.done() for task in tasks] == [True] * 3
 
 
-async def test_nothing_is_waited_for_where_there_is_nothing() -> None:
+async def test_without_tasks_nothing_is_waited_for() -> None:
     await cancel_until_ended([])
 
 
-async def test_what_never_ends_is_left_when_the_time_is_over() -> None:
+async def test_a_task_that_never_ends_is_left_when_the_time_is_over() -> None:
     [task] = await begun(asyncio.create_task(deaf(1_000_000)))
     await cancel_until_ended([task], within_s=0.05)
     assert not task.done()
@@ -64,12 +64,12 @@ async def test_a_background_task_of_the_pool_that_swallows_a_cancel_ends_in_time
     assert task.cancelled()
 
 
-async def test_how_the_tasks_end_is_no_trouble_of_the_loop() -> None:
-    heard: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, of: heard.append(of["message"]))
+async def test_the_errors_of_cancelled_tasks_are_not_reported_to_the_loop() -> None:
+    cancels: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, of: cancels.append(of["message"]))
     for task in [await begun(asyncio.create_task(deaf(0, ValueError("its own"))))]:
         await cancel_until_ended(task)
     del task
     await asyncio.sleep(0)
     gc.collect()
-    assert heard == []
+    assert cancels == []

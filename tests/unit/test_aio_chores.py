@@ -23,25 +23,25 @@ class Work:
 
 
 def wait_for(chores: Chores) -> None:
-    """The thread does one after the other."""
+    """Wait for all chores so far: the thread does one after the other."""
     ended = threading.Event()
     chores.begin("wait", ended, ended.set)
     assert ended.wait(20)
 
 
 def test_a_chore_is_begun_once_for_each_object_until_it_is_done() -> None:
-    chores, work, done, one, other = Chores(), Work(), list[str](), object(), object()
-    chores.begin("look", one, work)
+    chores, work, done, first, second = Chores(), Work(), list[str](), object(), object()
+    chores.begin("look", first, work)
     assert work.begun.acquire(timeout=20)
-    chores.begin("look", one, lambda: done.append("a second time"))
-    chores.begin("look", other, lambda: done.append("of another"))
-    chores.begin("look", other, lambda: done.append("while it waits"))
-    chores.begin("order", one, lambda: done.append("another chore"))
+    chores.begin("look", first, lambda: done.append("a second time"))
+    chores.begin("look", second, lambda: done.append("of another"))
+    chores.begin("look", second, lambda: done.append("while it waits"))
+    chores.begin("order", first, lambda: done.append("another chore"))
     assert done == [], "nobody waits for them"
     work.may_end.set()
     wait_for(chores)
     assert done == ["of another", "another chore"]
-    chores.begin("look", one, lambda: done.append("again"))
+    chores.begin("look", first, lambda: done.append("again"))
     wait_for(chores)
     assert done[2:] == ["again"]
     chores.end()
@@ -84,7 +84,7 @@ def test_a_chore_that_fails_keeps_no_other_from_being_done(
     chores.end()
 
 
-def test_replies_are_told_in_their_order_to_who_waits_for_them() -> None:
+def test_replies_go_in_their_order_to_the_functions_that_wait_for_them() -> None:
     replies, connection = Replies(), object()
     first, second = (lambda _: None), (lambda _: None)
     assert (replies.take(), len(replies), replies.forget(None)) == (None, 0, False)
@@ -125,6 +125,6 @@ def test_a_server_is_near_whose_latest_reply_came_at_once(
         now.s += pause_ms / 1000
         assert replies.take() is print
         replies.expect(connection, None)
-        now.s += 5  # messages are waited for as long as it takes: that tells nothing
+        now.s += 5  # messages are waited for as long as it takes: that says nothing
         assert replies.take() is None
     assert replies.is_near is is_near

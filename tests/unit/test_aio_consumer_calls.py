@@ -65,7 +65,7 @@ def test_a_consumer_without_a_hub_waits_for_the_call_that_another_thread_posts()
 
 
 class Hub:
-    """It notes what it is to read, and reads nothing."""
+    """Notes what it is to read, and reads nothing."""
 
     def __init__(self) -> None:
         self.reads: list[tuple[int, Callable[[], None]]] = []
@@ -88,9 +88,9 @@ class Hub:
 
 @pytest.fixture
 def calls() -> Iterator[ConsumerCalls]:
-    made = ConsumerCalls()
-    yield made
-    made.close(None)
+    fresh = ConsumerCalls()
+    yield fresh
+    fresh.close(None)
 
 
 async def test_the_hub_is_woken_once_in_a_turn_of_the_loop_and_at_once_from_elsewhere(

@@ -63,7 +63,7 @@ def test_an_errback_awaits_the_tasks_that_it_calls(app: Celery, add: Any) -> Non
     later.close()
 
 
-def test_an_eager_task_may_call_another_and_that_one_a_third(app: Celery, add: Any) -> None:
+def test_eager_tasks_may_call_each_other_in_depth(app: Celery, add: Any) -> None:
     @app.task(shared=False, bind=True)
     async def inner(self: Any, n: int) -> list[Any]:
         await asyncio.sleep(0)
@@ -95,7 +95,7 @@ def test_an_eager_task_may_be_replaced_by_another(app: Celery, add: Any) -> None
 
 def test_request_current_task_and_child_tasks_are_right(app: Celery) -> None:
     @app.task(shared=False, bind=True)
-    async def who(self: Any) -> list[str]:
+    async def request_ids(self: Any) -> list[str]:
         async def child() -> str:
             return str(current_task.request.id)
 
@@ -105,7 +105,7 @@ def test_request_current_task_and_child_tasks_are_right(app: Celery) -> None:
             await asyncio.to_thread(lambda: self.request.id),
         ]
 
-    result = who.delay()
+    result = request_ids.delay()
     assert set(result.get()) == {result.id}
     assert current_task._get_current_object() is None
 
@@ -166,7 +166,7 @@ def test_only_celerys_own_wrappers_are_looked_through(app: Celery) -> None:
     assert not is_async(app.task(runs_it_itself, shared=False, name="c"))
 
 
-def test_what_nobody_waits_for_any_more_is_cancelled() -> None:
+def test_a_coroutine_that_nobody_waits_for_any_more_is_cancelled() -> None:
     class Interrupted(Future[None]):
         def result(self, timeout: float | None = None) -> None:  # noqa: ARG002 - as the base
             raise KeyboardInterrupt
@@ -201,7 +201,7 @@ def test_a_task_is_adapted_once(app: Celery, add: Any) -> None:
     assert add.light_retry is False
 
 
-def test_what_is_no_coroutine_stays_as_it_is() -> None:
+def test_a_value_that_is_not_a_coroutine_stays_as_it_is() -> None:
     assert complete("value") == complete("value", name="a hook") == "value"
 
 
@@ -220,16 +220,16 @@ def test_a_forked_process_begins_with_loops_of_its_own(
     assert private_loop._loop is not of_the_parent
     # To free them would close what the parent uses.
     assert private_loop._of_the_parent[-2:] == [of_the_parent, of_the_pool]
-    ours = private_loop._loop
-    assert ours is not None
+    loop = private_loop._loop
+    assert loop is not None
     [thread] = set(threading.enumerate()) - before
-    ours.call_soon_threadsafe(ours.stop)
+    loop.call_soon_threadsafe(loop.stop)
     thread.join(20)
-    ours.close()
+    loop.close()
     of_the_pool.close()
 
 
-async def test_what_runs_in_the_background_is_not_collected() -> None:
+async def test_a_coroutine_in_the_background_is_not_collected() -> None:
     async def wait() -> None:
         await asyncio.get_running_loop().create_future()
 

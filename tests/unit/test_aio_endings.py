@@ -1,4 +1,4 @@
-"""What the error that ends a body counts as: a failure, an order to Celery, or a lost worker."""
+"""How the error that ends a body counts: as a failure, an order to Celery, or a lost worker."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ __all__ = ["app", "start"]
 
 
 class Stop(BaseException):
-    """No `Exception`, and none that ends a process."""
+    """Not an `Exception`, and not one that ends a process."""
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,9 @@ class Stop(BaseException):
         (ValueError(), False),
     ],
 )
-def test_what_would_end_a_process_costs_the_worker(error: BaseException, *, costs: bool) -> None:
+def test_an_error_that_would_end_a_process_costs_the_worker(
+    error: BaseException, *, costs: bool
+) -> None:
     assert endings.costs_the_worker(error) == costs
 
 
@@ -71,7 +73,7 @@ def test_an_error_has_billiards_form_with_a_traceback(*, raised: bool) -> None:
         (WorkerLost("MemoryError()"), "the task tried to end its worker: MemoryError()"),
     ],
 )
-def test_a_lost_worker_is_told_with_its_reason(error: BaseException, words: str) -> None:
+def test_the_error_of_a_lost_worker_has_its_reason(error: BaseException, words: str) -> None:
     assert str(endings.lost(error)) == words
 
 
@@ -80,7 +82,7 @@ def test_a_body_that_runs_out_of_memory_has_cost_its_worker() -> None:
     assert (type(seen), str(seen)) == (WorkerLost, "MemoryError()")
 
 
-def test_errors_that_were_reported_refer_to_nothing_any_more() -> None:
+def test_errors_that_were_reported_keep_no_traceback_and_no_arguments() -> None:
     def raised(error: Any, cause: Any = None) -> Any:
         try:
             raise error from cause  # noqa: TRY301 - for its traceback

@@ -51,13 +51,13 @@ def test_after_a_hint_only_the_lists_are_read_that_have_changed(
     hints.note_change(hint)
     assert not hints.all_empty
     assert hints.worth_asking([*"abc"], NOW_S) == queues
-    found, rows = chosen(hints, *"abc")
-    assert (found, [*rows]) == (queues, steps)
+    queues_read, rows = chosen(hints, *"abc")
+    assert (queues_read, [*rows]) == (queues, steps)
     hints.note_answer(all_taken=True)
     assert hints.all_empty
 
 
-def test_what_was_not_all_taken_is_read_again_and_the_others_are_not() -> None:
+def test_a_list_of_which_not_all_was_taken_is_read_again_and_the_others_are_not() -> None:
     hints = empty()
     hints.note_change(hint_of(b"a"))
     chosen(hints, *"abc")
@@ -110,7 +110,7 @@ def test_queues_that_were_left_out_are_read_as_soon_as_they_may_be() -> None:
     assert hints.all_empty
 
 
-def test_a_change_of_what_may_not_be_taken_now_is_kept_for_later() -> None:
+def test_a_change_of_a_queue_that_may_not_be_taken_from_now_is_kept_for_later() -> None:
     hints = empty()
     hints.note_change(hint_of(b"b3"))
     assert hints.worth_asking(["a", "c"], NOW_S) == []

@@ -26,15 +26,15 @@ def wait_for(gate: threading.Event, begun: threading.Event) -> bool:
 
 def test_an_idle_thread_keeps_nothing_of_its_last_call() -> None:
     threads, begun = DaemonThreads(1, name="t"), threading.Event()
-    kept: list[ref[Any]] = []
+    references: list[ref[Any]] = []
 
     def work(argument: Value) -> Value:
         result = Value()
-        kept.extend((ref(argument), ref(result)))
+        references.extend((ref(argument), ref(result)))
         return result
 
     def fail(argument: Value) -> None:
-        kept.append(ref(argument))
+        references.append(ref(argument))
         raise KeyError(argument)
 
     assert isinstance(threads.submit(work, Value()).result(10), Value)
@@ -44,7 +44,7 @@ def test_an_idle_thread_keeps_nothing_of_its_last_call() -> None:
     gate = threading.Event()
     last = threads.submit(wait_for, gate, begun)
     assert begun.wait(10)
-    assert [each() for each in kept] == [None, None, None]
+    assert [each() for each in references] == [None, None, None]
     gate.set()
     last.result(10)
     threads.shutdown()

@@ -50,9 +50,9 @@ def test_leases_that_cannot_be_renewed_are_logged_once_for_as_long_as_that_lasts
         assert ended.wait(10)
         if thread is not None:
             thread.join(10)
-    said = [message.partition(" (")[0] for message in caplog.messages]
+    logged = [message.partition(" (")[0] for message in caplog.messages]
     assert (
-        said
+        logged
         == [
             "cannot renew the leases of this worker's messages",
             *["cannot renew the leases of this worker's messages; trying again in 0.001 s"] * 2,

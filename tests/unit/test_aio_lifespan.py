@@ -1,4 +1,4 @@
-"""What the log says of background tasks and cleanups that fail."""
+"""The log lines for background tasks and cleanups that fail."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ class Client:
         raise TimeoutError("its own")
 
 
-async def test_what_fails_or_does_not_end_is_named_without_what_it_belongs_to(
+async def test_a_background_task_or_cleanup_that_fails_is_named_without_its_object(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = Client()

@@ -49,14 +49,14 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
     return Pool(monkeypatch)
 
 
-def test_what_waits_is_dropped_before_the_loop_is_asked_what_has_begun(pool: Pool) -> None:
+def test_waiting_jobs_are_dropped_before_the_loop_is_asked_which_have_begun(pool: Pool) -> None:
     """The loop turns, and nobody waits for it any longer."""
     assert pool.ask("a", "b", "c") == {"a"}
     assert pool.steps == [call.drop({"a", "b", "c"}), call.turn(), call.drain()]
     assert pool.conf.worker_enable_prefetch_count_reduction is False
 
 
-def test_a_connection_without_a_job_of_the_pool_takes_nothing_with_it(pool: Pool) -> None:
+def test_a_connection_without_a_job_of_the_pool_drops_no_job(pool: Pool) -> None:
     assert pool.ask("x") == set()
     assert pool.steps == [call.drain()]
     assert pool.conf.worker_enable_prefetch_count_reduction is True

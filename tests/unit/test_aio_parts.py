@@ -79,16 +79,16 @@ async def test_an_idle_greenlet_keeps_nothing_of_its_job() -> None:
 
     def plain() -> Answer:
         answer = Answer()
-        made.append(ref(answer))
+        answers.append(ref(answer))
         return answer
 
-    made: list[ref[Answer]] = []
+    answers: list[ref[Answer]] = []
     threads = DaemonThreads(1, name="t")
     greenlets = bridge.JobGreenlets(threads)
     greenlet = greenlets.take(plain, asyncio.current_task())
     assert isinstance(await bridge.drive(greenlet, lambda exc: exc), Answer)
     greenlets.give_back(greenlet)
-    assert [each() for each in made] == [None]
+    assert [each() for each in answers] == [None]
     assert (greenlet.driver, greenlet.gr_context) == (None, None)
     task = asyncio.current_task()
     assert greenlets.take(plain, task) is greenlet, "the next job has it"
@@ -105,7 +105,7 @@ async def test_an_idle_greenlet_keeps_nothing_of_its_job() -> None:
     threads.shutdown()
 
 
-async def test_so_many_idle_greenlets_are_kept_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_bounded_number_of_idle_greenlets_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bridge, "_KEPT", 2)
     threads = DaemonThreads(1, name="t")
     greenlets, task = bridge.JobGreenlets(threads), asyncio.current_task()
@@ -197,12 +197,13 @@ def test_tracebacks_share_the_positions_of_their_code_and_read_as_billiards_do()
     stock = failed()
     tracing.install()
     try:
-        ours, again = failed(), failed()
+        shared, again = failed(), failed()
     finally:
         tracing.uninstall()
-    assert traceback.format_tb(ours.tb) == traceback.format_tb(stock.tb)
-    assert traceback.format_tb(pickle.loads(pickle.dumps(ours.tb))) == traceback.format_tb(stock.tb)  # noqa: S301 - ours
-    assert ours.tb.tb_frame.f_code._co_positions is again.tb.tb_frame.f_code._co_positions
+    assert traceback.format_tb(shared.tb) == traceback.format_tb(stock.tb)
+    copied = pickle.loads(pickle.dumps(shared.tb))  # noqa: S301 - ours
+    assert traceback.format_tb(copied) == traceback.format_tb(stock.tb)
+    assert shared.tb.tb_frame.f_code._co_positions is again.tb.tb_frame.f_code._co_positions
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_a_hidden_result_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> 
         (TransportQoS, "unreadable_key"),
     ],
 )
-def test_what_is_read_for_each_message_costs_no_call(owner: type, name: str) -> None:
+def test_an_attribute_that_is_read_for_each_message_costs_no_call(owner: type, name: str) -> None:
     # Without `__set__` Python takes the value from the instance, without asking the descriptor.
     assert not hasattr(type(inspect.getattr_static(owner, name)), "__set__")
 

@@ -17,9 +17,9 @@ from worker.aio.transport.unacked import Unacked
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Broker:
-    made = Broker()
-    monkeypatch.setattr(qos_module, "time", SimpleNamespace(monotonic=lambda: made.now_s))
-    return made
+    clocked = Broker()
+    monkeypatch.setattr(qos_module, "time", SimpleNamespace(monotonic=lambda: clocked.now_s))
+    return clocked
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_many_acknowledgements_are_sent_at_once_and_old_ones_though_no_turn_ends
     assert broker.sent == [forget("101", "102")]
 
 
-def test_acknowledgements_are_sent_in_parts_and_what_fails_is_kept(
+def test_acknowledgements_are_sent_in_parts_and_those_that_fail_are_kept(
     broker: Broker, qos: TransportQoS
 ) -> None:
     deliver(qos, *(tags := [str(number) for number in range(1001)]))
@@ -253,12 +253,12 @@ def test_a_message_that_the_server_has_not_moved_is_entered(
     deliver(qos, "1")
     entered.assert_not_called()
     assert list(qos.held_tags()) == ["1"]
-    qos.append(its := message("2"), "2")
-    entered.assert_called_once_with(its, "2")
+    qos.append(entry := message("2"), "2")
+    entered.assert_called_once_with(entry, "2")
     assert broker.sent == []
 
 
-def test_what_the_server_forgets_of_a_message_loses_its_lease_too(
+def test_a_message_that_leaves_the_index_loses_its_lease_too(
     qos: TransportQoS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stock = Mock()

@@ -1,4 +1,4 @@
-"""What is stored of a job's end, and which of two ends stays."""
+"""The form in which a job's end is stored, and which of two ends stays."""
 
 import json
 import pickle
@@ -54,9 +54,9 @@ def test_a_failure_may_be_kept_for_another_time(backend: Any) -> None:
 
 def test_only_the_words_of_an_error_are_redacted(backend: Any) -> None:
     backend.redact = lambda text: text.replace("canary", "…")
-    told = {"exc_type": "ValueError", "exc_message": ["a canary", 5, ("canary",)]}
+    failure = {"exc_type": "ValueError", "exc_message": ["a canary", 5, ("canary",)]}
     for state in (states.FAILURE, states.RETRY, states.REVOKED):
-        _, meta, _ = entry(backend, told, state, "at canary")
+        _, meta, _ = entry(backend, failure, state, "at canary")
         assert meta["result"]["exc_message"] == ["a …", 5, ["…"]]
         assert meta["traceback"] == "at …"
     assert entry(backend, "a canary", states.SUCCESS)[1]["result"] == "a canary"
@@ -79,7 +79,7 @@ def test_only_the_words_of_an_error_are_redacted(backend: Any) -> None:
         ("5", states.SUCCESS, False, False),
     ],
 )
-def test_an_end_stays_and_a_success_always(
+def test_which_end_gives_way_to_which(
     backend: Any, stored: str, state: str, *, over_ends: bool, gives_way: bool
 ) -> None:
     assert backend._gives_way(stored, state, over_ends=over_ends) is gives_way

@@ -1,4 +1,4 @@
-"""What a connection makes of a primary's greeting, and of a primary that is one no more."""
+"""How a connection checks that a server is the primary, and leaves a former one."""
 
 from typing import Any
 from unittest.mock import AsyncMock, Mock, call
@@ -18,30 +18,30 @@ class Stock:
     connects: Any = None
 
     def __init__(self) -> None:
-        self.told = Mock()
+        self.calls = Mock()
         self.host, self.port = "", 0
 
     def connect(self) -> None:
-        self.told.connect()
+        self.calls.connect()
 
     def disconnect(self) -> None:
-        self.told.disconnect()
+        self.calls.disconnect()
 
     def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
-        self.told.send_packed_command(*args, **kwargs)
+        self.calls.send_packed_command(*args, **kwargs)
 
     def _connect(self) -> Any:
-        self.told._connect(self.host, self.port)
-        return self.told.open()
+        self.calls._connect(self.host, self.port)
+        return self.calls.open()
 
     def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
-        self.told.greet(*args, **kwargs)
+        self.calls.greet(*args, **kwargs)
 
     def send_command(self, *args: Any, **kwargs: Any) -> None:
-        self.told.send_command(*args, **kwargs)
+        self.calls.send_command(*args, **kwargs)
 
     def read_response(self) -> Any:
-        return self.told.read_response()
+        return self.calls.read_response()
 
 
 class Async(Stock):
@@ -65,7 +65,7 @@ class Async(Stock):
         return super().read_response()
 
     def should_reconnect(self) -> bool:
-        return bool(self.told.should_reconnect())
+        return bool(self.calls.should_reconnect())
 
 
 class Blocking(connections._BlockingSentinel, Stock):
@@ -81,11 +81,11 @@ async def done(answer: Any) -> Any:
 
 
 def connection_of(kind: Any, **of: Any) -> Any:
-    found = Mock(**{"primary.return_value": PRIMARY, "is_former.return_value": False}, **of)
-    found.master_name, found.find_primary = "main", AsyncMock(return_value=PRIMARY)
-    made = kind(sentinels=found)
-    made.told.read_response.return_value = ["master", 0, []]
-    return made
+    watching = Mock(**{"primary.return_value": PRIMARY, "is_former.return_value": False}, **of)
+    watching.master_name, watching.find_primary = "main", AsyncMock(return_value=PRIMARY)
+    connection = kind(sentinels=watching)
+    connection.calls.read_response.return_value = ["master", 0, []]
+    return connection
 
 
 # The greeting of the server, and whether it is taken for the primary.
@@ -101,71 +101,71 @@ def connection_of(kind: Any, **of: Any) -> Any:
 )
 @pytest.mark.parametrize("kind", [Blocking, Awaiting])
 async def test_only_a_primary_is_greeted(kind: Any, role: Any, *, is_primary: bool) -> None:
-    made = connection_of(kind)
-    await done(made._connect())
-    its = {"side_effect": role} if isinstance(role, Exception) else {"return_value": role}
-    made.told.read_response.configure_mock(**its)
-    made.told.reset_mock()
+    connection = connection_of(kind)
+    await done(connection._connect())
+    reply = {"side_effect": role} if isinstance(role, Exception) else {"return_value": role}
+    connection.calls.read_response.configure_mock(**reply)
+    connection.calls.reset_mock()
     greeting = (("x",), {"check_health": True})
     if is_primary:
-        await done(made.on_connect_check_health(*greeting[0], **greeting[1]))
+        await done(connection.on_connect_check_health(*greeting[0], **greeting[1]))
     else:
         with pytest.raises(
             redis.ConnectionError, match=r"^p:6379, the primary main, is a replica$"
         ):
-            await done(made.on_connect_check_health(*greeting[0], **greeting[1]))
-    assert made.told.mock_calls == [
+            await done(connection.on_connect_check_health(*greeting[0], **greeting[1]))
+    assert connection.calls.mock_calls == [
         call.greet("x", check_health=True),
         call.send_command("ROLE", check_health=False),
         call.read_response(),
     ]
-    known = made._sentinels
+    known = connection._sentinels
     assert known.confirm.call_args_list == [call(PRIMARY)] * is_primary
     assert known.mistrust.called is not is_primary
     known.is_former.return_value = True
-    assert made._is_left is is_primary  # one that was not greeted is not left
+    assert connection._is_left is is_primary  # one that was not greeted is not left
 
 
 @pytest.mark.parametrize("kind", [Blocking, Awaiting])
 async def test_a_connection_leaves_a_former_primary(kind: Any) -> None:
-    made = connection_of(kind)
-    await done(made.connect())
-    assert made.told.mock_calls == [call.connect()]
-    assert made.told._connect.call_count == 0
-    await done(made._connect())
-    await done(made.on_connect_check_health())
-    made._sentinels.is_former.return_value = True
-    made.told.reset_mock()
-    await done(made.connect())
-    assert made.told.mock_calls == [call.disconnect(), call.connect()]
-    assert made._sentinels.is_former.call_args == call(PRIMARY)
-    made.told.reset_mock()
+    connection = connection_of(kind)
+    await done(connection.connect())
+    assert connection.calls.mock_calls == [call.connect()]
+    assert connection.calls._connect.call_count == 0
+    await done(connection._connect())
+    await done(connection.on_connect_check_health())
+    connection._sentinels.is_former.return_value = True
+    connection.calls.reset_mock()
+    await done(connection.connect())
+    assert connection.calls.mock_calls == [call.disconnect(), call.connect()]
+    assert connection._sentinels.is_former.call_args == call(PRIMARY)
+    connection.calls.reset_mock()
     if kind is Awaiting:
-        assert made.should_reconnect() is True
+        assert connection.should_reconnect() is True
     else:
         with pytest.raises(
             redis.ConnectionError, match=r"^p:6379, the primary main, is so no more"
         ):
-            made.send_packed_command(b"x", check_health=False)
-        assert made.told.mock_calls == [call.disconnect()]
-    await done(made._connect())  # to another one, that was not greeted yet
-    made.told.reset_mock()
+            connection.send_packed_command(b"x", check_health=False)
+        assert connection.calls.mock_calls == [call.disconnect()]
+    await done(connection._connect())  # to another one, that was not greeted yet
+    connection.calls.reset_mock()
     if kind is Awaiting:
         for says in (True, False):
-            made.told.should_reconnect.return_value = says
-            assert made.should_reconnect() is says
+            connection.calls.should_reconnect.return_value = says
+            assert connection.should_reconnect() is says
     else:
-        made.send_packed_command(b"x", check_health=False)
-        assert made.told.mock_calls == [call.send_packed_command(b"x", check_health=False)]
+        connection.send_packed_command(b"x", check_health=False)
+        assert connection.calls.mock_calls == [call.send_packed_command(b"x", check_health=False)]
 
 
 @pytest.mark.parametrize("kind", [Blocking, Awaiting])
-async def test_an_address_that_nobody_listens_at_is_asked_for_anew(kind: Any) -> None:
-    made = connection_of(kind)
-    await done(made._connect())
-    assert made.told.mock_calls == [call._connect(*PRIMARY), call.open()]
-    made._sentinels.mistrust.assert_not_called()
-    made.told.open.side_effect = OSError("refused")
+async def test_after_a_refused_connection_the_sentinels_are_asked_anew(kind: Any) -> None:
+    connection = connection_of(kind)
+    await done(connection._connect())
+    assert connection.calls.mock_calls == [call._connect(*PRIMARY), call.open()]
+    connection._sentinels.mistrust.assert_not_called()
+    connection.calls.open.side_effect = OSError("refused")
     with pytest.raises(OSError, match="refused"):
-        await done(made._connect())
-    made._sentinels.mistrust.assert_called_once_with()
+        await done(connection._connect())
+    connection._sentinels.mistrust.assert_called_once_with()

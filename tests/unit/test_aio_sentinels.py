@@ -1,4 +1,4 @@
-"""Which sentinels are asked, and what a URL says of them."""
+"""Which sentinels are asked, and how a URL names them."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -20,12 +20,12 @@ AWAY, DENIED = redis.ConnectionError("gone"), redis.AuthenticationError("WRONGPA
 NONE = "the sentinels watch no primary of the name main"
 
 
-class Asked:
+class PlannedSentinels:
     """Sentinels that answer as planned, each address once."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.plan: dict[tuple[str, int], Any] = {}
-        self.asked: list[tuple[str, int]] = []
+        self.addresses: list[tuple[str, int]] = []
         self.options: list[dict[str, Any]] = []
         monkeypatch.setattr(Sentinels, "_good", {})
         monkeypatch.setattr(Sentinels, "_primaries", {})
@@ -37,7 +37,7 @@ class Asked:
     def _answer(self, options: dict[str, Any], command: tuple[str, ...]) -> Any:
         address = (options["host"], options["port"])
         assert command == ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")
-        self.asked.append(address)
+        self.addresses.append(address)
         self.options.append(options)
         if isinstance(answer := self.plan[address], Exception):
             raise answer
@@ -59,8 +59,8 @@ class Asked:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
-    return Asked(monkeypatch)
+def planned(monkeypatch: pytest.MonkeyPatch) -> PlannedSentinels:
+    return PlannedSentinels(monkeypatch)
 
 
 async def primary(of: Sentinels, *, blocks: bool) -> Any:
@@ -69,29 +69,29 @@ async def primary(of: Sentinels, *, blocks: bool) -> Any:
 
 @pytest.mark.parametrize("blocks", [True, False])
 async def test_the_sentinel_that_led_to_a_primary_is_asked_first(
-    asked: Asked, *, blocks: bool
+    planned: PlannedSentinels, *, blocks: bool
 ) -> None:
     of = Sentinels([A, B, ("c", "3")], "main", {"password": "x", "socket_timeout": 9.0})  # type: ignore[list-item]
-    found = ("p", "6379")
-    asked.plan = {A: AWAY, B: None, C: found}
+    reply = ("p", "6379")
+    planned.plan = {A: AWAY, B: None, C: reply}
     assert await primary(of, blocks=blocks) == PRIMARY
-    assert asked.asked == [A, B, C]
-    its = {"decode_responses": True, "socket_connect_timeout": 1.0, "socket_timeout": 9.0}
-    assert its | {"password": "x"} == {
+    assert planned.addresses == [A, B, C]
+    expected = {"decode_responses": True, "socket_connect_timeout": 1.0, "socket_timeout": 9.0}
+    assert expected | {"password": "x"} == {
         name: value
-        for name, value in asked.options[0].items()
+        for name, value in planned.options[0].items()
         if name not in {"host", "port", "retry"}
     }
-    assert asked.options[0]["retry"].get_retries() == 0
-    asked.asked.clear()
+    assert planned.options[0]["retry"].get_retries() == 0
+    planned.addresses.clear()
     assert await primary(of, blocks=blocks) == PRIMARY
-    assert asked.asked == [C]
+    assert planned.addresses == [C]
     of.mistrust()
     of.mistrust()
-    asked.plan[A] = found
-    asked.asked.clear()
+    planned.plan[A] = reply
+    planned.addresses.clear()
     assert await primary(of, blocks=blocks) == PRIMARY
-    assert asked.asked == [A]
+    assert planned.addresses == [A]
 
 
 # What the sentinels answer, and the error of a question that none of them could answer.
@@ -107,10 +107,10 @@ async def test_the_sentinel_that_led_to_a_primary_is_asked_first(
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("blocks", [True, False])
-async def test_the_error_says_what_each_sentinel_said(
-    asked: Asked, plan: Any, kind: type, words: str, cause: Any, *, blocks: bool
+async def test_the_error_quotes_the_answer_of_each_sentinel(
+    planned: PlannedSentinels, plan: Any, kind: type, words: str, cause: Any, *, blocks: bool
 ) -> None:
-    asked.plan = plan
+    planned.plan = plan
     with pytest.raises(redis.ConnectionError) as raised:
         await primary(Sentinels([A, B], "main", {}), blocks=blocks)
     assert (type(raised.value), str(raised.value)) == (kind, words)
@@ -125,8 +125,10 @@ def test_sentinels_show_no_password(options: dict[str, Any], *, has_tls: bool) -
     assert repr(of) == "<Sentinels of main at (('a', 1),)>"
 
 
-def test_a_primary_is_a_former_one_once_another_was_found(asked: Asked) -> None:
-    assert asked.asked == []
+def test_an_address_counts_as_a_former_primary_once_another_one_is_confirmed(
+    planned: PlannedSentinels,
+) -> None:
+    assert planned.addresses == []
     of, same, other = (Sentinels([A], name, {}) for name in ("main", "main", "other"))
     assert not of.is_former(PRIMARY)
     of.confirm(PRIMARY)
@@ -154,23 +156,23 @@ def test_a_url_names_the_sentinels_and_what_their_connections_need(
 ) -> None:
     url = f"sentinel://user:pass@h/3?master_name=main{query}"
     for asynchronous in (False, True):
-        found = parameters_of(url, asynchronous=asynchronous)
-        of = found.pop("sentinels")
+        parameters = parameters_of(url, asynchronous=asynchronous)
+        of = parameters.pop("sentinels")
         assert (of.addresses, of.master_name) == (addresses, "main")
         assert options == {
             name: of._options[name] for name in of._options.keys() - sentinels._OPTIONS
         }
         plain: Any = SentinelConnection if asynchronous else BlockingSentinelConnection
-        kind = found.pop("connection_class")
+        kind = parameters.pop("connection_class")
         assert issubclass(kind, redis.SSLConnection | redis.asyncio.SSLConnection) is tls
         assert (kind is plain) is not tls
-        assert (found.pop("username"), found.pop("password"), found.pop("db")) == (
+        assert (parameters.pop("username"), parameters.pop("password"), parameters.pop("db")) == (
             "user",
             "pass",
             3,
         )
-        assert found.pop("ssl_ca_certs", None) == ("x" if "ca_certs" in query else None)
-        assert found == ({"ssl_cert_reqs": "required"} if tls else {})
+        assert parameters.pop("ssl_ca_certs", None) == ("x" if "ca_certs" in query else None)
+        assert parameters == ({"ssl_cert_reqs": "required"} if tls else {})
 
 
 @pytest.mark.parametrize(
@@ -185,6 +187,6 @@ def test_sentinels_are_reached_at_each_of_their_addresses(
         if kind is BlockingOverAddresses
         else sentinels._over_addresses(redis.asyncio.Redis(host="h"))
     )
-    made = client.connection_pool.connection_class
-    assert issubclass(made, kind)
-    assert issubclass(made, redis.SSLConnection) is bool(options)
+    kind_of_connection = client.connection_pool.connection_class
+    assert issubclass(kind_of_connection, kind)
+    assert issubclass(kind_of_connection, redis.SSLConnection) is bool(options)

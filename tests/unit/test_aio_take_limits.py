@@ -16,7 +16,7 @@ NAMES = QueueNames(prefix="p.", sep="|", steps=(0, 3, 6, 9), delayed=frozenset({
 
 
 @pytest.mark.parametrize(("below", "allowed"), [(None, [0, 3, 6]), (3, [0]), (4, [0, 3]), (0, [])])
-def test_only_what_is_more_urgent_is_taken_of_a_queue_that_is_limited_so(
+def test_of_a_queue_with_a_limit_only_the_more_urgent_lists_are_taken(
     below: int | None, allowed: list[int]
 ) -> None:
     limits = TakeLimits()
@@ -50,7 +50,7 @@ def test_without_a_limit_everything_may_be_taken_and_nothing_is_remembered() -> 
         (7, (1, 1), 1, (["c"], 7)),
     ],
 )
-def test_what_was_taken_a_moment_ago_counts_as_taken(
+def test_messages_that_were_taken_a_moment_ago_count_against_the_limits(
     room: int, more: tuple[int, int], taken: int, within: Any
 ) -> None:
     limits = TakeLimits()

@@ -101,10 +101,10 @@ def test_each_thread_is_prepared_first_and_ends_with_the_executor() -> None:
     calls: list[Future[int]] = [threads.submit(together.wait, 10) for _ in range(2)]
     assert sorted(call.result(10) for call in calls) == [0, 1]
     assert sorted(prepared) == ["t-1", "t-2"]
-    ours = set(threading.enumerate()) - before
-    assert len(ours) == 2
+    started = set(threading.enumerate()) - before
+    assert len(started) == 2
     threads.shutdown()
-    for thread in ours:
+    for thread in started:
         thread.join(20)
         assert not thread.is_alive()
     threads.write_off(1)
@@ -121,11 +121,11 @@ def test_threads_that_are_written_off_are_counted_until_they_are_free_again() ->
     assert stuck.result(10)
     blocked, began = threading.Event(), [threading.Event() for _ in range(3)]
 
-    def block(place: int) -> bool:
-        began[place].set()
+    def block(number: int) -> bool:
+        began[number].set()
         return blocked.wait(10)
 
-    calls = [threads.submit(block, place) for place in range(3)]
+    calls = [threads.submit(block, number) for number in range(3)]
     assert began[0].wait(10)
     assert began[1].wait(10)
     assert not began[2].is_set(), "there are two threads, and no third one is started"

@@ -85,9 +85,9 @@ def test_any_other_retry_is_celerys(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_context_reads_as_celerys(fields: dict[str, Any]) -> None:
     more = {"called_directly": False}
-    ours = tracing.JobContext(dict(fields), **more)
-    theirs = Context(dict(fields), **more)
-    assert vars(ours) == vars(theirs)
+    of_ours = tracing.JobContext(dict(fields), **more)
+    of_celery = Context(dict(fields), **more)
+    assert vars(of_ours) == vars(of_celery)
     assert vars(tracing.JobContext([("id", "a")], x=1)) == vars(Context([("id", "a")], x=1))
     assert vars(tracing.JobContext(x=1)) == vars(Context(x=1))
 
@@ -114,16 +114,18 @@ def test_what_is_replaced_is_celerys_again_afterwards() -> None:
 
     before = parts()
     tracing.install()
-    ours = parts()
+    of_ours = parts()
     tracing.uninstall()
     assert parts() == before
-    assert all(ours_now is not before_it for ours_now, before_it in zip(ours, before, strict=True))
+    assert all(
+        ours_now is not before_it for ours_now, before_it in zip(of_ours, before, strict=True)
+    )
 
 
 def test_a_copy_of_a_code_object_has_all_that_billiards_has() -> None:
     code = tracing.install.__code__
-    ours, theirs = vars(tracing.SharedCode(code)), vars(tracing.StockCode(code))
-    assert ours.keys() == theirs.keys()
-    assert {name: ours[name] for name in tracing._COPIED} == {
-        name: theirs[name] for name in tracing._COPIED
+    of_ours, of_celery = vars(tracing.SharedCode(code)), vars(tracing.StockCode(code))
+    assert of_ours.keys() == of_celery.keys()
+    assert {name: of_ours[name] for name in tracing._COPIED} == {
+        name: of_celery[name] for name in tracing._COPIED
     }

@@ -96,10 +96,10 @@ def test_a_channel_looks_later_with_each_look_in_vain_and_at_once_after_it_found
     None
 ):
     backoff, pauses_ms = LookBackoff(), []
-    for found in (0, 0, 0, 0, 0, 0, 3, 0):
+    for messages in (0, 0, 0, 0, 0, 0, 3, 0):
         pauses_ms.append(round(backoff.begin(workers=8, now_s=100.0) * 1000))
         assert backoff.until_s == 100.0 + pauses_ms[-1] / 1000
-        backoff.note_look(found)
+        backoff.note_look(messages)
     assert pauses_ms == [0, 10, 20, 40, 80, 100, 100, 0]
 
 

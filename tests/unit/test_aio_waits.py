@@ -1,4 +1,4 @@
-"""A cancellation reaches what waits by `asyncio.wait_for`, whenever it comes."""
+"""A cancellation reaches a task that waits by `asyncio.wait_for`, whenever it comes."""
 
 import asyncio
 import sys
@@ -10,7 +10,7 @@ from worker.aio.loop_thread import LoopThread, new_loop
 
 
 async def is_swallowed(turns: int) -> bool:
-    """Cancel a task so many turns of the loop after what it waits for is done."""
+    """Cancel a task `turns` turns of the loop after the event that it waits for is set."""
     done = asyncio.Event()
 
     async def work() -> None:

@@ -1,4 +1,4 @@
-"""Arguments that the result of the job before fills: what they become, what is refused."""
+"""Arguments that the result of the job before fills: their values, and what is refused."""
 
 from typing import Any
 
@@ -111,7 +111,7 @@ def test_anything_else_by_position_is_refused(args: tuple[Any, ...]) -> None:
         check(EmailArguments, args, MAIL | {"text": "x"})
 
 
-def test_what_is_filled_in_is_checked_as_if_it_had_been_sent() -> None:
+def test_filled_arguments_are_checked_as_if_they_had_been_sent() -> None:
     with pytest.raises(InvalidArguments, match="subject: must hold no line breaks"):
         check(EmailArguments, ({"text": "a\nBcc: b"},), MAIL | {"subject": "{text}", "text": "x"})
 

@@ -112,7 +112,7 @@ def test_a_queue_is_paused_by_what_waits_and_resumed_by_half_of_it(
         parent = parent_of()
 
 
-def test_a_pause_is_told_once_a_minute_with_its_reason(
+def test_a_pause_is_logged_once_a_minute_with_its_reason(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     pauser, parent, demand, now_s = (
@@ -123,7 +123,7 @@ def test_a_pause_is_told_once_a_minute_with_its_reason(
     )
     monkeypatch.setattr(backpressure.time, "monotonic", lambda: now_s)
 
-    def told(*, bulk: int, waiting: int, rests_s: float = 0.0, held: int = 0) -> list[str]:
+    def logged(*, bulk: int, waiting: int, rests_s: float = 0.0, held: int = 0) -> list[str]:
         caplog.clear()
         demand.bulk, demand.waiting, demand.rests_s = bulk, waiting, rests_s
         pauser._legible["ai"] = True
@@ -131,21 +131,21 @@ def test_a_pause_is_told_once_a_minute_with_its_reason(
         return [record.getMessage() for record in caplog.records if record.levelname == "INFO"]
 
     caplog.set_level("DEBUG")
-    for after_s, is_told in ((0.0, True), (60.0, False), (0.1, True)):
+    for after_s, is_logged in ((0.0, True), (60.0, False), (0.1, True)):
         now_s += after_s
-        paused = told(bulk=0, waiting=200, held=20)
-        assert paused == ["⏸️ Queue ai paused: 220 jobs wait here for a key"] * is_told
+        paused = logged(bulk=0, waiting=200, held=20)
+        assert paused == ["⏸️ Queue ai paused: 220 jobs wait here for a key"] * is_logged
         assert "Queue ai.deferred paused: 200 jobs wait here for a key" in caplog.text
-        assert told(bulk=0, waiting=0) == ["▶️ Queue ai resumed"] * is_told
+        assert logged(bulk=0, waiting=0) == ["▶️ Queue ai resumed"] * is_logged
         assert "Queue ai.deferred resumed" in caplog.text
     now_s += 61
-    assert told(bulk=0, waiting=0, rests_s=9.0) == [
+    assert logged(bulk=0, waiting=0, rests_s=9.0) == [
         "⏸️ Queue ai paused: no key may be called for a while"
     ]
-    assert told(bulk=200, waiting=0, rests_s=9.0) == [
+    assert logged(bulk=200, waiting=0, rests_s=9.0) == [
         "⏸️ Queue ai paused for bulk jobs: 200 of them wait here for a key"
     ]
-    assert told(bulk=0, waiting=0, rests_s=9.0) == ["▶️ Queue ai resumed for bulk jobs"]
+    assert logged(bulk=0, waiting=0, rests_s=9.0) == ["▶️ Queue ai resumed for bulk jobs"]
 
 
 @pytest.mark.parametrize(

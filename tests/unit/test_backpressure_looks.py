@@ -62,7 +62,7 @@ class Worker:
                 consume=lambda: None,
             ),
             pool=SimpleNamespace(
-                limit=100, calls=SimpleNamespace(post=lambda *what: self.posted.append(what))
+                limit=100, calls=SimpleNamespace(post=lambda *call: self.posted.append(call))
             ),
             app=SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=names))),
         )
@@ -113,14 +113,16 @@ def test_a_look_pauses_a_queue_and_a_new_connection_consumes_it_again(worker: Wo
     worker.demand.waiting = 100
     assert worker.look() == BUSY_S
     assert set(worker.pauser.paused) == {"ai", "ai.deferred"}
-    told = worker.pauser.info(worker.parent)["backpressure"]
-    assert told == {"paused": ["ai"], "paused_for_bulk": [], "waiting": {"ai": 100}, "held": {}}
+    stats = worker.pauser.info(worker.parent)["backpressure"]
+    assert stats == {"paused": ["ai"], "paused_for_bulk": [], "waiting": {"ai": 100}, "held": {}}
     worker.pauser.paused_for_bulk.add("ai")
     worker.pauser.start(worker.parent)
     assert (worker.pauser.paused, worker.pauser.paused_for_bulk) == ({}, set())
 
 
-def test_a_look_bounds_what_is_taken_and_hears_of_a_list_that_is_full(worker: Worker) -> None:
+def test_a_look_bounds_how_many_messages_are_taken_and_a_full_list_pauses_its_queue(
+    worker: Worker,
+) -> None:
     worker.pauser.start(worker.parent)
     worker.look()
     worker.demand.waiting = 40
@@ -159,7 +161,7 @@ def test_a_worker_in_which_something_is_about_to_change_looks_more_often(
     assert worker.look() == next_s
 
 
-def test_jobs_that_nobody_has_read_are_let_through(worker: Worker) -> None:
+def test_jobs_of_a_paused_queue_that_was_not_read_are_let_through(worker: Worker) -> None:
     assert not worker.pauser._lets_through("ai"), "the queue is not paused"
     worker.pauser._let_through_at_s.clear()
     worker.pauser.paused["ai"] = None

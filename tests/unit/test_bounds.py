@@ -35,7 +35,7 @@ Take = Callable[[int], object]
 
 
 class RefusedError(Exception):
-    """A value was answered with no."""
+    """The code under test returned that it does not take the value."""
 
 
 def _truth(*, taken: bool) -> None:
@@ -72,7 +72,7 @@ def _account(size: int) -> None:
 
 
 def _usual_key(service: str, prefix: str, size: int) -> None:
-    random = "".join("aB3dE6gH9"[place % 9] for place in range(size - len(prefix)))
+    random = "".join("aB3dE6gH9"[index % 9] for index in range(size - len(prefix)))
     _truth(
         taken=not discover_keys(service, {f"{service.upper()}_API_KEY": prefix + random}).problems
     )
@@ -88,7 +88,7 @@ def _domain(size: int) -> str:
     return f"a@{labels}{'b' * (size - len(labels))}"
 
 
-# What, how a value of some size is tried, and each size that is taken beside one that is not.
+# A name, how a value of some size is tried, and each size that is taken beside one that is refused.
 BOUNDS: list[tuple[str, Take, list[tuple[int, int]]]] = [
     # the command line
     ("reason", lambda n: PlainText().convert("x" * n, None, None), [(1, 0), (200, 201)]),
@@ -222,8 +222,8 @@ BOUNDS: list[tuple[str, Take, list[tuple[int, int]]]] = [
 @pytest.mark.parametrize(
     ("take", "taken", "refused"),
     [
-        pytest.param(take, taken, refused, id=f"{what} of {taken}, not of {refused}")
-        for what, take, sizes in BOUNDS
+        pytest.param(take, taken, refused, id=f"{name} of {taken}, not of {refused}")
+        for name, take, sizes in BOUNDS
         for taken, refused in sizes
     ],
 )

@@ -121,7 +121,7 @@ def test_a_text_may_be_empty(field: str) -> None:
     check(EmailArguments, (), {"to": "a@b.example", "subject": "Hi", field: ""})
 
 
-def test_what_is_not_given_is_assumed() -> None:
+def test_arguments_that_are_not_given_have_defaults() -> None:
     quoted = check(QuoteArguments, (), {"service": "groq"})
     listed = check(ListArguments, (), {})
     replayed = check(ReplayArguments, (), {"id": "a"})

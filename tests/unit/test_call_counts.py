@@ -1,4 +1,4 @@
-"""For whom a call counts, and what of it; and what the rotation does around its calls."""
+"""For which key and tenant a call counts, with which measures; and the calls of a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,8 +20,8 @@ OK = Verdict(
 )
 
 
-class Noted:
-    """The usage of a process and what its tenants are charged, as a counter tells it."""
+class Counts:
+    """The usage of a process and what its tenants are charged, as a counter notes it."""
 
     def __init__(self) -> None:
         self.usage: list[tuple[Series, dict[str, int]]] = []
@@ -37,11 +37,11 @@ class Noted:
 
 def counted(
     verdict: Verdict, *, recipients: Mapping[str, int] | None = None, **request: Any
-) -> Noted:
-    noted = Noted()
+) -> Counts:
+    counts = Counts()
     lease = Lease("l", KEY, "a", LeaseRequest(**({"model": "m"} | request)), 0)
-    noted.counter.call(lease, verdict, waited_ms=90, recipients=recipients or {})
-    return noted
+    counts.counter.call(lease, verdict, waited_ms=90, recipients=recipients or {})
+    return counts
 
 
 OF_OK = {"calls": 1, "prompt_tokens": 9, "cached_tokens": 2, "output_tokens": 5, "waited_ms": 90}
@@ -63,25 +63,27 @@ def test_a_call_counts_for_its_key_and_once_more_for_its_tenant() -> None:
         (Verdict(Fate.FAIL, "bad_request", status=400), "rejected"),
     ],
 )
-def test_of_a_call_that_failed_only_that_counts(verdict: Verdict, measure: str) -> None:
+def test_of_a_failed_call_only_the_failure_counts(verdict: Verdict, measure: str) -> None:
     failed = counted(verdict, tenant="acme", recipients={"acme": 3})
     counts = {"calls": 1, measure: 1, "emails": 0}
     assert failed.usage == [(OF_KEY, counts), (OF_ACME, counts)]
     assert failed.charges == []
 
 
-def test_what_a_provider_does_not_say_counts_as_none_and_an_account_that_it_names_is_right() -> (
+def test_counts_that_a_provider_does_not_state_are_zero_and_an_account_that_it_names_is_used() -> (
     None
 ):
-    said = counted(Verdict(Fate.DONE, "ok", account="org_1"), model="x" * 300)
+    counts_made = counted(Verdict(Fate.DONE, "ok", account="org_1"), model="x" * 300)
     series = Series("groq", KEY.id, "org_1", "x" * 200)
     nothing = dict.fromkeys(OF_OK, 0) | {"calls": 1, "waited_ms": 90, "emails": 0}
-    assert said.usage == [(series, nothing)]
+    assert counts_made.usage == [(series, nothing)]
 
 
 def test_a_call_with_emails_of_several_tenants_counts_for_each_of_them() -> None:
     sent = counted(Verdict(Fate.DONE, "ok"), recipients={"acme": 3, "": 4, "b": 0}, tenant="acme")
-    assert [(one.tenant, counts["calls"], counts["emails"]) for one, counts in sent.usage] == [
+    assert [
+        (series.tenant, counts["calls"], counts["emails"]) for series, counts in sent.usage
+    ] == [
         ("", 1, 7),
         ("acme", 1, 3),
         ("b", 1, 0),
@@ -89,16 +91,16 @@ def test_a_call_with_emails_of_several_tenants_counts_for_each_of_them() -> None
 
 
 def test_a_run_without_a_key_counts_as_a_deferral_unless_a_program_waits_where_it_is() -> None:
-    noted = Noted()
-    noted.counter.deferral(LeaseRequest("m"))
-    assert noted.usage == []
-    noted.counter.deferral(LeaseRequest("m" * 300, by="job-1", tenant="acme"))
+    counts = Counts()
+    counts.counter.deferral(LeaseRequest("m"))
+    assert counts.usage == []
+    counts.counter.deferral(LeaseRequest("m" * 300, by="job-1", tenant="acme"))
     series = Series("groq", model="m" * 200)
     of_tenant = Series("groq", model="m" * 200, tenant="acme")
-    assert noted.usage == [(series, {"deferrals": 1}), (of_tenant, {"deferrals": 1})]
+    assert counts.usage == [(series, {"deferrals": 1}), (of_tenant, {"deferrals": 1})]
 
 
-def test_no_call_is_counted_that_was_not_made() -> None:
+def test_a_call_that_was_abandoned_cannot_be_counted() -> None:
     with pytest.raises(KeyError):
         counted(ABANDONED)
 

@@ -18,8 +18,8 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 def declared() -> list[str]:
     """The Pythons that the project says it runs on, lowest first."""
     prefix = "Programming Language :: Python :: "
-    found = [line.removeprefix(prefix) for line in PROJECT["classifiers"] if prefix in line]
-    return sorted(found, key=lambda version: [int(part) for part in version.split(".")])
+    versions = [line.removeprefix(prefix) for line in PROJECT["classifiers"] if prefix in line]
+    return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])
 
 
 def test_the_workflow_tests_the_lowest_declared_python_and_checks_the_highest() -> None:

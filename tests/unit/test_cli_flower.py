@@ -26,7 +26,7 @@ OPTIONS = SimpleNamespace(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "words"),
     [
         (
             OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)),
@@ -48,13 +48,15 @@ OPTIONS = SimpleNamespace(
         (Error("Unrecognized command line option: '--nosuch'"), "Unrecognized command line "),
     ],
 )
-async def test_what_keeps_flower_from_starting_is_a_sentence(error: Exception, said: str) -> None:
+async def test_an_error_that_keeps_flower_from_starting_is_a_sentence(
+    error: Exception, words: str
+) -> None:
     def run() -> None:
         raise error
 
     with pytest.raises(click.ClickException, match=r"^Flower cannot start: ") as caught:
         in_a_sentence(run, options=OPTIONS)()
-    assert said in caught.value.message
+    assert words in caught.value.message
 
 
 def test_an_error_of_a_flower_that_served_keeps_its_traceback() -> None:
@@ -79,7 +81,7 @@ def test_a_socket_that_cannot_be_made_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "words"),
     [
         ({"port": 80_000}, "--port must be at most 65535, and is 80000"),
         (
@@ -89,10 +91,8 @@ def test_a_socket_that_cannot_be_made_is_named() -> None:
         ({"persistent": True, "db": "/gone/flower"}, "the folder of --db /gone/flower is missing"),
     ],
 )
-def test_an_option_that_flower_takes_without_doing_it_is_refused(
-    changes: dict[str, Any], said: str
-) -> None:
-    with pytest.raises(ValueError, match=f"^{said}"):
+def test_an_option_that_flower_would_ignore_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}"):
         check_options(SimpleNamespace(**vars(OPTIONS) | changes))
 
 

@@ -23,7 +23,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 KEY_WAIT = {"kind": "key", "code": "rpm", "next_try": "T1", "expected_end": "T2", "more": "x"}
-# What the result store has of a job, what is said of it, and its JSON.
+# What the result store has of a job, the sentence that is printed, and its JSON.
 JOBS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     (
         {"status": "PENDING"},
@@ -56,31 +56,31 @@ JOBS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("meta", "said", "as_json"), JOBS)
-def test_the_state_of_a_job_is_said_without_its_result(
-    meta: dict[str, Any], said: str, as_json: dict[str, Any]
+@pytest.mark.parametrize(("meta", "sentence", "as_json"), JOBS)
+def test_the_state_of_a_job_is_printed_without_its_result(
+    meta: dict[str, Any], sentence: str, as_json: dict[str, Any]
 ) -> None:
     stored = {"j1": meta}
     backend = SimpleNamespace(get_task_meta=lambda job_id, **_: stored[job_id])
     app = SimpleNamespace(backend=backend)
-    assert ran(job.job, "j1", app=app).output == f"j1: {said}\n"
+    assert ran(job.job, "j1", app=app).output == f"j1: {sentence}\n"
     shown = ran(job.job, "j1", "--json", app=app)
     assert shown.output == json.dumps({"j1": as_json}, indent=2) + "\n"
 
 
-def test_each_job_is_cancelled_once_and_what_became_of_it_is_said(
+def test_each_job_is_cancelled_once_and_its_outcome_is_printed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[Any] = []
+    cancels: list[Any] = []
     outcomes = {"a": "cancelled", "b": "running", "c": "perhaps_running", "d": "SUCCESS"}
 
     async def cancel_jobs(app: Any, store: Any, ids: list[str], *, by: str) -> dict[str, str]:
-        asked.append((app, store.channel, ids, by))
+        cancels.append((app, store.channel, ids, by))
         return outcomes
 
     monkeypatch.setattr(cancel, "cancel_jobs", cancel_jobs)
     shown = ran(cancel.cancel, *outcomes, "a", app="the app")
-    assert asked == [
+    assert cancels == [
         ("the app", f"{get_settings().namespace}:cancelled", list(outcomes), "cli ann")
     ]
     assert shown.output.splitlines() == [
@@ -98,13 +98,13 @@ def test_each_job_is_cancelled_once_and_what_became_of_it_is_said(
 
 
 class _Pool:
-    """A pool that may have to be told its keys."""
+    """A pool whose keys may be replaced; `replaced` has the new ones."""
 
     def __init__(self, *keys: Any) -> None:
-        self.keys, self.names, self.told = keys, "the names", list[Any]()
+        self.keys, self.names, self.replaced = keys, "the names", list[Any]()
 
     def replace_keys(self, keys: Any) -> None:
-        self.told.append(keys)
+        self.replaced.append(keys)
 
     async def snapshot(self) -> str:
         return "the view"
@@ -116,16 +116,16 @@ QUOTE = Quote("groq", "m", 2, 800, 1, None, None, None, "", 0)
 @pytest.fixture
 def quoted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What each quote was made of."""
-    made: list[Any] = []
+    quotes: list[Any] = []
 
     async def margins(*_: Any) -> Margins:
         return Margins()
 
-    async def others(_: Any, names: str) -> list[str]:
+    async def keys_of_workers(_: Any, names: str) -> list[str]:
         return [f"keys of {names}"]
 
     def quote_of(request: Any, view: Any, **options: Any) -> Quote:
-        made.append((request.jobs, request.model, request.tokens, view, options))
+        quotes.append((request.jobs, request.model, request.tokens, view, options))
         return QUOTE
 
     class Watch:
@@ -138,14 +138,14 @@ def quoted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     monkeypatch.setattr("worker.dashboard.queues.QueueWatch", Watch)
     monkeypatch.setattr("worker.quotes.quote.quote_of", quote_of)
     monkeypatch.setattr(quote, "published_margins", margins)
-    monkeypatch.setattr(quote, "published_keys", others)
+    monkeypatch.setattr(quote, "published_keys", keys_of_workers)
     monkeypatch.setattr(quote, "get_settings", lambda: SimpleNamespace(models={"groq": ("m", "n")}))
-    return made
+    return quotes
 
 
-@pytest.mark.parametrize(("own", "told"), [((), [["keys of the names"]]), (("k",), [])])
+@pytest.mark.parametrize(("own", "replaced"), [((), [["keys of the names"]]), (("k",), [])])
 def test_a_quote_counts_the_keys_of_the_workers_where_there_are_none_here(
-    monkeypatch: pytest.MonkeyPatch, quoted: list[Any], own: tuple[str, ...], told: list[Any]
+    monkeypatch: pytest.MonkeyPatch, quoted: list[Any], own: tuple[str, ...], replaced: list[Any]
 ) -> None:
     pool = _Pool(*own)
     monkeypatch.setattr(quote, "pools_for_tools", lambda _, services: {services[0]: pool})
@@ -153,13 +153,13 @@ def test_a_quote_counts_the_keys_of_the_workers_where_there_are_none_here(
     assert shown.output == quote.sentences_of(QUOTE, workers=0) + "\n"
     options = {"waiting": 1, "models": ("m", "n"), "margins": Margins()}
     assert quoted == [(2, None, None, "the view", options)]
-    assert pool.told == told
+    assert pool.replaced == replaced
     shown = ran(quote.quote, "groq", "--tokens", "7", "--json", app="the app")
     assert json.loads(shown.output) == QUOTE.as_json()
     assert quoted[1][:3] == (1, None, 7)
 
 
-def test_a_broker_that_does_not_answer_a_quote_is_not_taken_for_the_pools_redis(
+def test_a_quote_without_an_answer_of_the_broker_raises_an_error_of_the_broker(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def gone(*_: Any) -> Any:

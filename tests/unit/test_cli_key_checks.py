@@ -24,12 +24,12 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def checking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Checks keys: `problems` are found, `asked` has what was checked."""
-    found = SimpleNamespace(problems=[], asked=[], closed=0, seen=[])
+    """Checks keys: `problems` is what is found, `calls` has what was checked."""
+    checked = SimpleNamespace(problems=[], calls=[], closed=0, seen=[])
     settings = SimpleNamespace(models={"groq": ("m",)})
 
     async def gone() -> None:
-        found.seen.append("a pool")
+        checked.seen.append("a pool")
         raise RedisError("the accounts are not essential")
 
     pools = {
@@ -41,16 +41,16 @@ def checking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     async def opened(given: Any) -> Any:
         assert given is settings
         yield "the checkers"
-        found.closed += 1
+        checked.closed += 1
 
     async def check_keys(concerned: Any, checkers: Any, *, models: Any, key_id: Any) -> Any:
-        found.asked.append((list(concerned), checkers, models, key_id))
+        checked.calls.append((list(concerned), checkers, models, key_id))
         check = KeyCheck("alive", limits=(ObservedLimit(Dimension.RPM, 30),))
         return [CheckedKey("groq", KEYS["groq"], "acme", check, {"m": True})]
 
     def problems_in(_: Any, *, models: Any) -> list[str]:
-        found.asked.append(models)
-        return found.problems
+        checked.calls.append(models)
+        return checked.problems
 
     monkeypatch.setattr(chosen_key, "pools_for_tools", lambda _, services: {
         name: pools[name] for name in services
@@ -59,16 +59,16 @@ def checking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(keys, "opened_checkers", opened)
     monkeypatch.setattr(keys, "check_keys", check_keys)
     monkeypatch.setattr(keys, "problems_in", problems_in)
-    yield found
-    assert found.closed > 0
+    yield checked
+    assert checked.closed > 0
 
 
-def test_every_key_is_checked_and_what_keeps_one_from_serving_is_the_exit_status(
+def test_every_key_is_checked_and_the_exit_status_is_1_where_one_cannot_serve(
     checking: Any,
 ) -> None:
     shown = ran(keys.keys, "check")
     models = {"groq": ("m",)}
-    assert checking.asked == [(["groq", "resend"], "the checkers", models, None), models]
+    assert checking.calls == [(["groq", "resend"], "the checkers", models, None), models]
     assert checking.seen == ["a pool"] * 2
     assert shown.exit_code == 0
     assert KEYS["groq"].id in shown.output
@@ -81,20 +81,23 @@ def test_every_key_is_checked_and_what_keeps_one_from_serving_is_the_exit_status
     assert shown.output.splitlines()[-2:] == checking.problems
 
 
-def test_one_key_alone_says_nothing_of_what_no_key_may_use(checking: Any) -> None:
+def test_a_check_of_one_key_reports_no_problems_of_the_others(checking: Any) -> None:
     shown = ran(keys.keys, "check", "--key", "RESEND_API_KEY", "--json")
-    assert checking.asked == [
+    assert checking.calls == [
         (["resend"], "the checkers", {"groq": ("m",)}, KEYS["resend"].id), {}
     ]  # fmt: skip
-    told = json.loads(shown.output)
-    assert (told["problems"], [key["key"] for key in told["keys"]]) == ([], [KEYS["groq"].label])
+    shown_json = json.loads(shown.output)
+    assert (shown_json["problems"], [key["key"] for key in shown_json["keys"]]) == (
+        [],
+        [KEYS["groq"].label],
+    )
     assert ran(keys.keys, "check", "--key", "RESEND_API_KEY").output.splitlines()[-1] == (
         "the provider accepts it"
     )
 
 
 @pytest.mark.parametrize(
-    ("answers", "said"),
+    ("answers", "lines"),
     [
         (
             {"w1@a": {"ok": "2 groq keys"}, "w2@a": {"error": "none"}},
@@ -103,8 +106,8 @@ def test_one_key_alone_says_nothing_of_what_no_key_may_use(checking: Any) -> Non
         ({}, ["Error: no worker answered; is one running?"]),
     ],
 )
-def test_a_reload_is_asked_of_the_workers_and_written_down(
-    monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], said: list[str]
+def test_a_reload_asks_the_workers_and_is_noted(
+    monkeypatch: pytest.MonkeyPatch, answers: dict[str, Any], lines: list[str]
 ) -> None:
     noted: list[Any] = []
 
@@ -119,6 +122,6 @@ def test_a_reload_is_asked_of_the_workers_and_written_down(
     monkeypatch.setattr(keys, "note_reload", note)
     monkeypatch.setattr(chosen_key, "pools_for_tools", lambda _, services: dict.fromkeys(services))
     shown = ran(keys.keys, "reload", app="the app")
-    assert shown.output.splitlines() == said
+    assert shown.output.splitlines() == lines
     assert shown.exit_code == (0 if answers else 1)
     assert noted == [([None, None], answers, "cli ann")]

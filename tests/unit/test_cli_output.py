@@ -1,4 +1,4 @@
-"""What becomes of a command whose output cannot be written as it is."""
+"""How a command ends whose output cannot be written as it is."""
 
 import io
 import sys
@@ -56,7 +56,7 @@ def test_any_other_fault_of_the_system_comes_out() -> None:
     ("encoding", "shown"),
     [("latin-1", r"\U0001f680 a half: \ud83d"), ("utf-8", "🚀 a half: \\ud83d")],
 )
-def test_what_an_encoding_lacks_is_escaped(
+def test_characters_that_an_encoding_lacks_are_escaped(
     encoding: str, shown: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = io.TextIOWrapper(io.BytesIO(), encoding=encoding)

@@ -1,4 +1,4 @@
-"""What the commands say of a Redis, or another broker, that cannot be used."""
+"""The sentences of the commands for a Redis, or another broker, that cannot be used."""
 
 import os
 import pwd
@@ -73,11 +73,11 @@ def test_a_command_names_files_of_the_url_that_cannot_be_read() -> None:
         (20, "name its authority, ssl_ca_certs"),
     ],
 )
-def test_what_is_wrong_with_a_certificate_decides_the_advice(code: int, advice: str) -> None:
+def test_the_advice_depends_on_the_fault_of_a_certificate(code: int, advice: str) -> None:
     refused = ssl.SSLCertVerificationError(1, "certificate verify failed")
     refused.verify_code, refused.verify_message = code, "OpenSSL's words"
-    said = tls_refusal_of(refused)
-    assert said == f"shows a certificate that is not trusted (OpenSSL's words): {advice}"
+    sentence = tls_refusal_of(refused)
+    assert sentence == f"shows a certificate that is not trusted (OpenSSL's words): {advice}"
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_quote_names_the_broker_that_does_not_answer(
         (job, ["x" * 201], "an id has 1 to 200 visible characters of ASCII"),
     ],
 )
-def test_what_others_will_read_is_one_plain_line(
+def test_a_text_that_others_will_read_is_one_plain_line(
     command: Command, arguments: list[str], sentence: str
 ) -> None:
     shown = CliRunner().invoke(command, arguments)
@@ -120,7 +120,7 @@ def test_what_others_will_read_is_one_plain_line(
 
 
 @pytest.mark.parametrize("model", [ResetArguments, CancelArguments])
-def test_who_asks_is_one_plain_line(model: type[Arguments]) -> None:
+def test_the_name_of_the_person_who_asks_is_one_plain_line(model: type[Arguments]) -> None:
     given = {"id": "x"} if model is CancelArguments else {}
     check(model, (), given | {"by": "Zoë Müller"})
     with pytest.raises(InvalidArguments, match="by: must be one line of plain text"):
@@ -136,7 +136,7 @@ def test_a_user_without_a_name_can_give_commands(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("error", [OSError, KeyError, ImportError])  # of several Pythons
-def test_no_answer_to_who_one_is_ends_a_command(
+def test_a_command_runs_though_its_user_cannot_be_looked_up(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> None:
@@ -147,7 +147,7 @@ def test_no_answer_to_who_one_is_ends_a_command(
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "beginning"),
     [
         (ConnectionError("Connect call failed"), "Redis at redis://"),
         (OperationalError("gone"), "the broker at redis://"),
@@ -155,7 +155,7 @@ def test_no_answer_to_who_one_is_ends_a_command(
     ],
 )
 def test_a_session_ends_with_a_sentence_and_closes_its_client(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    monkeypatch: pytest.MonkeyPatch, error: Exception, beginning: str
 ) -> None:
     closed = Mock()
 
@@ -174,5 +174,5 @@ def test_a_session_ends_with_a_sentence_and_closes_its_client(
     assert session.run(answer, missing="{}") is client
     with pytest.raises(click.ClickException) as ended:
         session.run(fail, missing="no {} here")
-    assert ended.value.message.startswith(said)
+    assert ended.value.message.startswith(beginning)
     assert closed.call_count == 2

@@ -19,20 +19,20 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reported(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Answers each report of the usage; `asked` has the queries."""
+    """Answers each report of the usage; `queries` has what was asked for."""
     pools = {
         service: SimpleNamespace(keys=(key,), service=service) for service, key in KEYS.items()
     }
-    found = SimpleNamespace(asked=[], totals=(), unpriced=())
+    usage_made = SimpleNamespace(queries=[], totals=(), unpriced=())
 
     async def make(store: Any, query: UsageQuery, prices: Any) -> UsageReport:
-        found.asked.append((query.range, query.step, query.by, query.only, prices))
-        return UsageReport(query, 0, 1, (), found.totals, found.unpriced)
+        usage_made.queries.append((query.range, query.step, query.by, query.only, prices))
+        return UsageReport(query, 0, 1, (), usage_made.totals, usage_made.unpriced)
 
     monkeypatch.setattr(usage, "pools_for_tools", lambda _: pools)
     monkeypatch.setattr(usage, "read_prices", lambda: "the prices")
     monkeypatch.setattr(usage.UsageReport, "make", make)
-    return found
+    return usage_made
 
 
 def used(**counts: int) -> Row:
@@ -56,24 +56,24 @@ def test_usage_is_printed_as_a_table_as_csv_and_as_json(reported: Any) -> None:
     assert ran(usage.usage, "--json").output == json.dumps(report.as_json(labels), indent=2) + "\n"
     as_csv = ran(usage.usage, "--csv")
     assert as_csv.stdout_bytes.decode() == report.as_csv(labels)
-    assert {asked[0] for asked in reported.asked} == {"day"}
+    assert {query[0] for query in reported.queries} == {"day"}
 
 
-def test_usage_is_asked_for_by_the_options(reported: Any) -> None:
+def test_the_options_make_the_query_for_the_usage(reported: Any) -> None:
     ran(
         usage.usage, "--range", "week", "--by", "model", "--service", "groq", "--step", "hour",
         "--key", "GROQ_API_KEY",
     )  # fmt: skip
     only = (("service", "groq"), ("key", KEYS["groq"].id))
-    [(span, step, by, asked, prices)] = reported.asked
+    [(span, step, by, selected, prices)] = reported.queries
     assert (span, step, by, prices) == ("week", "hour", ("service", "model"), "the prices")
-    assert sorted(asked) == sorted(only)
+    assert sorted(selected) == sorted(only)
 
 
-def test_the_usage_of_a_key_that_is_gone_is_asked_for_by_its_id(reported: Any) -> None:
+def test_the_usage_of_a_key_that_is_gone_is_selected_by_its_id(reported: Any) -> None:
     ran(usage.usage, "--key", "0123456789ab")
     ran(usage.usage, "--key", "(others)")
-    assert [dict(asked[3])["key"] for asked in reported.asked] == ["0123456789ab", "(others)"]
+    assert [dict(query[3])["key"] for query in reported.queries] == ["0123456789ab", "(others)"]
     for typed in ("0123456789abc", "0123456789a"):
         shown = CliRunner().invoke(usage.usage, ["--key", typed])
         assert f"no key here has the id, label or variable '{typed}'" in shown.output
@@ -91,4 +91,4 @@ def test_prices_or_a_step_that_cannot_be_used_end_the_command(
     monkeypatch.setattr(usage, "read_prices", broken)
     shown = ran(usage.usage)
     assert shown.output == "Error: keywheel-prices.toml, line 3: no number\n"
-    assert reported.asked == []
+    assert reported.queries == []

@@ -38,7 +38,7 @@ def test_watching_shows_each_new_state_until_it_is_interrupted(
     assert [state for state in STATES if state in shown.output] == STATES
 
 
-def test_what_is_watched_is_not_printed_as_json() -> None:
+def test_watching_and_json_are_refused_together() -> None:
     shown = CliRunner().invoke(keys.keys, ["status", "--watch", "--json"])
     assert shown.exit_code == 2
     assert "choose one of --watch and --json" in shown.output

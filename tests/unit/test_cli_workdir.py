@@ -1,4 +1,4 @@
-"""What is said of a folder that Celery's `--workdir` cannot enter."""
+"""The sentence for a folder that Celery's `--workdir` cannot enter."""
 
 import sys
 from types import ModuleType
@@ -12,9 +12,9 @@ from worker.cli import workdir
 @pytest.fixture
 def hooks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Errors that come to Python's own hook."""
-    others: list[Any] = []
-    monkeypatch.setattr(sys, "excepthook", lambda *given: others.append(given))
-    return others
+    passed_on: list[Any] = []
+    monkeypatch.setattr(sys, "excepthook", lambda *given: passed_on.append(given))
+    return passed_on
 
 
 def missing() -> None:
@@ -45,15 +45,15 @@ def test_a_folder_that_celery_cannot_enter_is_a_sentence(
         [],
     )
 
-    others = [
+    passed_on = [
         raised_in(name, "raise ValueError"),
         raised_in("theirs", enters),
         raised_in(name, "missing()"),  # in what the command line ran
         (OSError, OSError(), None),
     ]
-    for each in others:
+    for each in passed_on:
         sys.excepthook(*each)
-    assert (capsys.readouterr().err, hooks) == ("", others)
+    assert (capsys.readouterr().err, hooks) == ("", passed_on)
 
 
 def test_a_process_that_is_no_command_of_celery_keeps_its_hook(

@@ -17,7 +17,7 @@ MAIL |= {"subject": "Hi", "text": "hello"}
 
 
 class Sending:
-    """A sender that answers as it is told, and notes what it was given."""
+    """A sender that answers as planned, and notes what it was given."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: Exception | None = None
@@ -48,8 +48,8 @@ class Sending:
 
     async def send(self, **changes: Any) -> tuple[dict[str, Any], Any]:
         """Send an email; returns what the task gets, and the email as the sender got it."""
-        given = await EmailClient(longest_wait_s=7.0).send(MAIL, **changes)
-        return given, self.sent[-1][1]
+        returned = await EmailClient(longest_wait_s=7.0).send(MAIL, **changes)
+        return returned, self.sent[-1][1]
 
 
 @pytest.fixture
@@ -57,9 +57,11 @@ def sending(monkeypatch: pytest.MonkeyPatch) -> Sending:
     return Sending(monkeypatch)
 
 
-async def test_an_email_of_no_job_is_another_each_time(sending: Sending) -> None:
-    given, email = await sending.send()
-    assert given == {"id": "e1", "key": "re_def456...", "attempts": 2, "waited_s": 1.234}
+async def test_an_email_outside_of_a_job_has_a_new_idempotency_key_each_time(
+    sending: Sending,
+) -> None:
+    returned, email = await sending.send()
+    assert returned == {"id": "e1", "key": "re_def456...", "attempts": 2, "waited_s": 1.234}
     assert (email.job, email.known, email.recipients) == ("", True, 2)
     _, other = await sending.send()
     assert email.idempotency_key != other.idempotency_key
@@ -99,13 +101,13 @@ async def test_each_run_of_a_job_sends_an_email_under_one_key(sending: Sending) 
 
 
 def test_a_plain_function_sends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
+    sends: list[Any] = []
 
     async def send(_: EmailClient, params: Any, /, **fields: Any) -> Any:
-        asked.append((params, fields))
+        sends.append((params, fields))
         return {"id": "e1"}
 
     monkeypatch.setattr(EmailClient, "send", send)
     assert SyncEmailClient(longest_wait_s=5.0)._client._longest_wait_s == 5.0
     assert SyncEmailClient().send(MAIL, text="x") == {"id": "e1"}
-    assert asked == [(MAIL, {"text": "x"})]
+    assert sends == [(MAIL, {"text": "x"})]

@@ -12,21 +12,21 @@ class Deaf:
     """A result store whose client swallows a cancel, as redis-py does before Python 3.12."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
+        self.is_asked = asyncio.Event()
 
     async def mget(self, names: list[str]) -> list[None]:
-        if not self.asked.is_set():
-            self.asked.set()
+        if not self.is_asked.is_set():
+            self.is_asked.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
         return [None] * len(names)
 
 
-async def test_to_close_a_client_ends_the_waits_also_where_a_cancel_is_not_heard() -> None:
+async def test_closing_a_client_ends_its_waits_though_the_result_store_swallows_a_cancel() -> None:
     store = Deaf()
     endings = Endings(store)
     waits = asyncio.create_task(endings.wait("job-1"))
-    await store.asked.wait()
+    await store.is_asked.wait()
     async with asyncio.timeout(20):
         await endings.close()
     with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""What a step of a task may return, and how often it runs."""
+"""The results that a step of a task may return, and how often it runs."""
 
 import asyncio
 import json
@@ -50,7 +50,7 @@ def test_a_result_is_kept_as_json(record: _Record, result: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["no JSON", "[" * 100_000], ids=["a text", "nested too deeply"])
-def test_what_another_program_wrote_in_place_of_a_result_is_a_sentence(text: str) -> None:
+def test_a_result_that_another_program_wrote_is_an_error_with_a_sentence(text: str) -> None:
     with pytest.raises(ValueError, match="the result of step 'draft' that Redis holds is no JSON"):
         _result_of("draft", text)
 
@@ -127,7 +127,7 @@ async def test_a_step_outside_of_a_job_runs_each_time(monkeypatch: pytest.Monkey
     assert await once("draft", make) == (1, 2), "as it is"
 
 
-async def test_what_a_step_returned_is_kept_for_its_job_for_a_day_after_its_deadline(
+async def test_the_result_of_a_step_is_kept_for_its_job_until_a_day_after_the_deadline(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = sys.modules["worker.clients.once"]

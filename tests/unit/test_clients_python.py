@@ -50,18 +50,19 @@ def test_it_reads_the_urls_of_sentinels_as_the_workers_do() -> None:
         f"sentinel://{login}@a:1,b/3?master_name=m&sentinel_password=x&ssl=true",
         f"sentinel://{login}@a:1;sentinel://b/3?master_name=m&sentinel_password=x&ssl=true",
     ):
-        told = open_client(url, plain=Redis, sentinel=Sentinel, retry=None).connection_pool
+        pool = open_client(url, plain=Redis, sentinel=Sentinel, retry=None).connection_pool
         workers = parameters_of(RedisUrl.read(url, schemes=ALL_SCHEMES).for_pool)
-        assert told.service_name == workers["sentinels"].master_name == "m"
-        sentinels = [one.connection_pool for one in told.sentinel_manager.sentinels]
-        assert {one.connection_kwargs["password"] for one in sentinels} == {"x"}
-        assert {one.connection_class for one in sentinels} == {SSLConnection}
+        assert pool.service_name == workers["sentinels"].master_name == "m"
+        sentinels = [sentinel.connection_pool for sentinel in pool.sentinel_manager.sentinels]
+        assert {sentinel.connection_kwargs["password"] for sentinel in sentinels} == {"x"}
+        assert {sentinel.connection_class for sentinel in sentinels} == {SSLConnection}
         addresses = [
-            (one.connection_kwargs["host"], one.connection_kwargs["port"]) for one in sentinels
+            (sentinel.connection_kwargs["host"], sentinel.connection_kwargs["port"])
+            for sentinel in sentinels
         ]
         assert addresses == list(workers["sentinels"]._addresses) == [("a", 1), ("b", 26379)]
         for name in ("db", "username", "password"):
-            assert told.connection_kwargs[name] == workers[name]
+            assert pool.connection_kwargs[name] == workers[name]
     for wrong in ("sentinel://a:1/0", "sentinel://,b/0?master_name=m"):
         with pytest.raises(ValueError, match="the URL of sentinels needs"):
             open_client(wrong, plain=Redis, sentinel=Sentinel, retry=None)

@@ -68,7 +68,7 @@ def test_both_forms_of_an_answer_have_the_same_rows() -> None:
     assert rows_of(None) == rows_of({}) == rows_of([]) == []
 
 
-def test_a_stream_that_is_gone_is_told_by_the_result() -> None:
+def test_the_events_of_a_stream_that_is_gone_are_made_of_the_result() -> None:
     result: dict[str, Any] = {
         "attempts": 3, "text": "a", "reasoning": "b", "tool_calls": [CALL],
         "finish_reason": "stop", "model": "m", "usage": {"total_tokens": 7},
@@ -91,12 +91,12 @@ def test_a_stream_that_is_gone_is_told_by_the_result() -> None:
 
 
 def test_a_quote_has_instants_where_they_are_known() -> None:
-    told = {
+    events = {
         "service": "groq", "model": "m", "jobs": 1, "tokens": 2, "waiting": 3,
         "expected_start": AT.isoformat(), "start_by": LATER.isoformat(), "end_by": None,
         "limited_by": "rpm", "learned_from": 4, "later": "a field of another version",
     }  # fmt: skip
-    assert Quote.of(told) == Quote("groq", "m", 1, 2, 3, AT, LATER, None, "rpm", 4)
+    assert Quote.of(events) == Quote("groq", "m", 1, 2, 3, AT, LATER, None, "rpm", 4)
 
 
 def test_each_address_that_is_not_given_follows_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def test_only_a_job_with_a_dedupe_key_says_when_it_was_enqueued() -> None:
     assert pipe.needs_time
     [(_, *texts)] = pipe.pushes((12, 345_678))
     headers = [json.loads(text)["headers"] for text in texts]
-    assert [one.get("enqueued_ms") for one in headers] == [None, 12_345]
+    assert [each.get("enqueued_ms") for each in headers] == [None, 12_345]
 
 
 def test_a_message_carries_its_options_and_encodes_bytes() -> None:
@@ -123,7 +123,7 @@ async def test_both_clients_pass_each_option_on(
     assert passed == [(args, options)] * 2
 
 
-def test_an_email_of_django_is_one_for_the_task() -> None:
+def test_an_email_of_django_becomes_the_arguments_of_the_task() -> None:
     if not django_settings.configured:
         django_settings.configure(DEFAULT_CHARSET="utf-8")
     from email.mime.image import MIMEImage  # noqa: PLC0415
@@ -141,9 +141,9 @@ def test_an_email_of_django_is_one_for_the_task() -> None:
     picture = MIMEImage(b"\x89PNG", "png")
     picture["Content-ID"] = "<logo>"
     message.attach(picture)
-    found = email_of(message)
+    arguments_made = email_of(message)
     sent = message_of(
-        "tasks.email.send", {"from" if k == "from_" else k: v for k, v in found.items()}
+        "tasks.email.send", {"from" if k == "from_" else k: v for k, v in arguments_made.items()}
     )
     checked = email.EmailArguments.model_validate(read(sent.text())[1])
     assert (checked.text, checked.html, checked.headers) == (

@@ -17,7 +17,7 @@ from keywheel_client.status import Status, status_of
     ["no JSON", "5", "[]", "{}", '{"status": null, "result"', '"SUCCESS"', "[" * 100_000,
      '{"status": "RETRY", "waits": {"next_try": "soon"}}'],
 )  # fmt: skip
-def test_what_others_wrote_in_place_of_a_record_is_a_sentence(stored: str) -> None:
+def test_a_record_that_another_program_wrote_is_an_error_with_a_sentence(stored: str) -> None:
     with pytest.raises(UnreadableRecord, match="is none of Celery's in JSON: another program"):
         status_of(stored)
 
@@ -76,11 +76,11 @@ def test_a_status_holds_each_field_of_its_record() -> None:
         "expected_end": "2026-11-30T01:00:00+00:00",
     }
     failure = {"exc_type": "Name", "exc_message": ["a", "reason"]}
-    found = {
+    statuses = {
         state: status_of(json.dumps({"status": state, "result": failure, "waits": waits}))
         for state in ("RETRY", "FAILURE", "REVOKED", "SUCCESS")
     }
-    assert found["RETRY"] == Status(
+    assert statuses["RETRY"] == Status(
         "deferred",
         reason="a reason",
         waits_for="key",
@@ -88,9 +88,9 @@ def test_a_status_holds_each_field_of_its_record() -> None:
         next_try=datetime(2026, 11, 30, tzinfo=UTC),
         expected_end=datetime(2026, 11, 30, 1, tzinfo=UTC),
     )
-    assert found["FAILURE"] == Status("failed", error="Name", reason="a reason")
-    assert found["REVOKED"] == Status("failed", error="Name", reason="a reason")
-    assert found["SUCCESS"] == Status("done", result=failure)
+    assert statuses["FAILURE"] == Status("failed", error="Name", reason="a reason")
+    assert statuses["REVOKED"] == Status("failed", error="Name", reason="a reason")
+    assert statuses["SUCCESS"] == Status("done", result=failure)
     placed = Status("waiting").with_place({"place": 3, "expected_start": waits["next_try"]})
     assert placed == Status("waiting", place=3, expected_start=datetime(2026, 11, 30, tzinfo=UTC))
     assert Status("waiting").with_place({"place": None, "expected_start": None}) == Status(

@@ -29,7 +29,7 @@ class Line:
 
 # The longest wait, and for how long each call might have waited in line.
 @pytest.mark.parametrize(
-    ("longest_s", "asked"),
+    ("longest_s", "longest_waits_s"),
     [
         (0.0, [0.0]),
         (0.25, [0.25, 0.0]),
@@ -37,19 +37,19 @@ class Line:
     ],
 )
 async def test_a_call_waits_in_place_for_as_long_as_it_may_and_no_longer(
-    monkeypatch: pytest.MonkeyPatch, longest_s: float, asked: list[float]
+    monkeypatch: pytest.MonkeyPatch, longest_s: float, longest_waits_s: list[float]
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(waiting, "time", clock)
-    asked_s: list[float] = []
+    waited_s: list[float] = []
 
     async def call(line_s: float) -> None:
-        asked_s.append(line_s)
+        waited_s.append(line_s)
         raise Deferred(60_000, "all keys rest")
 
     with pytest.raises(Deferred, match="all keys rest"):
         await wait_in_place(call, Line(clock), longest_wait_s=longest_s)  # type: ignore[arg-type]
-    assert asked_s == asked
+    assert waited_s == longest_waits_s
 
 
 async def test_a_call_is_made_again_as_soon_as_something_has_changed() -> None:

@@ -100,10 +100,10 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
     assert service.get("user", "10001") != "root"
 
 
-def test_secrets_are_files_and_stand_in_no_environment() -> None:
+def test_secrets_are_files_and_are_in_no_environment() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     assert not re.search(r"(?<!\$)\$(?!\$)", text), "what compose fills in shows in docker inspect"
-    files = {name: one["file"] for name, one in COMPOSE["secrets"].items()}
+    files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
     assert files == {
         "settings": ".env",
         "redis-password": "secrets/redis-password",

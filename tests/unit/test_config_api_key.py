@@ -69,7 +69,9 @@ def test_a_label_never_shows_more_than_a_third(secret: str) -> None:
         ("", []),
     ],
 )
-def test_a_key_is_found_by_what_people_see_of_it(text: str, meant: list[int]) -> None:
+def test_a_key_is_found_by_its_variable_its_label_or_the_beginning_of_its_id(
+    text: str, meant: list[int]
+) -> None:
     keys = discover_keys(
         "groq", {"GROQ_API_KEY": "gsk_" + "a1B2" * 13, "GROQ_API_KEY_2": "gsk_" + "c3D4" * 13}
     ).keys

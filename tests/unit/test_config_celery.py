@@ -120,11 +120,11 @@ def test_rabbitmq_gets_quorum_queues_whose_messages_can_be_delayed() -> None:
             assert queue.queue_arguments == {"x-queue-type": "quorum"}
             assert (queue.exchange.name, queue.exchange.type) == (name, "topic")
         # A replay, which has an app of its own, finds the same queues by the same connection.
-        for one in (app, _publisher(app)):
-            deferred = one.amqp.queues[f"{QUEUES[0]}{DEFERRED}"]
+        for each_app in (app, _publisher(app)):
+            deferred = each_app.amqp.queues[f"{QUEUES[0]}{DEFERRED}"]
             assert deferred.queue_arguments == {"x-queue-type": "quorum"}
             assert deferred.exchange.type == "topic"
-            connection = one.connection()
+            connection = each_app.connection()
             assert connection.transport.driver_type == "amqp"
             assert connection.transport.client.ssl["ca_certs"] == "/ca.crt"
 

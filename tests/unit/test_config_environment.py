@@ -29,7 +29,7 @@ def test_the_process_wins_over_dotenv_and_a_blank_counts_as_absent(
     assert (settings.max_retries, settings.flower_port) == (5, 5555)
 
 
-def test_a_value_wins_over_its_file_and_that_is_said(tmp_path: Path) -> None:
+def test_a_value_wins_over_its_file_with_a_notice(tmp_path: Path) -> None:
     (tmp_path / "url").write_text("redis://file:1/0")
     environ = {"REDIS_URL": "redis://plain:1/0", "REDIS_URL_FILE": str(tmp_path / "url")}
     settings = settings_from(environ)
@@ -138,7 +138,7 @@ def test_a_name_too_long_for_a_file_is_a_sentence_and_not_shown() -> None:
     assert CANARY not in str(caught.value)
 
 
-def test_a_working_folder_that_was_removed_is_said(
+def test_a_working_folder_that_was_removed_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "gone"

@@ -1,4 +1,4 @@
-"""Each kind of setting: the forms of a value that are taken, what is made of it, and the others."""
+"""Each kind of setting: the forms of a value that are taken or refused, and how it is kept."""
 
 import base64
 
@@ -16,7 +16,7 @@ MODULES, SPACE, LOGIN = "KEYWHEEL_TASKS", "KEYWHEEL_NAMESPACE", "FLOWER_BASIC_AU
 SIGNING, ADDRESS = "KEYWHEEL_NOTIFY_SECRET", "GROQ_BASE_URL"
 
 
-def kept(variable: str, text: str) -> object:
+def value_of(variable: str, text: str) -> object:
     settings = settings_from({variable: text})
     groq = settings.services["groq"]
     return {
@@ -52,7 +52,7 @@ def kept(variable: str, text: str) -> object:
     ],
 )
 def test_a_value_is_kept_in_one_form(variable: str, text: str, value: object) -> None:
-    assert kept(variable, text) == value
+    assert value_of(variable, text) == value
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_value_of_another_form_is_refused(variable: str, text: str, words: str
     assert sentence.startswith(f"{variable} {words}")
 
 
-def test_what_is_no_text_stays_as_it_is() -> None:
+def test_a_value_that_is_not_a_text_stays_as_it_is() -> None:
     limits = (("rpm", 30),)
     settings = Settings(
         services={"groq": {"limits": limits}, "resend": {}},
@@ -114,5 +114,5 @@ def test_what_is_no_text_stays_as_it_is() -> None:
     ],
 )
 def test_the_url_of_the_results_is_kept_as_a_person_would_write_it(given: str, used: str) -> None:
-    found = settings_from({"CELERY_RESULT_BACKEND": given}).result_backend_url
-    assert found == SecretUrl(used)
+    kept_url = settings_from({"CELERY_RESULT_BACKEND": given}).result_backend_url
+    assert kept_url == SecretUrl(used)

@@ -1,4 +1,4 @@
-"""Names that are set and are no setting: which are ours, and what stands in their place."""
+"""Names that are set and are no settings: which are meant for us, and what replaces them."""
 
 import logging
 import re
@@ -70,7 +70,7 @@ def test_a_name_of_others_is_left_alone(name: str) -> None:
 
 def test_a_name_that_begins_otherwise_is_left_alone_where_ours_is_set_too() -> None:
     assert notices({"GROK_API_KEY": "x", "GROQ_API_KEY": "y"}, settings_from({})) == ()
-    others = (
+    unrelated = (
         "PORT",
         "DATABASE_URL",
         "RABBIT_URL",
@@ -80,7 +80,7 @@ def test_a_name_that_begins_otherwise_is_left_alone_where_ours_is_set_too() -> N
         "R",
         "",
     )
-    assert notices(dict.fromkeys(others, "x"), settings_from({})) == ()
+    assert notices(dict.fromkeys(unrelated, "x"), settings_from({})) == ()
 
 
 @pytest.mark.parametrize("name", GONE)
@@ -92,7 +92,7 @@ def test_a_setting_of_an_earlier_version_is_named_with_what_stands_in_its_place(
     assert name not in variables().values()
 
 
-def test_what_celery_reads_in_other_programs_is_told_apart() -> None:
+def test_a_variable_of_other_programs_with_celery_has_a_sentence_of_its_own() -> None:
     name = "CELERY_CONFIG_MODULE"
     sentence = f"{name} is for other programs with Celery and has no effect here."
     assert notices({name: "theirs"}, settings_from({})) == (sentence,)

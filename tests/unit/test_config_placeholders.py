@@ -1,4 +1,4 @@
-"""Placeholders: what stands where a key belongs, and is none."""
+"""Placeholders: texts that stand in the place of a key."""
 
 import pytest
 from hypothesis import given
@@ -73,7 +73,7 @@ def test_placeholders_are_known(text: str) -> None:
 @pytest.mark.parametrize(
     "text", [GROQ, RESEND, "gsk_sandbox1", "gsk_xxxD4eF5gH6", "re_demo_1_D4eF5gH6", "s3cret"]
 )
-def test_what_may_be_a_key_is_none(text: str) -> None:
+def test_a_text_that_may_be_a_key_is_not_a_placeholder(text: str) -> None:
     assert not looks_like_placeholder(text)
 
 

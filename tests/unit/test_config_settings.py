@@ -192,13 +192,13 @@ def test_the_example_names_every_setting_with_its_default() -> None:
     assert shown.items() <= offered.items()
     assert set(variables().values()) <= set(offered)
     suffixes = ("", *(f"_{number}" for number in range(2, MAX_KEYS + 1)))
-    others = {
+    of_services = {
         f"{service.upper()}_{kind}{suffix}"
         for service in SERVICES
         for kind in ("API_KEY", "ACCOUNT", "FROM")
         for suffix in suffixes
     }
-    assert set(offered) - set(variables().values()) <= others
+    assert set(offered) - set(variables().values()) <= of_services
     assert settings_from(offered) == Settings()
     # A default that is no blank is written out.
     settings = Settings()

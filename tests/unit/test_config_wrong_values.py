@@ -99,7 +99,7 @@ def test_a_wrong_value_gives_one_sentence_that_names_its_variable(
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
 
-def test_all_that_is_wrong_is_said_at_once_and_survives_pickling() -> None:
+def test_all_wrong_values_are_reported_at_once_and_the_error_survives_pickling() -> None:
     import pickle  # noqa: PLC0415
 
     with pytest.raises(SettingsError) as caught:
@@ -121,17 +121,17 @@ def test_all_that_is_wrong_is_said_at_once_and_survives_pickling() -> None:
 def test_no_secret_value_is_ever_in_a_sentence(field: str, value: str) -> None:
     for text in (value, f"redis://:{value}@host:1/0", f"redis://{value}"):
         try:
-            told = repr(settings_from({variable_of(field): text}))
+            shown = repr(settings_from({variable_of(field): text}))
         except SettingsError as exc:
-            told = repr(exc)
+            shown = repr(exc)
         # Behind redis:// without a password stands a host, which is no secret.
-        assert CANARY not in told or text == f"redis://{value}"
+        assert CANARY not in shown or text == f"redis://{value}"
 
 
 @pytest.mark.parametrize(
     "text", ["30", "rps=2", "rpm=0", "rpm=-1", "rpm=x", "rpm=30,rpm=40", "rpm", "rpm=1e3"]
 )
-def test_wrong_limits_are_refused_with_the_names_that_there_are(text: str) -> None:
+def test_wrong_limits_are_refused_with_the_names_of_the_limits(text: str) -> None:
     with pytest.raises(
         SettingsError,
         match=r"KEYWHEEL_GROQ_LIMITS .*must be limits such as rpm=30, of rpm, rpd, tpm",

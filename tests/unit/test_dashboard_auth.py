@@ -1,4 +1,4 @@
-"""Who gets in, as a matter of pure functions."""
+"""Authentication by pure functions: which visitors get in, and which may change something."""
 
 from base64 import b64encode
 
@@ -74,7 +74,7 @@ def test_an_administrator_is_let_in(
         (AuthConfig(oauth=True), basic(LOGIN), None, 401),
     ],
 )
-def test_everyone_else_is_not(
+def test_everyone_else_is_refused(
     auth_config: AuthConfig, authorization: str, session: str | None, status: int
 ) -> None:
     with pytest.raises(ApiError) as refused:
@@ -97,7 +97,7 @@ def test_only_the_admins_that_are_named_may_change_something() -> None:
     assert not oauth.admins_without_login
 
 
-def test_what_lets_people_in_does_not_show() -> None:
+def test_credentials_do_not_show_in_the_repr() -> None:
     assert repr(AuthConfig(logins=(LOGIN,), token=TOKEN)) == "AuthConfig(oauth=False, admins=())"
 
 
@@ -127,7 +127,7 @@ def test_our_own_pages_may_ask_for_changes(headers: dict[str, str]) -> None:
         {"Sec-Fetch-Site": "same-origin", "Origin": "http://evil.example"},
     ],
 )
-def test_pages_of_others_may_not(headers: dict[str, str]) -> None:
+def test_pages_of_other_sites_may_not_ask_for_changes(headers: dict[str, str]) -> None:
     with pytest.raises(ApiError) as refused:
         refuse_other_sites(headers, "flower.example:5555")
     assert refused.value.status_code == 403

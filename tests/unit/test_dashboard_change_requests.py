@@ -15,15 +15,15 @@ from worker.dashboard.request_body import MAX_BODY_BYTES
 
 
 def changing(**options: Any) -> Any:
-    made = ChangeHandler.__new__(ChangeHandler)
-    made.request = SimpleNamespace(  # type: ignore[assignment]
+    handler = ChangeHandler.__new__(ChangeHandler)
+    handler.request = SimpleNamespace(  # type: ignore[assignment]
         method=options.pop("method", "POST"), headers={}, query=""
     )
-    made.application = SimpleNamespace(  # type: ignore[assignment]
+    handler.application = SimpleNamespace(  # type: ignore[assignment]
         options=SimpleNamespace(read_only=options.pop("read_only", False)),
         visitor=lambda _: SimpleNamespace(name="ann"),
     )
-    return made
+    return handler
 
 
 @pytest.mark.parametrize(
@@ -40,18 +40,18 @@ def test_a_body_is_read_up_to_its_bound_however_it_arrives(
     monkeypatch: pytest.MonkeyPatch, chunks: list[int], *, too_large: bool
 ) -> None:
     monkeypatch.setattr(handlers, "check_headers", Mock())
-    made = changing()
-    made.prepare()
-    assert made.admin == "ann"
+    handler = changing()
+    handler.prepare()
+    assert handler.admin == "ann"
     for size in chunks:
-        made.data_received(bytes(size))
+        handler.data_received(bytes(size))
     if too_large:
         with pytest.raises(ApiError) as refused:
-            made.raw_body()
+            handler.raw_body()
         assert refused.value.status_code == 413
-        assert len(made._body) <= 2 * MAX_BODY_BYTES, "the rest is thrown away"
+        assert len(handler._body) <= 2 * MAX_BODY_BYTES, "the rest is thrown away"
     else:
-        assert made.raw_body() == bytes(sum(chunks))
+        assert handler.raw_body() == bytes(sum(chunks))
 
 
 def test_only_a_post_changes_something_and_nothing_where_flower_is_read_only(
@@ -72,10 +72,10 @@ def test_only_a_post_changes_something_and_nothing_where_flower_is_read_only(
 
 
 async def test_a_change_is_made_although_redis_does_not_answer_the_next_poll() -> None:
-    asked = AsyncMock(side_effect=RedisUnreachable("gone"))
-    made = handler_of(ChangeHandler, {}, fresh_state=asked)
-    await made.poll_change()
-    asked.assert_awaited_once_with(force=True)
-    asked.side_effect = ZeroDivisionError("a bug")
+    fresh_state = AsyncMock(side_effect=RedisUnreachable("gone"))
+    handler = handler_of(ChangeHandler, {}, fresh_state=fresh_state)
+    await handler.poll_change()
+    fresh_state.assert_awaited_once_with(force=True)
+    fresh_state.side_effect = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):
-        await made.poll_change()
+        await handler.poll_change()

@@ -1,4 +1,4 @@
-"""How an endpoint tells what is wrong: as JSON, with the headers that belong to the status."""
+"""How an endpoint answers an error: as JSON, with the headers that belong to the status."""
 
 import json
 from types import SimpleNamespace
@@ -13,18 +13,18 @@ from worker.dashboard.request_body import check_fields
 BASIC, BEARER = 'Basic realm="flower"', 'Bearer realm="flower"'
 
 
-def told(
+def error_of(
     status: int, error: Exception | None = None, *, kind: type[Any] = AdminHandler, mode: str = ""
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """The JSON of an error, and the headers that are set with it."""
-    made = kind.__new__(kind)
+    handler = kind.__new__(kind)
     headers: list[tuple[str, str]] = []
     bodies: list[str] = []
-    made.request = SimpleNamespace(headers={"Sec-Fetch-Mode": mode} if mode else {})
-    made.application = SimpleNamespace(auth_config=SimpleNamespace(schemes=[BASIC, BEARER]))
-    made.set_header = made.add_header = lambda name, value: headers.append((name, value))
-    made.finish = bodies.append
-    made.write_error(status, **({"exc_info": (type(error), error, None)} if error else {}))
+    handler.request = SimpleNamespace(headers={"Sec-Fetch-Mode": mode} if mode else {})
+    handler.application = SimpleNamespace(auth_config=SimpleNamespace(schemes=[BASIC, BEARER]))
+    handler.set_header = handler.add_header = lambda name, value: headers.append((name, value))
+    handler.finish = bodies.append
+    handler.write_error(status, **({"exc_info": (type(error), error, None)} if error else {}))
     [body] = bodies
     return json.loads(body), headers
 
@@ -45,17 +45,17 @@ def told(
 def test_an_error_has_a_code_for_programs_and_a_sentence_for_people(
     status: int, error: Exception | None, code: str, message: str
 ) -> None:
-    body, headers = told(status, error)
+    body, headers = error_of(status, error)
     assert body == {"error": code, "message": message}
     assert headers == [("Allow", "GET")] * (status == 405)
 
 
-def test_an_error_of_redis_says_why_and_has_its_status() -> None:
+def test_an_error_of_redis_has_its_reason_and_status_503() -> None:
     error = RedisUnreachable("It is away")
     assert (error.status_code, str(error)) == (503, "It is away")
 
 
-def test_an_unknown_field_is_told_with_those_that_there_are() -> None:
+def test_an_unknown_field_is_answered_with_the_known_ones() -> None:
     for known, words in (
         (("service", "key"), "known are: service, key"),
         ((), "this address takes none"),
@@ -67,9 +67,9 @@ def test_an_unknown_field_is_told_with_those_that_there_are() -> None:
     check_fields({"key": 1}, ("service", "key"))
 
 
-def test_another_method_is_told_which_one_there_is() -> None:
-    assert told(405, kind=AdminHandler)[1] == [("Allow", "GET")]
-    assert told(405, kind=ChangeHandler)[1] == [("Allow", "POST")]
+def test_a_wrong_method_is_answered_with_the_allowed_one() -> None:
+    assert error_of(405, kind=AdminHandler)[1] == [("Allow", "GET")]
+    assert error_of(405, kind=ChangeHandler)[1] == [("Allow", "POST")]
 
 
 # How the browser asks; a script must not make it ask for a password again and again.
@@ -77,8 +77,8 @@ def test_another_method_is_told_which_one_there_is() -> None:
     ("mode", "schemes"),
     [("", [BASIC, BEARER]), ("navigate", [BASIC, BEARER]), ("cors", [BEARER])],
 )
-def test_who_must_log_in_is_told_how(mode: str, schemes: list[str]) -> None:
-    body, headers = told(401, ApiError(401, "login_required", "Log in."), mode=mode)
+def test_a_visitor_who_must_log_in_gets_the_schemes(mode: str, schemes: list[str]) -> None:
+    body, headers = error_of(401, ApiError(401, "login_required", "Log in."), mode=mode)
     assert body["error"] == "login_required"
     assert headers == [("WWW-Authenticate", scheme) for scheme in schemes]
 

@@ -109,49 +109,49 @@ async def test_keys_are_loaded_again_now_and_then_and_replaced_where_they_differ
     monkeypatch.setattr(poller.time, "monotonic", lambda: now_s)
     monkeypatch.setattr(poller, "load_keys", lambda name: SimpleNamespace(keys=keys[name]))
     monkeypatch.setattr(poller, "published_keys", AsyncMock(return_value=("of the workers",)))
-    made = poller.Poller.__new__(poller.Poller)
+    unstarted = poller.Poller.__new__(poller.Poller)
     pools = {name: SimpleNamespace(keys=(), names=name, replace_keys=Mock()) for name in keys}
-    made._pools, made._redis, made._reloaded_at = pools, "redis", float("-inf")  # type: ignore[assignment]
-    await made._reload_keys()
+    unstarted._pools, unstarted._redis, unstarted._reloaded_at = pools, "redis", float("-inf")  # type: ignore[assignment]
+    await unstarted._reload_keys()
     pools["groq"].replace_keys.assert_called_once_with(("a",))
     pools["resend"].replace_keys.assert_called_once_with(("of the workers",))
     pools["groq"].keys = ("a",)
     keys["groq"] = ("b",)
-    await made._reload_keys()
+    await unstarted._reload_keys()
     assert pools["groq"].replace_keys.call_count == 1, "not yet"
-    made.reload_keys_soon()
+    unstarted.reload_keys_soon()
     keys["groq"] = ("a",)
-    await made._reload_keys()
+    await unstarted._reload_keys()
     assert pools["groq"].replace_keys.call_count == 1, "they are the same"
-    made.reload_keys_soon()
+    unstarted.reload_keys_soon()
 
     def unreadable(_: str) -> Any:
         raise SettingsError(["half-written"])
 
     monkeypatch.setattr(poller, "load_keys", unreadable)
-    await made._reload_keys()
+    await unstarted._reload_keys()
     assert pools["groq"].replace_keys.call_count == 1
 
 
 async def test_a_poller_that_does_not_run_answers_nothing() -> None:
-    made = poller.Poller.__new__(poller.Poller)
-    made._loop = None
+    unstarted = poller.Poller.__new__(poller.Poller)
+    unstarted._loop = None
     with pytest.raises(RedisUnreachable, match="Flower is not ready"):
-        await made.with_pools(AsyncMock())
-    made._broker = None
-    assert await made.with_broker(AsyncMock()) is None
+        await unstarted.with_pools(AsyncMock())
+    unstarted._broker = None
+    assert await unstarted.with_broker(AsyncMock()) is None
 
 
 @pytest.mark.parametrize(("age_s", "polls"), [(0.39, 0), (0.4, 1)])
 async def test_requests_of_one_moment_share_a_poll(
     monkeypatch: pytest.MonkeyPatch, *, age_s: float, polls: int
 ) -> None:
-    made = poller.Poller.__new__(poller.Poller)
-    made.state = "the state"  # type: ignore[assignment]
-    made._polled_at, made._poll_lock = 100.0, asyncio.Lock()
+    unstarted = poller.Poller.__new__(poller.Poller)
+    unstarted.state = "the state"  # type: ignore[assignment]
+    unstarted._polled_at, unstarted._poll_lock = 100.0, asyncio.Lock()
     ended = Mock(side_effect=LostError("it polls"))
-    made._pools, made._ended = {}, ended
+    unstarted._pools, unstarted._ended = {}, ended
     monkeypatch.setattr(poller.time, "monotonic", lambda: 100.0 + age_s)
     with contextlib.suppress(LostError):
-        assert await made._poll(fresh_s=poller._FRESH_S) == "the state"
+        assert await unstarted._poll(fresh_s=poller._FRESH_S) == "the state"
     assert ended.call_count == polls

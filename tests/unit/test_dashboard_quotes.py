@@ -13,16 +13,16 @@ from worker.keypool.margins import Margins
 
 
 @pytest.mark.parametrize(("known", "waiting"), [(True, 6), (False, None)])
-async def test_a_quote_counts_who_waits_where_the_broker_says(
+async def test_a_quote_counts_waiting_jobs_where_the_broker_is_known(
     monkeypatch: pytest.MonkeyPatch, *, known: bool, waiting: int | None
 ) -> None:
-    asked: list[Any] = []
+    quotes_made: list[Any] = []
     queue = QueueView("ai", ready=1, deferred=2, held=3, known=known)
     state = SimpleNamespace(services={"groq": SimpleNamespace(pool="the pool", queue=queue)})
     margins = SimpleNamespace(of=lambda service: f"the margins of {service}")
 
     def quote_of(request: Any, pool: Any, **options: Any) -> Any:
-        asked.append((request.service, request.jobs, pool, options))
+        quotes_made.append((request.service, request.jobs, pool, options))
         return SimpleNamespace(as_json=lambda: {"jobs": 2})
 
     async def with_pools(work: Any) -> Any:
@@ -31,17 +31,17 @@ async def test_a_quote_counts_who_waits_where_the_broker_says(
     settings = SimpleNamespace(models={"groq": ("m",)})
     monkeypatch.setattr(quotes, "quote_of", quote_of)
     monkeypatch.setattr(quotes, "get_settings", lambda: settings)
-    made = handler_of(
+    handler = handler_of(
         quotes.QuoteHandler,
         {"service": "groq", "jobs": "2"},
         fresh_state=AsyncMock(return_value=state),
         with_pools=with_pools,
         margins=margins,
     )
-    await made.get()
-    assert made.sent == [{"jobs": 2}]
+    await handler.get()
+    assert handler.sent == [{"jobs": 2}]
     options = {"waiting": waiting, "models": ("m",), "margins": "the margins of groq"}
-    assert asked == [("groq", 2, "the pool", options)]
+    assert quotes_made == [("groq", 2, "the pool", options)]
 
 
 # When a job starts that waits: how many wait, its place, and the number that is asked for.
@@ -52,10 +52,10 @@ async def test_a_quote_counts_who_waits_where_the_broker_says(
 def test_a_job_starts_after_those_before_it(
     monkeypatch: pytest.MonkeyPatch, *, place: int | None, is_fetched: bool, number: int
 ) -> None:
-    asked: list[int] = []
+    estimates: list[int] = []
 
     def estimate(_: Any, count: int, **about: Any) -> Any:
-        asked.append(count)
+        estimates.append(count)
         assert (about["model"], about["tokens"]) == ("m", 9)
         return SimpleNamespace(in_s=2.5, limited_by="rpm")
 
@@ -66,19 +66,19 @@ def test_a_job_starts_after_those_before_it(
     queue = QueueView("ai", ready=1, deferred=2, held=3)
     service: Any = SimpleNamespace(queue=queue, pool="pool")
     start = job_start.start_of(service, margins, place=place, model="m", is_fetched=is_fetched)
-    assert asked == [number]
+    assert estimates == [number]
     assert start.as_json() == {
         "place": place, "expected_start_ms": 102_500, "start_by_ms": 105_000, "limited_by": "rpm"
     }  # fmt: skip
 
 
-def test_nobody_knows_when_a_job_starts_where_the_broker_or_the_keys_do_not_say(
+def test_the_start_of_a_job_is_unknown_where_the_broker_or_the_keys_do_not_say(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[int] = []
+    estimates: list[int] = []
 
     def estimate(_: Any, count: int, **__: Any) -> Any:
-        asked.append(count)
+        estimates.append(count)
         return SimpleNamespace(in_s=None, limited_by="no_key")
 
     monkeypatch.setattr(job_start, "estimate", estimate)
@@ -86,7 +86,7 @@ def test_nobody_knows_when_a_job_starts_where_the_broker_or_the_keys_do_not_say(
     known: Any = SimpleNamespace(queue=QueueView("ai"), pool="pool")
     start = job_start.start_of(known, Margins(), place=None, model="", is_fetched=False)
     assert (start.expected_start_ms, start.start_by_ms, start.limited_by) == (None, None, "no_key")
-    assert asked == [1]
+    assert estimates == [1]
     silent: Any = SimpleNamespace(queue=QueueView("ai", known=False), pool="pool")
     unknown = job_start.start_of(silent, Margins(), place=5, model="", is_fetched=False)
     assert unknown == job_start.JobStart(5)

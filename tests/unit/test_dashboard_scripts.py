@@ -17,5 +17,5 @@ def test_nothing_takes_the_focus_from_the_person_who_uses_a_page(name: str) -> N
 
 
 def test_countdowns_follow_the_servers_clock() -> None:
-    found = Counter({name: text.count("Date.now()") for name, text in SCRIPTS.items()})
-    assert +found == {"job.js": 2}, "now_ms(), and the difference that it adds"
+    calls = Counter({name: text.count("Date.now()") for name, text in SCRIPTS.items()})
+    assert +calls == {"job.js": 2}, "now_ms(), and the difference that it adds"

@@ -1,4 +1,4 @@
-"""What more workers would have to do: the jobs that keys allow now, of those that wait."""
+"""How many of the waiting jobs the keys could serve now, if there were more workers."""
 
 import pytest
 

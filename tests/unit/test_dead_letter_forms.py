@@ -1,4 +1,4 @@
-"""A dead letter in its forms: what operators see, what Redis keeps, and which of them are meant."""
+"""A dead letter in its forms: what operators see, what Redis keeps, which ones a filter selects."""
 
 import json
 from types import SimpleNamespace
@@ -42,8 +42,8 @@ def test_redis_keeps_a_dead_letter_as_it_was_and_operators_see_it_without_its_de
     head = LETTER.head()
     label, _, text = head.partition("\n")
     assert label == LETTER.label == "groq|failed"
-    kept = json.loads(text)
-    assert not {"id", "at_ms", "size"} & kept.keys()
+    stored = json.loads(text)
+    assert not {"id", "at_ms", "size"} & stored.keys()
     assert ", " not in text
     assert DeadLetter.of("job-1", 7, head, 30) == LETTER
     seen = LETTER.as_json()
@@ -62,7 +62,9 @@ def test_redis_keeps_a_dead_letter_as_it_was_and_operators_see_it_without_its_de
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "7", "null"])
-def test_what_another_program_wrote_is_told_as_such_and_kept_as_it_is(text: str) -> None:
+def test_a_text_that_another_program_wrote_is_marked_unreadable_and_kept_as_it_is(
+    text: str,
+) -> None:
     letter = DeadLetter.of("x", 3, f"groq|failed\n{text}", 9)
     assert letter == DeadLetter(
         "x", "", "", "other", "poison", UNREADABLE, at_ms=3, size=9, note=UNREADABLE
@@ -168,7 +170,7 @@ CIRCLE.append(CIRCLE)
         (Message(args=[1] * 100), 611, TOO_LARGE, False),
     ],
 )
-def test_of_a_message_is_kept_what_fits_and_can_be_written(
+def test_a_message_is_kept_where_it_fits_and_can_be_written(
     message: Message | None, most: int, note: str, *, is_kept: bool
 ) -> None:
     letter, text = _fitted(LETTER, message, most)

@@ -79,8 +79,8 @@ async def test_a_job_goes_back_only_where_its_letter_may_be_written_later(
         assert rejected.value.reason == "its dead letter cannot be written yet"
     assert records.capture.call_args == call(CONTEXT, "tasks.x", exc)
     assert records.store.put.await_args == call(LETTER, Message().text())
-    its = "tasks.x[job-1] ended as failed: no"
-    assert caplog.messages == ([f"cannot keep a dead letter ({words}): {its}"] if words else [])
+    ended = "tasks.x[job-1] ended as failed: no"
+    assert caplog.messages == ([f"cannot keep a dead letter ({words}): {ended}"] if words else [])
 
 
 async def test_a_bug_in_the_capture_ends_no_job(
@@ -116,7 +116,7 @@ def test_the_consumer_waits_three_seconds_for_a_letter(
     assert result.call_args_list == [call(3.0)] * 2
 
 
-# The delivery of this message and of the dead letter, what the store says; the reason that is told.
+# The delivery of this message, what the store returns; the reason that is returned.
 @pytest.mark.parametrize(
     ("delivery", "answer", "reason"),
     [

@@ -48,8 +48,8 @@ def test_the_pages_of_settings_are_what_the_code_gives() -> None:
 
 def test_the_schemas_are_what_the_code_gives() -> None:
     written = runpy.run_path(str(ROOT / ".ci" / "write_docs.py"))["schemas"]()
-    kept = {path.name: text_of(path) for path in (ROOT / "docs/schemas").iterdir()}
-    assert kept == written, "run `make docs`"
+    stored = {path.name: text_of(path) for path in (ROOT / "docs/schemas").iterdir()}
+    assert stored == written, "run `make docs`"
 
 
 def test_the_page_of_settings_has_every_setting_with_a_default_a_unit_and_a_meaning() -> None:

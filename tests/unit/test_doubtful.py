@@ -32,7 +32,7 @@ Refusal = tuple[str, Verdict, Settled | None]
 
 
 @pytest.mark.parametrize(
-    ("refusals", "found"),
+    ("refusals", "at_fault"),
     [
         ([("a", ODD, ALONE), ("b", ODD, ALONE)], ["a", "b"]),
         # One account may have closed.
@@ -50,8 +50,10 @@ Refusal = tuple[str, Verdict, Settled | None]
     ],
 )
 def test_the_request_is_at_fault_once_two_accounts_refuse_only_it_and_all_alike(
-    refusals: list[Refusal], found: list[str]
+    refusals: list[Refusal], at_fault: list[str]
 ) -> None:
     doubtful = DoubtfulRefusals()
-    *_, last = [doubtful.note(lease_of(who), verdict, done) for who, verdict, done in refusals]
-    assert [lease.account for lease in last] == found
+    *_, last = [
+        doubtful.note(lease_of(account), verdict, done) for account, verdict, done in refusals
+    ]
+    assert [lease.account for lease in last] == at_fault
