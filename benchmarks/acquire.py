@@ -137,7 +137,9 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
     silent = Verdict(fate=Fate.DONE, code="ok", status=200, tokens=200)
     for number in keys:
         await redis.flushdb()
-        pool = KeyPool(redis, "groq", [make_key(one) for one in range(number)], lease_ms=300_000)
+        pool = KeyPool(
+            redis, "groq", [make_key(index) for index in range(number)], lease_ms=300_000
+        )
         for _ in range(2 * number):  # each key teaches its limits
             for lease_request, limits in ((known, _LEARNED), (unknown, ())):
                 lease = await pool.acquire(lease_request)

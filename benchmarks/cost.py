@@ -118,8 +118,8 @@ class Bench:
             sum(memory_mb for _, memory_mb in used),
             info["total_commands_processed"],
             {
-                name.removeprefix("cmdstat_"): told["calls"]
-                for name, told in self._store.info("commandstats").items()
+                name.removeprefix("cmdstat_"): stats["calls"]
+                for name, stats in self._store.info("commandstats").items()
             },
             info["used_cpu_user"] + info["used_cpu_sys"],
             # Without this one, and the producer's, which connects when it sends.
@@ -276,7 +276,7 @@ def main() -> int:
     if args.beside:
         found.append(peer())
         show(found[-1])
-        ours = next((one["cpu_ms"] for one in found if one["case"] == "3 times the load"), None)
+        ours = next((case["cpu_ms"] for case in found if case["case"] == "3 times the load"), None)
         if ours:
             print(f"of LiteLLM's CPU, Keywheel takes {ours / found[-1]['cpu_ms']:.2f}")
     RESULTS.mkdir(exist_ok=True)
@@ -286,13 +286,14 @@ def main() -> int:
     return 0
 
 
-def show(one: dict[str, Any], *, commands: bool = False) -> None:
+def show(figures_of: dict[str, Any], *, commands: bool = False) -> None:
     """Print the figures of one case."""
-    told = {name: value for name, value in one.items() if isinstance(value, float)}
+    numbers = {name: value for name, value in figures_of.items() if isinstance(value, float)}
     if commands:
-        told |= one.get("by_command", {})
+        numbers |= figures_of.get("by_command", {})
     print(
-        f"{one['case']:>18}: " + ", ".join(f"{name} {value:.2f}" for name, value in told.items()),
+        f"{figures_of['case']:>18}: "
+        + ", ".join(f"{name} {value:.2f}" for name, value in numbers.items()),
         flush=True,
     )
 

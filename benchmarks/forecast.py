@@ -34,7 +34,7 @@ RIGHT, KEPT = 0.1, 0.02
 """How wrong a forecast, and the share of quotes that are kept, may be."""
 LONG_S = 10.0
 QUOTED = 0.02
-"""For which share of the jobs of a burst a quote is asked."""
+"""For which share of the jobs of a burst a quote is quoted."""
 
 
 def backlog(
@@ -140,7 +140,9 @@ class Tally:
 
     def share(self, *kinds: bool) -> float:
         """The share that was kept."""
-        return sum(self.kept[one] for one in kinds) / max(1, sum(self.made[one] for one in kinds))
+        return sum(self.kept[kind] for kind in kinds) / max(
+            1, sum(self.made[kind] for kind in kinds)
+        )
 
 
 class Flower:
@@ -190,10 +192,10 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
             coming += chance.randint(weather.burst_jobs // 5, weather.burst_jobs)
         if chance.random() < weather.losses_per_h / HOUR_S * TICK_S:
             chance.choice(world.accounts).lost_until_s = world.now_s + chance.uniform(20, 600)
-        asked = chance.randrange(coming) if coming else 0
+        quoted = chance.randrange(coming) if coming else 0
         for number in range(coming):
             world.waiting.append(size_of(tokens, chance))
-            if number == asked or chance.random() < QUOTED:
+            if number == quoted or chance.random() < QUOTED:
                 place = len(world.waiting) + len(world.running)
                 estimate = Forecast(world.view(), CallCost("m", tokens=tokens)).call(
                     len(world.waiting)

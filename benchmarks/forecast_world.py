@@ -96,8 +96,8 @@ class World:
     def view(self) -> PoolView:
         """Take a snapshot of the pool."""
         keys = [
-            one.view(f"org_{number}", self.now_s, known=self.known)
-            for number, one in enumerate(self.accounts)
+            account.view(f"org_{number}", self.now_s, known=self.known)
+            for number, account in enumerate(self.accounts)
         ]
         return PoolView("groq", NOON_MS + round(self.now_s * 1000), tuple(keys))
 
@@ -106,14 +106,17 @@ class World:
         self.now_s += TICK_S
         while self.running and self.running[0] <= self.now_s:
             self.ends.append(heapq.heappop(self.running))
-        for one in self.accounts:
-            one.refill(TICK_S)
+        for account in self.accounts:
+            account.refill(TICK_S)
         self._may_begin = min(self.workers_per_s, self._may_begin + self.workers_per_s * TICK_S)
         while self.waiting and self._may_begin >= 1:
             fullest = max(
-                self.accounts, key=lambda one: (one.lost_until_s <= self.now_s) * one.calls
+                self.accounts,
+                key=lambda account: (account.lost_until_s <= self.now_s) * account.calls,
             )
-            if not any(one.take(self.waiting[0], self.now_s) for one in (fullest, *self.accounts)):
+            if not any(
+                account.take(self.waiting[0], self.now_s) for account in (fullest, *self.accounts)
+            ):
                 break
             self.waiting.popleft()
             self._may_begin -= 1

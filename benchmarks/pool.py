@@ -146,9 +146,9 @@ class Session:
             f"idle{held}",
         )
 
-    def _tell(self, number: int, kind: str, contender: Contender, what: str) -> None:
+    def _tell(self, number: int, kind: str, contender: Contender, figures: str) -> None:
         self._console.print(
-            f"round {number}/{self._options.rounds} {kind:8} {contender.name:25} {what}  load "
+            f"round {number}/{self._options.rounds} {kind:8} {contender.name:25} {figures}  load "
             f"{os.getloadavg()[0]:.1f}",
             highlight=False,
             soft_wrap=True,

@@ -44,10 +44,10 @@ class Counter:
 
     def _report(self, first_s: float) -> None:
         client = redis.Redis.from_url(self._url)
-        told = (0, 0)
+        reported = (0, 0)
         while True:
-            if told != (self._begun, self._done):
-                told = self._begun, self._done
+            if reported != (self._begun, self._done):
+                reported = self._begun, self._done
                 client.hset(
                     COUNTS, str(self._pid), f"{self._done} {self._begun} {first_s} {self._last_s}"
                 )

@@ -168,12 +168,12 @@ class Bench:
     def _counts(self) -> list[list[float]]:
         return [[float(part) for part in text.split()] for text in self._store.hvals(COUNTS)]
 
-    def _counted(self, place: int) -> float:
-        return sum(count[place] for count in self._counts())
+    def _counted(self, column: int) -> float:
+        return sum(count[column] for count in self._counts())
 
-    def _await(self, place: int, jobs: int, *, limit_s: float) -> bool:
+    def _await(self, column: int, jobs: int, *, limit_s: float) -> bool:
         deadline_s = time.monotonic() + limit_s
-        while self._counted(place) < jobs:
+        while self._counted(column) < jobs:
             if time.monotonic() > deadline_s:
                 return False
             time.sleep(_STEP_S)

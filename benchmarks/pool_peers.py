@@ -43,19 +43,19 @@ async def _lag(sent_s: float) -> int:
     return 1
 
 
-async def _many(task: str, jobs: int, one: Callable[..., Awaitable[Any]]) -> None:
+async def _many(task: str, jobs: int, send: Callable[..., Awaitable[Any]]) -> None:
     """Send jobs: many at once, or one by one, each with the instant at which it is sent."""
     if task == "lag":
         took_s = []
         for _ in range(jobs):
             await asyncio.sleep(PAUSE_S)
             sent_s = time.time()
-            await one(sent_s=sent_s)
+            await send(sent_s=sent_s)
             took_s.append(time.time() - sent_s)
         print(statistics.median(took_s))
         return
     for first in range(0, jobs, _AT_ONCE):
-        await asyncio.gather(*(one() for _ in range(min(_AT_ONCE, jobs - first))))
+        await asyncio.gather(*(send() for _ in range(min(_AT_ONCE, jobs - first))))
 
 
 if KIND in {"arq", "saq"}:

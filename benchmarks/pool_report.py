@@ -65,7 +65,7 @@ def _row(name: str, runs: Runs, calms: Calms, *, naps: Iterable[int], waves: int
     noops, calm = runs.get((name, "noop"), []), calms.get(name, [])
     rates = [run.rate for run in noops]
     pairs = zip(runs.get((REFERENCE, "noop"), []), noops, strict=False)
-    ratios = [ours.rate / its.rate for ours, its in pairs if its.rate]
+    ratios = [ours.rate / peer.rate for ours, peer in pairs if peer.rate]
     row = [
         name,
         f"{_median(rates):.0f}" if rates else "-",
@@ -76,11 +76,11 @@ def _row(name: str, runs: Runs, calms: Calms, *, naps: Iterable[int], waves: int
     for nap in naps:
         whole = [run for run in runs.get((name, f"nap {nap}"), []) if run.done >= nap * waves]
         row.append(f"{_median(run.seconds for run in whole) / waves:.2f}" if whole else "-")
-    held = [one.job_kb for one in calm if one.job_kb is not None]
+    held = [run.job_kb for run in calm if run.job_kb is not None]
     row += [
-        f"{_median(one.lag_ms for one in calm):.1f}" if calm else "-",
-        f"{_median(one.send_ms for one in calm):.1f}" if calm else "-",
-        f"{_median(one.idle_mb for one in calm):.0f}" if calm else "-",
+        f"{_median(run.lag_ms for run in calm):.1f}" if calm else "-",
+        f"{_median(run.send_ms for run in calm):.1f}" if calm else "-",
+        f"{_median(run.idle_mb for run in calm):.0f}" if calm else "-",
         f"{_median(held):.1f}" if held else "-",
     ]
     return row
@@ -100,8 +100,8 @@ def _plot(path: Path, rates: dict[str, float]) -> None:
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
         '<text x="8" y="18" font-weight="bold">no-op jobs a second, results stored</text>',
     ]
-    for place, name in enumerate(names):
-        top = _ROW_PX * (place + 1) + 6
+    for index, name in enumerate(names):
+        top = _ROW_PX * (index + 1) + 6
         bar = _BAR_PX * rates[name] / most
         color = "#2563eb" if name == REFERENCE else "#9ca3af"
         lines += [

@@ -166,27 +166,33 @@ def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
         yield outcome
 
 
-def row(one: Outcome) -> list[str]:
+def row(outcome: Outcome) -> list[str]:
     """One line of the table."""
-    acquires = one.trips.get("acquire")
+    acquires = outcome.trips.get("acquire")
     return [
-        one.scenario,
-        one.contender,
-        str(one.processes),
-        f"{one.accepted_of_allowed:.3f}",
-        f"{one.refused_of_accepted:.4f}",
-        str(one.accepted),
-        str(one.refused),
-        ", ".join(f"{count} × {status}" for status, count in one.others.items()) or "-",
+        outcome.scenario,
+        outcome.contender,
+        str(outcome.processes),
+        f"{outcome.accepted_of_allowed:.3f}",
+        f"{outcome.refused_of_accepted:.4f}",
+        str(outcome.accepted),
+        str(outcome.refused),
+        ", ".join(f"{count} × {status}" for status, count in outcome.others.items()) or "-",
         *(
             str(count)
-            for count in (one.failed, one.lost, one.still_open, one.not_begun, one.while_cooling)
+            for count in (
+                outcome.failed,
+                outcome.lost,
+                outcome.still_open,
+                outcome.not_begun,
+                outcome.while_cooling,
+            )
         ),
-        f"{one.wait_p50_s:.2f}",
-        f"{one.wait_p99_s:.2f}",
-        f"{one.cpu_ms:.1f}",
+        f"{outcome.wait_p50_s:.2f}",
+        f"{outcome.wait_p99_s:.2f}",
+        f"{outcome.cpu_ms:.1f}",
         "-" if acquires is None else f"{acquires:.2f}",
-        f"{sum(one.trips.values()):.2f}",
+        f"{sum(outcome.trips.values()):.2f}",
     ]
 
 
@@ -258,10 +264,10 @@ def main() -> int:
     kept = RESULTS / f"rotation-{time.strftime('%Y%m%d-%H%M%S')}.jsonl"
     runs = []
     with kept.open("w") as log:
-        for one in outcomes(args, console):
-            runs.append(one)
-            log.write(json.dumps(asdict(one)) + "\n")
-            table.add_row(*row(one))
+        for outcome in outcomes(args, console):
+            runs.append(outcome)
+            log.write(json.dumps(asdict(outcome)) + "\n")
+            table.add_row(*row(outcome))
     console.print(table)
     draw(runs, kept.with_suffix(".svg"))
     console.print(f"figures: {kept}, picture: {kept.with_suffix('.svg')}")

@@ -218,7 +218,7 @@ async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, A
     tokens = itertools.cycle(work["tokens"])
     started, waits, ends = 0, [], {"ok": 0, "failed": 0}
     raised: Counter[str] = Counter()
-    places = asyncio.Semaphore(IN_FLIGHT + HELD)  # a queue holds the rest, as a worker's gate would
+    slots = asyncio.Semaphore(IN_FLIGHT + HELD)  # a queue holds the rest, as a worker's gate would
     tasks: set[asyncio.Task[None]] = set()
 
     async def job(number: int, size: int, placed: float) -> None:
@@ -230,7 +230,7 @@ async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, A
         except Exception as exc:  # noqa: BLE001 - such a job is lost, and the report says to what
             raised[type(exc).__name__] += 1
         finally:
-            places.release()
+            slots.release()
 
     try:
         async with asyncio.timeout_at(
@@ -239,7 +239,7 @@ async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, A
             for number in itertools.count():
                 due = began + (number * work["processes"] + work["number"]) / work["rate"]
                 await asyncio.sleep(max(0, due - time.monotonic()))
-                await places.acquire()
+                await slots.acquire()
                 task = asyncio.create_task(job(number, next(tokens), time.monotonic()))
                 started += 1
                 tasks.add(task)

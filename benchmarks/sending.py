@@ -47,12 +47,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=7)
-    asked = parser.parse_args()
+    options = parser.parse_args()
     with EmbeddedRedis() as server:
-        found = ways(server.url, asked.jobs)
+        found = ways(server.url, options.jobs)
         wall: dict[str, list[float]] = {name: [] for name in found}
         cpu: dict[str, list[float]] = {name: [] for name in found}
-        for round_ in range(asked.rounds + 1):
+        for round_ in range(options.rounds + 1):
             for name, send in found.items():
                 began, used = time.perf_counter(), time.process_time()
                 send()
@@ -60,7 +60,7 @@ def main() -> None:
                     wall[name].append(time.perf_counter() - began)
                     cpu[name].append(time.process_time() - used)
     for name in found:
-        us = [1e6 * statistics.median(times[name]) / asked.jobs for times in (wall, cpu)]
+        us = [1e6 * statistics.median(times[name]) / options.jobs for times in (wall, cpu)]
         print(f"{name:50s} {us[0]:6.0f} us a job, {us[1]:6.0f} us of CPU")
 
 

@@ -73,7 +73,7 @@ async def telling(url: str, *, streams: int, per_second: int, seconds: int) -> d
         BlockingConnectionPool.from_url(url, decode_responses=True, max_connections=32)
     )
     writer = StreamWriter(redis, namespace="kw", expires_s=600)
-    told = [writer.open(f"job-{number}") for number in range(streams)]
+    open_streams = [writer.open(f"job-{number}") for number in range(streams)]
     late_ms: list[float] = []
 
     async def answer(number: int, stream: AnswerStream | None) -> None:
@@ -92,16 +92,16 @@ async def telling(url: str, *, streams: int, per_second: int, seconds: int) -> d
             await asyncio.sleep(0.01)
             late_ms.append((time.monotonic() - began - 0.01) * 1000)
 
-    for stream in told:
+    for stream in open_streams:
         stream.begin()
     watching = asyncio.create_task(watch())
     cpu_s = []
-    for targets in (told, [None] * streams):
+    for targets in (open_streams, [None] * streams):
         began = time.process_time()
         await asyncio.gather(*(answer(number, stream) for number, stream in enumerate(targets)))
         cpu_s.append(time.process_time() - began)
     watching.cancel()
-    records = await redis.xlen(told[0].name)
+    records = await redis.xlen(open_streams[0].name)
     await writer.close()
     await redis.aclose()
     return {

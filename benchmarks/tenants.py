@@ -88,7 +88,7 @@ def latencies(keywheel: Keywheel, *, times: int, pause_s: float) -> list[float]:
         began_s = time.monotonic()
         left = send(keywheel, "small", 10)
         while left:
-            for job in [one for one in left if keywheel.status(one).is_ended]:
+            for job in [job for job in left if keywheel.status(job).is_ended]:
                 found.append(time.monotonic() - began_s)
                 left.remove(job)
             time.sleep(0.02)
@@ -128,7 +128,7 @@ def equal() -> None:
                 break
             time.sleep(0.5)
         served = [sum(job in ended for job in several) for several in jobs.values()]
-        index = sum(served) ** 2 / (len(served) * sum(one**2 for one in served))
+        index = sum(served) ** 2 / (len(served) * sum(count**2 for count in served))
         console.print(f"served of each: {served}")
         console.print(f"    Jain's index {index:.4f}; at least 0.98")
 

@@ -148,7 +148,7 @@ def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) 
         "silent s": sum(silent) - sum(map(all, zip(silent, closed, strict=True))),
         "closed s": sum(closed),
         "idlest 10 s": 1 - min(tens, default=0) / (10 * steady_s),
-        "unserved": sum(not run.app.AsyncResult(one).successful() for one in run.must),
+        "unserved": sum(not run.app.AsyncResult(job).successful() for job in run.must),
         "deferrals": len(RETRY_RE.findall(log)) / max(1, len(accepted)),
         "last 10 s": sum(by_second[last_s - 10 : last_s]) / 10,
     }

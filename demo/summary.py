@@ -110,7 +110,7 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
 def _models(results: Iterable[dict[str, Any]]) -> str:
     """Say how many completions each model has answered."""
     counts = Counter(
-        str(one["result"].get("model")) for one in results if one["status"] == "SUCCESS"
+        str(result["result"].get("model")) for result in results if result["status"] == "SUCCESS"
     )
     return (
         ", ".join(f"{count} completions by {model}" for model, count in sorted(counts.items()))

@@ -114,53 +114,53 @@ def _read(config: Config, accounts: Accounts) -> Roster:
         raise ValueError("living must be a list of models")
     froms = {}
     for number, entry in enumerate(content.get("groq", ())):
-        place = f"groq[{number}]"
-        _known(entry, {"account", "keys", "models", *_names(GroqLimits)}, place)
+        where = f"groq[{number}]"
+        _known(entry, {"account", "keys", "models", *_names(GroqLimits)}, where)
         name = entry.get("account") or new_organisation_name()
-        limits = _limits(GroqLimits, config.groq_limits, entry, place)
+        limits = _limits(GroqLimits, config.groq_limits, entry, where)
         models = {}
         for model, changes in entry.get("models", {}).items():
-            _known(changes, _names(GroqLimits), f"{place}.models.{model}")
-            models[model] = _limits(GroqLimits, limits, changes, place)
-        accounts.add_organisation(Organisation(name, limits, models), _keys(entry, "groq", place))
+            _known(changes, _names(GroqLimits), f"{where}.models.{model}")
+            models[model] = _limits(GroqLimits, limits, changes, where)
+        accounts.add_organisation(Organisation(name, limits, models), _keys(entry, "groq", where))
     for number, entry in enumerate(content.get("resend", ())):
-        place = f"resend[{number}]"
-        _known(entry, {"account", "keys", "domains", "from", *_names(ResendLimits)}, place)
+        where = f"resend[{number}]"
+        _known(entry, {"account", "keys", "domains", "from", *_names(ResendLimits)}, where)
         name = entry.get("account") or f"team-{number + 1}"
-        limits_ = _limits(ResendLimits, config.resend_limits, entry, place)
+        limits_ = _limits(ResendLimits, config.resend_limits, entry, where)
         domains = entry.get("domains", [f"team{number + 1}.example.net"])
         team = Team(name, limits=limits_, domains=None if domains is None else frozenset(domains))
-        accounts.add_team(team, _keys(entry, "resend", place))
+        accounts.add_team(team, _keys(entry, "resend", where))
         if "from" in entry:
             froms[name] = entry["from"]
     return Roster(accounts, _environment(accounts, froms), tuple(living))
 
 
 def _names(kind: type[Any]) -> set[str]:
-    return {one.name for one in fields(kind)}
+    return {field.name for field in fields(kind)}
 
 
-def _known(entry: Any, names: set[str], place: str) -> None:
+def _known(entry: Any, names: set[str], where: str) -> None:
     if not isinstance(entry, dict):
-        raise ValueError(f"{place} must be an object")  # noqa: TRY004
+        raise ValueError(f"{where} must be an object")  # noqa: TRY004
     if unknown := sorted(set(entry) - names):
         raise ValueError(
-            f"{place} does not know {', '.join(unknown)}; it knows {', '.join(sorted(names))}"
+            f"{where} does not know {', '.join(unknown)}; it knows {', '.join(sorted(names))}"
         )
 
 
-def _limits(kind: type[Any], base: Any, entry: dict[str, Any], place: str) -> Any:
+def _limits(kind: type[Any], base: Any, entry: dict[str, Any], where: str) -> Any:
     values = {name: entry.get(name, getattr(base, name)) for name in _names(kind)}
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise ValueError(f"{place}.{name} must be a whole number, 0 for no limit")
+            raise ValueError(f"{where}.{name} must be a whole number, 0 for no limit")
     return kind(**values)
 
 
-def _keys(entry: dict[str, Any], service: str, place: str) -> list[str]:
+def _keys(entry: dict[str, Any], service: str, where: str) -> list[str]:
     keys = entry.get("keys", 1)
     if isinstance(keys, int):
         return [new_secret(service) for _ in range(keys)]
     if not isinstance(keys, list) or not all(isinstance(key, str) and key for key in keys):
-        raise ValueError(f"{place}.keys must be a list of keys, or how many to make")
+        raise ValueError(f"{where}.keys must be a list of keys, or how many to make")
     return keys

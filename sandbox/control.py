@@ -141,8 +141,11 @@ class Control:
         return {
             "now_s": now_s,
             "keys": keys,
-            "groq": [_organisation(one, now_s) for one in self._accounts.organisations.values()],
-            "resend": [_show_team(one, now_s) for one in self._accounts.teams.values()],
+            "groq": [
+                _organisation(organisation, now_s)
+                for organisation in self._accounts.organisations.values()
+            ],
+            "resend": [_show_team(team, now_s) for team in self._accounts.teams.values()],
             "faults": [
                 {
                     name: value

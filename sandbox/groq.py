@@ -110,8 +110,8 @@ class Groq:
         if fault is not None:
             answer = self._faulty(call, fault)
             if fault.retry_after_s is not None:
-                asked = {"retry-after": str(retry_after(fault.retry_after_s))}
-                answer.headers = asked | dict(answer.headers)
+                headers = {"retry-after": str(retry_after(fault.retry_after_s))}
+                answer.headers = headers | dict(answer.headers)
             return answer
         return self._turn_away(call) or self._serve(call)
 

@@ -68,14 +68,14 @@ def read_scenario(path: Path, verbs: tuple[str, ...]) -> Scenario:
 
 
 def _step(path: Path, number: int, entry: Any, verbs: tuple[str, ...]) -> Step:
-    place = f"{path}: steps[{number}]"
+    where = f"{path}: steps[{number}]"
     if not isinstance(entry, dict):
-        raise ValueError(f"{place} must be an object")  # noqa: TRY004
+        raise ValueError(f"{where} must be an object")  # noqa: TRY004
     at_s, verb = entry.get("at_s"), entry.get("do")
     if isinstance(at_s, bool) or not isinstance(at_s, int | float) or at_s < 0:
-        raise ValueError(f"{place}.at_s must be a number of seconds")
+        raise ValueError(f"{where}.at_s must be a number of seconds")
     if verb not in verbs:
-        raise ValueError(f"{place}.do is one of {', '.join(verbs)}")
+        raise ValueError(f"{where}.do is one of {', '.join(verbs)}")
     return Step(
         at_s,
         str(verb),

@@ -156,12 +156,12 @@ def main(arguments: list[str]) -> int:
             accounts=accounts(quota=args.quota, rps=args.rps),
             settings=environ,
             seed=args.seed,
-        ) as place:
+        ) as opened:
             for words, fault in FAULTS:
-                place.sandbox.control("fault", service="groq", **fault)
-                place.sandbox.control("fault", service="resend", **fault)
+                opened.sandbox.control("fault", service="groq", **fault)
+                opened.sandbox.control("fault", service="resend", **fault)
                 say.print(f"  {words}", highlight=False)
-            run = Run(args, place, say)
+            run = Run(args, opened, say)
             if not run.go():
                 say.print(f"the time is over: {len(run.open)} jobs have not ended")
             report = run.report()

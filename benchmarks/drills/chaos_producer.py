@@ -88,6 +88,6 @@ class Producer:
 def make_jobs(emails: int, completions: int, rng: random.Random) -> list[Job]:
     """The jobs, mixed."""
     ids = [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(emails + completions)]
-    jobs = [Job(one, email=number < emails) for number, one in enumerate(ids)]
+    jobs = [Job(job_id, email=number < emails) for number, job_id in enumerate(ids)]
     rng.shuffle(jobs)
     return jobs

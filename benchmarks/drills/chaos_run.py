@@ -25,40 +25,40 @@ class Run:
 
     Args:
         args: The command line.
-        place: What is broken.
+        house: What is broken.
         say: Where progress goes.
     """
 
-    def __init__(self, args: argparse.Namespace, place: House, say: Console) -> None:
-        self.args, self.place, self.say = args, place, say
+    def __init__(self, args: argparse.Namespace, house: House, say: Console) -> None:
+        self.args, self.house, self.say = args, house, say
         self.rng = random.Random(args.seed)  # noqa: S311 - chance, no secret
         self.jobs = make_jobs(args.emails, args.completions, self.rng)
         self.producer = Producer(
-            place.redis.url, self.jobs, rate=args.rate, twice=args.twice, rng=self.rng
+            house.redis.url, self.jobs, rate=args.rate, twice=args.twice, rng=self.rng
         )
-        self.client = redis.Redis.from_url(place.redis.url, socket_timeout=5)
+        self.client = redis.Redis.from_url(house.redis.url, socket_timeout=5)
         self.began_s = time.monotonic()
         self.seconds = 0.0
         self.open = list(self.jobs)
         publishing_s = len(self.jobs) / args.rate
-        control = place.sandbox.control
+        control = house.sandbox.control
         self.plan = deque(
             [
-                (publishing_s * 0.2, "the scripts are flushed", place.flush_scripts),
+                (publishing_s * 0.2, "the scripts are flushed", house.flush_scripts),
                 (
                     publishing_s * 0.3,
                     "Redis is killed",
-                    lambda: place.restart_redis(kill=True, away_s=args.away),
+                    lambda: house.restart_redis(kill=True, away_s=args.away),
                 ),
                 (
                     publishing_s * 0.4,
                     "what is known of the Resend keys is deleted",
-                    lambda: place.forget_pool("resend"),
+                    lambda: house.forget_pool("resend"),
                 ),
                 (
                     publishing_s * 0.45,
                     "what is known of the Groq keys is deleted",
-                    lambda: place.forget_pool("groq"),
+                    lambda: house.forget_pool("groq"),
                 ),
                 (
                     publishing_s * 0.5,
@@ -70,11 +70,11 @@ class Run:
                     "a Resend key is revoked",
                     lambda: control("revoke", key="resend:2"),
                 ),
-                (publishing_s * 0.65, "Redis hangs", lambda: place.hang_redis(hang_s=args.away)),
+                (publishing_s * 0.65, "Redis hangs", lambda: house.hang_redis(hang_s=args.away)),
                 (
                     publishing_s * 0.8,
                     "Redis restarts",
-                    lambda: place.restart_redis(kill=False, away_s=args.away),
+                    lambda: house.restart_redis(kill=False, away_s=args.away),
                 ),
                 (publishing_s + 3, "the quota is raised, the keys are reset", self._raise_quota),
             ]
@@ -90,7 +90,7 @@ class Run:
         while (now_s := time.monotonic() - self.began_s) < self.args.minutes * 60:
             self.producer.work()
             self._break_things(now_s)
-            self.place.fill()
+            self.house.fill()
             if now_s - looked_s >= _LOOK_S:
                 looked_s = now_s
                 if self._look():
@@ -106,14 +106,14 @@ class Run:
     def _break_things(self, now_s: float) -> None:
         if self.plan and now_s >= self.plan[0][0]:
             _, words, act = self.plan.popleft()
-            self.place.await_redis()  # one trouble of Redis at a time
+            self.house.await_redis()  # one trouble of Redis at a time
             self._note(now_s, words)
             act()
         if now_s >= self.next_kill_s and len(self.open) > len(self.jobs) * (1 - _CALM):
             if self.rng.random() < _GENTLE:
-                self._note(now_s, f"{self.place.replace_one(self.rng)} is replaced")
+                self._note(now_s, f"{self.house.replace_one(self.rng)} is replaced")
             else:
-                self._note(now_s, f"{self.place.kill_one(self.rng)} is killed")
+                self._note(now_s, f"{self.house.kill_one(self.rng)} is killed")
             self.next_kill_s = self._after_a_while(now_s)
 
     def _raise_quota(self) -> None:
@@ -121,7 +121,7 @@ class Run:
 
         An operator is quicker.
         """
-        self.place.sandbox.control("limits", service="resend", account="team-3", daily=0)
+        self.house.sandbox.control("limits", service="resend", account="team-3", daily=0)
         self.producer.app.send_task("tasks.admin.reset_keys", queue="admin")
 
     def _after_a_while(self, now_s: float) -> float:
@@ -150,28 +150,28 @@ class Run:
             now_s,
             f"{total - len(self.producer.waiting)}/{total} published, {total - len(self.open)} "
             "ended,"
-            f" {self.place.kills} kills, {self.place.restarts} restarts of Redis",
+            f" {self.house.kills} kills, {self.house.restarts} restarts of Redis",
         )
 
     def report(self) -> dict[str, Any]:
         """Judge, and say it."""
-        self.place.await_redis()
+        self.house.await_redis()
         read_ends(self.client, self.jobs, last=True)
-        mail = self.place.sandbox.mail()
+        mail = self.house.sandbox.mail()
         verdict = judge(
             self.jobs,
             mail=mail,
             left=left_in_broker(self.client),
-            deaths=self.place.deaths,
+            deaths=self.house.deaths,
             seconds=self.seconds,
         )
-        ledger = self.place.sandbox.ledger()
+        ledger = self.house.sandbox.ledger()
         accepted = ledger["services"]["groq"]["accepted"]
         verdict.figures |= {
             "completions made more than once": accepted - self.args.completions,
-            "workers killed": self.place.kills,
-            "workers replaced in order": self.place.goodbyes,
-            "restarts of Redis": self.place.restarts,
+            "workers killed": self.house.kills,
+            "workers replaced in order": self.house.goodbyes,
+            "restarts of Redis": self.house.restarts,
             "messages published twice": self.producer.repeated,
             "publishings that failed and were tried again": self.producer.refused,
             "calls": {name: book["by_code"] for name, book in ledger["services"].items()},
@@ -180,9 +180,9 @@ class Run:
         for name, value in verdict.figures.items():
             self.say.print(f"{name:>48}  {value}", highlight=False, soft_wrap=True)
         self.say.rule("the slowest")
-        for line in slowest(self.jobs, self.place.logs()):
+        for line in slowest(self.jobs, self.house.logs()):
             self.say.print(line, highlight=False, markup=False, soft_wrap=True)
-        for line in evidence(self.jobs, mail, self.place.sandbox.ledger(full=True)["calls"]):
+        for line in evidence(self.jobs, mail, self.house.sandbox.ledger(full=True)["calls"]):
             self.say.print(line, highlight=False, markup=False, soft_wrap=True)
         self.say.rule()
         for sentence in verdict.broken:

@@ -42,7 +42,7 @@ def settings(*, visibility_s: int, lease_s: int, deadline_s: int) -> dict[str, s
         "worker_concurrency": 200,
         _LEASE_FIELD: lease_s,
     }
-    names = {"_".join(place[-2:]): variable for place, variable in variables().items()}
+    names = {"_".join(path[-2:]): variable for path, variable in variables().items()}
     return {names[name]: str(value) for name, value in wanted.items() if name in names}
 
 
@@ -146,9 +146,9 @@ class House:
         """Start a worker at each post that has none."""
         for post in self.posts:
             if post.process is not None and (code := post.process.poll()) is not None:
-                said = last_words(post.log.read_text(errors="replace"))
+                last = last_words(post.log.read_text(errors="replace"))
                 self.deaths.append(
-                    "\n".join((f"{post.name} ended with {code}; the last that it said:", *said))
+                    "\n".join((f"{post.name} ended with {code}; the last that it said:", *last))
                 )
                 post.process = None
             if post.process is None:

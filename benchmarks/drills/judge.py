@@ -192,8 +192,8 @@ def evidence(jobs: list[Job], mail: dict[str, list[str]], calls: list[dict[str, 
         for call in calls:
             if job.id in call.get("subjects", ()) or call.get("idempotency_key") == job.id:
                 at_s, count = call["arrived_s"] - job.sent_s, len(call["subjects"])
-                what = f"{call['account']} {call['label']} {call['code']} {call['idempotency_key']}"
-                lines.append(f"    {at_s:6.2f} s  {what}, {count} email(s) accepted")
+                text = f"{call['account']} {call['label']} {call['code']} {call['idempotency_key']}"
+                lines.append(f"    {at_s:6.2f} s  {text}, {count} email(s) accepted")
     return lines
 
 
@@ -209,16 +209,16 @@ def slowest(jobs: list[Job], logs: str) -> list[str]:
     """The jobs that took longest, with what the workers said of each: the reason."""
     ended = sorted((job for job in jobs if job.end), key=lambda job: -job.took_s)[:_SLOWEST]
     wanted = {job.id: job for job in ended}
-    said: dict[str, list[tuple[float, str]]] = {one: [] for one in wanted}
+    records: dict[str, list[tuple[float, str]]] = {job_id: [] for job_id in wanted}
     for stamp, _, text in _STAMP_RE.findall(logs):
-        for one, job in wanted.items():
-            if one in text:
+        for job_id, job in wanted.items():
+            if job_id in text:
                 at_s = datetime.fromisoformat(stamp).timestamp() - job.sent_s
-                said[one].append((at_s, text.replace(one, "…")))
+                records[job_id].append((at_s, text.replace(job_id, "…")))
     lines = []
-    for one, job in wanted.items():
-        lines.append(f"{one}: {job.took_s:.1f} s, {job.kind}, {job.copies} message(s)")
-        story = sorted(said[one])
+    for job_id, job in wanted.items():
+        lines.append(f"{job_id}: {job.took_s:.1f} s, {job.kind}, {job.copies} message(s)")
+        story = sorted(records[job_id])
         hidden = max(0, len(story) - _LINES)
         for number, (at_s, text) in enumerate(story):
             if hidden and _LINES // 2 <= number < _LINES // 2 + hidden:

@@ -26,11 +26,11 @@ def provider_down(site: Site) -> None:
     before = site.calls
     site.pass_time(seconds)
     site.recovered()
-    asked = site.calls - before
-    site.notes["calls in the outage"] = asked
+    calls = site.calls - before
+    site.notes["calls in the outage"] = calls
     allowed = len(site.jobs) + _MOST_ASKED_A_S * seconds
-    if asked > allowed:
-        site.broken.append(f"{asked} calls in an outage of {seconds:.0f} s, above {allowed:.0f}")
+    if calls > allowed:
+        site.broken.append(f"{calls} calls in an outage of {seconds:.0f} s, above {allowed:.0f}")
 
 
 def keys_out(site: Site) -> None:

@@ -68,30 +68,30 @@ def later_messages(site: Site) -> None:
     site.send(0.5)
     ends: dict[str, str] = {}
     for name, kwargs, headers, ends_as in _LATER:
-        one = str(uuid.UUID(int=site.chance(), version=4))
+        job_id = str(uuid.UUID(int=site.chance(), version=4))
         site.app.send_task(
             name,
-            kwargs={key: one if value is ... else value for key, value in kwargs.items()},
+            kwargs={key: job_id if value is ... else value for key, value in kwargs.items()},
             headers=headers,
             queue=name.split(".")[1],
-            task_id=one,
+            task_id=job_id,
         )
-        ends[one] = ends_as
+        ends[job_id] = ends_as
     site.send()
     backend = site.results()
-    for one, ends_as in ends.items():
-        result = AsyncResult(one, app=backend)
+    for job_id, ends_as in ends.items():
+        result = AsyncResult(job_id, app=backend)
         site.until(result.ready, within_s=site.scale.limit_s, what=f"the end of a job, {ends_as}")
-        got = type(result.result).__name__ if result.failed() else "served"
-        if got != ends_as:
-            site.broken.append(f"a message of a later version ended as {got}, not as {ends_as}")
-    letters = {one["id"]: one for one in _dead_letters(site)}
-    for one, ends_as in ends.items():
+        outcome = type(result.result).__name__ if result.failed() else "served"
+        if outcome != ends_as:
+            site.broken.append(f"a message of a later version ended as {outcome}, not as {ends_as}")
+    letters = {letter["id"]: letter for letter in _dead_letters(site)}
+    for job_id, ends_as in ends.items():
         if ends_as == "served":
             continue
-        if one not in letters or not letters[one]["replayable"]:
+        if job_id not in letters or not letters[job_id]["replayable"]:
             site.broken.append(f"a message that ended as {ends_as} has no letter to replay")
-        if site.house.sandbox.mail().get(one):
+        if site.house.sandbox.mail().get(job_id):
             site.broken.append(f"an email went out for a message that ended as {ends_as}")
 
 
@@ -109,10 +109,10 @@ _LATER: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, str], ...] = (
 
 
 def _dead_letters(site: Site) -> list[dict[str, Any]]:
-    asked = site.results().send_task(
+    reply = site.results().send_task(
         "tasks.admin.dead_letters", kwargs={"limit": 100}, queue="admin"
     )
-    found: dict[str, Any] = asked.get(timeout=20)
+    found: dict[str, Any] = reply.get(timeout=20)
     return list(found["dead_letters"])
 
 

@@ -206,8 +206,8 @@ async def ours(job_id: uuid.UUID) -> None:
 async def state_of(job_id: uuid.UUID) -> dict[str, Any]:
     """How a job is: `waiting`, `retrying`, `done` with its result, or `failed` with its reason."""
     stored = await redis.get(f"celery-task-meta-{job_id}")
-    told = json.loads(stored) if stored else {"status": "PENDING", "result": None}
-    status, result = told["status"], told["result"]
+    outcome = json.loads(stored) if stored else {"status": "PENDING", "result": None}
+    status, result = outcome["status"], outcome["result"]
     if status == "SUCCESS":
         return {"state": "done", "result": result}
     if status == "RETRY":  # no key is free, or the provider failed; Keywheel comes back to it
@@ -223,5 +223,5 @@ async def state_of(job_id: uuid.UUID) -> dict[str, Any]:
 
 def sentence(failure: dict[str, Any]) -> str:
     """What an error says."""
-    told = failure.get("exc_message")
-    return " ".join(map(str, told)) if isinstance(told, list) else str(told or "")
+    message = failure.get("exc_message")
+    return " ".join(map(str, message)) if isinstance(message, list) else str(message or "")

@@ -56,12 +56,14 @@ class Keywheel:
         addresses = Addresses.of(url, results_url, pool_url)
         # No retries: a push that timed out may have arrived.
         clients = {
-            one: open_client(
-                one, plain=Redis, sentinel=Sentinel, retry=Retry(NoBackoff(), 0), **OPTIONS
+            address: open_client(
+                address, plain=Redis, sentinel=Sentinel, retry=Retry(NoBackoff(), 0), **OPTIONS
             )
-            for one in {addresses.broker, addresses.results, addresses.pool}
+            for address in {addresses.broker, addresses.results, addresses.pool}
         }
-        self._clients = [one for client in clients.values() for one in with_sentinels(client)]
+        self._clients = [
+            connected for client in clients.values() for connected in with_sentinels(client)
+        ]
         self._broker = clients[addresses.broker]
         self._results = clients[addresses.results]
         self._pool = clients[addresses.pool]
@@ -328,8 +330,8 @@ class Keywheel:
             ResultTimeout: No worker answered in time.
             Unavailable: Redis cannot be reached.
         """
-        asked = {"service": service, **arguments}
-        return Quote.of(self._ask("tasks.admin.quote", asked, timeout_s))
+        question = {"service": service, **arguments}
+        return Quote.of(self._ask("tasks.admin.quote", question, timeout_s))
 
     def _ask(self, task: str, arguments: dict[str, Any], timeout_s: float) -> Any:
         with self.pipeline() as pipe:

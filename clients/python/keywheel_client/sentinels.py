@@ -32,7 +32,7 @@ def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
     hosts, rest = _divided(url)
     given = {**options, **parse(rest)}
     _check_files(given)
-    hosts += [one for one in given.pop("sentinels", "").split(",") if one]
+    hosts += [host for host in given.pop("sentinels", "").split(",") if host]
     name = given.pop("master_name", None)
     if not name:
         raise ValueError("the URL of sentinels needs ?master_name=NAME, the primary's name")
@@ -48,7 +48,7 @@ def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
         }
     # A sentinel that is down must not hold up the question to the next one.
     to_sentinels |= {"socket_connect_timeout": 1, "socket_timeout": 2, "retry": given["retry"]}
-    found = sentinel([_address(one) for one in hosts], sentinel_kwargs=to_sentinels)
+    found = sentinel([_address(host) for host in hosts], sentinel_kwargs=to_sentinels)
     del given["host"]
     given.pop("port", None)
     return found.master_for(name, redis_class=plain, ssl=tls, **given)

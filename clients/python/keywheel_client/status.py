@@ -118,5 +118,5 @@ def instant_of(text: str | None) -> datetime | None:
 
 
 def _sentence(failure: Mapping[str, Any]) -> str:
-    said = failure.get("exc_message")
-    return " ".join(map(str, said)) if isinstance(said, list) else str(said or "")
+    message = failure.get("exc_message")
+    return " ".join(map(str, message)) if isinstance(message, list) else str(message or "")
