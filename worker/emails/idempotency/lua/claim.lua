@@ -9,8 +9,8 @@
 
 local now, known = clock(ARGV[1]), {}
 if redis.call('HGET', KEYS[1], 'alone') ~= ARGV[4] then -- else this is the same claim again: its first answer was lost
-  for place = math.min(2, #KEYS), #KEYS do
-    if redis.call('EXISTS', KEYS[place]) == 1 then known[#known + 1] = #KEYS == 1 and 0 or place - 2 end
+  for i = math.min(2, #KEYS), #KEYS do
+    if redis.call('EXISTS', KEYS[i]) == 1 then known[#known + 1] = #KEYS == 1 and 0 or i - 2 end
   end
   if #known > 0 then return known end
   write_request(now, ARGV[2], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV, 10)

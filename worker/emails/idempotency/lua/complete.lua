@@ -5,18 +5,18 @@
 -- ARGV  1 how long to keep results, ms  then for each email: content, result (JSON; '' where it alone was refused)
 -- Returns nothing.
 
-for place = math.min(2, #KEYS), #KEYS do
-  local number = #KEYS == 1 and 0 or place - 2
+for i = math.min(2, #KEYS), #KEYS do
+  local number = #KEYS == 1 and 0 or i - 2
   local content, result = ARGV[2 + 2 * number], ARGV[3 + 2 * number]
   if result ~= '' then
     -- Delete first: a full Redis rejects a script at its first addition, unless it changed something before.
-    redis.call('HDEL', KEYS[place], 'busy_ms')
-    redis.call('HSET', KEYS[place], 'content', content, 'result', result)
-    redis.call('HDEL', KEYS[place], 'since_ms', 'account', 'key', 'body', 'holder', 'alone', 'batch')
-    redis.call('PEXPIRE', KEYS[place], ARGV[1])
-  elseif redis.call('HGET', KEYS[place], 'batch') == KEYS[1] then
+    redis.call('HDEL', KEYS[i], 'busy_ms')
+    redis.call('HSET', KEYS[i], 'content', content, 'result', result)
+    redis.call('HDEL', KEYS[i], 'since_ms', 'account', 'key', 'body', 'holder', 'alone', 'batch')
+    redis.call('PEXPIRE', KEYS[i], ARGV[1])
+  elseif redis.call('HGET', KEYS[i], 'batch') == KEYS[1] then
     -- The email stays where another request holds it by now: this answer may be the second one to the same call.
-    redis.call('DEL', KEYS[place])
+    redis.call('DEL', KEYS[i])
   end
 end
 if #KEYS > 1 then redis.call('DEL', KEYS[1]) end

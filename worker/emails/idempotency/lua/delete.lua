@@ -7,6 +7,6 @@
 
 if redis.call('HGET', KEYS[1], 'since_ms') ~= ARGV[1] then return end
 redis.call('DEL', KEYS[1])
-for place = 2, #KEYS do
-  if redis.call('HGET', KEYS[place], 'batch') == KEYS[1] then redis.call('DEL', KEYS[place]) end
+for i = 2, #KEYS do
+  if redis.call('HGET', KEYS[i], 'batch') == KEYS[1] then redis.call('DEL', KEYS[i]) end
 end

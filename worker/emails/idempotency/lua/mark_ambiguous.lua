@@ -5,7 +5,7 @@
 -- Returns nothing.
 
 local completed = false
-for place = 2, #KEYS do completed = completed or redis.call('HEXISTS', KEYS[place], 'result') == 1 end
+for i = 2, #KEYS do completed = completed or redis.call('HEXISTS', KEYS[i], 'result') == 1 end
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('HDEL', KEYS[1], 'busy_ms', 'holder', 'alone')
 elseif not completed then

@@ -19,8 +19,8 @@ local function write_request(now, ttl_ms, account, key, body, members, values, f
   if #KEYS == 1 then redis.call('HSET', KEYS[1], 'content', values[first])
   else redis.call('HSET', KEYS[1], 'members', members) end
   redis.call('PEXPIRE', KEYS[1], ttl_ms)
-  for place = 2, #KEYS do
-    redis.call('HSET', KEYS[place], 'content', values[first + place - 2], 'batch', KEYS[1])
-    redis.call('PEXPIRE', KEYS[place], ttl_ms)
+  for i = 2, #KEYS do
+    redis.call('HSET', KEYS[i], 'content', values[first + i - 2], 'batch', KEYS[1])
+    redis.call('PEXPIRE', KEYS[i], ttl_ms)
   end
 end
