@@ -111,12 +111,12 @@ def test_the_queues_of_a_server_that_reports_changes_are_read_seldom(
 ) -> None:
     channel.wire.get_protocol.return_value = protocol
     channel.wire.read_response.side_effect = [answer]
-    channel.made.sweep_s, channel.made._is_told = 5.0, True
+    channel.made.sweep_s, channel.made._is_tracking = 5.0, True
     with caplog.at_level("INFO"):
         channel.made._listen_for_changes(channel.wire)
     channel.hints.look_everywhere.assert_called_once_with()
     assert channel.made.sweep_s == sweep_s
-    assert channel.made._is_told is (sweep_s == 10)
+    assert channel.made._is_tracking is (sweep_s == 10)
     commands = [] if protocol == 2 else [("CLIENT", "TRACKING", "ON", "NOLOOP")]
     assert channel.sent == commands
     words = "the broker does not report changes (no); reading the queues every 100 ms"

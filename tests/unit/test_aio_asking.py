@@ -71,7 +71,7 @@ def test_where_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
 def test_a_channel_that_found_nothing_where_a_message_was_reported_looks_first(
     channel: Taking, asked_lists: Any, count: int, noted: list[Any], looks_until_s: float
 ) -> None:
-    channel.hints.asked, channel.made._looks_until_s = asked_lists, 5.0
+    channel.hints.requested, channel.made._looks_until_s = asked_lists, 5.0
     channel.made._note_found(count, 1000.0)
     assert channel.made.backoff.note_look.call_args_list == noted
     assert channel.made._looks_until_s == looks_until_s
@@ -133,7 +133,7 @@ def test_a_request_names_the_delayed_queues_and_those_that_they_go_before(
     ]  # fmt: skip
     assert keys == [*KEYS, *LISTS, "p.unacked.clock", *own]
     assert arguments[7:] == [silence_ms, *numbers]
-    channel.made._in_poll, channel.hints.asked = None, {"a"}
+    channel.made._in_poll, channel.hints.requested = None, {"a"}
     channel.made.ask()
     [command] = channel.sent
     assert command[2:11] == (8, *KEYS, *LISTS), "hints do not cover delayed messages"

@@ -101,7 +101,7 @@ def test_only_the_queues_that_have_room_are_asked(channel: Taking) -> None:
 
 
 def test_where_others_took_all_a_channel_looks_first(channel: Taking) -> None:
-    channel.hints.asked, channel.made._looks_until_s = {"a"}, 1000.1
+    channel.hints.requested, channel.made._looks_until_s = {"a"}, 1000.1
     channel.made.ask()
     assert channel.sent == [("EXISTS", *LISTS)]
     channel.replies.append(0)
@@ -125,7 +125,7 @@ def test_a_reply_tells_of_messages_and_of_the_next_one_that_is_due(
     channel: Taking, caplog: pytest.LogCaptureFixture
 ) -> None:
     channel.made._asked_lists, channel.made._asked_for = ["a", "b"], 20
-    channel.made._in_poll, channel.made._is_told = channel.wire, True
+    channel.made._in_poll, channel.made._is_tracking = channel.wire, True
     channel.replies.append([1, b"1 2", b"t1", [b"text"], 500_000])
     assert channel.made._read_reply(channel.wire) == [("b", "t1", b"text")]
     assert channel.made._in_poll is None

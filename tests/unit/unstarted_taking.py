@@ -28,14 +28,14 @@ class Taking:
         self.replies: deque[Any] = deque()
         self.wire = Mock(_sock=object())
         self.wire.read_response.side_effect = self._read
-        self.hints = Mock(look_at_s=inf, left_out=set(), asked=None, all_empty=False)
+        self.hints = Mock(look_at_s=inf, left_out=set(), requested=None, all_empty=False)
         self.hints.worth_asking.side_effect = lambda every, _: list(every)
         self.hints.choose.side_effect = lambda queues, **_: (queues, STEPS)
         self.made: Any = Channel.__new__(Channel)
         self.made._queue_cycle = SimpleNamespace(consume=lambda _: ["a", "b"])
         fields: dict[str, Any] = {
             "_in_poll": None, "_reading": False, "_is_script_lost": False, "_is_looking": False,
-            "_looks_until_s": 0.0, "_requests": 9, "_suffix": "@x.", "_is_told": False,
+            "_looks_until_s": 0.0, "_requests": 9, "_suffix": "@x.", "_is_tracking": False,
             "_due_at_s": 0.0, "sweep_s": 10.0, "takes": True, "brpop_timeout": 1,
             "_active_queues": ["a", "b"],
             "active_fanout_queues": set(), "priority_steps": STEPS, "sep": "|",

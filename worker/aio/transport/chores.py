@@ -24,31 +24,31 @@ class Chores:
         self._thread = DaemonThreads(1, name="aio-chores")
         self._latest: dict[Hashable, Future[Any]] = {}
 
-    def begin(self, what: str, of: object, chore: Callable[[], Any]) -> None:
+    def begin(self, name: str, of: object, chore: Callable[[], Any]) -> None:
         """Have a chore done, unless the same one of the same object waits or is being done.
 
         Args:
-            what: What it does, for the log.
+            name: What it does, for the log.
             of: Whose chore it is.
             chore: Does it.
         """
-        key = (what, id(of))
+        key = (name, id(of))
         latest = self._latest.get(key)
         if latest is not None and not latest.done():
             return
         with suppress(RuntimeError):  # shut down: the connection is closed
-            self._latest[key] = self._thread.submit(_done, what, chore)
+            self._latest[key] = self._thread.submit(_done, name, chore)
 
     def end(self) -> None:
         """Begin no further chore."""
         self._thread.shutdown(cancel_futures=True)
 
 
-def _done(what: str, chore: Callable[[], Any]) -> None:
+def _done(name: str, chore: Callable[[], Any]) -> None:
     try:
         chore()
     except (redis.RedisError, OSError, AttributeError) as exc:
         # The server is away, or refuses; or the channel was closed meanwhile. It comes again soon.
-        logger.debug("cannot %s now: %r", what, exc)
+        logger.debug("cannot %s now: %r", name, exc)
     except Exception:
-        logger.exception("cannot %s now; it is tried again", what)
+        logger.exception("cannot %s now; it is tried again", name)

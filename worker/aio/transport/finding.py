@@ -50,14 +50,14 @@ async def find_job(broker: Redis, job: str, lists: Sequence[str]) -> Found | Non
         redis.exceptions.RedisError: The broker cannot be reached.
     """
     sizes = [await _size(broker, name) for name in lists]
-    for place, name in enumerate(lists):
+    for index, name in enumerate(lists):
         found = await _in_list(broker, job, name)
         if found is not None and found[0] >= _WINDOW:  # it came after what was parted into lines
             found = (found[0] + await _parked(broker, name), found[1])
         found = found or await _in_lines(broker, job, name)
         if found is not None:
             before, message = found
-            return Found(sum(sizes[:place]) + before, sum(sizes), message)
+            return Found(sum(sizes[:index]) + before, sum(sizes), message)
     return None
 
 
@@ -94,10 +94,10 @@ async def _in_list(broker: Redis, job: str, *keys: str) -> tuple[int, dict[str, 
     while skipped < _MOST:
         read, *found = await broker.eval(FIND, len(keys), *keys, job, skipped, _SLICE)
         if found:
-            place = int(found[0])
+            index = int(found[0])
             if (message := _message_of(job, found[1])) is not None:
-                return place, message
-            skipped = place + 1
+                return index, message
+            skipped = index + 1
         elif read < _SLICE:
             return None
         else:
@@ -107,12 +107,12 @@ async def _in_list(broker: Redis, job: str, *keys: str) -> tuple[int, dict[str, 
 
 async def _in_lines(broker: Redis, job: str, name: str) -> tuple[int, dict[str, Any]] | None:
     tenants = await broker.zrange(f"{name}.tenants", 0, -1)
-    lines = [f"{name}.tenant.{one!s}" for one in tenants]
+    lines = [f"{name}.tenant.{tenant!s}" for tenant in tenants]
     for line in lines:
         found = await _in_list(broker, job, line, _UNACKED)
         if found is not None:
             before, message = found
-            others = [int(await broker.llen(one)) for one in lines if one != line]
+            others = [int(await broker.llen(other)) for other in lines if other != line]
             turns = sum(min(size, before) for size in others)
             return min(_WINDOW, int(await broker.llen(name))) + before + turns, message
     return None

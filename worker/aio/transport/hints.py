@@ -7,7 +7,7 @@ So after all lists were empty, only those that a hint names need to be read.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-Place = tuple[str, int]
+QueueStep = tuple[str, int]
 """A list: its queue and its priority."""
 
 
@@ -17,22 +17,22 @@ class ListHints:
     Attributes:
         all_empty: All lists were empty when they were last read, and no hint came since.
         look_at_s: When all lists are read at the latest, on the monotonic clock.
-        asked: The lists that the request on its way reads; None: all.
+        requested: The lists that the request on its way reads; None: all.
         left_out: The queues that were left out when all others were last read.
     """
 
     def __init__(self) -> None:
         self.all_empty = False
         self.look_at_s = 0.0
-        self.asked: set[Place] | None = None
+        self.requested: set[QueueStep] | None = None
         self.left_out: set[str] = set()
-        self._changed: set[Place] | None = None
+        self._changed: set[QueueStep] | None = None
         """The lists that may hold messages; None: any."""
-        self._place_of: Mapping[bytes, Place] = {}
+        self._step_of: Mapping[bytes, QueueStep] = {}
 
-    def watch(self, place_of: Mapping[bytes, Place]) -> None:
+    def watch(self, step_of: Mapping[bytes, QueueStep]) -> None:
         """Watch these lists, given by their keys, and no others; they may all hold messages."""
-        self._place_of = place_of
+        self._step_of = step_of
         self.look_everywhere()
 
     def look_everywhere(self) -> None:
@@ -45,13 +45,13 @@ class ListHints:
 
     def worth_asking(self, queues: list[str], now_s: float) -> list[str]:
         """Return the queues that may hold messages."""
-        if not self._tell_where(now_s):
+        if not self._name_lists(now_s):
             return queues
         worth = self.left_out | self._changed_queues()
         return [queue for queue in queues if queue in worth]
 
-    def _tell_where(self, now_s: float) -> bool:
-        """Whether the hints tell in which lists messages are."""
+    def _name_lists(self, now_s: float) -> bool:
+        """Whether the hints name the lists that hold messages."""
         may_be_anywhere = self._changed is None or now_s >= self.look_at_s
         return not may_be_anywhere and bool(self._changed or self.left_out)
 
@@ -70,7 +70,7 @@ class ListHints:
         now_s: float,
         sweep_s: float,
     ) -> tuple[list[str], Sequence[int]]:
-        """Choose the lists to read now, and note them in `asked`.
+        """Choose the lists to read now, and note them in `requested`.
 
         Args:
             queues: The queues that messages may be taken from.
@@ -82,35 +82,37 @@ class ListHints:
         Returns:
             The queues, none if nothing changed in them, and the priorities.
         """
-        if not self._tell_where(now_s) or not self.left_out.isdisjoint(queues):
-            self.asked, self.left_out = None, set(every).difference(queues)
+        if not self._name_lists(now_s) or not self.left_out.isdisjoint(queues):
+            self.requested, self.left_out = None, set(every).difference(queues)
             self.look_at_s = now_s + sweep_s
             return queues, steps
         changed, changed_steps = self._changed_queues(), self._changed_steps()
         chosen = [queue for queue in queues if queue in changed]
         rows = [step for step in steps if step in changed_steps]
         if chosen:
-            self.asked = {(queue, step) for queue in chosen for step in rows}
+            self.requested = {(queue, step) for queue in chosen for step in rows}
         return chosen, rows
 
     def note_change(self, hint: Any) -> None:
         """Note a hint of the server: some keys have changed since they were last read."""
         self.all_empty = False
         keys = hint[1] if isinstance(hint, list) and len(hint) == 2 else None  # noqa: PLR2004 - its kind, and the keys
-        places = [self._place_of.get(key) for key in keys or [b""]]
-        known = {place for place in places if place is not None}
+        lists = [self._step_of.get(key) for key in keys or [b""]]
+        known = {name for name in lists if name is not None}
         if self._changed is not None:
-            self._changed = self._changed | known if len(known) == len(places) else None
+            self._changed = self._changed | known if len(known) == len(lists) else None
 
     def note_answer(self, *, all_taken: bool) -> None:
         """Note a reply: whether the lists that it was asked for are empty now.
 
         Hints that came before the reply are older than it.
         """
-        if self.asked is None:
+        if self.requested is None:
             self._changed = set() if all_taken else None
         elif self._changed is not None:
-            self._changed = self._changed - self.asked if all_taken else self._changed | self.asked
+            self._changed = (
+                self._changed - self.requested if all_taken else self._changed | self.requested
+            )
         self.all_empty = (
             all_taken and not self._changed and self._changed is not None and not self.left_out
         )

@@ -124,8 +124,8 @@ def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
     """
     set_aside, sizes, tags, texts, due_in_us = answer
     numbers, taken, at = [int(part) for part in sizes.split()], [], 0
-    for place, length, text in zip(numbers[::2], numbers[1::2], texts, strict=True):
-        taken.append((lists[place], tags[at : at + length].decode(), text))
+    for number, length, text in zip(numbers[::2], numbers[1::2], texts, strict=True):
+        taken.append((lists[number], tags[at : at + length].decode(), text))
         at += length
     return set_aside, taken, due_in_us
 

@@ -58,7 +58,7 @@ class RequestingChannel(DeliveringChannel):
         self._asked_for = limit
         self._asked_lists = [self._list_of(queue, step) for step in steps for queue in queues]
         self._requests += 1  # a look as well: where its reply is lost, it has taken nothing
-        self._is_looking = self.hints.asked is not None and now_s < self._looks_until_s
+        self._is_looking = self.hints.requested is not None and now_s < self._looks_until_s
         if self._is_looking:
             prefix = self.global_keyprefix
             self._send(now_s, "EXISTS", *(prefix + name for name in self._asked_lists))
@@ -92,7 +92,7 @@ class RequestingChannel(DeliveringChannel):
 
     def _delayed_among(self, queues: list[str]) -> list[int]:
         """The numbers, from 1, of the queues whose delayed messages are looked for."""
-        if self.hints.asked is not None:
+        if self.hints.requested is not None:
             # Hints do not concern delayed messages: at their instant, the leader reads all lists.
             return []
         return [number for number, queue in enumerate(queues, 1) if queue in self.delayed_queues]
@@ -146,9 +146,9 @@ class RequestingChannel(DeliveringChannel):
 
     def _note_found(self, count: int, now_s: float) -> None:
         """Look first, and later, from now on where another channel took all; else ask at once."""
-        if count or self.hints.asked is not None:
+        if count or self.hints.requested is not None:
             self.backoff.note_look(count)
-        if self.hints.asked is not None:
+        if self.hints.requested is not None:
             self._looks_until_s = 0.0 if count else now_s + _LOOKS_FIRST_S
 
     def _keys_for(self, delayed_queues: list[str]) -> list[str]:

@@ -38,7 +38,7 @@ class TakingChannel(RequestingChannel):
         """False while a consumer does not acknowledge: then the channel works as kombu's own."""
         self.sweep_s = _SHORT_SWEEP_S
         """How long the queues may go without a look, in seconds."""
-        self._is_told = False
+        self._is_tracking = False
         """Whether the server reports changes."""
         self._due_at_s = 0.0
         """When the next delayed message is due that this channel wakes up for, if that is soon."""
@@ -124,7 +124,7 @@ class TakingChannel(RequestingChannel):
                 cycle.recover()
 
     def _listen_for_changes(self, connection: Any) -> None:
-        self._is_told = False
+        self._is_tracking = False
         self.hints.look_everywhere()
         self.sweep_s = _SHORT_SWEEP_S
         if str(connection.get_protocol()) != "3":
@@ -142,7 +142,7 @@ class TakingChannel(RequestingChannel):
                 _SHORT_SWEEP_S * 1000,
             )
         else:
-            self._is_told = True
+            self._is_tracking = True
             self.sweep_s = self._reported_sweep_s(delayed_here=False)
 
     def _reported_sweep_s(self, *, delayed_here: bool) -> float:
@@ -248,7 +248,7 @@ class TakingChannel(RequestingChannel):
         logger.warning(words, exc, _REFUSED_PAUSE_S)
 
     def _read_messages(self, answer: list[Any]) -> Taken:
-        """Read the messages of a reply, and note what the reply tells of the lists."""
+        """Read the messages of a reply, and note what it says of the lists."""
         self._in_poll = None
         set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
         if set_aside:
@@ -261,7 +261,7 @@ class TakingChannel(RequestingChannel):
         self._note_found(len(taken) + set_aside, time.monotonic())
         if taken:
             self.limits.note_taken(len(taken), time.monotonic())
-        if self._is_told and self.hints.asked is None:
+        if self._is_tracking and self.hints.requested is None:
             self.sweep_s = self._reported_sweep_s(delayed_here=due_in_us != NOTHING_DELAYED)
             self.hints.look_at_s = min(self.hints.look_at_s, time.monotonic() + self.sweep_s)
         if due_in_us >= 0:
