@@ -45,7 +45,7 @@ class Sending:
         self.outcome: Any = httpx.Response(207)
         self.leases: list[Any] = []
         self.transport = RotatingTransport(longest_wait_s=7.0)
-        provider = SimpleNamespace(place=lambda request: request)
+        provider = SimpleNamespace(with_base_url=lambda request: request)
         rotation = SimpleNamespace(provider=provider, waiting="the line")
 
         async def get_rotation() -> Any:

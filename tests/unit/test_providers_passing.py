@@ -67,7 +67,7 @@ def request(url: str = CHAT, **params: Any) -> httpx.Request:
 )
 def test_a_request_goes_to_the_configured_address(url: str, base: str, address: str) -> None:
     sdk_request = request(url, model="m")
-    placed = passing(nothing, base).place(sdk_request)
+    placed = passing(nothing, base).with_base_url(sdk_request)
     assert str(placed.url) == address
     assert (placed.method, placed.content) == ("POST", sdk_request.content)
     assert placed.headers["x-own"] == "1"
@@ -76,11 +76,11 @@ def test_a_request_goes_to_the_configured_address(url: str, base: str, address: 
 def test_a_request_has_the_timeouts_of_its_sdk_and_ours_where_it_has_none() -> None:
     sdk_request = request(model="m")
     sdk_request.extensions = {"timeout": {"read": 5.0, "connect": None, "other": 1.0}, "trace": 7}
-    assert passing(nothing).place(sdk_request).extensions == {
+    assert passing(nothing).with_base_url(sdk_request).extensions == {
         "timeout": {"read": 5.0, "connect": 15.0, "write": 60.0, "pool": 60.0}, "trace": 7
     }  # fmt: skip
     sdk_request.extensions = {}
-    assert passing(nothing).place(sdk_request).extensions == {"timeout": TIMEOUT.as_dict()}
+    assert passing(nothing).with_base_url(sdk_request).extensions == {"timeout": TIMEOUT.as_dict()}
 
 
 async def test_an_answer_that_came_whole_is_judged_and_kept_for_the_sdk() -> None:
@@ -184,7 +184,7 @@ async def test_a_streamed_answer_is_passed_on_and_judged_at_its_end(
         return httpx.Response(200, headers=EVENTS | {"x-own": "2"}, stream=streamed)
 
     made = passing(answer)
-    exchange = Exchange.of(made.place(request(url, model="m", stream=True)))
+    exchange = Exchange.of(made.with_base_url(request(url, model="m", stream=True)))
     serving = asyncio.ensure_future(made.call(SECRET, exchange))
     await asyncio.wait({serving, exchange.opened}, return_when=asyncio.FIRST_COMPLETED)
     opened = exchange.take_opened()
@@ -204,7 +204,7 @@ async def test_a_streamed_answer_is_passed_on_and_judged_at_its_end(
 
 async def test_a_reader_that_stops_early_blames_nobody() -> None:
     made = passing(lambda _: httpx.Response(200, headers=EVENTS, stream=Streamed(DELTA, LAST)))
-    exchange = Exchange.of(made.place(request(model="m", stream=True)))
+    exchange = Exchange.of(made.with_base_url(request(model="m", stream=True)))
     serving = asyncio.ensure_future(made.call(SECRET, exchange))
     await asyncio.wait({serving, exchange.opened}, return_when=asyncio.FIRST_COMPLETED)
     await exchange.take_opened().aclose()

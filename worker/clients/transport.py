@@ -69,7 +69,7 @@ class RotatingTransport(httpx.AsyncBaseTransport):
         """
         await request.aread()
         rotation = await self._rotation()
-        exchange = Exchange.of(rotation.provider.place(request))  # type: ignore[attr-defined]
+        exchange = Exchange.of(rotation.provider.with_base_url(request))  # type: ignore[attr-defined]
         lease_request, build = _lease_for(exchange)
         run = current_run.get()
         if run is not None:

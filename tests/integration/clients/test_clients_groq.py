@@ -112,7 +112,7 @@ async def test_a_connection_that_breaks_is_the_sdks_own_error(
     program: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport = RotatingTransport()
-    monkeypatch.setattr("worker.providers.groq.passing.GroqPassing.place", _unreachable)
+    monkeypatch.setattr("worker.providers.groq.passing.GroqPassing.with_base_url", _unreachable)
     async with httpx.AsyncClient(transport=transport) as client:
         with pytest.raises(httpx.ConnectError):
             await client.post("https://api.groq.com/openai/v1/chat/completions", json={})

@@ -41,7 +41,7 @@ class GroqPassing:
         self._judge: Final = judge
         self._timeout_s: Final = timeout_s
 
-    def place(self, request: httpx.Request) -> httpx.Request:
+    def with_base_url(self, request: httpx.Request) -> httpx.Request:
         """Send a request to the configured address: keys must not go anywhere else.
 
         Args:
