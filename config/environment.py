@@ -74,7 +74,7 @@ def read_dotenv(path: Path) -> dict[str, str]:
     if text is None:
         return {}
     statements = parse_stream(StringIO(text))
-    readable = "".join(one.original.string for one in statements if not one.error)
+    readable = "".join(statement.original.string for statement in statements if not statement.error)
     return {name: value or "" for name, value in dotenv_values(stream=StringIO(readable)).items()}
 
 
@@ -85,7 +85,7 @@ def unreadable_lines() -> str | None:
         SettingsError: `.env` is there but cannot be read.
     """
     statements = parse_stream(StringIO(read_text_of(Path(".env")) or ""))
-    lines = [str(one.original.line) for one in statements if one.error]
+    lines = [str(statement.original.line) for statement in statements if statement.error]
     if not lines:
         return None
     which = f"Line {lines[0]}" if len(lines) == 1 else f"Each of the lines {', '.join(lines)}"

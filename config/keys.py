@@ -108,7 +108,7 @@ def require_any_key(discoveries: Iterable[Discovery]) -> None:
     found = tuple(discoveries)
     if any(discovery.keys for discovery in found):
         return
-    names = "; ".join(_condensed(one.variables) for one in found if one.variables)
+    names = "; ".join(_condensed(discovery.variables) for discovery in found if discovery.variables)
     sentence = (
         "No usable API key was found, so no job could ever run: set at least one of"
         f" {names or 'the keys'}.{_about_dotenv()}"
@@ -224,7 +224,10 @@ class _Search:
     def _warn_of_shape(self, variable: str, value: str) -> None:
         prefix = self._service.key_prefix
         if not value.startswith(prefix):
-            other = next((one for one in SERVICES.values() if _looks_like_key_of(one, value)), None)
+            other = next(
+                (service for service in SERVICES.values() if _looks_like_key_of(service, value)),
+                None,
+            )
             hint = f"; it looks like a key of {other.title}" if other else ""
             self._report(
                 variable, "warned", f"does not start with {prefix} as keys of this service do{hint}"

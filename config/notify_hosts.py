@@ -64,8 +64,10 @@ def host_of(url: str, hosts: tuple[NotifyHost, ...]) -> NotifyHost:
     Raises:
         ValueError: The URL is malformed, or its host is not listed; the message does not quote it.
     """
-    scheme, *place = _parts_of(url)
-    host = next((one for one in hosts if [one.name, one.port or _PORTS[scheme]] == place), None)
+    scheme, *host_and_port = _parts_of(url)
+    host = next(
+        (host for host in hosts if [host.name, host.port or _PORTS[scheme]] == host_and_port), None
+    )
     if host is None:
         raise ValueError("names a host, or a port, that KEYWHEEL_NOTIFY_HOSTS does not list")
     if scheme == "http" and not host.private:

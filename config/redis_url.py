@@ -121,14 +121,14 @@ class RedisUrl:
 
     Attributes:
         scheme: `redis`, `rediss`, `unix`, `redis+socket` or `sentinel`.
-        place: User, password, host and port; for a socket its path, for sentinels the first of
+        authority: User, password, host and port; for a socket its path, for sentinels the first of
             them. The option `sentinels` has the others.
         db: The number of the database.
         options: The options of the query, by name, as the numbers and booleans that they are.
     """
 
     scheme: str
-    place: str
+    authority: str
     db: int
     options: Mapping[str, Any]
 
@@ -204,7 +204,7 @@ class RedisUrl:
 
     def _sentinels(self) -> dict[str, Any]:
         """The options by which our transport finds the primary; two of them are kombu's own."""
-        first = _with_port(self.place.rpartition("@")[2])
+        first = _with_port(self.authority.rpartition("@")[2])
         addresses = [first, *filter(None, self.options.get("sentinels", "").split(","))]
         to_sentinels = {
             name: self.options[f"sentinel_{name}"]
@@ -225,7 +225,7 @@ class RedisUrl:
     def _url(self, scheme: str, options: Mapping[str, Any]) -> str:
         query = urlencode(options, quote_via=quote)
         path = "" if self.scheme in SOCKET_SCHEMES else f"/{self.db}"
-        return f"{scheme}://{self.place}{path}{f'?{query}' if query else ''}"
+        return f"{scheme}://{self.authority}{path}{f'?{query}' if query else ''}"
 
 
 def _without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:

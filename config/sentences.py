@@ -31,8 +31,8 @@ def sentences_of(problems: Iterable[Any], variables: Mapping[tuple[str, ...], st
         if not problem["loc"]:
             sentences += str(problem["ctx"]["error"]).splitlines()
             continue
-        place = tuple(map(str, problem["loc"]))
+        path = tuple(map(str, problem["loc"]))
         text = _PLAIN_WORDS.get(problem["type"], "is not valid").format(**problem.get("ctx", {}))
-        unit = " (seconds)" if place[-1].endswith("_s") else ""
-        sentences.append(f"{variables.get(place, '.'.join(place))} {text}{unit}.")
+        unit = " (seconds)" if path[-1].endswith("_s") else ""
+        sentences.append(f"{variables.get(path, '.'.join(path))} {text}{unit}.")
     return sentences

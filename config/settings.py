@@ -228,7 +228,7 @@ class Settings(BaseSettings):
     @property
     def models(self) -> dict[str, tuple[str, ...]]:
         """The models of jobs that name none, in order of preference, by service."""
-        return {name: its.models for name, its in self.services.items() if its.models}
+        return {name: service.models for name, service in self.services.items() if service.models}
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -281,15 +281,15 @@ def variables() -> dict[tuple[str, ...], str]:
 
     A setting of a service stands at `("services", "groq", "timeout_s")`.
     """
-    places: dict[tuple[str, ...], str] = {}
+    paths: dict[tuple[str, ...], str] = {}
     for field, info in Settings.model_fields.items():
         if field == "services":
             for service in SERVICES.values():
                 names = variables_of(service)
-                places |= {("services", service.name, name): names[name] for name in names}
+                paths |= {("services", service.name, name): names[name] for name in names}
         elif _Fixed not in info.metadata:
-            places[field,] = variable_of(field)
-    return places
+            paths[field,] = variable_of(field)
+    return paths
 
 
 def settings_from(environ: Mapping[str, str]) -> Settings:
@@ -304,17 +304,17 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
     values: dict[str, Any] = {}
     sources: dict[tuple[str, ...], str] = variables()
     sentences: list[str] = []
-    for place, name in variables().items():
-        if place[0] in SECRET_FIELDS:
+    for path, name in variables().items():
+        if path[0] in SECRET_FIELDS:
             found = look_up(environ, name)
-            sources[place] = found.variable
+            sources[path] = found.variable
             if found.problem:
                 sentences.append(f"{found.variable} {found.problem}.")
             text = found.value
         else:
             text = environ.get(name, "").strip()
         if text:
-            *above, field = place
+            *above, field = path
             holder = values
             for part in above:
                 holder = holder.setdefault(part, {})

@@ -58,11 +58,11 @@ def passwords_in(url: str) -> tuple[str, ...]:
         url: A URL; anything else holds no password.
     """
     found = _PASSWORD_OPTION_RE.findall(url)
-    for one in BETWEEN_NODES.split(url):
-        authority = re.split(r"[/?#]", one.partition("://")[2], maxsplit=1)[0]
+    for node in BETWEEN_NODES.split(url):
+        authority = re.split(r"[/?#]", node.partition("://")[2], maxsplit=1)[0]
         user_info, _, _ = authority.rpartition("@")
         found.append(user_info.partition(":")[2])
-    return tuple(dict.fromkeys(form for one in found if one for form in (one, unquote(one))))
+    return tuple(dict.fromkeys(form for text in found if text for form in (text, unquote(text))))
 
 
 def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:

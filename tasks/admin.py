@@ -53,18 +53,20 @@ async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         InvalidArguments: An argument is wrong; the message names it.
     """
     if len(args) == 1 and "service" not in kwargs:
-        asked = check(ResetArguments, (), kwargs | {"service": args[0]})
+        arguments = check(ResetArguments, (), kwargs | {"service": args[0]})
     else:
-        asked = check(ResetArguments, args, kwargs)
-    if asked.key and not asked.service:
+        arguments = check(ResetArguments, args, kwargs)
+    if arguments.key and not arguments.service:
         raise InvalidArguments("service: is required with key")
     done = {}
     for service, pool in Runtime.current().pools.items():
-        if asked.service not in {None, service}:
+        if arguments.service not in {None, service}:
             continue
         try:
             done[service] = await pool.reset(
-                by=_by(self, asked.by), key_id=asked.key, include_disabled=asked.include_disabled
+                by=_by(self, arguments.by),
+                key_id=arguments.key,
+                include_disabled=arguments.include_disabled,
             )
         except KeyError:
             raise InvalidArguments(f"key: no {service} key has this id") from None
@@ -97,15 +99,15 @@ async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         InvalidArguments: An argument is wrong; the message names it.
     """
     if len(args) == 1 and "id" not in kwargs:
-        asked = check(CancelArguments, (), kwargs | {"id": args[0]})
+        arguments = check(CancelArguments, (), kwargs | {"id": args[0]})
     else:
-        asked = check(CancelArguments, args, kwargs)
-    ids = [asked.id] if isinstance(asked.id, str) else asked.id
+        arguments = check(CancelArguments, args, kwargs)
+    ids = [arguments.id] if isinstance(arguments.id, str) else arguments.id
     done = await cancel_jobs(
         app,
         Runtime.current().cancellations,
         list(dict.fromkeys(ids)),
-        by=_by(self, asked.by),
+        by=_by(self, arguments.by),
     )
     return {"jobs": done}
 
@@ -145,16 +147,16 @@ async def quote(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
     """
-    asked = check(QuoteArguments, args, kwargs)
+    arguments = check(QuoteArguments, args, kwargs)
     runtime = Runtime.current()
-    pool = runtime.pools[asked.service]
-    waiting = await runtime.count_waiting(asked.service)
+    pool = runtime.pools[arguments.service]
+    waiting = await runtime.count_waiting(arguments.service)
     margins = await published_margins(runtime.redis, pool.names)
     return quote_of(
-        QuoteRequest(asked.service, asked.model, asked.jobs, asked.tokens),
+        QuoteRequest(arguments.service, arguments.model, arguments.jobs, arguments.tokens),
         await pool.snapshot(),  # the last to be read: the instants count from it
         waiting=waiting,
-        models=runtime.settings.models.get(asked.service, ()),
+        models=runtime.settings.models.get(arguments.service, ()),
         margins=margins,
     ).as_json()
 
@@ -176,9 +178,9 @@ async def dead_letters(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]: 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
     """
-    asked = check(ListArguments, args, kwargs)
+    arguments = check(ListArguments, args, kwargs)
     store = Runtime.current().dead_letters
-    found = await store.find(asked.filter(), limit=asked.limit)
+    found = await store.find(arguments.filter(), limit=arguments.limit)
     return (await store.counts()).as_json() | {
         "dead_letters": [letter.as_json() for letter in found]
     }
@@ -201,16 +203,16 @@ async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     Raises:
         InvalidArguments: An argument is wrong, or no letter has this id, or only a newer one.
     """
-    asked = check(ReplayArguments, args, kwargs)
+    arguments = check(ReplayArguments, args, kwargs)
     store = Runtime.current().dead_letters
-    if asked.id is None:
-        letters = await store.find(asked.filter(), limit=asked.limit)
+    if arguments.id is None:
+        letters = await store.find(arguments.filter(), limit=arguments.limit)
     else:
         try:
-            letters = [(await store.get(asked.id))[0]]
+            letters = [(await store.get(arguments.id))[0]]
         except KeyError:
             raise InvalidArguments("id: there is no dead letter of this job") from None
-        if asked.before is not None and letters[0].at_ms >= asked.before:
+        if arguments.before is not None and letters[0].at_ms >= arguments.before:
             raise InvalidArguments(
                 "before: the job has died again since, so this dead letter is gone: look at its "
                 "newer one first"
@@ -219,8 +221,8 @@ async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         store,
         letters,
         app=app,
-        by=_by(self, asked.by),
+        by=_by(self, arguments.by),
         now_ms=round(time.time() * 1000),
-        force=asked.force,
+        force=arguments.force,
     )
     return done.as_json()

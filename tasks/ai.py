@@ -24,7 +24,7 @@ def _resources_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
     if isinstance(named, str):
         return (named,)
     if isinstance(named, list):
-        return tuple(dict.fromkeys(str(one) for one in named))
+        return tuple(dict.fromkeys(str(model) for model in named))
     return get_settings().services[_SERVICE].models
 
 
@@ -81,7 +81,8 @@ async def _complete(
         model=completion.limited_as,
         resource=completion.resource,
         fallbacks=tuple(
-            (one.limited_as, one.resource) for one in map(completion.with_model, models[1:])
+            (alternative.limited_as, alternative.resource)
+            for alternative in map(completion.with_model, models[1:])
         ),
         tokens=completion.tokens,
         input_tokens=completion.input_tokens,

@@ -102,8 +102,8 @@ class Cancellations:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         pipe = self._redis.pipeline(transaction=False)
-        what = ids[0] if len(ids) == 1 else f"{len(ids)} jobs"
-        self._actions.add("cancelled", scope="job", name=what, by=by, pipe=pipe)
+        name = ids[0] if len(ids) == 1 else f"{len(ids)} jobs"
+        self._actions.add("cancelled", scope="job", name=name, by=by, pipe=pipe)
         for task_id in ids:
             pipe.set(self.name(task_id), "1", ex=KEPT_S)
             pipe.publish(self.channel, task_id)

@@ -64,11 +64,11 @@ class _Resets:
             del self._again_s[service]
             await self._runtime.wake_deferred(service)
 
-    async def on_message(self, channel: str, what: str) -> None:
+    async def on_message(self, channel: str, message: str) -> None:
         """Wake the jobs that wait in line, and after a reset the deferred ones as well."""
         service = self.channels[channel]
         self._runtime.rotations[service].waiting.wake()
-        if what == "reset":
+        if message == "reset":
             self._on_reset(service)
             await self._runtime.wake_deferred(service)
             self._again_s[service] = time.monotonic() + _WAKE_AGAIN_S

@@ -21,8 +21,8 @@ def main() -> None:
     parser.add_argument(
         "--ready", action="store_true", help="also demand that the worker takes jobs, with Redis"
     )
-    asked = parser.parse_args()
-    sys.exit(problem(asked.file, within_s=asked.within_s, ready=asked.ready))
+    options = parser.parse_args()
+    sys.exit(problem(options.file, within_s=options.within_s, ready=options.ready))
 
 
 def problem(file: Path, *, within_s: float, ready: bool) -> str | None:

@@ -59,7 +59,9 @@ def silence_options(system: Any) -> dict[int, int]:
     Args:
         system: The module `socket`. Which options it has depends on the operating system.
     """
-    return {getattr(system, one): to for one, to in _SILENCE.items() if hasattr(system, one)}
+    return {
+        getattr(system, option): to for option, to in _SILENCE.items() if hasattr(system, option)
+    }
 
 
 class _Tcp(_Mixin):
@@ -309,7 +311,9 @@ def parameters_of(url: str, *, asynchronous: bool = False) -> dict[str, Any]:
         return with_our_connections(_parse_url(url), asynchronous=asynchronous)
     found = _parse_url(url.replace("sentinel://", "redis://", 1))
     first = (found.pop("host"), found.pop("port", PORT))
-    others = [one.rpartition(":") for one in found.pop("sentinels", "").split(",") if one]
+    others = [
+        address.rpartition(":") for address in found.pop("sentinels", "").split(",") if address
+    ]
     tls = _is_true(found.pop("ssl", "false"))
     of_sentinels = _of_sentinels(found, tls=tls)
     addresses = [first, *((host, int(port)) for host, _, port in others)]

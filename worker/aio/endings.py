@@ -70,8 +70,8 @@ def costs_the_worker(exc: BaseException) -> bool:
 
 def lost(exc: BaseException) -> WorkerLostError:
     """The error of a job that would have ended its process in another pool."""
-    what = str(exc) if isinstance(exc, WorkerLost) else repr(exc)
-    return WorkerLostError(f"the task tried to end its worker: {what}").with_traceback(
+    words = str(exc) if isinstance(exc, WorkerLost) else repr(exc)
+    return WorkerLostError(f"the task tried to end its worker: {words}").with_traceback(
         exc.__traceback__
     )
 

@@ -94,9 +94,9 @@ class HungRedis:
         with self._lock:
             connections = list(self._connections)
         silent = {
-            _address_of(one)
-            for one in connections
-            if one.asked_s is not None and one.asked_s < since_s
+            _address_of(connection)
+            for connection in connections
+            if connection.asked_s is not None and connection.asked_s < since_s
         }
         if new := silent - self.silent:
             self.silent |= new
@@ -105,9 +105,9 @@ class HungRedis:
                 "acknowledged comes back when the leases end",
                 self._silent_s,
             )
-        for one in connections:
-            if _is_patient(one) and _address_of(one) in self.silent:
-                _shut_down(one)
+        for connection in connections:
+            if _is_patient(connection) and _address_of(connection) in self.silent:
+                _shut_down(connection)
 
 
 def _address_of(connection: Any) -> Hashable:

@@ -123,7 +123,7 @@ async def _exchange(link: Link, packed: list[bytes]) -> list[Any]:
     sent = [link.send(command) for command in packed]
     with suppress(redis.RedisError):
         await sent[-1]  # replies come in the order of the commands
-    replies = [one.exception() or one.result() for one in sent]
+    replies = [command.exception() or command.result() for command in sent]
     for error in [reply for reply in replies if isinstance(reply, Exception)]:
         if is_replica_error(error):
             raise redis.ConnectionError(f"this Redis is a replica now ({words_of(error)})")

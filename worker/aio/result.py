@@ -35,12 +35,12 @@ async def await_result(
         Exception: The task's own exception.
     """
     deadline_s = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
-    return await _one(result, deadline_s, propagate=propagate)
+    return await _value_of(result, deadline_s, propagate=propagate)
 
 
-async def _one(result: Any, deadline_s: float, *, propagate: bool) -> Any:
+async def _value_of(result: Any, deadline_s: float, *, propagate: bool) -> Any:
     if isinstance(result, ResultSet):
-        return [await _one(each, deadline_s, propagate=propagate) for each in result.results]
+        return [await _value_of(each, deadline_s, propagate=propagate) for each in result.results]
     if isinstance(result, EagerResult):
         return result.get(propagate=propagate, disable_sync_subtasks=False)
     if result.ignored:

@@ -108,7 +108,7 @@ def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):
-        return {name: _redacted(one, redact) for name, one in value.items()}
+        return {name: _redacted(item, redact) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_redacted(one, redact) for one in value]
+        return [_redacted(item, redact) for item in value]
     return value

@@ -151,18 +151,18 @@ def _summary(model: type[Arguments], details: list[Problem]) -> str:
 
 def _what_is_taken(model: type[Arguments], unknown: list[Problem]) -> str:
     """Say what each place takes that has a parameter which nobody knows."""
-    places = [problem["loc"][:-1] for problem in unknown if not _why(model, problem)]
-    takers = {taker for place in places if (taker := _taker(model, place))}
+    locations = [problem["loc"][:-1] for problem in unknown if not _why(model, problem)]
+    takers = {taker for location in locations if (taker := _taker(model, location))}
     return "".join(
         f" ({'it' if len(takers) == 1 else _called(taker, model)} takes {', '.join(_names(taker))})"
-        for taker in sorted(takers, key=lambda one: one.__name__)
+        for taker in sorted(takers, key=lambda taker: taker.__name__)
     )
 
 
 def _unknown(model: type[Arguments], problems: list[Problem]) -> Iterator[str]:
     for problem in problems:
-        what = "parameter of this task" if len(problem["loc"]) == 1 else "field here"
-        yield place_of(problem["loc"]) + (_why(model, problem) or f"is not a {what}")
+        kind = "parameter of this task" if len(problem["loc"]) == 1 else "field here"
+        yield place_of(problem["loc"]) + (_why(model, problem) or f"is not a {kind}")
 
 
 def _why(model: type[Arguments], problem: Problem) -> str:

@@ -93,16 +93,16 @@ def _is_branch(part: int | str) -> bool:
 def _by_kind(problems: list[Problem]) -> Iterator[tuple[tuple[int | str, ...], str]]:
     """Yield each problem's place and words.
 
-    Of a union only the branch counts that the value is meant for.
+    Of a union only the branch counts that the value is of_right_kind for.
     """
     for (union, field), several in groupby(problems, key=lambda problem: _union_of(problem["loc"])):
         found = list(several)
         if not union:
             yield from ((problem["loc"], words_for(problem)) for problem in found)
             continue
-        meant = [problem for problem in found if not _is_wrong_kind(problem, len(field))]
-        if meant:
-            yield from ((problem["loc"], words_for(problem)) for problem in meant)
+        of_right_kind = [problem for problem in found if not _is_wrong_kind(problem, len(field))]
+        if of_right_kind:
+            yield from ((problem["loc"], words_for(problem)) for problem in of_right_kind)
         else:
             kinds = dict.fromkeys(words_for(problem).removeprefix("must be ") for problem in found)
             if "a number" in kinds:
@@ -112,9 +112,9 @@ def _by_kind(problems: list[Problem]) -> Iterator[tuple[tuple[int | str, ...], s
 
 def _union_of(location: tuple[int | str, ...]) -> tuple[bool, tuple[int | str, ...]]:
     """The place of the outermost union that a problem lies in, if it lies in one."""
-    for place, part in enumerate(location):
+    for depth, part in enumerate(location):
         if _is_branch(part) and part != "[key]":
-            return True, location[:place]
+            return True, location[:depth]
     return False, ()
 
 

@@ -32,7 +32,7 @@ Location = tuple[int | str, ...]
 def is_result(value: Any) -> bool:
     """Whether a positional argument may be a result: an object, or a list of them (a chord)."""
     if isinstance(value, list):
-        return bool(value) and all(isinstance(one, dict) for one in value)
+        return bool(value) and all(isinstance(result, dict) for result in value)
     return isinstance(value, dict)
 
 
@@ -67,7 +67,7 @@ class _Filling:
         if isinstance(value, dict):
             return {name: self.of(inner, (*location, name)) for name, inner in value.items()}
         if isinstance(value, list):
-            return [self.of(inner, (*location, place)) for place, inner in enumerate(value)]
+            return [self.of(inner, (*location, index)) for index, inner in enumerate(value)]
         return value
 
     def _text(self, template: str, location: Location) -> str:
@@ -102,7 +102,7 @@ class _Filling:
         results = self._result
         if isinstance(results, list):
             if not path[0].isdecimal():
-                return _BETWEEN.join(_field(one, path, where) for one in results)
+                return _BETWEEN.join(_field(result, path, where) for result in results)
             if len(path) == 1:
                 raise InvalidArguments(f"{where} names a result, and none of its fields")
         return _field(results, path, where)

@@ -15,8 +15,8 @@ def listing(entries: Mapping[str, Iterable[Mapping[str, str]]]) -> Group:
     lines = []
     for service, entry in pairs:
         when = utc(int(entry["at_ms"]))
-        what = f"{entry['scope'].replace('_', ' × ')} {plain(entry['name'])}"
-        lines.append(Text(f"{when} UTC  {service:<6} {entry['event']:<15} {what}", overflow="fold"))
+        name = f"{entry['scope'].replace('_', ' × ')} {plain(entry['name'])}"
+        lines.append(Text(f"{when} UTC  {service:<6} {entry['event']:<15} {name}", overflow="fold"))
         why = f"{plain(entry['reason'])}, " if entry["reason"] else ""
         lines.append(Text(f"    {why}by {plain(entry['by'])}", style="dim", overflow="fold"))
     return Group(*lines)

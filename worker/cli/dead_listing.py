@@ -16,7 +16,7 @@ def listing(letters: Iterable[DeadLetter]) -> Group:
         lines.append(Text(f"{utc(letter.at_ms)} UTC  {plain(letter.id)}", overflow="fold"))
         doubt = ", in doubt" if letter.in_doubt else ""
         calls = f"{letter.calls} call{'s' * (letter.calls != 1)}{doubt}"
-        what = f"    {plain(letter.task)}  {letter.kind} ({calls})"
-        lines.append(Text(what, style="dim", overflow="fold"))
+        summary = f"    {plain(letter.task)}  {letter.kind} ({calls})"
+        lines.append(Text(summary, style="dim", overflow="fold"))
         lines.append(Text(f"    {plain(letter.reason)}", overflow="fold"))
     return Group(*lines)

@@ -130,5 +130,5 @@ def _words_of(exc: Exception, options: Any) -> str:
         return f"{file}, line {exc.lineno}: {exc.msg}"
     if not isinstance(exc, OSError) or exc.strerror is None:
         return str(exc)
-    place = options.unix_socket or f"{options.address}:{options.port}"
-    return f"{exc.filename or place}: {exc.strerror}"
+    address = options.unix_socket or f"{options.address}:{options.port}"
+    return f"{exc.filename or address}: {exc.strerror}"

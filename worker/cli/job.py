@@ -59,9 +59,9 @@ def _as_json(meta: dict[str, Any]) -> dict[str, Any]:
 def _sentence(values: dict[str, Any]) -> str:
     state, waits = values["state"], values.get("waits")
     if waits:
-        what = "waits for a key" if waits["kind"] == "key" else "waits for another try"
+        wait = "waits for a key" if waits["kind"] == "key" else "waits for another try"
         ends = f"; expected to end at {waits['expected_end']}" if waits["expected_end"] else ""
-        return f"{state}, {what} ({waits['code']}); next try at {waits['next_try']}{ends}"
+        return f"{state}, {wait} ({waits['code']}); next try at {waits['next_try']}{ends}"
     if values.get("unreadable"):
         return (
             f"{state}: its record in the result store cannot be read, since another program or "

@@ -79,7 +79,7 @@ def disable(
         )
         if drain:
             await _drained(pool, key.id)
-        return _said(key.label, "disabled", done, end=f"`keys enable {key.id}` brings it back")
+        return _sentence(key.label, "disabled", done, end=f"`keys enable {key.id}` brings it back")
 
     click.echo(run_with_pools(take_out, service))
 
@@ -106,7 +106,7 @@ def pause(service: str, reason: str, for_ms: int | None) -> None:
             reason=redactor.redact(reason),
             for_ms=for_ms,
         )
-        return _said(service, "paused", done, end=f"`keys resume {service}` ends it")
+        return _sentence(service, "paused", done, end=f"`keys resume {service}` ends it")
 
     click.echo(run_with_pools(stop, service))
 
@@ -123,7 +123,7 @@ def resume(service: str) -> None:
     click.echo(run_with_pools(go_on, service))
 
 
-def _said(name: str, state: str, done: Disabled, *, end: str) -> str:
+def _sentence(name: str, state: str, done: Disabled, *, end: str) -> str:
     """Say what became of a wish to disable a key or to pause a service.
 
     Args:
@@ -137,14 +137,14 @@ def _said(name: str, state: str, done: Disabled, *, end: str) -> str:
         return (
             f"{name} was {state} already, without an end, by {before.by} ({before.reason}); {end}"
         )
-    said = f"{name} is {state}"
-    said += f"; {end}" if done.left_ms is None else f" for {duration(done.left_ms // 1000)}"
+    sentence = f"{name} is {state}"
+    sentence += f"; {end}" if done.left_ms is None else f" for {duration(done.left_ms // 1000)}"
     if before is not None:
         left = duration(round((before.left_ms or 0) / 1000))
-        said += f"; it was for {left} more, by {before.by} ({before.reason})"
+        sentence += f"; it was for {left} more, by {before.by} ({before.reason})"
     elif not done.newly:
-        said += "; the provider had refused it before"
-    return said
+        sentence += "; the provider had refused it before"
+    return sentence
 
 
 async def _drained(pool: KeyPool, key_id: str) -> None:

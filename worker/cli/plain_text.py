@@ -45,4 +45,4 @@ def utc(at_ms: int) -> str:
 
 def plain(text: str) -> str:
     """Make a text that a stranger may have written safe to show: one line of printable text."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in text)
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)

@@ -45,8 +45,8 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
     except SettingsError as exc:
         raise click.ClickException(str(exc)) from exc
     except RedisError as exc:
-        url, asked = get_settings().pool_url, RedisUrls.of(get_settings()).pool
-        raise click.ClickException(f"Redis at {url} {failure_of(exc, url=asked)}") from exc
+        url, full_url = get_settings().pool_url, RedisUrls.of(get_settings()).pool
+        raise click.ClickException(f"Redis at {url} {failure_of(exc, url=full_url)}") from exc
     except BROKER_ERRORS as exc:
         raise broker_failure(exc) from exc
     except KeyError as exc:
@@ -55,8 +55,8 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
 
 def broker_failure(exc: Exception) -> click.ClickException:
     """Describe, as a command's end, that the broker does not answer."""
-    url, asked = get_settings().broker_url, RedisUrls.of(get_settings()).broker_as_pool
-    return click.ClickException(f"the broker at {url} {failure_of(exc, url=asked)}")
+    url, full_url = get_settings().broker_url, RedisUrls.of(get_settings()).broker_as_pool
+    return click.ClickException(f"the broker at {url} {failure_of(exc, url=full_url)}")
 
 
 def failure_of(exc: Exception, *, url: str = "") -> str:

@@ -51,10 +51,10 @@ async def once(step: str, make: Callable[[], Awaitable[ResultT]]) -> ResultT:
     record = await _record_of(step)
     if record is None:
         return await make()
-    place = (asyncio.get_running_loop(), record.name)
-    lock = _LOCKS.get(place)
+    lock_key = (asyncio.get_running_loop(), record.name)
+    lock = _LOCKS.get(lock_key)
     if lock is None:
-        _LOCKS[place] = lock = asyncio.Lock()
+        _LOCKS[lock_key] = lock = asyncio.Lock()
     async with lock:
         kept = await record.get()
         text = record.text_of(await make()) if kept is None else kept

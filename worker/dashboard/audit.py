@@ -53,7 +53,7 @@ class Audit(AdminHandler):
         self.send_json(
             {
                 "entries": page,
-                "next_before": next_cursor([one["at_ms"] for one in entries], skipped + count),
+                "next_before": next_cursor([entry["at_ms"] for entry in entries], skipped + count),
             }
         )
 

@@ -75,7 +75,7 @@ class Selection:
                 found.append((await store.get(job_id))[0])
         if not found:
             raise _unknown_dead_letter()
-        seen = [one for one in found if before_ms is None or one.at_ms < before_ms]
+        seen = [letter for letter in found if before_ms is None or letter.at_ms < before_ms]
         if not seen:
             raise _newer_dead_letter()
         return seen

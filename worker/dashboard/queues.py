@@ -79,7 +79,9 @@ class QueueWatch:
             paused.update(worker.get("paused", ()))
             held.update(worker.get("waiting", {}))
             held.update(worker.get("held", {}))
-        skew_s = max((abs(one.get("clock_skew_s", 0.0)) for one in self._workers), default=0.0)
+        skew_s = max(
+            (abs(worker.get("clock_skew_s", 0.0)) for worker in self._workers), default=0.0
+        )
         return {
             name: QueueView(
                 name,

@@ -36,7 +36,7 @@ def _read_query(values: dict[str, str]) -> QuoteRequest:
     check_fields(values, tuple(QuoteArguments.model_fields))
     check_service(values.get("service", "groq"))
     try:
-        asked = check(QuoteArguments, (), values)
+        arguments = check(QuoteArguments, (), values)
     except InvalidArguments as exc:
         raise BadRequest(f"{exc}.") from None
-    return QuoteRequest(asked.service, asked.model, asked.jobs, asked.tokens)
+    return QuoteRequest(arguments.service, arguments.model, arguments.jobs, arguments.tokens)

@@ -112,7 +112,7 @@ def plain_text(least: int) -> Form:
 def are_ids(value: Any) -> bool:
     """Whether it is a list of ids, not too many."""
     is_list = isinstance(value, list) and len(value) <= MAX_IDS
-    return is_list and all(isinstance(one, str) for one in value)
+    return is_list and all(isinstance(item, str) for item in value)
 
 
 TEXT: Final = plain_text(1)

@@ -78,7 +78,7 @@ def _visitor(handler: RequestHandler) -> str:
 
 
 def _plain(text: str) -> str:
-    return redactor.redact("".join(one for one in text if one.isprintable()))[:_LONGEST]
+    return redactor.redact("".join(char for char in text if char.isprintable()))[:_LONGEST]
 
 
 async def write_down(poller: Any, change: StockChange) -> None:

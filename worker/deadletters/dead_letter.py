@@ -169,11 +169,11 @@ class Message:
 
 def _attempt_of(call: Any) -> dict[str, Any]:
     """Read one call, which has at least an instant, a key and a code."""
-    told = as_object(call)
-    return told | {
-        "at_ms": as_int(told.get("at_ms")),
-        "key": as_text(told.get("key")),
-        "code": as_text(told.get("code")),
+    fields = as_object(call)
+    return fields | {
+        "at_ms": as_int(fields.get("at_ms")),
+        "key": as_text(fields.get("key")),
+        "code": as_text(fields.get("code")),
     }
 
 

@@ -176,9 +176,9 @@ class Recorder:
                 await store.delete([letter], by="", event="")
 
 
-def _log_loss(trouble: Exception, what: str) -> None:
+def _log_loss(trouble: Exception, words: str) -> None:
     # Without a traceback, which would show the arguments.
-    _logger.error("cannot keep a dead letter (%s): %s", type(trouble).__name__, what)
+    _logger.error("cannot keep a dead letter (%s): %s", type(trouble).__name__, words)
 
 
 def _fitted(letter: DeadLetter, message: Message | None, most: int) -> tuple[DeadLetter, str]:

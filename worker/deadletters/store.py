@@ -234,7 +234,7 @@ class DeadLetters:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         heads = await self._pipeline.send("HMGET", self.name("heads"), *ids)
-        return {one for one, head in zip(ids, heads, strict=True) if head is not None}
+        return {letter_id for letter_id, head in zip(ids, heads, strict=True) if head is not None}
 
     async def delete(
         self, letters: Sequence[DeadLetter], *, by: str, event: str = "dropped"

@@ -112,4 +112,4 @@ class RepeatAttempt(EmailAttempt):
 def _results(reply: Reply, label: str) -> list[dict[str, Any] | None]:
     value = reply.value or {}
     results = value.get("results", [value])
-    return [{"id": one["id"], "key": label} if "id" in one else None for one in results]
+    return [{"id": result["id"], "key": label} if "id" in result else None for result in results]

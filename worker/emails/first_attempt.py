@@ -120,8 +120,8 @@ class FirstAttempt(EmailAttempt):
         """Count the recipients of the emails that were accepted, by tenant."""
         results = member(reply.value, "results")
         counts: Counter[str] = Counter()
-        for place, email in enumerate(self.batch):
-            is_accepted = results is None or "id" in results[place]
+        for index, email in enumerate(self.batch):
+            is_accepted = results is None or "id" in results[index]
             counts[email.tenant] += email.recipients if is_accepted else 0
         return counts
 
@@ -158,11 +158,11 @@ class FirstAttempt(EmailAttempt):
         Raises:
             RequestRejected: The leader's email alone was refused.
         """
-        for place, waiter in enumerate(self.batch.values()):
+        for index, waiter in enumerate(self.batch.values()):
             if waiter is None:
                 continue
             try:
-                result: Served | Exception = part_of(served, place)
+                result: Served | Exception = part_of(served, index)
             except RequestRejected as exc:
                 result = exc
             wake(waiter, Outcome(result, tuple(self.calls)))
@@ -229,9 +229,9 @@ class FirstAttempt(EmailAttempt):
             if not known:
                 return request
             emails = list(requests)
-            for place in known:
-                del requests[emails[place]]
-                self._leave_out(emails[place], Outcome(NextStep.LOOK_AGAIN))
+            for index in known:
+                del requests[emails[index]]
+                self._leave_out(emails[index], Outcome(NextStep.LOOK_AGAIN))
         raise NothingToSend
 
     async def _claim_unless_known(self, request: SendRequest, lease: Lease) -> list[int]:

@@ -14,17 +14,17 @@ _SPREAD_MS = 500
 ResultT = TypeVar("ResultT")
 
 
-def part_of(served: Served, place: int) -> Served:
+def part_of(served: Served, index: int) -> Served:
     """One email's part of an answer.
 
     Raises:
         RequestRejected: It alone was refused.
     """
     results = served.value.get("results")
-    one = served.value if results is None else results[place]
-    if "error" in one:
-        raise RequestRejected(f"rejected: {one['error']}")
-    return Served({"id": one["id"]}, served.key, attempts=0, waited_ms=0)
+    result = served.value if results is None else results[index]
+    if "error" in result:
+        raise RequestRejected(f"rejected: {result['error']}")
+    return Served({"id": result["id"]}, served.key, attempts=0, waited_ms=0)
 
 
 def own_copy(result: ResultT) -> ResultT:

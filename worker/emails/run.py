@@ -220,7 +220,7 @@ class EmailRun:
             ) from None
         email.waited_ms += served.waited_ms
         own = shared.store.names.mail(email.idempotency_key)
-        return part_of(served, [one.record for one in request.emails].index(own))
+        return part_of(served, [member.record for member in request.emails].index(own))
 
     async def _call(self, lease_request: LeaseRequest, attempt: CallHooks[SendRequest]) -> Served:
         """Ask for a key and make the call.
@@ -302,8 +302,8 @@ class EmailRun:
             if list(attempt.batch) == [email]:
                 raise
             # One email may be at fault for all of them, so each goes alone.
-            for one in attempt.batch:
-                one.batchable = False
+            for email in attempt.batch:
+                email.batchable = False
             attempt.wake_followers(NextStep.LOOK_AGAIN)
             return NextStep.LOOK_AGAIN
         except BaseException:

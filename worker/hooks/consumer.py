@@ -129,9 +129,9 @@ class Consumer(EventSendingConsumer):
         """Connect again, at growing intervals."""
         self._pause("cannot connect to the broker", exc)
 
-    def _pause(self, what: str, exc: Exception) -> None:
+    def _pause(self, problem: str, exc: Exception) -> None:
         pause_s = self._pauses.next(now_s := time.monotonic())
-        _logger.warning("%s: %s; next try in %g s", what, words_of(exc), pause_s)
+        _logger.warning("%s: %s; next try in %g s", problem, words_of(exc), pause_s)
         while time.monotonic() < now_s + pause_s:
             state.maybe_shutdown()
             time.sleep(_STEP_S)

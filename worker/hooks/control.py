@@ -68,7 +68,7 @@ def pool_grow(state: Any, n: Any = 1, **options: Any) -> Any:
     """
     if not _is_count(n):
         return control.nok(_NO_COUNT.format("N"))
-    objection = too_few_files(state.consumer.pool.limit + n, what="The concurrency")
+    objection = too_few_files(state.consumer.pool.limit + n, source="The concurrency")
     return control.nok(objection) if objection else control.pool_grow(state, n, **options)
 
 
@@ -102,7 +102,7 @@ def _objection_to(scaler: Any, most: int | None, least: int | None) -> str | Non
     lowest = scaler.min_concurrency if least is None else least
     if lowest > highest:
         return f"min ({lowest}) must not be above max ({highest})"
-    return too_few_files(highest, what="The max of autoscale")
+    return too_few_files(highest, source="The max of autoscale")
 
 
 def _is_count(value: Any) -> bool:

@@ -134,8 +134,8 @@ class PrivateRequest(Request):
         """
         headers = self._context.headers
         has_begun = isinstance(headers, dict) and HEADER in headers
-        what = "it was not done" if has_begun else "it had not begun"
-        error = DeadlineExceeded(f"{what} when the time that its producer gave it was over")
+        state = "it was not done" if has_begun else "it had not begun"
+        error = DeadlineExceeded(f"{state} when the time that its producer gave it was over")
         if self._is_in_doubt():
             return OutcomeUnknown(f"an earlier attempt may have been accepted, and then {error}")
         return error

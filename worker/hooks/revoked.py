@@ -85,8 +85,8 @@ class RevokedJobs:
 
     def _on_error(self, exc: Exception, ending: list[tuple[Any, str]]) -> None:
         if len(ending) > 1 and not passes_by_itself(exc):  # it may be of one of them
-            for one in ending:
-                self._finish([one])
+            for message in ending:
+                self._finish([message])
             return
         warn("cannot store the ends of revoked jobs (%s); trying again", words_of(exc))
         # Until then their messages take up room in the prefetch window.

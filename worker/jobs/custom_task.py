@@ -142,7 +142,7 @@ def meaning_of(exc: BaseException) -> BaseException | None:
         if isinstance(cause, _MEANT):
             return cause
         if isinstance(cause, BaseExceptionGroup):
-            found = [meaning_of(one) for one in cause.exceptions]
+            found = [meaning_of(inner) for inner in cause.exceptions]
             first = _first_of(found)
             if first is not None and (None not in found or not isinstance(first, Rescheduled)):
                 return first
@@ -151,9 +151,9 @@ def meaning_of(exc: BaseException) -> BaseException | None:
 
 def _first_of(found: list[BaseException | None]) -> BaseException | None:
     """Return the first error that ends the job, else the longest wait."""
-    meant = [one for one in found if one is not None]
-    ends = [one for one in meant if not isinstance(one, Rescheduled)]
-    waits = sorted(meant, key=lambda one: -getattr(one, "countdown_ms", 0))
+    errors = [error for error in found if error is not None]
+    ends = [error for error in errors if not isinstance(error, Rescheduled)]
+    waits = sorted(errors, key=lambda error: -getattr(error, "countdown_ms", 0))
     return next(iter([*ends, *waits]), None)
 
 

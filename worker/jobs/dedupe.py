@@ -126,7 +126,7 @@ class DedupeKeys:
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        return [str(one) for one in await self._release(keys_of(_names(record)[:2]), job)]
+        return [str(job_id) for job_id in await self._release(keys_of(_names(record)[:2]), job)]
 
 
 def _names(record: str) -> list[str]:

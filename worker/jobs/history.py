@@ -161,5 +161,5 @@ def _count(fields: Any, name: str) -> int:
 def _trail(fields: dict[str, Any]) -> Trail:
     found = as_list(fields.get("trail"))
     return tuple(
-        attempt for one in found[-trails.LONGEST :] if (attempt := Attempt.of(one)) is not None
+        attempt for entry in found[-trails.LONGEST :] if (attempt := Attempt.of(entry)) is not None
     )

@@ -94,8 +94,8 @@ class ByHand:
         newly, *found = await self._act("disabled", key_id, by=by, words=reason, for_ms=for_ms)
         if not found:
             return Disabled(bool(newly), for_ms, None)
-        left_ms, who, why = found
-        before = Earlier(None if int(left_ms) < 0 else int(left_ms), who, why)
+        left_ms, person, reason = found
+        before = Earlier(None if int(left_ms) < 0 else int(left_ms), person, reason)
         return Disabled(bool(newly), None if before.left_ms is None else for_ms, before)
 
     async def enable(self, key_id: str | None, *, by: str) -> bool:

@@ -101,14 +101,14 @@ class _Account:
         """How many calls it allows within a time; infinite while no limit is known."""
         if seconds < self.opens_s:
             return 0.0
-        calls = (one.within(seconds, opens_s=self.opens_s) for one in self.limits)
+        calls = (limit.within(seconds, opens_s=self.opens_s) for limit in self.limits)
         return max(0.0, min(calls, default=math.inf))
 
     def tightest(self, seconds: float) -> str:
         """What keeps it from more calls within a time, where a known limit or a rest does."""
         if seconds < self.opens_s:
             return self.reason
-        return min(self.limits, key=lambda one: one.within(seconds, opens_s=self.opens_s)).name
+        return min(self.limits, key=lambda limit: limit.within(seconds, opens_s=self.opens_s)).name
 
 
 class Forecast:
@@ -126,13 +126,13 @@ class Forecast:
     ) -> None:
         self._accounts: Final = list(_accounts_of(view, cost))
         blocks = [block for key in view.keys for block in key.blocks]
-        pauses = (_why(one) == PAUSED and one.left_ms is None for one in blocks)
+        pauses = (_why(block) == PAUSED and block.left_ms is None for block in blocks)
         self._without_accounts: Final = PAUSED if any(pauses) else NO_KEY
         self._workers_per_s: Final = workers_per_s
 
     def calls_within(self, seconds: float) -> float:
         """How many calls may start within a time; infinite where a limit is not known yet."""
-        return sum(one.within(seconds) for one in self._accounts)
+        return sum(account.within(seconds) for account in self._accounts)
 
     def call(self, number: int) -> Estimate:
         """When the Nth call from now may start.
@@ -162,7 +162,7 @@ class Forecast:
 
     def _limit_at(self, seconds: float) -> str:
         """What keeps most accounts from more calls within a time."""
-        names = [one.tightest(seconds) for one in self._accounts]
+        names = [account.tightest(seconds) for account in self._accounts]
         return max(names, key=names.count) if names else self._without_accounts
 
 
@@ -179,17 +179,17 @@ def _accounts_of(view: PoolView, cost: CallCost) -> Iterator[_Account]:
         keys.setdefault(key.account, []).append(key)
     for shared in keys.values():
         opens = [_opens(key, cost.model) for key in shared]
-        usable = [one for one in opens if one[0] < math.inf]
+        usable = [opening for opening in opens if opening[0] < math.inf]
         if usable:
             opens_s, reason = min(usable)
-            buckets = [one for one in shared[0].buckets if one.model == cost.model]
+            buckets = [bucket for bucket in shared[0].buckets if bucket.model == cost.model]
             yield _Account(opens_s, reason, list(_limits_of(buckets, cost)))
 
 
 def _opens(key: KeyView, model: str) -> tuple[float, str]:
     """In how many seconds a key may be called for a model (infinite: never), and what rests."""
-    blocks = [one for one in key.blocks if _covers(one, model)]
-    return max(((_left_s(one), _why(one)) for one in blocks), default=(0.0, ""))
+    blocks = [block for block in key.blocks if _covers(block, model)]
+    return max(((_left_s(block), _why(block)) for block in blocks), default=(0.0, ""))
 
 
 def _why(block: BlockView) -> str:

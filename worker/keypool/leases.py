@@ -61,16 +61,16 @@ class LeaseRequest:
         """All models that serve, in order of preference, each with its resource."""
         return ((self.model, self.resource), *self.fallbacks)
 
-    def taking(self, place: int) -> "LeaseRequest":
+    def taking(self, index: int) -> "LeaseRequest":
         """The same for one of its models alone."""
-        if place == 0 and not self.fallbacks:
+        if index == 0 and not self.fallbacks:
             return self
-        model, resource = self.models[place]
+        model, resource = self.models[index]
         return replace(self, model=model, resource=resource, fallbacks=())
 
     def without(self, model: str) -> "LeaseRequest":
         """The same without one of its models, where others are left."""
-        left = tuple(one for one in self.models if one[0] != model)
+        left = tuple(alternative for alternative in self.models if alternative[0] != model)
         return (
             replace(self, model=left[0][0], resource=left[0][1], fallbacks=left[1:])
             if left

@@ -35,10 +35,10 @@ class _Spread:
         """Return what a forecast is multiplied by."""
         if not self.ratios:
             return _ASSUMED
-        place = min(len(self.ratios) - 1, max(0, int(self.level * len(self.ratios))))
+        index = min(len(self.ratios) - 1, max(0, int(self.level * len(self.ratios))))
         # Beyond all that was seen it goes on in proportion.
         beyond = max(0.0, self.level - 1.0)
-        return self.ratios[place] * (1 + 4 * beyond)
+        return self.ratios[index] * (1 + 4 * beyond)
 
     def note(self, ratio: float, *, kept: bool) -> None:
         self.level += _STEP * ((SHARE - 1) if kept else SHARE)
@@ -108,7 +108,7 @@ class QuoteBook:
     @property
     def margins(self) -> Margins:
         """What was learned so far."""
-        return Margins(tuple((one.factor(), len(one.ratios)) for one in self._spreads))
+        return Margins(tuple((spread.factor(), len(spread.ratios)) for spread in self._spreads))
 
     def quote(
         self, now_s: float, *, ended: int, place: int, forecast_s: float, age_s: float = 0.0
@@ -128,7 +128,7 @@ class QuoteBook:
             insort(
                 self._open,
                 _Open(now_s - age_s, ended + place, forecast_s, quoted_s),
-                key=lambda one: one.ends_at,
+                key=lambda quote: quote.ends_at,
             )
         return quoted_s
 
@@ -144,12 +144,12 @@ class QuoteBook:
         if ended < before:  # the count began anew
             self._open.clear()
         while self._open and self._open[0].ends_at <= ended:
-            one = self._open.pop(0)
+            quote = self._open.pop(0)
             steps = ended - before + self._is_polled
-            part = (one.ends_at - before) / steps if steps else 1.0
-            took_s = max(one.at_s, before_s + part * (now_s - before_s)) - one.at_s
-            ratio = (took_s + _SLACK_S) / (one.forecast_s + _SLACK_S)
-            self._spread(one.forecast_s).note(ratio, kept=took_s <= one.quoted_s)
+            part = (quote.ends_at - before) / steps if steps else 1.0
+            took_s = max(quote.at_s, before_s + part * (now_s - before_s)) - quote.at_s
+            ratio = (took_s + _SLACK_S) / (quote.forecast_s + _SLACK_S)
+            self._spread(quote.forecast_s).note(ratio, kept=took_s <= quote.quoted_s)
 
     def _spread(self, forecast_s: float) -> _Spread:
         return self._spreads[_kind_of(forecast_s)]

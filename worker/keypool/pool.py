@@ -241,7 +241,7 @@ class KeyPool(ByHand):
             for key in keys:
                 pipe.hmget(self.names.key(key.id), "account", "person", "reason")
             found = dict(zip((key.id for key in keys), await pipe.execute(), strict=True))
-        self._directory.learn({key_id: one[0] for key_id, one in found.items() if one[0]})
+        self._directory.learn({key_id: fields[0] for key_id, fields in found.items() if fields[0]})
         for key_id, (_, person, reason) in found.items():
             if person:
                 await self.disable(key_id, by=person, reason=reason or "")
@@ -323,8 +323,8 @@ class KeyPool(ByHand):
 
     async def forget_unfit(self) -> None:
         """Ask every account again for models that it did not have."""
-        scopes = [str(one) for one in await self._redis.hkeys(self.names.blocks)]
-        if unfit := [one for one in scopes if one.startswith("unfit:")]:
+        scopes = [str(scope) for scope in await self._redis.hkeys(self.names.blocks)]
+        if unfit := [scope for scope in scopes if scope.startswith("unfit:")]:
             await self._redis.hdel(self.names.blocks, *unfit)
 
     async def audit(

@@ -54,25 +54,25 @@ async def published_keys(redis: Redis, names: Names) -> tuple[ApiKey, ...]:
     """
     stored: dict[Any, Any] = await redis.hgetall(names.keys)
     published = {
-        str(key_id): one
+        str(key_id): key
         for key_id, text in stored.items()
-        if _is_ours(one := read_json(text))  # another program may write there as well
+        if _is_ours(key := read_json(text))  # another program may write there as well
     }
-    newest_s = max((one["seen_s"] for one in published.values()), default=0)
-    gone = [key_id for key_id, one in published.items() if one["seen_s"] < newest_s - _KEPT_S]
+    newest_s = max((key["seen_s"] for key in published.values()), default=0)
+    gone = [key_id for key_id, key in published.items() if key["seen_s"] < newest_s - _KEPT_S]
     if gone:
         await redis.hdel(names.keys, *gone)
     keys = [
         ApiKey(
             names.service,
             key_id,
-            one["label"],
+            key["label"],
             SecretStr(""),
-            one["variable"],
-            one["account"],
-            one["sender"],
+            key["variable"],
+            key["account"],
+            key["sender"],
         )
-        for key_id, one in published.items()
+        for key_id, key in published.items()
         if key_id not in gone
     ]
     return tuple(sorted(keys, key=lambda key: (len(key.variable), key.variable, key.id)))

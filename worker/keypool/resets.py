@@ -64,8 +64,8 @@ def parse(
     """
     back: list[HeldBlock] = []
     left: list[HeldBlock] = []
-    places = {owner: place for place, owner in enumerate(owners)}
-    met = sorted(rows, key=lambda row: (places.get(BlockedScope.parse(row[0]).owner, -1), row[0]))
+    order = {owner: number for number, owner in enumerate(owners)}
+    met = sorted(rows, key=lambda row: (order.get(BlockedScope.parse(row[0]).owner, -1), row[0]))
     for field, endless, reason, by in met:
         scope = BlockedScope.parse(field)
         parts = [owners.get(scope.owner, ""), scope.resource]
@@ -87,11 +87,13 @@ def as_json(done: dict[str, ResetDone]) -> dict[str, Any]:
     By service how many blocks were cleared, which, and what stays out.
     """
     return {
-        "reset": {service: one.count for service, one in done.items()},
+        "reset": {service: reset.count for service, reset in done.items()},
         "brought_back": {
-            service: [asdict(block) for block in one.brought_back] for service, one in done.items()
+            service: [asdict(block) for block in reset.brought_back]
+            for service, reset in done.items()
         },
         "left_disabled": {
-            service: [asdict(block) for block in one.left_disabled] for service, one in done.items()
+            service: [asdict(block) for block in reset.left_disabled]
+            for service, reset in done.items()
         },
     }

@@ -128,10 +128,10 @@ class Scripts:
         Returns:
             The reply but for its first part, the time by the pool's clock.
         """
-        began_ms, told = self._clock.own_ms(), as_json(settlement)
-        now_ms, *did = await self._settle(self._root, self._now(), lease_id, told)
+        began_ms, arguments = self._clock.own_ms(), as_json(settlement)
+        now_ms, *reply = await self._settle(self._root, self._now(), lease_id, arguments)
         self._clock.read(now_ms, began_ms=began_ms)
-        return list(did)
+        return list(reply)
 
     async def reset(
         self,
@@ -244,8 +244,8 @@ def read_acquire(
     """
     match reply:
         case ["lease", index, wait_ms, spare, output_tokens, capped, which]:
-            place, more = int(index) - 1, None if int(spare) < 0 else int(spare)
-            key, account = candidates.keys[place], candidates.accounts[place]
+            number, more = int(index) - 1, None if int(spare) < 0 else int(spare)
+            key, account = candidates.keys[number], candidates.accounts[number]
             return Lease(
                 lease_id,
                 key,

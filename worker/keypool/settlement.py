@@ -74,8 +74,8 @@ def report(
         # "None at all" is no limit to plan by, and would make every job look too large.
         "limits": [stated(seen) for seen in verdict.limits if seen.limit > 0],
         "quotas": {
-            one.dimension: [one.used, one.dimension.window_ms, int(one.spent)]
-            for one in verdict.quotas
+            quota.dimension: [quota.used, quota.dimension.window_ms, int(quota.spent)]
+            for quota in verdict.quotas
         },
         "learned": verdict.account or None,
         "again": again,
@@ -100,13 +100,13 @@ def _blame(
         return fields
     fails = _what_fails(lease.request, verdict, blocks=event is not None)
 
-    def place(scope: Scope, kept: BlockedScope) -> list[str]:
+    def located(scope: Scope, kept: BlockedScope) -> list[str]:
         return [str(kept), scope, _blamed(lease, scope, account=account, service=service)]
 
     return fields | {
         "event": event,
-        "blamed": place(verdict.scope, _scope_of(lease, verdict, account=account)),
-        "fails": place(fails, BlockedScope(fails, resource=lease.request.model)) if fails else [],
+        "blamed": located(verdict.scope, _scope_of(lease, verdict, account=account)),
+        "fails": located(fails, BlockedScope(fails, resource=lease.request.model)) if fails else [],
         "rest_ms": rest_ms,
         "reason": verdict.code,
     }

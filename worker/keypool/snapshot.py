@@ -92,7 +92,7 @@ class KeyView:
         if self.state == "ready" or not self._rests:
             return ""
         ends = self.left_ms is not None
-        counted = [one for one in self._rests if not ends or one.left_ms is not None]
+        counted = [rest for rest in self._rests if not ends or rest.left_ms is not None]
         return max(counted, key=_holds_ms).reason
 
     @property
@@ -195,12 +195,12 @@ def _current(blocks: Any, now_ms: int) -> list[tuple[BlockedScope, dict[str, Any
     """The blocks that have not ended, as they are to be shown."""
     return [
         (BlockedScope.parse(field), block)
-        for field, block in sorted(dict(blocks).items(), key=_place)
+        for field, block in sorted(dict(blocks).items(), key=_rank)
         if block["until_ms"] < 0 or block["until_ms"] > now_ms
     ]
 
 
-def _place(item: tuple[str, Any]) -> tuple[int, str]:
+def _rank(item: tuple[str, Any]) -> tuple[int, str]:
     """Where a block stands among those of its key: what is the key's own comes first."""
     kinds = "person", "key", "account", "key_resource", "account_model", "host", "model", "unfit"
     return kinds.index(BlockedScope.parse(item[0]).kind), item[0]
@@ -208,13 +208,13 @@ def _place(item: tuple[str, Any]) -> tuple[int, str]:
 
 def _state_of(blocks: tuple[BlockView, ...], models: set[str]) -> str:
     """The state of a key as a whole."""
-    if any(one.state == "disabled" and one.scope in {"key", "account"} for one in blocks):
+    if any(block.state == "disabled" and block.scope in {"key", "account"} for block in blocks):
         return "disabled"
     # A team that did not verify one domain serves its other ones as before.
     rests = any(
-        one.scope != "key_resource" or one.state != "disabled" or one.name in models
-        for one in blocks
-        if one.state != "unfit"
+        block.scope != "key_resource" or block.state != "disabled" or block.name in models
+        for block in blocks
+        if block.state != "unfit"
     )
     return "cooling" if rests else "ready"
 

@@ -87,4 +87,4 @@ def _is_of_broker(exc: BaseException | None) -> bool:
     from worker.broker_errors import BROKER_ERRORS  # noqa: PLC0415
 
     met = (exc, exc.__context__) if exc is not None else ()
-    return any(isinstance(one, (*BROKER_ERRORS, RedisError, OSError)) for one in met)
+    return any(isinstance(error, (*BROKER_ERRORS, RedisError, OSError)) for error in met)

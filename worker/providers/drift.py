@@ -73,7 +73,7 @@ class Drift:
             f"{root}:last_ms",
         )
         self._new: Counter[Unknown] = Counter()
-        self._told: set[Unknown] = set()
+        self._logged: set[Unknown] = set()
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
 
@@ -84,8 +84,8 @@ class Drift:
         """
         if unknown in self._new or len(self._new) < MOST_SHAPES:
             self._new[unknown] += 1
-        if unknown not in self._told and len(self._told) < MOST_SHAPES:
-            self._told.add(unknown)
+        if unknown not in self._logged and len(self._logged) < MOST_SHAPES:
+            self._logged.add(unknown)
             _logger.warning(
                 "%s answers something unknown (%s): %s. `celery -A worker keys drift` lists all of "
                 "it",
@@ -126,7 +126,7 @@ class Drift:
                 match read_json(field):
                     case [str() as service, str() as kind, str() as shape]:
                         found.append(Seen(service, kind, shape, *times))
-        return sorted(found, key=lambda one: (-one.last_ms, one.service, one.kind, one.shape))
+        return sorted(found, key=lambda seen: (-seen.last_ms, seen.service, seen.kind, seen.shape))
 
     async def forget(self) -> int:
         """Begin anew; returns how many shapes there were.

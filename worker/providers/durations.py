@@ -75,8 +75,8 @@ def retry_after_ms(text: str, *, now_s: float) -> int | None:
         which a longer wait is a kind: an account must not rest for weeks by a mistake.
     """
     found = (
-        _wait_ms(one.strip(), now_s=now_s)
-        for one in _ONE_OF_SEVERAL.findall(text[:_MAX_SEVERAL_CHARS])
+        _wait_ms(duration.strip(), now_s=now_s)
+        for duration in _ONE_OF_SEVERAL.findall(text[:_MAX_SEVERAL_CHARS])
     )
     return max((ms for ms in found if ms is not None and ms < MAX_MS), default=None)
 

@@ -72,8 +72,8 @@ def models_in(body: Any) -> frozenset[str] | None:
     listed = member(body, "data")
     if not isinstance(listed, list):
         return None
-    active = (one for one in listed if member(one, "active") is not False)
-    names = (member(one, "id") for one in active)
+    active = (model for model in listed if member(model, "active") is not False)
+    names = (member(model, "id") for model in active)
     return frozenset(name for name in names if isinstance(name, str))
 
 

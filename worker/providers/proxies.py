@@ -50,8 +50,8 @@ def proxy_for(base_url: str) -> httpx.Proxy | None:
 
 def _is_exempt(url: httpx.URL) -> bool:
     """Whether NO_PROXY names the host, or the host with its port."""
-    places = (url.host, url.netloc.decode("ascii"))
-    return any(urllib.request.proxy_bypass(place) for place in places)
+    addresses = (url.host, url.netloc.decode("ascii"))
+    return any(urllib.request.proxy_bypass(address) for address in addresses)
 
 
 def _is_usable(url: httpx.URL) -> bool:

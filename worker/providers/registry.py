@@ -64,9 +64,9 @@ def client_of(
         timeout_s: The longest silence, in seconds, instead of the settings'.
         notice: Takes what the answers hold that nobody knows.
     """
-    its = settings.services[service]
+    configured = settings.services[service]
     return BUILDERS[service](
-        its.base_url,
-        timeout_s=its.timeout_s if timeout_s is None else timeout_s,
+        configured.base_url,
+        timeout_s=configured.timeout_s if timeout_s is None else timeout_s,
         notice=notice,
     )

@@ -156,17 +156,17 @@ def _without_echoes(text: str, private: str) -> str:
 
     Providers quote only the beginning, or cut.
     """
-    kept, place = [], 0
-    while place < len(text):
+    kept, at = [], 0
+    while at < len(text):
         length = _ECHO_CHARS
-        if place + length > len(text) or text[place : place + length] not in private:
-            kept.append(text[place])
-            place += 1
+        if at + length > len(text) or text[at : at + length] not in private:
+            kept.append(text[at])
+            at += 1
             continue
-        while place + length < len(text) and text[place : place + length + 1] in private:
+        while at + length < len(text) and text[at : at + length + 1] in private:
             length += 1
         kept.append("[…]")
-        place += length
+        at += length
     return "".join(kept)
 
 

@@ -103,9 +103,9 @@ def quote_of(
     )
 
 
-def _by(one: Estimate, margins: Margins, now: datetime) -> str | None:
+def _by(estimate: Estimate, margins: Margins, now: datetime) -> str | None:
     """By when an estimate comes true in nine of ten cases."""
-    return None if one.in_s is None else instant_in(margins.within_s(one.in_s), now)
+    return None if estimate.in_s is None else instant_in(margins.within_s(estimate.in_s), now)
 
 
 def estimate(view: PoolView, number: int, *, model: str, tokens: float) -> Estimate:

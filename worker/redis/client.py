@@ -38,7 +38,9 @@ class IdleClosingPool(BlockingConnectionPool):
     def _look_for_idle(self) -> None:
         self._look = None
         idle = [
-            one for one in self._available_connections if one.is_connected and one not in self._used
+            connection
+            for connection in self._available_connections
+            if connection.is_connected and connection not in self._used
         ]
         if idle or self._used:
             self._used = set()

@@ -67,11 +67,11 @@ def _print_one() -> None:
     )
     parser.add_argument("package", help="the package with the folder lua, such as worker.keypool")
     parser.add_argument("verb", help="the script, such as acquire")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     try:
-        sys.stdout.write(source(asked.package, asked.verb))
+        sys.stdout.write(source(options.package, options.verb))
     except (ImportError, OSError, ValueError, TypeError):
-        parser.error(f"there is no script {asked.verb} in {asked.package}")
+        parser.error(f"there is no script {options.verb} in {options.package}")
 
 
 if __name__ == "__main__":

@@ -50,18 +50,18 @@ class CallCounter:
         """
         counts, emails = {"calls": 1}, recipients
         if (outcome := outcome_of(verdict)) == "ok":
-            asked, cached, answered = (
+            prompted, cached, answered = (
                 count or 0
                 for count in (verdict.input_tokens, verdict.cached_tokens, verdict.output_tokens)
             )
             counts |= {
-                "prompt_tokens": asked + cached,
+                "prompt_tokens": prompted + cached,
                 "cached_tokens": cached,
                 "output_tokens": answered,
                 "waited_ms": waited_ms,
             }
             if lease.request.tenant:
-                self._charges.note(lease.request, asked + answered)
+                self._charges.note(lease.request, prompted + answered)
         else:
             counts[_MEASURES[outcome]] = 1
             emails = dict.fromkeys(recipients, 0)
@@ -74,8 +74,8 @@ class CallCounter:
         self._usage.count(series, **counts, emails=sum(emails.values()))
         for tenant in emails or {lease.request.tenant: 0}:
             if tenant:
-                its = replace(series, key="", account="", tenant=tenant)
-                self._usage.count(its, **counts, emails=emails.get(tenant, 0))
+                of_tenant = replace(series, key="", account="", tenant=tenant)
+                self._usage.count(of_tenant, **counts, emails=emails.get(tenant, 0))
 
     def deferral(self, lease_request: LeaseRequest) -> None:
         """Count a job's run that ended since no key could serve soon."""

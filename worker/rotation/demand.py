@@ -56,7 +56,9 @@ class Demand:
 
     def count(self, *, bulk: bool) -> int:
         """Return how many jobs wait, bulk or not."""
-        return sum(len(one.waiters) for one in list(self._queues.values()) if one.bulk is bulk)
+        return sum(
+            len(queue.waiters) for queue in list(self._queues.values()) if queue.bulk is bulk
+        )
 
     def capacity(self) -> int:
         """Return how many jobs may wait in one queue.
@@ -83,14 +85,16 @@ class Demand:
         queues, without_queue = self._expected(bulk=bulk)
         if without_queue:
             return 0
-        return min((len(one.waiters) for one in queues if one.resting_until_s < now_s), default=0)
+        return min(
+            (len(queue.waiters) for queue in queues if queue.resting_until_s < now_s), default=0
+        )
 
     def resting_s(self) -> float:
         """Return for how long no key serves any job that is expected, in seconds; 0: one does."""
         queues, without_queue = self._expected()
         if without_queue:
             return 0.0
-        until_s = min((one.resting_until_s for one in queues), default=0.0)
+        until_s = min((queue.resting_until_s for queue in queues), default=0.0)
         return max(0.0, until_s - time.monotonic())
 
     def note_upcoming(self, kinds: Iterable[Kind]) -> None:
@@ -112,15 +116,15 @@ class Demand:
         """Whether jobs of one kind may keep others in the broker's queue from their keys."""
         now_s = time.monotonic()
         queues = self._in_line()
-        if any(one.resting_until_s > now_s for one in queues):
+        if any(queue.resting_until_s > now_s for queue in queues):
             return True
-        longest = max((len(one.waiters) for one in queues), default=0)
+        longest = max((len(queue.waiters) for queue in queues), default=0)
         return longest >= self.capacity() // 2
 
     def _in_line(self, sorts: Container[bool] = (False, True)) -> list[WaitQueue]:
         """The queues whose jobs take their turn, of bulk jobs, of the others, or both."""
         queues = list(self._queues.values())
-        return [one for one in queues if one.wait_list and one.bulk in sorts]
+        return [queue for queue in queues if queue.wait_list and queue.bulk in sorts]
 
     def _expected(self, *, bulk: bool | None = None) -> tuple[list[WaitQueue], bool]:
         """The queues that jobs arrive in, and whether jobs are coming that have no queue yet.
@@ -133,6 +137,6 @@ class Demand:
         queues = self._in_line(sorts)
         upcoming = {kind for kind in self._seen_lately(now_s) if kind[1] in sorts}
         if not upcoming:
-            return [one for one in queues if one.is_in_use(now_s)], False
-        found = [one for one in queues if one.kind in upcoming]
-        return found, upcoming != {one.kind for one in found}
+            return [queue for queue in queues if queue.is_in_use(now_s)], False
+        found = [queue for queue in queues if queue.kind in upcoming]
+        return found, upcoming != {queue.kind for queue in found}

@@ -37,7 +37,7 @@ class DoubtfulRefusals:
             return []
         alone = settled is not None and settled.alone
         self._refusals.append(DoubtfulRefusal(lease, verdict.code, alone))
-        alike = [one.alone and one.code == verdict.code for one in self._refusals]
-        leases = [one.lease for one in self._refusals]
-        several = len({one.account for one in leases}) > 1
+        alike = [refusal.alone and refusal.code == verdict.code for refusal in self._refusals]
+        leases = [refusal.lease for refusal in self._refusals]
+        several = len({lease.account for lease in leases}) > 1
         return leases if several and all(alike) else []

@@ -113,7 +113,7 @@ async def check_keys(
     ]
     if key_id is not None and not wanted:
         raise KeyError(key_id)
-    return await asyncio.gather(*(ask(*one) for one in wanted))
+    return await asyncio.gather(*(ask(*question) for question in wanted))
 
 
 def problems_in(
@@ -126,35 +126,38 @@ def problems_in(
         models: The configured models, by service.
     """
     found = list(checked)
-    for one in found:
-        if one.check.state == "dead":
-            yield f"{one.service} key {one.key.label} is not accepted: {one.check.detail}"
-        elif one.check.state == "unknown":
-            yield f"{one.service} key {one.key.label} could not be checked: {one.check.detail}"
+    for result in found:
+        key, check = f"{result.service} key {result.key.label}", result.check
+        if check.state == "dead":
+            yield f"{key} is not accepted: {check.detail}"
+        elif check.state == "unknown":
+            yield f"{key} could not be checked: {check.detail}"
     for service, names in models.items():
-        of_service = [one for one in found if one.service == service]
+        of_service = [result for result in found if result.service == service]
         for model in names:
-            yield from _problems_with(model, [one for one in of_service if model in one.models])
+            yield from _problems_with(
+                model, [result for result in of_service if model in result.models]
+            )
 
 
-def _problems_with(model: str, asked: Sequence[CheckedKey]) -> Iterator[str]:
-    lacking = [one for one in asked if not one.models[model]]
+def _problems_with(model: str, results: Sequence[CheckedKey]) -> Iterator[str]:
+    lacking = [result for result in results if not result.models[model]]
     if not lacking:
         return
     service = lacking[0].service
-    if len(lacking) < len(asked):
-        labels = ", ".join(one.key.label for one in lacking)
+    if len(lacking) < len(results):
+        labels = ", ".join(result.key.label for result in lacking)
         yield f"{service} key {labels} may not use the model {model}"
         return
     variable = f"{SERVICES[service].prefix}MODEL"
-    advice = f"set {variable} to one of {_some_models(asked)}"
-    if any(any(one.models.values()) for one in asked):  # another configured model serves
+    advice = f"set {variable} to one of {_some_models(results)}"
+    if any(any(result.models.values()) for result in results):  # another configured model serves
         advice = f"take it out of {variable}"
     yield f"no {service} key may use {model}: {advice}"
 
 
-def _some_models(asked: Iterable[CheckedKey]) -> str:
-    names = sorted({name for one in asked for name in one.check.models or ()})
+def _some_models(results: Iterable[CheckedKey]) -> str:
+    names = sorted({name for result in results for name in result.check.models or ()})
     return ", ".join(names[:10]) + (" …" if len(names) > 10 else "") or "(none is listed)"  # noqa: PLR2004
 
 
@@ -209,19 +212,23 @@ class KeyChecks:
             if sentence not in self._warned:
                 _logger.warning(sentence)
         self._warned = set(problems)
-        for one in checked:
-            await self._teach(one)
+        for result in checked:
+            await self._teach(result)
 
-    async def _teach(self, one: CheckedKey) -> None:
-        if not one.check.limits:
+    async def _teach(self, result: CheckedKey) -> None:
+        if not result.check.limits:
             return
         # The pool does not know this lease: settling it changes nothing but what is learned.
         lease = Lease(
-            secrets.token_hex(16), one.key, one.account, LeaseRequest(by="check of the keys"), 0
+            secrets.token_hex(16),
+            result.key,
+            result.account,
+            LeaseRequest(by="check of the keys"),
+            0,
         )
         try:
-            await self._pools[one.service].settle(
-                lease, Verdict(Fate.DONE, ASKED, limits=one.check.limits)
+            await self._pools[result.service].settle(
+                lease, Verdict(Fate.DONE, ASKED, limits=result.check.limits)
             )
         except RedisError as exc:
             _logger.debug(

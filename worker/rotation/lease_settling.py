@@ -44,11 +44,11 @@ class LeaseSettling:
             What the pool makes of it; None where it could not be reached. It is told later then, or
             the lease expires.
         """
-        asked = itertools.count(int(again))
+        tries = itertools.count(int(again))
 
         def tell(answer: Verdict) -> Awaitable[Settled]:
             # A reply may be lost although Redis has settled the lease: the call counts once.
-            return self._pool.settle(lease, answer, again=next(asked) > 0)
+            return self._pool.settle(lease, answer, again=next(tries) > 0)
 
         try:
             # Before the next key is asked the pool must know what a refusal says: which key rests,
@@ -93,4 +93,6 @@ class LeaseSettling:
 
 def _late(verdict: Verdict) -> Verdict:
     """Leave out what was true only when the answer came: how much of each limit was left."""
-    return replace(verdict, limits=tuple(replace(one, remaining=None) for one in verdict.limits))
+    return replace(
+        verdict, limits=tuple(replace(limit, remaining=None) for limit in verdict.limits)
+    )

@@ -66,11 +66,11 @@ class Overflow:
 
     async def _recall(self, recall: Callable[[list[str]], Awaitable[None]]) -> None:
         try:
-            while any(one.sent_back for one in list(self._queues.values())):
+            while any(queue.sent_back for queue in list(self._queues.values())):
                 await asyncio.sleep(_RECALL_S)
                 if self._closed:
                     return
-                ids = [by for one in list(self._queues.values()) for by in self._fitting(one)]
+                ids = [by for queue in list(self._queues.values()) for by in self._fitting(queue)]
                 if ids:
                     await recall(ids)
         finally:

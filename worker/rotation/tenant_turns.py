@@ -46,7 +46,7 @@ class TenantTurns:
         turns = {name: max(begin, self._granted.get(name, begin)) for name in names}
         self._granted |= turns
         placed = []
-        for place, name in enumerate(tenants):
-            placed.append((turns[name], place))
+        for number, name in enumerate(tenants):
+            placed.append((turns[name], number))
             turns[name] += 1
-        return [place for _, place in sorted(placed)]
+        return [number for _, number in sorted(placed)]

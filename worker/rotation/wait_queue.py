@@ -128,7 +128,7 @@ class WaitQueue:
 
     def add(self, waiter: Waiter) -> None:
         """Let a job wait behind those that arrived before it."""
-        insort(self.waiters, waiter, key=lambda one: one.arrived_s)
+        insort(self.waiters, waiter, key=lambda waiting: waiting.arrived_s)
 
     def drop(self, waiter: Waiter) -> None:
         """Take a job out that does not wait any more."""
@@ -149,14 +149,14 @@ class WaitQueue:
             width: The most turns.
         """
         count, searched = 0, self.waiters[:SEARCHED]
-        since_s = [one.arrived_s for one in self.waiters[: SEARCHED + 1]]
-        order = self.tenants.order([one.lease_request.tenant for one in searched])
-        for place, index in enumerate(order):
+        since_s = [waiter.arrived_s for waiter in self.waiters[: SEARCHED + 1]]
+        order = self.tenants.order([waiter.lease_request.tenant for waiter in searched])
+        for number, index in enumerate(order):
             waiter = searched[index]
             if not waiter.answer.done() and self.may_fit(waiter.lease_request):
                 count += 1
-                next_s = since_s[place + 1] if place + 1 < len(since_s) else None
-                yield Turn(waiter, since_s[place], next_s)
+                next_s = since_s[number + 1] if number + 1 < len(since_s) else None
+                yield Turn(waiter, since_s[number], next_s)
                 if count == width:
                     return
 

@@ -119,10 +119,10 @@ class WaitList:
     def cancel(self, ids: Container[str]) -> None:
         """End the wait of cancelled jobs, for a lease or its instant: each raises `Revoked`."""
         for queue in list(self._queues.values()):
-            for waiter in [one for one in queue.waiters if one.lease_request.by in ids]:
+            for waiter in [waiter for waiter in queue.waiters if waiter.lease_request.by in ids]:
                 queue.deliver(waiter, Revoked())
             queue.woken.set()
-        for start in [one for one, job in self._starting.items() if job in ids]:
+        for start in [start for start, job in self._starting.items() if job in ids]:
             _end(start, cancelled=True)
 
     async def await_start(self, lease: Lease) -> None:
@@ -167,7 +167,7 @@ class WaitList:
         queue = self._queues.get(shape)
         if queue is None:
             if len(self._queues) > _MOST_QUEUES:
-                for idle in [shape for shape, one in self._queues.items() if one.is_idle]:
+                for idle in [shape for shape, queue in self._queues.items() if queue.is_idle]:
                     del self._queues[idle]
             resources = tuple(resource for _, resource in lease_request.models)
             name = _wait_list_of(lease_request) if in_turn else ""
@@ -243,7 +243,7 @@ class WaitList:
         queue.smallest, queue.until_call_ends = None, False
         queue.woken.clear()
         # A job that was cancelled may not have run since, and so not have left the queue.
-        queue.waiters[:] = [one for one in queue.waiters if not one.answer.done()]
+        queue.waiters[:] = [waiter for waiter in queue.waiters if not waiter.answer.done()]
         while batch := list(queue.next_to_ask(width)):
             requests = [self._ask(queue, turn) for turn in batch]
             refused = False
@@ -279,11 +279,11 @@ class WaitList:
         least, alike = waiter.lease_request, list[Waiter]()
         if isinstance(answer, NoLease):
             self._note(queue, answer)
-            alike = [one for one in queue.waiters if one.lease_request.is_as_large_as(least)]
+            alike = [other for other in queue.waiters if other.lease_request.is_as_large_as(least)]
         elif isinstance(answer, Deferred):  # Redis is down for all of them
             alike = list(queue.waiters)
-        for one in dict.fromkeys((waiter, *alike)):
-            queue.deliver(one, answer)
+        for served in dict.fromkeys((waiter, *alike)):
+            queue.deliver(served, answer)
 
     def _note(self, queue: WaitQueue, answer: Answer) -> None:
         if isinstance(answer, Lease):

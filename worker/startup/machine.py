@@ -56,18 +56,18 @@ def _too_few_files(jobs: int, settings: Settings) -> Iterator[str]:
     option = "KEYWHEEL_WORKER_CONCURRENCY"
     if jobs != settings.worker_concurrency:
         option = "The concurrency of -c or --autoscale"
-    if (sentence := too_few_files(jobs, what=option)) is not None:
+    if (sentence := too_few_files(jobs, source=option)) is not None:
         yield sentence
 
 
-def too_few_files(jobs: int, *, what: str) -> str | None:
+def too_few_files(jobs: int, *, source: str) -> str | None:
     """Say how many jobs fit, where this process may not open as many files as they need.
 
     Raises the limit of open files as far as the system allows, where it is too low.
 
     Args:
         jobs: How many jobs may run at a time.
-        what: What sets that number, for the sentence.
+        source: What sets that number, for the sentence.
 
     Returns:
         The sentence; None where they fit.
@@ -78,7 +78,7 @@ def too_few_files(jobs: int, *, what: str) -> str | None:
     fits = allowed - _FILES_BESIDE_JOBS
     lower = f"lower the former to {fits}" if fits > 0 else "lower the former"
     return (
-        f"{what} ({jobs}) needs about {needed} open files, and this process may have {allowed}: "
+        f"{source} ({jobs}) needs about {needed} open files, and this process may have {allowed}: "
         f"{lower}, or raise the limit (ulimit -n {needed})."
     )
 

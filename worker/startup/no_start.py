@@ -27,7 +27,7 @@ def no_start(why: object) -> SystemExit:
     nothing else.
     """
     text = f"keywheel cannot start.\n{why}"
-    if any(isinstance(one, logging.FileHandler) for one in logging.getLogger().handlers):
+    if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):
         _logger.critical(text)
     if not logs_json():
         return SystemExit(text)

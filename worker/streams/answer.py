@@ -121,7 +121,7 @@ class AnswerStream:
         self.piece(
             text=str(result.get("text") or ""),
             reasoning=str(result.get("reasoning") or ""),
-            tool_calls=[{"index": place} | call for place, call in enumerate(calls)],
+            tool_calls=[{"index": number} | call for number, call in enumerate(calls)],
         )
 
     def close(self, kind: str, /, **fields: str) -> None:

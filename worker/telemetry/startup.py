@@ -84,7 +84,7 @@ def _install_reports() -> None:
     start_reports()
 
 
-def _warn(what: str, extra: str, exc: ImportError) -> None:
+def _warn(name: str, extra: str, exc: ImportError) -> None:
     _logger.warning(
-        "%s is asked for and not installed (%s): pip install 'keywheel[%s]'", what, exc.name, extra
+        "%s is asked for and not installed (%s): pip install 'keywheel[%s]'", name, exc.name, extra
     )

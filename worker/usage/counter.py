@@ -17,7 +17,7 @@ EVERY_S: Final = 5.0
 
 _CLOSE_WITHIN_S = 2.0
 _MOST_SERIES = 1_000
-_AT: Final[Mapping[str, int]] = {name: place for place, name in enumerate(MEASURES)}
+_AT: Final[Mapping[str, int]] = {name: number for number, name in enumerate(MEASURES)}
 
 
 class UsageCounter:

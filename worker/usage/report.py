@@ -134,7 +134,7 @@ class Row:
 
     def add(self, counts: Sequence[int], cost_usd: float | None) -> None:
         """Add what was counted for one series."""
-        self.counts = [one + other for one, other in zip(self.counts, counts, strict=True)]
+        self.counts = [count + other for count, other in zip(self.counts, counts, strict=True)]
         if cost_usd is not None:
             self.cost_usd = (self.cost_usd or 0.0) + cost_usd
 
@@ -202,16 +202,16 @@ class UsageReport:
         rows: dict[tuple[int, tuple[str, ...]], Row] = {}
         totals: dict[tuple[str, ...], Row] = {}
         unpriced: set[str] = set()
-        async for one in counted:
-            group = tuple(getattr(one.series, name) for name in query.by)
-            cost_usd = None if prices is None else _cost_usd(prices, one)
+        async for step in counted:
+            group = tuple(getattr(step.series, name) for name in query.by)
+            cost_usd = None if prices is None else _cost_usd(prices, step)
             if prices is not None and cost_usd is None:
-                unpriced.add(one.series.model or one.series.service)
+                unpriced.add(step.series.model or step.series.service)
             for row in (
-                rows.setdefault((one.at_ms, group), Row(group, one.at_ms)),
+                rows.setdefault((step.at_ms, group), Row(group, step.at_ms)),
                 totals.setdefault(group, Row(group, None)),
             ):
-                row.add(one.counts, cost_usd)
+                row.add(step.counts, cost_usd)
         return cls(
             query,
             first_ms,

@@ -141,12 +141,12 @@ class UsageStore:
             at_ms = number * unit.ms
             at_ms -= at_ms % (step_ms or unit.ms)
             if at_ms != step.at_ms:
-                for one in step.counted():
-                    yield one
+                for counted in step.counted():
+                    yield counted
                 step = _Step(at_ms, series)
             step.add(bucket)
-        for one in step.counted():
-            yield one
+        for counted in step.counted():
+            yield counted
 
     async def _buckets(
         self, unit: Unit, numbers: Sequence[int], wanted: Callable[[Series], bool]
@@ -158,7 +158,9 @@ class UsageStore:
             days = {number * unit.ms // _DAY_MS for number in some} - known.keys()
             names, buckets = await self._read(unit, some, days=sorted(days))
             for day, found in names.items():
-                known[day] = {field: one for field, one in _series_in(found) if wanted(one)}
+                known[day] = {
+                    field: series for field, series in _series_in(found) if wanted(series)
+                }
             for number, bucket in zip(some, buckets, strict=True):
                 yield number, bucket, known[number * unit.ms // _DAY_MS]
 
@@ -198,9 +200,9 @@ class _Step:
                 if sums is None:
                     self._sums[field] = list(unpacked(text))
                     continue
-                for place, part in enumerate(text.split(",")[: len(sums)]):
+                for number, part in enumerate(text.split(",")[: len(sums)]):
                     if part:
-                        sums[place] += int(part, 36)
+                        sums[number] += int(part, 36)
 
     def counted(self) -> Iterable[Counted]:
         """What was counted in it."""

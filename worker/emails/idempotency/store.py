@@ -115,7 +115,7 @@ class IdempotencyStore:
             The places of the emails that are known. If there are any, nothing was kept, and the
             request must not be sent.
         """
-        return [int(place) for place in await self._write("claim", request, by=by)]
+        return [int(index) for index in await self._write("claim", request, by=by)]
 
     async def reclaim(self, record: SendRecord) -> bool:
         """Take a request over, to send it again as it is.
@@ -209,9 +209,11 @@ def _with_request(reply: Any, email: EmailIdentity) -> SendRecord:
 def _emails_of(text: str) -> tuple[EmailIdentity, ...]:
     """Read the emails of a batch; none where another program has changed them."""
     found = as_list(read_json(text))
-    if not all(isinstance(one, list) and [*map(type, one)] == [str, str] for one in found):
+    if not all(
+        isinstance(identity, list) and [*map(type, identity)] == [str, str] for identity in found
+    ):
         return ()
-    return tuple(EmailIdentity(*one) for one in found)
+    return tuple(EmailIdentity(*identity) for identity in found)
 
 
 def _names(names: RecordNames, record: SendRecord) -> list[str]:

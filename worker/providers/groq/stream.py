@@ -286,7 +286,7 @@ def _status_of(error: Mapping[str, Any]) -> int:
 
 
 def _objects_in(value: Any) -> list[dict[str, Any]]:
-    return [one for one in as_list(value) if isinstance(one, dict)]
+    return [item for item in as_list(value) if isinstance(item, dict)]
 
 
 def _joined(before: Any, piece: Any) -> Any:
@@ -307,17 +307,19 @@ def _joined(before: Any, piece: Any) -> Any:
 
 def _joined_lists(before: list[Any], piece: list[Any]) -> list[Any]:
     joined = list(before)
-    places = {
-        index: place for place, one in enumerate(before) if (index := _index_of(one)) is not None
+    positions = {
+        index: position
+        for position, entry in enumerate(before)
+        if (index := _index_of(entry)) is not None
     }
-    for one in piece:
-        index = _index_of(one)
-        place = None if index is None else places.get(index)
-        if place is None:
-            joined.append(one)
+    for entry in piece:
+        index = _index_of(entry)
+        position = None if index is None else positions.get(index)
+        if position is None:
+            joined.append(entry)
         else:  # what is told of an entry later replaces what was told of it before
-            joined[place] = joined[place] | {
-                name: value for name, value in one.items() if value is not None
+            joined[position] = joined[position] | {
+                name: value for name, value in entry.items() if value is not None
             }
     return joined
 

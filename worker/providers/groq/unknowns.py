@@ -29,8 +29,8 @@ _STATUSES = {
 }
 _REFUSED = {413, 429}
 _HEADERS = {
-    f"x-ratelimit-{what}-{of}"
-    for what in ("limit", "remaining", "reset")
+    f"x-ratelimit-{part}-{of}"
+    for part in ("limit", "remaining", "reset")
     for of in ("requests", "tokens")
 }
 _HEADER_BEGINNINGS = ("x-ratelimit-", "ratelimit-")

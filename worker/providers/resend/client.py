@@ -210,8 +210,8 @@ def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) ->
     results = value["results"] if value is not None else [{}] * len(payload)
     count = sum(
         recipients_in(email)
-        for email, one in zip(payload, results, strict=True)
-        if "error" not in one
+        for email, result in zip(payload, results, strict=True)
+        if "error" not in result
     )
     return replace(verdict, emails=count)
 
@@ -249,13 +249,13 @@ def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str,
     if results is None:
         return None
     accepted = iter(data)
-    for place, known in enumerate(results):
+    for index, known in enumerate(results):
         if known is None:
             email = next(accepted)
             number = as_text(member(email, "id"))
             if not number:
                 return None
-            results[place] = {"id": number}
+            results[index] = {"id": number}
     return {"results": results}
 
 
