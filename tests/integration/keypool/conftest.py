@@ -8,6 +8,11 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from config.api_key import ApiKey
 from worker.keypool import CooldownPolicy, KeyPool
 
+# A failure in the rules of the state machine shows the values, as in a file of tests.
+pytest.register_assert_rewrite(
+    *(f"tests.integration.keypool.{name}" for name in ("modelled_pool", "settlement_rules"))
+)
+
 
 class ManualClock:
     """Redis' time, moved by hand."""
