@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from tests.integration.providers.groq_asking import NOW_S
-from tests.integration.providers.groq_chunks import Heard
+from tests.integration.providers.groq_chunks import NotingListener
+from tests.integration.providers.groq_request import NOW_S
 from tests.integration.providers.local_servers import Authority, serving
 from tests.integration.providers.resend_mail import NOW_S as RESEND_NOW_S
 from worker.providers import Groq, Resend
 
 
 @dataclass
-class Seen:
+class SeenRequest:
     """One request as it arrived."""
 
     method: str
@@ -40,8 +40,8 @@ class Scripted:
     """
 
     url: str = ""
-    seen: list[Seen] = field(default_factory=list)
-    default: Callable[[Seen], bytes] | None = None
+    seen: list[SeenRequest] = field(default_factory=list)
+    default: Callable[[SeenRequest], bytes] | None = None
     takes_batches: bool = True
     release: asyncio.Event = field(default_factory=asyncio.Event)
     _script: deque[tuple[str, bytes]] = field(default_factory=deque)
@@ -100,12 +100,12 @@ class Scripted:
         if self.takes_batches and (path, body) == ("/emails/batch", b"[]"):
             writer.write(self.http(422, {"statusCode": 422, "name": "validation_error"}))
             return True
-        seen = Seen(method, path, headers, body)
+        request = SeenRequest(method, path, headers, body)
         async with self._arrived:
-            self.seen.append(seen)
+            self.seen.append(request)
             self._arrived.notify_all()
         if not self._script and self.default is not None:
-            kind, data = "answer", self.default(seen)
+            kind, data = "answer", self.default(request)
         else:
             kind, data = self._script.popleft()
         if kind == "hang":
@@ -165,8 +165,8 @@ async def mailer(scripted: Any) -> AsyncIterator[Resend]:
 
 
 @pytest.fixture
-def heard() -> Heard:
-    return Heard()
+def listener() -> NotingListener:
+    return NotingListener()
 
 
 @pytest.fixture(scope="session")

@@ -5,14 +5,14 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tests.integration.providers.groq_asking import MODEL
+from tests.integration.providers.groq_request import MODEL
 
 SSE = {"content-type": "text/event-stream; charset=utf-8"}
 USAGE = {"prompt_tokens": 40, "completion_tokens": 7, "total_tokens": 47}
 DONE = b"data: [DONE]\n\n"
 
 
-class Heard:
+class NotingListener:
     """A listener that writes down what it hears."""
 
     def __init__(self) -> None:

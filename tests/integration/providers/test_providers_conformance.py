@@ -72,9 +72,9 @@ def case(request: pytest.FixtureRequest) -> _Case:
 
 @pytest.fixture
 async def provider(case: _Case, scripted: Any) -> AsyncIterator[Any]:
-    made = case.make(scripted.url, timeout_s=10)
-    yield made
-    await made.close()
+    provider = case.make(scripted.url, timeout_s=10)
+    yield provider
+    await provider.close()
 
 
 async def test_it_names_its_service(case: _Case, provider: Any) -> None:
@@ -166,17 +166,17 @@ async def test_a_soft_time_limit_is_no_fault_of_the_provider(
         step = call.send(None)
         while True:
             try:
-                got = yield step
+                result = yield step
             except asyncio.CancelledError:
                 step = call.throw(limit)
             else:
-                step = call.send(got)
+                step = call.send(result)
 
     async def job() -> BaseException | None:
         try:
             await limited(provider.call(KEY, case.request))
-        except SoftTimeLimit as seen:
-            return seen
+        except SoftTimeLimit as raised:
+            return raised
         return None
 
     scripted.hang()

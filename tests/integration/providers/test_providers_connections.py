@@ -22,11 +22,11 @@ _LARGE = SendRequest.single(
 async def test_it_tells_once_that_the_bytes_have_left_before_any_answer(
     scripted: Any, make: Any, request_: Any
 ) -> None:
-    provider, told = make(scripted.url), asyncio.Event()
+    provider, sent = make(scripted.url), asyncio.Event()
     scripted.hang()
-    call = asyncio.create_task(provider.call(KEY, request_, sent=told.set))
+    call = asyncio.create_task(provider.call(KEY, request_, sent=sent.set))
     async with asyncio.timeout(20):
-        await told.wait()
+        await sent.wait()
     await scripted.arrived(1)
     scripted.release.set()
     await call
@@ -34,7 +34,7 @@ async def test_it_tells_once_that_the_bytes_have_left_before_any_answer(
 
 
 async def test_a_large_body_has_left_when_its_last_piece_has() -> None:
-    reads, told = asyncio.Event(), []
+    reads, left_after_reads = asyncio.Event(), []
 
     async def slow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
@@ -49,14 +49,14 @@ async def test_a_large_body_has_left_when_its_last_piece_has() -> None:
     async with serving(slow) as port:
         mailer = Resend(f"http://127.0.0.1:{port}")
         call = asyncio.create_task(
-            mailer.call(KEY, _LARGE, sent=lambda: told.append(reads.is_set()))
+            mailer.call(KEY, _LARGE, sent=lambda: left_after_reads.append(reads.is_set()))
         )
         await begun.wait()
         await asyncio.sleep(0)
         reads.set()
         assert (await call).verdict.fate is Fate.DONE
         await mailer.close()
-    assert told == [True]
+    assert left_after_reads == [True]
 
 
 async def test_a_connection_that_breaks_while_the_body_leaves_is_in_doubt() -> None:
@@ -93,9 +93,9 @@ async def test_an_attempt_to_connect_that_takes_too_long_is_definite(scheme: str
             0 if scheme == "http" else 8
         )  # nobody accepts: the handshake stands still, of TCP or of TLS
         for _ in range(4 if scheme == "http" else 0):
-            one = waiting.enter_context(socket.socket())
-            one.setblocking(False)
-            one.connect_ex(full.getsockname())
+            client = waiting.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(full.getsockname())
         verdict = await verdict_of(f"{scheme}://127.0.0.1:{full.getsockname()[1]}", timeout_s=0.3)
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "connect_timeout", True)
 

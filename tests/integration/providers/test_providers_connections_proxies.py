@@ -25,12 +25,12 @@ class _Proxy:
             writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
             await writer.drain()
             return
-        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.to)
+        target_reader, target_writer = await asyncio.open_connection("127.0.0.1", self.to)
         if head.startswith("CONNECT "):
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         else:
-            there_writer.write(head.encode())
-        await asyncio.gather(_carry(reader, there_writer), _carry(there_reader, writer))
+            target_writer.write(head.encode())
+        await asyncio.gather(_carry(reader, target_writer), _carry(target_reader, writer))
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,8 +69,8 @@ async def test_a_call_goes_through_the_proxy_of_the_environment(
     tls = {"http": None, "https": authority.server}
     async with serving(accept_email, tls=tls[scheme]) as port:
         proxy = _Proxy(port)
-        async with serving(proxy.serve, tls=tls[kind]) as at:
-            proxies(**{f"{scheme.upper()}_PROXY": f"{kind}://u:p@127.0.0.1:{at}"})
+        async with serving(proxy.serve, tls=tls[kind]) as proxy_port:
+            proxies(**{f"{scheme.upper()}_PROXY": f"{kind}://u:p@127.0.0.1:{proxy_port}"})
             for_others = "http" if scheme == "https" else "https"
             proxies(**{f"{for_others}_proxy": "http://127.0.0.1:9"})
             assert (await verdict_of(f"{scheme}://127.0.0.1:{port}")).fate is Fate.DONE
@@ -86,8 +86,8 @@ async def test_a_proxy_that_refuses_or_is_away_leaves_no_doubt(
     proxies: Callable[..., None], refused_url: str
 ) -> None:
     proxy = _Proxy(0, refuses=True)
-    async with serving(proxy.serve) as at:
-        proxies(ALL_PROXY=f"http://u:canary@127.0.0.1:{at}")
+    async with serving(proxy.serve) as proxy_port:
+        proxies(ALL_PROXY=f"http://u:canary@127.0.0.1:{proxy_port}")
         refused = await verdict_of("https://api.example")
     proxies(ALL_PROXY=refused_url)
     away = await verdict_of("https://api.example")
@@ -109,8 +109,8 @@ async def test_what_is_no_proxy_is_not_taken_for_the_provider(
         writer.write(answer)
         await writer.drain()
 
-    async with serving(serve) as at:
-        proxies(ALL_PROXY=f"http://127.0.0.1:{at}")
+    async with serving(serve) as proxy_port:
+        proxies(ALL_PROXY=f"http://127.0.0.1:{proxy_port}")
         verdict = await verdict_of("https://api.example")
     assert (verdict.code, verdict.definite) == ("proxy_error", True)
     assert verdict.reason == f"the proxy could not be used: {cause}"

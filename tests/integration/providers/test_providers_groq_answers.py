@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.providers.groq_asking import ASKED, KEY, MODEL, PARAMS
+from tests.integration.providers.groq_request import KEY, MODEL, PARAMS, REQUEST
 from worker.providers import Groq
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
@@ -29,7 +29,7 @@ async def test_an_absurd_number_of_tokens_counts_for_nothing_and_the_answer_stay
     scripted: Any, groq: Groq, total: Any
 ) -> None:
     scripted.answer(200, json.dumps(_COMPLETION | {"usage": {"total_tokens": total}}).encode())
-    reply = await groq.call(KEY, ASKED)
+    reply = await groq.call(KEY, REQUEST)
     assert (reply.verdict.fate, reply.verdict.tokens) == (Fate.DONE, None)
     assert reply.value is not None
     json.dumps(reply.value, allow_nan=False)
@@ -46,7 +46,7 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(
     scripted.answer(200, _COMPLETION | {"choices": choices, "usage": usage})
     scripted.answer(200, _COMPLETION | {"usage": None})
 
-    plain, tools, uncounted = [await groq.call(KEY, ASKED) for _ in range(3)]
+    plain, tools, uncounted = [await groq.call(KEY, REQUEST) for _ in range(3)]
 
     assert plain.verdict == Verdict(
         Fate.DONE, "ok", tokens=47, input_tokens=40, output_tokens=7, status=200
@@ -82,30 +82,34 @@ async def test_a_finish_reason_of_a_strange_form_breaks_nothing(
 ) -> None:
     choices = [_COMPLETION["choices"][0] | {"finish_reason": reason}]
     scripted.answer(200, _COMPLETION | {"choices": choices})
-    reply = await groq.call(KEY, ASKED)
+    reply = await groq.call(KEY, REQUEST)
     assert (reply.verdict.fate, (reply.value or {})["text"]) == (Fate.DONE, "hello")
 
 
 async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(
     scripted: Any, groq: Groq
 ) -> None:
-    told = {
+    message_fields = {
         "reasoning": "because",
         "executed_tools": [{"index": 0, "type": "search", "output": "x"}],
         "annotations": [{"type": "document_citation"}],
         "a_later_field": {"x": 1},
     }
-    message = {"role": "assistant", "content": "hello", "function_call": None} | told
-    around = {"service_tier": "flex", "usage_breakdown": {"models": []}, "x_groq": {"id": "req_1"}}
+    message = {"role": "assistant", "content": "hello", "function_call": None} | message_fields
+    body_fields = {
+        "service_tier": "flex",
+        "usage_breakdown": {"models": []},
+        "x_groq": {"id": "req_1"},
+    }
     choices = [
         {"index": 0, "finish_reason": "stop", "message": message, "logprobs": {"content": [1]}}
     ]
     scripted.answer(
-        200, _COMPLETION | {"choices": choices} | around, {"x-request-id": "req_header"}
+        200, _COMPLETION | {"choices": choices} | body_fields, {"x-request-id": "req_header"}
     )
     scripted.answer(200, _COMPLETION, {"x-request-id": "req_header"})
 
-    whole, plain = [(await groq.call(KEY, ASKED)).value for _ in range(2)]
+    whole, plain = [(await groq.call(KEY, REQUEST)).value for _ in range(2)]
 
     assert whole == {
         "text": "hello",
@@ -117,7 +121,7 @@ async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(
         "request_id": "req_1",
         "usage_breakdown": {"models": []},
         "logprobs": {"content": [1]},
-        **told,
+        **message_fields,
     }
     assert plain is not None
     assert plain["request_id"] == "req_header"
@@ -125,7 +129,7 @@ async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(
 
 # The rest of an answer of 5 tokens without a text, and what is said of it.
 @pytest.mark.parametrize(
-    ("message", "reason", "details", "said"),
+    ("message", "reason", "details", "expected"),
     [
         (
             {"reasoning": "hm"},
@@ -151,22 +155,22 @@ async def test_an_answer_that_is_empty_since_reasoning_used_the_cap_says_so(  # 
     message: dict[str, Any],
     reason: str,
     details: dict[str, Any],
-    said: str | None,
+    expected: str | None,
 ) -> None:
     choices = [{"index": 0, "finish_reason": reason, "message": message}]
     scripted.answer(
         200, _COMPLETION | {"choices": choices, "usage": {"completion_tokens": 7} | details}
     )
-    value = (await groq.call(KEY, ASKED)).value
+    value = (await groq.call(KEY, REQUEST)).value
     assert value is not None
-    because = value.get("empty_because")
-    assert because is said is None or because.startswith(said)
+    empty_because = value.get("empty_because")
+    assert empty_because is expected is None or empty_because.startswith(expected)
 
 
 async def test_a_base_url_may_already_hold_the_path_that_the_sdk_adds(scripted: Any) -> None:
     provider = Groq(scripted.url + "/openai/v1/")
     scripted.answer(200, _COMPLETION)
-    assert (await provider.call(KEY, ASKED)).verdict.fate is Fate.DONE
+    assert (await provider.call(KEY, REQUEST)).verdict.fate is Fate.DONE
     assert scripted.seen[0].path == "/openai/v1/chat/completions"
     await provider.close()
 
@@ -184,7 +188,7 @@ async def test_limits_are_read_from_the_headers_of_a_success(scripted: Any, groq
             "x-ratelimit-reset-tokens": "7.66s",
         },
     )
-    assert (await groq.call(KEY, ASKED)).verdict.limits == (
+    assert (await groq.call(KEY, REQUEST)).verdict.limits == (
         ObservedLimit(Dimension.RPD, 14_400, 14_370.0),
         ObservedLimit(Dimension.TPM, 18_000, 17_997.0),
     )

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from tests.integration.providers.groq_asking import KEY, MODEL, PARAMS
 from tests.integration.providers.groq_chunks import (
     DONE,
     HELLO,
@@ -14,22 +13,23 @@ from tests.integration.providers.groq_chunks import (
     SSE,
     USAGE,
     VALUE,
-    Heard,
+    NotingListener,
     chunk,
 )
+from tests.integration.providers.groq_request import KEY, MODEL, PARAMS
 from worker.providers import Completion, Groq
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
 
 async def test_a_streamed_answer_is_told_in_pieces_and_comes_back_as_a_whole_one_would(
-    scripted: Any, groq: Groq, heard: Heard
+    scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     limits = {"x-ratelimit-limit-tokens": "18000", "x-ratelimit-remaining-tokens": "17997"}
     scripted.answer(200, HELLO + LAST + DONE, SSE | limits)
-    told: list[str] = []
+    events: list[str] = []
 
     reply = await groq.call(
-        KEY, Completion.of(PARAMS, listener=heard), sent=lambda: told.append("sent")
+        KEY, Completion.of(PARAMS, listener=listener), sent=lambda: events.append("sent")
     )
 
     assert reply.value == VALUE
@@ -37,12 +37,12 @@ async def test_a_streamed_answer_is_told_in_pieces_and_comes_back_as_a_whole_one
     assert reply.verdict == Verdict(
         Fate.DONE, "ok", limits=(tokens,), tokens=47, input_tokens=40, output_tokens=7, status=200
     )
-    assert (heard.begun, heard.text, told) == (1, VALUE["text"], ["sent"])
+    assert (listener.begun, listener.text, events) == (1, VALUE["text"], ["sent"])
     assert json.loads(scripted.seen[0].body) == PARAMS | {"stream": True}
 
 
 async def test_tool_calls_are_put_together_from_their_pieces(
-    scripted: Any, groq: Groq, heard: Heard
+    scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     deltas = [
         # Groq sends a call in one piece, others send its arguments bit by bit
@@ -64,7 +64,7 @@ async def test_tool_calls_are_put_together_from_their_pieces(
         SSE,
     )
 
-    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=listener))
 
     assert reply.value is not None
     assert reply.value["tool_calls"] == [
@@ -80,11 +80,11 @@ async def test_tool_calls_are_put_together_from_their_pieces(
         },
     ]
     assert (reply.value["text"], reply.value["finish_reason"]) == ("", "tool_calls")
-    assert (heard.reasoning, heard.calls) == ("two tools", deltas)
+    assert (listener.reasoning, listener.calls) == ("two tools", deltas)
 
 
 async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(
-    scripted: Any, groq: Groq, heard: Heard
+    scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     logprobs = [{"token": "a"}, {"token": "b"}]
     body = (
@@ -118,7 +118,7 @@ async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(
     )
     scripted.answer(200, body, SSE | {"x-request-id": "req_header"})
 
-    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=listener))
 
     assert reply.value == {
         "text": "ab",
@@ -141,16 +141,20 @@ async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(
 
 
 async def test_an_answer_in_one_piece_is_told_in_one(
-    scripted: Any, groq: Groq, heard: Heard
+    scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     message = {"role": "assistant", "content": "hello", "tool_calls": calls}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]
     scripted.answer(200, {"model": MODEL, "choices": choices, "usage": USAGE})
     scripted.answer(200, b"<html>welcome</html>", {"content-type": "text/html"})
-    reply, page = [await groq.call(KEY, Completion.of(PARAMS, listener=heard)) for _ in range(2)]
+    reply, page = [await groq.call(KEY, Completion.of(PARAMS, listener=listener)) for _ in range(2)]
     assert reply.value is not None
-    assert (heard.begun, heard.text, heard.calls) == (1, "hello", [{"index": 0} | calls[0]])
+    assert (listener.begun, listener.text, listener.calls) == (
+        1,
+        "hello",
+        [{"index": 0} | calls[0]],
+    )
     assert (page.verdict.code, page.value) == ("unreadable_answer", None)
 
 
@@ -168,30 +172,30 @@ _ODD: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("odd", _ODD)
 async def test_chunks_of_a_strange_form_break_nothing(
-    scripted: Any, groq: Groq, heard: Heard, odd: dict[str, Any]
+    scripted: Any, groq: Groq, listener: NotingListener, odd: dict[str, Any]
 ) -> None:
     scripted.answer(
         200, ROLE + chunk({"content": "hel"}) + chunk(odd) + chunk({"content": "lo"}) + LAST, SSE
     )
-    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
-    assert (reply.verdict.fate, heard.text) == (Fate.DONE, "hello")
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=listener))
+    assert (reply.verdict.fate, listener.text) == (Fate.DONE, "hello")
 
 
 @pytest.mark.parametrize("forms", [({"x": 1}, "text"), ("text", {"x": 1}), ([1], {"x": 1})])
 async def test_a_field_that_changes_its_form_in_the_middle_keeps_the_last_one(
-    scripted: Any, groq: Groq, heard: Heard, forms: tuple[Any, Any]
+    scripted: Any, groq: Groq, listener: NotingListener, forms: tuple[Any, Any]
 ) -> None:
     pieces = b"".join(chunk({"a_later_field": form}) for form in forms)
     scripted.answer(200, HELLO + pieces + LAST + DONE, SSE)
-    value = (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).value
+    value = (await groq.call(KEY, Completion.of(PARAMS, listener=listener))).value
     assert value == VALUE | {"a_later_field": forms[-1]}
 
 
 async def test_a_whole_answer_of_a_strange_form_breaks_nothing(
-    scripted: Any, groq: Groq, heard: Heard
+    scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     message = {"content": [{"type": "text", "text": "hello"}], "tool_calls": [7]}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]
     scripted.answer(200, {"model": MODEL, "choices": choices, "usage": USAGE})
-    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
-    assert (reply.verdict.fate, heard.text, heard.calls) == (Fate.DONE, "", [])
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=listener))
+    assert (reply.verdict.fate, listener.text, listener.calls) == (Fate.DONE, "", [])

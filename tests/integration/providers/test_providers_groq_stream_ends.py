@@ -5,8 +5,16 @@ from typing import Any
 
 import pytest
 
-from tests.integration.providers.groq_asking import KEY, PARAMS, PROMPT
-from tests.integration.providers.groq_chunks import DONE, HELLO, LAST, SSE, VALUE, Heard, chunk
+from tests.integration.providers.groq_chunks import (
+    DONE,
+    HELLO,
+    LAST,
+    SSE,
+    VALUE,
+    NotingListener,
+    chunk,
+)
+from tests.integration.providers.groq_request import KEY, PARAMS, PROMPT
 from worker.providers import Completion, Groq
 from worker.verdicts import Effect, Fate, Scope
 
@@ -69,10 +77,10 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("body", "expected"), _BROKEN)
 async def test_an_answer_that_breaks_off_is_no_answer(
-    scripted: Any, groq: Groq, heard: Heard, body: bytes, expected: dict[str, Any]
+    scripted: Any, groq: Groq, listener: NotingListener, body: bytes, expected: dict[str, Any]
 ) -> None:
     scripted.answer(200, body, SSE)
-    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=listener))
     assert reply.value is None
     expected = {"fate": Fate.RETRY, "definite": False} | expected
     assert {name: getattr(reply.verdict, name) for name in expected} == expected
@@ -81,26 +89,26 @@ async def test_an_answer_that_breaks_off_is_no_answer(
 
 @pytest.mark.parametrize("way", ["close", "reset"])
 async def test_a_connection_that_breaks_in_the_middle_is_a_fault_of_nobodys_key(
-    scripted: Any, groq: Groq, heard: Heard, way: str
+    scripted: Any, groq: Groq, listener: NotingListener, way: str
 ) -> None:
     cut = scripted.http(200, HELLO + LAST + DONE, SSE)[: -len(LAST)]
     scripted._script.append((way, cut))
-    verdict = (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict
+    verdict = (await groq.call(KEY, Completion.of(PARAMS, listener=listener))).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "protocol_error", False)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
 
 
 async def test_an_answer_that_is_complete_counts_though_the_connection_breaks_behind_it(
-    scripted: Any, groq: Groq, heard: Heard
+    scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     whole = scripted.http(200, HELLO + LAST + DONE, SSE)
     scripted._script.append(("close", whole[: -len(DONE)]))
-    reply = await groq.call(KEY, Completion.of(PARAMS, listener=heard))
+    reply = await groq.call(KEY, Completion.of(PARAMS, listener=listener))
     assert (reply.verdict.fate, reply.value) == (Fate.DONE, VALUE)
 
 
 async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
-    scripted: Any, heard: Heard, monkeypatch: pytest.MonkeyPatch
+    scripted: Any, listener: NotingListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.providers.groq.client._AFTER_THE_END_S", 0.1)
     # More bytes are promised than come; the server keeps the connection and says nothing.
@@ -111,34 +119,38 @@ async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
             ("answer", scripted.http(200, sent, SSE | {"content-length": str(len(sent) + 9)}))
         )
         async with asyncio.timeout(30):
-            reply = await provider.call(KEY, Completion.of(PARAMS, listener=heard))
+            reply = await provider.call(KEY, Completion.of(PARAMS, listener=listener))
         assert reply.verdict.code == ("ok" if sent is body else "server_error")
         await provider.close()
 
 
 async def test_a_refusal_before_the_first_piece_is_judged_as_always(
-    scripted: Any, groq: Groq, heard: Heard
+    scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     scripted.answer(401, {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}})
     scripted.answer(429, {"error": {"message": "slow down"}}, {"retry-after": "7"})
     refused, limited = [
-        (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict for _ in range(2)
+        (await groq.call(KEY, Completion.of(PARAMS, listener=listener))).verdict for _ in range(2)
     ]
     assert (refused.fate, refused.effect) == (Fate.NEXT_KEY, Effect.DISABLE)
     assert (limited.fate, limited.cooldown_ms) == (Fate.NEXT_KEY, 7_000)
-    assert (heard.begun, heard.text) == (0, "")
+    assert (listener.begun, listener.text) == (0, "")
 
 
-async def test_a_cancelled_call_gives_its_connection_back(scripted: Any, heard: Heard) -> None:
+async def test_a_cancelled_call_gives_its_connection_back(
+    scripted: Any, listener: NotingListener
+) -> None:
     groq = Groq(scripted.url, timeout_s=10, max_connections=1)
     half = scripted.http(200, HELLO, SSE | {"content-length": "100000"})
     scripted._script.append(("answer", half))
-    call = asyncio.create_task(groq.call(KEY, Completion.of(PARAMS, listener=heard)))
+    call = asyncio.create_task(groq.call(KEY, Completion.of(PARAMS, listener=listener)))
     async with asyncio.timeout(30):
-        await heard.first.wait()
+        await listener.first.wait()
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     scripted.answer(200, HELLO + LAST + DONE, SSE)
-    assert (await groq.call(KEY, Completion.of(PARAMS, listener=heard))).verdict.fate is Fate.DONE
+    assert (
+        await groq.call(KEY, Completion.of(PARAMS, listener=listener))
+    ).verdict.fate is Fate.DONE
     await groq.close()

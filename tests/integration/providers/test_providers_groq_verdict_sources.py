@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.integration.providers.groq_asking import ASKED, KEY, PROMPT, error
+from tests.integration.providers.groq_request import KEY, PROMPT, REQUEST, error
 from worker.providers import Groq
 from worker.verdicts import Fate
 
@@ -11,11 +11,11 @@ from worker.verdicts import Fate
 async def test_of_several_headers_of_one_name_the_longest_wait_counts(
     scripted: Any, groq: Groq
 ) -> None:
-    whole = scripted.http(429, {}, {"retry-after": "2"})
+    answer = scripted.http(429, {}, {"retry-after": "2"})
     scripted._script.append(
-        ("answer", whole.replace(b"retry-after: 2\r\n", b"retry-after: 2\r\nRetry-After: 7\r\n"))
+        ("answer", answer.replace(b"retry-after: 2\r\n", b"retry-after: 2\r\nRetry-After: 7\r\n"))
     )
-    assert (await groq.call(KEY, ASKED)).verdict.cooldown_ms == 7_000
+    assert (await groq.call(KEY, REQUEST)).verdict.cooldown_ms == 7_000
 
 
 async def test_words_in_failed_generation_are_never_read(scripted: Any, groq: Groq) -> None:
@@ -28,27 +28,27 @@ async def test_words_in_failed_generation_are_never_read(scripted: Any, groq: Gr
     scripted.answer(400, body)
     scripted.answer(429, {"error": {"message": "slow", "failed_generation": poison}})
 
-    bad, limited = [(await groq.call(KEY, ASKED)).verdict for _ in range(2)]
+    failed, limited = [(await groq.call(KEY, REQUEST)).verdict for _ in range(2)]
 
-    assert (bad.account, bad.limits, bad.fate) == (None, (), Fate.RETRY)
-    assert "org_evil" not in bad.reason
+    assert (failed.account, failed.limits, failed.fate) == (None, (), Fate.RETRY)
+    assert "org_evil" not in failed.reason
     assert (limited.account, limited.limits, limited.cooldown_ms) == (None, (), None)
 
 
 async def test_a_reason_holds_neither_keys_nor_the_prompt_and_is_bounded(
     scripted: Any, groq: Groq
 ) -> None:
-    said = (
+    message = (
         f"Bad {KEY.get_secret_value()} and gsk_another-key… and Bearer abc.def\nfor “{PROMPT}” "
         + "x" * 900
     )
-    scripted.answer(400, error(said))
-    reply = await groq.call(KEY, ASKED)
+    scripted.answer(400, error(message))
+    reply = await groq.call(KEY, REQUEST)
     for planted in (KEY.get_secret_value(), "canary", "another-key", "abc.def", PROMPT):
         assert planted not in repr(reply)
     assert len(reply.verdict.reason) < 340
     assert "\n" not in reply.verdict.reason
-    assert PROMPT not in repr(ASKED)
+    assert PROMPT not in repr(REQUEST)
 
 
 async def test_the_spend_limit_ends_with_the_month_when_that_is_nearer_than_an_hour(
@@ -57,5 +57,5 @@ async def test_the_spend_limit_ends_with_the_month_when_that_is_nearer_than_an_h
     last_minute = datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp()
     provider = Groq(scripted.url, now=lambda: last_minute)
     scripted.answer(400, error("blocked", "blocked_api_access"))
-    assert (await provider.call(KEY, ASKED)).verdict.cooldown_ms == 60_000
+    assert (await provider.call(KEY, REQUEST)).verdict.cooldown_ms == 60_000
     await provider.close()

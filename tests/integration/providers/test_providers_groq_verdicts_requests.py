@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.providers.groq_asking import ASKED, KEY, error, verdict
+from tests.integration.providers.groq_request import KEY, REQUEST, error, verdict
 from tests.integration.providers.verdict_tables import assert_judged
 from worker.providers import Groq
 from worker.verdicts import Fate
@@ -50,4 +50,4 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
 async def test_every_row_of_the_table_is_judged_as_written(
     scripted: Any, groq: Groq, row: Any
 ) -> None:
-    await assert_judged(groq, (KEY, ASKED), scripted, row, _SENTENCES)
+    await assert_judged(groq, (KEY, REQUEST), scripted, row, _SENTENCES)

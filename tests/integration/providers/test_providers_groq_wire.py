@@ -10,7 +10,7 @@ from groq import AsyncGroq
 from pydantic import SecretStr
 
 from tests.integration.providers.broken_answers import broken_answers
-from tests.integration.providers.groq_asking import ASKED, KEY, MODEL, PROMPT
+from tests.integration.providers.groq_request import KEY, MODEL, PROMPT, REQUEST
 from worker.providers import Completion, Groq, connections
 from worker.providers.exchange import Exchange
 from worker.verdicts import Effect, Fate, Scope
@@ -23,7 +23,7 @@ async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
     scripted: Any, groq: Groq, fault: Any, code: str
 ) -> None:
     fault(scripted)
-    verdict = (await groq.call(KEY, ASKED)).verdict
+    verdict = (await groq.call(KEY, REQUEST)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, code, False)
     assert (verdict.effect, verdict.scope, verdict.status) == (Effect.NONE, Scope.HOST, 0)
 
@@ -31,7 +31,7 @@ async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
 async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=0.2)
     scripted.hang()
-    verdict = (await provider.call(KEY, ASKED)).verdict
+    verdict = (await provider.call(KEY, REQUEST)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "read_timeout", False)
     await provider.close()
 
@@ -39,7 +39,7 @@ async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
 async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=0.3)
     scripted.trickle(b"HTTP/1.1 200 OK\r\nx-slow: ")
-    verdict = (await provider.call(KEY, ASKED)).verdict
+    verdict = (await provider.call(KEY, REQUEST)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "total_timeout", False)
     await provider.close()
 
@@ -47,14 +47,14 @@ async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> Non
 async def test_a_full_pool_blames_nobody(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=1.5, max_connections=1)
     scripted.hang()
-    held = asyncio.create_task(provider.call(KEY, ASKED))
+    first = asyncio.create_task(provider.call(KEY, REQUEST))
     await scripted.arrived(1)
     provider._http.timeout = 0.05  # the next SDK client waits for a connection no longer than this
-    verdict = (await provider.call(SecretStr("gsk_other"), ASKED)).verdict
+    verdict = (await provider.call(SecretStr("gsk_other"), REQUEST)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "pool_timeout", True)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.KEY)
     scripted.release.set()
-    assert (await held).verdict.fate is Fate.RETRY
+    assert (await first).verdict.fate is Fate.RETRY
     await provider.close()
 
 
@@ -63,23 +63,23 @@ async def test_a_thousand_calls_at_once_each_carry_their_own_key(scripted: Any) 
     groq = Groq(scripted.url, timeout_s=100)  # all at once, they take turns
     keys = [SecretStr(f"gsk_key{number}") for number in range(4)]
 
-    def mirror(seen: Any) -> bytes:
-        prompt = json.loads(seen.body)["messages"][0]["content"]
-        message = {"role": "assistant", "content": f"{prompt} {seen.key}"}
+    def mirror(request: Any) -> bytes:
+        prompt = json.loads(request.body)["messages"][0]["content"]
+        message = {"role": "assistant", "content": f"{prompt} {request.key}"}
         return scripted.http(200, _COMPLETION | {"choices": [{"message": message}]})
 
-    async def one(number: int) -> bool:
+    async def carries_its_own_key(number: int) -> bool:
         key = keys[number % 4]
-        request = Completion.of(
+        completion = Completion.of(
             {"model": MODEL, "messages": [{"role": "user", "content": str(number)}]}
         )
-        reply = await groq.call(key, request)
+        reply = await groq.call(key, completion)
         return (
             reply.value is not None and reply.value["text"] == f"{number} {key.get_secret_value()}"
         )
 
     scripted.default = mirror
-    assert all(await asyncio.gather(*(one(number) for number in range(1_000))))
+    assert all(await asyncio.gather(*(carries_its_own_key(number) for number in range(1_000))))
     await groq.close()
 
 
@@ -88,7 +88,7 @@ async def test_the_sdk_logs_no_prompt_even_at_debug(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     scripted.answer(200, _COMPLETION)
-    await groq.call(KEY, ASKED)
+    await groq.call(KEY, REQUEST)
     assert PROMPT not in caplog.text
     assert KEY.get_secret_value() not in caplog.text
 
@@ -96,47 +96,47 @@ async def test_the_sdk_logs_no_prompt_even_at_debug(
 async def test_old_keys_are_forgotten_after_many_reloads(scripted: Any, groq: Groq) -> None:
     scripted.default = lambda _: scripted.http(200, _COMPLETION)
     for number in range(70):
-        assert (await groq.call(SecretStr(f"gsk_{number}"), ASKED)).verdict.fate is Fate.DONE
+        assert (await groq.call(SecretStr(f"gsk_{number}"), REQUEST)).verdict.fate is Fate.DONE
     assert len(groq._clients) == 64
 
 
 async def test_every_request_is_the_sdks_own_which_makes_the_first_of_each_key(
     scripted: Any, groq: Groq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[Any] = []
+    built: list[Any] = []
     build = AsyncGroq._build_request
     monkeypatch.setattr(
         AsyncGroq,
         "_build_request",
-        lambda *args, **kwargs: made.append(0) or build(*args, **kwargs),
+        lambda *args, **kwargs: built.append(0) or build(*args, **kwargs),
     )
-    said = ({"content": PROMPT}, {"content": "é 😀 \"' </x>", "name": None})
-    asked = [{"model": MODEL, "messages": [{"role": "user", **more}]} for more in said]
-    for body in (*asked, *asked):
+    messages = ({"content": PROMPT}, {"content": "é 😀 \"' </x>", "name": None})
+    bodies = [{"model": MODEL, "messages": [{"role": "user", **more}]} for more in messages]
+    for body in (*bodies, *bodies):
         scripted.answer(200, _COMPLETION)
         assert (await groq.call(KEY, Completion.of(body))).verdict.fate is Fate.DONE
-    assert len(made) == 1
-    stock = AsyncGroq(
+    assert len(built) == 1
+    sdk_client = AsyncGroq(
         api_key=KEY.get_secret_value(),
         base_url=scripted.url,
         timeout=groq._http.timeout,
         max_retries=0,
         http_client=groq._http,
     )
-    for body in asked:
+    for body in bodies:
         scripted.answer(200, _COMPLETION)
-        await stock.post(
+        await sdk_client.post(
             "/openai/v1/chat/completions",
             cast_to=httpx.Response,
             body=dict(Completion.of(body).params),
         )
-    ours, theirs = scripted.seen[:-2], scripted.seen[-2:]
-    for one, other in zip(ours, (*theirs, *theirs), strict=True):
-        assert (one.method, one.path, one.headers, one.body) == (
-            other.method,
-            other.path,
-            other.headers,
-            other.body,
+    ours, sdks = scripted.seen[:-2], scripted.seen[-2:]
+    for own, sdk in zip(ours, (*sdks, *sdks), strict=True):
+        assert (own.method, own.path, own.headers, own.body) == (
+            sdk.method,
+            sdk.path,
+            sdk.headers,
+            sdk.body,
         )
 
 
@@ -149,7 +149,7 @@ async def test_an_answer_that_is_not_streamed_is_read_at_once(
     monkeypatch.setattr(connections._Body, "__aiter__", parts)
     packed = gzip.compress(json.dumps(_COMPLETION).encode())
     scripted.answer(200, packed, {"content-encoding": "gzip"})
-    reply = await groq.call(KEY, ASKED)
+    reply = await groq.call(KEY, REQUEST)
     assert reply.value is not None
     assert reply.value["text"] == "hello"
 
@@ -160,8 +160,8 @@ async def test_a_refusal_within_a_streamed_answer_asks_for_no_other_key(
     refusal = {"message": "slow down", "code": "rate_limit_exceeded", "status_code": 429}
     body = f"event: error\ndata: {json.dumps({'error': refusal})}\n\n".encode()
     scripted.answer(200, body, {"content-type": "text/event-stream"})
-    asked = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
-    request = httpx.Request("POST", f"{scripted.url}/openai/v1/chat/completions", json=asked)
+    params = {"model": MODEL, "stream": True, "messages": [{"role": "user", "content": PROMPT}]}
+    request = httpx.Request("POST", f"{scripted.url}/openai/v1/chat/completions", json=params)
     exchange = Exchange.of(request)
     calling = asyncio.create_task(groq.passing().call(KEY, exchange))
     answer = await exchange.opened

@@ -33,8 +33,10 @@ async def _answers(head: bytes, *blocks: bytes, endless: bool = False) -> AsyncI
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            asked = (await reader.readuntil(b"\r\n\r\n")).lower()
-            await reader.readexactly(int(asked.partition(b"content-length: ")[2].split(b"\r\n")[0]))
+            request_head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            await reader.readexactly(
+                int(request_head.partition(b"content-length: ")[2].split(b"\r\n")[0])
+            )
             writer.write(head + b"\r\n" + b"".join(blocks))
             await writer.drain()
             while endless and not writer.is_closing():

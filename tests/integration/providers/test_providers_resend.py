@@ -75,8 +75,8 @@ async def test_silence_and_trickling_tie_the_email_to_its_account(scripted: Any)
 
 
 async def test_a_reason_holds_neither_keys_nor_the_mail(scripted: Any, mailer: Resend) -> None:
-    said = f"Bad {KEY.get_secret_value()} in “{BODY_TEXT}”"
-    scripted.answer(422, error(422, "validation_error", said))
+    message = f"Bad {KEY.get_secret_value()} in “{BODY_TEXT}”"
+    scripted.answer(422, error(422, "validation_error", message))
     reply = await mailer.call(KEY, MAIL)
     assert reply.verdict.reason == "Resend rejects the email: Bad *** in “[…]”"
     assert "canary" not in repr(reply)

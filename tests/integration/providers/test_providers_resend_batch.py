@@ -36,11 +36,11 @@ async def test_a_batch_is_sent_as_it_is_and_asks_for_permissive_validation(
     reply = await mailer.call(KEY, _BATCH)
     assert reply.value == {"results": [{"id": "x"}, {"id": "y"}, {"id": "z"}]}
     assert (reply.verdict.fate, reply.verdict.emails) == (Fate.DONE, 5)
-    [seen] = scripted.seen
-    assert (seen.method, seen.path, seen.body) == ("POST", "/emails/batch", _BATCH.body.encode())
-    assert seen.headers["idempotency-key"] == "batch-1"
-    assert seen.headers["x-batch-validation"] == "permissive"
-    assert seen.key == KEY.get_secret_value()
+    [sent] = scripted.seen
+    assert (sent.method, sent.path, sent.body) == ("POST", "/emails/batch", _BATCH.body.encode())
+    assert sent.headers["idempotency-key"] == "batch-1"
+    assert sent.headers["x-batch-validation"] == "permissive"
+    assert sent.key == KEY.get_secret_value()
 
 
 async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
@@ -48,8 +48,8 @@ async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
     scripted.answer(200, {"id": "x"})
     reply = await mailer.call(KEY, SendRequest("team1", "mail-1", text))
     assert (reply.value, reply.verdict.emails) == ({"id": "x"}, None)
-    [seen] = scripted.seen
-    assert (seen.path, seen.body, seen.headers["idempotency-key"]) == (
+    [sent] = scripted.seen
+    assert (sent.path, sent.body, sent.headers["idempotency-key"]) == (
         "/emails",
         text.encode(),
         "mail-1",
@@ -60,7 +60,7 @@ async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
 @pytest.mark.parametrize(
     ("data", "errors", "results", "count"),
     [
-        # the middle one is refused: `data` has no gap for it
+        # the middle email is refused: `data` has no gap for it
         (
             [{"id": "x"}, {"id": "z"}],
             [{"index": 1, "message": "Invalid `to` field."}],
@@ -89,8 +89,8 @@ async def test_each_email_gets_what_was_said_of_it(  # noqa: PLR0917 - a table
     scripted.answer(200, {"data": data} | ({"errors": errors} if errors is not None else {}))
     reply = await mailer.call(KEY, _BATCH)
     assert reply.value is not None
-    assert [one.get("id") for one in reply.value["results"]] == results
-    assert all("error" in one for one in reply.value["results"] if "id" not in one)
+    assert [result.get("id") for result in reply.value["results"]] == results
+    assert all("error" in result for result in reply.value["results"] if "id" not in result)
     assert reply.verdict.emails == count
 
 
@@ -114,7 +114,7 @@ async def test_a_stand_in_without_batches_has_taken_none_and_one_email_is_anothe
     scripted.answer(status, body)
     verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.code, verdict.fate, verdict.definite) == ("no_batches", Fate.FAIL, True)
-    assert [seen.body for seen in scripted.seen] == [b"[]"], "no email was sent"
+    assert [request.body for request in scripted.seen] == [b"[]"], "no email was sent"
     scripted.answer(status, body)
     alone = (await mailer.call(KEY, SendRequest("team1", "job-1", json.dumps(_EMAILS[0])))).verdict
     assert (alone.fate, alone.definite) == (Fate.SAME_ACCOUNT, False)
@@ -167,7 +167,7 @@ async def test_whoever_cannot_say_whether_it_takes_batches_gets_none_and_is_aske
     scripted.takes_batches = True
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
     assert (await mailer.call(KEY, _BATCH)).verdict.fate is Fate.DONE
-    assert [seen.body == b"[]" for seen in scripted.seen] == [True, False]
+    assert [request.body == b"[]" for request in scripted.seen] == [True, False]
 
 
 async def test_a_stand_in_that_hangs_when_it_is_asked_has_taken_nothing(

@@ -18,7 +18,7 @@ async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) 
     again = SendRequest.single(json.loads(json.dumps(dict(reversed(PAYLOAD.items())))), "job-1")
     for mail in (MAIL, MAIL, again):
         await mailer.call(KEY, mail)
-    assert {seen.body for seen in scripted.seen} == {MAIL.body.encode()}
+    assert {request.body for request in scripted.seen} == {MAIL.body.encode()}
 
 
 @pytest.mark.usefixtures("untraced")
@@ -26,18 +26,20 @@ async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> 
     # Many at once take turns on connections; a busy machine opens that many in time.
     mailer = Resend(scripted.url, timeout_s=100, max_connections=200)
     keys = [SecretStr(f"re_key{number}") for number in range(4)]
-    scripted.default = lambda seen: scripted.http(
-        200, {"id": f"{seen.headers['idempotency-key']} {seen.key}"}
+    scripted.default = lambda request: scripted.http(
+        200, {"id": f"{request.headers['idempotency-key']} {request.key}"}
     )
 
-    async def one(number: int) -> bool:
+    async def gets_its_own_id(number: int) -> bool:
         key = keys[number % 4]
         mail = SendRequest.single(PAYLOAD | {"subject": str(number)}, f"job-{number}")
         value = (await mailer.call(key, mail)).value
         return value == {"id": f"job-{number} {key.get_secret_value()}"}
 
     for first in range(0, 2_000, 500):
-        assert all(await asyncio.gather(*(one(number) for number in range(first, first + 500))))
+        assert all(
+            await asyncio.gather(*(gets_its_own_id(number) for number in range(first, first + 500)))
+        )
     assert len(scripted.seen) == 2_000
     assert resend.api_key is None
     await mailer.close()

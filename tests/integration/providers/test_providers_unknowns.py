@@ -13,8 +13,8 @@ import pytest
 from redis.asyncio import Redis
 
 from sandbox import groq_errors, resend_errors
-from tests.integration.providers.groq_asking import ASKED, PROMPT
-from tests.integration.providers.groq_asking import KEY as GROQ_KEY
+from tests.integration.providers.groq_request import KEY as GROQ_KEY
+from tests.integration.providers.groq_request import PROMPT, REQUEST
 from tests.integration.providers.resend_mail import KEY as RESEND_KEY
 from worker.providers import Groq, Resend, SendRequest, drift
 from worker.providers.drift import Drift
@@ -28,7 +28,7 @@ _MAIL = SendRequest.single(
 )
 
 
-class Asked:
+class WatchedProviders:
     """Both providers, before one that is scripted, and what they noticed."""
 
     def __init__(self, scripted: Any) -> None:
@@ -37,48 +37,54 @@ class Asked:
         self.groq = Groq(scripted.url, notice=self.noticed.append)
         self.resend = Resend(scripted.url, notice=self.noticed.append)
 
-    async def ask(
+    async def call(
         self, service: str, status: int, body: Any, headers: dict[str, str] | None = None
     ) -> Any:
         content = body.encode() if isinstance(body, str) else body
         self.scripted.answer(status, content, headers or {})
         if service == "groq":
-            return (await self.groq.call(GROQ_KEY, ASKED)).verdict
+            return (await self.groq.call(GROQ_KEY, REQUEST)).verdict
         return (await self.resend.call(RESEND_KEY, _MAIL)).verdict
 
 
 @pytest.fixture
-async def asked(scripted: Any) -> AsyncIterator[Asked]:
-    asked = Asked(scripted)
-    yield asked
-    await asked.groq.close()
-    await asked.resend.close()
+async def providers(scripted: Any) -> AsyncIterator[WatchedProviders]:
+    providers = WatchedProviders(scripted)
+    yield providers
+    await providers.groq.close()
+    await providers.resend.close()
 
 
 @pytest.mark.parametrize(
-    "told", _RECORDED, ids=lambda told: f"{told['of']} {told['status']} {told['verdict']}"
+    "record",
+    _RECORDED,
+    ids=lambda record: f"{record['of']} {record['status']} {record['verdict']}",
 )
 async def test_every_recorded_answer_is_known_and_has_its_own_verdict(
-    asked: Asked, told: dict[str, Any]
+    providers: WatchedProviders, record: dict[str, Any]
 ) -> None:
-    verdict = await asked.ask(told["of"], told["status"], told["body"], told["headers"])
-    assert verdict.code == told["verdict"]
-    if "dimension" in told:
-        assert [limit.dimension for limit in verdict.limits] == [told["dimension"]]
-    assert asked.noticed == []
+    verdict = await providers.call(
+        record["of"], record["status"], record["body"], record["headers"]
+    )
+    assert verdict.code == record["verdict"]
+    if "dimension" in record:
+        assert [limit.dimension for limit in verdict.limits] == [record["dimension"]]
+    assert providers.noticed == []
 
 
-async def test_the_sandbox_answers_nothing_that_is_unknown_but_on_purpose(asked: Asked) -> None:
+async def test_the_sandbox_answers_nothing_that_is_unknown_but_on_purpose(
+    providers: WatchedProviders,
+) -> None:
     for kind, refusal in groq_errors.REFUSALS.items():
         answer = groq_errors.refuse(kind, "m")
-        await asked.ask("groq", answer.status, answer.body)
-        assert asked.noticed == [] or refusal.code == "brand_new_code"
-        asked.noticed.clear()
+        await providers.call("groq", answer.status, answer.body)
+        assert providers.noticed == [] or refusal.code == "brand_new_code"
+        providers.noticed.clear()
     for refusal_ in resend_errors.REFUSALS.values():
         body = resend_errors.error_body(refusal_.status, refusal_.name, refusal_.message)
-        await asked.ask("resend", refusal_.status, body)
-        assert asked.noticed == [] or refusal_.name == "brand_new_name"
-        asked.noticed.clear()
+        await providers.call("resend", refusal_.status, body)
+        assert providers.noticed == [] or refusal_.name == "brand_new_name"
+        providers.noticed.clear()
 
 
 def _error(message: str, code: str = "rate_limit_exceeded") -> dict[str, Any]:
@@ -160,10 +166,10 @@ _CANARIES = f"{PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
     ],
 )
 async def test_what_nobody_knows_is_noticed_by_its_shape(
-    asked: Asked, service: str, answer: tuple[Any, ...], kind: Kind, shape: str
+    providers: WatchedProviders, service: str, answer: tuple[Any, ...], kind: Kind, shape: str
 ) -> None:
-    await asked.ask(service, *answer)
-    assert asked.noticed == [Unknown(service, kind, shape)]
+    await providers.call(service, *answer)
+    assert providers.noticed == [Unknown(service, kind, shape)]
 
 
 # What the providers document: names of errors, statuses, headers, parts of an answer.
@@ -197,9 +203,9 @@ _DOCUMENTED: dict[str, list[tuple[Any, ...]]] = {
             )
         ),
         *(
-            (200, _completion({"content": "x"}), {f"x-ratelimit-{what}-{of}": "1"})
-            for what in ("limit", "remaining", "reset")
-            for of in ("requests", "tokens")
+            (200, _completion({"content": "x"}), {f"x-ratelimit-{value}-{unit}": "1"})
+            for value in ("limit", "remaining", "reset")
+            for unit in ("requests", "tokens")
         ),
     ],
     "resend": [
@@ -237,23 +243,27 @@ _DOCUMENTED: dict[str, list[tuple[Any, ...]]] = {
 
 @pytest.mark.parametrize("service", _DOCUMENTED)
 async def test_nothing_that_a_provider_documents_is_taken_for_unknown(
-    asked: Asked, service: str
+    providers: WatchedProviders, service: str
 ) -> None:
     for answer in _DOCUMENTED[service]:
-        await asked.ask(service, *answer)
-        assert asked.noticed == [], answer
+        await providers.call(service, *answer)
+        assert providers.noticed == [], answer
 
 
-async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(asked: Asked) -> None:
+async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(
+    providers: WatchedProviders,
+) -> None:
     gone = _error("no such model", "model_not_found")
     for _ in range(19):
-        await asked.ask("groq", 404, gone)
-    await asked.ask("groq", 200, _completion({"content": "x"}))  # it lives after all
+        await providers.call("groq", 404, gone)
+    await providers.call("groq", 200, _completion({"content": "x"}))  # it lives after all
     for _ in range(19):
-        await asked.ask("groq", 404, gone)
-    assert asked.noticed == []
-    await asked.ask("groq", 404, gone)
-    assert asked.noticed == [Unknown("groq", Kind.MODEL, "openai/gpt-oss-120b: model_not_found")]
+        await providers.call("groq", 404, gone)
+    assert providers.noticed == []
+    await providers.call("groq", 404, gone)
+    assert providers.noticed == [
+        Unknown("groq", Kind.MODEL, "openai/gpt-oss-120b: model_not_found")
+    ]
 
 
 async def test_models_beyond_a_bound_are_watched_as_long_as_they_are_among_the_latest(
@@ -269,19 +279,21 @@ async def test_models_beyond_a_bound_are_watched_as_long_as_they_are_among_the_l
 
 
 async def test_requests_that_are_all_refused_alike_are_noticed_by_their_model(
-    asked: Asked,
+    providers: WatchedProviders,
 ) -> None:
     for _ in range(20):
-        await asked.ask("groq", 413, _error("too large", "request_too_large"))
-    told = [one for one in asked.noticed if one.kind is Kind.MODEL]
-    assert [one.shape.partition(":")[0] for one in told] == ["openai/gpt-oss-120b"]
+        await providers.call("groq", 413, _error("too large", "request_too_large"))
+    models = [unknown for unknown in providers.noticed if unknown.kind is Kind.MODEL]
+    assert [unknown.shape.partition(":")[0] for unknown in models] == ["openai/gpt-oss-120b"]
 
 
-async def test_an_outage_and_an_empty_field_are_nothing_unknown(asked: Asked) -> None:
+async def test_an_outage_and_an_empty_field_are_nothing_unknown(
+    providers: WatchedProviders,
+) -> None:
     for _ in range(25):
-        await asked.ask("groq", 503, _error("over capacity", ""))
-    await asked.ask("groq", 200, _completion({"content": "x", "refusal": None}))
-    assert asked.noticed == []
+        await providers.call("groq", 503, _error("over capacity", ""))
+    await providers.call("groq", 200, _completion({"content": "x", "refusal": None}))
+    assert providers.noticed == []
 
 
 async def test_shapes_are_counted_in_redis_once_each_and_logged_once_by_each_process(
@@ -289,13 +301,13 @@ async def test_shapes_are_counted_in_redis_once_each_and_logged_once_by_each_pro
 ) -> None:
     monkeypatch.setattr(drift, "MOST_SHAPES", 3)
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
-        one, other = Drift(redis, namespace="kw"), Drift(redis, namespace="kw")
-        for book in (one, one, other):
-            book.notice(Unknown("groq", Kind.ERROR_CODE, "400 new"))
-            await book.close()  # writes at once
+        first, second = Drift(redis, namespace="kw"), Drift(redis, namespace="kw")
+        for counter in (first, first, second):
+            counter.notice(Unknown("groq", Kind.ERROR_CODE, "400 new"))
+            await counter.close()  # writes at once
         for number in range(5):
-            other.notice(Unknown("groq", Kind.HEADER, f"x-ratelimit-{number}"))
-            await other.close()
+            second.notice(Unknown("groq", Kind.HEADER, f"x-ratelimit-{number}"))
+            await second.close()
 
         shapes = [message.split(". ")[0].rpartition(": ")[2] for message in caplog.messages]
         assert shapes == ["400 new", "400 new", "x-ratelimit-0", "x-ratelimit-1"]
@@ -303,32 +315,32 @@ async def test_shapes_are_counted_in_redis_once_each_and_logged_once_by_each_pro
             "Groq answers something unknown (error code): 400 new. "
             "`celery -A worker keys drift` lists all of it"
         )
-        seen = await one.seen()
+        kept = await first.seen()
 
-        assert {(found.kind, found.shape): found.count for found in seen} == {
+        assert {(shape.kind, shape.shape): shape.count for shape in kept} == {
             ("error_code", "400 new"): 3,
             ("header", "x-ratelimit-0"): 1,
             ("header", "x-ratelimit-1"): 1,
             ("header", "(others)"): 3,
         }
-        assert all(0 < found.first_ms <= found.last_ms for found in seen)
+        assert all(0 < shape.first_ms <= shape.last_ms for shape in kept)
         assert await redis.ttl("{kw:unknown}:count") > 0
         await redis.delete("{kw:unknown}:first_ms", "{kw:unknown}:last_ms")  # as an eviction does
-        assert {(found.first_ms, found.last_ms) for found in await one.seen()} == {(0, 0)}
-        assert await one.forget() == 4
-        assert await one.seen() == []
+        assert {(shape.first_ms, shape.last_ms) for shape in await first.seen()} == {(0, 0)}
+        assert await first.forget() == 4
+        assert await first.seen() == []
 
 
 async def test_what_could_not_be_written_is_written_with_the_next(redis_url: str) -> None:
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
-        book = Drift(redis, namespace="kw")
+        counter = Drift(redis, namespace="kw")
         await redis.set("{kw:unknown}:count", "in the way")
-        book.notice(Unknown("groq", Kind.STATUS, "418"))
-        await book.close()
+        counter.notice(Unknown("groq", Kind.STATUS, "418"))
+        await counter.close()
         await redis.delete("{kw:unknown}:count")
-        book.notice(Unknown("groq", Kind.STATUS, "418"))
-        assert book._task is not None
-        book._task.cancel()  # as when the program ends
-        await asyncio.wait([book._task])
-        await book.close()
-        assert [found.count for found in await book.seen()] == [2]
+        counter.notice(Unknown("groq", Kind.STATUS, "418"))
+        assert counter._task is not None
+        counter._task.cancel()  # as when the program ends
+        await asyncio.wait([counter._task])
+        await counter.close()
+        assert [shape.count for shape in await counter.seen()] == [2]

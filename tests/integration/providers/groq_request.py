@@ -13,7 +13,7 @@ KEY = SecretStr("gsk_canary0123456789abcdef")
 PROMPT = "the secret recipe of the house"
 MODEL = "openai/gpt-oss-120b"
 PARAMS = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 50}
-ASKED = Completion.of(PARAMS)
+REQUEST = Completion.of(PARAMS)
 NOW_S = datetime(2026, 11, 10, 12, 0, tzinfo=UTC).timestamp()
 
 
