@@ -1,4 +1,4 @@
-"""Mailrooms on one Redis and one sandbox; each stands for a worker process."""
+"""Senders of emails on one Redis and one sandbox; each stands for a worker process."""
 
 import asyncio
 import hashlib
@@ -26,7 +26,7 @@ ANN = "ann@example.com"
 
 
 class Senders:
-    """What the both share."""
+    """Makes senders that share a Redis and a sandbox."""
 
     def __init__(self, sandbox: Sandbox, redis: Redis) -> None:
         self.sandbox = sandbox
@@ -53,7 +53,7 @@ class Senders:
         **options: Any,
     ) -> EmailSender:
         secrets = self.sandbox.keys("resend")
-        found = [
+        pool_keys = [
             make_key(
                 "resend",
                 secret=secrets[n],
@@ -66,7 +66,7 @@ class Senders:
         provider = Resend(self.sandbox.resend_api_url, timeout_s=timeout_s)
         self.providers.append(provider)
         pool = KeyPool(
-            self.redis, "resend", found, opening=16, now_ms=pool_now_ms,
+            self.redis, "resend", pool_keys, opening=16, now_ms=pool_now_ms,
             cooldowns=CooldownPolicy(server_error_ms=1),
         )  # fmt: skip
         return EmailSender(
@@ -76,16 +76,16 @@ class Senders:
         )
 
     def judgement(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.sandbox.ledger()["judgement"]
-        return found
+        judgement: dict[str, Any] = self.sandbox.ledger()["judgement"]
+        return judgement
 
     def calls(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.sandbox.ledger(full=True)["calls"]
-        return found
+        calls: list[dict[str, Any]] = self.sandbox.ledger(full=True)["calls"]
+        return calls
 
     async def everything_in_redis(self) -> str:
         """All names and values, as text."""
-        found = []
+        lines = []
         async for name in self.redis.scan_iter("*"):
             kind = await self.redis.type(name)
             value = (
@@ -93,8 +93,8 @@ class Senders:
                 if kind == "hash"
                 else ""
             )  # type: ignore[no-untyped-call]
-            found.append(f"{name} {value}")
-        return "\n".join(found)
+            lines.append(f"{name} {value}")
+        return "\n".join(lines)
 
 
 def outgoing(
@@ -160,27 +160,31 @@ async def in_line(sender: EmailSender, count: int) -> None:
 async def send(
     sender: EmailSender, *emails: OutgoingEmail, longest_s: float = 20, **lease_request: Any
 ) -> list[Any]:
-    """Send emails at once. Returns what each got, or what it raised."""
-    wants = LeaseRequest(emails=1, **lease_request)
-    serving = (sender.serve(wants, one, longest_s=longest_s) for one in emails)
+    """Send emails at once. Returns the outcome of each: served, or the exception."""
+    request = LeaseRequest(emails=1, **lease_request)
+    serving = (sender.serve(request, email, longest_s=longest_s) for email in emails)
     return await asyncio.gather(*serving, return_exceptions=True)
 
 
-async def send_one(sender: EmailSender, one: OutgoingEmail, *, longest_s: float = 20) -> Served:
+async def send_one(sender: EmailSender, email: OutgoingEmail, *, longest_s: float = 20) -> Served:
     """Send one email, or raise what it raises."""
-    return await sender.serve(LeaseRequest(emails=1), one, longest_s=longest_s)
+    return await sender.serve(LeaseRequest(emails=1), email, longest_s=longest_s)
 
 
 def ids(outcomes: list[Any]) -> list[str]:
     """The ids that Resend gave; every email was sent."""
-    assert [one for one in outcomes if not isinstance(one, Served)] == []
-    return [one.value["id"] for one in outcomes]
+    assert [outcome for outcome in outcomes if not isinstance(outcome, Served)] == []
+    return [outcome.value["id"] for outcome in outcomes]
 
 
 def accepted(senders: Senders) -> tuple[int, int, int]:
     """How many emails were accepted, and how many of them twice by key and by content."""
-    found = senders.judgement()
-    return found["emails_accepted"], found["emails_accepted_twice"], found["content_accepted_twice"]
+    judgement = senders.judgement()
+    return (
+        judgement["emails_accepted"],
+        judgement["emails_accepted_twice"],
+        judgement["content_accepted_twice"],
+    )
 
 
 async def until(check: Any, *, within_s: float = 30.0) -> None:

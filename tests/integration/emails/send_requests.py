@@ -24,8 +24,8 @@ def identity(number: int, content: str = "hash") -> EmailIdentity:
 
 
 def single(number: int, content: str = "hash") -> SendRequest:
-    one = identity(number, content)
-    return SendRequest("team1", f"job-{number}", f'{{"subject":"No. {number}"}}', (one,))
+    email = identity(number, content)
+    return SendRequest("team1", f"job-{number}", f'{{"subject":"No. {number}"}}', (email,))
 
 
 def own_record(request: SendRequest) -> str:

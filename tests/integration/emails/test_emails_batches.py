@@ -63,8 +63,8 @@ async def test_one_bad_address_fails_one_email(senders: Senders) -> None:
     emails[7] = outgoing(7, to=["nobody at all"])
     emails[0] = outgoing(0, to=["nor I"])
     outcomes = await send(senders.make(), outgoing("first"), *emails)
-    wrong = [place for place, one in enumerate(outcomes) if isinstance(one, RequestRejected)]
-    assert wrong == [1, 8]
+    rejected = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, RequestRejected)]
+    assert rejected == [1, 8]
     assert "Invalid `to` field" in str(outcomes[8])
     assert accepted(senders) == (19, 0, 0)
     by_key = {call["idempotency_key"]: call for call in senders.calls()}
@@ -74,7 +74,8 @@ async def test_one_bad_address_fails_one_email(senders: Senders) -> None:
         if key.startswith("batch-")
         for number in call["emails"]
     }
-    assert {one.value["id"] for one in outcomes if isinstance(one, Served)} >= in_batches != set()
+    served = [outcome for outcome in outcomes if isinstance(outcome, Served)]
+    assert {outcome.value["id"] for outcome in served} >= in_batches != set()
     # It may be put right and sent with the same key.
     assert (await send_one(senders.make(), outgoing(7, key="job-7"))).attempts == 1
 
@@ -84,12 +85,12 @@ async def test_the_emails_of_a_batch_count_for_their_tenants(senders: Senders) -
     sender = senders.make(keys=(0,), usage=usage)
     free = hold(sender)
     bad = outgoing(99, to=["nobody at all"])
-    two = [outgoing(n, to=[ANN, "bo@example.com"]) for n in range(5)]
-    for one in two:
-        one.recipients = 2
+    to_two = [outgoing(n, to=[ANN, "bo@example.com"]) for n in range(5)]
+    for email in to_two:
+        email.recipients = 2
     sending = asyncio.gather(
         send(sender, bad, *(outgoing(n) for n in range(5, 8)), tenant="acme"),
-        send(sender, *two, tenant="globex"),
+        send(sender, *to_two, tenant="globex"),
     )
     await in_line(sender, 8)
     free.set()
@@ -119,7 +120,7 @@ async def test_a_batch_that_is_refused_as_a_whole_is_sent_one_by_one(senders: Se
     await send_one(sender, outgoing("before"))
     senders.sandbox.control("fault", service="resend", kind="missing_required_field", count=1)
     outcomes = await send(sender, *(outgoing(n) for n in range(6)))
-    refused = [one for one in outcomes if isinstance(one, RequestRejected)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, RequestRejected)]
     assert len(refused) <= 1  # the fault may hit the one that went first
     assert accepted(senders)[0] == 7 - len(refused)
 
@@ -132,8 +133,8 @@ async def test_a_batch_whose_answer_was_lost_is_asked_for_again_by_one_of_its_em
     first, second = senders.make(usage=usage), senders.make(usage=usage)
     senders.sandbox.control("fault", service="resend", kind=kind, count=1)
     outcomes = await send(first, *(outgoing(n) for n in range(30)))
-    doubtful = [n for n, one in enumerate(outcomes) if isinstance(one, TransientError)]
-    assert [one for n, one in enumerate(outcomes) if n in doubtful and not one.in_doubt] == []
+    doubtful = [n for n, outcome in enumerate(outcomes) if isinstance(outcome, TransientError)]
+    assert [n for n in doubtful if not outcomes[n].in_doubt] == []
     assert len(doubtful) == 30
     assert accepted(senders)[0] == 30
     # Another process does the rest; both keys are free.
@@ -167,10 +168,10 @@ async def test_followers_are_deferred_with_their_leader(senders: Senders) -> Non
         "fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=40
     )
     outcomes = await send(sender, *(outgoing(n) for n in range(9)), longest_s=30, by="job")
-    assert {type(one) for one in outcomes} == {Deferred}
+    assert {type(outcome) for outcome in outcomes} == {Deferred}
     assert usage.total("deferrals") == 9
-    assert min(one.countdown_ms for one in outcomes) > 30_000
-    assert not any(one.in_doubt for one in outcomes)
+    assert min(outcome.countdown_ms for outcome in outcomes) > 30_000
+    assert not any(outcome.in_doubt for outcome in outcomes)
     assert accepted(senders) == (0, 0, 0)
 
 
@@ -219,14 +220,14 @@ async def test_a_key_without_a_from_address_that_comes_while_emails_wait_sends_n
     free = hold(sender)
     arguments = EmailArguments(to=[ANN], subject="No sender of its own", text="Hello")
     waiting = [outgoing(n) for n in range(3)]
-    for one in waiting:
-        one.payload = arguments.payload_for
-    jobs = asyncio.gather(*(send_one(sender, one) for one in waiting), return_exceptions=True)
+    for email in waiting:
+        email.payload = arguments.payload_for
+    jobs = asyncio.gather(*(send_one(sender, email) for email in waiting), return_exceptions=True)
     await in_line(sender, 2)
     pool.replace_keys([replace(pool.keys[0], sender=None)])
     free.set()
     outcomes = await jobs
-    assert [(type(one).__name__, one.countdown_ms < 5_000) for one in outcomes] == [
+    assert [(type(outcome).__name__, outcome.countdown_ms < 5_000) for outcome in outcomes] == [
         ("Deferred", True)
     ] * 3
     assert senders.calls() == []

@@ -49,18 +49,18 @@ async def test_copies_that_race_in_one_process_or_in_two_send_one_email(
     senders: Senders,
     known: bool,  # noqa: FBT001
 ) -> None:
-    both = senders.make(), senders.make()
+    pair = senders.make(), senders.make()
     copies = [outgoing(1, key="order-1", known=known) for _ in range(8)]
-    wants = LeaseRequest(emails=1)
+    request = LeaseRequest(emails=1)
     outcomes: list[Any] = await asyncio.gather(
-        *(both[n % 2].serve(wants, one) for n, one in enumerate(copies)), return_exceptions=True
+        *(pair[n % 2].serve(request, copy) for n, copy in enumerate(copies)), return_exceptions=True
     )
     late = [
-        n for n, one in enumerate(outcomes) if isinstance(one, Deferred)
+        n for n, outcome in enumerate(outcomes) if isinstance(outcome, Deferred)
     ]  # the other process was at it
     for n in late:
         assert outcomes[n].in_doubt
-        outcomes[n] = await both[n % 2].serve(wants, copies[n])
+        outcomes[n] = await pair[n % 2].serve(request, copies[n])
     assert len(set(ids(outcomes))) == 1
     assert accepted(senders) == (1, 0, 0)
 
@@ -78,17 +78,19 @@ async def test_copies_among_a_crowd_do_not_go_with_the_batch(senders: Senders) -
 async def test_copies_in_one_process_share_the_doubt(senders: Senders) -> None:
     sender = senders.make()
     senders.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=1)
-    wants = LeaseRequest(emails=1)
-    jobs = [asyncio.create_task(sender.serve(wants, outgoing(1, key="order-1")))]
+    request = LeaseRequest(emails=1)
+    jobs = [asyncio.create_task(sender.serve(request, outgoing(1, key="order-1")))]
     await until(lambda: accepted(senders)[0] == 1)
-    jobs += [asyncio.create_task(sender.serve(wants, outgoing(1, key="order-1"))) for _ in range(3)]
+    jobs += [
+        asyncio.create_task(sender.serve(request, outgoing(1, key="order-1"))) for _ in range(3)
+    ]
     await until(lambda: len(joined(sender)) == 3)
     impatient = await send(sender, outgoing(1, key="order-1"), longest_s=0)
     assert isinstance(impatient[0], Deferred)
     jobs[0].cancel()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
-    assert {type(one) for one in outcomes[1:]} == {TransientError}
-    assert all(one.in_doubt for one in outcomes if isinstance(one, TransientError))
+    assert {type(outcome) for outcome in outcomes[1:]} == {TransientError}
+    assert all(outcome.in_doubt for outcome in outcomes if isinstance(outcome, TransientError))
     senders.sandbox.control("clear", service="resend")
     again = await send(sender, *(outgoing(1, key="order-1") for _ in range(4)))
     assert len(set(ids(again))) == 1

@@ -116,9 +116,9 @@ async def test_at_least_once_moves_on_to_another_account(
     again = await send(sender, *(outgoing(n, known=True) for n in (1, 2, 3)))
     assert len(set(ids(again))) == 3
     assert accepted(senders)[0] >= 4
-    told = "email(s) that may have been accepted are sent again, with another account"
-    lines = [record.getMessage() for record in caplog.records if told in record.getMessage()]
-    assert all(int(line.removesuffix(told)) >= 1 for line in lines)
+    sentence = "email(s) that may have been accepted are sent again, with another account"
+    lines = [record.getMessage() for record in caplog.records if sentence in record.getMessage()]
+    assert all(int(line.removesuffix(sentence)) >= 1 for line in lines)
     assert lines
 
 
@@ -184,16 +184,16 @@ async def test_a_mail_body_is_in_redis_only_while_its_outcome_is_open_and_an_add
     senders.sandbox.control("fault", service="resend", kind="reset_after", count=1)
     with pytest.raises(TransientError):
         await send_one(sender, outgoing(1, key=key))
-    found = await senders.everything_in_redis()
-    assert found.count(CANARY) == 1
-    assert [line for line in found.splitlines() if ANN in line.split()[0]] == []
+    stored = await senders.everything_in_redis()
+    assert stored.count(CANARY) == 1
+    assert [line for line in stored.splitlines() if ANN in line.split()[0]] == []
     await send_one(sender, outgoing(1, key=key))
     ids(await send(sender, *(outgoing(n) for n in range(2, 9))))
     with pytest.raises(RequestRejected):
         await send_one(sender, outgoing(9, to=["nobody at all"]))
-    found = await senders.everything_in_redis()
-    assert CANARY not in found
-    assert found.count(":mail:") == 8
+    stored = await senders.everything_in_redis()
+    assert CANARY not in stored
+    assert stored.count(":mail:") == 8
 
 
 @pytest.mark.parametrize("at_least_once", [False, True])

@@ -23,26 +23,26 @@ from worker.providers import EmailIdentity, SendRequest
 async def test_a_claimed_request_is_read_as_it_was_by_each_of_its_emails(
     store: IdempotencyStore, redis: Redis, clock: Clock, make: Make
 ) -> None:
-    made = make()
-    assert await store.get(made.emails[0]) == SendRecord(State.FREE)
-    assert await store.claim(made, by="one") == []
+    request = make()
+    assert await store.get(request.emails[0]) == SendRecord(State.FREE)
+    assert await store.claim(request, by="one") == []
     clock.ms += 10_000
-    for one in made.emails:
-        found = await store.get(one)
-        assert (found.state, found.left_ms) == (State.BUSY, 50_000)
-        assert (found.request, found.since_ms) == (
-            replace(made, divisible=False),
+    for email in request.emails:
+        record = await store.get(email)
+        assert (record.state, record.left_ms) == (State.BUSY, 50_000)
+        assert (record.request, record.since_ms) == (
+            replace(request, divisible=False),
             clock.ms - 10_000,
         )
-        assert (await store.get(EmailIdentity(one.record, "another"))).state is State.MISMATCH
-    for name in NAMES.of(made):
+        assert (await store.get(EmailIdentity(email.record, "another"))).state is State.MISMATCH
+    for name in NAMES.of(request):
         assert 72.9 * HOUR_MS < await redis.pttl(name) <= 73 * HOUR_MS
 
 
 @REQUESTS
 async def test_a_second_claim_keeps_nothing(store: IdempotencyStore, make: Make) -> None:
-    made = make()
-    await store.claim(made, by="one")
+    request = make()
+    await store.claim(request, by="one")
     assert await store.claim(single(1), by="two") == [0]
     crowd = SendRequest.batch([single(9), single(1), single(8)], number="def")
     assert await store.claim(crowd, by="two") == [1]
@@ -54,45 +54,45 @@ async def test_a_second_claim_keeps_nothing(store: IdempotencyStore, make: Make)
 async def test_accepted_emails_keep_their_results_and_nothing_of_their_bodies(
     store: IdempotencyStore, redis: Redis, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="one")
-    results = [{"id": f"id-{place}", "key": "re_abc..."} for place in range(len(made.emails))]
-    await store.complete(made, results)
-    for one, result in zip(made.emails, results, strict=True):
-        assert await store.get(one) == SendRecord(State.SENT, result=result)
-        assert set(await redis.hkeys(one.record)) == {"content", "result"}
-        assert 72.9 * HOUR_MS < await redis.pttl(one.record) <= 73 * HOUR_MS
-    assert await redis.exists(own_record(made)) == (0 if made.is_batch else 1)
+    request = make()
+    await store.claim(request, by="one")
+    results = [{"id": f"id-{number}", "key": "re_abc..."} for number in range(len(request.emails))]
+    await store.complete(request, results)
+    for email, result in zip(request.emails, results, strict=True):
+        assert await store.get(email) == SendRecord(State.SENT, result=result)
+        assert set(await redis.hkeys(email.record)) == {"content", "result"}
+        assert 72.9 * HOUR_MS < await redis.pttl(email.record) <= 73 * HOUR_MS
+    assert await redis.exists(own_record(request)) == (0 if request.is_batch else 1)
 
 
 @REQUESTS
 async def test_a_claim_that_is_repeated_because_its_answer_was_lost_succeeds(
     store: IdempotencyStore, clock: Clock, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="one")
+    request = make()
+    await store.claim(request, by="one")
     clock.ms += 10_000
-    assert await store.claim(made, by="one") == []
-    assert (await store.get(made.emails[0])).left_ms == 60_000
-    assert await store.claim(made, by="two") != []
+    assert await store.claim(request, by="one") == []
+    assert (await store.get(request.emails[0])).left_ms == 60_000
+    assert await store.claim(request, by="two") != []
 
 
 async def test_a_late_second_answer_frees_no_email_that_is_sent_in_another_form_by_now(
     store: IdempotencyStore,
 ) -> None:
-    made = batch(1, 2)
+    request = batch(1, 2)
     results = [None, {"id": "x", "key": "re_abc..."}]
-    await store.claim(made, by="one")
-    await store.complete(made, results)
+    await store.claim(request, by="one")
+    await store.complete(request, results)
     await store.claim(single(1, "put right"), by="two")
-    await store.complete(made, results)
+    await store.complete(request, results)
     assert (await store.get(identity(1, "put right"))).state is State.BUSY
 
 
 async def test_an_email_that_was_refused_within_a_batch_is_free(store: IdempotencyStore) -> None:
-    made = batch(1, 2)
-    await store.claim(made, by="one")
-    await store.complete(made, [None, {"id": "x", "key": "re_abc..."}])
+    request = batch(1, 2)
+    await store.claim(request, by="one")
+    await store.complete(request, [None, {"id": "x", "key": "re_abc..."}])
     assert (await store.get(identity(1))).state is State.FREE
     assert (await store.get(identity(2))).state is State.SENT
 
@@ -101,25 +101,25 @@ async def test_an_email_that_was_refused_within_a_batch_is_free(store: Idempoten
 async def test_a_refusal_frees_the_emails_only_while_the_first_attempt_is_alone(
     store: IdempotencyStore, clock: Clock, redis: Redis, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="one")
-    assert await store.release(made, by="one") is True
+    request = make()
+    await store.claim(request, by="one")
+    assert await store.release(request, by="one") is True
     assert await redis.keys("{kw:outbox}*") == []
-    await store.claim(made, by="one")
+    await store.claim(request, by="one")
     clock.ms += 61_000  # the first one's worker has died
-    found = await store.get(made.emails[0])
-    assert await store.reclaim(found)
-    assert await store.release(made, by="one") is False
-    assert await store.release(made, by="two") is False
-    assert (await store.get(made.emails[0])).state is State.OPEN
+    record = await store.get(request.emails[0])
+    assert await store.reclaim(record)
+    assert await store.release(request, by="one") is False
+    assert await store.release(request, by="two") is False
+    assert (await store.get(request.emails[0])).state is State.OPEN
 
 
 @REQUESTS
 async def test_a_release_that_comes_late_leaves_the_next_call_its_claim(
     store: IdempotencyStore, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="two")
-    assert await store.release(made, by="one") is False
-    assert (await store.get(made.emails[0])).state is State.BUSY
-    assert await store.release(made, by="two") is True
+    request = make()
+    await store.claim(request, by="two")
+    assert await store.release(request, by="one") is False
+    assert (await store.get(request.emails[0])).state is State.BUSY
+    assert await store.release(request, by="two") is True

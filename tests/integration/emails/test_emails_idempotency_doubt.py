@@ -22,19 +22,19 @@ from worker.jobs.ownership import Ownership
 async def test_an_ambiguous_request_is_sent_by_one_job_at_a_time(
     store: IdempotencyStore, clock: Clock, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="one")
-    found = await store.get(made.emails[0])
-    assert not await store.reclaim(found)
-    await store.mark_ambiguous(made)
-    assert (await store.get(made.emails[-1])).state is State.OPEN
-    assert await store.reclaim(found)
-    assert not await store.reclaim(found)
+    request = make()
+    await store.claim(request, by="one")
+    record = await store.get(request.emails[0])
+    assert not await store.reclaim(record)
+    await store.mark_ambiguous(request)
+    assert (await store.get(request.emails[-1])).state is State.OPEN
+    assert await store.reclaim(record)
+    assert not await store.reclaim(record)
     clock.ms += 60_001
-    assert await store.reclaim(found)
-    await store.complete(made, [{"id": "x", "key": "k"}] * len(made.emails))
+    assert await store.reclaim(record)
+    await store.complete(request, [{"id": "x", "key": "k"}] * len(request.emails))
     clock.ms += 60_001
-    assert not await store.reclaim(found)
+    assert not await store.reclaim(record)
 
 
 @REQUESTS
@@ -43,81 +43,80 @@ async def test_the_request_of_a_job_that_has_lost_its_message_is_taken_over_once
 ) -> None:
     ownership = Ownership(redis, lease_s=30)
     store = IdempotencyStore(redis, call_ms=60_000, ownership=ownership, now_ms=clock)
-    made = make()
+    request = make()
 
     async def run_with(message: str) -> None:
         await redis.hset("unacked", message, "entry")
         ownership.begin(SimpleNamespace(id="job", properties={"delivery_tag": message}))
 
     await run_with("of a worker that dies")
-    await store.claim(made, by="one")
-    for last, message in (("of a worker that dies", "next"), ("next", "third")):
+    await store.claim(request, by="one")
+    for lost, message in (("of a worker that dies", "next"), ("next", "third")):
         await run_with(message)
-        found = await store.get(made.emails[-1])
-        assert (found.state, await store.reclaim(found)) == (State.BUSY, False)
-        await redis.hdel("unacked", last)
-        found = await store.get(made.emails[-1])
-        assert (found.state, found.request) == (State.OPEN, replace(made, divisible=False))
-        assert [await store.reclaim(found), await store.reclaim(found)] == [True, False]
-        assert (await store.get(made.emails[-1])).state is State.BUSY
+        record = await store.get(request.emails[-1])
+        assert (record.state, await store.reclaim(record)) == (State.BUSY, False)
+        await redis.hdel("unacked", lost)
+        record = await store.get(request.emails[-1])
+        assert (record.state, record.request) == (State.OPEN, replace(request, divisible=False))
+        assert [await store.reclaim(record), await store.reclaim(record)] == [True, False]
+        assert (await store.get(request.emails[-1])).state is State.BUSY
     # The first worker only stood still: its call was refused, and that frees nothing any more.
-    assert await store.release(made, by="one") is False
-    await store.complete(made, [{"id": "x", "key": "k"}] * len(made.emails))
-    assert not await redis.hexists(made.emails[0].record, "holder")
+    assert await store.release(request, by="one") is False
+    await store.complete(request, [{"id": "x", "key": "k"}] * len(request.emails))
+    assert not await redis.hexists(request.emails[0].record, "holder")
 
 
 @REQUESTS
 async def test_a_request_that_redis_lost_is_written_again_when_it_is_ambiguous(
     store: IdempotencyStore, redis: Redis, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="one")
+    request = make()
+    await store.claim(request, by="one")
     await redis.flushdb()
-    await store.mark_ambiguous(made)
-    for one in made.emails:
-        found = await store.get(one)
-        assert found.state is State.OPEN
-        assert found.request is not None
-        assert (found.request.body, found.request.emails) == (made.body, made.emails)
-    assert await redis.pttl(own_record(made)) > 72.9 * HOUR_MS
+    await store.mark_ambiguous(request)
+    for email in request.emails:
+        record = await store.get(email)
+        assert record.state is State.OPEN
+        assert record.request is not None
+        assert (record.request.body, record.request.emails) == (request.body, request.emails)
+    assert await redis.pttl(own_record(request)) > 72.9 * HOUR_MS
 
 
 @REQUESTS
 async def test_a_request_is_stale_before_resend_forgets_its_key(
     store: IdempotencyStore, clock: Clock, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="one")
+    request = make()
+    await store.claim(request, by="one")
     clock.ms += 23 * HOUR_MS
-    assert (await store.get(made.emails[0])).state is State.OPEN
+    assert (await store.get(request.emails[0])).state is State.OPEN
     clock.ms += 1
-    found = await store.get(made.emails[0])
-    assert found.state is State.STALE
-    assert found.request is not None
-    assert not await store.reclaim(
-        found
-    )  # a job that read it in time may have waited for a key since
+    record = await store.get(request.emails[0])
+    assert record.state is State.STALE
+    assert record.request is not None
+    # A job that read it in time may have waited for a key since.
+    assert not await store.reclaim(record)
 
 
 @REQUESTS
 async def test_only_the_record_that_was_read_is_deleted(
     store: IdempotencyStore, clock: Clock, redis: Redis, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="one")
-    found = await store.get(made.emails[0])
-    await store.delete(found)
+    request = make()
+    await store.claim(request, by="one")
+    record = await store.get(request.emails[0])
+    await store.delete(record)
     assert await redis.keys("{kw:outbox}*") == []
     clock.ms += 5
-    await store.claim(made, by="two")
-    await store.delete(found)  # a late call frees nothing
-    assert (await store.get(made.emails[0])).state is State.BUSY
+    await store.claim(request, by="two")
+    await store.delete(record)  # a late call frees nothing
+    assert (await store.get(request.emails[0])).state is State.BUSY
 
 
 async def test_a_batch_whose_record_is_gone_is_lost(store: IdempotencyStore, redis: Redis) -> None:
-    made = batch(1, 2)
-    await store.claim(made, by="one")
-    await redis.delete(own_record(made))
+    request = batch(1, 2)
+    await store.claim(request, by="one")
+    await redis.delete(own_record(request))
     assert (await store.get(identity(1))).state is State.LOST
 
 
@@ -125,21 +124,22 @@ async def test_a_batch_whose_record_is_gone_is_lost(store: IdempotencyStore, red
 async def test_a_late_mark_of_ambiguity_undoes_no_result(
     store: IdempotencyStore, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="one")
-    await store.complete(made, [{"id": "x", "key": "k"}] * len(made.emails))
-    await store.mark_ambiguous(made)
-    assert [(await store.get(one)).state for one in made.emails] == [State.SENT] * len(made.emails)
+    request = make()
+    await store.claim(request, by="one")
+    await store.complete(request, [{"id": "x", "key": "k"}] * len(request.emails))
+    await store.mark_ambiguous(request)
+    states = [(await store.get(email)).state for email in request.emails]
+    assert states == [State.SENT] * len(states)
 
 
 async def test_a_late_mark_of_ambiguity_writes_no_batch_anew_if_one_of_its_emails_was_accepted(
     store: IdempotencyStore,
 ) -> None:
-    made = batch(1, 2, 3)
-    await store.claim(made, by="one")
-    await store.complete(made, [None, {"id": "x", "key": "k"}, None])
-    await store.mark_ambiguous(made)
-    assert [(await store.get(one)).state for one in made.emails] == [
+    request = batch(1, 2, 3)
+    await store.claim(request, by="one")
+    await store.complete(request, [None, {"id": "x", "key": "k"}, None])
+    await store.mark_ambiguous(request)
+    assert [(await store.get(email)).state for email in request.emails] == [
         State.FREE,
         State.SENT,
         State.FREE,

@@ -22,15 +22,15 @@ from worker.emails.idempotency import IdempotencyStore, RecordNames, State
 
 
 def test_a_batch_says_exactly_what_its_emails_said() -> None:
-    made = batch(1, 2)
-    assert made.body == '[{"subject":"No. 1"},{"subject":"No. 2"}]'
-    assert made.idempotency_key == "batch-abc"
-    assert made.is_batch
-    own = "{kw:outbox}:batch:abc"
-    assert NAMES.of(made) == [own, identity(1).record, identity(2).record]
+    request = batch(1, 2)
+    assert request.body == '[{"subject":"No. 1"},{"subject":"No. 2"}]'
+    assert request.idempotency_key == "batch-abc"
+    assert request.is_batch
+    own_name = "{kw:outbox}:batch:abc"
+    assert NAMES.of(request) == [own_name, identity(1).record, identity(2).record]
     assert NAMES.of(single(1)) == [identity(1).record]
     assert not single(1).is_batch
-    assert "No. 1" not in repr(made)
+    assert "No. 1" not in repr(request)
 
 
 def test_names_tell_no_idempotency_key_and_share_a_hash_tag() -> None:
@@ -44,16 +44,17 @@ def test_names_tell_no_idempotency_key_and_share_a_hash_tag() -> None:
 async def test_a_full_redis_claims_nothing_and_keeps_the_results_of_what_was_sent(
     store: IdempotencyStore, redis: Redis, make: Make
 ) -> None:
-    made = make()
-    await store.claim(made, by="one")
+    request = make()
+    await store.claim(request, by="one")
     await redis.config_set("maxmemory", "1")
     try:
         with pytest.raises(OutOfMemoryError):
             await store.claim(single(9), by="two")
-        await store.complete(made, [{"id": "x", "key": "k"}] * len(made.emails))
+        await store.complete(request, [{"id": "x", "key": "k"}] * len(request.emails))
     finally:
         await redis.config_set("maxmemory", "0")
-    assert [(await store.get(one)).state for one in made.emails] == [State.SENT] * len(made.emails)
+    states = [(await store.get(email)).state for email in request.emails]
+    assert states == [State.SENT] * len(states)
     assert (await store.get(identity(9))).state is State.FREE
 
 
@@ -70,28 +71,28 @@ async def test_scripts_that_redis_forgot_are_loaded_again(
 )
 def test_each_verb_is_headed_by_its_signature(verb: str) -> None:
     folder = resources.files("worker.emails.idempotency") / "lua"
-    own = (folder / f"{verb}.lua").read_text("utf-8").split("\n-- " + verb + ": ")[1]
-    assert "-- KEYS" in own
-    assert "-- ARGV" in own or "KEYS and ARGV" in own
-    assert "-- Returns" in own
+    signature = (folder / f"{verb}.lua").read_text("utf-8").split("\n-- " + verb + ": ")[1]
+    assert "-- KEYS" in signature
+    assert "-- ARGV" in signature or "KEYS and ARGV" in signature
+    assert "-- Returns" in signature
 
 
 async def test_records_of_the_version_before_are_read_and_taken_over(
     store: IdempotencyStore, redis: Redis, clock: Clock
 ) -> None:
-    names, own = [identity(number).record for number in (1, 2)], "{kw:outbox}:batch:abc"
+    names, own_name = [identity(number).record for number in (1, 2)], "{kw:outbox}:batch:abc"
     body = '[{"subject":"No. 1"},{"subject":"No. 2"}]'
     fields = {"since_ms": clock.ms, "account": "team1", "key": "batch-abc", "body": body}
     members = json.dumps([[name, "hash"] for name in names])
-    await redis.hset(own, mapping=fields | {"members": members})
+    await redis.hset(own_name, mapping=fields | {"members": members})
     for name in names:
-        await redis.hset(name, mapping={"content": "hash", "batch": own})
+        await redis.hset(name, mapping={"content": "hash", "batch": own_name})
     await redis.hset(identity(3).record, mapping={"content": "hash", "result": '{"id":"x"}'})
-    found = await store.get(identity(2))
-    assert found.state is State.OPEN
-    assert found.request == replace(batch(1, 2), divisible=False)
-    assert await store.reclaim(found)
-    await store.complete(found.request, [{"id": "a"}, {"id": "b"}])
+    record = await store.get(identity(2))
+    assert record.state is State.OPEN
+    assert record.request == replace(batch(1, 2), divisible=False)
+    assert await store.reclaim(record)
+    await store.complete(record.request, [{"id": "a"}, {"id": "b"}])
     assert [(await store.get(identity(number))).result for number in (1, 2, 3)] == [
         {"id": "a"},
         {"id": "b"},

@@ -31,9 +31,9 @@ async def test_followers_of_a_refused_batch_for_which_there_is_no_room_wait_agai
     await pool.settle(second, quota(100, remaining=3))
     senders.sandbox.control("revoke", key="resend:1")
     outcomes = await send(sender, *(outgoing(n) for n in range(8)), longest_s=0.5)
-    sent = [one for one in outcomes if isinstance(one, Served)]
+    sent = [outcome for outcome in outcomes if isinstance(outcome, Served)]
     assert 1 <= len(sent) <= 3
-    assert {type(one) for one in outcomes} == {Served, Deferred}
+    assert {type(outcome) for outcome in outcomes} == {Served, Deferred}
     assert accepted(senders) == (len(sent), 0, 0)
 
 
@@ -60,7 +60,8 @@ async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charg
     assert lease.spare_emails == 0  # 12 less 9, 2, and this one
     await pool.settle(lease, Verdict(Fate.RETRY, "abandoned"))
     outcomes = await send(sender, *(outgoing(n) for n in range(20, 25)), longest_s=0.5)
-    assert [type(one) for one in outcomes].count(Served) == 1  # the others wait for tomorrow
+    # The others wait for tomorrow.
+    assert [type(outcome) for outcome in outcomes].count(Served) == 1
     assert max(len(call["emails"]) for call in senders.calls()) <= 10
 
 
@@ -77,12 +78,12 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
         emails = [
             outgoing(n, to=[f"ann{m}@example.com" for m in range(recipients)]) for n in range(300)
         ]
-        for one in emails:
-            one.recipients = recipients
+        for email in emails:
+            email.recipients = recipients
         outcomes = await send(senders.make(keys=(0,)), *emails)
-        sent = [one for one in outcomes if isinstance(one, Served)]
-        assert {type(one) for one in outcomes} == {Served, Deferred}
-        assert not any(one.in_doubt for one in outcomes if isinstance(one, Deferred))
+        sent = [outcome for outcome in outcomes if isinstance(outcome, Served)]
+        assert {type(outcome) for outcome in outcomes} == {Served, Deferred}
+        assert not any(outcome.in_doubt for outcome in outcomes if isinstance(outcome, Deferred))
         assert (len(sent), accepted(senders)) == (fit, (fit, 0, 0))
         ledger = senders.sandbox.ledger()
         assert ledger["judgement"]["calls_while_cooling"] == 0
@@ -104,7 +105,7 @@ async def test_few_calls_are_refused_however_long_one_takes(redis: Redis) -> Non
     with Sandbox(resend_keys=1, resend_rps=100, resend_daily=77, resend_latency_ms=300) as sandbox:
         async with Senders(sandbox, redis) as senders:
             outcomes = await send(senders.make(keys=(0,)), *(outgoing(n) for n in range(300)))
-            assert [type(one) for one in outcomes].count(Served) == 77
+            assert [type(outcome) for outcome in outcomes].count(Served) == 77
             assert accepted(senders) == (77, 0, 0)
             # Three batches of 100 are under way before the first one is refused. Then 50 and 25 go
             # out, and 50, 25, 12, 6, 3, 1 and another 1 at least are tried.
@@ -120,7 +121,7 @@ async def test_a_quota_that_was_found_out_is_used_up_the_day_after_without_a_ref
     ) as sandbox:  # of its own: its clock is moved
         async with Senders(sandbox, redis) as senders:
             outcomes = await send(senders.make(keys=(0,)), *(outgoing(n) for n in range(60)))
-            assert [type(one) for one in outcomes].count(Served) == 37
+            assert [type(outcome) for outcome in outcomes].count(Served) == 37
             refused = [call["status"] for call in senders.calls()].count(429)
             assert refused > 0
             sandbox.control("advance", seconds=day_s)
@@ -128,7 +129,7 @@ async def test_a_quota_that_was_found_out_is_used_up_the_day_after_without_a_ref
                 keys=(0,), pool_now_ms=lambda: round((time.time() + day_s) * 1_000)
             )
             outcomes = await send(tomorrow, *(outgoing(n) for n in range(100, 160)))
-            assert [type(one) for one in outcomes].count(Served) == 37
+            assert [type(outcome) for outcome in outcomes].count(Served) == 37
             assert [call["status"] for call in senders.calls()].count(429) == refused
 
 

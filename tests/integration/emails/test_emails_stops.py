@@ -42,14 +42,14 @@ async def test_a_leader_that_is_stopped_before_its_call_lets_the_next_one_lead(
 ) -> None:
     sender = senders.make(keys=(0,))
     free = hold(sender)
-    wants = LeaseRequest(emails=1)
-    jobs = [asyncio.create_task(sender.serve(wants, outgoing(n))) for n in range(5)]
+    request = LeaseRequest(emails=1)
+    jobs = [asyncio.create_task(sender.serve(request, outgoing(n))) for n in range(5)]
     await in_line(sender, 4)
     jobs[0].cancel()
     jobs[2].cancel()
     free.set()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
-    assert [type(one).__name__ for one in outcomes] == [
+    assert [type(outcome).__name__ for outcome in outcomes] == [
         "CancelledError", "Served", "CancelledError", "Served", "Served",
     ]  # fmt: skip
     assert accepted(senders) == (3, 0, 0)
@@ -61,11 +61,11 @@ async def test_a_claim_that_a_hanging_redis_took_late_keeps_no_email_from_being_
 ) -> None:
     assert own_server.pid is not None
     async with (
-        impatient_redis(own_server.url, socket_timeout=0.5) as hasty,
-        Senders(senders.sandbox, hasty) as theirs,
+        impatient_redis(own_server.url, socket_timeout=0.5) as hasty_redis,
+        Senders(senders.sandbox, hasty_redis) as hasty,
         Senders(senders.sandbox, own_redis) as patient,
     ):
-        sender, other = theirs.make(), patient.make()
+        sender, other = hasty.make(), patient.make()
         await send(other, outgoing(0))  # Redis knows the scripts
         claim, claimed = sender.shared.store.claim, asyncio.Event()
 
@@ -97,14 +97,14 @@ async def test_followers_are_in_doubt_if_their_leader_is_stopped_during_the_call
 ) -> None:
     sender = senders.make()
     senders.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=3)
-    wants = LeaseRequest(emails=1)
-    jobs = [asyncio.create_task(sender.serve(wants, outgoing(n))) for n in range(6)]
+    request = LeaseRequest(emails=1)
+    jobs = [asyncio.create_task(sender.serve(request, outgoing(n))) for n in range(6)]
     await until(lambda: accepted(senders)[0] == 6)
     senders.sandbox.control("clear", service="resend")
     for job in jobs[:2]:  # the one that went alone, and the leader of the others
         job.cancel()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
-    assert {type(one) for one in outcomes[2:]} == {TransientError}
+    assert {type(outcome) for outcome in outcomes[2:]} == {TransientError}
     again = await send(senders.make(), *(outgoing(n, known=True) for n in range(6)))
     assert len(set(ids(again))) == 6
     assert accepted(senders) == (6, 0, 0)
@@ -126,7 +126,8 @@ async def test_a_follower_that_is_stopped_between_two_calls_is_not_sent(senders:
     sender.rotation.provider.call = refused  # type: ignore[method-assign]
     free.set()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
-    assert [type(one).__name__ for one in outcomes] == ["Served", "CancelledError", "Served"]
+    ends = [type(outcome).__name__ for outcome in outcomes]
+    assert ends == ["Served", "CancelledError", "Served"]
     assert accepted(senders) == (2, 0, 0)
 
 
@@ -134,7 +135,7 @@ async def test_a_cancelled_follower_ends_at_once_and_not_with_its_leader(senders
     sender = senders.make()
     free = hold(sender)
     emails = of_jobs(3)
-    jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+    jobs = [asyncio.create_task(send_one(sender, email)) for email in emails]
     await in_line(sender, 2)
     sender.cancel({"job-1"})
     async with asyncio.timeout(10):
@@ -171,12 +172,12 @@ async def test_a_follower_that_is_cancelled_between_two_calls_ends_at_once(
 
     provider.call = refused  # type: ignore[method-assign]
     emails = of_jobs(3)
-    jobs += [asyncio.create_task(send_one(sender, one)) for one in emails]
+    jobs += [asyncio.create_task(send_one(sender, email)) for email in emails]
     await in_line(sender, 2)
     free.set()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert cancelled == [False, True]
-    assert [type(one).__name__ for one in outcomes] == ["Served", "Revoked", "Served"]
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Served", "Revoked", "Served"]
     assert accepted(senders) == (2, 0, 0)
 
 
@@ -191,8 +192,8 @@ async def test_a_follower_that_is_cancelled_after_its_email_was_accepted_gets_it
         await complete(*args)
         completed.set()
 
-    async def late(*args: Any, **how: Any) -> Any:
-        settled = await settle(*args, **how)
+    async def late(*args: Any, **options: Any) -> Any:
+        settled = await settle(*args, **options)
         await completed.wait()
         await asyncio.sleep(0)
         sender.cancel({"job-0", "job-1"})
@@ -201,7 +202,7 @@ async def test_a_follower_that_is_cancelled_after_its_email_was_accepted_gets_it
     sender.shared.store.complete = noting  # type: ignore[method-assign]
     sender.rotation.pool.settle = late  # type: ignore[method-assign]
     emails = of_jobs(2)
-    jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+    jobs = [asyncio.create_task(send_one(sender, email)) for email in emails]
     await in_line(sender, 1)
     free.set()
     assert len(set(ids(await asyncio.gather(*jobs)))) == 2
@@ -214,13 +215,13 @@ async def test_the_runtime_ends_cancelled_followers(senders: Senders, redis_url:
         services={"resend": {"base_url": senders.sandbox.resend_api_url}},
     )
     keys = senders.make().rotation.pool.keys
-    found = dict.fromkeys(SERVICES, Discovery((), ())) | {"resend": Discovery(tuple(keys), ())}
-    runtime = open_runtime(settings, found)
+    discovered = dict.fromkeys(SERVICES, Discovery((), ())) | {"resend": Discovery(tuple(keys), ())}
+    runtime = open_runtime(settings, discovered)
     sender: Any = runtime.senders["resend"]
     try:
         free = hold(sender)
         emails = of_jobs(2)
-        jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+        jobs = [asyncio.create_task(send_one(sender, email)) for email in emails]
         await in_line(sender, 1)
         runtime.end_waiting({"job-1"})
         async with asyncio.timeout(10):
@@ -240,7 +241,7 @@ async def test_a_follower_whose_cancel_only_redis_knows_does_not_go_out(
     sender, emails = senders.make(), of_jobs(4)
     await stored.cancel(["job-2"], by="ann")
     free = hold(sender)
-    jobs = [asyncio.create_task(send_one(sender, one)) for one in emails]
+    jobs = [asyncio.create_task(send_one(sender, email)) for email in emails]
     await in_line(sender, 3)
     free.set()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
