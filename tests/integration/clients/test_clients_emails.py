@@ -16,11 +16,11 @@ def mail(subject: str, **fields: Any) -> dict[str, Any]:
 
 
 async def test_an_email_goes_out_with_its_fields_or_as_one_object(program: Sandbox) -> None:
-    one = await resend.send(mail("one"))
-    two = await resend.send(**mail("two"))
-    assert one["id"] != two["id"]
-    assert one["attempts"] == 1
-    assert {name: len(found) for name, found in program.mail().items()} == {"one": 1, "two": 1}
+    first = await resend.send(mail("one"))
+    second = await resend.send(**mail("two"))
+    assert first["id"] != second["id"]
+    assert first["attempts"] == 1
+    assert {name: len(emails) for name, emails in program.mail().items()} == {"one": 1, "two": 1}
 
 
 async def test_one_idempotency_key_is_one_email(program: Sandbox) -> None:
@@ -29,7 +29,7 @@ async def test_one_idempotency_key_is_one_email(program: Sandbox) -> None:
     assert again["id"] == first["id"]
     with pytest.raises(InvalidArguments, match="another content"):
         await resend.send(mail("other", idempotency_key="order-1"))
-    assert {name: len(found) for name, found in program.mail().items()} == {"one": 1}
+    assert {name: len(emails) for name, emails in program.mail().items()} == {"one": 1}
 
 
 async def test_a_wrong_field_is_one_sentence(program: Sandbox) -> None:

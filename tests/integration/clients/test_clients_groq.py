@@ -104,8 +104,8 @@ async def test_a_failure_of_groq_is_the_sdks_own_error_and_its_retries_take_anot
     with pytest.raises(groq.InternalServerError):
         await groq_client().chat.completions.create(model=MODEL, messages=HELLO)
     program.control("fault", service="groq", status=500, count=1)
-    again = groq_client(max_retries=2)
-    assert (await again.chat.completions.create(model=MODEL, messages=HELLO)).choices
+    retrying = groq_client(max_retries=2)
+    assert (await retrying.chat.completions.create(model=MODEL, messages=HELLO)).choices
 
 
 async def test_a_connection_that_breaks_is_the_sdks_own_error(
@@ -153,15 +153,15 @@ async def test_a_stopped_call_gives_its_lease_back(program: Sandbox) -> None:
 async def test_a_request_too_large_for_every_account_says_so(program: Sandbox) -> None:
     program.control("limits", service="groq", tpm=1_000)
     client = groq_client()
-    long: list[Any] = [{"role": "user", "content": "word " * 4_000}]
+    long_messages: list[Any] = [{"role": "user", "content": "word " * 4_000}]
     with pytest.raises(groq.APIStatusError) as first:
-        await client.chat.completions.create(model=MODEL, messages=long)
+        await client.chat.completions.create(model=MODEL, messages=long_messages)
     assert first.value.status_code == 413
-    asked = len(calls(program))
+    calls_before = len(calls(program))
     with pytest.raises(groq.APIStatusError, match="send less") as second:
-        await client.chat.completions.create(model=MODEL, messages=long)
+        await client.chat.completions.create(model=MODEL, messages=long_messages)
     assert second.value.status_code == 413
-    assert len(calls(program)) == asked, "the pool knows the limit now"
+    assert len(calls(program)) == calls_before, "the pool knows the limit now"
     program.control("limits", service="groq", tpm=0)
 
 
@@ -207,12 +207,12 @@ async def test_requests_of_openais_sdk_go_to_groq_with_a_key_of_the_pool(program
 
 
 async def test_a_plain_function_has_the_same(program: Sandbox) -> None:
-    def ask() -> tuple[Any, list[Any]]:
+    def complete() -> tuple[Any, list[Any]]:
         client = groq_sync_client()
         whole = client.chat.completions.create(model=MODEL, messages=HELLO)
         return whole, list(client.chat.completions.create(model=MODEL, messages=HELLO, stream=True))
 
-    whole, chunks = await asyncio.to_thread(ask)
+    whole, chunks = await asyncio.to_thread(complete)
     assert isinstance(whole, ChatCompletion)
     assert len(chunks) > 3
     with pytest.raises(RuntimeError, match="blocks the event loop"):
@@ -237,13 +237,13 @@ async def test_a_stream_that_nobody_closes_gives_its_lease_back(program: Sandbox
 
 async def test_a_stream_whose_reader_is_stopped_gives_its_lease_back(program: Sandbox) -> None:
     program.control("fault", service="groq", kind="stream_hang", hang_s=30, count=1)
-    began, kept = asyncio.Event(), []
+    began, streams = asyncio.Event(), []
 
     async def read() -> None:
         stream = await groq_client().chat.completions.create(
             model=MODEL, messages=HELLO, stream=True
         )
-        kept.append(stream)
+        streams.append(stream)
         async for _ in stream:
             began.set()
 

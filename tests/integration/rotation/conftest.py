@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from tests.integration.rotation.rotation_scripted import Make, ScriptedProvider, keys
+from tests.integration.rotation.scripted_provider import Make, ScriptedProvider, keys
 from worker.keypool import CooldownPolicy, KeyPool
 from worker.rotation.rotation import Rotation
 from worker.usage import NOT_COUNTED

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.rotation.rotation_scripted import DEAD, FAULTY, OK, SECRETS, Make, serve
+from tests.integration.rotation.scripted_provider import DEAD, FAULTY, OK, SECRETS, Make, serve
 from worker.errors import Deferred, RequestRejected, TransientError
 from worker.verdicts import Reply
 

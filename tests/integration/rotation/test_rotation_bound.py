@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.rotation.rotation_scripted import (
+from tests.integration.rotation.scripted_provider import (
     AMBIGUOUS,
     DEAD,
     NOT_FOUND,

@@ -8,7 +8,7 @@ import pytest
 from celery.worker import state
 from redis.asyncio import Redis
 
-from tests.integration.rotation.rotation_scripted import NOTHING_OUT, Make, leases_out, rest
+from tests.integration.rotation.scripted_provider import NOTHING_OUT, Make, leases_out, rest
 from worker import cancellations
 from worker.aio.errors import Revoked
 from worker.aio.shared_connection import Link
@@ -16,7 +16,7 @@ from worker.cancellations import Cancellations
 from worker.keypool import LeaseRequest
 
 JOB = "a job that may be cancelled"
-ASKED = LeaseRequest(by=JOB)
+REQUEST = LeaseRequest(by=JOB)
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ async def test_a_call_takes_two_trips_to_redis(
     make: Make, stored: Cancellations, trips: list[int]
 ) -> None:
     rotation, provider = make()
-    await rotation.serve(ASKED, lambda lease: lease.key.label)  # loads the scripts
+    await rotation.serve(REQUEST, lambda lease: lease.key.label)  # loads the scripts
     del trips[:]
-    await rotation.serve(ASKED, lambda lease: lease.key.label)
+    await rotation.serve(REQUEST, lambda lease: lease.key.label)
     assert trips == [2, 1], "the pick with the look for a cancel, and the settlement"
     assert len(provider.seen) == 2
 
@@ -58,7 +58,7 @@ async def test_a_cancelled_job_makes_no_call(
     rotation, provider = make()
     await stored.cancel([JOB], by="test")
     with pytest.raises(Revoked):
-        await rotation.serve(ASKED, lambda lease: lease.key.label)
+        await rotation.serve(REQUEST, lambda lease: lease.key.label)
     assert not provider.seen
     assert await leases_out(redis) == NOTHING_OUT
 
@@ -68,16 +68,16 @@ async def test_a_cancel_while_the_job_waits_for_its_key_is_seen_before_the_call(
 ) -> None:
     rotation, provider = make(count=1)
     await rest(rotation, 200)
-    acquire, asked = rotation.pool.acquire, asyncio.Event()
+    acquire, acquired = rotation.pool.acquire, asyncio.Event()
 
-    async def noted(*args: Any) -> Any:
-        answer = await acquire(*args)
-        asked.set()
-        return answer
+    async def acquire_and_note(*args: Any) -> Any:
+        lease = await acquire(*args)
+        acquired.set()
+        return lease
 
-    monkeypatch.setattr(rotation.pool, "acquire", noted)
-    turn = asyncio.create_task(rotation.serve(ASKED, lambda lease: lease.key.label), name="turn")
-    await asked.wait()
+    monkeypatch.setattr(rotation.pool, "acquire", acquire_and_note)
+    turn = asyncio.create_task(rotation.serve(REQUEST, lambda lease: lease.key.label), name="turn")
+    await acquired.wait()
     await stored.cancel([JOB], by="test")
     with pytest.raises(Revoked):
         await turn

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.rotation.rotation_scripted import (
+from tests.integration.rotation.scripted_provider import (
     DEAD,
     NOT_FOUND,
     NOT_HAD,
@@ -71,8 +71,8 @@ async def test_a_key_that_was_out_already_is_not_logged_again(
             await serve(first)
         slow.cancel()
         await asyncio.wait([slow])
-        taken = await first.pool.acquire(LeaseRequest())
-    assert isinstance(taken, NoLease)
+        no_lease = await first.pool.acquire(LeaseRequest())
+    assert isinstance(no_lease, NoLease)
     assert caplog.text.count("🚨") == 1
 
 
@@ -192,14 +192,16 @@ async def test_a_job_whose_lease_is_lost_during_the_wait_keeps_its_place(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, provider = make(count=1)
-    pool, asked, lost = rotation.pool, list[int](), list[Lease]()
+    pool, waits_ms, lost = rotation.pool, list[int](), list[Lease]()
     acquire, confirm = pool.acquire, pool.confirm
 
-    async def note(lease_request: LeaseRequest, line: Line | None = None) -> Lease | NoLease:
-        asked.append(lease_request.waited_ms)
+    async def acquire_noting_waits(
+        lease_request: LeaseRequest, line: Line | None = None
+    ) -> Lease | NoLease:
+        waits_ms.append(lease_request.waited_ms)
         return await acquire(lease_request, line)
 
-    async def lose(lease: Lease) -> Lease | None:
+    async def lose_first_lease(lease: Lease) -> Lease | None:
         if lost:
             return await confirm(lease)
         lost.append(lease)
@@ -207,12 +209,12 @@ async def test_a_job_whose_lease_is_lost_during_the_wait_keeps_its_place(
         return None
 
     await rest(rotation, 200)
-    monkeypatch.setattr(pool, "acquire", note)
-    monkeypatch.setattr(pool, "confirm", lose)
+    monkeypatch.setattr(pool, "acquire", acquire_noting_waits)
+    monkeypatch.setattr(pool, "confirm", lose_first_lease)
     await serve(rotation, waited_ms=5_000)
     assert len(provider.seen) == len(lost) == 1
-    assert asked[0] == 5_000
-    assert asked[-1] >= 5_190, "it waited before it lost the lease, too"
+    assert waits_ms[0] == 5_000
+    assert waits_ms[-1] >= 5_190, "it waited before it lost the lease, too"
 
 
 async def test_no_key_at_all_is_a_deferral(make: Make) -> None:
@@ -273,21 +275,21 @@ async def test_each_wait_of_a_turn_may_last_for_what_is_left_of_it(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, _ = make(refused(), refused())
-    asked: list[tuple[int, float | None]] = []
+    waits: list[tuple[int, float | None]] = []
     acquire = rotation.waiting.acquire
 
-    async def noting(
+    async def acquire_noting_waits(
         lease_request: LeaseRequest, *, longest_s: float | None, **options: Any
     ) -> Lease | NoLease:
-        asked.append((lease_request.waited_ms, longest_s))
+        waits.append((lease_request.waited_ms, longest_s))
         return await acquire(lease_request, longest_s=longest_s, **options)
 
-    monkeypatch.setattr(rotation.waiting, "acquire", noting)
+    monkeypatch.setattr(rotation.waiting, "acquire", acquire_noting_waits)
     served = await rotation.serve(
         LeaseRequest(waited_ms=70_000), lambda lease: lease.key.label, longest_s=30
     )
     assert served.attempts == 3
-    for waited_ms, left_s in asked:
+    for waited_ms, left_s in waits:
         assert left_s is not None
         assert waited_ms / 1_000 - 70 == pytest.approx(30 - left_s, abs=0.01)
         assert 20 < left_s <= 30
@@ -299,11 +301,11 @@ async def test_a_lease_that_was_held_up_on_its_way_is_checked_again(
     rotation, provider = make(count=1)
     acquire = rotation.sending.acquire
 
-    async def held_up(key: str) -> Any:
+    async def disable_and_acquire(key: str) -> Any:
         await rotation.pool.disable(rotation.pool.keys[0].id, by="test")
         return await acquire(key)
 
-    monkeypatch.setattr(rotation.sending, "acquire", held_up)
+    monkeypatch.setattr(rotation.sending, "acquire", disable_and_acquire)
     monkeypatch.setattr("worker.rotation.turn._RECHECK_MS", -1)
     with pytest.raises(Deferred, match="disabled"):
         await serve(rotation)

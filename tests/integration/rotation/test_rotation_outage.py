@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.rotation.rotation_scripted import FAULTY, OK, Make, serve
+from tests.integration.rotation.scripted_provider import FAULTY, OK, Make, serve
 from worker.errors import TransientError
 from worker.providers.base import unknown_refusal_of_key
 from worker.verdicts import Fate, Reply, Scope, Verdict

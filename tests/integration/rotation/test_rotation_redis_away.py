@@ -12,7 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError
 
 from sandbox.redis import EmbeddedRedis
-from tests.integration.rotation.rotation_scripted import (
+from tests.integration.rotation.scripted_provider import (
     DEAD,
     FAULTY,
     NOTHING_OUT,
@@ -79,10 +79,10 @@ async def test_an_outage_at_the_settle_of_many_calls_is_one_line(
 ) -> None:
     rotation, _ = make()
 
-    async def denied(*_: Any, **__: Any) -> None:
+    async def deny(*_: Any, **__: Any) -> None:
         raise NoPermissionError("NOPERM this user has no permissions")
 
-    monkeypatch.setattr(rotation.pool, "settle", denied)
+    monkeypatch.setattr(rotation.pool, "settle", deny)
     settling = LeaseSettling(rotation.pool, NoHooks(lambda _: ""))
     lease = await rotation.pool.acquire(LeaseRequest())
     assert isinstance(lease, Lease)
@@ -123,21 +123,21 @@ async def test_no_time_limit_ends_a_job_while_redis_is_to_hear_of_its_call(
 ) -> None:
     rotation, _ = make()
     host: Any = SimpleNamespace()
-    job, held = Job(host, print, (), host, in_thread=False), list[bool]()
+    job, guarded = Job(host, print, (), host, in_thread=False), list[bool]()
     lease = await rotation.pool.acquire(LeaseRequest())
     assert isinstance(lease, Lease)
 
-    async def note(*_: Any, **__: Any) -> None:
-        held.append(job.redis_waits > 0)
+    async def settle_noting_guard(*_: Any, **__: Any) -> None:
+        guarded.append(job.redis_waits > 0)
 
-    monkeypatch.setattr(rotation.pool, "settle", note)
+    monkeypatch.setattr(rotation.pool, "settle", settle_noting_guard)
     settling = LeaseSettling(rotation.pool, NoHooks(lambda _: ""))
     for settle in (
         settling.settle_whatever_happens(lease, ABANDONED),
         settling.conclude_whatever_happens(lease, Reply(turn_module.INTERRUPTED)),
     ):
         await asyncio.create_task(settle, context=stacks.context_of(job))
-    assert held == [True, True]
+    assert guarded == [True, True]
     assert not job.redis_waits
 
 
@@ -148,14 +148,14 @@ async def test_a_call_counts_once_although_redis_has_settled_it_and_its_reply_wa
     rotation, _ = make(count=1)
     settle, replies = rotation.pool.settle, asyncio.Queue[Any]()
 
-    async def losing(*args: Any, **how: Any) -> Any:
-        settled = await settle(*args, **how)
+    async def settle_losing_first_reply(*args: Any, **options: Any) -> Any:
+        settled = await settle(*args, **options)
         replies.put_nowait(settled)
         if replies.qsize() == 1:
             raise RedisConnectionError("the reply was lost")
         return settled
 
-    monkeypatch.setattr(rotation.pool, "settle", losing)
+    monkeypatch.setattr(rotation.pool, "settle", settle_losing_first_reply)
     settling = LeaseSettling(rotation.pool, NoHooks(lambda _: ""))
     lease = await rotation.pool.acquire(LeaseRequest())
     assert isinstance(lease, Lease)

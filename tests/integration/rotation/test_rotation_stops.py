@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.rotation.rotation_scripted import (
+from tests.integration.rotation.scripted_provider import (
     DEAD,
     INVALID,
     NOTHING_OUT,
@@ -42,13 +42,13 @@ async def test_a_job_cancelled_while_it_waits_gives_its_lease_back(
     await rest(rotation, 2_000)
     acquire, taken = rotation.pool.acquire, asyncio.Event()
 
-    async def noted(*args: Any) -> Any:
+    async def acquire_and_note(*args: Any) -> Any:
         try:
             return await acquire(*args)
         finally:
             taken.set()
 
-    monkeypatch.setattr(rotation.pool, "acquire", noted)
+    monkeypatch.setattr(rotation.pool, "acquire", acquire_and_note)
     waiting = asyncio.create_task(serve(rotation), name="turn")
     await taken.wait()
     await asyncio.sleep(0)
@@ -68,11 +68,11 @@ async def test_a_job_that_is_revoked_before_the_instant_of_its_lease_ends_at_onc
     started = asyncio.Event()
     await_start = rotation.waiting.await_start
 
-    async def noted(lease: Lease) -> None:
+    async def await_start_for_an_hour(lease: Lease) -> None:
         started.set()
         await await_start(replace(lease, wait_ms=3_600_000))
 
-    monkeypatch.setattr(rotation.waiting, "await_start", noted)
+    monkeypatch.setattr(rotation.waiting, "await_start", await_start_for_an_hour)
     waiting = asyncio.create_task(
         rotation.serve(LeaseRequest(by="job-1"), lambda _: ""), name="turn"
     )
@@ -92,13 +92,13 @@ async def test_a_job_cancelled_while_its_answer_is_settled_still_tells_what_it_s
     rotation, provider = make(DEAD)
     settle, reached = rotation.pool.settle, asyncio.Event()
 
-    async def slow_at_first(*args: Any, **how: Any) -> Any:
+    async def hang_at_first(*args: Any, **options: Any) -> Any:
         if not reached.is_set():
             reached.set()
             await asyncio.Event().wait()
-        return await settle(*args, **how)
+        return await settle(*args, **options)
 
-    monkeypatch.setattr(rotation.pool, "settle", slow_at_first)
+    monkeypatch.setattr(rotation.pool, "settle", hang_at_first)
     calling = asyncio.create_task(serve(rotation), name="turn")
     await reached.wait()
     calling.cancel()
@@ -133,25 +133,25 @@ async def test_a_request_that_cannot_be_built_settles_the_lease(make: Make, redi
 @pytest.mark.parametrize("end", [OK, INVALID, ZeroDivisionError("a bug")])
 async def test_however_a_call_ends_the_next_one_may_be_sent(make: Make, end: Any) -> None:
     rotation, provider = make(*[end] * SLOTS)
-    held = await rotation.sending.acquire("")  # so that slots are counted all the time
+    slot = await rotation.sending.acquire("")  # so that slots are counted all the time
     async with asyncio.timeout(10):
         for _ in range(SLOTS):  # one more than are left
             with suppress(RequestRejected, ZeroDivisionError):
                 await serve(rotation)
     assert len(provider.seen) == SLOTS
-    held.release()
+    slot.release()
 
 
 async def test_a_job_that_is_cancelled_just_before_its_call_keeps_no_slot(
     make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, provider = make(count=1)
-    held = await rotation.sending.acquire("")
-    confirming, asked = asyncio.Event(), asyncio.Event()
+    slot = await rotation.sending.acquire("")
+    confirming, confirmed = asyncio.Event(), asyncio.Event()
 
     async def hang(_: Lease) -> None:
         confirming.set()
-        await asked.wait()
+        await confirmed.wait()
 
     monkeypatch.setattr(rotation.pool, "confirm", hang)
     monkeypatch.setattr(turn_module, "_RECHECK_MS", -1)  # as if it had waited for its slot
@@ -165,4 +165,4 @@ async def test_a_job_that_is_cancelled_just_before_its_call_keeps_no_slot(
                 await calling
     assert await leases_out(redis) == NOTHING_OUT
     assert not provider.seen
-    held.release()
+    slot.release()

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from tests.integration.rotation.rotation_scripted import (
+from tests.integration.rotation.scripted_provider import (
     DEAD,
     FAULTY,
     INVALID,
@@ -25,8 +25,8 @@ READ = Reply(replace(OK.verdict, input_tokens=40, cached_tokens=60, output_token
 FIRST, SECOND = (key.id for key in keys(2))
 
 
-class Book:
-    """A counter, and what it wrote."""
+class WrittenUsage:
+    """A counter, and what it has written."""
 
     def __init__(self, redis: Redis) -> None:
         self.store = UsageStore(redis, namespace="kw")
@@ -37,24 +37,26 @@ class Book:
         now_ms = await self.store.now_ms()
         hours = self.store.read(Unit.HOUR, first_ms=now_ms - 3_600_000, last_ms=now_ms)
         return {
-            one.series: {
+            hour.series: {
                 name: count
-                for name, count in zip(MEASURES, one.counts, strict=True)
+                for name, count in zip(MEASURES, hour.counts, strict=True)
                 if count and name != "waited_ms"
             }
-            async for one in hours
+            async for hour in hours
         }
 
 
 @pytest.fixture
-def book(redis: Redis) -> Book:
-    return Book(redis)
+def usage(redis: Redis) -> WrittenUsage:
+    return WrittenUsage(redis)
 
 
-async def test_each_call_counts_for_its_key_and_for_its_tenant(make: Make, book: Book) -> None:
-    rotation, _ = make(refused(), READ, count=2, usage=book.counter)
+async def test_each_call_counts_for_its_key_and_for_its_tenant(
+    make: Make, usage: WrittenUsage
+) -> None:
+    rotation, _ = make(refused(), READ, count=2, usage=usage.counter)
     await serve(rotation, model="m", tenant="acme")
-    assert await book.counts() == {
+    assert await usage.counts() == {
         Series("groq", FIRST, FIRST, "m"): {"calls": 1, "refused": 1},
         Series("groq", SECOND, SECOND, "m"): {
             "calls": 1, "prompt_tokens": 100, "cached_tokens": 60, "output_tokens": 7,
@@ -77,27 +79,27 @@ async def test_each_call_counts_for_its_key_and_for_its_tenant(make: Make, book:
     ],
 )
 async def test_a_call_counts_as_the_counters_of_its_key_do(
-    make: Make, book: Book, reply: Reply, error: type[Exception], counted: dict[str, int]
+    make: Make, usage: WrittenUsage, reply: Reply, error: type[Exception], counted: dict[str, int]
 ) -> None:
-    rotation, _ = make(reply, count=1, usage=book.counter)
+    rotation, _ = make(reply, count=1, usage=usage.counter)
     with pytest.raises(error):
         await serve(rotation, by="job")
-    found = await book.counts()
+    counts = await usage.counts()
     account = reply.verdict.account or FIRST
-    assert found.pop(Series("groq", FIRST, account)) == counted
+    assert counts.pop(Series("groq", FIRST, account)) == counted
     view = (await rotation.pool.snapshot()).keys[0]
     assert {name: getattr(view, name) for name in counted} == counted
-    assert found in ({}, {Series("groq"): {"deferrals": 1}})
-    assert bool(found) is (error is Deferred)
+    assert counts in ({}, {Series("groq"): {"deferrals": 1}})
+    assert bool(counts) is (error is Deferred)
 
 
-async def test_a_call_that_is_cut_counts_as_a_fault(make: Make, book: Book) -> None:
-    rotation, provider = make("hang", count=1, usage=book.counter)
+async def test_a_call_that_is_cut_counts_as_a_fault(make: Make, usage: WrittenUsage) -> None:
+    rotation, provider = make("hang", count=1, usage=usage.counter)
     turn = asyncio.create_task(serve(rotation), name="turn")
     await provider.called.wait()
     turn.cancel()
     await asyncio.wait([turn])
-    assert await book.counts() == {Series("groq", FIRST, FIRST): {"calls": 1, "faults": 1}}
+    assert await usage.counts() == {Series("groq", FIRST, FIRST): {"calls": 1, "faults": 1}}
 
 
 async def test_the_wait_of_an_accepted_call_includes_earlier_runs(make: Make) -> None:

@@ -1,4 +1,4 @@
-"""A scripted provider and what the tests of rotation ask of it."""
+"""A scripted provider, its replies, and a rotation that calls it."""
 
 import asyncio
 from collections import deque
@@ -98,7 +98,7 @@ def too_large(limit: int) -> Reply:
 
 
 class ScriptedProvider:
-    """Answers in the order of its script, then well; writes down with which key it was called."""
+    """Replies in the order of its script, then with `OK`; notes the key of each call."""
 
     service = "groq"
 
@@ -122,7 +122,7 @@ class ScriptedProvider:
             return step
         return await self.released  # "hang"
 
-    def release(self, reply: Reply, *, after: Served) -> None:  # noqa: ARG002 - it says what must have happened before
+    def release(self, reply: Reply, *, after: Served) -> None:  # noqa: ARG002 - `after` shows what has happened before
         """End the call that hangs."""
         self.released.set_result(reply)
 
@@ -161,7 +161,7 @@ async def rest(rotation: Rotation[str], cooldown_ms: int) -> None:
 
 
 async def leases_out(redis: Redis, service: str = "groq") -> tuple[int, int, list[str]]:
-    flying = [
+    in_flight = [
         name
         async for name in redis.scan_iter(f"{{kw:{service}}}:key:*")
         if await redis.hget(name, "in_flight") not in {None, "0"}
@@ -169,7 +169,7 @@ async def leases_out(redis: Redis, service: str = "groq") -> tuple[int, int, lis
     return (
         await redis.zcard(f"{{kw:{service}}}:leases"),
         await redis.hlen(f"{{kw:{service}}}:leased"),
-        flying,
+        in_flight,
     )
 
 
