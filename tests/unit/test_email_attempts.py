@@ -8,7 +8,7 @@ from unittest.mock import AsyncMock, Mock, call
 import pytest
 from redis.exceptions import ConnectionError as LostError
 
-from config.api_key import make_key
+from tests.unit.email_lease import KEY, LEASE, SENT
 from worker.aio import redis_retry
 from worker.aio.errors import Revoked
 from worker.emails import attempt as attempts
@@ -21,13 +21,10 @@ from worker.emails.in_flight import InFlightSends
 from worker.emails.outgoing import OutgoingEmail
 from worker.errors import Deferred, RequestRejected
 from worker.keypool import Lease, LeaseRequest
-from worker.providers import EmailIdentity, SendRequest
+from worker.providers import EmailIdentity
 from worker.rotation.served import Served
 from worker.verdicts import Fate, Reply, Verdict
 
-KEY = make_key("resend", secret="re_0123456789abcdefghijklmnop", variable="RESEND_API_KEY")
-LEASE = Lease("l", KEY, "a", LeaseRequest(emails=1), 0)
-SENT = SendRequest("a", "1", "{}", (EmailIdentity("r", "hash"),))
 DONE = Reply(Verdict(Fate.DONE, "ok"), {"id": "email-1"})
 REFUSED = Reply(Verdict(Fate.NEXT_KEY, "rate_limit"))
 OPEN = Reply(Verdict(Fate.SAME_ACCOUNT, "timeout", definite=False))

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from config.api_key import make_key
+from tests.unit.email_lease import KEY, LEASE, SENT
 from worker.emails.attempt import NothingToSend, RepeatAttempt
 from worker.emails.batching import (
     MOST_IN_BATCH,
@@ -31,7 +31,6 @@ from worker.emails.outcomes import (
 )
 from worker.emails.outgoing import OutgoingEmail
 from worker.errors import Deferred, RequestRejected, TransientError
-from worker.keypool import Lease, LeaseRequest
 from worker.providers import EmailIdentity, SendRequest
 from worker.rotation.served import Served
 from worker.verdicts import Fate, Verdict
@@ -200,10 +199,6 @@ async def test_an_outcome_is_given_once() -> None:
     assert waiter.result() == Outcome(NextStep.WAIT, ())
 
 
-KEY = make_key("resend", secret="re_0123456789abcdefghijklmnop", variable="RESEND_API_KEY")
-LEASE = Lease("l", KEY, "a", LeaseRequest(emails=1), 0)
-
-
 class Store:
     """A store that answers as a test says."""
 
@@ -278,9 +273,6 @@ async def test_a_batch_that_is_halved_is_told_and_a_single_email_is_not(
         f"📦 The quota of {KEY.label} has no room for 2 emails at once: the next batch is smaller"
     ]
     assert attempt._batch_sizes.limit("a") == 1
-
-
-SENT = SendRequest("a", "1", "{}", (EmailIdentity("r", "hash"),))
 
 
 @pytest.mark.parametrize(

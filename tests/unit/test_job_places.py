@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from config.celery import QUEUES
-from tests.unit.test_job_quotes import in_s, pool
+from tests.unit.quoted_pools import in_s, pool
 from worker.aio.transport.delayed import lists_of
 from worker.aio.transport.finding import Found
 from worker.quotes import place

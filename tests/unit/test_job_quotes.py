@@ -2,46 +2,24 @@
 
 from bisect import bisect_right
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from config.services import SERVICES
+from tests.unit.quoted_pools import NOON_MS, in_s, pool
 from worker.arguments.admin import QuoteArguments
 from worker.arguments.base import check
 from worker.cli.quote import sentences_of
 from worker.dashboard.quote_margins import QuoteMargins
 from worker.dashboard.state import QueueView
 from worker.errors import InvalidArguments
-from worker.keypool import BucketView, KeyView, PoolView
+from worker.keypool import PoolView
 from worker.keypool.forecast import NO_KEY, PAUSED
 from worker.keypool.margins import Margins
 from worker.quotes.quote import Quote, QuoteRequest, quote_of
 
-NOON_MS = 1_800_014_400_000  # 12:00 UTC
-PER_S = {"rpm": 60_000, "tpm": 60_000, "rps": 1_000, "epd": 86_400_000}
-TO_MIDNIGHT_MS = {"epd": 43_200_000}
 *_MOST, _LAST = map(repr, SERVICES)
-
-
-def pool(service: str, *buckets: tuple[str, float, float], **counts: int) -> PoolView:
-    model = "m" if service == "groq" else ""
-    names = ("in_flight", "calls", "accepted", "refused", "faults", "rejected", "tokens", "used_ms")
-    key = KeyView(
-        id="a", label="a", variable="", account="a", state="ready", blocks=(),
-        buckets=tuple(
-            BucketView(model, name, limit, left, PER_S[name], TO_MIDNIGHT_MS.get(name))
-            for name, limit, left in buckets
-        ),
-        **(dict.fromkeys(names, 0) | counts),
-    )  # fmt: skip
-    return PoolView(service, NOON_MS, (key,))
-
-
-def in_s(instant: str | None) -> float:
-    assert instant is not None
-    return (datetime.fromisoformat(instant) - datetime.now(UTC)).total_seconds()
 
 
 def test_jobs_come_behind_all_that_wait() -> None:

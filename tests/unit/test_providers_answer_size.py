@@ -2,22 +2,17 @@
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator, Iterator
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterator
 
 import aiohttp
 import httpx
 import pytest
 
-from tests.unit.unstarted_answers import Streamed
+from tests.unit.unstarted_answers import MEGABYTE, Streamed, _Pieces, body
 from worker.aio.errors import SoftTimeLimit
-from worker.providers import answer_size, connections
+from worker.providers import answer_size
 from worker.providers.answer_size import SizeCount, Slices, bound_decoding
-from worker.providers.connections import CallProgress
 from worker.providers.failures import OversizedAnswer
-
-MEGABYTE = bytes(1024 * 1024)
 
 
 def test_what_is_counted_is_given_back_until_it_is_too_much() -> None:
@@ -25,40 +20,6 @@ def test_what_is_counted_is_given_back_until_it_is_too_much() -> None:
     assert [count.take(piece) for piece in (b"abc", b"", b"de")] == [b"abc", b"", b"de"]
     with pytest.raises(OversizedAnswer):
         count.take(b"f")
-
-
-class _Pieces(httpx.AsyncByteStream):
-    """An answer of that many megabytes and bytes."""
-
-    def __init__(self, megabytes: int, more: bytes = b"") -> None:
-        self._pieces = [MEGABYTE] * megabytes + [more] * bool(more)
-        self.closed = 0
-        content = SimpleNamespace(readany=self._readany)
-        self._aiohttp_response = SimpleNamespace(content=content, read=self._read, close=self._end)
-        self.released: list[str] = []
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-
-    async def aclose(self) -> None:
-        self._end()
-
-    async def _readany(self) -> bytes:
-        return self._pieces.pop(0) if self._pieces else b""
-
-    async def _read(self) -> None:
-        self.released.append("free")
-
-    def _end(self) -> None:
-        self.closed += 1
-        self.released.append("closed")
-
-
-def body(stream: Any) -> Any:
-    progress = CallProgress(None)
-    progress.connected = True
-    return connections._Body(stream, progress)
 
 
 async def test_sixty_four_megabytes_are_read_of_an_answer_in_pieces() -> None:

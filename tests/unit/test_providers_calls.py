@@ -6,7 +6,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from tests.unit.test_providers_answer_size import _Pieces, body
+from tests.unit.unstarted_answers import _Pieces, body
 from tests.unit.unstarted_providers import CHAT, ScriptedProvider, mail, no_process
 from worker.providers import Completion, Groq, Resend, connections
 from worker.providers.base import CLOSED, UNSENDABLE_KEY

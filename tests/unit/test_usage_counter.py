@@ -8,16 +8,13 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.pages import ROOT
-from worker.usage import MEASURES, OTHERS, Series, counter
+from tests.unit.usage_counts import counts
+from worker.usage import OTHERS, Series, counter
 from worker.usage.counter import EVERY_S, NOT_COUNTED, UsageCounter
 from worker.usage.store import MOST_SERIES
 
 A, B, C = (Series("groq", "k", "a", model) for model in "abc")
 JOB: ContextVar[str] = ContextVar("JOB", default="none")
-
-
-def counts(**some: int) -> tuple[int, ...]:
-    return tuple(some.get(name, 0) for name in MEASURES)
 
 
 class Store:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from config.prices import ModelPrice, Prices
+from tests.unit.usage_counts import counts
 from worker.usage import COUNTS, MEASURES, OTHERS, Counted, Series, Unit, UsageQuery, UsageReport
 from worker.usage.series import packed, unpacked
 
@@ -116,10 +117,6 @@ class Store:
         for counted in self.counted:
             if wanted(counted.series):
                 yield counted
-
-
-def counts(**some: int) -> tuple[int, ...]:
-    return tuple(some.get(name, 0) for name in MEASURES)
 
 
 def used(**some: int) -> dict[str, int]:

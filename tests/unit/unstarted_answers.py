@@ -1,8 +1,13 @@
 """A provider's answer that comes in pieces, from no provider."""
 
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
+
+from worker.providers import connections
+from worker.providers.connections import CallProgress
 
 
 class Streamed(httpx.AsyncByteStream):
@@ -19,3 +24,40 @@ class Streamed(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self.closed += 1
+
+
+MEGABYTE = bytes(1024 * 1024)
+
+
+class _Pieces(httpx.AsyncByteStream):
+    """An answer of that many megabytes and bytes."""
+
+    def __init__(self, megabytes: int, more: bytes = b"") -> None:
+        self._pieces = [MEGABYTE] * megabytes + [more] * bool(more)
+        self.closed = 0
+        content = SimpleNamespace(readany=self._readany)
+        self._aiohttp_response = SimpleNamespace(content=content, read=self._read, close=self._end)
+        self.released: list[str] = []
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            yield piece
+
+    async def aclose(self) -> None:
+        self._end()
+
+    async def _readany(self) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    async def _read(self) -> None:
+        self.released.append("free")
+
+    def _end(self) -> None:
+        self.closed += 1
+        self.released.append("closed")
+
+
+def body(stream: Any) -> Any:
+    progress = CallProgress(None)
+    progress.connected = True
+    return connections._Body(stream, progress)
