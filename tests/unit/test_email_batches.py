@@ -250,12 +250,12 @@ async def test_only_who_leads_a_queue_ends_it() -> None:
     assert attempt.leads
     attempt.leads = False
     attempt.end_queue(error)
-    assert not any(one.done() for one in waiters)
+    assert not any(each.done() for each in waiters)
     attempt.leads = True
     attempt.end_queue(error)
-    results = [one.result().result for one in waiters]
-    assert [type(one) for one in results] == [TransientError] * 2
-    assert len({id(one) for one in (error, *results)}) == 3, "each has an error of its own"
+    results = [each.result().result for each in waiters]
+    assert [type(each) for each in results] == [TransientError] * 2
+    assert len({id(each) for each in (error, *results)}) == 3, "each has an error of its own"
     alone = first_attempt(Store(), email("1"))
     assert not alone.leads
     alone.end_queue(error)

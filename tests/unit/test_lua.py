@@ -68,7 +68,7 @@ def test_a_script_is_printed_as_redis_runs_it(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("arguments", "sentence"),
     [
         ([], "the following arguments are required: package, verb"),
         (["worker.keypool"], "the following arguments are required: verb"),
@@ -79,13 +79,13 @@ def test_a_script_is_printed_as_redis_runs_it(
 def test_what_is_no_script_is_answered_with_the_usage(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    given: list[str],
-    said: str,
+    arguments: list[str],
+    sentence: str,
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["lua", *given])
+    monkeypatch.setattr(sys, "argv", ["lua", *arguments])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "worker/redis/lua.py"), run_name="__main__")
     assert ended.value.code == 2
-    shown = capsys.readouterr().err
-    assert shown.startswith("usage: python -m worker.redis.lua [-h] package verb")
-    assert said in shown
+    written = capsys.readouterr().err
+    assert written.startswith("usage: python -m worker.redis.lua [-h] package verb")
+    assert sentence in written

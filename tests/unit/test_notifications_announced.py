@@ -16,14 +16,14 @@ from worker.notifications import announcing
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What each message that is published was made of."""
-    found: list[dict[str, Any]] = []
+    signatures: list[dict[str, Any]] = []
 
     async def publish(signature: Any, _: Any) -> None:
-        found.append(signature)
+        signatures.append(signature)
 
     monkeypatch.setattr(announcing, "publish_patiently", publish)
     monkeypatch.setattr(announcing, "announces", lambda _, kwargs: (kwargs or {}).get("notify", ""))
-    return found
+    return signatures
 
 
 def app_that_signs() -> Any:
@@ -31,10 +31,10 @@ def app_that_signs() -> Any:
     return SimpleNamespace(tasks={"tasks.notify.post": task})
 
 
-def delivered(**given: Any) -> Any:
+def delivered(**changes: Any) -> Any:
     properties = {"delivery_tag": "3f2b5c1e-0000-4000-8000-000000000001"}
     about = {"id": "job", "kwargs": {"notify": URL}, "delivery_info": {}, "properties": properties}
-    return SimpleNamespace(**about | given)
+    return SimpleNamespace(**about | changes)
 
 
 @pytest.mark.parametrize(
@@ -51,8 +51,8 @@ async def test_an_end_is_announced_once_by_its_delivery_and_state(
     assert announcing.is_announced(context)
     first, again = published
     made, options = first["kwargs"], first["options"]
-    said = datetime.fromisoformat(made["event"].pop("timestamp"))
-    assert said.tzinfo == UTC
+    announced_at = datetime.fromisoformat(made["event"].pop("timestamp"))
+    assert announced_at.tzinfo == UTC
     assert made["event"] == {
         "type": kind,
         "data": {"id": "job", "task": "tasks.ai.complete", "state": state, **end},
@@ -79,7 +79,7 @@ async def test_another_delivery_or_state_is_another_end(published: list[dict[str
         (delivered(id="other"), "SUCCESS"),
     ):
         await announcing.announce(app_that_signs(), context, "t", state, {})
-    assert len({one["kwargs"]["message_id"] for one in published}) == 4
+    assert len({signature["kwargs"]["message_id"] for signature in published}) == 4
 
 
 @pytest.mark.parametrize("context", [delivered(kwargs={}), delivered(is_eager=True)])

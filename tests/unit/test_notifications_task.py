@@ -20,18 +20,18 @@ class _SentBackError(Exception):
 
 @pytest.fixture
 def sent_back(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    found: list[Any] = []
+    calls: list[Any] = []
 
     async def send_back(
         _: Any, why: Exception, pause_ms: int, history: History, *, retries: int
     ) -> None:
-        found.append((type(why), str(why), pause_ms, history.attempts, history.reason, retries))
+        calls.append((type(why), str(why), pause_ms, history.attempts, history.reason, retries))
         raise _SentBackError
 
     monkeypatch.setattr(notify, "send_back", send_back)
     monkeypatch.setattr(notify, "longest_wait_ms", lambda *_: 5_000)
     monkeypatch.setattr(notify, "backoff", lambda tries, **_: tries * 1_000)
-    return found
+    return calls
 
 
 async def post(

@@ -99,18 +99,18 @@ def test_every_other_address_is_not(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "asked"),
+    ("model", "arguments"),
     [
         (CompletionArguments, {"prompt": "hello"}),
         (EmailArguments, {"to": "a@b.example", "subject": "Hi", "text": ""}),
     ],
 )
 def test_a_job_may_name_a_url_whose_host_the_settings_list(
-    monkeypatch: pytest.MonkeyPatch, model: Any, asked: dict[str, Any]
+    monkeypatch: pytest.MonkeyPatch, model: Any, arguments: dict[str, Any]
 ) -> None:
     settings = SimpleNamespace(notify_hosts="hooks.example.com")
     monkeypatch.setattr(notification, "get_settings", lambda: settings)
     url = "https://hooks.example.com/done"
-    assert check(model, (), asked | {"notify": url}).notify == url
+    assert check(model, (), arguments | {"notify": url}).notify == url
     with pytest.raises(InvalidArguments, match="notify"):
-        check(model, (), asked | {"notify": "https://other.example/done"})
+        check(model, (), arguments | {"notify": "https://other.example/done"})

@@ -105,14 +105,14 @@ PARTS_OF_DATES = (
     | st.lists(st.sampled_from(PARTS_OF_DATES), max_size=7).map("".join)
 )
 def test_no_text_makes_the_parser_fail_or_leave_its_bounds(text: str) -> None:
-    for found in (duration_ms(text), retry_after_ms(text, now_s=_NOW_S)):
-        assert found is None or 0 <= found <= MAX_MS
+    for read_ms in (duration_ms(text), retry_after_ms(text, now_s=_NOW_S)):
+        assert read_ms is None or 0 <= read_ms <= MAX_MS
 
 
 @given(st.floats())
 def test_no_number_makes_the_parser_fail_or_leave_its_bounds(number: float) -> None:
-    found = duration_ms(number)
-    assert found is None or 0 <= found <= MAX_MS
+    read_ms = duration_ms(number)
+    assert read_ms is None or 0 <= read_ms <= MAX_MS
 
 
 @given(st.integers(0, 23), st.integers(0, 59), st.integers(0, 59_999))

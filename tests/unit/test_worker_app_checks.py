@@ -57,7 +57,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
         worker = Mock(queue_choice=choice, max_concurrency=None, concurrency=7)
         worker.app.amqp.queues = _Queues()
         app_module._leave_queues_without_keys(worker)
-        return SimpleNamespace(checked=checked, choice=choice, settings=settings, found=discoveries)
+        return SimpleNamespace(
+            checked=checked, choice=choice, settings=settings, discoveries=discoveries
+        )
 
     return begin
 
@@ -68,10 +70,13 @@ def test_a_start_checks_the_machine_and_each_server_and_takes_the_queues_that_ha
     caplog.set_level(logging.INFO)
     done = start(by_keys=True, groq=2)
     [values, *checked] = done.checked
-    assert (values[0], list(values[1][0])) == ("refuse_wrong_values", list(done.found.values()))
+    assert (values[0], list(values[1][0])) == (
+        "refuse_wrong_values",
+        list(done.discoveries.values()),
+    )
     assert checked == [
         ("proxy_for", ("http://groq.example",), {}),  # none of a service without keys
-        ("check_machine", (done.settings, done.found), {"jobs": 7}),
+        ("check_machine", (done.settings, done.discoveries), {"jobs": 7}),
         ("check_redis", (done.settings,), {}),
         ("check_rabbitmq", (done.settings,), {}),
     ]
