@@ -69,7 +69,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
         (OPEN, True, call.mark_ambiguous(SENT), True),
     ],
 )
-async def test_the_end_of_a_call_is_written_down_once(
+async def test_the_end_of_a_call_is_stored_once(
     bench: Bench, reply: Reply, written: Any, *, alone: bool, in_doubt: bool
 ) -> None:
     tested = EmailAttempt(bench.store)
@@ -88,7 +88,7 @@ async def test_the_end_of_a_call_is_written_down_once(
 
 
 @pytest.mark.parametrize("passes", [True, False])
-async def test_a_result_may_be_written_late_and_a_doubt_may_not(
+async def test_a_result_may_be_stored_late_but_a_doubt_may_not(
     bench: Bench, caplog: pytest.LogCaptureFixture, *, passes: bool
 ) -> None:
     bench.late.return_value = passes
@@ -106,7 +106,7 @@ async def test_a_result_may_be_written_late_and_a_doubt_may_not(
     ]
 
 
-async def test_a_bug_in_the_store_comes_out(bench: Bench) -> None:
+async def test_a_bug_in_the_store_is_raised(bench: Bench) -> None:
     tested = EmailAttempt(bench.store)
     tested.request = SENT
     bench.store.complete.side_effect = ValueError("a bug")
@@ -157,7 +157,7 @@ async def test_emails_that_are_known_are_looked_up_and_the_others_are_sent(bench
     assert waits[emails[1]].result().result == Served({"id": "email-2"}, "k", 0, 0)
 
 
-async def test_each_email_of_a_batch_learns_what_became_of_it(bench: Bench) -> None:
+async def test_each_email_of_a_batch_gets_its_own_outcome(bench: Bench) -> None:
     leader, good, bad = emails = [email(key, tenant=key, recipients=2) for key in "123"]
     queue = BatchQueue(waiters={good: waiter(), bad: waiter()})
     waits = dict(queue.waiters)
@@ -219,7 +219,7 @@ async def test_the_next_email_leads_at_once_where_a_batch_cannot_be_made(bench: 
 
 
 @pytest.mark.parametrize("in_flight", [False, True])
-async def test_who_went_along_ends_by_a_cancel_unless_a_call_may_carry_its_email(
+async def test_a_cancel_ends_a_follower_unless_its_email_may_be_in_a_call(
     bench: Bench, *, in_flight: bool
 ) -> None:
     leader, follower, other = (email(key, job=key) for key in "123")
@@ -233,7 +233,7 @@ async def test_who_went_along_ends_by_a_cancel_unless_a_call_may_carry_its_email
     assert not waits[other].done()
 
 
-async def test_who_cannot_go_along_any_more_waits_again(
+async def test_a_follower_that_no_longer_fits_into_the_batch_waits_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch that a quota has no room for is halved; a job that is cancelled leaves it."""
@@ -261,7 +261,7 @@ async def test_who_cannot_go_along_any_more_waits_again(
 
 # The recipients that a quota has room for beside the first email, and what goes along.
 @pytest.mark.parametrize(("spare", "keys", "more"), [(None, "123", 0), (4, "123", 4), (3, "12", 2)])
-async def test_as_many_go_along_as_the_quotas_allow(
+async def test_as_many_followers_share_a_call_as_the_quotas_allow(
     bench: Bench, spare: int | None, keys: str, more: int
 ) -> None:
     emails = [email(key, recipients=2 if key != "1" else 1) for key in "123"]

@@ -160,7 +160,7 @@ async def test_emails_lead_in_the_turns_of_their_tenants_unless_their_jobs_have_
     assert queue.waiters == {}
 
 
-async def test_an_email_whose_time_is_over_stays_no_longer() -> None:
+async def test_an_email_whose_time_is_over_leaves_the_queue() -> None:
     queue, late = BatchQueue(led=True), email("1")
     late.until_s = time.monotonic()
     assert late.left_s() == 0
@@ -168,7 +168,7 @@ async def test_an_email_whose_time_is_over_stays_no_longer() -> None:
     assert queue.waiters == {}
 
 
-async def test_an_email_that_was_to_lead_as_its_job_was_stopped_lets_the_next_one() -> None:
+async def test_the_next_email_leads_where_the_job_of_the_leader_was_stopped() -> None:
     queue, first, second = BatchQueue(led=True), email("1"), email("2")
     jobs = [asyncio.ensure_future(queue.wait(next_email)) for next_email in (first, second)]
     await asyncio.sleep(0)
@@ -180,7 +180,7 @@ async def test_an_email_that_was_to_lead_as_its_job_was_stopped_lets_the_next_on
     assert (queue.led, queue.waiters) == (True, {})
 
 
-async def test_no_leader_takes_an_email_along_whose_job_was_stopped() -> None:
+async def test_a_follower_whose_job_was_stopped_cannot_be_woken() -> None:
     queue, stopped = BatchQueue(led=True), email("1")
     job = asyncio.ensure_future(queue.wait(stopped))
     await asyncio.sleep(0)
@@ -192,7 +192,7 @@ async def test_no_leader_takes_an_email_along_whose_job_was_stopped() -> None:
     assert not wake(waiter, Outcome(NextStep.SEND))
 
 
-async def test_an_outcome_is_given_once() -> None:
+async def test_a_waiter_gets_one_outcome_only() -> None:
     waiter: Waiter = asyncio.get_running_loop().create_future()
     assert wake(waiter, Outcome(NextStep.WAIT))
     assert not wake(waiter, Outcome(NextStep.SEND))
@@ -243,7 +243,7 @@ async def test_an_email_of_which_a_copy_is_in_flight_is_neither_claimed_nor_sent
     assert attempt._in_flight.find("1") is not None
 
 
-async def test_only_who_leads_a_queue_ends_it() -> None:
+async def test_only_the_leader_of_a_queue_ends_it() -> None:
     queue, error = BatchQueue(), TransientError("why")
     waiters = waiting(queue, email("2"), email("3"))
     attempt = first_attempt(Store(), email("1"), queue)
@@ -262,7 +262,7 @@ async def test_only_who_leads_a_queue_ends_it() -> None:
     alone.hand_over()
 
 
-async def test_a_batch_that_is_halved_is_told_and_a_single_email_is_not(
+async def test_the_halving_of_a_batch_is_logged_and_that_of_a_single_email_is_not(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     attempt = first_attempt(Store(), email("1"))
@@ -279,7 +279,7 @@ async def test_a_batch_that_is_halved_is_told_and_a_single_email_is_not(
     ("request_", "reclaims", "sends"),
     [(SENT, True, True), (SENT, False, False), (None, True, False)],
 )
-async def test_a_request_is_sent_again_only_by_the_job_that_could_take_it_over(
+async def test_only_a_job_that_could_reclaim_a_request_sends_it_again(
     request_: SendRequest | None, *, reclaims: bool, sends: bool
 ) -> None:
     repeated = email("1")

@@ -30,7 +30,7 @@ def test_a_worker_takes_fewer_emails_the_more_of_them_need_a_call_of_their_own(
     assert EmailDemand(Demand({}), {}, went_alone).capacity() == capacity
 
 
-async def test_emails_that_wait_to_go_along_count_with_those_that_ask_for_a_key() -> None:
+async def test_followers_count_as_well_as_emails_that_ask_for_a_key() -> None:
     calls, queues = Demand({}), dict[tuple[str, frozenset[str], bool], BatchQueue]()
     demand = EmailDemand(calls, queues, [])
     assert (demand.count(bulk=False), demand.count(bulk=True)) == (0, 0)
@@ -45,7 +45,7 @@ async def test_emails_that_wait_to_go_along_count_with_those_that_ask_for_a_key(
     assert (demand.shortest(bulk=False), demand.shortest(bulk=True)) == (13, 24)
 
 
-def test_an_email_waits_for_no_other_kind_and_for_as_long_as_its_keys_rest() -> None:
+def test_emails_block_no_other_jobs_and_wait_as_long_as_their_keys_rest() -> None:
     calls = Demand({})
     calls.resting_s = lambda: 7.0  # type: ignore[method-assign]
     demand = EmailDemand(calls, {}, [])

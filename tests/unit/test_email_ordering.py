@@ -23,7 +23,7 @@ def ordered(kwargs: dict[str, Any], *keys: ApiKey) -> tuple[LeaseRequest, Outgoi
     return order(arguments, keys, idempotency_key="job-1", job="job-1", known=False)
 
 
-def test_a_template_says_whom_it_is_from_where_no_key_does() -> None:
+def test_the_template_names_the_sender_where_no_key_has_an_address() -> None:
     keys = [key(1, None), key(2, None)]
     request, email = ordered(BY_TEMPLATE, *keys)
     assert not request.exclude

@@ -71,7 +71,7 @@ async def test_a_run_ends_after_eight_fresh_starts(
 
 
 @pytest.mark.parametrize("result", [SERVED, NextStep.LOOK_AGAIN, NextStep.WAIT])
-def test_a_follower_takes_over_what_became_of_its_email(result: Any) -> None:
+def test_a_follower_takes_over_the_outcome_of_its_email(result: Any) -> None:
     run = Run(SERVED)
     run._deferral = Deferred(5, "rpm")
     assert run._follow(Outcome(result)) is result

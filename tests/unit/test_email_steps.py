@@ -97,7 +97,7 @@ async def test_a_run_waits_for_a_call_of_its_process_and_shares_its_error(state:
     assert deferred.value.code == "same_email"
 
 
-async def test_a_store_that_does_not_answer_leaves_it_in_doubt_whether_an_email_is_out() -> None:
+async def test_an_email_is_in_doubt_while_the_store_does_not_answer() -> None:
     for looks in ([Deferred(5, "gone")], [SendRecord(State.OPEN, SENT), Deferred(5, "gone")]):
         with pytest.raises(Deferred) as caught:
             await run_of(shared(store=Store(*looks)))._look_up()
@@ -128,7 +128,7 @@ def waited(error: Any) -> Any:
         (lambda: RequestRejected("no"), OutcomeUnknown, NextStep.SEND, 0),
     ],
 )
-async def test_a_request_is_repeated_with_its_account_as_it_is(
+async def test_a_request_is_repeated_unchanged_with_its_account(
     end: Any, step: Any, twice: Any, waited_ms: int
 ) -> None:
     record = SendRecord(State.OPEN, SENT)
@@ -170,7 +170,7 @@ async def test_an_email_of_a_batch_that_is_repeated_has_its_own_part_of_the_answ
     assert served.value == {"id": "b"}
 
 
-async def test_an_earlier_call_that_is_at_work_still_costs_no_try() -> None:
+async def test_an_earlier_call_that_is_still_running_costs_no_retry() -> None:
     for code, kind in ((UNFINISHED, Deferred), ("server_error", TransientError)):
         error = waited(TransientError("why"))
         error.code = code
@@ -222,7 +222,7 @@ async def test_a_batch_that_is_refused_goes_out_one_by_one_and_an_email_alone_is
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), ValueError("a bug")])
 @pytest.mark.parametrize("in_doubt", [False, True])
-async def test_who_went_along_with_a_job_that_is_stopped_looks_again_or_is_in_doubt(
+async def test_a_follower_of_a_job_that_is_stopped_looks_again_or_is_in_doubt(
     error: BaseException, *, in_doubt: bool
 ) -> None:
     leader, follower, _ = await batch_of_two(error, calls=(CALL,) if in_doubt else ())
@@ -250,7 +250,7 @@ REFUSED = Attempt(1, "re_abc...", "rate_limit")
         (lambda: TransientError("why"), (REFUSED,), None, False),
     ],
 )
-async def test_a_rate_limit_that_opens_at_once_is_waited_for(
+async def test_a_run_waits_for_a_rate_limit_that_opens_within_two_seconds(
     error: Any, calls: tuple[Attempt, ...], left_s: float | None, *, waits: bool
 ) -> None:
     ends = waited(error())
@@ -290,7 +290,7 @@ async def test_the_next_email_leads_however_the_call_of_the_first_ends(
     assert (common.leaders, common.queues, common.in_flight._ends) == (set(), {}, {})
 
 
-async def test_what_cannot_go_along_goes_alone_and_what_cannot_be_sent_does_not() -> None:
+async def test_an_unbatchable_email_goes_alone_and_an_unsendable_one_is_refused() -> None:
     common = shared(SERVED)
     assert await run_of(common, batchable=False)._send() == Served({"id": "1"}, "k", 0, 0)
     assert (list(common.went_alone), common.queues) == ([True], {})
@@ -302,7 +302,7 @@ async def test_what_cannot_go_along_goes_alone_and_what_cannot_be_sent_does_not(
         await full._send()
 
 
-async def test_who_went_along_notes_the_calls_of_its_leader(
+async def test_a_follower_notes_the_calls_of_its_leader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     noted: list[Any] = []

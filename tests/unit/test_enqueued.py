@@ -38,7 +38,7 @@ def test_a_message_says_when_its_job_was_enqueued(headers: Any, instant: int) ->
         ({}, {}, False),
     ],
 )
-def test_a_job_that_a_job_sends_says_so_too(
+def test_a_job_with_a_dedupe_key_says_when_another_job_enqueued_it(
     kwargs: dict[str, Any], headers: dict[str, Any], *, is_written: bool
 ) -> None:
     before_ms = round(time.time() * 1000)
@@ -48,7 +48,7 @@ def test_a_job_that_a_job_sends_says_so_too(
     assert given == {"enqueued_ms": 7}
 
 
-def test_what_the_docs_show_for_celery_writes_the_same() -> None:
+def test_the_handler_in_the_docs_writes_the_same_header() -> None:
     [shown] = [
         block for block in blocks(ROOT / "docs/arguments.md", "python") if "enqueued_ms" in block
     ]

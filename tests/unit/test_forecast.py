@@ -45,7 +45,7 @@ def forecast(*keys: KeyView, **options: float) -> Forecast:
     return Forecast(PoolView("groq", NOON_MS, keys), cost, **options)
 
 
-def test_what_is_left_is_called_at_once_and_the_rest_as_it_refills() -> None:
+def test_calls_use_what_is_left_at_once_and_then_what_refills() -> None:
     estimates = forecast(key("a", bucket("rpm", 60, 10)), key("b", bucket("rpm", 120, 0)))
     assert estimates.call(10) == Estimate(0.0)
     later = estimates.call(40)
@@ -59,7 +59,7 @@ def test_the_tightest_of_several_limits_decides() -> None:
     assert forecast(key("a", *limits), tokens=0).call(600).in_s == 0
 
 
-def test_a_key_that_rests_counts_from_its_end_on_and_a_disabled_one_never() -> None:
+def test_a_resting_key_counts_from_the_end_of_its_rest_and_a_disabled_one_never() -> None:
     rests = key("a", bucket("rpm", 60, 5), blocks=(block(20_000),))
     out = key("b", bucket("rpm", 60, 60), blocks=(block(None, scope="key", name=""),))
     estimate = forecast(rests, out).call(1)
@@ -68,7 +68,9 @@ def test_a_key_that_rests_counts_from_its_end_on_and_a_disabled_one_never() -> N
 
 
 @pytest.mark.parametrize(("scope", "named"), [("host", PAUSED), ("key", DISABLED)])
-def test_what_a_person_did_is_named_and_not_quoted(scope: str, named: str) -> None:
+def test_a_block_that_a_person_made_is_named_and_its_reason_is_not_quoted(
+    scope: str, named: str
+) -> None:
     for_a_time = replace(block(20_000, scope=scope, name=""), disabled_by="ann", reason="lunch")
     estimate = forecast(key("a", bucket("rpm", 60, 5), blocks=(for_a_time,))).call(1)
     assert (estimate.in_s, estimate.limited_by) == (pytest.approx(20, rel=0.01), named)
@@ -107,7 +109,7 @@ def test_where_the_keys_have_room_the_workers_limit() -> None:
         *((name, 1.0) for name in ("rps", "rpm", "rpd")),
     ],
 )
-def test_a_call_counts_against_each_limit_what_that_counts(dimension: str, counted: float) -> None:
+def test_a_call_counts_against_each_limit_in_its_own_unit(dimension: str, counted: float) -> None:
     cost = CallCost("m", tokens=9.0, input_tokens=2.0, output_tokens=3.0, emails=4.0)
     assert cost.in_dimension(dimension) == counted
 
@@ -128,7 +130,7 @@ def test_a_call_counts_against_each_limit_what_that_counts(dimension: str, count
         ((bucket("rpm", 60, 10, model="n"),), 0, {0: float("inf")}),  # no limit is known
     ],
 )
-def test_so_many_calls_may_start_within_a_time(
+def test_the_calls_that_may_start_within_a_time_are_counted(
     limits: tuple[BucketView, ...], opens_s: float, calls: dict[float, float]
 ) -> None:
     blocks = (block(round(opens_s * 1000)),) if opens_s else ()
@@ -136,13 +138,13 @@ def test_so_many_calls_may_start_within_a_time(
     assert {seconds: estimates.calls_within(seconds) for seconds in calls} == calls
 
 
-def test_what_would_refill_beyond_a_limit_of_tokens_is_lost_before_the_first_call() -> None:
+def test_tokens_beyond_a_limit_are_lost_while_a_key_rests() -> None:
     rests = key("a", bucket("tpm", 6_000, 5_000), blocks=(block(20_000),))
     estimates = forecast(rests, tokens=100)  # one call a second
     assert [estimates.calls_within(seconds) for seconds in (19.9, 20, 30)] == [0, 60, 70]
 
 
-def test_of_the_keys_of_an_account_the_one_that_opens_first_counts() -> None:
+def test_the_key_of_an_account_that_opens_first_counts() -> None:
     limits = (bucket("rpm", 60, 0),)
     later, sooner, never = (
         key("a", *limits, blocks=(replace(block(left_ms), reason=reason),))
@@ -173,7 +175,7 @@ def test_a_rest_counts_for_the_models_that_it_covers(
     assert estimates.calls_within(0) == (0 if covers else 5)
 
 
-def test_what_keeps_most_accounts_from_more_calls_is_named() -> None:
+def test_the_limit_that_holds_most_accounts_back_is_named() -> None:
     slow, quota = bucket("tpm", 60, 0), bucket("epd", 1, 0)
     keys = [key("a", slow), key("b", slow, bucket("rpm", 600, 600)), key("c", quota)]
     assert forecast(*keys, tokens=1, emails=1).call(1).limited_by == "tpm"

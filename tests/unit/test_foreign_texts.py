@@ -67,14 +67,14 @@ def body_of(text: str) -> str:
         (basic, "YTpi", "a"),
     ],
 )  # fmt: skip
-def test_a_reader_takes_what_is_no_record_for_nothing(
+def test_a_reader_ignores_a_text_that_is_not_a_record(
     read: Callable[[Any], Any], text: Any, stored: Any
 ) -> None:
     assert read(text) == stored
 
 
 @pytest.mark.parametrize("text", [*NO_RECORDS, pytest.param(NESTED, id="nested")])
-async def test_a_call_whose_body_is_no_object_is_passed_on_as_one_without_parameters(
+async def test_a_call_whose_body_is_not_an_object_is_passed_on_without_parameters(
     text: str,
 ) -> None:
     exchange = Exchange.of(httpx.Request("POST", "https://groq", content=text.encode()))
@@ -82,7 +82,7 @@ async def test_a_call_whose_body_is_no_object_is_passed_on_as_one_without_parame
     assert exchange.is_streamed is False
 
 
-def test_a_result_of_another_program_says_nothing_of_a_wait() -> None:
+def test_a_result_of_another_program_has_no_waits() -> None:
     backend = Celery(set_as_current=False).backend
     assert [_waits_in(backend, text) for text in (*NO_RECORDS, '{"waits": 7}')] == [{}] * 11
     assert _waits_in(backend, '{"waits": {"code": "rpm"}}') == {"code": "rpm"}

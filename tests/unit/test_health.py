@@ -25,7 +25,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return started
 
 
-async def test_a_worker_reads_its_pools_all_the_time_and_says_once_that_it_cannot(
+async def test_a_worker_keeps_reading_its_pools_and_warns_once_for_each_failure(
     started: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan, answers, published = iter([AWAY, AWAY, VIEW, AWAY]), list[bool](), list[None]()
@@ -67,7 +67,7 @@ async def test_a_worker_reads_its_pools_all_the_time_and_says_once_that_it_canno
     ],
 )
 @pytest.mark.usefixtures("started")
-def test_an_event_is_sent_once_there_is_something_to_tell_and_somebody_listens(
+def test_an_event_is_sent_where_a_summary_is_known_and_events_are_enabled(
     *, enabled: bool, summaries: dict[str, Any], is_sent: bool
 ) -> None:
     pool_health, parent = PoolHealth(Mock()), Mock()
@@ -96,13 +96,13 @@ def test_an_event_is_sent_once_there_is_something_to_tell_and_somebody_listens(
         ((), 40.0, 40.2, 0.0),  # no service has been read
     ],
 )
-def test_a_clock_is_wrong_by_what_no_slow_answer_explains(
+def test_the_skew_of_a_clock_leaves_out_what_a_slow_answer_explains(
     instants_s: tuple[float, ...], began_s: float, ended_s: float, skew_s: float
 ) -> None:
     assert clock_skew_s(instants_s, began_s=began_s, ended_s=ended_s) == pytest.approx(skew_s)
 
 
-async def test_between_two_looks_a_worker_waits_half_a_minute(
+async def test_a_worker_reads_its_pools_every_half_minute(
     started: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []

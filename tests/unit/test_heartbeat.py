@@ -23,7 +23,7 @@ async def running(heart: Heartbeat) -> AsyncIterator[None]:
         task.cancel()
 
 
-async def test_a_heartbeat_that_cannot_be_written_says_so_once_for_as_long_as_it_lasts(
+async def test_a_heartbeat_that_cannot_be_written_is_logged_once_until_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(heartbeat, "_INTERVAL_S", 0)
@@ -74,7 +74,7 @@ def test_a_worker_that_has_begun_to_take_jobs_is_ready(tmp_path: Path) -> None:
     assert (tmp_path / "heartbeat").read_text() == "ready\n"
 
 
-def test_a_file_that_says_what_it_should_is_only_touched(tmp_path: Path) -> None:
+def test_a_file_with_the_right_content_is_only_touched(tmp_path: Path) -> None:
     """A probe that reads it meanwhile must not find it empty."""
     file = tmp_path / "heartbeat"
     heart = Heartbeat(file)

@@ -27,7 +27,7 @@ class Turns:
         self.canceled = True
 
 
-def test_the_file_is_not_renewed_while_the_consumer_hangs_beside_its_connection(
+def test_the_file_is_not_renewed_while_the_consumer_hangs_although_connected(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file, turns = tmp_path / "heartbeat", Turns()

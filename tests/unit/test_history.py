@@ -27,7 +27,7 @@ def test_a_job_without_headers_begins_its_history_now() -> None:
     assert history.age_s < 60
 
 
-def test_a_turn_adds_up() -> None:
+def test_a_run_adds_to_the_history() -> None:
     history = (
         History(since_ms=1)
         .after(attempts=2, waited_ms=30)
@@ -36,7 +36,7 @@ def test_a_turn_adds_up() -> None:
     assert history == History(since_ms=1, deferrals=1, attempts=3, waited_ms=35, deferred=True)
 
 
-def test_a_turn_that_ended_otherwise_is_no_deferral() -> None:
+def test_a_run_that_was_not_deferred_adds_no_deferral() -> None:
     history = History(since_ms=1, deferrals=1, deferred=True).after(attempts=1, waited_ms=0)
     assert (history.deferrals, history.deferred) == (1, False)
 
@@ -68,7 +68,7 @@ def test_a_job_that_comes_back_early_has_not_waited_until_then(
 
 # What an older version wrote, and whether the job was deferred then.
 @pytest.mark.parametrize(("ticket", "deferred"), [("-", True), ("org_a", True), ("", False)])
-def test_a_message_of_an_older_version_tells_whether_it_was_deferred(
+def test_a_message_of_an_older_version_says_whether_its_job_was_deferred(
     ticket: str, *, deferred: bool
 ) -> None:
     assert (
@@ -113,7 +113,7 @@ def test_the_trail_keeps_the_latest_calls() -> None:
         ("joined", "x" * 1_001, ""),  # a part of an id is that of no job
     ],
 )
-def test_what_is_read_has_bounds(name: str, written: Any, kept: Any) -> None:
+def test_values_of_a_header_have_bounds(name: str, written: Any, kept: Any) -> None:
     assert getattr(History.of({HEADER: {name: written}}), name) == kept
 
 
@@ -182,7 +182,7 @@ def test_any_header_gives_a_history_that_can_go_on(headers: Any) -> None:
         (1e300, 0),
     ],
 )
-def test_when_a_worker_died_is_read_whatever_stands_there(died_s: Any, at_ms: int) -> None:
+def test_the_time_of_a_workers_death_is_read_or_is_zero(died_s: Any, at_ms: int) -> None:
     assert died_ms({"died_s": died_s}) == at_ms
     assert died_ms(died_s) == 0
 
@@ -199,13 +199,13 @@ def test_when_a_worker_died_is_read_whatever_stands_there(died_s: Any, at_ms: in
         ("x", ["y"], False),
     ],
 )
-def test_a_message_tells_whether_a_worker_held_it_before(
+def test_a_message_says_whether_a_worker_held_it_before(
     delivery: Any, headers: Any, again: Any
 ) -> None:
     assert came_again(SimpleNamespace(delivery_info=delivery, headers=headers)) is again
 
 
-def test_a_doubt_of_the_last_turn_is_as_old_as_the_job_and_ends_with_the_next() -> None:
+def test_a_doubt_is_as_old_as_the_job_and_ends_with_the_next_run() -> None:
     doubtful = History(since_ms=7).after(attempts=0, waited_ms=0, in_doubt=True)
     assert doubt_ms(doubtful.headers()) == 7
     assert doubt_ms(doubtful.after(attempts=0, waited_ms=0).headers()) == 0

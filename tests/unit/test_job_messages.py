@@ -38,9 +38,7 @@ def test_a_job_gives_way_by_the_priority_of_its_message(delivery: Any, *, bulk: 
         (None, 0),
     ],
 )
-def test_when_a_job_was_enqueued_is_read_whatever_stands_there(
-    enqueued_ms: Any, at_ms: int
-) -> None:
+def test_the_time_of_enqueueing_is_read_or_is_zero(enqueued_ms: Any, at_ms: int) -> None:
     assert enqueued_ms_of({"enqueued_ms": enqueued_ms}) == at_ms
     assert enqueued_ms_of(enqueued_ms) == 0
 

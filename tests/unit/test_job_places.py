@@ -67,7 +67,7 @@ def place_in(monkeypatch: pytest.MonkeyPatch) -> Any:
 KWARGS = {"models": ["m"]}
 
 
-async def test_a_job_that_waits_is_told_its_place_and_its_start(place_in: Any) -> None:
+async def test_a_job_that_waits_has_a_place_and_an_expected_start(place_in: Any) -> None:
     last = list(QUEUES)[-1]
     waiting_job = Found(4, 9, message(AI, [[], KWARGS, {}]))
     answer, broker = await place_in(last, waiting_job)
@@ -77,7 +77,7 @@ async def test_a_job_that_waits_is_told_its_place_and_its_start(place_in: Any) -
     assert broker.searches[: len(QUEUES)] == [lists_of(queue) for queue in QUEUES]
 
 
-async def test_a_job_that_waits_nowhere_is_told_so(place_in: Any) -> None:
+async def test_a_job_that_waits_nowhere_has_no_place(place_in: Any) -> None:
     answer, broker = await place_in("custom", None)
     assert answer == NOWHERE
     assert len(broker.searches) == len({*QUEUES, place.CUSTOM_QUEUE})
@@ -87,7 +87,7 @@ async def test_a_job_that_waits_nowhere_is_told_so(place_in: Any) -> None:
     assert (await place_in("custom", None))[0] == NOWHERE
 
 
-async def test_of_a_job_without_a_service_only_the_place_is_known(place_in: Any) -> None:
+async def test_a_job_without_a_service_has_a_place_and_no_expected_start(place_in: Any) -> None:
     for task in ("other", "gone"):
         answer, _ = await place_in(place.CUSTOM_QUEUE, Found(0, 1, message(task, [[], {}, {}])))
         assert answer == NOWHERE | {"place": 1, "waiting": 1}
@@ -106,7 +106,7 @@ async def test_of_a_job_without_a_service_only_the_place_is_known(place_in: Any)
         ("gone", [[], KWARGS, {}], ""),
     ],
 )
-async def test_the_model_of_a_job_is_the_one_that_it_asks_for_first(
+async def test_the_model_of_a_job_is_the_first_that_it_names(
     monkeypatch: pytest.MonkeyPatch, task: str, body: Any, model: str
 ) -> None:
     broker: Any = _Broker("ai", Found(2, 3, message(task, body)))

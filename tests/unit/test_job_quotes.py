@@ -22,7 +22,7 @@ from worker.quotes.quote import Quote, QuoteRequest, quote_of
 *_MOST, _LAST = map(repr, SERVICES)
 
 
-def test_jobs_come_behind_all_that_wait() -> None:
+def test_quoted_jobs_start_behind_all_that_wait() -> None:
     view = pool("groq", ("rpm", 60, 0), accepted=2, tokens=500)
     quote = quote_of(QuoteRequest("groq", jobs=60), view, waiting=120, models=("m",))
     assert in_s(quote.expected_start) == pytest.approx(121, abs=1)
@@ -50,7 +50,7 @@ def test_emails_share_calls_and_count_against_the_quota_one_by_one() -> None:
     assert late.limited_by == "epd"
 
 
-def test_what_is_not_known_is_none() -> None:
+def test_an_unknown_instant_of_a_quote_is_none() -> None:
     view = pool("groq", ("rpm", 60, 0))
     for unknown in (
         quote_of(QuoteRequest("groq"), view, waiting=None, models=("m",)),
@@ -100,7 +100,7 @@ def test_a_job_came_and_ended_halfway_between_the_polls_that_saw_it() -> None:
     assert margins.of("groq").within_s(0) == pytest.approx(10)
 
 
-def test_nothing_is_learned_where_the_count_would_not_say_when_a_job_ends() -> None:
+def test_nothing_is_learned_of_emails_and_of_queues_that_are_not_known() -> None:
     now_s = 0.0
     margins = QuoteMargins(now_s=lambda: now_s)
     for second in range(100):
@@ -127,7 +127,7 @@ def test_a_few_long_calls_do_not_make_short_ones_seem_long() -> None:
     assert 0.5 < margins.of("groq").within_s(0) < 3
 
 
-def test_what_was_learned_is_published_twice_a_minute_once_it_is_worth_it() -> None:
+def test_margins_of_a_hundred_outcomes_are_published_twice_a_minute() -> None:
     now_s = 0.0
     margins = QuoteMargins(now_s=lambda: now_s)
     published = []
@@ -162,7 +162,7 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], named: str) -> Non
     assert "canary" not in str(caught.value)
 
 
-def test_the_command_says_a_quote_in_sentences() -> None:
+def test_the_command_prints_a_quote_in_sentences() -> None:
     instant, later = "2026-11-29T16:00:01.500+00:00", "2026-11-29T17:30:00.000+01:00"
     known = Quote("groq", "m", 1_000, 800, 1, instant, later, later, "rpm", 250)
     jobs, start, *others = sentences_of(known, workers=2).splitlines()

@@ -41,7 +41,7 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_worker_asks_at_intervals_and_at_once_when_its_keys_have_changed(
+async def test_a_worker_checks_its_keys_at_intervals_and_at_once_when_they_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bench, spreads, pauses = Bench(KeyCheck("alive")), list[Any](), list[float | None]()
@@ -74,7 +74,7 @@ async def test_a_worker_asks_at_intervals_and_at_once_when_its_keys_have_changed
         await running
 
 
-async def test_a_worker_that_is_to_ask_never_does_not() -> None:
+async def test_an_interval_of_zero_turns_the_checks_off() -> None:
     bench = Bench(KeyCheck("alive"))
     await asyncio.wait_for(bench.checks(every_s=0).run(), 10)
     bench.checker.check.assert_not_awaited()
@@ -97,7 +97,7 @@ async def test_the_pool_learns_the_limits_of_each_key_and_nothing_else() -> None
     silent.pool.settle.assert_not_awaited()
 
 
-async def test_limits_that_redis_does_not_take_are_asked_for_again_the_next_time(
+async def test_limits_that_cannot_be_stored_are_logged_and_a_bug_is_raised(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     bench = Bench(KeyCheck("alive", limits=LIMITS))
@@ -111,7 +111,9 @@ async def test_limits_that_redis_does_not_take_are_asked_for_again_the_next_time
         await bench.checks().once()
 
 
-async def test_a_problem_is_told_again_when_it_comes_back(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_problem_is_logged_again_when_it_comes_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     bench = Bench(KeyCheck("dead", "no"))
     checks = bench.checks()
     for state, lines in (("dead", 1), ("dead", 1), ("alive", 1), ("dead", 2)):
@@ -121,7 +123,7 @@ async def test_a_problem_is_told_again_when_it_comes_back(caplog: pytest.LogCapt
 
 
 @pytest.mark.parametrize(("key_id", "count"), [(None, 2), (KEYS[1].id, 1)])
-async def test_one_key_may_be_asked_about_alone(key_id: str | None, count: int) -> None:
+async def test_one_key_can_be_checked_alone(key_id: str | None, count: int) -> None:
     bench = Bench(KeyCheck("alive", models=frozenset({"m"})))
     checked = await check_keys(
         {"groq": bench.pool}, {"groq": bench.checker}, models={"groq": ["m", "n"]}, key_id=key_id

@@ -98,6 +98,6 @@ def test_a_model_that_is_turned_down_is_taken_out_where_others_are_left(
 
 
 @pytest.mark.parametrize(("answer", "tokens"), [(3, 8), (5, 10), (7, 12)])
-def test_what_is_reserved_for_the_answer_counts_among_all_tokens(answer: int, tokens: int) -> None:
+def test_tokens_reserved_for_the_answer_count_among_all_tokens(answer: int, tokens: int) -> None:
     reserved = LeaseRequest(tokens=10, input_tokens=5, output_tokens=5).reserving(answer)
     assert (reserved.tokens, reserved.input_tokens, reserved.output_tokens) == (tokens, 5, answer)

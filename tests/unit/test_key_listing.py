@@ -70,7 +70,7 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
     assert lines[-1] == "resend: no key is configured here"
 
 
-def test_a_key_that_rests_is_back_by_itself_whatever_it_may_not_send() -> None:
+def test_a_key_that_rests_shows_when_it_is_back_although_a_domain_is_disabled() -> None:
     quota = BlockView("account", "", "cooling", "daily_quota", 1, 3_999_001)
     no_domain = BlockView("key_resource", "example.com", "disabled", "domain_not_verified", 1, None)
     rests = key(1, "cooling", quota, no_domain)
@@ -100,11 +100,11 @@ def test_a_key_that_was_disabled_by_hand_is_back_on_enable_although_it_rests_as_
         (90_000, "1 d 1 h"),
     ],
 )
-def test_a_time_is_told_in_its_two_largest_units(seconds: int, text: str) -> None:
+def test_a_time_is_shown_in_its_two_largest_units(seconds: int, text: str) -> None:
     assert duration(seconds) == text
 
 
-def test_a_pause_is_told_from_a_rest_and_says_what_ends_it() -> None:
+def test_a_pause_is_shown_apart_from_a_rest_and_with_what_ends_it() -> None:
     endless = BlockView("host", "", "disabled", "a launch", 1, None, disabled_by="cli ann")
     for_a_time = BlockView("host", "", "cooling", "a launch", 1, 61_000, disabled_by="cli ann")
     outage = BlockView("host", "", "cooling", "connect_error", 1, 61_000)
@@ -119,7 +119,7 @@ def test_a_pause_is_told_from_a_rest_and_says_what_ends_it() -> None:
     assert lines[0][3].strip() == "paused: a launch (by cli ann)"
 
 
-def test_nothing_in_the_audit_trail_steers_the_terminal() -> None:
+def test_control_characters_in_the_audit_trail_are_replaced() -> None:
     entry = {"event": "paused", "scope": "service", "name": "groq", "reason": "a\nb \x1b[31m",
              "until_ms": "0", "at_ms": "1000", "by": "task 1 for \x9b2J"}  # fmt: skip
     assert shown(audit_listing.listing({"groq": [entry]}))[1].strip() == (
@@ -143,7 +143,7 @@ def job_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("job_that_failed")
-def test_nothing_that_a_job_named_or_raised_steers_the_terminal() -> None:
+def test_control_characters_from_a_job_are_replaced() -> None:
     model = "m\x1b[2J"
     unfit = BlockView("key_resource", model, "disabled", "not_permitted", 1, None)
     row = Row((model,), None)

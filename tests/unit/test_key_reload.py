@@ -46,7 +46,7 @@ def test_every_worker_is_asked_and_the_answers_of_all_are_returned() -> None:
         ({"a": OK, "b": KEPT, "c": KEPT}, "3 workers answered, 2 of them kept the former keys"),
     ],
 )
-async def test_a_reload_stands_in_the_audit_stream_of_each_service(
+async def test_a_reload_is_noted_in_the_audit_trail_of_each_service(
     answers: Mapping[str, Mapping[str, Any]], outcome: str
 ) -> None:
     noted = []
@@ -104,7 +104,7 @@ def checked(number: int, state: Any = "alive", detail: str = "", **models: bool)
         ([checked(1, m=False, n=True)], ["no groq key may use m: take it out of GROQ_MODEL"]),
     ],
 )  # fmt: skip
-def test_what_keeps_a_key_from_serving_is_one_sentence(
+def test_each_problem_of_keys_is_one_sentence(
     checks: list[CheckedKey], sentences: list[str]
 ) -> None:
     models = {"groq": ("m", "n"), "resend": ("m",)}
@@ -115,7 +115,7 @@ def test_what_keeps_a_key_from_serving_is_one_sentence(
     ("count", "listed"),
     [(0, "(none is listed)"), (2, "m00, m01"), (10, ", ".join(f"m{n:02}" for n in range(10)))],
 )
-def test_so_many_models_are_offered(count: int, listed: str) -> None:
+def test_at_most_ten_models_are_suggested(count: int, listed: str) -> None:
     def sentence(count: int) -> str:
         names = frozenset(f"m{number:02}" for number in range(count))
         checked_key = CheckedKey(

@@ -131,7 +131,7 @@ def test_a_block_that_has_ended_is_not_shown() -> None:
     assert [each.left_ms for each in second.blocks] == [1]
 
 
-def test_what_is_the_keys_own_comes_first() -> None:
+def test_blocks_of_the_key_itself_come_first() -> None:
     fields = [
         f"person:{ONE.id}",
         f"key:{ONE.id}",

@@ -70,7 +70,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 @pytest.mark.parametrize(
     ("concludes", "hooked"), [(False, False), (False, True), (True, False), (True, True)]
 )
-async def test_a_redis_that_is_down_is_asked_once_and_told_later_what_is_true_still(
+async def test_a_settle_that_fails_is_sent_later_without_what_was_left_of_a_limit(
     late: list[Any], caplog: pytest.LogCaptureFixture, *, concludes: bool, hooked: bool
 ) -> None:
     pool, hooks = Pool(LostError("gone")), Hooks()
@@ -93,7 +93,7 @@ async def test_a_lease_that_a_redis_refuses_to_settle_expires(
 
 
 @pytest.mark.parametrize("again", [False, True])
-async def test_a_call_counts_once_however_often_redis_is_asked(
+async def test_a_settle_that_is_tried_again_says_so(
     late: list[Any], monkeypatch: pytest.MonkeyPatch, *, again: bool
 ) -> None:
     async def twice(ask: Any) -> Any:
@@ -109,12 +109,12 @@ async def test_a_call_counts_once_however_often_redis_is_asked(
     assert late == []
 
 
-async def test_a_bug_of_the_pool_comes_out() -> None:
+async def test_a_bug_of_the_pool_is_raised() -> None:
     with pytest.raises(ValueError, match="a bug"):
         await settling(Pool(ValueError("a bug"))).settle(LEASE, DONE)
 
 
-async def test_a_call_that_records_nothing_is_concluded_as_well() -> None:
+async def test_a_call_without_hooks_is_settled_as_well() -> None:
     reply: Any = await settling(Pool()).conclude(LEASE, Reply(DONE))
     assert reply == "settled"
 

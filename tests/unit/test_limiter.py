@@ -5,7 +5,7 @@ import asyncio
 from worker.rotation.limiter import KeyedLimiter
 
 
-async def test_only_so_many_tasks_of_one_key_go_on_at_once() -> None:
+async def test_a_bounded_number_of_tasks_of_one_key_run_at_once() -> None:
     limiter, order = KeyedLimiter(2), list[int]()
 
     async def take(number: int) -> None:

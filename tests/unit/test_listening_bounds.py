@@ -83,7 +83,7 @@ class _Channel:
         ([5.0, 7.0, 5.0, 5.0], 3, False),  # it answers at the twelfth second
     ],
 )
-async def test_a_redis_that_is_silent_is_asked_and_then_taken_for_lost(
+async def test_a_silent_redis_is_probed_and_then_taken_for_lost(
     runtime: Any,
     monkeypatch: pytest.MonkeyPatch,
     silences_s: list[float],
@@ -106,7 +106,7 @@ async def test_a_redis_that_is_silent_is_asked_and_then_taken_for_lost(
 ONE = Unknown("groq", Kind.STATUS, "418")
 
 
-async def test_unknown_answers_are_told_once_and_written_together(
+async def test_unknown_answers_are_logged_once_and_written_together(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     written: list[Any] = []
@@ -135,7 +135,7 @@ async def test_unknown_answers_are_told_once_and_written_together(
     ]
 
 
-async def test_a_lost_redis_is_listened_to_again_and_a_bug_is_none(
+async def test_a_lost_redis_is_listened_to_again_and_a_bug_is_raised(
     runtime: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ends, slept, listened = iter([LostError("away"), ZeroDivisionError("a bug")]), list[float](), []

@@ -21,7 +21,7 @@ from worker.logs import setup_logging
         (KeyError("a bug"), True),
     ],
 )
-def test_a_job_that_the_broker_does_not_take_is_a_line(
+def test_a_job_that_the_broker_does_not_take_is_logged_in_one_line(
     monkeypatch: pytest.MonkeyPatch, error: Exception, *, traced: bool
 ) -> None:
     stream = io.StringIO()

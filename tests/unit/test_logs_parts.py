@@ -70,16 +70,14 @@ def test_a_record_without_an_error_has_neither(emit: Emit, output: Output) -> No
     assert entry_in(output).keys() == {"time", "level", "logger", "message"}
 
 
-def test_the_values_for_programs_are_in_json_alone(emit: Emit, output: Output) -> None:
+def test_the_data_of_a_record_is_shown_in_json_alone(emit: Emit, output: Output) -> None:
     emit(data={"id": "job-1"})
     emit(log_format="text", data={"id": "job-1"}, field="a")
     assert json.loads(output.lines[0])["data"] == {"id": "job-1"}
     assert output.lines[1].endswith(" worker.x m field=a")
 
 
-def test_a_character_that_a_terminal_obeys_is_shown_by_its_number(
-    emit: Emit, output: Output
-) -> None:
+def test_a_control_character_is_shown_by_its_number(emit: Emit, output: Output) -> None:
     emit(log_format="text", msg="a\x00b\x1b[2Jc\x7f\x9bd\te")
     assert output.lines[0].endswith(r" a\x00b\x1b[2Jc\x7f\x9bd" + "\te")
     emit(msg="a\x85b\u2028c")
@@ -92,7 +90,7 @@ def test_a_character_that_a_terminal_obeys_is_shown_by_its_number(
 CONTEXT = {"id": "job-1", "name": "t", "args": "canary", "kwargs": "canary", "runtime": 1.5}
 
 
-def test_of_a_context_of_celery_only_what_is_no_content_is_left(emit: Emit, output: Output) -> None:
+def test_a_context_of_celery_loses_its_content(emit: Emit, output: Output) -> None:
     emit("celery.worker.strategy", data=CONTEXT)
     emit("shop.orders", data=CONTEXT)
     emit("celery.worker.strategy", data="text")
@@ -121,7 +119,7 @@ def test_of_a_context_of_celery_only_what_is_no_content_is_left(emit: Emit, outp
          "Can't decode message body: <class 'ValueError'> json utf-8 (not shown) (not shown)"),
     ],
 )  # fmt: skip
-def test_celerys_lines_lose_what_is_content_and_nothing_else(
+def test_celerys_lines_lose_content_and_nothing_else(
     emit: Emit, output: Output, *, name: str, msg: str, args: Any, shown: str
 ) -> None:
     emit(name, msg=msg, args=args)

@@ -55,7 +55,7 @@ def test_a_secret_within_another_does_not_uncover_its_rest() -> None:
     assert redactor.redact("abcdefghij abcdef") == "*** ***"
 
 
-def test_of_a_url_only_the_password_is_hidden() -> None:
+def test_only_the_password_of_a_url_is_hidden() -> None:
     redactor = Redactor()
     redactor.learn(["redis://host:1/0", SecretStr("redis://user:p%40ssword@host:1/0")])
     assert (
@@ -86,7 +86,7 @@ def test_a_secret_too_short_to_hide_is_ignored() -> None:
         ("redis://:p@h/0", "redis://:***@h/0"),
     ],
 )
-def test_what_has_the_shape_of_a_key_is_hidden_though_unknown(text: str, shown: str) -> None:
+def test_an_unknown_text_in_the_form_of_a_key_is_hidden(text: str, shown: str) -> None:
     assert Redactor().redact(text) == shown
 
 

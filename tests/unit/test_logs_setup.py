@@ -55,7 +55,7 @@ def test_warnings_of_python_are_log_lines_too(output: Output) -> None:
 
 
 @pytest.mark.parametrize("has_stderr", [True, False])
-def test_what_is_said_beside_the_logs_is_one_line_of_json(
+def test_a_text_that_is_written_beside_the_logs_is_one_line_of_json(
     monkeypatch: pytest.MonkeyPatch, *, has_stderr: bool
 ) -> None:
     written: list[tuple[int, bytes]] = []

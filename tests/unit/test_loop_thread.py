@@ -11,7 +11,7 @@ from worker.aio.loop_thread import LoopThread, new_loop
 
 
 @pytest.mark.parametrize("flavour", ["asyncio", "auto"])
-def test_what_runs_when_the_loop_is_stopped_may_clean_up(flavour: str) -> None:
+def test_a_task_that_runs_when_the_loop_stops_may_clean_up(flavour: str) -> None:
     started, cleaned = threading.Event(), []
 
     async def left() -> None:
@@ -31,7 +31,9 @@ def test_what_runs_when_the_loop_is_stopped_may_clean_up(flavour: str) -> None:
     assert thread.stop(patience_s=10)
 
 
-def test_what_swallows_a_cancel_may_clean_up_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_that_swallows_a_cancel_may_clean_up_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
     started, cleaned = threading.Event(), list[str]()
 

@@ -76,7 +76,7 @@ def test_a_script_is_printed_as_redis_runs_it(
         (["worker.nothing", "acquire"], "there is no script acquire in worker.nothing"),
     ],
 )
-def test_what_is_no_script_is_answered_with_the_usage(
+def test_an_unknown_script_is_answered_with_the_usage(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],

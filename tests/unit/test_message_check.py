@@ -117,11 +117,11 @@ def test_a_header_of_the_wrong_form_is_named_and_not_quoted(headers: Any, senten
         ([[], {}, {"chord": {"task": 7}}], "its callbacks, chain or chord are malformed"),
     ],
 )
-def test_a_body_of_the_wrong_form_is_told(body: Any, sentence: str) -> None:
+def test_a_body_of_the_wrong_form_is_named(body: Any, sentence: str) -> None:
     assert defect(HEADERS, body) == sentence
 
 
-def test_what_cannot_be_decoded_is_left_to_celery() -> None:
+def test_a_message_that_cannot_be_decoded_is_left_to_celery() -> None:
     assert problem_with(Unreadable(), known=KNOWN) == ""
 
 
@@ -139,11 +139,11 @@ def test_what_cannot_be_decoded_is_left_to_celery() -> None:
         (7, ""),
     ],
 )
-def test_the_protocol_before_this_one_is_checked_alike(body: Any, sentence: str) -> None:
+def test_a_message_of_protocol_1_is_checked_alike(body: Any, sentence: str) -> None:
     assert defect({}, body) == sentence
 
 
-def test_what_celery_itself_sends_has_no_defect() -> None:
+def test_a_message_of_celery_itself_has_no_defect() -> None:
     app = Celery("producer", broker="memory://", set_as_current=False)
     options: dict[str, Any] = {
         "time_limit": 30,
@@ -176,5 +176,5 @@ values = st.recursive(
     | values,
     body=values,
 )
-def test_whatever_comes_is_judged_without_an_error(headers: Any, body: Any) -> None:
+def test_any_message_is_judged_without_an_error(headers: Any, body: Any) -> None:
     assert isinstance(defect(headers, body), str)

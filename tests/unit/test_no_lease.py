@@ -97,7 +97,7 @@ def test_a_job_without_a_key_looks_again_each_minute(
 
 
 @pytest.mark.parametrize(("end", "late_ms"), [(min, 0), (max, 1_000)])
-def test_a_crowd_comes_back_spread_over_a_second(
+def test_jobs_of_one_limit_come_back_spread_over_a_second(
     end: Callable[[int, int], int], late_ms: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("random.randint", end)
@@ -237,7 +237,7 @@ def failed(status: int = 0, **verdict: Any) -> Verdict:
         (failed(500, most_repeats=0), False, True),  # its code says that it is the request's
     ],
 )
-def test_a_failure_is_the_requests_own_where_nothing_else_is_to_blame(
+def test_a_failure_is_blamed_on_the_request_where_nothing_else_is_to_blame(
     verdict: Verdict,
     *,
     passing: bool,
@@ -258,7 +258,7 @@ def test_an_error_says_the_code_where_the_provider_gave_no_reason() -> None:
     assert str(rejection_of(Verdict(Fate.FAIL, "c"))) == "c"
 
 
-def test_a_refusal_of_what_is_too_large_is_told_apart() -> None:
+def test_a_request_that_is_too_large_has_an_error_of_its_own() -> None:
     for limit in (0, 500):
         error = rejection_of(Verdict(Fate.OTHER_ACCOUNT, "c", "why", too_large_limit=limit))
         assert (type(error), str(error)) == (RequestTooLarge, "c: why")

@@ -83,7 +83,7 @@ async def test_another_delivery_or_state_is_another_end(published: list[dict[str
 
 
 @pytest.mark.parametrize("context", [delivered(kwargs={}), delivered(is_eager=True)])
-async def test_an_end_that_concerns_nobody_is_not_announced(
+async def test_an_end_without_a_url_or_of_an_eager_task_is_not_announced(
     published: list[dict[str, Any]], context: Any
 ) -> None:
     await announcing.announce(app_that_signs(), context, "t", "SUCCESS", {})
@@ -91,7 +91,7 @@ async def test_an_end_that_concerns_nobody_is_not_announced(
     assert not announcing.is_announced(context)
 
 
-async def test_a_notification_that_the_broker_does_not_take_is_told(
+async def test_a_notification_that_the_broker_does_not_take_is_logged_as_lost(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     published: list[dict[str, Any]],

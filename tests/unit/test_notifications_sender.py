@@ -85,7 +85,7 @@ async def test_what_the_receiver_answers_decides_whether_it_has_a_notification(
     assert len(receiver.posts) == 1
 
 
-async def test_no_proxy_of_the_environment_is_asked(
+async def test_no_proxy_of_the_environment_is_used(
     receiver: _Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "ALL_PROXY"):
@@ -94,7 +94,9 @@ async def test_no_proxy_of_the_environment_is_asked(
     assert len(receiver.posts) == 1
 
 
-async def test_a_receiver_that_is_away_is_no_fault_of_ours(receiver: _Receiver) -> None:
+async def test_a_receiver_that_is_away_gets_no_notification_and_the_error_says_why(
+    receiver: _Receiver,
+) -> None:
     sender, url = receiver.sender(), receiver.url()
     await receiver.server.close()
     with pytest.raises(NotDelivered) as failed:

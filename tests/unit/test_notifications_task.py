@@ -66,7 +66,7 @@ async def test_a_receiver_that_wants_no_more_ends_the_job(
 
 
 @pytest.mark.parametrize(("retries", "pause_ms"), [(0, 1_000), (3, 4_000), (9, 5_000)])
-async def test_what_was_not_taken_is_tried_again_later(
+async def test_a_notification_that_was_not_delivered_is_tried_again_later(
     monkeypatch: pytest.MonkeyPatch, sent_back: list[Any], retries: int, pause_ms: int
 ) -> None:
     with pytest.raises(_SentBackError):
@@ -75,7 +75,9 @@ async def test_what_was_not_taken_is_tried_again_later(
     assert sent_back == [why]
 
 
-async def test_it_is_tried_for_a_day(monkeypatch: pytest.MonkeyPatch, sent_back: list[Any]) -> None:
+async def test_a_notification_is_tried_for_a_day(
+    monkeypatch: pytest.MonkeyPatch, sent_back: list[Any]
+) -> None:
     with pytest.raises(_SentBackError):
         await post(monkeypatch, NotDelivered("500"), retries=1, age_s=86_398)
     with pytest.raises(DeadlineExceeded, match=r"^not delivered within a day \(2 tries\): 500$"):
@@ -83,6 +85,6 @@ async def test_it_is_tried_for_a_day(monkeypatch: pytest.MonkeyPatch, sent_back:
     assert len(sent_back) == 1
 
 
-def test_a_receiver_that_hangs_does_not_hold_all_jobs_of_a_worker() -> None:
+def test_a_worker_posts_at_most_32_notifications_at_once_without_results() -> None:
     assert notify.post.concurrency_limit == 32
     assert notify.post.ignore_result

@@ -41,7 +41,7 @@ def test_the_end_is_announced_on_the_pools_loop_if_the_job_brought_an_address(
 
 
 @pytest.mark.parametrize("error", [RuntimeError, TimeoutError])
-def test_a_notification_that_cannot_be_published_soon_holds_up_no_consumer_and_is_told(
+def test_a_notification_that_is_late_does_not_hold_up_the_consumer_and_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: type[Exception]
 ) -> None:
     late = Mock()

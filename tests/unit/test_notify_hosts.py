@@ -28,7 +28,7 @@ def test_hosts_are_read() -> None:
 
 
 @pytest.mark.parametrize("text", ["https://a.example", "a b", "a:0", "a:65536", "a=public", "*"])
-def test_other_texts_are_no_hosts(text: str) -> None:
+def test_other_texts_are_refused_as_hosts(text: str) -> None:
     with pytest.raises(ValueError, match="must be hosts such as"):
         notify_hosts(text)
 
@@ -94,7 +94,7 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
         "localhost", "",
     ],
 )  # fmt: skip
-def test_every_other_address_is_not(address: str) -> None:
+def test_every_other_address_is_not_public(address: str) -> None:
     assert not is_public(address)
 
 

@@ -54,7 +54,7 @@ async def test_the_more_jobs_wait_the_later_each_comes_back(broker: Broker) -> N
         assert waits == [100] * 4, "nobody could wake them"
 
 
-async def test_nobody_waits_for_longer_than_an_hour(broker: Broker) -> None:
+async def test_an_outage_holds_no_job_for_longer_than_an_hour(broker: Broker) -> None:
     broker.outages._due_s["groq", ""] = [NOW_S + 9_999.0] * 5_000
     assert await broker.wait() == 3_600_000
     assert await broker.wait(3_700_000) == 3_700_000
@@ -113,7 +113,7 @@ async def test_a_call_that_passes_looks_for_an_outage_every_ten_seconds(
     assert not broker.outages._waking
 
 
-async def test_after_an_outage_the_crowd_is_forgotten_and_the_next_one_seen_after_a_pause(
+async def test_after_an_outage_its_jobs_are_forgotten_and_the_next_one_ends_after_a_pause(
     broker: Broker,
 ) -> None:
     for _ in range(4):

@@ -70,7 +70,7 @@ def made(queue: WaitQueue, **demand: Any) -> tuple[Overflow, Demand]:
         (9, 9, False, False, False),  # it was said before
     ],
 )
-async def test_the_youngest_goes_back_where_others_can_pass(
+async def test_the_youngest_job_goes_back_where_others_can_pass(
     waiting: int, shortest: int, *, others: bool, goes_back: bool, is_full: bool
 ) -> None:
     queue = queue_of(waiting)
@@ -109,7 +109,7 @@ async def test_a_job_comes_back_when_those_before_it_should_have_been_served(
         assert queue.sent_back[-1][1] == job.lease_request.by
 
 
-async def test_nobody_is_sent_back_for_longer_than_a_minute() -> None:
+async def test_no_job_is_sent_back_for_longer_than_a_minute() -> None:
     queue = queue_of(40)
     youngest = queue.waiters[-1]
     made(queue)[0].relieve(queue)
@@ -131,7 +131,7 @@ async def test_nobody_is_sent_back_for_longer_than_a_minute() -> None:
         (0, 0.1, [-1], 0, 0),
     ],
 )
-async def test_as_many_are_recalled_as_there_is_room_for(
+async def test_as_many_jobs_are_recalled_as_there_is_room_for(
     waiting: int, rests_s: float, back_s: list[float], recalled: int, left: int
 ) -> None:
     queue = queue_of(waiting)
@@ -142,7 +142,7 @@ async def test_as_many_are_recalled_as_there_is_room_for(
     assert len(queue.sent_back) == left
 
 
-async def test_a_worker_that_ends_recalls_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_that_ends_recalls_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
     paused: list[float] = []
     sleep = asyncio.sleep
 

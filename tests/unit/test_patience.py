@@ -83,7 +83,7 @@ def test_rabbitmq_gets_no_option_that_it_does_not_know(monkeypatch: pytest.Monke
     ("module", "name"),
     [(module, name) for module, names in command._ASKING.items() for name in names],
 )
-def test_the_commands_of_celery_are_impatient(
+def test_the_commands_of_celery_give_up_on_a_broker_soon(
     monkeypatch: pytest.MonkeyPatch, module: str, name: str
 ) -> None:
     asking: Any = ModuleType(module)
@@ -101,7 +101,7 @@ def test_the_commands_of_celery_are_impatient(
     assert (ran.exception, seen) == (None, ["the app", "ran"])
 
 
-def test_our_commands_are_impatient() -> None:
+def test_our_commands_give_up_on_a_broker_soon() -> None:
     app = Celery(set_as_current=False)
     ran = CliRunner().invoke(
         click.command(cls=OutputCommand)(lambda: None), obj=SimpleNamespace(app=app)

@@ -67,7 +67,7 @@ def test_an_answer_that_no_version_of_the_script_gives_is_a_bug() -> None:
 
 
 @pytest.mark.parametrize("at", range(5))
-def test_each_answer_to_a_settle_has_its_place(at: int) -> None:
+def test_each_part_of_a_reply_to_a_settle_is_read(at: int) -> None:
     reply: list[Any] = ["ok", 0, 0, 0, 0]
     reply[at] = "late" if at == 0 else 1
     late, blocked, newly, passing, alone = (number == at for number in range(5))
@@ -103,7 +103,7 @@ async def job_of(request: LeaseRequest, line: Line | None) -> dict[str, Any]:
     return dict(json.loads(job))
 
 
-async def test_an_acquire_says_all_of_a_job_that_the_script_goes_by() -> None:
+async def test_an_acquire_sends_all_that_the_script_uses_of_a_job() -> None:
     job = {
         "lease": "l",
         "by": "job-1",
@@ -138,7 +138,7 @@ async def test_an_acquire_says_all_of_a_job_that_the_script_goes_by() -> None:
         ("noted", "k", None, ("ann", "k", "why", "", "noted", "key", "k")),
     ],
 )
-async def test_what_a_person_does_to_all_keys_has_a_word_of_its_own(
+async def test_a_persons_action_on_all_keys_has_a_word_of_its_own(
     action: Any, key_id: str | None, for_ms: int | None, arguments: tuple[Any, ...]
 ) -> None:
     noted = NotedScripts()

@@ -45,7 +45,7 @@ def prices(tmp_path: Path) -> Prices:
         ("groq", "", (0, 0, 0, 1), None),
     ],
 )
-def test_what_was_used_has_its_price(
+def test_used_tokens_and_emails_have_their_price(
     prices: Prices, service: str, model: str, used: tuple[int, ...], cost_usd: float | None
 ) -> None:
     prompt, cached, output, emails = used
@@ -62,7 +62,7 @@ def test_without_the_file_there_are_no_prices(
     assert read_prices() is None
 
 
-def test_a_file_that_windows_wrote_is_read_and_a_folder_is_none(tmp_path: Path) -> None:
+def test_a_file_with_a_byte_order_mark_is_read_and_a_folder_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "keywheel-prices.toml"
     path.write_text("[resend]\nemail = 0.5\n", encoding="utf-8-sig")
     prices = read_prices(path)
@@ -94,7 +94,9 @@ def test_a_file_that_windows_wrote_is_read_and_a_folder_is_none(tmp_path: Path) 
         ("[resend]\nemail = nan", "[resend] email must be a number of USD, 0 or more"),
     ],
 )
-def test_a_file_that_is_wrong_says_what_to_change(tmp_path: Path, text: str, sentence: str) -> None:
+def test_the_error_of_a_wrong_file_says_what_to_change(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
     path = tmp_path / "keywheel-prices.toml"
     path.write_text(text)
     with pytest.raises(SettingsError) as caught:

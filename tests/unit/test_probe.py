@@ -39,7 +39,7 @@ def beat(file: Path, *, age_s: float, text: str) -> None:
         (31, "not ready\n", ["--ready"], STILL),
     ],
 )
-def test_the_probe_ends_with_what_is_wrong(
+def test_the_probe_ends_with_the_problem(
     heartbeat: Path,
     monkeypatch: pytest.MonkeyPatch,
     *,
@@ -60,7 +60,7 @@ def test_a_worker_without_a_heartbeat_is_not_alive(heartbeat: Path) -> None:
     assert problem == f"no heartbeat: [Errno 2] No such file or directory: '{heartbeat}'"
 
 
-def test_the_probe_tells_how_it_is_used(
+def test_the_probe_shows_its_usage(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["probe", "--help"])

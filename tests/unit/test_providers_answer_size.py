@@ -15,7 +15,7 @@ from worker.providers.answer_size import SizeCount, Slices, bound_decoding
 from worker.providers.failures import OversizedAnswer
 
 
-def test_what_is_counted_is_given_back_until_it_is_too_much() -> None:
+def test_pieces_pass_until_their_sum_exceeds_the_limit() -> None:
     count = SizeCount(5)
     assert [count.take(piece) for piece in (b"abc", b"", b"de")] == [b"abc", b"", b"de"]
     with pytest.raises(OversizedAnswer):
@@ -112,7 +112,7 @@ def test_a_compressed_answer_becomes_no_larger_than_one_that_is_not(encoding: st
 
 
 @pytest.mark.usefixtures("_small")
-def test_what_is_not_compressed_is_counted_on_its_way_alone() -> None:
+def test_an_answer_that_is_not_compressed_has_no_bound_for_decoding() -> None:
     assert answer(None, bytes(2_000)).read() == bytes(2_000)
 
 

@@ -15,7 +15,7 @@ __all__ = ["no_process"]
 
 
 @pytest.mark.parametrize(("kind", "request_"), [(Groq, Completion.of(CHAT)), (Resend, mail())])
-async def test_nothing_is_sent_with_a_key_for_no_header_or_after_the_close(
+async def test_nothing_is_sent_with_an_unsendable_key_or_after_the_close(
     kind: Any, request_: Any
 ) -> None:
     provider = ScriptedProvider(kind, [])

@@ -109,7 +109,7 @@ async def test_a_key_is_alive_only_where_the_provider_says_so(
     assert options == {"headers": {"Authorization": "Bearer gsk_canary"}}
 
 
-async def test_a_key_that_no_header_can_carry_is_not_asked_about(
+async def test_a_key_that_no_header_can_carry_is_not_checked(
     client: Callable[..., tuple[Any, Requests]], service: str
 ) -> None:
     made, requests = client(service, (200, LISTED))
@@ -117,7 +117,7 @@ async def test_a_key_that_no_header_can_carry_is_not_asked_about(
     assert requests == []
 
 
-async def test_an_error_of_ours_comes_out_of_a_check(
+async def test_a_bug_in_a_check_is_raised(
     client: Callable[..., tuple[Any, Requests]], service: str
 ) -> None:
     made, _ = client(service, ZeroDivisionError("a bug"))
@@ -128,7 +128,7 @@ async def test_an_error_of_ours_comes_out_of_a_check(
             await made._ask(SECRET)
 
 
-def test_what_the_first_call_with_a_key_needs_is_made_once_and_for_the_last_keys_alone(
+def test_the_sdk_of_a_key_is_made_once_and_kept_for_the_latest_keys_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     made: list[str] = []
@@ -159,7 +159,7 @@ def test_the_sdk_of_groq_logs_no_requests_whatever_else_is_logged() -> None:
 
 
 @pytest.mark.parametrize(("timeout_s", "expected_s"), [(None, 7.0), (3.0, 3.0)])
-def test_a_client_is_made_as_the_settings_say_unless_told_otherwise(
+def test_a_client_is_made_as_the_settings_say_unless_a_timeout_is_given(
     monkeypatch: pytest.MonkeyPatch, timeout_s: float | None, expected_s: float
 ) -> None:
     monkeypatch.setattr(registry, "BUILDERS", {"x": lambda *args, **options: (args, options)})
@@ -261,7 +261,7 @@ def test_the_results_of_a_batch_have_the_order_of_its_emails() -> None:
         [],
     ],
 )
-def test_an_answer_that_leaves_an_email_of_a_batch_open_tells_nothing(body: Any) -> None:
+def test_an_answer_without_a_result_for_each_email_of_a_batch_has_none(body: Any) -> None:
     assert results(body) is None
 
 
@@ -286,7 +286,7 @@ def test_a_batch_counts_the_recipients_of_the_emails_that_were_accepted() -> Non
     assert charged(verdict, EMAILS, value).emails == 3
 
 
-def test_a_quota_that_refuses_a_batch_rests_nobody() -> None:
+def test_a_quota_that_refuses_a_batch_rests_no_key() -> None:
     quotas = (SeenQuota("daily", 90, spent=True),)  # type: ignore[call-arg, arg-type]
     verdict = Verdict(
         Fate.NEXT_KEY, "daily_quota", effect=Effect.COOL, cooldown=Cooldown.DAILY_PROBE,

@@ -82,7 +82,7 @@ def progress(*, opening: bool = True, connected: bool = False, sent: bool = Fals
         (KeyError("words"), httpx.ConnectError, "KeyError"),
     ],
 )
-def test_without_a_connection_nothing_was_sent_and_the_cause_is_told(
+def test_without_a_connection_nothing_was_sent_and_the_error_names_the_cause(
     error: Exception, kind: type[Exception], words: str
 ) -> None:
     failure = failure_of(error, progress())
@@ -132,7 +132,7 @@ def test_an_error_beside_the_transport_is_a_failed_connection() -> None:
     assert (type(failure), str(failure)) == (httpx.ConnectError, "Too many open files")
 
 
-def test_the_bytes_that_leave_are_told() -> None:
+def test_the_caller_is_notified_when_the_bytes_leave() -> None:
     reports = list[object]()
     CallProgress(lambda: reports.append(sentinel.left)).leave()
     assert reports == [sentinel.left]

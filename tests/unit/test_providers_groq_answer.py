@@ -34,7 +34,7 @@ def test_a_result_has_each_of_its_fields_whatever_came() -> None:
     assert (odd["text"], odd["reasoning"], odd["tool_calls"], odd["usage"]) == ("", "", [], {})
 
 
-def test_a_result_has_what_else_groq_tells() -> None:
+def test_a_result_has_the_further_fields_of_groq() -> None:
     calls = [{"id": "c"}]
     message = {
         "role": "assistant", "content": "hi", "reasoning": "why", "tool_calls": calls,
@@ -138,7 +138,7 @@ def test_each_count_is_read_by_its_name() -> None:
     assert counted_tokens(stated, of="completion_tokens", cached_too=True) == 8
 
 
-def test_a_success_says_what_it_counts_and_which_limits_it_was_told() -> None:
+def test_a_success_has_the_counted_tokens_and_the_stated_limits() -> None:
     judge = GroqJudge(now=lambda: 0.0, jitter=lambda least, _: least)
     headers = {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "50"}
     stated = USAGE | {"prompt_tokens_details": {"cached_tokens": 10}}
@@ -163,7 +163,7 @@ def test_a_success_says_what_it_counts_and_which_limits_it_was_told() -> None:
         ({}, ("stream_cut", Scope.HOST), "the answer ended before it was complete"),
     ],
 )
-def test_an_answer_that_breaks_off_is_in_doubt_and_tells_its_limits(
+def test_an_answer_that_breaks_off_is_in_doubt_and_has_the_stated_limits(
     body: Any, verdict: tuple[str, Scope], reason: str
 ) -> None:
     judge = GroqJudge(now=lambda: 0.0, jitter=lambda least, _: least)
@@ -202,7 +202,9 @@ def test_an_answer_that_breaks_off_is_in_doubt_and_tells_its_limits(
         ),
     ],
 )  # fmt: skip
-def test_a_request_that_is_too_large_is_told_why(body: Any, sentence: str) -> None:
+def test_the_reason_of_a_request_that_is_too_large_names_the_limit(
+    body: Any, sentence: str
+) -> None:
     judge = GroqJudge(now=lambda: 0.0, jitter=lambda least, _: least)
     judged = judge(Answer(413, {}, body), value=None, secret=SecretStr("gsk_canary"))
     assert (judged.fate, judged.code) == (Fate.OTHER_ACCOUNT, "request_too_large")

@@ -46,7 +46,7 @@ async def test_a_completion_is_judged_by_what_came(
     assert provider.reports == ["sent"]
 
 
-async def test_a_system_that_lets_the_sdk_open_no_file_has_sent_nothing(
+async def test_an_sdk_that_cannot_open_a_file_has_sent_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(_: SecretStr) -> None:

@@ -73,7 +73,7 @@ class _Pieces(httpx.AsyncByteStream):
         self.closed += 1
 
 
-async def test_an_error_of_a_reader_is_none_of_the_connection() -> None:
+async def test_an_error_of_a_reader_is_not_one_of_the_connection() -> None:
     def read(_: bytes) -> None:
         raise ZeroDivisionError
 
@@ -173,7 +173,7 @@ async def test_a_call_of_ours_leaves_with_its_own_key_and_gives_the_sdk_what_cam
     assert exchange.answer.status == 201
 
 
-async def test_a_call_of_ours_that_fails_keeps_what_really_happened() -> None:
+async def test_a_call_of_ours_that_fails_keeps_its_first_error() -> None:
     error = httpx.ReadError("cut")
 
     def fail(_: httpx.Request) -> httpx.Response:

@@ -144,7 +144,7 @@ async def test_a_call_that_fails_leaves_its_error_in_place_of_an_answer() -> Non
     assert exchange.response is None
 
 
-async def test_nothing_is_sent_with_a_key_for_no_header_or_after_the_close() -> None:
+async def test_nothing_is_sent_with_an_unsendable_key_or_after_the_close() -> None:
     made, exchange = passing(nothing), Exchange.of(request(model="m"))
     assert (await made.call(SecretStr("gsk ü"), exchange)).verdict is UNSENDABLE_KEY
     await made.close()  # the connections are not its own
@@ -202,7 +202,7 @@ async def test_a_streamed_answer_is_passed_on_and_judged_at_its_end(
     assert streamed.closed >= 1
 
 
-async def test_a_reader_that_stops_early_blames_nobody() -> None:
+async def test_a_reader_that_stops_early_blames_no_key() -> None:
     made = passing(lambda _: httpx.Response(200, headers=EVENTS, stream=Streamed(DELTA, LAST)))
     exchange = Exchange.of(made.with_base_url(request(model="m", stream=True)))
     serving = asyncio.ensure_future(made.call(SECRET, exchange))

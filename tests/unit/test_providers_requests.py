@@ -96,7 +96,7 @@ def test_a_completion_for_another_model_differs_in_that_alone() -> None:
     assert (other.tokens, completion.params["model"]) == (completion.tokens, "m")
 
 
-def test_a_batch_has_the_number_of_which_its_key_is_made() -> None:
+def test_the_idempotency_key_of_a_batch_is_made_of_its_number() -> None:
     batch = SendRequest.batch([SendRequest.single(_PAYLOAD, "k")] * 2, number="7")
     assert (batch.number, batch.idempotency_key, len(batch.payload)) == ("7", "batch-7", 2)
 

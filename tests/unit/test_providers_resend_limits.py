@@ -45,7 +45,7 @@ def test_the_rate_of_a_team_is_read(
     assert list(limits_of(Answer(200, headers))) == limits
 
 
-def test_what_is_used_of_each_quota_is_read_and_which_of_them_refused() -> None:
+def test_the_use_of_each_quota_is_read_and_the_one_that_refused_is_marked() -> None:
     day, month = {"x-resend-daily-quota": "100"}, {"x-resend-monthly-quota": "0"}
     both = Answer(429, day | month)
     for spent in ("", "daily_quota", "monthly_quota"):

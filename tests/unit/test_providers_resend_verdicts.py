@@ -81,7 +81,5 @@ ODD: list[tuple[int, Any, str]] = [
 
 
 @pytest.mark.parametrize(("status", "body", "verdict"), ODD)
-def test_an_odd_answer_of_resend_is_judged_in_whole(
-    *, status: int, body: Any, verdict: str
-) -> None:
+def test_an_odd_answer_of_resend_has_this_verdict(*, status: int, body: Any, verdict: str) -> None:
     assert summary(resend(status, {}, body)) == verdict

@@ -67,7 +67,7 @@ def test_a_header_is_a_whole_number_or_nothing(value: str, number: int | None) -
         ("301", 301_000, 300_000),
     ],
 )
-def test_of_the_wait_after_a_failure_at_most_five_minutes_count(
+def test_a_wait_after_a_failure_counts_for_at_most_five_minutes(
     stated: str | None, wait_ms: int | None, backoff_ms: int | None
 ) -> None:
     answer = Answer(503, {} if stated is None else {"retry-after": stated})

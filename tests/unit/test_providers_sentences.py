@@ -71,5 +71,5 @@ def test_an_error_is_read_in_every_shape(body: object, code: str, message: str) 
     assert (answer.code, answer.message) == (code, message)
 
 
-def test_a_body_nested_without_end_is_no_json() -> None:
+def test_a_body_that_is_nested_too_deep_is_not_read_as_json() -> None:
     assert Answer.parse(200, {}, b"[" * 200_000).body is None

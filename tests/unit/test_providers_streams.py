@@ -67,7 +67,7 @@ def test_events_are_cut_out_of_the_bytes_wherever_those_break(
     assert [event for part in parts for event in decoder.feed(part)] == events
 
 
-def test_an_answer_adds_up_and_is_told_on_the_way() -> None:
+def test_an_answer_is_assembled_and_its_listener_gets_each_piece() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
     call = {"index": 0, "id": "k", "type": "function", "function": {"name": "f", "arguments": "{"}}
     more = {"index": 0, "function": {"arguments": "}"}}
@@ -121,7 +121,7 @@ def test_tool_calls_without_an_index_are_each_their_own() -> None:
     ]  # fmt: skip
 
 
-def test_pieces_of_a_field_grow_and_entries_of_one_index_are_one() -> None:
+def test_pieces_of_a_field_are_joined_and_entries_of_one_index_merged() -> None:
     answer, _ = assembled(
         chunk(
             executed_tools=[{"index": 0, "name": "a", "output": None}], note="x", deep={"a": "1"}
@@ -147,7 +147,7 @@ KINDS: list[Any] = ["x", [1], {"a": 1}, 6]
     ("before", "after"),
     [(earlier, later) for earlier in KINDS for later in KINDS if earlier is not later],
 )
-def test_a_field_that_changes_its_kind_is_what_came_last(before: Any, after: Any) -> None:
+def test_a_field_that_changes_its_type_keeps_its_last_value(before: Any, after: Any) -> None:
     changed, _ = assembled(chunk(note=before), chunk(note=after))
     assert changed.later_fields == {"note": after}
 
@@ -180,7 +180,7 @@ def test_an_error_in_the_stream_has_the_status_that_it_would_have_had(
 
 
 @pytest.mark.parametrize("event", [b"no JSON", b"[1]", b"7", b"[" * 100_000])
-def test_an_event_that_is_no_object_makes_an_answer_unreadable(event: bytes) -> None:
+def test_an_event_that_is_not_an_object_makes_an_answer_unreadable(event: bytes) -> None:
     answer, events = assembled(event)
     assert (answer.unreadable, answer.broken, events) == (True, True, [])
 
@@ -199,7 +199,7 @@ def test_an_answer_that_groq_stops_says_why_and_one_that_goes_on_has_not_ended()
     assert open_.answer(200, {}).status == 200
 
 
-def test_an_answer_that_came_whole_is_told_in_one_piece() -> None:
+def test_the_listener_gets_an_answer_that_came_whole_in_one_piece() -> None:
     listener = RecordingListener()
     calls = [{"id": "a"}, {"id": "b"}]
     AssembledAnswer(listener).whole({"text": "hi", "reasoning": "why", "tool_calls": calls})
@@ -240,14 +240,14 @@ def test_a_client_opens_no_more_than_half_of_the_files_and_connects_in_fifteen_s
 @pytest.mark.parametrize(
     ("soft", "files"), [(1_024, 1_024), (connections.resource.RLIM_INFINITY, 1_000_000)]
 )
-def test_a_process_without_a_limit_of_files_counts_with_a_million(
+def test_a_process_without_a_limit_of_files_may_open_a_million(
     monkeypatch: pytest.MonkeyPatch, soft: int, files: int
 ) -> None:
     monkeypatch.setattr(connections.resource, "getrlimit", lambda _: (soft, soft))
     assert connections._open_files() == files
 
 
-def test_the_authorities_are_read_once_for_each_place_that_the_environment_names(
+def test_the_authorities_are_read_once_for_each_path_that_the_environment_names(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     stock = connections._tls_context()
@@ -277,7 +277,7 @@ async def test_a_large_body_leaves_in_pieces(size: int, pieces: list[int] | None
 
 
 @pytest.mark.parametrize("tell", [True, False])
-def test_what_has_left_is_told_once_it_has(*, tell: bool) -> None:
+def test_the_caller_is_notified_when_its_request_has_left(*, tell: bool) -> None:
     left: list[str] = []
     progress = connections.CallProgress((lambda: left.append("left")) if tell else None)
     assert (progress.opening, progress.connected, progress.sent) == (False, False, False)

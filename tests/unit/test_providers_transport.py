@@ -87,7 +87,7 @@ async def test_a_connection_that_the_far_side_has_dropped_is_replaced_by_another
         (SoftTimeLimit(), SoftTimeLimit),
     ],
 )
-async def test_a_failure_is_told_by_how_far_the_call_had_come(
+async def test_the_error_says_how_far_the_call_had_come(
     monkeypatch: pytest.MonkeyPatch, error: BaseException, raised: type[BaseException]
 ) -> None:
     below = _Below(monkeypatch, error)
@@ -98,7 +98,7 @@ async def test_a_failure_is_told_by_how_far_the_call_had_come(
     assert len(below.requests) == 1
 
 
-async def test_an_answer_that_breaks_off_is_told_as_one_of_a_call_that_had_come_far(
+async def test_an_answer_that_breaks_off_is_a_read_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     below = _Below(

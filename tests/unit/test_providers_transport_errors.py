@@ -44,14 +44,14 @@ def test_a_transport_error_never_blames_the_key(
     assert ("x" in verdict.reason.split("(")[0].split()) is definite
 
 
-def test_a_soft_time_limit_is_no_failure_of_the_connection() -> None:
+def test_a_soft_time_limit_is_not_judged_as_a_failure_of_the_connection() -> None:
     for limit in (asyncio.CancelledError(), SoftTimeLimit()):
         with pytest.raises(type(limit)) as met:
             judge_transport(limit, if_ambiguous=Fate.RETRY)
         assert met.value is limit
 
 
-def test_a_full_pool_is_our_own_fault() -> None:
+def test_a_full_pool_of_connections_blames_neither_host_nor_key() -> None:
     verdict = judge_transport(httpx.PoolTimeout("x"), if_ambiguous=Fate.SAME_ACCOUNT)
     assert (verdict.fate, verdict.definite) == (Fate.RETRY, True)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.KEY)

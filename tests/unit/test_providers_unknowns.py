@@ -114,7 +114,7 @@ OF_GROQ = EDGE | {400, 401, 402, 403, 404, 408, 409, 413, 421, 422, 424, 425, 42
 OF_RESEND = EDGE | {400, 401, 403, 404, 405, 408, 409, 413, 421, 422, 425, 429, 451, 499}
 
 
-def test_a_status_of_an_error_that_no_table_has_is_told() -> None:
+def test_a_status_of_an_error_that_no_table_has_is_reported() -> None:
     errors = set(range(400, 600))
     assert {status for status in range(300, 600) if groq(status)} == errors - OF_GROQ
     assert {status for status in range(300, 600) if resend(status)} == errors - OF_RESEND
@@ -132,12 +132,12 @@ def test_a_status_of_an_error_that_no_table_has_is_told() -> None:
         ("xspend_x", ["error_code 400 xspend_x"]),
     ],
 )
-def test_a_code_of_groq_that_no_table_has_is_told(code: str, noted: list[str]) -> None:
+def test_a_code_of_groq_that_no_table_has_is_reported(code: str, noted: list[str]) -> None:
     assert groq(400, {"code": code}) == noted
     assert groq(200, {"code": code}) == []
 
 
-def test_a_name_of_resend_that_no_table_has_is_told() -> None:
+def test_a_name_of_resend_that_no_table_has_is_reported() -> None:
     assert resend(422, {"name": "new_name"}) == ["error_code 422 new_name"]
     assert resend(422, {"name": "validation_error"}) == []
     assert resend(422, {"name": ""}) == []
@@ -155,7 +155,7 @@ def test_a_name_of_resend_that_no_table_has_is_told() -> None:
         (400, "No more", []),
     ],
 )
-def test_words_of_groq_that_tell_no_limit_are_told(
+def test_a_message_of_groq_without_a_known_limit_is_reported(
     status: int, message: str, noted: list[str]
 ) -> None:
     assert groq(status, {"message": message}) == noted
@@ -171,14 +171,14 @@ def test_words_of_groq_that_tell_no_limit_are_told(
         ({}, None, []),
     ],
 )
-def test_fields_and_ends_of_a_completion_that_nobody_knows_are_told(
+def test_unknown_fields_and_ends_of_a_completion_are_reported(
     message: Any, reason: Any, noted: list[str]
 ) -> None:
     assert groq(200, message=message, reason=reason) == noted
     assert groq(400, message=message, reason=reason) == [], "there is no completion"
 
 
-def test_headers_about_limits_that_nobody_knows_are_told() -> None:
+def test_unknown_headers_about_limits_are_reported() -> None:
     known = {
         f"x_ratelimit_{part}_{of}": "1"
         for part in ("limit", "remaining", "reset")
@@ -195,7 +195,7 @@ def test_headers_about_limits_that_nobody_knows_are_told() -> None:
         assert resend(429, **{name: "1"}) == [f"header {name}"]
 
 
-def test_fields_of_an_accepted_email_that_nobody_knows_are_told() -> None:
+def test_unknown_fields_of_an_accepted_email_are_reported() -> None:
     assert resend(200, {"id": "1", "object": "x", "data": [], "errors": []}) == []
     assert resend(200, {"id": "1", "new": 1}) == ["message_field new"]
     assert resend(301, {"new": 1}) == []
@@ -225,7 +225,7 @@ class _Watch:
 REJECTED = judged(Fate.FAIL, "rejected")
 
 
-def test_a_model_whose_calls_all_fail_alike_is_told_from_the_twentieth_on() -> None:
+def test_a_model_whose_calls_all_fail_alike_is_reported_from_the_twentieth_on() -> None:
     watch = _Watch()
     assert watch.see(*[REJECTED] * 19) == []
     assert watch.see(REJECTED) == ["model m-1: rejected"]
@@ -246,7 +246,7 @@ def test_a_model_whose_calls_all_fail_alike_is_told_from_the_twentieth_on() -> N
         (judged(Fate.RETRY, "server_error"), False),
     ],
 )
-def test_what_a_key_or_an_outage_is_to_blame_for_tells_nothing_of_a_model(
+def test_a_failure_of_a_key_or_an_outage_is_not_counted_for_the_model(
     verdict: Verdict, *, noted: bool
 ) -> None:
     assert bool(_Watch().see(*[verdict] * 20)) is noted

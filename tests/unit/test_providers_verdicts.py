@@ -25,7 +25,7 @@ TABLE = Path(__file__).with_name("verdicts.csv")
     list(csv.DictReader(TABLE.read_text().splitlines())),
     ids=lambda row: " ".join([row["service"], row["status"], row["name"]]),
 )
-def test_what_a_provider_answers_in_its_own_form_is_judged_in_whole(row: dict[str, str]) -> None:
+def test_an_answer_in_the_providers_own_form_has_this_verdict(row: dict[str, str]) -> None:
     status, name = int(row["status"]), row["name"]
     headers = {"retry-after": row["retry-after"]} if row["retry-after"] else {}
     if row["service"] == "groq":
@@ -129,7 +129,7 @@ GATEWAYS: list[tuple[int, str, str, str]] = [
 
 
 @pytest.mark.parametrize(("status", "of_groq", "of_resend", "in_json"), GATEWAYS)
-def test_what_a_gateway_answers_blames_no_key_for_good(
+def test_an_answer_of_a_gateway_blames_no_key_for_good(
     status: int, of_groq: str, of_resend: str, in_json: str
 ) -> None:
     assert summary(groq(status, PAGE, b"<html>no</html>")) == of_groq

@@ -115,7 +115,7 @@ def test_suspects_run_one_at_a_time_in_their_order_and_are_booked_before() -> No
     assert bench.due == []
 
 
-def test_others_are_no_suspects() -> None:
+def test_other_messages_are_not_suspects() -> None:
     bench = Bench()
     assert not bench.give(1).taken
     assert not bench.give(2, eta=FAR).taken  # it would keep the others waiting
@@ -123,7 +123,7 @@ def test_others_are_no_suspects() -> None:
     assert not bench.quarantine.takes(SimpleNamespace(headers=None), bench.ran.append)
 
 
-def test_what_waits_takes_up_no_room_as_far_as_the_consumer_allows() -> None:
+def test_suspects_that_wait_widen_the_prefetch_as_far_as_the_consumer_allows() -> None:
     bench = Bench(window=3, most=4)
     messages = [bench.give() for _ in range(4)]
     assert bench.qos.value == 4  # one runs, three wait, and the consumer allows for one
@@ -134,7 +134,7 @@ def test_what_waits_takes_up_no_room_as_far_as_the_consumer_allows() -> None:
     assert bench.qos.value == 3
 
 
-def test_a_lost_connection_takes_what_waits_and_what_had_not_begun() -> None:
+def test_a_lost_connection_clears_the_suspects_that_had_not_begun() -> None:
     bench = Bench()
     running = bench.give()
     bench.give()

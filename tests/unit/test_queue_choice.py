@@ -41,7 +41,7 @@ class Queues(dict[str, str]):
         ("warehouse", False, [f": there are {', '.join(QUEUES)}"]),
     ],
 )
-def test_a_queue_that_no_task_uses_is_told_with_the_one_that_was_meant(
+def test_the_warning_of_a_queue_that_no_task_uses_suggests_another(
     requested: Any, suggestions: list[str], *, custom: bool
 ) -> None:
     warnings = list(QueueChoice(requested).unknown(has_custom_tasks=custom))

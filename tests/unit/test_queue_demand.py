@@ -53,7 +53,7 @@ def is_full(demand: QueueDemand) -> bool:
 
 
 @pytest.mark.parametrize("waiting", [0, 3, 10, 12])
-def test_with_one_service_a_queue_goes_by_it(waiting: int) -> None:
+def test_the_demand_of_a_queue_of_one_service_is_that_of_the_service(waiting: int) -> None:
     demand = shared(a=Scripted(waiting=waiting, rests_s=4.0, blocks=True))
     assert (demand.shortest(bulk=False), demand.capacity()) == (waiting, 10)
     assert (demand.count(bulk=False), demand.count(bulk=True)) == (waiting, 0)
@@ -77,7 +77,7 @@ def test_a_queue_rests_only_where_each_service_of_it_rests() -> None:
     assert demand.resting_s() == 0.0
 
 
-def test_a_service_hears_of_its_own_jobs_that_come_and_whether_others_can_pass() -> None:
+def test_a_service_learns_of_its_upcoming_jobs_and_whether_others_can_pass() -> None:
     first, second = Scripted(waiting=12), Scripted(waiting=2)
     demand = shared(first=first, second=second)
     assert not first.others_pass(False)
@@ -109,7 +109,9 @@ def test_a_service_that_rests_is_wanted_where_nothing_is_known_of_the_queue(
     assert demand.capacity() == (20 if wanted else 10)
 
 
-def test_what_was_seen_in_the_queue_is_known_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_jobs_seen_in_the_queue_are_remembered_for_a_moment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     now = SimpleNamespace(s=100.0)
     monkeypatch.setattr(queue_demand, "time", SimpleNamespace(monotonic=lambda: now.s))
     first, second = Scripted(waiting=12), Scripted()
@@ -123,7 +125,7 @@ def test_what_was_seen_in_the_queue_is_known_for_a_moment(monkeypatch: pytest.Mo
     assert is_full(demand)
 
 
-def test_every_service_says_when_it_is_full() -> None:
+def test_every_service_signals_when_it_is_full() -> None:
     signals: list[str] = []
     known = Scripted(on_full=lambda: None)
     demand = shared(new=(new := Scripted()), known=known)

@@ -17,7 +17,7 @@ def taught(*outcomes: float, forecast_s: float = 29.0, polled: bool = False) -> 
     return book
 
 
-def test_before_anything_was_learned_half_as_much_again_is_assumed() -> None:
+def test_a_margin_of_a_half_is_assumed_before_any_outcome() -> None:
     margins = Margins()
     assert margins.of == QuoteBook().margins.of == ((1.5, 0),) * 3
     assert margins.within_s(0) == 0.5
@@ -38,7 +38,7 @@ def test_short_longer_and_long_waits_have_margins_of_their_own(
     ]
 
 
-def test_no_quote_is_of_a_time_gone_by() -> None:
+def test_no_quote_lies_in_the_past() -> None:
     assert Margins(((0.1, 1),) * 3).within_s(2) == 0
 
 
@@ -87,7 +87,9 @@ def test_a_thousand_quotes_are_followed_at_once() -> None:
 
 # Whether ends are observed only now and then, and how long the second of four jobs took then.
 @pytest.mark.parametrize(("polled", "took_s"), [(False, 20.0), (True, 16.0)])
-def test_between_two_looks_jobs_end_at_even_distances(*, polled: bool, took_s: float) -> None:
+def test_between_two_observations_jobs_end_at_even_distances(
+    *, polled: bool, took_s: float
+) -> None:
     book = QuoteBook(is_polled=polled)
     book.quote(100.0, ended=10, place=2, forecast_s=9)
     book.observe(140.0, ended=14)

@@ -57,7 +57,7 @@ def test_counts_that_begin_anew_teach_nothing() -> None:
     assert book.quote(20_000.0, ended=500, place=5, forecast_s=30.0) == before
 
 
-def test_of_two_jobs_that_wait_only_the_one_that_has_ended_teaches() -> None:
+def test_the_margin_learns_only_from_a_job_that_has_ended() -> None:
     book = QuoteBook()
     for place in (1, 10):
         book.quote(0.0, ended=0, place=place, forecast_s=30.0)

@@ -89,7 +89,7 @@ class Connection:
         return False
 
 
-async def test_a_connection_that_nobody_uses_any_more_is_closed(
+async def test_a_connection_that_is_no_longer_used_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     timers: list[tuple[float, Any]] = []

@@ -128,9 +128,7 @@ async def test_jobs_that_ask_while_an_answer_is_on_its_way_share_the_next_one() 
     assert store.lookups[2:] == [["there 3"]]
 
 
-async def test_a_lookup_that_fails_fails_all_who_asked_and_is_not_reported_where_none_waits() -> (
-    None
-):
+async def test_a_failed_lookup_fails_each_caller_and_is_not_reported_without_callers() -> None:
     reported: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     store = Records()

@@ -19,7 +19,7 @@ def no_cleanup_of_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifespan, "_shutdowns", [])
 
 
-async def test_what_redis_did_not_take_is_sent_in_order_until_it_answers() -> None:
+async def test_commands_that_redis_did_not_take_are_sent_in_order_until_it_answers() -> None:
     stored: list[int] = []
     ended, troubles = asyncio.Event(), [LostError("lost"), LostError("lost")]
 
@@ -36,7 +36,7 @@ async def test_what_redis_did_not_take_is_sent_in_order_until_it_answers() -> No
     assert stored == [0, 1, 2]
 
 
-async def test_what_redis_denies_is_not_sent_again() -> None:
+async def test_a_command_that_redis_denies_is_not_sent_again() -> None:
     async def store() -> None:
         raise AssertionError
 

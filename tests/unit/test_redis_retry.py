@@ -66,7 +66,7 @@ from worker.redis.retry import retry_while_down
         ("ERR unknown command 'FOO', with args beginning with: 'a secret' ", False),
     ],
 )
-def test_what_redis_says_passes_by_itself_or_does_not(answer: str, *, passes: bool) -> None:
+def test_an_error_of_redis_passes_by_itself_or_does_not(answer: str, *, passes: bool) -> None:
     exc = BaseParser.parse_error(answer)
     assert passes_by_itself(exc) is passes
     assert "secret" not in words_of(exc)
@@ -112,7 +112,7 @@ async def failing(*errors: Exception) -> str:
     return await retried(ask, RetryPolicy(first_s=0.001, longest_s=0.001, within_s=0.5))
 
 
-async def test_who_asks_goes_on_until_redis_answers_and_not_where_it_denies_access() -> None:
+async def test_a_caller_retries_until_redis_answers_and_not_where_it_denies_access() -> None:
     busy = BaseParser.parse_error("BUSY Redis is busy running a script.")
     assert await failing(busy, LostError("lost"), busy) == "there"
     denied = BaseParser.parse_error("NOPERM this user has no permissions")
@@ -120,7 +120,7 @@ async def test_who_asks_goes_on_until_redis_answers_and_not_where_it_denies_acce
         await failing(busy, denied)
 
 
-async def test_a_job_that_redis_waits_is_said_in_its_words_once(
+async def test_jobs_that_wait_for_redis_are_logged_once_with_its_words(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(redis_retry, "_UNHEARD_S", 0.0)
@@ -164,7 +164,7 @@ async def test_the_last_try_comes_when_the_time_is_over_and_not_a_pause_earlier(
         ConnectionResetError(),
     ],
 )
-async def test_a_job_comes_back_soon_after_what_passes_by_itself(
+async def test_a_job_comes_back_soon_after_an_error_that_passes_by_itself(
     answer: str | Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.0))
@@ -178,7 +178,7 @@ async def test_a_job_comes_back_soon_after_what_passes_by_itself(
     assert 0 < caught.value.countdown_ms <= 1_500
 
 
-def test_a_job_that_redis_waits_asks_it_each_second_at_least() -> None:
+def test_a_job_that_waits_for_redis_asks_at_least_once_a_second() -> None:
     assert retry.JOB.longest_s <= 1
 
 
@@ -193,7 +193,7 @@ async def test_a_job_whose_redis_denies_access_comes_back_later_and_says_why() -
     assert caught.value.countdown_ms >= 5_000
 
 
-async def test_a_job_that_redis_waits_is_deferred_before_its_time_limit_costs_a_retry(
+async def test_a_job_that_waits_for_redis_is_deferred_well_before_its_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     policies: list[RetryPolicy] = []
@@ -218,7 +218,7 @@ def test_a_dead_letters_reason_becomes_the_error_again_that_it_was() -> None:
     assert (type(other).__name__, isinstance(other, JobError)) == ("ValueError", True)
 
 
-async def test_a_bug_is_no_reason_to_wait_for_redis() -> None:
+async def test_no_job_waits_for_redis_because_of_a_bug() -> None:
     async def broken() -> None:
         raise ZeroDivisionError
 

@@ -180,7 +180,7 @@ def test_sentinels_are_read_alike_by_all_three(url: str) -> None:
     )
 
 
-def test_tls_to_redis_is_tls_to_the_sentinels_unless_told_otherwise() -> None:
+def test_tls_to_redis_is_tls_to_the_sentinels_unless_the_url_says_otherwise() -> None:
     url = "sentinel://a:1/0?master_name=m&ssl=true&ssl_ca_certs=/ca.crt"
     for more, to_sentinels in (
         ("", {"ssl": True, "ssl_ca_certs": "/ca.crt"}),

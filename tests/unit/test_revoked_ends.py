@@ -55,7 +55,9 @@ def end(name: str) -> tuple[Any, ...]:
     return (name, TaskRevokedError, "revoked")
 
 
-def test_those_of_one_turn_are_stored_at_once_and_then_acknowledged(revoking: Revoking) -> None:
+def test_revoked_jobs_of_one_turn_are_stored_at_once_and_then_acknowledged(
+    revoking: Revoking,
+) -> None:
     for turn in ("ab", "c"):
         jobs = [revoking.job(name) for name in turn]
         assert all(revoking.jobs.end(job, "revoked") for job in jobs)

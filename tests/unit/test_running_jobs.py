@@ -51,7 +51,7 @@ async def begun(inspect: Inspect, jobs: range) -> list["asyncio.Task[set[str]]"]
     return tasks
 
 
-async def test_calls_at_a_time_share_a_question_and_no_two_questions_are_asked_at_a_time() -> None:
+async def test_concurrent_calls_share_a_question_and_only_one_is_asked_at_a_time() -> None:
     inspect = Inspect()
     tasks = await begun(inspect, range(10))
     inspect.may_answer.set()
@@ -79,7 +79,7 @@ async def test_a_caller_that_gives_up_leaves_the_others_their_answer() -> None:
     assert tasks[0].cancelled()
 
 
-async def test_a_broker_that_is_away_fails_all_who_asked_and_not_those_who_ask_later() -> None:
+async def test_a_broker_that_is_away_fails_the_calls_that_wait_and_no_later_ones() -> None:
     inspect = Inspect()
     tasks = await begun(inspect, range(3))
     inspect.error = OperationalError("away")

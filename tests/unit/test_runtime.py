@@ -127,7 +127,7 @@ async def test_the_parts_of_a_process_are_as_the_settings_describe_them(
     await runtime.close()
 
 
-async def test_a_reload_serves_from_the_new_keys_and_wakes_who_waits_for_them(
+async def test_a_reload_serves_from_the_new_keys_and_wakes_jobs_that_wait_for_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     done: list[tuple[str, ...]] = []
@@ -160,7 +160,7 @@ async def test_a_reload_serves_from_the_new_keys_and_wakes_who_waits_for_them(
     await runtime.close()
 
 
-async def test_a_worker_says_which_keys_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_publishes_which_keys_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     published: list[Any] = []
 
     async def publish(redis: Any, names: Any, keys: Any) -> None:
@@ -176,7 +176,7 @@ async def test_a_worker_says_which_keys_it_has(monkeypatch: pytest.MonkeyPatch) 
     await runtime.close()
 
 
-async def test_the_first_job_opens_what_its_loop_shares_and_what_is_wrong_with_keys_is_told(
+async def test_the_first_job_opens_the_runtime_of_its_loop_and_announces_its_keys(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     discoveries, announced, ends = discovered({"GROQ_API_KEY": GROQ}), list[Any](), list[Any]()

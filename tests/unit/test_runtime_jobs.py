@@ -97,7 +97,7 @@ def test_a_cancelled_job_that_waits_for_a_key_or_its_batch_ends(
     emails.cancel.assert_called_once_with({"a"})
 
 
-async def test_a_process_that_ends_sends_all_that_wait_back(
+async def test_a_process_that_ends_sends_all_waiting_jobs_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loops, rotation = [Mock(), Mock()], Mock()

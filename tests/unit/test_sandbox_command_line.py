@@ -56,7 +56,7 @@ def test_each_option_sets_what_it_names() -> None:
     )
 
 
-def test_without_options_it_is_what_the_program_has_by_itself() -> None:
+def test_without_options_the_defaults_apply() -> None:
     options = make_parser().parse_args([])
     assert config_of(options) == Config(groq=GroqSettings(models=LIVING))
     assert (options.host, options.port, options.scenario, options.stop_on_eof) == (

@@ -74,7 +74,7 @@ def test_a_call_while_its_account_and_model_has_to_wait_is_a_violation(
     assert judgement["in_flight_while_cooling"] == in_flight
 
 
-def test_what_is_judged_is_when_a_call_arrived_not_when_it_was_decided(
+def test_a_call_is_judged_by_when_it_arrived_not_by_when_it_was_decided(
     ledger: Ledger, time: Time
 ) -> None:
     _refused(ledger, time, 1_000.0, 10.0)

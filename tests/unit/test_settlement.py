@@ -64,7 +64,7 @@ def test_an_answer_counts_unless_the_provider_refused_before_it_looked(
         (Verdict(Fate.RETRY, "read_timeout", definite=False), "fault"),
     ],
 )
-def test_only_what_says_something_of_the_rate_is_a_refusal(verdict: Verdict, outcome: str) -> None:
+def test_only_an_answer_about_the_rate_is_a_refusal(verdict: Verdict, outcome: str) -> None:
     assert outcome_of(verdict) == outcome
 
 
@@ -87,7 +87,7 @@ def settlement_beyond_always(verdict: Verdict, **given: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in ALWAYS}
 
 
-def test_of_a_plain_success_little_is_told() -> None:
+def test_a_plain_success_has_few_fields() -> None:
     assert settlement(Verdict(Fate.DONE, "ok", status=200)) == ALWAYS | {
         "outcome": "ok",
         "answered": True,
@@ -98,7 +98,7 @@ def test_of_a_plain_success_little_is_told() -> None:
     assert "real" not in settlement(Verdict(Fate.DONE, "ok", status=200), request=no_model)
 
 
-def test_what_an_answer_states_is_told_even_where_it_is_nothing() -> None:
+def test_values_that_an_answer_states_are_passed_on_even_where_they_are_zero() -> None:
     verdict = Verdict(
         Fate.DONE,
         "ok",
@@ -135,7 +135,7 @@ def test_what_an_answer_states_is_told_even_where_it_is_nothing() -> None:
     }
 
 
-def test_what_was_reserved_with_another_account_is_not_put_right_in_this_ones_buckets() -> None:
+def test_tokens_reserved_with_another_account_are_not_corrected_in_this_one() -> None:
     verdict = Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=429, account="b", tokens=9)
     fields = settlement(verdict)
     assert (fields["account"], fields["learned"], fields["counted"]) == ("b", "b", True)
@@ -163,7 +163,7 @@ COOL, OF = Effect.COOL, {"model": "m", "resource": "r", "by": "job-1"}
         (Scope.HOST, COOL, "host", "groq"),
     ],
 )
-def test_what_an_answer_blames_is_named_for_the_pool_and_for_people(
+def test_the_blamed_scope_is_named_for_the_pool_and_for_people(
     scope: Scope, effect: Effect, kept: str, called: str
 ) -> None:
     fields = settlement(blame(scope, effect), request=LeaseRequest(**OF))
@@ -186,7 +186,7 @@ def test_an_account_without_models_is_called_by_its_name_alone() -> None:
         (blame(Scope.KEY, COOL, cooldown=Cooldown.SERVER_ERROR), True),
     ],
 )
-def test_a_rest_is_the_providers_word_unless_it_is_our_default(
+def test_a_rest_counts_as_stated_by_the_provider_unless_it_is_our_default(
     verdict: Verdict, *, stated: bool
 ) -> None:
     assert settlement(verdict).get("stated_ms") == (7_000 if stated else None)

@@ -76,7 +76,9 @@ def test_a_certificate_of_another_time_or_host_needs_no_authority(code: int, adv
     assert problem.startswith(f"shows a certificate that is not trusted (words): {advice}")
 
 
-def test_what_is_no_tls_or_no_host_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_connection_is_made_for_an_address_without_tls_or_a_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         pytest.fail("it connects")
 

@@ -45,7 +45,7 @@ def test_other_bounds_of_autoscale_are_accepted(scale: tuple[int, int] | None) -
 
 
 @pytest.mark.parametrize("option", ["max_tasks_per_child", "max_memory_per_child"])
-def test_what_is_about_child_processes_is_refused(option: str) -> None:
+def test_options_about_child_processes_are_refused(option: str) -> None:
     with pytest.raises(SystemExit, match=f"worker_{option} has no meaning for the asyncio pool"):
         command.check_options({option: 5}, {})
 
@@ -87,7 +87,7 @@ def test_a_name_that_this_machine_does_not_have_is_named(option: str, sentence: 
     assert sentence in str(ended.value)
 
 
-def test_who_becomes_no_other_user_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_keeps_its_user_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     monkeypatch.setattr(platforms, "maybe_drop_privileges", lambda **given: seen.append(given))
     command._guarded_dropping(platforms.maybe_drop_privileges)()

@@ -14,7 +14,7 @@ from worker.startup import no_start, redis_tls
 
 
 @pytest.mark.parametrize(("form", "as_json"), [("", False), (" JSON ", True), ("text", False)])
-def test_the_last_words_of_a_start_have_the_form_of_the_logs(
+def test_the_error_of_a_failed_start_has_the_form_of_the_logs(
     monkeypatch: pytest.MonkeyPatch, form: str, *, as_json: bool
 ) -> None:
     written: list[Any] = []
@@ -28,7 +28,7 @@ def test_the_last_words_of_a_start_have_the_form_of_the_logs(
     assert written == [(text, critical)] * as_json
 
 
-def test_the_form_is_that_of_the_environment_where_no_file_of_it_can_be_read(
+def test_the_environment_decides_the_form_where_its_file_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail() -> Any:
@@ -41,7 +41,7 @@ def test_the_form_is_that_of_the_environment_where_no_file_of_it_can_be_read(
     assert no_start.logs_json()
 
 
-def test_a_worker_in_the_background_has_its_last_words_in_its_file(tmp_path: Path) -> None:
+def test_a_worker_in_the_background_writes_its_error_to_its_log_file(tmp_path: Path) -> None:
     handler = logging.FileHandler(tmp_path / "worker.log")
     logging.getLogger().addHandler(handler)
     try:
@@ -80,7 +80,7 @@ def test_a_bug_in_the_search_for_the_form_keeps_its_traceback(
 
 
 @pytest.mark.parametrize("asks", [redis_tls._answers_with_tls, redis_tls._answers_without_tls])
-def test_a_server_that_is_away_answers_in_no_way_and_a_bug_keeps_its_traceback(
+def test_a_server_that_is_away_counts_as_no_answer_and_a_bug_is_raised(
     monkeypatch: pytest.MonkeyPatch, asks: Callable[[tuple[str, int]], bool]
 ) -> None:
     connect = Mock(side_effect=ConnectionRefusedError)

@@ -34,7 +34,7 @@ def test_beat_with_a_scheduler_of_others_needs_no_file_for_its_schedule() -> Non
 
 
 @pytest.mark.parametrize("option", ["logfile", "pidfile"])
-def test_a_process_in_the_background_is_refused_before_nobody_hears_of_it(
+def test_a_bad_file_is_refused_before_the_process_goes_to_the_background(
     option: str, tmp_path: Path
 ) -> None:
     options = {option: str(tmp_path / "gone" / "%n.log"), "hostname": "w1@test"}
@@ -43,7 +43,7 @@ def test_a_process_in_the_background_is_refused_before_nobody_hears_of_it(
         files.check_detached(options | {"detach": True})
 
 
-def test_a_umask_that_is_no_number_is_refused() -> None:
+def test_a_umask_that_is_not_a_number_is_refused() -> None:
     files.check_detached({"detach": True, "umask": "022"})
     with pytest.raises(SystemExit, match="--umask must be a number, octal where it begins with 0"):
         files.check_detached({"detach": True, "umask": "rwx"})
@@ -57,12 +57,14 @@ def test_a_umask_that_is_no_number_is_refused() -> None:
         (dbm.error[0]("db type could not be determined"), "The file of --schedule cannot be used"),
     ],
 )
-def test_what_beat_cannot_open_after_all_is_a_sentence(error: Exception, sentence: str) -> None:
+def test_a_file_that_beat_cannot_open_is_named_in_a_sentence(
+    error: Exception, sentence: str
+) -> None:
     with pytest.raises(SystemExit, match=sentence), command._beat_in_a_sentence():
         raise error
 
 
-def test_a_broker_that_beat_cannot_reach_is_no_matter_of_its_files() -> None:
+def test_an_unreachable_broker_is_not_reported_as_a_file_of_beat() -> None:
     with pytest.raises(ConnectionError), command._beat_in_a_sentence():
         raise ConnectionRefusedError(111, "Connection refused")
 

@@ -97,7 +97,9 @@ def test_a_module_that_hides_another_one_is_named_with_both_places(named: Path) 
         ),
     ],
 )
-def test_what_cannot_be_imported_ends_the_start(error: Exception, sentence: str) -> None:
+def test_an_import_that_fails_ends_the_start_with_a_sentence(
+    error: Exception, sentence: str
+) -> None:
     with (
         pytest.raises(SystemExit, match=r"^keywheel cannot start") as ended,
         imports.imports_in_a_sentence(),

@@ -37,7 +37,7 @@ def by_url(url: str) -> Settings:
     return settings_from({"CELERY_BROKER_URL": url})
 
 
-def test_rabbitmq_is_asked_once_and_no_redis_is(broker: Any) -> None:
+def test_rabbitmq_is_checked_once_and_a_redis_is_not(broker: Any) -> None:
     rabbitmq.check_rabbitmq(by_url("redis://127.0.0.1:6379/0"))
     assert broker.connections == []
     rabbitmq.check_rabbitmq(by_url("amqp://u:p@h:5672/v"))

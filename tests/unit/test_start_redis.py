@@ -155,7 +155,7 @@ def test_a_start_ends_where_redis_cannot_serve_and_waits_where_it_is_away(
     assert (options["decode_responses"], options["password"]) == (True, "canary")
 
 
-def test_each_redis_is_asked_once_for_all_that_it_is_used_for(redis_answers: Any) -> None:
+def test_each_redis_is_checked_once_for_all_its_uses(redis_answers: Any) -> None:
     start_redis.check_redis(settings_from(ONE))
     [alone] = redis_answers.rights
     assert {command[0] for command in alone.commands} >= {"HDEL", "PUBLISH", "SCRIPT"}
@@ -182,7 +182,7 @@ def test_a_redis_is_named_by_the_variable_that_says_where_it_is(redis_answers: A
 
 
 @pytest.mark.parametrize("linked", ["cause", "context"])
-def test_what_led_to_an_error_says_why_redis_refuses(linked: str) -> None:
+def test_the_cause_of_an_error_says_why_redis_refuses(linked: str) -> None:
     lost = LostError("connection closed")
     setattr(lost, f"__{linked}__", AuthenticationError("WRONGPASS"))
     refusal = start_redis.refusal_of(lost)
@@ -192,7 +192,7 @@ def test_what_led_to_an_error_says_why_redis_refuses(linked: str) -> None:
     assert start_redis.refusal_of(lost) is None
 
 
-def test_errors_that_led_to_each_other_are_looked_at_once() -> None:
+def test_errors_that_caused_each_other_are_looked_at_once() -> None:
     first, second = LostError("one"), LostError("other")
     first.__cause__, second.__cause__ = second, first
     assert start_redis._causes_of(first) == [first, second]
@@ -201,7 +201,7 @@ def test_errors_that_led_to_each_other_are_looked_at_once() -> None:
 @pytest.mark.parametrize(
     "explains", ["unusable_files", "refusal_of", "mismatched_tls", "unwanted_certificate"]
 )
-def test_each_thing_that_may_explain_a_lost_connection_is_asked(
+def test_each_possible_cause_of_a_lost_connection_is_looked_for(
     monkeypatch: pytest.MonkeyPatch, explains: str
 ) -> None:
     for name in ("unusable_files", "refusal_of", "mismatched_tls", "unwanted_certificate"):

@@ -38,7 +38,7 @@ def rights() -> Rights:
         ({"hear all.*": DENIED}, [f"{NOPERM}: SUBSCRIBE all.*"]),
     ],
 )
-def test_what_redis_denies_is_named_with_its_command_and_key(
+def test_a_denied_right_is_named_with_its_command_and_key(
     answers: dict[str, Any], denials: list[str]
 ) -> None:
     client: Any = _Client(**answers)

@@ -45,7 +45,7 @@ def instance() -> Any:
         ("SSL_CERT_FILE", __file__, "SSL_CERT_FILE names a file without usable certificates"),
     ],
 )
-def test_what_would_fail_each_job_or_each_call(
+def test_settings_with_which_each_job_or_call_would_fail_end_the_start(
     instance: Any, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, sentence: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -55,19 +55,19 @@ def test_what_would_fail_each_job_or_each_call(
     assert "canary" not in str(ended.value)
 
 
-def test_times_that_are_out_of_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_times_that_do_not_fit_each_other_end_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYWHEEL_GROQ_TIMEOUT_S", "270")
     with pytest.raises(SettingsError, match=r"^KEYWHEEL_GROQ_TIMEOUT_S \(270\) must stay below"):
         application.create_app()
 
 
-def test_a_module_of_tasks_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_module_of_tasks_ends_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KEYWHEEL_TASKS", "nowhere.jobs")
     with pytest.raises(SystemExit, match=r"names nowhere\.jobs, which cannot be found: start the"):
         application._import_task_modules()
 
 
-def test_a_file_for_the_logs_that_cannot_be_opened() -> None:
+def test_a_log_file_that_cannot_be_opened_ends_the_start() -> None:
     with pytest.raises(SystemExit) as ended:
         application._set_up_logging(logfile="none/worker")
     assert str(ended.value) == (

@@ -70,7 +70,7 @@ def test_two_answers_mean_that_two_workers_have_one_name(
     )
 
 
-def test_it_is_checked_in_a_thread_that_keeps_no_worker_from_starting_or_ending(
+def test_the_name_is_checked_in_a_daemon_thread_once_the_worker_is_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[Any] = []
@@ -88,7 +88,9 @@ def test_it_is_checked_in_a_thread_that_keeps_no_worker_from_starting_or_ending(
     assert worker_name.check in [receiver for _, receiver in signals.worker_ready.receivers]
 
 
-def test_a_name_that_cannot_be_checked_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_name_that_cannot_be_checked_is_logged_and_raises_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     def gone() -> None:
         raise ConnectionRefusedError("no broker")
 

@@ -80,7 +80,7 @@ def test_a_stream_whose_pool_is_gone_is_left_open(
 
 
 @pytest.mark.parametrize("in_doubt", [True, False])
-def test_whoever_waits_for_a_revoked_email_learns_that_it_may_have_been_sent(
+def test_the_reason_of_a_revoked_email_says_that_it_may_have_been_sent(
     monkeypatch: pytest.MonkeyPatch,
     in_doubt: bool,  # noqa: FBT001
 ) -> None:
@@ -116,7 +116,7 @@ def test_whoever_waits_for_a_revoked_email_learns_that_it_may_have_been_sent(
         (False, {"redelivered": True}, {DEATHS: 1}, False),
     ],
 )
-def test_an_expired_email_that_may_have_been_sent_does_not_end_as_if_it_had_not_been(
+def test_an_expired_email_that_may_have_been_sent_ends_in_doubt(
     delivery: dict[str, Any], headers: dict[str, Any], *, sends_once: bool, in_doubt: bool
 ) -> None:
     request: Any = PrivateRequest.__new__(PrivateRequest)
@@ -138,7 +138,7 @@ def test_an_expired_email_that_may_have_been_sent_does_not_end_as_if_it_had_not_
         (False, False, True, False),
     ],
 )
-def test_a_success_of_a_worker_that_died_is_announced_by_the_one_that_finds_it(
+def test_a_success_of_a_worker_that_died_is_announced_by_the_worker_that_finds_it(
     monkeypatch: pytest.MonkeyPatch,
     *,
     redelivered: bool,

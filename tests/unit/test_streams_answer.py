@@ -76,7 +76,7 @@ def test_a_stream_without_an_answer_may_begin_with_its_end() -> None:
     assert stream.take() == [Record("7-1", end, continues=False)]
 
 
-def test_who_writes_hears_of_each_report_and_only_the_last_is_urgent() -> None:
+def test_the_writer_is_notified_of_each_record_and_only_the_last_is_urgent() -> None:
     are_urgent: list[bool] = []
     stream = stream_of(notify=lambda _, urgent: are_urgent.append(urgent))
     stream.calling()
@@ -93,7 +93,7 @@ def test_who_writes_hears_of_each_report_and_only_the_last_is_urgent() -> None:
     assert stream.take() == []
 
 
-def test_the_answer_of_another_job_is_told_whole() -> None:
+def test_the_answer_of_another_job_is_repeated_whole() -> None:
     stream = stream_of()
     stream.repeat({"text": "a", "reasoning": None, "tool_calls": [{"id": "x"}, {"index": 9}]})
     start, delta = stream.take()
@@ -161,7 +161,7 @@ def test_an_end_from_outside_is_written_once_and_begins_no_stream_unasked(
     assert len(inside.take()) == 1, "a run's own end is always written"
 
 
-def test_what_may_be_lost_is_written_anew_from_its_start() -> None:
+def test_an_answer_that_may_be_lost_is_written_again_from_its_start() -> None:
     stream = stream_of()
     stream.begin()
     stream.piece(text="a")

@@ -102,7 +102,7 @@ async def test_streams_are_claimed_and_written_in_one_round_trip_each(
 
 
 @pytest.mark.parametrize("kind", ["end", "delta"])
-async def test_an_end_that_is_there_gets_no_second_one_from_outside(
+async def test_a_stream_that_has_ended_gets_no_second_end_from_outside(
     server: Server, writer: StreamWriter, kind: str
 ) -> None:
     stream = writer.open("a")
@@ -168,7 +168,7 @@ WRONG = ResponseError("WRONGTYPE Operation against a key")
         ([WRONG, None], "given up", f"{NAME} stays incomplete"),
     ],
 )
-async def test_what_redis_answers_decides_how_a_stream_goes_on(
+async def test_the_replies_of_redis_decide_how_a_stream_goes_on(
     writer: StreamWriter,
     caplog: pytest.LogCaptureFixture,
     replies: list[Any],
@@ -202,7 +202,7 @@ async def test_a_run_whose_stream_a_later_run_has_writes_no_more(
     assert [*writer._waiting] == []
 
 
-async def test_trouble_is_told_once_and_pauses_grow_until_a_finished_stream_is_given_up(
+async def test_trouble_is_logged_once_and_pauses_grow_until_a_finished_stream_is_given_up(
     writer: StreamWriter, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     now_s = 1000.0
@@ -265,7 +265,7 @@ async def test_an_urgent_record_is_written_at_once_unless_writes_fail(
     assert (slept, waited) == ([0.4], [0.25, 3600.0])
 
 
-async def test_what_waits_is_written_until_nothing_does_and_the_next_begins_anew(
+async def test_records_are_written_until_none_wait_and_the_next_one_starts_again(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "INTERVAL_S", 0.0)

@@ -239,12 +239,12 @@ def test_a_signature_of_a_users_own_task_names_no_queue() -> None:
     assert "queue" not in made.signature().options
 
 
-def test_a_task_of_no_service_that_there_is_is_refused() -> None:
+def test_a_task_of_an_unknown_service_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no service 'grok'"):
         type("Typo", (ServiceTask,), {"name": "t", "service": "grok"})
 
 
-def test_what_celery_shows_of_a_job_is_its_end_and_no_content() -> None:
+def test_celery_shows_the_end_of_a_job_and_no_content() -> None:
     assert (ServiceTask.throws, ServiceTask.light_retry) == ((JobError,), True)
     assert (ServiceTask.show_content, ServiceTask.resultrepr_maxsize) == (False, 1)
     assert ServiceTask.retry_on_worker_lost

@@ -65,7 +65,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[
         ({"delivery_info": {"redelivered": False}}, {}, False),
     ],
 )
-async def test_the_store_is_asked_about_an_email_that_may_have_been_here(
+async def test_the_store_is_asked_about_an_email_that_may_have_been_sent_before(
     served: list[Any], request_: dict[str, Any], arguments: dict[str, Any], *, known: bool
 ) -> None:
     await run(email.send, kwargs=MAIL | arguments, **request_)
@@ -150,7 +150,7 @@ def test_the_models_of_a_job_in_the_queue_are_those_that_it_names(
     assert ai._resources_of(kwargs) == models
 
 
-async def test_an_answer_that_is_followed_is_told_in_the_jobs_stream(
+async def test_a_streamed_answer_is_written_to_the_stream_of_its_job(
     served: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[Any] = []

@@ -121,7 +121,7 @@ def test_the_spans_of_jobs_are_recorded_and_sent_before_a_worker_ends(
         signals.worker_shutdown.sender_receivers_cache.clear()
 
 
-def test_a_package_sees_what_only_the_file_of_settings_says(
+def test_a_package_gets_the_variables_that_only_the_file_of_settings_has(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     environ = {"OTEL_A": "file", "OTEL_B": "file", "SENTRY_DSN": "https://k@h/1", "OTHER": "x"}
@@ -148,7 +148,9 @@ def test_a_package_sees_what_only_the_file_of_settings_says(
 # --- spans
 
 
-def test_a_run_says_of_its_message_what_is_no_content(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_span_of_a_run_describes_its_message_without_content(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tracer, recorded = Mock(), []
     of_jobs = spans.JobSpans(tracer)
     monkeypatch.setattr(spans.context, "attach", Mock())

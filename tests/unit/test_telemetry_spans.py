@@ -65,7 +65,7 @@ INSTRUMENTED = SpanContext(SENT.trace_id, 0xD7AD6B7169203331, False, SAMPLED)
         (OTHER, NAMED, SENT),  # somebody else's, whose trace this job does not belong to
     ],
 )
-def test_a_run_belongs_to_the_span_of_it_that_there_is_else_to_what_its_message_names(
+def test_a_run_belongs_to_its_current_span_or_else_to_the_one_in_its_message(
     current: SpanContext | None, headers: dict[str, Any] | None, parent: SpanContext | None
 ) -> None:
     span, within = run_below(current, headers)
@@ -75,7 +75,7 @@ def test_a_run_belongs_to_the_span_of_it_that_there_is_else_to_what_its_message_
     assert parent is None or span.context.trace_id == parent.trace_id
 
 
-def test_a_call_that_failed_is_an_error_and_a_wait_that_nobody_could_see_is_no_span() -> None:
+def test_a_call_that_failed_is_an_error_and_a_wait_below_a_millisecond_has_no_span() -> None:
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     spans = JobSpans(provider.get_tracer("test"))

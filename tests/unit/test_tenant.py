@@ -34,7 +34,7 @@ def test_a_message_names_its_tenant(headers: Any, tenant: str) -> None:
     assert tenant_of(headers) == tenant
 
 
-async def test_what_jobs_use_beyond_their_first_request_is_told_once_a_second(
+async def test_charges_beyond_the_first_request_of_a_job_are_written_once_a_second(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tenant_charges, "_EVERY_S", 0.0)
@@ -61,7 +61,7 @@ async def test_what_jobs_use_beyond_their_first_request_is_told_once_a_second(
     TenantCharges(None).note(job, 1_000)
 
 
-async def test_what_jobs_use_within_a_second_is_told_at_once(
+async def test_charges_of_one_second_are_written_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     paused: list[float] = []

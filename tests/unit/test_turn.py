@@ -36,7 +36,7 @@ from worker.verdicts import ABANDONED, Effect, Fate, Reply, Verdict
 __all__ = ["bench"]
 
 
-async def test_a_turn_adds_up_what_it_waits_and_asks_for_no_longer_than_it_has(
+async def test_a_turn_adds_up_its_waits_and_asks_for_no_longer_than_it_has(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.leases.extend([(lease(0, wait_ms=200), 1.5), (lease(1), 9.0), (lease(2), 0.0)])
@@ -67,7 +67,7 @@ async def test_a_turn_adds_up_what_it_waits_and_asks_for_no_longer_than_it_has(
     assert [noted.args[1] for noted in telemetry.note_attempt.mock_calls] == list(calls)
 
 
-async def test_a_request_of_one_account_takes_what_it_can_get_and_keeps_its_keys(
+async def test_a_request_of_one_account_does_not_wait_in_turn_and_keeps_its_keys(
     bench: Bench,
 ) -> None:
     bench.leases.extend([(lease(), 0.0), (lease(), 0.0)])
@@ -174,7 +174,7 @@ async def test_a_call_that_is_cut_may_have_been_carried_out(
         (FAULT, True),
     ],
 )
-async def test_the_pool_hears_of_a_refusal_before_the_next_call(
+async def test_a_refusal_is_settled_before_the_next_call(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, reply: Reply, *, patiently: bool
 ) -> None:
     retried: list[Any] = []
@@ -191,7 +191,7 @@ async def test_the_pool_hears_of_a_refusal_before_the_next_call(
     assert len(retried) == patiently
 
 
-async def test_what_the_provider_said_of_a_key_outlives_its_job(bench: Bench) -> None:
+async def test_a_verdict_on_a_key_is_settled_although_its_job_is_cancelled(bench: Bench) -> None:
     bench.leases.append((lease(), 0.0))
     bench.replies.append(REFUSED)
     bench.settling = asyncio.CancelledError()

@@ -59,7 +59,7 @@ async def test_counts_are_added_up_until_their_time_or_the_end(store: Store) -> 
     assert store.reports[1:] == [(2, {A: counts(calls=1)})]
 
 
-async def test_what_redis_did_not_take_goes_again_under_its_number_before_what_is_new(
+async def test_a_report_that_redis_did_not_take_is_sent_again_with_its_number_first(
     store: Store,
 ) -> None:
     usage, store.fails = counting(store), True
@@ -92,7 +92,7 @@ async def test_series_beyond_the_bound_are_counted_together(
     }  # fmt: skip
 
 
-async def test_what_is_written_is_no_part_of_the_job_that_was_counted_first(store: Store) -> None:
+async def test_reports_are_written_outside_the_context_of_any_job(store: Store) -> None:
     JOB.set("job-1")
     usage = counting(store)
     usage.count(A, calls=1)
@@ -100,7 +100,7 @@ async def test_what_is_written_is_no_part_of_the_job_that_was_counted_first(stor
     assert store.jobs == {"none"}
 
 
-def test_what_is_not_to_be_counted_needs_no_loop() -> None:
+def test_a_counter_that_counts_nothing_needs_no_loop() -> None:
     NOT_COUNTED.count(A, calls=1)
     asyncio.run(NOT_COUNTED.close())
 

@@ -60,7 +60,7 @@ def test_the_wait_is_that_of_the_average_accepted_call_and_empty_where_there_is_
     ]  # fmt: skip
 
 
-def test_one_of_two_formats_is_to_be_chosen() -> None:
+def test_csv_and_json_exclude_each_other() -> None:
     result = CliRunner().invoke(usage, ["--csv", "--json"])
     assert result.exit_code == 2
     assert "choose one of --csv and --json" in result.output
@@ -101,7 +101,7 @@ def test_no_name_in_the_csv_becomes_a_formula_where_lines_are_cut_elsewhere(cut_
     assert read[3] == names[3]
 
 
-def test_a_key_that_is_not_known_is_no_key_that_was_not_used(
+def test_an_unknown_or_ambiguous_key_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     keys = [

@@ -157,9 +157,7 @@ LEAST: list[tuple[Any, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("value", "fields"), LEAST, ids=lambda stated: type(stated).__name__)
-def test_what_is_not_said_counts_as_nothing_and_not_known(
-    value: Any, fields: dict[str, Any]
-) -> None:
+def test_fields_that_are_left_out_are_empty_or_unknown(value: Any, fields: dict[str, Any]) -> None:
     assert is_dataclass(value)
     assert {name: stated for name, stated in asdict(value).items() if name != "key"} == fields  # type: ignore[arg-type]
 

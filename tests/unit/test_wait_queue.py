@@ -90,7 +90,7 @@ def test_a_long_refusal_is_for_all_that_need_as_much(
         (lambda answer: answer.cancel(), False),
     ],
 )
-async def test_an_error_or_a_cancel_is_no_answer_and_who_has_its_end_leaves_in_silence(
+async def test_an_error_or_a_cancel_is_not_an_answer_and_an_ended_job_can_be_dropped(
     end: Callable[["asyncio.Future[Any]"], object],
     has_answer: bool,  # noqa: FBT001
 ) -> None:
@@ -141,7 +141,7 @@ async def test_each_job_that_redis_defers_raises_an_error_of_its_own() -> None:
     )
 
 
-async def test_turns_are_as_many_as_asked_for_and_know_who_comes_next() -> None:
+async def test_as_many_turns_are_given_as_asked_for_and_each_knows_the_next_jobs_wait() -> None:
     jobs = [waiter(float(second), tokens=second) for second in range(1, 5)]
     queue = queue_of(*jobs)
     jobs[1].answer.cancel()  # it has not run since, and so stands in the queue still

@@ -30,7 +30,7 @@ __all__ = ["pool", "waiting"]
 
 
 @pytest.mark.parametrize("end", ["close", "cancel", "answer"])
-async def test_a_process_leaves_a_wait_list_as_soon_as_nobody_waits(
+async def test_a_process_leaves_a_wait_list_as_soon_as_none_of_its_jobs_wait(
     pool: Pool, waiting: WaitList, end: str
 ) -> None:
     pool.answer = WAIT
@@ -69,7 +69,7 @@ async def test_a_job_whose_keys_are_free_enters_no_wait_list(pool: Pool, waiting
     assert (pool.left, waiting.demand.capacity()) == ([], 8)
 
 
-async def test_who_waited_long_enough_is_told_why_unless_its_lease_came_in_that_moment(
+async def test_a_job_that_waited_long_enough_gets_the_reason_unless_its_lease_comes_just_then(
     pool: Pool, waiting: WaitList
 ) -> None:
     pool.answer = WAIT
@@ -110,7 +110,7 @@ async def test_a_job_that_is_stopped_in_the_moment_of_its_lease_gives_it_back(
         (NoLease(NoLeaseReason.RESTING, first_in_ms=90_000), False, 0.0),  # of one account only
     ],
 )
-async def test_backpressure_hears_of_keys_that_serve_nobody_for_long(
+async def test_backpressure_learns_for_how_long_no_key_serves(
     pool: Pool,
     waiting: WaitList,
     monkeypatch: pytest.MonkeyPatch,
@@ -132,7 +132,7 @@ async def test_backpressure_hears_of_keys_that_serve_nobody_for_long(
     assert waiting.demand.resting_s() == 0.0
 
 
-async def test_queues_that_nobody_uses_are_forgotten_once_there_are_many(
+async def test_unused_queues_are_forgotten_once_there_are_many(
     pool: Pool, waiting: WaitList, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waitlist, "_MOST_QUEUES", 2)

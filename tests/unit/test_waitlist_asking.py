@@ -18,7 +18,9 @@ from worker.rotation.waitlist import WaitList
 __all__ = ["pool", "waiting"]
 
 
-async def test_only_so_many_ask_at_once_who_have_not_waited(pool: Pool, waiting: WaitList) -> None:
+async def test_at_most_eight_jobs_that_have_not_waited_ask_at_once(
+    pool: Pool, waiting: WaitList
+) -> None:
     pool.gate.clear()
     jobs = [await stand(waiting, replace(JOB, by=str(n))) for n in range(10)]
     direct = [request.by for request, line in pool.requests if line and not line.entered]
@@ -75,7 +77,7 @@ async def test_ever_more_jobs_ask_at_once_until_one_is_refused(
     assert widths[15:18] == [1, 1, 2], "one by one again"
 
 
-async def test_a_change_of_before_the_question_has_no_job_ask_twice(
+async def test_a_change_from_before_a_job_asked_makes_it_ask_once(
     pool: Pool, waiting: WaitList
 ) -> None:
     pool.answer = WAIT
@@ -122,7 +124,7 @@ async def test_a_lease_that_comes_beside_a_refusal_is_handed_over(
     assert [job.done() for job in jobs] == [False, True]
 
 
-async def test_a_change_is_seen_once(pool: Pool, waiting: WaitList) -> None:
+async def test_a_change_makes_one_job_ask_once(pool: Pool, waiting: WaitList) -> None:
     pool.answer = WAIT
     job = await stand(waiting)
     for _ in range(2):

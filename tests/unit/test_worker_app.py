@@ -110,7 +110,7 @@ def test_a_state_that_cannot_be_read_ends_the_start_with_a_sentence(
         ("job", "jobs", "names job, which imports jobs, and that is missing"),
     ],
 )
-def test_a_module_of_tasks_that_is_missing_is_told_from_what_it_imports(
+def test_the_sentence_says_whether_a_module_of_tasks_or_its_import_is_missing(
     module: str, missing: str, sentence: str
 ) -> None:
     assert app_module._missing(module, missing).startswith(f"KEYWHEEL_TASKS {sentence}")
@@ -195,7 +195,7 @@ def test_a_module_of_tasks_that_cannot_be_found_ends_the_start(
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_what_the_settings_warn_of_has_the_form_of_the_logs(
+def test_warnings_about_the_settings_have_the_form_of_the_logs(
     monkeypatch: pytest.MonkeyPatch, *, as_json: bool
 ) -> None:
     set_up = Mock()

@@ -102,7 +102,7 @@ def test_a_start_without_any_key_ends_with_a_sentence_unless_the_queues_are_name
 
 
 @pytest.mark.parametrize("missing", [None, "/srv/app has no .env"])
-def test_a_folder_without_settings_is_told(
+def test_a_folder_without_settings_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, missing: str | None
 ) -> None:
     caplog.set_level(logging.INFO)
