@@ -14,7 +14,7 @@ from tests import schemas
 from tests.fleets import House
 from tests.pages import ROOT, blocks
 
-PAGE = ROOT / "docs/clients.md"
+PAGE = ROOT / "docs/clients-node.md"
 CLIENT = ROOT / "clients/node"
 MODULES = CLIENT / "node_modules"
 
