@@ -8,53 +8,53 @@ from unittest.mock import Mock, call
 import pytest
 from kombu.transport.redis import Channel as StockChannel
 
-from tests.unit.unstarted_taking import KEYS, LISTS, STEPS, Taking, answering
+from tests.unit.unstarted_taking import KEYS, LISTS, STEPS, TakingBench, answering
 
 
 @pytest.fixture
-def channel(monkeypatch: pytest.MonkeyPatch) -> Taking:
+def bench(monkeypatch: pytest.MonkeyPatch) -> TakingBench:
     return answering(monkeypatch)
 
 
-def read_at_once(channel: Taking, **more: Any) -> list[Any]:
+def read_at_once(bench: TakingBench, **more: Any) -> list[Any]:
     """What the channel does once it has read all that came."""
-    channel.hints.all_empty = False
-    channel.made._in_poll = channel.wire
+    bench.hints.all_empty = False
+    bench.channel._in_poll = bench.wire
     for name, value in more.items():
-        setattr(channel.made, name, value)
+        setattr(bench.channel, name, value)
     calls = Mock()
-    channel.made.__dict__.update(ask=calls.ask, _read_what_came=calls.read)
+    bench.channel.__dict__.update(ask=calls.ask, _read_what_came=calls.read)
     calls.read.return_value = True
-    assert channel.made._ask_for_what_changed(channel.wire) is bool(calls.read.called)
+    assert bench.channel._ask_for_what_changed(bench.wire) is bool(calls.read.called)
     return list(calls.mock_calls)
 
 
-def test_where_a_queue_changed_the_reply_is_read_if_it_comes_at_once(channel: Taking) -> None:
-    channel.replies.append(7)
-    assert read_at_once(channel) == [call.ask(), call.read(channel.wire)]
+def test_where_a_queue_changed_the_reply_is_read_if_it_comes_at_once(bench: TakingBench) -> None:
+    bench.replies.append(7)
+    assert read_at_once(bench) == [call.ask(), call.read(bench.wire)]
 
 
 @pytest.mark.parametrize("why", ["far", "not asked", "no hub"])
 def test_the_reply_is_left_to_the_hub_where_it_does_not_come_at_once(
-    channel: Taking, why: str
+    bench: TakingBench, why: str
 ) -> None:
     if why != "far":
-        channel.replies.append(7)
+        bench.replies.append(7)
     if why == "no hub":
-        channel.made.connection.cycle.hub = None
+        bench.channel.connection.cycle.hub = None
     more = {"_in_poll": None} if why == "not asked" else {}
-    assert read_at_once(channel, **more) == [call.ask()]
+    assert read_at_once(bench, **more) == [call.ask()]
 
 
 @pytest.mark.parametrize(("sweep_s", "nudged"), [(0.1, [call(0.1)]), (1.0, []), (10.0, [])])
 def test_where_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
-    channel: Taking, sweep_s: float, nudged: list[Any]
+    bench: TakingBench, sweep_s: float, nudged: list[Any]
 ) -> None:
-    channel.hints.all_empty, channel.made.sweep_s = True, sweep_s
-    assert channel.made._ask_for_what_changed(channel.wire) is False
-    assert channel.made.connection.cycle.nudge.call_args_list == nudged
-    channel.made.connection = None
-    assert channel.made._ask_for_what_changed(channel.wire) is False
+    bench.hints.all_empty, bench.channel.sweep_s = True, sweep_s
+    assert bench.channel._ask_for_what_changed(bench.wire) is False
+    assert bench.channel.connection.cycle.nudge.call_args_list == nudged
+    bench.channel.connection = None
+    assert bench.channel._ask_for_what_changed(bench.wire) is False
 
 
 # Which lists were asked for (None: all), how many messages came, how many of them are noted
@@ -69,43 +69,43 @@ def test_where_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
     ],
 )
 def test_a_channel_that_found_nothing_where_a_message_was_reported_looks_first(
-    channel: Taking, asked_lists: Any, count: int, noted: list[Any], looks_until_s: float
+    bench: TakingBench, asked_lists: Any, count: int, noted: list[Any], looks_until_s: float
 ) -> None:
-    channel.hints.requested, channel.made._looks_until_s = asked_lists, 5.0
-    channel.made._note_found(count, 1000.0)
-    assert channel.made.backoff.note_look.call_args_list == noted
-    assert channel.made._looks_until_s == looks_until_s
+    bench.hints.requested, bench.channel._looks_until_s = asked_lists, 5.0
+    bench.channel._note_found(count, 1000.0)
+    assert bench.channel.backoff.note_look.call_args_list == noted
+    assert bench.channel._looks_until_s == looks_until_s
 
 
-def test_the_hub_wakes_up_when_a_delayed_message_is_due(channel: Taking) -> None:
-    hub = channel.made.connection.cycle.hub
-    channel.hints.look_at_s = 1002.0
-    channel.made._wake_up_in(2.0)
+def test_the_hub_wakes_up_when_a_delayed_message_is_due(bench: TakingBench) -> None:
+    hub = bench.channel.connection.cycle.hub
+    bench.hints.look_at_s = 1002.0
+    bench.channel._wake_up_in(2.0)
     hub.call_later.assert_not_called()
-    channel.made._wake_up_in(1.5)
-    assert (channel.hints.look_at_s, channel.made._due_at_s) == (1001.5, 1001.5)
+    bench.channel._wake_up_in(1.5)
+    assert (bench.hints.look_at_s, bench.channel._due_at_s) == (1001.5, 1001.5)
     [(pause_s, wake)] = [each.args for each in hub.call_later.call_args_list]
     assert (pause_s, wake()) == (1.5, None)
-    channel.made.connection.cycle.hub = None
-    channel.made._wake_up_in(1.0)
-    channel.made.connection = None
-    channel.made._wake_up_in(0.5)
-    assert channel.hints.look_at_s == 1000.5
+    bench.channel.connection.cycle.hub = None
+    bench.channel._wake_up_in(1.0)
+    bench.channel.connection = None
+    bench.channel._wake_up_in(0.5)
+    assert bench.hints.look_at_s == 1000.5
     assert hub.call_later.call_count == 1
 
 
 @pytest.mark.parametrize("pause_s", [0.0, 0.3])
 def test_how_many_workers_there_are_decides_for_how_long_a_message_is_left_to_them(
-    channel: Taking, pause_s: float
+    bench: TakingBench, pause_s: float
 ) -> None:
-    channel.made._qos.keeper = Mock(workers=30)
-    channel.made.backoff.begin.return_value = pause_s
-    channel.made._give_way()
-    channel.made.backoff.begin.assert_called_once_with(workers=30, now_s=1000.0)
-    assert channel.made.connection.cycle.hub.call_later.call_count == bool(pause_s)
-    channel.made.connection.cycle.hub = None
-    channel.made._give_way()
-    assert channel.made.backoff.begin.call_count == 1, "without a hub nobody would wake up"
+    bench.channel._qos.keeper = Mock(workers=30)
+    bench.channel.backoff.begin.return_value = pause_s
+    bench.channel._give_way()
+    bench.channel.backoff.begin.assert_called_once_with(workers=30, now_s=1000.0)
+    assert bench.channel.connection.cycle.hub.call_later.call_count == bool(pause_s)
+    bench.channel.connection.cycle.hub = None
+    bench.channel._give_way()
+    assert bench.channel.backoff.begin.call_count == 1, "without a hub nobody would wake up"
 
 
 # What a mapping of delayed queues names, and the numbers that the script gets.
@@ -120,42 +120,42 @@ def test_how_many_workers_there_are_decides_for_how_long_a_message_is_left_to_th
 )
 @pytest.mark.parametrize(("sweep_s", "silence_ms"), [(0.1, 2_500), (1.0, 2_500), (60.0, 150_000)])
 def test_a_request_names_the_delayed_queues_and_those_that_they_go_before(
-    channel: Taking, delayed: Any, numbers: tuple[int, ...], sweep_s: float, silence_ms: int
+    bench: TakingBench, delayed: Any, numbers: tuple[int, ...], sweep_s: float, silence_ms: int
 ) -> None:
-    channel.made.delayed_queues, channel.made.sweep_s = delayed, sweep_s
-    channel.made.ask()
-    [(_, _, count, *rest)] = channel.sent
+    bench.channel.delayed_queues, bench.channel.sweep_s = delayed, sweep_s
+    bench.channel.ask()
+    [(_, _, count, *rest)] = bench.sent
     keys, arguments = rest[:count], rest[count:]
     own = [
         f"p.{name}"
         for queue in ("a", "b") if queue in delayed
-        for name in channel.made.delayed_keys(queue)
+        for name in bench.channel.delayed_keys(queue)
     ]  # fmt: skip
     assert keys == [*KEYS, *LISTS, "p.unacked.clock", *own]
     assert arguments[7:] == [silence_ms, *numbers]
-    channel.made._in_poll, channel.hints.requested = None, {"a"}
-    channel.made.ask()
-    [command] = channel.sent
+    bench.channel._in_poll, bench.hints.requested = None, {"a"}
+    bench.channel.ask()
+    [command] = bench.sent
     assert command[2:11] == (8, *KEYS, *LISTS), "hints do not cover delayed messages"
-    assert channel.made._number_behind(["a", "b"], "x") == 0
+    assert bench.channel._number_behind(["a", "b"], "x") == 0
 
 
-def test_a_list_of_less_urgent_messages_is_left_alone(channel: Taking) -> None:
-    channel.made.take_urgent_only("a", 3)
-    channel.made.ask()
-    assert channel.sent[0][7:11] == ("p.a", "p.b", "p.unacked.left", "p.b|3")
+def test_a_list_of_less_urgent_messages_is_left_alone(bench: TakingBench) -> None:
+    bench.channel.take_urgent_only("a", 3)
+    bench.channel.ask()
+    assert bench.sent[0][7:11] == ("p.a", "p.b", "p.unacked.left", "p.b|3")
 
 
 def test_all_lists_of_the_queues_are_watched_by_their_keys(
-    channel: Taking, monkeypatch: pytest.MonkeyPatch
+    bench: TakingBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StockChannel, "_update_queue_cycle", stock := Mock())
-    channel.made._active_queues = ["a", "b", "a", "told"]
-    channel.made.active_fanout_queues = {"told"}
-    channel.made._update_queue_cycle()
+    bench.channel._active_queues = ["a", "b", "a", "told"]
+    bench.channel.active_fanout_queues = {"told"}
+    bench.channel._update_queue_cycle()
     stock.assert_called_once_with()
     places = [(queue, step) for queue in ("a", "b") for step in STEPS]
-    [(watched,)] = [each.args for each in channel.hints.watch.call_args_list]
+    [(watched,)] = [each.args for each in bench.hints.watch.call_args_list]
     assert sorted(watched.values()) == places
     assert watched[b"p.b|3"] == ("b", 3)
     assert watched[b"p.a"] == ("a", 0)
@@ -167,30 +167,30 @@ def test_all_lists_of_the_queues_are_watched_by_their_keys(
     ("change", "lets_go", "shares"),
     [
         (lambda _: None, 0, 1),
-        (lambda made: made._active_queues.clear(), 1, 0),
-        (lambda made: setattr(made.hints, "all_empty", True), 0, 0),
-        (lambda made: setattr(made, "connection", None), 0, 0),
+        (lambda channel_read: channel_read._active_queues.clear(), 1, 0),
+        (lambda channel_read: setattr(channel_read.hints, "all_empty", True), 0, 0),
+        (lambda channel_read: setattr(channel_read, "connection", None), 0, 0),
     ],
 )
 def test_after_the_last_cancel_the_reply_that_is_on_its_way_is_let_go(
-    channel: Taking,
+    bench: TakingBench,
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Any], None],
     *,
     lets_go: int,
     shares: int,
 ) -> None:
-    share_by = channel.made.connection.cycle.share_by
-    monkeypatch.setattr(channel.made, "_let_go", let_go := Mock(), raising=False)
+    share_by = bench.channel.connection.cycle.share_by
+    monkeypatch.setattr(bench.channel, "_let_go", let_go := Mock(), raising=False)
 
     def read(_: Any) -> bool:
-        assert channel.made._reading
-        change(channel.made)
+        assert bench.channel._reading
+        change(bench.channel)
         return False
 
-    monkeypatch.setattr(channel.made, "_read_what_came", read, raising=False)
-    monkeypatch.setattr(channel.made, "_ask_for_what_changed", lambda _: False, raising=False)
+    monkeypatch.setattr(bench.channel, "_read_what_came", read, raising=False)
+    monkeypatch.setattr(bench.channel, "_ask_for_what_changed", lambda _: False, raising=False)
     with pytest.raises(Empty):
-        channel.made._read_taken()
+        bench.channel._read_taken()
     assert (let_go.call_count, share_by.call_count) == (lets_go, shares)
-    assert channel.made._reading is False
+    assert bench.channel._reading is False

@@ -1,4 +1,4 @@
-"""What stands behind a job in its chain ends with it."""
+"""The jobs behind a job in its chain end with it."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
 LAST = {"task": "x", "options": {"task_id": "last", "chord": {"task": "y"}}}
 
 
-def test_a_chord_learns_of_a_part_whose_chain_was_revoked(store: Store) -> None:
+def test_a_chord_is_notified_of_a_part_whose_chain_was_revoked(store: Store) -> None:
     store.backend.mark_as_revoked("first", "expired", request=Context(chain=[LAST]))
     assert store.chord_parts == [("last", states.REVOKED, "expired")]
     assert store.stored == [
@@ -92,7 +92,7 @@ def test_a_chord_learns_of_a_part_whose_chain_was_revoked(store: Store) -> None:
     ]
 
 
-def test_where_nothing_is_to_be_stored_the_chord_learns_of_it_all_the_same(store: Store) -> None:
+def test_a_chord_is_notified_even_where_nothing_is_stored(store: Store) -> None:
     request = Context(chain=[LAST])
     store.backend.mark_as_revoked("first", "expired", request=request, store_result=False)
     assert store.chord_parts == [("last", states.REVOKED, "expired")]

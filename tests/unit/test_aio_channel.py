@@ -43,7 +43,7 @@ def test_dead_workers_are_looked_for_four_times_a_lease(lease_s: float, every_s:
 @pytest.mark.parametrize(
     ("takes", "queues", "recovers"), [(True, ["q"], 1), (False, ["q"], 0), (True, [], 0)]
 )
-def test_only_who_takes_messages_looks_for_those_of_the_dead(
+def test_only_a_channel_that_takes_messages_looks_for_those_of_dead_workers(
     *, takes: bool, queues: list[str], recovers: int
 ) -> None:
     channel = channel_of(takes=takes, _active_queues=queues, sharing=Mock())
@@ -173,7 +173,7 @@ def test_the_messages_of_a_reply_that_is_on_its_way_go_back(
     ("takes", "is_asked", "leases", "released"),
     [(True, True, True, 1), (False, True, True, 0), (True, False, True, 0), (True, True, False, 0)],
 )
-def test_what_an_unanswered_request_took_is_released(
+def test_messages_that_an_unanswered_request_took_are_released(
     *, takes: bool, is_asked: bool, leases: bool, released: int
 ) -> None:
     connection, keeper = object(), Mock()
@@ -231,7 +231,7 @@ TAKEN = [
 ]
 
 
-def test_a_batch_is_delivered_and_what_nobody_wants_goes_back(
+def test_a_batch_is_delivered_and_messages_without_a_consumer_go_back(
     delivery: Delivery, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert delivery.channel._deliver(TAKEN) is True

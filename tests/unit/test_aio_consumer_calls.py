@@ -117,7 +117,7 @@ async def test_the_hub_is_woken_once_in_a_turn_of_the_loop_and_at_once_from_else
     assert hub.wakes() == 0
 
 
-def test_a_loop_that_is_blocked_does_not_keep_what_was_posted_from_the_hub(
+def test_calls_that_were_posted_reach_the_hub_although_the_loop_is_blocked(
     calls: ConsumerCalls,
 ) -> None:
     hub, seen = Hub(), list[int]()

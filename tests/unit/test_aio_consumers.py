@@ -185,7 +185,7 @@ def test_a_delayed_queue_is_published_to_alone_or_in_a_batch(
     assert consuming.done == []
 
 
-def test_a_queue_is_counted_purged_and_deleted_with_what_waits_elsewhere(
+def test_a_queue_is_counted_purged_and_deleted_with_its_delayed_and_parked_messages(
     consuming: Consuming, publishing: Any
 ) -> None:
     assert (publishing._size("a"), publishing._size("late")) == (120, 127)

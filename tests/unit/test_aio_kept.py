@@ -1,4 +1,4 @@
-"""What the pool's threads, greenlets and limits keep of jobs that are over: nothing."""
+"""The pool's threads, greenlets and limits keep nothing of jobs that are over."""
 
 import asyncio
 import threading
@@ -50,7 +50,7 @@ def test_an_idle_thread_keeps_nothing_of_its_last_call() -> None:
     threads.shutdown()
 
 
-def test_a_thread_prepares_itself_and_passes_over_what_was_cancelled() -> None:
+def test_a_thread_prepares_itself_and_passes_over_cancelled_calls() -> None:
     prepared: list[str] = []
     threads = DaemonThreads(
         1, name="t", prepare=lambda: prepared.append(threading.current_thread().name)

@@ -163,7 +163,7 @@ def test_messages_of_a_request_whose_reply_was_lost_are_found_by_its_suffix(
         (lambda keeper: keeper.release_unanswered("@7"), [["ZSCAN", "*@7"], release("a@7", "b@7")]),
     ],
 )
-def test_the_thread_sends_at_once_what_comes_and_ends_with_its_last_holder(
+def test_the_thread_sends_new_commands_at_once_and_ends_with_its_last_holder(
     keeper: LeaseKeeper, server: Server, comes: Callable[[LeaseKeeper], None], sent: list[Any]
 ) -> None:
     holding = Holding("held")
@@ -207,7 +207,7 @@ def test_the_thread_goes_on_for_the_messages_of_closed_channels(
 def test_at_every_instant_a_message_of_a_closed_channel_keeps_the_thread(
     unstarted: LeaseKeeper, way: str
 ) -> None:
-    """It would end in between, and nobody would send what came then."""
+    """It would end in between, and nobody would send the commands that came then."""
 
     class Detached(set[str]):
         def difference_update(self, *tags: Iterable[object]) -> None:
@@ -219,7 +219,7 @@ def test_at_every_instant_a_message_of_a_closed_channel_keeps_the_thread(
     assert (unstarted.detached, unstarted._pending) == (0, True)
 
 
-def test_a_worker_that_ends_has_its_keeper_send_what_waits(
+def test_a_worker_that_ends_has_its_keeper_send_waiting_acknowledgements(
     unstarted: LeaseKeeper, server: Server
 ) -> None:
     unstarted.join(holding := Holding())

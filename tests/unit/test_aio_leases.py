@@ -1,4 +1,4 @@
-"""What the thread that renews the leases of messages says of a server that is away."""
+"""The thread that renews the leases of messages: its log lines, its messages, its sleep."""
 
 import logging
 import threading
@@ -90,7 +90,7 @@ class _Wake(threading.Event):
         return True
 
 
-def test_the_thread_sleeps_until_the_next_renewal_and_sends_what_comes_meanwhile(
+def test_the_thread_sleeps_until_the_next_renewal_and_sends_acknowledgements_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, done = SimpleNamespace(s=1000.0), list[str]()

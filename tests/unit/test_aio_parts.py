@@ -119,7 +119,7 @@ async def test_a_bounded_number_of_idle_greenlets_is_kept(monkeypatch: pytest.Mo
     threads.shutdown()
 
 
-async def test_what_an_awaitable_raises_or_gives_up_reaches_the_plain_code() -> None:
+async def test_the_errors_and_results_of_an_awaitable_reach_the_plain_code() -> None:
     threads = DaemonThreads(1, name="t")
 
     class Patient:

@@ -119,7 +119,7 @@ def test_each_report_reaches_its_function_and_any_may_be_missing() -> None:
     assert of_request.request is request
 
 
-def test_a_report_that_fails_settles_whichever_it_is() -> None:
+def test_each_report_of_an_end_that_fails_settles_the_message() -> None:
     settled: list[str] = []
     request = Request.__new__(Request)
     request.humaninfo = lambda: JOB

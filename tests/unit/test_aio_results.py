@@ -134,7 +134,7 @@ class Subscribed:
 
 @pytest.mark.parametrize("kind", [b"subscribe", "subscribe"])
 @pytest.mark.parametrize("by", ["start", "reconnect"])
-def test_what_was_stored_before_the_subscription_is_read_once_it_is_confirmed(
+def test_results_stored_before_the_subscription_are_read_once_it_is_confirmed(
     monkeypatch: pytest.MonkeyPatch, by: str, kind: Any
 ) -> None:
     client = Subscribed(monkeypatch)

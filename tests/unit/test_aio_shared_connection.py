@@ -153,7 +153,7 @@ async def test_once_no_command_waits_the_next_one_starts_the_time_anew(
     wire.transport.abort.assert_not_called()
 
 
-async def test_a_lost_connection_fails_what_waits_and_all_that_comes_after(loop: _Loop) -> None:
+async def test_a_lost_connection_fails_waiting_commands_and_all_later_ones(loop: _Loop) -> None:
     wire = _Wire()
     link = linked(wire)
     cancelled, waiting = link.send(b""), link.send(b"")

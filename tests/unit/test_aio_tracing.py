@@ -105,7 +105,7 @@ def test_a_body_is_run_directly_where_the_workers_wrapper_is_no_call_of_its_own(
         assert wrapped.__module__ == shown
 
 
-def test_what_is_replaced_is_celerys_again_afterwards() -> None:
+def test_the_replaced_parts_are_celerys_again_after_uninstalling() -> None:
     def parts() -> tuple[Any, ...]:
         info = trace.TraceInfo
         ends = info.handle_error_state, info.handle_ignore, info.handle_reject

@@ -1,4 +1,4 @@
-"""What the transport is to kombu: its names, its URLs, TLS.
+"""The transport as kombu sees it: its names, its URLs, TLS.
 
 And how acknowledgements are flushed.
 """
@@ -33,7 +33,7 @@ TLS = "worker.aio.transport:TlsTransport"
         ),
     ],
 )
-def test_a_named_transport_serves_a_usual_url_and_shows_it_so(
+def test_a_named_transport_serves_a_usual_url_and_shows_it_without_its_password(
     url: str, transport: str, kind: type, shown: str
 ) -> None:
     with Connection(url, transport=transport) as connection:
@@ -47,7 +47,7 @@ def test_a_named_transport_serves_a_usual_url_and_shows_it_so(
         )
 
 
-def test_the_tls_transport_checks_certificates_unless_told_otherwise() -> None:
+def test_the_tls_transport_checks_certificates_unless_the_url_says_otherwise() -> None:
     with Connection("rediss://host", transport=TLS) as connection:
         assert connection.transport.client.ssl == {"ssl_cert_reqs": ssl.CERT_REQUIRED}
     with Connection("rediss://host?ssl_cert_reqs=none", transport=TLS) as connection:

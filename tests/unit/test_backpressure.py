@@ -96,7 +96,7 @@ def state_of(pauser: backpressure.QueuePauser, parent: Any) -> set[str]:
         ({"rests_s": 1.0, "waiting": 51}, 0, {"ai"}, BOTH),
     ],
 )
-def test_a_queue_is_paused_by_what_waits_and_resumed_by_half_of_it(
+def test_a_queue_is_paused_by_waiting_jobs_and_resumed_at_half_as_many(
     demand: dict[str, Any], held: int, paused_then: set[str], paused_after: set[str]
 ) -> None:
     """From a state in which nothing is paused, and from one in which all is."""

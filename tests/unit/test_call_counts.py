@@ -90,7 +90,7 @@ def test_a_call_with_emails_of_several_tenants_counts_for_each_of_them() -> None
     ]
 
 
-def test_a_run_without_a_key_counts_as_a_deferral_unless_a_program_waits_where_it_is() -> None:
+def test_a_run_without_a_key_counts_as_a_deferral_unless_a_program_waits_in_place() -> None:
     counts = Counts()
     counts.counter.deferral(LeaseRequest("m"))
     assert counts.usage == []

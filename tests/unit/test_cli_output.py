@@ -28,7 +28,7 @@ def alone(callback: Callable[[], None]) -> click.Command:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_of_our_commands_is_one(name: str) -> None:
+def test_each_of_our_commands_is_an_output_command(name: str) -> None:
     assert isinstance(resolve_name(name), OutputCommand)
 
 

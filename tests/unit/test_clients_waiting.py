@@ -8,7 +8,7 @@ from worker.errors import Deferred
 
 
 class Clock:
-    """What the waits add up to."""
+    """A clock that only the waits move."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0

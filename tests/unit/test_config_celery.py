@@ -251,7 +251,7 @@ RELIED_ON: dict[str, Any] = {
 }
 
 
-def test_celery_is_told_what_a_worker_relies_on() -> None:
+def test_celerys_configuration_has_all_that_a_worker_relies_on() -> None:
     config = celery_config(settings_from({}))
     assert {name: config[name] for name in RELIED_ON} == RELIED_ON
     through_a_socket = settings_from({"CELERY_RESULT_BACKEND": "redis+socket:///s"})

@@ -238,7 +238,7 @@ def test_one_service_with_a_key_is_enough_to_start() -> None:
     )
 
 
-def test_without_any_key_the_error_lists_where_was_looked_and_what_was_skipped(
+def test_without_any_key_the_error_lists_the_variables_and_the_skipped_values(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -155,7 +155,7 @@ def test_our_result_backend_is_kept_although_celery_reads_the_variable(
     assert reload_settings() == settings
 
 
-def test_the_secrets_are_named_for_those_who_hide_them() -> None:
+def test_the_settings_list_the_secrets_that_logs_redact() -> None:
     assert Settings().secrets == ()
     environ = {
         "REDIS_URL": "redis://user:p%40ss@host:1/0",

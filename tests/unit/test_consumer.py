@@ -1,4 +1,4 @@
-"""What the consumer makes of messages: those of jobs, and those that nobody can use."""
+"""How the consumer handles messages: those of jobs, misplaced ones, and unusable ones."""
 
 import logging
 from collections import defaultdict
@@ -72,11 +72,13 @@ class Moving(Broker):
 
 
 def misplaced(broker: Broker, queue: str) -> Message:
-    found = message(broker, HEADERS | {"task": "tasks.email.send"})
-    found.headers["compression"] = "gzip"  # kombu leaves it there when it has decompressed the body
-    found.delivery_info = {"exchange": "", "routing_key": queue}
-    found.properties = {"priority": 9, "delivery_tag": "t1", "body_encoding": "base64"}
-    return found
+    incoming = message(broker, HEADERS | {"task": "tasks.email.send"})
+    incoming.headers["compression"] = (
+        "gzip"  # kombu leaves it there when it has decompressed the body
+    )
+    incoming.delivery_info = {"exchange": "", "routing_key": queue}
+    incoming.properties = {"priority": 9, "delivery_tag": "t1", "body_encoding": "base64"}
+    return incoming
 
 
 def test_a_job_in_the_queue_of_another_task_is_published_before_it_is_acknowledged() -> None:

@@ -1,4 +1,4 @@
-"""What becomes of a message that no worker can use: it is a dead letter, and rejected."""
+"""A message that no worker can use becomes a dead letter, and is rejected."""
 
 from collections.abc import Callable
 from typing import Any
@@ -88,7 +88,7 @@ def test_a_message_that_nobody_can_use_is_a_dead_letter_before_it_is_rejected(
 @pytest.mark.parametrize(
     "use", [use_case[1] for use_case in USES], ids=[use_case[0] for use_case in USES]
 )
-def test_what_celery_fails_to_report_is_dropped_all_the_same(
+def test_a_message_that_celery_fails_to_report_is_dropped_all_the_same(
     parts: Parts, caplog: pytest.LogCaptureFixture, use: Use
 ) -> None:
     for name, *_ in USES:

@@ -78,7 +78,7 @@ def test_the_meaning_of_an_error_is_found_behind_sdks_and_in_groups(
     assert meaning_of(error) is meaning
 
 
-async def test_a_task_group_is_such_a_group() -> None:
+async def test_the_error_of_a_task_group_means_its_longest_deferral() -> None:
     async def call(error: Exception) -> None:
         raise hidden(error)
 

@@ -50,7 +50,7 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Any:
     return broker_page
 
 
-async def test_what_waits_outside_the_lists_of_its_queue_is_counted_with_it(page: Any) -> None:
+async def test_messages_outside_the_lists_of_their_queue_are_counted_with_it(page: Any) -> None:
     page.counted = [
         {"name": "ai", "messages": 5},
         {"name": "ai.deferred", "messages": 7},

@@ -263,7 +263,7 @@ async def test_a_change_that_cannot_be_noted_is_logged(caplog: pytest.LogCapture
         await stock_changes.write_down(poller, CHANGE)
 
 
-def test_a_change_of_a_visitor_who_needs_no_login_is_noted_as_such() -> None:
+def test_a_change_of_a_visitor_who_needs_no_login_is_noted_without_login() -> None:
     def nobody(_: Any) -> Any:
         raise ApiError(401, "login_required", "x")
 

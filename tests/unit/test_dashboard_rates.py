@@ -110,7 +110,7 @@ def test_a_standstill_is_when_jobs_wait_and_a_key_with_room_is_not_called(
 
 
 def _work() -> None:
-    """What a task is made of."""
+    """The function of a task."""
 
 
 def test_succeeded_and_failed_jobs_of_our_tasks_have_ended_and_retried_ones_have_not() -> None:

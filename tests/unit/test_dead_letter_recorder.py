@@ -1,4 +1,4 @@
-"""What becomes of a job whose dead letter cannot be written, or is there already; no Redis."""
+"""How a job ends whose dead letter cannot be written, or is there already; no Redis."""
 
 import asyncio
 from types import SimpleNamespace

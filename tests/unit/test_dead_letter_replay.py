@@ -1,4 +1,4 @@
-"""Which dead letters may be replayed, what is sent, and what becomes of those that cannot be."""
+"""Which dead letters may be replayed, which messages are sent, and why the others are refused."""
 
 import sys
 from types import SimpleNamespace
@@ -110,7 +110,7 @@ async def test_dead_letters_are_deleted_once_they_are_sent_part_by_part(publishe
     }  # fmt: skip
 
 
-async def test_where_the_broker_fails_nothing_more_is_sent_and_what_was_sent_is_deleted(
+async def test_after_an_error_of_the_broker_nothing_more_is_sent_and_the_sent_letters_are_deleted(
     published: Mock,
 ) -> None:
     store = Store()

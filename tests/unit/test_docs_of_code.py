@@ -1,4 +1,4 @@
-"""What the pages say of the code is true of it: settings, log lines, metrics, errors, records."""
+"""The pages describe the code as it is: settings, metrics, errors, records."""
 
 import ast
 import re
@@ -32,7 +32,7 @@ def test_every_folder_and_module_of_the_worker_is_described() -> None:
     assert {each for each in folders | modules if f"`{each}`" not in page} == set()
 
 
-def test_the_commands_that_are_described_are_those_that_there_are() -> None:
+def test_the_described_commands_are_the_existing_ones() -> None:
     [row] = re.findall(
         r"^\| `worker/cli/` \| (.*) \|$", text_of(ROOT / "docs/architecture.md"), re.MULTILINE
     )
@@ -40,13 +40,13 @@ def test_the_commands_that_are_described_are_those_that_there_are() -> None:
     assert set(INLINE_RE.findall(row)) == set(project["entry-points"]["celery.commands"])
 
 
-def test_the_pages_of_settings_are_what_the_code_gives() -> None:
+def test_the_pages_of_settings_are_written_from_the_code() -> None:
     written = runpy.run_path(str(ROOT / ".ci" / "write_docs.py"))
     assert text_of(ROOT / "docs/settings.md") == written["settings_page"](), "run `make docs`"
     assert text_of(ROOT / ".env.example") == written["example"](), "run `make docs`"
 
 
-def test_the_schemas_are_what_the_code_gives() -> None:
+def test_the_schemas_are_written_from_the_code() -> None:
     written = runpy.run_path(str(ROOT / ".ci" / "write_docs.py"))["schemas"]()
     stored = {path.name: text_of(path) for path in (ROOT / "docs/schemas").iterdir()}
     assert stored == written, "run `make docs`"
@@ -74,7 +74,7 @@ def test_every_setting_that_is_named_exists() -> None:
         assert named <= known | earlier, page.name
 
 
-def test_the_settings_of_the_asyncio_pool_are_those_that_it_knows() -> None:
+def test_the_described_settings_of_the_asyncio_pool_are_the_existing_ones() -> None:
     names = re.compile(r"^\|? *`?(worker_aio_\w+)", re.MULTILINE)
     assert set(names.findall(text_of(ROOT / "docs/asyncio-pool.md"))) == {
         f"worker_aio_{field.name}" for field in fields(PoolSettings)
@@ -112,7 +112,7 @@ def _defined_in(module: Path) -> set[str]:
     return inner | {each.name for each in tree.body if isinstance(each, named)}
 
 
-def test_the_way_of_a_job_leads_through_few_files_that_are_there() -> None:
+def test_the_page_that_follows_a_job_names_few_files_and_all_exist() -> None:
     page = text_of(ROOT / "docs/contributing/follow-a-job.md")
     completion, email = (
         re.findall(r"^\| `(\S+\.py)` \| `(\S+)` \|", part, re.MULTILINE)
@@ -128,7 +128,7 @@ def test_the_way_of_a_job_leads_through_few_files_that_are_there() -> None:
         assert (ROOT / script).is_file()
 
 
-def test_the_metric_that_is_added_on_the_page_for_contributors_is_one() -> None:
+def test_the_metric_on_the_page_for_contributors_can_be_made() -> None:
     [code] = blocks(ROOT / "docs/contributing/add-a-metric.md", "python")
     exec(code, {})  # noqa: S102 - our own
 

@@ -24,7 +24,7 @@ def tree_of(source: str) -> ast.Module:
 
 @cache
 def log_lines() -> list[tuple[str, str, str]]:
-    """The place, level and text of each log line whose text stands in the call or just before."""
+    """The location, level and text of each log line whose text is in the call or just before."""
     return list(find_log_lines())
 
 
@@ -60,8 +60,8 @@ def test_every_log_line_begins_in_lower_case_and_has_no_full_stop() -> None:
     lines = log_lines()
     assert len(lines) > 90
     odd = [
-        (place, text)
-        for place, _, text in lines
+        (location, text)
+        for location, _, text in lines
         if (text[0].isupper() and not text.startswith(NAMES)) or text.endswith(".")
     ]
     assert odd == [], "CONTRIBUTING.md says how log lines are written"
@@ -71,8 +71,8 @@ def test_every_warning_of_a_failure_says_what_happens_next() -> None:
     lines = [line for line in log_lines() if line[1] != "debug" and line[2].startswith("cannot")]
     assert len(lines) > 20
     silent = [
-        (place, text)
-        for place, _, text in lines
+        (location, text)
+        for location, _, text in lines
         if not any(mark in text for mark in ("; ", ", so ", "dead letter"))
     ]
     assert silent == [], "add what happens next: `cannot … (cause); what happens next`"
@@ -81,17 +81,17 @@ def test_every_warning_of_a_failure_says_what_happens_next() -> None:
 @cache
 def texts_of_the_code() -> list[str]:
     """Every text in the code of the worker, each with its parts that vary as a blank."""
-    found = []
+    texts = []
     for path in sorted([*(ROOT / "worker").rglob("*.py"), *(ROOT / "config").glob("*.py")]):
         for node in ast.walk(tree_of(text_of(path))):
             if isinstance(node, ast.JoinedStr):
                 parts = [
                     part.value if isinstance(part, ast.Constant) else " " for part in node.values
                 ]
-                found.append("".join(map(str, parts)))
+                texts.append("".join(map(str, parts)))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(re.sub(r"%[\d.]*[sdgfr]", " ", node.value))
-    return found
+                texts.append(re.sub(r"%[\d.]*[sdgfr]", " ", node.value))
+    return texts
 
 
 OF_CELERY = (
@@ -114,7 +114,7 @@ def words_of(line: str) -> set[str]:
     return set(re.findall(r"[a-z][a-z_']{2,}", SAMPLE_RE.sub(" ", line).lower()))
 
 
-def test_every_line_of_the_log_that_is_explained_is_one_that_the_code_writes() -> None:
+def test_every_log_line_that_the_pages_explain_is_written_by_the_code() -> None:
     page = text_of(ROOT / "docs/log-lines.md")
     cells = [row.split("|")[1] for row in page.splitlines() if row.startswith("| `")]
     lines = [line for cell in cells for line in INLINE_RE.findall(cell)]
@@ -134,7 +134,9 @@ def test_every_line_of_the_log_that_is_explained_is_one_that_the_code_writes() -
     assert unknown == []
 
 
-def test_what_the_pool_imports_is_named_and_installed_where_it_is_measured_alone() -> None:
+def test_packages_that_the_pool_imports_are_named_and_installed_where_it_is_measured_alone() -> (
+    None
+):
     brought_by_celery, optional = {"billiard", "kombu", "vine"}, {"uvloop"}
     trees = [tree_of(text_of(path)) for path in (ROOT / "worker/aio").rglob("*.py")]
     imported = {
@@ -145,7 +147,7 @@ def test_what_the_pool_imports_is_named_and_installed_where_it_is_measured_alone
         for name in (
             [node.module or ""]
             if isinstance(node, ast.ImportFrom)
-            else [one.name for one in node.names]
+            else [alias.name for alias in node.names]
         )
     }
     needed = imported - sys.stdlib_module_names - brought_by_celery - {"worker"}
@@ -222,7 +224,12 @@ def tuples_of(trees: dict[Path, ast.Module]) -> dict[str, ast.expr]:
 
 
 def takes_all(taken: list[ast.expr], tuples: dict[str, ast.expr]) -> bool:
-    names = {node.id for one in taken for node in ast.walk(one) if isinstance(node, ast.Name)}
+    names = {
+        node.id
+        for expression in taken
+        for node in ast.walk(expression)
+        if isinstance(node, ast.Name)
+    }
     return bool(names & TAKES_ALL) or any(
         takes_all([tuples[name]], tuples) for name in names if name in tuples
     )
@@ -240,7 +247,7 @@ def lets_out(body: list[ast.stmt], line: str) -> bool:
 
 
 def silent_clauses(sources: dict[Path, str]) -> list[str]:
-    """The place of each clause that would take a bug of ours without a word."""
+    """The location of each clause that would swallow a bug of ours without a word."""
     trees = {path: tree_of(source) for path, source in sources.items()}
     tuples = tuples_of(trees)
     return sorted(
@@ -251,7 +258,7 @@ def silent_clauses(sources: dict[Path, str]) -> list[str]:
     )
 
 
-def test_no_clause_takes_bugs_of_ours_without_a_reason() -> None:
+def test_no_clause_swallows_bugs_of_ours_without_a_reason() -> None:
     sources = {
         path.relative_to(ROOT): text_of(path)
         for folder in FOLDERS

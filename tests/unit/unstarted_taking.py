@@ -1,4 +1,4 @@
-"""A channel that takes messages, with a server and a clock that are none."""
+"""A channel that takes messages, without a server and with a clock of its own."""
 
 from collections import deque
 from math import inf
@@ -17,7 +17,7 @@ LISTS = ["p.a", "p.b", "p.a|3", "p.b|3"]
 STEPS = (0, 3)
 
 
-class Taking:
+class TakingBench:
     """A channel whose taking connection answers as planned, and a clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,8 +31,8 @@ class Taking:
         self.hints = Mock(look_at_s=inf, left_out=set(), requested=None, all_empty=False)
         self.hints.worth_asking.side_effect = lambda every, _: list(every)
         self.hints.choose.side_effect = lambda queues, **_: (queues, STEPS)
-        self.made: Any = Channel.__new__(Channel)
-        self.made._queue_cycle = SimpleNamespace(consume=lambda _: ["a", "b"])
+        self.channel: Any = Channel.__new__(Channel)
+        self.channel._queue_cycle = SimpleNamespace(consume=lambda _: ["a", "b"])
         fields: dict[str, Any] = {
             "_in_poll": None, "_reading": False, "_is_script_lost": False, "_is_looking": False,
             "_looks_until_s": 0.0, "_requests": 9, "_suffix": "@x.", "_is_tracking": False,
@@ -49,13 +49,13 @@ class Taking:
             ),
         }  # fmt: skip
         for name, value in fields.items():
-            setattr(self.made, name, value)
-        self.made.__dict__["client"] = SimpleNamespace(connection=self.wire)
-        self.made.connection.cycle.is_nudged = False
-        self.made._qos.room.return_value = 20
+            setattr(self.channel, name, value)
+        self.channel.__dict__["client"] = SimpleNamespace(connection=self.wire)
+        self.channel.connection.cycle.is_nudged = False
+        self.channel._qos.room.return_value = 20
         for name in ("_connect", "_deliver", "_flush_brpop_reauth"):
-            monkeypatch.setattr(self.made, name, Mock(), raising=False)
-        monkeypatch.setattr(self.made, "keep_leases", Mock(return_value=None))
+            monkeypatch.setattr(self.channel, name, Mock(), raising=False)
+        monkeypatch.setattr(self.channel, "keep_leases", Mock(return_value=None))
         monkeypatch.setattr(taking, "has_buffered", lambda _: bool(self.replies))
 
     def _read(self, **how: Any) -> Any:
@@ -72,13 +72,13 @@ class Taking:
         return calls
 
 
-def answering(monkeypatch: pytest.MonkeyPatch) -> Taking:
+def answering(monkeypatch: pytest.MonkeyPatch) -> TakingBench:
     """A channel with replies beside requests, of which those that are planned arrive at once."""
-    made = Taking(monkeypatch)
-    made.made.replies = Replies()
-    clock = SimpleNamespace(monotonic=lambda: made.now_s)
+    bench = TakingBench(monkeypatch)
+    bench.channel.replies = Replies()
+    clock = SimpleNamespace(monotonic=lambda: bench.now_s)
     monkeypatch.setattr(replies, "time", clock)
-    monkeypatch.setattr(requesting, "has_buffered", lambda _: bool(made.replies))
+    monkeypatch.setattr(requesting, "has_buffered", lambda _: bool(bench.replies))
     for module in (requesting, taking):
-        monkeypatch.setattr(module, "arrives_soon", lambda _: bool(made.replies))
-    return made
+        monkeypatch.setattr(module, "arrives_soon", lambda _: bool(bench.replies))
+    return bench

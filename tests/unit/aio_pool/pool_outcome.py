@@ -1,4 +1,4 @@
-"""One job of a pool in this process, and what becomes of it."""
+"""One job of a pool in this process, and its outcome."""
 
 import threading
 import time

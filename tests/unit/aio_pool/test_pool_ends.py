@@ -20,7 +20,9 @@ from worker.aio.time_limits import HeldTimeLimits
 from worker.aio.transport import unacked
 
 
-def test_a_lost_connection_drops_what_waits_and_spares_what_runs(app: Celery, start: Start) -> None:
+def test_a_lost_connection_drops_waiting_jobs_and_spares_running_ones(
+    app: Celery, start: Start
+) -> None:
     gate = asyncio.Event()
 
     @app.task(shared=False)
@@ -38,7 +40,7 @@ def test_a_lost_connection_drops_what_waits_and_spares_what_runs(app: Celery, st
 
 
 @pytest.mark.parametrize("cancels", [False, True])
-def test_where_a_connection_is_lost_nothing_more_begins_and_what_ended_is_reported(
+def test_after_a_lost_connection_no_job_begins_and_ended_jobs_are_reported(
     app: Celery, start: Start, *, cancels: bool
 ) -> None:
     app.conf.worker_cancel_long_running_tasks_on_connection_loss = cancels

@@ -1,4 +1,4 @@
-"""What jobs leave behind: nothing that waits for the garbage collector."""
+"""Jobs leave nothing behind that waits for the garbage collector."""
 
 import asyncio
 import gc
@@ -94,7 +94,7 @@ KINDS = (TracebackType, JobContext, Job, Retry)
 
 
 def held() -> Counter[str]:
-    """What there is of jobs: the collector knows it, whether or not it can be reached."""
+    """Count the objects of jobs that the collector knows, whether or not they can be reached."""
     return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in KINDS)
 
 

@@ -73,7 +73,7 @@ def test_remote_control_sees_a_job_that_has_just_begun(app: Celery, start: Start
     assert Panel.data["revoke"] is stock
 
 
-def test_another_thread_may_ask_what_runs_on_and_reads_no_reports(
+def test_another_thread_may_ask_which_jobs_run_on_and_reads_no_reports(
     app: Celery, start: Start
 ) -> None:
     @app.task(shared=False)
