@@ -14,9 +14,12 @@ def held(queue: str) -> Any:
 
 
 class Demand:
-    """Nothing waits, unless a test says so."""
+    """Room for 100 jobs; none waits, unless a test says so."""
 
     waiting, bulk, rests_s = 0, 0, 0.0
+
+    def __init__(self) -> None:
+        self.notify: list[Callable[[], None]] = []
 
     def count(self, *, bulk: bool) -> int:
         return self.bulk if bulk else self.waiting
@@ -34,7 +37,7 @@ class Demand:
         return False
 
     def on_full(self, notify: Callable[[], None]) -> None:
-        pass
+        self.notify.append(notify)
 
 
 def ignore(*_: Any) -> None:

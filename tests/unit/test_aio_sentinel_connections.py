@@ -7,6 +7,7 @@ import pytest
 import redis
 from redis.exceptions import NoPermissionError
 
+from tests.unit.test_aio_connections import done
 from worker.aio import connections
 
 PRIMARY = ("p", 6379)
@@ -74,10 +75,6 @@ class Blocking(connections._BlockingSentinel, Stock):
 
 class Awaiting(connections._AsyncSentinel, Async):  # type: ignore[misc]
     """The same for asyncio."""
-
-
-async def done(answer: Any) -> Any:
-    return await answer if hasattr(answer, "__await__") else answer
 
 
 def connection_of(kind: Any, **of: Any) -> Any:

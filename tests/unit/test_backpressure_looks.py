@@ -8,37 +8,11 @@ import pytest
 from celery.worker.request import Request
 from kombu.asynchronous.timer import Timer
 
+from tests.unit.queue_demand import Demand
 from worker.hooks import backpressure
 from worker.hooks.backpressure import QueuePauser
 
 CALM_S, BUSY_S = 0.5, 0.1
-
-
-class Demand:
-    """Room for 100 jobs, of which some wait."""
-
-    waiting = bulk = 0
-
-    def __init__(self) -> None:
-        self.notify: list[Callable[[], None]] = []
-
-    def count(self, *, bulk: bool) -> int:
-        return self.bulk if bulk else self.waiting
-
-    def shortest(self, *, bulk: bool) -> int:
-        return self.count(bulk=bulk)
-
-    def resting_s(self) -> float:
-        return 0.0
-
-    def capacity(self) -> int:
-        return 100
-
-    def may_block_others(self) -> bool:
-        return False
-
-    def on_full(self, notify: Callable[[], None]) -> None:
-        self.notify.append(notify)
 
 
 class Worker:

@@ -10,17 +10,13 @@ import pytest
 from click.testing import CliRunner, Result
 from redis.exceptions import NoPermissionError
 
-from config.api_key import make_key
-from tests.unit.sample_keys import GROQ, RESEND
+from tests.unit.cli_runner import KEYS
+from tests.unit.sample_keys import GROQ
 from worker.cli import chosen_key, key_changes, keys
 from worker.keypool import Disabled, HeldBlock, ResetDone
 from worker.keypool.by_hand import Earlier
 from worker.startup.redis import eviction_of
 
-KEYS = {
-    "groq": make_key("groq", secret=GROQ, variable="GROQ_API_KEY"),
-    "resend": make_key("resend", secret=RESEND, variable="RESEND_API_KEY"),
-}
 ID, LABEL = KEYS["groq"].id, KEYS["groq"].label
 BY = {"by": "cli ann"}
 REST = HeldBlock("account_model", "acme × m", "", "cooling", "rate_limit", "")
