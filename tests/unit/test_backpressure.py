@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from kombu.asynchronous.timer import Timer
 
-from tests.unit.queue_demand import BOTH, Demand, ignore, parent_of
+from tests.unit.unstarted_queues import BOTH, Demand, ignore, parent_of
 from worker.hooks import backpressure
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from kombu.asynchronous.timer import Timer
 
-from tests.unit.queue_demand import held
+from tests.unit.unstarted_queues import held
 from worker.hooks import backpressure
 from worker.hooks.backpressure import _run_held
 

@@ -8,7 +8,7 @@ import pytest
 from celery.worker.request import Request
 from kombu.asynchronous.timer import Timer
 
-from tests.unit.queue_demand import Demand
+from tests.unit.unstarted_queues import Demand
 from worker.hooks import backpressure
 from worker.hooks.backpressure import QueuePauser
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from kombu.asynchronous.timer import Timer
 
-from tests.unit.queue_demand import BOTH, Demand, parent_of
+from tests.unit.unstarted_queues import BOTH, Demand, parent_of
 from worker.hooks import backpressure
 
 

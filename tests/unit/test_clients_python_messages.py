@@ -1,5 +1,6 @@
 """The messages that the Python client pushes."""
 
+import base64
 import json
 from datetime import UTC, datetime
 from typing import Any
@@ -16,8 +17,15 @@ from keywheel_client import (
 )
 from keywheel_client.messages import QUEUES, message_of
 from tests import schemas
-from tests.unit.client_messages import read
 from worker.arguments import email
+
+
+def read(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A message, and the keyword arguments in it."""
+    message: dict[str, Any] = json.loads(text)
+    args, kwargs, embed = json.loads(base64.b64decode(message["body"]))
+    assert (args, embed) == ([], {})
+    return message, kwargs
 
 
 def test_its_messages_fit_the_documented_schemas() -> None:

@@ -1,4 +1,4 @@
-"""Consumers of two queues, and the demand of their jobs for keys, for the tests of backpressure."""
+"""A consumer of two queues that was not started, and the demand of their jobs for keys."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
