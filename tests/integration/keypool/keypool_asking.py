@@ -51,22 +51,22 @@ async def ask(
 
 
 async def lease(pool: KeyPool, **lease_request: object) -> Lease:
-    got = await ask(pool, **lease_request)  # type: ignore[arg-type]
-    assert isinstance(got, Lease), got
-    return got
+    outcome = await ask(pool, **lease_request)  # type: ignore[arg-type]
+    assert isinstance(outcome, Lease), outcome
+    return outcome
 
 
 async def nothing(pool: KeyPool, **lease_request: object) -> NoLease:
-    got = await ask(pool, **lease_request)  # type: ignore[arg-type]
-    assert isinstance(got, NoLease), got
-    return got
+    outcome = await ask(pool, **lease_request)  # type: ignore[arg-type]
+    assert isinstance(outcome, NoLease), outcome
+    return outcome
 
 
 async def at_once(pool: KeyPool) -> list[Lease]:
     taken = []
-    while isinstance(got := await ask(pool), Lease):
-        taken.append(got)
-    assert got.why is NoLeaseReason.BUSY
+    while isinstance(outcome := await ask(pool), Lease):
+        taken.append(outcome)
+    assert outcome.why is NoLeaseReason.BUSY
     return taken
 
 
@@ -78,8 +78,8 @@ async def limited(make_pool: Make, limit: int, *, count: int = 1, **options: Any
     """A pool whose keys have used up what they had, and have so many calls a minute each."""
     pool = make_pool(count, **options)
     for _ in range(count):
-        told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, 0))
-        await pool.settle(await lease(pool), told)
+        refusal = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, 0))
+        await pool.settle(await lease(pool), refusal)
     return pool
 
 

@@ -19,8 +19,8 @@ async def main(url: str, count: int) -> None:
         print("ready", flush=True)  # noqa: T201 - the test reads it
         await asyncio.to_thread(sys.stdin.readline)
         pool = KeyPool(redis, "groq", [make_key(0)], horizon_ms=0)
-        got = await asyncio.gather(*(pool.acquire(LeaseRequest()) for _ in range(count)))
-        print(sum(isinstance(one, Lease) for one in got))  # noqa: T201
+        outcomes = await asyncio.gather(*(pool.acquire(LeaseRequest()) for _ in range(count)))
+        print(sum(isinstance(outcome, Lease) for outcome in outcomes))  # noqa: T201
 
 
 if __name__ == "__main__":

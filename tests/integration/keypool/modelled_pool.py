@@ -130,14 +130,14 @@ class ModelledPool(RuleBasedStateMachine):
         self.model.calls[lease.account].pop()
         level = self.model.level(lease.account, self.began_ms, self.now())
         wait_ms = max(1, round((1 - level) * CALL_MS))
-        told = ObservedLimit(Dimension.RPM, LIMIT, max(0.0, level))
+        stated = ObservedLimit(Dimension.RPM, LIMIT, max(0.0, level))
         verdict = Verdict(
             Fate.NEXT_KEY, "rate_limit", effect=Effect.COOL, scope=Scope.ACCOUNT_MODEL,
             cooldown_ms=wait_ms, status=429,
-            limits=(told,),
+            limits=(stated,),
         )  # fmt: skip
         self.run(self.pool.settle(lease, verdict))
-        self.model.put_off |= {one.id for one, _ in self.leases if one.account == lease.account}
+        self.model.put_off |= {held.id for held, _ in self.leases if held.account == lease.account}
         if level < MARGIN:
             self.model.told_ms[lease.account] = self.now()
         self.model.faults = 0

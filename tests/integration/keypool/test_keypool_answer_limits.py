@@ -70,9 +70,9 @@ async def test_where_a_job_names_no_cap_no_more_is_reserved_than_an_account_allo
         "small": ObservedLimit(Dimension.OTPM, 500),
         "large": ObservedLimit(Dimension.OTPM, 5_000),
     }
-    for one in [await lease(pool) for _ in range(2)]:
-        await pool.settle(one, replace(OK, limits=(limits[one.account],)))
-    served = {(one := await lease(pool, **size)).account: one.request for _ in range(2)}
+    for held in [await lease(pool) for _ in range(2)]:
+        await pool.settle(held, replace(OK, limits=(limits[held.account],)))
+    served = {(held := await lease(pool, **size)).account: held.request for _ in range(2)}
     assert {
         name: (lease_request.output_tokens, lease_request.tokens)
         for name, lease_request in served.items()
@@ -126,13 +126,13 @@ async def test_it_is_kept_that_an_account_reserves_more_where_no_cap_is_named(
     )
     held = await lease(pool, **size)
     assert not held.capped
-    told = {
+    correction = {
         "limits": (ObservedLimit(Dimension.OTPM, 1_500),),
         "too_large_limit": 1_500,
         "too_large_in": Dimension.OTPM,
     }
     await pool.settle(
-        held, Verdict(fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=400, **told)
+        held, Verdict(fate=Fate.OTHER_ACCOUNT, code="request_too_large", status=400, **correction)
     )
     again = await lease(pool, **size)
     assert (again.capped, again.request.output_tokens) == (True, 1_000)

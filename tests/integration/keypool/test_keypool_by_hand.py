@@ -134,7 +134,7 @@ async def test_a_note_stays_until_it_is_removed(make_pool: Make) -> None:
     assert (await key_of(pool)).note == "belongs to ops"
     await pool.note(key_id, "", by="ann")
     assert (await key_of(pool)).note == ""
-    assert [one["event"] for one in await pool.audit(people_only=True)] == [
+    assert [entry["event"] for entry in await pool.audit(people_only=True)] == [
         "noted",
         "reset",
         "noted",
@@ -180,11 +180,11 @@ async def test_a_paused_service_makes_no_call_until_it_is_resumed(
     assert (await nothing(pool)).why is NoLeaseReason.DISABLED, "a reset is of keys"
     async with redis.pubsub() as channel:
         await channel.subscribe(pool.names.wake)
-        heard = channel.listen()
-        assert (await anext(heard))["type"] == "subscribe"
+        messages = channel.listen()
+        assert (await anext(messages))["type"] == "subscribe"
         assert await pool.enable(None, by="cli bob")
         assert not await pool.enable(None, by="cli bob")
-        assert (await anext(heard))["data"] == "reset", "what waits asks again at once"
+        assert (await anext(messages))["data"] == "reset", "what waits asks again at once"
     assert isinstance(await ask(pool), Lease)
     entries = await pool.audit(people_only=True)
     assert [entry["event"] for entry in entries if entry["event"] != "reset"] == [
@@ -284,14 +284,14 @@ async def test_a_reset_enables_exactly_the_keys_that_it_names(
     done = await pool.reset(
         by="bob",
         key_id=None if of < 0 else pool.keys[of].id,
-        include_disabled=[pool.keys[place].id for place in named],
+        include_disabled=[pool.keys[number].id for number in named],
     )
     views = (await pool.snapshot()).keys
-    assert [view.state == "disabled" for view in views] == [place in stays for place in range(3)]
+    assert [view.state == "disabled" for view in views] == [number in stays for number in range(3)]
     touched = {0, 1} if of < 0 else {of}
     assert {block.key for block in done.brought_back} == {
-        pool.keys[place].id for place in touched.difference(stays)
+        pool.keys[number].id for number in touched.difference(stays)
     }
     assert {block.key for block in done.left_disabled} == {
-        pool.keys[place].id for place in touched.intersection(stays)
+        pool.keys[number].id for number in touched.intersection(stays)
     }

@@ -16,14 +16,16 @@ TURNED_DOWN = Verdict(Fate.OTHER_ACCOUNT, "model_not_found", status=404)
 
 async def with_left(pool: KeyPool, *left: float, limit: int = 60) -> dict[str, float]:
     """Let each account have so much left; gives that by the accounts' names."""
-    held = [await lease(pool, exclude=frozenset(others(pool, place))) for place in range(len(left))]
-    for one, remaining in zip(held, left, strict=True):
-        await pool.settle(one, rpm(limit, remaining))
-    return {one.account: remaining for one, remaining in zip(held, left, strict=True)}
+    held = [
+        await lease(pool, exclude=frozenset(others(pool, number))) for number in range(len(left))
+    ]
+    for held_lease, remaining in zip(held, left, strict=True):
+        await pool.settle(held_lease, rpm(limit, remaining))
+    return {held_lease.account: remaining for held_lease, remaining in zip(held, left, strict=True)}
 
 
-def others(pool: KeyPool, place: int) -> list[str]:
-    return [key.id for number, key in enumerate(pool.keys) if number != place]
+def others(pool: KeyPool, chosen: int) -> list[str]:
+    return [key.id for number, key in enumerate(pool.keys) if number != chosen]
 
 
 # How many keys there are, what is left of 60 with each, and how many are looked at for a call.
@@ -56,8 +58,8 @@ async def test_of_two_accounts_the_fuller_one_is_taken(
     make_pool: Make, left: tuple[float, float], better: float
 ) -> None:
     pool = make_pool(2)
-    found = await with_left(pool, *left)
-    assert found[(await lease(pool)).account] == better
+    left_of = await with_left(pool, *left)
+    assert left_of[(await lease(pool)).account] == better
 
 
 async def test_the_tightest_limit_of_an_account_says_how_full_it_is(make_pool: Make) -> None:
@@ -88,8 +90,8 @@ async def test_what_opens_first_is_waited_for_whatever_else_is_fuller(make_pool:
     later, sooner = await lease(pool), await lease(pool)
     await pool.settle(sooner, refused(1_000, Scope.ACCOUNT_MODEL, *rpm(60, 30).limits))
     await pool.settle(later, refused(1_001, Scope.ACCOUNT_MODEL, *rpm(60, 60).limits))
-    got = await lease(pool, ahead_ms=5_000)
-    assert (got.account, got.wait_ms) == (sooner.account, 1_000)
+    taken = await lease(pool, ahead_ms=5_000)
+    assert (taken.account, taken.wait_ms) == (sooner.account, 1_000)
 
 
 @pytest.mark.parametrize("ends", ["an hour", "an answer"])
@@ -102,9 +104,9 @@ async def test_an_account_that_turned_a_request_down_comes_last_until_it_serves_
     await pool.settle(serves, OK)
     clock.tick(HOUR_MS - 1)
     for _ in range(4):
-        got = await lease(pool)
-        assert got.account == serves.account
-        await pool.settle(got, OK)
+        taken = await lease(pool)
+        assert taken.account == serves.account
+        await pool.settle(taken, OK)
     bound = await lease(pool, account=down.account)
     if ends == "an hour":
         clock.tick(1)
@@ -120,9 +122,9 @@ async def test_an_account_that_turned_a_request_down_serves_rather_than_nobody(
     down, rests = await lease(pool), await lease(pool)
     await pool.settle(down, TURNED_DOWN)
     await pool.settle(rests, refused(3_000))
-    got = await ask(pool)
-    assert isinstance(got, Lease)
-    assert got.account == down.account
+    outcome = await ask(pool)
+    assert isinstance(outcome, Lease)
+    assert outcome.account == down.account
     assert (await lease(pool, ahead_ms=5_000)).account == rests.account, "it is waited for a while"
 
 

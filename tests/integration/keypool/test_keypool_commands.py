@@ -74,34 +74,34 @@ def test_each_change_by_hand_is_told_in_a_sentence(type_: Type) -> None:
 
 def test_a_change_of_the_time_says_what_it_replaces(type_: Type) -> None:
     assert type_("pause groq --for 2h --reason launch")[0] == 0
-    code, said = type_("pause groq --for 90s")
+    code, output = type_("pause groq --for 90s")
     assert code == 0
-    assert said.startswith("groq is paused for 1 min 30 s; it was for ")
-    assert said.endswith(" more, by cli ada (launch)")
-    said = type_("pause groq")[1]
-    assert said.startswith("groq is paused; `keys resume groq` ends it; it was for 1 min ")
+    assert output.startswith("groq is paused for 1 min 30 s; it was for ")
+    assert output.endswith(" more, by cli ada (launch)")
+    output = type_("pause groq")[1]
+    assert output.startswith("groq is paused; `keys resume groq` ends it; it was for 1 min ")
 
 
 @pytest.mark.parametrize("time", ["0s", "31d", "2592001s", "5x", "5", "1.5h", "-1s", "12345678s"])
 def test_a_time_that_is_none_is_refused(type_: Type, time: str) -> None:
-    code, said = type_(f"pause groq --for={time}")
+    code, output = type_(f"pause groq --for={time}")
     assert code == 2
-    assert said.endswith("give a time such as 90s, 45m, 2h or 1d, up to 30d")
+    assert output.endswith("give a time such as 90s, 45m, 2h or 1d, up to 30d")
     assert type_("resume groq") == (0, "groq was not paused")
 
 
 def test_a_note_that_is_no_plain_text_is_refused(type_: Type) -> None:
     name = load_keys("groq").keys[0].id
     for text in ("x" * 201, "red\x1b[31m"):
-        code, said = type_(f"note {name} {text}")
-        assert (code, "plain text" in said) == (1, True), said
+        code, output = type_(f"note {name} {text}")
+        assert (code, "plain text" in output) == (1, True), output
     assert type_(f"note {name}")[0] == 0
 
 
 def test_a_key_that_no_name_or_that_several_fit_is_not_changed(type_: Type) -> None:
-    code, said = type_("disable nobody")
+    code, output = type_("disable nobody")
     assert code == 1
-    assert "no key here has the id, label or variable" in said
+    assert "no key here has the id, label or variable" in output
 
 
 def test_the_audit_shows_what_people_did_to_keys_and_to_jobs(type_: Type, redis_url: str) -> None:

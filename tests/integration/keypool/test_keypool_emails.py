@@ -22,8 +22,8 @@ def used(count: int) -> Verdict:
 async def left(pool: KeyPool) -> tuple[float, float] | None:
     """The quota and what is left of it; None: it is not known."""
     buckets = (await pool.snapshot()).keys[0].buckets
-    found = [(one.limit, one.remaining) for one in buckets if one.dimension == "epd"]
-    return found[0] if found else None
+    quotas = [(bucket.limit, bucket.remaining) for bucket in buckets if bucket.dimension == "epd"]
+    return quotas[0] if quotas else None
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ async def pool(make_pool: Make) -> KeyPool:
     spent = SeenQuota(Dimension.EMAILS_DAY, 10, spent=True)
     last, refused_ = await lease(pool, emails=1), await lease(pool, emails=1)
     await pool.settle(last, used(10))
-    told = replace(refused(TO_MIDNIGHT_MS, Scope.ACCOUNT), quotas=(spent,))
-    await pool.settle(refused_, told)
+    refusal = replace(refused(TO_MIDNIGHT_MS, Scope.ACCOUNT), quotas=(spent,))
+    await pool.settle(refused_, refusal)
     return pool
 
 
@@ -70,13 +70,13 @@ async def test_what_was_taken_from_the_next_day_is_there_again_on_the_day_after(
 
 
 # What is used of ten, and what is known of the quota then.
-@pytest.mark.parametrize(("count", "found"), [(10, (10, 0)), (11, None)])
+@pytest.mark.parametrize(("count", "known"), [(10, (10, 0)), (11, None)])
 async def test_a_quota_of_which_more_is_used_than_there_was_is_a_larger_one(
-    pool: KeyPool, clock: ManualClock, count: int, found: tuple[float, float] | None
+    pool: KeyPool, clock: ManualClock, count: int, known: tuple[float, float] | None
 ) -> None:
     clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
     await pool.settle(await lease(pool, emails=1), used(count))
-    assert await left(pool) == found
+    assert await left(pool) == known
 
 
 async def test_emails_that_go_along_are_counted_with_their_call_and_come_back_with_it(

@@ -39,11 +39,13 @@ class Crowd:
 
     async def tick(self) -> None:
         while isinstance(
-            got := await ask(self.pool, tokens=SMALL, ahead_ms=2_000, bulk=self.bulk, by="small"),
+            outcome := await ask(
+                self.pool, tokens=SMALL, ahead_ms=2_000, bulk=self.bulk, by="small"
+            ),
             Lease,
         ):
             self.served += 1
-            await self.pool.settle(got, done(SMALL))
+            await self.pool.settle(outcome, done(SMALL))
 
 
 @pytest.mark.parametrize("bulk", [False, True])
@@ -55,14 +57,14 @@ async def test_small_jobs_pass_a_large_one_and_do_not_starve_it(
     pool = await emptied(make_pool)
     crowd, began_ms = Crowd(pool, clock, bulk=bulk), clock.ms
     while not isinstance(
-        got := await ask(pool, tokens=LARGE, ahead_ms=2_000, bulk=bulk, by="large"), Lease
+        outcome := await ask(pool, tokens=LARGE, ahead_ms=2_000, bulk=bulk, by="large"), Lease
     ):
         assert clock.ms - began_ms < 90_000, "twice the 40 s of refilling"
         clock.tick(500)
         await crowd.tick()
     assert crowd.served > 20, "small ones went on meanwhile"
     before = crowd.served
-    await pool.settle(got, done(LARGE))
+    await pool.settle(outcome, done(LARGE))
     for _ in range(100):
         clock.tick(500)
         await crowd.tick()
@@ -80,11 +82,11 @@ async def test_a_large_job_that_comes_after_small_ones_which_save_for_themselves
     async def serve_small() -> None:
         nonlocal served
         while isinstance(
-            got := await ask(pool, tokens=SMALL, ahead_ms=2_000, by=f"small {served}", **shape),
+            outcome := await ask(pool, tokens=SMALL, ahead_ms=2_000, by=f"small {served}", **shape),
             Lease,
         ):
             served += 1
-            await pool.settle(got, done(SMALL))
+            await pool.settle(outcome, done(SMALL))
 
     for _ in range(10):
         clock.tick(500)
@@ -157,8 +159,10 @@ async def test_a_job_in_line_saves_while_its_process_asks_and_a_few_seconds_long
         clock.tick(2_000)
         if asks_on:
             await nothing(pool, tokens=LARGE, by="large", line=first, ahead_ms=2_000)
-    got = await ask(pool, tokens=1_500, by="other", line=second)
-    assert isinstance(got, Lease) is not asks_on, "half of the 2,000 that have refilled is saved"
+    outcome = await ask(pool, tokens=1_500, by="other", line=second)
+    assert isinstance(outcome, Lease) is not asks_on, (
+        "half of the 2,000 that have refilled is saved"
+    )
 
 
 async def test_a_job_that_a_rest_sends_back_saves_no_tokens_of_a_minute(
@@ -179,10 +183,10 @@ async def test_large_jobs_are_served_in_the_order_of_their_coming(make_pool: Mak
     served: list[str] = []
     for _ in range(260):
         for by in sorted(set("abc") - set(served)):
-            got = await ask(pool, tokens=LARGE, by=by, ahead_ms=2_000)
-            if isinstance(got, Lease):
+            outcome = await ask(pool, tokens=LARGE, by=by, ahead_ms=2_000)
+            if isinstance(outcome, Lease):
                 served.append(by)
-                await pool.settle(got, done(LARGE))
+                await pool.settle(outcome, done(LARGE))
         clock.tick(500)
     assert served == ["a", "b", "c"]
 
@@ -198,9 +202,9 @@ async def test_a_bulk_job_saves_nothing_that_an_interactive_one_would_not_get(
 
 
 def token_refusal(limit: int, *, used: int, requested: int, wait_ms: int) -> Verdict:
-    told = ObservedLimit(Dimension.TPD, limit, limit - used)
+    stated = ObservedLimit(Dimension.TPD, limit, limit - used)
     assert wait_ms == round((used + requested - limit) * 86_400_000 / limit)
-    return replace(refused(wait_ms, Scope.ACCOUNT_MODEL, told), sized=True)
+    return replace(refused(wait_ms, Scope.ACCOUNT_MODEL, stated), sized=True)
 
 
 SIZED = token_refusal(100_000, used=97_000, requested=LARGE, wait_ms=864_000)
@@ -239,8 +243,8 @@ async def test_a_rest_for_all_holds_for_small_jobs_whatever_came_before_or_after
 ) -> None:
     pool = make_pool(1)
     held = [await lease(pool, tokens=LARGE) for _ in verdicts]
-    for one, verdict in zip(held, verdicts, strict=True):
-        await pool.settle(one, verdict)
+    for held_lease, verdict in zip(held, verdicts, strict=True):
+        await pool.settle(held_lease, verdict)
     assert (await nothing(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
     await pool.reset(by="ann")
     assert (await pool.snapshot()).keys[0].blocks == ()
@@ -271,17 +275,17 @@ async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_one
         clock.tick(20_000)
         assert clock.ms - began_ms < 4 * away.first_in_ms
         while clock.ms >= waiting:  # small ones come new, one after the other
-            got = await ask(pool, tokens=SMALL, by=f"small {passed}")
-            if isinstance(got, Lease):
+            outcome = await ask(pool, tokens=SMALL, by=f"small {passed}")
+            if isinstance(outcome, Lease):
                 passed += SMALL
-                await pool.settle(got, done(SMALL))
+                await pool.settle(outcome, done(SMALL))
             else:
-                waiting = clock.ms + got.first_in_ms
+                waiting = clock.ms + outcome.first_in_ms
         if clock.ms >= due_ms:
-            got = await ask(pool, tokens=LARGE, by="large")
-            if isinstance(got, Lease):
+            outcome = await ask(pool, tokens=LARGE, by="large")
+            if isinstance(outcome, Lease):
                 break
-            due_ms = clock.ms + got.first_in_ms
+            due_ms = clock.ms + outcome.first_in_ms
     assert passed >= 1_500, "as much as it lacked at first, and half of what refilled"
 
 

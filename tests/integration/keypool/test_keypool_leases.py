@@ -26,7 +26,7 @@ async def test_the_lease_of_a_dead_worker_comes_back(make_pool: Make, clock, red
     dead = await lease(pool)
     clock.tick(30_001)
     assert (await lease(pool)).id != dead.id
-    [entry] = [one for one in await pool.audit() if one["event"] == "lease_expired"]
+    [entry] = [entry for entry in await pool.audit() if entry["event"] == "lease_expired"]
     assert (entry["reason"], entry["until_ms"]) == ("not settled in time", "0"), "it blocks nothing"
     assert await redis.hlen(pool.names.leased) == await redis.zcard(pool.names.leases) == 1
 
@@ -154,11 +154,11 @@ async def test_what_a_process_that_died_had_reserved_ahead_comes_back_soon(
     clock,  # noqa: ANN001
 ) -> None:
     pool = make_pool(1)
-    told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
-    await pool.settle(await lease(pool), told)
+    refusal = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
+    await pool.settle(await lease(pool), refusal)
     ahead = []
-    while isinstance(got := await ask(pool, ahead_ms=2_000), Lease):
-        ahead.append(got)
+    while isinstance(outcome := await ask(pool, ahead_ms=2_000), Lease):
+        ahead.append(outcome)
     assert len(ahead) >= 15
     lives = ahead[0]
     clock.tick(lives.wait_ms)
@@ -208,8 +208,8 @@ async def test_a_lease_expires_after_its_time_and_one_that_waits_a_while_after_i
     held = await lease(pool, ahead_ms=ahead_ms, by="job-1")
     clock.tick(held.wait_ms + after_ms)
     await ask(pool)
-    [*expiries] = [one for one in await pool.audit() if one["event"] == "lease_expired"]
-    assert [one["by"] for one in expiries] == ["job-1"] * expired
+    [*expiries] = [entry for entry in await pool.audit() if entry["event"] == "lease_expired"]
+    assert [entry["by"] for entry in expiries] == ["job-1"] * expired
     assert (await pool.settle(held, OK)).late is expired
 
 

@@ -178,12 +178,12 @@ async def test_keys_that_name_one_organisation_share_its_limits_from_then_on(
     make_pool: Make,
 ) -> None:
     pool, other = make_pool(2), make_pool(2)
-    one = await lease(pool)
-    two = await lease(pool)
-    assert one.account != two.account
+    first = await lease(pool)
+    second = await lease(pool)
+    assert first.account != second.account
     full = ObservedLimit(Dimension.RPM, 30, 0)
-    await pool.settle(one, refused(6_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
-    await pool.settle(two, refused(6_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
+    await pool.settle(first, refused(6_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
+    await pool.settle(second, refused(6_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
     assert {key.account for key in (await pool.snapshot()).keys} == {"org_x"}
     # Another process, which has not heard of it, is put right by its next call.
     assert (await nothing(other)).why is NoLeaseReason.RESTING
@@ -218,7 +218,9 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
     await pool.settle(
         taken[0], replace(OK, limits=(ObservedLimit(Dimension.TPM, 12_000, 11_000),), tokens=100)
     )
-    remaining = {one.dimension: one.remaining for one in (await pool.snapshot()).keys[0].buckets}
+    remaining = {
+        bucket.dimension: bucket.remaining for bucket in (await pool.snapshot()).keys[0].buckets
+    }
     assert remaining == {"rpm": pytest.approx(10), "tpm": pytest.approx(7_000)}, (
         "what the others took stays taken"
     )
@@ -260,10 +262,10 @@ async def test_a_key_that_is_half_used_up_gives_way_to_fuller_ones(make_pool: Ma
 async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -> None:
     pool, other = make_pool(1), make_pool(1, horizon_ms=0)
     await pool.settle(await lease(pool), rpm(6_000, 75))
-    got = await asyncio.gather(
+    outcomes = await asyncio.gather(
         *((pool if n % 2 else other).acquire(LeaseRequest()) for n in range(200))
     )
-    assert 73 <= sum(isinstance(one, Lease) for one in got) <= 75
+    assert 73 <= sum(isinstance(outcome, Lease) for outcome in outcomes) <= 75
 
 
 async def test_a_changed_limit_keeps_what_a_refusal_has_shown(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -271,8 +273,8 @@ async def test_a_changed_limit_keeps_what_a_refusal_has_shown(make_pool: Make, c
     await pool.settle(await lease(pool), rpm(60, 10))
     spent = [await lease(pool) for _ in range(9)]
     waiting = await lease(pool, ahead_ms=5_000)
-    told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
-    await pool.settle(spent.pop(), told)
+    refusal = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
+    await pool.settle(spent.pop(), refusal)
     await pool.settle(spent.pop(), rpm(120, 0))
     left = await remaining(pool)
     await pool.settle(spent.pop(), ABANDONED)

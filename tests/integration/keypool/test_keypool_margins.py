@@ -74,10 +74,10 @@ async def test_a_rest_is_named_by_the_limit_that_refills_within_a_second_of_it(
 ) -> None:
     pool = make_pool(1)
     first, second = await lease(pool), await lease(pool)
-    told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
-    await pool.settle(first, told)
+    refusal = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
+    await pool.settle(first, refusal)
     refills_ms = (await nothing(pool)).first_in_ms
-    await pool.settle(second, replace(told, cooldown_ms=refills_ms + later_ms, limits=()))
+    await pool.settle(second, replace(refusal, cooldown_ms=refills_ms + later_ms, limits=()))
     away = await nothing(pool)
     assert (away.reason, away.first_in_ms) == (reason, refills_ms + later_ms)
 
@@ -102,6 +102,6 @@ async def test_a_changed_limit_leaves_what_is_taken_out(
     make_pool: Make, limit: int, left: int
 ) -> None:
     pool = make_pool(1)
-    for told in (ObservedLimit(Dimension.TPM, 6_000, 3_000), ObservedLimit(Dimension.TPM, limit)):
-        await pool.settle(await lease(pool), replace(OK, limits=(told,)))
+    for stated in (ObservedLimit(Dimension.TPM, 6_000, 3_000), ObservedLimit(Dimension.TPM, limit)):
+        await pool.settle(await lease(pool), replace(OK, limits=(stated,)))
     assert await remaining(pool) == left

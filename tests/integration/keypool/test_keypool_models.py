@@ -50,9 +50,9 @@ async def test_the_first_model_is_taken_while_it_has_room_then_the_next(make_poo
     await limit(pool, "a", 10)
     await limit(pool, "b", 10)
     taken = []
-    while isinstance(got := await ask(pool, **TWO), Lease):
-        taken.append(got.request.resource)
-        assert (got.request.model, got.request.fallbacks) == (got.request.resource, ())
+    while isinstance(outcome := await ask(pool, **TWO), Lease):
+        taken.append(outcome.request.resource)
+        assert (outcome.request.model, outcome.request.fallbacks) == (outcome.request.resource, ())
     assert "".join(taken) in {"a" * first + "b" * second for first in (9, 10) for second in (9, 10)}
     away = await nothing(pool, **TWO)
     assert (away.why, away.reason) == (NoLeaseReason.WAIT, "rpm")
@@ -175,11 +175,11 @@ async def _take_all(
             taken = await lease(pool, account=key.account, **only(model))
             limits = (ObservedLimit(Dimension.RPM, 1_000_000, left + 0.1),)
             await pool.settle(taken, replace(refused(60_000) if rests else OK, limits=limits))
-        got = []
-        while isinstance(one := await ask(pool, **TWO), Lease):
-            got.append(one.request.model)
-            if one.request.model == "b":
+        served = []
+        while isinstance(outcome := await ask(pool, **TWO), Lease):
+            served.append(outcome.request.model)
+            if outcome.request.model == "b":
                 assert isinstance(await ask(pool, **only("a")), NoLease)
-        assert got == sorted(got)
+        assert served == sorted(served)
         for model in "ab":
             assert isinstance(await ask(pool, **only(model)), NoLease)

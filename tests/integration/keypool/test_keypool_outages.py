@@ -74,11 +74,13 @@ async def test_a_lease_that_waits_for_anothers_probe_is_lost_if_nobody_comes_for
         await pool.settle(await lease(pool), fault(Scope.HOST))
         clock.tick(1_000)
     await lease(pool)  # the probe
-    waits = [one for one in [await pool.confirm(one) for one in held] if one is not None]
-    assert all(one.wait_ms > 0 for one in waits)
+    waits = [
+        after for after in [await pool.confirm(before) for before in held] if after is not None
+    ]
+    assert all(held_lease.wait_ms > 0 for held_lease in waits)
     clock.tick(waits[0].wait_ms)
     assert await pool.confirm(held[0]) is not None
-    clock.tick(max(one.wait_ms for one in waits) + 1_500)
+    clock.tick(max(held_lease.wait_ms for held_lease in waits) + 1_500)
     await ask(pool)
     assert await pool.confirm(held[1]) is None
 
@@ -111,15 +113,15 @@ async def test_of_those_who_wait_here_for_a_rested_host_or_model_one_tries_befor
         clock.tick(1_000)
     await pool.settle(await lease(pool), fault(scope))  # rests for two seconds now
     crowd = [await lease(pool, ahead_ms=5_000) for _ in range(20)]
-    clock.tick(max(one.wait_ms for one in crowd))
+    clock.tick(max(held.wait_ms for held in crowd))
 
     async def confirmed(waiting: list[Lease]) -> list[Lease]:
-        found = [await pool.confirm(one) for one in waiting]
-        assert all(one is not None and one.wait_ms < 1_000 for one in found)
-        return [one for one in found if one is not None and one.wait_ms == 0]
+        leases = [await pool.confirm(waiting_lease) for waiting_lease in waiting]
+        assert all(held is not None and held.wait_ms < 1_000 for held in leases)
+        return [held for held in leases if held is not None and held.wait_ms == 0]
 
     [probe] = await confirmed(crowd)
-    others = [one for one in crowd if one.id != probe.id]
+    others = [held for held in crowd if held.id != probe.id]
     assert await confirmed(others) == []
     late = await lease(pool, ahead_ms=5_000)
     assert 0 < late.wait_ms < 1_000, (
@@ -218,8 +220,8 @@ async def test_jobs_wait_in_line_for_what_fails_for_a_moment_and_outside_for_an_
     for _ in range(9):
         await pool.settle(await lease(pool), fault(Scope.MODEL))
         clock.tick(500)
-        got = await ask(pool)
-        whys.append(got.why if not isinstance(got, Lease) else None)
+        outcome = await ask(pool)
+        whys.append(outcome.why if not isinstance(outcome, Lease) else None)
         clock.tick(2_500)
     waits, rests = NoLeaseReason.WAIT, NoLeaseReason.RESTING
     assert whys == [None, *[waits] * 5, *[rests] * 3]
@@ -233,9 +235,9 @@ async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
     calls = 0
     for _ in range(3_600):  # an hour
         clock.tick(1_000)
-        while isinstance(got := await ask(pool, model="m"), Lease):
+        while isinstance(outcome := await ask(pool, model="m"), Lease):
             calls += 1
-            await pool.settle(got, SERVER_ERROR)
+            await pool.settle(outcome, SERVER_ERROR)
             assert calls < 500
     assert calls > 300, "and is asked whether it works again"
     assert (await lease(pool, model="other")).wait_ms == 0

@@ -87,10 +87,10 @@ async def test_refusals_a_second_apart_lower_the_pace_to_four_fifths(
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(600, 600))
-    told = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
+    refusal = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
     for percent in (98, 96, 94, 92, 90, 88, 86, 84, 82, 80, 80, 80):
         clock.tick(2_000)
-        settled = await pool.settle(await lease(pool), told)
+        settled = await pool.settle(await lease(pool), refusal)
         assert settled.learned == (f"rpm at {percent} % of its pace",)
 
 
@@ -110,13 +110,13 @@ async def test_a_refusal_lowers_the_pace_where_the_one_before_was_known_for_a_se
     pool, limit = make_pool(1), ObservedLimit(Dimension.TPM, 6_000)
     await pool.settle(await lease(pool), replace(OK, limits=(limit,)))
     clock.tick(2_000)
-    told = refused(0, Scope.ACCOUNT_MODEL, limit)
+    refusal = refused(0, Scope.ACCOUNT_MODEL, limit)
     first, with_it = await lease(pool), await lease(pool)
-    assert (await pool.settle(first, told)).learned
+    assert (await pool.settle(first, refusal)).learned
     clock.tick(left_ms)
     second = await lease(pool) if left_ms else with_it
     clock.tick(refused_ms - left_ms)
-    assert bool((await pool.settle(second, told)).learned) is lowers
+    assert bool((await pool.settle(second, refusal)).learned) is lowers
 
 
 # How long after a call beyond the limit another one is refused, and whether that lowers the pace.
@@ -136,8 +136,8 @@ async def test_a_call_beyond_the_limit_explains_refusals_for_five_seconds(
     await pool.reset(by="ann")
     await lease(pool)  # goes beyond
     clock.tick(after_ms)
-    told = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
-    assert bool((await pool.settle(held, told)).learned) is lowers
+    refusal = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
+    assert bool((await pool.settle(held, refusal)).learned) is lowers
 
 
 # Limits, the window that they are of, and whether a refusal that nothing explains lowers the pace.
@@ -163,5 +163,5 @@ async def test_the_pace_is_lowered_for_the_limit_that_a_call_was_refused_for(
     await pool.settle(await lease(pool), replace(OK, limits=(limit,)))
     clock.tick(2_000)
     held = await lease(pool, tokens=100)
-    told = refused(0, Scope.ACCOUNT_MODEL, replace(limit, remaining=remaining))
-    assert bool((await pool.settle(held, told)).learned) is lowers
+    refusal = refused(0, Scope.ACCOUNT_MODEL, replace(limit, remaining=remaining))
+    assert bool((await pool.settle(held, refusal)).learned) is lowers

@@ -15,9 +15,9 @@ async def test_bulk_takes_what_is_free_now(make_pool: Make) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(600, 100))
     taken = 0
-    while isinstance(got := await ask(pool, bulk=True, ahead_ms=2_000), Lease):
+    while isinstance(outcome := await ask(pool, bulk=True, ahead_ms=2_000), Lease):
         taken += 1
-        assert got.wait_ms <= 100, "what one call is worth"
+        assert outcome.wait_ms <= 100, "what one call is worth"
     assert 98 <= taken <= 101
 
 
@@ -27,8 +27,8 @@ async def test_a_job_with_a_tenant_reserves_no_further_ahead_than_others_may_hav
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(6_000, 0))
     waits_ms = []
-    while isinstance(got := await ask(pool, tenant="big", ahead_ms=2_000), Lease):
-        waits_ms.append(got.wait_ms)
+    while isinstance(outcome := await ask(pool, tenant="big", ahead_ms=2_000), Lease):
+        waits_ms.append(outcome.wait_ms)
     assert 200 < max(waits_ms) <= 250
     assert (await lease(pool, ahead_ms=2_000)).wait_ms > 250, (
         "a job that names none may wait for longer"
@@ -49,8 +49,8 @@ async def test_so_far_ahead_a_call_is_reserved(
 ) -> None:
     pool, waits_ms = make_pool(1), []
     await pool.settle(await pool.acquire(LeaseRequest()), rpm(6_000, 0))  # type: ignore[arg-type]
-    while isinstance(got := await pool.acquire(LeaseRequest(**shape)), Lease):  # type: ignore[arg-type]
-        waits_ms.append(got.wait_ms)
+    while isinstance(outcome := await pool.acquire(LeaseRequest(**shape)), Lease):  # type: ignore[arg-type]
+        waits_ms.append(outcome.wait_ms)
     assert waits_ms == list(range(30, ahead_ms + 1, 10))
 
 
@@ -102,9 +102,9 @@ async def test_bulk_does_not_starve_where_interactive_jobs_leave_a_tenth(
     for _ in range(1_200):  # two minutes; nine interactive jobs a second, at random
         clock.tick(100)
         if draw.random() < 0.9:
-            got = await lease(pool, ahead_ms=60_000)
-            waits.append(got.wait_ms)
-            await pool.settle(got, OK)
+            taken = await lease(pool, ahead_ms=60_000)
+            waits.append(taken.wait_ms)
+            await pool.settle(taken, OK)
         if clock.ms >= due_ms:
             bulk = await ask(pool, bulk=True, ahead_ms=2_000)
             if isinstance(bulk, Lease):

@@ -38,9 +38,9 @@ async def test_of_200_acquirers_in_several_processes_as_many_pass_as_there_are_c
             for child in children:
                 assert child.stdout is not None
                 assert await child.stdout.readline() == b"ready\n"
-            told = await asyncio.gather(*(child.communicate(b"go\n") for child in children))
+            outputs = await asyncio.gather(*(child.communicate(b"go\n") for child in children))
     finally:
         for child in children:
             if child.returncode is None:
                 child.kill()
-    assert sum(int(out) for out, _ in told) == LIMIT
+    assert sum(int(out) for out, _ in outputs) == LIMIT

@@ -29,9 +29,9 @@ class Time:
 
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> Time:
-    found = Time()
-    monkeypatch.setattr(sys.modules[publish_keys.__module__], "time", found)
-    return found
+    clock = Time()
+    monkeypatch.setattr(sys.modules[publish_keys.__module__], "time", clock)
+    return clock
 
 
 async def test_keys_are_known_without_their_secrets_in_the_order_of_their_variables(

@@ -63,7 +63,9 @@ async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(
     away = await nothing(pool, emails=1)
     assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 59_000)
     view = await pool.snapshot()
-    assert [one.full_in_ms for one in view.keys[0].buckets if one.dimension == "epd"] == [59_000]
+    assert [bucket.full_in_ms for bucket in view.keys[0].buckets if bucket.dimension == "epd"] == [
+        59_000
+    ]
     # So long after midnight an estimate does not speak of the next one.
     assert Forecast(view, CallCost(emails=1)).call(1).in_s == pytest.approx(59, rel=0.01)
     clock.tick(59_000)
@@ -76,12 +78,12 @@ async def test_the_day_after_no_call_is_made_that_would_be_refused(make_pool: Ma
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + 60_000)
     passed = []
-    while isinstance(got := await ask(pool, emails=2), Lease):
-        passed.append(got.spare_emails)
+    while isinstance(outcome := await ask(pool, emails=2), Lease):
+        passed.append(outcome.spare_emails)
     assert passed == [8, 6, 4, 2, 0]
-    assert got.why is NoLeaseReason.RESTING
-    assert got.reason == "epd"
-    assert 0.9 * DAY_MS < got.first_in_ms <= DAY_MS
+    assert outcome.why is NoLeaseReason.RESTING
+    assert outcome.reason == "epd"
+    assert 0.9 * DAY_MS < outcome.first_in_ms <= DAY_MS
 
 
 async def test_who_waits_for_midnight_in_the_process_has_its_share_of_the_new_quota(
@@ -92,10 +94,10 @@ async def test_who_waits_for_midnight_in_the_process_has_its_share_of_the_new_qu
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + 57_000)
     passed = []
-    while isinstance(got := await ask(pool, emails=1, ahead_ms=5_000), Lease):
-        passed.append(got.wait_ms)
+    while isinstance(outcome := await ask(pool, emails=1, ahead_ms=5_000), Lease):
+        passed.append(outcome.wait_ms)
     assert passed == [3_000] * 10
-    assert 0.9 * DAY_MS < got.first_in_ms <= DAY_MS + 3_000
+    assert 0.9 * DAY_MS < outcome.first_in_ms <= DAY_MS + 3_000
     clock.tick(3_000)
     assert await left(pool) == {"epd": (10, 0)}
     assert 0.9 * DAY_MS < (await nothing(pool, emails=1)).first_in_ms <= DAY_MS
@@ -120,26 +122,26 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
     until_ms = clock.ms + 6 * DAY_MS  # then it is learned anew
     while clock.ms < until_ms:
         clock.tick(chance.choice([0, 0, 0, 1_000, 57_000, HOUR_MS, 3 * HOUR_MS]))
-        due = [one for one in waiting if one[0] <= clock.ms]
+        due = [job for job in waiting if job[0] <= clock.ms]
         if not due and len(waiting) > 8:
             continue
         _, emails = due[0] if due else (0, chance.randint(1, 4))
-        waiting = [one for one in waiting if one not in due[:1]]
-        got = await ask(pool, emails=emails, ahead_ms=chance.choice([0, 5_000]))
-        if isinstance(got, Lease):
-            day = (clock.ms + got.wait_ms - 60_000) // DAY_MS
+        waiting = [job for job in waiting if job not in due[:1]]
+        outcome = await ask(pool, emails=emails, ahead_ms=chance.choice([0, 5_000]))
+        if isinstance(outcome, Lease):
+            day = (clock.ms + outcome.wait_ms - 60_000) // DAY_MS
             taken[day] += emails
-            held.append((got, day))
+            held.append((outcome, day))
         else:
-            assert 0 < got.first_in_ms < 8 * DAY_MS
-            waiting.append((clock.ms + got.first_in_ms, emails))
+            assert 0 < outcome.first_in_ms < 8 * DAY_MS
+            waiting.append((clock.ms + outcome.first_in_ms, emails))
         if held and chance.random() < 0.7:
-            one, day = held.pop(chance.randrange(len(held)))
+            ended, day = held.pop(chance.randrange(len(held)))
             if chance.random() < 0.05:
-                await pool.settle(one, ABANDONED)
-                taken[day] -= one.request.emails
+                await pool.settle(ended, ABANDONED)
+                taken[day] -= ended.request.emails
             else:
-                await pool.settle(one, used(max(0, taken[(clock.ms - 60_000) // DAY_MS])))
+                await pool.settle(ended, used(max(0, taken[(clock.ms - 60_000) // DAY_MS])))
     assert max(taken.values()) <= 10
     _, *whole_days, _ = (count for _, count in sorted(taken.items()))
     assert sum(whole_days) > 0.5 * 10 * len(whole_days), (

@@ -13,9 +13,9 @@ from worker.verdicts import Dimension, ObservedLimit, Scope
 
 async def test_the_snapshot_says_why_and_for_how_long(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(3)
-    one, two = await lease(pool, model="m"), await lease(pool, model="m")
-    await pool.settle(one, refused(20_000))
-    await pool.settle(two, INVALID)
+    first, second = await lease(pool, model="m"), await lease(pool, model="m")
+    await pool.settle(first, refused(20_000))
+    await pool.settle(second, INVALID)
     clock.tick(5_000)
     view = await pool.snapshot()
     assert [key.state for key in view.keys] == ["cooling", "disabled", "ready"]
@@ -50,8 +50,8 @@ async def test_scripts_and_state_may_be_flushed_at_any_time(make_pool: Make, red
     await redis.script_flush()
     await redis.flushall()
     assert (await pool.settle(held, OK)).late
-    told = refused(1_000, Scope.KEY, ObservedLimit(Dimension.RPM, 60))
-    assert (await pool.settle(held, told)).late
+    refusal = refused(1_000, Scope.KEY, ObservedLimit(Dimension.RPM, 60))
+    assert (await pool.settle(held, refusal)).late
     assert await redis.pttl(pool.names.account_model(held.account, "")) > 0, "what nobody uses ends"
     assert (await lease(pool)).wait_ms == 0
 
@@ -81,8 +81,8 @@ async def test_keys_may_be_replaced_while_the_pool_is_looked_at(
     pool = make_pool(2)
     ask = pool._scripts.snapshot
 
-    async def meanwhile(**asked: Any) -> str:
-        text = await ask(**asked)
+    async def meanwhile(**arguments: Any) -> str:
+        text = await ask(**arguments)
         pool.replace_keys([new_key(number) for number in range(4)])
         return text
 
@@ -126,17 +126,17 @@ async def test_an_account_that_an_answer_names_is_known_before_the_next_call(
     make_pool: Make,
 ) -> None:
     pool = make_pool(2)
-    got = await lease(pool)
+    held = await lease(pool)
     for named in ("org_1", None, "org_2"):
-        await pool.settle(got, replace(OK, account=named))
-        assert pool.account_of(got.key) == (named or "org_1")
+        await pool.settle(held, replace(OK, account=named))
+        assert pool.account_of(held.key) == (named or "org_1")
 
 
 async def test_who_looks_at_the_keys_knows_their_accounts_before_its_first_call(
     make_pool: Make,
 ) -> None:
-    for got in [await lease(pool := make_pool(2)), await lease(pool)]:
-        await pool.settle(got, replace(OK, account="org_x"))
+    for held in [await lease(pool := make_pool(2)), await lease(pool)]:
+        await pool.settle(held, replace(OK, account="org_x"))
     await pool.settle(await lease(pool, model="m"), refused(60_000))
     fresh = make_pool(2)
     assert {key.account for key in (await fresh.snapshot()).keys} == {"org_x"}
@@ -148,15 +148,15 @@ async def test_the_calls_of_a_job_are_found_among_those_of_all_keys_in_their_ord
     clock,  # noqa: ANN001
 ) -> None:
     pool = make_pool(2)
-    one, two = pool.keys
-    for key, other, job in ((two, one, "a"), (one, two, "b"), (one, two, "a")):
+    first, second = pool.keys
+    for key, other, job in ((second, first, "a"), (first, second, "b"), (first, second, "a")):
         clock.tick(10)
         exclude = frozenset({other.id})
         await pool.settle(await lease(pool, by=job, model="m", exclude=exclude), OK)
         assert (await pool.latest_calls(key.id))[0].job == job
-    found = await pool.calls_of_job("a")
-    assert [(key.id, call.job, call.at_ms) for key, call in found] == [
-        (two.id, "a", clock.ms - 20),
-        (one.id, "a", clock.ms),
+    calls = await pool.calls_of_job("a")
+    assert [(key.id, call.job, call.at_ms) for key, call in calls] == [
+        (second.id, "a", clock.ms - 20),
+        (first.id, "a", clock.ms),
     ]
     assert await pool.calls_of_job("c") == []

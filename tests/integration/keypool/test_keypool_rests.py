@@ -76,9 +76,9 @@ async def test_a_cooled_key_returns_by_itself(make_pool: Make, clock) -> None:  
 
 async def test_a_cooldown_only_grows(make_pool: Make) -> None:
     pool = make_pool(1)
-    one, two = await lease(pool), await lease(pool)
-    await pool.settle(one, refused(20_000))
-    again = await pool.settle(two, refused(1_000))
+    first, second = await lease(pool), await lease(pool)
+    await pool.settle(first, refused(20_000))
+    again = await pool.settle(second, refused(1_000))
     assert not again.newly
     assert (await nothing(pool)).first_in_ms >= 20_000
 
@@ -122,9 +122,9 @@ async def test_an_invalid_key_stays_out_until_it_is_reset(make_pool: Make, clock
 
 async def test_a_cooldown_does_not_bring_a_disabled_key_back(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
-    one, two = await lease(pool), await lease(pool)
-    await pool.settle(one, INVALID)
-    await pool.settle(two, refused(1_000, Scope.KEY))
+    first, second = await lease(pool), await lease(pool)
+    await pool.settle(first, INVALID)
+    await pool.settle(second, refused(1_000, Scope.KEY))
     clock.tick(2_000)
     assert (await nothing(pool)).why is NoLeaseReason.DISABLED
 
@@ -161,11 +161,11 @@ async def test_a_rest_covers_its_scope_and_no_more(
     await pool.settle(first, refused(10_000, scope))
     for model, serves in (("big", same_model_serves), ("small", other_model_serves)):
         for _ in range(2):
-            got = await ask(pool, model=model, resource=model)
-            assert isinstance(got, Lease) is serves, (model, got)
+            outcome = await ask(pool, model=model, resource=model)
+            assert isinstance(outcome, Lease) is serves, (model, outcome)
             blamed_key = scope is Scope.KEY or (scope is Scope.KEY_RESOURCE and model == "big")
-            if isinstance(got, Lease):
-                assert not blamed_key or got.key.id != first.key.id
+            if isinstance(outcome, Lease):
+                assert not blamed_key or outcome.key.id != first.key.id
     assert (await pool.snapshot()).failed == (1 if scope in {Scope.KEY, Scope.KEY_RESOURCE} else 2)
     assert (await pool.reset(by="test")).count >= 1
     assert (await pool.snapshot()).failed == 0
@@ -210,8 +210,8 @@ async def test_excluded_keys_and_accounts_are_not_offered(make_pool: Make) -> No
 
 async def test_a_key_with_two_blocks_shows_the_longer_one(make_pool: Make) -> None:
     pool = make_pool(1)
-    one, two = await lease(pool, model="m"), await lease(pool, model="n")
-    await pool.settle(one, refused(9_000, Scope.KEY))
+    first, second = await lease(pool, model="m"), await lease(pool, model="n")
+    await pool.settle(first, refused(9_000, Scope.KEY))
     spent = Verdict(
         Fate.NEXT_KEY,
         "spend_limit",
@@ -220,7 +220,7 @@ async def test_a_key_with_two_blocks_shows_the_longer_one(make_pool: Make) -> No
         cooldown_ms=70_000,
         status=400,
     )
-    await pool.settle(two, spent)
+    await pool.settle(second, spent)
     (key,) = (await pool.snapshot()).keys
     assert (key.reason, key.left_ms, len(key.blocks)) == ("spend_limit", 70_000, 2)
     assert (key.calls, key.tokens) == (2, 0), "it never served"
@@ -242,10 +242,14 @@ async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_i
 ) -> None:
     pool = make_pool(3, accounts=["one", "one", "two"])
     waiting = [await lease(pool, model="m") for _ in range(3)]
-    first = next(one for one in waiting if one.account == "one")
+    first = next(waiting_lease for waiting_lease in waiting if waiting_lease.account == "one")
     assert (await pool.settle(first, NOT_HAD)).newly
-    left = [one for one in waiting if one is not first]
-    assert {one.account for one in left if await pool.confirm(one) is not None} == {"two"}
+    left = [waiting_lease for waiting_lease in waiting if waiting_lease is not first]
+    assert {
+        waiting_lease.account
+        for waiting_lease in left
+        if await pool.confirm(waiting_lease) is not None
+    } == {"two"}
     assert {(await lease(pool, model="m")).account for _ in range(10)} == {"two"}
     assert {(await lease(pool, model="n")).account for _ in range(10)} == {"one", "two"}
     shown = [
@@ -285,7 +289,7 @@ async def test_models_and_domains_that_do_not_exist_leave_little_behind(
         await pool.settle(await lease(pool, model=f"down {number}"), fault(Scope.MODEL))
         clock.tick(10)
     assert await redis.hlen(pool.names.blocks) <= 1_001
-    assert len([one async for one in redis.scan_iter("*account_model*made up*")]) == 0
+    assert len([name async for name in redis.scan_iter("*account_model*made up*")]) == 0
     assert await redis.hexists(pool.names.blocks, f"account_model:{stays.account}:real")
 
 
@@ -318,10 +322,10 @@ async def test_a_rest_that_ends_as_its_limit_refills_is_named_by_the_limit(
 ) -> None:
     pool = make_pool(1)
     first, second = await lease(pool), await lease(pool)
-    told = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
-    await pool.settle(first, told)
+    refusal = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
+    await pool.settle(first, refusal)
     refills = await nothing(pool)
     assert refills.reason == "rpm"
     rest_ms = refills.first_in_ms + longer_ms
-    await pool.settle(second, replace(told, code=code, cooldown_ms=rest_ms, limits=()))
+    await pool.settle(second, replace(refusal, code=code, cooldown_ms=rest_ms, limits=()))
     assert (await nothing(pool)).reason == reason

@@ -67,11 +67,13 @@ async def test_a_model_that_is_not_had_is_told_once_and_a_longer_rest_again(
 ) -> None:
     pool = make_pool(1)
     held = [await lease(pool, model="m") for _ in range(5)]
-    for one, rest_ms in zip(held[:2], (1_000, 2_000), strict=True):
-        await pool.settle(one, refused(rest_ms))
+    for held_lease, rest_ms in zip(held[:2], (1_000, 2_000), strict=True):
+        await pool.settle(held_lease, refused(rest_ms))
     await pool.settle(held[2], refused(2_000))
-    for one in held[3:]:
-        await pool.settle(one, replace(NOT_HAD, cooldown_ms=NOT_HAD.cooldown_ms + len(one.id)))
+    for held_lease in held[3:]:
+        await pool.settle(
+            held_lease, replace(NOT_HAD, cooldown_ms=NOT_HAD.cooldown_ms + len(held_lease.id))
+        )
     events = [entry["event"] for entry in await pool.audit()]
     assert events == ["unfit", "cooled", "cooled"]
     pair = pool.names.account_model(held[0].account, "m")
@@ -107,9 +109,9 @@ async def test_of_more_than_a_thousand_blocks_those_go_that_come_back_or_have_en
     others = {"account:team": lasting, "model:gone": packed(clock.ms)}
     await redis.hset(pool.names.blocks, mapping=made_up | others)
     await pool.settle(await lease(pool, model="m"), NOT_HAD)
-    found = await redis.hkeys(pool.names.blocks)
-    assert len(found) == stay
-    assert {"account:team", f"unfit:{pool.keys[0].id}:m"} <= set(found)
+    blocked = await redis.hkeys(pool.names.blocks)
+    assert len(blocked) == stay
+    assert {"account:team", f"unfit:{pool.keys[0].id}:m"} <= set(blocked)
     assert (await nothing(pool, model="m")).reason == "model_not_found"
 
 
@@ -155,8 +157,8 @@ async def test_a_reset_gives_a_bucket_its_pace_back(make_pool: Make, clock: Manu
     pool, limit = make_pool(1), ObservedLimit(Dimension.TPM, 60_000)
     await pool.settle(await lease(pool), replace(OK, limits=(replace(limit, remaining=0),)))
     clock.tick(2_000)
-    told = refused(0, Scope.ACCOUNT_MODEL, limit)
-    assert (await pool.settle(await lease(pool), told)).learned == ("tpm at 98 % of its pace",)
+    refusal = refused(0, Scope.ACCOUNT_MODEL, limit)
+    assert (await pool.settle(await lease(pool), refusal)).learned == ("tpm at 98 % of its pace",)
     for reset, refilled in ((False, 980), (True, 1_000)):
         if reset:
             await pool.reset(by="ann")
@@ -168,7 +170,7 @@ async def test_a_reset_gives_a_bucket_its_pace_back(make_pool: Make, clock: Manu
 
 # When a refusal says to come again, what it says is left, and what is left for others then.
 @pytest.mark.parametrize(
-    ("stated_ms", "said", "left"),
+    ("stated_ms", "stated", "left"),
     [
         (None, 2_500, 2_500),
         (1_000, 100, 100),  # enough for the call: it was refused for something else
@@ -181,19 +183,19 @@ async def test_a_reset_gives_a_bucket_its_pace_back(make_pool: Make, clock: Manu
     ],
 )
 async def test_a_refusal_leaves_what_it_says_and_at_the_stated_time_room_for_its_call(
-    make_pool: Make, clock: ManualClock, stated_ms: int | None, said: float | None, left: float
+    make_pool: Make, clock: ManualClock, stated_ms: int | None, stated: float | None, left: float
 ) -> None:
     pool, limit = make_pool(1), ObservedLimit(Dimension.TPM, 6_000)
     await pool.settle(await lease(pool), replace(OK, limits=(replace(limit, remaining=3_000),)))
     clock.tick(1)
-    told = refused(stated_ms, Scope.ACCOUNT_MODEL, replace(limit, remaining=said))
-    await pool.settle(await lease(pool, tokens=100), told)
+    refusal = refused(stated_ms, Scope.ACCOUNT_MODEL, replace(limit, remaining=stated))
+    await pool.settle(await lease(pool, tokens=100), refusal)
     assert await remaining(pool) == pytest.approx(left, abs=0.01)
 
 
 # What a refusal says is left, what an answer says later, when a reset comes, and what is left then.
 @pytest.mark.parametrize(
-    ("said", "later", "after_ms", "left"),
+    ("stated", "later", "after_ms", "left"),
     [
         (40, None, 0, 40),
         (None, None, 0, 3_000),  # all that was there
@@ -207,7 +209,7 @@ async def test_a_refusal_leaves_what_it_says_and_at_the_stated_time_room_for_its
 async def test_a_reset_puts_back_what_a_refusal_took_out_for_its_rest(
     make_pool: Make,
     clock: ManualClock,
-    said: float | None,
+    stated: float | None,
     *,
     later: float | None,
     after_ms: int,
@@ -216,9 +218,9 @@ async def test_a_reset_puts_back_what_a_refusal_took_out_for_its_rest(
     pool, limit = make_pool(1), ObservedLimit(Dimension.TPM, 6_000)
     await pool.settle(await lease(pool), replace(OK, limits=(replace(limit, remaining=3_000),)))
     clock.tick(1)
-    told = refused(5_000, Scope.ACCOUNT_MODEL, replace(limit, remaining=said))
+    refusal = refused(5_000, Scope.ACCOUNT_MODEL, replace(limit, remaining=stated))
     held, other = await lease(pool, tokens=100), await lease(pool)
-    await pool.settle(held, told)
+    await pool.settle(held, refusal)
     assert await remaining(pool) == pytest.approx(-400, abs=0.2)
     if later is not None:
         await pool.settle(other, replace(OK, limits=(replace(limit, remaining=later),)))

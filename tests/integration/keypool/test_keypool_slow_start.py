@@ -34,10 +34,10 @@ async def test_calls_leave_apart_while_limits_are_unknown_once_one_has_passed(
     clock.tick(50)  # the others have gone through
     left_ms = []
     while len(left_ms) < 3:
-        if isinstance(got := await ask(pool), Lease):
+        if isinstance(outcome := await ask(pool), Lease):
             left_ms.append(clock.ms)
         else:
-            clock.tick(got.first_in_ms)
+            clock.tick(outcome.first_in_ms)
     assert [later - earlier for earlier, later in pairwise(left_ms)] == [apart_ms] * 2
 
 
@@ -55,9 +55,9 @@ async def test_of_the_lines_that_wait_for_unknown_limits_the_later_ones_ask_less
     pool = make_pool(1, opening=4)
     await pool.settle(await lease(pool), OK)
     await lease(pool)
-    places = [Line("m", f"line {number}") for number in range(3)]
-    asked = [await nothing(pool, line=place, waited_ms=100 - n) for n, place in enumerate(places)]
-    assert [one.ask_in_ms for one in asked] == [25, 50, 75]
+    lines = [Line("m", f"line {number}") for number in range(3)]
+    waits = [await nothing(pool, line=line, waited_ms=100 - n) for n, line in enumerate(lines)]
+    assert [wait.ask_in_ms for wait in waits] == [25, 50, 75]
 
 
 async def test_the_number_of_calls_in_flight_grows_by_one_with_64_that_pass(
@@ -73,10 +73,10 @@ async def test_the_number_of_calls_in_flight_grows_by_one_with_64_that_pass(
         clock.tick(250)
         number = 0
         while True:
-            if isinstance(got := await ask(pool), Lease):
+            if isinstance(outcome := await ask(pool), Lease):
                 number += 1
-            elif got.first_in_ms <= 25:
-                clock.tick(got.first_in_ms)
+            elif outcome.first_in_ms <= 25:
+                clock.tick(outcome.first_in_ms)
             else:
                 return number
 
@@ -119,10 +119,10 @@ async def test_unknown_limits_open_by_a_share_of_what_has_passed(
     while sum(sizes) < 600:
         batch, ends_ms = [], clock.ms + 250
         while clock.ms < ends_ms:
-            if isinstance(got := await ask(pool), Lease):
-                batch.append(got)
+            if isinstance(outcome := await ask(pool), Lease):
+                batch.append(outcome)
             else:
-                clock.tick(got.first_in_ms)
+                clock.tick(outcome.first_in_ms)
         sizes.append(len(batch))
         for held in batch:
             await pool.settle(held, OK)

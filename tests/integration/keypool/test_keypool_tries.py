@@ -38,8 +38,8 @@ async def try_after(pool: KeyPool, passed: int, held: Lease) -> Lease:
 
 
 async def refuse(pool: KeyPool, clock: ManualClock, tries: Lease, limit: int = LIMIT) -> None:
-    told = ObservedLimit(Dimension.RPM, limit, 0)
-    await pool.settle(tries, refused(0, Scope.ACCOUNT_MODEL, told))
+    stated = ObservedLimit(Dimension.RPM, limit, 0)
+    await pool.settle(tries, refused(0, Scope.ACCOUNT_MODEL, stated))
     clock.tick(1)  # what leaves from now on knows of it
 
 
@@ -140,16 +140,16 @@ async def _raised(
         if clock.ms - reset_ms >= resets_apart_ms:
             reset_ms = clock.ms
             await pool.reset(by="ann")
-        got = await ask(pool, ahead_ms=0)
-        if isinstance(got, Lease):
+        outcome = await ask(pool, ahead_ms=0)
+        if isinstance(outcome, Lease):
             if level >= 1:
                 level, passed = level - 1, passed + 1
-                await pool.settle(got, OK)
+                await pool.settle(outcome, OK)
             else:
                 refusals += 1
                 wait_ms = round((1 - level) * 60_000 / limit)
                 await pool.settle(
-                    got,
+                    outcome,
                     refused(
                         wait_ms, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, level)
                     ),
@@ -192,10 +192,10 @@ async def test_resets_again_and_again_lend_no_more_tries_than_are_paid_back(
 async def test_a_limit_that_headers_tell_is_not_tried(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     await pool.settle(await lease(pool, tokens=100), OK)
-    told = ObservedLimit(Dimension.TPM, 6_000, 0)
+    stated = ObservedLimit(Dimension.TPM, 6_000, 0)
     for _ in range(400):
         clock.tick(60_000)
-        await pool.settle(await lease(pool, tokens=100), replace(OK, limits=(told,)))
+        await pool.settle(await lease(pool, tokens=100), replace(OK, limits=(stated,)))
     assert (await nothing(pool, tokens=100)).reason == "tpm"
 
 
@@ -222,8 +222,8 @@ async def test_a_refused_try_lowers_no_pace(make_pool: Make, clock) -> None:  # 
     await pool.reset(by="ann")
     tries = await lease(pool)
     clock.tick(200)
-    told = refused(200, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 300, 0))
-    assert (await pool.settle(tries, told)).learned == ()
+    refusal = refused(200, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 300, 0))
+    assert (await pool.settle(tries, refusal)).learned == ()
 
 
 async def test_tries_that_pass_while_other_calls_are_refused_are_followed_by_none(
@@ -238,8 +238,8 @@ async def test_tries_that_pass_while_other_calls_are_refused_are_followed_by_non
     await pool.reset(by="ann")
     tries = await lease(pool)
     clock.tick(other.wait_ms)
-    told = refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 300, 0))
-    await pool.settle(other, told)
+    refusal = refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 300, 0))
+    await pool.settle(other, refusal)
     clock.tick(120)  # the rest is over
     await pool.settle(tries, OK)
     assert (await nothing(pool)).reason == "rpm"
@@ -269,8 +269,8 @@ async def test_a_key_that_rests_is_not_tried_beyond_its_limit(make_pool: Make, c
 
 async def test_a_request_above_a_limit_is_tried_after_a_reset(make_pool: Make) -> None:
     pool = make_pool(1)
-    told = ObservedLimit(Dimension.TPM, 6_000, 6_000)
-    await pool.settle(await lease(pool, tokens=1), replace(OK, limits=(told,)))
+    stated = ObservedLimit(Dimension.TPM, 6_000, 6_000)
+    await pool.settle(await lease(pool, tokens=1), replace(OK, limits=(stated,)))
     assert (await nothing(pool, tokens=7_000)).why is NoLeaseReason.TOO_LARGE
     await pool.reset(by="ann")
     assert (await lease(pool, tokens=7_000)).wait_ms == 0

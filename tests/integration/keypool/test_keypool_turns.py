@@ -9,8 +9,8 @@ from worker.keypool import KeyPool, Lease, Line, NoLease
 BEHIND = "earlier jobs come first"
 
 
-def line(name: str | int, **place: object) -> Line:
-    return Line("m", f"line {name}", **place)  # type: ignore[arg-type]
+def line(name: str | int, **standing: object) -> Line:
+    return Line("m", f"line {name}", **standing)  # type: ignore[arg-type]
 
 
 async def wait(pool: KeyPool, name: str | int, *, waited_ms: int = 5_000) -> NoLease:
@@ -32,11 +32,11 @@ async def test_as_many_lines_are_in_front_as_find_room_within_half_a_second(
     make_pool: Make, limit: int, keys: int, front: list[int], behind: list[int]
 ) -> None:
     pool = await limited(make_pool, limit, count=keys)
-    told = [
-        await wait(pool, place, waited_ms=5_000 - place) for place in range(len(front + behind))
+    waits = [
+        await wait(pool, number, waited_ms=5_000 - number) for number in range(len(front + behind))
     ]
-    assert [one.ask_in_ms for one in told] == front + behind
-    assert [one.reason for one in told] == ["rpm"] * len(front) + [BEHIND] * len(behind)
+    assert [no_lease.ask_in_ms for no_lease in waits] == front + behind
+    assert [no_lease.reason for no_lease in waits] == ["rpm"] * len(front) + [BEHIND] * len(behind)
 
 
 @pytest.mark.parametrize(("younger_ms", "passes"), [(1_000, True), (1_001, False)])
@@ -68,8 +68,8 @@ async def test_a_line_whose_next_job_is_not_asked_for_in_two_seconds_is_out(
 ) -> None:
     pool = await limited(make_pool, 600)
     clock.tick(300)
-    place = line("first", next_waited_ms=4_000, entered=True)
-    await lease(pool, line=place, waited_ms=5_000)
+    first = line("first", next_waited_ms=4_000, entered=True)
+    await lease(pool, line=first, waited_ms=5_000)
     clock.tick(1_999)
     assert (await wait(pool, "second", waited_ms=1_000)).reason == BEHIND
     clock.tick(1)
@@ -94,7 +94,7 @@ async def test_who_would_reserve_too_far_ahead_asks_again_when_several_calls_fit
     make_pool: Make, ahead_ms: int, ask_in_ms: int
 ) -> None:
     pool = await limited(make_pool, 600)
-    while isinstance(got := await ask(pool, ahead_ms=ahead_ms, line=line("one")), Lease):
+    while isinstance(outcome := await ask(pool, ahead_ms=ahead_ms, line=line("one")), Lease):
         pass
-    assert got.ask_in_ms == ask_in_ms
-    assert 0 < got.first_in_ms - ahead_ms <= 100
+    assert outcome.ask_in_ms == ask_in_ms
+    assert 0 < outcome.first_in_ms - ahead_ms <= 100

@@ -52,36 +52,36 @@ class Processes:
         while jobs:
             self.asks += 1
             after = self.clock.ms - jobs[1] if len(jobs) > 1 else None
-            place = Line("m", line, next_waited_ms=after, entered=line in self.entered)
-            got = await self.pool.acquire(
-                LeaseRequest(by=line, waited_ms=self.clock.ms - jobs[0]), place
+            standing = Line("m", line, next_waited_ms=after, entered=line in self.entered)
+            outcome = await self.pool.acquire(
+                LeaseRequest(by=line, waited_ms=self.clock.ms - jobs[0]), standing
             )
-            if not isinstance(got, Lease):
-                assert got.why is NoLeaseReason.WAIT
+            if not isinstance(outcome, Lease):
+                assert outcome.why is NoLeaseReason.WAIT
                 self.entered.add(line)
-                return self.clock.ms + got.ask_in_ms
-            self.starts.append((self.clock.ms + got.wait_ms, jobs.pop(0)))
+                return self.clock.ms + outcome.ask_in_ms
+            self.starts.append((self.clock.ms + outcome.wait_ms, jobs.pop(0)))
             if not jobs:
                 self.entered.discard(line)
-            await self.pool.settle(got, OK)
+            await self.pool.settle(outcome, OK)
         return self.clock.ms
 
     def passed(self) -> int:
         """By how many later ones a job was passed at most."""
         order = [came for _, came in sorted(self.starts)]
-        return max(place - sorted(order).index(came) for place, came in enumerate(order))
+        return max(position - sorted(order).index(came) for position, came in enumerate(order))
 
 
 async def test_each_call_has_an_instant_of_its_own_within_the_horizon(make_pool: Make) -> None:
     pool = await limited(make_pool, 600)
     waits = []
-    while isinstance(got := await ask(pool, ahead_ms=2_000), Lease):
-        waits.append(got.wait_ms)
+    while isinstance(outcome := await ask(pool, ahead_ms=2_000), Lease):
+        waits.append(outcome.wait_ms)
     assert [later - sooner for sooner, later in pairwise(waits)] == [100] * (len(waits) - 1)
     assert waits[-1] <= 2_000 < waits[-1] + 100
-    assert (got.why, got.reason) == (NoLeaseReason.WAIT, "rpm")
-    assert 0 < got.ask_in_ms <= 500
-    assert 2_000 < got.first_in_ms <= 2_100
+    assert (outcome.why, outcome.reason) == (NoLeaseReason.WAIT, "rpm")
+    assert 0 < outcome.ask_in_ms <= 500
+    assert 2_000 < outcome.first_in_ms <= 2_100
 
 
 async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(
@@ -96,7 +96,7 @@ async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(
     await redis.config_resetstat()
     await processes.run(began_ms + 101_000 - HORIZON_MS)
     stats = await redis.info("commandstats")
-    commands = sum(one["calls"] for one in stats.values())
+    commands = sum(counts["calls"] for counts in stats.values())
     assert len(processes.starts) >= 98, "no call is wasted"
     assert processes.passed() <= 2
     assert commands / 100 <= 300
@@ -141,9 +141,9 @@ async def test_a_process_that_died_holds_nobody_up(make_pool: Make, redis: Redis
         await channel.subscribe(pool.names.wake)
         clock.tick(5_000)
         assert (await lease(pool, line=alive, waited_ms=5_000)).wait_ms == 0
-        heard = [await channel.get_message(timeout=5) for _ in range(2)]
-        assert heard[1] is not None
-        assert heard[1]["data"] == "room", "others behind them need not wait for their time"
+        messages = [await channel.get_message(timeout=5) for _ in range(2)]
+        assert messages[1] is not None
+        assert messages[1]["data"] == "room", "others behind them need not wait for their time"
     assert await redis.zcard(pool.names.waiting("m")) <= 1
 
 
@@ -214,11 +214,11 @@ async def test_a_rest_that_is_short_is_waited_for_and_a_long_one_is_told(
 async def test_during_a_rest_each_line_asks_again_when_the_first_one_does(make_pool: Make) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(1_500))
-    told = [
+    waits = [
         await nothing(pool, line=Line("m", f"line {number}"), by=f"line {number}", waited_ms=waited)
         for number, waited in enumerate((30, 20, 10))
     ]
-    assert [one.ask_in_ms for one in told] == [1_500] * 3
+    assert [wait.ask_in_ms for wait in waits] == [1_500] * 3
 
 
 async def test_after_a_rest_those_who_waited_longest_come_first(make_pool: Make, clock) -> None:  # noqa: ANN001

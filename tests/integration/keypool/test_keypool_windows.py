@@ -51,8 +51,8 @@ async def test_a_call_that_is_held_up_on_its_way_counts_once(make_pool: Make, cl
     clock.tick(5_000)
     both = [await lease(pool), await lease(pool)]
     clock.tick(60)
-    for one in both:
-        confirmed = await pool.confirm(one)
+    for held in both:
+        confirmed = await pool.confirm(held)
         assert confirmed is not None
         assert confirmed.wait_ms == 0
     assert (await lease(pool, ahead_ms=5_000)).wait_ms >= 1_000 - 60, (
@@ -90,7 +90,7 @@ async def test_what_is_left_of_a_window_is_shown(make_pool: Make, clock) -> None
 
     async def left() -> float:
         [key] = (await pool.snapshot()).keys
-        [bucket] = [one for one in key.buckets if one.dimension == "rps"]
+        [bucket] = [bucket for bucket in key.buckets if bucket.dimension == "rps"]
         return bucket.remaining
 
     for expected in (5, 4, 3):
@@ -132,11 +132,11 @@ async def test_a_call_goes_at_the_first_instant_that_no_window_forbids(
         starts = sorted(held.values())
         ends = {clock.ms, *(start + SPAN_MS for start in starts if start + SPAN_MS > clock.ms)}
         first = min(ms for ms in ends if _fits([*starts, ms], limit))
-        got = await ask(pool, ahead_ms=60_000)
-        assert isinstance(got, Lease)
-        assert clock.ms + got.wait_ms == first
-        held[got] = first
-        waiting = [one for one, start in held.items() if start > clock.ms]
+        taken = await ask(pool, ahead_ms=60_000)
+        assert isinstance(taken, Lease)
+        assert clock.ms + taken.wait_ms == first
+        held[taken] = first
+        waiting = [held_lease for held_lease, start in held.items() if start > clock.ms]
         for given_back in chance.sample(waiting, chance.randint(0, min(2, len(waiting)))):
             await pool.settle(given_back, ABANDONED)
             del held[given_back]

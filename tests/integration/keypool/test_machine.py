@@ -45,45 +45,46 @@ class PoolMachine(SettlementRules):
         for _ in range(count):
             lease_request = LeaseRequest(bulk=bulk, resource=resource)
             stands = None if line is None else Line("m bulk" if bulk else "m", line, entered=True)
-            got = self.run(self.pool.acquire(lease_request, stands))
+            outcome = self.run(self.pool.acquire(lease_request, stands))
             now_ms = self.now()
             usable = [key for key in self.keys if self.model.serves(key, resource=resource)]
-            if isinstance(got, Lease):
-                start_ms = now_ms + got.wait_ms
-                assert 0 <= got.wait_ms <= min(ahead_ms, 100 if bulk else ahead_ms)
-                assert got.key in usable
-                assert self.model.blocked_until(got.key.id, got.account) <= start_ms
-                self.model.calls[got.account].append(start_ms)
-                self._take_out(got, start_ms, now_ms)
-                if self._overdraft(got.account) < -ROUNDING:
+            if isinstance(outcome, Lease):
+                start_ms = now_ms + outcome.wait_ms
+                assert 0 <= outcome.wait_ms <= min(ahead_ms, 100 if bulk else ahead_ms)
+                assert outcome.key in usable
+                assert self.model.blocked_until(outcome.key.id, outcome.account) <= start_ms
+                self.model.calls[outcome.account].append(start_ms)
+                self._take_out(outcome, start_ms, now_ms)
+                if self._overdraft(outcome.account) < -ROUNDING:
                     self._refuse_the_try(len(self.leases) - 1)
-            elif got.why in {NoLeaseReason.DISABLED, NoLeaseReason.UNFIT}:
+            elif outcome.why in {NoLeaseReason.DISABLED, NoLeaseReason.UNFIT}:
                 assert not usable
-                assert got.why is NoLeaseReason.DISABLED or self.model.unfit
+                assert outcome.why is NoLeaseReason.DISABLED or self.model.unfit
             else:
                 self._is_right_to_wait(
-                    got, usable, now_ms, alone=line is None, ahead_ms=100 if bulk else ahead_ms
+                    outcome, usable, now_ms, alone=line is None, ahead_ms=100 if bulk else ahead_ms
                 )
                 return
 
     def _is_right_to_wait(
-        self, got: NoLease, usable: list[ApiKey], now_ms: int, *, alone: bool, ahead_ms: int
+        self, no_lease: NoLease, usable: list[ApiKey], now_ms: int, *, alone: bool, ahead_ms: int
     ) -> None:
         """Work is conserved: a job waits only while no key that may serve it has room."""
         # Who stands behind others is not told that no key is left before it is his turn.
         assert usable or (
-            not alone and got.reason in {"earlier jobs come first", "interactive jobs come first"}
+            not alone
+            and no_lease.reason in {"earlier jobs come first", "interactive jobs come first"}
         )
-        assert got.reason
-        if got.why is NoLeaseReason.RESTING:
+        assert no_lease.reason
+        if no_lease.why is NoLeaseReason.RESTING:
             assert all(
                 self.model.blocked_until(key.id, key.account or "") > now_ms + 5_000
                 for key in usable
             )
-            assert 5_000 < got.first_in_ms < 3_600_000
+            assert 5_000 < no_lease.first_in_ms < 3_600_000
             return
-        assert got.why is NoLeaseReason.WAIT, got
-        assert 0 < got.ask_in_ms <= 4_000
+        assert no_lease.why is NoLeaseReason.WAIT, no_lease
+        assert 0 < no_lease.ask_in_ms <= 4_000
         if alone and self.model.faults < 2:
             until_ms = now_ms + min(ahead_ms, self.pool.horizon_ms)
             for key in usable:
@@ -117,12 +118,12 @@ class PoolMachine(SettlementRules):
         """An acquire clears up to 16 expired leases away, whatever it gets itself."""
         self.pool.horizon_ms = 0
         for _ in range(count // 16 + 1):
-            got = self.run(self.pool.acquire(LeaseRequest()))
-            if isinstance(got, Lease):
+            outcome = self.run(self.pool.acquire(LeaseRequest()))
+            if isinstance(outcome, Lease):
                 now_ms = self.now()
-                self.model.calls[got.account].append(now_ms)
-                self._take_out(got, now_ms, now_ms)
-                if self._overdraft(got.account) < -ROUNDING:
+                self.model.calls[outcome.account].append(now_ms)
+                self._take_out(outcome, now_ms, now_ms)
+                if self._overdraft(outcome.account) < -ROUNDING:
                     self._refuse_the_try(len(self.leases) - 1)
 
     @rule()
@@ -144,11 +145,11 @@ class PoolMachine(SettlementRules):
         self.time_passes(120_000)
         for account in set(ACCOUNTS):
             for _ in range(LIMIT - 2):
-                got = self.run(self.pool.acquire(LeaseRequest(account=account)))
-                assert isinstance(got, Lease), (account, got)
-                assert got.wait_ms == 0
+                outcome = self.run(self.pool.acquire(LeaseRequest(account=account)))
+                assert isinstance(outcome, Lease), (account, outcome)
+                assert outcome.wait_ms == 0
                 self.model.calls[account].append(self.now())
-                self.run(self.pool.settle(got, OK))
+                self.run(self.pool.settle(outcome, OK))
                 self.model.accepted(self.now())
 
     @invariant()

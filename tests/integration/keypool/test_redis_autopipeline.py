@@ -39,10 +39,10 @@ async def hurried(redis_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
-async def until_asked(redis: Redis, who: int, command: str) -> None:
+async def until_under_way(redis: Redis, client_id: int, command: str) -> None:
     """Wait until the server has begun with a command."""
     deadline = time.monotonic() + 30
-    while command not in str(await redis.client_list(client_id=[str(who)])):
+    while command not in str(await redis.client_list(client_id=[str(client_id)])):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
 
@@ -59,9 +59,9 @@ async def test_what_the_server_says_unasked_is_nobodys_answer(redis: Redis, redi
     async with Redis.from_url(redis_url, decode_responses=True, protocol=3) as client:
         pipeline = AutoPipeline(client)
         await pipeline.send("CLIENT", "TRACKING", "ON", "BCAST")
-        who = await pipeline.send("CLIENT", "ID")
+        client_id = await pipeline.send("CLIENT", "ID")
         asking = asyncio.create_task(pipeline.send("BLPOP", "list", 20))
-        await until_asked(redis, who, "blpop")
+        await until_under_way(redis, client_id, "blpop")
         await redis.set("watched", 1)  # of which the server tells that connection
         await redis.lpush("list", "word")
         assert await asking == ["list", "word"]
@@ -72,7 +72,7 @@ async def test_a_cancelled_command_leaves_no_answer_behind(
 ) -> None:
     first = await pipeline.send("CLIENT", "ID")
     waiting = asyncio.create_task(pipeline.send("BLPOP", "list", 0))
-    await until_asked(redis, first, "blpop")
+    await until_under_way(redis, first, "blpop")
     behind = [asyncio.create_task(pipeline.send("ECHO", text)) for text in "abcd"]
     await asyncio.sleep(0)
     for cancelled in (waiting, behind[1]):
@@ -104,7 +104,7 @@ async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(
         asyncio.create_task(pipeline.send(*command))
         for command in (("BLPOP", "list", 0), ("ECHO", "a"))
     ]
-    await until_asked(redis, theirs, "blpop")
+    await until_under_way(redis, theirs, "blpop")
     await redis.client_kill_filter(_id=theirs)
     for lost in waiting:
         with pytest.raises(redis_error("ConnectionError"), match="lost before the answer came"):
@@ -232,7 +232,7 @@ async def test_a_connection_that_nobody_uses_is_closed(
     connections = IdleClosingPool.from_url(redis_url, client_name="idle", max_connections=6)
 
     async def count() -> int:
-        return sum(one["name"] == "idle" for one in await redis.client_list())
+        return sum(connection["name"] == "idle" for connection in await redis.client_list())
 
     async with Redis.from_pool(connections) as client:
         pipeline = pipeline_of(client)
