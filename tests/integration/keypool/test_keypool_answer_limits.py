@@ -47,7 +47,9 @@ async def test_prompts_and_answers_are_counted_each_against_its_own_limit(
     assert await remaining(pool) == 10_000 - used, "all of it came back"
 
 
-async def test_what_is_too_large_for_prompts_or_answers_is_told(make_pool: Make) -> None:
+async def test_a_request_too_large_for_a_limit_of_prompts_or_answers_names_that_limit(
+    make_pool: Make,
+) -> None:
     pool = make_pool(1)
     for dimension, size in (
         (Dimension.ITPM, {"input_tokens": 101}),
@@ -117,7 +119,7 @@ async def one_left(pool: KeyPool, account: str) -> float:
     )
 
 
-async def test_it_is_kept_that_an_account_reserves_more_where_no_cap_is_named(
+async def test_an_account_that_reserves_more_for_requests_without_a_cap_is_remembered(
     make_pool: Make,
 ) -> None:
     pool, size = (
@@ -138,7 +140,9 @@ async def test_it_is_kept_that_an_account_reserves_more_where_no_cap_is_named(
     assert (again.capped, again.request.output_tokens) == (True, 1_000)
 
 
-async def test_a_changed_limit_keeps_that_an_account_reserves_more(make_pool: Make) -> None:
+async def test_an_account_that_reserves_more_is_remembered_when_its_limit_changes(
+    make_pool: Make,
+) -> None:
     pool = make_pool(1)
     size = {"tokens": 1_100, "input_tokens": 100, "output_tokens": 1_000, "flexible": True}
     limit = ObservedLimit(Dimension.OTPM, 1_500)

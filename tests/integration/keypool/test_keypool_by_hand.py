@@ -51,7 +51,7 @@ async def test_a_key_that_is_disabled_for_a_time_comes_back_by_itself(
     assert not (await pool.reset(by="bob")).left_disabled, "it is over"
 
 
-async def test_the_time_can_be_changed_and_an_end_taken_away(make_pool: Make) -> None:
+async def test_the_end_of_a_disabling_can_be_changed_and_removed(make_pool: Make) -> None:
     pool = make_pool(1)
     key_id = pool.keys[0].id
     assert (await pool.disable(key_id, by="ann", reason="launch", for_ms=60_000)).newly
@@ -91,7 +91,7 @@ async def test_a_time_does_not_bring_back_what_was_disabled_without_an_end(
         (INVALID, ("disabled", "invalid_key", None, "")),
     ],
 )
-async def test_what_the_provider_says_meanwhile_counts(
+async def test_a_refusal_while_a_key_is_disabled_by_hand_blocks_it_afterwards(
     make_pool: Make, clock: ManualClock, verdict: Verdict, block: tuple[object, ...]
 ) -> None:
     pool = make_pool(1)
@@ -103,7 +103,9 @@ async def test_what_the_provider_says_meanwhile_counts(
     assert held(await key_of(pool)) == [block]
 
 
-async def test_a_rest_after_the_time_is_nobodys_doing(make_pool: Make, clock: ManualClock) -> None:
+async def test_a_rest_after_a_disabling_has_ended_names_no_person(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await pool.disable(pool.keys[0].id, by="ann", for_ms=60_000)
     clock.tick(60_000)
@@ -215,7 +217,7 @@ async def test_disabling_by_hand_holds_until_reset(make_pool: Make) -> None:
         await pool.disable("unknown", by="ann")
 
 
-async def test_a_reset_leaves_out_what_a_person_disabled_and_tells_what_it_did(
+async def test_a_reset_leaves_out_what_a_person_disabled_and_returns_what_it_did(
     make_pool: Make,
 ) -> None:
     pool = make_pool(3, accounts=["team", "acme", "acme"])

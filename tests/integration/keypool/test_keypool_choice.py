@@ -85,7 +85,9 @@ async def test_an_account_without_known_limits_counts_as_half_full(
     assert (await lease(pool)).account == accounts[taken]
 
 
-async def test_what_opens_first_is_waited_for_whatever_else_is_fuller(make_pool: Make) -> None:
+async def test_jobs_wait_for_the_account_that_opens_first_even_if_another_is_fuller(
+    make_pool: Make,
+) -> None:
     pool = make_pool(2)
     later, sooner = await lease(pool), await lease(pool)
     await pool.settle(sooner, refused(1_000, Scope.ACCOUNT_MODEL, *rpm(60, 30).limits))
@@ -137,7 +139,7 @@ async def test_of_equal_keys_the_one_that_served_longest_ago_is_taken(make_pool:
     assert (await lease(pool)).key.id == first.key.id
 
 
-async def test_an_account_that_nothing_is_known_of_is_no_better_than_one_that_serves(
+async def test_an_account_with_unknown_limits_is_not_preferred_to_one_that_serves(
     make_pool: Make,
 ) -> None:
     pool = make_pool(2)

@@ -64,9 +64,7 @@ async def test_a_rest_lasts_as_long_as_it_was_to_although_the_clock_is_set(
     assert (await lease(machine.pool)).wait_ms == 0
 
 
-async def test_a_redis_that_stood_still_has_refilled_for_who_asks_afterwards(
-    make_pool: Make, machine: Machine
-) -> None:
+async def test_buckets_refill_while_redis_stands_still(make_pool: Make, machine: Machine) -> None:
     """Requests from before are served first: of those it looks as if the clock had been set."""
     other = Machine(make_pool, machine.redis_clock)
     await other.pool.snapshot()
@@ -76,7 +74,7 @@ async def test_a_redis_that_stood_still_has_refilled_for_who_asks_afterwards(
     assert 58 <= await count_calls(other.pool) <= 60
 
 
-async def test_what_people_read_goes_by_redis_clock(
+async def test_times_that_people_read_follow_redis_clock(
     machine: Machine, redis: Redis, clock: ManualClock
 ) -> None:
     before_ms = (await machine.pool.snapshot()).now_ms

@@ -32,7 +32,7 @@ def type_(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Type]:
     get_settings.cache_clear()
 
 
-def test_each_change_by_hand_is_told_in_a_sentence(type_: Type) -> None:
+def test_each_change_by_hand_is_reported_in_a_sentence(type_: Type) -> None:
     key = load_keys("groq").keys[0]
     label, name = key.label, key.id
     already = "already, without an end, by cli ada (by hand); `keys"
@@ -83,14 +83,14 @@ def test_a_change_of_the_time_says_what_it_replaces(type_: Type) -> None:
 
 
 @pytest.mark.parametrize("time", ["0s", "31d", "2592001s", "5x", "5", "1.5h", "-1s", "12345678s"])
-def test_a_time_that_is_none_is_refused(type_: Type, time: str) -> None:
+def test_an_invalid_time_is_refused(type_: Type, time: str) -> None:
     code, output = type_(f"pause groq --for={time}")
     assert code == 2
     assert output.endswith("give a time such as 90s, 45m, 2h or 1d, up to 30d")
     assert type_("resume groq") == (0, "groq was not paused")
 
 
-def test_a_note_that_is_no_plain_text_is_refused(type_: Type) -> None:
+def test_a_note_that_is_not_plain_text_is_refused(type_: Type) -> None:
     name = load_keys("groq").keys[0].id
     for text in ("x" * 201, "red\x1b[31m"):
         code, output = type_(f"note {name} {text}")
@@ -98,7 +98,7 @@ def test_a_note_that_is_no_plain_text_is_refused(type_: Type) -> None:
     assert type_(f"note {name}")[0] == 0
 
 
-def test_a_key_that_no_name_or_that_several_fit_is_not_changed(type_: Type) -> None:
+def test_a_command_for_an_unknown_key_is_refused(type_: Type) -> None:
     code, output = type_("disable nobody")
     assert code == 1
     assert "no key here has the id, label or variable" in output

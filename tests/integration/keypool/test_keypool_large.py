@@ -121,7 +121,7 @@ async def test_what_is_saved_goes_to_the_job_that_came_first_whichever_asked_fir
     await lease(pool, tokens=2_000, by="earlier", waited_ms=76_000)
 
 
-async def test_answers_that_are_large_are_saved_for_too(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_tokens_are_saved_for_large_answers_too(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await emptied(make_pool, Dimension.OTPM)
     first = await nothing(pool, tokens=LARGE, output_tokens=LARGE, by="large")
     assert 39_000 <= first.first_in_ms <= 42_000

@@ -149,7 +149,7 @@ async def test_a_call_that_was_never_made_gives_nothing_back_of_a_limit_learned_
     assert bucket.remaining == 21
 
 
-async def test_what_a_process_that_died_had_reserved_ahead_comes_back_soon(
+async def test_reservations_of_a_process_that_died_expire_soon(
     make_pool: Make,
     clock,  # noqa: ANN001
 ) -> None:
@@ -241,7 +241,7 @@ async def test_sixteen_leases_that_expired_are_ended_by_a_call(
         assert await redis.zcard(pool.names.leases) == left
 
 
-async def test_what_nobody_uses_any_more_ends_after_a_week(make_pool: Make, redis: Redis) -> None:
+async def test_unused_state_expires_after_a_week(make_pool: Make, redis: Redis) -> None:
     pool, week_ms = make_pool(1), 7 * 86_400_000
     held = await lease(pool, model="m")
     pair = pool.names.account_model(held.account, "m")
@@ -283,7 +283,7 @@ async def test_the_models_that_were_called_last_are_shown(
     assert await redis.zrange(pool.names.models, 0, -1) == [f"m{n}" for n in range(2, 66)]
 
 
-async def test_what_a_pool_goes_by_where_nothing_is_said(redis: Redis, clock, new_key) -> None:  # noqa: ANN001
+async def test_the_defaults_of_a_pool(redis: Redis, clock, new_key) -> None:  # noqa: ANN001
     pool = KeyPool(redis, "groq", [new_key(0)], now_ms=clock)
     assert pool.names.root() == "{kw:groq}"
     held = await at_once(pool)

@@ -53,7 +53,7 @@ async def test_tokens_are_charged_as_estimated_and_put_right_when_known(make_poo
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(5_500, abs=1)
 
 
-async def test_what_a_call_did_not_use_comes_back_on_top_of_what_the_provider_had_left(
+async def test_tokens_that_a_call_did_not_use_come_back_on_top_of_what_the_provider_had_left(
     make_pool: Make,
 ) -> None:
     pool = make_pool(1)
@@ -73,7 +73,7 @@ async def test_what_a_call_did_not_use_comes_back_on_top_of_what_the_provider_ha
     )
 
 
-async def test_what_a_call_did_not_use_comes_back_to_a_limit_that_its_answer_changes(
+async def test_tokens_that_a_call_did_not_use_come_back_to_a_limit_that_its_answer_changes(
     make_pool: Make,
 ) -> None:
     pool = make_pool(1)
@@ -122,7 +122,7 @@ async def test_a_request_that_fits_a_disabled_account_alone_waits_for_it(make_po
     assert (await nothing(pool, tokens=300_000)).why is NoLeaseReason.TOO_LARGE
 
 
-async def test_a_stated_limit_of_nothing_is_not_planned_by(make_pool: Make) -> None:
+async def test_a_stated_limit_of_zero_is_ignored(make_pool: Make) -> None:
     pool = make_pool(1)
     none = (ObservedLimit(Dimension.TPM, 0, 0),)
     await pool.settle(
@@ -285,7 +285,9 @@ async def test_a_changed_limit_keeps_what_a_refusal_has_shown(make_pool: Make, c
     assert longer.wait_ms == pytest.approx(500, abs=50), "one call had no room, of two a second now"
 
 
-async def test_a_raised_limit_in_a_header_has_the_others_tried_at_once(make_pool: Make) -> None:
+async def test_a_raised_limit_in_a_header_makes_the_pool_try_the_others_at_once(
+    make_pool: Make,
+) -> None:
     pool = make_pool(1)
     day, minute = ObservedLimit(Dimension.RPD, 1_000, 900), ObservedLimit(Dimension.RPM, 60, 0)
     early = await lease(pool)

@@ -98,7 +98,7 @@ async def test_a_window_of_many_calls_refills_continuously(
 
 # What a raised or lowered limit leaves of what was left.
 @pytest.mark.parametrize(("limit", "left"), [(8_000, 5_000), (5_000, 3_000), (2_000, 2_000)])
-async def test_a_changed_limit_leaves_what_is_taken_out(
+async def test_a_changed_limit_keeps_what_was_taken_out_of_its_bucket(
     make_pool: Make, limit: int, left: int
 ) -> None:
     pool = make_pool(1)

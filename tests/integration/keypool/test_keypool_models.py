@@ -103,14 +103,18 @@ async def test_a_request_too_large_for_one_model_goes_to_the_next(make_pool: Mak
     assert (away.why, away.limit) == (NoLeaseReason.TOO_LARGE, 1_000)
 
 
-async def test_where_no_model_is_to_be_had_the_job_is_told_so(make_pool: Make) -> None:
+async def test_a_job_whose_models_are_all_unfit_gets_no_lease_with_that_reason(
+    make_pool: Make,
+) -> None:
     pool = make_pool(1)
     for model in ("a", "b"):
         await pool.settle(await lease(pool, **only(model)), UNFIT)
     assert (await nothing(pool, **TWO)).why is NoLeaseReason.UNFIT
 
 
-async def test_what_was_taken_is_confirmed_and_settled_by_its_own_model(make_pool: Make) -> None:
+async def test_a_lease_is_confirmed_and_settled_by_the_model_that_was_picked(
+    make_pool: Make,
+) -> None:
     pool = make_pool(1)
     await limit(pool, "a", 10)
     await limit(pool, "b", 10)
@@ -137,7 +141,7 @@ async def test_jobs_with_the_same_models_stand_in_one_line(make_pool: Make, redi
     assert await redis.zrange(pool.names.waiting("a/x"), 0, -1) == ["older", "younger"]
 
 
-async def test_asking_again_for_models_brings_back_nothing_that_rests(make_pool: Make) -> None:
+async def test_forgetting_unfit_models_ends_no_rest(make_pool: Make) -> None:
     pool = make_pool(1)
     await pool.forget_unfit()
     await pool.settle(await lease(pool, **only("a")), UNFIT)

@@ -64,7 +64,7 @@ async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clo
     assert (await lease(pool)).wait_ms == 0
 
 
-async def test_a_lease_that_waits_for_anothers_probe_is_lost_if_nobody_comes_for_it(
+async def test_a_lease_that_waits_for_the_probe_of_another_expires_unless_it_is_confirmed(
     make_pool: Make,
     clock,  # noqa: ANN001
 ) -> None:
@@ -102,7 +102,7 @@ async def test_failures_of_one_second_count_once_also_where_a_call_passes_betwee
 
 
 @pytest.mark.parametrize("scope", [Scope.HOST, Scope.MODEL])
-async def test_of_those_who_wait_here_for_a_rested_host_or_model_one_tries_before_the_others(
+async def test_of_the_leases_that_wait_for_a_rested_host_or_model_one_probes_before_the_others(
     make_pool: Make,
     clock,  # noqa: ANN001
     scope: Scope,
@@ -258,7 +258,7 @@ async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
         ("012b", 2_500, 500),  # the next one may probe by then
     ],
 )
-async def test_who_waits_for_anothers_probe_looks_again_after_one_to_two_times_300_ms(
+async def test_a_job_that_waits_for_the_probe_of_another_looks_again_after_300_to_600_ms(
     make_pool: Make,
     clock,  # noqa: ANN001
     monkeypatch: pytest.MonkeyPatch,

@@ -44,7 +44,7 @@ async def test_a_job_with_a_tenant_reserves_no_further_ahead_than_others_may_hav
         ({"bulk": True, "tenant": "big"}, 100),
     ],
 )
-async def test_so_far_ahead_a_call_is_reserved(
+async def test_how_far_ahead_a_call_is_reserved(
     make_pool: Make, shape: dict[str, object], ahead_ms: int
 ) -> None:
     pool, waits_ms = make_pool(1), []

@@ -86,7 +86,7 @@ async def test_the_day_after_no_call_is_made_that_would_be_refused(make_pool: Ma
     assert 0.9 * DAY_MS < outcome.first_in_ms <= DAY_MS
 
 
-async def test_who_waits_for_midnight_in_the_process_has_its_share_of_the_new_quota(
+async def test_jobs_that_wait_for_midnight_in_the_process_share_the_new_quota(
     make_pool: Make,
     clock,  # noqa: ANN001
 ) -> None:
@@ -149,7 +149,7 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
     )
 
 
-async def test_what_others_use_of_a_quota_is_not_there(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_emails_that_others_send_count_against_the_quota(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
@@ -162,7 +162,7 @@ async def test_what_others_use_of_a_quota_is_not_there(make_pool: Make, clock) -
     assert await left(pool) == {"epd": (10, 1)}
 
 
-async def test_an_answer_of_yesterday_says_nothing_of_the_quota_of_today(
+async def test_the_answer_to_yesterdays_call_does_not_change_todays_quota(
     make_pool: Make,
     clock,  # noqa: ANN001
 ) -> None:
@@ -179,7 +179,7 @@ async def test_an_answer_of_yesterday_says_nothing_of_the_quota_of_today(
     assert await left(pool) == {"epd": (10, 10)}
 
 
-async def test_the_refusal_of_an_email_to_several_tells_how_much_there_is_at_most(
+async def test_the_refusal_of_an_email_to_several_bounds_the_quota(
     make_pool: Make,
 ) -> None:
     pool = make_pool(1)
@@ -191,7 +191,7 @@ async def test_the_refusal_of_an_email_to_several_tells_how_much_there_is_at_mos
 
 
 @pytest.mark.parametrize("emails", [0, 1])
-async def test_a_refusal_that_tells_no_size_teaches_none(make_pool: Make, emails: int) -> None:
+async def test_a_refusal_that_bounds_no_quota_teaches_none(make_pool: Make, emails: int) -> None:
     pool = make_pool(1)
     # An email that is sent again was charged before; and a quota of nothing at all is no limit to
     # plan by.
@@ -208,7 +208,7 @@ async def test_a_quota_that_turns_out_to_be_larger_is_learned_anew(make_pool: Ma
     assert await left(pool) == {}
 
 
-async def test_a_quota_that_the_provider_does_not_speak_of_any_more_is_forgotten(
+async def test_a_quota_that_the_provider_no_longer_mentions_is_forgotten(
     make_pool: Make,
     clock,  # noqa: ANN001
 ) -> None:
@@ -224,7 +224,7 @@ async def test_a_quota_that_the_provider_does_not_speak_of_any_more_is_forgotten
     assert await left(pool) == {}
 
 
-async def test_the_last_limit_that_is_forgotten_leaves_none(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_forgetting_the_only_limit_leaves_no_bucket(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     await pool.settle(await lease(pool, emails=1), spent(10))
     clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
@@ -252,7 +252,7 @@ async def test_a_reset_forgets_the_quotas_that_were_learned(make_pool: Make) -> 
     assert (await lease(pool, emails=1)).spare_emails is None
 
 
-async def test_a_quota_of_a_month_is_believed_to_be_whole_each_day_until_told(
+async def test_a_monthly_quota_is_assumed_to_be_whole_each_day_until_an_answer_says_otherwise(
     make_pool: Make,
     clock,  # noqa: ANN001
 ) -> None:
@@ -289,7 +289,7 @@ async def test_a_quota_that_was_configured_counts_what_is_used_and_stays(
     assert await left(pool) == {"epd": (20, 20)}
 
 
-async def test_an_email_that_no_quota_holds_is_told_the_largest(make_pool: Make) -> None:
+async def test_an_email_too_large_for_every_quota_fails_with_the_largest(make_pool: Make) -> None:
     pool = make_pool(2, limits=(ObservedLimit(Dimension.EMAILS_DAY, 20),))
     away = await nothing(pool, emails=21)
     assert (away.why, away.limit) == (NoLeaseReason.TOO_LARGE, 20)

@@ -56,7 +56,7 @@ async def test_scripts_and_state_may_be_flushed_at_any_time(make_pool: Make, red
     assert (await lease(pool)).wait_ms == 0
 
 
-async def test_what_rests_shows_and_resets_after_the_state_was_flushed(
+async def test_a_rest_is_shown_and_reset_after_the_state_was_flushed(
     make_pool: Make, redis: Redis
 ) -> None:
     pool = make_pool(1)
@@ -75,7 +75,7 @@ async def test_an_account_that_is_configured_later_takes_effect(make_pool: Make)
     assert (await lease(make_pool(2, accounts=["team", "team"]))).account == "team"
 
 
-async def test_keys_may_be_replaced_while_the_pool_is_looked_at(
+async def test_keys_may_be_replaced_while_a_snapshot_is_read(
     make_pool: Make, new_key: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = make_pool(2)
@@ -132,7 +132,7 @@ async def test_an_account_that_an_answer_names_is_known_before_the_next_call(
         assert pool.account_of(held.key) == (named or "org_1")
 
 
-async def test_who_looks_at_the_keys_knows_their_accounts_before_its_first_call(
+async def test_a_process_that_reads_a_snapshot_knows_the_accounts_before_its_first_call(
     make_pool: Make,
 ) -> None:
     for held in [await lease(pool := make_pool(2)), await lease(pool)]:

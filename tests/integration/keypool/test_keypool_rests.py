@@ -171,7 +171,7 @@ async def test_a_rest_covers_its_scope_and_no_more(
     assert (await pool.snapshot()).failed == 0
 
 
-async def test_a_resource_that_every_key_is_unfit_for_is_told_from_disabled_keys(
+async def test_a_resource_that_every_key_is_unfit_for_has_another_reason_than_disabled_keys(
     make_pool: Make,
 ) -> None:
     pool = make_pool(2)
@@ -263,7 +263,7 @@ async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_i
     assert {(await lease(pool, model="m")).account for _ in range(10)} == {"one", "two"}
 
 
-async def test_a_model_that_is_not_had_counts_for_more_than_a_key_that_is_out_for_longer(
+async def test_an_unfit_account_is_the_reason_even_if_its_key_is_disabled_as_well(
     make_pool: Make,
 ) -> None:
     pool = make_pool(1)

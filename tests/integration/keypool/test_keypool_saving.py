@@ -67,7 +67,7 @@ async def test_what_is_saved_for_a_job_does_not_keep_it_waiting_itself(make_pool
         ((True, True), 1, 1),
     ],
 )
-async def test_tokens_are_saved_for_interactive_jobs_first_and_then_for_who_came_first(
+async def test_tokens_are_saved_for_interactive_jobs_first_and_then_for_the_earliest(
     make_pool: Make,
     clock: ManualClock,
     *,
@@ -104,7 +104,7 @@ async def test_nothing_is_saved_of_tokens_for_a_job_that_waits_for_something_els
     await lease(pool, tokens=3_000, by="small")
 
 
-async def test_nothing_is_saved_for_who_is_no_job(make_pool: Make) -> None:
+async def test_nothing_is_saved_for_a_request_that_names_no_job(make_pool: Make) -> None:
     pool = await with_tokens(make_pool, 0)
     await nothing(pool, tokens=LARGE)
     assert (await nothing(pool, tokens=100, by="small")).first_in_ms == 1_600

@@ -62,7 +62,7 @@ async def test_a_call_that_reserved_no_tokens_takes_those_that_the_provider_coun
     assert await remaining(pool) == 5_500
 
 
-async def test_a_model_that_is_not_had_is_told_once_and_a_longer_rest_again(
+async def test_an_unfit_account_is_recorded_once_and_a_rest_again_when_it_grows(
     make_pool: Make, redis: Redis
 ) -> None:
     pool = make_pool(1)
@@ -80,7 +80,7 @@ async def test_a_model_that_is_not_had_is_told_once_and_a_longer_rest_again(
     assert await redis.exists(pair) == 0, "nothing is kept of a model that is not had"
 
 
-async def test_what_ended_is_taken_out_of_the_records_by_the_next_call(
+async def test_the_next_call_deletes_blocks_that_have_ended(
     make_pool: Make, redis: Redis, clock: ManualClock
 ) -> None:
     pool = make_pool(1)
@@ -100,7 +100,7 @@ def packed(until_ms: float) -> bytes:
 
 # How many blocks of models that do not exist there are, beside one that lasts and one that ended.
 @pytest.mark.parametrize(("blocks", "stay"), [(997, 1_000), (998, 2)])
-async def test_of_more_than_a_thousand_blocks_those_go_that_come_back_or_have_ended(
+async def test_beyond_a_thousand_blocks_ended_ones_and_those_that_an_answer_sets_again_are_deleted(
     make_pool: Make, redis: Redis, clock: ManualClock, blocks: int, stay: int
 ) -> None:
     pool = make_pool(1)
@@ -115,7 +115,7 @@ async def test_of_more_than_a_thousand_blocks_those_go_that_come_back_or_have_en
     assert (await nothing(pool, model="m")).reason == "model_not_found"
 
 
-async def test_a_reset_says_nothing_of_what_has_just_ended(
+async def test_a_reset_does_not_count_a_rest_that_has_just_ended(
     make_pool: Make, clock: ManualClock
 ) -> None:
     pool = make_pool(1)
@@ -142,7 +142,7 @@ async def test_a_reset_wakes_the_jobs_that_wait(make_pool: Make, redis: Redis) -
 
 # How long after a refusal a reset comes, and whether the limit is tried at once then.
 @pytest.mark.parametrize(("after_ms", "tries"), [(20_000, False), (20_001, True)])
-async def test_a_reset_has_no_limit_tried_that_a_refusal_has_just_shown(
+async def test_a_reset_tries_no_limit_that_a_refusal_has_just_shown(
     make_pool: Make, clock: ManualClock, after_ms: int, *, tries: bool
 ) -> None:
     pool = await limited(make_pool, 6)

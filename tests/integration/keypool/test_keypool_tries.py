@@ -68,7 +68,7 @@ async def test_no_more_than_one_try_is_saved_up(make_pool: Make, clock: ManualCl
     await nothing(pool)
 
 
-async def test_of_a_limit_that_was_configured_nothing_had_passed_before(
+async def test_a_configured_limit_is_first_tried_after_334_calls(
     make_pool: Make,
 ) -> None:
     pool = make_pool(1, limits=[ObservedLimit(Dimension.RPM, 1)])
@@ -110,7 +110,7 @@ async def test_four_tries_in_a_row_that_pass_raise_a_limit_by_half_and_the_third
     await try_after(pool, 334, tries)
 
 
-async def test_a_refusal_has_tries_that_passed_before_forgotten(
+async def test_a_refusal_makes_the_pool_forget_earlier_tries_that_passed(
     make_pool: Make, clock: ManualClock
 ) -> None:
     pool, tries = await raised_twice(make_pool, clock)
@@ -189,7 +189,7 @@ async def test_resets_again_and_again_lend_no_more_tries_than_are_paid_back(
     assert 3 <= refusals <= (67 + passed) / 334 + 1, "one of them is lent"
 
 
-async def test_a_limit_that_headers_tell_is_not_tried(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_limit_that_headers_state_is_not_tried(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     await pool.settle(await lease(pool, tokens=100), OK)
     stated = ObservedLimit(Dimension.TPM, 6_000, 0)

@@ -90,7 +90,7 @@ async def test_bulk_waits_until_interactive_lines_are_a_second_late(
 
 # How far ahead a call may be reserved, and when who gets none asks again.
 @pytest.mark.parametrize(("ahead_ms", "ask_in_ms"), [(2_000, 500), (800, 200)])
-async def test_who_would_reserve_too_far_ahead_asks_again_when_several_calls_fit(
+async def test_a_line_that_finds_no_room_within_the_horizon_asks_again_when_several_calls_fit(
     make_pool: Make, ahead_ms: int, ask_in_ms: int
 ) -> None:
     pool = await limited(make_pool, 600)

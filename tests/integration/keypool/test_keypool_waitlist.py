@@ -102,7 +102,7 @@ async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(
     assert commands / 100 <= 300
 
 
-async def test_a_long_line_does_not_make_younger_jobs_elsewhere_pass(
+async def test_jobs_of_a_long_line_are_not_passed_by_younger_jobs_of_other_lines(
     make_pool: Make,
     clock,  # noqa: ANN001
 ) -> None:
@@ -147,7 +147,7 @@ async def test_a_process_that_died_holds_nobody_up(make_pool: Make, redis: Redis
     assert await redis.zcard(pool.names.waiting("m")) <= 1
 
 
-async def test_whoever_finds_that_those_in_front_died_wakes_the_others(
+async def test_a_line_that_finds_those_in_front_dead_wakes_the_others(
     make_pool: Make,
     redis: Redis,
     clock,  # noqa: ANN001
@@ -184,7 +184,7 @@ async def test_a_line_that_was_served_leaves_the_wait_list(
     assert not await redis.exists(pool.names.waiting("m"), pool.names.waiting("m") + ":due")
 
 
-async def test_what_is_given_back_wakes_those_who_wait(make_pool: Make, redis: Redis) -> None:
+async def test_an_abandoned_lease_wakes_the_jobs_that_wait(make_pool: Make, redis: Redis) -> None:
     pool = await limited(make_pool, 600)
     async with redis.pubsub() as channel:
         await channel.subscribe(pool.names.wake)
@@ -196,7 +196,7 @@ async def test_what_is_given_back_wakes_those_who_wait(make_pool: Make, redis: R
         assert message["data"] == "room"
 
 
-async def test_a_rest_that_is_short_is_waited_for_and_a_long_one_is_told(
+async def test_a_job_waits_for_a_short_rest_and_a_long_one_is_reported(
     make_pool: Make,
     clock,  # noqa: ANN001
 ) -> None:

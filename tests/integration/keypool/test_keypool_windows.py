@@ -102,7 +102,7 @@ async def test_what_is_left_of_a_window_is_shown(make_pool: Make, clock) -> None
     assert await left() == 5
 
 
-async def test_what_is_given_back_before_calls_that_wait_is_used(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_capacity_given_back_before_waiting_calls_is_used(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = make_pool(1)
     await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.RPS, 5, 4),)))
     clock.tick(5_000)

@@ -55,7 +55,9 @@ async def test_many_commands_at_once_share_one_connection(
     assert len(set(await asyncio.gather(*(pipeline.send("CLIENT", "ID") for _ in range(20))))) == 1
 
 
-async def test_what_the_server_says_unasked_is_nobodys_answer(redis: Redis, redis_url: str) -> None:
+async def test_a_push_message_of_the_server_answers_no_command(
+    redis: Redis, redis_url: str
+) -> None:
     async with Redis.from_url(redis_url, decode_responses=True, protocol=3) as client:
         pipeline = AutoPipeline(client)
         await pipeline.send("CLIENT", "TRACKING", "ON", "BCAST")
@@ -96,7 +98,7 @@ async def test_a_connection_that_the_server_closed_is_opened_again(
         assert await asyncio.gather(*(redis.ping() for _ in range(50))) == [True] * 50
 
 
-async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(
+async def test_a_lost_connection_fails_the_commands_that_wait_for_an_answer(
     redis: Redis, pipeline: AutoPipeline
 ) -> None:
     theirs = await pipeline.send("CLIENT", "ID")
@@ -112,7 +114,7 @@ async def test_who_waits_for_an_answer_hears_that_the_connection_is_lost(
     assert await pipeline.send("ECHO", "b") == "b"
 
 
-async def test_who_sends_on_a_connection_that_was_just_lost_hears_it_at_once(
+async def test_sending_on_a_connection_that_was_just_lost_fails_at_once(
     redis: Redis, pipeline: AutoPipeline
 ) -> None:
     theirs = await pipeline.send("CLIENT", "ID")
@@ -158,7 +160,7 @@ async def test_a_server_that_keeps_silent_is_given_up(redis: Redis, hurried: Red
     assert await pipeline.send("ECHO", "c") == "c"
 
 
-async def test_answers_in_time_are_waited_for_however_long_there_are_some(
+async def test_a_connection_whose_answers_come_in_time_is_kept_however_long_it_is_busy(
     redis: Redis, hurried: Redis
 ) -> None:
     pipeline = AutoPipeline(hurried)
@@ -181,7 +183,7 @@ async def test_a_connection_that_idled_is_opened_anew(
     assert await pipeline.send("CLIENT", "ID") != first
 
 
-async def test_where_no_server_is_everybody_hears_it_and_later_comes_through(
+async def test_every_command_fails_while_there_is_no_server_and_later_ones_succeed(
     tmp_path: Path,
 ) -> None:
     with EmbeddedRedis(data_dir=tmp_path) as server:
@@ -202,7 +204,7 @@ async def test_where_no_server_is_everybody_hears_it_and_later_comes_through(
         await client.aclose()
 
 
-async def test_who_closes_the_client_waits_for_nothing(hurried: Redis) -> None:
+async def test_closing_the_client_waits_for_no_answer(hurried: Redis) -> None:
     pipeline = AutoPipeline(hurried)
     assert await pipeline.send("ECHO", "a") == "a"
     waiting = asyncio.create_task(pipeline.send("BLPOP", "list", 0))
