@@ -11,7 +11,7 @@ NOPERM = "this user has no permissions"
 
 
 class _Client:
-    """A Redis that answers commands, queued commands and subscriptions as it is told."""
+    """A Redis that answers commands, queued commands and subscriptions as a test says."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers, self.sent = answers, list[Any]()

@@ -25,7 +25,7 @@ def midway(least: float, most: float) -> float:
 
 
 def summary(verdict: Verdict) -> str:
-    """What is not as usual in a verdict, but for its reason and limits."""
+    """The fields of a verdict that differ from a plain one, without its reason and limits."""
     left_out = {"fate", "code", "reason", "status", "limits"}
     odd = {
         field.name: getattr(verdict, field.name)

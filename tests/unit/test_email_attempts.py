@@ -1,4 +1,4 @@
-"""The hooks around a call with emails: what is written down of it, and when."""
+"""The hooks around a call with emails: what they store of it, and when."""
 
 import asyncio
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""What each of several emails gets that share a call, and how many may share one."""
+"""What each email of a batch gets from the call, and how many emails may share one."""
 
 import asyncio
 import logging

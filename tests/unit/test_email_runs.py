@@ -1,4 +1,4 @@
-"""What becomes of an email's run that comes to no end by itself."""
+"""How the run of an email goes on after a step that does not end it."""
 
 from types import SimpleNamespace
 from typing import Any, cast

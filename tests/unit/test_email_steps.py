@@ -1,4 +1,4 @@
-"""What one step of an email's run does: look it up, repeat it, lead a batch, or go along.
+"""What one step of an email's run does: look it up, repeat it, lead a batch, or follow.
 
 With a real store and calls: `tests/integration/emails`.
 """
@@ -180,7 +180,7 @@ async def test_an_earlier_call_that_is_still_running_costs_no_retry() -> None:
 
 
 def take_along(queue: BatchQueue, end: Any, *, calls: tuple[Attempt, ...] = ()) -> Any:
-    """End the call of a leader that has taken all along who wait."""
+    """End the call of a leader that has taken all waiting emails along."""
 
     def ends(attempt: Any) -> Any:
         for email, waiter in queue.in_turn():
@@ -194,7 +194,7 @@ def take_along(queue: BatchQueue, end: Any, *, calls: tuple[Attempt, ...] = ()) 
 
 
 async def batch_of_two(end: Any, *, calls: tuple[Attempt, ...] = (), **email: Any) -> list[Any]:
-    """What a leader and the one that it took along do next; and the leader's run."""
+    """The next steps of a leader and of its follower; and the leader's run."""
     common = shared()
     runs_ = [run_of(common, key, **email) for key in ("1", "2")]
     queue = BatchQueue()

@@ -1,4 +1,4 @@
-"""What a record of ours is read from may hold anything: each reader takes it for nothing."""
+"""Each reader of our records ignores texts that others wrote in their place."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""What a worker says of its key pools, and of its clock."""
+"""What a worker reports of its key pools, and of its clock."""
 
 import asyncio
 from types import SimpleNamespace

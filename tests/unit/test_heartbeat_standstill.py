@@ -1,4 +1,4 @@
-"""What a heartbeat makes of a consumer that turns, that hangs, and that waits for its broker."""
+"""When a heartbeat is renewed: the consumer turns, hangs, or waits for its broker."""
 
 import logging
 import os

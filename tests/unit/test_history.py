@@ -1,4 +1,4 @@
-"""What a job remembers between its turns."""
+"""What a job remembers between its runs."""
 
 import json
 import time

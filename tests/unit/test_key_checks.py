@@ -1,4 +1,4 @@
-"""When a worker asks about its keys, and what becomes of the answers.
+"""When a worker checks its keys, and what it does with the answers.
 
 What the providers answer: `tests/integration/test_key_checks.py`.
 """

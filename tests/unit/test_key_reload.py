@@ -1,4 +1,4 @@
-"""What is said of a reload of the keys, and of the checks of them."""
+"""What a reload of the keys reports, and what the checks of keys do."""
 
 from collections.abc import Mapping
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""What a snapshot of the pool, and a reset of it, say of each key to people."""
+"""What people are shown of each key, by a snapshot of the pool and by a reset."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace

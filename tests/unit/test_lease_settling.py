@@ -21,7 +21,7 @@ LATE = Verdict(Fate.DONE, "ok", limits=(ObservedLimit(Dimension.RPM, 30),))
 
 
 class Pool:
-    """A pool that fails as often as a test says, and notes what it is told."""
+    """A pool that fails as often as a test says, and notes each settle."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors, self.settles = list(errors), list[tuple[Verdict, bool]]()

@@ -1,4 +1,4 @@
-"""How long a worker waits for words of Redis, and how unknown answers are gathered."""
+"""How long a worker waits for messages of Redis, and how unknown answers are gathered."""
 
 import asyncio
 from types import SimpleNamespace
@@ -56,7 +56,7 @@ async def test_after_a_reset_jobs_are_woken_once_more_two_seconds_later(
 
 
 class _Channel:
-    """Says nothing for a while each time; `subscribed` has what was subscribed to."""
+    """Is silent for a while each time; `subscribed` has the names of each subscription."""
 
     def __init__(self, silences_s: list[float]) -> None:
         self.now_s, self.subscribed = 0.0, list[Any]()

@@ -1,4 +1,4 @@
-"""What Celery beat's log has of a scheduled job that it could not send."""
+"""What Celery beat logs of a scheduled job that it could not send."""
 
 import io
 

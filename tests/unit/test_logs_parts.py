@@ -18,7 +18,7 @@ Emit = Callable[..., None]
 
 @pytest.fixture
 def emit(output: Output) -> Emit:
-    """Logs a record of these attributes, as JSON unless it says otherwise."""
+    """Logs a record with these attributes, as JSON unless a test asks for text."""
 
     def log(name: str = "worker.x", *, log_format: str = "json", **about: Any) -> None:
         setup_logging("INFO", log_format=log_format, stream=output.stream)

@@ -1,4 +1,4 @@
-"""Where log lines go, which levels they have, and what is said beside them."""
+"""Where log lines go, which levels they have, and what is written beside them."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""The Lua scripts: what each requires, and that none holds what nobody uses."""
+"""The Lua scripts: what each requires, and that no function of a library is unused."""
 
 import re
 import runpy

@@ -1,4 +1,4 @@
-"""What a message must be to be run: the forms that Celery trusts its producers to keep."""
+"""The form that a message must have to be run: Celery trusts its producers to keep it."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""How a job ends, or when it comes back, that got no lease or whose call failed."""
+"""How a job without a lease, or with a failed call, ends, or when it comes back."""
 
 from collections.abc import Callable
 from typing import Any

@@ -15,7 +15,7 @@ from worker.notifications import announcing
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What each message that is published was made of."""
+    """The arguments of each signature that is published."""
     signatures: list[dict[str, Any]] = []
 
     async def publish(signature: Any, _: Any) -> None:

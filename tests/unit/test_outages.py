@@ -1,4 +1,4 @@
-"""How an outage is noted in the broker, and what its trouble costs: nothing.
+"""How an outage is noted in the broker, whose own trouble costs no job anything.
 
 The whole of it: `tests/integration/test_outages.py`.
 """

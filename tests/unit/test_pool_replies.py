@@ -1,4 +1,4 @@
-"""What the pool's scripts are asked and answer, in the types of both sides."""
+"""The arguments and the replies of the pool's scripts, and the types they are read as."""
 
 import json
 from typing import Any

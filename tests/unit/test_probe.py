@@ -1,4 +1,4 @@
-"""What the probe says of a worker's heartbeat, and how it ends."""
+"""What the probe reports of a worker's heartbeat, and its exit code."""
 
 import os
 import runpy

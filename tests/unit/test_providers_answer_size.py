@@ -1,4 +1,4 @@
-"""How much of an answer is read, and what becomes of one that is longer."""
+"""How much of an answer is read, and how a longer one ends."""
 
 import asyncio
 import gzip

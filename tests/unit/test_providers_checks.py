@@ -1,4 +1,4 @@
-"""What the clients make of answers about a key and about batches, without a provider."""
+"""How the clients read answers about a key and about batches, without a provider."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ def service(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Requests]]:
-    """Makes a provider whose connections give one answer, or fail; and what it was asked."""
+    """Makes a provider whose connections give one answer, or fail; and its requests."""
 
     def make(service: str, outcome: Any) -> tuple[Any, Requests]:
         at = f"https://{service}.example"

@@ -1,4 +1,4 @@
-"""What of a request and an answer is passed on, kept or counted, without a provider."""
+"""Which parts of a request and an answer are passed on, kept or counted, without a provider."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Requests of other SDKs: where they go, and what is made of the answers, without a provider."""
+"""Requests of other SDKs: where they go, and how answers are judged, without a provider."""
 
 import asyncio
 import gzip

@@ -1,4 +1,4 @@
-"""What the headers of Resend's answers tell of limits and quotas."""
+"""What the headers of Resend's answers say of limits and quotas."""
 
 import pytest
 

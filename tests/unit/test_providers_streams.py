@@ -1,4 +1,4 @@
-"""What an answer in pieces adds up to, and what the connections to a provider are made with."""
+"""How an answer is assembled from its pieces, and how connections to a provider are made."""
 
 import json
 import ssl
@@ -14,7 +14,7 @@ from worker.providers.groq.stream import AssembledAnswer, EventDecoder
 
 
 class RecordingListener:
-    """Keeps what a listener hears."""
+    """Keeps the events that a listener gets."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []

@@ -1,4 +1,4 @@
-"""What the connections' transport makes of what the library below it does."""
+"""How the connections' transport handles the answers and errors of the library below it."""
 
 import asyncio
 from typing import Any

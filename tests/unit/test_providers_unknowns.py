@@ -1,4 +1,4 @@
-"""What the providers' answers hold that nobody knows, and what is kept of it."""
+"""Unknown parts of the providers' answers: which are reported, and what is kept of them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -212,7 +212,7 @@ class _Watch:
         self._watch = GroqWatch(self.unknowns.append)
 
     def see(self, *verdicts: Verdict, model: str = "m-1") -> list[str]:
-        """Look at answers, and return what was told of them."""
+        """Look at answers, and return what was reported of them."""
         self.unknowns.clear()
         for verdict in verdicts:
             self._watch.look(

@@ -1,4 +1,4 @@
-"""Suspects: how deaths are counted, who runs alone, and when the next one's turn is."""
+"""Suspects: how deaths are counted, which job runs alone, and when the next one runs."""
 
 from collections.abc import Callable
 from types import SimpleNamespace

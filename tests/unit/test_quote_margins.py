@@ -8,7 +8,7 @@ from worker.keypool.margins import Margins, QuoteBook
 
 
 def taught(*outcomes: float, forecast_s: float = 29.0, polled: bool = False) -> QuoteBook:
-    """A book in which one job after the other took so long."""
+    """A book of jobs that took these times, one after the other."""
     book, now_s = QuoteBook(is_polled=polled), 0.0
     for ended, took_s in enumerate(outcomes):
         book.quote(now_s, ended=ended, place=1, forecast_s=forecast_s)

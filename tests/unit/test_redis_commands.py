@@ -64,7 +64,7 @@ async def test_a_client_has_one_pipeline_which_goes_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Client:
-        """Can be a key of a mapping that keeps it not alive."""
+        """Can be a key of a weak mapping."""
 
     class Made:
         def __init__(self, _: Any) -> None:

@@ -1,4 +1,4 @@
-"""What Redis is told in the background."""
+"""The commands that are sent to Redis later, in the background."""
 
 import asyncio
 import contextlib

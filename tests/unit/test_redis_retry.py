@@ -1,4 +1,4 @@
-"""What of Redis passes by itself, in one list; and how long who waits for it."""
+"""Which errors of Redis pass by themselves, in one list; and how long each caller waits."""
 
 import asyncio
 import logging

@@ -1,4 +1,4 @@
-"""Which jobs become dead letters that fail outside of their task."""
+"""Which jobs that fail outside of their task become dead letters."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a task of ours hands on, and what its result says of how it went."""
+"""What a task of ours passes on, and which figures its result has."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a settle tells the pool of an answer: how its call ended, what it counted and blames."""
+"""What a settle reports to the pool: how the call ended, what it counted, what it blames."""
 
 from dataclasses import replace
 from typing import Any
@@ -81,7 +81,7 @@ def settlement(
 
 
 def settlement_beyond_always(verdict: Verdict, **given: Any) -> dict[str, Any]:
-    """What is told beside what is told of each call."""
+    """The fields beside those of each call."""
     fields = settlement(verdict, **given)
     assert fields.items() >= ALWAYS.items()
     return {name: value for name, value in fields.items() if name not in ALWAYS}

@@ -1,4 +1,4 @@
-"""What a worker does whose standard output takes no banner."""
+"""How a worker starts whose standard output takes no banner."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What is said of options of a worker that cannot work."""
+"""The sentences about options with which a worker cannot work."""
 
 import errno
 import os

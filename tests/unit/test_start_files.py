@@ -1,4 +1,4 @@
-"""What is said of files that Celery's options name and cannot be written."""
+"""The sentences about files that Celery's options name and that cannot be written."""
 
 import dbm
 import os

@@ -1,4 +1,4 @@
-"""What is said of a module that cannot be imported, and of a warning that is an error."""
+"""The sentences about a module that cannot be imported, and a warning that is an error."""
 
 import sys
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Who is warned, when a worker starts, of another worker with its name."""
+"""When a worker that starts is warned of another worker with its name."""
 
 import logging
 import threading

@@ -1,4 +1,4 @@
-"""What is told where a job ends outside of its task: its stream, its error, its notification."""
+"""What is sent where a job ends outside of its task: its stream, its error, its notification."""
 
 import asyncio
 from types import SimpleNamespace

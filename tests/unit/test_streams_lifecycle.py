@@ -15,7 +15,7 @@ from worker.streams import AnswerStream, answer_stream, finish_stream, lifecycle
 
 
 class _Writer:
-    """Writes nothing, and says at once that it has."""
+    """Writes nothing, and marks each stream as finished at once."""
 
     def __init__(self, *, writes: bool = True) -> None:
         self.writes = writes

@@ -1,4 +1,4 @@
-"""What the writer of streams sends, and what it makes of Redis' replies; without a Redis."""
+"""What the writer of streams sends, and how it handles Redis' replies; without a Redis."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -1,4 +1,4 @@
-"""What our tasks make of a job's arguments and headers, and whom they hand it to."""
+"""How our tasks read a job's arguments and headers, and what they pass on."""
 
 import time
 from contextlib import asynccontextmanager
@@ -32,7 +32,7 @@ async def run(task: Task, *, job: str = "job-1", **request: Any) -> Any:
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """What each task hands on to be served."""
+    """The arguments with which each task calls `serve`."""
     calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
     async def serve(*args: Any, **options: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What telemetry is set up with, what it may say of an error, and that it is nothing while off."""
+"""How telemetry is set up, what it reports of an error, and that it does nothing while off."""
 
 from types import SimpleNamespace
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where the span of a run belongs, and what those of its calls and waits tell."""
+"""Where the span of a run belongs, and what the spans of its calls and waits say."""
 
 import contextvars
 from types import SimpleNamespace

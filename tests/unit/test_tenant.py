@@ -1,4 +1,4 @@
-"""Whose a job is."""
+"""The tenant of a job, and what it is charged."""
 
 import asyncio
 import hashlib

@@ -1,4 +1,4 @@
-"""The values that the parts of the program hand to each other: nobody can change one."""
+"""The values that the parts of the program pass to each other: they cannot be changed."""
 
 import re
 from dataclasses import asdict, is_dataclass

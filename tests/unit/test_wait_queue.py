@@ -1,4 +1,4 @@
-"""One queue of jobs that wait for the same keys: what a refusal of the pool teaches it."""
+"""One queue of jobs that wait for the same keys: what it learns from a refusal of the pool."""
 
 import asyncio
 from collections.abc import Callable

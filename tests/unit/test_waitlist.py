@@ -1,4 +1,4 @@
-"""How the waits of the jobs of a process end, and what backpressure hears of them.
+"""How the waits of the jobs of a process end, and what backpressure learns of them.
 
 The whole of it, with a real key pool, is in `tests/integration/waitlist`.
 """

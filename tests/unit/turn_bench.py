@@ -1,4 +1,4 @@
-"""A turn of a job without Redis and without a provider: everything around it is as a test says."""
+"""A turn of a job without Redis and without a provider: a test says how each part answers."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""A channel's record of deliveries, with a server, a clock and a hub that are none."""
+"""A channel's record of deliveries, with doubles of the server, the clock and the hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

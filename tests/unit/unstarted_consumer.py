@@ -1,4 +1,4 @@
-"""A consumer that nothing was started of, and a message for it."""
+"""A consumer whose worker was not started, and a message for it."""
 
 import json
 from types import SimpleNamespace
@@ -29,7 +29,7 @@ class Broker:
 
 
 def consumer(broker: Broker, strategy: Any) -> Consumer:
-    """A consumer that nothing was started of."""
+    """A consumer whose worker was not started."""
     made = Consumer.__new__(Consumer)
     made.connection_errors = (redis.ConnectionError, OSError, KeyError)  # as kombu gives them
     made.channel_errors = (redis.ResponseError,)

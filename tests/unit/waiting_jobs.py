@@ -19,7 +19,7 @@ JOB = LeaseRequest(model="m", resource="m", by="job")
 
 
 class Pool:
-    """A pool that answers as a test says, and notes the requests."""
+    """A pool that answers as a test says, and notes each request."""
 
     def __init__(self) -> None:
         self.answer: Lease | NoLease = LEASE
