@@ -156,7 +156,7 @@ async def test_emails_lead_in_the_turns_of_their_tenants_unless_their_jobs_have_
     assert queue.led
     assert third not in queue.waiters
     queue.wake_next()
-    assert not queue.led, "nobody waits"
+    assert not queue.led, "no email waits"
     assert queue.waiters == {}
 
 

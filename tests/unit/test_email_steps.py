@@ -268,7 +268,7 @@ async def test_a_run_waits_for_a_rate_limit_that_opens_within_two_seconds(
         assert run._deferral is None
 
 
-# How the call of a leader ends that took nobody along, and what becomes of the next one.
+# How the call of a leader without followers ends, and how the next email ends.
 @pytest.mark.parametrize(
     ("end", "first", "second"),
     [

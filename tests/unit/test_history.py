@@ -126,7 +126,7 @@ def test_values_of_a_header_have_bounds(name: str, written: Any, kept: Any) -> N
         {"since_ms": "yesterday"},  # not a number
         {"since_ms": -1},  # before 1970
         {"since_ms": 10**30},  # a time to come
-        {"since_ms": True},  # a truth value is no number
+        {"since_ms": True},  # a truth value is not a number
         {"since_ms": 1.5},  # nor is a fraction a count
         {"deferrals": None, "attempts": [], "waited_ms": {}},  # nothing usable
         {"deferred": 7, "ticket": []},  # neither yes nor no

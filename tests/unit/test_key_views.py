@@ -165,7 +165,7 @@ def rest(left_ms: int | None, *, scope: str = "account_model", reason: str = "wh
         ((UNFIT, rest(5, reason="a")), "cooling", "a", 5),
         ((rest(5, reason="a"), rest(9, reason="b")), "cooling", "b", 9),
         ((rest(9, reason="b"), rest(5, reason="a")), "cooling", "b", 9),
-        # a model that never works again is no end of the rest of the key
+        # a model that never works again does not end the rest of the key
         ((rest(None, reason="a"), rest(5, reason="b")), "cooling", "b", 5),
         ((rest(None, reason="a"),), "cooling", "a", None),
         *(
@@ -250,7 +250,7 @@ def test_the_records_of_a_pool_share_a_hash_tag() -> None:
 
 
 OWNERS = {ONE.id: ONE.label, TWO.id: TWO.label, "acme": "acme"}
-# Redis' rows in the order of the result: the scope, 1 if it has no end, why, and who.
+# Redis' rows in the order of the result: the scope, 1 if it has no end, why, and by whom.
 ROWS: list[tuple[str, int, str, str]] = [
     ("host", 0, "down", "job-1"),
     ("model:m", 1, "gone", "job-1"),

@@ -23,5 +23,5 @@ async def test_a_bounded_number_of_tasks_of_one_key_run_at_once() -> None:
     await waiting[0]
     for _ in range(5):
         await asyncio.sleep(0)
-    assert order == [0], "a second release of one slot lets nobody in"
+    assert order == [0], "a second release of one slot lets no task in"
     waiting[1].cancel()

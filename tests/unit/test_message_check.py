@@ -52,7 +52,7 @@ def test_a_message_that_can_be_run_has_no_defect(headers: dict[str, Any]) -> Non
     assert defect(headers) == ""
 
 
-# Headers, and what is said of them.
+# Headers, and the sentence about them.
 @pytest.mark.parametrize(
     ("headers", "sentence"),
     [
@@ -62,7 +62,7 @@ def test_a_message_that_can_be_run_has_no_defect(headers: dict[str, Any]) -> Non
         (
             HEADERS | {"id": None},
             "its headers task and id must be short texts",
-        ),  # nobody could be told
+        ),  # no caller could get its result
         (HEADERS | {"id": ""}, "its headers task and id must be short texts"),
         (
             HEADERS | {"id": "a\nb"},
@@ -76,7 +76,7 @@ def test_a_message_that_can_be_run_has_no_defect(headers: dict[str, Any]) -> Non
         (HEADERS | {"eta": "1" * 1_001}, "its header eta is malformed"),
         (HEADERS | {"expires": 60}, "its header expires is malformed"),
         (HEADERS | {"retries": -1}, "its header retries is malformed"),
-        (HEADERS | {"retries": True}, "its header retries is malformed"),  # yes is no number
+        (HEADERS | {"retries": True}, "its header retries is malformed"),  # yes is not a number
         (HEADERS | {"retries": 10**7}, "its header retries is malformed"),
         (HEADERS | {"timelimit": 5}, "its header timelimit is malformed"),
         (HEADERS | {"timelimit": [5]}, "its header timelimit is malformed"),
@@ -94,7 +94,7 @@ def test_a_header_of_the_wrong_form_is_named_and_not_quoted(headers: Any, senten
     assert defect(headers) == sentence
 
 
-# Bodies, and what is said of them; nothing: they are fine.
+# Bodies, and the sentence about them; an empty one: they are fine.
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

@@ -51,7 +51,7 @@ async def test_the_more_jobs_wait_the_later_each_comes_back(broker: Broker) -> N
     assert await broker.wait(code="rpm") == 100, "its end is known"
     for outages_, service in ((broker.outages, ""), (Outages(None), "groq")):
         waits = [await outages_.countdown_ms(service, 100, "server_error") for _ in range(4)]
-        assert waits == [100] * 4, "nobody could wake them"
+        assert waits == [100] * 4, "no end of an outage could wake them"
 
 
 async def test_an_outage_holds_no_job_for_longer_than_an_hour(broker: Broker) -> None:

@@ -67,7 +67,7 @@ def made(queue: WaitQueue, **demand: Any) -> tuple[Overflow, Demand]:
         (8, 7, False, False, False),
         (8, 8, False, False, True),
         (8, 8, True, False, True),
-        (9, 9, False, False, False),  # it was said before
+        (9, 9, False, False, False),  # it was full before
     ],
 )
 async def test_the_youngest_job_goes_back_where_others_can_pass(

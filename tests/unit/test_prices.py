@@ -77,7 +77,7 @@ def test_a_file_with_a_byte_order_mark_is_read_and_a_folder_is_refused(tmp_path:
         read_prices(path)
 
 
-# What stands in the file, and what is said of it.
+# The text of the file, and the sentence about it.
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -138,8 +138,8 @@ def test_the_caller_is_notified_when_the_bytes_leave() -> None:
     assert reports == [sentinel.left]
 
 
-# What the HTTP client raised, and what is told of it. Only before anything was sent it is certain
-# that the provider did nothing; then our own words are told, too.
+# What the HTTP client raised, and the verdict on it. Only before anything was sent it is certain
+# that the provider did nothing; then the reason has the words of the error, too.
 @pytest.mark.parametrize(
     ("error", "code", "sentence", "definite"),
     [

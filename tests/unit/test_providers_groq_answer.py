@@ -64,7 +64,7 @@ THOUGHT = {"completion_tokens": 8, "completion_tokens_details": {"reasoning_toke
         ({"reasoning": "why"}, "length", None, "all tokens"),
         ({"reasoning": "why"}, "length", {"completion_tokens": -1}, "all tokens"),
         ({}, "length", THOUGHT, "all 8 tokens"),
-        ({}, "length", USAGE, None),  # nobody knows
+        ({}, "length", USAGE, None),  # it is not known
         ({}, "length", {"completion_tokens_details": "odd"}, None),
         ({"reasoning": "why"}, "stop", THOUGHT, None),
         ({"reasoning": "why", "content": "hi"}, "length", THOUGHT, None),
@@ -178,7 +178,7 @@ def test_an_answer_that_breaks_off_is_in_doubt_and_has_the_stated_limits(
     assert judged.limits == (ObservedLimit(Dimension.TPM, 6_000),)
 
 
-# What refuses a request for its size, and what its caller is told.
+# What refuses a request for its size, and the reason that its caller gets.
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

@@ -156,7 +156,7 @@ def _requests(limit: str, remaining: str, reset: str | None) -> Answer:
         (_requests("14400", "14398", "5.9s"), ()),
         (_requests("14400", "14397", "17.1s"), (ObservedLimit(Dimension.RPD, 14_400, 14_397.0),)),
         (_requests("14400", "14398", "1s"), (ObservedLimit(Dimension.RPM, 14_400, 14_398.0),)),
-        # nothing can be told
+        # no limit can be concluded
         (_requests("600", "600", "0s"), ()),
         (_requests("600", "599", None), ()),
         (_requests("600", "599", "soon"), ()),

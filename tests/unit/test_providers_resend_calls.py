@@ -90,7 +90,7 @@ async def test_no_batch_is_sent_to_a_stand_in_that_takes_none() -> None:
     assert len(taken.requests) == 2
     single = ScriptedProvider(Resend, (200, {"id": "1"}))
     assert summary(await single.call(mail())) == "done ok"
-    assert len(single.requests) == 1, "nobody is asked for one email"
+    assert len(single.requests) == 1, "one email needs no check for batches"
 
 
 async def test_a_quota_that_refuses_one_email_rests_the_team() -> None:

@@ -17,7 +17,7 @@ from worker.aio.connections import SentinelTlsConnection, parameters_of
 CANARY = "canary-7d1f"
 
 
-# The URL; the database, and what the broker's and the pool's connections are told beside it.
+# The URL; the database, and what the broker's and the pool's connections get beside it.
 @pytest.mark.parametrize(
     ("url", "db", "broker", "pool"),
     [

@@ -277,7 +277,7 @@ def test_an_account_that_reserves_more_than_we_did_wants_a_cap(
         (Verdict(Fate.FAIL, "c", status=400), False, False),
         (blame(Scope.KEY, COOL), False, True),
         (blame(Scope.KEY, Effect.DISABLE), False, True),
-        (blame(Scope.ACCOUNT_MODEL, Effect.UNFIT), False, False),  # perhaps nobody has it
+        (blame(Scope.ACCOUNT_MODEL, Effect.UNFIT), False, False),  # perhaps no account has it
     ],
 )
 def test_an_account_may_turn_a_request_down_and_a_model_may_not_exist(

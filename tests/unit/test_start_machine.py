@@ -58,7 +58,7 @@ def test_a_limit_that_the_kernel_does_not_allow_stays_as_it_was(
     assert machine._raise_open_files(150) == 100
 
 
-# The jobs, the limit of open files, and what is said.
+# The jobs, the limit of open files, and the sentence about it.
 @pytest.mark.parametrize(
     ("jobs", "hard", "problem"),
     [

@@ -49,7 +49,7 @@ def app_with(mailbox: _Mailbox) -> Any:
     ("replies", "pings", "warned"),
     [
         ((1, 1), 2, False),
-        ((0, 1), 2, False),  # it did not hear its own first ping
+        ((0, 1), 2, False),  # it did not receive its own first ping
         ((2,), 1, True),
         ((1, 2), 2, True),  # the other one was busy
     ],

@@ -177,4 +177,4 @@ async def test_a_streamed_answer_is_written_to_the_stream_of_its_job(
     assert completion.listener is stream
     assert steps[-1] == "calling"
     await run(ai.complete, kwargs={"prompt": "hi", "stream": False})
-    assert len(steps) == 4, "nobody follows this one"
+    assert len(steps) == 4, "this one is not streamed"

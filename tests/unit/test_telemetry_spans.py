@@ -62,7 +62,7 @@ INSTRUMENTED = SpanContext(SENT.trace_id, 0xD7AD6B7169203331, False, SAMPLED)
         (None, {"traceparent": 7, "tracestate": ["x"]}, None),  # a stranger wrote them
         (INSTRUMENTED, NAMED, INSTRUMENTED),  # one tree, not the same run twice
         (INSTRUMENTED, None, INSTRUMENTED),
-        (OTHER, NAMED, SENT),  # somebody else's, whose trace this job does not belong to
+        (OTHER, NAMED, SENT),  # of other code, whose trace this job does not belong to
     ],
 )
 def test_a_run_belongs_to_its_current_span_or_else_to_the_one_in_its_message(

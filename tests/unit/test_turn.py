@@ -164,7 +164,7 @@ async def test_a_call_that_is_cut_may_have_been_carried_out(
     ]
 
 
-# What the provider answers, and whether a Redis that is down is to hear of it at once.
+# What the provider answers, and whether its settle is retried at once while Redis is down.
 @pytest.mark.parametrize(
     ("reply", "patiently"),
     [

@@ -79,7 +79,7 @@ class Bench:
             raise self.starting
 
     async def free_slots(self) -> list[Any]:
-        """Take all slots that nobody holds, and give them back."""
+        """Take all free slots, and give them back."""
         free = []
         while len(free) < 2 * SLOTS:
             try:

@@ -1,4 +1,4 @@
-"""An answer's stream whose records nobody writes."""
+"""The stream of an answer, without a writer of its records."""
 
 from typing import Any
 
