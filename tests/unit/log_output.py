@@ -1,4 +1,4 @@
-"""Where log lines go in a test, and two keys that no line may hold."""
+"""Where log lines go in a test, and how they are read."""
 
 import io
 import json
@@ -8,9 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from worker.logs import Redactor, setup
-
-GROQ = "gsk_abc123" + "D4eF5gH6" * 5 + "iJ"
-RESEND = "re_def456Gh_" + "D4eF5gH6" * 3
 
 
 class Output:

@@ -9,7 +9,7 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from config.services import SERVICES
-from tests.unit.log_output import GROQ
+from tests.unit.sample_keys import GROQ
 from worker.dashboard import dead_letters, jobs, key_changes, keys, page
 from worker.dashboard.auth import Visitor
 from worker.dashboard.errors import ApiError

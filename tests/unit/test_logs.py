@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.log_output import GROQ, Output, entry_in, output
+from tests.unit.log_output import Output, entry_in, output
+from tests.unit.sample_keys import GROQ
 from worker import logs
 from worker.logs import Redactor, log_key_failed, log_key_used, log_keys_reset, setup_logging
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from config.api_key import make_key
-from tests.unit.log_output import GROQ, Output, entry_in, output
+from tests.unit.log_output import Output, entry_in, output
+from tests.unit.sample_keys import GROQ
 from worker.logs import setup, setup_logging
 
 __all__ = ["output"]

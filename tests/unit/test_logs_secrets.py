@@ -7,7 +7,8 @@ import pytest
 from pydantic import SecretStr
 
 from config.api_key import make_key
-from tests.unit.log_output import GROQ, RESEND, Output, output
+from tests.unit.log_output import Output, output
+from tests.unit.sample_keys import GROQ, RESEND
 from worker.logs import Redactor, setup_logging
 
 __all__ = ["output"]
