@@ -32,7 +32,7 @@ def use_no_redis(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> None:
         monkeypatch.setattr(module, "run", as_a_session)
 
 
-def ran(command: click.Command, *arguments: str, **obj: Any) -> Result:
+def run_command(command: click.Command, *arguments: str, **obj: Any) -> Result:
     result = CliRunner().invoke(command, arguments, obj=SimpleNamespace(**obj))
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
     return result

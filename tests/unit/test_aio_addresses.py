@@ -167,11 +167,11 @@ async def test_a_certificate_is_held_against_the_name_and_not_the_address(port: 
     assert (arguments["host"], arguments["server_hostname"]) == (_ANSWERING, _HOST)
     connection._address = ""
     assert connection._connection_arguments()["host"] == _HOST
-    seen: list[str] = []
+    hosts: list[str] = []
     blocking = BlockingTlsConnection(**_options(port))
-    blocking._wrap_socket_with_ssl = lambda connected: (seen.append(blocking.host), connected)[1]
+    blocking._wrap_socket_with_ssl = lambda connected: (hosts.append(blocking.host), connected)[1]
     with blocking._connect():
-        assert seen == [_HOST]
+        assert hosts == [_HOST]
 
 
 def test_an_address_on_one_interface_keeps_its_zone() -> None:

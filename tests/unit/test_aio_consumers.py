@@ -13,29 +13,29 @@ from worker.aio.transport.sentinel import SentinelChannel
 
 
 class Consuming:
-    """A channel that has never connected, and what it does."""
+    """A channel that has never connected; `new_calls` has its calls since the last look."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.did = Mock()
+        self.calls = Mock()
         for name in ("basic_consume", "_basic_cancel"):
-            monkeypatch.setattr(StockChannel, name, getattr(self.did, name))
+            monkeypatch.setattr(StockChannel, name, getattr(self.calls, name))
         self.channel: Any = Channel.__new__(Channel)
         fields: dict[str, Any] = {
             "_fanout_queues": {"told": ()}, "_trusting": set(), "takes": True, "_in_poll": object(),
             "ack_emulation": True, "_active_queues": [], "active_fanout_queues": set(),
-            "sharing": self.did.sharing, "hints": self.did.hints, "limits": self.did.limits,
+            "sharing": self.calls.sharing, "hints": self.calls.hints, "limits": self.calls.limits,
             "_reading": False, "connection": Mock(), "_qos": Mock(), "closed": False,
         }  # fmt: skip
         for name, value in fields.items():
             setattr(self.channel, name, value)
         self.channel.connection.mock_add_spec(None)
         for name in ("_let_go", "_forget_connection"):
-            monkeypatch.setattr(self.channel, name, getattr(self.did, name), raising=False)
+            monkeypatch.setattr(self.channel, name, getattr(self.calls, name), raising=False)
 
     @property
-    def done(self) -> list[Any]:
-        calls = list(self.did.mock_calls)
-        self.did.reset_mock()
+    def new_calls(self) -> list[Any]:
+        calls = list(self.calls.mock_calls)
+        self.calls.reset_mock()
         return calls
 
 
@@ -46,15 +46,15 @@ def consuming(monkeypatch: pytest.MonkeyPatch) -> Consuming:
 
 def test_a_queue_is_consumed_in_batches_and_its_tenants_have_turns(consuming: Consuming) -> None:
     consumed = consuming.channel.basic_consume("a", False, print, "tag", more=1)
-    assert consumed is consuming.did.basic_consume.return_value
-    assert consuming.done == [
+    assert consumed is consuming.calls.basic_consume.return_value
+    assert consuming.new_calls == [
         call.sharing.add("a"),
         call.basic_consume("a", False, print, "tag", more=1),
     ]
     assert consuming.channel.takes is True
     consuming.channel.basic_consume("told", False, print, "tag")
     consuming.channel.basic_consume("told", True, print, "tag")
-    assert consuming.done == [
+    assert consuming.new_calls == [
         call.basic_consume("told", False, print, "tag"),
         call.basic_consume("told", True, print, "tag"),
     ]
@@ -66,7 +66,7 @@ def test_without_acknowledgements_a_channel_works_as_kombus_own_and_afterwards_i
 ) -> None:
     for tag in ("one", "two"):
         consuming.channel.basic_consume("a", True, print, tag)
-    assert consuming.done == [
+    assert consuming.new_calls == [
         call._let_go(),
         call._forget_connection(),
         call.basic_consume("a", True, print, "one"),
@@ -74,11 +74,11 @@ def test_without_acknowledgements_a_channel_works_as_kombus_own_and_afterwards_i
     ]
     assert consuming.channel.takes is False
     cancelled = consuming.channel._basic_cancel("one")
-    assert cancelled is consuming.did._basic_cancel.return_value
+    assert cancelled is consuming.calls._basic_cancel.return_value
     assert (consuming.channel.takes, consuming.channel._in_poll is None) == (False, False)
-    assert consuming.done == [call._basic_cancel("one")]
+    assert consuming.new_calls == [call._basic_cancel("one")]
     consuming.channel._basic_cancel("two")
-    assert consuming.done == [
+    assert consuming.new_calls == [
         call._basic_cancel("two"),
         call._forget_connection(),
         call.hints.look_everywhere(),
@@ -97,9 +97,9 @@ def test_a_channel_stays_as_kombus_own_where_it_could_not_change(
     consuming.channel.basic_consume("a", True, print, "one")
     consuming.channel._active_queues = ["b"] if why == "a queue is consumed" else []
     consuming.channel.ack_emulation = why != "no acknowledgements"
-    consuming.done  # noqa: B018
+    consuming.new_calls  # noqa: B018
     consuming.channel._basic_cancel("one")
-    assert consuming.done == [call._basic_cancel("one")]
+    assert consuming.new_calls == [call._basic_cancel("one")]
     assert consuming.channel.takes is False
 
 
@@ -112,12 +112,15 @@ def test_after_the_last_cancel_no_reply_waits_unread(
 ) -> None:
     consuming.channel._active_queues, consuming.channel._reading = left, reading
     consuming.channel._basic_cancel("tag")
-    assert consuming.done == [call._basic_cancel("tag"), *[call._let_go()] * lets_go]
+    assert consuming.new_calls == [call._basic_cancel("tag"), *[call._let_go()] * lets_go]
 
 
 def test_the_queues_are_read_again_once_more_may_be_taken(consuming: Consuming) -> None:
     consuming.channel.take_urgent_only("a", 3)
-    assert consuming.done == [call.limits.take_urgent_only("a", 3), call.hints.look_everywhere()]
+    assert consuming.new_calls == [
+        call.limits.take_urgent_only("a", 3),
+        call.hints.look_everywhere(),
+    ]
 
 
 class Server:
@@ -151,11 +154,11 @@ def publishing(consuming: Consuming, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(channel, "conn_or_acquire", conn_or_acquire, raising=False)
     for name in ("_put", "_size", "_has_queue", "_purge", "_delete"):
-        monkeypatch.setattr(StockChannel, name, getattr(consuming.did, name))
+        monkeypatch.setattr(StockChannel, name, getattr(consuming.calls, name))
     for name in ("count_parked", "drop_parked"):
-        monkeypatch.setattr(delaying, name, getattr(consuming.did, name))
-    consuming.did._size.return_value = consuming.did._purge.return_value = 100
-    consuming.did.count_parked.return_value = consuming.did.drop_parked.return_value = 20
+        monkeypatch.setattr(delaying, name, getattr(consuming.calls, name))
+    consuming.calls._size.return_value = consuming.calls._purge.return_value = 100
+    consuming.calls.count_parked.return_value = consuming.calls.drop_parked.return_value = 20
     return channel
 
 
@@ -169,7 +172,7 @@ def test_a_queue_without_delays_is_published_to_as_kombu_does(
     publishing.ack_emulation = False
     publishing._put("late", MESSAGE)
     stock = [call._put("a", MESSAGE, _publish_batch=None), call._put("late", MESSAGE)]
-    assert consuming.done == stock
+    assert consuming.new_calls == stock
     assert publishing.server.sent == []
 
 
@@ -182,7 +185,7 @@ def test_a_delayed_queue_is_published_to_alone_or_in_a_batch(
     publishing._put("late", MESSAGE, _publish_batch=(batch := Mock()))
     assert batch.add.call_args_list == [call("execute_command", *publishing.server.sent[0])]
     assert len(publishing.server.sent) == 1
-    assert consuming.done == []
+    assert consuming.new_calls == []
 
 
 def test_a_queue_is_counted_purged_and_deleted_with_its_delayed_and_parked_messages(
@@ -194,9 +197,12 @@ def test_a_queue_is_counted_purged_and_deleted_with_its_delayed_and_parked_messa
     assert (publishing._purge("a"), publishing._purge("late")) == (120, 127)
     unlink = ("UNLINK", "p.late.due", "p.late|3.due", "p.late.due.texts", "p.late.due.next")
     assert publishing.server.sent[2:] == [*counted, unlink]
-    consuming.done  # noqa: B018
+    consuming.new_calls  # noqa: B018
     publishing._delete("late", 1, more=2)
-    assert consuming.done == [call._delete("late", 1, more=2), call.drop_parked(publishing, "late")]
+    assert consuming.new_calls == [
+        call._delete("late", 1, more=2),
+        call.drop_parked(publishing, "late"),
+    ]
     assert publishing.server.sent[-1] == unlink
     assert publishing.delayed_keys("late") == (
         "late.due.next", "late.due.leader", "late.due.texts", "late.due", "late|3.due",
@@ -211,10 +217,13 @@ def test_a_queue_is_counted_purged_and_deleted_with_its_delayed_and_parked_messa
 def test_a_queue_is_there_while_a_message_waits_anywhere(
     consuming: Consuming, publishing: Any, *, known: bool, delayed: int, parked: int, has: bool
 ) -> None:
-    consuming.did._has_queue.return_value, consuming.did.count_parked.return_value = known, parked
+    consuming.calls._has_queue.return_value, consuming.calls.count_parked.return_value = (
+        known,
+        parked,
+    )
     publishing.server = Server(0, delayed)
     assert publishing._has_queue("late", more=1) is has
-    consuming.did._has_queue.assert_called_once_with("late", more=1)
+    consuming.calls._has_queue.assert_called_once_with("late", more=1)
 
 
 def test_connections_by_sentinels_have_what_kombu_gives_them(

@@ -45,7 +45,7 @@ class Consumer(SimpleNamespace):
         return options
 
 
-class Intake:
+class IntakeBench:
     """A task, a consumer that notes what it is given, and Celery's own strategy, which is noted."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +79,8 @@ class Intake:
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> Intake:
-    return Intake(monkeypatch)
+def bench(monkeypatch: pytest.MonkeyPatch) -> IntakeBench:
+    return IntakeBench(monkeypatch)
 
 
 # What is not plain about a message, and about its body.
@@ -96,31 +96,31 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Intake:
     ],
 )
 def test_messages_that_are_not_plain_are_celerys(
-    taken: Intake, headers: dict[str, Any], body: Any
+    bench: IntakeBench, headers: dict[str, Any], body: Any
 ) -> None:
     incoming = message(headers)
-    assert taken.request(incoming, body) is None
-    assert taken.stock.call_args == call(incoming, body, "ack", "reject", [])
-    taken.consumer.on_task_request.assert_not_called()
+    assert bench.request(incoming, body) is None
+    assert bench.stock.call_args == call(incoming, body, "ack", "reject", [])
+    bench.consumer.on_task_request.assert_not_called()
 
 
 @pytest.mark.parametrize("body", [{"0": 1}, [[], {}], "text", [[], {}, {}, 1]])
-def test_a_body_of_another_form_is_celerys(taken: Intake, body: Any) -> None:
+def test_a_body_of_another_form_is_celerys(bench: IntakeBench, body: Any) -> None:
     incoming = message(body=body)
-    assert taken.request(incoming) is None
-    assert taken.handler()(incoming, None, "ack", "reject", []) is taken.stock.return_value
+    assert bench.request(incoming) is None
+    assert bench.handler()(incoming, None, "ack", "reject", []) is bench.stock.return_value
 
 
-def test_a_task_with_a_rate_limit_is_celerys_unless_limits_are_off(taken: Intake) -> None:
-    taken.consumer.task_buckets["tasks.x"] = object()
-    assert taken.request(message()) is None
-    taken.consumer.disable_rate_limits = True
-    assert taken.request(message()).id == "job-1"
+def test_a_task_with_a_rate_limit_is_celerys_unless_limits_are_off(bench: IntakeBench) -> None:
+    bench.consumer.task_buckets["tasks.x"] = object()
+    assert bench.request(message()) is None
+    bench.consumer.disable_rate_limits = True
+    assert bench.request(message()).id == "job-1"
 
 
-def test_a_pool_without_a_take_method_has_celerys_strategy(taken: Intake) -> None:
-    taken.consumer.pool = object()
-    assert taken.handler() is taken.stock
+def test_a_pool_without_a_take_method_has_celerys_strategy(bench: IntakeBench) -> None:
+    bench.consumer.pool = object()
+    assert bench.handler() is bench.stock
 
 
 # More headers, properties and the message's route.
@@ -137,14 +137,14 @@ def test_a_pool_without_a_take_method_has_celerys_strategy(taken: Intake) -> Non
 )  # fmt: skip
 @pytest.mark.parametrize("ignores", [True, False])
 def test_a_request_is_what_celery_makes_of_the_message(
-    taken: Intake, headers: dict[str, Any], more: dict[str, Any], *, ignores: bool
+    bench: IntakeBench, headers: dict[str, Any], more: dict[str, Any], *, ignores: bool
 ) -> None:
-    taken.task.ignore_result = ignores
+    bench.task.ignore_result = ignores
     plain = message(headers, **more)
-    request = taken.request(plain)
+    request = bench.request(plain)
     stock = stock_request.Request(
-        plain, on_ack="ack", on_reject="reject", hostname="w@host", eventer=taken.dispatcher,
-        app=taken.app, connection_errors=(OSError,), task=taken.task, body=list(BODY), decoded=True,
+        plain, on_ack="ack", on_reject="reject", hostname="w@host", eventer=bench.dispatcher,
+        app=bench.app, connection_errors=(OSError,), task=bench.task, body=list(BODY), decoded=True,
     )  # fmt: skip
     names = [name for name in dir(stock) if not name.startswith("_") or name == "_payload"]
     compared = 0
@@ -158,22 +158,22 @@ def test_a_request_is_what_celery_makes_of_the_message(
     assert request.message is plain
 
 
-def test_a_job_that_was_received_is_logged_and_announced_as_by_celery(taken: Intake) -> None:
+def test_a_job_that_was_received_is_logged_and_announced_as_by_celery(bench: IntakeBench) -> None:
     order = Mock()
-    taken.log.info, taken.reserved.side_effect = order.log, order.reserved
-    taken.dispatcher.send.side_effect = order.send
-    taken.consumer.on_task_request.side_effect = order.request
+    bench.log.info, bench.reserved.side_effect = order.log, order.reserved
+    bench.dispatcher.send.side_effect = order.send
+    bench.consumer.on_task_request.side_effect = order.request
     callback = order.callback
-    heard: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
 
-    def hear(**fields: Any) -> None:
-        heard.append(fields)
+    def note_received(**fields: Any) -> None:
+        received.append(fields)
 
-    signals.task_received.connect(hear)
+    signals.task_received.connect(note_received)
     try:
-        handled = taken.handler()(message(), None, "ack", "reject", [callback])
+        handled = bench.handler()(message(), None, "ack", "reject", [callback])
     finally:
-        signals.task_received.disconnect(hear)
+        signals.task_received.disconnect(note_received)
     request = order.request.call_args.args[0]
     fields = {"id": "job-1", "name": "tasks.x", "args": "(1,)", "kwargs": "{'a': 2}", "eta": None}
     assert order.mock_calls == [
@@ -184,32 +184,32 @@ def test_a_job_that_was_received_is_logged_and_announced_as_by_celery(taken: Int
         call.request(request),
     ]
     assert handled is order.request.return_value
-    assert heard == [
-        {"signal": signals.task_received, "sender": taken.consumer, "request": request}
+    assert received == [
+        {"signal": signals.task_received, "sender": bench.consumer, "request": request}
     ]
 
 
 @pytest.mark.parametrize("quiet", ["no dispatcher", "disabled", "task sends none"])
-def test_events_are_sent_only_where_somebody_wants_them(taken: Intake, quiet: str) -> None:
-    taken.log.isEnabledFor.return_value = False
+def test_events_are_sent_only_where_somebody_wants_them(bench: IntakeBench, quiet: str) -> None:
+    bench.log.isEnabledFor.return_value = False
     if quiet == "no dispatcher":
-        taken.consumer.event_dispatcher = None
-    taken.dispatcher.enabled = quiet != "disabled"
-    taken.task.send_events = quiet != "task sends none"
-    assert taken.request(message()) is not None
-    taken.dispatcher.send.assert_not_called()
-    taken.log.info.assert_not_called()
+        bench.consumer.event_dispatcher = None
+    bench.dispatcher.enabled = quiet != "disabled"
+    bench.task.send_events = quiet != "task sends none"
+    assert bench.request(message()) is not None
+    bench.dispatcher.send.assert_not_called()
+    bench.log.info.assert_not_called()
 
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_the_pool_takes_a_job_with_its_own_limits_or_its_tasks(
-    taken: Intake, *, fast: bool
+    bench: IntakeBench, *, fast: bool
 ) -> None:
-    taken.app.use_fast_trace_task = fast
-    taken.task.soft_time_limit, taken.task.time_limit = 20, 30
+    bench.app.use_fast_trace_task = fast
+    bench.task.soft_time_limit, bench.task.time_limit = 20, 30
     run = trace.fast_trace_task if fast else trace.trace_task_ret
     for limits, soft_s, hard_s in (([5, 4], 4, 5), (None, 20, 30), ([5, None], 20, 5)):
-        request, pool = taken.request(message({"timelimit": limits})), Mock()
+        request, pool = bench.request(message({"timelimit": limits})), Mock()
         job = request.execute_using_pool(pool)
         assert job is pool.take.return_value
         assert request._apply_result() is job
@@ -219,9 +219,9 @@ def test_the_pool_takes_a_job_with_its_own_limits_or_its_tasks(
         )
 
 
-def test_a_job_that_was_revoked_meanwhile_does_not_begin(taken: Intake) -> None:
+def test_a_job_that_was_revoked_meanwhile_does_not_begin(bench: IntakeBench) -> None:
     for announced in (True, False):
-        request, pool = taken.request(message()), Mock()
+        request, pool = bench.request(message()), Mock()
         request._already_revoked = announced
         request.revoked = Mock(return_value=True)
         if not announced:
@@ -234,7 +234,7 @@ def test_a_job_that_was_revoked_meanwhile_does_not_begin(taken: Intake) -> None:
 
 
 def test_a_report_that_fails_settles_the_message(
-    taken: Intake, monkeypatch: pytest.MonkeyPatch
+    bench: IntakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls, settled = Mock(), Mock()
     for name in ("on_timeout", "on_failure", "_announce_revoked"):
@@ -244,7 +244,7 @@ def test_a_report_that_fails_settles_the_message(
             stock_request.Request, name, lambda self, *args, stock=stock: stock(*args) and self
         )
     monkeypatch.setattr(reports, "settle", settled)
-    request = taken.request(message())
+    request = bench.request(message())
     request.on_timeout(True, 3)
     request.on_failure("info", return_ok=True)
     request._announce_revoked("revoked", False, None, True)
@@ -279,9 +279,9 @@ def test_a_tasks_own_strategy_or_request_stays(
     [(0, False, True), (0, True, True), (1, True, True), (1, False, False)],
 )
 def test_messages_are_settled_at_once_where_the_transport_notes_that(
-    taken: Intake, *, restarts: int, restored: bool, at_once: bool
+    bench: IntakeBench, *, restarts: int, restored: bool, at_once: bool
 ) -> None:
-    consumer = taken.consumer
+    consumer = bench.consumer
     consumer._maximum_prefetch_restored = restored
     consumer.restart_count = restarts
     intake._settle_at_once(consumer)

@@ -69,7 +69,7 @@ class Run:
             self.after()
         return value
 
-    def go(self) -> list[Any]:
+    def run_to_end(self) -> list[Any]:
         """Run it, and return what is reported of it after its begin."""
         self.job._end(self.job._run_in_thread())
         assert self.host.timers == []
@@ -91,7 +91,7 @@ def test_the_limits_of_a_job_begin_with_it_and_end_with_it(
 ) -> None:
     run, seen = Run(**limits), list[Any]()
     run.body = lambda: seen.append(run.host.waits_s)
-    assert run.go() == [call.on_success(None)]
+    assert run.run_to_end() == [call.on_success(None)]
     assert seen == [waits_s]
     assert run.reports.on_accepted.call_args.args[0] == run.job.pid
 
@@ -99,7 +99,7 @@ def test_the_limits_of_a_job_begin_with_it_and_end_with_it(
 def test_a_soft_limit_is_reported_and_leaves_the_thread_of_a_job_alone() -> None:
     run = Run(soft_timeout_s=SOFT_S)
     run.body = lambda: run.host.fire(SOFT_S)
-    assert run.go() == [call.on_timeout(True, SOFT_S), call.on_success(None)]
+    assert run.run_to_end() == [call.on_timeout(True, SOFT_S), call.on_success(None)]
 
 
 def test_a_soft_limit_waits_while_redis_keeps_the_job_and_ends_with_the_body() -> None:
@@ -116,7 +116,7 @@ def test_a_soft_limit_waits_while_redis_keeps_the_job_and_ends_with_the_body() -
         run.host.fire(HELD_S)
 
     run.body, run.after = body, after
-    assert run.go() == [call.on_success(None)]
+    assert run.run_to_end() == [call.on_success(None)]
 
 
 def test_a_hard_limit_ends_a_body_at_once_and_what_it_returns_is_dropped() -> None:
@@ -129,7 +129,7 @@ def test_a_hard_limit_ends_a_body_at_once_and_what_it_returns_is_dropped() -> No
         return "value"
 
     left, run.body = list[Any](), body
-    assert run.go() == [call.on_timeout(False, HARD_S)]
+    assert run.run_to_end() == [call.on_timeout(False, HARD_S)]
     assert left == [], "the soft one has no purpose any more"
     assert isinstance(run.seen, JobGone)
     assert run.host.jobs.on_over.call_args_list == [call(run.job)]
@@ -144,7 +144,7 @@ def test_storing_the_end_of_a_job_may_take_as_long_again_but_not_for_ever() -> N
             left.append(run.host.waits_s)
 
     left, run.after = list[Any](), after
-    assert run.go() == [call.on_timeout(False, HARD_S)]
+    assert run.run_to_end() == [call.on_timeout(False, HARD_S)]
     assert left == [[HARD_S], []]
 
 
@@ -169,7 +169,7 @@ def test_the_time_in_which_redis_is_away_counts_for_no_hard_limit(waits_in: str)
         run.body = wait
     else:
         run.after = store
-    assert run.go() == [call.on_timeout(False, HARD_S)]
+    assert run.run_to_end() == [call.on_timeout(False, HARD_S)]
 
 
 def test_a_job_whose_body_found_it_revoked_times_out_no_more(
@@ -185,7 +185,7 @@ def test_a_job_whose_body_found_it_revoked_times_out_no_more(
         left.extend(run.host.timers)
 
     left, run.after = list[Any](), after
-    assert run.go() == left == []
+    assert run.run_to_end() == left == []
     assert announced.call_args_list == [call(run.reports)]
     run.host.jobs.on_over.assert_not_called()
 
@@ -206,7 +206,7 @@ def test_a_job_that_is_terminated_is_reported_once_as_terminated(
     if when == "before":
         order()
     run.body = order
-    [report] = run.go()
+    [report] = run.run_to_end()
     assert ran == [True]
     assert report[0] == "on_failure"
     assert report.args[0].type.__name__ == "Terminated"
@@ -216,7 +216,7 @@ def test_a_job_that_is_terminated_is_reported_once_as_terminated(
 
 def test_a_job_is_terminated_no_more_once_the_loop_is_closed_or_the_job_has_ended() -> None:
     run = Run()
-    assert run.go() == [call.on_success("value")]
+    assert run.run_to_end() == [call.on_success("value")]
     run.job.terminate(15)
     run.host.jobs.on_over.assert_not_called()
     closed = Run()
@@ -230,14 +230,14 @@ def test_a_job_that_was_lost_too_often_is_reported_as_a_failure(
     run, refused = Run(), SimpleNamespace(exception=LostTooOften("no"))
     monkeypatch.setattr(run.host.lost_runs, "refuse", lambda _: refused)
     run.body = Mock()
-    assert run.go() == [call.on_failure(refused)]
+    assert run.run_to_end() == [call.on_failure(refused)]
     run.body.assert_not_called()
 
 
 def test_a_soft_limit_of_the_body_is_raised_as_celerys_without_a_cause() -> None:
     run = Run(soft_timeout_s=SOFT_S)
     run.body = Mock(side_effect=SoftTimeLimit(SOFT_S))
-    [report] = run.go()
+    [report] = run.run_to_end()
     assert report.args[0].type is SoftTimeLimitExceeded
     assert run.seen is not None
     assert (run.seen.args, run.seen.__cause__) == ((SOFT_S,), None)

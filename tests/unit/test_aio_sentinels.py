@@ -63,18 +63,18 @@ def planned(monkeypatch: pytest.MonkeyPatch) -> PlannedSentinels:
     return PlannedSentinels(monkeypatch)
 
 
-async def primary(of: Sentinels, *, blocks: bool) -> Any:
-    return of.primary() if blocks else await of.find_primary()
+async def primary(watched: Sentinels, *, blocks: bool) -> Any:
+    return watched.primary() if blocks else await watched.find_primary()
 
 
 @pytest.mark.parametrize("blocks", [True, False])
 async def test_the_sentinel_that_led_to_a_primary_is_asked_first(
     planned: PlannedSentinels, *, blocks: bool
 ) -> None:
-    of = Sentinels([A, B, ("c", "3")], "main", {"password": "x", "socket_timeout": 9.0})  # type: ignore[list-item]
+    watched = Sentinels([A, B, ("c", "3")], "main", {"password": "x", "socket_timeout": 9.0})  # type: ignore[list-item]
     reply = ("p", "6379")
     planned.plan = {A: AWAY, B: None, C: reply}
-    assert await primary(of, blocks=blocks) == PRIMARY
+    assert await primary(watched, blocks=blocks) == PRIMARY
     assert planned.addresses == [A, B, C]
     expected = {"decode_responses": True, "socket_connect_timeout": 1.0, "socket_timeout": 9.0}
     assert expected | {"password": "x"} == {
@@ -84,13 +84,13 @@ async def test_the_sentinel_that_led_to_a_primary_is_asked_first(
     }
     assert planned.options[0]["retry"].get_retries() == 0
     planned.addresses.clear()
-    assert await primary(of, blocks=blocks) == PRIMARY
+    assert await primary(watched, blocks=blocks) == PRIMARY
     assert planned.addresses == [C]
-    of.mistrust()
-    of.mistrust()
+    watched.mistrust()
+    watched.mistrust()
     planned.plan[A] = reply
     planned.addresses.clear()
-    assert await primary(of, blocks=blocks) == PRIMARY
+    assert await primary(watched, blocks=blocks) == PRIMARY
     assert planned.addresses == [A]
 
 
@@ -119,19 +119,19 @@ async def test_the_error_quotes_the_answer_of_each_sentinel(
 
 @pytest.mark.parametrize(("options", "has_tls"), [({}, False), ({"ssl": True}, True)])
 def test_sentinels_show_no_password(options: dict[str, Any], *, has_tls: bool) -> None:
-    of = Sentinels([A], "main", options | {"password": "canary"})
-    assert of.has_tls is has_tls
-    assert of.addresses == (A,)
-    assert repr(of) == "<Sentinels of main at (('a', 1),)>"
+    watched = Sentinels([A], "main", options | {"password": "canary"})
+    assert watched.has_tls is has_tls
+    assert watched.addresses == (A,)
+    assert repr(watched) == "<Sentinels of main at (('a', 1),)>"
 
 
 def test_an_address_counts_as_a_former_primary_once_another_one_is_confirmed(
     planned: PlannedSentinels,
 ) -> None:
     assert planned.addresses == []
-    of, same, other = (Sentinels([A], name, {}) for name in ("main", "main", "other"))
-    assert not of.is_former(PRIMARY)
-    of.confirm(PRIMARY)
+    watched, same, other = (Sentinels([A], name, {}) for name in ("main", "main", "other"))
+    assert not watched.is_former(PRIMARY)
+    watched.confirm(PRIMARY)
     assert not same.is_former(PRIMARY)
     assert same.is_former(("q", 6379))
     assert not other.is_former(("q", 6379))
@@ -157,10 +157,10 @@ def test_a_url_names_the_sentinels_and_what_their_connections_need(
     url = f"sentinel://user:pass@h/3?master_name=main{query}"
     for asynchronous in (False, True):
         parameters = parameters_of(url, asynchronous=asynchronous)
-        of = parameters.pop("sentinels")
-        assert (of.addresses, of.master_name) == (addresses, "main")
+        watched = parameters.pop("sentinels")
+        assert (watched.addresses, watched.master_name) == (addresses, "main")
         assert options == {
-            name: of._options[name] for name in of._options.keys() - sentinels._OPTIONS
+            name: watched._options[name] for name in watched._options.keys() - sentinels._OPTIONS
         }
         plain: Any = SentinelConnection if asynchronous else BlockingSentinelConnection
         kind = parameters.pop("connection_class")

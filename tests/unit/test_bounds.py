@@ -62,8 +62,8 @@ def _selection(field: str, make: Callable[[int], Any] = "x".__mul__) -> Take:
 def _keep_note(size: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(key_changes, "run_with_pools", lambda *_: "kept")
-        shown = CliRunner().invoke(key_changes.note, ["a key", "x" * size])
-    _truth(taken="kept" in shown.output)
+        result = CliRunner().invoke(key_changes.note, ["a key", "x" * size])
+    _truth(taken="kept" in result.output)
 
 
 def _account(size: int) -> None:

@@ -58,15 +58,15 @@ def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_worker_that_ends_says_which_cancels_it_has_not_stored_and_ends_its_jobs(
     act: Callable[[Cancelling], None], lines: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    timer, ran = Timer(), list[Any]()
-    timer.call_after(60, ran.append, (job("a"),))
+    timer, requests = Timer(), list[Any]()
+    timer.call_after(60, requests.append, (job("a"),))
     ending = Cancelling.__new__(Cancelling)
     ending._consumer = SimpleNamespace(app=None, timer=SimpleNamespace(schedule=timer))
     try:
         with caplog.at_level("INFO"):
             act(ending)
         by_id = lines != ["group"]
-        assert [request.id for request in ran] == (["a"] if by_id else [])
+        assert [request.id for request in requests] == (["a"] if by_id else [])
         assert ("a" in state.revoked) is by_id
     finally:
         for task_id in "ab":

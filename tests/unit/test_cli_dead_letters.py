@@ -57,7 +57,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     return ready
 
 
-def ran(*typed: str) -> Result:
+def run_dead(*typed: str) -> Result:
     return CliRunner().invoke(dead, typed, obj=SimpleNamespace(app="the app"))
 
 
@@ -80,8 +80,8 @@ def ran(*typed: str) -> Result:
 def test_options_select_dead_letters(
     store: Store, command: str, typed: list[str], which: Filter
 ) -> None:
-    shown = ran(command, *typed, "--yes")
-    assert shown.exception is None
+    result = run_dead(command, *typed, "--yes")
+    assert result.exception is None
     assert store.calls[0] == (which, 1_000_000)
 
 
@@ -92,15 +92,15 @@ def test_options_select_dead_letters(
 def test_a_command_line_that_selects_nothing_or_in_two_ways_is_refused(
     store: Store, command: str, typed: list[str]
 ) -> None:
-    shown = ran(command, *typed, "--yes")
-    assert shown.exit_code == 2
-    assert "name the jobs: by ids, by options such as --kind, or by --all" in shown.output
+    result = run_dead(command, *typed, "--yes")
+    assert result.exit_code == 2
+    assert "name the jobs: by ids, by options such as --kind, or by --all" in result.output
     assert (store.calls, store.replayed) == ([], [])
 
 
 def test_jobs_that_are_named_are_taken_once_and_without_a_question(store: Store) -> None:
-    shown = ran("drop", "job-2", "job-0", "job-2")
-    assert (shown.output, store.calls) == ("1 dropped\n", [(["job-2", "job-0"], "cli ann")])
+    result = run_dead("drop", "job-2", "job-0", "job-2")
+    assert (result.output, store.calls) == ("1 dropped\n", [(["job-2", "job-0"], "cli ann")])
 
 
 @pytest.mark.parametrize(
@@ -109,17 +109,17 @@ def test_jobs_that_are_named_are_taken_once_and_without_a_question(store: Store)
 def test_a_job_that_has_died_again_since_it_was_seen_is_left(
     store: Store, before: str, *, is_seen: bool
 ) -> None:
-    shown = ran("drop", "job-1", "--before", before)
-    assert (shown.exit_code == 0) is is_seen
+    result = run_dead("drop", "job-1", "--before", before)
+    assert (result.exit_code == 0) is is_seen
     assert bool(store.calls) is is_seen
-    assert ("it has died again" in shown.output) is not is_seen
+    assert ("it has died again" in result.output) is not is_seen
 
 
 def test_many_dead_letters_are_dropped_some_at_a_time(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "_CHUNK", 2)
-    assert ran("drop", "--all", "--yes").output == "1 dropped\n"
+    assert run_dead("drop", "--all", "--yes").output == "1 dropped\n"
     assert [jobs for jobs, _ in store.calls[1:]] == [["job-0", "job-1"], ["job-2"]]
 
 
@@ -160,10 +160,10 @@ def test_a_replay_says_what_became_of_each_job(
     store: Store, outcome: Replayed, lines: list[str], status: int
 ) -> None:
     store.outcome = outcome
-    shown = ran("replay", "--all", "--yes", "--force")
-    assert (shown.output.splitlines(), shown.exit_code) == (lines, status)
+    result = run_dead("replay", "--all", "--yes", "--force")
+    assert (result.output.splitlines(), result.exit_code) == (lines, status)
     options = {"app": "the app", "by": "cli ann", "now_ms": NOW_MS, "force": True}
     assert store.replayed == [(["job-0", "job-1", "job-2"], options)]
-    as_json = ran("replay", "job-1", "--json")
+    as_json = run_dead("replay", "job-1", "--json")
     assert json.loads(as_json.output) == outcome.as_json()
     assert store.replayed[1] == (["job-1"], options | {"force": False})

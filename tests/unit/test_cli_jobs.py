@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import ConnectionError as LostError
 
 from config.current import get_settings
-from tests.unit.cli_runner import ran, use_no_redis
+from tests.unit.cli_runner import run_command, use_no_redis
 from worker.cli import cancel, job, quote
 from worker.keypool.margins import Margins
 from worker.quotes.quote import Quote
@@ -63,9 +63,9 @@ def test_the_state_of_a_job_is_printed_without_its_result(
     stored = {"j1": meta}
     backend = SimpleNamespace(get_task_meta=lambda job_id, **_: stored[job_id])
     app = SimpleNamespace(backend=backend)
-    assert ran(job.job, "j1", app=app).output == f"j1: {sentence}\n"
-    shown = ran(job.job, "j1", "--json", app=app)
-    assert shown.output == json.dumps({"j1": as_json}, indent=2) + "\n"
+    assert run_command(job.job, "j1", app=app).output == f"j1: {sentence}\n"
+    result = run_command(job.job, "j1", "--json", app=app)
+    assert result.output == json.dumps({"j1": as_json}, indent=2) + "\n"
 
 
 def test_each_job_is_cancelled_once_and_its_outcome_is_printed(
@@ -79,11 +79,11 @@ def test_each_job_is_cancelled_once_and_its_outcome_is_printed(
         return outcomes
 
     monkeypatch.setattr(cancel, "cancel_jobs", cancel_jobs)
-    shown = ran(cancel.cancel, *outcomes, "a", app="the app")
+    result = run_command(cancel.cancel, *outcomes, "a", app="the app")
     assert cancels == [
         ("the app", f"{get_settings().namespace}:cancelled", list(outcomes), "cli ann")
     ]
-    assert shown.output.splitlines() == [
+    assert result.output.splitlines() == [
         "a: cancelled",
         (
             "b: cancelled while it runs: a call in flight is not interrupted, and no other one "
@@ -149,13 +149,13 @@ def test_a_quote_counts_the_keys_of_the_workers_where_there_are_none_here(
 ) -> None:
     pool = _Pool(*own)
     monkeypatch.setattr(quote, "pools_for_tools", lambda _, services: {services[0]: pool})
-    shown = ran(quote.quote, "groq", "--jobs", "2", "--model", "", app="the app")
-    assert shown.output == quote.sentences_of(QUOTE, workers=0) + "\n"
+    result = run_command(quote.quote, "groq", "--jobs", "2", "--model", "", app="the app")
+    assert result.output == quote.sentences_of(QUOTE, workers=0) + "\n"
     options = {"waiting": 1, "models": ("m", "n"), "margins": Margins()}
     assert quoted == [(2, None, None, "the view", options)]
     assert pool.replaced == replaced
-    shown = ran(quote.quote, "groq", "--tokens", "7", "--json", app="the app")
-    assert json.loads(shown.output) == QUOTE.as_json()
+    result = run_command(quote.quote, "groq", "--tokens", "7", "--json", app="the app")
+    assert json.loads(result.output) == QUOTE.as_json()
     assert quoted[1][:3] == (1, None, 7)
 
 
@@ -166,6 +166,6 @@ def test_a_quote_without_an_answer_of_the_broker_raises_an_error_of_the_broker(
         raise LostError("gone")
 
     monkeypatch.setattr("worker.dashboard.queues.QueueWatch", gone)
-    shown = CliRunner().invoke(quote.quote, ["groq"], obj=SimpleNamespace(app="the app"))
-    assert isinstance(shown.exception, OperationalError)
-    assert str(shown.exception) == "gone"
+    result = CliRunner().invoke(quote.quote, ["groq"], obj=SimpleNamespace(app="the app"))
+    assert isinstance(result.exception, OperationalError)
+    assert str(result.exception) == "gone"

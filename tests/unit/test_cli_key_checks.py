@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
-from tests.unit.cli_runner import KEYS, ran, use_no_redis
+from tests.unit.cli_runner import KEYS, run_command, use_no_redis
 from worker.cli import chosen_key, keys
 from worker.providers.key_check import KeyCheck
 from worker.rotation.key_checks import CheckedKey
@@ -66,32 +66,32 @@ def checking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def test_every_key_is_checked_and_the_exit_status_is_1_where_one_cannot_serve(
     checking: Any,
 ) -> None:
-    shown = ran(keys.keys, "check")
+    result = run_command(keys.keys, "check")
     models = {"groq": ("m",)}
     assert checking.calls == [(["groq", "resend"], "the checkers", models, None), models]
     assert checking.seen == ["a pool"] * 2
-    assert shown.exit_code == 0
-    assert KEYS["groq"].id in shown.output
-    assert shown.output.splitlines()[-1] == (
+    assert result.exit_code == 0
+    assert KEYS["groq"].id in result.output
+    assert result.output.splitlines()[-1] == (
         "the providers accept every key that is configured here"
     )
     checking.problems = ["the first", "the second"]
-    shown = ran(keys.keys, "check")
-    assert shown.exit_code == 1
-    assert shown.output.splitlines()[-2:] == checking.problems
+    result = run_command(keys.keys, "check")
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-2:] == checking.problems
 
 
 def test_a_check_of_one_key_reports_no_problems_of_the_others(checking: Any) -> None:
-    shown = ran(keys.keys, "check", "--key", "RESEND_API_KEY", "--json")
+    result = run_command(keys.keys, "check", "--key", "RESEND_API_KEY", "--json")
     assert checking.calls == [
         (["resend"], "the checkers", {"groq": ("m",)}, KEYS["resend"].id), {}
     ]  # fmt: skip
-    shown_json = json.loads(shown.output)
+    shown_json = json.loads(result.output)
     assert (shown_json["problems"], [key["key"] for key in shown_json["keys"]]) == (
         [],
         [KEYS["groq"].label],
     )
-    assert ran(keys.keys, "check", "--key", "RESEND_API_KEY").output.splitlines()[-1] == (
+    assert run_command(keys.keys, "check", "--key", "RESEND_API_KEY").output.splitlines()[-1] == (
         "the provider accepts it"
     )
 
@@ -121,7 +121,7 @@ def test_a_reload_asks_the_workers_and_is_noted(
     monkeypatch.setattr(keys, "ask_workers", ask)
     monkeypatch.setattr(keys, "note_reload", note)
     monkeypatch.setattr(chosen_key, "pools_for_tools", lambda _, services: dict.fromkeys(services))
-    shown = ran(keys.keys, "reload", app="the app")
-    assert shown.output.splitlines() == lines
-    assert shown.exit_code == (0 if answers else 1)
+    result = run_command(keys.keys, "reload", app="the app")
+    assert result.output.splitlines() == lines
+    assert result.exit_code == (0 if answers else 1)
     assert noted == [([None, None], answers, "cli ann")]

@@ -164,18 +164,18 @@ def test_a_command_calls_the_pool_of_its_service_and_prints_the_outcome(
     calls: PoolCalls,
     printed: str,
 ) -> None:
-    shown, calls_made = run(typed, {calls[0][1]: answer})
-    assert shown.exception is None, shown.output
-    assert (calls_made, shown.output) == (calls, printed)
+    result, calls_made = run(typed, {calls[0][1]: answer})
+    assert result.exception is None, result.output
+    assert (calls_made, result.output) == (calls, printed)
 
 
 @pytest.mark.parametrize("text", ["x" * 201, "red \x1b[31m"])
 def test_no_note_is_long_or_steers_a_terminal(
     run: Callable[..., tuple[Result, PoolCalls]], text: str
 ) -> None:
-    shown, calls = run(["note", ID, text], {"note": None})
-    assert (shown.exit_code, calls) == (1, [])
-    assert "a note is plain text of at most 200 characters" in shown.output
+    result, calls = run(["note", ID, text], {"note": None})
+    assert (result.exit_code, calls) == (1, [])
+    assert "a note is plain text of at most 200 characters" in result.output
 
 
 @pytest.mark.parametrize("command", [["disable", ID], ["pause", "groq"]])
@@ -183,9 +183,9 @@ def test_no_note_is_long_or_steers_a_terminal(
 def test_a_time_that_cannot_be_read_is_answered_with_an_example(
     run: Callable[..., tuple[Result, PoolCalls]], command: list[str], time: str
 ) -> None:
-    shown, calls = run([*command, "--for", time], {"disable": True})
-    assert (shown.exit_code, calls) == (2, [])
-    assert "give a time such as 90s, 45m, 2h or 1d, up to 30d" in shown.output
+    result, calls = run([*command, "--for", time], {"disable": True})
+    assert (result.exit_code, calls) == (2, [])
+    assert "give a time such as 90s, 45m, 2h or 1d, up to 30d" in result.output
 
 
 async def test_a_redis_that_does_not_say_whether_it_evicts_gives_no_warning() -> None:
@@ -204,6 +204,6 @@ def test_a_key_is_drained_only_with_the_option_drain(
 
     monkeypatch.setattr(key_changes, "_drained", drained)
     answers = {"disable": Disabled(newly=True, left_ms=None, before=None)}
-    shown, _ = run(["disable", ID, *["--drain"] * drains], answers)
-    assert shown.output.startswith(f"{LABEL} is disabled")
+    result, _ = run(["disable", ID, *["--drain"] * drains], answers)
+    assert result.output.startswith(f"{LABEL} is disabled")
     assert waited == ["groq", ID] * drains

@@ -70,17 +70,17 @@ def test_the_help_shows_each_default_that_is_not_explained() -> None:
     }
     assert defaults == SHOWN_DEFAULTS
     for (path, _), default in SHOWN_DEFAULTS.items():
-        shown = CliRunner().invoke(COMMANDS[path], ["--help"])
-        assert f"[default: {default}" in " ".join(shown.output.split())
+        result = CliRunner().invoke(COMMANDS[path], ["--help"])
+        assert f"[default: {default}" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
     "path", ["job", "cancel", "dead show", "keys disable", "keys enable", "keys note", "keys pause"]
 )
 def test_a_command_without_arguments_says_what_is_missing(path: str) -> None:
-    shown = CliRunner().invoke(COMMANDS[path], [])
-    assert shown.exit_code == 2
-    assert "Missing argument" in shown.output
+    result = CliRunner().invoke(COMMANDS[path], [])
+    assert result.exit_code == 2
+    assert "Missing argument" in result.output
 
 
 # An option, the values at its bounds, and those beyond.
@@ -106,5 +106,5 @@ def test_a_bug_in_what_reads_the_prices_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.cli.usage.read_prices", lambda: 1 / 0)
-    shown = CliRunner().invoke(COMMANDS["keys usage"], [])
-    assert isinstance(shown.exception, ZeroDivisionError)
+    result = CliRunner().invoke(COMMANDS["keys usage"], [])
+    assert isinstance(result.exception, ZeroDivisionError)

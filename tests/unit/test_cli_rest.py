@@ -81,9 +81,9 @@ async def test_a_key_is_drained_once_no_call_with_it_is_in_flight(
 
     monkeypatch.setattr(key_changes.asyncio, "sleep", sleep)
     await key_changes._drained(Pool(), "a")  # type: ignore[arg-type]
-    shown = capsys.readouterr()
-    assert shown.err == "gsk_a...: 2 calls in flight\ngsk_a...: 1 call in flight\n"
-    assert shown.out == ""
+    output = capsys.readouterr()
+    assert output.err == "gsk_a...: 2 calls in flight\ngsk_a...: 1 call in flight\n"
+    assert output.out == ""
     assert slept == [key_changes._LOOK_S] * 3
 
 
@@ -101,8 +101,8 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def test_dead_letters_are_listed_with_how_many_there_are(listed: list[Any]) -> None:
-    shown = CliRunner().invoke(dead, ["list"])
-    assert shown.output == "<1>\n1 shown of 2 dead letters, 1.2 MB\n"
+    result = CliRunner().invoke(dead, ["list"])
+    assert result.output == "<1>\n1 shown of 2 dead letters, 1.2 MB\n"
     as_json = CliRunner().invoke(dead, ["list", "--json"])
     listing = {"total": 2, "bytes": 1_250_000, "dead_letters": [{"id": "job-1"}]}
     assert as_json.output == json.dumps(listing, indent=2) + "\n"
@@ -178,10 +178,10 @@ def test_a_dead_letter_is_shown_with_its_calls_and_its_arguments_if_asked_for(
         json.dumps({"id": "job-1"}, indent=2) + "\n"
     )
     content = {"args": [], "kwargs": {"prompt": "canary"}, "options": {}}
-    shown = CliRunner().invoke(dead, ["show", "job-1", "--json", "--arguments"])
-    assert json.loads(shown.output) == {"id": "job-1", "arguments": content}
-    shown = CliRunner().invoke(dead, ["show", "job-1", "--arguments"])
-    assert shown.output.endswith(json.dumps(content, indent=2) + "\n")
+    result = CliRunner().invoke(dead, ["show", "job-1", "--json", "--arguments"])
+    assert json.loads(result.output) == {"id": "job-1", "arguments": content}
+    result = CliRunner().invoke(dead, ["show", "job-1", "--arguments"])
+    assert result.output.endswith(json.dumps(content, indent=2) + "\n")
 
 
 def test_a_terminal_shows_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,14 +90,14 @@ def test_a_quote_names_the_broker_that_does_not_answer(
     get_settings.cache_clear()
     app = Celery(broker=url, set_as_current=False)
     try:
-        shown = CliRunner().invoke(quote, ["groq"], obj=SimpleNamespace(app=app))
+        result = CliRunner().invoke(quote, ["groq"], obj=SimpleNamespace(app=app))
     finally:
         get_settings.cache_clear()
-    assert shown.exit_code == 1
-    assert "Error: the broker at " in shown.output
-    assert "127.0.0.1:1" in shown.output
-    assert "is it running?" in shown.output
-    assert "canary" not in shown.output
+    assert result.exit_code == 1
+    assert "Error: the broker at " in result.output
+    assert "127.0.0.1:1" in result.output
+    assert "is it running?" in result.output
+    assert "canary" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -114,9 +114,9 @@ def test_a_quote_names_the_broker_that_does_not_answer(
 def test_a_text_that_others_will_read_is_one_plain_line(
     command: Command, arguments: list[str], sentence: str
 ) -> None:
-    shown = CliRunner().invoke(command, arguments)
-    assert shown.exit_code == 2
-    assert sentence in shown.output
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 2
+    assert sentence in result.output
 
 
 @pytest.mark.parametrize("model", [ResetArguments, CancelArguments])

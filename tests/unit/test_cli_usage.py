@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.unit.cli_runner import KEYS, ran, use_no_redis
+from tests.unit.cli_runner import KEYS, run_command, use_no_redis
 from worker.cli import chosen_key, usage
 from worker.usage import MEASURES, Row, UsageQuery, UsageReport
 
@@ -42,9 +42,9 @@ def used(**counts: int) -> Row:
 
 
 def test_usage_is_printed_as_a_table_as_csv_and_as_json(reported: Any) -> None:
-    assert ran(usage.usage).output == "nothing was used in this time\n"
+    assert run_command(usage.usage).output == "nothing was used in this time\n"
     reported.totals, reported.unpriced = (used(calls=1_500, accepted=3),), ("model-x", "y")
-    head, line, unpriced = ran(usage.usage).output.splitlines()
+    head, line, unpriced = run_command(usage.usage).output.splitlines()
     assert head.split() == ["service", "key", "calls", "wait", "USD"]
     label = KEYS["groq"].label.rstrip(".")
     assert line.split() == ["groq", label, "1,500", "0.0", "s", "0.2500"]
@@ -53,14 +53,17 @@ def test_usage_is_printed_as_a_table_as_csv_and_as_json(reported: Any) -> None:
         UsageQuery(by=("service", "key")), 0, 1, (), reported.totals, ("model-x", "y")
     )
     labels = {key.id: key.label for key in KEYS.values()}
-    assert ran(usage.usage, "--json").output == json.dumps(report.as_json(labels), indent=2) + "\n"
-    as_csv = ran(usage.usage, "--csv")
+    assert (
+        run_command(usage.usage, "--json").output
+        == json.dumps(report.as_json(labels), indent=2) + "\n"
+    )
+    as_csv = run_command(usage.usage, "--csv")
     assert as_csv.stdout_bytes.decode() == report.as_csv(labels)
     assert {query[0] for query in reported.queries} == {"day"}
 
 
 def test_the_options_make_the_query_for_the_usage(reported: Any) -> None:
-    ran(
+    run_command(
         usage.usage, "--range", "week", "--by", "model", "--service", "groq", "--step", "hour",
         "--key", "GROQ_API_KEY",
     )  # fmt: skip
@@ -71,24 +74,24 @@ def test_the_options_make_the_query_for_the_usage(reported: Any) -> None:
 
 
 def test_the_usage_of_a_key_that_is_gone_is_selected_by_its_id(reported: Any) -> None:
-    ran(usage.usage, "--key", "0123456789ab")
-    ran(usage.usage, "--key", "(others)")
+    run_command(usage.usage, "--key", "0123456789ab")
+    run_command(usage.usage, "--key", "(others)")
     assert [dict(query[3])["key"] for query in reported.queries] == ["0123456789ab", "(others)"]
     for typed in ("0123456789abc", "0123456789a"):
-        shown = CliRunner().invoke(usage.usage, ["--key", typed])
-        assert f"no key here has the id, label or variable '{typed}'" in shown.output
+        result = CliRunner().invoke(usage.usage, ["--key", typed])
+        assert f"no key here has the id, label or variable '{typed}'" in result.output
 
 
 def test_prices_or_a_step_that_cannot_be_used_end_the_command(
     reported: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shown = ran(usage.usage, "--by", "colour")
-    assert (shown.exit_code, shown.output[:7]) == (1, "Error: ")
+    result = run_command(usage.usage, "--by", "colour")
+    assert (result.exit_code, result.output[:7]) == (1, "Error: ")
 
     def broken() -> None:
         raise ValueError("keywheel-prices.toml, line 3: no number")
 
     monkeypatch.setattr(usage, "read_prices", broken)
-    shown = ran(usage.usage)
-    assert shown.output == "Error: keywheel-prices.toml, line 3: no number\n"
+    result = run_command(usage.usage)
+    assert result.output == "Error: keywheel-prices.toml, line 3: no number\n"
     assert reported.queries == []

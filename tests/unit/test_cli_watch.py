@@ -33,12 +33,12 @@ def test_watching_shows_each_new_state_until_it_is_interrupted(
     monkeypatch.setattr(keys, "run_with_pools", run_without_redis)
     monkeypatch.setattr(keys, "asyncio", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(keys, "listing", lambda _: next(states))
-    shown = CliRunner().invoke(keys.keys, ["status", "--watch"], env=output)
-    assert shown.exception is None
-    assert [state for state in STATES if state in shown.output] == STATES
+    result = CliRunner().invoke(keys.keys, ["status", "--watch"], env=output)
+    assert result.exception is None
+    assert [state for state in STATES if state in result.output] == STATES
 
 
 def test_watching_and_json_are_refused_together() -> None:
-    shown = CliRunner().invoke(keys.keys, ["status", "--watch", "--json"])
-    assert shown.exit_code == 2
-    assert "choose one of --watch and --json" in shown.output
+    result = CliRunner().invoke(keys.keys, ["status", "--watch", "--json"])
+    assert result.exit_code == 2
+    assert "choose one of --watch and --json" in result.output

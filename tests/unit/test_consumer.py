@@ -210,14 +210,14 @@ def test_a_message_that_comes_back_to_rabbitmq_again_and_again_is_not_run(
     returns: int | None,
     runs: bool,  # noqa: FBT001 - a table
 ) -> None:
-    ran: list[Any] = []
+    run_requests: list[Any] = []
     broker = Broker()
     headers = HEADERS | {"x-death": [{"queue": "celery_delayed_1"}], "x-mine": "kept"}
-    came = message(broker, headers | ({"x-delivery-count": returns} if returns else {}))
-    came.delivery_info = {"routing_key": "0." * 27 + "1." + "ai.deferred"}
-    consumer(broker, lambda run, *_: ran.append(run)).create_task_handler()(came)
-    assert [run.headers for run in ran] == ([HEADERS | {"x-mine": "kept"}] if runs else [])
-    assert came.delivery_info == {"routing_key": "ai.deferred"}
+    incoming = message(broker, headers | ({"x-delivery-count": returns} if returns else {}))
+    incoming.delivery_info = {"routing_key": "0." * 27 + "1." + "ai.deferred"}
+    consumer(broker, lambda run, *_: run_requests.append(run)).create_task_handler()(incoming)
+    assert [run.headers for run in run_requests] == ([HEADERS | {"x-mine": "kept"}] if runs else [])
+    assert incoming.delivery_info == {"routing_key": "ai.deferred"}
     assert broker.rejected == ([] if runs else ["t1"])
 
 
@@ -228,11 +228,11 @@ def test_a_job_whose_connection_is_gone_is_not_acknowledged_with_a_traceback(
     acked: list[str] = []
     receiver = consumer(Broker(), None)
     receiver.hub = None
-    came = message(Broker())
-    came.channel = SimpleNamespace(
+    incoming = message(Broker())
+    incoming.channel = SimpleNamespace(
         no_ack_consumers=None, connection=connection, basic_ack=lambda tag, **_: acked.append(tag)
     )
-    receiver.call_soon_ack(came.ack_log_error, logging.getLogger(), (OSError,))
+    receiver.call_soon_ack(incoming.ack_log_error, logging.getLogger(), (OSError,))
     assert len(acked) == sent
     assert ("it delivers them again" in caplog.text) == (not sent)
 
@@ -255,21 +255,21 @@ def test_a_job_that_runs_on_settles_its_message_when_it_comes_again(
     acknowledged: bool,  # noqa: FBT001
     runs: bool,  # noqa: FBT001
 ) -> None:
-    ran: list[Any] = []
-    receiver = consumer(Broker(), lambda run, *_: ran.append(run))
+    run_requests: list[Any] = []
+    receiver = consumer(Broker(), lambda run, *_: run_requests.append(run))
     running = Running()
     running.acknowledged = acknowledged
-    came = message(Broker())
-    came.delivery_info = {"redelivered": redelivered, "routing_key": "ai"}
+    incoming = message(Broker())
+    incoming.delivery_info = {"redelivered": redelivered, "routing_key": "ai"}
     state.active_requests.add(running)
     try:
-        receiver.create_task_handler()(came)
+        receiver.create_task_handler()(incoming)
     finally:
         state.active_requests.discard(running)
-    assert bool(ran) == runs
+    assert bool(run_requests) == runs
     assert (running._on_ack is not None) == (not runs)
     if not runs:
-        assert running._on_ack.args == (came.ack_log_error,)
+        assert running._on_ack.args == (incoming.ack_log_error,)
 
 
 class Held:
@@ -289,10 +289,10 @@ class Timer:
         self.later.append((seconds, work, args))
 
 
-@pytest.mark.parametrize("came", ["before", "by its eta"])
+@pytest.mark.parametrize("arrival", ["before", "by its eta"])
 @pytest.mark.parametrize(("limit", "begun"), [(None, [1, 2, 3]), ("1/m", [1, 2])])
 def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
-    came: str, limit: str | None, begun: list[int]
+    arrival: str, limit: str | None, begun: list[int]
 ) -> None:
     receiver, timer, started = consumer(Broker(), None), Timer(), list[int]()
     task = SimpleNamespace(name="tasks.ai.complete", rate_limit="1/h")
@@ -309,18 +309,18 @@ def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
     bucket = receiver.task_buckets[task.name]
     jobs = [Held(task, number) for number in (1, 2, 3)]
     receiver._limit_task(jobs[0], bucket, 1)
-    if came == "before":
+    if arrival == "before":
         for job in jobs[1:]:
             receiver._limit_task(job, bucket, 1)
         assert started == [1]
     task.rate_limit = limit
     receiver.reset_rate_limits()
-    if came == "by its eta":
+    if arrival == "by its eta":
         for job in jobs[1:]:
             receiver._limit_post_eta(job, bucket, 1)
     assert started == begun
     # The worker takes one message more for each that it held until its eta.
-    assert len(given_back) == (2 if came == "by its eta" else 0)
+    assert len(given_back) == (2 if arrival == "by its eta" else 0)
     for _, work, args in timer.later:
         if args == (bucket,):
             work(*args)  # the timer of the limit that was

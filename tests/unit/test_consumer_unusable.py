@@ -23,25 +23,35 @@ Use = Callable[[Consumer, Any], None]
 USES: list[tuple[str, Use, str, bool, bool]] = [
     (
         "on_unknown_message",
-        lambda consumer, came: consumer.on_unknown_message(BODY, came),
+        lambda consumer, incoming: consumer.on_unknown_message(BODY, incoming),
         "the message is not a Celery job",
         False,
         False,
     ),
-    ("on_unknown_task", lambda consumer, came: consumer.on_unknown_task(BODY, came, ERROR), NO_TASK,
-        True, False),
+    (
+        "on_unknown_task",
+        lambda consumer, incoming: consumer.on_unknown_task(BODY, incoming, ERROR),
+        NO_TASK,
+        True,
+        False,
+    ),
     (
         "on_invalid_task",
-        lambda consumer, came: consumer.on_invalid_task(
-            BODY, came, InvalidTaskError("its id is missing")
+        lambda consumer, incoming: consumer.on_invalid_task(
+            BODY, incoming, InvalidTaskError("its id is missing")
         ),
         NO_ID,
         False,
         True,
     ),
-    ("on_decode_error", lambda consumer, came: consumer.on_decode_error(came, DecodeError(SECRET)),
-        NOT_READ, False, True),
-]  # fmt: skip
+    (
+        "on_decode_error",
+        lambda consumer, incoming: consumer.on_decode_error(incoming, DecodeError(SECRET)),
+        NOT_READ,
+        False,
+        True,
+    ),
+]
 
 
 class Parts:
@@ -60,9 +70,9 @@ class Parts:
         self.stored.append((job, str(error)))
 
     def use(self, use: Use) -> Any:
-        came = message(self.broker, HEADERS | {"task": "no\nsuch"})
-        use(consumer(self.broker, None), came)
-        return came
+        incoming = message(self.broker, HEADERS | {"task": "no\nsuch"})
+        use(consumer(self.broker, None), incoming)
+        return incoming
 
 
 @pytest.fixture
@@ -78,8 +88,10 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> Parts:
 def test_a_message_that_nobody_can_use_is_a_dead_letter_before_it_is_rejected(
     parts: Parts, *, stock: str, use: Use, reason: str, runnable: bool, is_stored: bool
 ) -> None:
-    came = parts.use(use)
-    assert parts.calls.mock_calls[0] == call.record_message(came, reason=reason, runnable=runnable)
+    incoming = parts.use(use)
+    assert parts.calls.mock_calls[0] == call.record_message(
+        incoming, reason=reason, runnable=runnable
+    )
     assert [use_case[0] for use_case in parts.calls.mock_calls[1:]] == [stock]
     assert parts.broker.rejected == ["t1"]
     assert parts.stored == [("job-1", reason)] * is_stored
@@ -106,9 +118,9 @@ def test_a_message_that_celery_fails_to_report_is_dropped_all_the_same(
 
 
 def test_a_message_that_is_settled_already_is_left_alone(parts: Parts) -> None:
-    came = message(parts.broker)
-    came._state = "ACK"
-    consumer(parts.broker, None).on_unknown_message(BODY, came)
+    incoming = message(parts.broker)
+    incoming._state = "ACK"
+    consumer(parts.broker, None).on_unknown_message(BODY, incoming)
     assert [use_case[0] for use_case in parts.calls.mock_calls] == ["on_unknown_message"]
     assert parts.broker.rejected == []
 

@@ -81,7 +81,7 @@ def app_with(state: str = "FAILURE") -> Any:
     return SimpleNamespace(conf={}, backend=backend, pool="the connections")
 
 
-async def again(store: Any, letters: list[DeadLetter], **options: Any) -> Replayed:
+async def replay_letters(store: Any, letters: list[DeadLetter], **options: Any) -> Replayed:
     store.there = store.there or {each.id: each for each in letters}
     given = {"app": app_with(), "by": "ada", "now_ms": NOW_MS} | options
     return await replay(store, letters, **given)
@@ -90,7 +90,7 @@ async def again(store: Any, letters: list[DeadLetter], **options: Any) -> Replay
 async def test_dead_letters_are_deleted_once_they_are_sent_part_by_part(published: Mock) -> None:
     store, done = Store(), list[int]()
     letters = [letter(number, size=0 if number % 100 == 7 else 9) for number in range(450)]
-    replayed = await again(store, letters, progress=done.append)
+    replayed = await replay_letters(store, letters, progress=done.append)
     assert done == [200, 400, 450]
     ids = {each.id for each in letters if each.size}
     assert set(replayed.sent) == ids
@@ -124,7 +124,7 @@ async def test_after_an_error_of_the_broker_nothing_more_is_sent_and_the_sent_le
     published.side_effect = publish
     done: list[int] = []
     with pytest.raises(OperationalError, match="away"):
-        await again(store, letters, progress=done.append)
+        await replay_letters(store, letters, progress=done.append)
     assert published.call_count < 5 + 8, "those that were under way, and no other"
     [deleted] = store.delete.await_args_list
     assert len(deleted.args[0]) == 4
@@ -156,7 +156,7 @@ async def test_a_dead_letter_that_cannot_be_sent_is_refused_with_its_reason(
 ) -> None:
     store = Store()
     store.there, store.messages = {"job-1": letter(**changes)}, {"job-1": message}
-    replayed = await again(store, [letter()], app=app_with(state))
+    replayed = await replay_letters(store, [letter()], app=app_with(state))
     assert replayed == Replayed((), (("job-1", why),))
     assert store.unclaim.await_args_list == [call(letter())] * given_back
     published.assert_not_called()
@@ -168,11 +168,11 @@ async def test_a_dead_letter_that_another_replay_has_or_that_was_deleted_is_refu
 ) -> None:
     store = Store()
     store.there = {"job-1": letter()}
-    gone = await again(store, [letter(2)])
-    assert gone.refused == (("job-2", "it has been deleted meanwhile"),)
+    deleted_meanwhile = await replay_letters(store, [letter(2)])
+    assert deleted_meanwhile.refused == (("job-2", "it has been deleted meanwhile"),)
     store.claim.return_value = False
-    taken = await again(store, [letter()])
-    assert taken.refused == (("job-1", "another replay has it at this moment"),)
+    claimed_elsewhere = await replay_letters(store, [letter()])
+    assert claimed_elsewhere.refused == (("job-1", "another replay has it at this moment"),)
     published.assert_not_called()
 
 
@@ -182,7 +182,7 @@ async def test_a_message_that_another_program_wrote_keeps_no_other_from_being_se
 ) -> None:
     store = Store()
     published.side_effect = [error("odd"), None]
-    replayed = await again(store, [letter(1), letter(2)])
+    replayed = await replay_letters(store, [letter(1), letter(2)])
     why = f"its message cannot be sent ({error.__name__}): another program wrote it"
     assert [reason for _, reason in replayed.refused] == [why]
     assert len(replayed.sent) == 1
@@ -193,7 +193,7 @@ async def test_a_job_whose_result_nobody_can_read_is_replayed(published: Mock) -
     app = app_with()
     app.backend.get_task_meta.side_effect = ConnectionError("away")
     store = Store()
-    replayed = await again(store, [email(NOW_MS - GUARDED_MS - 1)], app=app, force=True)
+    replayed = await replay_letters(store, [email(NOW_MS - GUARDED_MS - 1)], app=app, force=True)
     assert replayed.sent == ("job-1",)
     assert app.backend.get_task_meta.call_args == call("job-1", cache=False)
     store.uncancel.assert_awaited_once()
@@ -215,26 +215,26 @@ class _Publisher:
 
 @pytest.fixture
 def publish() -> Any:
-    """Publishes a message; returns the task, its options, the result store and the connections."""
+    """Sends a dead letter again; `send` returns the task and its options."""
     publisher, connections = _Publisher(), Mock()
     connection = MagicMock()
     connections.acquire.return_value = connection
     backend = Mock(get_key_for_task=lambda job: f"meta-{job}")
 
-    def go(dead_letter: DeadLetter, message: Message, *, own_key: bool = False) -> Any:
+    def send(dead_letter: DeadLetter, message: Message, *, own_key: bool = False) -> Any:
         app = SimpleNamespace(backend=backend)
         module._publish(app, publisher, connections, dead_letter, message, own_key=own_key)
         task, options = publisher.sent[-1]
         assert options.pop("producer") == ("producer", connection)
         return task, options
 
-    return SimpleNamespace(go=go, backend=backend, connections=connections)
+    return SimpleNamespace(send=send, backend=backend, connections=connections)
 
 
 def test_a_job_is_sent_again_with_all_that_it_had(publish: Any) -> None:
     options = {"root_id": "r", "link": [1], "headers": {"mine": 1}}
     message = Message([1], {"prompt": "p"}, options)
-    assert publish.go(letter(doubt_ms=5), message) == (
+    assert publish.send(letter(doubt_ms=5), message) == (
         "tasks.ai.complete",
         {
             "args": [1],
@@ -256,7 +256,7 @@ def test_a_job_is_sent_again_with_all_that_it_had(publish: Any) -> None:
 
 def test_a_job_without_a_root_or_a_queue_is_its_own_root(publish: Any) -> None:
     publish.backend.delete.side_effect = NotImplementedError  # without a result store
-    _, options = publish.go(letter(queue=""), Message(options={"headers": "odd"}))
+    _, options = publish.send(letter(queue=""), Message(options={"headers": "odd"}))
     assert (options["root_id"], options["queue"]) == ("job-1", None)
     assert options["headers"] == {"keywheel_doubt_ms": 0}
 
@@ -273,17 +273,17 @@ def test_a_job_without_a_root_or_a_queue_is_its_own_root(publish: Any) -> None:
 def test_an_email_that_may_go_out_twice_has_another_idempotency_key(
     publish: Any, given: dict[str, Any], key: str
 ) -> None:
-    _, options = publish.go(letter(doubt_ms=5), Message(kwargs=given), own_key=True)
+    _, options = publish.send(letter(doubt_ms=5), Message(kwargs=given), own_key=True)
     assert options["kwargs"] == {"idempotency_key": key}
     assert options["headers"] == {"keywheel_doubt_ms": 0}
-    _, options = publish.go(letter(doubt_ms=5), Message(kwargs=given))
+    _, options = publish.send(letter(doubt_ms=5), Message(kwargs=given))
     assert options["kwargs"] == given
 
 
 def test_where_all_connections_are_in_use_the_broker_counts_as_away(publish: Any) -> None:
     publish.connections.acquire.side_effect = LimitExceeded
     with pytest.raises(OperationalError, match=r"^all connections to the broker are in use$"):
-        publish.go(letter(), Message())
+        publish.send(letter(), Message())
 
 
 def test_the_app_that_sends_has_the_broker_and_the_routes_and_no_results() -> None:

@@ -164,9 +164,9 @@ async def test_the_last_counts_are_written_where_the_loop_has_cancelled_the_writ
 async def test_fields_that_other_programs_wrote_are_left_out(server: Server) -> None:
     count, first, last = (f"{{ns:unknown}}:{of}" for of in ("count", "first_ms", "last_ms"))
     fields = [json.dumps(["groq", "status", shape]) for shape in "abc"]
-    odd = ["odd", "[1]", json.dumps(["groq", "status", 7])]
+    unreadable = ["odd", "[1]", json.dumps(["groq", "status", 7])]
     server.hashes = {
-        count: dict.fromkeys([*fields, *odd], 1) | {fields[1]: "many"},
+        count: dict.fromkeys([*fields, *unreadable], 1) | {fields[1]: "many"},
         first: {fields[0]: 5, fields[2]: "x"},
         last: {fields[0]: 6},
     }
