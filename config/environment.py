@@ -4,6 +4,7 @@ It is read nowhere else in this project.
 """
 
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from io import StringIO
@@ -44,8 +45,11 @@ def read_text_of(path: Path) -> str | None:
     try:
         if path.is_file():
             return path.read_text(encoding="utf-8-sig")
-        if not os.path.lexists(path) or path.is_char_device():  # /dev/null stands for none
+        if path.is_char_device():  # /dev/null stands for none
             return None
+        path.lstat()  # what may not be looked at is no file either, from Python 3.14 on
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except UnicodeDecodeError:
         raise SettingsError([f"{path.name} cannot be read as UTF-8 text."]) from None
     except OSError as exc:
@@ -151,17 +155,20 @@ def look_up(environ: Mapping[str, str], name: str) -> Lookup:
         return Lookup(None, file_name, problem=str(exc))
 
 
+def _first_bytes(path: Path) -> bytes:
+    # Path.is_file() keeps to itself why a file cannot be looked at, from Python 3.14 on.
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("does not name a plain file")
+    with path.open("rb") as stream:
+        return stream.read(_LARGEST_FILE_BYTES + 1)
+
+
 def _file_content(path: Path) -> str:
     # The messages do not quote the path: people put the secret itself into NAME_FILE by mistake.
     try:
-        if not path.is_file():
-            raise ValueError(
-                "names a file that does not exist"
-                if not path.exists()
-                else "does not name a plain file"
-            )
-        with path.open("rb") as stream:
-            raw = stream.read(_LARGEST_FILE_BYTES + 1)
+        raw = _first_bytes(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ValueError("names a file that does not exist") from None
     except OSError as exc:
         raise ValueError(f"names a file that cannot be read ({exc.strerror})") from None
     if len(raw) > _LARGEST_FILE_BYTES:

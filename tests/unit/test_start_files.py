@@ -17,7 +17,7 @@ def test_beat_names_the_option_of_a_file_without_a_folder(option: str, tmp_path:
         files.check_beat_files({option: str(tmp_path / "gone" / "file")})
     assert (
         f"The file of --{option} cannot be written: check its folder. {tmp_path / 'gone'} does not "
-        "exist."
+        "exist, or this user may not look at it."
     ) in str(ended.value)
 
 

@@ -4,7 +4,6 @@ import os
 import re
 import ssl
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final
 
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
@@ -20,7 +19,7 @@ def certificate_problems(environ: Mapping[str, str]) -> Iterator[str]:
     if file := environ.get("SSL_CERT_FILE"):
         yield from _problems_of_file(file)
     if names := environ.get("SSL_CERT_DIR"):
-        yield from _problems_of_folders([Path(name) for name in names.split(os.pathsep)])
+        yield from _problems_of_folders(names.split(os.pathsep))
 
 
 def key_log_problem(environ: Mapping[str, str]) -> str | None:
@@ -51,13 +50,21 @@ def _problems_of_file(file: str) -> Iterator[str]:
         yield f"SSL_CERT_FILE names a file without usable certificates ({words})."
 
 
-def _problems_of_folders(folders: list[Path]) -> Iterator[str]:
-    found = [folder for folder in folders if folder.is_dir()]
-    if not found:
-        yield "SSL_CERT_DIR names a folder that does not exist, so no certificate could be checked."
-    elif not any(
-        _HASHED_NAME.fullmatch(path.name) for folder in found for path in folder.iterdir()
-    ):
+def _problems_of_folders(folders: list[str]) -> Iterator[str]:
+    found, why = list[str](), "does not exist"
+    for folder in folders:
+        try:
+            found += os.listdir(folder)  # noqa: PTH208 - the names are enough
+            why = ""
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as exc:
+            if os.access(folder, os.X_OK, effective_ids=True):
+                return  # OpenSSL opens by their names what cannot be listed
+            why = why and f"cannot be read ({exc.strerror})"
+    if why:
+        yield f"SSL_CERT_DIR names a folder that {why}, so no certificate could be checked."
+    elif not any(map(_HASHED_NAME.fullmatch, found)):
         yield (
             "SSL_CERT_DIR names a folder without the hashed names that OpenSSL looks for: run "
             "`openssl rehash` on it, or name a file in SSL_CERT_FILE."
