@@ -4,7 +4,7 @@ import pytest
 import redis
 
 from sandbox.redis import EmbeddedRedis
-from tests.integration.aio.transport_harness import Tube, tube
+from tests.integration.aio.transport_harness import Receiver, receiving
 from worker.aio.transport.scripts import TAKE
 
 
@@ -44,7 +44,7 @@ def books(url: str) -> Iterator["redis.Redis"]:
 
 
 @pytest.fixture
-def one(url: str) -> Iterator[Tube]:
-    with tube(url, prefetch=10) as made:
+def receiver(url: str) -> Iterator[Receiver]:
+    with receiving(url, prefetch=10) as made:
         made.channel.sharing.add("a")
         yield made

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.aio.transport_harness import Tube
+from tests.integration.aio.transport_harness import Receiver
 
 WINDOW = 128
 
@@ -33,13 +33,13 @@ def push(books: Any, tenant: str | None, *bodies: Any, queue: str = "a", **more:
         pipe.execute()
 
 
-def share(one: Tube, books: Any) -> None:
+def share(receiver: Receiver, books: Any) -> None:
     """Put the queue in order until nothing is left to read."""
     for _ in range(200):
         books.delete("a.tenants.pause")
         before = books.lrange("a", 0, -1)
-        one.channel.sharing._looked_s = float("-inf")
-        one.channel.share()
+        receiver.channel.sharing._looked_s = float("-inf")
+        receiver.channel.share()
         if books.lrange("a", 0, -1) == before:
             return
     pytest.fail("it did not end")
@@ -50,11 +50,11 @@ def take(books: Any, count: int) -> list[Any]:
     return [json.loads(json.loads(text)["body"]) for text in books.rpop("a", count) or ()]
 
 
-def take_all(one: Tube, books: Any) -> list[Any]:
+def take_all(receiver: Receiver, books: Any) -> list[Any]:
     taken: list[Any] = []
     while books.llen("a"):
         taken += take(books, 50)
-        share(one, books)
+        share(receiver, books)
     return taken
 
 

@@ -14,8 +14,8 @@ from tests.integration.aio.transport_harness import (
     OURS,
     STOCK,
     queue_of,
+    receiving,
     send,
-    tube,
     waiting,
 )
 
@@ -24,39 +24,39 @@ from tests.integration.aio.transport_harness import (
 def test_messages_of_a_stock_producer_arrive_in_order_and_leave_nothing(
     url: str, books: Any, *, hub: bool
 ) -> None:
-    with tube(url, "a") as one:
+    with receiving(url, "a") as receiver:
         if hub:
-            one.with_hub()
-        one.on_message = lambda message: message.ack()
+            receiver.with_hub()
+        receiver.on_message = lambda message: message.ack()
         send(url, "a", *range(25))
-        one.until(lambda: len(one.bodies) == 25)
-        assert one.bodies == list(range(25))
-        one.turn()
-        one.channel.flush_acks()
+        receiver.until(lambda: len(receiver.bodies) == 25)
+        assert receiver.bodies == list(range(25))
+        receiver.turn()
+        receiver.channel.flush_acks()
         assert books.hlen("unacked") == books.zcard("unacked_index") == books.llen("a") == 0
 
 
 def test_a_message_arrives_at_once_in_any_of_several_queues_and_priorities(url: str) -> None:
-    with tube(url, "a", "b", "c", prefetch=100) as one:
-        one.with_hub()
-        one.until(lambda: one.channel.hints.all_empty)
+    with receiving(url, "a", "b", "c", prefetch=100) as receiver:
+        receiver.with_hub()
+        receiver.until(lambda: receiver.channel.hints.all_empty)
         for queue, priority in [("a", 0), ("b", 0), ("c", 9), ("a", 3), ("c", 0)]:
-            before = len(one.got)
-            looked = one.channel.hints.look_at_s
+            before = len(receiver.messages)
+            looked = receiver.channel.hints.look_at_s
             send(url, queue, queue, priority=priority)
-            one.until(lambda before=before: len(one.got) > before)
-            assert one.channel.sweep_s == 10.0
+            receiver.until(lambda before=before: len(receiver.messages) > before)
+            assert receiver.channel.sweep_s == 10.0
             assert looked  # a hint, or the sweep; the next test tells them apart
-        assert one.bodies == ["a", "b", "c", "a", "c"]
+        assert receiver.bodies == ["a", "b", "c", "a", "c"]
 
 
 def test_a_hint_wakes_a_waiting_channel_long_before_it_would_look_by_itself(url: str) -> None:
-    with tube(url, "a", polling_interval=60) as one:
-        one.with_hub()
-        one.until(lambda: one.channel.hints.all_empty)
-        assert one.channel.sweep_s == 60
+    with receiving(url, "a", polling_interval=60) as receiver:
+        receiver.with_hub()
+        receiver.until(lambda: receiver.channel.hints.all_empty)
+        assert receiver.channel.sweep_s == 60
         send(url, "a", 1)
-        one.until(lambda: one.got, within_s=20)
+        receiver.until(lambda: receiver.messages, within_s=20)
 
 
 @pytest.mark.parametrize("strategy", ["round_robin", "sorted", "priority"])
@@ -82,7 +82,7 @@ def test_queues_and_priorities_are_served_in_the_order_of_the_stock_transport(
 
     def drain(transport: str, prefetch: int) -> list[str]:
         fill()
-        with tube(
+        with receiving(
             url,
             "b",
             "a",
@@ -90,10 +90,10 @@ def test_queues_and_priorities_are_served_in_the_order_of_the_stock_transport(
             transport=transport,
             prefetch=prefetch,
             queue_order_strategy=strategy,
-        ) as one:
-            one.on_message = lambda message: message.ack()
-            one.until(lambda: len(one.bodies) == 14)
-            return one.bodies
+        ) as receiver:
+            receiver.on_message = lambda message: message.ack()
+            receiver.until(lambda: len(receiver.bodies) == 14)
+            return receiver.bodies
 
     stock = drain(STOCK, 100)
     for prefetch in (100, 5, 1):
@@ -101,60 +101,60 @@ def test_queues_and_priorities_are_served_in_the_order_of_the_stock_transport(
 
 
 def test_no_more_is_taken_than_the_window_allows(url: str, books: Any) -> None:
-    with tube(url, "a", prefetch=3) as one:
-        one.with_hub()
+    with receiving(url, "a", prefetch=3) as receiver:
+        receiver.with_hub()
         send(url, "a", *range(10))
-        one.until(lambda: len(one.got) == 3)
+        receiver.until(lambda: len(receiver.messages) == 3)
         for _ in range(3):
-            one.channel.connection.cycle.nudge(0.01)
-            one.turn()
-        assert books.hlen("unacked") == len(one.got) == 3
-        one.got[0].ack()
-        one.until(lambda: len(one.got) == 4)
-        one.turn()
+            receiver.channel.connection.cycle.nudge(0.01)
+            receiver.turn()
+        assert books.hlen("unacked") == len(receiver.messages) == 3
+        receiver.messages[0].ack()
+        receiver.until(lambda: len(receiver.messages) == 4)
+        receiver.turn()
         assert (books.hlen("unacked"), books.llen("a")) == (3, 6)
 
 
 def test_a_rule_that_says_only_yes_or_no_gets_one_message_at_a_time(url: str, books: Any) -> None:
-    with tube(url, "a", prefetch=0) as one:
-        one.channel.qos.can_consume = lambda: (
-            len(one.got) < 2
+    with receiving(url, "a", prefetch=0) as receiver:
+        receiver.channel.qos.can_consume = lambda: (
+            len(receiver.messages) < 2
         )  # as Celery's worker_disable_prefetch does
         send(url, "a", *range(5))
-        one.until(lambda: len(one.got) == 2)
-        one.turn()
+        receiver.until(lambda: len(receiver.messages) == 2)
+        receiver.turn()
         assert (books.hlen("unacked"), books.llen("a")) == (2, 3)
 
 
 def test_a_paused_queue_is_not_fetched_from_and_is_served_again_when_it_is_resumed(
     url: str, books: Any
 ) -> None:
-    with tube(url, "a", "b", prefetch=100) as one:
-        one.with_hub()
+    with receiving(url, "a", "b", prefetch=100) as receiver:
+        receiver.with_hub()
         send(url, "a", *range(20))
-        one.until_asked()
-        one.consumer.cancel_by_queue("a")  # while its messages are on their way
+        receiver.until_asked()
+        receiver.consumer.cancel_by_queue("a")  # while its messages are on their way
         send(url, "b", "still served")
-        one.until(lambda: one.bodies == ["still served"])
+        receiver.until(lambda: receiver.bodies == ["still served"])
         send(url, "a", *range(20, 30))
         send(url, "b", "again")
-        one.until(lambda: len(one.bodies) == 2)
+        receiver.until(lambda: len(receiver.bodies) == 2)
         assert waiting(books, "a") == list(range(30))
         assert books.hlen("unacked") == 2
-        one.consumer.add_queue(queue_of("a"))
-        one.consumer.consume()
-        one.until(lambda: len(one.bodies) == 32)
-        assert one.bodies[2:] == list(range(30))
+        receiver.consumer.add_queue(queue_of("a"))
+        receiver.consumer.consume()
+        receiver.until(lambda: len(receiver.bodies) == 32)
+        assert receiver.bodies[2:] == list(range(30))
         assert books.llen("a") == 0
 
 
 def test_messages_that_no_longer_fit_go_back(url: str, books: Any) -> None:
     send(url, "a", *range(5))
-    with tube(url, "a", prefetch=5) as one:
-        one.with_hub()
-        one.until_asked()
-        one.channel.basic_qos(0, 2, False)
-        one.until(lambda: len(one.got) == 2)
+    with receiving(url, "a", prefetch=5) as receiver:
+        receiver.with_hub()
+        receiver.until_asked()
+        receiver.channel.basic_qos(0, 2, False)
+        receiver.until(lambda: len(receiver.messages) == 2)
         assert waiting(books, "a") == [2, 3, 4]
         assert books.hlen("unacked") == 2
 
@@ -165,14 +165,16 @@ def test_either_transport_gives_back_what_the_other_took_too_long_ago(
 ) -> None:
     first = OURS if transport == STOCK else STOCK
     send(url, "a", "late", priority=6)
-    with tube(url, "a", transport=first) as one:
-        one.until(lambda: one.got)
+    with receiving(url, "a", transport=first) as receiver:
+        receiver.until(lambda: receiver.messages)
         (entry,) = books.hvals("unacked")
         raw, exchange, routing_key = json.loads(entry)
-        assert one.got[0].delivery_tag.startswith(raw["properties"]["delivery_tag"])
+        assert receiver.messages[0].delivery_tag.startswith(raw["properties"]["delivery_tag"])
         assert (exchange, routing_key) == ("a", "a")
-        assert abs(books.zscore("unacked_index", one.got[0].delivery_tag) - time.time()) < 60
-        with tube(url, transport=transport, visibility_timeout=-60) as other:
+        assert (
+            abs(books.zscore("unacked_index", receiver.messages[0].delivery_tag) - time.time()) < 60
+        )
+        with receiving(url, transport=transport, visibility_timeout=-60) as other:
             other.channel.qos.restore_visible()
         assert books.hlen("unacked") == books.zcard("unacked_index") == 0
         assert waiting(books, "a\x06\x166") == ["late"]
@@ -182,12 +184,12 @@ def test_either_transport_gives_back_what_the_other_took_too_long_ago(
 
 def test_a_key_prefix_stands_before_every_key(url: str, books: Any) -> None:
     send(url, "a", 1, 2, global_keyprefix="p:")
-    with tube(url, "a", global_keyprefix="p:") as one:
-        one.with_hub()
-        one.until(lambda: len(one.got) == 2)
+    with receiving(url, "a", global_keyprefix="p:") as receiver:
+        receiver.with_hub()
+        receiver.until(lambda: len(receiver.messages) == 2)
         assert {"p:unacked", "p:unacked_index"} < set(books.keys())
-        one.got[0].ack()
-        one.until(lambda: books.hlen("p:unacked") == 1)
+        receiver.messages[0].ack()
+        receiver.until(lambda: books.hlen("p:unacked") == 1)
     assert books.llen("p:a") == 1
     assert {"unacked", "unacked_index", "a"}.isdisjoint(books.keys())
 
@@ -195,37 +197,37 @@ def test_a_key_prefix_stands_before_every_key(url: str, books: Any) -> None:
 def test_a_consumer_without_acknowledgements_is_served_by_the_stock_path(
     url: str, books: Any
 ) -> None:
-    with tube(url, "a") as one:
+    with receiving(url, "a") as receiver:
         send(url, "a", 1)
-        one.until_asked()
-        one.consumer.add_queue(queue_of("replies"))
-        one.channel.basic_consume("replies", True, one.bodies.append, "tag")
-        assert not one.channel.takes
+        receiver.until_asked()
+        receiver.consumer.add_queue(queue_of("replies"))
+        receiver.channel.basic_consume("replies", True, receiver.bodies.append, "tag")
+        assert not receiver.channel.takes
         send(url, "replies", "reply")
-        one.until(lambda: len(one.bodies) == 2)
+        receiver.until(lambda: len(receiver.bodies) == 2)
         assert books.hlen("unacked") == 1
-        assert one.channel.connection._callbacks
+        assert receiver.channel.connection._callbacks
     assert waiting(books, "a") == [1]
 
 
 def test_a_channel_without_acknowledgements_is_stock(url: str, books: Any) -> None:
-    with tube(url, "a", ack_emulation=False) as one:
+    with receiving(url, "a", ack_emulation=False) as receiver:
         send(url, "a", 1)
-        one.until(lambda: one.got)
-        one.got[0].ack()
+        receiver.until(lambda: receiver.messages)
+        receiver.messages[0].ack()
         assert not books.exists("unacked")
 
 
 def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_rest(
     url: str, books: Any
 ) -> None:
-    with Connection(url, transport=OURS) as one, Connection(url, transport=OURS) as other:
-        queue = one.SimpleQueue("a")
+    with Connection(url, transport=OURS) as first, Connection(url, transport=OURS) as second:
+        queue = first.SimpleQueue("a")
         for number in range(10):
             queue.put(number)
-        first = queue.get(timeout=60)
-        assert (first.payload, books.llen("a"), books.hlen("unacked")) == (0, 9, 1)
-        assert other.SimpleQueue("a").get(timeout=60).payload == 1
-    with tube(url, "a", prefetch=0) as several:  # no window
-        several.until(lambda: several.got)
-        assert (len(several.got), books.llen("a")) == (1, 9)
+        message = queue.get(timeout=60)
+        assert (message.payload, books.llen("a"), books.hlen("unacked")) == (0, 9, 1)
+        assert second.SimpleQueue("a").get(timeout=60).payload == 1
+    with receiving(url, "a", prefetch=0) as several:  # no window
+        several.until(lambda: several.messages)
+        assert (len(several.messages), books.llen("a")) == (1, 9)

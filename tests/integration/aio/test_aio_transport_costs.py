@@ -11,8 +11,8 @@ from kombu import Connection
 from tests.integration.aio.transport_harness import (
     OURS,
     calls,
+    receiving,
     send,
-    tube,
 )
 from worker.aio.transport import Channel, look_backoff, requesting, taking
 from worker.aio.transport.leases import LeaseKeeper
@@ -30,11 +30,14 @@ def only_taking(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_all_commands_of_a_channel_share_one_client(url: str) -> None:
-    with tube(url) as one:
-        with one.channel.conn_or_acquire() as first, one.channel.conn_or_acquire() as second:
+    with receiving(url) as receiver:
+        with (
+            receiver.channel.conn_or_acquire() as first,
+            receiver.channel.conn_or_acquire() as second,
+        ):
             assert first is second
-        one.channel._disconnect_pools()  # as after a fork
-        with one.channel.conn_or_acquire() as third:
+        receiver.channel._disconnect_pools()  # as after a fork
+        with receiver.channel.conn_or_acquire() as third:
             assert third is not first
             assert third.ping()
 
@@ -43,12 +46,12 @@ def test_the_channels_of_one_connection_share_what_sends_their_commands_until_on
     url: str, books: Any
 ) -> None:
     with Connection(url, transport=OURS) as connection:
-        one, other = connection.channel(), connection.channel()
-        with one.conn_or_acquire() as first, other.conn_or_acquire() as second:
+        closed, other = connection.channel(), connection.channel()
+        with closed.conn_or_acquire() as first, other.conn_or_acquire() as second:
             before = len(books.client_list())
             assert first.ping() and second.ping()  # noqa: PT018 - one after the other
             assert len(books.client_list()) == before + 1
-        one.close()
+        closed.close()
         third = connection.channel()
         for channel in (other, third):
             with channel.conn_or_acquire() as client:
@@ -56,7 +59,7 @@ def test_the_channels_of_one_connection_share_what_sends_their_commands_until_on
 
 
 def test_only_what_has_been_read_counts_as_buffered_and_the_socket_is_not_asked(url: str) -> None:
-    with tube(url) as one, one.channel.conn_or_acquire() as client:
+    with receiving(url) as receiver, receiver.channel.conn_or_acquire() as client:
         connection = client.connection_pool.get_connection()
         try:
             connection.send_packed_command(connection.pack_commands([("PING",)] * 2))
@@ -82,10 +85,10 @@ def test_a_channel_that_gives_messages_back_at_its_end_leaves_no_connection_open
     gc.disable()  # it would close them, some day
     try:
         before = connections()
-        with tube(url, "a") as one:
-            one.until(lambda: len(one.got) == 2)
+        with receiving(url, "a") as receiver:
+            receiver.until(lambda: len(receiver.messages) == 2)
             assert connections() > before
-            getattr(one.channel, end)()
+            getattr(receiver.channel, end)()
             assert books.llen("a") == 2
         deadline = time.monotonic() + 15
         while connections() - before:
@@ -97,12 +100,14 @@ def test_a_channel_that_gives_messages_back_at_its_end_leaves_no_connection_open
 def test_a_look_into_empty_queues_costs_the_server_one_command_for_all_of_them(
     url: str, books: Any
 ) -> None:
-    with tube(url, *"abcde") as one:
-        one.with_hub()
-        one.until(lambda: one.channel.hints.all_empty)
+    with receiving(url, *"abcde") as receiver:
+        receiver.with_hub()
+        receiver.until(lambda: receiver.channel.hints.all_empty)
         before = {name: calls(books, name) for name in ("evalsha", "exists", "lrange", "llen")}
-        one.channel.hints.look_at_s = 0.0
-        one.until(lambda: calls(books, "evalsha") > before["evalsha"] and not one.channel._in_poll)
+        receiver.channel.hints.look_at_s = 0.0
+        receiver.until(
+            lambda: calls(books, "evalsha") > before["evalsha"] and not receiver.channel._in_poll
+        )
         assert {name: calls(books, name) - count for name, count in before.items()} == {
             "evalsha": 1,
             "exists": 1,
@@ -121,14 +126,18 @@ def test_who_only_publishes_has_one_connection(url: str, books: Any) -> None:
 
 def test_of_a_change_only_the_list_that_changed_is_looked_into(url: str, books: Any) -> None:
     names = ("evalsha", "exists", "lrange", "getex", "time", "zadd", "hset", "ltrim")
-    with tube(url, *"abcde", prefetch=100, delayed_queues=["e"]) as one:
-        one.with_hub()
+    with receiving(url, *"abcde", prefetch=100, delayed_queues=["e"]) as receiver:
+        receiver.with_hub()
         for number in range(2):  # the second time no question asks of other lists, either
-            one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)
+            receiver.until(
+                lambda: receiver.channel.hints.all_empty and not receiver.channel._in_poll
+            )
             before = {name: calls(books, name) for name in names}
             send(url, "d", *range(3 * number, 3 * number + 1), priority=9)
-            one.until(lambda number=number: len(one.got) > number)
-            one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)
+            receiver.until(lambda number=number: len(receiver.messages) > number)
+            receiver.until(
+                lambda: receiver.channel.hints.all_empty and not receiver.channel._in_poll
+            )
             spent = {name: calls(books, name) - count for name, count in before.items()}
             assert spent == {
                 name: 0 if name == "getex" else 2 if name == "zadd" else 1 for name in names
@@ -139,9 +148,9 @@ def test_what_is_taken_at_once_is_entered_at_once(url: str, books: Any) -> None:
     send(url, "a", *range(40))
     send(url, "b", *range(40, 80))
     before = {name: calls(books, name) for name in ("hset", "ltrim")}
-    with tube(url, "a", "b", prefetch=60) as one:
-        one.with_hub()
-        one.until(lambda: len(one.got) == 60)
+    with receiving(url, "a", "b", prefetch=60) as receiver:
+        receiver.with_hub()
+        receiver.until(lambda: len(receiver.messages) == 60)
         assert (books.llen("a"), books.llen("b")) == (10, 10)
         assert (
             books.hlen("unacked")
@@ -157,39 +166,45 @@ def test_what_is_taken_at_once_is_entered_at_once(url: str, books: Any) -> None:
 def test_a_queue_that_is_left_out_costs_no_questions_and_is_asked_again_once_it_may_be(
     url: str, books: Any
 ) -> None:
-    with tube(url, "a", "b", prefetch=100) as one:
-        one.with_hub()
+    with receiving(url, "a", "b", prefetch=100) as receiver:
+        receiver.with_hub()
         room = [0]
-        one.channel.take_at_most("a", lambda: room[0])
+        receiver.channel.take_at_most("a", lambda: room[0])
         send(url, "a", 1, 2)
-        one.until(lambda: one.channel.hints.left_out == {"a"} and not one.channel._in_poll)
+        receiver.until(
+            lambda: receiver.channel.hints.left_out == {"a"} and not receiver.channel._in_poll
+        )
         before = calls(books, "evalsha")
         send(url, "b", 3)
-        one.until(lambda: one.bodies == [3])
+        receiver.until(lambda: receiver.bodies == [3])
         for _ in range(5):
-            one.turn()
+            receiver.turn()
         assert calls(books, "evalsha") == before + 1
         room[0] = 10
-        one.until(lambda: one.bodies == [3, 1, 2])
+        receiver.until(lambda: receiver.bodies == [3, 1, 2])
 
 
 def test_an_emptied_server_is_looked_at_anew(url: str, books: Any) -> None:
-    with tube(url, "a", polling_interval=60) as one:
-        one.with_hub()
-        one.until(lambda: one.channel.hints.all_empty)
+    with receiving(url, "a", polling_interval=60) as receiver:
+        receiver.with_hub()
+        receiver.until(lambda: receiver.channel.hints.all_empty)
         books.flushall()
         send(url, "a", 1)
-        one.until(lambda: one.got)
+        receiver.until(lambda: receiver.messages)
 
 
 def test_a_channel_that_was_too_late_looks_before_it_takes(
     url: str, books: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(requesting, "_LOOKS_FIRST_S", 60.0)
-    with tube(url, "a") as fast, tube(url, "a") as late:
-        for one in (fast, late):
-            one.with_hub()
-            one.until(lambda one=one: one.channel.hints.all_empty and not one.channel._in_poll)
+    with receiving(url, "a") as fast, receiving(url, "a") as late:
+        for receiver in (fast, late):
+            receiver.with_hub()
+            receiver.until(
+                lambda receiver=receiver: (
+                    receiver.channel.hints.all_empty and not receiver.channel._in_poll
+                )
+            )
 
         def spent_by_the_late_one(body: int) -> dict[str, int]:
             send(url, "a", body)
@@ -214,10 +229,14 @@ def test_a_channel_that_was_too_late_leaves_the_next_messages_to_the_others_for_
 ) -> None:
     monkeypatch.setattr(look_backoff, "_FIRST_S", 60.0)
     monkeypatch.setattr(look_backoff, "_LONGEST_S", 60.0)
-    with tube(url, "a") as fast, tube(url, "a") as late:
-        for one in (fast, late):
-            one.with_hub()
-            one.until(lambda one=one: one.channel.hints.all_empty and not one.channel._in_poll)
+    with receiving(url, "a") as fast, receiving(url, "a") as late:
+        for receiver in (fast, late):
+            receiver.with_hub()
+            receiver.until(
+                lambda receiver=receiver: (
+                    receiver.channel.hints.all_empty and not receiver.channel._in_poll
+                )
+            )
 
         def fast_takes(body: int) -> None:
             send(url, "a", body)
@@ -245,30 +264,30 @@ def test_a_look_whose_reply_is_lost_releases_no_message(
     released: list[str] = []
     monkeypatch.setattr(taking, "arrives_soon", lambda _: False)
     monkeypatch.setattr(LeaseKeeper, "release_unanswered", lambda _, tags: released.append(tags))
-    with tube(url, "a") as one:
-        one.with_hub()
+    with receiving(url, "a") as receiver:
+        receiver.with_hub()
         send(url, "a", 1)
-        one.until(lambda: one.bodies == [1] and not one.channel._in_poll)
-        one.channel._looks_until_s = time.monotonic() + 60
+        receiver.until(lambda: receiver.bodies == [1] and not receiver.channel._in_poll)
+        receiver.channel._looks_until_s = time.monotonic() + 60
         send(url, "a", 2)
-        one.until(lambda: one.channel._is_looking and one.channel._in_poll)
-        one.channel.client.connection.disconnect()
-        one.channel._let_go()
-        (tag,) = [message.delivery_tag for message in one.got]
+        receiver.until(lambda: receiver.channel._is_looking and receiver.channel._in_poll)
+        receiver.channel.client.connection.disconnect()
+        receiver.channel._let_go()
+        (tag,) = [message.delivery_tag for message in receiver.messages]
         assert [tag.endswith(suffix) for suffix in released] in ([], [False])
 
 
 def test_the_text_of_the_script_is_sent_once_where_the_server_does_not_know_it(
     url: str, books: Any
 ) -> None:
-    with tube(url, "a") as one:
-        one.with_hub()
-        one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)
+    with receiving(url, "a") as receiver:
+        receiver.with_hub()
+        receiver.until(lambda: receiver.channel.hints.all_empty and not receiver.channel._in_poll)
         books.script_flush()
         before = {name: calls(books, name) for name in ("eval", "evalsha")}
         for body in (1, 2, 3):
             send(url, "a", body)
-            one.until(lambda body=body: one.bodies[-1:] == [body])
+            receiver.until(lambda body=body: receiver.bodies[-1:] == [body])
         spent = {name: calls(books, name) - count for name, count in before.items()}
         assert spent["eval"] == 1
         assert spent["evalsha"] >= 3
@@ -293,27 +312,27 @@ def test_a_message_is_entered_by_its_own_properties_wherever_they_stand(
         '{"exchange": "e", "routing_key": "a", "properties": {"delivery_tag": "false"}}}',
     )
     books.lpush("a", text)
-    with tube(url, "a") as one:
-        one.with_hub()
-        one.until(lambda: books.hlen("unacked"))
+    with receiving(url, "a") as receiver:
+        receiver.with_hub()
+        receiver.until(lambda: books.hlen("unacked"))
         ((tag, entry),) = books.hgetall("unacked").items()
         assert tag.startswith("true@")
         assert json.loads(entry) == [json.loads(text), "e", "a"]
 
 
 def test_a_channel_that_holds_nothing_needs_no_connection_for_leases(url: str, books: Any) -> None:
-    with tube(url, "a", lease_s=2) as one:
-        one.with_hub()
+    with receiving(url, "a", lease_s=2) as receiver:
+        receiver.with_hub()
         send(url, "a", 1)
-        one.until(lambda: one.got)
-        keeper = one.channel.qos.keeper
+        receiver.until(lambda: receiver.messages)
+        keeper = receiver.channel.qos.keeper
         assert keeper is not None
-        one.until(lambda: keeper._client is not None)  # it renews
+        receiver.until(lambda: keeper._client is not None)  # it renews
         heard = float(books.hget("unacked.pulse", "heard"))
-        one.got[0].ack()
-        one.until(lambda: keeper._client is None and not books.hlen("unacked"))
+        receiver.messages[0].ack()
+        receiver.until(lambda: keeper._client is None and not books.hlen("unacked"))
         before = calls(books, "eval")
-        one.until(lambda: float(books.hget("unacked.pulse", "heard")) > heard + 1)
+        receiver.until(lambda: float(books.hget("unacked.pulse", "heard")) > heard + 1)
         assert keeper._client is None
         assert calls(books, "eval") > before, "the looks for dead workers keep the pulse"
 
@@ -322,17 +341,19 @@ def test_where_many_workers_wait_each_gives_way_for_a_moment_and_then_looks(
     url: str, books: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(look_backoff.random, "random", lambda: 1.0)
-    with tube(url, "a") as one:
-        one.with_hub()
-        one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)
-        assert 1 <= one.channel.qos.keeper.workers < 8  # it looked for dead ones as it connected
-        one.channel.qos.keeper.workers = 200  # 0.4 s
+    with receiving(url, "a") as receiver:
+        receiver.with_hub()
+        receiver.until(lambda: receiver.channel.hints.all_empty and not receiver.channel._in_poll)
+        assert (
+            1 <= receiver.channel.qos.keeper.workers < 8
+        )  # it looked for dead ones as it connected
+        receiver.channel.qos.keeper.workers = 200  # 0.4 s
         before = calls(books, "evalsha")
         send(url, "a", 1, 2)
-        one.until(lambda: not one.channel.hints.all_empty)
-        one.turn()
-        assert (one.got, calls(books, "evalsha")) == ([], before)
-        one.until(lambda: len(one.got) == 2)
+        receiver.until(lambda: not receiver.channel.hints.all_empty)
+        receiver.turn()
+        assert (receiver.messages, calls(books, "evalsha")) == ([], before)
+        receiver.until(lambda: len(receiver.messages) == 2)
         assert calls(books, "evalsha") == before + 1  # one look for both
 
 

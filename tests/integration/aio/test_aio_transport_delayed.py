@@ -20,8 +20,8 @@ from tests.integration.aio.transport_harness import (
     calls,
     plain_body,
     queue_of,
+    receiving,
     send,
-    tube,
 )
 from worker.aio.transport import delayed
 from worker.aio.transport.scripts import TAKE
@@ -67,11 +67,11 @@ def now_us(books: Any) -> int:
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
 def test_a_message_comes_when_it_is_due_and_not_before(url: str, books: Any, *, hub: bool) -> None:
     came: list[tuple[str, int]] = []
-    with tube(url, "late", polling_interval=60, **OPTIONS) as one:
+    with receiving(url, "late", polling_interval=60, **OPTIONS) as receiver:
         if hub:
-            one.with_hub()
-        one.until(lambda: one.channel.hints.all_empty)
-        one.on_message = lambda message: (
+            receiver.with_hub()
+        receiver.until(lambda: receiver.channel.hints.all_empty)
+        receiver.on_message = lambda message: (
             came.append((message.decode(), now_us(books))),
             message.ack(),
         )
@@ -82,32 +82,32 @@ def test_a_message_comes_when_it_is_due_and_not_before(url: str, books: Any, *, 
             for tag, at in books.zrange("late.due", 0, -1, withscores=True)
         }
         assert (len(due), books.llen("late")) == (2, 0)
-        one.until(lambda: len(came) == 2, within_s=20)  # a sweep would be a minute later
+        receiver.until(lambda: len(came) == 2, within_s=20)  # a sweep would be a minute later
         assert [body for body, _ in came] == sorted(due, key=lambda body: due[body])
         assert all(at >= due[body] for body, at in came)
-        one.turn()
-        one.channel.flush_acks()
+        receiver.turn()
+        receiver.channel.flush_acks()
     assert set(books.keys("*")) <= {"unacked.clock", "unacked.pulse", "late.due.leader",
         "_kombu.binding.late",
                                     "_kombu.binding_permanent.late"}  # fmt: skip
 
 
 def test_the_leader_of_a_delayed_queue_may_miss_two_of_its_sweeps(url: str, books: Any) -> None:
-    with tube(url, "late", **OPTIONS) as one:
-        one.until(lambda: one.channel.hints.all_empty and not one.channel._in_poll)
-        one.channel.sweep_s = 60.0
-        one.channel.hints.look_everywhere()
+    with receiving(url, "late", **OPTIONS) as receiver:
+        receiver.until(lambda: receiver.channel.hints.all_empty and not receiver.channel._in_poll)
+        receiver.channel.sweep_s = 60.0
+        receiver.channel.hints.look_everywhere()
         books.delete("late.due.leader")
-        one.until_asked()
-        one.until(lambda: not one.channel._in_poll)
+        receiver.until_asked()
+        receiver.until(lambda: not receiver.channel._in_poll)
         assert 75_000 < books.pttl("late.due.leader") <= 150_000
 
 
 def test_the_consumer_has_no_instant_to_wait_for_a_second_time(url: str) -> None:
-    with tube(url, "late", **OPTIONS) as one:
+    with receiving(url, "late", **OPTIONS) as receiver:
         delay(url, 0.01, 1)
-        one.until(lambda: one.got)
-        assert (one.got[0].headers["eta"], one.got[0].headers["x"]) == (None, 1)
+        receiver.until(lambda: receiver.messages)
+        assert (receiver.messages[0].headers["eta"], receiver.messages[0].headers["x"]) == (None, 1)
 
 
 def test_what_is_due_comes_before_the_list_beside_and_urgent_ones_before_others(
@@ -119,12 +119,12 @@ def test_what_is_due_comes_before_the_list_beside_and_urgent_ones_before_others(
     send(url, "late", "in the list")
     send(url, "a", "elsewhere")
     assert books.zcard("late\x06\x169.due") == 1
-    with tube(url, "late", "a", prefetch=100, **OPTIONS) as one:
-        one.until(lambda: len(one.got) == 2)
+    with receiving(url, "late", "a", prefetch=100, **OPTIONS) as receiver:
+        receiver.until(lambda: len(receiver.messages) == 2)
         assert ask(url, wake_deferred, "late") == 3
         send(url, "late", "later in the list")
-        one.until(lambda: len(one.got) == 6)
-        late = [body for body in one.bodies[2:] if body != "elsewhere"]
+        receiver.until(lambda: len(receiver.messages) == 6)
+        late = [body for body in receiver.bodies[2:] if body != "elsewhere"]
         assert late in (
             ["first", "second", "later in the list", "bulk"],
             ["later in the list", "first", "second", "bulk"],
@@ -139,15 +139,19 @@ def test_what_is_due_takes_the_turns_of_the_queue_that_it_goes_before_and_no_oth
     ask(url, wake_deferred, "late")
     for queue in ("a", "b"):
         send(url, queue, *(f"{queue}{number}" for number in range(6)))
-    with tube(url, "a", "late", "b", prefetch=100, delayed_queues={"late": "a"}) as one:
+    with receiving(url, "a", "late", "b", prefetch=100, delayed_queues={"late": "a"}) as receiver:
         if hub:
-            one.with_hub()
-        one.until(lambda: len(one.bodies) == 18)
-        assert [body for body in one.bodies if body[0] in "da"] == [
+            receiver.with_hub()
+        receiver.until(lambda: len(receiver.bodies) == 18)
+        assert [body for body in receiver.bodies if body[0] in "da"] == [
             *(f"due {number}" for number in range(6)), *(f"a{number}" for number in range(6)),
         ]  # fmt: skip
-        assert one.bodies.index("b2") < 9, "it has its turns"
-        assert {message.delivery_info["routing_key"] for message in one.got} == {"a", "b", "late"}
+        assert receiver.bodies.index("b2") < 9, "it has its turns"
+        assert {message.delivery_info["routing_key"] for message in receiver.messages} == {
+            "a",
+            "b",
+            "late",
+        }
 
 
 def test_messages_that_are_woken_keep_their_order_however_often(url: str) -> None:
@@ -156,8 +160,8 @@ def test_messages_that_are_woken_keep_their_order_however_often(url: str) -> Non
         ask(url, wake_deferred, "late")
     delay(url, LONG_S - 1, 20)
     ask(url, wake_deferred, "late")
-    with tube(url, "late", prefetch=100, **OPTIONS) as one:
-        one.until(lambda: one.bodies == list(range(21)))
+    with receiving(url, "late", prefetch=100, **OPTIONS) as receiver:
+        receiver.until(lambda: receiver.bodies == list(range(21)))
 
 
 def test_some_jobs_are_woken_and_a_second_message_of_a_job_takes_the_place_of_the_first(
@@ -172,40 +176,40 @@ def test_some_jobs_are_woken_and_a_second_message_of_a_job_takes_the_place_of_th
         delay(url, countdown_s, body, job=job)
     assert books.zrange("late.due", 0, -1) == ["c", "a", "b"]
     assert ask(url, wake_jobs, "late", ["b", "unknown"]) == 1
-    with tube(url, "late", prefetch=100, **OPTIONS) as one:
-        one.until(lambda: one.got)
-        assert one.bodies == ["b again"]
+    with receiving(url, "late", prefetch=100, **OPTIONS) as receiver:
+        receiver.until(lambda: receiver.messages)
+        assert receiver.bodies == ["b again"]
         assert ask(url, wake_deferred, "late") == 2
-        one.until(lambda: one.bodies == ["b again", "c", "a"])
+        receiver.until(lambda: receiver.bodies == ["b again", "c", "a"])
 
 
 def test_a_wake_up_reaches_a_channel_that_waits_for_a_far_instant(url: str) -> None:
-    with tube(url, "late", polling_interval=60, **OPTIONS) as one:
-        one.with_hub()
+    with receiving(url, "late", polling_interval=60, **OPTIONS) as receiver:
+        receiver.with_hub()
         delay(url, LONG_S, 1)
-        one.until(lambda: one.channel.hints.all_empty)
+        receiver.until(lambda: receiver.channel.hints.all_empty)
         ask(url, wake_deferred, "late")
-        one.until(lambda: one.got, within_s=20)
+        receiver.until(lambda: receiver.messages, within_s=20)
 
 
 def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gone(
     url: str, books: Any
 ) -> None:
-    with tube(url, "late", polling_interval=60, **OPTIONS) as first:
+    with receiving(url, "late", polling_interval=60, **OPTIONS) as first:
         first.with_hub()
         first.until(lambda: first.channel.hints.all_empty)
-        with tube(url, "late", polling_interval=60, **OPTIONS) as second:
+        with receiving(url, "late", polling_interval=60, **OPTIONS) as second:
             second.with_hub()
             second.until(lambda: second.channel.hints.all_empty)
             before = calls(books, "evalsha")
             for _ in range(3):
                 delay(url, 0.5, 1)
                 second.turn()
-            first.until(lambda: len(first.got) == 3)
+            first.until(lambda: len(first.messages) == 3)
             for _ in range(3):
                 second.channel.connection.cycle.nudge(0.01)
                 second.turn()
-            assert not second.got
+            assert not second.messages
             # Told of each new earliest instant, and awake at each; the second channel of the first
             # message only.
             assert calls(books, "evalsha") - before <= 3 * 3 + 1
@@ -218,10 +222,10 @@ def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gon
 
 
 def test_a_channel_that_does_not_lead_looks_often_while_a_message_is_delayed(url: str) -> None:
-    with tube(url, "late", **OPTIONS) as first, tube(url, "late", **OPTIONS) as second:
-        for one in (first, second):
-            one.with_hub()
-            one.until(lambda one=one: one.channel.hints.all_empty)
+    with receiving(url, "late", **OPTIONS) as first, receiving(url, "late", **OPTIONS) as second:
+        for receiver in (first, second):
+            receiver.with_hub()
+            receiver.until(lambda receiver=receiver: receiver.channel.hints.all_empty)
         assert second.channel.sweep_s > 1
         delay(url, 600, 1)
         second.until(lambda: second.channel.sweep_s == 1)
@@ -231,31 +235,31 @@ def test_a_channel_that_does_not_lead_looks_often_while_a_message_is_delayed(url
 def test_a_place_that_is_left_alone_keeps_its_due_messages_and_hides_no_others(
     url: str, books: Any
 ) -> None:
-    with tube(url, "late", prefetch=100, **OPTIONS) as one:
-        one.with_hub()
-        one.channel.take_urgent_only("late", 6)
+    with receiving(url, "late", prefetch=100, **OPTIONS) as receiver:
+        receiver.with_hub()
+        receiver.channel.take_urgent_only("late", 6)
         delay(url, LONG_S, "bulk", priority=9)
         ask(url, wake_deferred, "late")
         delay(url, 0.5, "urgent")
-        one.until(
-            lambda: one.bodies == ["urgent"], within_s=4
+        receiver.until(
+            lambda: receiver.bodies == ["urgent"], within_s=4
         )  # a look where nothing is delayed is later
         assert books.zcard("late\x06\x169.due") == 1
-        one.channel.take_urgent_only("late", None)
-        one.until(lambda: one.bodies == ["urgent", "bulk"])
+        receiver.channel.take_urgent_only("late", None)
+        receiver.until(lambda: receiver.bodies == ["urgent", "bulk"])
 
 
 def test_queues_are_counted_purged_and_deleted_with_what_is_delayed(url: str, books: Any) -> None:
-    with tube(url, **OPTIONS) as one:
+    with receiving(url, **OPTIONS) as receiver:
         delay(url, LONG_S, 1, 2)
         delay(url, LONG_S, 3, priority=6)
         send(url, "late", 4)
-        assert one.channel.queue_declare("late", passive=True).message_count == 4
-        assert one.channel.queue_purge("late") == 4
-        assert one.channel._size("late") == 0
+        assert receiver.channel.queue_declare("late", passive=True).message_count == 4
+        assert receiver.channel.queue_purge("late") == 4
+        assert receiver.channel._size("late") == 0
         assert not books.keys("late*")
         delay(url, LONG_S, 1)
-        bound = queue_of("late")(one.channel)
+        bound = queue_of("late")(receiver.channel)
         bound.declare()
         bound.delete()
         assert not books.keys("late*")
@@ -265,12 +269,12 @@ def test_a_message_whose_consumer_ends_goes_to_the_list_and_comes_at_once(
     url: str, books: Any
 ) -> None:
     delay(url, 0.01, 1)
-    with tube(url, "late", **OPTIONS) as one:
-        one.until(lambda: one.got)
+    with receiving(url, "late", **OPTIONS) as receiver:
+        receiver.until(lambda: receiver.messages)
     assert (books.llen("late"), books.zcard("late.due"), books.hlen("unacked")) == (1, 0, 0)
-    with tube(url, "late", **OPTIONS) as one:
-        one.until(lambda: one.got)
-        assert one.got[0].headers["redelivered"]
+    with receiving(url, "late", **OPTIONS) as receiver:
+        receiver.until(lambda: receiver.messages)
+        assert receiver.messages[0].headers["redelivered"]
 
 
 def test_messages_with_an_instant_that_wait_in_the_list_are_handed_out_as_they_are(
@@ -278,10 +282,10 @@ def test_messages_with_an_instant_that_wait_in_the_list_are_handed_out_as_they_a
 ) -> None:
     delay(url, LONG_S, "by the stock transport", transport=STOCK)
     delay(url, -1, "due already")
-    with tube(url, "late", **OPTIONS) as one:
-        one.until(lambda: len(one.got) == 2)
-        assert one.bodies == ["by the stock transport", "due already"]
-        assert [bool(message.headers["eta"]) for message in one.got] == [True, False]
+    with receiving(url, "late", **OPTIONS) as receiver:
+        receiver.until(lambda: len(receiver.messages) == 2)
+        assert receiver.bodies == ["by the stock transport", "due already"]
+        assert [bool(message.headers["eta"]) for message in receiver.messages] == [True, False]
 
 
 def test_a_clock_that_is_set_back_makes_no_countdown_longer(url: str, books: Any) -> None:
@@ -289,19 +293,19 @@ def test_a_clock_that_is_set_back_makes_no_countdown_longer(url: str, books: Any
     books.set(delayed.CLOCK_KEY, f"{ahead_us} 0")  # what it was
     delay(url, 0.5, 1)
     assert books.zscore("late.due", books.zrange("late.due", 0, 0)[0]) > ahead_us
-    with tube(url, "late", **OPTIONS) as one:
-        one.until(lambda: one.got)
+    with receiving(url, "late", **OPTIONS) as receiver:
+        receiver.until(lambda: receiver.messages)
 
 
 def test_what_is_no_message_is_set_aside_and_a_lost_text_is_passed_over(
     url: str, books: Any
 ) -> None:
-    with tube(url, "late", **OPTIONS) as one:
+    with receiving(url, "late", **OPTIONS) as receiver:
         books.zadd("late.due", {"lost": 1, "odd": 2})
         books.hset("late.due.texts", "odd", "no message")
         delay(url, LONG_S, "good")
         ask(url, wake_deferred, "late")
-        one.until(lambda: one.bodies == ["good"])
+        receiver.until(lambda: receiver.bodies == ["good"])
         assert books.lrange("unacked.unreadable", 0, -1) == ["no message"]
         assert not books.exists("late.due", "late.due.texts", "late.due.next")
 
@@ -317,8 +321,8 @@ def test_delayed_messages_are_published_in_batches_and_behind_a_prefix(
             for body in range(3):
                 producer.publish(body, routing_key="late", headers={"eta": eta}, serializer="json")
         assert producer.channel._size("late") == books.zcard("here:late.due") == 3
-    with tube(url, "late", **options) as one:
-        one.until(lambda: sorted(one.bodies) == [0, 1, 2])
+    with receiving(url, "late", **options) as receiver:
+        receiver.until(lambda: sorted(receiver.bodies) == [0, 1, 2])
 
 
 def test_the_taking_script_reads_no_sorted_set_of_what_is_not_due() -> None:
@@ -331,10 +335,10 @@ def test_the_taking_script_reads_no_sorted_set_of_what_is_not_due() -> None:
 def test_where_nothing_was_delayed_others_hear_of_the_first_message_too(
     url: str, books: Any
 ) -> None:
-    with tube(url, "late", **OPTIONS) as first, tube(url, "late", **OPTIONS) as second:
-        for one in (first, second):
-            one.with_hub()
-            one.until(lambda one=one: one.channel.hints.all_empty)
+    with receiving(url, "late", **OPTIONS) as first, receiving(url, "late", **OPTIONS) as second:
+        for receiver in (first, second):
+            receiver.with_hub()
+            receiver.until(lambda receiver=receiver: receiver.channel.hints.all_empty)
         assert second.channel.sweep_s == 10
         delay(url, 0.5, 1)  # and the first, who leads the queue, stands still
         second.until(lambda: second.bodies == [1], within_s=6)  # it would look by itself after ten

@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from tests.integration.aio.transport_harness import (
+    receiving,
     send,
-    tube,
 )
 
 
@@ -26,13 +26,13 @@ def test_what_is_no_message_is_set_aside_and_named(
         .encode()
         .replace(b"{", b'{"x": "\xff", ', 1),  # JSON to the server, not to Python
     ]
-    with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
-        one.with_hub()
+    with redis.Redis.from_url(url) as raw, receiving(url, "a") as receiver:
+        receiver.with_hub()
         raw.rpush("a", good, *foreign)
-        one.until(lambda: one.bodies == ["good"])
+        receiver.until(lambda: receiver.bodies == ["good"])
         assert sorted(raw.lrange("unacked.unreadable", 0, -1)) == sorted(foreign)
         assert raw.hlen("unacked") == 1
-        one.turn()
+        receiver.turn()
     assert "moved 3 entries of a queue that are not messages" in caplog.text
     assert "moved an entry of a that is not a message" in caplog.text
     assert "delivery_info" not in caplog.text
@@ -48,10 +48,10 @@ def test_of_what_is_no_message_the_latest_are_kept_and_the_beginning_of_each(
         .encode()
         .replace(b"{", b"[" if reader == "the server" else b'{"x": "\xff", ', 1)
     )
-    with redis.Redis.from_url(url) as raw, tube(url, "a") as one:
+    with redis.Redis.from_url(url) as raw, receiving(url, "a") as receiver:
         raw.rpush("unacked.unreadable", *(["older"] * 9_999), "oldest")
         raw.lpush("a", foreign)
-        one.until(lambda: raw.lindex("unacked.unreadable", 0) == foreign[:8192])
+        receiver.until(lambda: raw.lindex("unacked.unreadable", 0) == foreign[:8192])
         assert raw.llen("unacked.unreadable") == 10_000
         assert raw.lindex("unacked.unreadable", -1) == b"older"
         assert raw.hlen("unacked") == raw.llen("a") == 0
@@ -65,12 +65,12 @@ def test_half_a_character_in_a_message_is_no_reason_to_set_it_aside(
     message = json.loads(books.rpop("a"))
     message["headers"]["kwargsrepr"] = text
     books.rpush("a", json.dumps(message))
-    with tube(url, "a") as one:
-        one.until(lambda: one.bodies == ["whole"])
+    with receiving(url, "a") as receiver:
+        receiver.until(lambda: receiver.bodies == ["whole"])
         [entry] = books.hvals("unacked")
         assert json.loads(entry)[0]["headers"]["kwargsrepr"] == text, (
             "what would come again is the same to the letter"
         )
-        one.got[0].ack()
-        one.channel.flush_acks()
+        receiver.messages[0].ack()
+        receiver.channel.flush_acks()
     assert books.hlen("unacked") == books.llen("unacked.unreadable") == 0

@@ -20,7 +20,7 @@ def queue_of(name: str) -> Queue:
     return Queue(name, Exchange(name, type="direct"), routing_key=name)
 
 
-class Tube:
+class Receiver:
     """A connection, its channel, its consumer and what arrived."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Tube:
         self.connection = Connection(url, transport=transport, transport_options=options)
         self.channel = self.connection.default_channel
         self.channel.basic_qos(0, prefetch, False)
-        self.got: list[Any] = []
+        self.messages: list[Any] = []
         self.bodies: list[Any] = []
         self.on_message: Callable[[Any], None] = lambda _: None
         self.consumer = Consumer(
@@ -42,10 +42,10 @@ class Tube:
 
     def _receive(self, message: Any) -> None:
         self.bodies.append(message.decode())
-        self.got.append(message)
+        self.messages.append(message)
         self.on_message(message)
 
-    def with_hub(self) -> "Tube":
+    def with_hub(self) -> "Receiver":
         self.hub = Hub()
         self.hub.propagate_errors = self.connection.connection_errors
         self.connection.register_with_event_loop(self.hub)
@@ -62,10 +62,10 @@ class Tube:
 
     def until(self, check: Callable[[], Any], *, within_s: float = 15.0) -> None:
         """Take turns until something is true; `within_s` is how long nothing may arrive."""
-        deadline, arrived = time.monotonic() + within_s, len(self.got)
+        deadline, arrived = time.monotonic() + within_s, len(self.messages)
         while not check():
-            if len(self.got) > arrived:  # a slow machine is no finding
-                deadline, arrived = time.monotonic() + within_s, len(self.got)
+            if len(self.messages) > arrived:  # a slow machine is no finding
+                deadline, arrived = time.monotonic() + within_s, len(self.messages)
             if time.monotonic() > deadline:
                 pytest.fail(f"it did not come true {within_s} s after the last arrival")
             self.turn()
@@ -82,8 +82,8 @@ class Tube:
 
 
 @contextmanager
-def tube(*args: Any, **kwargs: Any) -> Iterator[Tube]:
-    made = Tube(*args, **kwargs)
+def receiving(*args: Any, **kwargs: Any) -> Iterator[Receiver]:
+    made = Receiver(*args, **kwargs)
     try:
         yield made
     finally:

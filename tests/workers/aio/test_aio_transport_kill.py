@@ -21,7 +21,7 @@ import redis
 from celery import Celery
 
 from sandbox.redis import EmbeddedRedis
-from tests.integration.aio.transport_harness import OURS, STOCK, send, tube
+from tests.integration.aio.transport_harness import OURS, STOCK, receiving, send
 from tests.processes import ROOT, eventually
 from tests.workers.aio.aio_harness import WorkerProcess
 
@@ -53,7 +53,7 @@ def _kept(store: Any) -> set[str]:
 
 def _give_back(url: str) -> None:
     """Do what any stock worker does after the visibility timeout."""
-    with tube(url, transport=STOCK, visibility_timeout=-60) as medic:
+    with receiving(url, transport=STOCK, visibility_timeout=-60) as medic:
         medic.channel.qos.restore_visible(num=None)
 
 
@@ -66,7 +66,7 @@ def test_a_process_killed_at_any_instant_loses_nothing(server: EmbeddedRedis) ->
         own = [body for body in sent if body[0] == "a" and int(body[1:]) % 3 == tenant]
         send(server.url, "a", *sorted(own), tenant=f"tenant-{tenant}")
     with redis.Redis.from_url(server.url, decode_responses=True) as store:
-        with tube(server.url) as worker:
+        with receiving(server.url) as worker:
             worker.channel.sharing.add("a")
             while store.llen("a") > _WINDOW:  # the others wait in the lines of their tenants
                 store.delete("a.tenants.pause")
@@ -89,7 +89,7 @@ def test_a_process_killed_at_any_instant_loses_nothing(server: EmbeddedRedis) ->
         # What the dead had taken comes back, by the stock transport as well.
         _give_back(server.url)
         assert store.hlen("unacked") == 0
-        with tube(server.url, "a", "b", prefetch=0) as rest:
+        with receiving(server.url, "a", "b", prefetch=0) as rest:
             rest.on_message = lambda message: message.ack()
             left = sent - store.smembers("done")
             rest.until(lambda: left <= set(rest.bodies))

@@ -4,18 +4,18 @@ import sys
 
 import redis
 
-from tests.integration.aio.transport_harness import tube
+from tests.integration.aio.transport_harness import receiving
 
 url, transport = sys.argv[1:]
 store = redis.Redis.from_url(url)
-with tube(url, "a", "b", transport=transport, prefetch=40) as one:
-    one.with_hub()
+with receiving(url, "a", "b", transport=transport, prefetch=40) as receiver:
+    receiver.with_hub()
 
     def note(message: object) -> None:
-        store.sadd("done", one.bodies[-1])
+        store.sadd("done", receiver.bodies[-1])
         message.ack()  # type: ignore[attr-defined]
 
-    one.on_message = note
+    receiver.on_message = note
     store.incr("ready")
     while True:
-        one.turn()
+        receiver.turn()
