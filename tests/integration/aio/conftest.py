@@ -5,6 +5,7 @@ import redis
 
 from sandbox.redis import EmbeddedRedis
 from tests.integration.aio.transport_harness import Receiver, receiving
+from worker.aio.transport import Channel
 from worker.aio.transport.scripts import TAKE
 
 
@@ -48,3 +49,12 @@ def receiver(url: str) -> Iterator[Receiver]:
     with receiving(url, prefetch=10) as made:
         made.channel.sharing.add("a")
         yield made
+
+
+@pytest.fixture
+def only_taking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only taking is counted then; to look for tenants costs a command now and then.
+
+    That is counted in `test_aio_transport_sharing.py`.
+    """
+    monkeypatch.setattr(Channel, "share", lambda _: None)
