@@ -128,12 +128,12 @@ def test_no_line_is_longer_than_100_columns(page: Path) -> None:
     assert long == [], page.name
 
 
-@pytest.mark.parametrize("name", ["architecture.md", "emails.md", "keypool.md"])
-def test_no_paragraph_has_more_than_four_sentences(name: str) -> None:
-    for paragraph in prose(ROOT / "docs" / name).split("\n\n"):
-        if paragraph.startswith("|"):
+@pytest.mark.parametrize("page", DOCS, ids=by_name)
+def test_no_paragraph_has_more_than_four_sentences(page: Path) -> None:
+    for paragraph in prose(page).split("\n\n"):
+        if paragraph.lstrip().startswith("|"):
             continue
-        for item in re.split(r"\n(?=[-\d])", paragraph):
+        for item in re.split(r"\n(?= *(?:-|\d+\.) )", paragraph):
             sentences = re.findall(r"(?<!^\d)[.?!](?=\s|\*\*\s|$)", item)
             assert len(sentences) <= 4, item
 
