@@ -112,7 +112,7 @@ async def test_where_no_address_answers_the_last_failure_is_raised_and_the_host_
 
 
 @pytest.mark.parametrize("kind", [TcpConnection, BlockingTcpConnection])
-async def test_a_name_without_an_address_is_an_error_with_these_words(
+async def test_a_name_without_an_address_is_an_error(
     kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lookups: list[Any] = []
@@ -160,7 +160,7 @@ async def test_an_address_is_not_looked_up_first(
     assert looked_up == by_redis_py
 
 
-async def test_a_certificate_is_held_against_the_name_and_not_the_address(port: int) -> None:
+async def test_a_certificate_is_checked_against_the_name_and_not_the_address(port: int) -> None:
     connection = TlsConnection(**_options(port), ssl_cert_reqs="none", ssl_check_hostname=False)
     connection._address = _ANSWERING
     arguments = connection._connection_arguments()
@@ -212,7 +212,7 @@ def test_time_is_divided_among_addresses_and_what_one_leaves_goes_to_the_next(
 
 
 @pytest.mark.parametrize("kind", [TcpConnection, BlockingTcpConnection])
-async def test_a_side_that_is_gone_without_a_word_is_noticed(port: int, kind: Any) -> None:
+async def test_a_connection_has_the_options_that_notice_a_dead_peer(port: int, kind: Any) -> None:
     """kombu gives no options: the system would notice after two hours."""
     connection = kind(**_options(port), socket_keepalive=True, socket_keepalive_options=None)
     if kind is TcpConnection:

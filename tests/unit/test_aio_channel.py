@@ -132,7 +132,7 @@ def test_an_abandoned_channel_puts_back_what_it_can(
     assert hung_up.call_count == 2
 
 
-def test_a_channel_without_a_connection_says_so() -> None:
+def test_a_channel_without_a_connection_raises_a_connection_error() -> None:
     channel = channel_of()
     channel.connection.client = None
     for connection in (channel.connection, None):

@@ -1,4 +1,4 @@
-"""What the consumer does not wait for: chores in a thread of their own, and late replies."""
+"""Work that the consumer does not wait for: chores in a thread of their own, and late replies."""
 
 import threading
 from types import SimpleNamespace
@@ -114,7 +114,7 @@ def test_a_lost_connection_owes_no_reply_any_more() -> None:
     ("after_ms", "is_near"),
     [([], True), ([1.9], True), ([2.1], False), ([9, 1], True), ([1, 9], False)],
 )
-def test_a_server_is_near_whose_latest_reply_came_at_once(
+def test_a_server_whose_latest_reply_came_at_once_counts_as_near(
     monkeypatch: pytest.MonkeyPatch, after_ms: list[float], *, is_near: bool
 ) -> None:
     now = SimpleNamespace(s=1000.0)

@@ -93,7 +93,7 @@ def test_an_eager_task_may_be_replaced_by_another(app: Celery, add: Any) -> None
     assert stands_in.apply().get() == 3
 
 
-def test_request_current_task_and_child_tasks_are_right(app: Celery) -> None:
+def test_child_tasks_and_threads_see_the_request_of_their_job(app: Celery) -> None:
     @app.task(shared=False, bind=True)
     async def request_ids(self: Any) -> list[str]:
         async def child() -> str:
@@ -110,7 +110,7 @@ def test_request_current_task_and_child_tasks_are_right(app: Celery) -> None:
     assert current_task._get_current_object() is None
 
 
-def test_retries_and_hooks_work(app: Celery) -> None:
+def test_an_eager_task_is_retried_and_its_hooks_are_awaited(app: Celery) -> None:
     seen: list[str] = []
 
     class Hooked(app.Task):  # type: ignore[name-defined, misc]

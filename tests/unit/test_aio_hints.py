@@ -1,4 +1,4 @@
-"""Which lists of a broker are read, by what it has said of changes since they were last read."""
+"""Which lists of a broker are read, by the changes that it reported since they were last read."""
 
 from typing import Any
 
@@ -118,7 +118,7 @@ def test_a_change_of_a_queue_that_may_not_be_taken_from_now_is_kept_for_later() 
     assert chosen(hints, *"abc") == (["b"], [3])
 
 
-def test_a_pause_reads_nothing_and_then_all() -> None:
+def test_after_a_pause_all_lists_are_read() -> None:
     hints = empty()
     hints.pause(NOW_S + 5)
     assert (hints.all_empty, hints.look_at_s) == (True, NOW_S + 5)

@@ -249,7 +249,7 @@ def test_a_cold_end_waits_less(
     assert caplog.messages[0].startswith(f"Redis has not answered for {silent_s} s,")
 
 
-def test_a_watch_that_is_shorter_than_that_of_a_cold_end_stays(hung: HungRedis) -> None:
+def test_a_watch_that_is_shorter_than_that_of_a_cold_end_keeps_its_length(hung: HungRedis) -> None:
     hung.begin(cold=True)
     assert hung._silent_s == 0.05
 

@@ -125,7 +125,9 @@ def test_a_job_that_is_over_has_no_slot_and_its_thread_is_replaced_while_it_runs
     assert pool.turn() == [3]
 
 
-def test_a_job_of_a_task_with_a_limit_goes_first_once_it_may_and_takes_no_ones_place() -> None:
+def test_a_job_of_a_task_with_a_limit_begins_first_once_it_may_and_holds_no_slot_meanwhile() -> (
+    None
+):
     pool = Pool(2)
     first, _ = pool.put(1, 2, name="single")
     assert not pool.jobs.queue.limits.waiting()[0]

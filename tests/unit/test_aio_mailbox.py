@@ -1,4 +1,4 @@
-"""Remote control whose reply the broker does not take."""
+"""Remote control: replies that the broker refuses, reports before commands, connections."""
 
 import logging
 from contextlib import ExitStack
@@ -15,7 +15,7 @@ from worker.aio import mailbox
 from worker.aio.redis_retry import _Quiet
 
 
-def test_a_reply_that_the_broker_does_not_take_is_a_line_and_no_traceback(
+def test_a_reply_that_the_broker_refuses_is_logged_without_a_traceback(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = Celery(broker="memory://", set_as_current=False)

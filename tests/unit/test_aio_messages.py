@@ -104,7 +104,7 @@ def test_a_body_is_decoded_as_kombu_does_and_refused_where_it_does(channel: Any)
         broken.decode()
 
 
-def test_texts_are_decoded_together_and_one_that_means_nothing_harms_no_other() -> None:
+def test_texts_are_decoded_together_and_an_unreadable_one_harms_no_other() -> None:
     texts = [b'{"n": %d}' % number for number in range(40)]
     assert decode(texts) == [{"n": number} for number in range(40)]
     texts[7], texts[20] = b"[1, 2", b'{"a": {"__type__": "uuid", "__value__": "not one"}}'

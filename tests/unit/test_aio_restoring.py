@@ -156,7 +156,7 @@ def test_messages_that_cannot_be_returned_lose_their_leases(
     assert caplog.messages == [f"cannot put 2 messages back now ({error}); releasing their leases"]
 
 
-def test_a_turn_of_the_hub_sends_acknowledgements_before_it_takes_over_from_the_dead(
+def test_a_turn_of_the_hub_sends_acknowledgements_before_it_redelivers_messages_of_dead_workers(
     broker: Broker,
     qos: TransportQoS,
     monkeypatch: pytest.MonkeyPatch,

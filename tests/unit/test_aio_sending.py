@@ -169,7 +169,7 @@ def test_only_options_of_the_message_itself_are_plain(
         assert message["headers"]["ignore_result"] is True
 
 
-def test_tasks_that_are_sent_in_a_way_of_their_own_are_celerys(sent: Sent) -> None:
+def test_tasks_with_an_apply_async_of_their_own_are_sent_by_celery(sent: Sent) -> None:
     class Own(celery.Task):
         def apply_async(self, *args: Any, **options: Any) -> Any:
             raise NotImplementedError
@@ -194,7 +194,7 @@ def test_wrong_arguments_are_refused_before_anything_is_sent(sent: Sent) -> None
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_celery_sends_what_a_lost_connection_has_kept_with_the_same_ids(
+def test_celery_sends_messages_that_a_lost_connection_has_kept_with_the_same_ids(
     sent: Sent, count: int
 ) -> None:
     sent.declare("q")

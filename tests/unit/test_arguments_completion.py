@@ -242,7 +242,7 @@ def test_whatever_comes_is_taken_or_refused_without_a_quote(kwargs: dict[str, An
     assert "\n" not in sentence
 
 
-def test_models_that_cannot_be_meant_are_refused() -> None:
+def test_model_and_models_together_or_malformed_models_are_refused() -> None:
     assert "give either model, or models" in refusal(
         {"prompt": "x", "model": "one", "models": ["two"]}
     )

@@ -183,7 +183,7 @@ def test_each_recipient_counts() -> None:
         ('"Shop @ home" <a@shop.example>', "shop.example"),  # an at sign in the name
     ],
 )
-def test_the_domain_of_an_address(address: str, domain: str) -> None:
+def test_the_domain_of_an_address_is_read(address: str, domain: str) -> None:
     assert domain_of(address) == domain
 
 
@@ -196,7 +196,7 @@ def test_the_domain_of_an_address(address: str, domain: str) -> None:
         ({"path": "https://example.com/a"}, 0),  # fetched by Resend
     ],
 )
-def test_the_size_of_an_attachment(attachment: dict[str, Any], size: int) -> None:
+def test_the_size_of_an_attachment_is_estimated(attachment: dict[str, Any], size: int) -> None:
     assert check(Attachment, (), attachment).size == size
 
 

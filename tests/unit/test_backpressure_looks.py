@@ -1,4 +1,4 @@
-"""What a look of backpressure does, and when the next one comes."""
+"""The looks of backpressure at the queues: what each one does, and when the next one comes."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -72,7 +72,7 @@ def test_a_worker_looks_from_its_start_to_its_end(worker: Worker) -> None:
     assert len(worker.planned) == 2, "it was under way as the consumer stopped"
 
 
-def test_a_look_that_fails_is_not_the_last_one(
+def test_after_a_look_that_fails_the_next_one_is_planned(
     worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker.pauser.start(worker.parent)

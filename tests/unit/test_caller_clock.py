@@ -12,7 +12,7 @@ class Own:
         return self.ms
 
 
-def test_the_own_clock_counts_milliseconds() -> None:
+def test_the_clock_of_the_process_counts_milliseconds() -> None:
     before_ms = since_boot_ms()
     assert isinstance(before_ms, int)
     assert before_ms <= since_boot_ms() < before_ms + 60_000

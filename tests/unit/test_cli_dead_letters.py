@@ -98,7 +98,7 @@ def test_a_command_line_that_selects_nothing_or_in_two_ways_is_refused(
     assert (store.calls, store.replayed) == ([], [])
 
 
-def test_jobs_that_are_named_are_taken_once_and_without_a_question(store: Store) -> None:
+def test_jobs_that_are_named_are_dropped_once_and_without_a_question(store: Store) -> None:
     result = run_dead("drop", "job-2", "job-0", "job-2")
     assert (result.output, store.calls) == ("1 dropped\n", [(["job-2", "job-0"], "cli ann")])
 

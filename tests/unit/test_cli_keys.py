@@ -170,7 +170,7 @@ def test_a_command_calls_the_pool_of_its_service_and_prints_the_outcome(
 
 
 @pytest.mark.parametrize("text", ["x" * 201, "red \x1b[31m"])
-def test_no_note_is_long_or_steers_a_terminal(
+def test_a_note_that_is_long_or_has_control_characters_is_refused(
     run: Callable[..., tuple[Result, PoolCalls]], text: str
 ) -> None:
     result, calls = run(["note", ID, text], {"note": None})

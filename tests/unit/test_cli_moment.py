@@ -29,6 +29,6 @@ def test_a_date_is_its_first_instant() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "1769860800", "-1", "2026-01"])
-def test_anything_else_is_answered_with_an_example(text: str) -> None:
+def test_another_form_of_an_instant_is_answered_with_an_example(text: str) -> None:
     with pytest.raises(click.BadParameter, match="such as 2026-01-31"):
         Moment().convert(text, None, None)

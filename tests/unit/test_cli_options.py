@@ -53,7 +53,7 @@ SHOWN_DEFAULTS = {
 }
 
 
-def test_the_options_that_take_no_value_are_these() -> None:
+def test_only_these_options_take_no_value() -> None:
     flags_of = {
         path: {option.opts[0] for option in command.params if getattr(option, "is_flag", False)}
         for path, command in COMMANDS.items()
@@ -102,7 +102,7 @@ def test_a_number_has_its_bounds(path: str, option: str, least: int, most: int) 
             kind.convert(str(refused), None, None)
 
 
-def test_a_bug_in_what_reads_the_prices_keeps_its_traceback(
+def test_a_bug_in_reading_the_prices_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("worker.cli.usage.read_prices", lambda: 1 / 0)

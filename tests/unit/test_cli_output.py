@@ -44,7 +44,7 @@ def test_a_full_disk_ends_a_command_with_a_sentence(
             make(lambda: click.echo("x")).main(args, standalone_mode=False)
 
 
-def test_any_other_fault_of_the_system_comes_out() -> None:
+def test_any_other_error_of_the_system_is_raised() -> None:
     def fail() -> None:
         raise FileNotFoundError(2, "No such file")
 

@@ -50,7 +50,7 @@ def test_a_worker_that_has_not_loaded_flower_is_left_alone(
     flower.install(Settings())
 
 
-def test_our_flower_is_made_once_its_options_can_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_our_flower_is_made_only_with_options_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
     flowers: list[Any] = []
     monkeypatch.setattr("worker.dashboard.KeysFlower", lambda **given: flowers.append(given))
     works = SimpleNamespace(port=0, persistent=False, certfile="", keyfile="")

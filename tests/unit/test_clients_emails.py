@@ -1,4 +1,4 @@
-"""What an email of a task's own goes out with, and under which idempotency key."""
+"""Emails that a user's own task sends: what the sender gets, and the idempotency keys."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -100,7 +100,7 @@ async def test_each_run_of_a_job_sends_an_email_under_one_key(sending: Sending) 
     assert keys[3:] == keys[:3]
 
 
-def test_a_plain_function_sends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plain_function_sends_an_email_too(monkeypatch: pytest.MonkeyPatch) -> None:
     sends: list[Any] = []
 
     async def send(_: EmailClient, params: Any, /, **fields: Any) -> Any:

@@ -68,7 +68,7 @@ def test_it_reads_the_urls_of_sentinels_as_the_workers_do() -> None:
             open_client(wrong, plain=Redis, sentinel=Sentinel, retry=None)
 
 
-def test_the_namespace_is_that_of_the_environment_unless_it_is_given(
+def test_the_namespace_is_read_from_the_environment_unless_it_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("KEYWHEEL_NAMESPACE", raising=False)

@@ -1,4 +1,4 @@
-"""What the client for Python reads: records of a stream, results, quotes, and where Redis is."""
+"""The records that the client for Python reads: of a stream, results, quotes; and its addresses."""
 
 import json
 from datetime import UTC, datetime
@@ -51,7 +51,7 @@ def test_each_field_of_a_record_is_in_its_event(fields: dict[str, str], event: S
 @pytest.mark.parametrize(
     ("error", "kind"), [("TaskRevokedError", JobCancelled), ("RequestRejected", JobFailed)]
 )
-def test_a_record_of_a_failure_raises_what_the_result_would(
+def test_a_record_of_a_failure_raises_the_same_error_as_the_result(
     error: str, kind: type[JobFailed]
 ) -> None:
     fields = {"type": "end", "status": "failed", "error": error, "reason": "no"}
@@ -91,12 +91,12 @@ def test_the_events_of_a_stream_that_is_gone_are_made_of_the_result() -> None:
 
 
 def test_a_quote_has_instants_where_they_are_known() -> None:
-    events = {
+    record = {
         "service": "groq", "model": "m", "jobs": 1, "tokens": 2, "waiting": 3,
         "expected_start": AT.isoformat(), "start_by": LATER.isoformat(), "end_by": None,
         "limited_by": "rpm", "learned_from": 4, "later": "a field of another version",
     }  # fmt: skip
-    assert Quote.of(events) == Quote("groq", "m", 1, 2, 3, AT, LATER, None, "rpm", 4)
+    assert Quote.of(record) == Quote("groq", "m", 1, 2, 3, AT, LATER, None, "rpm", 4)
 
 
 def test_each_address_that_is_not_given_follows_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,13 +137,13 @@ def test_each_address_that_is_not_given_follows_the_first(monkeypatch: pytest.Mo
         (Status("cancelled"), "cancelled", True),
     ],
 )
-def test_a_status_is_printed_with_what_matters(status: Status, text: str, *, ended: bool) -> None:
+def test_a_status_is_printed_in_a_few_words(status: Status, text: str, *, ended: bool) -> None:
     assert (str(status), status.is_ended) == (text, ended)
     placed = status.with_place({"place": 2, "expected_start": AT.isoformat(), "waiting": 9})
     assert (placed.place, placed.expected_start, placed.state) == (2, AT, status.state)
 
 
-def test_a_wait_that_ends_without_a_result_says_how_the_job_is() -> None:
+def test_a_wait_that_ends_without_a_result_names_the_state_of_the_job() -> None:
     ended = ResultTimeout("job-1", Status("running"), 1.5)
     assert str(ended) == "job-1 has not ended within 1.5 s: it is running"
     assert (ended.job, ended.status, ended.timeout_s) == ("job-1", Status("running"), 1.5)

@@ -68,7 +68,7 @@ def test_the_schemas_refuse_what_the_worker_refuses(task: str, wrong: dict[str, 
         schemas.check(task, "arguments", wrong)
 
 
-def test_its_queues_are_the_workers() -> None:
+def test_its_queues_are_those_of_the_workers() -> None:
     sent_by_workers = {"tasks.notify": "notify"}
     assert QUEUES | sent_by_workers == QUEUE_OF_TASKS
 

@@ -135,7 +135,7 @@ def test_redis_keeps_its_data_in_a_volume() -> None:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_ours_start_once_redis_answers(name: str) -> None:
+def test_worker_and_flower_start_once_redis_answers(name: str) -> None:
     assert SERVICES[name]["depends_on"] == {"redis": {"condition": "service_healthy"}}
 
 

@@ -57,5 +57,5 @@ from config.addresses import is_address
         ("a@" + "b." * 130 + "example", False),
     ],
 )
-def test_addresses(text: str, *, valid: bool) -> None:
+def test_an_address_of_mail_is_recognized(text: str, *, valid: bool) -> None:
     assert is_address(text) is valid

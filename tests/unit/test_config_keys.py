@@ -198,7 +198,7 @@ def test_accounts_and_senders_belong_to_the_key_of_their_number() -> None:
     assert [fact[:2] for fact in facts(discovery)] == [("RESEND_FROM_4", "wrong")]
 
 
-def test_a_start_is_refused_with_values_that_cannot_be_meant() -> None:
+def test_a_worker_does_not_start_with_a_wrong_from_address() -> None:
     environ = {"RESEND_API_KEY": RESEND, "RESEND_FROM": "News news@example"}
     with pytest.raises(SettingsError, match=r"^RESEND_FROM is not a from address: write name@"):
         refuse_wrong_values([discover_keys("resend", environ)])

@@ -66,7 +66,7 @@ from tests.unit.sample_keys import GROQ, RESEND
         *("tbd", "fixme", "nil", "undefined", "empty", "false", "true", "groq-key", "re-resend"),
     ],
 )
-def test_placeholders_are_known(text: str) -> None:
+def test_texts_in_the_place_of_a_key_are_recognized(text: str) -> None:
     assert looks_like_placeholder(text)
 
 

@@ -21,7 +21,7 @@ from worker.dashboard.poller import Poller
 
 
 class Cancelled(Poller):
-    """One that is cancelled in the moment in which a step of its loop is done."""
+    """A poller that is cancelled in the moment in which a step of its loop is done."""
 
     loop: "asyncio.Task[None]"
 
@@ -37,7 +37,7 @@ class Cancelled(Poller):
         pass
 
 
-async def test_no_moment_is_wrong_to_stop_the_poller() -> None:
+async def test_the_poller_stops_though_it_is_cancelled_as_a_step_is_done() -> None:
     poller = Cancelled()
     poller.loop = asyncio.create_task(poller._keep_polling())
     await asyncio.wait([poller.loop], timeout=5)
@@ -45,7 +45,7 @@ async def test_no_moment_is_wrong_to_stop_the_poller() -> None:
 
 
 class Deaf(Poller):
-    """One whose poll swallows a cancel, as redis-py does before Python 3.12 while it sends."""
+    """A poller whose poll swallows a cancel, as redis-py does before Python 3.12 while it sends."""
 
     def __init__(self) -> None:
         super().__init__(Settings(), Celery("test", set_as_current=False))
@@ -63,7 +63,7 @@ class Deaf(Poller):
                 raise
 
 
-def test_a_poller_that_has_not_heard_a_cancel_stops_all_the_same(
+def test_a_poller_whose_poll_swallows_a_cancel_stops_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
@@ -76,7 +76,7 @@ def test_a_poller_that_has_not_heard_a_cancel_stops_all_the_same(
     assert not thread.is_alive()
 
 
-async def test_a_poller_that_fails_forgets_what_it_knew_and_says_so_once(
+async def test_a_poller_that_fails_forgets_its_state_and_logs_that_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     outcomes: list[Exception | None] = [
@@ -133,7 +133,7 @@ async def test_keys_are_loaded_again_now_and_then_and_replaced_where_they_differ
     assert pools["groq"].replace_keys.call_count == 1
 
 
-async def test_a_poller_that_does_not_run_answers_nothing() -> None:
+async def test_a_poller_that_does_not_run_raises_an_error() -> None:
     unstarted = poller.Poller.__new__(poller.Poller)
     unstarted._loop = None
     with pytest.raises(RedisUnreachable, match="Flower is not ready"):

@@ -1,4 +1,4 @@
-"""What the poller sees in one look, whom it wakes, and which connections it opens and closes."""
+"""What the poller sees in one look, what it wakes, and which connections it opens and closes."""
 
 import asyncio
 import threading
@@ -62,7 +62,7 @@ async def look(monkeypatch: pytest.MonkeyPatch) -> Any:
     return seen
 
 
-async def test_a_look_shows_pools_queues_letters_and_what_is_odd(look: Any) -> None:
+async def test_a_look_shows_pools_queues_letters_and_warnings(look: Any) -> None:
     polling = look.poller
     queue = QueueView("ai", ready=3, deferred=1)
     polling._queues, polling._queues_polled_at = {"ai": queue}, 100.0

@@ -86,7 +86,7 @@ def test_a_queue_is_named_as_people_know_it(delivery_info: Any, queue: str) -> N
     assert queue_of(delivery_info) == queue
 
 
-def test_a_delivery_tag_that_is_no_word_names_no_dead_letter() -> None:
+def test_a_delivery_tag_with_a_blank_names_no_dead_letter() -> None:
     about: dict[str, Any] = {"headers": {}, "body": b"", "delivery_info": {}}
     letter, _ = capture_message(SimpleNamespace(**about, delivery_tag="a b"), reason="no job")
     assert letter.id.startswith("no-id-")

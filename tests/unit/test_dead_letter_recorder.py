@@ -127,7 +127,7 @@ def test_the_consumer_waits_three_seconds_for_a_letter(
         ("tag", LostError("gone"), None),
     ],
 )
-async def test_a_message_whose_job_has_failed_already_is_known(
+async def test_the_earlier_failure_of_the_job_of_a_message_is_found(
     records: Records,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

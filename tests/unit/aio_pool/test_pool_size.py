@@ -111,7 +111,7 @@ def test_an_unknown_loop_is_refused(start: Start) -> None:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_a_tasks_own_limit_keeps_its_jobs_back_and_no_others(
+def test_the_limit_of_a_task_keeps_back_its_jobs_and_no_others(
     app: Celery, start: Start, *, plain: bool
 ) -> None:
     gates = [asyncio.Event() for _ in range(5)]
