@@ -10,7 +10,7 @@ DENIED = NoPermissionError("this user has no permissions")
 NOPERM = "this user has no permissions"
 
 
-class _Client:
+class AnsweringRedis:
     """A Redis that answers commands, queued commands and subscriptions as a test says."""
 
     def __init__(self, **answers: Any) -> None:

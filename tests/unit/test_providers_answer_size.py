@@ -8,7 +8,7 @@ import aiohttp
 import httpx
 import pytest
 
-from tests.unit.unstarted_answers import MEGABYTE, Streamed, _Pieces, body
+from tests.unit.unstarted_answers import MEGABYTE, Pieces, Streamed, body
 from worker.aio.errors import SoftTimeLimit
 from worker.providers import answer_size
 from worker.providers.answer_size import SizeCount, Slices, bound_decoding
@@ -23,10 +23,10 @@ def test_pieces_pass_until_their_sum_exceeds_the_limit() -> None:
 
 
 async def test_sixty_four_megabytes_are_read_of_an_answer_in_pieces() -> None:
-    stream = _Pieces(64)
+    stream = Pieces(64)
     assert sum([len(piece) async for piece in body(stream)]) == 64 * len(MEGABYTE)
     assert stream.closed == 0
-    longer = _Pieces(64, b"x")
+    longer = Pieces(64, b"x")
     pieces = aiter(body(longer))
     assert sum([len(await anext(pieces)) for _ in range(64)]) == 64 * len(MEGABYTE)
     with pytest.raises(OversizedAnswer):
@@ -35,10 +35,10 @@ async def test_sixty_four_megabytes_are_read_of_an_answer_in_pieces() -> None:
 
 
 async def test_sixteen_megabytes_are_read_of_an_answer_that_is_kept_whole() -> None:
-    stream = _Pieces(16)
+    stream = Pieces(16)
     assert len(await body(stream).read()) == 16 * len(MEGABYTE)
     assert stream.released == ["free"]
-    longer = _Pieces(16, b"x")
+    longer = Pieces(16, b"x")
     with pytest.raises(OversizedAnswer):
         await body(longer).read()
     assert longer.released == ["closed"], "its connection is of no more use"
@@ -57,7 +57,7 @@ async def test_sixteen_megabytes_are_read_of_an_answer_that_is_kept_whole() -> N
 async def test_an_answer_that_breaks_off_frees_its_connection_and_says_why(
     error: BaseException, raised: type[BaseException]
 ) -> None:
-    stream = _Pieces(0)
+    stream = Pieces(0)
 
     async def fail() -> bytes:
         raise error

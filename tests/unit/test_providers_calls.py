@@ -6,7 +6,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from tests.unit.unstarted_answers import _Pieces, body
+from tests.unit.unstarted_answers import Pieces, body
 from tests.unit.unstarted_providers import CHAT, ScriptedProvider, mail, no_process
 from worker.providers import Completion, Groq, Resend, connections
 from worker.providers.base import CLOSED, UNSENDABLE_KEY
@@ -31,7 +31,7 @@ async def test_an_answer_is_read_at_once_unless_it_is_asked_for_in_pieces(
 ) -> None:
     class Connected(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            return httpx.Response(200, stream=body(_Pieces(0, b"abc")), request=request)
+            return httpx.Response(200, stream=body(Pieces(0, b"abc")), request=request)
 
     client = connections._Client(transport=Connected())
     request = client.build_request("GET", "https://p.example")

@@ -8,7 +8,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from tests.unit.answering_redis import DENIED, NOPERM, _Client
+from tests.unit.answering_redis import DENIED, NOPERM, AnsweringRedis
 from worker.startup import redis_rights
 from worker.startup.redis_rights import CLUSTER, Rights
 
@@ -41,7 +41,7 @@ def rights() -> Rights:
 def test_a_denied_right_is_named_with_its_command_and_key(
     answers: dict[str, Any], denials: list[str]
 ) -> None:
-    client: Any = _Client(**answers)
+    client: Any = AnsweringRedis(**answers)
     assert list(rights().denied(client, patience_s=5.0)) == denials
     assert client.released == 1
     assert client.disconnected == 0, "each answer was read"
@@ -50,7 +50,7 @@ def test_a_denied_right_is_named_with_its_command_and_key(
 
 
 def test_a_connection_whose_answers_are_not_read_is_closed() -> None:
-    client: Any = _Client(**{"queue SET": DENIED})
+    client: Any = AnsweringRedis(**{"queue SET": DENIED})
     denials = redis_rights._denied_in_a_transaction(client, [("SET", "name", 0), ("TIME",)])
     assert next(denials) == f"{NOPERM}: SET name"
     denials.close()  # type: ignore[attr-defined]

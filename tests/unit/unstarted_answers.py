@@ -29,7 +29,7 @@ class Streamed(httpx.AsyncByteStream):
 MEGABYTE = bytes(1024 * 1024)
 
 
-class _Pieces(httpx.AsyncByteStream):
+class Pieces(httpx.AsyncByteStream):
     """An answer of that many megabytes and bytes."""
 
     def __init__(self, megabytes: int, more: bytes = b"") -> None:
