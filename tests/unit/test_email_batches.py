@@ -108,7 +108,7 @@ def test_an_email_that_another_job_may_have_sent_is_in_doubt() -> None:
         assert (waits.reason, waits.in_doubt) == ("many emails wait for the rate limit", False)
 
 
-async def test_jobs_that_mean_the_same_email_wait_for_one_call() -> None:
+async def test_jobs_of_the_same_email_wait_for_one_call() -> None:
     sends = InFlightSends()
     assert sends.find("a") is None
     sends.begin("a")

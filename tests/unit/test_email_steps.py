@@ -41,7 +41,7 @@ CALL = Attempt(1, "re_abc...", "timeout", in_doubt=True)
         (SendRecord(State.LOST), False, OutcomeUnknown, OutcomeUnknown),
     ],
 )
-async def test_a_run_does_what_the_record_of_its_email_asks_for(
+async def test_the_record_of_an_email_decides_the_next_step_of_its_run(
     record: SendRecord, *, late: bool, step: Any, twice: Any
 ) -> None:
     for at_least_once, expected in ((False, step), (True, twice)):

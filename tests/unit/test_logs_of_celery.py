@@ -122,7 +122,7 @@ def test_a_message_that_cannot_run_is_logged_without_its_content(
     assert "(not shown)" in output.text
 
 
-def test_the_error_of_a_body_that_is_no_text_does_not_quote_it(output: Output) -> None:
+def test_the_error_of_a_body_that_cannot_be_decoded_does_not_quote_it(output: Output) -> None:
     setup_logging("INFO", stream=output.stream)
     try:
         b'{"prompt": "canary \xff"}'.decode()

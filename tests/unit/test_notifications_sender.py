@@ -47,7 +47,9 @@ async def receiver() -> AsyncIterator[_Receiver]:
     await made.server.close()
 
 
-async def test_a_post_is_signed_with_each_secret_and_says_what_it_is(receiver: _Receiver) -> None:
+async def test_a_post_is_signed_with_each_secret_and_has_its_id_and_type(
+    receiver: _Receiver,
+) -> None:
     await receiver.sender().post(receiver.url(), ID, EVENT)
     [(headers, body)] = receiver.posts
     assert body.decode() == '{"type":"job.succeeded","data":{"text":"Zoë"}}'

@@ -104,7 +104,7 @@ def answer(encoding: str | None, content: bytes) -> httpx.Response:
 
 @pytest.mark.parametrize("encoding", ["gzip", "held"])
 @pytest.mark.usefixtures("_small")
-def test_a_compressed_answer_becomes_no_larger_than_one_that_is_not(encoding: str) -> None:
+def test_a_compressed_answer_has_the_same_limit_as_another_one(encoding: str) -> None:
     content = bytes(range(250)) * 4
     assert answer(encoding, content).read() == content
     with pytest.raises(OversizedAnswer):

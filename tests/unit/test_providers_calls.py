@@ -26,9 +26,7 @@ async def test_nothing_is_sent_with_an_unsendable_key_or_after_the_close(
 
 
 @pytest.mark.parametrize("stream", [None, False, True])
-async def test_an_answer_is_read_at_once_unless_it_is_asked_for_in_pieces(
-    *, stream: bool | None
-) -> None:
+async def test_an_answer_is_read_at_once_unless_it_is_streamed(*, stream: bool | None) -> None:
     class Connected(httpx.AsyncBaseTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             return httpx.Response(200, stream=body(Pieces(0, b"abc")), request=request)

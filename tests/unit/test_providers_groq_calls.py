@@ -32,7 +32,7 @@ __all__ = ["no_process"]
         (httpx.ConnectError("why"), "retry connect_error", None),
     ],
 )
-async def test_a_completion_is_judged_by_what_came(
+async def test_a_completion_is_judged_by_its_answer(
     outcome: Any, fate: str, text: str | None
 ) -> None:
     provider = ScriptedProvider(Groq, outcome)
@@ -113,7 +113,7 @@ LAST = event(choices=[{"delta": {}, "finish_reason": "stop"}], usage=USAGE, mode
         ),
     ],
 )
-async def test_a_completion_in_pieces_is_heard_and_judged_by_what_came(
+async def test_a_streamed_completion_reaches_its_listener_and_is_judged_by_its_pieces(
     *, pieces: list[bytes], error: Exception | None, fate: str, text: str | None
 ) -> None:
     streamed = Streamed(*pieces, error=error)
@@ -131,7 +131,9 @@ async def test_a_completion_in_pieces_is_heard_and_judged_by_what_came(
         assert [unknown.shape for unknown in provider.noticed] == ["new"]
 
 
-async def test_a_completion_that_comes_whole_where_pieces_were_asked_for_is_heard_at_once() -> None:
+async def test_a_completion_that_comes_whole_although_streamed_reaches_its_listener_at_once() -> (
+    None
+):
     answer = httpx.Response(200, stream=Streamed(json.dumps(DONE).encode()))
     provider, listener = ScriptedProvider(Groq, answer), RecordingListener()
     reply = await provider.call(Completion.of(CHAT, listener=listener))

@@ -142,7 +142,7 @@ def test_the_sdk_sends_through_us_and_has_no_key_of_its_own(
     assert resend.default_async_http_client is ours
 
 
-async def test_a_call_of_ours_leaves_with_its_own_key_and_gives_the_sdk_what_came(
+async def test_a_call_of_ours_leaves_with_its_own_key_and_gives_the_sdk_its_answer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sent: list[httpx.Request] = []

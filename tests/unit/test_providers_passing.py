@@ -113,7 +113,7 @@ async def test_an_answer_that_came_whole_is_judged_and_kept_for_the_sdk() -> Non
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_a_refusal_comes_whole_even_where_pieces_were_asked_for(*, streams: bool) -> None:
+async def test_a_refusal_is_read_whole_although_a_stream_was_requested(*, streams: bool) -> None:
     body = {"error": {"message": "canary text is bad", "type": "x", "code": "y"}}
 
     def answer(_: httpx.Request) -> httpx.Response:

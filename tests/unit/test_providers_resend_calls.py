@@ -34,7 +34,7 @@ def batch(count: int = 2) -> SendRequest:
         (httpx.ConnectError("why"), "retry connect_error", None),
     ],
 )
-async def test_an_email_is_judged_by_what_came(outcome: Any, fate: str, value: Any) -> None:
+async def test_an_email_is_judged_by_its_answer(outcome: Any, fate: str, value: Any) -> None:
     provider = ScriptedProvider(Resend, outcome)
     request = mail()
     reply = await provider.call(request)
@@ -61,7 +61,7 @@ async def test_an_email_is_judged_by_what_came(outcome: Any, fate: str, value: A
         ((429, {"name": "daily_quota_exceeded", "message": "x"}), "next_key daily_quota", 4),
     ],
 )
-async def test_a_batch_is_judged_by_what_came(outcome: Any, fate: str, emails: int) -> None:
+async def test_a_batch_is_judged_by_its_answer(outcome: Any, fate: str, emails: int) -> None:
     provider = ScriptedProvider(Resend, outcome)
     provider.client._has_batches = True
     reply = await provider.call(batch())
@@ -98,7 +98,7 @@ async def test_a_quota_that_refuses_one_email_rests_the_team() -> None:
     assert (await provider.call(mail())).verdict.effect is Effect.COOL
 
 
-async def test_an_error_of_ours_before_a_call_comes_out_and_a_call_too_long_is_in_doubt(
+async def test_a_bug_before_a_call_is_raised_and_a_call_that_takes_too_long_is_in_doubt(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def send(outcome: Callable[[], Any]) -> None:

@@ -44,7 +44,7 @@ def shapes(*private: str) -> Shapes:
         ("canar", "canar"),
     ],
 )
-def test_a_name_is_kept_without_what_changes_or_is_private(name: Any, shape: str) -> None:
+def test_a_name_is_kept_without_its_changing_or_private_parts(name: Any, shape: str) -> None:
     assert shapes("the canary text", "another").of_name(name) == shape
 
 
@@ -68,7 +68,9 @@ def test_the_numbers_in_the_name_of_a_model_are_kept() -> None:
         ("x" * 199 + "!", "x" * 199 + "!"),
     ],
 )
-def test_a_sentence_is_kept_without_what_changes_or_is_private(sentence: str, shape: str) -> None:
+def test_a_sentence_is_kept_without_its_changing_or_private_parts(
+    sentence: str, shape: str
+) -> None:
     assert shapes("the canary text").of_sentence(sentence) == shape
 
 

@@ -104,7 +104,7 @@ def test_a_job_is_not_taken_to_have_ended_before_it_came() -> None:
     assert book._spreads[1].ratios == [pytest.approx(0.1)]
 
 
-def test_the_age_of_a_job_counts_as_a_part_of_what_it_took() -> None:
+def test_the_age_of_a_job_counts_as_a_part_of_its_time() -> None:
     book = QuoteBook()
     book.quote(100.0, ended=0, place=1, forecast_s=9, age_s=5.0)
     book.observe(104.0, ended=1)

@@ -76,7 +76,7 @@ def test_revoked_jobs_of_one_turn_are_stored_at_once_and_then_acknowledged(
     assert revoking.later == []
 
 
-def test_the_jobs_behind_a_revoked_one_are_stored_with_it(revoking: Revoking) -> None:
+def test_the_chained_jobs_of_a_revoked_one_are_stored_with_it(revoking: Revoking) -> None:
     job, part = revoking.job("a"), {"task": "x", "options": {"task_id": "b"}}
     job._context.chain = [part]
     assert revoking.jobs.end(job, "revoked")

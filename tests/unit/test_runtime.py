@@ -26,7 +26,7 @@ NOBODY = "redis://127.0.0.1:1/0"
 
 
 @pytest.mark.parametrize("broker", ["redis://127.0.0.1:2/0", NOBODY])
-async def test_a_runtime_closes_what_writes_before_it_closes_redis(
+async def test_a_runtime_closes_its_writers_before_it_closes_redis(
     monkeypatch: pytest.MonkeyPatch, broker: str
 ) -> None:
     closed: list[str] = []

@@ -12,7 +12,7 @@ from sandbox.models import LIVING
 from sandbox.resend import ResendSettings
 
 
-def test_each_option_sets_what_it_names() -> None:
+def test_each_option_sets_its_own_field() -> None:
     numbers = [
         "port", "ledger-size", "seed", "groq-keys", "groq-keys-per-org", "groq-rpm", "groq-rpd",
         "groq-tpm", "groq-tpd", "groq-itpm", "groq-otpm", "groq-completion-tokens", "resend-keys",

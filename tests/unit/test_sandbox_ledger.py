@@ -93,7 +93,9 @@ def test_a_later_refusal_lengthens_the_wait_and_never_shortens_it(
     assert _call(ledger, time, 1_005.2)["calls_while_cooling"] == 1
 
 
-def test_a_wait_for_a_large_call_holds_for_no_smaller_one(ledger: Ledger, time: Time) -> None:
+def test_a_wait_for_a_large_call_does_not_hold_for_a_smaller_one(
+    ledger: Ledger, time: Time
+) -> None:
     _call(ledger, time, 1_000.0, status=429, requested=500, cool_until_s=1_010.0, cool_tokens=500)
     assert _call(ledger, time, 1_001.0, requested=499)["calls_while_cooling"] == 0
     assert _call(ledger, time, 1_002.0, requested=500)["calls_while_cooling"] == 1

@@ -91,7 +91,7 @@ def test_accounts_can_be_read_from_a_file(tmp_path: Path) -> None:
         ({"groq": [{"keys": ["gsk_a"]}, {"keys": ["gsk_a"]}]}, "belongs to two accounts"),
     ],
 )
-def test_a_bad_keys_file_is_refused_with_its_place(
+def test_a_bad_keys_file_is_refused_with_the_reason(
     tmp_path: Path, content: Any, sentence: str
 ) -> None:
     with pytest.raises(ValueError) as refused:
@@ -238,7 +238,7 @@ async def test_a_scenario_makes_its_calls_in_the_order_of_their_times(
         ([{"at_s": 1, "do": "explode"}], "steps[0].do"),
     ],
 )
-def test_a_bad_scenario_is_refused_with_its_place(
+def test_a_bad_scenario_is_refused_with_the_reason(
     sandbox: Sandbox, tmp_path: Path, content: Any, sentence: str
 ) -> None:
     with pytest.raises(ValueError) as refused:

@@ -24,7 +24,7 @@ def test_a_module_that_is_missing_is_named_with_the_python_that_lacks_it() -> No
     assert f"install it for {sys.executable}" in sentence
 
 
-def test_a_module_of_another_version_is_named_with_its_place() -> None:
+def test_a_module_of_another_version_is_named_with_its_path() -> None:
     error = ImportError("cannot import name 'Nosuch' from 'redis'", name="redis")
     assert "redis/__init__.py is not the one that is needed (cannot import name " in end_of(error)
     lacks = AttributeError("module 'redis' has no attribute 'Nosuch'", obj=sys.modules["redis"])
@@ -62,7 +62,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     return tmp_path
 
 
-def test_a_module_that_hides_another_one_is_named_with_both_places(named: Path) -> None:
+def test_a_module_that_hides_another_one_is_named_with_both_paths(named: Path) -> None:
     first, second = named / "first" / "twice.py", named / "second" / "twice.py"
     sentence = imports.about_import(ImportError("cannot import name 'x'", name="twice.sub"))
     assert sentence == (

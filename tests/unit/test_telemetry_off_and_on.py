@@ -230,7 +230,7 @@ def test_reports_are_started_once_and_take_nothing_that_is_not_redacted(
     }
 
 
-def test_a_report_keeps_the_type_and_place_of_an_error_and_drops_its_words() -> None:
+def test_a_report_keeps_the_type_and_place_of_an_error_and_drops_its_message() -> None:
     frame = {"filename": "a.py", "lineno": 3, "vars": {"prompt": "canary"}}
     error = {"type": "ValueError", "value": "canary", "stacktrace": {"frames": [frame]}}
     event = {

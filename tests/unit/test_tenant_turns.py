@@ -20,7 +20,7 @@ def test_tenants_alternate() -> None:
     assert list(turns.order("aab")) == [0, 2, 1]  # a tenant's own jobs keep their order
 
 
-def test_a_tenant_that_comes_anew_goes_ahead_with_a_few_and_a_silent_one_has_no_credit() -> None:
+def test_a_new_tenant_goes_ahead_with_a_few_jobs_and_a_silent_one_gains_no_credit() -> None:
     turns = TenantTurns()
     assert order(turns, "ab") == "ab"
     for _ in range(100):
@@ -33,7 +33,7 @@ def test_a_tenant_that_comes_anew_goes_ahead_with_a_few_and_a_silent_one_has_no_
     assert order(turns, "aaabb") == "ababa"
 
 
-def test_a_tenant_that_comes_anew_begins_where_one_without_a_lease_stands() -> None:
+def test_a_new_tenant_begins_where_a_tenant_without_a_lease_stands() -> None:
     turns = TenantTurns()
     turns.note_granted("a")
     assert order(turns, "aabb") == "baba"

@@ -98,7 +98,7 @@ async def test_a_lease_that_was_held_up_is_confirmed(
     assert len(bench.confirms) == (not is_asked)
 
 
-async def test_a_lease_whose_key_rests_by_now_is_left_and_one_that_is_later_is_waited_for(
+async def test_a_turn_drops_a_lease_whose_key_rests_by_now_and_waits_for_a_later_one(
     bench: Bench,
 ) -> None:
     bench.leases.extend([(lease(0, wait_ms=70), 0.0), (lease(1, wait_ms=30), 0.0)])

@@ -47,7 +47,7 @@ OVERLOADED = Verdict(Fate.RETRY, "overloaded", scope=Scope.MODEL, definite=False
         ),
     ],
 )
-async def test_a_turn_goes_on_with_what_the_verdict_leaves(
+async def test_a_verdict_decides_what_the_next_lease_is_requested_for(
     bench: Bench, request_: LeaseRequest, verdicts: list[Verdict], changes: dict[str, Any]
 ) -> None:
     calls = len(verdicts) + 1

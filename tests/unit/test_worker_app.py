@@ -143,7 +143,7 @@ def test_the_logs_are_set_up_as_the_settings_say(monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_the_file_of_the_logs_holds_what_follows_and_json_needs_no_banner(
+def test_logs_go_to_the_file_that_is_named_and_json_needs_no_banner(
     instance: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     files: list[Any] = []
