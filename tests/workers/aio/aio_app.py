@@ -34,11 +34,11 @@ async def who(self: Any, pause_s: float) -> list[str | None]:
             await asyncio.to_thread(lambda: current_task.request.id),
         ]
 
-    seen = [self.request.id, current_task.request.id]
+    ids = [self.request.id, current_task.request.id]
     for part in await asyncio.gather(child(), child()):
-        seen += part
-    seen += [self.request.id, current_task.request.id]
-    return seen
+        ids += part
+    ids += [self.request.id, current_task.request.id]
+    return ids
 
 
 @app.task(shared=False, bind=True)

@@ -55,8 +55,8 @@ store = redis.Redis.from_url(URL, client_name=JOURNAL)
 """The tests that cut connections spare those of this name: a job would end with its own error."""
 
 
-def note(key: str, what: object) -> None:
-    store.rpush(f"journal:{key}", str(what))
+def note(key: str, entry: object) -> None:
+    store.rpush(f"journal:{key}", str(entry))
 
 
 @lifespan.on_startup

@@ -22,17 +22,17 @@ async def parent(self: Any) -> list[Any]:
 
     As a coroutine and from a child task.
     """
-    one = add.delay(1, 2)
+    added = add.delay(1, 2)
     several = group(add.s(1, n) for n in range(3)).apply_async()
     whole = chord([add.s(n, n) for n in range(3)])(total.s())
     sent = await asyncio.gather(asyncio.to_thread(add.delay, 5, 5))
     self.update_state(state="PROGRESS", meta={"at": 1})
     return [
-        await await_result(one, timeout_s=10),
+        await await_result(added, timeout_s=10),
         await await_result(several, timeout_s=10),
         await await_result(whole, timeout_s=10),
         await await_result(sent[0], timeout_s=10),
-        [child.id for child in self.request.children][:1] == [one.id],
+        [child.id for child in self.request.children][:1] == [added.id],
     ]
 
 
@@ -59,7 +59,7 @@ async def awaits_nothing() -> Any:
 @app.task(shared=False)
 async def awaits_revoked() -> str:
     """Waits for a chain and a chord, each of which has a link that is revoked before its time."""
-    seen = []
+    errors = []
     for whole in (
         add.s(1, 1).set(countdown=1) | add.s(1),
         chord([add.s(1, 1).set(countdown=1)], total.s()),
@@ -70,22 +70,22 @@ async def awaits_revoked() -> str:
         try:
             await await_result(result)
         except TaskRevokedError as exc:
-            seen.append(f"{type(exc).__name__}")
-    return " ".join(seen)
+            errors.append(f"{type(exc).__name__}")
+    return " ".join(errors)
 
 
 @app.task(shared=False, bind=True)
 async def awaits_failure(self: Any) -> list[str]:
     failed = boom.delay("inner")
-    seen = []
+    errors = []
     try:
         await await_result(failed, timeout_s=10)
     except ValueError as exc:
-        seen.append(str(exc))
-    seen.append(type(await await_result(failed, propagate=False)).__name__)
+        errors.append(str(exc))
+    errors.append(type(await await_result(failed, propagate=False)).__name__)
     slow = sleep.delay(0.5)
     try:
         await await_result(slow, timeout_s=0.05)
     except Exception as exc:  # noqa: BLE001
-        seen.append(type(exc).__name__)
-    return seen
+        errors.append(type(exc).__name__)
+    return errors

@@ -111,10 +111,10 @@ def test_jobs_that_outlive_their_connection_take_up_their_room_and_no_more(
     shorts = [f"{key}short{number}" for number in range(30)]
     for each in shorts:
         aio.sleep.apply_async((0.1, each), queue=worker.queue)
-    held = set()
+    counts = set()
     while store.llen(worker.queue) or len(store.keys(f"journal:{key}short*")) < len(shorts):
-        held.add(store.hlen("unacked"))
-    assert max(held) == 5
+        counts.add(store.hlen("unacked"))
+    assert max(counts) == 5
     eventually(lambda: store.hlen("unacked") == 3)
     assert [journal(each) for each in shorts] == [["began", "ended"]] * len(shorts)
     assert [journal(f"{key}long{number}") for number in range(3)] == [["began"]] * 3

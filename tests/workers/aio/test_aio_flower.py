@@ -153,10 +153,10 @@ def test_a_rate_limit_paces_a_task(
         return (times[-1] - times[0]) / 5
 
     def limit(per_s: int) -> None:
-        told = flower.press(
+        reply = flower.press(
             "task/rate-limit", "aio_app.hurried", workername=worker.name, ratelimit=per_s
         )
-        assert told == (200, "new rate limit set successfully")
+        assert reply == (200, "new rate limit set successfully")
 
     limit(4)
     assert 0.25 * 0.8 <= pace_s(f"{key}limited") < 0.25 * 3
@@ -168,10 +168,10 @@ def test_time_limits_stop_the_jobs_that_begin_afterwards(
     aio: ModuleType, flower: Flower, worker: WorkerProcess, key: str, journal: Journal
 ) -> None:
     for kind, error in (("soft", SoftTimeLimitExceeded), ("hard", TimeLimitExceeded)):
-        told = flower.press(
+        reply = flower.press(
             "task/timeout", "aio_app.unhurried", workername=worker.name, **{kind: 1}
         )
-        assert told == (200, "time limits set successfully")
+        assert reply == (200, "time limits set successfully")
         with pytest.raises(error):
             _send(aio, "unhurried", worker).get(timeout=60)
     assert _send(aio, "sleep", worker, 1.5, key).get(timeout=60) == 1.5  # a task of another name
@@ -243,23 +243,23 @@ def test_flower_sees_every_task_begin_and_end(
 
         def shown(task_id: str = result.id) -> Any:
             status, text = flower._fetch(f"/api/task/info/{task_id}")
-            found = json.loads(text) if status == 200 else {}
-            return found.get("state") in {"SUCCESS", "FAILURE"} and found
+            task = json.loads(text) if status == 200 else {}
+            return task.get("state") in {"SUCCESS", "FAILURE"} and task
 
-        found = eventually(shown, what="the task's page")
-        assert (found["state"], found["worker"]) == (state, worker.name)
+        task = eventually(shown, what="the task's page")
+        assert (task["state"], task["worker"]) == (state, worker.name)
         assert (
-            found["received"]
-            <= found["started"]
-            <= found[{"SUCCESS": "succeeded"}.get(state, "failed")]
+            task["received"]
+            <= task["started"]
+            <= task[{"SUCCESS": "succeeded"}.get(state, "failed")]
         )
 
 
 def test_autoscale_is_refused_where_it_is_off(flower: Flower, worker: WorkerProcess) -> None:
-    status, told = flower.press(
+    status, message = flower.press(
         "worker/pool/autoscale", worker.name, workername=worker.name, min=1, max=5
     )
-    assert (status, "Autoscale not enabled" in told) == (403, True)
+    assert (status, "Autoscale not enabled" in message) == (403, True)
 
 
 def test_autoscale_moves_its_bounds_and_a_shutdown_waits_for_what_runs(  # noqa: PLR0917 - fixtures

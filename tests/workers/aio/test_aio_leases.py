@@ -118,7 +118,7 @@ def test_a_worker_that_greets_its_neighbours_takes_in_batches_all_the_same(
         client.send_task(aio.sleep.name, (3, f"job{number}"), queue=workers[0].queue)
     eventually(lambda: len(store.keys("journal:job*")) == 12, within_s=PATIENCE_S)
     assert store.zcard("unacked.leases") == store.hlen("unacked") == 12
-    commands = {one["cmd"] for one in store.client_list()}
+    commands = {connection["cmd"] for connection in store.client_list()}
     assert "brpop" not in commands
     eventually(lambda: not store.hlen("unacked"), within_s=PATIENCE_S)
 

@@ -212,7 +212,7 @@ def test_a_job_that_is_revoked_or_expires_while_it_waits_in_the_pool_never_runs(
     good = task.apply_async((0, f"{key}good"), **options)
     ids = {revoked.id, late.id, good.id}
     eventually(
-        lambda: {told["id"] for told in _ask(aio, worker, "reserved")} == ids,
+        lambda: {job["id"] for job in _ask(aio, worker, "reserved")} == ids,
         what="three jobs reserved",
     )
     aio.app.control.revoke(revoked.id, destination=[worker.name], reply=True, timeout=5, limit=1)

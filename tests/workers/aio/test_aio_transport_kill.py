@@ -144,7 +144,7 @@ def test_a_restart_of_the_server_loses_no_job(
             )
             eventually(lambda: "Connection to broker lost" in worker.log)
             eventually(
-                lambda: all(store.exists(f"celery-task-meta-{one}") for one in ids),
+                lambda: all(store.exists(f"celery-task-meta-{job}") for job in ids),
                 within_s=40,
                 what="all ends",
             )

@@ -23,17 +23,18 @@ def complete(house: House, **options: Any) -> AsyncResult:
 
 
 def letters(house: House, **which: Any) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = house.producer.ask("tasks.admin.dead_letters", **which)[
+    listed: list[dict[str, Any]] = house.producer.ask("tasks.admin.dead_letters", **which)[
         "dead_letters"
     ]
-    return found
+    return listed
 
 
 def letter(house: House, job: str) -> dict[str, Any]:
-    [found] = eventually(
-        lambda: [one for one in letters(house) if one["id"] == job], what=f"the letter of {job}"
+    [dead_letter] = eventually(
+        lambda: [dead_letter for dead_letter in letters(house) if dead_letter["id"] == job],
+        what=f"the letter of {job}",
     )
-    return dict(found)
+    return dict(dead_letter)
 
 
 def publish(

@@ -43,27 +43,27 @@ def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
     past = datetime.now(UTC) - timedelta(minutes=1)
     headers = {"keywheel": {"since_ms": call["at_ms"], "attempts": 1, "trail": [call]}}
     job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, headers=headers)
-    found = letter(fresh, job.id)
-    assert (found["kind"], found["in_doubt"]) == (kind, in_doubt)
-    assert found["reason"].startswith(reason)
+    dead_letter = letter(fresh, job.id)
+    assert (dead_letter["kind"], dead_letter["in_doubt"]) == (kind, in_doubt)
+    assert dead_letter["reason"].startswith(reason)
 
 
 # How a message tells that a worker has held it before.
 @pytest.mark.parametrize(
-    "told", [{"delivery_info": {"redelivered": True}}, {"headers": {"deaths": 1}}]
+    "redelivery", [{"delivery_info": {"redelivered": True}}, {"headers": {"deaths": 1}}]
 )
 def test_an_email_that_a_dead_worker_held_and_that_expires_then_is_in_doubt(
-    fresh: House, told: dict[str, Any]
+    fresh: House, redelivery: dict[str, Any]
 ) -> None:
     past = datetime.now(UTC) - timedelta(minutes=1)
-    job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, **told)
-    found = letter(fresh, job.id)
-    assert (found["kind"], found["in_doubt"]) == ("unknown", True)
+    job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, **redelivery)
+    dead_letter = letter(fresh, job.id)
+    assert (dead_letter["kind"], dead_letter["in_doubt"]) == ("unknown", True)
     answer = fresh.producer.ask("tasks.admin.replay", id=job.id)
-    assert [one["id"] for one in answer["refused"]] == [job.id]
+    assert [refusal["id"] for refusal in answer["refused"]] == [job.id]
     assert "which needs force" in answer["refused"][0]["reason"]
     # A completion has no side effect.
-    job = complete(fresh, expires=past, **told)
+    job = complete(fresh, expires=past, **redelivery)
     assert (letter(fresh, job.id)["kind"], letter(fresh, job.id)["in_doubt"]) == ("expired", False)
 
 
@@ -91,8 +91,12 @@ def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: House) ->
     job = send(fresh, "tasks.email.send", kwargs=EMAIL | {"deadline_s": 3})
     assert type(fresh.producer.outcome(job)).__name__ == "OutcomeUnknown"
     fresh.sandbox.control("clear", service="resend")
-    found = letter(fresh, job.id)
-    assert (found["service"], found["in_doubt"], found["replayable"]) == ("resend", True, True)
+    dead_letter = letter(fresh, job.id)
+    assert (dead_letter["service"], dead_letter["in_doubt"], dead_letter["replayable"]) == (
+        "resend",
+        True,
+        True,
+    )
     assert fresh.producer.ask("tasks.admin.replay", service="resend")["replayed"] == [job.id]
     eventually(
         lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success"

@@ -21,23 +21,23 @@ def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id
     fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=2)
     job = complete(fresh)
     assert type(fresh.producer.outcome(job)).__name__ == "RetriesExhausted"
-    found = letter(fresh, job.id)
-    assert (found["task"], found["queue"], found["service"], found["kind"]) == (
-        "tasks.ai.complete", "ai", "groq", "failed",
-    )  # fmt: skip
-    assert found["reason"].startswith("RetriesExhausted: gave up after 2 tries")
-    assert [one["code"] for one in found["attempts"]] == ["bad_generation"] * 2
+    dead_letter = letter(fresh, job.id)
+    assert (dead_letter["task"], dead_letter["queue"]) == ("tasks.ai.complete", "ai")
+    assert (dead_letter["service"], dead_letter["kind"]) == ("groq", "failed")
+    assert dead_letter["reason"].startswith("RetriesExhausted: gave up after 2 tries")
+    assert [attempt["code"] for attempt in dead_letter["attempts"]] == ["bad_generation"] * 2
     assert all(
-        one["key"].startswith("gsk_") and one["key"].endswith("...") for one in found["attempts"]
+        attempt["key"].startswith("gsk_") and attempt["key"].endswith("...")
+        for attempt in dead_letter["attempts"]
     )
     assert (
-        found["since_ms"]
-        <= found["attempts"][0]["at_ms"]
-        <= found["attempts"][1]["at_ms"]
-        <= found["at_ms"] + 1_000
+        dead_letter["since_ms"]
+        <= dead_letter["attempts"][0]["at_ms"]
+        <= dead_letter["attempts"][1]["at_ms"]
+        <= dead_letter["at_ms"] + 1_000
     )
-    assert (found["calls"], found["faults"], found["replayable"]) == (2, 1, True)
-    assert SECRET not in json.dumps(found)
+    assert (dead_letter["calls"], dead_letter["faults"], dead_letter["replayable"]) == (2, 1, True)
+    assert SECRET not in json.dumps(dead_letter)
 
     assert fresh.producer.ask("tasks.admin.replay", id=job.id) == {
         "replayed": [job.id],
@@ -55,9 +55,13 @@ def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: House) -> Non
     fresh.producer.outcome(wrong)
     assert fresh.producer.outcome(right)["text"]
     fresh.producer.ask("tasks.admin.dead_letters", limit=5)
-    [found] = letters(fresh)
-    assert (found["id"], found["kind"], found["in_doubt"]) == (wrong.id, "failed", False)
-    assert found["reason"] == "InvalidArguments: temperature: must be less than or equal to 2"
+    [dead_letter] = letters(fresh)
+    assert (dead_letter["id"], dead_letter["kind"], dead_letter["in_doubt"]) == (
+        wrong.id,
+        "failed",
+        False,
+    )
+    assert dead_letter["reason"] == "InvalidArguments: temperature: must be less than or equal to 2"
 
 
 def test_an_operators_own_mistake_is_not_kept(fresh: House) -> None:
@@ -74,8 +78,11 @@ def test_a_letter_that_cannot_be_read_is_not_called_unknown(fresh: House) -> Non
 
 def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: House) -> None:
     job = complete(fresh, expires=datetime.now(UTC) - timedelta(minutes=1))
-    found = letter(fresh, job.id)
-    assert (found["kind"], found["reason"].partition(":")[0]) == ("expired", "DeadlineExceeded")
+    dead_letter = letter(fresh, job.id)
+    assert (dead_letter["kind"], dead_letter["reason"].partition(":")[0]) == (
+        "expired",
+        "DeadlineExceeded",
+    )
     ended = fresh.producer.app.AsyncResult(job.id)
     eventually(lambda: ended.state == "REVOKED", what="the end in the result store")
     assert type(ended.result).__name__ == "DeadlineExceeded", "the same name as its letter has"
@@ -89,8 +96,12 @@ def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
     job = complete(fresh, time_limit=1)
     assert type(fresh.producer.outcome(job)).__name__ == "TimeLimitExceeded"
-    found = letter(fresh, job.id)
-    assert (found["kind"], found["in_doubt"], found["replayable"]) == ("timeout", True, True)
+    dead_letter = letter(fresh, job.id)
+    assert (dead_letter["kind"], dead_letter["in_doubt"], dead_letter["replayable"]) == (
+        "timeout",
+        True,
+        True,
+    )
     fresh.sandbox.control("clear", service="groq")
 
 
@@ -98,8 +109,12 @@ def test_a_job_whose_message_is_rejected_for_good_is_kept(fresh: House) -> None:
     job = send(
         fresh, "shop.orders.doom", kwargs={"how": "Reject", "words": "canary-59"}, queue="ai"
     )
-    found = letter(fresh, job.id)
-    assert (found["kind"], found["reason"].partition(" in ")[0], found["replayable"]) == (
+    dead_letter = letter(fresh, job.id)
+    assert (
+        dead_letter["kind"],
+        dead_letter["reason"].partition(" in ")[0],
+        dead_letter["replayable"],
+    ) == (
         "failed",
         "Reject",
         True,
@@ -111,8 +126,12 @@ def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: Ho
     job = send(
         fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "model": ""}, link_error=errback
     )
-    found = letter(fresh, job.id)
-    assert (found["queue"], found["kind"], found["replayable"]) == ("ai", "failed", True)
+    dead_letter = letter(fresh, job.id)
+    assert (dead_letter["queue"], dead_letter["kind"], dead_letter["replayable"]) == (
+        "ai",
+        "failed",
+        True,
+    )
 
 
 # What tells that a job which had failed was given out once more.
@@ -205,9 +224,9 @@ def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: 
     assert fresh.producer.outcome(first)["id"]
     send(fresh, "tasks.email.send", kwargs=mail | {"subject": "Another"}, task_id=first.id)
     eventually(lambda: letters(fresh), what="a letter")
-    [found] = letters(fresh)
-    assert (found["id"], found["kind"]) == (first.id, "failed")
-    assert found["reason"].startswith(
+    [dead_letter] = letters(fresh)
+    assert (dead_letter["id"], dead_letter["kind"]) == (first.id, "failed")
+    assert dead_letter["reason"].startswith(
         "InvalidArguments: idempotency_key: was used for an email with another content"
     )
     assert fresh.sandbox.mail().get("Another") is None
@@ -244,8 +263,8 @@ def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, 
 def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: House) -> None:
     job = send(fresh, "tasks.ai.complete", kwargs={"prompt": "x" * 10_000_000, "model": ""})
     fresh.producer.outcome(job)
-    found = letter(fresh, job.id)
-    assert (found["replayable"], found["size"], found["note"]) == (
+    dead_letter = letter(fresh, job.id)
+    assert (dead_letter["replayable"], dead_letter["size"], dead_letter["note"]) == (
         False,
         0,
         "its arguments were too large to be kept",

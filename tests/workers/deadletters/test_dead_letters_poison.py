@@ -53,13 +53,13 @@ def test_a_message_that_workers_died_of_before_a_task_could_refuse_it_is_kept_as
 ) -> None:
     job = complete(fresh, headers={"deaths": 4, "keywheel_alone": 3})
     assert type(fresh.producer.outcome(job)).__name__ == "Poisoned"
-    found = letter(fresh, job.id)
-    assert (found["kind"], found["task"], found["replayable"]) == (
+    dead_letter = letter(fresh, job.id)
+    assert (dead_letter["kind"], dead_letter["task"], dead_letter["replayable"]) == (
         "poison",
         "tasks.ai.complete",
         False,
     )
-    assert found["reason"].startswith("Poisoned: 4 workers died")
+    assert dead_letter["reason"].startswith("Poisoned: 4 workers died")
 
 
 @pytest.mark.parametrize("how", ["SystemExit", "MemoryError"])
@@ -67,15 +67,20 @@ def test_a_job_that_means_to_end_its_worker_again_and_again_is_kept_in_the_end(
     fresh: House, how: str
 ) -> None:
     job = send(fresh, "shop.orders.doom", kwargs={"how": how, "words": "canary-58"}, queue="ai")
-    found = letter(fresh, job.id)
-    assert (found["service"], found["kind"], found["faults"], found["replayable"]) == (
+    dead_letter = letter(fresh, job.id)
+    assert (
+        dead_letter["service"],
+        dead_letter["kind"],
+        dead_letter["faults"],
+        dead_letter["replayable"],
+    ) == (
         "other",
         "poison",
         1,
         True,
     )
-    assert found["reason"].startswith("WorkerLostError in ")
-    assert "canary-58" not in json.dumps(found)
+    assert dead_letter["reason"].startswith("WorkerLostError in ")
+    assert "canary-58" not in json.dumps(dead_letter)
     assert type(fresh.producer.outcome(job)).__name__ == "WorkerLostError"
 
 
@@ -132,28 +137,32 @@ def test_the_queue_flows_on_after_every_message_that_is_no_job(fresh: House) -> 
             headers = headers | {"id": jobs[name]}  # noqa: PLW2901 - each run its own
         publish(fresh, body, content_type=content_type, **headers)
     assert fresh.producer.outcome(complete(fresh))["text"]
-    found = eventually(
-        lambda: len(told := letters(fresh, kind="poison")) == len(STRANGE) and told,
+    poison = eventually(
+        lambda: len(listed := letters(fresh, kind="poison")) == len(STRANGE) and listed,
         what="a letter of each",
     )
-    left = list(found)  # letters of one millisecond are in no particular order
+    left = list(poison)  # letters of one millisecond are in no particular order
     for name, (*_, reason) in STRANGE.items():
         of_name = [
-            one
-            for one in left
-            if reason in one["reason"]
-            and (one["id"] == jobs[name] if name in jobs else one["id"] not in jobs.values())
+            dead_letter
+            for dead_letter in left
+            if reason in dead_letter["reason"]
+            and (
+                dead_letter["id"] == jobs[name]
+                if name in jobs
+                else dead_letter["id"] not in jobs.values()
+            )
         ]
-        assert of_name, (name, [one["reason"] for one in left])
-        one = of_name[0]
-        left.remove(one)
-        assert one["replayable"] == (name == "an unknown task"), name
+        assert of_name, (name, [dead_letter["reason"] for dead_letter in left])
+        dead_letter = of_name[0]
+        left.remove(dead_letter)
+        assert dead_letter["replayable"] == (name == "an unknown task"), name
         if name in jobs:
-            assert one["id"] == jobs[name]
+            assert dead_letter["id"] == jobs[name]
             outcome = fresh.producer.app.AsyncResult(jobs[name])
             eventually(outcome.ready, what=f"the caller's answer to {name}")
             assert outcome.state == "FAILURE"
             assert reason in str(outcome.result) or "tasks.ai.sing" in str(outcome.result), name
-    assert SECRET not in json.dumps(found)
+    assert SECRET not in json.dumps(poison)
     assert SECRET not in fresh.worker.log
     assert fresh.worker.process.poll() is None

@@ -35,15 +35,15 @@ class Program:
 
     def await_url(self) -> str:
         """Wait until it says where it listens."""
-        said = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
+        address_re = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
         eventually(
-            lambda: said.search(self.log) or self.process.poll() is not None,
+            lambda: address_re.search(self.log) or self.process.poll() is not None,
             within_s=60,
             what="a server",
         )
-        found = said.search(self.log)
-        assert found, self.log[-3000:]
-        self.url = found[0]
+        match = address_re.search(self.log)
+        assert match, self.log[-3000:]
+        self.url = match[0]
         return self.url
 
     def stop(self) -> None:

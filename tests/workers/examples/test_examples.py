@@ -42,10 +42,10 @@ def test_a_completion_is_enqueued_and_its_result_polled(visit: Any, name: str) -
     client = visit(name)
     answer = client.post("/completions", json={"prompt": "Say hello"})
     assert answer.status_code == 202
-    found = ended(client, answer.json()["job"])
-    assert found["state"] == "done"
-    assert found["result"]["text"].startswith("Sandbox ")
-    assert found["result"]["attempts"] == 1
+    job = ended(client, answer.json()["job"])
+    assert job["state"] == "done"
+    assert job["result"]["text"].startswith("Sandbox ")
+    assert job["result"]["attempts"] == 1
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,9 +61,9 @@ def test_a_visitor_finds_a_page_that_tells_no_codes(visit: Any, name: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_an_email_is_enqueued(visit: Any, name: str) -> None:
     client = visit(name)
-    found = ended(client, client.post("/emails", json=MAIL).json()["job"])
-    assert found["state"] == "done"
-    assert found["result"]["id"]
+    job = ended(client, client.post("/emails", json=MAIL).json()["job"])
+    assert job["state"] == "done"
+    assert job["result"]["id"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -131,7 +131,7 @@ def events(
     client: httpx.Client, path: str, *, last: str = "", most: int = 10_000
 ) -> list[dict[str, Any]]:
     """Follow server-sent events to the end of the answer, or until there are enough."""
-    found: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
     with client.stream("GET", path, headers={"Last-Event-ID": last} if last else {}) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -141,17 +141,19 @@ def events(
             if line and name:
                 fields[name] = json.loads(value) if name == "data" else value
             else:
-                found += [fields] if "event" in fields else []
+                received += [fields] if "event" in fields else []
                 fields = {}
-            if len(found) >= most:
+            if len(received) >= most:
                 break
-    return found
+    return received
 
 
-def shown(found: list[dict[str, Any]]) -> str:
+def shown(received: list[dict[str, Any]]) -> str:
     text = ""
-    for one in found:
-        text = "" if one["event"] in {"start", "restart"} else text + one["data"].get("text", "")
+    for event in received:
+        text = (
+            "" if event["event"] in {"start", "restart"} else text + event["data"].get("text", "")
+        )
     return text
 
 
@@ -159,32 +161,32 @@ def test_an_answer_is_streamed_and_a_reader_that_comes_back_goes_on_where_it_was
     visit: Any,
 ) -> None:
     client = visit("fastapi")
-    asked = client.post("/completions", json={"prompt": "Say hello"}).json()
-    first = events(client, asked["events"], most=3)
-    rest = events(client, asked["events"], last=first[-1]["id"])
-    assert [one["event"] for one in (first[0], rest[-1])] == ["start", "end"]
+    enqueued = client.post("/completions", json={"prompt": "Say hello"}).json()
+    first = events(client, enqueued["events"], most=3)
+    rest = events(client, enqueued["events"], last=first[-1]["id"])
+    assert [event["event"] for event in (first[0], rest[-1])] == ["start", "end"]
     assert rest[-1]["data"]["status"] == "done"
     assert rest[-1]["data"]["usage"]["total_tokens"] > 0
-    whole = client.get(asked["job"], params={"wait_s": 20}).json()["result"]["text"]
+    whole = client.get(enqueued["job"], params={"wait_s": 20}).json()["result"]["text"]
     assert shown(first + rest) == whole
     assert len(first + rest) >= 3
-    assert shown(events(client, asked["events"])) == whole
+    assert shown(events(client, enqueued["events"])) == whole
 
 
 def test_a_stream_that_is_gone_is_told_from_the_result(street: Any, visit: Any) -> None:
     client = visit("fastapi")
-    asked = client.post("/completions", json={"prompt": "Say hello", "stream": False}).json()
-    assert ended(client, asked["job"])["state"] == "done"
-    found = events(client, asked["events"])
-    assert [one["event"] for one in found] == ["restart", "delta", "end"]
-    assert shown(found) == client.get(asked["job"]).json()["result"]["text"]
+    enqueued = client.post("/completions", json={"prompt": "Say hello", "stream": False}).json()
+    assert ended(client, enqueued["job"])["state"] == "done"
+    received = events(client, enqueued["events"])
+    assert [event["event"] for event in received] == ["restart", "delta", "end"]
+    assert shown(received) == client.get(enqueued["job"]).json()["result"]["text"]
 
 
 def test_a_stream_of_a_job_that_fails_ends_with_its_reason(street: Any, visit: Any) -> None:
     client = visit("fastapi")
     with refusal(street):
-        asked = client.post("/completions", json={"prompt": "Say hello"}).json()
-        [end] = events(client, asked["events"])
+        enqueued = client.post("/completions", json={"prompt": "Say hello"}).json()
+        [end] = events(client, enqueued["events"])
     assert end["event"] == "end"
     assert (end["data"]["status"], end["data"]["error"]) == ("failed", "RequestRejected")
     assert "rejects the request" in end["data"]["reason"]
@@ -196,16 +198,16 @@ def test_what_uses_the_client_for_node_streams_an_answer_says_why_it_fails_and_c
     street: Any, visit: Any, name: str
 ) -> None:
     client = visit(name)
-    asked = client.post("/completions", json={"prompt": "Say hello"}).json()
-    first = events(client, asked["events"], most=3)
-    rest = events(client, asked["events"], last=first[-1]["id"])
+    enqueued = client.post("/completions", json={"prompt": "Say hello"}).json()
+    first = events(client, enqueued["events"], most=3)
+    rest = events(client, enqueued["events"], last=first[-1]["id"])
     assert rest[-1]["event"] == "end"
-    assert shown(first + rest) == ended(client, asked["job"])["result"]["text"]
+    assert shown(first + rest) == ended(client, enqueued["job"])["result"]["text"]
     with refusal(street):
         refused = client.post("/completions", json={"prompt": "x"}).json()
         failed = events(client, refused["events"])[-1]
     assert (failed["event"], failed["data"]["error"]) == ("failed", "RequestRejected")
-    assert client.delete(asked["job"]).json() == {"cancelled": False}
+    assert client.delete(enqueued["job"]).json() == {"cancelled": False}
     street.sandbox.control("exhaust", service="groq", seconds=5)
     unwanted = client.post("/completions", json={"prompt": "x"}).json()
     assert client.delete(unwanted["job"]).json() == {"cancelled": True}

@@ -46,7 +46,8 @@ def opened(url: str) -> Iterator[Any]:
         shown.add_init_script(WATCH_JS)
         shown.on("pageerror", lambda error: complaints.append(str(error)))
         shown.on(
-            "console", lambda said: complaints.append(said.text) if said.type == "error" else None
+            "console",
+            lambda message: complaints.append(message.text) if message.type == "error" else None,
         )
         shown.goto("/")
         yield shown
@@ -94,11 +95,11 @@ def test_an_answer_grows_survives_a_lost_connection_and_is_there_again_after_a_r
             route.continue_()
 
     page.route("**/events", cut)
-    with page.expect_response("**/completions") as asked:
+    with page.expect_response("**/completions") as response:
         page.get_by_role("button", name="Ask").click()
     page.wait_for_function(DONE_JS, timeout=WITHIN_MS)
     job = httpx.get(
-        street.url("fastapi") + asked.value.json()["job"], params={"wait_s": 30}, timeout=40
+        street.url("fastapi") + response.value.json()["job"], params={"wait_s": 30}, timeout=40
     ).json()
     assert page.locator("#answer").text_content() == job["result"]["text"]
     kinds, ids = zip(*page.evaluate("heard"), strict=True)

@@ -29,7 +29,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: list[str] = []
+        self.questions: list[str] = []
         self.shown = threading.Event()
         self.first_sent = threading.Event()
         self.second_asked = threading.Event()  # of the letters
@@ -44,8 +44,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
-        job = f"job{len(self.server.asked)}"
-        self.server.asked.append(job)
+        job = f"job{len(self.server.questions)}"
+        self.server.questions.append(job)
         if self.path == "/letters" and job != "job0":
             self.server.second_asked.set()
             self.server.shown.wait(30)
@@ -122,7 +122,7 @@ def test_a_second_question_takes_the_place_of_the_first(server: _Server) -> None
     with playwright_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         for name in PAGES:
-            server.asked.clear()
+            server.questions.clear()
             server.shown.clear()
             server.first_sent.clear()
             page = browser.new_page()
@@ -133,7 +133,9 @@ def test_a_second_question_takes_the_place_of_the_first(server: _Server) -> None
             page.get_by_text("of job1.").wait_for()
             server.shown.set()
             assert server.first_sent.wait(30)
-            page.evaluate("fetch(location.href).then((its) => its.text())")  # what came is shown
+            page.evaluate(
+                "fetch(location.href).then((response) => response.text())"
+            )  # what came is shown
             assert page.locator("#answer").inner_text() == "of job1.", name
             assert page.locator("#status").inner_text() == "Done.", name
             page.close()
@@ -142,7 +144,7 @@ def test_a_second_question_takes_the_place_of_the_first(server: _Server) -> None
 
 
 def _write_two_letters(server: _Server, page: Any) -> None:
-    server.asked.clear()
+    server.questions.clear()
     server.shown.clear()
     server.first_sent.clear()
     page.goto(f"http://127.0.0.1:{server.server_port}/{LETTERS}")
@@ -152,7 +154,7 @@ def _write_two_letters(server: _Server, page: Any) -> None:
     page.get_by_text("Making an outline").wait_for()
     page.get_by_role("button").click()
     assert server.first_sent.wait(30)
-    page.evaluate("fetch(location.href).then((its) => its.text())")  # what came is shown
+    page.evaluate("fetch(location.href).then((response) => response.text())")  # what came is shown
     server.shown.set()
     page.get_by_text("Sent.").wait_for()
     assert page.locator("#steps li").all_inner_texts() == []

@@ -74,8 +74,8 @@ def plain(topic: str) -> dict[str, Any]:
 def plain_letter(self: Any, topic: str) -> dict[str, Any]:
     """Run twice, as `letter` is; its step is asked for by several threads at once."""
     with ThreadPoolExecutor(3) as threads:
-        asked = [threads.submit(copy_context().run, plain_step, topic) for _ in range(3)]
-        texts = {one.result() for one in asked}
+        futures = [threads.submit(copy_context().run, plain_step, topic) for _ in range(3)]
+        texts = {future.result() for future in futures}
     if self.request.retries == 0:
         raise self.retry(countdown=0)
     return {"texts": list(texts), "again": plain_step(topic)}
@@ -101,8 +101,8 @@ async def patient(topic: str) -> str:
 @app.task
 async def grouped(topic: str) -> int:
     async with asyncio.TaskGroup() as group:
-        asked = [group.create_task(ask(f"{topic} {number}")) for number in range(2)]
-    return len([task.result() for task in asked])
+        calls = [group.create_task(ask(f"{topic} {number}")) for number in range(2)]
+    return len([task.result() for task in calls])
 
 
 @app.task(soft_time_limit=1)

@@ -190,8 +190,8 @@ def busy_s(pid: int) -> float:
 
 def pile_up(broker: Any, message: str, count: int) -> None:
     """Put copies of a producer's message into the queue, each a job of its own."""
-    told = json.loads(message)
-    job, tag = told["headers"]["id"], told["properties"]["delivery_tag"]
+    fields = json.loads(message)
+    job, tag = fields["headers"]["id"], fields["properties"]["delivery_tag"]
 
     def copy(number: int) -> str:
         end = f"{number:012x}"

@@ -94,15 +94,17 @@ def test_many_revoked_jobs_are_dropped_in_few_round_trips(fleet: Fleet, client: 
     client.lpush(f"celery-task-meta-{broken.id}", "not a result")
     behind = fleet.producer.send(job, prompt="x")
     client.config_resetstat()
-    app.control.revoke([one.id for one in dropped], reply=True, timeout=20, limit=1)
+    app.control.revoke([result.id for result in dropped], reply=True, timeout=20, limit=1)
     app.control.add_consumer("ai", reply=True, timeout=20, limit=1)
     assert fleet.producer.outcome(behind)["text"]
-    states = fleet.producer.states([one.id for one in dropped[2:]])
+    states = fleet.producer.states([result.id for result in dropped[2:]])
     assert {meta["status"] for meta in states.values()} == {"REVOKED"}
     assert len(states) == len(dropped) - 2
     assert known.state == "SUCCESS"
     log = fleet.workers[0].log
-    assert all(log.count(f"Discarding revoked task: {job}[{one.id}]") == 1 for one in dropped[2:])
+    assert all(
+        log.count(f"Discarding revoked task: {job}[{result.id}]") == 1 for result in dropped[2:]
+    )
     # Celery stores each in a transaction of its own.
     assert client.info("commandstats").get("cmdstat_exec", {"calls": 0})["calls"] < 20
     client.delete(f"celery-task-meta-{broken.id}")
@@ -129,9 +131,9 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
         shown.stderr
     )
     assert "unknown: PENDING" in shown.stdout
-    told = json.loads(shown_json.stdout)[kept.id]
-    assert told["waits"].keys() == {"kind", "code", "next_try", "expected_end"}
-    assert MAIL["to"] not in str(told)
+    status = json.loads(shown_json.stdout)[kept.id]
+    assert status["waits"].keys() == {"kind", "code", "next_try", "expected_end"}
+    assert MAIL["to"] not in str(status)
     by_stamp = stamped(fleet, "dropped")
     eventually(lambda: by_stamp.state == "RETRY", what="a deferral")
     dropped = {"batch": ["dropped", "another"]}

@@ -100,11 +100,11 @@ def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: House) -> No
 def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
     fresh.sandbox.control("restore", key="groq:1")
     shown = cli(fresh, "check", "--json")
-    told = json.loads(shown.stdout)
-    assert (shown.returncode, told["problems"]) == (0, [])
-    assert [one["state"] for one in told["keys"]] == ["alive"] * 5
-    assert told["keys"][0]["models"] == {"openai/gpt-oss-120b": True}
-    assert told["keys"][3]["limits"]["rps"] == 100
+    checks = json.loads(shown.stdout)
+    assert (shown.returncode, checks["problems"]) == (0, [])
+    assert [key["state"] for key in checks["keys"]] == ["alive"] * 5
+    assert checks["keys"][0]["models"] == {"openai/gpt-oss-120b": True}
+    assert checks["keys"][3]["limits"]["rps"] == 100
     fresh.sandbox.control("revoke", key="groq:1")
     shown = cli(fresh, "check", "--service", "groq")
     assert shown.returncode == 1
@@ -122,8 +122,8 @@ def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: House) ->
     )
 
     def calls() -> list[dict[str, Any]]:
-        told = json.loads(cli(fresh, "usage", "--json", "--range", "hour").stdout)
-        rows = [row for row in told["totals"] if row["service"] == "groq" and row["accepted"]]
+        usage = json.loads(cli(fresh, "usage", "--json", "--range", "hour").stdout)
+        rows = [row for row in usage["totals"] if row["service"] == "groq" and row["accepted"]]
         return rows if sum(row["accepted"] for row in rows) >= 3 else []
 
     # Calls of another test may be among them: they are counted when the worker writes them.
@@ -133,9 +133,9 @@ def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: House) ->
     label, calls_of = keys[0]["label"], keys[0]["calls"]
     shown = cli(fresh, "usage", "--by", "model", "--key", label)
     # Other tests ask other models with the same keys.
-    found = re.findall(r"^groq +(\S+) +(\d+) ", shown.stdout, re.MULTILINE)
-    assert "openai/gpt-oss-120b" in dict(found), shown.stdout
-    assert sum(int(calls) for _, calls in found) >= calls_of
+    rows = re.findall(r"^groq +(\S+) +(\d+) ", shown.stdout, re.MULTILINE)
+    assert "openai/gpt-oss-120b" in dict(rows), shown.stdout
+    assert sum(int(calls) for _, calls in rows) >= calls_of
     shown = cli(fresh, "usage", "--csv", "--by", "service")
     assert shown.stdout.startswith("time,service,calls,accepted,")
     shown = cli(fresh, "usage", "--by", "colour")
@@ -145,12 +145,12 @@ def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: House) ->
 def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: House) -> None:
     fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
     fresh.producer.ask("tasks.ai.complete", prompt="canary-of-the-prompt")
-    seen = eventually(
+    answers = eventually(
         lambda: json.loads(cli(fresh, "drift", "--json").stdout), what="the unknown answer"
     )
-    assert [(one["service"], one["kind"], one["shape"], one["count"]) for one in seen] == [
-        ("groq", "error_code", "400 brand_new_code", 1)
-    ]
+    assert [
+        (answer["service"], answer["kind"], answer["shape"], answer["count"]) for answer in answers
+    ] == [("groq", "error_code", "400 brand_new_code", 1)]
     shown = cli(fresh, "drift", "--forget")
     assert "400 brand_new_code" in shown.stdout
     assert "nothing unknown" in cli(fresh, "drift").stdout

@@ -76,11 +76,11 @@ async def test_every_example_for_python_runs(
     names: dict[str, Any] = {}
     for block in blocks(PAGE, "python"):
         flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        found = eval(compile(block, str(PAGE), "exec", flags=flags), names)  # noqa: S307 - our page
-        if inspect.iscoroutine(found):
-            await found
-    said = capsys.readouterr().out
-    assert "InvalidArguments to.0: is not an email address" in said
+        value = eval(compile(block, str(PAGE), "exec", flags=flags), names)  # noqa: S307 - our page
+        if inspect.iscoroutine(value):
+            await value
+    output = capsys.readouterr().out
+    assert "InvalidArguments to.0: is not an email address" in output
     assert names["status"].state == "done"
     assert len(names["results"]) == 3
     names["keywheel"].close()
@@ -167,13 +167,13 @@ async def test_the_client_for_asyncio_does_the_same(fresh: House) -> None:
         assert (await client.status(jobs[0])).state == "done"
         mail = await client.send_email(to="a@example.com", subject="x", text="y")
         assert (await client.result(mail))["id"]
-        asked = {"key_status": await client.key_status(), "reset_keys": await client.reset_keys()}
-        assert set(asked["key_status"]) == set(SERVICES)
+        replies = {"key_status": await client.key_status(), "reset_keys": await client.reset_keys()}
+        assert set(replies["key_status"]) == set(SERVICES)
         quote = await client.quote("resend", jobs=3)
         assert (quote.service, quote.model, quote.jobs) == ("resend", "", 3)
         with pytest.raises(JobFailed, match="InvalidArguments: jobs: must be greater"):
             await client.quote("groq", jobs=0)
-    for name, result in asked.items():
+    for name, result in replies.items():
         schemas.check(f"tasks.admin.{name}", "result", result)
     schemas.check("tasks.ai.complete", "result", results[0])
     cancelled = fresh.producer.ask("tasks.admin.cancel", id=[str(jobs[0]), str(uuid.uuid4())])
@@ -205,10 +205,10 @@ def test_a_job_that_waits_has_a_place_and_an_expected_start(
     assert (status.state, status.expected_start is not None) == ("waiting", True)
     assert 3 <= (status.place or 0) <= 6, "in turn with the tenant"
     assert keywheel.status(many[-1], place=True).place == 303
-    asked = fresh.producer.ask("tasks.admin.place", id=str(many[-1]))
-    schemas.check("tasks.admin.place", "result", asked)
-    assert asked["waiting"] == 303
-    assert asked["limited_by"] in {"rpm", "rate_limit"}
+    reply = fresh.producer.ask("tasks.admin.place", id=str(many[-1]))
+    schemas.check("tasks.admin.place", "result", reply)
+    assert reply["waiting"] == 303
+    assert reply["limited_by"] in {"rpm", "rate_limit"}
     quote = keywheel.quote("groq", jobs=10)
     assert quote.waiting == 304, "the deferred one counts"
     assert status.expected_start is not None
@@ -247,9 +247,9 @@ async def test_a_client_that_is_closed_lets_nobody_wait(fresh: House) -> None:
 
 async def test_an_unreachable_redis_is_told_without_its_password() -> None:
     url = "redis://:canary-password@127.0.0.1:1/0"
-    with Keywheel(url) as client, pytest.raises(Unavailable) as told:
+    with Keywheel(url) as client, pytest.raises(Unavailable) as raised:
         client.complete("x")
-    assert "canary" not in str(told.value)
+    assert "canary" not in str(raised.value)
     async with AsyncKeywheel(url) as other:
         with pytest.raises(Unavailable):
             await other.result("x", timeout_s=0.1)

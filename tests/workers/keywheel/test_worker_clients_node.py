@@ -66,9 +66,9 @@ def run_typescript(house: House, project: Path, program: str) -> str:
 
 
 def test_its_own_tests_pass(fresh: House, web_url: str, built: None) -> None:
-    said = run(fresh, CLIENT, "node", "--test", "test/", url=web_url)
-    assert re.search(r"^# fail 0$", said, re.MULTILINE)
-    assert re.search(r"^# pass [1-9]", said, re.MULTILINE)
+    output = run(fresh, CLIENT, "node", "--test", "test/", url=web_url)
+    assert re.search(r"^# fail 0$", output, re.MULTILINE)
+    assert re.search(r"^# pass [1-9]", output, re.MULTILINE)
 
 
 def test_a_newcomer_to_node_has_a_result_in_fifteen_lines(fresh: House, project: Path) -> None:
@@ -84,9 +84,9 @@ def test_every_example_for_node_runs(fresh: House, project: Path) -> None:
     first, *others = blocks(PAGE, "ts")
     typed = "const tokens: number | undefined = (await keywheel.result(answer)).usage.total_tokens;"
     program = "\n".join([first.removesuffix(CLOSING), *others, typed, CLOSING])
-    said = run_typescript(fresh, project, program)
-    assert "InvalidArguments to.0: is not an email address" in said
-    assert "{ groq: 0 }" in said
+    output = run_typescript(fresh, project, program)
+    assert "InvalidArguments to.0: is not an email address" in output
+    assert "{ groq: 0 }" in output
 
 
 def test_its_messages_fit_the_documented_schemas(fresh: House, project: Path) -> None:
@@ -114,7 +114,7 @@ await pipe.send();
     lists, texts = rest[::2], rest[1::2]
     assert (verb, lists) == ("EVAL", ["ai", "ai", "email\x06\x166", "admin", "admin"])
     headers = [json.loads(text)["headers"] for text in texts]
-    assert [one.get("enqueued_ms") for one in headers] == [12_345, None, None, None, None]
+    assert [fields.get("enqueued_ms") for fields in headers] == [12_345, None, None, None, None]
     for text in texts:
         message = json.loads(text)
         args, kwargs, embed = json.loads(base64.b64decode(message["body"]))

@@ -17,26 +17,26 @@ def send(house: House, task: str, *args: str, module: str = JOBS) -> AsyncResult
 
 
 def calls(house: House, service: str) -> list[dict[str, Any]]:
-    found = house.sandbox.ledger(full=True)["calls"]
-    return [call for call in found if call["service"] == service]
+    ledger = house.sandbox.ledger(full=True)["calls"]
+    return [call for call in ledger if call["service"] == service]
 
 
 def test_a_job_that_runs_again_pays_for_no_step_twice_and_sends_one_email(fresh: House) -> None:
     job = send(fresh, "letter", "one job")
     assert job.get(timeout=30)["email"]
     assert len(calls(fresh, "groq")) == 3
-    assert [len(found) for found in fresh.sandbox.mail().values()] == [1]
+    assert [len(copies) for copies in fresh.sandbox.mail().values()] == [1]
 
 
 def test_emails_of_a_job_keep_their_keys_whatever_order_they_come_in(fresh: House) -> None:
     assert send(fresh, "two_letters", "two people").get(timeout=30) == 2
-    assert [len(found) for found in fresh.sandbox.mail().values()] == [2]
+    assert [len(copies) for copies in fresh.sandbox.mail().values()] == [2]
 
 
 def test_an_email_that_may_have_been_accepted_keeps_its_key_in_the_task(fresh: House) -> None:
     fresh.sandbox.control("fault", service="resend", kind="reset_after", count=1)
     assert send(fresh, "steadfast", "in doubt").get(timeout=60)
-    assert [len(found) for found in fresh.sandbox.mail().values()] == [1]
+    assert [len(copies) for copies in fresh.sandbox.mail().values()] == [1]
 
 
 def test_calls_of_one_step_at_the_same_time_run_it_once(fresh: House) -> None:
@@ -61,7 +61,7 @@ def test_a_job_for_which_no_key_is_free_goes_back_and_comes_again(fresh: House, 
     job = send(fresh, task, f"deferred {task}")
     eventually(lambda: job.state == states.RETRY, what="the job waits as RETRY")
     assert job.get(timeout=60)["email"]
-    assert [len(found) for found in fresh.sandbox.mail().values()] == [1]
+    assert [len(copies) for copies in fresh.sandbox.mail().values()] == [1]
 
 
 @pytest.mark.parametrize("task", ["mailed", "mailed_plain"])
@@ -74,7 +74,7 @@ def test_a_job_of_several_items_goes_back_and_sends_the_email_of_each_once(
     eventually(lambda: job.state == states.RETRY, what="the job waits as RETRY")
     assert job.get(timeout=60) == [f"A letter about {topic}" for topic in items["it"]]
     assert fresh.sandbox.mail().keys() == set(items["it"])
-    assert [len(found) for found in fresh.sandbox.mail().values()] == [1, 1]
+    assert [len(copies) for copies in fresh.sandbox.mail().values()] == [1, 1]
 
 
 def test_a_job_may_wait_in_place_or_go_on_without_an_answer(fresh: House) -> None:

@@ -16,9 +16,9 @@ KEY = "report-42"
 
 @pytest.fixture
 def client(fresh: House) -> Iterator[Any]:
-    with redis.Redis.from_url(fresh.redis_url, decode_responses=True) as found:
-        yield found
-        assert found.keys("kw:dedupe:*") == [], "a key is left when its jobs have ended"
+    with redis.Redis.from_url(fresh.redis_url, decode_responses=True) as connection:
+        yield connection
+        assert connection.keys("kw:dedupe:*") == [], "a key is left when its jobs have ended"
 
 
 def send(house: House, **kwargs: Any) -> AsyncResult:
@@ -71,7 +71,7 @@ def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: House, c
     *results, new, failed = map(fresh.producer.outcome, map(fresh.producer.app.AsyncResult, queued))
     assert results == [answer] * 2
     assert new["text"], "nothing is left of the job before it to share"
-    assert [type(one).__name__ for one in (failed, error)] == ["RequestRejected"] * 2
+    assert [type(job).__name__ for job in (failed, error)] == ["RequestRejected"] * 2
     assert str(failed) == str(error)
     records = [fields for _, fields in client.xrange(f"kw:stream:{queued[0]}")]
     assert "".join(fields.get("text", "") for fields in records) == answer["text"]
@@ -121,5 +121,5 @@ def test_emails_are_sent_once_and_tasks_have_keys_of_their_own(fresh: House, cli
     mail = {"to": "ann@example.com", "subject": "Hi", "text": "Hello", "dedupe_key": KEY}
     sent = [fresh.producer.send("tasks.email.send", **mail) for _ in range(3)]
     assert fresh.producer.outcome(send(fresh))["text"]
-    assert len({fresh.producer.outcome(one, within_s=40)["id"] for one in sent}) == 1
+    assert len({fresh.producer.outcome(job, within_s=40)["id"] for job in sent}) == 1
     assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == 1

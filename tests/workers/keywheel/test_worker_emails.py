@@ -13,8 +13,8 @@ ANN = "ann@example.com"
 
 
 def judged(house: House) -> dict[str, Any]:
-    found: dict[str, Any] = house.sandbox.ledger()["judgement"]
-    return found
+    judgement: dict[str, Any] = house.sandbox.ledger()["judgement"]
+    return judgement
 
 
 def test_a_second_job_with_the_same_idempotency_key_gets_the_first_ones_result(
@@ -89,11 +89,11 @@ def test_a_message_that_is_delivered_twice_sends_one_email(fresh: House) -> None
         fresh.producer.ask("tasks.email.send", **(mail | {"subject": "Another"}))["id"]
         != first["id"]
     )
-    found = judged(fresh)
+    judgement = judged(fresh)
     assert (
-        found["emails_accepted"],
-        found["emails_accepted_twice"],
-        found["content_accepted_twice"],
+        judgement["emails_accepted"],
+        judgement["emails_accepted_twice"],
+        judgement["content_accepted_twice"],
     ) == (2, 0, 0)
 
 

@@ -15,8 +15,8 @@ def test_the_stats_carry_the_pools_in_numbers(fresh: House) -> None:
     fresh.producer.ask("tasks.ai.complete", prompt="x")
 
     def summary() -> Any:
-        found = fresh.producer.app.control.inspect([fresh.worker.name], timeout=5).stats() or {}
-        keys = found.get(fresh.worker.name, {}).get("keys", {})
+        stats = fresh.producer.app.control.inspect([fresh.worker.name], timeout=5).stats() or {}
+        keys = stats.get(fresh.worker.name, {}).get("keys", {})
         # What it tells is some seconds old: from before the reset, perhaps, when a key rested.
         return keys if keys.get("groq", {}).get("calls") and keys["groq"]["ready"] == 3 else None
 
@@ -36,12 +36,12 @@ def listen(
     house: House, wanted: str, *, until: Any, within_s: float = 15.0
 ) -> list[dict[str, Any]]:
     """Take events from the bus until `until` is true of them."""
-    heard: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
     with house.producer.app.connection_for_read() as connection:
 
         def hear(event: dict[str, Any]) -> None:
-            heard.append(event)
-            receiver.should_stop = bool(until(heard))
+            events.append(event)
+            receiver.should_stop = bool(until(events))
 
         receiver = house.producer.app.events.Receiver(connection, handlers={wanted: hear})
         consumer = receiver.itercapture(limit=None, timeout=1, wakeup=True)
@@ -52,7 +52,7 @@ def listen(
                     pass
             except TimeoutError:
                 consumer = receiver.itercapture(limit=None, timeout=1, wakeup=False)
-    return heard
+    return events
 
 
 def test_the_state_of_the_keys_goes_out_as_an_event(house: House) -> None:
@@ -78,8 +78,8 @@ def test_prompts_and_mail_bodies_do_not_show(fresh: House) -> None:
     )  # of one worker: answers at once
 
     def active() -> Any:
-        found = inspect.active() or {}
-        return found if len(found.get(fresh.worker.name, ())) == 2 else None
+        jobs = inspect.active() or {}
+        return jobs if len(jobs.get(fresh.worker.name, ())) == 2 else None
 
     shown = eventually(active, what="two active jobs")
     assert {job["name"] for job in shown[fresh.worker.name]} == {

@@ -15,7 +15,7 @@ from tests.pages import ROOT, blocks
 
 HERE = Path(__file__).parent
 SCENARIO = """
-const say = async (name, job, seconds) => console.log(name, await outcome(await job, seconds).then((one) => one.text, (error) => error.message));
+const say = async (name, job, seconds) => console.log(name, await outcome(await job, seconds).then((answer) => answer.text, (error) => error.message));
 await say("served", enqueue("tasks.ai.complete", "ai", { prompt: "Say hello" }));
 await say("failed", enqueue("tasks.ai.complete", "ai", { prompt: "x", model: "llama-9" }));
 await fetch(`${process.env.SANDBOX}/exhaust`, { method: "POST", body: JSON.stringify({ service: "groq", seconds: 7 }) });
@@ -54,8 +54,8 @@ def test_the_snippets_for_node_tell_every_end_of_a_job(fresh: House, tmp_path: P
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    said = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    assert said["served"] == said["deferred"] != ""
-    assert said["failed"].startswith("RequestRejected: model_not_found: ")
-    assert said["cancelled"] == "TaskRevokedError: revoked"
-    assert "has not ended within 2 s" in said["late"]
+    outcomes = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert outcomes["served"] == outcomes["deferred"] != ""
+    assert outcomes["failed"].startswith("RequestRejected: model_not_found: ")
+    assert outcomes["cancelled"] == "TaskRevokedError: revoked"
+    assert "has not ended within 2 s" in outcomes["late"]

@@ -167,9 +167,9 @@ def test_a_receiver_that_fails_is_asked_again_and_a_redirect_is_not_followed(
 
 
 def dead_letters(house: House) -> list[dict[str, Any]]:
-    asked = house.producer.ask("tasks.admin.dead_letters", task="tasks.notify.post")
-    found: list[dict[str, Any]] = asked["dead_letters"]
-    return found
+    reply = house.producer.ask("tasks.admin.dead_letters", task="tasks.notify.post")
+    letters: list[dict[str, Any]] = reply["dead_letters"]
+    return letters
 
 
 def test_what_no_receiver_takes_is_a_dead_letter_that_can_be_replayed(
@@ -243,8 +243,8 @@ def test_the_message_of_a_notification_hides_its_content_from_tools(
     client = house.producer.app.backend.client
     receiver.statuses += [500] * 12
     complete(house, receiver)
-    held = eventually(lambda: client.hvals("notify.deferred.due.texts"), what="a deferred post")
-    headers = json.loads(held[0])["headers"]
+    messages = eventually(lambda: client.hvals("notify.deferred.due.texts"), what="a deferred post")
+    headers = json.loads(messages[0])["headers"]
     assert (headers["argsrepr"], headers["kwargsrepr"]) == (HIDDEN, HIDDEN)
     receiver.statuses.clear()
     assert verified(receiver.take())["type"] == "job.succeeded"

@@ -63,12 +63,12 @@ def test_the_rights_are_enough_for_workers_applications_flower_and_commands(
     guarded: Guarded, unmeasured_processes: None
 ) -> None:
     environ = guarded.environ | {"REDIS_URL": guarded.url_of("worker")}
-    seen = guarded.environ | {"REDIS_URL": guarded.url_of("flower")}
+    flower_environ = guarded.environ | {"REDIS_URL": guarded.url_of("flower")}
     producer, web = Producer(guarded.url_of("web")), Keywheel(guarded.url_of("web"))
     mail = {"to": "a@example.com", "text": "x"}
     with (
         workers(guarded.folder, environ) as [worker],
-        flower(guarded.folder / "flower", seen) as page,
+        flower(guarded.folder / "flower", flower_environ) as page,
     ):
         # A web application, by our client and by Celery.
         assert producer.ask("tasks.ai.complete", prompt="x", stream=True)["text"]
@@ -122,7 +122,9 @@ def test_the_rights_are_enough_for_workers_applications_flower_and_commands(
     web.close()
     producer.close()
     log = guarded.admin.acl_log()
-    denied = {(one["username"], one["reason"], one["context"], one["object"]) for one in log}
+    denied = {
+        (entry["username"], entry["reason"], entry["context"], entry["object"]) for entry in log
+    }
     assert denied == set()
 
 
@@ -130,9 +132,9 @@ def browse(url: str, body: dict[str, Any] | None = None) -> str:
     login = base64.b64encode(":".join(LOGIN).encode()).decode()
     headers = {"Authorization": f"Basic {login}", "Content-Type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
-    asked = urllib.request.Request(url, data, headers)  # noqa: S310 - our own
+    request = urllib.request.Request(url, data, headers)  # noqa: S310 - our own
     try:
-        with urllib.request.urlopen(asked, timeout=60) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310
             return str(answer.read().decode())
     except urllib.error.HTTPError as exc:
         pytest.fail(f"{url}: {exc.code} {exc.read().decode(errors='replace')[:500]}")

@@ -33,7 +33,7 @@ def test_a_worker_serves_by_a_url_of_any_kind(tmp_path: Path, url: str) -> None:
             assert producer.ask("tasks.email.send", to="a@example.com", subject="Hello", text="x")[
                 "id"
             ]
-            names = {one["name"] for one in client.client_list()}
+            names = {connection["name"] for connection in client.client_list()}
             assert ("kw" in names) == (url != "socket")
             assert bool(client.dbsize()) == (url != "socket")
         producer.close()

@@ -127,10 +127,10 @@ def test_json_logs_are_json_from_first_to_last_with_typos_a_missing_env_and_a_ta
         second.stop()
     first.stop()
     lines = [json.loads(line) for worker in (first, second) for line in worker.log.splitlines()]
-    told = "\n".join(line["message"] for line in lines)
-    assert "RESEND_FORM is not a setting and has no effect; did you mean RESEND_FROM?" in told
-    assert f"There is no .env in {tmp_path}" in told
-    assert "worker: Warm shutdown (MainProcess)" in told
+    messages = "\n".join(line["message"] for line in lines)
+    assert "RESEND_FORM is not a setting and has no effect; did you mean RESEND_FROM?" in messages
+    assert f"There is no .env in {tmp_path}" in messages
+    assert "worker: Warm shutdown (MainProcess)" in messages
 
 
 def test_no_key_at_all_ends_the_start_with_what_to_set(house: House, start: Start) -> None:
@@ -252,13 +252,13 @@ def test_no_event_is_left_behind_when_a_worker_ends(house: House, start: Start) 
     house.sandbox.control(
         "fault", service="groq", kind="hang_before", hang_s=1, count=1
     )  # then it breaks off
-    heard: list[str] = []
+    types: list[str] = []
     retried: list[dict[str, Any]] = []
     with house.producer.app.connection_for_read() as connection:
 
         def hear(event: dict[str, Any]) -> None:
             if event["hostname"] == worker.name:
-                heard.append(event["type"])
+                types.append(event["type"])
                 retried.extend([event] if event["type"] == "task-retried" else [])
             if event["type"] == "task-started":
                 worker.process.send_signal(
@@ -273,7 +273,7 @@ def test_no_event_is_left_behind_when_a_worker_ends(house: House, start: Start) 
         house.producer.send("tasks.ai.complete", queue="probe", prompt="hi")
         for _ in consumer:
             pass
-    assert [kind for kind in heard if kind.startswith("task-")] == [
+    assert [kind for kind in types if kind.startswith("task-")] == [
         "task-received",
         "task-started",
         "task-retried",

@@ -28,23 +28,23 @@ def client(house: House) -> Iterator[redis.Redis]:
 
 def read(client: redis.Redis, task_id: str, *, within_s: float = 40.0) -> Records:
     """Follow a stream by XREAD, as any language can, from before its first record to its end."""
-    name, last, found = f"kw:stream:{task_id}", "0", []
+    name, last, records = f"kw:stream:{task_id}", "0", []
 
     def ended() -> bool:
         nonlocal last
         answer: Any = client.xread({name: last}, block=200)
         for _, entries in answer:
             last = entries[-1][0]
-            found.extend(fields for _, fields in entries)
-        return bool(found) and found[-1]["type"] == "end"
+            records.extend(fields for _, fields in entries)
+        return bool(records) and records[-1]["type"] == "end"
 
     eventually(ended, within_s=within_s, what=f"the end of {name}")
-    return found
+    return records
 
 
-def types(found: Records) -> list[str]:
+def types(records: Records) -> list[str]:
     """The types in order, deltas in a row as one."""
-    names = [record["type"] for record in found]
+    names = [record["type"] for record in records]
     return [
         name
         for at, name in enumerate(names)
@@ -52,10 +52,10 @@ def types(found: Records) -> list[str]:
     ]
 
 
-def text(found: Records) -> str:
+def text(records: Records) -> str:
     """What a reader shows in the end."""
     shown = ""
-    for record in found:
+    for record in records:
         shown = "" if record["type"] in {"start", "restart"} else shown + record.get("text", "")
     return shown
 
@@ -72,30 +72,30 @@ def test_a_streamed_answer_can_be_read_and_the_result_is_the_same(
 ) -> None:
     whole = fresh.producer.ask("tasks.ai.complete", prompt="Say hello")
     sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
-    found = read(client, sent.id)
+    records = read(client, sent.id)
     result = fresh.producer.outcome(sent)
 
-    assert types(found) == ["start", "delta", "end"]
-    assert text(found) == result["text"] == whole["text"]
+    assert types(records) == ["start", "delta", "end"]
+    assert text(records) == result["text"] == whole["text"]
     assert set(result) == set(whole)
     assert {
         name: result[name] for name in ("model", "finish_reason", "tool_calls", "attempts")
     } == {name: whole[name] for name in ("model", "finish_reason", "tool_calls", "attempts")}
     assert result["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
-    assert found[-1]["finish_reason"] == "stop"
+    assert records[-1]["finish_reason"] == "stop"
     assert 0 < client.ttl(f"kw:stream:{sent.id}") <= 600
-    assert len(found) < 20  # for 24 tokens; three if the machine is quick
+    assert len(records) < 20  # for 24 tokens; three if the machine is quick
 
 
 def test_tool_calls_are_streamed_and_put_together(fresh: House, client: redis.Redis) -> None:
-    asked = {"prompt": "Ulm?", "tools": TOOLS, "tool_choice": "required"}
-    sent = fresh.producer.send("tasks.ai.complete", **asked, stream=True)
-    found = read(client, sent.id)
+    arguments = {"prompt": "Ulm?", "tools": TOOLS, "tool_choice": "required"}
+    sent = fresh.producer.send("tasks.ai.complete", **arguments, stream=True)
+    records = read(client, sent.id)
     result = fresh.producer.outcome(sent)
     [call] = result["tool_calls"]
     assert call["function"] == {"name": "weather", "arguments": '{"city": "sandbox"}'}
-    assert '"name":"weather"' in "".join(record.get("tool_calls", "") for record in found)
-    assert found[-1]["finish_reason"] == result["finish_reason"] == "tool_calls"
+    assert '"name":"weather"' in "".join(record.get("tool_calls", "") for record in records)
+    assert records[-1]["finish_reason"] == result["finish_reason"] == "tool_calls"
 
 
 @pytest.mark.parametrize("kind", ["stream_cut", "stream_error"])
@@ -104,14 +104,14 @@ def test_an_answer_that_breaks_off_begins_anew_for_all_to_see(
 ) -> None:
     with fault(fresh, kind, count=1):
         sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
-        found = read(client, sent.id)
+        records = read(client, sent.id)
     result = fresh.producer.outcome(sent)
-    assert types(found)[-3:] == ["restart", "delta", "end"]
-    assert {record["attempt"] for record in found[-3:]} == {"2"}
-    assert text(found) == result["text"]
+    assert types(records)[-3:] == ["restart", "delta", "end"]
+    assert {record["attempt"] for record in records[-3:]} == {"2"}
+    assert text(records) == result["text"]
     assert result["attempts"] == 2
     # A key rests after that, or a breaker counts: what comes next must not depend on it.
-    assert found[0]["type"] in {"start", "wait", "restart"}
+    assert records[0]["type"] in {"start", "wait", "restart"}
 
 
 def test_a_key_that_is_refused_before_the_first_piece_is_not_seen_in_the_stream(
@@ -119,9 +119,9 @@ def test_a_key_that_is_refused_before_the_first_piece_is_not_seen_in_the_stream(
 ) -> None:
     with fault(fresh, "invalid_api_key", count=1):
         sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
-        found = read(client, sent.id)
-    assert types(found) == ["start", "delta", "end"]
-    assert {record["attempt"] for record in found} == {"2"}
+        records = read(client, sent.id)
+    assert types(records) == ["start", "delta", "end"]
+    assert {record["attempt"] for record in records} == {"2"}
     assert fresh.producer.outcome(sent)["attempts"] == 2
 
 
@@ -168,12 +168,12 @@ def test_a_job_that_is_ended_before_it_begins_ends_its_stream(
 def test_a_job_whose_workers_died_too_often_ends_its_stream(
     fresh: House, client: redis.Redis
 ) -> None:
-    asked = {
+    options = {
         "kwargs": {"prompt": "x", "stream": True},
         "queue": "ai",
         "headers": {DEATHS: 5, ALONE: 4},
     }
-    sent = fresh.producer.app.send_task("tasks.ai.complete", **asked)
+    sent = fresh.producer.app.send_task("tasks.ai.complete", **options)
     [end] = read(client, sent.id)
     assert (end["status"], end["error"]) == ("failed", "Poisoned")
     assert end["reason"] == str(fresh.producer.outcome(sent))

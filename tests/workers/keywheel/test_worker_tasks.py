@@ -13,7 +13,7 @@ ANN = "ann@example.com"
 FROM = "News <news@team1.example.net>"
 
 
-def said(outcome: Any) -> str:
+def sentence_of(outcome: Any) -> str:
     """An error as the caller reads it: its type and its sentence."""
     assert isinstance(outcome, Exception), outcome
     return f"{type(outcome).__name__}: {outcome}"
@@ -189,7 +189,7 @@ def test_a_wrong_argument_fails_that_job_at_once(
     house: House, name: str, arguments: dict[str, Any], sentence: str
 ) -> None:
     before = calls(house, "groq"), calls(house, "resend")
-    outcome = said(house.producer.ask(name, **arguments))
+    outcome = sentence_of(house.producer.ask(name, **arguments))
     assert outcome.startswith("InvalidArguments: ")
     assert sentence in outcome
     assert (calls(house, "groq"), calls(house, "resend")) == before
@@ -197,20 +197,20 @@ def test_a_wrong_argument_fails_that_job_at_once(
 
 def test_arguments_by_position_are_refused(house: House) -> None:
     sent = house.producer.app.send_task("tasks.ai.complete", args=["hello"], queue="ai")
-    assert "pass arguments by name" in said(house.producer.outcome(sent))
+    assert "pass arguments by name" in sentence_of(house.producer.outcome(sent))
     sent = house.producer.app.send_task("tasks.admin.key_status", args=["groq"], queue="admin")
-    assert "this task takes no arguments" in said(house.producer.outcome(sent))
+    assert "this task takes no arguments" in sentence_of(house.producer.outcome(sent))
 
 
 def test_a_model_that_does_not_exist_is_named(fresh: House) -> None:
-    outcome = said(fresh.producer.ask("tasks.ai.complete", prompt="x", model="llama-9"))
+    outcome = sentence_of(fresh.producer.ask("tasks.ai.complete", prompt="x", model="llama-9"))
     assert outcome.startswith("RequestRejected: ")
     assert "llama-9" in outcome
     assert calls(fresh, "groq") == 3, "each account is asked once"
 
 
 def test_a_domain_of_nobody_is_refused(fresh: House) -> None:
-    outcome = said(
+    outcome = sentence_of(
         fresh.producer.ask(
             "tasks.email.send", **{"from": "a@nobody.example"}, to=ANN, subject="s", text="t"
         )
@@ -308,7 +308,7 @@ def test_half_a_character_is_an_error_of_its_field_and_shows_nothing_of_the_rest
     answer = fresh.producer.ask(
         "tasks.ai.complete", prompt="canary-beside-half-a-character" * 100, user="\ud800"
     )
-    assert said(answer).startswith("InvalidArguments: user: ")
+    assert sentence_of(answer).startswith("InvalidArguments: user: ")
     assert "canary-beside-half-a-character" not in repr(answer)
     assert "canary-beside-half-a-character" not in fresh.worker.log
 

@@ -88,7 +88,10 @@ def receiving() -> Iterator[Receiver]:
 
 
 def attributes(span: Any) -> dict[str, Any]:
-    return {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
+    return {
+        attribute.key: attribute.value.string_value or attribute.value.int_value
+        for attribute in span.attributes
+    }
 
 
 def test_jobs_attempts_and_waits_are_spans_and_errors_are_reported_without_any_content(

@@ -35,9 +35,9 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
 
 @pytest.fixture(scope="module", params=list(KINDS))
 def pool(pools: Callable[[str], Pool], request: pytest.FixtureRequest) -> Pool:
-    found = pools(request.param)
-    found.await_ready()
-    return found
+    worker = pools(request.param)
+    worker.await_ready()
+    return worker
 
 
 @pytest.fixture

@@ -61,9 +61,9 @@ async def waits_early(key: str, seconds: float) -> None:
 
 @task(bind=True)
 async def who(self: Any, seconds: float) -> list[str]:
-    seen = [self.request.id, current_task.request.id]
+    ids = [self.request.id, current_task.request.id]
     await pause(seconds)
-    return [*seen, self.request.id, current_task.request.id]
+    return [*ids, self.request.id, current_task.request.id]
 
 
 @task()
@@ -293,7 +293,7 @@ async def consumes(key: str) -> str:
     with Connection(URL, transport=app.conf.broker_transport) as connection:
         queue = connection.SimpleQueue(f"own-{key}")
         queue.put("a word")
-        got = queue.get(timeout=5)
-        got.ack()
+        message = queue.get(timeout=5)
+        message.ack()
         queue.close()
-    return str(got.payload)
+    return str(message.payload)

@@ -38,8 +38,8 @@ store = redis.Redis.from_url(URL)
 Body = Callable[..., Coroutine[Any, Any, Any]]
 
 
-def note(key: str, what: object) -> None:
-    store.rpush(f"journal:{key}", str(what))
+def note(key: str, entry: object) -> None:
+    store.rpush(f"journal:{key}", str(entry))
 
 
 async def pause(seconds: float) -> None:

@@ -76,16 +76,18 @@ def test_an_ignored_result_is_not_stored(pool: Any, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ending", "seen"),
+    ("ending", "entries"),
     [
         ("succeeds", ["on_success", "task_success", "after_return SUCCESS"]),
         ("fails", ["on_failure ValueError", "task_failure", "after_return FAILURE"]),
     ],
 )
-def test_hooks_and_signals_come_once_and_in_order(pool: Any, ending: str, seen: list[str]) -> None:
+def test_hooks_and_signals_come_once_and_in_order(
+    pool: Any, ending: str, entries: list[str]
+) -> None:
     result = pool.send("hooked", ending)
     result.get(timeout=10, propagate=False)
-    pool.told(result.id, "task_prerun", "before_start", "body", *seen, "task_postrun")
+    pool.told(result.id, "task_prerun", "before_start", "body", *entries, "task_postrun")
 
 
 def test_a_jobs_process_was_prepared_once(pool: Any) -> None:

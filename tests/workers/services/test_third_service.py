@@ -179,7 +179,11 @@ def test_page_metrics_resets_and_dead_letters_know_them(extended: Extended) -> N
             return answer.json() if answer.status_code == 200 else {}
 
         shown = eventually(
-            lambda: (found := state()) and found["services"]["mirror"]["queue"]["known"] and found,
+            lambda: (
+                (page_state := state())
+                and page_state["services"]["mirror"]["queue"]["known"]
+                and page_state
+            ),
             what="the page's state",
         )
         services = shown["services"]

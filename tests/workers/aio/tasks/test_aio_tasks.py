@@ -77,18 +77,18 @@ def test_hooks_and_signals_come_in_order_and_once(
 def test_a_light_retry_shows_as_any_other_without_a_traceback(
     app: ModuleType, store: "redis.Redis"
 ) -> None:
-    heard: list[dict[str, Any]] = []
+    retries: list[dict[str, Any]] = []
     heard_by = store.pubsub_numpat()
     with app.app.connection_for_read() as connection:
-        receiver = app.app.events.Receiver(connection, handlers={"task-retried": heard.append})
+        receiver = app.app.events.Receiver(connection, handlers={"task-retried": retries.append})
         with receiver.consumer_context() as (listening, _, __):
             while store.pubsub_numpat() == heard_by:  # kombu subscribes when it first waits
                 with suppress(TimeoutError):
                     listening.drain_events(timeout=0.1)
             result = app.light.delay("late")
-            while not any(event["uuid"] == result.id for event in heard):
+            while not any(event["uuid"] == result.id for event in retries):
                 listening.drain_events(timeout=20)
-    [event] = [event for event in heard if event["uuid"] == result.id]
+    [event] = [event for event in retries if event["uuid"] == result.id]
     assert re.fullmatch(r"Retry\(Retry\(\.\.\.\), ValueError\('late'\), 3600\)", event["exception"])
     assert event["traceback"] == ""
     eventually(lambda: result.state == "RETRY")

@@ -21,7 +21,7 @@ def test_remote_control_sees_and_steers_the_pool(
 ) -> None:
     results = [app.sleep.delay(2, f"{key}{n}") for n in range(3)]
     eventually(lambda: all(journal(f"{key}{n}") for n in range(3)))
-    active = eventually(lambda: len(found := inspect("active")) == 3 and found)
+    active = eventually(lambda: len(jobs := inspect("active")) == 3 and jobs)
     assert {task["id"] for task in active} == {result.id for result in results}
     assert len({task["worker_pid"] for task in active}) == 3
     stats = inspect("stats")["pool"]
