@@ -8,7 +8,13 @@ import pytest
 
 from tests.fleets import House
 from tests.processes import eventually
-from tests.workers.deadletters.letters_harness import EMAIL, complete, letter, letters, send
+from tests.workers.deadletters.dead_letter_jobs import (
+    EMAIL,
+    await_dead_letter,
+    complete,
+    dead_letters,
+    send,
+)
 
 
 # What the job had behind it when its producer's time was over; what its letter says.
@@ -43,7 +49,7 @@ def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
     past = datetime.now(UTC) - timedelta(minutes=1)
     headers = {"keywheel": {"since_ms": call["at_ms"], "attempts": 1, "trail": [call]}}
     job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, headers=headers)
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["kind"], dead_letter["in_doubt"]) == (kind, in_doubt)
     assert dead_letter["reason"].startswith(reason)
 
@@ -57,14 +63,15 @@ def test_an_email_that_a_dead_worker_held_and_that_expires_then_is_in_doubt(
 ) -> None:
     past = datetime.now(UTC) - timedelta(minutes=1)
     job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, **redelivery)
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["kind"], dead_letter["in_doubt"]) == ("unknown", True)
     answer = fresh.producer.ask("tasks.admin.replay", id=job.id)
     assert [refusal["id"] for refusal in answer["refused"]] == [job.id]
     assert "which needs force" in answer["refused"][0]["reason"]
     # A completion has no side effect.
     job = complete(fresh, expires=past, **redelivery)
-    assert (letter(fresh, job.id)["kind"], letter(fresh, job.id)["in_doubt"]) == ("expired", False)
+    dead_letter = await_dead_letter(fresh, job.id)
+    assert (dead_letter["kind"], dead_letter["in_doubt"]) == ("expired", False)
 
 
 def test_a_job_that_had_succeeded_has_no_letter_although_its_message_comes_again_and_has_expired(
@@ -82,7 +89,7 @@ def test_a_job_that_had_succeeded_has_no_letter_although_its_message_comes_again
     eventually(
         lambda: not fresh.producer.app.backend.client.hlen("unacked"), what="its acknowledgement"
     )
-    assert letters(fresh) == []
+    assert dead_letters(fresh) == []
     assert fresh.producer.app.AsyncResult(job.id).result["id"] == first["id"]
 
 
@@ -91,7 +98,7 @@ def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: House) ->
     job = send(fresh, "tasks.email.send", kwargs=EMAIL | {"deadline_s": 3})
     assert type(fresh.producer.outcome(job)).__name__ == "OutcomeUnknown"
     fresh.sandbox.control("clear", service="resend")
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["service"], dead_letter["in_doubt"], dead_letter["replayable"]) == (
         "resend",
         True,
@@ -118,7 +125,7 @@ def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fres
     )
     for job in (replayed, waited):
         assert type(fresh.producer.outcome(job)).__name__ == "OutcomeUnknown"
-        assert letter(fresh, job.id)["kind"] == "unknown"
+        assert await_dead_letter(fresh, job.id)["kind"] == "unknown"
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 0
 
 
@@ -136,7 +143,7 @@ def test_an_email_whose_worker_died_longer_ago_than_the_store_remembers_is_not_s
     assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == runs
     if not runs:
         assert type(outcome).__name__ == "OutcomeUnknown"
-        assert letter(fresh, job.id)["in_doubt"]
+        assert await_dead_letter(fresh, job.id)["in_doubt"]
 
 
 def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: House) -> None:
@@ -144,20 +151,20 @@ def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: Hous
     outcome = fresh.producer.outcome(job)
     assert type(outcome).__name__ == "Poisoned"
     assert str(outcome).endswith("so it is not run again by itself; the email may have been sent")
-    assert letter(fresh, job.id)["in_doubt"]
+    assert await_dead_letter(fresh, job.id)["in_doubt"]
 
 
 def test_an_email_that_was_sent_has_no_letter_of_a_copy_that_failed(fresh: House) -> None:
     fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
     first = send(fresh, "tasks.email.send", kwargs=EMAIL)
     fresh.producer.outcome(first)
-    assert letter(fresh, first.id)["kind"] == "failed"
+    assert await_dead_letter(fresh, first.id)["kind"] == "failed"
     send(fresh, "tasks.email.send", kwargs=EMAIL, task_id=first.id)
     eventually(
         lambda: fresh.producer.app.AsyncResult(first.id).state == "SUCCESS",
         what="the copy's success",
     )
-    eventually(lambda: not letters(fresh), what="the letter's end")
+    eventually(lambda: not dead_letters(fresh), what="the letter's end")
 
 
 def test_an_email_that_was_sent_gets_no_letter_by_a_copy_that_fails_later(fresh: House) -> None:
@@ -168,5 +175,5 @@ def test_an_email_that_was_sent_gets_no_letter_by_a_copy_that_fails_later(fresh:
         lambda: f"{job.id} has succeeded already, by a copy" in fresh.worker.log,
         what="the copy's end",
     )
-    assert letters(fresh) == []
+    assert dead_letters(fresh) == []
     assert fresh.producer.app.AsyncResult(job.id).result == sent

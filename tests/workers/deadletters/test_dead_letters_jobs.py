@@ -11,7 +11,14 @@ import pytest
 
 from tests.fleets import House
 from tests.processes import eventually
-from tests.workers.deadletters.letters_harness import EMAIL, SECRET, complete, letter, letters, send
+from tests.workers.deadletters.dead_letter_jobs import (
+    EMAIL,
+    SECRET,
+    await_dead_letter,
+    complete,
+    dead_letters,
+    send,
+)
 
 
 def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id(
@@ -21,7 +28,7 @@ def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id
     fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=2)
     job = complete(fresh)
     assert type(fresh.producer.outcome(job)).__name__ == "RetriesExhausted"
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["task"], dead_letter["queue"]) == ("tasks.ai.complete", "ai")
     assert (dead_letter["service"], dead_letter["kind"]) == ("groq", "failed")
     assert dead_letter["reason"].startswith("RetriesExhausted: gave up after 2 tries")
@@ -45,7 +52,7 @@ def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id
     }
     again = fresh.producer.app.AsyncResult(job.id)
     eventually(lambda: again.state == "SUCCESS", what="the replayed job's success")
-    assert letters(fresh) == []
+    assert dead_letters(fresh) == []
     assert SECRET not in fresh.worker.log
 
 
@@ -55,7 +62,7 @@ def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: House) -> Non
     fresh.producer.outcome(wrong)
     assert fresh.producer.outcome(right)["text"]
     fresh.producer.ask("tasks.admin.dead_letters", limit=5)
-    [dead_letter] = letters(fresh)
+    [dead_letter] = dead_letters(fresh)
     assert (dead_letter["id"], dead_letter["kind"], dead_letter["in_doubt"]) == (
         wrong.id,
         "failed",
@@ -67,7 +74,7 @@ def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: House) -> Non
 def test_an_operators_own_mistake_is_not_kept(fresh: House) -> None:
     assert isinstance(fresh.producer.ask("tasks.admin.replay"), Exception)
     assert "no dead letter" in str(fresh.producer.ask("tasks.admin.replay", id="nobodys"))
-    assert letters(fresh) == []
+    assert dead_letters(fresh) == []
 
 
 def test_a_letter_that_cannot_be_read_is_not_called_unknown(fresh: House) -> None:
@@ -78,7 +85,7 @@ def test_a_letter_that_cannot_be_read_is_not_called_unknown(fresh: House) -> Non
 
 def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: House) -> None:
     job = complete(fresh, expires=datetime.now(UTC) - timedelta(minutes=1))
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["kind"], dead_letter["reason"].partition(":")[0]) == (
         "expired",
         "DeadlineExceeded",
@@ -96,7 +103,7 @@ def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
     job = complete(fresh, time_limit=1)
     assert type(fresh.producer.outcome(job)).__name__ == "TimeLimitExceeded"
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["kind"], dead_letter["in_doubt"], dead_letter["replayable"]) == (
         "timeout",
         True,
@@ -109,7 +116,7 @@ def test_a_job_whose_message_is_rejected_for_good_is_kept(fresh: House) -> None:
     job = send(
         fresh, "shop.orders.doom", kwargs={"how": "Reject", "words": "canary-59"}, queue="ai"
     )
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (
         dead_letter["kind"],
         dead_letter["reason"].partition(" in ")[0],
@@ -126,7 +133,7 @@ def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: Ho
     job = send(
         fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "model": ""}, link_error=errback
     )
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["queue"], dead_letter["kind"], dead_letter["replayable"]) == (
         "ai",
         "failed",
@@ -139,13 +146,13 @@ def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: Ho
 def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how: str) -> None:
     job = complete(fresh, headers={"deaths": 3, "keywheel_alone": 2})
     fresh.producer.outcome(job)
-    assert letter(fresh, job.id)
+    assert await_dead_letter(fresh, job.id)
     job.forget()
     if how == "replayed":  # and whoever did it was killed before he took the letter out
         complete(fresh, task_id=job.id, headers={"keywheel_doubt_ms": 0})
     else:
         complete(fresh, task_id=job.id, delivery_info={"redelivered": True})
-    eventually(lambda: not letters(fresh), what="the letter's end")
+    eventually(lambda: not dead_letters(fresh), what="the letter's end")
     assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
 
 
@@ -153,7 +160,7 @@ def test_a_job_that_has_succeeded_meanwhile_is_not_replayed(fresh: House) -> Non
     fresh.sandbox.control("fault", service="groq", status=400, count=1)
     job = complete(fresh)
     fresh.producer.outcome(job)
-    assert letter(fresh, job.id)
+    assert await_dead_letter(fresh, job.id)
     complete(fresh, task_id=job.id)  # for a completion nobody looks after a letter
     eventually(
         lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the copy's success"
@@ -174,7 +181,7 @@ def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_
     fresh.sandbox.control("fault", service="groq", status=400, count=1)
     client.lpush("ai", json.dumps(message))
     assert type(fresh.producer.outcome(job)).__name__ == "RequestRejected"
-    before = letter(fresh, job.id)
+    before = await_dead_letter(fresh, job.id)
 
     message["properties"]["delivery_info"]["redelivered"] = True
     client.lpush("ai", json.dumps(message))
@@ -185,7 +192,7 @@ def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_
         lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement"
     )
     assert job.state == "FAILURE"
-    assert letter(fresh, job.id) == before
+    assert await_dead_letter(fresh, job.id) == before
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 1
 
 
@@ -195,13 +202,13 @@ def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_befo
     fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
     job = send(fresh, "tasks.email.send", kwargs=EMAIL)
     first = fresh.producer.outcome(job)
-    before = letter(fresh, job.id)
+    before = await_dead_letter(fresh, job.id)
     client = fresh.producer.app.backend.client
     client.delete(*client.keys("{kw:dead}:*"))  # as if it had not come to that
     send(
         fresh, "tasks.email.send", kwargs=EMAIL, task_id=job.id, delivery_info={"redelivered": True}
     )
-    again = letter(fresh, job.id)
+    again = await_dead_letter(fresh, job.id)
     assert (again["kind"], again["reason"], again["replayable"]) == (
         before["kind"],
         before["reason"],
@@ -223,8 +230,8 @@ def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: 
     first = send(fresh, "tasks.email.send", kwargs=mail)
     assert fresh.producer.outcome(first)["id"]
     send(fresh, "tasks.email.send", kwargs=mail | {"subject": "Another"}, task_id=first.id)
-    eventually(lambda: letters(fresh), what="a letter")
-    [dead_letter] = letters(fresh)
+    eventually(lambda: dead_letters(fresh), what="a letter")
+    [dead_letter] = dead_letters(fresh)
     assert (dead_letter["id"], dead_letter["kind"]) == (first.id, "failed")
     assert dead_letter["reason"].startswith(
         "InvalidArguments: idempotency_key: was used for an email with another content"
@@ -251,7 +258,7 @@ def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, 
     given_up = f"cannot keep a dead letter (ResponseError): tasks.ai.complete[{job.id}]"
     eventually(lambda: given_up in fresh.worker.log, what="the end of the patience")
     client.delete("{kw:dead}:index")
-    assert letter(fresh, job.id)["kind"] == how
+    assert await_dead_letter(fresh, job.id)["kind"] == how
     eventually(
         lambda: not client.hlen("unacked") and not client.llen("ai"), what="its acknowledgement"
     )
@@ -263,7 +270,7 @@ def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, 
 def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: House) -> None:
     job = send(fresh, "tasks.ai.complete", kwargs={"prompt": "x" * 10_000_000, "model": ""})
     fresh.producer.outcome(job)
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["replayable"], dead_letter["size"], dead_letter["note"]) == (
         False,
         0,
@@ -274,4 +281,4 @@ def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: Ho
         "replayed": [],
         "refused": [{"id": job.id, "reason": "its arguments were too large to be kept"}],
     }
-    assert letter(fresh, job.id)
+    assert await_dead_letter(fresh, job.id)

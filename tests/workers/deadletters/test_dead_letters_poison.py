@@ -8,11 +8,11 @@ import pytest
 
 from tests.fleets import House
 from tests.processes import eventually
-from tests.workers.deadletters.letters_harness import (
+from tests.workers.deadletters.dead_letter_jobs import (
     SECRET,
+    await_dead_letter,
     complete,
-    letter,
-    letters,
+    dead_letters,
     publish,
     send,
 )
@@ -37,10 +37,10 @@ def test_a_job_whose_worker_died_too_often_is_not_run_again(
     outcome = fresh.producer.outcome(job)
     if runs:
         assert outcome["text"]
-        assert letters(fresh) == []
+        assert dead_letters(fresh) == []
         return
     assert type(outcome).__name__ == "Poisoned"
-    assert letter(fresh, job.id)["kind"] == "poison"
+    assert await_dead_letter(fresh, job.id)["kind"] == "poison"
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 0
     assert fresh.producer.ask("tasks.admin.replay", kind="poison")["replayed"] == [job.id]
     eventually(
@@ -53,7 +53,7 @@ def test_a_message_that_workers_died_of_before_a_task_could_refuse_it_is_kept_as
 ) -> None:
     job = complete(fresh, headers={"deaths": 4, "keywheel_alone": 3})
     assert type(fresh.producer.outcome(job)).__name__ == "Poisoned"
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["kind"], dead_letter["task"], dead_letter["replayable"]) == (
         "poison",
         "tasks.ai.complete",
@@ -67,7 +67,7 @@ def test_a_job_that_means_to_end_its_worker_again_and_again_is_kept_in_the_end(
     fresh: House, how: str
 ) -> None:
     job = send(fresh, "shop.orders.doom", kwargs={"how": how, "words": "canary-58"}, queue="ai")
-    dead_letter = letter(fresh, job.id)
+    dead_letter = await_dead_letter(fresh, job.id)
     assert (
         dead_letter["service"],
         dead_letter["kind"],
@@ -138,7 +138,7 @@ def test_the_queue_flows_on_after_every_message_that_is_no_job(fresh: House) -> 
         publish(fresh, body, content_type=content_type, **headers)
     assert fresh.producer.outcome(complete(fresh))["text"]
     poison = eventually(
-        lambda: len(listed := letters(fresh, kind="poison")) == len(STRANGE) and listed,
+        lambda: len(listed := dead_letters(fresh, kind="poison")) == len(STRANGE) and listed,
         what="a letter of each",
     )
     left = list(poison)  # letters of one millisecond are in no particular order

@@ -46,7 +46,7 @@ def key() -> str:
 
 
 @pytest.fixture(autouse=True)
-def _different(request: pytest.FixtureRequest) -> None:
+def _judge_by_difference(request: pytest.FixtureRequest) -> None:
     promise = request.node.originalname, request.node.callspec.params["pool"]
     if reason := NOT_TRIED.get(promise):
         pytest.skip(reason)

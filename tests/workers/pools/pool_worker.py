@@ -99,15 +99,15 @@ class Pool:
     def journal(self, key: str) -> list[str]:
         return list(self.store.lrange(f"journal:{key}", 0, -1))
 
-    def told(self, key: str, *words: str) -> None:
-        """Wait until the journal holds these words."""
-        eventually(lambda: self.journal(key) == list(words), what=f"{words} in the journal")
+    def await_journal(self, key: str, *entries: str) -> None:
+        """Wait until the journal of a key holds these entries."""
+        eventually(lambda: self.journal(key) == list(entries), what=f"{entries} in the journal")
 
-    def held(self) -> int:
+    def unacknowledged(self) -> int:
         """How many messages are not acknowledged."""
         return int(self.store.hlen("unacked"))
 
-    def ask(self, command: str, **arguments: Any) -> Any:
+    def control(self, command: str, **arguments: Any) -> Any:
         """Ask the worker by remote control."""
         replies = self.app.control.broadcast(
             command, destination=[self.name], arguments=arguments, reply=True, timeout=10, limit=1

@@ -151,7 +151,7 @@ async def hardly() -> str:
 
 
 @task(bind=True)
-async def tells(self: Any, key: str) -> None:
+async def reports_progress(self: Any, key: str) -> None:
     self.update_state(state="PROGRESS", meta={"at": 1})
     while not store.exists(f"go:{key}"):
         await pause(0.02)
@@ -226,8 +226,8 @@ async def joins(x: int) -> list[Any]:
 
 
 @task()
-async def joins_when_told(key: str) -> int:
-    """May wait for results from its beginning on, and does when it is told."""
+async def joins_when_signalled(key: str) -> int:
+    """May wait for results from its beginning on, and does once the test says so."""
     with allow_join_result():
         note(key, "may")
         while not store.exists(f"go:{key}"):

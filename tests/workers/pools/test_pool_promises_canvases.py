@@ -18,7 +18,7 @@ def test_canvases_work(pool: Any, key: str) -> None:
     assert chord(members, app=pool.app)(add("total")).get(timeout=60) == 6
     assert pool.send("replaced", 1).get(timeout=60) == 11
     assert pool.task("add", 1).apply_async(link=add("noted", key)).get(timeout=60) == 2
-    pool.told(key, "2")
+    pool.await_journal(key, "2")
 
 
 def test_map_and_starmap_give_what_their_items_give(pool: Any) -> None:
@@ -37,7 +37,7 @@ def test_a_failure_calls_its_errback_and_fails_its_chord(pool: Any) -> None:
     result = pool.task("fails", "err").apply_async(link_error=pool.task("failed_with"))
     with pytest.raises(ValueError, match="err"):
         result.get(timeout=60)
-    pool.told(f"errback:{result.id}", "ValueError('err')")
+    pool.await_journal(f"errback:{result.id}", "ValueError('err')")
     # Celery tells the part's error, or where that part is counted last its own with those words.
     with pytest.raises((ValueError, ChordError), match="part"):
         chord([pool.task("add", 1), pool.task("fails", "part")], app=pool.app)(
@@ -48,7 +48,7 @@ def test_a_failure_calls_its_errback_and_fails_its_chord(pool: Any) -> None:
 def test_a_job_may_send_others(pool: Any, key: str) -> None:
     result = pool.send("sends", key)
     assert result.get(timeout=60) == result.id
-    pool.told(key, "[2, 4]")
+    pool.await_journal(key, "[2, 4]")
 
 
 def test_a_job_may_wait_for_another_where_it_says_so(pool: Any) -> None:
@@ -58,8 +58,8 @@ def test_a_job_may_wait_for_another_where_it_says_so(pool: Any) -> None:
 def test_a_job_that_ends_forbids_no_other_to_wait(pool: Any, key: str) -> None:
     results = []
     for name in ("first", "second"):
-        results.append(pool.send("joins_when_told", f"{name}-{key}"))
-        pool.told(f"{name}-{key}", "may")
+        results.append(pool.send("joins_when_signalled", f"{name}-{key}"))
+        pool.await_journal(f"{name}-{key}", "may")
     for name, result in zip(("first", "second"), results, strict=True):
         pool.store.set(f"go:{name}-{key}", 1)
         assert result.get(timeout=60) == 2

@@ -18,25 +18,25 @@ from tests.processes import eventually
 
 
 def test_a_message_is_held_until_its_job_has_ended(pool: Any, key: str) -> None:
-    eventually(lambda: pool.held() == 0, what="the end of earlier acknowledgements")
+    eventually(lambda: pool.unacknowledged() == 0, what="the end of earlier acknowledgements")
     result = pool.send("waits", key, 0.5)
-    pool.told(key, "began")
-    assert pool.held() == 1
+    pool.await_journal(key, "began")
+    assert pool.unacknowledged() == 1
     assert result.get(timeout=60) == "waited"
-    eventually(lambda: pool.held() == 0)
+    eventually(lambda: pool.unacknowledged() == 0)
 
 
 def test_a_message_is_let_go_at_the_start_where_the_task_says_so(pool: Any, key: str) -> None:
     result = pool.send("waits_early", key, 5.0)
-    pool.told(key, "began")
-    eventually(lambda: pool.held() == 0, within_s=4)
+    pool.await_journal(key, "began")
+    eventually(lambda: pool.unacknowledged() == 0, within_s=4)
     result.get(timeout=60)
 
 
 def test_the_message_of_a_failed_job_is_let_go(pool: Any) -> None:
     with pytest.raises(ValueError, match="x"):
         pool.send("fails", "x").get(timeout=60)
-    eventually(lambda: pool.held() == 0)
+    eventually(lambda: pool.unacknowledged() == 0)
 
 
 def test_a_rejected_job_comes_back_where_it_asks_for_that(pool: Any, key: str) -> None:
@@ -46,13 +46,13 @@ def test_a_rejected_job_comes_back_where_it_asks_for_that(pool: Any, key: str) -
 def test_a_job_that_is_rejected_for_good_fails(pool: Any, key: str) -> None:
     with pytest.raises(Reject):
         pool.send("rejects", key, False).get(timeout=60)
-    eventually(lambda: pool.held() == 0)
+    eventually(lambda: pool.unacknowledged() == 0)
 
 
 def test_an_ignored_job_stores_nothing_and_is_let_go(pool: Any, key: str) -> None:
     result = pool.send("ignores", key)
-    pool.told(key, "ran")
-    eventually(lambda: pool.held() == 0)
+    pool.await_journal(key, "ran")
+    eventually(lambda: pool.unacknowledged() == 0)
     assert result.state == "PENDING"
 
 
@@ -92,7 +92,7 @@ def test_a_hard_limit_ends_the_job_and_nothing_else(pool: Any) -> None:
     with pytest.raises(TimeLimitExceeded):
         pool.send("hardly").get(timeout=60)
     assert pool.send("add", 1).get(timeout=60) == 2
-    eventually(lambda: pool.held() == 0)
+    eventually(lambda: pool.unacknowledged() == 0)
 
 
 # -- revoking, waiting
@@ -108,12 +108,12 @@ def test_a_job_that_is_revoked_before_it_began_never_runs(pool: Any, key: str) -
 
 def test_a_running_job_can_be_ended_from_outside(pool: Any, key: str) -> None:
     result = pool.send("waits", key, 2.0)
-    pool.told(key, "began")
+    pool.await_journal(key, "began")
     result.revoke(terminate=True)
     with pytest.raises(TaskRevokedError):
         result.get(timeout=60)
     assert pool.send("add", 1).get(timeout=60) == 2
-    eventually(lambda: pool.held() == 0)
+    eventually(lambda: pool.unacknowledged() == 0)
 
 
 def test_a_job_that_has_expired_never_runs(pool: Any, key: str) -> None:
@@ -146,4 +146,4 @@ def test_a_lost_job_runs_again_where_the_task_asks_for_it(pool: Any, key: str) -
 def test_a_job_that_is_always_lost_fails_in_the_end(pool: Any, key: str) -> None:
     result = pool.send("ends_again", key, 6)
     assert isinstance(result.get(timeout=30, propagate=False), Exception)
-    eventually(lambda: pool.held() == 0)
+    eventually(lambda: pool.unacknowledged() == 0)

@@ -43,11 +43,11 @@ def test_an_error_that_does_not_travel_is_stored_with_its_words(
 def test_an_error_that_is_no_exception_is_a_failure_all_the_same(pool: Any) -> None:
     result = pool.send("stops").get(timeout=10, propagate=False)
     assert type(result).__name__ == "Stop"
-    eventually(lambda: pool.held() == 0)
+    eventually(lambda: pool.unacknowledged() == 0)
 
 
 def test_a_state_that_a_task_tells_can_be_read_while_it_runs(pool: Any, key: str) -> None:
-    result = pool.send("tells", key)
+    result = pool.send("reports_progress", key)
     try:
         eventually(lambda: result.state == "PROGRESS")
         assert result.info == {"at": 1}
@@ -67,8 +67,8 @@ def test_a_tracked_job_is_started_while_it_runs(pool: Any, key: str) -> None:
 
 def test_an_ignored_result_is_not_stored(pool: Any, key: str) -> None:
     result = pool.send("unanswered", key)
-    pool.told(key, "ran")
-    eventually(lambda: pool.held() == 0)
+    pool.await_journal(key, "ran")
+    eventually(lambda: pool.unacknowledged() == 0)
     assert result.state == "PENDING"
 
 
@@ -87,7 +87,7 @@ def test_hooks_and_signals_come_once_and_in_order(
 ) -> None:
     result = pool.send("hooked", ending)
     result.get(timeout=10, propagate=False)
-    pool.told(result.id, "task_prerun", "before_start", "body", *entries, "task_postrun")
+    pool.await_journal(result.id, "task_prerun", "before_start", "body", *entries, "task_postrun")
 
 
 def test_a_jobs_process_was_prepared_once(pool: Any) -> None:

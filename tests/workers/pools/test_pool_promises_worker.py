@@ -32,27 +32,27 @@ def test_a_rate_limit_holds(pool: Any, key: str) -> None:
 
 def test_remote_control_sees_and_steers_the_pool(pool: Any, key: str) -> None:
     result = pool.send("waits", key, 0.5)
-    pool.told(key, "began")
-    (active,) = pool.ask("active")
+    pool.await_journal(key, "began")
+    (active,) = pool.control("active")
     assert active["id"] == result.id
     assert isinstance(active["worker_pid"], int)
-    assert pool.ask("stats")["pool"]["max-concurrency"] == 4
-    assert "ok" in pool.ask(
+    assert pool.control("stats")["pool"]["max-concurrency"] == 4
+    assert "ok" in pool.control(
         "time_limit", task_name="tests.workers.pools.pools_app.add", soft=9, hard=10
     )
-    assert "ok" in pool.ask(
+    assert "ok" in pool.control(
         "rate_limit", task_name="tests.workers.pools.pools_app.total", rate_limit="100/s"
     )
     assert result.get(timeout=60) == "waited"
 
 
 def test_a_pool_grows_and_shrinks(pool: Any) -> None:
-    assert pool.ask("pool_grow", n=2) == {"ok": "pool will grow"}
-    assert pool.ask("pool_shrink", n=2) == {"ok": "pool will shrink"}
+    assert pool.control("pool_grow", n=2) == {"ok": "pool will grow"}
+    assert pool.control("pool_shrink", n=2) == {"ok": "pool will shrink"}
 
 
 def test_a_pool_is_restarted_and_works_on(pool: Any) -> None:
-    assert pool.ask("pool_restart") == {"ok": "reload started"}
+    assert pool.control("pool_restart") == {"ok": "reload started"}
     assert pool.send("add", 1).get(timeout=60) == 2
 
 
@@ -60,8 +60,8 @@ def test_a_pool_is_restarted_and_works_on(pool: Any) -> None:
 
 
 def test_nothing_is_left_running_or_held(pool: Any) -> None:
-    eventually(lambda: pool.ask("active") == [], what="the end of all jobs")
-    eventually(lambda: pool.held() == 0, what="the end of all acknowledgements")
+    eventually(lambda: pool.control("active") == [], what="the end of all jobs")
+    eventually(lambda: pool.unacknowledged() == 0, what="the end of all acknowledgements")
 
 
 def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
@@ -82,4 +82,4 @@ def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
     # thread still adds: the one that is added as the set is taken is lost, and its job, though it
     # has ended, is given back.
     assert len(ended.intersection(given_back)) <= ("prefork" in request.node.name)
-    assert pool.held() == 0
+    assert pool.unacknowledged() == 0

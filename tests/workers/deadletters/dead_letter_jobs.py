@@ -22,16 +22,16 @@ def complete(house: House, **options: Any) -> AsyncResult:
     return send(house, "tasks.ai.complete", kwargs={"prompt": SECRET}, **options)
 
 
-def letters(house: House, **which: Any) -> list[dict[str, Any]]:
+def dead_letters(house: House, **which: Any) -> list[dict[str, Any]]:
     listed: list[dict[str, Any]] = house.producer.ask("tasks.admin.dead_letters", **which)[
         "dead_letters"
     ]
     return listed
 
 
-def letter(house: House, job: str) -> dict[str, Any]:
+def await_dead_letter(house: House, job: str) -> dict[str, Any]:
     [dead_letter] = eventually(
-        lambda: [dead_letter for dead_letter in letters(house) if dead_letter["id"] == job],
+        lambda: [dead_letter for dead_letter in dead_letters(house) if dead_letter["id"] == job],
         what=f"the letter of {job}",
     )
     return dict(dead_letter)
