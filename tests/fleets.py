@@ -14,7 +14,7 @@ from tests.processes import Producer, Worker, workers
 
 
 @dataclass
-class House:
+class Stack:
     """A worker with its Redis and its providers, shared by the tests of the package."""
 
     redis_url: str

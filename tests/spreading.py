@@ -8,7 +8,7 @@ from typing import Final
 from xdist.scheduler import LoadFileScheduling
 
 _ROOT: Final = Path(__file__).parents[1]
-_HOUSE: Final = re.compile(r"\b(?:house|fresh): House\b")
+_SHARED: Final = re.compile(r"\b(?:stack|fresh): Stack\b")
 _STARTING: Final = ("test_worker_start", "test_worker_cli")
 """These take as long as all others of their folder."""
 _SHARING: Final = ("tasks", "pools")
@@ -16,7 +16,7 @@ _SHARING: Final = ("tasks", "pools")
 
 
 class BySharedWorker(LoadFileScheduling):
-    """Gives a process all files whose tests share the worker of their folder (`House`).
+    """Gives a process all files whose tests share the worker of their folder (`Stack`).
 
     Each process that has one of them starts a worker, a sandbox and a Redis for it.
     """
@@ -31,6 +31,6 @@ def scope_of(file: str) -> str:
     path = _ROOT / file
     if "workers" not in path.parts:
         return file
-    if path.parent.name not in _SHARING and not _HOUSE.search(path.read_text()):
+    if path.parent.name not in _SHARING and not _SHARED.search(path.read_text()):
         return file
     return f"{path.parent.name}, {'starts' if path.stem in _STARTING else 'jobs'}"

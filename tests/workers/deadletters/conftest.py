@@ -4,7 +4,7 @@ import pytest
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.measuring import unmeasured_children
 from tests.processes import Producer, Worker
 from tests.tuned import tuned
@@ -26,8 +26,8 @@ async def doom(how, words):
 
 
 @pytest.fixture(scope="package")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("house")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
     options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
     options |= {"resend_keys": 2, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
     with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
@@ -44,18 +44,18 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         with unmeasured_children():
             worker = Worker(folder, environ, "--include", "shop")
         try:
-            yield House(server.url, sandbox, environ, worker.await_ready(), producer, folder)
+            yield Stack(server.url, sandbox, environ, worker.await_ready(), producer, folder)
         finally:
             worker.stop()
         producer.close()
 
 
 @pytest.fixture
-def fresh(house: House) -> House:
-    """The same house with all keys as new and no dead letters."""
-    house.sandbox.control("reset")
-    house.producer.ask("tasks.admin.reset_keys")
-    client = house.producer.app.backend.client
+def fresh(stack: Stack) -> Stack:
+    """The same stack with all keys as new and no dead letters."""
+    stack.sandbox.control("reset")
+    stack.producer.ask("tasks.admin.reset_keys")
+    client = stack.producer.app.backend.client
     if names := client.keys("{kw:dead}:*"):
         client.delete(*names)
-    return house
+    return stack

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import eventually
 from tests.workers.deadletters.dead_letter_jobs import (
     EMAIL,
@@ -38,7 +38,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
     ],
 )
 def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
-    fresh: House, *, in_doubt: bool, kind: str, reason: str
+    fresh: Stack, *, in_doubt: bool, kind: str, reason: str
 ) -> None:
     call = {
         "at_ms": round(time.time() * 1000),
@@ -59,7 +59,7 @@ def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
     "redelivery", [{"delivery_info": {"redelivered": True}}, {"headers": {"deaths": 1}}]
 )
 def test_an_email_that_a_dead_worker_held_and_that_expires_then_is_in_doubt(
-    fresh: House, redelivery: dict[str, Any]
+    fresh: Stack, redelivery: dict[str, Any]
 ) -> None:
     past = datetime.now(UTC) - timedelta(minutes=1)
     job = send(fresh, "tasks.email.send", kwargs=EMAIL, expires=past, **redelivery)
@@ -75,7 +75,7 @@ def test_an_email_that_a_dead_worker_held_and_that_expires_then_is_in_doubt(
 
 
 def test_a_job_that_had_succeeded_has_no_letter_although_its_message_comes_again_and_has_expired(
-    fresh: House,
+    fresh: Stack,
 ) -> None:
     job = send(fresh, "tasks.email.send", kwargs=EMAIL)
     first = fresh.producer.outcome(job)
@@ -93,7 +93,7 @@ def test_a_job_that_had_succeeded_has_no_letter_although_its_message_comes_again
     assert fresh.producer.app.AsyncResult(job.id).result["id"] == first["id"]
 
 
-def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: House) -> None:
+def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="resend", kind="reset_after")
     job = send(fresh, "tasks.email.send", kwargs=EMAIL | {"deadline_s": 3})
     assert type(fresh.producer.outcome(job)).__name__ == "OutcomeUnknown"
@@ -111,7 +111,7 @@ def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: House) ->
     assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == 1
 
 
-def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fresh: House) -> None:
+def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fresh: Stack) -> None:
     two_days_ago_ms = round((time.time() - 48 * 3600) * 1000)
     replayed = send(
         fresh, "tasks.email.send", kwargs=EMAIL, headers={"keywheel_doubt_ms": two_days_ago_ms}
@@ -135,7 +135,7 @@ def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fres
     ("hours", "runs"), [(0.1, True), (48, True), (71, True), (74, False), (1_000, False)]
 )
 def test_an_email_whose_worker_died_longer_ago_than_the_store_remembers_is_not_sent_anew(
-    fresh: House, hours: float, runs: Any
+    fresh: Stack, hours: float, runs: Any
 ) -> None:
     headers = {"deaths": 1, "died_s": time.time() - hours * 3600}
     job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers=headers)
@@ -146,7 +146,7 @@ def test_an_email_whose_worker_died_longer_ago_than_the_store_remembers_is_not_s
         assert await_dead_letter(fresh, job.id)["in_doubt"]
 
 
-def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: House) -> None:
+def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: Stack) -> None:
     job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"deaths": 3, "keywheel_alone": 2})
     outcome = fresh.producer.outcome(job)
     assert type(outcome).__name__ == "Poisoned"
@@ -154,7 +154,7 @@ def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: Hous
     assert await_dead_letter(fresh, job.id)["in_doubt"]
 
 
-def test_an_email_that_was_sent_has_no_letter_of_a_copy_that_failed(fresh: House) -> None:
+def test_an_email_that_was_sent_has_no_letter_of_a_copy_that_failed(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
     first = send(fresh, "tasks.email.send", kwargs=EMAIL)
     fresh.producer.outcome(first)
@@ -167,7 +167,7 @@ def test_an_email_that_was_sent_has_no_letter_of_a_copy_that_failed(fresh: House
     eventually(lambda: not dead_letters(fresh), what="the letter's end")
 
 
-def test_an_email_that_was_sent_gets_no_letter_by_a_copy_that_fails_later(fresh: House) -> None:
+def test_an_email_that_was_sent_gets_no_letter_by_a_copy_that_fails_later(fresh: Stack) -> None:
     job = send(fresh, "tasks.email.send", kwargs=EMAIL)
     sent = fresh.producer.outcome(job)
     send(fresh, "tasks.email.send", kwargs=EMAIL | {"to": "nobody at all"}, task_id=job.id)

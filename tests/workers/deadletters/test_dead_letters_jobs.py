@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import eventually
 from tests.workers.deadletters.dead_letter_jobs import (
     EMAIL,
@@ -22,7 +22,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
 
 
 def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id(
-    fresh: House,
+    fresh: Stack,
 ) -> None:
     # What fails for everybody costs no try, so it is the answer that is no JSON again.
     fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=2)
@@ -56,7 +56,7 @@ def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id
     assert SECRET not in fresh.worker.log
 
 
-def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: House) -> None:
+def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: Stack) -> None:
     wrong = send(fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "temperature": 9})
     right = complete(fresh)
     fresh.producer.outcome(wrong)
@@ -71,19 +71,19 @@ def test_a_callers_mistake_is_kept_too_and_a_success_is_not(fresh: House) -> Non
     assert dead_letter["reason"] == "InvalidArguments: temperature: must be less than or equal to 2"
 
 
-def test_an_operators_own_mistake_is_not_kept(fresh: House) -> None:
+def test_an_operators_own_mistake_is_not_kept(fresh: Stack) -> None:
     assert isinstance(fresh.producer.ask("tasks.admin.replay"), Exception)
     assert "no dead letter" in str(fresh.producer.ask("tasks.admin.replay", id="nobodys"))
     assert dead_letters(fresh) == []
 
 
-def test_a_letter_that_cannot_be_read_is_not_called_unknown(fresh: House) -> None:
+def test_a_letter_that_cannot_be_read_is_not_called_unknown(fresh: Stack) -> None:
     client = fresh.producer.app.backend.client
     client.set("{kw:dead}:heads", "not the hash that it should be")
     assert "WRONGTYPE" in str(fresh.producer.ask("tasks.admin.replay", id="somebodys"))
 
 
-def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: House) -> None:
+def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: Stack) -> None:
     job = complete(fresh, expires=datetime.now(UTC) - timedelta(minutes=1))
     dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["kind"], dead_letter["reason"].partition(":")[0]) == (
@@ -99,7 +99,7 @@ def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: Hou
     )
 
 
-def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
+def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=20, count=1)
     job = complete(fresh, time_limit=1)
     assert type(fresh.producer.outcome(job)).__name__ == "TimeLimitExceeded"
@@ -112,7 +112,7 @@ def test_a_job_that_ran_into_the_hard_limit_is_kept(fresh: House) -> None:
     fresh.sandbox.control("clear", service="groq")
 
 
-def test_a_job_whose_message_is_rejected_for_good_is_kept(fresh: House) -> None:
+def test_a_job_whose_message_is_rejected_for_good_is_kept(fresh: Stack) -> None:
     job = send(
         fresh, "shop.orders.doom", kwargs={"how": "Reject", "words": "canary-59"}, queue="ai"
     )
@@ -128,7 +128,7 @@ def test_a_job_whose_message_is_rejected_for_good_is_kept(fresh: House) -> None:
     )
 
 
-def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: House) -> None:
+def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: Stack) -> None:
     errback = {"task": "shop.apology", "args": [], "kwargs": {}, "options": {"serializer": "none"}}
     job = send(
         fresh, "tasks.ai.complete", kwargs={"prompt": SECRET, "model": ""}, link_error=errback
@@ -143,7 +143,7 @@ def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: Ho
 
 # What tells that a job which had failed was given out once more.
 @pytest.mark.parametrize("how", ["replayed", "redelivered"])
-def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how: str) -> None:
+def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: Stack, how: str) -> None:
     job = complete(fresh, headers={"deaths": 3, "keywheel_alone": 2})
     fresh.producer.outcome(job)
     assert await_dead_letter(fresh, job.id)
@@ -156,7 +156,7 @@ def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: House, how:
     assert fresh.producer.app.AsyncResult(job.id).state == "SUCCESS"
 
 
-def test_a_job_that_has_succeeded_meanwhile_is_not_replayed(fresh: House) -> None:
+def test_a_job_that_has_succeeded_meanwhile_is_not_replayed(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="groq", status=400, count=1)
     job = complete(fresh)
     fresh.producer.outcome(job)
@@ -172,7 +172,7 @@ def test_a_job_that_has_succeeded_meanwhile_is_not_replayed(fresh: House) -> Non
 
 
 def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_lost(
-    fresh: House,
+    fresh: Stack,
 ) -> None:
     client = fresh.producer.app.backend.client
     job = complete(fresh, queue="parked")
@@ -197,7 +197,7 @@ def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_
 
 
 def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_before_the_letter(
-    fresh: House,
+    fresh: Stack,
 ) -> None:
     fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
     job = send(fresh, "tasks.email.send", kwargs=EMAIL)
@@ -225,7 +225,7 @@ def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_befo
     )
 
 
-def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: House) -> None:
+def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: Stack) -> None:
     mail = {"to": "a@example.com", "subject": "One", "text": "x"}
     first = send(fresh, "tasks.email.send", kwargs=mail)
     assert fresh.producer.outcome(first)["id"]
@@ -241,7 +241,7 @@ def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: 
 
 # How a job ends that no letter can be written of for a while.
 @pytest.mark.parametrize("how", ["failed", "expired", "timeout"])
-def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, how: str) -> None:
+def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: Stack, how: str) -> None:
     client = fresh.producer.app.backend.client
     client.set("{kw:dead}:index", "no sorted set")  # so every letter is refused
     options: dict[str, Any] = {}
@@ -267,7 +267,7 @@ def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: House, 
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == (how != "expired")
 
 
-def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: House) -> None:
+def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: Stack) -> None:
     job = send(fresh, "tasks.ai.complete", kwargs={"prompt": "x" * 10_000_000, "model": ""})
     fresh.producer.outcome(job)
     dead_letter = await_dead_letter(fresh, job.id)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import eventually
 from tests.workers.deadletters.dead_letter_jobs import (
     SECRET,
@@ -31,7 +31,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
     ],
 )
 def test_a_job_whose_worker_died_too_often_is_not_run_again(
-    fresh: House, deaths: Any, alone: int | None, runs: Any
+    fresh: Stack, deaths: Any, alone: int | None, runs: Any
 ) -> None:
     job = complete(fresh, headers={"deaths": deaths, "keywheel_alone": alone})
     outcome = fresh.producer.outcome(job)
@@ -49,7 +49,7 @@ def test_a_job_whose_worker_died_too_often_is_not_run_again(
 
 
 def test_a_message_that_workers_died_of_before_a_task_could_refuse_it_is_kept_as_it_came(
-    fresh: House,
+    fresh: Stack,
 ) -> None:
     job = complete(fresh, headers={"deaths": 4, "keywheel_alone": 3})
     assert type(fresh.producer.outcome(job)).__name__ == "Poisoned"
@@ -64,7 +64,7 @@ def test_a_message_that_workers_died_of_before_a_task_could_refuse_it_is_kept_as
 
 @pytest.mark.parametrize("how", ["SystemExit", "MemoryError"])
 def test_a_job_that_means_to_end_its_worker_again_and_again_is_kept_in_the_end(
-    fresh: House, how: str
+    fresh: Stack, how: str
 ) -> None:
     job = send(fresh, "shop.orders.doom", kwargs={"how": how, "words": "canary-58"}, queue="ai")
     dead_letter = await_dead_letter(fresh, job.id)
@@ -129,7 +129,7 @@ STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-def test_the_queue_flows_on_after_every_message_that_is_no_job(fresh: House) -> None:
+def test_the_queue_flows_on_after_every_message_that_is_no_job(fresh: Stack) -> None:
     jobs = {}
     for name, (body, content_type, headers, _) in STRANGE.items():
         if headers.get("id") == "":

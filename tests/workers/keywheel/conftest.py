@@ -6,15 +6,15 @@ import redis
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.pages import ROOT, blocks, text_of
 from tests.processes import SPACED, Producer, workers
 from tests.tuned import tuned
 
 
 @pytest.fixture(scope="package")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    folder = tmp_path_factory.mktemp("house")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
     options = {"groq_keys": 3, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
     options |= {"resend_keys": 2, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
     with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
@@ -33,23 +33,23 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         (folder / "myapp" / "jobs.py").write_text(blocks(ROOT / "docs/own-tasks.md", "python")[0])
         producer = Producer(server.url)
         with workers(folder, environ) as [worker]:
-            yield House(server.url, sandbox, environ, worker, producer, folder)
+            yield Stack(server.url, sandbox, environ, worker, producer, folder)
         producer.close()
 
 
 @pytest.fixture
-def fresh(house: House) -> House:
-    """The same house with all keys as new."""
-    house.sandbox.control("reset")
-    house.producer.ask("tasks.admin.reset_keys", include_disabled=True)
-    return house
+def fresh(stack: Stack) -> Stack:
+    """The same stack with all keys as new."""
+    stack.sandbox.control("reset")
+    stack.producer.ask("tasks.admin.reset_keys", include_disabled=True)
+    return stack
 
 
 @pytest.fixture(scope="package")
-def web_url(house: House) -> str:
+def web_url(stack: Stack) -> str:
     """The URL of the user that deploy/redis/users.acl has for web applications."""
     file = text_of(ROOT / "deploy/redis/users.acl")
     [rules] = re.findall(r"^user web (.*)$", file, re.MULTILINE)
-    with redis.Redis.from_url(house.redis_url) as client:
+    with redis.Redis.from_url(stack.redis_url) as client:
         client.execute_command("ACL", "SETUSER", "web", ">canary-web", *rules.split())
-    return house.redis_url.replace("redis://", "redis://web:canary-web@")
+    return stack.redis_url.replace("redis://", "redis://web:canary-web@")

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.pages import ROOT, blocks
 from tests.processes import environment
 
@@ -11,7 +11,7 @@ PAGES = ("enqueueing", "arguments", "priority", "results", "notifications", "man
 ON_THE_PAGE = "redis://127.0.0.1:6379/0"
 
 
-def test_the_snippets_for_python_run(fresh: House) -> None:
+def test_the_snippets_for_python_run(fresh: Stack) -> None:
     snippets = [block for name in PAGES for block in blocks(ROOT / f"docs/{name}.md", "python")]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(snippets).replace(ON_THE_PAGE, fresh.redis_url)],

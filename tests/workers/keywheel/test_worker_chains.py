@@ -13,7 +13,7 @@ import redis
 from celery import Celery, Signature, chain, chord, group, states
 
 from config.services import SERVICES
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.pages import ROOT, blocks
 from tests.processes import EXIT_S, READY_S, environment, eventually, hang_up
 
@@ -24,7 +24,7 @@ MAIL = {"to": "ann@example.com", "subject": "News"}
 
 
 @pytest.fixture
-def newcomer(fresh: House) -> Iterator[Celery]:
+def newcomer(fresh: Stack) -> Iterator[Celery]:
     """An application with Celery's own settings: all that it sends goes to one queue."""
     app = Celery("newcomer", broker=fresh.redis_url, backend=fresh.redis_url, set_as_current=False)
     app.conf.task_default_queue = "ai"
@@ -41,13 +41,13 @@ def send(app: Celery, **kwargs: Any) -> Signature[Any]:
     return app.signature("tasks.email.send", kwargs=MAIL | kwargs)
 
 
-def emails(house: House) -> int:
-    accepted: int = house.sandbox.ledger()["judgement"]["emails_accepted"]
+def emails(stack: Stack) -> int:
+    accepted: int = stack.sandbox.ledger()["judgement"]["emails_accepted"]
     return accepted
 
 
 def test_a_completion_becomes_an_email_and_an_email_a_prompt(
-    fresh: House, newcomer: Celery
+    fresh: Stack, newcomer: Celery
 ) -> None:
     steps = (
         complete(newcomer, "Say {hello}"),  # the first step follows nothing: no template
@@ -59,7 +59,7 @@ def test_a_completion_becomes_an_email_and_an_email_a_prompt(
     assert emails(fresh) == 1
 
 
-def test_a_chord_sends_one_email_with_all_answers(fresh: House, newcomer: Celery) -> None:
+def test_a_chord_sends_one_email_with_all_answers(fresh: Stack, newcomer: Celery) -> None:
     header = [complete(newcomer, f"Say hello to {name}") for name in ("Ann", "Bob", "Cat")]
     body = send(newcomer, text="{text}\n\nThe first: {0.text}")
     assert chord(header)(body).get(timeout=20)["id"]
@@ -67,7 +67,7 @@ def test_a_chord_sends_one_email_with_all_answers(fresh: House, newcomer: Celery
 
 
 def test_a_group_behind_a_completion_gets_its_result_in_each_job(
-    fresh: House, newcomer: Celery
+    fresh: Stack, newcomer: Celery
 ) -> None:
     several = group(send(newcomer, text="{text}", to=f"{name}@example.com") for name in "abc")
     sent = (complete(newcomer, "Say hello") | several).apply_async()
@@ -84,7 +84,7 @@ def test_a_group_behind_a_completion_gets_its_result_in_each_job(
     ],
 )
 def test_all_that_stands_behind_a_job_ends_with_it(
-    fresh: House, arguments: dict[str, Any], options: dict[str, Any], state: str
+    fresh: Stack, arguments: dict[str, Any], options: dict[str, Any], state: str
 ) -> None:
     """Celery leaves members of a group as they are, and all that is behind a revoked job."""
     behind = [str(uuid.uuid4()) for _ in range(3)]
@@ -109,7 +109,7 @@ def test_all_that_stands_behind_a_job_ends_with_it(
     assert emails(fresh) == 0
 
 
-def test_a_job_in_the_queue_of_another_task_is_moved(fresh: House, newcomer: Celery) -> None:
+def test_a_job_in_the_queue_of_another_task_is_moved(fresh: Stack, newcomer: Celery) -> None:
     sent = newcomer.send_task("tasks.email.send", kwargs=MAIL | {"text": "x"}, queue="ai")
     assert sent.get(timeout=20)["attempts"] == 1
     fresh.worker.await_log(f"moved {sent.id} to its own queue, email")
@@ -118,7 +118,7 @@ def test_a_job_in_the_queue_of_another_task_is_moved(fresh: House, newcomer: Cel
 
 
 def test_a_step_of_the_applications_own_waits_in_celerys_queue_for_its_worker(
-    fresh: House, newcomer: Celery
+    fresh: Stack, newcomer: Celery
 ) -> None:
     client = newcomer.backend.client
     own = newcomer.signature("myapp.note")
@@ -132,7 +132,7 @@ def test_a_step_of_the_applications_own_waits_in_celerys_queue_for_its_worker(
 
 
 def test_the_examples_of_the_docs_run(
-    fresh: House, newcomer: Celery, capsys: pytest.CaptureFixture[str]
+    fresh: Stack, newcomer: Celery, capsys: pytest.CaptureFixture[str]
 ) -> None:
     known: dict[str, Any] = {"app": newcomer}
     for example in blocks(WORKFLOWS, "python"):
@@ -147,7 +147,7 @@ def test_the_examples_of_the_docs_run(
     assert text
 
 
-def test_one_beat_sends_each_job_once(fresh: House, tmp_path: Path) -> None:
+def test_one_beat_sends_each_job_once(fresh: Stack, tmp_path: Path) -> None:
     """The schedule of the docs, every second instead of each morning."""
     [text] = [block for block in blocks(WORKFLOWS, "py") if "beat_schedule" in block]
     text = text.replace(ON_THE_PAGE, fresh.redis_url).replace("crontab(hour=7, minute=0)", "1.0")
@@ -172,7 +172,7 @@ def test_one_beat_sends_each_job_once(fresh: House, tmp_path: Path) -> None:
         assert client.llen("email") == 0
 
 
-def test_a_wrong_template_fails_its_job_without_a_call(fresh: House, newcomer: Celery) -> None:
+def test_a_wrong_template_fails_its_job_without_a_call(fresh: Stack, newcomer: Celery) -> None:
     sent = (complete(newcomer, "Say hello") | send(newcomer, text="{body}")).apply_async()
     error = fresh.producer.outcome(sent)
     assert str(error) == "text: placeholder 1 names no field of the result before"

@@ -11,33 +11,33 @@ import redis
 
 from sandbox.redis import free_port
 from tests.commands import run_keys
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import eventually, run_celery
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def celery(house: House, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+def celery(stack: Stack, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
     """Run a command as a process of its own."""
-    return checked(house, run_celery(house.folder, house.environ | changes, *arguments))
+    return checked(stack, run_celery(stack.folder, stack.environ | changes, *arguments))
 
 
-def cli(house: House, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
+def cli(stack: Stack, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
     """Run a command of `celery -A worker keys` in this process, which saves the start of one."""
-    done = run_keys(house.folder, house.environ | changes, *arguments)
-    return checked(house, done)
+    done = run_keys(stack.folder, stack.environ | changes, *arguments)
+    return checked(stack, done)
 
 
 def checked(
-    house: House, shown: "subprocess.CompletedProcess[str]"
+    stack: Stack, shown: "subprocess.CompletedProcess[str]"
 ) -> "subprocess.CompletedProcess[str]":
-    secrets = [*house.sandbox.keys("groq"), *house.sandbox.keys("resend")]
+    secrets = [*stack.sandbox.keys("groq"), *stack.sandbox.keys("resend")]
     assert not any(secret in shown.stdout + shown.stderr for secret in secrets)
     assert "Traceback" not in shown.stderr
     return shown
 
 
-def test_the_status_is_a_table_of_every_key(fresh: House) -> None:
+def test_the_status_is_a_table_of_every_key(fresh: Stack) -> None:
     fresh.sandbox.control("revoke", key="groq:1")
     for n in range(3):
         fresh.producer.ask("tasks.ai.complete", prompt=str(n))
@@ -49,7 +49,7 @@ def test_the_status_is_a_table_of_every_key(fresh: House) -> None:
         assert word in shown.stdout
 
 
-def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
+def test_a_key_is_disabled_reset_and_audited(fresh: Stack) -> None:
     shown = cli(fresh, "status", "--service", "resend", "--json")
     pool = json.loads(shown.stdout)
     assert set(pool) == {"resend"}
@@ -81,7 +81,7 @@ def test_a_key_is_disabled_reset_and_audited(fresh: House) -> None:
     assert "no person had disabled it" in cli(fresh, "enable", label).stdout
 
 
-def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: House) -> None:
+def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: Stack) -> None:
     shown = cli(fresh, "pause", "groq", "--reason", "they bill us twice")
     assert shown.stdout.strip() == "groq is paused; `keys resume groq` ends it"
     waits = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 3)
@@ -97,7 +97,7 @@ def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: House) -> No
     fresh.producer.await_all(waits, within_s=20)
 
 
-def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
+def test_each_key_is_asked_what_it_is_good_for(fresh: Stack) -> None:
     fresh.sandbox.control("restore", key="groq:1")
     shown = cli(fresh, "check", "--json")
     checks = json.loads(shown.stdout)
@@ -116,7 +116,7 @@ def test_each_key_is_asked_what_it_is_good_for(fresh: House) -> None:
     )
 
 
-def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: House) -> None:
+def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: Stack) -> None:
     fresh.producer.await_all(
         fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 3), within_s=20
     )
@@ -142,7 +142,7 @@ def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: House) ->
     assert "by must be one or several of: service, key, " in shown.stderr
 
 
-def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: House) -> None:
+def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
     fresh.producer.ask("tasks.ai.complete", prompt="canary-of-the-prompt")
     answers = eventually(
@@ -175,17 +175,17 @@ def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Ho
     ],
 )
 def test_a_wrong_command_is_answered_in_words(
-    house: House, arguments: list[str], status: int, sentence: str
+    stack: Stack, arguments: list[str], status: int, sentence: str
 ) -> None:
-    shown = cli(house, *arguments)
+    shown = cli(stack, *arguments)
     assert shown.returncode == status
     assert sentence in shown.stderr
 
 
-def test_every_worker_finds_its_keys_again(house: House) -> None:
-    shown = celery(house, "keys", "reload")
-    assert (shown.returncode, shown.stdout.strip()) == (0, f"{house.worker.name}: 3 groq, 2 resend")
-    with redis.Redis.from_url(house.redis_url, decode_responses=True) as client:
+def test_every_worker_finds_its_keys_again(stack: Stack) -> None:
+    shown = celery(stack, "keys", "reload")
+    assert (shown.returncode, shown.stdout.strip()) == (0, f"{stack.worker.name}: 3 groq, 2 resend")
+    with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:
         [(_, entry)] = client.xrevrange("{kw:groq}:actions", count=1)
     assert (entry["event"], entry["reason"]) == ("reloaded", "1 worker answered")
     assert entry["by"].startswith("cli ")
@@ -194,23 +194,23 @@ def test_every_worker_finds_its_keys_again(house: House) -> None:
 # Commands of the pool alone run here; the one that asks the workers needs an app of its own.
 @pytest.mark.parametrize(("run", "command"), [(cli, ["status"]), (celery, ["keys", "reload"])])
 def test_a_redis_that_is_down_is_named_without_its_password(
-    house: House, run: Run, command: list[str]
+    stack: Stack, run: Run, command: list[str]
 ) -> None:
     port = free_port()
-    shown = run(house, *command, REDIS_URL=f"redis://:canary-password@127.0.0.1:{port}/0")
+    shown = run(stack, *command, REDIS_URL=f"redis://:canary-password@127.0.0.1:{port}/0")
     assert shown.returncode == 1
     assert f"127.0.0.1:{port}" in shown.stderr
     assert "is it running?" in shown.stderr
     assert "canary-password" not in shown.stderr
 
 
-def test_wrong_settings_are_one_sentence(house: House) -> None:
-    shown = celery(house, "keys", "status", KEYWHEEL_MAX_RETRIES="many")
+def test_wrong_settings_are_one_sentence(stack: Stack) -> None:
+    shown = celery(stack, "keys", "status", KEYWHEEL_MAX_RETRIES="many")
     assert shown.returncode == 1
     assert "KEYWHEEL_MAX_RETRIES must be a whole number" in shown.stderr
 
 
-def test_a_job_can_be_called_from_the_command_line(fresh: House) -> None:
+def test_a_job_can_be_called_from_the_command_line(fresh: Stack) -> None:
     shown = celery(fresh, "call", "tasks.ai.complete", "--kwargs", '{"prompt": "Say hello"}')
     assert shown.returncode == 0, shown.stderr
     answer = fresh.producer.outcome(fresh.producer.app.AsyncResult(shown.stdout.strip()))

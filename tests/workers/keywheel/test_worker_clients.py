@@ -27,14 +27,14 @@ from keywheel_client import (
     Unavailable,
 )
 from tests import schemas
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.pages import ROOT, blocks
 from tests.processes import eventually, inspected
 
 PAGE = ROOT / "docs/clients.md"
 
 
-def test_a_newcomer_to_python_has_a_result_in_ten_lines(fresh: House, tmp_path: Path) -> None:
+def test_a_newcomer_to_python_has_a_result_in_ten_lines(fresh: Stack, tmp_path: Path) -> None:
     """From the page: what it installs, and the first program."""
     install, first = blocks(PAGE, "sh")[0], blocks(PAGE, "python")[0]
     assert len([line for line in (install + first).splitlines() if line.strip()]) <= 10
@@ -67,7 +67,7 @@ def test_a_newcomer_to_python_has_a_result_in_ten_lines(fresh: House, tmp_path: 
 
 
 async def test_every_example_for_python_runs(
-    fresh: House,
+    fresh: Stack,
     web_url: str,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -87,7 +87,7 @@ async def test_every_example_for_python_runs(
 
 
 @pytest.fixture
-def keywheel(fresh: House, web_url: str) -> Any:
+def keywheel(fresh: Stack, web_url: str) -> Any:
     with Keywheel(web_url) as client:
         yield client
 
@@ -99,7 +99,7 @@ def shown(events: list[StreamEvent]) -> str:
     return text
 
 
-def test_a_job_runs_is_deferred_and_is_cancelled_for_good(fresh: House, keywheel: Keywheel) -> None:
+def test_a_job_runs_is_deferred_and_is_cancelled_for_good(fresh: Stack, keywheel: Keywheel) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=2, count=1)
     slow = keywheel.complete("x")
     eventually(lambda: keywheel.status(slow).state == "running", what="a job that runs")
@@ -151,7 +151,7 @@ def test_a_stream_is_read_from_where_it_was_left_and_from_the_result(keywheel: K
         list(keywheel.stream("no-such-job", timeout_s=0.1))
 
 
-async def test_the_client_for_asyncio_does_the_same(fresh: House) -> None:
+async def test_the_client_for_asyncio_does_the_same(fresh: Stack) -> None:
     async with AsyncKeywheel(fresh.redis_url) as client:
         async with client.pipeline() as pipe:
             jobs = [pipe.complete(f"n {number}", stream=True) for number in range(20)]
@@ -181,14 +181,14 @@ async def test_the_client_for_asyncio_does_the_same(fresh: House) -> None:
     schemas.check("tasks.admin.cancel", "result", cancelled)
 
 
-def paused(house: House) -> list[str]:
-    stats = inspected(house.producer.app, house.worker.name, "stats")
+def paused(stack: Stack) -> list[str]:
+    stats = inspected(stack.producer.app, stack.worker.name, "stats")
     names: list[str] = stats["backpressure"]["paused"]
     return names
 
 
 def test_a_job_that_waits_has_a_place_and_an_expected_start(
-    fresh: House, keywheel: Keywheel
+    fresh: Stack, keywheel: Keywheel
 ) -> None:
     assert keywheel.status("no-such-job", place=True).place is None
     fresh.sandbox.control("exhaust", service="groq", seconds=30)
@@ -223,7 +223,7 @@ def test_a_job_that_waits_has_a_place_and_an_expected_start(
         assert keywheel.cancel(job)
 
 
-def test_what_a_reset_brings_back_is_as_documented(fresh: House, keywheel: Keywheel) -> None:
+def test_what_a_reset_brings_back_is_as_documented(fresh: Stack, keywheel: Keywheel) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=30)
     job = keywheel.complete("x")
     eventually(lambda: keywheel.status(job).state == "deferred", what="a deferral")
@@ -235,7 +235,7 @@ def test_what_a_reset_brings_back_is_as_documented(fresh: House, keywheel: Keywh
     assert keywheel.cancel(job)
 
 
-async def test_a_client_that_is_closed_lets_nobody_wait(fresh: House) -> None:
+async def test_a_client_that_is_closed_lets_nobody_wait(fresh: Stack) -> None:
     client = AsyncKeywheel(fresh.redis_url)
     waiting = asyncio.create_task(client.result("no-such-job", timeout_s=None))
     await asyncio.sleep(0)
@@ -255,7 +255,7 @@ async def test_an_unreachable_redis_is_told_without_its_password() -> None:
             await other.result("x", timeout_s=0.1)
 
 
-def test_django_sends_its_emails_by_it(fresh: House, tmp_path: Path) -> None:
+def test_django_sends_its_emails_by_it(fresh: Stack, tmp_path: Path) -> None:
     program = """
 import sys
 import uuid

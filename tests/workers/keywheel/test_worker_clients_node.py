@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests import schemas
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.pages import ROOT, blocks
 
 PAGE = ROOT / "docs/clients-node.md"
@@ -27,11 +27,11 @@ pytestmark = pytest.mark.skipif(
 CLOSING = "await redis.close();\n"
 
 
-def run(house: House, folder: Path, *command: str | Path, url: str = "") -> str:
+def run(stack: Stack, folder: Path, *command: str | Path, url: str = "") -> str:
     environ = {
         **os.environ,
-        "REDIS_URL": url or house.redis_url,
-        "SANDBOX": f"{house.sandbox.groq_base_url}/control",
+        "REDIS_URL": url or stack.redis_url,
+        "SANDBOX": f"{stack.sandbox.groq_base_url}/control",
     }
     done = subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=False
@@ -59,19 +59,19 @@ def project(built: None, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run_typescript(house: House, project: Path, program: str) -> str:
+def run_typescript(stack: Stack, project: Path, program: str) -> str:
     (project / "program.ts").write_text(program)
-    run(house, project, MODULES / ".bin/tsc")
-    return run(house, project, "node", "program.js")
+    run(stack, project, MODULES / ".bin/tsc")
+    return run(stack, project, "node", "program.js")
 
 
-def test_its_own_tests_pass(fresh: House, web_url: str, built: None) -> None:
+def test_its_own_tests_pass(fresh: Stack, web_url: str, built: None) -> None:
     output = run(fresh, CLIENT, "node", "--test", "test/", url=web_url)
     assert re.search(r"^# fail 0$", output, re.MULTILINE)
     assert re.search(r"^# pass [1-9]", output, re.MULTILINE)
 
 
-def test_a_newcomer_to_node_has_a_result_in_fifteen_lines(fresh: House, project: Path) -> None:
+def test_a_newcomer_to_node_has_a_result_in_fifteen_lines(fresh: Stack, project: Path) -> None:
     [install] = [block for block in blocks(PAGE, "sh") if "npm" in block]
     first = blocks(PAGE, "ts")[0]
     assert len([line for line in (install + first).splitlines() if line.strip()]) <= 15
@@ -80,7 +80,7 @@ def test_a_newcomer_to_node_has_a_result_in_fifteen_lines(fresh: House, project:
     assert run(fresh, project, "node", "program.mjs").startswith("Sandbox ")
 
 
-def test_every_example_for_node_runs(fresh: House, project: Path) -> None:
+def test_every_example_for_node_runs(fresh: Stack, project: Path) -> None:
     first, *others = blocks(PAGE, "ts")
     typed = "const tokens: number | undefined = (await keywheel.result(answer)).usage.total_tokens;"
     program = "\n".join([first.removesuffix(CLOSING), *others, typed, CLOSING])
@@ -89,7 +89,7 @@ def test_every_example_for_node_runs(fresh: House, project: Path) -> None:
     assert "{ groq: 0 }" in output
 
 
-def test_its_messages_fit_the_documented_schemas(fresh: House, project: Path) -> None:
+def test_its_messages_fit_the_documented_schemas(fresh: Stack, project: Path) -> None:
     program = """
 import { Keywheel } from "keywheel-client";
 const pipe = new Keywheel({

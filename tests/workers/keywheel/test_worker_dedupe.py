@@ -8,22 +8,22 @@ import redis
 from celery.result import AsyncResult
 
 from keywheel_client import Keywheel, Pipeline
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import eventually
 
 KEY = "report-42"
 
 
 @pytest.fixture
-def client(fresh: House) -> Iterator[Any]:
+def client(fresh: Stack) -> Iterator[Any]:
     with redis.Redis.from_url(fresh.redis_url, decode_responses=True) as connection:
         yield connection
         assert connection.keys("kw:dedupe:*") == [], "a key is left when its jobs have ended"
 
 
-def send(house: House, **kwargs: Any) -> AsyncResult:
+def send(stack: Stack, **kwargs: Any) -> AsyncResult:
     arguments = {"prompt": "Say hello", "dedupe_key": KEY} | kwargs
-    return house.producer.send("tasks.ai.complete", **arguments)
+    return stack.producer.send("tasks.ai.complete", **arguments)
 
 
 def waits_for_another(job: AsyncResult) -> bool:
@@ -31,12 +31,12 @@ def waits_for_another(job: AsyncResult) -> bool:
     return meta["status"] == "RETRY" and "dedupe_key is open" in str(meta["result"])
 
 
-def calls(house: House) -> int:
-    count: int = house.sandbox.ledger()["services"]["groq"]["calls"]
+def calls(stack: Stack) -> int:
+    count: int = stack.sandbox.ledger()["services"]["groq"]["calls"]
     return count
 
 
-def test_jobs_join_the_open_one_and_get_its_result(fresh: House, client: Any) -> None:
+def test_jobs_join_the_open_one_and_get_its_result(fresh: Stack, client: Any) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=3, count=1)
     first = send(fresh)
     eventually(lambda: client.keys("kw:dedupe:*"), what="the first job's hold")
@@ -55,7 +55,7 @@ def test_jobs_join_the_open_one_and_get_its_result(fresh: House, client: Any) ->
     assert calls(fresh) == 2, "the first has ended, so its key is free"
 
 
-def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: House, client: Any) -> None:
+def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: Stack, client: Any) -> None:
     pipe = Pipeline(track_started=False)
     queued = [pipe.complete("Say hello", dedupe_key=KEY, stream=n == 0) for n in range(2)]
     queued += [pipe.complete("Say hello", dedupe_key=key) for key in ("gone", "wrong")]
@@ -81,7 +81,7 @@ def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: House, c
     assert calls(fresh) == made + 2, "it was enqueued when the first had ended"
 
 
-def test_jobs_share_the_error_of_the_open_one(fresh: House, client: Any) -> None:
+def test_jobs_share_the_error_of_the_open_one(fresh: Stack, client: Any) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=600)
     first = send(fresh, deadline_s=3)
     eventually(lambda: client.keys("kw:dedupe:*"), what="the first job's hold")
@@ -92,7 +92,7 @@ def test_jobs_share_the_error_of_the_open_one(fresh: House, client: Any) -> None
     assert calls(fresh) <= 3
 
 
-def test_the_next_takes_the_place_of_a_cancelled_one(fresh: House, client: Any) -> None:
+def test_the_next_takes_the_place_of_a_cancelled_one(fresh: Stack, client: Any) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=600)
     first = send(fresh)
     eventually(lambda: first.state == "RETRY", what="the first job deferred")
@@ -105,7 +105,7 @@ def test_the_next_takes_the_place_of_a_cancelled_one(fresh: House, client: Any) 
     assert fresh.producer.outcome(other, within_s=40)["text"]
 
 
-def test_a_key_whose_job_ended_with_its_worker_is_taken_over(fresh: House, client: Any) -> None:
+def test_a_key_whose_job_ended_with_its_worker_is_taken_over(fresh: Stack, client: Any) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=1, count=1)
     first = send(fresh)
     [record] = eventually(lambda: client.keys("kw:dedupe:*"), what="the first job's hold")
@@ -116,7 +116,7 @@ def test_a_key_whose_job_ended_with_its_worker_is_taken_over(fresh: House, clien
     assert calls(fresh) == 2
 
 
-def test_emails_are_sent_once_and_tasks_have_keys_of_their_own(fresh: House, client: Any) -> None:
+def test_emails_are_sent_once_and_tasks_have_keys_of_their_own(fresh: Stack, client: Any) -> None:
     fresh.sandbox.control("exhaust", service="resend", seconds=2)
     mail = {"to": "ann@example.com", "subject": "Hi", "text": "Hello", "dedupe_key": KEY}
     sent = [fresh.producer.send("tasks.email.send", **mail) for _ in range(3)]

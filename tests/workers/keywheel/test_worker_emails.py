@@ -6,19 +6,19 @@ Sent once, whoever asks again, and in time or not at all.
 import time
 from typing import Any
 
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import Worker
 
 ANN = "ann@example.com"
 
 
-def judged(house: House) -> dict[str, Any]:
-    judgement: dict[str, Any] = house.sandbox.ledger()["judgement"]
+def judged(stack: Stack) -> dict[str, Any]:
+    judgement: dict[str, Any] = stack.sandbox.ledger()["judgement"]
     return judgement
 
 
 def test_a_second_job_with_the_same_idempotency_key_gets_the_first_ones_result(
-    fresh: House,
+    fresh: Stack,
 ) -> None:
     mail = {"to": ANN, "subject": "Invoice 1", "text": "Hello", "idempotency_key": "invoice-1"}
     first = fresh.producer.ask("tasks.email.send", **mail)
@@ -36,7 +36,7 @@ def test_a_second_job_with_the_same_idempotency_key_gets_the_first_ones_result(
 
 
 def test_an_email_that_was_sent_is_known_although_no_key_has_a_from_address_any_more(
-    fresh: House,
+    fresh: Stack,
 ) -> None:
     mail = {"to": ANN, "subject": "Invoice 3", "text": "Hello", "idempotency_key": "invoice-3"}
     first = fresh.producer.ask("tasks.email.send", **mail)
@@ -60,7 +60,7 @@ def test_an_email_that_was_sent_is_known_although_no_key_has_a_from_address_any_
 
 
 def test_an_email_to_a_suppressed_address_succeeds_and_a_refused_one_fails_with_its_reason(
-    fresh: House,
+    fresh: Stack,
 ) -> None:
     mail = {"subject": "Dropped by Resend", "text": "Hello"}
     # Resend takes it, gives an id, and tells on its own pages that it was suppressed.
@@ -71,7 +71,7 @@ def test_an_email_to_a_suppressed_address_succeeds_and_a_refused_one_fails_with_
     assert str(refused).endswith("We found an error with one or more fields in the request.")
 
 
-def test_a_message_that_is_delivered_twice_sends_one_email(fresh: House) -> None:
+def test_a_message_that_is_delivered_twice_sends_one_email(fresh: Stack) -> None:
     mail = {"to": ANN, "subject": "Twice delivered", "text": "Hello"}
     sent = [
         fresh.producer.app.send_task(
@@ -97,7 +97,7 @@ def test_a_message_that_is_delivered_twice_sends_one_email(fresh: House) -> None
     ) == (2, 0, 0)
 
 
-def test_a_crowd_of_emails_goes_out_in_batches_each_job_with_its_own_result(fresh: House) -> None:
+def test_a_crowd_of_emails_goes_out_in_batches_each_job_with_its_own_result(fresh: Stack) -> None:
     before = len(fresh.worker.log)
     arguments = [{"to": ANN, "subject": f"Crowd {n}", "text": "Hello"} for n in range(120)]
     # The crowd is there before the first of it is taken, however busy the machine.
@@ -117,7 +117,7 @@ def test_a_crowd_of_emails_goes_out_in_batches_each_job_with_its_own_result(fres
     assert "Traceback" not in log
 
 
-def test_a_job_that_no_key_serves_before_its_own_deadline_fails(fresh: House) -> None:
+def test_a_job_that_no_key_serves_before_its_own_deadline_fails(fresh: Stack) -> None:
     fresh.sandbox.control("exhaust", service="resend", seconds=40)
     mail = {"to": ANN, "subject": "In time or never", "text": "Hello"}
     late = fresh.producer.ask("tasks.email.send", **mail, deadline_s=0.5, within_s=40)
@@ -129,7 +129,7 @@ def test_a_job_that_no_key_serves_before_its_own_deadline_fails(fresh: House) ->
     assert str(late).startswith("no time is left for another try within 0.05 s (tries so far: 0): ")
 
 
-def test_a_job_past_its_deadline_is_not_sent_although_a_key_is_free(fresh: House) -> None:
+def test_a_job_past_its_deadline_is_not_sent_although_a_key_is_free(fresh: Stack) -> None:
     past = {
         "since_ms": round((time.time() - 61) * 1000),
         "deferrals": 2,

@@ -5,13 +5,13 @@ import time
 from typing import Any
 
 from config.services import SERVICES
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import eventually, run_celery
 
 CANARY = "canary-prompt-81d4"
 
 
-def test_the_stats_carry_the_pools_in_numbers(fresh: House) -> None:
+def test_the_stats_carry_the_pools_in_numbers(fresh: Stack) -> None:
     fresh.producer.ask("tasks.ai.complete", prompt="x")
 
     def summary() -> Any:
@@ -26,24 +26,24 @@ def test_the_stats_carry_the_pools_in_numbers(fresh: House) -> None:
     assert keys["resend"]["keys"] == 2
 
 
-def test_the_stats_are_there_on_the_command_line(house: House) -> None:
-    shown = run_celery(house.folder, house.environ, "inspect", "stats", "--json")
+def test_the_stats_are_there_on_the_command_line(stack: Stack) -> None:
+    shown = run_celery(stack.folder, stack.environ, "inspect", "stats", "--json")
     assert shown.returncode == 0, shown.stderr
-    assert json.loads(shown.stdout)[house.worker.name]["keys"]["groq"]["keys"] == 3
+    assert json.loads(shown.stdout)[stack.worker.name]["keys"]["groq"]["keys"] == 3
 
 
 def listen(
-    house: House, wanted: str, *, until: Any, within_s: float = 15.0
+    stack: Stack, wanted: str, *, until: Any, within_s: float = 15.0
 ) -> list[dict[str, Any]]:
     """Take events from the bus until `until` is true of them."""
     events: list[dict[str, Any]] = []
-    with house.producer.app.connection_for_read() as connection:
+    with stack.producer.app.connection_for_read() as connection:
 
         def hear(event: dict[str, Any]) -> None:
             events.append(event)
             receiver.should_stop = bool(until(events))
 
-        receiver = house.producer.app.events.Receiver(connection, handlers={wanted: hear})
+        receiver = stack.producer.app.events.Receiver(connection, handlers={wanted: hear})
         consumer = receiver.itercapture(limit=None, timeout=1, wakeup=True)
         deadline = time.monotonic() + within_s
         while not receiver.should_stop and time.monotonic() < deadline:
@@ -55,15 +55,15 @@ def listen(
     return events
 
 
-def test_the_state_of_the_keys_goes_out_as_an_event(house: House) -> None:
-    events = listen(house, "keys-status", until=bool)
+def test_the_state_of_the_keys_goes_out_as_an_event(stack: Stack) -> None:
+    events = listen(stack, "keys-status", until=bool)
     assert events
-    assert events[0]["hostname"] == house.worker.name
+    assert events[0]["hostname"] == stack.worker.name
     assert events[0]["services"]["groq"]["keys"] == 3
-    assert not any(secret in json.dumps(events) for secret in house.sandbox.keys("groq"))
+    assert not any(secret in json.dumps(events) for secret in stack.sandbox.keys("groq"))
 
 
-def test_prompts_and_mail_bodies_do_not_show(fresh: House) -> None:
+def test_prompts_and_mail_bodies_do_not_show(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="groq", kind="hang_before", hang_s=3, count=1)
     fresh.sandbox.control("fault", service="resend", kind="hang_before", hang_s=3, count=1)
     heard: list[dict[str, Any]] = []

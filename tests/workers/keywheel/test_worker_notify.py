@@ -14,7 +14,7 @@ import pytest
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import Producer, eventually, workers
 from tests.workers.keywheel.notification_receiver import SECRETS, Receiver, verified
 from worker.aio.transport.headers import DEATHS
@@ -37,10 +37,10 @@ def endpoint() -> Iterator[Receiver]:
 
 
 @pytest.fixture(scope="module")
-def office(
+def stack_and_receiver(
     tmp_path_factory: pytest.TempPathFactory, endpoint: Receiver
-) -> Iterator[tuple[House, Receiver]]:
-    folder = tmp_path_factory.mktemp("office")
+) -> Iterator[tuple[Stack, Receiver]]:
+    folder = tmp_path_factory.mktemp("notify")
     options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
     with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
         hosts = f"127.0.0.1:{endpoint.port}=private, localhost:{endpoint.port}"
@@ -52,48 +52,48 @@ def office(
         }
         producer = Producer(server.url)
         with workers(folder, environ) as [worker]:
-            yield House(server.url, sandbox, environ, worker, producer, folder), endpoint
+            yield Stack(server.url, sandbox, environ, worker, producer, folder), endpoint
             assert CANARY not in worker.log
             assert not any(secret in worker.log for secret in SECRETS)
         producer.close()
 
 
 @pytest.fixture
-def house(office: tuple[House, Receiver]) -> House:
-    house, _ = office
-    house.sandbox.control("reset")
-    house.producer.ask("tasks.admin.reset_keys")
-    return house
+def stack(stack_and_receiver: tuple[Stack, Receiver]) -> Stack:
+    stack, _ = stack_and_receiver
+    stack.sandbox.control("reset")
+    stack.producer.ask("tasks.admin.reset_keys")
+    return stack
 
 
 @pytest.fixture
-def receiver(office: tuple[House, Receiver]) -> Iterator[Receiver]:
-    _, receiver = office
+def receiver(stack_and_receiver: tuple[Stack, Receiver]) -> Iterator[Receiver]:
+    _, receiver = stack_and_receiver
     receiver.statuses.clear()
     yield receiver
     assert receiver.posts.empty(), "each end is posted once"
 
 
-def complete(house: House, receiver: Receiver, **options: Any) -> str:
+def complete(stack: Stack, receiver: Receiver, **options: Any) -> str:
     kwargs = {"prompt": f"Say {CANARY}", "notify": receiver.url} | options.pop("kwargs", {})
-    sender = house.producer.sender
+    sender = stack.producer.sender
     return str(sender.send_task("tasks.ai.complete", kwargs=kwargs, queue="ai", **options).id)
 
 
-def test_a_result_is_posted_and_leaves_nothing_behind(house: House, receiver: Receiver) -> None:
-    job = complete(house, receiver)
+def test_a_result_is_posted_and_leaves_nothing_behind(stack: Stack, receiver: Receiver) -> None:
+    job = complete(stack, receiver)
     post = receiver.take()
-    result = house.producer.outcome(house.producer.app.AsyncResult(job))
+    result = stack.producer.outcome(stack.producer.app.AsyncResult(job))
     data = {"id": job, "task": "tasks.ai.complete", "state": "SUCCESS", "result": result}
     assert verified(post) == {"type": "job.succeeded", "data": data}
     assert post["path"] == "/done?for=ann"
-    client = house.producer.app.backend.client
+    client = stack.producer.app.backend.client
     eventually(lambda: client.hlen("unacked") == 0, what="the end of the notification's job")
     assert client.keys("*msg_*") == []
 
 
-def test_a_failure_is_posted_with_its_error(house: House, receiver: Receiver) -> None:
-    job = complete(house, receiver, kwargs={"temperature": 9})
+def test_a_failure_is_posted_with_its_error(stack: Stack, receiver: Receiver) -> None:
+    job = complete(stack, receiver, kwargs={"temperature": 9})
     event = verified(receiver.take())
     assert event["type"] == "job.failed"
     error = event["data"].pop("error")
@@ -102,32 +102,32 @@ def test_a_failure_is_posted_with_its_error(house: House, receiver: Receiver) ->
     assert event["data"] == {"id": job, "task": "tasks.ai.complete", "state": "FAILURE"}
 
 
-def _expired(house: House, receiver: Receiver) -> str:
-    return complete(house, receiver, expires=datetime.now(UTC) - timedelta(seconds=1))
+def _expired(stack: Stack, receiver: Receiver) -> str:
+    return complete(stack, receiver, expires=datetime.now(UTC) - timedelta(seconds=1))
 
 
-def _revoked_while_it_waits(house: House, receiver: Receiver) -> str:
-    house.sandbox.control("exhaust", service="groq", seconds=600)
-    job = complete(house, receiver)
-    result = house.producer.app.AsyncResult(job)
+def _revoked_while_it_waits(stack: Stack, receiver: Receiver) -> str:
+    stack.sandbox.control("exhaust", service="groq", seconds=600)
+    job = complete(stack, receiver)
+    result = stack.producer.app.AsyncResult(job)
     eventually(lambda: result.state == "RETRY", what="a deferred job")
-    house.producer.app.control.revoke(job)
+    stack.producer.app.control.revoke(job)
     return job
 
 
-def _revoked_before_it_begins(house: House, receiver: Receiver) -> str:
-    client = house.producer.app.backend.client
+def _revoked_before_it_begins(stack: Stack, receiver: Receiver) -> str:
+    client = stack.producer.app.backend.client
     client.set("kw:cancelled:revoked-early", "1", ex=60)
-    return complete(house, receiver, task_id="revoked-early")
+    return complete(stack, receiver, task_id="revoked-early")
 
 
-def _poisoned(house: House, receiver: Receiver) -> str:
-    return complete(house, receiver, headers={DEATHS: 5, ALONE: 5})
+def _poisoned(stack: Stack, receiver: Receiver) -> str:
+    return complete(stack, receiver, headers={DEATHS: 5, ALONE: 5})
 
 
-def _out_of_time(house: House, receiver: Receiver) -> str:
-    house.sandbox.control("fault", service="groq", kind="hang", hang_s=20, count=1)
-    return complete(house, receiver, time_limit=1)
+def _out_of_time(stack: Stack, receiver: Receiver) -> str:
+    stack.sandbox.control("fault", service="groq", kind="hang", hang_s=20, count=1)
+    return complete(stack, receiver, time_limit=1)
 
 
 @pytest.mark.parametrize(
@@ -141,58 +141,58 @@ def _out_of_time(house: House, receiver: Receiver) -> str:
     ],
 )
 def test_every_other_end_is_posted_too(
-    house: House,
+    stack: Stack,
     receiver: Receiver,
-    end: Callable[[House, Receiver], str],
+    end: Callable[[Stack, Receiver], str],
     state: str,
     error: str,
 ) -> None:
-    job = end(house, receiver)
+    job = end(stack, receiver)
     event = verified(receiver.take())
     assert (event["data"]["id"], event["data"]["state"]) == (job, state)
     assert event["data"]["error"]["type"] == error
-    result = house.producer.app.AsyncResult(job)
+    result = stack.producer.app.AsyncResult(job)
     eventually(lambda: result.state == state, what="the same end in the result store")
 
 
 def test_a_receiver_that_fails_is_asked_again_and_a_redirect_is_not_followed(
-    house: House, receiver: Receiver
+    stack: Stack, receiver: Receiver
 ) -> None:
     before = receiver.refused
     receiver.statuses += [500, 302, 429]
-    complete(house, receiver)
+    complete(stack, receiver)
     post = receiver.take()
     assert verified(post)["type"] == "job.succeeded"
     assert receiver.refused == before + 3
 
 
-def dead_letters(house: House) -> list[dict[str, Any]]:
-    reply = house.producer.ask("tasks.admin.dead_letters", task="tasks.notify.post")
+def dead_letters(stack: Stack) -> list[dict[str, Any]]:
+    reply = stack.producer.ask("tasks.admin.dead_letters", task="tasks.notify.post")
     letters: list[dict[str, Any]] = reply["dead_letters"]
     return letters
 
 
 def test_what_no_receiver_takes_is_a_dead_letter_that_can_be_replayed(
-    house: House, receiver: Receiver
+    stack: Stack, receiver: Receiver
 ) -> None:
     receiver.statuses.append(410)
-    job = complete(house, receiver)
-    [letter] = eventually(lambda: dead_letters(house), what="a dead letter")
+    job = complete(stack, receiver)
+    [letter] = eventually(lambda: dead_letters(stack), what="a dead letter")
     assert letter["reason"] == (
         "RequestRejected: the receiver answers 410: it wants no notifications any more"
     )
-    house.producer.ask("tasks.admin.replay", id=letter["id"])
+    stack.producer.ask("tasks.admin.replay", id=letter["id"])
     assert verified(receiver.take())["data"]["id"] == job
-    eventually(lambda: not dead_letters(house), what="the end of the dead letter")
+    eventually(lambda: not dead_letters(stack), what="the end of the dead letter")
 
 
-def test_a_notification_is_tried_for_a_day(house: House, receiver: Receiver) -> None:
+def test_a_notification_is_tried_for_a_day(stack: Stack, receiver: Receiver) -> None:
     message_id = f"msg_{'a' * 32}"
 
     def old(hours: float) -> None:
         since_ms = round((time.time() - hours * 3_600) * 1_000)
         event = {"type": "job.succeeded", "timestamp": datetime.now(UTC).isoformat(), "data": {}}
-        house.producer.sender.send_task(
+        stack.producer.sender.send_task(
             "tasks.notify.post",
             kwargs={"url": receiver.url, "message_id": message_id, "event": event},
             queue="notify",
@@ -205,24 +205,24 @@ def test_a_notification_is_tried_for_a_day(house: House, receiver: Receiver) -> 
     assert receiver.take()["headers"]["webhook-id"] == message_id
     receiver.statuses.append(500)
     old(hours=24.1)
-    [letter] = eventually(lambda: dead_letters(house), what="a dead letter")
+    [letter] = eventually(lambda: dead_letters(stack), what="a dead letter")
     assert letter["reason"] == (
         "DeadlineExceeded: not delivered within a day (1 tries): the receiver answers 500"
     )
     assert receiver.refused == before + 2
-    client = house.producer.app.backend.client
+    client = stack.producer.app.backend.client
     client.delete(*client.keys("{kw:dead}:*"))
 
 
 def test_a_name_that_leads_to_a_private_address_gets_nothing(
-    house: House, receiver: Receiver
+    stack: Stack, receiver: Receiver
 ) -> None:
     before = receiver.refused
-    complete(house, receiver, kwargs={"notify": f"https://localhost:{receiver.port}/done"})
-    [letter] = eventually(lambda: dead_letters(house), what="a dead letter")
+    complete(stack, receiver, kwargs={"notify": f"https://localhost:{receiver.port}/done"})
+    [letter] = eventually(lambda: dead_letters(stack), what="a dead letter")
     assert letter["reason"].startswith("InvalidArguments: url: its host has a private address")
     assert receiver.refused == before
-    client = house.producer.app.backend.client
+    client = stack.producer.app.backend.client
     client.delete(*client.keys("{kw:dead}:*"))
 
 
@@ -230,19 +230,19 @@ def test_a_name_that_leads_to_a_private_address_gets_nothing(
     "url",
     ["https://example.com/x", "http://127.0.0.1/x", "http://a@127.0.0.1/", f"file:///{CANARY}", ""],
 )
-def test_a_url_that_is_not_listed_fails_its_job(house: House, url: str) -> None:
-    error = house.producer.ask("tasks.ai.complete", prompt="x", notify=url)
+def test_a_url_that_is_not_listed_fails_its_job(stack: Stack, url: str) -> None:
+    error = stack.producer.ask("tasks.ai.complete", prompt="x", notify=url)
     assert type(error).__name__ == "InvalidArguments"
     assert str(error).startswith("notify: ")
     assert CANARY not in str(error)
 
 
 def test_the_message_of_a_notification_hides_its_content_from_tools(
-    house: House, receiver: Receiver
+    stack: Stack, receiver: Receiver
 ) -> None:
-    client = house.producer.app.backend.client
+    client = stack.producer.app.backend.client
     receiver.statuses += [500] * 12
-    complete(house, receiver)
+    complete(stack, receiver)
     messages = eventually(lambda: client.hvals("notify.deferred.due.texts"), what="a deferred post")
     headers = json.loads(messages[0])["headers"]
     assert (headers["argsrepr"], headers["kwargsrepr"]) == (HIDDEN, HIDDEN)
@@ -251,12 +251,12 @@ def test_the_message_of_a_notification_hides_its_content_from_tools(
 
 
 def test_a_success_whose_worker_died_before_it_was_posted_is_posted(
-    house: House, receiver: Receiver
+    stack: Stack, receiver: Receiver
 ) -> None:
     """The message comes again, and only its result is found: no call is made for it."""
-    job = complete(house, receiver)
+    job = complete(stack, receiver)
     first = verified(receiver.take())
-    calls = house.sandbox.ledger()["services"]["groq"]["calls"]
+    calls = stack.sandbox.ledger()["services"]["groq"]["calls"]
     kwargs = {"prompt": f"Say {CANARY}", "notify": receiver.url}
     message = {
         "body": base64.b64encode(json.dumps([[], kwargs, {}]).encode()).decode(),
@@ -269,19 +269,19 @@ def test_a_success_whose_worker_died_before_it_was_posted_is_posted(
             "delivery_info": {"exchange": "", "routing_key": "ai", "redelivered": True},
         },
     }
-    house.producer.app.backend.client.lpush("ai", json.dumps(message))
+    stack.producer.app.backend.client.lpush("ai", json.dumps(message))
     assert verified(receiver.take()) == first
-    assert house.sandbox.ledger()["services"]["groq"]["calls"] == calls
+    assert stack.sandbox.ledger()["services"]["groq"]["calls"] == calls
 
 
 def test_jobs_that_share_an_end_survive_a_kill_and_each_is_posted_once(
-    office: tuple[House, Receiver], receiver: Receiver, tmp_path: Path
+    stack_and_receiver: tuple[Stack, Receiver], receiver: Receiver, tmp_path: Path
 ) -> None:
-    house, _ = office
+    stack, _ = stack_and_receiver
     options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
     with EmbeddedRedis(data_dir=tmp_path / "redis") as server, Sandbox(**options) as sandbox:
         ours = {"REDIS_URL": server.url, "KEYWHEEL_WORKER_LEASE_S": "2"}
-        environ = house.environ | sandbox.env() | ours
+        environ = stack.environ | sandbox.env() | ours
         producer = Producer(server.url)
         sandbox.control("fault", service="groq", kind="hang", hang_s=60, count=1)
         arguments = {"prompt": "Say hello", "dedupe_key": "k", "notify": receiver.url}

@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from sandbox.redis import EmbeddedRedis, free_port
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import ALONE, CELERY, READY_S, Producer, Worker, eventually, inspected
 
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
@@ -21,14 +21,14 @@ Start = Callable[..., Worker]
 
 
 @pytest.fixture
-def start(house: House, tmp_path: Path) -> Iterator[Start]:
+def start(stack: Stack, tmp_path: Path) -> Iterator[Start]:
     started: list[Worker] = []
 
     def begin(
         *arguments: str, command: tuple[str, ...] = ALONE, stdout: str = "", **changes: str
     ) -> Worker:
         # The project's own modules are not in the folder of these workers.
-        given = house.environ | {"KEYWHEEL_TASKS": ""} | changes
+        given = stack.environ | {"KEYWHEEL_TASKS": ""} | changes
         environ = {name: value for name, value in given.items() if value}
         started.append(
             Worker(
@@ -47,8 +47,8 @@ def start(house: House, tmp_path: Path) -> Iterator[Start]:
         worker.stop()
 
 
-def without(house: House, service: str) -> dict[str, str]:
-    return {name: "" for name in house.environ if name.startswith(f"{service.upper()}_API_KEY")}
+def without(stack: Stack, service: str) -> dict[str, str]:
+    return {name: "" for name in stack.environ if name.startswith(f"{service.upper()}_API_KEY")}
 
 
 # Settings that are wrong, and the sentence about each: as they are read, before a connection is
@@ -111,11 +111,11 @@ def test_a_module_of_tasks_that_imports_what_is_missing_ends_the_start_with_one_
 
 
 def test_json_logs_are_json_from_first_to_last_with_typos_a_missing_env_and_a_taken_name(
-    house: House, start: Start, tmp_path: Path
+    stack: Stack, start: Start, tmp_path: Path
 ) -> None:
     changes = {"KEYWHEEL_LOG_FORMAT": "json", "RESEND_FORM": "x"}
     first = start(command=CELERY, **changes).await_ready()
-    environ = house.environ | {"KEYWHEEL_TASKS": ""} | changes
+    environ = stack.environ | {"KEYWHEEL_TASKS": ""} | changes
     second = Worker(tmp_path / "second", environ, name="s0", command=ALONE)
     try:
         second.await_ready()
@@ -133,8 +133,8 @@ def test_json_logs_are_json_from_first_to_last_with_typos_a_missing_env_and_a_ta
     assert "worker: Warm shutdown (MainProcess)" in messages
 
 
-def test_no_key_at_all_ends_the_start_with_what_to_set(house: House, start: Start) -> None:
-    worker = start(**without(house, "groq"), **without(house, "resend"))
+def test_no_key_at_all_ends_the_start_with_what_to_set(stack: Stack, start: Start) -> None:
+    worker = start(**without(stack, "groq"), **without(stack, "resend"))
     assert worker.await_exit() == 1
     assert (
         "No usable API key was found, so no job could ever run: set at least one of GROQ_API_KEY"
@@ -144,9 +144,9 @@ def test_no_key_at_all_ends_the_start_with_what_to_set(house: House, start: Star
 
 
 def test_a_worker_without_groq_keys_leaves_the_queue_ai_to_others_and_logs_to_a_file(
-    house: House, start: Start, tmp_path: Path
+    stack: Stack, start: Start, tmp_path: Path
 ) -> None:
-    worker = start("--logfile=%n.txt", command=CELERY, **without(house, "groq"))
+    worker = start("--logfile=%n.txt", command=CELERY, **without(stack, "groq"))
     file = tmp_path / "s0.txt"
     eventually(
         lambda: file.exists() and " ready." in file.read_text(),
@@ -154,31 +154,31 @@ def test_a_worker_without_groq_keys_leaves_the_queue_ai_to_others_and_logs_to_a_
         what="a worker that is ready",
     )
     assert "this worker leaves the queue ai alone" in file.read_text()
-    names = {queue["name"] for queue in inspected(house.producer.app, worker.name, "active_queues")}
+    names = {queue["name"] for queue in inspected(stack.producer.app, worker.name, "active_queues")}
     assert {"email", "admin"} <= names
     assert not any(name.startswith("ai") for name in names)
 
 
 def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_other(
-    house: House, start: Start, tmp_path: Path
+    stack: Stack, start: Start, tmp_path: Path
 ) -> None:
     worker = start(
-        **without(house, "resend"),
-        **without(house, "groq"),
+        **without(stack, "resend"),
+        **without(stack, "groq"),
         GROQ_API_KEY_FILE=str(tmp_path / "groq"),
     )
-    (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])
+    (tmp_path / "groq").write_text(stack.environ["GROQ_API_KEY"])
     worker.await_ready()
-    control = house.producer.app.control
+    control = stack.producer.app.control
 
     def consumed() -> set[str]:
         return {
-            queue["name"] for queue in inspected(house.producer.app, worker.name, "active_queues")
+            queue["name"] for queue in inspected(stack.producer.app, worker.name, "active_queues")
         }
 
     assert consumed() == {"ai", "ai.deferred", "admin"}
     (tmp_path / "groq").unlink()
-    (tmp_path / ".env").write_text(f"RESEND_API_KEY={house.environ['RESEND_API_KEY']}\n")
+    (tmp_path / ".env").write_text(f"RESEND_API_KEY={stack.environ['RESEND_API_KEY']}\n")
     [reply] = control.broadcast(
         "keys_reload", destination=[worker.name], reply=True, timeout=10, limit=1
     )
@@ -186,9 +186,9 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
     eventually(
         lambda: consumed() == {"email", "email.deferred", "admin"}, what="the change of queues"
     )
-    (tmp_path / "groq").write_text(house.environ["GROQ_API_KEY"])
+    (tmp_path / "groq").write_text(stack.environ["GROQ_API_KEY"])
     far_us = (time.time() + 86_400) * 1e6
-    with redis.Redis.from_url(house.environ["REDIS_URL"]) as client:
+    with redis.Redis.from_url(stack.environ["REDIS_URL"]) as client:
         client.zadd(
             "ai.deferred.due", {"job-1": far_us}
         )  # one that waits for a quota until tomorrow
@@ -201,7 +201,7 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
         client.delete("ai.deferred.due")
 
 
-def test_a_worker_warns_of_keys_that_are_good_for_nothing(house: House, start: Start) -> None:
+def test_a_worker_warns_of_keys_that_are_good_for_nothing(stack: Stack, start: Start) -> None:
     worker = start(
         KEYWHEEL_CHECK_KEYS_S="3600",
         GROQ_API_KEY_9="gsk_" + "Zq7" * 17 + "x",
@@ -246,15 +246,15 @@ def test_a_worker_starts_before_redis_and_works_once_it_is_there(
     assert "Traceback" not in worker.log
 
 
-def test_no_event_is_left_behind_when_a_worker_ends(house: House, start: Start) -> None:
+def test_no_event_is_left_behind_when_a_worker_ends(stack: Stack, start: Start) -> None:
     worker = start("-Q", "probe", stdout="/dev/full").await_ready()
     assert "the standard output takes nothing (No space left on device): " in worker.log
-    house.sandbox.control(
+    stack.sandbox.control(
         "fault", service="groq", kind="hang_before", hang_s=1, count=1
     )  # then it breaks off
     types: list[str] = []
     retried: list[dict[str, Any]] = []
-    with house.producer.app.connection_for_read() as connection:
+    with stack.producer.app.connection_for_read() as connection:
 
         def hear(event: dict[str, Any]) -> None:
             if event["hostname"] == worker.name:
@@ -267,10 +267,10 @@ def test_no_event_is_left_behind_when_a_worker_ends(house: House, start: Start) 
             receiver.should_stop = event["type"] == "task-retried" or time.monotonic() > deadline_s
 
         deadline_s = time.monotonic() + 30
-        receiver = house.producer.app.events.Receiver(connection, handlers={"*": hear})
+        receiver = stack.producer.app.events.Receiver(connection, handlers={"*": hear})
         consumer = receiver.itercapture(limit=None, timeout=20, wakeup=False)
         next(consumer)
-        house.producer.send("tasks.ai.complete", queue="probe", prompt="hi")
+        stack.producer.send("tasks.ai.complete", queue="probe", prompt="hi")
         for _ in consumer:
             pass
     assert [kind for kind in types if kind.startswith("task-")] == [

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import eventually
 from worker.jobs.history import ALONE, DEATHS
 
@@ -21,8 +21,8 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": CITY
 
 
 @pytest.fixture
-def client(house: House) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(house.redis_url, decode_responses=True) as made:
+def client(stack: Stack) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(stack.redis_url, decode_responses=True) as made:
         yield made
 
 
@@ -61,14 +61,14 @@ def text(records: Records) -> str:
 
 
 @contextmanager
-def fault(house: House, kind: str, **more: Any) -> Iterator[None]:
-    house.sandbox.control("fault", service="groq", kind=kind, **more)
+def fault(stack: Stack, kind: str, **more: Any) -> Iterator[None]:
+    stack.sandbox.control("fault", service="groq", kind=kind, **more)
     yield
-    house.sandbox.control("clear", service="groq")
+    stack.sandbox.control("clear", service="groq")
 
 
 def test_a_streamed_answer_can_be_read_and_the_result_is_the_same(
-    fresh: House, client: redis.Redis
+    fresh: Stack, client: redis.Redis
 ) -> None:
     whole = fresh.producer.ask("tasks.ai.complete", prompt="Say hello")
     sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
@@ -87,7 +87,7 @@ def test_a_streamed_answer_can_be_read_and_the_result_is_the_same(
     assert len(records) < 20  # for 24 tokens; three if the machine is quick
 
 
-def test_tool_calls_are_streamed_and_put_together(fresh: House, client: redis.Redis) -> None:
+def test_tool_calls_are_streamed_and_put_together(fresh: Stack, client: redis.Redis) -> None:
     arguments = {"prompt": "Ulm?", "tools": TOOLS, "tool_choice": "required"}
     sent = fresh.producer.send("tasks.ai.complete", **arguments, stream=True)
     records = read(client, sent.id)
@@ -100,7 +100,7 @@ def test_tool_calls_are_streamed_and_put_together(fresh: House, client: redis.Re
 
 @pytest.mark.parametrize("kind", ["stream_cut", "stream_error"])
 def test_an_answer_that_breaks_off_begins_anew_for_all_to_see(
-    fresh: House, client: redis.Redis, kind: str
+    fresh: Stack, client: redis.Redis, kind: str
 ) -> None:
     with fault(fresh, kind, count=1):
         sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
@@ -115,7 +115,7 @@ def test_an_answer_that_breaks_off_begins_anew_for_all_to_see(
 
 
 def test_a_key_that_is_refused_before_the_first_piece_is_not_seen_in_the_stream(
-    fresh: House, client: redis.Redis
+    fresh: Stack, client: redis.Redis
 ) -> None:
     with fault(fresh, "invalid_api_key", count=1):
         sent = fresh.producer.send("tasks.ai.complete", prompt="Say hello", stream=True)
@@ -134,7 +134,7 @@ FAILS: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("arguments", "error"), FAILS)
 def test_a_stream_tells_of_a_job_that_failed(
-    fresh: House, client: redis.Redis, arguments: dict[str, Any], error: str
+    fresh: Stack, client: redis.Redis, arguments: dict[str, Any], error: str
 ) -> None:
     sent = fresh.producer.send("tasks.ai.complete", **arguments, stream=True)
     [end] = read(client, sent.id)
@@ -143,7 +143,7 @@ def test_a_stream_tells_of_a_job_that_failed(
 
 
 def test_a_job_that_is_ended_before_it_begins_ends_its_stream(
-    fresh: House, client: redis.Redis
+    fresh: Stack, client: redis.Redis
 ) -> None:
     app = fresh.producer.app
     late = app.send_task(
@@ -166,7 +166,7 @@ def test_a_job_that_is_ended_before_it_begins_ends_its_stream(
 
 
 def test_a_job_whose_workers_died_too_often_ends_its_stream(
-    fresh: House, client: redis.Redis
+    fresh: Stack, client: redis.Redis
 ) -> None:
     options = {
         "kwargs": {"prompt": "x", "stream": True},
@@ -179,7 +179,7 @@ def test_a_job_whose_workers_died_too_often_ends_its_stream(
     assert end["reason"] == str(fresh.producer.outcome(sent))
 
 
-def test_many_streams_at_once_keep_apart(fresh: House, client: redis.Redis) -> None:
+def test_many_streams_at_once_keep_apart(fresh: Stack, client: redis.Redis) -> None:
     jobs = [
         fresh.producer.send("tasks.ai.complete", prompt=f"Number {n}", stream=True)
         for n in range(40)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from config.services import SERVICES
-from tests.fleets import House
+from tests.fleets import Stack
 from tests.processes import SPACED, eventually
 
 ANN = "ann@example.com"
@@ -19,12 +19,12 @@ def sentence_of(outcome: Any) -> str:
     return f"{type(outcome).__name__}: {outcome}"
 
 
-def calls(house: House, service: str) -> int:
-    count: int = house.sandbox.ledger()["services"][service]["calls"]
+def calls(stack: Stack, service: str) -> int:
+    count: int = stack.sandbox.ledger()["services"][service]["calls"]
     return count
 
 
-def test_a_prompt_is_completed(fresh: House) -> None:
+def test_a_prompt_is_completed(fresh: Stack) -> None:
     answer = fresh.producer.ask("tasks.ai.complete", prompt="Say hello")
     assert set(answer) == {
         "text", "reasoning", "model", "usage", "finish_reason", "tool_calls", "service_tier",
@@ -44,7 +44,7 @@ def test_a_prompt_is_completed(fresh: House) -> None:
     assert answer["waited_s"] >= 0
 
 
-def test_a_conversation_is_completed_with_the_parameters_that_were_given(fresh: House) -> None:
+def test_a_conversation_is_completed_with_the_parameters_that_were_given(fresh: Stack) -> None:
     messages = [
         {"role": "system", "content": "Be brief"},
         {"role": "user", "content": "Count to a hundred"},
@@ -65,7 +65,7 @@ def test_a_conversation_is_completed_with_the_parameters_that_were_given(fresh: 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_conversation_with_tools_is_made_of_our_own_results(
-    fresh: House, *, stream: bool
+    fresh: Stack, *, stream: bool
 ) -> None:
     tools = [
         {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
@@ -95,7 +95,7 @@ def test_a_conversation_with_tools_is_made_of_our_own_results(
     assert turn()["text"]
 
 
-def test_an_email_is_sent_from_the_address_of_the_keys_team(fresh: House) -> None:
+def test_an_email_is_sent_from_the_address_of_the_keys_team(fresh: Stack) -> None:
     answer = fresh.producer.ask(
         "tasks.email.send", to=[ANN], subject="Hi", html="<p>Hello</p>", text="Hello"
     )
@@ -106,7 +106,7 @@ def test_an_email_is_sent_from_the_address_of_the_keys_team(fresh: House) -> Non
     assert judgement["emails_without_idempotency_key"] == 0
 
 
-def test_an_email_with_everything_is_sent(fresh: House) -> None:
+def test_an_email_with_everything_is_sent(fresh: Stack) -> None:
     answer = fresh.producer.ask(
         "tasks.email.send",
         **{"from": FROM},
@@ -124,7 +124,7 @@ def test_an_email_with_everything_is_sent(fresh: House) -> None:
     assert fresh.sandbox.ledger()["judgement"]["recipients_accepted"] == 4
 
 
-def test_an_email_finds_the_team_that_owns_its_domain(fresh: House) -> None:
+def test_an_email_finds_the_team_that_owns_its_domain(fresh: Stack) -> None:
     answers = [
         fresh.producer.ask(
             "tasks.email.send",
@@ -139,7 +139,7 @@ def test_an_email_finds_the_team_that_owns_its_domain(fresh: House) -> None:
     assert {answer["key"] for answer in answers} == {second}
 
 
-def test_the_same_idempotency_key_sends_one_email(fresh: House) -> None:
+def test_the_same_idempotency_key_sends_one_email(fresh: Stack) -> None:
     mail = {
         "to": ANN,
         "subject": "Invoice",
@@ -186,30 +186,30 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
 
 @pytest.mark.parametrize(("name", "arguments", "sentence"), REFUSED)
 def test_a_wrong_argument_fails_that_job_at_once(
-    house: House, name: str, arguments: dict[str, Any], sentence: str
+    stack: Stack, name: str, arguments: dict[str, Any], sentence: str
 ) -> None:
-    before = calls(house, "groq"), calls(house, "resend")
-    outcome = sentence_of(house.producer.ask(name, **arguments))
+    before = calls(stack, "groq"), calls(stack, "resend")
+    outcome = sentence_of(stack.producer.ask(name, **arguments))
     assert outcome.startswith("InvalidArguments: ")
     assert sentence in outcome
-    assert (calls(house, "groq"), calls(house, "resend")) == before
+    assert (calls(stack, "groq"), calls(stack, "resend")) == before
 
 
-def test_arguments_by_position_are_refused(house: House) -> None:
-    sent = house.producer.app.send_task("tasks.ai.complete", args=["hello"], queue="ai")
-    assert "pass arguments by name" in sentence_of(house.producer.outcome(sent))
-    sent = house.producer.app.send_task("tasks.admin.key_status", args=["groq"], queue="admin")
-    assert "this task takes no arguments" in sentence_of(house.producer.outcome(sent))
+def test_arguments_by_position_are_refused(stack: Stack) -> None:
+    sent = stack.producer.app.send_task("tasks.ai.complete", args=["hello"], queue="ai")
+    assert "pass arguments by name" in sentence_of(stack.producer.outcome(sent))
+    sent = stack.producer.app.send_task("tasks.admin.key_status", args=["groq"], queue="admin")
+    assert "this task takes no arguments" in sentence_of(stack.producer.outcome(sent))
 
 
-def test_a_model_that_does_not_exist_is_named(fresh: House) -> None:
+def test_a_model_that_does_not_exist_is_named(fresh: Stack) -> None:
     outcome = sentence_of(fresh.producer.ask("tasks.ai.complete", prompt="x", model="llama-9"))
     assert outcome.startswith("RequestRejected: ")
     assert "llama-9" in outcome
     assert calls(fresh, "groq") == 3, "each account is asked once"
 
 
-def test_a_domain_of_nobody_is_refused(fresh: House) -> None:
+def test_a_domain_of_nobody_is_refused(fresh: Stack) -> None:
     outcome = sentence_of(
         fresh.producer.ask(
             "tasks.email.send", **{"from": "a@nobody.example"}, to=ANN, subject="s", text="t"
@@ -219,7 +219,7 @@ def test_a_domain_of_nobody_is_refused(fresh: House) -> None:
     assert "nobody.example" in outcome
 
 
-def test_a_key_with_a_blank_is_named_and_the_good_ones_serve(fresh: House) -> None:
+def test_a_key_with_a_blank_is_named_and_the_good_ones_serve(fresh: Stack) -> None:
     assert "GROQ_API_KEY_4 holds a blank inside" in fresh.worker.log
     assert SPACED not in fresh.worker.log
     assert SPACED.split()[1] not in fresh.worker.log
@@ -227,13 +227,13 @@ def test_a_key_with_a_blank_is_named_and_the_good_ones_serve(fresh: House) -> No
     assert len(labels) == 3
 
 
-def test_a_server_fault_costs_a_try_and_then_passes(fresh: House) -> None:
+def test_a_server_fault_costs_a_try_and_then_passes(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="groq", status=502, count=1)
     answer = fresh.producer.ask("tasks.ai.complete", prompt="x")
     assert answer["attempts"] == 2
 
 
-def test_an_email_whose_answer_was_lost_is_sent_once(fresh: House) -> None:
+def test_an_email_whose_answer_was_lost_is_sent_once(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="resend", kind="reset_after", count=1)
     answer = fresh.producer.ask("tasks.email.send", to=ANN, subject="Once", text="t")
     assert answer["attempts"] == 2
@@ -242,7 +242,7 @@ def test_an_email_whose_answer_was_lost_is_sent_once(fresh: House) -> None:
     assert judgement["accepted_but_answer_lost"] == 1
 
 
-def test_a_revoked_key_shows_in_the_status_until_a_reset(fresh: House) -> None:
+def test_a_revoked_key_shows_in_the_status_until_a_reset(fresh: Stack) -> None:
     fresh.sandbox.control("revoke", key="groq:2")
     for n in range(4):
         assert fresh.producer.ask("tasks.ai.complete", prompt=str(n))["text"]
@@ -284,18 +284,18 @@ def test_a_revoked_key_shows_in_the_status_until_a_reset(fresh: House) -> None:
     assert fresh.producer.outcome(sent)["reset"] == {"groq": 0}
 
 
-def second_label(house: House) -> str:
-    return f"{house.sandbox.keys('groq')[1][:10]}..."
+def second_label(stack: Stack) -> str:
+    return f"{stack.sandbox.keys('groq')[1][:10]}..."
 
 
-def test_the_worker_is_alive_after_all_that(house: House) -> None:
-    assert house.worker.process.poll() is None
+def test_the_worker_is_alive_after_all_that(stack: Stack) -> None:
+    assert stack.worker.process.poll() is None
     # Only what a user's own task raises has a traceback.
-    lines = [line for line in house.worker.log.splitlines() if "Traceback" in line]
+    lines = [line for line in stack.worker.log.splitlines() if "Traceback" in line]
     assert [line for line in lines if "custom_jobs" not in line] == []
 
 
-def test_a_job_of_an_unknown_name_fails_and_its_prompt_is_not_logged(fresh: House) -> None:
+def test_a_job_of_an_unknown_name_fails_and_its_prompt_is_not_logged(fresh: Stack) -> None:
     answer = fresh.producer.ask("tasks.ai.completee", prompt="canary-of-a-misspelt-job")
     assert "NotRegistered" in type(answer).__name__
     fresh.worker.await_log("Received unregistered task of type 'tasks.ai.completee'")
@@ -303,7 +303,7 @@ def test_a_job_of_an_unknown_name_fails_and_its_prompt_is_not_logged(fresh: Hous
 
 
 def test_half_a_character_is_an_error_of_its_field_and_shows_nothing_of_the_rest(
-    fresh: House,
+    fresh: Stack,
 ) -> None:
     answer = fresh.producer.ask(
         "tasks.ai.complete", prompt="canary-beside-half-a-character" * 100, user="\ud800"
@@ -313,7 +313,7 @@ def test_half_a_character_is_an_error_of_its_field_and_shows_nothing_of_the_rest
     assert "canary-beside-half-a-character" not in fresh.worker.log
 
 
-def test_a_deferred_job_that_reports_no_result_ends_without_the_state_retry(fresh: House) -> None:
+def test_a_deferred_job_that_reports_no_result_ends_without_the_state_retry(fresh: Stack) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=9)
     app = fresh.producer.app
     job = app.send_task(
