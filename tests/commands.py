@@ -43,8 +43,8 @@ def run_lines(
     """Run `celery -A worker …` for each line in one process, one after the other."""
     shown = run_python(folder, environ, "-c", _LINES, json.dumps(lines))
     assert shown.returncode == 0, shown.stderr
-    told = [json.loads(line) for line in shown.stdout.splitlines()]
+    results = [json.loads(line) for line in shown.stdout.splitlines()]
     return {
         line: subprocess.CompletedProcess(line.split(), code, stdout, stderr + shown.stderr)
-        for line, code, stdout, stderr in told
+        for line, code, stdout, stderr in results
     }

@@ -110,10 +110,10 @@ def _listens(port: int) -> bool:
 
 def _knows_all(client: "redis.Redis") -> bool:
     try:
-        seen = client.sentinel_master(NAME)
+        primary = client.sentinel_master(NAME)
     except redis.RedisError:
         return False
-    return seen["num-slaves"] == 1 and seen["num-other-sentinels"] == _SENTINELS - 1
+    return primary["num-slaves"] == 1 and primary["num-other-sentinels"] == _SENTINELS - 1
 
 
 @contextmanager

@@ -17,4 +17,4 @@ class NotedUsage(UsageCounter):
 
     def total(self, measure: str, *, tenant: str = "") -> int:
         """The sum over all keys, or over the models of a tenant."""
-        return sum(its[measure] for series, its in self.of.items() if series.tenant == tenant)
+        return sum(counts[measure] for series, counts in self.of.items() if series.tenant == tenant)

@@ -31,11 +31,11 @@ def eventually(
 ) -> Any:
     """Poll until `check` gives something true, and give that."""
     deadline = time.monotonic() + within_s
-    while not (found := check()):
+    while not (value := check()):
         if time.monotonic() > deadline:
             pytest.fail(f"{what} did not come true within {within_s} s")
         time.sleep(0.05)
-    return found
+    return value
 
 
 def inspected(app: Any, name: str, method: str) -> Any:
@@ -43,8 +43,8 @@ def inspected(app: Any, name: str, method: str) -> Any:
 
     It subscribes just after it says "ready".
     """
-    asked = app.control.inspect([name], timeout=5)  # of one worker: answers at once
-    return eventually(getattr(asked, method), what=f"an answer to {method}")[name]
+    inspect = app.control.inspect([name], timeout=5)  # of one worker: answers at once
+    return eventually(getattr(inspect, method), what=f"an answer to {method}")[name]
 
 
 def hang_up(app: Celery) -> None:
@@ -253,21 +253,21 @@ class Producer:
 
     def states(self, ids: list[str]) -> dict[str, dict[str, Any]]:
         """What the result store holds of these jobs, in few round trips: id → state, result."""
-        backend, found = self.app.backend, {}
+        backend, metas = self.app.backend, {}
         for first in range(0, len(ids), 1000):
             part = ids[first : first + 1000]
-            raw = backend.client.mget([backend.get_key_for_task(one) for one in part])
-            found |= {one: json.loads(text) for one, text in zip(part, raw, strict=True) if text}
-        return found
+            raw = backend.client.mget([backend.get_key_for_task(job) for job in part])
+            metas |= {job: json.loads(text) for job, text in zip(part, raw, strict=True) if text}
+        return metas
 
     def await_all(self, ids: list[str], *, within_s: float) -> dict[str, dict[str, Any]]:
         """Wait until every job has ended."""
         ended: dict[str, dict[str, Any]] = {}
 
         def all_ended() -> bool:
-            left = [one for one in ids if one not in ended]
+            left = [job for job in ids if job not in ended]
             ended.update(
-                {one: meta for one, meta in self.states(left).items() if meta["status"] in _ENDED}
+                {job: meta for job, meta in self.states(left).items() if meta["status"] in _ENDED}
             )
             return len(ended) == len(ids)
 

@@ -24,15 +24,15 @@ class Foreign:
         self.used: Counter[tuple[str, int]] = Counter()
         self.cooling: dict[str, tuple[float, float]] = {}
         self.emails: dict[str, int] = {}
-        self.seen: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
         self.early_ms: list[float] = []
         self.by_key: dict[str, Counter[str]] = defaultdict(Counter)
 
     def turn_away(self, request: web.Request) -> web.Response | None:
         now_s = time.time()
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        told_s, until_s = self.cooling.get(key, (0.0, 0.0))
-        if told_s + 1.5 < now_s < until_s - 0.002:  # more than any call is under way
+        refused_s, until_s = self.cooling.get(key, (0.0, 0.0))
+        if refused_s + 1.5 < now_s < until_s - 0.002:  # more than any call is under way
             self.early_ms.append((until_s - now_s) * 1000)
         window = int(now_s) // self.window_s
         self.used[key, window] += 1
@@ -40,11 +40,11 @@ class Foreign:
             self.by_key[key]["ok"] += 1
             return None
         wait_s = (window + 1) * self.window_s - now_s
-        told = max(1, -int(-wait_s // 1))
+        retry_after_s = max(1, -int(-wait_s // 1))
         if until_s < now_s:
-            self.cooling[key] = (now_s, now_s + told)
+            self.cooling[key] = (now_s, now_s + retry_after_s)
         self.by_key[key]["refused"] += 1
-        return web.json_response({}, status=429, headers={"retry-after": str(told)})
+        return web.json_response({}, status=429, headers={"retry-after": str(retry_after_s)})
 
     async def complete(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -52,7 +52,7 @@ class Foreign:
             return refused
         await asyncio.sleep(0.02)
         text = body["messages"][-1]["content"]
-        self.seen[text] += 1
+        self.answered[text] += 1
         message = {"role": "assistant", "content": f"re: {text}"}
         return web.json_response(
             {
@@ -69,15 +69,15 @@ class Foreign:
         number = self.emails.setdefault(request.headers["Idempotency-Key"], len(self.emails))
         return web.json_response({"id": f"00000000-0000-4000-8000-{number:012d}"})
 
-    async def verdict(self, _: web.Request) -> web.Response:
-        found: dict[str, Any] = {
-            "answered": len(self.seen),
-            "twice": sum(count > 1 for count in self.seen.values()),
+    async def judgement(self, _: web.Request) -> web.Response:
+        judgement: dict[str, Any] = {
+            "answered": len(self.answered),
+            "twice": sum(count > 1 for count in self.answered.values()),
             "emails": len(self.emails),
             "early_ms": self.early_ms,
             "by_key": {key[:8]: dict(counts) for key, counts in self.by_key.items()},
         }
-        return web.json_response(found)
+        return web.json_response(judgement)
 
 
 async def main() -> None:
@@ -85,7 +85,7 @@ async def main() -> None:
     app = web.Application()
     app.router.add_post("/openai/v1/chat/completions", foreign.complete)
     app.router.add_post("/emails", foreign.email)
-    app.router.add_get("/verdict", foreign.verdict)
+    app.router.add_get("/judgement", foreign.judgement)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

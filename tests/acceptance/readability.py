@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# The ratio of two colours' brightness, by WCAG 2.2, of every text that has one behind it.
+# The ratio of two colours' brightness, by WCAG 2.2, of every text and what is behind it.
 _CONTRAST_JS = """() => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
   const parse = (text) => {
@@ -17,10 +17,10 @@ _CONTRAST_JS = """() => {
   };
   const light = ([r, g, b]) => [r, g, b].map((c) => c / 255)
     .map((c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
-    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
+    .reduce((sum, c, index) => sum + c * [0.2126, 0.7152, 0.0722][index], 0);
   const behind = (element) => {
-    for (let one = element; one; one = one.parentElement) {
-      const colour = parse(getComputedStyle(one).backgroundColor);
+    for (let parent = element; parent; parent = parent.parentElement) {
+      const colour = parse(getComputedStyle(parent).backgroundColor);
       if (colour[3] > 200) return colour;
     }
     return [255, 255, 255, 255];
@@ -38,32 +38,32 @@ _CONTRAST_JS = """() => {
 # What a screen reader would have no name for.
 _NAMELESS_JS = """() => [...document.querySelectorAll('#keys-page button, #keys-page input, #keys-page [role=meter], '
   + '#keys-page [role=img], #keys-page article, #keys-page section, #keys-page dialog')]
-  .filter((one) => !(one.getAttribute('aria-label') || document.getElementById(one.getAttribute('aria-labelledby'))
-    || one.textContent.trim() && one.tagName === 'BUTTON' || one.labels && one.labels.length))
-  .map((one) => one.outerHTML.slice(0, 120))"""
+  .filter((element) => !(element.getAttribute('aria-label') || document.getElementById(element.getAttribute('aria-labelledby'))
+    || element.textContent.trim() && element.tagName === 'BUTTON' || element.labels && element.labels.length))
+  .map((element) => element.outerHTML.slice(0, 120))"""
 
 # What has no colour that shows on the canvas: neither a background of its own nor a border.
 _COLOURLESS_JS = """() => {
-  const colours = (one) => getComputedStyle(one).backgroundColor;
+  const colours = (element) => getComputedStyle(element).backgroundColor;
   const canvas = colours(document.documentElement);
   return [...document.querySelectorAll('.key-meter-bar, .plot-key, [aria-pressed=true]')]
-    .filter((one) => one.getClientRects().length && one.getBoundingClientRect().width)
-    .filter((one) => [canvas, colours(document.body), 'rgba(0, 0, 0, 0)'].includes(colours(one)))
-    .map((one) => one.className);
+    .filter((element) => element.getClientRects().length && element.getBoundingClientRect().width)
+    .filter((element) => [canvas, colours(document.body), 'rgba(0, 0, 0, 0)'].includes(colours(element)))
+    .map((element) => element.className);
 }"""
 
 _AXE_JS = """async () => (await axe.run(document)).violations
-  .map((one) => [one.id, one.help, one.nodes.slice(0, 3).map((node) => node.html.slice(0, 160))])"""
+  .map((element) => [element.id, element.help, element.nodes.slice(0, 3).map((node) => node.html.slice(0, 160))])"""
 
 
 def unreadable(page: Any) -> list[Any]:
     """What somebody cannot read, or cannot use, on the page as it is now."""
-    found = [*page.evaluate(_CONTRAST_JS), *page.evaluate(_NAMELESS_JS)]
+    problems = [*page.evaluate(_CONTRAST_JS), *page.evaluate(_NAMELESS_JS)]
     spec = find_spec("axe_playwright_python")
     if spec is not None and spec.origin is not None:
         page.evaluate((Path(spec.origin).parent / "axe.min.js").read_text(encoding="utf-8"))
-        found += page.evaluate(_AXE_JS)
-    return found
+        problems += page.evaluate(_AXE_JS)
+    return problems
 
 
 def colourless(page: Any) -> list[str]:

@@ -47,7 +47,7 @@ class Listener(threading.Thread):
     def __init__(self, fleet: Fleet) -> None:
         super().__init__(daemon=True)
         self.app = fleet.producer.app
-        self.heard: list[str] = []
+        self.events: list[str] = []
         self.connected = threading.Event()
 
     def run(self) -> None:
@@ -57,7 +57,7 @@ class Listener(threading.Thread):
             self.receiver.capture(limit=None, timeout=None, wakeup=True)
 
     def hear(self, event: dict[str, Any]) -> None:
-        self.heard.append(repr(event))
+        self.events.append(repr(event))
 
     def stop(self) -> None:
         self.receiver.should_stop = True
@@ -109,8 +109,11 @@ def busy(fleet: Fleet, events: Listener) -> dict[str, dict[str, Any]]:
 
 def found_in(text: str, planted: list[str]) -> list[str]:
     """The canaries in a text, each with what stands before it."""
-    places = {secret[:14]: text.find(secret) for secret in planted if secret in text}
-    return [f"{secret}…: {text[max(0, place - 80) : place]!r}" for secret, place in places.items()]
+    positions = {secret[:14]: text.find(secret) for secret in planted if secret in text}
+    return [
+        f"{secret}…: {text[max(0, position - 80) : position]!r}"
+        for secret, position in positions.items()
+    ]
 
 
 def test_every_job_ended_and_no_error_quotes_anything(
@@ -134,7 +137,7 @@ def test_no_log_line_holds_a_canary_at_any_level(
 def test_no_event_holds_a_canary(
     events: Listener, busy: dict[str, dict[str, Any]], planted: list[str]
 ) -> None:
-    text = "\n".join(events.heard)
+    text = "\n".join(events.events)
     for kind in (
         "task-received",
         "task-succeeded",
@@ -180,7 +183,10 @@ def test_nothing_in_redis_holds_a_canary(
     }
     assert len(letters) == 1
     assert (
-        found_in("\n".join(letters.values()), [one for one in planted if one not in (PROMPT, BODY)])
+        found_in(
+            "\n".join(letters.values()),
+            [canary for canary in planted if canary not in (PROMPT, BODY)],
+        )
         == []
     )
     # The broker keeps no message of a job that has ended, and the idempotency store no sent email.

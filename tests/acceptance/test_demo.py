@@ -46,20 +46,20 @@ class Demo:
             )
 
     @property
-    def said(self) -> str:
+    def text(self) -> str:
         return self.output.read_text(errors="replace")
 
     def until(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _PATIENCE_S
         while not condition():
-            assert time.monotonic() < deadline, self.said
+            assert time.monotonic() < deadline, self.text
             time.sleep(0.05)
 
-    def until_said(self, pattern: str) -> None:
+    def await_text(self, pattern: str) -> None:
         self.until(
-            lambda: re.search(pattern, self.said) is not None or self.process.poll() is not None
+            lambda: re.search(pattern, self.text) is not None or self.process.poll() is not None
         )
-        assert re.search(pattern, self.said), self.said
+        assert re.search(pattern, self.text), self.text
 
     def wait(self) -> int:
         self.until(lambda: self.process.poll() is not None)
@@ -67,18 +67,18 @@ class Demo:
 
     def processes(self) -> dict[int, str]:
         """What runs in this demo's environment, by process id."""
-        found = {}
+        commands = {}
         mark = f"TMPDIR={self.folder}".encode()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
                     if mark in (entry / "environ").read_bytes():
-                        found[int(entry.name)] = (
+                        commands[int(entry.name)] = (
                             (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                         )
                 except OSError:
                     continue  # it ended meanwhile, or is somebody else's
-        return found
+        return commands
 
     def files(self) -> list[str]:
         return [
@@ -101,10 +101,10 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Demo]]:
             demo.process.wait(timeout=30)
 
 
-def figure(said: str, name: str) -> str:
-    found = re.search(rf"^{name}: (.*)$", said, re.MULTILINE)
-    assert found, said
-    return found[1]
+def figure(text: str, name: str) -> str:
+    match = re.search(rf"^{name}: (.*)$", text, re.MULTILINE)
+    assert match, text
+    return match[1]
 
 
 def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Demo]) -> None:
@@ -113,26 +113,26 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
         demo = start(
             REDIS_URL=server.url, GROQ_API_KEY="gsk_of_the_machine", HTTP_PROXY="http://127.0.0.1:1"
         )
-        assert demo.wait() == 0, demo.said
+        assert demo.wait() == 0, demo.text
         assert list(client.info("keyspace")) == ["db0"]
         assert client.get("somebody") == b"else"
-    said = demo.said
+    text = demo.text
     assert f"{_JOBS}/{_JOBS} completions and {_EMAILS}/{_EMAILS} emails done" in figure(
-        said, "jobs"
+        text, "jobs"
     )
-    assert figure(said, "jobs failed") == "0"
-    assert figure(said, "calls on a revoked key after its refusal") == "0"
-    assert figure(said, "emails accepted").startswith(f"{_EMAILS}, of which twice: 0")
-    assert re.match(r"[1-9]\d* of completions", figure(said, "deferrals"))
-    assert int(figure(said, "recoveries").split()[0]) > 2
+    assert figure(text, "jobs failed") == "0"
+    assert figure(text, "calls on a revoked key after its refusal") == "0"
+    assert figure(text, "emails accepted").startswith(f"{_EMAILS}, of which twice: 0")
+    assert re.match(r"[1-9]\d* of completions", figure(text, "deferrals"))
+    assert int(figure(text, "recoveries").split()[0]) > 2
     answered = dict(
-        reversed(part.split(" completions by ")) for part in figure(said, "models").split(", ")
+        reversed(part.split(" completions by ")) for part in figure(text, "models").split(", ")
     )
     assert set(answered) == {"openai/gpt-oss-120b", "openai/gpt-oss-20b"}, (
         "one was switched off in the middle"
     )
     assert sum(map(int, answered.values())) == _JOBS
-    assert int(figure(said, "calls for a model that was switched off").split()[0]) < _JOBS / 4
+    assert int(figure(text, "calls for a model that was switched off").split()[0]) < _JOBS / 4
     # What the providers did, and what the workers made of it.
     for event in (
         "Groq switches openai/gpt-oss-120b off",
@@ -143,14 +143,14 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
         "deferred, no key is free",
         "is back",
     ):
-        assert event in said
-    assert "nothing is left behind" in said
+        assert event in text
+    assert "nothing is left behind" in text
     assert demo.files() == []
     assert demo.processes() == {}
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "said"),
+    ("number", "code", "line"),
     [
         (signal.SIGINT, 130, "starting Redis"),  # while nothing but Redis may run
         (signal.SIGTERM, 143, "waiting for"),  # while the workers start
@@ -158,14 +158,14 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
     ],
 )
 def test_a_signal_stops_it_cleanly_at_any_time(
-    start: Callable[..., Demo], number: signal.Signals, code: int, said: str
+    start: Callable[..., Demo], number: signal.Signals, code: int, line: str
 ) -> None:
     demo = start("--workers=1")
-    demo.until_said(said)
+    demo.await_text(line)
     demo.process.send_signal(number)
-    assert demo.wait() == code, demo.said
-    assert "Traceback" not in demo.said
-    *_, stopped, left = demo.said.splitlines()
+    assert demo.wait() == code, demo.text
+    assert "Traceback" not in demo.text
+    *_, stopped, left = demo.text.splitlines()
     assert stopped.startswith("stopped by ")
     assert left.startswith("nothing is left behind")
     assert demo.files() == []
@@ -174,19 +174,19 @@ def test_a_signal_stops_it_cleanly_at_any_time(
 
 def test_a_worker_that_dies_ends_it_with_the_end_of_its_log(start: Callable[..., Demo]) -> None:
     demo = start("--workers=1")
-    demo.until_said("a producer enqueues")
+    demo.await_text("a producer enqueues")
     [worker] = [pid for pid, command in demo.processes().items() if "worker1@demo" in command]
     os.kill(worker, signal.SIGKILL)
     assert demo.wait() == 1
-    assert "worker 1 ended unexpectedly (SIGKILL)" in demo.said
-    assert "the logs are kept in" in demo.said
+    assert "worker 1 ended unexpectedly (SIGKILL)" in demo.text
+    assert "the logs are kept in" in demo.text
     assert any(name.endswith("logs/worker1.log") for name in demo.files())
     assert demo.processes() == {}
 
 
 def test_what_it_started_goes_even_when_it_is_killed_itself(start: Callable[..., Demo]) -> None:
     demo = start("--workers=1")
-    demo.until_said("a producer enqueues")
+    demo.await_text("a producer enqueues")
     assert len(demo.processes()) > 4
     demo.process.kill()
     demo.wait()
@@ -196,13 +196,13 @@ def test_what_it_started_goes_even_when_it_is_killed_itself(start: Callable[...,
 def test_a_redis_that_does_not_answer_is_a_clear_error(start: Callable[..., Demo]) -> None:
     demo = start(REDIS_URL="redis://127.0.0.1:1/0")
     assert demo.wait() == 1
-    assert "the Redis of REDIS_URL cannot be used (ConnectionError)" in demo.said
-    assert "Traceback" not in demo.said
+    assert "the Redis of REDIS_URL cannot be used (ConnectionError)" in demo.text
+    assert "Traceback" not in demo.text
     assert list(demo.folder.iterdir()) == []
 
 
 def test_it_fails_where_the_time_is_too_short(start: Callable[..., Demo]) -> None:
     demo = start("--seconds=3", "--workers=1")
     assert demo.wait() == 1
-    assert "not over within 3 s" in demo.said
+    assert "not over within 3 s" in demo.text
     assert demo.processes() == {}

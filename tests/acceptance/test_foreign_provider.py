@@ -27,10 +27,10 @@ def foreign_url() -> Iterator[str]:
         process.communicate(timeout=10)
 
 
-def verdict(url: str) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{url}/verdict", timeout=10) as answer:  # noqa: S310 - our own URL
-        found: dict[str, Any] = json.loads(answer.read())
-    return found
+def judgement_of(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{url}/judgement", timeout=10) as answer:  # noqa: S310 - our own URL
+        judgement: dict[str, Any] = json.loads(answer.read())
+    return judgement
 
 
 def test_a_provider_that_says_nothing_but_retry_after_gets_every_job_once(
@@ -57,8 +57,8 @@ def test_a_provider_that_says_nothing_but_retry_after_gets_every_job_once(
             producer.close()
     failed = [meta["result"] for meta in ended.values() if meta["status"] != "SUCCESS"]
     assert failed == []
-    found = verdict(foreign_url)
-    assert (found["answered"], found["twice"], found["emails"]) == (JOBS, 0, EMAILS)
-    assert found["early_ms"] == [], found
-    assert all(counts["ok"] for counts in found["by_key"].values())
-    assert len(found["by_key"]) == 5
+    judgement = judgement_of(foreign_url)
+    assert (judgement["answered"], judgement["twice"], judgement["emails"]) == (JOBS, 0, EMAILS)
+    assert judgement["early_ms"] == [], judgement
+    assert all(counts["ok"] for counts in judgement["by_key"].values())
+    assert len(judgement["by_key"]) == 5

@@ -19,8 +19,8 @@ MODEL = "openai/gpt-oss-120b"
 
 def left_of(fleet: Fleet) -> list[float]:
     """What is left of each key's minute."""
-    found = [account["models"].get(MODEL) for account in fleet.sandbox.state()["groq"]]
-    return [RPM - models["rpm"]["used"] if models else RPM for models in found]
+    buckets = [account["models"].get(MODEL) for account in fleet.sandbox.state()["groq"]]
+    return [RPM - models["rpm"]["used"] if models else RPM for models in buckets]
 
 
 async def spend(fleet: Fleet) -> None:

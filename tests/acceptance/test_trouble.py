@@ -82,9 +82,9 @@ def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(
         ]
     waits = [meta["waits"] for meta in stored if meta["status"] == "RETRY"]
     deferred |= {meta["task_id"] for meta in stored if meta["status"] == "RETRY"}
-    assert {(one["kind"], one["code"]) for one in waits} == {("key", "rpm")}
+    assert {(wait["kind"], wait["code"]) for wait in waits} == {("key", "rpm")}
     assert all(
-        abs(datetime.fromisoformat(one["next_try"]).timestamp() - until_s) < 3 for one in waits
+        abs(datetime.fromisoformat(wait["next_try"]).timestamp() - until_s) < 3 for wait in waits
     )
 
     ended = fleet.producer.await_all(list(sent_s), within_s=REST_S + 30)
@@ -106,10 +106,10 @@ def assert_near_the_end_of_the_rest(served_s: float, until_s: float) -> None:
 def test_countdowns_match_the_cooldown_within_a_second(
     fleet: Fleet, rest_ends_s: list[float], deferred: set[str]
 ) -> None:
-    told = [one for one in deferrals(fleet) if one[2] > 5]
+    long_deferrals = [deferral for deferral in deferrals(fleet) if deferral[2] > 5]
     assert deferred, "a worker took the first ones; the others waited in their queue"
-    assert deferred <= {job for job, _, _ in told}
-    ends = [when + countdown - rest_ends_s[0] for _, when, countdown in told]
+    assert deferred <= {job for job, _, _ in long_deferrals}
+    ends = [when + countdown - rest_ends_s[0] for _, when, countdown in long_deferrals]
     assert -1.0 <= min(ends) <= 1.0
     assert -1.0 <= statistics.median(ends) <= 1.0
     # On a machine that is busy a line is logged a little after its countdown was given.
@@ -122,12 +122,12 @@ def test_a_revoked_key_is_not_called_again_by_any_worker_until_reset(fleet: Flee
     fleet.sandbox.control("reset")
 
     def calls() -> int:
-        found = [
+        keys = [
             key
             for key in fleet.sandbox.ledger()["keys"].values()
             if key["label"] == f"{second[:10]}..."
         ]
-        return int(found[0]["calls"]) if found else 0
+        return int(keys[0]["calls"]) if keys else 0
 
     def stream(jobs: int) -> list[str]:
         ids = []

@@ -101,11 +101,13 @@ def test_it_imports_nothing_by_the_name_that_it_has_in_the_checkout(
                 named = [alias.name for alias in node.names]
             else:
                 continue
-            assert not {one.split(".")[0] for one in named} & set(PACKAGES), f"{name}: {named}"
+            assert not {module.split(".")[0] for module in named} & set(PACKAGES), (
+                f"{name}: {named}"
+            )
 
 
 def test_it_adds_our_commands_to_celery(contents: dict[str, bytes]) -> None:
-    [text] = [one for name, one in contents.items() if name.endswith("/entry_points.txt")]
+    [text] = [content for name, content in contents.items() if name.endswith("/entry_points.txt")]
     group, *commands = text.decode().split()
     assert group == "[celery.commands]"
     assert commands[::3] == ["cancel", "dead", "job", "keys", "quote"]
@@ -173,8 +175,8 @@ def test_an_application_with_our_names_keeps_its_own(installed: Installed) -> No
         "print(c.app.main, t.hello.name, w.OWNER, e.KeywheelError.__module__)"
     )
     for folder in (installed.application, installed.elsewhere):
-        said = installed.run("-c", look, folder=folder)
-        assert said.split() == ["theirs", "tasks.hello.hello", "theirs", "keywheel.worker.errors"]
+        output = installed.run("-c", look, folder=folder)
+        assert output.split() == ["theirs", "tasks.hello.hello", "theirs", "keywheel.worker.errors"]
     report = installed.run("-m", "celery", "-A", "config.celery_app", "report")
     assert "software ->" in report
 

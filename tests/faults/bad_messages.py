@@ -72,8 +72,8 @@ class Bad:
         return _without(message | self.top)
 
 
-def _without(found: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if value is not OUT}
+def _without(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not OUT}
 
 
 def header(name: str, value: Any, says: str) -> Bad:

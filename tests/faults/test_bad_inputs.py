@@ -203,10 +203,10 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
             for job, bad in zip(messages, MESSAGES, strict=True):
                 client.lpush("ai", json.dumps(bad.message(job)))
             jobs = [fleet.producer.send(name, **arguments).id for name, arguments, _ in ARGUMENTS]
-            told = [
+            answered = [
                 job for job, bad in zip(messages, MESSAGES, strict=True) if bad.caller != NOTHING
             ]
-            fleet.producer.await_all(jobs + told, within_s=60)
+            fleet.producer.await_all(jobs + answered, within_s=60)
             yield Sent(fleet, client, jobs, messages)
 
 
@@ -215,8 +215,8 @@ def reading(fleet: Fleet, job: str) -> str:
     meta = fleet.producer.states([job]).get(job)
     if meta is None or meta["status"] == "SUCCESS":
         return "" if meta is None else "SUCCESS"
-    said = meta["result"]["exc_message"]
-    sentence = " ".join(map(str, said)) if isinstance(said, list) else said
+    words = meta["result"]["exc_message"]
+    sentence = " ".join(map(str, words)) if isinstance(words, list) else words
     return f"{meta['result']['exc_type']}: {sentence}"
 
 

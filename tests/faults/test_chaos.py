@@ -21,10 +21,10 @@ def test_nothing_is_lost_and_no_email_goes_twice_while_everything_breaks(tmp_pat
         str(tmp_path / "results"),
     ]
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    said = tmp_path / "said"
+    output = tmp_path / "output"
     with (
-        said.open("wb") as sink,
+        output.open("wb") as sink,
         subprocess.Popen(command, env=environ, stdout=sink, stderr=sink) as chaos,
     ):
         code = chaos.wait(LONGEST_S)  # asked to end, it ends what it started
-    assert code == 0, said.read_text(errors="replace")[-6000:]
+    assert code == 0, output.read_text(errors="replace")[-6000:]

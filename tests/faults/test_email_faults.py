@@ -53,8 +53,8 @@ def test_a_worker_killed_after_its_batches_were_accepted_sends_nothing_twice(
         for worker in successors:
             worker.stop()
     assert [meta["result"] for meta in ended.values() if meta["status"] != "SUCCESS"] == []
-    assert len({ended[one]["result"]["id"] for one in ids}) == EMAILS
-    assert len({ended[one]["result"]["id"] for one in copies}) == 1
+    assert len({ended[job]["result"]["id"] for job in ids}) == EMAILS
+    assert len({ended[job]["result"]["id"] for job in copies}) == 1
     judgement = fleet.sandbox.ledger()["judgement"]
     assert judgement["emails_accepted"] == EMAILS + 1
     assert (judgement["emails_accepted_twice"], judgement["content_accepted_twice"]) == (0, 0)

@@ -32,12 +32,12 @@ def test_a_job_that_kills_its_workers_is_stopped_and_its_neighbours_all_succeed(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "shop.py").write_text(SHOP)
-    told = tmp_path / "told"
+    shop_log = tmp_path / "shop.log"
     with (
         EmbeddedRedis(data_dir=tmp_path / "redis") as server,
         Sandbox(groq_keys=1, resend_keys=1) as sandbox,
     ):
-        environ = sandbox.env() | SETTINGS | {"REDIS_URL": server.url, "SHOP_LOG": str(told)}
+        environ = sandbox.env() | SETTINGS | {"REDIS_URL": server.url, "SHOP_LOG": str(shop_log)}
         producer = Producer(server.url)
 
         def send(name: str) -> str:
@@ -46,11 +46,13 @@ def test_a_job_that_kills_its_workers_is_stopped_and_its_neighbours_all_succeed(
         innocent = [send("shop.orders.slow") for _ in range(15)]
         poison = send("shop.orders.kill")
         innocent += [send("shop.orders.slow") for _ in range(15)]
-        lives: list[Worker] = []
+        started: list[Worker] = []
 
         def have_ended() -> bool:
-            if not lives or lives[-1].process.poll() is not None:  # as a process manager does
-                lives.append(Worker(tmp_path, environ, "--include", "shop", name=f"w{len(lives)}"))
+            if not started or started[-1].process.poll() is not None:  # as a process manager does
+                started.append(
+                    Worker(tmp_path, environ, "--include", "shop", name=f"w{len(started)}")
+                )
             return len(producer.states([poison, *innocent])) == 31
 
         try:
@@ -59,13 +61,13 @@ def test_a_job_that_kills_its_workers_is_stopped_and_its_neighbours_all_succeed(
             client = producer.app.backend.client
             eventually(lambda: not client.hlen("unacked"), what="the last acknowledgement")
         finally:
-            for life in lives:
-                life.stop()
+            for worker in started:
+                worker.stop()
         states = producer.states([poison, *innocent])
-        assert {states[one]["status"] for one in innocent} == {"SUCCESS"}
+        assert {states[job]["status"] for job in innocent} == {"SUCCESS"}
         assert states[poison]["result"]["exc_type"] == "Poisoned"
         assert (letter["id"], letter["kind"], letter["replayable"]) == (poison, "poison", True)
-        assert told.read_text().split() == ["killed"] * 3
-        assert [life.process.returncode for life in lives] == [9, 9, 9, os.EX_OK]
+        assert shop_log.read_text().split() == ["killed"] * 3
+        assert [worker.process.returncode for worker in started] == [9, 9, 9, os.EX_OK]
         assert not client.llen("ai")
         producer.close()

@@ -13,14 +13,14 @@ def test_the_stream_of_a_killed_worker_begins_anew_and_who_reads_it_sees_that(
 ) -> None:
     fleet = start_fleet(count=1, groq_keys=2)
     fleet.sandbox.control("fault", service="groq", kind="stream_hang", count=1)
-    asked = {"prompt": "Say hello", "stream": True}
+    arguments = {"prompt": "Say hello", "stream": True}
     with redis.Redis.from_url(fleet.redis.url, decode_responses=True) as client:
-        sent = fleet.producer.send("tasks.ai.complete", **asked)
+        sent = fleet.producer.send("tasks.ai.complete", **arguments)
         name = f"kw:stream:{sent.id}"
 
         def records(after: str = "-") -> list[tuple[str, dict[str, str]]]:
-            found: Any = client.xrange(name, min=after)
-            return found
+            entries: Any = client.xrange(name, min=after)
+            return entries
 
         eventually(
             lambda: any(fields["type"] == "delta" for _, fields in records()), what="a first piece"
@@ -33,7 +33,9 @@ def test_the_stream_of_a_killed_worker_begins_anew_and_who_reads_it_sees_that(
 
         # The broker gives the message to another worker after the visibility timeout, which other
         # tests wait for.
-        fleet.producer.app.send_task("tasks.ai.complete", kwargs=asked, queue="ai", task_id=sent.id)
+        fleet.producer.app.send_task(
+            "tasks.ai.complete", kwargs=arguments, queue="ai", task_id=sent.id
+        )
         second = Worker(fleet.folder, fleet.environ, name="w2")
         try:
             eventually(

@@ -52,12 +52,12 @@ def open_page(browser: Any) -> Iterator[Open]:
         refused: str = "",
         job: str = "",
     ) -> Any:
-        def hear(told: Any) -> None:
+        def hear(message: Any) -> None:
             made_here = (
-                refused and f"status of {refused} " in told.text
+                refused and f"status of {refused} " in message.text
             )  # the test answers so itself
-            if told.type in {"error", "warning"} and not made_here:
-                complaints.append(told.text)
+            if message.type in {"error", "warning"} and not made_here:
+                complaints.append(message.text)
 
         context = browser.new_context(
             viewport=size,

@@ -39,7 +39,7 @@ def state(page: Any, secret: str, word: str, *, within_s: float = 10) -> float:
 
 def has_focus(control: Any) -> bool:
     """Whether a control has the focus."""
-    return bool(control.evaluate("(one) => one === document.activeElement"))
+    return bool(control.evaluate("(element) => element === document.activeElement"))
 
 
 def screenshot(page: Any, name: str) -> None:

@@ -75,15 +75,15 @@ def test_the_page_is_readable_everywhere(
     screenshot(page, f"{name}-first")
     for kind in ("key-more", "keys-words"):  # what a phone keeps folded
         page.evaluate(
-            f"document.querySelectorAll('.{kind}').forEach((one) => {{ one.open = true; }})"
+            f"document.querySelectorAll('.{kind}').forEach((element) => {{ element.open = true; }})"
         )
     assert not unreadable(page)
     assert page.get_by_role("meter").count() >= 3
-    order = [one.inner_text() for one in page.locator("#service-groq .key-state").all()]
+    order = [word.inner_text() for word in page.locator("#service-groq .key-state").all()]
     assert order == sorted(order, key=["disabled", "cooling", "ready"].index), "trouble comes first"
     page.get_by_text("3 jobs ended for good without success").wait_for()
     table = page.locator("#letters-table")
-    assert table.evaluate("(one) => one.scrollWidth <= one.clientWidth"), (
+    assert table.evaluate("(element) => element.scrollWidth <= element.clientWidth"), (
         "no button is out of sight"
     )
     page.emulate_media(forced_colors="active")
@@ -113,12 +113,14 @@ def test_no_name_that_a_stranger_made_up_widens_a_page(
     fresh.producer.outcome(job)
     page = open_page(site, size=size)
     page.locator(f"tr[data-job='{job.id}']").wait_for()
-    for one in page.locator("details").all():
-        one.evaluate("(one) => { one.open = true; }")
+    for details in page.locator("details").all():
+        details.evaluate("(element) => { element.open = true; }")
     assert page.locator(".key-blocks", has_text="m" * 200).count()
     assert not too_wide(page)
     letters = page.locator("#letters-table")
-    assert letters.evaluate("(one) => one.scrollWidth <= one.clientWidth"), "its buttons are seen"
+    assert letters.evaluate("(element) => element.scrollWidth <= element.clientWidth"), (
+        "its buttons are seen"
+    )
     for by, name in (("model", "m"), ("tenant", "t")):
         page.locator("#service-groq").get_by_label("How to group").select_option(by)
         page.locator("#service-groq .plot-legend", has_text=name * 200).wait_for()
@@ -226,7 +228,9 @@ def test_nothing_is_called_well_without_keys_or_workers_and_no_number_is_read_al
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     page = open_page(site)
-    status = page.evaluate("fetch('/api/admin/api-keys/status').then((its) => its.json())")
+    status = page.evaluate(
+        "fetch('/api/admin/api-keys/status').then((response) => response.json())"
+    )
     page.route(
         "**/api-keys/events",
         lambda route: route.fulfill(body=f"event: status\ndata: {json.dumps(status)}\n\n"),
@@ -239,11 +243,13 @@ def test_nothing_is_called_well_without_keys_or_workers_and_no_number_is_read_al
     pool["queue"] |= {"waiting": 2, "oldest_s": 400.0}
     page.get_by_text("Jobs for Resend cannot start: no worker answers. 2 jobs wait.").wait_for()
     old = page.get_by_role("listitem").filter(has_text="Jobs for Resend have waited for more than")
-    page.evaluate("(one) => { one.seen = true; }", old.element_handle())
+    page.evaluate("(element) => { element.seen = true; }", old.element_handle())
     pool["queue"] |= {"waiting": 3, "oldest_s": 401.0}
     page.get_by_text("3 jobs wait. Show Resend").wait_for()
     page.get_by_text("The longest wait: 6 min 41 s.").wait_for()
-    assert old.evaluate("(one) => one.seen"), "an alert that is written anew is read aloud anew"
+    assert old.evaluate("(element) => element.seen"), (
+        "an alert that is written anew is read aloud anew"
+    )
     for pool in pools:
         pool["keys"] = []
         pool["summary"] |= {"keys": 0, "ready": 0}
@@ -256,21 +262,21 @@ def test_after_the_login_has_ended_the_page_asks_no_more(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     page = open_page(site, refused="401")
-    asked: list[Any] = []
+    requests: list[Any] = []
 
     def refuse(route: Any) -> None:
-        asked.append(route)
+        requests.append(route)
         route.fulfill(status=401, json={"error": "login_required", "message": "Log in."})
 
     page.route("**/api/admin/**", refuse)
     page.get_by_label("Kind").select_option("failed")
     page.get_by_text("Your login has expired. Reload this page").wait_for()
-    before = len(asked)
+    before = len(requests)
     page.evaluate(
         "document.dispatchEvent(new Event('visibilitychange'))"
     )  # as when somebody comes back to the tab
     page.get_by_text("Not live").wait_for()
-    assert len(asked) == before
+    assert len(requests) == before
     # A browser that is offered a login by such an answer would ask for a password each time.
     request = urllib.request.Request(  # noqa: S310
         f"{site}/api/admin/api-keys/status", headers={"Sec-Fetch-Mode": "cors"}
@@ -279,7 +285,9 @@ def test_after_the_login_has_ended_the_page_asks_no_more(
         urllib.request.urlopen(request, timeout=10)  # noqa: S310 - our own
     with caught.value as answer:
         assert not [
-            one for one in answer.headers.get_all("WWW-Authenticate", []) if one.startswith("Basic")
+            scheme
+            for scheme in answer.headers.get_all("WWW-Authenticate", [])
+            if scheme.startswith("Basic")
         ]
 
 
@@ -316,8 +324,8 @@ def test_the_page_works_with_any_number_of_keys(
         assert page.locator("article").count() == 2 * count
         folded = page.get_by_text("10 keys ready")
         assert folded.count() == (2 if count == 10 else 0), "a phone folds what is well"
-        for one in folded.all():
-            one.click()
+        for summary in folded.all():
+            summary.click()
         assert page.get_by_role("article").count() == 2 * count
         assert page.get_by_text("No key of Groq is configured here").is_visible() == (count == 0)
         assert not too_wide(page)

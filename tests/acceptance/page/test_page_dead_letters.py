@@ -32,10 +32,10 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
     phone = open_page(site, size=PHONE, dark=True)
     phone.locator(f"tr[data-job='{first.id}']").wait_for()
     assert not too_wide(phone)
-    for one, name in ((page, "keys-letters"), (phone, "keys-letters-phone")):
-        assert not unreadable(one)
-        one.locator("#letters-rows").scroll_into_view_if_needed()
-        screenshot(one, name)
+    for view, name in ((page, "keys-letters"), (phone, "keys-letters-phone")):
+        assert not unreadable(view)
+        view.locator("#letters-rows").scroll_into_view_if_needed()
+        screenshot(view, name)
     phone.close()
     row.get_by_role("button", name="Replay").click()
     dialog = page.get_by_role("dialog")
@@ -71,27 +71,28 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
 ) -> None:
     first, second, third = poisoned(fresh), poisoned(fresh), poisoned(fresh)
     page = open_page(site)
-    for one in (first, second):
-        page.get_by_label(f"Select job {one.id}").check()
+    for job in (first, second):
+        page.get_by_label(f"Select job {job.id}").check()
     screenshot(page, "letters-selected")
     page.get_by_role("button", name="Drop 2 selected").click()
     page.get_by_role("dialog").get_by_role("button", name="Drop").click()
     page.locator(f"tr[data-job='{first.id}']").wait_for(state="detached")
-    search, its = page.get_by_label("Search the dead letters"), f"tr[data-job='{third.id}']"
+    search = page.get_by_label("Search the dead letters")
+    row_of_third = f"tr[data-job='{third.id}']"
     search.fill(second.id)
     page.get_by_text("; none matches.").wait_for()
     search.fill(third.id[:13])
-    page.locator(its).get_by_role("link", name=third.id).click()
+    page.locator(row_of_third).get_by_role("link", name=third.id).click()
     page.get_by_text("It failed: Poisoned: 5 workers died").wait_for()
     page.go_back()
-    page.locator(its).wait_for()
+    page.locator(row_of_third).wait_for()
     assert (page.locator("tr[data-job]").count(), search.input_value()) == (1, third.id[:13])
-    page.locator(its).get_by_role("link", name=third.id).click()
+    page.locator(row_of_third).get_by_role("link", name=third.id).click()
     page.get_by_text("It failed: Poisoned: 5 workers died").wait_for()
     assert not unreadable(page)
     assert "canary" not in page.content()
     page.get_by_role("link", name="poison: show it").click()  # to it alone
-    page.locator(its).wait_for()
+    page.locator(row_of_third).wait_for()
     assert page.locator("tr[data-job]").count() == 1
     search.fill("")
     for _ in range(21):
@@ -99,7 +100,7 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     fresh.producer.outcome(last)
     page.get_by_text("20 of 22 are listed").wait_for()
     page.get_by_role("button", name="Older dead letters").click()
-    page.locator(its).wait_for()
+    page.locator(row_of_third).wait_for()
     newest = page.get_by_role("button", name="Newest dead letters")
     assert has_focus(newest), "Older is gone"
     page.get_by_role("button", name="Drop all").click()
@@ -107,7 +108,7 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     assert "Drop all dead letters up to" in dialog.inner_text(), "the count has newer ones, too"
     dialog.get_by_role("button", name="Cancel").click()
     newest.click()
-    page.locator(its).wait_for(state="detached")
+    page.locator(row_of_third).wait_for(state="detached")
     above, below = [row.get_attribute("data-job") for row in page.locator("tr[data-job]").all()[:2]]
     page.get_by_label(f"Drop the dead letter of job {above}").click()
     page.get_by_role("dialog").get_by_role("button", name="Drop").click()

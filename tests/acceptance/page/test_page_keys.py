@@ -21,7 +21,7 @@ from tests.fleets import Fleet
 from tests.processes import eventually
 
 pytestmark = NEEDS_BROWSER
-AN_HOUR_AHEAD = "const its = Date.now; Date.now = () => its() + 3600000;"
+AN_HOUR_AHEAD = "const now = Date.now; Date.now = () => now() + 3600000;"
 """Puts a browser's clock wrong."""
 
 
@@ -52,12 +52,12 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
         r"next try in \d min \d\d s · .*(limit|daily quota).* · job [0-9a-f]{8}…",
         waiting.first.inner_text(),
     )
-    titles = "(links) => links.map((one) => one.title)"
-    seen = eventually(
+    titles = "(links) => links.map((link) => link.title)"
+    shown_ids = eventually(
         lambda: {*waiting.get_by_role("link").evaluate_all(titles)} & {*ids},
         what="these jobs by their ids",
     )
-    assert {one[:8] for one in seen} <= {
+    assert {job[:8] for job in shown_ids} <= {
         *re.findall(r"job (\w{8})", " ".join(waiting.all_inner_texts()))
     }
     screenshot(page, "deferred")
@@ -143,37 +143,37 @@ def test_a_key_is_disabled_for_a_time_has_a_note_and_is_enabled(
 ) -> None:
     page = open_page(site)
     secret = fresh.sandbox.keys("groq")[0]
-    its, dialog = card(page, secret), page.get_by_role("dialog")
-    assert "last used " in its.inner_text()
-    its.get_by_text("Latest calls").click()
-    its.get_by_text(re.compile(r"ok · openai/gpt-oss-120b")).first.wait_for()
-    assert 4 <= its.get_by_role("link", name="job ").count() <= 8
+    key_card, dialog = card(page, secret), page.get_by_role("dialog")
+    assert "last used " in key_card.inner_text()
+    key_card.get_by_text("Latest calls").click()
+    key_card.get_by_text(re.compile(r"ok · openai/gpt-oss-120b")).first.wait_for()
+    assert 4 <= key_card.get_by_role("link", name="job ").count() <= 8
     assert not unreadable(page)
-    its.get_by_role("button", name="Disable key").click()
+    key_card.get_by_role("button", name="Disable key").click()
     dialog.get_by_label("For how long").select_option("an hour")
     dialog.get_by_label("Reason").fill("launch day")
     screenshot(page, "disable-for")
     dialog.get_by_role("button", name="Disable").click()
     state(page, secret, "disabled")
-    its.get_by_text(
+    key_card.get_by_text(
         re.compile(r"^(1 h 00|59) min( \d\d s)? · launch day, by flower ada")
     ).wait_for()
     assert page.get_by_text("All is well").is_visible(), "a person wanted it"
-    its.get_by_role("button", name="Note on").click()
+    key_card.get_by_role("button", name="Note on").click()
     dialog.get_by_label("Note").fill("belongs to ops")
     dialog.get_by_role("button", name="Keep").click()
-    its.get_by_text("belongs to ops", exact=True).wait_for()
+    key_card.get_by_text("belongs to ops", exact=True).wait_for()
     screenshot(page, "disabled-for")
-    its.get_by_role("button", name="Enable key").click()
+    key_card.get_by_role("button", name="Enable key").click()
     state(page, secret, "ready")
-    its.get_by_role("button", name="Check key").click()
+    key_card.get_by_role("button", name="Check key").click()
     dialog.get_by_text("The provider accepts this key.").wait_for()
     assert dialog.get_by_role("listitem").count() == 1
     dialog.get_by_role("button", name="Close").click()
-    its.get_by_role("button", name="Note on").click()
+    key_card.get_by_role("button", name="Note on").click()
     dialog.get_by_label("Note").fill("")
     dialog.get_by_role("button", name="Keep").click()
-    its.get_by_text("belongs to ops").wait_for(state="hidden")
+    key_card.get_by_text("belongs to ops").wait_for(state="hidden")
 
 
 def test_a_service_is_paused_and_resumed_by_its_buttons(
@@ -250,11 +250,11 @@ def test_a_reset_brings_back_no_key_that_was_disabled_after_its_dialog_had_opene
     first, second, third = fresh.sandbox.keys("groq")
 
     def disable(secret: str) -> None:
-        asked = page.context.request.post(
+        response = page.context.request.post(
             f"{site}/api/admin/api-keys/disable",
             data={"service": "groq", "key": key_id(secret), "reason": "leaked"},
         )
-        assert asked.ok, asked.text()
+        assert response.ok, response.text()
         state(page, secret, "disabled")
 
     disable(first)
@@ -296,7 +296,7 @@ def test_a_dialog_changes_only_by_the_hand_of_its_person(
     page.get_by_role("button", name="Check keys", include_hidden=True).wait_for(state="attached")
     assert "Disable gsk_" in dialog.inner_text()
     composing = "new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true})"
-    page.locator("#dialog-reason").evaluate(f"(one) => one.dispatchEvent({composing})")
+    page.locator("#dialog-reason").evaluate(f"(element) => element.dispatchEvent({composing})")
     assert "Disable gsk_" in dialog.inner_text(), "Enter ended a word, not the dialog"
     page.keyboard.press("Escape")
     dialog.get_by_text("The providers accept every key").wait_for()
