@@ -157,7 +157,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
         (signal.SIGINT, 130, r"completions [1-9]"),  # in the middle of the run
     ],
 )
-def test_a_signal_stops_it_cleanly_at_any_time(
+def test_a_signal_stops_the_demo_cleanly_at_any_time(
     start: Callable[..., Demo], number: signal.Signals, code: int, line: str
 ) -> None:
     demo = start("--workers=1")
@@ -172,7 +172,9 @@ def test_a_signal_stops_it_cleanly_at_any_time(
     assert demo.processes() == {}
 
 
-def test_a_worker_that_dies_ends_it_with_the_end_of_its_log(start: Callable[..., Demo]) -> None:
+def test_a_worker_that_dies_ends_the_demo_with_the_end_of_its_log(
+    start: Callable[..., Demo],
+) -> None:
     demo = start("--workers=1")
     demo.await_text("a producer enqueues")
     [worker] = [pid for pid, command in demo.processes().items() if "worker1@demo" in command]
@@ -184,7 +186,9 @@ def test_a_worker_that_dies_ends_it_with_the_end_of_its_log(start: Callable[...,
     assert demo.processes() == {}
 
 
-def test_what_it_started_goes_even_when_it_is_killed_itself(start: Callable[..., Demo]) -> None:
+def test_what_the_demo_started_ends_even_when_the_demo_is_killed(
+    start: Callable[..., Demo],
+) -> None:
     demo = start("--workers=1")
     demo.await_text("a producer enqueues")
     assert len(demo.processes()) > 4
@@ -201,7 +205,7 @@ def test_a_redis_that_does_not_answer_is_a_clear_error(start: Callable[..., Demo
     assert list(demo.folder.iterdir()) == []
 
 
-def test_it_fails_where_the_time_is_too_short(start: Callable[..., Demo]) -> None:
+def test_the_demo_fails_when_its_time_is_too_short(start: Callable[..., Demo]) -> None:
     demo = start("--seconds=3", "--workers=1")
     assert demo.wait() == 1
     assert "not over within 3 s" in demo.text

@@ -71,12 +71,12 @@ def contents(wheel: Path) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def test_it_puts_one_name_on_the_import_path(contents: dict[str, bytes]) -> None:
+def test_the_wheel_puts_one_name_on_the_import_path(contents: dict[str, bytes]) -> None:
     tops = {name.split("/")[0] for name in contents}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"keywheel"}
 
 
-def test_it_holds_every_file_of_every_package(contents: dict[str, bytes]) -> None:
+def test_the_wheel_holds_every_file_of_every_package(contents: dict[str, bytes]) -> None:
     expected = {
         f"keywheel/{path.relative_to(ROOT).as_posix()}"
         for package in PACKAGES
@@ -90,7 +90,7 @@ def test_it_holds_every_file_of_every_package(contents: dict[str, bytes]) -> Non
     assert "keywheel/py.typed" in contents
 
 
-def test_it_imports_nothing_by_the_name_that_it_has_in_the_checkout(
+def test_the_wheel_imports_nothing_by_its_name_in_the_checkout(
     contents: dict[str, bytes],
 ) -> None:
     for name, source in contents.items():
@@ -106,7 +106,7 @@ def test_it_imports_nothing_by_the_name_that_it_has_in_the_checkout(
             )
 
 
-def test_it_adds_our_commands_to_celery(contents: dict[str, bytes]) -> None:
+def test_the_wheel_adds_our_commands_to_celery(contents: dict[str, bytes]) -> None:
     [text] = [content for name, content in contents.items() if name.endswith("/entry_points.txt")]
     group, *commands = text.decode().split()
     assert group == "[celery.commands]"
@@ -114,7 +114,7 @@ def test_it_adds_our_commands_to_celery(contents: dict[str, bytes]) -> None:
     assert all(command.startswith("keywheel.worker.") for command in commands[2::3])
 
 
-def test_it_carries_the_licence(contents: dict[str, bytes]) -> None:
+def test_the_wheel_carries_the_licence(contents: dict[str, bytes]) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in contents)
 
 

@@ -223,7 +223,7 @@ def reading(fleet: Fleet, job: str) -> str:
 @pytest.mark.parametrize(
     "number", range(len(ARGUMENTS)), ids=lambda number: ARGUMENTS[number][2].strip(": ")
 )
-def test_the_caller_of_a_wrong_argument_reads_which_one_and_never_its_value(
+def test_the_error_of_a_wrong_argument_names_it_and_never_shows_its_value(
     sent: Sent, number: int
 ) -> None:
     read = reading(sent.fleet, sent.jobs[number])
@@ -234,7 +234,7 @@ def test_the_caller_of_a_wrong_argument_reads_which_one_and_never_its_value(
 @pytest.mark.parametrize(
     ("number", "bad"), list(enumerate(MESSAGES)), ids=[bad.says for bad in MESSAGES]
 )
-def test_the_caller_of_a_bad_message_is_told_where_it_can_be(
+def test_the_caller_of_a_bad_message_reads_what_is_wrong_with_it(
     sent: Sent, number: int, bad: Bad
 ) -> None:
     read = reading(sent.fleet, sent.messages[number])
@@ -247,7 +247,7 @@ def test_the_caller_of_a_bad_message_is_told_where_it_can_be(
         assert read == {SERVED: "SUCCESS", NOTHING: ""}[bad.caller]
 
 
-def test_the_worker_lives_serves_a_good_job_and_holds_nothing_back_after_all_of_them(
+def test_after_all_bad_inputs_the_worker_serves_good_jobs_and_holds_no_message(
     sent: Sent,
 ) -> None:
     assert sent.fleet.workers[0].process.poll() is None
@@ -259,12 +259,12 @@ def test_the_worker_lives_serves_a_good_job_and_holds_nothing_back_after_all_of_
     assert not any(sent.client.llen(queue) for queue in ("ai", "email", "admin"))
 
 
-def test_what_is_no_message_is_kept_for_a_person(sent: Sent) -> None:
+def test_entries_that_are_not_messages_are_kept_for_a_person(sent: Sent) -> None:
     kept = sent.client.lrange("unacked.unreadable", 0, -1)
     assert set(ENTRIES) <= set(kept)
 
 
-def test_no_log_line_shows_what_was_in_them(sent: Sent) -> None:
+def test_no_log_line_shows_the_content_of_a_bad_input(sent: Sent) -> None:
     assert CANARY not in sent.fleet.logs
 
 

@@ -18,7 +18,7 @@ BACK_S = 600
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
-def test_a_rest_ends_when_it_was_to_although_redis_clock_is_set_back(
+def test_a_rest_ends_on_time_although_the_clock_of_redis_is_set_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = tmp_path / "clock"

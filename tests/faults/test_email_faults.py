@@ -61,7 +61,7 @@ def test_a_worker_killed_after_its_batches_were_accepted_sends_nothing_twice(
     assert not any("Traceback" in worker.log for worker in successors)
 
 
-def test_a_worker_that_stood_still_during_its_calls_sends_nothing_once_others_have(
+def test_a_worker_that_was_frozen_during_its_calls_sends_nothing_that_another_has_sent(
     start_fleet: StartFleet,
 ) -> None:
     fleet = start_fleet(settings=SHORT, count=1, resend_latency_ms=1_000, **LIMITS)

@@ -101,7 +101,7 @@ def test_the_page_is_readable_everywhere(
 
 
 @pytest.mark.parametrize("size", [WIDE, {"width": 1024, "height": 768}, PHONE])
-def test_no_name_that_a_stranger_made_up_widens_a_page(
+def test_no_long_name_of_a_caller_widens_a_page(
     fresh: Fleet, site: str, open_page: Open, size: dict[str, int]
 ) -> None:
     job = fresh.producer.app.send_task(
@@ -169,7 +169,7 @@ def test_the_usage_is_drawn_over_time_and_summed_by_key(
     usage.get_by_text("Calls, last 24 hours: ").wait_for()
 
 
-def test_what_is_shown_is_called_live_only_while_it_is(
+def test_the_page_says_live_only_while_it_shows_the_current_state(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     page = open_page(site, refused="503")
@@ -224,7 +224,7 @@ def test_many_tabs_of_a_browser_are_live_together_and_their_buttons_work(
     state(others[-1], first, "ready")
 
 
-def test_nothing_is_called_well_without_keys_or_workers_and_no_number_is_read_aloud(
+def test_without_keys_or_workers_the_page_says_so_and_no_changed_number_is_read_aloud(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     page = open_page(site)
@@ -258,7 +258,7 @@ def test_nothing_is_called_well_without_keys_or_workers_and_no_number_is_read_al
     assert not page.get_by_text("All is well").is_visible()
 
 
-def test_after_the_login_has_ended_the_page_asks_no_more(
+def test_after_the_login_has_expired_the_page_sends_no_request(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     page = open_page(site, refused="401")

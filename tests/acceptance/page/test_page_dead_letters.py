@@ -116,7 +116,7 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     assert has_focus(page.get_by_label(f"Drop the dead letter of job {below}"))
 
 
-def test_a_letter_that_came_after_the_one_that_was_seen_stays(
+def test_a_dead_letter_that_is_newer_than_the_one_shown_is_not_dropped(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     first = poisoned(fresh)
@@ -139,7 +139,7 @@ def test_a_letter_that_came_after_the_one_that_was_seen_stays(
     assert not box.is_checked(), "what was selected is gone"
 
 
-def test_what_all_means_is_what_is_listed_also_while_an_answer_is_on_its_way(
+def test_all_means_the_dead_letters_that_are_listed_also_while_a_request_is_under_way(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     first = poisoned(fresh)

@@ -277,7 +277,7 @@ def test_a_reset_brings_back_no_key_that_was_disabled_after_its_dialog_had_opene
     state(page, third, "ready")
 
 
-def test_a_dialog_changes_only_by_the_hand_of_its_person(
+def test_a_dialog_changes_only_by_what_its_user_does(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     page = open_page(site)

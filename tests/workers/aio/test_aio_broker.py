@@ -57,7 +57,7 @@ def test_the_loop_is_asyncios_where_uvloop_is_not_installed(
 
 
 @pytest.mark.parametrize("cancel", ["", "yes"])
-def test_cut_connections_lose_no_job_and_leave_the_worker_at_work(  # noqa: PLR0917 - fixtures
+def test_cut_connections_lose_no_job_and_the_worker_goes_on(  # noqa: PLR0917 - fixtures
     aio: ModuleType,
     start_worker: Callable[..., WorkerProcess],
     key: str,
@@ -95,7 +95,7 @@ def test_where_jobs_are_cancelled_with_their_connection_those_that_had_not_begun
     assert [journal(each) for each in keys[4:]] == [["began", "ended"]] * 12
 
 
-def test_jobs_that_outlive_their_connection_take_up_their_room_and_no_more(
+def test_jobs_that_outlive_their_connection_count_against_the_concurrency_until_they_end(
     aio: ModuleType,
     start_worker: Callable[..., WorkerProcess],
     key: str,

@@ -107,7 +107,7 @@ def _send(aio: ModuleType, name: str, worker: WorkerProcess, *args: Any) -> Any:
     return getattr(aio, name).apply_async(args, queue=worker.queue)
 
 
-def test_as_many_jobs_run_at_a_time_as_grow_and_shrink_leave(
+def test_grow_and_shrink_change_how_many_jobs_run_at_once(
     aio: ModuleType, flower: Flower, worker: WorkerProcess, key: str
 ) -> None:
     def at_a_time(count: int, at: str) -> int:
@@ -262,7 +262,7 @@ def test_autoscale_is_refused_where_it_is_off(flower: Flower, worker: WorkerProc
     assert (status, "Autoscale not enabled" in message) == (403, True)
 
 
-def test_autoscale_moves_its_bounds_and_a_shutdown_waits_for_what_runs(  # noqa: PLR0917 - fixtures
+def test_autoscale_moves_its_bounds_and_a_shutdown_waits_for_running_jobs(  # noqa: PLR0917 - fixtures
     aio: ModuleType, flower: Flower, start_worker: Start, key: str, journal: Journal, store: Any
 ) -> None:
     worker = flower.await_worker(start_worker("--autoscale", "2,1"))

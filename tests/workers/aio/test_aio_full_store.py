@@ -37,7 +37,7 @@ def _finish_while_full(aio: ModuleType, worker: WorkerProcess) -> Any:
 @pytest.mark.parametrize(
     "name", ["cut", "cut_privately"]
 )  # messages that come by our requests, and by Celery's
-def test_a_job_cut_while_nothing_can_be_stored_comes_again(  # noqa: PLR0917 - fixtures
+def test_a_job_whose_end_cannot_be_stored_runs_again(  # noqa: PLR0917 - fixtures
     aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any, name: str
 ) -> None:
     worker = start_worker(AIO_LEASE_S="3")

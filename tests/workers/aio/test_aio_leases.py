@@ -71,7 +71,7 @@ def client(server: EmbeddedRedis) -> Iterator[Celery]:
     made.close()
 
 
-def test_what_a_killed_worker_ran_and_held_is_run_by_another_within_seconds(
+def test_another_worker_runs_the_jobs_of_a_killed_one_within_seconds(
     start: Start, client: Celery, store: Any, journal: Any, aio: ModuleType
 ) -> None:
     first = start("-c", "3", AIO_LEASE_S=SHORT_S).await_ready()
@@ -104,7 +104,7 @@ def test_what_a_killed_worker_ran_and_held_is_run_by_another_within_seconds(
     assert "messages held by dead workers" in second.log
 
 
-def test_a_worker_that_greets_its_neighbours_takes_in_batches_all_the_same(
+def test_a_worker_with_gossip_and_mingle_takes_messages_in_batches_too(
     start: Start, client: Celery, store: Any, aio: ModuleType
 ) -> None:
     workers = [start("-c", "10", greets=True).await_ready()]
@@ -123,7 +123,7 @@ def test_a_worker_that_greets_its_neighbours_takes_in_batches_all_the_same(
     eventually(lambda: not store.hlen("unacked"), within_s=PATIENCE_S)
 
 
-def test_what_goes_back_politely_counts_no_death(
+def test_messages_that_a_stopping_worker_gives_back_count_no_death(
     start: Start, client: Celery, store: Any, aio: ModuleType
 ) -> None:
     first = start("-c", "1", AIO_LEASE_S=LONG_S).await_ready()
@@ -138,7 +138,7 @@ def test_what_goes_back_politely_counts_no_death(
     assert store.zcard("unacked.leases") == 0
 
 
-def test_a_live_worker_keeps_its_jobs_however_long_and_however_redis_fares(  # noqa: PLR0917 - fixtures
+def test_a_live_worker_keeps_its_jobs_however_long_they_run_and_whatever_happens_to_redis(  # noqa: PLR0917 - fixtures
     start: Start, client: Celery, server: EmbeddedRedis, store: Any, journal: Any, aio: ModuleType
 ) -> None:
     first = start("-c", "10", AIO_LEASE_S=LONG_S).await_ready()

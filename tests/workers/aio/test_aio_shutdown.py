@@ -100,7 +100,7 @@ def test_ctrl_c_twice_turns_a_warm_shutdown_cold(
     assert store.hlen("unacked") == 0
 
 
-def test_a_cold_shutdown_gives_nothing_back_that_was_acknowledged_early_and_begins_nothing(
+def test_a_cold_shutdown_requeues_no_job_that_was_acknowledged_early_and_begins_none(
     aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any
 ) -> None:
     worker = start_worker("-c", "1", "--prefetch-multiplier", "2")
@@ -135,7 +135,7 @@ def test_a_soft_shutdown_lets_short_jobs_end_and_requeues_long_ones(
 
 
 @pytest.mark.parametrize("name", ["hangs", "hangs_loop"])
-def test_a_job_that_hangs_does_not_keep_a_cold_shutdown_from_ending(  # noqa: PLR0917 - fixtures
+def test_a_job_that_hangs_does_not_hold_up_a_cold_shutdown(  # noqa: PLR0917 - fixtures
     aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any, name: str
 ) -> None:
     worker = start_worker()
@@ -147,7 +147,7 @@ def test_a_job_that_hangs_does_not_keep_a_cold_shutdown_from_ending(  # noqa: PL
 
 
 @pytest.mark.parametrize("name", ["never_gives_in", "never_returns"])
-def test_a_job_that_outlives_its_hard_limit_keeps_neither_its_slot_nor_a_warm_shutdown(
+def test_a_job_that_outlives_its_hard_limit_holds_up_neither_its_slot_nor_a_warm_shutdown(
     aio: ModuleType, start_worker: Start, name: str
 ) -> None:
     worker = start_worker("-c", "1", AIO_THREADS="1")

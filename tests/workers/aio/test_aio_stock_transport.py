@@ -77,7 +77,7 @@ def test_a_cut_of_the_brokers_connection_loses_no_job(  # noqa: PLR0917 - fixtur
     eventually(lambda: (store.hlen("unacked"), store.llen(worker.queue)) == (0, 0))
 
 
-def test_a_warm_shutdown_waits_for_what_runs_and_gives_the_rest_back(
+def test_a_warm_shutdown_waits_for_running_jobs_and_gives_the_rest_back(
     start: Start, send: Send, key: str, journal: Journal, store: Any
 ) -> None:
     worker = start("-c", "2", "--prefetch-multiplier", "3")

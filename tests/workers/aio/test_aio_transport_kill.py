@@ -58,7 +58,7 @@ def _give_back(url: str) -> None:
 
 
 @pytest.mark.timeout(300)  # it sends 3,000 messages one by one
-def test_a_process_killed_at_any_instant_loses_nothing(server: EmbeddedRedis) -> None:
+def test_a_process_killed_at_any_instant_loses_no_message(server: EmbeddedRedis) -> None:
     dice = random.Random(7)  # noqa: S311
     sent = {f"{queue}{number}" for queue in "ab" for number in range(1500)}
     send(server.url, "b", *sorted(body for body in sent if body[0] == "b"))

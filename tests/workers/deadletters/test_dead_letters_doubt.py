@@ -74,7 +74,7 @@ def test_an_email_that_a_dead_worker_held_and_that_expires_then_is_in_doubt(
     assert (dead_letter["kind"], dead_letter["in_doubt"]) == ("expired", False)
 
 
-def test_a_job_that_had_succeeded_has_no_letter_although_its_message_comes_again_and_has_expired(
+def test_an_expired_redelivery_of_a_job_that_succeeded_leaves_no_dead_letter(
     fresh: Stack,
 ) -> None:
     job = send(fresh, "tasks.email.send", kwargs=EMAIL)
@@ -111,7 +111,9 @@ def test_an_email_in_doubt_is_replayed_with_its_idempotency_key(fresh: Stack) ->
     assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == 1
 
 
-def test_an_email_in_doubt_is_not_sent_anew_when_everybody_has_forgotten_it(fresh: Stack) -> None:
+def test_an_email_in_doubt_is_not_sent_anew_once_its_idempotency_key_is_forgotten(
+    fresh: Stack,
+) -> None:
     two_days_ago_ms = round((time.time() - 48 * 3600) * 1000)
     replayed = send(
         fresh, "tasks.email.send", kwargs=EMAIL, headers={"keywheel_doubt_ms": two_days_ago_ms}
@@ -146,7 +148,9 @@ def test_an_email_whose_worker_died_longer_ago_than_the_store_remembers_is_not_s
         assert await_dead_letter(fresh, job.id)["in_doubt"]
 
 
-def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: Stack) -> None:
+def test_the_error_of_an_email_whose_workers_died_says_that_it_may_have_been_sent(
+    fresh: Stack,
+) -> None:
     job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"deaths": 3, "keywheel_alone": 2})
     outcome = fresh.producer.outcome(job)
     assert type(outcome).__name__ == "Poisoned"
@@ -154,7 +158,7 @@ def test_an_email_whose_workers_died_says_that_it_may_have_been_sent(fresh: Stac
     assert await_dead_letter(fresh, job.id)["in_doubt"]
 
 
-def test_an_email_that_was_sent_has_no_letter_of_a_copy_that_failed(fresh: Stack) -> None:
+def test_an_email_that_was_sent_keeps_no_dead_letter_of_a_copy_that_failed(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
     first = send(fresh, "tasks.email.send", kwargs=EMAIL)
     fresh.producer.outcome(first)
@@ -167,7 +171,7 @@ def test_an_email_that_was_sent_has_no_letter_of_a_copy_that_failed(fresh: Stack
     eventually(lambda: not dead_letters(fresh), what="the letter's end")
 
 
-def test_an_email_that_was_sent_gets_no_letter_by_a_copy_that_fails_later(fresh: Stack) -> None:
+def test_an_email_that_was_sent_gets_no_dead_letter_when_a_copy_fails_later(fresh: Stack) -> None:
     job = send(fresh, "tasks.email.send", kwargs=EMAIL)
     sent = fresh.producer.outcome(job)
     send(fresh, "tasks.email.send", kwargs=EMAIL | {"to": "nobody at all"}, task_id=job.id)

@@ -21,7 +21,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
 )
 
 
-def test_a_job_that_failed_is_kept_with_who_said_what_and_runs_again_with_its_id(
+def test_a_failed_job_is_kept_with_its_attempts_and_replayed_under_its_id(
     fresh: Stack,
 ) -> None:
     # What fails for everybody costs no try, so it is the answer that is no JSON again.
@@ -77,13 +77,13 @@ def test_an_operators_own_mistake_is_not_kept(fresh: Stack) -> None:
     assert dead_letters(fresh) == []
 
 
-def test_a_letter_that_cannot_be_read_is_not_called_unknown(fresh: Stack) -> None:
+def test_a_dead_letter_that_cannot_be_read_is_not_reported_as_unknown(fresh: Stack) -> None:
     client = fresh.producer.app.backend.client
     client.set("{kw:dead}:heads", "not the hash that it should be")
     assert "WRONGTYPE" in str(fresh.producer.ask("tasks.admin.replay", id="somebodys"))
 
 
-def test_a_job_that_its_producer_let_expire_is_kept_and_can_run_later(fresh: Stack) -> None:
+def test_an_expired_job_is_kept_and_can_be_replayed(fresh: Stack) -> None:
     job = complete(fresh, expires=datetime.now(UTC) - timedelta(minutes=1))
     dead_letter = await_dead_letter(fresh, job.id)
     assert (dead_letter["kind"], dead_letter["reason"].partition(":")[0]) == (
@@ -143,7 +143,7 @@ def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: St
 
 # What tells that a job which had failed was given out once more.
 @pytest.mark.parametrize("how", ["replayed", "redelivered"])
-def test_a_job_that_succeeds_after_all_has_no_letter_any_more(fresh: Stack, how: str) -> None:
+def test_a_job_that_succeeds_later_keeps_no_dead_letter(fresh: Stack, how: str) -> None:
     job = complete(fresh, headers={"deaths": 3, "keywheel_alone": 2})
     fresh.producer.outcome(job)
     assert await_dead_letter(fresh, job.id)
@@ -196,7 +196,7 @@ def test_a_job_that_failed_does_not_run_again_when_only_its_acknowledgement_was_
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == 1
 
 
-def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_before_the_letter(
+def test_a_stored_failure_is_final_although_the_worker_died_before_the_dead_letter(
     fresh: Stack,
 ) -> None:
     fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
@@ -225,7 +225,7 @@ def test_a_job_whose_failure_was_stored_ends_by_it_although_its_worker_died_befo
     )
 
 
-def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: Stack) -> None:
+def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_dead_letter(fresh: Stack) -> None:
     mail = {"to": "a@example.com", "subject": "One", "text": "x"}
     first = send(fresh, "tasks.email.send", kwargs=mail)
     assert fresh.producer.outcome(first)["id"]
@@ -241,7 +241,9 @@ def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_letter(fresh: 
 
 # How a job ends that no letter can be written of for a while.
 @pytest.mark.parametrize("how", ["failed", "expired", "timeout"])
-def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: Stack, how: str) -> None:
+def test_a_message_is_not_acknowledged_before_its_dead_letter_is_written(
+    fresh: Stack, how: str
+) -> None:
     client = fresh.producer.app.backend.client
     client.set("{kw:dead}:index", "no sorted set")  # so every letter is refused
     options: dict[str, Any] = {}
@@ -267,7 +269,7 @@ def test_a_message_is_not_acknowledged_before_its_letter_is_there(fresh: Stack, 
     assert fresh.sandbox.ledger()["services"]["groq"]["calls"] == (how != "expired")
 
 
-def test_arguments_that_are_too_large_are_not_kept_but_their_letter_is(fresh: Stack) -> None:
+def test_arguments_that_are_too_large_are_left_out_of_the_dead_letter(fresh: Stack) -> None:
     job = send(fresh, "tasks.ai.complete", kwargs={"prompt": "x" * 10_000_000, "model": ""})
     fresh.producer.outcome(job)
     dead_letter = await_dead_letter(fresh, job.id)

@@ -48,7 +48,7 @@ def test_a_job_whose_worker_died_too_often_is_not_run_again(
     )
 
 
-def test_a_message_that_workers_died_of_before_a_task_could_refuse_it_is_kept_as_it_came(
+def test_a_message_that_killed_its_workers_before_its_task_began_is_kept_unchanged(
     fresh: Stack,
 ) -> None:
     job = complete(fresh, headers={"deaths": 4, "keywheel_alone": 3})
@@ -63,7 +63,7 @@ def test_a_message_that_workers_died_of_before_a_task_could_refuse_it_is_kept_as
 
 
 @pytest.mark.parametrize("how", ["SystemExit", "MemoryError"])
-def test_a_job_that_means_to_end_its_worker_again_and_again_is_kept_in_the_end(
+def test_a_job_that_always_tries_to_end_its_worker_becomes_a_dead_letter(
     fresh: Stack, how: str
 ) -> None:
     job = send(fresh, "shop.orders.doom", kwargs={"how": how, "words": "canary-58"}, queue="ai")
@@ -129,7 +129,7 @@ STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
 }  # fmt: skip
 
 
-def test_the_queue_flows_on_after_every_message_that_is_no_job(fresh: Stack) -> None:
+def test_the_queue_keeps_moving_after_every_message_that_is_not_a_job(fresh: Stack) -> None:
     jobs = {}
     for name, (body, content_type, headers, _) in STRANGE.items():
         if headers.get("id") == "":

@@ -128,6 +128,6 @@ def test_the_page_shows_each_step_as_it_is_done(office: tuple[Fleet, Path], page
         browser.close()
 
 
-def test_what_a_user_leaves_out_is_refused(page_url: str) -> None:
+def test_an_empty_form_is_rejected(page_url: str) -> None:
     assert httpx.post(f"{page_url}/letters", json={"name": ""}).status_code == 422
     assert httpx.get(f"{page_url}/letters/nothing").json() == {"state": "waiting"}

@@ -49,7 +49,7 @@ def test_a_completion_is_enqueued_and_its_result_polled(visit: Any, name: str) -
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_visitor_finds_a_page_that_tells_no_codes(visit: Any, name: str) -> None:
+def test_the_page_shows_a_visitor_words_and_no_codes(visit: Any, name: str) -> None:
     page = visit(name).get("/").raise_for_status()
     assert page.headers["content-type"].startswith("text/html")
     assert "<h1>Ask</h1>" in page.text
@@ -82,7 +82,7 @@ def test_a_job_that_fails_says_why(street: Any, visit: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_job_that_nobody_enqueued_is_not_found(visit: Any, name: str) -> None:
+def test_an_unknown_job_is_not_found(visit: Any, name: str) -> None:
     client = visit(name)
     for path in (f"/jobs/{uuid.uuid4()}", "/jobs/no-id"):
         assert client.get(path).status_code in {404, 422}
@@ -90,7 +90,7 @@ def test_a_job_that_nobody_enqueued_is_not_found(visit: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_is_no_question_is_refused(visit: Any, name: str) -> None:
+def test_an_invalid_question_is_rejected(visit: Any, name: str) -> None:
     client = visit(name)
     for body in ({}, {"prompt": ""}, {"prompt": 7}, []):
         assert client.post("/completions", json=body).status_code == 422
@@ -104,7 +104,7 @@ def test_what_is_no_question_is_refused(visit: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_anything_behind_it_says_so(visit: Any, name: str) -> None:
+def test_an_example_without_redis_says_so(visit: Any, name: str) -> None:
     client = visit(name, how="lonely")
     answer = client.post("/completions", json={"prompt": "Say hello"})
     assert answer.status_code == 503
@@ -157,7 +157,7 @@ def shown(received: list[dict[str, Any]]) -> str:
     return text
 
 
-def test_an_answer_is_streamed_and_a_reader_that_comes_back_goes_on_where_it_was(
+def test_an_answer_is_streamed_and_a_reader_that_returns_resumes_where_it_stopped(
     visit: Any,
 ) -> None:
     client = visit("fastapi")
@@ -173,7 +173,7 @@ def test_an_answer_is_streamed_and_a_reader_that_comes_back_goes_on_where_it_was
     assert shown(events(client, enqueued["events"])) == whole
 
 
-def test_a_stream_that_is_gone_is_told_from_the_result(street: Any, visit: Any) -> None:
+def test_a_stream_that_is_gone_is_rebuilt_from_the_result(street: Any, visit: Any) -> None:
     client = visit("fastapi")
     enqueued = client.post("/completions", json={"prompt": "Say hello", "stream": False}).json()
     assert ended(client, enqueued["job"])["state"] == "done"
@@ -194,7 +194,7 @@ def test_a_stream_of_a_job_that_fails_ends_with_its_reason(street: Any, visit: A
 
 
 @pytest.mark.parametrize("name", NODE)
-def test_what_uses_the_client_for_node_streams_an_answer_says_why_it_fails_and_cancels(
+def test_an_example_with_the_node_client_streams_reports_a_failure_and_cancels(
     street: Any, visit: Any, name: str
 ) -> None:
     client = visit(name)
@@ -215,7 +215,7 @@ def test_what_uses_the_client_for_node_streams_an_answer_says_why_it_fails_and_c
     assert (gone["event"], gone["data"]["error"]) == ("failed", "TaskRevokedError")
 
 
-def test_what_an_example_needs_is_pinned_to_what_was_tested() -> None:
+def test_the_requirements_of_the_examples_are_pinned_to_tested_versions() -> None:
     locked = (ROOT / "requirements.lock").read_text()
     for name in ("fastapi", "django"):
         pinned = (ROOT / "examples" / name / "requirements.txt").read_text().split()

@@ -134,7 +134,7 @@ def test_a_worker_whose_keys_all_rest_leaves_the_jobs_in_the_broker_until_the_ke
     await_resumption(fleet)
 
 
-def test_jobs_with_a_countdown_hold_no_other_up_and_a_reset_leaves_them_alone(
+def test_jobs_with_a_countdown_delay_no_other_job_and_a_reset_leaves_them_alone(
     fleet: Fleet, broker: Any
 ) -> None:
     """More of them than a worker holds of jobs that wait for a key."""
@@ -231,9 +231,7 @@ def test_a_hundred_thousand_waiting_jobs_cost_a_worker_nothing_and_delay_no_emai
     assert WAITING - MOST_DEFERRED <= broker.llen("ai") < WAITING, "few were fetched, none was lost"
 
 
-def test_jobs_of_another_model_pass_those_that_must_wait_before_them(
-    fleet: Fleet, broker: Any
-) -> None:
+def test_jobs_of_another_model_overtake_jobs_that_wait_for_a_key(fleet: Fleet, broker: Any) -> None:
     used_up, other = "openai/gpt-oss-20b", "openai/gpt-oss-120b"
     fleet.sandbox.control(
         "fault", service="groq", model=used_up, status=429, retry_after_s=LONG_REST_S, seconds=30

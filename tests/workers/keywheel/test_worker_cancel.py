@@ -61,7 +61,7 @@ def latest_action(client: Any) -> str:
     return f"{entry['event']} {entry['name']} by {entry['by']}"
 
 
-def test_a_job_that_is_called_for_ends_with_its_result_and_is_not_revoked_before(
+def test_a_job_that_is_cancelled_during_its_call_ends_with_its_result(
     fleet: Fleet, client: Any
 ) -> None:
     fleet.sandbox.control("fault", service="groq", kind="hang", hang_s=4, count=2)

@@ -83,7 +83,7 @@ def test_a_group_behind_a_completion_gets_its_result_in_each_job(
         ({}, {"countdown": 60}, states.REVOKED),  # it is cancelled meanwhile
     ],
 )
-def test_all_that_stands_behind_a_job_ends_with_it(
+def test_the_rest_of_a_chain_ends_with_the_job_that_failed_or_was_revoked(
     fresh: Stack, arguments: dict[str, Any], options: dict[str, Any], state: str
 ) -> None:
     """Celery leaves members of a group as they are, and all that is behind a revoked job."""

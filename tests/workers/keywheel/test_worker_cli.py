@@ -97,7 +97,7 @@ def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: Stack) -> No
     fresh.producer.await_all(waits, within_s=20)
 
 
-def test_each_key_is_asked_what_it_is_good_for(fresh: Stack) -> None:
+def test_each_key_is_checked_at_its_provider(fresh: Stack) -> None:
     fresh.sandbox.control("restore", key="groq:1")
     shown = cli(fresh, "check", "--json")
     checks = json.loads(shown.stdout)
@@ -116,7 +116,7 @@ def test_each_key_is_asked_what_it_is_good_for(fresh: Stack) -> None:
     )
 
 
-def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: Stack) -> None:
+def test_the_usage_of_keys_is_shown_as_a_table_as_csv_and_as_json(fresh: Stack) -> None:
     fresh.producer.await_all(
         fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 3), within_s=20
     )
@@ -142,7 +142,7 @@ def test_what_the_keys_were_used_for_is_a_table_a_list_and_json(fresh: Stack) ->
     assert "by must be one or several of: service, key, " in shown.stderr
 
 
-def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: Stack) -> None:
+def test_unknown_answers_are_listed_until_they_are_forgotten(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="groq", kind="something_new", count=1)
     fresh.producer.ask("tasks.ai.complete", prompt="canary-of-the-prompt")
     answers = eventually(
@@ -174,7 +174,7 @@ def test_answers_that_nobody_knows_are_listed_until_they_are_forgotten(fresh: St
         (["disable", "GROQ_API_KEY", "--service", "resend"], 1, "no key here has the id"),
     ],
 )
-def test_a_wrong_command_is_answered_in_words(
+def test_a_wrong_command_ends_with_a_sentence(
     stack: Stack, arguments: list[str], status: int, sentence: str
 ) -> None:
     shown = cli(stack, *arguments)
@@ -182,7 +182,7 @@ def test_a_wrong_command_is_answered_in_words(
     assert sentence in shown.stderr
 
 
-def test_every_worker_finds_its_keys_again(stack: Stack) -> None:
+def test_a_reload_of_keys_is_answered_by_each_worker_and_audited(stack: Stack) -> None:
     shown = celery(stack, "keys", "reload")
     assert (shown.returncode, shown.stdout.strip()) == (0, f"{stack.worker.name}: 3 groq, 2 resend")
     with redis.Redis.from_url(stack.redis_url, decode_responses=True) as client:

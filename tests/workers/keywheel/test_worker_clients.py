@@ -235,7 +235,7 @@ def test_what_a_reset_brings_back_is_as_documented(fresh: Stack, keywheel: Keywh
     assert keywheel.cancel(job)
 
 
-async def test_a_client_that_is_closed_lets_nobody_wait(fresh: Stack) -> None:
+async def test_closing_a_client_cancels_calls_that_wait(fresh: Stack) -> None:
     client = AsyncKeywheel(fresh.redis_url)
     waiting = asyncio.create_task(client.result("no-such-job", timeout_s=None))
     await asyncio.sleep(0)
@@ -245,7 +245,7 @@ async def test_a_client_that_is_closed_lets_nobody_wait(fresh: Stack) -> None:
     await client.close()
 
 
-async def test_an_unreachable_redis_is_told_without_its_password() -> None:
+async def test_an_unreachable_redis_is_reported_without_its_password() -> None:
     url = "redis://:canary-password@127.0.0.1:1/0"
     with Keywheel(url) as client, pytest.raises(Unavailable) as raised:
         client.complete("x")

@@ -65,7 +65,7 @@ def run_typescript(stack: Stack, project: Path, program: str) -> str:
     return run(stack, project, "node", "program.js")
 
 
-def test_its_own_tests_pass(fresh: Stack, web_url: str, built: None) -> None:
+def test_the_node_clients_own_tests_pass(fresh: Stack, web_url: str, built: None) -> None:
     output = run(fresh, CLIENT, "node", "--test", "test/", url=web_url)
     assert re.search(r"^# fail 0$", output, re.MULTILINE)
     assert re.search(r"^# pass [1-9]", output, re.MULTILINE)
@@ -89,7 +89,7 @@ def test_every_example_for_node_runs(fresh: Stack, project: Path) -> None:
     assert "{ groq: 0 }" in output
 
 
-def test_its_messages_fit_the_documented_schemas(fresh: Stack, project: Path) -> None:
+def test_the_node_clients_messages_fit_the_documented_schemas(fresh: Stack, project: Path) -> None:
     program = """
 import { Keywheel } from "keywheel-client";
 const pipe = new Keywheel({

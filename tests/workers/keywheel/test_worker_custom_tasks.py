@@ -56,7 +56,7 @@ def test_a_plain_function_pays_for_no_step_twice(fresh: Stack) -> None:
 
 
 @pytest.mark.parametrize("task", ["letter", "plain"])
-def test_a_job_for_which_no_key_is_free_goes_back_and_comes_again(fresh: Stack, task: str) -> None:
+def test_a_job_without_a_free_key_is_deferred_and_runs_later(fresh: Stack, task: str) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=9)
     job = send(fresh, task, f"deferred {task}")
     eventually(lambda: job.state == states.RETRY, what="the job waits as RETRY")
@@ -65,7 +65,7 @@ def test_a_job_for_which_no_key_is_free_goes_back_and_comes_again(fresh: Stack, 
 
 
 @pytest.mark.parametrize("task", ["mailed", "mailed_plain"])
-def test_a_job_of_several_items_goes_back_and_sends_the_email_of_each_once(
+def test_a_job_of_several_items_is_deferred_and_sends_the_email_of_each_once(
     fresh: Stack, task: str
 ) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=9)
@@ -106,7 +106,7 @@ def test_work_that_outlives_its_job_makes_no_call(fresh: Stack, task: str) -> No
     assert calls(fresh, "groq") == []
 
 
-def test_what_a_provider_quotes_in_a_refusal_is_not_kept(fresh: Stack) -> None:
+def test_a_prompt_that_a_provider_quotes_in_its_error_is_not_kept(fresh: Stack) -> None:
     fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=1)
     job = send(fresh, "refused", "my secret prompt")
     eventually(lambda: job.state == states.FAILURE, what="the failure")

@@ -92,7 +92,7 @@ def test_jobs_share_the_error_of_the_open_one(fresh: Stack, client: Any) -> None
     assert calls(fresh) <= 3
 
 
-def test_the_next_takes_the_place_of_a_cancelled_one(fresh: Stack, client: Any) -> None:
+def test_a_job_that_joined_runs_when_the_open_job_is_cancelled(fresh: Stack, client: Any) -> None:
     fresh.sandbox.control("exhaust", service="groq", seconds=600)
     first = send(fresh)
     eventually(lambda: first.state == "RETRY", what="the first job deferred")

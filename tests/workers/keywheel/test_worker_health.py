@@ -26,7 +26,7 @@ def test_the_stats_carry_the_pools_in_numbers(fresh: Stack) -> None:
     assert keys["resend"]["keys"] == 2
 
 
-def test_the_stats_are_there_on_the_command_line(stack: Stack) -> None:
+def test_celery_inspect_shows_the_pools_in_its_stats(stack: Stack) -> None:
     shown = run_celery(stack.folder, stack.environ, "inspect", "stats", "--json")
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)[stack.worker.name]["keys"]["groq"]["keys"] == 3

@@ -30,7 +30,7 @@ await redis.close();
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs Node")
-def test_the_snippets_for_node_tell_every_end_of_a_job(fresh: Stack, tmp_path: Path) -> None:
+def test_the_snippets_for_node_show_every_end_of_a_job(fresh: Stack, tmp_path: Path) -> None:
     [enqueue] = blocks(ROOT / "docs/enqueueing.md", "js")
     [cancel] = blocks(ROOT / "docs/managing-jobs.md", "js")
     functions = enqueue.partition("const id = await")[0]

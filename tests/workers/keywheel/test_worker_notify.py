@@ -155,7 +155,7 @@ def test_every_other_end_is_posted_too(
     eventually(lambda: result.state == state, what="the same end in the result store")
 
 
-def test_a_receiver_that_fails_is_asked_again_and_a_redirect_is_not_followed(
+def test_a_post_that_failed_is_repeated_and_a_redirect_is_not_followed(
     stack: Stack, receiver: Receiver
 ) -> None:
     before = receiver.refused
@@ -172,7 +172,7 @@ def dead_letters(stack: Stack) -> list[dict[str, Any]]:
     return letters
 
 
-def test_what_no_receiver_takes_is_a_dead_letter_that_can_be_replayed(
+def test_a_notification_that_its_receiver_rejects_is_a_dead_letter_that_can_be_replayed(
     stack: Stack, receiver: Receiver
 ) -> None:
     receiver.statuses.append(410)

@@ -20,7 +20,7 @@ worker.probe.main()
 """
 
 
-def test_a_frozen_worker_is_not_alive_and_one_without_redis_is_but_not_ready(
+def test_a_frozen_worker_is_not_alive_and_a_worker_without_redis_is_alive_but_not_ready(
     tmp_path: Path, unmeasured_processes: None
 ) -> None:
     file = tmp_path / "heartbeat"

@@ -158,13 +158,13 @@ def browse(url: str, body: dict[str, Any] | None = None) -> str:
         )),
     ],
 )  # fmt: skip
-def test_nobody_has_more_rights_than_it_needs(guarded: Guarded, user: str, command: str) -> None:
+def test_no_user_has_more_rights_than_it_needs(guarded: Guarded, user: str, command: str) -> None:
     url = guarded.url_of(user)
     with redis.Redis.from_url(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
         client.execute_command(*command.split(" "))
 
 
-def test_nobody_gets_in_before_a_password_is_added() -> None:
+def test_no_user_can_log_in_before_a_password_is_added() -> None:
     assert RULES["default"] == "off"
     for rules in RULES.values():
         assert not re.search(r"(^| )(nopass|[>#]\S*)", rules)

@@ -81,7 +81,7 @@ def without(stack: Stack, service: str) -> dict[str, str]:
         ),
     ],
 )
-def test_what_is_wrong_ends_the_start_with_a_sentence_each(
+def test_each_wrong_setting_ends_the_start_with_a_sentence(
     start: Start, command: tuple[str, ...], changes: dict[str, str], sentences: list[str]
 ) -> None:
     worker = start(command=command, **changes)
@@ -201,7 +201,7 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
         client.delete("ai.deferred.due")
 
 
-def test_a_worker_warns_of_keys_that_are_good_for_nothing(stack: Stack, start: Start) -> None:
+def test_a_worker_warns_of_keys_that_cannot_be_used(stack: Stack, start: Start) -> None:
     worker = start(
         KEYWHEEL_CHECK_KEYS_S="3600",
         GROQ_API_KEY_9="gsk_" + "Zq7" * 17 + "x",

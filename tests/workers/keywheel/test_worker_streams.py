@@ -99,7 +99,7 @@ def test_tool_calls_are_streamed_and_put_together(fresh: Stack, client: redis.Re
 
 
 @pytest.mark.parametrize("kind", ["stream_cut", "stream_error"])
-def test_an_answer_that_breaks_off_begins_anew_for_all_to_see(
+def test_an_answer_that_breaks_off_begins_anew_and_its_stream_shows_it(
     fresh: Stack, client: redis.Redis, kind: str
 ) -> None:
     with fault(fresh, kind, count=1):
@@ -133,7 +133,7 @@ FAILS: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "error"), FAILS)
-def test_a_stream_tells_of_a_job_that_failed(
+def test_the_stream_of_a_failed_job_ends_with_its_error(
     fresh: Stack, client: redis.Redis, arguments: dict[str, Any], error: str
 ) -> None:
     sent = fresh.producer.send("tasks.ai.complete", **arguments, stream=True)

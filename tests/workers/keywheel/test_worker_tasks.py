@@ -209,7 +209,7 @@ def test_a_model_that_does_not_exist_is_named(fresh: Stack) -> None:
     assert calls(fresh, "groq") == 3, "each account is asked once"
 
 
-def test_a_domain_of_nobody_is_refused(fresh: Stack) -> None:
+def test_an_unknown_domain_is_rejected(fresh: Stack) -> None:
     outcome = sentence_of(
         fresh.producer.ask(
             "tasks.email.send", **{"from": "a@nobody.example"}, to=ANN, subject="s", text="t"

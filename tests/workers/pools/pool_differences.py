@@ -11,11 +11,11 @@ DIFFERENCES: dict[tuple[str, str], str] = {
     ("test_a_running_job_can_be_ended_from_outside", "threads"): "a thread cannot be interrupted",
     ("test_a_pool_grows_and_shrinks", "threads"): "the executor's size is fixed",
     (
-        "test_a_job_that_ends_forbids_no_other_to_wait",
+        "test_the_end_of_one_job_does_not_keep_another_from_waiting",
         "threads",
     ): "Celery keeps in one variable of the process whether jobs may wait",
     (
-        "test_a_jobs_process_was_prepared_once",
+        "test_worker_process_init_was_sent_once_in_a_jobs_process",
         "threads",
     ): "it has no processes, and does not send that signal for its own one",
     (
@@ -37,7 +37,7 @@ NOT_TRIED: dict[tuple[str, str], str] = {
         "test_a_job_that_is_always_lost_fails_in_the_end",
         "prefork",
     ): "Celery sends it back for ever, as fast as it forks",
-    ("test_an_error_that_is_no_exception_is_a_failure_all_the_same", "threads"): _NO_LOSS,
+    ("test_a_base_exception_fails_the_job_too", "threads"): _NO_LOSS,
     ("test_a_job_that_ends_its_process_is_lost_and_the_worker_goes_on", "threads"): _NO_LOSS,
     ("test_a_lost_job_runs_again_where_the_task_asks_for_it", "threads"): _NO_LOSS,
     ("test_a_job_that_is_always_lost_fails_in_the_end", "threads"): _NO_LOSS,

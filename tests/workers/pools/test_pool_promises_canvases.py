@@ -21,14 +21,14 @@ def test_canvases_work(pool: Any, key: str) -> None:
     pool.await_journal(key, "2")
 
 
-def test_map_and_starmap_give_what_their_items_give(pool: Any) -> None:
+def test_map_and_starmap_return_the_result_of_each_item(pool: Any) -> None:
     for kind, items, given in (("map", [1, 2], [2, 3]), ("starmap", [(1, 2), (3, 4)], [3, 7])):
         arguments = {"task": pool.task("add"), "it": items}
         whole = pool.app.signature(f"celery.{kind}", kwargs=arguments)
         assert whole.apply_async().get(timeout=60) == given
 
 
-def test_chunks_give_what_their_items_give_chunk_by_chunk(pool: Any) -> None:
+def test_chunks_return_the_results_of_their_items_by_chunk(pool: Any) -> None:
     whole = chunks(pool.task("add"), [(1, 2), (3, 4), (5, 6)], 2, app=pool.app)
     assert whole.apply_async().get(timeout=60) == [[3, 7], [11]]
 
@@ -51,11 +51,11 @@ def test_a_job_may_send_others(pool: Any, key: str) -> None:
     pool.await_journal(key, "[2, 4]")
 
 
-def test_a_job_may_wait_for_another_where_it_says_so(pool: Any) -> None:
+def test_a_job_may_wait_for_another_with_allow_join_result(pool: Any) -> None:
     assert pool.send("joins", 4).get(timeout=30) == [5, 4, 5]
 
 
-def test_a_job_that_ends_forbids_no_other_to_wait(pool: Any, key: str) -> None:
+def test_the_end_of_one_job_does_not_keep_another_from_waiting(pool: Any, key: str) -> None:
     results = []
     for name in ("first", "second"):
         results.append(pool.send("joins_when_signalled", f"{name}-{key}"))
@@ -65,7 +65,7 @@ def test_a_job_that_ends_forbids_no_other_to_wait(pool: Any, key: str) -> None:
         assert result.get(timeout=60) == 2
 
 
-def test_a_job_may_ask_its_own_worker_and_is_seen_to_run(pool: Any) -> None:
+def test_a_job_that_inspects_its_own_worker_finds_itself_active(pool: Any) -> None:
     assert pool.send("asks").get(timeout=30) is True
 
 

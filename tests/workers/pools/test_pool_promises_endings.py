@@ -17,7 +17,7 @@ from tests.processes import eventually
 # -- acknowledging
 
 
-def test_a_message_is_held_until_its_job_has_ended(pool: Any, key: str) -> None:
+def test_a_message_is_not_acknowledged_before_its_job_has_ended(pool: Any, key: str) -> None:
     eventually(lambda: pool.unacknowledged() == 0, what="the end of earlier acknowledgements")
     result = pool.send("waits", key, 0.5)
     pool.await_journal(key, "began")
@@ -26,14 +26,14 @@ def test_a_message_is_held_until_its_job_has_ended(pool: Any, key: str) -> None:
     eventually(lambda: pool.unacknowledged() == 0)
 
 
-def test_a_message_is_let_go_at_the_start_where_the_task_says_so(pool: Any, key: str) -> None:
+def test_a_message_is_acknowledged_at_the_start_where_the_task_says_so(pool: Any, key: str) -> None:
     result = pool.send("waits_early", key, 5.0)
     pool.await_journal(key, "began")
     eventually(lambda: pool.unacknowledged() == 0, within_s=4)
     result.get(timeout=60)
 
 
-def test_the_message_of_a_failed_job_is_let_go(pool: Any) -> None:
+def test_the_message_of_a_failed_job_is_acknowledged(pool: Any) -> None:
     with pytest.raises(ValueError, match="x"):
         pool.send("fails", "x").get(timeout=60)
     eventually(lambda: pool.unacknowledged() == 0)
@@ -49,7 +49,7 @@ def test_a_job_that_is_rejected_for_good_fails(pool: Any, key: str) -> None:
     eventually(lambda: pool.unacknowledged() == 0)
 
 
-def test_an_ignored_job_stores_nothing_and_is_let_go(pool: Any, key: str) -> None:
+def test_an_ignored_job_stores_nothing_and_is_acknowledged(pool: Any, key: str) -> None:
     result = pool.send("ignores", key)
     pool.await_journal(key, "ran")
     eventually(lambda: pool.unacknowledged() == 0)
@@ -123,7 +123,7 @@ def test_a_job_that_has_expired_never_runs(pool: Any, key: str) -> None:
     assert pool.journal(key) == []
 
 
-def test_a_job_with_a_countdown_does_not_begin_before(pool: Any, key: str) -> None:
+def test_a_job_with_a_countdown_does_not_begin_early(pool: Any, key: str) -> None:
     sent = time.time()
     assert pool.send("waits", key, 0, countdown=0.8).get(timeout=60) == "waited"
     assert time.time() - sent >= 0.8

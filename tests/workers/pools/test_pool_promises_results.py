@@ -30,7 +30,7 @@ def test_an_error_comes_back_with_its_type_and_the_tasks_own_line(pool: Any) -> 
         ("endless", "RecursionError", "maximum recursion depth exceeded"),
     ],
 )
-def test_an_error_that_does_not_travel_is_stored_with_its_words(
+def test_an_error_that_cannot_be_pickled_is_stored_with_its_message(
     pool: Any, kind: str, stored: str, words: str
 ) -> None:
     result = pool.send("fails_oddly", kind)
@@ -40,13 +40,13 @@ def test_an_error_that_does_not_travel_is_stored_with_its_words(
     assert words in str(meta["result"]["exc_message"])
 
 
-def test_an_error_that_is_no_exception_is_a_failure_all_the_same(pool: Any) -> None:
+def test_a_base_exception_fails_the_job_too(pool: Any) -> None:
     result = pool.send("stops").get(timeout=10, propagate=False)
     assert type(result).__name__ == "Stop"
     eventually(lambda: pool.unacknowledged() == 0)
 
 
-def test_a_state_that_a_task_tells_can_be_read_while_it_runs(pool: Any, key: str) -> None:
+def test_a_state_that_a_task_reports_can_be_read_while_it_runs(pool: Any, key: str) -> None:
     result = pool.send("reports_progress", key)
     try:
         eventually(lambda: result.state == "PROGRESS")
@@ -90,7 +90,7 @@ def test_hooks_and_signals_come_once_and_in_order(
     pool.await_journal(result.id, "task_prerun", "before_start", "body", *entries, "task_postrun")
 
 
-def test_a_jobs_process_was_prepared_once(pool: Any) -> None:
+def test_worker_process_init_was_sent_once_in_a_jobs_process(pool: Any) -> None:
     assert pool.send("finds_prepared").get(timeout=60) == 1
 
 

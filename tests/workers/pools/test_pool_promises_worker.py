@@ -59,7 +59,7 @@ def test_a_pool_is_restarted_and_works_on(pool: Any) -> None:
 # -- the end; these come last
 
 
-def test_nothing_is_left_running_or_held(pool: Any) -> None:
+def test_no_job_is_left_running_and_no_message_unacknowledged(pool: Any) -> None:
     eventually(lambda: pool.control("active") == [], what="the end of all jobs")
     eventually(lambda: pool.unacknowledged() == 0, what="the end of all acknowledgements")
 

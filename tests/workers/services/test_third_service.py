@@ -132,7 +132,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Extended]:
     server.server_close()
 
 
-def test_a_worker_finds_their_keys_and_takes_their_queues(extended: Extended) -> None:
+def test_a_worker_finds_the_keys_of_new_services_and_takes_their_queues(extended: Extended) -> None:
     log = extended.worker.log
     assert "keys: 0 groq, 0 resend, 2 echo, 1 mirror; queues: ai, echo, admin" in log
     assert "no resend key is configured: this worker leaves the queue email alone" in log
@@ -165,7 +165,7 @@ def test_a_service_with_a_shared_queue_is_served_beside_jobs_that_wait(extended:
     eventually(lambda: waiting[0].state == "RETRY", what="the deferral of a job without a key")
 
 
-def test_page_metrics_resets_and_dead_letters_know_them(extended: Extended) -> None:
+def test_page_metrics_resets_and_dead_letters_know_new_services(extended: Extended) -> None:
     extended.producer.ask("tasks.echo.say", text="hello")  # one key rests from now on
     refused = extended.producer.ask("tasks.echo.say", text="unspeakable")
     assert type(refused).__name__ == "RequestRejected"

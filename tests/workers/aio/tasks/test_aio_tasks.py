@@ -74,7 +74,7 @@ def test_hooks_and_signals_come_in_order_and_once(
         assert journal(f"{result.id}:{number}") == expected
 
 
-def test_a_light_retry_shows_as_any_other_without_a_traceback(
+def test_a_light_retry_is_reported_like_any_other_but_without_a_traceback(
     app: ModuleType, store: "redis.Redis"
 ) -> None:
     retries: list[dict[str, Any]] = []
@@ -127,7 +127,9 @@ def test_a_job_publishes_and_awaits_other_jobs(app: ModuleType) -> None:
     assert app.awaits_failure.delay().get(timeout=20) == ["inner", "ValueError", "TimeoutError"]
 
 
-def test_a_job_does_not_wait_for_what_never_comes(app: ModuleType) -> None:
+def test_a_job_waits_neither_for_an_ignored_result_nor_behind_a_revoked_job(
+    app: ModuleType,
+) -> None:
     assert app.awaits_nothing.delay().get(timeout=60) is None
     assert app.awaits_revoked.delay().get(timeout=20) == "TaskRevokedError TaskRevokedError"
 

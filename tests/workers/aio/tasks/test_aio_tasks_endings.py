@@ -66,7 +66,7 @@ def test_a_hard_limit_ends_even_a_job_that_swallows_cancellation(
     assert "on_success" not in notes
 
 
-def test_what_follows_the_body_has_as_long_again_as_the_hard_limit(
+def test_hooks_after_the_body_may_take_as_long_again_as_the_hard_limit(
     app: ModuleType, journal: Journal
 ) -> None:
     result = app.tidy.delay()
@@ -75,7 +75,7 @@ def test_what_follows_the_body_has_as_long_again_as_the_hard_limit(
     assert result.state == "SUCCESS"
 
 
-def test_a_hook_that_raises_after_the_hard_limit_does_not_keep_the_message(
+def test_a_hook_that_raises_after_the_hard_limit_leaves_no_message_unacknowledged(
     app: ModuleType, worker: WorkerProcess, key: str, journal: Journal, store: Any
 ) -> None:
     result = app.clumsy.delay(key)
@@ -109,7 +109,7 @@ def test_a_job_revoked_before_it_began_never_runs(
 
 
 @pytest.mark.parametrize("name", ["stray", "cancels_itself"])
-def test_a_cancellation_that_nobody_asked_for_is_a_failure(app: ModuleType, name: str) -> None:
+def test_an_unexpected_cancellation_fails_the_job(app: ModuleType, name: str) -> None:
     with pytest.raises(UnexpectedCancellation):
         getattr(app, name).delay().get(timeout=60)
 
@@ -118,7 +118,7 @@ ENDINGS = ["SystemExit", "KeyboardInterrupt", "MemoryError", "GeneratorExit", "c
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-def test_a_job_that_means_to_end_the_process_counts_as_lost(app: ModuleType, ending: str) -> None:
+def test_a_job_that_tries_to_end_the_process_counts_as_lost(app: ModuleType, ending: str) -> None:
     with pytest.raises(WorkerLostError):
         app.ends.delay(ending).get(timeout=60)
     assert app.add.delay(2, 2).get(timeout=60) == 4
@@ -141,7 +141,7 @@ def test_a_job_that_is_lost_again_and_again_fails_after_five_runs(
     assert store.get(f"count:{key}") == "5"
 
 
-def test_runs_that_a_workers_death_cut_short_count_as_well(
+def test_runs_that_ended_with_their_worker_count_as_lost_too(
     app: ModuleType, key: str, store: Any
 ) -> None:
     with pytest.raises(LostTooOften, match="5 runs"):
@@ -153,7 +153,7 @@ def test_runs_that_a_workers_death_cut_short_count_as_well(
 
 
 @pytest.mark.parametrize("ending", ["SystemExit", "KeyboardInterrupt", "MemoryError"])
-def test_a_plain_task_that_means_to_end_the_process_counts_as_lost_too(
+def test_a_plain_task_that_tries_to_end_the_process_counts_as_lost_too(
     app: ModuleType, key: str, ending: str
 ) -> None:
     with pytest.raises(WorkerLostError):
