@@ -32,13 +32,13 @@ async def test_one_idempotency_key_is_one_email(program: Sandbox) -> None:
     assert {name: len(emails) for name, emails in program.mail().items()} == {"one": 1}
 
 
-async def test_a_wrong_field_is_one_sentence(program: Sandbox) -> None:
+async def test_an_email_without_a_required_field_is_not_sent(program: Sandbox) -> None:
     with pytest.raises(InvalidArguments, match="to: "):
         await resend.send(subject="x", text="y")
     assert program.mail() == {}
 
 
-async def test_it_waits_in_place_for_no_longer_than_it_may(program: Sandbox) -> None:
+async def test_an_email_waits_for_a_key_no_longer_than_its_longest_wait(program: Sandbox) -> None:
     await disable_keys("resend")
     with pytest.raises(Deferred):
         await EmailClient(longest_wait_s=0.1).send(mail("late"))
@@ -46,7 +46,7 @@ async def test_it_waits_in_place_for_no_longer_than_it_may(program: Sandbox) -> 
     assert (await after_a_reset("resend", waiting))["id"]
 
 
-async def test_a_plain_function_sends_as_well(program: Sandbox) -> None:
+async def test_a_synchronous_function_sends_as_well(program: Sandbox) -> None:
     sent = await asyncio.to_thread(resend_sync.send, mail("plain"))
     assert sent["id"]
     assert list(program.mail()) == ["plain"]

@@ -84,7 +84,7 @@ async def test_a_stream_that_is_left_early_gives_its_connection_and_lease_back(
     await until_settled()
 
 
-async def test_what_groq_refuses_is_the_sdks_own_error(program: Sandbox) -> None:
+async def test_a_rejection_by_groq_raises_the_sdks_own_error(program: Sandbox) -> None:
     client = groq_client()
     with pytest.raises(groq.NotFoundError, match="does not exist"):
         await client.chat.completions.create(model="nope", messages=HELLO)
@@ -97,7 +97,7 @@ async def test_what_groq_refuses_is_the_sdks_own_error(program: Sandbox) -> None
     assert await in_flight() == 0
 
 
-async def test_a_failure_of_groq_is_the_sdks_own_error_and_its_retries_take_another_key(
+async def test_a_server_error_raises_the_sdks_own_error_and_its_retries_take_another_key(
     program: Sandbox,
 ) -> None:
     program.control("fault", service="groq", status=500, count=1)
@@ -108,7 +108,7 @@ async def test_a_failure_of_groq_is_the_sdks_own_error_and_its_retries_take_anot
     assert (await retrying.chat.completions.create(model=MODEL, messages=HELLO)).choices
 
 
-async def test_a_connection_that_breaks_is_the_sdks_own_error(
+async def test_a_connection_that_cannot_be_opened_raises_the_error_of_httpx(
     program: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     transport = RotatingTransport()
@@ -122,7 +122,7 @@ def _unreachable(*_: Any) -> httpx.Request:
     return httpx.Request("POST", "http://127.0.0.1:9/openai/v1/chat/completions", json={})
 
 
-async def test_a_call_waits_in_place_for_no_longer_than_it_may(program: Sandbox) -> None:
+async def test_a_call_waits_for_a_key_no_longer_than_its_longest_wait(program: Sandbox) -> None:
     await disable_keys("groq")
     with pytest.raises(groq.APIConnectionError) as refused:
         await groq_client(longest_wait_s=0.1).chat.completions.create(model=MODEL, messages=HELLO)
@@ -150,7 +150,9 @@ async def test_a_stopped_call_gives_its_lease_back(program: Sandbox) -> None:
         assert await in_flight() == 0
 
 
-async def test_a_request_too_large_for_every_account_says_so(program: Sandbox) -> None:
+async def test_a_request_too_large_for_every_account_is_rejected_and_then_not_sent(
+    program: Sandbox,
+) -> None:
     program.control("limits", service="groq", tpm=1_000)
     client = groq_client()
     long_messages: list[Any] = [{"role": "user", "content": "word " * 4_000}]
@@ -179,9 +181,7 @@ async def test_a_request_too_large_for_every_account_says_so(program: Sandbox) -
     ],
     ids=lambda body: str(body)[-60:].strip(),
 )
-async def test_a_request_without_sense_goes_out_and_is_answered(
-    program: Sandbox, body: Any
-) -> None:
+async def test_a_malformed_request_is_sent_and_answered(program: Sandbox, body: Any) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     async with httpx.AsyncClient(transport=RotatingTransport()) as client:
         answer = await client.post(
@@ -191,7 +191,7 @@ async def test_a_request_without_sense_goes_out_and_is_answered(
     assert await in_flight() == 0
 
 
-async def test_requests_without_a_model_go_out_as_well(program: Sandbox) -> None:
+async def test_requests_without_a_model_are_sent_as_well(program: Sandbox) -> None:
     assert MODEL in {model.id for model in (await groq_client().models.list()).data}
 
 
@@ -206,7 +206,7 @@ async def test_requests_of_openais_sdk_go_to_groq_with_a_key_of_the_pool(program
     assert len(calls(program)) == 1
 
 
-async def test_a_plain_function_has_the_same(program: Sandbox) -> None:
+async def test_a_synchronous_client_completes_and_streams(program: Sandbox) -> None:
     def complete() -> tuple[Any, list[Any]]:
         client = groq_sync_client()
         whole = client.chat.completions.create(model=MODEL, messages=HELLO)
@@ -219,7 +219,7 @@ async def test_a_plain_function_has_the_same(program: Sandbox) -> None:
         httpx.Client(transport=SyncRotatingTransport()).get("https://api.groq.com/openai/v1/models")
 
 
-def test_a_service_that_passes_nothing_on_is_refused() -> None:
+def test_a_transport_for_emails_is_refused() -> None:
     with pytest.raises(ValueError, match="emails go out by"):
         RotatingTransport("resend")
 
@@ -255,7 +255,7 @@ async def test_a_stream_whose_reader_is_stopped_gives_its_lease_back(program: Sa
     await until_settled(collecting_garbage=True)
 
 
-async def test_a_stream_that_breaks_off_gives_its_lease_back_and_is_asked_for_once(
+async def test_a_stream_that_breaks_off_gives_its_lease_back_and_is_requested_once(
     program: Sandbox,
 ) -> None:
     for kind in ("stream_cut", "stream_error"):
@@ -281,7 +281,7 @@ async def test_a_stream_that_falls_silent_ends_at_the_timeout_of_the_settings(
     await until_settled(collecting_garbage=True)
 
 
-async def test_a_job_that_another_worker_has_by_now_calls_nobody(
+async def test_a_job_that_another_worker_has_by_now_makes_no_call(
     program: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = groq_client(max_retries=0)

@@ -43,7 +43,7 @@ async def test_emails_that_wait_go_out_in_few_calls_each_with_its_own_id(senders
     assert all(served.attempts == 1 for served in outcomes)
 
 
-async def test_what_a_batch_cannot_carry_goes_alone(senders: Senders) -> None:
+async def test_an_email_with_an_attachment_goes_alone(senders: Senders) -> None:
     attached = [{"filename": "a.txt", "content": "aGVsbG8="}]
     sender = senders.make()
     outcomes = await send(sender, *(outgoing(n, attachments=attached) for n in range(5)))
@@ -102,7 +102,7 @@ async def test_the_emails_of_a_batch_count_for_their_tenants(senders: Senders) -
     assert usage.total("calls", tenant="acme") <= calls
 
 
-async def test_the_emails_of_tenants_go_along_in_turn(senders: Senders) -> None:
+async def test_the_emails_of_tenants_join_a_batch_in_turn(senders: Senders) -> None:
     sender = senders.make(keys=(0,))
     free = hold(sender)
     many = asyncio.create_task(send(sender, *map(outgoing, range(150)), tenant="acme"))
@@ -126,7 +126,7 @@ async def test_a_batch_that_is_refused_as_a_whole_is_sent_one_by_one(senders: Se
 
 
 @pytest.mark.parametrize("kind", ["reset_after", "truncated", "broken_json", "error_after"])
-async def test_a_batch_whose_answer_was_lost_is_asked_for_again_by_one_of_its_emails(
+async def test_a_batch_whose_answer_was_lost_is_sent_again_by_one_of_its_emails(
     senders: Senders, kind: str
 ) -> None:
     usage = NotedUsage()
@@ -145,7 +145,7 @@ async def test_a_batch_whose_answer_was_lost_is_asked_for_again_by_one_of_its_em
     assert usage.total("emails") == 30, "what was in doubt counts when its answer comes"
 
 
-async def test_after_a_definite_refusal_another_account_sends_it_from_its_own_address(
+async def test_after_a_definite_refusal_another_account_sends_the_email(
     senders: Senders,
 ) -> None:
     senders.sandbox.control("revoke", key="resend:1")

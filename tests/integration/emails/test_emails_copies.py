@@ -75,7 +75,7 @@ async def test_copies_among_a_crowd_do_not_go_with_the_batch(senders: Senders) -
     assert accepted(senders) == (10, 0, 0)
 
 
-async def test_copies_in_one_process_share_the_doubt(senders: Senders) -> None:
+async def test_copies_in_one_process_are_in_doubt_together(senders: Senders) -> None:
     sender = senders.make()
     senders.sandbox.control("fault", service="resend", kind="hang", hang_s=600, count=1)
     request = LeaseRequest(emails=1)

@@ -54,7 +54,7 @@ async def test_exactly_the_same_bytes_go_out_again_although_the_from_address_cha
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["as new", "again"])
-async def test_an_email_that_resend_is_still_at_work_on_waits_and_loses_no_try(
+async def test_an_email_that_resend_is_still_at_work_on_is_deferred(
     senders: Senders,
     known: bool,  # noqa: FBT001
 ) -> None:
@@ -94,7 +94,7 @@ async def test_an_email_in_doubt_whose_account_is_gone_ends_as_unknown(senders: 
     assert accepted(senders) == (1, 0, 0)
 
 
-async def test_an_email_in_doubt_whose_account_is_out_waits_for_a_person(senders: Senders) -> None:
+async def test_an_email_in_doubt_whose_account_is_disabled_is_deferred(senders: Senders) -> None:
     await in_doubt(senders, 1)
     senders.sandbox.control("revoke", key="resend:1")
     with pytest.raises(Deferred, match="every resend key of its account is disabled") as caught:
@@ -104,7 +104,7 @@ async def test_an_email_in_doubt_whose_account_is_out_waits_for_a_person(senders
 
 
 @pytest.mark.parametrize("how", ["gone", "revoked", "refused"])
-async def test_at_least_once_moves_on_to_another_account(
+async def test_at_least_once_sends_emails_in_doubt_with_another_account(
     senders: Senders, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await in_doubt(senders, 1, 2, 3)
@@ -152,7 +152,7 @@ async def test_a_refusal_of_a_later_attempt_says_that_an_earlier_one_may_have_be
         await send_one(senders.make(), outgoing(1, known=True))
 
 
-async def test_a_limit_on_a_later_attempt_does_not_free_the_email(senders: Senders) -> None:
+async def test_a_limit_on_a_later_attempt_leaves_the_email_in_doubt(senders: Senders) -> None:
     await in_doubt(senders, 1)
     senders.sandbox.control(
         "fault", service="resend", kind="rate_limit_exceeded", count=1, retry_after_s=30
@@ -163,7 +163,7 @@ async def test_a_limit_on_a_later_attempt_does_not_free_the_email(senders: Sende
     assert accepted(senders) == (1, 0, 0)
 
 
-async def test_an_attempt_that_never_reached_resend_leaves_nothing_behind(senders: Senders) -> None:
+async def test_an_attempt_that_never_reached_resend_leaves_no_record(senders: Senders) -> None:
     sender, unreachable = senders.make(), senders.make()
     with socket.socket() as free:  # bound, but nobody listens
         free.bind(("127.0.0.1", 0))
@@ -197,7 +197,7 @@ async def test_a_mail_body_is_in_redis_only_while_its_outcome_is_open_and_an_add
 
 
 @pytest.mark.parametrize("at_least_once", [False, True])
-async def test_an_email_in_doubt_is_not_asked_for_again_when_resend_may_have_forgotten_it(
+async def test_only_at_least_once_sends_an_email_again_that_resend_may_have_forgotten(
     senders: Senders,
     at_least_once: bool,  # noqa: FBT001 - a row
 ) -> None:

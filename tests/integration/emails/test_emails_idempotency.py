@@ -20,7 +20,7 @@ from worker.providers import EmailIdentity, SendRequest
 
 
 @REQUESTS
-async def test_a_claimed_request_is_read_as_it_was_by_each_of_its_emails(
+async def test_each_email_of_a_claimed_request_returns_the_request_as_it_was(
     store: IdempotencyStore, redis: Redis, clock: Clock, make: Make
 ) -> None:
     request = make()
@@ -40,7 +40,7 @@ async def test_a_claimed_request_is_read_as_it_was_by_each_of_its_emails(
 
 
 @REQUESTS
-async def test_a_second_claim_keeps_nothing(store: IdempotencyStore, make: Make) -> None:
+async def test_a_second_claim_changes_nothing(store: IdempotencyStore, make: Make) -> None:
     request = make()
     await store.claim(request, by="one")
     assert await store.claim(single(1), by="two") == [0]
@@ -77,7 +77,7 @@ async def test_a_claim_that_is_repeated_because_its_answer_was_lost_succeeds(
     assert await store.claim(request, by="two") != []
 
 
-async def test_a_late_second_answer_frees_no_email_that_is_sent_in_another_form_by_now(
+async def test_a_second_completion_leaves_the_later_claim_of_an_email_that_was_refused(
     store: IdempotencyStore,
 ) -> None:
     request = batch(1, 2)
@@ -115,7 +115,7 @@ async def test_a_refusal_frees_the_emails_only_while_the_first_attempt_is_alone(
 
 
 @REQUESTS
-async def test_a_release_that_comes_late_leaves_the_next_call_its_claim(
+async def test_a_late_release_leaves_the_claim_of_the_next_attempt(
     store: IdempotencyStore, make: Make
 ) -> None:
     request = make()

@@ -121,7 +121,7 @@ async def test_a_batch_whose_record_is_gone_is_lost(store: IdempotencyStore, red
 
 
 @REQUESTS
-async def test_a_late_mark_of_ambiguity_undoes_no_result(
+async def test_a_late_mark_of_ambiguity_keeps_the_results(
     store: IdempotencyStore, make: Make
 ) -> None:
     request = make()
@@ -132,7 +132,7 @@ async def test_a_late_mark_of_ambiguity_undoes_no_result(
     assert states == [State.SENT] * len(states)
 
 
-async def test_a_late_mark_of_ambiguity_writes_no_batch_anew_if_one_of_its_emails_was_accepted(
+async def test_a_late_mark_of_ambiguity_restores_no_batch_that_has_an_accepted_email(
     store: IdempotencyStore,
 ) -> None:
     request = batch(1, 2, 3)

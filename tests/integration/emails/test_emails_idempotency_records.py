@@ -21,7 +21,7 @@ from tests.integration.emails.send_requests import (
 from worker.emails.idempotency import IdempotencyStore, RecordNames, State
 
 
-def test_a_batch_says_exactly_what_its_emails_said() -> None:
+def test_the_body_of_a_batch_is_exactly_that_of_its_emails() -> None:
     request = batch(1, 2)
     assert request.body == '[{"subject":"No. 1"},{"subject":"No. 2"}]'
     assert request.idempotency_key == "batch-abc"
@@ -33,7 +33,7 @@ def test_a_batch_says_exactly_what_its_emails_said() -> None:
     assert "No. 1" not in repr(request)
 
 
-def test_names_tell_no_idempotency_key_and_share_a_hash_tag() -> None:
+def test_names_of_records_hide_the_idempotency_key_and_share_a_hash_tag() -> None:
     name = RecordNames("other").mail("welcome/ann@example.com")
     assert name.startswith("{other:outbox}:mail:")
     assert "ann" not in name
@@ -77,7 +77,7 @@ def test_each_verb_is_headed_by_its_signature(verb: str) -> None:
     assert "-- Returns" in signature
 
 
-async def test_records_of_the_version_before_are_read_and_taken_over(
+async def test_records_of_the_version_before_are_read_and_reclaimed(
     store: IdempotencyStore, redis: Redis, clock: Clock
 ) -> None:
     names, own_name = [identity(number).record for number in (1, 2)], "{kw:outbox}:batch:abc"
@@ -124,7 +124,7 @@ async def test_records_of_the_version_before_are_read_and_taken_over(
     ],
 )
 @REQUESTS
-async def test_a_record_that_another_program_has_changed_is_no_free_email(
+async def test_a_record_that_another_program_has_changed_is_unreadable(
     store: IdempotencyStore, redis: Redis, make: Make, changed: dict[str, str | None]
 ) -> None:
     request = make()
@@ -137,7 +137,7 @@ async def test_a_record_that_another_program_has_changed_is_no_free_email(
 
 @REQUESTS
 @pytest.mark.parametrize("number", [0, 1])
-async def test_a_record_of_another_type_is_no_free_email(
+async def test_a_record_of_another_type_is_unreadable(
     store: IdempotencyStore, redis: Redis, make: Make, number: int
 ) -> None:
     request = make()
@@ -148,7 +148,7 @@ async def test_a_record_of_another_type_is_no_free_email(
 
 
 @pytest.mark.parametrize("words", ["OOM command not allowed", "NOPERM no permissions", "ERR other"])
-async def test_what_redis_refuses_otherwise_is_no_fault_of_the_record(
+async def test_other_errors_of_redis_are_raised(
     store: IdempotencyStore, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
     async def refuse(*_: object) -> None:

@@ -100,7 +100,7 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
         senders.sandbox.control("limits", service="resend", **{quota: 0})
 
 
-async def test_few_calls_are_refused_however_long_one_takes(redis: Redis) -> None:
+async def test_few_calls_are_refused_although_each_takes_long(redis: Redis) -> None:
     # Meanwhile no other batch goes out that would be refused as well.
     with Sandbox(resend_keys=1, resend_rps=100, resend_daily=77, resend_latency_ms=300) as sandbox:
         async with Senders(sandbox, redis) as senders:
@@ -112,7 +112,7 @@ async def test_few_calls_are_refused_however_long_one_takes(redis: Redis) -> Non
             assert len(senders.calls()) <= 15
 
 
-async def test_a_quota_that_was_found_out_is_used_up_the_day_after_without_a_refused_call(
+async def test_a_learned_quota_is_used_up_the_next_day_without_a_refused_call(
     redis: Redis,
 ) -> None:
     day_s = 25 * 3_600

@@ -56,7 +56,7 @@ async def test_a_leader_that_is_stopped_before_its_call_lets_the_next_one_lead(
     assert sender.shared.queues == {}
 
 
-async def test_a_claim_that_a_hanging_redis_took_late_keeps_no_email_from_being_sent(
+async def test_a_claim_that_a_hanging_redis_took_late_is_released(
     senders: Senders, own_server: EmbeddedRedis, own_redis: Redis
 ) -> None:
     assert own_server.pid is not None
@@ -233,7 +233,7 @@ async def test_the_runtime_ends_cancelled_followers(senders: Senders, redis_url:
         await runtime.close()
 
 
-async def test_a_follower_whose_cancel_only_redis_knows_does_not_go_out(
+async def test_a_follower_whose_cancel_is_only_in_redis_is_not_sent(
     senders: Senders, redis: Redis
 ) -> None:
     stored = Cancellations(redis, namespace="kw")

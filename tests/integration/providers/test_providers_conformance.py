@@ -77,7 +77,7 @@ async def provider(case: _Case, scripted: Any) -> AsyncIterator[Any]:
     await provider.close()
 
 
-async def test_it_names_its_service(case: _Case, provider: Any) -> None:
+async def test_a_provider_names_its_service(case: _Case, provider: Any) -> None:
     assert _CASES[provider.service] is case
 
 
@@ -107,7 +107,7 @@ async def test_a_401_disables_the_key_and_takes_the_next(
     assert "canary" not in repr(reply)
 
 
-async def test_a_429_that_says_nothing_cools_for_the_default(
+async def test_a_429_without_a_wait_cools_the_key_for_the_default(
     scripted: Any, case: _Case, provider: Any
 ) -> None:
     scripted.answer(429)
@@ -115,7 +115,7 @@ async def test_a_429_that_says_nothing_cools_for_the_default(
     assert (verdict.fate, verdict.effect, verdict.cooldown_ms) == (Fate.NEXT_KEY, Effect.COOL, None)
 
 
-async def test_a_429_with_a_wait_cools_for_that_long(
+async def test_a_429_cools_the_key_for_what_retry_after_says(
     scripted: Any, case: _Case, provider: Any
 ) -> None:
     scripted.answer(429, headers={"retry-after": "5"})
@@ -156,7 +156,7 @@ async def test_a_cancelled_call_raises_and_leaves_the_provider_usable(
     assert (await provider.call(KEY, case.request)).verdict.fate is Fate.DONE
 
 
-async def test_a_soft_time_limit_is_no_fault_of_the_provider(
+async def test_a_soft_time_limit_is_raised_and_not_judged(
     scripted: Any, case: _Case, provider: Any
 ) -> None:
     limit = SoftTimeLimit(3)
@@ -218,7 +218,7 @@ async def test_a_key_that_no_header_can_carry_is_disabled_unsent(
     assert scripted.seen == []
 
 
-async def test_closing_twice_is_fine_and_a_late_call_is_told_to_come_back(
+async def test_closing_twice_is_fine_and_a_late_call_is_to_be_retried(
     scripted: Any, case: _Case, provider: Any
 ) -> None:
     await provider.close()
@@ -228,14 +228,14 @@ async def test_closing_twice_is_fine_and_a_late_call_is_told_to_come_back(
     assert scripted.seen == []
 
 
-async def test_a_wrong_url_is_a_verdict_too(case: _Case) -> None:
+async def test_a_wrong_url_gets_a_verdict(case: _Case) -> None:
     provider = case.make("ftp://127.0.0.1")
     verdict = (await provider.call(KEY, case.request)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "bad_url", True)
     await provider.close()
 
 
-async def test_a_bug_of_ours_is_no_answer_of_the_provider(
+async def test_a_bug_of_ours_is_raised_and_not_judged(
     case: _Case, provider: Any, monkeypatch: Any
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:

@@ -19,7 +19,7 @@ _LARGE = SendRequest.single(
 
 
 @pytest.mark.parametrize(("make", "request_"), [(Groq, HI), (Resend, MAIL)])
-async def test_it_tells_once_that_the_bytes_have_left_before_any_answer(
+async def test_sent_is_called_when_the_bytes_have_left_and_before_any_answer(
     scripted: Any, make: Any, request_: Any
 ) -> None:
     provider, sent = make(scripted.url), asyncio.Event()
@@ -73,20 +73,20 @@ async def test_a_connection_that_breaks_while_the_body_leaves_is_in_doubt() -> N
     )
 
 
-async def test_a_refused_connection_says_so(refused_url: str) -> None:
+async def test_the_reason_says_that_the_connection_was_refused(refused_url: str) -> None:
     assert (
         await verdict_of(refused_url)
     ).reason == "the connection could not be opened: Connection refused"
 
 
-async def test_a_name_that_nobody_knows_is_named() -> None:
+async def test_the_reason_names_a_host_that_cannot_be_resolved() -> None:
     verdict = await verdict_of("http://nowhere.invalid")
     assert (verdict.code, verdict.definite) == ("connect_error", True)
     assert "the name nowhere.invalid cannot be resolved: " in verdict.reason
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-async def test_an_attempt_to_connect_that_takes_too_long_is_definite(scheme: str) -> None:
+async def test_a_connect_timeout_is_definite(scheme: str) -> None:
     with socket.socket() as full, contextlib.ExitStack() as waiting:
         full.bind(("127.0.0.1", 0))
         full.listen(
@@ -101,7 +101,7 @@ async def test_an_attempt_to_connect_that_takes_too_long_is_definite(scheme: str
 
 
 @pytest.mark.parametrize(("make", "request_"), [(Groq, HI), (Resend, MAIL)])
-async def test_a_process_without_a_free_file_handle_leaves_no_doubt(
+async def test_a_call_without_a_free_file_handle_is_definite(
     scripted: Any, monkeypatch: pytest.MonkeyPatch, make: Any, request_: Any
 ) -> None:
     monkeypatch.setattr(distro.distro, "_distro", distro.LinuxDistribution())  # it reads its files
@@ -118,7 +118,7 @@ async def test_a_process_without_a_free_file_handle_leaves_no_doubt(
     await provider.close()
 
 
-async def test_a_connection_is_used_again_and_one_that_was_closed_meanwhile_is_not() -> None:
+async def test_an_open_connection_is_used_again_and_a_closed_one_is_not() -> None:
     connections = 0
     closed = asyncio.Event()
 

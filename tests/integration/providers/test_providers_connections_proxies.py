@@ -82,7 +82,7 @@ async def test_a_call_goes_through_the_proxy_of_the_environment(
     assert ("canary" in head) is (scheme == "http")
 
 
-async def test_a_proxy_that_refuses_or_is_away_leaves_no_doubt(
+async def test_a_proxy_that_refuses_or_is_away_is_a_definite_error(
     proxies: Callable[..., None], refused_url: str
 ) -> None:
     proxy = _Proxy(0, refuses=True)
@@ -101,7 +101,7 @@ async def test_a_proxy_that_refuses_or_is_away_leaves_no_doubt(
     ("answer", "cause"),
     [(b"", "it ended the connection"), (b"SSH-2.0-server\r\n", "its answer is not HTTP")],
 )
-async def test_what_is_no_proxy_is_not_taken_for_the_provider(
+async def test_a_server_that_is_not_a_proxy_is_not_taken_for_the_provider(
     proxies: Callable[..., None], answer: bytes, cause: str
 ) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

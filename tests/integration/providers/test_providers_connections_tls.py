@@ -12,7 +12,7 @@ from worker.providers import Groq, Resend
 from worker.verdicts import Effect, Fate, Scope
 
 
-async def test_a_private_authority_is_trusted_where_ssl_cert_file_names_it(
+async def test_a_private_authority_that_ssl_cert_file_names_is_trusted(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", authority.root)
@@ -36,7 +36,7 @@ async def test_the_authorities_are_read_once_for_all_connections(
     assert len(read) == 1
 
 
-async def test_a_certificate_that_is_not_accepted_is_definite_and_says_why(
+async def test_a_rejected_certificate_is_definite_and_the_reason_says_why(
     authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(accept_email, tls=authority.server) as port:

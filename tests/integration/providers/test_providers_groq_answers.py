@@ -86,7 +86,7 @@ async def test_a_finish_reason_of_a_strange_form_breaks_nothing(
     assert (reply.verdict.fate, (reply.value or {})["text"]) == (Fate.DONE, "hello")
 
 
-async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(
+async def test_fields_that_this_version_does_not_know_are_passed_on(
     scripted: Any, groq: Groq
 ) -> None:
     message_fields = {
@@ -149,7 +149,7 @@ async def test_an_answer_is_passed_on_whole_with_what_nobody_knows_yet(
         ({"tool_calls": [{}], "reasoning": "hm"}, "length", {}, None),
     ],
 )
-async def test_an_answer_that_is_empty_since_reasoning_used_the_cap_says_so(  # noqa: PLR0917 - a table
+async def test_empty_because_is_set_where_reasoning_used_all_tokens(  # noqa: PLR0917 - a table
     scripted: Any,
     groq: Groq,
     message: dict[str, Any],

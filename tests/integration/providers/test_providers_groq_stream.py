@@ -21,7 +21,7 @@ from worker.providers import Completion, Groq
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
 
-async def test_a_streamed_answer_is_told_in_pieces_and_comes_back_as_a_whole_one_would(
+async def test_the_listener_gets_the_pieces_and_the_call_returns_the_whole_answer(
     scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     limits = {"x-ratelimit-limit-tokens": "18000", "x-ratelimit-remaining-tokens": "17997"}
@@ -83,7 +83,7 @@ async def test_tool_calls_are_put_together_from_their_pieces(
     assert (listener.reasoning, listener.calls) == ("two tools", deltas)
 
 
-async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(
+async def test_all_fields_of_a_streamed_answer_are_put_together(
     scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     logprobs = [{"token": "a"}, {"token": "b"}]
@@ -140,7 +140,7 @@ async def test_a_streamed_answer_is_as_whole_as_one_in_one_piece(
     }
 
 
-async def test_an_answer_in_one_piece_is_told_in_one(
+async def test_the_listener_gets_an_answer_that_is_not_streamed_in_one_piece(
     scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
@@ -182,7 +182,7 @@ async def test_chunks_of_a_strange_form_break_nothing(
 
 
 @pytest.mark.parametrize("forms", [({"x": 1}, "text"), ("text", {"x": 1}), ([1], {"x": 1})])
-async def test_a_field_that_changes_its_form_in_the_middle_keeps_the_last_one(
+async def test_a_field_that_changes_its_type_in_the_middle_keeps_its_last_value(
     scripted: Any, groq: Groq, listener: NotingListener, forms: tuple[Any, Any]
 ) -> None:
     pieces = b"".join(chunk({"a_later_field": form}) for form in forms)
@@ -191,7 +191,7 @@ async def test_a_field_that_changes_its_form_in_the_middle_keeps_the_last_one(
     assert value == VALUE | {"a_later_field": forms[-1]}
 
 
-async def test_a_whole_answer_of_a_strange_form_breaks_nothing(
+async def test_an_answer_of_a_strange_form_that_is_not_streamed_breaks_nothing(
     scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     message = {"content": [{"type": "text", "text": "hello"}], "tool_calls": [7]}

@@ -76,7 +76,7 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("body", "expected"), _BROKEN)
-async def test_an_answer_that_breaks_off_is_no_answer(
+async def test_a_stream_that_breaks_off_returns_no_value_and_is_judged_as_written(
     scripted: Any, groq: Groq, listener: NotingListener, body: bytes, expected: dict[str, Any]
 ) -> None:
     scripted.answer(200, body, SSE)
@@ -88,7 +88,7 @@ async def test_an_answer_that_breaks_off_is_no_answer(
 
 
 @pytest.mark.parametrize("way", ["close", "reset"])
-async def test_a_connection_that_breaks_in_the_middle_is_a_fault_of_nobodys_key(
+async def test_a_connection_that_breaks_in_the_middle_of_a_stream_blames_no_key(
     scripted: Any, groq: Groq, listener: NotingListener, way: str
 ) -> None:
     cut = scripted.http(200, HELLO + LAST + DONE, SSE)[: -len(LAST)]
@@ -98,7 +98,7 @@ async def test_a_connection_that_breaks_in_the_middle_is_a_fault_of_nobodys_key(
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
 
 
-async def test_an_answer_that_is_complete_counts_though_the_connection_breaks_behind_it(
+async def test_a_complete_stream_counts_although_the_connection_breaks_after_it(
     scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     whole = scripted.http(200, HELLO + LAST + DONE, SSE)
@@ -124,7 +124,7 @@ async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
         await provider.close()
 
 
-async def test_a_refusal_before_the_first_piece_is_judged_as_always(
+async def test_a_refusal_before_the_first_piece_is_judged_as_without_a_stream(
     scripted: Any, groq: Groq, listener: NotingListener
 ) -> None:
     scripted.answer(401, {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}})

@@ -8,9 +8,7 @@ from worker.providers import Groq
 from worker.verdicts import Fate
 
 
-async def test_of_several_headers_of_one_name_the_longest_wait_counts(
-    scripted: Any, groq: Groq
-) -> None:
+async def test_the_longest_wait_of_a_repeated_header_counts(scripted: Any, groq: Groq) -> None:
     answer = scripted.http(429, {}, {"retry-after": "2"})
     scripted._script.append(
         ("answer", answer.replace(b"retry-after: 2\r\n", b"retry-after: 2\r\nRetry-After: 7\r\n"))

@@ -44,7 +44,7 @@ async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> Non
     await provider.close()
 
 
-async def test_a_full_pool_blames_nobody(scripted: Any) -> None:
+async def test_a_call_without_a_free_connection_blames_no_key(scripted: Any) -> None:
     provider = Groq(scripted.url, timeout_s=1.5, max_connections=1)
     scripted.hang()
     first = asyncio.create_task(provider.call(KEY, REQUEST))
@@ -93,14 +93,16 @@ async def test_the_sdk_logs_no_prompt_even_at_debug(
     assert KEY.get_secret_value() not in caplog.text
 
 
-async def test_old_keys_are_forgotten_after_many_reloads(scripted: Any, groq: Groq) -> None:
+async def test_clients_of_old_keys_are_dropped_after_many_reloads(
+    scripted: Any, groq: Groq
+) -> None:
     scripted.default = lambda _: scripted.http(200, _COMPLETION)
     for number in range(70):
         assert (await groq.call(SecretStr(f"gsk_{number}"), REQUEST)).verdict.fate is Fate.DONE
     assert len(groq._clients) == 64
 
 
-async def test_every_request_is_the_sdks_own_which_makes_the_first_of_each_key(
+async def test_every_request_equals_the_sdks_which_builds_the_first_of_each_key(
     scripted: Any, groq: Groq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[Any] = []
@@ -154,7 +156,7 @@ async def test_an_answer_that_is_not_streamed_is_read_at_once(
     assert reply.value["text"] == "hello"
 
 
-async def test_a_refusal_within_a_streamed_answer_asks_for_no_other_key(
+async def test_a_refusal_within_a_streamed_answer_takes_no_other_key(
     scripted: Any, groq: Groq
 ) -> None:
     refusal = {"message": "slow down", "code": "rate_limit_exceeded", "status_code": 429}

@@ -66,12 +66,12 @@ def _assert_too_long(verdict: Verdict, request: Any) -> None:
 
 
 @pytest.mark.parametrize(("make", "request_"), _CALLS)
-async def test_an_answer_that_never_ends_is_left(make: Any, request_: Any) -> None:
+async def test_an_answer_that_never_ends_is_abandoned(make: Any, request_: Any) -> None:
     async with _answers(_OK, _BLOCK, endless=True) as url:
         _assert_too_long(await _verdict(make, url, request_), request_)
 
 
-async def test_a_line_of_a_stream_that_never_ends_is_left() -> None:
+async def test_a_stream_with_a_line_that_never_ends_is_abandoned() -> None:
     async with _answers(_OK + _EVENTS, b"data: ", b"x" * 1_000_000, endless=True) as url:
         _assert_too_long(await _verdict(Groq, url, _STREAMED), _STREAMED)
 
@@ -97,7 +97,7 @@ async def test_an_answer_of_some_megabytes_is_read(*, packed: bool) -> None:
         assert (await _verdict(Resend, url, MAIL)).fate is Fate.DONE
 
 
-async def test_words_behind_the_status_may_be_in_any_encoding() -> None:
+async def test_the_reason_phrase_of_a_status_may_be_in_any_encoding() -> None:
     head = "HTTP/1.1 200 Zürich\r\ncontent-length: 10\r\n".encode("latin-1")
     async with _answers(head, b'{"id":"1"}') as url:
         assert (await _verdict(Resend, url, MAIL)).fate is Fate.DONE

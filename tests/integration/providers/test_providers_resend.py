@@ -19,7 +19,7 @@ from worker.verdicts import (
 )
 
 
-async def test_an_accepted_email_brings_its_id_and_teaches_the_rate_limit(
+async def test_an_accepted_email_returns_its_id_and_the_limits_that_were_observed(
     scripted: Any, mailer: Resend
 ) -> None:
     scripted.answer(

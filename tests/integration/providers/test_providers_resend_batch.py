@@ -83,7 +83,7 @@ async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
         ([{"id": "x"}, {"id": "y"}, {"id": "z"}], [], ["x", "y", "z"], 5),
     ],
 )
-async def test_each_email_gets_what_was_said_of_it(  # noqa: PLR0917 - a table
+async def test_each_email_gets_its_own_result_and_accepted_recipients_are_counted(  # noqa: PLR0917 - a table
     scripted: Any, mailer: Resend, data: Any, errors: Any, results: list[str | None], count: int
 ) -> None:
     scripted.answer(200, {"data": data} | ({"errors": errors} if errors is not None else {}))
@@ -97,7 +97,7 @@ async def test_each_email_gets_what_was_said_of_it(  # noqa: PLR0917 - a table
 @pytest.mark.parametrize(
     "name", ["daily_quota_exceeded", "monthly_quota_exceeded", "email_above_quota"]
 )
-async def test_a_batch_that_a_quota_does_not_hold_closes_no_account(
+async def test_a_batch_above_a_quota_rests_no_account(
     scripted: Any, mailer: Resend, name: str
 ) -> None:
     scripted.answer(429, error(429, name))
@@ -107,7 +107,7 @@ async def test_a_batch_that_a_quota_does_not_hold_closes_no_account(
 
 
 @pytest.mark.parametrize(("status", "body"), [(404, b"404: Not Found"), (405, b""), (404, b"{}")])
-async def test_a_stand_in_without_batches_has_taken_none_and_one_email_is_another_thing(
+async def test_a_404_of_a_stand_in_without_batches_is_definite_for_a_batch_and_not_for_one_email(
     scripted: Any, mailer: Resend, status: int, body: bytes
 ) -> None:
     scripted.takes_batches = False
@@ -157,7 +157,7 @@ async def test_a_bare_404_for_the_first_batch_leaves_it_in_doubt(
         (429, b"", Fate.NEXT_KEY),
     ],
 )
-async def test_whoever_cannot_say_whether_it_takes_batches_gets_none_and_is_asked_again(
+async def test_no_batch_is_sent_until_a_probe_shows_whether_batches_are_taken(
     scripted: Any, mailer: Resend, status: int, body: bytes, fate: Fate
 ) -> None:
     scripted.takes_batches = False
@@ -170,16 +170,14 @@ async def test_whoever_cannot_say_whether_it_takes_batches_gets_none_and_is_aske
     assert [request.body == b"[]" for request in scripted.seen] == [True, False]
 
 
-async def test_a_stand_in_that_hangs_when_it_is_asked_has_taken_nothing(
-    scripted: Any, mailer: Resend
-) -> None:
+async def test_a_probe_that_breaks_leaves_the_batch_unsent(scripted: Any, mailer: Resend) -> None:
     scripted.takes_batches = False
     scripted.reset_before_answer()
     verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.definite) == (Fate.RETRY, True)
 
 
-async def test_the_reason_of_one_email_holds_no_text_of_it(scripted: Any, mailer: Resend) -> None:
+async def test_the_error_of_one_email_holds_no_text_of_it(scripted: Any, mailer: Resend) -> None:
     errors = [{"index": 1, "message": f"Bad text: {BODY_TEXT} {KEY.get_secret_value()}"}]
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "z"}], "errors": errors})
     reply = await mailer.call(KEY, _BATCH)
@@ -212,7 +210,7 @@ async def test_the_reason_of_one_email_holds_no_text_of_it(scripted: Any, mailer
         [],  # nothing
     ],
 )
-async def test_an_answer_that_leaves_one_email_open_leaves_all_open(
+async def test_an_answer_without_a_result_for_each_email_leaves_the_batch_in_doubt(
     scripted: Any, mailer: Resend, body: Any
 ) -> None:
     scripted.answer(200, body)
@@ -230,7 +228,7 @@ async def test_a_batch_that_is_cut_off_counts_for_all_its_recipients(
     assert (verdict.fate, verdict.definite, verdict.emails) == (Fate.SAME_ACCOUNT, False, 5)
 
 
-async def test_a_refusal_of_a_batch_tells_no_text_of_any_email(
+async def test_the_reason_of_a_refused_batch_holds_no_text_of_an_email(
     scripted: Any, mailer: Resend
 ) -> None:
     scripted.answer(422, error(422, "validation_error", f"Bad: {BODY_TEXT}"))
@@ -238,7 +236,7 @@ async def test_a_refusal_of_a_batch_tells_no_text_of_any_email(
     assert (verdict.fate, verdict.reason) == (Fate.FAIL, "Resend rejects the email: Bad: […]")
 
 
-def test_a_request_shows_no_content_and_checks_its_key() -> None:
+def test_a_send_request_hides_its_content_and_checks_its_idempotency_key() -> None:
     assert BODY_TEXT not in repr(_BATCH)
     for key in ("", "a b\n", "x" * 257, "é"):
         with pytest.raises(ValueError, match="idempotency_key"):

@@ -56,7 +56,7 @@ async def test_two_providers_in_one_process_keep_their_urls_apart(
     await there.close()
 
 
-async def test_calls_that_are_not_ours_go_to_the_client_that_was_there(
+async def test_calls_of_other_code_go_to_the_client_that_it_has_set(
     mailer: Resend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resend, "default_async_http_client", KeyedClient(_Other()))
@@ -75,7 +75,7 @@ async def test_the_sdk_forgets_a_key_from_the_environment(
     assert resend.api_key is None
 
 
-async def test_a_payload_that_is_no_json_is_an_error_of_ours(scripted: Any, mailer: Resend) -> None:
+async def test_a_payload_that_json_cannot_hold_is_not_sent(scripted: Any, mailer: Resend) -> None:
     with pytest.raises(TypeError):
         await mailer.call(
             KEY, SendRequest.single({"from": "a@b.example", "text": object()}, "job-1")

@@ -72,7 +72,7 @@ async def test_every_recorded_answer_is_known_and_has_its_own_verdict(
     assert providers.noticed == []
 
 
-async def test_the_sandbox_answers_nothing_that_is_unknown_but_on_purpose(
+async def test_the_sandbox_gives_no_unknown_answer_except_on_purpose(
     providers: WatchedProviders,
 ) -> None:
     for kind, refusal in groq_errors.REFUSALS.items():
@@ -165,7 +165,7 @@ _CANARIES = f"{PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
         ("resend", (200, {"id": "1", "warning": "x"}), Kind.MESSAGE_FIELD, "warning"),
     ],
 )
-async def test_what_nobody_knows_is_noticed_by_its_shape(
+async def test_an_unknown_answer_is_noticed_by_its_shape(
     providers: WatchedProviders, service: str, answer: tuple[Any, ...], kind: Kind, shape: str
 ) -> None:
     await providers.call(service, *answer)
@@ -242,7 +242,7 @@ _DOCUMENTED: dict[str, list[tuple[Any, ...]]] = {
 
 
 @pytest.mark.parametrize("service", _DOCUMENTED)
-async def test_nothing_that_a_provider_documents_is_taken_for_unknown(
+async def test_no_documented_answer_is_noticed_as_unknown(
     providers: WatchedProviders, service: str
 ) -> None:
     for answer in _DOCUMENTED[service]:
@@ -266,7 +266,7 @@ async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(
     ]
 
 
-async def test_models_beyond_a_bound_are_watched_as_long_as_they_are_among_the_latest(
+async def test_only_the_latest_models_are_watched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(unknowns, "_MOST_MODELS", 2)
@@ -287,7 +287,7 @@ async def test_requests_that_are_all_refused_alike_are_noticed_by_their_model(
     assert [unknown.shape.partition(":")[0] for unknown in models] == ["openai/gpt-oss-120b"]
 
 
-async def test_an_outage_and_an_empty_field_are_nothing_unknown(
+async def test_an_outage_and_an_empty_field_are_not_noticed_as_unknown(
     providers: WatchedProviders,
 ) -> None:
     for _ in range(25):
@@ -331,7 +331,7 @@ async def test_shapes_are_counted_in_redis_once_each_and_logged_once_by_each_pro
         assert await first.seen() == []
 
 
-async def test_what_could_not_be_written_is_written_with_the_next(redis_url: str) -> None:
+async def test_a_count_that_could_not_be_written_is_written_with_the_next(redis_url: str) -> None:
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         counter = Drift(redis, namespace="kw")
         await redis.set("{kw:unknown}:count", "in the way")

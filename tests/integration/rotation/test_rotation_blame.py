@@ -29,7 +29,7 @@ async def test_a_request_that_two_accounts_refuse_a_key_for_is_at_fault_and_rein
     assert (await serve(rotation)).attempts == 1
 
 
-async def test_a_request_that_failed_with_several_keys_rests_no_other_one(make: Make) -> None:
+async def test_a_request_that_failed_with_several_keys_rests_no_other_key(make: Make) -> None:
     rotation, _ = make(FAULTY, FAULTY)
     with pytest.raises(TransientError):
         await serve(rotation, suspect=True)
@@ -55,7 +55,7 @@ async def test_keys_that_have_served_nothing_are_at_fault(make: Make) -> None:
     assert (await rotation.pool.snapshot()).failed == 3
 
 
-async def test_keys_of_one_account_free_nobody(make: Make) -> None:
+async def test_refusals_by_one_account_reinstate_no_key(make: Make) -> None:
     rotation, _ = make(OK, OK, OK, ODD, ODD, accounts=("one", "one", "two"))
     for _ in range(3):
         await serve(rotation)
@@ -63,7 +63,7 @@ async def test_keys_of_one_account_free_nobody(make: Make) -> None:
     assert (await rotation.pool.snapshot()).failed == 2
 
 
-async def test_revoked_keys_cost_one_job_and_are_then_out(make: Make) -> None:
+async def test_revoked_keys_fail_one_job_and_are_then_disabled(make: Make) -> None:
     """What is revoked a moment after it served looks like a request's fault, once."""
     rotation, provider = make(OK, OK, OK, *[ODD] * 5)
     for _ in range(3):

@@ -36,7 +36,9 @@ async def test_a_bound_request_stays_with_its_account(make: Make) -> None:
     assert set(provider.keys_used) == {SECRETS[0]}
 
 
-async def test_a_limit_does_not_move_a_bound_request_elsewhere(make: Make, redis: Redis) -> None:
+async def test_a_limit_does_not_move_a_bound_request_to_another_account(
+    make: Make, redis: Redis
+) -> None:
     rotation, provider = make(refused(20_000))
     with pytest.raises(Deferred) as caught:
         await serve(rotation, account=first_account())
@@ -46,7 +48,7 @@ async def test_a_limit_does_not_move_a_bound_request_elsewhere(make: Make, redis
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_a_bound_request_uses_another_key_of_its_account_when_the_first_dies(
+async def test_a_bound_request_uses_another_key_of_its_account_when_the_first_is_disabled(
     make: Make,
 ) -> None:
     rotation, provider = make(DEAD, accounts=("one", "one", "two"))
@@ -54,7 +56,7 @@ async def test_a_bound_request_uses_another_key_of_its_account_when_the_first_di
     assert provider.keys_used == SECRETS[:2]
 
 
-async def test_a_bound_request_whose_keys_are_all_dead_waits_for_a_person(make: Make) -> None:
+async def test_a_bound_request_whose_keys_are_all_disabled_waits_for_a_person(make: Make) -> None:
     rotation, provider = make(DEAD, DEAD, accounts=("one", "one", "two"))
     with pytest.raises(Deferred, match="every groq key of its account is disabled") as caught:
         await serve(rotation, account="one")
@@ -69,7 +71,9 @@ async def test_a_bound_request_whose_account_is_gone_has_an_unknown_outcome(make
     assert provider.seen == []
 
 
-async def test_a_bound_request_that_its_account_refuses_is_not_taken_elsewhere(make: Make) -> None:
+async def test_a_bound_request_that_its_account_refuses_is_not_sent_with_another(
+    make: Make,
+) -> None:
     rotation, provider = make(NOT_FOUND)
     with pytest.raises(RequestRejected, match="model_not_found"):
         await serve(rotation, account=first_account())

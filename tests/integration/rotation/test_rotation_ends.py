@@ -26,7 +26,7 @@ from worker.errors import Deferred, RequestRejected, RequestTooLarge, TransientE
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, Verdict
 
 
-async def test_a_crowd_goes_back_after_its_longest_wait_while_the_limits_are_unknown(
+async def test_a_job_is_deferred_after_its_longest_wait_while_the_limits_are_unknown(
     make: Make,
 ) -> None:
     rotation, provider = make("hang", count=1, opening=1)
@@ -43,7 +43,7 @@ async def test_a_crowd_goes_back_after_its_longest_wait_while_the_limits_are_unk
     assert second.attempts == 1
 
 
-async def test_a_crowd_asks_again_in_the_process(make: Make) -> None:
+async def test_a_waiting_job_gets_its_lease_when_the_call_in_flight_ends(make: Make) -> None:
     rotation, provider = make("hang", count=1, opening=1)
     first = asyncio.create_task(serve(rotation), name="turn")
     await provider.called.wait()
@@ -56,7 +56,7 @@ async def test_a_crowd_asks_again_in_the_process(make: Make) -> None:
     await asyncio.wait([first])
 
 
-async def test_a_server_fault_ends_the_turn_with_its_backoff(make: Make, redis: Redis) -> None:
+async def test_a_server_error_ends_the_turn_with_its_backoff(make: Make, redis: Redis) -> None:
     rotation, provider = make(FAULTY)
     with pytest.raises(TransientError) as caught:
         await serve(rotation)
@@ -65,7 +65,7 @@ async def test_a_server_fault_ends_the_turn_with_its_backoff(make: Make, redis: 
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_a_fault_without_a_sentence_names_its_code(make: Make) -> None:
+async def test_a_transient_error_without_a_reason_names_its_code(make: Make) -> None:
     rotation, _ = make(Reply(Verdict(Fate.RETRY, "odd")))
     with pytest.raises(TransientError, match=r"^odd$"):
         await serve(rotation)
@@ -78,7 +78,7 @@ async def test_a_rejection_ends_the_job_with_the_providers_words(make: Make) -> 
     assert len(provider.seen) == 1
 
 
-async def test_a_rejection_without_a_sentence_names_its_code(make: Make) -> None:
+async def test_a_rejection_without_a_reason_names_its_code(make: Make) -> None:
     rotation, _ = make(Reply(Verdict(Fate.FAIL, "rejected", status=400)))
     with pytest.raises(RequestRejected, match=r"^rejected$"):
         await serve(rotation)
@@ -98,7 +98,7 @@ async def test_a_model_that_the_only_account_does_not_know_is_rejected(make: Mak
     assert len(provider.seen) == 1
 
 
-async def test_a_model_that_no_account_has_is_asked_of_each_once(make: Make) -> None:
+async def test_each_account_is_called_once_for_a_model_that_none_has(make: Make) -> None:
     rotation, provider = make(NOT_HAD, NOT_HAD, NOT_HAD)
     for words in (
         r"^model_not_found: there is no such model$",
@@ -113,7 +113,7 @@ async def test_a_model_that_no_account_has_is_asked_of_each_once(make: Make) -> 
     assert (await serve(rotation, model="m", resource="m")).attempts == 1
 
 
-async def test_an_account_that_turns_requests_down_comes_last(make: Make) -> None:
+async def test_an_account_that_rejects_requests_comes_last(make: Make) -> None:
     rotation, provider = make(NOT_FOUND, NOT_FOUND)
     for _ in range(9):
         await serve(rotation, model="m")
@@ -121,7 +121,7 @@ async def test_an_account_that_turns_requests_down_comes_last(make: Make) -> Non
     assert set(provider.keys_used[3:]) == {SECRETS[2]}
 
 
-async def test_a_key_that_only_rests_is_waited_for_though_another_account_turned_the_job_down(
+async def test_a_resting_key_is_waited_for_although_another_account_rejected_the_job(
     make: Make,
 ) -> None:
     rotation, provider = make(DEAD, OK, refused(30_000), NOT_FOUND)
@@ -133,7 +133,9 @@ async def test_a_key_that_only_rests_is_waited_for_though_another_account_turned
     assert 20_000 < caught.value.countdown_ms <= 31_000
 
 
-async def test_a_model_is_rejected_where_the_keys_of_all_other_accounts_are_out(make: Make) -> None:
+async def test_a_model_is_rejected_where_the_keys_of_all_other_accounts_are_disabled(
+    make: Make,
+) -> None:
     rotation, provider = make(DEAD, DEAD, OK, NOT_FOUND)
     await serve(rotation, model="n")
     with pytest.raises(RequestRejected, match="model_not_found"):
@@ -181,7 +183,9 @@ async def test_a_request_too_large_is_tried_on_every_account_then_rejected(make:
     assert len(provider.seen) == 3
 
 
-async def test_an_email_to_more_than_any_quota_holds_is_told_so(make: Make) -> None:
+async def test_an_email_to_more_recipients_than_any_quota_holds_is_rejected_unsent(
+    make: Make,
+) -> None:
     rotation, provider = make(limits=(ObservedLimit(Dimension.EMAILS_DAY, 20),))
     with pytest.raises(
         RequestTooLarge,

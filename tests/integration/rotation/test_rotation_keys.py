@@ -28,7 +28,9 @@ from worker.rotation.served import Served
 from worker.verdicts import ABANDONED, Fate, Reply, Scope, Verdict
 
 
-async def test_a_good_answer_comes_back_with_what_it_took(make: Make, redis: Redis) -> None:
+async def test_an_answer_is_returned_with_its_key_attempts_and_wait(
+    make: Make, redis: Redis
+) -> None:
     rotation, provider = make()
     served = await serve(rotation, model="m", tokens=10)
     assert served == Served(
@@ -39,7 +41,7 @@ async def test_a_good_answer_comes_back_with_what_it_took(make: Make, redis: Red
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_an_answer_without_a_value_is_an_empty_one(make: Make) -> None:
+async def test_an_answer_without_a_value_gets_an_empty_one(make: Make) -> None:
     rotation, _ = make(Reply(Verdict(Fate.DONE, "ok", status=200)))
     assert (await serve(rotation)).value == {}
 
@@ -59,7 +61,7 @@ async def test_the_log_lines_have_their_exact_shape(
     ]
 
 
-async def test_a_key_that_was_out_already_is_not_logged_again(
+async def test_a_key_that_was_disabled_already_is_not_logged_again(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     first, _ = make(DEAD, count=1)
@@ -90,7 +92,7 @@ async def test_a_key_that_was_out_already_is_not_logged_again(
         ([NOT_ITS_DOMAIN] * 2, [0, 1, 2]),  # the team of a domain may be the last one asked
     ],
 )
-async def test_a_key_at_fault_means_the_next_key_at_once(
+async def test_the_next_key_is_called_at_once_after_a_refusal(
     make: Make, redis: Redis, script: list[Reply], used: list[int]
 ) -> None:
     rotation, provider = make(*script)
@@ -100,7 +102,7 @@ async def test_a_key_at_fault_means_the_next_key_at_once(
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_a_dead_key_is_not_called_by_later_jobs(make: Make) -> None:
+async def test_a_disabled_key_is_not_called_by_later_jobs(make: Make) -> None:
     rotation, provider = make(DEAD)
     for _ in range(6):
         await serve(rotation)
@@ -108,7 +110,7 @@ async def test_a_dead_key_is_not_called_by_later_jobs(make: Make) -> None:
     assert len(provider.keys_used) == 7
 
 
-async def test_when_the_last_key_is_refused_in_the_same_turn_the_job_is_deferred_not_faulted(
+async def test_a_job_whose_keys_are_all_limited_in_one_turn_is_deferred(
     make: Make, redis: Redis
 ) -> None:
     rotation, provider = make(refused(40_000), refused(30_000), refused(50_000))
@@ -120,7 +122,7 @@ async def test_when_the_last_key_is_refused_in_the_same_turn_the_job_is_deferred
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_when_the_last_key_dies_in_the_same_turn_the_job_waits_for_a_person(
+async def test_a_job_whose_keys_are_all_disabled_in_one_turn_is_deferred(
     make: Make,
 ) -> None:
     rotation, provider = make(DEAD, DEAD, DEAD)
@@ -176,7 +178,9 @@ async def test_a_reset_ends_the_waits_in_the_process(make: Make, redis: Redis) -
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_a_lease_whose_key_died_during_the_wait_is_not_used(make: Make, redis: Redis) -> None:
+async def test_a_lease_whose_key_was_disabled_during_the_wait_is_not_used(
+    make: Make, redis: Redis
+) -> None:
     rotation, provider = make(count=1)
     await rest(rotation, 300)
     waiting = asyncio.create_task(serve(rotation), name="turn")
@@ -188,7 +192,7 @@ async def test_a_lease_whose_key_died_during_the_wait_is_not_used(make: Make, re
     assert await leases_out(redis) == NOTHING_OUT
 
 
-async def test_a_job_whose_lease_is_lost_during_the_wait_keeps_its_place(
+async def test_a_job_whose_lease_is_lost_during_the_wait_keeps_its_waiting_time(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, provider = make(count=1)
@@ -217,7 +221,7 @@ async def test_a_job_whose_lease_is_lost_during_the_wait_keeps_its_place(
     assert waits_ms[-1] >= 5_190, "it waited before it lost the lease, too"
 
 
-async def test_no_key_at_all_is_a_deferral(make: Make) -> None:
+async def test_a_job_without_any_key_is_deferred(make: Make) -> None:
     rotation, _ = make(count=0)
     with pytest.raises(Deferred) as caught:
         await serve(rotation)
@@ -255,7 +259,9 @@ async def test_the_next_model_serves_in_the_same_turn(
     assert [model for _, model in provider.seen] == ["a"] * (attempts - 1) + ["b"]
 
 
-async def test_where_every_model_is_overloaded_it_is_a_fault(make: Make) -> None:
+async def test_a_job_whose_models_are_all_overloaded_ends_with_a_transient_error(
+    make: Make,
+) -> None:
     rotation, provider = make(OVERLOADED, OVERLOADED)
     with pytest.raises(TransientError):
         await serve(rotation, model="a", resource="a", fallbacks=(("b", "b"),))
@@ -271,7 +277,7 @@ async def test_a_job_that_no_account_takes_with_any_model_ends_with_the_provider
     assert len(provider.seen) == 6
 
 
-async def test_each_wait_of_a_turn_may_last_for_what_is_left_of_it(
+async def test_each_wait_of_a_turn_may_last_for_the_rest_of_the_longest_wait(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, _ = make(refused(), refused())
@@ -295,7 +301,7 @@ async def test_each_wait_of_a_turn_may_last_for_what_is_left_of_it(
         assert 20 < left_s <= 30
 
 
-async def test_a_lease_that_was_held_up_on_its_way_is_checked_again(
+async def test_a_lease_is_confirmed_again_after_a_wait_for_its_slot(
     make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, provider = make(count=1)

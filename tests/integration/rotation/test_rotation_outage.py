@@ -57,7 +57,9 @@ async def test_a_lone_job_is_not_to_blame_for_an_outage(make: Make, reply: Reply
 
 
 @pytest.mark.parametrize("reply", [BAD_GENERATION, STILL_AT_WORK])
-async def test_what_the_provider_says_of_a_request_is_its_own(make: Make, reply: Reply) -> None:
+async def test_a_failure_that_the_provider_ascribes_to_the_request_is_the_jobs_own(
+    make: Make, reply: Reply
+) -> None:
     rotation, _ = make(reply)
     with pytest.raises(TransientError) as caught:
         await serve(rotation)
@@ -75,7 +77,7 @@ async def test_a_job_that_fails_while_another_passes_is_to_blame(make: Make) -> 
 
 
 @pytest.mark.parametrize("reply", [REFUSED, BUSY_PROCESS])
-async def test_a_call_that_never_left_is_no_fault_of_its_job_although_another_passes(
+async def test_a_call_that_was_never_sent_is_not_its_jobs_fault_although_another_passes(
     make: Make, reply: Reply
 ) -> None:
     """A name that is not resolved in time, say, which the next call resolves."""

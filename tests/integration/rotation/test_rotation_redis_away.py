@@ -47,7 +47,7 @@ async def test_a_job_waits_for_a_redis_that_comes_back(
     assert (await waiting).attempts == 1
 
 
-async def test_a_redis_that_stays_away_costs_no_try(
+async def test_a_job_is_deferred_while_redis_stays_away(
     own_server: EmbeddedRedis, own_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))
@@ -60,7 +60,7 @@ async def test_a_redis_that_stays_away_costs_no_try(
     assert 0 < caught.value.countdown_ms <= 1_500
 
 
-async def test_an_answer_is_kept_although_redis_is_gone_at_the_settle(
+async def test_an_answer_is_returned_although_redis_is_away_when_its_call_is_settled(
     own_server: EmbeddedRedis, own_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Stopping(ScriptedProvider):
@@ -74,7 +74,7 @@ async def test_an_answer_is_kept_although_redis_is_gone_at_the_settle(
     assert "cannot settle a lease" in caplog.text
 
 
-async def test_an_outage_at_the_settle_of_many_calls_is_one_line(
+async def test_many_calls_that_cannot_be_settled_log_one_line(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     rotation, _ = make()
@@ -93,7 +93,7 @@ async def test_an_outage_at_the_settle_of_many_calls_is_one_line(
     ]
 
 
-async def test_a_lease_is_settled_once_redis_takes_writes_though_its_job_has_ended(
+async def test_a_lease_is_settled_once_redis_takes_writes_although_its_job_has_ended(
     own_redis: Redis,
 ) -> None:
     class Refusing(ScriptedProvider):
@@ -118,7 +118,7 @@ async def test_a_lease_is_settled_once_redis_takes_writes_though_its_job_has_end
     assert lease.wait_ms == 0
 
 
-async def test_no_time_limit_ends_a_job_while_redis_is_to_hear_of_its_call(
+async def test_no_time_limit_ends_a_job_while_its_call_is_settled(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, _ = make()
@@ -186,7 +186,7 @@ async def test_a_refusal_reaches_the_pool_although_redis_is_gone_for_a_moment(
     assert (await rotation.pool.snapshot()).failed == 1
 
 
-async def test_a_failed_key_is_left_out_of_the_log_where_redis_is_gone(
+async def test_a_failed_key_is_not_logged_while_redis_is_away(
     own_server: EmbeddedRedis, own_redis: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Vanishing(KeyPool):

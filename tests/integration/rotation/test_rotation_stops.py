@@ -26,7 +26,7 @@ from worker.rotation import turn as turn_module
 from worker.rotation.limiter import SLOTS
 
 
-async def test_a_turn_that_never_ends_is_a_fault(
+async def test_a_turn_with_too_many_calls_is_a_transient_error(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turn_module, "_MOST_CALLS", 2)
@@ -60,7 +60,7 @@ async def test_a_job_cancelled_while_it_waits_gives_its_lease_back(
     assert provider.seen == []
 
 
-async def test_a_job_that_is_revoked_before_the_instant_of_its_lease_ends_at_once(
+async def test_a_job_that_is_revoked_before_its_lease_starts_ends_at_once(
     make: Make, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, provider = make(count=1)
@@ -86,7 +86,7 @@ async def test_a_job_that_is_revoked_before_the_instant_of_its_lease_ends_at_onc
     assert provider.seen == []
 
 
-async def test_a_job_cancelled_while_its_answer_is_settled_still_tells_what_it_says_of_the_key(
+async def test_a_job_cancelled_while_its_answer_is_settled_still_disables_the_key(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rotation, provider = make(DEAD)
@@ -109,7 +109,7 @@ async def test_a_job_cancelled_while_its_answer_is_settled_still_tells_what_it_s
     assert provider.keys_used == [SECRETS[0]]
 
 
-async def test_a_bug_in_the_provider_settles_the_lease_and_comes_out(
+async def test_a_bug_in_the_provider_settles_the_lease_and_is_raised(
     make: Make, redis: Redis
 ) -> None:
     rotation, _ = make(ZeroDivisionError("a bug"))
@@ -131,7 +131,7 @@ async def test_a_request_that_cannot_be_built_settles_the_lease(make: Make, redi
 
 
 @pytest.mark.parametrize("end", [OK, INVALID, ZeroDivisionError("a bug")])
-async def test_however_a_call_ends_the_next_one_may_be_sent(make: Make, end: Any) -> None:
+async def test_a_call_frees_its_slot_however_it_ends(make: Make, end: Any) -> None:
     rotation, provider = make(*[end] * SLOTS)
     slot = await rotation.sending.acquire("")  # so that slots are counted all the time
     async with asyncio.timeout(10):
