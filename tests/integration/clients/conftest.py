@@ -23,7 +23,7 @@ def sandbox() -> Iterator[Sandbox]:
 async def program(
     sandbox: Sandbox, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Sandbox]:
-    """A program of its own, in this process; its pool is empty at first."""
+    """A user's own program, in this process; its pool is empty at first."""
     async with Redis.from_url(redis_url) as redis:
         await redis.flushdb()
     sandbox.control("reset", ledger=True)

@@ -1,4 +1,4 @@
-"""The calls of a program of its own, and the leases that they hold."""
+"""The calls of a user's own program, and the leases that they hold."""
 
 import asyncio
 import gc

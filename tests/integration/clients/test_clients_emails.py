@@ -1,4 +1,4 @@
-"""Emails that a program of somebody else's sends."""
+"""Emails that a user's own program sends."""
 
 import asyncio
 from typing import Any

@@ -1,4 +1,4 @@
-"""Groq's own SDK, with whichever key of the pool may be used."""
+"""Groq's own SDK over the transport that draws keys from the pool."""
 
 import asyncio
 import json

@@ -1,6 +1,6 @@
-"""SDKs of others, for real, over the transport that draws keys.
+"""Other SDKs over the transport that draws keys from the pool.
 
-The tests import them, since every test process imports this module, and they take a second.
+Each test imports its SDK, which takes a second: every test process imports this module.
 """
 
 import asyncio

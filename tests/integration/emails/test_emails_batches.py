@@ -1,4 +1,4 @@
-"""Emails on their way: alone at light load, in batches where they wait; against the sandbox."""
+"""Emails go out alone at light load, and in batches where they wait; against the sandbox."""
 
 import asyncio
 from dataclasses import replace

@@ -1,7 +1,4 @@
-"""One email asked for more than once: it is sent once, and each who asked gets the result.
-
-Against the sandbox.
-"""
+"""An email that several jobs ask for is sent once, and each job gets its result."""
 
 import asyncio
 from typing import Any
@@ -27,7 +24,7 @@ async def test_a_second_copy_gets_the_first_ones_result_without_a_call(senders: 
     assert second.value == first.value
     assert (second.key, second.attempts) == (first.key, 0)
     assert len(senders.calls()) == 1
-    # A copy of a job that nobody expects to be one: the message was delivered twice.
+    # A copy that is not marked as one: the message was delivered twice.
     third = await send_one(senders.make(), outgoing(1, key="order-1", known=False))
     assert third.value == first.value
     assert len(senders.calls()) == 1

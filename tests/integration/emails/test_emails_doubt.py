@@ -1,7 +1,4 @@
-"""Emails that may have been accepted: the same account, the same bytes, or an honest end.
-
-Against the sandbox.
-"""
+"""Emails in doubt are sent again with the same account and bytes, or end as unknown."""
 
 import asyncio
 import socket
@@ -165,7 +162,7 @@ async def test_a_limit_on_a_later_attempt_leaves_the_email_in_doubt(senders: Sen
 
 async def test_an_attempt_that_never_reached_resend_leaves_no_record(senders: Senders) -> None:
     sender, unreachable = senders.make(), senders.make()
-    with socket.socket() as free:  # bound, but nobody listens
+    with socket.socket() as free:  # bound, but not listening
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
         unreachable.rotation.provider._http.base_url = url  # type: ignore[attr-defined]
@@ -242,8 +239,8 @@ async def test_a_new_email_is_not_in_doubt_while_redis_is_away(
     running: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retry, "JOB", replace(retry.JOB, within_s=0.2))
-    nobody = f"redis://127.0.0.1:{free_port()}"
-    async with impatient_redis(nobody) as redis, Senders(running, redis) as own:
+    refused_url = f"redis://127.0.0.1:{free_port()}"
+    async with impatient_redis(refused_url) as redis, Senders(running, redis) as own:
         with pytest.raises(Deferred, match="Redis does not answer") as caught:
             await send_one(own.make(), outgoing(1))
     assert not caught.value.in_doubt

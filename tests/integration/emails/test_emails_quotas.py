@@ -1,4 +1,4 @@
-"""Batches and quotas: a quota is used up to its last email; against the sandbox."""
+"""Batches use a quota up to its last email; against the sandbox."""
 
 import time
 
@@ -88,7 +88,7 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
         ledger = senders.sandbox.ledger()
         assert ledger["judgement"]["calls_while_cooling"] == 0
         assert ledger["services"]["resend"]["calls"] < 20
-        # The account is closed by now, and nobody asks again.
+        # The account rests by now, and no further call is made.
         assert isinstance(
             (await send(senders.make(keys=(0,)), outgoing("late"), longest_s=0))[0], Deferred
         )

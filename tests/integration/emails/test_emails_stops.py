@@ -87,7 +87,7 @@ async def test_a_claim_that_a_hanging_redis_took_late_is_released(
         email = outgoing(1)
         identity = other.shared.store.identity_of(email.idempotency_key, email.content_hash)
         async with asyncio.timeout(30):
-            while (await other.shared.store.get(identity)).state is not State.FREE:  # noqa: ASYNC110 - Redis tells nobody
+            while (await other.shared.store.get(identity)).state is not State.FREE:  # noqa: ASYNC110 - no event says so
                 await asyncio.sleep(0.01)
         assert len(ids(await send(other, email))) == 1
 

@@ -1,3 +1,5 @@
+"""The clients of both providers, over real HTTP."""
+
 import pytest
 
 pytest.register_assert_rewrite("tests.integration.providers.verdict_tables")

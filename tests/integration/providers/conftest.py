@@ -1,3 +1,5 @@
+"""A provider that a test scripts, and the clients of Groq and Resend that call it."""
+
 import asyncio
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Answers of Groq in chunks, and a listener that keeps what it hears."""
+"""Answers of Groq in chunks, and a listener that notes their pieces."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ DONE = b"data: [DONE]\n\n"
 
 
 class NotingListener:
-    """A listener that writes down what it hears."""
+    """Notes what the client passes to the listener of a stream."""
 
     def __init__(self) -> None:
         self.begun = 0

@@ -1,4 +1,4 @@
-"""What the tests of Groq ask, and an error as Groq words it."""
+"""The request that the tests of Groq send, and an error in Groq's form."""
 
 from datetime import UTC, datetime
 from functools import partial

@@ -1,4 +1,4 @@
-"""What every provider does alike. A new provider joins by one line in `_CASES`."""
+"""The tests that every provider passes. A new provider joins by one line in `_CASES`."""
 
 import asyncio
 import contextlib

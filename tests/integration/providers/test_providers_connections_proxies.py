@@ -1,4 +1,4 @@
-"""Calls through a proxy, and what it means if that fails."""
+"""Calls through a proxy, and the verdict if the proxy fails."""
 
 import asyncio
 from collections.abc import Callable

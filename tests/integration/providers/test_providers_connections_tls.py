@@ -1,4 +1,4 @@
-"""TLS: which certificates are accepted, and what a refused one means."""
+"""TLS: which certificates are accepted, and the verdict on a rejected one."""
 
 import asyncio
 import ssl

@@ -1,7 +1,4 @@
-"""What becomes of an answer that Groq gives.
-
-The result of the job, what it counted, the limits in its headers.
-"""
+"""Answers of Groq: the job's result, the tokens that count, and the limits in the headers."""
 
 import json
 from typing import Any
@@ -127,7 +124,7 @@ async def test_fields_that_this_version_does_not_know_are_passed_on(
     assert plain["request_id"] == "req_header"
 
 
-# The rest of an answer of 5 tokens without a text, and what is said of it.
+# An answer, and how its `empty_because` begins.
 @pytest.mark.parametrize(
     ("message", "reason", "details", "expected"),
     [

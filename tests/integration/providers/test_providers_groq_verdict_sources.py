@@ -1,4 +1,4 @@
-"""What of an answer of Groq's its verdict is read from, and what of it is repeated."""
+"""Which parts of Groq's answers decide the verdict, and which of them its reason repeats."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -28,7 +28,7 @@ _ROWS: list[Any] = [
         {},
         _INVALID | {"certain": False},
     ),
-    # a stand-in that says it with 403
+    # a stand-in for Groq that uses 403
     (403, error("bad key", "invalid_api_key"), {}, _INVALID | {"status": 403}),
     # the whole organisation is banned
     (
@@ -63,7 +63,7 @@ _ROWS: list[Any] = [
         {},
         verdict(Fate.OTHER_ACCOUNT, "model_terms", 400, **_UNFIT),
     ),
-    # 403 with a code that nobody has described
+    # 403 with an undocumented code
     (403, error("no", "who_knows"), {}, verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
     # an unknown or retired model
     (

@@ -34,7 +34,7 @@ _ROWS: list[Any] = [
         for status in (400, 402, 404, 405, 407, 410, 414, 415, 422, 431, 451)
     ),
     (407, b"", {}, verdict(Fate.RETRY, "edge_blocked", 407, scope=Scope.HOST)),
-    # a 401 may blame the key after all, which rests as after a server error
+    # a 401 in another form may yet be about the key, which rests as after a server error
     *(
         (
             401,
@@ -56,7 +56,7 @@ _ROWS: list[Any] = [
             b"<html>who?</html>",
         )
     ),
-    # so does what else is not in Groq's form, as of a gateway whose route to it is missing
+    # answers in other forms than Groq's, such as those of a gateway without a route to it
     *(
         (status, body, {}, verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST))
         for status, body in (
@@ -80,20 +80,21 @@ _ROWS: list[Any] = [
             (451, {"statusCode": 451, "message": "not here"}),
         )
     ),
-    # a redirect is no answer of Groq, and is not followed
+    # a redirect does not come from Groq, and is not followed
     (
         302,
         b"",
         {"location": "/elsewhere"},
         verdict(Fate.RETRY, "edge_blocked", 302, scope=Scope.HOST),
     ),
-    # nothing is where all calls go: no request's fault
+    # the base URL is wrong: no request is at fault
     (
         404,
         error("Unknown request URL: POST /x/openai/v1/chat/completions.", "unknown_url"),
         {},
         verdict(Fate.RETRY, "wrong_address", 404, scope=Scope.HOST),
     ),
+    # a page: something before Groq limits the size of requests
     (413, b"<html>too large</html>", {}, verdict(Fate.OTHER_ACCOUNT, "request_too_large", 413)),
     # a page: something before Groq limits this address
     (
@@ -102,7 +103,7 @@ _ROWS: list[Any] = [
         {"retry-after": "9"},
         verdict(Fate.RETRY, "edge_limited", 429, scope=Scope.HOST, counted=False, backoff_ms=9_000),
     ),
-    # a gateway's conflict or dependency is nothing of the request's: it hits every job alike
+    # a 409 or 424 by a gateway hits every job alike: no request is at fault
     *(
         (
             status,

@@ -125,7 +125,7 @@ _ROWS: list[Any] = [
             limits=(ObservedLimit(Dimension.ITPM, 7000, 2310.0),),
         ),
     ),
-    # the limit of a project stays with the key, and teaches nothing of the organisation
+    # the limit of a project rests the key, and is not learned for the organisation
     (
         429,
         error(
@@ -145,7 +145,7 @@ _ROWS: list[Any] = [
             service_tier="on_demand",
         ),
     ),
-    # the same words where they do not stand at the beginning may be the user's
+    # the same words further on in a message may be the user's
     (400, error(f"'messages.0' : {_OTPM}"), {}, verdict(Fate.FAIL, "rejected", 400)),
     # a rate limit: the longer of retry-after and the words, which say exactly what the header
     # rounds up
@@ -165,7 +165,7 @@ _ROWS: list[Any] = [
             limits=(ObservedLimit(Dimension.TPD, 100_000, 2_950.0),),
         ),
     ),
-    # where it does not say what is used, nobody knows what a smaller one finds
+    # without the used amount it is unknown whether a smaller request would pass
     (
         429,
         error(_TPD.replace("Used 97050, ", ""), "rate_limit_exceeded", "tokens"),
@@ -222,7 +222,7 @@ _ROWS: list[Any] = [
         {"retry-after": "0"},
         verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL, cooldown_ms=100),
     ),
-    # a 429 that says nothing: the service's default
+    # a 429 without a wait: the service's default
     (429, b"", {}, verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL)),
     (
         429,

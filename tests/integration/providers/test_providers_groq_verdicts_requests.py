@@ -30,7 +30,7 @@ _ROWS: list[Any] = [
         {},
         verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE),
     ),
-    # a tool server of the request's failed, which is nothing of the key's
+    # a tool server that the request names failed: no fault of the key
     (
         424,
         error("failed dependency"),

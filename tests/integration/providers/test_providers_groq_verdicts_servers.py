@@ -65,7 +65,7 @@ _ROWS: list[Any] = [
     ),
     (425, b"", {}, verdict(Fate.RETRY, "not_now", 425, definite=False)),
     (499, b"", {}, verdict(Fate.RETRY, "not_now", 499, definite=False)),
-    # a 200 that is no completion: text/html (the SDK returns a str), bad JSON (it raises), JSON of
+    # a 200 without a completion: text/html (the SDK returns a str), bad JSON (it raises), JSON of
     # another shape
     *(
         (

@@ -1,3 +1,5 @@
+"""Calls of Groq over HTTP: broken connections, timeouts, and requests equal to the SDK's own."""
+
 import asyncio
 import gzip
 import json

@@ -1,7 +1,4 @@
-"""Answers that never end, or become huge: their rest is not read, and the process keeps its memory.
-
-Also answers that are fine, and odd only in what nobody reads.
-"""
+"""Answers that never end or are huge are read up to a bound, so the memory of a worker suffices."""
 
 import asyncio
 import contextlib
@@ -48,7 +45,7 @@ async def _answers(head: bytes, *blocks: bytes, endless: bool = False) -> AsyncI
     left = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    await left.wait()  # whoever reads no more has closed the connection
+    await left.wait()  # a client that reads no more has closed the connection
     server.close()
 
 

@@ -1,4 +1,4 @@
-"""What Resend's client makes of an answer, and of none."""
+"""Resend's client: accepted emails, broken answers, and silence."""
 
 import json
 from typing import Any

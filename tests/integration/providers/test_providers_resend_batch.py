@@ -1,4 +1,4 @@
-"""Batches on the wire: exact bytes, headers, and what became of each email."""
+"""Batches on the wire: exact bytes, headers, and the result of each email."""
 
 import json
 from dataclasses import replace
@@ -56,7 +56,7 @@ async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
     )
 
 
-# The answer's data and errors; what each email got, and how many recipients count.
+# The answer's data and errors, the result of each email, and how many recipients count.
 @pytest.mark.parametrize(
     ("data", "errors", "results", "count"),
     [
@@ -76,9 +76,9 @@ async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
         ),
         # none is accepted
         ([], [{"index": n, "message": "no"} for n in range(3)], [None, None, None], 0),
-        # an error that says nothing
+        # an error without a message
         ([{"id": "x"}, {"id": "y"}], [{"index": 2}], ["x", "y", None], 4),
-        # no errors at all, in the ways in which that may be said
+        # no errors, in each form
         ([{"id": "x"}, {"id": "y"}, {"id": "z"}], None, ["x", "y", "z"], 5),
         ([{"id": "x"}, {"id": "y"}, {"id": "z"}], [], ["x", "y", "z"], 5),
     ],
@@ -137,7 +137,7 @@ async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(
     assert (await mailer.call(KEY, _BATCH)).verdict.definite is False
 
 
-# A gateway may answer so after Resend has accepted the batch, the first one, too.
+# A gateway may answer like this after Resend has accepted the batch, even the first one.
 @pytest.mark.parametrize(("status", "body"), [(404, b""), (404, b"not found"), (405, b"")])
 async def test_a_bare_404_for_the_first_batch_leaves_it_in_doubt(
     scripted: Any, mailer: Resend, status: int, body: bytes

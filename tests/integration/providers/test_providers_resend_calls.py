@@ -1,4 +1,4 @@
-"""How emails are sent by the SDK: their bytes, their keys, and the calls of others beside ours."""
+"""How the SDK sends emails: their bytes, their keys, and calls of other code in the process."""
 
 import asyncio
 import json

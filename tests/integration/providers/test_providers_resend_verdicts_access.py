@@ -45,14 +45,14 @@ _ROWS: list[Any] = [
         {},
         verdict(Fate.OTHER_ACCOUNT, "domain_not_verified", 403, **_NO_DOMAIN),
     ),
-    # 403 of another kind: with a name that nobody has described, and by the edge
+    # 403 with an undocumented name
     (403, error(403, "who_knows"), {}, verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
     # the key may not send from this domain; the team may, with another
     *(
         (403, error(403, name), {}, verdict(Fate.NEXT_KEY, "key_restricted", 403, **_NO_DOMAIN))
         for name in ("restricted_api_key", "invalid_permission", "invalid_access")
     ),
-    # the team is restricted, or has less left of a quota than the email needs
+    # the team is restricted
     (
         403,
         error(403, "restricted"),

@@ -1,4 +1,4 @@
-"""Verdicts on answers of Resend to an email that is itself at fault, or sent elsewhere now."""
+"""Verdicts on answers of Resend to an email that is at fault, or that another call is sending."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from worker.verdicts import Fate
 _TWIN = {"definite": False, "backoff_ms": 3_000}
 
 _ROWS: list[Any] = [
-    # an address that stands for nobody
+    # an example address, which belongs to nobody
     (
         422,
         error(
@@ -57,7 +57,7 @@ _ROWS: list[Any] = [
         {},
         verdict(Fate.FAIL, "idempotency_mismatch", 409),
     ),
-    # a 200 that admits to an error in its body
+    # a 200 with an error in its body
     *(
         (200, error(status, "validation_error"), {}, verdict(Fate.FAIL, "rejected", status))
         for status in (400, 422)

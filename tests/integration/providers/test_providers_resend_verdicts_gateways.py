@@ -28,8 +28,7 @@ _ROWS: list[Any] = [
         )
         for body in (b"", b"Jwt is missing", {"message": "who are you?"})
     ),
-    # without Resend's own words something before it may have answered, after it had accepted the
-    # email
+    # an answer in another form may come from a gateway, after Resend has accepted the email
     (
         403,
         b"<html>blocked</html>",
@@ -70,7 +69,7 @@ _ROWS: list[Any] = [
             b'{"name": "NotFound", "message": "no", "code": 404}',
         )
     ),
-    # nothing is where all emails go: surely not sent, and no email's fault
+    # the base URL is wrong: surely not sent, and no email is at fault
     *(
         (status, body, {}, verdict(Fate.RETRY, "wrong_address", status, scope=Scope.HOST))
         for status, body in (
@@ -78,7 +77,7 @@ _ROWS: list[Any] = [
             (405, error(405, "method_not_allowed")),
         )
     ),
-    # a page: something before Resend limits this address, and nobody knows how far the email came
+    # a page: something before Resend limits this address, and the email may have been accepted
     (
         429,
         b"<html/>",

@@ -60,14 +60,14 @@ _ROWS: list[Any] = [
         {"retry-after": "999999"},
         verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM, cooldown_ms=3_600_000),
     ),
-    # it says what cannot be meant: the service's default
+    # an absurd wait: the service's default
     (
         429,
         b"",
         {"retry-after": "9999999"},
         verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM),
     ),
-    # it says nothing: the service's default
+    # no wait: the service's default
     (
         429,
         error(429, "rate_limit_exceeded"),
@@ -98,7 +98,7 @@ _ROWS: list[Any] = [
             ),
         ),
     ),
-    # what is used of it is told by the header alone
+    # without the header the used amount is unknown, whatever the message says
     (
         429,
         error(429, "daily_quota_exceeded", "You have reached your daily quota of 100 emails."),

@@ -1,7 +1,4 @@
-"""Answers as they were recorded: each has its own verdict.
-
-And what nobody knows is noticed, without a secret.
-"""
+"""Recorded answers get their own verdicts; unknown ones are noticed, without secrets."""
 
 import asyncio
 import json
@@ -29,7 +26,7 @@ _MAIL = SendRequest.single(
 
 
 class WatchedProviders:
-    """Both providers, before one that is scripted, and what they noticed."""
+    """The clients of both providers, which call a scripted one, and what they noticed."""
 
     def __init__(self, scripted: Any) -> None:
         self.scripted = scripted
@@ -98,7 +95,7 @@ def _completion(message: dict[str, Any], reason: str = "stop") -> dict[str, Any]
 _CANARIES = f"{PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
 
 
-# What came, and what is kept of it.
+# An answer, and the shape that is kept of it.
 @pytest.mark.parametrize(
     ("service", "answer", "kind", "shape"),
     [

@@ -13,7 +13,7 @@ HTML = {"content-type": "text/html"}
 def expectation(
     fields: Sequence[str], fate: Fate, code: str, status: int, **more: Any
 ) -> dict[str, Any]:
-    """The full expectation: what is not named must be at its default."""
+    """Return the full expectation: fields that are not named must have their defaults."""
     plain = Verdict(fate, code)
     return (
         {"fate": fate, "code": code, "status": status}

@@ -1,7 +1,4 @@
-"""Whose fault it is.
-
-The keys', or the request's that is refused with each of them in the same way.
-"""
+"""Whether a key is at fault, or a request that several keys refuse alike."""
 
 from dataclasses import replace
 
@@ -64,7 +61,7 @@ async def test_refusals_by_one_account_reinstate_no_key(make: Make) -> None:
 
 
 async def test_revoked_keys_fail_one_job_and_are_then_disabled(make: Make) -> None:
-    """What is revoked a moment after it served looks like a request's fault, once."""
+    """Keys that are revoked just after they served look, once, as if the request were at fault."""
     rotation, provider = make(OK, OK, OK, *[ODD] * 5)
     for _ in range(3):
         await serve(rotation)

@@ -1,4 +1,4 @@
-"""Jobs that were cancelled make no call, and the look for that takes no trip of its own."""
+"""Cancelled jobs make no call, and to look for a cancel takes no round trip of its own."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ async def stored(redis: Redis) -> AsyncIterator[Cancellations]:
 
 @pytest.fixture
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many commands went to Redis together, each time."""
+    """The round trips to Redis: how many commands each of them had."""
     trips: list[int] = []
     flush = Link._flush
 
@@ -48,7 +48,7 @@ async def test_a_call_takes_two_trips_to_redis(
     await rotation.serve(REQUEST, lambda lease: lease.key.label)  # loads the scripts
     del trips[:]
     await rotation.serve(REQUEST, lambda lease: lease.key.label)
-    assert trips == [2, 1], "the pick with the look for a cancel, and the settlement"
+    assert trips == [2, 1], "acquire with the look for a cancel, then settle"
     assert len(provider.seen) == 2
 
 

@@ -1,4 +1,4 @@
-"""How a turn ends that is not served."""
+"""How a turn ends without an answer."""
 
 import asyncio
 
@@ -125,7 +125,7 @@ async def test_a_resting_key_is_waited_for_although_another_account_rejected_the
     make: Make,
 ) -> None:
     rotation, provider = make(DEAD, OK, refused(30_000), NOT_FOUND)
-    await serve(rotation, model="n")  # the first key is out from now on
+    await serve(rotation, model="n")  # the first key is disabled from now on
     with pytest.raises(Deferred) as caught:
         await serve(rotation, model="m")
     assert len(provider.seen) == 4
@@ -177,7 +177,7 @@ async def test_a_request_too_large_is_tried_on_every_account_then_rejected(make:
     with pytest.raises(RequestTooLarge, match=r"^request_too_large: too many tokens$"):
         await serve(rotation, model="m", tokens=1_000)
     assert len(provider.seen) == 3
-    # Now the pool knows: nothing is sent any more.
+    # The pool knows the limits now, and nothing is sent.
     with pytest.raises(RequestTooLarge, match=r"about 1000 tokens a minute.*limit.*is 300"):
         await serve(rotation, model="m", tokens=1_000)
     assert len(provider.seen) == 3

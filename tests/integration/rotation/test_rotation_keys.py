@@ -1,4 +1,4 @@
-"""Which keys a turn goes through."""
+"""Which keys a turn calls, in which order, and how it waits for them."""
 
 import asyncio
 import logging
@@ -78,14 +78,14 @@ async def test_a_key_that_was_disabled_already_is_not_logged_again(
     assert caplog.text.count("🚨") == 1
 
 
-# What the script answers; which keys are called, in order.
+# The replies of the script, and the keys that are called, in order.
 @pytest.mark.parametrize(
     ("script", "used"),
     [
-        ([DEAD], [0, 1]),  # a dead key: the next at once
+        ([DEAD], [0, 1]),  # a disabled key: the next at once
         ([DEAD, DEAD], [0, 1, 2]),  # two of them
         ([refused()], [0, 1]),  # a limit: the next at once
-        ([refused(None), DEAD], [0, 1, 2]),  # a limit that says nothing
+        ([refused(None), DEAD], [0, 1, 2]),  # a limit without a wait
         ([UNFIT], [0, 1]),  # off for this model only
         ([NOT_FOUND], [0, 1]),  # another account may know the model
         ([NOT_FOUND] * 2, [0, 1, 2]),  # or the last one
@@ -168,7 +168,7 @@ async def test_a_reset_ends_the_waits_in_the_process(make: Make, redis: Redis) -
     rotation, provider = make(count=1, patience_ms=100_000)
     await rest(rotation, 60_000)
     waiting = [asyncio.create_task(serve(rotation), name="turn") for _ in range(2)]
-    while rotation.waiting.demand.count(bulk=False) < len(waiting):  # noqa: ASYNC110 - a line tells nobody
+    while rotation.waiting.demand.count(bulk=False) < len(waiting):  # noqa: ASYNC110 - no event says so
         await asyncio.sleep(0)
     await rotation.pool.reset(by="test")
     rotation.waiting.wake()

@@ -1,4 +1,4 @@
-"""What the rotation counts of its calls."""
+"""The usage that a rotation counts for its calls."""
 
 import asyncio
 from dataclasses import replace
