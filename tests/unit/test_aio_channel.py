@@ -1,5 +1,6 @@
 """How a channel keeps leases, delivers a batch, and ends; without a server."""
 
+import inspect
 import json
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ from kombu.transport.redis import Channel as StockChannel
 
 from worker.aio.transport import Channel, unacked
 from worker.aio.transport.leases import LeaseKeeper
+from worker.aio.transport.qos import TransportQoS
 
 ERRORS = [redis.ConnectionError("gone"), redis.ResponseError("OOM"), OSError("reset")]
 
@@ -309,3 +311,19 @@ def test_a_channel_forgets_the_connections_for_commands_that_it_closes(
     channel.connection = None
     channel._disconnect_pools()
     assert closed.call_count == 2
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (Channel, "client"),
+        (Channel, "subclient"),
+        (TransportQoS, "unacked_key"),
+        (TransportQoS, "unacked_index_key"),
+        (TransportQoS, "leases_key"),
+        (TransportQoS, "unreadable_key"),
+    ],
+)
+def test_an_attribute_that_is_read_for_each_message_costs_no_call(owner: type, name: str) -> None:
+    # Without `__set__` Python takes the value from the instance, without asking the descriptor.
+    assert not hasattr(type(inspect.getattr_static(owner, name)), "__set__")

@@ -164,3 +164,33 @@ def test_a_post_never_waits_for_the_hub(calls: ConsumerCalls) -> None:
         calls.wake()
     calls.drain()
     calls.drain()
+
+
+def test_calls_wake_the_consumer_once_and_again_only_while_some_wait() -> None:
+    calls, woken = ConsumerCalls(), list[int]()
+    calls.attach(SimpleNamespace(add_reader=lambda *_: None))
+    calls._write = lambda: woken.append(1)  # type: ignore[method-assign]
+    calls.wake()
+    assert woken == []
+    seen: list[int] = []
+    for number in range(3):
+        calls.post(seen.append, number)
+    assert len(woken) == 1
+    calls.wake()
+    assert len(woken) == 2
+    calls.drain()
+    calls.wake()
+    assert (len(woken), seen) == (2, [0, 1, 2])
+    calls.close(None)
+
+
+def test_a_pipe_that_is_full_or_empty_holds_nobody_up() -> None:
+    calls, seen = ConsumerCalls(), list[int]()
+    calls.attach(SimpleNamespace(add_reader=lambda *_: None))
+    for _ in range(2**16 + 1):  # more than it holds
+        calls._write()
+    calls.post(seen.append, 1)
+    for _ in range(2**16 // 4096 + 2):  # more than it has
+        calls.drain()
+    assert seen == [1]
+    calls.close(None)

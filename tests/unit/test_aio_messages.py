@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 from celery.app.task import Context
-from celery.utils.threads import _LocalStack
 from kombu import Connection
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.transport import virtual
 
-from worker.aio import fast_json, stacks
+from worker.aio import fast_json
 from worker.aio.tracing import JobContext
 from worker.aio.transport import messages
 from worker.aio.transport.messages import UNREADABLE, Message, decode, share_values
@@ -190,25 +189,6 @@ def test_a_jobs_context_is_celerys(request_dict: dict[str, Any]) -> None:
     more: dict[str, Any] = {"args": [1], "kwargs": {}, "called_directly": False}
     assert vars(JobContext(dict(request_dict), **more)) == vars(Context(dict(request_dict), **more))
     assert vars(JobContext(id="2")) == vars(Context(id="2"))
-
-
-def test_a_stack_keeps_what_it_held_when_it_is_shared() -> None:
-    stack: Any = _LocalStack()
-    stack.push("before")
-    stacks.share(stack)
-    stacks.share(stack)
-    assert stack.top == "before"
-    job = object()
-    context = stacks.context_of(job)
-    assert context.run(lambda: stack.top) is None
-    assert context.run(stack.push, "of the job") == ["of the job"]
-    assert context.run(stack.push, "above") == ["of the job", "above"]
-    assert (len(stack), context.run(len, stack), stack.stack) == (1, 2, ["before"])
-    assert [context.run(stack.pop) for _ in range(3)] == ["above", "of the job", None]
-    assert stack.pop() == "before"
-    stack.push("left")
-    stack.__release_local__()
-    assert stack.top is None
 
 
 def test_a_message_that_is_not_celerys_gains_no_header() -> None:

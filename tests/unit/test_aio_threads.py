@@ -1,7 +1,9 @@
-"""The threads of the pool."""
+"""The threads of the pool, which keep nothing of jobs that are over."""
 
 import threading
 from concurrent.futures import Future
+from typing import Any
+from weakref import ref
 
 import pytest
 
@@ -132,4 +134,57 @@ def test_threads_that_are_written_off_are_counted_until_they_are_free_again() ->
     assert threads.alive == 2
     blocked.set()
     assert all(call.result(10) for call in calls)
+    threads.shutdown()
+
+
+class Value:
+    """Something of a job's."""
+
+
+def wait_for(gate: threading.Event, begun: threading.Event) -> bool:
+    begun.set()
+    return gate.wait(10)
+
+
+def test_an_idle_thread_keeps_nothing_of_its_last_call() -> None:
+    threads, begun = DaemonThreads(1, name="t"), threading.Event()
+    references: list[ref[Any]] = []
+
+    def work(argument: Value) -> Value:
+        result = Value()
+        references.extend((ref(argument), ref(result)))
+        return result
+
+    def fail(argument: Value) -> None:
+        references.append(ref(argument))
+        raise KeyError(argument)
+
+    assert isinstance(threads.submit(work, Value()).result(10), Value)
+    with pytest.raises(KeyError):
+        threads.submit(fail, Value()).result(10)
+    # The thread takes this one once it is done with those before it, and waits in it.
+    gate = threading.Event()
+    last = threads.submit(wait_for, gate, begun)
+    assert begun.wait(10)
+    assert [each() for each in references] == [None, None, None]
+    gate.set()
+    last.result(10)
+    threads.shutdown()
+
+
+def test_a_thread_prepares_itself_and_passes_over_cancelled_calls() -> None:
+    prepared: list[str] = []
+    threads = DaemonThreads(
+        1, name="t", prepare=lambda: prepared.append(threading.current_thread().name)
+    )
+    begun, gate = threading.Event(), threading.Event()
+    first = threads.submit(wait_for, gate, begun)
+    assert begun.wait(10)
+    second, third = threads.submit(str, 2), threads.submit(str, 3)
+    assert second.cancel()
+    gate.set()
+    assert third.result(10) == "3"
+    assert first.result(10)
+    assert threads.submit(str, 4).result(10) == "4"
+    assert (prepared, threads.alive) == (["t-1"], 1)
     threads.shutdown()

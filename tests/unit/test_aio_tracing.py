@@ -1,15 +1,19 @@
-"""The parts of Celery and billiard that the tracer gets replacements for."""
+"""Parts of Celery and billiard that the tracer replaces: retries, contexts, tracebacks, results."""
 
+import pickle
+import traceback
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, call
 
 import celery
 import pytest
+from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.app import trace
 from celery.app.task import Context
 from celery.exceptions import Retry
+from celery.utils.saferepr import saferepr
 
 from worker.aio import tracing
 
@@ -129,3 +133,49 @@ def test_a_copy_of_a_code_object_has_all_that_billiards_has() -> None:
     assert {name: of_ours[name] for name in tracing._COPIED} == {
         name: of_celery[name] for name in tracing._COPIED
     }
+
+
+def test_tracebacks_share_the_positions_of_their_code_and_read_as_billiards_do() -> None:
+    def failed() -> Any:
+        try:
+            return int("x")
+        except ValueError:
+            return ExceptionInfo()
+
+    stock = failed()
+    tracing.install()
+    try:
+        shared, again = failed(), failed()
+    finally:
+        tracing.uninstall()
+    assert traceback.format_tb(shared.tb) == traceback.format_tb(stock.tb)
+    copied = pickle.loads(pickle.dumps(shared.tb))  # noqa: S301 - ours
+    assert traceback.format_tb(copied) == traceback.format_tb(stock.tb)
+    assert shared.tb.tb_frame.f_code._co_positions is again.tb.tb_frame.f_code._co_positions
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"text": "x" * 5_000, "usage": {"tokens": [1, 2]}},
+        {},
+        {"a": {}},
+        [1, 2],
+        "text",
+        None,
+        12345,
+    ],
+)
+@pytest.mark.parametrize("longest", [1, 2, 1024, None])
+def test_a_result_is_represented_as_celery_does(value: Any, longest: int | None) -> None:
+    tracing.install()
+    try:
+        assert trace.saferepr(value, longest) == saferepr(value, longest)
+    finally:
+        tracing.uninstall()
+    assert trace.saferepr is saferepr
+
+
+def test_a_hidden_result_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_stock_saferepr", None)
+    assert tracing._short_repr({"text": "secret"}, 1) == "{, ...}"

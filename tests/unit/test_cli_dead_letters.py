@@ -1,10 +1,13 @@
-"""Which dead letters a command line selects, and what is printed of their replay and deletion."""
+"""Which dead letters a command line selects, and what the commands print of them."""
 
 import asyncio
 import json
+import sys
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock, Mock
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -167,3 +170,123 @@ def test_a_replay_says_what_became_of_each_job(
     as_json = run_dead("replay", "job-1", "--json")
     assert json.loads(as_json.output) == outcome.as_json()
     assert store.replayed[1] == (["job-1"], options | {"force": False})
+
+
+LETTER = SimpleNamespace(as_json=lambda: {"id": "job-1"})
+
+
+@pytest.fixture
+def listed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The letters that are found."""
+    letters: list[Any] = [LETTER]
+    counts = {"total": 2, "bytes": 1_250_000}
+    monkeypatch.setattr(dead_letters, "_run", lambda _: (letters, counts))
+    monkeypatch.setattr(dead_letters.dead_listing, "listing", lambda letters: f"<{len(letters)}>")
+    return letters
+
+
+def test_dead_letters_are_listed_with_how_many_there_are(listed: list[Any]) -> None:
+    result = CliRunner().invoke(dead, ["list"])
+    assert result.output == "<1>\n1 shown of 2 dead letters, 1.2 MB\n"
+    as_json = CliRunner().invoke(dead, ["list", "--json"])
+    listing = {"total": 2, "bytes": 1_250_000, "dead_letters": [{"id": "job-1"}]}
+    assert as_json.output == json.dumps(listing, indent=2) + "\n"
+    listed.clear()
+    assert CliRunner().invoke(dead, ["list"]).output == "0 shown of 2 dead letters, 1.2 MB\n"
+
+
+@pytest.mark.parametrize(
+    ("letters", "yes", "terminal", "ends"),
+    [
+        ([], False, True, SystemExit),
+        ([], True, False, SystemExit),
+        ([LETTER], True, False, None),
+        ([LETTER], False, False, click.UsageError),
+    ],
+)
+def test_a_deletion_needs_a_terminal_or_yes_and_a_dead_letter_to_delete(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    letters: list[Any],
+    yes: bool,
+    terminal: bool,
+    ends: type[BaseException] | None,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: terminal))
+    if ends is None:
+        dead_letters._confirm("Delete?", letters, yes=yes)
+        return
+    with pytest.raises(ends) as ended:
+        dead_letters._confirm("Delete?", letters, yes=yes)
+    if isinstance(ended.value, SystemExit):
+        assert ended.value.code == 0
+
+
+def test_a_person_at_a_terminal_is_asked_to_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
+    questions: list[Any] = []
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr(click, "confirm", lambda text, *, abort: questions.append((text, abort)))
+    dead_letters._confirm("Delete?", [LETTER], yes=False)  # type: ignore[list-item]
+    assert questions == [("Delete?", True)]
+
+
+CALL = {"at_ms": 0, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": True}
+FULL = SimpleNamespace(
+    id="job-1", task="t", queue="ai", at_ms=0, kind="failed", reason="why", since_ms=0, calls=2,
+    faults=1, deferrals=3, worker="", size=1_234, attempts=[CALL, CALL | {"in_doubt": False}],
+    as_json=lambda: {"id": "job-1"},
+)  # fmt: skip
+
+
+def test_a_dead_letter_is_shown_with_its_calls_and_its_arguments_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    message = SimpleNamespace(raw=None, args=[], kwargs={"prompt": "canary"}, options={})
+    monkeypatch.setattr(dead_letters, "_run", lambda _: (FULL, message))
+    monkeypatch.setattr(dead_letters, "objection", lambda *_, **__: None)
+    lines = CliRunner().invoke(dead, ["show", "job-1"]).output.splitlines()
+    assert lines[:8] == [
+        "job     job-1",
+        "task    t (queue ai)",
+        "ended   1970-01-01 00:00:00 UTC, failed",
+        "reason  why",
+        "began   never",
+        "tries   2 calls, 1 failures of the provider, 3 deferrals",
+        "worker  unknown",
+        "replay  possible",
+    ]
+    calls = [line for line in lines if "gsk_abc123..." in line]
+    assert ["yes" in line for line in calls] == [True, False]
+    assert lines[-1] == "1,234 bytes of arguments are kept; --arguments shows them"
+    assert "canary" not in "".join(lines)
+    assert CliRunner().invoke(dead, ["show", "job-1", "--json"]).output == (
+        json.dumps({"id": "job-1"}, indent=2) + "\n"
+    )
+    content = {"args": [], "kwargs": {"prompt": "canary"}, "options": {}}
+    result = CliRunner().invoke(dead, ["show", "job-1", "--json", "--arguments"])
+    assert json.loads(result.output) == {"id": "job-1", "arguments": content}
+    result = CliRunner().invoke(dead, ["show", "job-1", "--arguments"])
+    assert result.output.endswith(json.dumps(content, indent=2) + "\n")
+
+
+def test_a_terminal_shows_a_progress_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar = MagicMock(pos=0)
+    bar.__enter__.return_value = bar
+    bar.update.side_effect = lambda steps: setattr(bar, "pos", bar.pos + steps)
+    shown: list[Any] = []
+    monkeypatch.setattr(
+        click, "progressbar", lambda **options: (shown.append(options["hidden"]), bar)[1]
+    )
+    monkeypatch.setattr(dead_letters, "_run", lambda command: asyncio.run(command(None)))
+
+    async def work(_: Any, progress: Any) -> str:
+        for done, at in ((1, 1), (3, 3), (4, 4)):
+            progress(done)
+            assert bar.pos == at
+        return "done"
+
+    for is_terminal in (True, False):
+        bar.pos = 0
+        monkeypatch.setattr(sys, "stderr", Mock(isatty=Mock(return_value=is_terminal)))
+        assert dead_letters._with_progress("dropping", [LETTER] * 4, work) == "done"  # type: ignore[list-item]
+    assert shown == [False, True]

@@ -1,17 +1,21 @@
-"""How Flower's command ends where its options cannot work."""
+"""The command `flower`: its options, and how it ends where they cannot work."""
 
 import errno
 import logging
 import os
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import click
 import pytest
+from pydantic import SecretStr
 from tornado.ioloop import IOLoop
 from tornado.options import Error
 
+from config.settings import Settings
+from worker.cli import flower
 from worker.cli.flower import check_options, in_a_sentence
 
 OPTIONS = SimpleNamespace(
@@ -100,3 +104,49 @@ def test_options_that_work_are_accepted(tmp_path: Path, monkeypatch: pytest.Monk
     check_options(OPTIONS)
     monkeypatch.chdir(tmp_path)
     check_options(SimpleNamespace(**vars(OPTIONS) | {"persistent": True, "db": "flower"}))
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Flower's command, as Celery's command line has loaded it."""
+    module: Any = ModuleType("flower.command")
+    module.options = SimpleNamespace(address="", port=0, max_tasks=0, basic_auth=[])
+    module.flower = SimpleNamespace(callback=lambda: "ran")
+    monkeypatch.setitem(sys.modules, "flower.command", module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("auth", "logins"), [(None, []), (SecretStr("ann:a, bob:b"), ["ann:a", "bob:b"])]
+)
+def test_flower_gets_our_application_address_and_logins(
+    command: Any, auth: Any, logins: list[str]
+) -> None:
+    before = command.flower.callback
+    settings = Settings(flower_address="10.0.0.1", flower_port=5566, flower_basic_auth=auth)
+    flower.install(settings)
+    assert command.Flower is flower._our_flower
+    assert command.flower.callback is not before
+    assert vars(command.options) == {
+        "address": "10.0.0.1", "port": 5566, "max_tasks": 10_000, "basic_auth": logins
+    }  # fmt: skip
+
+
+def test_a_worker_that_has_not_loaded_flower_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "flower.command", None)
+    flower.install(Settings())
+
+
+def test_our_flower_is_made_only_with_options_that_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    flowers: list[Any] = []
+    monkeypatch.setattr("worker.dashboard.KeysFlower", lambda **given: flowers.append(given))
+    works = SimpleNamespace(port=0, persistent=False, certfile="", keyfile="")
+    flower._our_flower(options=works, capp="app")
+    assert flowers == [{"options": works, "capp": "app"}]
+    with pytest.raises(ValueError, match="--port must be at most 65535, and is 65536"):
+        flower._our_flower(options=SimpleNamespace(port=65_536))
+    flower.check_options(SimpleNamespace(**vars(works) | {"port": 65_535}))
+    with pytest.raises(ValueError, match="and is -1"):
+        flower.check_options(SimpleNamespace(**vars(works) | {"port": -1}))

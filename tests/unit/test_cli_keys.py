@@ -207,3 +207,27 @@ def test_a_key_is_drained_only_with_the_option_drain(
     result, _ = run(["disable", ID, *["--drain"] * drains], answers)
     assert result.output.startswith(f"{LABEL} is disabled")
     assert waited == ["groq", ID] * drains
+
+
+async def test_a_key_is_drained_once_no_call_with_it_is_in_flight(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    counts, slept = [2, 2, 1, 0], []
+
+    class Pool:
+        async def snapshot(self) -> Any:
+            keys = (
+                SimpleNamespace(id="other", label="other", in_flight=9),
+                SimpleNamespace(id="a", label="gsk_a...", in_flight=counts.pop(0)),
+            )
+            return SimpleNamespace(keys=keys)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(key_changes.asyncio, "sleep", sleep)
+    await key_changes._drained(Pool(), "a")  # type: ignore[arg-type]
+    output = capsys.readouterr()
+    assert output.err == "gsk_a...: 2 calls in flight\ngsk_a...: 1 call in flight\n"
+    assert output.out == ""
+    assert slept == [key_changes._LOOK_S] * 3

@@ -1,11 +1,13 @@
-"""The entry of the audit trail for a change that somebody made by Flower's own API."""
+"""Changes that somebody made by Flower's own API, in the audit trail."""
 
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
-from worker.dashboard.errors import ApiError
+from worker.dashboard import stock_changes
+from worker.dashboard.errors import ApiError, RedisUnreachable
 from worker.dashboard.stock_changes import change_in
 
 
@@ -69,3 +71,35 @@ def test_a_change_by_a_visitor_without_login_is_noted_without_a_name() -> None:
     change = change_in(handler)
     assert change is not None
     assert change.by == "flower without login"
+
+
+CHANGE = stock_changes.StockChange("revoke", "job", "job-1", "terminate=true", "flower ada")
+
+
+async def test_a_change_is_added_to_the_audit_trail() -> None:
+    added: list[Any] = []
+    log = SimpleNamespace(add=lambda event, **given: added.append((event, given)))
+    poller = SimpleNamespace(with_actions=AsyncMock(side_effect=lambda work: work(log)))
+    await stock_changes.write_down(poller, CHANGE)
+    about = {"scope": "job", "name": "job-1", "by": "flower ada", "reason": "terminate=true"}
+    assert added == [("revoke", about)]
+
+
+async def test_a_change_that_cannot_be_noted_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    gone = RedisUnreachable("Redis does not answer")
+    poller = SimpleNamespace(with_actions=AsyncMock(side_effect=gone))
+    await stock_changes.write_down(poller, CHANGE)
+    assert caplog.messages == [
+        f"cannot note revoke in the audit trail ({gone}); it is done all the same"
+    ]
+    poller.with_actions.side_effect = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError):
+        await stock_changes.write_down(poller, CHANGE)
+
+
+def test_a_change_of_a_visitor_who_needs_no_login_is_noted_without_login() -> None:
+    def nobody(_: Any) -> Any:
+        raise ApiError(401, "login_required", "x")
+
+    handler: Any = SimpleNamespace(request="r", application=SimpleNamespace(visitor=nobody))
+    assert stock_changes._visitor(handler) == "without login"

@@ -1,6 +1,7 @@
 """What a pool sets up at its start, by default, and takes back at its end."""
 
 import asyncio
+import sys
 import threading
 from concurrent.futures import Future
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from kombu.asynchronous import Hub
 
 from tests.unit.aio_pool.pool_outcome import Outcome, Start, settled
 from worker.aio import intake, shutdown
-from worker.aio.loop_thread import LoopThread
+from worker.aio.loop_thread import LoopThread, new_loop
 from worker.aio.pool import TaskPool
 
 
@@ -223,3 +224,12 @@ def test_a_warm_stop_waits_for_the_jobs_that_run(app: Celery, start: Start) -> N
     job.accepted.result(10)
     pool.stop()
     assert job.answer[:2] == (0, "'whole'")
+
+
+def test_uvloop_has_to_be_there_only_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    new_loop("auto").close()
+    with pytest.raises(ImportError):
+        new_loop("uvloop")

@@ -1,42 +1,48 @@
-"""The pool's small parts."""
+"""The bridge by which plain code awaits, and the greenlets that it keeps."""
 
 import asyncio
-import inspect
-import pickle
-import sys
 import threading
-import traceback
-from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from weakref import ref
 
 import pytest
-from billiard.einfo import ExceptionInfo
-from celery.app import trace
-from celery.exceptions import ImproperlyConfigured
-from celery.utils.saferepr import saferepr
-from celery.worker import state
-from celery.worker.request import Request
 
-from worker.aio import bridge, revoking, stacks, tracing
-from worker.aio.loop_thread import new_loop
+from worker.aio import bridge
 from worker.aio.threads import DaemonThreads
-from worker.aio.transport import Channel
-from worker.aio.transport.qos import TransportQoS
 
 
-def test_uvloop_has_to_be_there_only_where_it_is_asked_for(
+async def test_a_greenlet_serves_one_job_after_the_other_until_there_are_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "uvloop", None)
-    new_loop("auto").close()
-    with pytest.raises(ImportError):
-        new_loop("uvloop")
+    monkeypatch.setattr(bridge, "_KEPT", 2)
+    threads = DaemonThreads(1, name="t")
+    greenlets = bridge.JobGreenlets(threads)
 
+    async def run(number: int, greenlet: Any) -> None:
+        assert await bridge.drive(greenlet, lambda exc: exc) == number
 
-def test_stacks_of_another_kind_are_refused() -> None:
-    with pytest.raises(ImproperlyConfigured, match="USE_FAST_LOCALS"):
-        stacks.share(object())
+    def take(number: int) -> Any:
+        return greenlets.take(lambda: number, asyncio.current_task())
+
+    three = [take(number) for number in range(3)]
+    for number, greenlet in enumerate(three):
+        await run(number, greenlet)
+        assert greenlet.ended
+        greenlets.give_back(greenlet)
+        assert greenlet.driver is None
+    again = [take(number) for number in (7, 8, 9)]
+    assert again[:2] == [three[1], three[0]]
+    assert again[2] not in three
+    unfinished = again.pop()
+    greenlets.give_back(unfinished)  # its code has not run
+    for number, greenlet in zip((7, 8), again, strict=True):
+        assert greenlet.driver is asyncio.current_task()
+        await run(number, greenlet)
+    greenlets.give_back(again[0])
+    greenlets.close()
+    greenlets.give_back(again[1])
+    assert take(1) not in three
+    threads.shutdown()
 
 
 async def test_the_bridge_awaits_from_plain_code_and_hands_cancellation_in() -> None:
@@ -185,99 +191,3 @@ async def test_a_blocking_call_outlives_one_cancellation_but_not_two() -> None:
         if cancellations == 1:
             assert done == ["done"]
     threads.shutdown()
-
-
-def test_tracebacks_share_the_positions_of_their_code_and_read_as_billiards_do() -> None:
-    def failed() -> Any:
-        try:
-            return int("x")
-        except ValueError:
-            return ExceptionInfo()
-
-    stock = failed()
-    tracing.install()
-    try:
-        shared, again = failed(), failed()
-    finally:
-        tracing.uninstall()
-    assert traceback.format_tb(shared.tb) == traceback.format_tb(stock.tb)
-    copied = pickle.loads(pickle.dumps(shared.tb))  # noqa: S301 - ours
-    assert traceback.format_tb(copied) == traceback.format_tb(stock.tb)
-    assert shared.tb.tb_frame.f_code._co_positions is again.tb.tb_frame.f_code._co_positions
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        {"text": "x" * 5_000, "usage": {"tokens": [1, 2]}},
-        {},
-        {"a": {}},
-        [1, 2],
-        "text",
-        None,
-        12345,
-    ],
-)
-@pytest.mark.parametrize("longest", [1, 2, 1024, None])
-def test_a_result_is_represented_as_celery_does(value: Any, longest: int | None) -> None:
-    tracing.install()
-    try:
-        assert trace.saferepr(value, longest) == saferepr(value, longest)
-    finally:
-        tracing.uninstall()
-    assert trace.saferepr is saferepr
-
-
-def test_a_hidden_result_is_not_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "_stock_saferepr", None)
-    assert tracing._short_repr({"text": "secret"}, 1) == "{, ...}"
-
-
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        (Channel, "client"),
-        (Channel, "subclient"),
-        (TransportQoS, "unacked_key"),
-        (TransportQoS, "unacked_index_key"),
-        (TransportQoS, "leases_key"),
-        (TransportQoS, "unreadable_key"),
-    ],
-)
-def test_an_attribute_that_is_read_for_each_message_costs_no_call(owner: type, name: str) -> None:
-    # Without `__set__` Python takes the value from the instance, without asking the descriptor.
-    assert not hasattr(type(inspect.getattr_static(owner, name)), "__set__")
-
-
-# A job's stamps, those that were revoked, and whether that revokes the job.
-@pytest.mark.parametrize(
-    ("stamps", "revoked", "is_revoked"),
-    [
-        ({"batch": "a"}, {"batch": ["a", "b"]}, True),
-        ({"batch": ["a", "c"]}, {"batch": "c"}, True),
-        ({"batch": "d", "day": "a"}, {"batch": ["a"]}, False),
-        ({}, {"batch": ["a"]}, False),
-    ],
-)
-def test_a_job_that_waits_in_the_pool_is_revoked_by_its_stamps(
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    stamps: dict[str, Any],
-    revoked: dict[str, Any],
-    is_revoked: bool,
-) -> None:
-    monkeypatch.setattr(state, "revoked_stamps", revoked)
-    request = Request.__new__(Request)
-    request.id, request.expires = "job-1", None
-    request._request_dict = {"stamps": stamps, "stamped_headers": list(stamps)}
-    assert revoking.is_revoked(request) is is_revoked
-
-
-@pytest.mark.parametrize("zone", [UTC, None])
-def test_a_job_that_waits_in_the_pool_is_over_when_it_expires(zone: timezone | None) -> None:
-    request = Request.__new__(Request)
-    request.id = "job-1"
-    request.expires = datetime.now(zone) - timedelta(minutes=1)
-    assert revoking.is_revoked(request)
-    request.expires += timedelta(minutes=2)
-    assert not revoking.is_revoked(request)
