@@ -15,7 +15,7 @@ class Case:
         processes: Workers.
         kind: `completion`, `email` or nothing at all.
         sandbox: Its options.
-        limits: What the workers are told of them.
+        limits: `KEYWHEEL_GROQ_LIMITS` of the workers; empty: they learn the limits.
         begins_at: How many jobs must be done before the state is steady: those of the keys' first
             burst.
     """

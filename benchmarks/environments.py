@@ -16,7 +16,7 @@ REQUIREMENTS = {
     "taskiq": ("taskiq", "taskiq-redis"),
     "streaq": ("streaq", "redis"),
     "gevent": (*_CELERY_PACKAGES, "gevent"),
-    "litellm": ("litellm", str(ROOT)),  # the benchmark's jobs are told in this project's words
+    "litellm": ("litellm", str(ROOT)),  # its jobs are described in this project's terms
 }
 """What each environment installs on the first run: they disagree about their packages."""
 

@@ -118,7 +118,7 @@ class Session:
             self._console.print(f"{contender.name}, {kind}: {exc}")
             run = Run(self._options.limit, 0, 0)
         self.runs.setdefault((contender.name, kind), []).append(run)
-        self._tell(
+        self._print_round(
             number, kind, contender, f"{run.done:6} jobs {run.seconds:6.2f} s {run.rate:6.0f}/s"
         )
 
@@ -138,7 +138,7 @@ class Session:
             return
         self.calms.setdefault(contender.name, []).append(calm)
         held = "" if calm.job_kb is None else f", {calm.job_kb:.1f} KB a job"
-        self._tell(
+        self._print_round(
             number,
             "calm",
             contender,
@@ -146,7 +146,7 @@ class Session:
             f"idle{held}",
         )
 
-    def _tell(self, number: int, kind: str, contender: Contender, figures: str) -> None:
+    def _print_round(self, number: int, kind: str, contender: Contender, figures: str) -> None:
         self._console.print(
             f"round {number}/{self._options.rounds} {kind:8} {contender.name:25} {figures}  load "
             f"{os.getloadavg()[0]:.1f}",

@@ -123,7 +123,7 @@ def employ(work: dict[str, Any], environment: dict[str, str]) -> Crew:
 
 
 def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
-    """Run everything that was asked for, telling the progress."""
+    """Run the chosen scenarios, and print the progress."""
     names = set(args.scenarios or [scenario.name for scenario in SCENARIOS])
     plan = [
         (scenario, contender, processes)

@@ -218,7 +218,9 @@ async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, A
     tokens = itertools.cycle(work["tokens"])
     started, waits, ends = 0, [], {"ok": 0, "failed": 0}
     raised: Counter[str] = Counter()
-    slots = asyncio.Semaphore(IN_FLIGHT + HELD)  # a queue holds the rest, as a worker's gate would
+    slots = asyncio.Semaphore(
+        IN_FLIGHT + HELD
+    )  # a queue holds the rest, as a worker's backpressure would
     tasks: set[asyncio.Task[None]] = set()
 
     async def job(number: int, size: int, placed: float) -> None:
@@ -265,7 +267,7 @@ def cpu_s() -> float:
 
 
 async def main() -> None:
-    """Get ready, begin when told to, and print one line of JSON."""
+    """Get ready, begin at the instant that stdin names, and print one line of JSON."""
     work = json.loads(sys.argv[1])
     logging.disable(logging.CRITICAL)
     serve = {"keywheel": keywheel, "plain": plain, "litellm": litellm}[work["contender"]](work)

@@ -1,8 +1,8 @@
 """What a streamed token costs: `python -m benchmarks.streams`.
 
-Two parts: reading chunks from the wire (with the SDK's own models, and as we do it), and telling
-them to Redis from many answers at once. What the event loop costs without any telling is measured
-too, and taken off.
+Two parts: reading chunks from the wire (with the SDK's own models, and as we do it), and writing
+them to Redis from many answers at once. The cost of the event loop without writing is measured too,
+and subtracted.
 """
 
 import argparse
@@ -67,7 +67,7 @@ async def reading(tokens: int, rounds: int) -> dict[str, float]:
     return {f"read_{reader}_us": round(cost_us, 1) for reader, cost_us in best.items()}
 
 
-async def telling(url: str, *, streams: int, per_second: int, seconds: int) -> dict[str, float]:
+async def writing(url: str, *, streams: int, per_second: int, seconds: int) -> dict[str, float]:
     """CPU time a token, records a stream, and how late the event loop was."""
     redis = Redis.from_pool(
         BlockingConnectionPool.from_url(url, decode_responses=True, max_connections=32)
@@ -122,7 +122,7 @@ def main() -> None:
     found = asyncio.run(reading(2_000, 3))
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(data_dir=Path(folder)) as server:
         found |= asyncio.run(
-            telling(
+            writing(
                 server.url,
                 streams=given.streams,
                 per_second=given.per_second,

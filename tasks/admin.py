@@ -27,7 +27,7 @@ from worker.runtime import Runtime
 
 @app.task(bind=True, name="tasks.admin.key_status")
 async def key_status(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
-    """Tell each key's state, reason, time left and use, by service."""
+    """Return each key's state, reason, time left and use, by service."""
     if args or kwargs:
         check(NoArguments, (), kwargs)
         raise InvalidArguments("this task takes no arguments")

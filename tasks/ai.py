@@ -42,8 +42,8 @@ async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         self: The task.
         *args: None; arguments go by name.
         **kwargs: `messages` (or `prompt`), `model`, `temperature`, … as in Groq's API; see
-            `CompletionArguments`. With `stream` the answer is told in the job's Redis stream while
-            it comes.
+            `CompletionArguments`. With `stream` the answer is written to the job's Redis stream
+            while it comes.
 
     Returns:
         `text`, `reasoning`, `model`, `usage`, `finish_reason`, `tool_calls` and more (see

@@ -70,7 +70,7 @@ class JobEnded(KeywheelError):  # noqa: N818
 
 
 class OutcomeUnknown(JobError):  # noqa: N818
-    """The provider may have carried the request out, and no safe way can tell."""
+    """The provider may have carried the request out, and there is no safe way to find out."""
 
 
 class Poisoned(JobError):  # noqa: N818

@@ -1,4 +1,4 @@
-"""What the tasks return, as programs in other languages are told: `docs/schemas/` is made of it.
+"""What the tasks return, for programs in other languages: `docs/schemas/` is generated from it.
 
 Results are built where they arise; the tests hold them against these models.
 """

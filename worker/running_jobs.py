@@ -12,7 +12,7 @@ _ANSWER_S: Final = 1.0
 
 
 class _RunningJobs:
-    """The jobs that the workers run now, which they tell when they are asked.
+    """The jobs that the workers run now, as they answer when asked.
 
     Args:
         app: The Celery app.

@@ -129,7 +129,7 @@ class ObservedLimit:
 
 @dataclass(frozen=True, slots=True)
 class SeenQuota:
-    """A quota of which the provider tells what is used of it, but not how large it is.
+    """A quota of which the provider reports what is used, but not how large it is.
 
     Attributes:
         dimension: What it counts.
@@ -155,12 +155,12 @@ class Verdict:
         cooldown: Why `scope` rests, which decides how long.
         cooldown_ms: How long it rests, in milliseconds, where the provider states it or its
             calendar does.
-        sized: The provider told `cooldown_ms` for a call of this size: one of fewer tokens may pass
-            before.
+        sized: The provider stated `cooldown_ms` for a call of this size: one of fewer tokens may
+            pass before.
         definite: The request was surely not carried out, or surely was (`Fate.DONE`). False: it may
             have been.
         counted: Whether the provider counted the call against its limits; None: as `definite` and
-            `status` tell.
+            `status` say.
         backoff_ms: The least wait before a retry of this request, in milliseconds; None leaves it
             to the retry policy.
         most_repeats: How often a job may try again after answers of this code; None: as often as
@@ -168,7 +168,7 @@ class Verdict:
         account: The account that the provider named (Groq's `org_…`), if it did.
         limits: Limits that the answer stated; they belong to account × model (Groq) or account
             (Resend).
-        quotas: Quotas of which the answer told what is used; they belong where `limits` do.
+        quotas: Quotas of which the answer stated what is used; they belong where `limits` do.
         too_large_limit: The limit that this request can never fit under on this account and model,
             in tokens.
         too_large_in: What that limit counts, where that is known.
@@ -215,7 +215,7 @@ RATE_LIMIT = "rate_limit"
 """The code of a verdict on a refusal for a limit, whatever its status."""
 
 ASKED = "asked"
-"""The code of a verdict on a question about a key: no call of a job, but it may tell limits."""
+"""The code of a verdict on a check of a key: not a job's call, but its answer may state limits."""
 
 SERVER_ERROR = "server_error"
 """The code of a verdict on a provider's 5xx that rests the key."""

@@ -15,7 +15,7 @@ from benchmarks.drills.judge import evidence, judge, left_in_broker, read_ends, 
 
 _TICK_S = 0.05
 _LOOK_S = 1.0
-_TELL_S = 5.0
+_REPORT_S = 5.0
 _GENTLE = 0.2  # of the workers that have to go, so many are asked to, and the others killed
 _CALM = 0.95  # once so many jobs have ended, nobody is killed any more
 
@@ -86,7 +86,7 @@ class Run:
 
         False where the time was too short.
         """
-        looked_s = told_s = 0.0
+        looked_s = reported_s = 0.0
         while (now_s := time.monotonic() - self.began_s) < self.args.minutes * 60:
             self.producer.work()
             self._break_things(now_s)
@@ -96,9 +96,9 @@ class Run:
                 if self._look():
                     self.seconds = time.monotonic() - self.began_s
                     return True
-            if now_s - told_s >= _TELL_S:
-                told_s = now_s
-                self._tell(now_s)
+            if now_s - reported_s >= _REPORT_S:
+                reported_s = now_s
+                self._show_progress(now_s)
             time.sleep(_TICK_S)
         self.seconds = time.monotonic() - self.began_s
         return False
@@ -144,7 +144,7 @@ class Run:
     def _note(self, now_s: float, words: str) -> None:
         self.say.print(f"  {now_s:5.0f} s  {words}", highlight=False)
 
-    def _tell(self, now_s: float) -> None:
+    def _show_progress(self, now_s: float) -> None:
         total = len(self.jobs)
         self._note(
             now_s,

@@ -201,7 +201,7 @@ class Site:
                 retry=False)  # fmt: skip
         except (OperationalError, redis.RedisError) as exc:
             if word not in str(exc):
-                self.broken.append(f"a producer was told {exc!s:.200}, without the word {word}")
+                self.broken.append(f"a producer got {exc!s:.200}, without the word {word}")
         else:
             self.broken.append(f"a job was taken, where {word} was to refuse it")
 

@@ -37,7 +37,7 @@ def apply(application: Application) -> dict[str, str]:
 
 @app.get("/letters/{job_id}")
 def progress(job_id: str) -> dict[str, Any]:
-    """Tell how far a letter is."""
+    """Return how far a letter is."""
     job = queue.AsyncResult(job_id)
     state, result = job.state, job.result
     if state == "PROGRESS":

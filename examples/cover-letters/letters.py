@@ -40,16 +40,16 @@ async def write_letter(self: Any, name: str, address: str, opening: str) -> dict
         opening: What for.
     """
 
-    def tell(step: str) -> None:
+    def report(step: str) -> None:
         self.update_state(state="PROGRESS", meta={"step": step})
 
-    tell("outline")
+    report("outline")
     outline = await once("outline", lambda: ask(f"[{name}] Outline a cover letter for {opening}."))
-    tell("draft")
+    report("draft")
     draft = await once("draft", lambda: ask(f"[{name}] Write it out: {outline}"))
-    tell("polish")
+    report("polish")
     letter = await once("letter", lambda: ask(f"[{name}] Polish it: {draft}"))
     await asyncio.to_thread(keep, f"{self.request.id}.txt", letter)
-    tell("email")
+    report("email")
     sent = await resend.send(to=address, subject=f"Application of {name}", text=letter)
     return {"email": sent["id"], "characters": len(letter)}

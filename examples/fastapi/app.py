@@ -30,7 +30,7 @@ OURS = "webapp:job:"
 KEPT_S = 86_400  # as long as Keywheel keeps results
 POLL_S = 0.2
 PAGES = 5_000  # that follow a stream at once in this process; each holds a connection to Redis
-# after so long without a record, look at the result; and a comment keeps proxies from hanging up
+# after this time without a record, look at the result; and a comment keeps proxies from hanging up
 SILENCE_MS = 5_000
 
 # Without a result backend: enqueueing is quicker then, and results are read below.
@@ -121,7 +121,7 @@ async def enqueue(task: str, **arguments: Any) -> dict[str, str]:
 async def job(
     job_id: uuid.UUID, wait_s: Annotated[float, Query(ge=0, le=30)] = 0
 ) -> dict[str, Any]:
-    """Tell how a job is; with `wait_s`, wait so long for its end."""
+    """Return the state of a job; with `wait_s`, wait up to that long for its end."""
     await ours(job_id)
     deadline = time.monotonic() + wait_s
     state = await state_of(job_id)
@@ -178,7 +178,7 @@ async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
                 yield ": still at work\n\n"
     except RedisError:
         return  # the browser connects again by itself, and names the last event that it has
-    # It was ended from outside, was not streamed, or its stream has expired: the result tells.
+    # It was ended from outside, was not streamed, or its stream has expired: look at the result.
     if "result" in state:
         yield event("restart", {"attempt": str(state["result"]["attempts"])})
         yield event(

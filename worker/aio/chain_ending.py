@@ -98,7 +98,7 @@ class ChainEndingBackend(EndStoringBackend):
         store_result: bool = True,  # noqa: FBT001, FBT002 - as above
         state: str = states.FAILURE,
     ) -> None:
-        # Celery tells the chords, unless a state is stored, and so it comes first.
+        # Celery notifies the chords unless it stores a state, so this call comes first.
         super()._fail_chain(_signatures(chain), exc, traceback, store_result=False, state=state)
         if store_result and state in states.PROPAGATE_STATES:
             for context in jobs_behind(chain):

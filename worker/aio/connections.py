@@ -13,7 +13,7 @@
 - They report a closed connection by redis-py's own error. uvloop raises RuntimeError on a write to
   a transport that the other side has closed, and redis-py does not translate it, so code that
   retries after a lost connection would not recognize it.
-- Those that block are told from outside where a server leaves them without an answer while a worker
+- Blocking connections are closed from outside if a server does not answer them while a worker
   ends; see `worker.aio.hung_redis`.
 - They are made without reading a file. redis-py looks its own version up for each, which costs more
   than a millisecond, and raises an error that is not one of redis-py's where the process may open

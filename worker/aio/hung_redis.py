@@ -44,7 +44,7 @@ class HungRedis:
         self._silent_s = silent_s
         self._connections: WeakSet[Any] = WeakSet()
         self._lock = threading.Lock()
-        # Unlike an event, this may be told by a signal handler that interrupts another one.
+        # Unlike an event, a signal handler that interrupts another one may set this.
         self._began = SimpleQueue[None]()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None

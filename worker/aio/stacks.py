@@ -84,7 +84,7 @@ def share(stack: Any) -> None:
     """Key a stack of Celery's by owner. A second call does nothing.
 
     Raises:
-        ImproperlyConfigured: Celery was told to use stacks that cannot be keyed.
+        ImproperlyConfigured: Celery is configured to use stacks that cannot be keyed.
     """
     if isinstance(stack, OwnedStack):
         return

@@ -108,7 +108,7 @@ _stock_handle_retry = StockTraceInfo.handle_retry
 
 
 def _noting(name: str) -> Any:
-    """Handle an error as Celery does, and tell the job of it."""
+    """Handle an error as Celery does, and note it on the job."""
 
     @wraps(_stock_ends[name])
     def handle(self: Any, *args: Any, **options: Any) -> Any:

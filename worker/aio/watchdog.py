@@ -116,7 +116,7 @@ class Watchdog:
 
 def _is_loops_own(frame: FrameType | None) -> bool:
     if frame is not None and frame.f_code is _READS_WAKE_UP:
-        return True  # it has just been told to answer
+        return True  # it has just been woken to answer
     # All frames must be the loop's: a job that waits for a child process is in `selectors` as well.
     while frame is not None and frame.f_code.co_filename in _OF_THE_LOOP:
         if frame.f_code is LoopThread._run.__code__:  # noqa: SLF001 - the loop's first frame

@@ -11,7 +11,7 @@ from worker.arguments.notification import NotifyUrl
 _MOST_TOKENS = 2**31 - 1
 """Far above any model's; a number without end would spoil the arithmetic of the pool."""
 _RESULT_FIELDS = {"text", "tool_calls", "finish_reason"}
-_TOLD_BY_GROQ = {"executed_tools", "annotations"}
+_SET_BY_GROQ = {"executed_tools", "annotations"}
 _NOT_EMPTY = {"tool_calls", "reasoning"}
 _OF_THE_JOB = {"models", "stream", "dedupe_key", "notify", "deadline_s"}
 """What is not a parameter of the request."""
@@ -71,8 +71,8 @@ class Message(Arguments):
         return self.role == "function" or (self.role == "assistant" and any(parts))
 
     def params(self) -> dict[str, Any]:
-        """The message as Groq takes it: without what is empty, or told by Groq alone."""
-        given = self.model_dump(exclude_none=True, exclude=_TOLD_BY_GROQ)
+        """The message as Groq takes it: without empty fields, and those that only Groq sets."""
+        given = self.model_dump(exclude_none=True, exclude=_SET_BY_GROQ)
         if self.content is None and not (self.tool_calls or self.function_call):
             given["content"] = ""
         return {name: value for name, value in given.items() if value or name not in _NOT_EMPTY}

@@ -265,7 +265,7 @@ class EmailArguments(Arguments):
         return self.attachments is None
 
     def content_hash(self) -> str:
-        """Tells one email from another, whatever key it came with."""
+        """Distinguish one email from another, whatever idempotency key it came with."""
         given = self.model_dump(exclude_none=True, exclude=_OF_THE_JOB)
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 

@@ -64,7 +64,7 @@ def failure_of(exc: Exception, *, url: str = "") -> str:
 
     Args:
         exc: The failure.
-        url: Redis' URL as redis-py reads it, which may tell more; empty for any other broker.
+        url: Redis' URL as redis-py reads it, which may say more; empty for any other broker.
     """
     if (refused := refusal_by_rabbitmq(exc)) is not None:
         return refused

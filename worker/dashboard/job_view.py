@@ -80,7 +80,7 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
     Args:
         app: The Celery app, for its broker and result store.
         job: The job's id.
-        seen: What Flower's events tell of it (a task of `celery.events.state`); None: nothing.
+        seen: What Flower's events say of it (a task of `celery.events.state`); None: nothing.
 
     Raises:
         redis.exceptions.RedisError: The broker, or the result store, cannot be reached.
@@ -106,7 +106,7 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
 
 
 def _state_of(meta: Mapping[str, Any], seen: Any, *, deferred: bool) -> str:
-    """The stored state; of a job in the hands of a worker the one that the events tell."""
+    """The stored state; for a job that a worker holds, the state in Flower's events."""
     stored = str(meta.get("status"))
     is_known = stored in states.READY_STATES or deferred or seen is None
     return stored if is_known else str(seen.state)

@@ -1,4 +1,4 @@
-"""Tells whether what the page lists has changed: the dead letters and the audit trail."""
+"""Detects changes of what the page lists: the dead letters and the audit trail."""
 
 import hashlib
 from collections.abc import Iterable

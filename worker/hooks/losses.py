@@ -1,4 +1,4 @@
-"""Tells when a broker ends connections as soon as they are open."""
+"""Reports a broker that ends connections as soon as they are open."""
 
 from collections import deque
 from typing import Final

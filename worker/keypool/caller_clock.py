@@ -22,7 +22,7 @@ def since_boot_ms() -> int:
 
 
 class CallerClock:
-    """Tells what time it is at least by the pool's clock.
+    """Gives a lower bound of the time by the pool's clock.
 
     Redis has only a clock that people and programs set. If it is set forward by ten minutes, that
     looks like ten minutes in which Redis stood still, and in which all buckets would have refilled.

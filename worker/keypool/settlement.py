@@ -1,4 +1,4 @@
-"""What a settle tells Redis of an answer."""
+"""The arguments of settle.lua: what an answer means for the pool."""
 
 from typing import Final
 
@@ -26,7 +26,7 @@ _EVENTS: Final = {Effect.COOL: "cooled", Effect.DISABLE: "disabled", Effect.UNFI
 def report(
     lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, again: bool = False
 ) -> dict[str, object]:
-    """Tell what a verdict means for the pool, in JSON types.
+    """Return what a verdict means for the pool, in JSON types.
 
     Most answers are plain successes, so what is false, empty or not known is left out:
 

@@ -126,7 +126,7 @@ class Judge:
     """What the judges of all providers share.
 
     Args:
-        now: Tells the time in seconds since the epoch.
+        now: Returns the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
     """
 

@@ -54,9 +54,9 @@ class CallProgress:
 
     __slots__ = ("_on_sent", "connected", "opening", "sent")
 
-    def __init__(self, tell: Callable[[], None] | None) -> None:
+    def __init__(self, on_sent: Callable[[], None] | None) -> None:
         self.opening = self.connected = self.sent = False
-        self._on_sent = tell
+        self._on_sent = on_sent
 
     def leave(self) -> None:
         """Note that the bytes have left."""
@@ -73,7 +73,7 @@ class _DroppedError(Exception):
 
 
 class _Request(aiohttp.ClientRequest):
-    """A request that tells how far it has come."""
+    """A request that records how far it has come."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -170,7 +170,7 @@ class _Body(httpx.AsyncByteStream):
 
 
 class _Transport(AiohttpTransport):
-    """The kept library's transport, which tells when the bytes have left and what a failure means.
+    """The kept library's transport; it also reports when the bytes have left and what failed.
 
     Its own classes of failure do not: a connection that breaks after the request has left is a
     `ConnectTimeout` there, which would make an email that was sent look unsent.

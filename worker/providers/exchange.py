@@ -121,7 +121,7 @@ class PassedStream(httpx.AsyncByteStream):
     Args:
         response: The answer; its body is not read.
         read: Takes each piece.
-        end: Is told how the reading ended.
+        end: Takes how the reading ended.
     """
 
     def __init__(

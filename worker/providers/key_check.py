@@ -78,7 +78,7 @@ def models_in(body: Any) -> frozenset[str] | None:
 
 
 def quotas_in(body: Any) -> tuple[ObservedLimit, ...]:
-    """The quotas and the rate that Resend's usage tells."""
+    """The quotas and the rate in Resend's usage."""
     emails = member(body, "emails")
     found = [
         _quota(member(emails, "daily"), Dimension.EMAILS_DAY),

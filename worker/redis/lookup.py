@@ -1,4 +1,4 @@
-"""Batched lookups: one round trip tells for many jobs whether they have a record in Redis."""
+"""Batched lookups: one round trip finds out for many jobs whether they have a record in Redis."""
 
 import asyncio
 from collections.abc import Sequence

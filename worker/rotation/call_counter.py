@@ -20,7 +20,7 @@ class CallCounter:
     Args:
         service: The service's name.
         usage: What counts in this process.
-        charges: What tells the broker what the jobs of tenants use.
+        charges: Reports to the broker what the jobs of tenants use.
     """
 
     def __init__(

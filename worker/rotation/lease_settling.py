@@ -41,12 +41,12 @@ class LeaseSettling:
             again: An earlier settle of the lease may have been carried out.
 
         Returns:
-            What the pool makes of it; None where it could not be reached. It is told later then, or
-            the lease expires.
+            What the pool makes of it; None where it could not be reached: then the lease is
+            settled later, or expires.
         """
         tries = itertools.count(int(again))
 
-        def tell(answer: Verdict) -> Awaitable[Settled]:
+        def settle(answer: Verdict) -> Awaitable[Settled]:
             # A reply may be lost although Redis has settled the lease: the call counts once.
             return self._pool.settle(lease, answer, again=next(tries) > 0)
 
@@ -54,14 +54,14 @@ class LeaseSettling:
             # Before the next key is asked the pool must know what a refusal says: which key rests,
             # and that nothing was sent.
             if retry:
-                return await retry_while_down(lambda: tell(verdict))
-            return await tell(verdict)
+                return await retry_while_down(lambda: settle(verdict))
+            return await settle(verdict)
         except RedisError as exc:
             # The answer of the provider is worth more than the record of it.
             late = _late(verdict)
             then = (
                 "trying again for a minute"
-                if send_later(lambda: tell(late), exc)
+                if send_later(lambda: settle(late), exc)
                 else "it expires by itself"
             )
             warn("cannot settle a lease (%s); %s", words_of(exc), then)

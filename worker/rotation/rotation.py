@@ -27,7 +27,7 @@ class Rotation(Generic[RequestT]):
         before_call: Awaited before each call; what it raises ends the turn, and the lease goes back
             unused.
         usage: Counts what the calls use.
-        charges: Tells the broker what the jobs of tenants use.
+        charges: Reports to the broker what the jobs of tenants use.
     """
 
     def __init__(

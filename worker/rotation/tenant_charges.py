@@ -1,4 +1,4 @@
-"""Tells the broker what the jobs of tenants have used, so that it serves tenants in turn by it."""
+"""Reports to the broker what the jobs of tenants have used; it serves tenants in turn by that."""
 
 import asyncio
 import hashlib
@@ -76,4 +76,4 @@ class TenantCharges:
 
 
 NO_CHARGES: Final = TenantCharges(None)
-"""For what no broker is told of."""
+"""For jobs whose use is reported to no broker."""

@@ -33,7 +33,7 @@ def send(request: HttpRequest) -> HttpResponse:
 
 @require_GET
 def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
-    """Tell how one of the visitor's jobs is."""
+    """Return the state of one of the visitor's jobs."""
     # Redis cannot tell an unknown job from one that waits, and nobody should see the jobs of
     # others.
     if str(job_id) not in request.session.get("jobs", []):

@@ -32,7 +32,7 @@ def result_of(
     Returns:
         Always `text`, `reasoning`, `tool_calls`, `finish_reason`, `model`, `usage`, `service_tier`
         and `request_id`. Where they came, the message's other fields, `logprobs`, and what Groq
-        tells of the parts of its work. And `empty_because`, where reasoning left no room for a
+        reports of the parts of its work. And `empty_because`, where reasoning left no room for a
         text.
     """
     result = _other_fields(message)

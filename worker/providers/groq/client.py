@@ -59,7 +59,7 @@ class Groq:
         timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
             take twice as long.
         max_connections: The most calls at once in this process; further ones queue.
-        now: Tells the time in seconds since the epoch.
+        now: Returns the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
         notice: Takes what the answers hold that the tables do not know.
     """

@@ -160,7 +160,7 @@ def _requests_limit(answer: Answer) -> ObservedLimit | None:
     To take one for the other would throttle a key a thousandfold, so the header must agree with
     itself: a day's bucket that refills continuously resets after `used / limit` of a day (the
     documentation's own example does). A shorter reset is a minute's. Nothing is learned where
-    nothing can be told: without a reset, with nothing used yet, and where an earlier request may
+    nothing can be derived: without a reset, with nothing used yet, and where an earlier request may
     have been given back in part, since what remains is stated in whole requests.
     """
     limit = answer.header_int("x-ratelimit-limit-requests")

@@ -84,8 +84,8 @@ class EventDecoder:
     def _with_line_feeds(self, part: bytes) -> bytes:
         """Replace each end of a line by LF.
 
-        A CR at the end of a part ends its line at once: whether an LF follows, only the next part
-        tells, and an event must not wait for that.
+        A CR at the end of a part ends its line at once: only the next part shows
+        whether an LF follows, and an event must not wait for that.
         """
         if self._after_cr and part:
             self._after_cr = False
@@ -174,9 +174,9 @@ class AssembledAnswer:
                 self._take_choice(choice)
 
     def whole(self, value: Mapping[str, Any]) -> None:
-        """Tell an answer that came in one piece although pieces were asked for."""
+        """Report an answer that came in one piece although pieces were asked for."""
         calls = _objects_in(value["tool_calls"])
-        self._tell(
+        self._report(
             text=as_text(value["text"]),
             reasoning=value["reasoning"],
             tool_calls=[{"index": number} | call for number, call in enumerate(calls)],
@@ -245,12 +245,12 @@ class AssembledAnswer:
             self._message[name] = _joined(self._message.get(name), delta[name])
         if choice.get("logprobs") is not None:
             self._logprobs = _joined(self._logprobs, choice["logprobs"])
-        self._tell(text=text, reasoning=reasoning, tool_calls=calls)
+        self._report(text=text, reasoning=reasoning, tool_calls=calls)
         reason = choice.get("finish_reason")
         if isinstance(reason, str):
             self._finish_reason = reason
 
-    def _tell(
+    def _report(
         self, *, text: str, reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]]
     ) -> None:
         if not self._begun:
@@ -317,7 +317,7 @@ def _joined_lists(before: list[Any], piece: list[Any]) -> list[Any]:
         position = None if index is None else positions.get(index)
         if position is None:
             joined.append(entry)
-        else:  # what is told of an entry later replaces what was told of it before
+        else:  # later fields of an entry replace earlier ones
             joined[position] = joined[position] | {
                 name: value for name, value in entry.items() if value is not None
             }

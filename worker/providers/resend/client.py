@@ -42,7 +42,7 @@ class Resend:
         timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
             take twice as long.
         max_connections: The most calls at once in this process; further ones queue.
-        now: Tells the time in seconds since the epoch.
+        now: Returns the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
         notice: Takes what the answers hold that the tables do not know.
     """
@@ -128,8 +128,8 @@ class Resend:
     async def _ask(self, secret: SecretStr) -> Verdict | None:
         """Ask a stand-in for Resend, by an empty batch, whether it takes batches.
 
-        A bare 404 for a batch of emails would not tell: something before it may have given it after
-        the batch was accepted.
+        A bare 404 for a batch of emails proves nothing: a proxy in front of it may have answered so
+        after the batch was accepted.
 
         Returns:
             None where it takes them; else why none can be sent now. Nothing was sent.
@@ -151,7 +151,7 @@ class Resend:
     async def check(self, secret: SecretStr) -> KeyCheck:
         """Ask whether a key is alive, and for its team's quotas and rate.
 
-        A key that may only send is told none.
+        Resend shows them to no key that may only send.
         """
         if not is_sendable(secret):
             return key_check.UNSENDABLE
@@ -234,8 +234,8 @@ def _private(payload: Any) -> list[str]:
 def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str, Any] | None:
     """Return what became of each email of a batch; None where the answer leaves one open.
 
-    `data` lists the accepted ones alone, in the order of the batch; `errors` tells the places of
-    the others.
+    `data` lists the accepted ones alone, in the order of the batch; `errors` has the positions
+    of the others.
     """
     body = as_object(answer.body) if answer.ok else {}
     data, errors = body.get("data"), body.get("errors") or []

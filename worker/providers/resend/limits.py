@@ -43,7 +43,7 @@ def limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
 
 
 def quotas_of(answer: Answer, *, spent: str = "") -> tuple[SeenQuota, ...]:
-    """Return what is used of the quotas of the team; only `GET /usage` tells how large they are.
+    """Return what is used of the quotas of the team; only `GET /usage` says how large they are.
 
     The daily quota's header comes with the free plan only (Resend documentation, account quotas and
     limits).

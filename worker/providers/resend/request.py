@@ -11,7 +11,7 @@ _MAX_IDEMPOTENCY_KEY = 256
 
 @dataclass(frozen=True, slots=True)
 class EmailIdentity:
-    """What tells one email from every other.
+    """What distinguishes one email from every other.
 
     Attributes:
         record: The name of its record in the idempotency store.
@@ -82,7 +82,7 @@ class SendRequest:
 
         Args:
             requests: The emails, as each would go alone.
-            number: Tells this batch from every other. Its idempotency key is made of it.
+            number: Unique to this batch. Its idempotency key is made of it.
         """
         body = "[" + ",".join(request.body for request in requests) + "]"
         emails = tuple(email for request in requests for email in request.emails)
@@ -95,7 +95,7 @@ class SendRequest:
 
     @property
     def number(self) -> str:
-        """What tells a batch from every other."""
+        """The number that is unique to a batch."""
         return self.idempotency_key.removeprefix(_BATCH_PREFIX)
 
     @property

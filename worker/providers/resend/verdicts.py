@@ -178,7 +178,7 @@ class ResendJudge(Judge):
             cooldown_ms = self._until_midnight_ms() + jitter_ms
         elif answer.code.startswith("monthly_quota"):
             code, sentence = "monthly_quota", "the team's quota of the month is used up"
-            # Only GET /usage tells the end, and a key that may only send cannot ask it.
+            # Only GET /usage says when it ends, and a key that may only send cannot ask it.
             cooldown = Cooldown.DAILY_PROBE
         elif above:
             code, sentence = "email_above_quota", "the email is more than what is left of a quota"
