@@ -152,7 +152,7 @@ class Producer:
                 self._sent += 1
 
     def pour(self, rate: float, over: threading.Event) -> None:
-        """Send so many jobs a second until it is over."""
+        """Send `rate` jobs a second until `over` is set."""
         began_s, before = time.monotonic(), self._sent
         while not over.wait(min(0.05, 1 / rate)):
             self.send(int((time.monotonic() - began_s) * rate) - (self._sent - before))

@@ -130,7 +130,7 @@ class Tally:
 
     Attributes:
         kept: By the wait that was forecast (long or not), how many were kept.
-        made: The same, how many there were.
+        made: How many there were, by the wait that was forecast.
         over: How much longer than the wait they were.
     """
 
@@ -226,7 +226,7 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
 
 
 def _count(mean: float, chance: random.Random) -> int:
-    """How many come where so many do on average."""
+    """Draw how many come, where `mean` come on average."""
     count, left = 0, chance.expovariate(1.0)
     while left < mean:
         count, left = count + 1, left + chance.expovariate(1.0)

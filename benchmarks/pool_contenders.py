@@ -1,4 +1,4 @@
-"""Who takes part in the pool's benchmark."""
+"""The contenders of the pool's benchmark."""
 
 from dataclasses import dataclass
 

@@ -35,7 +35,7 @@ HELD = 200
 PLAIN_COOLDOWN_S = {"groq": 60.0, "resend": 300.0}
 
 Serve = Callable[[int, int], Awaitable[str]]
-"""Serves job number N of so many tokens; returns `ok` or `failed`."""
+"""Serves job `number`, of `size` tokens; returns `ok` or `failed`."""
 
 TRIPS: Counter[str] = Counter()
 """Keywheel's round trips to Redis, by the name of the script."""
@@ -44,7 +44,7 @@ DEFERRALS = [0]
 
 
 def completion(tokens: int) -> Completion:
-    """A completion that reserves so many tokens for its answer."""
+    """A completion that reserves `tokens` for its answer."""
     params = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "go on"}],

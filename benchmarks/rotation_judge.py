@@ -28,7 +28,7 @@ class Outcome:
         lost_to: What their code raised, by name.
         refused: Calls answered 429 or 413.
         statuses: Calls by the status of the answer; 0 is none.
-        others: Those of them that are no success and no refusal, and that no step of the scenario
+        others: Those of them that are neither success nor refusal, and that no step of the scenario
             makes.
         wait_p50_s: Of the jobs served, from their place in a worker to their end.
         trips: Round trips to Redis for each accepted call, by the name of the script.

@@ -23,7 +23,7 @@ _BACKEND = "worker.aio.backend:RedisBackend+"
 
 
 def ways(url: str, jobs: int) -> dict[str, Callable[[], object]]:
-    """Give what sends so many jobs, by its name."""
+    """Return the functions that send a number of jobs, by name."""
     found: dict[str, Callable[[], object]] = {}
     for kind, transport, backend in (("Celery's", None, url), ("our", _OURS, _BACKEND + url)):
         app = Celery("sending", broker=url, backend=backend, set_as_current=False)

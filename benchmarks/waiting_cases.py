@@ -47,7 +47,7 @@ class Run:
     """What sets Redis' clock, where libfaketime is installed."""
 
     def close(self, seconds: float) -> None:
-        """Note that no key can serve from now on, for so long."""
+        """Note that no key can serve for a time from now on."""
         self.closed.append((time.time(), time.time() + seconds))
         self.extra -= seconds * KEYS * RPM / 60
 

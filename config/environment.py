@@ -53,8 +53,9 @@ def read_text_of(path: Path) -> str | None:
     except UnicodeDecodeError:
         raise SettingsError([f"{path.name} cannot be read as UTF-8 text."]) from None
     except OSError as exc:
-        words = f"{path.name} cannot be read ({exc.strerror}): let the user {os.geteuid()}"
-        raise SettingsError([f"{words}, who runs this, read it."]) from None
+        words = f"{path.name} cannot be read ({exc.strerror})"
+        advice = f"give user {os.geteuid()}, which runs this process, read access to it"
+        raise SettingsError([f"{words}: {advice}."]) from None
     # Docker makes a folder of a file that it is to mount and does not find.
     raise SettingsError(
         [f"{path.name} is a folder, a pipe or a link to nothing: make it a file, or remove it."]

@@ -39,7 +39,7 @@ def notify_hosts(text: str) -> tuple[NotifyHost, ...]:
     """Read a list of hosts such as `hooks.example.com,app.internal:8080=private`.
 
     Raises:
-        ValueError: It is no such list.
+        ValueError: It is not such a list.
     """
     found = [_ENTRY_RE.fullmatch(part.strip()) for part in text.split(",") if part.strip()]
     hosts = []

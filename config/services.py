@@ -32,7 +32,7 @@ class Service:
             goes to the queue of the service whose module is `tasks.ai`.
         icon: What stands before a log line that says which key is used.
         key_prefix: What each key begins with, such as `gsk_`; empty where keys have no prefix. A
-            key without it is used, but warned of. Logs hide whatever looks like such a key.
+            key without it is used, but warned of. Logs hide everything that looks like such a key.
         key_lengths: The usual lengths of a key, in characters. Another length is warned of.
         base_url: Where its API is, unless `base_url_variable` says otherwise.
         base_url_variable: The variable that names another address. Default: `NAME_BASE_URL`.

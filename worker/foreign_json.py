@@ -5,7 +5,7 @@ from typing import Any
 
 
 def read_json(text: Any) -> Any:
-    """Read a text; None where it is no JSON, or nested too deeply."""
+    """Read a text; None where it is not JSON, or nested too deeply."""
     try:
         return json.loads(text)
     except (ValueError, TypeError, RecursionError):
@@ -13,7 +13,7 @@ def read_json(text: Any) -> Any:
 
 
 def member(value: Any, name: str) -> Any:
-    """Return the member of an object; None where it has none, or where this is no object."""
+    """Return the member of an object; None where it has none, or where this is not an object."""
     return value.get(name) if isinstance(value, dict) else None
 
 

@@ -39,8 +39,8 @@ _RUNNING: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, BatchedLookup]] = W
 async def running_among(app: Any, ids: Sequence[str]) -> set[str]:
     """Return those of these jobs that a worker runs now; takes one second, or two.
 
-    Each question holds a connection to the broker for a second. So many calls at a time share one:
-    else a few cancels would keep all others who publish waiting for a connection.
+    Each question holds a connection to the broker for a second. Concurrent calls share one
+    question: else a few cancels would keep all other publishers waiting for a connection.
 
     Args:
         app: The Celery app.

@@ -212,7 +212,7 @@ class Verdict:
 
 
 RATE_LIMIT = "rate_limit"
-"""The code of a verdict on a refusal for a limit, whatever its status."""
+"""The code of a verdict on a refusal for a limit, with any status."""
 
 ASKED = "asked"
 """The code of a verdict on a check of a key: not a job's call, but its answer may state limits."""

@@ -16,8 +16,8 @@ from benchmarks.drills.judge import evidence, judge, left_in_broker, read_ends, 
 _TICK_S = 0.05
 _LOOK_S = 1.0
 _REPORT_S = 5.0
-_GENTLE = 0.2  # of the workers that have to go, so many are asked to, and the others killed
-_CALM = 0.95  # once so many jobs have ended, nobody is killed any more
+_GENTLE = 0.2  # this share of the workers that have to go is asked to stop; the others are killed
+_CALM = 0.95  # once this share of the jobs has ended, no worker is killed any more
 
 
 class Run:

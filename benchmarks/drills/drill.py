@@ -18,9 +18,9 @@ from worker.aio.sending import Sender
 
 _LOOK_S = 0.1
 _UNDER_WAY = 5
-"""So many calls are accepted before a drill begins to break things."""
+"""How many calls are accepted before a drill begins to break things."""
 _SILENT_S = 1.0
-"""A pause between calls that is no silence yet: a call, an answer, and our own look at it."""
+"""The longest pause between calls that does not count as silence: a call, its answer, our look."""
 _MOST_WORKER_MB = 400.0
 
 

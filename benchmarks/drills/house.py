@@ -75,10 +75,10 @@ FAULTS = (
 
 @dataclass
 class Post:
-    """A place for a worker; whoever stands there may be killed and is replaced.
+    """A slot for a worker; the worker in it may be killed, and is replaced.
 
     Attributes:
-        name: The worker's name, the same for each who stands there.
+        name: The worker's name, the same for each worker in this slot.
         log: One log for all of them.
         environ: What the worker's environment has beside that of all.
         began_at: The length of the log when the present worker started, in bytes.
@@ -293,7 +293,7 @@ def house(
     folder: Path, *, workers: int, accounts: dict[str, Any], settings: dict[str, str], seed: int
 ) -> Iterator[House]:
     """Start everything; all of it ends with the block."""
-    # Whatever Redis has confirmed is on disk, so that its death loses nothing either.
+    # Everything that Redis has confirmed is on disk, so its death loses nothing either.
     options = {"appendfsync": "always"}
     with (
         EmbeddedRedis(data_dir=folder / "redis", options=options) as server,

@@ -27,7 +27,7 @@ _MOST_REFUSED = 0.01
 
 
 def soak(site: Site) -> None:
-    """Jobs come at 80 % of what the keys allow, for an hour (`--trouble S`: for so long)."""
+    """Jobs come at 80 % of what the keys allow, for an hour (`--trouble S`: for S seconds)."""
     began_s, total, sent = time.monotonic(), len(site.unsent), 0
     site.recovered()
     while site.unsent:

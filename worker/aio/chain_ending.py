@@ -1,7 +1,7 @@
 """Ends the jobs that stand behind a job in its chain, and will not run because of it.
 
 Celery stores an end for the steps of a chain behind one that failed. It stores none if the step was
-revoked or had expired, and none for the members of a group: whoever waits for them waits for ever.
+revoked or had expired, and none for the members of a group: a program would wait for them for ever.
 """
 
 from collections.abc import Iterator, Mapping

@@ -3,7 +3,7 @@
 A question to Redis waits for up to half a minute, and a worker that ends asks several, one after
 the other. So once its end has begun, a server that has left a question open for a few seconds is
 silent: the connections to it are shut down, and further ones fail at once, as if nothing listened
-there. Whatever could not be said is said by time: leases end, and other workers take the messages.
+there. What Redis did not learn, time corrects: leases end, and other workers take the messages.
 
 A connection that gives up by itself soon, as that of the leases, is left alone. It finds out that
 the server is back, which ends its silence.

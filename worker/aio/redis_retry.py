@@ -111,18 +111,18 @@ class RetryPolicy:
         first_s: The first pause, in seconds; it doubles each time.
         longest_s: The longest pause, in seconds.
         within_s: For how long to retry, in seconds.
-        whatever: Whether to retry also after an error that does not pass by itself.
+        any_error: Whether to retry also after an error that does not pass by itself.
     """
 
     first_s: float
     longest_s: float
     within_s: float
-    whatever: bool = False
+    any_error: bool = False
 
 
 JOB: Final = RetryPolicy(first_s=0.05, longest_s=1.0, within_s=60.0)
 """For a job that needs a key, or the record of its email."""
-RECORD: Final = RetryPolicy(first_s=0.5, longest_s=2.0, within_s=60.0, whatever=True)
+RECORD: Final = RetryPolicy(first_s=0.5, longest_s=2.0, within_s=60.0, any_error=True)
 """For a dead letter: its message is acknowledged only afterwards, so only time ends the retries."""
 
 
@@ -147,7 +147,7 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
         except (RedisError, OSError) as exc:
             waited_s = time.monotonic() - began_s
             left_s = policy.within_s - waited_s
-            if left_s <= 0 or not (policy.whatever or passes_by_itself(exc)):
+            if left_s <= 0 or not (policy.any_error or passes_by_itself(exc)):
                 warn("Redis refuses, or stays away (%s); no longer waiting for it", words_of(exc))
                 raise
             logger.debug("Redis has not taken it yet: %s", words_of(exc))

@@ -113,7 +113,7 @@ class Link(asyncio.Protocol):
         self._streams = self._transport.get_protocol()
         self._transport.set_protocol(self)
         if connection._reader.at_eof():  # type: ignore[union-attr]  # noqa: SLF001 - the same
-            # It was closed as soon as it was open. asyncio has notified the streams, and does so once.
+            # It was closed as soon as it was open: the streams know, and are notified only once.
             self._lost = True
             self._transport.abort()
 

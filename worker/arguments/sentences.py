@@ -47,7 +47,7 @@ _PLAIN = (
 def sentences_of(problems: Iterable[Problem]) -> list[str]:
     """Say what is wrong, one sentence a problem.
 
-    A value of the wrong kind is one, whatever else might stand there.
+    A value of the wrong kind is one problem, however many kinds its field allows.
     """
     return [f"{place_of(location)}{words}" for location, words in _by_kind(list(problems))]
 

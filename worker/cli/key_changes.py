@@ -94,7 +94,7 @@ def disable(
     help="For how long, such as 90s, 45m, 2h or 1d; default: until `keys resume`.",
 )
 def pause(service: str, reason: str, for_ms: int | None) -> None:
-    """Let no call of SERVICE begin, with whatever key. Its jobs wait in their queue.
+    """Let no call of SERVICE begin, with any key. Its jobs wait in their queue.
 
     Calls in flight go on.
     """

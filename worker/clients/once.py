@@ -99,8 +99,8 @@ def _result_of(step: str, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise ValueError(
-            f"once: the result of step {step!r} that Redis holds is no JSON: another program wrote "
-            "it. The step has run, and does not run again"
+            f"once: the result of step {step!r} that Redis holds is not JSON: another program "
+            "wrote it. The step has run, and does not run again"
         ) from exc
 
 

@@ -117,7 +117,7 @@ class KeysFlower(Flower):
             token=token.get_secret_value() if token else None,
             admins=filter(None, ours.admin_users.split(",")),
         )
-        """Who may look, and who may act."""
+        """Which visitors may look, and which may act."""
         for name in self.auth_config.admins_without_login:
             _logger.warning(
                 "ADMIN_USERS names %s, which FLOWER_BASIC_AUTH has no login for: add one", name

@@ -1,4 +1,4 @@
-"""Who may look and who may act: pure functions of the request and the configuration."""
+"""Authentication and authorization: pure functions of the request and the configuration."""
 
 import hmac
 from base64 import b64decode
@@ -15,7 +15,7 @@ _LONGEST_NAME = 80
 
 @dataclass(frozen=True, slots=True)
 class AuthConfig:
-    """Who may look, and who may act; with nothing configured, every request is rejected.
+    """Which visitors may look, and which may act; if nothing is configured, all are rejected.
 
     Attributes:
         logins: `name:password` pairs of HTTP basic authentication.
@@ -59,7 +59,7 @@ class AuthConfig:
 
 @dataclass(frozen=True, slots=True)
 class Visitor:
-    """Who sent a request.
+    """The sender of a request.
 
     Attributes:
         name: The name, for the audit trail.

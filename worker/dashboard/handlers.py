@@ -24,11 +24,11 @@ class AdminHandler(BaseHandler):
     """An endpoint for administrators only. Every answer, errors included, is JSON."""
 
     visitor: Visitor
-    """Who sent the request, known once it is authenticated."""
+    """The sender of the request, known once it is authenticated."""
 
     @property
     def admin(self) -> str:
-        """The name of who sent the request."""
+        """The name of the sender."""
         return self.visitor.name
 
     @property

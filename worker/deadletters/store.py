@@ -62,7 +62,7 @@ class Filter:
         task: Only those of this task.
         kind: Only those of this kind.
         before_ms: Only jobs that ended before this instant, in milliseconds since 1970.
-        search: Only those in whose id, task, reason or calls this text occurs, in whatever case.
+        search: Only those whose id, task, reason or calls contain this text, in any case.
     """
 
     service: str | None = None

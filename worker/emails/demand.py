@@ -48,7 +48,7 @@ class EmailDemand:
         return batched + self._calls.count(bulk=bulk)
 
     def shortest(self, *, bulk: bool) -> int:
-        """Return the same: emails of several senders wait for the same teams."""
+        """Return the count: emails of several senders wait for the same teams."""
         return self.count(bulk=bulk)
 
     def capacity(self) -> int:

@@ -32,7 +32,7 @@ class InFlightSends:
 
         Args:
             idempotency_key: The request.
-            error: What its job got, if the other jobs are to get the same.
+            error: The error that its job got, if the other jobs are to get it as well.
         """
         ended = self._ends.pop(idempotency_key, None)
         if ended is not None:

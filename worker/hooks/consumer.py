@@ -36,7 +36,7 @@ _PAUSE_STEP_S = 0.25
 _LONGEST_PAUSE_S = 3.0
 """Pauses between two tries to connect, or to be served, and by how much each is longer.
 
-So long may the keys be idle after an outage: not long after a short one.
+The keys may be idle for such a pause after an outage: not for long after a short one.
 """
 _HEARTBEAT_S = 5
 """The interval of the heartbeats that Flower recognizes workers by."""
@@ -71,7 +71,7 @@ class Consumer(EventSendingConsumer):
     """Use it as `worker_consumer = "worker.hooks.consumer:Consumer"`."""
 
     class Blueprint(StockConsumer.Blueprint):
-        """The steps of the consumer; for want of a file handle they start again, later.
+        """The steps of the consumer; if no file handle is left, they start again later.
 
         Celery would end the worker then, revoke the jobs that run, and so lose them.
         """

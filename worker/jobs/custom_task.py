@@ -132,7 +132,7 @@ def meaning_of(exc: BaseException) -> BaseException | None:
 
     SDKs raise their own errors from what a transport raises, and a `TaskGroup` collects the errors
     of its tasks. A group has a meaning if each of its errors has one, or if one of them ends the
-    job whatever the others say.
+    job, which outweighs all others.
 
     Returns:
         What has the job come back, ends it, or is a word of Celery's or of the pool's; None where

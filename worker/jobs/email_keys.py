@@ -6,7 +6,7 @@ from typing import Final
 
 
 class EmailKeys:
-    """Makes the keys of one run; each run of the job makes the same.
+    """Makes the keys of one run; each run of the job makes the same keys.
 
     Emails to different recipients are numbered apart, so that tasks may send them at once, in any
     order.

@@ -255,7 +255,7 @@ class JobRun:
         await send_back(self.task, error, countdown_ms, history, retries=tries)
 
     def _backoff_ms(self, error: TransientError, failures: int) -> int:
-        """How long a job waits after so many failures, in milliseconds; less in an outage."""
+        """How long a job waits after its failures so far, in milliseconds; less in an outage."""
         settings = self._settings
         longest_s, stated_ms = settings.retry_backoff_max_s, error.backoff_ms or 0
         if not error.own:

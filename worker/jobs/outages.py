@@ -103,7 +103,7 @@ class Outages:
         waking.add_done_callback(self._waking.discard)
 
     def _forget_ended(self, now_s: float) -> None:
-        """Drop the models that no job waits for: whoever enqueues jobs may name any number."""
+        """Drop the models that no job waits for: jobs may name any number of models."""
         if len(self._due_s) < self._many:
             return
         self._due_s = {

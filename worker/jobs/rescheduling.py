@@ -25,7 +25,7 @@ _BROKER_PAUSE_S = 1.0
 _HIDDEN_REPRS = {"argsrepr": "<hidden>", "kwargsrepr": "<hidden>"}
 """Celery would write a part of the arguments into the headers, for tools to show."""
 _LONGEST_DELAY_MS = 366 * 86_400_000
-"""Beyond any deadline; a larger number would be no instant of a calendar."""
+"""Beyond any deadline; a larger number would be no date of the calendar."""
 
 
 async def send_back(

@@ -62,14 +62,14 @@ class LeaseRequest:
         return ((self.model, self.resource), *self.fallbacks)
 
     def taking(self, index: int) -> "LeaseRequest":
-        """The same for one of its models alone."""
+        """Return this request for one of its models alone."""
         if index == 0 and not self.fallbacks:
             return self
         model, resource = self.models[index]
         return replace(self, model=model, resource=resource, fallbacks=())
 
     def without(self, model: str) -> "LeaseRequest":
-        """The same without one of its models, where others are left."""
+        """Return this request without one of its models, where others are left."""
         left = tuple(alternative for alternative in self.models if alternative[0] != model)
         return (
             replace(self, model=left[0][0], resource=left[0][1], fallbacks=left[1:])

@@ -180,7 +180,7 @@ def outcome_of(verdict: Verdict) -> str:
         return "unused"
     if verdict.fate is Fate.DONE:
         return "ok"
-    if verdict.too_large_limit is not None:  # whatever its status: it says nothing of the rate
+    if verdict.too_large_limit is not None:  # with any status: it says nothing of the rate
         return "rejected"
     if (
         verdict.scope is Scope.HOST
@@ -226,9 +226,9 @@ def _is_uncapped(lease_request: LeaseRequest, verdict: Verdict) -> bool:
 
 
 def _is_turned_down(verdict: Verdict) -> bool:
-    """Whether the account may refuse the next request alike, though nothing says so.
+    """Whether the account may refuse the next request as well, though nothing says so.
 
-    It is no better than others.
+    Then it is not preferred to others.
     """
     return (
         verdict.fate is Fate.OTHER_ACCOUNT

@@ -44,8 +44,8 @@ def setup_logging(
     This replaces the handlers of the root logger.
 
     Args:
-        level: The least level shown. Libraries that log request bodies stay at WARNING whatever it
-            is.
+        level: The least level shown. Libraries that log request bodies stay at WARNING at any
+            level.
         log_format: `text` or `json`.
         secrets: What to hide beside everything shaped like a key; see `Redactor.learn`.
         stream: Where to; standard error by default. Made to write UTF-8 whatever the locale.

@@ -34,7 +34,7 @@ class Answer:
     Attributes:
         status: The HTTP status.
         headers: By their names in small letters.
-        body: The parsed JSON; None where the body is no JSON.
+        body: The parsed JSON; None where the body is not JSON.
         is_page: The body is a page for people (HTML): something before the provider has answered.
     """
 
@@ -118,7 +118,7 @@ def parse_json(content: bytes) -> Any:
     else.
 
     Raises:
-        ValueError: It is no JSON.
+        ValueError: It is not JSON.
         RecursionError: It is nested too deeply.
     """
     return json.loads(content, parse_constant=lambda _: None)

@@ -63,7 +63,7 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
     """
     options: dict[str, Any] = {
         "decode_responses": True,
-        # What another program wrote may be no text: one such entry must not hide all others.
+        # What another program wrote may not be text: one such entry must not hide all others.
         "encoding_errors": "replace",
         "max_connections": _CONNECTIONS,
         "timeout": _CONNECTION_WAIT_S,

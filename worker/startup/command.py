@@ -160,12 +160,12 @@ def _beat_in_a_sentence() -> Iterator[None]:
             yield
     except platforms.LockFailed as exc:
         raise no_start(f"The file of --pidfile cannot be written ({exc}): name another.") from exc
-    except dbm.error as exc:  # with OSError, also of what is no file
+    except dbm.error as exc:  # with OSError, also of what is not a file
         if isinstance(exc, OSError) and exc.filename is None:
             raise
         raise no_start(
             f"The file of --schedule cannot be used ({exc}): name another one, which this user may "
-            "write, or remove it, if it is no schedule of beat's."
+            "write, or remove it, if it is not a schedule of beat's."
         ) from exc
 
 

@@ -24,7 +24,7 @@ def be_impatient(app: Celery) -> None:
     It has an effect on what is opened afterwards. A second call changes nothing.
 
     Args:
-        app: The Celery app of a process that is no worker.
+        app: The Celery app of a process other than a worker.
     """
     conf = app.conf
     options = dict(conf.broker_transport_options)

@@ -14,7 +14,7 @@ import { type Ended, hasEnded, instant, type Status, statusOf } from "./status.j
 const TIMEOUT_MS = 60_000;
 const CANCEL_KEPT_S = 30 * 86_400; // as long as the longest deadline that a job may have
 const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [30, 250];
-// After so long without a record of a stream, the result is looked at.
+// After this time without a record of a stream, the client looks at the result.
 const [FIRST_SILENCE_MS, LONGEST_SILENCE_MS] = [200, 1_500];
 
 /** What a client may have beside its connection. */

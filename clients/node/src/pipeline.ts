@@ -26,7 +26,7 @@ export class Pipeline {
   /** Add a completion; the arguments are those of `Keywheel.complete`. */
   complete(what: string | CompletionArguments, options: JobOptions = {}): JobId<CompletionResult> {
     const args = typeof what === "string" ? { prompt: what } : what;
-    checkArguments(args, "what `complete` takes, where it is no prompt,");
+    checkArguments(args, "what `complete` takes, unless it is a prompt,");
     return this.add("tasks.ai.complete", args, options);
   }
 

@@ -24,7 +24,7 @@ test("what is no argument is a sentence", async () => {
   for (const wrong of [undefined, null, 5, ["x"], () => "x"]) {
     await assert.rejects(keywheel.complete(wrong), {
       name: "TypeError",
-      message: /^what `complete` takes, where it is no prompt, must be an object, and is /,
+      message: /^what `complete` takes, unless it is a prompt, must be an object, and is /,
     });
     await assert.rejects(keywheel.sendEmail(wrong), /^TypeError: what `sendEmail` takes must be an object, and is /);
     await assert.rejects(keywheel.quote(wrong), /what tasks.admin.quote takes must be an object, and is /);

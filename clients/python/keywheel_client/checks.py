@@ -50,7 +50,7 @@ def expires_s_of(expires_s: Any) -> float:
     """Return how long a job may wait for its first run, in seconds.
 
     Raises:
-        ValueError: It is no such time.
+        ValueError: It is not such a time.
     """
     if not _is_number(expires_s) or not 0 < expires_s <= LONGEST_S:
         raise ValueError(f"expires_s must be a number of seconds above 0, at most {LONGEST_S:,}")
@@ -61,7 +61,7 @@ def timeout_s_of(timeout_s: Any) -> float | None:
     """Return how long to wait, in seconds; None: without end. What is below 0 is over already.
 
     Raises:
-        ValueError: It is no such time.
+        ValueError: It is not such a time.
     """
     if timeout_s is None:
         return None
@@ -74,7 +74,7 @@ def deadline_of(timeout_s: Any) -> float:
     """Return when the time to wait is over, by the monotonic clock; infinite: never.
 
     Raises:
-        ValueError: It is no such time.
+        ValueError: It is not such a time.
     """
     checked_s = timeout_s_of(timeout_s)
     return math.inf if checked_s is None else time.monotonic() + checked_s

@@ -88,13 +88,13 @@ def redis_errors() -> Iterator[None]:
 
     Raises:
         Unavailable: Redis cannot be reached, or rejects the command.
-        UnreadableRecord: What it holds is no text.
+        UnreadableRecord: What it holds is not text.
     """
     try:
         yield
     except UnicodeDecodeError as exc:
         raise UnreadableRecord(
-            "what Redis holds of the job is no text: another program wrote it"
+            "what Redis holds of the job is not text: another program wrote it"
         ) from exc
     except RedisError as exc:
         raise Unavailable(f"Redis: {exc or type(exc).__name__}") from exc

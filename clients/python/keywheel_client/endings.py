@@ -46,7 +46,7 @@ class Endings:
                 found = await self._redis.mget([Names.result(job) for job in jobs])
             except RedisError:
                 found = [None] * len(jobs)  # `result` says so when its time is over
-            except UnicodeDecodeError:  # one of them is no text: then each by itself
+            except UnicodeDecodeError:  # one of them is not text: then each by itself
                 found = [await self._alone(job) for job in jobs]
             for job, stored in zip(jobs, found, strict=True):
                 self._note(job, stored)

@@ -11,7 +11,7 @@ from keywheel_client.status import Status
 
 _FIRST_SILENCE_S: Final = 0.2
 _LONGEST_SILENCE_S: Final = 1.5
-"""After so long without a record, the result is looked at. Below any time-out of a socket."""
+"""Without a record for this time, the reader looks at the result. Below a socket's time-out."""
 
 
 class StreamReader:

@@ -275,7 +275,7 @@ class TransportQoS(RestoringQoS):
             self.restore_old(*args, **kwargs)
 
     def restore_old(self, *args: Any, **kwargs: Any) -> None:
-        """Do the same, and send no acknowledgements before that; from any thread."""
+        """Put old messages back, without sending acknowledgements first; from any thread."""
         try:
             self.recover()
             super().restore_visible(*args, **kwargs)

@@ -177,7 +177,7 @@ export function askPause(service) {
         "Pause " + title(service) + "?",
         "No call to "
             + title(service)
-            + " begins meanwhile, with whatever key,"
+            + " begins meanwhile, with any key,"
             + " and its jobs wait in their queue. Calls in flight end as usual.",
         "Pause",
         {

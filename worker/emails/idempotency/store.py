@@ -85,7 +85,7 @@ class IdempotencyStore:
             case [_, _, _, _, _, _, _, holder]:
                 record = _with_request(reply, email)
                 if record.state == State.BUSY and holder and await self._ownership.is_lost(holder):
-                    # Its worker died or stands still. What it sends, or has sent, is the same.
+                    # Its worker died or hangs. Should it still send, it sends the same bytes.
                     return replace(record, state=State.OPEN, left_ms=0, lost_by=holder)
                 return record
             case [state]:

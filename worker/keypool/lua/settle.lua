@@ -53,9 +53,9 @@ end
 local blocked, newly, alone = 0, 0, 0
 local function read_block(scope) return read_blocks({scope})[1] or {until_ms = 0} end
 
--- Blocks a place {scope, its kind and name for people} for calls from this number of tokens on. A rest only grows.
-local function block_calls(place, block, event, until_ms, from_tokens)
-  local scope, kind, called = unpack(place)
+-- Blocks a target {scope, its kind and name for people} for calls from this number of tokens on. A rest only grows.
+local function block_calls(target, block, event, until_ms, from_tokens)
+  local scope, kind, called = unpack(target)
   local was_ms = block.until_ms > now and block.until_ms or 0
   block.from_tokens = was_ms > 0 and min(from_tokens, block.from_tokens or 0) or from_tokens
   if until_ms > was_ms then

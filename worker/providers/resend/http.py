@@ -47,7 +47,7 @@ class KeyedClient(resend.AsyncHTTPClient):
     """Sends each SDK call with the key of its context.
 
     Args:
-        fallback: Who serves SDK calls that are not ours.
+        fallback: The client that serves SDK calls that are not ours.
     """
 
     def __init__(self, fallback: resend.AsyncHTTPClient | None) -> None:

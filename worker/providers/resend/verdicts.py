@@ -234,7 +234,7 @@ class ResendJudge(Judge):
         """Judge an answer without Resend's own words: a proxy or gateway may have given it.
 
         It may have done so after Resend had accepted the email, so nothing is certain, and it hits
-        every key alike. Only a 401 or 429 that is no page surely kept the request out.
+        every key alike. Only a 401 or 429 that is not an HTML page surely kept the request out.
         """
         kept_out = (
             status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page

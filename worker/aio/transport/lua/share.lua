@@ -71,7 +71,7 @@ local function is_named(list)
 end
 
 -- Parts what was read by tenant: each has those that stood in the window or came back, and those that are new.
--- Returns the tenants, also by id, and what is no message.
+-- Returns the tenants, also by id, and the items that are not messages.
 local function part(items, mark)
   local tenants, by_id, others, tags, old = {}, {}, {}, {}, false
   for at, item in ipairs(items) do

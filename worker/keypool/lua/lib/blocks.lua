@@ -1,7 +1,7 @@
 -- What blocks calls, by scope. `blocks` in names.py says what a block holds.
 
-local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- so many faults, so far apart, and a host or model rests
-local PROBE_MS, PROBE_LOOK_MS = 3000, 300  -- no answer for so long: the next probes; others look again after 1 to 2 x
+local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- faults, and their distance, after which a host or model rests
+local PROBE_MS, PROBE_LOOK_MS = 3000, 300  -- unanswered for it, the next call probes; others look again after 1 to 2 x
 local BLOCKS_KEPT = 1000   -- jobs may name any number of models and domains that do not exist
 local blocks_key = root .. ':blocks'
 local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly there is none
@@ -27,8 +27,8 @@ local function read_blocks(scopes)
   return blocks
 end
 
--- Returns, of the blocks that hold for a call of so many tokens, the one that ends last, or nil; and what this lease is
--- to probe, by scope. While the account does not have the model (`kind` 'unfit'), that counts as if it never did.
+-- Returns, of the blocks that hold for a call of `tokens`, the one that ends last, or nil; and what this lease is to
+-- probe, by scope. While the account does not have the model (`kind` 'unfit'), that counts as if it never did.
 -- After the rest of a host or model one lease probes it; for the others it stays blocked, and the block is `probed`.
 local function read_blocks_of(id, account, model, resource, lease_id, tokens)
   local name, probes, last = account .. ':' .. model, {}, nil

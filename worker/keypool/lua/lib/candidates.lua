@@ -1,6 +1,6 @@
 -- When a candidate (a key, its account and a model) may be called, and which of two is better.
 
--- Jobs wait outside the process for what refills over a longer time, and for what has failed so often in a row.
+-- Jobs wait outside the process for what refills over a longer time, and for what has failed this often in a row.
 local LONG_WINDOW_MS, DOWN_FAULTS = 60000, 7
 local SAVING_LOST_MS = 30000  -- a large job that is this late does not come back
 local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, unless it serves one before

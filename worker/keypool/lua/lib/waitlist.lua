@@ -27,7 +27,7 @@ local function lines_before(list, came_ms)
   if late[1] then
     leave(list, unpack(late))
     before = redis.call('ZCOUNT', list, '-inf', '(' .. came_ms)
-    redis.call('PUBLISH', root .. ':wake', 'room')  -- who stood behind them stands further in front than it knows
+    redis.call('PUBLISH', root .. ':wake', 'room')  -- the lines behind them are further in front than they know
   end
   local step_ms = before >= FRONT and tonumber(redis.call('GET', list .. ':step')) or 0
   local front = step_ms > 0 and max(FRONT, AHEAD_MS / step_ms) or before + 1

@@ -12,7 +12,7 @@ local server_s = clock[1] + clock[2] / 1e6
 local until_s = string.format('%.3f', server_s + safe_s)
 local entries, instants, ends, gone = {}, {}, {}, {}
 
--- Returns the items that are no messages: they stay where they are.
+-- Returns the items that are not messages: they stay where they are.
 local function park(line, items, in_front)
   local refs, others = {}, {}
   for _, item in ipairs(items) do
@@ -31,7 +31,7 @@ local function park(line, items, in_front)
   return others
 end
 
--- Adds the line's next messages to a list, `count` at most. What is no entry any more was put back into its list.
+-- Adds the line's next messages to a list, `count` at most. What has no entry was put back into its list.
 -- Returns how many there were, 0 where the line is empty.
 local function unpark(line, count, items)
   local before = #items
