@@ -4,7 +4,6 @@ import shutil
 import socket
 import subprocess
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
@@ -12,17 +11,17 @@ from tests.integration.providers.groq_chunks import NotingListener
 from tests.integration.providers.groq_request import NOW_S
 from tests.integration.providers.local_servers import Authority, serving
 from tests.integration.providers.resend_mail import NOW_S as RESEND_NOW_S
-from tests.integration.providers.scripted_api import Scripted
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Groq, Resend
 
 
 @pytest.fixture
-async def scripted() -> AsyncIterator[Scripted]:
-    """A scripted provider on 127.0.0.1."""
-    script = Scripted()
-    async with serving(script.serve, backlog=4096) as port:
-        script.url = f"http://127.0.0.1:{port}"
-        yield script
+async def scripted() -> AsyncIterator[ScriptedApi]:
+    """A scripted API on 127.0.0.1."""
+    api = ScriptedApi()
+    async with serving(api.serve, backlog=4096) as port:
+        api.url = f"http://127.0.0.1:{port}"
+        yield api
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def refused_url() -> str:
 
 
 @pytest.fixture
-async def groq(scripted: Any) -> AsyncIterator[Groq]:
+async def groq(scripted: ScriptedApi) -> AsyncIterator[Groq]:
     provider = Groq(
         scripted.url, timeout_s=10, now=lambda: NOW_S, jitter=lambda low, high: (low + high) / 2
     )
@@ -43,7 +42,7 @@ async def groq(scripted: Any) -> AsyncIterator[Groq]:
 
 
 @pytest.fixture
-async def mailer(scripted: Any) -> AsyncIterator[Resend]:
+async def mailer(scripted: ScriptedApi) -> AsyncIterator[Resend]:
     provider = Resend(
         scripted.url,
         timeout_s=10,

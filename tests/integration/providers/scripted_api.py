@@ -25,10 +25,10 @@ class SeenRequest:
 
 
 @dataclass
-class Scripted:
-    """A provider that answers as the test says. What is not scripted is answered by `default`.
+class ScriptedApi:
+    """Answers requests in the order of its script, then with `default`.
 
-    While it takes batches it answers an empty one by itself, with Resend's refusal.
+    While it takes batches, it answers a probe for them (an empty batch) by itself, as Resend does.
     """
 
     url: str = ""
@@ -49,7 +49,7 @@ class Scripted:
         return f"HTTP/1.1 {status} Scripted\r\n{lines}\r\n".encode() + content
 
     def answer(self, status: int, body: Any = b"", headers: dict[str, str] | None = None) -> None:
-        self._script.append(("answer", self.http(status, body, headers)))
+        self._script.append(("keep", self.http(status, body, headers)))
 
     def reset_before_answer(self) -> None:
         self._script.append(("reset", b""))
@@ -62,15 +62,16 @@ class Scripted:
         whole = self.http(200, body)
         self._script.append(("close", whole[: -len(body) // 2]))
 
-    def raw(self, data: bytes) -> None:
-        self._script.append(("close", data))
+    def raw(self, data: bytes, *, then: str = "close") -> None:
+        """Send these bytes, then `close`, `reset` or `keep` the connection."""
+        self._script.append((then, data))
 
     def hang(self) -> None:
         """Read the request, then stay silent until `release` is set."""
         self._script.append(("hang", b""))
 
     def trickle(self, data: bytes) -> None:
-        """Send a byte now and then, for ever."""
+        """Send these bytes again and again, for ever."""
         self._script.append(("trickle", data))
 
     async def arrived(self, count: int) -> None:
@@ -97,7 +98,7 @@ class Scripted:
             self.seen.append(request)
             self._arrived.notify_all()
         if not self._script and self.default is not None:
-            kind, data = "answer", self.default(request)
+            kind, data = "keep", self.default(request)
         else:
             kind, data = self._script.popleft()
         if kind == "hang":
@@ -115,4 +116,4 @@ class Scripted:
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
             )
             writer.transport.abort()
-        return kind == "answer"
+        return kind == "keep"

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from tests.integration.providers.local_servers import HI, KEY, MAIL
+from tests.integration.providers.scripted_api import ScriptedApi
 from tests.pages import ROOT, blocks
 from worker.aio.errors import SoftTimeLimit
 from worker.providers import Groq, Resend
@@ -71,7 +72,7 @@ def case(request: pytest.FixtureRequest) -> _Case:
 
 
 @pytest.fixture
-async def provider(case: _Case, scripted: Any) -> AsyncIterator[Any]:
+async def provider(case: _Case, scripted: ScriptedApi) -> AsyncIterator[Any]:
     provider = case.make(scripted.url, timeout_s=10)
     yield provider
     await provider.close()
@@ -81,7 +82,7 @@ async def test_a_provider_names_its_service(case: _Case, provider: Any) -> None:
     assert _CASES[provider.service] is case
 
 
-async def test_a_success_is_done(scripted: Any, case: _Case, provider: Any) -> None:
+async def test_a_success_is_done(scripted: ScriptedApi, case: _Case, provider: Any) -> None:
     scripted.answer(200, case.success)
     reply = await provider.call(KEY, case.request)
     assert (reply.verdict.fate, reply.verdict.definite, reply.verdict.effect) == (
@@ -93,7 +94,7 @@ async def test_a_success_is_done(scripted: Any, case: _Case, provider: Any) -> N
 
 
 async def test_a_401_disables_the_key_and_takes_the_next(
-    scripted: Any, case: _Case, provider: Any
+    scripted: ScriptedApi, case: _Case, provider: Any
 ) -> None:
     scripted.answer(401, case.refusal)
     reply = await provider.call(KEY, case.request)
@@ -108,7 +109,7 @@ async def test_a_401_disables_the_key_and_takes_the_next(
 
 
 async def test_a_429_without_a_wait_cools_the_key_for_the_default(
-    scripted: Any, case: _Case, provider: Any
+    scripted: ScriptedApi, case: _Case, provider: Any
 ) -> None:
     scripted.answer(429)
     verdict = (await provider.call(KEY, case.request)).verdict
@@ -116,7 +117,7 @@ async def test_a_429_without_a_wait_cools_the_key_for_the_default(
 
 
 async def test_a_429_cools_the_key_for_what_retry_after_says(
-    scripted: Any, case: _Case, provider: Any
+    scripted: ScriptedApi, case: _Case, provider: Any
 ) -> None:
     scripted.answer(429, headers={"retry-after": "5"})
     assert (await provider.call(KEY, case.request)).verdict.cooldown_ms == 5_000
@@ -124,7 +125,7 @@ async def test_a_429_cools_the_key_for_what_retry_after_says(
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 async def test_a_server_error_cools_the_key_briefly(
-    scripted: Any, case: _Case, provider: Any, status: int
+    scripted: ScriptedApi, case: _Case, provider: Any, status: int
 ) -> None:
     scripted.answer(status)
     verdict = (await provider.call(KEY, case.request)).verdict
@@ -144,7 +145,7 @@ async def test_a_refused_connection_is_definite_and_leaves_the_key_alone(
 
 
 async def test_a_cancelled_call_raises_and_leaves_the_provider_usable(
-    scripted: Any, case: _Case, provider: Any
+    scripted: ScriptedApi, case: _Case, provider: Any
 ) -> None:
     scripted.hang()
     task = asyncio.create_task(provider.call(KEY, case.request))
@@ -157,7 +158,7 @@ async def test_a_cancelled_call_raises_and_leaves_the_provider_usable(
 
 
 async def test_a_soft_time_limit_is_raised_and_not_judged(
-    scripted: Any, case: _Case, provider: Any
+    scripted: ScriptedApi, case: _Case, provider: Any
 ) -> None:
     limit = SoftTimeLimit(3)
 
@@ -187,7 +188,7 @@ async def test_a_soft_time_limit_is_raised_and_not_judged(
 
 
 async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(
-    scripted: Any, case: _Case
+    scripted: ScriptedApi, case: _Case
 ) -> None:
     provider = case.make(scripted.url, timeout_s=10, max_connections=_FEW)
     for _ in range(_FEW):
@@ -206,7 +207,7 @@ async def test_a_crowd_that_is_cancelled_leaves_every_connection_free(
 
 
 async def test_a_key_that_no_header_can_carry_is_disabled_unsent(
-    scripted: Any, case: _Case, provider: Any
+    scripted: ScriptedApi, case: _Case, provider: Any
 ) -> None:
     for broken in ("gsk_a b", "re_ä", "gsk_a\nb", ""):
         verdict = (await provider.call(SecretStr(broken), case.request)).verdict
@@ -219,7 +220,7 @@ async def test_a_key_that_no_header_can_carry_is_disabled_unsent(
 
 
 async def test_closing_twice_is_fine_and_a_late_call_is_to_be_retried(
-    scripted: Any, case: _Case, provider: Any
+    scripted: ScriptedApi, case: _Case, provider: Any
 ) -> None:
     await provider.close()
     await provider.close()

@@ -10,6 +10,7 @@ import distro
 import pytest
 
 from tests.integration.providers.local_servers import HI, KEY, MAIL, serving, verdict_of
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Groq, Resend, SendRequest
 from worker.verdicts import Fate
 
@@ -20,7 +21,7 @@ _LARGE = SendRequest.single(
 
 @pytest.mark.parametrize(("make", "request_"), [(Groq, HI), (Resend, MAIL)])
 async def test_sent_is_called_when_the_bytes_have_left_and_before_any_answer(
-    scripted: Any, make: Any, request_: Any
+    scripted: ScriptedApi, make: Any, request_: Any
 ) -> None:
     provider, sent = make(scripted.url), asyncio.Event()
     scripted.hang()
@@ -101,7 +102,7 @@ async def test_a_connect_timeout_is_definite(scheme: str) -> None:
 
 @pytest.mark.parametrize(("make", "request_"), [(Groq, HI), (Resend, MAIL)])
 async def test_a_call_without_a_free_file_handle_is_definite(
-    scripted: Any, monkeypatch: pytest.MonkeyPatch, make: Any, request_: Any
+    scripted: ScriptedApi, monkeypatch: pytest.MonkeyPatch, make: Any, request_: Any
 ) -> None:
     monkeypatch.setattr(distro.distro, "_distro", distro.LinuxDistribution())  # it opens files
     provider = make(scripted.url)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.integration.providers.groq_request import KEY, MODEL, PARAMS, REQUEST
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Groq
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
@@ -23,7 +24,7 @@ _COMPLETION = {
 
 @pytest.mark.parametrize("total", [10**300, -5, True, float("nan"), 47.5, "47"])
 async def test_an_absurd_number_of_tokens_counts_for_nothing_and_the_answer_stays_whole(
-    scripted: Any, groq: Groq, total: Any
+    scripted: ScriptedApi, groq: Groq, total: Any
 ) -> None:
     scripted.answer(200, json.dumps(_COMPLETION | {"usage": {"total_tokens": total}}).encode())
     reply = await groq.call(KEY, REQUEST)
@@ -33,7 +34,7 @@ async def test_an_absurd_number_of_tokens_counts_for_nothing_and_the_answer_stay
 
 
 async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(
-    scripted: Any, groq: Groq
+    scripted: ScriptedApi, groq: Groq
 ) -> None:
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     message = {"role": "assistant", "content": None, "tool_calls": calls}
@@ -75,7 +76,7 @@ async def test_a_completion_comes_back_as_plain_json_with_what_it_counted(
 
 @pytest.mark.parametrize("reason", [["stop"], {"why": "stop"}, 7])
 async def test_a_finish_reason_of_a_strange_form_breaks_nothing(
-    scripted: Any, groq: Groq, reason: Any
+    scripted: ScriptedApi, groq: Groq, reason: Any
 ) -> None:
     choices = [_COMPLETION["choices"][0] | {"finish_reason": reason}]
     scripted.answer(200, _COMPLETION | {"choices": choices})
@@ -84,7 +85,7 @@ async def test_a_finish_reason_of_a_strange_form_breaks_nothing(
 
 
 async def test_fields_that_this_version_does_not_know_are_passed_on(
-    scripted: Any, groq: Groq
+    scripted: ScriptedApi, groq: Groq
 ) -> None:
     message_fields = {
         "reasoning": "because",
@@ -147,7 +148,7 @@ async def test_fields_that_this_version_does_not_know_are_passed_on(
     ],
 )
 async def test_empty_because_is_set_where_reasoning_used_all_tokens(  # noqa: PLR0917 - a table
-    scripted: Any,
+    scripted: ScriptedApi,
     groq: Groq,
     message: dict[str, Any],
     reason: str,
@@ -164,7 +165,9 @@ async def test_empty_because_is_set_where_reasoning_used_all_tokens(  # noqa: PL
     assert empty_because is expected is None or empty_because.startswith(expected)
 
 
-async def test_a_base_url_may_already_hold_the_path_that_the_sdk_adds(scripted: Any) -> None:
+async def test_a_base_url_may_already_hold_the_path_that_the_sdk_adds(
+    scripted: ScriptedApi,
+) -> None:
     provider = Groq(scripted.url + "/openai/v1/")
     scripted.answer(200, _COMPLETION)
     assert (await provider.call(KEY, REQUEST)).verdict.fate is Fate.DONE
@@ -172,7 +175,9 @@ async def test_a_base_url_may_already_hold_the_path_that_the_sdk_adds(scripted: 
     await provider.close()
 
 
-async def test_limits_are_read_from_the_headers_of_a_success(scripted: Any, groq: Groq) -> None:
+async def test_limits_are_read_from_the_headers_of_a_success(
+    scripted: ScriptedApi, groq: Groq
+) -> None:
     scripted.answer(
         200,
         _COMPLETION,

@@ -17,12 +17,13 @@ from tests.integration.providers.groq_chunks import (
     chunk,
 )
 from tests.integration.providers.groq_request import KEY, MODEL, PARAMS
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Completion, Groq
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
 
 async def test_the_listener_gets_the_pieces_and_the_call_returns_the_whole_answer(
-    scripted: Any, groq: Groq, listener: NotingListener
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener
 ) -> None:
     limits = {"x-ratelimit-limit-tokens": "18000", "x-ratelimit-remaining-tokens": "17997"}
     scripted.answer(200, HELLO + LAST + DONE, SSE | limits)
@@ -42,7 +43,7 @@ async def test_the_listener_gets_the_pieces_and_the_call_returns_the_whole_answe
 
 
 async def test_tool_calls_are_put_together_from_their_pieces(
-    scripted: Any, groq: Groq, listener: NotingListener
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener
 ) -> None:
     deltas = [
         # Groq sends a call in one piece, others send its arguments bit by bit
@@ -84,7 +85,7 @@ async def test_tool_calls_are_put_together_from_their_pieces(
 
 
 async def test_all_fields_of_a_streamed_answer_are_put_together(
-    scripted: Any, groq: Groq, listener: NotingListener
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener
 ) -> None:
     logprobs = [{"token": "a"}, {"token": "b"}]
     body = (
@@ -141,7 +142,7 @@ async def test_all_fields_of_a_streamed_answer_are_put_together(
 
 
 async def test_the_listener_gets_an_answer_that_is_not_streamed_in_one_piece(
-    scripted: Any, groq: Groq, listener: NotingListener
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener
 ) -> None:
     calls = [{"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     message = {"role": "assistant", "content": "hello", "tool_calls": calls}
@@ -172,7 +173,7 @@ _ODD: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("odd", _ODD)
 async def test_chunks_of_a_strange_form_break_nothing(
-    scripted: Any, groq: Groq, listener: NotingListener, odd: dict[str, Any]
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener, odd: dict[str, Any]
 ) -> None:
     scripted.answer(
         200, ROLE + chunk({"content": "hel"}) + chunk(odd) + chunk({"content": "lo"}) + LAST, SSE
@@ -183,7 +184,7 @@ async def test_chunks_of_a_strange_form_break_nothing(
 
 @pytest.mark.parametrize("forms", [({"x": 1}, "text"), ("text", {"x": 1}), ([1], {"x": 1})])
 async def test_a_field_that_changes_its_type_in_the_middle_keeps_its_last_value(
-    scripted: Any, groq: Groq, listener: NotingListener, forms: tuple[Any, Any]
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener, forms: tuple[Any, Any]
 ) -> None:
     pieces = b"".join(chunk({"a_later_field": form}) for form in forms)
     scripted.answer(200, HELLO + pieces + LAST + DONE, SSE)
@@ -192,7 +193,7 @@ async def test_a_field_that_changes_its_type_in_the_middle_keeps_its_last_value(
 
 
 async def test_an_answer_of_a_strange_form_that_is_not_streamed_breaks_nothing(
-    scripted: Any, groq: Groq, listener: NotingListener
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener
 ) -> None:
     message = {"content": [{"type": "text", "text": "hello"}], "tool_calls": [7]}
     choices = [{"index": 0, "finish_reason": "stop", "message": message}]

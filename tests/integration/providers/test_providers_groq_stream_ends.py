@@ -15,6 +15,7 @@ from tests.integration.providers.groq_chunks import (
     chunk,
 )
 from tests.integration.providers.groq_request import KEY, PARAMS, PROMPT
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Completion, Groq
 from worker.verdicts import Effect, Fate, Scope
 
@@ -77,7 +78,11 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("body", "expected"), _BROKEN)
 async def test_a_stream_that_breaks_off_returns_no_value_and_is_judged_as_written(
-    scripted: Any, groq: Groq, listener: NotingListener, body: bytes, expected: dict[str, Any]
+    scripted: ScriptedApi,
+    groq: Groq,
+    listener: NotingListener,
+    body: bytes,
+    expected: dict[str, Any],
 ) -> None:
     scripted.answer(200, body, SSE)
     reply = await groq.call(KEY, Completion.of(PARAMS, listener=listener))
@@ -89,35 +94,34 @@ async def test_a_stream_that_breaks_off_returns_no_value_and_is_judged_as_writte
 
 @pytest.mark.parametrize("way", ["close", "reset"])
 async def test_a_connection_that_breaks_in_the_middle_of_a_stream_blames_no_key(
-    scripted: Any, groq: Groq, listener: NotingListener, way: str
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener, way: str
 ) -> None:
     cut = scripted.http(200, HELLO + LAST + DONE, SSE)[: -len(LAST)]
-    scripted._script.append((way, cut))
+    scripted.raw(cut, then=way)
     verdict = (await groq.call(KEY, Completion.of(PARAMS, listener=listener))).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "protocol_error", False)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
 
 
 async def test_a_complete_stream_counts_although_the_connection_breaks_after_it(
-    scripted: Any, groq: Groq, listener: NotingListener
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener
 ) -> None:
     whole = scripted.http(200, HELLO + LAST + DONE, SSE)
-    scripted._script.append(("close", whole[: -len(DONE)]))
+    scripted.raw(whole[: -len(DONE)])
     reply = await groq.call(KEY, Completion.of(PARAMS, listener=listener))
     assert (reply.verdict.fate, reply.value) == (Fate.DONE, VALUE)
 
 
 async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
-    scripted: Any, listener: NotingListener, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedApi, listener: NotingListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.providers.groq.client._AFTER_THE_END_S", 0.1)
     # More bytes are promised than come; the server keeps the connection and says nothing.
     body = HELLO + LAST + DONE
     for sent in (body, HELLO + b'data: {"error": {"message": "over"}}\n\n'):
         provider = Groq(scripted.url, timeout_s=60)
-        scripted._script.append(
-            ("answer", scripted.http(200, sent, SSE | {"content-length": str(len(sent) + 9)}))
-        )
+        answer = scripted.http(200, sent, SSE | {"content-length": str(len(sent) + 9)})
+        scripted.raw(answer, then="keep")
         async with asyncio.timeout(30):
             reply = await provider.call(KEY, Completion.of(PARAMS, listener=listener))
         assert reply.verdict.code == ("ok" if sent is body else "server_error")
@@ -125,7 +129,7 @@ async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
 
 
 async def test_a_refusal_before_the_first_piece_is_judged_as_without_a_stream(
-    scripted: Any, groq: Groq, listener: NotingListener
+    scripted: ScriptedApi, groq: Groq, listener: NotingListener
 ) -> None:
     scripted.answer(401, {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}})
     scripted.answer(429, {"error": {"message": "slow down"}}, {"retry-after": "7"})
@@ -138,11 +142,11 @@ async def test_a_refusal_before_the_first_piece_is_judged_as_without_a_stream(
 
 
 async def test_a_cancelled_call_gives_its_connection_back(
-    scripted: Any, listener: NotingListener
+    scripted: ScriptedApi, listener: NotingListener
 ) -> None:
     groq = Groq(scripted.url, timeout_s=10, max_connections=1)
     half = scripted.http(200, HELLO, SSE | {"content-length": "100000"})
-    scripted._script.append(("answer", half))
+    scripted.raw(half, then="keep")
     call = asyncio.create_task(groq.call(KEY, Completion.of(PARAMS, listener=listener)))
     async with asyncio.timeout(30):
         await listener.first.wait()

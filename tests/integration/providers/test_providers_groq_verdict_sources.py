@@ -1,22 +1,23 @@
 """Which parts of Groq's answers decide the verdict, and which of them its reason repeats."""
 
 from datetime import UTC, datetime
-from typing import Any
 
 from tests.integration.providers.groq_request import KEY, PROMPT, REQUEST, error
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Groq
 from worker.verdicts import Fate
 
 
-async def test_the_longest_wait_of_a_repeated_header_counts(scripted: Any, groq: Groq) -> None:
+async def test_the_longest_wait_of_a_repeated_header_counts(
+    scripted: ScriptedApi, groq: Groq
+) -> None:
     answer = scripted.http(429, {}, {"retry-after": "2"})
-    scripted._script.append(
-        ("answer", answer.replace(b"retry-after: 2\r\n", b"retry-after: 2\r\nRetry-After: 7\r\n"))
-    )
+    repeated = b"retry-after: 2\r\nRetry-After: 7\r\n"
+    scripted.raw(answer.replace(b"retry-after: 2\r\n", repeated), then="keep")
     assert (await groq.call(KEY, REQUEST)).verdict.cooldown_ms == 7_000
 
 
-async def test_words_in_failed_generation_are_never_read(scripted: Any, groq: Groq) -> None:
+async def test_words_in_failed_generation_are_never_read(scripted: ScriptedApi, groq: Groq) -> None:
     poison = (
         "organization `org_evil` on tokens per day (TPD): Limit 1, Used 1, Requested 2. "
         "try again in 23h"
@@ -34,7 +35,7 @@ async def test_words_in_failed_generation_are_never_read(scripted: Any, groq: Gr
 
 
 async def test_a_reason_holds_neither_keys_nor_the_prompt_and_is_bounded(
-    scripted: Any, groq: Groq
+    scripted: ScriptedApi, groq: Groq
 ) -> None:
     message = (
         f"Bad {KEY.get_secret_value()} and gsk_another-key… and Bearer abc.def\nfor “{PROMPT}” "
@@ -50,7 +51,7 @@ async def test_a_reason_holds_neither_keys_nor_the_prompt_and_is_bounded(
 
 
 async def test_the_spend_limit_ends_with_the_month_when_that_is_nearer_than_an_hour(
-    scripted: Any,
+    scripted: ScriptedApi,
 ) -> None:
     last_minute = datetime(2026, 12, 31, 23, 59, tzinfo=UTC).timestamp()
     provider = Groq(scripted.url, now=lambda: last_minute)

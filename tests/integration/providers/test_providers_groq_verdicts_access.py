@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.integration.providers.groq_request import KEY, REQUEST, error, verdict
+from tests.integration.providers.scripted_api import ScriptedApi
 from tests.integration.providers.verdict_tables import assert_judged
 from worker.providers import Groq
 from worker.verdicts import Cooldown, Effect, Fate, Scope
@@ -106,6 +107,6 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("row", _ROWS)
 async def test_every_row_of_the_table_is_judged_as_written(
-    scripted: Any, groq: Groq, row: Any
+    scripted: ScriptedApi, groq: Groq, row: Any
 ) -> None:
     await assert_judged(groq, (KEY, REQUEST), scripted, row, _SENTENCES)

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from tests.integration.providers.broken_answers import broken_answers
 from tests.integration.providers.groq_request import KEY, MODEL, PROMPT, REQUEST
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Completion, Groq, connections
 from worker.providers.exchange import Exchange
 from worker.verdicts import Effect, Fate, Scope
@@ -22,7 +23,7 @@ _COMPLETION = {"model": MODEL, "choices": [{"message": {"role": "assistant", "co
 
 @pytest.mark.parametrize(("fault", "code"), broken_answers(b'{"choices": []}'))
 async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
-    scripted: Any, groq: Groq, fault: Any, code: str
+    scripted: ScriptedApi, groq: Groq, fault: Any, code: str
 ) -> None:
     fault(scripted)
     verdict = (await groq.call(KEY, REQUEST)).verdict
@@ -30,7 +31,7 @@ async def test_a_broken_answer_leaves_the_key_untouched_and_is_tried_again(
     assert (verdict.effect, verdict.scope, verdict.status) == (Effect.NONE, Scope.HOST, 0)
 
 
-async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
+async def test_silence_becomes_a_read_timeout(scripted: ScriptedApi) -> None:
     provider = Groq(scripted.url, timeout_s=0.2)
     scripted.hang()
     verdict = (await provider.call(KEY, REQUEST)).verdict
@@ -38,7 +39,7 @@ async def test_silence_becomes_a_read_timeout(scripted: Any) -> None:
     await provider.close()
 
 
-async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> None:
+async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: ScriptedApi) -> None:
     provider = Groq(scripted.url, timeout_s=0.3)
     scripted.trickle(b"HTTP/1.1 200 OK\r\nx-slow: ")
     verdict = (await provider.call(KEY, REQUEST)).verdict
@@ -46,7 +47,7 @@ async def test_an_answer_that_trickles_for_ever_is_cut_off(scripted: Any) -> Non
     await provider.close()
 
 
-async def test_a_call_without_a_free_connection_blames_no_key(scripted: Any) -> None:
+async def test_a_call_without_a_free_connection_blames_no_key(scripted: ScriptedApi) -> None:
     provider = Groq(scripted.url, timeout_s=1.5, max_connections=1)
     scripted.hang()
     first = asyncio.create_task(provider.call(KEY, REQUEST))
@@ -61,7 +62,7 @@ async def test_a_call_without_a_free_connection_blames_no_key(scripted: Any) -> 
 
 
 @pytest.mark.usefixtures("untraced")
-async def test_a_thousand_calls_at_once_each_carry_their_own_key(scripted: Any) -> None:
+async def test_a_thousand_calls_at_once_each_carry_their_own_key(scripted: ScriptedApi) -> None:
     groq = Groq(scripted.url, timeout_s=100)  # all at once, they take turns
     keys = [SecretStr(f"gsk_key{number}") for number in range(4)]
 
@@ -86,7 +87,7 @@ async def test_a_thousand_calls_at_once_each_carry_their_own_key(scripted: Any) 
 
 
 async def test_the_sdk_logs_no_prompt_even_at_debug(
-    scripted: Any, groq: Groq, caplog: pytest.LogCaptureFixture
+    scripted: ScriptedApi, groq: Groq, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     scripted.answer(200, _COMPLETION)
@@ -96,7 +97,7 @@ async def test_the_sdk_logs_no_prompt_even_at_debug(
 
 
 async def test_clients_of_old_keys_are_dropped_after_many_reloads(
-    scripted: Any, groq: Groq
+    scripted: ScriptedApi, groq: Groq
 ) -> None:
     scripted.default = lambda _: scripted.http(200, _COMPLETION)
     for number in range(70):
@@ -105,7 +106,7 @@ async def test_clients_of_old_keys_are_dropped_after_many_reloads(
 
 
 async def test_every_request_equals_the_sdks_which_builds_the_first_of_each_key(
-    scripted: Any, groq: Groq, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedApi, groq: Groq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built: list[Any] = []
     build = AsyncGroq._build_request
@@ -145,7 +146,7 @@ async def test_every_request_equals_the_sdks_which_builds_the_first_of_each_key(
 
 
 async def test_an_answer_that_is_not_streamed_is_read_at_once(
-    scripted: Any, groq: Groq, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedApi, groq: Groq, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parts(_: Any) -> Any:
         raise AssertionError("it was read in parts")
@@ -159,7 +160,7 @@ async def test_an_answer_that_is_not_streamed_is_read_at_once(
 
 
 async def test_a_refusal_within_a_streamed_answer_takes_no_other_key(
-    scripted: Any, groq: Groq
+    scripted: ScriptedApi, groq: Groq
 ) -> None:
     refusal = {"message": "slow down", "code": "rate_limit_exceeded", "status_code": 429}
     body = f"event: error\ndata: {json.dumps({'error': refusal})}\n\n".encode()

@@ -7,6 +7,7 @@ import pytest
 
 from tests.integration.providers.broken_answers import broken_answers
 from tests.integration.providers.resend_mail import BODY_TEXT, KEY, MAIL, PAYLOAD, error
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Resend
 from worker.verdicts import (
     Dimension,
@@ -20,7 +21,7 @@ from worker.verdicts import (
 
 
 async def test_an_accepted_email_returns_its_id_and_the_limits_that_were_observed(
-    scripted: Any, mailer: Resend
+    scripted: ScriptedApi, mailer: Resend
 ) -> None:
     scripted.answer(
         200,
@@ -48,14 +49,16 @@ async def test_an_accepted_email_returns_its_id_and_the_limits_that_were_observe
     assert json.loads(sent.body) == PAYLOAD
 
 
-async def test_an_id_counts_whatever_the_content_type_claims(scripted: Any, mailer: Resend) -> None:
+async def test_an_id_counts_whatever_the_content_type_claims(
+    scripted: ScriptedApi, mailer: Resend
+) -> None:
     scripted.answer(200, {"id": "1"}, {"content-type": "text/plain"})
     assert (await mailer.call(KEY, MAIL)).value == {"id": "1"}
 
 
 @pytest.mark.parametrize(("fault", "code"), broken_answers(b'{"id": "1"}'))
 async def test_a_broken_answer_ties_the_email_to_its_account(
-    scripted: Any, mailer: Resend, fault: Any, code: str
+    scripted: ScriptedApi, mailer: Resend, fault: Any, code: str
 ) -> None:
     fault(scripted)
     verdict = (await mailer.call(KEY, MAIL)).verdict
@@ -63,7 +66,7 @@ async def test_a_broken_answer_ties_the_email_to_its_account(
     assert (verdict.effect, verdict.scope, verdict.status) == (Effect.NONE, Scope.HOST, 0)
 
 
-async def test_silence_and_trickling_tie_the_email_to_its_account(scripted: Any) -> None:
+async def test_silence_and_trickling_tie_the_email_to_its_account(scripted: ScriptedApi) -> None:
     provider = Resend(scripted.url, timeout_s=0.3)
     scripted.hang()
     scripted.trickle(b"HTTP/1.1 200 OK\r\nx-slow: ")
@@ -74,7 +77,9 @@ async def test_silence_and_trickling_tie_the_email_to_its_account(scripted: Any)
     await provider.close()
 
 
-async def test_a_reason_holds_neither_keys_nor_the_mail(scripted: Any, mailer: Resend) -> None:
+async def test_a_reason_holds_neither_keys_nor_the_mail(
+    scripted: ScriptedApi, mailer: Resend
+) -> None:
     message = f"Bad {KEY.get_secret_value()} in “{BODY_TEXT}”"
     scripted.answer(422, error(422, "validation_error", message))
     reply = await mailer.call(KEY, MAIL)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.integration.providers.resend_mail import BODY_TEXT, KEY, error
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Resend, SendRequest
 from worker.verdicts import Effect, Fate
 
@@ -30,7 +31,7 @@ _BATCH = SendRequest("team1", "batch-1", json.dumps(_EMAILS))
 
 
 async def test_a_batch_is_sent_as_it_is_and_asks_for_permissive_validation(
-    scripted: Any, mailer: Resend
+    scripted: ScriptedApi, mailer: Resend
 ) -> None:
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
     reply = await mailer.call(KEY, _BATCH)
@@ -43,7 +44,7 @@ async def test_a_batch_is_sent_as_it_is_and_asks_for_permissive_validation(
     assert sent.key == KEY.get_secret_value()
 
 
-async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
+async def test_an_email_is_sent_as_it_is(scripted: ScriptedApi, mailer: Resend) -> None:
     text = '{ "to":"ann@example.org",  "subject":"\\u00e9" , "from":"a@shop.example","text":"x"}'
     scripted.answer(200, {"id": "x"})
     reply = await mailer.call(KEY, SendRequest("team1", "mail-1", text))
@@ -84,7 +85,12 @@ async def test_an_email_is_sent_as_it_is(scripted: Any, mailer: Resend) -> None:
     ],
 )
 async def test_each_email_gets_its_own_result_and_accepted_recipients_are_counted(  # noqa: PLR0917 - a table
-    scripted: Any, mailer: Resend, data: Any, errors: Any, results: list[str | None], count: int
+    scripted: ScriptedApi,
+    mailer: Resend,
+    data: Any,
+    errors: Any,
+    results: list[str | None],
+    count: int,
 ) -> None:
     scripted.answer(200, {"data": data} | ({"errors": errors} if errors is not None else {}))
     reply = await mailer.call(KEY, _BATCH)
@@ -98,7 +104,7 @@ async def test_each_email_gets_its_own_result_and_accepted_recipients_are_counte
     "name", ["daily_quota_exceeded", "monthly_quota_exceeded", "email_above_quota"]
 )
 async def test_a_batch_above_a_quota_rests_no_account(
-    scripted: Any, mailer: Resend, name: str
+    scripted: ScriptedApi, mailer: Resend, name: str
 ) -> None:
     scripted.answer(429, error(429, name))
     divisible = replace(_BATCH, divisible=True)
@@ -108,7 +114,7 @@ async def test_a_batch_above_a_quota_rests_no_account(
 
 @pytest.mark.parametrize(("status", "body"), [(404, b"404: Not Found"), (405, b""), (404, b"{}")])
 async def test_a_404_of_a_stand_in_without_batches_is_definite_for_a_batch_and_not_for_one_email(
-    scripted: Any, mailer: Resend, status: int, body: bytes
+    scripted: ScriptedApi, mailer: Resend, status: int, body: bytes
 ) -> None:
     scripted.takes_batches = False
     scripted.answer(status, body)
@@ -121,7 +127,7 @@ async def test_a_404_of_a_stand_in_without_batches_is_definite_for_a_batch_and_n
 
 
 async def test_where_batches_are_taken_a_bare_404_leaves_one_in_doubt(
-    scripted: Any, mailer: Resend
+    scripted: ScriptedApi, mailer: Resend
 ) -> None:
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "y"}, {"id": "z"}]})
     assert (await mailer.call(KEY, _BATCH)).verdict.fate is Fate.DONE
@@ -131,7 +137,7 @@ async def test_where_batches_are_taken_a_bare_404_leaves_one_in_doubt(
 
 
 async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(
-    scripted: Any, mailer: Resend
+    scripted: ScriptedApi, mailer: Resend
 ) -> None:
     scripted.answer(404, b"<html>nothing here</html>")
     assert (await mailer.call(KEY, _BATCH)).verdict.definite is False
@@ -140,7 +146,7 @@ async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(
 # A gateway may answer like this after Resend has accepted the batch, even the first one.
 @pytest.mark.parametrize(("status", "body"), [(404, b""), (404, b"not found"), (405, b"")])
 async def test_a_bare_404_for_the_first_batch_leaves_it_in_doubt(
-    scripted: Any, mailer: Resend, status: int, body: bytes
+    scripted: ScriptedApi, mailer: Resend, status: int, body: bytes
 ) -> None:
     scripted.answer(status, body)
     verdict = (await mailer.call(KEY, _BATCH)).verdict
@@ -158,7 +164,7 @@ async def test_a_bare_404_for_the_first_batch_leaves_it_in_doubt(
     ],
 )
 async def test_no_batch_is_sent_until_a_probe_shows_whether_batches_are_taken(
-    scripted: Any, mailer: Resend, status: int, body: bytes, fate: Fate
+    scripted: ScriptedApi, mailer: Resend, status: int, body: bytes, fate: Fate
 ) -> None:
     scripted.takes_batches = False
     scripted.answer(status, body)
@@ -170,14 +176,18 @@ async def test_no_batch_is_sent_until_a_probe_shows_whether_batches_are_taken(
     assert [request.body == b"[]" for request in scripted.seen] == [True, False]
 
 
-async def test_a_probe_that_breaks_leaves_the_batch_unsent(scripted: Any, mailer: Resend) -> None:
+async def test_a_probe_that_breaks_leaves_the_batch_unsent(
+    scripted: ScriptedApi, mailer: Resend
+) -> None:
     scripted.takes_batches = False
     scripted.reset_before_answer()
     verdict = (await mailer.call(KEY, _BATCH)).verdict
     assert (verdict.fate, verdict.definite) == (Fate.RETRY, True)
 
 
-async def test_the_error_of_one_email_holds_no_text_of_it(scripted: Any, mailer: Resend) -> None:
+async def test_the_error_of_one_email_holds_no_text_of_it(
+    scripted: ScriptedApi, mailer: Resend
+) -> None:
     errors = [{"index": 1, "message": f"Bad text: {BODY_TEXT} {KEY.get_secret_value()}"}]
     scripted.answer(200, {"data": [{"id": "x"}, {"id": "z"}], "errors": errors})
     reply = await mailer.call(KEY, _BATCH)
@@ -211,7 +221,7 @@ async def test_the_error_of_one_email_holds_no_text_of_it(scripted: Any, mailer:
     ],
 )
 async def test_an_answer_without_a_result_for_each_email_leaves_the_batch_in_doubt(
-    scripted: Any, mailer: Resend, body: Any
+    scripted: ScriptedApi, mailer: Resend, body: Any
 ) -> None:
     scripted.answer(200, body)
     reply = await mailer.call(KEY, _BATCH)
@@ -221,7 +231,7 @@ async def test_an_answer_without_a_result_for_each_email_leaves_the_batch_in_dou
 
 
 async def test_a_batch_that_is_cut_off_counts_for_all_its_recipients(
-    scripted: Any, mailer: Resend
+    scripted: ScriptedApi, mailer: Resend
 ) -> None:
     scripted.reset_before_answer()
     verdict = (await mailer.call(KEY, _BATCH)).verdict
@@ -229,7 +239,7 @@ async def test_a_batch_that_is_cut_off_counts_for_all_its_recipients(
 
 
 async def test_the_reason_of_a_refused_batch_holds_no_text_of_an_email(
-    scripted: Any, mailer: Resend
+    scripted: ScriptedApi, mailer: Resend
 ) -> None:
     scripted.answer(422, error(422, "validation_error", f"Bad: {BODY_TEXT}"))
     verdict = (await mailer.call(KEY, _BATCH)).verdict

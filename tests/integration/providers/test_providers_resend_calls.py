@@ -9,11 +9,12 @@ import resend
 from pydantic import SecretStr
 
 from tests.integration.providers.resend_mail import KEY, MAIL, PAYLOAD
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Resend, SendRequest
 from worker.providers.resend.http import KeyedClient
 
 
-async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) -> None:
+async def test_each_attempt_sends_the_same_bytes(scripted: ScriptedApi, mailer: Resend) -> None:
     scripted.default = lambda _: scripted.http(500)
     again = SendRequest.single(json.loads(json.dumps(dict(reversed(PAYLOAD.items())))), "job-1")
     for mail in (MAIL, MAIL, again):
@@ -22,7 +23,7 @@ async def test_each_attempt_sends_the_same_bytes(scripted: Any, mailer: Resend) 
 
 
 @pytest.mark.usefixtures("untraced")
-async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> None:
+async def test_calls_side_by_side_never_send_each_others_keys(scripted: ScriptedApi) -> None:
     # Many at once take turns on connections; a busy machine opens that many in time.
     mailer = Resend(scripted.url, timeout_s=100, max_connections=200)
     keys = [SecretStr(f"re_key{number}") for number in range(4)]
@@ -46,7 +47,7 @@ async def test_calls_side_by_side_never_send_each_others_keys(scripted: Any) -> 
 
 
 async def test_two_providers_in_one_process_keep_their_urls_apart(
-    scripted: Any, refused_url: str
+    scripted: ScriptedApi, refused_url: str
 ) -> None:
     scripted.answer(200, {"id": "1"})
     here, there = Resend(scripted.url), Resend(refused_url)
@@ -68,14 +69,16 @@ async def test_calls_of_other_code_go_to_the_client_that_it_has_set(
 
 
 async def test_the_sdk_forgets_a_key_from_the_environment(
-    scripted: Any, monkeypatch: pytest.MonkeyPatch
+    scripted: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(resend, "api_key", "re_from_the_environment")
     await Resend(scripted.url).close()
     assert resend.api_key is None
 
 
-async def test_a_payload_that_json_cannot_hold_is_not_sent(scripted: Any, mailer: Resend) -> None:
+async def test_a_payload_that_json_cannot_hold_is_not_sent(
+    scripted: ScriptedApi, mailer: Resend
+) -> None:
     with pytest.raises(TypeError):
         await mailer.call(
             KEY, SendRequest.single({"from": "a@b.example", "text": object()}, "job-1")

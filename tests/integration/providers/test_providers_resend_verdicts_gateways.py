@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.integration.providers.resend_mail import KEY, MAIL, error, verdict
+from tests.integration.providers.scripted_api import ScriptedApi
 from tests.integration.providers.verdict_tables import HTML, assert_judged
 from worker.providers import Resend
 from worker.verdicts import Cooldown, Effect, Fate, Scope
@@ -105,6 +106,6 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
 
 @pytest.mark.parametrize("row", _ROWS)
 async def test_every_row_of_the_table_is_judged_as_written(
-    scripted: Any, mailer: Resend, row: Any
+    scripted: ScriptedApi, mailer: Resend, row: Any
 ) -> None:
     await assert_judged(mailer, (KEY, MAIL), scripted, row, _SENTENCES)

@@ -13,6 +13,7 @@ from sandbox import groq_errors, resend_errors
 from tests.integration.providers.groq_request import KEY as GROQ_KEY
 from tests.integration.providers.groq_request import PROMPT, REQUEST
 from tests.integration.providers.resend_mail import KEY as RESEND_KEY
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Groq, Resend, SendRequest, drift
 from worker.providers.drift import Drift
 from worker.providers.groq import unknowns
@@ -28,7 +29,7 @@ _MAIL = SendRequest.single(
 class WatchedProviders:
     """The clients of both providers, which call a scripted one, and what they noticed."""
 
-    def __init__(self, scripted: Any) -> None:
+    def __init__(self, scripted: ScriptedApi) -> None:
         self.scripted = scripted
         self.noticed: list[Unknown] = []
         self.groq = Groq(scripted.url, notice=self.noticed.append)
@@ -45,7 +46,7 @@ class WatchedProviders:
 
 
 @pytest.fixture
-async def providers(scripted: Any) -> AsyncIterator[WatchedProviders]:
+async def providers(scripted: ScriptedApi) -> AsyncIterator[WatchedProviders]:
     providers = WatchedProviders(scripted)
     yield providers
     await providers.groq.close()

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from tests.integration.providers.scripted_api import ScriptedApi
 from worker.verdicts import Fate, Verdict
 
 HTML = {"content-type": "text/html"}
@@ -25,7 +26,7 @@ def expectation(
 async def assert_judged(
     provider: Any,
     call: tuple[SecretStr, Any],
-    scripted: Any,
+    scripted: ScriptedApi,
     row: tuple[int, Any, dict[str, str], dict[str, Any]],
     sentences: dict[str, tuple[str, ...]],
 ) -> None:
