@@ -111,3 +111,13 @@ def test_a_plain_function_sends_an_email_too(monkeypatch: pytest.MonkeyPatch) ->
     assert SyncEmailClient(longest_wait_s=5.0)._client._longest_wait_s == 5.0
     assert SyncEmailClient().send(MAIL, text="x") == {"id": "e1"}
     assert sends == [(MAIL, {"text": "x"})]
+
+
+def test_an_email_that_may_have_been_accepted_keeps_its_key() -> None:
+    keys = EmailKeys("job")
+    assert [keys.make("ann", "x"), keys.make("bob", "x")] == ["job-ann-1", "job-bob-1"]
+    assert keys.make("ann", "y") == "job-ann-2"
+    keys.note_failed("ann", "x", "job-ann-1")
+    assert keys.make("ann", "y") == "job-ann-3"
+    assert keys.make("ann", "x") == "job-ann-1"
+    assert keys.make("ann", "x") == "job-ann-4", "once"

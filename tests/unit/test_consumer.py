@@ -1,4 +1,4 @@
-"""How the consumer handles messages: those of jobs, misplaced ones, and unusable ones."""
+"""How the consumer handles messages of jobs: settles them, holds them, and takes them once."""
 
 import logging
 from collections import defaultdict
@@ -7,14 +7,10 @@ from typing import Any
 
 import pytest
 import redis
-from celery.exceptions import InvalidTaskError
 from celery.worker import state
-from kombu.exceptions import ContentDisallowed, DecodeError
-from kombu.message import Message
 
 from tests.unit.unstarted_consumer import HEADERS, SECRET, Broker, consumer, message
-from worker.hooks.consumer import _reason, frugal
-from worker.hooks.misplaced import right_queue
+from worker.hooks.consumer import frugal
 from worker.hooks.rabbitmq import MOST_RETURNS
 
 
@@ -47,127 +43,6 @@ def test_only_the_brokers_own_errors_reach_the_loop(
     handle(message(broker))
     assert broker.rejected == ["t1"]
     assert "cannot store the failure of an unusable message (ConnectionError)" in caplog.text
-
-
-class Moving(Broker):
-    """A channel that publishes, or cannot; notes the order of what it is asked for."""
-
-    no_ack_consumers = None
-
-    def __init__(self, error: Exception | None = None) -> None:
-        super().__init__()
-        self.error, self.done = error, list[Any]()
-
-    def prepare_message(self, body: Any, **parts: Any) -> dict[str, Any]:
-        return {"body": body, **parts}
-
-    def basic_publish(self, message: dict[str, Any], *, exchange: str, routing_key: str) -> None:
-        assert exchange == ""
-        if self.error:
-            raise self.error
-        self.done.append((routing_key, message))
-
-    def basic_ack(self, tag: str, **_: Any) -> None:
-        self.done.append(tag)
-
-
-def misplaced(broker: Broker, queue: str) -> Message:
-    incoming = message(broker, HEADERS | {"task": "tasks.email.send"})
-    incoming.headers["compression"] = (
-        "gzip"  # kombu leaves it there when it has decompressed the body
-    )
-    incoming.delivery_info = {"exchange": "", "routing_key": queue}
-    incoming.properties = {"priority": 9, "delivery_tag": "t1", "body_encoding": "base64"}
-    return incoming
-
-
-def test_a_job_in_the_queue_of_another_task_is_published_before_it_is_acknowledged() -> None:
-    for queue in ("ai", "ai.deferred", "admin"):
-        broker = Moving()
-        consumer(broker, None).create_task_handler()(misplaced(broker, queue))
-        (moved_to, moved), acknowledged = broker.done
-        assert (moved_to, acknowledged) == ("email", "t1")
-        assert moved["headers"] == HEADERS | {"task": "tasks.email.send"}  # no more compressed
-        assert moved["properties"] == {"priority": 9}
-        assert moved["body"] == misplaced(broker, queue).body
-
-
-def test_a_job_that_cannot_be_moved_now_stays_where_it_is() -> None:
-    broker = Moving(redis.ConnectionError("gone"))
-    with pytest.raises(redis.ConnectionError):
-        consumer(broker, None).create_task_handler()(misplaced(broker, "ai"))
-    assert (broker.done, broker.rejected) == ([], [])
-
-
-@pytest.mark.parametrize("queue", ["email", "email.deferred", "vip", "celery"])
-def test_a_job_in_its_own_queue_or_in_one_of_the_operators_stays(queue: str) -> None:
-    assert right_queue(misplaced(Broker(), queue)) == ""
-
-
-# Messages that Celery itself stumbles over while it reports them.
-@pytest.mark.parametrize("headers", [{"task": "sing", "id": "job-1"}, {"task": ["sing"]}, {}, None])
-def test_a_message_that_nobody_can_report_is_dropped_all_the_same(
-    headers: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    broker = Broker()
-    unusable = message(broker, headers)
-    unusable.headers = headers
-    handle = consumer(broker, None).create_task_handler()
-    if headers and headers.get("task") == "sing":
-        with pytest.raises(redis.ConnectionError):  # the store is away; it was rejected before
-            handle(unusable)
-    else:
-        handle(unusable)
-    assert broker.rejected == ["t1"]
-
-
-class FailureStore(Broker):
-    """Notes the failures that it stores."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.failures: list[tuple[str, str]] = []
-
-    def mark_as_failure(self, job: Any, exc: Any = None, *_: Any, **__: Any) -> None:
-        self.failures.append((job, f"{type(exc).__name__}: {exc}"))
-
-
-# How many deaths a message is to blame for, and whether it is read. With the fifth a task refuses
-# it.
-@pytest.mark.parametrize(
-    ("deaths", "alone", "reads"), [(1, None, True), (9, None, True), (5, 4, True), (6, 5, False)]
-)
-def test_a_message_whose_reading_killed_six_workers_is_dropped_unread(
-    deaths: int, alone: int | None, reads: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    broker, seen, reasons = FailureStore(), [], []
-    monkeypatch.setattr(
-        "worker.deadletters.recorder.Recorder.record_message",
-        lambda *_, **options: reasons.append(options["reason"]),
-    )
-    deadly = message(broker, HEADERS | {"deaths": deaths, "keywheel_alone": alone})
-    monkeypatch.setattr(Message, "_decode", lambda _: seen.append("read") or [[], {}, {}])
-    consumer(broker, lambda *_: seen.append("run")).create_task_handler()(deadly)
-    if reads:
-        assert seen == ["read", "run"]
-        assert broker.rejected == reasons == []
-        return
-    assert seen == []
-    assert broker.rejected == ["t1"]
-    [(job, reason)] = broker.failures
-    assert (job, reasons) == ("job-1", [reason])
-    assert reason.startswith("Poisoned: 6 workers died")
-
-
-def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.WARNING)
-    broker = Broker()
-    receiver = consumer(broker, None)
-    receiver.on_unknown_task(None, message(broker, {"task": "sing"}), KeyError("sing"))
-    assert broker.rejected == ["t1"]
-    assert "cannot report an unusable message" in caplog.text
 
 
 @pytest.mark.parametrize(("configured_s", "sent_s"), [(None, 5), (2, 2)])
@@ -325,21 +200,3 @@ def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
         if args == (bucket,):
             work(*args)  # the timer of the limit that was
     assert started == begun, "nothing begins twice"
-
-
-# What is wrong with a message, and the reason of its dead letter, which quotes none of it.
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ContentDisallowed("canary"), "its content type a/b x is not accepted: only JSON is"),
-        (DecodeError("canary"), "its body cannot be read: it is not the JSON that it says it is"),
-        (
-            InvalidTaskError("its id is missing"),
-            "it does not follow Celery's protocol: its id is missing",
-        ),
-        (InvalidTaskError("canary"), "it does not follow Celery's protocol"),
-        (KeyError("canary"), "it does not follow Celery's protocol (KeyError)"),
-    ],
-)
-def test_the_reason_of_an_unusable_message_quotes_none_of_it(error: Exception, reason: str) -> None:
-    assert _reason(SimpleNamespace(content_type="a/b\nx"), error) == reason

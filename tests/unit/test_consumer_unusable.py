@@ -1,6 +1,8 @@
 """A message that no worker can use becomes a dead letter, and is rejected."""
 
+import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock, call
 
@@ -8,11 +10,12 @@ import pytest
 import redis
 from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer as StockConsumer
-from kombu.exceptions import DecodeError
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.message import Message
 
 from tests.unit.unstarted_consumer import HEADERS, SECRET, Broker, consumer, message
 from worker.hooks import consumer as consumer_module
-from worker.hooks.consumer import Consumer
+from worker.hooks.consumer import Consumer, _reason
 
 BODY, ERROR = {"prompt": SECRET}, ValueError(SECRET)
 NOT_READ = "its body cannot be read: it is not the JSON that it says it is"
@@ -131,3 +134,87 @@ def test_a_message_without_an_id_has_no_failure_to_store(parts: Parts) -> None:
         BODY, message(parts.broker, headers), InvalidTaskError("its id is missing")
     )
     assert parts.stored == []
+
+
+# Messages that Celery itself stumbles over while it reports them.
+@pytest.mark.parametrize("headers", [{"task": "sing", "id": "job-1"}, {"task": ["sing"]}, {}, None])
+def test_a_message_that_nobody_can_report_is_dropped_all_the_same(
+    headers: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker()
+    unusable = message(broker, headers)
+    unusable.headers = headers
+    handle = consumer(broker, None).create_task_handler()
+    if headers and headers.get("task") == "sing":
+        with pytest.raises(redis.ConnectionError):  # the store is away; it was rejected before
+            handle(unusable)
+    else:
+        handle(unusable)
+    assert broker.rejected == ["t1"]
+
+
+class FailureStore(Broker):
+    """Notes the failures that it stores."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: list[tuple[str, str]] = []
+
+    def mark_as_failure(self, job: Any, exc: Any = None, *_: Any, **__: Any) -> None:
+        self.failures.append((job, f"{type(exc).__name__}: {exc}"))
+
+
+# How many deaths a message is to blame for, and whether it is read. With the fifth a task refuses
+# it.
+@pytest.mark.parametrize(
+    ("deaths", "alone", "reads"), [(1, None, True), (9, None, True), (5, 4, True), (6, 5, False)]
+)
+def test_a_message_whose_reading_killed_six_workers_is_dropped_unread(
+    deaths: int, alone: int | None, reads: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker, seen, reasons = FailureStore(), [], []
+    monkeypatch.setattr(
+        "worker.deadletters.recorder.Recorder.record_message",
+        lambda *_, **options: reasons.append(options["reason"]),
+    )
+    deadly = message(broker, HEADERS | {"deaths": deaths, "keywheel_alone": alone})
+    monkeypatch.setattr(Message, "_decode", lambda _: seen.append("read") or [[], {}, {}])
+    consumer(broker, lambda *_: seen.append("run")).create_task_handler()(deadly)
+    if reads:
+        assert seen == ["read", "run"]
+        assert broker.rejected == reasons == []
+        return
+    assert seen == []
+    assert broker.rejected == ["t1"]
+    [(job, reason)] = broker.failures
+    assert (job, reasons) == ("job-1", [reason])
+    assert reason.startswith("Poisoned: 6 workers died")
+
+
+def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    broker = Broker()
+    receiver = consumer(broker, None)
+    receiver.on_unknown_task(None, message(broker, {"task": "sing"}), KeyError("sing"))
+    assert broker.rejected == ["t1"]
+    assert "cannot report an unusable message" in caplog.text
+
+
+# What is wrong with a message, and the reason of its dead letter, which quotes none of it.
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ContentDisallowed("canary"), "its content type a/b x is not accepted: only JSON is"),
+        (DecodeError("canary"), "its body cannot be read: it is not the JSON that it says it is"),
+        (
+            InvalidTaskError("its id is missing"),
+            "it does not follow Celery's protocol: its id is missing",
+        ),
+        (InvalidTaskError("canary"), "it does not follow Celery's protocol"),
+        (KeyError("canary"), "it does not follow Celery's protocol (KeyError)"),
+    ],
+)
+def test_the_reason_of_an_unusable_message_quotes_none_of_it(error: Exception, reason: str) -> None:
+    assert _reason(SimpleNamespace(content_type="a/b\nx"), error) == reason
