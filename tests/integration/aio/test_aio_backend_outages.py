@@ -50,13 +50,13 @@ def test_a_result_store_that_is_away_for_a_moment_loses_nothing(
 def test_who_only_reads_gives_up_when_the_tries_of_the_policy_are_over(
     app: Celery, aio_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = list[str]()
-    monkeypatch.setattr(backend, "warn", lambda words, *about: told.append(words % about))
+    log_lines = list[str]()
+    monkeypatch.setattr(backend, "warn", lambda words, *about: log_lines.append(words % about))
     pauses = {"interval_start": 0.01, "interval_step": 0.02, "interval_max": 0.04}
     app.conf.result_backend_transport_options = {"retry_policy": {"max_retries": 3, **pauses}}
     with _away(aio_redis), pytest.raises(redis.ConnectionError):
         asyncio.run(asyncio.wait_for(app.backend.run(("GET", "key")), 20))
-    assert [line.split("; ")[-1] for line in told] == [
+    assert [line.split("; ")[-1] for line in log_lines] == [
         "try 1 of 3 in 0.01 s",
         "try 2 of 3 in 0.03 s",
         "try 3 of 3 in 0.04 s",

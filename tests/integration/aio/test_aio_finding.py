@@ -71,13 +71,13 @@ async def test_a_job_that_does_not_wait_is_not_found(broker: Redis, queue: list[
     assert await count_waiting(broker, LISTS) == len(queue)
 
 
-@pytest.mark.parametrize(("place", "before"), [(0, 6 + 0 + 0), (1, 6 + 1 + 1), (3, 6 + 3 + 2)])
+@pytest.mark.parametrize(("ahead", "before"), [(0, 6 + 0 + 0), (1, 6 + 1 + 1), (3, 6 + 3 + 2)])
 async def test_in_the_line_of_its_tenant_a_job_takes_turns_with_the_others(
-    broker: Redis, place: int, before: int
+    broker: Redis, ahead: int, before: int
 ) -> None:
     """Those that stand in no line come first; two of the other tenant's stand beside it."""
     await broker.lpush("ai", *others(6))
-    lines = {"a": [*others(place), message_of(JOB), *others(1)], "b": others(2)}
+    lines = {"a": [*others(ahead), message_of(JOB), *others(1)], "b": others(2)}
     for tenant, messages in lines.items():
         await broker.zadd("ai.tenants", {tenant: 0})
         for number, text in enumerate(messages):
@@ -86,7 +86,7 @@ async def test_in_the_line_of_its_tenant_a_job_takes_turns_with_the_others(
             await broker.lpush(f"ai.tenant.{tenant}", f"12 {tag}")
     found = await find_job(broker, JOB, ["ai"])
     assert found is not None
-    assert (found.before, found.waiting) == (before, 6 + place + 2 + 2)
+    assert (found.before, found.waiting) == (before, 6 + ahead + 2 + 2)
     assert found.message["headers"]["id"] == JOB
     await broker.zadd("ai.due", {"later": 1})
     assert await count_waiting(broker, ["ai"]) == found.waiting + await broker.zcard("ai.due")
@@ -101,14 +101,14 @@ async def test_no_more_than_20_000_messages_of_a_list_are_read(broker: Redis) ->
     assert await find_job(broker, JOB, ["ai"]) is None
 
 
-@pytest.mark.parametrize(("place", "before"), [(127, 127), (128, 128 + 3)])
+@pytest.mark.parametrize(("ahead", "before"), [(127, 127), (128, 128 + 3)])
 async def test_what_came_after_those_in_lines_comes_behind_them(
-    broker: Redis, place: int, before: int
+    broker: Redis, ahead: int, before: int
 ) -> None:
-    await broker.lpush("ai", *others(place), message_of(JOB))
+    await broker.lpush("ai", *others(ahead), message_of(JOB))
     await broker.zadd("ai.tenants", {"a": 0, "b": 0})
     await broker.lpush("ai.tenant.a", "12 a-1", "12 a-2")
     await broker.lpush("ai.tenant.b", "12 b-1")
     found = await find_job(broker, JOB, ["ai"])
     assert found is not None
-    assert (found.before, found.waiting) == (before, place + 1 + 3)
+    assert (found.before, found.waiting) == (before, ahead + 1 + 3)

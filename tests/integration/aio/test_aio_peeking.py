@@ -42,9 +42,9 @@ def test_each_message_is_told_with_its_priority_its_task_and_what_it_is_called_w
 ) -> None:
     send(app, 1)
     send(app, 2, priority=7)
-    told = QueuePeeker().peek(channel, "ai")
-    assert told is not None
-    once = {(priority, task, kwargs["n"]) for priority, task, kwargs in told}
+    messages = QueuePeeker().peek(channel, "ai")
+    assert messages is not None
+    once = {(priority, task, kwargs["n"]) for priority, task, kwargs in messages}
     assert once == {(0, "tasks.ai.complete", 1), (6, "tasks.ai.complete", 2)}
     assert channel._size("ai") == 2, "they stay where they are"
 

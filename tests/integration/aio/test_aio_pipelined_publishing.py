@@ -29,10 +29,10 @@ def celery_app(url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
     app.close()
 
 
-def run(app: Celery, what: Callable[[], Awaitable[Any]]) -> Any:
+def run(app: Celery, coroutine_function: Callable[[], Awaitable[Any]]) -> Any:
     async def and_close() -> Any:
         try:
-            return await what()
+            return await coroutine_function()
         finally:
             if (publisher := await publisher_of(app)) is not None:
                 await publisher.pipelining.close()
@@ -47,7 +47,7 @@ def signature(app: Celery, **options: Any) -> Any:
 
 def messages(books: Any) -> dict[str, Any]:
     """Return all waiting messages by their keys, without the parts that differ each time."""
-    found = {}
+    by_key = {}
     for key in sorted(books.keys("*")):
         kind = books.type(key)
         texts = (
@@ -60,12 +60,12 @@ def messages(books: Any) -> dict[str, Any]:
         for text in texts:
             message = json.loads(text)
             assert message["properties"].pop("delivery_tag")
-            found[key] = message
+            by_key[key] = message
         if kind == "zset":
-            found[key] = [
+            by_key[key] = [
                 round(score / 1e6) for _, score in books.zrange(key, 0, -1, withscores=True)
             ]
-    return found
+    return by_key
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_what_is_not_plain_goes_celerys_way(
 def test_many_messages_of_a_moment_are_one_round_trip_and_celerys_signals_tell_of_each(
     celery_app: Celery, books: Any
 ) -> None:
-    told: list[str] = []
+    job_ids: list[str] = []
 
     def receiver(headers: Any = None, **_: Any) -> None:
-        told.append(headers["id"])
+        job_ids.append(headers["id"])
 
     async def all_at_once() -> None:
         await publisher_of(celery_app)
@@ -141,4 +141,4 @@ def test_many_messages_of_a_moment_are_one_round_trip_and_celerys_signals_tell_o
         signals.before_task_publish.disconnect(receiver)
         signals.after_task_publish.disconnect(receiver)
     assert books.llen("q") == 100
-    assert sorted(told) == sorted([f"job-{number}" for number in range(100)] * 2)
+    assert sorted(job_ids) == sorted([f"job-{number}" for number in range(100)] * 2)

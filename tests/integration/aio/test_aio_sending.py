@@ -39,15 +39,15 @@ def app(url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
 
 def sent(books: Any) -> list[dict[str, Any]]:
     """What lies in the queues, oldest first, without what differs between two sendings."""
-    found, tags = [], set[UUID]()
+    messages, tags = [], set[UUID]()
     for key in sorted(key for key in books.keys("[ab]*") if books.type(key) == "list"):
         for text in reversed(books.lrange(key, 0, -1)):
             message = json.loads(text)
             tags.add(UUID(message["properties"].pop("delivery_tag")))
-            found.append({"key": key, **message})
+            messages.append({"key": key, **message})
         books.delete(key)
-    assert len(tags) == len(found), "workers tell messages apart by their tags"
-    return found
+    assert len(tags) == len(messages), "workers tell messages apart by their tags"
+    return messages
 
 
 def test_a_job_is_sent_as_celery_sends_it(app: Celery, books: Any) -> None:
@@ -92,7 +92,7 @@ def test_many_jobs_take_one_round_trip_and_each_has_an_id_of_its_own(
 
 
 def test_what_is_not_plain_goes_the_usual_way(app: Celery, books: Any) -> None:
-    plain, sender, heard = app.tasks["plain"], Sender(app), []
+    plain, sender, signalled = app.tasks["plain"], Sender(app), []
     sender.send(plain.s(0))
     for signature in (
         plain.s(1).set(expires=60),
@@ -108,14 +108,14 @@ def test_what_is_not_plain_goes_the_usual_way(app: Celery, books: Any) -> None:
         sender.send(plain.s())
 
     def receiver(sender: Any = None, **_: Any) -> None:
-        heard.append(sender)
+        signalled.append(sender)
 
     signals.before_task_publish.connect(receiver)
     try:
         sender.send(plain.s(1))
     finally:
         signals.before_task_publish.disconnect(receiver)
-    assert heard == ["plain"]
+    assert signalled == ["plain"]
     app.conf.task_always_eager = True
     assert Sender(app).send(plain.s(1)).successful()
 

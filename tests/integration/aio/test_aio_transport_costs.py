@@ -235,11 +235,11 @@ def test_a_channel_that_holds_nothing_needs_no_connection_for_leases(url: str, b
         keeper = receiver.channel.qos.keeper
         assert keeper is not None
         receiver.until(lambda: keeper._client is not None)  # it renews
-        heard = float(books.hget("unacked.pulse", "heard"))
+        heard_s = float(books.hget("unacked.pulse", "heard"))
         receiver.messages[0].ack()
         receiver.until(lambda: keeper._client is None and not books.hlen("unacked"))
         before = calls(books, "eval")
-        receiver.until(lambda: float(books.hget("unacked.pulse", "heard")) > heard + 1)
+        receiver.until(lambda: float(books.hget("unacked.pulse", "heard")) > heard_s + 1)
         assert keeper._client is None
         assert calls(books, "eval") > before, "the looks for dead workers keep the pulse"
 
@@ -247,8 +247,8 @@ def test_a_channel_that_holds_nothing_needs_no_connection_for_leases(url: str, b
 def test_workers_count_each_other_as_they_look_for_messages_of_dead_ones(books: Any) -> None:
     def look(*, first: int = 1, rounds: int = 0) -> int:
         books.hincrby("pulse", "round", -rounds)  # so many pass
-        found = books.eval(EXPIRED, 3, "pulse", "leases", "unacked", 30, 100, 1_000_000, first)
-        return int(found[1])
+        reply = books.eval(EXPIRED, 3, "pulse", "leases", "unacked", 30, 100, 1_000_000, first)
+        return int(reply[1])
 
     assert [look() for _ in range(5)] == [1, 2, 3, 4, 5]
     assert look(first=0) == 5  # somebody goes on

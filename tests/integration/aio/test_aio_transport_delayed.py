@@ -51,10 +51,10 @@ def delay(
             producer.publish(body, routing_key="late", headers=headers, **options)
 
 
-def ask(url: str, what: Callable[..., Any], *args: Any) -> Any:
+def ask(url: str, call: Callable[..., Any], *args: Any) -> Any:
     async def asked() -> Any:
         async with redis.asyncio.Redis.from_url(url) as client:
-            return await what(client, *args)
+            return await call(client, *args)
 
     return asyncio.run(asked())
 

@@ -166,18 +166,18 @@ def test_one_worker_looks_and_the_others_rest_meanwhile(shared: Shared) -> None:
 
 
 @pytest.mark.parametrize(
-    ("left", "then", "told"), [(64, 64, 2), (63, 128, 2), (32, 128, 2), (31, 128, 3)]
+    ("left", "then", "outcome"), [(64, 64, 2), (63, 128, 2), (32, 128, 2), (31, 128, 3)]
 )
 def test_a_window_that_has_become_short_is_filled_from_the_lines(
-    shared: Shared, left: int, then: int, told: int
+    shared: Shared, left: int, then: int, outcome: int
 ) -> None:
     shared.push("big", 150)
     shared.push("small", 100)
     shared.check()
     shared.take(128 - left)
-    assert shared.share(pause_ms=60_000) == told
+    assert shared.share(pause_ms=60_000) == outcome
     assert len(shared.found["list"]) == then
-    assert (pause_ms(shared.books) <= 5) is (told == 3)
+    assert (pause_ms(shared.books) <= 5) is (outcome == 3)
     assert shared.share() == 2
 
 

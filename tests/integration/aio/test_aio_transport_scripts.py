@@ -99,8 +99,8 @@ def test_after_a_silence_of_all_only_released_messages_are_listed(
     if held_s is not None:
         books.hset("pulse", "hold_until", at_s + held_s)
     assert listed(books) == (["released", "dead"] if hold_s is None else ["released"])
-    heard, until_s = map(float, books.hmget("pulse", "heard", "hold_until"))
-    assert at_s - 0.001 <= heard <= now_s(books) + 0.001
+    heard_s, until_s = map(float, books.hmget("pulse", "heard", "hold_until"))
+    assert at_s - 0.001 <= heard_s <= now_s(books) + 0.001
     if hold_s is not None:
         assert at_s + hold_s - 0.001 <= until_s <= now_s(books) + hold_s + 0.001
 
@@ -127,8 +127,8 @@ def test_where_the_clock_was_set_back_leases_of_before_are_set_back_too(
     books.hset("pulse", "heard", at_s + back_s)
     expired(books)
     took_s = now_s(books) - at_s
-    found = [score - at_s for _, score in books.zrange("leases", 0, -1, withscores=True)]
-    assert found == pytest.approx([after_s, after_s + 1], abs=took_s + 0.002)
+    ends_s = [score - at_s for _, score in books.zrange("leases", 0, -1, withscores=True)]
+    assert ends_s == pytest.approx([after_s, after_s + 1], abs=took_s + 0.002)
 
 
 def test_a_lease_is_renewed_where_there_is_one_and_the_index_with_it(books: Any) -> None:

@@ -144,7 +144,7 @@ def test_a_worker_serves_tenants_in_turn(url: str, books: Any) -> None:
         for message in receiver.messages:
             message.ack()
         receiver.until(lambda: len(receiver.bodies) == 610)
-        last = max(place for place, name in enumerate(receiver.bodies) if name[0] == "B")
+        last = max(position for position, name in enumerate(receiver.bodies) if name[0] == "B")
         assert last < 4 + 2 * 10
     assert [name for name in receiver.bodies if name[0] == "A"] == names("A", 600)
     assert waiting(books, "a") == []

@@ -54,11 +54,11 @@ def test_a_result_that_is_there_or_comes_is_given(app: Celery, store: "redis.Red
     there, coming = (app.AsyncResult(str(uuid.uuid4())) for _ in range(2))
     _store(store, there.id, "there", tell=False)
     assert there.get(timeout=20) == "there"
-    heard: list[Any] = []
+    stored: list[Any] = []
     assert (
         coming.get(
             timeout=20,
-            on_interval=lambda: heard or heard.append(_store(store, coming.id, 1, tell=True)),
+            on_interval=lambda: stored or stored.append(_store(store, coming.id, 1, tell=True)),
         )
         == 1
     )

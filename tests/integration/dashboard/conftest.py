@@ -126,9 +126,9 @@ async def serve(
 def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.DEBUG)
     yield
-    told = [
+    messages = [
         record.getMessage()
         for record in caplog.records
         if not record.name.startswith(_OF_THE_CLIENT)
     ]
-    assert not [message for message in told if "canary" in message]
+    assert not [message for message in messages if "canary" in message]

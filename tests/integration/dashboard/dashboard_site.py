@@ -37,26 +37,26 @@ def described(answer: httpx.Response) -> Any:
     operations = next((its for address, its in _ADDRESSES.items() if address.fullmatch(path)), None)
     operation = (operations or {}).get(answer.request.method.lower())
     if operation is None:  # another address, or another method
-        asked = f"{answer.request.method} {path}"
-        assert not answer.is_success, f"docs/openapi.yaml does not describe {asked}"
+        request = f"{answer.request.method} {path}"
+        assert not answer.is_success, f"docs/openapi.yaml does not describe {request}"
         assert answer.status_code in {404, 405} or operations is None, (
             answer.request,
             answer.status_code,
         )
-        found: Any = {"$ref": "#/components/responses/BadRequest"}
+        description: Any = {"$ref": "#/components/responses/BadRequest"}
     elif answer.status_code == 500:
-        found = {
+        description = {
             "$ref": "#/components/responses/BadRequest"
         }  # a bug of ours, which no description has
     else:
-        found = operation["responses"][str(answer.status_code)]
-    if "$ref" in found:
-        found = OPENAPI["components"]["responses"][found["$ref"].rpartition("/")[2]]
+        description = operation["responses"][str(answer.status_code)]
+    if "$ref" in description:
+        description = OPENAPI["components"]["responses"][description["$ref"].rpartition("/")[2]]
     kind, _, _ = answer.headers["Content-Type"].partition(";")
     if kind == "text/csv":
-        assert kind in found["content"]
+        assert kind in description["content"]
         return answer.text
-    schema = found["content"][kind]["schema"] | {"components": OPENAPI["components"]}
+    schema = description["content"][kind]["schema"] | {"components": OPENAPI["components"]}
     Draft202012Validator(schema).validate(answer.json())
     return answer.json()
 

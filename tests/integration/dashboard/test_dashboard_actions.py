@@ -23,19 +23,19 @@ async def test_a_check_shows_what_the_providers_say_about_each_key(serve: Serve)
     with Sandbox(groq_keys=0, resend_keys=0, accept_unknown_keys=True) as sandbox:
         urls = {"GROQ_BASE_URL": sandbox.groq_base_url, "RESEND_API_URL": sandbox.resend_api_url}
         site = await serve(environ=urls)
-        told = described(await post(site, "check", json={}))
-        assert [one["state"] for one in told["keys"]] == ["alive"] * 5
-        assert told["keys"][3]["limits"] == {"epd": 100, "epmo": 3_000, "rps": 2}
-        assert told["problems"] == []
+        report = described(await post(site, "check", json={}))
+        assert [key["state"] for key in report["keys"]] == ["alive"] * 5
+        assert report["keys"][3]["limits"] == {"epd": 100, "epmo": 3_000, "rps": 2}
+        assert report["problems"] == []
         sandbox.control("revoke", key=secret("groq", 1))
-        told = described(await post(site, "check", json={"service": "groq"}))
-        assert [one["state"] for one in told["keys"]] == ["dead", "alive", "alive"]
-        assert told["keys"][0]["detail"] == "Invalid API Key (HTTP 401)"
-        assert "is not accepted: Invalid API Key" in told["problems"][0]
-        assert secret("groq", 1) not in json.dumps(told)
+        report = described(await post(site, "check", json={"service": "groq"}))
+        assert [key["state"] for key in report["keys"]] == ["dead", "alive", "alive"]
+        assert report["keys"][0]["detail"] == "Invalid API Key (HTTP 401)"
+        assert "is not accepted: Invalid API Key" in report["problems"][0]
+        assert secret("groq", 1) not in json.dumps(report)
         second = {"service": "groq", "key": site.keys["groq"][1].id}
-        told = described(await post(site, "check", json=second))
-        assert ([one["id"] for one in told["keys"]], told["problems"]) == ([second["key"]], [])
+        report = described(await post(site, "check", json=second))
+        assert ([key["id"] for key in report["keys"]], report["problems"]) == ([second["key"]], [])
         assert (await post(site, "check", json=second | {"key": "unknown"})).status_code == 404
 
 
@@ -79,29 +79,29 @@ async def test_a_service_is_paused_and_resumed(serve: Serve) -> None:
 
 async def test_a_key_is_disabled_for_a_time_enabled_and_has_a_note(serve: Serve) -> None:
     site = await serve()
-    one = {"service": "groq", "key": site.keys["groq"][0].id}
-    done = await post(site, "disable", json=one | {"reason": "launch", "for_s": 3_600})
+    named = {"service": "groq", "key": site.keys["groq"][0].id}
+    done = await post(site, "disable", json=named | {"reason": "launch", "for_s": 3_600})
     assert described(done)["newly"] is True
     key = (await site.status())["services"]["groq"]["keys"][0]
     assert (key["state"], key["reason"]) == ("disabled", "launch")
     assert 3_590_000 < key["left_ms"] <= 3_600_000
     pasted = f"see {secret('groq', 2)}"
-    note = described(await post(site, "note", json=one | {"note": pasted}))["note"]
+    note = described(await post(site, "note", json=named | {"note": pasted}))["note"]
     assert note == f"see {site.keys['groq'][1].label}", "no secret is kept"
-    assert described(await post(site, "enable", json=one)) == {
-        "enabled": one["key"],
+    assert described(await post(site, "enable", json=named)) == {
+        "enabled": named["key"],
         "newly": True,
         "by": LOGIN[0],
     }
-    assert described(await post(site, "enable", json=one))["newly"] is False
+    assert described(await post(site, "enable", json=named))["newly"] is False
     key = (await site.status())["services"]["groq"]["keys"][0]
     assert (key["state"], key["note"]) == ("ready", note)
-    assert described(await post(site, "note", json=one))["note"] == ""
+    assert described(await post(site, "note", json=named))["note"] == ""
     for path, body in (
-        ("disable", one | {"for_s": 0}),
-        ("disable", one | {"for_s": True}),
-        ("disable", one | {"for_s": 2_592_001}),
-        ("note", one | {"note": "x" * 201}),
+        ("disable", named | {"for_s": 0}),
+        ("disable", named | {"for_s": True}),
+        ("disable", named | {"for_s": 2_592_001}),
+        ("note", named | {"note": "x" * 201}),
         ("note", {"service": "groq"}),
         ("enable", {}),
     ):
@@ -112,13 +112,13 @@ async def test_a_key_is_disabled_once_with_the_reason_given(serve: Serve) -> Non
     site = await serve()
     key_id = site.keys["groq"][1].id
     body = {"service": "groq", "key": key_id, "reason": "leaked on a slide"}
-    said = {"disabled": key_id, "left_ms": None, "by": "ada"}
+    expected = {"disabled": key_id, "left_ms": None, "by": "ada"}
     before = {"left_ms": None, "by": "flower ada", "reason": "leaked on a slide"}
-    told = described(await post(site, "disable", json=body))
-    assert told == said | {"newly": True, "before": None}
+    reply = described(await post(site, "disable", json=body))
+    assert reply == expected | {"newly": True, "before": None}
     for again in (body, body | {"for_s": 60, "reason": "launch"}):
-        told = described(await post(site, "disable", json=again))
-        assert told == said | {"newly": False, "before": before}
+        reply = described(await post(site, "disable", json=again))
+        assert reply == expected | {"newly": False, "before": before}
     key = await site.key("groq", 1)
     assert (key["state"], key["reason"], key["left_ms"]) == ("disabled", "leaked on a slide", None)
 

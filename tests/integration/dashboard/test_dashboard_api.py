@@ -36,9 +36,9 @@ from worker.verdicts import Dimension, Effect, Fate, ObservedLimit, Scope, Verdi
 
 def test_the_description_names_every_address_and_the_limit_of_a_body() -> None:
     served = {
-        one.regex.pattern.rstrip("$").replace("([^/]+)", "{job}")
-        for one in HANDLERS
-        if one.regex.pattern.startswith("/api/admin/")
+        rule.regex.pattern.rstrip("$").replace("([^/]+)", "{job}")
+        for rule in HANDLERS
+        if rule.regex.pattern.startswith("/api/admin/")
     }
     assert set(OPENAPI["paths"]) == served
     assert str(MAX_BODY_BYTES) in OPENAPI["components"]["responses"]["TooLarge"]["description"]
@@ -68,7 +68,7 @@ async def test_a_flower_without_keys_knows_those_of_the_workers(serve: Serve) ->
         answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
         return described(answer)["services"]["groq"]["keys"]
 
-    [shown] = await until(keys, lambda found: len(found) == 1)  # not what a poll found before
+    [shown] = await until(keys, lambda views: len(views) == 1)  # not what a poll found before
     assert (shown["id"], shown["label"], shown["state"]) == (new.id, new.label, "ready")
     assert await site.redis.hlen(names.keys) == 1
     assert secret("groq", 10) not in await site.redis.hget(names.keys, new.id)
@@ -85,13 +85,13 @@ async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int
     site = await serve(groq=count, resend=count)
     await site.app.poller.fresh_state(force=True)
     answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
-    told = described(answer)
+    status = described(answer)
     for service in ("groq", "resend"):
-        assert len(told["services"][service]["keys"]) == count
+        assert len(status["services"][service]["keys"]) == count
         assert not [
             number for number in range(1, count + 1) if secret(service, number) in answer.text
         ]
-        assert told["services"][service]["queue"]["paused"] == "unknown"  # no worker runs here
+        assert status["services"][service]["queue"]["paused"] == "unknown"  # no worker runs here
     assert TOKEN not in answer.text
     assert LOGIN[1] not in answer.text
 
@@ -131,8 +131,8 @@ async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> No
         assert isinstance(lease, Lease)
         await pool.settle(lease, verdict)
     await site.app.poller.fresh_state(force=True)
-    told = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))
-    keys = told["services"]["groq"]["keys"]
+    status = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))
+    keys = status["services"]["groq"]["keys"]
     blocks = [block for key in keys for block in key["blocks"]]
     assert {block["scope"] for block in blocks} == {
         "key",
@@ -208,11 +208,11 @@ async def pushed(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
 async def test_the_latest_calls_of_a_key_are_told(serve: Serve) -> None:
     site = await serve(groq=1)
     key_id = await site.refuse()
-    asked = {"service": "groq", "key": key_id}
-    [call] = described(await site.client.get(f"{PREFIX}/calls", params=asked, auth=LOGIN))["calls"]
+    params = {"service": "groq", "key": key_id}
+    [call] = described(await site.client.get(f"{PREFIX}/calls", params=params, auth=LOGIN))["calls"]
     assert (call["code"], call["job"], call["model"]) == ("invalid_key", "", "")
     for wrong, status in (({"key": "x"}, 404), ({"service": "x"}, 404)):
-        answer = await site.client.get(f"{PREFIX}/calls", params=asked | wrong, auth=LOGIN)
+        answer = await site.client.get(f"{PREFIX}/calls", params=params | wrong, auth=LOGIN)
         assert answer.status_code == status
     assert (await site.client.get(f"{PREFIX}/calls", auth=LOGIN)).status_code == 400
 

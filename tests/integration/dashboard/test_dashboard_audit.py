@@ -29,7 +29,7 @@ async def test_what_people_change_by_flowers_own_api_is_written_down(serve: Serv
     async def audit() -> Any:
         return described(await site.client.get(f"{PREFIX}/audit?by=people", auth=LOGIN))["entries"]
 
-    entries = await until(audit, lambda found: len(found) == 2)
+    entries = await until(audit, lambda listed: len(listed) == 2)
     assert [
         [entry[name] for name in ("event", "scope", "name", "reason", "by")] for entry in entries
     ] == [

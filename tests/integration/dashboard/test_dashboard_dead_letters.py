@@ -21,7 +21,7 @@ DAY_MS = 86_400_000
 
 
 def letter(number: int = 1, **changes: Any) -> DeadLetter:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "task": "tasks.ai.complete",
         "queue": "ai",
         "service": "groq",
@@ -30,7 +30,7 @@ def letter(number: int = 1, **changes: Any) -> DeadLetter:
     attempts = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
     return DeadLetter(
         id=f"job-{number}",
-        **told | {"reason": "RequestRejected: no", "attempts": attempts} | changes,
+        **fields | {"reason": "RequestRejected: no", "attempts": attempts} | changes,
     )
 
 
@@ -42,12 +42,12 @@ def email(number: int = 1, **changes: Any) -> DeadLetter:
 
 async def put(
     site: Site,
-    *found: DeadLetter,
+    *letters: DeadLetter,
     message: Message | None = Message(kwargs={"prompt": SECRET}),  # noqa: B008 - frozen
 ) -> None:
     store = DeadLetters.of(site.redis, get_settings())
-    for one in found:
-        await store.put(one, message.text() if message else "")
+    for letter in letters:
+        await store.put(letter, message.text() if message else "")
 
 
 async def ask(site: Site, path: str = "", *, expected: int = 200, **body: Any) -> Any:
@@ -80,14 +80,14 @@ async def test_letters_are_listed_by_what_they_are_without_an_argument(serve: Se
     site = await serve()
     old_ms = round(time.time() * 1000) - DAY_MS
     await put(site, letter(1), email(2, kind="unknown", doubt_ms=old_ms), letter(3, kind="poison"))
-    told = await ask(site)
-    assert [one["id"] for one in told["dead_letters"]] == ["job-3", "job-2", "job-1"]
-    assert [one["needs_force"] for one in told["dead_letters"]] == [False, True, False]
-    assert (told["total"], told["by_service"]["resend"]) == (3, {"unknown": 1})
+    listing = await ask(site)
+    assert [letter["id"] for letter in listing["dead_letters"]] == ["job-3", "job-2", "job-1"]
+    assert [letter["needs_force"] for letter in listing["dead_letters"]] == [False, True, False]
+    assert (listing["total"], listing["by_service"]["resend"]) == (3, {"unknown": 1})
     assert [
-        one["id"] for one in (await ask(site, service="groq", kind="failed"))["dead_letters"]
+        letter["id"] for letter in (await ask(site, service="groq", kind="failed"))["dead_letters"]
     ] == ["job-1"]
-    assert [one["id"] for one in (await ask(site, limit=1))["dead_letters"]] == ["job-3"]
+    assert [letter["id"] for letter in (await ask(site, limit=1))["dead_letters"]] == ["job-3"]
     assert (await ask(site, before=old_ms))["dead_letters"] == []
     await site.app.poller.fresh_state(force=True)
     assert (await site.status())["dead_letters"]["total"] == 3
@@ -103,18 +103,18 @@ async def test_letters_are_searched_by_pages_and_changed_by_their_ids(serve: Ser
         await store.put(letter(number, reason="Odd" if number % 2 else "Even"), message)
 
     async def listed(**query: Any) -> tuple[list[str], Any]:
-        told = await ask(site, **query)
-        return [one["id"] for one in told["dead_letters"]], told["next_before"]
+        listing = await ask(site, **query)
+        return [letter["id"] for letter in listing["dead_letters"]], listing["next_before"]
 
     seen: list[str] = []
-    found, cursor = await listed(limit=3, search="odd")
+    page, cursor = await listed(limit=3, search="odd")
     while cursor is not None:
-        seen += found
-        found, cursor = await listed(limit=3, search="odd", before=cursor)
-    assert sorted(seen + found) == ["job-1", "job-3", "job-5", "job-7"]
+        seen += page
+        page, cursor = await listed(limit=3, search="odd", before=cursor)
+    assert sorted(seen + page) == ["job-1", "job-3", "job-5", "job-7"]
     for text, ids in (("JOB-4", ["job-4"]), ("gsk_abc123", 7), (SECRET, []), ("rate_limit", 7)):
-        found, _ = await listed(search=text)
-        assert found == ids or len(found) == ids, text
+        page, _ = await listed(search=text)
+        assert page == ids or len(page) == ids, text
     dropped = await ask(site, "drop", ids=["job-1", "job-2", "gone"])
     assert dropped["dropped"] == 2
     assert sorted((await ask(site, "replay", search="even"))["replayed"]) == ["job-4", "job-6"]
@@ -127,18 +127,18 @@ async def test_letters_are_searched_by_pages_and_changed_by_their_ids(serve: Ser
 async def test_by_id_only_what_was_seen_is_changed(serve: Serve) -> None:
     site = await serve()
     await put(site, letter(1), letter(2))
-    seen = {one["id"]: one["at_ms"] for one in (await ask(site))["dead_letters"]}
+    seen = {letter["id"]: letter["at_ms"] for letter in (await ask(site))["dead_letters"]}
     before = max(seen.values()) + 1
     store = DeadLetters.of(site.redis, get_settings())
     store._now_ms = lambda: before + 5
     await store.put(letter(1, reason="newer"), Message().text())
     for path in ("drop", "replay"):
-        told = await ask(site, path, expected=404, id="job-1", before=before)
-        assert told["error"] == "unknown_dead_letter"
-        assert "has died again since" in told["message"]
+        error = await ask(site, path, expected=404, id="job-1", before=before)
+        assert error["error"] == "unknown_dead_letter"
+        assert "has died again since" in error["message"]
         await ask(site, path, expected=404, ids=["job-1"], before=before)
     assert (await ask(site, "drop", ids=["job-1", "job-2"], before=before))["dropped"] == 1
-    assert [one["reason"] for one in (await ask(site))["dead_letters"]] == ["newer"]
+    assert [letter["reason"] for letter in (await ask(site))["dead_letters"]] == ["newer"]
     assert (await ask(site, "replay", id="job-1", before=before + 6))["replayed"] == ["job-1"]
 
 
@@ -149,8 +149,8 @@ async def test_a_hundred_long_ids_are_not_too_much_and_what_is_says_what_to_do(
     ids = [f"{number:03}".ljust(200, '"') for number in range(100)]
     await put(site, *(replace(letter(), id=job_id) for job_id in ids))
     assert (await ask(site, "drop", ids=ids))["dropped"] == 100
-    told = await ask(site, "drop", expected=413, ids=["x" * 70_000])
-    assert told["message"] == "The body must not exceed 65536 bytes: name fewer ids at once."
+    error = await ask(site, "drop", expected=413, ids=["x" * 70_000])
+    assert error["message"] == "The body must not exceed 65536 bytes: name fewer ids at once."
 
 
 async def test_a_job_runs_again_its_letter_goes_and_the_trail_says_who_did_it(serve: Serve) -> None:
@@ -169,7 +169,8 @@ async def test_a_job_runs_again_its_letter_goes_and_the_trail_says_who_did_it(se
         "/api/admin/api-keys/audit", headers={"Authorization": f"Bearer {TOKEN}"}
     )
     assert [
-        (one["service"], one["event"], one["name"], one["by"]) for one in answer.json()["entries"]
+        (entry["service"], entry["event"], entry["name"], entry["by"])
+        for entry in answer.json()["entries"]
     ] == [
         ("groq", "dropped", "job-2", "flower ada"),
         ("groq", "replayed", "job-1", "flower ada"),
@@ -179,9 +180,9 @@ async def test_a_job_runs_again_its_letter_goes_and_the_trail_says_who_did_it(se
 async def test_an_email_that_may_arrive_twice_needs_force(serve: Serve) -> None:
     site = await serve()
     await put(site, email(1, doubt_ms=5), email(2))
-    told = await ask(site, "replay", service="resend")
-    assert told["replayed"] == ["job-2"]
-    assert [one["id"] for one in told["refused"]] == ["job-1"]
+    reply = await ask(site, "replay", service="resend")
+    assert reply["replayed"] == ["job-2"]
+    assert [letter["id"] for letter in reply["refused"]] == ["job-1"]
     assert (await ask(site, "replay", id="job-1", force=True))["replayed"] == ["job-1"]
 
 
@@ -191,8 +192,8 @@ async def test_one_request_changes_only_so_many_and_says_that_there_are_more(
     monkeypatch.setattr(dead_letters, "MAX_CHANGED", 3)
     site = await serve()
     await put(site, *(letter(number) for number in range(1, 8)))
-    told = await ask(site, "replay", all=True)
-    assert (len(told["replayed"]), told["more"]) == (3, True)
+    reply = await ask(site, "replay", all=True)
+    assert (len(reply["replayed"]), reply["more"]) == (3, True)
     assert await ask(site, "drop", all=True) == {"dropped": 3, "more": True, "by": "ada"}
     assert await ask(site, "drop", all=True) == {"dropped": 1, "more": False, "by": "ada"}
 
@@ -274,5 +275,5 @@ async def test_without_redis_the_answer_is_503(serve: Serve, tmp_path: Path) -> 
         site = await serve(environ={"REDIS_URL": server.url})
         server.stop()
         for path in ("", "replay", "drop"):
-            told = await ask(site, path, expected=503, **({"all": True} if path else {}))
-            assert told["error"] == "redis_unreachable"
+            error = await ask(site, path, expected=503, **({"all": True} if path else {}))
+            assert error["error"] == "redis_unreachable"

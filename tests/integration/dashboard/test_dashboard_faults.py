@@ -168,12 +168,12 @@ async def test_flowers_own_endpoints_say_that_the_broker_is_away(
 
     monkeypatch.setattr(broker, "_stock_queues", broken_count)
     monkeypatch.setattr(site.app.capp.control, "pool_grow", broken_grow)
-    told = await site.client.get("/api/queues/length", auth=LOGIN)
-    assert (told.status_code, told.text) == (503, f"The broker does not answer ({words}).")
+    answer = await site.client.get("/api/queues/length", auth=LOGIN)
+    assert (answer.status_code, answer.text) == (503, f"The broker does not answer ({words}).")
     assert (await site.client.get("/broker", auth=LOGIN)).status_code == 200
     site.app.workers["w"] = {}
-    told = await site.client.post("/api/worker/pool/grow/w", auth=LOGIN)
-    assert (told.status_code, told.text) == (503, "Broker or result backend unavailable")
+    answer = await site.client.post("/api/worker/pool/grow/w", auth=LOGIN)
+    assert (answer.status_code, answer.text) == (503, "Broker or result backend unavailable")
 
 
 async def test_flower_gives_up_an_answer_of_redis_after_a_few_seconds(serve: Serve) -> None:

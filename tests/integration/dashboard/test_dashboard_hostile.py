@@ -46,12 +46,12 @@ async def test_hostile_requests_are_refused_with_the_right_status_and_change_not
     wrong = []
     for name, case in REQUESTS.items():
         answer = await ask(site, case)
-        told = (
+        error = (
             answer.json() if answer.headers["Content-Type"].startswith("application/json") else {}
         )
-        if (answer.status_code, told.get("error")) != (case.expected, case.code):
+        if (answer.status_code, error.get("error")) != (case.expected, case.code):
             wrong.append((name, answer.status_code, answer.text[:200]))
-        assert set(told) == {"error", "message"}, name
+        assert set(error) == {"error", "message"}, name
         assert "Access-Control-Allow-Origin" not in answer.headers, name
         assert answer.headers["Cache-Control"] == "no-store", name
         assert "canary" not in answer.text, name
@@ -100,8 +100,13 @@ async def raw(site: Site, text: bytes) -> bytes:
 
 
 def head(authorization: str, *lines: str) -> bytes:
-    told = [f"POST {RESET} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: {authorization}", *lines]
-    return ("\r\n".join([*told, "", ""])).encode()
+    request = [
+        f"POST {RESET} HTTP/1.1",
+        "Host: 127.0.0.1",
+        f"Authorization: {authorization}",
+        *lines,
+    ]
+    return ("\r\n".join([*request, "", ""])).encode()
 
 
 async def test_a_body_announced_as_too_large_is_refused_before_it_is_sent(serve: Serve) -> None:

@@ -34,9 +34,9 @@ async def store_result(site: Site, status: str, result: Any, **more: Any) -> Non
 
 async def test_a_job_that_nobody_has_seen_may_wait_or_not_exist(serve: Serve) -> None:
     site = await serve()
-    told = await look(site)
-    assert (told["state"], told["where"], told["calls"]) == ("PENDING", "queue", [])
-    assert (told["place"], told["expected_start_ms"], told["start_by_ms"]) == (None, None, None)
+    view = await look(site)
+    assert (view["state"], view["where"], view["calls"]) == ("PENDING", "queue", [])
+    assert (view["place"], view["expected_start_ms"], view["start_by_ms"]) == (None, None, None)
     assert (await site.client.get("/api/admin/jobs/a%20b", auth=LOGIN)).status_code == 404
     assert (await site.client.get("/api/admin/jobs/job-1")).status_code == 401
     page = await site.client.get("/keys/jobs/%3Cb%3E", auth=LOGIN)
@@ -45,9 +45,9 @@ async def test_a_job_that_nobody_has_seen_may_wait_or_not_exist(serve: Serve) ->
     assert 'data-job-url="/keys/jobs/TASK/look"' in page.text
     assert 'data-cancel-url="/keys/jobs/TASK/cancel"' in page.text
     beneath = await site.client.get("/keys/jobs/job-1/look", auth=LOGIN)
-    assert beneath.json() | {"now_ms": 0} == told | {"now_ms": 0}
+    assert beneath.json() | {"now_ms": 0} == view | {"now_ms": 0}
     assert (await site.client.get("/keys/jobs/job-1/look")).status_code == 401
-    assert abs(told["now_ms"] - time.time() * 1000) < 60_000
+    assert abs(view["now_ms"] - time.time() * 1000) < 60_000
 
 
 async def test_a_deferred_job_says_why_until_when_and_which_calls_it_made(serve: Serve) -> None:
@@ -60,9 +60,9 @@ async def test_a_deferred_job_says_why_until_when_and_which_calls_it_made(serve:
     await site.redis.hset("ai.deferred.due.texts", "job-1", json.dumps(message))
     waits = {"kind": "key", "code": "rpd", "expected_end": "2026-12-01T00:00:00+00:00"}
     await store_result(site, "RETRY", None, waits=waits)
-    told = await look(site)
-    assert (told["where"], told["calls"]) == ("deferred", [call.as_json()])
-    assert told["waits"] == {
+    view = await look(site)
+    assert (view["where"], view["calls"]) == ("deferred", [call.as_json()])
+    assert view["waits"] == {
         "kind": "key",
         "code": "rpd",
         "next_try_ms": now_ms + 60_000,
@@ -90,15 +90,15 @@ async def test_a_job_in_its_queue_says_its_place_and_when_it_will_be_served(serv
         return (seen["expected_start_ms"] or 0) / 1000 - time.time()
 
     # Flower looks at the pool once a second, and may not have seen the limit yet.
-    told = await until(lambda: look(site), lambda seen: in_s(seen) > 1)
-    assert (told["where"], told["place"], told["task"]) == ("queue", 31, "tasks.ai.complete")
-    assert told["calls"] == [call.as_json()]
-    assert in_s(told) <= 31.5, "one a second"
-    assert told["start_by_ms"] > told["expected_start_ms"]
-    assert told["limited_by"] == "rpm"
+    view = await until(lambda: look(site), lambda seen: in_s(seen) > 1)
+    assert (view["where"], view["place"], view["task"]) == ("queue", 31, "tasks.ai.complete")
+    assert view["calls"] == [call.as_json()]
+    assert in_s(view) <= 31.5, "one a second"
+    assert view["start_by_ms"] > view["expected_start_ms"]
+    assert view["limited_by"] == "rpm"
     await pool.disable(None, by="ada")
-    told = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is None)
-    assert (told["place"], told["limited_by"]) == (31, "paused")
+    view = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is None)
+    assert (view["place"], view["limited_by"]) == (31, "paused")
     # The call of another job, which has ended, is known by its key.
     await site.redis.set(
         "celery-task-meta-job-0", json.dumps({"status": "SUCCESS", "result": None})
@@ -118,9 +118,9 @@ async def test_a_job_that_waits_while_keys_are_free_starts_at_once(
     message = {"headers": {"id": "job-1", "task": task}}  # without a body that names a model
     await site.redis.lpush(queue, json.dumps(message))
     # Flower may not have looked at the pools yet.
-    told = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is not None)
-    assert (told["where"], told["place"], told["task"]) == ("queue", 1, task)
-    assert told["limited_by"] == ""
+    view = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is not None)
+    assert (view["where"], view["place"], view["task"]) == ("queue", 1, task)
+    assert view["limited_by"] == ""
 
 
 async def test_a_job_that_runs_shows_what_flower_saw_of_it(serve: Serve) -> None:
@@ -130,13 +130,13 @@ async def test_a_job_that_runs_shows_what_flower_saw_of_it(serve: Serve) -> None
         name="tasks.ai.complete", state="STARTED", received=5.0, started=6.5, worker=worker,
         kwargs=SECRET,
     )  # fmt: skip
-    told = await look(site)
-    assert (told["where"], told["task"], told["worker"]) == (
+    view = await look(site)
+    assert (view["where"], view["task"], view["worker"]) == (
         "running",
         "tasks.ai.complete",
         "w1@host",
     )
-    assert told["events"] == [
+    assert view["events"] == [
         {"at_ms": 5_000, "event": "received"},
         {"at_ms": 6_500, "event": "started"},
     ]
@@ -154,26 +154,26 @@ async def test_a_job_that_failed_says_why(serve: Serve, error: Exception, shown:
     site = await serve()
     failed = site.app.capp.backend.prepare_exception(error)
     await store_result(site, "FAILURE", failed)
-    told = await look(site)
-    assert (told["where"], told["error"], told["dead_letter"]) == ("ended", shown, None)
+    view = await look(site)
+    assert (view["where"], view["error"], view["dead_letter"]) == ("ended", shown, None)
     call = {"at_ms": 5, "key": "gsk_abc123...", "code": "invalid_request", "in_doubt": False}
     letter = DeadLetter(
         "job-1", "tasks.ai.complete", "ai", "groq", "failed", "Why", attempts=(call,), worker="w1@h"
     )
     store = DeadLetters.of(site.redis, get_settings())
     await store.put(letter, Message(kwargs={"prompt": SECRET}).text())
-    told = await look(site)
-    assert (told["dead_letter"], told["error"], told["calls"]) == ("failed", "Why", [call])
-    assert (told["task"], told["worker"]) == ("tasks.ai.complete", "w1@h")
+    view = await look(site)
+    assert (view["dead_letter"], view["error"], view["calls"]) == ("failed", "Why", [call])
+    assert (view["task"], view["worker"]) == ("tasks.ai.complete", "w1@h")
 
 
 async def test_a_job_that_succeeded_names_its_key_and_not_its_result(serve: Serve) -> None:
     site = await serve()
     result = {"key": "gsk_abc123...", "text": SECRET, "attempts": 2}
     await store_result(site, "SUCCESS", result)
-    told = await look(site)
-    assert (told["state"], told["where"], told["key"]) == ("SUCCESS", "ended", "gsk_abc123...")
-    assert told["attempts"] == 2
+    view = await look(site)
+    assert (view["state"], view["where"], view["key"]) == ("SUCCESS", "ended", "gsk_abc123...")
+    assert view["attempts"] == 2
 
 
 @pytest.mark.parametrize(

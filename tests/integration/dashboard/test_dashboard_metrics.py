@@ -17,15 +17,15 @@ async def scrape(site: Site) -> dict[tuple[str, ...], float]:
     answer = await site.client.get("/metrics")
     assert answer.status_code == 200
     assert "flower_" in answer.text  # Flower's own are there as before
-    found = {}
+    samples = {}
     for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:
             if sample.name.startswith("keywheel_"):
                 assert set(sample.labels) <= LABELS
-                found[sample.name, *(value for _, value in sorted(sample.labels.items()))] = (
+                samples[sample.name, *(value for _, value in sorted(sample.labels.items()))] = (
                     sample.value
                 )
-    return found
+    return samples
 
 
 async def test_metrics_of_keys_and_queues_need_no_login_and_hold_no_more_than_they_must(
@@ -78,7 +78,7 @@ async def test_collecting_asks_redis_nothing(serve: Serve) -> None:
     after = await site.redis.info("commandstats")
 
     def calls(stats: Any) -> int:
-        return sum(one["calls"] for name, one in stats.items() if "info" not in name)
+        return sum(counts["calls"] for name, counts in stats.items() if "info" not in name)
 
     assert calls(after) == calls(before)
 
@@ -127,15 +127,15 @@ async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> No
     def retried(uuid: str, name: str, waits: Any) -> dict[str, Any]:
         return event("task-retried", uuid, name=name, countdown_s=1.5, waits=waits)
 
-    heard = [
+    events = [
         event("task-received", "a", name="tasks.ai.complete"),
         retried("a", "tasks.ai.complete", {"kind": "key", "code": "rpm"}),
         retried("b", "tasks.email.send", {"kind": "failure", "code": "failure"}),  # no deferral
         retried("c", "tasks.other", {"kind": "key", "code": "rpm"}),  # of no service of ours
         event("task-retried", "d"),  # of a worker of another version
     ]
-    for one in heard:
-        site.app.events.on_event(one)
+    for sent in events:
+        site.app.events.on_event(sent)
     samples = await until(
         lambda: scrape(site), lambda seen: seen["keywheel_deferrals_total", "groq"] == 1
     )

@@ -167,9 +167,9 @@ def test_the_stock_command_shows_the_page_wherever_it_is_started_and_ends_when_a
             assert fetch("/workers", login=login)[0] == 200, "a page of Flower's own"
         assert fetch("/workers", login=("frömd", "x"))[0] == 401
         assert fetch("/api/admin/api-keys/status", login=None)[0] == 401
-        status, told = fetch("/api/admin/api-keys/status", login=LOGIN)
+        status, status_text = fetch("/api/admin/api-keys/status", login=LOGIN)
         assert status == 200
-        assert '"label": "gsk_001can..."' in told
+        assert '"label": "gsk_001can..."' in status_text
         status, metrics = fetch("/metrics", login=None)
         assert status == 200
         assert "canary" not in metrics

@@ -60,8 +60,8 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     assert ends_ms == pytest.approx(time.time() * 1000 + 80_000_000, abs=60_000)
     assert (queue["ready"], queue["deferred"], queue["waiting"]) == (6, 2, 8)
     site.app.workers["w"] = {"active_queues": [{"name": "ai"}, {"name": "ai.deferred"}]}
-    told = await site.client.get("/api/queues/length", auth=LOGIN)
-    assert told.json()["active_queues"] == [
+    lengths = await site.client.get("/api/queues/length", auth=LOGIN)
+    assert lengths.json()["active_queues"] == [
         {"name": "ai", "messages": 6},
         {"name": "ai.deferred", "messages": 2},
     ]
@@ -85,11 +85,11 @@ async def test_deferred_jobs_are_shown_that_come_back_first_and_last_also_withou
         status = described(await site.client.get(f"{PREFIX}/status", auth=LOGIN))
         return status["services"]["resend"]["queue"]["deferred_jobs"]
 
-    told = await until(jobs, bool)
+    deferred = await until(jobs, bool)
     expected = ["woken", *(f"job-{number}" for number in (*range(9), *range(35, 40)))]
-    assert [job["id"] for job in told] == expected
-    assert {job["kind"] + job["code"] for job in told} == {""}
-    assert told[0]["next_try_ms"] == pytest.approx(time.time() * 1000, abs=60_000), (
+    assert [job["id"] for job in deferred] == expected
+    assert {job["kind"] + job["code"] for job in deferred} == {""}
+    assert deferred[0]["next_try_ms"] == pytest.approx(time.time() * 1000, abs=60_000), (
         "due now, not long ago"
     )
 
@@ -102,8 +102,8 @@ async def test_flowers_broker_page_takes_every_url_that_workers_take(
     site = await serve(environ={"REDIS_URL": redis_url + query})
     await site.redis.lpush("ai", *["{}"] * 7)  # in the database that the URL names
     site.app.workers["w"] = {"active_queues": [{"name": "ai"}]}
-    told = await site.client.get("/api/queues/length", auth=LOGIN)
-    assert {"name": "ai", "messages": 7} in told.json()["active_queues"]
+    lengths = await site.client.get("/api/queues/length", auth=LOGIN)
+    assert {"name": "ai", "messages": 7} in lengths.json()["active_queues"]
     page = await site.client.get("/broker", auth=LOGIN)
     assert re.search(r">\s*7\s*<", page.text)
 
@@ -150,14 +150,14 @@ async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) 
     async def queue() -> Any:
         return (await site.status())["services"]["groq"]["queue"]
 
-    told = await until(queue, lambda queue: queue["workers"] == 3)
-    assert (told["held"], told["waiting"], told["paused_workers"], told["paused"]) == (
+    view = await until(queue, lambda queue: queue["workers"] == 3)
+    assert (view["held"], view["waiting"], view["paused_workers"], view["paused"]) == (
         18,
         18,
         2,
         "some",
     )
-    assert told["clock_skew_s"] == 3.5
+    assert view["clock_skew_s"] == 3.5
 
 
 async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve: Serve) -> None:

@@ -70,14 +70,14 @@ async def test_endpoint_and_task_quote_what_the_keys_will_allow(serve: Serve) ->
     quote = await until(look, lambda seen: seen["waiting"] == 120)
     right(quote)
     try:
-        asked = await admin.quote.run(service="groq", jobs=60)
-        right(asked)
+        answer = await admin.quote.run(service="groq", jobs=60)
+        right(answer)
         await publish_margins(site.redis, site.pools["groq"].names, learned)
         later = await admin.quote.run(service="groq", jobs=60)
     finally:
         await Runtime.current().close()
-    schemas.check("tasks.admin.quote", "result", asked)
-    assert asked["waiting"] == 120
+    schemas.check("tasks.admin.quote", "result", answer)
+    assert answer["waiting"] == 120
     start_by, end_by = (datetime.fromisoformat(later[name]) for name in ("start_by", "end_by"))
     assert (end_by - start_by).total_seconds() == pytest.approx(59 * 4, abs=0.2)
     assert later["learned_from"] == 9
@@ -130,8 +130,8 @@ async def test_the_expected_start_of_an_email_counts_calls_that_emails_share(ser
     await site.redis.lpush("email", *map(json.dumps, mails))
     now = datetime.now(UTC)
     try:
-        asked = await admin.place.run(id="mail-1000")
+        answer = await admin.place.run(id="mail-1000")
     finally:
         await Runtime.current().close()
-    assert (asked["place"], asked["limited_by"]) == (1_000, "rps")
-    assert datetime.fromisoformat(asked["expected_start"]) < now + timedelta(seconds=20)
+    assert (answer["place"], answer["limited_by"]) == (1_000, "rps")
+    assert datetime.fromisoformat(answer["expected_start"]) < now + timedelta(seconds=20)

@@ -83,8 +83,8 @@ async def test_a_reset_covers_what_was_asked_for(
     headers = {
         name: value.format(url=site.url) for name, value in options.get("headers", {}).items()
     }
-    told = described(await post(site, "reset", **(options | {"headers": headers})))
-    assert told["reset"] == {service: int(service in refused) for service in services}
+    reply = described(await post(site, "reset", **(options | {"headers": headers})))
+    assert reply["reset"] == {service: int(service in refused) for service in services}
     await site.app.poller.fresh_state(force=True)
     for service, view in (await site.status())["services"].items():
         assert view["summary"]["disabled"] == int(service in refused - services)
@@ -111,9 +111,9 @@ async def test_a_reset_leaves_out_what_a_person_disabled_unless_it_says_otherwis
     key_id = await site.disable()
     content = json.dumps(body).replace("{key}", key_id)
     headers = {"Content-Type": "application/json"}
-    told = described(await post(site, "reset", content=content, headers=headers))
+    reply = described(await post(site, "reset", content=content, headers=headers))
     assert (
-        [block["key"] for block in told["left_disabled"]["groq"]] == [] if comes_back else [key_id]
+        [block["key"] for block in reply["left_disabled"]["groq"]] == [] if comes_back else [key_id]
     )
-    assert told["reset"]["groq"] == int(comes_back)
+    assert reply["reset"]["groq"] == int(comes_back)
     assert (await site.key("groq"))["state"] == ("ready" if comes_back else "disabled")

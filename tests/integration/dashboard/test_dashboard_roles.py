@@ -48,8 +48,8 @@ async def asked(site: Site, rule: Any, method: str, role: Role) -> tuple[int, st
     """The status, and the error of the API. No body is a good one, so nothing is changed."""
     body = {"json": {"no_such_field": 1}} if method == "POST" else {}
     async with site.client.stream(method, address_of(rule), **role.options, **body) as answer:
-        told = answer.headers.get("Content-Type", "")
-        if answer.status_code == 200 or "json" not in told:  # a stream of events has no end
+        content_type = answer.headers.get("Content-Type", "")
+        if answer.status_code == 200 or "json" not in content_type:  # a stream of events has no end
             return answer.status_code, ""
         await answer.aread()
         return answer.status_code, answer.json()["error"]

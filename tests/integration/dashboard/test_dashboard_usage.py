@@ -51,10 +51,10 @@ async def test_usage_is_grouped_filtered_and_priced(
     async def totals(**query: str) -> dict[str, dict[str, object]]:
         answer = await site.client.get(USAGE, params=query, auth=LOGIN)
         assert answer.status_code == 200, answer.text
-        told = answer.json()
-        assert len(told["rows"]) == len(told["totals"]), "all of it was now"
-        group = told["by"][-1]
-        return {row[group]: row for row in told["totals"]}
+        usage = answer.json()
+        assert len(usage["rows"]) == len(usage["totals"]), "all of it was now"
+        group = usage["by"][-1]
+        return {row[group]: row for row in usage["totals"]}
 
     plain = await totals()
     assert {name: row["cost_usd"] for name, row in plain.items()} == {"groq": None, "resend": None}
@@ -73,12 +73,12 @@ async def test_usage_is_grouped_filtered_and_priced(
     assert {*await totals(by="tenant", range="90d")} == {"=acme"}
     assert {*await totals(by="model", key=first, step="hour")} == {"big"}
     assert {*await totals(by="model", tenant="=acme")} == {"big"}
-    asked = await site.client.get(USAGE, params={"by": "key"}, auth=LOGIN)
-    assert (asked.json()["priced"], asked.json()["unpriced"]) == (True, ["small"])
+    priced = await site.client.get(USAGE, params={"by": "key"}, auth=LOGIN)
+    assert (priced.json()["priced"], priced.json()["unpriced"]) == (True, ["small"])
     (tmp_path / "keywheel-prices.toml").write_text("[groq]\nbig = 3")
-    told = (await site.client.get(USAGE, auth=LOGIN)).json()
-    assert (told["priced"], told["totals"][0]["cost_usd"]) == (False, None)
-    assert 'keywheel-prices.toml: [groq."big"] must have prompt and output' in told["problem"]
+    usage = (await site.client.get(USAGE, auth=LOGIN)).json()
+    assert (usage["priced"], usage["totals"][0]["cost_usd"]) == (False, None)
+    assert 'keywheel-prices.toml: [groq."big"] must have prompt and output' in usage["problem"]
 
 
 async def test_the_same_comes_as_csv_that_no_spreadsheet_takes_for_a_formula(
@@ -111,11 +111,11 @@ async def test_a_query_that_is_wrong_is_refused_with_a_sentence(serve: Serve) ->
         "range=1y": (400, ""),
         "tennant=acme": (400, ""),
     }
-    found = {}
+    answers = {}
     for query, (_, words) in wrong.items():
         answer = await site.client.get(f"{USAGE}?{query}", auth=LOGIN)
-        found[query] = answer.status_code, answer.json()["message"] if words else ""
-    assert found == wrong
+        answers[query] = answer.status_code, answer.json()["message"] if words else ""
+    assert answers == wrong
     for query in ("tenant=" + "x" * 200, "service=", "service=resend", "format=json"):
         answer = await site.client.get(f"{USAGE}?{query}", auth=LOGIN)
         assert answer.status_code == 200, query

@@ -31,20 +31,20 @@ CHAIN = [
 
 
 def letter(number: int = 1, **changes: Any) -> DeadLetter:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "task": "tasks.ai.complete",
         "queue": "ai",
         "service": "groq",
         "kind": "failed",
     }
     return DeadLetter(
-        id=f"job-{number}", **told | {"reason": "RequestRejected: [bold] no"} | changes
+        id=f"job-{number}", **fields | {"reason": "RequestRejected: [bold] no"} | changes
     )
 
 
 def email(number: int = 1, **changes: Any) -> DeadLetter:
-    told = {"task": "tasks.email.send", "queue": "email", "service": "resend"}
-    return letter(number, **told | changes)
+    fields = {"task": "tasks.email.send", "queue": "email", "service": "resend"}
+    return letter(number, **fields | changes)
 
 
 def put(
@@ -54,8 +54,8 @@ def put(
 ) -> None:
     async def go() -> None:
         async with Redis.from_url(url, decode_responses=True) as client:
-            for one in letters:
-                await DeadLetters(client).put(one, message.text() if message else "")
+            for letter in letters:
+                await DeadLetters(client).put(letter, message.text() if message else "")
 
     asyncio.run(go())
 
@@ -66,7 +66,9 @@ def queued(url: str, queue: str) -> list[dict[str, Any]]:
     Headers, and the body as `args`, `kwargs`, `embed`.
     """
     with redis.Redis.from_url(url) as client:
-        found = [json.loads(text) for text in reversed(client.lrange(queue, 0, -1))]
-    for one in found:
-        one["args"], one["kwargs"], one["embed"] = json.loads(base64.b64decode(one["body"]))
-    return found
+        messages = [json.loads(text) for text in reversed(client.lrange(queue, 0, -1))]
+    for message in messages:
+        message["args"], message["kwargs"], message["embed"] = json.loads(
+            base64.b64decode(message["body"])
+        )
+    return messages

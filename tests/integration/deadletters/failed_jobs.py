@@ -11,15 +11,15 @@ KEY = "gsk_" + "canary9f3a" * 5
 
 
 def context(**changes: Any) -> Context:
-    told = {
+    fields = {
         "id": "job-1",
         "args": [],
         "kwargs": {"prompt": SECRET},
         "retries": 1,
         "hostname": "w1@test",
     }
-    told |= {
+    fields |= {
         "delivery_info": {"routing_key": "ai.deferred", "priority": 0},
         "called_directly": False,
     }
-    return Context(told | changes)
+    return Context(fields | changes)

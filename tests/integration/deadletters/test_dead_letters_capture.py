@@ -175,16 +175,16 @@ def test_a_message_that_is_no_job_is_kept_as_it_came_up_to_a_bound() -> None:
         ("text", "text"),
         (None, "None"),
     ):
-        told = SimpleNamespace(
+        delivered = SimpleNamespace(
             headers=None, body=body, delivery_info={"routing_key": "ai"}, payload=None
         )
-        letter, message = capture.capture_message(told, reason="no job", runnable=True)
+        letter, message = capture.capture_message(delivered, reason="no job", runnable=True)
         assert (letter.queue, letter.kind, letter.note) == ("ai", "poison", capture.UNRUNNABLE)
         assert message is not None
         assert message.raw == raw
 
 
-def _told(body: Any, *, job: Any = "job-1", payload: Any = None, **info: Any) -> Any:
+def _delivered(body: Any, *, job: Any = "job-1", payload: Any = None, **info: Any) -> Any:
     return SimpleNamespace(
         headers={"id": job, "task": "tasks.ai.complete"},
         body=body,
@@ -202,42 +202,42 @@ LARGE = "x" * 4_000_000
 
 # A message that another version of the workers may run, and what a replay of it sends.
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("delivered", "message"),
     [
-        (_told("…", payload=([1], {"a": 2}, None)), Message([1], {"a": 2}, {})),
+        (_delivered("…", payload=([1], {"a": 2}, None)), Message([1], {"a": 2}, {})),
         (
-            _told("…", payload=([], {}, CALLBACKS)),
+            _delivered("…", payload=([], {}, CALLBACKS)),
             Message(options={"link": [1], "link_error": [2], "chain": [3], "chord": {"task": "c"}}),
         ),
-        (_told("…", payload=([], {}, {"callbacks": None, "chord": {}})), Message()),
-        (_told(LARGE, payload=([], {}, {})), Message()),  # as large as it may be
-        (_told(LARGE + "x", payload=([], {}, {})), None),
-        (_told("…", job="two words", payload=([], {}, {})), None),
-        (_told("…", payload=((), {}, {})), None),
-        (_told("…", payload=([], [], {})), None),
-        (_told("…", payload=([], {}, [])), None),
-        (_told("…", payload=([], {})), None),
+        (_delivered("…", payload=([], {}, {"callbacks": None, "chord": {}})), Message()),
+        (_delivered(LARGE, payload=([], {}, {})), Message()),  # as large as it may be
+        (_delivered(LARGE + "x", payload=([], {}, {})), None),
+        (_delivered("…", job="two words", payload=([], {}, {})), None),
+        (_delivered("…", payload=((), {}, {})), None),
+        (_delivered("…", payload=([], [], {})), None),
+        (_delivered("…", payload=([], {}, [])), None),
+        (_delivered("…", payload=([], {})), None),
     ],
 )
 def test_a_message_that_others_may_run_is_kept_for_a_replay(
-    told: Any, message: Message | None
+    delivered: Any, message: Message | None
 ) -> None:
-    letter, kept = capture.capture_message(told, reason="unknown task", runnable=True)
+    letter, kept = capture.capture_message(delivered, reason="unknown task", runnable=True)
     assert (letter.task, letter.queue, letter.service) == ("tasks.ai.complete", "ai", "groq")
     assert letter.reason == "unknown task"
     if message is None:
         assert letter.note == capture.UNRUNNABLE
-        assert kept == Message(raw=told.body[:65_536])
+        assert kept == Message(raw=delivered.body[:65_536])
     else:
         assert (letter.id, letter.note) == ("job-1", "")
         assert kept == message
-    letter, kept = capture.capture_message(told, reason="no job")
+    letter, kept = capture.capture_message(delivered, reason="no job")
     assert letter.note == capture.UNRUNNABLE
-    assert kept == Message(raw=told.body[:65_536])
+    assert kept == Message(raw=delivered.body[:65_536])
 
 
 def test_a_message_without_a_good_id_is_named_after_the_stable_part_of_its_tag() -> None:
-    letter, _ = capture.capture_message(_told("…", job=None), reason="no job")
+    letter, _ = capture.capture_message(_delivered("…", job=None), reason="no job")
     assert letter.id == "no-id-tag-1"
 
 
@@ -268,9 +268,9 @@ def test_everything_about_a_job_is_in_its_letter_and_its_message() -> None:
     words = letter.words.split("\n")
     assert words[:3] == ["job-1", "tasks.ai.complete", "ai"]
     assert words[4:] == ["w1@host", "gsk_a... rpm", "gsk_b... server_error"]
-    told = letter.as_json()
-    assert "delivery" not in told
-    assert (told["in_doubt"], told["replayable"], told["calls"]) == (False, False, 4)
+    fields = letter.as_json()
+    assert "delivery" not in fields
+    assert (fields["in_doubt"], fields["replayable"], fields["calls"]) == (False, False, 4)
 
 
 @pytest.mark.parametrize(("size", "note", "may"), [(0, "", False), (1, "", True), (1, "x", False)])

@@ -57,10 +57,10 @@ def test_the_list_shows_everything_but_arguments(cli: Cli, redis_url: str) -> No
         "2 shown of 2",
     ):
         assert word in shown.output
-    told = json.loads(cli("list", "--kind", "unknown", "--json").output)
-    assert [one["id"] for one in told["dead_letters"]] == ["job-2"]
-    assert told["total"] == 2
-    assert SECRET not in shown.output + json.dumps(told)
+    listing = json.loads(cli("list", "--kind", "unknown", "--json").output)
+    assert [letter["id"] for letter in listing["dead_letters"]] == ["job-2"]
+    assert listing["total"] == 2
+    assert SECRET not in shown.output + json.dumps(listing)
     assert "0 shown of 2" in cli("list", "--before", "2001-01-01").output
 
 
@@ -95,8 +95,8 @@ def test_one_letter_shows_its_arguments_only_where_they_are_asked_for(
     ):
         assert word in shown.output
     headings, row = (_line(shown, word) for word in ("when (UTC)", "gsk_abc123..."))
-    for heading, told in (("when", "2026"), ("key", "gsk_"), ("answer", "rate"), ("may", "yes")):
-        assert headings.index(heading) == row.index(told)
+    for heading, cell in (("when", "2026"), ("key", "gsk_"), ("answer", "rate"), ("may", "yes")):
+        assert headings.index(heading) == row.index(cell)
     assert SECRET not in shown.output
     assert SECRET not in cli("show", "job-1", "--json").output
     assert SECRET in cli("show", "job-1", "--arguments").output
@@ -161,11 +161,11 @@ def test_many_are_replayed_by_what_they_are_and_what_cannot_be_is_named(
     assert "300 of 313 jobs sent again" in shown.output
     assert "its arguments are not kept" in shown.output
     assert "and 3 more" in shown.output
-    assert {one["headers"]["id"] for one in queued(redis_url, "ai")} == {
+    assert {message["headers"]["id"] for message in queued(redis_url, "ai")} == {
         f"job-{number}" for number in range(1, 301)
     }
-    told = json.loads(cli("replay", "--task", "tasks.ai.complete", "--yes", "--json").stdout)
-    assert (told["replayed"], len(told["refused"])) == ([], 13)
+    reply = json.loads(cli("replay", "--task", "tasks.ai.complete", "--yes", "--json").stdout)
+    assert (reply["replayed"], len(reply["refused"])) == ([], 13)
 
 
 def test_whatever_a_stranger_wrote_into_a_letter_can_be_shown(cli: Cli, redis_url: str) -> None:
@@ -195,8 +195,8 @@ def test_by_id_a_newer_letter_than_the_one_that_was_seen_stays(
     cli: Cli, redis_url: str, verb: str
 ) -> None:
     put(redis_url, letter(1), letter(2))
-    told = json.loads(cli("list", "--json").output)["dead_letters"]
-    at_ms = min(one["at_ms"] for one in told)
+    letters = json.loads(cli("list", "--json").output)["dead_letters"]
+    at_ms = min(letter["at_ms"] for letter in letters)
     shown = cli(verb, "job-1", "job-2", "--before", str(at_ms))
     assert shown.exit_code == 1
     assert "it has died again, so look at `dead show` first" in shown.output

@@ -148,7 +148,7 @@ async def test_a_full_redis_refuses_a_letter_and_keeps_the_old_one(tmp_path: Pat
             await client.config_set("maxmemory", 1)
             with pytest.raises(ResponseError, match="memory"):
                 await store.put(letter)
-            assert [found.reason for found in await store.find()] == ["first"]
+            assert [letter.reason for letter in await store.find()] == ["first"]
             assert (await store.counts()).total == 1
 
 
@@ -162,10 +162,10 @@ def test_the_limits_follow_the_settings() -> None:
 
 async def test_jobs_that_succeed_together_look_for_their_letters_together(redis: Redis) -> None:
     store = Runtime.current().dead_letters
-    ask, asked = store.present, []
+    ask, sizes = store.present, []
 
     async def counted(ids: Sequence[str]) -> set[str]:
-        asked.append(len(ids))
+        sizes.append(len(ids))
         return await ask(ids)
 
     store.present = counted  # type: ignore[method-assign]
@@ -174,9 +174,9 @@ async def test_jobs_that_succeed_together_look_for_their_letters_together(redis:
             DeadLetter(f"job-{number}", "tasks.email.send", "email", "resend", "failed", "no")
         )
     await asyncio.gather(*(recorder.remove(f"job-{number}") for number in range(1, 100)))
-    assert sum(asked) == 99
-    assert len(asked) == 1
-    assert [found.id for found in await store.find()] == ["job-0"]
+    assert sum(sizes) == 99
+    assert len(sizes) == 1
+    assert [letter.id for letter in await store.find()] == ["job-0"]
 
 
 async def test_the_letter_of_a_job_that_succeeded_goes_as_soon_as_redis_answers_again(
@@ -203,4 +203,4 @@ async def test_the_letter_of_a_job_that_succeeded_goes_as_soon_as_redis_answers_
     async with asyncio.timeout(30):
         await gone.wait()
     assert await store.find() == []
-    assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]

@@ -45,7 +45,7 @@ def test_a_letter_that_knows_no_queue_is_replayed_where_its_task_belongs(redis_u
     app = Celery("test", broker=redis_url, set_as_current=False)
     app.conf.task_routes = {"tasks.ai.*": {"queue": "ai"}}
     assert again(redis_url, app=app).sent == ("job-1",)
-    assert [one["headers"]["id"] for one in queued(redis_url, "ai")] == ["job-1"]
+    assert [message["headers"]["id"] for message in queued(redis_url, "ai")] == ["job-1"]
 
 
 async def test_a_replay_that_is_stopped_lets_nobody_else_send_what_may_still_get_through(
@@ -62,14 +62,14 @@ async def test_a_replay_that_is_stopped_lets_nobody_else_send_what_may_still_get
     async with Redis.from_url(redis_url, decode_responses=True) as client:
         store, app = DeadLetters(client), Celery("test", broker=redis_url, set_as_current=False)
         await store.put(letter(), Message().text())
-        found = await store.find()
+        letters = await store.find()
         monkeypatch.setattr(module, "_publish", slowly)
-        first = asyncio.ensure_future(replay(store, found, app=app, by="ada", now_ms=NOW_MS))
+        first = asyncio.ensure_future(replay(store, letters, app=app, by="ada", now_ms=NOW_MS))
         assert await asyncio.to_thread(begun.wait, 30)
         first.cancel()
         with pytest.raises(asyncio.CancelledError):
             await first
-        second = await replay(store, found, app=app, by="bob", now_ms=NOW_MS)
+        second = await replay(store, letters, app=app, by="bob", now_ms=NOW_MS)
         go_on.set()
     assert second.refused == (("job-1", "another replay has it at this moment"),)
 
@@ -86,15 +86,15 @@ async def test_a_letter_that_is_no_longer_what_was_listed_is_refused_and_the_oth
         store = DeadLetters(client, now_ms=lambda: now_ms)
         for number in (1, 2):
             await store.put(letter(number), Message().text())
-        found = await store.find()
-        await store.delete([one for one in found if one.id == "job-1"], by="bob")
+        letters = await store.find()
+        await store.delete([letter for letter in letters if letter.id == "job-1"], by="bob")
         if runs_again:
             now_ms += 1
             await store.put(letter(), Message().text())
         app = Celery("test", broker=redis_url, set_as_current=False)
-        done = await replay(store, found, app=app, by="ada", now_ms=now_ms)
+        done = await replay(store, letters, app=app, by="ada", now_ms=now_ms)
     assert done == Replayed(("job-2",), (("job-1", why),))
-    assert [one["headers"]["id"] for one in queued(redis_url, "ai")] == ["job-2"]
+    assert [message["headers"]["id"] for message in queued(redis_url, "ai")] == ["job-2"]
 
 
 # An email's letter, whether it goes out again, and whether with a new idempotency key.
@@ -123,7 +123,7 @@ def test_an_email_that_may_have_been_sent_goes_out_again_only_where_that_is_safe
     assert (done.sent, len(messages)) == ((("job-1",), 1) if sent else ((), 0))
     if not sent:
         assert "needs force" in done.refused[0][1]
-        assert [one.id for one in find(redis_url)] == ["job-1"]
+        assert [letter.id for letter in find(redis_url)] == ["job-1"]
         return
     assert messages[0]["headers"]["id"] == "job-1"
     assert (
@@ -152,13 +152,16 @@ def test_two_operators_who_replay_the_same_letters_run_each_job_once(redis_url: 
             store, app = DeadLetters(client), Celery("test", broker=redis_url, set_as_current=False)
             letters = await store.find()
             return await asyncio.gather(
-                *(replay(store, letters, app=app, by=who, now_ms=NOW_MS) for who in ("ada", "bob"))
+                *(
+                    replay(store, letters, app=app, by=person, now_ms=NOW_MS)
+                    for person in ("ada", "bob")
+                )
             )
 
-    one, other = asyncio.run(go())
+    first, second = asyncio.run(go())
     assert len(queued(redis_url, "ai")) == 40
-    assert len(one.sent) + len(other.sent) == 40
-    assert not set(one.sent) & set(other.sent)
+    assert len(first.sent) + len(second.sent) == 40
+    assert not set(first.sent) & set(second.sent)
 
 
 def test_a_broker_that_is_away_costs_no_letter(redis_url: str) -> None:

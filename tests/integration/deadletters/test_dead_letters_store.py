@@ -25,13 +25,13 @@ async def make(redis_url: str) -> AsyncIterator[Make]:
 
 
 def letter(number: int = 1, **changes: Any) -> DeadLetter:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "task": "tasks.ai.complete",
         "queue": "ai",
         "service": "groq",
         "kind": "failed",
     }
-    return DeadLetter(id=f"job-{number}", **told | {"reason": "RequestRejected: no"} | changes)
+    return DeadLetter(id=f"job-{number}", **fields | {"reason": "RequestRejected: no"} | changes)
 
 
 MESSAGE = Message([], {"prompt": "canary"}, {"root_id": "r"})
@@ -44,14 +44,14 @@ async def test_a_letter_comes_back_as_it_was_put_with_its_time_and_size(make: Ma
         attempts=attempts, faults=2, deferrals=3, calls=4, since_ms=7, doubt_ms=7, worker="w1@test"
     )
     await store.put(kept, MESSAGE.text())
-    found, message = await store.get("job-1")
+    stored, message = await store.get("job-1")
     assert message == MESSAGE
-    assert found.at_ms == NOW_MS
-    assert found.size == len(MESSAGE.text())
-    assert (found.attempts, found.faults, found.deferrals, found.calls) == (attempts, 2, 3, 4)
-    assert (found.replayable, found.in_doubt, found.worker) == (True, True, "w1@test")
-    assert await store.find() == [found]
-    assert "canary" not in repr((found, message, found.as_json()))
+    assert stored.at_ms == NOW_MS
+    assert stored.size == len(MESSAGE.text())
+    assert (stored.attempts, stored.faults, stored.deferrals, stored.calls) == (attempts, 2, 3, 4)
+    assert (stored.replayable, stored.in_doubt, stored.worker) == (True, True, "w1@test")
+    assert await store.find() == [stored]
+    assert "canary" not in repr((stored, message, stored.as_json()))
 
 
 async def test_letters_are_found_latest_first_and_by_what_they_are(make: Make) -> None:
@@ -61,19 +61,19 @@ async def test_letters_are_found_latest_first_and_by_what_they_are(make: Make) -
         task = "tasks.ai.complete" if number % 2 else "tasks.email.send"
         kind = "expired" if number > 4 else "failed"
         await store.put(letter(number, service=service, task=task, kind=kind))
-    ids = [found.id for found in await store.find()]
+    ids = [letter.id for letter in await store.find()]
     assert ids == [f"job-{number}" for number in range(7, 0, -1)]
-    assert [found.id for found in await store.find(Filter(service="resend"))] == [
+    assert [letter.id for letter in await store.find(Filter(service="resend"))] == [
         "job-6",
         "job-4",
         "job-2",
     ]
-    assert [found.id for found in await store.find(Filter(task="tasks.ai.complete",
+    assert [letter.id for letter in await store.find(Filter(task="tasks.ai.complete",
         kind="failed"))] == [
         "job-3", "job-1",
     ]  # fmt: skip
     third = (await store.find(limit=3))[-1]
-    assert [found.id for found in await store.find(Filter(before_ms=third.at_ms), limit=2)] == [
+    assert [letter.id for letter in await store.find(Filter(before_ms=third.at_ms), limit=2)] == [
         "job-4",
         "job-3",
     ]
@@ -90,15 +90,15 @@ async def test_more_letters_than_one_page_are_all_found(make: Make) -> None:
     for number in range(450):
         await store.put(letter(number, kind="poison" if number == 3 else "failed"))
     assert len(await store.find(limit=1000)) == 450
-    assert [found.id for found in await store.find(Filter(kind="poison"))] == ["job-3"]
+    assert [letter.id for letter in await store.find(Filter(kind="poison"))] == ["job-3"]
 
 
 async def test_a_job_that_dies_twice_has_one_letter_the_later_one(make: Make) -> None:
     store = make()
     await store.put(letter(reason="first"), MESSAGE.text())
     await store.put(letter(kind="expired", reason="second"))
-    found, message = await store.get("job-1")
-    assert (found.reason, message) == ("second", None)
+    stored, message = await store.get("job-1")
+    assert (stored.reason, message) == ("second", None)
     assert await store.counts() == Counts({("groq", "expired"): 1}, 0)
 
 
@@ -106,7 +106,7 @@ async def test_the_oldest_letters_give_way(make: Make) -> None:
     store = make(count=3)
     for number in range(1, 6):
         await store.put(letter(number), MESSAGE.text())
-    assert [found.id for found in await store.find()] == ["job-5", "job-4", "job-3"]
+    assert [letter.id for letter in await store.find()] == ["job-5", "job-4", "job-3"]
     assert (await store.counts()).bytes == 3 * len(MESSAGE.text())
 
 
@@ -125,7 +125,7 @@ async def test_beyond_the_memory_for_all_the_oldest_lose_their_arguments_not_the
     store = make(total_bytes=2 * len(MESSAGE.text()))
     for number in range(1, 5):
         await store.put(letter(number), MESSAGE.text())
-    assert [(found.id, found.replayable) for found in await store.find()] == [
+    assert [(letter.id, letter.replayable) for letter in await store.find()] == [
         ("job-4", True), ("job-3", True), ("job-2", False), ("job-1", False),
     ]  # fmt: skip
 
@@ -185,6 +185,6 @@ async def test_every_record_expires_by_itself_except_the_audit(make: Make, redis
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         names = [name async for name in redis.scan_iter("*")]
         assert sorted(names) == sorted(
-            store.name(one) for one in ("index", "heads", "messages", "kept", "counts")
+            store.name(kind) for kind in ("index", "heads", "messages", "kept", "counts")
         )
         assert all([0 < await redis.pttl(name) <= 61_000 for name in names])

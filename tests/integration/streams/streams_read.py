@@ -37,9 +37,9 @@ async def until(check: Callable[[], Any]) -> None:
             await asyncio.sleep(0.002)
 
 
-def texts(found: list[dict[str, str]]) -> str:
+def texts(records: list[dict[str, str]]) -> str:
     """All pieces of an answer."""
-    return "".join(record.get("text", "") for record in found)
+    return "".join(record.get("text", "") for record in records)
 
 
 async def idle(*writers: StreamWriter) -> None:

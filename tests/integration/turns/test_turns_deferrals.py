@@ -168,8 +168,8 @@ async def test_a_job_that_waits_in_redis_comes_back_when_its_time_is_over(bench:
 async def test_a_job_that_failed_with_several_keys_is_suspected_itself(
     bench: Bench, calls: list[tuple[str, str]], suspect: Any
 ) -> None:
-    told = [{"at_ms": 1, "key": key, "code": code} for key, code in calls]
-    await bench.turn(Served({}, "gsk_c...", attempts=1, waited_ms=0), header={"trail": told})
+    attempts = [{"at_ms": 1, "key": key, "code": code} for key, code in calls]
+    await bench.turn(Served({}, "gsk_c...", attempts=1, waited_ms=0), header={"trail": attempts})
     assert bench.rotation.lease_request is not None
     assert bench.rotation.lease_request.suspect is suspect
 

@@ -111,8 +111,8 @@ class Bench:
 
 
 def history_of(message: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = message["headers"][HEADER]
-    return found
+    history: dict[str, Any] = message["headers"][HEADER]
+    return history
 
 
 def eta_s(message: dict[str, Any]) -> float:

@@ -45,7 +45,7 @@ def counts(**some: int) -> tuple[int, ...]:
 
 async def read(store: UsageStore, unit: Unit, *, back_ms: int = DAY_MS) -> list[Counted]:
     now_ms = await store.now_ms()
-    return [one async for one in store.read(unit, first_ms=now_ms - back_ms, last_ms=now_ms)]
+    return [step async for step in store.read(unit, first_ms=now_ms - back_ms, last_ms=now_ms)]
 
 
 async def test_reports_of_several_processes_add_up_by_minute_and_by_hour(
@@ -70,11 +70,11 @@ async def test_reports_of_several_processes_add_up_by_minute_and_by_hour(
     assert hours == [total, Counted(first, tenant, counts(calls=1))]
     span: dict[str, Any] = {"first_ms": START_MS - DAY_MS, "last_ms": clock.at_ms}
     steps = store.read(Unit.MINUTE, **span, step_ms=3_600_000)
-    assert [one async for one in steps] == hours
+    assert [step async for step in steps] == hours
     steps = store.read(
         Unit.MINUTE, **span, step_ms=600_000, wanted=lambda series: not series.tenant
     )
-    assert [one async for one in steps] == [total]
+    assert [step async for step in steps] == [total]
 
 
 async def test_what_another_program_or_a_later_version_wrote_is_left_out(
@@ -133,13 +133,13 @@ async def test_series_without_a_place_are_counted_together_and_leave_the_other_k
     store = UsageStore(redis, namespace="kw", now_ms=clock, most_series=2)
     made_up = {Series("groq", tenant=f"t{number}"): counts(calls=1) for number in range(5)}
     await store.add(made_up | {KEY: counts(calls=1)}, writer="a", number=1)
-    found = {one.series: one.counts for one in await read(store, Unit.MINUTE)}
+    found = {step.series: step.counts for step in await read(store, Unit.MINUTE)}
     assert found.pop(KEY) == counts(calls=1)
     assert found.pop(Series("groq", model=OTHERS, tenant=OTHERS)) == counts(calls=3)
     assert {series.tenant for series in found} == {"t0", "t1"}
     clock.at_ms += DAY_MS  # the next day has places for others
     await store.add({Series("groq", tenant="t4"): counts(calls=1)}, writer="a", number=2)
-    assert [one.series.tenant for one in await read(store, Unit.MINUTE, back_ms=0)] == ["t4"]
+    assert [step.series.tenant for step in await read(store, Unit.MINUTE, back_ms=0)] == ["t4"]
 
 
 async def test_all_of_it_stays_within_the_stated_bound(redis: Redis, clock: Clock) -> None:
@@ -200,7 +200,7 @@ async def test_what_redis_did_not_take_is_written_once_it_does(redis: Redis) -> 
         await redis.config_set("maxmemory", 0)
     counter.count(KEY, calls=2)
     await counter.close()
-    assert [one.counts for one in await read(store, Unit.MINUTE)] == [counts(calls=3)]
+    assert [step.counts for step in await read(store, Unit.MINUTE)] == [counts(calls=3)]
 
 
 async def test_an_answer_that_was_lost_counts_nothing_twice(redis: Redis) -> None:
@@ -216,7 +216,7 @@ async def test_an_answer_that_was_lost_counts_nothing_twice(redis: Redis) -> Non
     store.__class__ = UsageStore
     counter.count(KEY, calls=1)
     await counter.close()
-    assert [one.counts for one in await read(store, Unit.HOUR)] == [counts(calls=2)]
+    assert [step.counts for step in await read(store, Unit.HOUR)] == [counts(calls=2)]
 
 
 def test_a_program_that_ends_at_once_has_written_its_usage(redis_url: str) -> None:
@@ -236,7 +236,9 @@ def test_a_program_that_ends_at_once_has_written_its_usage(redis_url: str) -> No
 
     async def found() -> list[tuple[int, ...]]:
         async with Redis.from_url(redis_url, decode_responses=True) as client:
-            return [one.counts for one in await read(UsageStore(client, namespace="kw"), Unit.HOUR)]
+            return [
+                step.counts for step in await read(UsageStore(client, namespace="kw"), Unit.HOUR)
+            ]
 
     sessions: list[AsyncIterator[None]] = []
     asyncio.run(call())  # it closes the generators that are open, as those of `worker.clients`

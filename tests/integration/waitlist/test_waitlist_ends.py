@@ -25,9 +25,9 @@ async def test_a_job_that_is_stopped_in_line_leaves_it_and_holds_up_nobody(line:
     first, second = await line.stand("first"), await line.stand("second")
     first.cancel()
     await line.back()
-    stopped, got = await outcomes(first, second)
+    stopped, served = await outcomes(first, second)
     assert isinstance(stopped, asyncio.CancelledError)
-    assert isinstance(got, Lease)
+    assert isinstance(served, Lease)
     assert await line.leases_out() == 1
 
 
@@ -51,11 +51,11 @@ async def test_a_job_that_is_stopped_while_its_lease_is_on_its_way_gives_it_back
     ask = line.ask
 
     async def on_the_way(*args: Any) -> Lease | NoLease:
-        got = await ask(*args)
+        outcome = await ask(*args)
         job.cancel()
         await asyncio.wait({job})
         assert await line.leases_out() == 1
-        return got
+        return outcome
 
     line.ask = on_the_way
     await line.back()
@@ -99,9 +99,9 @@ async def test_a_lease_that_nobody_takes_goes_back_when_redis_answers_again(
         return await settle(*args)
 
     for _ in range(len(troubles)):
-        got = await line.lease()
+        taken = await line.lease()
         monkeypatch.setattr(line.pool, "settle", away_at_first)
-        await line.list._give_back(got)
+        await line.list._give_back(taken)
         await until(lambda: _none(line.leases_out()))
         assert await line.leases_out() == 0
 
@@ -118,9 +118,9 @@ async def test_jobs_that_are_stopped_in_the_moment_of_asking_do_not_hang_the_pro
     for job in jobs:
         job.cancel()
     await line.back()
-    *stopped, got = await outcomes(*jobs, last)
-    assert {type(one) for one in stopped} == {asyncio.CancelledError}
-    assert isinstance(got, Lease)
+    *stopped, served = await outcomes(*jobs, last)
+    assert {type(outcome) for outcome in stopped} == {asyncio.CancelledError}
+    assert isinstance(served, Lease)
 
 
 async def test_a_line_waits_for_a_redis_that_comes_back(
@@ -133,7 +133,7 @@ async def test_a_line_waits_for_a_redis_that_comes_back(
     line.list.wake()
     await asyncio.to_thread(own_server.start)
     await line.back()
-    assert {type(got) for got in await outcomes(*jobs)} == {Lease}
+    assert {type(outcome) for outcome in await outcomes(*jobs)} == {Lease}
 
 
 async def test_a_redis_that_stays_away_defers_each_job_with_an_error_of_its_own(
@@ -146,11 +146,11 @@ async def test_a_redis_that_stays_away_defers_each_job_with_an_error_of_its_own(
     asks = line.asks
     own_server.stop()
     line.list.wake()
-    told = await outcomes(*jobs)
-    assert {type(why) for why in told} == {Deferred}
-    assert len({id(why) for why in told}) == 3
-    assert all("Redis does not answer" in why.reason for why in told)
-    assert all(500 <= why.countdown_ms <= 1_500 for why in told)
+    errors = await outcomes(*jobs)
+    assert {type(error) for error in errors} == {Deferred}
+    assert len({id(error) for error in errors}) == 3
+    assert all("Redis does not answer" in error.reason for error in errors)
+    assert all(500 <= error.countdown_ms <= 1_500 for error in errors)
     assert line.waiting() == 0
     assert 0 < line.asks - asks < 10, "one job found it out for all"
 
@@ -171,7 +171,7 @@ async def test_a_bug_in_the_pool_comes_out_of_the_job_that_met_it_and_of_no_othe
     await line.back()
     odd, *others = await outcomes(*jobs)
     assert isinstance(odd, ZeroDivisionError)
-    assert {type(got) for got in others} == {Lease}
+    assert {type(outcome) for outcome in others} == {Lease}
 
 
 async def test_a_bug_beside_the_asking_leaves_nobody_waiting(
@@ -185,7 +185,7 @@ async def test_a_bug_beside_the_asking_leaves_nobody_waiting(
 
     monkeypatch.setattr(line.list, "_note", stumble)
     await line.back()
-    assert {type(got) for got in await outcomes(*jobs)} == {ZeroDivisionError}
+    assert {type(outcome) for outcome in await outcomes(*jobs)} == {ZeroDivisionError}
 
 
 async def test_when_the_worker_ends_nobody_waits_any_more(line: Line) -> None:
@@ -193,9 +193,11 @@ async def test_when_the_worker_ends_nobody_waits_any_more(line: Line) -> None:
     waiting = [await line.stand(name) for name in "ab"]
     line.list.close()
     late = await line.list.acquire(LeaseRequest(model=MODEL))
-    assert {got.reason for got in [*await outcomes(*waiting), late]} == {"this worker shuts down"}
+    assert {outcome.reason for outcome in [*await outcomes(*waiting), late]} == {
+        "this worker shuts down"
+    }
     await until(lambda: _is(line.entries(), (0, 0)))
 
 
-async def _is(found: Any, expected: Any) -> bool:
-    return bool(await found == expected)
+async def _is(value: Any, expected: Any) -> bool:
+    return bool(await value == expected)

@@ -17,8 +17,8 @@ async def test_a_service_rests_only_where_all_kinds_of_jobs_that_came_lately_do(
 ) -> None:
     line = Line(redis, patience_ms=5_000)
     await line.rest()
-    got = await line.list.acquire(LeaseRequest(model=MODEL))
-    assert isinstance(got, NoLease)
+    outcome = await line.list.acquire(LeaseRequest(model=MODEL))
+    assert isinstance(outcome, NoLease)
     assert line.list.demand.resting_s() > 50
     assert isinstance(await line.list.acquire(LeaseRequest(model="another")), Lease)
     assert line.list.demand.resting_s() == 0
@@ -48,8 +48,8 @@ async def crowded(line: Line, *, jobs: int = 23) -> list[asyncio.Task[Any]]:
 
 
 async def stop(waiting: list[asyncio.Task[Any]]) -> None:
-    for one in waiting:
-        one.cancel()
+    for task in waiting:
+        task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
@@ -66,9 +66,9 @@ async def sent_back(line: Line, count: int) -> tuple[list[asyncio.Task[Any]], li
 
 async def test_a_full_line_keeps_no_jobs_of_another_model_from_their_keys(line: Line) -> None:
     waiting, back = await sent_back(line, 3)
-    assert {got.reason for got in back} == {"many jobs of its kind wait"}
+    assert {no_lease.reason for no_lease in back} == {"many jobs of its kind wait"}
     assert line.list.demand.shortest(bulk=False) == 0, "so the queue flows on"
-    first, *later = (got.first_in_ms for got in back)
+    first, *later = (no_lease.first_in_ms for no_lease in back)
     step_ms = HORIZON_MS  # no lease was had lately
     assert first == pytest.approx((len(waiting) + 2) * step_ms, abs=50), (
         "once those before it have been served"
@@ -82,7 +82,7 @@ async def test_a_full_line_keeps_no_jobs_of_another_model_from_their_keys(line: 
 
 async def test_nobody_is_sent_back_for_longer_than_a_minute(line: Line) -> None:
     waiting, back = await sent_back(line, 20)
-    assert max(got.first_in_ms for got in back) == 60_000
+    assert max(no_lease.first_in_ms for no_lease in back) == 60_000
     await stop(waiting)
 
 
@@ -129,7 +129,7 @@ async def test_jobs_that_cannot_be_served_are_not_called_although_there_is_room(
     line.list.overflow.recall = called.put
     waiting, _ = await sent_back(line, 1)
     await stop(waiting)
-    [queue] = [one for one in line.list._queues.values() if one.resources == (MODEL,)]
+    [queue] = [queue for queue in line.list._queues.values() if queue.resources == (MODEL,)]
     queue.resting_until_s = time.monotonic() + 60
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):

@@ -22,7 +22,7 @@ async def test_who_has_waited_longest_is_served_first(line: Line) -> None:
     waits_ms = {"new": 0, "oldest": 50_000, "old": 10_000, "newest": 0}
     jobs = [await line.stand(name, waited_ms=waited_ms) for name, waited_ms in waits_ms.items()]
     await line.back()
-    assert {type(got) for got in await outcomes(*jobs)} == {Lease}
+    assert {type(outcome) for outcome in await outcomes(*jobs)} == {Lease}
     assert line.log == ["oldest", "old", "new", "newest"]
 
 
@@ -32,7 +32,7 @@ async def test_tenants_are_served_in_turn(line: Line) -> None:
     jobs += [await line.stand(f"small {number}", tenant="small") for number in range(2)]
     jobs.append(await line.stand("nobody's"))
     await line.back()
-    assert {type(got) for got in await outcomes(*jobs)} == {Lease}
+    assert {type(outcome) for outcome in await outcomes(*jobs)} == {Lease}
     assert line.log == [
         "big 0", "small 0", "nobody's", "big 1", "small 1", "big 2", "big 3", "big 4",
     ]  # fmt: skip
@@ -45,7 +45,7 @@ async def test_only_the_first_asks_while_there_is_no_room(line: Line) -> None:
     line.list.wake()
     await until(lambda: asyncio.sleep(0, line.asks == 2))
     await line.back()
-    assert {type(got) for got in await outcomes(*jobs)} == {Lease}
+    assert {type(outcome) for outcome in await outcomes(*jobs)} == {Lease}
     assert line.log == [str(number) for number in range(20)]
 
 
@@ -56,11 +56,11 @@ async def test_a_change_of_before_has_no_job_ask_twice(
     assert isinstance(await line.list.acquire(LeaseRequest(model=MODEL)), Lease)
     line.list.wake()
     await line.rest()
-    asked = line.asks
+    asks = line.asks
     job = await line.stand("late")
     for _ in range(20):
         await asyncio.sleep(0)
-    assert line.asks == asked + 1
+    assert line.asks == asks + 1
     job.cancel()
     await outcomes(job)
 
@@ -71,8 +71,8 @@ async def test_a_small_job_passes_a_large_one_that_waits_for_its_tokens(line: Li
     large = [await line.stand(f"large {number}", tokens=5_000) for number in range(2)]
     assert line.asks == 1, "the second is as large"
     small = await line.stand("small", tokens=100)
-    [got] = await outcomes(small)
-    assert isinstance(got, Lease)
+    [outcome] = await outcomes(small)
+    assert isinstance(outcome, Lease)
     assert line.waiting() == 2
     for job in large:
         job.cancel()
@@ -83,8 +83,8 @@ async def test_a_small_job_passes_a_large_one_that_waits_for_its_tokens(line: Li
 async def test_nobody_stands_in_line_for_longer_than_it_may(line: Line, longest_s: float) -> None:
     await line.rest()
     patient = await line.stand("patient")
-    got = await line.list.acquire(LeaseRequest(model=MODEL), longest_s=longest_s)
-    assert got == NoLease(NoLeaseReason.WAIT, reason="rate_limit")
+    outcome = await line.list.acquire(LeaseRequest(model=MODEL), longest_s=longest_s)
+    assert outcome == NoLease(NoLeaseReason.WAIT, reason="rate_limit")
     assert line.waiting() == 1
     await line.back()
     assert isinstance((await outcomes(patient))[0], Lease)
@@ -126,9 +126,9 @@ async def test_a_rest_that_is_long_is_told_to_everybody_in_line_alike(redis: Red
     assert (line.asks, pressed) == (1, [])
     await line.pool.settle(late, resting(60_000))
     line.list.wake()
-    told = await outcomes(*jobs)
-    assert {got.why for got in told} == {NoLeaseReason.RESTING}
-    assert all(55_000 < got.first_in_ms <= 60_000 for got in told)
+    no_leases = await outcomes(*jobs)
+    assert {no_lease.why for no_lease in no_leases} == {NoLeaseReason.RESTING}
+    assert all(55_000 < no_lease.first_in_ms <= 60_000 for no_lease in no_leases)
     assert line.asks == 2
     assert (line.waiting(), len(pressed)) == (0, 1)
     assert 50 < pressed[0] <= 60
@@ -194,4 +194,4 @@ async def test_room_is_what_was_served_within_the_horizon_and_who_fills_it_press
     jobs.append(await line.stand("the last"))
     assert pressed == [19]
     await line.back()
-    assert {type(got) for got in await outcomes(*jobs)} == {Lease}
+    assert {type(outcome) for outcome in await outcomes(*jobs)} == {Lease}

@@ -45,14 +45,14 @@ class Line:
 
     async def _counted(self, *args: Any) -> Lease | NoLease:
         self.asks += 1
-        got = await self.ask(*args)
+        outcome = await self.ask(*args)
         # Who asks again asks since it was woken.
-        return got if isinstance(got, Lease) else replace(got, ask_in_ms=600_000)
+        return outcome if isinstance(outcome, Lease) else replace(outcome, ask_in_ms=600_000)
 
     async def lease(self, **lease_request: Any) -> Lease:
-        got = await self.ask(LeaseRequest(**({"model": MODEL} | lease_request)))
-        assert isinstance(got, Lease)
-        return got
+        outcome = await self.ask(LeaseRequest(**({"model": MODEL} | lease_request)))
+        assert isinstance(outcome, Lease)
+        return outcome
 
     async def rest(self, cooldown_ms: int = 60_000) -> None:
         await self.pool.settle(await self.lease(), resting(cooldown_ms))
@@ -66,10 +66,10 @@ class Line:
         ask = self.ask
 
         async def stale(*args: Any) -> Lease | NoLease:
-            got = await ask(*args)
+            outcome = await ask(*args)
             self.ask = ask
             await self.back()
-            return got
+            return outcome
 
         self.ask = stale
 
@@ -79,11 +79,11 @@ class Line:
         """Let a job stand in line."""
 
         async def job() -> Lease | NoLease:
-            got = await self.list.acquire(
+            outcome = await self.list.acquire(
                 LeaseRequest(**({"model": MODEL, "by": name} | lease_request)), longest_s=longest_s
             )
             self.log.append(name)
-            return got
+            return outcome
 
         before = self.waiting()
         task = asyncio.create_task(job(), name="job")
