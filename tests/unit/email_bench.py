@@ -14,7 +14,7 @@ from worker.rotation.served import Served
 NAMES = RecordNames("kw")
 SERVED = Served({"id": "1"}, "k", 1, 70)
 SENT = SendRequest("team", "1", "{}", (EmailIdentity(NAMES.mail("1"), "hash"),))
-NEED = LeaseRequest(resource="example.com", emails=2, exclude=frozenset({"key"}))
+REQUEST = LeaseRequest(resource="example.com", emails=2, exclude=frozenset({"key"}))
 
 
 class Store:
@@ -65,4 +65,4 @@ def shared(*ends: Any, store: Store | None = None, at_least_once: bool = False) 
 
 
 def run_of(state: SharedState, key: str = "1", **email: Any) -> EmailRun:
-    return EmailRun(state, NEED, OutgoingEmail(key, "hash", lambda _: {}, **email))
+    return EmailRun(state, REQUEST, OutgoingEmail(key, "hash", lambda _: {}, **email))

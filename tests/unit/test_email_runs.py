@@ -53,7 +53,7 @@ async def test_a_run_goes_on_until_its_email_is_served(run: Run, did: list[str])
 @pytest.mark.parametrize(
     ("step", "deferral", "code", "did"),
     [
-        # a crowd of copies: another job is ahead each time
+        # many copies: another job is ahead each time
         (NextStep.LOOK_AGAIN, None, "same_email", ["send"] + ["look"] * 7),
         (NextStep.WAIT, None, "waiting", ["send"] * 8),
         (NextStep.WAIT, Deferred(5, "rpm"), "rpm", ["send"] * 8),

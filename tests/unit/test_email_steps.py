@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from tests.unit.email_bench import NAMES, NEED, SENT, SERVED, Store, run_of, shared
+from tests.unit.email_bench import NAMES, REQUEST, SENT, SERVED, Store, run_of, shared
 from worker.attempts import Attempt, begin, of_this_run
 from worker.emails import run as runs
 from worker.emails.attempt import NothingToSend
@@ -175,7 +175,7 @@ async def test_an_earlier_call_that_is_still_running_costs_no_retry() -> None:
         error = waited(TransientError("why"))
         error.code = code
         with pytest.raises(kind) as caught:
-            await run_of(shared(error))._call(NEED, cast("Any", None))
+            await run_of(shared(error))._call(REQUEST, cast("Any", None))
         assert caught.value.waited_ms == 70
 
 
@@ -198,7 +198,7 @@ async def batch_of_two(end: Any, *, calls: tuple[Attempt, ...] = (), **email: An
     common = shared()
     runs_ = [run_of(common, key, **email) for key in ("1", "2")]
     queue = BatchQueue()
-    common.queues[NEED.resource, NEED.exclude, NEED.bulk] = queue
+    common.queues[REQUEST.resource, REQUEST.exclude, REQUEST.bulk] = queue
     cast("Any", common.rotation).ends.append(take_along(queue, end, calls=calls))
     steps = await asyncio.wait_for(
         asyncio.gather(*(run._send() for run in runs_), return_exceptions=True), 10
@@ -297,7 +297,7 @@ async def test_an_unbatchable_email_goes_alone_and_an_unsendable_one_is_refused(
     with pytest.raises(InvalidArguments, match=r"^no sender$"):
         await run_of(common, unsendable="no sender")._send()
     full = run_of(common, until_s=0.0)
-    common.queues[NEED.resource, NEED.exclude, NEED.bulk] = BatchQueue(led=True)
+    common.queues[REQUEST.resource, REQUEST.exclude, REQUEST.bulk] = BatchQueue(led=True)
     with pytest.raises(Deferred, match="many emails wait"):
         await full._send()
 

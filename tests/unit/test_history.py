@@ -117,7 +117,7 @@ def test_values_of_a_header_have_bounds(name: str, written: Any, kept: Any) -> N
     assert getattr(History.of({HEADER: {name: written}}), name) == kept
 
 
-# What a stranger may write under our name.
+# What another program may write under our name.
 @pytest.mark.parametrize(
     "header",
     [

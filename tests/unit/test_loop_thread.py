@@ -37,7 +37,7 @@ def test_a_task_that_swallows_a_cancel_may_clean_up_as_well(
     monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
     started, cleaned = threading.Event(), list[str]()
 
-    async def deaf_once() -> None:
+    async def swallow_one_cancel() -> None:
         try:
             started.set()
             with contextlib.suppress(asyncio.CancelledError):  # as redis-py before Python 3.12
@@ -48,7 +48,7 @@ def test_a_task_that_swallows_a_cancel_may_clean_up_as_well(
 
     thread = LoopThread(new_loop("asyncio"), prepare=lambda: None)
     thread.start()
-    asyncio.run_coroutine_threadsafe(deaf_once(), thread.loop)
+    asyncio.run_coroutine_threadsafe(swallow_one_cancel(), thread.loop)
     assert started.wait(10)
     assert thread.stop(patience_s=10)
     assert cleaned == ["task"]

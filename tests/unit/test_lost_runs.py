@@ -65,7 +65,7 @@ class Reports:
 )
 def test_a_run_whose_message_does_not_go_back_is_reported_at_once(task: dict[str, Any]) -> None:
     reports = Reports(most=2)
-    for request in (reports.request(**task), SimpleNamespace(id="of a stranger")):
+    for request in (reports.request(**task), SimpleNamespace(id="of another task")):
         reports.lost.report(reports.calls_made, request, "info")
     assert reports.calls_made.mock_calls == [call.on_failure("info")] * 2
 

@@ -20,7 +20,7 @@ REQUEST = LeaseRequest(
     "m", "m", fallbacks=(("n", "n"),), tokens=900, input_tokens=300, output_tokens=600, emails=7
 )
 UNFIT = Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "there is no such model")
-FAULT = Verdict(Fate.NEXT_KEY, "server_error", backoff_ms=40, status=500)
+FAILED = Verdict(Fate.NEXT_KEY, "server_error", backoff_ms=40, status=500)
 
 
 def ended(
@@ -184,7 +184,7 @@ TOO_LARGE = NoLeaseReason.TOO_LARGE
         # each key was tried
         (
             NoLease(NoLeaseReason.NO_KEYS),
-            {"turned_down": UNFIT, "last": FAULT},
+            {"turned_down": UNFIT, "last": FAILED},
             RequestRejected,
             "model_not_found: there is no such model",
         ),
@@ -204,7 +204,7 @@ def test_a_job_that_no_key_may_ever_serve_ends_with_a_sentence_that_says_why(
 
 
 def test_a_job_that_each_key_failed_tries_again_after_the_wait_that_the_provider_stated() -> None:
-    error = ended(NoLease(NoLeaseReason.NO_KEYS), last=FAULT)
+    error = ended(NoLease(NoLeaseReason.NO_KEYS), last=FAILED)
     assert isinstance(error, TransientError)
     assert (error.reason, error.backoff_ms) == ("server_error", 40)
 

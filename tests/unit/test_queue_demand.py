@@ -71,9 +71,9 @@ def test_a_full_service_pauses_the_queue_only_where_no_other_one_is_wanted() -> 
 
 
 def test_a_queue_rests_only_where_each_service_of_it_rests() -> None:
-    demand = shared(tired=Scripted(rests_s=60.0), fresh=Scripted())
+    demand = shared(resting=Scripted(rests_s=60.0), fresh=Scripted())
     assert demand.resting_s() == 60.0
-    demand.note_upcoming({("tired", None, False), ("fresh", None, False)})
+    demand.note_upcoming({("resting", None, False), ("fresh", None, False)})
     assert demand.resting_s() == 0.0
 
 
@@ -105,7 +105,7 @@ def test_jobs_of_another_service_pass_where_half_of_its_room_is_free(
 def test_a_service_that_rests_is_wanted_where_nothing_is_known_of_the_queue(
     rests_s: float, *, wanted: bool
 ) -> None:
-    demand = shared(tired=Scripted(room=20, rests_s=rests_s), other=Scripted(waiting=1))
+    demand = shared(resting=Scripted(room=20, rests_s=rests_s), other=Scripted(waiting=1))
     assert demand.capacity() == (20 if wanted else 10)
 
 

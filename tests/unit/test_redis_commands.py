@@ -33,7 +33,7 @@ def test_a_command_is_written_as_the_client_writes_it(command: tuple[Any, ...]) 
     assert encode(*command).count == len(command)
 
 
-class Wire:
+class ScriptedConnection:
     """In the place of a shared connection: notes commands and answers as planned."""
 
     def __init__(self, *answers: Any) -> None:
@@ -48,8 +48,10 @@ class Wire:
 
 
 async def test_a_script_is_loaded_where_the_server_does_not_know_it() -> None:
-    wire = Wire("first", NoScriptError("NOSCRIPT"), "loaded", "second", LostError("lost"))
-    script, keys = Script(wire, "return 1"), keys_of(["a", "b"])  # type: ignore[arg-type]
+    connection = ScriptedConnection(
+        "first", NoScriptError("NOSCRIPT"), "loaded", "second", LostError("lost")
+    )
+    script, keys = Script(connection, "return 1"), keys_of(["a", "b"])  # type: ignore[arg-type]
     assert keys == encode(2, "a", "b")
     named = encode("EVALSHA", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db")
     assert await script(keys, 7) == "first"
@@ -57,7 +59,7 @@ async def test_a_script_is_loaded_where_the_server_does_not_know_it() -> None:
     with pytest.raises(LostError):
         await script(keys)
     loaded = [("SCRIPT", "LOAD", "return 1"), (named, keys, 7)]
-    assert wire.sent == [(named, keys, 7), (named, keys, 7), *loaded, (named, keys)]
+    assert connection.sent == [(named, keys, 7), (named, keys, 7), *loaded, (named, keys)]
 
 
 async def test_a_client_has_one_pipeline_which_goes_with_it(

@@ -96,14 +96,14 @@ async def test_the_end_of_the_loop_ends_a_command_that_swallows_a_cancel(
 ) -> None:
     begun = asyncio.Event()
 
-    async def deaf_once() -> None:
+    async def swallow_one_cancel() -> None:
         begun.set()
         with contextlib.suppress(asyncio.CancelledError):  # as redis-py before Python 3.12
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
-    assert send_later(deaf_once, LostError("Redis is away"))
+    assert send_later(swallow_one_cancel, LostError("Redis is away"))
     await begun.wait()
     [close] = lifespan._shutdowns
     async with asyncio.timeout(10):

@@ -192,25 +192,25 @@ def test_a_rest_counts_as_stated_by_the_provider_unless_it_is_our_default(
     assert settlement(verdict).get("stated_ms") == (7_000 if stated else None)
 
 
-FAULT = Verdict(Fate.RETRY, "server_error", scope=Scope.KEY, effect=COOL, status=503)
+FAILED = Verdict(Fate.RETRY, "server_error", scope=Scope.KEY, effect=COOL, status=503)
 
 
 @pytest.mark.parametrize(
     ("verdict", "request_", "event", "fails"),
     [
-        (FAULT, REQUEST, "cooled", ["model:m", "model", "m"]),
-        (FAULT, LeaseRequest(), "cooled", ["host", "host", "groq"]),
+        (FAILED, REQUEST, "cooled", ["model:m", "model", "m"]),
+        (FAILED, LeaseRequest(), "cooled", ["host", "host", "groq"]),
         # the job failed with other keys as well: it may be its own fault
-        (FAULT, LeaseRequest("m", suspect=True), None, None),
-        (replace(FAULT, status=500), LeaseRequest("m", suspect=True), None, None),
-        (replace(FAULT, status=499), LeaseRequest("m", suspect=True), "cooled", ["model:m"]),
-        (replace(FAULT, effect=Effect.DISABLE), LeaseRequest("m", suspect=True), "disabled",
+        (FAILED, LeaseRequest("m", suspect=True), None, None),
+        (replace(FAILED, status=500), LeaseRequest("m", suspect=True), None, None),
+        (replace(FAILED, status=499), LeaseRequest("m", suspect=True), "cooled", ["model:m"]),
+        (replace(FAILED, effect=Effect.DISABLE), LeaseRequest("m", suspect=True), "disabled",
             ["model:m"]),
         # a host or a model that fails is counted, though nothing rests yet
-        (replace(FAULT, effect=Effect.NONE), REQUEST, None, None),
-        (replace(FAULT, effect=Effect.NONE, scope=Scope.HOST), REQUEST, None, ["host"]),
-        (replace(FAULT, effect=Effect.NONE, scope=Scope.MODEL), REQUEST, None, ["model:m"]),
-        (replace(FAULT, effect=Effect.NONE, scope=Scope.MODEL, status=0), REQUEST, None,
+        (replace(FAILED, effect=Effect.NONE), REQUEST, None, None),
+        (replace(FAILED, effect=Effect.NONE, scope=Scope.HOST), REQUEST, None, ["host"]),
+        (replace(FAILED, effect=Effect.NONE, scope=Scope.MODEL), REQUEST, None, ["model:m"]),
+        (replace(FAILED, effect=Effect.NONE, scope=Scope.MODEL, status=0), REQUEST, None,
             ["model:m"]),
         # an answer that says why it refuses, if only of this key, shows that the host works
         (blame(Scope.KEY, Effect.DISABLE, status=401), REQUEST, "disabled", None),

@@ -79,7 +79,7 @@ async def after(task: Any, error: Exception | None = None) -> None:
 # What the dead letter and the result store have of a job whose message has come again, and what is
 # raised before it begins.
 @pytest.mark.parametrize(
-    ("letter", "stored", "raised", "message"),
+    ("dead_letter", "stored", "raised", "message"),
     [
         (None, None, None, None),
         (None, SUCCEEDED, None, None),  # Celery finds it
@@ -94,13 +94,13 @@ async def test_a_job_that_came_again_ends_as_it_had_ended(
     ends: Ends,
     caplog: pytest.LogCaptureFixture,
     *,
-    letter: str | None,
+    dead_letter: str | None,
     stored: dict[str, Any] | None,
     raised: type[Exception] | None,
     message: str | None,
 ) -> None:
     caplog.set_level("INFO", "worker.hooks.task")
-    ends.recorder.earlier_failure.return_value = letter
+    ends.recorder.earlier_failure.return_value = dead_letter
     task = ends.task(stored=stored, delivery_info=CAME_AGAIN)
     if raised is None:
         await before(task)

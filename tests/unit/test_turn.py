@@ -14,12 +14,12 @@ import pytest
 from redis.exceptions import ConnectionError as LostError
 
 from tests.unit.turn_bench import (
-    FAULT,
     KEYS,
     OK,
     REFUSED,
+    REQUEST,
+    SERVER_ERROR,
     WAIT,
-    WANTED,
     Bench,
     bench,
     lease,
@@ -72,7 +72,7 @@ async def test_a_request_of_one_account_does_not_wait_in_turn_and_keeps_its_keys
 ) -> None:
     bench.leases.extend([(lease(), 0.0), (lease(), 0.0)])
     bench.replies.extend([REFUSED, OK])
-    assert (await bench.turn(replace(WANTED, account="a")).run()).attempts == 2
+    assert (await bench.turn(replace(REQUEST, account="a")).run()).attempts == 2
     assert [(request.exclude, in_turn) for request, in_turn, _ in bench.requests] == [
         (frozenset(), False)
     ] * 2
@@ -171,7 +171,7 @@ async def test_a_call_that_is_cut_may_have_been_carried_out(
         (OK, False),
         (Reply(Verdict(Fate.FAIL, "rejected")), False),
         (REFUSED, True),
-        (FAULT, True),
+        (SERVER_ERROR, True),
     ],
 )
 async def test_a_refusal_is_settled_before_the_next_call(

@@ -18,12 +18,12 @@ from worker.verdicts import Effect, Fate, Reply, Verdict
 KEYS = [make_key("groq", secret=f"gsk_{n:046}", variable=f"GROQ_{n}") for n in range(3)]
 OK = Reply(Verdict(Fate.DONE, "ok", status=200), {"text": "hello"})
 REFUSED = Reply(Verdict(Fate.NEXT_KEY, "rate_limit", "no", effect=Effect.COOL, status=429))
-FAULT = Reply(Verdict(Fate.RETRY, "server_error", "it failed", definite=False, status=502))
+SERVER_ERROR = Reply(Verdict(Fate.RETRY, "server_error", "it failed", definite=False, status=502))
 WAIT = NoLease(NoLeaseReason.WAIT, reason="rpm")
-WANTED = LeaseRequest(model="m", by="job", waited_ms=5_000)
+REQUEST = LeaseRequest(model="m", by="job", waited_ms=5_000)
 
 
-def lease(number: int = 0, *, wait_ms: int = 0, request: LeaseRequest = WANTED) -> Lease:
+def lease(number: int = 0, *, wait_ms: int = 0, request: LeaseRequest = REQUEST) -> Lease:
     return Lease(f"lease-{number}", KEYS[number], f"account-{number}", request, wait_ms)
 
 
@@ -52,7 +52,7 @@ class Bench:
         self.slots = KeyedLimiter()
         self.counted: list[tuple[int, str]] = []
 
-    def turn(self, request: LeaseRequest = WANTED, **more: Any) -> Turn[str]:
+    def turn(self, request: LeaseRequest = REQUEST, **more: Any) -> Turn[str]:
         parts: dict[str, Any] = {
             "pool": SimpleNamespace(
                 service="groq", keys=KEYS, acquire=self._again, settle=self.settle,
