@@ -1,7 +1,6 @@
-"""How the transport has a hub wait for its channels; without a server."""
+"""How the poller has a hub wait for its channels; without a server."""
 
 import socket
-from functools import partial
 from math import inf
 from types import SimpleNamespace
 from typing import Any
@@ -10,15 +9,9 @@ from unittest.mock import Mock, call
 import pytest
 import redis
 
+from tests.unit.unstarted_poller import channel_of, poller_of
 from worker.aio import transport as transport_module
-from worker.aio.transport import (
-    Channel,
-    SentinelTransport,
-    TlsTransport,
-    Transport,
-    poller,
-    sharing,
-)
+from worker.aio.transport import poller
 from worker.aio.transport.poller import TAKING, Poller
 
 ERRORS = [redis.ConnectionError("gone"), redis.ResponseError("OOM"), OSError("reset")]
@@ -31,96 +24,6 @@ def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     for module in (poller, transport_module):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock.s))
     return clock
-
-
-def channel_of(**changes: Any) -> Any:
-    fields = {"active_queues": {"a"}, "active_fanout_queues": set(), "takes": True}
-    return Mock(**fields | {"share_at_s": inf} | changes)
-
-
-def poller_of(*channels: Any) -> Any:
-    cycle = Poller()
-    cycle._channels = dict.fromkeys(channels)  # type: ignore[assignment] # in their order
-    cycle.hub = Mock()
-    return cycle
-
-
-def transport_of(kind: type[Any] = Transport, **options: Any) -> Any:
-    transport: Any = object.__new__(kind)
-    transport.cycle = poller_of()
-    transport.client = SimpleNamespace(transport_options=options)
-    return transport
-
-
-@pytest.mark.parametrize("kind", [Transport, TlsTransport, SentinelTransport])
-def test_acknowledging_asks_the_hub_for_no_call_of_its_own(kind: Any) -> None:
-    assert kind.notes_acks is True
-
-
-# The options, and how often dead workers are looked for.
-@pytest.mark.parametrize(
-    ("options", "every_s"),
-    [({}, 5), ({"lease_s": 8}, 2), ({"lease_s": "600"}, 5), ({"lease_s": 0}, None)],
-)
-def test_a_hub_waits_for_the_connections_and_calls_nothing_of_kombus_own(
-    monkeypatch: pytest.MonkeyPatch,
-    now: SimpleNamespace,
-    options: dict[str, Any],
-    every_s: float | None,
-) -> None:
-    transport, tick_of_another = transport_of(**options), object()
-    loop = Mock(on_tick={tick_of_another}, readers={3: ()})
-
-    registered: list[Any] = []
-
-    def register(_: Any, connection: Any, hub: Any) -> None:
-        registered.append((connection.client, hub))
-        hub.on_tick.add(object())
-
-    monkeypatch.setattr(transport_module.StockTransport, "register_with_event_loop", register)
-    transport.cycle.share_by = Mock()
-    transport.register_with_event_loop(SimpleNamespace(client=transport.client), loop)
-    assert registered == [(transport.client, loop)]
-    assert transport.cycle.hub is loop
-    [tick] = loop.on_tick - {tick_of_another}
-    assert transport.cycle.ticks == {tick}
-    assert tick_of_another in loop.on_tick
-    transport.cycle.share_by.assert_called_once_with(now.s + sharing.SHARE_S)
-    repeated = [call(every_s, transport.cycle.recover_soon)] if every_s else []
-    assert loop.call_repeatedly.call_args_list == repeated
-    assert isinstance(tick, partial)
-    transport.cycle._fd_to_chan = {3: (), 4: ()}
-    transport.cycle.on_poll_start = Mock()
-    tick()
-    transport.cycle.on_poll_start.assert_called_once_with()
-    loop.add_reader.assert_called_once_with(4, transport.on_readable, 4)  # 3 was there
-
-
-def test_each_channel_of_a_connection_is_closed_though_the_server_is_away(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    transport, stock = transport_of(), Mock()
-    monkeypatch.setattr(transport_module.StockTransport, "close_connection", stock)
-    failing = [Mock(spec=Channel) for _ in range(4)]
-    for channel, error in zip(failing, [*ERRORS, AttributeError("_pool")], strict=True):
-        channel.close.side_effect = error
-    stranger, whole = Mock(**{"close.side_effect": OSError("of kombu's own")}), Mock()
-    transport._avail_channels, transport.channels = [stranger, failing[0]], [*failing[1:], whole]
-    transport.cycle.end = Mock()
-    with caplog.at_level("DEBUG"):
-        transport.close_connection(transport)
-    for channel in failing:
-        channel.abandon.assert_called_once_with()
-    for channel in (stranger, whole):
-        channel.close.assert_called_once_with()
-        channel.abandon.assert_not_called()
-    assert [*transport._avail_channels, *transport.channels] == []
-    transport.cycle.end.assert_called_once_with()
-    assert stock.call_count == 1
-    assert caplog.text.count("cannot close a channel in order: ") == 5
-    transport.channels = [Mock(**{"close.side_effect": ZeroDivisionError})]
-    with pytest.raises(ZeroDivisionError):
-        transport.close_connection(transport)
 
 
 def test_a_turn_is_asked_for_once_and_again_only_for_an_earlier_one(now: SimpleNamespace) -> None:

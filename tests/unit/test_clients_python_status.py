@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 
-from keywheel_client import (
-    UnreadableRecord,
-)
+from keywheel_client import UnreadableRecord
 from keywheel_client.status import Status, status_of
 
 

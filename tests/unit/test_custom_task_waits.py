@@ -9,9 +9,7 @@ from celery import Celery
 
 from config.settings import Settings
 from worker import attempts
-from worker.errors import (
-    TransientError,
-)
+from worker.errors import TransientError
 from worker.jobs import history as histories
 from worker.jobs import job_run
 from worker.jobs.custom_task import wrap
