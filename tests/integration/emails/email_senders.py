@@ -150,7 +150,7 @@ def hold(sender: EmailSender) -> asyncio.Event:
 
 
 async def in_line(sender: EmailSender, count: int) -> None:
-    """Wait until this number of emails waits in the queues of a sender."""
+    """Wait until the queues of a sender hold this number of emails."""
     async with asyncio.timeout(30):
         queues = sender.shared.queues
         while sum(len(queue.waiters) for queue in queues.values()) != count:  # noqa: ASYNC110
@@ -178,7 +178,7 @@ def ids(outcomes: list[Any]) -> list[str]:
 
 
 def accepted(senders: Senders) -> tuple[int, int, int]:
-    """How many emails were accepted, and how many of them twice by key and by content."""
+    """Return how many emails were accepted, and how many of them twice by key and by content."""
     judgement = senders.judgement()
     return (
         judgement["emails_accepted"],
@@ -188,7 +188,7 @@ def accepted(senders: Senders) -> tuple[int, int, int]:
 
 
 async def until(check: Any, *, within_s: float = 30.0) -> None:
-    """Wait for what happens in another process or sender."""
+    """Wait until the check is true: another process or sender decides that."""
     async with asyncio.timeout(within_s):
         while not await asyncio.to_thread(check):  # noqa: ASYNC110 - another process does it
             await asyncio.sleep(0.01)

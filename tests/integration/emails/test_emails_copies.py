@@ -54,7 +54,7 @@ async def test_copies_that_race_in_one_process_or_in_two_send_one_email(
     )
     late = [
         n for n, outcome in enumerate(outcomes) if isinstance(outcome, Deferred)
-    ]  # the other process was at it
+    ]  # the other process was sending it
     for n in late:
         assert outcomes[n].in_doubt
         outcomes[n] = await pair[n % 2].serve(request, copies[n])
@@ -95,7 +95,7 @@ async def test_copies_in_one_process_are_in_doubt_together(senders: Senders) -> 
 
 
 def joined(sender: Any) -> list[Any]:
-    """What waits for the end of a call that is under way."""
+    """Return the callbacks that wait for the end of a call in flight."""
     ends = sender.shared.in_flight._ends.values()
     return [callback for end in ends for callback in end._callbacks or ()]
 

@@ -216,21 +216,21 @@ async def test_an_email_is_served_although_redis_is_gone_when_its_answer_comes(
     senders: Senders, running: Sandbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with EmbeddedRedis(data_dir=tmp_path, options={"appendfsync": "always"}) as server:
-        async with impatient_redis(server.url) as redis, Senders(running, redis) as own:
-            sender = own.make(call_ms=1)
+        async with impatient_redis(server.url) as redis, Senders(running, redis) as own_senders:
+            sender = own_senders.make(call_ms=1)
             call = sender.rotation.provider.call
 
-            async def last_call(*args: Any, **options: Any) -> Any:
+            async def call_and_stop_redis(*args: Any, **options: Any) -> Any:
                 reply = await call(*args, **options)
                 await asyncio.to_thread(server.stop)
                 return reply
 
-            sender.rotation.provider.call = last_call  # type: ignore[method-assign]
+            sender.rotation.provider.call = call_and_stop_redis  # type: ignore[method-assign]
             served = await send_one(sender, outgoing(1))
             assert "cannot store the outcome of an email" in caplog.text
             await asyncio.to_thread(server.start)
             sender.rotation.provider.call = call  # type: ignore[method-assign]
-            again = await send_one(own.make(), outgoing(1, known=True))
+            again = await send_one(own_senders.make(), outgoing(1, known=True))
     assert again.value == served.value
     assert accepted(senders) == (1, 0, 0)
 

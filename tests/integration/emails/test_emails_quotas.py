@@ -118,7 +118,7 @@ async def test_a_learned_quota_is_used_up_the_next_day_without_a_refused_call(
     day_s = 25 * 3_600
     with Sandbox(
         resend_keys=1, resend_rps=100, resend_daily=37
-    ) as sandbox:  # of its own: its clock is moved
+    ) as sandbox:  # a sandbox of its own, since its clock is moved
         async with Senders(sandbox, redis) as senders:
             outcomes = await send(senders.make(keys=(0,)), *(outgoing(n) for n in range(60)))
             assert [type(outcome) for outcome in outcomes].count(Served) == 37
@@ -150,7 +150,7 @@ def test_batches_grow_smaller_until_one_email_closes_the_account_or_the_day_ends
     batch_sizes = BatchSizes(now_s=lambda: now_s)
     assert batch_sizes.limit("team1") == 100
     batch_sizes.refused("team1", size=100)
-    batch_sizes.refused("team1", size=99)  # it was on its way already
+    batch_sizes.refused("team1", size=99)  # this batch was in flight already
     assert (batch_sizes.limit("team1"), batch_sizes.limit("team2")) == (49, 100)
     batch_sizes.refused("team1", size=3)
     assert batch_sizes.limit("team1") == 1

@@ -117,13 +117,13 @@ async def test_a_follower_that_is_stopped_between_two_calls_is_not_sent(senders:
     await in_line(sender, 2)
     call = sender.rotation.provider.call
 
-    async def refused(*_: Any, **__: Any) -> Reply:
+    async def stop_follower_and_refuse(*_: Any, **__: Any) -> Reply:
         jobs[1].cancel()
         await asyncio.wait({jobs[1]})
         sender.rotation.provider.call = call  # type: ignore[method-assign]
         return Reply(Verdict(Fate.NEXT_KEY, "rate_limit", "too fast"))
 
-    sender.rotation.provider.call = refused  # type: ignore[method-assign]
+    sender.rotation.provider.call = stop_follower_and_refuse  # type: ignore[method-assign]
     free.set()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     ends = [type(outcome).__name__ for outcome in outcomes]
@@ -156,21 +156,21 @@ async def test_a_follower_that_is_cancelled_between_two_calls_ends_at_once(
     provider, cancelled = sender.rotation.provider, list[bool]()
     call, acquire = provider.call, sender.rotation.waiting.acquire
 
-    async def refused(*_: Any, **__: Any) -> Reply:
+    async def cancel_and_refuse(*_: Any, **__: Any) -> Reply:
         sender.cancel({"job-1"})  # a call is in flight, and may carry it
         await asyncio.sleep(0)
         cancelled.append(jobs[1].done())
         provider.call = call  # type: ignore[method-assign]
-        sender.rotation.waiting.acquire = between  # type: ignore[method-assign]
+        sender.rotation.waiting.acquire = cancel_and_acquire  # type: ignore[method-assign]
         return Reply(Verdict(Fate.NEXT_KEY, "rate_limit", "too fast"))
 
-    async def between(*args: Any, **options: Any) -> Any:
+    async def cancel_and_acquire(*args: Any, **options: Any) -> Any:
         sender.cancel({"job-1"})
         await asyncio.wait({jobs[1]}, timeout=10)
         cancelled.append(jobs[1].done())
         return await acquire(*args, **options)
 
-    provider.call = refused  # type: ignore[method-assign]
+    provider.call = cancel_and_refuse  # type: ignore[method-assign]
     emails = of_jobs(3)
     jobs += [asyncio.create_task(send_one(sender, email)) for email in emails]
     await in_line(sender, 2)
@@ -188,19 +188,19 @@ async def test_a_follower_that_is_cancelled_after_its_email_was_accepted_gets_it
     free, completed = hold(sender), asyncio.Event()
     complete, settle = sender.shared.store.complete, sender.rotation.pool.settle
 
-    async def noting(*args: Any) -> None:
+    async def complete_and_note(*args: Any) -> None:
         await complete(*args)
         completed.set()
 
-    async def late(*args: Any, **options: Any) -> Any:
+    async def settle_and_cancel(*args: Any, **options: Any) -> Any:
         settled = await settle(*args, **options)
         await completed.wait()
         await asyncio.sleep(0)
         sender.cancel({"job-0", "job-1"})
         return settled
 
-    sender.shared.store.complete = noting  # type: ignore[method-assign]
-    sender.rotation.pool.settle = late  # type: ignore[method-assign]
+    sender.shared.store.complete = complete_and_note  # type: ignore[method-assign]
+    sender.rotation.pool.settle = settle_and_cancel  # type: ignore[method-assign]
     emails = of_jobs(2)
     jobs = [asyncio.create_task(send_one(sender, email)) for email in emails]
     await in_line(sender, 1)

@@ -32,19 +32,21 @@ async def verdict_of(url: str, request: Any = MAIL, **options: Any) -> Verdict:
 async def serving(
     serve: Serve, *, tls: ssl.SSLContext | None = None, backlog: int = 100
 ) -> AsyncIterator[int]:
-    """Serve each connection with a coroutine; gives the port."""
+    """Serve each connection with a coroutine, and yield the port."""
     tasks: set[asyncio.Task[None]] = set()
 
     async def begin(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        with contextlib.suppress(
-            asyncio.CancelledError, ConnectionError, asyncio.IncompleteReadError
-        ):
-            await serve(reader, writer)
-        writer.close()
-        tasks.discard(task)
+        try:
+            with contextlib.suppress(
+                asyncio.CancelledError, ConnectionError, asyncio.IncompleteReadError
+            ):
+                await serve(reader, writer)
+        finally:
+            writer.close()
+            tasks.discard(task)
 
     server = await asyncio.start_server(begin, "127.0.0.1", 0, ssl=tls, backlog=backlog)
     yield server.sockets[0].getsockname()[1]

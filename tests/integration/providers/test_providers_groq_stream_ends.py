@@ -36,7 +36,7 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
         HELLO + chunk({}, "stop", x_groq={"error": "stopped"}),
         {"code": "stream_stopped", "scope": Scope.MODEL},
     ),
-    # something that is no chunk
+    # data that is not a chunk
     (HELLO + b"data: {half\n\n" + LAST, {"code": "unreadable_answer", "scope": Scope.HOST}),
     (HELLO + b"data: []\n\n", {"code": "unreadable_answer"}),
     # an error in the middle is judged by the table: a failure of Groq …

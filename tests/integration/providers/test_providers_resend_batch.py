@@ -198,23 +198,23 @@ async def test_the_error_of_one_email_holds_no_text_of_it(
 @pytest.mark.parametrize(
     "body",
     [
-        {"data": [{"id": "x"}, {"id": "y"}]},  # one is missing
-        {"data": [{"id": "x"}] * 3, "errors": [{"index": 0, "message": "no"}]},  # one too many
+        {"data": [{"id": "x"}, {"id": "y"}]},  # a result is missing
+        {"data": [{"id": "x"}] * 3, "errors": [{"index": 0, "message": "no"}]},  # a result too many
         {
             "data": [{"id": "x"}, {"id": "y"}],
             "errors": [{"index": 3, "message": "no"}],
-        },  # of no email
+        },  # an index beyond the batch
         {
             "data": [{"id": "x"}],
             "errors": [{"index": 1}, {"index": 1}],
-        },  # twice of one, nothing of another
+        },  # two errors of one email, none of another
         {
             "data": [{"id": "x"}, {"id": "y"}],
             "errors": [{"index": True, "message": "no"}],
-        },  # an index that is none
-        {"data": [{"id": "x"}, {"id": "y"}], "errors": ["no"]},  # an error that is none
+        },  # an index that is not a number
+        {"data": [{"id": "x"}, {"id": "y"}], "errors": ["no"]},  # an error that is not an object
         {"data": [{"id": "x"}, {"id": ""}, {"id": "z"}]},  # an email without an id
-        {"data": [{"id": "x"}, "y", {"id": "z"}]},  # an email that is none
+        {"data": [{"id": "x"}, "y", {"id": "z"}]},  # a result that is not an object
         {"data": {"id": "x"}},  # no list
         {"id": "x"},  # the answer to a single email
         [],  # nothing

@@ -106,13 +106,13 @@ _CANARIES = f"{PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
             (403, _error("no", "who_knows")),
             Kind.ERROR_CODE,
             "403 who_knows",
-        ),  # a general rule has it
+        ),  # a general rule judges it
         (
             "groq",
             (500, _error("no", "err_8374652")),
             Kind.ERROR_CODE,
             "500 err_N",
-        ),  # once, whatever its number
+        ),  # codes that differ in digits alone are one shape
         ("groq", (400, _error("no", PROMPT)), Kind.ERROR_CODE, "400 (a word of the request)"),
         (
             "groq",
@@ -254,7 +254,7 @@ async def test_a_model_all_of_whose_calls_fail_alike_is_noticed(
     gone = _error("no such model", "model_not_found")
     for _ in range(19):
         await providers.call("groq", 404, gone)
-    await providers.call("groq", 200, _completion({"content": "x"}))  # it lives after all
+    await providers.call("groq", 200, _completion({"content": "x"}))  # the model works after all
     for _ in range(19):
         await providers.call("groq", 404, gone)
     assert providers.noticed == []

@@ -154,7 +154,7 @@ async def test_a_model_is_rejected_where_the_next_key_turns_out_to_be_of_the_sam
     assert len(provider.seen) == 2
 
 
-# The from-domain, empty where each key has an address of its own; how it is called.
+# The from-domain, empty where each key has its own from address, and its name in the sentence.
 @pytest.mark.parametrize(
     ("domain", "words"),
     [("example.com", "example.com"), ("", "the from address that is set for it")],

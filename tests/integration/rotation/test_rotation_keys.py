@@ -236,14 +236,14 @@ OVERLOADED = Reply(
 )
 
 
-# What the first model's calls meet, and how many calls it takes until the second one serves.
+# The replies for the first model, and how many calls are made until the second model serves.
 @pytest.mark.parametrize(
     ("script", "accounts", "attempts"),
     [
         ([OVERLOADED], ("one", "two", "three"), 2),
         ([NOT_HAD], ("one", "one", "one"), 2),
         ([NOT_HAD] * 3, ("one", "two", "three"), 4),
-        # The account may take the other model, though it is not said why it did not take the first.
+        # The account may have the other model, although it rejected the first without a reason.
         ([NOT_FOUND], ("one", "one", "one"), 2),
         ([NOT_FOUND] * 3, ("one", "two", "three"), 4),
         ([refused()], ("one", "one", "one"), 2),

@@ -112,7 +112,7 @@ async def test_a_lease_is_settled_once_redis_takes_writes_although_its_job_has_e
     async with asyncio.timeout(30):
         while await leases_out(own_redis) != NOTHING_OUT:  # noqa: ASYNC110 - no event says so
             await asyncio.sleep(0.01)
-    # What was left when the answer came says nothing now: the account is not taken for empty.
+    # The `remaining` of the answer is outdated by now: the account does not count as empty.
     lease = await rotation.pool.acquire(LeaseRequest(tokens=5_000))
     assert isinstance(lease, Lease)
     assert lease.wait_ms == 0
