@@ -1,21 +1,18 @@
 """Recorded answers get their own verdicts; unknown ones are noticed, without secrets."""
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from sandbox import groq_errors, resend_errors
 from tests.integration.providers.groq_request import KEY as GROQ_KEY
 from tests.integration.providers.groq_request import PROMPT, REQUEST
 from tests.integration.providers.resend_mail import KEY as RESEND_KEY
 from tests.integration.providers.scripted_api import ScriptedApi
-from worker.providers import Groq, Resend, SendRequest, drift
-from worker.providers.drift import Drift
+from worker.providers import Groq, Resend, SendRequest
 from worker.providers.groq import unknowns
 from worker.providers.unknowns import Kind, Unknown
 from worker.verdicts import Fate, Verdict
@@ -292,53 +289,3 @@ async def test_an_outage_and_an_empty_field_are_not_noticed_as_unknown(
         await providers.call("groq", 503, _error("over capacity", ""))
     await providers.call("groq", 200, _completion({"content": "x", "refusal": None}))
     assert providers.noticed == []
-
-
-async def test_shapes_are_counted_in_redis_once_each_and_logged_once_by_each_process(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(drift, "MOST_SHAPES", 3)
-    async with Redis.from_url(redis_url, decode_responses=True) as redis:
-        first, second = Drift(redis, namespace="kw"), Drift(redis, namespace="kw")
-        for counter in (first, first, second):
-            counter.notice(Unknown("groq", Kind.ERROR_CODE, "400 new"))
-            await counter.close()  # writes at once
-        for number in range(5):
-            second.notice(Unknown("groq", Kind.HEADER, f"x-ratelimit-{number}"))
-            await second.close()
-
-        shapes = [message.split(". ")[0].rpartition(": ")[2] for message in caplog.messages]
-        assert shapes == ["400 new", "400 new", "x-ratelimit-0", "x-ratelimit-1"]
-        assert caplog.messages[0] == (
-            "Groq answers something unknown (error code): 400 new. "
-            "`celery -A worker keys drift` lists all of it"
-        )
-        kept = await first.seen()
-
-        assert {(shape.kind, shape.shape): shape.count for shape in kept} == {
-            ("error_code", "400 new"): 3,
-            ("header", "x-ratelimit-0"): 1,
-            ("header", "x-ratelimit-1"): 1,
-            ("header", "(others)"): 3,
-        }
-        assert all(0 < shape.first_ms <= shape.last_ms for shape in kept)
-        assert await redis.ttl("{kw:unknown}:count") > 0
-        await redis.delete("{kw:unknown}:first_ms", "{kw:unknown}:last_ms")  # as an eviction does
-        assert {(shape.first_ms, shape.last_ms) for shape in await first.seen()} == {(0, 0)}
-        assert await first.forget() == 4
-        assert await first.seen() == []
-
-
-async def test_a_count_that_could_not_be_written_is_written_with_the_next(redis_url: str) -> None:
-    async with Redis.from_url(redis_url, decode_responses=True) as redis:
-        counter = Drift(redis, namespace="kw")
-        await redis.set("{kw:unknown}:count", "in the way")
-        counter.notice(Unknown("groq", Kind.STATUS, "418"))
-        await counter.close()
-        await redis.delete("{kw:unknown}:count")
-        counter.notice(Unknown("groq", Kind.STATUS, "418"))
-        assert counter._task is not None
-        counter._task.cancel()  # as when the program ends
-        await asyncio.wait([counter._task])
-        await counter.close()
-        assert [shape.count for shape in await counter.seen()] == [2]
