@@ -1,6 +1,5 @@
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,8 +11,9 @@ import httpx
 import pytest
 
 from sandbox.process import Sandbox
-from sandbox.redis import EmbeddedRedis
-from tests.processes import ROOT, environment, eventually, workers
+from sandbox.redis import EmbeddedRedis, free_port
+from tests.processes import ROOT, environment, workers
+from tests.workers.examples.program import Program
 
 NAMES = ("fastapi", "django", "express", "nextjs")
 
@@ -22,58 +22,19 @@ _TARGETS = {"express": "examples", "nextjs": "nextjs"}
 
 
 @dataclass
-class Program:
-    """A server that runs beside the tests."""
-
-    process: subprocess.Popen[bytes]
-    log_path: Path
-    url: str = ""
-
-    @property
-    def log(self) -> str:
-        return self.log_path.read_text(errors="replace")
-
-    def await_url(self) -> str:
-        """Wait until it says where it listens."""
-        address_re = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
-        eventually(
-            lambda: address_re.search(self.log) or self.process.poll() is not None,
-            within_s=60,
-            what="a server",
-        )
-        match = address_re.search(self.log)
-        assert match, self.log[-3000:]
-        self.url = match[0]
-        return self.url
-
-    def stop(self) -> None:
-        self.process.kill()  # it holds nothing that would have to be saved
-        self.process.wait()
-
-
-@dataclass
-class Street:
-    """A worker, and every example that can run here.
-
-    Each a second time without anything behind it.
-    """
+class RunningExamples:
+    """A worker and each example that can run here, once with a Redis and once without."""
 
     sandbox: Sandbox
     redis: EmbeddedRedis
-    examples: dict[str, Program]
-    lonely: dict[str, Program]
+    programs: dict[str, Program]
+    without_redis: dict[str, Program]
 
-    def url(self, name: str, *, how: str = "") -> str:
-        if name in {"express", "nextjs"} and name not in self.examples:
+    def url(self, name: str, *, has_redis: bool = True) -> str:
+        if name in {"express", "nextjs"} and name not in self.programs:
             pytest.skip(f"examples/{name} needs node and `make {_TARGETS[name]}`")
-        program = {"": self.examples, "lonely": self.lonely}[how][name]
+        program = (self.programs if has_redis else self.without_redis)[name]
         return program.url or program.await_url()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def command(name: str) -> list[str] | None:
@@ -94,8 +55,8 @@ def command(name: str) -> list[str] | None:
 
 
 @pytest.fixture(scope="package")
-def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
-    folder = tmp_path_factory.mktemp("street")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningExamples]:
+    folder = tmp_path_factory.mktemp("examples")
     limits = {
         "groq_rpm": 60_000,
         "groq_tpm": 0,
@@ -129,31 +90,33 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
 
         environ = sandbox.env() | {"REDIS_URL": server.url, "KEYWHEEL_RETRY_BACKOFF_S": "0.2"}
         nowhere = f"127.0.0.1:{free_port()}"
-        examples, lonely = {}, {}
+        programs, without_redis = {}, {}
         for name in NAMES:
             if arguments := command(name):
                 # Only what an example documents reaches it: its requirements are all that it may
                 # need.
                 given = {"PYTHONPATH": "", "PORT": "0"}
                 cwd = ROOT / "examples" / name
-                examples[name] = start(name, arguments, cwd, **given, REDIS_URL=server.url)
+                programs[name] = start(name, arguments, cwd, **given, REDIS_URL=server.url)
                 away = f"redis://{nowhere}/0"
-                lonely[name] = start(f"{name}-lonely", arguments, cwd, **given, REDIS_URL=away)
+                without_redis[name] = start(
+                    f"{name}-without-redis", arguments, cwd, **given, REDIS_URL=away
+                )
         stack.enter_context(workers(folder, environ))
-        yield Street(sandbox, server, examples, lonely)
+        yield RunningExamples(sandbox, server, programs, without_redis)
 
 
 Visit = Callable[..., httpx.Client]
 
 
 @pytest.fixture
-def visit(street: Street) -> Iterator[Visit]:
+def visit(examples: RunningExamples) -> Iterator[Visit]:
     """A browser at an example: keeps cookies, and has what Django wants against forged requests."""
     with ExitStack() as stack:
 
-        def open_one(name: str, *, how: str = "") -> httpx.Client:
+        def open_one(name: str, *, has_redis: bool = True) -> httpx.Client:
             client = stack.enter_context(
-                httpx.Client(base_url=street.url(name, how=how), timeout=40)
+                httpx.Client(base_url=examples.url(name, has_redis=has_redis), timeout=40)
             )
             if name == "django":
                 token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', client.get("/").text)

@@ -13,14 +13,14 @@ import pytest
 
 from tests.fleets import Fleet, fleets
 from tests.processes import ROOT, Worker, environment, eventually
-from tests.workers.examples.conftest import Program
+from tests.workers.examples.program import Program
 
 EXAMPLE = ROOT / "examples/cover-letters"
 USERS = 500
 
 
 @pytest.fixture(scope="module")
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Path]]:
+def fleet_and_letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Path]]:
     letters = tmp_path_factory.mktemp("letters")
     settings = {
         "KEYWHEEL_TASKS": "letters",
@@ -33,7 +33,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Pa
     }
     limits = {"groq_rpm": 3_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100}
     limits["groq_latency_ms"] = 150  # the page looks every 100 ms
-    with fleets(lambda: tmp_path_factory.mktemp("office")) as start:
+    with fleets(lambda: tmp_path_factory.mktemp("fleet")) as start:
         fleet = start(
             settings=settings,
             groq_keys=3,
@@ -46,8 +46,10 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, Pa
 
 
 @pytest.fixture(scope="module")
-def page_url(office: tuple[Fleet, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    fleet, _ = office
+def page_url(
+    fleet_and_letters: tuple[Fleet, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    fleet, _ = fleet_and_letters
     log = tmp_path_factory.mktemp("page") / "log"
     command = [sys.executable, "-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", "0"]
     with log.open("wb") as sink:
@@ -84,9 +86,9 @@ def accepted(fleet: Fleet) -> int:
 
 
 def test_every_letter_goes_out_once_and_no_finished_step_is_paid_twice(
-    office: tuple[Fleet, Path], page_url: str
+    fleet_and_letters: tuple[Fleet, Path], page_url: str
 ) -> None:
-    fleet, letters = office
+    fleet, letters = fleet_and_letters
     ids = apply(page_url, USERS)
     eventually(lambda: accepted(fleet) > USERS // 10, within_s=90, what="the first letters")
     fleet.sandbox.control("exhaust", service="groq", seconds=4)
@@ -107,7 +109,9 @@ def test_every_letter_goes_out_once_and_no_finished_step_is_paid_twice(
     assert 3 * USERS <= completions[200] <= 3 * USERS + under_way
 
 
-def test_the_page_shows_each_step_as_it_is_done(office: tuple[Fleet, Path], page_url: str) -> None:
+def test_the_page_shows_each_step_as_it_is_done(
+    fleet_and_letters: tuple[Fleet, Path], page_url: str
+) -> None:
     playwright_api: Any = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed (PyPI: playwright)"
     )

@@ -30,11 +30,11 @@ def ended(client: httpx.Client, path: str) -> dict[str, Any]:
 
 
 @contextmanager
-def refusal(street: Any) -> Iterator[None]:
+def refusal(examples: Any) -> Iterator[None]:
     """Groq says no to the next request, for good."""
-    street.sandbox.control("fault", service="groq", status=400, count=1)
+    examples.sandbox.control("fault", service="groq", status=400, count=1)
     yield
-    street.sandbox.control("clear", service="groq")
+    examples.sandbox.control("clear", service="groq")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -67,12 +67,12 @@ def test_an_email_is_enqueued(visit: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_job_that_fails_says_why(street: Any, visit: Any, name: str) -> None:
+def test_a_job_that_fails_says_why(examples: Any, visit: Any, name: str) -> None:
     client = visit(name)
     wrong = ended(client, client.post("/emails", json=MAIL | {"to": "ann"}).json()["job"])
     assert wrong["state"] == "failed"
     assert "is not an email address" in wrong["reason"]
-    with refusal(street):
+    with refusal(examples):
         refused = ended(
             client, client.post("/completions", json={"prompt": "x", "stream": False}).json()["job"]
         )
@@ -105,7 +105,7 @@ def test_an_invalid_question_is_rejected(visit: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_example_without_redis_says_so(visit: Any, name: str) -> None:
-    client = visit(name, how="lonely")
+    client = visit(name, has_redis=False)
     answer = client.post("/completions", json={"prompt": "Say hello"})
     assert answer.status_code == 503
     assert answer.json() == {"detail": "the queue cannot be reached, try again soon"}
@@ -173,7 +173,7 @@ def test_an_answer_is_streamed_and_a_reader_that_returns_resumes_where_it_stoppe
     assert shown(events(client, enqueued["events"])) == whole
 
 
-def test_a_stream_that_is_gone_is_rebuilt_from_the_result(street: Any, visit: Any) -> None:
+def test_a_stream_that_is_gone_is_rebuilt_from_the_result(examples: Any, visit: Any) -> None:
     client = visit("fastapi")
     enqueued = client.post("/completions", json={"prompt": "Say hello", "stream": False}).json()
     assert ended(client, enqueued["job"])["state"] == "done"
@@ -182,9 +182,9 @@ def test_a_stream_that_is_gone_is_rebuilt_from_the_result(street: Any, visit: An
     assert shown(received) == client.get(enqueued["job"]).json()["result"]["text"]
 
 
-def test_a_stream_of_a_job_that_fails_ends_with_its_reason(street: Any, visit: Any) -> None:
+def test_a_stream_of_a_job_that_fails_ends_with_its_reason(examples: Any, visit: Any) -> None:
     client = visit("fastapi")
-    with refusal(street):
+    with refusal(examples):
         enqueued = client.post("/completions", json={"prompt": "Say hello"}).json()
         [end] = events(client, enqueued["events"])
     assert end["event"] == "end"
@@ -195,7 +195,7 @@ def test_a_stream_of_a_job_that_fails_ends_with_its_reason(street: Any, visit: A
 
 @pytest.mark.parametrize("name", NODE)
 def test_an_example_with_the_node_client_streams_reports_a_failure_and_cancels(
-    street: Any, visit: Any, name: str
+    examples: Any, visit: Any, name: str
 ) -> None:
     client = visit(name)
     enqueued = client.post("/completions", json={"prompt": "Say hello"}).json()
@@ -203,12 +203,12 @@ def test_an_example_with_the_node_client_streams_reports_a_failure_and_cancels(
     rest = events(client, enqueued["events"], last=first[-1]["id"])
     assert rest[-1]["event"] == "end"
     assert shown(first + rest) == ended(client, enqueued["job"])["result"]["text"]
-    with refusal(street):
+    with refusal(examples):
         refused = client.post("/completions", json={"prompt": "x"}).json()
         failed = events(client, refused["events"])[-1]
     assert (failed["event"], failed["data"]["error"]) == ("failed", "RequestRejected")
     assert client.delete(enqueued["job"]).json() == {"cancelled": False}
-    street.sandbox.control("exhaust", service="groq", seconds=5)
+    examples.sandbox.control("exhaust", service="groq", seconds=5)
     unwanted = client.post("/completions", json={"prompt": "x"}).json()
     assert client.delete(unwanted["job"]).json() == {"cancelled": True}
     gone = events(client, unwanted["events"])[-1]

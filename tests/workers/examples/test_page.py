@@ -56,14 +56,14 @@ def opened(url: str) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(street: Any) -> Iterator[Any]:
-    with opened(street.url("fastapi")) as shown:
+def page(examples: Any) -> Iterator[Any]:
+    with opened(examples.url("fastapi")) as shown:
         yield shown
 
 
 @pytest.mark.parametrize("name", ["express", "nextjs"])
-def test_a_page_of_the_examples_in_node_shows_the_answer(street: Any, name: str) -> None:
-    with opened(street.url(name)) as shown:
+def test_a_page_of_the_examples_in_node_shows_the_answer(examples: Any, name: str) -> None:
+    with opened(examples.url(name)) as shown:
         shown.get_by_role("button", name="Ask").click()
         shown.get_by_role("status").filter(has_text="Done.").wait_for(timeout=WITHIN_MS)
         assert shown.get_by_text("Sandbox ").is_visible()
@@ -81,7 +81,7 @@ def beginning(url: str, *, events: int) -> str:
 
 
 def test_an_answer_grows_survives_a_lost_connection_and_is_there_again_after_a_reload(
-    street: Any, page: Any
+    examples: Any, page: Any
 ) -> None:
     visits = 0
 
@@ -99,7 +99,7 @@ def test_an_answer_grows_survives_a_lost_connection_and_is_there_again_after_a_r
         page.get_by_role("button", name="Ask").click()
     page.wait_for_function(DONE_JS, timeout=WITHIN_MS)
     job = httpx.get(
-        street.url("fastapi") + response.value.json()["job"], params={"wait_s": 30}, timeout=40
+        examples.url("fastapi") + response.value.json()["job"], params={"wait_s": 30}, timeout=40
     ).json()
     assert page.locator("#answer").text_content() == job["result"]["text"]
     kinds, ids = zip(*page.evaluate("heard"), strict=True)
