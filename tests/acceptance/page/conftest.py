@@ -6,12 +6,10 @@ from typing import Any
 import pytest
 
 from tests.acceptance.flower_process import LOGIN, flower
-from tests.acceptance.page.page_driving import CHROMIUM, WIDE, Open
+from tests.acceptance.page.page_driving import WIDE, Open
+from tests.chromium import ARGUMENTS, CHROMIUM
 from tests.fleets import Fleet, StartFleet
 from tests.tuned import tuned
-
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 @pytest.fixture(scope="module")

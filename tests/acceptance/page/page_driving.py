@@ -1,25 +1,13 @@
 """What the tests of the page do with it, and with the jobs behind it."""
 
 import os
-import shutil
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.fleets import Fleet
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-NEEDS_BROWSER = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        find_spec("playwright") is None, reason="playwright is not installed (PyPI: playwright)"
-    ),
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: chromium)"),
-]
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 RESET_WITHIN_S = 2.0
 

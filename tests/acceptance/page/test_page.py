@@ -11,7 +11,6 @@ import pytest
 
 from tests.acceptance.flower_process import flower
 from tests.acceptance.page.page_driving import (
-    NEEDS_BROWSER,
     PHONE,
     WIDE,
     Open,
@@ -21,6 +20,7 @@ from tests.acceptance.page.page_driving import (
     state,
 )
 from tests.acceptance.readability import colourless, too_wide, unreadable
+from tests.chromium import NEEDS_BROWSER
 from tests.fleets import Fleet
 from tests.processes import eventually
 

@@ -3,7 +3,6 @@
 from typing import Any
 
 from tests.acceptance.page.page_driving import (
-    NEEDS_BROWSER,
     PHONE,
     WIDE,
     Open,
@@ -12,6 +11,7 @@ from tests.acceptance.page.page_driving import (
     screenshot,
 )
 from tests.acceptance.readability import too_wide, unreadable
+from tests.chromium import NEEDS_BROWSER
 from tests.fleets import Fleet
 from tests.processes import eventually
 

@@ -6,7 +6,6 @@ from typing import Any
 from config.api_key import key_id
 from tests.acceptance.flower_process import LOGIN, metric
 from tests.acceptance.page.page_driving import (
-    NEEDS_BROWSER,
     PHONE,
     RESET_WITHIN_S,
     WIDE,
@@ -17,6 +16,7 @@ from tests.acceptance.page.page_driving import (
     state,
 )
 from tests.acceptance.readability import too_wide, unreadable
+from tests.chromium import NEEDS_BROWSER
 from tests.fleets import Fleet
 from tests.processes import eventually
 

@@ -1,6 +1,5 @@
 """The example with a task of its own: 500 users at once, through limits, a kill and a reset."""
 
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.chromium import ARGUMENTS, CHROMIUM
 from tests.fleets import Fleet, fleets
 from tests.processes import ROOT, Worker, environment, eventually
 from tests.workers.examples.program import Program
@@ -115,12 +115,10 @@ def test_the_page_shows_each_step_as_it_is_done(
     playwright_api: Any = pytest.importorskip(
         "playwright.sync_api", reason="playwright is not installed (PyPI: playwright)"
     )
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    if CHROMIUM is None:
         pytest.skip("no chromium is installed (Debian: chromium)")
-    arguments = ["--no-sandbox", "--disable-gpu", "--no-first-run"]
     with playwright_api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=chromium, args=arguments)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_page(base_url=page_url)
         page.goto("/")
         page.get_by_label("Your name").fill("Bea")

@@ -1,6 +1,5 @@
 """The FastAPI example's page in a real browser: Debian's Chromium, driven by Playwright."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,17 +7,13 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.chromium import ARGUMENTS, CHROMIUM, NEEDS_BROWSER
+
 playwright_api = pytest.importorskip(
     "playwright.sync_api", reason="playwright is not installed (PyPI: playwright)"
 )
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed (Debian: chromium)"),
-]
+pytestmark = NEEDS_BROWSER
 
-ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-ARGUMENTS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WITHIN_MS = 30_000
 # What the page hears, and how much of the answer it shows whenever that changes.
 WATCH_JS = """window.heard = []; window.lengths = [];

@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 
-from tests.workers.examples.test_page import ARGUMENTS, CHROMIUM, pytestmark  # noqa: F401
+from tests.chromium import ARGUMENTS, CHROMIUM, NEEDS_BROWSER
+
+pytestmark = NEEDS_BROWSER
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PAGES = {
