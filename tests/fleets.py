@@ -12,6 +12,12 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.processes import Producer, Worker, workers
 
+WIDE_LIMITS = {
+    "groq_rpm": 60_000, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0,
+    "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0,
+}  # fmt: skip
+"""Options of a sandbox whose limits no test reaches; 0: it has no such limit."""
+
 
 @dataclass
 class Stack:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.faults.bad_messages import CANARY, ENTRIES, MESSAGES, NOTHING, SERVED, Bad
-from tests.fleets import Fleet, fleets
+from tests.fleets import WIDE_LIMITS, Fleet, fleets
 from tests.processes import eventually
 from worker.arguments.completion import CompletionArguments
 from worker.arguments.email import EmailArguments
@@ -192,10 +192,8 @@ class Sent:
 
 @pytest.fixture(scope="module")
 def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
-    limits = {"groq_rpm": 60_000, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0}
-    limits |= {"resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
     with fleets(lambda: tmp_path_factory.mktemp("bad")) as start:
-        fleet = start(count=1, **limits)
+        fleet = start(count=1, **WIDE_LIMITS)
         with redis.Redis.from_url(fleet.redis.url) as client:
             for entry in ENTRIES:
                 client.lpush("ai", entry)

@@ -4,7 +4,7 @@ import pytest
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.fleets import Stack
+from tests.fleets import WIDE_LIMITS, Stack
 from tests.measuring import unmeasured_children
 from tests.processes import Producer, Worker
 from tests.tuned import tuned
@@ -28,8 +28,7 @@ async def doom(how, words):
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
-    options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
-    options |= {"resend_keys": 2, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
+    options = WIDE_LIMITS | {"groq_keys": 2, "resend_keys": 2}
     with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
         environ = sandbox.env() | {
             "REDIS_URL": server.url,

@@ -6,7 +6,7 @@ import redis
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.fleets import Stack
+from tests.fleets import WIDE_LIMITS, Stack
 from tests.pages import ROOT, blocks, text_of
 from tests.processes import SPACED, Producer, workers
 from tests.tuned import tuned
@@ -15,8 +15,7 @@ from tests.tuned import tuned
 @pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
-    options = {"groq_keys": 3, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
-    options |= {"resend_keys": 2, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
+    options = WIDE_LIMITS | {"groq_keys": 3, "resend_keys": 2}
     with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
         environ = sandbox.env() | {
             "REDIS_URL": server.url,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.fleets import Fleet, fleets
+from tests.fleets import WIDE_LIMITS, Fleet, fleets
 from tests.processes import eventually, inspected, run_celery
 
 pytestmark = pytest.mark.usefixtures("unmeasured_processes")
@@ -34,8 +34,7 @@ GOT_KEY_RE = re.compile(r"^(\S+) .*\[tasks\.ai\.complete (\S+)\] 🤖 Using Groq
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    options = {"groq_keys": 3, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
-    options |= {"resend_keys": 1, "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0}
+    options = WIDE_LIMITS | {"groq_keys": 3, "resend_keys": 1}
     with (
         pytest.MonkeyPatch.context() as patch,
         fleets(lambda: tmp_path_factory.mktemp("fleet")) as start,

@@ -14,7 +14,7 @@ import pytest
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
-from tests.fleets import Stack
+from tests.fleets import WIDE_LIMITS, Stack
 from tests.processes import Producer, eventually, workers
 from tests.workers.keywheel.notification_receiver import SECRETS, Receiver, verified
 from worker.aio.transport.headers import DEATHS
@@ -41,8 +41,10 @@ def stack_and_receiver(
     tmp_path_factory: pytest.TempPathFactory, endpoint: Receiver
 ) -> Iterator[tuple[Stack, Receiver]]:
     folder = tmp_path_factory.mktemp("notify")
-    options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
-    with EmbeddedRedis(data_dir=folder / "redis") as server, Sandbox(**options) as sandbox:
+    with (
+        EmbeddedRedis(data_dir=folder / "redis") as server,
+        Sandbox(groq_keys=2, **WIDE_LIMITS) as sandbox,
+    ):
         hosts = f"127.0.0.1:{endpoint.port}=private, localhost:{endpoint.port}"
         environ = sandbox.env() | {
             "REDIS_URL": server.url,
@@ -278,8 +280,10 @@ def test_jobs_that_share_an_end_survive_a_kill_and_each_is_posted_once(
     stack_and_receiver: tuple[Stack, Receiver], receiver: Receiver, tmp_path: Path
 ) -> None:
     stack, _ = stack_and_receiver
-    options = {"groq_keys": 2, "groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0}
-    with EmbeddedRedis(data_dir=tmp_path / "redis") as server, Sandbox(**options) as sandbox:
+    with (
+        EmbeddedRedis(data_dir=tmp_path / "redis") as server,
+        Sandbox(groq_keys=2, **WIDE_LIMITS) as sandbox,
+    ):
         ours = {"REDIS_URL": server.url, "KEYWHEEL_WORKER_LEASE_S": "2"}
         environ = stack.environ | sandbox.env() | ours
         producer = Producer(server.url)

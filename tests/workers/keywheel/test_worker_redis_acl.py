@@ -18,6 +18,7 @@ from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.acceptance.flower_process import LOGIN, flower
 from tests.commands import run_lines
+from tests.fleets import WIDE_LIMITS
 from tests.processes import ROOT, Producer, eventually, workers
 
 RULES = dict(
@@ -50,10 +51,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
         if name != "default"
     ]
     file.write_text("\n".join([*lines, "user default on nopass ~* &* +@all", ""]))
-    limits = {"groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100}
     with (
         EmbeddedRedis(data_dir=folder / "redis", options={"aclfile": str(file)}) as server,
-        Sandbox(groq_keys=2, resend_keys=1, resend_daily=0, resend_monthly=0, **limits) as sandbox,
+        Sandbox(groq_keys=2, resend_keys=1, **WIDE_LIMITS) as sandbox,
         redis.Redis.from_url(server.url, decode_responses=True) as admin,
     ):
         yield Guarded(server.url, admin, sandbox.env(), folder, sandbox)

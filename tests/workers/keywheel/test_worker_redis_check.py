@@ -6,14 +6,14 @@ import redis
 
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
+from tests.fleets import WIDE_LIMITS
 from tests.processes import Producer, run_celery, workers
 
 
 def test_on_a_redis_that_takes_few_connections_all_jobs_end(tmp_path: Path) -> None:
-    limits = {"groq_rpm": 60_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100}
     with (
         EmbeddedRedis(data_dir=tmp_path / "redis", options={"maxclients": "25"}) as server,
-        Sandbox(groq_keys=3, resend_keys=1, resend_daily=0, resend_monthly=0, **limits) as sandbox,
+        Sandbox(groq_keys=3, resend_keys=1, **WIDE_LIMITS) as sandbox,
         workers(tmp_path, sandbox.env() | {"REDIS_URL": server.url}) as [worker],
     ):
         producer = Producer(server.url)
