@@ -35,7 +35,8 @@ def test_the_command_that_is_added_on_the_page_for_contributors_shows_redis_cloc
 def test_the_application_of_the_asyncio_pool_takes_the_snippets_about_its_tasks(
     own_server: EmbeddedRedis,
 ) -> None:
-    first, *others = blocks(ROOT / "docs/asyncio-pool.md", "python")
+    pages = ROOT / "docs/asyncio-pool.md", ROOT / "docs/transport.md"
+    first, *others = [block for page in pages for block in blocks(page, "python")]
     about_tasks = [block for block in others if "@app.task" in block or "app.conf" in block]
     program = "\n".join([first, *about_tasks, "print(poll.light_retry)"])
     assert run(program.replace("redis://127.0.0.1:6379/0", own_server.url)) == "True\n"
