@@ -129,6 +129,11 @@ def test_no_line_is_longer_than_100_columns(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", DOCS, ids=by_name)
+def test_no_page_is_longer_than_300_lines(page: Path) -> None:
+    assert len(text_of(page).splitlines()) <= 300, "part it by subject"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=by_name)
 def test_no_paragraph_has_more_than_four_sentences(page: Path) -> None:
     for paragraph in prose(page).split("\n\n"):
         if paragraph.lstrip().startswith("|"):
