@@ -33,7 +33,7 @@ from worker.redis.client import connect
 
 _LOGINS = (":".join(LOGIN),)
 _OF_THE_CLIENT = ("httpx", "httpcore", "tornado.access")
-"""Loggers that tell what a test asks; Flower keeps tornado's quiet."""
+"""Loggers that log what a test requests; Flower keeps tornado's quiet."""
 
 
 @pytest.fixture
@@ -125,6 +125,8 @@ async def serve(
 @pytest.fixture(autouse=True)
 def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.DEBUG)
+    # Eight lines a request would bury why a test failed.
+    caplog.set_level(logging.WARNING, "httpcore")
     yield
     messages = [
         record.getMessage()
