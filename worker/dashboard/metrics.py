@@ -77,21 +77,23 @@ class Row:
 
     Attributes:
         name: Its name, without `keywheel_`.
-        words: What it says.
+        help_text: What it measures, as `/metrics` says it.
         labels: Its labels, beside the service.
         samples: Makes its samples of a service, each the values of these labels and the number.
         family: Its type.
     """
 
     name: str
-    words: str
+    help_text: str
     labels: tuple[str, ...]
     samples: Callable[[ServiceView], Iterable[tuple[Any, ...]]]
     family: type[GaugeMetricFamily | CounterMetricFamily] = GaugeMetricFamily
 
     def of(self, services: Mapping[str, ServiceView]) -> Metric:
         """Return the metric with the samples of these services."""
-        metric = self.family(f"keywheel_{self.name}", self.words, labels=["service", *self.labels])
+        metric = self.family(
+            f"keywheel_{self.name}", self.help_text, labels=["service", *self.labels]
+        )
         for service, view in services.items():
             for *labels, number in self.samples(view):
                 metric.add_metric([service, *labels], number)
