@@ -17,10 +17,10 @@ class Effect(StrEnum):
     DISABLE = "disable"
     """Out until a person resets it."""
     UNFIT = "unfit"
-    """The account does not have what was asked for (a model, its terms, a tier).
+    """The account does not have what the request asks for (a model, its terms, a tier).
 
-    It is not asked for it again until a
-    moment, a reload or a reset. With `Scope.ACCOUNT_MODEL` only."""
+    No call asks it again before the rest is over, or a reload or a reset. With
+    `Scope.ACCOUNT_MODEL` only."""
 
 
 class Scope(StrEnum):
@@ -155,8 +155,8 @@ class Verdict:
         cooldown: Why `scope` rests, which decides how long.
         cooldown_ms: How long it rests, in milliseconds, where the provider states it or its
             calendar does.
-        sized: The provider stated `cooldown_ms` for a call of this size: one of fewer tokens may
-            pass before.
+        sized: `cooldown_ms` holds for calls of this size or larger: one of fewer tokens may pass
+            earlier.
         definite: The request was surely not carried out, or surely was (`Fate.DONE`). False: it may
             have been.
         counted: Whether the provider counted the call against its limits; None: as `definite` and
@@ -176,12 +176,12 @@ class Verdict:
         input_tokens: How many of them the prompt counted, where it said so.
         cached_tokens: How many tokens of the prompt it had at hand and did not count, where it said
             so.
-        output_tokens: How many the answer did.
+        output_tokens: How many of them the answer counted, where it said so.
         service_tier: The tier that the provider named in a refusal; limits belong to one.
         emails: How many recipients the call carried, where it carried several emails.
         status: The HTTP status, 0 where there was none.
-        certain: That the scope is to blame. False: it may as well be the request, as where the
-            words of a refusal, or a bare status, are all there is.
+        certain: The scope is surely to blame. False: the request may be to blame instead, such as
+            when a refusal holds nothing but words, or a bare status.
     """
 
     fate: Fate
