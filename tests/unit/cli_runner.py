@@ -11,9 +11,13 @@ from click.testing import CliRunner, Result
 from redis.asyncio import Redis
 
 from config.api_key import make_key
+from config.services import SERVICES
 from tests.unit.sample_keys import GROQ, RESEND
 
 KEYS = {
+    name: make_key(name, secret=f"{name}-key", variable=f"{service.prefix}API_KEY")
+    for name, service in SERVICES.items()
+} | {
     "groq": make_key("groq", secret=GROQ, variable="GROQ_API_KEY"),
     "resend": make_key("resend", secret=RESEND, variable="RESEND_API_KEY"),
 }

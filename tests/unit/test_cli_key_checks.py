@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from redis.exceptions import RedisError
 
+from config.services import SERVICES
 from tests.unit.cli_runner import KEYS, run_command, use_no_redis
 from worker.cli import chosen_key, keys
 from worker.providers.key_check import KeyCheck
@@ -68,8 +69,8 @@ def test_every_key_is_checked_and_the_exit_status_is_1_where_one_cannot_serve(
 ) -> None:
     result = run_command(keys.keys, "check")
     models = {"groq": ("m",)}
-    assert checking.calls == [(["groq", "resend"], "the checkers", models, None), models]
-    assert checking.seen == ["a pool"] * 2
+    assert checking.calls == [(list(SERVICES), "the checkers", models, None), models]
+    assert checking.seen == ["a pool"] * len(SERVICES)
     assert result.exit_code == 0
     assert KEYS["groq"].id in result.output
     assert result.output.splitlines()[-1] == (
@@ -124,4 +125,4 @@ def test_a_reload_asks_the_workers_and_is_noted(
     result = run_command(keys.keys, "reload", app="the app")
     assert result.output.splitlines() == lines
     assert result.exit_code == (0 if answers else 1)
-    assert noted == [([None, None], answers, "cli ann")]
+    assert noted == [([None] * len(SERVICES), answers, "cli ann")]

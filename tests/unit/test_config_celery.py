@@ -207,7 +207,8 @@ RELIED_ON: dict[str, Any] = {
     "broker_connection_retry_on_startup": True,
     "broker_transport_options": {
         "delayed_queues": {
-            f"{queue}.deferred": queue for queue in ("ai", "email", "jobs", "notify")
+            f"{queue}.deferred": queue
+            for queue in (*(service.queue for service in SERVICES.values()), "jobs", "notify")
         },
         "health_check_interval": 25,
         "lease_s": 30.0,
@@ -256,13 +257,13 @@ def test_celerys_configuration_has_all_that_a_worker_relies_on() -> None:
     assert {name: config[name] for name in RELIED_ON} == RELIED_ON
     through_a_socket = settings_from({"CELERY_RESULT_BACKEND": "redis+socket:///s"})
     assert celery_config(through_a_socket)["redis_socket_keepalive"] is False
-    hurried = celery_config(settings_from({"KEYWHEEL_TASK_TIME_LIMIT_S": "2",
-        "KEYWHEEL_GROQ_TIMEOUT_S": "0.1", "KEYWHEEL_RESEND_TIMEOUT_S": "0.1"}))  # fmt: skip
+    timeouts = {f"KEYWHEEL_{service.prefix}TIMEOUT_S": "0.1" for service in SERVICES.values()}
+    hurried = celery_config(settings_from({"KEYWHEEL_TASK_TIME_LIMIT_S": "2"} | timeouts))
     assert hurried["broker_transport_options"]["unacked_restore_interval"] == 1.5
 
 
 def test_a_worker_loads_our_tasks_and_those_of_the_settings() -> None:
-    ours = ["tasks.ai", "tasks.email", "tasks.admin", "tasks.notify"]
+    ours = [*(service.tasks for service in SERVICES.values()), "tasks.admin", "tasks.notify"]
     assert CONFIG["include"] == ours
     assert celery_config(settings_from({"KEYWHEEL_TASKS": "jobs"}))["include"] == [*ours, "jobs"]
 

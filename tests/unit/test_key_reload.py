@@ -6,6 +6,7 @@ from typing import Any, cast
 import pytest
 
 from config.api_key import make_key
+from config.services import SERVICES
 from config.settings import Settings
 from worker.key_reload import ask_workers, note_reload, sentence_of
 from worker.providers.key_check import KeyCheck
@@ -72,14 +73,13 @@ async def test_checkers_are_closed_whatever_happens(monkeypatch: pytest.MonkeyPa
 
     async def fail() -> None:
         async with opened_checkers(Settings(), timeout_s=3.0) as checkers:
-            assert list(checkers) == ["groq", "resend"]
+            assert list(checkers) == list(SERVICES)
             raise ValueError
 
     monkeypatch.setattr(key_checks, "client_of", Checker)
     with pytest.raises(ValueError, match=r"^$"):
         await fail()
-    services = ("groq", "resend")
-    opened, closed = [(name, 3.0) for name in services], [(name, "closed") for name in services]
+    opened, closed = [(name, 3.0) for name in SERVICES], [(name, "closed") for name in SERVICES]
     assert events == [*opened, *closed]
 
 

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 
 from config.keys import Discovery
+from config.services import SERVICES
 from config.settings import settings_from
 from worker import application as app_module
 
@@ -38,7 +39,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Any:
     def begin(
         *, by_keys: bool, groq: int = 0, resend: int = 0, tasks: str = "", fails: Any = None
     ) -> Any:
-        keys = {"groq": groq, "resend": resend}
+        keys = dict.fromkeys(SERVICES, 0) | {"groq": groq, "resend": resend}
         settings = settings_from({"KEYWHEEL_TASKS": tasks, "GROQ_BASE_URL": "http://groq.example"})
         checked: list[Any] = []
         discoveries = {name: Discovery((Mock(),) * count, ()) for name, count in keys.items()}
@@ -80,11 +81,12 @@ def test_a_start_checks_the_machine_and_each_server_and_takes_the_queues_that_ha
         ("check_redis", (done.settings,), {}),
         ("check_rabbitmq", (done.settings,), {}),
     ]
-    done.choice.select.assert_called_once_with(_Queues(), {"groq": 2, "resend": 0})
+    done.choice.select.assert_called_once_with(_Queues(), dict.fromkeys(SERVICES, 0) | {"groq": 2})
     done.choice.unknown.assert_called_once_with(has_custom_tasks=False)
+    counts = [f"{2 if name == 'groq' else 0} {name}" for name in SERVICES]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
         ("WARNING", "no queue is called ia"),
-        ("INFO", "keys: 2 groq, 0 resend; queues: ai, email"),
+        ("INFO", f"keys: {', '.join(counts)}; queues: ai, email"),
     ]
 
 
