@@ -151,7 +151,7 @@ function only(letter) {
     return { id: letter.id, before: letter.at_ms + 1 };
 }
 
-// The same of those that are selected. Everything that is newer than the list is newer than each of them.
+// The same for the selected letters. What is newer than the list is newer than each of them.
 function onlySelected() {
     return {
         ids: Array.from(selected.keys()),
