@@ -1,4 +1,4 @@
-"""What the logs know of keys that were read."""
+"""What is logged of keys as they are read."""
 
 import logging
 

@@ -1,3 +1,5 @@
+"""How durations and `retry-after` are read from a provider's texts."""
+
 import math
 from email.utils import formatdate
 

@@ -1,3 +1,5 @@
+"""Which limits are learned from Groq's headers and refusals."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

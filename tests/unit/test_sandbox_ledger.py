@@ -1,3 +1,5 @@
+"""What the sandbox's ledger counts, and which calls it judges as violations."""
+
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+"""The sandbox's buckets, windows and quotas, and the waits that it states."""
+
 import math
 from datetime import UTC, datetime
 

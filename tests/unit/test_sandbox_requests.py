@@ -1,3 +1,5 @@
+"""Which requests the sandbox accepts, and how it refuses the others."""
+
 from typing import Any
 
 import pytest

@@ -1,3 +1,5 @@
+"""The sandbox's keys and accounts, its faults, its control calls and its scenarios."""
+
 import asyncio
 import json
 import random
