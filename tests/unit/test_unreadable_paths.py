@@ -4,6 +4,7 @@
 """
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,11 +31,18 @@ def _as_nobody() -> Iterator[None]:
             os.seteuid(0)
 
 
+def _let_others_pass(folder: Path) -> None:
+    """Open the way to a temporary folder: pytest's folders are one deeper in several processes."""
+    temporary = Path(tempfile.gettempdir())
+    for above in (folder, *folder.parents):
+        if temporary in above.parents:
+            above.chmod(0o711)
+
+
 @pytest.fixture
 def closed_folder(tmp_path: Path) -> Iterator[Path]:
     """A folder with a file and a folder, of which this user may read neither names nor contents."""
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o711)
+    _let_others_pass(tmp_path)
     folder = tmp_path / "closed"
     (folder / "certificates").mkdir(parents=True)
     (folder / "file").write_text("gsk_abc")
@@ -81,7 +89,6 @@ def test_one_readable_folder_of_certificates_is_enough(closed_folder: Path) -> N
 
 
 def test_certificates_may_be_in_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
-    for above in (tmp_path, *tmp_path.parents[:2]):
-        above.chmod(0o711)
+    _let_others_pass(tmp_path)
     with _as_nobody():  # who may open files in it by their names, as OpenSSL does
         assert list(certificates.certificate_problems({"SSL_CERT_DIR": str(tmp_path)})) == []
