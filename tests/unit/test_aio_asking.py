@@ -150,8 +150,8 @@ def test_all_lists_of_the_queues_are_watched_by_their_keys(
     bench: TakingBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(StockChannel, "_update_queue_cycle", stock := Mock())
-    bench.channel._active_queues = ["a", "b", "a", "told"]
-    bench.channel.active_fanout_queues = {"told"}
+    bench.channel._active_queues = ["a", "b", "a", "fanout"]
+    bench.channel.active_fanout_queues = {"fanout"}
     bench.channel._update_queue_cycle()
     stock.assert_called_once_with()
     places = [(queue, step) for queue in ("a", "b") for step in STEPS]

@@ -9,7 +9,7 @@ from worker.aio import cancelling, lifespan
 from worker.aio.cancelling import cancel_until_ended
 
 
-async def deaf(times: int, error: Exception | None = None) -> None:
+async def swallow_cancels(times: int, error: Exception | None = None) -> None:
     """Swallow `times` cancels."""
     cancels = 0
     while True:
@@ -35,9 +35,9 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_tasks_that_swallow_a_cancel_are_cancelled_again() -> None:
     tasks = await begun(
-        asyncio.create_task(deaf(0)),
-        asyncio.create_task(deaf(3)),
-        asyncio.create_task(deaf(1, ValueError("at its end"))),
+        asyncio.create_task(swallow_cancels(0)),
+        asyncio.create_task(swallow_cancels(3)),
+        asyncio.create_task(swallow_cancels(1, ValueError("at its end"))),
     )
     await cancel_until_ended(tasks)
     assert [task.done() for task in tasks] == [True] * 3
@@ -48,7 +48,7 @@ async def test_without_tasks_nothing_is_waited_for() -> None:
 
 
 async def test_a_task_that_never_ends_is_left_when_the_time_is_over() -> None:
-    [task] = await begun(asyncio.create_task(deaf(1_000_000)))
+    [task] = await begun(asyncio.create_task(swallow_cancels(1_000_000)))
     await cancel_until_ended([task], within_s=0.05)
     assert not task.done()
     task.get_coro().close()  # type: ignore[union-attr]
@@ -57,7 +57,7 @@ async def test_a_task_that_never_ends_is_left_when_the_time_is_over() -> None:
 async def test_a_background_task_of_the_pool_that_swallows_a_cancel_ends_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    [task] = await begun(asyncio.create_task(deaf(1)))
+    [task] = await begun(asyncio.create_task(swallow_cancels(1)))
     monkeypatch.setattr(lifespan, "_background", {task})
     monkeypatch.setattr(lifespan, "_shutdowns", [])
     await lifespan.end(patience_s=5)
@@ -67,7 +67,7 @@ async def test_a_background_task_of_the_pool_that_swallows_a_cancel_ends_in_time
 async def test_the_errors_of_cancelled_tasks_are_not_reported_to_the_loop() -> None:
     cancels: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, of: cancels.append(of["message"]))
-    for task in [await begun(asyncio.create_task(deaf(0, ValueError("its own"))))]:
+    for task in [await begun(asyncio.create_task(swallow_cancels(0, ValueError("its own"))))]:
         await cancel_until_ended(task)
     del task
     await asyncio.sleep(0)

@@ -21,8 +21,9 @@ class Consuming:
             monkeypatch.setattr(StockChannel, name, getattr(self.calls, name))
         self.channel: Any = Channel.__new__(Channel)
         fields: dict[str, Any] = {
-            "_fanout_queues": {"told": ()}, "_trusting": set(), "takes": True, "_in_poll": object(),
-            "ack_emulation": True, "_active_queues": [], "active_fanout_queues": set(),
+            "_fanout_queues": {"fanout": ()}, "_trusting": set(), "takes": True,
+            "_in_poll": object(), "ack_emulation": True, "_active_queues": [],
+            "active_fanout_queues": set(),
             "sharing": self.calls.sharing, "hints": self.calls.hints, "limits": self.calls.limits,
             "_reading": False, "connection": Mock(), "_qos": Mock(), "closed": False,
         }  # fmt: skip
@@ -52,11 +53,11 @@ def test_a_queue_is_consumed_in_batches_and_its_tenants_have_turns(consuming: Co
         call.basic_consume("a", False, print, "tag", more=1),
     ]
     assert consuming.channel.takes is True
-    consuming.channel.basic_consume("told", False, print, "tag")
-    consuming.channel.basic_consume("told", True, print, "tag")
+    consuming.channel.basic_consume("fanout", False, print, "tag")
+    consuming.channel.basic_consume("fanout", True, print, "tag")
     assert consuming.new_calls == [
-        call.basic_consume("told", False, print, "tag"),
-        call.basic_consume("told", True, print, "tag"),
+        call.basic_consume("fanout", False, print, "tag"),
+        call.basic_consume("fanout", True, print, "tag"),
     ]
     assert (consuming.channel.takes, consuming.channel._trusting) == (True, set())
 

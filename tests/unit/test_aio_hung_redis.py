@@ -139,8 +139,8 @@ def test_a_signal_that_comes_while_the_one_before_is_handled_stops_no_worker_fro
     assert not handling.is_alive()
 
 
-class Known:
-    """A connection, as far as the watch looks at it."""
+class WatchedConnection:
+    """A connection, as far as the watch looks at it; `is_lost`: the watch shut it down."""
 
     def __init__(
         self, asked_s: float | None = None, *, timeout_s: float | None = LONG_S, **at: Any
@@ -172,7 +172,7 @@ class Watch:
         clock = SimpleNamespace(monotonic=lambda: self.now_s)
         monkeypatch.setattr(hung_redis, "time", clock)
 
-    def knows(self, *connections: Known) -> None:
+    def knows(self, *connections: WatchedConnection) -> None:
         for each in connections:
             self.to_close.callback(each.close)
             self.hung.enter(each)
@@ -193,9 +193,20 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
 def test_only_patient_connections_to_the_silent_server_are_lost(
     watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    waiting, idle, leases = Known(1000.0), Known(), Known(timeout_s=hung_redis.PATIENT_S)
-    endless, just_over = Known(timeout_s=None), Known(timeout_s=hung_redis.PATIENT_S + 0.1)
-    elsewhere = Known(host="h", port=2), Known(host="i", port=1), Known(1001.0, path="/b.sock")
+    waiting, idle, leases = (
+        WatchedConnection(1000.0),
+        WatchedConnection(),
+        WatchedConnection(timeout_s=hung_redis.PATIENT_S),
+    )
+    endless, just_over = (
+        WatchedConnection(timeout_s=None),
+        WatchedConnection(timeout_s=hung_redis.PATIENT_S + 0.1),
+    )
+    elsewhere = (
+        WatchedConnection(host="h", port=2),
+        WatchedConnection(host="i", port=1),
+        WatchedConnection(1001.0, path="/b.sock"),
+    )
     watch.knows(waiting, idle, leases, endless, just_over, *elsewhere)
     watch.look_at(1004.0)
     assert not watch.hung.silent
@@ -213,18 +224,20 @@ def test_only_patient_connections_to_the_silent_server_are_lost(
     assert caplog.messages == [words] * 2
     assert elsewhere[2].is_lost
     assert not elsewhere[0].is_lost
-    watch.knows(Known(timeout_s=hung_redis.PATIENT_S), Known(host="h", port=2))
-    for silent in (Known(), Known(path="/b.sock")):
+    watch.knows(
+        WatchedConnection(timeout_s=hung_redis.PATIENT_S), WatchedConnection(host="h", port=2)
+    )
+    for silent in (WatchedConnection(), WatchedConnection(path="/b.sock")):
         with pytest.raises(redis.ConnectionError, match="it does not answer"):
             watch.knows(silent)
     watch.hung.note_answer(leases)
-    watch.knows(Known())
+    watch.knows(WatchedConnection())
     with pytest.raises(redis.ConnectionError, match="it does not answer"):
-        watch.knows(Known(path="/b.sock"))
+        watch.knows(WatchedConnection(path="/b.sock"))
 
 
 def test_a_connection_that_is_not_open_or_was_just_lost_is_passed_over(watch: Watch) -> None:
-    closed, unopened, last = Known(1000.0), Known(), Known()
+    closed, unopened, last = WatchedConnection(1000.0), WatchedConnection(), WatchedConnection()
     watch.knows(closed, unopened, last)
     closed.close()
     unopened._sock = None
@@ -242,7 +255,7 @@ def test_a_cold_end_waits_less(
     for cold in colds:
         watch.hung.begin(**{"cold": True} if cold else {})
     watch.hung.end()
-    watch.knows(Known(1000.0))
+    watch.knows(WatchedConnection(1000.0))
     watch.look_at(1000.0 + silent_s)
     assert not watch.hung.silent
     watch.look_at(1000.1 + silent_s)

@@ -78,7 +78,7 @@ def test_jobs_begin_in_their_order_as_slots_become_free() -> None:
     pool.jobs.on_done(fourth)
     assert pool.jobs.running == pool.jobs.unsettled == 0
     assert pool.loop.soon == [], "nothing waits"
-    assert len(pool.loop.contexts) == 1, "that of the pool, whoever made room"
+    assert len(pool.loop.contexts) == 1, "that of the pool, whichever job made room"
 
 
 def test_the_loop_looks_at_its_sockets_after_some_jobs_have_begun() -> None:

@@ -200,7 +200,7 @@ async def test_of_several_jobs_each_has_an_outcome(
     assert len(ends) == bool(stored)
     cancels.cancelled.clear()
     assert await cancellations.cancel_jobs(app, cancels, ["a"], by="ann") == {"a": "SUCCESS"}
-    assert cancels.cancelled == [], "nobody is told of jobs that have ended"
+    assert cancels.cancelled == [], "jobs that have ended are not cancelled"
 
 
 # What Redis answers to the look, for which job, how long it counts, and whether that is enough.
@@ -247,15 +247,15 @@ async def test_a_worker_ends_though_each_of_its_listeners_swallows_a_cancel(
     """As redis-py does before Python 3.12: a worker took ten seconds more to end."""
     begun = list[str]()
 
-    async def deaf_once(*_: Any, **__: Any) -> None:
+    async def swallow_one_cancel(*_: Any, **__: Any) -> None:
         begun.append("one")
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 
     monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
-    monkeypatch.setattr(cancel, "listen", deaf_once)
-    monkeypatch.setattr(Cancelling, "_act", deaf_once)
+    monkeypatch.setattr(cancel, "listen", swallow_one_cancel)
+    monkeypatch.setattr(Cancelling, "_act", swallow_one_cancel)
     monkeypatch.setattr(cancel.Runtime, "current", SimpleNamespace)
     for name in ("_startups", "_shutdowns"):
         monkeypatch.setattr(lifespan, name, [])

@@ -129,7 +129,7 @@ def test_many_dead_letters_are_dropped_some_at_a_time(
 REFUSED = tuple((f"job-{number}", "too late") for number in range(12))
 
 
-# What became of a replay, what is said, and the exit status.
+# The outcome of a replay, the lines that are printed, and the exit status.
 @pytest.mark.parametrize(
     ("outcome", "lines", "status"),
     [

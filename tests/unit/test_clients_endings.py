@@ -8,7 +8,7 @@ import pytest
 from keywheel_client.endings import Endings
 
 
-class Deaf:
+class SwallowsCancel:
     """A result store whose client swallows a cancel, as redis-py does before Python 3.12."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Deaf:
 
 
 async def test_closing_a_client_ends_its_waits_though_the_result_store_swallows_a_cancel() -> None:
-    store = Deaf()
+    store = SwallowsCancel()
     endings = Endings(store)
     waits = asyncio.create_task(endings.wait("job-1"))
     await store.is_asked.wait()

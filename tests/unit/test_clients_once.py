@@ -55,7 +55,7 @@ def test_a_result_that_another_program_wrote_is_an_error_with_a_sentence(text: s
         _result_of("draft", text)
 
 
-class _Kept:
+class _FakeRedis:
     """A Redis that keeps texts, and for how long."""
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class _Kept:
 async def test_calls_of_one_step_at_the_same_time_run_it_once_and_one_that_failed_runs_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    redis: Any = _Kept()
+    redis: Any = _FakeRedis()
     runs: list[int] = []
 
     async def record_of(step: str) -> _Record:
@@ -95,7 +95,7 @@ async def test_calls_of_one_step_at_the_same_time_run_it_once_and_one_that_faile
 
 
 def test_a_step_of_a_plain_function_runs_once_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    redis: Any = _Kept()
+    redis: Any = _FakeRedis()
     runs: list[int] = []
     module = sys.modules["worker.clients.once"]
 

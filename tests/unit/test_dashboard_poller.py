@@ -44,7 +44,7 @@ async def test_the_poller_stops_though_it_is_cancelled_as_a_step_is_done() -> No
     assert poller.loop.cancelled()
 
 
-class Deaf(Poller):
+class SwallowsCancel(Poller):
     """A poller whose poll swallows a cancel, as redis-py does before Python 3.12 while it sends."""
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ def test_a_poller_whose_poll_swallows_a_cancel_stops_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
-    poller = Deaf()
+    poller = SwallowsCancel()
     poller.start()
     thread = poller._thread
     assert thread is not None
