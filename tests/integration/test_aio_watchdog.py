@@ -151,12 +151,12 @@ def test_a_job_that_blocks_the_loop_from_its_first_step_is_accepted_meanwhile(
 
 def test_a_loop_that_reads_its_own_wake_up_is_not_reported() -> None:
     """As a machine without free CPU time may let it stand just there."""
-    found = list[bool]()
+    own_calls = list[bool]()
 
     def recv(_: int) -> bytes:
-        found.append(watchdog._is_loops_own(sys._getframe(1)))
+        own_calls.append(watchdog._is_loops_own(sys._getframe(1)))
         return b""
 
     waking = SimpleNamespace(_ssock=SimpleNamespace(recv=recv))
     asyncio.SelectorEventLoop._read_from_self(waking)  # type: ignore[attr-defined]
-    assert found == [True]
+    assert own_calls == [True]

@@ -81,7 +81,9 @@ def test_a_redis_that_evicts_is_warned_of_beside_what_is_printed(
     assert "groq" in json.loads(shown.stdout)
 
 
-def test_unknown_answers_are_listed_and_forgotten_by_whom_it_says(run: Run, redis_url: str) -> None:
+def test_unknown_answers_are_listed_and_the_person_who_clears_them_is_recorded(
+    run: Run, redis_url: str
+) -> None:
     async def notice() -> None:
         client = Redis.from_url(redis_url, decode_responses=True)
         drift = Drift(client, namespace="kw")

@@ -51,7 +51,7 @@ async def test_a_client_that_is_left_has_no_connection_to_redis(
     with redis.Redis.from_url(redis_server.url) as watching:
 
         def ids() -> set[str]:
-            return {one["id"] for one in watching.client_list()}
+            return {connection["id"] for connection in watching.client_list()}
 
         others = ids()
 
@@ -69,7 +69,7 @@ async def test_a_client_that_is_left_has_no_connection_to_redis(
         await connections_are(0)
 
 
-async def test_a_record_that_is_none_of_celery_fails_its_own_wait_alone(
+async def test_a_record_that_celery_did_not_write_fails_its_own_wait_alone(
     redis_server: EmbeddedRedis,
 ) -> None:
     store(redis_server, "broken", "no JSON")
@@ -94,6 +94,8 @@ async def test_a_job_with_a_dedupe_key_says_by_the_clock_of_redis_when_it_was_en
         async with AsyncKeywheel(redis_server.url) as client:
             await client.complete("x", dedupe_key="a")
         after_s, _ = broker.time()
-        found = [json.loads(text)["headers"]["enqueued_ms"] for text in broker.lrange("ai", 0, -1)]
-    assert len(found) == 2
-    assert all(before_s <= one / 1000 < after_s + 1 for one in found)
+        enqueued_ms = [
+            json.loads(text)["headers"]["enqueued_ms"] for text in broker.lrange("ai", 0, -1)
+        ]
+    assert len(enqueued_ms) == 2
+    assert all(before_s <= ms / 1000 < after_s + 1 for ms in enqueued_ms)

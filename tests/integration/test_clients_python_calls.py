@@ -74,11 +74,11 @@ async def test_a_job_is_enqueued_with_its_arguments_and_its_id_comes_back(
 async def test_a_cancel_is_kept_as_long_as_a_job_may_last_and_workers_hear_of_it(
     client: Any, books: Any
 ) -> None:
-    with books.pubsub() as heard:
-        heard.subscribe("ours:cancelled")
-        heard.get_message(timeout=5)
+    with books.pubsub() as channel:
+        channel.subscribe("ours:cancelled")
+        channel.get_message(timeout=5)
         assert await done(client.cancel("job-1")) is True
-        assert heard.get_message(timeout=5)["data"] == "job-1"
+        assert channel.get_message(timeout=5)["data"] == "job-1"
     assert books.get("ours:cancelled:job-1") == "1"
     assert MONTH_S - 60 < books.ttl("ours:cancelled:job-1") <= MONTH_S
     store(books, "job-2", "SUCCESS")
@@ -100,10 +100,10 @@ async def test_a_result_is_given_or_raised_or_not_there_in_time(client: Any, boo
         await done(client.result("waits", timeout_s=0.01))
 
 
-async def test_what_a_worker_is_asked_and_what_becomes_of_its_answer(
+async def test_which_admin_tasks_the_client_sends_and_what_it_makes_of_their_answers(
     client: Any, books: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[Any] = []
+    requests: list[Any] = []
     answers: dict[str, Any] = {
         "tasks.admin.place": {"place": 3, "expected_start": AT.isoformat()},
         "tasks.admin.key_status": {"groq": {}},
@@ -112,7 +112,7 @@ async def test_what_a_worker_is_asked_and_what_becomes_of_its_answer(
     }
 
     def ask(task: str, arguments: dict[str, Any], timeout_s: float) -> Any:
-        asked.append((task, {k: v for k, v in arguments.items() if v is not None}, timeout_s))
+        requests.append((task, {k: v for k, v in arguments.items() if v is not None}, timeout_s))
         return answers[task]
 
     async def ask_later(*args: Any) -> Any:
@@ -132,7 +132,7 @@ async def test_what_a_worker_is_asked_and_what_becomes_of_its_answer(
     quote = await done(client.quote(jobs=2, timeout_s=7))
     assert (quote.jobs, quote.end_by) == (2, AT)
     await done(client.quote("resend"))
-    assert asked == [
+    assert requests == [
         ("tasks.admin.place", {"id": "job-1"}, 30),
         ("tasks.admin.key_status", {}, 30),
         ("tasks.admin.reset_keys", {"include_disabled": False}, 30),
@@ -157,8 +157,8 @@ async def test_a_stream_is_read_from_where_it_is_asked_for_to_its_end(
     async def events(**options: Any) -> list[tuple[str, str]]:
         stream = client.stream("job-1", timeout_s=5, **options)
         if isinstance(client, Keywheel):
-            return [(one.id, one.type) for one in stream]
-        return [(one.id, one.type) async for one in stream]
+            return [(event.id, event.type) for event in stream]
+        return [(event.id, event.type) async for event in stream]
 
     assert await events() == [("5-1", "start"), ("5-2", "delta"), ("5-3", "end")]
     assert await events(after="5-1") == [("5-2", "delta"), ("5-3", "end")]
@@ -167,15 +167,15 @@ async def test_a_stream_is_read_from_where_it_is_asked_for_to_its_end(
     assert await events() == [("", "restart"), ("", "delta"), ("", "end")]
 
 
-async def test_what_others_wrote_into_a_stream_is_passed_over(client: Any, books: Any) -> None:
+async def test_foreign_records_in_a_stream_are_skipped(client: Any, books: Any) -> None:
     name = "ours:stream:job-1"
     books.xadd(name, {"of": "another program"}, id="5-1")
     books.xadd(name, {"type": "delta", "attempt": "x"}, id="5-2")
     books.xadd(name, {"type": "delta", "tool_calls": "[", "text": "b"}, id="5-3")
     books.xadd(name, {"type": "end", "attempt": "1", "status": "done"}, id="5-4")
     stream = client.stream("job-1", timeout_s=5)
-    events = list(stream) if isinstance(client, Keywheel) else [one async for one in stream]
-    assert [(one.id, one.type) for one in events] == [("5-4", "end")]
+    events = list(stream) if isinstance(client, Keywheel) else [event async for event in stream]
+    assert [(event.id, event.type) for event in events] == [("5-4", "end")]
 
 
 @pytest.mark.parametrize("stored", ["no JSON", b"\x80\x04\x95\xff of pickle", '{"status": 5'])

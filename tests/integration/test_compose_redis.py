@@ -71,9 +71,9 @@ class StartedRedis:
 
     @property
     def password(self) -> str:
-        found = re.fullmatch(r"redis://:([0-9a-f]{48})@redis:6379/0", self.url)
-        assert found
-        return found[1]
+        match = re.fullmatch(r"redis://:([0-9a-f]{48})@redis:6379/0", self.url)
+        assert match
+        return match[1]
 
     def await_answer(self) -> None:
         deadline = time.monotonic() + 20
@@ -113,7 +113,7 @@ def test_the_redis_command_keeps_every_job(started: StartedRedis) -> None:
         assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
 
 
-def test_the_redis_password_is_no_argument_of_the_server(started: StartedRedis) -> None:
+def test_the_redis_password_is_not_on_the_servers_command_line(started: StartedRedis) -> None:
     arguments = started.arguments.read_text()
     assert "--appendonly yes" in arguments
     assert started.password not in arguments

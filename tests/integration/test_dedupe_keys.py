@@ -15,9 +15,9 @@ async def now_ms(redis: Redis) -> int:
 
 
 async def join(keys: DedupeKeys, record: str, job: str, ended: str = "") -> str:
-    found = await keys.join(record, job, hold_ms=HOLD_MS, ended=ended)
-    assert not found.has_ended
-    return found.job
+    holder = await keys.join(record, job, hold_ms=HOLD_MS, ended=ended)
+    assert not holder.has_ended
+    return holder.job
 
 
 async def test_the_first_job_holds_a_key_and_the_others_join_it(own_redis: Redis) -> None:

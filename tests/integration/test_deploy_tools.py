@@ -20,7 +20,7 @@ def test_kustomize_builds_the_manifests() -> None:
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     built = list(yaml.safe_load_all(done.stdout))
-    assert {one["metadata"]["namespace"] for one in built} == {"keywheel"}
+    assert {manifest["metadata"]["namespace"] for manifest in built} == {"keywheel"}
     [given] = yaml.safe_load((folder / "kustomization.yaml").read_text())["images"]
     images = set(re.findall(r"image: (\S+)", done.stdout))
     assert images == {f"{given['newName']}:{given['newTag']}"}
@@ -35,7 +35,10 @@ def test_kustomize_lets_keda_choose_the_number_of_workers(tmp_path: Path) -> Non
         ["kubectl", "kustomize", str(file.parent)],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    built = {(one["kind"], one["metadata"]["name"]): one for one in yaml.safe_load_all(done.stdout)}
+    built = {
+        (manifest["kind"], manifest["metadata"]["name"]): manifest
+        for manifest in yaml.safe_load_all(done.stdout)
+    }
     assert "replicas" not in built["Deployment", "keywheel-worker"]["spec"]
     assert built["ScaledObject", "keywheel-worker"]["metadata"]["namespace"] == "keywheel"
 

@@ -10,14 +10,14 @@ from tests.pages import INLINE_RE, PAGES, blocks, prose
 
 def commands() -> list[str]:
     """Every `celery -A worker …` of the pages, once each."""
-    found = []
+    given = []
     for page in PAGES:
         lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
         for line in lines + INLINE_RE.findall(prose(page)):
             command = re.split(r"\s+#|\s*\|", line.strip())[0]
             if command.startswith("celery -A worker") and "…" not in command:
-                found.append(command)
-    return list(dict.fromkeys(found))
+                given.append(command)
+    return list(dict.fromkeys(given))
 
 
 _PARSE = """
@@ -46,8 +46,8 @@ for line in sys.stdin:
 
 
 def test_every_command_line_of_the_pages_parses_and_no_other(tmp_path: Path) -> None:
-    found = commands()
-    assert len(found) > 10
+    valid = commands()
+    assert len(valid) > 10
     wrong = [
         "celery -A worker keys polish",
         "celery -A worker keys status --loud",
@@ -57,7 +57,7 @@ def test_every_command_line_of_the_pages_parses_and_no_other(tmp_path: Path) -> 
     # business.
     parsed = subprocess.run(
         [sys.executable, "-c", _PARSE],
-        input="\n".join(found + wrong),
+        input="\n".join(valid + wrong),
         capture_output=True,
         text=True,
         cwd=tmp_path,

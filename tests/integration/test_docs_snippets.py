@@ -28,8 +28,8 @@ def test_the_command_that_is_added_on_the_page_for_contributors_shows_redis_cloc
     own_server: EmbeddedRedis,
 ) -> None:
     [snippet] = blocks(ROOT / "docs/contributing/add-a-command.md", "python")
-    said = run(f"{snippet}\nclock()", REDIS_URL=own_server.url)
-    assert abs(datetime.fromisoformat(said.strip()) - datetime.now(UTC)) < timedelta(hours=1)
+    printed = run(f"{snippet}\nclock()", REDIS_URL=own_server.url)
+    assert abs(datetime.fromisoformat(printed.strip()) - datetime.now(UTC)) < timedelta(hours=1)
 
 
 def test_the_application_of_the_asyncio_pool_takes_the_snippets_about_its_tasks(
@@ -53,10 +53,10 @@ def test_each_user_of_redis_gets_in_by_the_password_that_was_printed(
     [script] = [block for block in blocks(ROOT / "docs/redis.md", "sh") if "users.acl" in block]
     rules = tmp_path / "users.acl"
     rules.write_text(text_of(ROOT / "deploy/redis/users.acl"))
-    said = subprocess.run(
+    printed = subprocess.run(
         ["sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     ).stdout
-    passwords = dict(line.split(": ") for line in said.splitlines())
+    passwords = dict(line.split(": ") for line in printed.splitlines())
     assert set(passwords) == {"admin", "worker", "web", "flower"}
     with redis.Redis.from_url(own_server.url) as client:
         for line in rules.read_text().splitlines():

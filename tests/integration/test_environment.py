@@ -38,21 +38,21 @@ class Checkout:
         (self.bin / name).write_text(text)
         (self.bin / name).chmod(0o755)
 
-    def start(self, what: str, **environ: str) -> "subprocess.Popen[str]":
+    def start(self, target: str, **environ: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            ["sh", ".ci/venv", what], cwd=self.folder, env={"PATH": str(self.bin)} | environ,
+            ["sh", ".ci/venv", target], cwd=self.folder, env={"PATH": str(self.bin)} | environ,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         )  # fmt: skip
 
-    def run(self, what: str, **environ: str) -> tuple[int, str]:
-        with self.start(what, **environ) as process:
-            said, _ = process.communicate(timeout=30)
-        return process.returncode, said
+    def run(self, target: str, **environ: str) -> tuple[int, str]:
+        with self.start(target, **environ) as process:
+            output, _ = process.communicate(timeout=30)
+        return process.returncode, output
 
-    def asked_of_uv(self) -> list[str]:
-        said = self.folder / "said"
-        lines = said.read_text().splitlines()
-        said.unlink()
+    def uv_calls(self) -> list[str]:
+        log = self.folder / "said"
+        lines = log.read_text().splitlines()
+        log.unlink()
         return ["venv" if line.startswith("venv") else line.split(" ")[-1] for line in lines]
 
 
@@ -66,14 +66,14 @@ def checkout(tmp_path: Path) -> Checkout:
 
 def test_the_tests_add_to_what_the_demo_installed(checkout: Checkout) -> None:
     assert checkout.run("demo")[0] == 0
-    assert checkout.asked_of_uv() == ["venv", "requirements-demo.lock", "."]
+    assert checkout.uv_calls() == ["venv", "requirements-demo.lock", "."]
     assert not (checkout.folder / ".venv/.ready").exists()
     assert checkout.run("all")[0] == 0
-    assert checkout.asked_of_uv() == ["requirements.lock", "."]
+    assert checkout.uv_calls() == ["requirements.lock", "."]
     assert all((checkout.folder / ".venv" / stamp).exists() for stamp in (".runs", ".ready"))
 
 
-def test_what_was_interrupted_begins_anew(checkout: Checkout) -> None:
+def test_an_interrupted_installation_starts_over(checkout: Checkout) -> None:
     checkout.run("demo")
     os.mkfifo(checkout.folder / "begun")
     with checkout.start("all") as process:
@@ -81,26 +81,26 @@ def test_what_was_interrupted_begins_anew(checkout: Checkout) -> None:
         while process.poll() is None:  # a shell that is about to start a program may miss one
             os.killpg(process.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                said, _ = process.communicate(timeout=1)
+                output, _ = process.communicate(timeout=1)
     assert process.returncode == 130
-    assert "stopped by Ctrl-C: the next call of make begins the installation anew" in said
+    assert "stopped by Ctrl-C: the next call of make begins the installation anew" in output
     (checkout.folder / "begun").unlink()
-    checkout.asked_of_uv()
+    checkout.uv_calls()
     assert checkout.run("demo")[0] == 0
-    assert checkout.asked_of_uv() == ["venv", "requirements-demo.lock", "."]
+    assert checkout.uv_calls() == ["venv", "requirements-demo.lock", "."]
 
 
 def test_a_failure_shows_what_the_installer_said(checkout: Checkout) -> None:
     (checkout.folder / "fails").touch()
-    code, said = checkout.run("all")
+    code, output = checkout.run("all")
     assert code == 3
-    assert "error sending request for url" in said
-    assert "The package index did not answer. Is there a network?" in said
+    assert "error sending request for url" in output
+    assert "The package index did not answer. Is there a network?" in output
     assert not (checkout.folder / ".venv/.runs").exists()
     (checkout.folder / "fails").unlink()
-    checkout.asked_of_uv()
+    checkout.uv_calls()
     assert checkout.run("all")[0] == 0
-    assert checkout.asked_of_uv() == ["venv", "requirements.lock", "."]
+    assert checkout.uv_calls() == ["venv", "requirements.lock", "."]
 
 
 def test_an_activated_environment_is_not_used_to_make_itself(checkout: Checkout) -> None:
@@ -109,8 +109,8 @@ def test_an_activated_environment_is_not_used_to_make_itself(checkout: Checkout)
     for name in ("uv", "python3"):
         (inside / name).write_text("#!/bin/sh\nexit 9\n")
         (inside / name).chmod(0o755)
-    code, said = checkout.run("all", PATH=f"{inside}:{checkout.bin}")
-    assert code == 0, said
+    code, output = checkout.run("all", PATH=f"{inside}:{checkout.bin}")
+    assert code == 0, output
 
 
 @pytest.mark.parametrize(
@@ -126,15 +126,15 @@ def test_an_activated_environment_is_not_used_to_make_itself(checkout: Checkout)
         ("", {"PYTHON": "/no where"}, "PYTHON=/no where cannot be used"),
     ],
 )
-def test_it_says_what_is_missing(
+def test_a_missing_program_is_named(
     checkout: Checkout, python: str, environ: dict[str, str], sentence: str
 ) -> None:
     (checkout.bin / "python3").unlink()
     if python:
         checkout.program("python3", f"#!/bin/sh\n{python}\n")
-    code, said = checkout.run("demo", UV="", **environ)
+    code, output = checkout.run("demo", UV="", **environ)
     assert code == 1
-    assert sentence in said
+    assert sentence in output
     assert not (checkout.folder / ".venv").exists()
 
 

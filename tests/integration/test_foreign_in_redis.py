@@ -59,13 +59,13 @@ async def test_a_foreign_dead_letter_hides_no_other_and_can_be_dropped(
     await store.put(letter(1), Message(kwargs={"prompt": "x"}).text())
     await store.put(letter(2), Message(kwargs={"prompt": "x"}).text())
     await redis.hset(store.name("heads"), "job-2", head)
-    found = {one.id: one for one in await store.find()}
-    assert sorted(found) == ["job-1", "job-2"]
-    json.dumps([one.as_json() for one in found.values()])
-    assert found["job-1"].replayable
-    assert (await store.get("job-2"))[0] == found["job-2"]
-    assert await store.delete([found["job-2"]], by="a test") == 1
-    assert [one.id for one in await store.find()] == ["job-1"]
+    letters = {letter.id: letter for letter in await store.find()}
+    assert sorted(letters) == ["job-1", "job-2"]
+    json.dumps([letter.as_json() for letter in letters.values()])
+    assert letters["job-1"].replayable
+    assert (await store.get("job-2"))[0] == letters["job-2"]
+    assert await store.delete([letters["job-2"]], by="a test") == 1
+    assert [letter.id for letter in await store.find()] == ["job-1"]
 
 
 async def test_a_half_written_dead_letter_is_listed_and_dropped(redis: Redis) -> None:
@@ -123,14 +123,14 @@ def test_the_command_for_jobs_says_that_a_record_cannot_be_read(
     first, second = shown.output.splitlines()
     assert first.startswith("job-1: PENDING: its record in the result store cannot be read")
     assert second == "job-2: PENDING: it waits in its queue, or no job has this id"
-    told = json.loads(CliRunner().invoke(job, ["job-1", "--json"], obj=obj).output)
-    assert told == {"job-1": {"state": "PENDING", "unreadable": True}}
+    printed = json.loads(CliRunner().invoke(job, ["job-1", "--json"], obj=obj).output)
+    assert printed == {"job-1": {"state": "PENDING", "unreadable": True}}
     app.close()
 
 
 def test_a_call_that_is_not_ours_is_left_out() -> None:
     lines = ["no JSON", "5", "[1]", '["x", "ok", "job", "m"]', '[5, "ok", "job", "m"]']
-    assert [one.at_ms for one in latest_calls.read("\n".join(lines))] == [5]
+    assert [call.at_ms for call in latest_calls.read("\n".join(lines))] == [5]
 
 
 async def test_keys_margins_and_the_audit_trail_survive_what_others_wrote(redis: Redis) -> None:
@@ -157,8 +157,8 @@ async def test_unknown_answers_and_counts_of_use_survive_what_others_wrote(redis
     ours = json.dumps(["groq", "status", "418"])
     foreign = {"no JSON": 1, "[5]": 1, json.dumps(["groq", "status", "419"]): "x", BYTES: 1}
     await redis.hset(book._counts, mapping={ours: 2, **foreign})
-    assert [(one.shape, one.count) for one in await book.seen()] == [("418", 2)]
+    assert [(sighting.shape, sighting.count) for sighting in await book.seen()] == [("418", 2)]
     step = _Step(0, {"1": Series("groq"), "2": Series("groq")})
     for bucket in ({"1": "no number!", "2": "a"}, {"1": "1", "2": "?,!"}):
         step.add(bucket)
-    assert [one.counts[0] for one in step.counted()] == [10, 1]
+    assert [series.counts[0] for series in step.counted()] == [10, 1]

@@ -76,28 +76,28 @@ async def _problems(
     return list(problems_in(await check_keys(pools, checkers, models=wanted), models=wanted))
 
 
-async def test_keys_that_live_are_told_with_their_models_and_quotas(
+async def test_live_keys_are_reported_with_their_models_and_quotas(
     sandbox: Sandbox, pools: dict[str, KeyPool], checkers: dict[str, Checker]
 ) -> None:
     sandbox.control("revoke", key="resend:2", standing="restricted")
     checked = await check_keys(pools, checkers, models={"groq": [MODEL, GONE]})
-    told = [
-        {name: one.as_json()[name] for name in ("service", "state", "models", "limits")}
-        for one in checked
+    results = [
+        {name: result.as_json()[name] for name in ("service", "state", "models", "limits")}
+        for result in checked
     ]
-    assert told[0] == {
+    assert results[0] == {
         "service": "groq",
         "state": "alive",
         "models": {MODEL: True, GONE: False},
         "limits": {},
     }
-    assert told[2] == {
+    assert results[2] == {
         "service": "resend",
         "state": "alive",
         "models": {},
         "limits": {"epd": 100, "epmo": 3_000, "rps": 2},
     }
-    assert told[3] == {
+    assert results[3] == {
         "service": "resend",
         "state": "alive",
         "models": {},
@@ -110,7 +110,7 @@ async def test_keys_that_live_are_told_with_their_models_and_quotas(
     assert not any(secret in repr(checked) for secret in secrets)
 
 
-async def test_what_keeps_a_key_from_serving_is_told_in_the_providers_words(
+async def test_the_reason_why_a_key_does_not_serve_is_reported_in_the_providers_words(
     sandbox: Sandbox, pools: dict[str, KeyPool], checkers: dict[str, Checker]
 ) -> None:
     sandbox.control("revoke", key="groq:1")
@@ -122,12 +122,12 @@ async def test_what_keeps_a_key_from_serving_is_told_in_the_providers_words(
     sandbox.control("reset")
     sandbox.control("standing", service="groq", standing="organization_restricted")
     assert all(
-        "is not accepted: Organization has been restr" in one
-        for one in await _problems(pools, checkers, MODEL)
+        "is not accepted: Organization has been restr" in problem
+        for problem in await _problems(pools, checkers, MODEL)
     )
 
 
-async def test_a_model_that_some_or_no_key_has_is_told(
+async def test_a_model_that_only_some_or_no_keys_have_is_reported(
     sandbox: Sandbox, pools: dict[str, KeyPool], checkers: dict[str, Checker]
 ) -> None:
     account = sandbox.state()["groq"][1]["account"]
@@ -146,17 +146,17 @@ async def test_a_model_that_some_or_no_key_has_is_told(
     ], "the other model of the list serves"
 
 
-async def test_a_provider_that_cannot_be_reached_leaves_it_open(
+async def test_keys_of_an_unreachable_provider_are_reported_as_unknown(
     pools: dict[str, KeyPool], sandbox: Sandbox
 ) -> None:
     checkers: dict[str, Checker] = {
         "groq": Groq("http://127.0.0.1:1"),
         "resend": Resend(sandbox.resend_api_url),
     }
-    found = await check_keys(pools, checkers, models={"groq": [MODEL]})
-    assert [one.check.state for one in found] == ["unknown", "unknown", "alive", "alive"]
+    results = await check_keys(pools, checkers, models={"groq": [MODEL]})
+    assert [result.check.state for result in results] == ["unknown", "unknown", "alive", "alive"]
     assert "could not be checked: the connection could not be opened" in next(
-        problems_in(found, models={"groq": [MODEL]})
+        problems_in(results, models={"groq": [MODEL]})
     )
     for checker in checkers.values():
         await checker.close()

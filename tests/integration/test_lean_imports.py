@@ -29,7 +29,7 @@ def test_a_worker_loads_neither_requests_nor_a_terminals_colours_and_who_asks_ha
     assert outcome(_SEEN) == ["[]", "True True RequestsClient"]
 
 
-def test_what_was_loaded_before_stays() -> None:
+def test_modules_that_were_loaded_before_stay() -> None:
     assert outcome(_BEFORE)[1:] == ["True True RequestsClient", "True"]
 
 
@@ -62,5 +62,7 @@ def test_telemetry_that_nobody_asked_for_is_not_imported(worker_says: list[str])
     assert worker_says[1] == "[]"
 
 
-def test_what_ends_searches_nothing_for_garbage(worker_says: list[str]) -> None:
+def test_a_process_that_ends_leaves_its_objects_out_of_the_garbage_collection(
+    worker_says: list[str],
+) -> None:
     assert worker_says[-1] == "left out of the search True"

@@ -25,7 +25,7 @@ async def test_a_server_that_goes_silent_is_left_for_the_one_behind_its_address(
 ) -> None:
     for name in ("_SILENCE_S", "_DEAF_S", "_RECONNECT_S"):
         monkeypatch.setattr(listening, name, getattr(listening, name) / 20)
-    heard: asyncio.Queue[str] = asyncio.Queue()
+    words: asyncio.Queue[str] = asyncio.Queue()
     with (
         EmbeddedRedis(data_dir=tmp_path / "first") as first,
         EmbeddedRedis(data_dir=tmp_path / "second") as second,
@@ -36,7 +36,7 @@ async def test_a_server_that_goes_silent_is_left_for_the_one_behind_its_address(
             redis=client, pools={}, cancellations=SimpleNamespace(channel="cancelled")
         )
         listening_task = asyncio.create_task(
-            listen(runtime, on_cancelled=heard.put_nowait, on_reset=heard.put_nowait)
+            listen(runtime, on_cancelled=words.put_nowait, on_reset=words.put_nowait)
         )
 
         async def say(server: EmbeddedRedis, word: str) -> None:
@@ -45,30 +45,30 @@ async def test_a_server_that_goes_silent_is_left_for_the_one_behind_its_address(
                     await asyncio.sleep(0.02)  # nobody listens there yet
 
         await say(first, "at the first")
-        assert await heard.get() == "at the first"
+        assert await words.get() == "at the first"
         assert first.pid is not None
         os.kill(first.pid, signal.SIGSTOP)
         proxy.target = second.port
         try:
             await say(second, "at the second")
-            assert await heard.get() == "at the second"
+            assert await words.get() == "at the second"
         finally:
             os.kill(first.pid, signal.SIGCONT)
             await cancel_until_ended([listening_task])
             await client.aclose()
 
 
-async def test_a_reset_wakes_who_waits_at_once_and_who_went_back_meanwhile_a_little_later(
+async def test_a_reset_wakes_waiting_jobs_at_once_and_jobs_deferred_meanwhile_a_little_later(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listening, "_WAKE_AGAIN_S", 0.05)
-    told: asyncio.Queue[str] = asyncio.Queue()
+    wake_ups: asyncio.Queue[str] = asyncio.Queue()
 
     async def wake_deferred(service: str) -> None:
-        told.put_nowait(f"{service} deferred")
+        wake_ups.put_nowait(f"{service} deferred")
 
     def service_named(name: str) -> Any:
-        waiting = SimpleNamespace(wake=lambda: told.put_nowait(f"{name} line"))
+        waiting = SimpleNamespace(wake=lambda: wake_ups.put_nowait(f"{name} line"))
         return SimpleNamespace(
             waiting=waiting, pool=SimpleNamespace(names=SimpleNamespace(wake=f"{name}:wake"))
         )
@@ -78,32 +78,32 @@ async def test_a_reset_wakes_who_waits_at_once_and_who_went_back_meanwhile_a_lit
         runtime: Any = SimpleNamespace(
             redis=client,
             rotations=rotations,
-            pools={name: one.pool for name, one in rotations.items()},
+            pools={name: rotation.pool for name, rotation in rotations.items()},
             cancellations=SimpleNamespace(channel="cancelled"),
             wake_deferred=wake_deferred,
         )
         listening_task = asyncio.create_task(
             listen(
                 runtime,
-                on_cancelled=lambda job: told.put_nowait(f"cancelled {job}"),
-                on_reset=lambda service: told.put_nowait(f"{service} reset"),
+                on_cancelled=lambda job: wake_ups.put_nowait(f"cancelled {job}"),
+                on_reset=lambda service: wake_ups.put_nowait(f"{service} reset"),
             )
         )
         try:
             async with asyncio.timeout(20):
                 while not await client.publish("groq:wake", "given back"):  # noqa: ASYNC110 - there
                     await asyncio.sleep(0.01)
-                assert await told.get() == "groq line"
+                assert await wake_ups.get() == "groq line"
                 await client.publish("resend:wake", "reset")
-                heard = [await told.get() for _ in range(4)]
-                assert heard == [
+                next_four = [await wake_ups.get() for _ in range(4)]
+                assert next_four == [
                     "resend line",
                     "resend reset",
                     "resend deferred",
                     "resend deferred",
                 ]
                 await client.publish("cancelled", "job-1")
-                assert await told.get() == "cancelled job-1"
+                assert await wake_ups.get() == "cancelled job-1"
         finally:
             await cancel_until_ended([listening_task])
-    assert told.empty(), "twice, and no third time"
+    assert wake_ups.empty(), "twice, and no third time"

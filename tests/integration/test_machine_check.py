@@ -55,12 +55,10 @@ def test_a_process_without_a_hard_limit_lets_itself_open_as_many_files_as_its_jo
 
 
 @pytest.mark.parametrize(
-    ("variable", "what"), [("SSL_CERT_FILE", "file"), ("SSL_CERT_DIR", "folder")]
+    ("variable", "kind"), [("SSL_CERT_FILE", "file"), ("SSL_CERT_DIR", "folder")]
 )
-def test_certificates_that_are_not_there_are_named(
-    tmp_path: Path, variable: str, what: str
-) -> None:
-    with pytest.raises(SettingsError, match=f"^{variable} names a {what} that does not exist"):
+def test_missing_certificates_are_named(tmp_path: Path, variable: str, kind: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{variable} names a {kind} that does not exist"):
         check_machine(Settings(), {}, {variable: str(tmp_path / "gone")})
 
 
@@ -75,9 +73,9 @@ def test_a_place_without_certificates_is_named(
     tmp_path: Path, variable: str, sentence: str
 ) -> None:
     (tmp_path / "roots.pem").write_text("no certificate")
-    place = tmp_path if variable == "SSL_CERT_DIR" else tmp_path / "roots.pem"
+    path = tmp_path if variable == "SSL_CERT_DIR" else tmp_path / "roots.pem"
     with pytest.raises(SettingsError, match=f"^{sentence}"):
-        check_machine(Settings(), {}, {variable: str(place)})
+        check_machine(Settings(), {}, {variable: str(path)})
 
 
 def test_one_of_several_folders_may_hold_the_certificates(tmp_path: Path) -> None:
@@ -125,9 +123,9 @@ def test_a_log_of_tls_keys_that_can_be_written_is_no_problem(tmp_path: Path) -> 
 def test_a_configuration_of_another_program_with_celery_is_left_alone(tmp_path: Path) -> None:
     names = ("CELERY_CONFIG_MODULE", "CELERY_LOADER")
     environ = os.environ | dict.fromkeys(names, "not_there") | {"PYTHONPATH": str(ROOT)}
-    asked = "from worker.celery import app; print(app.conf.task_serializer)"
+    program = "from worker.celery import app; print(app.conf.task_serializer)"
     done = subprocess.run(
-        [sys.executable, "-c", asked], env=environ, cwd=tmp_path, capture_output=True,
+        [sys.executable, "-c", program], env=environ, cwd=tmp_path, capture_output=True,
         text=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.stdout == "json\n", done.stderr

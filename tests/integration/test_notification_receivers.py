@@ -83,20 +83,20 @@ async def test_an_answer_counts_once_its_status_has_come(answer: _Answer) -> Non
         await post(port)
 
 
-# What a receiver does, and what is said of it: never what it sent.
+# What a receiver does, and the sentence about it, which never quotes what it sent.
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "sentence"),
     [
         (announce_for_ever, "the connection to the receiver ended without an answer"),
         (say_nothing, "the connection to the receiver ended without an answer"),
         (speak_no_http, "the receiver's answer is not HTTP, or its head is too long"),
     ],
 )
-async def test_what_is_no_answer_is_given_up(answer: _Answer, said: str) -> None:
+async def test_a_malformed_answer_is_given_up(answer: _Answer, sentence: str) -> None:
     async with receiver(answer) as port:
         with pytest.raises(NotDelivered) as failed:
             await post(port)
-    assert str(failed.value) == said
+    assert str(failed.value) == sentence
 
 
 async def test_a_receiver_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,6 +109,6 @@ async def test_a_receiver_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch
 async def test_a_certificate_that_is_not_accepted_is_named(tmp_path: Path) -> None:
     context = Authority(tmp_path).server_context()
     context.verify_mode = ssl.CERT_NONE
-    said = "^the receiver does not answer: its certificate is not accepted: "
-    with handshakes(context) as port, pytest.raises(NotDelivered, match=said):
+    sentence = "^the receiver does not answer: its certificate is not accepted: "
+    with handshakes(context) as port, pytest.raises(NotDelivered, match=sentence):
         await post(port, scheme="https")

@@ -110,10 +110,10 @@ async def test_each_worker_asks_for_an_end_every_ten_seconds_at_most(
     monkeypatch.setattr(outages_module.time, "monotonic", lambda: now_s)
     asks = AsyncMock(return_value=False)
     monkeypatch.setattr(outages_module, "end_outage", asks)
-    for after_s, asked in ((0, 1), (9.9, 1), (0.1, 2)):
+    for after_s, count in ((0, 1), (9.9, 1), (0.1, 2)):
         now_s += after_s
         await wakes(broker, outages)
-        assert asks.await_count == asked, after_s
+        assert asks.await_count == count, after_s
 
 
 async def test_an_outage_is_noted_once_a_minute_for_the_longest_that_a_job_waits(

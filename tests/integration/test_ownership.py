@@ -25,9 +25,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    found = Clock()
-    monkeypatch.setattr(ownership, "time", found)
-    return found
+    manual = Clock()
+    monkeypatch.setattr(ownership, "time", manual)
+    return manual
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def request(tag: str | None = "tag@1f") -> Any:
 @pytest.mark.parametrize(
     ("still_s", "held", "lost"), [(31, False, True), (31, True, False), (29, False, False)]
 )
-async def test_only_who_stood_still_loses_what_others_have(
+async def test_only_a_worker_that_stood_still_loses_jobs_that_others_have(
     broker: Redis,
     clock: Clock,
     still_s: float,

@@ -43,14 +43,14 @@ def settings(server: EmbeddedRedis, user: str = "") -> Settings:
     )
 
 
-def test_a_redis_that_lets_the_worker_do_all_is_no_word_worth(
+def test_a_redis_that_grants_every_right_is_not_mentioned(
     server: EmbeddedRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
     check_redis(settings(server))
     assert not caplog.messages
 
 
-def test_a_redis_that_is_away_is_waited_for_and_no_reason_against_a_start() -> None:
+def test_the_check_passes_while_redis_is_away() -> None:
     check_redis(settings_from({"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}))
 
 
@@ -70,7 +70,7 @@ def test_a_redis_that_is_away_is_waited_for_and_no_reason_against_a_start() -> N
         ("on >pw ~* &* -@all", "pw", "does not let this worker in: NOPERM "),
     ],
 )
-def test_who_may_not_use_redis_learns_that_at_the_start_in_its_words(
+def test_a_redis_that_refuses_the_worker_ends_the_start_with_its_words(
     server: EmbeddedRedis, client: Any, rules: str, password: str, words: str
 ) -> None:
     client.execute_command("ACL", "SETUSER", "kw", *rules.split())
@@ -124,8 +124,8 @@ def test_each_right_is_one_of_a_key_that_redis_sees_in_its_command(client: Any) 
         with client.pipeline() as pipe:  # a wrong number of arguments is told when it is queued
             for command in rights.writing:
                 pipe.execute_command(*command)
-            told = pipe.execute(raise_on_error=False)
-        assert not [str(one) for one in told if "number of arg" in str(one)]
+            replies = pipe.execute(raise_on_error=False)
+        assert not [str(reply) for reply in replies if "number of arg" in str(reply)]
         client.flushall()
 
 

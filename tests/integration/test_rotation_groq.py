@@ -123,7 +123,7 @@ async def test_where_one_of_three_organisations_keeps_a_model_no_job_fails(redis
     limits = {"groq_rpm": 0, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0, "groq_latency_ms": 5}
     with Sandbox(groq_keys=3, resend_keys=0, **limits) as sandbox:
         keys = sandbox.keys("groq")
-        accounts = [one["account"] for one in sandbox.state()["groq"]]
+        accounts = [key["account"] for key in sandbox.state()["groq"]]
         for account in accounts[:2]:
             sandbox.control(
                 "standing", service="groq", account=account, model=MODEL, code="model_not_found"
@@ -133,7 +133,10 @@ async def test_where_one_of_three_organisations_keeps_a_model_no_job_fails(redis
             pool = KeyPool(
                 redis,
                 "groq",
-                [make_key("groq", secret=one, variable=f"K{n}") for n, one in enumerate(keys)],
+                [
+                    make_key("groq", secret=secret, variable=f"K{n}")
+                    for n, secret in enumerate(keys)
+                ],
             )
             rotation: Rotation[Completion] = Rotation(pool, groq)
             served = await asyncio.gather(*(ask(rotation, 10) for _ in range(270)))

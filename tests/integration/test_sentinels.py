@@ -101,19 +101,19 @@ async def test_a_lost_connection_is_the_first_to_greet_the_next_primary() -> Non
         await asyncio.start_server(serve, "127.0.0.1", 0) as first,
         await asyncio.start_server(serve, "127.0.0.1", 0) as second,
     ):
-        one, other = (server.sockets[0].getsockname()[1] for server in (first, second))
-        url = f"sentinel://127.0.0.1:{one}?master_name=main"
+        first_port, second_port = (server.sockets[0].getsockname()[1] for server in (first, second))
+        url = f"sentinel://127.0.0.1:{first_port}?master_name=main"
         blocking = redis.Redis.from_pool(redis.ConnectionPool(**parameters_of(url)))
         async with connect(Settings(redis_url=SecretUrl(url))) as client:
             for ask in (client.ping, lambda: asyncio.to_thread(blocking.ping)):
                 greeted.clear()
-                for port in (one, other):
+                for port in (first_port, second_port):
                     ports.append(port)
                     await drop_all()
                     with suppress(redis.ConnectionError):  # the loss itself
                         await ask()
                     assert await ask()
-                assert greeted == [one, other]
+                assert greeted == [first_port, second_port]
         blocking.close()
         await drop_all()
 

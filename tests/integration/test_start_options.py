@@ -89,15 +89,15 @@ def test_a_module_of_the_users_that_hides_one_is_named(
     tmp_path: Path, name: str, package: str
 ) -> None:
     (tmp_path / name).write_text("ANYTHING = 1\n")
-    said = started(tmp_path, command=CELERY, PYTHONPATH=f"{tmp_path}:{ROOT}")
-    assert f"{tmp_path / name} hides the module {package} that is needed, " in said
+    log = started(tmp_path, command=CELERY, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    assert f"{tmp_path / name} hides the module {package} that is needed, " in log
 
 
 def test_the_sentence_about_a_hidden_module_is_json_where_the_logs_are(tmp_path: Path) -> None:
     (tmp_path / "redis").mkdir()
     (tmp_path / "redis" / "__init__.py").write_text("")
-    said = started(tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}", KEYWHEEL_LOG_FORMAT="json")
-    last = json.loads(said.splitlines()[-1])
+    log = started(tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}", KEYWHEEL_LOG_FORMAT="json")
+    last = json.loads(log.splitlines()[-1])
     assert last["level"] == "CRITICAL"
     assert "hides the module redis that is needed" in last["message"]
 

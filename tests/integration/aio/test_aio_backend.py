@@ -103,7 +103,7 @@ def test_an_end_that_comes_while_a_later_state_is_stored_stays(
 
 
 @pytest.mark.parametrize("stored", ["by another program", "[]", '{"status": ["SUCCESS"]}', "{}"])
-def test_an_end_replaces_what_nobody_can_read(run: Run, store: "redis.Redis", stored: str) -> None:
+def test_an_end_replaces_an_unreadable_record(run: Run, store: "redis.Redis", stored: str) -> None:
     task_id = str(uuid.uuid4())
     store.set(f"celery-task-meta-{task_id}", stored)
     run("value", task_id=task_id)[1].result(10)
@@ -216,6 +216,6 @@ def test_a_connection_class_without_an_async_twin_falls_back_to_threads(app: Cel
     assert not odd.awaits_in_jobs
 
 
-def test_a_state_that_a_child_task_tells_is_stored_without_holding_up_the_loop(run: Run) -> None:
+def test_a_state_that_a_child_task_reports_is_stored_without_holding_up_the_loop(run: Run) -> None:
     _, done = run("PROGRESS", task="tells")
     assert done.result(10)[1] == "['STARTED', 'PROGRESS']"  # not there yet when the call returned

@@ -47,7 +47,7 @@ def test_a_result_store_that_is_away_for_a_moment_loses_nothing(
         assert eventually(lambda task_id=task_id: meta_of(store, task_id))["result"] == number
 
 
-def test_who_only_reads_gives_up_when_the_tries_of_the_policy_are_over(
+def test_a_read_gives_up_after_the_tries_of_the_retry_policy(
     app: Celery, aio_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_lines = list[str]()

@@ -102,7 +102,7 @@ async def test_no_more_than_20_000_messages_of_a_list_are_read(broker: Redis) ->
 
 
 @pytest.mark.parametrize(("ahead", "before"), [(127, 127), (128, 128 + 3)])
-async def test_what_came_after_those_in_lines_comes_behind_them(
+async def test_messages_behind_the_window_are_counted_behind_those_in_lines(
     broker: Redis, ahead: int, before: int
 ) -> None:
     await broker.lpush("ai", *others(ahead), message_of(JOB))

@@ -37,7 +37,7 @@ def seen(peeker: QueuePeeker, channel: Any) -> set[int]:
     return {kwargs["n"] for _, _, kwargs in peeker.peek(channel, "ai") or []}
 
 
-def test_each_message_is_told_with_its_priority_its_task_and_what_it_is_called_with(
+def test_each_message_is_returned_with_its_priority_its_task_and_its_arguments(
     app: Celery, channel: Any
 ) -> None:
     send(app, 1)
@@ -68,7 +68,7 @@ def test_of_large_messages_fewer_are_read(app: Celery, channel: Any) -> None:
     assert len(seen(QueuePeeker(), channel)) < 6
 
 
-def test_what_is_no_task_of_celery_in_json_is_left_out(app: Celery, channel: Any) -> None:
+def test_entries_that_are_not_celery_tasks_in_json_are_left_out(app: Celery, channel: Any) -> None:
     with redis.Redis.from_url(app.conf.broker_url) as client:
         client.lpush(
             "ai", "{", "[]", '"x"', '{"body": "e30=", "properties": {"body_encoding": "base64"}}'

@@ -107,7 +107,7 @@ def test_a_message_is_the_one_that_celery_sends(
     ],
     indirect=["celery_app"],
 )
-def test_what_is_not_plain_goes_celerys_way(
+def test_a_message_with_special_options_is_published_by_celery(
     celery_app: Celery, books: Any, options: dict[str, Any]
 ) -> None:
     bound = celery_app.amqp.queues["q"]
@@ -118,7 +118,7 @@ def test_what_is_not_plain_goes_celerys_way(
     assert books.llen("q") == 1
 
 
-def test_many_messages_of_a_moment_are_one_round_trip_and_celerys_signals_tell_of_each(
+def test_many_messages_of_a_moment_are_one_round_trip_and_each_sends_celerys_signals(
     celery_app: Celery, books: Any
 ) -> None:
     job_ids: list[str] = []

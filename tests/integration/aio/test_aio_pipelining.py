@@ -35,7 +35,7 @@ def _clients(books: Any) -> str:
     return str(books.execute_command("CLIENT", "LIST"))
 
 
-async def test_replies_are_bytes_and_an_error_is_only_for_who_met_it(
+async def test_replies_are_bytes_and_an_error_fails_its_own_command_only(
     pipelining: Pipelining, books: Any
 ) -> None:
     books.set("text", "no list")
@@ -69,7 +69,7 @@ async def test_they_are_not_repeated_where_the_caller_does_that(
     assert await pipelining.run([("PING",)]) == [b"PONG"]
 
 
-async def test_a_connection_that_idled_for_long_is_opened_anew(
+async def test_a_connection_that_idled_for_long_is_reopened(
     pipelining: Pipelining, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = await pipelining.run([("CLIENT", "ID")])

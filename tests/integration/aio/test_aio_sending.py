@@ -91,7 +91,7 @@ def test_many_jobs_take_one_round_trip_and_each_has_an_id_of_its_own(
     ]
 
 
-def test_what_is_not_plain_goes_the_usual_way(app: Celery, books: Any) -> None:
+def test_a_signature_with_special_options_is_sent_by_celery(app: Celery, books: Any) -> None:
     plain, sender, signalled = app.tasks["plain"], Sender(app), []
     sender.send(plain.s(0))
     for signature in (

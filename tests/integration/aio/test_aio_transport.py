@@ -218,7 +218,7 @@ def test_a_channel_without_acknowledgements_is_stock(url: str, books: Any) -> No
         assert not books.exists("unacked")
 
 
-def test_who_drains_by_hand_gets_one_message_a_call_and_keeps_no_other_from_the_rest(
+def test_draining_by_hand_takes_one_message_a_call_and_leaves_the_others_in_the_queue(
     url: str, books: Any
 ) -> None:
     with Connection(url, transport=OURS) as first, Connection(url, transport=OURS) as second:

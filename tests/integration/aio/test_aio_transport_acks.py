@@ -289,7 +289,7 @@ def test_every_channel_ends_with_its_connection_though_the_server_is_away(
         assert "Traceback" not in caplog.text
 
 
-def test_an_acknowledgement_that_cannot_be_sent_is_kept_and_told_in_one_line(
+def test_an_acknowledgement_that_cannot_be_sent_is_kept_and_logged_in_one_line(
     url: str, books: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with receiving(url, "a") as receiver:

@@ -68,7 +68,7 @@ def test_the_clock_never_runs_backwards(
         assert abs(kept_us - kept_ms * 1000) <= took_us
 
 
-def test_a_clock_that_is_none_is_begun_anew(broker: Server) -> None:
+def test_an_unreadable_clock_is_replaced(broker: Server) -> None:
     broker.client.set("clock", "odd")
     before_us = broker.now_us()
     assert before_us <= delay(broker, "a", 0) <= broker.now_us()

@@ -107,7 +107,7 @@ def test_a_look_into_empty_queues_costs_the_server_one_command_for_all_of_them(
         }
 
 
-def test_who_only_publishes_has_one_connection(url: str, books: Any) -> None:
+def test_a_channel_that_only_publishes_has_one_connection(url: str, books: Any) -> None:
     before = len(books.client_list())
     with Connection(url, transport=OURS) as connection:
         connection.SimpleQueue("a").queue.maybe_bind(connection.default_channel)
@@ -135,7 +135,7 @@ def test_of_a_change_only_the_list_that_changed_is_looked_into(url: str, books: 
             }
 
 
-def test_what_is_taken_at_once_is_entered_at_once(url: str, books: Any) -> None:
+def test_messages_taken_together_are_entered_together(url: str, books: Any) -> None:
     send(url, "a", *range(40))
     send(url, "b", *range(40, 80))
     before = {name: calls(books, name) for name in ("hset", "ltrim")}
@@ -175,7 +175,7 @@ def test_a_queue_that_is_left_out_costs_no_questions_and_is_asked_again_once_it_
         receiver.until(lambda: receiver.bodies == [3, 1, 2])
 
 
-def test_an_emptied_server_is_looked_at_anew(url: str, books: Any) -> None:
+def test_after_a_flush_of_the_server_queues_are_looked_into_again(url: str, books: Any) -> None:
     with receiving(url, "a", polling_interval=60) as receiver:
         receiver.with_hub()
         receiver.until(lambda: receiver.channel.hints.all_empty)

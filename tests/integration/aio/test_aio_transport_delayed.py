@@ -110,7 +110,7 @@ def test_the_consumer_has_no_instant_to_wait_for_a_second_time(url: str) -> None
         assert (receiver.messages[0].headers["eta"], receiver.messages[0].headers["x"]) == (None, 1)
 
 
-def test_what_is_due_comes_before_the_list_beside_and_urgent_ones_before_others(
+def test_due_messages_come_before_the_list_beside_and_urgent_ones_before_others(
     url: str, books: Any
 ) -> None:
     delay(url, LONG_S, "second")
@@ -297,7 +297,7 @@ def test_a_clock_that_is_set_back_makes_no_countdown_longer(url: str, books: Any
         receiver.until(lambda: receiver.messages)
 
 
-def test_what_is_no_message_is_set_aside_and_a_lost_text_is_passed_over(
+def test_a_delayed_entry_that_is_not_a_message_is_set_aside_and_a_lost_text_is_skipped(
     url: str, books: Any
 ) -> None:
     with receiving(url, "late", **OPTIONS) as receiver:

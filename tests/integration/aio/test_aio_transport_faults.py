@@ -73,9 +73,7 @@ def test_a_server_that_became_a_replica_is_left(url: str, books: Any) -> None:
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
-def test_a_server_that_tells_of_no_changes_is_looked_at_often(
-    url: str, books: Any, *, hub: bool
-) -> None:
+def test_a_server_without_tracking_is_looked_into_often(url: str, books: Any, *, hub: bool) -> None:
     books.execute_command(
         "ACL", "SETUSER", "deaf", "on", ">secret", "~*", "&*", "+@all", "-client|tracking"
     )
@@ -103,7 +101,7 @@ def test_a_lost_connection_raises_and_the_next_one_gets_everything(url: str, boo
         assert second.bodies == [0, 1, 2, 3, 4]
 
 
-def test_what_a_request_took_is_released_when_its_reply_is_lost_with_the_connection(
+def test_messages_are_released_when_the_reply_is_lost_with_the_connection(
     url: str, books: Any
 ) -> None:
     with receiving(url, "a", lease_s=900) as receiver:
@@ -121,7 +119,7 @@ def test_what_a_request_took_is_released_when_its_reply_is_lost_with_the_connect
         second.until(lambda: len(second.messages) == 3)
 
 
-def test_what_cannot_be_put_back_after_a_consumer_has_raised_is_released(
+def test_messages_that_cannot_be_put_back_after_a_consumer_has_raised_are_released(
     url: str, books: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with receiving(url, "a", lease_s=900) as receiver:

@@ -22,7 +22,7 @@ def store(server: EmbeddedRedis) -> Iterator["redis.Redis"]:
         yield client
 
 
-def test_only_what_is_not_renewed_is_given_back_and_its_deaths_are_counted(
+def test_only_messages_whose_leases_are_not_renewed_are_given_back_and_their_deaths_counted(
     server: EmbeddedRedis, store: Any
 ) -> None:
     send(server.url, "a", *range(3))
@@ -86,7 +86,7 @@ def test_headers_that_are_added_stand_in_the_message_that_comes_again_and_not_in
         }
 
 
-def test_nobody_is_given_up_before_all_had_time_to_renew_after_a_silence(
+def test_after_a_silence_no_lease_expires_before_all_workers_had_time_to_renew(
     server: EmbeddedRedis, store: Any
 ) -> None:
     send(server.url, "a", 1)
@@ -137,7 +137,7 @@ def test_what_a_stock_worker_took_or_gave_back_is_left_to_the_visibility_timeout
         assert store.zcard("unacked.leases") == 0
 
 
-def test_a_booked_entry_that_is_no_message_is_set_aside(
+def test_an_unacknowledged_entry_that_is_not_a_message_is_set_aside(
     server: EmbeddedRedis, store: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     with receiving(server.url, "a", lease_s=900) as receiver:
@@ -212,7 +212,7 @@ def test_without_leases_only_the_visibility_timeout_counts(
         assert receiver.channel.qos.keeper is None
 
 
-def test_what_a_full_server_does_not_take_back_is_given_out_again_later(
+def test_messages_that_a_full_server_does_not_take_back_are_redelivered_later(
     server: EmbeddedRedis, store: Any
 ) -> None:
     send(server.url, "a", "job")

@@ -91,7 +91,7 @@ def test_a_tenant_is_named_in_a_header_of_a_message(
     ("flag", "is_first"),
     [('"redelivered": true', True), ('"redelivered":true', True), ('"redelivered": false', False)],
 )
-def test_what_came_again_comes_before_what_is_new(
+def test_redelivered_messages_come_before_new_ones(
     shared: Shared, flag: str, *, is_first: bool
 ) -> None:
     shared.push("big", 200)
@@ -248,7 +248,7 @@ def test_what_waits_in_lines_is_renewed_in_time_and_nothing_else(
 
 
 @pytest.mark.parametrize("back", [1, 60, 70])
-def test_what_was_put_back_from_a_line_does_not_come_from_it_again(
+def test_a_message_put_back_from_a_line_does_not_come_from_it_again(
     shared: Shared, back: int
 ) -> None:
     shared.push("big", 200)

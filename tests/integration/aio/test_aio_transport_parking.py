@@ -31,9 +31,7 @@ def test_a_queue_that_is_parted_counts_all_its_messages_and_is_purged_whole(
 
 
 @pytest.mark.parametrize("lease_s", [0, 30])
-def test_what_waits_in_a_line_has_a_lease_where_messages_have_one(
-    url: str, books: Any, lease_s: int
-) -> None:
+def test_parked_messages_have_leases_if_leases_are_used(url: str, books: Any, lease_s: int) -> None:
     with receiving(url, prefetch=10, lease_s=lease_s) as receiver:
         receiver.channel.sharing.add("a")
         push(books, "big", *names("A", 300))

@@ -54,7 +54,7 @@ def test_messages_whose_leases_have_ended_are_listed_with_their_entries(books: A
     assert books.hgetall("unacked") == entries, "they stay where they are"
 
 
-def test_who_goes_on_looking_is_not_counted_again(books: Any) -> None:
+def test_a_worker_that_looks_several_times_is_counted_once(books: Any) -> None:
     assert [int(expired(books, first=first)[1]) for first in (0, 1, 0, 1)] == [0, 1, 1, 2]
 
 
@@ -189,7 +189,7 @@ def test_only_messages_whose_leases_ended_by_an_instant_go_back(held: Any) -> No
     assert given_back(held, "20", *back) == 0
 
 
-def test_what_is_no_message_is_set_aside_when_it_goes_back(held: Any) -> None:
+def test_an_entry_that_is_not_a_message_is_set_aside_when_it_goes_back(held: Any) -> None:
     held.rpush("unreadable", *["older"] * 10_000)
     assert given_back(held, "", ("a", "x" * 9_000, 1, 4), ("b", "B", 1, 6)) == 2
     assert held.lrange("unreadable", 0, 1) == ["x" * 8_192, "older"]

@@ -120,7 +120,7 @@ def test_a_name_is_one_tenant_however_its_producer_writes_it(
     assert books.zrange("a.tenants", 0, -1) == [digest[:16]]
 
 
-def test_what_came_again_is_the_first_of_its_tenant(receiver: Receiver, books: Any) -> None:
+def test_a_redelivered_message_is_the_first_of_its_tenant(receiver: Receiver, books: Any) -> None:
     push(books, "big", *names("A", 300))
     share(receiver, books)
     [text] = books.rpop("a", 1)

@@ -104,7 +104,9 @@ def test_what_is_taken_is_entered_with_its_lease(broker: Server, lease_s: float)
         '{"properties": {"delivery_tag": "t", "delivery_info": 5}}',
     ],
 )
-def test_what_is_no_message_is_set_aside_and_counts_as_taken(broker: Server, odd: str) -> None:
+def test_an_entry_that_is_not_a_message_is_set_aside_and_counts_as_taken(
+    broker: Server, odd: str
+) -> None:
     for item in (text_of("1"), odd, text_of("2"), text_of("3")):
         broker.client.lpush("a", item)
     assert broker.take([["a"]], limit=3) == [("a", "1"), ("a", "2")]
@@ -117,7 +119,7 @@ def test_what_is_no_message_is_set_aside_and_counts_as_taken(broker: Server, odd
 @pytest.mark.parametrize(
     "half", [r"\ud800", r"\uDBFF", r"\udc00", r"\uDfFf", r"\ud83d\ude00", r"\u00e9 \udabc x"]
 )
-def test_half_a_character_is_no_reason_to_set_a_message_aside_however_it_is_written(
+def test_a_lone_surrogate_does_not_set_a_message_aside_however_it_is_written(
     broker: Server, half: str
 ) -> None:
     text = text_of("1").replace(": ", ":").replace('"body":"1"', f'"body":"{half}"')
@@ -166,7 +168,7 @@ def test_a_due_message_is_that_of_its_own_queue_and_no_more_are_taken_than_asked
     assert not broker.client.exists("late.next", "late.texts", "late.0.due")
 
 
-def test_what_is_due_and_was_not_taken_stays(broker: Server) -> None:
+def test_due_messages_that_were_not_taken_stay(broker: Server) -> None:
     broker.push("a", "a 1")
     broker.delay("late", 0, broker.now_us() - 500, "due 1", "due 2", "due 3")
     queues: dict[str, Any] = {"lists": [["late", "a"]], "delayed": (("late", 1, 0),)}

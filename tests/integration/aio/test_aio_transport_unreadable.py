@@ -12,7 +12,7 @@ from tests.integration.aio.transport_harness import (
 )
 
 
-def test_what_is_no_message_is_set_aside_and_named(
+def test_entries_that_are_not_messages_are_set_aside_and_logged(
     url: str, books: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     send(url, "a", "good")
@@ -39,7 +39,7 @@ def test_what_is_no_message_is_set_aside_and_named(
 
 
 @pytest.mark.parametrize("reader", ["the server", "this process"])
-def test_of_what_is_no_message_the_latest_are_kept_and_the_beginning_of_each(
+def test_of_unreadable_entries_the_latest_10_000_are_kept_and_8_kib_of_each(
     url: str, books: Any, reader: str
 ) -> None:
     send(url, "a", "x" * 9_000)
@@ -58,9 +58,7 @@ def test_of_what_is_no_message_the_latest_are_kept_and_the_beginning_of_each(
 
 
 @pytest.mark.parametrize("text", ["\ud800", "a\udfffb", "\\ud800", "\\\ud800", "😀"])
-def test_half_a_character_in_a_message_is_no_reason_to_set_it_aside(
-    url: str, books: Any, text: str
-) -> None:
+def test_a_message_with_a_lone_surrogate_is_not_set_aside(url: str, books: Any, text: str) -> None:
     send(url, "a", "whole")
     message = json.loads(books.rpop("a"))
     message["headers"]["kwargsrepr"] = text

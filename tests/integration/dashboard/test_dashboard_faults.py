@@ -48,23 +48,23 @@ async def test_every_endpoint_tells_a_fault_of_our_own_from_one_of_redis_without
     async def get(path: str) -> httpx.Response:
         return await site.client.get(path, auth=LOGIN)
 
-    asked = []
+    requests = []
     # What else these read comes first.
     for reads, path in (("with_broker", "/api/admin/jobs/j1"), ("with_actions", f"{PREFIX}/audit")):
         with monkeypatch.context() as patch:
             patch.setattr(site.app.poller, reads, broken)
-            asked.append(await get(path))
+            requests.append(await get(path))
     monkeypatch.setattr(site.app.poller, "_on_its_thread", broken)
-    asked += [await get(path) for path in _ASKED]
-    asked += [
+    requests += [await get(path) for path in _ASKED]
+    requests += [
         await site.client.post(path, auth=LOGIN, json=body) for path, body in _CHANGES.items()
     ]
-    found = [
+    endpoints = [
         (answer.request.url.path, answer.status_code, answer.json().get("error"))
-        for answer in asked
+        for answer in requests
     ]
-    assert found == [(path, status, code) for path, *_ in found]
-    assert not [answer.text for answer in asked if "detail" in answer.text]
+    assert endpoints == [(path, status, code) for path, *_ in endpoints]
+    assert not [answer.text for answer in requests if "detail" in answer.text]
 
 
 _OF_STORES = (RedisError(), OperationalError(), OSError(), BackendGetMetaError("away"))
@@ -72,7 +72,7 @@ _OF_BROKERS = (OperationalError(), ChannelError(), ConnectionError(), RedisError
 
 
 @pytest.mark.parametrize(
-    ("what", "errors", "code"),
+    ("action", "errors", "code"),
     [
         ("ask_workers", _OF_BROKERS, "broker_unreachable"),
         ("look_up", _OF_STORES, "redis_unreachable"),
@@ -81,19 +81,19 @@ _OF_BROKERS = (OperationalError(), ChannelError(), ConnectionError(), RedisError
 async def test_an_endpoint_that_asks_the_broker_tells_each_error_of_one_from_a_bug(
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
-    what: str,
+    action: str,
     errors: tuple[Exception, ...],
     code: str,
 ) -> None:
     site = await serve()
-    is_reload = what == "ask_workers"
+    is_reload = action == "ask_workers"
     path = f"{PREFIX}/reload" if is_reload else "/api/admin/jobs/j1"
 
     async def ask(error: Exception) -> tuple[int, str]:
         def broken(*_: Any, **__: Any) -> None:
             raise error
 
-        monkeypatch.setattr(keys if is_reload else jobs, what, broken)
+        monkeypatch.setattr(keys if is_reload else jobs, action, broken)
         method, body = ("POST", {}) if is_reload else ("GET", None)
         answer = await site.client.request(method, path, auth=LOGIN, json=body)
         return answer.status_code, answer.json()["error"]
@@ -148,8 +148,8 @@ async def test_what_cannot_be_read_is_logged_once_for_as_long_as_that_lasts(
             async with asyncio.timeout(10):
                 while min(tries.values()) < 3:  # noqa: ASYNC110 - the poller's thread tries
                     await asyncio.sleep(0.01)
-        for what in ("read the key pools", "count the queues"):
-            assert caplog.text.count(f"cannot {what} (ZeroDivisionError)") == times
+        for action in ("read the key pools", "count the queues"):
+            assert caplog.text.count(f"cannot {action} (ZeroDivisionError)") == times
         assert not site.app.poller._queue("ai").known
         await until(are_read_again, bool)
 

@@ -167,7 +167,7 @@ def test_whatever_the_headers_hold_there_is_a_letter(changes: dict[str, Any]) ->
     assert json.loads(letter.head().partition("\n")[2])["kind"] == "failed"
 
 
-def test_a_message_that_is_no_job_is_kept_as_it_came_up_to_a_bound() -> None:
+def test_a_message_that_is_not_a_job_is_kept_as_it_came_up_to_a_limit() -> None:
     for body, raw in (
         (b"{" + b"x" * 100_000, "{" + "x" * 65_535),
         (b"\xff\xfe", "base64://4="),

@@ -105,7 +105,7 @@ def test_one_letter_shows_its_arguments_only_where_they_are_asked_for(
     ] == {"prompt": SECRET}
 
 
-def test_what_was_no_job_shows_as_it_came(cli: Cli, redis_url: str) -> None:
+def test_a_message_that_is_not_a_job_is_shown_as_it_came(cli: Cli, redis_url: str) -> None:
     put(
         redis_url,
         letter(note="the message itself cannot be run", kind="poison"),

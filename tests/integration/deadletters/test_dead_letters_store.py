@@ -139,7 +139,7 @@ async def test_without_a_clock_of_a_test_the_time_is_that_of_redis(redis_url: st
         assert before <= found.at_ms < before + 60_000
 
 
-async def test_who_drops_letters_stands_in_the_audit_stream(make: Make) -> None:
+async def test_the_audit_trail_names_the_person_who_drops_letters(make: Make) -> None:
     store = make()
     for number in range(1, 4):
         await store.put(letter(number), MESSAGE.text())
@@ -161,7 +161,7 @@ async def test_who_drops_letters_stands_in_the_audit_stream(make: Make) -> None:
     assert await store.counts() == Counts({}, 0)
 
 
-async def test_a_letter_that_was_written_anew_is_not_forgotten_for_the_old_one(make: Make) -> None:
+async def test_a_letter_that_was_rewritten_is_not_deleted_for_the_old_one(make: Make) -> None:
     store = make()
     await store.put(letter(reason="first"))
     [old] = await store.find()

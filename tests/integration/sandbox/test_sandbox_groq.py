@@ -263,7 +263,7 @@ async def test_malformed_requests_are_refused(sandbox: Sandbox, client: groq.Asy
         assert (await plain.get("/openai/v1/nothing")).json()["error"]["code"] == "unknown_url"
 
 
-async def test_an_exhausted_service_refuses_every_key_and_the_ledger_sees_who_does_not_wait(
+async def test_an_exhausted_service_refuses_every_key_and_the_ledger_counts_calls_that_did_not_wait(
     sandbox: Sandbox, client: groq.AsyncGroq
 ) -> None:
     sandbox.control("exhaust", service="groq", seconds=20)

@@ -56,9 +56,9 @@ async def test_tokens_that_come_together_share_a_record_and_a_write(
         await asyncio.sleep(0)
     await asyncio.gather(*(finish_stream(stream, RESULT) for stream in streams))
     for number in range(50):
-        found = await records(redis, f"t{number}")
-        assert texts(found) == "".join(f"{token} " for token in range(200))
-        assert len(found) <= writes + 2
+        written = await records(redis, f"t{number}")
+        assert texts(written) == "".join(f"{token} " for token in range(200))
+        assert len(written) <= writes + 2
     assert writes < 100  # not one for each of 10,000 tokens
 
 
@@ -73,7 +73,7 @@ async def test_a_stream_lives_from_its_first_record_even_if_its_worker_dies(
     assert 590_000 < await redis.pttl("kw:stream:t1") <= 600_000
 
 
-async def test_a_second_attempt_in_a_turn_begins_the_stream_anew(
+async def test_a_second_attempt_in_a_turn_restarts_the_stream(
     writer: StreamWriter, redis: Redis
 ) -> None:
     stream = writer.open("t1", attempts=0)
@@ -87,16 +87,16 @@ async def test_a_second_attempt_in_a_turn_begins_the_stream_anew(
     stream.begin()
     stream.piece(text="whole")
     await finish_stream(stream, RESULT)
-    found = await records(redis)
-    assert [(record["type"], record["attempt"]) for record in found] == [
+    written = await records(redis)
+    assert [(record["type"], record["attempt"]) for record in written] == [
         ("restart", "3"),
         ("delta", "3"),
         ("end", "3"),
     ]
-    assert texts(found) == "whole"
+    assert texts(written) == "whole"
     # Who stopped reading in the middle of the first goes on with the second.
     [[_, resumed]] = await redis.xread({"kw:stream:t1": first[-1][0]})
-    assert [fields for _, fields in resumed] == found
+    assert [fields for _, fields in resumed] == written
 
 
 @pytest.mark.parametrize(
@@ -144,14 +144,14 @@ async def test_half_a_character_breaks_no_stream(writer: StreamWriter, redis: Re
 
 
 def test_of_all_records_only_the_last_one_is_urgent() -> None:
-    told: list[bool] = []
-    stream = AnswerStream("s", attempts=0, notify=lambda _, urgent: told.append(urgent))
+    ended: list[bool] = []
+    stream = AnswerStream("s", attempts=0, notify=lambda _, urgent: ended.append(urgent))
     stream.begin()
     stream.piece(text="x")
     stream.piece(tool_calls=[{"index": 0}])
-    assert told == [False] * 3, "tokens share a write"
+    assert ended == [False] * 3, "tokens share a write"
     stream.close("end")
-    assert told == [False] * 3 + [True]
+    assert ended == [False] * 3 + [True]
     stream.give_up()
     stream.piece(text="more")
-    assert len(told) == 4
+    assert len(ended) == 4

@@ -142,12 +142,12 @@ async def test_however_a_run_ends_its_stream_says_so(
     with pytest.raises(type(error)):
         async with answer_stream(writer, request(attempts=4)):
             raise error
-    found = await records(redis)
+    written = await records(redis)
     if expected is None:
-        assert found == []
+        assert written == []
     else:
-        assert found[-1] | expected == found[-1]
-    assert "a secret" not in str(found)
+        assert written[-1] | expected == written[-1]
+    assert "a secret" not in str(written)
 
 
 async def test_a_stream_has_fields_that_say_why_the_job_waits(
@@ -160,8 +160,8 @@ async def test_a_stream_has_fields_that_say_why_the_job_waits(
     with pytest.raises(Retry):
         async with answer_stream(writer, job):
             raise Retry(exc=Deferred(10_000, "rpm"), when=10)
-    found = await records(redis)
-    assert found[-1] | waits == found[-1]
+    written = await records(redis)
+    assert written[-1] | waits == written[-1]
     job.waits = waits | {"expected_end": None}  # not known
     with pytest.raises(Retry):
         async with answer_stream(writer, job):

@@ -42,7 +42,7 @@ async def test_what_a_broken_connection_delivers_late_changes_nothing(redis: Red
 
 
 @pytest.mark.parametrize("more", ["two", ""])
-async def test_a_stream_that_vanishes_in_the_middle_begins_anew(
+async def test_a_stream_that_vanishes_in_the_middle_restarts(
     writer: StreamWriter, redis: Redis, more: str
 ) -> None:
     stream = writer.open("t1")
@@ -53,9 +53,9 @@ async def test_a_stream_that_vanishes_in_the_middle_begins_anew(
     assert await redis.delete("kw:stream:t1")
     stream.piece(text=more)
     await finish_stream(stream, RESULT)
-    found = await records(redis)
-    assert [record["type"] for record in found] == ["restart", "delta", "end"]
-    assert texts(found) == f"one {more}"
+    written = await records(redis)
+    assert [record["type"] for record in written] == ["restart", "delta", "end"]
+    assert texts(written) == f"one {more}"
 
 
 async def test_a_stream_expires_though_it_vanished_and_as_long_after_its_end(
@@ -134,11 +134,11 @@ async def test_trouble_with_redis_leaves_no_gap_and_nothing_twice(
     stream.piece(text="three")
     await finish_stream(stream, RESULT)
     await over(stream)
-    found = await records(redis)
-    assert found[0]["type"] == "restart"
-    assert {record["attempt"] for record in found} == {"1"}
-    assert texts(found) == "one two three"
-    assert [record["type"] for record in found].count("end") == 1
+    written = await records(redis)
+    assert written[0]["type"] == "restart"
+    assert {record["attempt"] for record in written} == {"1"}
+    assert texts(written) == "one two three"
+    assert [record["type"] for record in written].count("end") == 1
     assert caplog.text.count("cannot write streams") == 1
     await writer.close()
 

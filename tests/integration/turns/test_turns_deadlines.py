@@ -55,7 +55,7 @@ async def test_a_job_past_its_deadline_is_not_served_although_a_key_is_free(benc
 # What an email has behind it whose deadline is over before its turn, and whether it may have been
 # accepted.
 @pytest.mark.parametrize(
-    ("emails", "told", "in_doubt"),
+    ("emails", "history", "in_doubt"),
     [
         (1, {}, False),
         (1, {"in_doubt": True}, True),  # the last turn found the envelope of a worker that died
@@ -72,11 +72,11 @@ async def test_a_job_past_its_deadline_is_not_served_although_a_key_is_free(benc
     ],
 )
 async def test_an_email_past_its_deadline_says_whether_it_may_have_been_accepted(
-    bench: Bench, emails: int, told: dict[str, Any], *, in_doubt: bool
+    bench: Bench, emails: int, history: dict[str, Any], *, in_doubt: bool
 ) -> None:
     with pytest.raises(OutcomeUnknown if in_doubt else DeadlineExceeded):
         await bench.turn(
-            Deferred(1_000, "x"), header={"since_ms": 1} | told, emails=emails, deadline_s=60
+            Deferred(1_000, "x"), header={"since_ms": 1} | history, emails=emails, deadline_s=60
         )
 
 

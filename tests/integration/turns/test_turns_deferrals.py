@@ -33,7 +33,7 @@ async def test_a_served_turn_gives_the_answer_and_the_history_with_it(bench: Ben
     assert bench.sent() == []
 
 
-async def test_the_pool_is_told_who_asks_and_how_long_it_may_wait(bench: Bench) -> None:
+async def test_a_lease_request_names_its_job_and_how_long_it_may_wait(bench: Bench) -> None:
     served = Served({}, "gsk_abc123...", attempts=1, waited_ms=0)
     await bench.turn(served, task_time_limit_s=230)
     assert bench.rotation.lease_request is not None
@@ -94,7 +94,7 @@ async def test_a_deferral_keeps_the_priority_of_a_bulk_job(bench: Bench) -> None
     assert bench.sent() == []
 
 
-async def test_the_reason_of_a_deferral_tells_no_content(bench: Bench) -> None:
+async def test_the_reason_of_a_deferral_contains_no_content_of_the_job(bench: Bench) -> None:
     with pytest.raises(Retry) as caught:
         await bench.turn(Deferred(1_000, "rate_limit"))
     assert CANARY not in str(caught.value)

@@ -88,7 +88,7 @@ async def test_a_job_that_is_stopped_in_the_moment_that_it_gets_a_lease_gives_it
     assert await line.leases_out() == 0
 
 
-async def test_a_lease_that_nobody_takes_goes_back_when_redis_answers_again(
+async def test_a_lease_that_no_job_takes_is_returned_when_redis_answers_again(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settle, troubles = line.pool.settle, [RedisConnectionError("away"), OSError("away")]
@@ -174,7 +174,7 @@ async def test_a_bug_in_the_pool_comes_out_of_the_job_that_met_it_and_of_no_othe
     assert {type(outcome) for outcome in others} == {Lease}
 
 
-async def test_a_bug_beside_the_asking_leaves_nobody_waiting(
+async def test_a_bug_beside_the_lease_request_leaves_no_job_waiting(
     line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await line.rest()
@@ -188,7 +188,7 @@ async def test_a_bug_beside_the_asking_leaves_nobody_waiting(
     assert {type(outcome) for outcome in await outcomes(*jobs)} == {ZeroDivisionError}
 
 
-async def test_when_the_worker_ends_nobody_waits_any_more(line: Line) -> None:
+async def test_no_job_waits_any_longer_once_the_worker_ends(line: Line) -> None:
     await line.rest()
     waiting = [await line.stand(name) for name in "ab"]
     line.list.close()

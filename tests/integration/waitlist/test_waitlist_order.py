@@ -12,12 +12,12 @@ from worker.rotation import wait_queue
 from worker.verdicts import Dimension, ObservedLimit
 
 
-async def test_a_key_that_is_free_is_had_at_once_and_nobody_enters_a_wait_list(line: Line) -> None:
+async def test_a_free_key_is_leased_at_once_and_no_job_enters_a_wait_list(line: Line) -> None:
     assert isinstance(await line.list.acquire(LeaseRequest(model=MODEL), longest_s=0), Lease)
     assert (line.asks, line.waiting(), await line.entries()) == (1, 0, (0, 0))
 
 
-async def test_who_has_waited_longest_is_served_first(line: Line) -> None:
+async def test_the_job_that_has_waited_longest_is_served_first(line: Line) -> None:
     await line.rest()
     waits_ms = {"new": 0, "oldest": 50_000, "old": 10_000, "newest": 0}
     jobs = [await line.stand(name, waited_ms=waited_ms) for name, waited_ms in waits_ms.items()]
@@ -80,7 +80,7 @@ async def test_a_small_job_passes_a_large_one_that_waits_for_its_tokens(line: Li
 
 
 @pytest.mark.parametrize("longest_s", [0, 0.05])
-async def test_nobody_stands_in_line_for_longer_than_it_may(line: Line, longest_s: float) -> None:
+async def test_a_job_stands_in_line_no_longer_than_it_may(line: Line, longest_s: float) -> None:
     await line.rest()
     patient = await line.stand("patient")
     outcome = await line.list.acquire(LeaseRequest(model=MODEL), longest_s=longest_s)
@@ -116,7 +116,7 @@ async def test_the_end_of_a_call_makes_room_where_limits_are_unknown(redis: Redi
     assert isinstance((await outcomes(job))[0], Lease)
 
 
-async def test_a_rest_that_is_long_is_told_to_everybody_in_line_alike(redis: Redis) -> None:
+async def test_a_long_rest_is_reported_to_every_job_in_line_alike(redis: Redis) -> None:
     line = Line(redis, patience_ms=5_000)
     pressed: list[float] = []
     line.list.demand.on_full = lambda: pressed.append(line.list.demand.resting_s())
@@ -154,7 +154,7 @@ async def _entered(line: Line, expected: tuple[int, int], wait_list: str = MODEL
     return await line.entries(wait_list) == expected
 
 
-async def test_who_does_not_stand_in_turn_enters_no_wait_list(line: Line) -> None:
+async def test_a_job_that_excludes_keys_enters_no_wait_list(line: Line) -> None:
     await line.rest()
     waiting = asyncio.create_task(
         line.list.acquire(LeaseRequest(model=MODEL, exclude=frozenset({"x"})), in_turn=False)
