@@ -16,7 +16,7 @@ from demo import reaper as reaper_script
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
 from tests.measuring import unmeasured_children
-from tests.spreading import BySharedWorker
+from tests.spreading import BySharedWorker, reads_unit_tests
 
 # A busy machine is no finding: examples may take their time.
 settings.register_profile(
@@ -52,6 +52,11 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.freeze()
     gc.enable()
     return collected
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the unit tests to the processes that run them."""
+    return True if collection_path == _HERE / "unit" and not reads_unit_tests(config) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

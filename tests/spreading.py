@@ -1,11 +1,17 @@
-"""Which tests run in the same process: those of a file, and of files that share a worker."""
+"""Which tests run in which process: those of a file, or of files that share a worker, in the same.
+
+To read all tests takes a process 4 s of CPU, three quarters of it for the unit tests. So only some
+of the processes of a whole run read these; pytest-xdist's own schedulers want them all alike.
+"""
 
 import re
 from functools import cache
 from pathlib import Path
 from typing import Final
 
+import pytest
 from xdist.scheduler import LoadFileScheduling
+from xdist.workermanage import WorkerController
 
 _ROOT: Final = Path(__file__).parents[1]
 _SHARED: Final = re.compile(r"\b(?:stack|fresh): Stack\b")
@@ -13,6 +19,14 @@ _STARTING: Final = ("test_worker_start", "test_worker_cli")
 """These take as long as all others of their folder."""
 _SHARING: Final = ("tasks", "pools")
 """In these folders all files share what their `conftest.py` starts for the package."""
+
+_READING_UNIT_TESTS: Final = {"gw0", "gw1", "gw2"}
+"""The processes that read the unit tests, which run last and keep two cores busy with few."""
+
+
+def reads_unit_tests(config: pytest.Config) -> bool:
+    """Whether this process reads the unit tests, where no argument names them."""
+    return getattr(config, "workerinput", {}).get("workerid", "gw0") in _READING_UNIT_TESTS
 
 
 class BySharedWorker(LoadFileScheduling):
@@ -23,6 +37,21 @@ class BySharedWorker(LoadFileScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(super()._split_scope(nodeid))
+
+    def _check_nodes_have_same_collection(self) -> bool:
+        # `schedule` takes all tests to be those of the first process.
+        by_most = sorted(self.registered_collections.items(), key=lambda read: -len(read[1]))
+        self.registered_collections = dict(by_most)
+        return True
+
+    def _assign_work_unit(self, node: WorkerController) -> None:
+        known = set(self.registered_collections[node])
+        for scope, tests in self.workqueue.items():
+            if known.issuperset(tests):
+                self.workqueue.move_to_end(scope, last=False)
+                super()._assign_work_unit(node)
+                return
+        node.shutdown()
 
 
 @cache
