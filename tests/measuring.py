@@ -1,4 +1,4 @@
-"""What of a run is not measured for coverage."""
+"""Processes that coverage does not measure."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

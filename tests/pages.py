@@ -1,4 +1,4 @@
-"""What the README and the pages of the docs hold."""
+"""The content of the README and of the pages of the docs."""
 
 import re
 import textwrap

@@ -39,9 +39,9 @@ def eventually(
 
 
 def inspected(app: Any, name: str, method: str) -> Any:
-    """Ask a worker as `celery inspect` does; again where it did not hear.
+    """Inspect a worker as `celery inspect` does, and repeat the command until it replies.
 
-    It subscribes just after it says "ready".
+    A worker subscribes to commands just after it logs "ready".
     """
     inspect = app.control.inspect([name], timeout=5)  # of one worker: answers at once
     return eventually(getattr(inspect, method), what=f"an answer to {method}")[name]
@@ -61,10 +61,8 @@ def hang_up(app: Celery) -> None:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process' environment, with what a worker needs to be found from anywhere."""
-    quiet = {
-        "KEYWHEEL_CHECK_KEYS_S": "0"
-    }  # its questions would stand among the calls that are counted
+    """This process' environment, with which a worker is found from any folder."""
+    quiet = {"KEYWHEEL_CHECK_KEYS_S": "0"}  # the checks would be among the calls that tests count
     return {
         **os.environ,
         "PYTHONPATH": str(ROOT),

@@ -26,7 +26,7 @@ CONF: dict[str, Any] = {
     "task_create_missing_queue_exchange_type": "topic",
     "broker_transport_options": {"confirm_publish": True},
 }
-"""What docs/brokers.md tells an application to set."""
+"""The settings of an application that docs/brokers.md describes."""
 
 
 class RabbitMq:

@@ -1,6 +1,6 @@
 """A provider simulator that is not ours.
 
-The barest Groq and Resend, with fixed windows and no words about limits.
+The barest Groq and Resend, with fixed windows and no headers about limits.
 
 Its 429 carries `retry-after` and an empty error, nothing else; it names no organisation, no limit
 and no use.

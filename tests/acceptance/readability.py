@@ -1,7 +1,7 @@
 """What makes a page hard to read, found in the browser.
 
 Texts without contrast, controls without a name; where axe is installed (PyPI:
-axe-playwright-python), whatever it finds as well.
+axe-playwright-python), its findings as well.
 """
 
 from importlib.util import find_spec
@@ -35,7 +35,7 @@ _CONTRAST_JS = """() => {
   }
   return poor;
 }"""
-# What a screen reader would have no name for.
+# Controls that have no name for a screen reader.
 _NAMELESS_JS = """() => [...document.querySelectorAll('#keys-page button, #keys-page input, #keys-page [role=meter], '
   + '#keys-page [role=img], #keys-page article, #keys-page section, #keys-page dialog')]
   .filter((element) => !(element.getAttribute('aria-label') || document.getElementById(element.getAttribute('aria-labelledby'))

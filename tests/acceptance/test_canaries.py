@@ -37,7 +37,7 @@ def fleet(start_fleet: StartFleet) -> Fleet:
 @pytest.fixture(scope="module")
 def planted(fleet: Fleet) -> list[str]:
     keys = fleet.sandbox.keys("groq") + fleet.sandbox.keys("resend")
-    # A good part of a key is as bad as the whole.
+    # A long part of a key is as secret as the whole.
     return [*keys, *(key[-20:] for key in keys), PASSWORD, PROMPT, BODY, LOGIN.partition(":")[2]]
 
 
@@ -75,7 +75,7 @@ def events(fleet: Fleet) -> Iterator[Listener]:
 
 @pytest.fixture(scope="module")
 def busy(fleet: Fleet, events: Listener) -> dict[str, dict[str, Any]]:
-    """Jobs of every fate.
+    """Jobs that end in every way.
 
     Good, refused, deferred, retried, failed for good, with a dead key among the keys.
     """
@@ -176,8 +176,7 @@ def test_nothing_in_redis_holds_a_canary(
     assert any(name.startswith("{kw:groq}") for name in everything)
     assert any("audit" in name for name in everything)
     assert sum(name.startswith("kw:stream:") for name in everything) == 12
-    # Letters hold the arguments of jobs that failed, on purpose: for a replay. No key is among
-    # them.
+    # Dead letters hold the arguments of failed jobs for a replay, and no key.
     letters = {
         name: everything.pop(name) for name in list(everything) if name == "{kw:dead}:messages"
     }
@@ -250,8 +249,8 @@ def test_no_page_of_flower_shows_a_canary(
             except OSError:
                 return ""
 
-        # A page that opens says nothing of the events: Flower hears them once it knows the workers
-        # by their heartbeats.
+        # That a page opens does not mean that Flower receives events: it does once it knows the
+        # workers by their heartbeats.
         names = [worker.name for worker in fleet.workers]
         eventually(
             lambda: all(name in page("/workers") for name in names),

@@ -133,7 +133,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
     )
     assert sum(map(int, answered.values())) == _JOBS
     assert int(figure(text, "calls for a model that was switched off").split()[0]) < _JOBS / 4
-    # What the providers did, and what the workers made of it.
+    # What the providers did, and how the workers reacted.
     for event in (
         "Groq switches openai/gpt-oss-120b off",
         "every Groq key is exhausted",

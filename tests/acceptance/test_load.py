@@ -1,6 +1,6 @@
 """Three times the load that the limits allow.
 
-Nothing is lost, little is wasted, no resting key is called.
+No job is lost, little of the limits is wasted, and no resting key is called.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Every key exhausted, and one revoked.
 
-What two workers do about it, with the sandbox's ledger as the judge.
+The sandbox's ledger judges how two workers react.
 """
 
 import json
@@ -27,7 +27,7 @@ def fleet(start_fleet: StartFleet) -> Fleet:
     return start_fleet(
         groq_keys=3, groq_rpm=12_000, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20,
         resend_keys=1,
-        # calls under way when the key was told to rest; generous, since machines are slow at times
+        # calls in flight when the key began to rest; generous, since machines are slow at times
         grace_ms=2000,
     )  # fmt: skip
 
@@ -45,7 +45,7 @@ def deferred() -> set[str]:
 
 
 def deferrals(fleet: Fleet) -> list[tuple[str, float, float]]:
-    """What the workers' logs say of retries.
+    """The retries in the workers' logs.
 
     Of which job, when (seconds since 1970), with which countdown (seconds).
     """

@@ -1,4 +1,4 @@
-"""The wheel: its content, and that it works beside an application of the user's."""
+"""The wheel: its content, and how it works beside an application of a user."""
 
 import ast
 import json

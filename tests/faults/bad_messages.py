@@ -1,4 +1,4 @@
-"""Messages as a stranger might write them: one good message, and what may be wrong with it."""
+"""Messages that a faulty client might send: one good message, and the defects that it may have."""
 
 import base64
 import json
@@ -77,7 +77,7 @@ def _without(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def header(name: str, value: Any, says: str) -> Bad:
-    """A header whose form is wrong; the caller is told which one."""
+    """A malformed header, which the error names to the caller."""
     return Bad(says, (PROTOCOL, f"its header {name} is malformed"), headers={name: value})
 
 

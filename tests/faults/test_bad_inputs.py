@@ -1,6 +1,6 @@
-"""Whatever strangers send.
+"""Bad arguments, bad messages, and entries that are not messages.
 
-Its caller is told what is wrong, the queue flows on, and no log shows what was in it.
+The caller reads what is wrong, the queue keeps moving, and no log shows the content.
 """
 
 import json

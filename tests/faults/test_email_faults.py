@@ -1,4 +1,4 @@
-"""Emails whose worker dies after the provider has accepted them, and before it can say so."""
+"""Emails whose worker dies when the provider has accepted them and no result is stored yet."""
 
 import os
 import signal
@@ -6,8 +6,8 @@ import signal
 from tests.fleets import StartFleet
 from tests.processes import Worker, eventually
 
-# The jobs of a worker that died come back after seconds. Nobody waits until its calls must be over,
-# which is after seven minutes.
+# The jobs of a dead worker are redelivered within seconds. None waits until the calls of that
+# worker must be over, which takes seven minutes with this timeout.
 SHORT = {
     "KEYWHEEL_WORKER_LEASE_S": "2",
     "KEYWHEEL_RESEND_TIMEOUT_S": "200",

@@ -1,7 +1,4 @@
-"""What breaks in real life, done for real.
-
-A killed worker, scripts and state that are forgotten, a stop.
-"""
+"""Real failures: a killed worker, lost scripts, lost state, a stop."""
 
 import time
 from collections.abc import Iterator

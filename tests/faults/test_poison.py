@@ -1,4 +1,4 @@
-"""A job that kills its worker each time, beside jobs that only happen to be near."""
+"""A job that kills its worker each time, and jobs that run beside it by chance."""
 
 import os
 from pathlib import Path

@@ -35,7 +35,7 @@ def test_jobs_that_wait_for_a_key_go_back_and_do_not_hold_a_worker_up(
 def test_a_worker_ends_although_its_redis_hangs_and_loses_nothing(start_fleet: StartFleet) -> None:
     fleet = start_fleet(count=1, resend_keys=0, settings={"KEYWHEEL_WORKER_LEASE_S": "4"})
     [worker] = fleet.workers
-    # Its sockets stay open, and nothing answers: each question would wait for half a minute.
+    # The sockets of Redis stay open, but it does not answer: each command would wait half a minute.
     os.kill(fleet.redis.pid or 0, signal.SIGSTOP)
     try:
         worker.process.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""What the tests of the page do with it, and with the jobs behind it."""
+"""Actions on the page, and on the jobs behind it."""
 
 import os
 import time

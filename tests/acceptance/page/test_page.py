@@ -27,7 +27,7 @@ from tests.processes import eventually
 pytestmark = NEEDS_BROWSER
 
 
-# How the page is looked at.
+# The name of the picture, the size of the window, and whether the scheme is dark.
 @pytest.mark.parametrize(
     ("name", "size", "dark"),
     [

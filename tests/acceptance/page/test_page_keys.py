@@ -1,4 +1,4 @@
-"""What is done to keys and services on the page."""
+"""Actions on keys and services on the page."""
 
 import re
 from typing import Any

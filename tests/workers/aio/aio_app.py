@@ -1,7 +1,7 @@
 # ruff: noqa: ARG002, PLR0917
 """The Celery app that the pool's tests run in real worker processes.
 
-All it learns it writes to a journal in Redis.
+Its tasks write what they see to a journal in Redis.
 """
 
 import asyncio
@@ -232,7 +232,7 @@ async def counted(key: str, pause_s: float) -> int:
 
 @app.task(shared=False)
 async def hurried(key: str) -> None:
-    """Has a limit once the worker is told of one."""
+    """Has a rate limit once the test sets one by remote control."""
     store.rpush(f"at:{key}", str(time.time()))
 
 

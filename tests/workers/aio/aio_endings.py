@@ -1,7 +1,7 @@
 # ruff: noqa: ARG002
-"""Jobs that end in some way of their own.
+"""Jobs that do not simply return.
 
-At a limit, cancelled, with what would end a worker, or never.
+They end at a limit, by a cancellation, with an error that would end a worker, or never.
 """
 
 import asyncio

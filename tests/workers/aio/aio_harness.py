@@ -1,4 +1,4 @@
-"""Starts real workers of the test app, and waits for what they do."""
+"""Real workers of the test app."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ APP = "tests.workers.aio.aio_app"
 class WorkerProcess:
     """A worker of the test app, with a queue of its own.
 
-    It starts a second sooner for not greeting its neighbours, which workers otherwise do.
+    Without gossip and mingle it starts a second sooner.
     """
 
     def __init__(

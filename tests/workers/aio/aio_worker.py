@@ -1,6 +1,6 @@
 """A worker of the test app: `celery -A … worker` without Celery's other commands.
 
-Those and ours, which Celery loads as well, take a third of a start.
+Those commands and ours, which Celery loads as well, take a third of the time of a start.
 """
 
 import sys

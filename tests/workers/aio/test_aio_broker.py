@@ -25,7 +25,7 @@ def test_plain_asyncio_and_the_stock_backend_serve_as_well(
     who = [aio.who.apply_async((0.01,), queue=worker.queue) for _ in range(50)]
     for result in who:
         assert set(result.get(timeout=20)) == {result.id}
-    # Only now: a worker that is just ready does not hear yet.
+    # Only now: a worker does not receive commands until shortly after it is ready.
     stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name][
         "pool"
     ]

@@ -1,6 +1,6 @@
-"""A Redis that has no room.
+"""A Redis without free memory.
 
-What becomes of jobs that end meanwhile, and of a worker that is asked to stop.
+Jobs end meanwhile, and a worker has to stop.
 """
 
 import signal

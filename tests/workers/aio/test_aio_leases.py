@@ -1,7 +1,7 @@
 """Leases.
 
-What a dead worker had comes back soon, and what a live one has stays with it, whatever happens to
-Redis.
+The messages of a dead worker are redelivered soon. Those of a live one stay with it, whatever
+happens to Redis.
 """
 
 import os
@@ -150,14 +150,14 @@ def test_a_live_worker_keeps_its_jobs_however_long_they_run_and_whatever_happens
         within_s=PATIENCE_S,
     )
     second = start("-c", "10", AIO_LEASE_S=LONG_S, AIO_QUEUE=queue).await_ready()
-    # Redis hangs for longer than a lease: everybody's has ended when it goes on.
+    # Redis hangs for longer than a lease: all leases have ended when it goes on.
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
     try:
         time.sleep(float(LONG_S) + 1)
     finally:
         os.kill(server.pid, signal.SIGCONT)
-    # It restarts: connections are lost, and what runs goes on.
+    # Redis restarts: connections are lost, and running jobs go on.
     server.restart()
     eventually(lambda: journal("long") == ["began", "ended"], within_s=PATIENCE_S)
     eventually(lambda: journal("held")[-1:] == ["ended"], within_s=PATIENCE_S)

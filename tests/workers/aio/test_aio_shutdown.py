@@ -21,7 +21,7 @@ def _send(aio: ModuleType, name: str, worker: WorkerProcess, *args: Any) -> Any:
 
 
 def _ask(aio: ModuleType, worker: WorkerProcess, command: str, **arguments: Any) -> Any:
-    """Ask as `celery inspect` does; again where it did not hear.
+    """Inspect a worker as `celery inspect` does, and repeat the command until it replies.
 
     It subscribes just after it says "ready".
     """
@@ -107,7 +107,7 @@ def test_a_cold_shutdown_requeues_no_job_that_was_acknowledged_early_and_begins_
     for number in range(2):
         _send(aio, "acks_early", worker, f"{key}{number}")
     eventually(lambda: journal(f"{key}0") == ["began"])
-    # The one that runs is acknowledged, the one that waits is not.
+    # The running job is acknowledged, the waiting one is not.
     eventually(lambda: store.hlen("unacked") == 1)
     worker.signal(signal.SIGQUIT)
     worker.await_exit()

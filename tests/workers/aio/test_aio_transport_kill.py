@@ -1,6 +1,6 @@
-"""Sudden ends.
+"""Workers and servers that end suddenly.
 
-Whatever instant a process dies at, every message is done, in a queue, or booked to be given back.
+At whichever instant a process dies, each message is done, in a queue, or due to be redelivered.
 """
 
 import base64
@@ -86,7 +86,7 @@ def test_a_process_killed_at_any_instant_loses_no_message(server: EmbeddedRedis)
             assert set(store.smembers("done")) | _kept(store) == sent
             assert store.hlen("unacked") == store.zcard("unacked_index")
         assert 0 < store.scard("done") < len(sent), "the ends were all too early or too late"
-        # What the dead had taken comes back, by the stock transport as well.
+        # The messages of the dead process come back, with the stock transport as well.
         _give_back(server.url)
         assert store.hlen("unacked") == 0
         with receiving(server.url, "a", "b", prefetch=0) as rest:
@@ -148,7 +148,7 @@ def test_a_restart_of_the_server_loses_no_job(
                 within_s=40,
                 what="all ends",
             )
-            # What was under way when the server went is acknowledged late.
+            # Jobs that ran when the server went away are acknowledged late.
             eventually(lambda: not store.hlen("unacked"), within_s=40)
             worker.signal(signal.SIGTERM)
             assert worker.await_exit() == 0

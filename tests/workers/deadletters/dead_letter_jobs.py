@@ -1,4 +1,4 @@
-"""Jobs that may become dead letters, and the letters as an operator asks for them."""
+"""Jobs that may become dead letters, and the dead letters that an operator lists."""
 
 from typing import Any
 

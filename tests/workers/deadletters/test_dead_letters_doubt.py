@@ -1,4 +1,4 @@
-"""Emails that may have been sent: what their letters say, and what sends them again."""
+"""Emails in doubt: what their dead letters say, and when they are sent again."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
 )
 
 
-# What the job had behind it when its producer's time was over; what its letter says.
+# Whether the job's last call is in doubt when it expires; what its dead letter says.
 @pytest.mark.parametrize(
     ("in_doubt", "kind", "reason"),
     [
@@ -54,7 +54,7 @@ def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
     assert dead_letter["reason"].startswith(reason)
 
 
-# How a message tells that a worker has held it before.
+# How a message shows that a worker has held it before.
 @pytest.mark.parametrize(
     "redelivery", [{"delivery_info": {"redelivered": True}}, {"headers": {"deaths": 1}}]
 )
@@ -131,8 +131,8 @@ def test_an_email_in_doubt_is_not_sent_anew_once_its_idempotency_key_is_forgotte
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 0
 
 
-# How long ago the worker was last heard of that died with an email, in hours, and whether the email
-# is sent anew. The idempotency store knows nothing of it: it was not sent, or that is too long ago.
+# How many hours ago the worker that died with an email was last alive, and whether the email is
+# sent anew. The idempotency store has no record of it: it was not sent, or that is too long ago.
 @pytest.mark.parametrize(
     ("hours", "runs"), [(0.1, True), (48, True), (71, True), (74, False), (1_000, False)]
 )

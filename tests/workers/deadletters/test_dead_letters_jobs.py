@@ -1,4 +1,4 @@
-"""How jobs become dead letters and live again.
+"""How jobs become dead letters, and how they are replayed.
 
 A real worker, real Redis, the sandbox as both providers.
 """
@@ -24,7 +24,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
 def test_a_failed_job_is_kept_with_its_attempts_and_replayed_under_its_id(
     fresh: Stack,
 ) -> None:
-    # What fails for everybody costs no try, so it is the answer that is no JSON again.
+    # A failure of all keys costs no try, so the fault is an answer that is not JSON, twice.
     fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=2)
     job = complete(fresh)
     assert type(fresh.producer.outcome(job)).__name__ == "RetriesExhausted"
@@ -141,7 +141,7 @@ def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: St
     )
 
 
-# What tells that a job which had failed was given out once more.
+# How a job that had failed came to run once more.
 @pytest.mark.parametrize("how", ["replayed", "redelivered"])
 def test_a_job_that_succeeds_later_keeps_no_dead_letter(fresh: Stack, how: str) -> None:
     job = complete(fresh, headers={"deaths": 3, "keywheel_alone": 2})
@@ -239,7 +239,7 @@ def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_dead_letter(fr
     assert fresh.sandbox.mail().get("Another") is None
 
 
-# How a job ends that no letter can be written of for a while.
+# How a job ends whose dead letter cannot be written for a while.
 @pytest.mark.parametrize("how", ["failed", "expired", "timeout"])
 def test_a_message_is_not_acknowledged_before_its_dead_letter_is_written(
     fresh: Stack, how: str

@@ -1,4 +1,4 @@
-"""Messages that workers died of, and entries that are no jobs: kept, and the queue flows on."""
+"""Messages that killed workers, and entries that are not jobs: kept, and the queue keeps moving."""
 
 import json
 import uuid
@@ -18,7 +18,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
 )
 
 
-# How many deaths a message says it was near, with how many it ran alone, and whether it runs.
+# How many workers died with the message, how many of them ran it alone, and whether it runs.
 @pytest.mark.parametrize(
     ("deaths", "alone", "runs"),
     [
@@ -91,7 +91,7 @@ GOOD: list[Any] = [
 ]
 COMPLETE = {"task": "tasks.ai.complete", "id": ""}
 
-# What a stranger may put into the queue: body, content type, headers, and what the letter says.
+# Entries of a queue: body, content type, headers, and a part of the dead letter's reason.
 STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
     "no JSON": ("{" + SECRET, "application/json", COMPLETE, "cannot be read"),
     "pickle": (b"\x80\x04]\x94.", "application/x-python-serialize", COMPLETE,

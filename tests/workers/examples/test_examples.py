@@ -1,4 +1,4 @@
-"""The web applications under examples/, as a visitor meets them.
+"""The web applications under examples/, as their visitors use them.
 
 Real servers, a real worker, the sandbox.
 """
@@ -94,7 +94,7 @@ def test_an_invalid_question_is_rejected(visit: Any, name: str) -> None:
     client = visit(name)
     for body in ({}, {"prompt": ""}, {"prompt": 7}, []):
         assert client.post("/completions", json=body).status_code == 422
-    # Express refuses this by itself, the others as any other body that is no question.
+    # Express rejects this by itself, the others like any other invalid body.
     assert client.post(
         "/completions", content="{", headers={"content-type": "application/json"}
     ).status_code in {

@@ -15,7 +15,7 @@ playwright_api = pytest.importorskip(
 pytestmark = NEEDS_BROWSER
 
 WITHIN_MS = 30_000
-# What the page hears, and how much of the answer it shows whenever that changes.
+# The events that the page receives, and the length of the answer whenever it changes.
 WATCH_JS = """window.heard = []; window.lengths = [];
 window.EventSource = class extends EventSource {
   constructor(url) {

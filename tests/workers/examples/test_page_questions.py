@@ -137,7 +137,7 @@ def test_a_second_question_takes_the_place_of_the_first(server: _Server) -> None
             assert server.first_sent.wait(30)
             page.evaluate(
                 "fetch(location.href).then((response) => response.text())"
-            )  # what came is shown
+            )  # the page shows what it got
             assert page.locator("#answer").inner_text() == "of job1.", name
             assert page.locator("#status").inner_text() == "Done.", name
             page.close()
@@ -156,7 +156,9 @@ def _write_two_letters(server: _Server, page: Any) -> None:
     page.get_by_text("Making an outline").wait_for()
     page.get_by_role("button").click()
     assert server.first_sent.wait(30)
-    page.evaluate("fetch(location.href).then((response) => response.text())")  # what came is shown
+    page.evaluate(
+        "fetch(location.href).then((response) => response.text())"
+    )  # the page shows what it got
     server.shown.set()
     page.get_by_text("Sent.").wait_for()
     assert page.locator("#steps li").all_inner_texts() == []

@@ -72,7 +72,7 @@ def plain(topic: str) -> dict[str, Any]:
 
 @app.task(bind=True)
 def plain_letter(self: Any, topic: str) -> dict[str, Any]:
-    """Run twice, as `letter` is; its step is asked for by several threads at once."""
+    """Run twice, as `letter` is; several threads call its step at once."""
     with ThreadPoolExecutor(3) as threads:
         futures = [threads.submit(copy_context().run, plain_step, topic) for _ in range(3)]
         texts = {future.result() for future in futures}

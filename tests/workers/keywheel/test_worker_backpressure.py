@@ -92,7 +92,7 @@ def await_success(fleet: Fleet, ids: list[str]) -> None:
 
 
 def paused(fleet: Fleet) -> list[str]:
-    """The queues that are paused, as the worker tells."""
+    """The paused queues, from the worker's stats."""
     return inspected(fleet.producer.app, fleet.workers[0].name, "stats")["backpressure"]["paused"]
 
 
@@ -145,7 +145,7 @@ def test_jobs_with_a_countdown_delay_no_other_job_and_a_reset_leaves_them_alone(
     ]
     eventually(lambda: broker.hlen("unacked") == len(late), what="the worker holds them")
     reset_by_task(fleet)
-    # Two seconds long the reset runs deferred jobs that arrive, several times a second.
+    # For two seconds, several times a second, the reset runs deferred jobs that arrive.
     for number in range(30):
         assert fleet.producer.ask("tasks.ai.complete", prompt=f"now {number}")["text"]
     assert fleet.producer.states(late) == {}
@@ -162,7 +162,7 @@ def test_a_reset_resumes_the_queue_at_once(
     await_pause(fleet, broker)
     waiting = [json.loads(message)["headers"]["id"] for message in broker.lrange("ai", 0, -1)]
     assert len(waiting) >= JOBS - MOST_DEFERRED
-    # Without a reset the first of those that were deferred would come back then, and no job before.
+    # Without a reset the first deferred job would come back then, and no job before.
     [(_, due_us)] = broker.zrange("ai.deferred.due", 0, 0, withscores=True)
     assert due_us / 1e6 > time.time() + LONG_REST_S / 2, "too slow to see a reset"
 

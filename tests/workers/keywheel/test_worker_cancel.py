@@ -1,6 +1,6 @@
 """A cancel lasts.
 
-Through a restart of all workers, where no worker runs, and by whichever way it comes.
+It outlives a restart of all workers, works while no worker runs, and may come in any way.
 """
 
 import json
@@ -32,7 +32,7 @@ def client(fleet: Fleet) -> Iterator[Any]:
 
 
 def cancel_by_hand(client: Any, task_id: str) -> None:
-    """What docs/managing-jobs.md tells a program in another language to do."""
+    """Cancel as docs/managing-jobs.md describes it for a program in another language."""
     client.set(f"kw:cancelled:{task_id}", "1", ex=KEPT_S)
     client.publish("kw:cancelled", task_id)
 
@@ -194,7 +194,7 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
             lambda: not client.llen("email") and not client.hlen("unacked"),
             what="the end of the copies",
         )
-    # Asked anew: Celery's results keep an end that they have seen.
+    # A new result object: Celery's keep the end that they have seen.
     states = fleet.producer.states([job.id for job in (*revoked, *by_hand, *unheard)])
     assert {meta["status"] for meta in states.values()} == {"REVOKED"}
     assert len(states) == len({*revoked, *by_hand, *unheard})

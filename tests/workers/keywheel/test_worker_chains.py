@@ -126,7 +126,7 @@ def test_a_step_of_the_applications_own_waits_in_celerys_queue_for_its_worker(
     sent = (first | own).apply_async()
     eventually(lambda: client.llen("celery") == 1, what="the step in Celery's own queue")
     assert sent.state == "PENDING"
-    # It is for the same tenant.
+    # The next job is for the same tenant.
     assert json.loads(client.lindex("celery", 0))["headers"]["tenant"] == "acme"
     client.delete("celery")
 

@@ -160,7 +160,7 @@ def test_unknown_answers_are_listed_until_they_are_forgotten(fresh: Stack) -> No
     assert "canary-of-the-prompt" not in fresh.worker.log
 
 
-# What is typed, how it ends, and what is said about it.
+# The command, its exit status, and a part of its sentence.
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
@@ -191,7 +191,7 @@ def test_a_reload_of_keys_is_answered_by_each_worker_and_audited(stack: Stack) -
     assert entry["by"].startswith("cli ")
 
 
-# Commands of the pool alone run here; the one that asks the workers needs an app of its own.
+# Commands of the pool alone run here; the one that needs the workers has an app of its own.
 @pytest.mark.parametrize(("run", "command"), [(cli, ["status"]), (celery, ["keys", "reload"])])
 def test_a_redis_that_is_down_is_named_without_its_password(
     stack: Stack, run: Run, command: list[str]

@@ -194,7 +194,7 @@ def test_a_job_that_waits_has_a_place_and_an_expected_start(
     fresh.sandbox.control("exhaust", service="groq", seconds=30)
     first = keywheel.complete("x")
     eventually(lambda: keywheel.status(first).state == "deferred", what="a deferral")
-    # The log says it once a minute at most, and perhaps of a test before.
+    # The log has it at most once a minute, perhaps from an earlier test.
     eventually(lambda: "ai" in paused(fresh), what="a paused queue")
     jobs = [keywheel.complete("x") for _ in range(3)]
     many = [keywheel.complete("x", tenant="big") for _ in range(300)]

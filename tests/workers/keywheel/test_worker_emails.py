@@ -1,6 +1,6 @@
 """Emails as a user of the queue sees them.
 
-Sent once, whoever asks again, and in time or not at all.
+They are sent once, however often they are enqueued, and in time or not at all.
 """
 
 import time
@@ -63,7 +63,7 @@ def test_an_email_to_a_suppressed_address_succeeds_and_a_refused_one_fails_with_
     fresh: Stack,
 ) -> None:
     mail = {"subject": "Dropped by Resend", "text": "Hello"}
-    # Resend takes it, gives an id, and tells on its own pages that it was suppressed.
+    # Resend accepts it, returns an id, and reports only on its own pages that it was suppressed.
     assert fresh.producer.ask("tasks.email.send", **mail, to="suppressed@resend.dev")["id"]
     fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
     refused = fresh.producer.ask("tasks.email.send", **mail, to=ANN)
@@ -84,7 +84,7 @@ def test_a_message_that_is_delivered_twice_sends_one_email(fresh: Stack) -> None
         "tasks.email.send", kwargs=mail, queue="email", task_id="the-same-job"
     )
     assert fresh.producer.outcome(again)["id"] == first["id"]
-    # This one's answer comes after those of the copies before it.
+    # The answer to this copy comes after those to the copies before it.
     assert (
         fresh.producer.ask("tasks.email.send", **(mail | {"subject": "Another"}))["id"]
         != first["id"]
@@ -100,7 +100,7 @@ def test_a_message_that_is_delivered_twice_sends_one_email(fresh: Stack) -> None
 def test_a_crowd_of_emails_goes_out_in_batches_each_job_with_its_own_result(fresh: Stack) -> None:
     before = len(fresh.worker.log)
     arguments = [{"to": ANN, "subject": f"Crowd {n}", "text": "Hello"} for n in range(120)]
-    # The crowd is there before the first of it is taken, however busy the machine.
+    # All emails are in the queue before the worker takes the first, however busy the machine.
     control = fresh.producer.app.control
     of_worker = {"destination": [fresh.worker.name], "reply": True, "timeout": 10, "limit": 1}
     assert "ok" in control.cancel_consumer("email", **of_worker)[0][fresh.worker.name]

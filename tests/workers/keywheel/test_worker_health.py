@@ -17,7 +17,7 @@ def test_the_stats_carry_the_pools_in_numbers(fresh: Stack) -> None:
     def summary() -> Any:
         stats = fresh.producer.app.control.inspect([fresh.worker.name], timeout=5).stats() or {}
         keys = stats.get(fresh.worker.name, {}).get("keys", {})
-        # What it tells is some seconds old: from before the reset, perhaps, when a key rested.
+        # The stats are some seconds old: perhaps from before the reset, when a key rested.
         return keys if keys.get("groq", {}).get("calls") and keys["groq"]["ready"] == 3 else None
 
     keys = eventually(summary, what="the pools in the stats")

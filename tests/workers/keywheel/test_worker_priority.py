@@ -1,4 +1,4 @@
-"""A worker in which many bulk jobs wait still serves interactive ones."""
+"""A worker that holds many waiting bulk jobs still serves interactive ones."""
 
 from pathlib import Path
 

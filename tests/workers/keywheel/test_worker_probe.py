@@ -1,4 +1,4 @@
-"""The probe of a worker: frozen is not alive, and a Redis that is away changes nothing."""
+"""The probe of a worker that is frozen, and of one without its Redis."""
 
 import os
 import signal

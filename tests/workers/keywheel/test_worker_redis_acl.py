@@ -44,7 +44,7 @@ class Guarded:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     file = folder / "users.acl"
-    # The tests' server is looked after by its default user, which the file switches off.
+    # The tests manage their server as its default user, which the file switches off.
     lines = [
         f"user {name} {rules} >{name}-password"
         for name, rules in RULES.items()

@@ -1,4 +1,4 @@
-"""What becomes of a worker that Redis denies a right, or lets have few connections."""
+"""A worker on a Redis that denies it a right, or that accepts few connections."""
 
 from pathlib import Path
 

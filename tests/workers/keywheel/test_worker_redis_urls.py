@@ -1,4 +1,4 @@
-"""Workers by the URLs of Redis that people have: with options, by a socket."""
+"""Workers with other URLs of Redis: with options, and of a socket."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from sandbox.redis import EmbeddedRedis
 from tests.processes import Producer, workers
 
 
-# What stands behind the server's address; and what stands in the place of the whole URL.
+# The URL, where {tcp} stands for the server's address; or `socket`.
 @pytest.mark.parametrize(
     "url", ["{tcp}?socket_timeout=5&protocol=3&client_name=kw&max_connections=50", "socket"]
 )

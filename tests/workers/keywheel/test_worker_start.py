@@ -1,4 +1,4 @@
-"""How a worker starts, and how it says that it cannot."""
+"""How a worker starts, and the sentence with which it fails to."""
 
 import json
 import re

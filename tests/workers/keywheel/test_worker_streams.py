@@ -110,7 +110,7 @@ def test_an_answer_that_breaks_off_begins_anew_and_its_stream_shows_it(
     assert {record["attempt"] for record in records[-3:]} == {"2"}
     assert text(records) == result["text"]
     assert result["attempts"] == 2
-    # A key rests after that, or a breaker counts: what comes next must not depend on it.
+    # A key rests after that, or a breaker counts: later asserts must not depend on it.
     assert records[0]["type"] in {"start", "wait", "restart"}
 
 

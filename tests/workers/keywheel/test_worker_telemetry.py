@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry and reports of Sentry, as a server of theirs gets them from a worker."""
+"""Spans of OpenTelemetry and reports of Sentry, as their servers receive them from a worker."""
 
 import gzip
 import json

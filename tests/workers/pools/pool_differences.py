@@ -1,4 +1,4 @@
-"""Which promises which pools do not keep, and why."""
+"""The promises that a pool does not keep, and why."""
 
 _NO_LIMITS = "a thread cannot be interrupted; Celery has no time limits for it"
 _NO_LOSS = (

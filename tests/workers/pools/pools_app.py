@@ -1,6 +1,6 @@
 """The tasks on which each pool has to keep its promises.
 
-What jobs see they write to a journal in Redis.
+Jobs write what they see to a journal in Redis.
 """
 
 import threading
@@ -279,7 +279,7 @@ async def asks(self: Any) -> bool:
 
 
 class Stop(BaseException):
-    """An error that is no `Exception`."""
+    """A `BaseException` that is not an `Exception`."""
 
 
 @task()

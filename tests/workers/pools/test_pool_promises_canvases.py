@@ -38,7 +38,7 @@ def test_a_failure_calls_its_errback_and_fails_its_chord(pool: Any) -> None:
     with pytest.raises(ValueError, match="err"):
         result.get(timeout=60)
     pool.await_journal(f"errback:{result.id}", "ValueError('err')")
-    # Celery tells the part's error, or where that part is counted last its own with those words.
+    # Celery raises the part's error or, where that part ends last, a `ChordError` with its text.
     with pytest.raises((ValueError, ChordError), match="part"):
         chord([pool.task("add", 1), pool.task("fails", "part")], app=pool.app)(
             pool.task("total")

@@ -129,7 +129,7 @@ def test_a_job_with_a_countdown_does_not_begin_early(pool: Any, key: str) -> Non
     assert time.time() - sent >= 0.8
 
 
-# -- what costs a worker
+# -- jobs that end their process
 
 
 def test_a_job_that_ends_its_process_is_lost_and_the_worker_goes_on(pool: Any, key: str) -> None:

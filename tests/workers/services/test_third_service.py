@@ -1,4 +1,4 @@
-"""A third and a fourth service are added as `config.services` says, and everything knows them.
+"""A third and a fourth service, added as `config.services` describes, work everywhere.
 
 Two files of ours are edited, in a copy: `config/services.py` and `worker/providers/registry.py`.
 One of the new services has a queue of its own, the other shares one.
