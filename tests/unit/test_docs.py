@@ -128,6 +128,15 @@ def test_no_line_is_longer_than_100_columns(page: Path) -> None:
     assert long == [], page.name
 
 
+WRITTEN_FROM_CODE = "settings.md"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=by_name)
+def test_each_page_says_first_for_whom_it_is(page: Path) -> None:
+    if page.name != WRITTEN_FROM_CODE:
+        assert text_of(page).split("\n\n")[1].startswith("For "), page.name
+
+
 @pytest.mark.parametrize("page", DOCS, ids=by_name)
 def test_no_page_is_longer_than_300_lines(page: Path) -> None:
     assert len(text_of(page).splitlines()) <= 300, "part it by subject"
