@@ -64,8 +64,8 @@ export class Endings {
     while (this.#waiters.size) {
       const waiters = [...this.#waiters];
       const statuses = await this.#statuses(waiters);
-      waiters.forEach((waiter, place) => {
-        if (waiter.look(statuses[place]!)) this.#waiters.delete(waiter);
+      waiters.forEach((waiter, index) => {
+        if (waiter.look(statuses[index]!)) this.#waiters.delete(waiter);
       });
       if (this.#waiters.size) await pause(PAUSE_MS);
     }

@@ -35,7 +35,7 @@ export type Row = [id: string, fields: string[]];
  */
 export function eventOf(job: string, [id, flat]: Row): StreamEvent | null {
   const fields: Record<string, string> = {};
-  for (let place = 0; place + 1 < flat.length; place += 2) fields[flat[place]!] = flat[place + 1]!;
+  for (let i = 0; i + 1 < flat.length; i += 2) fields[flat[i]!] = flat[i + 1]!;
   const { status, error = "", reason = "" } = fields;
   if (status === "failed") {
     throw failureOf(job, { state: error === CANCELLED ? "cancelled" : "failed", error, reason });
@@ -49,13 +49,13 @@ export function eventOf(job: string, [id, flat]: Row): StreamEvent | null {
 
 function read(id: string, fields: Record<string, string>): StreamEvent | null {
   const { reason = "", code = "", text = "", reasoning = "" } = fields;
-  const place = { id, attempt: Number(fields.attempt ?? 0) };
+  const origin = { id, attempt: Number(fields.attempt ?? 0) };
   switch (fields.type) {
     case "delta":
-      return { ...place, type: "delta", text, reasoning, tool_calls: JSON.parse(fields.tool_calls ?? "[]") };
+      return { ...origin, type: "delta", text, reasoning, tool_calls: JSON.parse(fields.tool_calls ?? "[]") };
     case "wait":
       return {
-        ...place,
+        ...origin,
         type: "wait",
         reason,
         code,
@@ -64,7 +64,7 @@ function read(id: string, fields: Record<string, string>): StreamEvent | null {
       };
     case "end":
       return {
-        ...place,
+        ...origin,
         type: "end",
         finish_reason: fields.finish_reason ?? null,
         model: fields.model ?? null,
@@ -72,7 +72,7 @@ function read(id: string, fields: Record<string, string>): StreamEvent | null {
       };
     case "start":
     case "restart":
-      return { ...place, type: fields.type };
+      return { ...origin, type: fields.type };
     default:
       return null;
   }
@@ -88,10 +88,10 @@ export function eventsOfResult(job: string, status: Ended): StreamEvent[] {
   const result = (status.result ?? {}) as Partial<CompletionResult>; // of a job of any task
   const { text = "", reasoning = "", tool_calls = [], attempts = 0 } = result;
   const { finish_reason = null, model = null, usage = {} } = result;
-  const place = { id: "", attempt: attempts };
+  const origin = { id: "", attempt: attempts };
   return [
-    { ...place, type: "restart" },
-    { ...place, type: "delta", text, reasoning, tool_calls },
-    { ...place, type: "end", finish_reason, model, usage },
+    { ...origin, type: "restart" },
+    { ...origin, type: "delta", text, reasoning, tool_calls },
+    { ...origin, type: "end", finish_reason, model, usage },
   ];
 }

@@ -7,7 +7,7 @@ import { type JobId, type JobOptions, type Message, messageOf } from "./messages
 import type { CompletionResult, EmailResult } from "./results.js";
 
 // The lists stand in ARGV: to name them in KEYS a user needs the right to read them, and a web application should not.
-const PUSH = "for place = 1, #ARGV, 2 do redis.call('LPUSH', ARGV[place], ARGV[place + 1]) end";
+const PUSH = "for i = 1, #ARGV, 2 do redis.call('LPUSH', ARGV[i], ARGV[i + 1]) end";
 
 /** Collects jobs, and enqueues them together with `send`, all or none. */
 export class Pipeline {

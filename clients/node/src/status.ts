@@ -93,6 +93,6 @@ export function instant(text: string | null | undefined): Date | null {
   return read && !Number.isNaN(read.getTime()) ? read : null;
 }
 
-function sentence(said: unknown): string {
-  return Array.isArray(said) ? said.join(" ") : String(said ?? "");
+function sentence(message: unknown): string {
+  return Array.isArray(message) ? message.join(" ") : String(message ?? "");
 }

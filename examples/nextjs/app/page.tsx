@@ -15,13 +15,13 @@ export default function Page() {
     stream.current?.close();
     setAnswer("");
     setStatus("Asking …");
-    const asked = await fetch("/completions", { method: "POST", body: JSON.stringify({ prompt }) }).catch(() => null);
+    const accepted = await fetch("/completions", { method: "POST", body: JSON.stringify({ prompt }) }).catch(() => null);
     if (mine !== asking.current) return;
-    if (!asked?.ok) {
-      setStatus(asked?.status === 503 ? "Busy, please try again soon." : "That did not work.");
+    if (!accepted?.ok) {
+      setStatus(accepted?.status === 503 ? "Busy, please try again soon." : "That did not work.");
       return;
     }
-    const { events } = await asked.json();
+    const { events } = await accepted.json();
     if (mine !== asking.current) return;
     setStatus("Waiting …");
     // It connects again by itself, and goes on where it was.

@@ -28,16 +28,16 @@ function heldBy(body) {
             if ((body.service && body.service !== service) || (body.key && body.key !== key.id)) {
                 return;
             }
-            grouped(key.blocks).forEach(function (one) {
-                if (one.scope === "host" && one.disabled_by) {
+            grouped(key.blocks).forEach(function (block) {
+                if (block.scope === "host" && block.disabled_by) {
                     // a pause, which no reset ends
                     return;
                 }
-                const shared = one.scope === "host" || one.scope === "model";
+                const shared = block.scope === "host" || block.scope === "model";
                 const left =
-                    one.left_ms === null ? "disabled" : "rests for " + duration(one.left_ms);
+                    block.left_ms === null ? "disabled" : "rests for " + duration(block.left_ms);
                 const mates =
-                    body.key && one.scope.startsWith("account")
+                    body.key && block.scope.startsWith("account")
                         ? pair[1].keys
                               .filter(function (other) {
                                   return other.account === key.account && other.id !== key.id;
@@ -51,12 +51,14 @@ function heldBy(body) {
                     + ": "
                     + left
                     + " · "
-                    + blockWords(one);
-                if (one.disabled_by) {
+                    + blockWords(block);
+                if (block.disabled_by) {
                     ids.add(key.id);
                 }
-                if (one.disabled_by && !body.key) {
-                    byHand.push(key.label + " (" + one.reason + ", by " + one.disabled_by + ")");
+                if (block.disabled_by && !body.key) {
+                    byHand.push(
+                        key.label + " (" + block.reason + ", by " + block.disabled_by + ")"
+                    );
                 } else {
                     lines.add(line);
                 }
@@ -100,18 +102,18 @@ export function askReset(what, body) {
 }
 
 // The labels of an account's keys; the name of what does not belong to any key.
-function labelsOf(service, one) {
+function labelsOf(service, block) {
     const its = latest.services[service].keys.filter(function (key) {
-        return one.key ? key.id === one.key : one.scope.startsWith("account")
-            && (one.name === key.account || one.name.startsWith(key.account + " × "));
+        return block.key ? key.id === block.key : block.scope.startsWith("account")
+            && (block.name === key.account || block.name.startsWith(key.account + " × "));
     });
-    return its.length ? its.map(function (key) { return key.label; }) : [one.name];
+    return its.length ? its.map(function (key) { return key.label; }) : [block.name];
 }
 
 function resetWords(answer) {
     const names = function (byService) {
         return Array.from(new Set(Object.entries(byService).flatMap(function (pair) {
-            return pair[1].flatMap(function (one) { return labelsOf(pair[0], one); });
+            return pair[1].flatMap(function (block) { return labelsOf(pair[0], block); });
         })));
     };
     const back = names(answer.brought_back);
@@ -279,12 +281,12 @@ export function checkKeys(button, which) {
     });
 }
 
-function checkLine(one) {
-    const models = Object.entries(one.models).map(function (pair) {
+function checkLine(check) {
+    const models = Object.entries(check.models).map(function (pair) {
         return pair[0] + (pair[1] ? "" : " is not available");
     });
-    const limits = Object.entries(one.limits).map(function (pair) {
+    const limits = Object.entries(check.limits).map(function (pair) {
         return limitWords(pair[0], pair[1]);
     });
-    return one.key + ": " + [one.state].concat(models, limits, one.detail || []).join(" · ");
+    return check.key + ": " + [check.state].concat(models, limits, check.detail || []).join(" · ");
 }

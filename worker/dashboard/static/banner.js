@@ -69,8 +69,8 @@ function refused(service, pool) {
     const keys = pool.keys.filter(function (key) {
         return (
             key.state === "disabled"
-            && !key.blocks.some(function (one) {
-                return one.disabled_by;
+            && !key.blocks.some(function (block) {
+                return block.disabled_by;
             })
         );
     });
@@ -185,39 +185,39 @@ function problemsOf(status) {
             )
         );
     }
-    return found.sort(function (one, other) { return rank[one.level] - rank[other.level]; });
+    return found.sort(function (first, second) { return rank[first.level] - rank[second.level]; });
 }
 
-function makeItem(one) {
-    const item = make("li", "keys-wrong-" + one.level);
-    item.append(make("span", "", one.text + " "));
-    if (one.timed) {
+function makeItem(problem) {
+    const item = make("li", "keys-wrong-" + problem.level);
+    item.append(make("span", "", problem.text + " "));
+    if (problem.timed) {
         // It changes all the time, which nobody wants read aloud.
         const timer = make("strong", "keys-wrong-timer");
         timer.setAttribute("role", "timer");
         item.append(timer, " ");
     }
-    if (one.service) {
-        const link = make("a", "", "Show " + title(one.service));
-        link.href = "#service-" + one.service;
+    if (problem.service) {
+        const link = make("a", "", "Show " + title(problem.service));
+        link.href = "#service-" + problem.service;
         item.append(link);
     }
     return item;
 }
 
 // Whether part of it changes all the time.
-function isTimed(one) {
-    return one.until !== null || one.now !== "";
+function isTimed(problem) {
+    return problem.until !== null || problem.now !== "";
 }
 
 export function showBanner(status) {
     shown = problemsOf(status);
-    const entries = shown.map(function (one) {
+    const entries = shown.map(function (problem) {
         return {
-            level: one.level,
-            text: one.text,
-            service: one.service,
-            timed: isTimed(one),
+            level: problem.level,
+            text: problem.text,
+            service: problem.service,
+            timed: isTimed(problem),
         };
     });
     showEntries(list, entries, makeItem);
@@ -245,10 +245,10 @@ export function showBanner(status) {
 // live: whether what is shown is the state of now
 export function tickBanner(live) {
     const timers = list.querySelectorAll(".keys-wrong-timer");
-    shown.filter(isTimed).forEach(function (one, place) {
-        const awaited = one.until === null ? "" : one.awaited.charAt(0).toUpperCase()
-            + one.awaited.slice(1) + " " + clock(one.until - performance.now()) + ".";
-        setText(timers[place], [one.now, awaited].filter(Boolean).join(" "));
+    shown.filter(isTimed).forEach(function (problem, index) {
+        const awaited = problem.until === null ? "" : problem.awaited.charAt(0).toUpperCase()
+            + problem.awaited.slice(1) + " " + clock(problem.until - performance.now()) + ".";
+        setText(timers[index], [problem.now, awaited].filter(Boolean).join(" "));
     });
     const worst = shown[0];
     const brief = !worst

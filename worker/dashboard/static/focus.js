@@ -47,20 +47,20 @@ export function setDisabled(found, isDisabled) {
 // focus stays in them; if the focused one is gone, the one in its place gets the focus.
 export function setChildren(list, elements) {
     const focused = list.contains(document.activeElement) ? document.activeElement : null;
-    const row = focused && Array.from(list.children).find(function (one) {
-        return one.contains(focused);
+    const row = focused && Array.from(list.children).find(function (child) {
+        return child.contains(focused);
     });
-    const place = row ? Array.from(list.children).indexOf(row) : 0;
+    const index = row ? Array.from(list.children).indexOf(row) : 0;
     const column = row ? Array.from(row.querySelectorAll(controls)).indexOf(focused) : 0;
     const wanted = new Set(elements);
-    Array.from(list.children).forEach(function (one) {
-        if (!wanted.has(one)) {
-            one.remove();
+    Array.from(list.children).forEach(function (child) {
+        if (!wanted.has(child)) {
+            child.remove();
         }
     });
-    elements.forEach(function (one, index) {
-        if (list.children[index] !== one) {
-            list.insertBefore(one, list.children[index] || null);
+    elements.forEach(function (element, number) {
+        if (list.children[number] !== element) {
+            list.insertBefore(element, list.children[number] || null);
         }
     });
     if (!focused || focused === document.activeElement) {
@@ -70,7 +70,7 @@ export function setChildren(list, elements) {
         focused.focus({ preventScroll: true });
         return;
     }
-    const next = elements[Math.min(place, elements.length - 1)];
+    const next = elements[Math.min(index, elements.length - 1)];
     const found = next ? Array.from(next.querySelectorAll(controls)) : [];
     if (found.length && isShown(list)) {
         (found[column] || found[0]).focus();

@@ -40,7 +40,7 @@ let latest = null;
 let answeredAt = 0;
 let ahead_ms = 0; // by how much the server's clock is ahead of this one
 let ended = false; // another answer would say the same
-let said = ""; // what the button has done
+let outcome = ""; // what the button has done
 
 function address(template) {
     return template.replace("TASK", encodeURIComponent(id));
@@ -140,15 +140,15 @@ function showFacts(job) {
 
 // One time line of what Flower saw and of the calls, the first one first.
 function showLine(job) {
-    const points = job.events.map(function (one) {
-        return { at_ms: one.at_ms, kind: one.event, text: eventWords[one.event] };
-    }).concat(job.calls.map(function (one) {
-        return { at_ms: one.at_ms, kind: one.code === "ok" ? "accepted" : "call",
-            text: "call with " + one.key + ": " + words(one.code)
-                + (one.in_doubt ? " (may have been carried out)" : "") };
-    })).sort(function (one, other) { return one.at_ms - other.at_ms; });
-    points.forEach(function (point, place) {
-        point.since_ms = place ? point.at_ms - points[place - 1].at_ms : 0;
+    const points = job.events.map(function (event) {
+        return { at_ms: event.at_ms, kind: event.event, text: eventWords[event.event] };
+    }).concat(job.calls.map(function (call) {
+        return { at_ms: call.at_ms, kind: call.code === "ok" ? "accepted" : "call",
+            text: "call with " + call.key + ": " + words(call.code)
+                + (call.in_doubt ? " (may have been carried out)" : "") };
+    })).sort(function (first, second) { return first.at_ms - second.at_ms; });
+    points.forEach(function (point, index) {
+        point.since_ms = index ? point.at_ms - points[index - 1].at_ms : 0;
     });
     document.getElementById("job-none").hidden = points.length > 0;
     showEntries(document.getElementById("job-line"), points, function (point) {
@@ -195,7 +195,7 @@ async function look() {
         if (cancel) {
             setHidden(cancel, latest.where === "ended");
         }
-        setText(freshness, "State at " + clockTime(answeredAt) + "." + said);
+        setText(freshness, "State at " + clockTime(answeredAt) + "." + outcome);
     } catch (error) {
         ended = [401, 404].includes(error.status);
         setText(
@@ -220,18 +220,18 @@ if (cancel) {
         whileBusy(cancel, "Cancelling…", async function () {
             try {
                 const answer = await post(address(page.dataset.cancelUrl), {});
-                said = " " + ({
+                outcome = " " + ({
                     cancelled: "It is cancelled.",
                     running: "A worker runs it; no other call follows.",
                     perhaps_running: "It is cancelled. The broker does not answer, so perhaps a "
                         + "worker runs it now; no other call follows.",
                 }[answer.outcome] || "It had ended before: " + answer.outcome + ".");
             } catch (error) {
-                said =
+                outcome =
                     (error.status ? " It is not cancelled: " : " It may or may not be cancelled: ")
                     + error.message;
             }
-            setText(freshness, said.trim());
+            setText(freshness, outcome.trim());
         });
     });
 }

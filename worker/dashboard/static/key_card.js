@@ -114,7 +114,7 @@ function useWords(key) {
 }
 
 function disabledByHand(key) {
-    return key.blocks.some(function (one) { return one.scope === "key" && one.disabled_by; });
+    return key.blocks.some(function (block) { return block.scope === "key" && block.disabled_by; });
 }
 
 function accountWords(service, key) {
@@ -154,19 +154,19 @@ function showBlocks(card, blocks) {
         card.blocksListed = listed;
         card.blocks.hidden = !blocks.length;
         card.blocks.replaceChildren();
-        card.ends = blocks.map(function (one) {
+        card.ends = blocks.map(function (block) {
             const item = make("li");
             const left = make("strong", "key-left");
-            const what = make("span", "", " · " + blockWords(one));
-            what.title = one.names ? one.names.join(", ") : "";
+            const what = make("span", "", " · " + blockWords(block));
+            what.title = block.names ? block.names.join(", ") : "";
             item.append(left, what);
             card.blocks.append(item);
-            return { left: left, until: null, forever: !one.disabled_by ? "until reset"
-                : one.scope === "host" ? "until resumed" : "until enabled" };
+            return { left: left, until: null, forever: !block.disabled_by ? "until reset"
+                : block.scope === "host" ? "until resumed" : "until enabled" };
         });
     }
-    blocks.forEach(function (one, place) {
-        card.ends[place].until = one.left_ms === null ? null : performance.now() + one.left_ms;
+    blocks.forEach(function (block, index) {
+        card.ends[index].until = block.left_ms === null ? null : performance.now() + block.left_ms;
     });
     countDown(card);
 }
@@ -182,36 +182,36 @@ export function countDown(card) {
 
 function showBuckets(card, buckets) {
     const listed = JSON.stringify(
-        buckets.map(function (one) {
-            return [one.model, one.dimension, one.window_ms];
+        buckets.map(function (bucket) {
+            return [bucket.model, bucket.dimension, bucket.window_ms];
         })
     );
     if (listed !== card.bucketsListed) {
         card.bucketsListed = listed;
         card.buckets.replaceChildren();
         let model = "";
-        card.meters = buckets.map(function (one) {
-            if (one.model !== model) {
-                model = one.model;
+        card.meters = buckets.map(function (bucket) {
+            if (bucket.model !== model) {
+                model = bucket.model;
                 card.buckets.append(make("h4", "key-model", model));
             }
-            return makeMeter(card.buckets, one);
+            return makeMeter(card.buckets, bucket);
         });
     }
     let lowest = null;
-    buckets.forEach(function (one, place) {
-        const its = card.meters[place];
-        const left = Math.min(Math.max(one.remaining, 0), one.limit);
-        const share = one.limit > 0 ? left / one.limit : 0;
-        const text = count(left) + " of " + count(one.limit) + " left";
+    buckets.forEach(function (bucket, index) {
+        const its = card.meters[index];
+        const left = Math.min(Math.max(bucket.remaining, 0), bucket.limit);
+        const share = bucket.limit > 0 ? left / bucket.limit : 0;
+        const text = count(left) + " of " + count(bucket.limit) + " left";
         setText(its.number, text);
-        its.meter.setAttribute("aria-valuemax", String(Math.round(one.limit)));
+        its.meter.setAttribute("aria-valuemax", String(Math.round(bucket.limit)));
         its.meter.setAttribute("aria-valuenow", String(Math.round(left)));
         its.meter.setAttribute("aria-valuetext", text);
         its.bar.style.width = (share * 100).toFixed(1) + "%";
         its.bar.dataset.level = share < 0.1 ? "low" : share < 0.3 ? "middle" : "high";
         if (lowest === null || share < lowest.share) {
-            lowest = { share: share, name: limitName(one) };
+            lowest = { share: share, name: limitName(bucket) };
         }
     });
     setText(
@@ -223,15 +223,16 @@ function showBuckets(card, buckets) {
     );
 }
 
-function makeMeter(buckets, one) {
+function makeMeter(buckets, bucket) {
     const row = make("div", "key-bucket");
-    const name = limitName(one);
+    const name = limitName(bucket);
     const number = make("span", "key-bucket-number");
     const meter = make("div", "key-meter");
     const bar = make("div", "key-meter-bar");
     meter.setAttribute("role", "meter");
     meter.setAttribute("aria-valuemin", "0");
-    meter.setAttribute("aria-label", "Left of the " + name + (one.model ? ", " + one.model : ""));
+    const ofModel = bucket.model ? ", " + bucket.model : "";
+    meter.setAttribute("aria-label", "Left of the " + name + ofModel);
     meter.append(bar);
     row.append(
         make("span", "key-bucket-name", name.charAt(0).toUpperCase() + name.slice(1)),

@@ -1,9 +1,9 @@
-// Keeps the page live: the server pushes the status to one tab, which tells the others, and the
+// Keeps the page live: the server pushes the status to one tab, which shares it, and the
 // lists are asked for when they have changed.
 
 import { page, setText } from "./elements.js";
 import { opened, request } from "./server.js";
-import { joinTabs, tell, waitForOthers } from "./tabs.js";
+import { joinTabs, share, waitForOthers } from "./tabs.js";
 import { clockTime } from "./words.js";
 
 const again_ms = 1000;
@@ -81,7 +81,7 @@ async function read() {
             stillHere();
             if (events.length) {
                 const status = JSON.parse(events.pop().replace(/^event: status\ndata: /, ""));
-                tell(status);
+                share(status);
                 try {
                     show(status);
                 } catch (error) { // a fault of the page, which the next status may not meet

@@ -134,9 +134,9 @@ export function groupName(row, by) {
 function added(rows, steps, first_ms, step_ms, value) {
     const values = steps.map(function () { return 0; });
     rows.forEach(function (row) {
-        const place = Math.round((row.at_ms - first_ms) / step_ms);
-        if (place >= 0 && place < values.length) {
-            values[place] += value(row);
+        const index = Math.round((row.at_ms - first_ms) / step_ms);
+        if (index >= 0 && index < values.length) {
+            values[index] += value(row);
         }
     });
     return values;
@@ -161,8 +161,8 @@ export function seriesOf(usage, measure, by) {
                 {
                     name: measure.name,
                     className: "plot-1",
-                    values: waited.map(function (ms, place) {
-                        return accepted[place] > 0 ? ms / accepted[place] : 0;
+                    values: waited.map(function (ms, index) {
+                        return accepted[index] > 0 ? ms / accepted[index] : 0;
                     }),
                 },
             ],
@@ -196,11 +196,11 @@ export function seriesOf(usage, measure, by) {
     const names = Array.from(groups.keys()).filter(function (name) {
         return sum(groups.get(name)) > 0;
     });
-    names.sort(function (one, other) { return sum(groups.get(other)) - sum(groups.get(one)); });
-    const series = names.slice(0, mostGroups).map(function (name, place) {
+    names.sort(function (left, right) { return sum(groups.get(right)) - sum(groups.get(left)); });
+    const series = names.slice(0, mostGroups).map(function (name, index) {
         return {
             name: name,
-            className: "plot-" + (place + 1),
+            className: "plot-" + (index + 1),
             values: values(groups.get(name), measure.value),
         };
     });

@@ -35,7 +35,7 @@ function tickOf(highest, whole) {
     const rough = highest / 4;
     const ten = Math.pow(10, Math.floor(Math.log10(rough)));
     const ticks = [1, 2, 5, 10].map(function (times) { return times * ten; });
-    const tick = ticks.find(function (one) { return one >= rough * 0.999; });
+    const tick = ticks.find(function (value) { return value >= rough * 0.999; });
     return whole ? Math.max(1, tick) : tick;
 }
 
@@ -74,13 +74,13 @@ export function makePlot(name) {
     const hint = make("div", "plot-hint");
     hint.hidden = true;
     box.append(drawing, hint);
-    const plot = { box: box, drawing: drawing, hint: hint, its: null, place: null };
+    const plot = { box: box, drawing: drawing, hint: hint, its: null, index: null };
     box.addEventListener("pointermove", function (event) { pointAt(plot, event); });
     box.addEventListener("pointerdown", function (event) { pointAt(plot, event); });
     box.addEventListener("pointerleave", function () { choose(plot, null); });
     box.addEventListener("blur", function () { choose(plot, null); });
     box.addEventListener("focus", function () {
-        if (plot.its && plot.place === null && box.matches(":focus-visible")) {
+        if (plot.its && plot.index === null && box.matches(":focus-visible")) {
             choose(plot, plot.its.steps.length - 1);
         }
     });
@@ -96,14 +96,14 @@ export function makePlot(name) {
 function pointAt(plot, event) {
     if (plot.its) {
         const x = event.clientX - plot.box.getBoundingClientRect().left - edge.left;
-        const place = Math.floor(x / plot.stepWidth);
-        choose(plot, place < 0 || place >= plot.its.steps.length ? null : place);
+        const index = Math.floor(x / plot.stepWidth);
+        choose(plot, index < 0 || index >= plot.its.steps.length ? null : index);
     }
 }
 
 function move(plot, event) {
     const last = plot.its ? plot.its.steps.length - 1 : -1;
-    const now = plot.place === null ? last : plot.place;
+    const now = plot.index === null ? last : plot.index;
     const to = {
         ArrowLeft: now - 1,
         ArrowDown: now - 1,
@@ -121,38 +121,38 @@ function move(plot, event) {
     }
 }
 
-function choose(plot, place) {
-    plot.place = place;
-    plot.hint.hidden = place === null;
+function choose(plot, index) {
+    plot.index = index;
+    plot.hint.hidden = index === null;
     if (plot.cursor) {
-        plot.cursor.setAttribute("visibility", place === null ? "hidden" : "visible");
+        plot.cursor.setAttribute("visibility", index === null ? "hidden" : "visible");
     }
-    if (place === null || !plot.its) {
+    if (index === null || !plot.its) {
         return;
     }
     const its = plot.its;
-    const parts = its.series.filter(function (one) {
-        return one.values[place] || its.series.length <= 4;
+    const parts = its.series.filter(function (series) {
+        return series.values[index] || its.series.length <= 4;
     });
-    const lines = parts.map(function (one) {
+    const lines = parts.map(function (series) {
         const line = make("div", "plot-line");
         line.append(
-            make("span", "plot-key " + one.className),
-            one.name + ": " + its.words(one.values[place])
+            make("span", "plot-key " + series.className),
+            series.name + ": " + its.words(series.values[index])
         );
         return line;
     });
-    const when = spanWords(its.steps[place], its.step_ms);
+    const when = spanWords(its.steps[index], its.step_ms);
     plot.hint.replaceChildren.apply(plot.hint, [make("strong", "", when)].concat(
         lines.length ? lines : [make("div", "", "nothing")]));
-    const x = edge.left + (place + 0.5) * plot.stepWidth;
-    plot.cursor.setAttribute("x", String(edge.left + place * plot.stepWidth));
+    const x = edge.left + (index + 0.5) * plot.stepWidth;
+    plot.cursor.setAttribute("x", String(edge.left + index * plot.stepWidth));
     const isRight = x > plot.width / 2;
     plot.hint.style.left = isRight ? "auto" : x + 12 + "px";
     plot.hint.style.right = isRight ? plot.width - x + 12 + "px" : "auto";
-    plot.box.setAttribute("aria-valuenow", String(place));
-    plot.box.setAttribute("aria-valuetext", when + ": " + (parts.map(function (one) {
-        return one.name + " " + its.words(one.values[place]);
+    plot.box.setAttribute("aria-valuenow", String(index));
+    plot.box.setAttribute("aria-valuetext", when + ": " + (parts.map(function (series) {
+        return series.name + " " + its.words(series.values[index]);
     }).join(", ") || "nothing"));
 }
 
@@ -160,16 +160,16 @@ function choose(plot, place) {
 // value), short (of a value, for the axis), whole (values are whole numbers), summary (what to read
 // of all of it)
 export function drawPlot(plot, its) {
-    if (plot.place !== null && plot.its && plot.its.step_ms !== its.step_ms) {
-        plot.place = its.steps.length - 1; // another range: the chosen step is not in it
+    if (plot.index !== null && plot.its && plot.its.step_ms !== its.step_ms) {
+        plot.index = its.steps.length - 1; // another range: the chosen step is not in it
     }
     plot.its = its;
     plot.width = plot.box.clientWidth;
     const inner = Math.max(1, plot.width - edge.left - edge.right);
     plot.stepWidth = inner / its.steps.length;
     const height = plotHeight - edge.top - edge.bottom;
-    const sums = its.steps.map(function (_, place) {
-        return its.series.reduce(function (sum, one) { return sum + one.values[place]; }, 0);
+    const sums = its.steps.map(function (_, index) {
+        return its.series.reduce(function (sum, series) { return sum + series.values[index]; }, 0);
     });
     const highest = Math.max.apply(null, sums);
     const tick = tickOf(highest > 0 ? highest : 4, its.whole);
@@ -198,15 +198,15 @@ export function drawPlot(plot, its) {
     });
     shapes.push(plot.cursor);
     const gap = plot.stepWidth > 4 ? 1 : 0;
-    its.steps.forEach(function (_, place) {
+    its.steps.forEach(function (_, index) {
         let below = 0;
-        its.series.forEach(function (one) {
-            const value = one.values[place];
+        its.series.forEach(function (series) {
+            const value = series.values[index];
             if (value > 0) {
                 const bar = Math.max(1, value / top * height);
                 shapes.push(
-                    shape("rect", "plot-bar " + one.className, {
-                        x: edge.left + place * plot.stepWidth,
+                    shape("rect", "plot-bar " + series.className, {
+                        x: edge.left + index * plot.stepWidth,
                         y: y(below) - bar,
                         width: Math.max(0.5, plot.stepWidth - gap),
                         height: bar,
@@ -220,22 +220,22 @@ export function drawPlot(plot, its) {
     plot.drawing.replaceChildren.apply(plot.drawing, shapes.concat(timeTexts(its, plot, inner)));
     plot.box.setAttribute("aria-valuemin", "0");
     plot.box.setAttribute("aria-valuemax", String(its.steps.length - 1));
-    if (plot.place === null) {
+    if (plot.index === null) {
         plot.box.setAttribute("aria-valuenow", String(its.steps.length - 1));
         plot.box.setAttribute("aria-valuetext", its.summary);
     } else {
-        choose(plot, Math.min(plot.place, its.steps.length - 1));
+        choose(plot, Math.min(plot.index, its.steps.length - 1));
     }
 }
 
 function timeTexts(its, plot, inner) {
     const most = Math.max(2, inner / 80);
     const span_ms = its.steps.length * its.step_ms;
-    const interval_ms = intervals_ms.find(function (one) { return span_ms / one <= most; })
+    const interval_ms = intervals_ms.find(function (ms) { return span_ms / ms <= most; })
         || intervals_ms[intervals_ms.length - 1];
     const shapes = [];
-    its.steps.forEach(function (at_ms, place) {
-        const x = edge.left + place * plot.stepWidth;
+    its.steps.forEach(function (at_ms, index) {
+        const x = edge.left + index * plot.stepWidth;
         if (
             isTick(at_ms, its.step_ms, interval_ms)
             && x <= edge.left + inner + edge.right - textWidth
@@ -259,13 +259,13 @@ function timeTexts(its, plot, inner) {
 }
 
 export function showLegend(legend, series) {
-    const text = series.map(function (one) { return one.className + one.name; }).join();
+    const text = series.map(function (line) { return line.className + line.name; }).join();
     if (legend.dataset.shown !== text) {
         legend.dataset.shown = text;
-        legend.replaceChildren.apply(legend, series.map(function (one) {
+        legend.replaceChildren.apply(legend, series.map(function (line) {
             const entry = make("span", "plot-legend");
-            entry.title = one.name;
-            entry.append(make("span", "plot-key " + one.className), one.name);
+            entry.title = line.name;
+            entry.append(make("span", "plot-key " + line.className), line.name);
             return entry;
         }));
     }

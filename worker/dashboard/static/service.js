@@ -227,8 +227,8 @@ function showCards(its, service, keys) {
     });
     const rank = { disabled: 0, cooling: 1, ready: 2 };
     const folds = narrow.matches && keys.length > mostUnfolded;
-    const sorted = keys.slice().sort(function (one, other) {
-        return rank[one.state] - rank[other.state];
+    const sorted = keys.slice().sort(function (first, second) {
+        return rank[first.state] - rank[second.state];
     });
     const order = sorted.map(function (key) { return key.id + (folds && key.state); }).join();
     // Keys in trouble come first; no card moves while a person may be about to press its button.

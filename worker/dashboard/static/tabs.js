@@ -15,8 +15,8 @@ export function waitForOthers() {
     return Math.max(0, heardAt + quiet_ms - performance.now());
 }
 
-// Tells the other tabs what this one has read.
-export function tell(status) {
+// Sends the other tabs what this one has read.
+export function share(status) {
     channel.postMessage({ from: id, status: status });
 }
 
@@ -25,18 +25,18 @@ export function tell(status) {
 // (called when this tab may have to read)
 export function joinTabs(tab) {
     channel.addEventListener("message", function (event) {
-        const said = event.data;
-        if (said.asks) {
+        const message = event.data;
+        if (message.asks) {
             if (tab.isReading() && tab.latest()) {
-                tell(tab.latest());
+                share(tab.latest());
             }
-        } else if (said.leaves) {
+        } else if (message.leaves) {
             heardAt = -Infinity;
             setTimeout(tab.follow, Math.random() * spread_ms);
-        } else if (!tab.isReading() || said.from < id) { // of two that read one leaves off
+        } else if (!tab.isReading() || message.from < id) { // of two that read one leaves off
             heardAt = performance.now();
             tab.leaveOff();
-            tab.hear(said.status);
+            tab.hear(message.status);
         }
     });
     window.addEventListener("pagehide", function () {

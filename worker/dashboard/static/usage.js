@@ -61,20 +61,20 @@ function rangeButtons(service) {
     const group = make("div", "btn-group");
     group.setAttribute("role", "group");
     group.setAttribute("aria-label", "Range of the usage of " + title(service));
-    Object.keys(ranges).forEach(function (one) {
-        const found = make("button", "btn btn-sm btn-outline-secondary", ranges[one]);
+    Object.keys(ranges).forEach(function (name) {
+        const found = make("button", "btn btn-sm btn-outline-secondary", ranges[name]);
         found.type = "button";
-        found.dataset.range = one;
-        found.addEventListener("click", function () { setRange(one); });
+        found.dataset.range = name;
+        found.addEventListener("click", function () { setRange(name); });
         group.append(found);
     });
     return group;
 }
 
-function setRange(one) {
-    range = one;
+function setRange(name) {
+    range = name;
     try {
-        window.localStorage.setItem(stored, one);
+        window.localStorage.setItem(stored, name);
     } catch {
         // It holds until the page is closed.
     }
@@ -94,7 +94,7 @@ export function makeUsage(service) {
         section: section,
         words: words,
         timer: null,
-        asked: 0,
+        requests: 0,
         usage: null,
     };
     its.buttons = rangeButtons(service);
@@ -156,25 +156,25 @@ function address(its, by, format) {
 
 async function load(its) {
     clearTimeout(its.timer);
-    const number = its.asked += 1;
+    const number = its.requests += 1;
     const by = groupOf(its);
     let next_ms = again_ms[range];
-    its.buttons.childNodes.forEach(function (one) {
-        one.setAttribute("aria-pressed", String(one.dataset.range === range));
-        one.classList.toggle("active", one.dataset.range === range);
+    its.buttons.childNodes.forEach(function (button) {
+        button.setAttribute("aria-pressed", String(button.dataset.range === range));
+        button.classList.toggle("active", button.dataset.range === range);
     });
     its.links.forEach(function (link) {
         link.href = address(its, its.by.value || "key", link.textContent.toLowerCase());
     });
     try {
         const usage = await (await opened(address(its, by, "json"))).json();
-        if (number !== its.asked) {
+        if (number !== its.requests) {
             return; // something else was chosen meanwhile
         }
         its.usage = usage;
         draw(its);
     } catch (error) {
-        if (number !== its.asked || error.status === 401) {
+        if (number !== its.requests || error.status === 401) {
             return; // the page says that the login has ended
         }
         setText(its.words, "Usage: " + error.message);
@@ -274,7 +274,7 @@ function showTable(its, usage) {
         const name = make("th", "", text);
         name.scope = "row";
         found.append(name);
-        names.forEach(function (one) { found.append(make("td", "", columns[one](row))); });
+        names.forEach(function (column) { found.append(make("td", "", columns[column](row))); });
         return found;
     };
     const rows = usage.totals.filter(function (row) { return row.calls > 0; });

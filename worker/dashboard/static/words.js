@@ -7,8 +7,8 @@ export function count(number) {
     return Math.round(number).toLocaleString("en");
 }
 
-export function plural(number, one) {
-    return count(number) + " " + one + (number === 1 ? "" : "s");
+export function plural(number, noun) {
+    return count(number) + " " + noun + (number === 1 ? "" : "s");
 }
 
 export function title(service) {
@@ -34,8 +34,8 @@ export function clock(ms) {
     const hours = Math.floor(seconds / 3600);
     const texts = hours ? [hours].concat(parts) : parts;
     return texts
-        .map(function (part, place) {
-            return place ? String(part).padStart(2, "0") : String(part);
+        .map(function (part, index) {
+            return index ? String(part).padStart(2, "0") : String(part);
         })
         .join(":");
 }
@@ -43,8 +43,8 @@ export function clock(ms) {
 // What a person paused a service by, if somebody did: a block of all its keys.
 export function pauseOf(keys) {
     return keys.length
-        ? keys[0].blocks.find(function (one) {
-              return one.scope === "host" && one.disabled_by;
+        ? keys[0].blocks.find(function (block) {
+              return block.scope === "host" && block.disabled_by;
           })
         : undefined;
 }
@@ -122,47 +122,48 @@ export function waitWords(waits) {
           : why;
 }
 
-export function limitName(one) {
-    return unit(one.dimension) + " " + windowName(one.window_ms);
+export function limitName(bucket) {
+    return unit(bucket.dimension) + " " + windowName(bucket.window_ms);
 }
 
-export function blockWords(one) {
-    if (one.scope === "host" && one.disabled_by) {
-        return "paused, all keys: " + one.reason + ", by " + one.disabled_by;
+export function blockWords(block) {
+    if (block.scope === "host" && block.disabled_by) {
+        return "paused, all keys: " + block.reason + ", by " + block.disabled_by;
     }
     const where = {
         key: "",
         account: "account: ",
-        account_model: one.name ? "model " + one.name + ": " : "account: ",
-        key_resource: one.name + ": ",
-        model: "model " + one.name + ", all keys: ",
+        account_model: block.name ? "model " + block.name + ": " : "account: ",
+        key_resource: block.name + ": ",
+        model: "model " + block.name + ", all keys: ",
         host: "provider, all keys: ",
-    }[one.scope];
-    return where + (one.disabled_by ? one.reason + ", by " + one.disabled_by : words(one.reason))
-        + (one.from_tokens ? " for jobs of " + count(one.from_tokens) + " tokens or more" : "")
-        + (one.since_ms ? ", since " + clockTime(one.since_ms, hourAndMinute) : "");
+    }[block.scope];
+    const by = block.disabled_by;
+    return where + (by ? block.reason + ", by " + by : words(block.reason))
+        + (block.from_tokens ? " for jobs of " + count(block.from_tokens) + " tokens or more" : "")
+        + (block.since_ms ? ", since " + clockTime(block.since_ms, hourAndMinute) : "");
 }
 
 // The blocks of a key; those for domains or models that it may not use are joined by reason.
 export function grouped(blocks) {
     const found = [];
     const byReason = new Map();
-    blocks.forEach(function (one) {
-        const first = byReason.get(one.reason);
-        if (one.scope !== "key_resource" || one.left_ms !== null) {
-            found.push(one);
+    blocks.forEach(function (block) {
+        const first = byReason.get(block.reason);
+        if (block.scope !== "key_resource" || block.left_ms !== null) {
+            found.push(block);
         } else if (first) {
-            first.names.push(one.name);
-            first.since_ms = Math.min(first.since_ms, one.since_ms);
+            first.names.push(block.name);
+            first.since_ms = Math.min(first.since_ms, block.since_ms);
         } else {
-            byReason.set(one.reason, Object.assign({}, one, { names: [one.name] }));
-            found.push(byReason.get(one.reason));
+            byReason.set(block.reason, Object.assign({}, block, { names: [block.name] }));
+            found.push(byReason.get(block.reason));
         }
     });
-    byReason.forEach(function (one) {
-        const more = one.names.length - maxNames;
-        one.names.sort();
-        one.name = "not for " + one.names.slice(0, maxNames).join(", ")
+    byReason.forEach(function (block) {
+        const more = block.names.length - maxNames;
+        block.names.sort();
+        block.name = "not for " + block.names.slice(0, maxNames).join(", ")
             + (more > 0 ? " and " + count(more) + " more" : "");
     });
     return found;
