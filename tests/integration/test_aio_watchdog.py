@@ -1,4 +1,4 @@
-"""Who is named when the event loop is held up, and when nobody is."""
+"""Which job is named when the event loop is held up, and when none is."""
 
 import asyncio
 import logging

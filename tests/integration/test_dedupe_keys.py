@@ -1,4 +1,4 @@
-"""Who holds a dedupe key, and which job that has ended one joins that was enqueued before."""
+"""Which job holds a dedupe key, and when a job joins one that has ended."""
 
 import asyncio
 
@@ -39,7 +39,7 @@ async def test_a_key_is_free_when_its_time_is_over(own_redis: Redis) -> None:
     keys = DedupeKeys(own_redis, namespace="kw")
     assert await keys.join("kw:dedupe:x", "a", hold_ms=1) == ("a", False)
     async with asyncio.timeout(10):
-        while await own_redis.exists("kw:dedupe:x"):  # noqa: ASYNC110 - Redis tells nobody
+        while await own_redis.exists("kw:dedupe:x"):  # noqa: ASYNC110 - Redis notifies nobody
             await asyncio.sleep(0.001)
     assert await join(keys, "kw:dedupe:x", "b") == "b"
     assert 0 < await own_redis.pttl("kw:dedupe:x") <= HOLD_MS

@@ -1,4 +1,4 @@
-"""What a worker hears of cancels, also after the server that told it has gone silent."""
+"""A worker hears of cancels, also after the server that notified it has gone silent."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""What a receiver of notifications may answer, and what is said of it."""
+"""What a receiver of notifications may answer, and how that is reported."""
 
 import asyncio
 import ssl

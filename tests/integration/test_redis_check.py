@@ -121,7 +121,7 @@ def test_each_right_is_one_of_a_key_that_redis_sees_in_its_command(client: Any) 
             client.execute_command(*command)  # it raises where Redis takes it for wrong
             if command[0] not in {"SCRIPT", "PUBLISH"}:
                 assert len(client.command_getkeys(*command)) == 1, command
-        with client.pipeline() as pipe:  # a wrong number of arguments is told when it is queued
+        with client.pipeline() as pipe:  # a wrong number of arguments is reported when it is queued
             for command in rights.writing:
                 pipe.execute_command(*command)
             replies = pipe.execute(raise_on_error=False)

@@ -53,7 +53,7 @@ async def test_a_job_that_the_day_has_no_tokens_for_holds_up_no_smaller_one(redi
             with pytest.raises(Deferred) as refused:
                 await ask(
                     rotation, 2_000
-                )  # nobody could know the limit of the day: no header tells it
+                )  # nobody could know the limit of the day: no header states it
             assert refused.value.countdown_ms > 3_600_000
             shown = Console(width=300, file=StringIO())
             shown.print(listing([await pool.snapshot()]))

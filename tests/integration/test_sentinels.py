@@ -67,7 +67,7 @@ async def test_a_primary_that_dies_while_it_is_greeted_is_a_lost_connection() ->
 
 
 async def test_a_lost_connection_is_the_first_to_greet_the_next_primary() -> None:
-    """Nobody else has told this process yet that there is another one."""
+    """No other source has told this process yet that there is another primary."""
     greeted, ports = list[int](), list[int]()
     served = dict[asyncio.Task[Any] | None, asyncio.StreamWriter]()
 

@@ -119,7 +119,7 @@ def test_a_job_under_way_does_not_take_back_an_end(run: Run, store: "redis.Redis
     run("second", task_id=task_id)[1].result(10)
     message = listener.get_message(timeout=5)
     assert message is not None
-    assert json.loads(message["data"])["status"] == "SUCCESS"  # STARTED was not told
+    assert json.loads(message["data"])["status"] == "SUCCESS"  # STARTED was not published
     listener.close()
 
 

@@ -46,7 +46,7 @@ def test_a_message_arrives_at_once_in_any_of_several_queues_and_priorities(url: 
             send(url, queue, queue, priority=priority)
             receiver.until(lambda before=before: len(receiver.messages) > before)
             assert receiver.channel.sweep_s == 10.0
-            assert looked  # a hint, or the sweep; the next test tells them apart
+            assert looked  # a hint, or the sweep; the next test distinguishes them
         assert receiver.bodies == ["a", "b", "c", "a", "c"]
 
 

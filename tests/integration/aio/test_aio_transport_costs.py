@@ -246,7 +246,7 @@ def test_a_channel_that_holds_nothing_needs_no_connection_for_leases(url: str, b
 
 def test_workers_count_each_other_as_they_look_for_messages_of_dead_ones(books: Any) -> None:
     def look(*, first: int = 1, rounds: int = 0) -> int:
-        books.hincrby("pulse", "round", -rounds)  # so many pass
+        books.hincrby("pulse", "round", -rounds)  # as if these rounds had passed
         reply = books.eval(EXPIRED, 3, "pulse", "leases", "unacked", 30, 100, 1_000_000, first)
         return int(reply[1])
 

@@ -326,7 +326,7 @@ def test_delayed_messages_are_published_in_batches_and_behind_a_prefix(
 
 
 def test_the_taking_script_reads_no_sorted_set_of_what_is_not_due() -> None:
-    """The server would tell every waiting worker of every message that is delayed."""
+    """Otherwise the server would notify every waiting worker of every delayed message."""
     before_any_is_due = TAKE.partition("tonumber(next_us) <= now_us then")[0]
     assert "GETEX" in before_any_is_due
     assert "ZRANGE" not in before_any_is_due
@@ -340,5 +340,5 @@ def test_where_nothing_was_delayed_others_hear_of_the_first_message_too(
             receiver.with_hub()
             receiver.until(lambda receiver=receiver: receiver.channel.hints.all_empty)
         assert second.channel.sweep_s == 10
-        delay(url, 0.5, 1)  # and the first, who leads the queue, stands still
+        delay(url, 0.5, 1)  # and the first, which leads the queue, stands still
         second.until(lambda: second.bodies == [1], within_s=6)  # it would look by itself after ten

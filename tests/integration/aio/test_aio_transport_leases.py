@@ -47,8 +47,8 @@ def test_only_messages_whose_leases_are_not_renewed_are_given_back_and_their_dea
         assert again[0].headers["died_s"] == pytest.approx(died_s, abs=0.002)
         assert not {"deaths", "died_s"} & set(again[1].headers)
         assert all(message.headers["redelivered"] for message in again.values())
-        # The tags are others: who had it first can neither forget nor return what somebody else has
-        # now.
+        # The tags are new: the worker that had them first can neither forget nor return messages
+        # that another one has now.
         assert {message.delivery_tag for message in again.values()}.isdisjoint(tags)
         receiver.messages[0].reject()
         receiver.channel.flush_acks()

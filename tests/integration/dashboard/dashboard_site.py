@@ -32,7 +32,7 @@ _ADDRESSES = {
 
 
 def described(answer: httpx.Response) -> Any:
-    """Hold an answer of an endpoint against `docs/openapi.yaml`, and give its JSON."""
+    """Check an answer of an endpoint against `docs/openapi.yaml`, and return its JSON."""
     path = "/api/admin/" + answer.request.url.path.partition("/api/admin/")[2]
     operations = next((its for address, its in _ADDRESSES.items() if address.fullmatch(path)), None)
     operation = (operations or {}).get(answer.request.method.lower())
@@ -81,7 +81,7 @@ def secret(service: str, number: int) -> str:
 async def until(
     look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], *, within_s: float = 20
 ) -> Any:
-    """Look again and again until what is seen is good, and give that."""
+    """Call `look` until `good` accepts its result, and return that."""
     async with asyncio.timeout(within_s):
         while not good(seen := await look()):  # noqa: ASYNC110 - what is awaited is another process' doing
             await asyncio.sleep(0.05)

@@ -40,26 +40,28 @@ class Hostile:
 
 
 REQUESTS = {
-    # who asks
-    "nobody resets": Hostile(401, "login_required", headers=JSON),
-    "nobody looks": Hostile(401, "login_required", "GET", STATUS, headers={}, body=b""),
-    "nobody reads the audit trail": Hostile(
+    # whose request it is
+    "a reset without a login": Hostile(401, "login_required", headers=JSON),
+    "the status without a login": Hostile(
+        401, "login_required", "GET", STATUS, headers={}, body=b""
+    ),
+    "the audit trail without a login": Hostile(
         401, "login_required", "GET", AUDIT, headers={}, body=b""
     ),
-    "nobody reads the usage": Hostile(401, "login_required", "GET", USAGE, headers={}, body=b""),
-    "a range that is none": Hostile(
+    "the usage without a login": Hostile(401, "login_required", "GET", USAGE, headers={}, body=b""),
+    "an unknown range": Hostile(
         400, "bad_request", "GET", f"{USAGE}?range=year", headers=RIGHT, body=b""
     ),
     "a step that is too fine for its range": Hostile(
         400, "bad_request", "GET", f"{USAGE}?range=week&step=minute", headers=RIGHT, body=b""
     ),
-    "usage by what is not counted": Hostile(
+    "usage by an unknown dimension": Hostile(
         400, "bad_request", "GET", f"{USAGE}?by=colour", headers=RIGHT, body=b""
     ),
     "a tenant's usage by key": Hostile(
         400, "bad_request", "GET", f"{USAGE}?by=tenant&key=x", headers=RIGHT, body=b""
     ),
-    "usage of a service that is none": Hostile(
+    "usage of an unknown service": Hostile(
         404, "unknown_service", "GET", f"{USAGE}?service=openai", headers=RIGHT, body=b""
     ),
     "usage in another format": Hostile(
@@ -71,8 +73,8 @@ REQUESTS = {
     "usage of a name with a line break": Hostile(
         400, "bad_request", "GET", f"{USAGE}?model=a%0Ab", headers=RIGHT, body=b""
     ),
-    "nobody disables": Hostile(401, "login_required", path=DISABLE, headers=JSON),
-    "nobody checks": Hostile(401, "login_required", path=CHECK, headers=JSON),
+    "a disabling without a login": Hostile(401, "login_required", path=DISABLE, headers=JSON),
+    "a check without a login": Hostile(401, "login_required", path=CHECK, headers=JSON),
     "a wrong password": Hostile(401, "login_required", headers=JSON | basic("ada", "wrong")),
     "another name": Hostile(401, "login_required", headers=JSON | basic("eve", LOGIN[1])),
     "an empty password": Hostile(401, "login_required", headers=JSON | basic("ada", "")),
@@ -82,14 +84,14 @@ REQUESTS = {
     "letters beyond ASCII in the login": Hostile(
         401, "login_required", headers=JSON | basic("ädä", "pässwörd")
     ),
-    "a login that is no base64": Hostile(
+    "a login that is not base64": Hostile(
         401, "login_required", headers=JSON | {"Authorization": "Basic %%%"}
     ),
-    "a login that is no UTF-8": Hostile(
+    "a login that is not UTF-8": Hostile(
         401, "login_required", headers=JSON | {"Authorization": "Basic //79"}
     ),
     "a scheme alone": Hostile(401, "login_required", headers=JSON | {"Authorization": "Basic"}),
-    "a scheme that nobody knows": Hostile(
+    "an unknown scheme": Hostile(
         401, "login_required", headers=JSON | {"Authorization": "Digest x"}
     ),
     "a wrong token": Hostile(
@@ -113,7 +115,9 @@ REQUESTS = {
     "a page of a sister site": Hostile(403, "cross_site", extra={"Sec-Fetch-Site": "same-site"}),
     "a wrong origin": Hostile(403, "wrong_origin", extra={"Origin": "https://evil.example"}),
     "an origin without a name": Hostile(403, "wrong_origin", extra={"Origin": "null"}),
-    "an origin that is no address": Hostile(403, "wrong_origin", extra={"Origin": "http://[::1"}),
+    "an origin that is not an address": Hostile(
+        403, "wrong_origin", extra={"Origin": "http://[::1"}
+    ),
     "an origin of a file": Hostile(403, "wrong_origin", extra={"Origin": "file://127.0.0.1"}),
     "a token used by another site": Hostile(
         403, "wrong_origin", headers=JSON | BEARER, extra={"Origin": "https://evil.example"}
@@ -126,7 +130,7 @@ REQUESTS = {
         body=b"service=groq",
     ),
     "plain text": Hostile(415, "wrong_content_type", extra={"Content-Type": "text/plain"}),
-    "a body of no type": Hostile(415, "wrong_content_type", headers=RIGHT),
+    "a body without a type": Hostile(415, "wrong_content_type", headers=RIGHT),
     "another alphabet": Hostile(
         415, "wrong_content_type", extra={"Content-Type": "application/json; charset=utf-16"}
     ),
@@ -145,14 +149,14 @@ REQUESTS = {
     "half a JSON": Hostile(400, "bad_json", body=b'{"service": "groq"'),
     "a list": Hostile(400, "bad_json", body=b'["groq"]'),
     "null": Hostile(400, "bad_json", body=b"null"),
-    "a body that is no UTF-8": Hostile(400, "bad_json", body=b'{"service": "\xff"}'),
+    "a body that is not UTF-8": Hostile(400, "bad_json", body=b'{"service": "\xff"}'),
     "a body of brackets": Hostile(400, "bad_json", body=b"[" * 4000),
     "a name that stands twice": Hostile(
         400, "bad_json", body=b'{"service": "groq", "service": "resend"}'
     ),
     "an unknown field": Hostile(400, "unknown_field", body=b'{"servce": "groq"}'),
     "a number as service": Hostile(400, "bad_request", body=b'{"service": 1}'),
-    "no text as service": Hostile(400, "bad_request", body=b'{"service": ""}'),
+    "an empty service": Hostile(400, "bad_request", body=b'{"service": ""}'),
     "a list as service": Hostile(400, "bad_request", body=b'{"service": ["groq"]}'),
     "a service with a line end": Hostile(400, "bad_request", body=b'{"service": "groq\\n"}'),
     "a key without its service": Hostile(400, "bad_request", body=b'{"key": "0123456789ab"}'),
@@ -183,10 +187,8 @@ REQUESTS = {
     ),
     "a huge count": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=99999", body=b""),
     "a count just too large": Hostile(400, "bad_request", "GET", f"{AUDIT}?count=201", body=b""),
-    "a filter that nobody knows": Hostile(
-        400, "bad_request", "GET", f"{AUDIT}?by=robots", body=b""
-    ),
-    "a page that is no page": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=1-2-3", body=b""),
+    "an unknown filter": Hostile(400, "bad_request", "GET", f"{AUDIT}?by=robots", body=b""),
+    "an invalid page": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=1-2-3", body=b""),
     "a page before time began": Hostile(400, "bad_request", "GET", f"{AUDIT}?before=0", body=b""),
     **{
         f"a field twice in the address of {path}": Hostile(

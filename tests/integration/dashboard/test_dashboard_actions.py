@@ -124,7 +124,7 @@ async def test_a_key_is_disabled_once_with_the_reason_given(serve: Serve) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # Celery's own
-async def test_a_job_is_cancelled_also_where_no_worker_runs_and_one_that_had_ended_stays_as_it_is(
+async def test_a_job_is_cancelled_without_a_worker_and_one_that_had_ended_stays_unchanged(
     serve: Serve,
 ) -> None:
     site = await serve()

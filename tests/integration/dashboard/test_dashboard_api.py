@@ -96,7 +96,7 @@ async def test_the_status_shows_every_key_and_no_secret(serve: Serve, count: int
     assert LOGIN[1] not in answer.text
 
 
-async def test_whatever_can_be_wrong_with_a_key_is_described(serve: Serve) -> None:
+async def test_every_scope_of_a_block_is_described(serve: Serve) -> None:
     site = await serve(groq=5)
     pool = site.pools["groq"]
     await site.disable("groq", 3)
@@ -205,7 +205,7 @@ async def pushed(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
             assert line in {"", "event: status"}
 
 
-async def test_the_latest_calls_of_a_key_are_told(serve: Serve) -> None:
+async def test_the_latest_calls_of_a_key_are_shown(serve: Serve) -> None:
     site = await serve(groq=1)
     key_id = await site.refuse()
     params = {"service": "groq", "key": key_id}
@@ -272,7 +272,7 @@ async def test_a_key_that_is_added_later_shows_without_a_restart(
     await until(keys, lambda count: count == 2)
 
 
-async def test_keys_that_cannot_be_read_leave_flower_running_and_said_so(
+async def test_flower_starts_and_says_so_when_keys_cannot_be_read(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def unreadable(*_: Any) -> None:

@@ -12,7 +12,7 @@ from tests.integration.dashboard.dashboard_site import (
 )
 
 
-async def test_what_people_change_by_flowers_own_api_is_written_down(serve: Serve) -> None:
+async def test_changes_by_flowers_own_api_are_audited(serve: Serve) -> None:
     site = await serve(environ={"ADMIN_USERS": "ada"}, basic_auth=(":".join(LOGIN), "bob:pass"))
     answers = [
         (await site.client.post(path, auth=auth)).status_code
@@ -50,7 +50,7 @@ async def test_the_audit_trail_is_read_newest_first_across_services(serve: Serve
     assert entries[0]["at_ms"] >= entries[1]["at_ms"]
 
 
-async def test_what_people_did_is_found_among_what_workers_did_page_by_page(serve: Serve) -> None:
+async def test_the_actions_of_people_alone_are_read_page_by_page(serve: Serve) -> None:
     site = await serve()
     for entry in range(5):  # each is disabled and enabled in turn, with much between
         await site.disable("groq", entry % 3)

@@ -76,7 +76,7 @@ async def queued(site: Site, queue: str) -> list[str]:
     ]
 
 
-async def test_letters_are_listed_by_what_they_are_without_an_argument(serve: Serve) -> None:
+async def test_letters_are_listed_by_kind_and_without_their_arguments(serve: Serve) -> None:
     site = await serve()
     old_ms = round(time.time() * 1000) - DAY_MS
     await put(site, letter(1), email(2, kind="unknown", doubt_ms=old_ms), letter(3, kind="poison"))
@@ -124,7 +124,7 @@ async def test_letters_are_searched_by_pages_and_changed_by_their_ids(serve: Ser
     await ask(site, "drop", ids=["job-3"], search="odd", expected=400)
 
 
-async def test_by_id_only_what_was_seen_is_changed(serve: Serve) -> None:
+async def test_a_change_by_id_leaves_a_letter_that_was_rewritten_since(serve: Serve) -> None:
     site = await serve()
     await put(site, letter(1), letter(2))
     seen = {letter["id"]: letter["at_ms"] for letter in (await ask(site))["dead_letters"]}
@@ -142,7 +142,7 @@ async def test_by_id_only_what_was_seen_is_changed(serve: Serve) -> None:
     assert (await ask(site, "replay", id="job-1", before=before + 6))["replayed"] == ["job-1"]
 
 
-async def test_a_hundred_long_ids_are_not_too_much_and_what_is_says_what_to_do(
+async def test_a_hundred_long_ids_fit_into_a_body_and_a_larger_one_is_refused_with_advice(
     serve: Serve,
 ) -> None:
     site = await serve()
@@ -153,7 +153,7 @@ async def test_a_hundred_long_ids_are_not_too_much_and_what_is_says_what_to_do(
     assert error["message"] == "The body must not exceed 65536 bytes: name fewer ids at once."
 
 
-async def test_a_job_runs_again_its_letter_goes_and_the_trail_says_who_did_it(serve: Serve) -> None:
+async def test_a_replay_runs_the_job_deletes_its_letter_and_is_audited(serve: Serve) -> None:
     site = await serve()
     await put(site, letter(1), letter(2))
     assert await ask(site, "replay", id="job-1") == {
@@ -186,7 +186,7 @@ async def test_an_email_that_may_arrive_twice_needs_force(serve: Serve) -> None:
     assert (await ask(site, "replay", id="job-1", force=True))["replayed"] == ["job-1"]
 
 
-async def test_one_request_changes_only_so_many_and_says_that_there_are_more(
+async def test_one_request_changes_a_limited_number_and_says_that_there_are_more(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dead_letters, "MAX_CHANGED", 3)
@@ -226,7 +226,7 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
 ]
 
 
-async def test_what_is_not_understood_is_refused_and_changes_nothing(serve: Serve) -> None:
+async def test_an_invalid_request_is_refused_and_changes_nothing(serve: Serve) -> None:
     site = await serve()
     await put(site, letter(1))
     for path, body, expected, code in REFUSED:

@@ -36,7 +36,7 @@ _CHANGES = {
         (RedisUnreachable("away"), 503, "redis_unreachable"),
     ],
 )
-async def test_every_endpoint_tells_a_fault_of_our_own_from_one_of_redis_without_a_trace(
+async def test_every_endpoint_distinguishes_our_faults_from_those_of_redis_without_a_traceback(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int, code: str
 ) -> None:
     site = await serve()
@@ -78,7 +78,7 @@ _OF_BROKERS = (OperationalError(), ChannelError(), ConnectionError(), RedisError
         ("look_up", _OF_STORES, "redis_unreachable"),
     ],
 )
-async def test_an_endpoint_that_asks_the_broker_tells_each_error_of_one_from_a_bug(
+async def test_an_endpoint_that_asks_the_broker_distinguishes_its_errors_from_a_bug(
     serve: Serve,
     monkeypatch: pytest.MonkeyPatch,
     action: str,
@@ -102,7 +102,7 @@ async def test_an_endpoint_that_asks_the_broker_tells_each_error_of_one_from_a_b
     assert await ask(TypeError("a bug")) == (500, "internal_error")
 
 
-async def test_what_the_poller_is_asked_fails_as_redis_does_or_as_a_bug(serve: Serve) -> None:
+async def test_a_call_on_the_poller_fails_as_redis_does_or_as_a_bug(serve: Serve) -> None:
     site = await serve()
 
     async def ask(error: Exception) -> None:
@@ -118,7 +118,7 @@ async def test_what_the_poller_is_asked_fails_as_redis_does_or_as_a_bug(serve: S
         await ask(TypeError("a bug"))
 
 
-async def test_what_cannot_be_read_is_logged_once_for_as_long_as_that_lasts(
+async def test_a_failing_read_is_logged_once_for_as_long_as_it_fails(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The keys and the queues: at once from the start, and again after they could be read."""

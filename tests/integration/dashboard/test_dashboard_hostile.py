@@ -64,7 +64,7 @@ async def test_hostile_requests_are_refused_with_the_right_status_and_change_not
     assert [entry["event"] for entry in entries] == ["disabled"]
 
 
-async def test_with_nothing_configured_everyone_is_refused_even_here(
+async def test_without_a_configured_login_or_token_every_request_is_refused(
     serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(
@@ -115,7 +115,7 @@ async def test_a_body_announced_as_too_large_is_refused_before_it_is_sent(serve:
     assert b"413" in (await raw(site, head(RIGHT["Authorization"], *lines))).splitlines()[0]
 
 
-async def test_a_stranger_need_not_send_his_body(serve: Serve) -> None:
+async def test_a_wrong_token_is_refused_before_the_body_is_sent(serve: Serve) -> None:
     site = await serve()
     lines = ("Content-Type: application/json", "Content-Length: 90000000")
     assert b"401" in (await raw(site, head("Bearer wrong", *lines))).splitlines()[0]
@@ -155,7 +155,7 @@ LIST = {"draw": 1, "start": 0, "length": 15, "order[0][column]": 0, "columns[0][
 """What Flower's page of jobs asks for, by POST."""
 
 
-async def test_of_those_who_log_in_only_admins_change_anything(serve: Serve) -> None:
+async def test_of_the_logins_only_those_of_admins_may_change_anything(serve: Serve) -> None:
     viewer = ("vic", "canary-password-9913")
     logins = tuple(":".join(login) for login in (LOGIN, viewer))
     site = await serve(basic_auth=logins, environ={"ADMIN_USERS": LOGIN[0]})

@@ -1,4 +1,4 @@
-"""What the endpoint for one job tells, and what it never does."""
+"""What the endpoint for one job shows, and what it never shows."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ async def store_result(site: Site, status: str, result: Any, **more: Any) -> Non
     await site.redis.set("celery-task-meta-job-1", json.dumps(meta))
 
 
-async def test_a_job_that_nobody_has_seen_may_wait_or_not_exist(serve: Serve) -> None:
+async def test_an_unseen_job_may_wait_or_not_exist(serve: Serve) -> None:
     site = await serve()
     view = await look(site)
     assert (view["state"], view["where"], view["calls"]) == ("PENDING", "queue", [])
@@ -190,7 +190,7 @@ async def test_a_job_that_succeeded_names_its_key_and_not_its_result(serve: Serv
         '{"status": "SUCCESS", "result": {"__type__": "datetime", "__value__": "never"}}',
     ],
 )
-async def test_a_result_that_nobody_can_read_hides_no_job_and_keeps_nobody_from_cancelling_it(
+async def test_a_job_with_an_unreadable_result_is_shown_and_can_be_cancelled(
     serve: Serve, stored: bytes | str
 ) -> None:
     site = await serve(groq=1)

@@ -68,7 +68,7 @@ async def test_metrics_of_keys_and_queues_need_no_login_and_hold_no_more_than_th
         assert hidden not in text
 
 
-async def test_collecting_asks_redis_nothing(serve: Serve) -> None:
+async def test_collecting_metrics_sends_no_command_to_redis(serve: Serve) -> None:
     site = await serve()
     await until(lambda: scrape(site), lambda seen: ("keywheel_keys", "groq", "ready") in seen)
     site.app.poller.stop()

@@ -69,7 +69,7 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     assert (await site.status())["services"]["resend"]["queue"]["drain_s"] == 0
 
 
-async def test_deferred_jobs_are_shown_that_come_back_first_and_last_also_without_a_result(
+async def test_the_deferred_jobs_that_return_first_and_last_are_shown_also_without_a_result(
     serve: Serve,
 ) -> None:
     site = await serve()
@@ -137,7 +137,7 @@ async def test_workers_are_asked_for_an_answer_and_those_without_ours_are_left_o
     assert watch._poll_workers(None, None) == [{"paused": [], "clock_skew_s": 1.5}]
 
 
-async def test_what_waits_in_workers_counts_and_their_pauses_show(serve: Serve) -> None:
+async def test_jobs_that_wait_in_workers_count_and_paused_workers_are_shown(serve: Serve) -> None:
     site = await serve()
     consumer = SimpleNamespace(pool=None, timer=SimpleNamespace(schedule=SimpleNamespace(queue=[])))
     stats = QueuePauser(consumer).info(consumer)

@@ -73,7 +73,7 @@ async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
         ),
     ],
 )
-async def test_a_reset_covers_what_was_asked_for(
+async def test_a_reset_covers_the_service_that_was_named_or_all(
     serve: Serve, options: dict[str, Any], services: set[str]
 ) -> None:
     site = await serve()

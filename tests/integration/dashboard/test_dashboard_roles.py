@@ -13,7 +13,7 @@ from worker.dashboard.handlers import AdminHandler, ChangeHandler
 
 VIEWER = ("vic", "canary-password-9913")
 FOR_ALL = {page.Static, metrics.Metrics}
-"""What is served without a login, for browsers and Prometheus: nothing that is secret."""
+"""Handlers that serve without a login, for browsers and Prometheus: they show no secret."""
 FOR_PEOPLE = {page.Page, page.JobPage, stock_pages.TaskPage, stock_pages.WorkerPage}
 """Pages: a login opens them, and the token of programs does not."""
 REFUSED = {401, 403}
@@ -69,7 +69,9 @@ def is_open_as_it_should_be(handler: type[Any], role: Role, status: int, error: 
     return (status, error) == ((400, "unknown_field") if role.changes else (403, "may_only_look"))
 
 
-async def test_each_address_is_open_to_whom_it_should_be_and_to_nobody_else(serve: Serve) -> None:
+async def test_each_address_is_open_to_the_roles_that_may_use_it_and_to_no_other(
+    serve: Serve,
+) -> None:
     logins = tuple(":".join(login) for login in (LOGIN, VIEWER))
     site = await serve(basic_auth=logins, environ={"ADMIN_USERS": LOGIN[0]}, groq=1, resend=0)
     wrong = []

@@ -81,7 +81,7 @@ async def test_usage_is_grouped_filtered_and_priced(
     assert 'keywheel-prices.toml: [groq."big"] must have prompt and output' in usage["problem"]
 
 
-async def test_the_same_comes_as_csv_that_no_spreadsheet_takes_for_a_formula(
+async def test_usage_as_csv_has_no_cell_that_a_spreadsheet_takes_for_a_formula(
     serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     site = await serve()
@@ -101,7 +101,7 @@ async def test_the_same_comes_as_csv_that_no_spreadsheet_takes_for_a_formula(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-async def test_a_query_that_is_wrong_is_refused_with_a_sentence(serve: Serve) -> None:
+async def test_an_invalid_query_is_refused_with_a_sentence(serve: Serve) -> None:
     site = await serve()
     wrong = {
         "tenant=" + "x" * 201: (400, "Each value must be plain text of 1 to 200 characters."),

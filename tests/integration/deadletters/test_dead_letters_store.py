@@ -1,4 +1,4 @@
-"""The dead letters in a real Redis: what is kept, in which order, and what gives way."""
+"""The dead letters in a real Redis: what is kept, in which order, and what is deleted first."""
 
 import itertools
 from collections.abc import AsyncIterator, Callable

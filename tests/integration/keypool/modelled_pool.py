@@ -110,8 +110,8 @@ class ModelledPool(RuleBasedStateMachine):
         return self.leases.pop(index % len(self.leases))
 
     def _not_counted(self, lease: Lease, start_ms: int) -> None:
-        """A refused call counts for nothing, but for one that the provider has told as counted."""
-        if self.starts[lease.id] > self.model.told_ms[lease.account]:
+        """Forget a refused call, unless the level that the provider stated has it."""
+        if self.starts[lease.id] > self.model.stated_ms[lease.account]:
             self.model.drop_call(lease.account, start_ms)
 
     def _overdraft(self, account: str) -> float:
@@ -123,7 +123,7 @@ class ModelledPool(RuleBasedStateMachine):
         return self.model.overdraft(account, self.began_ms, without=waiting)
 
     def _refuse_the_try(self, index: int) -> None:
-        """The provider refuses a call beyond the limit, and tells the limit."""
+        """The provider refuses a call beyond the limit, and states the limit."""
         lease, _ = self.leases.pop(index)
         self.model.tries[lease.account] -= 1
         assert self.model.tries[lease.account] >= 0, "seldom, and once after a reset"
@@ -139,7 +139,7 @@ class ModelledPool(RuleBasedStateMachine):
         self.run(self.pool.settle(lease, verdict))
         self.model.put_off |= {held.id for held, _ in self.leases if held.account == lease.account}
         if level < MARGIN:
-            self.model.told_ms[lease.account] = self.now()
+            self.model.stated_ms[lease.account] = self.now()
         self.model.faults = 0
         name = f"pair {lease.account}"
         self.model.rests[name] = max(self.model.rests.get(name, 0), self.now() + wait_ms)

@@ -30,9 +30,9 @@ class Model:
     put_off: set[str] = field(
         default_factory=set
     )  # ids of leases that were out when a refusal corrected the level
-    told_ms: dict[str, int] = field(
+    stated_ms: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(ACCOUNTS, 0)
-    )  # when the provider told last that less is left than the pool took for granted
+    )  # when the provider last stated that less is left than the pool assumed
 
     def blocked_until(self, key_id: str, account: str) -> int:
         scopes = (f"key {key_id}", f"account {account}", f"pair {account}", "host")
@@ -82,7 +82,7 @@ class Model:
         return lowest
 
     def level(self, account: str, since_ms: int, until_ms: int) -> float:
-        """What is in the true bucket at an instant, once all that is reserved has gone."""
+        """The level of the true bucket at an instant, once all reserved calls have gone."""
         level, at_ms = float(LIMIT), since_ms
         for start_ms in sorted(self.calls[account]):
             level, at_ms = min(LIMIT, level + (start_ms - at_ms) * LIMIT / 60_000) - 1, start_ms

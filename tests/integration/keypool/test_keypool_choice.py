@@ -15,7 +15,7 @@ TURNED_DOWN = Verdict(Fate.OTHER_ACCOUNT, "model_not_found", status=404)
 
 
 async def with_left(pool: KeyPool, *left: float, limit: int = 60) -> dict[str, float]:
-    """Let each account have so much left; gives that by the accounts' names."""
+    """Leave each account the given requests; returns them by the accounts' names."""
     held = [
         await lease(pool, exclude=frozenset(others(pool, number))) for number in range(len(left))
     ]

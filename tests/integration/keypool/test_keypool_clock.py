@@ -96,7 +96,7 @@ async def test_a_request_may_be_under_way_for_two_and_a_half_seconds(
     assert (await machine.pool.snapshot()).now_ms - before_ms == passed_ms
 
 
-# By how much it is set back, and how much time passes then for who has not heard of it.
+# By how much it is set back, and how much time passes then for a process that has not heard of it.
 @pytest.mark.parametrize(("step_ms", "passed_ms"), [(-1_000, 0), (-1_001, 200)])
 async def test_a_clock_that_was_set_back_by_over_a_second_is_followed_no_more(
     make_pool: Make, machine: Machine, step_ms: int, passed_ms: int

@@ -221,7 +221,7 @@ async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(
     assert settled.newly
     [key] = (await pool.snapshot()).keys
     assert (key.state, key.blocks[0].from_tokens, key.left_ms) == ("cooling", LARGE, 864_000)
-    # Who waited for its instant goes; who is as large as the refused one does not.
+    # A small job that waited for its instant goes; one as large as the refused one does not.
     assert await pool.confirm(before) is not None
     assert await pool.confirm(large_before) is None
     small = await lease(pool, tokens=SMALL)

@@ -111,7 +111,7 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - the same days each time
-    # The ids of leases spread who looks again when.
+    # The ids of leases spread when each job looks again.
     monkeypatch.setattr(os, "urandom", random.Random(-seed - 1).randbytes)  # noqa: S311 - as above
     pool = make_pool(1, lease_ms=10 * DAY_MS)
     await known(pool)

@@ -1,4 +1,4 @@
-"""What is saved of a bucket for a large job, and what small ones may take beside it."""
+"""How much of a bucket is saved for a large job, and how much small ones may take."""
 
 from dataclasses import replace
 

@@ -30,7 +30,7 @@ async def without_room(make_pool: Make, clock: ManualClock) -> tuple[KeyPool, Le
 
 
 async def try_after(pool: KeyPool, passed: int, held: Lease) -> Lease:
-    """The call that goes beyond the limit after so many that passed, and not before."""
+    """The call that goes beyond the limit after `passed` calls, and not before."""
     await asyncio.gather(*(pool.settle(held, OK) for _ in range(passed - 1)))
     await nothing(pool)
     await pool.settle(held, OK)
@@ -131,9 +131,9 @@ async def _raised(
     calls: int,
     resets_apart_ms: float = math.inf,
 ) -> tuple[int, int]:
-    """Ask as fast as may be of a provider with a limit a minute, maybe with resets meanwhile.
+    """Ask as fast as possible of a provider with a limit a minute, maybe with resets meanwhile.
 
-    How many passed and how many were refused.
+    Returns how many calls passed and how many were refused.
     """
     level, passed, refusals, reset_ms = 1.0, 0, 0, clock.ms
     while passed + refusals < calls:

@@ -17,7 +17,7 @@ async def wait(pool: KeyPool, name: str | int, *, waited_ms: int = 5_000) -> NoL
     return await nothing(pool, line=line(name), waited_ms=waited_ms)
 
 
-# For so many calls a minute of so many keys: when the first lines ask again, and when those behind.
+# Calls a minute, keys, when the first lines ask again, and when those behind them do.
 @pytest.mark.parametrize(
     ("limit", "keys", "front", "behind"),
     [
@@ -88,7 +88,7 @@ async def test_bulk_waits_until_interactive_lines_are_a_second_late(
     assert isinstance(await ask(pool, bulk=True, line=bulk), Lease)
 
 
-# How far ahead a call may be reserved, and when who gets none asks again.
+# How far ahead a call may be reserved, and when a line that gets no lease asks again.
 @pytest.mark.parametrize(("ahead_ms", "ask_in_ms"), [(2_000, 500), (800, 200)])
 async def test_a_line_that_finds_no_room_within_the_horizon_asks_again_when_several_calls_fit(
     make_pool: Make, ahead_ms: int, ask_in_ms: int

@@ -23,7 +23,7 @@ from worker.verdicts import ABANDONED, Scope
 
 
 class Processes:
-    """Processes, each with a line of jobs, that ask when they are told to."""
+    """Processes, each with a line of jobs, that ask at the instants that the pool names."""
 
     def __init__(self, pool: KeyPool, clock) -> None:  # noqa: ANN001
         self.pool, self.clock = pool, clock
@@ -67,7 +67,7 @@ class Processes:
         return self.clock.ms
 
     def passed(self) -> int:
-        """By how many later ones a job was passed at most."""
+        """The most later jobs that were served before an earlier one."""
         order = [came for _, came in sorted(self.starts)]
         return max(position - sorted(order).index(came) for position, came in enumerate(order))
 

@@ -70,7 +70,7 @@ class PoolMachine(SettlementRules):
         self, no_lease: NoLease, usable: list[ApiKey], now_ms: int, *, alone: bool, ahead_ms: int
     ) -> None:
         """Work is conserved: a job waits only while no key that may serve it has room."""
-        # Who stands behind others is not told that no key is left before it is his turn.
+        # A line behind others learns only at its turn that no key is left.
         assert usable or (
             not alone
             and no_lease.reason in {"earlier jobs come first", "interactive jobs come first"}
@@ -180,8 +180,8 @@ def test_no_interleaving_breaks_the_pool(
     new_key: Callable[..., ApiKey],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The ids of leases spread who looks again when, and a failure must come again with the same
-    # steps.
+    # The ids of leases spread when each job looks again, and a failure must come again with the
+    # same steps.
     monkeypatch.setattr(
         os,
         "urandom",

@@ -83,7 +83,7 @@ REFUSALS = {
 
 
 class Flaky:
-    """A Redis client whose pipelines fail as told: before anything, or after all was written."""
+    """A Redis client whose pipelines fail as planned: before anything, or after all was written."""
 
     def __init__(self, redis: Redis, *plan: str) -> None:
         self.redis = redis

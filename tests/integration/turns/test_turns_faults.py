@@ -27,7 +27,7 @@ async def test_a_fault_costs_one_try_and_keeps_the_history(bench: Bench) -> None
     since_ms = round(time.time() * 1000) - 20_000
     header = {"since_ms": since_ms, "deferrals": 2, "attempts": 1, "waited_ms": 100}
     fault = TransientError("it failed")
-    fault.attempts, fault.waited_ms = 3, 50  # what the rotation tells of the turn
+    fault.attempts, fault.waited_ms = 3, 50  # what the rotation reports of the turn
     with pytest.raises(Retry) as caught:
         await bench.turn(fault, header=header, retries=1, retry_backoff_s=2)
     [message] = bench.sent()
@@ -201,7 +201,7 @@ async def test_what_fails_for_everybody_costs_no_try_and_is_asked_for_ever_less_
 
 
 class LargeCrowd(Outages):
-    """So many jobs wait that this one comes back in minutes."""
+    """Many jobs wait, so this one comes back in minutes."""
 
     def __init__(self) -> None:
         super().__init__(None)

@@ -1,4 +1,4 @@
-"""A task of a real Celery app, and a rotation that does as it is told."""
+"""A task of a real Celery app, and a rotation whose outcomes the test sets."""
 
 import json
 from datetime import UTC, datetime

@@ -102,7 +102,7 @@ async def test_jobs_that_were_sent_back_are_called_in_their_order_as_soon_as_the
     assert calls == [f"late {n}" for n in range(12)]
     assert room < 12, "and no more than there is room for at once"
     async with asyncio.timeout(10):  # so that a line that is full later begins anew
-        while line.list.overflow._recalling is not None:  # noqa: ASYNC110 - it tells nobody
+        while line.list.overflow._recalling is not None:  # noqa: ASYNC110 - it notifies nobody
             await asyncio.sleep(0)
 
 

@@ -1,4 +1,4 @@
-"""Who is served when, of the jobs that stand in the line of a process."""
+"""In which order the jobs in the line of a process are served."""
 
 import asyncio
 from dataclasses import replace

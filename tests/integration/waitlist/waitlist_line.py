@@ -29,7 +29,7 @@ def resting(cooldown_ms: int) -> Verdict:
 
 
 class Line:
-    """A wait list and its pool of one key; `log` tells who got a lease, in order."""
+    """A wait list and its pool of one key; `log` lists the jobs that got a lease, in order."""
 
     def __init__(self, redis: Redis, **options: Any) -> None:
         self.redis = redis
@@ -88,7 +88,7 @@ class Line:
         before = self.waiting()
         task = asyncio.create_task(job(), name="job")
         async with asyncio.timeout(10):
-            while self.waiting() == before:  # noqa: ASYNC110 - a line tells nobody
+            while self.waiting() == before:  # noqa: ASYNC110 - a line notifies nobody
                 await asyncio.sleep(0)
         return task
 
