@@ -12,8 +12,10 @@ class CooldownPolicy:
     """How long a scope of one service rests, in milliseconds.
 
     Attributes:
-        limit_ms: After a refusal for a limit, if the provider does not say how long.
-        server_error_ms: After an error of the provider's servers.
+        limit_ms: After a refusal for a limit, if the provider does not say how long. In a worker
+            it is the setting.
+        server_error_ms: After an error of the provider's servers. In a worker it is
+            `ServiceSettings.server_error_cooldown_s`.
         hourly_probe_ms: After a refusal that a person or the provider may lift at any time; then
             one call finds out.
         daily_probe_ms: The same for what is rarely lifted within a day.
