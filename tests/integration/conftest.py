@@ -1,4 +1,4 @@
-"""A Redis of a test's own, which it may stop."""
+"""Clients of Redis, and a Redis of a test's own, which it may stop."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -30,4 +30,10 @@ async def own_redis(own_server: EmbeddedRedis) -> AsyncIterator[Redis]:
         own_server.url, decode_responses=True, retry=Retry(NoBackoff(), 0), socket_connect_timeout=2
     )
     async with Redis.from_pool(connections) as client:
+        yield client
+
+
+@pytest.fixture
+async def broker(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url, decode_responses=True) as client:
         yield client

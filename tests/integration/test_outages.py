@@ -1,12 +1,10 @@
 """A crowd in an outage: few of its jobs ask, and all come back once a call has passed."""
 
-from collections.abc import AsyncIterator
 from statistics import mean
 from typing import Any
 from unittest.mock import AsyncMock
 
 import pytest
-from redis.asyncio import Redis
 from redis.exceptions import ConnectionError  # noqa: A004 - redis-py's own
 
 from worker.aio.transport import delayed
@@ -17,12 +15,6 @@ SERVICE = "groq"
 WAITING = delayed.due_of("ai.deferred")
 FAR_US = 9e15
 CROWD = 20
-
-
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Any]:
-    async with Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 async def waits_ms(

@@ -1,6 +1,5 @@
 """A worker that stood still asks whether its jobs are still its own, and others ask nothing."""
 
-from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,12 +27,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     manual = Clock()
     monkeypatch.setattr(ownership, "time", manual)
     return manual
-
-
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 def request(tag: str | None = "tag@1f") -> Any:

@@ -2,8 +2,11 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from celery import Celery
 
 from sandbox.redis import EmbeddedRedis
+from tests.integration.aio.backend_jobs import Run, result_app, running
+from tests.integration.aio.taking_server import Server
 from tests.integration.aio.transport_harness import Receiver, receiving
 from worker.aio.transport import Channel
 from worker.aio.transport.scripts import TAKE
@@ -58,3 +61,22 @@ def only_taking(monkeypatch: pytest.MonkeyPatch) -> None:
     That is counted in `test_aio_transport_sharing.py`.
     """
     monkeypatch.setattr(Channel, "share", lambda _: None)
+
+
+@pytest.fixture
+def queue_server(server: EmbeddedRedis) -> Iterator[Server]:
+    server.flush()
+    with redis.Redis.from_url(server.url) as client:
+        yield Server(client)
+
+
+@pytest.fixture
+def app(aio_redis: EmbeddedRedis) -> Iterator[Celery]:
+    with result_app(aio_redis.url) as made:
+        yield made
+
+
+@pytest.fixture
+def run(app: Celery) -> Iterator[Run]:
+    with running(app) as started:
+        yield started

@@ -2,7 +2,6 @@
 
 import json
 import uuid
-from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -11,23 +10,10 @@ import redis
 from celery import Celery, states
 from celery.app.trace import trace_task_ret
 
-from sandbox.redis import EmbeddedRedis
-from tests.integration.aio.backend_jobs import Run, TaskIn, meta_of, result_app, running
+from tests.integration.aio.backend_jobs import Run, TaskIn, meta_of
 from worker.aio.backend import RedisBackend
 from worker.aio.once import apply_once
 from worker.aio.pool import TaskPool
-
-
-@pytest.fixture
-def app(aio_redis: EmbeddedRedis) -> Iterator[Celery]:
-    with result_app(aio_redis.url) as made:
-        yield made
-
-
-@pytest.fixture
-def run(app: Celery) -> Iterator[Run]:
-    with running(app) as started:
-        yield started
 
 
 @pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # by the stock backend

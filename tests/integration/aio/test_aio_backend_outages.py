@@ -12,21 +12,9 @@ import redis
 from celery import Celery
 
 from sandbox.redis import EmbeddedRedis
-from tests.integration.aio.backend_jobs import Run, TaskIn, meta_of, result_app, running
+from tests.integration.aio.backend_jobs import Run, TaskIn, meta_of
 from tests.processes import eventually
 from worker.aio import backend
-
-
-@pytest.fixture
-def app(aio_redis: EmbeddedRedis) -> Iterator[Celery]:
-    with result_app(aio_redis.url) as made:
-        yield made
-
-
-@pytest.fixture
-def run(app: Celery) -> Iterator[Run]:
-    with running(app) as started:
-        yield started
 
 
 def test_a_result_store_that_is_away_for_a_moment_loses_nothing(

@@ -1,7 +1,6 @@
 """A job is found among the messages that wait, wherever it stands."""
 
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
@@ -11,12 +10,6 @@ from worker.aio.transport.finding import count_waiting, find_job
 JOB = "job-1"
 LISTS = ("ai\x06\x166", "ai")
 """The urgent ones first."""
-
-
-@pytest.fixture
-async def broker(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 def message_of(job: str, **headers: str) -> str:
