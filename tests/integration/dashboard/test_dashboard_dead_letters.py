@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from config.current import get_settings
 from sandbox.redis import EmbeddedRedis, free_port
 from tests.integration.dashboard.dashboard_site import LOGIN, OPENAPI, TOKEN, Serve, Site, until
+from tests.integration.deadletters import dead_letters_written
 from worker.dashboard import dead_letters
 from worker.deadletters import DeadLetter, DeadLetters, Message
 
@@ -21,17 +22,9 @@ DAY_MS = 86_400_000
 
 
 def letter(number: int = 1, **changes: Any) -> DeadLetter:
-    fields: dict[str, Any] = {
-        "task": "tasks.ai.complete",
-        "queue": "ai",
-        "service": "groq",
-        "kind": "failed",
-    }
+    """A letter of a job that made one call."""
     attempts = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
-    return DeadLetter(
-        id=f"job-{number}",
-        **fields | {"reason": "RequestRejected: no", "attempts": attempts} | changes,
-    )
+    return dead_letters_written.letter(number, **{"attempts": attempts} | changes)
 
 
 def email(number: int = 1, **changes: Any) -> DeadLetter:

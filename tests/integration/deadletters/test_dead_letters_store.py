@@ -2,12 +2,12 @@
 
 import itertools
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
-from worker.deadletters import Counts, DeadLetter, DeadLetters, Filter, Limits, Message
+from tests.integration.deadletters.dead_letters_written import letter
+from worker.deadletters import Counts, DeadLetters, Filter, Limits, Message
 
 Make = Callable[..., DeadLetters]
 NOW_MS = 1_790_000_000_000
@@ -22,16 +22,6 @@ async def make(redis_url: str) -> AsyncIterator[Make]:
         redis, namespace="test", limits=Limits(**limits), now_ms=lambda: next(clock)
     )
     await redis.aclose()
-
-
-def letter(number: int = 1, **changes: Any) -> DeadLetter:
-    fields: dict[str, Any] = {
-        "task": "tasks.ai.complete",
-        "queue": "ai",
-        "service": "groq",
-        "kind": "failed",
-    }
-    return DeadLetter(id=f"job-{number}", **fields | {"reason": "RequestRejected: no"} | changes)
 
 
 MESSAGE = Message([], {"prompt": "canary"}, {"root_id": "r"})
