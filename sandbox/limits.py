@@ -45,7 +45,7 @@ class Bucket:
     at_s: float = 0.0
 
     def used_at(self, now_s: float) -> float:
-        """What is in use now, after what drained since the last look."""
+        """Return the use now: part of it has drained since the last look."""
         if now_s > self.at_s:
             self.used = max(0.0, self.used - (now_s - self.at_s) * self.limit / self.window_s)
             self.at_s = now_s

@@ -244,7 +244,7 @@ def _senders_of(
     *,
     ownership: Ownership,
 ) -> tuple[dict[str, Serving[Any]], dict[str, QueueDemand]]:
-    """What serves the jobs of each service, and what each queue's jobs demand."""
+    """Return the sender of each service, and the demand of each queue."""
     senders: dict[str, Serving[Any]] = {}
     demands: defaultdict[str, QueueDemand] = defaultdict(QueueDemand)
     for service, rotation in rotations.items():

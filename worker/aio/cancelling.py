@@ -15,7 +15,7 @@ async def cancel_until_ended(
     """Cancel tasks and wait for their end; how they end is of no interest.
 
     One cancel is not enough: before Python 3.12 `asyncio.wait_for`, by which redis-py sends each
-    command, swallows it where what it waits for is done in the same turn of the loop.
+    command, swallows it if the awaited future is done in the same turn of the loop.
 
     Args:
         tasks: Tasks of the running loop.

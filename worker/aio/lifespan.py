@@ -109,6 +109,6 @@ async def _run(function: AsyncCallable) -> None:
 
 
 def _name_of(function: AsyncCallable) -> str:
-    """Name it without what it belongs to, which may be large, or hold settings."""
+    """Name a function without its object, whose repr may be large, or hold settings."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{function.__module__}.{name}"

@@ -173,7 +173,7 @@ def _retrieve(serving: "asyncio.Task[Any]") -> None:
 
 
 def _lease_for(exchange: Exchange) -> tuple[LeaseRequest, Any]:
-    """What a request needs of a key, and what makes it for the key that was chosen.
+    """Return the lease request of an SDK's request, and the function that makes it with a key.
 
     Nobody has checked the request. Where it makes no sense, the provider says what is wrong.
     """

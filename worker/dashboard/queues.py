@@ -66,7 +66,7 @@ class QueueWatch:
             )
             channel = connection.channel()
             if connection.transport.driver_type == "amqp":
-                # It shows nobody what is in a queue, nor what waits for its instant.
+                # RabbitMQ shows neither the messages of a queue nor the delayed ones.
                 stocks = {name: _stock_in_rabbitmq(connection, name) for name in self.queues}
             else:
                 stocks = {name: self._stock_in_redis(channel, name, now) for name in self.queues}

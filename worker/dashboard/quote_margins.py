@@ -46,8 +46,8 @@ class QuoteMargins:
     def to_publish(self) -> dict[str, Margins]:
         """Return what was learned for workers, by service: at most twice a minute.
 
-        A Flower that has just started keeps what it learned to itself, since it is less than what
-        an earlier one has published.
+        A Flower that has just started publishes nothing yet, since it has learned less than the
+        one before it.
         """
         now_s = self._now_s()
         if now_s - self._published_s < _PUBLISH_S:

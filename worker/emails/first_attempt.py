@@ -174,7 +174,7 @@ class FirstAttempt(EmailAttempt):
         """Take along the emails that wait, as far as there is room.
 
         Returns:
-            What would be sent for each email alone, and what those wait for that have to stay.
+            The request for each email alone, and the waiters of the emails that have to stay.
         """
         left_out = []
         room = _Room(lease, most=self._batch_sizes.limit(lease.account))

@@ -22,7 +22,7 @@ as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 HandAction = Literal["disabled", "enabled", "noted", "reloaded", "reinstated"]
 _OF_ALL: Final = {"disabled": "paused", "enabled": "resumed", "reloaded": "reloaded"}
-"""What the audit stream calls what is done to all keys."""
+"""The event in the audit stream, by the action on all keys."""
 
 
 class Scripts:

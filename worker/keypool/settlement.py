@@ -20,7 +20,7 @@ from worker.verdicts import (
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 _EVENTS: Final = {Effect.COOL: "cooled", Effect.DISABLE: "disabled", Effect.UNFIT: "unfit"}
-"""What the audit stream calls what an answer does to a scope."""
+"""The event in the audit stream, by the effect of an answer on a scope."""
 
 
 def report(

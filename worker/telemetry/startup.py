@@ -18,10 +18,9 @@ _EXPORTER = "OTEL_TRACES_EXPORTER"
 
 
 def install() -> None:
-    """Turn on what the environment asks for, or what the application has set up before.
+    """Turn on the telemetry that the environment, or the application before it, has configured.
 
-    A package that is missing, or a wrong address of Sentry, is warned of; it keeps no worker from
-    its jobs.
+    A missing package or a wrong address of Sentry leads to a warning; the worker runs without it.
     """
     environ = read_environment()
     if _wants_spans(environ):

@@ -196,7 +196,7 @@ def _number(name: str, message: str) -> int | None:
 
 
 def _without_stop(words: str) -> str:
-    # "in 20 seconds or" and "in 9m38s Need more": keep what is a duration, drop what follows it.
+    # "in 20 seconds or" and "in 9m38s Need more": keep the duration, drop the rest.
     parts = words.strip().rstrip(".").split()
     while parts and duration_ms(" ".join(parts)) is None:
         parts.pop()
