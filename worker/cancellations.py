@@ -52,7 +52,7 @@ class Cancellations:
 
     def __init__(self, redis: Redis, *, namespace: str) -> None:
         self._redis = redis
-        self._wire = pipeline_of(redis)
+        self._pipeline = pipeline_of(redis)
         self._namespace = namespace
         self._lookup = BatchedLookup(self)
         self._actions = ActionLog(redis, namespace=namespace)
@@ -85,7 +85,7 @@ class Cancellations:
 
     async def present(self, ids: Sequence[str]) -> set[str]:
         """Return those of these jobs and stamps that are cancelled."""
-        values = await self._wire.send("MGET", *(self.name(task_id) for task_id in ids))
+        values = await self._pipeline.send("MGET", *(self.name(task_id) for task_id in ids))
         return {task_id for task_id, value in zip(ids, values, strict=True) if value is not None}
 
     async def cancel(self, ids: Sequence[str], *, by: str) -> int:

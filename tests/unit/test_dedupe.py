@@ -84,4 +84,4 @@ async def test_a_job_that_has_joined_another_ends_alike_without_the_text_of_a_us
 ) -> None:
     task: Any = SimpleNamespace(backend=SimpleNamespace(get_task_meta=lambda *_, **__: stored))
     outcome = await dedupe._end_of(task, "job-1")
-    assert end == ("taken back" if isinstance(outcome, dedupe._TakenBack) else repr(outcome))
+    assert end == ("taken back" if isinstance(outcome, dedupe._Withdrawn) else repr(outcome))

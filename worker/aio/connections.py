@@ -48,7 +48,7 @@ _SILENCE: Final = {
 _DRIVER: Final = redis.DriverInfo()
 
 
-class _Made(_Mixin):
+class _WithDriverInfo(_Mixin):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"driver_info": _DRIVER, **kwargs})
 
@@ -72,7 +72,7 @@ class _Tcp(_Mixin):
         super().__init__(*args, socket_keepalive_options=options, **kwargs)
 
 
-class _Blocking(_Made):
+class _Blocking(_WithDriverInfo):
     asked_s: float | None = None
     """Since when a reply is waited for, on the monotonic clock; None: none is."""
 
@@ -101,7 +101,7 @@ class _Blocking(_Made):
         return reply
 
 
-class _Async(_Made):
+class _Async(_WithDriverInfo):
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         """Read a reply.
 

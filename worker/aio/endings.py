@@ -14,7 +14,7 @@ from worker.aio.errors import SoftTimeLimit, UnexpectedCancellation, WorkerLost
 _COSTLY: Final = (SystemExit, KeyboardInterrupt, GeneratorExit, WorkerLost)
 
 
-class Over(Enum):
+class EndReason(Enum):
     """Why a job ended before its body did."""
 
     LOST = "lost too often to run again"

@@ -12,7 +12,7 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated
 
 from worker.aio import bridge, endings, revoking, stacks
-from worker.aio.endings import Over
+from worker.aio.endings import EndReason
 from worker.aio.errors import JobGone, Revoked, SoftTimeLimit, UnexpectedCancellation
 from worker.aio.job_host import Host
 from worker.aio.loop_thread import start_task
@@ -53,9 +53,9 @@ class Job:
         "_args",
         "_begun",
         "_done",
+        "_end_reason",
         "_hard_timer",
         "_host",
-        "_over",
         "_prolonged",
         "_reports",
         "_signum",
@@ -95,7 +95,7 @@ class Job:
         self._soft_timer: asyncio.TimerHandle | None = None
         self._hard_timer: asyncio.TimerHandle | None = None
         """The hard limit; after the end was reported, the next cancellation."""
-        self._over: Over | None = None
+        self._end_reason: EndReason | None = None
         self._signum: int | None = None
         self._begun = False
         self.body_ended = False
@@ -173,14 +173,14 @@ class Job:
         """Report the job as accepted; false if it must not run, for instance if it was revoked."""
         self._begun = True
         if self._signum is None and revoking.is_revoked(self._request):
-            self._over = Over.REVOKED
+            self._end_reason = EndReason.REVOKED
             return False
         self._host.calls.post(self._reports.on_accepted, self.pid, time.monotonic())
         if self._signum is not None:
-            self._over = Over.TERMINATED
+            self._end_reason = EndReason.TERMINATED
             return False
         if self._host.lost_runs.refuse(self._headers) is not None:
-            self._over = Over.LOST
+            self._end_reason = EndReason.LOST
             return False
         if self._timeout_s or self._soft_timeout_s:
             if self.in_thread:
@@ -190,7 +190,7 @@ class Job:
         return True
 
     def _set_limits(self) -> None:
-        if self._done or self._over is not None:
+        if self._done or self._end_reason is not None:
             return
         if self._soft_timeout_s:
             self._soft_timer = self._host.loop.call_later(self._soft_timeout_s, self._on_soft_limit)
@@ -221,13 +221,13 @@ class Job:
         self._stop_timers()
         self.driver = None  # its context refers to this job
         try:
-            if self._over is Over.TERMINATED:
+            if self._end_reason is EndReason.TERMINATED:
                 report = self._reports.on_failure, endings.info_of(Terminated(self._signum))
-            elif self._over is Over.LOST:
+            elif self._end_reason is EndReason.LOST:
                 report = self._reports.on_failure, self._host.lost_runs.refuse(self._headers)
-            elif self._over is Over.REVOKED:
+            elif self._end_reason is EndReason.REVOKED:
                 report = revoking.announce, self._request
-            elif self._over is Over.TIMED_OUT:
+            elif self._end_reason is EndReason.TIMED_OUT:
                 report = None
             if report is not None:
                 self._host.calls.post(*report)
@@ -261,15 +261,15 @@ class Job:
             result = self.complete(run(*args, **kwargs))
         except BaseException as exc:
             self.body_ended = True
-            if isinstance(exc, Revoked) and self._over is None:
-                self._over = Over.REVOKED
-            if self._over is not None:
+            if isinstance(exc, Revoked) and self._end_reason is None:
+                self._end_reason = EndReason.REVOKED
+            if self._end_reason is not None:
                 raise JobGone from exc
             if (seen := endings.for_tracer(exc)) is None:
                 raise
             raise seen from (exc if isinstance(seen, UnexpectedCancellation) else None)
         self.body_ended = True
-        if self._over is not None:
+        if self._end_reason is not None:
             raise JobGone
         return result
 
@@ -294,15 +294,15 @@ class Job:
         if self._signum is None:
             self._signum = signum or 0
             try:
-                self._host.loop.call_soon_threadsafe(self._cut, Over.TERMINATED)
+                self._host.loop.call_soon_threadsafe(self._cut, EndReason.TERMINATED)
             except RuntimeError:
                 logger.debug("%s: the loop is closed already", self)
 
-    def _cut(self, why: Over) -> None:
+    def _cut(self, why: EndReason) -> None:
         # Before its first step, a driver must not be cancelled: asyncio would drop it unstarted,
         # and its end would not be reported. `_begin` checks for the order as well.
-        if self._begun and self._over is None and not self._done:
-            self._over = why
+        if self._begun and self._end_reason is None and not self._done:
+            self._end_reason = why
             self._stop_timers()
             # The body may suppress each cancellation, or run in a thread: nothing waits for it.
             self._host.jobs.on_over(self)
@@ -327,7 +327,7 @@ class Job:
             self.driver.cancel()
 
     def _on_hard_limit(self) -> None:
-        if self._over is not None:  # its body found that the job is revoked
+        if self._end_reason is not None:  # its body found that the job is revoked
             return
         # A Redis that is away does not undo the job, however long it takes to store the result or
         # to go back to the queue. Otherwise, storing and running the hooks may take as long again.
@@ -336,13 +336,13 @@ class Job:
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
             return
         self._host.calls.post(self._reports.on_timeout, False, self._timeout_s)
-        self._cut(Over.TIMED_OUT)
+        self._cut(EndReason.TIMED_OUT)
 
     def _translate(self, exc: BaseException) -> BaseException:
         """Replace the cancellation that carries the soft limit by the limit's own error."""
         if self._soft_pending and isinstance(exc, asyncio.CancelledError):
             self._soft_pending = False
-            if self._over is None and self.driver is not None:
+            if self._end_reason is None and self.driver is not None:
                 # An `asyncio.timeout` around the await must not count it as a cancellation.
                 self.driver.uncancel()
                 return SoftTimeLimit(self._soft_timeout_s)

@@ -60,13 +60,13 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
         cold_patience_s: In seconds.
     """
     hung_redis.of_process.begin()  # a command of remote control sends no signal
-    patience = _Patience(pool, cold=cold, cold_patience_s=cold_patience_s)
+    grace = _GracePeriod(pool, cold=cold, cold_patience_s=cold_patience_s)
     next_timers_s = 0.0
     while pool.running:
-        if excess := patience.spent():
+        if excess := grace.spent():
             logger.warning("%d jobs %s; the worker ends without them", pool.running, excess)
             break
-        pool.calls.wait(0.1 if patience.is_cold else _STEP_S)
+        pool.calls.wait(0.1 if grace.is_cold else _STEP_S)
         send_acknowledgements(hub, is_again=True)
         if hub is not None and time.monotonic() >= next_timers_s:
             next_timers_s = time.monotonic() + _STEP_S
@@ -75,7 +75,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
     send_acknowledgements(hub)
 
 
-class _Patience:
+class _GracePeriod:
     """How long a worker that ends waits for its jobs; `wait_for_jobs` has the arguments."""
 
     def __init__(self, pool: Running, *, cold: bool, cold_patience_s: float) -> None:

@@ -9,7 +9,7 @@ from flower.views.workers import WorkerView
 from worker.dashboard.errors import ApiError
 
 
-class _WithFittingButtons(BaseHandler):
+class _RightsAware(BaseHandler):
     def render(self, template: str, **values: Any) -> None:
         """Render a page; read-only unless its visitor may change something."""
         if "read_only" in values:
@@ -25,9 +25,9 @@ class _WithFittingButtons(BaseHandler):
             return False
 
 
-class TaskPage(_WithFittingButtons, TaskView):
+class TaskPage(_RightsAware, TaskView):
     """`/task/ID`, which can revoke or terminate the job."""
 
 
-class WorkerPage(_WithFittingButtons, WorkerView):
+class WorkerPage(_RightsAware, WorkerView):
     """`/worker/NAME`, which can shut the worker down, and change its pool, queues and limits."""

@@ -177,21 +177,21 @@ class FirstAttempt(EmailAttempt):
             The request for each email alone, and the waiters of the emails that have to stay.
         """
         left_out = []
-        room = _Room(lease, most=self._batch_sizes.limit(lease.account))
+        builder = _BatchBuilder(lease, most=self._batch_sizes.limit(lease.account))
         for email, waiter in list(self.batch.items()):  # of a call that was refused, or the leader
             is_gone = waiter is not None and waiter.done()
-            if is_gone or not room.take(email, self._single(email, lease)):
+            if is_gone or not builder.take(email, self._single(email, lease)):
                 del self.batch[email]
                 left_out += [] if waiter is None else [waiter]
         if self._queue is not None:
-            self._take_along(self._queue, room, lease)
-        return room.requests, left_out
+            self._take_along(self._queue, builder, lease)
+        return builder.requests, left_out
 
-    def _take_along(self, queue: BatchQueue, room: "_Room", lease: Lease) -> None:
+    def _take_along(self, queue: BatchQueue, builder: "_BatchBuilder", lease: Lease) -> None:
         for email, waiter in queue.in_turn():
-            if email.idempotency_key in room.keys:  # a copy: it has to wait for the outcome
+            if email.idempotency_key in builder.keys:  # a copy: it has to wait for the outcome
                 continue
-            if not room.take(email, self._single(email, lease)):
+            if not builder.take(email, self._single(email, lease)):
                 return
             queue.take(email)
             self.batch[email] = waiter
@@ -264,7 +264,7 @@ class FirstAttempt(EmailAttempt):
             )
 
 
-class _Room:
+class _BatchBuilder:
     """What one call may carry: the bounds of a batch, and the quotas that are known."""
 
     def __init__(self, lease: Lease, *, most: int) -> None:

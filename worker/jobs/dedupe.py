@@ -256,11 +256,11 @@ async def _find(
     return found.job  # others took it over meanwhile; this job looks again later
 
 
-class _TakenBack:
+class _Withdrawn:
     """The end of a job that was revoked or expired: another job takes its place."""
 
 
-async def _end_of(task: Task, job: str) -> Result | JobError | _TakenBack | None:
+async def _end_of(task: Task, job: str) -> Result | JobError | _Withdrawn | None:
     """How a job has ended; None where it has not, or where that is not known."""
     try:
         found = await asyncio.to_thread(task.backend.get_task_meta, job, cache=False)
@@ -274,7 +274,7 @@ async def _end_of(task: Task, job: str) -> Result | JobError | _TakenBack | None
         return result
     if status == states.FAILURE:  # another error may quote anything
         return error_of(f"{type(result).__name__}: {job}, which it had joined, ended so")
-    return _TakenBack() if status in states.READY_STATES else None
+    return _Withdrawn() if status in states.READY_STATES else None
 
 
 def holds_key(request: Any) -> bool:

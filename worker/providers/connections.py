@@ -117,7 +117,7 @@ class _Connector(aiohttp.TCPConnector):
         return await super()._create_connection(*args, **kwargs)
 
 
-class _Pieces(httpx.AsyncByteStream):
+class _ChunkedBody(httpx.AsyncByteStream):
     """A large body that leaves in pieces, so that it does not hold up the event loop."""
 
     def __init__(self, body: bytes) -> None:
@@ -230,7 +230,7 @@ def _in_pieces(request: httpx.Request) -> httpx.Request:
         request.method,
         request.url,
         headers=request.headers,
-        stream=_Pieces(request.content),
+        stream=_ChunkedBody(request.content),
         extensions=request.extensions,
     )
 

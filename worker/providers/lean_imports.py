@@ -19,7 +19,7 @@ _BLOCKING_CLIENT = "requests"
 def lean_imports() -> Iterator[None]:
     """Import without the command line of httpx, and postpone `requests` to its first use."""
     if _BLOCKING_CLIENT not in sys.modules:
-        sys.modules[_BLOCKING_CLIENT] = _Postponed(_BLOCKING_CLIENT)
+        sys.modules[_BLOCKING_CLIENT] = _LazyModule(_BLOCKING_CLIENT)
     leaves_out = "httpx" not in sys.modules
     if leaves_out:
         sys.modules[_COMMAND_LINE] = None  # type: ignore[assignment] # no such module
@@ -30,7 +30,7 @@ def lean_imports() -> Iterator[None]:
             del sys.modules[_COMMAND_LINE]
 
 
-class _Postponed(ModuleType):
+class _LazyModule(ModuleType):
     """Stands for a module until somebody looks at what it has.
 
     `importlib`'s own loads it at the next `import`.

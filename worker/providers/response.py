@@ -1,4 +1,4 @@
-"""An HTTP answer as the verdict tables read it, and the sentences that may leave the house."""
+"""An HTTP answer as the verdict tables read it, and the sentences that are safe to show."""
 
 import json
 import re
