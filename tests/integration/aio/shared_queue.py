@@ -65,7 +65,7 @@ class Shared:
         return int(self.script([*KEYS, "a"], [1700, SAFE_S, leases, pause_ms]))
 
     @property
-    def found(self) -> dict[str, Any]:
+    def actual(self) -> dict[str, Any]:
         keys = self.books.keys("a.tenant.*")
         with self.books.pipeline() as pipe:
             pipe.lrange("a", 0, -1).hget("a.tenants.memo", "at")
@@ -99,7 +99,7 @@ class Shared:
 
     def check(self) -> None:
         assert self.share() == self.should.share()
-        assert self.found == self.expected
+        assert self.actual == self.expected
         parked = sorted(name for line in self.should.lines.values() for name in line)
         for tags in (self.books.hkeys("unacked"), *(self.books.zrange(k, 0, -1) for k in KEYS[1:])):
             assert sorted(tag.removesuffix("@0") for tag in tags) == parked

@@ -99,7 +99,7 @@ def test_redelivered_messages_come_before_new_ones(
     shared.take(128)
     shared.books.lpush("a", message("again", "big").replace('"body"', f'{flag}, "body"'))
     assert shared.share() == 2
-    assert (shared.found["list"][0] == "again") is is_first
+    assert (shared.actual["list"][0] == "again") is is_first
 
 
 # How many messages come before and behind the one that names a tenant, and whether it is seen.
@@ -153,7 +153,7 @@ def test_one_worker_looks_and_the_others_rest_meanwhile(shared: Shared) -> None:
     shared.books.set("a.tenants.pause", "1")
     shared.push("big", 300)
     assert look() == 2
-    assert shared.found["lines"] == {}
+    assert shared.actual["lines"] == {}
     shared.books.delete("a.tenants.pause")
     assert look() == 3, "not all was read"
     assert pause_ms(shared.books) <= 5
@@ -176,7 +176,7 @@ def test_a_window_that_has_become_short_is_filled_from_the_lines(
     shared.check()
     shared.take(128 - left)
     assert shared.share(pause_ms=60_000) == outcome
-    assert len(shared.found["list"]) == then
+    assert len(shared.actual["list"]) == then
     assert (pause_ms(shared.books) <= 5) is (outcome == 3)
     assert shared.share() == 2
 
@@ -257,6 +257,6 @@ def test_a_message_put_back_from_a_line_does_not_come_from_it_again(
     shared.books.hdel("unacked", *(f"{name}@0" for name in parked[:back]))
     shared.take(128)
     shared.share()
-    assert shared.found["list"] == parked[back:]
-    assert shared.found["lines"] == {}
+    assert shared.actual["list"] == parked[back:]
+    assert shared.actual["lines"] == {}
     assert shared.books.hlen("unacked") == 0

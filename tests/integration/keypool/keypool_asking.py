@@ -53,7 +53,7 @@ async def lease(pool: KeyPool, **lease_request: object) -> Lease:
     return outcome
 
 
-async def nothing(pool: KeyPool, **lease_request: object) -> NoLease:
+async def no_lease(pool: KeyPool, **lease_request: object) -> NoLease:
     outcome = await ask(pool, **lease_request)  # type: ignore[arg-type]
     assert isinstance(outcome, NoLease), outcome
     return outcome

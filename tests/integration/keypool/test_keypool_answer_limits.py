@@ -8,7 +8,7 @@ from tests.integration.keypool.keypool_asking import (
     OK,
     Make,
     lease,
-    nothing,
+    no_lease,
     refused,
     remaining,
 )
@@ -59,7 +59,7 @@ async def test_a_request_too_large_for_a_limit_of_prompts_or_answers_names_that_
         await pool.settle(
             await lease(pool, model=model), replace(OK, limits=(ObservedLimit(dimension, 100),))
         )
-        away = await nothing(pool, model=model, tokens=101, **size)
+        away = await no_lease(pool, model=model, tokens=101, **size)
         assert (away.why, away.limit, away.dimension) == (NoLeaseReason.TOO_LARGE, 100, dimension)
 
 

@@ -10,7 +10,7 @@ from tests.integration.keypool.keypool_asking import (
     Make,
     ask,
     lease,
-    nothing,
+    no_lease,
     refused,
 )
 from worker.keypool import BlockView, KeyPool, KeyView, Lease
@@ -41,7 +41,7 @@ async def test_a_key_that_is_disabled_for_a_time_comes_back_by_itself(
     view = await key_of(pool)
     assert (view.state, view.left_ms, view.in_flight) == ("disabled", 60_000, 1)
     assert held(view) == [("disabled", "quota for the launch", 60_000, "cli ann")]
-    assert (await nothing(pool)).first_in_ms == 60_000
+    assert (await no_lease(pool)).first_in_ms == 60_000
     assert (await pool.reset(by="bob")).left_disabled[0].state == "disabled", "a person wanted it"
     await pool.settle(in_flight, OK)
     assert (await key_of(pool)).in_flight == 0, "drained"
@@ -63,7 +63,7 @@ async def test_the_end_of_a_disabling_can_be_changed_and_removed(make_pool: Make
     for_good = await pool.disable(key_id, by="ann")
     assert for_good == Disabled(newly=False, left_ms=None, before=Earlier(9_000, "bob", "by hand"))
     assert (await key_of(pool)).left_ms is None
-    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+    assert (await no_lease(pool)).why is NoLeaseReason.DISABLED
 
 
 @pytest.mark.parametrize("of_all", [False, True], ids=["a key", "the service"])
@@ -77,7 +77,7 @@ async def test_a_time_does_not_bring_back_what_was_disabled_without_an_end(
     assert shorter == Disabled(newly=False, left_ms=None, before=Earlier(None, "cli ann", "leaked"))
     assert shorter.stays
     clock.tick(60_000)
-    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+    assert (await no_lease(pool)).why is NoLeaseReason.DISABLED
     assert [entry["by"] for entry in await pool.audit(people_only=True)] == ["cli ann"]
     await pool.enable(which, by="cli ann")
     assert (await pool.disable(which, by="flower bob", for_ms=60_000)).newly
@@ -168,7 +168,7 @@ async def test_a_paused_service_makes_no_call_until_it_is_resumed(
     pool = make_pool(2)
     in_flight, waits = await lease(pool), await lease(pool)
     assert (await pool.disable(None, by="cli ann", reason="they bill us twice")).newly
-    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+    assert (await no_lease(pool)).why is NoLeaseReason.DISABLED
     assert await pool.confirm(waits) is None, "nor one that had only waited for its instant"
     await pool.settle(in_flight, OK)
     blocks = [block for key in (await pool.snapshot()).keys for block in key.blocks]
@@ -179,7 +179,7 @@ async def test_a_paused_service_makes_no_call_until_it_is_resumed(
         assert (key.state, key.left_ms) == ("cooling", None)
         await pool.reset(by="ann", key_id=key.id)
     await pool.reset(by="ann", include_disabled=True)
-    assert (await nothing(pool)).why is NoLeaseReason.DISABLED, "a reset is of keys"
+    assert (await no_lease(pool)).why is NoLeaseReason.DISABLED, "a reset is of keys"
     async with redis.pubsub() as channel:
         await channel.subscribe(pool.names.wake)
         messages = channel.listen()
@@ -201,7 +201,7 @@ async def test_a_pause_ends_by_itself_where_it_has_an_end(
 ) -> None:
     pool = make_pool(1)
     await pool.disable(None, by="ann", reason="launch", for_ms=60_000)
-    away = await nothing(pool)
+    away = await no_lease(pool)
     assert (away.first_in_ms, away.reason) == (60_000, "paused"), "a code, whatever the words"
     assert (await key_of(pool)).left_ms == 60_000
     clock.tick(60_000)
@@ -212,7 +212,7 @@ async def test_disabling_by_hand_holds_until_reset(make_pool: Make) -> None:
     pool = make_pool(1)
     assert (await pool.disable(pool.keys[0].id, by="ann")).newly
     assert not (await pool.disable(pool.keys[0].id, by="ann")).newly
-    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+    assert (await no_lease(pool)).why is NoLeaseReason.DISABLED
     with pytest.raises(KeyError):
         await pool.disable("unknown", by="ann")
 

@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.integration.keypool.conftest import ManualClock
-from tests.integration.keypool.keypool_asking import Make, ask, lease, nothing, refused, rpm
+from tests.integration.keypool.keypool_asking import Make, ask, lease, no_lease, refused, rpm
 from worker.keypool import KeyPool, Lease
 
 MINUTE_MS = 60_000
@@ -59,7 +59,7 @@ async def test_a_rest_lasts_as_long_as_it_was_to_although_the_clock_is_set(
     await machine.pool.settle(await lease(machine.pool), refused(30_000))
     machine.pass_time(20_000)
     clock.tick(step_ms)
-    assert (await nothing(machine.pool)).first_in_ms == 10_000
+    assert (await no_lease(machine.pool)).first_in_ms == 10_000
     machine.pass_time(10_000)
     assert (await lease(machine.pool)).wait_ms == 0
 

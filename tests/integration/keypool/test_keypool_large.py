@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.keypool.keypool_asking import Make, ask, lease, nothing, refused
+from tests.integration.keypool.keypool_asking import Make, ask, lease, no_lease, refused
 from worker.keypool import KeyPool, Lease, Line, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
@@ -114,20 +114,20 @@ async def test_what_is_saved_goes_to_the_job_that_came_first_whichever_asked_fir
     clock,  # noqa: ANN001
 ) -> None:
     pool = await emptied(make_pool)
-    await nothing(pool, tokens=LARGE, by="later")
+    await no_lease(pool, tokens=LARGE, by="later")
     clock.tick(5_000)
-    await nothing(pool, tokens=2_000, by="earlier", waited_ms=60_000)
+    await no_lease(pool, tokens=2_000, by="earlier", waited_ms=60_000)
     clock.tick(16_000)  # 2,100 tokens by now
     await lease(pool, tokens=2_000, by="earlier", waited_ms=76_000)
 
 
 async def test_tokens_are_saved_for_large_answers_too(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await emptied(make_pool, Dimension.OTPM)
-    first = await nothing(pool, tokens=LARGE, output_tokens=LARGE, by="large")
+    first = await no_lease(pool, tokens=LARGE, output_tokens=LARGE, by="large")
     assert 39_000 <= first.first_in_ms <= 42_000
     clock.tick(20_000)
     await lease(pool, tokens=900, output_tokens=900, by="small")
-    assert (await nothing(pool, tokens=900, output_tokens=900, by="small")).first_in_ms > 0, (
+    assert (await no_lease(pool, tokens=900, output_tokens=900, by="small")).first_in_ms > 0, (
         "the rest is saved"
     )
 
@@ -137,9 +137,9 @@ async def test_what_is_saved_for_a_job_that_does_not_come_holds_nobody_up_for_lo
     clock,  # noqa: ANN001
 ) -> None:
     pool = await emptied(make_pool)
-    first = await nothing(pool, tokens=LARGE, by="gone")
+    first = await no_lease(pool, tokens=LARGE, by="gone")
     clock.tick(first.first_in_ms)
-    assert (await nothing(pool, tokens=2_500, by="other")).first_in_ms > 0, (
+    assert (await no_lease(pool, tokens=2_500, by="other")).first_in_ms > 0, (
         "half is saved for the one that came first"
     )
     clock.tick(31_000)
@@ -154,11 +154,11 @@ async def test_a_job_in_line_saves_while_its_process_asks_and_a_few_seconds_long
 ) -> None:
     pool = await emptied(make_pool)
     first, second = Line("any", "first"), Line("any", "second")
-    await nothing(pool, tokens=LARGE, by="large", line=first, ahead_ms=2_000)
+    await no_lease(pool, tokens=LARGE, by="large", line=first, ahead_ms=2_000)
     for _ in range(10):
         clock.tick(2_000)
         if asks_on:
-            await nothing(pool, tokens=LARGE, by="large", line=first, ahead_ms=2_000)
+            await no_lease(pool, tokens=LARGE, by="large", line=first, ahead_ms=2_000)
     outcome = await ask(pool, tokens=1_500, by="other", line=second)
     assert isinstance(outcome, Lease) is not asks_on, (
         "half of the 2,000 that have refilled is saved"
@@ -172,7 +172,7 @@ async def test_a_job_that_a_rest_sends_back_saves_no_tokens_of_a_minute(
     pool = await emptied(make_pool)
     before = await lease(pool, tokens=0)
     await pool.settle(before, refused(20_000))
-    away = await nothing(pool, tokens=LARGE, by="large", line=Line("any", "first"))
+    away = await no_lease(pool, tokens=LARGE, by="large", line=Line("any", "first"))
     assert away.why is NoLeaseReason.RESTING
     clock.tick(20_000)
     await lease(pool, tokens=1_500, by="other", line=Line("any", "second"))
@@ -196,7 +196,7 @@ async def test_a_bulk_job_saves_nothing_that_an_interactive_one_would_not_get(
     clock,  # noqa: ANN001
 ) -> None:
     pool = await emptied(make_pool)
-    await nothing(pool, tokens=LARGE, by="bulk", bulk=True)
+    await no_lease(pool, tokens=LARGE, by="bulk", bulk=True)
     clock.tick(20_000)
     assert (await lease(pool, tokens=1_500, by="small")).wait_ms == 0
 
@@ -226,7 +226,7 @@ async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(
     assert await pool.confirm(large_before) is None
     small = await lease(pool, tokens=SMALL)
     assert small.wait_ms == 0
-    away = await nothing(pool, tokens=LARGE)
+    away = await no_lease(pool, tokens=LARGE)
     assert (away.why, away.first_in_ms >= 864_000) == (NoLeaseReason.RESTING, True)
     # They take what is there and no more.
     passed = SMALL
@@ -245,7 +245,7 @@ async def test_a_rest_for_all_holds_for_small_jobs_whatever_came_before_or_after
     held = [await lease(pool, tokens=LARGE) for _ in verdicts]
     for held_lease, verdict in zip(held, verdicts, strict=True):
         await pool.settle(held_lease, verdict)
-    assert (await nothing(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
+    assert (await no_lease(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
     await pool.reset(by="ann")
     assert (await pool.snapshot()).keys[0].blocks == ()
 
@@ -266,7 +266,7 @@ async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_one
     rate = 100_000 / 86_400  # tokens a second
     await pool.settle(await lease(pool, tokens=LARGE), SIZED)
     clock.tick(1_000)
-    away = await nothing(pool, tokens=LARGE, by="large")
+    away = await no_lease(pool, tokens=LARGE, by="large")
     assert away.first_in_ms == pytest.approx(
         864_000 + (LARGE / 100) / rate * 1_000, rel=0.2
     )  # what it lacks
@@ -298,13 +298,13 @@ async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(
     clock.tick(1_001)
     await lease(pool, tokens=SMALL)  # which ends what has expired
     await pool.settle(held, SIZED)
-    assert (await nothing(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
+    assert (await no_lease(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
 
 
 async def test_what_is_saved_stays_saved_when_the_limit_changes(make_pool: Make, clock) -> None:  # noqa: ANN001
     pool = await emptied(make_pool)
     other = await lease(pool, tokens=0)
-    await nothing(pool, tokens=LARGE, by="large")
+    await no_lease(pool, tokens=LARGE, by="large")
     clock.tick(20_000)
     await pool.settle(other, done(0, ObservedLimit(Dimension.TPM, TPM + 60)))
     taken = 0

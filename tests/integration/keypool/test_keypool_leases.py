@@ -12,7 +12,7 @@ from tests.integration.keypool.keypool_asking import (
     ask,
     at_once,
     lease,
-    nothing,
+    no_lease,
     refused,
     rpm,
 )
@@ -52,7 +52,7 @@ async def test_a_lease_of_a_key_whose_account_was_learned_meanwhile_is_not_used(
     taught = ObservedLimit(Dimension.RPM, 60, 0)
     await pool.settle(first, refused(0, Scope.ACCOUNT_MODEL, taught, account="org_a"))
     assert await pool.confirm(second) is None, "it took nothing out of the bucket of org_a"
-    assert (await nothing(pool)).reason == "rpm"
+    assert (await no_lease(pool)).reason == "rpm"
 
 
 async def test_a_lease_that_was_not_used_counts_as_no_call(make_pool: Make) -> None:
@@ -97,7 +97,7 @@ async def test_a_job_that_is_bound_to_an_account_gets_its_keys_only(make_pool: M
     bound = pool.account_of(pool.keys[1])
     assert {(await lease(pool, account=bound)).account for _ in range(4)} == {bound}
     await pool.settle(await lease(pool, account=bound), refused(60_000))
-    assert (await nothing(pool, account=bound)).why is NoLeaseReason.RESTING
+    assert (await no_lease(pool, account=bound)).why is NoLeaseReason.RESTING
     assert isinstance(await ask(pool), Lease)
 
 
@@ -116,7 +116,7 @@ async def test_a_job_whose_account_has_no_key_any_more_gets_none(make_pool: Make
     pool = make_pool(2)
     bound = pool.account_of(pool.keys[0])
     pool.replace_keys(pool.keys[1:])
-    assert (await nothing(pool, account=bound)).why is NoLeaseReason.GONE
+    assert (await no_lease(pool, account=bound)).why is NoLeaseReason.GONE
 
 
 async def test_an_account_that_was_named_later_is_known_by_the_id_of_its_key(
@@ -296,4 +296,4 @@ async def test_the_defaults_of_a_pool(redis: Redis, clock, new_key) -> None:  # 
     assert (await pool.settle(held.pop(), OK)).late
     clock.tick(250)
     await pool.settle(await lease(pool), refused())
-    assert (await nothing(pool)).first_in_ms == 60_000
+    assert (await no_lease(pool)).first_in_ms == 60_000

@@ -12,7 +12,7 @@ from tests.integration.keypool.keypool_asking import (
     Make,
     ask,
     lease,
-    nothing,
+    no_lease,
     refused,
     remaining,
     rpm,
@@ -106,7 +106,7 @@ async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(
     pool = make_pool(1)
     tpm = (ObservedLimit(Dimension.TPM, 6_000),)
     await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm))
-    too_large = await nothing(pool, tokens=6_001)
+    too_large = await no_lease(pool, tokens=6_001)
     assert (too_large.why, too_large.limit) == (NoLeaseReason.TOO_LARGE, 6_000)
     assert (await lease(pool, tokens=6_000)).wait_ms == 0, "one as large as the limit fits"
 
@@ -118,8 +118,8 @@ async def test_a_request_that_fits_a_disabled_account_alone_waits_for_it(make_po
         taken = await lease(pool)
         await pool.settle(taken, replace(OK, limits=tpm))
     await pool.disable(taken.key.id, by="ann")
-    assert (await nothing(pool, tokens=10_000)).why is NoLeaseReason.DISABLED
-    assert (await nothing(pool, tokens=300_000)).why is NoLeaseReason.TOO_LARGE
+    assert (await no_lease(pool, tokens=10_000)).why is NoLeaseReason.DISABLED
+    assert (await no_lease(pool, tokens=300_000)).why is NoLeaseReason.TOO_LARGE
 
 
 async def test_a_stated_limit_of_zero_is_ignored(make_pool: Make) -> None:
@@ -186,7 +186,7 @@ async def test_keys_that_name_one_organisation_share_its_limits_from_then_on(
     await pool.settle(second, refused(6_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
     assert {key.account for key in (await pool.snapshot()).keys} == {"org_x"}
     # Another process, which has not heard of it, is put right by its next call.
-    assert (await nothing(other)).why is NoLeaseReason.RESTING
+    assert (await no_lease(other)).why is NoLeaseReason.RESTING
     assert {other.account_of(key) for key in other.keys} == {"org_x"}
     assert [entry["event"] for entry in await pool.audit()].count("account_learned") == 2
 
@@ -210,9 +210,9 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
     pool = make_pool(
         1, opening=1, limits=[ObservedLimit(Dimension.RPM, 60), ObservedLimit(Dimension.TPM, 6_000)]
     )
-    assert (await nothing(pool, tokens=6_001)).why is NoLeaseReason.TOO_LARGE
+    assert (await no_lease(pool, tokens=6_001)).why is NoLeaseReason.TOO_LARGE
     taken = [await lease(pool, tokens=100) for _ in range(50)]
-    assert (await nothing(pool, tokens=6_000 - 5_000 + 1)).why is NoLeaseReason.WAIT, (
+    assert (await no_lease(pool, tokens=6_000 - 5_000 + 1)).why is NoLeaseReason.WAIT, (
         "what they took counts"
     )
     await pool.settle(
@@ -294,10 +294,10 @@ async def test_a_raised_limit_in_a_header_makes_the_pool_try_the_others_at_once(
     await pool.settle(await lease(pool), replace(OK, limits=(day,)))
     await pool.settle(early, refused(1, Scope.KEY, minute))
     await pool.reset(by="ann")
-    assert (await nothing(pool)).reason == "rpm"
+    assert (await no_lease(pool)).reason == "rpm"
     other = await lease(pool, model="n")
     await pool.settle(other, replace(OK, limits=(day,)))
-    assert (await nothing(pool)).reason == "rpm", "of another model"
+    assert (await no_lease(pool)).reason == "rpm", "of another model"
     late = ObservedLimit(Dimension.RPD, 500_000, 499_000)
     ahead = await lease(pool, ahead_ms=5_000)
     await pool.settle(ahead, replace(OK, limits=(late,)))

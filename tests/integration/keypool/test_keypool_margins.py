@@ -10,7 +10,7 @@ from tests.integration.keypool.keypool_asking import (
     Make,
     ask,
     lease,
-    nothing,
+    no_lease,
     refused,
     remaining,
 )
@@ -52,7 +52,7 @@ async def test_what_refills_over_more_than_a_minute_is_waited_for_outside(
     pool = make_pool(1)
     left = ObservedLimit(Dimension.TPM, 6_000, 0, window_ms=window_ms)
     await pool.settle(await lease(pool), replace(OK, limits=(left,)))
-    away = await nothing(pool, tokens=3_000)
+    away = await no_lease(pool, tokens=3_000)
     assert away.why is (NoLeaseReason.WAIT if waits else NoLeaseReason.RESTING)
     assert away.first_in_ms == pytest.approx(30_600, abs=10)
 
@@ -63,7 +63,7 @@ async def test_a_rest_is_waited_for_in_the_process_up_to_the_patience(
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(rest_ms))
-    why = (await nothing(pool)).why
+    why = (await no_lease(pool)).why
     assert why is (NoLeaseReason.WAIT if waits else NoLeaseReason.RESTING)
 
 
@@ -76,9 +76,9 @@ async def test_a_rest_is_named_by_the_limit_that_refills_within_a_second_of_it(
     first, second = await lease(pool), await lease(pool)
     refusal = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
     await pool.settle(first, refusal)
-    refills_ms = (await nothing(pool)).first_in_ms
+    refills_ms = (await no_lease(pool)).first_in_ms
     await pool.settle(second, replace(refusal, cooldown_ms=refills_ms + later_ms, limits=()))
-    away = await nothing(pool)
+    away = await no_lease(pool)
     assert (away.reason, away.first_in_ms) == (reason, refills_ms + later_ms)
 
 

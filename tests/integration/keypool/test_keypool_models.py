@@ -18,7 +18,7 @@ from tests.integration.keypool.keypool_asking import (
     ask,
     fault,
     lease,
-    nothing,
+    no_lease,
     refused,
     rpm,
 )
@@ -54,7 +54,7 @@ async def test_the_first_model_is_taken_while_it_has_room_then_the_next(make_poo
         taken.append(outcome.request.resource)
         assert (outcome.request.model, outcome.request.fallbacks) == (outcome.request.resource, ())
     assert "".join(taken) in {"a" * first + "b" * second for first in (9, 10) for second in (9, 10)}
-    away = await nothing(pool, **TWO)
+    away = await no_lease(pool, **TWO)
     assert (away.why, away.reason) == (NoLeaseReason.WAIT, "rpm")
 
 
@@ -69,7 +69,7 @@ async def test_a_model_that_cannot_be_had_gives_way(make_pool: Make, verdict: Ve
     assert {(await lease(pool, **TWO)).request.model for _ in range(6)} == {"b"}
     for _ in range(2):
         await pool.settle(await lease(pool, **only("b")), refused(50_000))
-    away = await nothing(pool, **TWO)
+    away = await no_lease(pool, **TWO)
     assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 50_000), (
         "what opens first is waited for"
     )
@@ -99,7 +99,7 @@ async def test_a_request_too_large_for_one_model_goes_to_the_next(make_pool: Mak
             replace(OK, limits=(ObservedLimit(Dimension.TPM, tokens),)),
         )
     assert (await lease(pool, tokens=500, **TWO)).request.model == "b"
-    away = await nothing(pool, tokens=1_001, **TWO)
+    away = await no_lease(pool, tokens=1_001, **TWO)
     assert (away.why, away.limit) == (NoLeaseReason.TOO_LARGE, 1_000)
 
 
@@ -109,7 +109,7 @@ async def test_a_job_whose_models_are_all_unfit_gets_no_lease_with_that_reason(
     pool = make_pool(1)
     for model in ("a", "b"):
         await pool.settle(await lease(pool, **only(model)), UNFIT)
-    assert (await nothing(pool, **TWO)).why is NoLeaseReason.UNFIT
+    assert (await no_lease(pool, **TWO)).why is NoLeaseReason.UNFIT
 
 
 async def test_a_lease_is_confirmed_and_settled_by_the_model_that_was_picked(
@@ -135,8 +135,8 @@ async def test_jobs_with_the_same_models_stand_in_one_line(make_pool: Make, redi
     while isinstance(await ask(pool, **TWO), Lease):
         pass
     older, younger = Line("a/x", "older"), Line("a/x", "younger")
-    await nothing(pool, line=older, waited_ms=9_000, **TWO)
-    behind = await nothing(pool, line=younger, **TWO)
+    await no_lease(pool, line=older, waited_ms=9_000, **TWO)
+    behind = await no_lease(pool, line=younger, **TWO)
     assert behind.reason in {"rpm", "earlier jobs come first"}
     assert await redis.zrange(pool.names.waiting("a/x"), 0, -1) == ["older", "younger"]
 
@@ -148,7 +148,7 @@ async def test_forgetting_unfit_models_ends_no_rest(make_pool: Make) -> None:
     await pool.settle(await lease(pool, **only("b")), refused(60_000))
     await pool.forget_unfit()
     assert (await lease(pool, **only("a"))).wait_ms == 0
-    assert (await nothing(pool, **only("b"))).first_in_ms == 60_000
+    assert (await no_lease(pool, **only("b"))).first_in_ms == 60_000
 
 
 # For two accounts and two models: how many requests a minute are left, and whether that model rests

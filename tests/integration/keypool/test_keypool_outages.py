@@ -9,7 +9,7 @@ from tests.integration.keypool.keypool_asking import (
     ask,
     fault,
     lease,
-    nothing,
+    no_lease,
     refused,
 )
 from worker.keypool import Lease
@@ -37,12 +37,12 @@ async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
         assert not (await pool.settle(await lease(pool), fault(scope))).blocked
     clock.tick(1_000)
     assert (await pool.settle(await lease(pool), fault(scope))).blocked
-    assert (await nothing(pool)).reason == "connect_error"
+    assert (await no_lease(pool)).reason == "connect_error"
     clock.tick(1_000)
     probe = await lease(pool)
-    assert (await nothing(pool)).why is NoLeaseReason.WAIT
+    assert (await no_lease(pool)).why is NoLeaseReason.WAIT
     assert (await pool.settle(probe, fault(scope))).blocked
-    assert (await nothing(pool)).first_in_ms == 1_125, "it rests for an eighth of its failing"
+    assert (await no_lease(pool)).first_in_ms == 1_125, "it rests for an eighth of its failing"
     clock.tick(1_125)
     await pool.settle(await lease(pool), OK)
     for _ in range(5):
@@ -55,11 +55,11 @@ async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clo
         await pool.settle(await lease(pool), fault(Scope.HOST))
         clock.tick(1_000)
     probe = await lease(pool)
-    assert (await nothing(pool)).first_in_ms >= 250
+    assert (await no_lease(pool)).first_in_ms >= 250
     clock.tick(200)
     assert getattr(await pool.confirm(probe), "wait_ms", None) == 0, "it does not wait for itself"
     clock.tick(2_900)
-    assert (await nothing(pool)).first_in_ms <= 100, "the time of the probe is over by then"
+    assert (await no_lease(pool)).first_in_ms <= 100, "the time of the probe is over by then"
     clock.tick(100)
     assert (await lease(pool)).wait_ms == 0
 
@@ -205,7 +205,7 @@ async def test_the_rest_is_an_eighth_of_the_outage_so_far_and_ten_seconds_at_mos
     clock.tick(1_000)
     while clock.ms - began_ms < 200_000:
         await pool.settle(await lease(pool), fault(Scope.HOST))
-        rest_ms, failing_ms = (await nothing(pool)).first_in_ms, clock.ms - began_ms
+        rest_ms, failing_ms = (await no_lease(pool)).first_in_ms, clock.ms - began_ms
         assert rest_ms == pytest.approx(min(10_000, 875 + failing_ms / 8), abs=20)
         clock.tick(rest_ms)
 
@@ -274,7 +274,7 @@ async def test_a_job_that_waits_for_the_probe_of_another_looks_again_after_300_t
     await lease(pool)  # the probe
     clock.tick(after_ms)
     monkeypatch.setattr("os.urandom", lambda size: bytes.fromhex(lease_id).ljust(size, b"\1"))
-    assert (await nothing(pool)).first_in_ms == look_ms
+    assert (await no_lease(pool)).first_in_ms == look_ms
 
 
 # How long after the first failure the second one comes, and whether the host rests.
@@ -303,7 +303,7 @@ async def test_a_failure_of_a_probe_that_came_too_late_lets_the_next_one_try_at_
         await pool.settle(await lease(pool, model="m"), fault(Scope.MODEL))
         clock.tick(1_000)
     await lease(pool, model="m")  # the probe
-    await nothing(pool, model="m")
+    await no_lease(pool, model="m")
     await pool.settle(early, fault(Scope.MODEL), again=True)
     await pool.settle(early, fault(Scope.MODEL), again=True)  # known already: it counts no more
     clock.tick(1_125)

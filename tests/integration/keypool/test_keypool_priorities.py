@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, nothing, refused, rpm
+from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, no_lease, refused, rpm
 from worker.keypool import Lease, LeaseRequest, Line, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
@@ -64,7 +64,7 @@ async def test_bulk_delays_an_interactive_job_by_one_call_at_most(make_pool: Mak
     )
     later = [(await lease(pool, ahead_ms=5_000)).wait_ms for _ in range(10)]
     for _ in range(50):
-        await nothing(pool, bulk=True, ahead_ms=2_000)
+        await no_lease(pool, bulk=True, ahead_ms=2_000)
     assert (await lease(pool, ahead_ms=5_000)).wait_ms - later[-1] == 100
 
 
@@ -74,7 +74,7 @@ async def test_bulk_waits_while_interactive_jobs_stand_in_line(make_pool: Make, 
     while isinstance(await ask(pool, ahead_ms=2_000, line=INTERACTIVE), Lease):
         pass
     clock.tick(1_000)
-    away = await nothing(pool, bulk=True, line=BULK)
+    away = await no_lease(pool, bulk=True, line=BULK)
     assert (away.why, away.reason) == (NoLeaseReason.WAIT, "interactive jobs come first")
     assert (away.ask_in_ms, away.first_in_ms) == (250, 0), "nobody has looked at the keys"
     clock.tick(2_000)  # its process has died, or it would have asked again
@@ -121,7 +121,7 @@ async def test_bulk_reserves_nothing_behind_a_rest(make_pool: Make, clock) -> No
     await pool.settle(
         await lease(pool), refused(400, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 600))
     )
-    assert (await nothing(pool, bulk=True, ahead_ms=1_000)).why is NoLeaseReason.WAIT
+    assert (await no_lease(pool, bulk=True, ahead_ms=1_000)).why is NoLeaseReason.WAIT
     assert (await lease(pool, ahead_ms=1_000)).wait_ms == 400
     clock.tick(400)
     assert (await lease(pool, bulk=True, ahead_ms=1_000)).wait_ms == 0
@@ -134,11 +134,11 @@ async def test_bulk_leaves_unknown_limits_to_interactive_jobs_that_wait(
     pool = make_pool(1, opening=2)
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0
     await lease(pool, line=INTERACTIVE)
-    assert (await nothing(pool, line=INTERACTIVE)).why is NoLeaseReason.BUSY
+    assert (await no_lease(pool, line=INTERACTIVE)).why is NoLeaseReason.BUSY
     clock.tick(260)
-    assert (await nothing(pool, bulk=True, line=BULK)).reason == "interactive jobs come first"
+    assert (await no_lease(pool, bulk=True, line=BULK)).reason == "interactive jobs come first"
     for _ in range(2):
         await lease(pool, line=Line("m", "one", entered=True))
-    assert (await nothing(pool, bulk=True, line=BULK)).why is NoLeaseReason.BUSY
+    assert (await no_lease(pool, bulk=True, line=BULK)).why is NoLeaseReason.BUSY
     clock.tick(260)
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0

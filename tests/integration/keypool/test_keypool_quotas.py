@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, nothing, refused
+from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, no_lease, refused
 from worker.keypool import KeyPool, Lease
 from worker.keypool.forecast import CallCost, Forecast
 from worker.keypool.leases import NoLeaseReason
@@ -60,7 +60,7 @@ async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(
     await known(pool)
     assert await left(pool) == {"epd": (10, 0)}
     clock.tick(TO_MIDNIGHT_MS + 1_000)  # a provider's clock may be behind
-    away = await nothing(pool, emails=1)
+    away = await no_lease(pool, emails=1)
     assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 59_000)
     view = await pool.snapshot()
     assert [bucket.full_in_ms for bucket in view.keys[0].buckets if bucket.dimension == "epd"] == [
@@ -100,7 +100,7 @@ async def test_jobs_that_wait_for_midnight_in_the_process_share_the_new_quota(
     assert 0.9 * DAY_MS < outcome.first_in_ms <= DAY_MS + 3_000
     clock.tick(3_000)
     assert await left(pool) == {"epd": (10, 0)}
-    assert 0.9 * DAY_MS < (await nothing(pool, emails=1)).first_in_ms <= DAY_MS
+    assert 0.9 * DAY_MS < (await no_lease(pool, emails=1)).first_in_ms <= DAY_MS
 
 
 @pytest.mark.parametrize("seed", [*range(12), 7_442])
@@ -291,7 +291,7 @@ async def test_a_quota_that_was_configured_counts_what_is_used_and_stays(
 
 async def test_an_email_too_large_for_every_quota_fails_with_the_largest(make_pool: Make) -> None:
     pool = make_pool(2, limits=(ObservedLimit(Dimension.EMAILS_DAY, 20),))
-    away = await nothing(pool, emails=21)
+    away = await no_lease(pool, emails=21)
     assert (away.why, away.limit) == (NoLeaseReason.TOO_LARGE, 20)
 
 
@@ -301,7 +301,7 @@ async def test_bulk_waits_for_its_quota_too(make_pool: Make) -> None:
     )
     await lease(pool, emails=1, bulk=True)
     await lease(pool, emails=1)
-    away = await nothing(pool, emails=1, bulk=True, ahead_ms=5_000)
+    away = await no_lease(pool, emails=1, bulk=True, ahead_ms=5_000)
     assert (away.why, away.reason) == (NoLeaseReason.RESTING, "epd")
     assert away.first_in_ms >= 0.9 * TO_MIDNIGHT_MS
 
@@ -316,7 +316,7 @@ async def test_midnight_is_the_providers_although_the_pools_clock_is_ahead(
     assert await left(pool) == {"epd": (10, 0)}
     clock.tick(TO_MIDNIGHT_MS + 30_000)
     assert await left(pool) == {"epd": (10, 0)}
-    away = await nothing(pool, emails=1)
+    away = await no_lease(pool, emails=1)
     assert away.first_in_ms == pytest.approx(2 * HOUR_MS + 30_000, abs=1)
     clock.tick(2 * HOUR_MS + 30_000)
     assert await left(pool) == {"epd": (10, 10)}

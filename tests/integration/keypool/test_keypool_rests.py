@@ -14,7 +14,7 @@ from tests.integration.keypool.keypool_asking import (
     ask,
     fault,
     lease,
-    nothing,
+    no_lease,
     refused,
     rpm,
 )
@@ -50,7 +50,7 @@ async def test_a_refused_key_rests_and_the_next_serves_at_once(
 async def test_a_refusal_that_says_nothing_rests_for_the_default(make_pool: Make) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused())
-    assert 60_000 <= (await nothing(pool)).first_in_ms < 61_000
+    assert 60_000 <= (await no_lease(pool)).first_in_ms < 61_000
 
 
 async def test_an_exhausted_pool_names_the_moment_at_which_the_first_key_returns(
@@ -59,7 +59,7 @@ async def test_an_exhausted_pool_names_the_moment_at_which_the_first_key_returns
     pool = make_pool(2)
     await pool.settle(await lease(pool), refused(20_000))
     await pool.settle(await lease(pool), refused(30_000))
-    away = await nothing(pool)
+    away = await no_lease(pool)
     assert away.why is NoLeaseReason.RESTING
     assert away.reason == "rate_limit"
     assert 20_000 <= away.first_in_ms < 21_000
@@ -69,7 +69,7 @@ async def test_a_cooled_key_returns_by_itself(make_pool: Make, clock) -> None:  
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(20_000))
     clock.tick(19_999)
-    assert (await nothing(pool)).first_in_ms >= 1
+    assert (await no_lease(pool)).first_in_ms >= 1
     clock.tick(1)
     assert (await lease(pool)).wait_ms == 0
 
@@ -80,7 +80,7 @@ async def test_a_cooldown_only_grows(make_pool: Make) -> None:
     await pool.settle(first, refused(20_000))
     again = await pool.settle(second, refused(1_000))
     assert not again.newly
-    assert (await nothing(pool)).first_in_ms >= 20_000
+    assert (await no_lease(pool)).first_in_ms >= 20_000
 
 
 async def test_a_short_rest_is_waited_for_in_the_process(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -115,7 +115,7 @@ async def test_an_invalid_key_stays_out_until_it_is_reset(make_pool: Make, clock
     pool = make_pool(1)
     await pool.settle(await lease(pool), INVALID)
     clock.tick(40 * 86_400_000)
-    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+    assert (await no_lease(pool)).why is NoLeaseReason.DISABLED
     assert (await pool.reset(by="test")).count == 1
     assert (await lease(pool)).wait_ms == 0
 
@@ -126,7 +126,7 @@ async def test_a_cooldown_does_not_bring_a_disabled_key_back(make_pool: Make, cl
     await pool.settle(first, INVALID)
     await pool.settle(second, refused(1_000, Scope.KEY))
     clock.tick(2_000)
-    assert (await nothing(pool)).why is NoLeaseReason.DISABLED
+    assert (await no_lease(pool)).why is NoLeaseReason.DISABLED
 
 
 async def test_reset_of_one_key_leaves_the_others(make_pool: Make) -> None:
@@ -186,11 +186,11 @@ async def test_a_resource_that_every_key_is_unfit_for_has_another_reason_than_di
         await pool.settle(await lease(pool, resource="a.example"), unfit)
     shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
     assert shown == [("ready", "", 0)] * 2, "each serves its own domain"
-    away = await nothing(pool, resource="a.example")
+    away = await no_lease(pool, resource="a.example")
     assert (away.why, away.reason) == (NoLeaseReason.UNFIT, "domain_not_verified")
     await pool.settle(await lease(pool, resource="b.example"), INVALID)
     await pool.settle(await lease(pool, resource="c.example"), unfit)
-    assert (await nothing(pool, resource="c.example")).why is NoLeaseReason.DISABLED
+    assert (await no_lease(pool, resource="c.example")).why is NoLeaseReason.DISABLED
     await pool.reset(by="test")
     await pool.settle(await lease(pool, model="m", resource="m"), unfit)
     shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
@@ -205,7 +205,7 @@ async def test_excluded_keys_and_accounts_are_not_offered(make_pool: Make) -> No
     for _ in range(3):
         assert (await lease(pool, exclude=frozenset(ids[:1]))).key.id == ids[1]
         assert (await lease(pool, exclude_accounts=frozenset(ids[1:]))).key.id == ids[0]
-    assert (await nothing(pool, exclude=frozenset(ids))).why is NoLeaseReason.NO_KEYS
+    assert (await no_lease(pool, exclude=frozenset(ids))).why is NoLeaseReason.NO_KEYS
 
 
 async def test_a_key_with_two_blocks_shows_the_longer_one(make_pool: Make) -> None:
@@ -269,8 +269,8 @@ async def test_an_unfit_account_is_the_reason_even_if_its_key_is_disabled_as_wel
     pool = make_pool(1)
     await pool.settle(await lease(pool, model="m"), NOT_HAD)
     await pool.disable(pool.keys[0].id, by="ann")
-    assert (await nothing(pool, model="m")).why is NoLeaseReason.UNFIT
-    assert (await nothing(pool, model="n")).why is NoLeaseReason.DISABLED
+    assert (await no_lease(pool, model="m")).why is NoLeaseReason.UNFIT
+    assert (await no_lease(pool, model="n")).why is NoLeaseReason.DISABLED
 
 
 async def test_models_and_domains_that_do_not_exist_leave_little_behind(
@@ -300,7 +300,7 @@ async def test_a_reset_forgets_which_models_an_account_does_not_have(
 ) -> None:
     pool = make_pool(1, accounts=["one"])
     await pool.settle(await lease(pool, model="m"), NOT_HAD)
-    away = await nothing(pool, model="m")
+    away = await no_lease(pool, model="m")
     assert (away.why, away.reason) == (NoLeaseReason.UNFIT, "model_not_found")
     done = await pool.reset(by="ann", key_id=pool.keys[0].id if one_key else None)
     assert [(block.scope, block.name, block.state) for block in done.brought_back] == [
@@ -324,8 +324,8 @@ async def test_a_rest_that_ends_as_its_limit_refills_is_named_by_the_limit(
     first, second = await lease(pool), await lease(pool)
     refusal = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 60, 0))
     await pool.settle(first, refusal)
-    refills = await nothing(pool)
+    refills = await no_lease(pool)
     assert refills.reason == "rpm"
     rest_ms = refills.first_in_ms + longer_ms
     await pool.settle(second, replace(refusal, code=code, cooldown_ms=rest_ms, limits=()))
-    assert (await nothing(pool)).reason == reason
+    assert (await no_lease(pool)).reason == reason

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.integration.keypool.conftest import ManualClock
-from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, nothing, rpm
+from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, no_lease, rpm
 from worker.keypool import KeyPool, Lease, Line
 from worker.verdicts import Dimension, ObservedLimit
 
@@ -33,7 +33,7 @@ async def test_of_what_is_there_small_jobs_may_take_as_much_as_a_large_one_lacks
     make_pool: Make, left: int, tokens: int
 ) -> None:
     pool = await with_tokens(make_pool, left)
-    await nothing(pool, tokens=LARGE, by="large")
+    await no_lease(pool, tokens=LARGE, by="large")
     too_many = 60 if tokens == 1 else tokens + 1
     assert isinstance(await ask(pool, tokens=too_many, by="small"), Lease) is False
     await lease(pool, tokens=tokens, by="small")
@@ -41,17 +41,17 @@ async def test_of_what_is_there_small_jobs_may_take_as_much_as_a_large_one_lacks
 
 async def test_half_of_what_refills_is_saved(make_pool: Make, clock: ManualClock) -> None:
     pool = await with_tokens(make_pool, 0)
-    await nothing(pool, tokens=LARGE, by="large")
-    assert (await nothing(pool, tokens=100, by="small")).first_in_ms == 3_200
+    await no_lease(pool, tokens=LARGE, by="large")
+    assert (await no_lease(pool, tokens=100, by="small")).first_in_ms == 3_200
     clock.tick(20_000)
-    await nothing(pool, tokens=941, by="small")
+    await no_lease(pool, tokens=941, by="small")
     await lease(pool, tokens=940, by="small")
 
 
 async def test_what_is_saved_for_a_job_does_not_keep_it_waiting_itself(make_pool: Make) -> None:
     pool = await with_tokens(make_pool, 0)
-    await nothing(pool, tokens=LARGE, by="large")
-    assert (await nothing(pool, tokens=100, by="large")).first_in_ms == 1_600
+    await no_lease(pool, tokens=LARGE, by="large")
+    assert (await no_lease(pool, tokens=100, by="large")).first_in_ms == 1_600
 
 
 # Whether the job that asks first and the one that asks next are bulk, how long the latter has
@@ -77,7 +77,7 @@ async def test_tokens_are_saved_for_interactive_jobs_first_and_then_for_the_earl
 ) -> None:
     pool = await with_tokens(make_pool, 0)
     for place, waited_ms in enumerate((0, earlier_ms)):
-        await nothing(pool, tokens=LARGE, by=f"job {place}", bulk=bulk[place], waited_ms=waited_ms)
+        await no_lease(pool, tokens=LARGE, by=f"job {place}", bulk=bulk[place], waited_ms=waited_ms)
     clock.tick(41_000)
     other = 1 - saved_for
     assert not isinstance(await ask(pool, tokens=LARGE, by=f"job {other}", bulk=bulk[other]), Lease)
@@ -90,8 +90,8 @@ async def test_a_job_is_large_if_its_tokens_refill_beyond_the_horizon(
     make_pool: Make, tokens: int, first_in_ms: int
 ) -> None:
     pool = await with_tokens(make_pool, 0)
-    await nothing(pool, tokens=tokens, by="large", ahead_ms=2_000)
-    assert (await nothing(pool, tokens=100, by="small")).first_in_ms == first_in_ms
+    await no_lease(pool, tokens=tokens, by="large", ahead_ms=2_000)
+    assert (await no_lease(pool, tokens=100, by="small")).first_in_ms == first_in_ms
 
 
 @pytest.mark.parametrize("left", [TPM, 4_060])
@@ -99,15 +99,15 @@ async def test_nothing_is_saved_of_tokens_for_a_job_that_waits_for_something_els
     make_pool: Make, clock: ManualClock, left: int
 ) -> None:
     pool = await with_tokens(make_pool, left, requests=0)
-    assert (await nothing(pool, tokens=LARGE, by="large")).reason == "rpm"
+    assert (await no_lease(pool, tokens=LARGE, by="large")).reason == "rpm"
     clock.tick(100)
     await lease(pool, tokens=3_000, by="small")
 
 
 async def test_nothing_is_saved_for_a_request_that_names_no_job(make_pool: Make) -> None:
     pool = await with_tokens(make_pool, 0)
-    await nothing(pool, tokens=LARGE)
-    assert (await nothing(pool, tokens=100, by="small")).first_in_ms == 1_600
+    await no_lease(pool, tokens=LARGE)
+    assert (await no_lease(pool, tokens=100, by="small")).first_in_ms == 1_600
 
 
 # In a line, and so long after it asked, whether what refilled is still saved for a job.
@@ -125,7 +125,7 @@ async def test_what_is_saved_for_a_job_that_does_not_come_is_free_again(
 ) -> None:
     pool = await with_tokens(make_pool, 0)
     line = Line("any", "first") if in_line else None
-    assert (await nothing(pool, tokens=LARGE, by="large", line=line)).first_in_ms == 40_600
+    assert (await no_lease(pool, tokens=LARGE, by="large", line=line)).first_in_ms == 40_600
     clock.tick(after_ms)
     most = min(TPM, after_ms // 10) - 60
     assert isinstance(await ask(pool, tokens=most, by="other"), Lease) is not saved

@@ -14,7 +14,7 @@ from tests.integration.keypool.keypool_asking import (
     ask,
     lease,
     limited,
-    nothing,
+    no_lease,
     refused,
     remaining,
 )
@@ -86,7 +86,7 @@ async def test_the_next_call_deletes_blocks_that_have_ended(
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(2_000))
     clock.tick(1_999)
-    await nothing(pool)
+    await no_lease(pool)
     assert await redis.hlen(pool.names.blocks) == 1
     clock.tick(1)
     await lease(pool)
@@ -112,7 +112,7 @@ async def test_beyond_a_thousand_blocks_ended_ones_and_those_that_an_answer_sets
     blocked = await redis.hkeys(pool.names.blocks)
     assert len(blocked) == stay
     assert {"account:team", f"unfit:{pool.keys[0].id}:m"} <= set(blocked)
-    assert (await nothing(pool, model="m")).reason == "model_not_found"
+    assert (await no_lease(pool, model="m")).reason == "model_not_found"
 
 
 async def test_a_reset_does_not_count_a_rest_that_has_just_ended(

@@ -10,7 +10,7 @@ from tests.integration.keypool.keypool_asking import (
     ask,
     at_once,
     lease,
-    nothing,
+    no_lease,
     refused,
 )
 from worker.keypool import Lease, Line
@@ -56,7 +56,7 @@ async def test_of_the_lines_that_wait_for_unknown_limits_the_later_ones_ask_less
     await pool.settle(await lease(pool), OK)
     await lease(pool)
     lines = [Line("m", f"line {number}") for number in range(3)]
-    waits = [await nothing(pool, line=line, waited_ms=100 - n) for n, line in enumerate(lines)]
+    waits = [await no_lease(pool, line=line, waited_ms=100 - n) for n, line in enumerate(lines)]
     assert [wait.ask_in_ms for wait in waits] == [25, 50, 75]
 
 
@@ -145,7 +145,7 @@ async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limit
 ) -> None:
     pool = make_pool(1, opening=3)
     assert len(await at_once(pool)) == 3
-    away = await nothing(pool)
+    away = await no_lease(pool)
     assert away.why is NoLeaseReason.BUSY
     assert 250 <= away.first_in_ms < 310
     clock.tick(250)  # also where the worker that made the calls was killed
@@ -159,9 +159,9 @@ async def test_nobody_queues_at_a_known_account_while_one_of_unknown_limits_will
     first, second = await lease(pool), await lease(pool)
     known = ObservedLimit(Dimension.RPM, 30, 0)
     await pool.settle(first, refused(20_000, Scope.ACCOUNT_MODEL, known))
-    assert (await nothing(pool, ahead_ms=2_000)).why is NoLeaseReason.BUSY
+    assert (await no_lease(pool, ahead_ms=2_000)).why is NoLeaseReason.BUSY
     await pool.settle(second, refused(10_000, Scope.ACCOUNT_MODEL, known))
-    assert (await nothing(pool, ahead_ms=2_000)).why is NoLeaseReason.RESTING
+    assert (await no_lease(pool, ahead_ms=2_000)).why is NoLeaseReason.RESTING
 
 
 async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in_flight(
@@ -170,6 +170,6 @@ async def test_an_account_that_rests_is_not_asked_again_soon_because_of_calls_in
     pool = make_pool(1, opening=2)
     first, _ = await lease(pool), await lease(pool)
     await pool.settle(first, refused(20_000))
-    away = await nothing(pool, ahead_ms=2_000)
+    away = await no_lease(pool, ahead_ms=2_000)
     assert away.why is NoLeaseReason.RESTING
     assert away.first_in_ms >= 20_000

@@ -13,7 +13,7 @@ from tests.integration.keypool.keypool_asking import (
     ask,
     lease,
     limited,
-    nothing,
+    no_lease,
     refused,
 )
 from worker.keypool import KeyPool, Lease, NoLeaseReason
@@ -32,7 +32,7 @@ async def without_room(make_pool: Make, clock: ManualClock) -> tuple[KeyPool, Le
 async def try_after(pool: KeyPool, passed: int, held: Lease) -> Lease:
     """The call that goes beyond the limit after `passed` calls, and not before."""
     await asyncio.gather(*(pool.settle(held, OK) for _ in range(passed - 1)))
-    await nothing(pool)
+    await no_lease(pool)
     await pool.settle(held, OK)
     return await lease(pool)
 
@@ -58,14 +58,14 @@ async def test_one_call_in_334_goes_beyond_a_limit_and_a_fifth_is_lent_to_a_new_
     tries = await try_after(pool, 268, held)  # and 66 before it was known
     await refuse(pool, clock, tries)
     tries = await try_after(pool, 334, tries)
-    await nothing(pool)  # one at a time
+    await no_lease(pool)  # one at a time
 
 
 async def test_no_more_than_one_try_is_saved_up(make_pool: Make, clock: ManualClock) -> None:
     pool, held = await without_room(make_pool, clock)
     await asyncio.gather(*(pool.settle(held, OK) for _ in range(700)))
     await lease(pool)
-    await nothing(pool)
+    await no_lease(pool)
 
 
 async def test_a_configured_limit_is_first_tried_after_334_calls(
@@ -87,7 +87,7 @@ async def test_a_try_that_a_reset_lends_is_paid_back_before_the_next_one(
     await lease(pool)
     await asyncio.gather(*(pool.settle(last, OK) for _ in range(257)))
     await pool.reset(by="ann")
-    await nothing(pool)
+    await no_lease(pool)
     await pool.settle(last, OK)
     await lease(pool)
 
@@ -196,7 +196,7 @@ async def test_a_limit_that_headers_state_is_not_tried(make_pool: Make, clock) -
     for _ in range(400):
         clock.tick(60_000)
         await pool.settle(await lease(pool, tokens=100), replace(OK, limits=(stated,)))
-    assert (await nothing(pool, tokens=100)).reason == "tpm"
+    assert (await no_lease(pool, tokens=100)).reason == "tpm"
 
 
 async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays_so(
@@ -210,7 +210,7 @@ async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays
     taken = [await lease(pool, ahead_ms=5_000) for _ in range(8)]
     await pool.reset(by="ann")
     assert (await lease(pool)).wait_ms == 0, "the call that tries"
-    assert (await nothing(pool)).why is NoLeaseReason.WAIT
+    assert (await no_lease(pool)).why is NoLeaseReason.WAIT
     assert (await lease(pool, ahead_ms=5_000)).wait_ms > taken[-1].wait_ms
 
 
@@ -242,7 +242,7 @@ async def test_tries_that_pass_while_other_calls_are_refused_are_followed_by_non
     await pool.settle(other, refusal)
     clock.tick(120)  # the rest is over
     await pool.settle(tries, OK)
-    assert (await nothing(pool)).reason == "rpm"
+    assert (await no_lease(pool)).reason == "rpm"
 
 
 async def test_calls_that_pass_after_one_reset_each_raise_no_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
@@ -264,13 +264,13 @@ async def test_a_key_that_rests_is_not_tried_beyond_its_limit(make_pool: Make, c
         pass
     await pool.reset(by="ann")
     await pool.settle(held, refused(30_000, Scope.ACCOUNT_MODEL))
-    assert (await nothing(pool)).why is NoLeaseReason.RESTING
+    assert (await no_lease(pool)).why is NoLeaseReason.RESTING
 
 
 async def test_a_request_above_a_limit_is_tried_after_a_reset(make_pool: Make) -> None:
     pool = make_pool(1)
     stated = ObservedLimit(Dimension.TPM, 6_000, 6_000)
     await pool.settle(await lease(pool, tokens=1), replace(OK, limits=(stated,)))
-    assert (await nothing(pool, tokens=7_000)).why is NoLeaseReason.TOO_LARGE
+    assert (await no_lease(pool, tokens=7_000)).why is NoLeaseReason.TOO_LARGE
     await pool.reset(by="ann")
     assert (await lease(pool, tokens=7_000)).wait_ms == 0

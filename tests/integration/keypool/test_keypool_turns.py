@@ -3,7 +3,7 @@
 import pytest
 
 from tests.integration.keypool.conftest import ManualClock
-from tests.integration.keypool.keypool_asking import Make, ask, lease, limited, nothing, rpm
+from tests.integration.keypool.keypool_asking import Make, ask, lease, limited, no_lease, rpm
 from worker.keypool import KeyPool, Lease, Line, NoLease
 
 BEHIND = "earlier jobs come first"
@@ -14,7 +14,7 @@ def line(name: str | int, **standing: object) -> Line:
 
 
 async def wait(pool: KeyPool, name: str | int, *, waited_ms: int = 5_000) -> NoLease:
-    return await nothing(pool, line=line(name), waited_ms=waited_ms)
+    return await no_lease(pool, line=line(name), waited_ms=waited_ms)
 
 
 # Calls a minute, keys, when the first lines ask again, and when those behind them do.
@@ -83,7 +83,7 @@ async def test_bulk_waits_until_interactive_lines_are_a_second_late(
     await pool.settle(await lease(pool), rpm(600, 0))
     due_ms = (await wait(pool, "one")).ask_in_ms
     clock.tick(due_ms + 1_000)
-    assert (await nothing(pool, bulk=True, line=bulk)).reason == "interactive jobs come first"
+    assert (await no_lease(pool, bulk=True, line=bulk)).reason == "interactive jobs come first"
     clock.tick(1)
     assert isinstance(await ask(pool, bulk=True, line=bulk), Lease)
 

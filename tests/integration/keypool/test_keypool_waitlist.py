@@ -15,7 +15,7 @@ from tests.integration.keypool.keypool_asking import (
     ask,
     lease,
     limited,
-    nothing,
+    no_lease,
     refused,
 )
 from worker.keypool import HORIZON_MS, KeyPool, Lease, LeaseRequest, Line, NoLeaseReason
@@ -122,21 +122,21 @@ async def test_a_line_behind_two_others_waits_for_them(make_pool: Make) -> None:
     while isinstance(await ask(pool, ahead_ms=2_000), Lease):
         pass
     for number in range(2):
-        await nothing(pool, line=Line("m", f"line {number}"), waited_ms=5_000)
-    third = await nothing(pool, line=Line("m", "line 2"), waited_ms=4_500)
+        await no_lease(pool, line=Line("m", f"line {number}"), waited_ms=5_000)
+    third = await no_lease(pool, line=Line("m", "line 2"), waited_ms=4_500)
     assert (third.why, third.reason) == (NoLeaseReason.WAIT, "earlier jobs come first")
     assert third.first_in_ms == 0, "nobody has looked at the keys"
     assert third.ask_in_ms == 1_000, "at a call a second one of the two is served by then"
-    older = await nothing(pool, line=Line("m", "line 3"), waited_ms=6_000)
+    older = await no_lease(pool, line=Line("m", "line 3"), waited_ms=6_000)
     assert older.reason == "rpm", "who has waited longest is in front, wherever it waits"
 
 
 async def test_a_process_that_died_holds_nobody_up(make_pool: Make, redis: Redis, clock) -> None:  # noqa: ANN001
     pool = await limited(make_pool, 600)
     for number in range(50):
-        await nothing(pool, line=Line("m", f"dead {number}"), waited_ms=60_000)
+        await no_lease(pool, line=Line("m", f"dead {number}"), waited_ms=60_000)
     alive = Line("m", "alive")
-    assert (await nothing(pool, line=alive)).reason == "earlier jobs come first"
+    assert (await no_lease(pool, line=alive)).reason == "earlier jobs come first"
     async with redis.pubsub() as channel:
         await channel.subscribe(pool.names.wake)
         clock.tick(5_000)
@@ -154,10 +154,10 @@ async def test_a_line_that_finds_those_in_front_dead_wakes_the_others(
 ) -> None:
     pool = await limited(make_pool, 6)
     for number in range(3):
-        await nothing(pool, line=Line("m", f"dead {number}"), waited_ms=60_000)
-    await nothing(pool, line=Line("m", "second"), waited_ms=9_000)
+        await no_lease(pool, line=Line("m", f"dead {number}"), waited_ms=60_000)
+    await no_lease(pool, line=Line("m", "second"), waited_ms=9_000)
     clock.tick(1_900)
-    await nothing(pool, line=Line("m", "second"), waited_ms=11_000)
+    await no_lease(pool, line=Line("m", "second"), waited_ms=11_000)
     async with redis.pubsub() as channel:
         await channel.subscribe(pool.names.wake)
         await channel.get_message(timeout=5)
@@ -174,7 +174,7 @@ async def test_a_line_that_was_served_leaves_the_wait_list(
     clock,  # noqa: ANN001
 ) -> None:
     pool = await limited(make_pool, 600)
-    await nothing(pool, line=Line("m", "one"))
+    await no_lease(pool, line=Line("m", "one"))
     clock.tick(1_000)
     await lease(pool, line=Line("m", "one", next_waited_ms=900, entered=True), waited_ms=1_000)
     assert await redis.zrange(pool.names.waiting("m"), 0, -1, withscores=True) == [
@@ -202,12 +202,12 @@ async def test_a_job_waits_for_a_short_rest_and_a_long_one_is_reported(
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(4_000))
-    assert (await nothing(pool, ahead_ms=2_000)).why is NoLeaseReason.WAIT
+    assert (await no_lease(pool, ahead_ms=2_000)).why is NoLeaseReason.WAIT
     clock.tick(2_100)
     assert 1_800 <= (await lease(pool, ahead_ms=2_000)).wait_ms <= 2_000
     clock.tick(2_000)
     await pool.settle(await lease(pool), refused(30_000))
-    away = await nothing(pool, ahead_ms=2_000)
+    away = await no_lease(pool, ahead_ms=2_000)
     assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 30_000)
 
 
@@ -215,7 +215,9 @@ async def test_during_a_rest_each_line_asks_again_when_the_first_one_does(make_p
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(1_500))
     waits = [
-        await nothing(pool, line=Line("m", f"line {number}"), by=f"line {number}", waited_ms=waited)
+        await no_lease(
+            pool, line=Line("m", f"line {number}"), by=f"line {number}", waited_ms=waited
+        )
         for number, waited in enumerate((30, 20, 10))
     ]
     assert [wait.ask_in_ms for wait in waits] == [1_500] * 3
