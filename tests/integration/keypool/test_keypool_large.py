@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import Make, ask, lease, no_lease, refused
 from worker.keypool import KeyPool, Lease, Line, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
@@ -33,7 +34,7 @@ async def emptied(make_pool: Make, dimension: Dimension = Dimension.TPM) -> KeyP
 class Crowd:
     """Small jobs that take whatever they can get."""
 
-    def __init__(self, pool: KeyPool, clock, *, bulk: bool = False) -> None:  # noqa: ANN001
+    def __init__(self, pool: KeyPool, clock: ManualClock, *, bulk: bool = False) -> None:
         self.pool, self.clock, self.bulk = pool, clock, bulk
         self.served = 0
 
@@ -51,7 +52,7 @@ class Crowd:
 @pytest.mark.parametrize("bulk", [False, True])
 async def test_small_jobs_pass_a_large_one_and_do_not_starve_it(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     bulk: bool,  # noqa: FBT001
 ) -> None:
     pool = await emptied(make_pool)
@@ -74,7 +75,7 @@ async def test_small_jobs_pass_a_large_one_and_do_not_starve_it(
 @pytest.mark.parametrize("shape", [{}, {"bulk": True}, {"tenant": "ann"}])
 async def test_a_large_job_that_comes_after_small_ones_which_save_for_themselves_is_not_starved(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     shape: dict[str, object],
 ) -> None:
     pool, served = await emptied(make_pool), 0
@@ -111,7 +112,7 @@ async def test_a_large_job_that_comes_after_small_ones_which_save_for_themselves
 
 async def test_what_is_saved_goes_to_the_job_that_came_first_whichever_asked_first(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await emptied(make_pool)
     await no_lease(pool, tokens=LARGE, by="later")
@@ -121,7 +122,7 @@ async def test_what_is_saved_goes_to_the_job_that_came_first_whichever_asked_fir
     await lease(pool, tokens=2_000, by="earlier", waited_ms=76_000)
 
 
-async def test_tokens_are_saved_for_large_answers_too(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_tokens_are_saved_for_large_answers_too(make_pool: Make, clock: ManualClock) -> None:
     pool = await emptied(make_pool, Dimension.OTPM)
     first = await no_lease(pool, tokens=LARGE, output_tokens=LARGE, by="large")
     assert 39_000 <= first.first_in_ms <= 42_000
@@ -134,7 +135,7 @@ async def test_tokens_are_saved_for_large_answers_too(make_pool: Make, clock) ->
 
 async def test_what_is_saved_for_a_job_that_does_not_come_holds_nobody_up_for_long(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await emptied(make_pool)
     first = await no_lease(pool, tokens=LARGE, by="gone")
@@ -149,7 +150,7 @@ async def test_what_is_saved_for_a_job_that_does_not_come_holds_nobody_up_for_lo
 @pytest.mark.parametrize("asks_on", [True, False])
 async def test_a_job_in_line_saves_while_its_process_asks_and_a_few_seconds_longer(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     asks_on: bool,  # noqa: FBT001
 ) -> None:
     pool = await emptied(make_pool)
@@ -167,7 +168,7 @@ async def test_a_job_in_line_saves_while_its_process_asks_and_a_few_seconds_long
 
 async def test_a_job_that_a_rest_sends_back_saves_no_tokens_of_a_minute(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await emptied(make_pool)
     before = await lease(pool, tokens=0)
@@ -178,7 +179,9 @@ async def test_a_job_that_a_rest_sends_back_saves_no_tokens_of_a_minute(
     await lease(pool, tokens=1_500, by="other", line=Line("any", "second"))
 
 
-async def test_large_jobs_are_served_in_the_order_of_their_coming(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_large_jobs_are_served_in_the_order_of_their_coming(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = await emptied(make_pool)
     served: list[str] = []
     for _ in range(260):
@@ -193,7 +196,7 @@ async def test_large_jobs_are_served_in_the_order_of_their_coming(make_pool: Mak
 
 async def test_a_bulk_job_saves_nothing_that_an_interactive_one_would_not_get(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await emptied(make_pool)
     await no_lease(pool, tokens=LARGE, by="bulk", bulk=True)
@@ -212,7 +215,7 @@ SIZED = token_refusal(100_000, used=97_000, requested=LARGE, wait_ms=864_000)
 
 async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     before, large_before = await lease(pool, tokens=SMALL), await lease(pool, tokens=LARGE)
@@ -250,7 +253,9 @@ async def test_a_rest_for_all_holds_for_small_jobs_whatever_came_before_or_after
     assert (await pool.snapshot()).keys[0].blocks == ()
 
 
-async def test_a_rest_for_all_that_is_over_says_nothing_of_the_next(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_rest_for_all_that_is_over_says_nothing_of_the_next(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool, tokens=LARGE), refused(1_000))
     clock.tick(1_001)
@@ -260,7 +265,7 @@ async def test_a_rest_for_all_that_is_over_says_nothing_of_the_next(make_pool: M
 
 async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_ones_and_not_starved(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     rate = 100_000 / 86_400  # tokens a second
@@ -291,7 +296,7 @@ async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_one
 
 async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1, lease_ms=1_000)
     held = await lease(pool, tokens=LARGE)
@@ -301,7 +306,9 @@ async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(
     assert (await no_lease(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
 
 
-async def test_what_is_saved_stays_saved_when_the_limit_changes(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_what_is_saved_stays_saved_when_the_limit_changes(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = await emptied(make_pool)
     other = await lease(pool, tokens=0)
     await no_lease(pool, tokens=LARGE, by="large")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
+from tests.integration.keypool.conftest import ManualClock, make_key
 from tests.integration.keypool.keypool_asking import (
     INVALID,
     OK,
@@ -21,7 +22,9 @@ from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, Verdict
 
 
-async def test_the_lease_of_a_dead_worker_comes_back(make_pool: Make, clock, redis: Redis) -> None:  # noqa: ANN001
+async def test_the_lease_of_a_dead_worker_comes_back(
+    make_pool: Make, clock: ManualClock, redis: Redis
+) -> None:
     pool = make_pool(1, lease_ms=30_000)
     dead = await lease(pool)
     clock.tick(30_001)
@@ -31,7 +34,9 @@ async def test_the_lease_of_a_dead_worker_comes_back(make_pool: Make, clock, red
     assert await redis.hlen(pool.names.leased) == await redis.zcard(pool.names.leases) == 1
 
 
-async def test_a_late_settle_changes_no_count_but_teaches(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_late_settle_changes_no_count_but_teaches(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1, lease_ms=1_000)
     await pool.settle(await lease(pool), rpm(60, 60))
     late = await lease(pool)
@@ -130,7 +135,7 @@ async def test_an_account_that_was_named_later_is_known_by_the_id_of_its_key(
 
 async def test_a_call_that_was_never_made_gives_nothing_back_of_a_limit_learned_while_it_was_out(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     out = [await lease(pool) for _ in range(7)]
@@ -151,7 +156,7 @@ async def test_a_call_that_was_never_made_gives_nothing_back_of_a_limit_learned_
 
 async def test_reservations_of_a_process_that_died_expire_soon(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     refusal = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
@@ -177,7 +182,7 @@ async def test_reservations_of_a_process_that_died_expire_soon(
 
 async def test_a_call_of_a_lease_that_expired_counts_unless_an_earlier_settle_may_have(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1, lease_ms=1_000)
     late = await lease(pool)
@@ -196,7 +201,7 @@ async def test_a_call_of_a_lease_that_expired_counts_unless_an_earlier_settle_ma
 )
 async def test_a_lease_expires_after_its_time_and_one_that_waits_a_while_after_its_start(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     ahead_ms: int,
     after_ms: int,
     *,
@@ -215,7 +220,7 @@ async def test_a_lease_expires_after_its_time_and_one_that_waits_a_while_after_i
 
 async def test_a_lease_that_was_confirmed_lasts_as_long_as_any_from_then_on(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1, lease_ms=30_000)
     await pool.settle(await lease(pool), refused(1_000))
@@ -229,7 +234,7 @@ async def test_a_lease_that_was_confirmed_lasts_as_long_as_any_from_then_on(
 
 async def test_sixteen_leases_that_expired_are_ended_by_a_call(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     redis: Redis,
 ) -> None:
     pool = make_pool(1, lease_ms=30_000)
@@ -256,7 +261,7 @@ async def test_unused_state_expires_after_a_week(make_pool: Make, redis: Redis) 
 @pytest.mark.parametrize(("apart_ms", "noted"), [(249, False), (250, True)])
 async def test_a_success_is_noted_four_times_a_second_at_most(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     redis: Redis,
     apart_ms: int,
     *,
@@ -273,7 +278,7 @@ async def test_a_success_is_noted_four_times_a_second_at_most(
 
 async def test_the_models_that_were_called_last_are_shown(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     redis: Redis,
 ) -> None:
     pool = make_pool(1)
@@ -283,8 +288,8 @@ async def test_the_models_that_were_called_last_are_shown(
     assert await redis.zrange(pool.names.models, 0, -1) == [f"m{n}" for n in range(2, 66)]
 
 
-async def test_the_defaults_of_a_pool(redis: Redis, clock, new_key) -> None:  # noqa: ANN001
-    pool = KeyPool(redis, "groq", [new_key(0)], now_ms=clock)
+async def test_the_defaults_of_a_pool(redis: Redis, clock: ManualClock) -> None:
+    pool = KeyPool(redis, "groq", [make_key(0)], now_ms=clock)
     assert pool.names.root() == "{kw:groq}"
     held = await at_once(pool)
     assert len(held) == 4

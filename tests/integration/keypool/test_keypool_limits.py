@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import (
     INVALID,
     OK,
@@ -24,7 +25,7 @@ from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, Ve
 
 async def test_a_learned_bucket_is_never_overdrawn_and_refills_continuously(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(60, 10))
@@ -133,7 +134,7 @@ async def test_a_stated_limit_of_zero_is_ignored(make_pool: Make) -> None:
 
 async def test_after_a_stated_wait_one_call_fits_and_the_others_follow_at_the_rate(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     early = await lease(pool)
@@ -148,7 +149,9 @@ async def test_after_a_stated_wait_one_call_fits_and_the_others_follow_at_the_ra
     assert [later - first for first, later in pairwise(starts)] == [pytest.approx(1_000, abs=2)] * 4
 
 
-async def test_a_reset_gives_back_what_a_stated_wait_had_taken(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_reset_gives_back_what_a_stated_wait_had_taken(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     crowd = [await lease(pool) for _ in range(2)]
     await pool.settle(await lease(pool), rpm(60, 60))
@@ -205,7 +208,7 @@ async def test_a_process_that_has_read_its_keys_before_is_put_right_by_its_next_
 
 async def test_configured_limits_are_a_start_until_the_provider_speaks(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(
         1, opening=1, limits=[ObservedLimit(Dimension.RPM, 60), ObservedLimit(Dimension.TPM, 6_000)]
@@ -230,7 +233,7 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
 
 async def test_a_reserved_call_waits_longer_if_a_refusal_shows_that_less_is_left(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(60, 10))
@@ -268,7 +271,9 @@ async def test_two_hundred_at_once_take_exactly_what_is_there(make_pool: Make) -
     assert 73 <= sum(isinstance(outcome, Lease) for outcome in outcomes) <= 75
 
 
-async def test_a_changed_limit_keeps_what_a_refusal_has_shown(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_changed_limit_keeps_what_a_refusal_has_shown(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(60, 10))
     spent = [await lease(pool) for _ in range(9)]

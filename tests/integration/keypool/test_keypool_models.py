@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from config.api_key import ApiKey
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import (
     OK,
     Make,
@@ -79,7 +80,7 @@ async def test_a_model_that_cannot_be_had_gives_way(make_pool: Make, verdict: Ve
 
 async def test_a_model_that_is_overloaded_gives_way_until_one_job_may_try_it(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(2)
     for _ in range(2):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import (
     INVALID,
     OK,
@@ -29,7 +30,7 @@ SERVER_ERROR = Verdict(
 @pytest.mark.parametrize("scope", [Scope.HOST, Scope.MODEL])
 async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     scope: Scope,
 ) -> None:
     pool = make_pool(3)
@@ -49,7 +50,9 @@ async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
         assert (await lease(pool)).wait_ms == 0
 
 
-async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_probe_that_never_returns_lets_the_next_try(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(2)
     for _ in range(2):
         await pool.settle(await lease(pool), fault(Scope.HOST))
@@ -66,7 +69,7 @@ async def test_a_probe_that_never_returns_lets_the_next_try(make_pool: Make, clo
 
 async def test_a_lease_that_waits_for_the_probe_of_another_expires_unless_it_is_confirmed(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(2)
     held = [await lease(pool) for _ in range(2)]
@@ -87,7 +90,7 @@ async def test_a_lease_that_waits_for_the_probe_of_another_expires_unless_it_is_
 
 async def test_failures_of_one_second_count_once_also_where_a_call_passes_between_them(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(3)
     await pool.settle(await lease(pool), fault(Scope.HOST))
@@ -104,7 +107,7 @@ async def test_failures_of_one_second_count_once_also_where_a_call_passes_betwee
 @pytest.mark.parametrize("scope", [Scope.HOST, Scope.MODEL])
 async def test_of_the_leases_that_wait_for_a_rested_host_or_model_one_probes_before_the_others(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     scope: Scope,
 ) -> None:
     pool = make_pool(2)
@@ -167,7 +170,7 @@ async def test_of_the_leases_that_wait_for_a_rested_host_or_model_one_probes_bef
 )
 async def test_a_host_that_refuses_a_key_works(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     between: Verdict,
     works: bool,  # noqa: FBT001
 ) -> None:
@@ -180,7 +183,9 @@ async def test_a_host_that_refuses_a_key_works(
     assert (await pool.settle(held[2], fault(Scope.HOST))).blocked is not works
 
 
-async def test_a_failure_while_others_pass_is_the_requests_own(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_failure_while_others_pass_is_the_requests_own(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(3)
     failing, passing = await lease(pool, model="m"), await lease(pool, model="m")
     clock.tick(300)
@@ -196,7 +201,7 @@ async def test_a_failure_while_others_pass_is_the_requests_own(make_pool: Make, 
 
 async def test_the_rest_is_an_eighth_of_the_outage_so_far_and_ten_seconds_at_most(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     """So is the time after its end in which nobody knows yet that it has ended."""
     pool = make_pool(2)
@@ -212,7 +217,7 @@ async def test_the_rest_is_an_eighth_of_the_outage_so_far_and_ten_seconds_at_mos
 
 async def test_jobs_wait_in_line_for_what_fails_for_a_moment_and_outside_for_an_outage(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     """In line they would keep jobs of other models from their keys."""
     pool = make_pool(2)
@@ -229,7 +234,7 @@ async def test_jobs_wait_in_line_for_what_fails_for_a_moment_and_outside_for_an_
 
 async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(10)
     calls = 0
@@ -260,7 +265,7 @@ async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
 )
 async def test_a_job_that_waits_for_the_probe_of_another_looks_again_after_300_to_600_ms(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     monkeypatch: pytest.MonkeyPatch,
     *,
     lease_id: str,
@@ -281,7 +286,7 @@ async def test_a_job_that_waits_for_the_probe_of_another_looks_again_after_300_t
 @pytest.mark.parametrize(("apart_ms", "rests"), [(999, False), (1_000, True)])
 async def test_two_failures_a_second_apart_are_two(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     apart_ms: int,
     *,
     rests: bool,
@@ -295,7 +300,7 @@ async def test_two_failures_a_second_apart_are_two(
 
 async def test_a_failure_of_a_probe_that_came_too_late_lets_the_next_one_try_at_once(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(2)
     early = await lease(pool, model="m")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import (
     OK,
     Make,
@@ -18,7 +19,9 @@ from worker.keypool import Lease
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
 
 
-async def test_a_refusal_against_the_model_lowers_the_pace(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_refusal_against_the_model_lowers_the_pace(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     early = await lease(pool)
     await pool.settle(await lease(pool), rpm(600, 500))
@@ -59,7 +62,7 @@ async def test_a_request_that_alone_exceeds_its_limit_lowers_no_pace(make_pool: 
 
 async def test_calls_that_pass_bring_a_lowered_pace_back_and_no_further(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     full = ObservedLimit(Dimension.RPM, 60_000, 60_000)
@@ -83,7 +86,7 @@ async def test_calls_that_pass_bring_a_lowered_pace_back_and_no_further(
 
 async def test_refusals_a_second_apart_lower_the_pace_to_four_fifths(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(600, 600))
@@ -101,7 +104,7 @@ async def test_refusals_a_second_apart_lower_the_pace_to_four_fifths(
 )
 async def test_a_refusal_lowers_the_pace_where_the_one_before_was_known_for_a_second(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     left_ms: int,
     refused_ms: int,
     *,
@@ -123,7 +126,7 @@ async def test_a_refusal_lowers_the_pace_where_the_one_before_was_known_for_a_se
 @pytest.mark.parametrize(("after_ms", "lowers"), [(4_999, False), (5_000, True)])
 async def test_a_call_beyond_the_limit_explains_refusals_for_five_seconds(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     after_ms: int,
     *,
     lowers: bool,
@@ -153,7 +156,7 @@ async def test_a_call_beyond_the_limit_explains_refusals_for_five_seconds(
 )
 async def test_the_pace_is_lowered_for_the_limit_that_a_call_was_refused_for(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     limit: ObservedLimit,
     remaining: float | None,
     *,

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, no_lease, refused, rpm
 from worker.keypool import Lease, LeaseRequest, Line, NoLeaseReason
 from worker.verdicts import Dimension, Fate, ObservedLimit, Scope, Verdict
@@ -68,7 +69,9 @@ async def test_bulk_delays_an_interactive_job_by_one_call_at_most(make_pool: Mak
     assert (await lease(pool, ahead_ms=5_000)).wait_ms - later[-1] == 100
 
 
-async def test_bulk_waits_while_interactive_jobs_stand_in_line(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_bulk_waits_while_interactive_jobs_stand_in_line(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(600, 0))
     while isinstance(await ask(pool, ahead_ms=2_000, line=INTERACTIVE), Lease):
@@ -90,7 +93,7 @@ async def test_bulk_waits_while_interactive_jobs_stand_in_line(make_pool: Make, 
 )
 async def test_bulk_does_not_starve_where_interactive_jobs_leave_a_tenth(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     limit: ObservedLimit,
 ) -> None:
     pool = make_pool(1)
@@ -116,7 +119,7 @@ async def test_bulk_does_not_starve_where_interactive_jobs_leave_a_tenth(
     assert max(waits) < 5_000
 
 
-async def test_bulk_reserves_nothing_behind_a_rest(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_bulk_reserves_nothing_behind_a_rest(make_pool: Make, clock: ManualClock) -> None:
     pool = make_pool(1)
     await pool.settle(
         await lease(pool), refused(400, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 600))
@@ -129,7 +132,7 @@ async def test_bulk_reserves_nothing_behind_a_rest(make_pool: Make, clock) -> No
 
 async def test_bulk_leaves_unknown_limits_to_interactive_jobs_that_wait(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1, opening=2)
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import OK, Make, ask, lease, no_lease, refused
 from worker.keypool import KeyPool, Lease
 from worker.keypool.forecast import CallCost, Forecast
@@ -53,7 +54,7 @@ async def left(pool: KeyPool) -> dict[str, tuple[float, float]]:
 
 async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     assert (await lease(pool, emails=1)).spare_emails is None
@@ -73,7 +74,9 @@ async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(
     assert await left(pool) == {"epd": (10, 9)}
 
 
-async def test_the_day_after_no_call_is_made_that_would_be_refused(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_the_day_after_no_call_is_made_that_would_be_refused(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + 60_000)
@@ -88,7 +91,7 @@ async def test_the_day_after_no_call_is_made_that_would_be_refused(make_pool: Ma
 
 async def test_jobs_that_wait_for_midnight_in_the_process_share_the_new_quota(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     await known(pool)
@@ -106,7 +109,7 @@ async def test_jobs_that_wait_for_midnight_in_the_process_share_the_new_quota(
 @pytest.mark.parametrize("seed", [*range(12), 7_442])
 async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     seed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -149,7 +152,9 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
     )
 
 
-async def test_emails_that_others_send_count_against_the_quota(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_emails_that_others_send_count_against_the_quota(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
@@ -164,7 +169,7 @@ async def test_emails_that_others_send_count_against_the_quota(make_pool: Make, 
 
 async def test_the_answer_to_yesterdays_call_does_not_change_todays_quota(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1, lease_ms=HOUR_MS)
     await known(pool)
@@ -199,7 +204,9 @@ async def test_a_refusal_that_bounds_no_quota_teaches_none(make_pool: Make, emai
     assert await left(pool) == {}
 
 
-async def test_a_quota_that_turns_out_to_be_larger_is_learned_anew(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_quota_that_turns_out_to_be_larger_is_learned_anew(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await known(pool)
     clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
@@ -210,7 +217,7 @@ async def test_a_quota_that_turns_out_to_be_larger_is_learned_anew(make_pool: Ma
 
 async def test_a_quota_that_the_provider_no_longer_mentions_is_forgotten(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     await known(pool)
@@ -224,7 +231,9 @@ async def test_a_quota_that_the_provider_no_longer_mentions_is_forgotten(
     assert await left(pool) == {}
 
 
-async def test_forgetting_the_only_limit_leaves_no_bucket(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_forgetting_the_only_limit_leaves_no_bucket(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool, emails=1), spent(10))
     clock.tick(TO_MIDNIGHT_MS + HOUR_MS)
@@ -232,7 +241,7 @@ async def test_forgetting_the_only_limit_leaves_no_bucket(make_pool: Make, clock
     assert (await pool.snapshot()).keys[0].buckets == ()
 
 
-async def test_after_some_days_a_quota_is_learned_anew(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_after_some_days_a_quota_is_learned_anew(make_pool: Make, clock: ManualClock) -> None:
     pool = make_pool(1)
     await known(pool)
     for _ in range(7):
@@ -254,7 +263,7 @@ async def test_a_reset_forgets_the_quotas_that_were_learned(make_pool: Make) -> 
 
 async def test_a_monthly_quota_is_assumed_to_be_whole_each_day_until_an_answer_says_otherwise(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     held = await lease(pool, emails=1)
@@ -273,7 +282,7 @@ async def test_a_monthly_quota_is_assumed_to_be_whole_each_day_until_an_answer_s
 
 async def test_a_quota_that_was_configured_counts_what_is_used_and_stays(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(
         1, limits=(ObservedLimit(Dimension.EMAILS_DAY, 20), ObservedLimit(Dimension.RPS, 1_000))
@@ -308,7 +317,7 @@ async def test_bulk_waits_for_its_quota_too(make_pool: Make) -> None:
 
 async def test_midnight_is_the_providers_although_the_pools_clock_is_ahead(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     await known(pool)

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import INVALID, OK, Make, ask, lease, refused
 from worker.keypool import Lease
 from worker.verdicts import Dimension, ObservedLimit, Scope
 
 
-async def test_the_snapshot_says_why_and_for_how_long(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_the_snapshot_says_why_and_for_how_long(make_pool: Make, clock: ManualClock) -> None:
     pool = make_pool(3)
     first, second = await lease(pool, model="m"), await lease(pool, model="m")
     await pool.settle(first, refused(20_000))
@@ -102,7 +103,7 @@ FORMER_LEASE = (
 async def test_keys_that_a_person_disabled_with_an_earlier_version_stay_disabled(
     make_pool: Make,
     redis: Redis,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(2, accounts=["org", "team"])
     gone, serves = pool.keys
@@ -145,7 +146,7 @@ async def test_a_process_that_reads_a_snapshot_knows_the_accounts_before_its_fir
 
 async def test_the_calls_of_a_job_are_found_among_those_of_all_keys_in_their_order(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(2)
     first, second = pool.keys

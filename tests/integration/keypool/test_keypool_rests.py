@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import (
     INVALID,
     OK,
@@ -65,7 +66,7 @@ async def test_an_exhausted_pool_names_the_moment_at_which_the_first_key_returns
     assert 20_000 <= away.first_in_ms < 21_000
 
 
-async def test_a_cooled_key_returns_by_itself(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_cooled_key_returns_by_itself(make_pool: Make, clock: ManualClock) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(20_000))
     clock.tick(19_999)
@@ -83,7 +84,9 @@ async def test_a_cooldown_only_grows(make_pool: Make) -> None:
     assert (await no_lease(pool)).first_in_ms >= 20_000
 
 
-async def test_a_short_rest_is_waited_for_in_the_process(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_short_rest_is_waited_for_in_the_process(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(3_000))
     waiting = await lease(pool, ahead_ms=5_000)
@@ -94,7 +97,7 @@ async def test_a_short_rest_is_waited_for_in_the_process(make_pool: Make, clock)
 
 async def test_a_lease_whose_key_was_refused_meanwhile_is_taken_back(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), rpm(60, 60))
@@ -111,7 +114,9 @@ async def test_a_lease_whose_key_was_refused_meanwhile_is_taken_back(
     assert not await pool.confirm(waiting), "it has ended"
 
 
-async def test_an_invalid_key_stays_out_until_it_is_reset(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_an_invalid_key_stays_out_until_it_is_reset(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), INVALID)
     clock.tick(40 * 86_400_000)
@@ -120,7 +125,9 @@ async def test_an_invalid_key_stays_out_until_it_is_reset(make_pool: Make, clock
     assert (await lease(pool)).wait_ms == 0
 
 
-async def test_a_cooldown_does_not_bring_a_disabled_key_back(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_cooldown_does_not_bring_a_disabled_key_back(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     first, second = await lease(pool), await lease(pool)
     await pool.settle(first, INVALID)
@@ -238,7 +245,7 @@ NOT_HAD = Verdict(
 
 async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_is_over(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(3, accounts=["one", "one", "two"])
     waiting = [await lease(pool, model="m") for _ in range(3)]
@@ -276,7 +283,7 @@ async def test_an_unfit_account_is_the_reason_even_if_its_key_is_disabled_as_wel
 async def test_models_and_domains_that_do_not_exist_leave_little_behind(
     make_pool: Make,
     redis: Redis,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(2, accounts=["one", "two"])
     stays = await lease(pool, model="real")

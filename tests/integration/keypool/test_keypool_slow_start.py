@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import (
     OK,
     Make,
@@ -22,7 +23,7 @@ from worker.verdicts import Dimension, ObservedLimit, Scope, Verdict
 @pytest.mark.parametrize(("opening", "apart_ms"), [(4, 25), (20, 12)])
 async def test_calls_leave_apart_while_limits_are_unknown_once_one_has_passed(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     opening: int,
     apart_ms: int,
 ) -> None:
@@ -62,7 +63,7 @@ async def test_of_the_lines_that_wait_for_unknown_limits_the_later_ones_ask_less
 
 async def test_the_number_of_calls_in_flight_grows_by_one_with_64_that_pass(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1, opening=2)
     held = await lease(pool)
@@ -112,7 +113,7 @@ async def test_a_refusal_without_a_limit_halves_how_many_calls_may_be_in_flight(
 
 async def test_unknown_limits_open_by_a_share_of_what_has_passed(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1, opening=2)
     sizes = []
@@ -141,7 +142,7 @@ async def test_limits_that_are_configured_later_end_the_slow_start(make_pool: Ma
 
 async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limits_are_unknown(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1, opening=3)
     assert len(await at_once(pool)) == 3

@@ -125,7 +125,7 @@ async def test_a_refusal_makes_the_pool_forget_earlier_tries_that_passed(
 
 async def _raised(
     pool: KeyPool,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     limit: int,
     *,
     calls: int,
@@ -160,7 +160,9 @@ async def _raised(
     return passed, refusals
 
 
-async def test_a_limit_that_the_provider_raises_is_used_before_long(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_limit_that_the_provider_raises_is_used_before_long(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = await limited(make_pool, 300)
     began_ms = clock.ms
     await _raised(pool, clock, 900, calls=420)
@@ -172,7 +174,7 @@ async def test_a_limit_that_the_provider_raises_is_used_before_long(make_pool: M
     assert "rpm=450 or more" in {entry["reason"] for entry in await pool.audit()}
 
 
-async def test_a_limit_that_stays_is_tried_seldom(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_limit_that_stays_is_tried_seldom(make_pool: Make, clock: ManualClock) -> None:
     pool = await limited(make_pool, 300)
     passed, refusals = await _raised(pool, clock, 300, calls=2_000)
     assert 3 <= refusals <= 0.003 * passed + 1
@@ -182,14 +184,14 @@ async def test_a_limit_that_stays_is_tried_seldom(make_pool: Make, clock) -> Non
 
 async def test_resets_again_and_again_lend_no_more_tries_than_are_paid_back(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await limited(make_pool, 300)
     passed, refusals = await _raised(pool, clock, 300, calls=1_000, resets_apart_ms=5_000)
     assert 3 <= refusals <= (67 + passed) / 334 + 1, "one of them is lent"
 
 
-async def test_a_limit_that_headers_state_is_not_tried(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_limit_that_headers_state_is_not_tried(make_pool: Make, clock: ManualClock) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool, tokens=100), OK)
     stated = ObservedLimit(Dimension.TPM, 6_000, 0)
@@ -201,7 +203,7 @@ async def test_a_limit_that_headers_state_is_not_tried(make_pool: Make, clock) -
 
 async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays_so(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await limited(make_pool, 300)
     clock.tick(21_000)
@@ -214,7 +216,7 @@ async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays
     assert (await lease(pool, ahead_ms=5_000)).wait_ms > taken[-1].wait_ms
 
 
-async def test_a_refused_try_lowers_no_pace(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_refused_try_lowers_no_pace(make_pool: Make, clock: ManualClock) -> None:
     pool = await limited(make_pool, 300)
     clock.tick(21_000)
     while (await lease(pool, ahead_ms=2_000)).wait_ms == 0:
@@ -228,7 +230,7 @@ async def test_a_refused_try_lowers_no_pace(make_pool: Make, clock) -> None:  # 
 
 async def test_tries_that_pass_while_other_calls_are_refused_are_followed_by_none(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     """They took what the others were to have: the limit is what it was."""
     pool = await limited(make_pool, 300)
@@ -245,7 +247,9 @@ async def test_tries_that_pass_while_other_calls_are_refused_are_followed_by_non
     assert (await no_lease(pool)).reason == "rpm"
 
 
-async def test_calls_that_pass_after_one_reset_each_raise_no_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_calls_that_pass_after_one_reset_each_raise_no_limit(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = await limited(make_pool, 300)
     clock.tick(21_000)
     while (await lease(pool, ahead_ms=2_000)).wait_ms == 0:
@@ -257,7 +261,9 @@ async def test_calls_that_pass_after_one_reset_each_raise_no_limit(make_pool: Ma
     assert bucket.limit == 300
 
 
-async def test_a_key_that_rests_is_not_tried_beyond_its_limit(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_key_that_rests_is_not_tried_beyond_its_limit(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = await limited(make_pool, 300)
     clock.tick(21_000)
     while (held := await lease(pool, ahead_ms=2_000)).wait_ms == 0:

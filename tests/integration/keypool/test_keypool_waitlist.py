@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 from redis.asyncio import Redis
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import (
     OK,
     Make,
@@ -25,7 +26,7 @@ from worker.verdicts import ABANDONED, Scope
 class Processes:
     """Processes, each with a line of jobs, that ask at the instants that the pool names."""
 
-    def __init__(self, pool: KeyPool, clock) -> None:  # noqa: ANN001
+    def __init__(self, pool: KeyPool, clock: ManualClock) -> None:
         self.pool, self.clock = pool, clock
         self.due: list[tuple[int, int, str]] = []  # when a line asks, a number, its name
         self.jobs: dict[str, list[int]] = {}  # when the jobs of a line came
@@ -87,7 +88,7 @@ async def test_each_call_has_an_instant_of_its_own_within_the_horizon(make_pool:
 async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(
     make_pool: Make,
     redis: Redis,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await limited(make_pool, 60)  # one call a second
     began_ms, processes = clock.ms, Processes(pool, clock)
@@ -104,7 +105,7 @@ async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(
 
 async def test_jobs_of_a_long_line_are_not_passed_by_younger_jobs_of_other_lines(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await limited(make_pool, 600)
     began_ms, processes = clock.ms, Processes(pool, clock)
@@ -131,7 +132,9 @@ async def test_a_line_behind_two_others_waits_for_them(make_pool: Make) -> None:
     assert older.reason == "rpm", "who has waited longest is in front, wherever it waits"
 
 
-async def test_a_process_that_died_holds_nobody_up(make_pool: Make, redis: Redis, clock) -> None:  # noqa: ANN001
+async def test_a_process_that_died_holds_nobody_up(
+    make_pool: Make, redis: Redis, clock: ManualClock
+) -> None:
     pool = await limited(make_pool, 600)
     for number in range(50):
         await no_lease(pool, line=Line("m", f"dead {number}"), waited_ms=60_000)
@@ -150,7 +153,7 @@ async def test_a_process_that_died_holds_nobody_up(make_pool: Make, redis: Redis
 async def test_a_line_that_finds_those_in_front_dead_wakes_the_others(
     make_pool: Make,
     redis: Redis,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await limited(make_pool, 6)
     for number in range(3):
@@ -171,7 +174,7 @@ async def test_a_line_that_finds_those_in_front_dead_wakes_the_others(
 async def test_a_line_that_was_served_leaves_the_wait_list(
     make_pool: Make,
     redis: Redis,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = await limited(make_pool, 600)
     await no_lease(pool, line=Line("m", "one"))
@@ -198,7 +201,7 @@ async def test_an_abandoned_lease_wakes_the_jobs_that_wait(make_pool: Make, redi
 
 async def test_a_job_waits_for_a_short_rest_and_a_long_one_is_reported(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), refused(4_000))
@@ -223,7 +226,9 @@ async def test_during_a_rest_each_line_asks_again_when_the_first_one_does(make_p
     assert [wait.ask_in_ms for wait in waits] == [1_500] * 3
 
 
-async def test_after_a_rest_those_who_waited_longest_come_first(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_after_a_rest_those_who_waited_longest_come_first(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = await limited(make_pool, 600)
     began_ms, processes = clock.ms, Processes(pool, clock)
     for number in range(4):
@@ -239,7 +244,9 @@ async def test_after_a_rest_those_who_waited_longest_come_first(make_pool: Make,
 
 
 @pytest.mark.parametrize("step_ms", [-600_000, -3_000, 3_000, 600_000])
-async def test_a_step_of_redis_clock_changes_no_rate(make_pool: Make, clock, step_ms: int) -> None:  # noqa: ANN001
+async def test_a_step_of_redis_clock_changes_no_rate(
+    make_pool: Make, clock: ManualClock, step_ms: int
+) -> None:
     steps_ms = [0]
     pool = await limited(
         make_pool, 600, now_ms=lambda: clock.ms + steps_ms[-1], own_ms=lambda: clock.ms

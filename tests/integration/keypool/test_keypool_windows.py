@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.integration.keypool.conftest import ManualClock
 from tests.integration.keypool.keypool_asking import (
     OK,
     Make,
@@ -20,7 +21,7 @@ SPAN_MS = 1_012  # a second, and how much closer together calls may arrive
 
 async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     limits = (ObservedLimit(Dimension.RPS, 5, 4),)
@@ -45,7 +46,9 @@ async def test_calls_that_left_before_their_window_was_known_count_in_it(make_po
     assert 1_000 < waits[1] < 1_100
 
 
-async def test_a_call_that_is_held_up_on_its_way_counts_once(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_a_call_that_is_held_up_on_its_way_counts_once(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.RPS, 2, 1),)))
     clock.tick(5_000)
@@ -60,7 +63,9 @@ async def test_a_call_that_is_held_up_on_its_way_counts_once(make_pool: Make, cl
     )
 
 
-async def test_where_calls_left_late_the_next_window_opens_later(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_where_calls_left_late_the_next_window_opens_later(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     limits = (ObservedLimit(Dimension.RPS, 2, 2),)
     await pool.settle(
@@ -83,7 +88,7 @@ async def test_where_calls_left_late_the_next_window_opens_later(make_pool: Make
     assert [left.wait_ms for held in second if (left := await pool.confirm(held))] == [0, 0]
 
 
-async def test_what_is_left_of_a_window_is_shown(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_what_is_left_of_a_window_is_shown(make_pool: Make, clock: ManualClock) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.RPS, 5, 4),)))
     clock.tick(5_000)
@@ -102,7 +107,9 @@ async def test_what_is_left_of_a_window_is_shown(make_pool: Make, clock) -> None
     assert await left() == 5
 
 
-async def test_capacity_given_back_before_waiting_calls_is_used(make_pool: Make, clock) -> None:  # noqa: ANN001
+async def test_capacity_given_back_before_waiting_calls_is_used(
+    make_pool: Make, clock: ManualClock
+) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.RPS, 5, 4),)))
     clock.tick(5_000)
@@ -118,7 +125,7 @@ async def test_capacity_given_back_before_waiting_calls_is_used(make_pool: Make,
 @pytest.mark.parametrize("seed", range(4))
 async def test_a_call_goes_at_the_first_instant_that_no_window_forbids(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
     seed: int,
 ) -> None:
     """Whatever is given back; the test tries all instants that come in question."""
@@ -153,7 +160,7 @@ def _fits(starts: list[int], limit: int) -> bool:
 
 async def test_a_limit_raised_above_what_is_counted_call_by_call_refills_continuously(
     make_pool: Make,
-    clock,  # noqa: ANN001
+    clock: ManualClock,
 ) -> None:
     pool = make_pool(1)
     for limit in (5, 300):
