@@ -18,11 +18,11 @@ def run_keys(
     """Run `celery -A worker keys …` to its end; `reload` needs Celery's own command line."""
     get_settings.cache_clear()
     with contextlib.chdir(folder):
-        shown = CliRunner(env={**environ, "COLUMNS": "220"}).invoke(keys, arguments)
+        result = CliRunner(env={**environ, "COLUMNS": "220"}).invoke(keys, arguments)
     get_settings.cache_clear()
-    if shown.exc_info and not isinstance(shown.exception, SystemExit | None):
-        raise shown.exception
-    return subprocess.CompletedProcess(arguments, shown.exit_code, shown.stdout, shown.stderr)
+    if result.exc_info and not isinstance(result.exception, SystemExit | None):
+        raise result.exception
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
 
 
 _LINES = """
@@ -41,10 +41,10 @@ def run_lines(
     folder: Path, environ: dict[str, str], *lines: str
 ) -> "dict[str, subprocess.CompletedProcess[str]]":
     """Run `celery -A worker …` for each line in one process, one after the other."""
-    shown = run_python(folder, environ, "-c", _LINES, json.dumps(lines))
-    assert shown.returncode == 0, shown.stderr
-    results = [json.loads(line) for line in shown.stdout.splitlines()]
+    result = run_python(folder, environ, "-c", _LINES, json.dumps(lines))
+    assert result.returncode == 0, result.stderr
+    results = [json.loads(line) for line in result.stdout.splitlines()]
     return {
-        line: subprocess.CompletedProcess(line.split(), code, stdout, stderr + shown.stderr)
+        line: subprocess.CompletedProcess(line.split(), code, stdout, stderr + result.stderr)
         for line, code, stdout, stderr in results
     }

@@ -215,10 +215,10 @@ def test_no_command_shows_a_canary(
 def test_no_output_for_programs_and_no_audit_shows_a_canary(
     fleet: Fleet, busy: dict[str, dict[str, Any]], planted: list[str], arguments: list[str]
 ) -> None:
-    shown = run_keys(fleet.folder, fleet.environ, *arguments)
-    assert shown.returncode == 0, shown.stderr
-    assert len(shown.stdout) > 30
-    assert found_in(shown.stdout + shown.stderr, planted) == []
+    result = run_keys(fleet.folder, fleet.environ, *arguments)
+    assert result.returncode == 0, result.stderr
+    assert len(result.stdout) > 30
+    assert found_in(result.stdout + result.stderr, planted) == []
 
 
 def test_no_page_of_flower_shows_a_canary(

@@ -47,11 +47,11 @@ packages = ["config", "tasks", "worker"]
 
 
 def run(*command: str | Path, **options: object) -> str:
-    done = subprocess.run(
+    result = subprocess.run(
         [*command], check=False, capture_output=True, text=True, timeout=100, **options  # type: ignore[call-overload]
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    return str(done.stdout)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return str(result.stdout)
 
 
 @pytest.fixture(scope="module")

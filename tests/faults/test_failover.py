@@ -70,8 +70,8 @@ def test_a_failover_in_mid_load_loses_no_job_and_sends_no_email_twice(tmp_path: 
         assert_done(sandbox, "failover", ended)
         assert "Traceback" not in logs
         # What people type finds the new primary as well.
-        shown = run_celery(tmp_path / "cli", environ, "keys", "status")
-        assert "gsk_" in shown.stdout, shown.stderr
+        result = run_celery(tmp_path / "cli", environ, "keys", "status")
+        assert "gsk_" in result.stdout, result.stderr
         renamed = environ | {"REDIS_URL": servers.url.replace(NAME, "other")}
         refused = run_celery(tmp_path / "cli", renamed, "keys", "status")
         assert "the sentinels watch no primary of the name other" in refused.stderr

@@ -149,7 +149,7 @@ def test_a_rate_limit_paces_a_task(
         for _ in range(6):
             _send(aio, "hurried", worker, at)
         eventually(lambda: store.llen(f"at:{at}") == 6)
-        times = sorted(float(each) for each in store.lrange(f"at:{at}", 0, -1))
+        times = sorted(float(time_s) for time_s in store.lrange(f"at:{at}", 0, -1))
         return (times[-1] - times[0]) / 5
 
     def limit(per_s: int) -> None:

@@ -66,9 +66,9 @@ def start(server: EmbeddedRedis, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.fixture
 def client(server: EmbeddedRedis) -> Iterator[Celery]:
-    made = Celery("client", broker=server.url, set_as_current=False)
-    yield made
-    made.close()
+    application = Celery("client", broker=server.url, set_as_current=False)
+    yield application
+    application.close()
 
 
 def test_another_worker_runs_the_jobs_of_a_killed_one_within_seconds(

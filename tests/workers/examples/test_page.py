@@ -37,31 +37,31 @@ def opened(url: str) -> Iterator[Any]:
     complaints: list[str] = []
     with playwright_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        shown = browser.new_page(base_url=url)
-        shown.add_init_script(WATCH_JS)
-        shown.on("pageerror", lambda error: complaints.append(str(error)))
-        shown.on(
+        page = browser.new_page(base_url=url)
+        page.add_init_script(WATCH_JS)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
             "console",
             lambda message: complaints.append(message.text) if message.type == "error" else None,
         )
-        shown.goto("/")
-        yield shown
+        page.goto("/")
+        yield page
         browser.close()
     assert complaints == []
 
 
 @pytest.fixture
 def page(examples: Any) -> Iterator[Any]:
-    with opened(examples.url("fastapi")) as shown:
-        yield shown
+    with opened(examples.url("fastapi")) as page:
+        yield page
 
 
 @pytest.mark.parametrize("name", ["express", "nextjs"])
 def test_a_page_of_the_examples_in_node_shows_the_answer(examples: Any, name: str) -> None:
-    with opened(examples.url(name)) as shown:
-        shown.get_by_role("button", name="Ask").click()
-        shown.get_by_role("status").filter(has_text="Done.").wait_for(timeout=WITHIN_MS)
-        assert shown.get_by_text("Sandbox ").is_visible()
+    with opened(examples.url(name)) as page:
+        page.get_by_role("button", name="Ask").click()
+        page.get_by_role("status").filter(has_text="Done.").wait_for(timeout=WITHIN_MS)
+        assert page.get_by_text("Sandbox ").is_visible()
 
 
 def beginning(url: str, *, events: int) -> str:

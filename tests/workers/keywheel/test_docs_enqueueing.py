@@ -13,7 +13,7 @@ ON_THE_PAGE = "redis://127.0.0.1:6379/0"
 
 def test_the_snippets_for_python_run(fresh: Stack) -> None:
     snippets = [block for name in PAGES for block in blocks(ROOT / f"docs/{name}.md", "python")]
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", "\n".join(snippets).replace(ON_THE_PAGE, fresh.redis_url)],
         cwd=fresh.folder,
         env=environment(),
@@ -22,7 +22,7 @@ def test_the_snippets_for_python_run(fresh: Stack) -> None:
         timeout=100,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    hello, wrong = done.stdout.splitlines()
+    assert result.returncode == 0, result.stderr
+    hello, wrong = result.stdout.splitlines()
     assert hello.startswith("Sandbox ")
     assert wrong.startswith("InvalidArguments to.0: is not an email address")

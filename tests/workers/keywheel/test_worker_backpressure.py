@@ -72,8 +72,8 @@ def reset_by_task(fleet: Fleet) -> None:
 
 
 def reset_by_command(fleet: Fleet) -> None:
-    done = run_celery(fleet.folder, fleet.environ, "keys", "reset", "--service", "groq")
-    assert done.returncode == 0, done.stderr
+    result = run_celery(fleet.folder, fleet.environ, "keys", "reset", "--service", "groq")
+    assert result.returncode == 0, result.stderr
 
 
 def bring_back(fleet: Fleet, *, reset: Callable[[Fleet], None] = reset_by_task) -> None:

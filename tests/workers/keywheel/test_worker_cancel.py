@@ -27,8 +27,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture
 def client(fleet: Fleet) -> Iterator[Any]:
-    with redis.Redis.from_url(fleet.redis.url, decode_responses=True) as made:
-        yield made
+    with redis.Redis.from_url(fleet.redis.url, decode_responses=True) as connection:
+        yield connection
 
 
 def cancel_by_hand(client: Any, task_id: str) -> None:
@@ -69,9 +69,9 @@ def test_a_job_that_is_cancelled_during_its_call_ends_with_its_result(
     eventually(lambda: fleet.workers[0].log.count("Using Groq key") == 2, what="two calls")
     fleet.producer.app.control.revoke(by_celery.id, reply=True, timeout=20, limit=1)
     cancel_by_hand(client, by_hand.id)
-    done = fleet.producer.ask("tasks.admin.cancel", id=[by_celery.id, by_hand.id], by="ann")
+    reply = fleet.producer.ask("tasks.admin.cancel", id=[by_celery.id, by_hand.id], by="ann")
     assert re.fullmatch(r"cancelled 2 jobs by task \S+ for ann", latest_action(client))
-    assert done == {"jobs": dict.fromkeys([by_celery.id, by_hand.id], "running")}
+    assert reply == {"jobs": dict.fromkeys([by_celery.id, by_hand.id], "running")}
     seen: set[str] = set()
 
     def ended() -> bool:

@@ -270,10 +270,10 @@ where["url"] = "redis://127.0.0.1:1/0"
 print(mail.get_connection(fail_silently=True).send_messages(messages))
 """
     sender = fresh.environ["RESEND_FROM"]
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", program, fresh.redis_url, sender],
         env={**os.environ, "PYTHONPATH": str(ROOT / "clients/python")}, cwd=tmp_path,
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
-    assert done.stdout.split() == ["3", "0"]
+    assert result.stdout.split() == ["3", "0"]
     eventually(lambda: len(fresh.sandbox.mail().get("From Django", ())) == 3, what="three emails")

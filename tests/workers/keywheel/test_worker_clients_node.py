@@ -33,11 +33,11 @@ def run(stack: Stack, folder: Path, *command: str | Path, url: str = "") -> str:
         "REDIS_URL": url or stack.redis_url,
         "SANDBOX": f"{stack.sandbox.groq_base_url}/control",
     }
-    done = subprocess.run(
+    result = subprocess.run(
         command, cwd=folder, env=environ, capture_output=True, text=True, timeout=100, check=False
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 @pytest.fixture(scope="module")

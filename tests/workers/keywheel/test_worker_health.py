@@ -27,9 +27,9 @@ def test_the_stats_carry_the_pools_in_numbers(fresh: Stack) -> None:
 
 
 def test_celery_inspect_shows_the_pools_in_its_stats(stack: Stack) -> None:
-    shown = run_celery(stack.folder, stack.environ, "inspect", "stats", "--json")
-    assert shown.returncode == 0, shown.stderr
-    assert json.loads(shown.stdout)[stack.worker.name]["keys"]["groq"]["keys"] == 3
+    result = run_celery(stack.folder, stack.environ, "inspect", "stats", "--json")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)[stack.worker.name]["keys"]["groq"]["keys"] == 3
 
 
 def listen(
@@ -81,12 +81,12 @@ def test_prompts_and_mail_bodies_do_not_show(fresh: Stack) -> None:
         jobs = inspect.active() or {}
         return jobs if len(jobs.get(fresh.worker.name, ())) == 2 else None
 
-    shown = eventually(active, what="two active jobs")
-    assert {job["name"] for job in shown[fresh.worker.name]} == {
+    jobs = eventually(active, what="two active jobs")
+    assert {job["name"] for job in jobs[fresh.worker.name]} == {
         "tasks.ai.complete",
         "tasks.email.send",
     }
-    assert CANARY not in json.dumps(shown)
+    assert CANARY not in json.dumps(jobs)
     reserved = inspect.reserved()
     assert CANARY not in json.dumps(reserved)
     by_id = inspect.query_task(sent[0].id)

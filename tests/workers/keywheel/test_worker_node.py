@@ -44,7 +44,7 @@ def test_the_snippets_for_node_show_every_end_of_a_job(fresh: Stack, tmp_path: P
         "REDIS_URL": fresh.redis_url,
         "SANDBOX": f"{fresh.sandbox.groq_base_url}/control",
     }
-    done = subprocess.run(
+    result = subprocess.run(
         ["node", "snippet.mjs"],
         cwd=tmp_path,
         env=environ,
@@ -53,8 +53,8 @@ def test_the_snippets_for_node_show_every_end_of_a_job(fresh: Stack, tmp_path: P
         timeout=90,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    outcomes = dict(line.split(" ", 1) for line in done.stdout.splitlines())
+    assert result.returncode == 0, result.stderr
+    outcomes = dict(line.split(" ", 1) for line in result.stdout.splitlines())
     assert outcomes["served"] == outcomes["deferred"] != ""
     assert outcomes["failed"].startswith("RequestRejected: model_not_found: ")
     assert outcomes["cancelled"] == "TaskRevokedError: revoked"

@@ -56,8 +56,8 @@ def test_a_frozen_worker_is_not_alive_and_a_worker_without_redis_is_alive_but_no
 def test_the_probe_says_what_is_wrong(tmp_path: Path) -> None:
     file = tmp_path / "heartbeat"
     probe = [sys.executable, "-m", "worker.probe", str(file)]
-    done = subprocess.run(probe, capture_output=True, text=True, check=False, timeout=20)
-    assert (done.returncode, done.stderr.partition(":")[0]) == (1, "no heartbeat")
+    result = subprocess.run(probe, capture_output=True, text=True, check=False, timeout=20)
+    assert (result.returncode, result.stderr.partition(":")[0]) == (1, "no heartbeat")
     file.write_text("not ready\n")
     assert problem(file, within_s=20, ready=False) is None
     assert "takes no jobs" in str(problem(file, within_s=20, ready=True))

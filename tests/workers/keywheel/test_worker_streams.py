@@ -22,8 +22,8 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": CITY
 
 @pytest.fixture
 def client(stack: Stack) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(stack.redis_url, decode_responses=True) as made:
-        yield made
+    with redis.Redis.from_url(stack.redis_url, decode_responses=True) as connection:
+        yield connection
 
 
 def read(client: redis.Redis, task_id: str, *, within_s: float = 40.0) -> Records:

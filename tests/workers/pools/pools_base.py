@@ -53,7 +53,7 @@ async def pause(seconds: float) -> None:
 def task(**options: Any) -> Callable[[Body], Any]:
     """Make a task of a body: as it is, or as a plain function."""
 
-    def made(body: Body) -> Any:
+    def decorate(body: Body) -> Any:
         @functools.wraps(body)
         def plain(*args: Any, **kwargs: Any) -> Any:
             try:
@@ -63,4 +63,4 @@ def task(**options: Any) -> Callable[[Body], Any]:
 
         return app.task(shared=False, **options)(body if ASYNC else plain)
 
-    return made
+    return decorate

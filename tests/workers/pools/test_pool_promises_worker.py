@@ -23,8 +23,8 @@ def test_a_rate_limit_holds(pool: Any, key: str) -> None:
     for _ in range(6):
         pool.send("limited", key)
     eventually(lambda: len(pool.journal(key)) == 6)
-    at = sorted(map(float, pool.journal(key)))
-    assert at[-1] - at[0] >= 0.8
+    times = sorted(map(float, pool.journal(key)))
+    assert times[-1] - times[0] >= 0.8
 
 
 # -- remote control

@@ -72,13 +72,13 @@ class Extended:
     folder: Path
 
     def cli(self, *arguments: str) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             [sys.executable, "-m", "celery", "-A", "worker", *arguments],
             cwd=self.folder, env=environment(**self.environ), capture_output=True, text=True,
             timeout=60, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert result.returncode == 0, result.stderr
+        return result.stdout
 
 
 def copy_with_services(tree: Path) -> None:
@@ -178,7 +178,7 @@ def test_page_metrics_resets_and_dead_letters_know_new_services(extended: Extend
             answer = client.get("/api/admin/api-keys/status")
             return answer.json() if answer.status_code == 200 else {}
 
-        shown = eventually(
+        page_state = eventually(
             lambda: (
                 (page_state := state())
                 and page_state["services"]["mirror"]["queue"]["known"]
@@ -186,11 +186,11 @@ def test_page_metrics_resets_and_dead_letters_know_new_services(extended: Extend
             ),
             what="the page's state",
         )
-        services = shown["services"]
+        services = page_state["services"]
         assert [key["state"] for key in services["echo"]["keys"]] == ["cooling", "ready"]
         assert services["echo"]["queue"]["name"] == "echo"
         assert services["mirror"]["queue"]["name"] == services["groq"]["queue"]["name"] == "ai"
-        assert shown["dead_letters"]["by_service"]["echo"] == {"failed": 1}
+        assert page_state["dead_letters"]["by_service"]["echo"] == {"failed": 1}
         metrics = client.get("/metrics").text
         for sample in (
             'keywheel_keys{service="echo",state="cooling"} 1.0',

@@ -47,8 +47,8 @@ def test_rate_limits_hold(app: ModuleType, key: str, store: Any) -> None:
     for _ in range(10):
         app.limited.delay(key)
     eventually(lambda: store.llen(f"at:{key}") == 10)
-    at = sorted(float(each) for each in store.lrange(f"at:{key}", 0, -1))
-    assert at[-1] - at[0] >= 9 / 20 * 0.8
+    times = sorted(float(time_s) for time_s in store.lrange(f"at:{key}", 0, -1))
+    assert times[-1] - times[0] >= 9 / 20 * 0.8
 
 
 def test_a_rate_limit_that_is_set_while_the_worker_runs_holds_until_it_is_lifted(
@@ -58,7 +58,7 @@ def test_a_rate_limit_that_is_set_while_the_worker_runs_holds_until_it_is_lifted
         for _ in range(8):
             app.hurried.delay(at)
         eventually(lambda: store.llen(f"at:{at}") == 8)
-        times = sorted(float(each) for each in store.lrange(f"at:{at}", 0, -1))
+        times = sorted(float(time_s) for time_s in store.lrange(f"at:{at}", 0, -1))
         return (times[-1] - times[0]) / 7
 
     def limit(text: str) -> None:
