@@ -19,7 +19,7 @@ Run = Callable[..., Any]
 
 @contextmanager
 def result_app(url: str) -> Iterator[Celery]:
-    """An app whose results are stored in this Redis, with the tasks echo and tells."""
+    """An app whose results are stored in this Redis, with the tasks echo and reports."""
     app = Celery(
         "b",
         broker="memory://",
@@ -39,8 +39,8 @@ def result_app(url: str) -> Iterator[Celery]:
             raise ValueError(value)
         return value
 
-    @app.task(shared=False, name="tells", bind=True, track_started=True)
-    async def tells(self: Any, state: str) -> list[str]:
+    @app.task(shared=False, name="reports", bind=True, track_started=True)
+    async def reports(self: Any, state: str) -> list[str]:
         """Changes its state in a child task; returns the states that are read there and later."""
         seen = []
 
@@ -49,7 +49,7 @@ def result_app(url: str) -> Iterator[Celery]:
                 key = self.backend.get_key_for_task(self.request.id)
                 self.update_state(state=state, meta={"at": 1})
                 seen.append(json.loads(client.get(key))["status"])
-                while (now := json.loads(client.get(key))["status"]) == seen[0]:  # noqa: ASYNC110 - the server tells nobody
+                while (now := json.loads(client.get(key))["status"]) == seen[0]:  # noqa: ASYNC110 - the server notifies nobody
                     await asyncio.sleep(0)
                 seen.append(now)
 

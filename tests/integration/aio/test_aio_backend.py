@@ -203,5 +203,5 @@ def test_a_connection_class_without_an_async_twin_falls_back_to_threads(app: Cel
 
 
 def test_a_state_that_a_child_task_reports_is_stored_without_holding_up_the_loop(run: Run) -> None:
-    _, done = run("PROGRESS", task="tells")
+    _, done = run("PROGRESS", task="reports")
     assert done.result(10)[1] == "['STARTED', 'PROGRESS']"  # not there yet when the call returned

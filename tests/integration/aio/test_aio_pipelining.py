@@ -25,7 +25,7 @@ async def _killed_while_it_waits(pipelining: Pipelining, books: Any) -> "asyncio
     (theirs,) = await pipelining.run([("CLIENT", "ID")])
     waiting = pipelining.run([("BLPOP", "list", 0)])
     async with asyncio.timeout(30):
-        while "cmd=blpop" not in await asyncio.to_thread(_clients, books):  # noqa: ASYNC110 - the server tells nobody
+        while "cmd=blpop" not in await asyncio.to_thread(_clients, books):  # noqa: ASYNC110 - the server notifies nobody
             await asyncio.sleep(0)
     await asyncio.to_thread(books.client_kill_filter, _id=theirs)
     return waiting

@@ -51,12 +51,12 @@ def delay(
             producer.publish(body, routing_key="late", headers=headers, **options)
 
 
-def ask(url: str, call: Callable[..., Any], *args: Any) -> Any:
-    async def asked() -> Any:
+def run_with_client(url: str, call: Callable[..., Any], *args: Any) -> Any:
+    async def with_client() -> Any:
         async with redis.asyncio.Redis.from_url(url) as client:
             return await call(client, *args)
 
-    return asyncio.run(asked())
+    return asyncio.run(with_client())
 
 
 def now_us(books: Any) -> int:
@@ -121,7 +121,7 @@ def test_due_messages_come_before_the_list_beside_and_urgent_ones_before_others(
     assert books.zcard("late\x06\x169.due") == 1
     with receiving(url, "late", "a", prefetch=100, **OPTIONS) as receiver:
         receiver.until(lambda: len(receiver.messages) == 2)
-        assert ask(url, wake_deferred, "late") == 3
+        assert run_with_client(url, wake_deferred, "late") == 3
         send(url, "late", "later in the list")
         receiver.until(lambda: len(receiver.messages) == 6)
         late = [body for body in receiver.bodies[2:] if body != "elsewhere"]
@@ -136,7 +136,7 @@ def test_what_is_due_takes_the_turns_of_the_queue_that_it_goes_before_and_no_oth
     url: str, *, hub: bool
 ) -> None:
     delay(url, LONG_S, *(f"due {number}" for number in range(6)))
-    ask(url, wake_deferred, "late")
+    run_with_client(url, wake_deferred, "late")
     for queue in ("a", "b"):
         send(url, queue, *(f"{queue}{number}" for number in range(6)))
     with receiving(url, "a", "late", "b", prefetch=100, delayed_queues={"late": "a"}) as receiver:
@@ -157,9 +157,9 @@ def test_what_is_due_takes_the_turns_of_the_queue_that_it_goes_before_and_no_oth
 def test_messages_that_are_woken_keep_their_order_however_often(url: str) -> None:
     delay(url, LONG_S, *range(20))
     for _ in range(50):
-        ask(url, wake_deferred, "late")
+        run_with_client(url, wake_deferred, "late")
     delay(url, LONG_S - 1, 20)
-    ask(url, wake_deferred, "late")
+    run_with_client(url, wake_deferred, "late")
     with receiving(url, "late", prefetch=100, **OPTIONS) as receiver:
         receiver.until(lambda: receiver.bodies == list(range(21)))
 
@@ -175,11 +175,11 @@ def test_some_jobs_are_woken_and_a_second_message_of_a_job_takes_the_place_of_th
     ]:
         delay(url, countdown_s, body, job=job)
     assert books.zrange("late.due", 0, -1) == ["c", "a", "b"]
-    assert ask(url, wake_jobs, "late", ["b", "unknown"]) == 1
+    assert run_with_client(url, wake_jobs, "late", ["b", "unknown"]) == 1
     with receiving(url, "late", prefetch=100, **OPTIONS) as receiver:
         receiver.until(lambda: receiver.messages)
         assert receiver.bodies == ["b again"]
-        assert ask(url, wake_deferred, "late") == 2
+        assert run_with_client(url, wake_deferred, "late") == 2
         receiver.until(lambda: receiver.bodies == ["b again", "c", "a"])
 
 
@@ -188,7 +188,7 @@ def test_a_wake_up_reaches_a_channel_that_waits_for_a_far_instant(url: str) -> N
         receiver.with_hub()
         delay(url, LONG_S, 1)
         receiver.until(lambda: receiver.channel.hints.all_empty)
-        ask(url, wake_deferred, "late")
+        run_with_client(url, wake_deferred, "late")
         receiver.until(lambda: receiver.messages, within_s=20)
 
 
@@ -239,7 +239,7 @@ def test_a_place_that_is_left_alone_keeps_its_due_messages_and_hides_no_others(
         receiver.with_hub()
         receiver.channel.take_urgent_only("late", 6)
         delay(url, LONG_S, "bulk", priority=9)
-        ask(url, wake_deferred, "late")
+        run_with_client(url, wake_deferred, "late")
         delay(url, 0.5, "urgent")
         receiver.until(
             lambda: receiver.bodies == ["urgent"], within_s=4
@@ -304,7 +304,7 @@ def test_a_delayed_entry_that_is_not_a_message_is_set_aside_and_a_lost_text_is_s
         books.zadd("late.due", {"lost": 1, "odd": 2})
         books.hset("late.due.texts", "odd", "no message")
         delay(url, LONG_S, "good")
-        ask(url, wake_deferred, "late")
+        run_with_client(url, wake_deferred, "late")
         receiver.until(lambda: receiver.bodies == ["good"])
         assert books.lrange("unacked.unreadable", 0, -1) == ["no message"]
         assert not books.exists("late.due", "late.due.texts", "late.due.next")

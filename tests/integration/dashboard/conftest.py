@@ -23,7 +23,7 @@ from tests.integration.dashboard.dashboard_site import (
     TOKEN,
     Serve,
     Site,
-    hold_against_description,
+    check_description,
     secret,
 )
 from tests.tls import TRUSTS_NOBODY
@@ -98,7 +98,7 @@ async def serve(
         app.poller.start()
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         redis = connect(get_settings())
-        hooks: Any = {"response": [hold_against_description]}
+        hooks: Any = {"response": [check_description]}
         client = httpx.AsyncClient(
             base_url=url, timeout=20, event_hooks=hooks, verify=TRUSTS_NOBODY
         )

@@ -61,8 +61,8 @@ def described(answer: httpx.Response) -> Any:
     return answer.json()
 
 
-async def hold_against_description(answer: httpx.Response) -> None:
-    """Hold every answer that any test gets of an endpoint against its description."""
+async def check_description(answer: httpx.Response) -> None:
+    """Check every answer of an endpoint that a test gets against its description."""
     endless = answer.headers.get("Content-Type", "").startswith("text/event-stream")
     if (
         "/api/admin/" in answer.request.url.path

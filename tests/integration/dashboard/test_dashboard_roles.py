@@ -44,8 +44,8 @@ def address_of(rule: Any) -> str:
     return re.sub(r"\(.*?\)", "some", pattern)
 
 
-async def asked(site: Site, rule: Any, method: str, role: Role) -> tuple[int, str]:
-    """The status, and the error of the API. No body is a good one, so nothing is changed."""
+async def response_to(site: Site, rule: Any, method: str, role: Role) -> tuple[int, str]:
+    """The status, and the error of the API. The body is never valid, so nothing is changed."""
     body = {"json": {"no_such_field": 1}} if method == "POST" else {}
     async with site.client.stream(method, address_of(rule), **role.options, **body) as answer:
         content_type = answer.headers.get("Content-Type", "")
@@ -78,7 +78,7 @@ async def test_each_address_is_open_to_the_roles_that_may_use_it_and_to_no_other
     for rule in HANDLERS:
         method = "POST" if issubclass(rule.handler_class, ChangeHandler) else "GET"
         for name, role in ROLES.items():
-            status, error = await asked(site, rule, method, role)
+            status, error = await response_to(site, rule, method, role)
             if not is_open_as_it_should_be(rule.handler_class, role, status, error):
                 wrong.append((name, address_of(rule), status, error))
     assert not wrong

@@ -113,13 +113,13 @@ async def test_a_letter_waits_until_redis_has_room_whatever_the_time_limit_of_it
 
 
 def test_a_message_without_an_id_has_one_letter_however_often_it_comes() -> None:
-    def told(tag: str) -> str:
+    def id_for(tag: str) -> str:
         message = SimpleNamespace(headers={}, body=b"", delivery_info={}, delivery_tag=tag)
         return capture.capture_message(message, reason="no job")[0].id
 
-    assert told("f00d-1@1a") == told("f00d-1@2b") == "no-id-f00d-1"
-    assert told("f00d-2@1a") != told("f00d-1@1a")
-    assert told("two words").startswith("no-id-")
+    assert id_for("f00d-1@1a") == id_for("f00d-1@2b") == "no-id-f00d-1"
+    assert id_for("f00d-2@1a") != id_for("f00d-1@1a")
+    assert id_for("two words").startswith("no-id-")
 
 
 def test_without_a_pool_the_consumer_goes_on(caplog: pytest.LogCaptureFixture) -> None:

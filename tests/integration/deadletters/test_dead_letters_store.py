@@ -125,28 +125,28 @@ async def test_without_a_clock_of_a_test_the_time_is_that_of_redis(redis_url: st
         store = DeadLetters(redis)
         before = (await redis.time())[0] * 1000
         await store.put(letter())
-        [found] = await store.find()
-        assert before <= found.at_ms < before + 60_000
+        [kept] = await store.find()
+        assert before <= kept.at_ms < before + 60_000
 
 
 async def test_the_audit_trail_names_the_person_who_drops_letters(make: Make) -> None:
     store = make()
     for number in range(1, 4):
         await store.put(letter(number), MESSAGE.text())
-    found = await store.find()
-    assert await store.delete(found[:1], by="cli ada") == 1
-    assert await store.delete(found, by="flower ada") == 2
-    assert await store.delete(found, by="nobody") == 0
+    letters = await store.find()
+    assert await store.delete(letters[:1], by="cli ada") == 1
+    assert await store.delete(letters, by="flower ada") == 2
+    assert await store.delete(letters, by="nobody") == 0
     assert (
-        await store.delete(found[:1], by="bob", event="replayed") == 0
+        await store.delete(letters[:1], by="bob", event="replayed") == 0
     )  # its job was quicker and took it out
     assert [
         (entry["event"], entry["name"], entry["by"], entry["service"])
         for entry in await store.audit(count=9)
     ] == [
-        ("replayed", found[0].id, "bob", "groq"),
+        ("replayed", letters[0].id, "bob", "groq"),
         ("dropped", "2 dead letters", "flower ada", "groq"),
-        ("dropped", found[0].id, "cli ada", "groq"),
+        ("dropped", letters[0].id, "cli ada", "groq"),
     ]
     assert await store.counts() == Counts({}, 0)
 
@@ -163,10 +163,10 @@ async def test_a_letter_that_was_rewritten_is_not_deleted_for_the_old_one(make: 
 async def test_one_replays_a_letter_at_a_time(make: Make) -> None:
     store = make()
     await store.put(letter())
-    [found] = await store.find()
-    assert [await store.claim(found), await store.claim(found)] == [True, False]
-    await store.unclaim(found)
-    assert await store.claim(found)
+    [kept] = await store.find()
+    assert [await store.claim(kept), await store.claim(kept)] == [True, False]
+    await store.unclaim(kept)
+    assert await store.claim(kept)
 
 
 async def test_every_record_expires_by_itself_except_the_audit(make: Make, redis_url: str) -> None:

@@ -76,8 +76,10 @@ async def test_tokens_are_saved_for_interactive_jobs_first_and_then_for_the_earl
     saved_for: int,
 ) -> None:
     pool = await with_tokens(make_pool, 0)
-    for place, waited_ms in enumerate((0, earlier_ms)):
-        await no_lease(pool, tokens=LARGE, by=f"job {place}", bulk=bulk[place], waited_ms=waited_ms)
+    for number, waited_ms in enumerate((0, earlier_ms)):
+        await no_lease(
+            pool, tokens=LARGE, by=f"job {number}", bulk=bulk[number], waited_ms=waited_ms
+        )
     clock.tick(41_000)
     other = 1 - saved_for
     assert not isinstance(await ask(pool, tokens=LARGE, by=f"job {other}", bulk=bulk[other]), Lease)

@@ -61,15 +61,15 @@ async def test_a_refusal_says_who_what_and_how_long_in_the_recorded_words(
     body: Any = refused.body
     assert body["error"]["code"] == "rate_limit_exceeded"
     assert body["error"]["type"] == "requests"
-    found = re.match(
+    match = re.match(
         rf"Rate limit reached for model `{MODEL}` in organization `{organisation}` "
         r"service tier `on_demand` on "
         r"requests per minute \(RPM\): Limit 5, Used 5, Requested 1\. "
         r"Please try again in (\d+(?:\.\d+)?)s\. ",
         body["error"]["message"],
     )
-    assert found
-    assert 1 < float(found.group(1)) <= int(refused.response.headers["retry-after"]) <= 12
+    assert match
+    assert 1 < float(match.group(1)) <= int(refused.response.headers["retry-after"]) <= 12
     # The other key of the organisation is refused alike, a key of another one is not.
     assert (await refusal(client.with_options(api_key=sandbox.keys("groq")[1]))).status_code == 429
     await ask(client.with_options(api_key=sandbox.keys("groq")[2]))

@@ -133,10 +133,10 @@ async def test_series_without_a_place_are_counted_together_and_leave_the_other_k
     store = UsageStore(redis, namespace="kw", now_ms=clock, most_series=2)
     made_up = {Series("groq", tenant=f"t{number}"): counts(calls=1) for number in range(5)}
     await store.add(made_up | {KEY: counts(calls=1)}, writer="a", number=1)
-    found = {step.series: step.counts for step in await read(store, Unit.MINUTE)}
-    assert found.pop(KEY) == counts(calls=1)
-    assert found.pop(Series("groq", model=OTHERS, tenant=OTHERS)) == counts(calls=3)
-    assert {series.tenant for series in found} == {"t0", "t1"}
+    counts_by_series = {step.series: step.counts for step in await read(store, Unit.MINUTE)}
+    assert counts_by_series.pop(KEY) == counts(calls=1)
+    assert counts_by_series.pop(Series("groq", model=OTHERS, tenant=OTHERS)) == counts(calls=3)
+    assert {series.tenant for series in counts_by_series} == {"t0", "t1"}
     clock.at_ms += DAY_MS  # the next day has places for others
     await store.add({Series("groq", tenant="t4"): counts(calls=1)}, writer="a", number=2)
     assert [step.series.tenant for step in await read(store, Unit.MINUTE, back_ms=0)] == ["t4"]
@@ -255,9 +255,9 @@ async def test_a_process_keeps_a_bounded_number_of_series(redis: Redis) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", ",,z", "10,,,,,,,,,zz", "1,2,3,4,5,6,7,8,9,a,b,c"])
 def test_counts_are_written_in_few_characters(text: str) -> None:
-    found = unpacked(text)
-    assert len(found) == len(MEASURES)
-    assert packed(found) == ",".join(text.split(",")[: len(MEASURES)])
+    values = unpacked(text)
+    assert len(values) == len(MEASURES)
+    assert packed(values) == ",".join(text.split(",")[: len(MEASURES)])
 
 
 @pytest.mark.parametrize("series", [KEY, Series("resend", "k", "a"), Series("groq", "", "", 'm"]'),
