@@ -128,12 +128,12 @@ def main() -> int:
     ]
     for run in (*states, peer):
         try:
-            found = run()
+            result = run()
         except (RuntimeError, OSError, subprocess.SubprocessError) as exc:
             console.print(f"not measured: {exc}", soft_wrap=True)
             continue
-        show(found)
-        costs[found["case"]] = found
+        show(result)
+        costs[result["case"]] = result
     options = argparse.Namespace(
         rounds=args.rounds,
         jobs=1_000,

@@ -78,13 +78,13 @@ def main() -> None:
     ):
         environ = os.environ | sandbox.env() | {"REDIS_URL": server.url}
         environ |= {"KEYWHEEL_GROQ_LIMITS": "rpm=1000000"}
-        found: dict[str, list[float]] = {kind: [] for kind in _KINDS}
+        costs_ms: dict[str, list[float]] = {kind: [] for kind in _KINDS}
         for _ in range(args.rounds):
             for kind in _KINDS:
-                found[kind].append(_measure(kind, args.calls, environ))
-    medians = {kind: statistics.median(figures) for kind, figures in found.items()}
+                costs_ms[kind].append(_measure(kind, args.calls, environ))
+    medians = {kind: statistics.median(figures) for kind, figures in costs_ms.items()}
     for kind, median in medians.items():
-        figures = ", ".join(f"{figure:.2f}" for figure in found[kind])
+        figures = ", ".join(f"{figure:.2f}" for figure in costs_ms[kind])
         print(f"{kind:<9} {median:.2f} ms of CPU a call ({figures})")
     print(f"rotating over bare: {medians['rotating'] / medians['bare']:.2f}")
 

@@ -206,7 +206,7 @@ def measure(case: Case, *, seconds: float) -> dict[str, Any]:
 def figures(before: Spent, after: Spent) -> dict[str, Any]:
     """The window between two looks."""
     seconds, done = after.at_s - before.at_s, after.done - before.done
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "done_per_s": done / seconds,
         "cpu_percent": (after.cpu_s - before.cpu_s) / seconds * 100,
         "memory_mb": after.memory_mb,
@@ -214,7 +214,7 @@ def figures(before: Spent, after: Spent) -> dict[str, Any]:
         "commands_per_s": (after.commands - before.commands) / seconds,
     }
     if done:
-        found |= {
+        values |= {
             "cpu_ms": (after.cpu_s - before.cpu_s) / done * 1000,
             "commands": (after.commands - before.commands) / done,
             "redis_ms": (after.redis_s - before.redis_s) / done * 1000,
@@ -224,7 +224,7 @@ def figures(before: Spent, after: Spent) -> dict[str, Any]:
                 if count - before.by_command.get(name, 0) >= done / 50
             },
         }
-    return found
+    return values
 
 
 def peer() -> dict[str, Any]:
@@ -268,20 +268,22 @@ def main() -> int:
         "--beside", choices=["litellm"], help="a peer at three times the load, in a run of its own"
     )
     args = parser.parse_args()
-    found = []
+    results = []
     for case in CASES:
         if case.name in (args.only or [case.name]):
-            found.append(measure(case, seconds=args.seconds))
-            show(found[-1], commands=args.commands)
+            results.append(measure(case, seconds=args.seconds))
+            show(results[-1], commands=args.commands)
     if args.beside:
-        found.append(peer())
-        show(found[-1])
-        ours = next((case["cpu_ms"] for case in found if case["case"] == "3 times the load"), None)
+        results.append(peer())
+        show(results[-1])
+        ours = next(
+            (case["cpu_ms"] for case in results if case["case"] == "3 times the load"), None
+        )
         if ours:
-            print(f"of LiteLLM's CPU, Keywheel takes {ours / found[-1]['cpu_ms']:.2f}")
+            print(f"of LiteLLM's CPU, Keywheel takes {ours / results[-1]['cpu_ms']:.2f}")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"cost-{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(
-        json.dumps(found, indent=1)
+        json.dumps(results, indent=1)
     )
     return 0
 

@@ -185,7 +185,7 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
     book, per_s, tokens = QuoteBook(), 3 * 300 / 60, 200.0
     # Which job, when it was quoted, by when it ends, whether the wait is long.
     quotes: list[tuple[int, float, float, bool]] = []
-    found = Tally()
+    result = Tally()
     while world.now_s < hours * HOUR_S:
         coming = _count(weather.load * per_s * TICK_S, chance)
         if chance.random() < weather.bursts_per_h / HOUR_S * TICK_S:
@@ -219,10 +219,10 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
         while quotes and quotes[0][0] <= len(world.ends):
             number, at_s, by_s, is_long = heapq.heappop(quotes)
             end_s = world.ends[number - 1]
-            found.made[is_long] += 1
-            found.kept[is_long] += end_s <= by_s
-            found.over.append((by_s - at_s + 1) / (end_s - at_s + 1))
-    return found
+            result.made[is_long] += 1
+            result.kept[is_long] += end_s <= by_s
+            result.over.append((by_s - at_s + 1) / (end_s - at_s + 1))
+    return result
 
 
 def _count(mean: float, chance: random.Random) -> int:
@@ -246,15 +246,15 @@ def quotes(console: Console, *, hours: float, seed: int, margins: bool = False) 
     table = Table(name, "kept", "of", "kept of long waits", "of", "quote ÷ wait, median")
     right = True
     for weather in (*WEATHER, *SLOW_CALLS) if margins else WEATHER:
-        found = tally(weather, hours=hours, chance=chance_of(seed), margins=margins)
-        right &= abs(found.share(True, False) - SHARE) <= KEPT
+        result = tally(weather, hours=hours, chance=chance_of(seed), margins=margins)
+        right &= abs(result.share(True, False) - SHARE) <= KEPT
         table.add_row(
             weather.name,
-            f"{found.share(True, False):.1%}",
-            f"{found.made.total():,}",
-            f"{found.share(True):.1%}",
-            f"{found.made[True]:,}",
-            f"{sorted(found.over)[len(found.over) // 2]:.2f}",
+            f"{result.share(True, False):.1%}",
+            f"{result.made.total():,}",
+            f"{result.share(True):.1%}",
+            f"{result.made[True]:,}",
+            f"{sorted(result.over)[len(result.over) // 2]:.2f}",
         )
     console.print(table)
     return right

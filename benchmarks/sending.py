@@ -24,22 +24,22 @@ _BACKEND = "worker.aio.backend:RedisBackend+"
 
 def ways(url: str, jobs: int) -> dict[str, Callable[[], object]]:
     """Return the functions that send a number of jobs, by name."""
-    found: dict[str, Callable[[], object]] = {}
+    kinds: dict[str, Callable[[], object]] = {}
     for kind, transport, backend in (("Celery's", None, url), ("our", _OURS, _BACKEND + url)):
         app = Celery("sending", broker=url, backend=backend, set_as_current=False)
         if transport:
             app.conf.broker_transport = transport
         signature, sender = app.signature("nothing", args=(1,)), Sender(app)
-        found[f"apply_async, {kind} transport and backend"] = lambda signature=signature: [
+        kinds[f"apply_async, {kind} transport and backend"] = lambda signature=signature: [
             signature.apply_async() for _ in range(jobs)
         ]
-        found[f"Sender.send, {kind} transport"] = lambda signature=signature, sender=sender: [
+        kinds[f"Sender.send, {kind} transport"] = lambda signature=signature, sender=sender: [
             sender.send(signature) for _ in range(jobs)
         ]
-        found[f"Sender.send_many, {kind} transport"] = lambda signature=signature, sender=sender: (
+        kinds[f"Sender.send_many, {kind} transport"] = lambda signature=signature, sender=sender: (
             sender.send_many([signature] * jobs)
         )
-    return found
+    return kinds
 
 
 def main() -> None:
@@ -49,17 +49,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     with EmbeddedRedis() as server:
-        found = ways(server.url, options.jobs)
-        wall: dict[str, list[float]] = {name: [] for name in found}
-        cpu: dict[str, list[float]] = {name: [] for name in found}
+        kinds = ways(server.url, options.jobs)
+        wall: dict[str, list[float]] = {name: [] for name in kinds}
+        cpu: dict[str, list[float]] = {name: [] for name in kinds}
         for round_ in range(options.rounds + 1):
-            for name, send in found.items():
+            for name, send in kinds.items():
                 began, used = time.perf_counter(), time.process_time()
                 send()
                 if round_:  # the first connects and declares
                     wall[name].append(time.perf_counter() - began)
                     cpu[name].append(time.process_time() - used)
-    for name in found:
+    for name in kinds:
         us = [1e6 * statistics.median(times[name]) / options.jobs for times in (wall, cpu)]
         print(f"{name:50s} {us[0]:6.0f} us a job, {us[1]:6.0f} us of CPU")
 

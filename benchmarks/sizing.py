@@ -151,55 +151,57 @@ def measure_workers(
             over.set()
             if rate:
                 pouring.join()
-    found = after.since(before)
+    values = after.since(before)
     span_s = after.at_s - before.at_s
-    found["worker_cpu_ms"] = (last.cpu_s - spent.cpu_s) / span_s * 1_000
-    found["worker_mb"] = last.memory_mb / workers
+    values["worker_cpu_ms"] = (last.cpu_s - spent.cpu_s) / span_s * 1_000
+    values["worker_mb"] = last.memory_mb / workers
     if done := last.done - spent.done:
-        found["jobs_a_s"] = done / span_s
-        found |= {
-            f"{name}_a_job": found[name] * span_s / done
+        values["jobs_a_s"] = done / span_s
+        values |= {
+            f"{name}_a_job": values[name] * span_s / done
             for name in ("commands", "in_kb", "out_kb", "redis_ms", "worker_cpu_ms")
         }
-    return found
+    return values
 
 
 def measure_memory() -> dict[str, float]:
     """What Redis holds for a waiting completion and a waiting email, in bytes."""
-    found = {}
+    sizes = {}
     with tempfile.TemporaryDirectory() as name, EmbeddedRedis(data_dir=Path(name)) as server:
         store = redis.Redis.from_url(server.url)
         for kind in ("completion", "email"):
             before: dict[str, Any] = store.info("memory")  # type: ignore[assignment]
             Producer(server.url, kind).send(_MANY)
             after: dict[str, Any] = store.info("memory")  # type: ignore[assignment]
-            found[f"waiting_{kind}_b"] = (after["used_memory"] - before["used_memory"]) / _MANY
-    return found
+            sizes[f"waiting_{kind}_b"] = (after["used_memory"] - before["used_memory"]) / _MANY
+    return sizes
 
 
-def show(words: str, found: dict[str, float]) -> None:
+def show(words: str, values: dict[str, float]) -> None:
     """Print one line of figures."""
-    print(f"{words:<28}" + ", ".join(f"{name} {value:.2f}" for name, value in found.items()),
+    print(f"{words:<28}" + ", ".join(f"{name} {value:.2f}" for name, value in values.items()),
         flush=True)  # fmt: skip
 
 
 def measure(args: argparse.Namespace) -> int:
     """Measure, print and keep the figures."""
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for watched in (False, True):
         for workers in args.workers if "idle" in args.only else ():
             name = f"idle, {workers} workers{', Flower' if watched else ''}"
-            found[name] = measure_workers(workers, rate=0, seconds=args.seconds, watched=watched)
-            show(name, found[name])
+            results[name] = measure_workers(workers, rate=0, seconds=args.seconds, watched=watched)
+            show(name, results[name])
     for workers in args.workers if "busy" in args.only else ():
         name = f"{args.rate:g} jobs/s, {workers} workers"
-        found[name] = measure_workers(workers, rate=args.rate, seconds=args.seconds, watched=False)
-        show(name, found[name])
-    found["memory"] = measure_memory()
-    show("memory", found["memory"])
+        results[name] = measure_workers(
+            workers, rate=args.rate, seconds=args.seconds, watched=False
+        )
+        show(name, results[name])
+    results["memory"] = measure_memory()
+    show("memory", results["memory"])
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"sizing-{time.strftime('%Y%m%d-%H%M%S')}.json").write_text(
-        json.dumps(found, indent=1)
+        json.dumps(results, indent=1)
     )
     return 0
 

@@ -119,9 +119,9 @@ def main() -> None:
     parser.add_argument("--per-second", type=int, default=50, help="tokens of each stream")
     parser.add_argument("--seconds", type=int, default=5)
     given = parser.parse_args()
-    found = asyncio.run(reading(2_000, 3))
+    costs = asyncio.run(reading(2_000, 3))
     with tempfile.TemporaryDirectory() as folder, EmbeddedRedis(data_dir=Path(folder)) as server:
-        found |= asyncio.run(
+        costs |= asyncio.run(
             writing(
                 server.url,
                 streams=given.streams,
@@ -129,9 +129,9 @@ def main() -> None:
                 seconds=given.seconds,
             )
         )
-    print(json.dumps(vars(given) | found, indent=2))
+    print(json.dumps(vars(given) | costs, indent=2))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "streams.json").write_text(json.dumps(vars(given) | found, indent=2) + "\n")
+    (RESULTS / "streams.json").write_text(json.dumps(vars(given) | costs, indent=2) + "\n")
 
 
 if __name__ == "__main__":

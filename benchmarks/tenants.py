@@ -83,17 +83,17 @@ def await_end(keywheel: Keywheel, jobs: list[str]) -> None:
 
 def latencies(keywheel: Keywheel, *, times: int, pause_s: float) -> list[float]:
     """Send ten jobs again and again; how long each took, in seconds."""
-    found = []
+    waits_s = []
     for _ in range(times):
         began_s = time.monotonic()
         left = send(keywheel, "small", 10)
         while left:
             for job in [job for job in left if keywheel.status(job).is_ended]:
-                found.append(time.monotonic() - began_s)
+                waits_s.append(time.monotonic() - began_s)
                 left.remove(job)
             time.sleep(0.02)
         time.sleep(max(0.0, began_s + pause_s - time.monotonic()))
-    return found
+    return waits_s
 
 
 def p95(values: list[float]) -> float:
@@ -154,8 +154,8 @@ def message(tenant: str) -> str:
 
 def cpu_s(client: Any) -> float:
     """CPU that Redis has used."""
-    found = client.info("cpu")
-    return float(found["used_cpu_user"] + found["used_cpu_sys"])
+    used = client.info("cpu")
+    return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 def picks(client: Any, tenants: int) -> float:
@@ -199,9 +199,9 @@ def pick() -> None:
         redis.Redis.from_url(server.url) as client,
     ):
         picks(client, 1)  # warms up
-        found = [(picks(client, 1), picks(client, 1_000)) for _ in range(ROUNDS)]
+        rounds = [(picks(client, 1), picks(client, 1_000)) for _ in range(ROUNDS)]
     # The least disturbed round of each: what else runs on the machine costs it cache.
-    one, many = (min(values) for values in zip(*found, strict=True))
+    one, many = (min(values) for values in zip(*rounds, strict=True))
     console.print(f"one tenant: {one:.1f} µs a message, 1,000 tenants: {many:.1f} µs")
     console.print(f"    {100 * (many / one - 1):.0f} % more; at most 15 %")
 

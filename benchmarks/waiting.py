@@ -178,14 +178,14 @@ def main() -> int:
         if case.__name__ not in args.cases:
             continue
         console.print(f"{case.__name__}: {case.__doc__}")
-        found = measure(case, workers=args.workers, seconds=args.seconds, jobs=args.jobs)
-        found["cpu_ms"] /= max(1, found["accepted"])
-        rows.append((case.__name__, found))
-        console.print("    " + ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+        result = measure(case, workers=args.workers, seconds=args.seconds, jobs=args.jobs)
+        result["cpu_ms"] /= max(1, result["accepted"])
+        rows.append((case.__name__, result))
+        console.print("    " + ", ".join(f"{name} {value:.3f}" for name, value in result.items()))
     for name in ("case", *rows[0][1]):
         table.add_column(name)
-    for name, found in rows:
-        table.add_row(name, *(f"{value:.3f}" for value in found.values()))
+    for name, result in rows:
+        table.add_row(name, *(f"{value:.3f}" for value in result.values()))
     console.print(table)
     return 0
 

@@ -160,11 +160,11 @@ def limits_from(value: Any, *, known: Sequence[str]) -> Any:
         return value
     form = re.compile(rf"({'|'.join(known)})\s*=\s*(0*[1-9][0-9]{{0,11}})")
     parts = [part.strip() for part in value.lower().split(",") if part.strip()]
-    found = {match[1]: int(match[2]) for match in map(form.fullmatch, parts) if match}
-    if len(found) < len(parts):
+    limits = {match[1]: int(match[2]) for match in map(form.fullmatch, parts) if match}
+    if len(limits) < len(parts):
         names = ", ".join(known)
         raise ValueError(f"must be limits such as {known[0]}=30, of {names}, separated by commas")
-    return tuple(found.items())
+    return tuple(limits.items())
 
 
 def _upper(value: Any) -> Any:

@@ -149,10 +149,10 @@ class _Search:
         self._keys: list[ApiKey] = []
 
     def run(self) -> Discovery:
-        found = [
+        usable = [
             (suffix, *hit) for suffix in self._suffixes if (hit := self._usable(suffix)) is not None
         ]
-        for suffix, variable, secret in found:
+        for suffix, variable, secret in usable:
             self._keys.append(
                 make_key(
                     self._service.name,
@@ -162,7 +162,7 @@ class _Search:
                     sender=self._sender(suffix),
                 )
             )
-        self._report_strays({suffix for suffix, _, _ in found})
+        self._report_strays({suffix for suffix, _, _ in usable})
         names = tuple(self._base + suffix for suffix in self._suffixes)
         return Discovery(tuple(self._keys), tuple(self._problems), names)
 

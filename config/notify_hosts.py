@@ -41,9 +41,9 @@ def notify_hosts(text: str) -> tuple[NotifyHost, ...]:
     Raises:
         ValueError: It is not such a list.
     """
-    found = [_ENTRY_RE.fullmatch(part.strip()) for part in text.split(",") if part.strip()]
+    entries = [_ENTRY_RE.fullmatch(part.strip()) for part in text.split(",") if part.strip()]
     hosts = []
-    for entry in found:
+    for entry in entries:
         port = int(entry["port"]) if entry and entry["port"] else None
         if entry is None or not (port is None or 0 < port <= _LAST_PORT):
             raise ValueError(

@@ -33,12 +33,12 @@ def _whole(least: int) -> Callable[[str], int]:
 def _seconds(least_s: float) -> Callable[[str], float]:
     def check(text: str) -> float:
         try:
-            found = float(text)
+            number = float(text)
         except ValueError:
-            found = 0.0
-        if not least_s <= found < 10**6:
+            number = 0.0
+        if not least_s <= number < 10**6:
             raise ValueError(f"must be a number of seconds from {least_s:g} on")
-        return found
+        return number
 
     return check
 
@@ -56,10 +56,10 @@ def _word(text: str) -> str:
 def _one_of(*words: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         # Celery and kombu also take OpenSSL's names, which redis-py refuses.
-        found = text.removeprefix("CERT_").lower()
-        if found not in words:
+        word = text.removeprefix("CERT_").lower()
+        if word not in words:
             raise ValueError(f"must be one of {', '.join(words)}")
-        return found
+        return word
 
     return check
 
@@ -272,7 +272,7 @@ def _options(query: str, scheme: str) -> dict[str, Any]:
     texts = dict(parse_qsl(query, keep_blank_values=True))
     sentinel = scheme == "sentinel"
     known = _known_options(scheme, texts)
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for name, text in texts.items():
         if name in _TLS_OPTIONS and name not in known:
             needs = "needs ssl=true beside it" if sentinel else "only rediss:// takes"
@@ -281,12 +281,12 @@ def _options(query: str, scheme: str) -> dict[str, Any]:
             # The name is not quoted: it may be part of a password.
             raise ValueError(f"has an option that is not known: known are {', '.join(known)}")
         try:
-            found[name] = known[name](text.strip())
+            options[name] = known[name](text.strip())
         except ValueError as exc:
             raise ValueError(f"has the option {name}, which {exc}") from None
-    if sentinel and not found.get("master_name"):
+    if sentinel and not options.get("master_name"):
         raise ValueError(
             "must say which primary the sentinels watch: "
             "sentinel://host:26379,host:26379/0?master_name=NAME"
         )
-    return found
+    return options

@@ -57,12 +57,14 @@ def passwords_in(url: str) -> tuple[str, ...]:
     Args:
         url: A URL; anything else holds no password.
     """
-    found = _PASSWORD_OPTION_RE.findall(url)
+    passwords = _PASSWORD_OPTION_RE.findall(url)
     for node in BETWEEN_NODES.split(url):
         authority = re.split(r"[/?#]", node.partition("://")[2], maxsplit=1)[0]
         user_info, _, _ = authority.rpartition("@")
-        found.append(user_info.partition(":")[2])
-    return tuple(dict.fromkeys(form for text in found if text for form in (text, unquote(text))))
+        passwords.append(user_info.partition(":")[2])
+    return tuple(
+        dict.fromkeys(form for text in passwords if text for form in (text, unquote(text)))
+    )
 
 
 def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:

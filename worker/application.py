@@ -156,16 +156,16 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
     """Check this machine, Redis and the keys, and consume the queues of services with a key."""
     settings = get_settings()
     try:
-        found = {service: load_keys(service) for service in SERVICES}
-        refuse_wrong_values(found.values())
+        discoveries = {service: load_keys(service) for service in SERVICES}
+        refuse_wrong_values(discoveries.values())
         if instance.queue_choice.by_keys:
-            require_any_key(found.values())
-        for service, discovery in found.items():
+            require_any_key(discoveries.values())
+        for service, discovery in discoveries.items():
             if discovery.keys:
                 proxy_for(
                     settings.services[service].base_url
                 )  # an unusable proxy would fail each job
-        check_machine(settings, found, jobs=_most_jobs(instance))
+        check_machine(settings, discoveries, jobs=_most_jobs(instance))
         check_redis(settings)
         check_rabbitmq(settings)
     except SettingsError as exc:
@@ -173,11 +173,11 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
         raise no_start(exc) from None
     instance.queue_choice.select(
         instance.app.amqp.queues,
-        {service: len(discovery.keys) for service, discovery in found.items()},
+        {service: len(discovery.keys) for service, discovery in discoveries.items()},
     )
     for sentence in instance.queue_choice.unknown(has_custom_tasks=bool(settings.task_modules)):
         _logger.warning(sentence)
-    _log_what_was_found(found, instance.app.amqp.queues.consume_from)
+    _log_what_was_found(discoveries, instance.app.amqp.queues.consume_from)
 
 
 def _most_jobs(instance: Any) -> int:
@@ -185,12 +185,12 @@ def _most_jobs(instance: Any) -> int:
     return int(instance.max_concurrency or instance.concurrency)
 
 
-def _log_what_was_found(found: Mapping[str, Discovery], queues: Iterable[str]) -> None:
+def _log_what_was_found(discoveries: Mapping[str, Discovery], queues: Iterable[str]) -> None:
     if (missing := no_dotenv()) is not None:
         _logger.info("%s: the settings come from the environment alone", missing)
     _logger.info(
         "keys: %s; queues: %s",
-        ", ".join(f"{len(discovery.keys)} {service}" for service, discovery in found.items()),
+        ", ".join(f"{len(discovery.keys)} {service}" for service, discovery in discoveries.items()),
         ", ".join(name for name in queues if not name.endswith(DEFERRED)),
     )
 

@@ -90,7 +90,7 @@ def of_this_run() -> Trail:
 
 def latest(attempts: Iterable[Attempt]) -> Trail:
     """Return the latest calls, as many as are remembered, and the first that is in doubt."""
-    found = tuple(attempts)
-    kept = found[-LONGEST:]
-    doubt = next((attempt for attempt in found if attempt.in_doubt), None)
+    trail = tuple(attempts)
+    kept = trail[-LONGEST:]
+    doubt = next((attempt for attempt in trail if attempt.in_doubt), None)
     return kept if doubt is None or doubt in kept else (doubt, *kept[1:])

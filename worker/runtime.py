@@ -123,13 +123,13 @@ class Runtime:
         Raises:
             SettingsError: The environment cannot be read; the keys stay as they are.
         """
-        found = {service: load_keys(service) for service in SERVICES}
+        discoveries = {service: load_keys(service) for service in SERVICES}
         gained = [
             service
             for service, pool in self.pools.items()
-            if _ids(found[service].keys) - _ids(pool.keys)
+            if _ids(discoveries[service].keys) - _ids(pool.keys)
         ]
-        for service, discovery in found.items():
+        for service, discovery in discoveries.items():
             announce(discovery)
             self.pools[service].replace_keys(discovery.keys)
             await self.pools[service].forget_unfit()
@@ -137,7 +137,7 @@ class Runtime:
         self.key_checks.again()
         for service in gained:
             await self.wake_deferred(service)
-        return {service: len(discovery.keys) for service, discovery in found.items()}
+        return {service: len(discovery.keys) for service, discovery in discoveries.items()}
 
     async def count_waiting(self, service: str) -> int | None:
         """Count the jobs of a service's queue that wait in the broker, or in this process for keys.
@@ -176,10 +176,10 @@ class Runtime:
         Args:
             stamps: As `worker.cancellations.stamps_in` gives them.
         """
-        found: list[str] = []
+        ids: list[str] = []
         for queue in DELAYED_QUEUES:
             try:
-                found += (
+                ids += (
                     await find_stamped(self.broker, queue, stamps)
                     if self.broker is not None
                     else []
@@ -189,7 +189,7 @@ class Runtime:
                     "cannot search deferred jobs for a stamp (%s); they end at their instants",
                     words_of(exc),
                 )
-        return found
+        return ids
 
     def end_waiting(self, ids: Container[str]) -> None:
         """End cancelled jobs that wait here for a key or for their batch: each raises `Revoked`.
@@ -260,14 +260,16 @@ def _senders_of(
     return senders, demands
 
 
-def open_runtime(settings: Settings, found: dict[str, Discovery]) -> Runtime:
+def open_runtime(settings: Settings, discoveries: dict[str, Discovery]) -> Runtime:
     """Build a runtime on the running loop; it connects at its first use."""
     redis = connect(settings)
     drift = Drift(redis, namespace=settings.namespace)
     clients = {service: client_of(service, settings, notice=drift.notice) for service in SERVICES}
     for service, client in clients.items():
-        client.prepare(key.secret for key in found[service].keys)
-    pools = {service: open_pool(settings, redis, service, found[service]) for service in SERVICES}
+        client.prepare(key.secret for key in discoveries[service].keys)
+    pools = {
+        service: open_pool(settings, redis, service, discoveries[service]) for service in SERVICES
+    }
     broker = connect_to_broker(settings, redis)
     usage = UsageCounter(UsageStore(redis, namespace=settings.namespace))
     charges = TenantCharges(broker)

@@ -274,16 +274,16 @@ class Site:
         """
         first_s = same_s = self._recovered_s
         last = self.calls_until(first_s)
-        found = []
+        pauses = []
         for at_s, calls in self._calls:
             if not first_s <= at_s <= until_s:
                 continue
             if calls != last:
-                found.append(same_s - first_s)
+                pauses.append(same_s - first_s)
                 first_s, last = at_s, calls
             same_s = at_s
-        found.append(until_s - first_s)
-        return [pause for pause in found if pause > _SILENT_S]
+        pauses.append(until_s - first_s)
+        return [pause for pause in pauses if pause > _SILENT_S]
 
     # --- how it ends
 

@@ -100,16 +100,16 @@ def read_ends(client: "redis.Redis", jobs: list[Job], *, last: bool = False) -> 
 
 def left_in_broker(client: "redis.Redis") -> dict[str, bytes]:
     """Everything that waits or is being worked on, by where it is."""
-    found = {}
+    left = {}
     for name in ("ai", "email", "ai.deferred", "email.deferred", "unacked.unreadable"):
         if items := client.lrange(name, 0, -1):
-            found[name] = b"\n".join(items)
+            left[name] = b"\n".join(items)
     for name in ("ai.deferred", "email.deferred"):
         if items := client.hvals(f"{name}.due.texts"):
-            found[f"{name}, not due"] = b"\n".join(items)
+            left[f"{name}, not due"] = b"\n".join(items)
     if held := client.hvals("unacked"):
-        found["unacked"] = b"\n".join(held)
-    return found
+        left["unacked"] = b"\n".join(held)
+    return left
 
 
 def judge(

@@ -112,8 +112,8 @@ def _dead_letters(site: Site) -> list[dict[str, Any]]:
     reply = site.results().send_task(
         "tasks.admin.dead_letters", kwargs={"limit": 100}, queue="admin"
     )
-    found: dict[str, Any] = reply.get(timeout=20)
-    return list(found["dead_letters"])
+    answer: dict[str, Any] = reply.get(timeout=20)
+    return list(answer["dead_letters"])
 
 
 DRILLS = (

@@ -160,8 +160,8 @@ async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
         for block_ms in chain(
             [None], repeat(SILENCE_MS)
         ):  # at first without waiting: the job may be over long since
-            found = await redis.xread({name: last}, block=block_ms, count=500)
-            for last, record in found[0][1] if found else ():
+            reply = await redis.xread({name: last}, block=block_ms, count=500)
+            for last, record in reply[0][1] if reply else ():
                 kind = record.pop("type")
                 record |= {
                     part: json.loads(record[part])
@@ -171,7 +171,7 @@ async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
                 yield event(kind, record, identity=last)
                 if kind == "end":
                     return
-            if not found:
+            if not reply:
                 state = await state_of(job_id)
                 if state["state"] in {"done", "failed"}:
                     break

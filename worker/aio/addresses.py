@@ -32,15 +32,15 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def _in_order(host: str, port: int, found: Iterable[Any]) -> list[str]:
+def _in_order(host: str, port: int, infos: Iterable[Any]) -> list[str]:
     """The addresses in the system's order, after the one that answered last.
 
     Args:
         host: Whose addresses they are.
         port: Its port.
-        found: What `getaddrinfo` has returned.
+        infos: What `getaddrinfo` has returned.
     """
-    addresses = list(dict.fromkeys(_written(where) for *_, where in found))
+    addresses = list(dict.fromkeys(_written(where) for *_, where in infos))
     last = _answered.get((host, port))
     return sorted(addresses, key=lambda address: address != last)
 
@@ -69,10 +69,10 @@ class BlockingOverAddresses(redis.Connection):
         if _is_address(self.host):
             return super()._connect()  # type: ignore[no-untyped-call, no-any-return]
         host, timeout_s = self.host, self.socket_connect_timeout
-        found = socket.getaddrinfo(host, self.port, self.socket_type, socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(host, self.port, self.socket_type, socket.SOCK_STREAM)
         failed = OSError("the host has no address")
         try:
-            for address, share_s in _shares(_in_order(host, self.port, found), timeout_s):
+            for address, share_s in _shares(_in_order(host, self.port, infos), timeout_s):
                 self.host, self.socket_connect_timeout = address, share_s
                 try:
                     connected: socket.socket = super()._connect()  # type: ignore[no-untyped-call]
@@ -105,12 +105,12 @@ class OverAddresses(redis.asyncio.Connection):
             return
         timeout_s = self.socket_connect_timeout
         async with asyncio.timeout(timeout_s):
-            found = await asyncio.get_running_loop().getaddrinfo(
+            infos = await asyncio.get_running_loop().getaddrinfo(
                 self.host, self.port, type=socket.SOCK_STREAM
             )
         failed = OSError("the host has no address")
         try:
-            addresses = _in_order(self.host, self.port, found)
+            addresses = _in_order(self.host, self.port, infos)
             for self._address, self.socket_connect_timeout in _shares(addresses, timeout_s):
                 try:
                     await super()._connect()  # type: ignore[no-untyped-call]

@@ -309,30 +309,30 @@ def parameters_of(url: str, *, asynchronous: bool = False) -> dict[str, Any]:
     """
     if not url.startswith("sentinel://"):
         return with_our_connections(_parse_url(url), asynchronous=asynchronous)
-    found = _parse_url(url.replace("sentinel://", "redis://", 1))
-    first = (found.pop("host"), found.pop("port", PORT))
+    options = _parse_url(url.replace("sentinel://", "redis://", 1))
+    first = (options.pop("host"), options.pop("port", PORT))
     others = [
-        address.rpartition(":") for address in found.pop("sentinels", "").split(",") if address
+        address.rpartition(":") for address in options.pop("sentinels", "").split(",") if address
     ]
-    tls = _is_true(found.pop("ssl", "false"))
-    of_sentinels = _of_sentinels(found, tls=tls)
+    tls = _is_true(options.pop("ssl", "false"))
+    of_sentinels = _of_sentinels(options, tls=tls)
     addresses = [first, *((host, int(port)) for host, _, port in others)]
     if tls:
-        found.setdefault("ssl_cert_reqs", "required")  # Celery's result store insists on it
-    found |= {
-        "sentinels": Sentinels(addresses, found.pop("master_name"), of_sentinels),
+        options.setdefault("ssl_cert_reqs", "required")  # Celery's result store insists on it
+    options |= {
+        "sentinels": Sentinels(addresses, options.pop("master_name"), of_sentinels),
         "connection_class": BlockingSentinelTlsConnection if tls else BlockingSentinelConnection,
     }
-    return with_our_connections(found, asynchronous=asynchronous)
+    return with_our_connections(options, asynchronous=asynchronous)
 
 
-def _of_sentinels(found: dict[str, Any], *, tls: bool) -> dict[str, Any]:
+def _of_sentinels(options: dict[str, Any], *, tls: bool) -> dict[str, Any]:
     """Take what is meant for the connections to the sentinels out of an URL's parameters."""
-    names = [name for name in ("username", "password", "ssl") if f"sentinel_{name}" in found]
-    given = {name: found.pop(f"sentinel_{name}") for name in names}
+    names = [name for name in ("username", "password", "ssl") if f"sentinel_{name}" in options]
+    given = {name: options.pop(f"sentinel_{name}") for name in names}
     given["ssl"] = _is_true(given.get("ssl", tls))
     if given["ssl"]:
-        given |= {name: found[name] for name in found if name.startswith("ssl_")}
+        given |= {name: options[name] for name in options if name.startswith("ssl_")}
     return given
 
 

@@ -96,15 +96,15 @@ def _by_kind(problems: list[Problem]) -> Iterator[tuple[tuple[int | str, ...], s
     Of a union only the branch counts that the value is of_right_kind for.
     """
     for (union, field), several in groupby(problems, key=lambda problem: _union_of(problem["loc"])):
-        found = list(several)
+        group = list(several)
         if not union:
-            yield from ((problem["loc"], words_for(problem)) for problem in found)
+            yield from ((problem["loc"], words_for(problem)) for problem in group)
             continue
-        of_right_kind = [problem for problem in found if not _is_wrong_kind(problem, len(field))]
+        of_right_kind = [problem for problem in group if not _is_wrong_kind(problem, len(field))]
         if of_right_kind:
             yield from ((problem["loc"], words_for(problem)) for problem in of_right_kind)
         else:
-            kinds = dict.fromkeys(words_for(problem).removeprefix("must be ") for problem in found)
+            kinds = dict.fromkeys(words_for(problem).removeprefix("must be ") for problem in group)
             if "a number" in kinds:
                 kinds.pop("a whole number", None)  # it is one
             yield field, f"must be {' or '.join(kinds)}"

@@ -77,24 +77,24 @@ class _Filling:
 
     def _parts(self, template: str, location: Location) -> Iterator[str]:
         end = number = 0
-        for found in _TOKEN_RE.finditer(template):
-            yield template[end : found.start()]
-            end = found.end()
-            if found["brace"]:
-                yield found["brace"][0]
+        for token in _TOKEN_RE.finditer(template):
+            yield template[end : token.start()]
+            end = token.end()
+            if token["brace"]:
+                yield token["brace"][0]
                 continue
             number += 1
             where = f"{place_of(location)}placeholder {number}"
-            if found["wrong"]:
+            if token["wrong"]:
                 raise InvalidArguments(
                     f"{where} is malformed: write {{field}} for a field of the result before, and "
                     "{{ or }} for a brace"
                 )
-            value = self._value(found["path"].split("."), where)
+            value = self._value(token["path"].split("."), where)
             self._left -= len(value)
             if self._left < 0:
                 raise InvalidArguments(f"{where} makes the arguments too long")
-            escaped = location[0] == _MARKUP and not found["safe"]
+            escaped = location[0] == _MARKUP and not token["safe"]
             yield html.escape(value) if escaped else value
         yield template[end:]
 

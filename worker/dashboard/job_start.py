@@ -51,13 +51,13 @@ def start_of(
         return JobStart(place)
     before = queue.held if place is not None else 0
     number = before + place if place is not None else queue.held if is_fetched else queue.waiting
-    found = estimate(pool, max(1, number), model=model, tokens=usual_tokens(pool))
-    if found.in_s is None:
-        return JobStart(place, limited_by=found.limited_by)
+    result = estimate(pool, max(1, number), model=model, tokens=usual_tokens(pool))
+    if result.in_s is None:
+        return JobStart(place, limited_by=result.limited_by)
     now_ms = time.time() * 1000
     return JobStart(
         place,
-        round(now_ms + found.in_s * 1000),
-        round(now_ms + margins.within_s(found.in_s) * 1000),
-        found.limited_by,
+        round(now_ms + result.in_s * 1000),
+        round(now_ms + margins.within_s(result.in_s) * 1000),
+        result.limited_by,
     )

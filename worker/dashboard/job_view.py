@@ -160,8 +160,8 @@ def _deferred(app: Celery, job: str) -> tuple[int | None, dict[str, Any]]:
                 pipe.zscore(name, job)
             for queue in DELAYED_QUEUES:
                 pipe.hget(delayed.texts_of(queue), job)
-            found = pipe.execute()
-    due_us, text = _first_of(found[: len(sets)]), _first_of(found[len(sets) :])
+            replies = pipe.execute()
+    due_us, text = _first_of(replies[: len(sets)]), _first_of(replies[len(sets) :])
     if due_us is None or text is None:
         return None, {}
     return round(max(due_us, 0) / 1000), _headers_in(text)

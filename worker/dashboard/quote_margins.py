@@ -80,13 +80,13 @@ class QuoteMargins:
         if not (place and came) or now_s - self._asked_s[view.service] < _EVERY_S:
             return
         self._asked_s[view.service] = now_s
-        found = Estimate(0.0)
+        forecast = Estimate(0.0)
         if queue.waiting:
-            found = estimate(view, queue.waiting, model=model, tokens=usual_tokens(view))
-        if found.in_s is not None:
+            forecast = estimate(view, queue.waiting, model=model, tokens=usual_tokens(view))
+        if forecast.in_s is not None:
             # The last of those that came at even distances since the poll before.
             age_s = gap_s / (came + 1)
-            book.quote(now_s, ended=ended, place=place, forecast_s=found.in_s, age_s=age_s)
+            book.quote(now_s, ended=ended, place=place, forecast_s=forecast.in_s, age_s=age_s)
 
 
 class _Seen:

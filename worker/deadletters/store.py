@@ -299,5 +299,5 @@ class DeadLetters:
 
 def _ms_of(score: Any) -> int:
     """The instant of a score; 0 of an infinite one, which another program wrote."""
-    found = float(score)
-    return int(found) if isfinite(found) else 0
+    number = float(score)
+    return int(number) if isfinite(number) else 0

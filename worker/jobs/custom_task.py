@@ -142,16 +142,16 @@ def meaning_of(exc: BaseException) -> BaseException | None:
         if isinstance(cause, _MEANT):
             return cause
         if isinstance(cause, BaseExceptionGroup):
-            found = [meaning_of(inner) for inner in cause.exceptions]
-            first = _first_of(found)
-            if first is not None and (None not in found or not isinstance(first, Rescheduled)):
+            meanings = [meaning_of(inner) for inner in cause.exceptions]
+            first = _first_of(meanings)
+            if first is not None and (None not in meanings or not isinstance(first, Rescheduled)):
                 return first
     return None
 
 
-def _first_of(found: list[BaseException | None]) -> BaseException | None:
+def _first_of(meanings: list[BaseException | None]) -> BaseException | None:
     """Return the first error that ends the job, else the longest wait."""
-    errors = [error for error in found if error is not None]
+    errors = [error for error in meanings if error is not None]
     ends = [error for error in errors if not isinstance(error, Rescheduled)]
     waits = sorted(errors, key=lambda error: -getattr(error, "countdown_ms", 0))
     return next(iter([*ends, *waits]), None)

@@ -263,11 +263,11 @@ class _Withdrawn:
 async def _end_of(task: Task, job: str) -> Result | JobError | _Withdrawn | None:
     """How a job has ended; None where it has not, or where that is not known."""
     try:
-        found = await asyncio.to_thread(task.backend.get_task_meta, job, cache=False)
+        meta = await asyncio.to_thread(task.backend.get_task_meta, job, cache=False)
     except Exception as exc:  # noqa: BLE001 - the job looks again later
         _logger.debug("cannot read the result of %s (%s)", job, type(exc).__name__)
         return None
-    status, result = found.get("status"), found.get("result")
+    status, result = meta.get("status"), meta.get("result")
     if status == states.SUCCESS and isinstance(result, dict):
         return result
     if status == states.FAILURE and isinstance(result, JobError):

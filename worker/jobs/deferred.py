@@ -83,10 +83,10 @@ def _stamps_of(text: str) -> tuple[str, ...]:
     if '"stamps"' not in text or '"stamps": {}' in text or '"stamps":{}' in text:  # most messages
         return ()
     try:
-        found = json.loads(text)["headers"]["stamps"]
+        stamps = json.loads(text)["headers"]["stamps"]
     except (ValueError, LookupError, TypeError):
         return ()  # the worker that takes the message judges it
-    return stamps_in(found) if isinstance(found, dict) else ()
+    return stamps_in(stamps) if isinstance(stamps, dict) else ()
 
 
 async def note_outage(redis: Redis, queue: str, model: str) -> None:

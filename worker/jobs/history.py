@@ -159,7 +159,7 @@ def _count(fields: Any, name: str) -> int:
 
 
 def _trail(fields: dict[str, Any]) -> Trail:
-    found = as_list(fields.get("trail"))
+    trail = as_list(fields.get("trail"))
     return tuple(
-        attempt for entry in found[-trails.LONGEST :] if (attempt := Attempt.of(entry)) is not None
+        attempt for entry in trail[-trails.LONGEST :] if (attempt := Attempt.of(entry)) is not None
     )

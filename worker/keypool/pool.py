@@ -212,8 +212,8 @@ class KeyPool(ByHand):
         return read_settle(reply)
 
     async def _view_models(self) -> tuple[str, ...]:
-        found = await self._redis.zrange(self.names.models, 0, -1)
-        return tuple(str(model) for model in found) or ("",)
+        names = await self._redis.zrange(self.names.models, 0, -1)
+        return tuple(str(model) for model in names) or ("",)
 
     async def snapshot(self) -> snapshots.PoolView:
         """What each key does now, why, and for how much longer. Never scans."""
@@ -240,9 +240,11 @@ class KeyPool(ByHand):
         async with self._redis.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.hmget(self.names.key(key.id), "account", "person", "reason")
-            found = dict(zip((key.id for key in keys), await pipe.execute(), strict=True))
-        self._directory.learn({key_id: fields[0] for key_id, fields in found.items() if fields[0]})
-        for key_id, (_, person, reason) in found.items():
+            records = dict(zip((key.id for key in keys), await pipe.execute(), strict=True))
+        self._directory.learn(
+            {key_id: fields[0] for key_id, fields in records.items() if fields[0]}
+        )
+        for key_id, (_, person, reason) in records.items():
             if person:
                 await self.disable(key_id, by=person, reason=reason or "")
                 await self._redis.hdel(self.names.key(key_id), "person")

@@ -30,7 +30,7 @@ async def published_margins(redis: Redis, names: Names) -> Margins:
     text = await redis.get(names.margins)
     pairs = read_json(text)
     try:
-        found = Margins(tuple((float(factor), int(outcomes)) for factor, outcomes in pairs))
+        margins = Margins(tuple((float(factor), int(outcomes)) for factor, outcomes in pairs))
     except (TypeError, ValueError, OverflowError):  # none, or another program's
         return Margins()
-    return found if len(found.of) == len(Margins().of) else Margins()
+    return margins if len(margins.of) == len(Margins().of) else Margins()

@@ -33,7 +33,11 @@ def _embedded(address: Address) -> list[Address]:
     """The IPv4 addresses that an IPv6 address leads to by a translation or a tunnel."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
-    found: list[Address | None] = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
+    addresses: list[Address | None] = [
+        address.ipv4_mapped,
+        address.sixtofour,
+        *(address.teredo or ()),
+    ]
     if address in _NAT64:
-        found.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-    return [address for address in found if address is not None]
+        addresses.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    return [address for address in addresses if address is not None]

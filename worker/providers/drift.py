@@ -119,14 +119,14 @@ class Drift:
         for name in (self._counts, self._first, self._last):
             pipe.hgetall(name)
         counts, first, last = await pipe.execute()
-        found = []
+        shapes = []
         for field, count in counts.items():
             with suppress(ValueError):  # another program wrote it
                 times = int(count), int(first.get(field, 0)), int(last.get(field, 0))
                 match read_json(field):
                     case [str() as service, str() as kind, str() as shape]:
-                        found.append(Seen(service, kind, shape, *times))
-        return sorted(found, key=lambda seen: (-seen.last_ms, seen.service, seen.kind, seen.shape))
+                        shapes.append(Seen(service, kind, shape, *times))
+        return sorted(shapes, key=lambda seen: (-seen.last_ms, seen.service, seen.kind, seen.shape))
 
     async def forget(self) -> int:
         """Begin anew; returns how many shapes there were.

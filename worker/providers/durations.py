@@ -74,11 +74,11 @@ def retry_after_ms(text: str, *, now_s: float) -> int | None:
         Milliseconds from now, below `MAX_MS`, 0 for a date that has passed; None for nonsense, of
         which a longer wait is a kind: an account must not rest for weeks by a mistake.
     """
-    found = (
+    waits_ms = (
         _wait_ms(duration.strip(), now_s=now_s)
         for duration in _ONE_OF_SEVERAL.findall(text[:_MAX_SEVERAL_CHARS])
     )
-    return max((ms for ms in found if ms is not None and ms < MAX_MS), default=None)
+    return max((ms for ms in waits_ms if ms is not None and ms < MAX_MS), default=None)
 
 
 def _wait_ms(text: str, *, now_s: float) -> int | None:

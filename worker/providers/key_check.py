@@ -80,12 +80,12 @@ def models_in(body: Any) -> frozenset[str] | None:
 def quotas_in(body: Any) -> tuple[ObservedLimit, ...]:
     """The quotas and the rate in Resend's usage."""
     emails = member(body, "emails")
-    found = [
+    limits = [
         _quota(member(emails, "daily"), Dimension.EMAILS_DAY),
         _quota(member(emails, "monthly"), Dimension.EMAILS_MONTH),
         _rate(member(body, "rate_limit")),
     ]
-    return tuple(limit for limit in found if limit is not None)
+    return tuple(limit for limit in limits if limit is not None)
 
 
 def _quota(quota: Any, dimension: Dimension) -> ObservedLimit | None:

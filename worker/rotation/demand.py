@@ -138,5 +138,5 @@ class Demand:
         upcoming = {kind for kind in self._seen_lately(now_s) if kind[1] in sorts}
         if not upcoming:
             return [queue for queue in queues if queue.is_in_use(now_s)], False
-        found = [queue for queue in queues if queue.kind in upcoming]
-        return found, upcoming != {queue.kind for queue in found}
+        expected = [queue for queue in queues if queue.kind in upcoming]
+        return expected, upcoming != {queue.kind for queue in expected}

@@ -100,10 +100,10 @@ async def check_keys(
     """
 
     async def ask(service: str, pool: KeyPool, key: ApiKey) -> CheckedKey:
-        found = await checkers[service].check(key.secret)
+        check = await checkers[service].check(key.secret)
         wanted = models.get(service, ())
-        may = {} if found.models is None else {model: model in found.models for model in wanted}
-        return CheckedKey(service, key, pool.account_of(key), found, may)
+        may = {} if check.models is None else {model: model in check.models for model in wanted}
+        return CheckedKey(service, key, pool.account_of(key), check, may)
 
     wanted = [
         (service, pool, key)
@@ -125,15 +125,15 @@ def problems_in(
         checked: What was found out.
         models: The configured models, by service.
     """
-    found = list(checked)
-    for result in found:
+    results = list(checked)
+    for result in results:
         key, check = f"{result.service} key {result.key.label}", result.check
         if check.state == "dead":
             yield f"{key} is not accepted: {check.detail}"
         elif check.state == "unknown":
             yield f"{key} could not be checked: {check.detail}"
     for service, names in models.items():
-        of_service = [result for result in found if result.service == service]
+        of_service = [result for result in results if result.service == service]
         for model in names:
             yield from _problems_with(
                 model, [result for result in of_service if model in result.models]

@@ -51,10 +51,10 @@ def _problems_of_file(file: str) -> Iterator[str]:
 
 
 def _problems_of_folders(folders: list[str]) -> Iterator[str]:
-    found, why = list[str](), "does not exist"
+    names, why = list[str](), "does not exist"
     for folder in folders:
         try:
-            found += os.listdir(folder)  # noqa: PTH208 - the names are enough
+            names += os.listdir(folder)  # noqa: PTH208 - the names are enough
             why = ""
         except (FileNotFoundError, NotADirectoryError):
             continue
@@ -64,7 +64,7 @@ def _problems_of_folders(folders: list[str]) -> Iterator[str]:
             why = why and f"cannot be read ({exc.strerror})"
     if why:
         yield f"SSL_CERT_DIR names a folder that {why}, so no certificate could be checked."
-    elif not any(map(_HASHED_NAME.fullmatch, found)):
+    elif not any(map(_HASHED_NAME.fullmatch, names)):
         yield (
             "SSL_CERT_DIR names a folder without the hashed names that OpenSSL looks for: run "
             "`openssl rehash` on it, or name a file in SSL_CERT_FILE."

@@ -100,8 +100,8 @@ def packed(counts: Sequence[int]) -> str:
 
 def unpacked(text: str) -> Counts:
     """Read what `packed` wrote."""
-    found = [int(part, 36) if part else 0 for part in text.split(",")[: len(MEASURES)]]
-    return (*found, *([0] * (len(MEASURES) - len(found))))
+    numbers = [int(part, 36) if part else 0 for part in text.split(",")[: len(MEASURES)]]
+    return (*numbers, *([0] * (len(MEASURES) - len(numbers))))
 
 
 def _base36(number: int) -> str:

@@ -175,8 +175,8 @@ class AsyncKeywheel:
         status = status_of(stored)
         if not place or status.state != "waiting":
             return status
-        found = await self._ask("tasks.admin.place", {"id": job}, PLACE_TIMEOUT_S)
-        return status.with_place(found) if found["place"] else await self.status(job)
+        answer = await self._ask("tasks.admin.place", {"id": job}, PLACE_TIMEOUT_S)
+        return status.with_place(answer) if answer["place"] else await self.status(job)
 
     @overload
     async def result(self, job: JobId[ResultT], *, timeout_s: float | None = 60) -> ResultT: ...
@@ -229,10 +229,10 @@ class AsyncKeywheel:
         reader, name = StreamReader(job, after, timeout_s), self._names.stream(job)
         while not reader.is_done:
             with redis_errors():
-                found = await self._pool.xread(
+                reply = await self._pool.xread(
                     {name: reader.after}, count=500, block=reader.block_ms
                 )
-            for event in reader.events(found):
+            for event in reader.events(reply):
                 yield event
             if reader.is_silent:
                 reader.note(await self.status(job))
@@ -274,8 +274,10 @@ class AsyncKeywheel:
             ResultTimeout: No worker answered in time.
             Unavailable: Redis cannot be reached.
         """
-        found: dict[str, ServiceStatus] = await self._ask("tasks.admin.key_status", {}, timeout_s)
-        return found
+        statuses: dict[str, ServiceStatus] = await self._ask(
+            "tasks.admin.key_status", {}, timeout_s
+        )
+        return statuses
 
     async def reset_keys(
         self,

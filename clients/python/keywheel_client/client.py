@@ -175,8 +175,8 @@ class Keywheel:
         status = status_of(stored)
         if not place or status.state != "waiting":
             return status
-        found = self._ask("tasks.admin.place", {"id": job}, PLACE_TIMEOUT_S)
-        return status.with_place(found) if found["place"] else self.status(job)
+        answer = self._ask("tasks.admin.place", {"id": job}, PLACE_TIMEOUT_S)
+        return status.with_place(answer) if answer["place"] else self.status(job)
 
     @overload
     def result(self, job: JobId[ResultT], *, timeout_s: float | None = 60) -> ResultT: ...
@@ -236,8 +236,8 @@ class Keywheel:
         reader, name = StreamReader(job, after, timeout_s), self._names.stream(job)
         while not reader.is_done:
             with redis_errors():
-                found = self._pool.xread({name: reader.after}, count=500, block=reader.block_ms)
-            yield from reader.events(found)
+                reply = self._pool.xread({name: reader.after}, count=500, block=reader.block_ms)
+            yield from reader.events(reply)
             if reader.is_silent:
                 reader.note(self.status(job))
 
@@ -277,8 +277,8 @@ class Keywheel:
             ResultTimeout: No worker answered in time.
             Unavailable: Redis cannot be reached.
         """
-        found: dict[str, ServiceStatus] = self._ask("tasks.admin.key_status", {}, timeout_s)
-        return found
+        statuses: dict[str, ServiceStatus] = self._ask("tasks.admin.key_status", {}, timeout_s)
+        return statuses
 
     def reset_keys(
         self,

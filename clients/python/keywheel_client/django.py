@@ -115,17 +115,17 @@ def email_of(message: EmailMessage) -> EmailArguments:
 def _attachments_of(message: EmailMessage) -> Iterator[Attachment]:
     for attached in message.attachments:
         if isinstance(attached, Message):
-            found: Attachment = {
+            attachment: Attachment = {
                 "content": attached.get_payload(decode=True) or b"",  # type: ignore[typeddict-item]
                 "content_type": attached.get_content_type(),
             }
             name, identity = attached.get_filename(), attached.get("Content-ID", "")
             if identity:
-                found["content_id"] = identity.strip("<>")
+                attachment["content_id"] = identity.strip("<>")
         else:
             name, content, kind = attached
-            found = {"content": content.encode() if isinstance(content, str) else content}
+            attachment = {"content": content.encode() if isinstance(content, str) else content}
             if kind:
-                found["content_type"] = kind
-        found["filename"] = name or "attachment"
-        yield found
+                attachment["content_type"] = kind
+        attachment["filename"] = name or "attachment"
+        yield attachment

@@ -43,12 +43,12 @@ class Endings:
         while self._waiting:
             jobs = list(self._waiting)
             try:
-                found = await self._redis.mget([Names.result(job) for job in jobs])
+                records = await self._redis.mget([Names.result(job) for job in jobs])
             except RedisError:
-                found = [None] * len(jobs)  # `result` says so when its time is over
+                records = [None] * len(jobs)  # `result` says so when its time is over
             except UnicodeDecodeError:  # one of them is not text: then each by itself
-                found = [await self._alone(job) for job in jobs]
-            for job, stored in zip(jobs, found, strict=True):
+                records = [await self._alone(job) for job in jobs]
+            for job, stored in zip(jobs, records, strict=True):
                 self._note(job, stored)
             await asyncio.sleep(_PAUSE_S)
 

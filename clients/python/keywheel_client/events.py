@@ -53,13 +53,13 @@ class StreamEvent:
     usage: Usage = field(default_factory=Usage)
 
 
-def rows_of(found: Any) -> list[Row]:
+def rows_of(reply: Any) -> list[Row]:
     """Give the records of XREAD's reply, which is a list or (RESP3) a mapping, with their ids."""
-    if not found:
+    if not reply:
         return []
-    if not isinstance(found, Mapping):
-        return list(found[0][1])
-    [batches] = found.values()
+    if not isinstance(reply, Mapping):
+        return list(reply[0][1])
+    [batches] = reply.values()
     return [row for batch in batches for row in batch]
 
 

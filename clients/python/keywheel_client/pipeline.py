@@ -84,14 +84,14 @@ class Pipeline:
         """
         seconds, microseconds = time
         now_ms = seconds * 1000 + microseconds // 1000
-        found: list[tuple[str, ...]] = []
+        commands: list[tuple[str, ...]] = []
         for name, group in groupby(self._messages, key=lambda message: message.list_name):
             texts = [message.text(now_ms) for message in group]
-            found += [
+            commands += [
                 (name, *texts[first : first + _MOST_A_COMMAND])
                 for first in range(0, len(texts), _MOST_A_COMMAND)
             ]
-        return found
+        return commands
 
     def _add(self, task: str, arguments: dict[str, Any], **options: Any) -> JobId[Any]:
         message = message_of(task, arguments, track_started=self._track_started, **options)

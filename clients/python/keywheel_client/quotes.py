@@ -45,9 +45,9 @@ class Quote:
     learned_from: int
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> "Quote":
+    def of(cls, answer: Mapping[str, Any]) -> "Quote":
         """Read what a worker has said."""
         instants = {
-            name: instant_of(found[name]) for name in ("expected_start", "start_by", "end_by")
+            name: instant_of(answer[name]) for name in ("expected_start", "start_by", "end_by")
         }
-        return cls(**{name: found[name] for name in cls.__slots__} | instants)
+        return cls(**{name: answer[name] for name in cls.__slots__} | instants)

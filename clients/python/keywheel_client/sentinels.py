@@ -48,10 +48,10 @@ def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
         }
     # A sentinel that is down must not hold up the question to the next one.
     to_sentinels |= {"socket_connect_timeout": 1, "socket_timeout": 2, "retry": given["retry"]}
-    found = sentinel([_address(host) for host in hosts], sentinel_kwargs=to_sentinels)
+    client = sentinel([_address(host) for host in hosts], sentinel_kwargs=to_sentinels)
     del given["host"]
     given.pop("port", None)
-    return found.master_for(name, redis_class=plain, ssl=tls, **given)
+    return client.master_for(name, redis_class=plain, ssl=tls, **given)
 
 
 def _check_files(options: dict[str, Any]) -> None:

@@ -58,10 +58,10 @@ class Status:
             return f"deferred until {self.next_try.isoformat()} ({self.code})"
         return f"{self.state} ({self.error}: {self.reason})" if self.error else self.state
 
-    def with_place(self, found: Mapping[str, Any]) -> "Status":
+    def with_place(self, answer: Mapping[str, Any]) -> "Status":
         """Add what a worker has said of the job's place."""
-        start = instant_of(found["expected_start"])
-        return replace(self, place=found["place"], expected_start=start)
+        start = instant_of(answer["expected_start"])
+        return replace(self, place=answer["place"], expected_start=start)
 
 
 def status_of(stored: str | None) -> Status:

@@ -39,16 +39,16 @@ class StreamReader:
         self._silence_s = _FIRST_SILENCE_S
         self._ended: Status | None = None
 
-    def events(self, found: Any) -> Iterator[StreamEvent]:
+    def events(self, reply: Any) -> Iterator[StreamEvent]:
         """Give the events of what was read.
 
         Args:
-            found: XREAD's reply.
+            reply: XREAD's reply.
 
         Raises:
             JobFailed: The job failed.
         """
-        rows = rows_of(found)
+        rows = rows_of(reply)
         if not rows and self._ended is not None:  # it left no end behind
             yield from events_of_result(self._job, self._ended)
             self.is_done = True

@@ -208,12 +208,13 @@ def _with_request(reply: Any, email: EmailIdentity) -> SendRecord:
 
 def _emails_of(text: str) -> tuple[EmailIdentity, ...]:
     """Read the emails of a batch; none where another program has changed them."""
-    found = as_list(read_json(text))
+    identities = as_list(read_json(text))
     if not all(
-        isinstance(identity, list) and [*map(type, identity)] == [str, str] for identity in found
+        isinstance(identity, list) and [*map(type, identity)] == [str, str]
+        for identity in identities
     ):
         return ()
-    return tuple(EmailIdentity(*identity) for identity in found)
+    return tuple(EmailIdentity(*identity) for identity in identities)
 
 
 def _names(names: RecordNames, record: SendRecord) -> list[str]:

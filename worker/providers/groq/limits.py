@@ -133,15 +133,15 @@ def limits_of(answer: Answer, refusal: Refusal | None = None) -> tuple[ObservedL
     """
     if refusal is not None and refusal.project is not None:
         return ()
-    found: dict[Dimension, ObservedLimit] = {}
+    limits: dict[Dimension, ObservedLimit] = {}
     for limit in (
         _requests_limit(answer),
         _tokens_limit(answer),
         refusal.observed if refusal else None,
     ):
         if limit is not None:
-            found[limit.dimension] = limit
-    return tuple(found.values())
+            limits[limit.dimension] = limit
+    return tuple(limits.values())
 
 
 def _tokens_limit(answer: Answer) -> ObservedLimit | None:

@@ -48,11 +48,11 @@ def quotas_of(answer: Answer, *, spent: str = "") -> tuple[SeenQuota, ...]:
     The daily quota's header comes with the free plan only (Resend documentation, account quotas and
     limits).
     """
-    found = (
+    quotas = (
         (code, dimension, answer.header_int(name)) for code, (name, dimension) in _QUOTAS.items()
     )
     return tuple(
         SeenQuota(dimension, used, spent=code == spent)
-        for code, dimension, used in found
+        for code, dimension, used in quotas
         if used is not None
     )
