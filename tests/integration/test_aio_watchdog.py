@@ -76,7 +76,7 @@ def test_a_job_is_named_when_its_child_task_holds_up_the_loop(
     assert "time.sleep(HOLD_S)" in caplog.text
 
 
-def test_a_task_on_the_loop_that_belongs_to_no_job_is_named_as_it_is(
+def test_a_task_on_the_loop_that_belongs_to_no_job_is_named_by_itself(
     pool: TaskPool, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def stray() -> None:

@@ -25,7 +25,7 @@ def outcome(code: str) -> list[str]:
     return done.stdout.splitlines()
 
 
-def test_a_worker_loads_neither_requests_nor_a_terminals_colours_and_who_asks_has_them() -> None:
+def test_a_worker_imports_requests_and_terminal_colours_only_on_demand() -> None:
     assert outcome(_SEEN) == ["[]", "True True RequestsClient"]
 
 
@@ -52,7 +52,7 @@ def worker_says() -> list[str]:
     return outcome(_WORKER)
 
 
-def test_a_worker_does_not_load_what_colours_source_code_and_who_asks_has_it(
+def test_a_worker_imports_the_highlighter_of_source_code_only_on_demand(
     worker_says: list[str],
 ) -> None:
     assert worker_says[0] == "False"

@@ -65,7 +65,7 @@ async def test_a_turn_that_began_after_the_standstill_is_not_asked_for(
 
 
 @pytest.mark.parametrize("lease_s", [0, LEASE_S])
-async def test_without_a_book_or_a_lease_nobody_asks(
+async def test_without_acknowledgements_or_leases_no_job_asks(
     broker: Redis, clock: Clock, lease_s: float
 ) -> None:
     jobs = Ownership(None if lease_s else broker, lease_s=lease_s)

@@ -47,7 +47,7 @@ def test_what_a_run_started_ends_with_it(tmp_path: Path, number: signal.Signals)
         os.close(server)
 
 
-def test_a_block_that_fails_waits_for_no_process_that_nobody_ends() -> None:
+def test_a_block_that_fails_waits_for_no_process_that_runs_on() -> None:
     waits = [sys.executable, "-c", "import signal; signal.pause()"]
     with pytest.raises(ZeroDivisionError), subprocess.Popen(waits) as process:
         raise ZeroDivisionError

@@ -63,7 +63,7 @@ def test_an_acknowledgement_goes_by_the_taking_connection_unless_that_is_in_use(
         receiver.until(lambda: len(receiver.messages) == 3)
 
 
-def test_what_the_server_reports_before_it_has_acknowledged_is_not_lost(url: str) -> None:
+def test_invalidations_that_come_before_the_acknowledgement_are_not_lost(url: str) -> None:
     with receiving(url, "a", prefetch=10) as receiver:
         receiver.with_hub()
         send(url, "a", 1)

@@ -33,7 +33,7 @@ def test_all_commands_of_a_channel_share_one_client(url: str) -> None:
             assert third.ping()
 
 
-def test_the_channels_of_one_connection_share_what_sends_their_commands_until_one_is_closed(
+def test_the_channels_of_one_connection_share_a_client_until_one_is_closed(
     url: str, books: Any
 ) -> None:
     with Connection(url, transport=OURS) as connection:
@@ -49,7 +49,9 @@ def test_the_channels_of_one_connection_share_what_sends_their_commands_until_on
                 assert client.ping()
 
 
-def test_only_what_has_been_read_counts_as_buffered_and_the_socket_is_not_asked(url: str) -> None:
+def test_only_bytes_that_have_been_read_count_as_buffered_and_the_socket_is_not_polled(
+    url: str,
+) -> None:
     with receiving(url) as receiver, receiver.channel.conn_or_acquire() as client:
         connection = client.connection_pool.get_connection()
         try:

@@ -132,7 +132,7 @@ def test_due_messages_come_before_the_list_beside_and_urgent_ones_before_others(
 
 
 @pytest.mark.parametrize("hub", [True, False], ids=["with a hub", "without"])
-def test_what_is_due_takes_the_turns_of_the_queue_that_it_goes_before_and_no_others(
+def test_due_messages_take_the_turns_of_the_queue_they_go_before_and_no_others(
     url: str, *, hub: bool
 ) -> None:
     delay(url, LONG_S, *(f"due {number}" for number in range(6)))
@@ -325,7 +325,7 @@ def test_delayed_messages_are_published_in_batches_and_behind_a_prefix(
         receiver.until(lambda: sorted(receiver.bodies) == [0, 1, 2])
 
 
-def test_the_taking_script_reads_no_sorted_set_of_what_is_not_due() -> None:
+def test_the_taking_script_reads_no_sorted_set_before_a_message_is_due() -> None:
     """Otherwise the server would notify every waiting worker of every delayed message."""
     before_any_is_due = TAKE.partition("tonumber(next_us) <= now_us then")[0]
     assert "GETEX" in before_any_is_due

@@ -63,7 +63,7 @@ def test_acknowledgements_whose_reply_is_lost_are_sent_again(url: str, books: An
 
 
 @pytest.mark.parametrize("chore", ["recover_soon", "maybe_restore_messages"])
-def test_the_hub_does_not_wait_for_looks_at_what_others_hold(
+def test_the_hub_does_not_wait_for_checks_of_other_workers_leases(
     url: str, monkeypatch: pytest.MonkeyPatch, chore: str
 ) -> None:
     begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()

@@ -117,7 +117,7 @@ def test_where_the_servers_clock_was_set_back_the_leases_of_before_are_set_back_
         assert float(store.hget("unacked.pulse", "hold_until")) <= time.time() + 450.001
 
 
-def test_what_a_stock_worker_took_or_gave_back_is_left_to_the_visibility_timeout(
+def test_messages_of_stock_workers_are_left_to_the_visibility_timeout(
     server: EmbeddedRedis, store: Any
 ) -> None:
     send(server.url, "a", 1, 2)
@@ -175,7 +175,7 @@ def test_acknowledgements_and_returns_that_came_too_late_for_their_channel_are_s
         keeper.release_detached()
 
 
-def test_what_ends_while_its_channel_ends_is_acknowledged_and_does_not_come_again(
+def test_a_job_that_ends_while_its_channel_closes_is_acknowledged_and_not_redelivered(
     server: EmbeddedRedis, store: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(server.url, "a", *range(5))

@@ -216,7 +216,7 @@ def test_a_parked_message_is_an_entry_with_a_lease_and_its_tag_is_its_own(shared
     assert -0.001 <= end_s - (seconds + us / 1e6) - SAFE_S < 10
 
 
-def test_what_only_looks_like_a_message_stays_in_the_list(shared: Shared) -> None:
+def test_an_entry_that_only_looks_like_a_message_stays_in_the_list(shared: Shared) -> None:
     shared.push("big", 130)
     odd = [message(name, "big")[:-1] for name in ("odd 1", "odd 2", "odd 3")]
     shared.books.lpush("a", *odd)
@@ -229,7 +229,7 @@ def test_what_only_looks_like_a_message_stays_in_the_list(shared: Shared) -> Non
 # For how long a parked message was not renewed, in seconds, and whether it is now.
 @pytest.mark.parametrize(("old_s", "is_renewed"), [(SAFE_S / 2 + 1, True), (SAFE_S / 2 - 1, False)])
 @pytest.mark.parametrize("leases", [1, 0])
-def test_what_waits_in_lines_is_renewed_in_time_and_nothing_else(
+def test_only_the_leases_of_messages_in_lines_are_renewed(
     shared: Shared, leases: int, old_s: float, *, is_renewed: bool
 ) -> None:
     shared.push("big", 131)

@@ -60,7 +60,7 @@ def test_messages_are_taken_by_priority_and_the_queues_in_turn(
 
 
 @pytest.mark.parametrize("lease_s", [60, 0.5, 0])
-def test_what_is_taken_is_entered_with_its_lease(queue_server: Server, lease_s: float) -> None:
+def test_a_message_is_taken_together_with_its_lease(queue_server: Server, lease_s: float) -> None:
     before_s = queue_server.now_us() / 1e6
     queue_server.push("a", "plain", "again@5f", "own@name", "@5f")
     assert [name for name, _ in queue_server.take([["a"]], lease_s=lease_s)] == ["a"] * 4
@@ -120,7 +120,7 @@ def test_a_lone_surrogate_does_not_set_a_message_aside_however_it_is_written(
 
 
 @pytest.mark.parametrize("before", [0, 2])
-def test_what_is_due_comes_before_its_list_and_where_asked_before_that_of_another(
+def test_due_messages_come_before_their_list_and_on_request_before_another_one(
     queue_server: Server, before: int
 ) -> None:
     lists = [["late", "a"], ["late:1", "a:1"]]
@@ -236,7 +236,7 @@ def test_a_channel_that_is_full_leaves_the_lead_to_others(queue_server: Server) 
     assert (queue_server.due_in_us, queue_server.client.exists("late.leader")) == (-1, 0)
 
 
-def test_what_is_due_in_a_list_that_is_left_alone_stays_and_hides_no_other(
+def test_due_messages_of_a_list_that_is_left_alone_stay_and_hide_no_others(
     queue_server: Server,
 ) -> None:
     now_us = queue_server.now_us()

@@ -168,7 +168,7 @@ async def test_a_session_of_flowers_login_may_look_and_needs_its_token_to_change
     assert (await site.client.get(f"{PREFIX}/status")).status_code == 401
 
 
-async def test_with_a_token_alone_machines_get_in_and_nobody_else(serve: Serve) -> None:
+async def test_with_only_a_token_configured_only_the_token_gets_in(serve: Serve) -> None:
     site = await serve(basic_auth=None)
     assert (await site.client.get(f"{PREFIX}/status", headers=BEARER)).status_code == 200
     refused = await site.client.get(f"{PREFIX}/status")

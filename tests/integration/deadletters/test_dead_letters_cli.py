@@ -151,7 +151,7 @@ def test_a_replay_sends_the_job_with_its_id_and_everything_that_hangs_on_it(
     assert json.loads(cli("list", "--json").output)["total"] == 0
 
 
-def test_many_are_replayed_by_what_they_are_and_what_cannot_be_is_named(
+def test_many_letters_are_replayed_by_a_filter_and_those_that_cannot_be_are_named(
     cli: Cli, redis_url: str
 ) -> None:
     put(redis_url, *(letter(number) for number in range(1, 301)), email(301))

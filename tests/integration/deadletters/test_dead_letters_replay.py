@@ -48,7 +48,7 @@ def test_a_letter_that_knows_no_queue_is_replayed_where_its_task_belongs(redis_u
     assert [message["headers"]["id"] for message in queued(redis_url, "ai")] == ["job-1"]
 
 
-async def test_a_replay_that_is_stopped_lets_nobody_else_send_what_may_still_get_through(
+async def test_after_a_stopped_replay_no_other_sends_a_job_that_may_still_get_through(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = sys.modules["worker.deadletters.replay"]
@@ -78,7 +78,7 @@ async def test_a_replay_that_is_stopped_lets_nobody_else_send_what_may_still_get
     ("runs_again", "why"),
     [(False, "it has been deleted meanwhile"), (True, "it has changed meanwhile")],
 )
-async def test_a_letter_that_is_no_longer_what_was_listed_is_refused_and_the_others_go_out(
+async def test_a_letter_that_has_changed_since_it_was_listed_is_refused_and_the_others_are_sent(
     redis_url: str, why: str, *, runs_again: bool
 ) -> None:
     async with Redis.from_url(redis_url, decode_responses=True) as client:

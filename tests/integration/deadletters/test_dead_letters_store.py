@@ -44,7 +44,7 @@ async def test_a_letter_comes_back_as_it_was_put_with_its_time_and_size(make: Ma
     assert "canary" not in repr((stored, message, stored.as_json()))
 
 
-async def test_letters_are_found_latest_first_and_by_what_they_are(make: Make) -> None:
+async def test_letters_are_found_latest_first_and_by_service_task_and_kind(make: Make) -> None:
     store = make()
     for number in range(1, 8):
         service = "groq" if number % 2 else "resend"

@@ -45,7 +45,7 @@ def configured(make_pool: Make) -> KeyPool:
     return make_pool(1, limits=limits, lease_ms=30_000)
 
 
-async def test_a_quota_is_learned_anew_after_a_week_and_not_before(
+async def test_a_quota_is_relearned_after_a_week_and_not_before(
     pool: KeyPool, clock: ManualClock
 ) -> None:
     clock.tick(7 * DAY_MS)
@@ -56,7 +56,7 @@ async def test_a_quota_is_learned_anew_after_a_week_and_not_before(
     assert await left(pool) is None
 
 
-async def test_what_was_taken_from_the_next_day_is_there_again_on_the_day_after(
+async def test_emails_taken_from_the_quota_of_the_next_day_are_back_on_the_day_after(
     pool: KeyPool, clock: ManualClock
 ) -> None:
     clock.tick(TO_MIDNIGHT_MS + 57_000)
@@ -104,7 +104,7 @@ async def test_a_call_has_room_for_what_the_quota_has_left(configured: KeyPool) 
     assert await left(configured) == (20, 0)
 
 
-async def test_the_emails_that_the_provider_counted_are_those_that_count(
+async def test_the_emails_that_the_provider_counted_replace_the_estimate(
     configured: KeyPool,
 ) -> None:
     await configured.settle(await lease(configured, emails=5), replace(OK, emails=3))

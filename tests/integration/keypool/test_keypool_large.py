@@ -110,7 +110,7 @@ async def test_a_large_job_that_comes_after_small_ones_which_save_for_themselves
     assert served - before > 20, "small ones went on meanwhile"
 
 
-async def test_what_is_saved_goes_to_the_job_that_came_first_whichever_asked_first(
+async def test_saved_tokens_go_to_the_job_that_came_first_whichever_asked_first(
     make_pool: Make,
     clock: ManualClock,
 ) -> None:
@@ -133,7 +133,7 @@ async def test_tokens_are_saved_for_large_answers_too(make_pool: Make, clock: Ma
     )
 
 
-async def test_what_is_saved_for_a_job_that_does_not_come_holds_nobody_up_for_long(
+async def test_tokens_saved_for_a_job_that_does_not_come_delay_no_other_job_for_long(
     make_pool: Make,
     clock: ManualClock,
 ) -> None:
@@ -306,7 +306,7 @@ async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(
     assert (await no_lease(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
 
 
-async def test_what_is_saved_stays_saved_when_the_limit_changes(
+async def test_saved_tokens_stay_saved_when_the_limit_changes(
     make_pool: Make, clock: ManualClock
 ) -> None:
     pool = await emptied(make_pool)

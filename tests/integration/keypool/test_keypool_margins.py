@@ -46,7 +46,7 @@ async def test_a_margin_stays_in_a_bucket(
 
 # Windows of which jobs wait for the room in their process, up to five seconds as for any rest.
 @pytest.mark.parametrize(("window_ms", "waits"), [(60_000, True), (60_001, False)])
-async def test_what_refills_over_more_than_a_minute_is_waited_for_outside(
+async def test_jobs_wait_outside_for_limits_that_refill_over_more_than_a_minute(
     make_pool: Make, window_ms: int, *, waits: bool
 ) -> None:
     pool = make_pool(1)

@@ -63,7 +63,9 @@ async def test_the_first_model_is_taken_while_it_has_room_then_the_next(make_poo
     "verdict",
     [UNFIT, refused(60_000), replace(UNFIT, effect=Effect.DISABLE, scope=Scope.KEY_RESOURCE)],
 )
-async def test_a_model_that_cannot_be_had_gives_way(make_pool: Make, verdict: Verdict) -> None:
+async def test_an_unavailable_model_gives_way_to_the_next(
+    make_pool: Make, verdict: Verdict
+) -> None:
     pool = make_pool(2)
     for _ in range(2):
         await pool.settle(await lease(pool, **only("a")), verdict)

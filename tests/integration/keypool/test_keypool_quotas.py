@@ -204,7 +204,7 @@ async def test_a_refusal_that_bounds_no_quota_teaches_none(make_pool: Make, emai
     assert await left(pool) == {}
 
 
-async def test_a_quota_that_turns_out_to_be_larger_is_learned_anew(
+async def test_a_quota_that_turns_out_to_be_larger_is_relearned(
     make_pool: Make, clock: ManualClock
 ) -> None:
     pool = make_pool(1)
@@ -241,7 +241,7 @@ async def test_forgetting_the_only_limit_leaves_no_bucket(
     assert (await pool.snapshot()).keys[0].buckets == ()
 
 
-async def test_after_some_days_a_quota_is_learned_anew(make_pool: Make, clock: ManualClock) -> None:
+async def test_a_quota_is_relearned_after_some_days(make_pool: Make, clock: ManualClock) -> None:
     pool = make_pool(1)
     await known(pool)
     for _ in range(7):

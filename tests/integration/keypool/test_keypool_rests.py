@@ -243,7 +243,7 @@ NOT_HAD = Verdict(
 )
 
 
-async def test_an_account_without_a_model_is_no_candidate_for_it_until_an_hour_is_over(
+async def test_an_account_without_a_model_is_not_a_candidate_for_it_until_an_hour_is_over(
     make_pool: Make,
     clock: ManualClock,
 ) -> None:

@@ -29,7 +29,7 @@ async def with_tokens(make_pool: Make, left: float, *, requests: float = 100_000
         (4_000, 1),
     ],
 )
-async def test_of_what_is_there_small_jobs_may_take_as_much_as_a_large_one_lacks(
+async def test_of_the_tokens_left_small_jobs_may_take_as_much_as_a_large_one_lacks(
     make_pool: Make, left: int, tokens: int
 ) -> None:
     pool = await with_tokens(make_pool, left)
@@ -39,7 +39,7 @@ async def test_of_what_is_there_small_jobs_may_take_as_much_as_a_large_one_lacks
     await lease(pool, tokens=tokens, by="small")
 
 
-async def test_half_of_what_refills_is_saved(make_pool: Make, clock: ManualClock) -> None:
+async def test_half_of_the_refill_is_saved(make_pool: Make, clock: ManualClock) -> None:
     pool = await with_tokens(make_pool, 0)
     await no_lease(pool, tokens=LARGE, by="large")
     assert (await no_lease(pool, tokens=100, by="small")).first_in_ms == 3_200
@@ -48,7 +48,7 @@ async def test_half_of_what_refills_is_saved(make_pool: Make, clock: ManualClock
     await lease(pool, tokens=940, by="small")
 
 
-async def test_what_is_saved_for_a_job_does_not_keep_it_waiting_itself(make_pool: Make) -> None:
+async def test_tokens_saved_for_a_job_do_not_keep_that_job_waiting(make_pool: Make) -> None:
     pool = await with_tokens(make_pool, 0)
     await no_lease(pool, tokens=LARGE, by="large")
     assert (await no_lease(pool, tokens=100, by="large")).first_in_ms == 1_600
@@ -122,7 +122,7 @@ async def test_nothing_is_saved_for_a_request_that_names_no_job(make_pool: Make)
         (False, 40_600 + 30_001, False),
     ],
 )
-async def test_what_is_saved_for_a_job_that_does_not_come_is_free_again(
+async def test_tokens_saved_for_a_job_that_does_not_come_are_released(
     make_pool: Make, clock: ManualClock, *, in_line: bool, after_ms: int, saved: bool
 ) -> None:
     pool = await with_tokens(make_pool, 0)

@@ -132,7 +132,7 @@ async def test_a_line_behind_two_others_waits_for_them(make_pool: Make) -> None:
     assert older.reason == "rpm", "who has waited longest is in front, wherever it waits"
 
 
-async def test_a_process_that_died_holds_nobody_up(
+async def test_a_process_that_died_delays_no_other(
     make_pool: Make, redis: Redis, clock: ManualClock
 ) -> None:
     pool = await limited(make_pool, 600)

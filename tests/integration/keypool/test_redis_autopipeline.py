@@ -174,7 +174,7 @@ async def test_a_connection_whose_answers_come_in_time_is_kept_however_long_it_i
     assert await pipeline.send("ECHO", "a") == "a"
 
 
-async def test_a_connection_that_idled_is_opened_anew(
+async def test_a_connection_that_idled_is_reopened(
     pipeline: AutoPipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await pipeline.send("CLIENT", "ID")

@@ -42,7 +42,7 @@ async def test_an_answer_is_cut_at_the_bound(client: groq.AsyncGroq) -> None:
     assert completion.usage.completion_tokens == 5
 
 
-async def test_what_was_reserved_and_not_used_is_given_back(
+async def test_tokens_that_were_reserved_and_not_used_are_given_back(
     sandbox: Sandbox, client: groq.AsyncGroq
 ) -> None:
     await ask(client, max_completion_tokens=1_900)
@@ -50,7 +50,7 @@ async def test_what_was_reserved_and_not_used_is_given_back(
     assert sandbox.ledger()["services"]["groq"]["tokens"] == 56
 
 
-async def test_a_refusal_says_who_what_and_how_long_in_the_recorded_words(
+async def test_a_refusal_has_the_recorded_words_with_organisation_limit_and_wait(
     sandbox: Sandbox, client: groq.AsyncGroq
 ) -> None:
     for _ in range(5):

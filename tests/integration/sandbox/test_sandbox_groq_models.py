@@ -37,7 +37,7 @@ async def test_a_model_that_reasons_says_so_and_may_use_its_whole_cap_for_it(
         {"reasoning_format": "parsed", "include_reasoning": True},
     ],
 )
-async def test_what_a_model_that_reasons_does_not_take_is_refused(
+async def test_options_that_a_reasoning_model_does_not_take_are_refused(
     client: groq.AsyncGroq, changes: dict[str, Any]
 ) -> None:
     assert (await refusal(client, **changes)).status_code == 400

@@ -97,7 +97,7 @@ async def test_an_email_to_a_suppressed_address_is_taken_and_not_delivered(
     assert (await resend.Emails.get_async(sent["id"]))["last_event"] == "suppressed"
 
 
-async def test_a_team_may_send_so_often_a_second_whichever_key_it_uses(
+async def test_the_rate_limit_of_a_team_holds_for_all_its_keys_together(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sandbox.control("limits", service="resend", rps=1)

@@ -22,7 +22,7 @@ from worker.streams import StreamWriter, answer_stream, finish_stream, lifecycle
 from worker.streams import writer as writing
 
 
-async def test_what_a_broken_connection_delivers_late_changes_nothing(redis: Redis) -> None:
+async def test_a_late_delivery_of_a_broken_connection_changes_nothing(redis: Redis) -> None:
     flaky = Flaky(redis, "", "delivered late")
     writer = StreamWriter(flaky, namespace="kw", expires_s=600)  # type: ignore[arg-type]
     stream = writer.open("t1")

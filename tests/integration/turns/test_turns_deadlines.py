@@ -115,7 +115,7 @@ async def test_a_deadline_of_its_own_goes_before_that_of_the_settings(  # noqa: 
         await bench.turn(outcome, header=header, own_deadline_s=own_s, deadline_s=settings_s)
 
 
-async def test_nobody_waits_for_a_key_beyond_the_deadline(bench: Bench) -> None:
+async def test_no_job_waits_for_a_key_beyond_its_deadline(bench: Bench) -> None:
     header = {"since_ms": round((time.time() - 50) * 1000)}
     await bench.turn(Served({}, "k", attempts=1, waited_ms=0), header=header, own_deadline_s=60)
     assert bench.rotation.longest_s is not None

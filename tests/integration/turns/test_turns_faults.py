@@ -185,7 +185,7 @@ def test_the_backoff_stays_within_half_and_whole(
 
 @pytest.mark.parametrize(("in_doubt", "longest_s"), [(False, 10.0), (True, 60.0)])
 @pytest.mark.parametrize("failed", [1, 5, 20])
-async def test_what_fails_for_everybody_costs_no_try_and_is_asked_for_ever_less_often(
+async def test_an_outage_costs_no_retry_and_delays_the_job_longer_each_time(
     bench: Bench, failed: int, longest_s: float, *, in_doubt: bool
 ) -> None:
     calls = [

@@ -77,7 +77,7 @@ async def test_reports_of_several_processes_add_up_by_minute_and_by_hour(
     assert [step async for step in steps] == [total]
 
 
-async def test_what_another_program_or_a_later_version_wrote_is_left_out(
+async def test_usage_that_another_program_or_a_later_version_wrote_is_left_out(
     redis: Redis, clock: Clock
 ) -> None:
     store = UsageStore(redis, namespace="kw", now_ms=clock)
@@ -189,7 +189,7 @@ async def test_the_counter_writes_in_one_command_and_nothing_while_nothing_is_ca
     assert found.counts == counts(calls=100, prompt_tokens=4950)
 
 
-async def test_what_redis_did_not_take_is_written_once_it_does(redis: Redis) -> None:
+async def test_counts_that_redis_did_not_take_are_written_later(redis: Redis) -> None:
     store = UsageStore(redis, namespace="kw")
     counter = UsageCounter(store)
     await redis.config_set("maxmemory", 1)

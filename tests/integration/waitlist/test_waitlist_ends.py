@@ -20,7 +20,7 @@ from worker.redis import retry
 from worker.rotation import wait_queue
 
 
-async def test_a_job_that_is_stopped_in_line_leaves_it_and_holds_up_nobody(line: Line) -> None:
+async def test_a_job_that_is_stopped_in_line_leaves_it_and_delays_no_other(line: Line) -> None:
     await line.rest()
     first, second = await line.stand("first"), await line.stand("second")
     first.cancel()

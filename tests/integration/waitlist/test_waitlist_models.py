@@ -157,7 +157,7 @@ async def test_a_queue_flows_on_for_a_model_that_was_only_seen_in_it(
     await stop(waiting)
 
 
-async def test_a_service_whose_models_rest_does_not_for_one_that_was_seen_in_its_queue(
+async def test_a_service_does_not_rest_for_a_model_that_was_seen_in_its_queue(
     redis: Redis,
 ) -> None:
     line = Line(redis, patience_ms=1)

@@ -98,7 +98,7 @@ async def test_a_wake_up_that_comes_while_the_line_asks_is_not_lost(line: Line) 
     assert isinstance((await outcomes(job))[0], Lease)
 
 
-async def test_a_wake_up_that_comes_while_a_job_asks_that_nobody_stands_before_is_not_lost(
+async def test_a_wake_up_that_comes_while_the_first_job_asks_is_not_lost(
     line: Line,
 ) -> None:
     await line.rest()
@@ -173,7 +173,7 @@ async def test_while_tenants_take_turns_a_process_holds_few_jobs(line: Line) -> 
     assert line.list.demand.capacity() <= 32
 
 
-async def test_room_is_what_was_served_within_the_horizon_and_who_fills_it_presses(
+async def test_capacity_is_what_was_served_within_the_horizon_and_jobs_that_fill_it_press(
     line: Line,
 ) -> None:
     pressed: list[int] = []
