@@ -157,6 +157,8 @@ def look_up(environ: Mapping[str, str], name: str) -> Lookup:
 
 
 def _first_bytes(path: Path) -> bytes:
+    if "\0" in str(path):  # which no file's name holds
+        raise FileNotFoundError
     # Path.is_file() keeps to itself why a file cannot be looked at, from Python 3.14 on.
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("does not name a plain file")

@@ -92,3 +92,8 @@ def test_certificates_may_be_in_a_folder_that_cannot_be_listed(tmp_path: Path) -
     _let_others_pass(tmp_path)
     with _as_nobody():  # who may open files in it by their names, as OpenSSL does
         assert list(certificates.certificate_problems({"SSL_CERT_DIR": str(tmp_path)})) == []
+
+
+def test_a_name_that_no_file_can_have_counts_as_missing() -> None:
+    secret = look_up({"GROQ_API_KEY_FILE": "keys\0groq"}, "GROQ_API_KEY")
+    assert secret.problem == "names a file that does not exist"

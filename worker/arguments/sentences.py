@@ -93,7 +93,7 @@ def _is_branch(part: int | str) -> bool:
 def _by_kind(problems: list[Problem]) -> Iterator[tuple[tuple[int | str, ...], str]]:
     """Yield each problem's place and words.
 
-    Of a union only the branch counts that the value is of_right_kind for.
+    Of a union only the branch counts whose kind the value has.
     """
     for (union, field), several in groupby(problems, key=lambda problem: _union_of(problem["loc"])):
         group = list(several)

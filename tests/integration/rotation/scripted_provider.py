@@ -57,11 +57,16 @@ UNFIT = Reply(
 )
 FAULTY = Reply(
     Verdict(
-        Fate.RETRY, "server_error", "it failed (HTTP 502)", effect=Effect.COOL, cooldown_ms=5_000,
-            definite=False,
-        backoff_ms=1_500, status=502,
+        Fate.RETRY,
+        "server_error",
+        "it failed (HTTP 502)",
+        effect=Effect.COOL,
+        cooldown_ms=5_000,
+        definite=False,
+        backoff_ms=1_500,
+        status=502,
     )
-)  # fmt: skip
+)
 NOT_FOUND = Reply(
     Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "there is no such model", status=404)
 )
