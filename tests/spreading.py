@@ -20,6 +20,7 @@ _STARTING: Final = ("test_worker_start", "test_worker_cli")
 _SHARING: Final = ("tasks", "pools")
 """In these folders all files share what their `conftest.py` starts for the package."""
 
+_UNIT: Final = "tests/unit/"
 _READING_UNIT_TESTS: Final = {"gw0", "gw1", "gw2"}
 """The processes that read the unit tests, which run last and keep two cores busy with few."""
 
@@ -39,10 +40,13 @@ class BySharedWorker(LoadFileScheduling):
         return scope_of(super()._split_scope(nodeid))
 
     def _check_nodes_have_same_collection(self) -> bool:
-        # `schedule` takes all tests to be those of the first process.
         by_most = sorted(self.registered_collections.items(), key=lambda read: -len(read[1]))
-        self.registered_collections = dict(by_most)
-        return True
+        self.registered_collections = dict(by_most)  # `schedule` takes the first for all tests
+        every = by_most[0][1]
+        others = [test for test in every if not test.startswith(_UNIT)]
+        if all(read in (every, others) for _, read in by_most):
+            return True
+        return super()._check_nodes_have_same_collection()
 
     def _assign_work_unit(self, node: WorkerController) -> None:
         known = set(self.registered_collections[node])
