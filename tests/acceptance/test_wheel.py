@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -54,12 +55,17 @@ def run(*command: str | Path, **options: object) -> str:
     return str(result.stdout)
 
 
+_NOT_IN_SOURCE = shutil.ignore_patterns(".*_cache", ".venv", ".git", "node_modules", ".hypothesis")
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a source distribution, so that this is complete as well."""
-    target = tmp_path_factory.mktemp("wheel")
+    target, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
+    # setuptools writes keywheel.egg-info anew, which tells Celery of our commands in the checkout.
+    shutil.copytree(ROOT, source, ignore=_NOT_IN_SOURCE, dirs_exist_ok=True)
     options = ("--no-build-isolation", "--python", sys.executable, "--out-dir", target)
-    run(*UV, "build", *options, ROOT)
+    run(*UV, "build", *options, source)
     [path] = target.glob("keywheel-*.whl")
     assert list(target.glob("keywheel-*.tar.gz"))
     return path
