@@ -31,9 +31,8 @@ def test_a_rate_limit_holds(pool: Any, key: str) -> None:
 
 
 def test_remote_control_sees_and_steers_the_pool(pool: Any, key: str) -> None:
-    result = pool.send("waits", key, 0.5)
-    pool.await_journal(key, "began")
-    (active,) = pool.control("active")
+    result = pool.send("starts", key)
+    (active,) = eventually(lambda: pool.control("active"), what="the job among the active ones")
     assert active["id"] == result.id
     assert isinstance(active["worker_pid"], int)
     assert pool.control("stats")["pool"]["max-concurrency"] == 4
@@ -43,7 +42,8 @@ def test_remote_control_sees_and_steers_the_pool(pool: Any, key: str) -> None:
     assert "ok" in pool.control(
         "rate_limit", task_name="tests.workers.pools.pools_app.total", rate_limit="100/s"
     )
-    assert result.get(timeout=60) == "waited"
+    pool.store.set(f"go:{key}", 1)
+    result.get(timeout=60)
 
 
 def test_a_pool_grows_and_shrinks(pool: Any) -> None:
@@ -70,7 +70,9 @@ def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
     results = [pool.send("waits", key, 0.5) for _ in range(7)]
     eventually(lambda: pool.journal(key))
     pool.process.send_signal(signal.SIGTERM)
-    assert await_end(pool.process, within_s=20) == 0
+    # A child of prefork waits up to 30 s for its parent, which ends, to read its last result
+    # (billiard's GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT, 300 times 0.1 s).
+    assert await_end(pool.process, within_s=60) == 0
     ended = {result.id for result in results if result.state == "SUCCESS"}
     assert pool.journal(key).count("began") == pool.journal(key).count("ended") == len(ended) > 0
     given_back = [
@@ -78,8 +80,6 @@ def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
     ]
     assert sorted(set(given_back) - ended) == sorted({result.id for result in results} - ended)
     assert len(given_back) == len(set(given_back))
-    # While prefork ends, a thread of its takes acknowledgements out of the set to which its main
-    # thread still adds: the one that is added as the set is taken is lost, and its job, though it
-    # has ended, is given back.
-    assert len(ended.intersection(given_back)) <= ("prefork" in request.node.name)
+    # What prefork's parent did not read is not acknowledged: those jobs have ended, and run again.
+    assert "prefork" in request.node.name or not ended.intersection(given_back)
     assert pool.unacknowledged() == 0
