@@ -7,17 +7,19 @@ answers of the others.
 
 import sys
 
+import worker
+from worker.startup.collector import collector_paused
+
 _COLOURS = "pygments"
-_absent = sys.modules.setdefault(_COLOURS, None) is None  # type: ignore[arg-type] # no such module
 
-from celery.bin.base import CLIContext  # noqa: E402
-from celery.bin.worker import worker as command  # noqa: E402
+with collector_paused():
+    _absent = sys.modules.setdefault(_COLOURS, None) is None  # type: ignore[arg-type] # no module
+    from celery.bin.base import CLIContext
+    from celery.bin.worker import worker as command
 
-if _absent:
-    del sys.modules[_COLOURS]
-
-import worker  # noqa: E402
-from worker.celery import app  # noqa: E402
+    if _absent:
+        del sys.modules[_COLOURS]
+    from worker.celery import app
 
 
 def main() -> None:

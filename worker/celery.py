@@ -7,10 +7,11 @@ Raises:
 import atexit
 import gc
 
+from worker.startup.collector import collector_paused
 from worker.startup.imports import imports_in_a_sentence
 
 # Celery would say of each failure that this package "has no attribute 'celery'".
-with imports_in_a_sentence():
+with collector_paused(), imports_in_a_sentence():
     from worker.application import app, create_app
 
 # Python looks through all that is left for garbage as it ends: a fifth of what a worker, or a

@@ -85,6 +85,7 @@ class TaskPool(BasePool):
         settings = self.settings = PoolSettings.of(self.options, self.app.conf)
         self._gc_before = gc.get_threshold()
         if settings.gc_objects:
+            gc.freeze()  # the imports' objects stay: a pass through them takes the loop 35 ms
             # What waits for minutes and then turns to garbage is found by every hundredth one.
             gc.set_threshold(int(settings.gc_objects), 20, 5)
         self.loop = new_loop(settings.loop)

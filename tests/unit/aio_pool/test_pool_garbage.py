@@ -178,6 +178,18 @@ def test_old_garbage_is_collected_too(start: Start) -> None:
     assert ref() is None
 
 
+def test_the_collector_passes_over_what_the_imports_made(start: Start) -> None:
+    imported = [object()]
+    start(aio_gc_objects=500)
+    assert not any(passed is imported for passed in gc.get_objects())
+
+
+def test_a_pool_that_leaves_the_collector_alone_freezes_nothing(start: Start) -> None:
+    imported = [object()]
+    start(aio_gc_objects=0)
+    assert any(passed is imported for passed in gc.get_objects())
+
+
 def test_a_pool_that_has_ended_leaves_the_collector_as_it_was(start: Start) -> None:
     before = gc.get_threshold()
     pool = start()
