@@ -9,11 +9,12 @@ DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [ROOT / "README.md", *DOCS]
 EXAMPLES = sorted((ROOT / "examples").glob("*/README.md"))
 OF_PACKAGES = sorted((ROOT / "clients").glob("*/README.md"))
+OF_BENCHMARKS = [*sorted((ROOT / "benchmarks").glob("*.md")), ROOT / "benchmarks/drills/README.md"]
 ALL_PAGES = [
     *PAGES,
     *EXAMPLES,
     *OF_PACKAGES,
-    ROOT / "benchmarks/README.md",
+    *OF_BENCHMARKS,
     *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")),
 ]
 

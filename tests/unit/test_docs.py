@@ -9,7 +9,17 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from tests.pages import ALL_PAGES, DOCS, INLINE_RE, PAGES, ROOT, blocks, prose, text_of
+from tests.pages import (
+    ALL_PAGES,
+    DOCS,
+    INLINE_RE,
+    OF_BENCHMARKS,
+    PAGES,
+    ROOT,
+    blocks,
+    prose,
+    text_of,
+)
 
 LINK_RE = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 OUR_PATH_RE = re.compile(
@@ -137,7 +147,7 @@ def test_each_page_says_first_for_whom_it_is(page: Path) -> None:
         assert text_of(page).split("\n\n")[1].startswith("For "), page.name
 
 
-@pytest.mark.parametrize("page", DOCS, ids=by_name)
+@pytest.mark.parametrize("page", [*DOCS, *OF_BENCHMARKS], ids=by_name)
 def test_no_page_is_longer_than_300_lines(page: Path) -> None:
     assert len(text_of(page).splitlines()) <= 300, "part it by subject"
 
