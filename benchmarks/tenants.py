@@ -25,7 +25,7 @@ from typing import Any
 import redis
 from rich.console import Console
 
-from benchmarks.drills.house import ROOT, House, Post
+from benchmarks.drills.stack import ROOT, Post, Stack
 from keywheel_client import Keywheel
 from sandbox.process import Sandbox
 from sandbox.redis import EmbeddedRedis
@@ -38,7 +38,7 @@ console = Console()
 
 
 @contextmanager
-def open_house(workers: int = WORKERS) -> Iterator[House]:
+def open_stack(workers: int = WORKERS) -> Iterator[Stack]:
     """Start everything."""
     account = {"keys": 1, "rpm": RPM, "rpd": 0, "tpm": 0, "tpd": 0}
     accounts = {"groq": [{"account": f"org_{n}"} | account for n in range(KEYS)], "resend": []}
@@ -55,11 +55,11 @@ def open_house(workers: int = WORKERS) -> Iterator[House]:
                 | {"REDIS_URL": server.url, "PYTHONPATH": str(ROOT)}
             )
             posts = [Post(f"w{n}", home / f"w{n}.log") for n in range(workers)]
-            house = House(server, sandbox, environ, home / "cwd", posts)
-            house.fill()
+            stack = Stack(server, sandbox, environ, home / "cwd", posts)
+            stack.fill()
             try:
-                house.await_ready()
-                yield house
+                stack.await_ready()
+                yield stack
             finally:
                 for post in posts:
                     post.kill()
@@ -105,7 +105,7 @@ def delay() -> None:
     """Ten jobs at a time, alone and beside 10,000 of another tenant."""
     figures = {}
     for name, backlog in (("alone", KEYS * RPM), ("beside", KEYS * RPM + BACKLOG)):
-        with open_house() as house, Keywheel(house.redis.url) as keywheel:
+        with open_stack() as stack, Keywheel(stack.redis.url) as keywheel:
             jobs = send(keywheel, "big", backlog)
             await_end(keywheel, jobs[: KEYS * RPM])  # the burst
             figures[name] = latencies(keywheel, times=12, pause_s=3)
@@ -118,7 +118,7 @@ def delay() -> None:
 
 def equal() -> None:
     """Ten tenants whose jobs come one tenant after the other."""
-    with open_house() as house, Keywheel(house.redis.url) as keywheel:
+    with open_stack() as stack, Keywheel(stack.redis.url) as keywheel:
         await_end(keywheel, send(keywheel, "another", KEYS * RPM))  # the burst
         jobs = {f"tenant-{n}": send(keywheel, f"tenant-{n}", 200) for n in range(10)}
         every = [job for several in jobs.values() for job in several]

@@ -23,7 +23,7 @@ from celery import Celery
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.drills.house import ROOT, House, Post
+from benchmarks.drills.stack import ROOT, Post, Stack
 from benchmarks.waiting_cases import (
     BEGIN_S,
     CASES,
@@ -59,7 +59,7 @@ def _redis(home: Path, clock: Path | None) -> EmbeddedRedis:
 
 
 @contextmanager
-def open_house(workers: int) -> Iterator[Run]:
+def open_stack(workers: int) -> Iterator[Run]:
     """Start everything."""
     account = {"keys": 1, "rpm": RPM, "rpd": 0, "tpm": 0, "tpd": 0}
     # The last key joins in one case; in the others the workers do not know it.
@@ -77,11 +77,11 @@ def open_house(workers: int) -> Iterator[Run]:
             spare = sandbox.keys("groq")[-1]
             environ = {name: value for name, value in environ.items() if value != spare}
             posts = [Post(f"w{n}", home / f"w{n}.log") for n in range(workers)]
-            house = House(server, sandbox, environ, home / "cwd", posts)
-            house.fill()
+            stack = Stack(server, sandbox, environ, home / "cwd", posts)
+            stack.fill()
             try:
-                house.await_ready()
-                yield Run(house, Celery(broker=server.url, backend=server.url), clock=clock)
+                stack.await_ready()
+                yield Run(stack, Celery(broker=server.url, backend=server.url), clock=clock)
             finally:
                 for post in posts:
                     if post.process is not None and post.process.poll() is None:
@@ -90,10 +90,10 @@ def open_house(workers: int) -> Iterator[Run]:
                         post.process.wait()
 
 
-def cpu_s(house: House) -> float:
+def cpu_s(stack: Stack) -> float:
     """CPU that the workers have used."""
     used = 0.0
-    for post in house.posts:
+    for post in stack.posts:
         if post.process is not None:
             fields = Path(f"/proc/{post.process.pid}/stat").read_text().rsplit(") ", 1)[1].split()
             used += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -104,8 +104,8 @@ def measure(
     case: Callable[[Run, float], None], *, workers: int, seconds: float, jobs: int
 ) -> dict[str, Any]:
     """Run one case."""
-    with open_house(workers) as run:
-        before_s = cpu_s(run.house)
+    with open_stack(workers) as run:
+        before_s = cpu_s(run.stack)
         if case is models:
             run.send(2 * (jobs + RPM), models=MODELS)
         else:
@@ -114,9 +114,9 @@ def measure(
         time.sleep(BEGIN_S)
         case(run, began_s + seconds)
         time.sleep(max(0.0, began_s + seconds - time.monotonic()))
-        calls = run.house.sandbox.ledger(full=True)["calls"]
-        spent_s = cpu_s(run.house) - before_s
-        log = b"".join(post.log.read_bytes() for post in run.house.posts)
+        calls = run.stack.sandbox.ledger(full=True)["calls"]
+        spent_s = cpu_s(run.stack) - before_s
+        log = b"".join(post.log.read_bytes() for post in run.stack.posts)
         return judge(run, calls, seconds=seconds, log=log) | {"cpu_ms": spent_s * 1000}
 
 

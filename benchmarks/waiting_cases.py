@@ -14,7 +14,7 @@ from typing import Any
 
 from celery import Celery
 
-from benchmarks.drills.house import House
+from benchmarks.drills.stack import Stack
 
 RPM, KEYS, JOBS = 300, 3, 1_700
 MODELS = "openai/gpt-oss-120b", "openai/gpt-oss-20b"
@@ -27,14 +27,14 @@ class Run:
     """One case that runs.
 
     Attributes:
-        house: Redis, sandbox and workers.
+        stack: Redis, sandbox and workers.
         app: The producer.
         ids: The jobs that were sent.
         gone: Those that were revoked.
         extra: Calls that the case allows beyond the keys' limits at the start (negative: fewer).
     """
 
-    house: House
+    stack: Stack
     app: Celery
     ids: list[str] = field(default_factory=list)
     gone: int = 0
@@ -79,7 +79,7 @@ class Run:
         """Run `celery -A worker keys …`, as a person does."""
         done = subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "celery", "-A", "worker", "keys", *command],
-            cwd=self.house.folder, env=self.house.environ, capture_output=True, text=True,
+            cwd=self.stack.folder, env=self.stack.environ, capture_output=True, text=True,
             check=False,
         )  # fmt: skip
         if done.returncode:
@@ -111,7 +111,7 @@ def resets_of_all(run: Run, until_s: float) -> None:
 
 def join(run: Run, until_s: float) -> None:
     """A key more is found."""
-    (run.house.folder / ".env").write_text(f"GROQ_API_KEY_9={run.house.sandbox.keys('groq')[-1]}\n")
+    (run.stack.folder / ".env").write_text(f"GROQ_API_KEY_9={run.stack.sandbox.keys('groq')[-1]}\n")
     run.app.control.broadcast("keys_reload", reply=True, timeout=1)
     run.extra = RPM * (1 + (until_s - time.monotonic()) / 60)
 
@@ -133,7 +133,7 @@ def disable(run: Run, _: float) -> None:
 def _status(run: Run) -> str:
     return subprocess.run(
         [sys.executable, "-m", "celery", "-A", "worker", "keys", "status", "--json"],
-        cwd=run.house.folder, env=run.house.environ, capture_output=True, text=True, check=True,
+        cwd=run.stack.folder, env=run.stack.environ, capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
 
 
@@ -145,17 +145,17 @@ def revoke(run: Run, _: float) -> None:
 
 def kill(run: Run, _: float) -> None:
     """A worker is killed and replaced."""
-    post = run.house.posts[0]
+    post = run.stack.posts[0]
     assert post.process is not None  # noqa: S101 - it was started
     os.killpg(post.process.pid, signal.SIGKILL)
     post.process.wait()
     post.process = None
-    run.house.fill()
+    run.stack.fill()
 
 
 def freeze(run: Run, _: float) -> None:
     """A worker stands still for 10 s."""
-    process = run.house.posts[0].process
+    process = run.stack.posts[0].process
     assert process is not None  # noqa: S101 - it was started
     os.killpg(process.pid, signal.SIGSTOP)
     time.sleep(10)
@@ -164,12 +164,12 @@ def freeze(run: Run, _: float) -> None:
 
 def raised(run: Run, _: float) -> None:
     """The provider triples the limits."""
-    run.house.sandbox.control("limits", service="groq", rpm=3 * RPM)
+    run.stack.sandbox.control("limits", service="groq", rpm=3 * RPM)
 
 
 def lowered(run: Run, until_s: float) -> None:
     """The provider halves the limits."""
-    run.house.sandbox.control("limits", service="groq", rpm=RPM // 2)
+    run.stack.sandbox.control("limits", service="groq", rpm=RPM // 2)
     # Buckets are full then.
     run.extra = KEYS * RPM / 2 * (1 - (until_s - time.monotonic()) / 60)
 
@@ -182,20 +182,20 @@ def bulk(run: Run, _: float) -> None:
 def rest(run: Run, _: float) -> None:
     """All keys rest for 12 s."""
     run.close(12)
-    run.house.sandbox.control("exhaust", service="groq", seconds=12)
+    run.stack.sandbox.control("exhaust", service="groq", seconds=12)
 
 
 def outage(run: Run, _: float) -> None:
     """The provider fails for everybody for 20 s."""
     run.close(20)
-    run.house.sandbox.control("fault", service="groq", status=500, seconds=20)
+    run.stack.sandbox.control("fault", service="groq", status=500, seconds=20)
 
 
 def models(run: Run, until_s: float) -> None:
     """Every other job is for a model whose calls are all refused for the rest of the run."""
     left_s = until_s - time.monotonic()
     run.extra = KEYS * RPM * (1 + BEGIN_S / 60)  # what the other model was good for until now
-    run.house.sandbox.control(
+    run.stack.sandbox.control(
         "fault", service="groq", model=MODELS[1], status=429, retry_after_s=30, seconds=left_s
     )
 
@@ -208,7 +208,7 @@ def behind(run: Run, until_s: float) -> None:
 
 def huge(run: Run, until_s: float) -> None:
     """Tokens become short, and one job needs most of a minute's."""
-    run.house.sandbox.control("limits", service="groq", rpm=RPM, tpm=4_500)
+    run.stack.sandbox.control("limits", service="groq", rpm=RPM, tpm=4_500)
     run.must += run.send(1, prompt="Say hello", max_completion_tokens=4_000)
     # A small job takes some 22 tokens.
     run.extra = KEYS * (4_500 / 22 - (RPM - 4_500 / 22) * (until_s - time.monotonic()) / 60)
@@ -239,13 +239,13 @@ def _set_clock(run: Run, offset: str) -> None:
 def redis_stops(run: Run, _: float) -> None:
     """Redis stands still for 10 s, in which the limits refill."""
     run.closed.append((time.time(), time.time() + 10))
-    run.house.hang_redis(hang_s=10)
+    run.stack.hang_redis(hang_s=10)
 
 
 def redis_restarts(run: Run, _: float) -> None:
     """Redis is killed, and comes back after 10 s, in which the limits refill."""
     run.closed.append((time.time(), time.time() + 10))
-    run.house.restart_redis(kill=True, away_s=10)
+    run.stack.restart_redis(kill=True, away_s=10)
 
 
 def steady(_run: Run, _: float) -> None:

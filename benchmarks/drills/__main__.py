@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.drills import chaos, providers, redis_troubles, soak, versions, workers
 from benchmarks.drills.drill import Drill, Outcome, Scale, Site
-from benchmarks.drills.house import House, accounts, house, settings
+from benchmarks.drills.stack import Stack, accounts, run_stack, settings
 
 DRILLS: dict[str, Drill] = {
     drill.name: drill
@@ -30,12 +30,12 @@ _WORKERS = 2
 
 
 @contextmanager
-def open_house(folder: Path, drill: Drill) -> Iterator[House]:
+def open_stack(folder: Path, drill: Drill) -> Iterator[Stack]:
     """Start Redis, the providers and workers for a drill, and for others with the same needs."""
     # An outage must cost no retry: three would soon be used up.
     wanted = settings(visibility_s=60, lease_s=3, deadline_s=1_800)
     wanted |= {"KEYWHEEL_MAX_RETRIES": "3", "KEYWHEEL_RESEND_TIMEOUT_S": "2"}
-    with house(
+    with run_stack(
         folder,
         workers=_WORKERS,
         accounts=drill.accounts or accounts(quota=0, rps=60),
@@ -45,14 +45,14 @@ def open_house(folder: Path, drill: Drill) -> Iterator[House]:
         yield opened
 
 
-def rehearse(opened: House, drill: Drill, scale: Scale, **options: str) -> Outcome:
+def rehearse(opened: Stack, drill: Drill, scale: Scale, **options: str) -> Outcome:
     """Run one drill, and judge it."""
     site = Site(opened, drill, scale, options=options)
     drill.act(site)
     return site.finish()
 
 
-def _houses(drills: Iterable[Drill]) -> list[list[Drill]]:
+def _by_stack(drills: Iterable[Drill]) -> list[list[Drill]]:
     """Group drills that can share workers, because their settings and accounts are the same."""
 
     def needs(drill: Drill) -> str:
@@ -65,8 +65,8 @@ def run(drills: list[Drill], args: argparse.Namespace) -> bool:
     """Run drills one after the other; say whether every promise held."""
     good = True
     with tempfile.TemporaryDirectory(prefix="keywheel-drills-") as temporary:
-        for number, group in enumerate(_houses(drills)):
-            with open_house((args.keep or Path(temporary)) / str(number), group[0]) as opened:
+        for number, group in enumerate(_by_stack(drills)):
+            with open_stack((args.keep or Path(temporary)) / str(number), group[0]) as opened:
                 for drill in group:
                     outcome = rehearse(opened, drill, _scale(drill, args), revision=args.revision)
                     print(outcome.line, flush=True)

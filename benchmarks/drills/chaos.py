@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks.drills.chaos_run import Run
-from benchmarks.drills.house import FAULTS, accounts, house, settings
+from benchmarks.drills.stack import FAULTS, accounts, run_stack, settings
 
 RESULTS = Path(__file__).parents[1] / "results"
 
@@ -150,7 +150,7 @@ def main(arguments: list[str]) -> int:
             f"{args.emails} emails, {args.completions} completions, {args.workers} workers, seed "
             f"{args.seed}"
         )
-        with house(
+        with run_stack(
             folder,
             workers=args.workers,
             accounts=accounts(quota=args.quota, rps=args.rps),

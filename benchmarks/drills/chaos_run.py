@@ -10,8 +10,8 @@ import redis
 from rich.console import Console
 
 from benchmarks.drills.chaos_producer import Producer, make_jobs
-from benchmarks.drills.house import House
 from benchmarks.drills.judge import evidence, judge, left_in_broker, read_ends, slowest
+from benchmarks.drills.stack import Stack
 
 _TICK_S = 0.05
 _LOOK_S = 1.0
@@ -25,40 +25,40 @@ class Run:
 
     Args:
         args: The command line.
-        house: What is broken.
+        stack: What is broken.
         say: Where progress goes.
     """
 
-    def __init__(self, args: argparse.Namespace, house: House, say: Console) -> None:
-        self.args, self.house, self.say = args, house, say
+    def __init__(self, args: argparse.Namespace, stack: Stack, say: Console) -> None:
+        self.args, self.stack, self.say = args, stack, say
         self.rng = random.Random(args.seed)  # noqa: S311 - chance, no secret
         self.jobs = make_jobs(args.emails, args.completions, self.rng)
         self.producer = Producer(
-            house.redis.url, self.jobs, rate=args.rate, twice=args.twice, rng=self.rng
+            stack.redis.url, self.jobs, rate=args.rate, twice=args.twice, rng=self.rng
         )
-        self.client = redis.Redis.from_url(house.redis.url, socket_timeout=5)
+        self.client = redis.Redis.from_url(stack.redis.url, socket_timeout=5)
         self.began_s = time.monotonic()
         self.seconds = 0.0
         self.open = list(self.jobs)
         publishing_s = len(self.jobs) / args.rate
-        control = house.sandbox.control
+        control = stack.sandbox.control
         self.plan = deque(
             [
-                (publishing_s * 0.2, "the scripts are flushed", house.flush_scripts),
+                (publishing_s * 0.2, "the scripts are flushed", stack.flush_scripts),
                 (
                     publishing_s * 0.3,
                     "Redis is killed",
-                    lambda: house.restart_redis(kill=True, away_s=args.away),
+                    lambda: stack.restart_redis(kill=True, away_s=args.away),
                 ),
                 (
                     publishing_s * 0.4,
                     "what is known of the Resend keys is deleted",
-                    lambda: house.forget_pool("resend"),
+                    lambda: stack.forget_pool("resend"),
                 ),
                 (
                     publishing_s * 0.45,
                     "what is known of the Groq keys is deleted",
-                    lambda: house.forget_pool("groq"),
+                    lambda: stack.forget_pool("groq"),
                 ),
                 (
                     publishing_s * 0.5,
@@ -70,11 +70,11 @@ class Run:
                     "a Resend key is revoked",
                     lambda: control("revoke", key="resend:2"),
                 ),
-                (publishing_s * 0.65, "Redis hangs", lambda: house.hang_redis(hang_s=args.away)),
+                (publishing_s * 0.65, "Redis hangs", lambda: stack.hang_redis(hang_s=args.away)),
                 (
                     publishing_s * 0.8,
                     "Redis restarts",
-                    lambda: house.restart_redis(kill=False, away_s=args.away),
+                    lambda: stack.restart_redis(kill=False, away_s=args.away),
                 ),
                 (publishing_s + 3, "the quota is raised, the keys are reset", self._raise_quota),
             ]
@@ -90,7 +90,7 @@ class Run:
         while (now_s := time.monotonic() - self.began_s) < self.args.minutes * 60:
             self.producer.work()
             self._break_things(now_s)
-            self.house.fill()
+            self.stack.fill()
             if now_s - looked_s >= _LOOK_S:
                 looked_s = now_s
                 if self._look():
@@ -106,14 +106,14 @@ class Run:
     def _break_things(self, now_s: float) -> None:
         if self.plan and now_s >= self.plan[0][0]:
             _, words, act = self.plan.popleft()
-            self.house.await_redis()  # one trouble of Redis at a time
+            self.stack.await_redis()  # one trouble of Redis at a time
             self._note(now_s, words)
             act()
         if now_s >= self.next_kill_s and len(self.open) > len(self.jobs) * (1 - _CALM):
             if self.rng.random() < _GENTLE:
-                self._note(now_s, f"{self.house.replace_one(self.rng)} is replaced")
+                self._note(now_s, f"{self.stack.replace_one(self.rng)} is replaced")
             else:
-                self._note(now_s, f"{self.house.kill_one(self.rng)} is killed")
+                self._note(now_s, f"{self.stack.kill_one(self.rng)} is killed")
             self.next_kill_s = self._after_a_while(now_s)
 
     def _raise_quota(self) -> None:
@@ -121,7 +121,7 @@ class Run:
 
         An operator is quicker.
         """
-        self.house.sandbox.control("limits", service="resend", account="team-3", daily=0)
+        self.stack.sandbox.control("limits", service="resend", account="team-3", daily=0)
         self.producer.app.send_task("tasks.admin.reset_keys", queue="admin")
 
     def _after_a_while(self, now_s: float) -> float:
@@ -150,28 +150,28 @@ class Run:
             now_s,
             f"{total - len(self.producer.waiting)}/{total} published, {total - len(self.open)} "
             "ended,"
-            f" {self.house.kills} kills, {self.house.restarts} restarts of Redis",
+            f" {self.stack.kills} kills, {self.stack.restarts} restarts of Redis",
         )
 
     def report(self) -> dict[str, Any]:
         """Judge, and say it."""
-        self.house.await_redis()
+        self.stack.await_redis()
         read_ends(self.client, self.jobs, last=True)
-        mail = self.house.sandbox.mail()
+        mail = self.stack.sandbox.mail()
         verdict = judge(
             self.jobs,
             mail=mail,
             left=left_in_broker(self.client),
-            deaths=self.house.deaths,
+            deaths=self.stack.deaths,
             seconds=self.seconds,
         )
-        ledger = self.house.sandbox.ledger()
+        ledger = self.stack.sandbox.ledger()
         accepted = ledger["services"]["groq"]["accepted"]
         verdict.figures |= {
             "completions made more than once": accepted - self.args.completions,
-            "workers killed": self.house.kills,
-            "workers replaced in order": self.house.goodbyes,
-            "restarts of Redis": self.house.restarts,
+            "workers killed": self.stack.kills,
+            "workers replaced in order": self.stack.goodbyes,
+            "restarts of Redis": self.stack.restarts,
             "messages published twice": self.producer.repeated,
             "publishings that failed and were tried again": self.producer.refused,
             "calls": {name: book["by_code"] for name, book in ledger["services"].items()},
@@ -180,9 +180,9 @@ class Run:
         for name, value in verdict.figures.items():
             self.say.print(f"{name:>48}  {value}", highlight=False, soft_wrap=True)
         self.say.rule("the slowest")
-        for line in slowest(self.jobs, self.house.logs()):
+        for line in slowest(self.jobs, self.stack.logs()):
             self.say.print(line, highlight=False, markup=False, soft_wrap=True)
-        for line in evidence(self.jobs, mail, self.house.sandbox.ledger(full=True)["calls"]):
+        for line in evidence(self.jobs, mail, self.stack.sandbox.ledger(full=True)["calls"]):
             self.say.print(line, highlight=False, markup=False, soft_wrap=True)
         self.say.rule()
         for sentence in verdict.broken:

@@ -12,8 +12,8 @@ import redis
 from celery import Celery
 from kombu.exceptions import OperationalError
 
-from benchmarks.drills.house import House
 from benchmarks.drills.judge import Job, judge, left_in_broker, read_ends
+from benchmarks.drills.stack import Stack
 from worker.aio.sending import Sender
 
 _LOOK_S = 0.1
@@ -89,38 +89,38 @@ class Outcome:
 
 
 class Site:
-    """Where a drill takes place: the house, the jobs, and what is seen while it runs.
+    """Where a drill takes place: the stack, the jobs, and what is seen while it runs.
 
     Args:
-        house: Redis, sandbox and workers, which several drills may use one after the other.
+        stack: Redis, sandbox and workers, which several drills may use one after the other.
         drill: The drill.
         scale: Its size.
         options: What the command line says beside the size.
-        seed: Makes the jobs' ids repeatable within the house.
+        seed: Makes the jobs' ids repeatable within the stack.
     """
 
     def __init__(
         self,
-        house: House,
+        stack: Stack,
         drill: Drill,
         scale: Scale,
         *,
         options: dict[str, str] | None = None,
         seed: int | None = None,
     ) -> None:
-        self.house, self.drill, self.scale = house, drill, scale
+        self.stack, self.drill, self.scale = stack, drill, scale
         self.options = options or {}
         self.jobs: list[Job] = []
         self.broken: list[str] = []
         self.notes: dict[str, Any] = {}
         self._rng = random.Random(seed)  # noqa: S311 - chance, no secret
-        app = Celery("producer", broker=house.redis.url, set_as_current=False)
+        app = Celery("producer", broker=stack.redis.url, set_as_current=False)
         app.conf.broker_transport_options = {"socket_timeout": 5, "socket_connect_timeout": 2}
         app.conf.broker_transport = "worker.aio.transport:Transport"
         self.app = app
         self._sender = Sender(app)
         self._to_send = self._make_jobs()
-        self._client = redis.Redis.from_url(house.redis.url, socket_timeout=5)
+        self._client = redis.Redis.from_url(stack.redis.url, socket_timeout=5)
         self._began_s = time.monotonic()
         self._calls: list[tuple[float, int]] = []
         self._calls_before = self._count_calls("calls")
@@ -211,7 +211,7 @@ class Site:
 
     def results(self) -> Celery:
         """An application that reads results."""
-        url = self.house.redis.url
+        url = self.stack.redis.url
         return Celery("reader", broker=url, backend=url, set_as_current=False)
 
     @property
@@ -221,7 +221,7 @@ class Site:
 
     def control(self, verb: str, **body: Any) -> dict[str, Any]:
         """Change what the providers do."""
-        return self.house.sandbox.control(verb, **body)
+        return self.stack.sandbox.control(verb, **body)
 
     # --- what is seen
 
@@ -236,13 +236,13 @@ class Site:
         return self._count_calls("calls") - self._calls_before
 
     def _count_calls(self, kind: str) -> int:
-        services = self.house.sandbox.ledger()["services"]
+        services = self.stack.sandbox.ledger()["services"]
         return sum(int(book[kind]) for book in services.values())
 
     def watch(self) -> None:
         """Take a sample of the calls and of what workers and Redis hold in memory."""
         self._calls.append((time.monotonic(), self.calls))
-        self._worker_mb.append(max((post.memory_mb for post in self.house.posts), default=0.0))
+        self._worker_mb.append(max((post.memory_mb for post in self.stack.posts), default=0.0))
         with suppress(redis.RedisError):
             info: dict[str, Any] = self._client.info("memory")  # type: ignore[assignment]
             self._redis_mb = max(self._redis_mb, info["used_memory"] / 2**20)
@@ -299,14 +299,14 @@ class Site:
         return self._judge(self._last_end_s)
 
     def _judge(self, last_end_s: float) -> Outcome:
-        self.house.await_redis()
+        self.stack.await_redis()
         read_ends(self._client, self.jobs, last=True)
         seconds = time.monotonic() - self._began_s
         verdict = judge(
             self.jobs,
-            mail=self.house.sandbox.mail(),
+            mail=self.stack.sandbox.mail(),
             left=left_in_broker(self._client),
-            deaths=self.house.deaths,
+            deaths=self.stack.deaths,
             seconds=seconds,
         )
         broken = self.broken + verdict.broken
@@ -337,6 +337,6 @@ class Site:
         )
         for name, value in self.notes.items():
             line += f", {name} {value}"
-        self.house.deaths.clear()
+        self.stack.deaths.clear()
         self._client.close()
         return Outcome(line, broken)

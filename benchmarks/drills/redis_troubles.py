@@ -111,7 +111,7 @@ def _through(
 ) -> None:
     site.send(0.8)
     site.await_calls()
-    with trouble(site.house.redis):
+    with trouble(site.stack.redis):
         if word:
             site.refused(word)
         site.pass_time(site.scale.trouble_s)

@@ -44,7 +44,7 @@ def soak(site: Site) -> None:
     site.notes["growth"] = f"{growth_mb:.1f} MB a worker, {late_mb:.1f} of them in the second half"
     if growth_mb > _MOST_GROWTH_MB:
         site.broken.append(f"a worker grew by {growth_mb:.0f} MB")
-    services = site.house.sandbox.ledger()["services"]
+    services = site.stack.sandbox.ledger()["services"]
     refused = sum(book["by_status"].get("429", 0) for book in services.values()) / max(
         1, site.calls
     )

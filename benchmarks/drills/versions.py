@@ -10,7 +10,7 @@ from typing import Any
 from celery.result import AsyncResult
 
 from benchmarks.drills.drill import Drill, Scale, Site
-from benchmarks.drills.house import ROOT, Post
+from benchmarks.drills.stack import ROOT, Post
 
 DEFAULT_REVISION = "HEAD~50"
 
@@ -33,20 +33,20 @@ def rolling_upgrade(site: Site) -> None:
     Jobs come all the time, and all keys rest once while both versions run.
     """
     revision = site.options.get("revision") or DEFAULT_REVISION
-    with checkout(revision, site.house.folder) as tree:
+    with checkout(revision, site.stack.folder) as tree:
         other = {"PYTHONPATH": str(tree)}
-        for post in site.house.posts:
+        for post in site.stack.posts:
             _replace(site, post, other)
-        site.house.await_ready()
+        site.stack.await_ready()
         for number, environ in enumerate((other, {}, other, {})):
-            for post in site.house.posts:
+            for post in site.stack.posts:
                 if post.environ != environ:
                     _replace(site, post, environ)
                 site.send(0.2)
-                if number == 1 and post is site.house.posts[0]:
+                if number == 1 and post is site.stack.posts[0]:
                     for service in ("groq", "resend"):
                         site.control("exhaust", service=service, seconds=site.scale.trouble_s)
-                site.house.await_ready()
+                site.stack.await_ready()
                 site.pass_time(site.scale.trouble_s)
         site.recovered()
         site.send()
@@ -54,9 +54,9 @@ def rolling_upgrade(site: Site) -> None:
 
 
 def _replace(site: Site, post: Post, environ: dict[str, str]) -> None:
-    site.house.dismiss(post)
+    site.stack.dismiss(post)
     post.environ = environ
-    site.house.fill()
+    site.stack.fill()
 
 
 def later_messages(site: Site) -> None:
@@ -91,7 +91,7 @@ def later_messages(site: Site) -> None:
             continue
         if job_id not in letters or not letters[job_id]["replayable"]:
             site.broken.append(f"a message that ended as {ends_as} has no letter to replay")
-        if site.house.sandbox.mail().get(job_id):
+        if site.stack.sandbox.mail().get(job_id):
             site.broken.append(f"an email went out for a message that ended as {ends_as}")
 
 

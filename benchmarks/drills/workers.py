@@ -12,12 +12,12 @@ def kill_all(site: Site) -> None:
     """All workers are killed at once and started again."""
     site.send()
     site.await_calls()
-    for post in site.house.posts:
-        site.house.kills += post.running
+    for post in site.stack.posts:
+        site.stack.kills += post.running
         post.kill()
     site.pass_time(site.scale.trouble_s)
-    site.house.fill()
-    site.house.await_ready()
+    site.stack.fill()
+    site.stack.await_ready()
     site.recovered()
 
 
@@ -25,15 +25,15 @@ def kill_one_with_deferred_jobs(site: Site) -> None:
     """A worker is killed while all keys are out: another one does what it had and had deferred."""
     for service in ("groq", "resend"):
         site.control("exhaust", service=service, seconds=site.scale.trouble_s)
-    post = site.house.posts[0]
+    post = site.stack.posts[0]
     before = _deferrals(post.log)
     site.send()
     site.until(lambda: _deferrals(post.log) > before, within_s=30, what="a deferral by the worker")
-    site.house.kills += 1
+    site.stack.kills += 1
     post.kill()
     site.pass_time(site.scale.trouble_s)
     site.recovered()
-    site.house.fill()
+    site.stack.fill()
 
 
 def _deferrals(log: Path) -> int:
@@ -44,7 +44,7 @@ def freeze_one(site: Site) -> None:
     """A worker stands still for longer than its lease, and goes on: its jobs are done elsewhere."""
     site.send(0.8)
     site.await_calls()
-    frozen = site.house.posts[0]
+    frozen = site.stack.posts[0]
     frozen.signal(signal.SIGSTOP)
     try:
         site.recovered()  # the others have keys and jobs all the time
@@ -56,16 +56,16 @@ def freeze_one(site: Site) -> None:
 
 def clocks_apart(site: Site) -> None:
     """One worker's clock is an hour ahead, the other's an hour behind, while keys rest."""
-    for post, shift in zip(site.house.posts, ("+3600", "-3600"), strict=False):
-        site.house.dismiss(post)
+    for post, shift in zip(site.stack.posts, ("+3600", "-3600"), strict=False):
+        site.stack.dismiss(post)
         post.environ = {
             "LD_PRELOAD": str(_FAKETIME),
             "FAKETIME": shift,
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "DONT_FAKE_MONOTONIC": "1",
         }
-    site.house.fill()
-    site.house.await_ready()
+    site.stack.fill()
+    site.stack.await_ready()
     site.send(0.5)
     site.await_calls()
     for service in ("groq", "resend"):

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from benchmarks.drills.__main__ import DRILLS, main, open_house, rehearse
+from benchmarks.drills.__main__ import DRILLS, main, open_stack, rehearse
 from benchmarks.drills.drill import Drill, Scale, Site
-from benchmarks.drills.house import House
+from benchmarks.drills.stack import Stack
 
 pytestmark = pytest.mark.drill
 
@@ -14,14 +14,14 @@ SHORT = [drill for drill in DRILLS.values() if drill.short]
 
 
 @pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     assert {(str(drill.settings), drill.accounts) for drill in SHORT} == {("{}", None)}
-    with open_house(tmp_path_factory.mktemp("drills"), SHORT[0]) as house:
-        yield house
+    with open_stack(tmp_path_factory.mktemp("drills"), SHORT[0]) as stack:
+        yield stack
 
 
 @pytest.mark.parametrize("drill", SHORT, ids=lambda drill: drill.name)
-def test_every_promise_holds_in_the_drill(opened: House, drill: Drill) -> None:
+def test_every_promise_holds_in_the_drill(opened: Stack, drill: Drill) -> None:
     assert drill.short is not None
     outcome = rehearse(opened, drill, drill.short)
     assert outcome.broken == [], outcome.line
@@ -56,7 +56,7 @@ def keep_a_job_back(site: Site) -> None:
     ],
 )
 def test_a_drill_says_which_promise_was_broken(
-    opened: House, act: Callable[[Site], None], sentence: str
+    opened: Stack, act: Callable[[Site], None], sentence: str
 ) -> None:
     drill = Drill("broken", act, full=Scale(0, 1, trouble_s=0, limit_s=2))
     outcome = rehearse(opened, drill, drill.full)

@@ -10,7 +10,7 @@ from tests.integration.providers.verdict_tables import expectation
 from worker.providers import Completion
 
 KEY = SecretStr("gsk_canary0123456789abcdef")
-PROMPT = "the secret recipe of the house"
+PROMPT = "the secret recipe"
 MODEL = "openai/gpt-oss-120b"
 PARAMS = {"model": MODEL, "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 50}
 REQUEST = Completion.of(PARAMS)

@@ -10,7 +10,7 @@ from tests.integration.providers.verdict_tables import expectation
 from worker.providers import SendRequest
 
 KEY = SecretStr("re_canary0123456789")
-BODY_TEXT = "the secret recipe of the house"
+BODY_TEXT = "the secret recipe"
 PAYLOAD = {
     "from": "Shop <hello@Shop.example>",
     "to": ["ann@example.org"],

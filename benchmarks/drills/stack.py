@@ -120,7 +120,7 @@ class Post:
 
 
 @dataclass
-class House:
+class Stack:
     """All of it.
 
     Attributes:
@@ -289,9 +289,9 @@ def last_words(log: str) -> list[str]:
 
 
 @contextmanager
-def house(
+def run_stack(
     folder: Path, *, workers: int, accounts: dict[str, Any], settings: dict[str, str], seed: int
-) -> Iterator[House]:
+) -> Iterator[Stack]:
     """Start everything; all of it ends with the block."""
     # Everything that Redis has confirmed is on disk, so its death loses nothing either.
     options = {"appendfsync": "always"}
@@ -310,7 +310,7 @@ def house(
         }
         environ |= sandbox.env() | teams | {"REDIS_URL": server.url} | settings
         posts = [Post(f"w{number}", folder / f"w{number}.log") for number in range(1, workers + 1)]
-        made = House(server, sandbox, environ, folder, posts)
+        made = Stack(server, sandbox, environ, folder, posts)
         try:
             made.fill()
             made.await_ready()
