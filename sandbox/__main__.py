@@ -58,12 +58,12 @@ async def serve(given: argparse.Namespace) -> int:
 
 
 class NoRedisError(Exception):
-    """No Redis starts here."""
+    """No Redis can be started on this machine."""
 
 
 @contextlib.contextmanager
 def _redis() -> Iterator[str]:
-    """Run a Redis of our own, and give its URL; its data goes with it."""
+    """Run a Redis of our own, and yield its URL; its data is removed with it."""
     from sandbox.redis import EmbeddedRedis  # noqa: PLC0415 - most sandboxes do without
 
     with contextlib.ExitStack() as stack:

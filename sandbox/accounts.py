@@ -67,9 +67,9 @@ class Organisation:
     Attributes:
         standing: `live`, or the code of the error that every call gets: `organization_restricted`,
             `blocked_api_access`, `spend_limit_reached`.
-        model_limits: Limits of single models. The organisation has these models even where others
-            do not.
-        blocked_models: Models that are off, with the code that says so.
+        model_limits: Limits of single models. The organisation has these models even if other
+            organisations do not.
+        blocked_models: Models that are switched off, each with the error code that a call gets.
         exhausted_until_s: Until when every call is asked to wait.
     """
 
@@ -86,14 +86,14 @@ class Organisation:
         self._first_limits = self.limits, self.model_limits
 
     def restore(self) -> None:
-        """Be as at the start."""
+        """Restore the state of the start."""
         self.limits, self.model_limits = self._first_limits
         self.standing, self.exhausted_until_s = LIVE, 0.0
         self.blocked_models.clear()
         self.buckets.clear()
 
     def buckets_of(self, model: str, tier: str = DEFAULT_TIER) -> ModelBuckets:
-        """The buckets of one model and service tier; flex has ten times as much."""
+        """The buckets of one model and service tier; those of flex are ten times as large."""
         name = model if tier == DEFAULT_TIER else f"{model} ({tier})"
         found = self.buckets.get(name)
         if found is None:
@@ -106,7 +106,7 @@ class Organisation:
     def exhaust(self, now_s: float, wait_s: float) -> None:
         """Refuse every call for some time.
 
-        After it, the buckets of requests a minute have room for one call.
+        Afterwards, the buckets of requests a minute have room for one call.
         """
         self.exhausted_until_s = now_s + wait_s
         for buckets in self.buckets.values():
@@ -114,7 +114,7 @@ class Organisation:
                 buckets.rpm.use_up(now_s, wait_s)
 
     def set_limits(self, changes: Mapping[str, Any]) -> None:
-        """Change limits for all models; buckets start anew and full."""
+        """Change limits for all models; the buckets are replaced by new, full ones."""
         self.limits = replace(self.limits, **changes)
         self.model_limits = {
             name: replace(limits, **changes) for name, limits in self.model_limits.items()
@@ -126,7 +126,7 @@ class Team:
     """A Resend team.
 
     Attributes:
-        domains: The sender domains that are verified here; None accepts every one.
+        domains: The verified sender domains; None accepts every domain.
         exhausted_until_s: Until when every call is asked to wait.
     """
 
@@ -150,11 +150,11 @@ class Team:
         self.exhausted_until_s = now_s + wait_s
 
     def set_limits(self, changes: Mapping[str, Any]) -> None:
-        """Change limits; what was used so far still counts."""
+        """Change limits; earlier use still counts."""
         self._limit(replace(self.limits, **changes))
 
     def restore(self) -> None:
-        """Be as at the start."""
+        """Restore the state of the start."""
         self._limit(self._first_limits)
         self.exhausted_until_s = 0.0
         self.window.start_s = -math.inf
@@ -175,7 +175,8 @@ class Key:
         fingerprint: The first 12 hex digits of the secret's SHA-256.
         label: The masked form for people.
         standing: `live`, `revoked`, `suspended` or `restricted` (Resend: may send only).
-        refusal_form: How Resend refuses it once it is revoked: 401, 403, or 400.
+        refusal_form: The status with which Resend refuses the key once it is revoked: 401, 403 or
+            400.
     """
 
     service: str
@@ -188,12 +189,12 @@ class Key:
 
 
 def fingerprint(secret: str) -> str:
-    """Return a short name for a secret that does not reveal it."""
+    """Return a short name for a secret, from which the secret cannot be derived."""
     return hashlib.sha256(secret.encode()).hexdigest()[:12]
 
 
 def mask(service: str, secret: str) -> str:
-    """The beginning of a secret, for people."""
+    """The beginning of a secret, as people see it."""
     return secret[: _LABEL_CHARS[service]] + "..."
 
 
@@ -203,14 +204,14 @@ def make_key(service: str, secret: str, account: Organisation | Team) -> Key:
 
 
 def new_secret(service: str) -> str:
-    """A secret of the form that the provider hands out."""
+    """A new secret in the provider's format."""
     if service == "groq":
         return "gsk_" + _random(52)
     return f"re_{_random(8)}_{_random(24)}"
 
 
 def new_organisation_name() -> str:
-    """A name of the form that Groq gives an organisation."""
+    """A new organisation name in Groq's format."""
     return "org_01" + _random(24, string.ascii_lowercase + string.digits)
 
 
@@ -222,10 +223,10 @@ class Accounts:
     """All keys of both providers.
 
     Args:
-        accept_unknown: A key that nobody configured gets an account of its own instead of a
+        accept_unknown: Give a key that nobody configured an account of its own instead of a
             refusal.
         groq: The limits of such an account at Groq.
-        resend: The same at Resend.
+        resend: The limits of such an account at Resend.
     """
 
     def __init__(
@@ -260,7 +261,7 @@ class Accounts:
             self.keys[service][secret] = make_key(service, secret, account)
 
     def lookup(self, service: str, secret: str) -> Key | None:
-        """The key with this secret; where unknown ones are accepted, a new one."""
+        """Return the key with this secret; make one if unknown keys are accepted."""
         key = self.keys[service].get(secret)
         if key is None and self.accept_unknown and secret and self._unknown < _MAX_UNKNOWN:
             self._unknown += 1
@@ -277,7 +278,7 @@ class Accounts:
         return self.organisations.values() if service == "groq" else self.teams.values()
 
     def account(self, service: str, name: str) -> Organisation | Team | None:
-        """The account of that name."""
+        """The account with that name."""
         return self.organisations.get(name) if service == "groq" else self.teams.get(name)
 
     def find(self, selector: str) -> list[Key]:

@@ -1,4 +1,4 @@
-"""The answer of a simulated provider: it is decided at once and delivered by the server."""
+"""The answer of a simulated provider: a service decides it at once, the server delivers it."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -47,7 +47,7 @@ class Answer:
         pause_s: For a stream: the time between two pieces, in seconds.
         delay_s: How long the work takes, in seconds.
         hold_s: How long the answer to finished work is held back, in seconds.
-        ending: How much of it the client gets.
+        ending: How much of the answer the client gets.
         finish: Called once when the work is over.
     """
 

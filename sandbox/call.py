@@ -11,15 +11,15 @@ class Call:
     """One call and its outcome.
 
     Attributes:
-        arrived_s: When its headers were read, in seconds since 1970.
+        arrived_s: When the headers of the call were read, in seconds since 1970.
         key: The key of the call.
         model: The model (Groq); empty for Resend.
-        status: The status of the answer, 0 where the client gets no answer at all.
+        status: The status of the answer; 0 if the client gets no answer at all.
         code: The error's short name, `ok`, or the kind of the fault.
         accepted: Whether the work was done: a completion made, an email accepted.
         delivered: Whether the client gets a whole answer.
-        tokens: How many tokens it used (Groq).
-        requested: How many tokens it requested (Groq).
+        tokens: How many tokens the call used (Groq).
+        requested: How many tokens the call requested (Groq).
         idempotency_key: The idempotency key that the client sent.
         replayed: Whether an earlier answer was sent again.
         emails: The ids of the accepted emails.
@@ -27,8 +27,8 @@ class Call:
         contents: A fingerprint of each accepted email, the same for all accounts.
         subjects: The subject of each accepted email.
         cool_until_s: Until when the answer asks the client to wait, in seconds since 1970.
-        cool_tokens: The wait holds for calls of at least this many tokens; smaller ones may fit
-            before.
+        cool_tokens: The wait holds for calls of at least this many tokens; smaller calls may fit
+            before its end.
         dead: Whether the answer says that this key will not work again.
     """
 

@@ -1,4 +1,4 @@
-"""The command line of the sandbox: its options, its help, and the configuration they make."""
+"""The command line of the sandbox: options, help, and the configuration made from them."""
 
 import argparse
 from pathlib import Path

@@ -25,15 +25,15 @@ class Config:
 
     Attributes:
         groq_keys: How many Groq keys to generate.
-        groq_keys_per_org: How many of them share an organisation.
+        groq_keys_per_org: How many Groq keys share an organisation.
         resend_keys: How many Resend keys to generate.
-        resend_keys_per_team: How many of them share a team.
-        keys_file: Accounts and keys to take instead of made ones.
-        accept_unknown_keys: An unknown key gets an account of its own instead of a refusal.
+        resend_keys_per_team: How many Resend keys share a team.
+        keys_file: A file with accounts and keys, used instead of generated ones.
+        accept_unknown_keys: Give an unknown key an account of its own instead of a refusal.
         grace_ms: How long after a refusal a call may still arrive because it was under way, in
             milliseconds.
         ledger_size: How many full records are kept.
-        seed: Makes chance repeatable; keys are never seeded.
+        seed: The seed of the random numbers; keys are always random.
     """
 
     groq_keys: int = 3
@@ -64,7 +64,7 @@ def make_roster(config: Config) -> Roster:
     """Generate accounts and keys, or read them from the file.
 
     Raises:
-        ValueError: The file is wrong; the message says where.
+        ValueError: The file has an error; the message says where.
     """
     accounts = Accounts(
         accept_unknown=config.accept_unknown_keys,

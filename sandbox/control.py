@@ -84,7 +84,7 @@ class Control:
 
     @property
     def verbs(self) -> tuple[str, ...]:
-        """The verbs of the control calls that change something."""
+        """The verbs of the control calls that change the state."""
         return tuple(self._verbs)
 
     def read(self, verb: str, query: Mapping[str, str]) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class Control:
         return {"exhausted": [account.name for account in chosen], "until_s": now_s + wait_s}
 
     def _standing(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Restrict an organisation, or take a model from it (`code` null gives it back)."""
+        """Restrict an organisation, or switch a model off for it (`code` null switches it on)."""
         service = self._service(body)
         for account in self._chosen(body):
             if "model" in body and isinstance(account, Organisation):

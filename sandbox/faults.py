@@ -31,15 +31,15 @@ class Fault:
     Attributes:
         service: `groq` or `resend`.
         kind: What goes wrong; the service's file lists the names.
-        status: The HTTP status, where the kind allows a choice; 0 takes the kind's own.
-        ends_at_s: When it ends, in seconds since 1970.
-        left: How many calls it still hits; None is any number.
+        status: The HTTP status, if the kind allows a choice; 0 takes the kind's own.
+        ends_at_s: When the fault ends, in seconds since 1970.
+        left: How many more calls the fault hits; None is any number.
         share: The share of matching calls that it hits, 0 to 1.
-        key: Only this key, by fingerprint.
-        account: Only this account, by name.
-        model: Only this model.
-        retry_after_s: For kinds that tell the client to wait.
-        hang_s: For kinds that let the client wait.
+        key: The fingerprint of the only key that it hits, if any.
+        account: The name of the only account that it hits, if any.
+        model: The only model that it hits, if any.
+        retry_after_s: The wait that the client is asked for, for kinds that ask for one.
+        hang_s: How long the client waits in vain, for kinds that hang.
     """
 
     service: str
@@ -61,7 +61,7 @@ class Faults:
     """The faults in force; the oldest that matches a call wins.
 
     Args:
-        rng: The random numbers for `share`.
+        rng: The source of the random numbers for `share`.
     """
 
     def __init__(self, rng: random.Random) -> None:
@@ -100,8 +100,8 @@ class Faults:
             key: The key of the call.
             model: The model of the call; empty for Resend.
             now_s: The time of the call, in seconds since 1970.
-            spoiling: Look for one that spoils the answer to accepted work, else for one that
-                refuses the work.
+            spoiling: Look for a fault that spoils the answer to accepted work; otherwise for one
+                that refuses the work.
         """
         if not self._active:
             return None

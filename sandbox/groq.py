@@ -217,7 +217,7 @@ class Groq:
     def _wait(self, call: GroqCall, shortage: Shortage) -> Answer:
         """Refuse with 429 and name the wait in the message and in `retry-after`.
 
-        The status is 413 where no wait helps.
+        Status 413 is used if no wait helps.
         """
         now_s = self._clock()
         dimension, organisation = shortage.dimension, call.organisation
@@ -234,9 +234,9 @@ class Groq:
                 Call(call.arrived_s, call.key, call.model, answer.status, "too_large")
             )
             return answer
-        # The message has the exact wait, the header whole seconds.
+        # The message states the exact wait, the header whole seconds.
         cool_until_s = now_s + shortage.wait_s
-        # The wait holds for calls of this size: if tokens are short, a smaller one may fit before.
+        # The wait holds for calls of this size: if tokens are short, a smaller call may fit before.
         cool_tokens = call.requested if dimension in {TPM, TPD, ITPM, OTPM} else 0
         self._ledger.record(
             Call(
@@ -302,7 +302,8 @@ class Groq:
         if kind == "too_large":
             limit = organisation.limits.tpm or _SOME_LIMIT
             if fault.status == _TOO_MANY:
-                # Seen in real traffic: a 429 that asks to wait although no wait can help.
+                # Seen in real traffic: a 429 that asks the client to wait although no wait can
+                # help.
                 body = groq_errors.rate_limited(
                     call.named,
                     organisation.name,

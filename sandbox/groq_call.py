@@ -14,7 +14,7 @@ class GroqSettings:
     Attributes:
         models: The models that exist for every organisation.
         latency_ms: How long a completion takes, in milliseconds.
-        jitter_ms: How much longer it may take, by chance, in milliseconds.
+        jitter_ms: The longest random addition to the latency, in milliseconds.
         completion_tokens: The length of an answer, unless the request limits it further.
         stream_ms: The time between two pieces of a streamed answer, in milliseconds.
     """
@@ -28,11 +28,11 @@ class GroqSettings:
 
 @dataclass(slots=True)
 class GroqCall:
-    """One call on its way through the decisions.
+    """One call while its answer is decided.
 
     Attributes:
         named: The model as the request names it.
-        model: The same if it exists, else a stand-in.
+        model: The named model if it exists, else a stand-in.
     """
 
     key: Key

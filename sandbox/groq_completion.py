@@ -1,4 +1,4 @@
-"""Encodes a simulated completion as Groq does, whole or as a stream."""
+"""Encodes a simulated completion as Groq does, in one piece or as a stream."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ _TEMPLATE = (
 
 
 def next_id(prefix: str) -> str:
-    """Return an id like the providers', unique in this process."""
+    """Return an id like Groq's ids, unique in this process."""
     return f"{prefix}{next(_numbers):026d}"
 
 
@@ -37,15 +37,14 @@ class Completion:
     """One answer of the model.
 
     Attributes:
-        text: The content, None where a tool is called; empty where reasoning used all that was
-            allowed.
-        tool_calls: The calls, in Groq's form.
+        text: The content; None if a tool is called, empty if reasoning used all allowed tokens.
+        tool_calls: The calls, in Groq's format.
         finish_reason: `stop`, `length` or `tool_calls`.
-        prompt_tokens: What the prompt counted.
-        completion_tokens: What the answer counts, reasoning included.
-        reasoning: What the model thought before; empty where it does not reason.
-        reasoning_tokens: What that counts.
-        shows_reasoning: Whether the request wants to see it.
+        prompt_tokens: The number of tokens of the prompt.
+        completion_tokens: The number of tokens of the answer, with the reasoning.
+        reasoning: The text of the reasoning; empty if the model does not reason.
+        reasoning_tokens: The number of tokens of the reasoning.
+        shows_reasoning: Whether the request asks to see the reasoning.
     """
 
     text: str | None
@@ -59,23 +58,23 @@ class Completion:
 
     @property
     def shown_reasoning(self) -> str:
-        """The reasoning that stands in the answer."""
+        """The reasoning that the answer contains."""
         return self.reasoning if self.shows_reasoning else ""
 
     @property
     def total_tokens(self) -> int:
-        """What the request is charged."""
+        """The number of tokens that the request is charged."""
         return self.prompt_tokens + self.completion_tokens
 
 
 def complete(request: dict[str, Any], *, prompt_tokens: int, tokens: int, bound: int) -> Completion:
-    """Make the answer: a tool call or JSON where the request demands it, else some words.
+    """Make the answer: a tool call or JSON if the request demands it, else some words.
 
     Args:
         request: The validated request.
         prompt_tokens: The tokens of the prompt.
         tokens: The natural length of the answer, in tokens.
-        bound: Its greatest length, in tokens.
+        bound: The greatest length of the answer, in tokens.
     """
     used = min(tokens, bound)
     thinks = reasoning_tokens(request["model"], request.get("reasoning_effort"), tokens)
@@ -136,14 +135,14 @@ def usage(completion: Completion, seconds: float) -> dict[str, Any]:
 def whole(
     completion: Completion, model: bytes, request_id: str, *, created: int, seconds: float
 ) -> bytes:
-    """The body of an answer that comes in one piece.
+    """The body of an answer in one piece.
 
     Args:
         completion: The completion.
         model: The model's name, encoded as JSON.
         request_id: Groq's own id of the request.
         created: Seconds since the epoch.
-        seconds: How long it took.
+        seconds: How long the completion took.
     """
     message: dict[str, Any] = {"role": "assistant"}
     message |= (
@@ -173,9 +172,9 @@ def stream(
     seconds: float,
     error: str | None = None,
 ) -> tuple[bytes, ...]:
-    """The chunks of an answer that comes in pieces.
+    """The chunks of a streamed answer.
 
-    The last one holds the usage, or the `error` that ended it.
+    The last chunk holds the usage, or the `error` that ended the stream.
     """
     head = {
         "id": next_id("chatcmpl-"),

@@ -18,9 +18,9 @@ class Refusal:
 
     Attributes:
         status: The HTTP status.
-        message: The words; `{model}` is filled in. Empty means a body without an error object.
+        message: The text; `{model}` is filled in. Empty means a body without an error object.
         type: The error's type.
-        code: The error's code, None where Groq sends none.
+        code: The error's code; None if Groq sends none.
         dead: The key will not work again.
     """
 
@@ -127,7 +127,7 @@ BY_STATUS = {
     503: "over_capacity",
     504: "gateway_timeout",
 }
-"""The kind that a fault means which names a status only."""
+"""The kind of a fault that names a status only."""
 
 _ECHO = {"json_validate_failed", "tool_use_failed"}
 
@@ -151,7 +151,7 @@ def refuse(kind: str, model: str, *, status: int = 0, echo: str = "") -> Answer:
         kind: A name in `REFUSALS`.
         model: Filled into the message.
         status: Overrides the status (`organization_restricted` is seen as 400 and as 403).
-        echo: Text of the user that comes back as `failed_generation`, as Groq does.
+        echo: Text of the user that is returned as `failed_generation`, as Groq does.
     """
     refusal = REFUSALS[kind]
     status = status or refusal.status
@@ -163,7 +163,7 @@ def refuse(kind: str, model: str, *, status: int = 0, echo: str = "") -> Answer:
 
 
 def blocked_by_edge() -> Answer:
-    """403 with a page of HTML: the address is blocked, whichever key asks."""
+    """A 403 with an HTML page: the client's address is blocked for all keys."""
     return Answer(403, BLOCK_PAGE, content_type=HTML)
 
 
@@ -174,7 +174,7 @@ def gateway_page(status: int) -> Answer:
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One limit's names on the wire."""
+    """The names of one limit in headers and messages."""
 
     words: str
     short: str
@@ -200,7 +200,7 @@ def rate_limited(
     wait: str,
     tier: str,
 ) -> bytes:
-    """The body of a 429, in the words that were recorded from real traffic."""
+    """The body of a 429, with the wording recorded from real traffic."""
     return error_body(
         f"Rate limit reached for model `{model}` in organization `{organisation}` service tier "
         f"`{tier}` on "
@@ -215,9 +215,9 @@ def rate_limited(
 def too_large(
     model: str, organisation: str, dimension: Dimension, *, limit: int, requested: int, tier: str
 ) -> Answer:
-    """The 413 for a request that exceeds the limit itself: same code, other words, no wait.
+    """The 413 for a request that exceeds the limit itself: same code, other wording, no wait.
 
-    OTPM says it with a 400.
+    For OTPM the status is 400.
     """
     body = error_body(
         f"Request too large for model `{model}` in organization `{organisation}` service tier "

@@ -12,7 +12,7 @@ KINDS = tuple(sorted({*groq_errors.REFUSALS, *SPOILING, *_BEFORE}))
 
 
 def spoil(answer: Answer, fault: Fault) -> None:
-    """Lose the answer to a call that was accepted, in the way of the fault."""
+    """Spoil the answer to an accepted call, in the way that the fault names."""
     kind = fault.kind
     if kind == "reset_after":
         answer.ending = Ending.RESET

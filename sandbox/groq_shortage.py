@@ -11,7 +11,7 @@ from sandbox.limits import Bucket, go_duration
 
 @dataclass(frozen=True, slots=True)
 class Shortage:
-    """A bucket that has too little for a call, and the time until it has enough."""
+    """A bucket that has too little for a call, and how long it takes to have enough."""
 
     wait_s: float
     dimension: Dimension
@@ -23,7 +23,7 @@ class Shortage:
 def worst_shortage(
     charges: Iterable[tuple[Dimension, Bucket | None, int]], now_s: float
 ) -> Shortage | None:
-    """Find the bucket that makes a call wait longest, if any does."""
+    """Return the bucket that makes a call wait longest, or None."""
     worst = None
     for dimension, bucket, amount in charges:
         wait_s = 0.0 if bucket is None else bucket.wait_s(now_s, amount)
@@ -34,14 +34,14 @@ def worst_shortage(
 
 
 def give_back(buckets: ModelBuckets, now_s: float, tokens: int) -> None:
-    """Return the tokens to the buckets that a call reserved and did not use."""
+    """Give the tokens that a call reserved and did not use back to its buckets."""
     for bucket in (buckets.tpm, buckets.tpd, buckets.otpm):
         if bucket is not None:
             bucket.take(now_s, -tokens)
 
 
 def rate_limit_headers(buckets: ModelBuckets, now_s: float, request_id: str) -> dict[str, str]:
-    """Return the headers of the limits: of requests a day, and of tokens a minute."""
+    """Return the headers of two limits: requests a day, and tokens a minute."""
     headers = {"x-request-id": request_id, "x-groq-region": "sandbox"}
     for name, bucket in (("requests", buckets.rpd), ("tokens", buckets.tpm)):
         if bucket is not None:

@@ -1,6 +1,6 @@
-"""What a team remembers of its idempotency keys.
+"""Remembers the idempotency keys of a team.
 
-For 24 hours, the body that came and the answer that went.
+For 24 hours, a team keeps the body that came with a key and the answer to it.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ LIFETIME_S = 86_400.0
 
 
 def digest(path: str, body: Any) -> bytes:
-    """A fingerprint of a request that ignores the order of its fields and its white space."""
+    """Return a fingerprint of a request that ignores the order of fields and white space."""
     return hashlib.sha256(f"{path}\n{json.dumps(body, sort_keys=True)}".encode()).digest()
 
 
@@ -23,8 +23,8 @@ class Remembered:
 
     Attributes:
         digest: The request's fingerprint.
-        expires_s: When it is forgotten.
-        answer: The body of the answer; None while the request is under way.
+        expires_s: When the key is forgotten.
+        answer: The body of the answer; None while the request is in progress.
     """
 
     digest: bytes
@@ -42,7 +42,7 @@ class IdempotencyKeys:
         return len(self._known)
 
     def get(self, name: str, now_s: float) -> Remembered | None:
-        """What is known of a key, unless it expired."""
+        """Return what is remembered of a key, or None if it is unknown or has expired."""
         while self._known:
             oldest = next(iter(self._known))
             if self._known[oldest].expires_s > now_s:
@@ -51,6 +51,6 @@ class IdempotencyKeys:
         return self._known.get(name)
 
     def begin(self, name: str, request: bytes, now_s: float) -> Remembered:
-        """Remember a request that is under way."""
+        """Remember a request that is in progress."""
         remembered = self._known[name] = Remembered(request, now_s + LIFETIME_S)
         return remembered

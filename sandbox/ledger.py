@@ -1,4 +1,4 @@
-"""The ledger: which calls came, how they ended, and which a well-behaved client would not make.
+"""The ledger: records all calls and their outcomes, and which calls violate a wait.
 
 Counters are exact and grow with the number of keys, accounts and models only. Full records and the
 evidence of the latest violations are kept in ring buffers. Idempotency keys are remembered up to a
@@ -56,13 +56,13 @@ class Ledger:
         self._exact = True
 
     def forgive(self, key: Key) -> None:
-        """Stop counting calls on a key as violations, since it works again."""
+        """Stop counting calls on a key as violations, because the key works again."""
         tally = self._keys.get(key.fingerprint)
         if tally is not None:
             tally.refused_s = 0.0
 
     def record(self, call: Call) -> None:
-        """Judge a call by the waits that were in force when it arrived, then note its own."""
+        """Judge a call by the waits in force when it arrived, then note its own wait."""
         now_s = self._clock()
         key = call.key
         tally = self._tally(key)
@@ -168,7 +168,7 @@ class Ledger:
         self._violations.append(evidence)
 
     def summary(self) -> dict[str, Any]:
-        """All counters and the judgement, as JSON types."""
+        """All counters and the judgement, in JSON types."""
         keys = {}
         for name, tally in self._keys.items():
             keys[name] = tally.as_dict() | {

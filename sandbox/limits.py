@@ -24,7 +24,7 @@ class Clock:
         return time.monotonic() + self._offset_s
 
     def advance(self, seconds: float) -> None:
-        """Move on by `seconds`, as if they had passed."""
+        """Move the clock on by `seconds`."""
         self._offset_s += max(0.0, seconds)
 
 
@@ -35,8 +35,8 @@ class Bucket:
     Attributes:
         limit: How much a full window allows.
         window_s: The window, in seconds.
-        used: What is in use at `at_s`.
-        at_s: When `used` was true.
+        used: The use at `at_s`.
+        at_s: The time of `used`.
     """
 
     limit: float
@@ -45,7 +45,7 @@ class Bucket:
     at_s: float = 0.0
 
     def used_at(self, now_s: float) -> float:
-        """Return the use now: part of it has drained since the last look."""
+        """Return the use at `now_s`: part of it has drained since the last call."""
         if now_s > self.at_s:
             self.used = max(0.0, self.used - (now_s - self.at_s) * self.limit / self.window_s)
             self.at_s = now_s
@@ -54,37 +54,37 @@ class Bucket:
     def wait_s(self, now_s: float, requested: float) -> float:
         """How long until `requested` fits.
 
-        (used + requested - limit) / limit * window, 0 where it fits now.
+        It is (used + requested - limit) / limit * window, or 0 if `requested` fits now.
 
-        Infinite where it can never fit, as it exceeds the limit itself.
+        It is infinite if `requested` exceeds the limit itself and so can never fit.
         """
         if requested > self.limit:
             return math.inf
         over = self.used_at(now_s) + requested - self.limit
-        # Draining in many small steps leaves a dust of rounding, which must not refuse a call that
+        # Draining in many small steps leaves rounding errors, which must not refuse a call that
         # came on time.
         return over / self.limit * self.window_s if over > self.limit * 1e-9 else 0.0
 
     def take(self, now_s: float, amount: float) -> None:
-        """Use `amount`; a negative one gives back."""
+        """Use `amount`; a negative amount is given back."""
         self.used = max(0.0, self.used_at(now_s) + amount)
 
     def use_up(self, now_s: float, wait_s: float) -> None:
-        """Leave so little that the next one fits in `wait_s`, if not less is left already."""
+        """Leave so little that the next request fits in `wait_s`, unless less is left already."""
         self.used = max(self.used_at(now_s), self.limit - 1 + wait_s * self.limit / self.window_s)
 
     def remaining(self, now_s: float) -> int:
-        """What is left now, in whole units, never below 0."""
+        """The whole units that are left now, never below 0."""
         return max(0, math.floor(self.limit - self.used_at(now_s) + 1e-6))
 
     def reset_s(self, now_s: float) -> float:
-        """How long until it is full again."""
+        """How long until the bucket is full again."""
         return self.used_at(now_s) / self.limit * self.window_s
 
 
 @dataclass(slots=True)
 class FixedWindow:
-    """A limit that starts anew with the first call after its window ended."""
+    """A limit whose window starts with the first call after the last window ended."""
 
     limit: int
     window_s: float = 1.0
@@ -96,7 +96,7 @@ class FixedWindow:
             self.start_s, self.used = now_s, 0
 
     def take(self, now_s: float) -> bool:
-        """Use one if there is one left, and say whether there was."""
+        """Use one unit if one is left, and return whether it was."""
         self._roll(now_s)
         if self.used >= self.limit:
             return False
@@ -104,7 +104,7 @@ class FixedWindow:
         return True
 
     def remaining(self, now_s: float) -> int:
-        """What is left of this window."""
+        """The units that are left in this window."""
         self._roll(now_s)
         return max(0, self.limit - self.used)
 
@@ -115,7 +115,7 @@ class FixedWindow:
 
 @dataclass(slots=True)
 class CalendarQuota:
-    """A quota of a UTC day or of a UTC calendar month; 0 as the limit means that there is none."""
+    """A quota of a UTC day or of a UTC calendar month; a limit of 0 means no quota."""
 
     limit: int
     monthly: bool = False
@@ -123,19 +123,19 @@ class CalendarQuota:
     resets_at_s: float = 0.0
 
     def used_at(self, now_s: float) -> int:
-        """What was used since the last midnight or first of the month."""
+        """The use since the last midnight or first of the month."""
         if now_s >= self.resets_at_s:
             self.used = 0
             self.resets_at_s = next_month_s(now_s) if self.monthly else next_midnight_s(now_s)
         return self.used
 
     def fits(self, now_s: float, amount: int) -> bool:
-        """Whether `amount` more is within the quota."""
+        """Whether a further `amount` is within the quota."""
         used = self.used_at(now_s)
         return self.limit <= 0 or used + amount <= self.limit
 
     def take(self, now_s: float, amount: int) -> None:
-        """Count `amount`."""
+        """Add `amount` to the use."""
         self.used = self.used_at(now_s) + amount
 
 
@@ -154,7 +154,8 @@ def next_month_s(now_s: float) -> float:
 def go_duration(seconds: float) -> str:
     """Write a time span as Groq's headers and messages do: `2m59.56s`, `7.66s`, `400ms`, `1h0m5s`.
 
-    It is rounded up to the millisecond, so that a client that waits that long never comes early.
+    The result is rounded up to the millisecond, so that a client that waits that long never comes
+    early.
     """
     total_ms = math.ceil(round(seconds * _MS, 6))
     if total_ms <= 0:

@@ -1,9 +1,8 @@
-"""The models of the simulated Groq.
+"""The models of the simulated Groq: which exist, which were retired, and which reason.
 
-Which live, which were switched off, and which reason before they answer.
-
-As Groq's list of deprecations stood in November 2026; the command line (`--groq-models`) and the
-keys file (`living`) name others, and an organisation keeps what its own `models` name.
+The lists follow Groq's list of deprecations of November 2026. The command line (`--groq-models`)
+and the keys file (`living`) may name other models. An organisation also has the models that its own
+`models` name.
 """
 
 LIVING = ("openai/gpt-oss-20b", "openai/gpt-oss-120b")
@@ -23,7 +22,7 @@ _DECOMMISSIONED = frozenset(
 )
 _REASONING_SHARE = {"low": 1 / 6, "medium": 1 / 3, "high": 2 / 3}
 EFFORTS = tuple(_REASONING_SHARE)
-"""What `reasoning_effort` takes for a model that reasons."""
+"""The values of `reasoning_effort` for a model that reasons."""
 
 
 def reasons(model: str) -> bool:

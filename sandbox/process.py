@@ -70,7 +70,7 @@ class Sandbox:
 
     @property
     def pid(self) -> int | None:
-        """The process id while it runs."""
+        """The process id while the sandbox runs."""
         return self._process.pid if self._process else None
 
     def env(self) -> dict[str, str]:
@@ -86,10 +86,10 @@ class Sandbox:
         ]
 
     def start(self) -> Self:
-        """Start it and wait until it listens.
+        """Start the sandbox and wait until it listens.
 
         Raises:
-            SandboxError: It did not start; the message has its output.
+            SandboxError: The sandbox did not start; the message has its output.
         """
         if self._process is not None:
             return self
@@ -98,7 +98,8 @@ class Sandbox:
         errors = folder / "stderr"
         path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
         with errors.open("wb") as stderr:
-            # A session of its own: Ctrl-C in the terminal reaches us, and we decide when it goes.
+            # A session of its own: Ctrl-C in the terminal reaches us, and we decide when the
+            # sandbox stops.
             self._process = subprocess.Popen(  # noqa: S603
                 [sys.executable, "-m", _PACKAGE, "--stop-on-eof", *self._arguments(folder)],
                 stdin=subprocess.PIPE,
@@ -107,7 +108,7 @@ class Sandbox:
                 start_new_session=True,
                 env=os.environ | {"PYTHONPATH": path},
             )
-        # Should it hang while starting, the timer ends it, and reading its output ends too.
+        # If it hangs while starting, the timer ends it, and reading its output ends too.
         timer = threading.Timer(_START_TIMEOUT_S, self._process.kill)
         timer.start()
         try:
@@ -160,7 +161,7 @@ class Sandbox:
         return self._call("POST", path, body)
 
     def state(self) -> dict[str, Any]:
-        """Return accounts, keys and faults as they are now."""
+        """Return the present accounts, keys and faults."""
         return self._call("GET", "state", None)
 
     def ledger(self, *, full: bool = False) -> dict[str, Any]:
@@ -185,7 +186,7 @@ class Sandbox:
         return answer
 
     def stop(self) -> None:
-        """Stop the process and wait for its end."""
+        """Stop the process and wait until it has ended."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGTERM)

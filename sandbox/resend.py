@@ -87,9 +87,9 @@ class Resend:
 
         Args:
             secret: The key of the call.
-            path: Which of the two addresses.
+            path: `/emails` or `/emails/batch`.
             body: The raw body.
-            headers: `Idempotency-Key` and `x-batch-validation` count.
+            headers: The headers; only `Idempotency-Key` and `x-batch-validation` matter.
             arrived_s: When the headers were read.
         """
         refused, call = self._enter(secret, arrived_s, sending=True)
@@ -166,7 +166,7 @@ class Resend:
         ):
             if not quota.fits(now_s, count):
                 # A batch is accepted as a whole or not at all, and the answer does not say how much
-                # is left: single emails of it may fit.
+                # is left: single emails of the batch may fit.
                 return Refused(
                     kind, cool_until_s=quota.resets_at_s if len(intake.emails) == 1 else 0.0
                 )
@@ -336,6 +336,6 @@ class Resend:
 
 
 def _content(email: dict[str, Any]) -> str:
-    """Return a fingerprint of what recipients see; the sender, which differs, does not count."""
+    """Return a fingerprint of what recipients see, without the sender, which differs by account."""
     seen = [email.get(name) for name in ("to", "cc", "bcc", "subject", "html", "text")]
     return hashlib.sha256(encode(seen)).hexdigest()[:24]

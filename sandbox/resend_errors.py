@@ -13,7 +13,7 @@ class Refusal:
         status: The HTTP status.
         name: The error's name in the body.
         message: The message.
-        dead: The key will not work again.
+        dead: Whether the key will not work again.
     """
 
     status: int
@@ -133,5 +133,5 @@ def error_body(status: int, name: str, message: str) -> bytes:
 
 
 def page(status: int) -> Answer:
-    """Return the HTML of a gateway instead of Resend's JSON."""
+    """Return a gateway's HTML page instead of Resend's JSON."""
     return Answer(status, error_page(status), content_type="text/html")

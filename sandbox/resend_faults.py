@@ -11,7 +11,7 @@ KINDS = tuple(sorted({*resend_errors.REFUSALS, *_SPOILING, *_BEFORE}))
 
 
 def spoil(answer: Answer, fault: Fault) -> None:
-    """Lose the answer to a call that was accepted, in the way of the fault."""
+    """Spoil the answer to an accepted call, in the way that the fault names."""
     if fault.kind == "reset_after":
         answer.ending = Ending.RESET
     elif fault.kind == "truncated":

@@ -1,4 +1,4 @@
-"""Sorts the emails of a request: a team may send all, some (a permissive batch) or none."""
+"""Sorts the emails of a request: a team may send all, some (in a permissive batch) or none."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,8 +14,8 @@ class Intake:
 
     Attributes:
         emails: The emails to send.
-        errors: What a permissive batch reports about the others.
-        invalid: Why the whole request is refused.
+        errors: The errors that a permissive batch reports for the other emails.
+        invalid: Why the whole request is refused, if it is.
     """
 
     emails: list[dict[str, Any]] = field(default_factory=list)
@@ -31,8 +31,8 @@ def take_in(
     Args:
         request: The parsed body.
         domains: The sender domains of the team; None allows every one.
-        batch: Whether it came to `/emails/batch`.
-        permissive: Whether a batch may be sent in part.
+        batch: Whether the request came to `/emails/batch`.
+        permissive: Whether some emails of a batch may be sent without the others.
     """
     if not batch:
         invalid = validate(request) or _foreign(request, domains)
@@ -56,8 +56,11 @@ def take_in(
 
 
 def _foreign(email: dict[str, Any], domains: frozenset[str] | None) -> Invalid | None:
-    """A domain belongs to one team only; the test domain sends to its owner only."""
-    if not (sender := email.get("from")):  # its template has one, of the team's own domain
+    """Return the error of an email whose sender domain the team may not use, or None.
+
+    The test domain may send only to the address of the account's owner.
+    """
+    if not (sender := email.get("from")):  # the template has a sender of the team's own domain
         return None
     domain = domain_of(sender[0] if isinstance(sender, list) else sender)
     if domains is None or domain in domains:

@@ -18,8 +18,8 @@ class Refused:
         name: An error name in place of the kind's own.
         status: A status in place of the kind's own.
         retry_after_s: The wait that the answer asks for, in seconds.
-        cool_until_s: Until when the client has to wait, whether it is asked to or not.
-        hang_s: How long the client gets no answer, in seconds.
+        cool_until_s: Until when the client has to wait, whether or not the answer asks for it.
+        hang_s: How long the client waits for an answer, in seconds.
     """
 
     kind: str
@@ -39,7 +39,7 @@ def team_of(key: Key) -> Team:
 
 
 def key_refused(key: Key, *, sending: bool) -> Refused | None:
-    """Return why a key may not make a call; None where it may."""
+    """Return why a key may not make a call, or None if it may."""
     if key.standing == REVOKED:
         return Refused(resend_errors.key_refusal(key.refusal_form))
     if key.standing == SUSPENDED:

@@ -1,4 +1,4 @@
-"""What Resend accepts as an email."""
+"""Validates emails as Resend does."""
 
 import re
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Invalid:
 
 
 def addresses(value: Any) -> list[Any]:
-    """The addresses of a field that holds one or several."""
+    """Return the addresses of a field that holds one address or a list."""
     if value is None:
         return []
     return value if isinstance(value, list) else [value]
@@ -42,7 +42,7 @@ def everybody(email: dict[str, Any]) -> list[Any]:
 
 
 def recipients(email: dict[str, Any]) -> int:
-    """How many recipients an email has; each counts against the quotas."""
+    """Return how many recipients an email has; each counts against the quotas."""
     return len(everybody(email))
 
 
@@ -54,7 +54,7 @@ def domain_of(address: str) -> str:
 
 
 def validate(email: Any, *, in_batch: bool = False) -> Invalid | None:
-    """Find what is wrong with an email, in the order in which Resend looks."""
+    """Return the first error of an email, in the order in which Resend checks."""
     if not isinstance(email, dict):
         return Invalid("validation_error", "The email must be an object.")
     return (
@@ -143,7 +143,7 @@ def _validate_tags(email: dict[str, Any]) -> Invalid | None:
 
 
 def _is_moment(text: Any) -> bool:
-    """Whether a value is a time to send an email at; natural language is always accepted."""
+    """Whether a value is a time for sending an email; natural language is always accepted."""
     if text is None:
         return True
     if not isinstance(text, str) or not text.strip():

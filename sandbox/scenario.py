@@ -5,7 +5,7 @@
                {"at_s": 20, "do": "revoke", "key": "groq:2"}]}
 
 `starts` is `ready` (when the server listens, the default) or `first_call` (when a provider is first
-called). A plain list is a script that starts when ready.
+called). A plain list of steps starts when the server listens.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ def read_scenario(path: Path, verbs: tuple[str, ...]) -> Scenario:
         verbs: The control calls that exist.
 
     Raises:
-        ValueError: The script is not understood; the message names the step.
+        ValueError: The file is not a valid scenario; the message names the step.
     """
     try:
         content = json.loads(path.read_text())

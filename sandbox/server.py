@@ -32,11 +32,11 @@ _SENDING = frozenset({"/emails", _BATCH})
 
 
 class Sandbox:
-    """Both providers, with the state that they share.
+    """Both providers, and the state that they share.
 
     Args:
         config: The configuration.
-        roster: Accounts and keys; default: those of `config`.
+        roster: Accounts and keys; default: those made from `config`.
     """
 
     def __init__(self, config: Config, roster: Roster | None = None) -> None:
@@ -80,7 +80,8 @@ class Sandbox:
         if path == _COMPLETIONS and method == "POST":
             return self.groq.complete(secret, body, arrived_s=arrived_s)
         if path == _BATCH and method == "POST" and body == b"[]":
-            # So a worker asks whether there are batches: no limit, fault or ledger counts it.
+            # A worker asks this way whether batches exist: no limit, fault or ledger counts the
+            # call.
             refusal = "The batch must contain at least one email."
             return Answer(422, resend_errors.error_body(422, "validation_error", refusal))
         if path in _SENDING and method == "POST":
@@ -178,9 +179,9 @@ class Listener:
     """The sandbox on a port. A second stop does nothing.
 
     Args:
-        sandbox: What to serve.
+        sandbox: The providers to serve.
         host: The address to listen on.
-        port: 0 takes a free one.
+        port: The port; 0 takes a free one.
     """
 
     def __init__(self, sandbox: Sandbox, *, host: str = "127.0.0.1", port: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The waits that answers asked for: which calls should not have been made yet."""
+"""The waits that answers asked for, and the calls that came before their end."""
 
 from dataclasses import dataclass
 
@@ -39,7 +39,7 @@ class Waits:
             wait.tokens = min(wait.tokens, call.cool_tokens)
 
     def in_force(self, scope: tuple[str, str], call: Call) -> Wait | None:
-        """Return the wait that a call should have observed; None where there is none."""
+        """Return the wait that a call should have observed, or None if there is none."""
         wait = self._waits.get(scope)
         if wait is not None and call.arrived_s >= wait.until_s - _EARLY_S:
             del self._waits[scope]
