@@ -1,1 +1,1 @@
-"""The demo: all of Keywheel on this machine, without a key or a network; `python -m demo`."""
+"""The demo: all of Keywheel on this machine, without keys or network; `python -m demo`."""

@@ -1,4 +1,4 @@
-"""`python -m demo`: keys rotate under load, on this machine, without a key or a network."""
+"""`python -m demo`: keys rotate under load, on this machine, without keys or network."""
 
 import argparse
 import os
@@ -21,7 +21,7 @@ instead of starting one, and empties it afterwards. It ignores all other setting
 
 
 def _leave_at_once(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a handler's
-    # Importing takes a second, and nothing that would have to be stopped runs yet.
+    # Importing takes a second, and no process has to be stopped yet.
     os.write(2, b"\ndemo: stopped before anything was started\n")
     os._exit(128 + number)
 

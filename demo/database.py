@@ -13,10 +13,10 @@ _TIMEOUT_S = 5.0
 
 
 class Database:
-    """One empty database of a Redis that others use, too; it is emptied when it is released.
+    """An empty database of a Redis that others use, too; it is emptied when the demo ends.
 
     Args:
-        url: `redis://` or `rediss://`; another database of the server may be chosen.
+        url: `redis://` or `rediss://`; the demo may take another database of the server.
     """
 
     def __init__(self, url: str) -> None:
@@ -56,7 +56,7 @@ class Database:
             try:
                 if client.dbsize() or not client.set(_CLAIM, self._token, nx=True):
                     return False
-                # Somebody may have begun to use it in between.
+                # Another client may have begun to use the database in between.
                 if client.dbsize() == 1:
                     return True
                 client.delete(_CLAIM)

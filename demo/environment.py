@@ -1,4 +1,4 @@
-"""The environment of the demo: Redis, providers, workers, Flower and producer, and its clean-up."""
+"""The environment of the demo: Redis, providers, workers, Flower, producer, and the clean-up."""
 
 import asyncio
 import os
@@ -78,7 +78,7 @@ class DemoEnvironment:
 
     @property
     def processes(self) -> Processes:
-        """The processes; `open` has been called."""
+        """The processes, once `open` has been called."""
         assert self._processes is not None, "open() was not called"  # noqa: S101 - a bug of ours
         return self._processes
 
@@ -90,14 +90,14 @@ class DemoEnvironment:
     def open(self) -> None:
         """Make the temporary folder."""
         self.folder = Path(tempfile.mkdtemp(prefix="keywheel-demo-"))
-        # What we call may make temporary folders; they belong into ours.
+        # Programs that we start may make temporary folders, too; those belong into ours.
         tempfile.tempdir = str(self.folder)
         self.logs.mkdir()
         self._processes = Processes(self.folder, self.logs)
         self._processes.hurry = self._hurry
 
     async def start_servers(self) -> None:
-        """Start Redis (or claim a database where REDIS_URL is set) and the providers.
+        """Start Redis (or claim a database of `REDIS_URL` if it is set) and the providers.
 
         Raises:
             DemoError: One of them did not start.
@@ -208,7 +208,7 @@ class DemoEnvironment:
         self.processes.check()
 
     def hurry(self) -> None:
-        """Let `close` wait for a short time only before it kills."""
+        """Shorten the time that `close` waits before it kills."""
         self._hurry = True
         if self._processes is not None:
             self._processes.hurry = True
@@ -217,10 +217,10 @@ class DemoEnvironment:
         """End every process and remove the folder.
 
         Args:
-            keep_logs: Keep the logs, since something failed.
+            keep_logs: Keep the logs, because something failed.
 
         Returns:
-            What could not be cleaned up, one sentence each; empty if all is well.
+            The failures of the clean-up, one sentence each; empty if all went well.
         """
         if self._processes is not None:
             self._processes.end()
@@ -272,7 +272,7 @@ class DemoEnvironment:
 
 
 async def _uninterrupted(start: Callable[[], ResultT]) -> ResultT:
-    """Start something in a thread; a cancellation waits until it has started and can be ended."""
+    """Start something in a thread; a cancellation waits until the start has ended."""
     work = asyncio.ensure_future(asyncio.to_thread(start))
     try:
         return await asyncio.shield(work)

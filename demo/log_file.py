@@ -1,4 +1,4 @@
-"""A log file, read as it grows."""
+"""Reads a log file while it grows."""
 
 from pathlib import Path
 

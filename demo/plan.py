@@ -37,15 +37,15 @@ class Plan:
 
     @property
     def pace(self) -> float:
-        """How long everything takes, relative to the full demo; a small one ends sooner."""
+        """How long everything takes, relative to the full demo; a small demo ends sooner."""
         return 1.0 if max(self.jobs, self.emails) >= _MANY_JOBS else 0.5
 
     @property
     def groq_rpm(self) -> int:
         """Requests a minute of one organisation and model.
 
-        With them the completions take about half a minute: a full minute's worth for each model
-        may go at once, the rest as the limits refill.
+        At this rate the completions take about half a minute: each model may use its first minute's
+        requests at once, and the rest as the limits refill.
         """
         return max(10, round(self.jobs * (0.75 if self.pace == 1.0 else 0.14)))
 
@@ -57,8 +57,8 @@ class Plan:
     def accounts(self) -> dict[str, Any]:
         """The providers' accounts, as in the sandbox's keys file.
 
-        There are four Groq keys, two of which share an organisation (the workers do not know that:
-        they learn it), and three Resend teams, each with a domain and a from address of its own.
+        There are four Groq keys. Two of them share an organisation, which the workers do not know
+        at first but learn. There are three Resend teams, each with a domain and a from address.
         """
         groq = {"rpm": self.groq_rpm, "rpd": 14_400, "tpm": 250_000, "tpd": 0}
         teams = ("north", "south", "west")
@@ -86,20 +86,20 @@ class Plan:
             "groq_stream_ms": 30,  # so that a page shows a streamed answer word by word
             "resend_latency_ms": 60,
             "resend_jitter_ms": 60,
-            # Everything shares two cores: a call that left in time may arrive late.
+            # All processes share two cores, so a call that left in time may arrive late.
             "grace_ms": 500,
         }
 
     def settings(self) -> dict[str, str]:
-        """The workers' settings that differ from the defaults: shorter waits, for the most part."""
+        """The workers' settings that differ from the defaults, mostly shorter waits."""
         return {
             "GROQ_MODEL": ",".join(MODELS),
             "KEYWHEEL_RETRY_BACKOFF_S": "0.5",
             "KEYWHEEL_MAX_RETRIES": "10",
-            # its requests would be counted among the calls
+            # the requests of a check would be counted among the calls
             "KEYWHEEL_CHECK_KEYS_S": "0",
             "KEYWHEEL_LOG_LEVEL": "INFO",
-            "KEYWHEEL_LOG_FORMAT": "json",  # with the fields that the timeline reads
+            "KEYWHEEL_LOG_FORMAT": "json",  # its fields feed the timeline
         }
 
 

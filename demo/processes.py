@@ -1,4 +1,4 @@
-"""The processes of the demo: each has a session and a log of its own, and all of them end."""
+"""The processes of the demo: each has its own session and log, and all of them are ended."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ class Child:
 
 
 class Processes:
-    """Starts processes and ends all of them; a reaper does so if the demo is killed.
+    """Starts processes and ends all of them; if the demo is killed, a reaper ends them.
 
     Args:
         folder: The working folder of the processes, which the reaper removes.
@@ -48,7 +48,7 @@ class Processes:
         )
         self.children: list[Child] = []
         self.hurry = False
-        """Whether children get a short time only to end by themselves."""
+        """Whether `end` waits only a short time before it kills."""
 
     def spawn(
         self,
@@ -61,10 +61,10 @@ class Processes:
         """Start a Python process in a session of its own, away from `.env` and the terminal.
 
         Args:
-            name: The name for people.
+            name: The name that people see.
             arguments: The arguments of `python`.
             variables: Its environment variables.
-            stdout: Where its output goes; default: into its log, with its errors.
+            stdout: Where the process' output goes; default: into its log, with its errors.
         """
         log = self._logs / f"{name.replace(' ', '')}.log"
         with contextlib.ExitStack() as stack:
@@ -75,7 +75,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=errors,
-                # Ctrl-C in the terminal reaches the demo, which decides when the others end.
+                # Ctrl-C in the terminal reaches the demo, which decides when to stop the others.
                 start_new_session=True,
                 cwd=self._folder,
                 env=variables,
@@ -86,7 +86,7 @@ class Processes:
         return child
 
     def remember(self, name: str, pid: int | None) -> None:
-        """Have a process watched that something else started."""
+        """Watch a process that another part of the demo has started."""
         if pid is not None:
             self._pids[name] = pid
             self._write_to_reaper(str(pid))
@@ -97,7 +97,7 @@ class Processes:
                 print(line, file=self._reaper.stdin, flush=True)
 
     def check(self) -> None:
-        """Check that everything still runs.
+        """Check that every process still runs.
 
         Raises:
             DemoError: A process ended too early; the error has the end of its log.
@@ -119,7 +119,7 @@ class Processes:
                 )
 
     def end(self) -> None:
-        """End the children. A second call does nothing."""
+        """End all children. A second call does nothing."""
         children, self.children = self.children, []
         for child in children:
             with contextlib.suppress(ProcessLookupError):
@@ -130,13 +130,13 @@ class Processes:
                 break
             time.sleep(_POLL_S)
         for child in children:
-            # The whole group: a child may have children.
+            # Signal the whole group, because a child may have children.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(child.process.pid, signal.SIGKILL)
             child.process.wait()
 
     def left(self) -> list[str]:
-        """Name the processes that still run, in one sentence each."""
+        """Return the processes that still run, in one sentence each."""
         return [
             f"{name} still runs as process {pid}"
             for name, pid in self._pids.items()
@@ -144,7 +144,7 @@ class Processes:
         ]
 
     def dismiss_reaper(self) -> None:
-        """End the reaper: nothing is left for it. A second call does nothing."""
+        """End the reaper, because no process is left. A second call does nothing."""
         if self._reaper is None:
             return
         self._write_to_reaper("done")
@@ -171,7 +171,7 @@ def _reason_of(code: int) -> str:
 
 
 def _has_ended(pid: int) -> bool:
-    """Whether a child has ended; its exit code stays for its parent to read."""
+    """Whether a child has ended; its parent can still read the exit code."""
     if not hasattr(os, "waitid"):
         return False
     try:
@@ -181,7 +181,7 @@ def _has_ended(pid: int) -> bool:
 
 
 def _session_of(leader: int) -> list[int]:
-    """Return the processes that are left of a session."""
+    """Return the processes of a session that still run."""
     if not Path("/proc/self/stat").exists():
         try:
             os.killpg(leader, 0)

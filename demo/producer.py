@@ -1,8 +1,8 @@
-"""The web application of the demo: it knows the names of the tasks and nothing else of Keywheel.
+"""The web application of the demo: all it knows of Keywheel is the names of the tasks.
 
     REDIS_URL=redis://… python demo/producer.py 600 200
 
-It enqueues that many completions and emails, and prints the queue and the id of each.
+It enqueues 600 completions and 200 emails, and prints the queue and the id of each job.
 """
 
 import os
@@ -21,7 +21,7 @@ _TOPICS = (
 
 
 def main(jobs: int, emails: int) -> None:
-    """Enqueue the jobs, alternating between both kinds, and print their ids."""
+    """Enqueue the jobs, completions and emails in turn, and print their ids."""
     app = Celery(broker=os.environ["REDIS_URL"])
     for number in range(max(jobs, emails)):
         if number < jobs:

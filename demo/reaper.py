@@ -1,11 +1,10 @@
-"""Ends what the demo (or a test run) started if the demo itself is killed.
+"""Ends the processes that the demo (or a test run) started if the demo itself is killed.
 
-It waits for its standard input to close.
+It waits until its standard input is closed.
 
     python reaper.py [FOLDER]    reads lines: the id of a process to end, or `done`
 
-It removes FOLDER as well. It imports none of our modules and little else, so that it starts at
-once.
+It also removes FOLDER. It imports only a few standard modules, so that it starts at once.
 """
 
 import os
@@ -18,7 +17,7 @@ _GRACE_S = 1.0
 
 
 def _leads(pid: int) -> bool:
-    """Whether this is still the process that was named, each of which leads its own session."""
+    """Whether the process still exists that was named; each of them leads its own session."""
     try:
         return os.getsid(pid) == pid
     except OSError:
@@ -26,7 +25,7 @@ def _leads(pid: int) -> bool:
 
 
 def main() -> None:
-    """Wait for the end of the input, then end the processes and remove the folder.
+    """Wait until the input is closed, then end the processes and remove the folder.
 
     A line `done` says that nothing is left to do.
     """

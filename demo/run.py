@@ -78,7 +78,7 @@ class _Run:
     def _interrupted(self) -> int:
         number = self._stopped_by or signal.SIGTERM
         if self._code is not None:
-            return self._code  # only --keep was left
+            return self._code  # only the time of --keep was interrupted
         self._console.print(
             Text(f"stopped by {'Ctrl-C' if number is signal.SIGINT else number.name}: cleaning up")
         )
@@ -196,7 +196,7 @@ class _Run:
             str(self._plan.jobs),
             str(self._plan.emails),
         ]
-        # -P: it cannot import even from its own folder.
+        # -P keeps the script's own folder off the import path.
         self._environment.spawn("producer", ["-P", *arguments], stdout=output)
         watch.follow(output)
 

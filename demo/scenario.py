@@ -1,4 +1,4 @@
-"""The scenario: what goes wrong during the demo, and when, as calls that control the sandbox."""
+"""The scenario: the incidents of the demo and their times, as calls that control the sandbox."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from demo.plan import MODELS
 from sandbox.process import Sandbox
 
 REVOKED = "groq:2"
-"""The key that is revoked: one of the two that share an organisation."""
+"""The key that is revoked: one of the two keys that share an organisation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One thing that goes wrong.
+    """One incident.
 
     Attributes:
-        at_s: When, in seconds after the first job was enqueued.
-        words: What goes wrong, for people.
+        at_s: The time, in seconds after the first job was enqueued.
+        words: What goes wrong, as people read it.
         verb: The control call.
         body: Its arguments.
     """
@@ -30,7 +30,7 @@ class Incident:
 
 
 def scenario(pace: float, *, organisation: str, team: str) -> list[Incident]:
-    """Write the scenario.
+    """Return the scenario.
 
     Args:
         pace: How long everything takes, relative to the full demo.
@@ -38,16 +38,17 @@ def scenario(pace: float, *, organisation: str, team: str) -> list[Incident]:
         team: The Resend team that is rate-limited alone.
     """
     rest_s, faults_s = max(2, round(3 * pace)), 3 * pace
-    # Longer than a job waits in its worker (5 s), so that jobs go back to their queue. A small demo
-    # calls seldom, and so it learns late that the keys are exhausted.
+    # Longer than a job waits in its worker (5 s), so that jobs go back to their queue. A small
+    # demo makes few calls, so it learns late that the keys are exhausted.
     exhausted_s = 8 if pace >= 1 else 10
     lost = 3
 
     def at(seconds: float) -> float:
         return seconds * pace
 
-    # What concerns one Groq organisation comes once the limits of all are known. At the start it
-    # would be the only one whose next free instant is known, and the jobs would line up for it.
+    # Incidents of one Groq organisation come once the limits of all are known. At the start, that
+    # organisation would be the only one whose next free instant is known, and the jobs would wait
+    # for it.
     return [
         # Before the first job, because waiting emails go out in batches and are soon all sent.
         Incident(

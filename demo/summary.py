@@ -1,4 +1,4 @@
-"""Judges a run by its results and by the providers' own ledger, in figures."""
+"""Judges a run by its results and by the providers' ledger, and gives the figures."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ class Summary:
     """The judgement of a run.
 
     Attributes:
-        took_s: The time from the first job enqueued to the last one ended, in seconds.
+        took_s: The time from enqueueing the first job until the last job ended, in seconds.
         figures: The figures, by name.
         keys: One row for each key.
         faults: What went wrong, one sentence each.
@@ -108,7 +108,7 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
 
 
 def _models(results: Iterable[dict[str, Any]]) -> str:
-    """Say how many completions each model has answered."""
+    """Return how many completions each model has answered."""
     counts = Counter(
         str(result["result"].get("model")) for result in results if result["status"] == "SUCCESS"
     )
@@ -123,7 +123,7 @@ def _calls_in_vain(ledger: dict[str, Any]) -> int:
 
 
 def _email_calls(watch: Watch, tallies: dict[str, Any]) -> int:
-    """Count the calls that brought one email or several."""
+    """Count the calls with one email and those with several."""
     view = watch.views.get("resend")
     return sum(tallies[key.id]["accepted"] for key in view.keys if key.id in tallies) if view else 0
 
@@ -147,7 +147,7 @@ def _row(tally: dict[str, Any]) -> dict[str, Any]:
 
 
 def _faults(watch: Watch, ledger: dict[str, Any]) -> list[str]:
-    """List what went wrong."""
+    """Return everything that went wrong."""
     faults = []
     for queue, progress in watch.queues.items():
         job = _JOBS[queue]
@@ -178,7 +178,7 @@ def _fault_of(job: str, id_: str, result: dict[str, Any]) -> str:
 
 
 def _disagreements(watch: Watch, ledger: dict[str, Any]) -> list[str]:
-    """List where the providers' ledger contradicts the results."""
+    """Return where the providers' ledger contradicts the results."""
     judgement = ledger["judgement"]
     emails = watch.queues["email"]
     reported = {

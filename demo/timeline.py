@@ -1,4 +1,4 @@
-"""What happens to jobs and keys, as a timeline: from the workers' logs and the audit streams."""
+"""Makes a timeline of jobs and keys, from the workers' logs and the audit streams."""
 
 import json
 import re
@@ -63,10 +63,10 @@ class Timeline:
         added: How many events there were in all.
         deferrals: Deferrals by queue: a job went back with a countdown because no key was free.
         retries: Retries by queue, after a failure of the provider.
-        rotations: By queue, how often a job went on with the next key at once.
-        recoveries: How often something that rested became ready again.
-        cooldowns: How often something began to rest.
-        labels: The labels of keys by their id.
+        rotations: By queue, how often a job continued with the next key at once.
+        recoveries: How often a key, account or model became ready again after a rest.
+        cooldowns: How often a rest began.
+        labels: The labels of keys by their ids.
     """
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Timeline:
         self._start_s = time.monotonic()
 
     def begin(self) -> None:
-        """Count the time of events from now on."""
+        """Start the clock of the timeline."""
         self._start_s = time.monotonic()
 
     @property
@@ -99,12 +99,12 @@ class Timeline:
         self.added += 1
 
     def newest(self, seen: int) -> list[Event]:
-        """Return the events after the first `seen` ones, as far as they are kept."""
+        """Return the events after the first `seen` events, unless they are no longer kept."""
         count = min(self.added - seen, len(self.events))
         return list(self.events)[-count:] if count > 0 else []
 
     def read_log(self, line: str) -> None:
-        """Read one line of a worker's log, a JSON object; other lines are passed over."""
+        """Read one line of a worker's log, a JSON object; skip any other line."""
         try:
             record = json.loads(line)
         except ValueError:
@@ -130,10 +130,10 @@ class Timeline:
         group.add(max(0.0, (next_try - now).total_seconds()))
 
     def add_groups(self, *, at_once: bool = False) -> None:
-        """Add what happened within the last second, similar events as one each.
+        """Add the events of the last second, similar ones as one.
 
         Args:
-            at_once: Do not wait for the second to be over.
+            at_once: Do not wait until the second is over.
         """
         if not at_once and self.elapsed_s - self._grouped_s < _GROUP_INTERVAL_S:
             return
@@ -194,7 +194,7 @@ class Timeline:
         if known_ms is None:
             self.cooldowns += 1
         elif until_ms - known_ms < _SAME_REST_MS:
-            return  # another answer to calls that left together
+            return  # a later answer to a call of the same moment
         rest_s = (until_ms - at_ms) / 1000
         self.add(
             "🧊",
@@ -203,11 +203,11 @@ class Timeline:
         )
 
     def _label_of(self, name: str) -> str:
-        """Make a name readable. While a key's account is unknown, the key's id stands for it."""
+        """Return a readable name. A key's id stands for its account until that is known."""
         return " × ".join(self.labels.get(part) or _shortened(part) for part in name.split(" × "))
 
     def end_rests(self, now_ms: int) -> None:
-        """Add what is ready again by now.
+        """Add an event for each rest that has ended.
 
         Args:
             now_ms: Redis' clock, in milliseconds since 1970.
@@ -220,7 +220,7 @@ class Timeline:
 
 
 def _scope_of(record: str) -> str:
-    """Return `account × model` of an entry's name, `ACCOUNT:MODEL`."""
+    """Return `account × model` for an entry named `ACCOUNT:MODEL`."""
     account, _, model = record.partition(":")
     return f"{account} × {model}" if model else account
 

@@ -1,4 +1,4 @@
-"""Shows the running demo: a live picture in a terminal, plain lines elsewhere."""
+"""Shows the running demo: a live picture in a terminal, otherwise plain lines."""
 
 import contextlib
 import time
@@ -23,10 +23,10 @@ _OTHER_LINES = 12  # head, bars and frames of the picture
 
 
 class View(Protocol):
-    """Shows a watch."""
+    """Shows the state of a `Watch`."""
 
     def say(self, words: str) -> None:
-        """Show what the demo is doing before there is anything to watch."""
+        """Show what the demo does before the first job is enqueued."""
 
     def show(self, watch: Watch) -> None:
         """Show the present state."""
@@ -36,7 +36,7 @@ class Lines:
     """Prints plain lines: the progress every few seconds, and each event.
 
     Args:
-        console: Where to print.
+        console: Where the lines are printed.
     """
 
     def __init__(self, console: Console) -> None:
@@ -46,7 +46,7 @@ class Lines:
         self._next_s = 0.0
 
     def say(self, words: str) -> None:
-        """Print a line, unless it is the same as before."""
+        """Print a line, unless it repeats the line before."""
         if words != self._last:
             self._last = words
             self._print(words)
@@ -95,7 +95,7 @@ class Picture:
             yield
 
     def say(self, words: str) -> None:
-        """Show a line in place of the picture."""
+        """Show a line instead of the picture."""
         self._live.update(Text(words, style="dim"), refresh=True)
 
     def show(self, watch: Watch) -> None:
@@ -103,7 +103,7 @@ class Picture:
         self._live.update(self.draw(watch), refresh=True)
 
     def draw(self, watch: Watch) -> RenderableType:
-        """The whole picture."""
+        """Return the whole picture."""
         keys = sum(len(view.keys) for view in watch.views.values())
         room = max(_MIN_EVENTS, self._console.height - _OTHER_LINES - keys)
         return Group(

@@ -25,10 +25,10 @@ class Progress:
 
     Attributes:
         total: How many jobs the demo enqueues.
-        ids: The ids of the jobs that are enqueued so far.
-        results: The stored results of the jobs that ended, by id.
-        deferred: How many jobs wait for a key, back in the queue with a countdown.
-        retrying: How many jobs wait for another try after a failure of the provider.
+        ids: The ids of the jobs that have been enqueued.
+        results: The stored results of the jobs that have ended, by id.
+        deferred: How many jobs are back in the queue with a countdown and wait for a key.
+        retrying: How many jobs wait for a retry after a failure of the provider.
     """
 
     total: int
@@ -44,7 +44,7 @@ class Progress:
 
     @property
     def failed(self) -> int:
-        """How many jobs have ended otherwise."""
+        """How many jobs have ended without success."""
         return len(self.results) - self.done
 
     @property
@@ -57,7 +57,7 @@ class Watch:
     """The state of the demo, as of the last `refresh`.
 
     Args:
-        redis_url: The Redis of broker, results and pools.
+        redis_url: The Redis that holds queues, results and pools.
         namespace: The pools' namespace.
         variables: The environment variables, with the keys.
         logs: The workers' logs.
