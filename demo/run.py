@@ -130,7 +130,7 @@ class _Run:
         ledger = await asyncio.to_thread(environment.sandbox.ledger, full=True)
         summary = judge(watch, ledger, took_s=took_s)
         if not watch.over:
-            summary.faults.insert(0, f"not over within {plan.limit_s:g} s")
+            summary.faults.insert(0, f"the jobs did not end within {plan.limit_s:g} s")
         summary.show(self._console)
         code = int(bool(summary.faults))
         if plan.keep:

@@ -53,7 +53,7 @@ def scenario(pace: float, *, organisation: str, team: str) -> list[Incident]:
         # Before the first job, because waiting emails go out in batches and are soon all sent.
         Incident(
             0.0,
-            f"Resend accepts what {lost} calls bring but answers 500",
+            f"Resend accepts the emails of {lost} calls but answers 500",
             "fault",
             {"service": "resend", "status": 500, "accept": True, "count": lost},
         ),

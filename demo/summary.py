@@ -94,7 +94,8 @@ def judge(watch: Watch, ledger: dict[str, Any], *, took_s: float) -> Summary:
         "models": _models(ai.results.values()),
         "calls for a model that was switched off": f"{_calls_in_vain(ledger)}"
         f" of {len(ledger['calls'])}",
-        "rotations": f"{timeline.rotations.total()} times the next key at once after a refusal",
+        "rotations": f"{timeline.rotations.total()} calls repeated at once with the next key"
+        " after a refusal",
         "retries": f"{timeline.retries.total()} after failures of a provider",
         "recoveries": f"{timeline.recoveries} after {timeline.cooldowns} cooldowns",
         "calls on a resting key": str(judgement["calls_while_cooling_same_key"]),
@@ -193,7 +194,7 @@ def _disagreements(watch: Watch, ledger: dict[str, Any]) -> list[str]:
     checks = (
         (judgement["emails_accepted_twice"], "emails were accepted twice"),
         (judgement["content_accepted_twice"], "emails with the same content were accepted twice"),
-        (len(accepted) - emails.total, "emails accepted more than there are jobs"),
+        (len(accepted) - emails.total, "more emails were accepted than there are jobs"),
         (len(set(accepted) ^ reported), "ids of emails differ between results and ledger"),
         (
             max(0, watch.queues["ai"].total - completions),

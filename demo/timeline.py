@@ -151,9 +151,9 @@ class Timeline:
                     "cyan",
                 )
             elif kind == "retry":
-                self.add("🔁", f"{jobs} to be tried again in {group.span}: {detail}", "magenta")
+                self.add("🔁", f"{jobs} will be tried again in {group.span}: {detail}", "magenta")
             else:
-                self.add("🔄", f"rotation: {jobs} went on with {detail} at once", "blue")
+                self.add("🔄", f"rotation: {jobs} continued at once with {detail}", "blue")
 
     def read_audit(self, service: str, entry: dict[str, str]) -> None:
         """Read one entry of a pool's audit stream."""

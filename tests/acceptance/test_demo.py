@@ -138,7 +138,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
         "Groq switches openai/gpt-oss-120b off",
         "every Groq key is exhausted",
         "is disabled until a person resets it (invalid_key)",
-        "to be tried again in",
+        "will be tried again in",
         "limits learned for",
         "deferred, no key is free",
         "is back",
@@ -208,5 +208,5 @@ def test_a_redis_that_does_not_answer_is_a_clear_error(start: Callable[..., Demo
 def test_the_demo_fails_when_its_time_is_too_short(start: Callable[..., Demo]) -> None:
     demo = start("--seconds=3", "--workers=1")
     assert demo.wait() == 1
-    assert "not over within 3 s" in demo.text
+    assert "the jobs did not end within 3 s" in demo.text
     assert demo.processes() == {}
