@@ -1,8 +1,8 @@
-"""`python -m worker …` is `celery -A worker worker …` with 14 MB less in each worker.
+"""`python -m worker …` runs `celery -A worker worker …` with 14 MB less memory for each worker.
 
-Celery's command line loads a shell, Flower and whatever other commands are installed before it
-looks which one is meant. This one loads the worker alone, and not what colours source code in the
-answers of the others.
+Celery's command line loads a shell, Flower and all other installed commands before it looks which
+command is meant. This module loads the `worker` command alone. It also leaves out Pygments, which
+colours the source code that some other commands print.
 """
 
 import sys
@@ -25,7 +25,7 @@ with collector_paused():
 def main() -> None:
     """Run a worker with the options of the command line."""
     options = sys.argv[1:]
-    # What `--detach` starts again, and `ps` shows.
+    # `--detach` starts these arguments again, and `ps` shows them.
     sys.argv[1:] = ["-A", worker.__name__, "worker", *options]
     command.main(
         options, prog_name="python -m worker", obj=CLIContext(app=app, no_color=False, workdir=None)

@@ -1,4 +1,4 @@
-"""Writes down what people did that concerns no key, beside the audit streams of the key pools."""
+"""Logs actions of people that concern no key, beside the audit streams of the key pools."""
 
 from typing import Any, Final
 
@@ -10,11 +10,11 @@ _LENGTH: Final = 1_000
 
 
 class ActionLog:
-    """What people did to jobs and workers: jobs cancelled, changes on Flower's own pages.
+    """The log of people's actions on jobs and workers: cancels, and changes on Flower's own pages.
 
     Args:
         redis: The pool's Redis; a client that decodes responses to text.
-        namespace: What stands before every name.
+        namespace: The prefix of every name.
     """
 
     def __init__(self, redis: Redis, *, namespace: str) -> None:
@@ -32,15 +32,15 @@ class ActionLog:
         reason: str = "",
         pipe: Any = None,
     ) -> Any:
-        """Write down one action, in the form of the key pools' audit.
+        """Add one action, in the form of the key pools' audit.
 
         Args:
-            event: What was done.
-            scope: What kind of thing it was done to.
-            name: Which one, or how many.
-            by: Who did it.
-            reason: Why, or what is to be known beside.
-            pipe: The pipeline that takes the command; without one it is to be awaited.
+            event: The action, such as `cancelled`.
+            scope: The kind of object that was changed, such as `job`.
+            name: The object's name, or the number of objects.
+            by: The person.
+            reason: The reason, or further details.
+            pipe: The pipeline that takes the command. Without a pipeline, await the returned value.
         """
         entry: dict[Any, Any] = {
             "event": event,
@@ -53,11 +53,11 @@ class ActionLog:
         return client.xadd(self.name, entry, maxlen=_LENGTH, approximate=True)
 
     async def read(self, *, count: int = 100, before_ms: int | None = None) -> list[dict[str, str]]:
-        """The latest entries, newest first.
+        """Return the latest entries, newest first.
 
         Args:
-            count: How many, at most.
-            before_ms: Only entries before this instant, in milliseconds since 1970.
+            count: The largest number of entries.
+            before_ms: Return only entries before this instant, in milliseconds since 1970.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.

@@ -24,7 +24,7 @@ from config.redis_roles import claim_result_backend
 from config.services import SERVICES
 from worker import (
     telemetry,
-    tls_key_log,  # noqa: F401 - it comes before what makes TLS contexts
+    tls_key_log,  # noqa: F401 - imported before the modules that make TLS contexts
 )
 from worker.aio.backend import RedisBackend
 from worker.cli import flower
@@ -53,7 +53,7 @@ _logger = logging.getLogger(__name__)
 
 
 class _Loader(AppLoader):
-    """Reads no configuration of another program: `CELERY_CONFIG_MODULE` may be meant for it."""
+    """Ignores `CELERY_CONFIG_MODULE`, which may be meant for another program."""
 
     def read_configuration(self, env: str = "") -> dict[str, Any]:  # noqa: ARG002 - Celery's
         return {}
@@ -66,7 +66,7 @@ def create_app() -> Celery:
         SettingsError: The settings are wrong; the message says what to change.
     """
     if logs_json():
-        # So that warnings of the settings are lines of JSON, too.
+        # Warnings about the settings must be lines of JSON, too.
         setup_logging("INFO", log_format="json")
     settings = get_settings()
     claim_result_backend(settings)
@@ -84,14 +84,14 @@ def create_app() -> Celery:
 try:
     app = create_app()
 except SettingsError as exc:
-    # The command line imports this module: a traceback would hide the sentence.
+    # The command line imports this module, so a traceback would hide the sentence.
     raise no_start(exc) from None
 command.install()
 
 
 @signals.import_modules.connect(weak=False)
 def _import_task_modules(**_: Any) -> None:
-    """Import the modules of `KEYWHEEL_TASKS`, and name those that cannot be found."""
+    """Import the modules of `KEYWHEEL_TASKS`; end with a sentence if one cannot be found."""
     with cwd_in_path():
         for module in get_settings().task_modules:
             try:
@@ -102,7 +102,7 @@ def _import_task_modules(**_: Any) -> None:
 
 
 def _missing(module: str, missing: str) -> str:
-    """Say what is missing where a module of `KEYWHEEL_TASKS` cannot be imported."""
+    """Explain why a module of `KEYWHEEL_TASKS` cannot be imported."""
     if f"{module}.".startswith(f"{missing}."):
         return (
             f"KEYWHEEL_TASKS names {module}, which cannot be found: start the worker in the folder "
@@ -135,7 +135,7 @@ def _set_up_logging(logfile: str | None = None, **_: Any) -> None:
 @signals.celeryd_init.connect(weak=False)
 def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     if file := options.get("logfile"):
-        _set_up_logging(node_format(file, instance.hostname))  # so that it holds what follows
+        _set_up_logging(node_format(file, instance.hostname))  # the file gets all further lines
     command.check_options(options, instance.app.conf)
     files.check_worker_files(options)
     instance.queue_choice = QueueChoice(options.get("queues"))
@@ -145,7 +145,7 @@ def _prepare(instance: Any, options: dict[str, Any], **_: Any) -> None:
     signals.before_task_publish.connect(note_enqueued)
     RedisBackend.redact = staticmethod(redactor.redact)
     if get_settings().log_format == "json":
-        # Each line is JSON: no banner, and Celery's last words as a log line.
+        # Each line is JSON: there is no banner, and Celery's shutdown message is a log line.
         _set_up_logging()
         instance.quiet = True
         celery.apps.worker.safe_say = say_json
@@ -181,7 +181,7 @@ def _leave_queues_without_keys(instance: Any, **_: Any) -> None:
 
 
 def _most_jobs(instance: Any) -> int:
-    """How many jobs the worker may run at a time: by -c, --autoscale or the setting."""
+    """Return how many jobs the worker may run at a time, by -c, --autoscale or the setting."""
     return int(instance.max_concurrency or instance.concurrency)
 
 
@@ -197,7 +197,7 @@ def _log_what_was_found(discoveries: Mapping[str, Discovery], queues: Iterable[s
 
 @signals.worker_shutting_down.connect(weak=False)
 def _send_waiting_jobs_back(**_: Any) -> None:
-    """Send jobs that wait for a key back, so that the worker ends as soon as its calls have."""
+    """Send back the jobs that wait for a key, so that the worker ends when its calls have ended."""
     stop_waiting()
 
 

@@ -1,4 +1,4 @@
-"""The calls to providers that were made for a job."""
+"""Notes the calls to providers that are made for a job."""
 
 import time
 from collections.abc import Iterable
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 LONGEST = 20
-"""How many calls of a job are remembered: the latest ones."""
+"""How many calls of a job are remembered. Earlier calls are forgotten."""
 
 _MOST_CHARACTERS = 64
 
@@ -20,7 +20,7 @@ class Attempt:
         at_ms: When its answer came, in milliseconds since 1970.
         key: The key's label.
         code: The verdict's code, such as `rate_limit`.
-        in_doubt: The provider may have carried it out although it did not succeed.
+        in_doubt: The call did not succeed, but the provider may have carried it out.
     """
 
     at_ms: int
@@ -30,12 +30,12 @@ class Attempt:
 
     @classmethod
     def now(cls, key: str, code: str, *, in_doubt: bool) -> Self:
-        """A call whose answer came at this instant."""
+        """Make the attempt of a call whose answer comes now."""
         return cls(round(time.time() * 1000), key, code, in_doubt)
 
     @classmethod
     def of(cls, value: Any) -> Self | None:
-        """Read an attempt from JSON; None where it is malformed."""
+        """Read an attempt from JSON; None if it is malformed."""
         if not isinstance(value, dict):
             return None
         at_ms, key, code = value.get("at_ms"), value.get("key"), value.get("code")
@@ -49,7 +49,7 @@ class Attempt:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return it in JSON types."""
+        """Return the attempt in JSON types."""
         return asdict(self)
 
 
@@ -59,12 +59,12 @@ _run: ContextVar[list[Attempt] | None] = ContextVar("the calls of this run", def
 
 
 def begin() -> None:
-    """Begin to note the calls of a run."""
+    """Begin to note the calls of a new run."""
     _run.set([])
 
 
 def note(key: str, code: str, *, in_doubt: bool = False) -> Attempt:
-    """Note a call of the running job, and return it; outside a run it is noted nowhere.
+    """Note a call of the running job, and return it. Outside a run, nothing is noted.
 
     Args:
         key: The key's label.
@@ -77,7 +77,7 @@ def note(key: str, code: str, *, in_doubt: bool = False) -> Attempt:
 
 
 def note_again(attempt: Attempt) -> None:
-    """Note a call of another job that carried the running job's request as well."""
+    """Note a call of another job that also carried the running job's request."""
     calls = _run.get()
     if calls is not None:
         calls[:] = latest((*calls, attempt))
@@ -89,7 +89,7 @@ def of_this_run() -> Trail:
 
 
 def latest(attempts: Iterable[Attempt]) -> Trail:
-    """Return the latest calls, as many as are remembered, and the first that is in doubt."""
+    """Return the latest `LONGEST` calls, which include the first call that is in doubt."""
     trail = tuple(attempts)
     kept = trail[-LONGEST:]
     doubt = next((attempt for attempt in trail if attempt.in_doubt), None)

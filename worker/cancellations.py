@@ -39,7 +39,7 @@ KEPT_S: Final = 30 * 86_400
 _STORED: Final = "told"
 _BROKER_S: Final = 5.0
 _EARLY_S: Final = 0.05
-"""How long an early look counts, in seconds."""
+"""How long the answer of an early look is valid, in seconds."""
 
 
 class Cancellations:
@@ -47,7 +47,7 @@ class Cancellations:
 
     Args:
         redis: The pool's Redis; a client that decodes responses to text.
-        namespace: What stands before every name.
+        namespace: The prefix of every name.
     """
 
     def __init__(self, redis: Redis, *, namespace: str) -> None:
@@ -63,7 +63,7 @@ class Cancellations:
         return f"{self._namespace}:cancelled"
 
     def name(self, task_id: str) -> str:
-        """Name the key that says that a job, or all jobs with a stamp, are cancelled."""
+        """Name the Redis key that marks a job, or all jobs with a stamp, as cancelled."""
         return f"{self._namespace}:cancelled:{task_id}"
 
     async def has(self, task_id: str) -> bool:
@@ -80,11 +80,11 @@ class Cancellations:
         return any(await asyncio.gather(*map(self._lookup.has, (task_id, *stamps))))
 
     def begin(self, task_id: str) -> "asyncio.Task[set[str]] | None":
-        """Begin to read whether a job is cancelled; None where stamps are to be read as well."""
+        """Begin to read whether a job is cancelled; None if its stamps must be read as well."""
         return None if task_id in _stamps else self._lookup.begin(task_id)
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Return those of these jobs and stamps that are cancelled."""
+        """Return which of these jobs and stamps are cancelled."""
         values = await self._pipeline.send("MGET", *(self.name(task_id) for task_id in ids))
         return {task_id for task_id, value in zip(ids, values, strict=True) if value is not None}
 
@@ -93,7 +93,7 @@ class Cancellations:
 
         Args:
             ids: The jobs' ids, at least one.
-            by: Who asked, for the audit trail.
+            by: The person, for the audit trail.
 
         Returns:
             How many workers were notified.
@@ -113,8 +113,8 @@ class Cancellations:
         """Store the cancels that a worker was notified of.
 
         Returns:
-            The jobs whose cancel no other worker has stored before: of many workers, one closes the
-            job's stream.
+            The jobs whose cancel no other worker has stored before. So only one worker closes the
+            stream of each job.
 
         Raises:
             Deferred: Redis did not answer for a minute.
@@ -130,7 +130,7 @@ class Cancellations:
         return [task_id for task_id, value in zip(ids, before, strict=True) if value != _STORED]
 
     async def forget(self, task_id: str) -> None:
-        """Let a job run again.
+        """Delete the cancel of a job, so that the job can run again.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -141,18 +141,19 @@ class Cancellations:
 async def cancel_jobs(
     app: Any, cancellations: Cancellations, ids: Sequence[str], *, by: str
 ) -> dict[str, str]:
-    """Cancel jobs, for all ways to do so, and with or without a worker.
+    """Cancel jobs, with or without a worker. All commands that cancel jobs call this.
 
     Args:
         app: The Celery app, for the result store and the workers.
         cancellations: The stored cancels.
         ids: The jobs' ids.
-        by: Who asked, for the audit trail.
+        by: The person, for the audit trail.
 
     Returns:
-        By id: `cancelled`; `running` if a worker runs the job now: its call in flight is not
-        interrupted, and no other call follows; `perhaps_running` if that is not known, since the
-        broker does not answer; `SUCCESS` or `FAILURE` if the job had ended.
+        The outcome of each job, by its id. `cancelled`: no worker runs the job. `running`: a worker
+        runs it now; its call in flight is not interrupted, and no other call follows.
+        `perhaps_running`: the broker does not answer, so it is not known whether the job runs.
+        `SUCCESS` or `FAILURE`: the job had ended.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
@@ -168,7 +169,7 @@ async def cancel_jobs(
     waiting = [task_id for task_id in ids if task_id not in ended]
     workers = await cancellations.cancel(waiting, by=by) if waiting else 0
     outcomes = dict.fromkeys(waiting, "cancelled")
-    if workers:  # they store the state of the jobs that none of them runs
+    if workers:  # the workers store `REVOKED` for the jobs that none of them runs
         outcomes |= await _running_outcomes(app, waiting)
     else:
         await asyncio.to_thread(store_revoked, app, waiting)
@@ -176,11 +177,11 @@ async def cancel_jobs(
 
 
 async def _running_outcomes(app: Any, ids: Sequence[str]) -> dict[str, str]:
-    """The outcomes of those of these cancelled jobs that a worker runs, or may run."""
+    """Return the outcomes of the cancelled jobs that a worker runs, or may run."""
     try:
         async with asyncio.timeout(_BROKER_S):
             running = await running_among(app, ids)
-    except (*BROKER_ERRORS, RedisError, OSError) as exc:  # the cancel is stored all the same
+    except (*BROKER_ERRORS, RedisError, OSError) as exc:  # the cancel is stored anyway
         _logger.info(
             "cannot ask which worker runs a cancelled job (%s); the cancel is stored",
             type(exc).__name__,
@@ -198,10 +199,10 @@ def store_revoked(app: Any, ids: Sequence[str]) -> None:
 
 
 def stamps_in(headers: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Name the stamps of a message's headers, or of a revoke, as they are stored like job ids.
+    """Return the names under which stamps of a message or a revoke are stored, like job ids.
 
     Args:
-        headers: The stamps by name, each a value or several.
+        headers: The stamps by name, each with one value or several.
     """
     pairs = (
         (str(name), value)
@@ -212,18 +213,18 @@ def stamps_in(headers: Mapping[str, Any] | None) -> tuple[str, ...]:
 
 
 def _stamp(name: str, value: Any) -> str:
-    # A value may be long, or confidential.
+    # The hash hides the value, which may be long or confidential.
     text = json.dumps([name, value], sort_keys=True, default=str)
     return f"stamp:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 _stamps: dict[str, tuple[str, ...]] = {}
-"""The stamps of each job that runs here and has some."""
+"""The stamps of each job that runs in this process and has stamps."""
 
 
 @contextmanager
 def stamped(request: Any) -> Iterator[None]:
-    """Have `is_cancelled` check a job's stamps as well, as long as the block runs.
+    """Let `is_cancelled` also check a job's stamps while the block runs.
 
     Args:
         request: Celery's context of the request.
@@ -243,12 +244,12 @@ _BY_LOOP: WeakKeyDictionary[asyncio.AbstractEventLoop, Cancellations] = WeakKeyD
 
 
 def use(cancellations: Cancellations) -> None:
-    """Set the stored cancels that `is_cancelled` reads on the running loop."""
+    """Set the `Cancellations` that `is_cancelled` reads on the running loop."""
     _BY_LOOP[asyncio.get_running_loop()] = cancellations
 
 
 class EarlyLook:
-    """Reads whether a job was cancelled while its call is prepared, in one trip with that.
+    """Reads whether a job is cancelled in the same round trip that prepares its call.
 
     Args:
         task_id: The job's id.
@@ -260,9 +261,10 @@ class EarlyLook:
         self._lookup: Final = known.begin(task_id) if known is not None and task_id else None
 
     async def is_clear(self, task_id: str) -> bool:
-        """Whether Redis said just now that the job is not cancelled; else it is to be read again.
+        """Whether Redis has just reported that the job is not cancelled.
 
-        A cancel that comes after this is seen as late as one that comes after any look.
+        If not, the caller must read again. A cancel that comes after the read is noticed at the
+        next read, as always.
         """
         if self._lookup is None or time.monotonic() - self._began_s > _EARLY_S:
             return False
@@ -275,15 +277,16 @@ class EarlyLook:
 async def is_cancelled(
     task_id: str, *, patiently: bool = True, early: EarlyLook | None = None
 ) -> bool:
-    """Whether a job was cancelled; checked before each call, and before a job goes back.
+    """Whether a job is cancelled. This is checked before each call, and before a job is sent back.
 
-    For a cancel that this process was notified of, Redis is not read. Other jobs share one `MGET`.
+    If this process was already notified of the cancel, Redis is not read. Concurrent checks of
+    other jobs share one `MGET`.
 
     Args:
         task_id: The job's id.
-        patiently: Whether to wait while Redis is away, since a call may follow. Otherwise no job is
-            cancelled while Redis is away.
-        early: A look that was begun before; it counts for a moment.
+        patiently: Whether to wait while Redis is away, because a call may follow. If False, a job
+            counts as not cancelled while Redis is away.
+        early: A read that was begun before; its answer is valid for a moment.
 
     Raises:
         Deferred: Redis did not answer for a minute.
@@ -311,7 +314,7 @@ async def end_if_cancelled(
     """End a job that is cancelled; see `is_cancelled`.
 
     Raises:
-        worker.aio.errors.Revoked: It is. The pool reports the job as `REVOKED`.
+        worker.aio.errors.Revoked: It is cancelled. The pool reports the job as `REVOKED`.
         Deferred: Redis did not answer for a minute.
     """
     if await is_cancelled(task_id, patiently=patiently, early=early):

@@ -1,4 +1,4 @@
-"""Where `celery -A worker …` finds the Celery app, which `worker.application` builds.
+"""Gives `celery -A worker …` the Celery app that `worker.application` builds.
 
 Raises:
     SystemExit: The app cannot be imported or built; the message says what to change.
@@ -10,12 +10,12 @@ import gc
 from worker.startup.collector import collector_paused
 from worker.startup.imports import imports_in_a_sentence
 
-# Celery would say of each failure that this package "has no attribute 'celery'".
+# Celery would report each failure as "has no attribute 'celery'".
 with collector_paused(), imports_in_a_sentence():
     from worker.application import app, create_app
 
-# Python looks through all that is left for garbage as it ends: a fifth of what a worker, or a
-# command, needs to start and to end.
+# At its end, Python searches all remaining objects for garbage. This takes a fifth of the time that
+# a worker, or a command, needs to start and to end.
 atexit.register(gc.freeze)
 
 __all__ = ["app", "create_app"]

@@ -1,21 +1,21 @@
-"""Every error that a caller or an operator can meet, as one tree.
+"""The tree of all errors that a caller or an operator can meet.
 
     KeywheelError
     ├── ConfigurationError    the worker cannot start
     ├── JobError              the job ends here; its message is the reason that the caller reads
     │   ├── InvalidArguments  an argument is unknown, missing or malformed
-    │   ├── RequestRejected   the provider said no for good
+    │   ├── RequestRejected   the provider refused the request for good
     │   ├── RequestTooLarge   no key may ever carry a request of this size
     │   ├── RetriesExhausted  the provider failed more often than a job may retry
     │   ├── DeadlineExceeded  no key became free in time
     │   ├── OutcomeUnknown    an email may have been accepted; it must not be sent again blindly
-    │   └── Poisoned          its worker died too often while it held the job
+    │   └── Poisoned          too many workers died while they held the job
     └── Rescheduled           no failure yet: the job runs again later
         ├── Deferred          no key can serve now; the job comes back later
         └── TransientError    the provider failed; the job may try again
 
-Job errors travel as JSON through the result backend, so each is built from one plain sentence. The
-sentence never holds a key, a prompt or a mail body.
+Job errors travel as JSON through the result store, so each is built from one plain sentence. The
+sentence never contains a key, a prompt or a mail body.
 """
 
 from typing import Self
@@ -30,7 +30,7 @@ class ConfigurationError(KeywheelError):
 
 
 class JobError(KeywheelError):
-    """A job ends without a result. The message is one sentence for the caller."""
+    """The job ended without a result. The message is one sentence for the caller."""
 
 
 class InvalidArguments(JobError):  # noqa: N818 - reads as a sentence in a result: "InvalidArguments: to: …"
@@ -52,7 +52,7 @@ class RequestTooLarge(RequestRejected):
 
 
 class RetriesExhausted(JobError):  # noqa: N818
-    """The provider failed on every try that the job had."""
+    """The provider failed on the first try and on every retry that the job had."""
 
 
 class DeadlineExceeded(JobError):  # noqa: N818
@@ -60,7 +60,7 @@ class DeadlineExceeded(JobError):  # noqa: N818
 
 
 class JobEnded(KeywheelError):  # noqa: N818
-    """A call comes from work that goes on after its job has ended."""
+    """Code that still runs after its job has ended tried to make a call."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -78,11 +78,11 @@ class Poisoned(JobError):  # noqa: N818
 
     @classmethod
     def after(cls, deaths: int, *, in_doubt: bool = False) -> Self:
-        """Make the error of a job that workers died of.
+        """Make the error of a job that is not run again because workers died while they held it.
 
         Args:
             deaths: How many workers died.
-            in_doubt: The job is an email that may have been sent.
+            in_doubt: Whether the job is an email that may have been sent.
         """
         sent = "; the email may have been sent" if in_doubt else ""
         return cls(
@@ -107,12 +107,12 @@ def error_of(reason: str) -> JobError:
 
 
 class Rescheduled(KeywheelError):  # noqa: N818
-    """A run ended without an answer, and the job runs again later.
+    """The run ended without an answer, and the job runs again later.
 
     Attributes:
-        attempts: Calls made to the provider in this run.
-        waited_ms: Time spent waiting for keys in this run, in milliseconds.
-        in_doubt: An attempt of this job, now or earlier, may have been carried out.
+        attempts: How many calls to the provider this run made.
+        waited_ms: How long this run waited for keys, in milliseconds.
+        in_doubt: Whether an attempt, of this run or an earlier one, may have been carried out.
     """
 
     attempts = 0
@@ -124,13 +124,13 @@ class Deferred(Rescheduled):
     """No key can serve this job now.
 
     Args:
-        countdown_ms: When to come back, in milliseconds from now.
-        reason: Why, in a few words (`cooling`, `disabled`, …).
-        code: The same for programs; default: the reason where it is a code, else `waiting`.
+        countdown_ms: When the job runs again, in milliseconds from now.
+        reason: Why no key can serve, in a few words (`cooling`, `disabled`, …).
+        code: The reason for programs. Default: the reason if it is a code, else `waiting`.
         ends_in_ms: When the wait is expected to end, in milliseconds from now; None: not known.
 
     Attributes:
-        for_good: Every key is out until a person acts: time alone does not help.
+        for_good: Whether every key is out until a person acts, however long the job waits.
     """
 
     for_good = False
@@ -145,7 +145,7 @@ class Deferred(Rescheduled):
         self.ends_in_ms = ends_in_ms
 
     def __reduce__(self) -> tuple[type["Deferred"], tuple[int, str, str, int | None]]:
-        """Pickle the whole error: Celery shows the base class of what it cannot pickle."""
+        """Pickle the whole error: Celery shows only the base class of errors it cannot pickle."""
         return type(self), (self.countdown_ms, self.reason, self.code, self.ends_in_ms)
 
 
@@ -156,15 +156,15 @@ class TransientError(Rescheduled):
 
     Args:
         reason: What happened, in one sentence.
-        backoff_ms: The shortest wait before the next try, in milliseconds, where the provider named
-            one.
+        backoff_ms: The shortest wait before the next try, in milliseconds; None if the provider
+            named none.
 
     Attributes:
-        code: The verdict's code, where an answer was judged.
+        code: The verdict's code; empty if no answer was judged.
         most_repeats: How often the job may try again after errors of this code; None: as often as
-            after any other.
-        own: The failure is of this job alone: others succeed. Otherwise (an outage) it costs no
-            retry.
+            after any other error.
+        own: Whether only this job fails, while others succeed. If False (an outage), the error
+            costs no retry.
     """
 
     code = ""

@@ -1,4 +1,4 @@
-"""Reads from the result store what others may have written there."""
+"""Reads results that other programs may have written to the result store."""
 
 from typing import Any, Final
 
@@ -8,16 +8,16 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 STORE_ERRORS: Final = (RedisError, BackendError, OperationalError, OSError)
-"""What Celery raises where the result store cannot be reached, or refuses a command."""
+"""The errors that Celery raises if the result store cannot be reached, or refuses a command."""
 
 _UNREADABLE: Final = {"unreadable": True}
 
 
 def meta_of(app: Celery, job: str) -> dict[str, Any]:
-    """What the result store holds of a job, with its `status` and `result` at least.
+    """Return the stored result of a job, with its `status` and `result` at least.
 
-    What nobody can read is as if there were nothing, but for `unreadable`: another program may
-    share the store, with a serializer or with exceptions of its own. Blocks the thread.
+    A result that cannot be read is returned as `PENDING`, with `unreadable` set. Another program
+    that shares the store may use its own serializer or exceptions. Blocks the thread.
 
     Args:
         app: The Celery app, for its result store.
@@ -32,5 +32,5 @@ def meta_of(app: Celery, job: str) -> dict[str, Any]:
         return nothing | meta if isinstance(meta["status"], str) else nothing | _UNREADABLE
     except STORE_ERRORS:
         raise
-    except Exception:  # noqa: BLE001 - Celery calls what a stranger's result names
+    except Exception:  # noqa: BLE001 - Celery makes whatever exception a foreign result names
         return nothing | _UNREADABLE

@@ -1,4 +1,4 @@
-"""A file that shows, without Redis, that a worker runs; `worker.probe` reads it."""
+"""Writes a file that shows, without Redis, that a worker runs; `worker.probe` reads it."""
 
 import asyncio
 import logging
@@ -13,19 +13,19 @@ _logger = logging.getLogger(__name__)
 
 _INTERVAL_S: Final = 1.0
 _STANDSTILL_BEATS: Final = 300
-"""Far longer than it takes to notice that a Redis hangs, which holds the consumer up."""
+"""Far longer than a worker takes to notice that Redis hangs, which also stops the consumer."""
 
 
 class Heartbeat:
     """Renews the time of a file each second, and writes into it whether the worker takes jobs.
 
-    The pool's loop renews it, and stops where the consumer, on its own thread, has stood still for
-    long in the midst of taking jobs, although Redis answers.
+    The pool's loop renews the file. It stops if the consumer, which has its own thread, has stood
+    still for long while it should take jobs, although Redis answers.
 
     Args:
         path: The file.
         standstill_beats: For how many beats, one a second, the consumer may stand still. A process
-            that is frozen as a whole does not count them.
+            that is frozen as a whole does not count beats.
 
     Attributes:
         started: Whether the worker has begun to take jobs.
@@ -46,7 +46,7 @@ class Heartbeat:
         """Write the file for the first time.
 
         Raises:
-            SettingsError: It cannot be written.
+            SettingsError: The file cannot be written.
         """
         try:
             self._beat()
@@ -62,13 +62,14 @@ class Heartbeat:
         self.started = True
 
     def watched(self, consume: Callable[..., Any], timer: Any) -> Callable[..., Any]:
-        """Return the consumer's loop, watched while it takes jobs.
+        """Wrap the consumer's loop so that it is watched while it takes jobs.
 
-        It is not while it connects, waits for a broker that is away, or ends: no standstill.
+        The loop is not watched while it connects, waits for a broker that is away, or ends: these
+        are not standstills.
 
         Args:
             consume: The consumer's loop, which returns or raises when the connection is lost.
-            timer: The timer whose entries the consumer runs in its turns.
+            timer: The timer whose entries the consumer runs between messages.
         """
 
         def watched(*arguments: Any) -> Any:

@@ -20,14 +20,14 @@ _LEASE_SLACK_MS: Final = 30_000
 
 
 def announce(discovery: Discovery) -> None:
-    """Make a service's secrets known to the redactor, and log what is odd about its keys."""
+    """Register a service's secrets with the redactor, and log the problems of its keys."""
     redactor.learn(discovery.keys)
     for problem in discovery.problems:
         _logger.warning(problem.sentence)
 
 
 def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discovery) -> KeyPool:
-    """Return one service's key pool, as the settings describe it."""
+    """Build one service's key pool as the settings describe it."""
     of_service = settings.services[service]
     return KeyPool(
         redis,
@@ -46,7 +46,7 @@ def open_pool(settings: Settings, redis: Redis, service: str, discovery: Discove
 
 
 def pools_for_tools(redis: Redis, services: Iterable[str] = SERVICES) -> dict[str, KeyPool]:
-    """Return the pools alone, for commands that only read or reset them.
+    """Build the pools without the rest of a runtime, for commands that only read or reset keys.
 
     Raises:
         SettingsError: The settings are wrong.

@@ -1,4 +1,4 @@
-"""Has the running workers load their keys again, and writes down who asked."""
+"""Makes the running workers reload their keys, and logs in the audit who asked."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,11 +8,11 @@ from celery import Celery
 from worker.keypool import KeyPool
 
 Answers = Mapping[str, Mapping[str, Any]]
-"""What each worker answered, by its name: `ok` with its keys, or `error` where it kept them."""
+"""Each worker's answer, by its name: `ok` with its keys, or `error` if it kept its former keys."""
 
 
 def ask_workers(app: Celery, *, timeout_s: float) -> Answers:
-    """Have every running worker load its keys again.
+    """Make every running worker reload its keys.
 
     Args:
         app: The Celery app.
@@ -29,17 +29,17 @@ def ask_workers(app: Celery, *, timeout_s: float) -> Answers:
 
 
 def sentence_of(answer: Mapping[str, Any]) -> str:
-    """What one worker answered: the keys that it has now, or why it kept those it had."""
+    """Return one worker's answer: its new keys, or why it kept the former ones."""
     return str(answer.get("ok") or answer.get("error"))
 
 
 async def note_reload(pools: Iterable[KeyPool], answers: Answers, *, by: str) -> None:
-    """Write a reload down in the audit stream of each service.
+    """Log a reload in the audit stream of each service.
 
     Args:
-        pools: The pools of all services: a worker reloads the keys of each.
-        answers: What the workers answered.
-        by: Who asked.
+        pools: The pools of all services, because a worker reloads the keys of each.
+        answers: The answers of the workers.
+        by: The person who asked.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.

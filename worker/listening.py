@@ -1,4 +1,4 @@
-"""Listens for published resets and cancels, and wakes the jobs of this worker that wait."""
+"""Listens for published resets and cancels, and wakes the waiting jobs of this worker."""
 
 import asyncio
 import time
@@ -12,12 +12,12 @@ from worker.aio.redis_retry import warn, words_of
 from worker.runtime import Runtime
 
 _SILENCE_S: Final = 5.0
-"""After this silence, Redis is asked whether it is still there."""
+"""After this silence, the worker asks Redis whether it is still there."""
 _DEAF_S: Final = 15.0
-"""After this one it is not: a machine that loses its power closes no connection."""
+"""After this silence, Redis counts as gone: a machine without power closes no connection."""
 _RECONNECT_S: Final = 1.0
 _WAKE_AGAIN_S: Final = 2.0
-"""How long after a reset jobs are woken once more: some may have gone back after the first time."""
+"""How long after a reset deferred jobs are woken again, because some were deferred meanwhile."""
 
 
 async def listen(
@@ -25,12 +25,12 @@ async def listen(
 ) -> None:
     """Listen for published resets and cancels, and wake the jobs that wait here.
 
-    It runs until it is cancelled.
+    This runs until it is cancelled.
 
     Args:
         runtime: The worker's objects.
-        on_cancelled: Takes the id of each job that is cancelled.
-        on_reset: Takes the service of each reset.
+        on_cancelled: Called with the id of each job that is cancelled.
+        on_reset: Called with the service of each reset.
     """
     resets = _Resets(runtime, on_reset)
     while True:
@@ -54,7 +54,7 @@ class _Resets:
 
     @property
     def patience_s(self) -> float:
-        """How long to wait for a message at most, in seconds."""
+        """The longest wait for a message, in seconds."""
         return _WAKE_AGAIN_S / 2 if self._again_s else _SILENCE_S
 
     async def wake_again(self) -> None:
@@ -65,7 +65,7 @@ class _Resets:
             await self._runtime.wake_deferred(service)
 
     async def on_message(self, channel: str, message: str) -> None:
-        """Wake the jobs that wait in line, and after a reset the deferred ones as well."""
+        """Wake the jobs that wait in line, and after a reset also the deferred jobs."""
         service = self.channels[channel]
         self._runtime.rotations[service].waiting.wake()
         if message == "reset":

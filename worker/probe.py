@@ -1,8 +1,7 @@
-"""`python -m worker.probe FILE`: whether a worker runs; its exit status says it.
+"""`python -m worker.probe FILE` reports by its exit status whether a worker runs.
 
-It reads the file of `KEYWHEEL_HEARTBEAT_PATH` and asks nobody, so a worker that waits for a Redis
-that is away counts as alive. It imports nothing but Python's own modules: a probe is started again
-and again.
+It reads only the file of `KEYWHEEL_HEARTBEAT_PATH`, so a worker that waits for Redis counts as
+alive. It imports only modules of the standard library, because a probe is started very often.
 """
 
 import argparse
@@ -14,22 +13,24 @@ from pathlib import Path
 def main() -> None:
     """Check the file; exit with 1 and a sentence if the worker is not alive, or not ready."""
     parser = argparse.ArgumentParser(prog="python -m worker.probe")
-    parser.add_argument("file", type=Path, help="what KEYWHEEL_HEARTBEAT_PATH names")
+    parser.add_argument("file", type=Path, help="the path in KEYWHEEL_HEARTBEAT_PATH")
     parser.add_argument(
         "--within-s", type=float, default=30, help="how old its last heartbeat may be; default: 30"
     )
     parser.add_argument(
-        "--ready", action="store_true", help="also demand that the worker takes jobs, with Redis"
+        "--ready",
+        action="store_true",
+        help="also require that the worker takes jobs and reaches Redis",
     )
     options = parser.parse_args()
     sys.exit(problem(options.file, within_s=options.within_s, ready=options.ready))
 
 
 def problem(file: Path, *, within_s: float, ready: bool) -> str | None:
-    """Say what is wrong with a worker; None where nothing is.
+    """Describe what is wrong with a worker; None if nothing is.
 
     Args:
-        file: What `KEYWHEEL_HEARTBEAT_PATH` names.
+        file: The file that `KEYWHEEL_HEARTBEAT_PATH` names.
         within_s: How old the last heartbeat may be, in seconds.
         ready: Whether the worker must also take jobs.
     """

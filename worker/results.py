@@ -1,6 +1,6 @@
-"""What the tasks return, for programs in other languages: `docs/schemas/` is generated from it.
+"""Models of the tasks' results; `docs/schemas/` is generated from them, for other languages.
 
-Results are built where they arise; the tests hold them against these models.
+No task uses the models to build its result; the tests check the results against them.
 """
 
 from typing import Annotated, Any, Literal
@@ -13,13 +13,13 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 class Result(BaseModel):
-    """The result of a task. It may have more fields than are named."""
+    """The result of a task. It may have more fields than these."""
 
     model_config = ConfigDict(extra="allow")
 
 
 class Served(Result):
-    """How a job of a service went."""
+    """The result of a job that a service's key served."""
 
     key: Annotated[str, Field(description="The label of the key that served.")]
     attempts: Annotated[int, Field(ge=1, description="Calls made, over all runs.")]
@@ -27,7 +27,7 @@ class Served(Result):
 
 
 class CompletionResult(Served):
-    """What `tasks.ai.complete` returns. Fields that Groq adds to its message are passed on."""
+    """The result of `tasks.ai.complete`. Fields that Groq adds to its message are passed on."""
 
     text: str
     reasoning: str
@@ -36,14 +36,14 @@ class CompletionResult(Served):
     model: str | None
     usage: dict[str, Any]
     service_tier: str | None
-    request_id: Annotated[str | None, Field(description="Groq's own.")]
+    request_id: Annotated[str | None, Field(description="Groq's id of the request.")]
     empty_because: Annotated[
-        str, Field(description="Why there is no text. Absent where there is one.")
+        str, Field(description="Why there is no text. Absent if there is a text.")
     ] = ""
 
 
 class EmailResult(Served):
-    """What `tasks.email.send` returns."""
+    """The result of `tasks.email.send`."""
 
     id: Annotated[str, Field(description="The email's id at Resend.")]
 
@@ -56,10 +56,12 @@ class KeyStatus(Result):
     variable: str
     account: str
     state: Literal["ready", "cooling", "disabled"]
-    reason: Annotated[str, Field(description="Why it does not serve; empty where it does.")]
+    reason: Annotated[str, Field(description="Why the key does not serve; empty if it does.")]
     left_ms: Annotated[
         int | None,
-        Field(description="Until it serves again, in milliseconds; null: until a reset."),
+        Field(
+            description="How long until the key serves again, in milliseconds; null: until a reset."
+        ),
     ]
     in_flight: _Count
     calls: _Count
@@ -68,8 +70,8 @@ class KeyStatus(Result):
     faults: _Count
     rejected: _Count
     tokens: _Count
-    used_ms: Annotated[int, Field(description="Its last use, in milliseconds since 1970.")]
-    note: Annotated[str, Field(description="A note that somebody left on it; else empty.")]
+    used_ms: Annotated[int, Field(description="The last use, in milliseconds since 1970.")]
+    note: Annotated[str, Field(description="The note that a person left on the key, or empty.")]
     blocks: list[dict[str, Any]]
     buckets: list[dict[str, Any]]
 
@@ -84,11 +86,11 @@ class ServiceStatus(Result):
 
 
 KeyStatusResult = dict[str, ServiceStatus]
-"""What `tasks.admin.key_status` returns, by service."""
+"""The result of `tasks.admin.key_status`, by service."""
 
 
 class ResetResult(Result):
-    """What `tasks.admin.reset_keys` returns, by service."""
+    """The result of `tasks.admin.reset_keys`, by service."""
 
     reset: Annotated[dict[str, _Count], Field(description="How many blocks were cleared.")]
     brought_back: dict[str, list[HeldBlock]]
@@ -99,18 +101,20 @@ class ResetResult(Result):
 
 
 class PlaceResult(Result):
-    """What `tasks.admin.place` returns."""
+    """The result of `tasks.admin.place`."""
 
     place: Annotated[
         int | None,
-        Field(description="1 for the next one; None where the job does not wait in a queue."),
+        Field(description="1 for the next job; None if the job does not wait in a queue."),
     ]
-    waiting: Annotated[int | None, Field(description="How many jobs wait in its queue.")]
+    waiting: Annotated[int | None, Field(description="How many jobs wait in the job's queue.")]
     expected_start: Annotated[
         str | None,
-        Field(description="When its first call may start, in ISO 8601; None: it is not known."),
+        Field(description="When the first call may start, in ISO 8601; None: it is not known."),
     ]
-    limited_by: Annotated[str, Field(description="What decides that, such as `rpm`.")]
+    limited_by: Annotated[
+        str, Field(description="The limit that decides the expected start, such as `rpm`.")
+    ]
 
 
 _Instant = Annotated[
@@ -119,29 +123,33 @@ _Instant = Annotated[
 
 
 class QuoteResult(Result):
-    """What `tasks.admin.quote` returns."""
+    """The result of `tasks.admin.quote`."""
 
     service: str
-    model: Annotated[str, Field(description="As assumed; empty where the service has none.")]
+    model: Annotated[str, Field(description="The assumed model; empty if the service has none.")]
     jobs: Annotated[int, Field(ge=1)]
-    tokens: Annotated[int, Field(ge=0, description="Tokens a job, as assumed.")]
+    tokens: Annotated[int, Field(ge=0, description="The assumed tokens of each job.")]
     waiting: Annotated[
         int | None,
-        Field(description="How many jobs wait before them; None: the broker does not say."),
+        Field(description="How many jobs wait before them; None: it is not known."),
     ]
     expected_start: _Instant
     start_by: _Instant
     end_by: _Instant
-    limited_by: Annotated[str, Field(description="What decides the end, such as `rpm`.")]
+    limited_by: Annotated[str, Field(description="The limit that decides the end, such as `rpm`.")]
     learned_from: Annotated[
-        int, Field(ge=0, description="How many outcomes the margin rests on; 0: it is assumed.")
+        int,
+        Field(
+            ge=0,
+            description="How many outcomes of earlier quotes set the margin; 0: it is assumed.",
+        ),
     ]
 
 
 class CancelResult(Result):
-    """What `tasks.admin.cancel` returns."""
+    """The result of `tasks.admin.cancel`."""
 
     jobs: Annotated[
         dict[str, Literal["cancelled", "running", "perhaps_running", "SUCCESS", "FAILURE"]],
-        Field(description="What became of each job, by its id."),
+        Field(description="The outcome for each job, by its id."),
     ]

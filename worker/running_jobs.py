@@ -8,11 +8,11 @@ from weakref import WeakKeyDictionary
 from worker.redis.lookup import BatchedLookup
 
 _ANSWER_S: Final = 1.0
-"""How long all workers have to answer, in seconds; nobody knows how many there are."""
+"""How long to wait for answers, in seconds: it is not known how many workers there are."""
 
 
 class _RunningJobs:
-    """The jobs that the workers run now, as they answer when asked.
+    """Asks the workers which jobs they run now, for a `BatchedLookup`.
 
     Args:
         app: The Celery app.
@@ -22,7 +22,7 @@ class _RunningJobs:
         self._app: Final = app
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Return those of these jobs that a worker runs; waits a second for all workers."""
+        """Return which of these jobs a worker runs; waits a second for all workers."""
         inspect = self._app.control.inspect(timeout=_ANSWER_S)
         replies = await asyncio.to_thread(inspect.query_task, *ids) or {}
         return {
@@ -37,10 +37,10 @@ _RUNNING: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, BatchedLookup]] = W
 
 
 async def running_among(app: Any, ids: Sequence[str]) -> set[str]:
-    """Return those of these jobs that a worker runs now; takes one second, or two.
+    """Return which of these jobs a worker runs now; this takes one second, or two.
 
     Each question holds a connection to the broker for a second. Concurrent calls share one
-    question: else a few cancels would keep all other publishers waiting for a connection.
+    question; otherwise a few cancels would make all publishers wait for a connection.
 
     Args:
         app: The Celery app.

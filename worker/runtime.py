@@ -1,4 +1,4 @@
-"""The objects that the jobs of one worker process share, on the pool's event loop."""
+"""Builds the objects that the jobs of one worker process share, on the pool's event loop."""
 
 import asyncio
 import logging
@@ -51,16 +51,16 @@ _STREAM_EXPIRES_S = 600
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """The objects that jobs share; `Runtime.current()` is the running loop's."""
+    """The objects that jobs share; `Runtime.current()` returns those of the running loop."""
 
     settings: Settings
     redis: Redis
     rotations: Mapping[str, Rotation[Any]]
     """Each service's rotation, by the service's name."""
     senders: Mapping[str, Serving[Any]]
-    """By service, what serves its jobs: the email path where it sends once, else its rotation."""
+    """By service, the object that serves its jobs: an `EmailSender` or the service's rotation."""
     demands: Mapping[str, QueueDemand]
-    """By queue, the jobs that wait for keys of its services: what pauses the queue."""
+    """By queue, the jobs that wait for keys of its services; their number pauses the queue."""
     streams: StreamWriter
     cancellations: Cancellations
     dead_letters: DeadLetters
@@ -70,13 +70,13 @@ class Runtime:
     usage: UsageCounter
     key_checks: KeyChecks
     broker: Redis | None = None
-    """A client of the broker, where deferred jobs wait there."""
+    """A client of the broker; None if deferred jobs do not wait in a Redis."""
     ownership: Ownership | None = None
     outages: Outages = NOBODY_COUNTS
 
     @classmethod
     def current(cls) -> "Runtime":
-        """Return the running loop's runtime, and open it at the first call.
+        """Return the running loop's runtime; the first call opens it.
 
         Raises:
             SettingsError: The settings are wrong.
@@ -106,7 +106,7 @@ class Runtime:
         return {service: await pool.snapshot() for service, pool in self.pools.items()}
 
     async def publish_keys(self) -> None:
-        """Say for Flower which keys this worker has.
+        """Store for Flower which keys this worker has.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -143,7 +143,7 @@ class Runtime:
         """Count the jobs of a service's queue that wait in the broker, or in this process for keys.
 
         Returns:
-            None where the broker does not say.
+            The number; None if the broker does not report it.
 
         Raises:
             redis.exceptions.RedisError: The broker cannot be reached.
@@ -159,13 +159,13 @@ class Runtime:
     async def wake_deferred(self, service: str) -> None:
         """Make all deferred jobs of a service run now.
 
-        Every worker does so after a reset; only the first worker's call changes anything.
+        Every worker calls this after a reset; only the first call changes anything.
         """
         if self.broker is not None:
             await _or_warn(wake_deferred(self.broker, SERVICES[service].queue + DEFERRED))
 
     async def wake_jobs(self, ids: Collection[str]) -> None:
-        """Make those of these jobs that are deferred run now."""
+        """Make these jobs run now if they are deferred."""
         for queue in DELAYED_QUEUES if ids else ():
             if self.broker is not None:
                 await _or_warn(wake_jobs(self.broker, queue, ids))
@@ -174,7 +174,7 @@ class Runtime:
         """Return the ids of the deferred jobs that have one of these stamps.
 
         Args:
-            stamps: As `worker.cancellations.stamps_in` gives them.
+            stamps: The stamps, as `worker.cancellations.stamps_in` returns them.
         """
         ids: list[str] = []
         for queue in DELAYED_QUEUES:
@@ -204,7 +204,7 @@ class Runtime:
                 sender.cancel(ids)
 
     async def close(self) -> None:
-        """Close every connection; the next `Runtime.current()` of this loop opens others."""
+        """Close every connection; the loop's next `Runtime.current()` opens a new runtime."""
         _RUNTIMES.pop(asyncio.get_running_loop(), None)
         for rotation in self.rotations.values():
             await rotation.provider.close()
@@ -231,7 +231,7 @@ _RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictio
 
 
 def stop_waiting() -> None:
-    """Send the jobs that wait for a key in this process back, since it ends. From any thread."""
+    """Send back the jobs that wait for a key, because the process ends. From any thread."""
     for loop, runtime in list(_RUNTIMES.items()):
         for rotation in runtime.rotations.values():
             loop.call_soon_threadsafe(rotation.waiting.close)

@@ -1,4 +1,4 @@
-"""The last step of each task of ours: it serves the job with the parts of this process."""
+"""Serves a job with the shared objects of this process: the last step of each built-in task."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,18 +18,18 @@ async def serve(
     dedupe_key: str | None,
     on_shared: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Serve a job once, or share the result of the open job with the same key.
+    """Serve a job once, or share the result of the open job with the same dedupe key.
 
     Args:
         task: The bound task.
-        lease_request: What the job needs of a key.
-        order: What is to be carried out; see `run_job`.
+        lease_request: The job's requirements for a key.
+        order: The request to carry out; see `run_job`.
         deadline_s: How long the job may take, in seconds; None: as long as the settings allow.
-        dedupe_key: The job's key, if it has one.
-        on_shared: Called with a result that is another job's.
+        dedupe_key: The job's dedupe key, if it has one.
+        on_shared: Called with the result if it comes from another job.
 
     Returns:
-        What the provider answered, with `key` (the label of the key that served), `attempts` (calls
+        The provider's answer, with `key` (the label of the key that served), `attempts` (calls
         made, over all runs) and `waited_s` (seconds spent waiting).
 
     Raises:

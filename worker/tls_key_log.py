@@ -1,7 +1,7 @@
-"""Ends the start where Python cannot write to the file that `SSLKEYLOGFILE` names.
+"""Ends the start if Python cannot write to the file that `SSLKEYLOGFILE` names.
 
-No TLS context can be made then. aiohttp makes one when it is imported, which would end the start
-with a traceback: so this is imported before.
+Python can make no TLS context then. aiohttp makes one when it is imported, which would end the
+start with a traceback, so this module is imported before aiohttp.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""What a provider's answer means: for the key, and for the request.
+"""Verdicts: the meaning of a provider's answer for the key and for the request.
 
-A provider's file decides, the key pool and the rotation act. Everything here is a frozen value.
+Each provider's module judges its answers; the key pool and the rotation act on the verdict. All
+classes here are frozen values.
 """
 
 from dataclasses import dataclass, field
@@ -9,22 +10,22 @@ from typing import Any
 
 
 class Effect(StrEnum):
-    """What an answer does to the scope that it blames."""
+    """The effect of an answer on the scope that it blames."""
 
     NONE = "none"
     COOL = "cool"
-    """Rests until a moment; comes back by itself."""
+    """The scope rests for a stated time, then serves again."""
     DISABLE = "disable"
-    """Out until a person resets it."""
+    """The scope is out until a person resets it."""
     UNFIT = "unfit"
     """The account does not have what the request asks for (a model, its terms, a tier).
 
-    No call asks it again before the rest is over, or a reload or a reset. With
-    `Scope.ACCOUNT_MODEL` only."""
+    The account is not called for it again until the rest is over, or until a reload or a reset.
+    With `Scope.ACCOUNT_MODEL` only."""
 
 
 class Scope(StrEnum):
-    """What an effect covers."""
+    """The keys, accounts and models that an effect covers."""
 
     KEY = "key"
     KEY_RESOURCE = "key_resource"
@@ -32,45 +33,45 @@ class Scope(StrEnum):
     ACCOUNT = "account"
     ACCOUNT_MODEL = "account_model"
     MODEL = "model"
-    """One model, whichever key asks."""
+    """One model, with all keys."""
     HOST = "host"
-    """The provider's host, whichever key asks."""
+    """The provider's host, with all keys."""
 
 
 class Fate(StrEnum):
-    """What becomes of the request."""
+    """What happens next to the request."""
 
     DONE = "done"
     NEXT_KEY = "next_key"
-    """Surely not carried out, and the key or its account is at fault: another key at once."""
+    """Surely not carried out, and the key or its account is at fault: try another key at once."""
     OTHER_ACCOUNT = "other_account"
-    """Refused for what it is; one other account may still take it, then it fails."""
+    """Refused for its content. One other account is tried; if it refuses too, the job fails."""
     RETRY = "retry"
-    """Try again after a backoff, any key; costs one of the job's tries."""
+    """Try again after a backoff, with any key. This costs one of the job's tries."""
     SAME_ACCOUNT = "same_account"
     """May have been carried out.
 
-    Only the same account, idempotency key and bytes may be tried again.
+    It may be tried again only with the same account, idempotency key and bytes.
     """
     FAIL = "fail"
-    """Fails for good, whichever key asks."""
+    """The request fails for good, with every key."""
 
 
 class Cooldown(StrEnum):
-    """Why a scope rests. `worker.keypool.cooldowns` says how long, if the provider does not."""
+    """Why a scope rests. If the provider names no time, `worker.keypool.cooldowns` decides it."""
 
     LIMIT = "limit"
     """A limit is reached."""
     SERVER_ERROR = "server_error"
     """The provider's servers failed."""
     HOURLY_PROBE = "hourly_probe"
-    """A person or the provider may lift the refusal at any time: one call an hour finds out."""
+    """A person or the provider may lift the refusal at any time: one call an hour checks that."""
     DAILY_PROBE = "daily_probe"
-    """The same, but one call a day is enough."""
+    """Like `HOURLY_PROBE`, but one call a day is enough."""
 
 
 class Dimension(StrEnum):
-    """What a limit counts, and over which time."""
+    """The unit that a limit counts, and its window."""
 
     RPS = "rps"
     RPM = "rpm"
@@ -111,14 +112,14 @@ _WINDOW_MS = {
 
 @dataclass(frozen=True, slots=True)
 class ObservedLimit:
-    """A limit as the provider stated it, in a header or in the words of a refusal.
+    """A limit that the provider stated, in a header or in the words of a refusal.
 
     Attributes:
-        dimension: What it counts.
+        dimension: The unit and the window of the limit.
         limit: How much a full window allows.
-        remaining: What is left now, where the provider says so (for a refusal: `limit - used`,
-            never below 0).
-        window_ms: The window in milliseconds, where it differs from the dimension's own.
+        remaining: How much is left now (for a refusal: `limit - used`, never below 0); None if the
+            provider does not state it.
+        window_ms: The window in milliseconds; None: that of the dimension.
     """
 
     dimension: Dimension
@@ -129,12 +130,12 @@ class ObservedLimit:
 
 @dataclass(frozen=True, slots=True)
 class SeenQuota:
-    """A quota of which the provider reports what is used, but not how large it is.
+    """A quota whose use the provider reports, but not its size.
 
     Attributes:
-        dimension: What it counts.
-        used: How much of it is used, this call included where it was carried out.
-        spent: The call was refused because it was more than what is left.
+        dimension: The unit and the window of the quota.
+        used: How much of the quota is used, including this call if it was carried out.
+        spent: Whether the call was refused because it needs more than is left.
     """
 
     dimension: Dimension
@@ -147,41 +148,41 @@ class Verdict:
     """One answer, judged.
 
     Attributes:
-        fate: What becomes of the request.
+        fate: What happens next to the request.
         code: A stable short name (`rate_limit`, `invalid_key`, …) for logs, audit and metrics.
-        reason: One sentence for people. Holds no key, prompt or mail body.
+        reason: One sentence for people, without any key, prompt or mail body.
         effect: What happens to `scope`.
         scope: What the effect covers.
-        cooldown: Why `scope` rests, which decides how long.
-        cooldown_ms: How long it rests, in milliseconds, where the provider states it or its
-            calendar does.
-        sized: `cooldown_ms` holds for calls of this size or larger: one of fewer tokens may pass
-            earlier.
-        definite: The request was surely not carried out, or surely was (`Fate.DONE`). False: it may
-            have been.
-        counted: Whether the provider counted the call against its limits; None: as `definite` and
-            `status` say.
-        backoff_ms: The least wait before a retry of this request, in milliseconds; None leaves it
-            to the retry policy.
+        cooldown: Why `scope` rests. The reason decides the time if `cooldown_ms` is None.
+        cooldown_ms: How long `scope` rests, in milliseconds, if the provider states the time or
+            its calendar gives it.
+        sized: Whether `cooldown_ms` holds only for calls with at least as many tokens as this one.
+            Smaller calls may pass earlier.
+        definite: Whether it is known that the request was carried out (`Fate.DONE`), or that it was
+            not. False: it may have been carried out.
+        counted: Whether the provider counted the call against its limits; None: derived from
+            `definite` and `status`.
+        backoff_ms: The least wait before a retry of this request, in milliseconds; None: the retry
+            policy decides.
         most_repeats: How often a job may try again after answers of this code; None: as often as
-            after any fault.
-        account: The account that the provider named (Groq's `org_…`), if it did.
+            after any other error.
+        account: The account that the provider named (Groq's `org_…`); None if it named none.
         limits: Limits that the answer stated; they belong to account × model (Groq) or account
             (Resend).
-        quotas: Quotas of which the answer stated what is used; they belong where `limits` do.
-        too_large_limit: The limit that this request can never fit under on this account and model,
-            in tokens.
-        too_large_in: What that limit counts, where that is known.
-        tokens: What the provider counted for this request, in tokens, where it said so.
-        input_tokens: How many of them the prompt counted, where it said so.
-        cached_tokens: How many tokens of the prompt it had at hand and did not count, where it said
-            so.
-        output_tokens: How many of them the answer counted, where it said so.
-        service_tier: The tier that the provider named in a refusal; limits belong to one.
-        emails: How many recipients the call carried, where it carried several emails.
-        status: The HTTP status, 0 where there was none.
-        certain: The scope is surely to blame. False: the request may be to blame instead, such as
-            when a refusal holds nothing but words, or a bare status.
+        quotas: Quotas whose use the answer stated; they have the same owner as `limits`.
+        too_large_limit: The limit, in tokens, that this request exceeds on this account and model
+            at any time.
+        too_large_in: The dimension of `too_large_limit`; None: not known.
+        tokens: The tokens that the provider counted for this request; None: not stated.
+        input_tokens: The tokens that it counted for the prompt; None: not stated.
+        cached_tokens: The tokens of the prompt that it found in its cache and did not count; None:
+            not stated.
+        output_tokens: The tokens that it counted for the answer; None: not stated.
+        service_tier: The tier that the provider named in a refusal, because limits differ by tier.
+        emails: How many recipients the call carried; None unless it carried several emails.
+        status: The HTTP status; 0 if there was no answer.
+        certain: Whether the scope is surely to blame. False: the request may be to blame instead,
+            for instance if the refusal has only words, or only a status.
     """
 
     fate: Fate
@@ -215,21 +216,21 @@ RATE_LIMIT = "rate_limit"
 """The code of a verdict on a refusal for a limit, with any status."""
 
 ASKED = "asked"
-"""The code of a verdict on a check of a key: not a job's call, but its answer may state limits."""
+"""The code of a verdict on a check of a key. A check is not a job's call, but may state limits."""
 
 SERVER_ERROR = "server_error"
 """The code of a verdict on a provider's 5xx that rests the key."""
 
 UNFINISHED = "concurrent_idempotent_requests"
-"""The code of a verdict where an earlier call with the same idempotency key is under way."""
+"""The code of a verdict when an earlier call with the same idempotency key is in flight."""
 
 ABANDONED = Verdict(Fate.RETRY, "abandoned", "the job ended before the call was made")
-"""No call was made with a lease, so it says nothing of anybody."""
+"""The verdict on a lease that was not used: nobody is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A judged answer together with what it brought.
+    """A judged answer, with its result for the caller.
 
     Attributes:
         verdict: The judgement.
