@@ -1,1 +1,1 @@
-"""What we override of Celery's worker, under Celery's own file names where it has them."""
+"""Overrides parts of Celery's worker. Files are named like Celery's own if it has such a file."""

@@ -4,15 +4,15 @@ All other jobs stay in the broker.
 
 A queue is paused while its service's wait list (`worker.rotation.waitlist`) is full, and while
 every key of the service rests for a long time. Bulk jobs are counted separately: a worker in which
-many of them wait leaves the queue's other bulk jobs in the broker and still takes the interactive
-ones.
+many bulk jobs wait leaves the queue's other bulk jobs in the broker, and still takes interactive
+jobs.
 
-While a queue is paused, its first messages are read for jobs that can be served. Where there are
-some the queue is consumed again, and the jobs before them are sent back. Where a message does not
-show what its job needs, a few jobs are let through now and then.
+While a queue is paused, the worker reads its first messages, to find jobs that can be served. If it
+finds one, it consumes the queue again, and sends back the jobs before it. If a message does not
+show what its job needs, the worker takes a few jobs now and then.
 
-With a transport without delayed delivery, deferred jobs wait for their instant in the worker's
-timer, and a worker that holds many of them pauses the queue as well.
+If the transport has no delayed delivery, deferred jobs wait for their instant in the worker's
+timer. A worker that holds many of them pauses the queue as well.
 """
 
 import logging
@@ -39,18 +39,18 @@ _logger = logging.getLogger(__name__)
 
 _TICK_S = 0.1
 _CALM_TICK_S = 0.5
-"""The interval while nothing waits.
+"""The interval while no job waits.
 
-Each look wakes the consumer; the limits of what is taken, and a list that becomes full, do not wait
-for it.
+Each look wakes the consumer. Limits on the taken jobs, and a list that becomes full, have effect at
+once, without a look.
 """
 _MIN_HELD_LIMIT = 50
-_RUN_HELD_S = 2.0  # how long after a reset deferred jobs that arrive run at once
+_RUN_HELD_S = 2.0  # for this long after a reset, deferred jobs that arrive run at once
 _LOG_INTERVAL_S = 60.0
 _LET_THROUGH_S = 5.0
 _PEEK_INTERVAL_S = 2.0
 _PEEK_AGAIN_S = 0.25  # right after a wait list has become full, or its keys have begun to rest
-_MAX_SENT_BACK = 64  # a job that is only sent back takes no time, and the jobs behind it wait
+_MAX_SENT_BACK = 64  # sending a job back takes almost no time, and lets the jobs behind it run
 
 
 class QueuePauser(bootsteps.StartStopStep):
@@ -66,7 +66,7 @@ class QueuePauser(bootsteps.StartStopStep):
         self._let_through_at_s: dict[str, float] = {}
         self._peeked_at_s: dict[str, float] = {}
         self._legible: dict[str, bool] = {}
-        """By queue: whether all messages that were read showed the kind of their job."""
+        """By queue: whether all messages that were read show what their jobs need."""
         self._peeker = QueuePeeker()
         self._silent_until_s: dict[tuple[str, str], float] = {}
         self._reset: deque[str] = deque()
@@ -75,7 +75,7 @@ class QueuePauser(bootsteps.StartStopStep):
         parent.queue_pauser = self
 
     def start(self, parent: Any) -> None:
-        """Start the timer. A reconnected worker consumes every queue, so no queue is paused."""
+        """Start the timer. After a reconnection no queue is paused: all are consumed again."""
         self.paused.clear()
         self.paused_for_bulk.clear()
         self._entry = parent.timer.call_after(_TICK_S, self._tick, (parent,))
@@ -87,7 +87,7 @@ class QueuePauser(bootsteps.StartStopStep):
             entry.cancel()
 
     def info(self, parent: Any) -> dict[str, Any]:
-        """Give `inspect stats` the paused queues, and how many jobs wait for a key or are held."""
+        """Return the paused queues, and how many jobs wait or are held, for `inspect stats`."""
         waiting = {
             queue: demand.count(bulk=False) + demand.count(bulk=True)
             for queue, demand in _demands_of(parent).items()
@@ -103,7 +103,7 @@ class QueuePauser(bootsteps.StartStopStep):
         }
 
     def run_held(self, service: str) -> None:
-        """Run every held job of a service soon, since its keys were reset. From any thread."""
+        """Run every held job of a service soon, because its keys were reset. From any thread."""
         self._reset.append(SERVICES[service].queue)
 
     def _tick(self, parent: Any) -> None:
@@ -130,11 +130,11 @@ class QueuePauser(bootsteps.StartStopStep):
         is_busy = held or self.paused or self.paused_for_bulk or self._run_held_until_s
         if not demands or is_busy or any(map(_is_awaited, demands.values())):
             return _TICK_S
-        # Other transports hold deferred jobs here, and know no limits.
+        # With other transports, deferred jobs wait in this worker, and the channel has no limits.
         return _CALM_TICK_S if _knows_limits(parent) else _TICK_S
 
     def _connect(self, parent: Any, queue: str, demand: QueueDemand) -> None:
-        """Let the channel, a new one after each reconnection, and the demand call each other."""
+        """Connect the demand with the channel, which is new after each reconnection."""
         if _knows_limits(parent):
             for name in (queue, queue + DEFERRED):
                 parent.task_consumer.channel.take_at_most(name, partial(_more, demand))
@@ -159,7 +159,7 @@ class QueuePauser(bootsteps.StartStopStep):
                 self._pause_or_resume(parent, queue, demand, held[queue])
 
     def _peek(self, parent: Any, queue: str, demand: QueueDemand, *, interval_s: float) -> None:
-        """Find out which kinds of jobs stand in a queue behind those that must wait."""
+        """Find out which kinds of jobs stand in a queue behind the jobs that must wait."""
         now_s = time.monotonic()
         if now_s < self._peeked_at_s.get(queue, 0.0) + interval_s or not demand.may_block_others():
             return
@@ -185,13 +185,13 @@ class QueuePauser(bootsteps.StartStopStep):
         capacity = demand.capacity()
         bulk, waiting = demand.shortest(bulk=True), demand.shortest(bulk=False)
         if not hasattr(parent.task_consumer.channel, "take_urgent_only"):
-            # kombu's own transport takes all of a queue, or nothing.
+            # kombu's own transport takes all jobs of a queue, or none.
             bulk, waiting = 0, bulk + waiting
         self._pause_or_resume_bulk(parent, queue, bulk, capacity)
         full, empty = waiting >= capacity, waiting <= capacity // 2
         resting = demand.resting_s() > 0 and not self._lets_through(queue)
         held_limit = max(_MIN_HELD_LIMIT, parent.pool.limit or 0)
-        # Deferred jobs come before the others, and none comes before a key may be called again.
+        # Deferred jobs run before the others, and come back only when a key may be called again.
         self._set(
             parent,
             queue + DEFERRED,
@@ -255,14 +255,14 @@ class QueuePauser(bootsteps.StartStopStep):
     def _resume(self, parent: Any, queue: str) -> None:
         paused = self.paused.pop(queue)
         if queue not in parent.app.amqp.queues.consume_from:
-            # An operator, or the last key of the service, has cancelled it meanwhile.
+            # An operator has cancelled the queue meanwhile, or its service has lost its last key.
             return
         parent.task_consumer.add_queue(paused)
         parent.task_consumer.consume()
         self._log(queue, "▶️ Queue %s resumed", queue)
 
     def _log(self, queue: str, sentence: str, *parts: str) -> None:
-        """Log once a minute: under load, queues pause and resume all the time."""
+        """Log each sentence at most once a minute: under load, queues pause and resume often."""
         now_s = time.monotonic()
         loud = (
             not queue.endswith(DEFERRED)
@@ -274,7 +274,7 @@ class QueuePauser(bootsteps.StartStopStep):
 
 
 def _demands_of(parent: Any) -> Mapping[str, QueueDemand]:
-    """The demand for each queue's keys; empty until the pool's loop has a runtime."""
+    """Return the demand of each queue; empty until the pool's loop has a runtime."""
     loop = getattr(parent.pool, "loop", None)
     runtime = Runtime.of(loop) if loop is not None else None
     return {} if runtime is None else runtime.demands
@@ -290,9 +290,9 @@ def _knows_limits(parent: Any) -> bool:
 
 
 def _more(demand: QueueDemand) -> int:
-    """How many more jobs of a service may be taken.
+    """Return how many more jobs of a queue may be taken.
 
-    Bulk jobs that wait keep only other bulk jobs out.
+    Bulk jobs that wait keep only other bulk jobs in the broker.
     """
     capacity, waiting = demand.capacity(), demand.shortest(bulk=False)
     passes = not waiting and demand.may_block_others() and not demand.resting_s()
@@ -300,22 +300,22 @@ def _more(demand: QueueDemand) -> int:
 
 
 def _service(app: Any, task: str) -> str:
-    """The service of a job in the queue; empty where it is of none that this worker knows."""
+    """Return the service of a job in the queue; empty if this worker knows none for its task."""
     service = service_of(task, app)
     return service.name if service else ""
 
 
 def _resources(app: Any, task: str, kwargs: dict[str, Any]) -> tuple[str, ...] | None:
-    """What a job in the queue needs its key for; None where its message does not show it."""
+    """Return what a job in the queue needs its key for; None if its message does not show this."""
     resources_of = getattr(app.tasks.get(task), "resources_of", None)
     return None if resources_of is None else resources_of(kwargs)
 
 
 def _held(parent: Any) -> Iterator[tuple[Any, str]]:
-    """Every deferred job that waits in the timer for its instant, and the queue that it came from.
+    """Yield every deferred job that waits in the timer for its instant, and the job's queue.
 
-    A job whose producer gave it an instant waits there, too, but not for a key: no reset makes it
-    due, and the jobs behind it need not wait.
+    Jobs with an `eta` from their producer also wait in the timer, but not for a key. They are left
+    out: no reset makes them due, and the jobs behind them need not wait.
     """
     for scheduled in list(parent.timer.schedule.queue):
         entry = scheduled.entry

@@ -1,6 +1,6 @@
-"""What a worker does when it hears of a cancel.
+"""Handles the cancels that a worker receives.
 
-It stores the cancel, ends the job if the job waits here, and closes the job's stream.
+It stores the cancel, ends the job if it waits in this worker, and closes the job's stream.
 """
 
 import asyncio
@@ -39,12 +39,12 @@ class Cancelling(bootsteps.StartStopStep):
         parent.cancelling = self
         revoked_jobs.use(getattr(parent.pool, "calls", None), parent.timer)
         self._heard = asyncio.Queue[str]()
-        # Not a task group, which passes a cancel on once: redis-py may swallow that.
+        # No task group: it cancels its tasks only once, and redis-py may swallow that cancel.
         for background in (self._listen, self._act):
             lifespan.on_startup(background)
 
     def cancel(self, ids: Iterable[str]) -> None:
-        """Cancel jobs for Celery's `revoke`: store that, and end those that wait here.
+        """Cancel jobs for Celery's `revoke`: store the cancels, and end the jobs that wait here.
 
         On the consumer's thread.
         """
@@ -57,7 +57,7 @@ class Cancelling(bootsteps.StartStopStep):
         _end_waiting(self._consumer, frozenset(cancelled))
 
     def cancel_stamped(self, stamps: Mapping[str, Any]) -> None:
-        """Store the cancel of all jobs with one of these stamps, and end those that are deferred.
+        """Store the cancel of all jobs with one of these stamps, and end the deferred ones.
 
         On the consumer's thread.
         """
@@ -110,8 +110,8 @@ class Cancelling(bootsteps.StartStopStep):
         """End cancelled jobs that wait here.
 
         Args:
-            ids: The jobs.
-            mine: Those for which this worker, and no other, stores `REVOKED`.
+            ids: The ids of the jobs.
+            mine: The ids of the jobs for which only this worker stores `REVOKED`.
         """
         state.revoked.update(ids)
         if mine:
@@ -124,7 +124,7 @@ class Cancelling(bootsteps.StartStopStep):
 
 
 async def _store(ids: Sequence[str]) -> Sequence[str]:
-    """Store cancels, and give those that no other worker had stored before."""
+    """Store cancels; return the jobs whose cancel no other worker had stored before."""
     if not ids:
         return ids
     try:
@@ -141,7 +141,7 @@ async def _store(ids: Sequence[str]) -> Sequence[str]:
 async def _store_states(app: Any, ids: Sequence[str]) -> None:
     """Store `REVOKED` for jobs that no worker runs.
 
-    A job whose call is under way ends with its result.
+    A job whose call is in flight ends with the result of the call.
     """
     try:
         running = await running_among(app, ids)
@@ -156,10 +156,7 @@ async def _store_states(app: Any, ids: Sequence[str]) -> None:
 
 
 def _end_waiting(consumer: Any, ids: frozenset[str]) -> None:
-    """Run the jobs that wait in the timer for their instant.
-
-    Celery sees that they are revoked, and ends them.
-    """
+    """Run the cancelled jobs that wait in the timer, so that Celery ends them as revoked."""
     waiting = consumer.timer.schedule._queue  # noqa: SLF001 - kombu cannot take one out otherwise
     entries = [scheduled.entry for scheduled in waiting if _job_of(scheduled.entry) in ids]
     for entry in entries:

@@ -34,12 +34,12 @@ _logger = logging.getLogger(__name__)
 _FIRST_PAUSE_S = 1.0
 _PAUSE_STEP_S = 0.25
 _LONGEST_PAUSE_S = 3.0
-"""Pauses between two tries to connect, or to be served, and by how much each is longer.
+"""The first and the longest pause between two tries to connect, and the growth of each pause.
 
-The keys may be idle for such a pause after an outage: not for long after a short one.
+The keys may be idle for one pause after an outage, so the pause is short after a short outage.
 """
 _HEARTBEAT_S = 5
-"""The interval of the heartbeats that Flower recognizes workers by."""
+"""The interval of the heartbeats by which Flower recognizes workers."""
 _CALM_S = 10.0
 """After this long without a refusal, the next pause is the shortest again."""
 _STEP_S = 0.25
@@ -48,7 +48,7 @@ _NO_HANDLE = "no connection, since this process may open no more files: raise it
 
 
 class Pauses:
-    """Growing pauses after refusals; they start anew after a calm time."""
+    """Computes pauses that grow with each refusal; they are short again after a calm time."""
 
     def __init__(self) -> None:
         self._pause_s = 0.0
@@ -71,9 +71,9 @@ class Consumer(EventSendingConsumer):
     """Use it as `worker_consumer = "worker.hooks.consumer:Consumer"`."""
 
     class Blueprint(StockConsumer.Blueprint):
-        """The steps of the consumer; if no file handle is left, they start again later.
+        """The steps of the consumer. If no file handle is left, they are started again later.
 
-        Celery would end the worker then, revoke the jobs that run, and so lose them.
+        Celery would end the worker, and revoke and so lose the jobs that run.
         """
 
         def start(self, parent: Any) -> None:
@@ -94,14 +94,14 @@ class Consumer(EventSendingConsumer):
         self.quarantine = Quarantine(self)
         self._pauses = Pauses()
         self._losses = Losses()
-        self._restart_state.maxR = 0  # Celery would count them, and log a traceback
-        # kombu raises this where the broker cannot be reached; Celery would end the worker.
+        self._restart_state.maxR = 0  # else Celery counts restarts and logs a traceback
+        # kombu raises this error if the broker cannot be reached; Celery would end the worker.
         self.connection_errors = (*self.conninfo.connection_errors, OperationalError)
 
     def ensure_connected(self, conn: Any) -> Any:
-        """Connect, and try again every few seconds until it works.
+        """Connect; try again every few seconds until it succeeds.
 
-        Celery's pauses grow up to 30 s, and a broker that fails over is back after five or six.
+        Celery's pauses grow up to 30 s, but a broker that fails over is back after 5 or 6 s.
         """
         conn.ensure_connection = partial(
             conn.ensure_connection,
@@ -112,9 +112,9 @@ class Consumer(EventSendingConsumer):
         return super().ensure_connected(conn)
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Connect again; at growing intervals where the broker answers and refuses.
+        """Connect again; at growing intervals if the broker refuses, for instance if it is full.
 
-        A full broker does so, for instance.
+        The intervals also grow if the broker ends connections as soon as they are open.
         """
         with warnings.catch_warnings():
             # Celery warns each time that a setting must be chosen; config/celery.py has chosen.
@@ -137,9 +137,10 @@ class Consumer(EventSendingConsumer):
             time.sleep(_STEP_S)
 
     def reset_rate_limits(self) -> None:
-        """Set the tasks' rate limits as they are now, also for jobs that wait for an earlier one.
+        """Apply the tasks' new rate limits, also to jobs that wait because of an earlier limit.
 
-        Celery leaves these to the timer of the earlier one: for hours, where "1/h" was lifted.
+        With Celery's method these jobs wait for the timer of the earlier limit: after "1/h", for
+        hours.
         """
         earlier = [bucket for bucket in self.task_buckets.values() if bucket is not None]
         super().reset_rate_limits()
@@ -161,10 +162,11 @@ class Consumer(EventSendingConsumer):
             self._limit_task(request, bucket, tokens)
 
     def call_soon_ack(self, settle: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Acknowledge or reject at once where the transport batches that by itself.
+        """Acknowledge or reject at once if the transport batches acknowledgements itself.
 
-        Celery would schedule it on its loop. Where the message's connection is gone, nothing is
-        sent, as the broker delivers it again. Celery would log a traceback for each.
+        Celery would schedule each acknowledgement on its loop. If the message's connection is gone,
+        nothing is sent, because the broker delivers the message again. Celery would log a traceback
+        for each such message.
         """
         if self._notes_acks:
             return settle(*args, **options)
@@ -181,8 +183,8 @@ class Consumer(EventSendingConsumer):
         broken: tuple[type[Exception], ...] = (*self._broker_errors(), MemoryError)
 
         def on_task_received(message: Any) -> None:
-            # This comes before anything is decoded, since decoding may kill a worker. One death
-            # earlier the task refuses the job itself, and its callbacks run.
+            # Check this before anything is decoded, because decoding may kill a worker. With one
+            # death fewer, the task itself refuses the job, and the job's callbacks run.
             deaths, returns = settle_deaths(message.headers), returns_of(message)
             if deaths and deaths > get_settings().max_deliveries:
                 self._on_deadly_task(message, deaths)
@@ -207,12 +209,12 @@ class Consumer(EventSendingConsumer):
         return on_task_received
 
     def _has_taken(self, message: Any, run: Callable[[Any], None]) -> bool:
-        """Whether a message's job runs here already, or waits here as a suspect."""
+        """Whether a message's job already runs here, or waits here as a suspect."""
         runs_on = not self._notes_acks and adopt(message, self.call_soon_ack)
         return runs_on or self.quarantine.takes(message, run)
 
     def on_close(self) -> None:
-        """Forget the messages of the connection that is gone."""
+        """Forget the messages of the lost connection."""
         super().on_close()
         self.quarantine.forget()
 
@@ -260,7 +262,7 @@ class Consumer(EventSendingConsumer):
         self._store_failure(message, InvalidTaskError(reason))
 
     def _broker_errors(self) -> tuple[type[Exception], ...]:
-        # kombu counts KeyError among them, which a missing header raises as well.
+        # kombu's list contains KeyError, which a missing header raises as well.
         errors = (*self.connection_errors, *self.channel_errors)
         return tuple(
             error for error in errors if not issubclass(error, LookupError | TypeError | ValueError)
@@ -298,8 +300,8 @@ class Consumer(EventSendingConsumer):
 def frugal(options: dict[str, Any]) -> dict[str, Any]:
     """Turn off gossip and mingle, whose messages grow with the square of the number of workers.
 
-    Gossip elects leaders, which nothing here needs. Mingle gives a new worker the revoked jobs,
-    which are in Redis (`worker.cancellations`).
+    Gossip elects leaders, and Keywheel needs no leader. Mingle sends the revoked jobs to a new
+    worker, but they are in Redis (`worker.cancellations`).
     """
     heartbeat_s = options.get("heartbeat_interval") or _HEARTBEAT_S
     return options | {
@@ -310,20 +312,20 @@ def frugal(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_lost(message: Any) -> bool:
-    """Whether the channel of a message has no connection any more."""
+    """Whether the channel of a message has lost its connection."""
     channel = getattr(message, "channel", None)
     return channel is not None and getattr(channel, "connection", channel) is None
 
 
 def _reason(message: Any, exc: Any) -> str:
-    """Why a message cannot be run, without quoting it."""
+    """Say why a message cannot be run, without quoting it."""
     if isinstance(exc, ContentDisallowed):
         content_type = one_line(message.content_type, longest=60)
         return f"its content type {content_type} is not accepted: only JSON is"
     if isinstance(exc, DecodeError):
         return "its body cannot be read: it is not the JSON that it says it is"
     if isinstance(exc, InvalidTaskError):
-        # Celery's own sentences quote the value; ours begin with the field.
+        # Celery's own sentences quote the value. Ours begin with "its", and name only the field.
         problem = f": {exc}" if str(exc).startswith("its ") else ""
         return f"it does not follow Celery's protocol{problem}"
     return f"it does not follow Celery's protocol ({type(exc).__name__})"

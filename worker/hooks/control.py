@@ -23,8 +23,8 @@ _NO_COUNT = "{} must be a whole number, at least 1"
 def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's
     """Cancel jobs by their ids, for good.
 
-    It replaces Celery's own command: that lasts as long as the workers that received it, and stores
-    `REVOKED` even for a job that another worker runs.
+    This replaces Celery's own command, which is forgotten when the workers that received it end. It
+    also stores `REVOKED` for a job that another worker runs.
     """
     ids = [str(job_id) for job_id in maybe_list(task_id) or ()]
     state.consumer.cancelling.cancel(ids)
@@ -49,8 +49,8 @@ def terminate(state: Any, signal: Any, task_id: Any, **kwargs: Any) -> Any:
 def revoke_by_stamped_headers(state: Any, headers: Any, **options: Any) -> Any:
     """Cancel all jobs that have one of these stamps, for good.
 
-    Celery's own command lasts as long as the workers that received it; this one stores the cancel
-    as well.
+    Celery's own command is forgotten when the workers that received it end. This one also stores
+    the cancel.
     """
     stamps = (
         dict(str(pair).split("=", 1) for pair in headers) if isinstance(headers, list) else headers
@@ -62,9 +62,9 @@ def revoke_by_stamped_headers(state: Any, headers: Any, **options: Any) -> Any:
 
 @control_command(args=[("n", int)], signature="[N=1]")
 def pool_grow(state: Any, n: Any = 1, **options: Any) -> Any:
-    """Let the worker run N more jobs at a time, as long as it may open files for them.
+    """Let the worker run N more jobs at a time, if it may open enough files for them.
 
-    Celery's own command takes any number; each call beyond the limit would fail.
+    Celery's own command accepts any number, and then each call beyond the limit would fail.
     """
     if not _is_count(n):
         return control.nok(_NO_COUNT.format("N"))
@@ -76,7 +76,7 @@ def pool_grow(state: Any, n: Any = 1, **options: Any) -> Any:
 def pool_shrink(state: Any, n: Any = 1, **options: Any) -> Any:
     """Let the worker run N fewer jobs at a time, but at least one.
 
-    Celery's own command would let it run more where N is negative.
+    Celery's own command would let it run more jobs if N is negative.
     """
     if not _is_count(n):
         return control.nok(_NO_COUNT.format("N"))
@@ -85,7 +85,7 @@ def pool_shrink(state: Any, n: Any = 1, **options: Any) -> Any:
 
 @control_command(args=[("max", int), ("min", int)], signature="[max [min]]")
 def autoscale(state: Any, max: Any = None, min: Any = None) -> Any:  # noqa: A002 - Celery's names
-    """Move the bounds of autoscale, as far as the worker may open files."""
+    """Change the bounds of autoscale, if the worker may open enough files for them."""
     if max is not None and not _is_count(max):
         return control.nok(_NO_COUNT.format("max"))
     if min is not None and not (_is_count(min) or (type(min) is int and min == 0)):
@@ -97,7 +97,7 @@ def autoscale(state: Any, max: Any = None, min: Any = None) -> Any:  # noqa: A00
 
 
 def _objection_to(scaler: Any, most: int | None, least: int | None) -> str | None:
-    """Why a worker cannot have these bounds in place of its own; None if it can."""
+    """Say why autoscale cannot have these bounds; None if it can."""
     highest = scaler.max_concurrency if most is None else most
     lowest = scaler.min_concurrency if least is None else least
     if lowest > highest:

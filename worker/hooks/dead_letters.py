@@ -1,4 +1,4 @@
-"""The recorder that the hooks share; it writes to the dead letters of the running loop."""
+"""Has the recorder that all hooks share; it writes to the dead letters of the running loop."""
 
 from typing import Final
 

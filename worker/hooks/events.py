@@ -1,7 +1,7 @@
-"""Publishes a worker's events in a thread, a moment after they happened, and together.
+"""Publishes a worker's events in a thread of their own, several together after a short pause.
 
-On the consumer's thread all jobs would wait for the broker's answer: five times a second where it
-is far away. Nor may a heartbeat that tries again keep a worker from ending.
+On the consumer's thread, all jobs would wait for the broker's answer up to five times a second.
+Also, a heartbeat that is tried again must not delay the end of a worker.
 """
 
 import time
@@ -14,19 +14,19 @@ from celery.worker.consumer import Consumer as StockConsumer
 from worker.aio.threads import DaemonThreads
 
 _PAUSE_S: Final = 0.2
-"""How long events wait for others: a publish takes a millisecond, however many events it holds."""
+"""How long events are collected: a publish takes a millisecond, with one event or with many."""
 _BUFFER_LIMIT: Final = 1_000
-"""When this many events wait, they are published at once."""
+"""Once this many events are collected, they are published at once."""
 _LAST: Final = "worker.offline"
 _LAST_WAITS_S: Final = 3.0
-"""How long a worker that ends, or connects again, waits until its events are published."""
+"""The longest time that a worker that ends waits until its events are published."""
 
 
 class EventThread:
-    """Publishes what a dispatcher of Celery's sends.
+    """Publishes the events of a Celery dispatcher in a thread.
 
     Args:
-        dispatcher: The dispatcher; it publishes by this thread from now on.
+        dispatcher: The dispatcher; from now on it publishes through this thread.
     """
 
     def __init__(self, dispatcher: Any) -> None:
@@ -37,18 +37,18 @@ class EventThread:
 
     @property
     def is_busy(self) -> bool:
-        """Whether events are on their way."""
+        """Whether events are being published."""
         return self._latest is not None and not self._latest.done()
 
     def _publish(self, event: Any, producer: Any, routing_key: str, **_: Any) -> None:
-        # No event is tried again by itself: what could not be published goes with the next ones.
-        with suppress(RuntimeError):  # shut down
+        # There are no retries here: events that could not be published go with the next ones.
+        with suppress(RuntimeError):  # the thread is shut down
             self._latest = self._thread.submit(self._stock, event, producer, routing_key)
         if routing_key == _LAST:
             self.drain()
 
     def drain(self) -> None:
-        """Wait until what was sent is published, but not for long."""
+        """Wait a few seconds at most until the events that were sent are published."""
         if self._latest is not None:
             wait([self._latest], _LAST_WAITS_S)
 
@@ -58,26 +58,26 @@ class EventThread:
 
 
 class EventSendingConsumer(StockConsumer):
-    """Celery's consumer, except that it publishes events together and does not wait for that."""
+    """Celery's consumer, except that it publishes events together and does not wait for them."""
 
     _events: EventThread | None = None
     _flush_at_s = 0.0
 
     def create_task_handler(self, *args: Any, **options: Any) -> Any:
-        """Return the function that handles each message; Celery asks once a connection."""
+        """Return the function that handles each message; called once for each connection."""
         if self._events is not None:
             self._events.end()
             self._events = None
         connection = getattr(self, "connection", None)
-        # The connections of other transports are not for several threads.
+        # Connections of other transports must not be used from several threads.
         if self.event_dispatcher and getattr(connection and connection.transport, "notes_acks", 0):
             self._events = EventThread(self.event_dispatcher)
         return super().create_task_handler(*args, **options)
 
     def on_send_event_buffered(self) -> None:
-        """Publish the events of jobs a moment later, together.
+        """Publish the events of jobs together after a short pause.
 
-        Celery publishes them in each turn of its loop.
+        Celery would publish them in each pass of its loop.
         """
         self.event_dispatcher.buffer_limit = _BUFFER_LIMIT
         now_s = time.monotonic()
@@ -93,7 +93,7 @@ class EventSendingConsumer(StockConsumer):
             self._flush_events()
 
     def shutdown(self) -> None:
-        """Publish the events that wait, those of jobs that outlived the loop too, and end."""
+        """Publish all collected events, also of jobs that ended after the loop, and shut down."""
         self._flush_events()
         if self._events is not None:
             self._events.drain()

@@ -1,4 +1,4 @@
-"""The health of the key pools, in the worker's stats and as `keys-status` events for Flower."""
+"""Reports the health of the key pools, in the worker's stats and as `keys-status` events."""
 
 import asyncio
 import logging
@@ -17,9 +17,9 @@ from worker.runtime import Runtime
 _logger = logging.getLogger(__name__)
 
 EVENT = "keys-status"
-"""An event of a group of its own.
+"""The event's type, in its own group `keys`.
 
-Fields of ours in a `worker-*` event could stop other workers that listen to those.
+Additional fields in a `worker-*` event could stop other workers that listen to these events.
 """
 
 
@@ -43,9 +43,10 @@ class PoolHealth(bootsteps.StartStopStep):
         lifespan.on_startup(self._check_keys)
 
     def start(self, parent: Any) -> None:
-        """Start sending events, and have the heartbeat watch the consumer.
+        """Start sending events, and let the heartbeat watch the consumer.
 
-        A broker elsewhere may hang and hold the consumer up while the pool's Redis answers.
+        The heartbeat watches it only if the broker is the pool's Redis: another broker may hang and
+        stop the consumer while the pool's Redis answers.
         """
         settings, consumer = get_settings(), parent.consumer
         if settings.heartbeat_path and settings.broker_url == settings.pool_url:
@@ -59,9 +60,9 @@ class PoolHealth(bootsteps.StartStopStep):
             timer.cancel()
 
     def info(self, parent: Any) -> dict[str, Any]:  # noqa: ARG002
-        """Give `inspect stats` and Flower's worker page counts by service, without secrets.
+        """Return counts by service, without secrets, for `inspect stats` and Flower's worker page.
 
-        And by how much this machine's clock differs from Redis', in seconds.
+        Also returns by how many seconds this machine's clock differs from the clock of Redis.
         """
         return {"keys": self._summaries, "clock_skew_s": round(self._clock_skew_s, 3)}
 
@@ -71,7 +72,7 @@ class PoolHealth(bootsteps.StartStopStep):
             dispatcher.send(EVENT, services=self._summaries)
 
     async def _check_keys(self) -> None:
-        # A background task: nothing waits for it.
+        # This runs in the background; nothing waits for it.
         await Runtime.current().key_checks.run()
 
     async def _watch(self) -> None:
@@ -98,14 +99,14 @@ class PoolHealth(bootsteps.StartStopStep):
 
 
 def clock_skew_s(instants_s: Collection[float], *, began_s: float, ended_s: float) -> float:
-    """Return by how much a clock is ahead of Redis', or behind it if negative, at least.
+    """Return by how much this clock is at least ahead of the clock of Redis; negative: behind it.
 
-    A slow answer is not skew: Redis' clock was read somewhere between the question and the answer.
+    A slow answer is not skew, because Redis may read its clock at any time before its answer.
 
     Args:
-        instants_s: What Redis' clock said, in seconds since 1970.
-        began_s: This machine's clock at the question.
-        ended_s: This machine's clock at the answer.
+        instants_s: The times that Redis reported, in seconds since 1970.
+        began_s: This machine's time when Redis was asked.
+        ended_s: This machine's time when Redis had answered.
     """
     earliest_s, latest_s = min(instants_s, default=began_s), max(instants_s, default=began_s)
     if latest_s < began_s:

@@ -1,4 +1,4 @@
-"""Reports a broker that ends connections as soon as they are open."""
+"""Detects a broker that ends connections as soon as they are open."""
 
 from collections import deque
 from typing import Final
@@ -14,7 +14,7 @@ class Losses:
         self._at_s: Final[deque[float]] = deque(maxlen=_MOST)
 
     def are_frequent(self, now_s: float) -> bool:
-        """Note a loss; return whether several came within a second.
+        """Note a loss; return whether this was the fifth loss within a second.
 
         Args:
             now_s: The time of the loss, in seconds on any clock.

@@ -1,7 +1,7 @@
-"""Checks, before Celery reads it, that a message follows Celery's protocol closely enough to run.
+"""Checks that a message follows Celery's protocol closely enough to run, before Celery reads it.
 
-Celery trusts its producers. A message without an id makes it reconnect for ever, a task's name that
-is a list raises within its loop, and with a time limit that is a text a job neither begins nor
+Celery trusts its producers. If a message has no id, Celery reconnects for ever. If the task's name
+is a list, Celery's loop raises an error. If a time limit is a text, the job neither begins nor
 ends, and the worker cannot stop.
 """
 
@@ -19,19 +19,19 @@ def problem_with(message: Any, *, known: Container[str]) -> str:
     """Validate a message of a known task.
 
     Args:
-        message: As kombu gives it.
+        message: kombu's message.
         known: The names of the tasks.
 
     Returns:
-        Why it cannot be run: a sentence that begins with the field. Empty if it can be run, or if
-        Celery itself rejects it.
+        Why the message cannot be run: a sentence that begins with "its" and the field. Empty if it
+        can be run, or if Celery itself rejects it.
     """
     headers = message.headers
     if not isinstance(headers, dict):
         return "its headers are not an object"
     if "task" in headers:
         return _problem_with_headers(headers, known) or _problem_with_body(_payload(message))
-    body = _payload(message)  # of protocol 1, or of none: Celery distinguishes them
+    body = _payload(message)  # of protocol 1, or not a job at all: Celery checks which
     return _problem_with_headers(body, known) if isinstance(body, dict) and "task" in body else ""
 
 
@@ -64,7 +64,7 @@ def _problem_with_body(body: Any) -> str:
 
 
 def _can_follow(embed: Mapping[str, Any]) -> bool:
-    """Whether what is to run after the job can be read."""
+    """Whether the jobs that are to run after this one can be read."""
     chord = embed.get("chord")
     lists = (embed.get(name) for name in ("callbacks", "errbacks", "chain"))
     return all(map(_are_signatures, lists)) and (not chord or _is_signature(chord))
@@ -87,7 +87,7 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_moment(value: Any) -> bool:
-    # Celery rejects what is not a date itself, but it would quote a text of any length.
+    # Celery itself rejects a text that is not a date, but it would quote a text of any length.
     return value is None or (
         isinstance(value, str) and len(value) <= _LONGEST_NAME and set(value) <= _DIGITS
     )

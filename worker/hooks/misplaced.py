@@ -1,7 +1,7 @@
-"""Moves a job that came by the queue of another task to its own queue.
+"""Moves a job from the queue of another task to the queue of its own task.
 
 A producer without our routes sends all steps of a chain to one queue. A worker of that queue might
-have no key for the job, and the job would delay the jobs that the queue is for.
+have no key for the job, and the job would delay the other jobs of the queue.
 """
 
 import logging
@@ -19,7 +19,8 @@ _OF_ITS_DELIVERY: Final = ("delivery_info", "delivery_tag", "body_encoding")
 def right_queue(message: Any) -> str:
     """Name the queue that a message's job belongs to; empty if the message need not be moved.
 
-    A message from a queue that is not ours is not moved: that queue was chosen on purpose, by `-Q`.
+    A message from a queue that is not one of `QUEUES` is not moved, because somebody chose that
+    queue on purpose, with `-Q`.
     """
     task = member(message.headers, "task")
     came_by = member(message.delivery_info, "routing_key")
@@ -30,9 +31,9 @@ def right_queue(message: Any) -> str:
 
 
 def move(message: Any, queue: str, errors: Container[type[Exception]]) -> None:
-    """Publish a message to another queue as it is, and then acknowledge it.
+    """Publish a message unchanged to another queue, and then acknowledge it.
 
-    A crash in between leaves two messages of one job, never none.
+    A crash between the two steps leaves two messages of one job, never none.
 
     Args:
         message: kombu's message; its body is not read.

@@ -1,4 +1,4 @@
-"""Notifications of jobs that end outside of their task, and how many a worker takes at a time."""
+"""Announces jobs that end outside of their task; bounds the notifications that a worker takes."""
 
 import logging
 from typing import Any, Final
@@ -22,7 +22,8 @@ def announce_from_consumer(
 ) -> None:
     """Publish the notification of a job's end on the consumer's thread; see `announce`.
 
-    It waits a few seconds for the broker. It may still be published later.
+    It waits a few seconds for the broker. If the broker answers later, the notification may still
+    be published.
     """
     if not announces(task, context.kwargs):
         return
@@ -37,13 +38,13 @@ def announce_from_consumer(
 
 
 class NotificationBound(bootsteps.StartStopStep):
-    """Keeps a crowd of notifications in the broker, so that a worker has room for other jobs."""
+    """Leaves most notifications in the broker, so that a worker has room for other jobs."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
     name = "NotificationBound"
 
     def start(self, parent: Any) -> None:
-        """Bound what is taken, on the channel of this connection."""
+        """Bound the notifications that the channel of this connection takes."""
         channel = parent.task_consumer.channel
         if hasattr(channel, "take_at_most") and NOTIFY in parent.app.amqp.queues.consume_from:
             for queue in (NOTIFY, NOTIFY + DEFERRED):
@@ -52,5 +53,5 @@ class NotificationBound(bootsteps.StartStopStep):
 
 def _more() -> int:
     taken = sum(request.name == TASK for request in tuple(state.reserved_requests))
-    # Not what is left: the least bound of all queues bounds what is taken at a time.
+    # Not the difference: the smallest bound of any queue limits the messages of all queues.
     return _MOST_TAKEN if taken < _MOST_TAKEN else 0

@@ -1,4 +1,4 @@
-"""Writes into the messages that jobs send what belongs to their jobs: tenant and instant."""
+"""Writes the tenant and the instant of enqueueing into the messages that jobs send."""
 
 import time
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from worker.jobs.message import ENQUEUED, TENANT, tenant_of
 
 
 def pass_on_tenant(headers: dict[str, Any] | None = None, **_: Any) -> None:
-    """Name in a message, before it is published, the tenant of the job that sends it.
+    """Write the tenant of the job that sends a message into the message, before it is published.
 
     Args:
-        headers: The headers of the message. A tenant that they name stays.
+        headers: The headers of the message. A tenant that they already name stays.
     """
     tenant = tenant_of(current_task.request.headers) if current_task else ""
     if tenant and headers is not None:
@@ -21,13 +21,14 @@ def pass_on_tenant(headers: dict[str, Any] | None = None, **_: Any) -> None:
 
 
 def note_enqueued(body: Any = None, headers: dict[str, Any] | None = None, **_: Any) -> None:
-    """Write the instant into a message with a `dedupe_key`, before it is published.
+    """Write the current instant into a message with a `dedupe_key`, before it is published.
 
-    A job that is to run later counts from its first run on, so its message gets none.
+    The message of a job with an `eta` gets no instant, because such a job counts from its first run
+    on.
 
     Args:
         body: The arguments, the keyword arguments and the options of the message.
-        headers: Its headers. An instant that they give stays.
+        headers: The headers of the message. An instant that they already contain stays.
     """
     kwargs = body[1] if isinstance(body, tuple | list) and len(body) > 1 else None
     has_key = isinstance(kwargs, Mapping) and kwargs.get("dedupe_key") is not None

@@ -1,10 +1,10 @@
 """Runs suspects, jobs that may have killed two workers, one at a time.
 
-A killed worker takes all of its messages with it: each comes again with one death more, the job
-that killed the worker like hundreds of jobs that only ran beside it. At most two such deaths count.
-From then on the job is a suspect: its message waits here until no other suspect runs in this
-process, and before it runs, the broker's record of it says so. If that worker dies as well, only
-the suspect that ran has another death counted, not those that waited.
+When a worker is killed, the broker delivers all of its messages again, each with one death more.
+This includes hundreds of jobs that only ran beside the job that killed the worker. So at most two
+such deaths count. From then on the job is a suspect: its message waits here until no other suspect
+runs in this process. Before it runs, this is noted in the broker's record of the message. If that
+worker dies as well, the death counts only for the suspect that ran, not for those that waited.
 """
 
 import logging
@@ -34,8 +34,8 @@ class Quarantine:
     """Holds the suspects of a consumer; used on the consumer's thread.
 
     Args:
-        consumer: The consumer; what is held takes up no room of its prefetch window, as jobs with a
-            countdown do not.
+        consumer: The consumer. Like jobs with a countdown, suspects that wait take up no room of
+            its prefetch window.
     """
 
     def __init__(self, consumer: Any) -> None:
@@ -57,7 +57,7 @@ class Quarantine:
             run: Called with the message as soon as no other suspect runs.
 
         Returns:
-            Whether it was taken.
+            Whether the message was taken.
         """
         headers = message.headers
         deaths = member(headers, DEATHS)
@@ -77,7 +77,7 @@ class Quarantine:
     def forget(self) -> None:
         """Forget the suspects that have not begun.
 
-        The connection is gone, and the broker delivers them again.
+        Their connection is lost, so the broker delivers them again.
         """
         self._held.clear()
         self._ticking = False
@@ -121,7 +121,7 @@ class Quarantine:
 
 
 def settle_deaths(headers: Any) -> int:
-    """Count the deaths that are counted against a message's job, and write that to its headers."""
+    """Return how many deaths count against a message's job, and write the number to its headers."""
     if not isinstance(headers, dict) or (DEATHS not in headers and ALONE not in headers):
         return 0
     alone = headers.pop(ALONE, None)

@@ -1,4 +1,4 @@
-"""Which queues a worker consumes: by default those of the services that it has keys for."""
+"""Chooses the queues of a worker: by default, those of the services that it has keys for."""
 
 import difflib
 import logging
@@ -15,7 +15,7 @@ class QueueChoice:
     """The queues of one worker.
 
     Args:
-        requested: What -Q names; nothing where the keys decide.
+        requested: The queues that -Q names; None or empty: the keys decide.
     """
 
     def __init__(self, requested: str | Iterable[str] | None) -> None:
@@ -25,14 +25,14 @@ class QueueChoice:
 
     @property
     def by_keys(self) -> bool:
-        """Whether the keys decide, and not -Q."""
+        """Whether the keys decide, because -Q names no queue."""
         return not self._requested
 
     def unknown(self, *, has_custom_tasks: bool) -> Iterator[str]:
-        """Say of each queue that -Q names, and no task uses, which one was probably meant.
+        """Yield a warning for each queue that -Q names and no task uses, with a suggestion.
 
         Args:
-            has_custom_tasks: Tasks of the user's own may use queues of any name.
+            has_custom_tasks: Whether there are tasks of the user, which may use any queue.
         """
         known = sorted({*QUEUES, *DELAYED_QUEUES.values(), *DELAYED_QUEUES})
         for queue in sorted(self._requested.difference(known, {FOREIGN})):
@@ -43,7 +43,7 @@ class QueueChoice:
                 yield f"-Q names {queue}, a queue that no task of ours uses{hint}"
 
     def select(self, queues: Any, keys: Mapping[str, int]) -> None:
-        """Select the queues of the services that have a key, and the deferred jobs of each queue.
+        """Select the queues of the services that have a key, with their deferred queues.
 
         Args:
             queues: The app's queues, before the consumer starts.
@@ -54,16 +54,16 @@ class QueueChoice:
                 queues.deselect(list(self._leave(queue)))
         consumed = queues.consume_from
         for queue in DELAYED_QUEUES.values():
-            # -Q names only the queue that people know.
+            # People name only the queue with -Q, not its deferred queue.
             if queue in consumed and queue + DEFERRED not in consumed:
                 queues.select_add(queues[queue + DEFERRED])
 
     def follow(self, consumer: Any, keys: Mapping[str, int]) -> None:
-        """Consume the queues of services that have keys now, and cancel those of services without.
+        """Consume the queues of services that have keys now, and cancel the other queues.
 
         Args:
             consumer: Celery's consumer; called on its thread.
-            keys: How many keys each service has after they were reloaded.
+            keys: How many keys each service has after the reload.
         """
         if not self.by_keys:
             return
@@ -88,7 +88,7 @@ class QueueChoice:
 
 
 def _queues_without_keys(keys: Mapping[str, int]) -> list[str]:
-    """The queues none of whose services has a key."""
+    """Return the queues whose services have no key at all."""
     return [
         queue
         for queue in DELAYED_QUEUES.values()

@@ -1,4 +1,4 @@
-"""What RabbitMQ, and Celery's delays in it, write into a message."""
+"""Reads the headers that RabbitMQ, and Celery's delays in RabbitMQ, write into a message."""
 
 import re
 from typing import Any, Final
@@ -8,22 +8,22 @@ from worker.foreign_json import as_object, as_text
 MOST_RETURNS: Final = 16
 """A message that came back more often is not run again.
 
-RabbitMQ counts deaths of workers, lost connections and rejections together, and says not which job
-a worker died of. From version 4 on it drops a message itself after 20 returns.
+RabbitMQ counts deaths of workers, lost connections and rejections together. It does not report
+which job killed a worker. From version 4 on, it drops a message itself after 20 returns.
 """
 _RETURNS: Final = "x-delivery-count"
 _DELAY_RE: Final = re.compile(r"(?:[01]\.){28}")
-"""The instant in the routing key of a delayed message, a bit for each queue that it waited in.
+"""The delay in the routing key of a delayed message: one bit for each of the 28 delay queues.
 
 Source: `kombu.transport.native_delayed_delivery`, kombu 5.7.
 """
 
 
 def returns_of(message: Any) -> int:
-    """Count how often a message came back to its queue; 0 for other brokers.
+    """Return how often a message came back to its queue; 0 for other brokers.
 
-    It also removes the traces of a delay: the queue is known by the routing key, and a job that is
-    deferred again would take the headers along.
+    It also removes the traces of a delay, because the routing key must name only the queue, and a
+    job that is deferred again would keep the headers.
     """
     headers, delivery = as_object(message.headers), as_object(message.delivery_info)
     key = as_text(delivery.get("routing_key"))

@@ -1,7 +1,7 @@
-"""Messages that a broker delivers again because their connection was lost, while their jobs run on.
+"""Handles messages that a broker delivers again after a lost connection while their jobs still run.
 
-Our transport for Redis keeps such a message with its worker. Other brokers have it back as soon as
-the connection is gone, and may deliver it to the very worker that runs its job.
+Our transport for Redis leaves such a message with its worker. Other brokers take it back as soon as
+the connection is lost, and may deliver it again to the worker that runs its job.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,14 @@ from worker.foreign_json import member
 
 
 def adopt(message: Any, settle: Callable[..., Any]) -> bool:
-    """Have the running job of a message that was delivered again settle it.
+    """Let the running job of a message that was delivered again settle the message.
 
     Args:
         message: The message.
         settle: Acknowledges or rejects, as `Consumer.call_soon_ack` does.
 
     Returns:
-        Whether its job runs here; else it is to be run.
+        Whether the job runs here. If not, the caller must run it.
     """
     if not member(message.delivery_info, "redelivered"):
         return False

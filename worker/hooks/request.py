@@ -1,4 +1,4 @@
-"""Celery's request, which hides a job's content and records how a job ends outside of its task."""
+"""Extends Celery's request: it hides a job's content, and records ends outside of the task."""
 
 import logging
 from datetime import UTC, datetime
@@ -36,9 +36,9 @@ _NO_FAILURE = (Retry, Ignore, Terminated, MemoryError)
 class PrivateRequest(Request):
     """A request whose arguments do not show in events, logs, `inspect` or Flower.
 
-    Producers put a repr of the arguments into the message's headers, prompts and mail bodies
-    included; here it is replaced before anything reads it. Set `show_content` on the task class to
-    show the arguments, for debugging.
+    Producers put a repr of the arguments, with prompts and mail bodies, into the message's headers.
+    This class replaces it before anything reads it. To show the arguments for debugging, set
+    `show_content` on the task class.
     """
 
     _must_come_again = False
@@ -49,7 +49,7 @@ class PrivateRequest(Request):
     """The retry that the event `task-retried` reports."""
 
     def __init__(self, message: Any, **options: Any) -> None:
-        if not options.get("decoded", True):  # else the tracer would decode the body once more
+        if not options.get("decoded", True):  # else the tracer would decode the body a second time
             options |= {"body": message.payload, "decoded": True}
         super().__init__(message, **options)
         _check(self)
@@ -72,14 +72,14 @@ class PrivateRequest(Request):
                 "countdown_s": getattr(self._retry, "when", None),
                 "waits": getattr(self._retry, "waits", None),
             }
-        if type == "task-failed":  # an SDK quotes what the provider answered
+        if type == "task-failed":  # an SDK's error quotes the provider's answer
             fields |= {name: redactor.redact(str(fields[name])) for name in _WORDS & fields.keys()}
         super().send_event(type, **fields)
 
     def maybe_expire(self) -> bool:
         """Whether the producer's `expires` has passed.
 
-        Unlike Celery's own, this does not revoke the id: a replay of the job has the same one.
+        Unlike Celery's method, this does not revoke the id, because a replay has the same id.
         """
         expires: datetime | None = self.expires
         return expires is not None and datetime.now(UTC if expires.tzinfo else None) > expires
@@ -87,12 +87,12 @@ class PrivateRequest(Request):
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001 - Celery's
         end_run(self.id)
         if expired:
-            if self._success_was_stored():  # by a copy, or only the acknowledgement was lost
+            if self._success_was_stored():  # by a copy, or the acknowledgement was lost
                 self._drop_succeeded()
                 return
             error = self._expiry_error()
             if self.store_errors:
-                # With the error of the dead letter and the stream; Celery's is for any revoked job.
+                # Store the error of the dead letter and the stream, not Celery's general error.
                 self.task.backend.store_result(
                     self.id, error, states.REVOKED, request=self._context
                 )
@@ -118,7 +118,7 @@ class PrivateRequest(Request):
 
     @property
     def store_errors(self) -> bool:
-        """Whether Celery stores how the job ends."""
+        """Whether Celery must store how the job ends."""
         return not self._is_stored and bool(super().store_errors)
 
     def _drop_succeeded(self) -> None:
@@ -128,9 +128,9 @@ class PrivateRequest(Request):
         self._already_revoked = True
 
     def _expiry_error(self) -> JobError:
-        """The error of an expired job.
+        """Make the error of an expired job.
 
-        An email in doubt must not look as if it had not been sent.
+        For an email in doubt, the error says that it may have been sent.
         """
         headers = self._context.headers
         has_begun = isinstance(headers, dict) and HEADER in headers
@@ -164,10 +164,10 @@ class PrivateRequest(Request):
         send_failed_event: bool = True,  # noqa: FBT001, FBT002 - Celery's
         return_ok: bool = False,  # noqa: FBT001, FBT002 - Celery's
     ) -> Any:
-        """Turn a job that failed outside of its task, which cannot know, into a dead letter."""
+        """Turn a job that failed outside of its task into a dead letter."""
         exc = exc_info.exception
         exc = exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
-        # Celery's tracer may fail, too (`internal`): by then the task has lost its request.
+        # If Celery's tracer itself fails (`internal`), the task no longer has its request.
         if (
             isinstance(exc, Exception)
             and (not return_ok or exc_info.internal)
@@ -182,14 +182,14 @@ class PrivateRequest(Request):
             return bool(exc.requeue)
         if not isinstance(exc, WorkerLostError):
             return isinstance(exc, _NO_FAILURE)
-        # The job tried to end its worker: Celery retries it, unless it had succeeded before.
+        # The job tried to end its worker. Celery retries it unless it had succeeded before.
         limit = self.task.max_retries if self.task.retry_on_worker_lost else None
         return limit is None or self._context.retries < limit or bool(self._success_was_stored())
 
     def _stored_result(self) -> Any:
         try:
             return self.task.backend.get_task_meta(self.id, cache=False).get("result")
-        except Exception as exc:  # noqa: BLE001 - the receiver can read it, too
+        except Exception as exc:  # noqa: BLE001 - the receiver can read the result itself
             _logger.debug("cannot read the result of %s (%s)", self.id, type(exc).__name__)
             return None
 
@@ -204,12 +204,12 @@ class PrivateRequest(Request):
             self._must_come_again = not recorder.record_request(self._context, self.name, exc)
 
     def _announce_stored_success(self) -> None:
-        """Announce a success that another worker stored, and died before it announced it.
+        """Announce a success that another worker stored if it died before it announced it.
 
-        Celery finds the result then, and does not run the task.
+        In this case Celery finds the result, and does not run the task.
         """
         if (
-            # This comes first, for Celery makes the context when it is first read.
+            # This check comes first, because reading `_context` makes Celery build the context.
             announces(self.name, self.kwargs)
             and came_again(self._context)
             and not is_announced(self._context)
@@ -220,8 +220,8 @@ class PrivateRequest(Request):
     def acknowledge(self) -> None:
         """Acknowledge the message.
 
-        Where the job's dead letter could not be written, reject the message instead, so that it
-        comes again and the job ends once more.
+        If the job's dead letter could not be written, reject the message instead. The broker then
+        delivers it again, and the job ends once more.
         """
         if self._must_come_again:
             self.reject(requeue=True)
@@ -230,7 +230,7 @@ class PrivateRequest(Request):
             super().acknowledge()
 
     def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002 - Celery's signature
-        """Give `inspect active` and Flower's worker page what they show of the job."""
+        """Return the fields that `inspect active` and Flower's worker page show of the job."""
         info: dict[str, Any] = super().info(safe=safe)
         if not self.task.show_content:
             info |= {"args": HIDDEN, "kwargs": HIDDEN}
@@ -238,9 +238,9 @@ class PrivateRequest(Request):
 
 
 def _check(request: Any) -> None:
-    """Reject an `eta` that would make Celery drop the job later on, without a dead letter.
+    """Reject an `eta` that would later make Celery drop the job without a dead letter.
 
-    `worker.hooks.message_check` has checked everything else.
+    `worker.hooks.message_check` checks everything else.
 
     Raises:
         InvalidTaskError: The message does not follow Celery's protocol.

@@ -1,7 +1,7 @@
-"""Ends the revoked jobs of one turn of the consumer together.
+"""Ends the revoked jobs of one pass of the consumer's loop together.
 
-Thousands of jobs may be revoked while they wait in their queue. Each is taken and dropped there,
-and a job behind them waits until then: two round trips for each would keep the keys idle.
+Thousands of jobs may be revoked while they wait in their queue. A worker must take and drop each of
+them before it takes the jobs behind them. With two round trips for each, the keys would be idle.
 """
 
 from collections.abc import Iterator
@@ -30,19 +30,19 @@ class RevokedJobs:
         self._ending: list[tuple[Any, str]] = []
 
     def use(self, calls: ConsumerCalls | None, timer: Any) -> None:
-        """Set what runs calls after the consumer's turn, and after a pause.
+        """Set the objects that run calls after a pass of the consumer's loop, and after a pause.
 
         Args:
-            calls: The pool's; None where it has none.
-            timer: The consumer's.
+            calls: The pool's `ConsumerCalls`; None if the pool has none.
+            timer: The consumer's timer.
         """
         self._calls, self._timer = calls, timer
 
     def end(self, request: Any, reason: str) -> bool:
-        """End a revoked job as Celery does; its result and its acknowledgement follow.
+        """End a revoked job as Celery does. Its result is stored and acknowledged a moment later.
 
         Returns:
-            Whether that is done; a job of a chord, for instance, needs Celery's own way.
+            Whether this was possible. A job of a chord, for instance, must be ended by Celery.
         """
         if (
             self._calls is None
@@ -67,7 +67,7 @@ class RevokedJobs:
         self._finish(ending)
 
     def _finish(self, ending: list[tuple[Any, str]]) -> None:
-        """Store the ends, then acknowledge; while the store takes nothing, try again."""
+        """Store the ends, then acknowledge the messages; try again while the store refuses."""
         try:
             ending[0][0].app.backend.store_ends(
                 [
@@ -77,14 +77,14 @@ class RevokedJobs:
                 ],
                 states.REVOKED,
             )
-        except Exception as exc:  # noqa: BLE001 - of any kind: the end is not stored
+        except Exception as exc:  # noqa: BLE001 - after any error the end is not stored
             self._on_error(exc, ending)
             return
         for request, _ in ending:
             reports.report(request.acknowledge_revoked)
 
     def _on_error(self, exc: Exception, ending: list[tuple[Any, str]]) -> None:
-        if len(ending) > 1 and not passes_by_itself(exc):  # it may be of one of them
+        if len(ending) > 1 and not passes_by_itself(exc):  # one of the jobs may be its cause
             for message in ending:
                 self._finish([message])
             return
@@ -94,7 +94,7 @@ class RevokedJobs:
 
 
 def _with_jobs_behind(request: Any) -> Iterator[tuple[str, Any]]:
-    """The ids and contexts of a job, and of the jobs that will not run because of it."""
+    """Yield the ids and contexts of a revoked job, and of the jobs of its chain behind it."""
     context = request._context  # noqa: SLF001 - no public way
     yield request.id, context
     yield from ((behind.id, behind) for behind in jobs_behind(context.chain))

@@ -1,6 +1,6 @@
 """Closes the stream of a job that ends outside of its task.
 
-Such a job has expired, was revoked, met the hard time limit or never began.
+Such a job has expired, was revoked, exceeded the hard time limit or never began.
 """
 
 import logging
@@ -16,9 +16,9 @@ _logger = logging.getLogger(__name__)
 def close_stream(context: Any, *, error: str, reason: str) -> None:
     """Write to the stream of a job, if it asked for one, that the job has failed.
 
-    Only a task that streams (`ServiceTask.streams`) has such jobs.
+    Only tasks with `ServiceTask.streams` have such jobs.
 
-    May be called from any thread; it waits for nothing and raises nothing.
+    May be called from any thread. It does not wait, and raises no error.
 
     Args:
         context: Celery's context of the job.

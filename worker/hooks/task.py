@@ -1,4 +1,4 @@
-"""The base class of our tasks: what Celery may show of a job, and which failures are expected."""
+"""The base class of our tasks: it hides the content of jobs, and handles how they end."""
 
 import logging
 from typing import Any
@@ -32,7 +32,7 @@ _DESTINATIONS = ("queue", "exchange", "routing_key")
 
 
 def is_custom(task: str) -> bool:
-    """Whether a task is the user's own, or Celery's own that calls such a task for many items."""
+    """Whether a task is the user's own, or Celery's own task that calls one for many items."""
     return has_items(task) or not (queue_of(task) or task.startswith("celery."))
 
 
@@ -44,7 +44,7 @@ def _shared() -> tuple[Ownership | None, Outages]:
 class ServiceTask(Task):
     """An async task whose arguments and result stay out of logs, events and Flower.
 
-    Set `show_content` to show them, for debugging.
+    To show them for debugging, set `show_content`.
     """
 
     abstract = True
@@ -55,20 +55,20 @@ class ServiceTask(Task):
     tasks that need no service, such as those of `tasks.admin`.
     """
     streams = False
-    """Whether its jobs may ask for their answer as a stream (`stream=True`)."""
+    """Whether jobs of the task may ask for their answer as a stream (`stream=True`)."""
     Request = "worker.hooks.request:PrivateRequest"
     throws = (JobError,)
     """Failures that are not errors of the worker: Celery logs them in one line."""
     resultrepr_maxsize = 1
-    """Only the type of a result shows (`{, ...}`); its content is for the caller."""
+    """Celery shows only the type of a result (`{, ...}`); its content is for the caller."""
     light_retry = True
-    """A deferred job has met no error, so its log line has no traceback."""
+    """Deferring a job is not an error, so the log line has no traceback."""
     show_content = False
     retry_on_worker_lost = True
-    """Retry a job that raises what ends a worker (SystemExit, MemoryError), up to `max_retries`."""
+    """Retry a job whose error would end a worker (SystemExit, MemoryError), up to `max_retries`."""
 
     def __init__(self) -> None:
-        await_items_of(self)  # before it is wrapped
+        await_items_of(self)  # before `run` is wrapped
         if is_custom(self.name):
             self.run = wrap(self, _shared)
         super().__init__()
@@ -83,7 +83,7 @@ class ServiceTask(Task):
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
         """Make a signature that names the task's queue.
 
-        As a step of a chain it is published by whichever worker runs the step before.
+        The worker that runs the previous step of a chain publishes it, and may not know the queue.
         """
         made = super().signature(args, *starargs, **starkwargs)
         queue = queue_of(self.name)
@@ -92,18 +92,18 @@ class ServiceTask(Task):
         return made
 
     def sends_once(self) -> bool:
-        """Whether its jobs must not be carried out twice, as an email must not be sent twice."""
+        """Whether a job must not be carried out twice, just as an email must not be sent twice."""
         return bool(self.service) and SERVICES[self.service].sends_once
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - Celery's
-        """Refuse a job that too many workers died of; drop a job that had failed already.
+        """Refuse a job with too many deaths of workers; drop a job that had already failed.
 
         Raises:
-            Poisoned: Too many workers died while they held it.
-            celery.exceptions.Ignore: It has failed, and its result and its dead letter are stored.
-                Raised by the awaitable.
-            Exception: It has failed, and one of the two is missing: its own error, once more.
-                Raised by the awaitable.
+            Poisoned: Too many workers died while they held the job.
+            celery.exceptions.Ignore: The job has failed, and its result and its dead letter are
+                stored. Raised by the awaitable.
+            Exception: The job has failed, but its result or its dead letter is missing. This is the
+                job's own error. Raised by the awaitable.
         """
         request = self.request
         came_again = member(request.delivery_info, "redelivered") and not request.is_eager
@@ -121,7 +121,7 @@ class ServiceTask(Task):
                 request.id,
             )
             raise Ignore
-        # A result is stored before its dead letter, and the caller may have read it.
+        # The result is stored before the dead letter, and the caller may have read it.
         if stored.get("status") == states.FAILURE and isinstance(stored.get("result"), Exception):
             raise stored["result"]
         if reason is not None:  # the result store had refused the result
@@ -136,13 +136,13 @@ class ServiceTask(Task):
     def on_failure(self, exc: Exception, task_id: str, args: Any, kwargs: Any, einfo: Any) -> Any:  # noqa: ARG002 - as above
         """Turn a failed job into a dead letter, before its message is acknowledged."""
         request = self.request
-        if isinstance(exc, Poisoned) and self.streams:  # it was raised before the task ran
+        if isinstance(exc, Poisoned) and self.streams:  # raised before the task ran
             close_stream(request, error=type(exc).__name__, reason=str(exc))
-        # At a hard time limit, and where the tracer itself fails, the id is unknown here, and the
-        # consumer's request writes the dead letter.
+        # At a hard time limit, or if the tracer itself fails, the id is unknown here. Then
+        # `PrivateRequest` writes the dead letter.
         if request.is_eager or request.id is None or not is_recorded(self.name):
             return None
-        # Another email under the id of one that was sent is not a copy of that one.
+        # An email with another content under the id of a sent email is not a copy of it.
         another = isinstance(exc, InvalidArguments) and exc.another_email
         if (
             self.sends_once()
@@ -158,20 +158,20 @@ class ServiceTask(Task):
         return self._after_failure(request, exc)
 
     async def _after_failure(self, request: Any, exc: Exception) -> None:
-        # The dead letter comes last: once it is there, a redelivered job is not ended again.
+        # The dead letter comes last: once it exists, a redelivered job is not ended again.
         await announce(self.app, request, self.name, states.FAILURE, end_of_failure(exc))
         await recorder.record_job(request, self.name, exc)
         await _release_key(request)
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> Any:  # noqa: ARG002 - as above
-        """Delete what earlier runs have left of a job: its dead letter, and its state `RETRY`.
+        """Delete the dead letter and the state `RETRY` that earlier runs of a job have left.
 
-        For an email this looks for a dead letter each time: a copy of the message may have written
-        it, and its replay would send a second email.
+        For an email this always looks for a dead letter: a copy of the message may have written
+        one, and its replay would send a second email.
         """
         request = self.request
         if self._shows_retry(request):
-            # An end, so that a `RETRY` that is stored late does not replace it.
+            # Store an end, so that a `RETRY` that is stored late does not replace it.
             self.backend.store_result(task_id, None, states.SUCCESS, request=request)
         came_again = member(request.delivery_info, "redelivered")
         was_replayed = DOUBT in as_object(request.headers)
@@ -181,9 +181,9 @@ class ServiceTask(Task):
         return self._after_success(request, task_id, retval, may_have_one=bool(may_have_one))
 
     def _shows_retry(self, request: Any) -> bool:
-        """Whether a job that has succeeded still has the state `RETRY`, as it reports no result."""
+        """Whether a successful job still has the state `RETRY`, because it reports no result."""
         if not request.retries and HEADER not in as_object(request.headers):
-            return False  # as almost all
+            return False  # almost all jobs
         return bool(get_actual_ignore_result(self, request)) and not request.is_eager
 
     async def _after_success(
@@ -195,10 +195,10 @@ class ServiceTask(Task):
         await _release_key(request)
 
     def _stored(self, task_id: str) -> dict[str, Any]:
-        """What the result store has of a job; empty where it cannot be read."""
+        """Return the stored result of a job; empty if it cannot be read."""
         try:
             stored: dict[str, Any] = self.backend.get_task_meta(task_id, cache=False)
-        except Exception as exc:  # noqa: BLE001 - on any error the job ends as without a store
+        except Exception as exc:  # noqa: BLE001 - on any error the job ends as if there were no store
             _logger.debug("cannot read the result of %s (%s)", task_id, type(exc).__name__)
             return {}
         return stored
