@@ -1,4 +1,4 @@
-"""What the keys were used for, minute by minute: counted in the workers and kept in Redis."""
+"""Counts the usage of keys in the workers, keeps it in Redis, and reports it."""
 
 from worker.usage.counter import NOT_COUNTED, UsageCounter
 from worker.usage.report import COUNTS, GROUPS, RANGES, STEPS, Row, UsageQuery, UsageReport

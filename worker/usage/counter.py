@@ -1,4 +1,4 @@
-"""Counts in the process what its calls use, and writes it to Redis every few seconds."""
+"""Counts the usage of one process's calls, and writes the counts to Redis every few seconds."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ from worker.usage.series import MEASURES, Counts, Series
 from worker.usage.store import UsageStore
 
 EVERY_S: Final = 5.0
-"""How often a process writes, in seconds. A process that is killed loses what it counted since."""
+"""The time between two writes, in seconds. A process that is killed loses its counts since then."""
 
 _CLOSE_WITHIN_S = 2.0
 _MOST_SERIES = 1_000
@@ -21,14 +21,14 @@ _AT: Final[Mapping[str, int]] = {name: number for number, name in enumerate(MEAS
 
 
 class UsageCounter:
-    """Counts what the calls of one process use.
+    """Counts the usage of one process's calls.
 
-    Counting costs a few microseconds a call and no command. One command every few seconds writes
-    all of it; a process without calls writes nothing.
+    Counting takes a few microseconds a call and sends no command. One command every few seconds
+    writes all counts; a process without calls writes nothing.
 
     Args:
-        store: Where it is written; None: nothing is written.
-        every_s: How often, in seconds.
+        store: The store to write to; None to count nothing.
+        every_s: The time between two writes, in seconds.
     """
 
     def __init__(self, store: UsageStore | None, *, every_s: float = EVERY_S) -> None:
@@ -38,7 +38,7 @@ class UsageCounter:
         self._number = 1
         self._new: dict[Series, list[int]] = {}
         self._sent: dict[Series, Counts] = {}
-        """The report that is on its way, or that Redis may not have got."""
+        """The counts that were sent, and that Redis has not confirmed."""
         self._task: asyncio.Task[None] | None = None
         self._hurry = asyncio.Event()
 
@@ -46,8 +46,8 @@ class UsageCounter:
         """Add to the counts of a series. Returns at once, and raises nothing.
 
         Args:
-            series: For whom.
-            **counts: How much, by the names of the measures.
+            series: The series.
+            **counts: The numbers to add, by the names of the measures.
         """
         if self._store is None:
             return
@@ -59,7 +59,7 @@ class UsageCounter:
         for name, count in counts.items():
             found[_AT[name]] += count
         if self._task is None or self._task.done():
-            # A context of its own: it is not part of the job that happens to be counted first.
+            # The task gets a context of its own: it does not belong to the job that is counted now.
             self._task = asyncio.get_running_loop().create_task(
                 self._keep_writing(self._store), context=Context()
             )
@@ -69,7 +69,7 @@ class UsageCounter:
         self._hurry.set()
         task = self._task
         if task is not None and task.done() and self._store is not None:
-            # As a program ends, its loop cancels all tasks before anything is closed.
+            # When a program ends, its loop cancels all tasks, before anything is closed.
             task = asyncio.ensure_future(self._keep_writing(self._store))
         if task is not None:
             await asyncio.wait([task], timeout=_CLOSE_WITHIN_S)
@@ -92,7 +92,7 @@ class UsageCounter:
         try:
             await store.add(self._sent, writer=self._writer, number=self._number)
         except (RedisError, OSError) as exc:
-            # Redis may have counted it. The next time it goes under the same number.
+            # Redis may have counted the report. It is sent again with the same number.
             warn("cannot write the usage of the keys now (%s); keeping the counts", words_of(exc))
             return False
         self._number += 1
@@ -101,4 +101,4 @@ class UsageCounter:
 
 
 NOT_COUNTED: Final = UsageCounter(None)
-"""For what is not to be counted."""
+"""A counter that counts nothing."""

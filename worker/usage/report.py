@@ -1,4 +1,4 @@
-"""Usage over a range of time: in steps, grouped, filtered and priced."""
+"""Reports the usage over a range of time, in steps: grouped, filtered and priced."""
 
 import csv
 import re
@@ -17,9 +17,10 @@ _MINUTE_MS = 60_000
 _HOUR_MS = 60 * _MINUTE_MS
 _DAY_MS = 24 * _HOUR_MS
 _FORMULA_RE: Final = re.compile(r"""(?:^|(?<=[;\t|]))(?=[\t\r\n]|[\s"']*[=+\-@＝＋－＠])""")
-"""Where a formula may begin; spreadsheets of some languages take the signs in full width.
+"""Matches each place where a spreadsheet may see the beginning of a formula.
 
-Others cut a line at semicolons, tabs or bars, and take off blanks and quotes.
+Spreadsheets of some languages accept the signs in full width. Others split a line at semicolons,
+tabs or bars, and remove blanks and quotes.
 """
 
 STEPS: Final = {
@@ -43,21 +44,21 @@ _STEPS_OF: Final = {
 
 GROUPS: Final = ("service", "key", "account", "model", "tenant")
 COUNTS: Final = (MEASURES[0], "accepted", *MEASURES[1:])
-"""What each row of a report has: the measures, and of the calls those that were accepted."""
+"""The counts in each row of a report: the measures, and the number of accepted calls."""
 
 
 @dataclass(frozen=True, slots=True)
 class UsageQuery:
-    """What a report is to show.
+    """The range, the groups and the filters of a report.
 
     Attributes:
         range: One of `RANGES`.
-        step: One of `STEPS`; empty: as fits the range.
-        by: What to group by; the service is always one of it.
-        only: Which values to show, by their groups.
+        step: One of `STEPS`; empty for the default of the range.
+        by: The names to group by, from `GROUPS`.
+        only: The filters: pairs of a name from `GROUPS` and the only value to show.
 
     Raises:
-        ValueError: It cannot be answered. The sentence says what to change.
+        ValueError: The query is not valid. The message says what to change.
     """
 
     range: str = "day"
@@ -81,10 +82,12 @@ class UsageQuery:
 
     @classmethod
     def of(cls, values: dict[str, str]) -> Self:
-        """Read a query from texts, with the groups of `by` separated by commas.
+        """Read a query from texts, with the names of `by` separated by commas.
+
+        The report is always grouped by service, too.
 
         Raises:
-            ValueError: It cannot be answered. The sentence says what to change.
+            ValueError: The query is not valid. The message says what to change.
         """
         by = tuple(dict.fromkeys(("service", *values.get("by", "service").split(","))))
         only = tuple((name, values[name]) for name in GROUPS if values.get(name))
@@ -97,15 +100,15 @@ class UsageQuery:
 
     @property
     def unit(self) -> Unit:
-        """What the report is made from."""
+        """The unit of the counts that the report adds up."""
         return Unit.MINUTE if RANGES[self.range] <= _DAY_MS else Unit.HOUR
 
     def first_ms(self, now_ms: int) -> int:
-        """When the first step began, if the present step is the last, in milliseconds."""
+        """Return when the first step begins, in milliseconds since 1970, if the range ends now."""
         return now_ms - now_ms % self.step_ms - RANGES[self.range] + self.step_ms
 
     def shows(self, series: Series) -> bool:
-        """Whether the report counts a series."""
+        """Return whether the report includes a series."""
         named = {*self.by, *(name for name, _ in self.only)}
         return bool(series.tenant) is ("tenant" in named) and all(
             getattr(series, name) == value for name, value in self.only
@@ -113,15 +116,15 @@ class UsageQuery:
 
 
 class Row:
-    """What was used in one step, or in the whole range, by one group.
+    """The usage of one group in one step, or in the whole range.
 
     Args:
-        group: The values of what the report is grouped by.
-        at_ms: When the step began, in milliseconds since 1970; None: the whole range.
+        group: The values of the names that the report is grouped by.
+        at_ms: When the step began, in milliseconds since 1970; None for the whole range.
 
     Attributes:
         counts: One number for each measure.
-        cost_usd: What it costs, in USD; None if nothing of it has a price.
+        cost_usd: The cost, in USD; None if no part of the usage has a price.
     """
 
     __slots__ = ("at_ms", "cost_usd", "counts", "group")
@@ -133,35 +136,35 @@ class Row:
         self.cost_usd: float | None = None
 
     def add(self, counts: Sequence[int], cost_usd: float | None) -> None:
-        """Add what was counted for one series."""
+        """Add the counts and the cost of one series."""
         self.counts = [count + other for count, other in zip(self.counts, counts, strict=True)]
         if cost_usd is not None:
             self.cost_usd = (self.cost_usd or 0.0) + cost_usd
 
     def __getitem__(self, name: str) -> int:
-        """One of `COUNTS`."""
+        """Return one of `COUNTS`, by its name."""
         if name == "accepted":
             return self["calls"] - self["refused"] - self["faults"] - self["rejected"]
         return self.counts[MEASURES.index(name)]
 
     def values(self) -> dict[str, Any]:
-        """All of `COUNTS`, and the cost."""
+        """Return all of `COUNTS`, and the cost."""
         cost_usd = None if self.cost_usd is None else round(self.cost_usd, 9)
         return {name: self[name] for name in COUNTS} | {"cost_usd": cost_usd}
 
 
 @dataclass(frozen=True, slots=True)
 class UsageReport:
-    """An answer to a query.
+    """The answer to a query.
 
     Attributes:
         query: The query.
         first_ms: When the first step began, in milliseconds since 1970.
-        now_ms: When the report was made.
-        rows: What was used, by step and group, oldest first. Where nothing was used there is none.
-        totals: What was used in the whole range, by group, those with the most calls first.
-        unpriced: What was used without a price: models, and services whose emails have none. Empty
-            if there are no prices at all.
+        now_ms: When the report was made, in milliseconds since 1970.
+        rows: The usage by step and group, oldest first. A step without usage has no row.
+        totals: The usage of each group in the whole range, groups with the most calls first.
+        unpriced: The models without a price that were used, and the services whose emails have no
+            price. Empty if there are no prices at all.
     """
 
     query: UsageQuery
@@ -222,10 +225,10 @@ class UsageReport:
         )
 
     def as_json(self, labels: Mapping[str, str]) -> dict[str, Any]:
-        """Everything, in JSON types.
+        """Return the report in JSON types.
 
         Args:
-            labels: The labels of the keys that are known, by their ids.
+            labels: The labels of the known keys, by the keys' ids.
         """
         query = self.query
         return {
@@ -243,10 +246,10 @@ class UsageReport:
         }
 
     def as_csv(self, labels: Mapping[str, str]) -> str:
-        """The rows, with a line of names before them; times are UTC.
+        """Return the rows as CSV, below a line of column names; times are UTC.
 
         Args:
-            labels: The labels of the keys that are known, by their ids.
+            labels: The labels of the known keys, by the keys' ids.
         """
         text = StringIO()
         names = [name for by in self.query.by for name in (by, "label")[: 1 + (by == "key")]]
@@ -280,5 +283,5 @@ def _cost_usd(prices: Prices, counted: Counted) -> float | None:
 
 
 def _plain(text: str) -> str:
-    """Keep spreadsheets from taking a name that a job has chosen for a formula."""
+    """Put an apostrophe before each part of a name that a spreadsheet may take for a formula."""
     return _FORMULA_RE.sub("'", text)

@@ -1,4 +1,4 @@
-"""What is counted of the calls to providers, and for whom."""
+"""Defines the measures of usage, and the series that usage is counted for."""
 
 import json
 from collections.abc import Sequence
@@ -17,24 +17,24 @@ MEASURES: Final = (
     "deferrals",
     "waited_ms",
 )
-"""What is counted, in the order in which Redis has it.
+"""The measures, in the order in which Redis stores their counts.
 
-- `calls`: calls that ended, however they ended. What is left of them without the next three was
-  accepted.
-- `refused`, `faults`, `rejected`: calls that ended so, as the counters of a key say it.
-- `prompt_tokens`, `cached_tokens`, `output_tokens`: what the provider counted. Cached tokens are a
-  part of the prompt's.
+- `calls`: all calls that ended. `calls` minus the next three is the number of accepted calls.
+- `refused`, `faults`, `rejected`: calls that ended in this way. A key has counters of the same
+  names.
+- `prompt_tokens`, `cached_tokens`, `output_tokens`: tokens, as the provider counted them.
+  `prompt_tokens` includes the cached ones.
 - `emails`: recipients of the emails that were accepted.
 - `deferrals`: runs whose job went back to its queue to wait, mostly for a key. They have no key.
-- `waited_ms`: for the calls that were accepted, the time from the first run of the job to the
-  call, in milliseconds.
+- `waited_ms`: for accepted calls, the time from the first run of the job to the call, in
+  milliseconds.
 """
 
 Counts = tuple[int, ...]
-"""One number for each measure, in their order."""
+"""One number for each measure, in the order of `MEASURES`."""
 
 OTHERS: Final = "(others)"
-"""Stands for the series that found no place on their day."""
+"""The name under which all series beyond the most of a day are counted together."""
 
 KEY: Final = "key"
 TENANT: Final = "tenant"
@@ -42,7 +42,7 @@ TENANT: Final = "tenant"
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """For whom something is counted: a key with a model, or a tenant with a model.
+    """A key with a model, or a tenant with a model, that usage is counted for.
 
     Each call counts for its key, and once more for its tenant if it has one. So the two kinds are
     never added up.
@@ -50,9 +50,9 @@ class Series:
     Attributes:
         service: The service's name.
         key: The key's id; empty for a tenant, and for a deferral.
-        account: The key's account, as it was known.
-        model: The model, with the service tier where that is not the default; empty where the
-            service has none.
+        account: The key's account, as known at the time of the call.
+        model: The model, with the service tier unless that is the default; empty if the service
+            has no models.
         tenant: The tenant; empty for a key.
     """
 
@@ -64,14 +64,14 @@ class Series:
 
     @property
     def others(self) -> "Series":
-        """The series that takes the counts where this one finds no place."""
+        """The series that gets the counts if the day has no place for this one."""
         if self.tenant:
             return Series(self.service, model=OTHERS, tenant=OTHERS)
         return Series(self.service, key=OTHERS, account=OTHERS, model=OTHERS)
 
     @property
     def name(self) -> str:
-        """Its name in Redis."""
+        """The series' name in Redis."""
         if self.tenant:
             parts = [TENANT, self.service, self.tenant, self.model]
         else:
@@ -80,10 +80,10 @@ class Series:
 
     @classmethod
     def of(cls, name: str) -> Self:
-        """Read a name.
+        """Return the series with a name.
 
         Raises:
-            ValueError: A later version wrote it.
+            ValueError: This version does not know the name's form; a later one wrote it.
         """
         kind, service, *parts = json.loads(name)
         if kind == TENANT:
@@ -94,12 +94,12 @@ class Series:
 
 
 def packed(counts: Sequence[int]) -> str:
-    """Write counts as Redis has them: base 36, separated by commas, without zeros at the end."""
+    """Encode counts as Redis stores them: base 36, split by commas, without zeros at the end."""
     return ",".join(_base36(count) if count else "" for count in counts).rstrip(",")
 
 
 def unpacked(text: str) -> Counts:
-    """Read what `packed` wrote."""
+    """Decode counts that `packed` encoded."""
     numbers = [int(part, 36) if part else 0 for part in text.split(",")[: len(MEASURES)]]
     return (*numbers, *([0] * (len(MEASURES) - len(numbers))))
 

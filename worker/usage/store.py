@@ -1,4 +1,4 @@
-"""The usage in Redis: by the minute for a day, by the hour for 90 days."""
+"""Keeps the usage in Redis: by the minute for a day, by the hour for 90 days."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -14,10 +14,10 @@ from worker.redis.lua import Clock, Script, keys_of
 from worker.usage.series import Counts, Series, packed, unpacked
 
 MOST_SERIES: Final = 200
-"""How many series of each kind a day has place for; the counts of the others are added up.
+"""The most series of each kind on one day; the counts of all further series are added up.
 
-With both kinds full, a minute or an hour is a hash of 400 short fields, which Redis keeps in its
-compact form (`hash-max-listpack-entries`, 512). All of it takes at most 64 MB then.
+If both kinds are full, a minute or an hour is a hash of 400 short fields, which Redis keeps in its
+compact form (`hash-max-listpack-entries`, 512). The whole usage then takes at most 64 MB.
 """
 
 _DAY_MS = 86_400_000
@@ -25,25 +25,25 @@ _READ_AT_ONCE = 60
 
 
 class Unit(Enum):
-    """How finely usage is kept."""
+    """The unit of time that usage is counted by."""
 
     MINUTE = "minute"
     HOUR = "hour"
 
     @property
     def ms(self) -> int:
-        """Its length in milliseconds."""
+        """The length of the unit, in milliseconds."""
         return {Unit.MINUTE: 60_000, Unit.HOUR: 3_600_000}[self]
 
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What was counted for one series in one minute or hour.
+    """The counts of one series in one step.
 
     Attributes:
-        at_ms: When the minute or hour began, in milliseconds since 1970.
-        series: For whom.
-        counts: How much.
+        at_ms: When the step began, in milliseconds since 1970.
+        series: The series.
+        counts: The counts.
     """
 
     at_ms: int
@@ -52,13 +52,13 @@ class Counted:
 
 
 class UsageStore:
-    """Adds to the usage, and reads it.
+    """Adds counts to the usage in Redis, and reads them.
 
     Args:
-        redis: The pool's Redis; a client that decodes responses to text. Not closed here.
-        namespace: What stands before every name.
-        most_series: How many series of each kind a day has place for.
-        now_ms: A clock for tests, in milliseconds. Default: Redis' own.
+        redis: A client of the pool's Redis that decodes responses to text. It is not closed here.
+        namespace: The prefix of every name in Redis.
+        most_series: The most series of each kind on one day.
+        now_ms: A clock for tests, in milliseconds since 1970. Default: Redis' clock.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class UsageStore:
         self._add = Script(pipeline_of(redis), source(__package__, "add"))
 
     async def add(self, counted: Mapping[Series, Counts], *, writer: str, number: int) -> bool:
-        """Count in the present minute and hour, in one command.
+        """Add counts to the present minute and hour, in one command.
 
         Args:
-            counted: What a process saw since its report before.
-            writer: Names the process.
-            number: The number of this report. It grows, and a report that is sent again has the
-                same one.
+            counted: The counts of a process since its last report.
+            writer: The id of the process.
+            number: The number of this report. Each report has a higher one than the report before;
+                a report that is sent again keeps its number.
 
         Returns:
             False if the report was counted before.
 
         Raises:
-            redis.exceptions.RedisError: Redis cannot be reached. It may have counted all the same.
+            redis.exceptions.RedisError: Redis cannot be reached. The counts may have been added.
         """
         arguments = [
             text
@@ -103,7 +103,7 @@ class UsageStore:
         )
 
     async def now_ms(self) -> int:
-        """The time by Redis' clock, in milliseconds since 1970.
+        """Return the time of Redis' clock, in milliseconds since 1970.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -122,15 +122,15 @@ class UsageStore:
         step_ms: int = 0,
         wanted: Callable[[Series], bool] = lambda _: True,
     ) -> AsyncIterator[Counted]:
-        """Yield what was counted, step by step, the oldest first.
+        """Yield the counts step by step, the oldest step first.
 
         Args:
-            unit: Minutes or hours.
-            first_ms: An instant in the first of them, in milliseconds since 1970.
-            last_ms: An instant in the last of them.
-            step_ms: How much of it is added up, in milliseconds: a whole number of units, within a
-                day. Default: one.
-            wanted: Whether a series is of interest. Default: all are.
+            unit: The unit to read: minutes or hours.
+            first_ms: An instant in the first unit, in milliseconds since 1970.
+            last_ms: An instant in the last unit.
+            step_ms: The length of a step, in milliseconds: one or several whole units that are
+                added up. A day must be a whole number of steps. Default: one unit.
+            wanted: Returns whether to include a series. Default: all series.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -151,7 +151,7 @@ class UsageStore:
     async def _buckets(
         self, unit: Unit, numbers: Sequence[int], wanted: Callable[[Series], bool]
     ) -> AsyncIterator[tuple[int, dict[str, str], dict[str, Series]]]:
-        """Yield what each minute or hour holds, with the wanted series of its day."""
+        """Yield each unit's number and counts, with the wanted series of its day."""
         known: dict[int, dict[str, Series]] = {}
         for start in range(0, len(numbers), _READ_AT_ONCE):
             some = numbers[start : start + _READ_AT_ONCE]
@@ -167,7 +167,7 @@ class UsageStore:
     async def _read(
         self, unit: Unit, numbers: Sequence[int], *, days: Sequence[int]
     ) -> tuple[dict[int, dict[str, str]], list[dict[str, str]]]:
-        """Read minutes or hours, and the names of the series of days."""
+        """Read the counts of units, and the names of the series of days."""
         pipe = self._redis.pipeline(transaction=False)
         for day in days:
             pipe.hgetall(f"{self._root}:names:{day}")
@@ -178,11 +178,11 @@ class UsageStore:
 
 
 class _Step:
-    """Adds up what the minutes or hours of one step hold.
+    """The sum of the minutes or hours of one step.
 
     Args:
-        at_ms: When it begins, in milliseconds since 1970.
-        known: The series of its day that are of interest, by their numbers.
+        at_ms: When the step begins, in milliseconds since 1970.
+        known: The wanted series of its day, by their numbers.
     """
 
     def __init__(self, at_ms: int, known: Mapping[str, Series]) -> None:
@@ -191,12 +191,12 @@ class _Step:
         self._sums: dict[str, list[int]] = {}
 
     def add(self, bucket: Mapping[str, str]) -> None:
-        """Add a minute or an hour. Thousands of them make a report, so it has to be quick."""
+        """Add a minute or an hour. A report adds thousands of them, so this has to be fast."""
         for field, text in bucket.items():
             if field not in self._known:
                 continue
             sums = self._sums.get(field)
-            with suppress(ValueError):  # another program wrote it
+            with suppress(ValueError):  # another program wrote the field
                 if sums is None:
                     self._sums[field] = list(unpacked(text))
                     continue
@@ -205,13 +205,13 @@ class _Step:
                         sums[number] += int(part, 36)
 
     def counted(self) -> Iterable[Counted]:
-        """What was counted in it."""
+        """Yield the sums of the step, by series."""
         for field, sums in self._sums.items():
             yield Counted(self.at_ms, self._known[field], tuple(sums))
 
 
 def _series_in(names: Mapping[str, str]) -> Iterable[tuple[str, Series]]:
-    """The series of a day, each with its number; those of a later version are left out."""
+    """Yield the series of a day, each with its number; skip names that a later version wrote."""
     for name, number in names.items():
         if name.startswith("["):
             with suppress(ValueError, TypeError, RecursionError):

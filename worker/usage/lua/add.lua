@@ -1,11 +1,11 @@
 -- requires: nothing
--- add: count what one process saw, in the present minute and in the present hour of Redis' clock.
+-- add: add the counts of one process to the present minute and to the present hour of Redis' clock.
 --
 -- KEYS  1 root: all names begin with it (names:DAY, minute:NUMBER, hour:NUMBER, writer:ID)
--- ARGV  1 now_ms or ''  2 the process  3 number of this report of it; one that was counted before is dropped
---       4 series of each kind that a day has place for
---       then three for each series: its name (a JSON list that begins with its kind), the name that takes its counts
---       where no place is left, and its counts (in base 36, separated by commas, 0 is empty)
+-- ARGV  1 now_ms or ''  2 id of the process  3 number of its report; a report that was counted before is dropped
+--       4 the most series of each kind on one day
+--       then three for each series: its name (a JSON list that begins with its kind), the name that gets its counts
+--       if no place is left, and its counts (in base 36, separated by commas, 0 is empty)
 -- Returns 1; 0 for a report that was counted before.
 
 local MINUTE_MS, HOUR_MS, DAY_MS = 60000, 3600000, 86400000
@@ -18,7 +18,7 @@ if not now then
   local time = redis.call('TIME')
   now = time[1] * 1000 + floor(time[2] / 1000)
 end
--- First of all a write that a full server rejects, so that a report is counted whole or not at all.
+-- The first command is a write, which a full server rejects: so a report is counted as a whole or not at all.
 local writer = root .. ':writer:' .. ARGV[2]
 if redis.call('SET', writer, ARGV[3], 'PX', WRITER_STAYS_MS, 'GET') == ARGV[3] then return 0 end
 
@@ -48,7 +48,7 @@ local function sum(one, other)
   return table.concat(added, ',')
 end
 
--- A series has a short number instead of its name, the same for a whole day.
+-- The counts name a series by a short number, which it keeps for a whole day.
 local function new_number(name)
   local number = redis.call('HINCRBY', names, '#', 1)
   redis.call('HSET', names, name, number)
