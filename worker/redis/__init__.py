@@ -1,1 +1,1 @@
-"""What every part of the worker needs of Redis: retries, one shared connection, batched lookups."""
+"""Gives all parts of the worker access to Redis: clients, scripts, retries and batched lookups."""

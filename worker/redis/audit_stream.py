@@ -1,4 +1,4 @@
-"""Reads a stream in which Redis keeps what happened, for people."""
+"""Reads the audit trails, streams of events in Redis that are meant for people."""
 
 import re
 from typing import Any, Final
@@ -12,16 +12,16 @@ _NUMBER_RE: Final = re.compile(r"-?[0-9]{1,15}")
 async def read_latest(
     redis: Redis, stream: str, *, count: int, before_ms: int | None
 ) -> list[tuple[str, dict[str, str]]]:
-    """The ids and fields of the latest entries, newest first.
+    """Return the ids and fields of the latest entries, newest first.
 
-    Another program may have written there: each entry has the fields of ours, and its numbers are
-    numbers.
+    Another program may have written an entry: missing fields, and numbers that are not valid, get a
+    default.
 
     Args:
         redis: A client that decodes responses to text.
         stream: The name of the stream.
-        count: How many entries, at most.
-        before_ms: Only entries before this instant, in milliseconds since 1970.
+        count: The most entries to return.
+        before_ms: Return only entries before this instant, in milliseconds since 1970.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.

@@ -1,4 +1,4 @@
-"""Auto-pipelining: the commands of all jobs share one connection, and none waits for another."""
+"""Sends the commands of all jobs on one connection; no job waits for another job's answer."""
 
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -27,7 +27,7 @@ _PIPELINES: WeakKeyDictionary[Redis, AutoPipeline] = WeakKeyDictionary()
 
 
 def pipeline_of(redis: Redis) -> AutoPipeline:
-    """Return the one pipeline of a client: all its users share a connection."""
+    """Return the pipeline of a client. A client has only one, so its users share a connection."""
     pipeline = _PIPELINES.get(redis)
     if pipeline is None:
         pipeline = _PIPELINES[redis] = AutoPipeline(redis)

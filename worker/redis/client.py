@@ -1,4 +1,4 @@
-"""Opens the clients of a process."""
+"""Opens the Redis clients of a process."""
 
 import asyncio
 from typing import Any, Final
@@ -11,16 +11,20 @@ from config.settings import Settings
 from worker.aio.connections import parameters_of
 
 _CONNECTIONS: Final = 6
-"""A script takes well below a millisecond, and a hosted Redis may accept 20 connections in all."""
+"""The most connections of a client.
+
+Few are enough, because a script takes well below a millisecond. A hosted Redis may accept only 20
+connections in all.
+"""
 _CONNECTION_WAIT_S: Final = 20
 _IDLE_S: Final = 7.0
-"""After this time without use, twice as long at most, a connection is closed."""
+"""A connection is closed after this time without use, or after up to twice as long, in seconds."""
 
 
 class IdleClosingPool(BlockingConnectionPool):
-    """A pool that closes the connections which nobody uses any more.
+    """A connection pool that closes idle connections.
 
-    A process needs several for a moment when it starts, and few afterwards.
+    A process needs several connections for a moment when it starts, and few afterwards.
     """
 
     _used: set[Any]
@@ -50,7 +54,7 @@ class IdleClosingPool(BlockingConnectionPool):
 
     async def _close(self, idle: list[Any]) -> None:
         for connection in idle:
-            if connection in self._available_connections:  # nobody has taken it meanwhile
+            if connection in self._available_connections:  # it is still idle
                 await connection.disconnect(nowait=True)
 
 
@@ -63,7 +67,7 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
     """
     options: dict[str, Any] = {
         "decode_responses": True,
-        # What another program wrote may not be text: one such entry must not hide all others.
+        # Another program may write an entry that is not text. It must not hide the other entries.
         "encoding_errors": "replace",
         "max_connections": _CONNECTIONS,
         "timeout": _CONNECTION_WAIT_S,
@@ -76,11 +80,11 @@ def connect(settings: Settings, url: str | None = None) -> Redis:
 
 
 def connect_to_broker(settings: Settings, pools: Redis) -> Redis | None:
-    """Return a client of the broker; None where its jobs are not counted and woken in Redis.
+    """Return a client of the broker; None unless the broker keeps deferred jobs in Redis.
 
     Args:
         settings: The settings, which name the broker.
-        pools: The client of the key pool, which serves where both are one server.
+        pools: The client of the key pool. It is returned if both are one server.
     """
     if not delays_in_redis(settings):
         return None

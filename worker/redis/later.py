@@ -1,4 +1,4 @@
-"""Sends Redis, in the background, the commands that no job waits for."""
+"""Sends commands that no job waits for to Redis, in the background."""
 
 import asyncio
 import logging
@@ -17,13 +17,13 @@ from worker.aio.redis_retry import JOB, passes_by_itself, retried, words_of
 _logger = logging.getLogger(__name__)
 
 _MOST: Final = 10_000
-"""The most commands that wait: far more than a worker has calls in flight."""
+"""The most commands that wait to be sent: far more than a worker has calls in flight."""
 
 Ask = Callable[[], Awaitable[Any]]
 
 
 class _Later:
-    """Sends commands one after the other, each until Redis answers."""
+    """Sends commands one after the other, and repeats each until Redis answers."""
 
     def __init__(self) -> None:
         self._waiting: deque[tuple[float, Ask]] = deque(maxlen=_MOST)
@@ -32,7 +32,7 @@ class _Later:
     def add(self, ask: Ask) -> None:
         self._waiting.append((time.monotonic() + JOB.within_s, ask))
         if self._sending is None:
-            # The task belongs to no job: hence a context of its own.
+            # The task gets a context of its own, because it belongs to no job.
             self._sending = asyncio.create_task(self._send(), context=Context())
 
     async def close(self) -> None:
@@ -52,7 +52,7 @@ class _Later:
 async def _send_until_answered(ask: Ask, within_s: float) -> None:
     try:
         await retried(ask, replace(JOB, within_s=within_s))
-    except Exception as exc:  # noqa: BLE001 - no job waits for it, and the others are sent
+    except Exception as exc:  # noqa: BLE001 - the other commands must still be sent
         _logger.warning(
             "cannot store the end of a call (%s); what Redis keeps of it expires by itself",
             words_of(exc),
@@ -66,11 +66,11 @@ def send_later(ask: Ask, exc: Exception) -> bool:
     """Send a command again in the background until Redis answers, for a minute at most.
 
     Args:
-        ask: Sends the command once. It may be carried out twice, and up to a minute late.
-        exc: Why Redis did not take it.
+        ask: Sends the command once. Redis may execute it twice, and up to a minute late.
+        exc: The error of the first try.
 
     Returns:
-        Whether it is sent again: not after an error that does not pass by itself.
+        Whether the command is sent again. It is not, if the error does not pass by itself.
     """
     if not passes_by_itself(exc):
         return False

@@ -1,4 +1,4 @@
-"""Batched lookups: one round trip finds out for many jobs whether they have a record in Redis."""
+"""Finds out in one round trip which of many jobs have a record in Redis."""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,12 +9,12 @@ class Records(Protocol):
     """A store that knows which jobs have a record."""
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Return the ids, of those given, that have a record."""
+        """Return those of the ids that have a record."""
         ...
 
 
 class BatchedLookup:
-    """Looks one job up, or many at once where they ask while an answer is on its way.
+    """Looks up jobs. All jobs that ask during a lookup share the next one.
 
     It serves one event loop only.
 
@@ -29,7 +29,7 @@ class BatchedLookup:
         self._lookup: asyncio.Task[set[str]] | None = None
 
     async def has(self, job: str) -> bool:
-        """Whether a job has a record.
+        """Return whether a job has a record.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -38,9 +38,9 @@ class BatchedLookup:
         return job in await asyncio.shield(self.begin(job))
 
     def begin(self, job: str) -> "asyncio.Task[set[str]]":
-        """Look a job up, in the next turn of the loop; the task returns the ids with a record.
+        """Look a job up in the next turn of the loop; the task returns the ids with a record.
 
-        Many jobs share it, so await it through `asyncio.shield`.
+        Many jobs share the task, so await it through `asyncio.shield`.
         """
         if self._lookup is None:
             self._ids = []
@@ -56,6 +56,6 @@ class BatchedLookup:
 
 
 def _retrieve(lookup: "asyncio.Task[set[str]]") -> None:
-    """Take note of a failure, since nobody may await the task."""
+    """Retrieve the task's error: asyncio would log it if no job awaits the task any more."""
     if not lookup.cancelled():
         lookup.exception()

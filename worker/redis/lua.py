@@ -1,6 +1,6 @@
-"""Lua scripts on Redis: sent by their hash, loaded where Redis lost them.
+"""Runs Lua scripts on Redis by their hash, and loads a script that Redis does not have.
 
-`python -m worker.redis.lua worker.keypool acquire` prints one as Redis runs it.
+`python -m worker.redis.lua worker.keypool acquire` prints a script as Redis runs it.
 """
 
 import hashlib
@@ -19,12 +19,12 @@ class Clock(Protocol):
     """A clock for tests, in place of Redis' own."""
 
     def __call__(self) -> int:
-        """The time in whole milliseconds since 1970."""
+        """Return the time in whole milliseconds since 1970."""
         ...
 
 
 class Script:
-    """One script on one Redis. Loads it again where the server has lost it (restart, flush).
+    """A script on one Redis. It is loaded again if the server has lost it (restart, flush).
 
     Args:
         pipeline: The connection to Redis.
@@ -41,8 +41,8 @@ class Script:
         """Run the script.
 
         Args:
-            keys: The names of the records that it touches, as `keys_of` gives them.
-            *args: Its other arguments.
+            keys: The names of the records that the script touches, encoded by `keys_of`.
+            *args: The script's other arguments.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached, or rejects the script.
@@ -55,7 +55,7 @@ class Script:
 
 
 def keys_of(names: Sequence[str]) -> Encoded:
-    """Write the names of a script's records, and before them their number."""
+    """Encode the number of a script's records, and then their names."""
     return encode(len(names), *names)
 
 

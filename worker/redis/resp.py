@@ -1,4 +1,4 @@
-"""RESP, the protocol of Redis: how a command is encoded."""
+"""Encodes commands in RESP, the protocol of Redis."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ class Encoded:
     """Arguments that many commands have in common, encoded once.
 
     Attributes:
-        count: How many arguments they are.
+        count: The number of arguments.
         text: The arguments as RESP writes them.
     """
 
@@ -19,7 +19,7 @@ class Encoded:
 
 
 def encode(*arguments: Argument) -> Encoded:
-    """Encode arguments once that are sent many times."""
+    """Encode arguments once, to send them many times."""
     return Encoded(len(arguments), "".join(map(_encode_argument, arguments)))
 
 
@@ -37,7 +37,7 @@ def encode_command(command: tuple[Argument | Encoded, ...]) -> bytes:
             count += part.count
             texts.append(part.text)
         else:
-            # As in `_encode_argument`: a call for each would take half of the time.
+            # This repeats `_encode_argument`, because calling it would take half of the time.
             text = part if isinstance(part, str) else str(part)
             count += 1
             size = len(text) if text.isascii() else len(text.encode())

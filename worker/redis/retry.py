@@ -20,20 +20,22 @@ from worker.errors import Deferred
 
 _PASSING_MS = 500
 _LASTING_MS = 5_000
-"""Both are half of the usual countdown. A job that could go back to its queue has waited already,
-and often the broker is the same server, which works again; only what stays until a person acts is
-worth a longer one.
+"""The shortest countdowns of a deferred job; the mean ones are twice as long.
+
+The first is short: the job has waited already, and often the broker is the same server, so Redis
+works again when the job is back in its queue. The second is for errors that last until a person
+acts.
 """
 
 ResultT = TypeVar("ResultT")
 
 
 async def retry_while_down(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    """Ask Redis again until it answers, for a minute at most, or a quarter of the soft time limit.
+    """Ask Redis again until it answers, for a minute or a quarter of the soft time limit at most.
 
     Raises:
-        Deferred: Redis did not answer for that long, or refuses what only a person can allow.
-            The job loses no retry by it, however long it takes: no provider failed.
+        Deferred: Redis did not answer for that long, or refuses until a person acts. However often
+            this happens, the job loses no retry, because no provider failed.
     """
     try:
         return await retried(ask, _patience())
@@ -48,6 +50,6 @@ async def retry_while_down(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
 
 
 def _patience() -> RetryPolicy:
-    """How long a job waits: the time limit would cost it a retry, and a deferral costs none."""
+    """Return a policy that ends before the soft time limit does: only the limit costs a retry."""
     within_s = min(JOB.within_s, get_settings().task_soft_time_limit_s / 4)
     return JOB if within_s == JOB.within_s else replace(JOB, within_s=within_s)
