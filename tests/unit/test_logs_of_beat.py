@@ -38,4 +38,4 @@ def test_a_job_that_the_broker_does_not_take_is_logged_in_one_line(
     message = f"Couldn't apply scheduled task nightly: {error}"
     assert message in line
     assert ("Traceback" in line) is traced
-    assert line.endswith(f"celery.beat {message}; this run of it may be lost") is not traced
+    assert line.endswith(f"celery.beat {message}; this run of the task may be lost") is not traced

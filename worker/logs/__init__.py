@@ -1,4 +1,4 @@
-"""Logs: one line per record, as text or JSON, without a single secret."""
+"""Writes each log record as one line, in text or JSON, without secrets."""
 
 from worker.logs.formatters import JsonFormatter, TextFormatter
 from worker.logs.key_lines import log_key_failed, log_key_used, log_keys_reset

@@ -1,4 +1,4 @@
-"""Filters of log records: without the content of jobs, and a lost connection as one line."""
+"""Removes the content of jobs and the tracebacks of lost connections from log records."""
 
 import logging
 from collections.abc import Mapping
@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from amqp.exceptions import AMQPError
 
-# The fields of Celery's context without content; others are arguments, results and tracebacks.
+# The fields of Celery's context that hold no content of a job, unlike arguments and results.
 _SAFE_CONTEXT = frozenset(
     {"id", "name", "eta", "runtime", "hostname", "description", "exc", "internal", "waits"}
 )
 
-# The templates of Celery's consumer for messages that it cannot run, and the indexes of the values
-# that are body or headers.
+# How Celery's consumer begins its records of messages that it cannot run, and the indexes of the
+# values that are a body or headers.
 _WHOLE_MESSAGES: Final = {
     "Received unregistered task": (1, 2),
     "Received invalid task message": (1,),
@@ -57,11 +57,11 @@ def _without_messages(template: str, values: tuple[Any, ...]) -> tuple[Any, ...]
 class LostConnectionFilter(logging.Filter):
     """Removes tracebacks of lost connections from the records of Celery's worker.
 
-    What was scheduled on a connection that is gone by then, such as an acknowledgement or a read
-    with RabbitMQ, fails each with a traceback of the client's own code. The line says why. The
-    tracebacks of jobs are other records, of `celery.app.trace`.
+    After a connection is lost, each operation that was scheduled on it, such as an acknowledgement
+    or a read with RabbitMQ, fails with a traceback of the client's own code. The message alone
+    names the cause. Tracebacks of jobs are in other records, those of `celery.app.trace`.
 
-    So it is with beat, which adds its own stack to each job that the broker does not take.
+    Beat, too, adds its own stack to its record of each job that the broker does not accept.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -73,15 +73,15 @@ class LostConnectionFilter(logging.Filter):
             record.exc_info = record.exc_text = None
         is_unsent = record.name == "celery.beat" and str(record.msg).startswith(_UNSENT)
         if is_unsent and isinstance(record.args, tuple) and _is_of_broker(exc):
-            record.msg, record.args = "%s; this run of it may be lost", record.args[:1]
+            record.msg, record.args = "%s; this run of the task may be lost", record.args[:1]
             record.exc_info = record.exc_text = None
         return True
 
 
 def _is_of_broker(exc: BaseException | None) -> bool:
-    """Whether the broker is behind an error, which beat raises in place of the broker's own."""
-    # Not above: a start that lacks redis-py, or has another module of its name, says so in a log
-    # line.
+    """Return whether an error of the broker caused the error that beat raised in its place."""
+    # Imported here, because a start without redis-py, or with another module of its name, must
+    # still log that.
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     from worker.broker_errors import BROKER_ERRORS  # noqa: PLC0415

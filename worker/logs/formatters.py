@@ -1,4 +1,4 @@
-"""Formats records as one redacted line each, as text or JSON."""
+"""Formats each record as one redacted line, in text or JSON."""
 
 import json
 import logging
@@ -76,7 +76,7 @@ class RedactingFormatter(logging.Formatter):
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether JSON has such a value, and it cannot hold a secret."""
+    """Return whether a value can go into JSON as it is, and cannot hold a secret."""
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or isinstance(value, bool | int)
@@ -85,7 +85,7 @@ def _is_plain(value: Any) -> bool:
 class TextFormatter(RedactingFormatter):
     """`time level logger [task name id] message name=value …`, line breaks shown as ` | `."""
 
-    omitted = frozenset({"data"})  # the message's values once more, for programs
+    omitted = frozenset({"data"})  # it repeats the message's values, for programs
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
@@ -103,7 +103,7 @@ class TextFormatter(RedactingFormatter):
 class JsonFormatter(RedactingFormatter):
     """A JSON object with time, level, logger, message and more.
 
-    It also has task_id and task_name within a job, exception and stack where there are any, and the
+    It also has task_id and task_name within a job, exception and stack if there are any, and the
     record's extra fields.
     """
 
@@ -124,5 +124,5 @@ def _message(record: logging.LogRecord) -> str:
 def _text(value: Any) -> str:
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - the same
+    except Exception:  # noqa: BLE001 - a value without a text must not end a job
         return f"<{type(value).__name__}>"

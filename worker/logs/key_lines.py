@@ -1,4 +1,4 @@
-"""The log lines about keys, each defined once."""
+"""Writes the log lines about keys. Each of these lines is defined only here."""
 
 import logging
 
@@ -14,7 +14,7 @@ def log_key_used(label: str, *, service: str, attempt: int, attempts: int) -> No
         label: The key's label.
         service: The service's name.
         attempt: Which attempt of the rotation this is, from 1.
-        attempts: How many there can be: one a key.
+        attempts: The most attempts of the rotation: one for each key.
     """
     _log.info(
         "%s Using %s key: %s (attempt %d/%d)",
@@ -31,8 +31,8 @@ def log_key_failed(label: str, *, failed: int, total: int) -> None:
 
     Args:
         label: The key's label.
-        failed: How many keys of its service are out now, this one included.
-        total: How many keys its service has.
+        failed: How many keys of the service do not serve now, this one included.
+        total: How many keys the service has.
     """
     _log.warning("🚨 API key marked as failed: %s (%d/%d failed)", label, failed, total)
 

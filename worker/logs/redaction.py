@@ -20,8 +20,8 @@ _MAX_SHORT_PREFIX = 3
 def _key_shapes(prefix: str) -> str:
     """Return a pattern of texts that look like a key with this prefix.
 
-    Many words end with a short prefix, such as `re_`. So it counts at the start of a word, and
-    within a word (`core_settings_module`) only where a digit follows, since keys have digits.
+    Many words contain a short prefix, such as `re_` in `core_settings_module`. So within a word, a
+    short prefix matches only if a digit follows, because keys have digits.
     """
     start = re.escape(prefix)
     if len(prefix) > _MAX_SHORT_PREFIX:
@@ -35,16 +35,16 @@ _KEY_SHAPE_RE = re.compile(
     "|".join(_key_shapes(service.key_prefix) for service in SERVICES.values() if service.key_prefix)
 )
 _ANSWER_RE = re.compile(r"(?<=Error code: [0-9]{3} - ).+")
-"""The answer in an error of Groq's or OpenAI's SDK: it may quote prompts and what a model wrote."""
+"""The answer in an error of Groq's or OpenAI's SDK: it may quote prompts and a model's output."""
 _CODE_RE = re.compile(r"""["']code["']: ["']([A-Za-z_]{1,60})["']""")
 _HIDDEN = "***"
 _MIN_SECRET = 6
 
 
 class Redactor:
-    """Replaces known secrets, everything shaped like a key, and passwords in URLs.
+    """Replaces known secrets, texts that look like a key, and passwords in URLs.
 
-    It learns secrets and never forgets one.
+    It never forgets a secret that it has learned.
     """
 
     def __init__(self) -> None:
@@ -52,12 +52,13 @@ class Redactor:
         self._known_re: re.Pattern[str] | None = None
 
     def learn(self, secrets: Iterable[ApiKey | SecretStr | str]) -> None:
-        """Hide these secrets, too, from now on.
+        """Hide further secrets from now on.
 
         Args:
-            secrets: Keys are replaced by their label, other secrets by `***`, of a URL only the
-                password. Below six characters they are ignored, since hiding each occurrence of so
-                short a text would spoil the log and reveal it.
+            secrets: The secrets. Keys are replaced by their label, other secrets by `***`. Of a
+                URL, only the password is hidden. A secret of less than six characters is ignored,
+                because hiding each occurrence of such a short text would spoil the log and reveal
+                the secret.
         """
         for item in secrets:
             if isinstance(item, ApiKey):
@@ -80,7 +81,7 @@ class Redactor:
                 self._labels.setdefault(form, label)
 
     def redact(self, text: str) -> str:
-        """Return the text without secrets; the same object where it has none."""
+        """Return the text without secrets; the same object if it contains none."""
         if self._known_re is not None:
             text = self._known_re.sub(lambda match: self._labels[match[0]], text)
         if "gsk_" in text or "re_" in text:
@@ -91,7 +92,7 @@ class Redactor:
 
 
 def _code_in(answer: re.Match[str]) -> str:
-    """Return what may be shown of an answer: the provider's name for the error."""
+    """Return the part of an answer that may be shown: the provider's name for the error."""
     code = _CODE_RE.search(answer[0])
     return f"{code[1]} (the answer is not shown)" if code else "(the answer is not shown)"
 

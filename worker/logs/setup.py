@@ -44,12 +44,12 @@ def setup_logging(
     This replaces the handlers of the root logger.
 
     Args:
-        level: The least level shown. Libraries that log request bodies stay at WARNING at any
-            level.
+        level: The lowest level that is written. For libraries that log request bodies it is at
+            least WARNING.
         log_format: `text` or `json`.
-        secrets: What to hide beside everything shaped like a key; see `Redactor.learn`.
-        stream: Where to; standard error by default. Made to write UTF-8 whatever the locale.
-        path: A file instead of a stream. It is opened anew after somebody has moved it.
+        secrets: Secrets to hide, besides texts that look like a key; see `Redactor.learn`.
+        stream: The stream; standard error by default. It is set to UTF-8, whatever the locale.
+        path: A file to write to, instead of a stream. If it is moved, a new file is opened.
 
     Returns:
         The handler, which the root logger now has.
@@ -87,10 +87,10 @@ def say_json(
     level: str = "INFO",
     logger: str = "celery.apps.worker",
 ) -> None:
-    """Write what would be printed, as by Celery in a signal handler, as a line of JSON.
+    """Write a line of JSON in place of text that Celery would print, such as in a signal handler.
 
-    It goes to standard error in one system call, since a signal handler may have interrupted the
-    writing of the log.
+    The line is written to standard error in one system call, because the signal handler may have
+    interrupted the writing of another line.
 
     Args:
         message: The text.
