@@ -1,7 +1,7 @@
-"""Pushes how a job ended to the URL that it brought: a signed POST, as Standard Webhooks has it.
+"""Posts how a job ended to the URL that the job names, signed as Standard Webhooks defines it.
 
-The end becomes a job of its own, of the task `tasks.notify.post`, before the message of the job
-that ended is acknowledged. That job posts it, for a day if need be.
+The notification becomes a job of its own, of the task `tasks.notify.post`, before the message of
+the job that ended is acknowledged. The new job tries to post it for up to a day.
 """
 
 from worker.notifications.announcing import (

@@ -1,4 +1,4 @@
-"""Which addresses are public: a URL of a stranger must not lead into one's own network."""
+"""Decides which addresses are public: a job's URL must not lead into the operator's network."""
 
 import ipaddress
 from typing import Final
@@ -7,14 +7,14 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 _SITE_LOCAL: Final = ipaddress.IPv6Network("fec0::/10")
-"""Private addresses of old, which `ipaddress` takes for public ones."""
+"""Obsolete private addresses. `ipaddress` treats them as public."""
 
 
 def is_public(text: str) -> bool:
-    """Whether an address is one of the public internet, and so is each address inside it.
+    """Return whether an address, and each address embedded in it, is public.
 
     Args:
-        text: The address that is connected to, as a socket takes it.
+        text: The address to connect to, as a socket takes it.
     """
     try:
         address = ipaddress.ip_address(text)
@@ -30,7 +30,7 @@ def _is_global(address: Address) -> bool:
 
 
 def _embedded(address: Address) -> list[Address]:
-    """The IPv4 addresses that an IPv6 address leads to by a translation or a tunnel."""
+    """Return the IPv4 addresses that an IPv6 address leads to by a translation or a tunnel."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
     addresses: list[Address | None] = [

@@ -1,4 +1,4 @@
-"""Makes a notification of how a job ended, and publishes it as a job of its own."""
+"""Publishes the notification of how a job ended, as a job of its own."""
 
 import hashlib
 import logging
@@ -30,11 +30,11 @@ _ANNOUNCED: Final = "keywheel_announced"
 
 
 def announces(task: str, kwargs: Any) -> str:
-    """Return the URL that a job's end is pushed to; empty where there is none that may be used.
+    """Return the URL to notify of a job's end; empty if the job names none, or none that is listed.
 
     Args:
         task: The task's name.
-        kwargs: The job's arguments, which nobody may have checked.
+        kwargs: The job's arguments. They may not have been validated.
     """
     url = member(kwargs, "notify")
     if not isinstance(url, str) or queue_of(task) in {"", NOTIFY}:
@@ -47,12 +47,12 @@ def announces(task: str, kwargs: Any) -> str:
 
 
 def is_announced(context: Any) -> bool:
-    """Whether the end of this delivery of a job was announced by this process."""
+    """Return whether this process has announced the end of this delivery of a job."""
     return isinstance(context.delivery_info, dict) and _ANNOUNCED in context.delivery_info
 
 
 def end_of_failure(exc: BaseException) -> dict[str, Any]:
-    """Write the error of a job for its notification; another error than ours is not quoted."""
+    """Return a job's error for its notification. The message of a foreign error is not quoted."""
     message = str(exc) if isinstance(exc, JobError) else reason_of(exc)
     return {"error": {"type": type(exc).__name__, "message": message}}
 
@@ -60,15 +60,16 @@ def end_of_failure(exc: BaseException) -> dict[str, Any]:
 async def announce(app: Celery, context: Any, task: str, state: str, end: dict[str, Any]) -> None:
     """Publish the notification of how a job ended, if the job names a URL for it.
 
-    May be called again for the same end: the notification has the same id then. It raises nothing;
-    where the broker takes no notification for a minute, the log says that it is lost.
+    It may be called again for the same end; the notification then has the same id. It raises
+    nothing: if the broker takes no notification for a minute, it logs that the notification is
+    lost.
 
     Args:
         app: The app.
         context: Celery's context of the job that ended.
         task: The job's task.
         state: `SUCCESS`, `FAILURE` or `REVOKED`.
-        end: `result` or `error`, as the receiver gets it.
+        end: The field `result` or `error`, as the receiver gets it.
     """
     url = announces(task, context.kwargs)
     if not url or getattr(context, "is_eager", False):

@@ -1,4 +1,4 @@
-"""Posts a notification, once: signed, to a public address, without following a redirect."""
+"""Posts a signed notification once, and follows no redirect."""
 
 import json
 import socket
@@ -18,12 +18,12 @@ from worker.providers.failures import cause_of
 _TIMEOUT_S: Final = 15.0
 _GONE: Final = 410
 _MOST_BYTES: Final = 64 * 1024
-"""How much of an answer may come before its status. The rest of it is not read."""
+"""The most bytes of an answer before its status. The rest of the answer is not read."""
 _RECEIVED_AT_ONCE: Final = 16 * 1024
 
 
 class NotDelivered(Exception):  # noqa: N818 - it is a state, and may change
-    """The receiver did not take a notification; the message says why, and quotes nothing of it."""
+    """The receiver did not accept a notification; the message says why, without secrets."""
 
 
 class Gone(NotDelivered):
@@ -31,7 +31,7 @@ class Gone(NotDelivered):
 
 
 class _NotPublicError(OSError):
-    """The name of the receiver leads to an address that is not public."""
+    """The receiver's host name was resolved to an address that is not public."""
 
 
 class NotificationSender:
@@ -39,7 +39,7 @@ class NotificationSender:
 
     Args:
         hosts: The setting `notify_hosts`.
-        secrets: What each notification is signed with.
+        secrets: The secrets that each notification is signed with.
     """
 
     def __init__(self, hosts: str, secrets: tuple[str, ...]) -> None:
@@ -50,14 +50,14 @@ class NotificationSender:
         """Post an event.
 
         Args:
-            url: Where to; its host must be listed.
+            url: The receiver's URL; its host must be listed.
             message_id: The id by which the receiver recognizes a repetition.
-            event: What is posted, as JSON.
+            event: The event; it is posted as JSON.
 
         Raises:
             InvalidArguments: The host is not listed (any more), or leads to a private address.
-            Gone: The receiver wants no more.
-            NotDelivered: The receiver did not take it; it may take it later.
+            Gone: The receiver wants no notifications any more.
+            NotDelivered: The receiver did not accept the notification; it may accept it later.
         """
         try:
             host = host_of(url, self._hosts)
@@ -111,7 +111,7 @@ class NotificationSender:
 
 
 def _why(exc: Exception) -> str:
-    """Say why no answer came. The texts of most errors may quote the URL, which may be secret."""
+    """Return why no answer came. Most errors' own texts may quote the URL, which may be secret."""
     if isinstance(exc, TimeoutError):
         return f"the receiver did not answer within {_TIMEOUT_S:g} s"
     if isinstance(exc, aiohttp.ClientResponseError):
@@ -122,16 +122,16 @@ def _why(exc: Exception) -> str:
 
 
 class _BoundedHead(ResponseHandler):
-    """Ends a connection on which much has come, and no answer.
+    """Closes a connection that delivers too many bytes before the final answer.
 
-    A receiver may announce an answer again and again (1xx). aiohttp reads each of these, a quarter
-    of a megabyte at a time, and all other jobs wait meanwhile.
+    A receiver may send interim answers (1xx) without end. aiohttp reads them, a quarter of a
+    megabyte at a time, and all other jobs wait meanwhile.
     """
 
     _come = 0
 
     def data_received(self, data: bytes) -> None:
-        """Take what has come."""
+        """Accept received bytes, unless there were too many before."""
         if self._come > _MOST_BYTES and self.transport is not None:
             self.transport.abort()
             return
@@ -147,10 +147,10 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _open_socket(info: Any, *, private: bool) -> socket.socket:
-    """Open a socket for an address that a name was resolved to: the very one that is connected to.
+    """Open a socket for an address that a name was resolved to. aiohttp connects to this address.
 
     Raises:
-        _NotPublicError: It must be public, and is not.
+        _NotPublicError: The address must be public, and is not.
     """
     family, kind, protocol, _, address = info
     if not private and not is_public(str(address[0])):
