@@ -242,7 +242,7 @@ def test_a_report_keeps_the_type_and_place_of_an_error_and_drops_its_message() -
         "message": "canary",
         "level": "error",
     }
-    hidden = "(hidden: an error's words may quote a prompt or a mail)"
+    hidden = "(hidden: an error's message may quote a prompt or a mail)"
     assert error_reports.without_content(event, {}) == {
         "exception": {
             "values": [

@@ -46,7 +46,7 @@ def test_spans_are_made_where_the_environment_or_the_application_wants_them(
         monkeypatch.setenv(name, value)
     telemetry.install()
     warning = (
-        "OpenTelemetry is asked for and not installed (opentelemetry): "
+        "OpenTelemetry is configured but not installed (opentelemetry): "
         "pip install 'keywheel[opentelemetry]'"
     )
     assert caplog.messages == [warning] * wanted

@@ -1,6 +1,6 @@
-"""Spans for OpenTelemetry and reports for Sentry, where the environment asks for them.
+"""Records spans for OpenTelemetry and reports errors to Sentry, if the environment configures them.
 
-Neither package is imported before. No span and no report holds a key, a prompt or a mail body.
+Otherwise neither package is imported. No span and no report holds a key, a prompt or a mail body.
 """
 
 from worker.telemetry.noting import headers, note_attempt, note_shared_attempt, note_wait

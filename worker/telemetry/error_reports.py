@@ -6,11 +6,11 @@ import sentry_sdk
 from sentry_sdk.integrations.celery import CeleryIntegration
 from sentry_sdk.integrations.dedupe import DedupeIntegration
 
-_HIDDEN = "(hidden: an error's words may quote a prompt or a mail)"
+_HIDDEN = "(hidden: an error's message may quote a prompt or a mail)"
 
 
 def start_reports(**options: Any) -> None:
-    """Start Sentry as `SENTRY_DSN` and its other variables say, unless the application has.
+    """Start Sentry with `SENTRY_DSN` and its other variables, unless the application has done so.
 
     Args:
         **options: Further options of `sentry_sdk.init`.
@@ -18,8 +18,8 @@ def start_reports(**options: Any) -> None:
     if sentry_sdk.get_client().is_active():
         return
     sentry_sdk.init(
-        # Others would report log records and commands of Redis, before anything is redacted. Users'
-        # data are off by default (the option `send_default_pii` is deprecated, also to say so).
+        # Other integrations would report log records and Redis commands before they are redacted.
+        # Personal data is off by default (the option `send_default_pii` is deprecated).
         default_integrations=False,
         auto_enabling_integrations=False,
         integrations=[CeleryIntegration(), DedupeIntegration()],
@@ -31,7 +31,7 @@ def start_reports(**options: Any) -> None:
 
 
 def without_content(event: Any, _: Any) -> Any:
-    """Keep an error's type and place, and drop its words, the arguments and local variables."""
+    """Remove the message, arguments and local variables of an error; keep its type and place."""
     for error in (event.get("exception") or {}).get("values") or ():
         error["value"] = _HIDDEN
         for frame in (error.get("stacktrace") or {}).get("frames") or ():

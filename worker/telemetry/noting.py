@@ -1,4 +1,4 @@
-"""Notes what a job does, for its spans. While tracing is off, each function returns at once."""
+"""Notes a job's calls and waits as spans. While tracing is off, each function returns at once."""
 
 import time
 from typing import Any, Protocol
@@ -24,7 +24,7 @@ class _Tracing:
 
 
 def use(spans: Spans | None) -> None:
-    """Record spans from now on; None: no more."""
+    """Record spans by this recorder from now on; None turns tracing off."""
     _Tracing.spans = spans
 
 
@@ -43,7 +43,7 @@ def note_attempt(service: str, call: Attempt, began_s: float, model: str, /) -> 
 
 
 def note_shared_attempt(service: str, call: Attempt) -> None:
-    """Note a call that carried this job's email with those of others."""
+    """Note a call that sent this job's email together with emails of other jobs."""
     if _Tracing.spans is not None:
         _Tracing.spans.attempt(service, call, took_s=0.0, model="")
 
@@ -60,5 +60,5 @@ def note_wait(service: str, *, began_s: float) -> None:
 
 
 def headers() -> dict[str, Any]:
-    """Return what a message that goes back to its queue carries for its next run's spans."""
+    """Return headers for a message that goes back to its queue; the next run's spans need them."""
     return {} if _Tracing.spans is None else {SENT_MS: round(time.time() * 1000)}

@@ -1,4 +1,4 @@
-"""The tracer provider of a worker that was started without one."""
+"""Sets up the tracer provider of a worker that was started without one."""
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
@@ -11,20 +11,20 @@ from opentelemetry.sdk.trace.export import (
 
 
 def ensure_provider(*, console: bool) -> TracerProvider | None:
-    """Set up OpenTelemetry's global provider as the environment says, unless there is one.
+    """Set up OpenTelemetry's global provider from the environment, unless there is one.
 
     Args:
         console: Write the spans to the standard output, instead of sending them by OTLP over HTTP.
 
     Returns:
-        The new provider; None where the application has set one up.
+        The new provider; None if the application has set one up.
 
     Raises:
         ImportError: The exporter is not installed.
     """
     if isinstance(trace.get_tracer_provider(), TracerProvider):
         return None
-    resource = Resource.create()  # with OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
+    resource = Resource.create()  # it reads OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
         resource = resource.merge(Resource({SERVICE_NAME: "keywheel"}))
     provider = TracerProvider(resource=resource)

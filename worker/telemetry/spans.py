@@ -1,4 +1,4 @@
-"""A span for each run of a job, each call to a provider and each wait, by OpenTelemetry.
+"""Records a span for each run of a job, each call to a provider and each wait, by OpenTelemetry.
 
 The parent of each run is the `traceparent` (W3C) of the message, which OpenTelemetry's
 instrumentation for Celery writes in the web application.
@@ -28,7 +28,7 @@ class JobSpans:
     """Records spans with the tracer that this process has.
 
     Args:
-        tracer: Default: the global provider's.
+        tracer: The tracer. Default: one of the global provider.
     """
 
     def __init__(self, tracer: Tracer | None = None) -> None:
@@ -58,7 +58,8 @@ class JobSpans:
             },
         )
         setattr(request, _SPAN, span)
-        # For what the body does, also for spans of the user's own. The job's context ends with it.
+        # So spans that begin within the task, also a user's own, are children of this one. Nothing
+        # detaches it, because the job's context ends with the job.
         context.attach(trace.set_span_in_context(span, parent))
         sent_ms, now_ms = headers.get(SENT_MS), time.time() * 1000
         if type(sent_ms) is int and now_ms - _LONGEST_WAIT_MS < sent_ms < now_ms:
@@ -70,7 +71,7 @@ class JobSpans:
             return
         span.set_attribute("celery.state", state or "UNKNOWN")
         if state == states.FAILURE:
-            # Its words may quote anything.
+            # The error's message may quote anything.
             span.set_attribute("error.type", type(retval).__name__)
             span.set_status(Status(StatusCode.ERROR, type(retval).__name__))
         span.end()
@@ -116,9 +117,10 @@ class JobSpans:
 
 
 def _parent(sent: context.Context) -> context.Context:
-    """Choose what a run is part of: of another span of this run, or else of what its message names.
+    """Return the parent of a run's span: the current span, if its trace is that of the message.
 
-    `opentelemetry-instrument` begins a span for each run, too, in the trace of the message.
+    That is so with `opentelemetry-instrument`, which also begins a span for each run. Otherwise the
+    parent is the span that the message names.
     """
     here = trace.get_current_span().get_span_context()
     there = trace.get_current_span(sent).get_span_context()

@@ -18,7 +18,7 @@ _EXPORTER = "OTEL_TRACES_EXPORTER"
 
 
 def install() -> None:
-    """Turn on the telemetry that the environment, or the application before it, has configured.
+    """Turn on the telemetry that the environment or the application has configured.
 
     A missing package or a wrong address of Sentry leads to a warning; the worker runs without it.
     """
@@ -35,7 +35,7 @@ def install() -> None:
             _install_reports()
         except ImportError as exc:
             _warn("Sentry", "sentry", exc)
-        except ValueError as exc:  # Celery would keep it to itself
+        except ValueError as exc:  # Celery would not report it
             _logger.warning("cannot use SENTRY_DSN (%s); no error is reported", exc)
 
 
@@ -53,15 +53,15 @@ def _wants_spans(environ: Mapping[str, str]) -> bool:
 
 
 def _share(environ: Mapping[str, str], prefix: str) -> None:
-    """Let the package see what only `.env` says."""
+    """Copy the variables with a prefix to the process's environment: some may be in `.env` only."""
     for name, value in environ.items():
         if name.startswith(prefix):
             os.environ.setdefault(name, value)
 
 
 def _install_spans(environ: Mapping[str, str]) -> None:
-    from worker.telemetry.provider import ensure_provider  # noqa: PLC0415 - only where it is on
-    from worker.telemetry.spans import JobSpans  # noqa: PLC0415 - the same
+    from worker.telemetry.provider import ensure_provider  # noqa: PLC0415 - only if it is on
+    from worker.telemetry.spans import JobSpans  # noqa: PLC0415 - only if it is on
 
     provider = ensure_provider(console=environ.get(_EXPORTER, "").strip().lower() == "console")
     spans = JobSpans()
@@ -78,12 +78,12 @@ def _install_spans(environ: Mapping[str, str]) -> None:
 
 
 def _install_reports() -> None:
-    from worker.telemetry.error_reports import start_reports  # noqa: PLC0415 - only where it is on
+    from worker.telemetry.error_reports import start_reports  # noqa: PLC0415 - only if it is on
 
     start_reports()
 
 
 def _warn(name: str, extra: str, exc: ImportError) -> None:
     _logger.warning(
-        "%s is asked for and not installed (%s): pip install 'keywheel[%s]'", name, exc.name, extra
+        "%s is configured but not installed (%s): pip install 'keywheel[%s]'", name, exc.name, extra
     )
