@@ -1,4 +1,4 @@
-"""The answer of one job as records of a stream: what is written, and what is not. No Redis here."""
+"""Turns the answer of one job into records of a stream. This module does not use Redis."""
 
 import asyncio
 import json
@@ -16,10 +16,10 @@ class Record:
     """One entry of a stream.
 
     Attributes:
-        id: Its id in Redis, which rejects an id that is not above all earlier ones of the stream.
-        fields: Its fields, encoded.
-        clears: Whether everything before it is out of date and may be deleted.
-        continues: Whether it is useless without the records before it.
+        id: The id in Redis, which rejects an id that is not above all earlier ones of the stream.
+        fields: The fields, encoded.
+        clears: Whether all earlier records are out of date and may be deleted.
+        continues: Whether the record is useless without the earlier ones.
     """
 
     id: str
@@ -30,7 +30,7 @@ class Record:
 
 @dataclass(slots=True)
 class _Answer:
-    """The answer so far, and how much of it was taken for writing."""
+    """The answer so far, and the number of its parts that have been taken for writing."""
 
     texts: list[str] = field(default_factory=list)
     reasonings: list[str] = field(default_factory=list)
@@ -38,7 +38,7 @@ class _Answer:
     taken: tuple[int, int, int] = (0, 0, 0)
 
     def rest(self) -> Fields:
-        """Take what was not taken yet."""
+        """Take the parts that have not been taken yet."""
         texts, reasonings, calls = self.taken
         self.taken = len(self.texts), len(self.reasonings), len(self.tool_calls)
         fields = {
@@ -55,12 +55,13 @@ class AnswerStream:
     A job may run twice at the same time: its worker was presumed dead, or its message came twice.
     So each run claims an instant (Redis' clock when it begins) and numbers its records after it.
     Once a later run has written, the ids of an earlier one are too small, and Redis rejects them.
-    It also rejects what a broken connection delivers late.
+    Redis also rejects records that a broken connection delivers late.
 
     Args:
         name: The stream's name in Redis.
         attempts: How many calls the job had made before this run.
-        notify: Notifies the writer that there is something to write, and whether it is urgent.
+        notify: Notifies the writer that this stream has something to write, and whether it is
+            urgent.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class AnswerStream:
         self.name = name
         self.is_claimed = False
         self.finished = asyncio.Event()
-        """Set once the last record is written, or is given up."""
+        """Set once the last record is written or given up."""
         self.renew_at_s = 0.0
         """When to renew the stream's time to live, on the loop's clock."""
         self.failing_since_s = 0.0
@@ -91,7 +92,7 @@ class AnswerStream:
         self._is_closed_from_outside = False
         self._may_create = True
 
-    # -- what the job reports; nothing here waits
+    # -- reports of the job; no method waits
 
     def calling(self) -> None:
         """Report that a call to the provider is made."""
@@ -135,10 +136,10 @@ class AnswerStream:
     def close_from_outside(self, *, creates: bool, **fields: str) -> None:
         """Report that the job has ended outside of any run.
 
-        Nothing is written where the stream's last record is an end already.
+        Nothing is written if the stream's last record is an end already.
 
         Args:
-            creates: Whether to write the record where the job has no stream yet.
+            creates: Whether to write the record if the job has no stream yet.
             **fields: The record's fields.
         """
         self._is_closed_from_outside, self._may_create = True, creates
@@ -148,7 +149,7 @@ class AnswerStream:
         if not self._given_up:
             self._notify(self, urgent)
 
-    # -- what is written
+    # -- methods for the writer
 
     @property
     def closed(self) -> bool:
@@ -160,9 +161,9 @@ class AnswerStream:
 
         Args:
             now_ms: Redis' clock, in milliseconds.
-            last_id: The id of its last record; empty where there is none.
-            attempt: The attempt of its last record; None where there is none.
-            ended: Whether its last record is an end.
+            last_id: The id of the stream's last record; empty if it has none.
+            attempt: The attempt of the last record; None if there is none.
+            ended: Whether the last record is an end.
         """
         if self._is_closed_from_outside and (ended or not (last_id or self._may_create)):
             self.give_up()
@@ -204,9 +205,9 @@ class AnswerStream:
             self.finished.set()
 
     def on_lost(self) -> None:
-        """Take note that some of the records may be missing: write the whole answer anew.
+        """Take note that some of the records may be missing: write the whole answer again.
 
-        Nobody knows which of them arrived, so the missing ones alone cannot be repeated.
+        It is not known which of them arrived, so the missing ones alone cannot be repeated.
         """
         self.renew_at_s = 0.0
         self._answer.taken = (0, 0, 0)
@@ -217,8 +218,8 @@ class AnswerStream:
         """Take note that another run has written to the stream: yield it, or claim it again.
 
         Returns:
-            Whether to claim it again. That is so where this run has written nothing so far, and has
-            more to report than that its job waits.
+            Whether this run claims the stream again. It does if it has written nothing so far, and
+            reports more than that its job waits.
         """
         if self._writes > 1 or (self._last is not None and self._last["type"] == b"wait"):
             return False

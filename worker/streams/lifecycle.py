@@ -18,11 +18,10 @@ from worker.streams.writer import CLOSE_TIMEOUT_S, StreamWriter
 
 @asynccontextmanager
 async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[AnswerStream]:
-    """Open the stream of a run of a job, and close it where the run does not end well.
+    """Open the stream of a run of a job, and close it if the run does not succeed.
 
-    What ends a job from outside (a hard time limit, a revoke, the end of its worker) does not close
-    the stream here, since it looks the same whether the job ends or runs again elsewhere.
-    `worker.hooks.stream_end` closes it where the job ends.
+    A hard time limit, a revoke or the end of the worker does not close the stream here, because the
+    job may run again elsewhere. If the job has ended, `worker.hooks.stream_end` closes the stream.
 
     Args:
         writer: The writer of the stream.
@@ -43,7 +42,7 @@ async def answer_stream(writer: StreamWriter, request: Any) -> AsyncIterator[Ans
         await _fail(stream, "SoftTimeLimitExceeded", "the job ran longer than the time limit")
         raise
     except Exception as error:
-        # Its message is not ours, and may quote anything.
+        # The message of an unknown error may quote anything.
         await _fail(stream, type(error).__name__, "an unexpected error; see the worker's log")
         raise
 
@@ -76,7 +75,7 @@ async def _fail(stream: AnswerStream, error: str, reason: str) -> None:
 
 
 async def _close(stream: AnswerStream, kind: str, /, **fields: str) -> None:
-    """Write the last record before the result is stored: a reader of both meets them in order."""
+    """Write the last record and wait for it, so that it is readable before the job's result is."""
     stream.close(kind, **fields)
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):

@@ -70,7 +70,7 @@ class StreamWriter:
         stream = AnswerStream(
             stream_name(self._namespace, task_id), attempts=attempts, notify=self._notify
         )
-        # Claimed soon, so that runs claim the stream in the order in which they begin.
+        # The writer claims the stream soon, so that runs claim it in the order in which they begin.
         self._notify(stream, urgent=False)
         return stream
 
@@ -87,7 +87,7 @@ class StreamWriter:
         if urgent:
             self._urgent.set()
         if self._task is None or self._task.done():
-            # In a context of its own: the task does not belong to the job that needs it first.
+            # The task gets a context of its own: it does not belong to the job that starts it.
             self._task = asyncio.get_running_loop().create_task(self._run(), context=Context())
 
     async def _run(self) -> None:
@@ -109,7 +109,7 @@ class StreamWriter:
     async def _pace(self, loop: asyncio.AbstractEventLoop) -> None:
         """Wait until the next write is due.
 
-        An urgent one is due at once, unless writes have failed.
+        An urgent write is due at once, unless writes have failed.
         """
         if self._pause_s:
             await asyncio.sleep(self._pause_s)
@@ -129,7 +129,7 @@ class StreamWriter:
             The streams that Redis rejects for now, with its reason.
 
         Raises:
-            RedisError: It is not known what was written.
+            RedisError: It is not known which records were written.
         """
         await self._claim([stream for stream in batch if not stream.is_claimed])
         now_s = asyncio.get_running_loop().time()
@@ -138,8 +138,8 @@ class StreamWriter:
         for stream in batch:
             records = stream.take()
             for record in records:
-                # An exact length of 1 keeps this record alone, and deletes what is out of date in
-                # the same step.
+                # With an exact length of 1 the same command deletes all earlier records, which are
+                # out of date.
                 length = (
                     {"maxlen": 1, "approximate": False}
                     if record.clears
@@ -160,7 +160,7 @@ class StreamWriter:
         return self._account(zip(owners, answers, strict=True))
 
     async def _claim(self, streams: list[AnswerStream]) -> None:
-        """Claim streams, after whatever earlier runs wrote: a worker that died closed nothing."""
+        """Claim streams after their last records: an earlier run may have left its stream open."""
         if not streams:
             return
         pipe = self._redis.pipeline(transaction=False)
@@ -171,7 +171,7 @@ class StreamWriter:
         if isinstance(now, Exception):
             raise now
         for stream, last in zip(streams, lasts, strict=True):
-            # Where the name belongs to another type of record, the write will fail.
+            # If the name belongs to another type of record, the write will fail.
             [(last_id, fields)] = last if isinstance(last, list) and last else [("", None)]
             stream.claim(
                 now[0] * 1000 + now[1] // 1000,
@@ -193,7 +193,7 @@ class StreamWriter:
             replies = [reply for _, reply in pairs]
             match next((reply for reply in replies if isinstance(reply, Exception)), None):
                 case None if None in replies:
-                    # The stream expired or was deleted, so what continues it is missing.
+                    # The stream expired or was deleted, so a record that continues it was dropped.
                     stream.on_lost()
                     self._waiting[stream] = None
                 case None:
@@ -216,7 +216,7 @@ class StreamWriter:
             stream.give_up()
 
     def _on_failure(self, refused: dict[AnswerStream, Exception]) -> None:
-        """Try these again after a pause; give a finished one up after a minute."""
+        """Try these streams again after a pause; give up a finished one after a minute."""
         if not self._pause_s:
             reasons = ", ".join({words_of(error) for error in refused.values()})
             _logger.warning("cannot write streams (%s); the jobs go on", reasons)
