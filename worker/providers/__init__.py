@@ -1,4 +1,4 @@
-"""The providers: the wire format and the table of verdicts of one service each."""
+"""The providers: each has the wire format and the table of verdicts of one service."""
 
 from worker.providers.lean_imports import lean_imports
 

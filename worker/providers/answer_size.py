@@ -1,7 +1,7 @@
-"""How much of an answer is read: a fault before the provider may send one that never ends.
+"""Limits how much of an answer is read, because a faulty gateway may send one that never ends.
 
-Hundreds of calls are in flight in one process. If all of their answers went on for as long as a
-call may take, the process would run out of memory, and all its jobs with it.
+Hundreds of calls are in flight in one process. If all their answers went on for as long as a call
+may take, the process would run out of memory, and all its jobs would fail.
 """
 
 from collections.abc import Iterator
@@ -12,21 +12,23 @@ import httpx
 from worker.providers.failures import OversizedAnswer
 
 LARGEST_WHOLE: Final = 16 * 1024 * 1024
-"""The most bytes of an answer that is kept until it is complete.
+"""The largest size of an answer that is kept until it is complete, in bytes.
 
-A completion of 131,072 tokens, the longest of Groq's, is less than a megabyte.
+Groq's longest completion has 131,072 tokens, which is less than a megabyte.
 """
 LARGEST_IN_PIECES: Final = 64 * 1024 * 1024
-"""The most bytes of an answer that is read as it comes, whose tokens are an event of 250 bytes
-each."""
-_PIECE_BYTES: Final = 16 * 1024  # of compressed bytes, of which one may become a thousand
+"""The largest size of an answer that is read while it arrives, in bytes.
+
+Each token of such an answer is an event of 250 bytes.
+"""
+_PIECE_BYTES: Final = 16 * 1024  # compressed bytes, each of which may decompress to a thousand
 
 
 class SizeCount:
     """Counts the bytes of one answer.
 
     Args:
-        most: The most that it may have.
+        most: The largest size that the answer may have.
     """
 
     __slots__ = ("_left",)
@@ -35,10 +37,10 @@ class SizeCount:
         self._left = most
 
     def take(self, piece: bytes) -> bytes:
-        """Count a piece, and give it back.
+        """Count a piece and return it.
 
         Raises:
-            OversizedAnswer: It is too much.
+            OversizedAnswer: The answer is too large.
         """
         self._left -= len(piece)
         if self._left < 0:
@@ -60,14 +62,14 @@ class _BoundedDecoder:
 
 
 def bound_decoding(response: httpx.Response) -> None:
-    """Let an answer decompress to a bounded size; a kilobyte may stand for a megabyte."""
+    """Limit the decompressed size of an answer: a kilobyte may decompress to a megabyte."""
     if "content-encoding" in response.headers:
         bounded: Any = _BoundedDecoder(response._get_content_decoder())  # noqa: SLF001 - httpx has no bound
         response._decoder = bounded  # noqa: SLF001
 
 
 class Slices(httpx.SyncByteStream):
-    """A compressed body, from which no more is decompressed at once than can be counted."""
+    """A compressed body that is decompressed in small pieces, so that its size can be checked."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body

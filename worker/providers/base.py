@@ -1,8 +1,8 @@
-"""The seam between rotation and a provider, and how failures below HTTP are judged.
+"""Defines the interface between rotation and a provider, and judges failures below HTTP.
 
-What a verdict blames where nothing cools: `Effect.NONE` with `Scope.HOST` or `Scope.MODEL` means
-that the key is not at fault and that a breaker for that host or model may count this failure.
-`Effect.NONE` with `Scope.KEY` blames nobody.
+Some verdicts cool nothing. With `Effect.NONE`, `Scope.HOST` or `Scope.MODEL` means that the key is
+not at fault, and that a breaker for the host or the model may count the failure. `Effect.NONE` with
+`Scope.KEY` blames nobody.
 """
 
 import asyncio
@@ -30,10 +30,10 @@ class Provider(Protocol[RequestT_contra]):
     ) -> Reply:
         """Send one request with one key and judge the answer.
 
-        `sent` is called when its bytes have left.
+        `sent` is called when the bytes of the request have left.
 
-        Whatever the provider or the network does becomes a verdict; only a cancellation and errors
-        of our own (a malformed request) are raised. Nothing is tried twice here.
+        Every failure of the provider or the network becomes a verdict. Only a cancellation and
+        errors of our own (a malformed request) are raised. The request is sent only once.
         """
         ...
 
@@ -42,8 +42,8 @@ class Provider(Protocol[RequestT_contra]):
         ...
 
 
-# Nothing has reached the provider when one of these is raised: the request was surely not carried
-# out.
+# Each of these is raised before anything has reached the provider, so the request was certainly not
+# carried out.
 _DEFINITE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
 
 _CODES: tuple[tuple[type[Exception], str, str], ...] = (
@@ -65,13 +65,13 @@ _CODES: tuple[tuple[type[Exception], str, str], ...] = (
 def unknown_refusal_of_key(provider: str, *, backoff_ms: int | None = None) -> Verdict:
     """Judge a 401 that is not in the provider's own form.
 
-    Mostly something before the provider refuses every key alike, and no person should have to reset
-    them afterwards. So the key rests as after a server error, and if no other key is accepted, the
-    host does. The request was surely not carried out.
+    Usually a gateway in front of the provider refuses every key alike, and no person should have to
+    reset the keys afterwards. So the key rests as after a server error. If no other key is accepted
+    either, the host rests. The request was certainly not carried out.
 
     Args:
-        provider: What people call the provider.
-        backoff_ms: The least wait that the answer asks for, in milliseconds.
+        provider: The provider's name for people, such as `Groq`.
+        backoff_ms: The shortest wait that the answer asks for, in milliseconds.
     """
     return Verdict(
         Fate.RETRY,
@@ -87,16 +87,16 @@ def unknown_refusal_of_key(provider: str, *, backoff_ms: int | None = None) -> V
 def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
     """Judge a failure that brought no complete answer.
 
-    The key is never blamed. The classes are those of httpx, which lies below both SDKs (see
-    `failures`).
+    The key is never blamed. The exceptions have the classes of httpx, on which both SDKs are built
+    (see `failures`).
 
     Args:
-        error: What the HTTP client raised.
-        if_ambiguous: What becomes of a request that may have been carried out: `Fate.RETRY` where a
-            repetition is harmless, `Fate.SAME_ACCOUNT` where it is not.
+        error: The exception that the HTTP client raised.
+        if_ambiguous: The fate of a request that may have been carried out: `Fate.RETRY` if
+            repeating the request is harmless, else `Fate.SAME_ACCOUNT`.
 
     Raises:
-        asyncio.CancelledError: It is a soft time limit, which the SDKs take for a failure.
+        asyncio.CancelledError: The error is a soft time limit, which the SDKs treat as a failure.
     """
     if isinstance(error, asyncio.CancelledError):
         raise error
@@ -110,7 +110,7 @@ def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
         if isinstance(error, kind):
             code, sentence = known_code, known_sentence
             break
-    if definite and (cause := str(error)):  # our own words: see `failures`
+    if definite and (cause := str(error)):  # `failures` wrote this text
         sentence = f"{sentence}: {cause}"
     return Verdict(
         Fate.RETRY if definite else if_ambiguous,
@@ -123,7 +123,7 @@ def judge_transport(error: BaseException, *, if_ambiguous: Fate) -> Verdict:
 
 
 class Judge:
-    """What the judges of all providers share.
+    """The base class of all providers' judges.
 
     Args:
         now: Returns the time in seconds since the epoch.
@@ -143,9 +143,10 @@ class Judge:
         """Judge by the first rule that knows the answer.
 
         Args:
-            rules: Each takes what is given, and returns None where it does not know the answer.
-            given: The answer, and what else the rules take.
-            sentence: The provider's words, which follow ours where the blame is not certain.
+            rules: Functions that take `given` and return None if they do not know the answer.
+            given: The answer, and the other arguments of the rules.
+            sentence: The provider's message. It is appended to our reason if the blame is not
+                certain.
         """
         verdict = next(filter(None, (rule(*given) for rule in rules)), None)
         if verdict is None or verdict.certain or not sentence:
@@ -154,13 +155,16 @@ class Judge:
 
 
 def is_sendable(secret: SecretStr) -> bool:
-    """Whether a key can stand in a header at all: visible ASCII without spaces."""
+    """Whether a header can carry the key: visible ASCII without spaces."""
     value = secret.get_secret_value()
     return bool(value) and value.isascii() and value.isprintable() and " " not in value
 
 
 def unsent_reply(secret: SecretStr, http: httpx.AsyncClient) -> Reply | None:
-    """The reply to a call that cannot be made: a key for no header, or after `close`."""
+    """Return the reply to a call that cannot be made; None if the call can be made.
+
+    It cannot be made with a key that no header can carry, or after `close`.
+    """
     if not is_sendable(secret):
         return Reply(UNSENDABLE_KEY)
     return Reply(CLOSED) if http.is_closed else None
@@ -173,7 +177,7 @@ UNSENDABLE_KEY = Verdict(
     effect=Effect.DISABLE,
     scope=Scope.KEY,
 )
-"""The verdict on a key that `is_sendable` refuses. It was never sent."""
+"""The verdict on a key for which `is_sendable` is false. The key was never sent."""
 
 CLOSED = Verdict(Fate.RETRY, "closed", "this worker is shutting down")
-"""The verdict on a call after `close`. It was never sent."""
+"""The verdict on a call after `close`. The request was never sent."""

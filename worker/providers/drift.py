@@ -1,4 +1,4 @@
-"""Counts in Redis, once for each shape, what the providers answer that the tables do not know."""
+"""Counts, in Redis and by shape, the parts of providers' answers that the tables do not know."""
 
 import asyncio
 import json
@@ -18,12 +18,12 @@ from worker.providers.unknowns import Unknown
 _logger = logging.getLogger(__name__)
 
 KEPT_S: Final = 30 * 86_400
-"""How long all of it is kept after the last unknown answer, in seconds."""
+"""How long all counts are kept after the last unknown answer, in seconds."""
 
 MOST_SHAPES: Final = 500
 """How many shapes are kept.
 
-Others are counted as one, so that a provider that makes names up cannot fill Redis.
+All further shapes are counted as one, so that a provider that invents names cannot fill Redis.
 """
 
 _OTHERS = "(others)"
@@ -37,11 +37,11 @@ class Seen:
 
     Attributes:
         service: The service's name.
-        kind: What of the answer is unknown, such as `error_code`.
-        shape: What it looks like.
+        kind: Which part of the answer is unknown, such as `error_code`.
+        shape: The unknown part, with its varying parts masked.
         count: How often it came.
         first_ms: When it came first, in milliseconds since 1970.
-        last_ms: When it came last.
+        last_ms: When it came last, in milliseconds since 1970.
     """
 
     service: str
@@ -52,7 +52,7 @@ class Seen:
     last_ms: int
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return all attributes, in JSON types."""
         return {name: getattr(self, name) for name in self.__slots__}
 
 
@@ -60,8 +60,8 @@ class Drift:
     """Counts unknown answers.
 
     Args:
-        redis: The pool's Redis; a client that decodes responses to text. Not closed here.
-        namespace: What stands before every name.
+        redis: A client of the pool's Redis that decodes responses to text. It is not closed here.
+        namespace: The prefix of every name in Redis.
     """
 
     def __init__(self, redis: Redis, *, namespace: str) -> None:
@@ -78,9 +78,9 @@ class Drift:
         self._hurry = asyncio.Event()
 
     def notice(self, unknown: Unknown) -> None:
-        """Count an unknown answer; the first of its shape in this process is logged, too.
+        """Count an unknown answer, and log it if it is the first of its shape in this process.
 
-        Returns at once.
+        Returns at once: the counts are written to Redis later.
         """
         if unknown in self._new or len(self._new) < MOST_SHAPES:
             self._new[unknown] += 1
@@ -94,23 +94,23 @@ class Drift:
                 unknown.shape,
             )
         if self._task is None or self._task.done():
-            # A context of its own: it is not part of the job that happens to meet it first.
+            # The task gets its own context because it does not belong to the job that came first.
             self._task = asyncio.get_running_loop().create_task(
                 self._write_soon(), context=Context()
             )
 
     async def close(self) -> None:
-        """Write what is left."""
+        """Write the counts that are not written yet."""
         self._hurry.set()
         task = self._task
         if task is not None and task.done() and self._new:
-            # As a program ends, its loop cancels all tasks before anything is closed.
+            # When a program ends, its loop cancels all tasks before anything is closed.
             task = asyncio.ensure_future(self._write_soon())
         if task is not None:
             await asyncio.wait([task], timeout=_CLOSE_WITHIN_S)
 
     async def seen(self) -> list[Seen]:
-        """Every shape, the latest first.
+        """Return every shape, the latest first.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -129,7 +129,7 @@ class Drift:
         return sorted(shapes, key=lambda seen: (-seen.last_ms, seen.service, seen.kind, seen.shape))
 
     async def forget(self) -> int:
-        """Begin anew; returns how many shapes there were.
+        """Delete all counts, and return how many shapes there were.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -149,7 +149,7 @@ class Drift:
         try:
             await self._write(new)
         except RedisError:
-            self._new.update(new)  # with the next one
+            self._new.update(new)  # written with the next unknown answer
 
     async def _write(self, new: Counter[Unknown]) -> None:
         pipe = self._redis.pipeline(transaction=True)

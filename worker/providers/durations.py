@@ -1,4 +1,4 @@
-"""Durations as providers write them, read as whole milliseconds.
+"""Reads the durations that providers state, as whole milliseconds.
 
 Forms: `7.66s`, `2m59.56s`, `400ms`, `20`, an HTTP date.
 """
@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, Decimal
 from email.utils import parsedate_to_datetime
 
 MAX_MS = 31 * 86_400_000
-"""No wait that a provider states counts for more than this: 31 days, in milliseconds."""
+"""The longest duration that is read, 31 days in milliseconds; a longer one counts as this."""
 
 _MAX_CHARS = 64
 _UNIT_MS = {
@@ -41,11 +41,11 @@ def duration_ms(text: str | float) -> int | None:
     """Read a length of time; a number without a unit counts seconds.
 
     Args:
-        text: Such as `7.66s`, `1h2m3s`, `400ms`, `2 minutes`, `20`, `1.5`.
+        text: A duration such as `7.66s`, `1h2m3s`, `400ms`, `2 minutes`, `20`, `1.5`.
 
     Returns:
-        Milliseconds, rounded up so that a wait is never too short, from 0 to `MAX_MS`; None for
-        anything else.
+        Milliseconds from 0 to `MAX_MS`, rounded up so that a wait is never too short; None if the
+        text is not a duration.
     """
     cleaned = str(text).strip().lower()
     if not cleaned or len(cleaned) > _MAX_CHARS:
@@ -64,15 +64,16 @@ def duration_ms(text: str | float) -> int | None:
 
 
 def retry_after_ms(text: str, *, now_s: float) -> int | None:
-    """Read a `retry-after` header: seconds, a duration, or an HTTP date; of several the longest.
+    """Read a `retry-after` header: seconds, a duration, or an HTTP date.
 
     Args:
-        text: The header's value; several headers are joined by commas, as HTTP allows.
-        now_s: The present, in seconds since the epoch, from which a date is counted.
+        text: The header's value. Several headers are joined by commas, as HTTP allows; the longest
+            wait counts.
+        now_s: The current time, in seconds since the epoch, from which a date is counted.
 
     Returns:
-        Milliseconds from now, below `MAX_MS`, 0 for a date that has passed; None for nonsense, of
-        which a longer wait is a kind: an account must not rest for weeks by a mistake.
+        Milliseconds from now, below `MAX_MS`; 0 for a date in the past. None if the value cannot be
+        read or is a longer wait: an account must not rest for weeks because of a mistake.
     """
     waits_ms = (
         _wait_ms(duration.strip(), now_s=now_s)
@@ -87,7 +88,7 @@ def _wait_ms(text: str, *, now_s: float) -> int | None:
         return stated
     try:
         instant_s = parsedate_to_datetime(text).timestamp()
-    except (ValueError, OverflowError):  # a number without end is the latter
+    except (ValueError, OverflowError):  # OverflowError: a number is too large
         return None
     return _clamp(Decimal(instant_s - now_s) * 1_000)
 

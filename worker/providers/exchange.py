@@ -1,4 +1,7 @@
-"""One HTTP request of somebody's own SDK, sent as it is with whichever key, and its answer."""
+"""Holds one HTTP request that an SDK in a user's task made, and its answer.
+
+The request is sent unchanged, but for its key.
+"""
 
 import asyncio
 import json
@@ -17,12 +20,12 @@ _REPLACED = frozenset({b"authorization", b"host", b"content-length", b"transfer-
 class StreamEnd:
     """How the reading of a streamed answer ended.
 
-    It does not know the stream, so that a stream which nobody reads any more can be freed.
+    It has no reference to the stream, so that a stream which nobody reads any more can be freed.
 
     Attributes:
-        ended: Its reader has done with it: read it, closed it, or dropped it.
-        error: Why it broke off.
-        complete: It was read to its end.
+        ended: Set when the reader has read the whole stream, closed it or dropped it.
+        error: The error that interrupted the stream, if any.
+        complete: Whether the stream was read to its end.
     """
 
     def __init__(self) -> None:
@@ -32,23 +35,23 @@ class StreamEnd:
         self._loop: Final = asyncio.get_running_loop()
 
     def end(self) -> None:
-        """Note that the reader has done with the stream; may be called from any thread."""
+        """Note that the reader is finished with the stream; may be called from any thread."""
         with suppress(RuntimeError):  # its loop is closed
             self._loop.call_soon_threadsafe(self.ended.set)
 
 
 @dataclass(slots=True, eq=False)
 class Exchange:
-    """A request, and what came back.
+    """A request and its answer.
 
     Attributes:
         request: The request as the SDK made it; its body is read.
-        params: The JSON object in its body; empty where the body is something else.
-        changes: Fields of that object that differ for the key that was chosen.
-        response: The latest answer that came whole.
-        error: Why the latest call brought no answer.
-        opened: Gets the answer as soon as its headers are here, where it is streamed.
-        end: How the reading of that answer ended.
+        params: The JSON object in the body; empty if the body is something else.
+        changes: Fields of `params` that are replaced for the chosen key.
+        response: The latest complete answer.
+        error: The error of the latest call, if the call brought no answer.
+        opened: Gets a streamed answer as soon as its headers have arrived.
+        end: How the reading of the streamed answer ended.
     """
 
     request: httpx.Request
@@ -63,7 +66,7 @@ class Exchange:
 
     @classmethod
     def of(cls, request: httpx.Request) -> "Exchange":
-        """Take up a request.
+        """Make the exchange of a request.
 
         Args:
             request: A request whose body is read.
@@ -80,7 +83,7 @@ class Exchange:
         return self.params.get("stream") is True
 
     def take_opened(self) -> httpx.Response:
-        """Give the streamed answer to its reader, and keep no hold of it: it ends when freed."""
+        """Return the streamed answer, and drop our reference: the stream ends when it is freed."""
         response = self.opened.result()
         self.opened = asyncio.get_running_loop().create_future()
         return response
@@ -93,7 +96,7 @@ class Exchange:
             if name.lower() not in _REPLACED
         ]
         headers.append((b"Authorization", f"Bearer {secret.get_secret_value()}".encode()))
-        if self.is_streamed:  # so that the pieces can be read on their way
+        if self.is_streamed:  # uncompressed, so that we can read the pieces as they pass
             headers = [
                 (name, value) for name, value in headers if name.lower() != b"accept-encoding"
             ]
@@ -113,15 +116,15 @@ class Exchange:
 
 
 class PassedStream(httpx.AsyncByteStream):
-    """Passes an answer on while it arrives, and reads along.
+    """Passes an answer on while it arrives, and gives each piece to `read` as well.
 
-    Many readers do not close what they leave: a loop that is broken off, a job that is cancelled.
-    So the stream also ends with the loop that reads it, and when it is freed.
+    Many readers do not close the stream, for example if they leave their loop early or if their job
+    is cancelled. So the stream also ends when its iteration ends, and when it is freed.
 
     Args:
         response: The answer; its body is not read.
-        read: Takes each piece.
-        end: Takes how the reading ended.
+        read: Is called with each piece.
+        end: Records how the reading ended.
     """
 
     def __init__(

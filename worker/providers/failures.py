@@ -1,7 +1,7 @@
-"""Failures of aiohttp's connections, as the classes of httpx that the verdicts know.
+"""Translates failures of aiohttp's connections into the classes of httpx that the verdicts know.
 
-What decides is how far the call has come. Without a connection the request was surely not carried
-out, whatever went wrong; with one it may have been.
+The class depends on how far the call has come. Without a connection the request was certainly not
+carried out, whatever went wrong. With a connection it may have been carried out.
 """
 
 import os
@@ -13,7 +13,7 @@ import httpx
 
 
 class OversizedAnswer(httpx.RemoteProtocolError):
-    """An answer is longer than any that the provider gives; its rest is not read."""
+    """An answer is longer than any answer of the provider; its rest is not read."""
 
 
 class Progress(Protocol):
@@ -25,28 +25,28 @@ class Progress(Protocol):
 
 
 def failure_of(error: Exception, progress: Progress) -> Exception:
-    """Say what a failure means.
+    """Translate a failure of the transport.
 
     Args:
-        error: What the transport raised: aiohttp's error, or httpx's that was made of it.
+        error: The exception of the transport: aiohttp's own, or the httpx exception made from it.
         progress: How far the call had come.
 
     Returns:
         Without a connection `PoolTimeout`, `ConnectTimeout`, `ProxyError`, `UnsupportedProtocol` or
         `ConnectError`, whose text is the cause, fit for logs. Otherwise `WriteError`,
-        `ReadTimeout`, `RemoteProtocolError` or `ReadError`; what is none of them stays as it is.
+        `ReadTimeout`, `RemoteProtocolError` or `ReadError`. Any other error is returned unchanged.
     """
     met = error.__cause__ if isinstance(error, httpx.TransportError) and error.__cause__ else error
     return _in_doubt(met, error, progress) if progress.connected else _unsent(met, progress)
 
 
 def outside_the_call(error: OSError) -> httpx.ConnectError:
-    """Make a failed connection of an error that an SDK met beside the transport.
+    """Return the `ConnectError` for a system error that an SDK raised before it sent the request.
 
-    It opens files before it sends; a process without a free file handle gets no further.
+    An SDK opens files before it sends a request, and fails if the process has no free file handle.
 
     Args:
-        error: What the system answered. Nothing was sent.
+        error: The error of the operating system. Nothing was sent.
     """
     return httpx.ConnectError(_words(error))
 
@@ -66,7 +66,10 @@ def _unsent(met: BaseException, progress: Progress) -> Exception:
 
 
 def _of_proxy(met: BaseException) -> str:
-    """What a proxy did, where the failure is its own; nobody else answers before the connection."""
+    """Describe a failure of the proxy; empty if the proxy did not fail.
+
+    Before the connection to the provider is open, only a proxy can answer.
+    """
     match met:
         case aiohttp.ClientHttpProxyError():
             return f"it answered {met.status}"
@@ -97,9 +100,9 @@ def _in_doubt(met: BaseException, error: Exception, progress: Progress) -> Excep
 
 
 def cause_of(met: BaseException) -> str:
-    """Why no connection came to be.
+    """Describe why no connection was opened.
 
-    Texts of others are left out where they could hold more than that.
+    Messages of other libraries are left out if they could contain more than the cause.
     """
     match met:
         case aiohttp.ClientConnectorCertificateError(
@@ -119,8 +122,8 @@ def cause_of(met: BaseException) -> str:
 
 
 def _words(error: OSError) -> str:
-    # asyncio puts an address where the system's words stand; numbers below 1 are those of the name
-    # service.
+    # asyncio puts an address into `strerror`, so the system's message is looked up by its number.
+    # Numbers below 1 come from the name service.
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or type(error).__name__

@@ -1,6 +1,6 @@
-"""What a provider says of a key when it is asked, without cost.
+"""Defines the check of a key: whether it is alive, its models and its limits.
 
-Whether it is alive, and what it may do.
+A check costs no completion and no email.
 """
 
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class KeyCheck:
 
     Attributes:
         state: `alive`, `dead` (the provider does not accept it) or `unknown` (the check failed).
-        detail: Why the key is not alive, in the provider's words if any; or what the check
-            could not find out.
-        models: The models that the key may use (Groq); None where that is not known.
-        limits: Limits of its account.
+        detail: Why the key is not alive, in the provider's words if there are any; or which facts
+            the check could not find out.
+        models: The models that the key may use (Groq); None if they are not known.
+        limits: The limits of the key's account.
     """
 
     state: Literal["alive", "dead", "unknown"]
@@ -39,7 +39,7 @@ class Checker(Protocol):
     """Asks a provider about keys."""
 
     async def check(self, secret: SecretStr) -> KeyCheck:
-        """Ask about one key. Raises nothing but a cancellation."""
+        """Ask about one key. Only a cancellation is raised."""
         ...
 
     async def close(self) -> None:
@@ -52,11 +52,11 @@ UNSENDABLE: KeyCheck = KeyCheck("dead", UNSENDABLE_KEY.reason)
 
 
 def refused(answer: Answer, verdict: Verdict, secret: SecretStr) -> KeyCheck:
-    """What an answer says of a key that is not a success.
+    """Make the check of a key from an answer that is not a success.
 
     Args:
-        answer: What came back.
-        verdict: How it was judged.
+        answer: The provider's answer.
+        verdict: The verdict on the answer.
         secret: The key.
     """
     detail = safe_sentence(answer.message, secret=secret.get_secret_value()) or verdict.reason
@@ -65,10 +65,7 @@ def refused(answer: Answer, verdict: Verdict, secret: SecretStr) -> KeyCheck:
 
 
 def models_in(body: Any) -> frozenset[str] | None:
-    """The models that Groq's list holds, but for those that are switched off.
-
-    None where it is not a list.
-    """
+    """Return the models in Groq's list that are not switched off; None if the body has no list."""
     listed = member(body, "data")
     if not isinstance(listed, list):
         return None
@@ -78,7 +75,7 @@ def models_in(body: Any) -> frozenset[str] | None:
 
 
 def quotas_in(body: Any) -> tuple[ObservedLimit, ...]:
-    """The quotas and the rate in Resend's usage."""
+    """Return the quotas and the rate limit in the answer of Resend's `GET /usage`."""
     emails = member(body, "emails")
     limits = [
         _quota(member(emails, "daily"), Dimension.EMAILS_DAY),
@@ -90,7 +87,7 @@ def quotas_in(body: Any) -> tuple[ObservedLimit, ...]:
 
 def _quota(quota: Any, dimension: Dimension) -> ObservedLimit | None:
     limit = member(quota, "limit")
-    if not is_count(limit) or not limit:  # none: it is not limited
+    if not is_count(limit) or not limit:  # without a limit, the emails are not limited
         return None
     used = quota.get("used")
     return ObservedLimit(dimension, limit, float(max(0, limit - used)) if is_count(used) else None)

@@ -1,6 +1,6 @@
-"""The proxy that the environment names for a provider.
+"""Finds the proxy that the environment names for a provider.
 
-HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY.
+The variables are HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY.
 """
 
 import os
@@ -16,10 +16,10 @@ _PORTS: Final = range(1, 65_536)
 
 
 def proxy_for(base_url: str) -> httpx.Proxy | None:
-    """Find the proxy for a provider's address.
+    """Find the proxy for a provider's address; None if calls go there directly.
 
     Raises:
-        SettingsError: It is none that we can use; the sentence names the variable.
+        SettingsError: The proxy cannot be used; the sentence names the variable.
     """
     url = httpx.URL(base_url)
     if _is_exempt(url):
@@ -42,8 +42,8 @@ def proxy_for(base_url: str) -> httpx.Proxy | None:
             f" set {url.scheme.upper()}_PROXY to one, or NO_PROXY to {url.host}."
         )
         raise SettingsError([sentence])
-    # aiohttp reads user and password from the address; as `auth`, where httpx keeps them, it warns
-    # of them.
+    # aiohttp reads user and password from the address. It logs a warning if they are in `auth`,
+    # where httpx keeps them.
     proxy.url, proxy.auth = httpx.URL(full), None
     return proxy
 
@@ -59,6 +59,6 @@ def _is_usable(url: httpx.URL) -> bool:
 
 
 def _variable(scheme: str) -> str:
-    """The variable as it is spelled; the small letters win, as they do for `getproxies`."""
+    """Return the name of the variable that is set; like `getproxies`, prefer the lower-case one."""
     name = f"{scheme}_proxy"
     return name if os.environ.get(name) else name.upper()

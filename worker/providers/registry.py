@@ -1,6 +1,6 @@
-"""Which class calls which service: the one place where services and providers meet.
+"""Maps each service to the class that calls it; no other module does so.
 
-To add a service, give it an entry in `BUILDERS`; `config.services` says what else it needs.
+To add a service, give it an entry in `BUILDERS`; `config.services` lists the other steps.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,15 +16,15 @@ from worker.providers.unknowns import Notice, ignore
 
 
 class Client(Provider[Any], Checker, Protocol):
-    """What calls a service: a provider that can also check keys."""
+    """A provider that can also check keys."""
 
     def prepare(self, secrets: Iterable[SecretStr]) -> None:
-        """Make what the first call with each key would have to make. May do nothing."""
+        """Make the objects that the first call with each key needs. May do nothing."""
         ...
 
 
 class Builder(Protocol):
-    """Makes the client of a service, and connects to nothing yet: mostly the provider's class."""
+    """Makes the client of a service without connecting; usually it is the provider's class."""
 
     def __call__(
         self,
@@ -34,22 +34,22 @@ class Builder(Protocol):
         timeout_s: float,
         notice: Notice = ...,
     ) -> Client:
-        """Make one.
+        """Make the client.
 
         Args:
-            base_url: Where the service's API is.
-            timeout_s: The longest silence while waiting for an answer, in seconds. The whole call
-                may take twice as long.
-            notice: Takes what the answers hold that nobody knows.
+            base_url: The base URL of the service's API.
+            timeout_s: The read timeout, in seconds. The whole call may take twice as long.
+            notice: Is called with the unknown parts of answers.
         """
         ...
 
 
 BUILDERS: Final[Mapping[str, Builder]] = MappingProxyType({"groq": Groq, "resend": Resend})
-"""By service, the class that calls it.
+"""The class that calls each service.
 
-A service that sends once (`Service.sends_once`) gets the email path around it, so its class takes
-the requests that `Resend` takes; any other may have requests of its own, which its tasks make.
+A service that sends once (`Service.sends_once`) is called through the email path, so its class
+takes the same requests as `Resend`. Any other service may have its own kind of request, which its
+tasks make.
 """
 
 
@@ -60,9 +60,9 @@ def client_of(
 
     Args:
         service: The service's name.
-        settings: Where the service is, and how long a call may take.
-        timeout_s: The longest silence, in seconds, instead of the settings'.
-        notice: Takes what the answers hold that nobody knows.
+        settings: The settings, with the base URL and the timeout of the service.
+        timeout_s: The read timeout in seconds, if not that of the settings.
+        notice: Is called with the unknown parts of answers.
     """
     configured = settings.services[service]
     return BUILDERS[service](

@@ -1,4 +1,4 @@
-"""An HTTP answer as the verdict tables read it, and the sentences that are safe to show."""
+"""Parses HTTP answers for the verdict tables, and makes their messages safe to show."""
 
 import json
 import re
@@ -9,13 +9,10 @@ from typing import Any, TypeGuard
 from worker.providers.durations import retry_after_ms
 
 MAX_SENTENCE = 300
-"""The most characters that are kept of a provider's message."""
+"""How many characters of a provider's message are kept at most."""
 
 MOST_OF_ANYTHING = 10**12
-"""No limit, use or quota that a provider states counts for more.
-
-Beyond it the number is a mistake and is not read.
-"""
+"""The largest limit, use or quota that we believe. A larger number is a mistake and is ignored."""
 
 _MAX_MESSAGE = 4_000
 _MAX_BACKOFF_MS = 300_000
@@ -33,9 +30,9 @@ class Answer:
 
     Attributes:
         status: The HTTP status.
-        headers: By their names in small letters.
-        body: The parsed JSON; None where the body is not JSON.
-        is_page: The body is a page for people (HTML): something before the provider has answered.
+        headers: The headers by lower-case name.
+        body: The parsed JSON; None if the body is not JSON.
+        is_page: Whether the body is HTML: a gateway in front of the provider has answered.
     """
 
     status: int
@@ -45,7 +42,7 @@ class Answer:
 
     @classmethod
     def parse(cls, status: int, headers: Mapping[str, str], content: bytes) -> "Answer":
-        """Read an answer whatever its content type claims."""
+        """Read an answer, whatever its content type."""
         try:
             body = parse_json(content)
         except (ValueError, RecursionError):  # ValueError covers bad JSON and bad UTF-8
@@ -60,9 +57,9 @@ class Answer:
 
     @property
     def error(self) -> Mapping[str, Any]:
-        """What describes the error, empty where there is none.
+        """The object that describes the error; empty if the body has none.
 
-        Groq nests it under `error`, Resend does not.
+        Groq nests this object under `error`, Resend does not.
         """
         if not isinstance(self.body, dict):
             return {}
@@ -73,7 +70,7 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """Groq's `code` or Resend's `name`; empty where there is none."""
+        """Groq's `code` or Resend's `name`; empty if the body has neither."""
         for name in ("code", "name"):
             value = self.error.get(name)
             if isinstance(value, str) and value:
@@ -82,9 +79,9 @@ class Answer:
 
     @property
     def message(self) -> str:
-        """The provider's message; empty where there is none.
+        """The provider's message; empty if the body has none.
 
-        May echo the user's text: see `safe_sentence`.
+        The message may echo the user's text: see `safe_sentence`.
         """
         for value in (self.error.get("message"), self.error.get("error"), self.error.get("detail")):
             if isinstance(value, str):
@@ -92,17 +89,17 @@ class Answer:
         return ""
 
     def retry_after_ms(self, *, now_s: float) -> int | None:
-        """The stated wait in milliseconds, None where the answer states none."""
+        """Return the stated wait in milliseconds, None if the answer states no wait."""
         value = self.headers.get("retry-after")
         return None if value is None else retry_after_ms(value, now_s=now_s)
 
     def backoff_ms(self, *, now_s: float) -> int | None:
-        """The stated wait of a failure, of which at most five minutes count, in milliseconds."""
+        """Return the wait that a failure states, at most five minutes, in milliseconds."""
         stated_ms = self.retry_after_ms(now_s=now_s)
         return None if stated_ms is None else min(stated_ms, _MAX_BACKOFF_MS)
 
     def header_int(self, name: str) -> int | None:
-        """A header that holds a whole number from 0 on, else None."""
+        """Return a header's value if it is a whole number from 0 on, else None."""
         value = self.headers.get(name, "").strip()
         if (
             not value.isascii() or not value.isdigit() or len(value) > len(str(MOST_OF_ANYTHING))
@@ -114,28 +111,28 @@ class Answer:
 def parse_json(content: bytes) -> Any:
     """Parse JSON.
 
-    NaN and Infinity, which are none, become null, since a result that holds them is read by nobody
-    else.
+    NaN and Infinity are not valid JSON. They become null, because other programs could not read a
+    result that contains them.
 
     Raises:
-        ValueError: It is not JSON.
-        RecursionError: It is nested too deeply.
+        ValueError: The content is not JSON.
+        RecursionError: The content is nested too deeply.
     """
     return json.loads(content, parse_constant=lambda _: None)
 
 
 def is_count(value: object) -> TypeGuard[int]:
-    """Whether a number in an answer can count anything: whole, not negative, and not absurd."""
+    """Whether a value in an answer is a plausible count: whole, not negative, not too large."""
     return type(value) is int and 0 <= value <= MOST_OF_ANYTHING
 
 
 def safe_sentence(message: str, *, secret: str, private: Iterable[str] = ()) -> str:
     """Make a provider's message fit for logs and results.
 
-    One bounded line without keys or the user's texts.
+    The result is one line of bounded length without keys or the user's texts.
 
     Args:
-        message: What the provider wrote.
+        message: The provider's message.
         secret: The key that was used.
         private: Texts of the request (prompts, mail bodies) that must not be echoed.
     """
@@ -152,9 +149,9 @@ def safe_sentence(message: str, *, secret: str, private: Iterable[str] = ()) -> 
 
 
 def _without_echoes(text: str, private: str) -> str:
-    """Hide every run of some length that stands in a private text too.
+    """Hide every run of at least `_ECHO_CHARS` characters that a private text also contains.
 
-    Providers quote only the beginning, or cut.
+    Providers may quote only a part of a text.
     """
     kept, at = [], 0
     while at < len(text):

@@ -1,7 +1,7 @@
-"""What a provider answers that the tables do not know: the first sign that it has changed.
+"""Describes the parts of an answer that the tables do not know: the first sign of a changed API.
 
-Each is kept as a shape: what stays the same from answer to answer, without keys, prompts, addresses
-or numbers.
+Each part is kept as a shape: the text that stays the same from answer to answer, without keys,
+prompts, addresses or numbers.
 """
 
 import re
@@ -28,28 +28,28 @@ _SHORTEST_PRIVATE = 6
 
 
 class Kind(StrEnum):
-    """What of an answer is unknown."""
+    """Which part of an answer is unknown."""
 
     ERROR_CODE = "error_code"
     STATUS = "status"
     LIMIT_NAME = "limit_name"
     HEADER = "header"
     REFUSAL = "refusal"
-    """The words of a refusal for a limit, of which the limit cannot be read."""
+    """The message of a refusal for a limit, if the limit cannot be read from it."""
     MESSAGE_FIELD = "message_field"
     FINISH_REASON = "finish_reason"
     MODEL = "model"
-    """A model all of whose calls fail alike."""
+    """A model whose calls all fail with the same code."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """Something unknown in an answer.
+    """An unknown part of an answer.
 
     Attributes:
         service: The service's name.
-        kind: What it is.
-        shape: What it looks like, fit for everybody's eyes.
+        kind: Which part it is.
+        shape: The part with its varying pieces masked; safe to show.
     """
 
     service: str
@@ -58,19 +58,19 @@ class Unknown:
 
 
 Notice = Callable[[Unknown], None]
-"""Takes what is unknown. Returns at once and raises nothing."""
+"""Is called with an unknown part of an answer. Returns at once and raises nothing."""
 
 
 def ignore(_: Unknown) -> None:
-    """Take no notice."""
+    """Do nothing."""
 
 
 class Shapes:
-    """Makes shapes of what one answer holds.
+    """Makes the shapes of parts of one answer.
 
     Args:
         secret: The key that was used.
-        private: Texts of the request.
+        private: Texts of the request, which no shape may show.
     """
 
     def __init__(self, secret: SecretStr, private: Iterable[str]) -> None:
@@ -80,19 +80,19 @@ class Shapes:
 
     @property
     def _private(self) -> list[str]:
-        # Hardly any answer holds something unknown, so the texts are looked for when one does.
+        # Few answers have an unknown part, so the texts are only collected for those answers.
         if self._listed is None:
             self._listed = list(self._given)
         return self._listed
 
     def of_name(self, name: object, *, numbered: bool = False) -> str:
-        """The shape of a name such as an error's code.
+        """Make the shape of a name, such as an error's code.
 
-        What may be something else than a name is not shown.
+        A value that may not be a name is not shown.
 
         Args:
             name: The name.
-            numbered: Its numbers belong to it, as in the name of a model.
+            numbered: Keep the numbers of the name, such as those of a model's name.
         """
         text = str(name).strip()
         if _NAME.fullmatch(text) is None or self._secret in text or _KEY_LIKE.search(text):
@@ -102,7 +102,7 @@ class Shapes:
         return text if numbered else _masked(text)
 
     def of_sentence(self, sentence: str) -> str:
-        """The shape of a sentence."""
+        """Make the shape of a sentence."""
         return _masked(safe_sentence(sentence, secret=self._secret, private=self._private))[
             :_MAX_SHAPE
         ]
@@ -116,14 +116,14 @@ def unknown_headers(
     known: Container[str],
     shapes: Shapes,
 ) -> Iterator[Unknown]:
-    """Find the headers of a provider's own kinds that nobody knows.
+    """Find the unknown headers among those with one of the provider's own prefixes.
 
     Args:
-        answer: What came back.
+        answer: The provider's answer.
         service: The service's name.
-        beginnings: How the headers of these kinds begin, in small letters.
-        known: Those that are read or do not matter.
-        shapes: Makes what is kept of them.
+        beginnings: The prefixes, in lower case.
+        known: The headers that are read or do not matter.
+        shapes: Makes the shapes of the unknown headers.
     """
     for name in map(str.lower, answer.headers):
         if name.startswith(beginnings) and name not in known:

@@ -1,1 +1,1 @@
-"""Groq: its client, what its answers mean, and what it says about limits."""
+"""Calls Groq, judges its answers, and reads the limits that they state."""

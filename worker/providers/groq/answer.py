@@ -1,4 +1,4 @@
-"""What a caller gets of a completion, and what it counts against the limits."""
+"""Makes the result of a completion, and counts its tokens against the limits."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,20 +20,20 @@ def result_of(
     logprobs: Any = None,
     request_id: str | None = None,
 ) -> dict[str, Any]:
-    """Make the result of a completion that is complete.
+    """Make the result of a complete completion.
 
     Args:
-        message: The assistant's message. Fields that nobody knows yet are passed on as they came.
-        body: What stands around it: `model`, `usage`, `service_tier` and the like.
-        finish_reason: Why it ended.
-        logprobs: The log probabilities of its tokens, where they were asked for.
+        message: The assistant's message. Its unknown fields are passed on unchanged.
+        body: The other fields of the answer: `model`, `usage`, `service_tier` and so on.
+        finish_reason: Why the completion ended.
+        logprobs: The log probabilities of its tokens, if the request asked for them.
         request_id: Groq's own id of the request.
 
     Returns:
-        Always `text`, `reasoning`, `tool_calls`, `finish_reason`, `model`, `usage`, `service_tier`
-        and `request_id`. Where they came, the message's other fields, `logprobs`, and what Groq
-        reports of the parts of its work. And `empty_because`, where reasoning left no room for a
-        text.
+        A result that always has `text`, `reasoning`, `tool_calls`, `finish_reason`, `model`,
+        `usage`, `service_tier` and `request_id`. If Groq sent them, it also has the message's other
+        fields, `logprobs`, `usage_breakdown` and `mcp_list_tools`. If reasoning left no room for a
+        text, it has `empty_because`.
     """
     result = _other_fields(message)
     result |= {
@@ -55,14 +55,14 @@ def result_of(
 
 
 def request_id_of(extras: Any, headers: Mapping[str, str]) -> str | None:
-    """Groq's own id of a request: in the body's `x_groq`, else in a header."""
+    """Return Groq's own id of a request, from the body's `x_groq` or else from a header."""
     return as_text(member(extras, "id")) or headers.get("x-request-id")
 
 
 def _empty_because(result: Mapping[str, Any]) -> str:
-    """Why there is no text although the model did its work.
+    """Explain why a result has no text although the model used tokens.
 
-    Empty where there is one, or nobody knows.
+    The explanation is empty if there is a text, or if the reason is not known.
     """
     if result["text"] or result["tool_calls"] or result["finish_reason"] != "length":
         return ""
@@ -78,17 +78,17 @@ def _empty_because(result: Mapping[str, Any]) -> str:
 
 
 _MOST_TOKENS = 10**8
-"""Far above what one call can use: a larger number would close the account for good."""
+"""Far above the tokens that one call can use: counting more would close the account for good."""
 
 
 def counted_tokens(
     usage: Mapping[str, Any], *, of: str = "total_tokens", cached_too: bool = False
 ) -> int | None:
-    """Return what counts against the limits, in tokens: cached tokens of the prompt do not.
+    """Return how many tokens count against the limits; cached tokens of the prompt do not count.
 
     Args:
         usage: The usage that Groq states.
-        of: Which count.
+        of: The field of `usage` that is counted.
         cached_too: Count cached tokens as well.
     """
     total = usage.get(of)
@@ -100,13 +100,13 @@ def counted_tokens(
 
 
 def cached_tokens(usage: Mapping[str, Any]) -> int | None:
-    """Return how many tokens of the prompt were cached, where Groq says so."""
+    """Return how many tokens of the prompt were cached; None if Groq does not state it."""
     cached = member(usage.get("prompt_tokens_details"), "cached_tokens")
     return cached if is_count(cached) and cached <= _MOST_TOKENS else None
 
 
 def _other_fields(message: Mapping[str, Any]) -> dict[str, Any]:
-    """What a message holds beside the fields that each result has."""
+    """Return the fields of a message that are not among the fields of every result."""
     return {
         name: value
         for name, value in message.items()

@@ -1,4 +1,4 @@
-"""One chat completion, and what Groq will count for it."""
+"""Describes one chat completion, and estimates the tokens that Groq will count for it."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,7 @@ from worker.providers.groq.stream import Listener
 from worker.providers.response import texts_in
 
 DEFAULT_RESERVED_TOKENS = 1_024
-"""The tokens reserved for the answer where the request sets no cap."""
+"""The tokens that are reserved for the answer if the request sets no cap."""
 
 
 DEFAULT_TIER = "on_demand"
@@ -26,7 +26,7 @@ _IMAGE_TOKENS = 1_000
 
 
 _PRIVATE_BESIDE = ("documents", "input", "instructions", "prompt")
-"""What else holds texts of people; all but the first only in requests of other endpoints."""
+"""Other fields that hold users' texts; only requests of other endpoints have the last three."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Completion:
         model: The model.
         input_tokens: The estimate of the prompt.
         output_tokens: The tokens reserved for the answer.
-        listener: Gets the answer while it arrives; None: it arrives in one piece.
+        listener: Gets the answer while it arrives; None if the answer is not streamed.
     """
 
     params: Mapping[str, Any] = field(repr=False)
@@ -62,7 +62,7 @@ class Completion:
 
     @property
     def is_capped(self) -> bool:
-        """Whether the request itself says how long the answer may be."""
+        """Whether the request itself limits the length of the answer."""
         return bool(self.params.get("max_completion_tokens") or self.params.get("max_tokens"))
 
     def with_model(self, model: str) -> "Completion":
@@ -80,16 +80,16 @@ class Completion:
 
     @property
     def limited_as(self) -> str:
-        """What its limits belong to, beside the account.
+        """The name, within the account, of the limits that apply to the request.
 
-        That is the model, and the service tier where it is not the default.
+        It has the model, and the service tier unless the tier is the default.
         """
         tier = self.params.get("service_tier")
         return self.model if tier in {None, DEFAULT_TIER} else f"{self.model} ({tier})"
 
     @property
     def resource(self) -> str:
-        """What a key may not have access to: the model."""
+        """The resource to which a key needs access: the model."""
         return self.model
 
 
@@ -101,7 +101,8 @@ def estimate_tokens(params: Mapping[str, Any]) -> int:
 def reserved_tokens(params: Mapping[str, Any]) -> int:
     """Return how many tokens are reserved for the answers.
 
-    That is `max_completion_tokens`, else `max_tokens`, else `DEFAULT_RESERVED_TOKENS`, times `n`.
+    The number is `max_completion_tokens`, else `max_tokens`, else `DEFAULT_RESERVED_TOKENS`,
+    multiplied by `n`.
     """
     reserve = (
         params.get("max_completion_tokens") or params.get("max_tokens") or DEFAULT_RESERVED_TOKENS
@@ -112,8 +113,8 @@ def reserved_tokens(params: Mapping[str, Any]) -> int:
 def prompt_tokens(params: Mapping[str, Any]) -> int:
     """Estimate what Groq will count for the prompt, in tokens.
 
-    It is a quarter of the bytes of the prompt in UTF-8, so that scripts beyond ASCII are not
-    underrated; an image counts 1,000.
+    The estimate is a quarter of the prompt's size in UTF-8 bytes, so that scripts beyond ASCII are
+    not underestimated. An image counts 1,000 tokens.
     """
     prompt_bytes, fixed = 0, 0
     for message in params.get("messages") or ():
@@ -133,8 +134,8 @@ def prompt_tokens(params: Mapping[str, Any]) -> int:
 def prompts_of(params: Mapping[str, Any]) -> list[str]:
     """Return the texts of a request that no log and no error may repeat.
 
-    Those of a message may stand anywhere in it, and somebody else's request has any form: Groq may
-    quote what it refuses.
+    Groq may quote the request that it refuses. All texts of a message are returned, because the
+    request of another SDK may have any form.
     """
     given = params.get("messages")
     texts: list[str] = []
@@ -155,7 +156,7 @@ def _parts_of(message: Any) -> Iterable[Any]:
 
 
 def _texts_beside(message: Any) -> Iterable[str]:
-    """Yield the texts of a message beside its content: reasoning and tool calls."""
+    """Yield the texts of a message outside its content: reasoning and tool calls."""
     if isinstance(message, Mapping):
         yield from texts_in(message.get("reasoning"))
         yield from texts_in(message.get("tool_calls"))

@@ -1,4 +1,4 @@
-"""Answers of Groq that blame a key, or the organisation that it belongs to."""
+"""Judges answers of Groq that blame a key, or the organisation that it belongs to."""
 
 import re
 from datetime import UTC, datetime
@@ -14,10 +14,10 @@ _DEAD_KEY_SENTENCE = re.compile(r"invalid api key\.?", re.IGNORECASE)
 
 
 def key_fault(answer: Answer, *, now_s: float) -> Verdict | None:
-    """Judge an answer that blames the key or its organisation; None: it does not.
+    """Judge an answer that blames the key or its organisation; None if it blames neither.
 
     Args:
-        answer: What Groq answered.
+        answer: Groq's answer.
         now_s: The time, in seconds since 1970.
     """
     return _fault_of_key(answer) or _fault_of_organisation(answer, now_s)
@@ -25,8 +25,8 @@ def key_fault(answer: Answer, *, now_s: float) -> Verdict | None:
 
 def _fault_of_key(answer: Answer) -> Verdict | None:
     status, code = answer.status, answer.code
-    # The status decides, since the code of a 401 is not reliable. But a 401 that is not in Groq's
-    # form is a gateway's, which refuses every key alike.
+    # The status decides, because the code of a 401 is not reliable. But a 401 that is not in Groq's
+    # form comes from a gateway, which refuses every key alike.
     if (status == HTTPStatus.UNAUTHORIZED and is_own(answer)) or (
         status in {400, 403} and code == "invalid_api_key"
     ):
@@ -74,8 +74,8 @@ def _fault_of_organisation(answer: Answer, now_s: float) -> Verdict | None:
             "the organisation's spend limit at Groq is reached",
             effect=Effect.COOL,
             scope=Scope.ACCOUNT,
-            # Until the first of the month; a person may raise the limit before, so one call an
-            # hour finds out.
+            # The limit ends on the first of the month. A person may raise it earlier, so one call
+            # each hour tests the key.
             cooldown=Cooldown.HOURLY_PROBE,
             cooldown_ms=_until_next_month_ms(now_s),
             account=account,

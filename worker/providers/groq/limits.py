@@ -1,4 +1,4 @@
-"""What Groq says about limits: in headers on every answer, and in the words of a refusal."""
+"""Reads the limits that Groq states in the headers of every answer and in the text of refusals."""
 
 import re
 from dataclasses import dataclass
@@ -39,17 +39,17 @@ _MINUTE_MS = Dimension.RPM.window_ms
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the words of a 429 or 413 state; None where they do not.
+    """The facts in the message of a 429 or 413; None for each fact that it does not state.
 
     Attributes:
         account: The organisation.
-        dimension: Which limit refused.
-        limit: What a full window of it allows.
-        used: What was in use.
-        requested: What this request would have added, in tokens or requests.
+        dimension: Which limit refused the request.
+        limit: The number of tokens or requests that a full window allows.
+        used: How many of them were in use.
+        requested: How many of them this request would have added.
         wait_ms: After how many milliseconds a request of this size passes.
-        service_tier: The tier whose limit it is.
-        project: The project whose limit it is; None: it is the organisation's.
+        service_tier: The service tier to which the limit belongs.
+        project: The project to which the limit belongs; None if it is the organisation's limit.
     """
 
     account: str | None = None
@@ -71,7 +71,10 @@ class Refusal:
 
     @property
     def for_its_size(self) -> bool:
-        """Whether only a request of this size waits, and what is left for smaller ones is known."""
+        """Whether only requests of this size must wait.
+
+        The capacity that is left for smaller requests is then known.
+        """
         counts_tokens = self.dimension is not None and self.dimension.counts_tokens
         return (
             counts_tokens
@@ -82,7 +85,7 @@ class Refusal:
 
     @property
     def observed(self) -> ObservedLimit | None:
-        """The limit for the key pool."""
+        """The limit, as the key pool takes it."""
         if self.dimension is None or self.limit is None:
             return None
         remaining = None if self.used is None else float(max(0, self.limit - self.used))
@@ -90,13 +93,12 @@ class Refusal:
 
 
 def read_refusal(message: str) -> Refusal:
-    """Read the words of a refusal (wording from recorded traffic).
+    """Read the message of a refusal (wording from recorded traffic).
 
-    Other wordings leave fields None.
+    Fields stay None if the wording differs.
 
     Args:
-        message: The error's `message`, which Groq writes itself. Never pass text that echoes the
-            user.
+        message: The error's `message`, as Groq wrote it. Never pass a text that echoes the user.
     """
     wait = _word(_WAIT, message)
     return Refusal(
@@ -117,19 +119,16 @@ def _word(pattern: re.Pattern[str], message: str) -> str | None:
 
 
 def some_limit_name(message: str) -> str:
-    """The short name of a limit as a refusal writes it, known or not.
-
-    Empty where it writes none.
-    """
+    """Return the short name of the limit in a refusal, known or unknown; empty if it has none."""
     return _word(_SOME_DIMENSION, message) or ""
 
 
 def limits_of(answer: Answer, refusal: Refusal | None = None) -> tuple[ObservedLimit, ...]:
-    """Every limit that an answer states.
+    """Return every limit that an answer states.
 
-    The words of a refusal win over a header about the same limit.
-
-    None where a project's limit refused: other keys of the organisation may be of other projects.
+    If a refusal and a header state the same limit, the refusal counts. If the limit of a project
+    refused the request, nothing is returned: other keys of the organisation may belong to other
+    projects.
     """
     if refusal is not None and refusal.project is not None:
         return ()
@@ -155,13 +154,15 @@ def _tokens_limit(answer: Answer) -> ObservedLimit | None:
 
 
 def _requests_limit(answer: Answer) -> ObservedLimit | None:
-    """Groq's own header counts a day (RPD); other servers state their limit of a minute in it.
+    """Read the limit of requests: a day's (RPD) at Groq, a minute's at some other servers.
 
-    To take one for the other would throttle a key a thousandfold, so the header must agree with
-    itself: a day's bucket that refills continuously resets after `used / limit` of a day (the
-    documentation's own example does). A shorter reset is a minute's. Nothing is learned where
-    nothing can be derived: without a reset, with nothing used yet, and where an earlier request may
-    have been given back in part, since what remains is stated in whole requests.
+    To confuse the two would throttle a key a thousandfold, so the time until the reset must fit. A
+    bucket of a day refills continuously, so it resets after `used / limit` of a day; the example in
+    the documentation does so. If the reset is sooner, the limit is a minute's.
+
+    None is returned if the answer does not show which it is: without a reset, with nothing used
+    yet, or if an earlier request may have been refilled in part. The latter cannot be seen because
+    the remaining requests are stated as a whole number.
     """
     limit = answer.header_int("x-ratelimit-limit-requests")
     remaining = answer.header_int("x-ratelimit-remaining-requests")
@@ -181,7 +182,7 @@ def _requests_limit(answer: Answer) -> ObservedLimit | None:
 def _dimension(message: str) -> Dimension | None:
     if short := _word(_DIMENSION, message):
         return Dimension(short.lower())
-    # A limit that we do not know must not be taken for one that it is spelled like.
+    # An unknown limit must not be taken for a known limit with a similar name.
     spelled = None if _SOME_DIMENSION.search(message) else _SPELLED.search(message)
     return (
         _SPELLED_DIMENSION.get(f"{spelled[1] or ''}{spelled[2]} {spelled[3]}".lower())
@@ -196,7 +197,7 @@ def _number(name: str, message: str) -> int | None:
 
 
 def _without_stop(words: str) -> str:
-    # "in 20 seconds or" and "in 9m38s Need more": keep the duration, drop the rest.
+    # From "20 seconds or" and "9m38s Need more", keep the duration and drop the rest.
     parts = words.strip().rstrip(".").split()
     while parts and duration_ms(" ".join(parts)) is None:
         parts.pop()

@@ -1,4 +1,4 @@
-"""Passes requests of other SDKs on to Groq, and judges the answers as those of our own calls."""
+"""Passes requests of other SDKs on to Groq, and judges the answers like those to our own calls."""
 
 import asyncio
 import re
@@ -21,17 +21,17 @@ from worker.verdicts import Fate, Reply, Verdict
 
 _COMPLETIONS = "/chat/completions"
 _PREFIX = re.compile(r"^/(?:(?:openai/)?v1/)?")
-"""What stands before the path of an endpoint: the prefix of Groq, or that of OpenAI's SDK."""
+"""The prefix before the path of an endpoint, in URLs for Groq or from OpenAI's SDK."""
 
 
 class GroqPassing:
-    """Sends requests as they are, with any key.
+    """Sends requests unchanged, with any key.
 
     Args:
         http: The connections to Groq.
         judge: Judges the answers.
-        timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
-            take twice as long; an answer that is streamed takes as long as its reader likes.
+        timeout_s: The read timeout, in seconds. The whole call may take twice as long; the reading
+            of a streamed answer has no limit.
     """
 
     service = "groq"
@@ -58,7 +58,7 @@ class GroqPassing:
         )
 
     def _timeouts(self, request: httpx.Request) -> dict[str, float | None]:
-        """The timeouts of the SDK, and ours where it has none: an answer may stop in the middle."""
+        """Return the SDK's timeouts, with ours for those it lacks: an answer may stop halfway."""
         theirs = request.extensions.get("timeout") or {}
         ours: dict[str, float | None] = self._http.timeout.as_dict()
         return {name: ours[name] if theirs.get(name) is None else theirs[name] for name in ours}
@@ -66,7 +66,7 @@ class GroqPassing:
     async def call(
         self, secret: SecretStr, request: Exchange, *, sent: Callable[[], None] | None = None
     ) -> Reply:
-        """Send a request with one key and judge the answer, which stays in the exchange."""
+        """Send a request with one key, judge the answer, and keep the answer in the exchange."""
         if unsent := unsent_reply(secret, self._http):
             return unsent
         on_sent.set(sent)
@@ -92,7 +92,7 @@ class GroqPassing:
         """Do nothing: the connections belong to the provider."""
 
     async def _pass(self, response: httpx.Response, request: Exchange, secret: SecretStr) -> Reply:
-        """Hand a streamed answer over, and judge it when its reader has done with it."""
+        """Hand over a streamed answer, and judge it when its reader is finished."""
         decoder, heard = EventDecoder(), AssembledAnswer(NoListener())
 
         def read(piece: bytes) -> None:
@@ -118,7 +118,7 @@ class GroqPassing:
         answer = Answer(response.status_code, dict(response.headers.items()))
         value: dict[str, Any] = {"usage": heard.usage}
         if not end.complete or not request.request.url.path.endswith(_COMPLETIONS):
-            # Its reader has stopped early, or the events are of another kind.
+            # The reader has stopped early, or the events are not those of a completion.
             return Reply(self._judged(answer, request, secret, value), value)
         verdict = self._judge.streamed(
             heard.answer(response.status_code, answer.headers),
@@ -140,7 +140,7 @@ class GroqPassing:
 
 
 def _for_no_other_key(verdict: Verdict) -> Verdict:
-    """End the turn: the reader has the answer of this key, and another one's would go to nobody."""
+    """End the turn: the reader already has this key's answer, so no other key may be called."""
     if verdict.fate in {Fate.NEXT_KEY, Fate.OTHER_ACCOUNT}:
         return replace(verdict, fate=Fate.RETRY)
     return verdict
@@ -156,7 +156,7 @@ def _usage_of(body: Any) -> dict[str, Any]:
 
 
 def _whole(response: httpx.Response) -> httpx.Response:
-    """Copy an answer that was read: its body is decoded, and belongs to no connection."""
+    """Copy an answer that was read, with its decoded body and without its connection."""
     headers = [
         (name, value)
         for name, value in response.headers.raw

@@ -1,4 +1,7 @@
-"""Requests that Groq refuses for what they are; another organisation may still take some."""
+"""Judges requests that Groq refuses because of their content or model.
+
+Another organisation may still accept some of them.
+"""
 
 import re
 from http import HTTPStatus
@@ -16,14 +19,14 @@ _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
 def rejection_of(answer: Answer, sentence: str) -> Verdict:
-    """Judge a request that is refused for what it is.
+    """Judge a request that is itself refused.
 
     Args:
-        answer: What Groq answered.
-        sentence: Its sentence, without anything private; may be empty.
+        answer: Groq's answer.
+        sentence: The answer's message without private texts; may be empty.
 
     Returns:
-        The verdict; for some reasons another organisation may still take the request.
+        The verdict. After some refusals another organisation may still accept the request.
     """
     sentence = (
         f"Groq rejects the request: {sentence}"
@@ -34,16 +37,16 @@ def rejection_of(answer: Answer, sentence: str) -> Verdict:
         return unfit("model_not_found", sentence, answer)
     if _NO_TIER.match(answer.message) and answer.status in {400, 403}:
         return unfit("tier_unavailable", sentence, answer)
-    if answer.status == HTTPStatus.NOT_FOUND:  # without a code that is known
+    if answer.status == HTTPStatus.NOT_FOUND:  # with an unknown code or none
         return Verdict(Fate.OTHER_ACCOUNT, "model_not_found", sentence, status=answer.status)
     if answer.status == HTTPStatus.FORBIDDEN:
-        # A code that is not documented may hold for this account alone.
+        # An undocumented code may apply to this account only.
         return Verdict(Fate.OTHER_ACCOUNT, "forbidden", sentence, status=answer.status)
     return Verdict(Fate.FAIL, "rejected", sentence, status=answer.status)
 
 
 def unfit(code: str, sentence: str, answer: Answer) -> Verdict:
-    """Judge a request for what this organisation does not have, but others may."""
+    """Judge a request for something that this organisation does not have, but others may have."""
     return Verdict(
         Fate.OTHER_ACCOUNT,
         code,
@@ -57,7 +60,7 @@ def unfit(code: str, sentence: str, answer: Answer) -> Verdict:
 
 
 def too_large_sentence(refusal: Refusal) -> str:
-    """Say for the caller why a request is too large."""
+    """Explain to the caller why a request is too large."""
     if refusal.limit is None or refusal.requested is None:
         return "the request is larger than this organisation may send for this model"
     if refusal.dimension is Dimension.OTPM:
@@ -75,8 +78,8 @@ def too_large_sentence(refusal: Refusal) -> str:
 def is_own(answer: Answer) -> bool:
     """Whether an error is in Groq's own form.
 
-    What a gateway writes has its words elsewhere, or a code of another kind and no type, such as
-    `404` and `DeploymentNotFound`.
+    The error of a gateway has its message in another place, or it has no type and a code of another
+    form, such as `404` or `DeploymentNotFound`.
     """
     error = member(answer.body, "error")
     if not isinstance(error, dict):
@@ -87,7 +90,7 @@ def is_own(answer: Answer) -> bool:
 
 
 def wrong_address(answer: Answer) -> Verdict | None:
-    """Judge Groq's answer that nothing is where we ask: all calls go there, not this one alone."""
+    """Judge Groq's answer that the URL is unknown, which concerns all calls, not only this one."""
     if answer.code != "unknown_url":
         return None
     return Verdict(

@@ -1,4 +1,4 @@
-"""Groq's SDK, where the requests of a client differ only in their bodies."""
+"""Makes calls of Groq's SDK cheaper, because a client's requests differ only in their bodies."""
 
 import json
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), all
 class AsyncGroq(groq.AsyncGroq):
     """The official SDK, for calls to one URL with one set of options.
 
-    For each call the SDK copies the options, and merges and checks the same headers: a tenth of
-    what a completion costs. Here it does so for the first call; later ones copy that with another
-    body. The header User-Agent has the name of the class.
+    For each call the SDK copies the options, and merges and checks the same headers, which is a
+    tenth of the cost of a completion. Here the SDK does this for the first call only; later calls
+    copy the first request with another body. The class has the SDK's own name because the header
+    User-Agent contains it.
     """
 
     _options: Any = None
@@ -25,12 +26,12 @@ class AsyncGroq(groq.AsyncGroq):
     async def send(
         self, url: httpx.URL, body: Mapping[str, Any], *, stream: bool, options: Any
     ) -> httpx.Response:
-        """Send a request as it is.
+        """Send a request unchanged.
 
         Args:
-            url: Where to; the same for all calls of this client.
+            url: The URL; the same for all calls of this client.
             body: The object to send.
-            stream: Whether to return before the body of the answer is here.
+            stream: Whether to return before the body of the answer has arrived.
             options: The SDK's options of a call; the same for all calls.
 
         Raises:
@@ -63,7 +64,7 @@ class AsyncGroq(groq.AsyncGroq):
             stream=httpx.ByteStream(body),
             extensions=self._first.extensions,
         )
-        request.headers.encoding = "ascii"  # or httpx would read all headers to find that out
+        request.headers.encoding = "ascii"  # else httpx reads all headers to find the encoding
         request.headers["Content-Length"] = str(len(body))
         request.read()
         return request

@@ -1,7 +1,7 @@
-"""A completion that comes in pieces: the events on the wire, and the answer that they add up to.
+"""Reads the events of a streamed completion, and assembles the answer from them.
 
-The SDK makes the call, but the events are read here: its models cost 90 to 110 µs a chunk, this 14
-µs (measured), and hundreds of streams share one event loop.
+The SDK makes the call, but the events are read here, because hundreds of streams share one event
+loop. A chunk takes 14 µs here, and 90 to 110 µs with the SDK's models (measured).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,22 +20,22 @@ _BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
 
 
 class Listener(Protocol):
-    """Hears an answer while it comes. Every method returns at once and raises nothing."""
+    """Gets an answer while it arrives. Every method returns at once and raises nothing."""
 
     def begin(self) -> None:
-        """An answer begins; what was heard before belongs to one that broke off."""
+        """An answer begins; the pieces before it belong to an answer that was interrupted."""
 
     def piece(
         self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()
     ) -> None:
-        """More of the answer.
+        """Another piece of the answer.
 
         Tool calls are deltas in Groq's form, to be merged by their `index`.
         """
 
 
 class NoListener:
-    """A listener for an answer that nobody follows here."""
+    """A listener for an answer that no reader follows here."""
 
     def begin(self) -> None:
         """Do nothing."""
@@ -49,8 +49,8 @@ class NoListener:
 class EventDecoder:
     """Cuts the bytes of an event stream into the data of its events.
 
-    A line ends with LF, CR LF, or CR alone, as https://html.spec.whatwg.org/#event-stream says: a
-    gateway may write each of them.
+    A line ends with LF, CR LF, or CR alone (https://html.spec.whatwg.org/#event-stream); a gateway
+    may write any of them.
     """
 
     def __init__(self) -> None:
@@ -60,11 +60,11 @@ class EventDecoder:
         self._after_cr = False
 
     def feed(self, part: bytes) -> Iterator[bytes]:
-        """Take the next bytes; yields the data of every event that they complete."""
+        """Take the next bytes, and yield the data of every event that they complete."""
         part = self._with_line_feeds(part)
         self._rest.append(part)
         if b"\n" not in part:
-            return  # to join them each time would take the square of a long line's length
+            return  # joining the parts each time would take quadratic time for a long line
         *lines, rest = b"".join(self._rest).split(b"\n")
         self._rest = [rest]
         for line in lines:
@@ -72,8 +72,7 @@ class EventDecoder:
                 self._is_first_line = False
                 line = line.removeprefix(_BOM)  # noqa: PLW2901 - the same line
             if line.startswith(b"data:"):
-                # Not `removeprefix(b"data: ")`: the blank is optional, and only one belongs to the
-                # field.
+                # The space after the colon is optional, and only the first one is not data.
                 self._data.append(line[5:].removeprefix(b" "))
             elif line == b"data":
                 self._data.append(b"")
@@ -82,10 +81,10 @@ class EventDecoder:
                 self._data.clear()
 
     def _with_line_feeds(self, part: bytes) -> bytes:
-        """Replace each end of a line by LF.
+        """Replace each line ending by LF.
 
-        A CR at the end of a part ends its line at once: only the next part shows
-        whether an LF follows, and an event must not wait for that.
+        A CR at the end of a part ends its line at once: only the next part shows whether an LF
+        follows, and an event must not wait for that part.
         """
         if self._after_cr and part:
             self._after_cr = False
@@ -97,14 +96,13 @@ class EventDecoder:
 
 
 class AssembledAnswer:
-    """An answer put together from its chunks, which a listener gets on the way.
+    """Assembles an answer from its chunks, and passes each chunk to a listener.
 
     Attributes:
-        done: The provider said that nothing more comes.
-        error: The error that came instead of the rest, as the provider described it; None where
-            none came.
-        stopped: Why the provider stopped early, in its own words; empty where it did not.
-        unreadable: A chunk was no JSON object.
+        done: Whether the provider announced the end of the stream.
+        error: The error that came instead of the rest, as the provider described it, or None.
+        stopped: Why the provider stopped early, in its own words; empty if it did not stop.
+        unreadable: Whether a chunk was not a JSON object.
     """
 
     def __init__(self, listener: Listener) -> None:
@@ -125,7 +123,7 @@ class AssembledAnswer:
 
     @property
     def complete(self) -> bool:
-        """Whether the whole answer is here, even if the connection breaks now."""
+        """Whether the whole answer has arrived, even if the connection breaks now."""
         return self._finish_reason is not None and not self.broken
 
     @property
@@ -135,22 +133,22 @@ class AssembledAnswer:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing more has to come: the answer is complete, or broken."""
+        """Whether nothing more is needed: the answer is complete or broken."""
         return self.complete or self.broken
 
     @property
     def later_fields(self) -> Mapping[str, Any]:
-        """The fields of the message that have no place of their own in the result."""
+        """The fields of the message that the result passes on unchanged."""
         return self._message
 
     @property
     def usage(self) -> Mapping[str, Any]:
-        """What the provider counted; empty where it did not say."""
+        """The usage that the provider stated; empty if it stated none."""
         return as_object(self._body.get("usage"))
 
     @property
     def finish_reason(self) -> str | None:
-        """Why the answer ended; None where it did not say."""
+        """Why the answer ended; None if the provider did not state it."""
         return self._finish_reason
 
     def take(self, data: bytes) -> None:
@@ -174,7 +172,7 @@ class AssembledAnswer:
                 self._take_choice(choice)
 
     def whole(self, value: Mapping[str, Any]) -> None:
-        """Report an answer that came in one piece although pieces were asked for."""
+        """Pass on an answer that came in one piece although a stream was requested."""
         calls = _objects_in(value["tool_calls"])
         self._report(
             text=as_text(value["text"]),
@@ -183,10 +181,7 @@ class AssembledAnswer:
         )
 
     def value(self, headers: Mapping[str, str]) -> dict[str, Any] | None:
-        """What the caller gets, as of a completion that came whole.
-
-        None where the answer is not complete.
-        """
+        """Return the result, as for an answer that is not streamed; None if it is incomplete."""
         if not self.complete:
             return None
         return result_of(
@@ -203,18 +198,18 @@ class AssembledAnswer:
         )
 
     def answer(self, status: int, headers: Mapping[str, str]) -> Answer:
-        """What came, as an answer that is judged; an error has the status that it should have had.
+        """Return the answer to judge; for an error in the stream, with the status of that error.
 
         Args:
             status: The HTTP status of the stream.
-            headers: Its headers, by their names in small letters.
+            headers: The headers of the stream by lower-case name.
         """
         if self.error is None:
             return Answer(status, headers)
         return Answer(_status_of(self.error), headers, {"error": self.error})
 
     def _take_body(self, chunk: dict[str, Any]) -> None:
-        """Take what stands around the choices; the usage stands beside them or under `x_groq`."""
+        """Keep the fields beside the choices; the usage is one of them, or is under `x_groq`."""
         self._body |= {
             name: value for name, value in chunk.items() if name != "choices" and value is not None
         }
@@ -260,9 +255,9 @@ class AssembledAnswer:
             self._listener.piece(text=text, reasoning=reasoning, tool_calls=tool_calls)
 
     def _merge(self, delta: dict[str, Any]) -> None:
-        """Add a piece to the tool call of its index.
+        """Add a piece to the tool call with its index.
 
-        Names and ids come once, arguments come in pieces.
+        Names and ids come once; arguments come in pieces.
         """
         index = delta.get("index")
         call = self._calls.setdefault(
@@ -276,7 +271,7 @@ class AssembledAnswer:
 
 
 def _status_of(error: Mapping[str, Any]) -> int:
-    """The HTTP status that an error would have had, had it come before the first byte."""
+    """Return the HTTP status that an error would have had before the first byte of the stream."""
     status = error.get("status_code") or error.get("status")
     if isinstance(status, int) and HTTPStatus.BAD_REQUEST <= status < 600:  # noqa: PLR2004
         return status
@@ -290,9 +285,9 @@ def _objects_in(value: Any) -> list[dict[str, Any]]:
 
 
 def _joined(before: Any, piece: Any) -> Any:
-    """Add a piece of a field to what came of it.
+    """Add a piece of a field to the pieces before it.
 
-    Texts and lists grow, entries with the same `index` are one.
+    Texts and lists grow; list entries with the same `index` are merged.
     """
     if piece is None or before is None:
         return before if piece is None else piece

@@ -1,4 +1,4 @@
-"""What Groq answers that `verdicts` and `limits` do not know."""
+"""Finds the parts of Groq's answers that `verdicts` and `limits` do not know."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,7 +25,7 @@ _CODE_BEGINNINGS = ("model_permission_blocked", "spend_")
 _STATUSES = {
     *(400, 401, 402, 403, 404, 408, 409, 413, 421, 422, 424, 425, 429, 498, 499),
     *(500, 502, 503, 504),
-    *range(520, 528),  # of the edge before it
+    *range(520, 528),  # of the gateway in front of Groq
 }
 _REFUSED = {413, 429}
 _HEADERS = {
@@ -51,10 +51,10 @@ _MOST_MODELS = 64
 
 
 class GroqWatch:
-    """Notices what is unknown in Groq's answers, and models all of whose calls fail alike.
+    """Finds unknown parts of Groq's answers, and models whose calls all fail alike.
 
     Args:
-        notice: Takes what was found.
+        notice: Is called with each finding.
     """
 
     def __init__(self, notice: Notice) -> None:
@@ -75,12 +75,12 @@ class GroqWatch:
 
         Args:
             answer: Its status, headers and body.
-            verdict: How it was judged.
-            model: The model that was asked.
-            message: The assistant's message, or as much of it as nobody has a place for; empty
-                where none came.
-            finish_reason: Why the answer ended; None where it did not say.
-            shapes: Makes what is kept of it.
+            verdict: The verdict on the answer.
+            model: The model of the request.
+            message: The assistant's message, or only the fields that the result passes on
+                unchanged; empty if there is no message.
+            finish_reason: Why the answer ended; None if Groq did not state it.
+            shapes: Makes the shapes of the unknown parts.
         """
         for unknown in _unknown_in(
             answer, message=message, finish_reason=finish_reason, shapes=shapes
@@ -95,7 +95,7 @@ class GroqWatch:
             self._failed.pop(model, None)
             return False
         if verdict.fate not in {Fate.FAIL, Fate.OTHER_ACCOUNT} and verdict.code not in _OF_A_MODEL:
-            return False  # the key's or the limit's fault, or an outage, which passes
+            return False  # the key or a limit is at fault, or an outage, which ends
         code, times = self._failed.pop(model, ("", 0))
         times = times + 1 if code == verdict.code else 1
         self._failed[model] = verdict.code, times

@@ -1,4 +1,4 @@
-"""What each answer of Groq means: the rows of the verdict table, first match wins."""
+"""Judges answers of Groq: the first row of the verdict table that matches counts."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -29,14 +29,17 @@ _MIN_COOLDOWN_MS = 100
 _SECOND_MS = 1_000
 _FLEX_CAPACITY_STATUS = 498
 _MOST_GENERATIONS_MORE = 2
-"""Each costs its tokens, and a model that fails three times will not learn the form."""
+"""How often a bad generation is repeated.
+
+Each repetition costs tokens, and a model that fails three times will fail again.
+"""
 _BAD_GENERATION = {"json_validate_failed", "tool_use_failed"}
 _NOT_NOW = {
     HTTPStatus.REQUEST_TIMEOUT,
     HTTPStatus.CONFLICT,
     HTTPStatus.MISDIRECTED_REQUEST,
     HTTPStatus.TOO_EARLY,
-    499,  # a proxy has cut the call
+    499,  # a proxy cut the call
 }
 _FAULT: Final = Verdict(
     Fate.RETRY,
@@ -80,9 +83,9 @@ _FAULTS: Final[Mapping[int, Verdict]] = {
         ),
     ),
 }
-"""What a status of Groq's own troubles means; any other 5xx is a `_FAULT`."""
+"""The verdicts on statuses of Groq's own failures; any other 5xx is a `_FAULT`."""
 _OF_THE_REQUEST: Final = {HTTPStatus.CONFLICT, HTTPStatus.FAILED_DEPENDENCY}
-"""What Groq says of a request with these; a gateway's own say nothing of it."""
+"""Statuses that concern the request if Groq sends them, but not if a gateway does."""
 _TOO_LARGE_ELSEWHERE: Final = "something before Groq refuses the request as too large (HTTP 413)"
 _REFUSAL_WORDS = re.compile(
     r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `"
@@ -103,9 +106,9 @@ class GroqJudge(Judge):
         """Judge one answer.
 
         Args:
-            answer: What came back.
-            value: The completion that it brought, None where it brought none.
-            secret: The key that was used; it is masked should the answer echo it.
+            answer: Groq's answer.
+            value: The completion in the answer; None if it has none.
+            secret: The key that was used; it is masked if the answer echoes it.
             private: Texts of the request, which no reason may repeat.
         """
         if answer.ok:
@@ -130,18 +133,18 @@ class GroqJudge(Judge):
         secret: SecretStr,
         private: Iterable[str] = (),
     ) -> Verdict:
-        """Judge an answer that came in pieces.
+        """Judge an answer that was streamed.
 
         Args:
-            answer: The status and headers; the status and body of the error that came instead of
-                the rest, if one did.
-            heard: What arrived.
-            value: The completion that it adds up to, None where it is not complete.
+            answer: The status and headers. If an error came instead of the rest, its status and
+                body.
+            heard: The pieces that arrived.
+            value: The completion assembled from the pieces; None if it is not complete.
             secret: The key that was used.
             private: Texts of the request, which no reason may repeat.
         """
         if heard.error is not None:
-            # Not definite, whatever the error says: a part of the answer was made, and is counted.
+            # Whatever the error says, a part of the answer was made and is counted: not definite.
             verdict = self(answer, value=None, secret=secret, private=private)
             return replace(verdict, definite=False, counted=True)
         if heard.stopped:
@@ -191,11 +194,11 @@ class GroqJudge(Judge):
         )
 
     def _refusal(self, answer: Answer) -> Verdict | None:
-        """Judge a refusal of the request for what it is, though not for good."""
+        """Judge a refusal of the request that another try or another account may pass."""
         status = answer.status
         if is_client_error(status) and answer.code in _BAD_GENERATION:
-            # Not definite: the tokens are spent. The message may quote `failed_generation`, so the
-            # verdict leaves it out.
+            # Not definite, because the tokens are spent. The verdict leaves the message out,
+            # because it may quote `failed_generation`.
             return Verdict(
                 Fate.RETRY,
                 "bad_generation",
@@ -235,8 +238,8 @@ class GroqJudge(Judge):
             if refusal.dimension
             else "Groq's limit is reached",
             effect=Effect.COOL,
-            # The limit of a project stays with the key: other keys of the organisation may belong
-            # to other projects.
+            # The limit of a project is kept for this key only: other keys of the organisation may
+            # belong to other projects.
             scope=Scope.KEY_RESOURCE if refusal.project else Scope.ACCOUNT_MODEL,
             cooldown_ms=None
             if stated_ms is None
@@ -251,9 +254,10 @@ class GroqJudge(Judge):
     def _server_fault(self, answer: Answer) -> Verdict | None:
         """Judge a failure of Groq.
 
-        The documentation does not say whether it counts against the limits. If it does, a later
-        call is refused, and its words correct the bucket for all; a failure that were counted here
-        and not there would waste a call each time.
+        The documentation does not state whether a failed call counts against the limits, so it is
+        not counted here. If Groq counts it, a later call is refused, and the refusal corrects the
+        bucket for all keys of the account. If we counted it and Groq did not, each failure would
+        waste a call.
         """
         status = answer.status
         if status == _FLEX_CAPACITY_STATUS or answer.code == "capacity_exceeded":
@@ -277,7 +281,7 @@ class GroqJudge(Judge):
         )
 
     def _edge(self, answer: Answer) -> Verdict | None:
-        """Judge the answer of a proxy or gateway before Groq: it hits every key alike."""
+        """Judge the answer of a proxy or gateway in front of Groq, which affects every key."""
         if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
             return Verdict(
                 Fate.RETRY,
@@ -305,9 +309,9 @@ class GroqJudge(Judge):
 
 
 def _is_refusal_as_400(answer: Answer) -> bool:
-    """Whether a limit refused the request under another status.
+    """Whether a limit refused the request with status 400 instead of 429.
 
-    Limits of output tokens have done so, as a plain invalid request.
+    Limits of output tokens have refused requests as plain invalid requests.
     """
     return (
         answer.status == HTTPStatus.BAD_REQUEST and _REFUSAL_WORDS.match(answer.message) is not None
@@ -317,7 +321,7 @@ def _is_refusal_as_400(answer: Answer) -> bool:
 def _stated_ms(header_ms: int | None, words_ms: int | None) -> int | None:
     """Return the wait that a refusal states.
 
-    Its words give it to the millisecond, `retry-after` rounded up to whole seconds.
+    The message states it to the millisecond, `retry-after` rounded up to whole seconds.
     """
     if header_ms is None or words_ms is None:
         return words_ms if header_ms is None else header_ms

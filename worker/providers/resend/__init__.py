@@ -1,1 +1,1 @@
-"""Resend: its client, and what its answers mean."""
+"""Calls Resend, and judges its answers."""

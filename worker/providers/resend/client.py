@@ -1,7 +1,7 @@
-"""Resend emails: calls through the official SDK.
+"""Sends emails with Resend through the official SDK.
 
-An email is a side effect: what may have been accepted is repeated only with the same account,
-idempotency key and bytes.
+An email is a side effect. A call that may have been accepted is repeated only with the same
+account, idempotency key and bytes.
 """
 
 import asyncio
@@ -38,13 +38,12 @@ class Resend:
     """Sends emails with any key over one shared set of connections.
 
     Args:
-        api_url: Where Resend is.
-        timeout_s: The longest silence while waiting for an answer, in seconds. The whole call may
-            take twice as long.
-        max_connections: The most calls at once in this process; further ones queue.
+        api_url: Resend's base URL.
+        timeout_s: The read timeout, in seconds. The whole call may take twice as long.
+        max_connections: How many calls this process makes at once; further calls queue.
         now: Returns the time in seconds since the epoch.
         jitter: Draws a number between two bounds.
-        notice: Takes what the answers hold that the tables do not know.
+        notice: Is called with the unknown parts of answers.
     """
 
     service = "resend"
@@ -60,8 +59,8 @@ class Resend:
         notice: Notice = ignore,
     ) -> None:
         self._timeout_s = timeout_s
-        # A connection that the far side has just dropped makes an ambiguous failure: idle ones are
-        # not kept for long.
+        # Idle connections are not kept for long: a call over a connection that the far side has
+        # just dropped fails ambiguously.
         self._http = shared_client(
             api_url.rstrip("/"),
             timeout_s=timeout_s,
@@ -71,12 +70,12 @@ class Resend:
         self._firsts: dict[str, httpx.Request] = {}
         self._judge = ResendJudge(now=now, jitter=jitter)
         self._notice = notice
-        # Resend's own address takes batches; a stand-in's is asked before the first one.
+        # Resend's own address takes batches. A stand-in for it is asked before the first batch.
         self._has_batches = httpx.URL(api_url).host == _RESEND_HOST
         http.install()
 
     def prepare(self, secrets: Iterable[SecretStr]) -> None:
-        """Nothing is to be made: the SDK has no client of its own for a key."""
+        """Do nothing: the SDK has no client for each key."""
 
     async def call(
         self, secret: SecretStr, request: SendRequest, *, sent: Callable[[], None] | None = None
@@ -84,8 +83,9 @@ class Resend:
         """Send one email or one batch and judge the answer.
 
         Returns:
-            On success the value holds the email's `id`; of a batch `results`, for each email in the
-            order of the batch either its `id`, or `error`: why it alone was refused.
+            On success, the value of an email has its `id`. The value of a batch has `results`, in
+            the order of its emails: each has the email's `id`, or `error` if this email was
+            refused.
         """
         if unsent := unsent_reply(secret, self._http):
             return unsent
@@ -101,9 +101,9 @@ class Resend:
         except TimeoutError as error:
             exchange.error = error
         except Exception:
-            # What the SDK cannot read is judged below: the email may have been accepted.
+            # An answer that the SDK cannot read is judged below: the email may have been accepted.
             if exchange.answer is None and exchange.error is None:
-                raise  # it never came to a call: an error of ours
+                raise  # no call was made: this is an error of ours
         finally:
             http.current.reset(token)
         if exchange.answer is None:
@@ -114,7 +114,7 @@ class Resend:
         return self._read(exchange.answer, request, payload, secret)
 
     def _read(self, answer: Answer, request: SendRequest, payload: Any, secret: SecretStr) -> Reply:
-        """Judge an answer: the SDK's exception says less of it, without names and bodies."""
+        """Judge an answer, whose names and body the SDK's exception leaves out."""
         value = _results(answer, payload, secret) if request.is_batch else _value(answer)
         private = _private(payload) if value is None else ()
         verdict = self._judge(answer, value=value, secret=secret, private=private)
@@ -126,13 +126,14 @@ class Resend:
         return Reply(_charged(verdict, payload, value), value)
 
     async def _ask(self, secret: SecretStr) -> Verdict | None:
-        """Ask a stand-in for Resend, by an empty batch, whether it takes batches.
+        """Ask a stand-in for Resend, with an empty batch, whether it takes batches.
 
-        A bare 404 for a batch of emails proves nothing: a proxy in front of it may have answered so
-        after the batch was accepted.
+        A 404 for a batch with emails would prove nothing: a proxy in front of the stand-in may
+        answer with a 404 after the batch was accepted.
 
         Returns:
-            None where it takes them; else why none can be sent now. Nothing was sent.
+            None if the stand-in takes batches; else the reason why none can be sent now. Nothing
+            was sent.
         """
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -149,9 +150,9 @@ class Resend:
         return None if self._has_batches else _without_batches(answer, verdict)
 
     async def check(self, secret: SecretStr) -> KeyCheck:
-        """Ask whether a key is alive, and for its team's quotas and rate.
+        """Ask whether a key is alive, and for the quotas and the rate limit of its team.
 
-        Resend shows them to no key that may only send.
+        Resend does not show the limits to a key that may only send.
         """
         if not is_sendable(secret):
             return key_check.UNSENDABLE
@@ -187,10 +188,10 @@ async def _send(payload: Any, idempotency_key: str) -> None:
 
 
 def _without_batches(answer: Answer, verdict: Verdict) -> Verdict:
-    """The verdict where a stand-in for Resend refuses even an empty batch.
+    """Return the verdict on a stand-in for Resend that refuses even an empty batch.
 
-    It may not know `/emails/batch`. What else it says holds for emails as well, but nothing was
-    sent.
+    The stand-in may not know `/emails/batch`. Any other refusal applies to emails as well, but
+    nothing was sent.
     """
     unknown = answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
     if unknown and not answer.is_page:
@@ -201,9 +202,10 @@ def _without_batches(answer: Answer, verdict: Verdict) -> Verdict:
 
 
 def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) -> Verdict:
-    """Say how many recipients a batch counts.
+    """Add the number of a batch's recipients to a verdict.
 
-    Those of the accepted emails, or of all where nobody knows.
+    The number counts the recipients of the accepted emails, or of all emails if it is not known
+    which were accepted.
     """
     if not isinstance(payload, list):
         return verdict
@@ -217,7 +219,7 @@ def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) ->
 
 
 def _of_a_batch(verdict: Verdict) -> Verdict:
-    """What remains of a quota's refusal: fewer emails may still fit, so nothing rests."""
+    """Return the refusal of a batch by a quota without a rest: fewer emails may still fit."""
     left = tuple(replace(seen, spent=False) for seen in verdict.quotas)
     return replace(
         verdict, effect=Effect.NONE, cooldown=Cooldown.LIMIT, cooldown_ms=None, quotas=left
@@ -232,10 +234,10 @@ def _private(payload: Any) -> list[str]:
 
 
 def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str, Any] | None:
-    """Return what became of each email of a batch; None where the answer leaves one open.
+    """Return the result of each email of a batch; None if the answer leaves one of them out.
 
-    `data` lists the accepted ones alone, in the order of the batch; `errors` has the positions
-    of the others.
+    `data` lists only the accepted emails, in the order of the batch; `errors` has the positions of
+    the others.
     """
     body = as_object(answer.body) if answer.ok else {}
     data, errors = body.get("data"), body.get("errors") or []
@@ -262,7 +264,7 @@ def _results(answer: Answer, payload: list[Any], secret: SecretStr) -> dict[str,
 def _refused_of(
     errors: list[Any], payload: list[Any], secret: SecretStr
 ) -> list[dict[str, Any] | None] | None:
-    """Return the results of the refused emails at their places; None where a place is wrong."""
+    """Return the results of the refused emails at their positions; None if a position is wrong."""
     results: list[dict[str, Any] | None] = [None] * len(payload)
     for error in errors:
         index = member(error, "index")
@@ -279,6 +281,6 @@ def _refused_of(
 
 
 def _value(answer: Answer) -> dict[str, Any] | None:
-    """What the caller gets, or None where the email was not accepted for certain."""
+    """Return the result for the caller, or None if it is not certain that Resend took the email."""
     number = as_text(member(answer.body, "id"))
     return {"id": number} if answer.ok and number else None

@@ -1,9 +1,9 @@
-"""The HTTP client of the Resend SDK, with which calls of different keys can run at once.
+"""Replaces the HTTP client of the Resend SDK, so that calls with different keys can run at once.
 
-The SDK keeps its key in a module global: calls that run side by side send each other's keys
-(measured: 7,000 of 8,000). It also makes a new HTTP client, TLS context included, for every call,
-and drops the cause of a transport error. Ours takes key, connections and body from a ContextVar,
-and keeps what really happened.
+The SDK keeps its key in a module global, so concurrent calls send each other's keys (measured:
+7,000 of 8,000). It also makes a new HTTP client with a new TLS context for every call, and drops
+the cause of a transport error. Our client takes key, connections and body from a ContextVar, and
+keeps the answer or the error.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ from worker.providers.response import Answer
 
 @dataclass(slots=True)
 class Exchange:
-    """One call under way: what to send it with, and what came of it.
+    """One call in flight: its key, its connections and its body, then its answer or its error.
 
     Attributes:
         secret: The key to send.
-        client: The shared connections; its base URL is where the request goes.
-        firsts: By path, a request of this client that others are copied from.
+        client: The shared connections; the request goes to their base URL.
+        firsts: For each path, the client's first request, from which later requests are copied.
         body: The exact bytes to send.
         answer: The complete answer, if one came.
-        error: What the transport raised, if it did.
+        error: The exception of the transport, if any.
     """
 
     secret: SecretStr
@@ -40,14 +40,14 @@ class Exchange:
 
 
 current: ContextVar[Exchange | None] = ContextVar("keywheel_resend_exchange", default=None)
-"""The exchange that the SDK's call in this context belongs to."""
+"""The exchange of the SDK's call in this context."""
 
 
 class KeyedClient(resend.AsyncHTTPClient):
     """Sends each SDK call with the key of its context.
 
     Args:
-        fallback: The client that serves SDK calls that are not ours.
+        fallback: The client for calls of the SDK that other code makes.
     """
 
     def __init__(self, fallback: resend.AsyncHTTPClient | None) -> None:
@@ -62,7 +62,7 @@ class KeyedClient(resend.AsyncHTTPClient):
         files: dict[str, Any] | None = None,
         data: dict[str, str] | None = None,
     ) -> tuple[bytes, int, Mapping[str, str]]:
-        """Send, and keep the answer or the error in the context's exchange.
+        """Send a request, and keep the answer or the error in the exchange of the context.
 
         The signature is the SDK's.
         """
@@ -96,10 +96,10 @@ class KeyedClient(resend.AsyncHTTPClient):
 def _request(
     exchange: Exchange, method: str, path: str, headers: Mapping[str, str]
 ) -> httpx.Request:
-    """Make a request as the client does.
+    """Make the same request that the client would make, but cheaper.
 
-    The client merges its address and its headers anew for each request, which costs more than to
-    send it.
+    The client merges its address and its headers anew for each request, which takes longer than
+    sending the request.
     """
     first = exchange.firsts.get(path)
     if first is None:
@@ -111,7 +111,7 @@ def _request(
         stream=httpx.ByteStream(exchange.body),
         extensions=first.extensions,
     )
-    request.headers.encoding = "ascii"  # or httpx would read all headers to find that out
+    request.headers.encoding = "ascii"  # else httpx reads all headers to find the encoding
     for name, value in headers.items():
         request.headers[name] = value
     request.headers["Content-Length"] = str(len(exchange.body))
@@ -120,9 +120,9 @@ def _request(
 
 
 def install() -> None:
-    """Make the SDK send through us, and forget the key that it may have read from the environment.
+    """Make the SDK use our client, and clear the key that it may have read from the environment.
 
-    Twice is fine.
+    A second call does nothing.
     """
     resend.api_key = None
     if not isinstance(resend.default_async_http_client, KeyedClient):

@@ -1,4 +1,4 @@
-"""What Resend says about limits, in the headers of each answer."""
+"""Reads the limits that Resend states in the headers of each answer."""
 
 import re
 from typing import Final
@@ -43,10 +43,10 @@ def limits_of(answer: Answer) -> tuple[ObservedLimit, ...]:
 
 
 def quotas_of(answer: Answer, *, spent: str = "") -> tuple[SeenQuota, ...]:
-    """Return what is used of the quotas of the team; only `GET /usage` says how large they are.
+    """Return how much of the team's quotas is used; only `GET /usage` states their size.
 
-    The daily quota's header comes with the free plan only (Resend documentation, account quotas and
-    limits).
+    The header of the daily quota comes with the free plan only (Resend documentation, account
+    quotas and limits).
     """
     quotas = (
         (code, dimension, answer.header_int(name)) for code, (name, dimension) in _QUOTAS.items()

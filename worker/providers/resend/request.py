@@ -1,4 +1,4 @@
-"""One call to Resend: what is sent, and what is kept to send it again."""
+"""Describes one call to Resend completely, so that it can be repeated exactly."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,12 +11,12 @@ _MAX_IDEMPOTENCY_KEY = 256
 
 @dataclass(frozen=True, slots=True)
 class EmailIdentity:
-    """What distinguishes one email from every other.
+    """The identity of one email.
 
     Attributes:
-        record: The name of its record in the idempotency store.
-        content_hash: A hash of what the job asked for. The same idempotency key must not come with
-            another one.
+        record: The name of the email's record in the idempotency store.
+        content_hash: A hash of the email that the job asked for. An idempotency key must not be
+            used with two different hashes.
     """
 
     record: str
@@ -25,15 +25,15 @@ class EmailIdentity:
 
 @dataclass(frozen=True, slots=True)
 class SendRequest:
-    """One call to Resend whose bytes are settled: a single email or a batch, new or repeated.
+    """One call to Resend, for a single email or a batch; its bytes never change.
 
     Attributes:
-        account: The account that sends it.
-        idempotency_key: 1 to 256 visible ASCII characters. Every attempt uses the same one.
+        account: The account that makes the call.
+        idempotency_key: 1 to 256 visible ASCII characters. Every attempt uses the same key.
         body: The exact JSON text that is sent.
-        emails: Its emails, in the order of the body.
-        divisible: Its emails may go in smaller calls as well, since none of them was sent yet. A
-            quota that has no room for all of them may have room for some.
+        emails: The emails, in the order of the body.
+        divisible: Whether the emails may also be sent in smaller calls, because none of them was
+            sent yet. A quota that has no room for all of them may have room for some.
 
     Raises:
         ValueError: The idempotency key is empty, too long, or cannot stand in a header.
@@ -64,9 +64,9 @@ class SendRequest:
 
         Args:
             payload: The validated body of `POST /emails`, with the provider's field names.
-            idempotency_key: The email's own.
-            account: The account that sends it.
-            emails: The email, for the idempotency store.
+            idempotency_key: The idempotency key of the email.
+            account: The account that sends the email.
+            emails: The identity of the email, for the idempotency store.
 
         Raises:
             TypeError, ValueError: The payload is not JSON, or the idempotency key is not valid.
@@ -81,8 +81,8 @@ class SendRequest:
         """Put the requests of several single emails of one account into one batch.
 
         Args:
-            requests: The emails, as each would go alone.
-            number: Unique to this batch. Its idempotency key is made of it.
+            requests: The request for each email.
+            number: An identifier of this batch, from which its idempotency key is made.
         """
         body = "[" + ",".join(request.body for request in requests) + "]"
         emails = tuple(email for request in requests for email in request.emails)
@@ -90,22 +90,22 @@ class SendRequest:
 
     @property
     def is_batch(self) -> bool:
-        """Whether it goes to the batch endpoint."""
+        """Whether the call goes to the batch endpoint."""
         return self.body.startswith("[")
 
     @property
     def number(self) -> str:
-        """The number that is unique to a batch."""
+        """The identifier of a batch."""
         return self.idempotency_key.removeprefix(_BATCH_PREFIX)
 
     @property
     def payload(self) -> Any:
-        """The body as JSON types."""
+        """The parsed body."""
         return json.loads(self.body)
 
 
 def is_idempotency_key(key: str) -> bool:
-    """Whether Resend takes it, and a header can carry it."""
+    """Whether Resend accepts the key as an idempotency key, and a header can carry it."""
     return (
         0 < len(key) <= _MAX_IDEMPOTENCY_KEY
         and key.isascii()
@@ -115,13 +115,13 @@ def is_idempotency_key(key: str) -> bool:
 
 
 def recipients_in(payload: Mapping[str, Any]) -> int:
-    """Count the addresses that an email goes to. Each counts against the quotas."""
+    """Count the recipients of an email. Each counts against the quotas."""
     named = (payload.get(name) or () for name in ("to", "cc", "bcc"))
     return sum(1 if isinstance(addresses, str) else len(addresses) for addresses in named)
 
 
 def _plain(value: object) -> object:
-    # Validated models hand over tuples and read-only mappings.
+    # Validated models contain tuples and read-only mappings.
     if isinstance(value, Mapping):
         return dict(value)
     raise TypeError(f"{type(value).__name__} is not JSON")

@@ -1,4 +1,4 @@
-"""What Resend answers that `verdicts` does not know."""
+"""Finds the parts of Resend's answers that `verdicts` does not know."""
 
 from collections.abc import Iterator
 
@@ -40,7 +40,7 @@ _NAMES = {
 _STATUSES = {
     *(400, 401, 403, 404, 405, 408, 409, 413, 421, 422, 425, 429, 451, 499),
     *(500, 502, 503, 504),
-    *range(520, 528),  # of the edge before it
+    *range(520, 528),  # of the gateway in front of Resend
 }
 _HEADERS = {"ratelimit-limit", "ratelimit-remaining", "ratelimit-reset", "ratelimit-policy"}
 _HEADERS |= {"x-resend-daily-quota", "x-resend-monthly-quota"}
@@ -49,17 +49,17 @@ _FIELDS = {"id", "object", "data", "errors"}
 
 
 def unknown_in(answer: Answer, *, status: int, shapes: Shapes) -> Iterator[Unknown]:
-    """Find what is unknown in an answer.
+    """Find the unknown parts of an answer.
 
     Args:
-        answer: What came back.
-        status: Its status, or the one that a body under a 200 admits to.
-        shapes: Makes what is kept of it.
+        answer: Resend's answer.
+        status: The HTTP status, or the status that the body of a 200 states.
+        shapes: Makes the shapes of the unknown parts.
     """
     yield from unknown_headers(
         answer, "resend", beginnings=_HEADER_BEGINNINGS, known=_HEADERS, shapes=shapes
     )
-    if status < 400:  # noqa: PLR2004 - of an answer that is not an error
+    if status < 400:  # noqa: PLR2004 - not an error
         fields = as_object(answer.body).keys() - _FIELDS if answer.ok else ()
         for name in fields:
             yield Unknown("resend", Kind.MESSAGE_FIELD, shapes.of_name(name))

@@ -1,4 +1,4 @@
-"""What each answer of Resend means: the rows of the verdict table, first match wins."""
+"""Judges answers of Resend: the first row of the verdict table that matches counts."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ _NOT_NOW = {
     499: ("call_cut", "the call was cut before Resend answered (HTTP 499)"),
 }
 _OWN_FAULTS: Final = {"application_error", "internal_server_error", "service_unavailable"}
-"""What Resend calls failures of its own, whose status is a 5xx by its documentation."""
+"""Resend's names for its own failures, whose status is a 5xx according to its documentation."""
 _NOT_CARRIED_OUT: Final = {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS}
 _NOT_FOR_THIS_KEY = {"restricted_api_key", "invalid_permission", "invalid_access"}
 _EXAMPLE_DOMAINS = re.compile(
@@ -71,9 +71,9 @@ class ResendJudge(Judge):
         """Judge one answer.
 
         Args:
-            answer: What came back.
-            value: The id that it brought, None where it brought none.
-            secret: The key that was used; it is masked should the answer echo it.
+            answer: Resend's answer.
+            value: The id or the results in the answer; None if it has neither.
+            secret: The key that was used; it is masked if the answer echoes it.
             private: Texts of the email, which no reason may repeat.
         """
         if value is not None:
@@ -137,7 +137,7 @@ class ResendJudge(Judge):
                 status=status,
             )
         if answer.code in _NOT_FOR_THIS_KEY:
-            # A restricted key may send; the call was of another kind.
+            # A restricted key may send emails, so the refusal is not about an email.
             return None
         if answer.code == "restricted":
             return Verdict(
@@ -161,7 +161,7 @@ class ResendJudge(Judge):
             effect=Effect.DISABLE,
             scope=Scope.KEY,
             status=status,
-            # The words may stand in a message that quotes the email.
+            # The message may contain these words because it quotes the email.
             certain=answer.code in _DEAD_KEY
             or _DEAD_KEY_SENTENCE.fullmatch(answer.message.strip()) is not None,
         )
@@ -170,7 +170,7 @@ class ResendJudge(Judge):
         above = answer.code == "email_above_quota" and status >= HTTPStatus.BAD_REQUEST
         if not above and (status != HTTPStatus.TOO_MANY_REQUESTS or answer.is_page):
             return None
-        # The words differ from those of the documentation, so the name decides.
+        # The messages differ from those in the documentation, so the name decides.
         cooldown, cooldown_ms = Cooldown.LIMIT, None
         if answer.code.startswith("daily_quota"):
             code, sentence = "daily_quota", "the team's quota of the day is used up"
@@ -178,7 +178,7 @@ class ResendJudge(Judge):
             cooldown_ms = self._until_midnight_ms() + jitter_ms
         elif answer.code.startswith("monthly_quota"):
             code, sentence = "monthly_quota", "the team's quota of the month is used up"
-            # Only GET /usage says when it ends, and a key that may only send cannot ask it.
+            # Only GET /usage states when the month ends, and not to a key that may only send.
             cooldown = Cooldown.DAILY_PROBE
         elif above:
             code, sentence = "email_above_quota", "the email is more than what is left of a quota"
@@ -218,7 +218,7 @@ class ResendJudge(Judge):
     def _conflict(self, answer: Answer, status: int) -> Verdict | None:
         if status != HTTPStatus.CONFLICT or answer.code == "invalid_idempotent_request":
             return None
-        # A copy of this call may be under way; a conflict without a known name may be that as well.
+        # A copy of this call may be in flight. A conflict with an unknown name may mean the same.
         named = answer.code if answer.code in _NAMED_CONFLICTS else "conflict"
         return Verdict(
             Fate.SAME_ACCOUNT,
@@ -231,10 +231,11 @@ class ResendJudge(Judge):
         )
 
     def _edge(self, answer: Answer, status: int) -> Verdict | None:
-        """Judge an answer without Resend's own words: a proxy or gateway may have given it.
+        """Judge an answer that is not in Resend's form, so a proxy or gateway may have sent it.
 
-        It may have done so after Resend had accepted the email, so nothing is certain, and it hits
-        every key alike. Only a 401 or 429 that is not an HTML page surely kept the request out.
+        Such an answer affects every key. Resend may have accepted the email before, so nothing is
+        certain. Only after a 401 or 429 that is not an HTML page is it certain that the request did
+        not reach Resend.
         """
         kept_out = (
             status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS} and not answer.is_page
@@ -267,9 +268,10 @@ class ResendJudge(Judge):
 
 
 def _wrong_address(answer: Answer, status: int) -> Verdict | None:
-    """Judge Resend's answer that nothing is where we ask: all emails go there, not this one alone.
+    """Judge Resend's answer that the address is unknown, which concerns all emails.
 
-    In its own form, hence certain; a 404 that names no endpoint may be about a template.
+    The answer is in Resend's own form, hence certain. A 404 that names no endpoint may be about a
+    template.
     """
     nothing = status == HTTPStatus.NOT_FOUND and _ENDPOINT_WORDS.search(answer.message)
     if not nothing and answer.code != "method_not_allowed":
@@ -302,8 +304,8 @@ def _rejection(answer: Answer, status: int, sentence: str) -> Verdict:
         code = "idempotency_mismatch" if answer.code == "invalid_idempotent_request" else "rejected"
         return Verdict(Fate.FAIL, code, sentence, limits=limits_of(answer), status=status)
     if answer.code == "validation_error":
-        # The domain of the from address is not verified in this team, or the address is the one
-        # for tests: no other email from it will pass.
+        # The domain of the from address is not verified in this team, or the address is Resend's
+        # address for tests. Every other email from it would be refused as well.
         return Verdict(
             Fate.OTHER_ACCOUNT,
             "domain_not_verified",
@@ -316,7 +318,7 @@ def _rejection(answer: Answer, status: int, sentence: str) -> Verdict:
 
 
 def _status_of(answer: Answer) -> int:
-    """Return the HTTP status, or the one in the body of a 200, as the SDK reads it, too."""
+    """Return the HTTP status, or the status in the body of a 200, which the SDK reads, too."""
     stated = member(answer.body, "statusCode")
     if answer.ok and type(stated) is int and HTTPStatus.BAD_REQUEST <= stated <= _LAST_STATUS:
         return stated
@@ -324,8 +326,8 @@ def _status_of(answer: Answer) -> int:
 
 
 def _is_own(answer: Answer) -> bool:
-    """Whether an error is in Resend's own form: a name in small letters, such as `not_found`.
+    """Whether an error is in Resend's own form: a lower-case name, such as `not_found`.
 
-    What a gateway writes has its code elsewhere, or a name as programs give errors: `NotFound`.
+    The error of a gateway has its code in another field, or a name such as `NotFound`.
     """
     return _OWN_NAME.fullmatch(as_text(member(answer.body, "name"))) is not None
