@@ -131,7 +131,7 @@ async def test_shapes_beyond_the_most_are_counted_as_one(
     assert seen_at_last == {"a": 3, "b": 1, "c": 2, "(others)": 3}
     logged = [message.split("): ")[1].split(".")[0] for message in caplog.messages]
     assert logged == [*"ab", *"cad", *"dea"], "the first of each shape, and no more than that many"
-    assert caplog.messages[0].startswith("Groq answers something unknown (error code): a. `celery")
+    assert caplog.messages[0].startswith("Groq sent an unknown answer (error code): a. `celery")
 
 
 async def test_counts_that_could_not_be_written_are_written_with_the_next_ones(

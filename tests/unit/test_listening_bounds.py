@@ -129,8 +129,8 @@ async def test_unknown_answers_are_logged_once_and_written_together(
     assert written == [{ONE: 3}]
     assert caplog.messages == [
         (
-            "Groq answers something unknown (status): 418. `celery -A worker keys drift` lists all "
-            "of it"
+            "Groq sent an unknown answer (status): 418. `celery -A worker keys drift` lists all "
+            "unknown answers"
         )
     ]
 

@@ -182,7 +182,7 @@ def test_an_answer_that_breaks_off_is_in_doubt_and_has_the_stated_limits(
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        (None, "something before Groq refuses the request as too large (HTTP 413)"),
+        (None, "a gateway in front of Groq refuses the request as too large (HTTP 413)"),
         (
             {"error": {"message": "Too large", "type": "x"}},
             "the request is larger than this organisation may send for this model",

@@ -184,7 +184,7 @@ def outcome_of(verdict: Verdict) -> str:
         return "rejected"
     if (
         verdict.scope is Scope.HOST
-    ):  # something before the provider has answered, which says nothing of any limit
+    ):  # a gateway in front of the provider has answered, which says nothing of any limit
         return "fault"
     if verdict.status == _TOO_MANY_REQUESTS or verdict.code == RATE_LIMIT:
         return "refused"

@@ -76,7 +76,7 @@ def unknown_refusal_of_key(provider: str, *, backoff_ms: int | None = None) -> V
     return Verdict(
         Fate.RETRY,
         "edge_blocked",
-        f"something before {provider} refuses this address (HTTP 401)",
+        f"a gateway in front of {provider} refuses this address (HTTP 401)",
         effect=Effect.COOL,
         cooldown=Cooldown.SERVER_ERROR,
         backoff_ms=backoff_ms,

@@ -87,8 +87,8 @@ class Drift:
         if unknown not in self._logged and len(self._logged) < MOST_SHAPES:
             self._logged.add(unknown)
             _logger.warning(
-                "%s answers something unknown (%s): %s. `celery -A worker keys drift` lists all of "
-                "it",
+                "%s sent an unknown answer (%s): %s. `celery -A worker keys drift` lists all "
+                "unknown answers",
                 unknown.service.capitalize(),
                 unknown.kind.replace("_", " "),
                 unknown.shape,

@@ -26,8 +26,8 @@ async def test_shapes_are_counted_in_redis_once_each_and_logged_once_by_each_pro
         shapes = [message.split(". ")[0].rpartition(": ")[2] for message in caplog.messages]
         assert shapes == ["400 new", "400 new", "x-ratelimit-0", "x-ratelimit-1"]
         assert caplog.messages[0] == (
-            "Groq answers something unknown (error code): 400 new. "
-            "`celery -A worker keys drift` lists all of it"
+            "Groq sent an unknown answer (error code): 400 new. "
+            "`celery -A worker keys drift` lists all unknown answers"
         )
         kept = await first.seen()
 

@@ -1,4 +1,4 @@
-"""Verdicts on answers of something before Groq, and of an address that is not Groq's."""
+"""Verdicts on answers of a gateway in front of Groq, and of an address that is not Groq's."""
 
 from typing import Any
 
@@ -95,9 +95,9 @@ _ROWS: list[Any] = [
         {},
         verdict(Fate.RETRY, "wrong_address", 404, scope=Scope.HOST),
     ),
-    # a page: something before Groq limits the size of requests
+    # a page: a gateway in front of Groq limits the size of requests
     (413, b"<html>too large</html>", {}, verdict(Fate.OTHER_ACCOUNT, "request_too_large", 413)),
-    # a page: something before Groq limits this address
+    # a page: a gateway in front of Groq limits this address
     (
         429,
         b"<html>slow down</html>",
@@ -118,9 +118,11 @@ _ROWS: list[Any] = [
 ]
 
 _SENTENCES: dict[str, tuple[str, ...]] = {
-    "edge_blocked": ("something before Groq refuses this address (HTTP {status})",),
-    "edge_limited": ("something before Groq limits the calls from this address",),
-    "request_too_large": ("something before Groq refuses the request as too large (HTTP 413)",),
+    "edge_blocked": ("a gateway in front of Groq refuses this address (HTTP {status})",),
+    "edge_limited": ("a gateway in front of Groq limits the calls from this address",),
+    "request_too_large": (
+        "a gateway in front of Groq refuses the request as too large (HTTP 413)",
+    ),
     "wrong_address": ("Groq has nothing at this address: GROQ_BASE_URL is probably wrong",),
 }
 

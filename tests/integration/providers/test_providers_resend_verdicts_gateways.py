@@ -1,4 +1,4 @@
-"""Verdicts on answers of something before Resend, and of an address that is not Resend's."""
+"""Verdicts on answers of a gateway in front of Resend, and of an address that is not Resend's."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ _ROWS: list[Any] = [
             (405, error(405, "method_not_allowed")),
         )
     ),
-    # a page: something before Resend limits this address, and the email may have been accepted
+    # a page: a gateway in front of Resend limits this address, and the email may have been accepted
     (
         429,
         b"<html/>",
@@ -96,10 +96,10 @@ _ROWS: list[Any] = [
 
 _SENTENCES: dict[str, tuple[str, ...]] = {
     "edge_blocked": (
-        "something before Resend answered instead of it (HTTP {status})",
-        "something before Resend refuses this address (HTTP {status})",
+        "a gateway in front of Resend answered instead of it (HTTP {status})",
+        "a gateway in front of Resend refuses this address (HTTP {status})",
     ),
-    "edge_limited": ("something before Resend limits the calls from this address",),
+    "edge_limited": ("a gateway in front of Resend limits the calls from this address",),
     "wrong_address": ("Resend has nothing at this address: RESEND_API_URL is probably wrong",),
 }
 

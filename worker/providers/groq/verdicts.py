@@ -54,7 +54,7 @@ _FAULT: Final = Verdict(
 _FOREIGN_FAULT: Final = Verdict(
     Fate.RETRY,
     "edge_blocked",
-    "something before Groq refuses this address (HTTP {status})",
+    "a gateway in front of Groq refuses this address (HTTP {status})",
     scope=Scope.HOST,
     definite=False,
 )
@@ -86,7 +86,9 @@ _FAULTS: Final[Mapping[int, Verdict]] = {
 """The verdicts on statuses of Groq's own failures; any other 5xx is a `_FAULT`."""
 _OF_THE_REQUEST: Final = {HTTPStatus.CONFLICT, HTTPStatus.FAILED_DEPENDENCY}
 """Statuses that concern the request if Groq sends them, but not if a gateway does."""
-_TOO_LARGE_ELSEWHERE: Final = "something before Groq refuses the request as too large (HTTP 413)"
+_TOO_LARGE_ELSEWHERE: Final = (
+    "a gateway in front of Groq refuses the request as too large (HTTP 413)"
+)
 _REFUSAL_WORDS = re.compile(
     r"(?:Request too large|Rate limit reached) for model `[^`]{1,200}` in organization `"
 )
@@ -286,7 +288,7 @@ class GroqJudge(Judge):
             return Verdict(
                 Fate.RETRY,
                 "edge_limited",
-                "something before Groq limits the calls from this address",
+                "a gateway in front of Groq limits the calls from this address",
                 scope=Scope.HOST,
                 counted=False,
                 backoff_ms=answer.backoff_ms(now_s=self._now()),
@@ -301,7 +303,7 @@ class GroqJudge(Judge):
             return Verdict(
                 Fate.RETRY,
                 "edge_blocked",
-                f"something before Groq refuses this address (HTTP {answer.status})",
+                f"a gateway in front of Groq refuses this address (HTTP {answer.status})",
                 scope=Scope.HOST,
                 status=answer.status,
             )

@@ -251,9 +251,9 @@ class ResendJudge(Judge):
         return Verdict(
             Fate.SAME_ACCOUNT,
             "edge_limited" if limited else "edge_blocked",
-            "something before Resend limits the calls from this address"
+            "a gateway in front of Resend limits the calls from this address"
             if limited
-            else f"something before Resend answered instead of it (HTTP {status})",
+            else f"a gateway in front of Resend answered instead of it (HTTP {status})",
             scope=Scope.HOST,
             definite=False,
             counted=False,
