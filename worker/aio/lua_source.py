@@ -1,5 +1,6 @@
 """Reads Lua scripts from the folder `lua` of a package."""
 
+from functools import cache
 from importlib import resources
 from typing import Final
 
@@ -7,6 +8,7 @@ _REQUIRES: Final = "-- requires: "
 _NOTHING: Final = "nothing"
 
 
+@cache
 def source(package: str, name: str) -> str:
     """Read a script, with the libraries that its first line requires and without comments.
 
