@@ -57,8 +57,8 @@ def test_an_error_of_redis_has_its_reason_and_status_503() -> None:
 
 def test_an_unknown_field_is_answered_with_the_known_ones() -> None:
     for known, words in (
-        (("service", "key"), "known are: service, key"),
-        ((), "this address takes none"),
+        (("service", "key"), "the fields are: service, key"),
+        ((), "this address takes no fields"),
     ):
         with pytest.raises(ApiError) as refused:
             check_fields({"zebra": 1, "x" * 50: 2}, known)

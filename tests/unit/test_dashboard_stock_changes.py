@@ -90,7 +90,7 @@ async def test_a_change_that_cannot_be_noted_is_logged(caplog: pytest.LogCapture
     poller = SimpleNamespace(with_actions=AsyncMock(side_effect=gone))
     await stock_changes.write_down(poller, CHANGE)
     assert caplog.messages == [
-        f"cannot note revoke in the audit trail ({gone}); it is done all the same"
+        f"cannot record revoke in the audit trail ({gone}); the change itself is made"
     ]
     poller.with_actions.side_effect = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,4 @@
-"""What Flower shows and offers of the keys: a page, JSON endpoints for administrators, metrics."""
+"""Adds to Flower a page about the keys, JSON endpoints for administrators, and metrics."""
 
 from worker.dashboard.application import KeysFlower
 

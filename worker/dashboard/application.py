@@ -1,4 +1,4 @@
-"""Flower, extended by the page Keys, the admin endpoints and our metrics."""
+"""Extends Flower by the page Keys, the admin endpoints and our metrics."""
 
 import hmac
 import logging
@@ -42,15 +42,16 @@ _logger = logging.getLogger(__name__)
 _LOOPBACK = "127.0.0.1"
 _CONNECTIONS = 20
 _LOOKS = {"GET", "HEAD", "OPTIONS"}
-_LIST_OF_JOBS = "/tasks/datatable"  # of Flower: its page of jobs asks for them by POST
-_RESULTS = "/api/task/result/"  # of Flower: prompts' answers
+_LIST_OF_JOBS = "/tasks/datatable"  # Flower's own page of jobs reads them by POST
+_RESULTS = "/api/task/result/"  # Flower's own: a result may hold the answer to a prompt
 _PREFIX = "/api/admin/api-keys"
 _DEAD_LETTERS = "/api/admin/dead-letters"
 HANDLERS = [
     url(r"/keys", page.Page, name="keys"),
     url(r"/keys/jobs/([^/]+)", page.JobPage, name="job-page"),
-    # Its script asks beneath the page's own address: a browser that was sent there by a link, and
-    # asked for the login there, sends the login nowhere else by itself (RFC 7617, 2.2).
+    # The page's script sends its requests to addresses below the page's own. If a link led to the
+    # page and the browser asked for the login there, it sends the login to no other address
+    # (RFC 7617, 2.2).
     url(r"/keys/jobs/([^/]+)/look", jobs.Job, name="job-page-look"),
     url(r"/keys/jobs/([^/]+)/cancel", jobs.Cancel, name="job-page-cancel"),
     url(r"/keys/static/[0-9a-f]{10}/(.*)", page.Static, {"path": str(page.STATIC)}),
@@ -80,7 +81,7 @@ HANDLERS = [
 
 
 class _Unframed(OutputTransform):
-    """Keeps other sites from showing a page within theirs, where they might steer a click."""
+    """Forbids other sites to show a page of ours in a frame, where they could misuse a click."""
 
     def transform_first_chunk(
         self,
@@ -105,8 +106,8 @@ class KeysFlower(Flower):
 
     def __init__(self, options: Any = None, capp: Any = None, **settings: Any) -> None:
         settings.setdefault("template_loader", KeysLoader(flower_settings["template_path"]))
-        # Flower sends the workers several requests at once, and each takes two connections: with
-        # too few, it waits for itself.
+        # Flower sends the workers several requests at once, and each request takes two connections.
+        # With too few connections, the requests would wait for each other.
         capp.conf.broker_pool_limit = _CONNECTIONS
         be_impatient(capp)
         super().__init__(options=options, capp=capp, **settings)
@@ -131,7 +132,7 @@ class KeysFlower(Flower):
         use_our_broker_client()
         self.add_transform(_Unframed)
         prefix = self.options.url_prefix
-        # Before Flower's own handlers, the last of which answers everything with 404.
+        # Our handlers come first: the last of Flower's own answers every request with 404.
         self.add_handlers(
             ".*", [rewrite_handler(rule, prefix) for rule in HANDLERS] if prefix else HANDLERS
         )
@@ -140,7 +141,7 @@ class KeysFlower(Flower):
         """Find out who sent a request.
 
         Raises:
-            ApiError: Nobody who may look.
+            ApiError: The sender may not look at anything.
         """
         user, allowed = None, self.options.auth
         if allowed and (cookie := request.cookies.get("user")):
@@ -153,12 +154,15 @@ class KeysFlower(Flower):
         )
 
     def find_handler(self, request: HTTPServerRequest, **options: Any) -> Any:
-        """Find the handler of a request; Flower's own changes are refused to viewers as well."""
+        """Find the handler of a request; reject every change by a visitor who may only look.
+
+        This covers Flower's own pages and API as well.
+        """
         if self.auth_config.admins and not self._is_look(request):
             try:
                 if not self.visitor(request).may_change:
                     return self.get_handler_delegate(request, Refused)
-            except ApiError:  # a stranger, whom the handler refuses in its own way
+            except ApiError:  # the sender may not even look: the handler rejects it in its own way
                 pass
         return super().find_handler(request, **options)
 
@@ -169,7 +173,7 @@ class KeysFlower(Flower):
         return request.path == (f"/{prefix}" if prefix else "") + _LIST_OF_JOBS
 
     def log_request(self, handler: RequestHandler) -> None:
-        """Write down what a request changed by Flower's own API, once it is answered."""
+        """Record in the audit trail what an answered request changed through Flower's own API."""
         super().log_request(handler)
         if (change := stock_changes.change_in(handler)) is not None:
             IOLoop.current().add_callback(stock_changes.write_down, self.poller, change)
@@ -187,7 +191,7 @@ class KeysFlower(Flower):
     def start_http_server(self) -> Any:
         """Listen for requests.
 
-        Where no login is configured, Flower listens on the loopback address only, whatever address
+        If no login is configured, Flower listens on the loopback address only, whatever address
         it was given.
         """
         address = self.options.address

@@ -1,4 +1,4 @@
-"""The endpoint for the audit trail, one page after the other."""
+"""Serves the audit trail, page by page."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _MAX_ENTRIES = 200
 
 
 class Audit(AdminHandler):
-    """`GET /api/admin/api-keys/audit`: what happened to keys, what people did; the latest first."""
+    """`GET /api/admin/api-keys/audit`: changes of keys and actions of people, the latest first."""
 
     async def get(self) -> None:
         """Send a page of the entries of all services."""

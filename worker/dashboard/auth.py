@@ -1,4 +1,4 @@
-"""Authentication and authorization: pure functions of the request and the configuration."""
+"""Authenticates and authorizes visitors, with pure functions of request and configuration."""
 
 import hmac
 from base64 import b64decode
@@ -33,7 +33,7 @@ class AuthConfig:
     def from_options(
         cls, options: Any, *, token: str | None, admins: Iterable[str] = ()
     ) -> "AuthConfig":
-        """The configuration that Flower's options, the token and the names of admins describe."""
+        """Make the configuration from Flower's options, the token and the names of admins."""
         return cls(
             tuple(options.basic_auth or ()), bool(options.auth), token or None, tuple(admins)
         )
@@ -45,7 +45,7 @@ class AuthConfig:
 
     @property
     def admins_without_login(self) -> list[str]:
-        """The names of admins that no login has; with OAuth that cannot be known."""
+        """The admins without a login; empty with OAuth, whose logins are not known."""
         names = {login.partition(":")[0] for login in self.logins}
         return [] if self.oauth else [name for name in self.admins if name not in names]
 
@@ -73,16 +73,16 @@ class Visitor:
 def authenticate(auth_config: AuthConfig, authorization: str, session_user: str | None) -> Visitor:
     """Find out who sent a request, or reject it.
 
-    A person must pass every check that Flower itself makes (both, where a login and OAuth are
-    configured); a machine needs its token only.
+    A person must pass every check that Flower itself makes (both, if a login and OAuth are
+    configured); a machine needs only its token.
 
     Args:
-        auth_config: What is configured.
-        authorization: The request's Authorization header; empty where there is none.
+        auth_config: The configuration.
+        authorization: The request's Authorization header; empty if there is none.
         session_user: The user of Flower's OAuth session, if there is a valid one.
 
     Raises:
-        ApiError: 403 where nothing is configured, 401 where the credentials are wrong.
+        ApiError: 403 if nothing is configured, 401 if the credentials are wrong.
     """
     if not (auth_config.allows_people or auth_config.token):
         raise ApiError(
@@ -111,7 +111,7 @@ def authenticate(auth_config: AuthConfig, authorization: str, session_user: str 
 def _person(
     auth_config: AuthConfig, scheme: str, credentials: str, session_user: str | None
 ) -> str | None:
-    """Name the person who passed every check; None, or empty, for nobody."""
+    """Return the name of the person who passed every check; None or empty if a check failed."""
     name = _login(scheme, credentials, auth_config.logins) if auth_config.logins else None
     if auth_config.logins and name is None:
         return None
@@ -123,9 +123,9 @@ def _login(scheme: str, credentials: str, logins: Iterable[str]) -> str | None:
         return None
     try:
         given = b64decode(credentials.strip(), validate=True).decode()
-    except ValueError:  # no Base64, or no UTF-8
+    except ValueError:  # not Base64, or not UTF-8
         return None
-    # Every pair is compared, so that the time taken does not reveal which of them came close.
+    # Every pair is compared, so that the time taken does not reveal which pair came close.
     matches = [hmac.compare_digest(given.encode(), login.encode()) for login in logins]
     return given.partition(":")[0] if any(matches) else None
 
@@ -141,14 +141,14 @@ def _login_required() -> ApiError:
 def refuse_other_sites(headers: Mapping[str, str], host: str) -> None:
     """Reject a change that a browser requests for another site.
 
-    Requests from our own pages pass, and so do those of programs other than browsers.
+    Requests from our own pages pass, and requests from programs other than browsers.
 
     Args:
         headers: The request's headers.
         host: The request's Host header.
 
     Raises:
-        ApiError: 403 where the browser names another site.
+        ApiError: 403 if the browser names another site.
     """
     site = headers.get("Sec-Fetch-Site", "").lower()
     if site and site not in _SAME_SITE:

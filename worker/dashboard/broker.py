@@ -1,6 +1,7 @@
 """Makes Flower's Broker page connect as workers do, and count all jobs that wait.
 
-They also wait outside their queue's lists: until they are due, and in the line of their tenant.
+Jobs also wait outside their queue's lists: deferred jobs until they are due, and jobs of tenants
+in the line of their tenant.
 """
 
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ async def _queues(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:
     """Count the messages of queues.
 
     Raises:
-        HTTPError: 503: the broker cannot be reached.
+        HTTPError: 503 if the broker cannot be reached.
     """
     try:
         return await _count(self, names)
@@ -57,13 +58,13 @@ async def _count(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def _client(self: Any) -> Redis:  # noqa: ARG001 - Flower gives the signature
-    """Connect as workers do, since Flower ignores the URL's query: certificates, for example."""
+    """Connect as workers do: Flower would ignore the URL's query, which may name certificates."""
     settings = get_settings()
     return connect(settings, RedisUrls.of(settings).broker_as_pool)
 
 
 def use_our_broker_client() -> None:
-    """Replace Flower's client of the broker, its way to count messages, and what it calls away."""
+    """Replace Flower's broker client, its count of messages, and its list of connection errors."""
     blocking.CONNECTION_ERRORS = tuple({*blocking.CONNECTION_ERRORS, *BROKER_ERRORS, RedisError})
     StockRedis.queues = _queues
     broker.Redis._get_redis_client = _client  # noqa: SLF001 - Flower has no other way

@@ -1,4 +1,4 @@
-"""Where a page of a list begins, though several entries may be of one millisecond."""
+"""Cursors for the pages of a list in which several entries may share a millisecond."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from worker.dashboard.errors import ApiError, BadRequest
 from worker.dashboard.request_body import whole_number
 
 LATEST_MS = 10**15 - 1
-"""Later than whatever is listed."""
+"""Later than every entry of a list."""
 
 _MOST_SKIPPED = 2_000
 _NO_CURSOR = "before must be milliseconds since 1970, or the next_before of an earlier page."
@@ -22,7 +22,7 @@ def read_cursor(text: str) -> tuple[int, int]:
         The millisecond, and how many entries to skip.
 
     Raises:
-        ApiError: 400 where it is neither.
+        ApiError: 400 if the text has another form.
     """
     ms, _, skipped = text.partition("-")
     try:
@@ -35,14 +35,14 @@ def read_cursor(text: str) -> tuple[int, int]:
 
 
 def next_cursor(times_ms: Sequence[int], shown: int) -> str | None:
-    """Where the next page begins.
+    """Return the cursor of the next page.
 
     Args:
-        times_ms: When the entries were, those that the cursor had skipped included.
-        shown: How many of them are on this page or before it.
+        times_ms: The times of the entries, including the entries that the cursor skipped.
+        shown: How many of these entries are on this page or were skipped.
 
     Returns:
-        A cursor as `read_cursor` reads it; None where this page is the last one.
+        A cursor for `read_cursor`; None if this page is the last one.
     """
     if len(times_ms) <= shown:
         return None

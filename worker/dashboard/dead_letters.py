@@ -1,6 +1,6 @@
 """The JSON endpoints for dead letters; `docs/openapi.yaml` describes them.
 
-None of them shows a job's arguments.
+No endpoint shows a job's arguments.
 """
 
 import re
@@ -37,7 +37,7 @@ from worker.deadletters import (
 )
 
 MAX_CHANGED: Final = 1_000
-"""How many dead letters one request replays or drops; another request goes on."""
+"""How many dead letters one request may replay or drop; another request handles the next ones."""
 
 _MAX_LISTED = 500
 _DEFAULT_LISTED = 50
@@ -51,9 +51,9 @@ class Selection:
     """The dead letters that a request concerns.
 
     Attributes:
-        ids: The jobs' ids; None where `filter` selects.
-        filter: Which dead letters, where `ids` is None; otherwise only its `before_ms` counts: the
-            job may have died again since its dead letter was seen.
+        ids: The jobs' ids; None if `filter` selects the dead letters.
+        filter: Selects the dead letters if `ids` is None. Otherwise only its `before_ms` counts,
+            because a job may have died again since the visitor saw its dead letter.
         force: Replay emails that may have been sent, too.
     """
 
@@ -62,10 +62,10 @@ class Selection:
     force: bool = False
 
     async def find(self, store: DeadLetters, *, limit: int) -> list[DeadLetter]:
-        """Find them.
+        """Find the selected dead letters.
 
         Raises:
-            ApiError: 404 where none of the jobs has a dead letter, or none that is old enough.
+            ApiError: 404 if no job has a dead letter, or no dead letter is old enough.
         """
         if self.ids is None:
             return await store.find(self.filter, limit=limit)
@@ -82,15 +82,15 @@ class Selection:
 
 
 def read_selection(values: dict[str, Any], *, fields: Collection[str], needed: bool) -> Selection:
-    """Read which dead letters a request concerns.
+    """Read the selection of dead letters from a request.
 
     Args:
         values: The fields of the request.
         fields: The fields that it may have.
-        needed: Whether the request must name a selection; otherwise none means all.
+        needed: Whether the request must select; otherwise no selection means all dead letters.
 
     Raises:
-        ApiError: 400 for what cannot be read, 404 for an unknown service.
+        ApiError: 400 for an invalid field or selection, 404 for an unknown service.
     """
     check_fields(values, fields)
     check_forms(values, _FORMS)
@@ -105,8 +105,8 @@ def read_selection(values: dict[str, Any], *, fields: Collection[str], needed: b
     ways += values.get("all", False)
     if ways > 1 or (needed and not ways):
         raise BadRequest(
-            "Name the dead letters: id; ids; or service, task, kind, before, search; or all. "
-            "Beside id and ids there may be before."
+            "Select the dead letters in exactly one way: by id, by ids, by filters (service, task, "
+            "kind, before, search), or by all. Only before may be given beside id or ids."
         )
     chosen = Filter(*map(values.get, _FILTERS))
     return Selection(ids, chosen, force=values.get("force", False))
@@ -132,7 +132,7 @@ def _newer_dead_letter() -> ApiError:
     return ApiError(
         404,
         "unknown_dead_letter",
-        "The job has died again since, so this dead letter is gone: look at its newer one first.",
+        "The job has died again since, and has a newer dead letter: look at that one first.",
     )
 
 

@@ -1,4 +1,4 @@
-"""Counts deferrals from Celery's events, the only place where all of them pass."""
+"""Counts deferrals from Celery's events, the only source that reports all deferrals."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ class Deferrals:
             registry=registry,
         )
         for service in SERVICES:
-            # Each series is there from the start, so that its first increase is seen.
+            # Each series exists from the start, so that Prometheus sees its first increase.
             self._count.labels(service)
             self._countdowns.labels(service)
 

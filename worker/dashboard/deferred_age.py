@@ -3,9 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-_SAMPLE = 8  # jobs of each kind, since a script blocks Redis
-# Returns job ids and their ages: of the jobs due first, of some at random, and of the ids given
-# (the oldest so far). A message may hold attachments: a large one is not read.
+_SAMPLE = 8  # jobs of each kind: a script blocks Redis while it reads them
+# Returns job ids and ages of three kinds of jobs: those due first, some at random, and those whose
+# ids are given (the oldest so far). Large messages, which may hold attachments, are not read.
 _SAMPLE_AGES = """
 local time, ages = redis.call('TIME'), {}
 local now_ms, sample = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[1])
@@ -24,10 +24,10 @@ return ages
 
 @dataclass
 class DeferredAge:
-    """Samples the deferred jobs of one priority, and remembers the oldest it has seen.
+    """Samples the deferred jobs of one priority, and remembers the oldest jobs it has seen.
 
-    Each measurement reads a few dozen messages, however many there are. The result is a lower
-    bound, which gets better with each measurement.
+    Each measurement reads at most a few dozen messages, however many jobs there are. The result is
+    a lower bound, which gets better with each measurement.
     """
 
     _oldest: list[str] = field(default_factory=list)

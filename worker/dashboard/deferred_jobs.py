@@ -18,14 +18,13 @@ class DeferredJob:
     """A job that waits in the broker for its next try.
 
     Attributes:
-        id: The job.
-        next_try_ms: When it comes back, in milliseconds since 1970, by the broker's clock.
-        kind: `key` where no key can serve it, `failure` where a call failed; empty where its result
-            does not say.
-        code: The reason, as beside the job's result: see `docs/results.md`; empty where that
-            does not say.
-        expected_end_ms: When the wait is expected to end, in milliseconds since 1970; None where
-            that is not known.
+        id: The job's id.
+        next_try_ms: When the job comes back, in milliseconds since 1970, by the broker's clock.
+        kind: `key` if no key can serve the job, `failure` if a call failed; empty if not known.
+        code: The reason, as stored with the job's result (see `docs/results.md`); empty if not
+            known.
+        expected_end_ms: When the wait is expected to end, in milliseconds since 1970; None if not
+            known.
     """
 
     id: str
@@ -39,7 +38,7 @@ def deferred_jobs(app: Celery, client: Any, lists: Iterable[str]) -> tuple[Defer
     """List the jobs of a queue that come back first, and those that come back last.
 
     Args:
-        app: The Celery app; its result store knows why a job waits.
+        app: The Celery app; its result store holds the reason why a job waits.
         client: A client of the broker's Redis.
         lists: The queue's lists, one for each priority.
 
@@ -90,7 +89,7 @@ def _with_reason(job: DeferredJob, waits: dict[str, Any]) -> DeferredJob:
 
 
 def ms_of(instant: Any) -> int | None:
-    """Read an instant as a result has it, in milliseconds since 1970; None where there is none."""
+    """Convert an instant of a result to milliseconds since 1970; None if it is not an instant."""
     try:
         return round(datetime.fromisoformat(instant).timestamp() * 1000)
     except (TypeError, ValueError):

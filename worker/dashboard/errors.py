@@ -1,4 +1,4 @@
-"""The error answers of the admin endpoints."""
+"""Defines the error answers of the admin endpoints."""
 
 from collections.abc import Collection
 
@@ -23,21 +23,21 @@ class ApiError(HTTPError):
 
 
 class BadRequest(ApiError):  # noqa: N818 - as HTTP calls it
-    """A request says something that cannot be.
+    """A request has a missing or invalid value.
 
     Args:
-        message: A sentence for people, which says what is possible.
+        message: A sentence for people, which states the valid values.
     """
 
     def __init__(self, message: str) -> None:
         super().__init__(400, "bad_request", message)
 
 
-class RedisUnreachable(ApiError):  # noqa: N818 - what is unreachable
-    """Redis does not answer, which no endpoint has to catch.
+class RedisUnreachable(ApiError):  # noqa: N818 - the name already states the problem
+    """Redis does not answer. Endpoints need not catch this error.
 
     Args:
-        why: What is wrong; it names the kind of error only.
+        why: The problem, with no more than the type of the error.
     """
 
     def __init__(self, why: str) -> None:
@@ -57,7 +57,7 @@ CODES = {
     413: "too_large",
     500: "internal_error",
 }
-"""The code of a status that Tornado or Flower set."""
+"""The codes for statuses that Tornado or Flower set."""
 
 
 def check_service(name: str, known: Collection[str] = SERVICES) -> None:
@@ -67,5 +67,5 @@ def check_service(name: str, known: Collection[str] = SERVICES) -> None:
         ApiError: 404.
     """
     if name not in known:
-        sentence = f"There is no such service; known are: {', '.join(known)}."
+        sentence = f"There is no such service; choose one of: {', '.join(known)}."
         raise ApiError(404, "unknown_service", sentence)

@@ -1,4 +1,4 @@
-"""The state as server-sent events: what the page shows is pushed, so that it need not ask."""
+"""Pushes the state to the page as server-sent events, so that the page need not poll."""
 
 import json
 import time
@@ -10,17 +10,17 @@ from worker.dashboard.errors import RedisUnreachable
 from worker.dashboard.handlers import AdminHandler
 
 LONGEST_S: Final = 900.0
-"""How long one stream lasts; a reader that goes on asks again, and is authenticated again."""
+"""How long one stream lasts. To go on, a reader must connect and authenticate again."""
 
 
 class EventStream(AdminHandler):
-    """`GET /api/admin/api-keys/events`: the status, and again with each poll."""
+    """`GET /api/admin/api-keys/events`: the status now, and again after each poll."""
 
     async def get(self) -> None:
-        """Send the state until the reader leaves, Redis does not answer, or it was long enough."""
+        """Send the state until the reader leaves, Redis does not answer, or the time is over."""
         state = await self.poller.fresh_state()
         self.set_header("Content-Type", "text/event-stream; charset=UTF-8")
-        self.set_header("X-Accel-Buffering", "no")  # nginx would keep the events back
+        self.set_header("X-Accel-Buffering", "no")  # otherwise nginx would buffer the events
         ends_at = time.monotonic() + LONGEST_S
         while time.monotonic() < ends_at:
             self.write(f"event: status\ndata: {json.dumps(self.status_of(state))}\n\n")

@@ -1,4 +1,4 @@
-"""What every JSON endpoint for administrators shares: authentication, errors, limits of a body."""
+"""Authenticates requests to the JSON endpoints, reports their errors, and limits their bodies."""
 
 import json
 from collections.abc import Awaitable, Callable, Collection
@@ -24,7 +24,7 @@ class AdminHandler(BaseHandler):
     """An endpoint for administrators only. Every answer, errors included, is JSON."""
 
     visitor: Visitor
-    """The sender of the request, known once it is authenticated."""
+    """The sender of the request; known once the request is authenticated."""
 
     @property
     def admin(self) -> str:
@@ -64,25 +64,23 @@ class AdminHandler(BaseHandler):
         """Run `work` with the key pools.
 
         Raises:
-            ApiError: 503 where Redis does not answer, 404 for an unknown key.
+            ApiError: 503 if Redis does not answer, 404 for an unknown key.
         """
         try:
             return await self.poller.with_pools(work)
         except KeyError:
-            raise ApiError(
-                404, "unknown_key", "This Flower has no key of that id in its settings."
-            ) from None
+            raise ApiError(404, "unknown_key", "This Flower knows no key with that id.") from None
 
     def status_of(self, state: DashboardState) -> dict[str, Any]:
-        """The state as JSON, with what this visitor may do."""
+        """Return the state as JSON, with whether this visitor may change anything."""
         read_only = self.application.options.read_only or not self.visitor.may_change
         return state.as_json() | {"read_only": bool(read_only)}
 
     def query_values(self) -> dict[str, str]:
-        """The fields in the address.
+        """Return the fields in the address.
 
         Raises:
-            ApiError: 400 where one is named twice: only one of them could count.
+            ApiError: 400 if a field is named twice, because only one of its values could count.
         """
         given = self.request.query_arguments
         if twice := [name for name, values in given.items() if len(values) > 1]:
@@ -105,7 +103,8 @@ class AdminHandler(BaseHandler):
                 405: "This address does not support that method.",
             }.get(status_code, "The request could not be served.")
         if status_code == 401:  # noqa: PLR2004
-            # A browser would answer a script of our page by asking for a password, again and again.
+            # After a script's request, a Basic challenge would make the browser ask for a password
+            # again and again.
             by_script = self.request.headers.get("Sec-Fetch-Mode", "navigate") != "navigate"
             for scheme in self.application.auth_config.schemes:
                 if not (by_script and scheme.startswith("Basic")):
@@ -117,7 +116,7 @@ class AdminHandler(BaseHandler):
 
 @stream_request_body
 class ChangeHandler(AdminHandler):
-    """An endpoint that changes something. It never reads more of a body than it may have."""
+    """An endpoint that changes something. It discards what exceeds the limit of a body."""
 
     fields: Collection[str] = ()
 
@@ -137,17 +136,17 @@ class ChangeHandler(AdminHandler):
             self._body += chunk
 
     def raw_body(self) -> bytes:
-        """The whole body.
+        """Return the whole body.
 
         Raises:
-            ApiError: 413 where it is too large.
+            ApiError: 413 if the body is too large.
         """
         if len(self._body) > MAX_BODY_BYTES:
             raise too_large()
         return bytes(self._body)
 
     def body(self) -> RequestBody:
-        """The body, read and checked; see `read_body`."""
+        """Read and check the body; see `read_body`."""
         return read_body(self.raw_body(), fields=self.fields)
 
     async def poll_change(self) -> None:
@@ -159,10 +158,10 @@ class ChangeHandler(AdminHandler):
 
 
 class Refused(ChangeHandler):
-    """Answers each request of a visitor who may only look, but wants to change something."""
+    """Rejects a request for a change by a visitor who may only look."""
 
     def prepare(self) -> None:
         """Reject the request."""
         raise ApiError(
-            403, "may_only_look", "This login may look, but change nothing: see ADMIN_USERS."
+            403, "may_only_look", "This login may only look; only ADMIN_USERS may make changes."
         )

@@ -1,4 +1,4 @@
-"""When a job that waits will be served, by the quotes that hold for jobs in its place."""
+"""Forecasts when a waiting job will be served, with the quotes for a job at its place."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -15,11 +15,12 @@ class JobStart:
     """When the call of a job begins; instants are in milliseconds since 1970.
 
     Attributes:
-        place: Its place in its queue, 1 for the next one; None where it does not wait there, or
-            nobody knows.
-        expected_start_ms: When the keys allow its call if nothing changes; None: not known.
-        start_by_ms: By when it has begun in nine of ten cases; likewise.
-        limited_by: What decides that, such as `rpm`; empty where nothing has to wait.
+        place: The job's place in its queue, 1 for the next job; None if the job does not wait
+            there, or its place is not known.
+        expected_start_ms: When the keys should allow the call; None if not known.
+        start_by_ms: By when the call begins in nine of ten cases; None if not known.
+        limited_by: The limit that decides when the call begins, such as `rpm`; empty if the call
+            need not wait.
     """
 
     place: int | None = None
@@ -28,23 +29,23 @@ class JobStart:
     limited_by: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return all fields in JSON types."""
         return asdict(self)
 
 
 def start_of(
     service: ServiceView, margins: Margins, *, place: int | None, model: str, is_fetched: bool
 ) -> JobStart:
-    """Quote a job that waits.
+    """Quote a waiting job.
 
-    The jobs that workers hold go first. Where its place is not known, it is taken for the last one.
+    The jobs that workers hold go first. A job whose place is not known counts as the last one.
 
     Args:
-        service: Its service.
-        margins: What was learned of how late jobs end.
-        place: Its place in its queue; None: not known.
-        model: The model that it asks for; empty where the service has none.
-        is_fetched: A worker holds it.
+        service: The job's service.
+        margins: How much later than forecast jobs end, as learned so far.
+        place: The job's place in its queue; None if not known.
+        model: The model that the job asks for; empty if the service has no models.
+        is_fetched: Whether a worker holds the job.
     """
     queue, pool = service.queue, service.pool
     if not queue.known:

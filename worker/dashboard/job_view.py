@@ -1,4 +1,4 @@
-"""What is known of one job: where it is, what it waits for, its calls; never its content.
+"""Looks up one job: where it is, what it waits for, and its calls, but never its content.
 
 The functions block on the network: call them from a thread.
 """
@@ -23,13 +23,14 @@ _EVENTS = ("sent", "received", "started", "retried", "succeeded", "failed", "rev
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """What a job waits for.
+    """The reason and the end of a job's wait.
 
     Attributes:
-        kind: `key` where no key can serve it, `failure` where a call failed.
-        code: The reason, as beside the job's result.
-        next_try_ms: When it comes back, in milliseconds since 1970; None where nobody knows.
-        expected_end_ms: When the wait is expected to end, in milliseconds since 1970; likewise.
+        kind: `key` if no key can serve the job, `failure` if a call failed.
+        code: The reason, as stored with the job's result.
+        next_try_ms: When the job comes back, in milliseconds since 1970; None if not known.
+        expected_end_ms: When the wait is expected to end, in milliseconds since 1970; None if not
+            known.
     """
 
     kind: str = ""
@@ -40,21 +41,21 @@ class Waits:
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """One job, for people.
+    """One job, as its page shows it.
 
     Attributes:
-        job: Its id.
+        job: The job's id.
         state: Celery's state.
         where: `queue` (or unknown), `deferred` in the broker, `worker` (fetched, but not begun),
             `running`, or `ended`.
-        task: The task's name; empty where it is not known.
-        worker: The worker that had it last; empty where it is not known.
-        waits: What it waits for; None where it does not wait, or nobody says.
-        calls: Its latest calls to the provider, as in its dead letter.
-        attempts: How many calls it has made in all; None where it is not known.
-        events: What Flower saw of it: each `at_ms` and `event`.
-        error: Why it failed, in one sentence; empty where it did not.
-        key: The label of the key that served it; empty where none has.
+        task: The task's name; empty if not known.
+        worker: The worker that had the job last; empty if not known.
+        waits: What the job waits for; None if it does not wait, or the reason is not known.
+        calls: The job's latest calls to the provider, as in its dead letter.
+        attempts: How many calls the job has made in all; None if not known.
+        events: The job's events that Flower received, each with `at_ms` and `event`.
+        error: Why the job failed, in one sentence; empty if it did not fail.
+        key: The label of the key that served the job; empty if no key did.
     """
 
     job: str
@@ -70,17 +71,17 @@ class JobView:
     key: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return all fields in JSON types."""
         return asdict(self)
 
 
 def look_up(app: Celery, job: str, seen: Any) -> JobView:
-    """Find out what is known of a job.
+    """Look up a job in the broker, in the result store and in Flower's events.
 
     Args:
         app: The Celery app, for its broker and result store.
         job: The job's id.
-        seen: What Flower's events say of it (a task of `celery.events.state`); None: nothing.
+        seen: The job in Flower's events (a task of `celery.events.state`); None if it had none.
 
     Raises:
         redis.exceptions.RedisError: The broker, or the result store, cannot be reached.
@@ -106,7 +107,7 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
 
 
 def _state_of(meta: Mapping[str, Any], seen: Any, *, deferred: bool) -> str:
-    """The stored state; for a job that a worker holds, the state in Flower's events."""
+    """Return the stored state; for a job that a worker holds, the state in Flower's events."""
     stored = str(meta.get("status"))
     is_known = stored in states.READY_STATES or deferred or seen is None
     return stored if is_known else str(seen.state)
@@ -149,10 +150,10 @@ def _attempts_in(result: Any) -> int | None:
 
 
 def _deferred(app: Celery, job: str) -> tuple[int | None, dict[str, Any]]:
-    """When a deferred job is due, in milliseconds since 1970, and the headers of its message."""
+    """Return when a deferred job is due (milliseconds since 1970), and its message's headers."""
     with app.connection_for_read() as connection:
         channel = connection.channel()
-        if connection.transport.driver_type == "amqp":  # it shows nobody what waits
+        if connection.transport.driver_type == "amqp":  # RabbitMQ does not show deferred messages
             return None, {}
         with channel.client.pipeline(transaction=False) as pipe:
             sets = [name for queue in DELAYED_QUEUES for name in delayed.due_sets_of(queue)]

@@ -26,7 +26,7 @@ _JOB_RE = re.compile(r"[!-~]{1,200}")
 
 
 def check_job_id(job: str) -> None:
-    """Refuse an address that names no job.
+    """Reject an id that no job can have.
 
     Raises:
         ApiError: 404.
@@ -35,7 +35,7 @@ def check_job_id(job: str) -> None:
         raise ApiError(
             404,
             "unknown_job",
-            "Only a job whose id has 1 to 200 visible characters of ASCII can be looked up.",
+            "The id of a job must have 1 to 200 visible ASCII characters.",
         )
 
 
@@ -43,7 +43,7 @@ class Job(AdminHandler):
     """`GET /api/admin/jobs/ID`: where a job is, what it waits for, and its calls."""
 
     async def get(self, job: str) -> None:
-        """Send what is known of the job; nobody knows whether one exists that no worker has had."""
+        """Send what is known of the job; an id that no worker has seen is not an error."""
         check_job_id(job)
         seen = self.application.events.state.tasks.get(job)
         try:
@@ -87,7 +87,7 @@ class Job(AdminHandler):
         return await self.poller.with_broker(find)
 
     async def _start_of(self, view: JobView, place: Place | None) -> JobStart:
-        """When a job that waits in its queue, or in a worker, will be served."""
+        """Forecast when a job that waits in its queue or in a worker will be served."""
         service = service_of(view.task, self.application.capp)
         state = self.poller.state
         number, model = (place.number, place.model) if place else (None, "")
@@ -95,7 +95,7 @@ class Job(AdminHandler):
             return JobStart(number)
         models = get_settings().models.get(service.name, ())
 
-        async def quote(_: Pools) -> JobStart:  # where the margins are learned
+        async def quote(_: Pools) -> JobStart:  # on the thread that owns the margins
             return start_of(
                 state.services[service.name],
                 self.poller.margins.of(service.name),
@@ -108,14 +108,14 @@ class Job(AdminHandler):
 
 
 def _may_be_in_queue(view: JobView) -> bool:
-    """Whether to look for a job there: it may be back from its wait."""
+    """Return whether to look for a job in its queue; a deferred job may be back when it is due."""
     due_ms = view.waits.next_try_ms if view.waits else None
     is_due = due_ms is not None and due_ms <= time.time() * 1000
     return view.where == "queue" or (view.where == "deferred" and is_due)
 
 
 async def _calls_in(pools: Pools, job: str) -> tuple[dict[str, Any], ...]:
-    """The calls of a job that are among the latest ones of their keys."""
+    """Return the calls of a job that are among the latest calls of their keys."""
     found = [pair for pool in pools.values() for pair in await pool.calls_of_job(job)]
     return tuple(Attempt(call.at_ms, key.label, call.code).as_json() for key, call in found)
 
@@ -124,9 +124,9 @@ class Cancel(ChangeHandler):
     """`POST /api/admin/jobs/ID/cancel`: cancel one job for good."""
 
     async def post(self, job: str) -> None:
-        """Cancel the job, and say whether it is running or has already ended."""
+        """Cancel the job, and report whether it is running or has already ended."""
         if self.body() != RequestBody():
-            raise BadRequest("The address names the job; send an empty body.")
+            raise BadRequest("The body must be empty: the address already names the job.")
         check_job_id(job)
         capp, namespace = self.application.capp, get_settings().namespace
         by = f"flower {self.admin}"

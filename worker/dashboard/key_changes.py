@@ -13,7 +13,7 @@ _MS = 1000
 
 class _Change(ChangeHandler):
     async def disable(self, *, service: str, key: str | None) -> Disabled:
-        """Disable a key, or all of the service's, as the body says."""
+        """Disable a key, or all keys of the service if `key` is None, as the body states."""
         body = self.body()
         reason = redactor.redact(body.reason or "by hand")
         for_ms = None if body.for_s is None else body.for_s * _MS
@@ -28,7 +28,11 @@ class _Change(ChangeHandler):
         return done
 
     async def enable(self, *, service: str, key: str | None) -> bool:
-        """Enable a key, or all of the service's; False if no person had disabled it."""
+        """Enable a key, or end the service's pause if `key` is None.
+
+        Returns:
+            False if no person had disabled the key, or paused the service.
+        """
 
         async def work(pools: Pools) -> bool:
             return await pools[service].enable(key, by=f"flower {self.admin}")
@@ -39,7 +43,7 @@ class _Change(ChangeHandler):
 
 
 class Disable(_Change):
-    """`POST /api/admin/api-keys/disable`: take a key out, for a time or until it is enabled."""
+    """`POST /api/admin/api-keys/disable`: disable a key, for a time or until it is enabled."""
 
     fields = ("service", "key", "reason", "for_s")
 
@@ -51,7 +55,7 @@ class Disable(_Change):
 
 
 class Enable(_Change):
-    """`POST /api/admin/api-keys/enable`: bring a key back that a person had disabled."""
+    """`POST /api/admin/api-keys/enable`: enable a key that a person had disabled."""
 
     fields = ("service", "key")
 
@@ -63,7 +67,7 @@ class Enable(_Change):
 
 
 class Pause(_Change):
-    """`POST /api/admin/api-keys/pause`: let no call of a service begin, whatever its keys are."""
+    """`POST /api/admin/api-keys/pause`: let no call of a service begin, with any key."""
 
     fields = ("service", "reason", "for_s")
 
@@ -92,7 +96,7 @@ class Note(ChangeHandler):
     fields = ("service", "key", "note")
 
     async def post(self) -> None:
-        """Keep the note, or remove it where the new one is empty."""
+        """Store the note; an empty note removes the stored one."""
         body = self.body()
         service, key = body.one_key()
         text = redactor.redact(body.note.strip())

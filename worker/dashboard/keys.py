@@ -20,7 +20,7 @@ _NO_KEYS = (
     "worker runs."
 )
 _REPLY_TIMEOUT_S = 2.0
-_CHECK_TIMEOUT_S = 5.0  # shorter than the poller's own
+_CHECK_TIMEOUT_S = 5.0  # shorter than the poller's own timeout
 
 
 class Status(AdminHandler):
@@ -35,7 +35,7 @@ class LatestCalls(AdminHandler):
     """`GET /api/admin/api-keys/calls`: the latest calls with one key."""
 
     async def get(self) -> None:
-        """Send them, the latest first."""
+        """Send the calls, the latest first."""
         values = self.query_values()
         check_fields(values, ("service", "key"))
         service, key = values.get("service", ""), values.get("key", "")
@@ -100,7 +100,7 @@ class Check(ChangeHandler):
         self.send_json(
             {
                 "keys": [key.as_json() for key in checked],
-                # One key alone says nothing of what no key may use.
+                # A check of one key cannot show that no key may use a model.
                 "problems": list(problems_in(checked, models={} if body.key else models)),
                 "by": self.admin,
             }
@@ -111,8 +111,8 @@ class Reload(ChangeHandler):
     """`POST /api/admin/api-keys/reload`: have every running worker load its keys again."""
 
     async def post(self) -> None:
-        """Ask the workers, and send what each of them says."""
-        self.body()  # each worker reloads all of its keys, so no field is known
+        """Ask the workers to reload, and send the answer of each worker."""
+        self.body()  # each worker reloads all of its keys, so the body can have no field
         try:
             answers = await asyncio.to_thread(
                 ask_workers, self.application.capp, timeout_s=_REPLY_TIMEOUT_S

@@ -1,4 +1,4 @@
-"""Detects changes of what the page lists: the dead letters and the audit trail."""
+"""Detects changes of the lists on the page: the dead letters and the audit trail."""
 
 import hashlib
 from collections.abc import Iterable
@@ -18,14 +18,14 @@ async def mark_of(
     *,
     actions: ActionLog,
 ) -> str:
-    """A text that changes whenever one of the lists does.
+    """Return a text that changes whenever one of the lists changes.
 
     Args:
         redis: The pools' Redis.
-        pools: The key pools, whose audit streams count.
+        pools: The key pools, with their audit streams.
         dead_letters: The dead letters.
-        counts: How many of them there are.
-        actions: What people did beside.
+        counts: The numbers of dead letters.
+        actions: The log of what people did to jobs and workers.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.

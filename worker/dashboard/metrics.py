@@ -1,7 +1,7 @@
-"""Metrics for Prometheus, made from the poller's latest state without a request of their own.
+"""Makes metrics for Prometheus from the poller's latest state, without a request to Redis.
 
-`/metrics` is open to anyone who reaches the port, so a key shows as its id alone, and no account,
-reason or variable does.
+`/metrics` is open to anyone who reaches the port. So it shows the id of a key, but no label,
+account, reason or variable.
 """
 
 import math
@@ -30,7 +30,7 @@ class Metrics(FlowerMetrics):
     """`/metrics`: Flower's own metrics, then ours."""
 
     async def get(self) -> None:
-        """Write both."""
+        """Write Flower's metrics, then ours."""
         await super().get()
         self.write(generate_latest(self.application.metrics))
 
@@ -46,11 +46,11 @@ class KeysCollector(Collector):
         self._poller = poller
 
     def describe(self) -> list[Metric]:
-        """Describe nothing: registering must not collect."""
+        """Return nothing; otherwise registering this collector would collect from it."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield every metric; where Redis does not answer, `keywheel_up` alone, as 0."""
+        """Yield every metric; if Redis does not answer, only `keywheel_up`, as 0."""
         state = self._poller.state
         up = state is not None and all(view.queue.known for view in state.services.values())
         yield GaugeMetricFamily(
@@ -76,11 +76,12 @@ class Row:
     """A metric that each service has.
 
     Attributes:
-        name: Its name, without `keywheel_`.
-        help_text: What it measures, as `/metrics` says it.
-        labels: Its labels, beside the service.
-        samples: Makes its samples of a service, each the values of these labels and the number.
-        family: Its type.
+        name: The metric's name, without `keywheel_`.
+        help_text: The help text that `/metrics` shows.
+        labels: The metric's labels besides `service`.
+        samples: Returns the samples of a service, each with the values of `labels`, then the
+            number.
+        family: The metric's type.
     """
 
     name: str
@@ -119,12 +120,12 @@ def _head_room(view: ServiceView) -> Iterator[tuple[str, float]]:
 
 
 def of_each_key(value: Callable[[KeyView], float]) -> Callable[[ServiceView], Iterator[Any]]:
-    """Return what makes a sample of each key."""
+    """Return a function that makes one sample of each key of a service."""
     return lambda view: ((key.id, value(key)) for key in view.pool.keys)
 
 
 def of_queue(value: Callable[[ServiceView], float]) -> Callable[[ServiceView], Iterator[Any]]:
-    """Return what makes the one sample of a service's queue."""
+    """Return a function that makes the single sample of a service's queue."""
     return lambda view: iter([(view.queue.name, value(view))])
 
 
@@ -138,7 +139,7 @@ OF_KEYS: Final = (
     Row("keys", "Keys by state", ("state",), _states),
     Row(
         "in_flight",
-        "Calls under way",
+        "Calls in flight",
         (),
         lambda view: [(sum(key.in_flight for key in view.pool.keys),)],
     ),
@@ -154,7 +155,7 @@ OF_KEYS: Final = (
     ),
     Row(
         "head_room_ratio",
-        "Share that is left of the limit nearest to exhaustion",
+        "Share that is left of a key's tightest limit",
         ("key",),
         _head_room,
     ),
@@ -175,7 +176,7 @@ OF_QUEUES: Final = (
     ),
     Row(
         "jobs_waiting",
-        "Jobs that wait, in the broker or in a worker",
+        "Jobs that wait in the broker or in a worker",
         ("queue",),
         of_queue(lambda view: view.queue.waiting),
     ),
@@ -208,7 +209,7 @@ OF_QUEUES: Final = (
     ),
     Row(
         "drain_seconds",
-        "Until the queue is empty",
+        "Time until the queue should be empty",
         ("queue",),
         of_queue(lambda view: math.inf if view.drain_s is None else view.drain_s),
     ),
@@ -224,7 +225,7 @@ def _workers(services: Mapping[str, ServiceView]) -> Iterator[Metric]:
     )
     yield GaugeMetricFamily(
         "keywheel_clock_skew_seconds",
-        "The largest difference between the clock of a worker and Redis'",
+        "Largest difference between a worker's clock and Redis'",
         value=max(queue.clock_skew_s for queue in queues),
     )
 
@@ -232,10 +233,10 @@ def _workers(services: Mapping[str, ServiceView]) -> Iterator[Metric]:
 def _dead_letters(counts: Counts) -> Metric:
     dead_letters = GaugeMetricFamily(
         "keywheel_dead_letters",
-        "Jobs that ended without success and are kept",
+        "Dead letters: jobs that ended for good without success",
         labels=["service", "kind"],
     )
-    # Every series is there from the start, so that its first increase is seen.
+    # Each series exists from the start, so that Prometheus sees its first increase.
     for service in OWNERS:
         for kind in KINDS:
             dead_letters.add_metric([service, kind], counts.of.get((service, kind), 0))
@@ -259,7 +260,7 @@ def _unknown(seen: Sequence[Seen]) -> Metric:
 
 
 def registry_of(poller: Poller) -> CollectorRegistry:
-    """A registry that collects from this poller alone.
+    """Make a registry that collects from this poller only.
 
     Flower uses the process' registry, but several of our applications may share a process.
     """

@@ -1,4 +1,4 @@
-"""The page Keys: a frame in Flower's style, which a script fills from the admin endpoints."""
+"""Serves the pages Keys and Job: frames in Flower's style, which scripts fill with data."""
 
 import hashlib
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ _POLICY = (
 
 @cache
 def version() -> str:
-    """A folder name that changes whenever a static file does.
+    """Return a folder name that changes whenever a static file changes.
 
     Browsers then fetch all files again, imported modules included.
     """
@@ -39,7 +39,7 @@ def _names(names: Iterable[str]) -> str:
 
 class _Frame(BaseHandler):
     def show(self, template: str, **values: Any) -> None:
-        """Render a page without data, for those who may look."""
+        """Render a page without data; without a configured login, with status 403."""
         has_login = self.application.auth_config.allows_people
         may_change = has_login and self.application.visitor(self.request).may_change
         if not has_login:
@@ -57,11 +57,11 @@ class _Frame(BaseHandler):
 
 
 class Page(_Frame):
-    """`/keys`: a page without data. Its script asks the endpoints, which authenticate it."""
+    """`/keys`: a page without data. Its script gets the data from the admin endpoints."""
 
     @authenticated
     def get(self) -> None:
-        """Show the page; where no login is configured, show how to configure one."""
+        """Show the page; if no login is configured, show how to configure one."""
         self.show(
             "keys.html",
             owners=OWNERS,
@@ -71,7 +71,7 @@ class Page(_Frame):
 
 
 class JobPage(_Frame):
-    """`/keys/jobs/ID`: a page about one job, filled by a script likewise."""
+    """`/keys/jobs/ID`: a page about one job, which a script fills with data."""
 
     @authenticated
     def get(self, job: str) -> None:
@@ -83,5 +83,5 @@ class Static(StaticFileHandler):
     """Our scripts and styles; they hold nothing secret."""
 
     def get_cache_time(self, *_: Any) -> int:
-        """Let browsers cache the files for long: the next version has another address."""
+        """Let browsers cache the files for a long time: a changed file has another address."""
         return int(self.CACHE_MAX_AGE)

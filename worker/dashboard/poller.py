@@ -53,7 +53,7 @@ class Poller:
     Calling `start` or `stop` a second time does nothing.
 
     Args:
-        settings: Where Redis is.
+        settings: The settings, with the address of Redis.
         app: The Celery app, for the queues.
         ended: Returns how many jobs of each service have ended so far.
     """
@@ -81,7 +81,7 @@ class Poller:
         self._poll_lock: asyncio.Lock
         self._stop: asyncio.Event
         self.margins = QuoteMargins()
-        """By how much quotes exceed forecasts; for the poller's thread only."""
+        """How much later than forecast jobs end; use it on the poller's thread only."""
         self.state: DashboardState | None = None
         """The latest state; None before the first poll, and while Redis does not answer."""
 
@@ -110,7 +110,7 @@ class Poller:
             _logger.error("Flower shows no keys: %s", exc)  # noqa: TRY400 - the sentence is enough
         finally:
             self._loop = None
-            ready.set()  # `start` must return even where this failed
+            ready.set()  # `start` must return even if this thread failed
 
     async def _main(self, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
@@ -134,10 +134,10 @@ class Poller:
             await self._broker.aclose()
 
     async def fresh_state(self, *, force: bool = False) -> DashboardState:
-        """The state, at most a moment old.
+        """Return the state, at most 0.4 s old.
 
         Args:
-            force: Poll in any case, since something has just been changed.
+            force: Poll in any case, because something has just changed.
 
         Raises:
             RedisUnreachable: Redis does not answer.
@@ -149,7 +149,7 @@ class Poller:
         return await self.with_pools(poll)
 
     async def next_state(self) -> DashboardState:
-        """Wait for the next poll, and return what it found.
+        """Wait for the next poll, and return its state.
 
         Raises:
             RedisUnreachable: Redis does not answer.
@@ -174,10 +174,10 @@ class Poller:
     async def with_redis(
         self, work: Callable[[Redis], Awaitable[ResultT]], *, timeout_s: float = _TIMEOUT_S
     ) -> ResultT:
-        """Run `work` with the pools' Redis, likewise.
+        """Run `work` with the pools' Redis, as `with_pools` does.
 
         Args:
-            work: What to do.
+            work: The function to run.
             timeout_s: How long it may take, in seconds.
 
         Raises:
@@ -186,7 +186,7 @@ class Poller:
         return await self._on_its_thread(lambda: work(self._redis), timeout_s=timeout_s)
 
     async def with_broker(self, work: Callable[[Redis], Awaitable[ResultT]]) -> ResultT | None:
-        """Run `work` with the broker's Redis, likewise; None where the broker shows no jobs.
+        """Run `work` with the broker's Redis; return None if the broker cannot show its jobs.
 
         Raises:
             RedisUnreachable: Redis does not answer, or not in time.
@@ -197,7 +197,7 @@ class Poller:
         return await self._on_its_thread(lambda: work(broker), timeout_s=_TIMEOUT_S)
 
     async def with_actions(self, work: Callable[[ActionLog], Awaitable[ResultT]]) -> ResultT:
-        """Run `work` with the log of what people did to jobs and workers, likewise.
+        """Run `work` with the log of what people did to jobs and workers, as `with_pools` does.
 
         Raises:
             RedisUnreachable: Redis does not answer, or not in time.
@@ -207,10 +207,10 @@ class Poller:
     async def with_dead_letters(
         self, work: Callable[[DeadLetters], Awaitable[ResultT]], *, timeout_s: float = 8.0
     ) -> ResultT:
-        """Run `work` with the dead letters, likewise.
+        """Run `work` with the dead letters, as `with_pools` does.
 
         Args:
-            work: What to do.
+            work: The function to run.
             timeout_s: How long it may take, in seconds.
 
         Raises:
@@ -268,7 +268,7 @@ class Poller:
             return state
 
     def _announce(self, state: DashboardState | None) -> None:
-        """Wake those who wait for the next state; None: Redis does not answer."""
+        """Wake the callers that wait for the next state; None if Redis does not answer."""
         polled, self._next = self._next, asyncio.Future()
         polled.set_result(state)
 
@@ -279,8 +279,8 @@ class Poller:
 
     async def _keep_polling(self) -> None:
         async def poll() -> None:
-            # Bounded, so that a server that never answers shows as down. Not by `wait_for`: before
-            # Python 3.12 it may swallow a cancellation, and `stop` would wait in vain.
+            # Timeouts make a server that never answers show as down. `wait_for` does not fit:
+            # before Python 3.12 it may swallow the cancellation by `stop`.
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._reload_keys()
             async with asyncio.timeout(_TIMEOUT_S):
@@ -305,13 +305,13 @@ class Poller:
         await _repeat(poll, forget, "cannot count the queues (%s); Flower shows none until it can")
 
     def reload_keys_soon(self) -> None:
-        """Load the keys again before the next poll. From any thread."""
+        """Load the keys again before the next poll. Any thread may call this."""
         self._reloaded_at = float("-inf")
 
     async def _reload_keys(self) -> None:
         """Load keys that were added to `.env` or to mounted files, as `keys reload` does.
 
-        Of a service without keys here, learn which the workers have.
+        For a service without keys here, load the keys that workers have published.
         """
         if time.monotonic() - self._reloaded_at < _RELOAD_KEYS_INTERVAL_S:
             return
@@ -329,12 +329,12 @@ class Poller:
 async def _repeat(
     poll: Callable[[], Awaitable[None]], forget: Callable[[], None], sentence: str
 ) -> None:
-    """Poll at intervals; where that fails, forget what was known, and log the sentence once."""
+    """Poll at intervals; if a poll fails, call `forget`, and log the sentence once."""
     is_logged = False
     while True:
         try:
             await poll()
-        except Exception as exc:  # noqa: BLE001 - the poller must outlive whatever it is
+        except Exception as exc:  # noqa: BLE001 - the poller must survive every error
             forget()
             if not is_logged:
                 _logger.warning(sentence, _why(exc))
@@ -345,5 +345,5 @@ async def _repeat(
 
 
 def _why(exc: Exception) -> str:
-    """Redis' words, or the type of an error of ours, whose words may quote anything."""
+    """Return Redis' words; of another error only the type, because its words may quote secrets."""
     return words_of(exc) if isinstance(exc, RedisError | OSError) else type(exc).__name__

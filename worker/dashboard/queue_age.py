@@ -9,7 +9,7 @@ _MARK_INTERVAL_S = 5.0
 _MAX_MARKERS = 128
 _PAUSE_FACTOR = 100  # the pause after a search, in multiples of its duration
 _MAX_MARKER_BYTES = 65_536
-# A message may hold attachments: a large one is not read.
+# Large messages, which may hold attachments, are not read.
 _NEWEST = """
 local newest = redis.call('LINDEX', KEYS[1], 0)
 return newest and #newest <= tonumber(ARGV[1]) and newest or false
@@ -18,11 +18,11 @@ return newest and #newest <= tonumber(ARGV[1]) and newest or false
 
 @dataclass
 class QueueAge:
-    """Measures one list again and again.
+    """Measures one list repeatedly.
 
-    Messages carry no time of their own. So the newest message is remembered as a marker every few
-    seconds; while a marker is still in the list, everything before it has waited at least since
-    then. How long messages had waited before the first measurement is not known.
+    Messages carry no time of their own. So every few seconds the newest message is remembered as a
+    marker. While a marker is in the list, all messages before it have waited at least since then.
+    How long messages had waited before the first measurement is not known.
     """
 
     _markers: list[tuple[Any, float]] = field(default_factory=list)
@@ -37,14 +37,13 @@ class QueueAge:
             now_s: The time of a clock that never steps back, in seconds.
 
         Returns:
-            Lower bound of how long the oldest message has waited, in seconds; of a long list, as
-            of a few seconds ago.
+            Lower bound of how long the oldest message has waited, in seconds. For a long list, it
+            may be a few seconds old.
         """
         if now_s >= self._search_at_s:
             began_s = time.perf_counter()
             self._forget_taken(client, name)
-            # A search scans the whole list and blocks Redis meanwhile: for 0.1 s where 100,000
-            # messages wait.
+            # A search scans the whole list and blocks Redis meanwhile: 0.1 s for 100,000 messages.
             self._search_at_s = now_s + (time.perf_counter() - began_s) * _PAUSE_FACTOR
         if not self._markers or now_s - self._markers[-1][1] >= _MARK_INTERVAL_S:
             newest = client.eval(_NEWEST, 1, name, _MAX_MARKER_BYTES)

@@ -27,7 +27,7 @@ _REPLY_TIMEOUT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class _Stock:
-    """What the broker holds of a queue and of its deferred jobs."""
+    """The jobs of one queue that the broker holds, deferred jobs included."""
 
     ready: int
     deferred: int
@@ -38,7 +38,7 @@ class _Stock:
 
 @dataclass
 class QueueWatch:
-    """Polls queues, and remembers what it needs to know how long their jobs have waited.
+    """Polls queues, and remembers samples that show how long their jobs have waited.
 
     Args:
         app: The Celery app, for its broker.
@@ -53,14 +53,14 @@ class QueueWatch:
     _workers_polled_at: float = -math.inf
 
     def poll(self) -> dict[str, QueueView]:
-        """The state of every queue now.
+        """Return the state of every queue now.
 
         Raises:
             redis.exceptions.RedisError: The broker cannot be reached.
         """
         now = time.monotonic()
         with self.app.connection_for_read() as connection:
-            # Unlike `default_channel`, this gives up at once where the broker is gone.
+            # Unlike `default_channel`, this gives up at once if the broker is not reachable.
             connection.ensure_connection(
                 max_retries=1, interval_start=0, reraise_as_library_errors=False
             )
@@ -129,7 +129,7 @@ class QueueWatch:
         return deferred_jobs(self.app, channel.client, lists)
 
     def _oldest_s(self, channel: Any, name: str, now: float) -> tuple[float, float]:
-        """How long the oldest interactive and the oldest bulk job of a queue have waited.
+        """Measure how long the oldest interactive and the oldest bulk job of a queue have waited.
 
         Returns:
             Two lower bounds, in seconds.
@@ -137,7 +137,7 @@ class QueueWatch:
         oldest_s = {False: 0.0, True: 0.0}
         for queue in (name, name + DEFERRED):
             for priority in channel.priority_steps:
-                key = channel._q_for_pri(queue, priority)  # noqa: SLF001 - the same
+                key = channel._q_for_pri(queue, priority)  # noqa: SLF001 - as above
                 age_s = self._ages[key].measure(channel.client, key, now)
                 if queue in DELAYED_QUEUES:
                     due, texts = delayed.due_of(key), delayed.texts_of(queue)
@@ -152,8 +152,8 @@ def _stock_in_rabbitmq(connection: Any, queue: str) -> _Stock:
 
 
 def _ready_in(connection: Any, queue: str) -> int:
-    """Count the messages of a queue of RabbitMQ that no worker has; 0 where there is no queue."""
-    with connection.channel() as channel:  # it ends with an error
+    """Count the messages of a RabbitMQ queue that no worker has; 0 if the queue does not exist."""
+    with connection.channel() as channel:  # an error closes this channel, so each count has its own
         try:
             return int(channel.queue_declare(queue, passive=True).message_count)
         except NotFound:

@@ -1,4 +1,4 @@
-"""How much later than forecast jobs end, learned from those that are open while Flower polls."""
+"""Learns how much later than forecast jobs end, from the jobs that are open while Flower polls."""
 
 import time
 from collections import deque
@@ -16,17 +16,19 @@ _EVERY_S: Final = 5.0
 _PUBLISH_S: Final = 30.0
 _POLLS: Final = 3
 _ENOUGH: Final = 100
-"""How many outcomes are worth publishing."""
+"""How many outcomes the margins of a service need before they are published."""
 
 
 class QuoteMargins:
-    """Quotes a job that has just come, every few seconds, and sees when it has ended.
+    """Quotes a job that has just come, every few seconds, and observes when the job has ended.
 
-    Where none waits it runs already, so the margin of short waits holds what a call takes: all of
-    it, since one that came earlier would have used a part of its call. It learns of jobs that are
-    there, since those that somebody asks a quote for may never be enqueued. Redis is asked nothing
-    for it: it takes what Flower polls, and the jobs that end from Celery's events. Of a service
-    whose jobs share calls it learns nothing, because nothing says how many jobs run.
+    If no job waits, the new job already runs. So the margin of short waits includes how long a call
+    takes; all of it, because a job that came earlier would have finished a part of its call.
+
+    The margins are learned from enqueued jobs, because a job for which somebody requests a quote
+    may never be enqueued. That costs no request to Redis: the numbers come from Flower's polls and
+    from Celery's events. For a service whose jobs share calls, nothing is learned, because no
+    number shows how many jobs run.
 
     Args:
         now_s: The time in seconds, on any clock.
@@ -40,14 +42,14 @@ class QuoteMargins:
         self._asked_s: Final = dict.fromkeys(SERVICES, float("-inf"))
 
     def of(self, service: str) -> Margins:
-        """What was learned of the jobs of a service."""
+        """Return the margins of a service."""
         return self._books[service].margins
 
     def to_publish(self) -> dict[str, Margins]:
-        """Return what was learned for workers, by service: at most twice a minute.
+        """Return the margins to publish for workers, by service; at most twice a minute.
 
-        A Flower that has just started publishes nothing yet, since it has learned less than the
-        one before it.
+        A Flower that has just started publishes nothing yet, because the Flower that ran before
+        had learned more.
         """
         now_s = self._now_s()
         if now_s - self._published_s < _PUBLISH_S:
@@ -65,9 +67,9 @@ class QuoteMargins:
 
         Args:
             view: The keys of a service.
-            queue: Its jobs that wait.
-            model: The model that they are taken to ask for.
-            ended: How many of its jobs have ended, as far as Flower has seen.
+            queue: The waiting jobs of the service.
+            model: The model that these jobs are assumed to ask for.
+            ended: How many jobs of the service have ended, as far as Flower has seen.
         """
         if SERVICES[view.service].sends_once:
             return
@@ -84,13 +86,13 @@ class QuoteMargins:
         if queue.waiting:
             forecast = estimate(view, queue.waiting, model=model, tokens=usual_tokens(view))
         if forecast.in_s is not None:
-            # The last of those that came at even distances since the poll before.
+            # The age of the newest job, if the jobs came at even intervals since the last poll.
             age_s = gap_s / (came + 1)
             book.quote(now_s, ended=ended, place=place, forecast_s=forecast.in_s, age_s=age_s)
 
 
 class _Seen:
-    """How many jobs there were at the latest polls, those that have ended included."""
+    """The numbers of jobs at the latest polls, ended jobs included."""
 
     def __init__(self) -> None:
         self._totals: deque[int] = deque(maxlen=_POLLS)
@@ -100,9 +102,10 @@ class _Seen:
         """Take a sample.
 
         Returns:
-            How many jobs came since the one before, and how long ago that was, in seconds.
+            How many jobs came since the sample before, and how many seconds ago that sample was.
         """
-        # Flower hears of an end later than a call is over: such a job is missing for a moment.
+        # Flower learns that a job has ended a moment after the call is over. In between, the job
+        # is missing from the total.
         came = max(0, total - max(self._totals)) if self._totals else 0
         gap_s = now_s - (now_s if self._at_s is None else self._at_s)
         self._totals.append(total)

@@ -1,4 +1,4 @@
-"""The endpoint for when jobs that are not enqueued yet would start and end."""
+"""Serves quotes: when jobs that are not enqueued yet would start and end."""
 
 from config.current import get_settings
 from worker.arguments.admin import QuoteArguments
@@ -12,7 +12,7 @@ from worker.quotes.quote import Quote, QuoteRequest, quote_of
 
 
 class QuoteHandler(AdminHandler):
-    """`GET /api/admin/quote`: when jobs would start and end that were enqueued now."""
+    """`GET /api/admin/quote`: when jobs would start and end if they were enqueued now."""
 
     async def get(self) -> None:
         """Send the quote."""
@@ -20,7 +20,7 @@ class QuoteHandler(AdminHandler):
         state = await self.poller.fresh_state()
         view = state.services[request.service]
 
-        async def quote(_: Pools) -> Quote:  # where the margins are learned
+        async def quote(_: Pools) -> Quote:  # on the thread that owns the margins
             return quote_of(
                 request,
                 view.pool,

@@ -1,4 +1,4 @@
-"""What changed in a service's counters: jobs a second, and time without any call."""
+"""Derives from a service's counters how many jobs end a second, and the time without a call."""
 
 from collections import deque
 
@@ -87,10 +87,10 @@ class ServiceRates:
     def rate(self) -> float:
         """Jobs that ended a second, over the last minute.
 
-        The larger of two rates: calls accepted, and jobs that Flower saw end. A batch of emails is
-        one call and many jobs; and Flower has not seen the jobs that ended before it started. Where
-        no key is ready and nothing has ended for ten seconds, the last minute says nothing about
-        the next one, so the rate is 0.
+        The larger of two rates, accepted calls and jobs that Flower saw end, because each may be
+        too small: a batch of emails is one call but many jobs, and Flower has not seen the jobs
+        that ended before it started. If no key is ready and nothing has ended for ten seconds, the
+        last minute does not predict the next one, so the rate is 0.
         """
         return 0.0 if self._is_quiet else max(self._accepted.per_s, self._ended.per_s)
 
@@ -101,10 +101,10 @@ class ServiceRates:
 
 
 def _serves_every_job(key: KeyView) -> bool:
-    """Whether a key is ready for every job.
+    """Return whether a key is ready for every job.
 
-    A key with a block for one resource may be useless for the jobs that wait: they may be emails
-    from the very domain that its team did not verify.
+    A key with a block for one resource may be useless for the waiting jobs. For example, all of
+    them may be emails from the domain that the key's team has not verified.
     """
     return key.state == "ready" and not any(block.scope == "key_resource" for block in key.blocks)
 

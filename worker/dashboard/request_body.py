@@ -1,4 +1,4 @@
-"""The body of an admin request, read strictly."""
+"""Reads the body of an admin request, and rejects everything that it does not know."""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -8,7 +8,7 @@ from typing import Any, Final
 from worker.dashboard.errors import ApiError, BadRequest, check_service
 
 MAX_BODY_BYTES: Final = 65_536
-"""Above what any body needs: 100 ids of 200 characters, each of which JSON may write as two."""
+"""More than a valid body needs: 100 ids of 200 characters, each of which JSON may write as two."""
 
 LONGEST_S = 30 * 86_400
 """The longest time for which a key can be disabled, in seconds."""
@@ -21,16 +21,16 @@ _JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class RequestBody:
-    """Which keys a request concerns, and why.
+    """The fields of an admin request.
 
     Attributes:
         service: The service; None for all.
         key: The key's id; None for all keys of the service.
-        reason: The reason in the person's words; empty where none is given.
-        include_disabled: Bring back keys that a person disabled, too; or the ids of those that come
-            back, and no other does.
-        for_s: For how long a key is disabled, in seconds; None: without end.
-        note: A note on a key; empty: none.
+        reason: The reason in the person's words; may be empty.
+        include_disabled: True to bring back the keys that a person disabled, too; or the ids of
+            such keys that shall come back.
+        for_s: For how long a key is disabled, in seconds; None for no end.
+        note: A note on a key; may be empty.
     """
 
     service: str | None = None
@@ -41,20 +41,20 @@ class RequestBody:
     note: str = ""
 
     def one_service(self) -> str:
-        """The one service that the request concerns.
+        """Return the service of a request that must name one.
 
         Raises:
-            ApiError: 400 where it names none.
+            ApiError: 400 if the request names no service.
         """
         if self.service is None:
             raise BadRequest("service is needed.")
         return self.service
 
     def one_key(self) -> tuple[str, str]:
-        """The service and the id of the one key that the request concerns.
+        """Return the service and the key's id of a request that must name one key.
 
         Raises:
-            ApiError: 400 where it names none.
+            ApiError: 400 if the request names no service or no key.
         """
         if self.service is None or self.key is None:
             raise BadRequest("service and key are needed.")
@@ -62,14 +62,14 @@ class RequestBody:
 
 
 def check_headers(headers: Mapping[str, str], query: str) -> None:
-    """Reject a body that cannot be read, before it is read.
+    """Reject a request whose body cannot be read, before the body is read.
 
     Raises:
-        ApiError: 400 for a query string, 413 for a body that is announced as too large, 415 for
-            another kind of body.
+        ApiError: 400 for a query string, 413 if Content-Length is too large, 415 if the body is
+            not JSON.
     """
     if query:
-        # Left unread, `?service=groq` would reset everything.
+        # If the query string were ignored, a reset with `?service=groq` would reset all services.
         raise BadRequest("Put service and key into the JSON body, not into the address.")
     announced = headers.get("Content-Length", "0")
     if announced.isdecimal() and int(announced) > MAX_BODY_BYTES:
@@ -87,7 +87,7 @@ def _is_json(content_type: str) -> bool:
 
 
 def too_large() -> ApiError:
-    """The error for a body beyond `MAX_BODY_BYTES`."""
+    """Make the error for a body larger than `MAX_BODY_BYTES`."""
     return ApiError(
         413,
         "too_large",
@@ -96,11 +96,11 @@ def too_large() -> ApiError:
 
 
 Form = tuple[Callable[[Any], bool], str]
-"""Whether a value fits, and the words for what does: "NAME must be …"."""
+"""A function that checks a value, and the words that complete the sentence "NAME must be …"."""
 
 
 def plain_text(least: int) -> Form:
-    """The form of a text of one line."""
+    """Make the form of a text of one line."""
 
     def fits(value: Any) -> bool:
         is_plain = isinstance(value, str) and value.isprintable() and len(value) <= _MAX_CHARACTERS
@@ -110,7 +110,7 @@ def plain_text(least: int) -> Form:
 
 
 def are_ids(value: Any) -> bool:
-    """Whether it is a list of ids, not too many."""
+    """Return whether the value is a list of at most `MAX_IDS` ids."""
     is_list = isinstance(value, list) and len(value) <= MAX_IDS
     return is_list and all(isinstance(item, str) for item in value)
 
@@ -132,7 +132,7 @@ _FORMS: Final[Mapping[str, Form]] = {
 
 
 def check_forms(values: Mapping[str, Any], forms: Mapping[str, Form]) -> None:
-    """Reject a request with a field that has another form.
+    """Reject a request in which a field does not have its form.
 
     Raises:
         ApiError: 400; the message names the field.
@@ -150,7 +150,7 @@ def read_body(body: bytes, *, fields: Collection[str]) -> RequestBody:
         fields: The fields that the body may have.
 
     Raises:
-        ApiError: 400 where it is not a JSON object of these fields with text in them, 404 for
+        ApiError: 400 if the body is not a JSON object of these fields with valid values, 404 for
             an unknown service.
     """
     values = read_object(body) if body.strip() else {}
@@ -158,7 +158,7 @@ def read_body(body: bytes, *, fields: Collection[str]) -> RequestBody:
     check_forms(values, _FORMS)
     request = RequestBody(**values)
     if request.key and not request.service:
-        raise BadRequest("key needs service beside it.")
+        raise BadRequest("A request that names a key must also name its service.")
     if request.service is not None:
         check_service(request.service)
     return request
@@ -179,14 +179,14 @@ def check_fields(values: Collection[str], known: Collection[str]) -> None:
 
 
 def _known(fields: Collection[str]) -> str:
-    return f"known are: {', '.join(fields)}" if fields else "this address takes none"
+    return f"the fields are: {', '.join(fields)}" if fields else "this address takes no fields"
 
 
 def read_object(body: bytes) -> dict[str, Any]:
     """Read a body that must be a JSON object.
 
     Raises:
-        ApiError: 400 where it is not.
+        ApiError: 400 if it is not a JSON object.
     """
     try:
         values = json.loads(body.decode("utf-8"), object_pairs_hook=_without_duplicates)
@@ -203,7 +203,7 @@ def whole_number(text: str, name: str, *, most: int) -> int:
     """Read a number in the address.
 
     Raises:
-        ApiError: 400 where it is not a whole number from 1 to `most`.
+        ApiError: 400 if it is not a whole number from 1 to `most`.
     """
     is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(most))
     if is_number and 1 <= int(text) <= most:

@@ -1,10 +1,10 @@
-"""How many of the waiting jobs could be served now: what more workers would have to do."""
+"""Counts the waiting jobs that the keys allow soon: only these are work for more workers."""
 
 from worker.keypool import PoolView
 from worker.keypool.forecast import CallCost, Forecast, usual_tokens
 
 _SOON_S = 30.0
-"""About as long as it takes until a new worker runs."""
+"""About the time until a new worker runs."""
 
 
 def servable_jobs(view: PoolView, waiting: int, *, jobs_a_call: int) -> int:
@@ -12,10 +12,10 @@ def servable_jobs(view: PoolView, waiting: int, *, jobs_a_call: int) -> int:
 
     Args:
         view: The service's keys.
-        waiting: How many jobs wait, without the deferred ones: for those no key is free.
+        waiting: How many jobs wait, without the deferred ones, for which no key is free.
         jobs_a_call: How many jobs one call may carry.
     """
-    # The snapshot does not say which models the jobs are for: the one with most room counts.
+    # The snapshot does not show which models the jobs ask for, so the model with most room counts.
     models = {bucket.model for key in view.keys for bucket in key.buckets} or {""}
     calls = max(
         Forecast(

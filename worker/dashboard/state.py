@@ -1,4 +1,4 @@
-"""What the page shows, at one instant."""
+"""Defines the state at one instant: services, queues, dead letters and unknown answers."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,16 +21,16 @@ class QueueView:
         ready: Jobs in the broker that no worker has fetched.
         deferred: Jobs in the broker that wait there for their next try.
         held: Jobs in the workers that wait there for a key.
-        paused_workers: Workers that have paused this queue, since they hold as many jobs as their
+        paused_workers: Workers that have paused this queue, because they hold as many jobs as their
             keys can serve soon.
         workers: Workers that answered the latest poll.
-        clock_skew_s: By how much the clock of one of them differs from Redis' at most, in seconds.
+        clock_skew_s: The largest difference between a worker's clock and Redis', in seconds.
         oldest_s: Lower bound of how long the oldest interactive job has waited, in seconds.
             Deferred jobs are included.
-        oldest_bulk_s: The same for bulk jobs, which wait while interactive ones use all that the
-            keys allow.
+        oldest_bulk_s: Lower bound of how long the oldest bulk job has waited, in seconds. Bulk jobs
+            wait while interactive jobs use all that the keys allow.
         deferred_jobs: Some of the deferred jobs: the first and the last to come back.
-        known: False where the broker did not answer lately; the numbers mean nothing then.
+        known: False if the broker has not answered lately; then the numbers mean nothing.
     """
 
     name: str
@@ -52,9 +52,9 @@ class QueueView:
 
     @property
     def paused(self) -> str:
-        """How many of the workers have paused the queue: `none`, `some` or `all` of them.
+        """Which workers have paused the queue: `none`, `some` or `all`.
 
-        `unknown` where no worker answers.
+        `unknown` if no worker answers.
         """
         if not self.workers:
             return "unknown"
@@ -65,14 +65,14 @@ class QueueView:
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """One service.
+    """The keys and jobs of one service.
 
     Attributes:
-        pool: Its keys.
-        queue: Its queue.
-        rate: Jobs that ended a second, over the last minute or so.
+        pool: The service's keys.
+        queue: The service's queue.
+        rate: Jobs that ended a second, over the last minute.
         idle_s: How long jobs have waited without any call although a key has room, in seconds;
-            0 where calls are made.
+            0 while calls are made.
     """
 
     pool: PoolView
@@ -82,9 +82,9 @@ class ServiceView:
 
     @property
     def drain_s(self) -> float | None:
-        """The seconds until the queue is empty at this rate; None where no job ends.
+        """The seconds until the queue is empty at this rate; None if no job ends.
 
-        It is not empty before the last of the deferred jobs comes back.
+        The queue is not empty before the last deferred job has come back.
         """
         if not self.queue.waiting:
             return 0.0 if self.queue.known else None
@@ -94,7 +94,7 @@ class ServiceView:
         return max(self.queue.waiting / self.rate, (last_ms - self.pool.now_ms) / 1000)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return all fields in JSON types."""
         queue = asdict(self.queue) | {"waiting": self.queue.waiting, "paused": self.queue.paused}
         return self.pool.as_json() | {
             "queue": queue
@@ -113,10 +113,10 @@ class DashboardState:
     Attributes:
         services: The services by name.
         dead_letters: How many dead letters there are.
-        evicts: The `maxmemory-policy` of a Redis that may throw away jobs; empty where it cannot,
-            or does not say.
+        evicts: The `maxmemory-policy` of a Redis that may throw away jobs; empty if Redis keeps
+            them, or does not show its policy.
         unknown: The providers' answers that this version does not know, the latest first.
-        changes: A text that changes whenever a dead letter or the audit trail does.
+        changes: A text that changes whenever the dead letters or the audit trail change.
     """
 
     services: dict[str, ServiceView]
@@ -126,7 +126,7 @@ class DashboardState:
     changes: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return all fields in JSON types."""
         services = {name: view.as_json() for name, view in self.services.items()}
         unknown = [answer.as_json() for answer in self.unknown[:MAX_UNKNOWN]]
         return {

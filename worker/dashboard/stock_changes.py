@@ -1,4 +1,4 @@
-"""Writes down in the audit trail what people change by Flower's own pages and API."""
+"""Records in the audit trail what people change through Flower's own pages and API."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ _logger = logging.getLogger(__name__)
 _ADDRESS = re.compile(
     r"/api/(?P<kind>worker|task)/(?:pool/|queue/)?(?P<event>[a-z-]+)/(?P<name>.+)$"
 )
-_ENQUEUES: Final = {"apply", "async-apply", "send-task"}  # by programs, too, and often
+_ENQUEUES: Final = {"apply", "async-apply", "send-task"}  # not recorded: programs enqueue often
 _SHOWN: Final = (
     "workername", "queue", "n", "min", "max", "ratelimit", "soft", "hard", "terminate", "signal",
 )  # fmt: skip
@@ -24,14 +24,14 @@ _LONGEST: Final = 200
 
 
 class StockChange(NamedTuple):
-    """What somebody changed.
+    """A change that somebody made through Flower's own pages or API.
 
     Attributes:
-        event: What was done, as Flower's address says it, such as `revoke` or `shutdown`.
+        event: The action, as Flower's address names it, such as `revoke` or `shutdown`.
         scope: `job`, `task` or `worker`.
-        name: Which one.
-        reason: The arguments that say more, such as `queue=ai`.
-        by: Who did it.
+        name: The job's id, or the name of the task or worker.
+        reason: The action's arguments, such as `queue=ai`.
+        by: The author of the change.
     """
 
     event: str
@@ -42,7 +42,7 @@ class StockChange(NamedTuple):
 
 
 def change_in(handler: RequestHandler) -> StockChange | None:
-    """The change that a request made by Flower's own API; None if it made none."""
+    """Return the change that a request made through Flower's own API; None if it made none."""
     request = handler.request
     found = _ADDRESS.search(request.path)
     if (
@@ -65,7 +65,7 @@ def change_in(handler: RequestHandler) -> StockChange | None:
 
 
 def _last(values: list[bytes]) -> str:
-    # Not by `get_argument`, which raises for what is not UTF-8: then nothing would be written down.
+    # `get_argument` raises if a value is not UTF-8, and then the change would not be recorded.
     return values[-1].decode("utf-8", "replace").strip() if values else ""
 
 
@@ -94,5 +94,5 @@ async def write_down(poller: Any, change: StockChange) -> None:
             )
         )
     except RedisUnreachable as exc:
-        words = "cannot note %s in the audit trail (%s); it is done all the same"
+        words = "cannot record %s in the audit trail (%s); the change itself is made"
         _logger.warning(words, change.event, exc)

@@ -1,4 +1,4 @@
-"""Flower's pages that have buttons, without them for those whom its API would refuse."""
+"""Hides the buttons of Flower's own pages from visitors whom Flower's API would reject."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from worker.dashboard.errors import ApiError
 
 class _RightsAware(BaseHandler):
     def render(self, template: str, **values: Any) -> None:
-        """Render a page; read-only unless its visitor may change something."""
+        """Render a page; it is read-only if its visitor may not change anything."""
         if "read_only" in values:
             values["read_only"] = values["read_only"] or not self._may_change()
         super().render(template, **values)

@@ -1,4 +1,4 @@
-"""The endpoint for what the keys were used for, as JSON or CSV."""
+"""Serves the usage of the keys, as JSON or CSV."""
 
 from typing import Any, Final
 
@@ -14,12 +14,12 @@ from worker.dashboard.request_body import check_fields
 from worker.usage import GROUPS, UsageQuery, UsageReport, UsageStore
 
 _MAX_CHARACTERS: Final = 200
-_TIMEOUT_S: Final = 30.0  # thousands of records where hundreds of keys and tenants are busy
+_TIMEOUT_S: Final = 30.0  # hundreds of busy keys and tenants make thousands of records
 _FORMATS: Final = ("json", "csv")
 
 
 class Usage(AdminHandler):
-    """`GET /api/admin/usage`: what the keys were used for, step by step, and what it cost."""
+    """`GET /api/admin/usage`: the usage of the keys and its cost, for each step of time."""
 
     async def get(self) -> None:
         """Send a report."""
@@ -63,7 +63,7 @@ def _read_query(values: dict[str, Any], answer_format: str) -> UsageQuery:
 
 
 def _prices() -> tuple[Prices | None, str]:
-    """Read the prices, or say in a sentence why they cannot be read."""
+    """Read the prices; if that fails, return None and a sentence that explains the problem."""
     try:
         return read_prices(), ""
     except SettingsError as exc:

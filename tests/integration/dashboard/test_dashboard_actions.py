@@ -153,7 +153,7 @@ async def test_a_job_is_cancelled_without_a_worker_and_one_that_had_ended_stays_
         "/api/admin/jobs/job-3/cancel", json={"service": "groq"}, auth=LOGIN
     )
     assert (refused.status_code, refused.json()["error"]) == (400, "unknown_field")
-    assert refused.json()["message"] == "Unknown field 'service'; this address takes none."
+    assert refused.json()["message"] == "Unknown field 'service'; this address takes no fields."
 
 
 async def test_a_cancel_whose_broker_is_away_is_stored_and_says_so(serve: Serve) -> None:

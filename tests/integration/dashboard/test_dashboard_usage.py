@@ -106,7 +106,7 @@ async def test_an_invalid_query_is_refused_with_a_sentence(serve: Serve) -> None
     wrong = {
         "tenant=" + "x" * 201: (400, "Each value must be plain text of 1 to 200 characters."),
         "tenant=a%0Ab": (400, "Each value must be plain text of 1 to 200 characters."),
-        "service=gorq": (404, "There is no such service; known are: groq, resend."),
+        "service=gorq": (404, "There is no such service; choose one of: groq, resend."),
         "format=xml": (400, "format must be one of: json, csv."),
         "range=1y": (400, ""),
         "tennant=acme": (400, ""),
