@@ -1,4 +1,4 @@
-"""A Celery concurrency pool for `async def` tasks, and what it needs.
+"""A Celery concurrency pool for `async def` tasks, with its result backend and its transport.
 
-Knows nothing of the project around it.
+It imports nothing from the rest of the project, so that any Celery project can use it.
 """

@@ -1,9 +1,10 @@
-"""Connections to a host with several addresses, of which one may not answer at all.
+"""Connects to hosts with several addresses, some of which may not answer at all.
 
-A name may have an IPv6 address that no packet reaches, or stand for several servers of which one is
-gone without a word. redis-py's connections for asyncio spend their time on the first address and
-never come to the next one; the blocking ones need that time again for each connection. These divide
-the time among the addresses, and begin with the one that answered last.
+A host may have an IPv6 address that no packet reaches, or several servers of which one is down.
+redis-py's connections for asyncio spend the whole timeout on the first address and never try the
+next one. Its blocking connections try the next one, but spend the timeout on the dead address each
+time they connect. The connections here divide the timeout among the addresses, and begin with the
+address that answered last.
 """
 
 import asyncio
@@ -17,8 +18,9 @@ import redis
 import redis.asyncio
 
 _UNBOUNDED_S: Final = 5.0
-"""For an address that others follow, where a connection may take any time."""
+"""The timeout of each address but the last, in seconds, if the connection itself has no timeout."""
 _LEAST_S: Final = 0.1
+"""The time to divide among the remaining addresses if the timeout is spent, in seconds."""
 
 _answered: Final[dict[tuple[str, int], str]] = {}
 """The address that answered last, by host and port. Threads share it."""
@@ -33,26 +35,26 @@ def _is_address(host: str) -> bool:
 
 
 def _in_order(host: str, port: int, infos: Iterable[Any]) -> list[str]:
-    """The addresses in the system's order, after the one that answered last.
+    """Return the address that answered last, then the others in the system's order.
 
     Args:
-        host: Whose addresses they are.
-        port: Its port.
-        infos: What `getaddrinfo` has returned.
+        host: The host's name.
+        port: The host's port.
+        infos: The return value of `getaddrinfo`.
     """
-    addresses = list(dict.fromkeys(_written(where) for *_, where in infos))
+    addresses = list(dict.fromkeys(_address_of(sockaddr) for *_, sockaddr in infos))
     last = _answered.get((host, port))
     return sorted(addresses, key=lambda address: address != last)
 
 
-def _written(where: tuple[Any, ...]) -> str:
-    address, *_ = where
-    zone = where[3:]  # of an IPv6 address that is valid on one interface only
+def _address_of(sockaddr: tuple[Any, ...]) -> str:
+    address, *_ = sockaddr
+    zone = sockaddr[3:]  # set for an IPv6 address that is valid on one interface only
     return f"{address}%{zone[0]}" if zone and zone[0] and "%" not in address else str(address)
 
 
 def _shares(addresses: list[str], timeout_s: float | None) -> Iterator[tuple[str, float | None]]:
-    """Yield each address and the time for it: an equal part of what is left."""
+    """Yield each address with its timeout: an equal part of the time that is left."""
     began_s = time.monotonic()
     for later, address in zip(range(len(addresses) - 1, -1, -1), addresses, strict=True):
         if timeout_s is None:
@@ -63,7 +65,7 @@ def _shares(addresses: list[str], timeout_s: float | None) -> Iterator[tuple[str
 
 
 class BlockingOverAddresses(redis.Connection):
-    """Connects to the first address that answers."""
+    """A blocking connection to the first address that answers."""
 
     def _connect(self) -> socket.socket:
         if _is_address(self.host):
@@ -87,7 +89,7 @@ class BlockingOverAddresses(redis.Connection):
 
 
 class OverAddresses(redis.asyncio.Connection):
-    """Connects to the first address that answers."""
+    """An asyncio connection to the first address that answers."""
 
     _address = ""
 
@@ -96,7 +98,7 @@ class OverAddresses(redis.asyncio.Connection):
         if self._address:
             arguments["host"] = self._address
             if isinstance(self, redis.asyncio.SSLConnection):
-                arguments["server_hostname"] = self.host  # as its certificate names it
+                arguments["server_hostname"] = self.host  # the certificate names the host
         return arguments
 
     async def _connect(self) -> None:

@@ -1,8 +1,9 @@
 """Adapts Celery tasks to coroutines.
 
-A task is adapted once, by the pool that runs it or by our `Task` class when the task is created.
-Its stacks are then keyed by job, and its body and hooks await the coroutines that they return, so
-that Celery's tracer sees plain functions. A direct call (`await add(1, 2)`) is not changed.
+A task is adapted once: by the pool that runs the task, or by our `Task` class when the task is
+created. Afterwards its stacks are keyed by job, and its body and hooks are wrapped: the wrappers
+await the coroutines, so Celery's tracer sees plain functions. A direct call (`await add(1, 2)`) is
+not changed.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ class Task(celery.Task):
 
     abstract = True
     light_retry = False
-    """Whether a retry is a normal event, without a traceback; its message is sent in a batch."""
+    """Whether a retry is a normal event: without a traceback, its message sent in a batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,8 +61,8 @@ class Task(celery.Task):
     def bind(cls, app: celery.Celery) -> Any:
         """Bind the task to its app, which creates its stack of requests."""
         bound = super().bind(app)
-        # This must come before the first request: one eager task may call another one, which runs
-        # in another thread with the same owner.
+        # This must come before the first request: an eager task may call a second eager task, which
+        # runs in another thread with the same owner.
         stacks.share(cls.request_stack)
         return bound
 
@@ -73,14 +74,14 @@ def adopt(task: celery.Task) -> None:
 
 
 def exchange_body(task: celery.Task, body: Callable[..., Any]) -> None:
-    """Give a task another body, which is adapted with the task: now, if that has been done."""
+    """Replace a task's body. If the task is adapted already, the new body is adapted at once."""
     task.run = body
     if task.__dict__.get(_MARK):
         _wrap_run(task)
 
 
 def is_async(task: celery.Task) -> bool:
-    """Whether the body or the class's `__call__` is `async def`, also inside Celery's wrappers."""
+    """Whether the body or the class's `__call__` is `async def`, even if Celery has wrapped it."""
     if inspect.iscoroutinefunction(type(task).__call__):
         return True
     run = getattr(task, "_orig_run", task.run)
@@ -91,8 +92,8 @@ def is_async(task: celery.Task) -> bool:
             "celery.app.base",
             "celery.app.autoretry",
         )
-        # Another wrapper may run the coroutine itself, with `asyncio.run`: then the task is a plain
-        # function.
+        # A wrapper of the project may run the coroutine with `asyncio.run`. The task is then a
+        # plain function.
         if inner is None or not ours:
             return False
         run = inner
@@ -124,8 +125,8 @@ def _wrap_call(cls: type[celery.Task]) -> None:
 
 
 def _wrap_run(task: celery.Task) -> None:
-    # Celery's autoretry stores the body under this name and calls it in a `try`, in which the
-    # coroutine must end.
+    # Celery's autoretry stores the body as `_orig_run` and calls it in a `try`. The coroutine must
+    # end within that `try`.
     name = "_orig_run" if "_orig_run" in task.__dict__ else "run"
     run = getattr(task, name)
     setattr(task, name, functools.wraps(run)(_body(task, run)))
@@ -144,7 +145,7 @@ def _body(task: celery.Task, run: Callable[..., Any]) -> Callable[..., Any]:
         else:
             result = complete(run(*args, **kwargs))
         if task._dump_pydantic_arguments is not None and hasattr(result, "model_dump"):  # noqa: SLF001
-            # Celery's wrapper would have done this, but it saw a coroutine and not a model.
+            # Celery's own wrapper did not convert the model, because it saw only a coroutine.
             return result.model_dump(mode="json")
         return result
 
@@ -183,12 +184,12 @@ def _hook(task: celery.Task, hook: Callable[..., Any]) -> Callable[..., Any]:
 def complete(value: Any, *, name: str | None = None) -> Any:
     """Await a coroutine from plain code on any thread; return any other value unchanged.
 
-    In a job, the job's own loop runs it. Elsewhere (eager mode) a private loop runs it, and the
-    caller waits. A hook that is called by the consumer's thread (after a hard time limit) or by a
-    child task is started on the pool's loop, and nothing waits for it.
+    In a job, the job's own loop runs the coroutine. In eager mode a private loop runs it, and the
+    caller waits. If the consumer's thread (after a hard time limit) or a child task has called a
+    hook, the hook's coroutine is started on the pool's loop, and nothing waits for it.
 
     Args:
-        value: The value.
+        value: A coroutine, or any other value.
         name: The name of the hook or receiver that returned the value; None for a task's body.
     """
     if not bridge.is_coroutine(value):
@@ -222,7 +223,7 @@ def _start_in_background(coroutine: Coroutine[Any, Any, Any], name: str) -> bool
 
 
 def await_receivers() -> None:
-    """Await receivers of signals that are `async def`, as hooks are, until `leave_receivers`."""
+    """Await `async def` receivers of signals, as hooks are awaited, until `leave_receivers`."""
     StockSignal._live_receivers = _live_receivers  # noqa: SLF001 - Celery has references to `send`
 
 

@@ -1,8 +1,8 @@
-"""Celery's Redis result backend, which does not block the event loop in jobs of the asyncio pool.
+"""A Redis result backend for Celery that does not block the event loop in the asyncio pool's jobs.
 
-Use it as `result_backend = "worker.aio.backend:RedisBackend+redis://…"`. Keys, format, expiry and
-the message that wakes waiting clients are Celery's own. Outside a job of the pool, every method is
-Celery's own, too.
+Use it as `result_backend = "worker.aio.backend:RedisBackend+redis://…"`. It keeps Celery's keys,
+format, expiry and the message that wakes waiting clients. Outside a job of the pool, every method
+does the same as Celery's own.
 """
 
 import asyncio
@@ -45,12 +45,13 @@ def _through_a_thread(name: str) -> Any:
 
 
 class RedisBackend(ChainEndingBackend):
-    """Awaits the server in a job, with the results of other jobs of that moment in one pipeline."""
+    """The backend: in a job it awaits Redis, and shares one pipeline with other jobs' results."""
 
     ResultConsumer = ResultConsumer
     _of_loop: tuple[asyncio.AbstractEventLoop, Pipelining] | None = None
 
-    # Chords and groups need many commands and publish messages: Celery's own code runs in a thread.
+    # Chords and groups need many commands and publish messages, so Celery's code for them runs in a
+    # thread.
     on_chord_part_return = _through_a_thread("on_chord_part_return")
     apply_chord = _through_a_thread("apply_chord")
     set_chord_size = _through_a_thread("set_chord_size")
@@ -69,7 +70,7 @@ class RedisBackend(ChainEndingBackend):
 
     @property
     def awaits_in_jobs(self) -> bool:
-        """Whether this backend can await its server; otherwise the pool stores through threads."""
+        """Whether this backend can await its server; if not, the pool stores results in threads."""
         kind = self.connparams.get("connection_class")
         return kind is None or kind in connections.KNOWN
 
@@ -92,7 +93,7 @@ class RedisBackend(ChainEndingBackend):
         """Store and publish a value.
 
         Raises:
-            BackendStoreError: It is larger than Redis allows.
+            BackendStoreError: The value is larger than Redis allows.
         """
         if not self._bridged():
             return super().set(key, value, expires=expires, **retry_policy)
@@ -110,15 +111,15 @@ class RedisBackend(ChainEndingBackend):
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Store the outcome of a task, and return it as it was encoded."""
+        """Store the outcome of a task, and return the encoded outcome."""
         if (
             self.awaits_in_jobs
             and not kwargs
             and not bridge.is_bridged()
             and private_loop.is_pool_loop_here()
         ):
-            # This is a child task: waiting here would block every job. Results that are stored
-            # later come after this one in the pipeline.
+            # This is a child task, so waiting here would block every job. The pipeline keeps the
+            # order: results that are stored later cannot overtake this one.
             private_loop.start_in_background(
                 self._store_beside(task_id, result, state, traceback, request)
             )
@@ -152,14 +153,14 @@ class RedisBackend(ChainEndingBackend):
         except (*self.connection_errors, redis.ResponseError) as exc:
             if state != states.STARTED:
                 raise
-            # Only who looks misses it: the job itself has not begun, and must not fail for it.
+            # STARTED is only information for observers: the job must not fail because of it.
             warn("cannot store that a job runs (%s); it goes on", words_of(exc))
         return result
 
     async def _replace(self, stored: Any, key: Any, value: Any, expires_s: int, state: str) -> None:
         # A job that goes back to its queue may have ended in another worker before its RETRY is
-        # stored here. So a value is replaced only if it has not changed since it was read, an end
-        # only by another end, and a success never.
+        # stored here. So a value is replaced only if it has not changed since it was read. An end
+        # is replaced only by another end, and a success never.
         while stored and self._gives_way(stored, state):
             (stored,) = await self.run(replacement(stored, key, value, expires_s))
 
@@ -174,7 +175,7 @@ class RedisBackend(ChainEndingBackend):
                 lambda: self._pipelining().store(key, value, expires_s)
             )
             await self._replace(stored, key, value, expires_s, state)
-        except Exception as exc:  # noqa: BLE001 - no caller waits for it
+        except Exception as exc:  # noqa: BLE001 - no caller waits for this coroutine
             logger.warning(
                 "cannot store the state %s of %s (%s); the job goes on", state, task_id, exc
             )
@@ -205,22 +206,23 @@ class RedisBackend(ChainEndingBackend):
         return write, ("PUBLISH", key, value)
 
     def _sleep(self, amount: float) -> None:
-        """Wait between two tries of Celery's own retry loop."""
+        """Wait between two attempts of Celery's own retry loop."""
         if bridge.is_bridged():
             bridge.wait(asyncio.sleep(amount))
         else:
             super()._sleep(amount)
 
     async def run(self, *commands: Command) -> list[Any]:
-        """Run commands in one pipeline with those of other jobs.
+        """Run commands in one pipeline with the commands of other jobs.
 
-        After a lost connection, Celery's retry policy applies. A server that rejects writes for now
-        is retried until it accepts them. For a job whose body has ended, a server that is away is
-        retried until it is back, too: the job is done, and running it again would not help.
+        After a lost connection, Celery's retry policy applies. If the server rejects writes for a
+        while, the commands are retried until it accepts them. If the job's body has ended, they are
+        also retried until an unreachable server is back, because the work is done and running it
+        again would not help.
 
         Raises:
-            redis.RedisError: The server rejected a command, or was away for longer than the policy
-                allows.
+            redis.RedisError: The server rejected a command, or was unreachable for longer than the
+                policy allows.
         """
         return await self._until_reached(lambda: self._pipelining().run(commands))
 
@@ -252,7 +254,7 @@ class RedisBackend(ChainEndingBackend):
 
     def _may_pass(self, exc: Exception) -> bool:
         if needs_a_person(exc):
-            # A job that is done waits for an operator: running it again would not help.
+            # A job whose body has ended waits for an operator: running it again would not help.
             return _ended_job() is not None
         return isinstance(exc, self.connection_errors) or passes_by_itself(exc)
 
@@ -264,18 +266,18 @@ class RedisBackend(ChainEndingBackend):
 
     def _async_client(self) -> "redis.asyncio.Redis":
         params = connections.with_our_connections(self.connparams, asynchronous=True)
-        # Celery's retry policy applies, not the client's own; one retry here covers a connection
-        # that was closed while it was idle.
+        # Retries follow Celery's policy, not the client's. The client's single retry covers a
+        # connection that was closed while it was idle.
         params["retry"] = Retry(NoBackoff(), 1)
         return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
 
 
 class _Pauses:
-    """The pauses between tries, as Celery's retry policy has them.
+    """The pauses between attempts, from Celery's retry policy.
 
     Args:
         policy: The policy.
-        endless: However often the server cannot be reached, it is tried again.
+        endless: Whether to ignore the policy's `max_retries`.
     """
 
     def __init__(self, policy: Mapping[str, Any], *, endless: bool) -> None:
@@ -285,10 +287,10 @@ class _Pauses:
         self._tries = 0
 
     def next_s(self, error: Exception) -> float:
-        """Log an error, and return how long to wait after it, in seconds.
+        """Log an error, and return how long to wait before the next attempt, in seconds.
 
         Raises:
-            Exception: It itself, where there were enough tries.
+            Exception: The given error, if the policy allows no further attempt.
         """
         pause_s = self._pause_s
         if refuses_for_now(error) or needs_a_person(error):
@@ -314,7 +316,7 @@ def _job_of_thread() -> Job | None:
 
 
 def _wait(awaitable: Awaitable[T]) -> T:
-    """Wait for an awaitable in a job: in its greenlet, or in its thread."""
+    """Wait for an awaitable in a job: in the job's greenlet, or in its thread."""
     job = None if bridge.is_bridged() else _job_of_thread()
     if job is None:
         return bridge.wait(awaitable)
@@ -323,6 +325,6 @@ def _wait(awaitable: Awaitable[T]) -> T:
 
 
 def _ended_job() -> Job | None:
-    """Return the job that this code belongs to, if its body has ended."""
+    """Return the job that runs this code, if the job's body has ended."""
     job = stacks.owner()
     return job if isinstance(job, Job) and job.body_ended else None

@@ -1,4 +1,4 @@
-"""Runs Celery's blocking calls in threads: what publishes, and result backends other than ours."""
+"""Runs Celery's blocking calls in threads: publishing, and result backends other than ours."""
 
 import functools
 import threading
@@ -31,14 +31,17 @@ _WHOLE = (
     (celery.Task, "send_event", celery.Task.send_event),
     (Control, "broadcast", Control.broadcast),  # it may wait for replies
 )
-"""Methods that send several messages and hold one of the ten producers all the time, or block."""
+"""Methods that run in a thread from start to end.
+
+They send several messages, and hold one of the ten producers meanwhile, or they block.
+"""
 
 
 def install(app: celery.Celery) -> None:
-    """Send from a job in a thread, so that a slow broker delays only that job.
+    """Send jobs' messages in threads, so that a slow broker delays only the job that sends.
 
-    Errors are still raised where the task was called. In a child asyncio task sending blocks, as in
-    any coroutine: use `asyncio.to_thread(task.delay, …)` there.
+    Errors are still raised to the caller. In a child asyncio task, sending blocks the event loop,
+    as in any coroutine: use `asyncio.to_thread(task.delay, …)` there.
     """
     app.send_task = functools.partial(_send, app, app.send_task)
     app.producer_or_acquire = _one_a_thread(app.producer_or_acquire)
@@ -55,7 +58,7 @@ def _send(app: celery.Celery, stock: Callable[..., Any], *args: Any, **kwargs: A
         try:
             return bridge.wait(send(app, lambda kept: stock(*args, **kwargs | {"producer": kept})))
         except (NotPlain, redis.RedisError, OperationalError, OSError):
-            pass  # Celery sends it below, with its own retries
+            pass  # Celery sends the message below, with its own retries
     return bridge.call(stock, *args, **kwargs)
 
 
@@ -73,7 +76,7 @@ def uninstall(app: celery.Celery) -> None:
 
 
 def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:
-    """Do all of it in one thread, so that no job holds a producer while other jobs run."""
+    """Run a whole method in one thread, so that no job holds a producer while other jobs run."""
 
     @functools.wraps(stock)
     def called(*args: Any, **kwargs: Any) -> Any:
@@ -85,9 +88,10 @@ def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:
 def _one_a_thread(
     stock: Callable[..., AbstractContextManager[Any]],
 ) -> Callable[..., AbstractContextManager[Any]]:
-    """Give a thread the producer that it holds already.
+    """Give a thread the producer that it already holds.
 
-    A group in a group would take a second one, while other threads wait that hold their first.
+    Otherwise a group within a group would take a second producer. Threads that each hold one
+    producer could then wait for a second one for ever.
     """
     mine = threading.local()
 
@@ -109,9 +113,10 @@ def _one_a_thread(
 
 
 def guard_backend(app: celery.Celery) -> None:
-    """Make a backend that does not know asyncio store in threads.
+    """Make a backend that cannot await its server store results in threads.
 
-    It is called on the loop's thread. Backends are thread-local, so each thread calls its own.
+    The pool calls this on the loop's thread. Backends are thread-local, so each thread calls its
+    own.
     """
     backend = app.backend
     if getattr(backend, "awaits_in_jobs", False):

@@ -1,10 +1,10 @@
 """Lets plain code wait for a coroutine without blocking the event loop.
 
-A job's tracer, and with it the task's body and hooks, runs in a greenlet on the loop's thread.
-Where that plain code awaits something, it runs the awaitable step by step in its own greenlet. Each
-future that a step waits for is switched to the asyncio task that drives the greenlet; the driver
-yields the future to the loop, and switches its result back. For asyncio the driver is one ordinary
-task: `current_task`, timeouts, task groups and cancellation work on it.
+A job's tracer runs in a greenlet on the loop's thread, and with it the task's body and hooks. To
+await something, this plain code runs the awaitable step by step in its own greenlet. When a step
+waits for a future, the greenlet passes the future to its driver, an asyncio task. The driver yields
+the future to the loop, and passes the result back. For asyncio the driver is an ordinary task:
+`current_task`, timeouts, task groups and cancellation work on it.
 """
 
 import asyncio
@@ -19,15 +19,16 @@ from greenlet import getcurrent, greenlet
 T = TypeVar("T")
 
 _KEPT = 256
-"""The most idle greenlets; each has a few kilobytes."""
+"""The most idle greenlets to keep; each takes a few kilobytes."""
 _EAGER = hasattr(asyncio, "eager_task_factory")
-"""Whether a task may begin inside another's step: from Python 3.12 on."""
+"""Whether an asyncio task may start within a step of another task: from Python 3.12 on."""
 
 
 class _WorkItem:
     """The code that a greenlet runs.
 
-    That code refers to this object and not to the greenlet, which could not be freed otherwise.
+    The greenlet's function refers to this object and not to the greenlet itself. Otherwise the
+    greenlet could not be freed.
     """
 
     __slots__ = ("ended", "result", "work")
@@ -39,12 +40,12 @@ class _WorkItem:
 
 
 class JobGreenlet(greenlet):
-    """The greenlet of one job, and after that job's end of another.
+    """A greenlet that runs one job, and after that job's end another job.
 
     Args:
-        run: The plain code.
-        executor: Runs its blocking calls.
-        driver: The asyncio task that will drive it. Default: the running one.
+        run: The job's plain code.
+        executor: Runs the job's blocking calls.
+        driver: The asyncio task that drives the greenlet. Default: the running task.
     """
 
     __slots__ = ("_item", "driver", "executor")
@@ -59,26 +60,26 @@ class JobGreenlet(greenlet):
 
     @property
     def ended(self) -> bool:
-        """Whether the plain code has returned, or raised."""
+        """Whether the plain code has returned or raised."""
         return self._item.ended or self.dead
 
     def begin(self) -> Any:
-        """Run the plain code until it waits for a future, and return that; or until it ends."""
+        """Run the plain code until it ends, or waits for a future; return that future."""
         return self.switch() if self else self.switch(self._item)
 
     def take_result(self) -> Any:
-        """Return what the plain code has returned, and keep nothing of it."""
+        """Return the plain code's return value, and keep no reference to it."""
         result, self._item.result = self._item.result, None
         return result
 
     def resume(self, run: Callable[[], Any], driver: "asyncio.Task[Any] | None") -> None:
-        """Set other code to run; the code before it has returned."""
+        """Set the next job's code, after the last job's code has returned."""
         self._item.work, self._item.ended, self.driver = run, False, driver
 
 
 def _serve(item: _WorkItem) -> None:
-    # This is all in one frame: where C code calls Python code, that takes room on the C stack,
-    # which is copied for each job that waits.
+    # All of this is in one frame. Each call of Python code from C code takes room on the C stack,
+    # and that stack is copied for each job that waits.
     while True:
         work, item.work = item.work, None
         assert work is not None  # noqa: S101 - `resume` has set it
@@ -86,13 +87,13 @@ def _serve(item: _WorkItem) -> None:
         work, item.ended = None, True
         parent = getcurrent().parent
         assert parent is not None  # noqa: S101 - `begin` switched from there
-        parent.switch()  # with an argument, this greenlet would keep it until the next job
+        parent.switch()  # without an argument: this greenlet would keep it until the next job
 
 
 class JobGreenlets:
-    """Reuses greenlets, since a new one costs two system calls and a page fault.
+    """Greenlets that are reused, because a new one costs two system calls and a page fault.
 
-    It is used on one thread only.
+    All calls must come from one thread.
 
     Args:
         executor: Runs blocking calls of jobs.
@@ -111,7 +112,8 @@ class JobGreenlets:
             job.resume(run, driver)
         else:
             job = JobGreenlet(run, self._executor, driver)
-        # The driver's own context, not a copy: each side sees what the other one sets.
+        # The greenlet uses the driver's own context, not a copy: each sees the variables that the
+        # other sets.
         job.gr_context = here.gr_context
         return job
 
@@ -123,7 +125,7 @@ class JobGreenlets:
             self._idle.append(job)
 
     def close(self) -> None:
-        """Free the idle greenlets, and keep no others."""
+        """Free the idle greenlets, and keep none from now on."""
         self._closed = True
         self._idle.clear()
 
@@ -136,7 +138,7 @@ def drive(
 
     Args:
         job: The greenlet.
-        translate: Replaces an exception that arrives at the await by the one for the job.
+        translate: Converts an exception that is raised at this await into the job's exception.
 
     Returns:
         The return value of the plain code.
@@ -153,9 +155,9 @@ def drive(
 
 
 def is_coroutine(value: Any) -> bool:
-    """Whether a value is a coroutine, also one of Cython's.
+    """Whether a value is a coroutine, of Python or of Cython.
 
-    A check of the abstract class alone would take a microsecond for each value.
+    The type is compared first, because `isinstance` with the abstract class takes a microsecond.
     """
     return type(value) is CoroutineType or isinstance(value, Coroutine)
 
@@ -163,8 +165,8 @@ def is_coroutine(value: Any) -> bool:
 def is_bridged() -> bool:
     """Whether `wait` may be used here.
 
-    It may not in a child task, even in one that was started eagerly and so runs in the job's
-    greenlet: if that switched away, the driver would yield in its place.
+    It may not be used in a child task. A child task that was started eagerly runs in the job's
+    greenlet too, but if it switched away, the driver would yield in place of the child.
     """
     current = getcurrent()
     return isinstance(current, JobGreenlet) and (
@@ -175,7 +177,7 @@ def is_bridged() -> bool:
 def wait(awaitable: Awaitable[T]) -> T:
     """Await from plain code in a job's greenlet, and return the result.
 
-    Only where `is_bridged`.
+    Call it only if `is_bridged()` is true.
     """
     steps: Any = awaitable if is_coroutine(awaitable) else awaitable.__await__()
     parent = getcurrent().parent
@@ -193,16 +195,16 @@ def wait(awaitable: Awaitable[T]) -> T:
             error = None  # its traceback refers to this frame
         try:
             value = switch(future)
-        except BaseException as exc:  # noqa: BLE001 - the awaitable decides
+        except BaseException as exc:  # noqa: BLE001 - the awaitable handles it
             error = exc
 
 
 def call(function: Callable[..., T], /, *args: Any, **kwargs: Any) -> T:
-    """Call a blocking function in a thread; outside of a job, call it here.
+    """Call a blocking function in a thread; outside of a job, call it in the running thread.
 
-    The function sees the job's request. A first cancellation waits for the thread, because half a
-    publish cannot be undone; a second one does not wait, so that a dead broker cannot hold a job
-    for ever.
+    The function sees the job's request. A first cancellation waits for the thread, because a
+    half-sent message cannot be undone. A second cancellation does not wait, so that a dead broker
+    cannot hold a job for ever.
     """
     current = getcurrent()
     if not isinstance(current, JobGreenlet) or not is_bridged():
@@ -226,7 +228,7 @@ async def _until_done(future: "asyncio.Future[T]") -> T:
                 cancelled = exc
         if cancelled is not None:
             if not future.cancelled():
-                future.exception()  # so that asyncio does not log it; the cancellation matters more
+                future.exception()  # retrieved, so that asyncio does not log it
             raise cancelled
         return future.result()
     finally:

@@ -1,4 +1,4 @@
-"""Cancels tasks until they have ended."""
+"""Cancels asyncio tasks repeatedly until they have ended."""
 
 import asyncio
 import math
@@ -6,16 +6,17 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 AGAIN_S: Final = 0.5
-"""After this time a task that goes on is cancelled again, in seconds."""
+"""How long to wait before a task that still runs is cancelled again, in seconds."""
 
 
 async def cancel_until_ended(
     tasks: "Iterable[asyncio.Task[Any]]", *, within_s: float = math.inf
 ) -> None:
-    """Cancel tasks and wait for their end; how they end is of no interest.
+    """Cancel tasks and wait until they have ended; their results and errors are dropped.
 
-    One cancel is not enough: before Python 3.12 `asyncio.wait_for`, by which redis-py sends each
-    command, swallows it if the awaited future is done in the same turn of the loop.
+    One cancellation is not enough. redis-py sends each command through `asyncio.wait_for`, which
+    before Python 3.12 swallows a cancellation if the awaited future is done in the same turn of the
+    loop.
 
     Args:
         tasks: Tasks of the running loop.
@@ -29,6 +30,6 @@ async def cancel_until_ended(
         ended, left = await asyncio.wait(left, timeout=min(AGAIN_S, until_s - loop.time()))
         for task in ended:
             if not task.cancelled():
-                task.exception()  # retrieved, or asyncio complains
+                task.exception()  # retrieved, so that asyncio does not log it
         if loop.time() >= until_s:
             return

@@ -1,7 +1,8 @@
-"""Ends the jobs that stand behind a job in its chain, and will not run because of it.
+"""Ends the later jobs of a chain if one job of the chain has ended without success.
 
-Celery stores an end for the steps of a chain behind one that failed. It stores none if the step was
-revoked or had expired, and none for the members of a group: a program would wait for them for ever.
+Celery stores a result for the later steps only if a step has failed. It stores none if the step was
+revoked or had expired, and none for the members of a group. A program that waits for such a job
+would wait for ever.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,17 +15,17 @@ from celery.exceptions import TaskRevokedError
 from worker.aio.end_storing import EndStoringBackend
 
 _PARTS: Final = {"group": ("tasks",), "chain": ("tasks",), "chord": ("header", "body")}
-"""The kinds of signatures that hold others, and under which of their arguments."""
+"""The types of signatures that contain other signatures, each with the arguments that hold them."""
 
 
 def jobs_behind(chain: Any) -> Iterator[Context]:
-    """Find each job that a chain would still have run, the members of groups and chords as well.
+    """Find each job that a chain would still have run, with the members of groups and chords.
 
     Args:
-        chain: What the request of a job says of the steps behind it; of any type.
+        chain: The field `chain` of a job's request, with the later steps; it may be of any type.
 
     Yields:
-        As much of the request of each job as a result store needs.
+        The request of each job, with the fields that a result store needs.
     """
     waiting = _signatures(chain)
     while waiting:
@@ -39,12 +40,12 @@ def jobs_behind(chain: Any) -> Iterator[Context]:
 
 
 def is_of_chord(context: Context) -> bool:
-    """Whether a chord counts the end of a job that `jobs_behind` found."""
+    """Whether a job that `jobs_behind` found is a member of a chord."""
     return "chord" in context.options
 
 
 def _signatures(parts: Any) -> list[Mapping[str, Any]]:
-    """The signatures among what a message holds, which may be of any type."""
+    """Return the signatures in a value from a message, which may be of any type."""
     return [
         part
         for part in (parts if isinstance(parts, list | tuple) else [parts])
@@ -60,7 +61,7 @@ def _context_of(part: Mapping[str, Any]) -> Context:
 
 
 class ChainEndingBackend(EndStoringBackend):
-    """Stores the end of a job for the jobs behind it as well."""
+    """A backend that stores the end of a job for the later jobs of its chain as well."""
 
     def mark_as_revoked(
         self,
@@ -70,7 +71,7 @@ class ChainEndingBackend(EndStoringBackend):
         store_result: bool = True,  # noqa: FBT001, FBT002 - Celery's signature
         state: str = states.REVOKED,
     ) -> None:
-        """Store that a job was revoked, and the jobs behind it with it."""
+        """Store that a job was revoked, and with it the later jobs of its chain."""
         super().mark_as_revoked(task_id, reason, request, store_result=store_result, state=state)
         if request:
             self.end_chain(request, TaskRevokedError(reason), state, store_result=store_result)
@@ -78,13 +79,13 @@ class ChainEndingBackend(EndStoringBackend):
     def end_chain(
         self, request: Any, exc: BaseException, state: str, *, store_result: bool = True
     ) -> None:
-        """End the jobs behind one that has ended without success. A second call does nothing more.
+        """End the later jobs of a chain. A second call has no further effect.
 
         Args:
-            request: Celery's context of the job's request.
-            exc: The error of the job, which becomes theirs.
-            state: Its state, which becomes theirs.
-            store_result: Whether to store it; the chords that they are of learn of it anyway.
+            request: Celery's context of the request of the job that has ended without success.
+            exc: That job's error, which is stored for the later jobs.
+            state: That job's state, which is stored for the later jobs.
+            store_result: Whether to store results; chords of the later jobs are notified anyway.
         """
         self._fail_chain(
             getattr(request, "chain", None), exc, store_result=store_result, state=state
@@ -98,7 +99,8 @@ class ChainEndingBackend(EndStoringBackend):
         store_result: bool = True,  # noqa: FBT001, FBT002 - as above
         state: str = states.FAILURE,
     ) -> None:
-        # Celery notifies the chords unless it stores a state, so this call comes first.
+        # Celery does not notify the chord of a job whose failure is stored already, so the results
+        # are stored only afterwards.
         super()._fail_chain(_signatures(chain), exc, traceback, store_result=False, state=state)
         if store_result and state in states.PROPAGATE_STATES:
             for context in jobs_behind(chain):
