@@ -1,23 +1,23 @@
-"""redis-py's connections, with seven changes that all connections of this program need.
+"""Changes redis-py's connections in seven ways that all connections of this program need.
 
-- They leave a server that has become a replica. Where a primary moves, behind a proxy or an address
-  of a cloud, the old one may keep its connections and reject every write (`READONLY`). redis-py
-  keeps such a connection for ever.
-- With the parameter `sentinels` each of them finds the primary when it connects, and as soon as one
-  of this process has found a new one, all leave the former. redis-py needs pools and clients of
-  another kind for that.
-- They come to each address of a host that has several (see `addresses`).
-- They are lost when the other side's system has been silent for 10 s: where a firewall or a
-  failover has dropped a connection without a word. kombu's would wait for 30 s for each of their
-  answers, one connection after the other, and those that wait for nothing for two hours.
-- They report a closed connection by redis-py's own error. uvloop raises RuntimeError on a write to
-  a transport that the other side has closed, and redis-py does not translate it, so code that
-  retries after a lost connection would not recognize it.
-- Blocking connections are closed from outside if a server does not answer them while a worker
-  ends; see `worker.aio.hung_redis`.
-- They are made without reading a file. redis-py looks its own version up for each, which costs more
-  than a millisecond, and raises an error that is not one of redis-py's where the process may open
-  no more files.
+- They leave a server that has become a replica. After a failover behind a proxy or a cloud's
+  address, the old primary may keep its connections open and reject every write (`READONLY`).
+  redis-py keeps such a connection for ever.
+- With the parameter `sentinels`, a connection finds the primary when it connects. As soon as one
+  connection of the process has found a new primary, all connections leave the old one. In redis-py
+  that needs other pools and clients.
+- They try each address of a host that has several (see `addresses`).
+- They are lost after the other system has been silent for 10 s, because a firewall or a failover
+  may drop a connection without a notice. kombu's connections would wait for 30 s for each answer,
+  one connection after the other, and idle connections would notice nothing for two hours.
+- They report a closed connection with redis-py's own error. uvloop raises RuntimeError on a write
+  to a transport that the other side has closed. redis-py does not translate that error, so code
+  that retries after a lost connection would not recognize it.
+- Blocking connections are shut down by another thread if their server does not answer while a
+  worker ends; see `worker.aio.hung_redis`.
+- They are created without reading a file. redis-py looks up its own version for each connection,
+  which takes more than a millisecond. If the process may open no more files, it also raises an
+  error that is not one of redis-py's.
 """
 
 import socket
@@ -40,10 +40,10 @@ _parse_url: Any = _stock.parse_url  # redis-py's function has no types
 
 _SILENCE: Final = {
     "TCP_KEEPIDLE": 5,
-    "TCP_KEEPALIVE": 5,  # the same on macOS
+    "TCP_KEEPALIVE": 5,  # macOS's name of TCP_KEEPIDLE
     "TCP_KEEPINTVL": 5,
     "TCP_KEEPCNT": 2,
-    "TCP_USER_TIMEOUT": 10_000,  # milliseconds, in which no packet was acknowledged
+    "TCP_USER_TIMEOUT": 10_000,  # milliseconds without an acknowledged packet
 }
 _DRIVER: Final = redis.DriverInfo()
 
@@ -54,13 +54,15 @@ class _WithDriverInfo(_Mixin):
 
 
 def silence_options(system: Any) -> dict[int, int]:
-    """Return the options of a TCP socket by which a silent system is given up, as far as there are.
+    """Return the TCP options that end a connection to a silent system.
 
     Args:
-        system: The module `socket`. Which options it has depends on the operating system.
+        system: The module `socket`; options that the operating system lacks are left out.
     """
     return {
-        getattr(system, option): to for option, to in _SILENCE.items() if hasattr(system, option)
+        getattr(system, option): value
+        for option, value in _SILENCE.items()
+        if hasattr(system, option)
     }
 
 
@@ -74,7 +76,7 @@ class _Tcp(_Mixin):
 
 class _Blocking(_WithDriverInfo):
     asked_s: float | None = None
-    """Since when a reply is waited for, on the monotonic clock; None: none is."""
+    """When the connection began to wait for a reply (monotonic clock); None if it does not wait."""
 
     def _connect(self) -> Any:
         hung_redis.of_process.enter(self)
@@ -148,13 +150,13 @@ class _Sentinel(_Mixin):
 
     @property
     def _is_left(self) -> bool:
-        """Whether another server has become the primary since this one was greeted as such."""
+        """Whether another server has become the primary since this connection was opened."""
         return self._greeted and self._sentinels.is_former((self.host, self.port))
 
 
 class _BlockingSentinel(_Sentinel):
     def connect(self) -> None:
-        """Connect, unless that was done before and the server is still the primary."""
+        """Connect, unless the connection is open and its server is still the primary."""
         if self._is_left:
             self.disconnect()
         super().connect()
@@ -163,7 +165,7 @@ class _BlockingSentinel(_Sentinel):
         """Send a command.
 
         Raises:
-            redis.ConnectionError: The connection is lost, or the server no longer the primary.
+            redis.ConnectionError: The connection is lost, or the server is no longer the primary.
         """
         if self._is_left:
             self.disconnect()
@@ -180,10 +182,10 @@ class _BlockingSentinel(_Sentinel):
             raise
 
     def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
-        """Greet the server.
+        """Set up an open connection, and check that its server is the primary.
 
         Raises:
-            redis.ConnectionError: It is a replica.
+            redis.ConnectionError: The server is a replica.
         """
         super().on_connect_check_health(*args, **kwargs)
         self.send_command("ROLE", check_health=False)
@@ -196,13 +198,13 @@ class _BlockingSentinel(_Sentinel):
 
 class _AsyncSentinel(_Sentinel):
     async def connect(self) -> None:
-        """Connect, unless that was done before and the server is still the primary."""
+        """Connect, unless the connection is open and its server is still the primary."""
         if self._is_left:
             await self.disconnect(nowait=True)
         await super().connect()
 
     def should_reconnect(self) -> bool:
-        """Whether the connection is to be opened again before it is used."""
+        """Whether the connection must be opened again before it is used."""
         return self._is_left or bool(super().should_reconnect())
 
     async def _connect(self) -> None:
@@ -215,10 +217,10 @@ class _AsyncSentinel(_Sentinel):
             raise
 
     async def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
-        """Greet the server.
+        """Set up an open connection, and check that its server is the primary.
 
         Raises:
-            redis.ConnectionError: It is a replica.
+            redis.ConnectionError: The server is a replica.
         """
         await super().on_connect_check_health(*args, **kwargs)
         await self.send_command("ROLE", check_health=False)
@@ -230,43 +232,43 @@ class _AsyncSentinel(_Sentinel):
 
 
 class BlockingTcpConnection(_Tcp, _Blocking, BlockingOverAddresses):
-    """For `redis://`."""
+    """A blocking connection for `redis://`."""
 
 
 class BlockingTlsConnection(_Tcp, _Blocking, redis.SSLConnection, BlockingOverAddresses):
-    """For `rediss://`."""
+    """A blocking connection for `rediss://`."""
 
 
 class BlockingSocketConnection(_Blocking, redis.UnixDomainSocketConnection):
-    """For `unix://`."""
+    """A blocking connection for `unix://`."""
 
 
 class BlockingSentinelConnection(_BlockingSentinel, BlockingTcpConnection):
-    """For `sentinel://`."""
+    """A blocking connection for `sentinel://`."""
 
 
 class BlockingSentinelTlsConnection(_BlockingSentinel, BlockingTlsConnection):
-    """For `sentinel://` with TLS."""
+    """A blocking connection for `sentinel://` with TLS."""
 
 
 class TcpConnection(_Tcp, _Async, OverAddresses):
-    """For `redis://`."""
+    """An asyncio connection for `redis://`."""
 
 
 class TlsConnection(_Tcp, _Async, redis.asyncio.SSLConnection, OverAddresses):
-    """For `rediss://`."""
+    """An asyncio connection for `rediss://`."""
 
 
 class SocketConnection(_Async, redis.asyncio.UnixDomainSocketConnection):
-    """For `unix://`."""
+    """An asyncio connection for `unix://`."""
 
 
 class SentinelConnection(_AsyncSentinel, TcpConnection):
-    """For `sentinel://`."""
+    """An asyncio connection for `sentinel://`."""
 
 
 class SentinelTlsConnection(_AsyncSentinel, TlsConnection):
-    """For `sentinel://` with TLS."""
+    """An asyncio connection for `sentinel://` with TLS."""
 
 
 _KINDS: Final[tuple[tuple[type, type, type], ...]] = (
@@ -276,19 +278,20 @@ _KINDS: Final[tuple[tuple[type, type, type], ...]] = (
     (redis.UnixDomainSocketConnection, BlockingSocketConnection, SocketConnection),
     (redis.Connection, BlockingTcpConnection, TcpConnection),
 )
-"""For each blocking class ours, blocking and for asyncio; subclasses first."""
+"""A blocking class, our blocking class for it, and our class for asyncio; subclasses come first."""
 KNOWN: Final = frozenset(kind for kinds in _KINDS for kind in kinds[:2])
-"""The blocking classes that have one for asyncio, which does the same."""
+"""The blocking classes that have a counterpart for asyncio."""
 
 
 def with_our_connections(
     parameters: Mapping[str, Any], *, asynchronous: bool = False
 ) -> dict[str, Any]:
-    """Have a pool open connections of ours.
+    """Return a pool's parameters, changed so that the pool opens our connections.
 
     Args:
-        parameters: Those of redis-py's `ConnectionPool`; without a class, connections are plain.
-        asynchronous: Whether it is a pool of `redis.asyncio`.
+        parameters: The parameters of redis-py's `ConnectionPool`. Without `connection_class`, the
+            connections are plain TCP.
+        asynchronous: Whether the pool is one of `redis.asyncio`.
     """
     given = parameters.get("connection_class") or redis.Connection
     for kind, blocking, ours in _KINDS:
@@ -298,13 +301,13 @@ def with_our_connections(
 
 
 def parameters_of(url: str, *, asynchronous: bool = False) -> dict[str, Any]:
-    """Read a URL for redis-py's `ConnectionPool`.
+    """Convert a URL to the parameters of redis-py's `ConnectionPool`.
 
     Args:
-        url: As redis-py reads it, or `sentinel://user:password@host:port/0?master_name=…`. There
-            `sentinels` names further sentinels (`host:port`, separated by commas), `ssl` says that
-            the connections have TLS; `sentinel_ssl`, `sentinel_username` and `sentinel_password`
-            are for those to the sentinels.
+        url: A URL of redis-py, or `sentinel://user:password@host:port/0?master_name=…`. In the
+            latter, `sentinels` lists further sentinels (`host:port`, separated by commas), and
+            `ssl=true` turns TLS on. `sentinel_ssl`, `sentinel_username` and `sentinel_password`
+            apply to the connections to the sentinels.
         asynchronous: Whether the pool is one of `redis.asyncio`.
     """
     if not url.startswith("sentinel://"):
@@ -327,7 +330,7 @@ def parameters_of(url: str, *, asynchronous: bool = False) -> dict[str, Any]:
 
 
 def _of_sentinels(options: dict[str, Any], *, tls: bool) -> dict[str, Any]:
-    """Take what is meant for the connections to the sentinels out of an URL's parameters."""
+    """Remove the options for connections to the sentinels from a URL's options, and return them."""
     names = [name for name in ("username", "password", "ssl") if f"sentinel_{name}" in options]
     given = {name: options.pop(f"sentinel_{name}") for name in names}
     given["ssl"] = _is_true(given.get("ssl", tls))

@@ -1,14 +1,14 @@
 """Runs calls from other threads on the consumer's thread, in batches.
 
 Code that changes the consumer's state (accepted, succeeded, failed, timed out) may only run on the
-consumer's thread. Any thread posts; the first post since the last drain writes one byte to a pipe
-that the hub watches. On the loop's thread, that byte is written after the loop has run everything
-that was ready, because one round trip to the result store ends many jobs: the consumer should wake
-up once for all of them.
+consumer's thread. Any thread may post a call. The first post since the last drain writes one byte
+to a pipe that the hub watches. On the loop's thread, that byte is written after the loop has run
+all callbacks that were ready. One round trip to the result store ends many jobs, and the consumer
+should wake up once for all of them.
 
-The hub's own `call_soon` would wake the hub, too. But what its callbacks schedule, mostly
-acknowledgements, waits until the next poll ends, up to a second. A reader's callback runs after the
-poll, so its acknowledgements are sent at once.
+The hub's own `call_soon` would wake the hub as well. But callbacks that it schedules in turn,
+mostly acknowledgements, wait for up to a second, until the next poll ends. A reader's callback runs
+after the poll, so its acknowledgements are sent at once.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConsumerCalls:
-    """A queue of calls for the consumer's thread; without a hub, `post` runs them itself."""
+    """A queue of calls for the consumer's thread; without a hub, `post` runs each call directly."""
 
     def __init__(self) -> None:
         self._queue: deque[tuple[Callable[..., Any], tuple[Any, ...]]] = deque()
@@ -57,13 +57,13 @@ class ConsumerCalls:
         self._loop = loop
 
     def post(self, function: Callable[..., Any], *args: Any) -> None:
-        """Have `function` called on the consumer's thread, in order. From any thread."""
+        """Call `function` on the consumer's thread, in the order of the posts. From any thread."""
         if not self._attached:
             _call(function, args)
             return
-        # Append first, then check: if `_armed` is true here, the drain that clears it comes later
-        # and finds the entry. If two threads both see false, the pipe has two bytes, and one drain
-        # finds nothing.
+        # Append first, then check. If `_armed` is true here, the drain that clears it comes later
+        # and finds the entry. If two threads both see false, the pipe gets two bytes, and one of
+        # two drains finds nothing.
         self._queue.append((function, args))
         if not self._armed:
             self._arm()
@@ -76,22 +76,23 @@ class ConsumerCalls:
             self._write()
 
     def wake(self) -> None:
-        """Have the calls run that the loop has posted while it is blocked. From any thread.
+        """Wake the consumer for calls that the loop has posted before it was blocked.
 
-        A job that blocks the loop has been accepted, and is to be seen and acknowledged so.
+        A job that blocks the loop is accepted, and the consumer should show and acknowledge it as
+        such. From any thread.
         """
         if self._armed:
             self._write()
 
     def _write(self) -> None:
         if not self._closed:
-            with suppress(OSError):  # full, so the hub wakes anyway, or closed just now
+            with suppress(OSError):  # the pipe is full, so the hub wakes anyway, or just closed
                 os.write(self._writer, b"\0")
 
     def drain(self) -> None:
-        """Run the calls that were posted.
+        """Run the posted calls, on the consumer's thread only.
 
-        On the consumer's thread only; a signal handler may enter it again.
+        A signal handler may call this while it already runs.
         """
         if not self._closed:
             with suppress(OSError):
@@ -104,12 +105,12 @@ class ConsumerCalls:
                 return
             try:
                 _call(function, args)
-            except BaseException:  # a shutdown was raised; the other calls still wait
+            except BaseException:  # a call raised a shutdown; the other calls still wait
                 self._arm()
                 raise
 
     def wait(self, timeout_s: float) -> None:
-        """Wait for a post for at most `timeout_s` seconds, then drain; for when no hub runs."""
+        """Wait for a post for at most `timeout_s` seconds, then drain. Used when no hub runs."""
         if not self._closed:
             poller = select.poll()
             poller.register(self._reader, select.POLLIN)
@@ -117,7 +118,7 @@ class ConsumerCalls:
         self.drain()
 
     def close(self, hub: Any | None) -> None:
-        """Stop. Later posts are not read."""
+        """Stop reading posts, and close the pipe."""
         if self._closed:
             return
         self._closed = True

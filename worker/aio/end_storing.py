@@ -1,4 +1,4 @@
-"""Stores how many jobs ended at once, from a thread that may wait."""
+"""Stores the ends of many jobs together, from a thread that may block."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,20 +15,19 @@ _REPLACE: Final = source("worker.aio", "replace")
 
 
 class EndStoringBackend(EncodingBackend):
-    """Stores the ends of jobs that end together in few round trips."""
+    """A backend that stores the ends of many jobs in few round trips."""
 
     def store_ends(self, ends: Sequence[End], state: str, *, over_ends: bool = True) -> None:
-        """Store and publish how jobs ended, a hundred in two round trips. Blocks the thread.
+        """Store and publish the ends of jobs, a hundred in two round trips. It blocks the thread.
 
         Args:
-            ends: The ids of the jobs, their errors, and Celery's contexts of their requests if
-                there are some.
-            state: The state of all of them.
-            over_ends: Whether to replace the end of a job that has one, unless it succeeded.
+            ends: The jobs that have ended.
+            state: The state to store for all of them.
+            over_ends: Whether to replace an end that is already stored, unless it is a success.
 
         Raises:
-            redis.RedisError: The server rejected a command, or was away for longer than the retry
-                policy allows.
+            redis.RedisError: The server rejected a command, or was unreachable for longer than the
+                retry policy allows.
         """
         for at in range(0, len(ends), STORES):
             entries = [
@@ -61,13 +60,13 @@ class EndStoringBackend(EncodingBackend):
 
 
 def replacement(stored: Any, key: Any, value: Any, expires_s: int) -> Command:
-    """Make the command that replaces a value, unless it has changed since it was read.
+    """Make the command that replaces a value, unless the value has changed since it was read.
 
     Args:
         stored: The value that was read.
-        key: Its key.
+        key: The value's key.
         value: The new value.
-        expires_s: Its expiry in seconds; 0 for never.
+        expires_s: The new value's expiry in seconds; 0 for never.
     """
     read = hashlib.sha1(
         stored if isinstance(stored, bytes) else stored.encode(), usedforsecurity=False
@@ -76,7 +75,7 @@ def replacement(stored: Any, key: Any, value: Any, expires_s: int) -> Command:
 
 
 def _value(reply: Any) -> Any:
-    """Return a reply within a list of replies, unless it is an error."""
+    """Return one reply of a list, or raise it if it is an error."""
     if isinstance(reply, Exception):
         raise reply
     return reply

@@ -1,4 +1,4 @@
-"""Translates the errors that end a job's body into those that Celery's tracer knows."""
+"""Translates the errors that end a job's body into errors that Celery's tracer knows."""
 
 import asyncio
 from collections.abc import Iterable
@@ -24,9 +24,10 @@ class EndReason(Enum):
 
 
 def for_tracer(exc: BaseException) -> BaseException | None:
-    """Return the error that the tracer should see in place of the one that a coroutine raised.
+    """Return the error that the tracer should see instead of a coroutine's error.
 
-    None: it should see that one.
+    Returns:
+        The other error; None if the tracer should see the coroutine's error itself.
     """
     if isinstance(exc, SoftTimeLimit) or (
         isinstance(exc, BaseExceptionGroup) and _is_soft_limit(exc)
@@ -43,8 +44,8 @@ def for_tracer(exc: BaseException) -> BaseException | None:
 
 
 def _is_soft_limit(group: BaseExceptionGroup[BaseException]) -> bool:
-    # Python 3.11's TaskGroup wraps what its body raised, except CancelledError itself. It also
-    # wraps subclasses of that.
+    # Python 3.11's TaskGroup wraps every error of its body except CancelledError itself, so it
+    # wraps SoftTimeLimit, a subclass.
     return group.split(SoftTimeLimit)[1] is None
 
 
@@ -55,21 +56,21 @@ def _first_of(exc: BaseException) -> BaseException:
 
 
 def unexpected(exc: BaseException) -> UnexpectedCancellation:
-    """The error of a coroutine that the pool did not cancel."""
+    """Return the error for a coroutine that was cancelled, but not by the pool."""
     return UnexpectedCancellation(
         "the coroutine was cancelled, and neither a limit nor an order was the reason"
     ).with_traceback(exc.__traceback__)
 
 
 def costs_the_worker(exc: BaseException) -> bool:
-    """Whether an error would end the process in another pool, and is not only a failure."""
+    """Whether an error would end the worker's process in another pool."""
     if isinstance(exc, BaseExceptionGroup):
         return exc.subgroup(_COSTLY) is not None
     return isinstance(exc, _COSTLY)
 
 
 def lost(exc: BaseException) -> WorkerLostError:
-    """The error of a job that would have ended its process in another pool."""
+    """Return the error for a job that would have ended its process in another pool."""
     words = str(exc) if isinstance(exc, WorkerLost) else repr(exc)
     return WorkerLostError(f"the task tried to end its worker: {words}").with_traceback(
         exc.__traceback__
@@ -87,14 +88,15 @@ def info_of(exc: BaseException) -> ExceptionInfo:
 
 
 def forget(errors: Iterable[BaseException], report: Iterable[Any] | None) -> None:
-    """Drop what refers back to errors that were reported, and to those that led to them.
+    """Break the reference cycles of reported errors, and of the errors that caused them.
 
-    Tracebacks refer to the frames of the job, the tracer's among them, and that refers to the
-    error: the job, and all that it worked with, would stay until the garbage collector runs.
+    A traceback refers to the frames of the job and the tracer, and the tracer's frame refers to the
+    error. Because of that cycle, the job and all of its objects would stay in memory until the
+    garbage collector runs.
 
     Args:
         errors: The errors.
-        report: A method and its arguments, which may be further errors.
+        report: A method and its arguments, some of which may contain further errors.
     """
     infos = (part for part in report or () if isinstance(part, ExceptionInfo))
     left, seen = [*errors, *(info.exception for info in infos)], set[int]()
@@ -105,7 +107,7 @@ def forget(errors: Iterable[BaseException], report: Iterable[Any] | None) -> Non
         seen.add(id(each))
         each.__traceback__ = None
         if isinstance(each, Retry):
-            each.args = ()  # Celery has put the error itself among them
+            each.args = ()  # Celery puts a Retry into its own arguments
         left += _related_to(each)
 
 

@@ -1,14 +1,14 @@
-"""The errors of the pool itself.
+"""Defines the errors of the pool itself.
 
 asyncio.CancelledError
 └── SoftTimeLimit           also billiard's SoftTimeLimitExceeded: raised at a coroutine's await
 Exception
-├── LostTooOften            the job has cost its worker too often; not a WorkerLostError, which
-│                           Celery would send back again
+├── LostTooOften            the job was lost with its worker too often; not a WorkerLostError,
+│                           because Celery would send the job back to its queue after one
 └── UnexpectedCancellation  a coroutine was cancelled without a limit or an order
 BaseException
-├── JobGone                 unwinds the tracer of a job whose end was reported already
-├── Revoked                 ends a job whose body finds that it is revoked
+├── JobGone                 unwinds the tracer of a job whose end is already reported
+├── Revoked                 ends a job whose body finds that the job is revoked
 └── WorkerLost              unwinds the tracer of a job that tried to end the process
 """
 
@@ -18,10 +18,10 @@ from billiard.exceptions import SoftTimeLimitExceeded
 
 
 class SoftTimeLimit(SoftTimeLimitExceeded, asyncio.CancelledError):
-    """The soft time limit, as it arrives at an await.
+    """The soft time limit, raised at a coroutine's await.
 
-    `except SoftTimeLimitExceeded` catches it, and so does everything in asyncio that reacts to a
-    cancellation: a `TaskGroup` cancels its children, `asyncio.wait_for` its inner task.
+    `except SoftTimeLimitExceeded` catches it. asyncio treats it as a cancellation: a `TaskGroup`
+    cancels its children, and `asyncio.wait_for` cancels its inner task.
     """
 
 
@@ -34,15 +34,18 @@ class LostTooOften(Exception):  # noqa: N818 - reads as a sentence in a result
 
 
 class JobGone(BaseException):
-    """The job was reported as terminated or timed out; the result of its body is dropped."""
+    """The job was reported as terminated or timed out, so the result of its body is dropped."""
 
 
 class Revoked(BaseException):
-    """The body found that its job is revoked, and the job ends as if it had not begun.
+    """The body found that its job is revoked, so the job ends as if it had not begun.
 
     Before it raises this, the body adds the job's id to `celery.worker.state.revoked`.
     """
 
 
 class WorkerLost(BaseException):
-    """The body ran out of memory. To Celery's tracer, an `Exception` would be a plain failure."""
+    """The body ran out of memory.
+
+    This is not an `Exception`, because Celery's tracer would report one as a plain failure.
+    """

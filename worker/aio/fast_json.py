@@ -1,8 +1,8 @@
-"""kombu's JSON in a third of the time.
+"""Reads and writes the same JSON as kombu, in a third of the time.
 
-For each text, kombu makes a decoder with a hook that checks every object for its own marks of
-dates and other types, `{"__type__": …}`. Texts without such a mark need no hook, and one encoder is
-enough for all texts. The JSON is the same in both directions.
+For each text, kombu creates a decoder. Its hook checks every object for kombu's own marks of dates
+and other types, `{"__type__": …}`. Texts without such a mark need no hook, and one encoder is
+enough for all texts.
 """
 
 import json
@@ -14,7 +14,7 @@ from kombu.utils import json as _stock
 _encode = _stock.JSONEncoder().encode
 _MARK = '"__type__"'
 _ESCAPED = "\\u00"
-"""Escaped letters, which may stand for kombu's mark."""
+"""The beginning of an escaped letter; escaped letters may spell kombu's mark."""
 
 
 _decode = json.JSONDecoder().decode
@@ -24,7 +24,7 @@ def loads_plain(text: str) -> Any:
     """Decode a text without kombu's marks.
 
     Raises:
-        ValueError: The text may have such a mark, or it is not JSON.
+        ValueError: The text may contain such a mark, or is not JSON.
     """
     if _MARK in text or _ESCAPED in text:
         raise ValueError("kombu may have marked this text")
@@ -47,7 +47,7 @@ def dumps(value: Any) -> str:
 
 
 def install() -> None:
-    """Have kombu use both functions for JSON messages in this process."""
+    """Make kombu use `dumps` and `loads` for JSON messages in this process."""
     serialization.register(
         "json", dumps, loads, content_type="application/json", content_encoding="utf-8"
     )  # type: ignore[no-untyped-call, unused-ignore]
