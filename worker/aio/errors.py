@@ -7,7 +7,7 @@ Exception
 │                           because Celery would send the job back to its queue after one
 └── UnexpectedCancellation  a coroutine was cancelled without a limit or an order
 BaseException
-├── JobGone                 unwinds the tracer of a job whose end is already reported
+├── JobGone                 unwinds the tracer of a job whose end is decided already
 ├── Revoked                 ends a job whose body finds that the job is revoked
 └── WorkerLost              unwinds the tracer of a job that tried to end the process
 """
@@ -34,7 +34,7 @@ class LostTooOften(Exception):  # noqa: N818 - reads as a sentence in a result
 
 
 class JobGone(BaseException):
-    """The job was reported as terminated or timed out, so the result of its body is dropped."""
+    """The job was terminated or has timed out, so the result of its body is dropped."""
 
 
 class Revoked(BaseException):

@@ -1,12 +1,13 @@
-"""Lets a worker end although its Redis hangs: the sockets stay open, and nothing answers.
+"""Lets a worker end although its Redis hangs: the sockets stay open, but no answer comes.
 
-A question to Redis waits for up to half a minute, and a worker that ends asks several, one after
-the other. So once its end has begun, a server that has left a question open for a few seconds is
-silent: the connections to it are shut down, and further ones fail at once, as if nothing listened
-there. What Redis did not learn, time corrects: leases end, and other workers take the messages.
+A command waits for up to half a minute, and a worker that ends sends several, one after the other.
+So once the worker begins to end, a server that does not answer a command for a few seconds counts
+as silent. The connections to a silent server are shut down, and new ones fail at once, as if the
+server were down. Messages that could not be acknowledged are taken by other workers when their
+leases end.
 
-A connection that gives up by itself soon, as that of the leases, is left alone. It finds out that
-the server is back, which ends its silence.
+Connections with a short timeout, such as the one that renews the leases, are left alone. Their next
+answer shows that the server is back, and it is then no longer silent.
 """
 
 import logging
@@ -25,16 +26,16 @@ from celery import signals
 logger = logging.getLogger(__name__)
 
 PATIENT_S: Final = 5.0
-"""Connections that give up within this time are left alone."""
+"""Connections whose timeout is at most this long are left alone."""
 _SILENT_S: Final = 4.0
-"""How long a question may stay open once the end has begun, in seconds."""
+"""How long a command may wait for its answer once the worker begins to end, in seconds."""
 _COLD_SILENT_S: Final = 1.0
-"""The same in a cold shutdown."""
+"""How long a command may wait for its answer in a cold shutdown, in seconds."""
 _STEP_S: Final = 0.25
 
 
 class HungRedis:
-    """Knows the blocking connections of a process, and which servers are silent while it ends.
+    """The blocking connections of a process, and the servers that are silent while it ends.
 
     Args:
         silent_s: After how many seconds without an answer a server is silent.
@@ -44,18 +45,18 @@ class HungRedis:
         self._silent_s = silent_s
         self._connections: WeakSet[Any] = WeakSet()
         self._lock = threading.Lock()
-        # Unlike an event, a signal handler that interrupts another one may set this.
+        # Not an event: its lock is not reentrant, and one signal handler may interrupt another.
         self._began = SimpleQueue[None]()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self.silent: frozenset[Hashable] = frozenset()
-        """The addresses of the servers that do not answer; empty before the end."""
+        """The addresses of the silent servers; empty until the worker begins to end."""
 
     def enter(self, connection: Any) -> None:
-        """Take in a connection that is about to be opened.
+        """Watch a connection that is about to be opened.
 
         Raises:
-            redis.ConnectionError: Its server does not answer, and this worker ends.
+            redis.ConnectionError: The worker is ending, and the connection's server is silent.
         """
         with self._lock:
             self._connections.add(connection)
@@ -63,17 +64,17 @@ class HungRedis:
             raise redis.ConnectionError("it does not answer, and this worker ends")
 
     def note_answer(self, connection: Any) -> None:
-        """Note that a server has answered."""
+        """Note that a connection's server has answered."""
         self.silent -= {_address_of(connection)}
 
     def prepare(self) -> None:
-        """Start the thread that watches; a signal handler had better not start one."""
+        """Start the watching thread early, so that a signal handler need not start it."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="aio-hung-redis", daemon=True)
             self._thread.start()
 
     def begin(self, *, cold: bool = False) -> None:
-        """Watch from now on: the worker ends. A second call can only make it a cold end."""
+        """Watch from now on, because the worker is ending. A second call can make the end cold."""
         if cold:
             self._silent_s = min(self._silent_s, _COLD_SILENT_S)
         self.prepare()
@@ -120,11 +121,11 @@ def _is_patient(connection: Any) -> bool:
 
 
 def _shut_down(connection: Any) -> None:
-    """Wake the thread that waits for an answer: it finds the connection lost."""
+    """Wake the thread that waits for an answer: it finds that its connection is lost."""
     sock = connection._sock  # noqa: SLF001 - redis-py has no public way
     if sock is not None:
         with suppress(OSError):  # lost or closed meanwhile
-            # The method of a socket with TLS would also take its TLS from the thread that reads.
+            # `SSLSocket.shutdown` would also drop the TLS state that the reading thread uses.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
@@ -140,6 +141,6 @@ def _begin(how: str = "", **_: Any) -> None:
 
 
 def watch_ends() -> None:
-    """Watch from the moment in which a worker of this process begins to end."""
+    """Watch as soon as a worker of this process begins to end."""
     signals.worker_process_init.connect(_prepare, weak=False, dispatch_uid=__name__)
     signals.worker_shutting_down.connect(_begin, weak=False, dispatch_uid=__name__)

@@ -1,10 +1,10 @@
 """Turns plain messages into jobs in fewer steps than Celery, for tasks with Celery's own request.
 
-A task's `Strategy` turns its messages into requests and gives them to the pool. This one does what
-Celery's does, in the same order, for messages of protocol 2 without a countdown, an expiry, stamps
-or a rate limit; Celery's handles all others. It saves three things: the body is decoded once, an
-acknowledgement takes no turn of the hub, and values that are the same for all messages of a task
-are looked up once.
+A task's `Strategy` turns the task's messages into requests and gives them to the pool. The strategy
+here takes the same steps as Celery's, in the same order, for messages of protocol 2 without a
+countdown, an expiry, stamps or a rate limit. Celery's strategy handles all other messages. Three
+things are saved: the body is decoded once, an acknowledgement takes no turn of the hub, and values
+that are the same for all messages of a task are looked up once.
 """
 
 import functools
@@ -34,13 +34,13 @@ _revoked = state.revoked
 
 
 def prepare(task: Any) -> None:
-    """Use this strategy for a task, unless the task has its own one, or its own request class."""
+    """Use this module's strategy for a task without a strategy or request class of its own."""
     if task.Strategy == STOCK_STRATEGY and task.Request == STOCK_REQUEST:
         task.Strategy = f"{__name__}:strategy"
 
 
 def strategy(task: Any, app: Any, consumer: Any) -> Handler:
-    """Return a task's message handler. Celery calls this after each (re)connection."""
+    """Return a task's message handler. Celery calls this after each connection or reconnection."""
     stock: Handler = _strategy.default(task, app, consumer)
     if not hasattr(consumer.pool, "take"):
         return stock
@@ -113,7 +113,7 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
     utc, ignore_results, zone = app.uses_utc_timezone(), task.ignore_result, app.conf.timezone
 
     class PlainRequest(base):
-        """Celery's request, made from a plain message."""
+        """Celery's request, created from a plain message."""
 
         _app, _task, _hostname, _eventer, _connection_errors = app, task, hostname, eventer, errors
         _utc, _decoded, _content_type, _content_encoding, _tzlocal = utc, True, None, None, zone
@@ -193,10 +193,11 @@ def _request_class(task: Any, app: Any, consumer: Any) -> type:
 
 
 def _settle_at_once(consumer: Any) -> None:
-    """Have messages acknowledged at once, and not in the hub's next turn.
+    """Make Celery acknowledge messages at once, and not in the hub's next turn.
 
-    Celery schedules it on the hub because other pools call back on other threads. This pool calls
-    back on the consumer's thread, and its transport sends acknowledgements in batches.
+    Celery schedules acknowledgements on the hub because other pools run callbacks on other threads.
+    This pool runs them on the consumer's thread, and the transport sends acknowledgements in
+    batches.
     """
     if "create_task_handler" in vars(consumer) or not getattr(
         consumer.connection.transport, "notes_acks", False
@@ -205,7 +206,7 @@ def _settle_at_once(consumer: Any) -> None:
 
     def settling(settle: Any, args: Any, **options: Any) -> Any:
         if consumer.restart_count > 0 and not consumer._maximum_prefetch_restored:  # noqa: SLF001 - as Celery does
-            return promise(settle, args, **options)  # Celery adds callbacks to it
+            return promise(settle, args, **options)  # Celery adds callbacks to this promise
         return args[0]
 
     consumer.create_task_handler = functools.partial(consumer.create_task_handler, promise=settling)

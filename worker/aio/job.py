@@ -1,4 +1,4 @@
-"""One job of the pool: its start, its limits, its cancellation, and one report of its end."""
+"""Runs one job of the pool: its start, its limits, its cancellation, and one report of its end."""
 
 import asyncio
 import itertools
@@ -21,9 +21,9 @@ from worker.aio.reports import Callbacks, Reports
 logger = logging.getLogger(__name__)
 
 CANCEL_AGAIN_S = 1.0
-"""The time between two cancellations of a coroutine that suppresses them."""
+"""The time between two cancellations of a coroutine that suppresses them, in seconds."""
 HELD_S = 1.0
-"""How much later a soft limit is looked at again that is due while limits are held."""
+"""How long a soft limit is postponed if it is due while limits are held, in seconds."""
 
 _TRACED: Final = 6
 """The number of arguments of Celery's trace functions."""
@@ -32,16 +32,16 @@ _pids = itertools.count(1)
 
 
 class Job:
-    """A traced task, `target(*args)`, and the reports of it.
+    """A job: one call of Celery's tracer, `target(*args)`, and its reports.
 
     Everything but `terminate` runs on the loop's thread, or, for a plain `def` task, in a thread of
     the pool. The end is reported once: as timed out (`on_timeout`), as terminated (`on_failure`
-    with `Terminated`), or with the tracer's return value; what comes after a report is dropped.
+    with `Terminated`), or with the tracer's return value. A result that comes later is dropped.
 
     Args:
         host: The pool.
         target: Celery's trace function.
-        args: Its arguments; the first is the task's name, the second its id.
+        args: The arguments of `target`; the first is the task's name, the second the job's id.
         reports: Celery's request, or its callbacks.
         in_thread: Whether the task is a plain function.
         soft_timeout_s: The soft time limit in seconds.
@@ -94,18 +94,18 @@ class Job:
         self._timeout_s = timeout_s
         self._soft_timer: asyncio.TimerHandle | None = None
         self._hard_timer: asyncio.TimerHandle | None = None
-        """The hard limit; after the end was reported, the next cancellation."""
+        """The timer of the hard limit; once the end is decided, of the next cancellation."""
         self._end_reason: EndReason | None = None
         self._signum: int | None = None
         self._begun = False
         self.body_ended = False
         self.redis_waits = 0
-        """How many `HeldTimeLimits` hold: no limit ends the job meanwhile."""
+        """How many `HeldTimeLimits` are active; no limit ends the job while there are any."""
         self._prolonged = False
         self._soft_pending = False
         self._done = False
         self.errors: tuple[BaseException, ...] = ()
-        """What the tracer has reported."""
+        """The errors that the tracer has handled."""
 
     @property
     def name(self) -> str:
@@ -114,24 +114,24 @@ class Job:
 
     @property
     def task_id(self) -> str:
-        """The task's id."""
+        """The job's id."""
         return str(self._args[1]) if len(self._args) > 1 else ""
 
     @property
     def delivery_tag(self) -> str | None:
-        """The broker's tag of the message, if the job came by a message."""
+        """The broker's tag of the job's message, if the job has a message."""
         headers = self._headers
         properties = headers.get("properties") if isinstance(headers, dict) else None
         return properties.get("delivery_tag") if isinstance(properties, dict) else None
 
     @property
     def _headers(self) -> Any:
-        """The message's headers, with what Celery adds to them."""
+        """The message's headers, with the fields that Celery adds."""
         return self._args[2] if len(self._args) > 2 else None  # noqa: PLR2004 - name, id, request
 
     @property
     def _request(self) -> Any:
-        """Celery's request, if the reports go to it."""
+        """Celery's request, if it receives the reports."""
         reports = self._reports
         return reports.request if isinstance(reports, Callbacks) else reports
 
@@ -146,7 +146,7 @@ class Job:
         start_task(work, loop=self._host.loop, context=stacks.context_of(self), name=self.name)
 
     async def _drive_greenlet(self) -> None:
-        self.driver = asyncio.current_task()  # here, as it may be started eagerly
+        self.driver = asyncio.current_task()  # set here, because the task may start eagerly
         report = None
         if self._begin():
             greenlet = self._host.greenlets.take(self._run, self.driver)
@@ -166,11 +166,11 @@ class Job:
         self._end(report)
 
     def _run_in_thread(self) -> Any:
-        # Only now is the job accepted, and its limits begin: until now no thread was free for it.
+        # The job is accepted, and its limits begin, only now that a thread is free.
         return self._run() if self._begin() else None
 
     def _begin(self) -> bool:
-        """Report the job as accepted; false if it must not run, for instance if it was revoked."""
+        """Report the job as accepted. Return false if it must not run, for example when revoked."""
         self._begun = True
         if self._signum is None and revoking.is_revoked(self._request):
             self._end_reason = EndReason.REVOKED
@@ -198,17 +198,17 @@ class Job:
             self._hard_timer = self._host.loop.call_later(self._timeout_s, self._on_hard_limit)
 
     def _run(self) -> Any:
-        """Trace the task, and return the report with its arguments."""
+        """Run Celery's tracer, and return the method that reports the end, with its arguments."""
         try:
             if len(self._args) == _TRACED:
-                # Without a star, because a call with one takes room on the C stack.
+                # Without `*args`, because a call with it takes room on the C stack.
                 name, task_id, request, body, content_type, content_encoding = self._args
                 answer = self._target(name, task_id, request, body, content_type, content_encoding)
             else:
                 answer = self._target(*self._args)
         except asyncio.CancelledError as exc:
             return self._reports.on_failure, endings.info_of(endings.unexpected(exc))
-        except BaseException as exc:  # noqa: BLE001 - mostly a Reject, which the request handles
+        except BaseException as exc:  # noqa: BLE001 - usually a Reject, which the request handles
             if not endings.costs_the_worker(exc):
                 return self._reports.on_failure, ExceptionInfo()
             info = endings.info_of(endings.lost(exc))
@@ -219,7 +219,7 @@ class Job:
     def _end(self, report: Any) -> None:
         self._done = True
         self._stop_timers()
-        self.driver = None  # its context refers to this job
+        self.driver = None  # the driver's context refers to this job
         try:
             if self._end_reason is EndReason.TERMINATED:
                 report = self._reports.on_failure, endings.info_of(Terminated(self._signum))
@@ -231,7 +231,7 @@ class Job:
                 report = None
             if report is not None:
                 self._host.calls.post(*report)
-            # Only now, since the report reads them.
+            # After the report, because the report reads the errors.
             if self.errors or (report and isinstance(report[-1], ExceptionInfo)):
                 self._host.calls.post(endings.forget, self.errors, report)
         finally:
@@ -251,7 +251,7 @@ class Job:
         """Call the task's body and await its coroutine, so that the tracer sees a plain function.
 
         Raises:
-            JobGone: The job's end was reported while the body ran, or the body found that the job
+            JobGone: The job's end was decided while the body ran, or the body found that the job
                 is revoked.
             SoftTimeLimitExceeded: The body did not catch the soft limit.
             UnexpectedCancellation: The body ended as cancelled without a limit or an order.
@@ -274,7 +274,7 @@ class Job:
         return result
 
     def complete(self, value: Any) -> Any:
-        """Await a coroutine from the tracer, on any thread; return any other value unchanged."""
+        """Await a coroutine of this job, on any thread; return any other value unchanged."""
         if not bridge.is_coroutine(value):
             return value
         if bridge.is_bridged():
@@ -282,7 +282,7 @@ class Job:
         return asyncio.run_coroutine_threadsafe(value, self._host.loop).result()
 
     async def call_in_thread(self, call: Callable[[], Any]) -> Any:
-        """Call a plain function of this job in a thread for plain tasks."""
+        """Call a plain function of this job in a thread of the pool."""
         return await self._host.loop.run_in_executor(
             self._host.task_threads, copy_context().run, call
         )
@@ -290,7 +290,7 @@ class Job:
     # -- limits and cancellation, on the loop's thread; the end of a job stops the timers
 
     def terminate(self, signum: int | None = None) -> None:
-        """Cancel the job, or keep it from starting. From any thread; a second call does nothing."""
+        """Cancel the job, or prevent its start. From any thread; a second call does nothing."""
         if self._signum is None:
             self._signum = signum or 0
             try:
@@ -299,23 +299,23 @@ class Job:
                 logger.debug("%s: the loop is closed already", self)
 
     def _cut(self, why: EndReason) -> None:
-        # Before its first step, a driver must not be cancelled: asyncio would drop it unstarted,
-        # and its end would not be reported. `_begin` checks for the order as well.
+        # A driver must not be cancelled before its first step: asyncio would never start it, and
+        # the job's end would not be reported. `_begin` checks `_signum` instead.
         if self._begun and self._end_reason is None and not self._done:
             self._end_reason = why
             self._stop_timers()
-            # The body may suppress each cancellation, or run in a thread: nothing waits for it.
+            # Nothing waits for the body: it may suppress each cancellation, or run in a thread.
             self._host.jobs.on_over(self)
             self._cancel_again()
 
     def _cancel_again(self) -> None:
-        # A thread cannot be cancelled: the end of its job was reported, and its result is dropped.
+        # A thread cannot be cancelled; its job's end is decided, and the result will be dropped.
         if not self.in_thread and self.driver is not None:
             self.driver.cancel()
             self._hard_timer = self._host.loop.call_later(CANCEL_AGAIN_S, self._cancel_again)
 
     def _on_soft_limit(self) -> None:
-        # After the body has ended, the tracer only stores and reports: the limit has no purpose.
+        # After the body has ended, the limit has no purpose: the tracer only stores and reports.
         if self.body_ended:
             return
         if self.redis_waits:
@@ -327,10 +327,10 @@ class Job:
             self.driver.cancel()
 
     def _on_hard_limit(self) -> None:
-        if self._end_reason is not None:  # its body found that the job is revoked
+        if self._end_reason is not None:  # the body found that the job is revoked
             return
-        # A Redis that is away does not undo the job, however long it takes to store the result or
-        # to go back to the queue. Otherwise, storing and running the hooks may take as long again.
+        # While Redis is unreachable, storing the result or going back to the queue may take any
+        # time. Otherwise, after the body, storing and the hooks may take the limit's time again.
         if self.redis_waits or (self.body_ended and not self._prolonged):
             self._prolonged = self._prolonged or not self.redis_waits
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
@@ -339,11 +339,11 @@ class Job:
         self._cut(EndReason.TIMED_OUT)
 
     def _translate(self, exc: BaseException) -> BaseException:
-        """Replace the cancellation that carries the soft limit by the limit's own error."""
+        """Replace the cancellation that the soft limit has caused by the limit's own error."""
         if self._soft_pending and isinstance(exc, asyncio.CancelledError):
             self._soft_pending = False
             if self._end_reason is None and self.driver is not None:
-                # An `asyncio.timeout` around the await must not count it as a cancellation.
+                # An `asyncio.timeout` around the await must not count the limit as a cancellation.
                 self.driver.uncancel()
                 return SoftTimeLimit(self._soft_timeout_s)
         return exc

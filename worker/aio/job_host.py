@@ -1,4 +1,4 @@
-"""What a job needs of its pool."""
+"""Declares the parts of the pool that a job uses."""
 
 import asyncio
 from concurrent.futures import Executor
@@ -10,17 +10,17 @@ from worker.aio.lost_runs import LostRuns
 
 
 class Slots(Protocol):
-    """Has the slots of jobs."""
+    """The slots that running jobs occupy."""
 
     def on_over(self, job: Any) -> None:
-        """Free the slot of a job whose end is known, although it may still run."""
+        """Free the slot of a job whose end is decided, although the job may still run."""
 
     def on_done(self, job: Any) -> None:
         """Note that a job has ended."""
 
 
 class Host(Protocol):
-    """The pool, as its jobs use it."""
+    """The attributes of the pool that jobs use."""
 
     calls: ConsumerCalls
     loop: asyncio.AbstractEventLoop
@@ -31,4 +31,4 @@ class Host(Protocol):
 
     @property
     def jobs(self) -> Slots:
-        """Where the job has its slot."""
+        """The slots of the pool's jobs."""
