@@ -1,4 +1,4 @@
-"""The jobs of a pool: those that wait for a slot, and those that run."""
+"""Keeps the jobs of a pool that wait for a slot, and starts them when slots are free."""
 
 import asyncio
 from collections import deque
@@ -13,12 +13,12 @@ from worker.aio.threads import DaemonThreads
 
 
 class JobQueue:
-    """Keeps jobs until they may start.
+    """The jobs that wait until they may start.
 
-    `put`, `drop` and `len` may be called from any thread, everything else from the loop's.
+    `put`, `drop` and `len` may be called from any thread, everything else on the loop's thread.
 
     Attributes:
-        limits: How many jobs of one task may run at once.
+        limits: The limits of jobs of one task that may run at once.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class JobQueue:
 
     @property
     def has_next(self) -> bool:
-        """Whether a job waits for a slot, and not for another job of its task."""
+        """Whether a job waits for a slot; jobs that wait for their task's limit do not count."""
         return bool(self._waiting or self._incoming)
 
     def put(self, job: Job) -> None:
@@ -43,7 +43,7 @@ class JobQueue:
 
         Args:
             most: The most jobs to look at.
-            has_slot: Whether one more job may start; called before each.
+            has_slot: Returns whether one more job may start; called before each job.
         """
         with suppress(IndexError):
             while True:
@@ -53,13 +53,13 @@ class JobQueue:
                 return
             try:
                 job = self._waiting.popleft()
-            except IndexError:  # `drop` may empty it from the consumer's thread at any time
+            except IndexError:  # the consumer's thread may call `drop` at any time
                 return
             if self.limits.admit(job):
                 yield job
 
     def release(self, job: Job) -> None:
-        """Note that a job has ended; the next job of its task goes before all others."""
+        """Note that a job has ended, and move the next job of its task to the front."""
         if (following := self.limits.release(job)) is not None:
             self._waiting.appendleft(following)
 
@@ -67,10 +67,10 @@ class JobQueue:
         """Remove jobs.
 
         Args:
-            tags: Only the jobs of these messages; None: all.
+            tags: The delivery tags of the jobs' messages; None removes all jobs.
 
         Returns:
-            The removed jobs, and whether others stay.
+            The removed jobs, and whether other jobs stay.
         """
         dropped, stay = list[Job](), False
         for queue in (self._incoming, self._waiting, *self.limits.waiting()):
@@ -85,18 +85,18 @@ class JobQueue:
 
 
 _STARTS_A_TURN: Final = 8
-"""Jobs that start before the loop looks at its sockets again, so that running jobs go on."""
+"""The most jobs to start before the loop polls its sockets again, so that running jobs go on."""
 
 
 class Jobs:
-    """Starts jobs as long as fewer than `limit` run; until then they wait, unaccepted.
+    """The jobs of a pool, of which at most `limit` run; the others wait, not yet accepted.
 
     Args:
         limit: How many jobs may run at once.
 
     Attributes:
         limit: How many jobs may run at once.
-        draining: Whether no further job starts.
+        draining: True if no further job may start.
         queue: The jobs that wait.
     """
 
@@ -110,13 +110,13 @@ class Jobs:
         """All jobs that wait or run, by their numbers."""
         self._running = 0
         self._over: set[Job] = set()
-        """Jobs that run although their end is known; they take no slot."""
+        """Jobs that still run although their end is decided; they occupy no slot."""
         self._admit_scheduled = False
         self._context = copy_context()
-        """Jobs begin in copies of it, and not in one of the job that has made room for them."""
+        """Jobs start in copies of this context, not of the job's that has freed their slot."""
 
     def run_on(self, loop: asyncio.AbstractEventLoop, threads: DaemonThreads) -> None:
-        """Say where jobs run: on a loop, and in threads if they are plain functions."""
+        """Set the loop for async jobs, and the threads for plain functions."""
         self._loop, self._threads = loop, threads
 
     @property
@@ -126,13 +126,13 @@ class Jobs:
 
     @property
     def unsettled(self) -> int:
-        """How many jobs run whose end is not known yet; each has a slot."""
+        """How many jobs run whose end is not decided yet; each occupies a slot."""
         return self._running - len(self._over)
 
     # -- from any thread
 
     def put(self, job: Job) -> None:
-        """Take a job."""
+        """Add a job, to start when a slot is free."""
         self._by_pid[job.pid] = job
         self.queue.put(job)
         self.admit_soon()
@@ -146,10 +146,10 @@ class Jobs:
         return list(self._by_pid.values())
 
     def drop(self, tags: set[str] | None = None) -> None:
-        """Drop jobs that wait: the broker delivers them again.
+        """Drop waiting jobs; the broker delivers them again.
 
         Args:
-            tags: Only the jobs of these messages; None: all.
+            tags: The delivery tags of the jobs' messages; None drops all waiting jobs.
         """
         dropped, others_stay = self.queue.drop(tags)
         for job in dropped:
@@ -158,8 +158,8 @@ class Jobs:
             self.admit_soon()
 
     def admit_soon(self) -> None:
-        """Have the loop start the jobs that may start."""
-        # As with `ConsumerCalls.post`: append first, look at the flag afterwards.
+        """Schedule the start of waiting jobs on the loop."""
+        # As in `ConsumerCalls.post`, the callers append first, and the flag is checked afterwards.
         if not self._admit_scheduled:
             self._admit_scheduled = True
             with suppress(RuntimeError):  # the loop is closed: the pool has stopped
@@ -184,7 +184,7 @@ class Jobs:
         return self.unsettled < self.limit and not self.draining
 
     def on_over(self, job: Job) -> None:
-        """Free the slot of a job whose end is known, although it may still run. By the job."""
+        """Free the slot of a job whose end is decided, although it may still run. By the job."""
         self._over.add(job)
         self.queue.release(job)
         if job.in_thread:
@@ -192,7 +192,7 @@ class Jobs:
         self._admit_next()
 
     def on_done(self, job: Job) -> None:
-        """Note that a job has ended, and free its slot unless that was done. By the job."""
+        """Note that a job has ended, and free its slot if it still has one. By the job."""
         self._running -= 1
         if job not in self._over:
             self.queue.release(job)

@@ -1,10 +1,11 @@
-"""Awaits results where the code of a job waits for them as plain code does.
+"""Makes `result.get()` in a job await the result instead of blocking the event loop.
 
-Celery allows `result.get()` in a task within `allow_join_result()`. On the loop's thread it would
-block every job, and for ever if the awaited job is to run in the same worker.
+Celery allows `result.get()` in a task within `allow_join_result()`. On the loop's thread the call
+would block every job, and for ever if the awaited job has to run in the same worker.
 
-Celery keeps in one variable of the process whether `result.get()` is allowed. Here it is a
-ContextVar, because jobs overlap: one that leaves its `with` would forbid it to all others.
+Celery stores whether `result.get()` is allowed in one variable of the process. Jobs overlap here, so
+a job that leaves its `with` block would forbid the call to all others. So a ContextVar replaces that
+variable.
 """
 
 import functools
@@ -26,7 +27,7 @@ _stock_iter_native: Final = ResultSet.iter_native
 _stock_will_block: Final = celery_result.task_join_will_block
 _stock_set_will_block: Final = celery_result._set_task_join_will_block  # noqa: SLF001 - no public way
 
-_own_will_block: ContextVar[bool | None] = ContextVar("what a job has set", default=None)
+_own_will_block: ContextVar[bool | None] = ContextVar("the job's own value", default=None)
 
 
 def install() -> None:
@@ -34,7 +35,7 @@ def install() -> None:
     celery_result.task_join_will_block = _will_block
     celery_result._set_task_join_will_block = _own_will_block.set  # noqa: SLF001
     AsyncResult.get = AsyncResult.wait = _get
-    ResultSet.iter_native = _iter_native  # Celery's `join_native` calls it, and its `join` `get`
+    ResultSet.iter_native = _iter_native  # for `join_native`; Celery's `join` calls `get`
 
 
 def uninstall() -> None:

@@ -1,4 +1,4 @@
-"""What lives as long as the pool's loop: background tasks, shared clients, their cleanup.
+"""Runs background tasks and cleanup functions for as long as the pool's loop runs.
 
 @lifespan.on_startup
 async def refresh() -> None: ...      # runs beside the jobs from the pool's start to its end
@@ -31,8 +31,8 @@ _background: set["asyncio.Task[None]"] = set()
 def on_startup(function: F) -> F:
     """Run `function` as a background task from the start of the pool's loop, or from now on.
 
-    It may return soon or never: it is cancelled when the last job has ended. Its exceptions are
-    logged.
+    The function may return at any time. If it still runs when the last job has ended, it is
+    cancelled. Its exceptions are logged.
     """
     _startups.append(function)
     loop = private_loop.pool_loop()
@@ -42,13 +42,13 @@ def on_startup(function: F) -> F:
 
 
 def on_shutdown(function: F) -> F:
-    """Have `function` awaited once on the pool's loop, after the last job, in reverse order."""
+    """Await `function` once on the pool's loop after the last job, in reverse order."""
     _shutdowns.append(function)
     return function
 
 
 def current_loop() -> asyncio.AbstractEventLoop | None:
-    """The running pool's event loop, from any thread."""
+    """Return the running pool's event loop, or None. From any thread."""
     return private_loop.pool_loop()
 
 
@@ -72,12 +72,15 @@ def begin() -> None:
 
 
 async def end(*, patience_s: float) -> None:
-    """Cancel the background tasks, then await the cleanups, each for at most `patience_s` seconds.
+    """Cancel the background tasks, then await the cleanup functions.
 
     The pool calls this on its loop.
+
+    Args:
+        patience_s: How long the tasks, and each of the cleanup functions, may take, in seconds.
     """
     loop = asyncio.get_running_loop()
-    # Only the tasks of this loop: those of another pool in this process end on their own loop.
+    # Only the tasks of this loop: tasks of another pool in this process end on that pool's loop.
     tasks = [task for task in _background if task.get_loop() is loop]
     await cancel_until_ended(tasks, within_s=patience_s)
     while _shutdowns:
@@ -109,6 +112,6 @@ async def _run(function: AsyncCallable) -> None:
 
 
 def _name_of(function: AsyncCallable) -> str:
-    """Name a function without its object, whose repr may be large, or hold settings."""
+    """Return a function's name without its object, whose repr may be large or contain settings."""
     name = getattr(function, "__qualname__", type(function).__qualname__)
     return f"{function.__module__}.{name}"

@@ -1,4 +1,4 @@
-"""The event loop in a thread of its own."""
+"""Runs the event loop in a thread of its own."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from worker.aio.cancelling import cancel_until_ended
 logger = logging.getLogger(__name__)
 
 _ENDING_S = 1.0
-"""How long tasks that are cancelled may go on."""
+"""How long cancelled tasks may still run, in seconds."""
 
 FLAVOURS = ("auto", "uvloop", "asyncio")
 
@@ -22,11 +22,11 @@ def new_loop(flavour: str) -> asyncio.AbstractEventLoop:
     """Return a new event loop.
 
     Args:
-        flavour: "uvloop", "asyncio", or "auto": uvloop where it is installed.
+        flavour: "uvloop", "asyncio", or "auto": uvloop if it is installed.
 
     Raises:
         ValueError: The flavour is unknown.
-        ImportError: The flavour is "uvloop", which is not installed.
+        ImportError: The flavour is "uvloop", but uvloop is not installed.
     """
     if flavour not in FLAVOURS:
         raise ValueError(f"worker_aio_loop must be one of {', '.join(FLAVOURS)}, not {flavour!r}")
@@ -42,18 +42,18 @@ def new_loop(flavour: str) -> asyncio.AbstractEventLoop:
 
 
 class LoopThread:
-    """Runs a loop until it is stopped, and goes on when the `SystemExit` of a child task stops it.
+    """A thread that runs a loop until `stop`, even if a child task raises `SystemExit`.
 
     Args:
         loop: A new loop.
-        prepare: Called first in the thread.
+        prepare: A function that the thread calls first.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, prepare: Callable[[], None]) -> None:
         self.loop = loop
         self._prepare = prepare
         self._stopping = False
-        # A daemon, so that the process can end although a job blocks the loop for ever.
+        # A daemon thread, so that the process can end even if a job blocks the loop for ever.
         self._thread = threading.Thread(target=self._run, name="aio-loop", daemon=True)
 
     @property
@@ -89,8 +89,8 @@ class LoopThread:
             try:
                 self.loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as exc:
-                # asyncio raises these out of a child task. The job that awaits the child receives
-                # the exception, too, and is lost.
+                # asyncio lets these errors of a child task out of `run_forever`. The job that
+                # awaits the child gets the error as well, and counts as lost.
                 logger.warning("a task on the loop raised %r; the worker goes on", exc)
         with suppress(Exception):
             self._cancel_all()

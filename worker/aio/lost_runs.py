@@ -1,9 +1,10 @@
-"""Limits how often a job may end together with its worker before it fails.
+"""Limits how often a job may be lost with its worker before the job fails.
 
-`task_reject_on_worker_lost` sends a job back to its queue if its worker was lost. A job that raises
-`SystemExit` ends no process here, so it would come back at once, hundreds of times a second, for
-ever. Here it waits before it goes back, longer each time, and fails in the end. Runs that ended
-with the death of a worker count as well: our transport notes them in the message.
+`task_reject_on_worker_lost` sends a job back to its queue if its worker was lost. In this pool, a
+job that raises `SystemExit` does not end the process. The job would come back at once, hundreds of
+times a second, for ever. So it waits before it goes back, longer each time, and fails after a
+number of lost runs. Runs during which a worker died count as well: our transport notes them in the
+message.
 """
 
 import asyncio
@@ -20,28 +21,28 @@ from worker.aio.transport.headers import DEATHS
 logger = logging.getLogger(__name__)
 
 LOST_RUNS: Final = "lost_runs"
-"""The header with the number of lost runs whose process went on."""
+"""The header with the number of lost runs that did not end the process."""
 _LONGEST_PAUSE_S: Final = 60.0
 _REMEMBERED: Final = 10_000
-"""The number of jobs whose count is kept here, for brokers that cannot change a header."""
+"""The most jobs whose count this process keeps, for brokers that cannot change a header."""
 
 
 class FailureReport(Protocol):
     """Receives the report of a job's failure."""
 
     def on_failure(self, info: Any, /) -> Any:
-        """The job failed; takes an `ExceptionInfo`."""
+        """Report that the job failed, with an `ExceptionInfo`."""
 
 
 class LostRuns:
-    """Sends lost jobs back to their queue after a pause, or makes them fail.
+    """The policy for lost jobs: they go back to their queue after a pause, or fail.
 
     Args:
         calls: Runs reports on the consumer's thread.
         loop: The pool's loop, for timers.
-        most: A job ends after this number of lost runs; 0: never.
-        pause_s: The pause before a job goes back for the first time, in seconds; it doubles each
-            time, up to a minute.
+        most: The number of lost runs after which a job fails; 0 for no limit.
+        pause_s: The pause before a job goes back for the first time, in seconds. The pause doubles
+            each time, up to a minute.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class LostRuns:
         )
 
     def _note(self, request: Any) -> int:
-        """Count a lost run, in the message if the broker can, and return the number of them."""
+        """Count a lost run, in the message if the broker can change it; return the new count."""
         headers = request.request_dict
         here = max(self._counts.pop(request.id, 0), _number(headers, LOST_RUNS)) + 1
         self._counts[request.id] = here
@@ -87,7 +88,7 @@ class LostRuns:
         if add_headers := getattr(message.channel, "add_headers", None):
             try:
                 add_headers(message, {LOST_RUNS: here})
-            except Exception as exc:  # noqa: BLE001 - of any broker; the count is kept here
+            except Exception as exc:  # noqa: BLE001 - an error of any broker; this process counts
                 logger.warning(
                     "cannot note in the broker that a run of %s was lost (%s); only this worker "
                     "counts it",
@@ -106,7 +107,7 @@ class LostRuns:
 
 
 def _goes_back(request: Any) -> bool:
-    """Whether Celery puts the message back to its queue."""
+    """Whether Celery sends the message back to its queue."""
     task = getattr(request, "task", None)
     # `retry_on_worker_lost` has its own limit and its own pause.
     return bool(
