@@ -3,8 +3,8 @@
 Celery allows `result.get()` in a task within `allow_join_result()`. On the loop's thread the call
 would block every job, and for ever if the awaited job has to run in the same worker.
 
-Celery stores whether `result.get()` is allowed in one variable of the process. Jobs overlap here, so
-a job that leaves its `with` block would forbid the call to all others. So a ContextVar replaces that
+Celery stores whether `result.get()` is allowed in one variable of the process. Jobs overlap here: a
+job that leaves its `with` block would forbid the call to all others. So a ContextVar replaces that
 variable.
 """
 

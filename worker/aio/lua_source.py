@@ -12,16 +12,16 @@ _NOTHING: Final = "nothing"
 def source(package: str, name: str) -> str:
     """Read a script, with the libraries that its first line requires and without comments.
 
-    The first line of `lua/NAME.lua` names the libraries in `lua/lib/`, in the order of the text:
-    `-- requires: prelude, buckets`, or `-- requires: nothing`. Some scripts are sent with each
-    call, so their texts should be short.
+    The first line of `lua/NAME.lua` names the required libraries in `lua/lib/`, in the order in
+    which their texts come first: `-- requires: prelude, buckets`, or `-- requires: nothing`.
+    Comments are removed because some scripts are sent with each call.
 
     Args:
         package: The package with the folder `lua`, such as `worker.emails.idempotency`.
-        name: The name of the script's file, without its ending.
+        name: The name of the script's file, without `.lua`.
 
     Raises:
-        ValueError: The first line does not say what the script requires.
+        ValueError: The first line does not name the libraries that the script requires.
     """
     folder = resources.files(package) / "lua"
     text = (folder / f"{name}.lua").read_text("utf-8")

@@ -1,17 +1,19 @@
-"""Gives remote control its own connections, and lets it see which jobs run.
+"""Gives remote control its own connections, and shows it which jobs run.
 
-Celery's mailbox takes a producer from the app's pool and does not wait for one. Other pools run
-jobs in other processes; here jobs share that pool. If all producers are in use when the consumer
-contacts other workers, for instance after a lost connection, Celery ends the worker.
+Celery's mailbox takes a producer from the app's pool of producers, and fails if none is free. With
+other pools, jobs run in other processes. Here jobs use the same producers. If all of them are in
+use when the consumer contacts other workers, for example after a lost connection, Celery ends the
+worker.
 
-A connection is closed after its reply: replies are rare, and servers count idle connections.
+A connection is closed after its reply, because replies are rare and servers count idle connections.
 
-Where the broker takes no reply, as while Redis is full, the log says so in a line. A reply is tried
-once more over a new connection, and then given up: Celery would try without end, and as replies are
-sent by the thread of the consumer, the worker would neither take a message nor end meanwhile.
+If the broker rejects a reply, for example because Redis is full, the reply is sent once more over a
+new connection. After that the reply is dropped, and one line is logged. Celery would retry without
+end. The consumer's thread sends replies, so the worker could neither take messages nor end
+meanwhile.
 
-A job begins on the loop, and the consumer learns of it a moment later. A command that came in
-between would take the job for one that waits: Celery would store it as revoked, although it runs.
+A job begins on the loop's thread, and the consumer learns of it a moment later. A command between
+these moments would see the job as waiting: Celery would store the job as revoked although it runs.
 """
 
 from collections.abc import Callable
@@ -38,14 +40,14 @@ _commands: dict[str, Any] = Panel.data
 
 
 def install(app: celery.Celery, take_reports: Callable[[], None]) -> None:
-    """Replace the mailbox's producers, and have commands that see jobs take the reports first.
+    """Replace the mailbox's producers, and make commands about jobs take the jobs' reports first.
 
     Args:
         app: The Celery app.
-        take_reports: Runs what the loop has posted to the consumer's thread.
+        take_reports: Runs the calls that the loop has posted to the consumer's thread.
     """
-    # There is no limit: a producer is a small object, and a caller that gets none fails. A pool
-    # without a limit keeps nothing.
+    # The pools have no limit, because a command that gets no producer fails, and a producer is a
+    # small object. A pool without a limit keeps nothing for later use.
     connections: Any = app.connection_for_write().Pool(limit=None)
     pool: Any = ProducerPool
     mailbox: Any = app.control.mailbox
@@ -66,11 +68,11 @@ def uninstall(app: celery.Celery) -> None:
 
 def _set_producers(mailbox: Any, pool: Any) -> None:
     mailbox._producer_pool = pool  # noqa: SLF001 - it has no setter
-    vars(mailbox).pop("producer_pool", None)  # where it keeps the one that it has used
+    vars(mailbox).pop("producer_pool", None)  # the mailbox's cached pool
 
 
 def _given_up_in_a_line(publish: Callable[..., Any]) -> Callable[..., None]:
-    """Say in a line that the broker takes no reply; Celery logs a traceback, or tries for ever."""
+    """Log one line if the broker rejects a reply; Celery logs a traceback, or retries for ever."""
 
     def publish_reply(*args: Any, **kwargs: Any) -> None:
         try:

@@ -1,7 +1,7 @@
-"""Runs `task.map`, `task.starmap` and `task.chunks` of tasks that are `async def`.
+"""Runs `task.map`, `task.starmap` and `task.chunks` of `async def` tasks.
 
-Celery makes one job of the whole sequence, which calls the task's body for one item after the
-other. Celery would not await the coroutines; here each is awaited before the next item.
+Celery makes one job of the whole sequence. The job calls the task's body for one item after the
+other. Celery would not await the coroutines; here each coroutine is awaited before the next item.
 """
 
 import asyncio
@@ -17,18 +17,18 @@ from worker.aio.adopt import exchange_body, is_async
 from worker.aio.job import Job
 
 _STARRED: Final = {"celery.map": False, "celery.starmap": True}
-"""Celery's tasks for this, and whether an item is all arguments of a call."""
+"""Celery's tasks for sequences, and whether an item is a list of a call's arguments."""
 current_item: ContextVar[int | None] = ContextVar("the number of the item", default=None)
-"""Which item of its sequence a job is at, from 0; None where it has no sequence."""
+"""The number, from 0, of the item that a job is working on; None if the job has no sequence."""
 
 
 def has_items(name: str) -> bool:
-    """Whether a task is one of Celery's own for sequences."""
+    """Whether a task is one of Celery's own tasks for sequences."""
     return name in _STARRED
 
 
 def await_items_of(task: celery.Task) -> None:
-    """Make one of Celery's own tasks for sequences await its items; other tasks stay unchanged."""
+    """Make Celery's task await the items, if it is a task for sequences; otherwise do nothing."""
     starred = _STARRED.get(task.name)
     if starred is None or is_async(task):
         return
@@ -53,7 +53,7 @@ def _numbered(calls: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
 
 
 async def _awaited(task: celery.Task, args: tuple[Any, ...]) -> Any:
-    # `Task.__call__` does the same, but only until the coroutine is created.
+    # `Task.__call__` sets the same state, but undoes it as soon as the coroutine is created.
     _state._task_stack.push(task)  # noqa: SLF001 - there is no public way
     stacks.share(task.request_stack)
     task.push_request(args=args, kwargs={})
@@ -65,6 +65,6 @@ async def _awaited(task: celery.Task, args: tuple[Any, ...]) -> Any:
 
 
 async def _in_a_thread(call: Callable[[], Any]) -> Any:
-    """Call a function in a thread for plain tasks."""
+    """Call a function in one of the threads for plain tasks."""
     job = stacks.owner()
     return await (job.call_in_thread(call) if isinstance(job, Job) else asyncio.to_thread(call))

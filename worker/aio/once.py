@@ -17,21 +17,23 @@ def apply_once(
 ) -> AsyncResult:
     """Send a job unless a job with this id was sent within the last `within_s` seconds.
 
-    A job that has failed is sent again. In a child asyncio task this blocks the loop, as sending
-    does.
+    A job that has failed is sent again. In a child asyncio task this call blocks the loop, as every
+    way of sending does.
 
     Args:
         signature: The job to send, for example `fetch.s(1)`.
         task_id: The job's id, the same in all calls that mean the same job.
-        within_s: In seconds. Default: as long as results are kept; a day if they are kept for ever.
+        within_s: How long the id is remembered, in seconds. Default: as long as results are kept,
+            or a day if results are kept for ever.
         options: The options of `apply_async`.
 
     Returns:
         The result of the job that was sent first.
 
     Raises:
-        ImproperlyConfigured: The results are not in Redis, which remembers the ids.
-        TypeError: It is a group, or a chain that ends with one: no result has a group's id.
+        ImproperlyConfigured: The result backend is not Redis, which has to remember the ids.
+        TypeError: The signature is a group, or a chain that ends with a group, and no result has a
+            group's id.
     """
     last = signature
     while last.task == "celery.chain":
@@ -54,7 +56,7 @@ def _apply(
     key, expires_s = stored_at + b".once", within_s or backend.expires or _DAY_S
     if not backend.client.set(key, b"1", nx=True, ex=expires_s):
         result = signature.app.AsyncResult(task_id)
-        # Of several callers that find a failure, the one that deletes it sends the job again.
+        # If several callers find a failure, only the caller that deletes it sends the job again.
         if result.state != states.FAILURE or not backend.client.delete(stored_at):
             return result
         backend.client.set(key, b"1", ex=expires_s)

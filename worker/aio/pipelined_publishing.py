@@ -1,12 +1,11 @@
 """Publishes messages of jobs in pipelines: the messages of one moment in one round trip.
 
-For each message, Celery blocks a thread on a connection. Where hundreds of jobs go back to their
-queue, that costs more than everything else they do. Here Celery builds the message as always,
-including its signals, and a stand-in for kombu's producer keeps it; then one connection on the
-pool's loop sends all messages.
+For each message, Celery blocks a thread on a connection. If hundreds of jobs go back to their
+queue, that costs more than everything else they do. Here Celery builds the message as always and
+sends the signals, but a stand-in for kombu's producer keeps the message. Then one connection on the
+pool's loop sends all kept messages.
 
-This needs our Redis transport, and messages to a queue by its name, as Celery sends them; see
-`publisher_of`.
+This needs our Redis transport. The messages must go to a queue by its name, without an exchange.
 """
 
 import asyncio
@@ -33,7 +32,7 @@ from worker.aio.transport.channel import Channel
 from worker.aio.transport.delaying import QueueNames, commands_for
 
 is_wanted: ContextVar[bool] = ContextVar("messages are sent in pipelines", default=False)
-"""Set while a task with `light_retry` sends its job back to its queue."""
+"""True while a task with `light_retry` sends its job back to its queue."""
 
 
 _NOT_IN_THE_MESSAGE: Final = (
@@ -43,7 +42,7 @@ _NOT_IN_THE_MESSAGE: Final = (
 
 
 class NotPlain(Exception):  # noqa: N818 - it is not an error
-    """This message does not go, uncompressed, to a queue by its name."""
+    """The message is compressed or goes by an exchange, or Celery itself has to send it."""
 
 
 class _Connection:
@@ -55,14 +54,14 @@ class _Connection:
 
 
 class KeptMessages:
-    """Stands in for kombu's producer: keeps messages as kombu would send them, and sends none."""
+    """A stand-in for kombu's producer that keeps messages, as kombu would send them."""
 
     connection = _Connection()
     serializer = None
 
     def __init__(self) -> None:
         self.messages: list[tuple[str, dict[str, Any]]] = []
-        """The messages, each with its queue."""
+        """The messages, each after the name of its queue."""
 
     def publish(
         self,
@@ -110,21 +109,21 @@ class KeptMessages:
 
 @dataclass(frozen=True)
 class Publisher:
-    """Sends kept messages to one broker.
+    """The sender of kept messages to one broker.
 
     Attributes:
-        pipelining: The connection.
-        names: How the broker's keys are named.
+        pipelining: The pipelines to the broker.
+        names: The names of the queues' keys in the broker.
     """
 
     pipelining: Pipelining
     names: QueueNames
 
     async def send(self, kept: KeptMessages) -> None:
-        """Send messages, in one round trip with those that other jobs send at this moment.
+        """Send messages, in one round trip with other jobs' messages of this moment.
 
         Raises:
-            redis.RedisError: The broker cannot be reached, or rejects them.
+            redis.RedisError: The broker cannot be reached, or rejects the messages.
         """
         commands: list[Command] = []
         for queue, message in kept.messages:
@@ -152,7 +151,7 @@ async def publisher_of(app: celery.Celery) -> Publisher | None:
 
 
 async def _open(app: celery.Celery) -> Publisher | None:
-    if app.conf.task_send_sent_event:  # each message then has an event, which goes by an exchange
+    if app.conf.task_send_sent_event:  # then Celery sends an event by an exchange for each message
         return None
     target = await asyncio.to_thread(_target_of, app)
     if target is None:
@@ -171,15 +170,16 @@ def _target_of(app: celery.Celery) -> tuple[dict[str, Any], QueueNames] | None:
 
 def _client(params: dict[str, Any]) -> "redis.asyncio.Redis":
     params = connections.with_our_connections(params, asynchronous=True)
-    params["retry"] = Retry(NoBackoff(), 0)  # the caller retries, and knows for how long
+    params["retry"] = Retry(NoBackoff(), 0)  # the caller decides how long to retry
     return redis.asyncio.Redis.from_pool(redis.asyncio.ConnectionPool(**params))
 
 
 async def publish(signature: Any, app: celery.Celery) -> None:
-    """Send a signature's message, in a pipeline if the broker allows it, else in a thread.
+    """Send a signature's message, in a pipeline if that is possible, otherwise in a thread.
 
     Raises:
-        Exception: The broker cannot be reached, or rejects it; an error of kombu or redis-py.
+        Exception: An error of kombu or redis-py: the broker cannot be reached, or rejects the
+            message.
     """
     publisher = await publisher_of(app)
     if publisher is not None:
@@ -197,18 +197,18 @@ async def publish(signature: Any, app: celery.Celery) -> None:
 
 
 async def send(app: celery.Celery, make: Callable[[KeptMessages], Any]) -> Any:
-    """Build a message and send it, once.
+    """Build a message and send it, without retries.
 
     Args:
         app: The app.
-        make: Publishes the message with the producer that is its argument.
+        make: A function that publishes the message with the given producer.
 
     Returns:
         The return value of `make`.
 
     Raises:
-        NotPlain: Celery itself must send this message, or to this broker.
-        Exception: The broker cannot be reached, or rejects it.
+        NotPlain: Celery itself must send the message, because of the message or of the broker.
+        Exception: The broker cannot be reached, or rejects the message.
     """
     publisher = await publisher_of(app)
     if publisher is None:

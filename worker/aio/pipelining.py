@@ -23,18 +23,20 @@ Command = tuple[Any, ...]
 _Run = tuple[Sequence[Command], "asyncio.Future[list[Any]]"]
 _Store = tuple[Any, Any, int, "asyncio.Future[Any]"]
 _Entry = tuple[Sequence[Command], Callable[[list[Any]], None]]
-"""Commands, and what takes their replies."""
+"""Commands, and the function that takes their replies."""
 
 STORES: Final = 100
-"""Results in one script at most: a millisecond of the server's time."""
+"""The most results that one script stores; they take a millisecond of the server's time."""
 _STORE: Final = source("worker.aio", "store")
 
 
 class Pipelining:
-    """Runs commands in batches: those of one turn of the loop, then those that came meanwhile.
+    """Runs commands in batches, one batch at a time.
+
+    A batch holds the commands of one turn of the loop, or those that came during the last batch.
 
     Args:
-        client: The client; one batch at a time uses its connection.
+        client: The client whose connection the batches use.
     """
 
     def __init__(self, client: "redis.asyncio.Redis") -> None:
@@ -47,7 +49,7 @@ class Pipelining:
         self._running: asyncio.Task[None] | None = None
 
     def run(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]]":
-        """Run commands, next to each other but not as a transaction.
+        """Run commands one directly after the other, but not as a transaction.
 
         Returns:
             The replies. The future fails with the error of the first command that the server
@@ -63,7 +65,7 @@ class Pipelining:
         """Store and publish a value unless its key is set.
 
         Returns:
-            The value that the key had, or None. The future fails as that of `run` does.
+            The value that the key had, or None. The future fails with the same errors as in `run`.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
@@ -73,7 +75,7 @@ class Pipelining:
 
     def _wake(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._running is None:
-            # A context of its own, because the batch is not part of a job.
+            # In an empty context, because the batch does not belong to a job.
             self._running = loop.create_task(self._run(), context=Context())
 
     async def close(self) -> None:
@@ -103,11 +105,12 @@ class Pipelining:
             settle(list(islice(replies, len(own))))
 
     async def _execute(self, commands: list[Command]) -> list[Any]:
-        """Run commands in one round trip; an error of the server is one of the replies.
+        """Run commands in one round trip; errors of the server are among the replies.
+
+        If the connection is lost, the commands are repeated as often as the client's retry allows.
 
         Raises:
-            redis.RedisError: The server cannot be reached. Commands whose connection is lost are
-                repeated, as often as the client says.
+            redis.RedisError: The server cannot be reached.
         """
         packed = [hiredis.pack_command(command) for command in commands]
         link = await self._connection.link()
@@ -135,7 +138,7 @@ async def _exchange(link: Link, packed: list[bytes]) -> list[Any]:
 
 
 def _is_of_replica(reply: Any) -> bool:
-    """Whether a script met a replica's refusal, which the connection does not see in its reply."""
+    """Whether a script's reply contains a replica's error, which the connection cannot notice."""
     return isinstance(reply, list) and any(
         isinstance(part, Exception) and is_replica_error(part) for part in reply
     )
@@ -145,7 +148,7 @@ def store_command(stores: Sequence[tuple[Any, ...]]) -> Command:
     """Make the command that stores and publishes values whose keys are not set.
 
     Args:
-        stores: Each begins with the key, the value and its expiry in seconds.
+        stores: Tuples that begin with the key, the value and the value's expiry in seconds.
     """
     arguments = [argument for store in stores for argument in store[1:3]]
     return ("EVAL", _STORE, len(stores), *(key for key, *_ in stores), *arguments)
@@ -180,7 +183,7 @@ _by_loop: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Hashable, Pipelinin
 
 
 def pipelining_of(key: Hashable, make_client: "Callable[[], redis.asyncio.Redis]") -> Pipelining:
-    """Return the running loop's pipelining for a server, opened at first use."""
+    """Return the running loop's pipelining for a server, created at first use."""
     known = _by_loop.setdefault(asyncio.get_running_loop(), {})
     if key not in known:
         known[key] = Pipelining(make_client())
