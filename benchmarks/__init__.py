@@ -1,1 +1,1 @@
-"""What is measured, each by `python -m benchmarks.NAME`; the README says what."""
+"""The benchmarks, each run by `python -m benchmarks.NAME`; the README describes them."""

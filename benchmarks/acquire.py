@@ -1,9 +1,9 @@
-"""What a pick of a key costs: `python -m benchmarks.acquire`.
+"""Measures the cost of acquiring a key: `python -m benchmarks.acquire`.
 
-A worker's client, one call after the other, on loopback.
+One worker's client makes one call after the other, over loopback.
 
-The floor is a script that does nothing, called through the same client: what is above it is ours.
-"In Redis" is the time that Redis itself counts for an acquire and its settle together.
+The floor is a script that does nothing, called through the same client; the rest of the time is
+Keywheel's. "In Redis" is the time that Redis counts for an acquire and its settle together.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from worker.redis.client import connect
 from worker.verdicts import Dimension, Fate, ObservedLimit, Verdict
 
 _LONGEST_S = 30.0
-_AT_ONCE = 16  # while leases are taken out
+_AT_ONCE = 16  # concurrent acquires while leases are taken out
 _AMPLE = 100_000_000
 _LEARNED = tuple(
     ObservedLimit(dimension, _AMPLE) for dimension in (Dimension.RPM, Dimension.RPD, Dimension.TPM)
@@ -68,7 +68,7 @@ def quantile(taken_us: list[float], share: float) -> float:
 
 
 def make_key(number: int) -> ApiKey:
-    """A key that no provider will ever see, with an account of its own."""
+    """A key with an account of its own, never shown to a provider."""
     secret = f"gsk_{number:052d}"
     key_id = hashlib.sha256(secret.encode()).hexdigest()[:12]
     label, variable = secret[:10] + "...", f"GROQ_API_KEY_{number}"
@@ -76,7 +76,7 @@ def make_key(number: int) -> ApiKey:
 
 
 async def timed(taken_us: list[float], call: Callable[[], Awaitable[object]]) -> object:
-    """Await a call and note how long it took."""
+    """Await a call and note its duration."""
     began = time.perf_counter()
     result = await call()
     taken_us.append((time.perf_counter() - began) * _US)
@@ -92,7 +92,7 @@ async def picks(
     count: int,
     leases: int,
 ) -> Cell:
-    """Take a lease and settle it, many times."""
+    """Acquire a lease and settle it, many times."""
     acquire_us: list[float] = []
     settle_us: list[float] = []
     await redis.config_resetstat()
@@ -106,7 +106,7 @@ async def picks(
 
 
 async def floor(redis: Redis, *, count: int) -> list[float]:
-    """What a script that does nothing takes."""
+    """The time of a script that does nothing."""
     nothing = redis.register_script("return 1")
     await nothing()
     taken_us: list[float] = []
@@ -116,7 +116,7 @@ async def floor(redis: Redis, *, count: int) -> list[float]:
 
 
 async def take_out(pool: KeyPool, lease_request: LeaseRequest, count: int) -> None:
-    """Take leases that nobody settles."""
+    """Acquire leases that are never settled."""
     left = iter(range(count))
 
     async def some() -> None:
@@ -140,7 +140,7 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
         pool = KeyPool(
             redis, "groq", [make_key(index) for index in range(number)], lease_ms=300_000
         )
-        for _ in range(2 * number):  # each key teaches its limits
+        for _ in range(2 * number):  # each key learns its limits
             for lease_request, limits in ((known, _LEARNED), (unknown, ())):
                 lease = await pool.acquire(lease_request)
                 if not isinstance(lease, Lease):
@@ -150,7 +150,7 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
                 )
         for out in (0, leases):
             await take_out(pool, known, out)
-            # Redis is still busy with its append-only file, some megabytes for 10,000 leases.
+            # Redis is still writing its append-only file, some megabytes for 10,000 leases.
             await picks(pool, redis, known, taught, count=count, leases=out)
             print((await picks(pool, redis, known, taught, count=count, leases=out)).row())
             print((await picks(pool, redis, unknown, silent, count=count, leases=out)).row())
@@ -160,7 +160,7 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
 
 
 def main() -> None:
-    """Parse the command line, run, print."""
+    """Parse the command line, measure and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

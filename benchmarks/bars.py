@@ -1,8 +1,8 @@
-"""What a job costs, each figure beside its bar: `python -m benchmarks.bars`.
+"""Compares the cost of a job with its bars: `python -m benchmarks.bars`.
 
-It runs `cost.py` with LiteLLM and, of `pool.py`, 4,000 jobs of a second and a worker with little to
-do, beside taskiq. That takes some ten minutes. A figure counts only on a machine that does little
-else, so the load stands beside them; nothing fails where a bar is not reached.
+It runs `cost.py` with LiteLLM. Of `pool.py` it runs 4,000 jobs of a second, and a worker with
+little to do, beside taskiq. This takes some ten minutes. The figures count only on an otherwise
+idle machine, so the load is printed beside them. A missed bar is not an error.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from sandbox.redis import EmbeddedRedis
 _WAVE, _WAVES = 4_000, 3
 _PEER = "taskiq"
 _IDLE_S = 20.0
-"""A worker that has just started holds a connection more, for some 15 s."""
+"""A worker that has just started holds one more connection, for some 15 s."""
 
 Costs = dict[str, dict[str, Any]]
 """The figures of each state of `cost.py`."""
@@ -35,14 +35,14 @@ Costs = dict[str, dict[str, Any]]
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure, and what it is to reach.
+    """One figure and its bar.
 
     Attributes:
-        name: What was measured, with its unit.
-        value: What was measured; nothing where it could not be.
-        bar: The most that it may be, or the least if `is_least`.
-        is_least: Whether more is better.
-        note: What to hold it against.
+        name: The name of the figure, with its unit.
+        value: The measured value; None if it could not be measured.
+        bar: The highest value that reaches the bar, or the lowest if `is_least`.
+        is_least: Whether higher values are better.
+        note: The figure to compare it with.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Figure:
 
     @property
     def row(self) -> tuple[str, ...]:
-        """Its row of the table."""
+        """The figure's row of the table."""
         bar = f"{'≥' if self.is_least else '≤'} {self.bar:g}"
         if self.value is None:
             return self.name, "-", bar, "not measured", self.note

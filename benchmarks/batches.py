@@ -1,9 +1,9 @@
-"""How fast waiting emails go out, and how long one email takes when idle.
+"""Measures how fast waiting emails are sent, and how long one email takes when idle.
 
 `python -m benchmarks.batches`.
 
-The emails wait in the queue before the workers start. The rate runs from the first accepted call to
-the last; the judge is the sandbox's ledger.
+The emails wait in the queue before the workers start. The rate is measured from the first accepted
+call to the last, by the sandbox's ledger.
 """
 
 import argparse
@@ -31,7 +31,7 @@ _LONGEST_S = 55.0
 
 @contextmanager
 def workers(folder: Path, environment: dict[str, str], count: int) -> Iterator[list[Path]]:
-    """Start workers with their default concurrency; gives the paths of their logs."""
+    """Start workers with their default concurrency; yield the paths of their logs."""
     logs = [folder / f"w{number}.log" for number in range(count)]
     processes = []
     for number, log in enumerate(logs):
@@ -62,7 +62,7 @@ def workers(folder: Path, environment: dict[str, str], count: int) -> Iterator[l
 
 
 def mail(number: int) -> dict[str, Any]:
-    """An email like many."""
+    """A typical email."""
     body = f"<p>Hello number {number}, your order is on its way.</p>" * 20
     return {"to": f"someone{number}@example.org", "subject": f"Order {number}", "html": body}
 
@@ -116,13 +116,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             found["deferred"] = sum(
                 log.read_text(errors="replace").count(": Deferred(") for log in logs
             )
-            time.sleep(2)  # a second later every rate limit is fresh
+            time.sleep(2)  # after a second every rate limit is at its start again
             found["idle_ms"] = round(statistics.median(idle(server.url)), 1)
         return vars(args) | found
 
 
 def judge(ledger: dict[str, Any]) -> dict[str, Any]:
-    """The figures of the ledger."""
+    """The figures from the ledger."""
     book = ledger["services"]["resend"]
     seconds = book["last_s"] - book["first_s"]
     accepted = ledger["judgement"]["emails_accepted"]
@@ -137,9 +137,9 @@ def judge(ledger: dict[str, Any]) -> dict[str, Any]:
 
 
 def idle(url: str) -> Iterator[float]:
-    """From enqueueing to the result, one email at a time, in milliseconds.
+    """The time from enqueueing to the result, one email at a time, in milliseconds.
 
-    The call's own latency is in it.
+    It includes the latency of the call itself.
     """
     with Celery("bench", broker=url, backend=url, set_as_current=False) as app:
         for number in range(8):
@@ -151,7 +151,7 @@ def idle(url: str) -> Iterator[float]:
 
 
 def main() -> int:
-    """Parse the command line, run, print and keep the figures."""
+    """Parse the command line, measure, print and save the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

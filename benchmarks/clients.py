@@ -1,9 +1,10 @@
-"""What drawing a key costs a call of Groq's SDK, beside the bare SDK.
+"""Measures what drawing a key adds to a call of Groq's SDK.
 
 `python -m benchmarks.clients`.
 
-Both call the sandbox from a process of their own, 40 calls at a time, in interleaved rounds. The
-figure is the CPU time of that process for each call, without its start.
+Both the bare SDK and the SDK with Keywheel call the sandbox from a process of their own, 40 calls
+at a time, in interleaved rounds. The figure is the CPU time of that process for each call, without
+its start.
 """
 
 import argparse
@@ -62,7 +63,7 @@ def _measure(kind: str, calls: int, environ: dict[str, str]) -> float:
 
 
 def main() -> None:
-    """Measure both, and print the medians and what lies between them."""
+    """Measure both, and print the medians and their difference."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calls", type=int, default=2_000, help="calls of each round")
     parser.add_argument("--rounds", type=int, default=5)

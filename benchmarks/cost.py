@@ -1,10 +1,10 @@
-"""What a job costs: CPU of the workers, and of Redis, for each completion and each email.
+"""Measures the cost of a job: CPU of the workers and of Redis for a completion or an email.
 
 `python -m benchmarks.cost`.
 
-Real workers, the provider sandbox at 180 ms a completion, limits given. Each line is one window of
-a steady state, without the start of the workers. CPU time, not time on the clock: what else runs on
-the machine changes little of it.
+It uses real workers and the provider sandbox at 180 ms a completion; the limits are given. Each
+line is one window of a steady state, without the start of the workers. The figures are CPU time and
+not elapsed time, so other programs on the machine change them little.
 """
 
 import argparse
@@ -41,7 +41,7 @@ _SETTLES_S = 5.0
 
 @dataclass(frozen=True)
 class Spent:
-    """What was used up to a moment."""
+    """The CPU time and counters used up to an instant."""
 
     at_s: float
     cpu_s: float
@@ -102,7 +102,7 @@ class Bench:
                 worker.wait()
 
     def spent(self) -> Spent:
-        """Look at the meters."""
+        """Read the meters."""
         used = [use_of(worker) for worker in self._workers]
         info = self._store.info()
         judged = self._sandbox.ledger()
@@ -122,14 +122,15 @@ class Bench:
                 for name, stats in self._store.info("commandstats").items()
             },
             info["used_cpu_user"] + info["used_cpu_sys"],
-            # Without this one, and the producer's, which connects when it sends.
+            # Without the connection of this client and that of the producer, which connects when it
+            # sends.
             info["connected_clients"] - (2 if self._case.kind else 1),
             done,
         )
 
 
 class Producer:
-    """Sends jobs by name, as any Celery application may."""
+    """Sends jobs by task name, as any Celery application can."""
 
     def __init__(self, url: str, kind: str) -> None:
         self._app = Celery("bench", broker=url, set_as_current=False)
@@ -204,7 +205,7 @@ def measure(case: Case, *, seconds: float) -> dict[str, Any]:
 
 
 def figures(before: Spent, after: Spent) -> dict[str, Any]:
-    """The window between two looks."""
+    """The figures of the window between two readings."""
     seconds, done = after.at_s - before.at_s, after.done - before.done
     values: dict[str, Any] = {
         "done_per_s": done / seconds,
@@ -228,11 +229,11 @@ def figures(before: Spent, after: Spent) -> dict[str, Any]:
 
 
 def peer() -> dict[str, Any]:
-    """LiteLLM's router at three times the load, in processes that do nothing else.
+    """Measure LiteLLM's router at three times the load, in processes that do nothing else.
 
-    No broker, no results.
+    There are no broker and no results.
     """
-    seconds = 45.0  # the first burst lasts for 30
+    seconds = 45.0  # the first burst lasts for 30 s
     accounts = {
         "groq": [
             {"account": f"org_{number}", "keys": 1, "rpm": 1_000, "tpm": 0} for number in range(3)
@@ -251,7 +252,7 @@ def peer() -> dict[str, Any]:
 
 
 def main() -> int:
-    """Parse the command line, run, print and keep the figures."""
+    """Parse the command line, measure, print and save the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

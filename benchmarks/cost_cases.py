@@ -9,15 +9,15 @@ class Case:
     """One state to measure.
 
     Attributes:
-        name: For the table.
-        waiting: Jobs that wait before the workers start.
-        rate: Jobs a second that come afterwards.
-        processes: Workers.
+        name: The name in the table.
+        waiting: The number of jobs that wait before the workers start.
+        rate: The rate of the jobs that come afterwards, in jobs a second.
+        processes: The number of workers.
         kind: `completion`, `email` or nothing at all.
-        sandbox: Its options.
-        limits: `KEYWHEEL_GROQ_LIMITS` of the workers; empty: they learn the limits.
-        begins_at: How many jobs must be done before the state is steady: those of the keys' first
-            burst.
+        sandbox: The options of the sandbox.
+        limits: `KEYWHEEL_GROQ_LIMITS` of the workers; if empty, they learn the limits.
+        begins_at: How many jobs must be done before the state is steady: the jobs of the keys'
+            first burst.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Environments for what is measured beside this project, made on the first run in `.tmp/bench`."""
+"""Virtual environments for the other projects that are measured, made once in `.tmp/bench`."""
 
 import subprocess
 import sys
@@ -8,24 +8,24 @@ ROOT = Path(__file__).parents[1]
 ENVIRONMENTS = ROOT / ".tmp" / "bench"
 _CELERY_PACKAGES = ("celery[redis]>=5.7,<5.8", "redis>=8,<8.2")
 REQUIREMENTS = {
-    # The pool as another project would use it: `celery` loads the commands of what is installed
-    # beside it, and this project's bring 26 MB of its own.
+    # The pool as another project would use it: `celery` loads the commands of all installed
+    # packages, and those of this project take 26 MB.
     "celery": (*_CELERY_PACKAGES, "hiredis>=3", "greenlet>=3.1", "uvloop>=0.21"),
     "arq": ("arq",),
     "saq": ("saq[redis,hiredis]", "typing-extensions"),
     "taskiq": ("taskiq", "taskiq-redis"),
     "streaq": ("streaq", "redis"),
     "gevent": (*_CELERY_PACKAGES, "gevent"),
-    "litellm": ("litellm", str(ROOT)),  # its jobs are described in this project's terms
+    "litellm": ("litellm", str(ROOT)),  # its jobs are described with this project's classes
 }
-"""What each environment installs on the first run: they disagree about their packages."""
+"""The packages of each environment; they exclude each other, so each needs its own."""
 
 
 def interpreter(environment: str) -> str:
-    """Give the Python that has an environment's packages; made when it is missing.
+    """Return the Python of an environment, which is made if it is missing.
 
     Raises:
-        OSError, subprocess.SubprocessError: It cannot be made.
+        OSError, subprocess.SubprocessError: The environment cannot be made.
     """
     python = ENVIRONMENTS / environment / "bin" / "python"
     is_complete = ENVIRONMENTS / environment / "complete"

@@ -1,15 +1,15 @@
-"""How right forecasts and quotes are: `python -m benchmarks.forecast`.
+"""Measures how accurate forecasts and quotes are: `python -m benchmarks.forecast`.
 
-A simulation of days of work in seconds, without Redis or workers: accounts with limits, jobs of
-random sizes in bursts, keys that are lost and come back. It prints
+It simulates days of work in seconds, without Redis or workers: accounts with limits, jobs of
+random sizes in bursts, and keys that are lost and come back. It prints
 
-- when a backlog is forecast to be empty, when it is, and what limits it;
-- in which share of cases a job ended by the instant that was quoted for it;
-- the same where the margin is learned as Flower does, every five seconds from a job that has just
-  come.
+- for a backlog: when it is forecast to be empty, when it is empty, and what limits it;
+- the share of jobs that ended by the instant quoted for them;
+- the same share if the margin is learned as Flower learns it: every five seconds, from a job that
+  has just come.
 
-It exits with 1 where a forecast is wrong by more than 10 %, or a quote is kept in fewer than 88 or
-more than 92 of 100 cases; the last table is not judged.
+It exits with 1 if a forecast is wrong by more than 10 %, or if fewer than 88 or more than 92 of 100
+quotes are kept; the last table is not judged.
 """
 
 import argparse
@@ -31,19 +31,19 @@ from worker.keypool.margins import SHARE, QuoteBook
 
 HOUR_S: Final = 3_600
 RIGHT, KEPT = 0.1, 0.02
-"""How wrong a forecast, and the share of quotes that are kept, may be."""
+"""The allowed error of a forecast, and that of the share of kept quotes."""
 LONG_S = 10.0
 QUOTED = 0.02
-"""For which share of the jobs of a burst a quote is quoted."""
+"""The share of the jobs of a burst that get a quote."""
 
 
 def backlog(
     world: World, jobs: int, *, tokens: float, workers_limit: bool, chance: random.Random
 ) -> tuple[float, float, str]:
-    """Forecast when a backlog is empty, and see when it is.
+    """Forecast when a backlog is empty, and simulate when it is.
 
     Returns:
-        The forecast and the outcome, in seconds, and what the forecast says limits it.
+        The forecast and the outcome, in seconds, and the limit that the forecast names.
     """
     world.waiting.extend(size_of(tokens, chance) for _ in range(jobs))
     forecast = Forecast(
@@ -90,15 +90,15 @@ def empty(console: Console, seed: int) -> bool:
 
 @dataclass(frozen=True)
 class Weather:
-    """What happens in a run of quotes.
+    """The random events in a run of quotes.
 
     Attributes:
-        burst_jobs: How many jobs come at once at most.
-        bursts_per_h: How often.
-        load: Jobs that come one by one, as a share of what the keys allow.
-        losses_per_h: How often a key is lost, for ten minutes at most.
-        known: It is known when it comes back.
-        call_s: How long half of the calls take at least.
+        burst_jobs: The largest number of jobs in a burst.
+        bursts_per_h: The number of bursts an hour.
+        load: The jobs that come one by one, as a share of what the keys allow.
+        losses_per_h: How often an hour a key is lost, for ten minutes at most.
+        known: Whether it is known when a lost key comes back.
+        call_s: The minimum duration of half of the calls.
     """
 
     name: str
@@ -126,12 +126,12 @@ SLOW_CALLS = (
 
 @dataclass
 class Tally:
-    """What became of quotes.
+    """The outcomes of quotes.
 
     Attributes:
-        kept: By the wait that was forecast (long or not), how many were kept.
-        made: How many there were, by the wait that was forecast.
-        over: How much longer than the wait they were.
+        kept: The number of kept quotes, by whether the forecast wait was long.
+        made: The number of all quotes, by whether the forecast wait was long.
+        over: The quoted wait of each plus 1 s, divided by the actual wait plus 1 s.
     """
 
     kept: Counter[bool] = field(default_factory=Counter)
@@ -151,10 +151,10 @@ class Flower:
     def __init__(self, world: World) -> None:
         self._world, self._polled_s = world, 0.0
         self.margins = QuoteMargins(now_s=lambda: world.now_s)
-        """What it has learned."""
+        """The margins that it has learned."""
 
     def poll(self) -> None:
-        """Take a sample, where one is due."""
+        """Take a sample if one is due."""
         world = self._world
         if world.now_s < self._polled_s + 1:
             return
@@ -174,16 +174,17 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
     """Quote for jobs of a long run.
 
     Args:
-        weather: What happens.
-        hours: How long it is.
-        chance: What happens by chance.
+        weather: The random events.
+        hours: The length of the run.
+        chance: The random numbers.
         margins: Learn as Flower does, instead of from the quotes themselves.
     """
     accounts = [Account(300, 60_000) for _ in range(3)]
     world = World(accounts, known=weather.known, call_s=weather.call_s)
     flower = Flower(world) if margins else None
     book, per_s, tokens = QuoteBook(), 3 * 300 / 60, 200.0
-    # Which job, when it was quoted, by when it ends, whether the wait is long.
+    # For each quote: the job's number, when it was quoted, its end by the quote, whether its wait
+    # is long.
     quotes: list[tuple[int, float, float, bool]] = []
     result = Tally()
     while world.now_s < hours * HOUR_S:
@@ -226,7 +227,7 @@ def tally(weather: Weather, *, hours: float, chance: random.Random, margins: boo
 
 
 def _count(mean: float, chance: random.Random) -> int:
-    """Draw how many come, where `mean` come on average."""
+    """Draw a number of arrivals whose mean is `mean`."""
     count, left = 0, chance.expovariate(1.0)
     while left < mean:
         count, left = count + 1, left + chance.expovariate(1.0)
@@ -234,13 +235,13 @@ def _count(mean: float, chance: random.Random) -> int:
 
 
 def quotes(console: Console, *, hours: float, seed: int, margins: bool = False) -> bool:
-    """Print how many quotes are kept; returns whether it is nine of ten, within two of 100.
+    """Print how many quotes are kept; return whether it is 90 of 100, give or take two.
 
     Args:
-        console: Where to.
-        hours: How long each run is.
-        seed: Of what happens by chance.
-        margins: Learn as Flower does, and try slow calls as well.
+        console: Where the table is printed.
+        hours: The length of each run.
+        seed: The seed of the random numbers.
+        margins: Learn as Flower does, and try slow calls, too.
     """
     name = "quotes of Flower" if margins else "quotes"
     table = Table(name, "kept", "of", "kept of long waits", "of", "quote ÷ wait, median")
@@ -261,7 +262,7 @@ def quotes(console: Console, *, hours: float, seed: int, margins: bool = False) 
 
 
 def main() -> int:
-    """Parse the command line, run, print."""
+    """Parse the command line, simulate and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""The world of `python -m benchmarks.forecast`: accounts with limits, jobs, and workers."""
+"""The simulated world of `python -m benchmarks.forecast`: accounts with limits, jobs, workers."""
 
 import heapq
 import random
@@ -18,7 +18,7 @@ class Account:
 
     Attributes:
         rpm: Calls a minute.
-        tpm: Tokens a minute; 0: without limit.
+        tpm: Tokens a minute; 0 means no limit.
         lost_until_s: Until when its key does not serve.
     """
 
@@ -32,24 +32,24 @@ class Account:
         self.calls, self.tokens = self.rpm, self.tpm
 
     def refill(self, seconds: float) -> None:
-        """Let time pass."""
+        """Refill the limits for the time that has passed."""
         self.calls = min(self.rpm, self.calls + seconds * self.rpm / 60)
         self.tokens = min(self.tpm, self.tokens + seconds * self.tpm / 60)
 
     def take(self, tokens: float, now_s: float) -> bool:
-        """Make a call, where there is room for it."""
+        """Make a call if the limits allow it."""
         if now_s < self.lost_until_s or self.calls < 1 or (self.tpm and self.tokens < tokens):
             return False
         self.calls, self.tokens = self.calls - 1, self.tokens - tokens
         return True
 
     def view(self, name: str, now_s: float, *, known: bool) -> KeyView:
-        """Show it as a snapshot of the pool would.
+        """Return the account as a snapshot of the pool shows it.
 
         Args:
-            name: What it is called.
-            now_s: Now.
-            known: It is known when the key comes back; else only a person brings it back.
+            name: The name of the account.
+            now_s: The present time.
+            known: Whether it is known when the key comes back; otherwise a person has to reset it.
         """
         buckets = [BucketView("m", "rpm", self.rpm, self.calls, 60_000)]
         if self.tpm:
@@ -76,11 +76,11 @@ class World:
     Attributes:
         accounts: The accounts, with a key each.
         workers_per_s: How many jobs the workers can begin a second.
-        known: It is known when keys that are lost come back.
-        call_s: How long half of the calls take at least.
-        waiting: The tokens of the jobs in line.
-        running: When those that run end.
-        ends: When those that have ended did so.
+        known: Whether it is known when a lost key comes back.
+        call_s: The minimum duration of half of the calls.
+        waiting: The tokens of the waiting jobs.
+        running: The ends of the running jobs.
+        ends: The ends of the jobs that have ended.
     """
 
     accounts: list[Account]
@@ -102,7 +102,7 @@ class World:
         return PoolView("groq", NOON_MS + round(self.now_s * 1000), tuple(keys))
 
     def tick(self, chance: random.Random) -> None:
-        """Let a moment pass: calls end and begin."""
+        """Advance by one tick: end and begin calls."""
         self.now_s += TICK_S
         while self.running and self.running[0] <= self.now_s:
             self.ends.append(heapq.heappop(self.running))
@@ -124,7 +124,7 @@ class World:
 
 
 def chance_of(seed: int) -> random.Random:
-    """What happens by chance."""
+    """The random numbers for a seed."""
     return random.Random(seed)  # noqa: S311 - the same days each time
 
 

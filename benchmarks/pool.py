@@ -1,16 +1,16 @@
-"""The asyncio pool beside Celery's own pools and the asyncio queues: `python -m benchmarks.pool`.
+"""Compares the asyncio pool with Celery's pools and asyncio queues: `python -m benchmarks.pool`.
 
-Three kinds of measurement on the same Redis, results stored, in interleaved rounds, so that what
-else the machine does hits all alike: compare the ratios, not the figures.
+All use the same Redis and store results. The rounds are interleaved, so that other programs on the
+machine disturb all alike: compare the ratios, not the figures. There are three measurements:
 
 - No-op jobs, and jobs that wait for a second with 1,000 and 4,000 in flight. They are in the queue
-  before the worker starts, and the clock runs from the first job's beginning to the last one's end;
-  idling, starting and sending are not counted. CPU time is that of all the worker's processes, from
-  the first job done to the last.
-- A worker that has little to do: how long after it was sent a job begins, one job every 20 ms.
-- Memory: idle, and what each of 4,000 jobs in flight adds.
+  before the worker starts. The time runs from the beginning of the first job to the end of the last
+  one, without starting, sending and idling. The CPU time is that of all processes of the worker,
+  from the first job done to the last.
+- A worker with little to do: the time from sending a job to its beginning, one job every 20 ms.
+- Memory: that of an idle worker, and what each of 4,000 jobs in flight adds.
 
-All live in environments of their own, made on the first run under `.tmp/bench`.
+Each contender has a virtual environment of its own, made on the first run in `.tmp/bench`.
 """
 
 import argparse
@@ -61,7 +61,7 @@ def _options() -> argparse.Namespace:
 
 
 class Session:
-    """All measurements, in rounds."""
+    """Makes all measurements, in rounds."""
 
     def __init__(self, options: argparse.Namespace, console: Console, url: str) -> None:
         self._options = options
@@ -74,7 +74,7 @@ class Session:
         self._pythons: dict[Contender, str] = {}
 
     def find(self) -> None:
-        """Find, or make, each contender's environment."""
+        """Find or make the environment of each contender."""
         only = [name.strip() for name in self._options.only.split(",") if name.strip()]
         for contender in CONTENDERS:
             if only and contender.name not in only:
@@ -85,7 +85,7 @@ class Session:
                 self._console.print(f"left out: {contender.name} ({exc})")
 
     def run(self) -> None:
-        """Make the rounds, as many as there is time for."""
+        """Make the rounds until the time is over."""
         options = self._options
         for number in range(1, options.rounds + 1):
             for contender, python in self._pythons.items():
@@ -94,7 +94,7 @@ class Session:
                 for contender, python in self._pythons.items():
                     if (
                         contender.most >= nap
-                    ):  # else it takes jobs / most seconds, which needs no measuring
+                    ):  # otherwise it takes jobs / most seconds, which need not be measured
                         self._work(number, contender, python, "nap", nap * options.waves, nap)
             for contender, python in self._pythons.items():
                 self._calm(number, contender, python)
@@ -107,7 +107,7 @@ class Session:
     ) -> None:
         kind = "noop" if task == "noop" else f"nap {concurrency}"
         earlier = self.runs.get((contender.name, kind), [])
-        if self._late() or (earlier and earlier[0].done < jobs):  # gave up in the first round
+        if self._late() or (earlier and earlier[0].done < jobs):  # too slow in round 1
             return
         try:
             with Bench(
@@ -156,7 +156,7 @@ class Session:
 
 
 def main() -> None:
-    """Measure, show, write."""
+    """Measure, print and save."""
     options = _options()
     console = Console()
     console.print(

@@ -1,4 +1,4 @@
-"""The benchmark's Celery app, for our pool and Celery's own.
+"""The benchmark's Celery application, for our pool and Celery's own pools.
 
 `python -m benchmarks.pool_celery <task> <jobs>` sends the jobs.
 """
@@ -18,11 +18,11 @@ URL = os.environ["BENCH_URL"]
 KIND = os.environ["BENCH_KIND"]
 NAP_S = float(os.environ.get("BENCH_NAP_S", "1"))
 PAUSE_S = 0.02
-"""Between two jobs at light load."""
+"""The time between two jobs at light load."""
 OURS = KIND.startswith("keywheel")
 STOCK_PARTS = KIND == "keywheel, stock transport"
 SENDER = KIND == "keywheel by Sender"
-"""The jobs at light load are sent by `worker.aio.sending` instead of `apply_async`."""
+"""Send the jobs at light load with `worker.aio.sending` instead of `apply_async`."""
 
 app = Celery("bench", broker=URL, backend=f"worker.aio.backend:RedisBackend+{URL}" if OURS else URL)
 app.conf.update(
@@ -39,14 +39,14 @@ if OURS:
 
     @app.task
     async def noop() -> int:
-        """Nothing."""
+        """Do nothing."""
         counter.begin()
         counter.end()
         return 1
 
     @app.task
     async def nap() -> int:
-        """A wait."""
+        """Wait."""
         counter.begin()
         await asyncio.sleep(NAP_S)
         counter.end()
@@ -54,7 +54,7 @@ if OURS:
 
     @app.task
     async def lag(sent_s: float) -> int:
-        """How late it is."""
+        """Report how late the job begins."""
         counter.begin()
         counter.lag(sent_s)
         counter.end()
@@ -64,14 +64,14 @@ else:
 
     @app.task
     def noop() -> int:
-        """Nothing."""
+        """Do nothing."""
         counter.begin()
         counter.end()
         return 1
 
     @app.task
     def nap() -> int:
-        """A wait."""
+        """Wait."""
         counter.begin()
         time.sleep(NAP_S)
         counter.end()
@@ -79,7 +79,7 @@ else:
 
     @app.task
     def lag(sent_s: float) -> int:
-        """How late it is."""
+        """Report how late the job begins."""
         counter.begin()
         counter.lag(sent_s)
         counter.end()
@@ -87,7 +87,7 @@ else:
 
 
 def send(task: Any, jobs: int) -> None:
-    """Send as many jobs; print how long one took to send where they are sent one by one."""
+    """Send the jobs; print how long sending one took if they are sent one by one."""
     took_s = []
     if SENDER:
         from worker.aio.sending import Sender  # noqa: PLC0415 - the others have other packages
@@ -110,7 +110,7 @@ def send(task: Any, jobs: int) -> None:
 
 
 if __name__ == "__main__":
-    # Under the module's own name, so that the tasks are called alike here and in the worker.
+    # Imported under the module's own name, so that the tasks have the same names as in the worker.
     import benchmarks.pool_celery as bench  # noqa: PLW0406 - it is `__main__` here
 
     bench.send(getattr(bench, sys.argv[1]), int(sys.argv[2]))

@@ -8,10 +8,10 @@ class Contender:
     """One queue.
 
     Attributes:
-        name: For the table and the child.
-        command: The worker's, after `python -m`; `{c}` is the concurrency.
-        environment: Whose packages it needs.
-        most: The highest concurrency that makes sense; more threads or processes only choke.
+        name: The name for the table and the child process.
+        command: The worker's command, after `python -m`; `{c}` is the concurrency.
+        environment: The environment with its packages.
+        most: The highest useful concurrency; more threads or processes only slow it down.
     """
 
     name: str
@@ -21,7 +21,7 @@ class Contender:
 
     @property
     def module(self) -> str:
-        """What sends the jobs."""
+        """The module that sends the jobs."""
         is_celery = self.environment in {"celery", "gevent"}
         return "benchmarks.pool_celery" if is_celery else "benchmarks.pool_peers"
 

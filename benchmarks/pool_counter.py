@@ -1,4 +1,4 @@
-"""Counts jobs in a worker's process, and reports aside, so that counting costs the jobs nothing."""
+"""Counts jobs in a worker's process and reports from a thread, so that no job waits for it."""
 
 import os
 import threading
@@ -7,17 +7,17 @@ import time
 import redis
 
 COUNTS = "bench:counts"
-"""A hash.
+"""The name of a hash.
 
-For each process its jobs done, its jobs begun, the first one's beginning and the last one's end.
+It has, for each process: jobs done, jobs begun, the beginning of the first and the end of the last.
 """
 LAGS = "bench:lags"
-"""A list: seconds from a job's sending to its beginning."""
+"""The name of a list: the seconds from sending a job to its beginning."""
 _EVERY_S = 0.02
 
 
 class Counter:
-    """One a process; its thread starts with the first job."""
+    """A counter for one process; its thread starts with the first job."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -27,19 +27,19 @@ class Counter:
         self._lags: list[float] = []
 
     def begin(self) -> None:
-        """A job begins."""
+        """Count a job that begins."""
         if self._pid != os.getpid():  # also after a fork
             self._pid, self._begun, self._done = os.getpid(), 0, 0
             threading.Thread(target=self._report, args=(time.time(),), daemon=True).start()
         self._begun += 1
 
     def end(self) -> None:
-        """A job ends."""
+        """Count a job that ends."""
         self._done += 1
         self._last_s = time.time()
 
     def lag(self, sent_s: float) -> None:
-        """A job that was sent at an instant has begun."""
+        """Note the delay of a job that was sent at an instant and begins now."""
         self._lags.append(time.time() - sent_s)
 
     def _report(self, first_s: float) -> None:

@@ -1,4 +1,4 @@
-"""One measurement of one queue: its worker, its jobs, and what they used."""
+"""Measures one queue: its worker, its jobs, and the time and memory that they use."""
 
 import contextlib
 import os
@@ -24,12 +24,12 @@ _SEND_LIMIT_S = 120
 
 @dataclass(frozen=True)
 class Run:
-    """How a number of jobs was worked off.
+    """The figures of a number of jobs.
 
     Attributes:
-        seconds: From the first job's beginning to the last one's end.
-        cpu_ms: Of all the worker's processes, each job, once it was under way.
-        done: Jobs done when the time was up.
+        seconds: The time from the beginning of the first job to the end of the last one.
+        cpu_ms: The CPU time of all processes of the worker for each job, from the first job done.
+        done: The jobs done when the time was over.
     """
 
     seconds: float
@@ -44,13 +44,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Calm:
-    """A worker that has little to do, and then much in flight.
+    """The figures of a worker that has little to do at first, and then many jobs in flight.
 
     Attributes:
-        lag_ms: From the call that sends a job to its beginning, the median, at light load.
-        send_ms: How much of that the call takes.
-        idle_mb: Resident, of all the worker's processes, after one job.
-        job_kb: More of it, for each job in flight; nothing where that many cannot be.
+        lag_ms: At light load, the median time from the call that sends a job to its beginning.
+        send_ms: The part of it that the call takes.
+        idle_mb: Resident memory of all processes of the worker, after one job.
+        job_kb: Additional memory for each job in flight; None if that concurrency is not possible.
     """
 
     lag_ms: float
@@ -60,7 +60,7 @@ class Calm:
 
 
 class Bench:
-    """One contender against a Redis of its own, which is emptied."""
+    """One contender with a Redis of its own, which is emptied before each measurement."""
 
     def __init__(
         self, contender: Contender, python: str, url: str, *, concurrency: int, nap_s: float = 1.0
@@ -87,7 +87,7 @@ class Bench:
         self._log.close()
 
     def work_off(self, task: str, jobs: int, *, limit_s: float) -> Run:
-        """Send the jobs, then start a worker and wait until all are done, or the time is up."""
+        """Send the jobs, start a worker, and wait until all jobs are done or the time is over."""
         self._send(task, jobs)
         with self._worker() as worker:
             first: tuple[float, float] | None = None
@@ -106,7 +106,7 @@ class Bench:
             raise RuntimeError(f"{self._contender.name} did nothing: {self._tail()}")
         seconds = max(count[3] for count in counts) - min(count[2] for count in counts)
         cpu_before_s, done_before = first or (0.0, 0.0)
-        if done_before >= done:  # all was over within one look
+        if done_before >= done:  # all jobs were done between two samples
             cpu_before_s, done_before = 0.0, 0.0
         return Run(
             max(seconds, 0.001),
@@ -115,7 +115,7 @@ class Bench:
         )
 
     def keep_calm(self, *, jobs: int, in_flight: int, limit_s: float) -> Calm:
-        """Start a worker, give it a few jobs one by one, then many long ones at once."""
+        """Start a worker, send it a few jobs one by one, then many long jobs at once."""
         with self._worker() as worker:
             self._send("noop", 1)
             self._await(0, 1, limit_s=limit_s)
@@ -123,7 +123,7 @@ class Bench:
             _, idle_mb = use_of(worker)
             send_s = float(self._send("lag", jobs).split()[-1])
             self._await(0, jobs + 1, limit_s=limit_s)
-            time.sleep(4 * _STEP_S)  # the last of them are reported
+            time.sleep(4 * _STEP_S)  # until the last jobs are reported
             lags = [float(text) for text in self._store.lrange(LAGS, 0, -1)]
             _, before_mb = use_of(worker)
             job_kb = None
@@ -185,7 +185,7 @@ class Bench:
 
 
 def use_of(worker: "subprocess.Popen[bytes]") -> tuple[float, float]:
-    """CPU seconds and resident megabytes of a worker and all its processes."""
+    """CPU seconds and resident megabytes of all processes of a worker."""
     ticks = pages = 0
     for entry in Path("/proc").glob("[0-9]*/stat"):
         try:

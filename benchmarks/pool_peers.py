@@ -18,7 +18,7 @@ KIND = os.environ["BENCH_KIND"]
 CONCURRENCY = int(os.environ["BENCH_CONCURRENCY"])
 NAP_S = float(os.environ.get("BENCH_NAP_S", "1"))
 PAUSE_S = 0.02
-"""Between two jobs at light load."""
+"""The time between two jobs at light load."""
 _AT_ONCE = 100
 counter = Counter(URL)
 
@@ -44,7 +44,7 @@ async def _lag(sent_s: float) -> int:
 
 
 async def _many(task: str, jobs: int, send: Callable[..., Awaitable[Any]]) -> None:
-    """Send jobs: many at once, or one by one, each with the instant at which it is sent."""
+    """Send jobs: many at once, or one by one, each with the time at which it is sent."""
     if task == "lag":
         took_s = []
         for _ in range(jobs):
@@ -61,15 +61,15 @@ async def _many(task: str, jobs: int, send: Callable[..., Awaitable[Any]]) -> No
 if KIND in {"arq", "saq"}:
 
     async def noop(_ctx: Any) -> int:
-        """Nothing."""
+        """Do nothing."""
         return await _noop()
 
     async def nap(_ctx: Any) -> int:
-        """A wait."""
+        """Wait."""
         return await _nap()
 
     async def lag(_ctx: Any, *, sent_s: float) -> int:
-        """How late it is."""
+        """Report how late the job begins."""
         return await _lag(sent_s)
 
 
@@ -78,14 +78,14 @@ if KIND == "arq":
     from arq.connections import RedisSettings
 
     class WorkerSettings:
-        """What `arq` reads."""
+        """The settings that `arq` reads."""
 
         functions = (noop, nap, lag)
         redis_settings = RedisSettings.from_dsn(URL)
         max_jobs = CONCURRENCY
 
     async def send(task: str, jobs: int) -> None:
-        """Send as many jobs."""
+        """Send the jobs."""
         pool = await create_pool(RedisSettings.from_dsn(URL))
         await _many(task, jobs, lambda **given: pool.enqueue_job(task, **given))
 
@@ -96,7 +96,7 @@ elif KIND == "saq":
     settings = {"queue": queue, "functions": [noop, nap, lag], "concurrency": CONCURRENCY}
 
     async def send(task: str, jobs: int) -> None:
-        """Send as many jobs."""
+        """Send the jobs."""
         await queue.connect()
         await _many(task, jobs, lambda **given: queue.enqueue(task, timeout=120, **given))
 
@@ -111,7 +111,7 @@ elif KIND == "taskiq":
     }
 
     async def send(task: str, jobs: int) -> None:
-        """Send as many jobs."""
+        """Send the jobs."""
         await broker.startup()
         await _many(task, jobs, TASKS[task].kiq)
         await broker.shutdown()
@@ -127,7 +127,7 @@ elif KIND == "streaq":
     }
 
     async def send(task: str, jobs: int) -> None:
-        """Send as many jobs."""
+        """Send the jobs."""
         async with worker:
             if task == "lag":
                 await _many(

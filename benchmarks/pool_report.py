@@ -1,4 +1,4 @@
-"""What the pool's benchmark measured, as a table, a CSV file and a picture."""
+"""Writes the results of the pool's benchmark as a table, a CSV file and a picture."""
 
 import csv
 import statistics
@@ -15,15 +15,15 @@ from benchmarks.pool_measure import Calm, Run
 RESULTS = Path(__file__).parent / "results"
 
 Runs = dict[tuple[str, str], list[Run]]
-"""The rounds of each contender and kind of work: `noop`, or `nap` and how many in flight."""
+"""The rounds by contender and kind of work: `noop`, or `nap` and the number of jobs in flight."""
 Calms = dict[str, list[Calm]]
-"""The rounds of each contender."""
+"""The rounds by contender."""
 
 _BAR_PX, _LABEL_PX, _ROW_PX = 420, 190, 24
 
 
 def show(console: Console, runs: Runs, calms: Calms, *, naps: Iterable[int], waves: int) -> None:
-    """Print the table, and write all three."""
+    """Print the table, and write table, CSV file and picture."""
     names = list(dict.fromkeys([*(name for name, _ in runs), *calms]))
     heads = [
         "",
@@ -87,7 +87,7 @@ def _row(name: str, runs: Runs, calms: Calms, *, naps: Iterable[int], waves: int
 
 
 def _plot(path: Path, rates: dict[str, float]) -> None:
-    """Draw the rates as bars, the fastest first."""
+    """Draw the rates as bars, the highest first."""
     names = sorted((name for name, rate in rates.items() if rate), key=lambda name: -rates[name])
     most = max((rates[name] for name in names), default=1.0)
     width, height = _LABEL_PX + _BAR_PX + 90, _ROW_PX * (len(names) + 1) + 16

@@ -1,11 +1,11 @@
-"""How much of what the keys allow is used, and how many calls are refused.
+"""Measures which share of the keys' limits is used, and how many calls are refused.
 
 `python -m benchmarks.rotation`.
 
-Each scenario runs for every contender against a fresh provider sandbox and a fresh Redis database,
-with the load spread over worker processes that begin at one instant. The judge is the sandbox's
-ledger. Limits are unknown to Keywheel at the start of each run; LiteLLM is given them. It is
-installed on its first run, in an environment of its own under `.tmp/bench`.
+Each scenario runs for every contender, with a new provider sandbox and an empty Redis database.
+Worker processes share the load and begin at the same instant. The judge is the sandbox's ledger.
+Keywheel does not know the limits at the start of a run; LiteLLM is given them. LiteLLM is installed
+on its first run, in a virtual environment in `.tmp/bench`.
 """
 
 import argparse
@@ -45,7 +45,7 @@ def run(
     multiple: float,
     latency_ms: float,
 ) -> Outcome:
-    """Run one contender through one scenario, at a multiple of what the keys allow."""
+    """Run one contender through one scenario, at a multiple of the rate that the keys allow."""
     with (
         tempfile.TemporaryDirectory(prefix="keywheel-bench-") as folder,
         EmbeddedRedis(data_dir=Path(folder) / "redis") as server,
@@ -88,10 +88,10 @@ def run(
 
 
 def employ(work: dict[str, Any], environment: dict[str, str]) -> Crew:
-    """Run the worker processes. None begins before all have imported what they need.
+    """Run the worker processes. None begins before all have imported their modules.
 
     Raises:
-        RuntimeError: One ended before it was ready.
+        RuntimeError: A process ended before it was ready.
     """
     python = interpreter("litellm") if work["contender"] == "litellm" else sys.executable
     children = [
@@ -123,7 +123,7 @@ def employ(work: dict[str, Any], environment: dict[str, str]) -> Crew:
 
 
 def outcomes(args: argparse.Namespace, console: Console) -> Iterator[Outcome]:
-    """Run the chosen scenarios, and print the progress."""
+    """Run the chosen scenarios and print the progress."""
     names = set(args.scenarios or [scenario.name for scenario in SCENARIOS])
     plan = [
         (scenario, contender, processes)
@@ -222,7 +222,7 @@ HEADS = (
 
 
 def main() -> int:
-    """Parse the command line, run, print the table, keep the figures."""
+    """Parse the command line, run, print the table and save the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,6 +1,6 @@
 """One worker process of the rotation benchmark.
 
-Offers jobs at a steady rate and counts how they end.
+It offers jobs at a steady rate and counts their outcomes.
 """
 
 import asyncio
@@ -54,7 +54,7 @@ def completion(tokens: int) -> Completion:
 
 
 def email(number: int, key: ApiKey) -> SendRequest:
-    """An email from the key's own team."""
+    """An email from the team of the key."""
     payload = {
         "from": key.sender,
         "to": ["someone@example.org"],
@@ -65,7 +65,7 @@ def email(number: int, key: ApiKey) -> SendRequest:
 
 
 def keywheel(work: dict[str, Any]) -> Serve:
-    """Our rotation, with the deferrals slept through in this process."""
+    """Serve with our rotation; the process sleeps through deferrals."""
     from worker.rotation.rotation import Rotation  # noqa: PLC0415 - the other contenders do without
 
     count_trips()
@@ -113,7 +113,7 @@ def keywheel(work: dict[str, Any]) -> Serve:
 
 
 def count_trips() -> None:
-    """Count the calls of each of the pool's scripts."""
+    """Count the calls of each script of the pool."""
 
     def counted(verb: str, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(method)
@@ -129,9 +129,9 @@ def count_trips() -> None:
 
 
 def plain(work: dict[str, Any]) -> Serve:
-    """The plain algorithm.
+    """Serve with the plain algorithm.
 
-    Round robin, a fixed rest after a refusal, in each process for itself.
+    It is round robin with a fixed rest after a refusal, separately in each process.
     """
     service = work["service"]
     keys = load_keys(service).keys
@@ -165,7 +165,7 @@ def plain(work: dict[str, Any]) -> Serve:
 
 
 def litellm(work: dict[str, Any]) -> Serve:
-    """LiteLLM's router with its limits given and its state in Redis."""
+    """Serve with LiteLLM's router; its limits are given, its state is in Redis."""
     import litellm as lite  # noqa: PLC0415 - optional
 
     lite.suppress_debug_info = True
@@ -208,19 +208,19 @@ def litellm(work: dict[str, Any]) -> Serve:
 
 
 async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, Any]:
-    """Offer this process' share of the jobs until the time is over, and count how they end.
+    """Offer this process' share of the jobs until the time is over, and count the outcomes.
 
     Args:
         serve: The contender.
-        work: What the benchmark asks for; `rate` is that of all processes.
-        began: When to begin, on the monotonic clock.
+        work: The order of the benchmark; its `rate` is that of all processes together.
+        began: When to begin, by the monotonic clock.
     """
     tokens = itertools.cycle(work["tokens"])
     started, waits, ends = 0, [], {"ok": 0, "failed": 0}
     raised: Counter[str] = Counter()
     slots = asyncio.Semaphore(
         IN_FLIGHT + HELD
-    )  # a queue holds the rest, as a worker's backpressure would
+    )  # the rest waits in a queue, as with a worker's backpressure
     tasks: set[asyncio.Task[None]] = set()
 
     async def job(number: int, size: int, placed: float) -> None:
@@ -237,7 +237,7 @@ async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, A
     try:
         async with asyncio.timeout_at(
             began + work["seconds"]
-        ):  # the loop's clock is the monotonic one
+        ):  # the event loop's clock is the monotonic one
             for number in itertools.count():
                 due = began + (number * work["processes"] + work["number"]) / work["rate"]
                 await asyncio.sleep(max(0, due - time.monotonic()))
@@ -261,13 +261,13 @@ async def offer(serve: Serve, work: dict[str, Any], began: float) -> dict[str, A
 
 
 def cpu_s() -> float:
-    """CPU time of this process until now."""
+    """CPU time of this process so far."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
 
 
 async def main() -> None:
-    """Get ready, begin at the instant that stdin names, and print one line of JSON."""
+    """Get ready, begin at the instant given on stdin, and print one line of JSON."""
     work = json.loads(sys.argv[1])
     logging.disable(logging.CRITICAL)
     serve = {"keywheel": keywheel, "plain": plain, "litellm": litellm}[work["contender"]](work)

@@ -1,4 +1,4 @@
-"""What became of one run of `python -m benchmarks.rotation`, by the sandbox's ledger."""
+"""Judges one run of `python -m benchmarks.rotation` by the sandbox's ledger."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,29 +8,29 @@ from benchmarks.rotation_scenarios import Load, Scenario
 
 REFUSED = frozenset({"429", "413"})
 SOON_S = 5
-"""How long after an outage refusals are held against it."""
+"""How long after an outage its refusals are counted."""
 
 
 @dataclass
 class Outcome:
-    """One run.
+    """The outcome of one run.
 
     Attributes:
         allowed: See `Scenario.allowed`, in calls or in tokens.
-        used: What was accepted of it, in the same unit.
-        span_s: From the first arrival at the provider to the last.
-        due: Jobs that were due within the run.
-        not_begun: Jobs that got no place in a worker before it was over.
-        served: Jobs that ended well.
-        failed: Jobs that ended with an error.
-        still_open: Jobs in progress at the end.
-        lost: Jobs that got a place and are none of these.
-        lost_to: What their code raised, by name.
-        refused: Calls answered 429 or 413.
-        statuses: Calls by the status of the answer; 0 is none.
-        others: Those of them that are neither success nor refusal, and that no step of the scenario
-            makes.
-        wait_p50_s: Of the jobs served, from their place in a worker to their end.
+        used: The accepted part of `allowed`, in the same unit.
+        span_s: The time from the first arrival at the provider to the last.
+        due: The jobs that were due within the run.
+        not_begun: The jobs that got no place in a worker before the run was over.
+        served: The jobs that succeeded.
+        failed: The jobs that ended with an error.
+        still_open: The jobs in progress at the end.
+        lost: The jobs that got a place but are not in the three counts before.
+        lost_to: The exceptions that their code raised, by name.
+        refused: The calls answered with 429 or 413.
+        statuses: The calls by the status of the answer; 0 stands for no answer.
+        others: The calls that neither succeeded nor were refused, and whose status no step of the
+            scenario causes.
+        wait_p50_s: The median time of served jobs from their place in a worker to their end.
         trips: Round trips to Redis for each accepted call, by the name of the script.
     """
 
@@ -65,14 +65,14 @@ class Outcome:
 
 @dataclass
 class Recovery:
-    """What came after an outage of all keys.
+    """The first seconds after an outage of all keys.
 
     Attributes:
-        first_second: Calls that arrived in its first second, accepted or not, as a share of what
-            was allowed then.
-        refused: Calls refused in its first five seconds.
-        behind_s: How much later than the keys allow as many calls were accepted as fit into one
-            second.
+        first_second: The calls that arrived in the first second, accepted or not, as a share of
+            what was allowed in it.
+        refused: The calls refused in the first five seconds.
+        behind_s: The delay of the accepted calls: how much later than the keys allow one second's
+            worth of calls was accepted.
     """
 
     first_second: float
@@ -97,12 +97,12 @@ def judge(
     ledger: dict[str, Any],
     stats: dict[str, Any],
 ) -> Outcome:
-    """Hold what was accepted against what the keys allowed."""
+    """Compare what was accepted with what the keys allowed."""
     book = ledger["services"][scenario.service]
     accepted, statuses, reports = book["accepted"], book["by_status"], crew.reports
     refused = sum(statuses.get(status, 0) for status in REFUSED)
     made = {str(step["status"]) for step in scenario.steps if "status" in step}
-    # Should a process have stopped late, the keys allowed more meanwhile.
+    # If a process stopped late, the keys allowed more in the meantime.
     allowed = scenario.allowed(load, max(load.seconds, book["last_s"] - crew.began_s))
     used = book["tokens"] if scenario.by_tokens else accepted
     jobs = {
@@ -151,7 +151,7 @@ def judge(
 def trips(contender: str, reports: list[dict[str, Any]], stats: dict[str, Any]) -> dict[str, int]:
     """Count round trips to Redis.
 
-    Keywheel's by the name of the script, of the others all commands together.
+    Keywheel's are counted by the name of the script; for the others, all commands are one sum.
     """
     if contender == "keywheel":
         return dict(sum((Counter(report["trips"]) for report in reports), Counter()))
@@ -169,7 +169,7 @@ def recovery(scenario: Scenario, calls: list[dict[str, Any]], *, seconds: float)
     end_s = min(call["arrived_s"] for call in calls) + step["at_s"] + step["seconds"]
     after = [(call["arrived_s"] - end_s, call) for call in calls if call["arrived_s"] >= end_s]
     accepted = sorted(at_s for at_s, call in after if call["accepted"])
-    at_once = len(scenario.owners)  # at the end of the outage one call of each account fits
+    at_once = len(scenario.owners)  # at the end of the outage each account allows one call
     worth = round(scenario.per_second)
     return Recovery(
         first_second=sum(at_s < 1 for at_s, _ in after) / (scenario.per_second + at_once),

@@ -1,4 +1,4 @@
-"""The rotation benchmark as a picture: one SVG, written by hand, that every browser shows."""
+"""Draws the rotation benchmark as an SVG, without a plotting library."""
 
 from collections.abc import Sequence
 from html import escape
@@ -10,7 +10,7 @@ _LEFT, _WIDTH, _ROW, _GAP, _TOP = 230, 300, 16, 12, 56
 
 
 class Run(Protocol):
-    """What the picture shows of one run."""
+    """The figures of one run that the picture shows."""
 
     scenario: str
     contender: str
@@ -22,11 +22,11 @@ class Run(Protocol):
 def draw(runs: Sequence[Run], path: Path) -> None:
     """Write the picture.
 
-    For each run how much of what was allowed was used, and what was refused for it.
+    For each run, it shows which share of the allowed calls was used, and how many were refused.
 
     Args:
-        runs: In the order in which they are shown; a gap stands between scenarios.
-        path: The file, overwritten.
+        runs: The runs in the order of the picture; a gap separates scenarios.
+        path: The file, which is overwritten.
     """
     parts, y, scenario = [], _TOP, ""
     worst = max([run.refused_of_accepted for run in runs], default=0) or 1

@@ -1,9 +1,9 @@
-"""The situations of the rotation benchmark, and what their keys allow.
+"""The scenarios of the rotation benchmark, and how much their keys allow.
 
-Allowed is what a scheduler could have had accepted that knew every limit and what was to come: each
-account's burst and what it refills until the end, never more than was offered. A key that is
-revoked counts with its burst and its refill until then, as they could have been spent before; one
-that answers 500 counts in full, as such answers cost nothing of its limit.
+"Allowed" is what an ideal scheduler could get accepted that knew every limit and the future: the
+burst of each account and its refill until the end, but never more than was offered. A revoked key
+counts with its burst and its refill until the revocation, because they could have been used before.
+A key that answers 500 counts in full, because such answers use nothing of its limit.
 """
 
 import itertools
@@ -12,17 +12,17 @@ import statistics
 from dataclasses import dataclass, field
 from typing import Any
 
-PROMPT_TOKENS = 2  # of the child's prompt, as the sandbox counts
+PROMPT_TOKENS = 2  # tokens of the child's prompt, as the sandbox counts them
 
 
 @dataclass(frozen=True)
 class Load:
-    """Jobs at a steady rate, dealt to the processes in turn.
+    """Jobs at a steady rate, offered by the processes in turn.
 
     Attributes:
         rate: Jobs a second, of all processes together.
-        processes: How many offer them.
-        seconds: For how long.
+        processes: The number of processes.
+        seconds: The duration.
     """
 
     rate: float
@@ -30,7 +30,7 @@ class Load:
     seconds: float
 
     def due(self, until_s: float) -> list[int]:
-        """How many jobs of each process are due before then."""
+        """How many jobs of each process are due before a time."""
         jobs = min(until_s, self.seconds) * self.rate
         return [
             math.ceil(max(0.0, jobs - number) / self.processes) for number in range(self.processes)
@@ -39,15 +39,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One situation.
+    """One scenario.
 
     Attributes:
-        name: For the table.
-        says: What happens, in a few words.
+        name: The name in the table.
+        says: The description, in a few words.
         service: `groq` or `resend`.
-        accounts: The sandbox's accounts file.
-        tokens: What the jobs reserve for their answers, in turn, in tokens.
-        steps: A script of faults, with `at_s`.
+        accounts: The content of the sandbox's accounts file.
+        tokens: The tokens that the jobs reserve for their answers, in turn.
+        steps: The faults, each with its `at_s`.
         options: Further options of the sandbox.
     """
 
@@ -66,14 +66,14 @@ class Scenario:
 
     @property
     def by_tokens(self) -> bool:
-        """Whether tokens are what the keys are short of, and not calls."""
+        """Whether the keys are short of tokens and not of calls."""
         return any(owner.get("tpm") for owner in self.owners)
 
     @property
     def worths(self) -> tuple[int, ...]:
-        """What each job counts, in turn.
+        """The cost of each job, in turn.
 
-        The tokens that it uses where they are short, else one call.
+        It is the tokens that the job uses if the keys are short of tokens, else one call.
         """
         if not self.by_tokens:
             return (1,)
@@ -84,27 +84,28 @@ class Scenario:
 
     @property
     def per_second(self) -> float:
-        """Jobs that all keys together allow a second, once their burst is used up."""
+        """How many jobs a second all keys together allow after their burst is used up."""
         return sum(_refill(owner) for owner in self.owners) / statistics.mean(self.worths)
 
     @property
     def outage(self) -> dict[str, Any] | None:
-        """The step that takes every key away for a while."""
+        """The step that makes all keys unusable for a while."""
         return next((step for step in self.steps if step["do"] == "exhaust"), None)
 
     def offered(self, load: Load, until_s: float) -> int:
-        """What the jobs count that are due before then."""
+        """The cost of the jobs that are due before a time."""
         return sum(
             sum(itertools.islice(itertools.cycle(self.worths), due)) for due in load.due(until_s)
         )
 
     def allowed(self, load: Load, seconds: float) -> float:
         """Return how much of the offer could be accepted within a time, in calls or in tokens."""
-        # By the account's place, which is the key's as each has one.
+        # By the number of the account, which is that of its only key.
         revoked = {
             int(step["key"][5:]) - 1: step["at_s"] for step in self.steps if step["do"] == "revoke"
         }
-        # What the last job reserved and did not use had to be free, and no other could use it.
+        # The last job reserves tokens that it does not use; they must be free and help no other
+        # job.
         spare = min(self.tokens) + PROMPT_TOKENS - min(self.worths) if self.by_tokens else 0
 
         def fits(until_s: float) -> float:
@@ -118,20 +119,20 @@ class Scenario:
             return min(offered, fits(seconds))
         begins_s = self.outage["at_s"]
         before = min(self.offered(load, begins_s), fits(begins_s))
-        # The sandbox leaves room for one call of each account, whatever refilled meanwhile.
+        # At the end of an outage, the sandbox leaves room for one call of each account.
         left_s = seconds - begins_s - self.outage["seconds"]
         after = len(self.owners) + self.per_second * left_s if left_s > 0 else 0
         return min(offered, before + after)
 
 
 def _refill(owner: dict[str, Any]) -> float:
-    """Calls or tokens that an account allows a second, once its burst is used up."""
+    """How much an account allows a second after its burst is used up, in calls or tokens."""
     return float(owner["rps"] if "rps" in owner else (owner["tpm"] or owner["rpm"]) / 60)
 
 
 def _fits(owner: dict[str, Any], until_s: float) -> float:
-    """Calls or tokens that an account allows from the start until then."""
-    if "rps" in owner:  # windows of a second, the first one at the start
+    """How much an account allows from the start until a time, in calls or tokens."""
+    if "rps" in owner:  # windows of a second; the first one begins at the start
         calls = owner["rps"] * (math.floor(until_s) + 1)
         return min(calls, owner["daily"] or calls)
     return (owner["tpm"] or owner["rpm"]) * (1 + until_s / 60)

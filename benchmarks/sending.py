@@ -1,7 +1,7 @@
-"""What it costs a producer to send a job, by each way: `python -m benchmarks.sending`.
+"""Measures the cost of sending a job, by each way to send one: `python -m benchmarks.sending`.
 
-Each way sends the same job, the ways in turn over several rounds. Wall time holds the round trip to
-a Redis on the same machine; CPU is the producer's alone.
+Each way sends the same job; the ways take turns over several rounds. The wall time includes the
+round trip to a Redis on the same machine; the CPU time is the producer's.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
             for name, send in kinds.items():
                 began, used = time.perf_counter(), time.process_time()
                 send()
-                if round_:  # the first connects and declares
+                if round_:  # the first round connects and declares queues
                     wall[name].append(time.perf_counter() - began)
                     cpu[name].append(time.process_time() - used)
     for name in kinds:

@@ -1,9 +1,9 @@
-"""What one Redis carries: `python -m benchmarks.sizing measure | simulate`.
+"""Measures what one Redis can serve: `python -m benchmarks.sizing measure | simulate`.
 
-`measure` runs real workers, idle (alone, and with Flower) and at a steady rate, in growing numbers,
-and reports what Redis does for each worker and each job: a number that grows with the number of
-workers shows traffic that grows with its square. It also reports the memory of a waiting job and of
-a result. `simulate` takes these figures through a day, minute by minute: by default a million jobs
+`measure` runs growing numbers of real workers, idle (with and without Flower) and at a steady rate.
+It reports the load of Redis for each worker and each job. If such a figure grows with the number of
+workers, the traffic grows with its square. It also reports the memory of a waiting job and of a
+result. `simulate` applies these figures to a day, minute by minute: by default to a million jobs
 and 1,000 workers.
 """
 
@@ -39,12 +39,12 @@ _DAY_MIN = 1_440
 _WIDE = {"groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0, "groq_rpm": 60_000}
 _FLOWER_READY_S = 30.0
 _BUSY = 0.7
-"""Of a core, at most."""
+"""The highest share of a core that Redis should use."""
 
 
 @dataclass(frozen=True)
 class Meter:
-    """What Redis had done up to an instant."""
+    """The counters of Redis at an instant."""
 
     at_s: float
     commands: int
@@ -55,7 +55,7 @@ class Meter:
 
     @classmethod
     def read(cls, store: "redis.Redis") -> "Meter":
-        """Read it."""
+        """Read the counters."""
         info: dict[str, Any] = store.info()  # type: ignore[assignment]
         return cls(
             time.monotonic(),
@@ -67,7 +67,7 @@ class Meter:
         )
 
     def since(self, before: "Meter") -> dict[str, float]:
-        """What happened a second."""
+        """The rates since an earlier reading, per second."""
         seconds = self.at_s - before.at_s
         return {
             "commands": (self.commands - before.commands) / seconds,
@@ -106,13 +106,13 @@ def measure_workers(
     """Measure Redis under some workers.
 
     Args:
-        workers: How many.
-        rate: Completions a second, over all of them.
-        seconds: How long to measure.
+        workers: The number of workers.
+        rate: Completions a second, of all workers together.
+        seconds: The duration of the measurement.
         watched: Whether Flower runs, too.
 
     Returns:
-        By name: per second and, where jobs come, for each job.
+        The figures by name: for each second and, if jobs come, for each job.
     """
     case = Case("", processes=workers, rate=rate, sandbox=_WIDE)
     with (
@@ -165,7 +165,7 @@ def measure_workers(
 
 
 def measure_memory() -> dict[str, float]:
-    """What Redis holds for a waiting completion and a waiting email, in bytes."""
+    """The memory in Redis of a waiting completion and of a waiting email, in bytes."""
     sizes = {}
     with tempfile.TemporaryDirectory() as name, EmbeddedRedis(data_dir=Path(name)) as server:
         store = redis.Redis.from_url(server.url)
@@ -184,7 +184,7 @@ def show(words: str, values: dict[str, float]) -> None:
 
 
 def measure(args: argparse.Namespace) -> int:
-    """Measure, print and keep the figures."""
+    """Measure, print and save the figures."""
     results: dict[str, Any] = {}
     for watched in (False, True):
         for workers in args.workers if "idle" in args.only else ():
@@ -208,23 +208,23 @@ def measure(args: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Costs:
-    """What `measure` found, as docs/sizing.md has it; the command line may change it.
+    """The results of `measure`, as docs/sizing.md states them; the command line may change them.
 
     Attributes:
         idle_redis_ms: CPU time of Redis for an idle worker, each second.
-        idle_commands: Commands for it, each second.
-        watched_out_kb: What Redis sends because Flower asks each worker, each second.
+        idle_commands: Commands for an idle worker, each second.
+        watched_out_kb: What Redis sends each second because Flower queries each worker.
         connections: Connections of a worker.
         job_redis_ms: CPU time of Redis for a job that comes alone.
-        job_commands: Commands for it.
-        job_out_kb: What Redis sends for it.
-        look_redis_ms: CPU time of Redis each time that a worker looks for a job in vain.
-        look_commands: Commands for that.
-        looks: How often an idle worker looks in vain for each job of others, at most.
-        all_looks: How often all of them look in vain each second, at most.
+        job_commands: Commands for a job that comes alone.
+        job_out_kb: What Redis sends for a job that comes alone.
+        look_redis_ms: CPU time of Redis each time that a worker polls for a job and gets none.
+        look_commands: Commands for such a poll.
+        looks: How often an idle worker polls in vain for each job of other workers, at most.
+        all_looks: How often all workers together poll in vain each second, at most.
         job_worker_ms: CPU time of a worker for a job that comes alone.
-        waiting_b: What Redis holds for a waiting job, in bytes.
-        result_b: What it holds for a result, in bytes.
+        waiting_b: Memory in Redis of a waiting job, in bytes.
+        result_b: Memory in Redis of a result, in bytes.
     """
 
     idle_redis_ms: float = 0.2
@@ -244,14 +244,14 @@ class Costs:
 
 
 def load_of(minute: int, *, mean: float, peak: float) -> float:
-    """Jobs of a minute of the day: few at night, `peak` times the mean at noon."""
+    """The number of jobs in a minute of the day: few at night, `peak` times the mean at noon."""
     share = 35 / 128  # the mean of the eighth power of a sine
     low = max(0.0, (1 - share * peak) / (1 - share))
     return mean * (low + (peak - low) * math.sin(math.pi * (minute % _DAY_MIN) / _DAY_MIN) ** 8)
 
 
 def simulate(args: argparse.Namespace) -> int:
-    """Take two days, minute by minute: the first one fills the store of results."""
+    """Simulate two days, minute by minute: the first one fills the store of results."""
     costs = Costs(**{name: getattr(args, name) for name in Costs.__dataclass_fields__})
     rng = random.Random(1)  # noqa: S311 - chance, no secret
     backlog, results, total = 0.0, 0.0, 0.0
@@ -281,14 +281,14 @@ def simulate(args: argparse.Namespace) -> int:
 def state_of(
     costs: Costs, workers: int, *, a_s: float, backlog: float, results: float
 ) -> dict[str, float]:
-    """What Redis and the workers do at a rate.
+    """Return the load of Redis and of the workers at a rate.
 
     Args:
-        costs: What each job and worker costs.
-        workers: How many there are.
-        a_s: Jobs that are served each second.
-        backlog: Jobs that wait.
-        results: Results that are kept.
+        costs: The costs of each job and worker.
+        workers: The number of workers.
+        a_s: The jobs that are served each second.
+        backlog: The number of waiting jobs.
+        results: The number of stored results.
     """
     busy = min(workers, a_s * costs.job_worker_ms / 1_000 / _BUSY)
     looks = min((workers - busy) * a_s * costs.looks, costs.all_looks)
@@ -309,7 +309,7 @@ def state_of(
 
 
 def main() -> int:
-    """Run what the command line names."""
+    """Parse the command line and run its command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

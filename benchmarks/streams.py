@@ -1,8 +1,8 @@
-"""What a streamed token costs: `python -m benchmarks.streams`.
+"""Measures the cost of a streamed token: `python -m benchmarks.streams`.
 
-Two parts: reading chunks from the wire (with the SDK's own models, and as we do it), and writing
-them to Redis from many answers at once. The cost of the event loop without writing is measured too,
-and subtracted.
+There are two parts: reading chunks from the wire (with the SDK's own models, and as we do), and
+writing them to Redis from many answers at once. The event loop's cost without writing is measured,
+too, and subtracted.
 """
 
 import argparse
@@ -25,17 +25,17 @@ _US = 1_000_000
 
 
 class _Nobody:
-    """A listener that does nothing."""
+    """A listener that ignores everything."""
 
     def begin(self) -> None:
-        """Hear nothing."""
+        """Ignore the beginning."""
 
     def piece(self, **_: object) -> None:
-        """Hear nothing."""
+        """Ignore the piece."""
 
 
 async def reading(tokens: int, rounds: int) -> dict[str, float]:
-    """CPU time a chunk, in microseconds, by reader: the best of some rounds."""
+    """CPU time of a chunk, in microseconds, by reader: the best of several rounds."""
     best: dict[str, float] = {}
     with Sandbox(
         groq_rpm=0, groq_tpm=0, groq_rpd=0, groq_tpd=0, groq_completion_tokens=tokens
@@ -68,7 +68,7 @@ async def reading(tokens: int, rounds: int) -> dict[str, float]:
 
 
 async def writing(url: str, *, streams: int, per_second: int, seconds: int) -> dict[str, float]:
-    """CPU time a token, records a stream, and how late the event loop was."""
+    """CPU time of a token, records a stream, and the delay of the event loop."""
     redis = Redis.from_pool(
         BlockingConnectionPool.from_url(url, decode_responses=True, max_connections=32)
     )
@@ -113,7 +113,7 @@ async def writing(url: str, *, streams: int, per_second: int, seconds: int) -> d
 
 
 def main() -> None:
-    """Measure, print and write it down."""
+    """Measure, print and save the figures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--streams", type=int, default=300)
     parser.add_argument("--per-second", type=int, default=50, help="tokens of each stream")

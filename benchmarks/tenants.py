@@ -1,11 +1,12 @@
-"""Whether tenants are served in turn, and what it costs: `python -m benchmarks.tenants [case …]`.
+"""Measures the fair turns of tenants, and their cost: `python -m benchmarks.tenants [case …]`.
 
 - `delay`: a tenant sends ten jobs every few seconds, alone and beside 10,000 waiting jobs of
-  another one. Real workers, an embedded Redis and the provider sandbox; the burst of the keys is
-  used up before either begins. Bar: the 95th percentile is at most twice what it is alone.
+another
+  tenant. There are real workers, an embedded Redis and the provider sandbox. The burst of the keys
+  is used up before each part. Bar: the 95th percentile is at most twice that of the tenant alone.
 - `equal`: ten tenants with 200 jobs each, sent one tenant after the other. Bar: Jain's index of
-  what each was served, while all of them wait, is at least 0.98.
-- `pick`: CPU of Redis for each message that is put in order, taken and acknowledged, of one tenant
+  the jobs served for each tenant, while all of them wait, is at least 0.98.
+- `pick`: CPU of Redis for each message that is enqueued, taken and acknowledged, of one tenant
   and of 1,000, in turn. Bar: at most 15 % more.
 """
 
@@ -39,7 +40,7 @@ console = Console()
 
 @contextmanager
 def open_stack(workers: int = WORKERS) -> Iterator[Stack]:
-    """Start everything."""
+    """Start Redis, the sandbox and workers."""
     account = {"keys": 1, "rpm": RPM, "rpd": 0, "tpm": 0, "tpd": 0}
     accounts = {"groq": [{"account": f"org_{n}"} | account for n in range(KEYS)], "resend": []}
     with tempfile.TemporaryDirectory(prefix="keywheel-bench-") as folder:
@@ -76,13 +77,13 @@ def send(keywheel: Keywheel, tenant: str, count: int) -> list[str]:
 
 
 def await_end(keywheel: Keywheel, jobs: list[str]) -> None:
-    """Wait until jobs have ended."""
+    """Wait until all jobs have ended."""
     while not all(keywheel.status(job).is_ended for job in reversed(jobs)):
         time.sleep(0.1)
 
 
 def latencies(keywheel: Keywheel, *, times: int, pause_s: float) -> list[float]:
-    """Send ten jobs again and again; how long each took, in seconds."""
+    """Send ten jobs again and again; return how long each took, in seconds."""
     waits_s = []
     for _ in range(times):
         began_s = time.monotonic()
@@ -97,12 +98,12 @@ def latencies(keywheel: Keywheel, *, times: int, pause_s: float) -> list[float]:
 
 
 def p95(values: list[float]) -> float:
-    """Give the 95th percentile."""
+    """Return the 95th percentile."""
     return statistics.quantiles(values, n=20)[-1]
 
 
 def delay() -> None:
-    """Ten jobs at a time, alone and beside 10,000 of another tenant."""
+    """Send ten jobs at a time, alone and beside 10,000 jobs of another tenant."""
     figures = {}
     for name, backlog in (("alone", KEYS * RPM), ("beside", KEYS * RPM + BACKLOG)):
         with open_stack() as stack, Keywheel(stack.redis.url) as keywheel:
@@ -117,7 +118,7 @@ def delay() -> None:
 
 
 def equal() -> None:
-    """Ten tenants whose jobs come one tenant after the other."""
+    """Send the jobs of ten tenants, one tenant after the other."""
     with open_stack() as stack, Keywheel(stack.redis.url) as keywheel:
         await_end(keywheel, send(keywheel, "another", KEYS * RPM))  # the burst
         jobs = {f"tenant-{n}": send(keywheel, f"tenant-{n}", 200) for n in range(10)}
@@ -134,7 +135,7 @@ def equal() -> None:
 
 
 def message(tenant: str) -> str:
-    """Write a message as a stock producer does."""
+    """Write a message as an unmodified Celery producer does."""
     job = str(uuid.uuid4())
     kwargs = {"messages": [{"role": "user", "content": "x" * 400}]}
     return json.dumps(
@@ -153,13 +154,13 @@ def message(tenant: str) -> str:
 
 
 def cpu_s(client: Any) -> float:
-    """CPU that Redis has used."""
+    """Return the CPU time that Redis has used."""
     used = client.info("cpu")
     return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 def picks(client: Any, tenants: int) -> float:
-    """CPU of Redis for each message, in microseconds."""
+    """Return the CPU time of Redis for each message, in microseconds."""
     client.flushdb()
     with client.pipeline(transaction=False) as pipe:
         for number in range(BACKLOG):
@@ -192,7 +193,7 @@ def picks(client: Any, tenants: int) -> float:
 
 
 def pick() -> None:
-    """What a pick costs Redis, with one tenant and with 1,000."""
+    """Measure the cost of a pick in Redis, with one tenant and with 1,000."""
     with (
         tempfile.TemporaryDirectory() as folder,
         EmbeddedRedis(data_dir=Path(folder)) as server,
@@ -200,7 +201,7 @@ def pick() -> None:
     ):
         picks(client, 1)  # warms up
         rounds = [(picks(client, 1), picks(client, 1_000)) for _ in range(ROUNDS)]
-    # The least disturbed round of each: what else runs on the machine costs it cache.
+    # The least disturbed round of each: other programs on the machine take CPU cache from Redis.
     one, many = (min(values) for values in zip(*rounds, strict=True))
     console.print(f"one tenant: {one:.1f} µs a message, 1,000 tenants: {many:.1f} µs")
     console.print(f"    {100 * (many / one - 1):.0f} % more; at most 15 %")
@@ -210,7 +211,7 @@ CASES = {"delay": delay, "equal": equal, "pick": pick}
 
 
 def main() -> None:
-    """Parse the command line, and run."""
+    """Parse the command line, and run the cases."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,9 +1,10 @@
-"""Whether a job waits while a key has room: `python -m benchmarks.waiting [case …]`.
+"""Measures whether a job waits although a key has room: `python -m benchmarks.waiting [case …]`.
 
-Real workers, an embedded Redis and the provider sandbox; three keys of 300 calls a minute and more
-jobs than they allow. While they work something changes. The judge is the sandbox's ledger: what was
-accepted of what the keys allowed, seconds without any call although jobs waited ("silent"; those in
-which no key could serve count as "closed"), the idlest ten seconds, calls refused, and deferrals.
+There are real workers, an embedded Redis, the provider sandbox, three keys of 300 calls a minute,
+and more jobs than the keys allow. While the workers work, the case changes something. The judge is
+the sandbox's ledger. The table shows: the accepted share of the allowed calls; seconds without any
+call although jobs waited ("silent"; seconds in which no key could serve count as "closed"); the ten
+seconds with the fewest calls; refused calls; and deferrals.
 """
 
 import argparse
@@ -43,7 +44,7 @@ RETRY_RE = re.compile(rb"Retry in \d")
 
 
 def _redis(home: Path, clock: Path | None) -> EmbeddedRedis:
-    """Start a Redis, whose clock goes by a file."""
+    """Start a Redis that reads its time from a file."""
     server = EmbeddedRedis(data_dir=home / "redis")
     if clock is None:
         return server
@@ -60,9 +61,9 @@ def _redis(home: Path, clock: Path | None) -> EmbeddedRedis:
 
 @contextmanager
 def open_stack(workers: int) -> Iterator[Run]:
-    """Start everything."""
+    """Start Redis, the sandbox and workers."""
     account = {"keys": 1, "rpm": RPM, "rpd": 0, "tpm": 0, "tpd": 0}
-    # The last key joins in one case; in the others the workers do not know it.
+    # One case adds the last key; in the other cases the workers do not know it.
     accounts = {"groq": [{"account": f"org_{n}"} | account for n in range(KEYS + 1)], "resend": []}
     with tempfile.TemporaryDirectory(prefix="keywheel-bench-") as folder:
         home = Path(folder)
@@ -91,7 +92,7 @@ def open_stack(workers: int) -> Iterator[Run]:
 
 
 def cpu_s(stack: Stack) -> float:
-    """CPU that the workers have used."""
+    """Return the CPU time that the workers have used."""
     used = 0.0
     for post in stack.posts:
         if post.process is not None:
@@ -121,7 +122,7 @@ def measure(
 
 
 def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) -> dict[str, Any]:
-    """Hold the calls against what the keys allowed."""
+    """Compare the calls with what the keys allowed."""
     first_s = min(call["arrived_s"] for call in calls)
     accepted = [call["arrived_s"] - first_s for call in calls if call["accepted"]]
     accepted = [at_s for at_s in accepted if at_s < seconds]
@@ -155,7 +156,7 @@ def judge(run: Run, calls: list[dict[str, Any]], *, seconds: float, log: bytes) 
 
 
 def main() -> int:
-    """Parse the command line, run, print the table."""
+    """Parse the command line, run the cases, print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,4 +1,4 @@
-"""What changes while jobs wait for a key: the cases of `python -m benchmarks.waiting`."""
+"""The cases of `python -m benchmarks.waiting`: changes that happen while jobs wait for a key."""
 
 import json
 import os
@@ -19,18 +19,18 @@ from benchmarks.drills.stack import Stack
 RPM, KEYS, JOBS = 300, 3, 1_700
 MODELS = "openai/gpt-oss-120b", "openai/gpt-oss-20b"
 BEGIN_S = 15.0
-"""By then the burst is used up, and what changes meets a steady state."""
+"""By then the burst is used up, so that the change meets a steady state."""
 
 
 @dataclass
 class Run:
-    """One case that runs.
+    """One run of a case.
 
     Attributes:
         stack: Redis, sandbox and workers.
         app: The producer.
         ids: The jobs that were sent.
-        gone: Those that were revoked.
+        gone: The number of jobs that were revoked.
         extra: Calls that the case allows beyond the keys' limits at the start (negative: fewer).
     """
 
@@ -47,18 +47,18 @@ class Run:
     """What sets Redis' clock, where libfaketime is installed."""
 
     def close(self, seconds: float) -> None:
-        """Note that no key can serve for a time from now on."""
+        """Note that no key can serve for some seconds from now on."""
         self.closed.append((time.time(), time.time() + seconds))
         self.extra -= seconds * KEYS * RPM / 60
 
     def is_closed(self, second_s: float) -> bool:
-        """Whether no key could serve in a whole second, or in the one before."""
+        """Whether no key could serve during a whole second or the second before."""
         return any(
             from_s <= second_s + 1 and second_s <= until_s for from_s, until_s in self.closed
         )
 
     def send(self, count: int, **options: Any) -> list[str]:
-        """Enqueue completions; returns their ids."""
+        """Enqueue completions; return their ids."""
         kwargs: dict[str, Any] = {"prompt": "Say hello", "max_completion_tokens": 20}
         turns = cycle(options.pop("models", MODELS[:1]))
         with (
@@ -76,7 +76,7 @@ class Run:
         return sent
 
     def keys(self, *command: str) -> None:
-        """Run `celery -A worker keys …`, as a person does."""
+        """Run `celery -A worker keys …`."""
         done = subprocess.run(  # noqa: S603 - our own command
             [sys.executable, "-m", "celery", "-A", "worker", "keys", *command],
             cwd=self.stack.folder, env=self.stack.environ, capture_output=True, text=True,
@@ -87,42 +87,42 @@ class Run:
 
 
 def every(until_s: float, pause_s: float, act: Callable[[], Any]) -> None:
-    """Do something again and again."""
+    """Repeat an action until the end."""
     while time.monotonic() < until_s:
         act()
         time.sleep(pause_s)
 
 
 def resets(run: Run, until_s: float) -> None:
-    """`keys reset` every 5 s."""
+    """Run `keys reset` every 5 s."""
     every(until_s, 5, lambda: run.keys("reset", "--service", "groq"))
 
 
 def resets_of_one(run: Run, until_s: float) -> None:
-    """`keys reset` of one key after the other, every 3 s."""
+    """Run `keys reset` for one key after the other, every 3 s."""
     ids = cycle([key["id"] for key in json.loads(_status(run))["groq"]["keys"]])
     every(until_s, 3, lambda: run.keys("reset", "--service", "groq", "--key", next(ids)))
 
 
 def resets_of_all(run: Run, until_s: float) -> None:
-    """`keys reset` of all services, every second at best."""
+    """Run `keys reset` for all services again and again, at most about once a second."""
     every(until_s, 0.1, lambda: run.keys("reset"))
 
 
 def join(run: Run, until_s: float) -> None:
-    """A key more is found."""
+    """Add a key."""
     (run.stack.folder / ".env").write_text(f"GROQ_API_KEY_9={run.stack.sandbox.keys('groq')[-1]}\n")
     run.app.control.broadcast("keys_reload", reply=True, timeout=1)
     run.extra = RPM * (1 + (until_s - time.monotonic()) / 60)
 
 
 def reload(run: Run, until_s: float) -> None:
-    """The keys are found again every 3 s."""
+    """Reload the keys every 3 s."""
     every(until_s, 3, lambda: run.app.control.broadcast("keys_reload", reply=True, timeout=1))
 
 
 def disable(run: Run, _: float) -> None:
-    """A key is disabled for 10 s and comes back."""
+    """Disable a key for 10 s."""
     key = next(iter(json.loads(_status(run))["groq"]["keys"]))["id"]
     run.keys("disable", key, "--service", "groq")
     time.sleep(10)
@@ -138,13 +138,13 @@ def _status(run: Run) -> str:
 
 
 def revoke(run: Run, _: float) -> None:
-    """500 of the jobs that wait are revoked."""
+    """Revoke 500 of the waiting jobs."""
     run.app.control.revoke(run.ids[-500:])
     run.gone = 500
 
 
 def kill(run: Run, _: float) -> None:
-    """A worker is killed and replaced."""
+    """Kill and replace a worker."""
     post = run.stack.posts[0]
     assert post.process is not None  # noqa: S101 - it was started
     os.killpg(post.process.pid, signal.SIGKILL)
@@ -154,7 +154,7 @@ def kill(run: Run, _: float) -> None:
 
 
 def freeze(run: Run, _: float) -> None:
-    """A worker stands still for 10 s."""
+    """Stop a worker for 10 s with SIGSTOP."""
     process = run.stack.posts[0].process
     assert process is not None  # noqa: S101 - it was started
     os.killpg(process.pid, signal.SIGSTOP)
@@ -163,51 +163,51 @@ def freeze(run: Run, _: float) -> None:
 
 
 def raised(run: Run, _: float) -> None:
-    """The provider triples the limits."""
+    """Triple the provider's limits."""
     run.stack.sandbox.control("limits", service="groq", rpm=3 * RPM)
 
 
 def lowered(run: Run, until_s: float) -> None:
-    """The provider halves the limits."""
+    """Halve the provider's limits."""
     run.stack.sandbox.control("limits", service="groq", rpm=RPM // 2)
-    # Buckets are full then.
+    # New buckets are full.
     run.extra = KEYS * RPM / 2 * (1 - (until_s - time.monotonic()) / 60)
 
 
 def bulk(run: Run, _: float) -> None:
-    """5,000 bulk jobs come on top."""
+    """Add 5,000 bulk jobs."""
     run.send(5_000, priority=9)
 
 
 def rest(run: Run, _: float) -> None:
-    """All keys rest for 12 s."""
+    """Make all keys rest for 12 s."""
     run.close(12)
     run.stack.sandbox.control("exhaust", service="groq", seconds=12)
 
 
 def outage(run: Run, _: float) -> None:
-    """The provider fails for everybody for 20 s."""
+    """Make the provider fail for all calls for 20 s."""
     run.close(20)
     run.stack.sandbox.control("fault", service="groq", status=500, seconds=20)
 
 
 def models(run: Run, until_s: float) -> None:
-    """Every other job is for a model whose calls are all refused for the rest of the run."""
+    """Send every other job to a model whose calls are all refused for the rest of the run."""
     left_s = until_s - time.monotonic()
-    run.extra = KEYS * RPM * (1 + BEGIN_S / 60)  # what the other model was good for until now
+    run.extra = KEYS * RPM * (1 + BEGIN_S / 60)  # what the other model allowed until now
     run.stack.sandbox.control(
         "fault", service="groq", model=MODELS[1], status=429, retry_after_s=30, seconds=left_s
     )
 
 
 def behind(run: Run, until_s: float) -> None:
-    """As many jobs for another model come behind those that wait."""
+    """Add as many jobs for another model behind the waiting ones."""
     run.send(JOBS + RPM, models=MODELS[1:])
     run.extra = KEYS * RPM * (1 + (until_s - time.monotonic()) / 60)
 
 
 def huge(run: Run, until_s: float) -> None:
-    """Tokens become short, and one job needs most of a minute's."""
+    """Make tokens scarce, and send one job that needs most of a minute's tokens."""
     run.stack.sandbox.control("limits", service="groq", rpm=RPM, tpm=4_500)
     run.must += run.send(1, prompt="Say hello", max_completion_tokens=4_000)
     # A small job takes some 22 tokens.
@@ -215,17 +215,17 @@ def huge(run: Run, until_s: float) -> None:
 
 
 def clock_back(run: Run, _: float) -> None:
-    """Redis' clock is set back by ten minutes."""
+    """Set Redis' clock back by ten minutes."""
     _set_clock(run, "-10m")
 
 
 def clock_on(run: Run, _: float) -> None:
-    """Redis' clock is set forward by ten minutes."""
+    """Set Redis' clock forward by ten minutes."""
     _set_clock(run, "+10m")
 
 
 def clock_jitters(run: Run, until_s: float) -> None:
-    """Redis' clock is set back and forward by three seconds, every two."""
+    """Set Redis' clock back and forward by three seconds, every two seconds."""
     steps = cycle(("-3s", "+0", "+3s", "+0"))
     every(until_s, 2, lambda: _set_clock(run, next(steps)))
 
@@ -237,19 +237,19 @@ def _set_clock(run: Run, offset: str) -> None:
 
 
 def redis_stops(run: Run, _: float) -> None:
-    """Redis stands still for 10 s, in which the limits refill."""
+    """Stop Redis for 10 s, in which the limits refill."""
     run.closed.append((time.time(), time.time() + 10))
     run.stack.hang_redis(hang_s=10)
 
 
 def redis_restarts(run: Run, _: float) -> None:
-    """Redis is killed, and comes back after 10 s, in which the limits refill."""
+    """Kill Redis, and start it after 10 s, in which the limits refill."""
     run.closed.append((time.time(), time.time() + 10))
     run.stack.restart_redis(kill=True, away_s=10)
 
 
 def steady(_run: Run, _: float) -> None:
-    """Nothing changes."""
+    """Change nothing."""
 
 
 CASES = (

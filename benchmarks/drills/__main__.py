@@ -1,8 +1,7 @@
 """`python -m benchmarks.drills NAME …`: break something, and judge what became of the jobs.
 
-Each drill ends with one line: jobs lost, emails accepted twice, jobs stuck, how long nothing was
-called although jobs waited and keys were free, and memory. The exit status is 1 if a promise was
-broken.
+Each drill prints one line: jobs lost, emails accepted twice, jobs stuck, how long no call was made
+although jobs waited and keys were free, and memory. The exit status is 1 if a promise was broken.
 """
 
 import argparse
@@ -25,14 +24,14 @@ DRILLS: dict[str, Drill] = {
     for drill in module.DRILLS
 }
 CHAOS = "chaos"
-"""Everything at once; it has options of its own."""
+"""The drill in which everything breaks at once; it has options of its own."""
 _WORKERS = 2
 
 
 @contextmanager
 def open_stack(folder: Path, drill: Drill) -> Iterator[Stack]:
-    """Start Redis, the providers and workers for a drill, and for others with the same needs."""
-    # An outage must cost no retry: three would soon be used up.
+    """Start Redis, the providers and workers for a drill and others with the same needs."""
+    # An outage must cost no retry. If it did, these three would soon be used up.
     wanted = settings(visibility_s=60, lease_s=3, deadline_s=1_800)
     wanted |= {"KEYWHEEL_MAX_RETRIES": "3", "KEYWHEEL_RESEND_TIMEOUT_S": "2"}
     with run_stack(
@@ -46,7 +45,7 @@ def open_stack(folder: Path, drill: Drill) -> Iterator[Stack]:
 
 
 def rehearse(opened: Stack, drill: Drill, scale: Scale, **options: str) -> Outcome:
-    """Run one drill, and judge it."""
+    """Run one drill and judge it."""
     site = Site(opened, drill, scale, options=options)
     drill.act(site)
     return site.finish()
@@ -62,7 +61,7 @@ def _by_stack(drills: Iterable[Drill]) -> list[list[Drill]]:
 
 
 def run(drills: list[Drill], args: argparse.Namespace) -> bool:
-    """Run drills one after the other; say whether every promise held."""
+    """Run drills one after the other; return whether every promise held."""
     good = True
     with tempfile.TemporaryDirectory(prefix="keywheel-drills-") as temporary:
         for number, group in enumerate(_by_stack(drills)):
@@ -122,8 +121,8 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Run what the command line names; 1 if a promise was broken, 2 if nothing was run."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that what was started ends, too
+    """Run the drills of the command line; return 1 if a promise was broken, 2 if none was run."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that `finally` ends all processes
     if arguments[:1] == [CHAOS]:
         return chaos.main(arguments[1:])
     args = _parse(arguments)

@@ -1,16 +1,16 @@
-"""Nothing lost, no email twice, while everything breaks at once.
+"""No job is lost and no email is sent twice while everything breaks at once.
 
 `python -m benchmarks.drills chaos`.
 
-Real workers serve emails and completions while they are killed (SIGKILL) and replaced, Redis is
-restarted twice, hangs once, and forgets its scripts and what the pool knew of the keys, calls are
-cut or answered 5xx before and after the provider accepted, keys are revoked, one account runs into
-its daily quota, and some messages are delivered twice. The judge is the provider sandbox's ledger,
-beside the result store.
+Real workers serve emails and completions while they are killed (SIGKILL) and replaced. Redis is
+restarted twice, hangs once, and loses its scripts and the pool's state of the keys. Calls are cut
+or answered 5xx before and after the provider accepted them. Keys are revoked, one account reaches
+its daily quota, and some messages are delivered twice. The judges are the provider sandbox's ledger
+and the result store.
 
-Exits with 1 if a promise was broken: a job lost or stuck, an email accepted twice by whichever
-accounts, an email accepted though its job failed (other than with OutcomeUnknown), a final state
-that changed, a worker that ended by itself, a failure without an honest reason.
+The exit status is 1 if a promise was broken: a job lost or stuck, an email accepted twice (by any
+accounts), an email accepted although its job failed (other than with OutcomeUnknown), a final state
+that changed, a worker that ended by itself, or a failure without a true reason.
 """
 
 import argparse
@@ -137,7 +137,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def main(arguments: list[str]) -> int:
-    """Run; 1 where a promise was broken."""
+    """Run the drill; return 1 if a promise was broken."""
     args = parse(arguments)
     say = Console(width=max(140, Console().width))
     with tempfile.TemporaryDirectory(prefix="keywheel-chaos-") as temporary:

@@ -15,14 +15,14 @@ _RETRY = {"max_retries": 1}
 
 
 class Producer:
-    """A web application: publishes by name, again where it did not hear whether the broker has it.
+    """A web application that publishes jobs, again if the broker did not confirm the first time.
 
     Args:
-        url: The broker's.
+        url: The URL of the broker.
         rate: Jobs a second.
         twice: The share of messages that are published a second time, at once or some seconds
             later.
-        rng: Where chance comes from.
+        rng: The random numbers.
     """
 
     def __init__(
@@ -42,13 +42,13 @@ class Producer:
 
     @property
     def done(self) -> bool:
-        """Everything is published."""
+        """Whether every job is published."""
         return not self.waiting and not self.again
 
     def work(self) -> None:
-        """Publish what is due."""
+        """Publish the jobs that are due."""
         now_s = time.monotonic()
-        # A slow broker must not keep us from breaking things.
+        # A slow broker must not delay the next failure.
         while (
             self.waiting
             and self._sent < (now_s - self._began_s) * self._due
@@ -78,7 +78,7 @@ class Producer:
         name, queue = ("tasks.email.send", "email") if job.email else ("tasks.ai.complete", "ai")
         try:
             self.app.send_task(name, kwargs=text, queue=queue, task_id=job.id, retry_policy=_RETRY)
-        except Exception:  # noqa: BLE001 - the broker is away, in one of many words; the message may have arrived
+        except Exception:  # noqa: BLE001 - the broker fails in one of many ways; the message may have arrived
             self.refused += 1
             return False
         job.copies += 1
@@ -86,7 +86,7 @@ class Producer:
 
 
 def make_jobs(emails: int, completions: int, rng: random.Random) -> list[Job]:
-    """The jobs, mixed."""
+    """Return the jobs, emails and completions mixed."""
     ids = [str(uuid.UUID(int=rng.getrandbits(128), version=4)) for _ in range(emails + completions)]
     jobs = [Job(job_id, email=number < emails) for number, job_id in enumerate(ids)]
     rng.shuffle(jobs)

@@ -1,4 +1,4 @@
-"""One run of `python -m benchmarks.drills chaos`: what breaks when, and what became of the jobs."""
+"""One run of `python -m benchmarks.drills chaos`: the failures, and what became of the jobs."""
 
 import argparse
 import random
@@ -16,17 +16,17 @@ from benchmarks.drills.stack import Stack
 _TICK_S = 0.05
 _LOOK_S = 1.0
 _REPORT_S = 5.0
-_GENTLE = 0.2  # this share of the workers that have to go is asked to stop; the others are killed
+_GENTLE = 0.2  # this share of the workers to be ended is asked to stop; the others are killed
 _CALM = 0.95  # once this share of the jobs has ended, no worker is killed any more
 
 
 class Run:
-    """One run: the clock, and what happens when.
+    """One run: its failures, their times, and the judgement.
 
     Args:
         args: The command line.
-        stack: What is broken.
-        say: Where progress goes.
+        stack: The stack that is broken.
+        say: The console for the progress.
     """
 
     def __init__(self, args: argparse.Namespace, stack: Stack, say: Console) -> None:
@@ -82,9 +82,9 @@ class Run:
         self.next_kill_s = self._after_a_while(0.0)
 
     def go(self) -> bool:
-        """Let it happen until every job has ended and the broker is empty.
+        """Run until every job has ended and the broker is empty.
 
-        False where the time was too short.
+        Return False if the time was too short.
         """
         looked_s = reported_s = 0.0
         while (now_s := time.monotonic() - self.began_s) < self.args.minutes * 60:
@@ -117,9 +117,9 @@ class Run:
             self.next_kill_s = self._after_a_while(now_s)
 
     def _raise_quota(self) -> None:
-        """Emails in doubt wait for their account, whose day would end at midnight.
+        """Raise the quota, as an operator would.
 
-        An operator is quicker.
+        Emails in doubt wait for their account, whose quota would otherwise last until midnight.
         """
         self.stack.sandbox.control("limits", service="resend", account="team-3", daily=0)
         self.producer.app.send_task("tasks.admin.reset_keys", queue="admin")
@@ -154,7 +154,7 @@ class Run:
         )
 
     def report(self) -> dict[str, Any]:
-        """Judge, and say it."""
+        """Judge the run and print the judgement."""
         self.stack.await_redis()
         read_ends(self.client, self.jobs, last=True)
         mail = self.stack.sandbox.mail()

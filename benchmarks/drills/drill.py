@@ -1,4 +1,4 @@
-"""One drill: what it does, how large it is, and the line that it ends with."""
+"""One drill: its failure, its size, and the line of figures at its end."""
 
 import random
 import time
@@ -20,7 +20,7 @@ _LOOK_S = 0.1
 _UNDER_WAY = 5
 """How many calls are accepted before a drill begins to break things."""
 _SILENT_S = 1.0
-"""The longest pause between calls that does not count as silence: a call, its answer, our look."""
+"""A longer pause between calls counts as silence. It covers a call, its answer and our sample."""
 _MOST_WORKER_MB = 400.0
 
 
@@ -32,7 +32,7 @@ class Scale:
         completions: How many completions it sends.
         emails: How many emails it sends.
         trouble_s: How long the trouble lasts, in seconds.
-        limit_s: What has not ended by then after the trouble is stuck, in seconds.
+        limit_s: How long after the trouble jobs may take to end, in seconds; later they are stuck.
     """
 
     completions: int
@@ -43,20 +43,20 @@ class Scale:
 
 @dataclass(frozen=True)
 class Drill:
-    """What is tried.
+    """The definition of a drill.
 
     Attributes:
-        name: What the command line calls it.
+        name: Its name on the command line.
         act: Sends the jobs and makes the trouble; it returns once the trouble is over. Its
             docstring says what happens.
         full: Its usual size.
-        short: Its size in CI; None: too long for that.
+        short: Its size in CI; None if it takes too long for CI.
         silence_s: The longest silence of the providers that is allowed after the trouble, while
             jobs wait, in seconds.
-        ends: How its jobs may end beside SUCCESS.
-        settings: Of its workers. A drill with settings of its own has workers of its own.
-        accounts: The providers' accounts; None: wide limits.
-        missing: Says what the machine lacks for this drill, if anything.
+        ends: The ends of jobs that are allowed beside SUCCESS.
+        settings: Settings of its workers. A drill with settings has workers of its own.
+        accounts: The providers' accounts; None means wide limits.
+        missing: Returns what the machine lacks for this drill, if anything.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Drill:
 
     @property
     def summary(self) -> str:
-        """What happens, in a sentence."""
+        """The description of the drill, in a sentence."""
         return (self.act.__doc__ or "").strip().split("\n\n")[0].replace("\n    ", " ")
 
 
@@ -89,13 +89,13 @@ class Outcome:
 
 
 class Site:
-    """Where a drill takes place: the stack, the jobs, and what is seen while it runs.
+    """One run of a drill: the stack, the jobs, and the measurements.
 
     Args:
         stack: Redis, sandbox and workers, which several drills may use one after the other.
         drill: The drill.
         scale: Its size.
-        options: What the command line says beside the size.
+        options: Further options of the command line.
         seed: Makes the jobs' ids repeatable within the stack.
     """
 
@@ -140,13 +140,13 @@ class Site:
         self._rng.shuffle(jobs)
         return jobs
 
-    # --- what a drill does
+    # --- the actions of a drill
 
     def send(self, share: float = 1.0) -> None:
         """Send a share of the jobs that are still to be sent, as a web application does.
 
         Raises:
-            kombu.exceptions.OperationalError, redis.RedisError: The broker takes none now.
+            kombu.exceptions.OperationalError, redis.RedisError: The broker accepts no job now.
         """
         count = round(len(self._to_send) * share)
         part = self._to_send[:count]
@@ -174,7 +174,7 @@ class Site:
         self.until(lambda: self.accepted >= _UNDER_WAY, within_s=30, what="calls under way")
 
     def until(self, check: Callable[[], Any], *, within_s: float, what: str) -> None:
-        """Watch until something is true; a promise is broken if that takes too long."""
+        """Watch until a check succeeds; note a broken promise if that takes too long."""
         deadline_s = time.monotonic() + within_s
         while not check():
             if time.monotonic() > deadline_s:
@@ -184,18 +184,18 @@ class Site:
             time.sleep(_LOOK_S)
 
     def pass_time(self, seconds: float) -> None:
-        """Let the trouble last; it is its length that is tried."""
+        """Let the trouble last for some seconds, and keep measuring."""
         until_s = time.monotonic() + seconds
         while (left_s := until_s - time.monotonic()) > 0:
             self.watch()
             time.sleep(min(_LOOK_S, left_s))
 
     def recovered(self) -> None:
-        """Say that the trouble is over: from now on no key may stay idle while jobs wait."""
+        """Note that the trouble is over: from now on no key may stay idle while jobs wait."""
         self._recovered_s = time.monotonic()
 
     def refused(self, word: str) -> None:
-        """Try to send a job: its producer must learn in Redis' own words that it is not taken."""
+        """Send a job that Redis must refuse: the producer must see Redis' reason in the error."""
         try:
             self.app.send_task("tasks.ai.complete", kwargs={"prompt": "too much"}, queue="ai",
                 retry=False)  # fmt: skip
@@ -206,7 +206,7 @@ class Site:
             self.broken.append(f"a job was taken, where {word} was to refuse it")
 
     def chance(self) -> int:
-        """128 bits of chance, for an id."""
+        """128 random bits, for an id."""
         return self._rng.getrandbits(128)
 
     def results(self) -> Celery:
@@ -216,14 +216,14 @@ class Site:
 
     @property
     def unsent(self) -> list[Job]:
-        """The jobs that are still to be sent."""
+        """The jobs that have not been sent yet."""
         return self._to_send
 
     def control(self, verb: str, **body: Any) -> dict[str, Any]:
-        """Change what the providers do."""
+        """Make a control call to the sandbox."""
         return self.stack.sandbox.control(verb, **body)
 
-    # --- what is seen
+    # --- the measurements
 
     @property
     def accepted(self) -> int:
@@ -240,7 +240,7 @@ class Site:
         return sum(int(book[kind]) for book in services.values())
 
     def watch(self) -> None:
-        """Take a sample of the calls and of what workers and Redis hold in memory."""
+        """Take a sample of the calls, and of the memory of workers and Redis."""
         self._calls.append((time.monotonic(), self.calls))
         self._worker_mb.append(max((post.memory_mb for post in self.stack.posts), default=0.0))
         with suppress(redis.RedisError):
@@ -253,14 +253,14 @@ class Site:
         read_ends(self._client, self._open)
         if any(job.end for job in self._open):
             self._last_end_s = time.monotonic()
-        # What was sent since then is among the jobs, too.
+        # Jobs that were sent in the meantime are included.
         self._open = [job for job in self.jobs if job.end is None]
-        # A look reads all open jobs, which must not keep Redis busy.
+        # `_look` reads all open jobs, so it must be rare enough not to keep Redis busy.
         self._look_again_s = time.monotonic() + max(_LOOK_S, len(self._open) / 10_000)
 
     @property
     def worker_mb(self) -> list[float]:
-        """What the largest worker held, sample by sample, in MB."""
+        """The memory of the largest worker, sample by sample, in MB."""
         return self._worker_mb
 
     def calls_until(self, at_s: float) -> int:
@@ -285,10 +285,10 @@ class Site:
         pauses.append(until_s - first_s)
         return [pause for pause in pauses if pause > _SILENT_S]
 
-    # --- how it ends
+    # --- the end
 
     def finish(self) -> Outcome:
-        """Wait until every job has ended, and judge."""
+        """Wait until every job has ended, and judge the drill."""
         deadline_s = time.monotonic() + self.scale.limit_s
         while time.monotonic() < deadline_s:
             self.watch()

@@ -1,6 +1,6 @@
-"""What became of each job of a drill.
+"""Judges what became of each job of a drill.
 
-The result store says how it ended, the sandbox's ledger what was accepted.
+The result store has the end of the job, the sandbox's ledger the accepted calls.
 """
 
 import json
@@ -14,7 +14,7 @@ import redis
 
 ENDED = {"SUCCESS", "FAILURE", "REVOKED"}
 HONEST = {"OutcomeUnknown", "DeadlineExceeded", "RetriesExhausted"}
-"""Failures that truthfully blame the provider, or a key that never came back."""
+"""Failures whose reason is true: a fault of the provider, or a key that never came back."""
 
 _SLOWEST = 3
 _SHOWN = 5
@@ -27,8 +27,8 @@ class Job:
     """One job.
 
     Attributes:
-        id: Its id, the same in every copy of its message.
-        email: Whether it is one; else a completion.
+        id: The id, the same in every copy of its message.
+        email: Whether it is an email; else it is a completion.
         sent_s: When it was enqueued, in seconds since 1970.
         copies: How often its message was published.
         end: Its final result as it was first seen.
@@ -44,7 +44,7 @@ class Job:
 
     @property
     def took_s(self) -> float:
-        """From enqueueing to the end, in seconds."""
+        """The time from enqueueing to the end, in seconds."""
         if self.end is None:
             return 0.0
         done = datetime.fromisoformat(self.end["date_done"])
@@ -52,7 +52,7 @@ class Job:
 
     @property
     def kind(self) -> str:
-        """How it ended: `SUCCESS`, or the kind of its failure."""
+        """The end: `SUCCESS`, or the kind of the failure."""
         if self.end is None:
             return "no end"
         result = self.end["result"]
@@ -65,18 +65,18 @@ class Job:
 
 @dataclass
 class Verdict:
-    """What the run proved.
+    """The judgement of a run.
 
     Attributes:
-        broken: One sentence for each promise that was broken, with examples; empty where all held.
-        figures: What is worth knowing, by name.
+        broken: One sentence for each broken promise, with examples; empty if all promises held.
+        figures: The figures, by name.
     """
 
     broken: list[str] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
 
     def count(self, name: str, found: list[Any], *, promise: bool = True) -> None:
-        """Note how many cases of something there are; a promise allows none."""
+        """Note the cases of a kind; if it is a promise, any case breaks it."""
         self.figures[name] = len(found)
         if found and promise:
             self.broken.append(
@@ -85,7 +85,7 @@ class Verdict:
 
 
 def read_ends(client: "redis.Redis", jobs: list[Job], *, last: bool = False) -> None:
-    """Look which of the jobs have a final result; `last` reads those anew that had one."""
+    """Read which jobs have a final result; `last` also reads the results that are known already."""
     for first in range(0, len(jobs), 1_000):
         part = jobs[first : first + 1_000]
         for job, text in zip(
@@ -99,7 +99,7 @@ def read_ends(client: "redis.Redis", jobs: list[Job], *, last: bool = False) -> 
 
 
 def left_in_broker(client: "redis.Redis") -> dict[str, bytes]:
-    """Everything that waits or is being worked on, by where it is."""
+    """Return all messages that wait or are being worked on, by the name of the Redis key."""
     left = {}
     for name in ("ai", "email", "ai.deferred", "email.deferred", "unacked.unreadable"):
         if items := client.lrange(name, 0, -1):
@@ -120,14 +120,14 @@ def judge(
     deaths: list[str],
     seconds: float,
 ) -> Verdict:
-    """Hold every job against what was promised.
+    """Compare the end of every job with the promises.
 
     Args:
-        jobs: All of them.
-        mail: Which accounts accepted mail of each subject; a job's id is its mail's subject.
-        left: What is still in the broker.
-        deaths: Workers that ended by themselves.
-        seconds: How long it took.
+        jobs: All jobs.
+        mail: The accounts that accepted mail of each subject; an email's subject is its job's id.
+        left: The messages that are still in the broker.
+        deaths: The workers that ended by themselves.
+        seconds: The duration of the run.
     """
     verdict = Verdict()
     there = b"\n".join(left.values())
@@ -206,7 +206,7 @@ def _status(job: Job) -> str:
 
 
 def slowest(jobs: list[Job], logs: str) -> list[str]:
-    """The jobs that took longest, with what the workers said of each: the reason."""
+    """The jobs that took longest, each with the workers' log lines about it."""
     ended = sorted((job for job in jobs if job.end), key=lambda job: -job.took_s)[:_SLOWEST]
     wanted = {job.id: job for job in ended}
     records: dict[str, list[tuple[float, str]]] = {job_id: [] for job_id in wanted}

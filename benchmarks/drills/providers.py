@@ -1,4 +1,4 @@
-"""Drills in which the providers serve nobody."""
+"""Drills in which the providers serve no call."""
 
 import time
 
@@ -6,16 +6,16 @@ from benchmarks.drills.drill import Drill, Scale, Site
 
 _SERVICES = ("groq", "resend")
 _PART = 1_000
-"""Jobs that are sent between two looks."""
+"""The number of jobs sent between two samples."""
 _MOST_ASKED_A_S = 8
-"""While a provider is down, a few calls a second may ask whether it is back, of both together."""
+"""The highest rate of calls, to both providers together, that probe whether they are back."""
 
 
 def provider_down(site: Site) -> None:
-    """Both providers answer every call with 500, and Resend accepts the email all the same.
+    """Both providers answer every call with 500, but Resend accepts the email.
 
-    An hour is compressed into a minute by the workers' settings: rests and retries are as much
-    shorter.
+    The workers' settings compress an hour into a minute: rests and retries are shorter by that
+    factor.
     """
     site.send(0.5)
     site.await_calls()
@@ -34,9 +34,9 @@ def provider_down(site: Site) -> None:
 
 
 def keys_out(site: Site) -> None:
-    """Every key of both providers is out of its quota, and all jobs wait for the next day.
+    """Every key of both providers has used up its quota, and all jobs wait for the next day.
 
-    The sandbox names the time that is left, so a day may be a minute.
+    The sandbox tells the clients how long that is, so a day can be a minute.
     """
     until_s = time.monotonic() + site.scale.trouble_s
     for service in _SERVICES:

@@ -1,4 +1,4 @@
-"""Drills in which Redis is away, slow to answer, full, or busy. `failover` belongs here, too."""
+"""Drills in which Redis is down, slow to answer, full, or busy, or fails over."""
 
 import os
 import resource
@@ -18,7 +18,7 @@ _TURNED_S = 10.0
 
 @contextmanager
 def killed(server: EmbeddedRedis) -> Iterator[None]:
-    """The server is killed, and comes back with its append-only file."""
+    """Kill the server, and start it again with its append-only file."""
     server.stop(kill=True)
     try:
         yield
@@ -28,7 +28,7 @@ def killed(server: EmbeddedRedis) -> Iterator[None]:
 
 @contextmanager
 def hanging(server: EmbeddedRedis) -> Iterator[None]:
-    """The server takes connections and answers nothing, as behind a dead link."""
+    """Make the server accept connections and answer nothing, as behind a dead link."""
     pid = _pid(server)
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -39,7 +39,7 @@ def hanging(server: EmbeddedRedis) -> Iterator[None]:
 
 @contextmanager
 def memory_full(server: EmbeddedRedis) -> Iterator[None]:
-    """No memory is left: `maxmemory` is reached, and nothing may be evicted."""
+    """Use up all memory: `maxmemory` is reached, and nothing may be evicted."""
     with redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("maxmemory", "1mb")
@@ -51,7 +51,7 @@ def memory_full(server: EmbeddedRedis) -> Iterator[None]:
 
 @contextmanager
 def disk_full(server: EmbeddedRedis) -> Iterator[None]:
-    """The append-only file cannot grow: its size is at the limit of the process.
+    """Keep the append-only file from growing, with the process' limit for the size of a file.
 
     With `appendfsync always` the server would end itself, as in `killed`.
     """
@@ -71,7 +71,7 @@ def disk_full(server: EmbeddedRedis) -> Iterator[None]:
 
 @contextmanager
 def busy(server: EmbeddedRedis) -> Iterator[None]:
-    """Somebody's script runs and runs, and all others are turned away."""
+    """Run an endless script, during which all other clients are refused."""
     with redis.Redis.from_url(server.url) as client, redis.Redis.from_url(server.url) as other:
         client.config_set("busy-reply-threshold", 50)
         script = Thread(target=_run_for_ever, args=(client,))
@@ -91,7 +91,7 @@ def _pid(server: EmbeddedRedis) -> int:
 
 
 def _run_for_ever(client: "redis.Redis") -> None:
-    with suppress(redis.RedisError):  # it is killed in the end, or we no longer wait for it
+    with suppress(redis.RedisError):  # the script is killed in the end, or we no longer wait for it
         client.eval("while true do end", 0)
 
 
@@ -120,27 +120,27 @@ def _through(
 
 
 def redis_away(site: Site) -> None:
-    """Redis is killed and away for a while."""
+    """Redis is killed and stays down for a while."""
     _through(site, killed)
 
 
 def redis_hangs(site: Site) -> None:
-    """Redis takes connections and answers nothing, for longer than the workers' leases."""
+    """Redis accepts connections and answers nothing, for longer than the workers' leases."""
     _through(site, hanging)
 
 
 def run_out_of_memory(site: Site) -> None:
-    """Redis' memory is full: new jobs are refused, and all that were taken are done."""
+    """Redis' memory is full: new jobs are refused, and all accepted jobs are done."""
     _through(site, memory_full, "maxmemory")
 
 
 def run_out_of_disk(site: Site) -> None:
-    """Redis' disk is full: new jobs are refused, and all that were taken are done."""
+    """Redis' disk is full: new jobs are refused, and all accepted jobs are done."""
     _through(site, disk_full, "MISCONF")
 
 
 def redis_busy(site: Site) -> None:
-    """A script keeps Redis busy: new jobs are refused, and all that were taken are done."""
+    """A script keeps Redis busy: new jobs are refused, and all accepted jobs are done."""
     _through(site, busy, "BUSY")
 
 
@@ -150,9 +150,9 @@ def _drill(name: str, act: Callable[[Site], None], *, full_s: float, short_s: fl
         act,
         full=Scale(2_000, 500, trouble_s=full_s, limit_s=180),
         short=Scale(60, 30, trouble_s=short_s, limit_s=60),
-        # Workers try to connect every three seconds at least. Jobs that had waited in vain come
-        # back within two, emails that had waited for another one's key within three; a busy
-        # machine adds to that.
+        # Workers try to connect at least every three seconds. Jobs that waited in vain come back
+        # within two, emails that waited for another email's key within three; a busy machine adds
+        # to that.
         silence_s=7,
     )
 

@@ -1,4 +1,4 @@
-"""A drill that lasts: what grows?"""
+"""A long drill that finds what grows."""
 
 import statistics
 import time
@@ -22,7 +22,7 @@ COMPLETIONS_A_S = _LOAD * 2 * _RPM / 60
 EMAILS_A_S = _LOAD * 2 * _RPS
 _MOST_GROWTH_MB = 30.0
 _WARM = 0.2
-"""What a worker holds is compared from here on: by then every cache is warm."""
+"""The samples of memory that are compared begin here: by then every cache is warm."""
 _MOST_REFUSED = 0.01
 
 

@@ -1,6 +1,6 @@
-"""What the drills break.
+"""The stack that the drills break.
 
-An embedded Redis, the provider sandbox, and workers that are killed and replaced.
+It is an embedded Redis, the provider sandbox, and workers that are killed and replaced.
 """
 
 import os
@@ -25,14 +25,14 @@ from sandbox.redis import EmbeddedRedis
 ROOT = Path(__file__).resolve().parents[2]
 READY_S = 60.0
 _STOP_S = 30.0
-_LEASE_FIELD = "worker_lease_s"  # older trees have no such setting
+_LEASE_FIELD = "worker_lease_s"  # older versions lack this setting
 
 
 def settings(*, visibility_s: int, lease_s: int, deadline_s: int) -> dict[str, str]:
-    """The workers' environment: short times, so that minutes show what else takes an hour."""
+    """The workers' settings: short times, so that minutes show what usually takes an hour."""
     wanted = {
-        # Between the two there is more time than Redis is ever away: what is stopped has to go back
-        # to its queue.
+        # The difference of the two times is longer than any outage of Redis: jobs that are stopped
+        # must be able to go back to their queue.
         "task_time_limit_s": visibility_s // 3,
         "groq_timeout_s": 3,
         "resend_timeout_s": 3,
@@ -47,9 +47,9 @@ def settings(*, visibility_s: int, lease_s: int, deadline_s: int) -> dict[str, s
 
 
 def accounts(*, quota: int, rps: int) -> dict[str, Any]:
-    """Wide limits, as the trouble is to come from elsewhere.
+    """Accounts with wide limits, so that limits are not the trouble.
 
-    The third team has a small quota of the day.
+    Only the third team has a small daily quota.
     """
     organisation = {"keys": 1, "rpm": 60_000, "rpd": 0, "tpm": 0, "tpd": 0}
     teams = [
@@ -63,7 +63,7 @@ def accounts(*, quota: int, rps: int) -> dict[str, Any]:
 
 
 TEAM_OF = {"": "team-1", "_2": "team-1", "_3": "team-2", "_4": "team-2", "_5": "team-3"}
-"""Which team each Resend key belongs to: Resend does not say, so the settings do."""
+"""The team of each Resend key: Resend does not report it, so the settings have it."""
 
 FAULTS = (
     ("2 % cut before the provider accepted", {"kind": "reset_before", "share": 0.02}),
@@ -75,12 +75,12 @@ FAULTS = (
 
 @dataclass
 class Post:
-    """A slot for a worker; the worker in it may be killed, and is replaced.
+    """A slot for a worker, which may be killed and is then replaced.
 
     Attributes:
         name: The worker's name, the same for each worker in this slot.
-        log: One log for all of them.
-        environ: What the worker's environment has beside that of all.
+        log: One log for all workers in this slot.
+        environ: Environment variables of this worker, in addition to those of all workers.
         began_at: The length of the log when the present worker started, in bytes.
     """
 
@@ -92,7 +92,7 @@ class Post:
 
     @property
     def running(self) -> bool:
-        """Whether a worker stands there."""
+        """Whether a worker runs here."""
         return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
@@ -109,24 +109,24 @@ class Post:
 
     @property
     def memory_mb(self) -> float:
-        """What the worker holds now (RSS), in MB; 0 without one."""
+        """The resident memory of the worker, in MB; 0 if none runs."""
         if self.process is None:
             return 0.0
         try:
             pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        except OSError:  # it has just ended
+        except OSError:  # the worker has just ended
             return 0.0
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 @dataclass
 class Stack:
-    """All of it.
+    """Redis, the sandbox and the workers.
 
     Attributes:
-        kills: How often a worker was killed.
-        goodbyes: How often one was asked to end, and replaced while it finished its jobs.
-        deaths: Workers that ended by themselves, with their exit codes.
+        kills: How many workers were killed.
+        goodbyes: How many workers were asked to end and replaced while they finished their jobs.
+        deaths: The workers that ended by themselves, with their exit codes.
         restarts: How often Redis was restarted.
     """
 
@@ -143,7 +143,7 @@ class Stack:
     _restarting: threading.Thread | None = None
 
     def fill(self) -> None:
-        """Start a worker at each post that has none."""
+        """Start a worker in each free slot."""
         for post in self.posts:
             if post.process is not None and (code := post.process.poll()) is not None:
                 last = last_words(post.log.read_text(errors="replace"))
@@ -174,10 +174,10 @@ class Stack:
                     )
 
     def await_ready(self) -> None:
-        """Wait until every worker is.
+        """Wait until every worker is ready.
 
         Raises:
-            RuntimeError: One is not.
+            RuntimeError: A worker did not start.
         """
         deadline = time.monotonic() + READY_S
         for post in self.posts:
@@ -194,23 +194,23 @@ class Stack:
                 time.sleep(0.1)
 
     def kill_one(self, rng: random.Random) -> str:
-        """Kill a worker as an out-of-memory killer would; returns its name."""
+        """Kill a worker as an out-of-memory killer would; return its name."""
         post = rng.choice(self.posts)
         self.kills += post.running
         post.kill()
         return post.name
 
     def replace_one(self, rng: random.Random) -> str:
-        """Ask a worker to end, as a new version would, and have another in its place at once.
+        """Ask a worker to end, as an upgrade does, and free its slot at once for another one.
 
-        Returns its name.
+        Return the worker's name.
         """
         post = rng.choice(self.posts)
         self.dismiss(post)
         return post.name
 
     def dismiss(self, post: Post) -> None:
-        """Ask a worker to end; its post is free at once."""
+        """Ask a worker to end; its slot is free at once."""
         if post.process is not None and post.running:
             post.process.terminate()
             self.leaving.append(post.process)
@@ -218,18 +218,18 @@ class Stack:
         post.process = None
 
     def forget_pool(self, service: str) -> None:
-        """Delete what the pool knows of a service's keys."""
+        """Delete the pool's state of a service's keys."""
         with redis.Redis.from_url(self.redis.url) as client:
             for name in client.scan_iter(f"{{kw:{service}}}*", count=1_000):
                 client.delete(name)
 
     def flush_scripts(self) -> None:
-        """Let Redis forget every script."""
+        """Remove all scripts from Redis."""
         with redis.Redis.from_url(self.redis.url) as client:
             client.script_flush()
 
     def hang_redis(self, *, hang_s: float) -> None:
-        """Let Redis take connections and answer nothing for a while. Goes on beside the caller."""
+        """Make Redis accept connections and answer nothing for a while; return at once."""
 
         def hang() -> None:
             if self.redis.pid is not None:
@@ -241,9 +241,9 @@ class Stack:
         self._restarting.start()
 
     def restart_redis(self, *, kill: bool, away_s: float) -> None:
-        """Take Redis away for a while; it comes back with the same data.
+        """Stop Redis for a while, then start it with the same data.
 
-        Goes on beside the caller.
+        Return at once.
         """
 
         def restart() -> None:
@@ -256,12 +256,12 @@ class Stack:
         self._restarting.start()
 
     def await_redis(self) -> None:
-        """Wait until no restart is under way."""
+        """Wait until Redis neither restarts nor hangs."""
         if self._restarting is not None:
             self._restarting.join()
 
     def logs(self) -> str:
-        """What all workers said."""
+        """The logs of all workers."""
         return "".join(post.log.read_text(errors="replace") for post in self.posts)
 
     def stop(self) -> None:
@@ -279,9 +279,9 @@ class Stack:
 
 
 def last_words(log: str) -> list[str]:
-    """What a worker said at last, but for what went well.
+    """Return the last log lines of a worker without INFO and DEBUG.
 
-    Its jobs may end for seconds after it gave up.
+    Its jobs may go on ending for seconds after it gave up.
     """
     return [line for line in log.splitlines() if " INFO " not in line and " DEBUG " not in line][
         -40:
@@ -293,7 +293,7 @@ def run_stack(
     folder: Path, *, workers: int, accounts: dict[str, Any], settings: dict[str, str], seed: int
 ) -> Iterator[Stack]:
     """Start everything; all of it ends with the block."""
-    # Everything that Redis has confirmed is on disk, so its death loses nothing either.
+    # All that Redis has confirmed is on disk, so not even its death loses anything.
     options = {"appendfsync": "always"}
     with (
         EmbeddedRedis(data_dir=folder / "redis", options=options) as server,

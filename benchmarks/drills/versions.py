@@ -1,4 +1,4 @@
-"""Drills with two versions at once."""
+"""Drills with two versions at the same time."""
 
 import subprocess
 import uuid
@@ -17,7 +17,7 @@ DEFAULT_REVISION = "HEAD~50"
 
 @contextmanager
 def checkout(revision: str, folder: Path) -> Iterator[Path]:
-    """Check another version out, by `git worktree`, until the block ends."""
+    """Check out another version with `git worktree` until the block ends."""
     tree = folder / "other-version"
     git = ["git", "-C", str(ROOT), "worktree"]
     subprocess.run([*git, "add", "--detach", str(tree), revision], check=True, capture_output=True)  # noqa: S603
@@ -28,7 +28,7 @@ def checkout(revision: str, folder: Path) -> Iterator[Path]:
 
 
 def rolling_upgrade(site: Site) -> None:
-    """Workers of another version are replaced one by one by these, and then back again.
+    """Workers of another version are replaced one by one by present ones, and then back again.
 
     Jobs come all the time, and all keys rest once while both versions run.
     """
@@ -60,10 +60,10 @@ def _replace(site: Site, post: Post, environ: dict[str, str]) -> None:
 
 
 def later_messages(site: Site) -> None:
-    """Jobs of a later version come among ours: what is unknown is kept and said, the rest is done.
+    """Jobs of a later version come: unknown ones are kept and reported, the others are done.
 
-    An unknown task and an unknown argument end as dead letters that can be replayed, and no email
-    goes out for one. Headers that nobody knows, or of another form, change nothing.
+    An unknown task and an unknown argument become dead letters that can be replayed, and no
+    email is sent for them. Unknown headers, and headers of another form, change nothing.
     """
     site.send(0.5)
     ends: dict[str, str] = {}
@@ -105,7 +105,7 @@ _LATER: tuple[tuple[str, dict[str, Any], dict[str, Any] | None, str], ...] = (
     ("tasks.ai.complete", _ASK, {"keywheel": {"version": 9, "trail": {"latest": []}}}, "served"),
     ("tasks.email.send", _MAIL, {"keywheel": [9, "since"]}, "served"),
 )
-"""Task, arguments, headers, and how such a job must end; `...` stands for the job's id."""
+"""Task, arguments, headers, and the expected end of the job; `...` stands for the job's id."""
 
 
 def _dead_letters(site: Site) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ DRILLS = (
         "upgrade",
         rolling_upgrade,
         full=Scale(2_000, 500, trouble_s=5, limit_s=180),
-        # As a user has them: an older version may refuse the short time limit of the other drills.
+        # With a user's settings: an older version may reject the short time limit of other drills.
         settings={"KEYWHEEL_TASK_TIME_LIMIT_S": "300"},
         silence_s=30,
     ),

@@ -1,4 +1,4 @@
-"""Drills in which workers die, stand still, or have another time of day."""
+"""Drills in which workers die, stop for a while, or have a wrong clock."""
 
 import signal
 from pathlib import Path
@@ -22,7 +22,7 @@ def kill_all(site: Site) -> None:
 
 
 def kill_one_with_deferred_jobs(site: Site) -> None:
-    """A worker is killed while all keys are out: another one does what it had and had deferred."""
+    """A worker is killed while all keys rest: another worker does its jobs and its deferrals."""
     for service in ("groq", "resend"):
         site.control("exhaust", service=service, seconds=site.scale.trouble_s)
     post = site.stack.posts[0]
@@ -41,13 +41,13 @@ def _deferrals(log: Path) -> int:
 
 
 def freeze_one(site: Site) -> None:
-    """A worker stands still for longer than its lease, and goes on: its jobs are done elsewhere."""
+    """A worker stops for longer than its lease and goes on: other workers do its jobs."""
     site.send(0.8)
     site.await_calls()
     frozen = site.stack.posts[0]
     frozen.signal(signal.SIGSTOP)
     try:
-        site.recovered()  # the others have keys and jobs all the time
+        site.recovered()  # the other workers have keys and jobs all the time
         site.send()
         site.pass_time(site.scale.trouble_s)
     finally:
@@ -81,7 +81,7 @@ DRILLS = (
         kill_all,
         full=Scale(2_000, 500, trouble_s=10, limit_s=180),
         short=Scale(60, 30, trouble_s=0, limit_s=60),
-        # The leases of the dead end first.
+        # The leases of the dead workers have to end first.
         silence_s=30,
     ),
     Drill(
