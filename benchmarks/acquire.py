@@ -144,7 +144,7 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
             for lease_request, limits in ((known, _LEARNED), (unknown, ())):
                 lease = await pool.acquire(lease_request)
                 if not isinstance(lease, Lease):
-                    raise TypeError(f"nothing has taken it yet: {lease}")
+                    raise TypeError(f"no lease has used it yet: {lease}")
                 await pool.settle(
                     lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)
                 )
@@ -169,7 +169,7 @@ def main() -> None:
         "--leases",
         type=int,
         default=10_000,
-        help="leases that are out, beside none (default: 10000)",
+        help="open leases; a line without any is added (default: 10000)",
     )
     parser.add_argument("--count", type=int, default=500, help="picks for each line (default: 500)")
     parser.add_argument("--loop", default="auto", help="auto, uvloop or asyncio (default: auto)")

@@ -118,7 +118,7 @@ def main() -> int:
         "--seconds", type=float, default=15, help="length of each state (default: 15)"
     )
     parser.add_argument(
-        "--rounds", type=int, default=1, help="of the pool; the median counts (default: 1)"
+        "--rounds", type=int, default=1, help="rounds of the pool; the median counts (default: 1)"
     )
     args = parser.parse_args()
     console, costs = Console(), {}

@@ -263,7 +263,9 @@ def main() -> int:
         "--only", nargs="+", choices=[case.name for case in CASES], help="default: all"
     )
     parser.add_argument(
-        "--commands", action="store_true", help="show each of Redis' commands, as the file has them"
+        "--commands",
+        action="store_true",
+        help="also print the count of each Redis command",
     )
     parser.add_argument(
         "--beside", choices=["litellm"], help="a peer at three times the load, in a run of its own"

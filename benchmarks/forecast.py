@@ -113,8 +113,8 @@ class Weather:
 WEATHER = (
     Weather("steady", 0, 0, 0.7),
     Weather("bursts", 1_500, 6, 0.5),
-    Weather("bursts, keys lost until they rest", 1_500, 6, 0.5, losses_per_h=3),
-    Weather("bursts, keys lost for good", 1_500, 6, 0.4, losses_per_h=3, known=False),
+    Weather("bursts, keys lost until a known time", 1_500, 6, 0.5, losses_per_h=3),
+    Weather("bursts, keys lost until a reset", 1_500, 6, 0.4, losses_per_h=3, known=False),
 )
 
 SLOW_CALLS = (
@@ -267,7 +267,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--hours", type=float, default=12, help="simulated hours (default: 12)")
-    parser.add_argument("--seed", type=int, default=1, help="of all that happens by chance")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the random numbers")
     args = parser.parse_args()
     console = Console()
     right = empty(console, args.seed)

@@ -36,13 +36,16 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=5000, help="no-op jobs a round (default: 5000)")
     parser.add_argument(
-        "--concurrency", type=int, default=1000, help="of the no-op jobs (default: 1000)"
+        "--concurrency",
+        type=int,
+        default=1000,
+        help="concurrency for no-op jobs (default: 1000)",
     )
     parser.add_argument(
         "--in-flight", default="1000,4000", help="one-second jobs at once (default: 1000,4000)"
     )
     parser.add_argument(
-        "--waves", type=int, default=3, help="such jobs in all, in waves (default: 3)"
+        "--waves", type=int, default=3, help="waves of one-second jobs (default: 3)"
     )
     parser.add_argument(
         "--light", type=int, default=100, help="jobs at light load; 0: none (default: 100)"

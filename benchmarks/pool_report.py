@@ -42,8 +42,8 @@ def show(console: Console, runs: Runs, calms: Calms, *, naps: Iterable[int], wav
         table.add_row(*row)
     Console(width=max(console.width, 150)).print(table)
     console.print(
-        f"ratio: how many times as many no-op jobs a second {REFERENCE} does, median of the "
-        "rounds' ratios"
+        f"ratio: no-op jobs a second of {REFERENCE}, divided by those of the contender; median "
+        "of the rounds' ratios"
     )
     console.print("lag: from the call that sends a job to its beginning, one job every 20 ms")
     RESULTS.mkdir(exist_ok=True)

@@ -320,7 +320,7 @@ def main() -> int:
     first.add_argument("--seconds", type=float, default=15, help="length of each window")
     first.add_argument("--only", nargs="+", choices=["idle", "busy"], default=["idle", "busy"])
     first.add_argument("--rate", type=float, default=_RATE, help="completions a second")
-    second = commands.add_parser("simulate", help="a day, by the figures of `measure`")
+    second = commands.add_parser("simulate", help="compute a day from the figures of `measure`")
     second.set_defaults(act=simulate)
     second.add_argument("--workers", type=int, default=1_000)
     second.add_argument("--jobs", type=float, default=1e6, help="jobs a day")

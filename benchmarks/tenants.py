@@ -1,4 +1,4 @@
-"""Measures the fair turns of tenants, and their cost: `python -m benchmarks.tenants [case …]`.
+"""Measures whether tenants get fair turns, and the cost: `python -m benchmarks.tenants [case …]`.
 
 - `delay`: a tenant sends ten jobs every few seconds, alone and beside 10,000 waiting jobs of
 another

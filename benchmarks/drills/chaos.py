@@ -48,7 +48,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--kill-every",
         type=float,
         metavar="S",
-        help="seconds between two kills, on the average (default: 8)",
+        help="mean time between two kills in seconds (default: 8)",
     )
     add(
         "--twice",
@@ -75,7 +75,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         metavar="S",
         help="how long Redis is away or hangs (default: %(default)s)",
     )
-    add("--minutes", type=float, help="what has not ended by then is stuck (default: 10)")
+    add("--minutes", type=float, help="minutes after which unfinished jobs are stuck (default: 10)")
     add(
         "--deadline",
         type=int,
@@ -87,7 +87,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--lease",
         type=int,
         metavar="S",
-        help="worker lease in seconds, where there is such a setting (default: 10)",
+        help="worker lease in seconds, if the version has this setting (default: 10)",
     )
     add(
         "--seed",
@@ -101,7 +101,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         type=Path,
         default=RESULTS,
         metavar="FOLDER",
-        help="where the figures go (default: %(default)s)",
+        help="file for the figures (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
     if args.keep and args.keep.exists() and any(args.keep.iterdir()):

@@ -52,12 +52,12 @@ class Run:
                 ),
                 (
                     publishing_s * 0.4,
-                    "what is known of the Resend keys is deleted",
+                    "the pool's state of the Resend keys is deleted",
                     lambda: stack.forget_pool("resend"),
                 ),
                 (
                     publishing_s * 0.45,
-                    "what is known of the Groq keys is deleted",
+                    "the pool's state of the Groq keys is deleted",
                     lambda: stack.forget_pool("groq"),
                 ),
                 (
@@ -170,13 +170,13 @@ class Run:
         verdict.figures |= {
             "completions made more than once": accepted - self.args.completions,
             "workers killed": self.stack.kills,
-            "workers replaced in order": self.stack.goodbyes,
+            "workers replaced after a warm shutdown": self.stack.goodbyes,
             "restarts of Redis": self.stack.restarts,
             "messages published twice": self.producer.repeated,
-            "publishings that failed and were tried again": self.producer.refused,
+            "publish attempts that failed and were repeated": self.producer.refused,
             "calls": {name: book["by_code"] for name, book in ledger["services"].items()},
         }
-        self.say.rule("what became of them")
+        self.say.rule("outcomes of the jobs")
         for name, value in verdict.figures.items():
             self.say.print(f"{name:>48}  {value}", highlight=False, soft_wrap=True)
         self.say.rule("the slowest")

@@ -203,7 +203,7 @@ class Site:
             if word not in str(exc):
                 self.broken.append(f"a producer got {exc!s:.200}, without the word {word}")
         else:
-            self.broken.append(f"a job was taken, where {word} was to refuse it")
+            self.broken.append(f"a job was accepted that Redis should refuse with {word}")
 
     def chance(self) -> int:
         """128 random bits, for an id."""
@@ -322,7 +322,7 @@ class Site:
         silences = self.silences(last_end_s)
         longest_s = max(silences, default=0.0)
         if longest_s > self.drill.silence_s:
-            broken.append(f"jobs waited, keys were free, and nothing was called: {longest_s:.1f} s")
+            broken.append(f"jobs waited, keys were free, and no call was made: {longest_s:.1f} s")
         most_mb = max(self._worker_mb, default=0.0)
         if most_mb > _MOST_WORKER_MB:
             broken.append(f"a worker held {most_mb:.0f} MB")

@@ -140,10 +140,10 @@ def judge(
         [f"{job.id} by {mail[job.id]}" for job in emails if _times(mail, job) > 1],
     )
     claimed = [job.id for job in emails if job.kind == "SUCCESS" and not _times(mail, job)]
-    verdict.count("emails said to be sent that nobody accepted", claimed)
+    verdict.count("emails reported as sent but never accepted", claimed)
     denied = [job for job in emails if job.end and job.kind != "SUCCESS" and _times(mail, job)]
     verdict.count(
-        "emails accepted whose job failed",
+        "emails accepted although their job failed",
         [f"{job.id} ({job.kind})" for job in denied if job.kind != "OutcomeUnknown"],
     )
     verdict.count(
@@ -165,7 +165,7 @@ def judge(
         promise=False,
     )
     verdict.count("workers that ended by themselves", deaths)
-    verdict.count("failed for no honest reason", [
+    verdict.count("jobs that failed without a true reason", [
         f"{job.id} ({job.kind})" for job in jobs if job.end and job.kind not in {"SUCCESS", *HONEST}
     ])  # fmt: skip
     kinds = Counter(job.kind for job in jobs)

@@ -103,7 +103,7 @@ def _await_refusal(client: "redis.Redis") -> None:
         except redis.ResponseError:
             return
         time.sleep(0.02)
-    raise RuntimeError("Redis takes a write that it was to refuse")
+    raise RuntimeError("Redis accepts a write that it should refuse")
 
 
 def _through(

@@ -148,7 +148,7 @@ class Stack:
             if post.process is not None and (code := post.process.poll()) is not None:
                 last = last_words(post.log.read_text(errors="replace"))
                 self.deaths.append(
-                    "\n".join((f"{post.name} ended with {code}; the last that it said:", *last))
+                    "\n".join((f"{post.name} ended with {code}; the end of its log:", *last))
                 )
                 post.process = None
             if post.process is None:

@@ -90,7 +90,7 @@ def later_messages(site: Site) -> None:
         if ends_as == "served":
             continue
         if job_id not in letters or not letters[job_id]["replayable"]:
-            site.broken.append(f"a message that ended as {ends_as} has no letter to replay")
+            site.broken.append(f"a message that ended as {ends_as} has no dead letter to replay")
         if site.stack.sandbox.mail().get(job_id):
             site.broken.append(f"an email went out for a message that ended as {ends_as}")
 
