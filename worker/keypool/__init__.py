@@ -1,7 +1,4 @@
-"""The key pool.
-
-Which key may make a call now, decided atomically in Redis for every worker at once.
-"""
+"""Decides in Redis, atomically and for all workers together, which key may make a call now."""
 
 from worker.keypool.by_hand import Disabled
 from worker.keypool.cooldowns import CooldownPolicy

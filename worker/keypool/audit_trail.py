@@ -11,13 +11,13 @@ from worker.redis.audit_stream import read_latest
 async def read(
     redis: Redis, stream: str, *, keys: Sequence[ApiKey], count: int, before_ms: int | None
 ) -> list[dict[str, str]]:
-    """The latest entries, newest first. Keys stand in it by their labels, where they are known.
+    """Return the latest entries, newest first. Known keys appear by their labels.
 
     Args:
         redis: A client that decodes responses to text.
         stream: The name of the stream.
         keys: The keys whose labels are known.
-        count: How many entries, at most.
+        count: The maximum number of entries.
         before_ms: Only entries before this instant, in milliseconds since 1970.
 
     Raises:

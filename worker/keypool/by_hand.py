@@ -1,6 +1,6 @@
-"""What people do to the keys of a pool: disable, enable, leave a note, have them loaded again.
+"""Carries out what people ask for: disable or enable a key, keep a note, record a reload.
 
-And what a worker does in their place, where a request had keys disabled.
+It also lets a worker reinstate keys that were disabled because of a faulty request.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ from worker.keypool.scripts import HandAction, Scripts
 
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """What a person had disabled a key, or a service, by before.
+    """An earlier disabling of a key or service by a person, still in force.
 
     Attributes:
-        left_ms: For how much longer, in milliseconds; None: until a person brings it back.
-        by: Who.
-        reason: Why.
+        left_ms: How much longer it lasts, in milliseconds; None: until a person enables the key.
+        by: The person.
+        reason: The reason that the person gave.
     """
 
     left_ms: int | None
@@ -31,12 +31,12 @@ class Earlier:
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """What became of a wish to disable a key, or a service.
+    """The result of a request to disable a key or a service.
 
     Attributes:
-        newly: It served until now.
-        left_ms: For how long it is out, in milliseconds; None: until a person brings it back.
-        before: What it had been disabled by before, if a person had. What has no end stays.
+        newly: The key or service was not disabled until now.
+        left_ms: How long it stays disabled, in milliseconds; None: until a person enables it.
+        before: The earlier disabling by a person, if there was one. If that has no end, it stays.
     """
 
     newly: bool
@@ -45,11 +45,11 @@ class Disabled:
 
     @property
     def stays(self) -> bool:
-        """Whether nothing has changed: a person had disabled it before, without an end."""
+        """Whether nothing has changed, because a person had disabled it before without an end."""
         return self.before is not None and self.before.left_ms is None
 
     def as_json(self) -> dict[str, Any]:
-        """The same for the endpoints."""
+        """Return all fields in JSON types, for the endpoints."""
         before = self.before and {
             "left_ms": self.before.left_ms,
             "by": self.before.by,
@@ -77,16 +77,16 @@ class ByHand:
         reason: str = "by hand",
         for_ms: int | None = None,
     ) -> Disabled:
-        """Take a key out until a person brings it back, or for a time. Calls in flight go on.
+        """Disable a key for a time, or until a person enables it. Calls in flight continue.
 
-        A time replaces another one. Where a person had taken it out without an end, that stays: a
-        time would bring back what somebody wants to stay out.
+        A time replaces an earlier one. If a person had disabled the key without an end, that stays:
+        otherwise the key would come back although somebody wants it to stay out.
 
         Args:
-            key_id: The key; None: all keys, those of other processes and later ones too.
-            by: Who asked, for the audit stream.
-            reason: Why.
-            for_ms: For how long, in milliseconds; None: without end.
+            key_id: The key; None: all keys, also those of other processes and later ones.
+            by: The person or program that asked, for the audit stream.
+            reason: The reason, for the audit stream and the views.
+            for_ms: How long, in milliseconds; None: without end.
 
         Raises:
             KeyError: This process has no key of that id.
@@ -99,10 +99,10 @@ class ByHand:
         return Disabled(bool(newly), None if before.left_ms is None else for_ms, before)
 
     async def enable(self, key_id: str | None, *, by: str) -> bool:
-        """Bring back what a person had disabled: a key, or all keys (None).
+        """Enable a key, or all keys (None), that a person had disabled.
 
         Returns:
-            False where no person had disabled it.
+            False if no person had disabled it.
 
         Raises:
             KeyError: This process has no key of that id.
@@ -112,7 +112,7 @@ class ByHand:
     async def _enable_some(
         self, done: ResetDone, key_ids: Collection[str], *, by: str
     ) -> ResetDone:
-        """Enable some of the keys that a reset left out, and count them as brought back."""
+        """Enable some of the keys that a reset left disabled, and count them as brought back."""
         back = [
             block
             for block in done.left_disabled
@@ -122,7 +122,7 @@ class ByHand:
         return ResetDone((*done.brought_back, *back), left)
 
     async def note(self, key_id: str, text: str, *, by: str) -> None:
-        """Keep a note on a key, in place of an earlier one; an empty text removes it.
+        """Keep a note on a key. It replaces an earlier note; an empty text removes it.
 
         Raises:
             KeyError: This process has no key of that id.
@@ -130,10 +130,10 @@ class ByHand:
         await self._act("noted", key_id, by=by, words=text)
 
     async def reinstate(self, leases: Iterable[Lease]) -> None:
-        """Enable the keys again that were refused for one request, which is at fault.
+        """Reinstate the keys that were refused for one request, which is at fault.
 
         Args:
-            leases: The leases of one job, of different keys, that its settles had disabled alone.
+            leases: Leases of one job. No other job's settle had disabled the keys of these leases.
         """
         words = "the request was at fault"
         await asyncio.gather(
@@ -164,7 +164,7 @@ class ByHand:
         )
 
     async def note_reload(self, outcome: str, *, by: str) -> None:
-        """Write down that a person had the workers load their keys again, and what came of it."""
+        """Record in the audit stream a reload that a person asked for, and its outcome."""
         await self._act("reloaded", None, by=by, words=outcome)
 
     def _check_known(self, key_id: str | None) -> None:

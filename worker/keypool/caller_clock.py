@@ -1,4 +1,4 @@
-"""What a process knows of the pool's clock, by its own: no step of Redis' clock changes that."""
+"""Derives the pool's time from a clock of the process, so that no step of Redis' clock matters."""
 
 import time
 from typing import Final
@@ -6,14 +6,14 @@ from typing import Final
 from worker.redis.lua import Clock
 
 _KEPT_MS: Final = 60_000
-"""For how long a reading is better than a later one that gives an earlier time, in milliseconds.
+"""How long a reading is preferred to a later one that gives an earlier time, in milliseconds.
 
-After that, the two clocks may have drifted apart by some milliseconds.
+After that, the two clocks may have drifted apart by a few milliseconds.
 """
 _FRESH_MS: Final = 1_000
-"""How long a reading may take. One that took longer may have met a Redis that stood still."""
+"""How long a reading may take, in milliseconds. If it takes longer, Redis may have stood still."""
 _BOOT_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Linux counts the time in which the machine was suspended in this one only."""
+"""On Linux, only CLOCK_BOOTTIME includes the time in which the machine was suspended."""
 
 
 def since_boot_ms() -> int:
@@ -24,9 +24,9 @@ def since_boot_ms() -> int:
 class CallerClock:
     """Gives a lower bound of the time by the pool's clock.
 
-    Redis has only a clock that people and programs set. If it is set forward by ten minutes, that
-    looks like ten minutes in which Redis stood still, and in which all buckets would have refilled.
-    Its caller knows better: he read the pool's clock before, and has a clock that nobody sets.
+    Redis has only a clock that people and programs can set. If that clock is set forward by ten
+    minutes, it looks as if Redis had stood still for ten minutes while all buckets refilled. The
+    caller can tell the difference: it has read the pool's clock before, and nobody sets its own.
 
     Args:
         own_ms: The caller's own clock, in whole milliseconds since any instant.
@@ -38,19 +38,19 @@ class CallerClock:
         self._read_ms = 0
 
     def least_ms(self) -> int | None:
-        """Return what the pool's clock says at least, in milliseconds since 1970.
+        """Return a lower bound of the pool's time, in milliseconds since 1970.
 
         Returns:
-            None: it was not read yet.
+            None if the pool's clock has not been read yet.
         """
         return None if self._ahead_ms is None else self.own_ms() + self._ahead_ms
 
     def read(self, pool_ms: int, *, began_ms: int) -> None:
-        """Learn what the pool's clock said.
+        """Learn from a reading of the pool's clock.
 
         Args:
-            pool_ms: What it said, in milliseconds since 1970.
-            began_ms: When it was asked, by the caller's own clock.
+            pool_ms: The pool's time, in milliseconds since 1970.
+            began_ms: When the reading began, by the caller's own clock.
         """
         ended_ms = self.own_ms()
         known_ms, ahead_ms = self._ahead_ms, pool_ms - ended_ms

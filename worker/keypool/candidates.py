@@ -1,4 +1,4 @@
-"""The keys of this process and their accounts: what an acquire may choose from."""
+"""Selects, from the keys of this process, the candidates of an acquire."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ from worker.keypool.leases import LeaseRequest
 from worker.redis.resp import Encoded, encode
 
 _CHOICES = 256
-"""How many choices are kept; beyond it all are forgotten.
+"""How many selections are cached. If there are more, the whole cache is cleared.
 
-Jobs exclude keys that refused them, so there are few kinds.
+Jobs differ only in the keys and accounts that they exclude or require, so there are few selections.
 """
 
 
@@ -20,8 +20,8 @@ class Candidates:
 
     Attributes:
         keys: The keys.
-        accounts: The account of each.
-        arguments: The id of each and its account, as acquire.lua reads them.
+        accounts: The account of each key, in the same order.
+        arguments: The id and the account of each key, as acquire.lua reads them.
     """
 
     keys: tuple[ApiKey, ...]
@@ -30,9 +30,9 @@ class Candidates:
 
 
 class KeyDirectory:
-    """Knows the keys and the account each was last seen to belong to.
+    """Knows the keys of this process, and the account that each was last seen to belong to.
 
-    Choosing is done for each call and its outcome changes seldom, so it is kept until keys or
+    Each call needs a selection, and selections seldom change. So they are cached until keys or
     accounts change.
 
     Args:
@@ -46,18 +46,18 @@ class KeyDirectory:
         self.replace(keys)
 
     def replace(self, keys: Sequence[ApiKey]) -> None:
-        """Know these keys from now on; of those known before, the accounts too."""
+        """Replace the keys. The accounts of keys that stay remain known."""
         self.keys = tuple(keys)
         self.accounts = {key.id: self.accounts.get(key.id) or key.account or key.id for key in keys}
         self._choices.clear()
 
     def learn(self, accounts: Mapping[str, str]) -> None:
-        """Know these accounts, by key id, from now on."""
+        """Note the accounts of keys, by key id."""
         self.accounts = {**self.accounts, **accounts}
         self._choices.clear()
 
     def candidates(self, lease_request: LeaseRequest) -> Candidates:
-        """The keys that may serve a job."""
+        """Return the keys that may serve a job."""
         choice = (lease_request.exclude, lease_request.exclude_accounts, lease_request.account)
         found = self._choices.get(choice)
         if found is None:

@@ -1,4 +1,4 @@
-"""How long a scope rests. A verdict says only what rests and why."""
+"""Decides how long a scope rests. A verdict says only which scope rests and why."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ _HOUR_MS = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class CooldownPolicy:
-    """How long a scope of one service rests, in milliseconds.
+    """The rests of one service's scopes, in milliseconds.
 
     Attributes:
-        limit_ms: After a refusal for a limit, if the provider does not say how long. In a worker
-            it is the setting.
-        server_error_ms: After an error of the provider's servers. In a worker it is
+        limit_ms: The rest after a refusal for a limit, if the provider states none. In a worker it
+            is the setting `KEYWHEEL_…_COOLDOWN_S`.
+        server_error_ms: The rest after an error of the provider's servers. In a worker it is
             `ServiceSettings.server_error_cooldown_s`.
-        hourly_probe_ms: After a refusal that a person or the provider may lift at any time; then
-            one call finds out.
-        daily_probe_ms: The same for what is rarely lifted within a day.
+        hourly_probe_ms: The rest after a refusal that a person or the provider may lift at any
+            time. After it, one call finds out.
+        daily_probe_ms: The rest after a refusal that is rarely lifted within a day.
     """
 
     limit_ms: int = 60_000
@@ -29,7 +29,8 @@ class CooldownPolicy:
     def rest_ms(self, verdict: Verdict) -> int:
         """Return how long a verdict's scope rests.
 
-        What the provider states wins, but a probe does not wait for longer than its interval.
+        A rest that the provider states takes precedence, but a probe never waits longer than its
+        interval.
         """
         match verdict.cooldown:
             case Cooldown.LIMIT:

@@ -1,6 +1,6 @@
-"""What the keys of a pool will allow: when the Nth call from now may start, and what limits it.
+"""Estimates when the Nth call from now may start with the keys of a pool, and what limits it.
 
-Pure arithmetic on a snapshot (`PoolView`), for estimates that people read. Nothing is reserved.
+The estimates are for people: pure arithmetic on a snapshot (`PoolView`). Nothing is reserved.
 """
 
 import math
@@ -14,24 +14,24 @@ from worker.verdicts import Dimension
 _DAY_MS: Final = 86_400_000
 _LONGEST_S: Final = 7 * 86_400.0
 WORKERS: Final = "workers"
-"""What limits jobs that no key keeps waiting."""
+"""The limit of jobs that do not wait for a key."""
 NO_KEY: Final = "no key"
-"""What limits jobs that no key can serve until a person acts."""
+"""The limit of jobs that no key can serve until a person acts."""
 PAUSED: Final = "paused"
-"""What limits jobs whose service a person paused."""
+"""The limit of jobs whose service a person paused."""
 DISABLED: Final = "disabled"
-"""What limits jobs whose keys a person disabled for a time."""
+"""The limit of jobs whose keys a person disabled for a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallCost:
-    """What one call of the jobs that wait counts on average.
+    """The average cost of one call of the jobs that wait.
 
     Attributes:
-        model: Their model; empty where a service has none.
-        tokens: Tokens, the prompt's and the answer's.
-        input_tokens: The prompt's.
-        output_tokens: The answer's.
+        model: The model of the jobs; empty if the service has none.
+        tokens: Tokens of the prompt and the answer together.
+        input_tokens: Tokens of the prompt.
+        output_tokens: Tokens of the answer.
         emails: Recipients.
     """
 
@@ -42,7 +42,7 @@ class CallCost:
     emails: float = 0
 
     def in_dimension(self, dimension: str) -> float:
-        """Return what the call takes of a limit of this dimension."""
+        """Return how much of a limit of this dimension the call uses."""
         match dimension:
             case Dimension.TPM | Dimension.TPD:
                 return self.tokens
@@ -57,13 +57,13 @@ class CallCost:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """When a job may start, or a backlog may be empty.
+    """An estimate of when a job may start, or when a backlog may be empty.
 
     Attributes:
         in_s: In how many seconds; None: not before a person acts, or in more than a week.
-        limited_by: What decides that: a dimension such as `rpm` or `tpm`, the reason of a rest,
-            `paused` or `disabled` by a person, `workers` where the keys have room, `no key`, or
-            empty where nothing has to wait.
+        limited_by: The cause of the wait: a dimension such as `rpm` or `tpm`, the reason of a rest,
+            `paused` or `disabled` by a person, `workers` if the keys have room, `no key`, or empty
+            if nothing has to wait.
     """
 
     in_s: float | None
@@ -72,7 +72,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """How many calls one limit allows within a time."""
+    """One limit, counted in calls: how many are left now, at most, and per second."""
 
     name: str
     calls: float
@@ -82,7 +82,7 @@ class _Limit:
 
     def within(self, seconds: float, *, opens_s: float) -> float:
         if self.quota_ends_s is None:
-            # What refills beyond the limit before a call may be made is lost.
+            # A full bucket does not refill further while no call may be made.
             at_first = min(self.most, self.calls + self.per_s * opens_s)
             return at_first + self.per_s * (seconds - opens_s)
         ended = 0 if seconds < self.quota_ends_s else 1 + (seconds - self.quota_ends_s) // 86_400
@@ -98,14 +98,14 @@ class _Account:
     limits: Sequence[_Limit]
 
     def within(self, seconds: float) -> float:
-        """How many calls it allows within a time; infinite while no limit is known."""
+        """Return how many calls the account allows within a time; infinite if no limit is known."""
         if seconds < self.opens_s:
             return 0.0
         calls = (limit.within(seconds, opens_s=self.opens_s) for limit in self.limits)
         return max(0.0, min(calls, default=math.inf))
 
     def tightest(self, seconds: float) -> str:
-        """What keeps it from more calls within a time, where a known limit or a rest does."""
+        """Return the limit or rest that keeps the account from more calls within a time."""
         if seconds < self.opens_s:
             return self.reason
         return min(self.limits, key=lambda limit: limit.within(seconds, opens_s=self.opens_s)).name
@@ -116,9 +116,9 @@ class Forecast:
 
     Args:
         view: The snapshot.
-        cost: What a call of these jobs counts.
-        workers_per_s: How many of them the workers begin a second, as measured while no job waits
-            for a key. None: jobs wait for keys, so the workers are fast enough.
+        cost: The cost of a call of these jobs.
+        workers_per_s: How many of these jobs the workers start in a second, measured while no job
+            waits for a key. None: jobs wait for keys, so the workers are fast enough.
     """
 
     def __init__(
@@ -131,11 +131,11 @@ class Forecast:
         self._workers_per_s: Final = workers_per_s
 
     def calls_within(self, seconds: float) -> float:
-        """How many calls may start within a time; infinite where a limit is not known yet."""
+        """Return how many calls may start within a time; infinite if no limit is known yet."""
         return sum(account.within(seconds) for account in self._accounts)
 
     def call(self, number: int) -> Estimate:
-        """When the Nth call from now may start.
+        """Estimate when the Nth call from now may start.
 
         Args:
             number: 1 for the next one; the place of a job in line, or the size of a backlog.
@@ -161,19 +161,19 @@ class Forecast:
         return Estimate(late_s, self._limit_at(early_s))
 
     def _limit_at(self, seconds: float) -> str:
-        """What keeps most accounts from more calls within a time."""
+        """Return the limit that keeps most accounts from more calls within a time."""
         names = [account.tightest(seconds) for account in self._accounts]
         return max(names, key=names.count) if names else self._without_accounts
 
 
 def usual_tokens(view: PoolView) -> float:
-    """Return how many tokens the calls of these keys had on average; 0 before the first one."""
+    """Return how many tokens a call of these keys used on average; 0 before the first call."""
     accepted = sum(key.accepted for key in view.keys)
     return sum(key.tokens for key in view.keys) / accepted if accepted else 0.0
 
 
 def _accounts_of(view: PoolView, cost: CallCost) -> Iterator[_Account]:
-    """The accounts that may ever serve such a job without a person's help."""
+    """Yield the accounts that can serve such a job without a person's help, now or later."""
     keys: dict[str, list[KeyView]] = {}
     for key in view.keys:
         keys.setdefault(key.account, []).append(key)
@@ -187,13 +187,13 @@ def _accounts_of(view: PoolView, cost: CallCost) -> Iterator[_Account]:
 
 
 def _opens(key: KeyView, model: str) -> tuple[float, str]:
-    """In how many seconds a key may be called for a model (infinite: never), and what rests."""
+    """Return in how many seconds a key may be called for a model (infinite: never), and why."""
     blocks = [block for block in key.blocks if _covers(block, model)]
     return max(((_left_s(block), _why(block)) for block in blocks), default=(0.0, ""))
 
 
 def _why(block: BlockView) -> str:
-    """Why it rests; what a person wrote as the reason is for people."""
+    """Return the reason of a block; for a person's, `paused` or `disabled` instead of the text."""
     if not block.disabled_by:
         return block.reason
     return PAUSED if block.scope == "host" else DISABLED
@@ -213,7 +213,7 @@ def _limits_of(buckets: Iterable[BucketView], cost: CallCost) -> Iterator[_Limit
         if calls <= 0:
             continue
         ends_s = None if bucket.full_in_ms is None else bucket.full_in_ms / 1000
-        # A quota of a month is taken for full again each day, as the pool does.
+        # As in the pool, a quota of a month is assumed to be full again each day.
         window_ms = bucket.window_ms if ends_s is None else _DAY_MS
         per_s = bucket.limit / window_ms * 1000
         yield _Limit(

@@ -1,4 +1,4 @@
-"""The latest calls with a key, for people; settle.lua keeps them in the key's record."""
+"""Reads the latest calls with a key, for people. settle.lua keeps them in the key's record."""
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -12,10 +12,10 @@ class LatestCall:
     """One call.
 
     Attributes:
-        at_ms: When it ended, in milliseconds since 1970, by the pool's clock.
-        code: How it ended: the verdict's code, such as `rate_limit`; `ok` where it succeeded.
-        job: The id of the job; empty where it was none's.
-        model: The model; empty where the service has none.
+        at_ms: When the call ended, in milliseconds since 1970, by the pool's clock.
+        code: The verdict's code, such as `rate_limit`; `ok` if the call succeeded.
+        job: The id of the job; empty if the call was not made for a job.
+        model: The model; empty if the service has none.
     """
 
     at_ms: int
@@ -24,12 +24,12 @@ class LatestCall:
     model: str
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return all fields in JSON types."""
         return asdict(self)
 
 
 def read(text: str | None) -> list[LatestCall]:
-    """Read the record's field, the latest call first. What another program wrote is left out."""
+    """Read the record's field, the latest call first. Lines of another format are left out."""
     calls = []
     for line in (text or "").splitlines():
         match read_json(line):

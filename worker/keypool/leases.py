@@ -1,4 +1,4 @@
-"""What a caller asks of the pool, and what it gets."""
+"""Defines a request for a lease, and the pool's two replies: a lease, or the reason for none."""
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -9,33 +9,32 @@ from worker.verdicts import Dimension
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """One call that wants a key.
+    """A request for a lease for one call.
 
     Attributes:
-        model: The model (Groq); empty where a service has none.
-        resource: What a key may or may not access by itself: the model (Groq), the from-domain
-            (Resend).
-        fallbacks: Further models that serve as well, in order of preference, with their resources:
-            the first that can be served now is taken.
-        tokens: What the call will count against token limits, as an estimate.
-        input_tokens: How many of them are the prompt's.
-        output_tokens: How many of them are reserved for the answer.
-        flexible: The job names no cap for its answer, so where an account allows fewer tokens a
+        model: The model (Groq); empty if the service has none.
+        resource: The model (Groq) or from-domain (Resend), which single keys may be unable to use.
+        fallbacks: Further models that serve as well, with their resources, in order of preference.
+            The first model that can be served now is taken.
+        tokens: How many tokens the call is expected to count against token limits.
+        input_tokens: The part of `tokens` that is the prompt.
+        output_tokens: The part of `tokens` that is reserved for the answer.
+        flexible: The job sets no cap for its answer. So if an account allows fewer output tokens a
             minute, fewer are reserved.
-        emails: What the call counts against email quotas: its recipients.
+        emails: How many recipients the call counts against email quotas.
         exclude: Ids of keys that this job must not get.
         exclude_accounts: Accounts that this job must not get.
-        account: The only account that may serve, because an earlier attempt went there; also the id
-            of a key whose account was not known then. Empty: any.
-        by: The task's id, for the audit stream; also names the job that tokens are saved for.
-        suspect: Earlier attempts failed alike with several keys, so a failure of the provider (5xx)
-            is taken for the request's and rests no key.
-        bulk: Gives way: it takes what interactive jobs leave.
-        waited_ms: For how long the job has waited for a key so far, in milliseconds, deferrals
+        account: The only account that may serve, because an earlier attempt went there; or the id
+            of that attempt's key, if the account was not known then. Empty: any account.
+        by: The task's id, for the audit stream and for the reservation of a large job.
+        suspect: Earlier attempts failed alike with several keys. So a provider failure (5xx) is
+            blamed on the request, and the key does not rest.
+        bulk: The job takes only the capacity that interactive jobs leave.
+        waited_ms: How long the job has waited for a key so far, in milliseconds, deferrals
             included. The job that has waited longest is served first.
-        tenant: On whose behalf the job is, for the usage; empty: nobody's.
-        queue: The list of the broker that the job came by, in which tenants take turns; empty
-            where it has no tenant.
+        tenant: The tenant of the job, for the usage; empty if it has none.
+        queue: The broker's list that the job came from, in which tenants take turns; empty if the
+            job has no tenant.
     """
 
     model: str = ""
@@ -58,18 +57,18 @@ class LeaseRequest:
 
     @property
     def models(self) -> tuple[tuple[str, str], ...]:
-        """All models that serve, in order of preference, each with its resource."""
+        """All models that may serve, in order of preference, each with its resource."""
         return ((self.model, self.resource), *self.fallbacks)
 
     def taking(self, index: int) -> "LeaseRequest":
-        """Return this request for one of its models alone."""
+        """Return this request with only one of its models."""
         if index == 0 and not self.fallbacks:
             return self
         model, resource = self.models[index]
         return replace(self, model=model, resource=resource, fallbacks=())
 
     def without(self, model: str) -> "LeaseRequest":
-        """Return this request without one of its models, where others are left."""
+        """Return this request without one of its models, unless that is the only one."""
         left = tuple(alternative for alternative in self.models if alternative[0] != model)
         return (
             replace(self, model=left[0][0], resource=left[0][1], fallbacks=left[1:])
@@ -78,7 +77,7 @@ class LeaseRequest:
         )
 
     def is_as_large_as(self, other: "LeaseRequest") -> bool:
-        """Whether nothing that is too small for the other has room for this."""
+        """Return whether a limit that is too small for `other` is too small for this request."""
         return (
             self.tokens >= other.tokens
             and self.input_tokens >= other.input_tokens
@@ -103,10 +102,10 @@ class Line:
     """The place of a process in a wait list, by which several processes are served in order.
 
     Attributes:
-        wait_list: The wait list in Redis that the line has its place in; the same in all processes.
-        id: The line's own name there.
-        next_waited_ms: For how long the job behind this one has waited, in milliseconds; None:
-            nobody stands there.
+        wait_list: The wait list in Redis that contains the line; the same in all processes.
+        id: The line's name in the wait list.
+        next_waited_ms: How long the job behind this one has waited, in milliseconds; None: no job
+            stands behind it.
         entered: The line is in the wait list already.
     """
 
@@ -121,16 +120,16 @@ class Lease:
     """The right to make one call with one key, from an instant on.
 
     Attributes:
-        id: Names the reservation; a second settle of it changes nothing.
+        id: The id of the lease. A second settle of the same lease changes nothing.
         key: The key to call with.
         account: The account whose limits were charged.
-        request: What was reserved: as requested, but of several models the one that was taken, and
-            fewer `output_tokens` where it is flexible.
+        request: The request as it was granted: with one model only, and with fewer `output_tokens`
+            if it is flexible and the account's limit is smaller.
         wait_ms: How long to wait before the call, in milliseconds.
-        spare_emails: How many more recipients the quotas allow, so that others may go in the same
-            call; None: no quota is known.
-        capped: The request must name `request.output_tokens` as its cap: else more is reserved than
-            the account allows.
+        spare_emails: How many more recipients the quotas allow, so that other emails may go in the
+            same call; None: no quota is known.
+        capped: The request must name `request.output_tokens` as its cap. Otherwise the provider
+            would reserve more than the account allows.
     """
 
     id: str
@@ -148,33 +147,32 @@ class NoLeaseReason(StrEnum):
     WAIT = "wait"
     """A key will have room soon; ask again."""
     BUSY = "busy"
-    """A key will have room soon: limits are unknown, and enough calls are in flight to find out."""
+    """A key will have room soon. Its limits are unknown, and the slow start holds the call back."""
     RESTING = "resting"
-    """No key may be called for longer than a job waits in the process."""
+    """All keys rest for longer than a job waits in its process."""
     DISABLED = "disabled"
-    """Every key is out until a person resets it."""
+    """Every key is disabled until a person acts."""
     UNFIT = "unfit"
-    """No key may be used for this model or from-domain: its account is unfit, or it is disabled."""
+    """No key may be used for this model or from-domain: the account is unfit, or it is disabled."""
     TOO_LARGE = "too_large"
     """No key's limit is as large as this request."""
     GONE = "gone"
-    """The only account that may serve has no key any more."""
+    """The only account that may serve no longer has a key."""
     NO_KEYS = "no_keys"
     """No key is left after the exclusions."""
 
 
 @dataclass(frozen=True, slots=True)
 class NoLease:
-    """No lease.
+    """The reply if no lease is given.
 
     Attributes:
         why: The kind of reason.
-        ask_in_ms: When to ask again, in milliseconds, with `WAIT` and `BUSY`.
-        first_in_ms: The first instant at which a key may be called, in milliseconds from now, where
-            one is known.
-        reason: What the key that opens first waits for, such as `rate_limit` or `tpm`.
-        limit: The largest limit there is, in tokens or recipients, with `NoLeaseReason.TOO_LARGE`.
-        dimension: What that limit counts.
+        ask_in_ms: In how many milliseconds to ask again, with `WAIT` and `BUSY`.
+        first_in_ms: In how many milliseconds a key may be called first, if that is known.
+        reason: What blocks the key that can be called first, such as `rate_limit` or `tpm`.
+        limit: The largest limit of any key, in tokens or recipients, with `TOO_LARGE`.
+        dimension: The dimension of that limit.
     """
 
     why: NoLeaseReason

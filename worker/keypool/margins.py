@@ -1,8 +1,8 @@
-"""By when a job that is enqueued now will have ended, in nine of ten cases.
+"""Estimates by when a job that is enqueued now will have ended, in nine of ten cases.
 
-`worker.keypool.forecast` says when the keys allow its call if nothing changes. Something does:
-other jobs are larger, a key is lost, more jobs of a higher priority come. How much later jobs ended
-than that is measured on the quotes themselves, and the next ones allow for it.
+`worker.keypool.forecast` says when the keys allow the job's call if nothing changes. But other jobs
+may be larger, a key may be lost, and jobs of a higher priority may come. So the delay against the
+forecast is measured for each quote, and the next quotes allow for it.
 """
 
 from bisect import bisect_left, insort
@@ -11,32 +11,32 @@ from dataclasses import dataclass, field
 from typing import Final
 
 SHARE: Final = 0.9
-"""In which share of cases a quote is to be kept."""
+"""The share of quotes that are to be kept."""
 _STEP: Final = 0.01
-"""How far one outcome moves what the next quotes allow for."""
+"""How far one outcome moves the quantile that the next quotes use."""
 _KEPT: Final = 800
 _OPEN: Final = 1_000
 _SLACK_S: Final = 1.0
 """Added before ratios are taken, so that short waits do not count as long delays."""
 _SHORT_S, _LONG_S = 3.0, 60.0
 _ASSUMED: Final = 1.5
-"""What a forecast is multiplied by before anything was learned."""
+"""The factor by which a forecast is multiplied before any outcome is known."""
 
 
 @dataclass(slots=True)
 class _Spread:
-    """How much later than forecast jobs ended, for forecasts of about one length."""
+    """How much longer jobs took than forecast, for forecasts of about the same length."""
 
     ratios: list[float] = field(default_factory=list)  # sorted
     latest: deque[float] = field(default_factory=deque)
     level: float = SHARE
 
     def factor(self) -> float:
-        """Return what a forecast is multiplied by."""
+        """Return the factor by which a forecast is multiplied."""
         if not self.ratios:
             return _ASSUMED
         index = min(len(self.ratios) - 1, max(0, int(self.level * len(self.ratios))))
-        # Beyond all that was seen it goes on in proportion.
+        # A level above 1 extrapolates beyond the largest ratio, in proportion.
         beyond = max(0.0, self.level - 1.0)
         return self.ratios[index] * (1 + 4 * beyond)
 
@@ -54,8 +54,8 @@ class Margins:
     """How much quotes exceed forecasts.
 
     Attributes:
-        of: For short, longer and long waits what a forecast is multiplied by, and how many outcomes
-            that rests on.
+        of: For short, longer and long waits each: the factor by which a forecast is multiplied, and
+            the number of outcomes that the factor is based on.
     """
 
     of: tuple[tuple[float, int], ...] = ((_ASSUMED, 0),) * 3
@@ -64,13 +64,13 @@ class Margins:
         """Return in how many seconds a job will have ended, in nine of ten cases.
 
         Args:
-            forecast_s: In how many seconds it ends if nothing changes.
+            forecast_s: In how many seconds the job ends if nothing changes.
         """
         factor, _ = self.of[_kind_of(forecast_s)]
         return max(0.0, (forecast_s + _SLACK_S) * factor - _SLACK_S)
 
     def learned_from(self, forecast_s: float) -> int:
-        """Return how many outcomes a quote of about this length rests on."""
+        """Return how many outcomes a quote of about this length is based on."""
         return self.of[_kind_of(forecast_s)][1]
 
 
@@ -89,14 +89,14 @@ class _Open:
 
 
 class QuoteBook:
-    """Makes quotes for the jobs of one service, and learns from what became of them.
+    """Makes quotes for the jobs of one service, and learns from their outcomes.
 
-    A job has ended once as many jobs have as were before it, itself included; so nothing has to
-    follow single jobs.
+    Single jobs are not followed. A job counts as ended when the number of jobs that have ended
+    since its quote reaches its place.
 
     Args:
-        is_polled: Ends are observed some time after their instants. Those between two observations
-            are then taken to have happened at even distances.
+        is_polled: Ends are observed with a delay. The ends between two observations are then
+            assumed to be evenly spaced in time.
     """
 
     def __init__(self, *, is_polled: bool = False) -> None:
@@ -107,7 +107,7 @@ class QuoteBook:
 
     @property
     def margins(self) -> Margins:
-        """What was learned so far."""
+        """The margins learned so far."""
         return Margins(tuple((spread.factor(), len(spread.ratios)) for spread in self._spreads))
 
     def quote(
@@ -119,8 +119,8 @@ class QuoteBook:
             now_s: Now, in seconds, on any clock.
             ended: How many jobs of the service have ended so far.
             place: The job's place among those that have not ended, 1 for the next one.
-            forecast_s: In how many seconds it ends if nothing changes.
-            age_s: How long ago it came, in seconds.
+            forecast_s: In how many seconds the job ends if nothing changes.
+            age_s: How long ago the job came, in seconds.
         """
         self.observe(now_s, ended=ended)
         quoted_s = self.margins.within_s(forecast_s)
@@ -141,7 +141,7 @@ class QuoteBook:
         """
         before_s, before = self._seen or (now_s, ended)
         self._seen = (now_s, ended)
-        if ended < before:  # the count began anew
+        if ended < before:  # the count has started again from 0
             self._open.clear()
         while self._open and self._open[0].ends_at <= ended:
             quote = self._open.pop(0)

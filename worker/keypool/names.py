@@ -1,4 +1,4 @@
-"""The pool's records in Redis: their names, and what they hold.
+"""Names the pool's records in Redis, and documents their contents.
 
 Instants are milliseconds since 1970 by the pool's clock; see prelude.lua.
 """
@@ -14,13 +14,14 @@ def _joined(namespace: str, service: str, *parts: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BlockedScope:
-    """What a field of the hash `blocks` stands for.
+    """The scope of a block, which a field of the hash `blocks` names.
 
     Attributes:
-        kind: `host`, `model`, `key`, `key_resource`, `account`, `account_model`; `unfit`, for a
-            model that an account does not have; or `person`, for what a person disabled.
-        owner: The key's id or the account; empty where the scope is nobody's own.
-        resource: The model or resource, where the scope has one.
+        kind: `host`, `model`, `key`, `key_resource`, `account` or `account_model`; `unfit`, for a
+            model that an account does not have; `person`, for a key or service that a person
+            disabled.
+        owner: The id of the key, or the account; empty if the scope belongs to neither.
+        resource: The model or resource, if the scope has one.
     """
 
     kind: str
@@ -29,7 +30,7 @@ class BlockedScope:
 
     @classmethod
     def parse(cls, field: str) -> "BlockedScope":
-        """Read the field's name: ids and accounts have no colon, models may have some."""
+        """Read the field's name. Ids and accounts contain no colon; models may contain some."""
         kind, _, name = field.partition(":")
         if kind == "model":
             return cls(kind, resource=name)
@@ -38,13 +39,13 @@ class BlockedScope:
 
     @property
     def shown_kind(self) -> str:
-        """The kind as people see it: what is blocked, by a person or not."""
+        """The kind as people see it, which is the same whether a person blocks the scope or not."""
         if self.kind == "person":
             return "key" if self.owner else "host"
         return "account_model" if self.kind == "unfit" else self.kind
 
     def state(self, *, endless: bool) -> str:
-        """What a block of this scope does: `cooling`, `disabled` or `unfit`."""
+        """Return the state that a block of this scope causes: `cooling`, `disabled` or `unfit`."""
         if self.kind == "unfit":
             return self.kind
         return "disabled" if endless or self.kind == "person" else "cooling"
@@ -65,12 +66,12 @@ class BlockedScope:
 class Names:
     """Names the records of one service's pool.
 
-    All share one hash tag, so that a cluster keeps them on one node and a script may touch them
-    together. The scripts that run for each call are given the root alone and make the other names
-    themselves, in the same way.
+    All names share one hash tag, so that a cluster keeps the records on one node and one script may
+    use them together. The scripts that run for each call get only the root, and build the other
+    names from it in the same way.
 
     Args:
-        namespace: What stands before every name; keeps installations apart that share a Redis.
+        namespace: The prefix of all names. It separates installations that share a Redis.
         service: The service's name.
     """
 
@@ -81,7 +82,7 @@ class Names:
         return _joined(self.namespace, self.service, *parts)
 
     def root(self) -> str:
-        """What all names begin with; no record."""
+        """Return the beginning of all names. No record has this name."""
         return self._name()
 
     @property
@@ -96,108 +97,112 @@ class Names:
 
     @property
     def leased(self) -> str:
-        """Hash: lease id → what it has reserved (MessagePack).
+        """Hash: lease id → its reservation (MessagePack).
 
-        - `key`, `pair` (an account × model), `cost` by what is counted, `by` (the task's id);
-          `start_ms`, when the call may leave, and `lasts_ms`.
-        - `took`: each dimension that the cost was taken from → the debt of its bucket then.
-        - `tried`: the dimension whose limit the call goes beyond, if it does.
-        - `waits`: it waits for its start and is confirmed then, unless its process died or hangs.
+        - `key`, `pair` (an account × model), `by` (the task's id), `cost` in requests, tokens and
+          so on; `start_ms`, when the call may leave; `lasts_ms`, until it expires after that.
+        - `took`: each dimension that was charged → the `debt` of its bucket at that time.
+        - `tried`: the dimension whose limit the call exceeds, if any.
+        - `waits`: the lease waits for its start. Its process confirms it then, unless that process
+          died or hangs.
         """
         return self._name("leased")
 
     @property
     def inflight(self) -> str:
-        """Hash: the clock, how many calls were reserved, when each model last answered."""
+        """Hash: the clock, the number of calls reserved so far, when each model last answered."""
         return self._name("inflight")
 
     @property
     def audit(self) -> str:
-        """Stream: what happened to keys, when, why and by which task."""
+        """Stream: the events of keys, each with its time, its reason and the task behind it."""
         return self._name("audit")
 
     @property
     def actions(self) -> str:
-        """Stream.
+        """Stream: the actions of people and programs, such as resets.
 
-        The resets and the keys taken out, beside `audit`, where thousands of other entries push
-        them out.
+        They are in `audit`, too, but thousands of other entries push them out of that stream.
         """
         return self._name("actions")
 
     @property
     def blocks(self) -> str:
-        """Hash: the scope → what blocks its calls, why and until when.
+        """Hash: the scope → its block (MessagePack).
 
-        A scope is named by its kind and what it is: `host`, `model:MODEL`, `key:ID`,
-        `key_resource:ID:RESOURCE`, `account:ACCOUNT`, `account_model:ACCOUNT:MODEL`,
-        `unfit:ACCOUNT:MODEL`, a model that the account does not have, and `person:ID` and
-        `person:`, a key and all keys that a person disabled.
+        The scopes are `host`, `model:MODEL`, `key:ID`, `key_resource:ID:RESOURCE`,
+        `account:ACCOUNT`, `account_model:ACCOUNT:MODEL`; `unfit:ACCOUNT:MODEL`, for a model that
+        the account does not have; and `person:ID` and `person:`, for one key and for all keys, if a
+        person disabled them.
 
-        A block (MessagePack) has:
+        A block has:
 
         - `until_ms` (infinite until a person acts), `since_ms`, `reason`, `by`.
-        - `words`: of the person who disabled it.
-        - `from_tokens`: it holds for calls of this size or more only.
-        - Of a host or model that fails: `faults` in a row; `fault_ms`, the last one; and while a
-          lease probes it, `probe_by` and `probe_ms`, when the next one may.
+        - `words`: the reason that the person gave who disabled the key.
+        - `from_tokens`: the block holds only for calls of this number of tokens or more.
+        - For a host or model that fails: `faults` in a row; `fault_ms`, the time of the last one;
+          and while a lease probes it, that lease's id `probe_by`, and `probe_ms`, when the next
+          lease may probe.
         """
         return self._name("blocks")
 
     @property
     def models(self) -> str:
-        """Sorted set: models seen → when (ms)."""
+        """Sorted set: a model that the provider knows → when it was last used (ms)."""
         return self._name("models")
 
     @property
     def wake(self) -> str:
-        """The channel of `reset`, and of `room` where a line may be served sooner than expected."""
+        """Channel: `reset`; or `room`, if a line may be served sooner than expected."""
         return self._name("wake")
 
     def waiting(self, wait_list: str) -> str:
-        """Sorted set: line → when its first job came.
+        """Sorted set: line → when its first job came (ms).
 
-        In each process, the jobs that the same keys may serve form a line. With `:due` behind it:
-        line → when it asks again. With `:step`: how long it takes until one more call fits (ms).
+        In each process, the jobs that the same keys may serve form a line. Two more records have
+        this name with a suffix. `:due` is a sorted set: line → when it asks again (ms). `:step` is
+        the time until one more call fits (ms).
         """
         return self._name("waiting", wait_list)
 
     @property
     def keys(self) -> str:
-        """Hash: the id of each key that a worker has → its label, its variable, when it was seen.
+        """Hash: the id of each key that a worker has → its description as JSON, without the secret.
 
-        JSON, without the key itself.
+        The description includes the label, the variable, and when a worker last published the key.
         """
         return self._name("keys")
 
     def key(self, key_id: str) -> str:
-        """Record of one key."""
+        """Return the name of one key's record, a hash."""
         return self._name("key", key_id)
 
     def account_model(self, account: str, model: str) -> str:
-        """Hash of one account × model: `buckets`, and `turned_ms`.
+        """Return the name of one account × model: a hash of `buckets` and `turned_ms`.
 
-        The latter is when the account last turned a request down, if it has served none since. The
-        buckets are one map by dimension (MessagePack). Each has:
+        `turned_ms` is when the account last turned a request down, if it has served none since. The
+        buckets are one map by dimension (MessagePack). Each bucket has:
 
-        - `limit`, `window_ms`; `level`, what is left, at `at_ms`. It refills continuously.
-        - `ends_ms`: the quota of a day or month is full again then, and not before.
-        - `log`: where the provider counts in windows, when calls went or will go. No `limit + 1`
-          of them may fall into any window, wherever it starts.
-        - `pace`: below 1 while calls are refused that should have passed; `slowed_ms`, since when.
-        - `credit`: calls let through. From `TRY_AFTER` (buckets.lua) on, one goes beyond the limit
-          and takes as much credit, unless headers have `stated` the limit. A try that is `lent`
-          goes from 0 on, so it is paid back before the next one. `tried_ms` is the last one,
-          `passed` how many passed in a row, `raises` how often the limit was raised for that.
-        - `debt`: the sum of how much less there was than expected; `corrected_ms`, when last.
+        - `limit`, `window_ms`; `level`, the rest at the time `at_ms`. It refills continuously.
+        - `ends_ms`: for a quota of a day or month, when it is full again.
+        - `log`: if the provider counts in windows, when calls left or will leave. No window may
+          contain more than `limit` of them, wherever it starts.
+        - `pace`: below 1 while calls are refused although there was room; `slowed_ms`, since when.
+        - `credit`: the number of calls let through. At `TRY_AFTER` (buckets.lua), one call may
+          exceed the limit, which costs as much credit, unless headers have `stated` the limit. If
+          `lent`, 0 is enough, and the credit must be earned again before the next try. `tried_ms`
+          is the last try, `passed` the successful tries in a row, `raises` how often they raised
+          the limit.
+        - `debt`: by how much the level was corrected downwards in total; `corrected_ms`, when last.
         - `held`: the `amount` that a refusal took out until `until_ms`; a reset puts it back.
-        - `saving`: the large job (`by`) that waits for `need`, `since_ms`; whether it is `bulk`,
-          when it came (`came_ms`), and until when it is saved for (`until_ms`).
+        - `saving`: the reservation of the large job `by`. It needs `need`, saves `since_ms`, and
+          lapses at `until_ms`; the job is `bulk` or not, and came at `came_ms`.
         - `capped`: for a request without a cap, the provider reserves more than the limit.
-        - `learned_ms`: the limit was learned from a refusal.
+        - `learned_ms`: when the limit was learned, if it was learned from a refusal.
 
-        The bucket `ramp` stands for a request limit that is not known yet. When that is reached,
-        all calls in flight are refused, and fast, so only a few may have left within `FLIGHT_MS`
-        without an answer. Once one has succeeded, they leave `apart_ms` from each other.
+        The bucket `ramp` replaces a request limit that is not known yet. When the unknown limit is
+        reached, the provider refuses all calls in flight, and quickly. So only a few calls may have
+        left within `FLIGHT_MS` without an answer. After the first success, they leave `apart_ms`
+        after each other.
         """
         return self._name("account_model", account, model)

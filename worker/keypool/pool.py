@@ -26,34 +26,33 @@ from worker.verdicts import ObservedLimit, Verdict
 HORIZON_MS = 2_000
 """How far ahead a call is reserved at most, in milliseconds.
 
-What was granted before a change is over by then.
+After this time, all leases that were granted before a change have started.
 """
 TENANT_HORIZON_MS = 250
-"""The same for jobs with a tenant, which may have to be passed by those of other tenants."""
+"""The horizon of jobs with a tenant, shorter so that other tenants' jobs soon get their turn."""
 BULK_HORIZON_MS = 100
-_REMAPS = 5  # a reply "that key belongs to another account" can only come once per learned account
+_REMAPS = 5  # a second `remap` comes only if an account has changed meanwhile
 
 
 class KeyPool(ByHand):
     """Hands out keys so that no limit is overdrawn and no resting key is called.
 
-    Every decision is one script in Redis, on Redis' clock; this object only remembers which account
-    each key was last seen to belong to, and a script's reply corrects that if it is out of date.
+    Every decision is one script in Redis, on Redis' clock. This object remembers only the account
+    that each key was last seen to belong to; a script's reply corrects an outdated one.
 
     Args:
-        redis: A client that decodes responses to text. Not closed by the pool.
+        redis: A client that decodes responses to text. The pool does not close it.
         service: The service's name.
-        keys: The keys of this process; may be replaced with `replace_keys`.
-        namespace: Keeps installations apart that share a Redis.
-        cooldowns: Defaults where the provider does not say.
+        keys: The keys of this process; `replace_keys` replaces them.
+        namespace: The prefix of all names, which separates installations that share a Redis.
+        cooldowns: How long scopes rest if the provider does not say.
         lease_ms: How long a call may take before its lease expires, in milliseconds.
-        limits: What to go by at an account and model until its own limits are known. None is
-            needed.
+        limits: The limits assumed for an account and model until its own are known; may be empty.
         patience_ms: The longest rest of all keys that a job waits for in its process, in
-            milliseconds. If they rest for longer, it learns so at once.
+            milliseconds. If all keys rest for longer, `acquire` returns `RESTING` at once.
         horizon_ms: How far ahead a call may be reserved, in milliseconds.
-        opening: How many calls of an account and model may be in flight at the start, while no rate
-            is known. The number grows as calls succeed.
+        opening: How many calls of an account and model may be in flight at first, while no request
+            limit is known. The number grows as calls succeed.
         now_ms: A clock for tests, in place of Redis' clock.
         own_ms: A clock for tests, in place of this machine's time since its start; default:
             `now_ms`.
@@ -93,11 +92,11 @@ class KeyPool(ByHand):
         return self._directory.keys
 
     def replace_keys(self, keys: Sequence[ApiKey]) -> None:
-        """Serve from these keys from now on; leases that are out stay valid."""
+        """Replace the keys that the pool serves from. Leases already granted stay valid."""
         self._directory.replace(keys)
 
     def account_of(self, key: ApiKey) -> str:
-        """The account that a key is known to belong to."""
+        """Return the account that a key is known to belong to."""
         return self._directory.accounts[key.id]
 
     async def acquire(
@@ -107,24 +106,24 @@ class KeyPool(ByHand):
 
         Args:
             lease_request: What the call needs.
-            line: The line that the job stands in; None: it waits for nobody, and nobody for it.
+            line: The line that the job stands in; None: it takes no part in the wait list.
 
         Returns:
-            A lease, usable after its `wait_ms` (never above the horizon), or why there is none.
+            A lease, usable after its `wait_ms` (at most the horizon), or the reason for none.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
         nobody = lease_request.account and not self._directory.candidates(lease_request).keys
         if nobody or not self._has_read_keys:
-            await self._read_keys()  # another process may know better whose keys these are
+            await self._read_keys()  # another process may have learned the accounts of these keys
         for _ in range(_REMAPS):
             candidates = self._directory.candidates(lease_request)
             if not candidates.keys:
                 return NoLease(
                     NoLeaseReason.GONE if lease_request.account else NoLeaseReason.NO_KEYS
                 )
-            lease_id = os.urandom(16).hex()  # whatever a task does to the seed of `random`
+            lease_id = os.urandom(16).hex()  # not `random`, which a task may have seeded
             reply = await self._scripts.acquire(
                 lease_id=lease_id,
                 request=lease_request,
@@ -139,16 +138,16 @@ class KeyPool(ByHand):
         raise AssertionError("the accounts of the keys change faster than they can be read")
 
     def _horizon_for(self, lease_request: LeaseRequest) -> int:
-        """How far ahead a call of this job may be reserved, in milliseconds."""
+        """Return how far ahead a call of this job may be reserved, in milliseconds."""
         longest_ms = TENANT_HORIZON_MS if lease_request.tenant else self.horizon_ms
         return min(self.horizon_ms, BULK_HORIZON_MS if lease_request.bulk else longest_ms)
 
     async def leave(self, line: Line) -> None:
-        """Take a line that nobody stands in any more out of its wait list.
+        """Remove a line that no job stands in any more from its wait list.
 
         Raises:
-            redis.exceptions.RedisError: Redis cannot be reached; the line then counts as late
-                before long.
+            redis.exceptions.RedisError: Redis cannot be reached. The line then soon counts as late,
+                and another process removes it.
         """
         waiting = self.names.waiting(line.wait_list)
         async with self._redis.pipeline(transaction=False) as pipe:
@@ -157,17 +156,17 @@ class KeyPool(ByHand):
             await pipe.execute()
 
     async def confirm(self, lease: Lease) -> Lease | None:
-        """Check, after its wait, that a lease may still be used.
+        """Check that a lease may still be used after its wait.
 
-        A key can be refused or revoked for another job while this one waits for its instant; and
-        where a provider counts in windows, calls that left late keep the next ones waiting.
+        While a job waits for its instant, the key may be refused to another job or revoked. And if
+        the provider counts in windows, calls that left late delay the next ones.
 
         Args:
-            lease: One that had to wait, or was kept waiting.
+            lease: A lease that had to wait, or whose job was delayed.
 
         Returns:
-            The lease with what it still has to wait (`wait_ms`, mostly 0; confirm it again after
-            that); or None: it has ended, and cost nothing.
+            The lease, whose `wait_ms` says how long it still has to wait (mostly 0; if not, confirm
+            it again then). None if the lease has ended; it then cost nothing.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -182,7 +181,7 @@ class KeyPool(ByHand):
         return replace(lease, wait_ms=wait_ms) if wait_ms >= 0 else None
 
     async def extend(self, lease: Lease, emails: int) -> None:
-        """Count further emails that go out with a lease against the quotas.
+        """Count further emails that go out with a lease's call against the quotas.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -190,13 +189,14 @@ class KeyPool(ByHand):
         await self._scripts.extend(lease_id=lease.id, emails=emails)
 
     async def settle(self, lease: Lease, verdict: Verdict, *, again: bool = False) -> Settled:
-        """End a lease with what the provider's answer meant.
+        """End a lease with the verdict on the provider's answer.
 
-        A lease that expired meanwhile changes no bucket; what the answer taught (limits, a rest)
-        holds all the same. `again`: an earlier settle had no reply; if it arrived, no call counts.
+        If the lease has expired, no bucket changes, but the limits and rests that the answer taught
+        still hold. `again`: an earlier settle had no reply. If it arrived, the call is not counted
+        a second time.
 
         Raises:
-            redis.exceptions.RedisError: Redis cannot be reached; the lease then expires by itself.
+            redis.exceptions.RedisError: Redis cannot be reached. The lease then expires.
         """
         account = verdict.account or lease.account
         if account != lease.account:
@@ -216,10 +216,10 @@ class KeyPool(ByHand):
         return tuple(str(model) for model in names) or ("",)
 
     async def snapshot(self) -> snapshots.PoolView:
-        """What each key does now, why, and for how much longer. Never scans."""
+        """Return the state of each key now, its reason and its end. Redis is never scanned."""
         await self._read_keys()
         models = await self._view_models()
-        # A reload may replace them while Redis is asked.
+        # A reload may replace keys and accounts while Redis is asked.
         keys, accounts = self.keys, self._directory.accounts
         records = [
             record
@@ -235,7 +235,7 @@ class KeyPool(ByHand):
         return [self.names.account_model(account, model) for model in models]
 
     async def _read_keys(self) -> None:
-        """Read whose the keys are, and which ones a person disabled with an earlier version."""
+        """Read the accounts of keys, and which keys a person disabled with an earlier version."""
         keys = self.keys
         async with self._redis.pipeline(transaction=False) as pipe:
             for key in keys:
@@ -257,19 +257,19 @@ class KeyPool(ByHand):
         key_id: str | None = None,
         include_disabled: bool | Collection[str] = False,
     ) -> ResetDone:
-        """Bring resting and refused keys back, and wake what waits.
+        """Clear the blocks of keys, and wake the jobs that wait.
 
-        A key that a person disabled comes back only by a reset of that key, or of one that includes
-        the disabled ones.
+        A key that a person disabled comes back only by a reset of that key, or by one that includes
+        disabled keys.
 
         Args:
-            by: Who asked, for the audit stream.
+            by: The person or program that asked, for the audit stream.
             key_id: One key; default: the whole service.
-            include_disabled: Bring back keys that a person disabled, too; or the ids of those that
-                come back, and no other does.
+            include_disabled: Whether keys that a person disabled come back, too; or the ids of the
+                only such keys that come back.
 
         Returns:
-            What was brought back, and which keys stay out since a person disabled them.
+            The cleared blocks, and the keys that stay disabled because a person disabled them.
 
         Raises:
             KeyError: This process has no key of that id.
@@ -292,14 +292,14 @@ class KeyPool(ByHand):
         return await self._enable_some(done, named, by=by)
 
     def _names_of(self, keys: Sequence[ApiKey]) -> dict[str, str]:
-        """Name keys and their accounts as people do, by their ids."""
+        """Return what people call these keys and their accounts, by id."""
         names = {key.id: key.label for key in keys}
-        # Until its account is known, a key is its own.
+        # While the account of a key is unknown, the key's id stands for it.
         accounts = [self._directory.accounts[key.id] for key in keys]
         return names | {account: names.get(account, account) for account in accounts}
 
     async def latest_calls(self, key_id: str) -> list[LatestCall]:
-        """The latest calls with a key, at most eight, the latest first.
+        """Return the latest calls with a key, at most eight, the latest first.
 
         Raises:
             KeyError: This process has no key of that id.
@@ -309,7 +309,7 @@ class KeyPool(ByHand):
         return latest_calls.read(text)
 
     async def calls_of_job(self, job: str) -> list[tuple[ApiKey, LatestCall]]:
-        """Those of the latest calls with each key that were a job's, the first one first."""
+        """Return a job's calls among the latest calls with each key, the earliest first."""
         keys = self.keys
         async with self._redis.pipeline(transaction=False) as pipe:
             for key in keys:
@@ -324,7 +324,7 @@ class KeyPool(ByHand):
         return sorted(calls, key=lambda pair: pair[1].at_ms)
 
     async def forget_unfit(self) -> None:
-        """Ask every account again for models that it did not have."""
+        """Clear the unfit marks, so that accounts are asked again for models that they lacked."""
         scopes = [str(scope) for scope in await self._redis.hkeys(self.names.blocks)]
         if unfit := [scope for scope in scopes if scope.startswith("unfit:")]:
             await self._redis.hdel(self.names.blocks, *unfit)
@@ -332,12 +332,12 @@ class KeyPool(ByHand):
     async def audit(
         self, *, count: int = 100, before_ms: int | None = None, people_only: bool = False
     ) -> list[dict[str, str]]:
-        """The latest entries of the audit stream, newest first; see `audit_trail.read`.
+        """Return the latest entries of the audit stream, newest first; see `audit_trail.read`.
 
         Args:
-            count: How many, at most.
+            count: The maximum number of entries.
             before_ms: Only entries before this instant, in milliseconds since 1970.
-            people_only: Only what was asked for by hand or by a program.
+            people_only: Only actions that a person or a program asked for.
         """
         stream = self.names.actions if people_only else self.names.audit
         return await audit_trail.read(

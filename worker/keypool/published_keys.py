@@ -1,4 +1,4 @@
-"""Which keys the workers have, without the keys: for tools that have none themselves."""
+"""Publishes which keys the workers have, without the secrets, for tools that have no keys."""
 
 import json
 import time
@@ -13,12 +13,12 @@ from worker.foreign_json import read_json
 from worker.keypool.names import Names
 
 _KEPT_S: Final = 600
-"""How long a key is known after the last worker that has it has said so."""
+"""How long a key stays known after a worker last published it, in seconds."""
 _EXPIRES_S: Final = 86_400
 
 
 async def publish_keys(redis: Redis, names: Names, keys: Iterable[ApiKey]) -> None:
-    """Say that a worker has these keys now: their ids, labels, variables and named accounts.
+    """Publish the ids, labels, variables, accounts and senders of the keys that a worker has now.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
@@ -56,7 +56,7 @@ async def published_keys(redis: Redis, names: Names) -> tuple[ApiKey, ...]:
     published = {
         str(key_id): key
         for key_id, text in stored.items()
-        if _is_ours(key := read_json(text))  # another program may write there as well
+        if _is_ours(key := read_json(text))  # another program may have written to this hash
     }
     newest_s = max((key["seen_s"] for key in published.values()), default=0)
     gone = [key_id for key_id, key in published.items() if key["seen_s"] < newest_s - _KEPT_S]

@@ -1,4 +1,4 @@
-"""The margins of quotes that a Flower has learned, for workers, which make quotes as well."""
+"""Publishes the margins that Flower has learned, so that workers can make quotes with them."""
 
 import json
 from typing import Final
@@ -13,7 +13,7 @@ _EXPIRES_S: Final = 7 * 86_400
 
 
 async def publish_margins(redis: Redis, names: Names, margins: Margins) -> None:
-    """Keep the margins of a service for a week.
+    """Store the margins of a service for a week.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
@@ -22,7 +22,7 @@ async def publish_margins(redis: Redis, names: Names, margins: Margins) -> None:
 
 
 async def published_margins(redis: Redis, names: Names) -> Margins:
-    """Return the margins that were published last; assumed ones where none were.
+    """Return the margins that were published last; assumed margins if there are none.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
@@ -31,6 +31,6 @@ async def published_margins(redis: Redis, names: Names) -> Margins:
     pairs = read_json(text)
     try:
         margins = Margins(tuple((float(factor), int(outcomes)) for factor, outcomes in pairs))
-    except (TypeError, ValueError, OverflowError):  # none, or another program's
+    except (TypeError, ValueError, OverflowError):  # nothing is stored, or another program's value
         return Margins()
     return margins if len(margins.of) == len(Margins().of) else Margins()

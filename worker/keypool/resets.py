@@ -1,4 +1,4 @@
-"""What a reset brought back, for the people and programs that asked for it."""
+"""Describes the result of a reset to the people and programs that asked for it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,13 +12,13 @@ class HeldBlock:
     """One block that a reset met.
 
     Attributes:
-        scope: What was blocked: `key`, `account`, `account_model`, `key_resource`, `model` or
+        scope: The kind of scope: `key`, `account`, `account_model`, `key_resource`, `model` or
             `host`.
-        name: What people call it: the key's label, the account, the model.
-        key: The key's id where the scope is one key's, else empty.
+        name: The name of the scope for people: the key's label, the account, the model.
+        key: The key's id if the scope belongs to one key, else empty.
         state: `cooling`, `disabled` or `unfit`.
-        reason: Why it was blocked.
-        disabled_by: The person who disabled it by hand; empty where nobody did.
+        reason: The reason of the block.
+        disabled_by: The person who disabled the scope; empty if it was not disabled by a person.
     """
 
     scope: str
@@ -31,11 +31,11 @@ class HeldBlock:
 
 @dataclass(frozen=True, slots=True)
 class ResetDone:
-    """What a reset of one service did.
+    """The result of a reset of one service.
 
     Attributes:
-        brought_back: The blocks that it cleared.
-        left_disabled: Keys that a person disabled and that therefore stay out.
+        brought_back: The blocks that the reset cleared.
+        left_disabled: The blocks of keys that stay disabled because a person disabled them.
     """
 
     brought_back: tuple[HeldBlock, ...] = ()
@@ -43,7 +43,7 @@ class ResetDone:
 
     @property
     def count(self) -> int:
-        """How many blocks were cleared."""
+        """The number of blocks that were cleared."""
         return len(self.brought_back)
 
 
@@ -54,13 +54,13 @@ def parse(
     owners: Mapping[str, str],
     with_disabled: bool,
 ) -> ResetDone:
-    """Shape what reset.lua returns.
+    """Parse the reply of reset.lua.
 
     Args:
-        rows: The blocks that it met.
+        rows: The blocks that the reset met.
         service: The service's name.
-        owners: What people call each key, by its id, and each account; in the order of the result.
-        with_disabled: What a person disabled was cleared, too.
+        owners: The names of keys and accounts for people, by id, in the order of the result.
+        with_disabled: Whether blocks by a person were cleared, too.
     """
     back: list[HeldBlock] = []
     left: list[HeldBlock] = []
@@ -82,9 +82,9 @@ def parse(
 
 
 def as_json(done: dict[str, ResetDone]) -> dict[str, Any]:
-    """The answer of the API and of the task.
+    """Return the answer of the API and of the task, in JSON types.
 
-    By service how many blocks were cleared, which, and what stays out.
+    It has, by service, the number of cleared blocks, these blocks, and the keys that stay disabled.
     """
     return {
         "reset": {service: reset.count for service, reset in done.items()},

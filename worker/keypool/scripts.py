@@ -1,4 +1,4 @@
-"""The pool's Lua scripts, each as one typed method: one verb, one round trip."""
+"""Calls the pool's Lua scripts: one typed method and one round trip for each script."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -17,24 +17,24 @@ from worker.redis.resp import Argument
 from worker.verdicts import Dimension
 
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""Writes an argument of a script that has parts. One without parts is passed as it is."""
+"""Encodes a structured argument of a script. Simple arguments are passed as they are."""
 
 
 HandAction = Literal["disabled", "enabled", "noted", "reloaded", "reinstated"]
 _OF_ALL: Final = {"disabled": "paused", "enabled": "resumed", "reloaded": "reloaded"}
-"""The event in the audit stream, by the action on all keys."""
+"""The event in the audit stream for an action on all keys of a service."""
 
 
 class Scripts:
     """Calls the scripts on one Redis.
 
-    A script that the server has lost (restart, flush) is loaded again by itself.
+    A script that the server has lost (restart, flush) is loaded again automatically.
 
     Args:
         redis: A client that decodes responses to text.
-        root: What the names of all records begin with.
-        now_ms: A clock for tests, in milliseconds. Default: Redis' own.
-        clock: What the caller knows of the pool's clock.
+        root: The beginning of all records' names.
+        now_ms: A clock for tests, in milliseconds. Default: Redis' clock.
+        clock: The caller's knowledge of the pool's clock.
     """
 
     def __init__(
@@ -68,17 +68,18 @@ class Scripts:
         terms: str,
         candidates: Candidates,
     ) -> list[Any]:
-        """Reserve a call; acquire.lua says what it answers.
+        """Reserve a call; `read_acquire` lists the replies of acquire.lua.
 
-        The job's JSON has the names of `LeaseRequest` and `Line`, but for its `lease` (the id),
-        `list`, `line` and `listed` (the line is in the list), and `cost`, by what is counted.
+        Most names in the job's JSON are those of `LeaseRequest` and `Line`. The others are `lease`
+        (the id), `list`, `line`, `listed` (the line is in the list) and `cost` (requests, tokens
+        and so on).
 
         Args:
-            lease_id: The id of the lease, if there will be one.
+            lease_id: The id of the lease, if one is granted.
             request: What the call needs.
             line: The line that the job stands in, if it stands in one.
             horizon_ms: How far ahead the call may be reserved, in milliseconds.
-            terms: What holds for all calls of the pool, in JSON.
+            terms: The pool's parameters for all calls, as JSON.
             candidates: The keys that may serve.
         """
         job: dict[str, object] = {
@@ -112,21 +113,22 @@ class Scripts:
         """Check a lease after its wait; see confirm.lua.
 
         Returns:
-            How long it still has to wait, in milliseconds (0: it goes now); -1: it has ended.
+            How long the lease still has to wait, in milliseconds (0: the call may begin); -1: the
+            lease has ended.
         """
         return int(
             await self._confirm(self._root, self._now(), lease_id, key_id, account, model, resource)
         )
 
     async def extend(self, *, lease_id: str, emails: int) -> None:
-        """Reserve emails that go along; see extend.lua."""
+        """Reserve further emails that go with a lease's call; see extend.lua."""
         await self._extend(self._root, self._now(), lease_id, emails)
 
     async def settle(self, *, lease_id: str, settlement: Mapping[str, object]) -> list[Any]:
-        """End a lease with its verdict; settle.lua describes the settlement and the reply.
+        """End a lease with its verdict; `settlement.report` makes the settlement.
 
         Returns:
-            The reply but for its first part, the time by the pool's clock.
+            The reply of settle.lua without its first part, the time by the pool's clock.
         """
         began_ms, arguments = self._clock.own_ms(), as_json(settlement)
         now_ms, *reply = await self._settle(self._root, self._now(), lease_id, arguments)
@@ -147,15 +149,15 @@ class Scripts:
 
         Args:
             records: The records of accounts × models.
-            by: The person or program.
-            scope: `service` or `key`, and its `name`, for the audit stream.
-            name: The service's name, or the key's id.
-            include_disabled: Bring back what a person disabled, too.
+            by: The person or program that asked.
+            scope: `service` or `key`, for the audit stream.
+            name: The service's name, or the key's id, for the audit stream.
+            include_disabled: Whether keys that a person disabled come back, too.
             owners: The ids of the keys, and their accounts.
 
         Returns:
-            The blocks that it met, each with its scope, 1 if it had no end, the reason, and the
-            task or person that it came from.
+            The blocks that the script met, each with its scope, 1 if it had no end, its reason, and
+            the task or person that caused it.
         """
         arguments = (by, scope, name, "1" if include_disabled else "", *owners)
         return list(
@@ -172,20 +174,21 @@ class Scripts:
         words: str,
         for_ms: int | None = None,
     ) -> list[Any]:
-        """Do what was asked for to a key, or to all, and write it into the audit stream.
+        """Carry out an action on one key or all keys, and record it in the audit stream.
 
         Args:
-            action: What is done.
+            action: The action.
             by: The person; or the job whose request was at fault.
             service: The service's name.
             key_id: The key; None: the whole service.
-            words: A reason, a note, or what came of a reload.
-            for_ms: For how long, in milliseconds; None: without end.
+            words: A reason, a note, or the outcome of a reload.
+            for_ms: How long a key is disabled, in milliseconds; None: without end.
 
         Returns:
-            1, or 0 where it was disabled already, or was not by a person, or not by that job. Then,
-            if a person had disabled it before: for how much longer, in milliseconds (-1: without
-            end, and that stays), who, and why.
+            First 1; or 0 if the key to disable was disabled already, or if the key to enable or
+            reinstate was not disabled by a person or by that job. Then, if a person had disabled
+            the key before: how much longer, in milliseconds (-1: without end, and that stays), the
+            person, and the reason.
         """
         event, kind = (action, "key") if key_id else (_OF_ALL[action], "service")
         ends, name = "" if for_ms is None else for_ms, key_id or service
@@ -193,12 +196,12 @@ class Scripts:
         return list(await self._by_hand(self._root, self._now(), *arguments))
 
     async def snapshot(self, *, records: Sequence[str]) -> dict[str, Any]:
-        """All blocks and these records, of keys and of accounts × models, at one instant.
+        """Read all blocks and these records, of keys and of accounts × models, at one instant.
 
         Returns:
-            `now_ms`, and Redis' own `redis_ms`; `blocks`, each by its scope, `until_ms` -1 where it
-            has no end; and `records`, each with its fields and `buckets` by dimension, empty if
-            there is none.
+            `now_ms` by the pool's clock, and `redis_ms` by Redis' clock; `blocks` by scope, whose
+            `until_ms` is -1 if the block has no end; `records`, each with its fields, and with its
+            `buckets` by dimension, if any.
         """
         began_ms = self._clock.own_ms()
         text = await self._snapshot(keys_of([self._root_name, *records]), self._now())
@@ -209,16 +212,16 @@ class Scripts:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a settle did.
+    """The result of a settle.
 
     Attributes:
-        late: The lease had expired; its reservation was given back before.
-        blocked: The verdict's scope serves no more for now.
-        newly: It served until this settle.
-        passing: Another call of this model was accepted after this one began: what failed here is
-            this request's own.
-        alone: Only this job has the key blocked, which had served others shortly before.
-        learned: Limits learned, as `rpm=30`.
+        late: The lease had ended before the settle.
+        blocked: The verdict blocked a scope.
+        newly: The scope was not blocked before this settle.
+        passing: Another call of this model succeeded after this one began, so the failure is this
+            request's own.
+        alone: Only this job's answer blocks the key, which had served other jobs shortly before.
+        learned: The limits that were learned, such as `rpm=30`.
     """
 
     late: bool
@@ -232,15 +235,15 @@ class Settled:
 def read_acquire(
     reply: list[Any], request: LeaseRequest, candidates: Candidates, lease_id: str
 ) -> Lease | NoLease:
-    """Read what an acquire gave.
+    """Parse the reply to an acquire.
 
     Args:
-        reply: The reply of acquire.lua, in the order of the patterns below. `index` is the
-            candidate's and `which` the model's, from 1; `spare` is -1 where no quota of emails is
-            known.
-        request: What was asked for.
+        reply: The reply of acquire.lua, in the order of the patterns below. `index` is the number
+            of the candidate and `which` that of the model, both from 1; `spare` is -1 if no quota
+            of emails is known.
+        request: The request.
         candidates: The keys to choose from.
-        lease_id: The id of the lease, if there is one.
+        lease_id: The id of the lease, if one was granted.
     """
     match reply:
         case ["lease", index, wait_ms, spare, output_tokens, capped, which]:
@@ -274,7 +277,7 @@ def read_acquire(
 
 
 def read_settle(reply: list[Any]) -> Settled:
-    """Read what a settle did.
+    """Parse the reply to a settle.
 
     Args:
         reply: The reply of settle.lua, without the time.

@@ -1,4 +1,4 @@
-"""The arguments of settle.lua: what an answer means for the pool."""
+"""Translates a verdict into the arguments of settle.lua."""
 
 from typing import Final
 
@@ -20,39 +20,40 @@ from worker.verdicts import (
 _SERVER_ERROR = 500
 _TOO_MANY_REQUESTS = 429
 _EVENTS: Final = {Effect.COOL: "cooled", Effect.DISABLE: "disabled", Effect.UNFIT: "unfit"}
-"""The event in the audit stream, by the effect of an answer on a scope."""
+"""The event in the audit stream for each effect of an answer on a scope."""
 
 
 def report(
     lease: Lease, verdict: Verdict, *, service: str, rest_ms: int, again: bool = False
 ) -> dict[str, object]:
-    """Return what a verdict means for the pool, in JSON types.
+    """Return the settlement of a verdict, in JSON types.
 
-    Most answers are plain successes, so what is false, empty or not known is left out:
+    Most answers are plain successes, so fields that are false, empty or unknown are left out:
 
     - `key` (its id), `account`, `model`, `by` (the task's id).
-    - `outcome`: `ok`, `refused`, `fault`, `rejected`, or `unused` where no call was made.
-    - `answered`: the provider did its work. `counted`: it counted the call against its limits.
-    - `tokens` used, `input_tokens` and `output_tokens` of them, `emails` sent; `stated_ms`, the
+    - `outcome`: `ok`, `refused`, `fault`, `rejected`, or `unused` if no call was made.
+    - `answered`: the provider processed the request. `counted`: the call counts against its limits.
+    - `tokens` used, of which `input_tokens` and `output_tokens`; `emails` sent; `stated_ms`, the
       wait that the provider stated; `learned`, the account that it named.
     - `turned_down`: the account refused this request, and may refuse others like it.
-    - Of a call that failed: `reason`; and if it blocks what is `blamed`, the `event` (`cooled`,
+    - For a call that failed: `reason`; and if the `blamed` scope is blocked, the `event` (`cooled`,
       `disabled` or `unfit`) and `rest_ms`. `fails` is the host or model that the failure counts
-      for; with an `event`, it counts only while no other call of the model succeeds. Both are named
-      as the pool keeps the block, by kind, and as people call it.
-    - `sized`: the rest holds for calls of this size or more.
-    - `uncapped`: the answer was too long for the account's limit, though less was reserved.
+      for; with an `event`, it counts only while no other call of the model succeeds. `blamed` and
+      `fails` each have three parts: the field in `blocks`, the kind, and the name for people.
+    - `sized`: the rest holds only for calls of this size or more.
+    - `uncapped`: the request had no cap, and the provider reserved more for the answer than its
+      limit, although the pool had reserved less.
     - `real`: the provider knows the model.
     - `again`: an earlier settle of the lease had no reply, and may have arrived.
-    - `limits` stated, each with dimension, limit, window in milliseconds, and what remains if
-      known; `quotas` of which the used part is stated, by dimension, each with use, window, and 1
-      if the call was refused for it.
+    - `limits` that the provider stated, each with dimension, limit, window in milliseconds, and
+      the rest if known; `quotas` whose used part it stated, by dimension, each with use, window,
+      and 1 if the call was refused for this quota.
 
     Args:
         lease: The lease of the call.
-        verdict: The answer, judged.
+        verdict: The verdict on the answer.
         service: The service's name.
-        rest_ms: How long what is blamed rests, in milliseconds.
+        rest_ms: How long the blamed scope rests, in milliseconds.
         again: Whether an earlier settle of the lease had no reply.
     """
     request, outcome = lease.request, outcome_of(verdict)
@@ -65,13 +66,14 @@ def report(
         "by": request.by,
         "outcome": outcome,
         "answered": _is_answered(verdict, outcome),
-        # What was reserved in another account's buckets cannot be put right in this one's.
+        # If the key turned out to belong to another account, the call was reserved in the buckets
+        # of the wrong one. So nothing may be given back to the right one's.
         "counted": moved or _counted(verdict),
         "turned_down": _is_turned_down(verdict),
         "sized": verdict.sized,
         "uncapped": _is_uncapped(request, verdict),
         "real": bool(request.model) and _is_real(verdict),
-        # "None at all" is no limit to plan by, and would make every job look too large.
+        # A stated limit of 0 would make every job look too large.
         "limits": [stated(seen) for seen in verdict.limits if seen.limit > 0],
         "quotas": {
             quota.dimension: [quota.used, quota.dimension.window_ms, int(quota.spent)]
@@ -92,7 +94,7 @@ def _says_something(value: object) -> bool:
 def _blame(
     lease: Lease, verdict: Verdict, *, account: str, service: str, rest_ms: int
 ) -> dict[str, object]:
-    """Return what a verdict does to the scope that it blames, and for how long."""
+    """Return the fields for the scope that a verdict blames, and for how long it rests."""
     event = None if _is_spared(lease.request, verdict) else _EVENTS.get(verdict.effect)
     is_stated = verdict.cooldown_ms is not None or verdict.cooldown is not Cooldown.LIMIT
     fields: dict[str, object] = {"stated_ms": rest_ms if is_stated else None}
@@ -113,7 +115,7 @@ def _blame(
 
 
 def _what_fails(lease_request: LeaseRequest, verdict: Verdict, *, blocks: bool) -> Scope | None:
-    """The host or model that a failure counts for; None: for neither."""
+    """Return the scope, host or model, that a failure counts for; None: neither."""
     outcome = outcome_of(verdict)
     if _is_answered(verdict, outcome):
         return None
@@ -123,7 +125,7 @@ def _what_fails(lease_request: LeaseRequest, verdict: Verdict, *, blocks: bool) 
 
 
 def _counts(verdict: Verdict) -> dict[str, object]:
-    """Return what the provider counted, as far as it said so."""
+    """Return the tokens and emails that the provider counted; None if it did not say."""
     return {
         "tokens": verdict.tokens,
         "input_tokens": verdict.input_tokens,
@@ -133,20 +135,20 @@ def _counts(verdict: Verdict) -> dict[str, object]:
 
 
 def _is_answered(verdict: Verdict, outcome: str) -> bool:
-    """Whether the provider did its work: it took the request, or refused it with a reason."""
+    """Return whether the provider processed the request, or refused it for a reason."""
     return outcome not in {"fault", "unused"} or (
         verdict.fate is Fate.NEXT_KEY and verdict.status > 0
     )
 
 
 def _is_spared(lease_request: LeaseRequest, verdict: Verdict) -> bool:
-    """Whether a server error is more likely the fault of the job, which failed with other keys."""
+    """Return whether to blame the job for a server error, because it failed with other keys too."""
     failed = verdict.effect is Effect.COOL and verdict.status >= _SERVER_ERROR
     return lease_request.suspect and failed
 
 
 def _scope_of(lease: Lease, verdict: Verdict, *, account: str) -> BlockedScope:
-    """The scope that a verdict blames, as the pool keeps its block."""
+    """Return the scope that a verdict blames, as a field of `blocks`."""
     match verdict.scope:
         case Scope.KEY | Scope.KEY_RESOURCE:
             return BlockedScope(verdict.scope, lease.key.id, lease.request.resource)
@@ -157,7 +159,7 @@ def _scope_of(lease: Lease, verdict: Verdict, *, account: str) -> BlockedScope:
 
 
 def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:
-    """What people call the scope that a verdict blames."""
+    """Return the name for people of the scope that a verdict blames."""
     model = lease.request.model
     match scope:
         case Scope.KEY:
@@ -175,16 +177,15 @@ def _blamed(lease: Lease, scope: Scope, *, account: str, service: str) -> str:
 
 
 def outcome_of(verdict: Verdict) -> str:
-    """How a call ended: `ok`, `refused`, `fault`, `rejected`, or `unused` if none was made."""
+    """Return how a call ended: `ok`, `refused`, `fault`, `rejected`; `unused` if none was made."""
     if verdict is ABANDONED or verdict.code == ASKED:
         return "unused"
     if verdict.fate is Fate.DONE:
         return "ok"
-    if verdict.too_large_limit is not None:  # with any status: it says nothing of the rate
+    if verdict.too_large_limit is not None:  # also with status 429: the rate is not to blame
         return "rejected"
-    if (
-        verdict.scope is Scope.HOST
-    ):  # a gateway in front of the provider has answered, which says nothing of any limit
+    # Also with status 429: a gateway in front of the provider has answered.
+    if verdict.scope is Scope.HOST:
         return "fault"
     if verdict.status == _TOO_MANY_REQUESTS or verdict.code == RATE_LIMIT:
         return "refused"
@@ -192,7 +193,7 @@ def outcome_of(verdict: Verdict) -> str:
 
 
 def _counted(verdict: Verdict) -> bool:
-    """Whether the provider counted the call against its limits; in doubt it did."""
+    """Return whether the provider counted the call against its limits; if in doubt, True."""
     if verdict.counted is not None:
         return verdict.counted
     if not verdict.definite or verdict.fate is Fate.DONE:
@@ -202,21 +203,21 @@ def _counted(verdict: Verdict) -> bool:
 
 
 def stated(seen: ObservedLimit) -> list[object]:
-    """A limit as the scripts read it."""
+    """Return a limit as the scripts read it."""
     fields: list[object] = [seen.dimension, seen.limit, seen.window_ms or seen.dimension.window_ms]
     return fields if seen.remaining is None else [*fields, seen.remaining]
 
 
 def _is_real(verdict: Verdict) -> bool:
-    """Whether the provider knows the model.
+    """Return whether the provider knows the model.
 
-    A job with an invented one must not crowd the others out of the view.
+    Models that jobs made up must not push the real ones out of the view.
     """
     return verdict.fate is Fate.DONE or verdict.effect in {Effect.COOL, Effect.DISABLE}
 
 
 def _is_uncapped(lease_request: LeaseRequest, verdict: Verdict) -> bool:
-    """Whether the provider reserved more for the answer than we did, as there was no cap."""
+    """Return whether the provider reserved more for an answer without a cap than the pool did."""
     limit = verdict.too_large_limit or 0
     return (
         lease_request.flexible
@@ -226,9 +227,9 @@ def _is_uncapped(lease_request: LeaseRequest, verdict: Verdict) -> bool:
 
 
 def _is_turned_down(verdict: Verdict) -> bool:
-    """Whether the account may refuse the next request as well, though nothing says so.
+    """Return whether the account may refuse the next request as well, without a stated reason.
 
-    Then it is not preferred to others.
+    Such an account is used only if no other can serve.
     """
     return (
         verdict.fate is Fate.OTHER_ACCOUNT

@@ -1,4 +1,4 @@
-"""A pool at one instant, for people: what each key does, why, and for how much longer."""
+"""Describes a pool at one instant, for people: the state of each key, its reason and its end."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,12 @@ class BucketView:
     """One limit of one account (and model).
 
     Attributes:
-        model: The model that it holds for; empty where the service has none.
-        dimension: What it counts (`rpm`, `tpm`, …).
-        limit: What a full window allows.
-        remaining: What is left now; below 0 where calls are reserved ahead.
+        model: The model that the limit applies to; empty if the service has none.
+        dimension: The dimension (`rpm`, `tpm`, …).
+        limit: How much a full window allows.
+        remaining: How much is left now; below 0 if calls are reserved ahead.
         window_ms: The window in milliseconds.
-        full_in_ms: In how many milliseconds a quota is whole again; None: it refills continuously.
+        full_in_ms: In how many milliseconds a quota is full again; None: it refills continuously.
     """
 
     model: str
@@ -33,19 +33,20 @@ class BucketView:
 
 @dataclass(frozen=True, slots=True)
 class BlockView:
-    """One reason for which a key rests for everything or for one model or resource.
+    """A block that keeps a key from all calls, or from those for one model or resource.
 
     Attributes:
-        scope: What rests (`key`, `account`, `account_model`, `key_resource`, `model`, `host`).
-        name: The model or resource where the scope has one, else empty.
+        scope: The kind of scope: `key`, `account`, `account_model`, `key_resource`, `model` or
+            `host`.
+        name: The model or resource if the scope has one, else empty.
         state: `cooling`, `disabled` (until a person resets it, or for a time that a person gave),
             or `unfit`: the account does not have the model.
-        reason: Why.
-        since_ms: Since when, in milliseconds since 1970.
-        left_ms: For how much longer, in milliseconds; None until a reset.
-        from_tokens: It holds for jobs of this number of tokens or more; 0: for all.
-        disabled_by: The person who disabled it by hand; empty where the provider refused it, and
-            for a rest.
+        reason: The reason of the block.
+        since_ms: When the block began, in milliseconds since 1970.
+        left_ms: How much longer the block lasts, in milliseconds; None: until a reset.
+        from_tokens: The block holds for jobs of this number of tokens or more; 0: for all jobs.
+        disabled_by: The person who disabled the scope; empty for a rest, and if the provider
+            refused the key.
     """
 
     scope: str
@@ -60,10 +61,10 @@ class BlockView:
 
 @dataclass(frozen=True, slots=True)
 class KeyView:
-    """One key. `state` is `ready`, `cooling` (some scope of it rests) or `disabled`.
+    """One key. `state` is `ready`, `cooling` (a scope that covers it rests) or `disabled`.
 
-    What it is never asked for changes nothing of that: a model that its account does not have, as a
-    block that is `unfit` says, or mail from a domain that another team verified.
+    Two kinds of blocks do not change the state, because the key is not asked for such calls: a
+    model that its account does not have (`unfit`), and a from-domain of another team.
     """
 
     id: str
@@ -85,9 +86,9 @@ class KeyView:
 
     @property
     def reason(self) -> str:
-        """Why the key does not serve: the reason of the block that ends with `left_ms`.
+        """Why the key does not serve: the reason of the block that `left_ms` belongs to.
 
-        Empty where it does serve.
+        Empty if the key serves.
         """
         if self.state == "ready" or not self._rests:
             return ""
@@ -97,7 +98,7 @@ class KeyView:
 
     @property
     def left_ms(self) -> int | None:
-        """Until it serves again, in milliseconds: 0 where it does, None until a reset."""
+        """In how many milliseconds the key serves again; 0: it serves now; None: after a reset."""
         if self.state == "ready":
             return 0
         ends_ms = [block.left_ms for block in self._rests if block.left_ms is not None]
@@ -114,7 +115,7 @@ class KeyView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One service's pool at one instant: `now_ms` by its own clock, `redis_ms` by Redis'."""
+    """One service's pool at one instant: `now_ms` by the pool's clock, `redis_ms` by Redis'."""
 
     service: str
     now_ms: int
@@ -123,17 +124,17 @@ class PoolView:
 
     @property
     def failed(self) -> int:
-        """How many keys do not serve now."""
+        """The number of keys that do not serve now."""
         return sum(key.state != "ready" for key in self.keys)
 
     @property
     def paused(self) -> bool:
-        """Whether a person lets no call of the service begin."""
+        """Whether a person has paused the service."""
         blocks = (block for key in self.keys for block in key.blocks)
         return any(block.scope == "host" and block.disabled_by for block in blocks)
 
     def summary(self) -> dict[str, Any]:
-        """The counts alone: few enough for a worker's stats and for an event."""
+        """Return only the counts, which are few enough for a worker's stats and for an event."""
         states = [key.state for key in self.keys]
         return {
             "keys": len(states),
@@ -146,7 +147,7 @@ class PoolView:
         }
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types; each key with its `reason` and `left_ms`."""
+        """Return all fields in JSON types, with the `reason` and `left_ms` of each key."""
         keys = [asdict(key) | {"reason": key.reason, "left_ms": key.left_ms} for key in self.keys]
         return {
             "service": self.service,
@@ -164,7 +165,7 @@ def parse(
     accounts: Mapping[str, str],
     models: tuple[str, ...],
 ) -> PoolView:
-    """Shape what the snapshot script saw, whose records stand in the order of `record_names`."""
+    """Parse the reply of snapshot.lua: for each key its record, then those of account × model."""
     now_ms = int(seen["now_ms"])
     records = iter(seen["records"])
     blocks = _current(seen["blocks"], now_ms)
@@ -192,7 +193,7 @@ def parse(
 
 
 def _current(blocks: Any, now_ms: int) -> list[tuple[BlockedScope, dict[str, Any]]]:
-    """The blocks that have not ended, as they are to be shown."""
+    """Return the blocks that have not ended, in the order in which they are shown."""
     return [
         (BlockedScope.parse(field), block)
         for field, block in sorted(dict(blocks).items(), key=_rank)
@@ -201,16 +202,16 @@ def _current(blocks: Any, now_ms: int) -> list[tuple[BlockedScope, dict[str, Any
 
 
 def _rank(item: tuple[str, Any]) -> tuple[int, str]:
-    """Where a block stands among those of its key: what is the key's own comes first."""
+    """Return the sort key of a block: blocks of the key itself come first."""
     kinds = "person", "key", "account", "key_resource", "account_model", "host", "model", "unfit"
     return kinds.index(BlockedScope.parse(item[0]).kind), item[0]
 
 
 def _state_of(blocks: tuple[BlockView, ...], models: set[str]) -> str:
-    """The state of a key as a whole."""
+    """Return the state of a key as a whole."""
     if any(block.state == "disabled" and block.scope in {"key", "account"} for block in blocks):
         return "disabled"
-    # A team that did not verify one domain serves its other ones as before.
+    # A team that has not verified one from-domain still serves its other domains.
     rests = any(
         block.scope != "key_resource" or block.state != "disabled" or block.name in models
         for block in blocks
@@ -263,7 +264,7 @@ def _buckets(model: str, fields: dict[str, Any], now_ms: int) -> Iterator[Bucket
 
 
 def _remaining(bucket: Mapping[str, Any], now_ms: int) -> float:
-    """What is left now: of a window, all but the calls in it, which scripts keep for longer."""
+    """Return how much is left now; scripts keep the calls of a window for longer than it lasts."""
     if "log" not in bucket:
         return float(bucket["level"])
     return float(bucket["limit"] - sum(at + bucket["window_ms"] > now_ms for at in bucket["log"]))
