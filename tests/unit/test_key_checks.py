@@ -104,7 +104,7 @@ async def test_limits_that_cannot_be_stored_are_logged_and_a_bug_is_raised(
     bench.pool.settle.side_effect = LostError("canary")
     with caplog.at_level(logging.DEBUG, "worker"):
         await bench.checks().once()
-    line = "the limits that a check found could not be stored: ConnectionError"
+    line = "cannot store the limits that a key check found: ConnectionError"
     assert caplog.messages == [line] * 2
     bench.pool.settle.side_effect = ValueError("a bug")
     with pytest.raises(ValueError, match="a bug"):

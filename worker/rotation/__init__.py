@@ -1,1 +1,1 @@
-"""Rotation: where a job meets the keys of a service, and waits for one."""
+"""Rotation: serves a job's request with the keys of a service, and lets it wait for a key."""

@@ -1,4 +1,4 @@
-"""Counts the calls of the rotation, and the runs that ended without a key."""
+"""Counts the calls of the rotation, and the runs that were deferred for lack of a key."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,16 +11,16 @@ from worker.verdicts import Verdict
 
 _MEASURES: Final = {"refused": "refused", "fault": "faults", "rejected": "rejected"}
 _LONGEST_NAME: Final = 200
-"""How many characters of a model's name are kept, which jobs may choose freely."""
+"""How many characters of a model's name are kept; jobs may choose any name."""
 
 
 class CallCounter:
-    """Counts for the keys of one service, and for the tenants of its jobs.
+    """Counts the use of the keys of one service, also for each tenant of its jobs.
 
     Args:
         service: The service's name.
-        usage: What counts in this process.
-        charges: Reports to the broker what the jobs of tenants use.
+        usage: The counter of this process.
+        charges: Reports the use of each tenant to the broker.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class CallCounter:
 
         Args:
             lease: The lease of the call.
-            verdict: The provider's answer, judged.
+            verdict: The verdict on the provider's answer.
             waited_ms: How long the job had waited when the call began, in milliseconds.
             recipients: How many recipients were accepted, by tenant.
         """
@@ -78,8 +78,8 @@ class CallCounter:
                 self._usage.count(of_tenant, **counts, emails=emails.get(tenant, 0))
 
     def deferral(self, lease_request: LeaseRequest) -> None:
-        """Count a job's run that ended since no key could serve soon."""
-        if not lease_request.by:  # a program that waits where it is
+        """Count a job's run that was deferred because no key could serve soon."""
+        if not lease_request.by:  # a program that waits without leaving the process
             return
         series = Series(self._service, model=lease_request.model[:_LONGEST_NAME])
         self._usage.count(series, deferrals=1)

@@ -1,4 +1,4 @@
-"""What runs before and after each call to a provider."""
+"""Defines the hooks that run before and after each call to a provider."""
 
 from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
@@ -11,39 +11,39 @@ RequestT_co = TypeVar("RequestT_co", covariant=True)
 
 
 class CallHooks(Protocol[RequestT_co]):
-    """Hooks around each call of a request that must not be carried out twice."""
+    """Hooks around each call, for a request that must not be carried out twice."""
 
     async def before(self, lease: Lease) -> RequestT_co:
-        """Make the request for the key of a lease, and record it before a byte of it leaves.
+        """Build the request for the key of a lease, and record it before its first byte leaves.
 
         An exception ends the turn, and the lease goes back unused.
         """
         ...
 
     async def after(self, lease: Lease, reply: Reply) -> None:
-        """Record what became of the request. A Redis that is down raises nothing here."""
+        """Record the outcome of the request. This raises no error if Redis is down."""
         ...
 
     def recipients(self, reply: Reply) -> Mapping[str, int]:
-        """How many recipients the call reached, by tenant, if it was one with emails.
+        """Return how many recipients the call reached, by tenant; empty if it carried no emails.
 
-        Asked before `after`. A request of another kind has an empty answer.
+        This is called before `after`.
         """
         ...
 
 
 class NoHooks(Generic[RequestT]):
-    """The hooks of a request that may be repeated: they build it and record nothing.
+    """The hooks of a request that may be repeated: they build the request and record nothing.
 
     Args:
-        build: Makes the request for a lease: for its key, and for what was reserved.
+        build: Builds the request for a lease, from its key and its reserved tokens.
     """
 
     def __init__(self, build: Callable[[Lease], RequestT]) -> None:
         self._build = build
 
     async def before(self, lease: Lease) -> RequestT:
-        """Make the request."""
+        """Build the request."""
         return self._build(lease)
 
     async def after(self, lease: Lease, reply: Reply) -> None:

@@ -1,6 +1,6 @@
-"""What waits for a service's keys in this process, compared with what they serve soon.
+"""Compares the jobs that wait in this process with what a service's keys serve soon.
 
-Backpressure goes by it (`worker.hooks.backpressure`).
+Backpressure (`worker.hooks.backpressure`) decides by this comparison.
 """
 
 import time
@@ -13,12 +13,12 @@ from worker.keypool import HORIZON_MS, TENANT_HORIZON_MS
 from worker.rotation.wait_queue import Kind, Shape, WaitQueue
 
 _UPCOMING_S = 2.5
-"""How long what was read of the broker's queue counts as current."""
+"""How long a reading of the broker's queue counts as current."""
 _LEAST_CAPACITY = 8
 _MOST_CAPACITY = 32
-"""The most while tenants take turns: jobs in the broker cannot pass those that wait here."""
+"""The largest capacity while tenants take turns: jobs in the broker cannot pass waiting jobs."""
 _TENANTS_S = 10.0
-"""How long after a job with a tenant tenants count as taking turns."""
+"""How long tenants count as taking turns after the latest job with a tenant."""
 _MOST_GRANTS = 10_000
 
 
@@ -26,7 +26,7 @@ class Demand:
     """Compares the jobs that wait with the leases that are granted.
 
     Args:
-        queues: The wait queues of the service, as they are at any time.
+        queues: The wait queues of the service. Their owner adds and removes them.
     """
 
     def __init__(self, queues: Mapping[Shape, WaitQueue]) -> None:
@@ -35,13 +35,13 @@ class Demand:
         self._upcoming: dict[Kind, float] = {}  # when it was seen
         self._tenant_s = float("-inf")
         self.on_full: Callable[[], None] | None = None
-        """Called when more jobs wait than there is room for, and when no key serves for long."""
+        """Called when more jobs wait than there is room for, or when no key serves for long."""
 
         self.others_pass: Callable[[bool], bool] = lambda _: False
-        """Whether jobs of another service in the same queue, bulk or not, can be served soon."""
+        """Returns whether another service's jobs in the queue, bulk or not, can be served soon."""
 
     def report_full(self) -> None:
-        """Have backpressure look at the queue now."""
+        """Make backpressure look at the queue now."""
         if self.on_full is not None:
             self.on_full()
 
@@ -63,8 +63,8 @@ class Demand:
     def capacity(self) -> int:
         """Return how many jobs may wait in one queue.
 
-        That is as many as got leases within the latest horizon, and always a few. While tenants
-        take turns, these are fewer. Any thread may call this.
+        That is the number of leases granted within the latest horizon, but at least a few. While
+        tenants take turns, it is smaller. Any thread may call this.
         """
         now_s, granted_s = time.monotonic(), list(self._granted_s)
         by_tenant = now_s < self._tenant_s + _TENANTS_S
@@ -77,9 +77,9 @@ class Demand:
         self._tenant_s = time.monotonic()
 
     def shortest(self, *, bulk: bool) -> int:
-        """Return how many jobs wait in the shortest queue that can be served and is used.
+        """Return how many jobs wait in the shortest queue that is in use and can be served.
 
-        It is 0 where jobs are about to arrive for which there is no queue yet.
+        It is 0 if jobs are about to arrive that have no queue yet.
         """
         now_s = time.monotonic()
         queues, without_queue = self._expected(bulk=bulk)
@@ -90,7 +90,7 @@ class Demand:
         )
 
     def resting_s(self) -> float:
-        """Return for how long no key serves any job that is expected, in seconds; 0: one does."""
+        """Return for how many seconds no key serves any expected job; 0: a key serves one now."""
         queues, without_queue = self._expected()
         if without_queue:
             return 0.0
@@ -98,12 +98,12 @@ class Demand:
         return max(0.0, until_s - time.monotonic())
 
     def note_upcoming(self, kinds: Iterable[Kind]) -> None:
-        """Note what the next jobs in the broker's queue are.
+        """Note the kinds of the next jobs in the broker's queue.
 
-        Those among them that can be served are to pass the others. Any thread may call this.
+        Jobs that can be served are to pass those that cannot. Any thread may call this.
 
         Args:
-            kinds: For each kind the models that it may use, and whether it is bulk.
+            kinds: The kinds, each with the models that its jobs may use, and whether it is bulk.
         """
         now_s = time.monotonic()
         self._upcoming = self._seen_lately(now_s) | dict.fromkeys(kinds, now_s)
@@ -122,15 +122,14 @@ class Demand:
         return longest >= self.capacity() // 2
 
     def _in_line(self, sorts: Container[bool] = (False, True)) -> list[WaitQueue]:
-        """The queues whose jobs take their turn, of bulk jobs, of the others, or both."""
+        """Return the queues with a wait list, for bulk jobs, for interactive jobs, or for both."""
         queues = list(self._queues.values())
         return [queue for queue in queues if queue.wait_list and queue.bulk in sorts]
 
     def _expected(self, *, bulk: bool | None = None) -> tuple[list[WaitQueue], bool]:
-        """The queues that jobs arrive in, and whether jobs are coming that have no queue yet.
+        """Return the queues that jobs arrive in, and whether jobs come that have no queue yet.
 
-        Where nothing is known of the broker's queue, jobs are expected in the queues that they
-        arrived in lately.
+        If nothing is known of the broker's queue, jobs are expected in the queues that are in use.
         """
         now_s = time.monotonic()
         sorts = {True, False} if bulk is None else {bulk}

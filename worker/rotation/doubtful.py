@@ -1,4 +1,4 @@
-"""Refusals in one turn that may be the fault of the key, or of the request."""
+"""Decides whether refusals within one turn are the fault of the keys or of the request."""
 
 from typing import NamedTuple
 
@@ -7,12 +7,12 @@ from worker.verdicts import Effect, Scope, Verdict
 
 
 class DoubtfulRefusal(NamedTuple):
-    """A refusal of a key that may as well be the request's fault.
+    """A refusal of a key that may be the request's fault.
 
     Attributes:
         lease: The lease of the call.
         code: The code of the verdict.
-        alone: Only this job has the key disabled, which had served others shortly before.
+        alone: Only this job's call disabled the key, which had served other jobs shortly before.
     """
 
     lease: Lease
@@ -21,17 +21,17 @@ class DoubtfulRefusal(NamedTuple):
 
 
 class DoubtfulRefusals:
-    """The refusals of one turn that leave in doubt what is at fault."""
+    """The refusals of one turn that may be the fault of the key or of the request."""
 
     def __init__(self) -> None:
         self._refusals: list[DoubtfulRefusal] = []
 
     def note(self, lease: Lease, verdict: Verdict, settled: Settled | None) -> list[Lease]:
-        """Note a verdict, if it leaves that in doubt.
+        """Note a verdict if it is such a refusal.
 
         Returns:
-            The leases whose keys are not at fault: keys of two accounts or more were refused for
-            this request alike, and no other key was. Else none.
+            The leases whose keys are not at fault. There are some only if keys of two accounts or
+            more were refused with the same code, and all of them had served other jobs before.
         """
         if verdict.certain or (verdict.effect, verdict.scope) != (Effect.DISABLE, Scope.KEY):
             return []

@@ -1,6 +1,6 @@
-"""Asks the providers about each key, without cost: is it valid, what may it use, which limits?
+"""Asks the providers, without cost, whether each key is valid, and for its models and limits.
 
-So a bad key is known before a job meets it, and no refused call is needed to learn a limit.
+So a bad key is known before a job uses it, and limits are known without a refused call.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from worker.verdicts import ASKED, Fate, Verdict
 
 _logger = logging.getLogger(__name__)
 
-_SPREAD_S = 2.0  # workers that start together do not ask together
+_SPREAD_S = 2.0  # so that workers that start together do not ask at the same moment
 
 
 @dataclass(frozen=True, slots=True)
 class CheckedKey:
-    """A key and what was found out about it.
+    """A key and the result of its check.
 
     Attributes:
         service: The service's name.
         key: The key.
-        account: Its account, as far as it is known.
-        check: What the provider says.
+        account: The key's account; the key's id if the account is not known.
+        check: The provider's answer.
         models: The configured models, and whether the key may use each; empty if the provider
             does not say.
     """
@@ -47,7 +47,7 @@ class CheckedKey:
     models: Mapping[str, bool]
 
     def as_json(self) -> dict[str, Any]:
-        """Everything but the secret, in JSON types."""
+        """Return all fields except the secret, in JSON types."""
         return {
             "service": self.service,
             "key": self.key.label,
@@ -64,10 +64,10 @@ class CheckedKey:
 async def opened_checkers(
     settings: Settings, *, timeout_s: float = 15.0
 ) -> AsyncIterator[dict[str, Checker]]:
-    """Open a checker for each service, and close them all in the end.
+    """Open a checker for each service, and close them all at the end.
 
     Args:
-        settings: Where the services are.
+        settings: The settings, with the URLs of the services.
         timeout_s: How long one question may take, in seconds.
     """
     checkers: dict[str, Checker] = {
@@ -90,8 +90,8 @@ async def check_keys(
     """Ask about every key of these pools, all at once.
 
     Args:
-        pools: By service.
-        checkers: By service.
+        pools: The pools, by service.
+        checkers: The checkers, by service.
         models: The configured models, by service.
         key_id: Ask about this key only.
 
@@ -119,10 +119,10 @@ async def check_keys(
 def problems_in(
     checked: Iterable[CheckedKey], *, models: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
-    """Yield a sentence for each thing that keeps a key, or all of them, from serving.
+    """Yield a sentence for each problem that keeps one key or all keys from serving.
 
     Args:
-        checked: What was found out.
+        checked: The checked keys.
         models: The configured models, by service.
     """
     results = list(checked)
@@ -165,8 +165,8 @@ class KeyChecks:
     """Checks the keys of a worker at intervals, and reports their limits to the pools.
 
     Args:
-        pools: By service.
-        checkers: By service. Not closed here.
+        pools: The pools, by service.
+        checkers: The checkers, by service. Their owner closes them.
         models: The configured models, by service.
         every_s: How often, in seconds; 0: never.
     """
@@ -187,11 +187,11 @@ class KeyChecks:
         self._again = asyncio.Event()
 
     def again(self) -> None:
-        """Ask at once: the keys have changed."""
+        """Check at once, because the keys have changed."""
         self._again.set()
 
     async def run(self) -> None:
-        """Ask at intervals for as long as the worker runs; return at once if `every_s` is 0."""
+        """Check the keys at intervals while the worker runs; return at once if `every_s` is 0."""
         if not self._every_s:
             return
         await asyncio.sleep(random.uniform(0, _SPREAD_S))  # noqa: S311 - spreads a crowd
@@ -205,7 +205,7 @@ class KeyChecks:
                 pass
 
     async def once(self) -> None:
-        """Ask about every key. A problem is logged as a warning, once for as long as it lasts."""
+        """Check every key. A problem is logged as a warning, once for as long as it lasts."""
         checked = await check_keys(self._pools, self._checkers, models=self._models)
         problems = dict.fromkeys(problems_in(checked, models=self._models))
         for sentence in problems:
@@ -218,7 +218,7 @@ class KeyChecks:
     async def _teach(self, result: CheckedKey) -> None:
         if not result.check.limits:
             return
-        # The pool does not know this lease: settling it changes nothing but what is learned.
+        # The pool does not know this lease, so settling it only teaches the limits.
         lease = Lease(
             secrets.token_hex(16),
             result.key,
@@ -231,6 +231,4 @@ class KeyChecks:
                 lease, Verdict(Fate.DONE, ASKED, limits=result.check.limits)
             )
         except RedisError as exc:
-            _logger.debug(
-                "the limits that a check found could not be stored: %s", type(exc).__name__
-            )
+            _logger.debug("cannot store the limits that a key check found: %s", type(exc).__name__)

@@ -1,4 +1,4 @@
-"""Settles the leases of a turn, whatever happens to its job."""
+"""Settles the leases of a turn, also if its job is cancelled or Redis is down."""
 
 import asyncio
 import itertools
@@ -18,11 +18,11 @@ from worker.verdicts import Reply, Verdict
 
 
 class LeaseSettling:
-    """Settles leases, and has the hooks record what became of their requests.
+    """Settles leases, and makes the hooks record the outcomes of their requests.
 
     Args:
         pool: The keys of the service.
-        hooks: What runs after each call.
+        hooks: The hooks, which run after each call.
     """
 
     def __init__(self, pool: KeyPool, hooks: CallHooks[Any]) -> None:
@@ -36,28 +36,28 @@ class LeaseSettling:
 
         Args:
             lease: The lease.
-            verdict: What the provider's answer means.
-            retry: Ask a Redis that is down again, for a minute at most.
+            verdict: The verdict on the provider's answer.
+            retry: While Redis is down, try again, for a minute at most.
             again: An earlier settle of the lease may have been carried out.
 
         Returns:
-            What the pool makes of it; None where it could not be reached: then the lease is
-            settled later, or expires.
+            The result; None if Redis could not be reached. The lease is then settled later, or
+            expires.
         """
         tries = itertools.count(int(again))
 
         def settle(answer: Verdict) -> Awaitable[Settled]:
-            # A reply may be lost although Redis has settled the lease: the call counts once.
+            # Redis may have settled the lease although its reply was lost. The call counts once.
             return self._pool.settle(lease, answer, again=next(tries) > 0)
 
         try:
-            # Before the next key is asked the pool must know what a refusal says: which key rests,
+            # The pool must know of a refusal before the turn tries the next key: which key rests,
             # and that nothing was sent.
             if retry:
                 return await retry_while_down(lambda: settle(verdict))
             return await settle(verdict)
         except RedisError as exc:
-            # The answer of the provider is worth more than the record of it.
+            # The job keeps the provider's answer although it cannot be recorded.
             late = _late(verdict)
             then = (
                 "trying again for a minute"
@@ -70,29 +70,29 @@ class LeaseSettling:
     async def conclude(
         self, lease: Lease, reply: Reply, *, retry: bool = False, again: bool = False
     ) -> Settled | None:
-        """Settle the lease and record what became of the request, both at once."""
+        """Settle the lease and record the outcome of the request, both at the same time."""
         settling = self.settle(lease, reply.verdict, retry=retry, again=again)
         if isinstance(self._hooks, NoHooks):
-            # Nothing is recorded; two tasks for that would cost 3 % of a completion's CPU.
+            # There is nothing to record, and two tasks would cost 3 % of a completion's CPU.
             return await settling
         settled, _ = await asyncio.gather(settling, self._hooks.after(lease, reply))
         return settled
 
     async def settle_whatever_happens(self, lease: Lease, verdict: Verdict) -> None:
-        """Settle a lease, even where the job is cancelled meanwhile."""
-        with HeldTimeLimits():  # they are meant for the work, and a Redis that hangs takes longer
+        """Settle a lease even if the job is cancelled meanwhile."""
+        with HeldTimeLimits():  # they limit the job's work, not the wait for a Redis that hangs
             await asyncio.shield(asyncio.ensure_future(self.settle(lease, verdict)))
 
     async def conclude_whatever_happens(
         self, lease: Lease, reply: Reply, *, again: bool = False
     ) -> None:
-        """Conclude a call, perhaps again, even where the job is cancelled meanwhile."""
+        """Conclude a call, perhaps a second time, even if the job is cancelled meanwhile."""
         with HeldTimeLimits():
             await asyncio.shield(asyncio.ensure_future(self.conclude(lease, reply, again=again)))
 
 
 def _late(verdict: Verdict) -> Verdict:
-    """Leave out what was true only when the answer came: how much of each limit was left."""
+    """Leave out how much of each limit was left, which was true only when the answer came."""
     return replace(
         verdict, limits=tuple(replace(limit, remaining=None) for limit in verdict.limits)
     )

@@ -1,23 +1,22 @@
-"""A capacity limiter for each of many keys.
+"""Limits how many tasks hold a slot of a key at once; the others wait in order of arrival.
 
-A few tasks hold a slot of a key at once; the others wait in the order of their arrival.
-
-Rotation uses it before a request is written: a request takes several turns of the event loop to
-leave, and behind hundreds of others it would leave after its key may have been limited.
+The rotation takes a slot before it writes a request. A request needs several turns of the event
+loop to leave. Behind hundreds of other requests it would leave so late that its key may have been
+limited meanwhile.
 """
 
 import asyncio
 from weakref import WeakValueDictionary
 
 SLOTS = 8
-"""How many tasks of one key may hold a slot at once in this process.
+"""How many tasks may hold a slot of one key at once in this process.
 
-That is enough to keep their round trips overlapping.
+That is enough for their round trips to overlap.
 """
 
 
 class Slot:
-    """The right to go on, to be released when the work behind the limiter is done."""
+    """A slot of a key, to be released when the limited work is done."""
 
     def __init__(self, slots: asyncio.Semaphore) -> None:
         self._slots: asyncio.Semaphore | None = slots
@@ -30,17 +29,17 @@ class Slot:
 
 
 class KeyedLimiter:
-    """Limits how many tasks go on at once, for each key by itself."""
+    """Limits for each key separately how many tasks hold a slot at once."""
 
     def __init__(self, slots: int = SLOTS) -> None:
         self._slots = slots
         self._limiters: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def acquire(self, key: str) -> Slot:
-        """Take a slot; waits until one is free.
+        """Take a slot, after waiting until one is free.
 
         Args:
-            key: What the slots are counted for.
+            key: The key that the slots are counted for; not an API key.
         """
         limiter = self._limiters.get(key)
         if limiter is None:

@@ -1,4 +1,4 @@
-"""What the pool's refusal of a lease means for a job: a wait, or its end."""
+"""Translates the pool's refusal of a lease into an error that defers or ends the job."""
 
 import random
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from worker.keypool import LeaseRequest, NoLease, NoLeaseReason, Settled
 from worker.verdicts import Dimension, Effect, Fate, Scope, Verdict
 
 _NO_KEY_MS = 60_000
-"""How often a job looks again while no key serves until a person acts."""
+"""How often a job tries again while no key serves until a person acts, in milliseconds."""
 _SPREAD_MS = 1_000
 """Jobs that wait for the same instant come back spread over this time."""
 _NOT_NOW: Final = {
@@ -23,16 +23,16 @@ _NOT_NOW: Final = {
     HTTPStatus.MISDIRECTED_REQUEST,
     HTTPStatus.TOO_EARLY,
     498,  # Groq has no flex capacity
-    499,  # the call was cut on its way
+    499,  # the call was cut before the provider answered
 }
-"""These, like 5xx, say nothing of the request."""
+"""Statuses that, like 5xx, do not blame the request."""
 
 
 class NoLeaseEnd:
     """Ends the turn of a job that got no lease.
 
     Args:
-        service: The service, for the sentences.
+        service: The service's name, for the errors' sentences.
     """
 
     def __init__(self, service: str) -> None:
@@ -50,9 +50,10 @@ class NoLeaseEnd:
 
         Args:
             lease_request: What the call needs.
-            no_lease: Why there is no lease.
-            turned_down: The verdict of an account that refuses the request for good, if one does.
-            last: The verdict of the latest call of this turn, if there was one.
+            no_lease: The reason why there is no lease.
+            turned_down: The verdict of an account that refuses the request for good, if there is
+                one.
+            last: The verdict on the latest call of this turn, if there was one.
 
         Raises:
             Deferred: A key will serve later.
@@ -69,7 +70,7 @@ class NoLeaseEnd:
                     no_lease.reason,
                     ends_in_ms=no_lease.first_in_ms,
                 )
-            case NoLeaseReason.DISABLED if turned_down:  # by each account that can be asked
+            case NoLeaseReason.DISABLED if turned_down:  # every other account has refused
                 raise rejection_of(turned_down)
             case NoLeaseReason.DISABLED:
                 raise self._all_disabled(lease_request, no_lease)
@@ -87,7 +88,7 @@ class NoLeaseEnd:
         self._end_without_key(turned_down, last)
 
     def _end_without_key(self, turned_down: Verdict | None, last: Verdict | None) -> NoReturn:
-        """End a turn in which each key was tried, or for which none exists."""
+        """End a turn in which each key was tried, or for which there is no key."""
         if last is None:
             raise Deferred(
                 _NO_KEY_MS, f"no {self._service} key is configured for this job", "no_key"
@@ -133,7 +134,7 @@ class NoLeaseEnd:
 
 
 def spread_ms() -> int:
-    """Return when a job that waited in vain comes back, in milliseconds; a crowd is spread."""
+    """Return a random delay, in milliseconds, that spreads the return of jobs without a key."""
     return random.randint(_SPREAD_MS, 2 * _SPREAD_MS)  # noqa: S311 - no secret
 
 
@@ -141,8 +142,8 @@ def failure_of(verdict: Verdict, settled: Settled | None) -> TransientError:
     """Return the error of a call that may succeed when it is made again.
 
     Args:
-        verdict: What the provider answered.
-        settled: What the pool says of the call; None where it had settled it before.
+        verdict: The verdict on the provider's answer.
+        settled: The result of the settle; None if Redis could not be reached.
     """
     error = TransientError(verdict.reason or verdict.code, verdict.backoff_ms)
     error.code, error.most_repeats = verdict.code, verdict.most_repeats
@@ -151,9 +152,9 @@ def failure_of(verdict: Verdict, settled: Settled | None) -> TransientError:
 
 
 def _is_own(verdict: Verdict, settled: Settled | None) -> bool:
-    """Whether the request itself failed, not the provider, its host, the key or this process."""
+    """Return whether the request failed, not the provider, its host, the key or this process."""
     if verdict.definite and not verdict.status:
-        return False  # it never left: others have got through meanwhile, and so may it
+        return False  # the request never left, so it may get through the next time
     if verdict.most_repeats is not None or (settled is not None and settled.passing):
         return True
     refused = HTTPStatus.BAD_REQUEST <= verdict.status < HTTPStatus.INTERNAL_SERVER_ERROR

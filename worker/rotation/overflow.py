@@ -1,4 +1,4 @@
-"""Jobs of a full wait queue go back to the broker, so that jobs of other kinds can pass them."""
+"""Sends jobs of a full wait queue back to the broker, so that jobs of other kinds can pass."""
 
 import asyncio
 import time
@@ -13,7 +13,7 @@ from worker.rotation.wait_queue import Shape, WaitQueue
 _LONGEST_S = 60.0
 """The longest time for which a job is sent back."""
 _RECALL_S = 0.25
-"""How often it is checked whether there is room for jobs that were sent back."""
+"""How often to check whether there is room again for jobs that were sent back, in seconds."""
 
 
 class Overflow:
@@ -21,7 +21,7 @@ class Overflow:
 
     Args:
         queues: The wait queues of the service.
-        demand: How many jobs may wait.
+        demand: Says how many jobs may wait.
     """
 
     def __init__(self, queues: Mapping[Shape, WaitQueue], demand: Demand) -> None:
@@ -30,14 +30,14 @@ class Overflow:
         self._recalling: asyncio.Task[None] | None = None
         self._closed = False
         self.recall: Callable[[list[str]], Awaitable[None]] | None = None
-        """Called with the ids of jobs that were sent back, when there is room for them."""
+        """Called with the ids of jobs that were sent back, once there is room for them."""
 
     def close(self) -> None:
-        """Recall no more jobs: this worker ends."""
+        """Recall no more jobs, because this worker ends."""
         self._closed = True
 
     def relieve(self, queue: WaitQueue) -> None:
-        """Keep a queue in which a job has just arrived from holding up jobs of another kind."""
+        """Send a job back if the queue that it has just joined holds up jobs of another kind."""
         capacity, shortest = self._demand.capacity(), self._demand.shortest(bulk=queue.bulk)
         others_pass = shortest <= capacity // 2 or self._demand.others_pass(queue.bulk)
         if others_pass and len(queue.waiters) > capacity:
@@ -46,7 +46,7 @@ class Overflow:
             self._demand.report_full()
 
     def _send_back(self, queue: WaitQueue) -> None:
-        """Send the youngest job back until those before it should have been served."""
+        """Send the youngest job back, for as long as the jobs before it need to be served."""
         now_s = time.monotonic()
         while queue.granted_s and queue.granted_s[0] < now_s - HORIZON_MS / 1000:
             queue.granted_s.popleft()
@@ -77,7 +77,7 @@ class Overflow:
             self._recalling = None
 
     def _fitting(self, queue: WaitQueue) -> list[str]:
-        """Take out the jobs that a queue has room for; those that are due come by themselves."""
+        """Return the jobs that a queue has room for again, without those that are back already."""
         now_s, capacity = time.monotonic(), self._demand.capacity()
         while queue.sent_back and queue.sent_back[0][0] < now_s:
             queue.sent_back.popleft()

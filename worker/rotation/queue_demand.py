@@ -1,50 +1,50 @@
-"""What waits in this process for keys: of one service, and of all services of one queue."""
+"""Combines the demand for keys of all services that share one queue, in this process."""
 
 import time
 from collections.abc import Callable, Collection, Iterable
 from typing import Protocol
 
-_KNOWN_S = 2.5  # how long what was seen in the queue counts
+_KNOWN_S = 2.5  # how long a reading of the queue counts as current
 
 Resources = tuple[str, ...]
 
 
 class ServiceDemand(Protocol):
-    """What waits for a service's keys in this process."""
+    """The jobs that wait for a service's keys in this process."""
 
     on_full: Callable[[], None] | None
 
     def count(self, *, bulk: bool) -> int:
-        """How many jobs wait."""
+        """Return how many jobs wait."""
         ...
 
     def shortest(self, *, bulk: bool) -> int:
-        """How many of them wait in the shortest line that is used."""
+        """Return how many jobs wait in the shortest line that is in use."""
         ...
 
     def capacity(self) -> int:
-        """How many may wait in a line: what the keys serve soon."""
+        """Return how many jobs may wait in a line: as many as the keys serve soon."""
         ...
 
     def resting_s(self) -> float:
-        """For how long no job can be served, in seconds; 0 where one can."""
+        """Return for how many seconds no job can be served; 0: a job can be served now."""
         ...
 
     def may_block_others(self) -> bool:
-        """Whether jobs of one kind may keep others in the queue from their keys."""
+        """Return whether jobs of one kind may keep others in the queue from their keys."""
         ...
 
     def note_upcoming(self, kinds: Iterable[tuple[Resources, bool]]) -> None:
-        """Jobs of these kinds stand in the queue: for these models, bulk or not."""
+        """Note the kinds of the jobs in the queue: their models, and whether they are bulk jobs."""
         ...
 
 
 class QueueDemand:
-    """What waits for the keys of all the services whose jobs come by one queue.
+    """The jobs that wait for the keys of all services whose jobs come by one queue.
 
-    With one service it is that service's demand. Where several share the queue, a service whose
-    keys have no room must not keep the jobs of the others from theirs. So the queue counts as full,
-    or as resting, only where that is so of each service whose jobs are there.
+    With one service, this is the demand of that service. If several services share the queue, a
+    service whose keys have no room must not keep the jobs of the other services waiting. So the
+    queue counts as full, or as resting, only if that is true of each service whose jobs are in it.
     """
 
     def __init__(self) -> None:
@@ -52,27 +52,27 @@ class QueueDemand:
         self._seen_s: dict[str, float] = {}
 
     def add(self, service: str, demand: ServiceDemand) -> None:
-        """Count a service's demand among those of this queue, in place of an earlier one."""
+        """Add the demand of a service, or replace the earlier one of that service."""
         self._demands[service] = demand
         if hasattr(demand, "others_pass"):
             demand.others_pass = lambda bulk: self._others_pass(service, bulk=bulk)
 
     def on_full(self, notify: Callable[[], None]) -> None:
-        """Have a callback called when more jobs wait than there is room for."""
+        """Register a callback for the case that more jobs wait than there is room for."""
         for demand in self._demands.values():
             if demand.on_full is None:
                 demand.on_full = notify
 
     def count(self, *, bulk: bool) -> int:
-        """How many jobs wait."""
+        """Return how many jobs wait."""
         return sum(demand.count(bulk=bulk) for demand in self._demands.values())
 
     def capacity(self) -> int:
-        """How many jobs may wait for the service with the most room."""
+        """Return how many jobs may wait for the service with the largest capacity."""
         return max(demand.capacity() for demand in self._wanted())
 
     def shortest(self, *, bulk: bool) -> int:
-        """How many jobs wait, as `capacity` counts: less than it where some service has room."""
+        """Return the waiting jobs to compare with `capacity`: fewer if any service has room."""
         wanted = self._wanted()
         if len(wanted) == 1:
             return wanted[0].shortest(bulk=bulk)
@@ -80,19 +80,19 @@ class QueueDemand:
         return self.capacity() - free
 
     def resting_s(self) -> float:
-        """For how long no job can be served, in seconds; 0 where one can."""
+        """Return for how many seconds no job can be served; 0: a job can be served now."""
         return min(demand.resting_s() for demand in self._wanted())
 
     def may_block_others(self) -> bool:
-        """Whether jobs of one kind may keep others in the queue from their keys."""
+        """Return whether jobs of one kind may keep others in the queue from their keys."""
         return any(demand.may_block_others() for demand in self._demands.values())
 
     def note_upcoming(self, kinds: Collection[tuple[str, Resources | None, bool]]) -> None:
-        """Jobs of these kinds stand in the queue.
+        """Note the kinds of the jobs in the queue.
 
         Args:
-            kinds: For each, the service, what its key is needed for (None: that cannot be read),
-                and whether it is a bulk job.
+            kinds: The kinds, each with its service, the models or from-domain that its key must
+                serve (None: unknown), and whether it is bulk.
         """
         now_s = time.monotonic()
         self._seen_s |= {service: now_s for service, _, _ in kinds}
@@ -104,7 +104,7 @@ class QueueDemand:
             )
 
     def _wanted(self) -> list[ServiceDemand]:
-        """The demands of the services whose jobs are in the queue, or else in this process."""
+        """Return the demands of services whose jobs are in the queue, or else in this process."""
         demands = list(self._demands.values())
         if len(demands) == 1:
             return demands
@@ -115,7 +115,7 @@ class QueueDemand:
         return self._seen_s.get(service, float("-inf")) > time.monotonic() - _KNOWN_S
 
     def _others_pass(self, service: str, *, bulk: bool) -> bool:
-        """Whether jobs of another service stand in the queue, and can be served soon."""
+        """Return whether jobs of another service are in the queue and can be served soon."""
         return any(
             demand.shortest(bulk=bulk) <= demand.capacity() // 2 and not demand.resting_s()
             for name, demand in self._demands.items()

@@ -1,4 +1,4 @@
-"""Rotation: the only place where the key pool and a provider meet."""
+"""Connects the key pool of a service with the provider's client."""
 
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -24,10 +24,10 @@ class Rotation(Generic[RequestT]):
     Args:
         pool: The service's keys.
         provider: The service's client.
-        before_call: Awaited before each call; what it raises ends the turn, and the lease goes back
-            unused.
+        before_call: Awaited before each call. If it raises an exception, the turn ends, and the
+            lease goes back unused.
         usage: Counts what the calls use.
-        charges: Reports to the broker what the jobs of tenants use.
+        charges: Reports the use of each tenant to the broker.
     """
 
     def __init__(
@@ -55,23 +55,22 @@ class Rotation(Generic[RequestT]):
         *,
         longest_s: float | None = None,
     ) -> Served:
-        """Carry one request out, on as many keys as it takes.
+        """Carry out one request, with one key after another until one serves.
 
         Args:
             lease_request: What the call needs of a key.
-            longest_s: The longest wait for keys over the whole turn, in seconds; None: however long
-                they take.
-            build: Makes the request for a lease: for its key, and for what was reserved.
+            build: Builds the request for a lease, from its key and its reserved tokens.
+            longest_s: The longest wait for keys over the whole turn, in seconds; None: no limit.
 
         Returns:
-            The provider's answer and what it took.
+            The provider's answer, with the key, the number of calls and the time waited.
 
         Raises:
-            Deferred: No key can serve now; come back after its countdown.
+            Deferred: No key can serve now. Try again after the error's countdown.
             TransientError: The provider failed in a way that may pass.
             RequestRejected: The provider refuses the request for good.
             RequestTooLarge: No key's limit is as large as the request.
-            OutcomeUnknown: An email's earlier attempt has an unknown outcome and its account is
+            OutcomeUnknown: An email's earlier attempt has an unknown outcome, and its account is
                 gone.
         """
         try:
@@ -87,7 +86,7 @@ class Rotation(Generic[RequestT]):
         *,
         longest_s: float | None = None,
     ) -> Served:
-        """Carry one request out as `serve` does, with hooks around each call."""
+        """Carry out one request as `serve` does, with hooks around each call."""
         turn = Turn(
             pool=self.pool,
             provider=self.provider,

@@ -1,4 +1,4 @@
-"""A request that a provider has carried out."""
+"""Describes a request that a provider has carried out."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,11 +9,11 @@ class Served:
     """A request that a provider has carried out.
 
     Attributes:
-        value: What the provider returned, for the caller.
+        value: The provider's answer, for the caller.
         key: The label of the key that served.
-        attempts: Calls made in this turn, the last one included.
+        attempts: The number of calls in this turn, including the last one.
         waited_ms: Time spent waiting for keys in this turn, in milliseconds.
-        model: The model that served; empty where the service has none.
+        model: The model that served; empty if the service has none.
     """
 
     value: dict[str, Any]

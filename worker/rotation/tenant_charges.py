@@ -1,4 +1,4 @@
-"""Reports to the broker what the jobs of tenants have used; it serves tenants in turn by that."""
+"""Reports the use of each tenant to the broker, where jobs are served in turn by that use."""
 
 import asyncio
 import hashlib
@@ -13,21 +13,21 @@ from worker.aio.transport.scripts import CHARGE
 from worker.keypool import LeaseRequest
 
 TOKENS_A_REQUEST: Final = 250
-"""As many tokens count as much as one request.
+"""How many tokens count as much as one request.
 
-Groq's limits a minute allow about as many: 1,000 requests and 250,000 tokens in the developer tier,
-30 requests and 6,000 to 12,000 tokens in the free one.
+That is about the ratio of Groq's limits a minute: 1,000 requests and 250,000 tokens in the
+developer tier, 30 requests and 6,000 to 12,000 tokens in the free tier.
 """
 _EVERY_S: Final = 1.0
 _MOST_JOBS: Final = 10_000
-"""How many jobs are remembered whose first request was counted."""
+"""How many jobs to remember whose first request was counted."""
 
 
 class TenantCharges:
-    """Counts in the process, and writes to the broker once a second.
+    """Counts the use in the process, and writes it to the broker once a second.
 
-    A job counts one request when it is taken from its queue (`worker.aio.transport.sharing`). What
-    it uses beyond that is known when its calls have ended. Without a broker this does nothing.
+    A job counts one request when it is taken from its queue (`worker.aio.transport.sharing`). Its
+    further use is known when its calls have ended. Without a broker, nothing is counted.
 
     Args:
         broker: The Redis of the broker.
@@ -43,8 +43,8 @@ class TenantCharges:
         """Count a call that the provider has accepted.
 
         Args:
-            lease_request: The request of its lease, for a job with a tenant.
-            tokens: What it used.
+            lease_request: The request of the call's lease, for a job with a tenant.
+            tokens: The tokens that the call used.
         """
         if not (self._broker and lease_request.queue):
             return
@@ -56,11 +56,11 @@ class TenantCharges:
             cost -= 1
         if not cost:
             return
-        # As the script of the transport names tenants.
+        # The transport's script names tenants in the same way.
         tenant = hashlib.sha1(lease_request.tenant.encode()).hexdigest()[:16]  # noqa: S324 - a name
         self._new[lease_request.queue][tenant] += cost  # type: ignore[assignment]
         if self._task is None or self._task.done():
-            # A context of its own: it is not part of the job that happens to be counted first.
+            # A context of its own, because the task does not belong to the job counted first.
             self._task = asyncio.get_running_loop().create_task(self._write(), context=Context())
 
     async def _write(self) -> None:
@@ -72,8 +72,8 @@ class TenantCharges:
                 try:
                     await self._broker.eval(CHARGE, 1, queue, *arguments)
                 except (RedisError, OSError):
-                    continue  # the turns of a second are less fair, and no job is lost
+                    continue  # one second's turns are less fair; no job is lost
 
 
 NO_CHARGES: Final = TenantCharges(None)
-"""For jobs whose use is reported to no broker."""
+"""The charges of jobs whose use is not reported."""

@@ -1,8 +1,8 @@
-"""One turn of a job: calls with one key after the other, until one serves.
+"""Runs one turn of a job: calls with one key after another, until one serves.
 
-A turn takes a lease, sends the request, has the provider judge the answer, and settles the lease
-with that verdict. A key that is certainly at fault means the next key at once; a pool without a
-free key means a deferral; everything else ends the turn.
+A turn takes a lease, sends the request, lets the provider's client judge the answer, and settles
+the lease with that verdict. If the key is certainly at fault, the turn tries the next key at once.
+If the pool has no free key, the job is deferred. Everything else ends the turn.
 """
 
 import asyncio
@@ -36,9 +36,9 @@ _logger = logging.getLogger(__name__)
 RequestT = TypeVar("RequestT")
 
 _MOST_CALLS = 1_000
-"""Far above any honest turn: a loop that long is a bug, and must end as an error."""
+"""Far more than any real turn makes. A longer loop is a bug, and must end as an error."""
 _RECHECK_MS = 50
-"""A lease that is older is confirmed before the call."""
+"""An older lease is confirmed before the call, in milliseconds."""
 
 INTERRUPTED = Verdict(
     Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False
@@ -51,13 +51,13 @@ class Turn(Generic[RequestT]):
     Args:
         pool: The keys of the service.
         provider: The client of the service.
-        waiting: Where a job waits for a lease.
+        waiting: The jobs of this process that wait for a lease.
         sending: Limits how many requests are about to be written at once.
-        before_call: Awaited before each call; what it raises ends the turn, and the lease goes back
-            unused.
-        lease_request: What each call needs.
-        hooks: What runs before and after each call.
-        longest_s: The longest wait for keys, in seconds; None: however long they take.
+        before_call: Awaited before each call. If it raises an exception, the turn ends, and the
+            lease goes back unused.
+        lease_request: What each call needs of a key.
+        hooks: The hooks around each call.
+        longest_s: The longest wait for keys, in seconds; None: no limit.
         calls: Counts the calls.
     """
 
@@ -98,13 +98,13 @@ class Turn(Generic[RequestT]):
         self.last: Verdict | None = None
 
     async def run(self) -> Served:
-        """Call with one key after the other until one serves.
+        """Call with one key after another until one serves.
 
         Raises:
             Rescheduled: The job comes back later.
             JobError: The job ends here.
         """
-        # A job that is to wait looks after that.
+        # A job that has to wait for a lease looks for a cancellation after the wait.
         self.early = None if self.waiting.is_used else EarlyLook(self.lease_request.by)
         for _ in range(_MOST_CALLS):
             lease = await self._lease()
@@ -141,15 +141,15 @@ class Turn(Generic[RequestT]):
                 NoLeaseEnd(self.pool.service).end(
                     self.lease_request, answer, turned_down=self.turned_down, last=self.last
                 )
-            # Keys were at fault in this turn, not the job: it waits for them like the others.
+            # The keys excluded in this turn were at fault, not the job: it may wait for them again.
             self.lease_request = replace(self.lease_request, exclude=self.excluded)
             answer = await self._ask_again()
         return answer
 
     async def _ask_again(self) -> Lease | NoLease:
-        """Ask for a key after each one was refused: for one that will have room.
+        """Ask for a key that will have room later, after every key was refused.
 
-        A key that seems to have room now was refused a moment ago.
+        A key that seems to have room now was refused a moment ago, so the job is deferred.
         """
         answer = await retry_while_down(lambda: self.pool.acquire(self.lease_request, None))
         if isinstance(answer, Lease) and answer.wait_ms == 0:
@@ -163,7 +163,7 @@ class Turn(Generic[RequestT]):
         """Wait for the instant of the lease and for a slot.
 
         Returns:
-            The slot; None where the key began to rest meanwhile.
+            The slot; None if the lease has ended meanwhile, because its key was blocked.
         """
         began_s = time.monotonic()
         slot, waits_for = None, lease
@@ -192,7 +192,7 @@ class Turn(Generic[RequestT]):
         began_s = time.monotonic()
         spent_s = began_s - self.began_s
         lease_request = self.lease_request
-        if spent_ms := round(spent_s * 1000):  # not at first; a lease may have been lost since
+        if spent_ms := round(spent_s * 1000):  # 0 unless the turn has lost a lease
             lease_request = replace(lease_request, waited_ms=lease_request.waited_ms + spent_ms)
         in_turn = self.lease_request.exclude == self.excluded and not self.lease_request.account
         try:
@@ -212,12 +212,10 @@ class Turn(Generic[RequestT]):
         self.waited_ms += lease.wait_ms
 
     async def _call(self, lease: Lease, slot: Slot) -> dict[str, Any] | None:
-        """Make the call and act on the verdict.
-
-        The slot is free once the bytes have left.
+        """Make the call and act on the verdict. The slot is released once the bytes have left.
 
         Returns:
-            What the provider returned; None where another key is to be tried.
+            The provider's answer; None if another key is to be tried.
         """
         try:
             await end_if_cancelled(self.lease_request.by, early=self.early)
@@ -238,8 +236,8 @@ class Turn(Generic[RequestT]):
         try:
             reply = await self.provider.call(lease.key.secret, request, sent=slot.release)
         except BaseException:
-            # Cancelled (a time limit, a revoke, a shutdown) or a bug: the provider may have carried
-            # the call out.
+            # The job was cancelled (a time limit, a revoke, a shutdown), or there is a bug. The
+            # provider may have carried out the call.
             self._note(lease, Reply(INTERRUPTED), began_s=began_s)
             await self.leases.conclude_whatever_happens(lease, Reply(INTERRUPTED))
             raise
@@ -248,7 +246,7 @@ class Turn(Generic[RequestT]):
             again = reply.verdict.fate not in {Fate.DONE, Fate.FAIL}
             settled = await self.leases.conclude(lease, reply, retry=again)
         except asyncio.CancelledError:
-            # What the provider said of the key outlives the job.
+            # The pool must learn the provider's answer although the job ends.
             await self.leases.conclude_whatever_happens(lease, reply, again=True)
             raise
         self.waiting.notify_ended()
@@ -262,7 +260,7 @@ class Turn(Generic[RequestT]):
         return None
 
     def _note(self, lease: Lease, reply: Reply, *, began_s: float) -> None:
-        """Note a call that has ended, for the job and for the usage of its key."""
+        """Record a call that has ended, for the job and for the usage of its key."""
         verdict, waited_s = reply.verdict, began_s - self.began_s
         call = attempts.note(lease.key.label, verdict.code, in_doubt=not verdict.definite)
         telemetry.note_attempt(self.pool.service, call, began_s, lease.request.model)
@@ -276,11 +274,10 @@ class Turn(Generic[RequestT]):
     async def _end_if_the_request_is_at_fault(
         self, lease: Lease, verdict: Verdict, settled: Settled | None
     ) -> None:
-        """End the turn where this request has keys refused that serve others.
+        """End the turn if keys that serve other requests are refused for this one.
 
-        A refusal of a key that may as well be the request's fault counts as that once keys of two
-        accounts were refused for it alike, each of which had served others shortly before; the pool
-        then enables those keys again.
+        The request is at fault if keys of two accounts are refused for it with the same code, and
+        each key had served other jobs shortly before. The pool then reinstates these keys.
         """
         if leases := self.doubtful.note(lease, verdict, settled):
             await retry_while_down(lambda: self.pool.reinstate(leases))
@@ -292,9 +289,9 @@ class Turn(Generic[RequestT]):
         """Go on with another key by returning, or end the turn."""
         match verdict.fate:
             case Fate.NEXT_KEY:
-                # The pool rests the key by itself; the exclusion bounds the turn should the rest be
-                # short. A request that must not leave its account keeps its keys: without them the
-                # account would look gone.
+                # The pool rests the key; the exclusion bounds the turn in case the rest is short.
+                # A request that must stay with its account excludes none of its keys: otherwise
+                # the account would look gone.
                 if not self.lease_request.account:
                     self.lease_request = replace(
                         self.lease_request, exclude=self.lease_request.exclude | {lease.key.id}
@@ -302,7 +299,7 @@ class Turn(Generic[RequestT]):
             case Fate.OTHER_ACCOUNT:
                 self._leave_account(lease, verdict)
             case Fate.RETRY if verdict.scope is Scope.MODEL and self.lease_request.fallbacks:
-                # This model is overloaded; the next one may not be.
+                # The next model may not be overloaded like this one.
                 self.lease_request = self.lease_request.without(lease.request.model)
             case Fate.RETRY | Fate.SAME_ACCOUNT:
                 raise failure_of(verdict, settled)
@@ -310,17 +307,17 @@ class Turn(Generic[RequestT]):
                 raise rejection_of(verdict)
 
     def _leave_account(self, lease: Lease, verdict: Verdict) -> None:
-        """Go on with another account, unless this one may serve if less is asked for."""
+        """Go on with another account, unless this one may serve if less is reserved."""
         if self._may_cap(lease, verdict):
             self.capped.add(lease.key.id)  # the pool knows the limit now, and reserves less
             return
         if self.lease_request.account:
             raise rejection_of(verdict)
-        # Only one team has a domain, and it may be the last one asked. The keys of the others are
-        # marked, so each is asked once.
+        # Only one team has verified a from-domain, and it may be the last one that is tried. The
+        # keys of the other teams are marked, so each is tried once.
         if verdict.scope is not Scope.KEY_RESOURCE and verdict.too_large_limit is None:
             self.turned_down = verdict
-        if verdict.effect is Effect.UNFIT:  # the pool asks that account no more for it
+        if verdict.effect is Effect.UNFIT:  # the pool no longer uses that account for this model
             self.turned_down = verdict
             return
         self.denied_model = lease.request.model
@@ -330,7 +327,7 @@ class Turn(Generic[RequestT]):
         )
 
     def _may_cap(self, lease: Lease, verdict: Verdict) -> bool:
-        """Whether the same key may serve if less is reserved for the answer than was refused."""
+        """Return whether the same key may serve if less is reserved for the answer."""
         too_long = verdict.too_large_in is Dimension.OTPM and bool(verdict.too_large_limit)
         return self.lease_request.flexible and too_long and lease.key.id not in self.capped
 

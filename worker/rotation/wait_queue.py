@@ -1,4 +1,4 @@
-"""One queue of jobs that wait in this process for the same keys, in the order of their arrival."""
+"""Holds jobs that wait in this process for the same keys, in the order of their arrival."""
 
 import asyncio
 from bisect import insort
@@ -11,17 +11,17 @@ from worker.keypool import HORIZON_MS, Lease, LeaseRequest, NoLease, NoLeaseReas
 from worker.rotation.tenant_turns import TenantTurns
 
 SEARCHED = 64
-"""How many jobs of a long queue are searched for one that is smaller than the first."""
+"""How many jobs of a long queue are searched for one that is smaller than the first job."""
 _USED_S = 10.0
-"""A queue that no job has entered for longer than this is not in use."""
+"""A queue is in use for this time after the latest job has entered it, in seconds."""
 _SETTLE_S = 0.005
-"""How long a queue that is woken waits for more changes, which seldom come alone."""
+"""How long a queue that is woken waits for further changes, in seconds."""
 
 Answer = Lease | NoLease
 Shape = tuple[tuple[tuple[str, str], ...], bool, str, frozenset[str], frozenset[str]]
 Resources = tuple[str, ...]
 Kind = tuple[Resources, bool]
-"""Which models jobs may use, and whether they are bulk jobs."""
+"""The models that jobs may use, and whether they are bulk jobs."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,10 +29,10 @@ class Waiter:
     """A job that waits.
 
     Attributes:
-        lease_request: What its call needs.
-        arrived_s: When it arrived, on the monotonic clock; the time that it waited before, in other
-            turns, is taken off.
-        answer: Its lease, or why it gets none.
+        lease_request: What the job's call needs of a key.
+        arrived_s: When the job arrived, on the monotonic clock, minus the time that it waited in
+            earlier turns.
+        answer: The job's lease, or the reason why it gets none.
     """
 
     lease_request: LeaseRequest
@@ -40,7 +40,7 @@ class Waiter:
     answer: "asyncio.Future[Answer]"
 
     def has_answer(self) -> bool:
-        """Whether it has a lease or knows why not; an error or a cancel is not an answer."""
+        """Return whether the pool has answered; an error or a cancellation is not an answer."""
         return (
             self.answer.done() and not self.answer.cancelled() and self.answer.exception() is None
         )
@@ -51,10 +51,10 @@ class Turn:
     """A turn to ask for a lease.
 
     Attributes:
-        waiter: The job that it is used for.
-        since_s: When the job came that stands at this place of the queue, on the monotonic clock.
-            Where tenants take turns, that is another job than the one which asks.
-        next_since_s: The same for the next place; None: it is the last one.
+        waiter: The job that asks.
+        since_s: When the job at this place of the queue came, on the monotonic clock. If tenants
+            take turns, another job may ask in its place.
+        next_since_s: When the job at the next place came; None: this place is the last one.
     """
 
     waiter: Waiter
@@ -62,33 +62,34 @@ class Turn:
     next_since_s: float | None
 
     def request_at(self, now_s: float) -> LeaseRequest:
-        """Return what is asked of the pool at an instant of the monotonic clock."""
+        """Return the request to the pool at an instant of the monotonic clock."""
         waited_ms = max(0, round((now_s - self.since_s) * 1000))
         return replace(self.waiter.lease_request, waited_ms=waited_ms)
 
 
 @dataclass(slots=True, eq=False)
 class WaitQueue:
-    """Jobs that the same keys may serve, the one that arrived first in front.
+    """Jobs that the same keys may serve, in the order of their arrival.
 
     Attributes:
-        wait_list: The name of their wait list in Redis; empty: they have none.
-        bulk: They are bulk jobs.
-        resources: What they need access to: models, or a from-domain.
-        waiters: The jobs.
-        asking: How many jobs ask the pool without having waited.
-        entered: This process stands in the wait list.
-        smallest: The fewest tokens that the pool had no room for; None: it refused nothing.
+        wait_list: The name of the queue's wait list in Redis; empty: it has none.
+        bulk: The jobs are bulk jobs.
+        resources: The models, or the from-domain, that the jobs need access to.
+        waiters: The jobs that wait.
+        asking: How many jobs ask the pool at once on arrival, without waiting in the queue.
+        entered: The queue has its line in the wait list.
+        smallest: The smallest number of tokens that the pool had no room for; None: it has refused
+            no request.
         reason: Why the latest request got no lease.
         until_call_ends: A call that ends may make room.
-        resting_until_s: No key may be called until then, on the monotonic clock.
-        used_s: When a job arrived last.
+        resting_until_s: Until when no key may be called, on the monotonic clock.
+        used_s: When the latest job arrived, on the monotonic clock.
         granted_s: When jobs got leases, within the latest horizon.
-        sent_back: The jobs that went back to the broker because the queue was full, each with the
-            instant at which it comes again, in that order.
-        server: The task that asks for the jobs.
+        sent_back: The jobs that went back to the broker because the queue was full: for each the
+            instant at which it returns, and its id, sorted by that instant.
+        server: The task that asks the pool for the jobs.
         woken: Set when something has changed.
-        tenants: Whose turn it is.
+        tenants: Decides which tenant's turn it is.
     """
 
     wait_list: str
@@ -110,11 +111,11 @@ class WaitQueue:
 
     @property
     def kind(self) -> Kind:
-        """What jobs it holds."""
+        """The kind of jobs in this queue."""
         return self.resources, self.bulk
 
     def is_in_use(self, now_s: float) -> bool:
-        """Whether a job arrived lately, or would have, were the keys not at rest."""
+        """Return whether a job arrived lately, or the keys rest, which keeps jobs in the broker."""
         return self.used_s > now_s - _USED_S or self.resting_until_s > now_s
 
     @property
@@ -123,16 +124,16 @@ class WaitQueue:
         return not (self.waiters or self.asking or self.server or self.sent_back)
 
     def may_fit(self, lease_request: LeaseRequest) -> bool:
-        """Whether a request is smaller than all that the pool had no room for."""
+        """Return whether a request is smaller than every one that the pool had no room for."""
         return self.smallest is None or lease_request.tokens < self.smallest
 
     def add(self, waiter: Waiter) -> None:
-        """Let a job wait behind those that arrived before it."""
+        """Add a job behind all that arrived before it."""
         insort(self.waiters, waiter, key=lambda waiting: waiting.arrived_s)
 
     def drop(self, waiter: Waiter) -> None:
-        """Take a job out that does not wait any more."""
-        # Retrieved here: a job that was cancelled does not do it, and asyncio would complain.
+        """Remove a job that no longer waits."""
+        # A cancelled job does not read its exception, and asyncio would log that; so it is read.
         if not waiter.answer.cancel() and not waiter.answer.cancelled():
             waiter.answer.exception()
         if waiter in self.waiters:
@@ -143,10 +144,10 @@ class WaitQueue:
     def next_to_ask(self, width: int) -> Iterator[Turn]:
         """Yield the next few turns.
 
-        Where the pool had no room for a job, only smaller ones follow.
+        After a job that the pool had no room for, only smaller jobs get a turn.
 
         Args:
-            width: The most turns.
+            width: The maximum number of turns.
         """
         count, searched = 0, self.waiters[:SEARCHED]
         since_s = [waiter.arrived_s for waiter in self.waiters[: SEARCHED + 1]]
@@ -164,14 +165,14 @@ class WaitQueue:
         """Take a job out of the queue and give it its answer.
 
         Returns:
-            False where the job does not wait any more: its lease must go back.
+            False if the job no longer waits; a lease must then be given back.
         """
         if waiter in self.waiters:
             self.waiters.remove(waiter)
         if waiter.answer.done():
             return False
         if isinstance(answer, Deferred):
-            # Each job raises an error of its own: a shared one would gather all their tracebacks.
+            # Each job raises its own error: a shared one would collect the tracebacks of all jobs.
             answer = Deferred(answer.countdown_ms, answer.reason, answer.code, answer.ends_in_ms)
         if isinstance(answer, Lease):
             self.tenants.note_granted(waiter.lease_request.tenant)
@@ -182,9 +183,9 @@ class WaitQueue:
         return True
 
     def note_refusal(self, lease_request: LeaseRequest, no_lease: NoLease) -> None:
-        """Remember that the pool had no room for a request: only a smaller one may fit."""
+        """Remember that the pool had no room for a request, so only a smaller one may fit."""
         self.until_call_ends |= (
-            # Limits are not known yet, or what a call leaves of its tokens makes room.
+            # Limits are not known yet, or tokens that a call has not used make room.
             no_lease.why is NoLeaseReason.BUSY or no_lease.first_in_ms > 1.5 * HORIZON_MS
         )
         self.reason = no_lease.reason
@@ -192,7 +193,7 @@ class WaitQueue:
         self.smallest = tokens if self.smallest is None else min(tokens, self.smallest)
 
     async def pause(self, pause_s: float) -> None:
-        """Wait for a while, or until the queue is woken and a moment more."""
+        """Wait for a while, or until the queue is woken and further changes had time to come."""
         try:
             async with asyncio.timeout(pause_s):
                 await self.woken.wait()

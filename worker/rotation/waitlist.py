@@ -1,11 +1,11 @@
-"""The jobs of this process that wait for a key of one service.
+"""Lets the jobs of this process wait for a key of one service.
 
 Jobs that the same keys may serve form a wait queue, which is served in the order of their arrival.
 
-A job waits here only while a key is about to have room; the others stay in the broker
-(`worker.hooks.backpressure`). A job goes back to its queue in the broker at once where no key may
-be called for long, and where its wait queue is full while jobs of another kind, which stand behind
-it in the broker, are served.
+A job waits here only if a key will soon have room. Other jobs stay in the broker
+(`worker.hooks.backpressure`). A job goes back to the broker at once in two cases: no key may be
+called for long, or its wait queue is full while jobs of another kind, behind it in the broker, can
+be served.
 """
 
 import asyncio
@@ -29,17 +29,17 @@ from worker.rotation.wait_queue import Answer, Shape, Turn, Waiter, WaitQueue
 from worker.verdicts import ABANDONED
 
 _WIDTH = 8
-"""How many requests for leases are on their way at once: round trips overlap."""
+"""How many requests for leases are sent at once, so that their round trips overlap."""
 _WAIT = frozenset({NoLeaseReason.WAIT, NoLeaseReason.BUSY})
 _DISABLED_S = 60.0
-"""How often keys are asked for that a person must bring back."""
+"""How often jobs ask for a key while a person must enable or add one, in seconds."""
 _MOST_QUEUES = 1_000
 
 _ENDING = NoLease(NoLeaseReason.WAIT, reason="this worker shuts down")
 
 
 class WaitList:
-    """Gives the leases of a pool to the jobs of this process: first come, first served.
+    """Gives the leases of a pool to the jobs of this process, in the order of their arrival.
 
     Args:
         pool: The keys of the service.
@@ -57,7 +57,7 @@ class WaitList:
 
     @property
     def is_used(self) -> bool:
-        """Whether any job waits."""
+        """Whether a job waits."""
         return any(queue.waiters for queue in self._queues.values())
 
     async def acquire(
@@ -66,13 +66,13 @@ class WaitList:
         """Wait for a lease.
 
         Args:
-            lease_request: What the call needs.
-            in_turn: The job takes its turn among those of all processes. False: it was refused a
-                moment ago, or only one account may serve it, so it takes what it can get.
-            longest_s: The longest wait, in seconds; None: however long it takes.
+            lease_request: What the call needs of a key.
+            in_turn: The job takes its turn among the jobs of all processes. False: its keys were
+                refused a moment ago, or only one account may serve it, so it takes any free key.
+            longest_s: The longest wait, in seconds; None: no limit.
 
         Returns:
-            A lease, or why there is none: `NoLeaseReason.WAIT` or `NoLeaseReason.BUSY` where the
+            A lease, or the reason for none: `NoLeaseReason.WAIT` or `NoLeaseReason.BUSY` if the
             time was over.
 
         Raises:
@@ -102,13 +102,13 @@ class WaitList:
         return await self._wait(queue, lease_request, began_s, longest_s, pause_s=pause_s)
 
     def notify_ended(self) -> None:
-        """Ask again where a call that ends may make room: one of this process has ended."""
+        """Ask again for the queues in which the end of a call may make room."""
         for queue in self._queues.values():
             if queue.until_call_ends:
                 queue.woken.set()
 
     def close(self) -> None:
-        """End all waits: this worker ends, and others go on with the jobs."""
+        """End all waits, because this worker ends and other workers continue with the jobs."""
         self._closed = True
         self.overflow.close()
         for queue in self._queues.values():
@@ -117,7 +117,7 @@ class WaitList:
             queue.woken.set()
 
     def cancel(self, ids: Container[str]) -> None:
-        """End the wait of cancelled jobs, for a lease or its instant: each raises `Revoked`."""
+        """End the wait of cancelled jobs for a lease or its instant. Each raises `Revoked`."""
         for queue in list(self._queues.values()):
             for waiter in [waiter for waiter in queue.waiters if waiter.lease_request.by in ids]:
                 queue.deliver(waiter, Revoked())
@@ -143,7 +143,7 @@ class WaitList:
             del self._starting[start]
 
     def wake(self) -> None:
-        """Ask again now: what was known of the keys has changed, here or elsewhere."""
+        """Ask again now, because the state of the keys has changed, here or elsewhere."""
         self._changed.set()
         self._changed = asyncio.Event()
         for queue in self._queues.values():
@@ -151,7 +151,7 @@ class WaitList:
             queue.woken.set()
 
     async def pause(self, longest_s: float) -> None:
-        """Wait for a while, or until what was known of the keys has changed."""
+        """Wait for a while, or until the state of the keys has changed."""
         with suppress(TimeoutError):
             async with asyncio.timeout(longest_s):
                 await self._changed.wait()
@@ -196,7 +196,7 @@ class WaitList:
         queue.add(waiter)
         self.overflow.relieve(queue)
         if queue.server is None:
-            # The task belongs to no job, whichever came first: hence a context of its own.
+            # A context of its own, because the task does not belong to the job that came first.
             queue.server = asyncio.get_running_loop().create_task(
                 self._serve(queue, pause_s), context=Context()
             )
@@ -217,13 +217,13 @@ class WaitList:
             queue.drop(waiter)
 
     async def _serve(self, queue: WaitQueue, pause_s: float) -> None:
-        """Ask for the jobs of a queue until none is left."""
+        """Ask the pool for the jobs of a queue until no job is left."""
         try:
             while queue.waiters:
                 if pause_s > 0:
                     await queue.pause(pause_s)
                 pause_s = await self._ask_in_order(queue)
-        except Exception as exc:  # a bug: it must not leave them waiting
+        except Exception as exc:  # a bug, which must not leave jobs waiting
             for waiter in list(queue.waiters):
                 queue.deliver(waiter, exc)
             raise
@@ -234,15 +234,15 @@ class WaitList:
                 await self._leave(queue)
 
     async def _ask_in_order(self, queue: WaitQueue) -> float:
-        """Ask for the first jobs until there is no room.
+        """Ask the pool for the first jobs until it has no room.
 
         Returns:
-            When to ask again, in seconds.
+            In how many seconds to ask again.
         """
         pause_s, width = 0.0, 1
         queue.smallest, queue.until_call_ends = None, False
         queue.woken.clear()
-        # A job that was cancelled may not have run since, and so not have left the queue.
+        # A cancelled job that has not run since is still in the queue.
         queue.waiters[:] = [waiter for waiter in queue.waiters if not waiter.answer.done()]
         while batch := list(queue.next_to_ask(width)):
             requests = [self._ask(queue, turn) for turn in batch]
@@ -270,7 +270,7 @@ class WaitList:
     async def _hand_over(
         self, queue: WaitQueue, waiter: Waiter, answer: Answer | Exception
     ) -> None:
-        """Give a job its answer, and a long refusal to all that would get it as well."""
+        """Give a job its answer. A long refusal also goes to all jobs that would get the same."""
         if isinstance(answer, Lease):
             self._note(queue, answer)
             if not queue.deliver(waiter, answer):
@@ -317,7 +317,7 @@ def _end(start: "asyncio.Future[bool]", *, cancelled: bool = False) -> None:
 
 
 def _wait_list_of(lease_request: LeaseRequest) -> str:
-    """Name the wait list of jobs that the same keys may serve: the same in each process."""
+    """Name the wait list of jobs that the same keys may serve. All processes use the same name."""
     name = lease_request.model
     resource = "" if lease_request.resource == name else lease_request.resource
     others = (
