@@ -18,7 +18,7 @@ class HeldBlock:
         key: The key's id if the scope belongs to one key, else empty.
         state: `cooling`, `disabled` or `unfit`.
         reason: The reason of the block.
-        disabled_by: The person who disabled the scope; empty if it was not disabled by a person.
+        disabled_by: The person who disabled the scope; empty if no person did.
     """
 
     scope: str
