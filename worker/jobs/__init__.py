@@ -1,1 +1,1 @@
-"""Jobs: how one is run, rescheduled, cancelled, and what it remembers."""
+"""Runs, reschedules and deduplicates jobs, and keeps their history."""

@@ -1,4 +1,4 @@
-"""Tasks that are not ours, and draw keys by `worker.clients`: how their jobs wait for a key."""
+"""Lets jobs of the user's own tasks, which draw keys by `worker.clients`, wait for a key."""
 
 import asyncio
 import functools
@@ -34,7 +34,7 @@ _MEANT = (
     JobGone,
     WorkerLost,
 )
-"""What an SDK or a group may hide, and the job's tracer must see."""
+"""Errors that the job's tracer must see, although an SDK or an exception group may hide them."""
 
 _OPEN: Final[WeakValueDictionary[str, JobRun]] = WeakValueDictionary()
 """The runs of this process, by the ids of their jobs."""
@@ -43,18 +43,18 @@ Shared = Callable[[], tuple[Ownership | None, Outages]]
 
 
 def wrap(task: Task, shared: Shared) -> Callable[..., Any]:
-    """Wrap the body of a task: where no key is free for long, its job comes back when one is.
+    """Wrap the body of a task, so that its job is deferred if no key is free for long.
 
-    SDKs hide what a transport raises behind errors of their own, so its cause is looked for. An
-    email that may have been accepted has the job come back, too, to ask again. A task that catches
-    the error goes on.
+    SDKs hide the errors of their transport behind errors of their own, so the causes of an error
+    are searched. After an email that may have been accepted, the job also runs again, to ask
+    Resend. A task that catches the error itself goes on.
 
     Args:
         task: The task.
-        shared: Gives what the jobs of a worker share. Called on the loop of the pool.
+        shared: Returns the objects that the jobs of a worker share. Called on the pool's loop.
 
     Returns:
-        What is to be run instead of `task.run`.
+        The function that runs instead of `task.run`.
     """
     run = task.run
     if inspect.iscoroutinefunction(run):
@@ -87,9 +87,9 @@ def wrap(task: Task, shared: Shared) -> Callable[..., Any]:
 
 
 def end_run(job: str) -> None:
-    """Refuse all further calls of a job that has ended, though its code may still run.
+    """Refuse all further calls of a job that has ended, even if its code still runs.
 
-    A plain function in a thread cannot be stopped. From any thread.
+    A plain function in a thread cannot be stopped. May be called from any thread.
     """
     if (job_run := _OPEN.get(job)) is not None:
         job_run.has_ended = True
@@ -106,7 +106,7 @@ def _begin(task: Task, ownership: Ownership | None, outages: Outages) -> JobRun:
 
 @contextmanager
 def _current(job_run: JobRun) -> Iterator[None]:
-    """Let the calls of a task know their job; end what the task has left open."""
+    """Make the run known to the calls of its task; at the end, close what the task left open."""
     token = current_run.set(job_run)
     try:
         with stamped(job_run.task.request):
@@ -119,7 +119,7 @@ def _current(job_run: JobRun) -> Iterator[None]:
 
 
 async def _reschedule(job_run: JobRun, exc: BaseException) -> None:
-    """Raise what the causes of an error mean for the job; return where they mean nothing."""
+    """Reschedule or end the job as the causes of an error demand; return if they demand nothing."""
     meaning = meaning_of(exc)
     if isinstance(meaning, Deferred | TransientError):
         await job_run.reschedule(meaning)
@@ -128,15 +128,14 @@ async def _reschedule(job_run: JobRun, exc: BaseException) -> None:
 
 
 def meaning_of(exc: BaseException) -> BaseException | None:
-    """Find the error that an error of a task stands for.
+    """Find the error of Keywheel, Celery or the pool that an error of a task hides.
 
-    SDKs raise their own errors from what a transport raises, and a `TaskGroup` collects the errors
-    of its tasks. A group has a meaning if each of its errors has one, or if one of them ends the
-    job, which outweighs all others.
+    SDKs raise their own errors from the errors of a transport, and a `TaskGroup` collects the
+    errors of its tasks. A group counts only if each of its errors hides such an error, or if one
+    of them ends the job. An error that ends the job outweighs all others.
 
     Returns:
-        What has the job come back, ends it, or is a word of Celery's or of the pool's; None where
-        the error stands for itself.
+        The hidden error, one of `_MEANT`; None if there is none.
     """
     for cause in _causes_of(exc):
         if isinstance(cause, _MEANT):
@@ -150,7 +149,7 @@ def meaning_of(exc: BaseException) -> BaseException | None:
 
 
 def _first_of(meanings: list[BaseException | None]) -> BaseException | None:
-    """Return the first error that ends the job, else the longest wait."""
+    """Return the first error that ends the job; if none does, the one with the longest wait."""
     errors = [error for error in meanings if error is not None]
     ends = [error for error in errors if not isinstance(error, Rescheduled)]
     waits = sorted(errors, key=lambda error: -getattr(error, "countdown_ms", 0))
@@ -167,9 +166,9 @@ def _causes_of(exc: BaseException) -> Iterator[BaseException]:
 
 
 def _of_the_pool(shared: Shared) -> tuple[Ownership | None, Outages]:
-    """Ask the loop of the pool, from the thread of a plain function, what its jobs share.
+    """Get the shared objects from the pool's loop, in the thread of a plain function.
 
-    Nothing where a coroutine calls the function itself: the loop must not wait for itself.
+    If a coroutine calls the function on that loop, return none: the loop must not wait for itself.
     """
     loop = private_loop.pool_loop()
     if loop is None or private_loop.is_running_here():

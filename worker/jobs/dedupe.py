@@ -1,14 +1,14 @@
-"""Jobs with the same `dedupe_key`: while one is open, the others wait for its end and share it.
+"""Runs one of several jobs with the same `dedupe_key`; the others wait for its end and share it.
 
-The first job that a worker runs holds the key in Redis. A job that finds the key held is deferred,
-and looks at the holder's result when it comes back. The key is free when the holder's end is in the
-result store: it is deleted then, and where its worker died in between, the next job that finds it
-takes it over. It also expires, a while after the holder's deadline.
+The first job that a worker runs holds the key in Redis. A job that finds the key held is deferred.
+When it comes back, it reads the holder's result. The key is deleted once the holder's end is in the
+result store. If the holder's worker died before it deleted the key, the next job that finds the key
+takes it over. The key also expires, a while after the holder's deadline.
 
-A job may be in its queue while the holder ends, and run after that. It shares that end, too, if its
-message says that it was enqueued before. So the key's last end is remembered as long as results are
-kept. It is noted before the result is stored: a caller that enqueues a job because it has seen the
-result enqueues it after the end that is noted.
+A job may still be in its queue when the holder ends. It shares this end as well, if its message
+says that it was enqueued earlier. So the key's last end is remembered as long as results are kept.
+It is noted before the result is stored. So a caller that enqueues a job because it has seen the
+result enqueues it after the noted end.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ _ENDED: Final = ":dedupe_ended:"
 _SLACK_MS: Final = 60_000
 _FIRST_PAUSE_MS: Final = 1_000
 _LONGEST_PAUSE_MS: Final = 30_000
-"""How long a job waits before it looks again. It is woken where the broker keeps deferred jobs."""
+"""The longest pause before a job looks again. In a Redis as broker, it is woken earlier."""
 _MOST_LOOKS: Final = 3
 _RECORD: Final = "dedupe_record"
 """The attribute of a request whose job holds a key: the key's record."""
@@ -52,7 +52,7 @@ Result = dict[str, Any]
 
 
 class Found(NamedTuple):
-    """The job that one with a key is to join, or that job itself, where it holds the key now."""
+    """The job that a job with a key must join, or the job itself if it now holds the key."""
 
     job: str
     has_ended: bool
@@ -63,7 +63,7 @@ class DedupeKeys:
 
     Args:
         redis: A client that decodes responses to text. Not closed here.
-        namespace: Keeps installations apart that share a Redis.
+        namespace: The prefix of every name, which separates installations that share a Redis.
     """
 
     def __init__(self, redis: Redis, *, namespace: str) -> None:
@@ -74,9 +74,9 @@ class DedupeKeys:
         )
 
     def record_of(self, task: str, key: str) -> str:
-        """Name the record of a key. Keys of different tasks are different keys.
+        """Return the name of a key's record. Equal keys of different tasks have different records.
 
-        A key may be an address, so the name holds a SHA-256.
+        A key may be an address, so the name contains only its SHA-256.
         """
         digest = hashlib.sha256(f"{task}\0{key}".encode()).hexdigest()[:_HASH_CHARS]
         return f"{self._namespace}{_HELD}{digest}"
@@ -84,18 +84,18 @@ class DedupeKeys:
     async def join(
         self, record: str, job: str, *, hold_ms: int, ended: str = "", enqueued_ms: int = 0
     ) -> Found:
-        """Hold a key, or join the job that holds it or held it when this one was enqueued.
+        """Hold a key, or join the job that holds it, or that held it when this job was enqueued.
 
         Args:
             record: The key's record.
             job: The job's id.
-            hold_ms: How long the job may hold it, in milliseconds.
-            ended: The id of a job that has ended, and may still hold it.
-            enqueued_ms: When the job was enqueued, in milliseconds since 1970; 0: not known, so it
-                joins no job that has ended.
+            hold_ms: How long the job may hold the key, in milliseconds.
+            ended: The id of a job that has ended, and may still hold the key.
+            enqueued_ms: When the job was enqueued, in milliseconds since 1970; 0: not known, so the
+                job joins no job that has ended.
 
         Returns:
-            The job that holds it now, or one that ended after this one was enqueued.
+            The job that holds the key now, or the job that ended after this one was enqueued.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -105,12 +105,12 @@ class DedupeKeys:
         return Found(str(found), bool(has_ended))
 
     async def end(self, record: str, job: str, *, keep_ms: int) -> None:
-        """Note that a job ends now, if it still holds the key. It holds it until it is released.
+        """Note that a job ends now, if it still holds the key. `release` frees the key later.
 
         Args:
             record: The key's record.
             job: The job's id.
-            keep_ms: How long its end is remembered, in milliseconds.
+            keep_ms: How long the end is remembered, in milliseconds.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -118,10 +118,10 @@ class DedupeKeys:
         await self._end(keys_of(_names(record)), job, keep_ms)
 
     async def release(self, record: str, job: str) -> Sequence[str]:
-        """Free a key, if a job still holds it.
+        """Free a key if the job still holds it.
 
         Returns:
-            The ids of the jobs that joined it.
+            The ids of the jobs that joined this job.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -152,15 +152,15 @@ async def run_deduped(
         keys: The keys and the jobs that hold them.
         key: The job's key; None: the job has none.
         work: Does the work.
-        settings: Deadline, retries, waits.
+        settings: The settings for deadline, retries and waits.
         deadline_s: As for `run_job`.
         ownership: As for `run_job`.
         outages: As for `run_job`.
-        on_shared: Called with a result that is another job's.
+        on_shared: Called with the result if it comes from another job.
 
     Raises:
         celery.exceptions.Retry: Another job holds the key.
-        Exception: The error of `work`, or the one that ended the other job.
+        Exception: The error of `work`, or the error of the other job.
     """
     request: Any = task.request
     if key is None or request.is_eager or request.called_directly:
@@ -193,7 +193,7 @@ async def _work_as_holder(
 ) -> Result:
     try:
         result = await work()
-    except TaskPredicate:  # the job comes back, or is another worker's
+    except TaskPredicate:  # the job runs again, or another worker has it
         raise
     except Exception:
         await note_end()
@@ -203,7 +203,7 @@ async def _work_as_holder(
 
 
 def _shared(end: Result | JobError, on_shared: Callable[[Result], None] | None) -> Result:
-    """End a job as another one has ended."""
+    """End a job in the same way as another job has ended."""
     if isinstance(end, JobError):
         raise end
     if on_shared is not None:
@@ -213,7 +213,7 @@ def _shared(end: Result | JobError, on_shared: Callable[[Result], None] | None) 
 
 async def _note_end(keys: DedupeKeys, record: str, job: str, keep_ms: int) -> None:
     if not keep_ms:
-        return  # its result is not stored, so nobody can share it
+        return  # the result is not stored, so no job can share it
     try:
         await keys.end(record, job, keep_ms=keep_ms)
     except (RedisError, OSError) as exc:
@@ -231,10 +231,10 @@ async def _await(run: JobRun, holder: str) -> NoReturn:
 async def _find(
     task: Task, keys: DedupeKeys, record: str, job: str, *, hold_ms: int
 ) -> str | Result | JobError:
-    """Hold the key, or find the job that holds it and has not ended, or the end to share.
+    """Hold the key, or find the open job that holds it, or the end to share.
 
     Returns:
-        The id of the job that holds the key, or how the last one that held it has ended.
+        The id of the job that holds the key, or the end of the last job that held it.
     """
     ended, enqueued_ms = "", enqueued_ms_of(task.request.headers)
     for _ in range(_MOST_LOOKS):
@@ -253,15 +253,15 @@ async def _find(
             return found.job
         else:
             ended = found.job
-    return found.job  # others took it over meanwhile; this job looks again later
+    return found.job  # other jobs took the key over meanwhile; this job looks again later
 
 
 class _Withdrawn:
-    """The end of a job that was revoked or expired: another job takes its place."""
+    """The end of a job that was revoked or expired, so that another job takes its place."""
 
 
 async def _end_of(task: Task, job: str) -> Result | JobError | _Withdrawn | None:
-    """How a job has ended; None where it has not, or where that is not known."""
+    """Return how a job has ended; None if it has not ended, or if that is not known."""
     try:
         meta = await asyncio.to_thread(task.backend.get_task_meta, job, cache=False)
     except Exception as exc:  # noqa: BLE001 - the job looks again later
@@ -272,7 +272,7 @@ async def _end_of(task: Task, job: str) -> Result | JobError | _Withdrawn | None
         return result
     if status == states.FAILURE and isinstance(result, JobError):
         return result
-    if status == states.FAILURE:  # another error may quote anything
+    if status == states.FAILURE:  # the text of any other error may quote secrets
         return error_of(f"{type(result).__name__}: {job}, which it had joined, ended so")
     return _Withdrawn() if status in states.READY_STATES else None
 
@@ -290,7 +290,7 @@ async def release_key(
     Args:
         request: Celery's context of the job.
         keys: The keys and the jobs that hold them.
-        wake: Makes jobs due that wait in the broker.
+        wake: Makes jobs due now if they wait in the broker.
     """
     try:
         joined = await keys.release(getattr(request, _RECORD), str(request.id))

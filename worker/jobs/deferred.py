@@ -1,6 +1,6 @@
-"""Deferred jobs in the broker: finds some, makes them due now, knows whether an outage holds them.
+"""Finds deferred jobs in the broker, wakes them, and notes the outages that they wait for.
 
-The functions need a client of the Redis of the broker, which the key pool may not share.
+The functions need a client of the broker's Redis, which may not be the key pool's Redis.
 """
 
 import json
@@ -14,14 +14,14 @@ from worker.aio.transport.scripts import WAKE, WAKE_SOME
 from worker.cancellations import stamps_in
 
 _OUTAGE_KEPT_S: Final = 7_200
-"""Longer than a job waits in an outage until it tries again."""
+"""Longer than any job waits in an outage before it tries again."""
 
 
 async def wake_deferred(redis: Redis, queue: str) -> int:
     """Make all deferred jobs of a queue due now, in their order.
 
-    One script does it; 100,000 jobs keep Redis busy for a tenth of a second. A second call changes
-    nothing.
+    One script does all of it; 100,000 jobs keep Redis busy for a tenth of a second. A second call
+    changes nothing.
 
     Args:
         redis: A client of the broker.
@@ -44,7 +44,7 @@ async def wake_jobs(redis: Redis, queue: str, ids: Iterable[str]) -> int:
     Args:
         redis: A client of the broker.
         queue: The delayed queue, for example `ai.deferred`.
-        ids: The ids of the jobs; those that do not wait there are ignored.
+        ids: The ids of the jobs; ids of jobs that do not wait there are ignored.
 
     Returns:
         How many jobs are due now.
@@ -58,14 +58,14 @@ async def wake_jobs(redis: Redis, queue: str, ids: Iterable[str]) -> int:
 
 
 async def find_stamped(redis: Redis, queue: str, stamps: Collection[str]) -> list[str]:
-    """Find the deferred jobs of a queue that have one of some stamps.
+    """Find the deferred jobs of a queue that have one of these stamps.
 
-    It reads all messages of the queue, a hundred at a time.
+    This reads all messages of the queue, a hundred at a time.
 
     Args:
         redis: A client of the broker.
         queue: The delayed queue, for example `ai.deferred`.
-        stamps: As `worker.cancellations.stamps_in` gives them.
+        stamps: The stamps, as `worker.cancellations.stamps_in` returns them.
 
     Returns:
         The jobs' ids.
@@ -85,7 +85,7 @@ def _stamps_of(text: str) -> tuple[str, ...]:
     try:
         stamps = json.loads(text)["headers"]["stamps"]
     except (ValueError, LookupError, TypeError):
-        return ()  # the worker that takes the message judges it
+        return ()  # the worker that takes the message reports the error
     return stamps_in(stamps) if isinstance(stamps, dict) else ()
 
 
@@ -95,7 +95,7 @@ async def note_outage(redis: Redis, queue: str, model: str) -> None:
     Args:
         redis: A client of the broker.
         queue: The delayed queue, for example `ai.deferred`.
-        model: The model that they wait for; empty where the service has none.
+        model: The model that the jobs wait for; empty if the service has no models.
 
     Raises:
         redis.exceptions.RedisError: The broker cannot be reached.
@@ -113,10 +113,10 @@ async def end_outage(redis: Redis, queue: str, model: str) -> bool:
     Args:
         redis: A client of the broker.
         queue: The delayed queue, for example `ai.deferred`.
-        model: The model of which a call has succeeded.
+        model: The model with which a call has succeeded.
 
     Returns:
-        Whether one was noted.
+        Whether an outage was noted.
 
     Raises:
         redis.exceptions.RedisError: The broker cannot be reached.
@@ -125,7 +125,7 @@ async def end_outage(redis: Redis, queue: str, model: str) -> bool:
     if model not in await redis.smembers(name):
         return False
     await wake_deferred(redis, queue)
-    await redis.srem(name, model)  # last: if the broker goes away before, the next call wakes them
+    await redis.srem(name, model)  # comes last: if the wake fails, the next call repeats it
     return True
 
 

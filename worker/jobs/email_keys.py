@@ -1,4 +1,4 @@
-"""The idempotency keys of the emails that a run of a job sends."""
+"""Makes the idempotency keys of the emails that a run of a job sends."""
 
 import uuid
 from collections import Counter
@@ -8,11 +8,11 @@ from typing import Final
 class EmailKeys:
     """Makes the keys of one run; each run of the job makes the same keys.
 
-    Emails to different recipients are numbered apart, so that tasks may send them at once, in any
-    order.
+    The emails of each set of recipients are numbered separately, so that tasks may send them at
+    once, in any order.
 
     Args:
-        job: The id of the job; empty: there is none, so no other run sends these emails.
+        job: The id of the job; empty: there is no job, so no other run sends these emails.
     """
 
     def __init__(self, job: str) -> None:
@@ -24,8 +24,8 @@ class EmailKeys:
         """Make the key of an email.
 
         Args:
-            recipients: Stands for the recipients.
-            content_hash: Stands for the content.
+            recipients: Identifies the recipients.
+            content_hash: Identifies the content.
         """
         if (key := self._failed.pop((recipients, content_hash), None)) is not None:
             return key
@@ -33,5 +33,5 @@ class EmailKeys:
         return f"{self._prefix}-{recipients}-{self._sent[recipients]}"
 
     def note_failed(self, recipients: str, content_hash: str, key: str) -> None:
-        """Give an email its key again if it is sent again: it may have been accepted."""
+        """Reuse the key if this email is sent again, because it may have been accepted."""
         self._failed[recipients, content_hash] = key

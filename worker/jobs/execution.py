@@ -30,11 +30,11 @@ class Serving(Protocol[OrderT_contra]):
         *,
         longest_s: float | None = None,
     ) -> Served:
-        """Carry the order out, or raise why the run is over.
+        """Carry out the order, or raise the error that ends the run.
 
         Args:
-            lease_request: What each call needs of a key.
-            order: What is to be carried out.
+            lease_request: The requirements of each call for a key.
+            order: The request to carry out.
             longest_s: The longest wait for keys, in seconds.
         """
         ...
@@ -51,19 +51,18 @@ async def run_job(
     ownership: Ownership | None = None,
     outages: Outages = NOBODY_COUNTS,
 ) -> tuple[Served, History]:
-    """Serve a job now, or raise what makes Celery run it again later.
+    """Serve a job now, or send it back to its queue to run again later.
 
     Args:
         task: The bound task, for its request.
-        rotation: What serves it: the rotation of the service, or the email sender.
-        lease_request: What the job needs of a key.
-        order: What is to be carried out: a function that makes the request for the key that was
-            chosen, or an email.
-        settings: Deadline, retries, waits.
+        rotation: Serves the job: the rotation of the service, or the email sender.
+        lease_request: The job's requirements for a key.
+        order: A function that makes the request for the chosen key, or an email.
+        settings: The settings for deadline, retries and waits.
         deadline_s: How long the job may take from its first run on, in seconds; None or 0: as
             long as the settings allow.
-        ownership: Knows whether the job is still this worker's; None: it is not checked.
-        outages: Knows how many jobs wait for the end of an outage.
+        ownership: Checks whether this worker still has the job; None: this is not checked.
+        outages: Counts the jobs that wait for the end of an outage.
 
     Returns:
         The provider's answer, and the job's history with this run in it.
@@ -85,6 +84,6 @@ async def run_job(
             await run.reschedule(over)
         except SoftTimeLimitExceeded:
             late = TransientError("the run took longer than KEYWHEEL_TASK_TIME_LIMIT_S allows")
-            late.in_doubt = lease_request.emails > 0  # the call may have been under way
+            late.in_doubt = lease_request.emails > 0  # the call may have been in flight
             await run.reschedule(late)
     return served, run.after(served)

@@ -1,4 +1,4 @@
-"""What a job remembers of its earlier runs.
+"""Keeps a job's history: what it remembers of its earlier runs.
 
 The history travels in the headers of the message when the job is deferred or retried.
 """
@@ -22,9 +22,9 @@ ALONE = "keywheel_alone"
 See `worker.hooks.quarantine`.
 """
 DOUBT = "keywheel_doubt_ms"
-"""The header of a replayed job with the instant at which it may have been carried out before.
+"""The header of a replayed job with the instant of an earlier attempt that is in doubt.
 
-It is in milliseconds since 1970; 0: it was surely not carried out.
+The instant is in milliseconds since 1970; 0: the job was surely not carried out.
 """
 
 
@@ -35,16 +35,16 @@ class History:
     Attributes:
         since_ms: When the first run began, in milliseconds since 1970.
         deferrals: How often no key was free.
-        attempts: Calls made to the provider.
-        waited_ms: Time spent waiting for keys, in the process or deferred, in milliseconds.
-        deferred: The latest run ended because no key was free.
+        attempts: How many calls were made to the provider.
+        waited_ms: How long the job waited for keys, in a process or deferred, in milliseconds.
+        deferred: Whether the latest run ended because no key was free.
         trail: The latest calls of the earlier runs.
-        reason: Why the latest run was not the end, in a few words.
-        in_doubt: After the latest run the job may have been carried out.
-        joined: The id of the job with the same `dedupe_key` that this one waits for.
+        reason: Why the latest run did not end the job, in a few words.
+        in_doubt: Whether the job may have been carried out in the latest run.
+        joined: The id of the job with the same `dedupe_key` that this job waits for.
         due_ms: When the deferred job is due, in milliseconds since 1970; 0: it does not wait.
-            `waited_ms` counts the whole wait. A job that comes back earlier (a reset, the end of an
-            outage) counts only what has passed.
+            `waited_ms` already contains the whole wait. If the job comes back earlier (a reset, the
+            end of an outage), the rest of the wait is subtracted.
     """
 
     since_ms: int
@@ -60,7 +60,7 @@ class History:
 
     @classmethod
     def of(cls, headers: Any) -> Self:
-        """Read the history of a message, or begin one where there is none or a malformed one."""
+        """Read the history of a message; begin a new one if it is missing or malformed."""
         fields = member(headers, HEADER)
         now_ms = round(time.time() * 1000)
         if not isinstance(fields, dict):
@@ -72,7 +72,7 @@ class History:
             deferrals=_count(fields, "deferrals"),
             attempts=_count(fields, "attempts"),
             waited_ms=max(0, _count(fields, "waited_ms") - early_ms),
-            # An older version wrote "ticket" for it.
+            # An older version wrote "ticket" instead.
             deferred=bool(fields.get("deferred") or fields.get("ticket")),
             trail=_trail(fields),
             reason=as_text(fields.get("reason"))[:_LONGEST_REASON],
@@ -82,7 +82,7 @@ class History:
 
     @property
     def age_s(self) -> float:
-        """Time since the first run began, in seconds."""
+        """The time since the first run began, in seconds."""
         return max(0.0, time.time() - self.since_ms / 1000)
 
     def after(
@@ -119,10 +119,10 @@ class History:
 
 
 def doubt_ms(headers: Any) -> int:
-    """When a job may have been carried out for the first time.
+    """Return when a job may have been carried out for the first time.
 
     Returns:
-        The instant, in milliseconds since 1970; 0 where nothing says that it was carried out.
+        The instant, in milliseconds since 1970; 0 if no earlier attempt is in doubt.
     """
     replayed = _count(headers, DOUBT)
     history = History.of(headers)
@@ -131,9 +131,7 @@ def doubt_ms(headers: Any) -> int:
 
 
 def came_again(context: Any) -> bool:
-    """Whether a worker may have run this very message without reporting its end.
-
-    That worker died, or lost the broker.
+    """Whether another worker, which died or lost the broker, may have run this message before.
 
     Args:
         context: Celery's context of the request.
@@ -142,10 +140,10 @@ def came_again(context: Any) -> bool:
 
 
 def died_ms(headers: Any) -> int:
-    """When the first worker that died with a job gave its last sign of life.
+    """Return the last sign of life of the first worker that died with a job.
 
     Returns:
-        The instant, in milliseconds since 1970; 0 where it is not known.
+        The instant, in milliseconds since 1970; 0 if it is not known.
     """
     found = member(headers, DIED_S)
     if isinstance(found, bool) or not isinstance(found, int | float):

@@ -1,11 +1,11 @@
-"""One run of a job: what it brings along from earlier ones, and how it goes back to its queue.
+"""Manages one run of a job: its history, its budgets, and how it goes back to its queue.
 
-A job has three budgets, which never mix:
+A job has three budgets, which are separate:
 
-- rotation: each key once in a run;
-- deferrals: until the deadline of the job; they cost no retry;
-- retries: as many as `max_retries` of the settings, with exponential backoff; a failure that hits
-  every job (an outage) costs none.
+- rotation: a run tries each key once;
+- deferrals: allowed until the deadline of the job; they cost no retry;
+- retries: as many as `max_retries` in the settings, with exponential backoff; a failure of all jobs
+  (an outage) costs no retry.
 """
 
 import random
@@ -44,32 +44,32 @@ from worker.rotation.served import Served
 from worker.verdicts import SERVER_ERROR
 
 TRACK_STARTED: Final = "track_started"
-"""The header by which a message asks that the result store says when the job runs.
+"""The header by which a message asks for the state `STARTED` in the result store.
 
-It costs one write a run, which only the jobs that ask for it pay.
+This costs one write for each run, so only jobs that ask for it pay for it.
 """
 _OUTAGE_BACKOFF_S = 10.0
-"""The longest backoff in an outage: the host of the provider rests for ten seconds at most.
+"""The longest backoff in an outage, because the provider's host rests for at most ten seconds.
 
 An email in doubt waits longer each time.
 """
 _OUTAGE_STATED_MS = 60_000
-"""The longest wait that a provider may name in an outage, as a 503 with an hour of `retry-after`.
+"""The longest `retry-after` that a job follows in an outage; a 503 may name an hour.
 
-The outage may end much earlier, and no other job may be there to notice it.
+The outage may end much earlier, and perhaps no other job is there to notice it.
 """
 
 
 class JobRun:
-    """One run of a job. Making it begins the run.
+    """One run of a job. The run begins when the object is made.
 
     Args:
         task: The bound task, for its request.
-        settings: Deadline, retries, waits.
+        settings: The settings for deadline, retries and waits.
         deadline_s: How long the job may take from its first run on, in seconds; None or 0: as long
             as the settings allow.
-        ownership: Knows whether the job is still this worker's; None: it is not checked.
-        outages: Knows how many jobs wait for the end of an outage.
+        ownership: Checks whether this worker still has the job; None: this is not checked.
+        outages: Counts the jobs that wait for the end of an outage.
     """
 
     def __init__(
@@ -86,15 +86,15 @@ class JobRun:
         request = task.request
         self.history = History.of(request.headers)
         self.at_end: Final[set[Callable[[], None]]] = set()
-        """Ends what the task may have left open, such as a stream that it did not close."""
+        """Functions that close what the task may have left open, such as a stream."""
         self.has_ended = False
-        """Whether the job has ended; work of it that goes on makes no calls any more."""
+        """Whether the job has ended; code of it that still runs can make no more calls."""
         self.soft_limit: SoftTimeLimitExceeded | None = None
-        """The soft time limit that a call of a client has met."""
+        """The error of the soft time limit, if it interrupted a call of a client."""
         self._outer = outer = None if request.id else current_run.get()
-        """The run of the task that has called this one directly: both are one job."""
+        """The run of the task that called this task directly; both belong to one job."""
         self.job: str = request.id or ""
-        """The id of the job; empty where a program has called the task directly."""
+        """The id of the job; empty if a program called the task directly."""
         self.goes_back = bool(request.id and not request.is_eager)
         """Whether the job can go back to its queue."""
         if outer is not None:
@@ -113,12 +113,12 @@ class JobRun:
 
     @cached_property
     def email_keys(self) -> EmailKeys:
-        """Makes the idempotency keys of the emails that the job sends."""
+        """The maker of the idempotency keys of the emails that the job sends."""
         return EmailKeys(self.job) if self._outer is None else self._outer.email_keys
 
     @property
     def longest_wait_s(self) -> float:
-        """How long a call may wait for a key, in seconds: half of what is left of the run."""
+        """How long a call may wait for a key, in seconds: half of the time left for the run."""
         if self._outer is not None:
             return self._outer.longest_wait_s
         soft_left_s = self._soft_limit_s - (time.monotonic() - self._began_s)
@@ -132,7 +132,7 @@ class JobRun:
         return float(soft_s or self.task.soft_time_limit or self._settings.task_soft_time_limit_s)
 
     def end_if_over(self) -> None:
-        """Refuse a call of work that goes on after its job.
+        """Refuse a call of code that still runs after its job has ended.
 
         Raises:
             JobEnded: The job has ended.
@@ -143,7 +143,7 @@ class JobRun:
             self._outer.end_if_over()
 
     def of_this_job(self, lease_request: LeaseRequest) -> LeaseRequest:
-        """Add to a lease request what the pool must know of the job.
+        """Add the properties of the job that the pool needs to a lease request.
 
         Raises:
             JobEnded: The job has ended.
@@ -166,19 +166,19 @@ class JobRun:
         )
 
     def join(self, job: str) -> None:
-        """Remember the job whose result this one shares."""
+        """Remember the job whose result this job is to share."""
         self.history = replace(self.history, joined=job)
 
     def after(self, served: Served) -> History:
-        """Return the history with this run in it, which has succeeded."""
+        """Return the history after this run, which has succeeded."""
         self._outages.passed(awaited_service(self.task), served.model)
         return self.history.after(attempts=served.attempts, waited_ms=served.waited_ms)
 
     def end_if_too_late(self, *, may_be_done: bool) -> None:
-        """Fail a job whose deadline passed before this run: its caller waits no more.
+        """Fail a job whose deadline passed before this run, because its caller no longer waits.
 
         Args:
-            may_be_done: The job must not be carried out twice, so doubt counts.
+            may_be_done: Whether the job must not be carried out twice, so that doubt counts.
 
         Raises:
             JobError: The deadline has passed.
@@ -193,13 +193,13 @@ class JobRun:
         _fail(over, DeadlineExceeded(f"{waited}: {reason}" if reason else waited))
 
     async def reschedule(self, over: Deferred | TransientError) -> NoReturn:
-        """Send the job back to its queue, or end it where its budget is spent.
+        """Send the job back to its queue, or end it if its budget is spent.
 
-        The time limits do not count here: they are meant for the work, and a Redis that is away or
-        hangs would end a job by them.
+        The time limits are suspended meanwhile. They are meant for the work, and a job must not end
+        because Redis is away or hangs.
 
         Raises:
-            celery.exceptions.Retry: The job comes back.
+            celery.exceptions.Retry: The job runs again later.
             celery.exceptions.Ignore: Another worker has the job.
             JobError: The job ends.
         """
@@ -219,7 +219,7 @@ class JobRun:
         await self._defer(over)
 
     async def _defer(self, deferred: Deferred) -> NoReturn:
-        # Until a moment after the deadline: the job comes back once more then, and ends by it.
+        # Wait at most until just after the deadline: then the job comes back, and ends.
         left_ms = round((self.deadline_s - self.history.age_s) * 1000) + 1000
         longest_ms = min(longest_wait_ms(self.task, self._settings), left_ms)
         countdown_ms = max(1, min(deferred.countdown_ms, longest_ms))
@@ -237,7 +237,7 @@ class JobRun:
         calls = (*self.history.trail, *attempts.of_this_run())
         tries = self.task.request.retries + error.own
         repeats = sum(call.code == error.code for call in calls)
-        # A failure that hits every job is an outage and costs no retry: the job waits for its end.
+        # A failure of all jobs is an outage and costs no retry: the job waits until it ends.
         spent = error.own and tries >= settings.max_retries
         if spent or (error.most_repeats is not None and repeats > error.most_repeats):
             _fail(error, RetriesExhausted(f"gave up after {tries} tries: {error.reason}"))
@@ -255,7 +255,7 @@ class JobRun:
         await send_back(self.task, error, countdown_ms, history, retries=tries)
 
     def _backoff_ms(self, error: TransientError, failures: int) -> int:
-        """How long a job waits after its failures so far, in milliseconds; less in an outage."""
+        """Return the wait after the failures so far, in milliseconds; shorter in an outage."""
         settings = self._settings
         longest_s, stated_ms = settings.retry_backoff_max_s, error.backoff_ms or 0
         if not error.own:
@@ -293,7 +293,7 @@ class JobRun:
 
 
 current_run: ContextVar[JobRun | None] = ContextVar("the run of the job", default=None)
-"""The run that this code is part of: set for the tasks of users, which draw keys themselves."""
+"""The run that the code belongs to; set only in the user's own tasks, which draw keys themselves."""
 
 
 def backoff(
@@ -301,14 +301,14 @@ def backoff(
 ) -> int:
     """Return the wait after a number of failed tries, in milliseconds.
 
-    It doubles with each try, with jitter over its upper half.
+    The wait doubles with each try; jitter reduces it by up to half.
     """
     full_ms: float = min(base_s * 2.0 ** min(tries - 1, 30), longest_s) * 1000
     return round(full_ms * (0.5 + jitter() / 2))
 
 
 def _fail(over: Rescheduled, why: JobError) -> NoReturn:
-    """Fail the job; one that may have been carried out does not look as if it had not been."""
+    """Fail the job; if it may have been carried out, the error says so."""
     if over.in_doubt:
         raise OutcomeUnknown(f"an earlier attempt may have been accepted, and then {why}") from None
     raise why from None

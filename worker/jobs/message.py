@@ -1,4 +1,4 @@
-"""What a message says of its job: whether it gives way, its tenant, when it was enqueued."""
+"""Reads from a message its job's priority, its tenant, and when it was enqueued."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -11,12 +11,12 @@ from worker.foreign_json import as_text, member
 BULK_PRIORITY: Final = 6
 """The first priority of bulk jobs.
 
-On Redis 0 is the most urgent, and kombu keeps a list for each of 0, 3, 6 and 9.
+In Redis, 0 is the most urgent priority; kombu keeps one list for each of 0, 3, 6 and 9.
 """
 
 
 def is_bulk(delivery_info: Mapping[str, Any] | None) -> bool:
-    """Whether the job of a message gives way to others, by its delivery information."""
+    """Whether a message with this delivery information has a bulk job, which yields to others."""
     priority = member(delivery_info, "priority")
     return isinstance(priority, int) and priority >= BULK_PRIORITY
 
@@ -28,18 +28,18 @@ _LONGEST: Final = 200
 
 
 def tenant_of(headers: Any) -> str:
-    """Return the name that the headers of a message give; empty where they give none.
+    """Return the tenant's name in the headers of a message; empty if there is none.
 
-    A name is cut after 200 characters, and one that cannot be shown counts as none.
+    A name is cut after 200 characters. A name with unprintable characters counts as none.
     """
     name = as_text(member(headers, TENANT))
     return name.strip()[:_LONGEST] if name.isprintable() else ""
 
 
 def list_of(delivery_info: Mapping[str, Any] | None) -> str:
-    """Name the list of the broker in which a job stood that has this delivery information.
+    """Name the broker's list from which a message with this delivery information came.
 
-    For a deferred job, this is the list in which it stood before.
+    For a deferred job, this is the list that the job was in before it was deferred.
     """
     info = delivery_info or {}
     queue = str(info.get("routing_key") or "").removesuffix(DEFERRED)
@@ -48,12 +48,12 @@ def list_of(delivery_info: Mapping[str, Any] | None) -> str:
 
 
 ENQUEUED: Final = "enqueued_ms"
-"""The header of a message with the instant, in milliseconds since 1970."""
+"""The header with the instant at which a message was enqueued, in milliseconds since 1970."""
 
 _MOST: Final = 2**53
 
 
 def enqueued_ms_of(headers: Any) -> int:
-    """Return the instant that the headers of a message give, in milliseconds; 0: they give none."""
+    """Return when a message was enqueued, in milliseconds since 1970; 0 if its headers lack it."""
     found = member(headers, ENQUEUED)
     return found if type(found) is int and 0 < found <= _MOST else 0

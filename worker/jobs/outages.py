@@ -1,4 +1,4 @@
-"""Outages: a few jobs a second try again, and all come back once a call has succeeded."""
+"""Lets only a few jobs a second try again in an outage, and wakes all once a call has succeeded."""
 
 import asyncio
 import heapq
@@ -23,29 +23,30 @@ _OF_A_LIMIT: Final = frozenset(Dimension) | {
     "email_above_quota",
     "disabled", "paused", "no_key", "same_email", "same_job", "redis_down", "waiting",
 }  # fmt: skip
-"""Reasons to wait that are not an outage: the instant of the end is known, so no job has to try."""
+"""Reasons to wait that are not an outage: when the wait ends is known, so no job needs to try."""
 _MS_A_JOB: Final = 1_000
-"""Jobs wait half of the longest time on average, so that two of them come back each second."""
+"""The longest wait, for each waiting job. On average jobs wait half of it, so two come a second."""
 _LONGEST_MS: Final = 3_600_000
 _NOTED_S: Final = 60.0
 _PAUSE_S: Final = 10.0
 _MANY: Final = 256
-"""How many models have an entry before those are dropped that no job waits for."""
+"""Above this number of models, the entries of models that no job waits for are deleted."""
 
 
 class Outages:
     """Spreads the jobs of one process over an outage, and wakes them at its end.
 
-    A host or a model rests for ten seconds at most, and then one job tries. If all jobs came back
-    for that, ten thousand of them would keep a worker busy for the whole outage. Each model has
-    outages of its own: while one is down and another serves, the jobs of the first stay away.
+    In an outage, a host or a model rests for ten seconds at most, and then one job tries again. If
+    all jobs came back for this, ten thousand jobs would keep a worker busy for the whole outage.
+    Outages are counted by model: if one model is down and another serves, only the jobs of the
+    first wait.
 
-    The broker knows which models are down, so that a worker that started meanwhile wakes the jobs
-    as well.
+    The models that are down are also noted in the broker, so that a worker that starts during the
+    outage can wake the jobs.
 
     Args:
-        broker: A client of the broker; None: deferred jobs do not wait there, so they cannot be
-            woken.
+        broker: A client of the broker; None: deferred jobs do not wait in a Redis, so they cannot
+            be woken.
     """
 
     def __init__(self, broker: Redis | None) -> None:
@@ -60,17 +61,17 @@ class Outages:
     async def countdown_ms(
         self, service: str, least_ms: int, code: str, *, models: Iterable[str] = ("",)
     ) -> int:
-        """Return when a job comes back that no key may serve now.
+        """Return how long a job waits that no key may serve now.
 
         Args:
-            service: Its service; empty where its queue has no place for deferred jobs.
-            least_ms: The rest that is left, in milliseconds.
+            service: The job's service; empty if its queue has no deferred queue.
+            least_ms: How long the rest still lasts, in milliseconds.
             code: Why no key may be called.
-            models: The models that may serve it.
+            models: The models that may serve the job.
 
         Returns:
-            Milliseconds: in an outage a random instant after the rest, later the more jobs
-                wait, so that about two come back each second.
+            The wait in milliseconds. In an outage it is a random time after the rest. The more jobs
+                wait, the longer it may be, so that about two jobs come back each second.
         """
         now_s = time.monotonic()
         if self._broker is None or not service or code in _OF_A_LIMIT:
@@ -82,16 +83,16 @@ class Outages:
         countdown_ms = random.randint(least_ms, longest_ms)  # noqa: S311 - spreads a crowd
         for name in names:
             heapq.heappush(self._due_s.setdefault(name, []), now_s + countdown_ms / 1000)
-            if longest_ms > least_ms:  # a few jobs come back soon enough by themselves
+            if longest_ms > least_ms:  # a few jobs come back soon enough without a wake
                 await self._note(self._broker, name, now_s)
         return countdown_ms
 
     def passed(self, service: str, model: str) -> None:
-        """Note that a call has succeeded: after an outage, the jobs that wait come back at once.
+        """Note that a call has succeeded; if this ends an outage, wake the jobs that wait.
 
         Args:
-            service: The service of the job; empty where its queue has no place for deferred jobs.
-            model: The model that served; empty where the service has none.
+            service: The service of the job; empty if its queue has no deferred queue.
+            model: The model that served; empty if the service has no models.
         """
         name, now_s = (service, model), time.monotonic()
         last_s = (self._woken_s if name in self._noted_s else self._asked_s).get(name, -_PAUSE_S)
@@ -103,7 +104,7 @@ class Outages:
         waking.add_done_callback(self._waking.discard)
 
     def _forget_ended(self, now_s: float) -> None:
-        """Drop the models that no job waits for: jobs may name any number of models."""
+        """Delete models that no job waits for, because jobs may name any number of models."""
         if len(self._due_s) < self._many:
             return
         self._due_s = {

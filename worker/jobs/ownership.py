@@ -1,8 +1,7 @@
-"""Fencing: whether a job still belongs to this worker.
+"""Checks whether a job still belongs to this worker (fencing).
 
-A worker that was frozen for longer than its lease (SIGSTOP, a machine that slept) has lost its
-jobs: other workers run them. It must not make another call for such a job, nor send it back to its
-queue.
+If a worker was frozen for longer than its lease (SIGSTOP, a machine that slept), other workers run
+its jobs. It must not make another call for such a job, nor send the job back to its queue.
 """
 
 import logging
@@ -34,12 +33,13 @@ _run: ContextVar[_Run | None] = ContextVar("the run that this code is part of", 
 
 
 class Ownership:
-    """Notices that this process was frozen, and then asks the broker which worker has a job.
+    """Notices that this process was frozen, and then asks the broker whether it still has a job.
 
     Args:
-        broker: The Redis of the broker; None: it does not record which worker holds a message.
-        lease_s: How long a worker may be silent before its jobs go to others, in seconds; 0: they
-            stay with it.
+        broker: The Redis of the broker; None: the broker does not record which worker holds a
+            message.
+        lease_s: How long a worker may be silent before its jobs go to others, in seconds; 0: its
+            jobs never go to others.
     """
 
     def __init__(self, broker: Redis | None, *, lease_s: float) -> None:
@@ -59,15 +59,15 @@ class Ownership:
 
     @property
     def message(self) -> str:
-        """The broker's tag of the running job's message; empty where it has none."""
+        """The broker's tag of the running job's message; empty if there is none."""
         run = _run.get()
         return "" if run is None else run.tag
 
     async def is_lost(self, message: str) -> bool:
-        """Whether no worker holds a message any more: its job has ended, or others get it.
+        """Whether no worker holds a message: its job has ended, or it goes to another worker.
 
         Args:
-            message: Its tag, as `message` gave it here or in another process.
+            message: The message's tag, from the property `message` of this or another process.
         """
         if self._broker is None:
             return False
@@ -77,9 +77,9 @@ class Ownership:
             return False  # no other worker gets a job while the broker is down
 
     async def end_if_lost(self) -> None:
-        """End the running job here where another worker has it.
+        """End the run here if another worker has the job.
 
-        It costs nothing unless this process was frozen.
+        The broker is asked only if this process was frozen.
 
         Raises:
             celery.exceptions.Ignore: Another worker has the job, and reports its end.
@@ -103,4 +103,4 @@ class Ownership:
 
 
 NO_MESSAGES: Final = Ownership(None, lease_s=0)
-"""Where jobs come without messages, or their broker does not say who holds one."""
+"""For jobs without messages, or a broker that does not record which worker holds a message."""

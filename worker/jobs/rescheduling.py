@@ -23,31 +23,31 @@ from worker.jobs.history import ALONE, History
 _BROKER_RETRIES_S = 60.0
 _BROKER_PAUSE_S = 1.0
 _HIDDEN_REPRS = {"argsrepr": "<hidden>", "kwargsrepr": "<hidden>"}
-"""Celery would write a part of the arguments into the headers, for tools to show."""
+"""These replace the parts of the arguments that Celery writes into the headers for tools."""
 _LONGEST_DELAY_MS = 366 * 86_400_000
-"""Beyond any deadline; a larger number would be no date of the calendar."""
+"""Longer than any deadline. A much larger number would give an invalid date."""
 
 
 async def send_back(
     task: Task, why: Exception, countdown_ms: int, history: History, *, retries: int
 ) -> NoReturn:
-    """Publish the message of the running job again, with a countdown, and end this run of it.
+    """Publish the message of the running job again, with a countdown, and end this run.
 
     Args:
         task: The bound task.
-        why: Why the job comes back; Celery shows it.
-        countdown_ms: When it comes back, in milliseconds from now.
-        history: What the job remembers.
-        retries: How many retries it has spent.
+        why: Why the job runs again; Celery shows it.
+        countdown_ms: When the job runs again, in milliseconds from now.
+        history: The job's history.
+        retries: How many retries the job has spent.
 
     Raises:
         celery.exceptions.Retry: The message is in the broker.
-        celery.exceptions.Reject: The broker did not take it; the old message stays.
+        celery.exceptions.Reject: The broker did not take the message; the old message stays.
     """
     request: Any = task.request
     countdown_s = countdown_ms / 1000
     headers = {**(request.headers or {}), **history.headers(), **telemetry.headers()}
-    for name in (DEATHS, ALONE):  # no worker has died of this run
+    for name in (DEATHS, ALONE):  # no worker has died in this run
         headers.pop(name, None)
     queue = _deferred_queue_of(request.delivery_info or {})
     hidden = {} if getattr(task, "show_content", False) else _HIDDEN_REPRS
@@ -61,16 +61,16 @@ async def send_back(
     request.waits = waits_of(why, countdown_s)
     retry: Any = Retry(exc=why, when=countdown_s, sig=signature)
     retry.waits = request.waits
-    raise retry from None  # without its cause, which Celery would format and store
+    raise retry from None  # Celery would format and store the cause
 
 
 def waits_of(why: Exception, countdown_s: float) -> dict[str, Any]:
-    """Say for programs why a job waits and until when: beside its result, in stream and event.
+    """Describe why and until when a job waits, for its stored state, its stream and its event.
 
     Returns:
-        `kind`: `key` where no key can serve, `failure` where a call failed; `code`: the reason, see
-        docs/results.md; `next_try` and `expected_end`: instants in ISO 8601, the latter None
-        where it is not known.
+        `kind`: `key` if no key can serve, `failure` if a call failed. `code`: the reason, see
+        docs/results.md. `next_try` and `expected_end`: instants in ISO 8601; `expected_end` is None
+        if it is not known.
     """
     kind = "key" if isinstance(why, Deferred) else "failure"
     code = why.code if isinstance(why, Deferred | TransientError) else ""
@@ -84,7 +84,7 @@ def waits_of(why: Exception, countdown_s: float) -> dict[str, Any]:
 
 
 def _ends_in_s(why: Exception, countdown_s: float) -> float | None:
-    """When a wait is expected to end: never before the next try, which may come first."""
+    """Return when a wait is expected to end, in seconds from now; never before the next try."""
     if not isinstance(why, Deferred):
         return countdown_s if getattr(why, "own", True) else None
     return None if why.ends_in_ms is None else max(countdown_s, why.ends_in_ms / 1000)
@@ -95,18 +95,19 @@ def _instant(in_s: float) -> str:
 
 
 async def publish_patiently(signature: Any, app: Celery) -> None:
-    """Publish a message, whatever the time limits say: they are meant for the work.
+    """Publish a message while the time limits, which are meant for the work, are suspended.
 
-    Cut off here, the job would be lost, or run twice, or fail because the broker is away.
+    If a time limit ended the job here, it would be lost, or run twice, or fail only because the
+    broker is away.
 
     Raises:
-        celery.exceptions.Reject: The broker did not take it for a minute.
+        celery.exceptions.Reject: The broker did not take the message for a minute.
     """
     publishing = asyncio.ensure_future(_publish_with_retries(signature, app))
     with HeldTimeLimits():
         try:
             await asyncio.shield(publishing)
-        except SoftTimeLimitExceeded:  # it was on its way
+        except SoftTimeLimitExceeded:  # raised before the time limits were suspended
             await publishing
         except asyncio.CancelledError:
             publishing.cancel()
@@ -124,11 +125,11 @@ async def _publish_with_retries(signature: Any, app: Celery) -> None:
         try:
             await publish(signature, app)
         except Exception as exc:
-            # Mostly OperationalError, but kombu also fails with AttributeError where a connection
-            # is closed meanwhile. The message came as JSON and goes back as JSON: its content is
-            # not at fault.
+            # Mostly OperationalError, but kombu also raises AttributeError if a connection is
+            # closed meanwhile. The content is not at fault: it was read from JSON and is written
+            # as JSON.
             if time.monotonic() > deadline:
-                raise Reject(exc, requeue=True) from exc  # the old message stays the job's only one
+                raise Reject(exc, requeue=True) from exc  # the job keeps its old message
             warn("jobs wait for the broker, to go back to their queue: %s", words_of(exc))
             await asyncio.sleep(_BROKER_PAUSE_S)
         else:
@@ -136,16 +137,13 @@ async def _publish_with_retries(signature: Any, app: Celery) -> None:
 
 
 def awaited_service(task: Task) -> str:
-    """Name the service that a job waits for; empty where its queue has no deferred jobs."""
+    """Name the service that a job waits for; empty if its queue has no deferred queue."""
     back = _deferred_queue_of(task.request.delivery_info or {})
     return str(getattr(task, "service", "")) if back in DELAYED_QUEUES else ""
 
 
 def _deferred_queue_of(delivery_info: dict[str, Any]) -> str | None:
-    """Return the queue for the deferred jobs of the queue that a job came from.
-
-    None leaves the choice to Celery.
-    """
+    """Return the deferred queue of the queue that a job came from; None lets Celery choose."""
     queue = str(delivery_info.get("routing_key"))
     if queue.endswith(DEFERRED):
         return queue
@@ -155,9 +153,9 @@ def _deferred_queue_of(delivery_info: dict[str, Any]) -> str | None:
 def longest_wait_ms(task: Task, settings: Settings) -> int:
     """Return how long a message may wait for its instant, in milliseconds.
 
-    A longer wait takes several messages, one after the other. Where a worker holds the message, it
-    may do so for half of the visibility timeout: kombu's own transport delivers it again after the
-    whole of it.
+    A longer wait takes several messages, one after the other. If a worker holds the message, the
+    wait is at most half of the visibility timeout, because kombu's own transport delivers the
+    message again after the whole timeout.
     """
     if (
         delays_in_broker(settings)
@@ -168,9 +166,9 @@ def longest_wait_ms(task: Task, settings: Settings) -> int:
 
 
 def _until_it_expires_ms(request: Any) -> int:
-    """Return the time until a moment after a job expires, in milliseconds.
+    """Return the time until just after a job expires, in milliseconds.
 
-    The job comes back then, and its caller learns that it has expired.
+    The job then comes back, and its caller learns that it has expired.
     """
     expires = instant_of(request.expires)
     if expires is None:

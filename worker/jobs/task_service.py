@@ -1,7 +1,7 @@
-"""Which service a task's jobs are sent to, found by the task's name.
+"""Finds the service that a task's jobs are sent to.
 
-The task's class says it (`ServiceTask.service`), never its name: two services may share a queue,
-and tasks may be named as their authors like.
+The service is an attribute of the task's class (`ServiceTask.service`). It cannot be derived from
+the task's name or queue: a task may have any name, and two services may share a queue.
 """
 
 from celery import Celery, current_app
@@ -13,11 +13,11 @@ def service_of(task: str, app: Celery | None = None) -> Service | None:
     """Find the service that a task sends its jobs to.
 
     Args:
-        task: The task's name, as a message or an event has it.
-        app: The app that the task is registered with. Default: the current one.
+        task: The task's name, as in a message or an event.
+        app: The app that the task is registered with. Default: the current app.
 
     Returns:
-        The service; None where the task belongs to no service, or this process does not know it.
+        The service; None if the task belongs to no service, or this process does not know the task.
     """
     known = (app or current_app).tasks.get(task)
     return SERVICES.get(getattr(known, "service", ""))

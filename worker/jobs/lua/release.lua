@@ -3,7 +3,7 @@
 --
 -- KEYS  1 the key's holder  2 the jobs that joined it
 -- ARGV  1 the job that has ended
--- Returns the ids of the jobs that joined it.
+-- Returns the ids of the jobs that joined the job.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {} end
 local joined = redis.call('SMEMBERS', KEYS[2])
