@@ -1,1 +1,1 @@
-"""Arguments of our tasks, validated at the edge: one wrong field is one clear sentence."""
+"""Models of our tasks' arguments, which are checked before a job runs."""

@@ -1,4 +1,4 @@
-"""The arguments of what operators ask the workers."""
+"""Models of the arguments of `tasks.admin`, the tasks by which operators reach the workers."""
 
 from typing import Annotated, Final, Self
 
@@ -9,7 +9,7 @@ from worker.arguments.base import Arguments, one_of
 from worker.deadletters import KINDS, OWNERS, Filter
 
 MOST_QUOTED: Final = 10_000_000
-"""How many jobs, or tokens a job, a quote may be for."""
+"""The largest number of jobs, or of tokens for each job, in a quote."""
 
 
 def _printable(text: str) -> str:
@@ -22,11 +22,11 @@ _By = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_printa
 
 
 class NoArguments(Arguments):
-    """What `tasks.admin.key_status` takes: nothing."""
+    """The arguments of `tasks.admin.key_status`, which takes none."""
 
 
 class ResetArguments(Arguments):
-    """What `tasks.admin.reset_keys` takes."""
+    """The arguments of `tasks.admin.reset_keys`."""
 
     service: Annotated[str, one_of(SERVICES)] | None = None
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")] | None = None
@@ -38,20 +38,20 @@ _JobId = Annotated[str, Field(pattern=r"^[!-~]{1,200}$")]
 
 
 class CancelArguments(Arguments):
-    """What `tasks.admin.cancel` takes."""
+    """The arguments of `tasks.admin.cancel`."""
 
     id: _JobId | Annotated[list[_JobId], Field(min_length=1, max_length=1_000)]
     by: _By = None
 
 
 class PlaceArguments(Arguments):
-    """What `tasks.admin.place` takes."""
+    """The arguments of `tasks.admin.place`."""
 
     id: _JobId
 
 
 class QuoteArguments(Arguments):
-    """What `tasks.admin.quote` takes."""
+    """The arguments of `tasks.admin.quote`."""
 
     service: Annotated[str, one_of(SERVICES)]
     model: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -60,7 +60,7 @@ class QuoteArguments(Arguments):
 
 
 class DeadLetterArguments(Arguments):
-    """Which dead letters are meant."""
+    """The arguments that select dead letters."""
 
     service: Annotated[str, one_of(OWNERS)] | None = None
     task: Annotated[str, Field(min_length=1, max_length=200)] | None = None
@@ -68,18 +68,18 @@ class DeadLetterArguments(Arguments):
     before: Annotated[int, Field(ge=1, lt=10**15)] | None = None
 
     def filter(self) -> Filter:
-        """The same for the store."""
+        """Return the store's filter for this selection."""
         return Filter(self.service, self.task, self.kind, self.before)
 
 
 class ListArguments(DeadLetterArguments):
-    """What `tasks.admin.dead_letters` takes."""
+    """The arguments of `tasks.admin.dead_letters`."""
 
     limit: Annotated[int, Field(ge=1, le=1_000)] = 50
 
 
 class ReplayArguments(DeadLetterArguments):
-    """What `tasks.admin.replay` takes."""
+    """The arguments of `tasks.admin.replay`."""
 
     id: Annotated[str, Field(pattern=r"^[!-~]{1,200}$")] | None = None
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1_000

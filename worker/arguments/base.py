@@ -1,4 +1,4 @@
-"""Checking a task's arguments at the edge: one wrong field is one clear sentence."""
+"""Checks a task's arguments before it runs, and reports each wrong field in one sentence."""
 
 import json
 import re
@@ -26,16 +26,13 @@ def _sendable(value: Any) -> Any:
     try:
         json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
     except (ValueError, TypeError, RecursionError):
-        # From None: the error of an encoding quotes the text.
+        # The cause is dropped, because the error of an encoding quotes the text.
         raise ValueError("is not JSON (NaN, Infinity or broken Unicode inside)") from None
     return value
 
 
 def matching(pattern: str, sentence: str) -> AfterValidator:
-    """Require that the whole text matches a pattern.
-
-    The sentence says in words what that asks for.
-    """
+    """Require that the whole text matches a pattern; the sentence describes it in words."""
     compiled = re.compile(pattern)
 
     def check_text(text: str) -> str:
@@ -47,7 +44,7 @@ def matching(pattern: str, sentence: str) -> AfterValidator:
 
 
 def one_of(names: Iterable[str]) -> BeforeValidator:
-    """Require one of some names; the sentence lists them."""
+    """Require one of these names; the error lists them."""
     known = tuple(names)
     *most, last = map(repr, known)
     sentence = f"must be {', '.join(most)} or {last}" if most else f"must be {last}"
@@ -61,32 +58,32 @@ def one_of(names: Iterable[str]) -> BeforeValidator:
 
 
 Text = Annotated[str, Field(min_length=0)]
-"""Any text that UTF-8 can carry: pydantic looks only where there is a constraint.
+"""Any text that UTF-8 can encode. Pydantic checks this only if a field has a constraint.
 
-Half a character would fail inside the provider's SDK, with an error whose arguments hold the whole
-request."""
+Half a character (a lone surrogate) would fail inside the provider's SDK, with an error that
+contains the whole request."""
 
 Deadline = Annotated[float, Field(gt=0, le=30 * 86_400, allow_inf_nan=False)]
-"""How long a job may take from its first turn on, in seconds."""
+"""How long a job may take from its first run on, in seconds."""
 
 KeyText = Annotated[
     Text,
     matching(r"[!-~]{1,256}", "must be 1 to 256 visible characters of ASCII, without blanks"),
 ]
-"""A key that the producer chose, to recognize a job or an email by."""
+"""A key that the producer chose, by which a job or an email is recognized."""
 
 JsonObject = Annotated[dict[str, Any], AfterValidator(_sendable)]
-"""An object that is passed on as it is; what no provider could read is refused here."""
+"""An object that is passed on unchanged. Values that are not JSON are refused."""
 
 
 class Arguments(BaseModel):
-    """Keyword arguments of a task. Unknown ones are refused, and no value ever shows in an error.
+    """Keyword arguments of a task. Unknown arguments are refused, and errors never quote a value.
 
-    An unknown one that is null counts as absent: SDKs write null into what they do not use.
+    An unknown argument that is null counts as absent, because SDKs write null for unused arguments.
 
     Attributes:
         refused: Parameters of the provider's SDK that a job cannot have, each with the reason.
-        follows: Whether the task takes the result of the job before it in a chain.
+        follows: Whether the task takes the result of the previous job in a chain.
     """
 
     model_config = ConfigDict(
@@ -109,16 +106,17 @@ ArgumentsT = TypeVar("ArgumentsT", bound=Arguments)
 
 
 def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]) -> ArgumentsT:
-    """Check what a job was called with.
+    """Check the arguments of a job.
 
     Args:
-        model: What the task takes.
-        args: Positional arguments; there must be none, except the result of the job before where
-            the task takes one (`Arguments.follows`).
+        model: The task's arguments.
+        args: Positional arguments. There must be none, except the result of the previous job if the
+            task takes it (`Arguments.follows`).
         kwargs: Keyword arguments.
 
     Raises:
-        InvalidArguments: Something is wrong; the message names each field and never quotes a value.
+        InvalidArguments: An argument is wrong. The message names each wrong field and never quotes
+            a value.
     """
     if model.follows and kwargs and len(args) == 1 and is_result(args[0]):
         kwargs = filled(kwargs, args[0])
@@ -138,7 +136,7 @@ def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]
 
 
 def _summary(model: type[Arguments], details: list[Problem]) -> str:
-    """Say what is wrong: the first few problems, and what the places with unknown names take."""
+    """Describe the first few problems, and list the known names if there are unknown ones."""
     unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
     sentences = list(_unknown(model, unknown))
     sentences = sentences_of(detail for detail in details if detail not in unknown) + sentences
@@ -150,7 +148,7 @@ def _summary(model: type[Arguments], details: list[Problem]) -> str:
 
 
 def _what_is_taken(model: type[Arguments], unknown: list[Problem]) -> str:
-    """Say what each place takes that has a parameter which nobody knows."""
+    """List the parameters of each model that was given an unknown parameter."""
     locations = [problem["loc"][:-1] for problem in unknown if not _why(model, problem)]
     takers = {taker for location in locations if (taker := _taker(model, location))}
     return "".join(
@@ -166,7 +164,7 @@ def _unknown(model: type[Arguments], problems: list[Problem]) -> Iterator[str]:
 
 
 def _why(model: type[Arguments], problem: Problem) -> str:
-    """Why a parameter that the provider has is not taken; empty where it has none of this name."""
+    """Say why a parameter of the provider's SDK is refused; empty if it is not one of `refused`."""
     name, *inner = problem["loc"]
     return "" if inner else model.refused.get(str(name), "")
 
@@ -180,11 +178,11 @@ def _names(model: type[Arguments]) -> list[str]:
 
 
 def _taker(model: type[Arguments], location: tuple[int | str, ...]) -> type[Arguments] | None:
-    """The model that stands at a place within another; None where none does."""
+    """Return the model at a location inside another model; None if there is none."""
     for part in location:
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
         if not isinstance(part, str) or part not in fields:
-            continue  # a place in a list, or the branch of a union
+            continue  # an index of a list, or the branch of a union
         inner = next(_models_in(fields[part].annotation), None)
         if inner is None:
             return None

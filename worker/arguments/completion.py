@@ -1,4 +1,4 @@
-"""The arguments of a completion, named and bounded as Groq's API has them."""
+"""Model of a completion's arguments, with the names and bounds of Groq's API."""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -9,18 +9,18 @@ from worker.arguments.base import Arguments, Deadline, JsonObject, KeyText, Text
 from worker.arguments.notification import NotifyUrl
 
 _MOST_TOKENS = 2**31 - 1
-"""Far above any model's; a number without end would spoil the arithmetic of the pool."""
+"""Far above the limit of any model; a huge number would break the arithmetic of the pool."""
 _RESULT_FIELDS = {"text", "tool_calls", "finish_reason"}
 _SET_BY_GROQ = {"executed_tools", "annotations"}
 _NOT_EMPTY = {"tool_calls", "reasoning"}
 _OF_THE_JOB = {"models", "stream", "dedupe_key", "notify", "deadline_s"}
-"""What is not a parameter of the request."""
+"""The arguments that are not parameters of the request."""
 _MOST_LISTED = 1_000
 _MOST_SEED = 2**63 - 1
 
 
 def _or_a_result(schema: dict[str, Any]) -> None:
-    """Say in the schema of a message that an earlier result may stand there."""
+    """Allow an earlier result in place of a message, in the schema."""
     message = dict(schema)
     result = {"type": "object", "required": sorted(_RESULT_FIELDS), "not": {"required": ["role"]}}
     schema.clear()
@@ -28,10 +28,7 @@ def _or_a_result(schema: dict[str, Any]) -> None:
 
 
 class Message(Arguments):
-    """One message of a conversation.
-
-    As in Groq's API, or the result of an earlier completion as it is.
-    """
+    """One message of a conversation: as in Groq's API, or the result of an earlier completion."""
 
     model_config = ConfigDict(json_schema_extra=_or_a_result)
 
@@ -48,7 +45,7 @@ class Message(Arguments):
     @model_validator(mode="before")
     @classmethod
     def _from_a_result(cls, given: Any) -> Any:
-        """Take the result of an earlier completion for the message that it was."""
+        """Turn the result of an earlier completion into a message of the assistant."""
         if not isinstance(given, dict) or "role" in given or not given.keys() >= _RESULT_FIELDS:
             return given
         return {
@@ -66,12 +63,15 @@ class Message(Arguments):
 
     @property
     def _may_lack_content(self) -> bool:
-        """A function may return nothing; an answer may be calls only, or end in reasoning."""
+        """Whether `content` may be missing.
+
+        A function may return nothing; an answer may have only calls, or only reasoning.
+        """
         parts = (self.tool_calls, self.function_call, self.reasoning, self.executed_tools)
         return self.role == "function" or (self.role == "assistant" and any(parts))
 
     def params(self) -> dict[str, Any]:
-        """The message as Groq takes it: without empty fields, and those that only Groq sets."""
+        """Return the message for Groq, without empty fields and fields that only Groq sets."""
         given = self.model_dump(exclude_none=True, exclude=_SET_BY_GROQ)
         if self.content is None and not (self.tool_calls or self.function_call):
             given["content"] = ""
@@ -84,9 +84,9 @@ ModelName = Annotated[
 
 
 class CompletionArguments(Arguments):
-    """What `tasks.ai.complete` takes.
+    """The arguments of `tasks.ai.complete`.
 
-    Every parameter of the SDK's `chat.completions.create`, but for `refused`.
+    They include every parameter of the SDK's `chat.completions.create` except those in `refused`.
     """
 
     follows: ClassVar[bool] = True
@@ -147,14 +147,14 @@ class CompletionArguments(Arguments):
         return self
 
     def named_models(self, default: Sequence[str]) -> tuple[str, ...]:
-        """The models that may answer, in order of preference.
+        """Return the models that may answer, in order of preference.
 
-        The default where the job names none.
+        If the job names none, these are the default models.
         """
         return tuple(dict.fromkeys(self.models or ((self.model,) if self.model else default)))
 
     def params(self, *, default_model: str) -> dict[str, Any]:
-        """The keyword arguments of `chat.completions.create`."""
+        """Return the keyword arguments for `chat.completions.create`."""
         given = self.model_dump(exclude_none=True, exclude=_OF_THE_JOB | {"messages", "prompt"})
         messages = [message.params() for message in self.messages or ()]
         if self.prompt is not None:

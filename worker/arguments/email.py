@@ -1,4 +1,4 @@
-"""The arguments of an email, named and bounded as Resend's API has them."""
+"""Model of an email's arguments, with the names and bounds of Resend's API."""
 
 import base64
 import hashlib
@@ -21,7 +21,7 @@ _ONE_LINE = matching(
     r"[^\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]*",
     "must hold no line breaks and no control characters",
 )
-"""No line break and no other control character but the tab: a line more would be a header more."""
+"""Allows no control character except the tab: a line break could add a header to the email."""
 _OneLine = Annotated[Text, _ONE_LINE]
 _Whole = Annotated[int, Strict()]
 _Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
@@ -33,7 +33,7 @@ _TagText = Annotated[
     ),
 ]
 _OF_THE_JOB = {"idempotency_key", "dedupe_key", "notify", "deadline_s"}
-"""What is not part of the email itself."""
+"""The arguments that are not part of the email itself."""
 _WITHOUT_OFFSET = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d(:\d\d([.,]\d{1,9})?)?")
 _NO_LINES = str.maketrans("", "", "\r\n")
 _MOST_ATTACHED_BYTES = 40 * 1024 * 1024
@@ -44,12 +44,12 @@ def _one_or_more(value: Any) -> Any:
 
 
 def _object_if_empty(value: Any) -> Any:
-    """Take an empty list for an empty object: PHP writes both alike."""
+    """Read an empty list as an empty object, because PHP writes both in the same way."""
     return {} if value == [] else value
 
 
 def _instant(value: Any) -> Any:
-    """Write a `datetime` as text; Celery's JSON brings those of a producer in Python."""
+    """Write a `datetime` as text; Celery's JSON keeps the datetimes of Python producers."""
     if not isinstance(value, datetime):
         return value
     if value.utcoffset() is None:
@@ -62,9 +62,9 @@ _Moment = Annotated[_MomentText, BeforeValidator(_instant, json_schema_input_typ
 
 
 def _in_utc(text: str) -> str:
-    """Take an instant without an offset for UTC: Resend's documentation names no zone for one.
+    """Add UTC to an instant without an offset: Resend's documentation names no default zone.
 
-    Other texts ("in 1 hour", "Friday at 3pm ET") are Resend's to read.
+    Other texts ("in 1 hour", "Friday at 3pm ET") are passed on to Resend.
     """
     if not _WITHOUT_OFFSET.fullmatch(text):
         return text
@@ -77,18 +77,18 @@ def _in_utc(text: str) -> str:
 def _encoded(value: Any) -> Any:
     """Encode bytes, and join the lines into which many programs cut Base64.
 
-    Node writes bytes into JSON as an object with a list of their values.
+    Node writes bytes into JSON as an object that contains a list of their values.
     """
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     if isinstance(value, dict) and value.keys() == {"type", "data"} and value["type"] == "Buffer":
         return value["data"] if isinstance(value["data"], list) else value
-    has_lines = isinstance(value, str) and "\n" in value  # most have none, and some MB
+    has_lines = isinstance(value, str) and "\n" in value  # most texts have none, and may be large
     return _in_one_line(value) if has_lines else value
 
 
 def _in_one_line(text: str) -> str:
-    """Join lines of one length, a multiple of four; other texts stay, and are refused."""
+    """Join lines of one length, a multiple of four; other texts stay, and are refused later."""
     widths = {len(line) for line in text.split()[:-1]}
     are_lines = len(widths) <= 1 and not any(width % 4 for width in widths)
     return text.translate(_NO_LINES) if are_lines else text
@@ -106,7 +106,7 @@ Recipients = Annotated[
     _Several, BeforeValidator(_one_or_more, json_schema_input_type=Address | _Several)
 ]
 _NoneIfEmpty = AfterValidator(lambda value: value or None)
-"""Resend takes an empty list for none, and its own SDK for Laravel sends it."""
+"""Resend treats an empty list like an absent one, and its own SDK for Laravel sends it."""
 _Any = Annotated[list[Address], Field(max_length=_MOST_RECIPIENTS)]
 MoreRecipients = Annotated[
     Annotated[_Any, BeforeValidator(_one_or_more, json_schema_input_type=Address | _Any)] | None,
@@ -137,7 +137,7 @@ _Bytes = list[Annotated[int, Field(ge=0, le=255)]]
 
 
 class NodeBuffer(Arguments):
-    """Bytes as Node writes them into JSON."""
+    """Bytes in the form in which Node writes them into JSON."""
 
     type: Literal["Buffer"]
     data: _Bytes
@@ -146,7 +146,8 @@ class NodeBuffer(Arguments):
 class Attachment(Arguments):
     """One attachment.
 
-    `content` (Base64, bytes, or a list of their values) or `path` (a URL that Resend fetches).
+    It has either `content` (Base64, bytes, or a list of byte values) or `path` (a URL that Resend
+    fetches).
     """
 
     filename: Annotated[str, Field(min_length=1, max_length=255), _ONE_LINE] | None = None
@@ -172,7 +173,7 @@ class Attachment(Arguments):
 
     @property
     def size(self) -> int:
-        """The attached bytes."""
+        """The number of attached bytes."""
         if isinstance(self.content, str):
             return len(self.content) * 3 // 4
         return len(self.content or ())
@@ -186,16 +187,16 @@ class Tag(Arguments):
 
 
 class Template(Arguments):
-    """A template that is published at Resend, and what stands in its variables."""
+    """A template that is published at Resend, and the values of its variables."""
 
     id: Annotated[str, Field(min_length=1, max_length=200)]
     variables: _Variables | None = None
 
 
 class EmailArguments(Arguments):
-    """What `tasks.email.send` takes.
+    """The arguments of `tasks.email.send`.
 
-    Every parameter of the SDK's `Emails.send`, but for `refused`.
+    They include every parameter of the SDK's `Emails.send` except those in `refused`.
     """
 
     follows: ClassVar[bool] = True
@@ -239,41 +240,38 @@ class EmailArguments(Arguments):
 
     @property
     def everyone(self) -> list[str]:
-        """The addresses that it goes to."""
+        """The addresses of all recipients."""
         return [*self.to, *(self.cc or ()), *(self.bcc or ())]
 
     @property
     def recipients(self) -> int:
-        """How many addresses it goes to; each counts against Resend's quotas."""
+        """The number of recipients; each counts against Resend's quotas."""
         return len(self.everyone)
 
     @property
     def from_domain(self) -> str:
-        """The domain of its from address; empty if the key decides it."""
+        """The domain of the from address; empty if the key decides it."""
         return domain_of(self.sender or "")
 
     def can_go_with(self, key: ApiKey) -> bool:
-        """Whether it is known whom it is from."""
+        """Whether the email or the key has a from address."""
         return bool(self.sender or key.sender)
 
     @property
     def batchable(self) -> bool:
-        """Whether it may go out together with others.
-
-        Resend's batch endpoint takes no attachments.
-        """
+        """Whether the email may be in a batch: Resend's batch endpoint takes no attachments."""
         return self.attachments is None
 
     def content_hash(self) -> str:
-        """Distinguish one email from another, whatever idempotency key it came with."""
+        """Return a hash of the email's content, which does not depend on its idempotency key."""
         given = self.model_dump(exclude_none=True, exclude=_OF_THE_JOB)
         return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
 
     def payload(self, *, sender: str) -> dict[str, Any]:
-        """The body of `POST /emails`; the same arguments always make the same body.
+        """Return the body of `POST /emails`; the same arguments always make the same body.
 
         Args:
-            sender: Whom it is from; empty: whom its template names.
+            sender: The from address; empty: the one in the template.
         """
         given = self.model_dump(exclude_none=True, exclude={"sender", *_OF_THE_JOB})
         if self.scheduled_at:
@@ -281,11 +279,11 @@ class EmailArguments(Arguments):
         return ({"from": sender} if sender else {}) | given
 
     def payload_for(self, key: ApiKey) -> dict[str, Any]:
-        """The body of an email that goes out with a key.
+        """Return the body of an email that is sent with a key.
 
         Raises:
-            Deferred: Nobody says whom it is from: the key was found after the turn began, and the
-                next passes it over.
+            Deferred: Neither the email nor the key has a from address. The key was added after the
+                turn began, and the next turn does not use it.
         """
         sender = self.sender or key.sender
         if not sender:
@@ -293,10 +291,10 @@ class EmailArguments(Arguments):
         return self.payload(sender=sender)
 
     def payload_of_template(self, key: ApiKey) -> dict[str, Any]:
-        """The body of an email whose template may say whom it is from, since no key does."""
+        """Return the body of an email whose template may have the from address that no key has."""
         return self.payload(sender=self.sender or key.sender or "")
 
 
 def domain_of(address: str) -> str:
-    """The domain of `a@b.c` or `Name <a@b.c>`, in lower case."""
+    """Return the domain of `a@b.c` or `Name <a@b.c>`, in lower case."""
     return address.rpartition("@")[2].rstrip("> ").lower()

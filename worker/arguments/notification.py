@@ -1,4 +1,4 @@
-"""The URL that a job's end is pushed to, and the arguments of the task that pushes it."""
+"""Models of a notification's URL, and of the arguments of the task that posts it."""
 
 from typing import Annotated, Any
 
@@ -19,12 +19,12 @@ NotifyUrl = Annotated[Text, AfterValidator(_listed)]
 
 
 class NotificationArguments(Arguments):
-    """What `tasks.notify.post` takes; the workers themselves send its jobs."""
+    """The arguments of `tasks.notify.post`; the workers themselves send its jobs."""
 
     url: Text
     message_id: Annotated[str, Field(pattern=r"^msg_[0-9a-f]{32}$")]
     event: JsonObject
 
     def as_call(self) -> tuple[str, str, dict[str, Any]]:
-        """The arguments of a post."""
+        """Return the arguments of `NotificationSender.post`."""
         return self.url, self.message_id, self.event

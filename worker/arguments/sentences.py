@@ -1,6 +1,6 @@
-"""What is said of arguments that are wrong.
+"""Turns pydantic's errors about arguments into sentences.
 
-Each field by its name, no value ever, nothing of pydantic's own words.
+Each sentence names the field, never quotes its value, and avoids pydantic's own words.
 """
 
 import re
@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 Problem = Mapping[str, Any]
-"""One error of pydantic's."""
+"""One of pydantic's errors."""
 
 _NAME_RE = re.compile(r"[\w.\[\]-]{1,64}")
 _BRANCHES = {"str", "list", "dict", "int", "float", "bool", "constrained-str"}
@@ -45,17 +45,17 @@ _PLAIN = (
 
 
 def sentences_of(problems: Iterable[Problem]) -> list[str]:
-    """Say what is wrong, one sentence a problem.
+    """Describe each problem in one sentence.
 
-    A value of the wrong kind is one problem, however many kinds its field allows.
+    A value of the wrong kind is one problem, even if its field allows several kinds.
     """
     return [f"{place_of(location)}{words}" for location, words in _by_kind(list(problems))]
 
 
 def without_echoes(problems: Iterable[Problem]) -> list[Problem]:
-    """Leave out that a list is too short where its items are wrong.
+    """Leave out "too short" for a list whose items are wrong.
 
-    Pydantic reports both, and it is nothing new.
+    Pydantic reports both, but the first follows from the second.
     """
     listed = list(problems)
     inner = {
@@ -69,11 +69,8 @@ def without_echoes(problems: Iterable[Problem]) -> list[Problem]:
 
 
 def place_of(location: tuple[int | str, ...]) -> str:
-    """Write where something is wrong, such as `messages.0.role: `.
-
-    Empty where it concerns the whole.
-    """
-    # A name that a stranger made up may be anything, a whole text for instance.
+    """Return the place of a problem, such as `messages.0.role: `; empty for the whole object."""
+    # The producer may have used anything as a name, for instance a whole text.
     parts = [
         part if _NAME_RE.fullmatch(part) else "(a strange name)"
         for part in map(str, _fields(location))
@@ -86,14 +83,14 @@ def _fields(location: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 
 def _is_branch(part: int | str) -> bool:
-    """Whether a part names a key or the branch of a union (`list[str]`), and no field."""
+    """Whether a part names a key or the branch of a union (`list[str]`), but not a field."""
     return isinstance(part, str) and ("[" in part or part in _BRANCHES)
 
 
 def _by_kind(problems: list[Problem]) -> Iterator[tuple[tuple[int | str, ...], str]]:
     """Yield each problem's place and words.
 
-    Of a union only the branch counts whose kind the value has.
+    In a union, only the branch that fits the kind of the value counts.
     """
     for (union, field), several in groupby(problems, key=lambda problem: _union_of(problem["loc"])):
         group = list(several)
@@ -106,12 +103,12 @@ def _by_kind(problems: list[Problem]) -> Iterator[tuple[tuple[int | str, ...], s
         else:
             kinds = dict.fromkeys(words_for(problem).removeprefix("must be ") for problem in group)
             if "a number" in kinds:
-                kinds.pop("a whole number", None)  # it is one
+                kinds.pop("a whole number", None)  # "a number" includes it
             yield field, f"must be {' or '.join(kinds)}"
 
 
 def _union_of(location: tuple[int | str, ...]) -> tuple[bool, tuple[int | str, ...]]:
-    """The place of the outermost union that a problem lies in, if it lies in one."""
+    """Return whether a problem is inside a union, and the place of the outermost one."""
     for depth, part in enumerate(location):
         if _is_branch(part) and part != "[key]":
             return True, location[:depth]
@@ -123,7 +120,7 @@ def _is_wrong_kind(problem: Problem, depth: int) -> bool:
 
 
 def words_for(problem: Problem) -> str:
-    """Say what is wrong with one value."""
+    """Describe what is wrong with one value."""
     if words := _WORDS.get(problem["type"]):
         return words
     text = str(problem["msg"])

@@ -1,7 +1,8 @@
-"""Takes the result of the job before, where a chain or a chord puts it: as one positional argument.
+"""Fills the arguments of a job with the result of the previous job in a chain or a chord.
 
-The texts of the arguments are templates then: `{text}` stands for the field `text` of that result.
-Without such a result nothing is a template, and braces are braces.
+Celery passes this result as one positional argument. The texts of the other arguments are then
+templates: `{text}` stands for the field `text` of the result. Without such a result, texts are not
+templates, and braces have no meaning.
 """
 
 import html
@@ -17,14 +18,14 @@ _TOKEN_RE: Final = re.compile(
     r"(?P<brace>\{\{|\}\})|\{(?P<path>\w+(?:\.\w+)*)(?P<safe>\|safe)?\}|(?P<wrong>[{}])"
 )
 _MARKUP: Final = "html"
-"""The argument whose values are escaped: a text must appear as it is."""
+"""The argument in which values are escaped for HTML, so that they appear unchanged."""
 _PLAIN: Final = "notify"
-"""The argument that is not a template: no answer of a model names where results go."""
+"""The argument that is not a template: a model's answer must not decide where results go."""
 _BETWEEN: Final = "\n\n"
-"""What stands between the values of a field that several results have."""
+"""The separator between the values of a field of several results."""
 _DEEPEST: Final = 100
 _LONGEST: Final = 50_000_000
-"""The most characters of all filled texts together; a template may name a long field often."""
+"""The most characters of all inserted values; a template may name a long field many times."""
 
 Location = tuple[int | str, ...]
 
@@ -40,12 +41,12 @@ def filled(kwargs: Mapping[str, Any], result: Any) -> dict[str, Any]:
     """Fill the templates in keyword arguments with the fields of a result.
 
     Args:
-        kwargs: The arguments. Each text in them is a template, inner ones too.
-        result: What the job before returned; of a chord, a list of results.
+        kwargs: The arguments. Each text in them, also in lists and objects, is a template.
+        result: The result of the previous job; for a chord, a list of results.
 
     Raises:
-        InvalidArguments: A template is malformed, or names what the result does not have. The
-            message names the argument and never quotes its text.
+        InvalidArguments: A template is malformed, or names a field that the result does not have.
+            The message names the argument and never quotes its text.
     """
     filling = _Filling(result)
     return {

@@ -293,7 +293,7 @@ class JobRun:
 
 
 current_run: ContextVar[JobRun | None] = ContextVar("the run of the job", default=None)
-"""The run that the code belongs to; set only in the user's own tasks, which draw keys themselves."""
+"""The run that this code belongs to; set only in the user's own tasks, which draw keys."""
 
 
 def backoff(

@@ -1,1 +1,1 @@
-"""Checks before a worker starts: this machine, Redis, the name of the worker."""
+"""Checks this machine, the brokers and the options before a worker starts."""

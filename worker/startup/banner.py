@@ -1,4 +1,4 @@
-"""Celery's banner, without which a worker starts as well."""
+"""Lets a worker start even if Celery's banner cannot be written."""
 
 import logging
 import os
@@ -10,10 +10,10 @@ _STDOUT = 1
 
 
 def or_go_on(emit_banner: Callable[[], None]) -> Callable[[], None]:
-    """Have a worker start even where nothing can be written to the standard output.
+    """Let a worker start even if nothing can be written to the standard output.
 
-    Celery would end it with a traceback, before it takes a job. Its reader may be gone (a closed
-    pipe), or its disk may be full.
+    Celery would end the worker with a traceback before it takes a job. The reader of the output may
+    be gone (a closed pipe), or its disk may be full.
 
     Args:
         emit_banner: Writes the banner.
@@ -27,7 +27,7 @@ def or_go_on(emit_banner: Callable[[], None]) -> Callable[[], None]:
                 "the standard output takes nothing (%s): the worker goes on without it",
                 exc.strerror,
             )
-            # What stands in its buffer would fail once more at the end, as an exit status of 120.
+            # The rest of the buffer would fail again at the end, with an exit status of 120.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, _STDOUT)
             os.close(nowhere)

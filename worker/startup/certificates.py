@@ -1,4 +1,4 @@
-"""What the variables of OpenSSL and of Python's `ssl` name: without it, each call would fail."""
+"""Checks the files that the variables of OpenSSL and Python's `ssl` name; each call needs them."""
 
 import os
 import re
@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 _HASHED_NAME: Final = re.compile(r"[0-9a-f]{8}\.[0-9]+")
-"""How OpenSSL names the certificates that it looks up in a folder."""
+"""The form of the names by which OpenSSL finds certificates in a folder."""
 
 
 def certificate_problems(environ: Mapping[str, str]) -> Iterator[str]:
-    """Say in a sentence each which variables leave OpenSSL without certificates.
+    """Yield a sentence for each variable that leaves OpenSSL without certificates.
 
     Args:
         environ: The environment.
@@ -23,7 +23,7 @@ def certificate_problems(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def key_log_problem(environ: Mapping[str, str]) -> str | None:
-    """Say that the file for the keys of TLS connections cannot be written; None if it can.
+    """Report that the file for the keys of TLS connections cannot be written; None if it can.
 
     Args:
         environ: The environment.
@@ -45,7 +45,7 @@ def _problems_of_file(file: str) -> Iterator[str]:
         ssl.create_default_context(cafile=file)
     except FileNotFoundError:
         yield "SSL_CERT_FILE names a file that does not exist, so no certificate could be checked."
-    except OSError as exc:  # an SSLError is one
+    except OSError as exc:  # also an SSLError
         words = getattr(exc, "reason", None) or exc.strerror
         yield f"SSL_CERT_FILE names a file without usable certificates ({words})."
 
@@ -60,7 +60,7 @@ def _problems_of_folders(folders: list[str]) -> Iterator[str]:
             continue
         except OSError as exc:
             if os.access(folder, os.X_OK, effective_ids=True):
-                return  # OpenSSL opens by their names what cannot be listed
+                return  # OpenSSL opens the files by name, without listing the folder
             why = why and f"cannot be read ({exc.strerror})"
     if why:
         yield f"SSL_CERT_DIR names a folder that {why}, so no certificate could be checked."

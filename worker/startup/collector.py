@@ -1,6 +1,6 @@
-"""Keeps the garbage collector away from what imports make: none of it is garbage.
+"""Pauses the garbage collector during imports, which make no garbage.
 
-Its passes through that are a tenth of the time that a worker or a command needs to start.
+Its passes would take a tenth of the time that a worker or a command needs to start.
 """
 
 import gc
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Collect no garbage in the block, and count what it made among the oldest objects.
+    """Collect no garbage in the block, and move the objects of the block to the oldest generation.
 
-    The collector looks through those seldom. It stays off where it was off before.
+    The collector rarely searches this generation. A collector that was off before stays off.
     """
     enabled = gc.isenabled()
     gc.disable()

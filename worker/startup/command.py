@@ -1,4 +1,4 @@
-"""Ends Celery's worker command with a sentence where its options cannot work."""
+"""Ends Celery's commands with a sentence if their options cannot work."""
 
 import dbm
 import functools
@@ -27,11 +27,11 @@ _ASKING: Final = {
     "celery.bin.purge": ("purge",),
     "celery.bin.result": ("result",),
 }
-"""Celery's commands that ask Redis something and end."""
+"""Celery's commands that send one request to Redis and end."""
 
 
 def install() -> None:
-    """Guard Celery's commands, where a command line has loaded them."""
+    """Guard those of Celery's commands that the command line has loaded."""
     dropping = _guarded_dropping(platforms.maybe_drop_privileges)
     for name, module in list(sys.modules.items()):
         if name.startswith(("celery.bin.", platforms.__name__)) and hasattr(module, _DROPS):
@@ -63,7 +63,7 @@ def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
         conf: The app's configuration.
 
     Raises:
-        SystemExit: One of them cannot work; its message names it.
+        SystemExit: An option cannot work; the message names it.
     """
     pool = options.get("pool") or options.get("pool_cls")
     if isinstance(pool, type) and not issubclass(pool, TaskPool):
@@ -71,7 +71,7 @@ def check_options(options: Mapping[str, Any], conf: Mapping[str, Any]) -> None:
             f"Keywheel's jobs run in its own asyncio pool, not in {pool.__module__}: leave out -P."
         )
     for name in ("time_limit", "soft_time_limit"):
-        if (options.get(name) or 0) < 0:  # each job would end as it begins
+        if (options.get(name) or 0) < 0:  # each job would end at once
             raise no_start(f"--{name.replace('_', '-')} must not be negative.")
     scale = options.get("autoscale")  # the higher bound first
     if isinstance(scale, tuple) and (scale[0] < 1 or scale[1] < 0):  # no job would run
@@ -98,7 +98,7 @@ def _shorten_waits() -> None:
 
 
 def _impatient(callback: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a command end with a sentence where Redis hangs."""
+    """Make a command end with a sentence if Redis hangs."""
 
     @functools.wraps(callback)
     def impatient(*args: Any, **options: Any) -> Any:
@@ -109,7 +109,7 @@ def _impatient(callback: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _of_deferred_jobs_too(purge: Callable[..., Any]) -> Callable[..., Any]:
-    """Purge the deferred jobs of each queue as well, where no queue is named."""
+    """Make `purge` also purge the deferred queues if the command line names no queue."""
 
     @functools.wraps(purge)
     def purging(
@@ -141,7 +141,7 @@ def _guarded(
 def _checked(
     function: Callable[..., Any], *checks: Callable[[Mapping[str, Any]], None]
 ) -> Callable[..., Any]:
-    """Check the options of a command, which are its keyword arguments, before it runs."""
+    """Make a command check its options, which are its keyword arguments, before it runs."""
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
@@ -154,13 +154,13 @@ def _checked(
 
 @contextmanager
 def _beat_in_a_sentence() -> Iterator[None]:
-    """Say what beat cannot import, or which of its files it cannot use."""
+    """End beat with a sentence about a missing module, or about a file that it cannot use."""
     try:
         with imports_in_a_sentence():
             yield
     except platforms.LockFailed as exc:
         raise no_start(f"The file of --pidfile cannot be written ({exc}): name another.") from exc
-    except dbm.error as exc:  # with OSError, also of what is not a file
+    except dbm.error as exc:  # this tuple includes OSError, also from other causes
         if isinstance(exc, OSError) and exc.filename is None:
             raise
         raise no_start(
@@ -171,10 +171,10 @@ def _beat_in_a_sentence() -> Iterator[None]:
 
 @contextmanager
 def _options_in_a_sentence() -> Iterator[None]:
-    """Say what is wrong with an option that Celery itself fails to read."""
+    """End the command with a sentence about an option that Celery itself fails to read."""
     try:
         yield
-    except AttributeError as exc:  # of a list that has no join: celery.bin.worker.Autoscale
+    except AttributeError as exc:  # celery.bin.worker.Autoscale calls `join` of a list
         raise no_start("--autoscale takes one or two whole numbers: --autoscale=500,10.") from exc
     except ImportError as exc:
         raise no_start(

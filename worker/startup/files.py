@@ -21,14 +21,14 @@ def check_worker_files(options: Mapping[str, Any]) -> None:
         options: The options that the worker is started with.
 
     Raises:
-        SystemExit: One of them cannot be written; its message names the option.
+        SystemExit: A file cannot be written; the message names its option.
     """
     for name in ("pidfile", "statedb", *(["schedule_filename"] if options.get("beat") else [])):
         _check_folder(name, options.get(name))
     if file := options.get("statedb"):
         try:
             shelve.open(file).close()  # noqa: S301 - Celery reads it in the same way
-        except dbm.error as exc:  # with OSError
+        except dbm.error as exc:  # this tuple includes OSError
             raise no_start(
                 f"The file of --statedb cannot be used ({exc}): remove it, and give each worker "
                 "one of its own."
@@ -36,13 +36,13 @@ def check_worker_files(options: Mapping[str, Any]) -> None:
 
 
 def check_detached(options: Mapping[str, Any]) -> None:
-    """Check what a process in the background opens before it can report anything.
+    """Check the files that a process in the background opens before it can report an error.
 
     Args:
         options: The options of the command line.
 
     Raises:
-        SystemExit: One of them cannot work; its message names it.
+        SystemExit: An option cannot work; the message names it.
     """
     if not options.get("detach"):
         return
@@ -65,10 +65,10 @@ def check_beat_files(options: Mapping[str, Any]) -> None:
     """Check the files that Celery beat writes.
 
     Args:
-        options: The options that it is started with.
+        options: The options that beat is started with.
 
     Raises:
-        SystemExit: One of them cannot be written; its message names the option.
+        SystemExit: A file cannot be written; the message names its option.
     """
     _check_folder("logfile", options.get("logfile"))
     _check_folder("pidfile", options.get("pidfile"))
@@ -80,7 +80,7 @@ def _check_folder(option: str, file: str | None) -> None:
     if not file:
         return
     path, folder = Path(file).absolute(), Path(file).absolute().parent
-    # What this user may not look at raises in Path.is_dir before Python 3.14.
+    # Before Python 3.14, Path.is_dir raises an error for paths that this user may not look at.
     if os.path.isdir(path):  # noqa: PTH112
         why = f"{path} is a folder itself."
     elif not os.path.isdir(folder):  # noqa: PTH112

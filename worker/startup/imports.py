@@ -1,6 +1,6 @@
-"""Ends a start with a sentence where a module that it needs is missing, or hidden by another one.
+"""Ends a start with a sentence if a module that it needs is missing, or hidden by another one.
 
-It imports nothing else of ours, which may be what is hidden.
+It imports none of our other modules, because one of them may be the hidden module.
 """
 
 import sys
@@ -18,10 +18,10 @@ _ROOT = "superuser privileges"
 
 @contextmanager
 def imports_in_a_sentence() -> Iterator[None]:
-    """End the process with a sentence where the block cannot import what it needs.
+    """End the process with a sentence if the block cannot import a module.
 
     Raises:
-        SystemExit: It could not; the message says what to change.
+        SystemExit: An import failed; the message says what to change.
     """
     try:
         yield
@@ -43,7 +43,7 @@ def about_import(exc: ImportError) -> str:
 
 
 def about_warning(exc: Warning) -> str:
-    """Say what to change where a warning is an error."""
+    """Say what to change if Python turned a warning into an error."""
     words = " ".join(str(exc).split())
     if _ROOT in words:
         return (
@@ -74,7 +74,7 @@ def _about(name: str, exc: Exception) -> str:
 
 
 def _hidden_by(path: str, package: str) -> str | None:
-    """The path of the next module of this name on Python's path."""
+    """Return the path of the next module of this name on Python's path."""
     for folder in sys.path:
         spec = PathFinder.find_spec(package, [folder])
         if spec is not None and (found := _path_of(spec)) not in {None, path}:
@@ -83,14 +83,14 @@ def _hidden_by(path: str, package: str) -> str | None:
 
 
 def _path_of(found: Any) -> str | None:
-    """Where a module, or the description of one, is; None if it has no file."""
+    """Return the path of a module, or of its spec; None if it has no file."""
     origin = getattr(found, "__file__", None) or getattr(found, "origin", None)
     return origin if isinstance(origin, str) else None
 
 
 def _end(sentence: str) -> SystemExit:
     try:
-        from worker.startup.no_start import no_start  # noqa: PLC0415 - it may be what is missing
-    except Exception:  # noqa: BLE001 - what keeps it from being imported is what the sentence says
+        from worker.startup.no_start import no_start  # noqa: PLC0415 - this import may fail as well
+    except Exception:  # noqa: BLE001 - the sentence already names the cause
         return SystemExit(f"keywheel cannot start.\n{sentence}")
     return no_start(sentence)

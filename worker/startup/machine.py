@@ -1,4 +1,4 @@
-"""Checks this machine when a worker starts, so that no job fails for a reason of the machine."""
+"""Checks this machine when a worker starts, so that no job fails because of the machine."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from worker.runtime import open_runtime
 from worker.startup.certificates import certificate_problems
 
 _FILES_BESIDE_JOBS: Final = 64
-"""Sockets to Redis, log, libraries."""
+"""Files for other purposes: sockets to Redis, the log, libraries."""
 
 
 def check_machine(
@@ -25,18 +25,18 @@ def check_machine(
     *,
     jobs: int | None = None,
 ) -> None:
-    """Check certificates, open files and the heartbeat's file, and build a runtime for a try.
+    """Check certificates, open files and the heartbeat's file, and build a runtime as a test.
 
-    Raises the limit of open files as far as the system allows, where it is too low.
+    If the limit of open files is too low, it is raised as far as the system allows.
 
     Args:
         settings: The settings of this process.
         keys: The keys by service.
         environ: The environment, from which OpenSSL reads the names of its files.
-        jobs: How many jobs may run at a time. Default: as the settings say.
+        jobs: How many jobs may run at a time. Default: the number in the settings.
 
     Raises:
-        SettingsError: Each job would fail for a reason of this machine; the sentence names it.
+        SettingsError: Each job would fail because of this machine; the sentence says why.
     """
     sentences = [*certificate_problems(environ)]
     sentences += _too_few_files(settings.worker_concurrency if jobs is None else jobs, settings)
@@ -61,16 +61,16 @@ def _too_few_files(jobs: int, settings: Settings) -> Iterator[str]:
 
 
 def too_few_files(jobs: int, *, source: str) -> str | None:
-    """Say how many jobs fit, where this process may not open as many files as they need.
+    """Report that this process may not open the files that its jobs need.
 
-    Raises the limit of open files as far as the system allows, where it is too low.
+    If the limit of open files is too low, it is raised as far as the system allows.
 
     Args:
         jobs: How many jobs may run at a time.
-        source: What sets that number, for the sentence.
+        source: The name of the setting or option with that number, for the sentence.
 
     Returns:
-        The sentence; None where they fit.
+        The sentence, which says how many jobs are possible; None if the limit is high enough.
     """
     needed = jobs + _FILES_BESIDE_JOBS
     if (allowed := _raise_open_files(needed)) >= needed:
@@ -84,7 +84,7 @@ def too_few_files(jobs: int, *, source: str) -> str | None:
 
 
 def _raise_open_files(needed: int) -> int:
-    """Raise the limit of open files towards what is needed; returns the smaller of the two."""
+    """Raise the limit of open files up to `needed`; return the new limit, or `needed` if less."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft in {resource.RLIM_INFINITY, -1} or soft >= needed:
         return needed
@@ -93,7 +93,7 @@ def _raise_open_files(needed: int) -> int:
         return soft
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    except (ValueError, OSError):  # more than the kernel allows anybody
+    except (ValueError, OSError):  # above the maximum of the kernel
         return soft
     return allowed
 

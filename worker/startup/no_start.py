@@ -1,4 +1,4 @@
-"""How a start ends that cannot go on: with a sentence, in the form of the logs."""
+"""Ends a start that cannot go on, with a sentence in the format of the logs."""
 
 import logging
 import os
@@ -12,19 +12,19 @@ _logger = logging.getLogger(__name__)
 
 
 def logs_json() -> bool:
-    """Whether the logs are to be JSON: known before the settings are, which may be wrong."""
+    """Whether the logs must be JSON. This also works if the settings cannot be read."""
     try:
         environ: Mapping[str, str] = read_environment()
-    except SettingsError:  # .env cannot be read, which the settings report
+    except SettingsError:  # .env cannot be read; `get_settings` reports it
         environ = os.environ
     return environ.get("KEYWHEEL_LOG_FORMAT", "").strip().lower() == "json"
 
 
 def no_start(why: object) -> SystemExit:
-    """End the start with a sentence, which is a line of JSON where the logs are.
+    """Make the error that ends the start with a sentence, or with a line of JSON if the logs are.
 
-    It goes into the file of the logs as well, if there is one: a worker in the background has
-    nothing else.
+    The sentence also goes to the log file, if there is one: a worker in the background has no other
+    output.
     """
     text = f"keywheel cannot start.\n{why}"
     if any(isinstance(handler, logging.FileHandler) for handler in logging.getLogger().handlers):

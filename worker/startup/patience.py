@@ -1,7 +1,7 @@
 """Bounds how long Flower and the commands wait for a Redis that hangs.
 
-A worker is patient: it waits for half a minute for each answer, and contacts the broker until that
-answers, since jobs are safe meanwhile. In Flower and the commands a person waits.
+A worker waits half a minute for each answer, and tries until the broker answers, because jobs are
+safe meanwhile. In Flower and the commands a person waits, so they give up earlier.
 """
 
 from collections.abc import Iterator
@@ -14,21 +14,21 @@ from config.current import get_settings
 from config.redis_roles import RedisUrls
 
 REPLY_S: Final = 5.0
-"""How long an answer may take, in seconds, unless the URL says another time."""
+"""How long an answer may take, in seconds, unless the URL sets another time."""
 _RETRY_POLICY: Final = {"max_retries": 1, "interval_start": 0, "interval_step": 0}
 
 
 def be_impatient(app: Celery) -> None:
     """Give up an answer of Redis after a few seconds, and a message after one more try.
 
-    It has an effect on what is opened afterwards. A second call changes nothing.
+    This affects connections that are opened later. A second call changes nothing.
 
     Args:
         app: The Celery app of a process other than a worker.
     """
     conf = app.conf
     options = dict(conf.broker_transport_options)
-    if "socket_timeout" in options:  # so the broker is Redis
+    if "socket_timeout" in options:  # the broker is Redis
         own = RedisUrls.of(get_settings()).broker_options
         conf.broker_transport_options = options | {"socket_timeout": REPLY_S} | own
     conf.redis_socket_timeout = REPLY_S
@@ -40,7 +40,7 @@ def be_impatient(app: Celery) -> None:
 
 
 class _OnceMore:
-    """A producer of remote-control commands, which Celery would otherwise publish for ever."""
+    """A producer of remote-control commands that tries once more; Celery's would try for ever."""
 
     def __init__(self, producer: Any) -> None:
         self._producer: Final = producer

@@ -1,4 +1,4 @@
-"""Checks RabbitMQ when a worker starts: one that does not let the worker in ends the start."""
+"""Checks RabbitMQ when a worker starts, and ends the start if it refuses the worker's login."""
 
 import logging
 from typing import Any, Final
@@ -19,10 +19,10 @@ _Connection: Any = Connection  # kombu's classes are only half typed
 
 
 def check_rabbitmq(settings: Settings) -> None:
-    """Connect once. A node that is away is waited for later, as a Redis is.
+    """Connect once. If RabbitMQ is away, the worker starts and waits for it, as for a Redis.
 
     Args:
-        settings: Where the broker is; nothing is done where that is a Redis.
+        settings: The settings with the broker's URL. Nothing is done if it names a Redis.
 
     Raises:
         SettingsError: RabbitMQ does not know this login, or the virtual host.
@@ -48,7 +48,7 @@ def check_rabbitmq(settings: Settings) -> None:
 
 
 def refusal_by_rabbitmq(exc: BaseException) -> str | None:
-    """Why RabbitMQ cannot be used with these settings; None for any other error."""
+    """Say why RabbitMQ cannot be used with these settings; None for any other error."""
     if isinstance(exc, AccessRefused):
         return "does not let this worker in: the user or the password is wrong"
     if isinstance(exc, NotAllowed):

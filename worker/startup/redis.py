@@ -1,4 +1,4 @@
-"""Checks Redis when a worker starts: a worker that may not use it exits with Redis' own words."""
+"""Checks Redis when a worker starts; if Redis refuses the worker, the start ends with its words."""
 
 import logging
 import re
@@ -55,7 +55,7 @@ class Eviction:
 
     @property
     def sentence(self) -> str:
-        """What is wrong, and what to do."""
+        """A sentence that says what is wrong, and what to do."""
         return (
             "Redis may evict jobs, results and the state of the keys when it is full: its "
             f"maxmemory-policy is {self.policy}. Set it to noeviction; then producers get an error "
@@ -64,14 +64,14 @@ class Eviction:
 
     @classmethod
     def of(cls, memory: dict[str, Any]) -> "Eviction | None":
-        """Read `INFO memory`; None where nothing is evicted."""
+        """Read `INFO memory`; None if nothing is evicted."""
         policy = str(memory.get("maxmemory_policy", "noeviction"))
         maxmemory = int(memory.get("maxmemory", 0))
         return cls(policy, maxmemory) if maxmemory and policy != "noeviction" else None
 
 
 async def eviction_of(client: "redis.asyncio.Redis") -> Eviction | None:
-    """Ask a Redis whether it evicts; None where it does not, or does not answer."""
+    """Ask a Redis whether it evicts data; None if it does not, or does not answer."""
     try:
         return Eviction.of(await client.info("memory"))
     except RedisError:
@@ -81,15 +81,15 @@ async def eviction_of(client: "redis.asyncio.Redis") -> Eviction | None:
 def check_redis(settings: Settings) -> None:
     """Check each Redis of a worker, before the worker takes a job.
 
-    The worker also starts where a Redis is away or busy, and waits for it. What works and should be
-    changed is logged.
+    If a Redis is away or busy, the worker starts and waits for it. A setting of Redis that works
+    but should be changed is logged.
 
     Args:
-        settings: Where Redis is.
+        settings: The settings with the URLs of Redis.
 
     Raises:
-        SettingsError: Redis does not let this worker in, denies it a right that it needs, or is of
-            a kind that cannot serve.
+        SettingsError: Redis refuses the login or denies a right that the worker needs, or it is a
+            cluster or a sentinel.
     """
     urls = RedisUrls.of(settings)
     servers = {
@@ -114,7 +114,7 @@ def check_redis(settings: Settings) -> None:
 
 
 def _look_or_go_on(url: str, rights: Rights, value: object) -> Iterator[str]:
-    """Yield what keeps a Redis from serving; nothing if it is away."""
+    """Yield why a Redis cannot serve; nothing if it is away."""
     try:
         yield from _look(url, rights)
     except (RedisError, OSError) as exc:
@@ -155,12 +155,12 @@ def _info(client: "redis.Redis") -> dict[str, Any]:
 
 
 def refusal_at(url: str, exc: BaseException) -> str | None:
-    """Why a Redis cannot be used by its URL; None for an error that may pass by itself.
+    """Say why a Redis cannot be used with its URL; None for an error that may pass by itself.
 
-    It connects to Redis again where the error alone does not say it.
+    If the error alone does not show the reason, this connects to Redis again.
 
     Args:
-        url: As redis-py reads it.
+        url: The URL in redis-py's form.
         exc: The error of a connection or a command.
     """
     if not isinstance(exc, RedisConnectionError | RedisTimeoutError | OSError):
@@ -171,7 +171,7 @@ def refusal_at(url: str, exc: BaseException) -> str | None:
 
 
 def _causes_of(exc: BaseException) -> list[BaseException]:
-    """An error and what led to it, the latest first."""
+    """Return an error and the errors that caused it, the latest first."""
     causes: list[BaseException] = []
     each: BaseException | None = exc
     while each is not None and each not in causes:
@@ -181,7 +181,7 @@ def _causes_of(exc: BaseException) -> list[BaseException]:
 
 
 def refusal_of(exc: BaseException) -> str | None:
-    """Why Redis cannot be used with these settings; None for an error that may pass by itself."""
+    """Say why Redis cannot be used with these settings; None for an error that may pass."""
     for cause in _causes_of(exc):
         if (tls := tls_refusal_of(cause)) is not None:
             return tls
@@ -197,7 +197,7 @@ def refusal_of(exc: BaseException) -> str | None:
 
 
 def _refusal_in(reply: str) -> str | None:
-    """Why a Redis that answers with this error cannot serve."""
+    """Say why a Redis that answers with this error cannot serve."""
     if "DB index is out of range" in reply:
         return (
             "does not have the database that stands at the end of the URL: it numbers those that "

@@ -1,4 +1,4 @@
-"""The rights that a worker needs in Redis: commands, keys and channels, by what is kept there."""
+"""Checks the rights that a worker needs in each Redis: commands, keys and channels."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -67,12 +67,12 @@ _OF_THE_POOL: Final[tuple[Command, ...]] = (
 
 @dataclass(slots=True)
 class Rights:
-    """What a worker needs of one Redis.
+    """The rights that a worker needs in one Redis.
 
     Attributes:
-        commands: Commands that change nothing. One for each kind of key is carried out.
-        writing: Further commands, on one key; none is carried out.
-        channels: What it subscribes to.
+        commands: Commands that change nothing, one for each kind of key. The check runs them.
+        writing: Further commands, on one key. The check does not run them.
+        channels: The channels that the worker subscribes to.
     """
 
     commands: list[Command]
@@ -80,13 +80,13 @@ class Rights:
     channels: list[str]
 
     def add(self, other: "Rights") -> None:
-        """Need what another use of the same Redis needs, too."""
+        """Add the rights that another role of the same Redis needs."""
         self.commands += other.commands
         self.writing += other.writing
         self.channels += other.channels
 
     def denied(self, client: "redis.Redis", *, patience_s: float) -> Iterator[str]:
-        """What Redis denies, in its words. It checks rights before a command does anything."""
+        """Yield the rights that Redis denies, in its words; it checks them before a command runs."""
         pipe = client.pipeline(transaction=False)
         for command in self.commands:
             pipe.execute_command(*command)  # type: ignore[no-untyped-call]
@@ -109,10 +109,10 @@ class Rights:
 
 
 def _denied_in_a_transaction(client: "redis.Redis", commands: list[Command]) -> Iterator[str]:
-    """What Redis denies when it queues commands, which are discarded then."""
+    """Yield the rights that Redis denies when it queues commands, which are then discarded."""
     connection = client.connection_pool.get_connection()
     try:
-        # Without its answer nothing else may leave: outside a transaction it would be carried out.
+        # Await the answer before sending the commands: outside a transaction Redis would run them.
         connection.send_command("MULTI")  # type: ignore[no-untyped-call]
         connection.read_response()
         queued = [*commands, ("DISCARD",)]
@@ -123,29 +123,29 @@ def _denied_in_a_transaction(client: "redis.Redis", commands: list[Command]) -> 
             except NoPermissionError as exc:
                 yield f"{words_of(exc)}: {' '.join(map(str, command[:2]))}"
             except ResponseError:
-                continue  # such as those of a Redis that takes no writes now
+                continue  # for example, a Redis that takes no writes now
     except NoPermissionError as exc:
         yield f"{words_of(exc)}: MULTI"
     except ResponseError:
         return
     except GeneratorExit:
-        connection.disconnect()  # type: ignore[no-untyped-call]  # answers are left in it
+        connection.disconnect()  # type: ignore[no-untyped-call]  # it still has unread answers
         raise
     finally:
         client.connection_pool.release(connection)
 
 
 def _on(key: str, *several: tuple[Command, ...]) -> list[Command]:
-    """The same commands, with the key that each is for."""
+    """Return these commands with a key as their first argument."""
     return [(name, key, *rest) for commands in several for name, *rest in commands]
 
 
 def broker_rights(settings: Settings, db: int) -> Rights:
-    """Return those for the messages.
+    """Return the rights for the messages.
 
     Args:
-        settings: Which queues there are.
-        db: The number of the database, which stands in the names of channels.
+        settings: The settings, which determine the queues.
+        db: The number of the database, which is part of the channels' names.
     """
     nothing = "keywheel-check"
     commands: list[Command] = [
@@ -167,7 +167,7 @@ def broker_rights(settings: Settings, db: int) -> Rights:
 
 
 def result_rights() -> Rights:
-    """Return those for the results."""
+    """Return the rights for the results."""
     name = "celery-task-meta-check"
     commands: list[Command] = [
         ("GET", name),
@@ -180,7 +180,7 @@ def result_rights() -> Rights:
 
 
 def pool_rights(namespace: str) -> Rights:
-    """Return those for the state of the keys, and what else lies beside it."""
+    """Return the rights for the state of the keys, and for the other data of the pool's Redis."""
     stream = f"{namespace}:stream:check"
     tagged = f"{{{namespace}:{next(iter(SERVICES))}}}"
     commands: list[Command] = [

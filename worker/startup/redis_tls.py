@@ -1,4 +1,4 @@
-"""What is wrong with the certificates between a worker and a Redis."""
+"""Finds out what is wrong with TLS and its certificates between a worker and a Redis."""
 
 import socket
 import ssl
@@ -19,7 +19,7 @@ _REDIS_PORT: Final = 6379
 
 
 def tls_refusal_of(cause: BaseException) -> str | None:
-    """Why a handshake failed that cannot succeed later; None for any other error."""
+    """Say why a handshake failed, if it cannot succeed later either; None for any other error."""
     if isinstance(cause, ssl.SSLCertVerificationError):
         advice = "name its authority, ssl_ca_certs"
         if cause.verify_code in _OUT_OF_TIME:
@@ -37,20 +37,20 @@ def tls_refusal_of(cause: BaseException) -> str | None:
 
 
 def unusable_files(url: str) -> str | None:
-    """Why the certificates that a URL names cannot be used; None where they can, or it has none."""
+    """Say why the certificates in a URL cannot be used; None if they can, or if it names none."""
     try:
         _context_of(url)
-    except OSError as exc:  # ssl.SSLError is one
+    except OSError as exc:  # also ssl.SSLError
         why = getattr(exc, "reason", None) or exc.strerror
         return f"cannot be asked with the certificates that the URL names ({why})"
     return None
 
 
 def unwanted_certificate(url: str) -> str | None:
-    """Why the server or first sentinel of a URL with TLS ends a handshake; None where it goes on.
+    """Say why a URL's server, or first sentinel, refuses the TLS handshake; None if it does not.
 
-    It says so after the client's part is over. Where the client writes at once, its error may be a
-    lost connection.
+    The server reports this only after the client's part of the handshake. A client that writes at
+    once may only see a lost connection, so this waits for the report.
     """
     parts = urlsplit(url)
     kind = parameters_of(url)["connection_class"]
@@ -81,13 +81,13 @@ def _context_of(url: str) -> ssl.SSLContext:
 
 
 def mismatched_tls(url: str) -> str | None:
-    """Why a URL cannot work: it has TLS where its server has none, or the other way round.
+    """Say why a URL cannot work, if only one of the URL and its server uses TLS.
 
-    Neither ends by itself. A plain Redis waits for the end of what it takes for a command, so that
-    a handshake only times out; a server with TLS closes what begins without.
+    The connection errors do not show this. A plain Redis takes a handshake for the beginning of a
+    command, so the handshake times out. A server with TLS closes a connection without TLS.
 
     Returns:
-        What the URL should say instead; None where the two fit, or the server does not answer.
+        What the URL must say instead; None if URL and server agree, or the server does not answer.
     """
     found = parameters_of(url)
     has_tls = issubclass(found["connection_class"], redis.SSLConnection)
@@ -142,6 +142,6 @@ def _answers_with_tls(address: tuple[str, int]) -> bool:
         ):
             return True
     except ssl.SSLError as exc:
-        return tls_refusal_of(exc) is not None  # it wants a certificate
+        return tls_refusal_of(exc) is not None  # the server requires a certificate
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Warns, when a worker starts, that another worker has the same name."""
+"""Warns when a worker starts that has the same name as another worker."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ _logger = logging.getLogger(__name__)
 
 _ANSWER_S: Final = 2.0
 _TRIES: Final = 2
-"""A worker that is just ready may not hear its own first ping, and a busy one answers late."""
+"""A worker that is just ready may miss its own first ping, and a busy worker answers late."""
 
 
 @signals.worker_ready.connect(weak=False)
@@ -25,9 +25,9 @@ def check(sender: Any, **_: Any) -> None:
 
 def _check(app: Any, name: str) -> None:
     try:
-        with app.connection_for_write() as connection:  # the app's own pools would keep it
+        with app.connection_for_write() as connection:  # the app's own pools would keep it open
             mailbox = app.control.mailbox(connection)  # a copy
-            # It has no setter; without a pool, the mailbox sends by its own connection.
+            # There is no setter. Without a pool, the mailbox sends through this connection.
             mailbox._producer_pool = None  # noqa: SLF001
             for _ in range(_TRIES):
                 replies = mailbox._broadcast(  # noqa: SLF001
