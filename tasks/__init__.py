@@ -1,1 +1,1 @@
-"""What a user of the queue sees: tasks named as the providers name their things."""
+"""The built-in tasks, which producers send jobs to."""

@@ -1,4 +1,4 @@
-"""What an operator can ask the workers."""
+"""Tasks by which operators query and control the workers."""
 
 import time
 from typing import Any
@@ -40,14 +40,14 @@ async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
     Args:
         self: The task.
-        *args: `service` may come without its name.
+        *args: `service` may be passed without its name.
         **kwargs: `service` (`groq`, `resend`; default both), `key` (a key's id, of that service),
-            `include_disabled` (bring back keys that a person disabled, too; default False), `by`
-            (who asks, for the audit trail).
+            `include_disabled` (whether to bring back keys that a person disabled, too; default
+            False), `by` (the person, for the audit trail).
 
     Returns:
-        By service: how many blocks were cleared (`reset`), which (`brought_back`), and the keys
-        that stay out since a person disabled them (`left_disabled`).
+        By service: the number of cleared blocks (`reset`), these blocks (`brought_back`), and the
+        keys that stay out because a person disabled them (`left_disabled`).
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -75,25 +75,27 @@ async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
 
 def _by(task: Any, given: str | None) -> str:
-    """Who asks, for the audit trail.
+    """Return the actor for the audit trail.
 
-    Always the task first, so that no job passes for a person who logged in.
+    It always begins with the task, so that a job cannot pretend to be a person who logged in.
     """
     return f"task {task.request.id}" + (f" for {given}" if given else "")
 
 
 @app.task(bind=True, name="tasks.admin.cancel")
 async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Cancel jobs, for good: no call is made for them any more, by any worker.
+    """Cancel jobs for good: no worker makes another call for them.
 
     Args:
         self: The task.
-        *args: `id` may come without its name.
-        **kwargs: `id`: a job's id, or a list of up to 1,000; `by` (who asks, for the audit trail).
+        *args: `id` may be passed without its name.
+        **kwargs: `id` (a job's id, or a list of up to 1,000), `by` (the person, for the audit
+            trail).
 
     Returns:
-        `jobs`, by id: `cancelled`; `running` (a call that is under way is not cut, and no other one
-        follows); `perhaps_running` (the broker does not say); or the state in which it had ended.
+        `jobs`, by id: `cancelled`; `running` (the call in flight is not interrupted, and no other
+        call follows); `perhaps_running` (the broker does not answer); or the state of a job that
+        had ended.
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -114,7 +116,7 @@ async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
 
 @app.task(bind=True, name="tasks.admin.place")
 async def place(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
-    """Say which place a job has in its queue, and when it is expected to start.
+    """Return a job's place in its queue, and when it is expected to start.
 
     Args:
         self: The task.
@@ -132,17 +134,17 @@ async def place(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa
 
 @app.task(bind=True, name="tasks.admin.quote")
 async def quote(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
-    """Say when jobs would start and end that were enqueued now. Nothing is reserved.
+    """Estimate when jobs would start and end if they were enqueued now. Nothing is reserved.
 
     Args:
         self: The task.
         *args: None; arguments go by name.
-        **kwargs: `service` (`groq`, `resend`), `model` (default: the first one of the settings),
-            `jobs` (how many, default 1), `tokens` (a job, the prompt's and the answer's; default:
-            as many as calls had on average).
+        **kwargs: `service` (`groq`, `resend`), `model` (default: the first model of the settings),
+            `jobs` (their number, default 1), `tokens` (tokens of each job, of prompt and answer
+            together; default: the average of earlier calls).
 
     Returns:
-        See `worker.quotes.quote.Quote`.
+        The fields of `worker.quotes.quote.Quote`.
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -154,7 +156,7 @@ async def quote(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa
     margins = await published_margins(runtime.redis, pool.names)
     return quote_of(
         QuoteRequest(arguments.service, arguments.model, arguments.jobs, arguments.tokens),
-        await pool.snapshot(),  # the last to be read: the instants count from it
+        await pool.snapshot(),  # read last, because the instants count from it
         waiting=waiting,
         models=runtime.settings.models.get(arguments.service, ()),
         margins=margins,
@@ -163,17 +165,17 @@ async def quote(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa
 
 @app.task(bind=True, name="tasks.admin.dead_letters")
 async def dead_letters(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:  # noqa: ARG001 - bound like the others
-    """List the jobs that ended for good without success, the latest first; never their arguments.
+    """List the jobs that ended for good without success, the latest first, without arguments.
 
     Args:
         self: The task.
         *args: None; arguments go by name.
         **kwargs: `service` (`groq`, `resend`, `other`), `task` (a task's name), `kind` (`failed`,
             `expired`, `unknown`, `timeout`, `poison`), `before` (milliseconds since 1970; for the
-            next page the `at_ms` of the last letter), `limit` (default 50).
+            next page, the `at_ms` of the last dead letter), `limit` (default 50).
 
     Returns:
-        `dead_letters`, and how many there are in all (`total`, `by_service`).
+        `dead_letters`, and the number of all dead letters (`total`, `by_service`).
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.
@@ -188,20 +190,22 @@ async def dead_letters(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]: 
 
 @app.task(bind=True, name="tasks.admin.replay")
 async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Run dead letters' jobs again, with the same id and arguments.
+    """Run the jobs of dead letters again, with the same ids and arguments.
 
     Args:
         self: The task.
         *args: None; arguments go by name.
-        **kwargs: `id` (one job's; with `before`, only if it ended before), or a filter as
-            `dead_letters` takes it, with `limit` (default 1000); `force` (also emails that may have
-            been sent: they may arrive twice), `by` (who asks, for the audit trail).
+        **kwargs: `id` (of one job; with `before`, only if the job ended before that instant), or
+            the filter of `dead_letters` with `limit` (default 1000); `force` (also replay emails
+            that may have been sent, which may then arrive twice), `by` (the person, for the audit
+            trail).
 
     Returns:
         `replayed` (ids of the jobs), and `refused` (`id` and `reason` of the others).
 
     Raises:
-        InvalidArguments: An argument is wrong, or no letter has this id, or only a newer one.
+        InvalidArguments: An argument is wrong, or there is no dead letter of this job, or only a
+            newer one.
     """
     arguments = check(ReplayArguments, args, kwargs)
     store = Runtime.current().dead_letters

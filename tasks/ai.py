@@ -16,9 +16,9 @@ _SERVICE = "groq"
 
 
 def _resources_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
-    """The models that a job in the queue names, as `LeaseRequest.models` has them.
+    """Return the models that a job in the queue names, in the form of `LeaseRequest.models`.
 
-    Not validated: that is done when it runs.
+    They are not validated here, but when the job runs.
     """
     named = kwargs.get("models") or kwargs.get("model")
     if isinstance(named, str):
@@ -36,20 +36,20 @@ def _resources_of(kwargs: dict[str, Any]) -> tuple[str, ...]:
     resources_of=staticmethod(_resources_of),
 )
 async def complete(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Complete a conversation with whichever Groq key is free.
+    """Complete a conversation with any free Groq key.
 
     Args:
         self: The task.
         *args: None; arguments go by name.
         **kwargs: `messages` (or `prompt`), `model`, `temperature`, … as in Groq's API; see
-            `CompletionArguments`. With `stream` the answer is written to the job's Redis stream
-            while it comes.
+            `CompletionArguments`. With `stream`, the answer is written to the job's Redis stream
+            while it arrives.
 
     Returns:
         `text`, `reasoning`, `model`, `usage`, `finish_reason`, `tool_calls` and more (see
-        `groq_answer.result_of`): it may be a message of the next completion as it is. And how it
-        went: `key` (the key's label), `attempts` (calls made), `waited_s` (seconds spent waiting
-        for a key).
+        `groq_answer.result_of`). The result may be used unchanged as a message of the next
+        completion. It also has `key` (the key's label), `attempts` (calls made) and `waited_s`
+        (seconds spent waiting for a key).
 
     Raises:
         InvalidArguments: An argument is wrong; the message names it.

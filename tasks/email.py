@@ -12,31 +12,31 @@ from worker.runtime import Runtime
 from worker.serving import serve
 
 _FORGOTTEN_S = 23 * 3600
-"""An earlier attempt in doubt can be asked for until then: Resend keeps keys for 24 hours."""
+"""For this long, Resend can be asked about an attempt in doubt: it keeps keys for 24 hours."""
 _LOST_S = 72 * 3600
-"""A call of a worker that died is on record until then: the store keeps it for 73 hours."""
+"""For this long, the call of a worker that died is known: the store keeps it for 73 hours."""
 
 
 @app.task(bind=True, name="tasks.email.send", service="resend")
 async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """Send one email with whichever Resend key is free, once.
+    """Send one email once, with any free Resend key.
 
     Args:
         self: The task; its id is the idempotency key unless one is given.
         *args: None; arguments go by name.
         **kwargs: `from`, `to`, `subject`, `html`, `text`, … as in Resend's API; see
-            `EmailArguments`. `from` may be left out where the settings name a from address for the
+            `EmailArguments`. `from` may be left out if the settings name a from address for the
             key's team.
 
     Returns:
-        `id` (the email's id at Resend), and how it went: `key` (the key's label), `attempts` (calls
-        made), `waited_s` (seconds spent waiting for a key).
+        `id` (the email's id at Resend), `key` (the key's label), `attempts` (calls made),
+        `waited_s` (seconds spent waiting for a key).
 
     Raises:
-        InvalidArguments: An argument is wrong, or the idempotency key was used for another email;
-            the message names it.
+        InvalidArguments: An argument is wrong, or the idempotency key was used for another email.
+            The message names the argument.
         RequestRejected: Resend refuses the email.
-        OutcomeUnknown: It may have been sent, and there is no safe way to find out.
+        OutcomeUnknown: The email may have been sent, and there is no safe way to find out.
     """
     arguments = check(EmailArguments, args, kwargs)
     runtime = Runtime.current()
@@ -48,7 +48,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         runtime.pools[self.service].keys,
         idempotency_key=str(request.id),
         job=str(request.id),
-        # Most emails are new, and the store need not be asked before their first attempt.
+        # Most emails are new, and their first attempt needs no look into the store.
         known=bool(
             arguments.idempotency_key
             or request.retries

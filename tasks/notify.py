@@ -1,4 +1,4 @@
-"""Notifications of how jobs ended; see `worker.notifications`."""
+"""The task that posts notifications of how jobs ended; see `worker.notifications`."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from worker.runtime import Runtime
 _LONGEST_S = 86_400.0
 _LONGEST_PAUSE_S = 3_600.0
 _AT_ONCE = 32
-"""The most that one worker posts at a time: a receiver that hangs must not hold all its jobs."""
+"""The most notifications that a worker posts at a time: a hanging receiver must not block it."""
 
 
 @app.task(bind=True, name="tasks.notify.post", ignore_result=True, concurrency_limit=_AT_ONCE)
@@ -29,8 +29,8 @@ async def post(self: Any, *args: Any, **kwargs: Any) -> None:
 
     Raises:
         InvalidArguments: The settings do not allow the host.
-        RequestRejected: The receiver wants no notifications any more.
-        DeadlineExceeded: The receiver did not take it within a day.
+        RequestRejected: The receiver refuses further notifications.
+        DeadlineExceeded: The receiver did not take the notification within a day.
     """
     arguments = check(NotificationArguments, args, kwargs)
     runtime = Runtime.current()

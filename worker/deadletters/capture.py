@@ -1,4 +1,4 @@
-"""Builds the dead letter of a job that failed, or of a message that became no job."""
+"""Builds the dead letter of a failed job, or of a message that cannot become a job."""
 
 import base64
 import re
@@ -29,7 +29,7 @@ _KEPT_OPTIONS = (
 )  # fmt: skip
 _OUR_HEADERS = (HEADER, DEATHS, ALONE, DIED_S, DOUBT, ENQUEUED, "redelivered")
 _EMBEDDED = {"callbacks": "link", "errbacks": "link_error", "chain": "chain", "chord": "chord"}
-"""The options of a message's body, and those of `apply_async`."""
+"""The names of options in a message's body, and their names in `apply_async`."""
 _MAX_RAW_BYTES = 65_536
 _MAX_RUNNABLE_BYTES = 4_000_000
 _LONG_AGO_MS = 1
@@ -37,7 +37,7 @@ _ID_RE = re.compile(r"[!-~]{1,200}")
 
 
 def capture_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter, Message | None]:
-    """Build the dead letter of a job that failed, and the message for a replay.
+    """Build the dead letter of a failed job, and the message for a replay.
 
     Args:
         context: Celery's context of the request.
@@ -72,13 +72,13 @@ def capture_job(context: Any, task: str, exc: BaseException) -> tuple[DeadLetter
 def capture_message(
     message: Any, *, reason: str, runnable: bool = False
 ) -> tuple[DeadLetter, Message | None]:
-    """Build the dead letter of a message that became no job, and the message for a replay.
+    """Build the dead letter of a message that cannot become a job, and the message for a replay.
 
     Args:
         message: kombu's message.
-        reason: Why it cannot be run.
-        runnable: It is well formed, and only unknown here: another version of the workers may run
-            it.
+        reason: Why the message cannot be run.
+        runnable: Whether the message is well formed, and only its task is unknown here. Another
+            version of the workers may know it.
     """
     headers = as_object(message.headers)
     kept = _body_as_message(message, headers) if runnable else None
@@ -95,7 +95,7 @@ def capture_message(
 
 
 def kind_of(exc: BaseException) -> str:
-    """Say how a job ended, as one of `KINDS`."""
+    """Return how a job ended, as one of `KINDS`."""
     if isinstance(exc, OutcomeUnknown):
         return "unknown"
     if isinstance(exc, DeadlineExceeded):
@@ -110,7 +110,7 @@ def kind_of(exc: BaseException) -> str:
 def reason_of(exc: BaseException) -> str:
     """Say why a job ended, in one sentence that quotes none of its arguments.
 
-    Of another error than ours, only its type and its place in the code are shown.
+    For errors that are not Keywheel's, the sentence has only the type and the place in the code.
     """
     name = type(exc).__name__
     if isinstance(exc, JobError):
@@ -127,7 +127,7 @@ def reason_of(exc: BaseException) -> str:
 
 
 def owner_of(task: str) -> str:
-    """Name whose task it is, one of `OWNERS`."""
+    """Return the owner of a task, one of `OWNERS`."""
     service = service_of(task)
     return service.name if service else OTHER
 
@@ -138,17 +138,17 @@ def queue_of(delivery_info: Any) -> str:
 
 
 def delivery_of(context: Any) -> str:
-    """Identify the message that brought a job; a redelivery has the same identity.
+    """Return the identity of a job's message; a redelivery has the same identity.
 
     Returns:
-        The stable part of the delivery tag; empty where there is none.
+        The stable part of the delivery tag; empty if there is none.
     """
     tag = as_text(member(context.properties, "delivery_tag"))
     return _stable_part(tag) if _ID_RE.fullmatch(tag) else ""
 
 
 def _stable_part(tag: str) -> str:
-    """The part of a delivery tag that a redelivery keeps; the transport may append to a tag."""
+    """Return the part of a delivery tag that a redelivery keeps; the transport may append to it."""
     return tag.partition("@")[0]
 
 
@@ -160,9 +160,9 @@ def _id_of(given: Any, message: Any = None) -> str:
 
 
 def _first_tried_ms(context: Any, history: History) -> int:
-    """The earliest instant at which a job may have been carried out.
+    """Return the earliest instant at which a job may have been carried out.
 
-    A long time ago where its worker died before it could write that instant down.
+    If its worker died before it could note the instant, this is an instant long ago.
     """
     began_before = came_again(context) and HEADER not in as_object(context.headers)
     return _LONG_AGO_MS if began_before else history.since_ms
@@ -176,7 +176,7 @@ def _earlier_doubt(headers: Any) -> int:
 def _message_of(context: Any) -> Message | None:
     try:
         given = context.as_execution_options()
-    except Exception:  # noqa: BLE001 - a stranger may have written anything into the headers
+    except Exception:  # noqa: BLE001 - the headers may contain anything
         return None
     headers = given["headers"]  # a copy
     for name in _OUR_HEADERS:
@@ -195,7 +195,7 @@ def _body_as_message(message: Any, headers: Mapping[str, Any]) -> Message | None
         return None
     try:
         args, kwargs, embed = message.payload
-    except Exception:  # noqa: BLE001 - the body is kept as it is instead
+    except Exception:  # noqa: BLE001 - the raw body is kept instead
         return None
     match args, kwargs, embed:
         case list(), dict(), dict() | None:

@@ -1,4 +1,4 @@
-"""One dead letter: what an operator sees of it, and the message that a replay needs."""
+"""Defines a dead letter: the data that an operator sees, and the message that a replay needs."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -12,15 +12,15 @@ KINDS: Final = ("failed", "expired", "unknown", "timeout", "poison")
 
 - `failed`: the provider rejected it, or it raised an error
 - `expired`: its deadline passed
-- `unknown`: nobody knows whether it was carried out
+- `unknown`: it is not known whether it was carried out
 - `timeout`: it was stopped at its time limit
-- `poison`: its message cannot be run, or workers died of it
+- `poison`: its message cannot be run, or too many workers died while they held it
 """
 
 OTHER: Final = "other"
-"""The owner of the jobs of tasks that belong to no service of ours."""
+"""The owner of jobs whose task belongs to no service."""
 OWNERS: Final = (*SERVICES, OTHER)
-"""Whose job it was: a service, or `other`."""
+"""The owners of jobs: each service, and `other`."""
 
 UNREADABLE: Final = "what Redis holds of it cannot be read: another program wrote it"
 _TEXTS: Final = ("task", "queue", "service", "kind", "reason", "worker", "note", "delivery")
@@ -31,29 +31,30 @@ _MAX_NAME = 200
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """What an operator sees of a job that ended without success. It holds none of its arguments.
+    """The data that an operator sees of a job that ended without success, without its arguments.
 
     Attributes:
         id: The job's id.
         task: The task's name.
         queue: The queue that the job came from, to which a replay sends it.
         service: One of `OWNERS`.
-        kind: How it ended; one of `KINDS`.
-        reason: Why it ended, in one sentence.
-        at_ms: When it ended, in milliseconds since 1970.
-        since_ms: When it first ran, in milliseconds since 1970; close to `at_ms` where it never
-            ran, 0 for a message that became no job.
+        kind: How the job ended; one of `KINDS`.
+        reason: Why the job ended, in one sentence.
+        at_ms: When the job ended, in milliseconds since 1970.
+        since_ms: When the job first ran, in milliseconds since 1970. If it never ran, this is close
+            to `at_ms`; for a message that became no job, it is 0.
         faults: How often the provider failed.
         deferrals: How often no key was free.
         calls: How many calls to the provider were made.
-        attempts: The latest of these calls: when (`at_ms`), with which `key` (its label), and the
+        attempts: The latest of these calls: the instant (`at_ms`), the label of the `key`, and the
             `code` of the answer.
-        doubt_ms: The earliest instant at which the job may have been carried out; 0 where it
-            certainly was not.
-        size: The size of the message that is kept for a replay, in bytes; 0 where none is kept.
-        worker: The worker that wrote this.
-        note: Why no message is kept, where that is known.
-        delivery: Identifies the broker's message; a redelivery has the same one. Workers only.
+        doubt_ms: The earliest instant at which the job may have been carried out; 0 if it certainly
+            was not.
+        size: The size of the message that is kept for a replay, in bytes; 0 if none is kept.
+        worker: The worker that wrote this dead letter.
+        note: Why no message is kept, if that is known.
+        delivery: Identifies the broker's message; a redelivery has the same identity. Only workers
+            use it.
     """
 
     id: str
@@ -76,12 +77,12 @@ class DeadLetter:
 
     @property
     def label(self) -> str:
-        """The name under which Redis counts it."""
+        """The name under which Redis counts this dead letter."""
         return f"{self.service}|{self.kind}"
 
     @property
     def words(self) -> str:
-        """What a person who searches for it may know of it."""
+        """The text in which a person's search looks."""
         calls = (f"{call.get('key', '')} {call.get('code', '')}" for call in self.attempts)
         return "\n".join((self.id, self.task, self.queue, self.reason, self.worker, *calls))
 
@@ -92,11 +93,14 @@ class DeadLetter:
 
     @property
     def replayable(self) -> bool:
-        """Whether a message is kept that can be sent again."""
+        """Whether the kept message can be sent again."""
         return self.size > 0 and not self.note
 
     def head(self) -> str:
-        """The form in which Redis keeps it; Redis keeps id, time and size beside it."""
+        """Return the dead letter as Redis stores it, without id, time and size.
+
+        Redis stores these three separately.
+        """
         values = asdict(self)
         for name in ("id", "at_ms", "size"):
             del values[name]
@@ -104,7 +108,7 @@ class DeadLetter:
 
     @classmethod
     def of(cls, job_id: str, at_ms: int, head: str, size: int) -> Self:
-        """Read a dead letter from Redis. What another program wrote cannot be replayed."""
+        """Read a dead letter from Redis. If another program wrote it, it cannot be replayed."""
         values = read_json(head.partition("\n")[2])
         if not isinstance(values, dict):
             return cls(
@@ -117,7 +121,7 @@ class DeadLetter:
         return cls(job_id, **known, at_ms=at_ms, size=size, attempts=attempts)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything that operators see, in JSON types."""
+        """Return all data that operators see, in JSON types."""
         values = asdict(self)
         del values["delivery"]
         return values | {
@@ -129,15 +133,15 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a replay sends.
+    """The message that a replay sends.
 
-    It holds prompts and mail bodies, so nothing shows it unless a person asks for it.
+    It contains prompts and mail bodies, so it is shown only if a person asks for it.
 
     Attributes:
         args: Positional arguments.
         kwargs: Keyword arguments.
-        options: Callbacks, group, headers and so on, as `send_task` takes them.
-        raw: The truncated body of a message that could not be read, instead of arguments.
+        options: Callbacks, group, headers and other options of `send_task`.
+        raw: The truncated body of a message that could not be read; it has no arguments then.
     """
 
     args: list[Any] = field(default_factory=list, repr=False)
@@ -146,7 +150,7 @@ class Message:
     raw: str | None = field(default=None, repr=False)
 
     def text(self) -> str:
-        """The form in which Redis keeps it.
+        """Return the message as Redis stores it.
 
         Raises:
             TypeError: JSON cannot represent a value.
@@ -156,7 +160,7 @@ class Message:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read a message from Redis; what another program wrote is kept as it is, in `raw`."""
+        """Read a message from Redis; if another program wrote it, its text is in `raw`."""
         values = read_json(text)
         if not isinstance(values, dict):
             return cls(raw=text)
@@ -178,11 +182,11 @@ def _attempt_of(call: Any) -> dict[str, Any]:
 
 
 def one_line(text: Any, *, longest: int = _MAX_NAME) -> str:
-    """Make a text that a stranger may have written safe to show: one printable line, not too long.
+    """Make an untrusted text safe to show, as one printable line that is not too long.
 
     Args:
         text: The text.
-        longest: How many characters it may have; a longer one ends with an ellipsis.
+        longest: The most characters of the line; a longer text is cut and ends with an ellipsis.
     """
     plain = str(text).encode("utf-8", "replace").decode()
     plain = "".join(char if char.isprintable() else " " for char in plain[: longest * 2])
@@ -191,5 +195,5 @@ def one_line(text: Any, *, longest: int = _MAX_NAME) -> str:
 
 
 def reason_line(text: Any) -> str:
-    """Make a reason safe to keep, likewise."""
+    """Make a reason safe to show, like `one_line`, but with more characters."""
     return one_line(text, longest=_MAX_REASON)

@@ -1,8 +1,8 @@
-"""Records dead letters: of a job that failed, of a request that never ran, of a bad message.
+"""Records the dead letters of failed jobs, of requests that never ran, and of unusable messages.
 
 While Redis is down or full, a job waits up to a minute for its dead letter to be written, and the
-consumer a few seconds. After that the message goes back, so that the job ends once more when a dead
-letter can be written. Apart from that, nothing here raises.
+consumer waits a few seconds. After that, the message goes back to its queue, so that the job ends
+again when a dead letter can be written. No other error is raised to the caller.
 """
 
 import asyncio
@@ -30,15 +30,12 @@ NOT_JSON: Final = "its arguments cannot be kept"
 
 _CONSUMER_TIMEOUT_S = 3.0
 _LAST_TRY_S: Final = 1.0
-"""How long the last try may take, so that the log has Redis' own words and no bare timeout."""
+"""How long the last try may take, so that the log shows the error of Redis, not only a timeout."""
 _NOT_RECORDED = ("celery.", "tasks.admin.")
 
 
 def is_recorded(task: str) -> bool:
-    """Whether a task's failures are recorded.
-
-    Those of the operators' own tasks and of Celery's are not.
-    """
+    """Whether a task's failures are recorded: not for `tasks.admin` and Celery's own tasks."""
     return not task.startswith(_NOT_RECORDED)
 
 
@@ -56,7 +53,8 @@ class Recorder:
         """Record a job that failed, on the pool's loop; see `capture_job`.
 
         Raises:
-            celery.exceptions.Reject: Redis takes no dead letter, so the message goes back.
+            celery.exceptions.Reject: Redis takes no dead letter, so the message goes back to its
+                queue.
         """
         try:
             letter, message = capture_job(context, task, exc)
@@ -70,7 +68,8 @@ class Recorder:
         """Record a job that ended outside its task, on the consumer's thread; see `capture_job`.
 
         Returns:
-            False where Redis has not taken it yet: the message must come again.
+            False if Redis has not taken the dead letter yet, so that the broker must deliver the
+            message again.
         """
         try:
             return self.record_from_consumer(*capture_job(context, task, exc))
@@ -79,23 +78,27 @@ class Recorder:
             return True
 
     def record_message(self, message: Any, *, reason: str, runnable: bool = False) -> None:
-        """Record a message that became no job, on the consumer's thread; see `capture_message`."""
+        """Record a message that cannot become a job, on the consumer's thread.
+
+        See `capture_message`.
+        """
         try:
             self.record_from_consumer(*capture_message(message, reason=reason, runnable=runnable))
         except Exception as trouble:  # noqa: BLE001 - see above
             _log_loss(trouble, reason)
 
     async def record(self, letter: DeadLetter, message: Message | None = None) -> bool:
-        """Write a dead letter, on the pool's loop. Where that fails, the log says why.
+        """Write a dead letter, on the pool's loop. If this fails, the log says why.
 
-        A time limit does not end the job meanwhile: its dead letter would say that instead.
+        Time limits are suspended meanwhile. Otherwise one might end the job, and the dead letter
+        would name the time limit instead of the failure.
 
         Args:
             letter: The dead letter.
-            message: What a replay needs.
+            message: The message for a replay.
 
         Returns:
-            False where Redis did not take it for a minute, and may take it later.
+            False if Redis did not take the dead letter for a minute, and may take it later.
         """
         try:
             with HeldTimeLimits():
@@ -114,7 +117,7 @@ class Recorder:
         """Write a dead letter from the consumer's thread, before the message is acknowledged.
 
         Returns:
-            False where it was not written within a few seconds. It may still be written later;
+            False if it was not written within a few seconds. It may still be written later;
             otherwise the log says why not.
 
         Raises:
@@ -126,17 +129,17 @@ class Recorder:
             return False
 
     async def earlier_failure(self, context: Any) -> str | None:
-        """Say why the job of this very message has failed already.
+        """Return the reason of an earlier failure of this message's job.
 
-        That is so where a worker died after the failure and before the acknowledgement. A dead
-        letter is the last thing that is written of a failure: by then the result is stored and the
-        errbacks are published, unless the result store rejected them.
+        There is one if a worker died after the failure and before the acknowledgement. The dead
+        letter is written last: before it, the result is stored and the errbacks are published,
+        unless the result store rejected them.
 
         Args:
             context: Celery's context of the request.
 
         Returns:
-            The dead letter's reason; None where the job has not failed, or where it is not known.
+            The dead letter's reason; None if the job has not failed, or if that is not known.
         """
         delivery = delivery_of(context)
         try:
@@ -153,9 +156,9 @@ class Recorder:
         return letter.reason if delivery and letter.delivery == delivery else None
 
     async def remove(self, job: str) -> None:
-        """Delete the dead letter of a job that has succeeded after all, if there is one.
+        """Delete the dead letter, if any, of a job that has succeeded now.
 
-        Jobs that end at the same time share a round trip. If Redis is away it is asked again later.
+        Jobs that end at the same time share a round trip. If Redis is away, this is repeated later.
         """
         try:
             await self._remove(job)
@@ -177,15 +180,15 @@ class Recorder:
 
 
 def _log_loss(trouble: Exception, words: str) -> None:
-    # Without a traceback, which would show the arguments.
+    # The log line has no traceback, because a traceback would show the arguments.
     _logger.error("cannot keep a dead letter (%s): %s", type(trouble).__name__, words)
 
 
 def _fitted(letter: DeadLetter, message: Message | None, most: int) -> tuple[DeadLetter, str]:
-    """Return the dead letter and its message's text; no text where it is too large or not JSON."""
+    """Return the dead letter and its message's text; no text if it is too large or not JSON."""
     if message is None:
         return _with_note(letter, NOT_JSON), ""
-    # Weighed before it is written: ten megabytes of JSON would block the event loop.
+    # Estimate the size before writing the text: 10 MB of JSON would block the event loop.
     if weight(message.args, message.kwargs, message.options, message.raw, most=most) > most:
         return _with_note(letter, TOO_LARGE), ""
     try:

@@ -20,7 +20,7 @@ from worker.jobs.history import DOUBT
 
 _CHUNK = 200
 _CONCURRENCY = 8
-# The provider keeps idempotency keys for 24 hours, and a stored request is used for 23.
+# The provider keeps idempotency keys for 24 hours, and we use a stored request for 23 hours.
 _GUARDED_MS = 22 * 3_600_000
 _BROKER_TIMEOUT_S = 10
 _HIDDEN = "<hidden>"
@@ -32,14 +32,14 @@ class Replayed:
 
     Attributes:
         sent: The ids of the jobs that run again.
-        refused: The others, with the reason.
+        refused: The ids of the other jobs, each with the reason.
     """
 
     sent: tuple[str, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return the outcome in JSON types."""
         return {
             "replayed": list(self.sent),
             "refused": [{"id": job_id, "reason": reason} for job_id, reason in self.refused],
@@ -47,12 +47,12 @@ class Replayed:
 
 
 def objection(letter: DeadLetter, *, now_ms: int, force: bool) -> str | None:
-    """Say why a dead letter cannot be replayed; None where it can.
+    """Say why a dead letter cannot be replayed; None if it can.
 
     Args:
         letter: The dead letter.
         now_ms: Now, in milliseconds since 1970.
-        force: Whether a person accepts that an email may go out twice.
+        force: Whether a person accepts that an email may be sent twice.
     """
     if letter.note:
         return letter.note
@@ -62,10 +62,11 @@ def objection(letter: DeadLetter, *, now_ms: int, force: bool) -> str | None:
 
 
 def _risk(letter: DeadLetter, now_ms: int) -> str | None:
-    """Say why a replay may send an email twice; None where it cannot.
+    """Say why a replay may send an email twice; None if it cannot.
 
-    While the idempotency key of an email in doubt is valid, a replay is safe: account and content
-    stay the same, so the provider answers with the first email, or the job ends as unknown again.
+    While the idempotency key of an email in doubt is valid, a replay is safe. Account and content
+    stay the same, so the provider returns the first email's answer, or the job ends as unknown
+    again.
     """
     service = SERVICES.get(letter.service)
     sends_once = service is not None and service.sends_once
@@ -89,21 +90,22 @@ async def replay(
 ) -> Replayed:
     """Send jobs again and delete their dead letters.
 
-    A dead letter is deleted after its message was sent: a crash in between leaves both, never
-    neither. Where two replay the same dead letter at the same time, one of them is refused.
+    A dead letter is deleted after its message was sent, so a crash between these steps leaves both
+    and loses nothing. If the same dead letter is replayed twice at the same time, one of the
+    replays is refused.
 
     Args:
-        store: The dead letters.
-        letters: Which of them.
+        store: The store of the dead letters.
+        letters: The dead letters to replay.
         app: The Celery app, for the broker.
-        by: Who requests it, for the audit stream.
+        by: The person who requests the replay, for the audit stream.
         now_ms: Now, in milliseconds since 1970.
-        force: Replay emails that may have been sent, too. They get an idempotency key of their
-            own, so they may arrive twice.
-        progress: Called again and again with the number of dead letters that are done.
+        force: Whether to replay emails that may have been sent, too. They get a new idempotency
+            key, so they may arrive twice.
+        progress: Called repeatedly with the number of dead letters that are done.
 
     Raises:
-        redis.exceptions.RedisError: Redis cannot be reached; what was sent is sent.
+        redis.exceptions.RedisError: Redis cannot be reached. Some jobs may have been sent.
         kombu.exceptions.OperationalError: The broker cannot be reached, or all connections to it
             are in use for ten seconds.
     """
@@ -122,7 +124,7 @@ async def replay(
                 reason = objection(letter, now_ms=now_ms, force=force) or await _send(
                     store, letter, app, publisher, connections, own_key=own_key
                 )
-            except Exception as exc:  # noqa: BLE001 - raised below, once the sent ones are deleted
+            except Exception as exc:  # noqa: BLE001 - raised below, after the sent ones are deleted
                 errors.append(exc)
                 return
         if reason is None:
@@ -152,7 +154,7 @@ async def _send(
     *,
     own_key: bool,
 ) -> str | None:
-    """Send one job again; returns why not, or None."""
+    """Send one job again; return the reason if it is refused, else None."""
     if not await store.claim(letter):
         return "another replay has it at this moment"
     try:
@@ -163,7 +165,7 @@ async def _send(
         return "it has changed meanwhile"
     try:
         if message.raw is not None:
-            raise ValueError(UNREADABLE)  # noqa: TRY301 - like what cannot be sent
+            raise ValueError(UNREADABLE)  # noqa: TRY301 - handled like other unusable messages
         if await asyncio.to_thread(_has_succeeded, app, letter):
             await store.unclaim(letter)
             return "it has succeeded: a copy of its message did not fail"
@@ -172,9 +174,9 @@ async def _send(
             _publish, app, publisher, connections, letter, message, own_key=own_key
         )
     except (TypeError, ValueError, AttributeError, LookupError) as exc:
-        await store.unclaim(letter)  # others can be sent all the same
+        await store.unclaim(letter)  # the other jobs can still be sent
         return f"its message cannot be sent ({type(exc).__name__}): another program wrote it"
-    except Exception:  # cancelled here, it keeps the claim: its message may still get through
+    except Exception:  # not on a cancel: the claim stays, because the message may still be sent
         await store.unclaim(letter)
         raise
     return None
@@ -183,7 +185,7 @@ async def _send(
 def _has_succeeded(app: Celery, letter: DeadLetter) -> bool:
     try:
         return bool(app.backend.get_task_meta(letter.id, cache=False)["status"] == states.SUCCESS)
-    except Exception:  # noqa: BLE001 - without a store nobody knows, and it was to be replayed
+    except Exception:  # noqa: BLE001 - without a result store this is not known: replay it
         return False
 
 
@@ -206,7 +208,7 @@ def _publish(
         DOUBT: 0 if own_key else letter.doubt_ms,
     }
     # A caller that waits for the result must not read the old failure.
-    with suppress(Exception):  # without a result store there is none
+    with suppress(Exception):  # there may be no result store
         app.backend.delete(app.backend.get_key_for_task(letter.id))
     try:
         connection = connections.acquire(block=True, timeout=_BROKER_TIMEOUT_S)
@@ -228,11 +230,11 @@ def _publish(
 
 
 def _publisher(app: Celery) -> Celery:
-    """Make an app that only sends, to the broker of `app`, by a connection of `app`.
+    """Make an app that only sends messages, to the broker of `app`, through a connection of `app`.
 
-    With a result store, each send would subscribe to a result that nobody here reads. Connections
-    of its own it must not open: kombu has one limit for all pools of a process, so those of `app`
-    would be resized, which raises `RuntimeError` while one is in use.
+    It has no result store, because each send would then subscribe to a result that is not read. It
+    must not open connections of its own: kombu has one limit for all pools of a process, so the
+    pool of `app` would be resized, which raises `RuntimeError` while a connection is in use.
     """
     publisher = Celery("replay", set_as_current=False)
     publisher.backend_cls = "disabled"

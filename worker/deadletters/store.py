@@ -1,4 +1,4 @@
-"""The dead letters in Redis, bounded by count, age and size. Each verb is one round trip."""
+"""Stores dead letters in Redis, bounded by count, age and size, with one round trip a command."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -27,14 +27,15 @@ _RECORDS = ("index", "heads", "messages", "kept", "counts", "audit")
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much is kept.
+    """The limits of the stored dead letters.
 
     Attributes:
-        count: How many dead letters are kept.
-        keep_ms: How long they are kept, in milliseconds.
-        total_bytes: The size of all messages together; beyond it the oldest dead letters lose
-            their message.
-        message_bytes: The size of one message; of a larger one only the dead letter is kept.
+        count: The most dead letters.
+        keep_ms: How long a dead letter is kept, in milliseconds.
+        total_bytes: The largest size of all messages together. Beyond it, the oldest dead letters
+            lose their messages.
+        message_bytes: The largest size of one message. Of a job with a larger message, only the
+            dead letter is kept.
     """
 
     count: int = 10_000
@@ -58,11 +59,12 @@ class Filter:
     """Selects dead letters. Without any value it selects all of them.
 
     Attributes:
-        service: Only those of this service.
-        task: Only those of this task.
-        kind: Only those of this kind.
+        service: Only dead letters of this service.
+        task: Only dead letters of this task.
+        kind: Only dead letters of this kind.
         before_ms: Only jobs that ended before this instant, in milliseconds since 1970.
-        search: Only those whose id, task, reason or calls contain this text, in any case.
+        search: Only dead letters whose id, task, queue, reason, worker or calls contain this text,
+            in upper or lower case.
     """
 
     service: str | None = None
@@ -72,7 +74,7 @@ class Filter:
     search: str | None = None
 
     def matches(self, letter: DeadLetter) -> bool:
-        """Whether a dead letter is selected, as far as its job's end does not matter."""
+        """Whether a dead letter fits all values but `before_ms`, which Redis compares."""
         return (
             self.service in {None, letter.service}
             and self.task in {None, letter.task}
@@ -94,7 +96,7 @@ class Counts:
         return sum(self.of.values())
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, in JSON types."""
+        """Return the counts in JSON types."""
         by_service: dict[str, dict[str, int]] = {}
         for (service, kind), count in self.of.items():
             by_service.setdefault(service, {})[kind] = count
@@ -107,8 +109,8 @@ class DeadLetters:
     Args:
         redis: A client that decodes responses to text. Not closed here.
         namespace: The prefix of every name in Redis.
-        limits: How much is kept.
-        now_ms: A clock for tests, in milliseconds. Default: Redis' own.
+        limits: The limits of the stored dead letters.
+        now_ms: A clock for tests, in milliseconds. Default: the clock of Redis.
     """
 
     def __init__(
@@ -130,7 +132,7 @@ class DeadLetters:
 
     @classmethod
     def of(cls, redis: Redis, settings: Settings) -> Self:
-        """Make the store that the settings describe."""
+        """Make the store with the namespace and limits of the settings."""
         return cls(redis, namespace=settings.namespace, limits=Limits.of(settings))
 
     def name(self, *parts: str) -> str:
@@ -140,11 +142,11 @@ class DeadLetters:
     async def put(self, letter: DeadLetter, message: str = "") -> None:
         """Keep a dead letter in place of an earlier one of the same job.
 
-        Where there are too many, the oldest are deleted.
+        If there are too many dead letters, the oldest are deleted.
 
         Args:
             letter: The dead letter. Redis sets its time by its own clock.
-            message: What a replay needs (`Message.text`); empty where there is none.
+            message: The message for a replay (`Message.text`); empty if there is none.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached, or rejects the write.
@@ -170,8 +172,8 @@ class DeadLetters:
         """Find dead letters, the latest first.
 
         Args:
-            which: Which ones; default all.
-            limit: How many at most.
+            which: The filter; default: all dead letters.
+            limit: The most dead letters to return.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -186,7 +188,7 @@ class DeadLetters:
     async def _all(self, which: Filter, *, page: int) -> AsyncIterator[DeadLetter]:
         """Iterate over the dead letters that a filter selects.
 
-        Pages go by position, so a dead letter that is deleted meanwhile may hide its neighbour.
+        Pages go by position. If a dead letter is deleted meanwhile, its neighbour may be skipped.
         """
         skipped, before = 0, "inf" if which.before_ms is None else str(which.before_ms)
         while True:
@@ -228,7 +230,7 @@ class DeadLetters:
         return await self._lookup.has(job_id)
 
     async def present(self, ids: Sequence[str]) -> set[str]:
-        """Return those of these jobs that have a dead letter.
+        """Return which of these jobs have a dead letter.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -239,15 +241,15 @@ class DeadLetters:
     async def delete(
         self, letters: Sequence[DeadLetter], *, by: str, event: str = "dropped"
     ) -> int:
-        """Delete dead letters, unless their job died again since they were read.
+        """Delete dead letters, except those whose job has failed again since they were read.
 
         Args:
             letters: The dead letters.
-            by: Who requests it, for the audit stream.
+            by: The person who requests the deletion, for the audit stream.
             event: The event in the audit stream; empty for no entry.
 
         Returns:
-            How many were still there.
+            How many were deleted.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -267,16 +269,16 @@ class DeadLetters:
         return deleted
 
     async def claim(self, letter: DeadLetter) -> bool:
-        """Claim a dead letter for a replay, for five minutes; False where another replay has it."""
+        """Claim a dead letter for a replay, for five minutes; False if another replay has it."""
         name = self.name("claim", f"{letter.id}:{letter.at_ms}")
         return bool(await self._redis.set(name, "1", nx=True, ex=_CLAIM_S))
 
     async def uncancel(self, letter: DeadLetter) -> None:
-        """Lift a cancel that came after the job had failed, since it is to run again."""
+        """Delete a cancel that came after the job had failed, because the job is to run again."""
         await Cancellations(self._redis, namespace=self._namespace).forget(letter.id)
 
     async def unclaim(self, letter: DeadLetter) -> None:
-        """Give a claim back."""
+        """Release a claim."""
         await self._redis.delete(self.name("claim", f"{letter.id}:{letter.at_ms}"))
 
     async def audit(self, *, count: int, before_ms: int | None = None) -> list[dict[str, str]]:
@@ -298,6 +300,6 @@ class DeadLetters:
 
 
 def _ms_of(score: Any) -> int:
-    """The instant of a score; 0 of an infinite one, which another program wrote."""
+    """Return the instant of a score; 0 for an infinite one, which another program wrote."""
     number = float(score)
     return int(number) if isfinite(number) else 0

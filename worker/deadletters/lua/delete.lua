@@ -1,6 +1,6 @@
 -- requires: prelude
--- delete: remove dead letters that have not been replaced meanwhile, and write that into the audit stream. A replay's
--- entry also names the jobs that were so quick that they removed their own dead letter already.
+-- delete: remove dead letters that have not been replaced meanwhile, and log the removal in the audit stream. A
+-- replay's entry also names jobs that have already succeeded and removed their own dead letter.
 --
 -- ARGV  1 now_ms or ''  2 event ('' for no entry)  3 service  4 by  5 audit length  6 … id, when_ms ('' for any), …
 -- Returns how many were removed.

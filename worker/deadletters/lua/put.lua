@@ -6,7 +6,7 @@
 -- Returns how many dead letters there are.
 
 local now, keep_ms, id = clock(ARGV[1]), tonumber(ARGV[3]), ARGV[5]
--- First the command that a full server rejects, so that nothing is removed for a dead letter that cannot be kept.
+-- A full server rejects this command, so it comes first: nothing is removed if the dead letter cannot be kept.
 redis.call('ZADD', KEYS[1], now, id)
 remove(id)
 redis.call('ZADD', KEYS[1], now, id)

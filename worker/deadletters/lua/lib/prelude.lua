@@ -1,4 +1,4 @@
--- Required by every verb: the clock, and how a dead letter is removed.
+-- Required by every verb: reads the clock, and removes dead letters.
 --
 -- KEYS of every verb: 1 index (sorted set: id -> when, ms)  2 heads (hash: id -> "service|kind" newline JSON)
 --   3 messages (hash: id -> JSON)  4 kept (sorted set: ids of the dead letters with a message -> when, ms)
@@ -24,10 +24,10 @@ local function remove(id)
   if head then redis.call('HINCRBY', KEYS[5], head:match('^[^\n]*'), -1) end
   drop_message(id)
   redis.call('HDEL', KEYS[2], id)
-  return redis.call('ZREM', KEYS[1], id)  -- also of one without a head: it would stay for ever
+  return redis.call('ZREM', KEYS[1], id)  -- also without a head: else the id would stay for ever
 end
 
--- How many dead letters one call trims at most, so that it never blocks the server for long; the next call goes on.
+-- The most dead letters that one call trims, so that it never blocks the server for long; the next call goes on.
 local MAX_TRIMMED = 500
 
 local function trim(now, max_count, keep_ms, max_bytes)
