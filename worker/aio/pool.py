@@ -1,7 +1,7 @@
 """A Celery concurrency pool for `async def` tasks: `worker_pool = "worker.aio.pool:TaskPool"`.
 
-One event loop in its own thread runs up to `worker_concurrency` jobs at a time; the consumer and
-its hub stay in the main thread. Celery's tracer runs unchanged, in one greenlet a job (see
+One event loop in its own thread runs up to `worker_concurrency` jobs at a time. The consumer and
+its hub stay in the main thread. Celery's tracer runs unchanged, each job in its own greenlet (see
 `worker.aio.bridge`); plain `def` tasks run in threads. `worker.aio.pool_settings` has the settings.
 """
 
@@ -47,11 +47,11 @@ logger = logging.getLogger(__name__)
 current_loop = lifespan.current_loop
 
 _CALL_THREADS = 8
-"""Threads for publishing and other blocking calls; Celery's pool of connections holds 10."""
+"""Threads for publishing and other blocking calls; Celery's pool has 10 connections."""
 
 
 class TaskPool(BasePool):
-    """Runs async tasks on one event loop. Celery creates and calls it."""
+    """The pool, which runs async tasks on one event loop. Celery creates and calls it."""
 
     task_join_will_block = True
     body_can_be_buffer = False
@@ -80,13 +80,13 @@ class TaskPool(BasePool):
         """Start the loop's thread, and adapt the app's tasks to it.
 
         Raises:
-            ImproperlyConfigured: A setting asks for what this pool cannot do.
+            ImproperlyConfigured: A setting asks for something that this pool cannot do.
         """
         settings = self.settings = PoolSettings.of(self.options, self.app.conf)
         self._gc_before = gc.get_threshold()
         if settings.gc_objects:
-            gc.freeze()  # the imports' objects stay: a pass through them takes the loop 35 ms
-            # What waits for minutes and then turns to garbage is found by every hundredth one.
+            gc.freeze()  # skip the imports' objects: a collection of them blocks the loop for 35 ms
+            # Every hundredth collection is a full one: it finds objects that were in use for long.
             gc.set_threshold(int(settings.gc_objects), 20, 5)
         self.loop = new_loop(settings.loop)
         self.task_threads = DaemonThreads(
@@ -142,7 +142,7 @@ class TaskPool(BasePool):
             worker.wait_for_soft_shutdown = lambda: shutdown.wait_softly(self, worker)
 
     def register_with_event_loop(self, hub: Any) -> None:
-        """Have the hub run calls of the pool. Celery calls this after every (re)connection."""
+        """Let the hub run the pool's calls. Celery calls this after every (re)connection."""
         self._hub = hub
         self.calls.attach(hub)
 
@@ -183,7 +183,7 @@ class TaskPool(BasePool):
         soft_timeout_s: float | None = None,
         timeout_s: float | None = None,
     ) -> Job:
-        """Take a job as `on_apply` does; its progress goes to `reports`."""
+        """Take a job as `on_apply` does, and report its progress to `reports`."""
         job = Job(
             self,
             target,
@@ -200,10 +200,10 @@ class TaskPool(BasePool):
         return job
 
     def flush(self, tags: set[str] | None = None) -> None:
-        """Drop the jobs that wait: the broker delivers them again.
+        """Drop waiting jobs; the broker delivers them again.
 
         Args:
-            tags: Only the jobs of these messages, whose connection is lost; None: all.
+            tags: The delivery tags of messages whose connection is lost; None drops all jobs.
         """
         self.jobs.drop(tags)
 
@@ -213,7 +213,7 @@ class TaskPool(BasePool):
         )
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
-        """Cancel a job by its number: its `finally` blocks run, its result is dropped."""
+        """Cancel a job by its number. Its `finally` blocks run, and its result is dropped."""
         job = self.jobs.get(pid)
         if job is not None:
             job.terminate(signal)
@@ -234,7 +234,7 @@ class TaskPool(BasePool):
         self.limit = max(self.limit - n, 1)
 
     def restart(self) -> None:
-        """Adapt tasks that were reloaded. Running jobs go on: there is no process to replace."""
+        """Adapt reloaded tasks. Running jobs go on, because there is no process to replace."""
         self._tasks.adopt_all()
 
     @property
@@ -258,7 +258,7 @@ class TaskPool(BasePool):
 
     @property
     def unsettled(self) -> int:
-        """How many jobs run whose end is not known yet; each has a slot."""
+        """How many jobs run whose end is not decided yet; each occupies a slot."""
         return self.jobs.unsettled
 
     @property
@@ -285,7 +285,7 @@ class TaskPool(BasePool):
     # -- end
 
     def drain(self) -> None:
-        """Start no further job; jobs that have not begun go back to the broker."""
+        """Start no further job, and give jobs that have not begun back to the broker."""
         self.jobs.draining = True
         dropped = self.queued
         self.flush()
@@ -298,10 +298,10 @@ class TaskPool(BasePool):
             self.drain()
 
     def on_stop(self) -> None:
-        """Wait for the running jobs, then stop the loop; a cold shutdown cancels them first.
+        """Wait for the running jobs, then stop the loop; a cold shutdown cancels the jobs first.
 
-        It tolerates a call before the start, and a second call, even by a signal handler during the
-        first.
+        A call before the start does nothing, nor does a second call, even if a signal handler makes
+        it during the first.
         """
         self._finish(cold=state.should_terminate not in (None, False))
 
@@ -317,7 +317,7 @@ class TaskPool(BasePool):
         shutdown.wait_for_jobs(
             self, self._hub, cold=cold, cold_patience_s=float(self.settings.cold_s)
         )
-        if not self._stopped:  # a signal handler may have done it meanwhile
+        if not self._stopped:  # a signal handler may have stopped the loop meanwhile
             self._stop_loop(self._thread, cold=cold)
 
     def _stop_loop(self, thread: LoopThread, *, cold: bool) -> None:

@@ -1,4 +1,4 @@
-"""The settings of the pool, all optional settings of the Celery app."""
+"""Reads the settings of the pool, which are optional settings of the Celery app."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -17,16 +17,18 @@ class PoolSettings:
     """The settings of one pool. In the app's configuration their names begin with `worker_aio_`.
 
     Attributes:
-        loop: "auto" (uvloop where it is installed), "uvloop" or "asyncio".
-        threads: The most threads for plain `def` tasks; they start as they are needed. A higher
-            concurrency does not lower it, because autoscale begins with its minimum.
+        loop: "auto" (uvloop if it is installed), "uvloop" or "asyncio".
+        threads: The most threads for plain `def` tasks; threads start when they are needed. The
+            concurrency does not limit this number, because autoscale begins with its minimum.
         blocked_ms: A task that blocks the loop for longer is named in a warning; 0: never.
-        cold_s: How long a cold shutdown waits for cancelled jobs.
-        lost_runs: A job ends after this number of runs that ended with their worker; 0: never.
-        lost_pause_s: How long such a job waits before it goes back to its queue; it doubles.
-            Prefork needs about as long to start a process.
-        gc_objects: New objects between two garbage collections; 0: as Python has it. With Python's
-            700, a worker with thousands of jobs in flight spends a third of its time on them.
+        cold_s: How long a cold shutdown waits for cancelled jobs, in seconds.
+        lost_runs: A job fails after this number of runs that were lost with their worker; 0: never.
+        lost_pause_s: How long a job waits after its first lost run before it goes back to its
+            queue, in seconds. The pause doubles each time. Prefork needs about a second as well, to
+            start a process.
+        gc_objects: New objects between two garbage collections; 0 keeps Python's thresholds. With
+            Python's 700, a worker with thousands of jobs in flight spends a third of its time on
+            garbage collection.
     """
 
     loop: str = "auto"
@@ -47,14 +49,14 @@ class PoolSettings:
             conf: The app's configuration.
 
         Raises:
-            ImproperlyConfigured: A setting asks for what this pool cannot do.
+            ImproperlyConfigured: A setting asks for something that this pool cannot do.
         """
         for option, setting in _WITHOUT_MEANING.items():
             if options.get(option):
                 raise ImproperlyConfigured(
                     f"{setting} has no meaning for the asyncio pool, which has no child "
-                    "processes: unset it, and let your process manager restart the worker where "
-                    "that is needed"
+                    "processes: unset it, and let your process manager restart the worker if that "
+                    "is needed"
                 )
         values = {}
         for field in fields(cls):

@@ -1,4 +1,4 @@
-"""The app's tasks, as the pool runs them."""
+"""Adapts the app's tasks to the pool."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from worker.aio.task_limits import TaskLimits
 
 
 class PoolTasks:
-    """Adapts the tasks of an app to the pool.
+    """The tasks of an app, adapted to the pool.
 
     Args:
         app: The app.
-        limits: Where the limit of each task is set.
+        limits: Receives the `concurrency_limit` of each task.
         hostname: The worker's name.
     """
 
@@ -25,15 +25,15 @@ class PoolTasks:
         self._hostname = hostname
         self._in_thread: dict[str, bool] = {}
         self._adopted: dict[str, Any] = {}
-        """By name, because another task may be registered under the same name later."""
+        """The adapted tasks by name; a task that replaces one of them is adapted in turn."""
 
     def adopt_all(self) -> None:
-        """Adapt all tasks, also those that were registered again."""
+        """Adapt all tasks, including tasks that were registered again."""
         for task in self._app.tasks.values():
             self._adopt(task)
 
     def runs_in_thread(self, name: Any) -> bool:
-        """Whether a task is a plain function; adapts it if it was registered after the start."""
+        """Whether a task is a plain function. Adapts a task that was registered after the start."""
         task = self._app.tasks.get(name)
         if task is not None and self._adopted.get(task.name) is not task:
             self._adopt(task)

@@ -1,4 +1,4 @@
-"""Runs coroutines of eager tasks, for which no pool runs, on a private loop in a thread."""
+"""Runs the coroutines of eager tasks, which no pool runs, on a private loop in a thread."""
 
 import asyncio
 import os
@@ -14,16 +14,16 @@ _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pool_loop: asyncio.AbstractEventLoop | None = None
 _background: set[asyncio.Task[None]] = set()
-"""Tasks that have no other reference."""
+"""Background tasks, which nothing else refers to."""
 _serves: ContextVar[bool] = ContextVar("a private loop runs this code", default=False)
 
 
 _of_the_parent: list[object] = []
-"""The loops that a forked process has copied; to close them would disturb the parent's."""
+"""The parent's loops in a forked process; closing the copies would disturb the parent."""
 
 
 def _forget_after_fork() -> None:
-    """Begin anew in a forked process, in which no thread runs the loops of its parent."""
+    """Start without loops in a forked process, because no thread there runs the parent's loops."""
     global _loop, _lock, _pool_loop
     _of_the_parent.extend((_loop, _pool_loop))
     _loop, _lock, _pool_loop = None, threading.Lock(), None
@@ -39,7 +39,7 @@ def set_pool_loop(loop: asyncio.AbstractEventLoop | None) -> None:
 
 
 def pool_loop() -> asyncio.AbstractEventLoop | None:
-    """The loop of the pool that runs in this process."""
+    """Return the loop of the pool that runs in this process, or None."""
     return _pool_loop
 
 
@@ -49,14 +49,14 @@ def is_pool_loop_here() -> bool:
 
 
 def start_in_background(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run a coroutine in the background of this thread's loop; it must not raise."""
+    """Run a coroutine, which must not raise, in the background of this thread's loop."""
     task = asyncio.get_running_loop().create_task(coroutine)
     _background.add(task)
     task.add_done_callback(_background.discard)
 
 
 def is_running_here() -> bool:
-    """Whether this thread runs an event loop, so that it must not wait for that loop."""
+    """Whether this thread runs an event loop, which it would block if it waited for a result."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -65,18 +65,18 @@ def is_running_here() -> bool:
 
 
 def serves_here() -> bool:
-    """Whether `run` runs this code, or a thread or child task of such code does."""
+    """Whether this code runs within a coroutine of `run`, or in its threads or child tasks."""
     return _serves.get()
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine on the private loop and wait for it.
 
-    It sees the caller's current task and request. A coroutine that calls this again blocks its
-    loop, so the inner one gets its own loop and thread.
+    The coroutine sees the caller's current task and request. A coroutine that calls `run` blocks
+    its own loop, so the inner coroutine gets a loop and a thread of its own.
     """
     context = copy_context()
-    # The caller waits, so both may use one stack.
+    # The caller waits, so caller and coroutine may use the same stacks.
     context.run(stacks._owner.set, stacks.owner())  # noqa: SLF001
     if serves_here():
         return _run_apart(coroutine, context)
@@ -87,7 +87,8 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
 def result_of(running: Future[Any]) -> Any:
     """Wait for a coroutine that runs on another thread's loop.
 
-    If the wait ends before it does (Ctrl-C), it is cancelled: nobody wants its result any more.
+    If an exception such as Ctrl-C ends the wait, the coroutine is cancelled, because nothing needs
+    its result any more.
     """
     try:
         return running.result()

@@ -1,4 +1,4 @@
-"""The errors of Redis that pass by themselves, and how long to retry after them."""
+"""Decides after which errors of Redis to retry, and for how long."""
 
 import asyncio
 import logging
@@ -41,18 +41,18 @@ _PASSING: Final = (
     ClusterDownError,
     TryAgainError,
     MasterDownError,
-    NoScriptError,  # of a server that was flushed between the script's load and its call
+    NoScriptError,  # the server was flushed after the script was loaded
     OSError,
 )
 _ACCESS: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
 _CODE_RE: Final = re.compile(
-    # Redis 6 quotes what a script met: "Error running script (call to f_…): @user_script:7: -OOM
+    # Redis 6 quotes a script's error: "Error running script (call to f_…): @user_script:7: -OOM
     # command not allowed …"
     r"(?:Error running script .*[-: ])?"
     r"(?:BUSY|LOADING|OOM|MISCONF|NOREPLICAS|READONLY|CLUSTERDOWN|TRYAGAIN|MASTERDOWN)\b"
 )
 _DENIED_RE: Final = re.compile("ACL failure in script|The user executing the script ")
-"""A right that is missing within a script, in the words of Redis 7 and Valkey, and of Redis 6."""
+"""The errors of a script whose user lacks a right: of Redis 7 and Valkey, and of Redis 6."""
 _REPLICA_RE: Final = re.compile(r"(?:Error running script .*[-: ])?READONLY\b")
 _ARGUMENTS_RE: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 
@@ -60,7 +60,7 @@ _ARGUMENTS_RE: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 def passes_by_itself(exc: BaseException) -> bool:
     """Whether the same command may succeed a little later, without an operator.
 
-    A wrong password and a missing right do not pass.
+    An error because of a wrong password or a missing right does not pass.
     """
     if isinstance(exc, _ACCESS):
         return False
@@ -70,7 +70,7 @@ def passes_by_itself(exc: BaseException) -> bool:
 
 
 def refuses_for_now(exc: BaseException) -> bool:
-    """Whether Redis answers and rejects writes for now: full, busy with a script, or no replica."""
+    """Whether Redis answers but rejects writes for now: it is full, busy, or lacks replicas."""
     return passes_by_itself(exc) and isinstance(exc, ResponseError)
 
 
@@ -89,10 +89,10 @@ def needs_a_person(exc: BaseException) -> bool:
 
 
 def words_of(exc: BaseException) -> str:
-    """The error message of Redis or the operating system, in one line and without arguments.
+    """Return the error message of Redis or the operating system, in one line without arguments.
 
     Args:
-        exc: An error of redis-py, or one that another library has raised from it.
+        exc: An error of redis-py, or an error that another library has raised from one.
     """
     while not str(exc).strip() and exc.__cause__ is not None:
         exc = exc.__cause__
@@ -105,13 +105,13 @@ def words_of(exc: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """For how long to retry, and with which pauses.
+    """How long to retry, and with which pauses.
 
     Attributes:
-        first_s: The first pause, in seconds; it doubles each time.
+        first_s: The first pause, in seconds; the pause doubles each time.
         longest_s: The longest pause, in seconds.
-        within_s: For how long to retry, in seconds.
-        any_error: Whether to retry also after an error that does not pass by itself.
+        within_s: How long to retry, in seconds.
+        any_error: Whether to retry even after an error that does not pass by itself.
     """
 
     first_s: float
@@ -121,23 +121,24 @@ class RetryPolicy:
 
 
 JOB: Final = RetryPolicy(first_s=0.05, longest_s=1.0, within_s=60.0)
-"""For a job that needs a key, or the record of its email."""
+"""The policy for a job that needs a key, or the record of its email."""
 RECORD: Final = RetryPolicy(first_s=0.5, longest_s=2.0, within_s=60.0, any_error=True)
-"""For a dead letter: its message is acknowledged only afterwards, so only time ends the retries."""
+"""The policy for a dead letter. Its message is acknowledged afterwards, so any error is retried."""
 
 
 async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
-    """Ask Redis until it answers.
+    """Call Redis until it answers.
 
-    Logs Redis' words where that takes a second, one line every few seconds.
+    After a second without success, Redis' error message is logged, one line every few seconds.
 
     Args:
-        ask: Asks once.
-        policy: How long, and how often.
+        ask: A function that calls Redis once.
+        policy: How long to retry, and with which pauses.
 
     Raises:
-        redis.exceptions.RedisError: The last error, when the time is over; at once where it does
-            not pass by itself.
+        redis.exceptions.RedisError: The last error, when the policy's time is over, or an error
+            that does not pass by itself.
+        OSError: The same, if the error came from the operating system.
     """
     began_s = time.monotonic()
     pause_s = policy.first_s
@@ -158,13 +159,13 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
 
 
 class _Quiet:
-    """When each sentence may be logged again. Threads share it; an extra line does no harm."""
+    """When each sentence may be logged again. Threads share this; an extra line does no harm."""
 
     until_s: Final[dict[str, float]] = {}
 
 
 def warn(words: str, *about: object) -> None:
-    """Log a warning that many jobs would repeat, in one line every few seconds."""
+    """Log a warning that many jobs would repeat, at most once in 5 seconds."""
     now_s = time.monotonic()
     if now_s >= _Quiet.until_s.get(words, 0.0):
         _Quiet.until_s[words] = now_s + _QUIET_S

@@ -1,9 +1,9 @@
 -- requires: nothing
--- replace: stores and publishes a value in the place of one that was read before.
+-- replace: stores and publishes a value, unless the key's value has changed since it was read.
 --
 -- KEYS  1 the key
--- ARGV  1 SHA-1 of the value that was read  2 the new value  3 its expiry in seconds, 0 for never
--- Returns the value of the key if it has changed since, else nothing.
+-- ARGV  1 SHA-1 of the value that was read  2 the new value  3 the new value's expiry in seconds, 0 for never
+-- Returns the key's value if it has changed, otherwise nothing.
 
 local stored = redis.call('GET', KEYS[1])
 if stored and redis.sha1hex(stored) ~= ARGV[1] then return stored end

@@ -1,11 +1,11 @@
 -- requires: nothing
 -- store: stores and publishes each value whose key is not set.
--- Nearly every result is the first under its key, so one round trip stores many; kombu's backend needs two for one,
--- with a gap between them.
+-- Nearly every result is the first one of its key, so one round trip stores many results. Celery's backend needs two
+-- round trips for each result, with a gap between them.
 --
 -- KEYS  the keys
--- ARGV  for each key its value, and its expiry in seconds, 0 for never
--- Returns the numbers, from 0, of the keys that were set, each followed by its value, or by the error of the server.
+-- ARGV  for each key its new value, and the value's expiry in seconds, 0 for never
+-- Returns, for each key that was not written, two items: its number, from 0, and its present value or the error.
 
 local replies = {}
 for number, key in ipairs(KEYS) do
