@@ -1,8 +1,8 @@
-"""Reports of a job: that it began, that a limit passed, and how it ended.
+"""Reports a job's start, its time limits and its end, and settles its message even if that fails.
 
 When Celery's request reports an end, it writes to the result store before it settles the message.
-If the store rejects that, the message would stay unacknowledged until the worker ends, with its
-lease renewed, and would take up room in the prefetch window. So it is settled even then.
+If the store rejects the write, the message would stay unacknowledged until the worker ends: its
+lease would be renewed, and it would occupy the prefetch window. So the message is settled here.
 """
 
 import logging
@@ -20,9 +20,10 @@ _STORE_ERRORS = (redis.RedisError, BackendError, OperationalError, OSError)
 
 
 def report(method: Callable[..., Any], *args: Any) -> None:
-    """Call a method of a request that reports an end; if it raises, settle the message.
+    """Call a request's method that reports an end; if the method raises, settle the message.
 
-    On the consumer's thread. Exceptions of other functions are not caught.
+    It runs on the consumer's thread. Exceptions of functions that are not a request's methods are
+    not caught.
     """
     try:
         method(*args)
@@ -34,10 +35,11 @@ def report(method: Callable[..., Any], *args: Any) -> None:
 
 
 def settle(request: Any, exc: Exception) -> None:
-    """Settle a message, unless it is settled, after the report of its job's end has failed.
+    """Settle a job's message after the report of the job's end has failed.
 
-    If the result store has rejected the report, the message goes back to its queue. Any other error
-    would come again with the message, so it is acknowledged, like that of a failed job.
+    If the result store has rejected the report, the message goes back to its queue. After any other
+    error the message is acknowledged, like the message of a failed job, because the error would
+    come again. A message that is settled already stays so.
     """
     if isinstance(exc, _STORE_ERRORS):
         words = "cannot report the end of %s (%s: %s), so its message goes back to the queue"
@@ -50,7 +52,7 @@ def settle(request: Any, exc: Exception) -> None:
             request.reject(requeue=True)
         else:
             request.acknowledge()
-    except Exception as error:  # noqa: BLE001 - of any broker; on a lost connection it comes again
+    except Exception as error:  # noqa: BLE001 - of any broker; the message is delivered again
         words = "cannot settle the message of %s (%s); the broker delivers it again"
         logger.error(words, request.humaninfo(), error)  # noqa: TRY400
 
@@ -59,20 +61,20 @@ class Reports(Protocol):
     """Celery's request, or an object with the same four methods."""
 
     def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
-        """The job began; takes its number and the monotonic time."""
+        """Report that the job began, with its number and the monotonic time."""
 
     def on_timeout(self, soft: bool, timeout: float, /) -> Any:  # noqa: FBT001 - Celery's signature
-        """A limit passed; takes whether it is the soft one, and the limit in seconds."""
+        """Report that a time limit passed: whether it is the soft one, and the limit in seconds."""
 
     def on_success(self, answer: Any, /) -> Any:
-        """The tracer returned."""
+        """Report the tracer's return value."""
 
     def on_failure(self, info: Any, /) -> Any:
-        """The tracer raised, or the job was terminated; takes an `ExceptionInfo`."""
+        """Report that the tracer raised or the job was terminated, with an `ExceptionInfo`."""
 
 
 class Callbacks:
-    """Reports by four functions, each of which may be missing."""
+    """Reports that go to four functions, each of which may be missing."""
 
     __slots__ = ("_accepted", "_failed", "_succeeded", "_timed_out", "request")
 
@@ -91,23 +93,23 @@ class Callbacks:
             failed,
         )
         self.request = getattr(accepted, "__self__", None)
-        """The request, if the functions are its methods."""
+        """Celery's request, if the functions are methods of one."""
 
     def on_accepted(self, pid: int, time_accepted: float, /) -> Any:
-        """The job began."""
+        """Report that the job began."""
         return self._accepted and self._accepted(pid, time_accepted)
 
     def on_timeout(self, soft: bool, timeout: float, /) -> Any:  # noqa: FBT001 - as in `Reports`
-        """A limit passed."""
+        """Report that a time limit passed."""
         if self._timed_out:
             report(self._timed_out, soft, timeout)
 
     def on_success(self, answer: Any, /) -> Any:
-        """The tracer returned."""
+        """Report the tracer's return value."""
         if self._succeeded:
             report(self._succeeded, answer)
 
     def on_failure(self, info: Any, /) -> Any:
-        """The tracer raised, or the job was terminated."""
+        """Report that the tracer raised, or that the job was terminated."""
         if self._failed:
             report(self._failed, info)

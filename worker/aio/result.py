@@ -1,4 +1,4 @@
-"""Waits for another task's result without blocking the event loop."""
+"""Waits for another job's result without blocking the event loop."""
 
 import asyncio
 import itertools
@@ -20,19 +20,19 @@ _LONGEST_PAUSE_S = 0.25
 async def await_result(
     result: AsyncResult | ResultSet, *, timeout_s: float | None = None, propagate: bool = True
 ) -> Any:
-    """Return the result of a task, or the list of a group's results, as `result.get()` does.
+    """Return the result of a job, or the list of a group's results, as `result.get()` does.
 
-    For a task that ignores its result it returns None at once. The failure of an earlier task of a
-    chain counts as the task's own.
+    If the task ignores its results, None is returned at once. If an earlier job of the same chain
+    has failed, its exception is raised.
 
     Args:
         result: The return value of `delay` or `apply_async`.
         timeout_s: How long to wait at most, in seconds. Default: for ever.
-        propagate: Raise the task's exception, rather than return it.
+        propagate: Whether to raise the job's exception instead of returning it.
 
     Raises:
         celery.exceptions.TimeoutError: The result did not come in time.
-        Exception: The task's own exception.
+        Exception: The exception of the job, or of an earlier job of its chain.
     """
     deadline_s = time.monotonic() + (math.inf if timeout_s is None else timeout_s)
     return await _value_of(result, deadline_s, propagate=propagate)
@@ -52,8 +52,8 @@ async def _awaited(result: AsyncResult, deadline_s: float, *, propagate: bool) -
     earlier = list(_earlier(result)) if propagate else []
     pause_s = _FIRST_PAUSE_S
     while True:
-        # The earliest first: if that task failed or was revoked, those after it may never have a
-        # result.
+        # The earliest job is checked first: if it has failed or was revoked, the later jobs may
+        # never have a result.
         ready = await asyncio.gather(*(_is_ready(link) for link in earlier))
         for link in itertools.compress(earlier, ready):
             link.maybe_throw()
@@ -67,7 +67,7 @@ async def _awaited(result: AsyncResult, deadline_s: float, *, propagate: bool) -
 
 
 def _earlier(result: Any) -> Iterator[Any]:
-    """Yield the tasks before this one in a chain, earliest first; of a chord, its header."""
+    """Yield the earlier results of a chain, earliest first; of a chord, its header's results."""
     if result.parent is not None:
         yield from _earlier(result.parent)
         yield from _parts(result.parent)
@@ -82,7 +82,7 @@ def _parts(result: Any) -> Iterator[Any]:
 
 
 async def _is_ready(result: Any) -> bool:
-    """Whether a result is stored; it is cached in `result` then, as Celery does."""
+    """Whether a result is stored; if so, it is cached in `result`, as Celery caches it."""
     if result._cache is None:  # noqa: SLF001
         result._maybe_set_cache(await _meta(result))  # noqa: SLF001
     return result._cache is not None  # noqa: SLF001

@@ -1,9 +1,9 @@
 """Waits for results like Celery, but subscribes to a result only when a caller waits for it.
 
-Celery subscribes to each job's channel before it sends the job: two commands more for each job,
-which most callers do not need. A later subscription may miss a message. So each time the server
-confirms a subscription, the stored state is read: a result stored before is read then, and a result
-stored later is published.
+Celery subscribes to each job's channel before it sends the job. That takes two more commands for
+each job, which most callers do not need. But a later subscription may miss the published result.
+So the stored result is read each time the server confirms a subscription; a result that is stored
+after that is published.
 """
 
 from collections import deque
@@ -45,7 +45,7 @@ class ResultConsumer(_Stock):
         pubsub.handle_message = handle_message
 
     def drain_events(self, timeout: float | None = None) -> None:
-        """Wait for an event for `timeout` seconds at most, and read results stored before."""
+        """Wait for an event for at most `timeout` seconds; read results of new subscriptions."""
         super().drain_events(timeout)
         if self._confirmed:
             with self._locked():
@@ -56,8 +56,8 @@ class ResultConsumer(_Stock):
         while self._confirmed:
             keys.append(self._confirmed.popleft())
         if not keys:
-            return  # another thread was faster
-        with self.reconnect_on_error():  # after a reconnection it reads all results
+            return  # another thread has read them
+        with self.reconnect_on_error():  # a reconnection reads all results again
             for text in self.backend.client.mget(keys):
                 meta = self._decode_result(text) if text else None
                 if meta is not None and meta["status"] in states.READY_STATES:

@@ -1,4 +1,4 @@
-"""Encodes results for Celery's Redis backend: the same texts, with fewer steps."""
+"""Encodes results for Celery's Redis backend, to the same texts in fewer steps."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ class EncodingBackend(StockBackend):
     """Celery's Redis backend with a faster encoding.
 
     Attributes:
-        redact: Removes what must not be kept from the words of an error and from its traceback.
+        redact: Removes private data from an error's message and traceback.
     """
 
     redact: Callable[[str], str] | None = None
@@ -43,12 +43,12 @@ class EncodingBackend(StockBackend):
             if old not in states.READY_STATES:
                 return True
         except (DecodeError, LookupError, TypeError):
-            return over_ends  # of another program, and perhaps an end
+            return over_ends  # another program's value, perhaps an end
         return over_ends and old != states.SUCCESS and state in states.READY_STATES
 
     def _encode(self, data: Any) -> Any:
-        # kombu looks its encoder up for each text. It is `fast_json` unless the project has set
-        # another one.
+        # kombu looks its encoder up for each text. The encoder is `fast_json` unless the project
+        # has set another one.
         encoder = serialization.registry._encoders.get(self.serializer)  # noqa: SLF001 - no public way
         if encoder is None or encoder.encoder is not fast_json.dumps:
             return super()._encode(data)
@@ -74,7 +74,7 @@ class EncodingBackend(StockBackend):
         format_date: bool = True,  # noqa: FBT001, FBT002
         encode: bool = False,  # noqa: FBT001, FBT002
     ) -> dict[str, Any]:
-        # Celery's own looks up the configuration and the time zone's rules for each result.
+        # Celery's own method looks up the configuration and the time zone for each result.
         if self._extended or not format_date:
             meta: dict[str, Any] = super()._get_result_meta(
                 result, state, traceback, request, format_date, encode
@@ -92,7 +92,7 @@ class EncodingBackend(StockBackend):
             else None,
         }
         if state == states.RETRY and (waits := getattr(request, "waits", None)):
-            meta["waits"] = waits  # why and until when, if the task has set it
+            meta["waits"] = waits  # why and until when the job waits, if the task has set it
         for name, field in (("group", "group_id"), ("parent_id", "parent_id")):
             if value := getattr(request, name, None):
                 meta[field] = value
@@ -104,7 +104,7 @@ class EncodingBackend(StockBackend):
 
 
 def _redacted(value: Any, redact: Callable[[str], str]) -> Any:
-    """Redact all texts of an error that is encoded already."""
+    """Redact all texts of an encoded error."""
     if isinstance(value, str):
         return redact(value)
     if isinstance(value, dict):

@@ -10,7 +10,7 @@ from worker.aio import reports
 
 
 def is_revoked(request: Any) -> bool:
-    """Whether Celery would discard a job if it began now. From any thread."""
+    """Whether a job must not begin, because it was revoked or has expired. From any thread."""
     if not isinstance(request, Request):
         return False
     if state.revoked and request.id in state.revoked:
@@ -36,11 +36,11 @@ def _several(value: Any) -> "list[Any] | tuple[Any, ...] | set[Any]":
 
 
 def announce(request: Any) -> None:
-    """End a job that did not begin as Celery ends revoked jobs. On the consumer's thread."""
+    """End a revoked or expired job as Celery does. On the consumer's thread."""
     try:
         revoked = request.revoked()
     except Exception as exc:  # noqa: BLE001 - of the result store, or of a signal's receiver
         reports.settle(request, exc)
         return
-    if not revoked:  # not any more: Celery's list of revoked jobs has a maximum length
+    if not revoked:  # Celery has forgotten the revoke, because its list has a maximum length
         request.reject(requeue=True)

@@ -1,7 +1,8 @@
-"""Sends many jobs in one round trip, with the messages that `apply_async` would send.
+"""Sends many jobs in one round trip, with the same messages as `apply_async`.
 
-`apply_async` builds each message through layers that support every broker, and takes a round trip
-for each. A message without special options does not need them if the broker is Redis.
+`apply_async` builds each message through layers that support every broker, and takes one round trip
+for each message. If the broker is Redis, a message without special options does not need these
+layers.
 """
 
 import functools
@@ -34,7 +35,7 @@ _PLAIN: Final = frozenset(
         "ignore_result",
     }
 )
-"""Options that change the content of a message, but not how it is sent."""
+"""Options that change the content of a message, but not the way it is sent."""
 _WATCHED: Final = (signals.before_task_publish, signals.after_task_publish, signals.task_sent)
 _BATCH: Final = 500
 """The most messages in one round trip."""
@@ -44,12 +45,13 @@ Entry = tuple[str, dict[str, Any]]
 
 
 class Sender:
-    """Sends signatures of an app's tasks. Safe to share between threads.
+    """Sends signatures of an app's tasks. Threads may share one sender.
 
-    `apply_async` sends everything else than plain messages: those with other options than `_PLAIN`,
-    with exchanges or other serializers, of tasks with an `apply_async` of their own, and jobs sent
-    by jobs. It also sends all messages if a signal around publishing has a receiver, and to other
-    brokers.
+    It sends plain messages itself, and calls `apply_async` for messages that need more:
+    - with options that are not in `_PLAIN`, with an exchange, or with another serializer;
+    - of tasks that override `apply_async`;
+    - of jobs that are sent by jobs;
+    - all messages, if a signal around publishing has a receiver or the broker is not Redis.
 
     Args:
         app: The Celery app.
@@ -71,8 +73,8 @@ class Sender:
     def send_many(self, signatures: Iterable[Signature]) -> list[AsyncResult]:
         """Send jobs, up to 500 in a round trip, and return their results in the same order.
 
-        If the connection is lost, the batch is sent again, perhaps a second time, as with Celery's
-        retries.
+        If the connection is lost, the batch is sent again. Messages that had arrived are then sent
+        twice, as with Celery's own retries.
 
         Raises:
             kombu.exceptions.OperationalError: The broker cannot be reached, after Celery's own
@@ -104,7 +106,7 @@ class Sender:
     def _plain_entries(
         self, channel: Any, signatures: list[Signature]
     ) -> dict[int, tuple[str, Entry]]:
-        """Return the ids and entries of the jobs that need no more, by their place."""
+        """Return the ids and entries of the plain messages, by their index in `signatures`."""
         if not isinstance(channel, StockChannel):
             return {}
         plain = {}
@@ -131,7 +133,7 @@ class Sender:
         return result
 
     def _is_plain_here(self) -> bool:
-        """Whether nothing but the broker handles a message that is sent."""
+        """Whether plain messages may be sent from here without `apply_async`."""
         if any(signal.receivers for signal in _WATCHED) or self._app.current_worker_task:
             return False
         return self._configured_plain
@@ -147,7 +149,7 @@ class Sender:
         return str(self._app.conf.task_serializer)
 
     def _routed(self, signature: Signature) -> dict[str, Any] | None:
-        """Return a signature's options with those of its task and its route; None if not plain."""
+        """Return the options of a signature, its task and its route; None if they are not plain."""
         task = self._app.tasks.get(signature.task)
         own = {}
         if task is not None:
@@ -213,7 +215,7 @@ _OF_MESSAGE: Final = ("countdown", "eta", "time_limit", "soft_time_limit", "igno
 
 
 def _put(producer: Any, entries: list[Entry]) -> bool:
-    """Push messages; false if the connection is lost: `apply_async` opens it again."""
+    """Push messages. Return false if the connection is lost, which `apply_async` opens again."""
     channel = producer.channel
     try:
         with producer.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery does
@@ -233,7 +235,7 @@ def _put(producer: Any, entries: list[Entry]) -> bool:
 
 
 class _Batch:
-    """Collects the commands of a channel's `_put`, as kombu's own batches do."""
+    """The commands of a channel's `_put`, collected as in kombu's own batches."""
 
     def __init__(self) -> None:
         self.commands: list[tuple[str, tuple[Any, ...]]] = []

@@ -1,8 +1,8 @@
-"""Redis Sentinels: which server is the primary at this moment.
+"""Asks Redis Sentinels which server is the primary at this moment.
 
-The client's part of Sentinel's protocol: ask one sentinel after the other for the address, connect
-to it, and see that it is a primary. Nothing is kept between two connections, so that each new
-connection follows a failover.
+This is the client's part of Sentinel's protocol: ask one sentinel after the other for the primary's
+address, connect to the address, and check that the server is a primary. The address is not cached:
+each new connection asks again, so it follows a failover.
 Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 """
 
@@ -53,30 +53,30 @@ def _client(**options: Any) -> Any:
 
 
 def _over_addresses(client: Any) -> Any:
-    """Have a client come to each address of its host."""
+    """Make a client try each address of its host."""
     pool = client.connection_pool
     pool.connection_class = _OVER_ADDRESSES[pool.connection_class]
     return client
 
 
 class UnknownPrimary(redis.ConnectionError):
-    """The sentinels that answer watch no primary of this name."""
+    """The sentinels answer, but none of them watches a primary of this name."""
 
 
 class Sentinels:
     """The sentinels that watch one primary.
 
     Args:
-        addresses: Host and port of each.
-        master_name: The primary's name, as their configuration has it (`sentinel monitor NAME …`).
-        options: What redis-py's client needs to reach them: user, password, TLS.
+        addresses: Host and port of each sentinel.
+        master_name: The primary's name in the sentinels' configuration (`sentinel monitor NAME …`).
+        options: redis-py's options to reach the sentinels: user, password, TLS.
     """
 
     _good: Final[dict[tuple[Address, ...], Address]] = {}
-    """The sentinel that led to a primary last, by all of them. Threads share it."""
+    """The last sentinel that led to a primary, by the addresses of all. Threads share this."""
 
     _primaries: Final[dict[tuple[tuple[Address, ...], str], Address]] = {}
-    """The primary that a connection of this process was last opened to, by sentinels and name."""
+    """The primary that this process last connected to, by the sentinels' addresses and its name."""
 
     def __init__(
         self, addresses: Iterable[Address], master_name: str, options: Mapping[str, Any]
@@ -87,25 +87,25 @@ class Sentinels:
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """Host and port of each."""
+        """Host and port of each sentinel."""
         return self._addresses
 
     @property
     def has_tls(self) -> bool:
-        """Whether the connections to them have TLS."""
+        """Whether the connections to the sentinels have TLS."""
         return bool(self._options.get("ssl"))
 
     def __repr__(self) -> str:
-        """Name the primary and the addresses, and no password."""
+        """Show the primary's name and the sentinels' addresses, without the password."""
         return f"<Sentinels of {self.master_name} at {self._addresses}>"
 
     def primary(self) -> Address:
-        """Ask for the primary's address, and block for it.
+        """Ask the sentinels for the primary's address. Blocks the thread.
 
         Raises:
-            UnknownPrimary: They watch no primary of this name.
-            redis.AuthenticationError: They do not let this client in.
-            redis.ConnectionError: None of them answers.
+            UnknownPrimary: No sentinel watches a primary of this name.
+            redis.AuthenticationError: The sentinels deny access.
+            redis.ConnectionError: No sentinel answers.
         """
         answers = _Answers(self.master_name)
         for address in self._in_order():
@@ -143,17 +143,17 @@ class Sentinels:
         self._primaries[self._addresses, self.master_name] = primary
 
     def is_former(self, address: Address) -> bool:
-        """Whether another server has been found to be the primary since.
+        """Whether a server is no longer the primary, because `confirm` has noted another one.
 
-        Where the former one was only cut off, it takes writes for some ten seconds more, until the
-        sentinels make it a replica. What is written there is lost.
+        If the old primary was only cut off for a while, it accepts writes for some ten seconds
+        more, until the sentinels make it a replica. Those writes are lost.
         """
         return self._primaries.get((self._addresses, self.master_name), address) != address
 
     def mistrust(self) -> None:
-        """Note that the address led to no primary; the next question may go to another sentinel.
+        """Note that the address led to no primary, so that another sentinel may be asked next.
 
-        One that is cut off from the others goes on naming the old primary.
+        A sentinel that is cut off from the others still names the old primary.
         """
         self._good.pop(self._addresses, None)
 
@@ -163,7 +163,7 @@ class Sentinels:
         return str(host), int(port)
 
     def _in_order(self) -> Iterator[Address]:
-        """The one that led to a primary last comes first: others may be down for long."""
+        """Yield the last good sentinel first, because others may be down for a long time."""
         good = self._good.get(self._addresses)
         if good is not None:
             yield good
@@ -176,7 +176,7 @@ class Sentinels:
 
 
 class _Answers:
-    """What sentinels said that did not name a primary."""
+    """The answers of sentinels that did not name a primary."""
 
     def __init__(self, master_name: str) -> None:
         self._master_name = master_name
@@ -190,7 +190,7 @@ class _Answers:
         self._nothing = True
 
     def error(self) -> redis.ConnectionError:
-        """The error of a question that no sentinel has answered."""
+        """Return the error to raise if no sentinel has named a primary."""
         if self._nothing:
             return UnknownPrimary(f"the sentinels watch no primary of the name {self._master_name}")
         failures = "; ".join(
