@@ -122,7 +122,7 @@ def test_the_command_for_jobs_says_that_a_record_cannot_be_read(
     assert shown.exit_code == 0, shown.output
     first, second = shown.output.splitlines()
     assert first.startswith("job-1: PENDING: its record in the result store cannot be read")
-    assert second == "job-2: PENDING: it waits in its queue, or no job has this id"
+    assert second == "job-2: PENDING: the job waits in its queue, or no job has this id"
     printed = json.loads(CliRunner().invoke(job, ["job-1", "--json"], obj=obj).output)
     assert printed == {"job-1": {"state": "PENDING", "unreadable": True}}
     app.close()

@@ -48,7 +48,7 @@ OPTIONS = SimpleNamespace(
             AttributeError("module 'logging' has no attribute 'NOSUCH'", obj=logging),
             "--logging must be debug, info, warning, error or none",
         ),
-        (KeyError("nosuch"), "'nosuch' is none of its options; look at the variables FLOWER_"),
+        (KeyError("nosuch"), "'nosuch' is not one of its options; check the variables FLOWER_"),
         (Error("Unrecognized command line option: '--nosuch'"), "Unrecognized command line "),
     ],
 )
@@ -87,10 +87,10 @@ def test_a_socket_that_cannot_be_made_is_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"port": 80_000}, "--port must be at most 65535, and is 80000"),
+        ({"port": 80_000}, "--port must be at most 65535, but is 80000"),
         (
             {"certfile": __file__, "keyfile": __file__},
-            f"--certfile {__file__} and --keyfile {__file__} are no certificate with its key",
+            f"--certfile {__file__} and --keyfile {__file__} are not a certificate and its key",
         ),
         ({"persistent": True, "db": "/gone/flower"}, "the folder of --db /gone/flower is missing"),
     ],
@@ -145,8 +145,8 @@ def test_our_flower_is_made_only_with_options_that_work(monkeypatch: pytest.Monk
     works = SimpleNamespace(port=0, persistent=False, certfile="", keyfile="")
     flower._our_flower(options=works, capp="app")
     assert flowers == [{"options": works, "capp": "app"}]
-    with pytest.raises(ValueError, match="--port must be at most 65535, and is 65536"):
+    with pytest.raises(ValueError, match="--port must be at most 65535, but is 65536"):
         flower._our_flower(options=SimpleNamespace(port=65_536))
     flower.check_options(SimpleNamespace(**vars(works) | {"port": 65_535}))
-    with pytest.raises(ValueError, match="and is -1"):
+    with pytest.raises(ValueError, match="but is -1"):
         flower.check_options(SimpleNamespace(**vars(works) | {"port": -1}))

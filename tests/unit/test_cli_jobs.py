@@ -27,7 +27,7 @@ KEY_WAIT = {"kind": "key", "code": "rpm", "next_try": "T1", "expected_end": "T2"
 JOBS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     (
         {"status": "PENDING"},
-        "PENDING: it waits in its queue, or no job has this id",
+        "PENDING: the job waits in its queue, or no job has this id",
         {"state": "PENDING"},
     ),
     ({"status": "SUCCESS", "result": {"text": "secret"}}, "SUCCESS", {"state": "SUCCESS"}),
@@ -86,12 +86,12 @@ def test_each_job_is_cancelled_once_and_its_outcome_is_printed(
     assert result.output.splitlines() == [
         "a: cancelled",
         (
-            "b: cancelled while it runs: a call in flight is not interrupted, and no other one "
-            "follows"
+            "b: cancelled while it runs: a call in flight is not interrupted, and no further call "
+            "is made"
         ),
         (
             "c: cancelled; the broker does not answer, so it is not known whether a worker runs it "
-            "now: a call in flight is not interrupted, and no other one follows"
+            "now: a call in flight is not interrupted, and no further call is made"
         ),
         "d: had ended as SUCCESS",
     ]

@@ -93,7 +93,7 @@ def test_a_check_of_one_key_reports_no_problems_of_the_others(checking: Any) -> 
         [KEYS["groq"].label],
     )
     assert run_command(keys.keys, "check", "--key", "RESEND_API_KEY").output.splitlines()[-1] == (
-        "the provider accepts it"
+        "the provider accepts the key"
     )
 
 

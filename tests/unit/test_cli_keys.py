@@ -73,7 +73,7 @@ _COMMANDS: list[tuple[list[str], Any, PoolCalls, str]] = [
         Disabled(newly=False, left_ms=None, before=Earlier(None, "ada", "leaked")),
         [("groq", "disable", (ID,), BY | {"reason": "by hand", "for_ms": None})],
         (
-            f"{LABEL} was disabled already, without an end, by ada (leaked); `keys enable {ID}` "
+            f"{LABEL} was already disabled without an end, by ada (leaked); `keys enable {ID}` "
             "brings it back\n"
         ),
     ),
@@ -81,7 +81,10 @@ _COMMANDS: list[tuple[list[str], Any, PoolCalls, str]] = [
         ["disable", ID, "--for", "90s", "--reason", f"was {GROQ}"],
         Disabled(newly=False, left_ms=90_000, before=Earlier(45_400, "ada", "leaked")),
         [("groq", "disable", (ID,), BY | {"reason": "was gsk_abc123...", "for_ms": 90_000})],
-        f"{LABEL} is disabled for 1 min 30 s; it was for 45 s more, by ada (leaked)\n",
+        (
+            f"{LABEL} is disabled for 1 min 30 s; before, it was disabled for another 45 s, "
+            "by ada (leaked)\n"
+        ),
     ),
     (["enable", ID], True, [("groq", "enable", (ID,), BY)], f"{LABEL} is enabled\n"),
     (
@@ -100,7 +103,7 @@ _COMMANDS: list[tuple[list[str], Any, PoolCalls, str]] = [
         ["pause", "resend"],
         Disabled(newly=False, left_ms=None, before=None),
         [("resend", "disable", (None,), BY | {"reason": "by hand", "for_ms": None})],
-        ("resend is paused; `keys resume resend` ends it; the provider had refused it before\n"),
+        ("resend is paused; `keys resume resend` ends it; the provider had already refused it\n"),
     ),
     (
         ["pause", "resend", "--for", "2h", "--reason", f"was {GROQ}"],

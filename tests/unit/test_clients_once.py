@@ -51,7 +51,7 @@ def test_a_result_is_kept_as_json(record: _Record, result: Any) -> None:
 
 @pytest.mark.parametrize("text", ["no JSON", "[" * 100_000], ids=["a text", "nested too deeply"])
 def test_a_result_that_another_program_wrote_is_an_error_with_a_sentence(text: str) -> None:
-    with pytest.raises(ValueError, match="the result of step 'draft' that Redis holds is not JSON"):
+    with pytest.raises(ValueError, match="the result of step 'draft' in Redis is not JSON"):
         _result_of("draft", text)
 
 

@@ -31,10 +31,10 @@ async def exchange_of(params: Any) -> Exchange:
 
 def test_only_a_service_whose_provider_passes_requests_on_has_a_transport() -> None:
     with pytest.raises(
-        ValueError, match=r"'resend' passes no requests of other SDKs on, only groq does"
+        ValueError, match=r"'resend' does not pass requests of other SDKs on, only groq does"
     ):
         RotatingTransport("resend")
-    with pytest.raises(ValueError, match="'grok' passes no requests"):
+    with pytest.raises(ValueError, match="'grok' does not pass requests"):
         RotatingTransport("grok")
 
 

@@ -180,8 +180,10 @@ def test_the_command_prints_a_quote_in_sentences() -> None:
     assert basis == "the margin is assumed, not learned"
     out = replace(known, expected_start=None, start_by=None, end_by=None, limited_by=NO_KEY)
     assert sentences_of(out, workers=1).splitlines()[1] == (
-        "no key can serve them until a person brings one back"
+        "no key can serve these jobs until a person brings a key back"
     )
     _, paused, *_, alone = sentences_of(replace(out, limited_by=PAUSED), workers=0).splitlines()
-    assert paused == "it is paused: they start when somebody ends that (`keys resume groq`)"
-    assert alone == "no worker answers: nothing starts before one runs"
+    assert paused == (
+        "groq is paused: the jobs start when a person resumes it (`keys resume groq`)"
+    )
+    assert alone == "no worker answers: no job starts before a worker runs"

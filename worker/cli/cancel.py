@@ -12,11 +12,11 @@ from worker.cli.session import current_user, run
 _WORDS = {
     "cancelled": "cancelled",
     "running": (
-        "cancelled while it runs: a call in flight is not interrupted, and no other one follows"
+        "cancelled while it runs: a call in flight is not interrupted, and no further call is made"
     ),
     "perhaps_running": (
         "cancelled; the broker does not answer, so it is not known whether a worker runs it now: "
-        "a call in flight is not interrupted, and no other one follows"
+        "a call in flight is not interrupted, and no further call is made"
     ),
 }
 

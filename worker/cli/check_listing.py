@@ -14,7 +14,7 @@ _HEAD = f"{'key':<13} {'id':<12} {'state':<8} limits"
 
 
 def listing(checked: Iterable[CheckedKey]) -> Group:
-    """Lay out what the providers say of the keys of each service for a terminal."""
+    """Lay out the checks of the keys of each service for a terminal."""
     lines: list[Text] = []
     for service, group in groupby(checked, key=lambda result: result.service):
         if lines:

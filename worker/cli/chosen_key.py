@@ -17,7 +17,7 @@ Pools = dict[str, KeyPool]
 NAMES = "its id or the beginning of it, its label, or the name of its variable"
 """How a key may be named."""
 NO_KEY = "no key here has the id, label or variable {}; `keys status` lists them"
-"""What is said of a name that no key has."""
+"""The error for a name that no key has."""
 
 
 def key_of(text: str, pools: Iterable[KeyPool]) -> ApiKey:
@@ -37,7 +37,7 @@ def key_of(text: str, pools: Iterable[KeyPool]) -> ApiKey:
 
 
 def run_with_pools(command: Callable[[Pools], Awaitable[ResultT]], service: str | None) -> ResultT:
-    """Run a command with the pool of one service, or of each."""
+    """Run a command with the key pool of one service; without a service, with all pools."""
     return run(
         lambda redis: command(pools_for_tools(redis, [service] if service else SERVICES)),
         missing=NO_KEY,

@@ -34,8 +34,8 @@ def dead() -> None:
 
     A dead letter says why a job failed, which keys were tried and what the provider answered, and
     holds the arguments for a replay. Its kind is one of: failed, expired (too late), unknown (an
-    email that may have been sent), timeout, poison (a message that cannot be run, or that workers
-    died of).
+    email that may have been sent), timeout, poison (a message that cannot be run, or a job that
+    killed workers).
     """
 
 
@@ -45,7 +45,7 @@ def _filters(command: CommandT) -> CommandT:
             "--before", type=Moment(), help="Only jobs that ended before this moment (UTC)."
         ),
         click.option(
-            "--search", help="Only those in whose id, task, reason or calls this text occurs."
+            "--search", help="Only dead letters with this text in their id, task, reason or calls."
         ),
         click.option("--kind", type=click.Choice(KINDS), help="Only dead letters of this kind."),
         click.option("--task", help="Only dead letters of this task, such as tasks.email.send."),
@@ -172,10 +172,11 @@ def replay_(
 ) -> None:
     """Run the jobs of dead letters again.
 
-    JOBS are ids of jobs; without any, the options select the dead letters. Beside JOBS, --before
-    keeps a newer dead letter of the same job from being replayed unseen. A job keeps its id, so
-    its caller can still read the result, and an email keeps its idempotency key, so it is not sent
-    twice. The job's deadline and its retries begin anew.
+    JOBS are ids of jobs; without any, the options select the dead letters. With JOBS, --before
+    refuses the command if one of them has a newer dead letter, which you may not have seen.
+
+    A job keeps its id, so its caller can still read the result. An email keeps its idempotency key,
+    so it is not sent twice. The job's deadline and its retries begin anew.
     """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:
@@ -215,8 +216,8 @@ def replay_(
 def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) -> None:
     """Delete dead letters for good.
 
-    JOBS are ids of jobs; without any, the options select the dead letters. Beside JOBS, --before
-    keeps a newer dead letter of the same job.
+    JOBS are ids of jobs; without any, the options select the dead letters. With JOBS, --before
+    refuses the command if one of them has a newer dead letter, which you may not have seen.
     """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:
@@ -236,8 +237,8 @@ def _chosen(jobs: Sequence[str], *, everything: bool, **which: Any) -> list[Dead
     """Find the dead letters that a command line selects.
 
     Raises:
-        click.UsageError: It selects nothing, or in two ways at once.
-        click.ClickException: A job has died again since the moment of `--before`.
+        click.UsageError: The command line selects nothing, or selects in two ways at once.
+        click.ClickException: A job has a dead letter from after the moment of `--before`.
     """
     before_ms = which.pop("before") if jobs else None
     named = any(value is not None for value in which.values())
@@ -314,7 +315,7 @@ def _count(letters: Sequence[DeadLetter]) -> str:
 
 
 def _print(table: Table) -> None:
-    # Strangers may have written what the table holds, so nothing in it is markup.
+    # Strangers may have written the texts in the table, so none of them is read as markup.
     Console(markup=False, emoji=False, highlight=False).print(table)
 
 

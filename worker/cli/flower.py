@@ -1,7 +1,7 @@
 """Gives `celery -A worker flower` our page, our address and our login, in any folder.
 
-Flower reads a configuration file in the working directory. Without one, it would listen on all
-addresses, without a login and without our page.
+Flower itself reads them only from a configuration file in the working directory. Without the file,
+Flower would listen on all addresses, without a login and without our page.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ def _our_flower(**options: Any) -> Any:
 
 
 def check_options(options: Any) -> None:
-    """Check what Flower takes without a word, and does not do.
+    """Check options that Flower accepts but cannot use.
 
     Args:
         options: Flower's options.
@@ -63,8 +63,8 @@ def check_options(options: Any) -> None:
     Raises:
         ValueError: An option cannot work; the message names it.
     """
-    if not 0 <= options.port <= _HIGHEST_PORT:  # it would listen on some other port
-        raise ValueError(f"--port must be at most {_HIGHEST_PORT}, and is {options.port}")
+    if not 0 <= options.port <= _HIGHEST_PORT:  # Flower would listen on another port
+        raise ValueError(f"--port must be at most {_HIGHEST_PORT}, but is {options.port}")
     if options.persistent and not os.access(Path(options.db).absolute().parent, os.W_OK):
         raise ValueError(f"the folder of --db {options.db} is missing, or cannot be written")
     if options.certfile and options.keyfile:  # each connection would fail
@@ -74,17 +74,17 @@ def check_options(options: Any) -> None:
             )
         except ssl.SSLError as exc:
             raise ValueError(
-                f"--certfile {options.certfile} and --keyfile {options.keyfile} are no certificate "
-                f"with its key ({exc.reason or exc})"
+                f"--certfile {options.certfile} and --keyfile {options.keyfile} are not a "
+                f"certificate and its key ({exc.reason or exc})"
             ) from exc
 
 
 def in_a_sentence(run: Callable[..., Any], *, options: Any) -> Callable[..., Any]:
-    """End Flower with a sentence where its options cannot work; it has a traceback for each.
+    """End Flower with a sentence, instead of its traceback, if its options cannot work.
 
     Args:
-        run: Runs Flower, until it is stopped.
-        options: Flower's options, for its address.
+        run: Runs Flower until it is stopped.
+        options: Flower's options, from which its address is read.
     """
 
     @functools.wraps(run)
@@ -98,7 +98,7 @@ def in_a_sentence(run: Callable[..., Any], *, options: Any) -> Callable[..., Any
         try:
             return run(*args, **kwargs)
         except (OSError, ValueError, SyntaxError, KeyError, Error) as exc:
-            if begun:  # it served: this is a bug, and not about its options
+            if begun:  # Flower has started, so this is a bug and not about its options
                 raise
             raise click.ClickException(f"Flower cannot start: {_words_of(exc, options)}") from exc
         except AttributeError as exc:
@@ -123,7 +123,7 @@ def _have_loop() -> None:
 
 def _words_of(exc: Exception, options: Any) -> str:
     if isinstance(exc, KeyError):
-        return f"{exc} is none of its options; look at the variables FLOWER_…"
+        return f"{exc} is not one of its options; check the variables FLOWER_…"
     if isinstance(exc, SyntaxError):
         # Tornado runs the text of the configuration file.
         file = options.conf if exc.filename == "<string>" else exc.filename

@@ -1,4 +1,4 @@
-"""`celery -A worker job ID…`: the state of jobs, and why a job waits and until when."""
+"""`celery -A worker job ID…`: show the state of jobs, and why a job waits and until when."""
 
 import asyncio
 import json
@@ -64,9 +64,9 @@ def _sentence(values: dict[str, Any]) -> str:
         return f"{state}, {wait} ({waits['code']}); next try at {waits['next_try']}{ends}"
     if values.get("unreadable"):
         return (
-            f"{state}: its record in the result store cannot be read, since another program or "
-            "another serializer wrote it; the job's own end replaces it"
+            f"{state}: its record in the result store cannot be read, because another program or "
+            "another serializer wrote it; the job replaces the record when it ends"
         )
     if state == states.PENDING:
-        return "PENDING: it waits in its queue, or no job has this id"
+        return "PENDING: the job waits in its queue, or no job has this id"
     return f"{state}, {values['error']}: {values['reason']}" if "error" in values else state

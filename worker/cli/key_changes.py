@@ -36,7 +36,7 @@ _reason = click.option(
 
 
 class _Duration(click.ParamType):  # type: ignore[type-arg]
-    """A time such as `90s`, `45m`, `2h` or `1d`, in milliseconds."""
+    """A time such as `90s`, `45m`, `2h` or `1d`, converted to milliseconds."""
 
     name = "duration"
 
@@ -58,7 +58,7 @@ class _Duration(click.ParamType):  # type: ignore[type-arg]
     type=_Duration(),
     help="For how long, such as 90s, 45m, 2h or 1d; default: until `keys enable`.",
 )
-@click.option("--drain", is_flag=True, help="Wait until its calls in flight have ended.")
+@click.option("--drain", is_flag=True, help="Wait until the key's calls in flight have ended.")
 def disable(
     key_id: str, service: str | None, reason: str, for_ms: int | None, *, drain: bool
 ) -> None:
@@ -94,9 +94,9 @@ def disable(
     help="For how long, such as 90s, 45m, 2h or 1d; default: until `keys resume`.",
 )
 def pause(service: str, reason: str, for_ms: int | None) -> None:
-    """Let no call of SERVICE begin, with any key. Its jobs wait in their queue.
+    """Pause SERVICE: no call to it begins, with any key.
 
-    Calls in flight go on.
+    Its jobs wait in their queue. Calls in flight go on.
     """
 
     async def stop(pools: Pools) -> str:
@@ -124,26 +124,24 @@ def resume(service: str) -> None:
 
 
 def _sentence(name: str, state: str, done: Disabled, *, end: str) -> str:
-    """Say what became of a wish to disable a key or to pause a service.
+    """Describe the outcome of disabling a key or pausing a service.
 
     Args:
         name: The key or the service.
-        state: What it is now.
-        done: What was done.
-        end: Which command ends it.
+        state: Its state now: disabled or paused.
+        done: The change that was made.
+        end: A clause that names the command to end this state.
     """
     before = done.before
     if done.stays and before is not None:
-        return (
-            f"{name} was {state} already, without an end, by {before.by} ({before.reason}); {end}"
-        )
+        return f"{name} was already {state} without an end, by {before.by} ({before.reason}); {end}"
     sentence = f"{name} is {state}"
     sentence += f"; {end}" if done.left_ms is None else f" for {duration(done.left_ms // 1000)}"
     if before is not None:
         left = duration(round((before.left_ms or 0) / 1000))
-        sentence += f"; it was for {left} more, by {before.by} ({before.reason})"
+        sentence += f"; before, it was {state} for another {left}, by {before.by} ({before.reason})"
     elif not done.newly:
-        sentence += "; the provider had refused it before"
+        sentence += "; the provider had already refused it"
     return sentence
 
 
@@ -168,7 +166,7 @@ async def _drained(pool: KeyPool, key_id: str) -> None:
 def enable(key_id: str, service: str | None) -> None:
     """Bring back the key KEY, which a person disabled.
 
-    Rests, and keys that the provider refused, are left to `keys reset`.
+    To end a rest, or to bring back a key that the provider refused, use `keys reset`.
     """
 
     async def bring_back(pools: Pools) -> str:

@@ -16,7 +16,7 @@ _HEAD = (
 
 
 def listing(views: Iterable[PoolView]) -> Group:
-    """Lay out the pools for a terminal."""
+    """Lay out the key pools for a terminal."""
     lines: list[Text] = []
     for view in views:
         if lines:

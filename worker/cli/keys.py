@@ -73,7 +73,7 @@ def status(service: str | None, as_json: bool, watch: bool) -> None:  # noqa: FB
 
     async def follow(pools: dict[str, KeyPool]) -> None:
         console = Console()
-        if not console.is_terminal:  # where nothing can be drawn anew, each state is printed
+        if not console.is_terminal:  # nothing can be redrawn, so each state is printed
             while True:
                 console.print(listing(await read(pools)))
                 await asyncio.sleep(1)
@@ -198,7 +198,7 @@ def check(
             return await check_keys(concerned, checkers, models=settings.models, key_id=named)
 
     checked = run_with_pools(run_checks, service)
-    # One key alone says nothing of what no key may use.
+    # The check of one key cannot show that no key may use a model.
     problems = list(problems_in(checked, models={} if key_id else settings.models))
     if as_json:
         values = {"keys": [key.as_json() for key in checked], "problems": problems}
@@ -206,7 +206,7 @@ def check(
     else:
         Console(highlight=False, markup=False).print(check_listing.listing(checked))
         for sentence in problems or [
-            "the provider accepts it"
+            "the provider accepts the key"
             if key_id
             else "the providers accept every key that is configured here"
         ]:
@@ -286,7 +286,7 @@ def reload(ctx: click.Context) -> None:
 
 
 def _named(key_id: str | None, pools: Pools) -> tuple[str | None, Pools]:
-    """The id of the key that a person names, with its pool; without a name all pools."""
+    """Return the id of the key that a person names, with its pool; without a name, all pools."""
     if not key_id:
         return None, pools
     key = key_of(key_id, pools.values())

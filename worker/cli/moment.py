@@ -1,4 +1,4 @@
-"""An instant on a command line, in each form in which our own output has one."""
+"""Reads an instant on a command line, in each form in which our own output shows instants."""
 
 import re
 from datetime import UTC, datetime
@@ -10,9 +10,10 @@ _MILLISECONDS_RE: Final = re.compile(r"[0-9]{12,14}")
 
 
 class Moment(click.ParamType):  # type: ignore[type-arg]
-    """An instant, in milliseconds since 1970: a date, with or without a time, or that number.
+    """An instant, converted to milliseconds since 1970.
 
-    Without an offset it is in UTC.
+    It is given as a date, as a date with a time, or as milliseconds since 1970. A time without an
+    offset is in UTC.
     """
 
     name = "moment"

@@ -1,4 +1,4 @@
-"""What our commands share: whatever their output or Redis is, they end with a sentence."""
+"""The base classes of our commands, which report a failure of their output in one sentence."""
 
 import errno
 import os
@@ -13,15 +13,14 @@ from celery import Celery
 from worker.startup.patience import be_impatient
 
 _NOT_TAKEN: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-"""What a full disk, a quota, a bound of a file and a terminal that is gone answer."""
+"""The errors of a full disk, a used-up quota, a file at its size limit and a closed terminal."""
 
 
 class OutputCommand(click.Command):
-    """A command that escapes what the encoding of its output lacks, and says when a disk is full.
+    """A command that ends with a sentence if its output cannot be written.
 
-    It does not wait long for a Redis that hangs.
-
-    An encoding such as Latin-1 has no emoji, and what strangers wrote may hold half a character.
+    It escapes characters that the encoding of its output lacks: Latin-1 has no emoji, and texts of
+    other people may contain half a character. It does not wait long for a Redis that hangs.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -31,7 +30,7 @@ class OutputCommand(click.Command):
             click.ClickException: Its output could not be written.
         """
         if os.environ.get("COLUMNS", "").strip() == "0":
-            del os.environ["COLUMNS"]  # a terminal of no size: rich would write nothing at all
+            del os.environ["COLUMNS"]  # with a width of 0, rich would write nothing at all
         if isinstance(sys.stdout, TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         if isinstance(app := getattr(ctx.obj, "app", None), Celery):
@@ -43,7 +42,7 @@ class OutputCommand(click.Command):
                 raise
             _drop_output()
             raise click.ClickException(
-                f"the output cannot be written: {exc.strerror}. What the command does may be done"
+                f"the output cannot be written: {exc.strerror}. The command itself may have worked"
             ) from exc
 
 
@@ -52,7 +51,7 @@ class OutputGroup(OutputCommand, click.Group):
 
 
 def _drop_output() -> None:
-    """Throw away what is left in the buffer, which Python would try to write at its end."""
+    """Throw away the rest of the buffer, which Python would try to write when it exits."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Texts that cannot steer a terminal: those on a command line, and those that strangers wrote."""
+"""Checks texts of a command line, and makes texts of strangers safe to show on a terminal."""
 
 import re
 from datetime import UTC, datetime
@@ -36,7 +36,10 @@ class JobId(click.ParamType):  # type: ignore[type-arg]
 
 
 def utc(at_ms: int) -> str:
-    """Write an instant, in milliseconds since 1970, to the second; as it is if no year has it."""
+    """Write an instant, in milliseconds since 1970, as a UTC time without fractions of a second.
+
+    An instant that has no date is written as its number.
+    """
     try:
         return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
     except (ValueError, OverflowError, OSError):

@@ -1,4 +1,4 @@
-"""`celery -A worker quote SERVICE`: when jobs would start and end that were enqueued now."""
+"""`celery -A worker quote SERVICE`: when jobs would start and end if they were enqueued now."""
 
 import asyncio
 import json
@@ -31,13 +31,13 @@ _COUNT = click.IntRange(1, MOST_QUOTED)
 @click.command(name="quote", cls=OutputCommand)
 @click.argument("service", type=click.Choice(list(SERVICES)))
 @click.option("--jobs", type=_COUNT, default=1, show_default=True, help="How many jobs.")
-@click.option("--model", help="The model that they ask for; default: the first of the settings.")
+@click.option("--model", help="The model of the jobs; default: the first one in the settings.")
 @click.option(
     "--tokens",
     type=_COUNT,
-    help="Tokens a job, the prompt's and the answer's; default: as calls had on average.",
+    help="Tokens of each job, prompt and answer together; default: the average of past calls.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the quote as JSON.")
 @click.pass_context
 def quote(
     ctx: click.Context,
@@ -48,10 +48,10 @@ def quote(
     *,
     as_json: bool,
 ) -> None:
-    """Say when jobs of SERVICE would start and end that were enqueued now.
+    """Say when jobs of SERVICE would start and end if they were enqueued now.
 
-    Nothing is enqueued or reserved. No worker need run: then it says when the keys allow the jobs.
-    Without keys in this environment, the keys count that the workers have.
+    Nothing is enqueued or reserved. While no worker runs, the quote says when the keys would allow
+    the jobs. If this environment has no keys, the quote uses the keys of the workers.
     """
     wanted = {"model": model or None, "jobs": jobs, "tokens": tokens}
     made, workers = run(lambda redis: _make(ctx.obj.app, redis, service, wanted), missing="{}")
@@ -64,15 +64,15 @@ def quote(
 async def _make(
     app: Celery, redis: Redis, service: str, wanted: dict[str, Any]
 ) -> "tuple[Quote, int]":
-    """Make a quote; the second value says how many workers answer."""
-    # The other commands do without these modules.
+    """Make a quote, and count the workers that answer."""
+    # The other commands do not need these modules.
     from worker.dashboard.queues import QueueWatch  # noqa: PLC0415
     from worker.quotes.quote import QuoteRequest, quote_of  # noqa: PLC0415
 
     queue = SERVICES[service].queue
     try:
         queues = await asyncio.to_thread(QueueWatch(app, (queue,)).poll)
-    except (RedisError, OSError) as exc:  # of the broker, which need not be the pool's Redis
+    except (RedisError, OSError) as exc:  # from the broker, which may not be the pool's Redis
         raise OperationalError(words_of(exc)) from exc
     pool = pools_for_tools(redis, [service])[service]
     if not pool.keys:
@@ -88,7 +88,7 @@ async def _make(
 
 
 def sentences_of(made: "Quote", *, workers: int) -> str:
-    """A quote for people.
+    """Write a quote as sentences for people.
 
     Args:
         made: The quote.
@@ -99,10 +99,11 @@ def sentences_of(made: "Quote", *, workers: int) -> str:
     before = f"{made.waiting:,} wait{'s' if made.waiting == 1 else ''} before"
     lines = [f"{jobs}{with_model}; {before}"]
     if made.limited_by == NO_KEY:
-        lines.append("no key can serve them until a person brings one back")
+        lines.append("no key can serve these jobs until a person brings a key back")
     elif made.limited_by == PAUSED and made.expected_start is None:
         lines.append(
-            f"it is paused: they start when somebody ends that (`keys resume {made.service}`)"
+            f"{made.service} is paused: the jobs start when a person resumes it "
+            f"(`keys resume {made.service}`)"
         )
     else:
         start, start_by, end_by = map(_time, (made.expected_start, made.start_by, made.end_by))
@@ -115,7 +116,7 @@ def sentences_of(made: "Quote", *, workers: int) -> str:
         else "the margin is assumed, not learned"
     )
     if not workers:
-        lines.append("no worker answers: nothing starts before one runs")
+        lines.append("no worker answers: no job starts before a worker runs")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""A session of our commands: a client of Redis, errors in one sentence, the current user."""
+"""Runs our commands with a client of Redis, and reports their errors in one sentence."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -26,7 +26,7 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
 
     Args:
         command: The command.
-        missing: The sentence for a `KeyError`, with `{}` in place of its argument.
+        missing: The sentence for a `KeyError`, with `{}` in place of the error's argument.
 
     Raises:
         click.ClickException: The settings are wrong, Redis or the broker does not answer, or the
@@ -54,17 +54,18 @@ def run(command: Callable[[Redis], Awaitable[ResultT]], *, missing: str) -> Resu
 
 
 def broker_failure(exc: Exception) -> click.ClickException:
-    """Describe, as a command's end, that the broker does not answer."""
+    """Return the error with which a command ends if the broker does not answer."""
     url, full_url = get_settings().broker_url, RedisUrls.of(get_settings()).broker_as_pool
     return click.ClickException(f"the broker at {url} {failure_of(exc, url=full_url)}")
 
 
 def failure_of(exc: Exception, *, url: str = "") -> str:
-    """Describe a failure in Redis' own words; where nothing listens, ask whether Redis runs.
+    """Describe a failure in Redis' own words; if nothing listens, ask whether Redis runs.
 
     Args:
         exc: The failure.
-        url: Redis' URL as redis-py reads it, which may say more; empty for any other broker.
+        url: Redis' URL as redis-py reads it, which may explain the failure; empty for any other
+            broker.
     """
     if (refused := refusal_by_rabbitmq(exc)) is not None:
         return refused

@@ -1,4 +1,4 @@
-"""`celery -A worker keys usage`: what the keys were used for, and what it cost."""
+"""`celery -A worker keys usage`: show what the keys were used for, and the cost."""
 
 import json
 import re
@@ -46,7 +46,7 @@ _COLUMNS: Final = {
 )
 @click.option(
     "--by", default="key", show_default=True, metavar="GROUP[,GROUP]",
-    help=f"What to add up by: {', '.join(GROUPS)}.",
+    help=f"Group the usage by: {', '.join(GROUPS)}.",
 )  # fmt: skip
 @click.option("--service", type=click.Choice(list(SERVICES)), help="Only this service.")
 @click.option("--key", help=f"Only this key: {NAMES}.")
@@ -91,7 +91,7 @@ def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> Non
 
 
 def _id_of(text: str, pools: Iterable[KeyPool]) -> str:
-    """The id of the key that a person names; an id may be that of a key that is gone.
+    """Return the id of the key that a person names, or an id whose key is no longer configured.
 
     Raises:
         click.ClickException: Several keys fit.
@@ -106,7 +106,7 @@ def _id_of(text: str, pools: Iterable[KeyPool]) -> str:
 
 
 def listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
-    """The totals in a table without empty columns, so that it fits most terminals."""
+    """Lay out the totals in a table without empty columns, so that it fits most terminals."""
     lines = [_numbers(row) for row in report.totals]
     shown = [name for name in lines[0] if any(line[name] for line in lines)]
     by = (Column(name, overflow="fold") for name in report.query.by)
@@ -119,7 +119,7 @@ def listing(report: UsageReport, labels: Mapping[str, str]) -> Table:
 
 def _names(report: UsageReport, row: Row, labels: Mapping[str, str]) -> Iterator[str]:
     for by, value in zip(report.query.by, row.group, strict=True):
-        # Without its dots a label still finds its key, and mostly stays on one line.
+        # Without its dots a label still identifies its key, and usually stays on one line.
         shown = labels.get(value, value).rstrip(".") if by == "key" else value
         yield escape(plain(shown or "–"))
 

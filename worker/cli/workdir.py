@@ -1,7 +1,7 @@
 """Says in a sentence why the folder of Celery's `--workdir` cannot be entered.
 
-Celery enters it before it loads the app of `-A`, so only what it loads earlier can help: the
-commands of installed packages, such as ours.
+Celery enters the folder before it loads the app of `-A`. Only the commands of installed packages,
+such as ours, are loaded earlier, so they can replace Celery's traceback.
 """
 
 import sys
@@ -13,7 +13,7 @@ _COMMAND_LINE: Final = "celery.bin.celery"
 
 
 def install() -> None:
-    """Replace the traceback, where Celery's command line is what loads our commands."""
+    """Replace the traceback if Celery's command line loads our commands."""
     if _COMMAND_LINE not in sys.modules:
         return
     others = sys.excepthook
@@ -31,6 +31,6 @@ def install() -> None:
 
 
 def _is_from_command_line(trace: TracebackType | None) -> bool:
-    """Whether it was raised in the module of Celery's command line itself, not in what that ran."""
+    """Whether Celery's command line itself raised the error, and not code that it called."""
     frames = list(traceback.walk_tb(trace))
     return bool(frames) and frames[-1][0].f_globals.get("__name__") == _COMMAND_LINE

@@ -8,9 +8,9 @@
         text = answer.choices[0].message.content
         await resend.send(to="ann@example.net", subject=topic, text=text)
 
-`groq` is an `AsyncGroq` of Groq's own SDK; `RotatingTransport` gives any other SDK that takes an
-httpx client the pool's keys, too. `groq_sync`, `resend_sync` and `once_sync` are for tasks that are
-plain functions. Nothing is read or opened before the first use.
+`groq` is an `AsyncGroq` of Groq's own SDK. With `RotatingTransport`, any other SDK that takes an
+httpx client uses the pool's keys, too. `groq_sync`, `resend_sync` and `once_sync` are for tasks
+that are plain functions. Nothing is read or opened before the first use.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -44,39 +44,39 @@ __all__ = [
 _UNUSED_KEY = "chosen-for-each-request"
 
 resend = EmailClient()
-"""Sends emails once, from a coroutine."""
+"""Sends each email once, from a coroutine."""
 
 resend_sync = SyncEmailClient()
-"""Sends emails once, from a plain function."""
+"""Sends each email once, from a plain function."""
 
 
 def groq_client(*, longest_wait_s: float | None = None, **options: Any) -> "AsyncGroq":
-    """Make an `AsyncGroq` whose requests draw keys from the pool.
+    """Make an `AsyncGroq` whose requests use keys of the pool.
 
     Args:
         longest_wait_s: As for `RotatingTransport`.
-        **options: Further arguments of `AsyncGroq`. By default it retries nothing itself.
+        **options: Further arguments of `AsyncGroq`. By default the SDK itself retries nothing.
     """
     import groq as sdk  # noqa: PLC0415 - the SDK takes 100 ms, and not every program needs it
     import httpx  # noqa: PLC0415
 
     transport = RotatingTransport(longest_wait_s=longest_wait_s)
-    http = httpx.AsyncClient(transport=transport, timeout=None)  # noqa: S113 - the pool's calls have theirs
+    http = httpx.AsyncClient(transport=transport, timeout=None)  # noqa: S113 - the transport has one
     return sdk.AsyncGroq(api_key=_UNUSED_KEY, http_client=http, **{"max_retries": 0} | options)
 
 
 def groq_sync_client(*, longest_wait_s: float | None = None, **options: Any) -> "Groq":
-    """Make a `Groq` whose requests draw keys from the pool, for plain functions.
+    """Make a `Groq` whose requests use keys of the pool, for plain functions.
 
     Args:
         longest_wait_s: As for `RotatingTransport`.
-        **options: Further arguments of `Groq`. By default it retries nothing itself.
+        **options: Further arguments of `Groq`. By default the SDK itself retries nothing.
     """
     import groq as sdk  # noqa: PLC0415
     import httpx  # noqa: PLC0415
 
     transport = SyncRotatingTransport(longest_wait_s=longest_wait_s)
-    http = httpx.Client(transport=transport, timeout=None)  # noqa: S113 - the pool's calls have theirs
+    http = httpx.Client(transport=transport, timeout=None)  # noqa: S113 - the transport has one
     return sdk.Groq(api_key=_UNUSED_KEY, http_client=http, **{"max_retries": 0} | options)
 
 

@@ -1,4 +1,4 @@
-"""Emails from tasks and programs of your own, each sent once."""
+"""Sends emails from tasks and programs of your own, each of them once."""
 
 import hashlib
 import uuid
@@ -18,12 +18,12 @@ _HASH_CHARS: Final = 12
 
 
 class EmailClient:
-    """Sends emails with whichever Resend key may be used, each email once.
+    """Sends each email once, with any Resend key that is free.
 
     Args:
-        longest_wait_s: The longest wait in place for a key, in seconds. None: a job goes back to
-            its queue and runs again when a key is free; elsewhere the call waits for as long as the
-            setting `KEYWHEEL_DEADLINE_S` says.
+        longest_wait_s: How long the call itself waits for a key, in seconds. With None, a job goes
+            back to its queue and runs again when a key is free; outside a job the call waits for up
+            to `KEYWHEEL_DEADLINE_S`.
     """
 
     def __init__(self, *, longest_wait_s: float | None = None) -> None:
@@ -34,14 +34,14 @@ class EmailClient:
     ) -> dict[str, Any]:
         """Send one email.
 
-        In a job, the idempotency key is made of the job's id, the recipients, and how many emails
-        this run has sent to them: a run of the same job sends it again under the same key, and
-        Resend accepts it once. Its content must then be the same, so keep what a model wrote with
-        `once`. An email that failed keeps its key where the task sends it again.
+        In a job, the idempotency key is made of the job's id, the recipients, and the number of
+        emails that this run has sent to them. Another run of the same job uses the same key, so
+        Resend accepts the email once. The content must then be the same: keep texts that a model
+        wrote with `once`. If the task sends a failed email again, the email keeps its key.
 
         Args:
             params: The email as Resend's SDK takes it: `{"from": …, "to": …, "subject": …}`.
-            **fields: The same as keyword arguments, as `tasks.email.send` takes them.
+            **fields: The email's fields as keyword arguments, as `tasks.email.send` takes them.
 
         Returns:
             `id` (the email's id at Resend), `key` (the label of the key), `attempts`, `waited_s`.
@@ -49,8 +49,8 @@ class EmailClient:
         Raises:
             InvalidArguments: A field is wrong, or the idempotency key was used for another email.
             RequestRejected: Resend refuses the email.
-            OutcomeUnknown: It may have been sent, and there is no safe way to find out.
-            Deferred: No key is free for long.
+            OutcomeUnknown: The email may have been sent, and there is no safe way to find out.
+            Deferred: No key will be free for a while.
             TransientError: Resend failed in a way that may pass.
         """
         arguments = check(EmailArguments, (), {**(params or {}), **fields})
@@ -87,7 +87,7 @@ class EmailClient:
 
 
 class SyncEmailClient:
-    """As `EmailClient`, for plain functions.
+    """Like `EmailClient`, for plain functions.
 
     Args:
         longest_wait_s: As for `EmailClient`.
@@ -102,7 +102,7 @@ class SyncEmailClient:
 
 
 def _identity_of(arguments: EmailArguments) -> tuple[str, str]:
-    """What tells the emails of a run apart: the recipients, and the content."""
+    """Return hashes of the recipients and the content, which distinguish the emails of a run."""
     everyone = sorted(arguments.everyone)
     digest = hashlib.sha256("\0".join(everyone).encode()).hexdigest()
     return digest[:_HASH_CHARS], arguments.content_hash()

@@ -1,4 +1,4 @@
-"""Steps of a task that are not repeated when the task runs again."""
+"""Runs steps of a task that are not repeated when the task runs again."""
 
 import asyncio
 import json
@@ -23,26 +23,25 @@ _MOST_BYTES: Final = 1_000_000
 _LOCKS: WeakValueDictionary[tuple[asyncio.AbstractEventLoop, str], asyncio.Lock] = (
     WeakValueDictionary()
 )
-"""Held while a step runs, so that calls at the same time run it once."""
+"""Locks that are held while a step runs, so that concurrent calls of the step run it once."""
 _THREAD_LOCKS: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
-"""The same for the steps of plain functions."""
+"""Such locks for the steps of plain functions."""
 _GUARD: Final = threading.Lock()
 
 
 async def once(step: str, make: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    """Run a step of a job, or return what it returned in an earlier run of the same job.
+    """Run a step of a job, or return the step's result from an earlier run of the same job.
 
     A job that is deferred at its third call does not pay for the first two again. Redis keeps the
-    result for as long as the job may take, `KEYWHEEL_DEADLINE_S` and a day beyond. Outside a job
-    the step runs each time. Calls of one step at the same time run it once, so a step must not
-    contain itself.
+    result for `KEYWHEEL_DEADLINE_S` and one more day. Outside a job the step runs each time.
+    Concurrent calls of a step run it once, so a step must not call itself.
 
     Args:
         step: The name of the step, unique in the task.
         make: Runs the step.
 
     Returns:
-        What `make` returned, as JSON gives it back: a tuple comes back as a list.
+        The result of `make` after a conversion to JSON and back: a tuple becomes a list.
 
     Raises:
         TypeError: The result is not JSON, or larger than 1 MB; the step has run.
@@ -65,11 +64,11 @@ async def once(step: str, make: Callable[[], Awaitable[ResultT]]) -> ResultT:
 
 
 def once_sync(step: str, make: Callable[[], ResultT]) -> ResultT:
-    """As `once`, for plain functions; `make` is one, too, and runs in the caller's thread.
+    """Like `once`, for plain functions.
 
     Args:
         step: As for `once`.
-        make: Runs the step.
+        make: A plain function that runs the step, in the caller's thread.
 
     Returns:
         As for `once`.
@@ -99,14 +98,14 @@ def _result_of(step: str, text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise ValueError(
-            f"once: the result of step {step!r} that Redis holds is not JSON: another program "
-            "wrote it. The step has run, and does not run again"
+            f"once: the result of step {step!r} in Redis is not JSON: another program wrote it. "
+            "The step has run, and does not run again"
         ) from exc
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Where Redis keeps the result of a step."""
+    """The record in Redis with the result of a step."""
 
     redis: Redis
     name: str
@@ -114,7 +113,7 @@ class _Record:
     expires_s: int
 
     async def get(self) -> str | None:
-        """Read the result, as JSON; None: the step has not run to its end."""
+        """Read the result, as JSON; None if the step has not completed."""
         found: str | None = await retry_while_down(self._get)
         return found
 
@@ -126,7 +125,7 @@ class _Record:
         """Write the result as JSON.
 
         Raises:
-            TypeError: It cannot be, or is too large.
+            TypeError: The result is not JSON, or it is too large.
         """
         try:
             text = json.dumps(result, allow_nan=False)
@@ -147,12 +146,12 @@ class _Record:
 
 
 async def _record_of(step: str) -> _Record | None:
-    """Where the result of a step of this job is kept; None: this is not a job."""
-    run = current_run.get()  # of the whole job, whose task may call another one directly
+    """Return the record of a step of the current job; None outside a job."""
+    run = current_run.get()  # of the whole job: its task may call another task directly
     job = run.job if run else (current_task.request.id if current_task else None)
     if not job:
         return None
-    if (item := current_item.get()) is not None:  # the task runs for each of several items
+    if (item := current_item.get()) is not None:  # the task runs once for each of several items
         job = f"{job}:{item}"
     shared = await runtime()
     name = f"{shared.settings.namespace}:step:{job}:{step}"

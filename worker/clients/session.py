@@ -1,4 +1,4 @@
-"""The shared objects of this process, also where no worker runs: a script, a web process."""
+"""Returns the shared objects of this process, in a worker, a script or a web process."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -13,8 +13,8 @@ _SESSIONS: WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncGenerator[None]] = 
 async def runtime() -> Runtime:
     """Return the objects that the jobs of a worker share, or those of the running loop.
 
-    Outside a worker their connections are closed as the loop ends (`asyncio.run` closes the
-    asynchronous generators that are left).
+    Outside a worker, their connections are closed when the loop ends, because `asyncio.run` closes
+    the asynchronous generators that are left.
     """
     found = Runtime.current()
     loop = asyncio.get_running_loop()

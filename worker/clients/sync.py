@@ -1,4 +1,4 @@
-"""The transport for plain functions: in a thread of the worker, or in a program without a loop."""
+"""Runs clients from plain functions: in a thread of the worker, or in a program without a loop."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -16,7 +16,7 @@ def wait_for(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
     """Run a coroutine on the loop of the pool, or on a private one, and wait for it.
 
     Raises:
-        RuntimeError: The caller runs on an event loop itself, which would stand still.
+        RuntimeError: The caller runs on an event loop itself, which the wait would block.
     """
     if private_loop.is_running_here():
         coroutine.close()
@@ -31,9 +31,9 @@ def wait_for(coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
 
 
 class SyncRotatingTransport(httpx.BaseTransport):
-    """As `RotatingTransport`, for clients that are plain functions.
+    """Like `RotatingTransport`, for synchronous clients.
 
-    A streamed answer arrives whole.
+    A streamed answer arrives in one piece.
 
     Args:
         service: As for `RotatingTransport`.
@@ -44,7 +44,7 @@ class SyncRotatingTransport(httpx.BaseTransport):
         self._transport = RotatingTransport(service, longest_wait_s=longest_wait_s)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        """Send a request; raises as `RotatingTransport` does."""
+        """Send a request; it raises the same errors as `RotatingTransport`."""
         request.read()
         return wait_for(self._whole(request))
 

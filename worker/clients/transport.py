@@ -22,29 +22,30 @@ from worker.providers.registry import BUILDERS
 from worker.rotation.rotation import Rotation
 
 _RETRY_COUNT: Final = "x-stainless-retry-count"
-"""The header in which SDKs that Stainless generates, as Groq's and OpenAI's, count their retries.
+"""The header in which SDKs made by Stainless, such as Groq's and OpenAI's, count their retries.
 
 Source: `_base_client.py` of groq 1.7 (`_build_headers`)."""
 
 
 class RotatingTransport(httpx.AsyncBaseTransport):
-    """Sends each request with whichever key may be used, as the tasks of this project do.
+    """Sends each request with any key that is free, like the tasks of this project.
 
-    It waits in line for a key, goes on with the next key if one is refused, and reports to the pool
-    what each answer says. The API key of the SDK does not matter. Requests go to the address of
-    the service in the settings, whatever address of the provider the SDK has.
+    It waits in line for a key, tries the next key if the provider refuses one, and reports the
+    verdict on each answer to the pool. The API key of the SDK does not matter. Requests go to the
+    service's address in the settings, not to the address in the SDK.
 
-    In a job, a request for which no key is free for long raises `Deferred`; where the task does not
+    In a job, a request raises `Deferred` if no key will be free for a while. If the task does not
     catch it, the job goes back to its queue and runs again when a key is free, which costs no
-    retry. Elsewhere the request waits.
+    retry. Outside a job the request waits.
 
     Args:
-        service: The service, one whose provider passes requests on (it has `passing`).
-        longest_wait_s: The longest wait in place, in seconds, also in a job. None: as above, and
-            outside a job as long as the setting `KEYWHEEL_DEADLINE_S` says.
+        service: A service whose provider passes requests on (it has `passing`).
+        longest_wait_s: How long a request itself waits for a key, in seconds, also in a job. With
+            None, a job waits as described above, and a request outside a job waits for up to
+            `KEYWHEEL_DEADLINE_S`.
 
     Raises:
-        ValueError: The service passes no requests on.
+        ValueError: The service does not pass requests on.
     """
 
     def __init__(self, service: str = "groq", *, longest_wait_s: float | None = None) -> None:
@@ -53,8 +54,8 @@ class RotatingTransport(httpx.AsyncBaseTransport):
                 name for name, builder in BUILDERS.items() if hasattr(builder, "passing")
             )
             raise ValueError(
-                f"service: {service!r} passes no requests of other SDKs on, only {able} does; "
-                "emails go out by `worker.clients.resend`"
+                f"service: {service!r} does not pass requests of other SDKs on, only {able} does; "
+                "send emails with `worker.clients.resend`"
             )
         self._service: Final = service
         self._longest_wait_s: Final = longest_wait_s
@@ -64,7 +65,7 @@ class RotatingTransport(httpx.AsyncBaseTransport):
         """Send a request.
 
         Raises:
-            Deferred: No key is free for long.
+            Deferred: No key will be free for a while.
             httpx.TransportError: The connection failed; the SDK may try again.
         """
         await request.aread()
@@ -74,7 +75,7 @@ class RotatingTransport(httpx.AsyncBaseTransport):
         run = current_run.get()
         if run is not None:
             if run.soft_limit is not None and request.headers.get(_RETRY_COUNT, "0") != "0":
-                raise run.soft_limit  # the SDK has taken it for an error of the connection
+                raise run.soft_limit  # the SDK took the limit for a connection error, and retried
             lease_request = run.of_this_job(lease_request)
         try:
             return await wait_in_place(
@@ -98,7 +99,7 @@ class RotatingTransport(httpx.AsyncBaseTransport):
                 usage=ours.usage,
                 charges=ours.charges,
             )
-            # One line for all: jobs of ours and requests of other SDKs wait for the same keys.
+            # All wait in one line: our jobs and requests of other SDKs need the same keys.
             found.waiting, found.sending = ours.waiting, ours.sending
             self._rotations[ours] = found
         return found
@@ -125,7 +126,7 @@ async def _before_call(ours: Rotation[Any]) -> None:
 
 
 async def _answer(serving: Awaitable[Any], exchange: Exchange) -> httpx.Response:
-    """Return what the provider answered, whatever it said: the SDK makes its own error of it."""
+    """Return the provider's answer, even an error: the SDK raises its own exception for it."""
     try:
         await serving
     except (RequestRejected, TransientError) as error:
@@ -140,7 +141,7 @@ async def _answer(serving: Awaitable[Any], exchange: Exchange) -> httpx.Response
 
 
 def _refusal(error: RequestRejected) -> httpx.Response:
-    """Answer in the provider's form that no key may serve this request; the pool knows that."""
+    """Make an answer in the provider's form: the pool knows that no key may serve this request."""
     status = HTTPStatus.BAD_REQUEST
     if isinstance(error, RequestTooLarge):
         status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
@@ -169,13 +170,13 @@ async def _first_of(serving: "asyncio.Task[Any]", exchange: Exchange) -> httpx.R
 
 def _retrieve(serving: "asyncio.Task[Any]") -> None:
     if not serving.cancelled():
-        serving.exception()  # its reader has seen it
+        serving.exception()  # mark it as retrieved: the reader has already got it
 
 
 def _lease_for(exchange: Exchange) -> tuple[LeaseRequest, Any]:
-    """Return the lease request of an SDK's request, and the function that makes it with a key.
+    """Return the lease request of an SDK's request, and a function that adapts it to a lease.
 
-    Nobody has checked the request. Where it makes no sense, the provider says what is wrong.
+    The request was not checked. If it is not valid, the provider says what is wrong.
     """
     params = exchange.params
     model = params.get("model")

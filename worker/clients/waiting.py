@@ -1,4 +1,4 @@
-"""How long a call of a client waits for a key in place."""
+"""Makes calls of a client wait for a key, for a limited time."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,9 @@ from worker.rotation.waitlist import WaitList
 ResultT = TypeVar("ResultT")
 
 _LONGEST_PAUSE_S = 5.0
-"""Outside a worker nothing reports a reset, so the pool is asked again after this time."""
+"""How long a call waits before it asks the pool again.
+
+Outside a worker, nothing reports a reset."""
 
 
 async def wait_in_place(
@@ -21,16 +23,16 @@ async def wait_in_place(
     *,
     longest_wait_s: float | None,
 ) -> ResultT:
-    """Make a call, again and again where no key is free and there is time left to wait.
+    """Make a call; if no key is free, repeat it until the longest wait is over.
 
     Args:
         call: Makes the call; its argument is the longest wait in line, in seconds.
         waiting: The wait list of the service, which notices changes of the keys.
-        longest_wait_s: The longest wait in all, in seconds. None: a job does not wait in place, and
-            goes back to its queue; elsewhere the setting `KEYWHEEL_DEADLINE_S` holds.
+        longest_wait_s: The longest wait in total, in seconds. With None, a job does not wait here
+            and goes back to its queue; outside a job, the longest wait is `KEYWHEEL_DEADLINE_S`.
 
     Raises:
-        Deferred: No key is free for longer.
+        Deferred: No key was free in this time.
     """
     run = current_run.get()
     goes_back = run is not None and run.goes_back and longest_wait_s is None

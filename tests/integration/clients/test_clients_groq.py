@@ -220,7 +220,7 @@ async def test_a_synchronous_client_completes_and_streams(program: Sandbox) -> N
 
 
 def test_a_transport_for_emails_is_refused() -> None:
-    with pytest.raises(ValueError, match="emails go out by"):
+    with pytest.raises(ValueError, match="send emails with"):
         RotatingTransport("resend")
 
 

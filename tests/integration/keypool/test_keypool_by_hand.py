@@ -226,7 +226,7 @@ async def test_a_reset_leaves_out_what_a_person_disabled_and_returns_what_it_did
     await pool.settle(await lease(pool, exclude=frozenset({rests.id})), INVALID)
     await pool.settle(await lease(pool, model="m"), refused(9_000))
     assert not (await pool.disable(refused_before.id, by="cli ann", reason="moved")).newly, (
-        "the provider had refused it before"
+        "the provider had already refused it"
     )
     shown = {
         key.id: [block.disabled_by for block in key.blocks] for key in (await pool.snapshot()).keys

@@ -35,9 +35,9 @@ def type_(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Type]:
 def test_each_change_by_hand_is_reported_in_a_sentence(type_: Type) -> None:
     key = load_keys("groq").keys[0]
     label, name = key.label, key.id
-    already = "already, without an end, by cli ada (by hand); `keys"
-    key_stays = f"{label} was disabled {already} enable {name}` brings it back"
-    groq_stays = f"groq was paused {already} resume groq` ends it"
+    endless = "without an end, by cli ada (by hand); `keys"
+    key_stays = f"{label} was already disabled {endless} enable {name}` brings it back"
+    groq_stays = f"groq was already paused {endless} resume groq` ends it"
     for line, sentence in (
         (f"disable {name}", f"{label} is disabled; `keys enable {name}` brings it back"),
         *(
@@ -76,10 +76,12 @@ def test_a_change_of_the_time_says_what_it_replaces(type_: Type) -> None:
     assert type_("pause groq --for 2h --reason launch")[0] == 0
     code, output = type_("pause groq --for 90s")
     assert code == 0
-    assert output.startswith("groq is paused for 1 min 30 s; it was for ")
-    assert output.endswith(" more, by cli ada (launch)")
+    assert output.startswith("groq is paused for 1 min 30 s; before, it was paused for another ")
+    assert output.endswith("min, by cli ada (launch)")
     output = type_("pause groq")[1]
-    assert output.startswith("groq is paused; `keys resume groq` ends it; it was for 1 min ")
+    assert output.startswith(
+        "groq is paused; `keys resume groq` ends it; before, it was paused for another 1 min "
+    )
 
 
 @pytest.mark.parametrize("time", ["0s", "31d", "2592001s", "5x", "5", "1.5h", "-1s", "12345678s"])

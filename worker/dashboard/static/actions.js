@@ -137,13 +137,15 @@ function saidOf(name, state, answer) {
     const before = answer.before;
     const who = before && " by " + before.by + " (" + before.reason + ").";
     if (before && before.left_ms === null) {
-        return name + " was " + state + " already, without an end," + who;
+        return name + " was already " + state + " without an end," + who;
     }
     return (
         name + " is " + state
         + (answer.left_ms === null ? "." : " for " + duration(answer.left_ms) + ".")
-        + (before ? " It was for " + duration(before.left_ms) + " more," + who : "")
-        + (before || answer.newly ? "" : " The provider had refused it before.")
+        + (before
+            ? " Before, it was " + state + " for another " + duration(before.left_ms) + "," + who
+            : "")
+        + (before || answer.newly ? "" : " The provider had already refused it.")
     );
 }
 
