@@ -1,26 +1,27 @@
-"""Emails: each is accepted once, and those that wait for the rate limit go out together.
+"""Sends each email once, and sends emails that wait for the rate limit together.
 
-One value has five forms on its way:
+An email takes five forms:
 
-    EmailArguments   what the caller asked for (worker/arguments/email.py)
+    EmailArguments   the arguments of the task (worker/arguments/email.py)
     OutgoingEmail    one email in one run of its job
-    SendRequest      one call whose bytes are settled: one email or a batch
-    Reply            the judged answer
-    Served           what one job gets
+    SendRequest      one call with its exact bytes: one email or a batch
+    Reply            the answer with its verdict
+    Served           the result for one job
 
-`EmailRun` takes one of three steps until it has a result. `LOOK_AGAIN` asks the idempotency store
-what is known of the email. `SEND` sends it as a new one. `WAIT` sends it after another wait.
+`EmailRun` takes one of three steps, again and again, until it has a result. `LOOK_AGAIN` reads the
+email's record in the idempotency store. `SEND` sends it as a new email. `WAIT` sends it after
+another wait.
 
-Emails that the same keys may send share a queue. The first of them is the leader: it asks for a
-lease, and takes the others along as its followers. From that instant on the next one leads:
+Emails that the same keys may send share a queue. The first email is the leader: it asks for a
+lease, and takes the others along as its followers. From then on, the next email in the queue leads:
 
     A  leads   acquire ····· lease ─ claim [A B C] ─ POST /emails/batch ─ complete ─┬─ id of A
     B  follows    wait ······┤                                                      ├─ id of B
     C  follows       wait ···┘                                                      └─ id of C
     D  follows          wait ── leads   acquire ····· lease ─ claim [D …] ─ POST …
 
-A follower ends with the outcome of the leader's call. It waits again, or looks again, if the call
-did not carry its email.
+A follower gets its outcome from the leader's call. If that call did not carry its email, the
+follower waits again, or looks into the store again.
 """
 
 from worker.emails.outgoing import OutgoingEmail

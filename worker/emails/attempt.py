@@ -1,4 +1,4 @@
-"""The hooks around a call to Resend: claim the request before, store its outcome after."""
+"""Claims a request in the store before a call to Resend, and stores its outcome afterwards."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -18,15 +18,15 @@ from worker.verdicts import Fate, Reply
 
 
 class NothingToSend(Exception):  # noqa: N818 - no error
-    """Another job has sent the email, or is sending it: the rotation makes no call."""
+    """No call is to be made, because another job has sent the email or is sending it."""
 
 
 class EmailAttempt:
-    """One or several calls, with one request at a time.
+    """The hooks around one or several calls, with one request at a time.
 
     Attributes:
-        store: Where requests and results are kept.
-        request: What a call is made with now.
+        store: The idempotency store, which keeps requests and results.
+        request: The request of the current call; None between calls.
         in_doubt: A call may have been carried out.
         calls: The calls that were made.
     """
@@ -38,14 +38,15 @@ class EmailAttempt:
         self.calls: list[Attempt] = []
 
     async def after(self, lease: Lease, reply: Reply) -> None:
-        """Write down how the call ended."""
+        """Store the outcome of the call."""
         request, verdict = self.request, reply.verdict
-        if request is None:  # written down already
+        if request is None:  # the outcome is stored already
             return
         call = Attempt.now(lease.key.label, verdict.code, in_doubt=not verdict.definite)
         self.calls.append(call)
         if verdict.fate is Fate.DONE:
-            # The email is out. If the store fails, the same request only brings the same answer.
+            # The email was accepted. If the store fails, sending the same request again is safe:
+            # Resend gives the same answer.
             results = _results(reply, lease.key.label)
             await self._try(lambda: self.store.complete(request, results), later=True)
         elif verdict.definite:
@@ -63,7 +64,7 @@ class EmailAttempt:
             return False
 
     async def _try(self, write: Callable[[], Awaitable[Any]], *, later: bool = False) -> None:
-        """Write once; `later`: again in the background, as it does no harm late."""
+        """Write to the store once; if that fails and `later`, try again in the background."""
         try:
             await write()
         except RedisError as exc:
@@ -76,12 +77,12 @@ class EmailAttempt:
 
 
 class RepeatAttempt(EmailAttempt):
-    """Sends a request again, exactly as it is.
+    """The hooks around a call that sends a stored request again without any change.
 
     Args:
-        store: Where the request is kept.
+        store: The idempotency store.
         email: The email of the job that repeats the request.
-        record: What the store knows of it, with its request.
+        record: The store's record of the email, with the request.
     """
 
     def __init__(self, store: IdempotencyStore, email: OutgoingEmail, record: SendRecord) -> None:
@@ -91,10 +92,10 @@ class RepeatAttempt(EmailAttempt):
         self._record = record
 
     async def before(self, lease: Lease) -> SendRequest:  # noqa: ARG002 - any key will do
-        """Take the request over.
+        """Take over the request.
 
         Raises:
-            NothingToSend: Another job has done so, or the request may not be sent any more.
+            NothingToSend: Another job has taken it over, or it may no longer be sent.
         """
         request = self._record.request
         if request is None or not await retry_while_down(lambda: self.store.reclaim(self._record)):
@@ -104,7 +105,7 @@ class RepeatAttempt(EmailAttempt):
         return request
 
     def recipients(self, reply: Reply) -> Mapping[str, int]:
-        """Count all recipients for the tenant of the job: nobody knows whose the others are."""
+        """Count all recipients for the job's tenant; those of the other emails are unknown."""
         batch = reply.verdict.emails
         return {self._email.tenant: self._email.recipients if batch is None else batch}
 

@@ -1,4 +1,4 @@
-"""The queue of the emails that the same keys may send, and how they learn what became of them."""
+"""Queues the emails that the same keys may send, and limits the sizes of their batches."""
 
 import asyncio
 import time
@@ -13,23 +13,23 @@ from worker.rotation.tenant_turns import TenantTurns
 
 
 class NextStep(Enum):
-    """What an email does next within its run."""
+    """The next step of an email within its run."""
 
     SEND = "send"
-    """Ask for a key, and send it as a new email, with the emails that wait."""
+    """Ask for a key, and send it as a new email, together with the emails that wait."""
     WAIT = "wait"
-    """Wait in the queue again: nothing was sent, and a key will be free soon."""
+    """Wait in the queue again, because nothing was sent and a key will be free soon."""
     LOOK_AGAIN = "look again"
-    """Look into the store: another job has sent it, or is sending it."""
+    """Look into the store, because another job has sent the email or is sending it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a waiting email gets in the end.
+    """The outcome of a wait in the queue.
 
     Attributes:
-        result: Its result, the error that ends its run, or what it does next.
-        calls: The calls that were made with it.
+        result: The email's result, the error that ends its run, or its next step.
+        calls: The calls that carried the email.
     """
 
     result: Served | BaseException | NextStep
@@ -37,17 +37,17 @@ class Outcome:
 
 
 Waiter = asyncio.Future[Outcome]
-"""What an email in the queue waits for."""
+"""The future that an email in the queue waits for."""
 
 
 @dataclass(slots=True)
 class BatchQueue:
-    """The emails that wait, and whether one of them leads.
+    """The emails that wait behind a leader.
 
     Attributes:
-        led: An email asks for a key now. The others wait.
-        waiters: The emails that wait, first come first.
-        tenants: Whose turn it is to lead, or to go along.
+        led: A leader asks for a key now; the other emails wait.
+        waiters: The emails that wait, in the order of their arrival.
+        tenants: Decides which tenant's email is next to lead or to go along.
     """
 
     led: bool = False
@@ -55,25 +55,25 @@ class BatchQueue:
     tenants: TenantTurns = field(default_factory=TenantTurns)
 
     def in_turn(self) -> list[tuple[OutgoingEmail, Waiter]]:
-        """Give the emails that wait, those of all tenants in turn."""
+        """Return the emails that wait, ordered so that their tenants take turns."""
         waiting = list(self.waiters.items())
         return [waiting[at] for at in self.tenants.order([email.tenant for email, _ in waiting])]
 
     def lead(self, email: OutgoingEmail) -> None:
-        """Let an email lead, which uses a turn of its tenant."""
+        """Make an email the leader. This uses a turn of its tenant."""
         self.led = True
         self.tenants.note_granted(email.tenant)
 
     def take(self, email: OutgoingEmail) -> None:
-        """Let an email go along, which uses a turn of its tenant."""
+        """Let an email go along with the leader. This uses a turn of its tenant."""
         del self.waiters[email]
         self.tenants.note_granted(email.tenant)
 
     async def wait(self, email: OutgoingEmail) -> Outcome | None:
-        """Wait until the email has gone with a batch, or has to do something itself.
+        """Wait until a batch has carried the email, or the email must take its next step.
 
         Returns:
-            None if its time was over before a leader took it along.
+            The outcome; None if the email's time was over before a leader took it along.
         """
         waiter: Waiter = asyncio.get_running_loop().create_future()
         self.waiters[email] = waiter
@@ -87,13 +87,13 @@ class BatchQueue:
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled():
                 self._pass_on(waiter.result())
-            waiter.cancel()  # no leader may take it along any more
+            waiter.cancel()  # so that no leader takes the email along
             raise
         finally:
             self.waiters.pop(email, None)
 
     def wake_next(self) -> None:
-        """Let the email lead whose turn it is."""
+        """Make the next email in turn the leader."""
         self.led = False
         for email, waiter in self.in_turn():
             del self.waiters[email]
@@ -102,12 +102,12 @@ class BatchQueue:
                 return
 
     def _pass_on(self, outcome: Outcome) -> None:
-        if outcome.result is NextStep.SEND:  # it was to lead, but its job was stopped
+        if outcome.result is NextStep.SEND:  # the email should lead, but its job was stopped
             self.wake_next()
 
 
 def wake(waiter: Waiter, outcome: Outcome) -> bool:
-    """Give a waiting email its outcome. Returns False if its job does not wait any more."""
+    """Give a waiting email its outcome. Return False if its job no longer waits."""
     if waiter.done():
         return False
     waiter.set_result(outcome)
@@ -122,8 +122,8 @@ _DAY_S = 86_400
 class BatchSizes:
     """Halves the batches of an account whose quota has no room for them, down to single emails.
 
-    Resend does not say how much of a quota is left. A batch that is refused may therefore hold some
-    emails that would have fitted. A single email that is refused closes the account.
+    Resend does not say how much of a quota is left, so a part of a refused batch may still fit. If
+    a single email is refused, the account is closed.
 
     Args:
         now_s: The time in seconds since 1970.
@@ -134,20 +134,21 @@ class BatchSizes:
         self._limits: dict[str, tuple[int, int]] = {}
 
     def limit(self, account: str) -> int:
-        """How many emails may go out together now."""
+        """Return how many emails may go out together now."""
         day, limit = self._limits.get(account, (0, MOST_IN_BATCH))
         return limit if day == self._today() else MOST_IN_BATCH  # quotas restart at midnight, UTC
 
     def is_searching(self, account: str) -> bool:
-        """Whether it is being found out how many emails the quota has room for."""
+        """Return whether batches are being halved to find the size that the quota has room for."""
         return self.limit(account) < MOST_IN_BATCH
 
     def refused(self, account: str, *, size: int) -> None:
         """Learn from a batch that the quota had no room for.
 
         Args:
-            account: Whose quota it was.
-            size: How many emails the batch held. 1 closes the account, and ends the halving.
+            account: The account of the quota.
+            size: The number of emails in the batch. 1 ends the halving, because the account is then
+                closed.
         """
         if size > 1:
             self._limits[account] = self._today(), min(self.limit(account), size // 2)

@@ -1,4 +1,4 @@
-"""What waits for an email key in this process: backpressure goes by it."""
+"""Counts the emails that wait for a key in this process, for backpressure."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
@@ -7,15 +7,15 @@ from worker.emails.batching import MOST_IN_BATCH, BatchQueue
 from worker.rotation.demand import Demand
 
 _MOST_CAPACITY = 4 * MOST_IN_BATCH
-"""Emails that may wait where they go out together: enough for a few calls of many emails each."""
+"""How many emails may wait if they go out in batches: enough for a few full batches."""
 
 
 class EmailDemand:
-    """Counts the emails that wait for a key, alone or to go along with another.
+    """Counts the emails that wait for a key of their own, or to go along with a leader.
 
     Args:
-        calls: What waits for a lease: the emails that lead a batch, and those that go alone.
-        queues: The emails that may go along with others, by sender, excluded keys and priority.
+        calls: The demand for leases, by leaders and by emails that go alone.
+        queues: The emails that may go along, by from-domain, excluded keys and priority.
         went_alone: For each of the latest emails, whether it had to go alone.
     """
 
@@ -48,25 +48,25 @@ class EmailDemand:
         return batched + self._calls.count(bulk=bulk)
 
     def shortest(self, *, bulk: bool) -> int:
-        """Return the count: emails of several senders wait for the same teams."""
+        """Return the count of all queues, because emails of all senders wait for the same teams."""
         return self.count(bulk=bulk)
 
     def capacity(self) -> int:
         """Return how many emails may wait: fewer, the more of them need a call of their own.
 
-        Where none is known, each is taken for one that does.
+        Before the first email, each email is assumed to need one.
         """
         calls, went_alone = self._calls.capacity(), list(self._went_alone)
         together = calls * len(went_alone) // max(1, sum(went_alone))
         return max(calls, min(_MOST_CAPACITY, together))
 
     def resting_s(self) -> float:
-        """Return for how long no key serves any email, in seconds; 0: one does."""
+        """Return for how many seconds no key serves any email; 0: a key serves one now."""
         return self._calls.resting_s()
 
     def may_block_others(self) -> bool:
-        """Return False: all emails wait for the same keys."""
+        """Return False, because all emails wait for the same keys."""
         return False
 
     def note_upcoming(self, kinds: Iterable[tuple[tuple[str, ...], bool]]) -> None:
-        """Do nothing: all emails wait for the same keys."""
+        """Do nothing, because all emails wait for the same keys."""

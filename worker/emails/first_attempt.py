@@ -1,4 +1,4 @@
-"""The first attempt for new emails: the leader of a batch and its followers."""
+"""Makes the first attempt for new emails: a leader and its followers."""
 
 import asyncio
 import logging
@@ -32,17 +32,17 @@ class FirstAttempt(EmailAttempt):
     """The hooks around the calls of a leader, which takes the emails of its queue along.
 
     Args:
-        store: Where requests and results are kept.
+        store: The idempotency store, which keeps requests and results.
         pool: Resend's keys.
-        in_flight: What this process is sending.
-        batch_sizes: How many emails may go together.
+        in_flight: The requests that this process is sending.
+        batch_sizes: Limits how many emails may go together.
         leader: The email that asks for a key.
         queue: The emails that wait. None: the email goes alone.
 
     Attributes:
-        batch: The emails of the next or the latest call, with what each waits for. The leader waits
-            for the call itself, and has None.
-        leads: No other email leads the queue yet.
+        batch: The emails of the next or the latest call, each with its waiter. The leader makes the
+            call itself, so its waiter is None.
+        leads: The leader of this attempt still leads the queue.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class FirstAttempt(EmailAttempt):
     async def before(self, lease: Lease) -> SendRequest:
         """Fill the batch, let the next email lead, and claim the request.
 
-        While it is being found out how many emails a quota has room for, the next one leads when
-        the call has ended: what it learns is the size of the next batch.
+        While batches are being halved to find the room in a quota, the next email leads only after
+        this call has ended, because the call decides the size of the next batch.
 
         Raises:
             NothingToSend: Other jobs have sent every email of the batch, or are sending it.
@@ -89,7 +89,7 @@ class FirstAttempt(EmailAttempt):
             await self._leave_out_cancelled(requests)
             more = sum(email.recipients for email in requests) - lease.request.emails
             if lease.spare_emails is not None and more > 0:
-                # At once, before another lease counts on the same rest of the quota.
+                # Done first, before another lease counts on the same rest of the quota.
                 await retry_while_down(lambda: self._pool.extend(lease, more))
         finally:
             for waiter in left_out:
@@ -104,7 +104,7 @@ class FirstAttempt(EmailAttempt):
         return request
 
     async def after(self, lease: Lease, reply: Reply) -> None:
-        """Write down how the call ended, and wake jobs of this process that mean the same email."""
+        """Store the outcome of the call, and wake this process' other jobs of the same email."""
         request = self.request
         if request is not None and reply.verdict.code in EMAIL_QUOTAS:
             self._learn_size(lease, size=len(request.emails))
@@ -132,7 +132,7 @@ class FirstAttempt(EmailAttempt):
             self._queue.wake_next()
 
     def cancel(self, jobs: Container[str]) -> None:
-        """End the wait of followers whose jobs are cancelled, unless a call may carry them."""
+        """End the wait of cancelled followers, unless a call may already carry their emails."""
         for email, waiter in self.batch.items():
             if waiter is not None and email.job in jobs and not self._may_be_sent:
                 wake(waiter, Outcome(Revoked()))
@@ -156,7 +156,7 @@ class FirstAttempt(EmailAttempt):
             The leader's result, or `LOOK_AGAIN` if another job had sent its email.
 
         Raises:
-            RequestRejected: The leader's email alone was refused.
+            RequestRejected: Resend refused the leader's email.
         """
         for index, waiter in enumerate(self.batch.values()):
             if waiter is None:
@@ -171,14 +171,14 @@ class FirstAttempt(EmailAttempt):
         return part_of(served, list(self.batch).index(self.leader))
 
     def _fill(self, lease: Lease) -> tuple[dict[OutgoingEmail, SendRequest], list[Waiter]]:
-        """Take along the emails that wait, as far as there is room.
+        """Fill the batch with emails that wait, as far as there is room.
 
         Returns:
-            The request for each email alone, and the waiters of the emails that have to stay.
+            A single-email request for each email, and the waiters of the emails that are left out.
         """
         left_out = []
         builder = _BatchBuilder(lease, most=self._batch_sizes.limit(lease.account))
-        for email, waiter in list(self.batch.items()):  # of a call that was refused, or the leader
+        for email, waiter in list(self.batch.items()):  # the leader, or a refused call's emails
             is_gone = waiter is not None and waiter.done()
             if is_gone or not builder.take(email, self._single(email, lease)):
                 del self.batch[email]
@@ -189,7 +189,7 @@ class FirstAttempt(EmailAttempt):
 
     def _take_along(self, queue: BatchQueue, builder: "_BatchBuilder", lease: Lease) -> None:
         for email, waiter in queue.in_turn():
-            if email.idempotency_key in builder.keys:  # a copy: it has to wait for the outcome
+            if email.idempotency_key in builder.keys:  # a copy, which must wait for the outcome
                 continue
             if not builder.take(email, self._single(email, lease)):
                 return
@@ -197,7 +197,7 @@ class FirstAttempt(EmailAttempt):
             self.batch[email] = waiter
 
     async def _leave_out_cancelled(self, requests: dict[OutgoingEmail, SendRequest]) -> None:
-        """Leave out the followers whose jobs were cancelled. The rotation asks for the leader's."""
+        """Leave out followers whose jobs were cancelled. The rotation checks the leader's job."""
         followers = [email for email in requests if self.batch[email] is not None]
         cancelled = await asyncio.gather(*(is_cancelled(email.job) for email in followers))
         for email, is_gone in zip(followers, cancelled, strict=True):
@@ -220,7 +220,7 @@ class FirstAttempt(EmailAttempt):
         )
 
     async def _claim(self, requests: dict[OutgoingEmail, SendRequest], lease: Lease) -> SendRequest:
-        """Claim one request for the emails that no other job has sent or is sending."""
+        """Claim one request for all emails that no other job has sent or is sending."""
         while requests:
             [request, *others] = requests.values()
             if others:
@@ -236,7 +236,7 @@ class FirstAttempt(EmailAttempt):
 
     async def _claim_unless_known(self, request: SendRequest, lease: Lease) -> list[int]:
         key = request.idempotency_key
-        if self._in_flight.find(key) is not None:  # a copy of it is in flight
+        if self._in_flight.find(key) is not None:  # another job is sending the same email
             return [0]
         self._in_flight.begin(key)
         known: list[int] = []
@@ -244,8 +244,8 @@ class FirstAttempt(EmailAttempt):
             known = await retry_while_down(lambda: self.store.claim(request, by=lease.id))
         except BaseException:
             self._in_flight.end(key)
-            # It may be claimed although nothing was sent, and by a Redis that hangs only when it
-            # goes on. Until then no job could send it.
+            # Redis may have claimed the request, or may do so after a hang, although nothing was
+            # sent. Unless it is released, no job can send the email until the claim ends.
             release = self._try(lambda: self.store.release(request, by=lease.id), later=True)
             with HeldTimeLimits():
                 await asyncio.shield(asyncio.ensure_future(release))
@@ -265,7 +265,7 @@ class FirstAttempt(EmailAttempt):
 
 
 class _BatchBuilder:
-    """What one call may carry: the bounds of a batch, and the quotas that are known."""
+    """Collects emails for one call, within the bounds of a batch and the known quotas."""
 
     def __init__(self, lease: Lease, *, most: int) -> None:
         self.requests: dict[OutgoingEmail, SendRequest] = {}
@@ -277,7 +277,7 @@ class _BatchBuilder:
     def take(self, email: OutgoingEmail, request: SendRequest) -> bool:
         """Add an email, or return False if there is no room for it.
 
-        The lease was acquired for the first one, so there is always room for that.
+        The first email always has room, because the lease was acquired for it.
         """
         size = self._bytes + len(request.body)
         spare = self._spare

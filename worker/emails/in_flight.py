@@ -1,17 +1,17 @@
-"""The requests that this process is sending now."""
+"""Records the requests that this process is sending now."""
 
 import asyncio
 
 from worker.errors import Deferred, TransientError
 
 Ended = asyncio.Future[Deferred | TransientError | None]
-"""The end of a send: the error that its job got, or None if a look into the store is worthwhile."""
+"""The end of a send: its job's error, or None if the other jobs should look into the store."""
 
 
 class InFlightSends:
-    """Lets the jobs of one process that mean the same email wait for one call.
+    """Lets jobs of one process that send the same email wait for a single call.
 
-    A request is known by its idempotency key.
+    Requests are identified by their idempotency keys.
     """
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class InFlightSends:
         self._ends[idempotency_key] = asyncio.get_running_loop().create_future()
 
     def find(self, idempotency_key: str) -> Ended | None:
-        """The end of a send, to wait for it. None: this process is not sending the request."""
+        """Return the end of a send, to await; None if this process is not sending the request."""
         return self._ends.get(idempotency_key)
 
     def end(self, idempotency_key: str, error: Deferred | TransientError | None = None) -> None:
@@ -31,8 +31,8 @@ class InFlightSends:
         A second call does nothing.
 
         Args:
-            idempotency_key: The request.
-            error: The error that its job got, if the other jobs are to get it as well.
+            idempotency_key: The request's idempotency key.
+            error: The error of the sending job, if the other jobs are to get it as well.
         """
         ended = self._ends.pop(idempotency_key, None)
         if ended is not None:

@@ -1,4 +1,4 @@
-"""What each of several jobs gets that share a call: a part of the answer, or its own error."""
+"""Divides the outcome of a shared call among its jobs: a part of the answer, or an error."""
 
 import random
 from typing import Any, TypeVar, cast
@@ -9,16 +9,16 @@ from worker.verdicts import Verdict
 
 SOON_MS = 1_000
 _SPREAD_MS = 500
-"""Emails that were deferred together come back nearly together, and go out together."""
+"""Emails that were deferred together return within this time, so that they go out together."""
 
 ResultT = TypeVar("ResultT")
 
 
 def part_of(served: Served, index: int) -> Served:
-    """One email's part of an answer.
+    """Return one email's part of an answer.
 
     Raises:
-        RequestRejected: It alone was refused.
+        RequestRejected: Resend refused this email, but not the whole batch.
     """
     results = served.value.get("results")
     result = served.value if results is None else results[index]
@@ -28,7 +28,7 @@ def part_of(served: Served, index: int) -> Served:
 
 
 def own_copy(result: ResultT) -> ResultT:
-    """Copy an error for one job. An error that several jobs raise would gather all their stacks."""
+    """Copy an error for one job: a shared error would collect the stacks of all jobs."""
     if not isinstance(result, Deferred | TransientError):
         return result
     copy: Any
@@ -43,13 +43,13 @@ def own_copy(result: ResultT) -> ResultT:
 
 
 def crowded() -> Deferred:
-    """The error of an email that waited too long in its queue."""
+    """Return the error of an email that waited too long in its queue."""
     countdown_ms = random.randint(SOON_MS, 3 * SOON_MS)  # noqa: S311 - no secret
     return Deferred(countdown_ms, "many emails wait for the rate limit")
 
 
 def sent_elsewhere() -> Deferred:
-    """The error of an email that another job is sending now."""
+    """Return the error of an email that another job is sending now."""
     error = Deferred(
         random.randint(SOON_MS, 2 * SOON_MS),  # noqa: S311 - no secret
         "another job is sending the same email",
@@ -60,14 +60,14 @@ def sent_elsewhere() -> Deferred:
 
 
 def leader_stopped() -> TransientError:
-    """The error of a follower whose leader's job was stopped while the call was in flight."""
+    """Return the error of a follower whose leader's job was stopped during the call."""
     error = TransientError("the job that made the call was stopped")
     error.own, error.in_doubt = False, True
     return error
 
 
 def error_of(verdict: Verdict) -> TransientError:
-    """The error of a job whose email may have been accepted by another job's call."""
+    """Return the error of a job whose email may have been accepted in another job's call."""
     error = TransientError(verdict.reason or verdict.code, verdict.backoff_ms)
     error.own, error.in_doubt = False, True
     return error

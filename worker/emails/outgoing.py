@@ -1,4 +1,4 @@
-"""One email in one run of its job, and how it is made from the arguments."""
+"""Makes an outgoing email, which stands for one run of its job, from the task's arguments."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,24 +17,24 @@ class OutgoingEmail:
     """An email that is to be sent once.
 
     Attributes:
-        idempotency_key: The same for every job that means this email.
-        content_hash: A hash of what the job asked for.
-        payload: Makes the body for the key that was chosen, since a from address may depend on it.
-        recipients: How many addresses it goes to.
-        batchable: It may go out together with others.
+        idempotency_key: The email's identity: every job with this key sends the same email.
+        content_hash: A hash of the email's content, as the job gave it.
+        payload: Makes the body for a key, because the from address may depend on the key.
+        recipients: The number of addresses that it goes to.
+        batchable: It may go out together with other emails.
         known: A job may have sent it before, so the idempotency store is asked first.
-        unsendable: Why it cannot be sent as a new email, or empty. One that was sent before is
-            still looked up.
+        unsendable: Why it cannot be sent as a new email, or empty. The store is still asked for an
+            earlier result.
         late: It may have been accepted so long ago that the idempotency store has forgotten it.
         job: The id of its job.
-        tenant: On whose behalf it is sent; empty: nobody's.
-        calls: Calls made with it in this run.
+        tenant: The tenant of its job; empty if the job has none.
+        calls: The number of calls made with it in this run.
         waited_ms: Time spent waiting in this run, in milliseconds.
         until_s: When the run must have its lease, on the monotonic clock. None: no limit.
 
     Raises:
-        InvalidArguments: The idempotency key cannot stand in a header. Found out later, it would
-            fail the other emails of a batch as well.
+        InvalidArguments: The idempotency key is not allowed in a header. If that were found later,
+            the other emails of a batch would fail as well.
     """
 
     idempotency_key: str
@@ -52,7 +52,7 @@ class OutgoingEmail:
     until_s: float | None = None
 
     def left_s(self) -> float | None:
-        """How much longer it may wait, in seconds. None: no limit."""
+        """Return how much longer the email may wait, in seconds. None: no limit."""
         return None if self.until_s is None else max(0.0, self.until_s - time.monotonic())
 
     def __post_init__(self) -> None:
@@ -75,19 +75,21 @@ def order(
     known: bool,
     late: bool = False,
 ) -> tuple[LeaseRequest, OutgoingEmail]:
-    """Make what the sender takes.
+    """Make the lease request and the email that the sender needs.
+
+    If the email has no from address, only keys with one can send it. If no key has one either, an
+    email with a template may go with any key, because the template may have a from address.
 
     Args:
         arguments: The validated email.
-        keys: The keys of the service. One without a from address cannot send an email without one,
-            unless none has one and the email has a template, which may have its own.
-        idempotency_key: The key of an email that brings none.
-        job: The id of its job; empty where it has none.
-        known: A job may have sent it before.
-        late: It may have been accepted so long ago that the idempotency store has forgotten it.
+        keys: The keys of the service.
+        idempotency_key: The idempotency key if the email brings none.
+        job: The id of the email's job; empty if it has none.
+        known: A job may have sent the email before.
+        late: The email may have been accepted so long ago that the store has forgotten it.
 
     Returns:
-        What a call needs of a key, and the email.
+        The needs of a call as a lease request, and the email.
     """
     unable = frozenset(key.id for key in keys if not arguments.can_go_with(key))
     none_able = bool(keys) and len(unable) == len(keys)

@@ -1,4 +1,4 @@
-"""One run of an email's job: send it, wait for a job that does, or repeat a request."""
+"""Runs the job of one email: sends it, waits for a job that sends it, or repeats a request."""
 
 import asyncio
 import logging
@@ -40,22 +40,22 @@ from worker.verdicts import UNFINISHED
 
 _logger = logging.getLogger(__name__)
 
-# Another job is ahead once or twice. More often means a crowd of copies, which may as well wait.
 _MOST_FRESH_STARTS = 8
+"""After this number of waits and looks the job is deferred: many jobs send the same email."""
 
 
 @dataclass(slots=True)
 class SharedState:
-    """What all runs in one process share.
+    """The state that all runs in one process share.
 
     Attributes:
         rotation: Resend's keys and calls.
-        store: Where requests and results are kept.
-        at_least_once: An email whose outcome is unknown goes to another account if its own is gone.
-        queues: The emails that wait, by what they need of a key.
-        leaders: The attempts that may take emails along now.
-        in_flight: What this process is sending.
-        batch_sizes: How many emails may go together.
+        store: The idempotency store, which keeps requests and results.
+        at_least_once: Another account sends an email in doubt if its own account is gone.
+        queues: The emails that wait, by from-domain, excluded keys and priority.
+        leaders: The attempts of the current leaders.
+        in_flight: The requests that this process is sending.
+        batch_sizes: Limits how many emails may go together.
         went_alone: For each of the latest emails, whether it had to go alone.
     """
 
@@ -73,7 +73,7 @@ class EmailRun:
     """One run of the job of one email.
 
     Args:
-        shared: What all runs in this process share.
+        shared: The state that all runs in this process share.
         lease_request: What a call with the email needs of a key.
         email: The email.
     """
@@ -88,7 +88,7 @@ class EmailRun:
         self._deferral: Deferred | None = None
 
     async def serve(self) -> Served:
-        """Send the email, or give the result that another job got for it.
+        """Send the email, or return the result of another job that has sent it.
 
         Raises:
             Rescheduled: The job must come again.
@@ -113,7 +113,7 @@ class EmailRun:
         raise self._deferral or crowded()
 
     async def _look_up(self) -> Served | NextStep:
-        """Do what the store's record of the email asks for. `SEND`: there is none."""
+        """Act on the store's record of the email. Return `SEND` if the email may be sent as new."""
         match record := await self._record():
             case SendRecord(state=State.FREE) if not self._email.late or self._may_be_sent_twice:
                 return NextStep.SEND
@@ -154,10 +154,10 @@ class EmailRun:
         try:
             record = await retry_while_down(lambda: store.get(identity))
             if record.request is not None and self._in_flight(record) is None:
-                # A call of this process may have ended while the record was on its way.
+                # A call of this process may have ended while the record was being read.
                 record = await retry_while_down(lambda: store.get(identity))
         except Rescheduled as error:
-            error.in_doubt = True  # it cannot be known, so nothing may be promised
+            error.in_doubt = True  # without the record, the email may have been accepted
             raise
         return record
 
@@ -167,7 +167,7 @@ class EmailRun:
         return self._shared.in_flight.find(record.request.idempotency_key)
 
     async def _join(self, ended: Ended) -> None:
-        """Wait for another job of this process that sends the same email."""
+        """Wait for another job of this process that is sending the same email."""
         email, began_s = self._email, time.monotonic()
         await asyncio.wait({ended}, timeout=email.left_s())
         email.waited_ms += round((time.monotonic() - began_s) * 1000)
@@ -178,7 +178,7 @@ class EmailRun:
             raise error
 
     async def _repeat(self, record: SendRecord, request: SendRequest) -> Served | NextStep:
-        """Send a request again, as it is, and let other jobs of this process wait for it."""
+        """Send a request again unchanged, and let other jobs of this process wait for it."""
         in_flight, key = self._shared.in_flight, request.idempotency_key
         in_flight.begin(key)
         error: Deferred | TransientError | None = None
@@ -194,7 +194,7 @@ class EmailRun:
         self, record: SendRecord, request: SendRequest
     ) -> Served | NextStep:
         shared, email = self._shared, self._email
-        # Its recipients were charged against the quotas at its first attempt.
+        # The recipients were charged against the quotas at the first attempt.
         lease_request = replace(
             self._lease_request, account=request.account, exclude=frozenset(), emails=0
         )
@@ -225,7 +225,8 @@ class EmailRun:
     async def _call(self, lease_request: LeaseRequest, attempt: CallHooks[SendRequest]) -> Served:
         """Ask for a key and make the call.
 
-        An email waits for an earlier call that Resend is still at work on, and that costs no try.
+        If Resend is still processing an earlier call for the email, the job is deferred. That costs
+        no retry.
         """
         try:
             return await self._shared.rotation.run(
@@ -239,7 +240,7 @@ class EmailRun:
             raise deferral from None
 
     async def _leave_account(self, record: SendRecord) -> NextStep:
-        """Free the emails of a request that may have been accepted, for another account."""
+        """Free the emails of a request in doubt, so that another account may send them."""
         _logger.warning(
             "%d email(s) that may have been accepted are sent again, with another account",
             len(record.request.emails) if record.request else 0,
@@ -248,7 +249,7 @@ class EmailRun:
         return NextStep.SEND
 
     async def _send(self) -> Served | NextStep:
-        """Send a new email: lead the queue, or wait for the email that does."""
+        """Send a new email, as the leader of the queue or behind one."""
         shared, email, need = self._shared, self._email, self._lease_request
         if email.unsendable:
             raise InvalidArguments(email.unsendable)
@@ -270,7 +271,7 @@ class EmailRun:
                 del shared.queues[name]
 
     def _follow(self, outcome: Outcome) -> Served | NextStep:
-        """Take over what became of the email in the leader's call."""
+        """Take over the outcome of the leader's call for this email."""
         for call in outcome.calls:
             attempts.note_again(call)
             telemetry.note_shared_attempt(self._shared.rotation.pool.service, call)
@@ -281,7 +282,7 @@ class EmailRun:
         return outcome.result
 
     async def _lead(self, queue: BatchQueue | None) -> Served | NextStep:
-        """Ask for a key, and send the email with those that it takes along."""
+        """Ask for a key, and send the email together with those that it takes along."""
         shared, email = self._shared, self._email
         attempt = FirstAttempt(
             store=shared.store,
@@ -301,7 +302,7 @@ class EmailRun:
         except RequestRejected:
             if list(attempt.batch) == [email]:
                 raise
-            # One email may be at fault for all of them, so each goes alone.
+            # A single email may be the reason why all were refused, so each goes alone.
             for email in attempt.batch:
                 email.batchable = False
             attempt.wake_followers(NextStep.LOOK_AGAIN)
@@ -316,19 +317,19 @@ class EmailRun:
         return attempt.share(served)
 
     def _after(self, error: Deferred | TransientError, attempt: FirstAttempt) -> NextStep:
-        """Wait for a key that is free soon, or end the run of the leader and of its followers."""
+        """Let the leader and its followers wait for a key that is free soon, or end their runs."""
         email = self._email
         email.waited_ms += error.waited_ms
         error.in_doubt = attempt.in_doubt
         if isinstance(error, Deferred) and attempt.calls and self._is_worth_waiting(error):
-            # A run of the rotation calls no key twice. A rate limit that opens in a second is worth
-            # another one.
+            # One turn of the rotation uses no key twice. If the rate limit opens in a second, a
+            # further turn is better than a deferral.
             attempt.wake_followers(NextStep.WAIT)
             self._deferral = error
             return NextStep.WAIT
         attempt.wake_followers(error)
         attempt.end_queue(error)
-        if email not in attempt.batch:  # another job had sent it: the call was the followers' only
+        if email not in attempt.batch:  # another job had sent it; the call carried only followers
             return NextStep.LOOK_AGAIN
         raise error
 

@@ -1,4 +1,4 @@
-"""The entrance to this package: a job hands its email over, and gets the result."""
+"""Sends emails for jobs: the entry point of this package."""
 
 import time
 from collections.abc import Container
@@ -29,8 +29,8 @@ class EmailSender:
 
     Args:
         rotation: Resend's keys and calls.
-        store: Where requests and results are kept.
-        at_least_once: An email whose outcome is unknown goes to another account if its own is gone.
+        store: The idempotency store, which keeps requests and results.
+        at_least_once: Another account sends an email in doubt if its own account is gone.
     """
 
     def __init__(
@@ -68,9 +68,9 @@ class EmailSender:
         )
 
     def cancel(self, jobs: Container[str]) -> None:
-        """End the wait of followers whose jobs are cancelled: each raises `Revoked`.
+        """End the wait of followers whose jobs are cancelled. Each raises `Revoked`.
 
-        A call that is in flight is not cut.
+        A call in flight is not stopped.
 
         Args:
             jobs: The ids of the jobs.
@@ -86,7 +86,7 @@ class EmailSender:
     async def serve(
         self, lease_request: LeaseRequest, email: OutgoingEmail, *, longest_s: float | None = None
     ) -> Served:
-        """Send an email, or give the result that another job got for it.
+        """Send an email, or return the result of another job that has sent it.
 
         Args:
             lease_request: What a call with the email needs of a key.
@@ -97,9 +97,9 @@ class EmailSender:
             Deferred: No key may be called now, or another job is sending the same email.
             TransientError: Resend failed in a way that may pass.
             InvalidArguments: The idempotency key was used for another email, or the email is new
-                and `email.unsendable`.
+                and `unsendable`.
             RequestRejected: Resend refuses the email for good.
-            OutcomeUnknown: It may have been accepted, and there is no safe way to find out.
+            OutcomeUnknown: The email may have been accepted, and there is no safe way to find out.
         """
         email.until_s = None if longest_s is None else time.monotonic() + longest_s
         email.tenant = lease_request.tenant

@@ -1,1 +1,1 @@
-"""When jobs may start and end: before they are enqueued, and while they wait in a queue."""
+"""Estimates when jobs may start and end, before they are enqueued or while they wait."""

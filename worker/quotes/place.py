@@ -1,4 +1,4 @@
-"""The place of a job in its queue, and when the keys allow its first call."""
+"""Finds the place of a job in its queue, and estimates when the keys allow its first call."""
 
 import base64
 import json
@@ -24,14 +24,14 @@ _NOWHERE = {"place": None, "waiting": None, "expected_start": None, "limited_by"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A job that waits in its queue.
+    """The place of a job that waits in its queue.
 
     Attributes:
-        number: Its place; 1 for the next one.
-        waiting: How many jobs wait in its queue.
+        number: The job's place; 1 for the next job.
+        waiting: How many jobs wait in the queue.
         task: The task's name.
-        model: The model that it asks for first; empty where it asks for none.
-        trail: The calls of its earlier runs.
+        model: The model that the job asks for first; empty if it asks for none.
+        trail: The calls of the job's earlier runs.
     """
 
     number: int
@@ -50,8 +50,8 @@ async def find_place(app: Celery, job: str, broker: Redis) -> Place | None:
         broker: The Redis of the broker.
 
     Returns:
-        None where it waits in no queue (it runs, is deferred or has ended, or no job has this id),
-        or has more than 20,000 others of its list before it.
+        None if the job waits in no queue (it runs, is deferred or has ended, or no job has this
+        id), or if more than 20,000 jobs are before it in its list.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
@@ -72,16 +72,16 @@ async def find_place(app: Celery, job: str, broker: Redis) -> Place | None:
 
 
 async def place_of(app: Celery, job: str) -> dict[str, Any]:
-    """Say how many jobs are before one in its queue, and when it may start.
+    """Return the place of a job in its queue, and when it may start.
 
     Args:
         app: The app, for its tasks.
         job: The job's id.
 
     Returns:
-        `place`: 1 for the next one; None as for `find_place`. `waiting`: how many wait in its
-        queue. `expected_start`: an instant in ISO 8601; None where it is not known. `limited_by`:
-        what decides that.
+        `place`: 1 for the next job; None if `find_place` does not find the job. `waiting`: how many
+        jobs wait in its queue. `expected_start`: an instant in ISO 8601; None if it is not known.
+        `limited_by`: the cause of the wait, as in `Estimate`.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.
@@ -108,7 +108,7 @@ async def _first_call(app: Celery, runtime: Runtime, place: Place) -> Estimate:
 
 
 def _model_of(app: Celery, task: str, message: dict[str, Any]) -> str:
-    """The model that a job asks for first; empty where it asks for none."""
+    """Return the model that a job asks for first; empty if it asks for none."""
     models_of = getattr(app.tasks.get(task), "resources_of", None)
     try:
         _, kwargs, _ = json.loads(base64.b64decode(message["body"]))

@@ -1,4 +1,4 @@
-"""When jobs would start and end that are not enqueued yet."""
+"""Estimates when jobs that are not enqueued yet would start and end."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -16,13 +16,14 @@ _ASSUMED: Final = Margins()
 
 @dataclass(frozen=True, slots=True)
 class QuoteRequest:
-    """What would be enqueued.
+    """The jobs that would be enqueued.
 
     Attributes:
         service: The service of the jobs.
-        model: The model that they ask for; None: the first one of the settings.
-        jobs: How many they are.
-        tokens: Tokens a job, the prompt's and the answer's; None: what the keys' calls had so far.
+        model: The model that the jobs ask for; None: the first model in the settings.
+        jobs: The number of jobs.
+        tokens: Tokens a job, for prompt and answer together; None: the average of the keys' calls
+            so far.
     """
 
     service: str
@@ -33,19 +34,19 @@ class QuoteRequest:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """When they would start and end. Instants are in ISO 8601; None where they are not known.
+    """When the jobs would start and end. Instants are in ISO 8601; None if they are not known.
 
     Attributes:
         service: The service.
-        model: The model that was assumed; empty where the service has none.
-        jobs: How many jobs.
+        model: The model that was assumed; empty if the service has none.
+        jobs: The number of jobs.
         tokens: Tokens a job, as assumed.
-        waiting: How many jobs of the service wait before them; None: the broker does not say.
+        waiting: How many jobs of the service wait before these jobs; None: not known.
         expected_start: When the keys allow the first job's call, if nothing changes.
-        start_by: By when it has started in nine of ten cases.
-        end_by: By when the last job has ended in nine of ten cases.
-        limited_by: What decides the end, such as `rpm`; empty where nothing has to wait.
-        learned_from: How many outcomes the margin of `end_by` rests on; 0: it is assumed.
+        start_by: By when the first job has started, in nine of ten cases.
+        end_by: By when the last job has ended, in nine of ten cases.
+        limited_by: The cause of the last job's wait, such as `rpm`; empty if it need not wait.
+        learned_from: How many outcomes the margin of `end_by` is based on; 0: it is assumed.
     """
 
     service: str
@@ -60,7 +61,7 @@ class Quote:
     learned_from: int
 
     def as_json(self) -> dict[str, str | int | None]:
-        """Everything, in JSON types."""
+        """Return all fields in JSON types."""
         return asdict(self)
 
 
@@ -72,14 +73,14 @@ def quote_of(
     models: tuple[str, ...] = (),
     margins: Margins = _ASSUMED,
 ) -> Quote:
-    """Say when jobs would start and end that were enqueued now, behind all that wait.
+    """Return when jobs would start and end if they were enqueued now, behind all waiting jobs.
 
     Args:
         request: The jobs.
         view: The keys of their service.
-        waiting: How many of the service's jobs wait; None: nobody knows, so there are no instants.
+        waiting: How many of the service's jobs wait; None: unknown, so the quote has no instants.
         models: The models of jobs that name none, in order of preference.
-        margins: What was learned of how late jobs end.
+        margins: By how much quotes exceed forecasts.
     """
     now = datetime.now(UTC)
     model = (request.model or next(iter(models), "")) if models else ""
@@ -104,17 +105,17 @@ def quote_of(
 
 
 def _by(estimate: Estimate, margins: Margins, now: datetime) -> str | None:
-    """By when an estimate comes true in nine of ten cases."""
+    """Return the instant by which an estimate comes true in nine of ten cases."""
     return None if estimate.in_s is None else instant_in(margins.within_s(estimate.in_s), now)
 
 
 def estimate(view: PoolView, number: int, *, model: str, tokens: float) -> Estimate:
-    """Estimate when the Nth job from now may start; emails go in batches as large as can be.
+    """Estimate when the Nth job from now may start. Emails are assumed to go in full batches.
 
     Args:
         view: The keys of the service.
         number: 1 for the next job.
-        model: The model of the jobs; empty where the service has none.
+        model: The model of the jobs; empty if the service has none.
         tokens: Tokens a job.
     """
     if not SERVICES[view.service].sends_once:

@@ -1,4 +1,4 @@
-"""What the idempotency store knows of an email, and how it names that in Redis."""
+"""Defines the record of an email in the idempotency store, and its names in Redis."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -9,37 +9,38 @@ from worker.providers import SendRequest
 
 
 class State(StrEnum):
-    """What is known of an email."""
+    """The state of an email in the store."""
 
     FREE = "free"
-    """Nothing: it was not sent yet, or Resend surely refused it."""
+    """It was not sent yet, or Resend certainly did not accept it."""
     MISMATCH = "mismatch"
-    """Its idempotency key was used for an email with another content."""
+    """Its idempotency key was used for an email with different content."""
     SENT = "sent"
     """Resend accepted it."""
     BUSY = "busy"
     """Another job is sending it now."""
     OPEN = "open"
-    """It may have been accepted. Only the same request may be sent again."""
+    """It may have been accepted. Only exactly the same request may be sent again."""
     STALE = "stale"
     """It may have been accepted so long ago that Resend may have forgotten the idempotency key."""
     LOST = "lost"
     """It may have been accepted in a batch whose record is gone."""
     UNREADABLE = "unreadable"
-    """It may have been accepted: another program has changed its record."""
+    """It may have been accepted, but another program has changed its record."""
 
 
 @dataclass(frozen=True, slots=True)
 class SendRecord:
-    """What the store knows of an email.
+    """The store's record of an email.
 
     Attributes:
-        state: The kind of answer.
-        request: What was sent, with `State.OPEN`, `BUSY` and `STALE`.
+        state: The state of the email.
+        request: With `OPEN`, `BUSY` and `STALE`, the request that was sent.
         since_ms: When the request was claimed, on Redis' clock, in milliseconds since 1970.
-        result: What Resend answered, with `State.SENT`: `id`, and `key` (the key's label).
-        left_ms: How long the other job's call may still take, with `State.BUSY`, in milliseconds.
-        lost_by: With `State.OPEN`, the message of the job whose call was under way as it lost it.
+        result: With `SENT`, Resend's answer: `id`, and `key` (the key's label).
+        left_ms: With `BUSY`, how long the other job's call may still take, in milliseconds.
+        lost_by: With `OPEN`, the broker message of the job that was sending the email, if that job
+            lost its message during the call.
     """
 
     state: State
@@ -57,27 +58,27 @@ _HASH_CHARS = 40
 class RecordNames:
     """Names the records.
 
-    All of them share one hash tag, so that one script may change a batch and its emails together.
+    All names share one hash tag, so that one script may change a batch and its emails together.
 
     Args:
-        namespace: What every name begins with. Keeps installations apart that share a Redis.
+        namespace: The prefix of all names. It separates installations that share a Redis.
     """
 
     namespace: str
 
     def mail(self, idempotency_key: str) -> str:
-        """Hash: what is known of one email.
+        """Return the name of an email's record, a hash.
 
-        The idempotency key may be an order number or an address, so the name holds its SHA-256.
+        The idempotency key may be an order number or an address, so the name contains its SHA-256.
         """
         digest = hashlib.sha256(idempotency_key.encode()).hexdigest()[:_HASH_CHARS]
         return f"{{{self.namespace}:outbox}}:mail:{digest}"
 
     def batch(self, number: str) -> str:
-        """Hash: a batch whose outcome is open."""
+        """Return the name of the record of a batch whose outcome is open, a hash."""
         return f"{{{self.namespace}:outbox}}:batch:{number}"
 
     def of(self, request: SendRequest) -> list[str]:
-        """The names of all records of a request, its own first."""
+        """Return the names of all records of a request, the request's own first."""
         emails = [email.record for email in request.emails]
         return [self.batch(request.number), *emails] if request.is_batch else emails

@@ -1,4 +1,4 @@
-"""The operations of the idempotency store. Each is one script and one round trip."""
+"""Keeps requests and results in Redis. Each operation is one script, mostly one round trip."""
 
 import json
 import re
@@ -20,7 +20,7 @@ from worker.redis.lua import Clock, Script, keys_of
 _HOUR_MS = 3_600_000
 _MOST_READS = 3
 _WRONG_TYPE_RE: Final = re.compile("WRONGTYPE|attempt to ")
-"""What Redis, or Lua, says of a record that another program has changed."""
+"""Matches the errors of Redis or Lua for a record that another program has changed."""
 _VERBS = ("get", "claim", "reclaim", "complete", "release", "mark_ambiguous", "delete")
 
 Arg = str | int
@@ -32,16 +32,17 @@ class IdempotencyStore:
     Every method raises `redis.exceptions.RedisError` if Redis cannot be reached.
 
     Args:
-        redis: A client that decodes responses to text. Not closed here.
-        namespace: Keeps installations apart that share a Redis.
-        call_ms: How long a call may take, in milliseconds. For that long no other job sends the
-            same email, unless the message of the job that does is lost.
-        keep_ms: How long a request or a result is kept, in milliseconds. Longer than the 24 h for
-            which Resend keeps an idempotency key, so that the jobs of a system that is off over a
-            weekend find their records.
-        again_ms: How long a request may be sent again, in milliseconds. Shorter than those 24 h.
-        ownership: Knows the message of the running job, and whether another one is lost.
-        now_ms: A clock for tests. Default: Redis' own.
+        redis: A client that decodes responses to text. Its owner closes it.
+        namespace: The prefix of all names, which separates installations that share a Redis.
+        call_ms: How long a call may take, in milliseconds. During this time no other job sends the
+            same email, unless the sending job has lost its message.
+        keep_ms: How long a request or a result is kept, in milliseconds. This is longer than the
+            24 h for which Resend keeps an idempotency key, so that jobs find their records even if
+            the system was off over a weekend.
+        again_ms: How long a request may be sent again, in milliseconds. This is shorter than those
+            24 h.
+        ownership: Knows the message of the running job, and whether another job has lost its own.
+        now_ms: A clock for tests. Default: Redis' clock.
     """
 
     def __init__(
@@ -69,9 +70,9 @@ class IdempotencyStore:
         return EmailIdentity(self.names.mail(idempotency_key), content_hash)
 
     async def get(self, email: EmailIdentity) -> SendRecord:
-        """Read what is known of an email. Changes nothing.
+        """Read the record of an email, and change nothing.
 
-        An email of a batch whose outcome is open costs a second round trip.
+        If the email is in a batch whose outcome is open, this takes a second round trip.
         """
         try:
             reply = await self._read(email)
@@ -85,7 +86,8 @@ class IdempotencyStore:
             case [_, _, _, _, _, _, _, holder]:
                 record = _with_request(reply, email)
                 if record.state == State.BUSY and holder and await self._ownership.is_lost(holder):
-                    # Its worker died or hangs. Should it still send, it sends the same bytes.
+                    # The worker of that job died or hangs. If it still sends, it sends the same
+                    # bytes.
                     return replace(record, state=State.OPEN, left_ms=0, lost_by=holder)
                 return record
             case [state]:
@@ -93,7 +95,7 @@ class IdempotencyStore:
         return SendRecord(State.UNREADABLE)
 
     async def _read(self, email: EmailIdentity) -> Any:
-        """Read the record of an email, or that of the batch which it is part of."""
+        """Read the record of an email, or of the batch that contains it."""
         for _ in range(_MOST_READS):
             name = email.record
             reply = await self._run("get", [name], self._now(), email.content_hash, self._again_ms)
@@ -105,24 +107,24 @@ class IdempotencyStore:
         return reply
 
     async def claim(self, request: SendRequest, *, by: str) -> list[int]:
-        """Keep a request that is about to be sent, unless one of its emails is known already.
+        """Store a request that is about to be sent, unless one of its emails has a record already.
 
         Args:
-            request: What will be sent.
-            by: The call that sends it. No two calls have the same name.
+            request: The request.
+            by: A unique name for the call that sends it.
 
         Returns:
-            The places of the emails that are known. If there are any, nothing was kept, and the
-            request must not be sent.
+            The indices of the emails that have a record. If there are any, nothing was stored, and
+            the request must not be sent.
         """
         return [int(index) for index in await self._write("claim", request, by=by)]
 
     async def reclaim(self, record: SendRecord) -> bool:
-        """Take a request over, to send it again as it is.
+        """Take over a request, to send it again unchanged.
 
         Returns:
-            False if that is not allowed: another job is sending it, its outcome is known by now, or
-            Resend may have forgotten its idempotency key.
+            False if that is not allowed: another job is sending the request, its outcome is known
+            by now, or Resend may have forgotten its idempotency key.
         """
         [name, *_] = _names(self.names, record)
         args = (self._now(), self._call_ms, record.since_ms, self._again_ms, record.lost_by)
@@ -134,8 +136,8 @@ class IdempotencyStore:
         """Replace a request by its results.
 
         Args:
-            request: What was sent.
-            results: One for each email. None frees an email that was refused.
+            request: The request that was sent.
+            results: The result of each email. None frees an email that was refused.
         """
         args: list[Arg] = [self._keep_ms]
         for email, result in zip(request.emails, results, strict=True):
@@ -143,24 +145,21 @@ class IdempotencyStore:
         await self._run("complete", self.names.of(request), *args)
 
     async def release(self, request: SendRequest, *, by: str) -> bool:
-        """Free the emails of a call that was surely not carried out.
+        """Free the emails of a call that was certainly not carried out.
 
         Returns:
-            False if another attempt may have been accepted. The emails are not free then.
+            False if another attempt may have been accepted. The emails are then not free.
         """
         return bool(await self._run("release", self.names.of(request), by))
 
     async def mark_ambiguous(self, request: SendRequest) -> None:
-        """Keep a request whose call may have been carried out.
-
-        It is written anew if Redis has lost it.
-        """
+        """Keep a request whose call may have been carried out. Store it again if Redis lost it."""
         await self._write("mark_ambiguous", request)
 
     async def delete(self, record: SendRecord) -> None:
         """Free the emails of a request although it may have been accepted.
 
-        Does nothing if the record has changed since it was read.
+        If the record has changed since it was read, nothing happens.
         """
         await self._run("delete", _names(self.names, record), record.since_ms)
 
@@ -207,7 +206,7 @@ def _with_request(reply: Any, email: EmailIdentity) -> SendRecord:
 
 
 def _emails_of(text: str) -> tuple[EmailIdentity, ...]:
-    """Read the emails of a batch; none where another program has changed them."""
+    """Read the emails of a batch; none if another program has changed the text."""
     identities = as_list(read_json(text))
     if not all(
         isinstance(identity, list) and [*map(type, identity)] == [str, str]
