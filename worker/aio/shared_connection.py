@@ -1,4 +1,4 @@
-"""One connection for the commands of all jobs, of which none waits for another's answer."""
+"""Sends the commands of all jobs over one connection, without waiting between them."""
 
 import asyncio
 from collections import deque
@@ -15,25 +15,25 @@ from redis.exceptions import TimeoutError as LateError
 from worker.aio.redis_retry import is_replica_error
 
 _INCOMPLETE = object()  # the answer has not arrived in full
-_TIMEOUT_S = 10.0  # where the client has none
-_IDLE_S = (
-    30.0  # a connection that was idle for longer may have been dropped, by a firewall for example
-)
+_TIMEOUT_S = 10.0
+"""The timeout if the client has none, in seconds."""
+_IDLE_S = 30.0
+"""The longest idle time, in seconds; a firewall, for example, may drop a connection after it."""
 
 
 class SharedConnection:
     """Sends commands as a client does, for a third of the CPU.
 
-    Commands leave in the order in which they are sent, those of one turn of the event loop in one
-    write, without waiting for the answers to earlier ones.
+    Commands leave in the order in which they are sent, without waiting for the answers to earlier
+    commands. The commands of one turn of the event loop leave in one write.
 
-    No command is sent twice: one whose connection is lost before its answer may have run or not. A
-    cancelled command runs all the same, and its answer is dropped. No command may block the server,
-    since all others would wait behind it.
+    No command is sent twice. If the connection is lost before the answer, the command may or may
+    not have run. A cancelled command still runs, and its answer is dropped. No command may block
+    the server, because all other commands would wait behind it.
 
     Args:
-        redis: A client; answers are text if it decodes them, else bytes. One of its
-            connections is kept, and closed with the client.
+        redis: A client. Answers are text if the client decodes them, otherwise bytes. One of the
+            client's connections is kept, and closed with the client.
     """
 
     def __init__(self, redis: Redis) -> None:
@@ -44,7 +44,7 @@ class SharedConnection:
         self._opening: asyncio.Task[Link] | None = None
 
     async def link(self) -> "Link":
-        """Return a connection to send commands on at once.
+        """Return a connection on which commands can be sent at once.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
@@ -55,9 +55,9 @@ class SharedConnection:
         return link
 
     async def _opened(self) -> "Link":
-        """Open a connection; all callers that come meanwhile share it, or its failure."""
+        """Open a connection. Callers that come meanwhile share the new connection or its error."""
         if self._opening is None:
-            # The task belongs to no job: the first caller may be cancelled.
+            # The task does not belong to a job, because the first caller may be cancelled.
             self._opening = asyncio.get_running_loop().create_task(self._open(), context=Context())
             self._opening.add_done_callback(self._open_ended)
         return await asyncio.shield(self._opening)
@@ -65,7 +65,7 @@ class SharedConnection:
     def _open_ended(self, opening: "asyncio.Task[Link]") -> None:
         self._opening = None
         if not opening.cancelled():
-            opening.exception()  # retrieved here, since no caller may wait any more
+            opening.exception()  # retrieved, so that asyncio does not log it if no caller waits
 
     async def _open(self) -> "Link":
         connection, self._connection, self._link = self._connection, None, None
@@ -83,7 +83,7 @@ class SharedConnection:
 
 
 class Link(asyncio.Protocol):
-    """Takes over a connection that the client has opened, with its password, database and TLS.
+    """Takes over a connection that the client has opened, after login, with its database and TLS.
 
     Args:
         connection: A connection on which no command waits for its answer.
@@ -113,16 +113,17 @@ class Link(asyncio.Protocol):
         self._streams = self._transport.get_protocol()
         self._transport.set_protocol(self)
         if connection._reader.at_eof():  # type: ignore[union-attr]  # noqa: SLF001 - the same
-            # It was closed as soon as it was open: the streams know, and are notified only once.
+            # The server closed the connection at once. asyncio has reported that to the streams,
+            # and does not report it a second time.
             self._lost = True
             self._transport.abort()
 
     def leave(self) -> None:
-        """Send nothing more on it: another server is the primary now."""
+        """Send nothing more on this connection, because another server is the primary now."""
         self._lost = True
 
     def is_usable(self) -> bool:
-        """Whether a command may be sent on it."""
+        """Whether a command may be sent on this connection."""
         if self._lost or self._transport.is_closing():
             return False
         if self._waiting:
@@ -131,26 +132,28 @@ class Link(asyncio.Protocol):
         return idle_s < _IDLE_S and not self._connection.should_reconnect()  # type: ignore[no-untyped-call]
 
     def send(self, command: bytes) -> "asyncio.Future[Any]":
-        """Send a command, with the others of this turn.
+        """Send a command, together with the other commands of this turn of the loop.
 
-        The future has its answer, or fails with redis-py's error.
+        Returns:
+            A future with the answer, or with redis-py's error.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        if self._ended:  # since the caller got this link: nothing would end the wait
+        if self._ended:  # the connection was lost after the caller got this link
             future.set_exception(self._loss())
             return future
         self._waiting.append((future, self._loop.time()))
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._check_timeout)
         if not self._outgoing:
-            # One write for all commands of this turn: a system call takes longer than all the rest.
+            # One write for all commands of this turn, because a system call takes longer than all
+            # other steps together.
             self._loop.call_soon(self._flush)
         self._outgoing.append(command)
         return future
 
     def _flush(self) -> None:
         outgoing, self._outgoing = self._outgoing, []
-        if not self._transport.is_closing():  # else connection_lost() fails what waits
+        if not self._transport.is_closing():  # otherwise connection_lost() fails the futures
             self._transport.write(b"".join(outgoing))
 
     def data_received(self, data: bytes) -> None:
@@ -164,14 +167,15 @@ class Link(asyncio.Protocol):
             if future.done():  # cancelled
                 continue
             if isinstance(answer, Exception):
-                # Another server is the primary now. This one may keep the connection for ever.
+                # If another server is the primary now, this server may still keep the connection
+                # open for ever.
                 self._lost = self._lost or is_replica_error(answer)
                 future.set_exception(answer)
             else:
                 future.set_result(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Fail what is not answered."""
+        """Fail the commands that have no answer yet."""
         self._lost = self._ended = True
         if self._timer is not None:
             self._timer.cancel()
@@ -179,7 +183,7 @@ class Link(asyncio.Protocol):
             if not future.done():
                 future.set_exception(self._loss())
         self._waiting.clear()
-        self._streams.connection_lost(exc)  # closing the client waits for it
+        self._streams.connection_lost(exc)  # closing the client waits for this call
 
     def _loss(self) -> Exception:
         if self._late:

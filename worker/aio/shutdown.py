@@ -1,4 +1,4 @@
-"""Does the hub's work on the consumer's thread while the worker ends and its hub no longer runs."""
+"""Waits for jobs while the worker ends, and does the hub's work, because the hub no longer runs."""
 
 import asyncio
 import logging
@@ -15,11 +15,12 @@ from worker.aio.transport import unacked
 logger = logging.getLogger(__name__)
 
 _STEP_S = 0.5
-_LINGER_S = 3.0
-"""How long jobs whose end was reported may go on."""
+_OVERRUN_S = 3.0
+"""How long jobs whose end is decided may still run, in seconds."""
 _HUNG_CLEANUPS_S = 2.0
+"""How long the cleanups may take while Redis hangs, in seconds."""
 _UNLIMITED_S = 300.0
-"""How long jobs without a time limit may go on while Redis hangs."""
+"""How long jobs without a time limit may still run while Redis hangs, in seconds."""
 _ACKNOWLEDGING = ("ack_log_error", "reject_log_error")
 
 hung_redis.watch_ends()
@@ -37,7 +38,7 @@ class Running(Protocol):
 
     @property
     def unsettled(self) -> int:
-        """How many of them have not reported their end yet."""
+        """How many of the running jobs have no decided end yet."""
 
     def drain(self) -> None:
         """Start no further job."""
@@ -49,17 +50,18 @@ class Running(Protocol):
 def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float) -> None:
     """Wait until no job runs; meanwhile do the hub's work: callbacks, acknowledgements, timers.
 
-    It waits only a few seconds for jobs whose end was reported: one may suppress each cancellation.
-    While Redis hangs, it waits as long as jobs may run: their results cannot be stored.
+    The wait for jobs whose end is decided takes a few seconds at most, because such a job may
+    suppress each cancellation. While Redis hangs, the whole wait takes at most as long as a job may
+    run, because results cannot be stored.
 
     Args:
         pool: The pool, which starts no further job.
         hub: The hub, if there is one.
-        cold: Cancel the jobs, and wait for at most `cold_patience_s` seconds, because one may hang.
-            A signal that comes meanwhile has the same effect.
-        cold_patience_s: In seconds.
+        cold: Whether to cancel the jobs first. A signal for a cold shutdown that comes meanwhile
+            has the same effect.
+        cold_patience_s: How long to wait for cancelled jobs, in seconds, because a job may hang.
     """
-    hung_redis.of_process.begin()  # a command of remote control sends no signal
+    hung_redis.of_process.begin()  # a shutdown by remote control sends no signal
     grace = _GracePeriod(pool, cold=cold, cold_patience_s=cold_patience_s)
     next_timers_s = 0.0
     while pool.running:
@@ -76,7 +78,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
 
 
 class _GracePeriod:
-    """How long a worker that ends waits for its jobs; `wait_for_jobs` has the arguments."""
+    """The time for which an ending worker waits for its jobs; for arguments see `wait_for_jobs`."""
 
     def __init__(self, pool: Running, *, cold: bool, cold_patience_s: float) -> None:
         self._pool = pool
@@ -93,9 +95,9 @@ class _GracePeriod:
         return self._deadline_s is not None
 
     def spent(self) -> str:
-        """Say which jobs the worker waits for no longer; empty while it waits.
+        """Return why the worker stops waiting for its jobs, or an empty text while it waits.
 
-        It cancels them all where the shutdown is a cold one, or has become one.
+        If the shutdown is cold or has become cold, this cancels all jobs.
         """
         if not self.is_cold and (self._begins_cold or state.should_terminate not in (None, False)):
             self._deadline_s = time.monotonic() + self._cold_patience_s
@@ -107,7 +109,7 @@ class _GracePeriod:
             self._pool.cancel_all()
             return "cannot report their ends, since Redis does not answer"
         self._settled_s = None if self._pool.unsettled else self._settled_s or now_s
-        if self._settled_s is None or now_s <= self._settled_s + _LINGER_S:
+        if self._settled_s is None or now_s <= self._settled_s + _OVERRUN_S:
             return ""
         return "that timed out or were terminated run on"
 
@@ -115,16 +117,17 @@ class _GracePeriod:
 def wait_softly(pool: Running, worker: Any) -> None:
     """Wait like `WorkController.wait_for_soft_shutdown`, but handle the ends of jobs meanwhile.
 
-    The original sleeps on the consumer's thread, so jobs that end in that time still look active,
-    and are requeued although they succeeded. This returns as soon as no job runs.
+    Celery's method sleeps on the consumer's thread, so jobs that end in that time still look
+    active, and go back to their queue although they have succeeded. This function also returns as
+    soon as no job runs.
     """
     conf = worker.app.conf
     timeout_s = float(conf.worker_soft_shutdown_timeout)
     pool.calls.drain()
-    # This is also needed without a wait: else waiting jobs would take the slots of those that are
-    # about to be cancelled.
+    # This is needed even without a wait. Otherwise waiting jobs would take the slots of jobs that
+    # are cancelled next.
     pool.drain()
-    hung_redis.of_process.begin(cold=True)  # the signal comes when this handler has ended
+    hung_redis.of_process.begin(cold=True)  # Celery's signal comes after this handler
     idle_too = bool(conf.worker_enable_soft_shutdown_on_idle)
     if timeout_s <= 0 or not (idle_too or state.active_requests):
         return
@@ -135,9 +138,9 @@ def wait_softly(pool: Running, worker: Any) -> None:
 
 
 def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
-    """End the lifespan on the loop, and wait for that for at most `patience_s` seconds.
+    """End the lifespan on the loop, and wait for at most `patience_s` seconds.
 
-    While Redis hangs, most of its cleanups wait for nothing: two seconds must do.
+    While Redis hangs, this waits for at most two seconds, because most cleanups need Redis.
     """
     if hung_redis.of_process.silent:
         patience_s = min(patience_s, _HUNG_CLEANUPS_S)
@@ -152,14 +155,14 @@ def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
 
 
 def send_acknowledgements(hub: Any, *, is_again: bool = False) -> None:
-    """Run the acknowledgements that wait in a hub that no longer runs, and send them.
+    """Run and send the acknowledgements that wait in a hub that no longer runs.
 
-    Other callbacks do not run: one may be the transport's reader, which would deliver messages to a
-    closed pool.
+    Other callbacks do not run, because one of them may be the transport's reader, which would
+    deliver messages to a closed pool.
 
     Args:
         hub: The hub, if there is one.
-        is_again: Whether this is called again in a moment, and need not try a Redis that hangs.
+        is_again: Whether this will be called again soon. If so, a Redis that hangs is not tried.
     """
     if hub is None:
         return

@@ -2,9 +2,9 @@
 
 Celery finds the current task and its request on stacks that are keyed by greenlet or thread. On one
 event loop hundreds of jobs share a thread, and one job uses a greenlet, child tasks and threads. So
-the key here is the *owner* of the running code: a ContextVar, which asyncio copies to child tasks,
-and `asyncio.to_thread` to its thread. Code without an owner keeps Celery's own key, so nothing
-changes outside the pool.
+the key here is the *owner* of the running code, which is usually a job. A ContextVar holds the
+owner: asyncio copies it to child tasks, and `asyncio.to_thread` copies it to its thread. Code
+without an owner keeps Celery's own key, so nothing changes outside the pool.
 """
 
 from contextvars import Context, ContextVar, copy_context
@@ -21,22 +21,22 @@ _owner: ContextVar[object | None] = ContextVar("owner of the task stacks", defau
 
 
 def owner() -> object:
-    """Return the key of the running code's stacks: its job, or else the greenlet or thread."""
+    """Return the key of the running code's stacks: its job, or its greenlet if it has no job."""
     job = _owner.get()
     return getcurrent() if job is None else job
 
 
 def context_of(new_owner: object) -> Context:
-    """Copy the running context, and make `new_owner` the owner of code that runs in the copy."""
+    """Return a copy of the running context in which `new_owner` owns the code."""
     context = copy_context()
     context.run(_owner.set, new_owner)
     return context
 
 
 class OwnedStack(StockStack):
-    """Celery's stack keyed by owner, with one look-up instead of Celery's three.
+    """Celery's stack, keyed by owner.
 
-    Each job needs it a dozen times.
+    Each call takes one look-up instead of Celery's three, because each job makes a dozen calls.
     """
 
     _held: dict[object, list[Any]]
@@ -49,7 +49,7 @@ class OwnedStack(StockStack):
         key = _owner.get() or getcurrent()
         held = self._held.get(key)
         if held is None:
-            # An `append` would make room for three more.
+            # A literal list takes less memory: `append` reserves room for three more items.
             held = self._held[key] = [obj]
         else:
             held.append(obj)
@@ -62,7 +62,7 @@ class OwnedStack(StockStack):
         if not held:
             return None
         if len(held) == 1:
-            del self._held[key]  # else the stack of each job would stay for ever
+            del self._held[key]  # otherwise each job's stack would stay for ever
         return held.pop()
 
     def __len__(self) -> int:
@@ -81,10 +81,10 @@ class OwnedStack(StockStack):
 
 
 def share(stack: Any) -> None:
-    """Key a stack of Celery's by owner. A second call does nothing.
+    """Key one of Celery's stacks by owner. A second call does nothing.
 
     Raises:
-        ImproperlyConfigured: Celery is configured to use stacks that cannot be keyed.
+        ImproperlyConfigured: Celery uses stacks that cannot be keyed by owner.
     """
     if isinstance(stack, OwnedStack):
         return

@@ -1,4 +1,4 @@
-"""Limits the jobs of one task that run at once in this worker: its `concurrency_limit`."""
+"""Limits how many jobs of one task run at once in this worker, by its `concurrency_limit`."""
 
 from collections import Counter, deque
 from typing import Any
@@ -7,9 +7,9 @@ from worker.aio.job import Job
 
 
 class TaskLimits:
-    """Keeps jobs beyond their task's limit until another job of that task has ended.
+    """The tasks' limits, with the jobs that wait until another job of their task has ended.
 
-    It is used on the loop's thread; other threads may only empty the queues of `waiting`.
+    Use it on the loop's thread; other threads may only remove jobs from the queues of `waiting`.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class TaskLimits:
         self._waiting: dict[str, deque[Job]] = {}
 
     def set_from(self, task: Any) -> None:
-        """Read a task's limit, or that it has none. From any thread.
+        """Read a task's `concurrency_limit`, which may be missing. From any thread.
 
         Raises:
             ValueError: The limit is not a positive whole number.
@@ -35,11 +35,11 @@ class TaskLimits:
         self._limits[task.name] = limit
 
     def waiting(self) -> tuple["deque[Job]", ...]:
-        """The queues of jobs that wait for another job of their task."""
+        """Return the queues of jobs that wait for another job of their task."""
         return tuple(self._waiting.values())
 
     def admit(self, job: Job) -> bool:
-        """Count a job that may start, and return true; otherwise keep it, and return false."""
+        """Return true if a job may start, and count it; otherwise keep the job until `release`."""
         limit = self._limits.get(job.name)
         if limit is not None and self._running[job.name] >= limit:
             self._waiting[job.name].append(job)
@@ -56,5 +56,5 @@ class TaskLimits:
         waiting = self._waiting.get(name)
         try:
             return waiting.popleft() if waiting else None
-        except IndexError:  # the consumer's thread may empty it at any time
+        except IndexError:  # the consumer's thread may empty the queue at any time
             return None

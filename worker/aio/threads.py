@@ -1,7 +1,7 @@
-"""An executor whose threads never keep the process alive.
+"""Runs calls in threads that never keep the process alive.
 
-The standard library joins its executors' threads at exit, so one call that hangs would block a cold
-shutdown as well.
+The standard library joins its executors' threads at exit, so a single call that hangs would block
+even a cold shutdown.
 """
 
 import threading
@@ -15,14 +15,15 @@ _Work = tuple["Future[Any]", Callable[[], Any]]
 
 
 class DaemonThreads(ThreadPoolExecutor):
-    """An executor of daemon threads, started as they are needed.
+    """An executor of daemon threads, which are started when they are needed.
 
-    It is a `ThreadPoolExecutor` by type only, as asyncio requires of its default executor.
+    It is a `ThreadPoolExecutor` by type only, because asyncio requires that type of its default
+    executor.
 
     Args:
         limit: The most threads at once.
         name: The beginning of the threads' names.
-        prepare: Called first in each thread.
+        prepare: A function that each thread calls first.
     """
 
     def __init__(self, limit: int, *, name: str, prepare: Callable[[], None] | None = None) -> None:
@@ -34,7 +35,7 @@ class DaemonThreads(ThreadPoolExecutor):
         self._lock = threading.Lock()
         self._alive = 0
         self._unclaimed = 0
-        """Submitted calls minus free threads; above zero, another thread would help."""
+        """Submitted calls minus free threads; above 0, one more thread is useful."""
         self._stopped = False
 
     @property
@@ -72,8 +73,8 @@ class DaemonThreads(ThreadPoolExecutor):
                 self._count_free()
                 future.set_exception(exc)
             else:
-                # This comes before the result: else a job submitted at once would start another
-                # thread.
+                # Count before the result is set: otherwise a call that is submitted at once would
+                # start another thread.
                 self._count_free()
                 future.set_result(result)
                 del result

@@ -1,13 +1,13 @@
-"""Holds the time limits of a job whose work is over, while Redis is yet to hear of it."""
+"""Suspends a job's time limits while the finished job waits until Redis has taken its outcome."""
 
 from worker.aio import stacks
 from worker.aio.job import Job
 
 
 class HeldTimeLimits:
-    """No time limit ends the running job within the block. Outside a job it does nothing.
+    """A `with` block in which no time limit ends the running job. Outside a job it does nothing.
 
-    The calls of a job may overlap, and so may these blocks: the limits hold again after the last.
+    The blocks of one job may overlap; the limits apply again after the last block has ended.
     """
 
     def __init__(self) -> None:

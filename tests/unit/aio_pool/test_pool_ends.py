@@ -176,7 +176,7 @@ def test_a_job_that_has_lost_too_many_runs_is_accepted_and_never_runs(
 def test_a_cold_stop_gives_cancelled_jobs_the_time_that_was_set(
     app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutdown, "_LINGER_S", 0.0)  # what a warm one gives them
+    monkeypatch.setattr(shutdown, "_OVERRUN_S", 0.0)  # what a warm one gives them
     cleaned = threading.Event()
 
     @app.task(shared=False)
