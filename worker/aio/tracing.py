@@ -1,4 +1,4 @@
-"""Keeps Celery's tracer from repeating work for each job that gives the same result each time."""
+"""Removes work that Celery's tracer repeats for each job although the result never changes."""
 
 from functools import lru_cache, wraps
 from types import CodeType
@@ -19,18 +19,18 @@ StockContext: Any = Context  # Celery has no types
 _KNOWN: Final = frozenset(
     {*Context.__dict__, "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 )
-"""Names that are not the user's own headers, as in Celery's `Context`."""
+"""The fields of a request that are not headers of the user's own, as in Celery's `Context`."""
 _NONE: Final = object()
 
 
 class JobContext(StockContext):
-    """Celery's view of a request, without a copy of it, and with the set of its own names kept."""
+    """Celery's `Context` of a request, which uses the request's dictionary and does not copy it."""
 
     def __init__(self, *sources: Any, **more: Any) -> None:
         if len(sources) != 1 or type(sources[0]) is not dict:
             super().__init__(*sources, **more)
             return
-        # Only the tracer makes a context of a job's dictionary, which it has filled for this use.
+        # Only the tracer makes a context from a single dictionary, which it has built for that.
         fields = self.__dict__ = sources[0]
         fields.update(more)
         limits = fields.get("timelimit", _NONE)
@@ -59,10 +59,11 @@ def _positions(code: CodeType) -> list[Any]:
 
 
 class SharedCode(StockCode):
-    """billiard's copy of a code object, with one list of the positions for all copies of it.
+    """billiard's copy of a code object; all copies of one code share the list of its positions.
 
-    billiard makes that list for each frame of each traceback, and a traceback is a cycle: a
-    thousand jobs that go back to their queue left 400 MB of garbage until the next collection.
+    billiard makes that list for each frame of each traceback, and a traceback is a reference cycle.
+    After a thousand jobs had gone back to their queue, 400 MB of garbage waited for the next
+    collection.
     """
 
     def __init__(self, code: CodeType) -> None:
@@ -78,9 +79,9 @@ _HIDES: Final = "__traceback_hide__"
 
 
 class LightFrame(StockFrame):
-    """billiard's copy of a frame, made without a look at most frames' variables.
+    """billiard's copy of a frame, which does not read most frames' variables.
 
-    Python notes them in the frame at each look, and then they stay as long as the frame does.
+    Each read of `f_locals` stores the variables in the frame, where they stay as long as the frame.
     """
 
     def __init__(self, frame: Any) -> None:
@@ -91,7 +92,7 @@ class LightFrame(StockFrame):
 
 
 class _WithoutVariables:
-    """A frame as billiard's copy looks at it."""
+    """A frame with the attributes that billiard's copy reads, and no variables."""
 
     f_locals: Final[dict[str, Any]] = {}
 
@@ -102,20 +103,20 @@ class _WithoutVariables:
 
 StockTraceInfo: Any = trace.TraceInfo
 _ENDS: Final = ("handle_error_state", "handle_ignore", "handle_reject")
-"""The methods that handle the error of a job that did not succeed."""
+"""The methods of the tracer that handle the error of an unsuccessful job."""
 _stock_ends = {name: getattr(StockTraceInfo, name) for name in _ENDS}
 _stock_handle_retry = StockTraceInfo.handle_retry
 
 
 def _noting(name: str) -> Any:
-    """Handle an error as Celery does, and note it on the job."""
+    """Return a method that handles an error as Celery does, and notes the error on the job."""
 
     @wraps(_stock_ends[name])
     def handle(self: Any, *args: Any, **options: Any) -> Any:
         info = _stock_ends[name](self, *args, **options)
         job = stacks.owner()
         if isinstance(job, Job):
-            # Of an error that cannot be pickled, the info has a copy.
+            # The info has a different error object if the original cannot be pickled.
             job.errors = (self.retval,) if info is None else (self.retval, info.exception)
         return info
 
@@ -148,8 +149,8 @@ class LightRetryInfo:
 def _handle_retry(self: Any, task: Any, req: Any, store_errors: bool = True, **kwargs: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's signature
     """Report a retry as Celery does, without a traceback if the task has `light_retry`.
 
-    A traceback costs more than everything else in a job that goes back to its queue: Python reads
-    and parses the source of each frame, to mark the position in the line.
+    If a job goes back to its queue, a traceback costs more than everything else: Python reads and
+    parses the source of each frame to mark the position in the line.
     """
     if not getattr(task, "light_retry", False):
         return _stock_handle_retry(self, task, req, store_errors=store_errors, **kwargs)
@@ -170,9 +171,9 @@ _stock_saferepr = trace.saferepr
 
 
 def _short_repr(value: Any, maxlen: int | None = None, **options: Any) -> str:
-    """Represent a result as Celery does, without taking a dictionary apart of which nothing shows.
+    """Represent a result as Celery does, but without parsing a dictionary that is not shown.
 
-    Where `resultrepr_maxsize` is 1, Celery works longer on a result than on the log line with it.
+    If `resultrepr_maxsize` is 1, Celery spends more time on the result than on its log line.
     """
     if maxlen == 1 and type(value) is dict and value:
         return "{, ...}"
@@ -188,8 +189,8 @@ def install() -> None:
     trace.Context = JobContext
     StockFrame.Code = SharedCode
     einfo.Traceback.Frame = LightFrame
-    # Celery runs a task's body directly unless its class has its own `__call__`. In workers, Celery
-    # wraps the default one, and then takes the wrapper for the class's own.
+    # Celery runs a task's body directly unless the task's class overrides `__call__`. In workers,
+    # Celery wraps the default `__call__`, and then mistakes the wrapper for an override.
     call = celery.Task.__call__
     if call.__module__ == trace.__name__:
         call.__module__ = "celery.app.task"

@@ -1,8 +1,9 @@
-"""Python 3.12's `asyncio.wait_for` for Python 3.11, whose own one may swallow a cancellation.
+"""Gives Python 3.11 the `asyncio.wait_for` of Python 3.12, which never swallows a cancellation.
 
-That one returns a result, and forgets the cancellation, if what it waits for is done in the same
-turn of the loop. redis-py sends each command by it: of jobs that call Redis in a loop, every other
-one would lose its soft time limit, or go on after `revoke(terminate=True)` for another second.
+Python 3.11's `wait_for` returns a result and forgets the cancellation if the awaited future is done
+in the same turn of the loop. redis-py sends each command through `wait_for`. Of jobs that call
+Redis in a loop, every other job would lose its soft time limit, or run for another second after
+`revoke(terminate=True)`.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ _OF_PYTHON: Final = asyncio.wait_for
 
 @contextmanager
 def cancellable() -> Iterator[None]:
-    """Within the block, `asyncio.wait_for` of this process passes on each cancellation."""
+    """Make `asyncio.wait_for` of this process pass on each cancellation within the block."""
     if sys.version_info < (3, 12):
         _set(_wait_for)
     try:
@@ -32,8 +33,8 @@ def _set(wait_for: Any) -> None:
 
 
 async def _wait_for(fut: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109 - Python's
-    # Source: Lib/asyncio/tasks.py of Python 3.12. What is awaited runs in the caller's own task, so
-    # there is no second one whose end could hide the cancellation.
+    # Source: Lib/asyncio/tasks.py of Python 3.12. The awaitable runs in the caller's own task, so
+    # no second task's end can hide the cancellation.
     if timeout is not None and timeout <= 0:
         return await _OF_PYTHON(fut, timeout)
     async with asyncio.timeout(timeout):

@@ -1,4 +1,4 @@
-"""Logs the task that blocks the event loop."""
+"""Detects a blocked event loop, and logs the task that blocks it."""
 
 import asyncio
 import gc
@@ -48,7 +48,7 @@ class Watchdog:
         thread: The loop's thread.
         jobs: The pool's jobs.
         threshold_s: How long the loop may be blocked without a warning, in seconds.
-        calls: The calls that the loop has posted run although it is blocked.
+        calls: The calls for the consumer's thread; the watchdog sends those of a blocked loop.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class Watchdog:
                     pass  # one warning each time the loop is blocked
 
     def _report(self, pinged_s: float) -> None:
-        frame = sys._current_frames().get(self._watched.ident or 0)  # noqa: SLF001 - what it is for
-        # On a machine without free CPU time the loop does not respond either, but then its stack is
-        # in its own code.
+        frame = sys._current_frames().get(self._watched.ident or 0)  # noqa: SLF001 - documented, despite its name
+        # Without free CPU time the loop does not respond either, but its stack is then in its own
+        # code.
         if frame is None or _is_loops_own(frame) or self._answered.is_set():
             return
         logger.warning(
@@ -116,7 +116,7 @@ class Watchdog:
 
 def _is_loops_own(frame: FrameType | None) -> bool:
     if frame is not None and frame.f_code is _READS_WAKE_UP:
-        return True  # it has just been woken to answer
+        return True  # the ping has just woken the loop
     # All frames must be the loop's: a job that waits for a child process is in `selectors` as well.
     while frame is not None and frame.f_code.co_filename in _OF_THE_LOOP:
         if frame.f_code is LoopThread._run.__code__:  # noqa: SLF001 - the loop's first frame
@@ -129,5 +129,6 @@ def _context_of(task: "asyncio.Task[Any]") -> Context | None:
     if hasattr(task, "get_context"):
         context: Context = task.get_context()
         return context
-    # In Python 3.11 only the garbage collector has it, before the contexts of the task's callbacks.
+    # In Python 3.11 only the garbage collector knows the task's context. It returns that context
+    # before the contexts of the task's callbacks.
     return next((each for each in gc.get_referents(task) if isinstance(each, Context)), None)
