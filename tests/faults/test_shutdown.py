@@ -42,5 +42,5 @@ def test_a_worker_ends_although_its_redis_hangs_and_loses_nothing(start_fleet: S
         assert worker.await_exit(within_s=30) == 0
     finally:
         os.kill(fleet.redis.pid or 0, signal.SIGCONT)
-    assert "Redis has not answered for 4 s, and this worker ends without it" in worker.log
+    assert "Redis has not answered for 4 s, so this worker ends without it" in worker.log
     assert "Traceback" not in worker.log

@@ -88,7 +88,7 @@ def test_a_command_without_an_answer_fails_once_the_worker_ends(
     hung.begin()
     assert isinstance(command.wait(), redis.ConnectionError)
     assert hung.silent
-    with pytest.raises(redis.ConnectionError, match="it does not answer, and this worker ends"):
+    with pytest.raises(redis.ConnectionError, match="Redis does not answer, and this worker ends"):
         server.connection(timeout_s=LONG_S).connect()
 
 
@@ -214,8 +214,8 @@ def test_only_patient_connections_to_the_silent_server_are_lost(
     lost = [each.is_lost for each in (waiting, idle, leases, endless, just_over, *elsewhere)]
     assert lost == [True, True, False, True, True, False, False, False]
     words = (
-        "Redis has not answered for 4 s, and this worker ends without it: what it has not "
-        "acknowledged comes back when the leases end"
+        "Redis has not answered for 4 s, so this worker ends without it: messages that "
+        "are not acknowledged come back when their leases end"
     )
     assert caplog.messages == [words]
     watch.look_at(1004.2)
@@ -228,11 +228,11 @@ def test_only_patient_connections_to_the_silent_server_are_lost(
         WatchedConnection(timeout_s=hung_redis.PATIENT_S), WatchedConnection(host="h", port=2)
     )
     for silent in (WatchedConnection(), WatchedConnection(path="/b.sock")):
-        with pytest.raises(redis.ConnectionError, match="it does not answer"):
+        with pytest.raises(redis.ConnectionError, match="Redis does not answer"):
             watch.knows(silent)
     watch.hung.note_answer(leases)
     watch.knows(WatchedConnection())
-    with pytest.raises(redis.ConnectionError, match="it does not answer"):
+    with pytest.raises(redis.ConnectionError, match="Redis does not answer"):
         watch.knows(WatchedConnection(path="/b.sock"))
 
 

@@ -41,6 +41,6 @@ async def test_a_background_task_or_cleanup_that_fails_is_named_without_its_obje
             logging.WARNING,
             f"{HERE}.Client.close did not end in 0.01 s; the other cleanups still run",
         ),
-        (logging.ERROR, f"{HERE}.Client failed as the pool ended; the other cleanups still run"),
+        (logging.ERROR, f"{HERE}.Client failed while the pool ended; the other cleanups still run"),
     ]
     assert "canary" not in caplog.text

@@ -34,7 +34,7 @@ def test_a_reply_that_the_broker_refuses_is_logged_without_a_traceback(
     finally:
         mailbox.uninstall(app)
     refused = "command not allowed when used memory > 'maxmemory'."
-    assert caplog.messages == [f"remote control: the broker takes no reply ({refused})"]
+    assert caplog.messages == [f"remote control: cannot send a reply ({refused})"]
     with pytest.raises(OperationalError):
         control._publish_reply()
 
@@ -77,7 +77,7 @@ def test_a_reply_is_tried_once_more_and_then_given_up(
             node.dispatch("ping", {}, reply_to={"exchange": "e", "routing_key": "r"}, ticket="t")
     finally:
         mailbox.uninstall(app)
-    assert caplog.messages == ["remote control: the broker takes no reply (it is gone)"]
+    assert caplog.messages == ["remote control: cannot send a reply (it is gone)"]
     assert tries == 2
 
 

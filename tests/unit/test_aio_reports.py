@@ -52,7 +52,7 @@ def test_a_message_goes_back_where_the_store_refused_and_is_acknowledged_after_a
         f"cannot report the end of {JOB} ({type(error).__name__}: {error}), so its message goes "
         "back to the queue"
         if of_store
-        else f"cannot report the end of {JOB}, so its message is only acknowledged"
+        else f"cannot report the end of {JOB}, so its message is acknowledged without a report"
     )
     assert (line.exc_info is None) is of_store  # a bug of ours shows its place
 

@@ -77,7 +77,7 @@ def pool_of(monkeypatch: pytest.MonkeyPatch, ends_s: float, settles_s: float) ->
     [
         (0, 0, False, 0, [], None),
         (600, 600, False, 600, [], None),
-        (600, 10, False, 13.5, [], "2 jobs that timed out or were terminated run on"),
+        (600, 10, False, 13.5, [], "2 jobs that timed out or were terminated still run"),
         (12, 10, False, 12, [], None),
         (0, 0, True, 0, [], None),
         (1, 600, True, 1, [0], None),
@@ -225,7 +225,7 @@ def test_only_acknowledgements_run_in_a_hub_that_has_stopped(
     [
         (None, None),
         (TimeoutError(), "the cleanups did not end in 7 s; the worker ends without them"),
-        (ValueError(), "the cleanups failed; the worker ends all the same"),
+        (ValueError(), "the cleanups failed; the worker ends anyway"),
     ],
 )
 def test_a_worker_ends_whatever_its_cleanups_do(
@@ -256,8 +256,8 @@ def test_a_worker_ends_whatever_its_cleanups_do(
 @pytest.mark.parametrize(
     ("timeout_s", "cold", "waited_s", "words"),
     [
-        (20, False, 20.5, "2 jobs cannot report their ends, since Redis does not answer"),
-        (None, False, 300.5, "2 jobs cannot report their ends, since Redis does not answer"),
+        (20, False, 20.5, "2 jobs cannot report their ends, because Redis does not answer"),
+        (None, False, 300.5, "2 jobs cannot report their ends, because Redis does not answer"),
         (20, True, 5.1, "2 jobs did not end when they were cancelled"),
     ],
 )

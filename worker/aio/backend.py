@@ -154,7 +154,7 @@ class RedisBackend(ChainEndingBackend):
             if state != states.STARTED:
                 raise
             # STARTED is only information for observers: the job must not fail because of it.
-            warn("cannot store that a job runs (%s); it goes on", words_of(exc))
+            warn("cannot store that a job runs (%s); the job goes on", words_of(exc))
         return result
 
     async def _replace(self, stored: Any, key: Any, value: Any, expires_s: int, state: str) -> None:
@@ -294,7 +294,7 @@ class _Pauses:
         """
         pause_s = self._pause_s
         if refuses_for_now(error) or needs_a_person(error):
-            sentence = "the result store takes nothing (%s); next try in %.1f s"
+            sentence = "the result store rejects writes (%s); next try in %.1f s"
             warn(sentence, words_of(error), pause_s)
         else:
             self._tries += 1

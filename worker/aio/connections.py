@@ -144,7 +144,10 @@ class _Sentinel(_Mixin):
     def _take_role(self, role: Any) -> None:
         if not isinstance(role, NoPermissionError) and role[0] not in {"master", b"master"}:
             self._sentinels.mistrust()
-            raise redis.ConnectionError(f"{self._host_error()}, is a replica")
+            raise redis.ConnectionError(
+                f"{self.host}:{self.port} is a replica, although the sentinels name it as the "
+                f"primary {self._sentinels.master_name}"
+            )
         self._sentinels.confirm((self.host, self.port))
         self._greeted = True
 
@@ -169,7 +172,9 @@ class _BlockingSentinel(_Sentinel):
         """
         if self._is_left:
             self.disconnect()
-            raise redis.ConnectionError(f"{self._host_error()}, is so no more")
+            raise redis.ConnectionError(
+                f"{self.host}:{self.port} is no longer the primary {self._sentinels.master_name}"
+            )
         super().send_packed_command(*args, **kwargs)
 
     def _connect(self) -> Any:

@@ -58,7 +58,7 @@ def _first_of(exc: BaseException) -> BaseException:
 def unexpected(exc: BaseException) -> UnexpectedCancellation:
     """Return the error for a coroutine that was cancelled, but not by the pool."""
     return UnexpectedCancellation(
-        "the coroutine was cancelled, and neither a limit nor an order was the reason"
+        "the coroutine was cancelled, and neither a time limit nor a revoke was the reason"
     ).with_traceback(exc.__traceback__)
 
 

@@ -5,7 +5,7 @@ asyncio.CancelledError
 Exception
 ├── LostTooOften            the job was lost with its worker too often; not a WorkerLostError,
 │                           because Celery would send the job back to its queue after one
-└── UnexpectedCancellation  a coroutine was cancelled without a limit or an order
+└── UnexpectedCancellation  a coroutine was cancelled, but not by a limit or a revoke
 BaseException
 ├── JobGone                 unwinds the tracer of a job whose end is decided already
 ├── Revoked                 ends a job whose body finds that the job is revoked
@@ -26,7 +26,7 @@ class SoftTimeLimit(SoftTimeLimitExceeded, asyncio.CancelledError):
 
 
 class UnexpectedCancellation(Exception):  # noqa: N818 - reads as a sentence in a result
-    """The coroutine was cancelled, and neither a limit nor an order was the reason."""
+    """The coroutine was cancelled, and neither a time limit nor a revoke was the reason."""
 
 
 class LostTooOften(Exception):  # noqa: N818 - reads as a sentence in a result

@@ -61,7 +61,7 @@ class HungRedis:
         with self._lock:
             self._connections.add(connection)
         if _is_patient(connection) and _address_of(connection) in self.silent:
-            raise redis.ConnectionError("it does not answer, and this worker ends")
+            raise redis.ConnectionError("Redis does not answer, and this worker ends")
 
     def note_answer(self, connection: Any) -> None:
         """Note that a connection's server has answered."""
@@ -102,8 +102,8 @@ class HungRedis:
         if new := silent - self.silent:
             self.silent |= new
             logger.warning(
-                "Redis has not answered for %g s, and this worker ends without it: what it has not "
-                "acknowledged comes back when the leases end",
+                "Redis has not answered for %g s, so this worker ends without it: messages that "
+                "are not acknowledged come back when their leases end",
                 self._silent_s,
             )
         for connection in connections:

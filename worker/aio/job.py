@@ -254,7 +254,7 @@ class Job:
             JobGone: The job's end was decided while the body ran, or the body found that the job
                 is revoked.
             SoftTimeLimitExceeded: The body did not catch the soft limit.
-            UnexpectedCancellation: The body ended as cancelled without a limit or an order.
+            UnexpectedCancellation: The body was cancelled, but not by a limit or a revoke.
             WorkerLost: The body ran out of memory.
         """
         try:

@@ -94,7 +94,7 @@ async def end(*, patience_s: float) -> None:
                 words = "%s did not end in %g s; the other cleanups still run"
                 logger.warning(words, _name_of(function), patience_s)
             else:
-                words = "%s failed as the pool ended; the other cleanups still run"
+                words = "%s failed while the pool ended; the other cleanups still run"
                 logger.exception(words, _name_of(function))
 
 

@@ -78,7 +78,7 @@ def _given_up_in_a_line(publish: Callable[..., Any]) -> Callable[..., None]:
         try:
             publish(*args, retry_policy=_RETRY_POLICY, **kwargs)
         except OperationalError as exc:
-            warn("remote control: the broker takes no reply (%s)", words_of(exc))
+            warn("remote control: cannot send a reply (%s)", words_of(exc))
 
     return publish_reply
 

@@ -194,7 +194,7 @@ class TaskPool(BasePool):
             timeout_s=timeout_s or self.options.get("timeout"),
         )
         if self.jobs.draining or self._stopped:
-            logger.debug("%s came after the end; the broker delivers it again", job)
+            logger.debug("%s came while the pool ended; the broker delivers it again", job)
         else:
             self.jobs.put(job)
         return job

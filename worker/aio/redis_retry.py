@@ -149,9 +149,12 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
             waited_s = time.monotonic() - began_s
             left_s = policy.within_s - waited_s
             if left_s <= 0 or not (policy.any_error or passes_by_itself(exc)):
-                warn("Redis refuses, or stays away (%s); no longer waiting for it", words_of(exc))
+                warn(
+                    "Redis refuses a command or is unreachable (%s); no longer waiting for it",
+                    words_of(exc),
+                )
                 raise
-            logger.debug("Redis has not taken it yet: %s", words_of(exc))
+            logger.debug("a call to Redis failed: %s", words_of(exc))
             if waited_s >= _UNHEARD_S:
                 warn("jobs wait for Redis: %s", words_of(exc))
         await asyncio.sleep(min(pause_s, left_s))

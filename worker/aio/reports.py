@@ -45,7 +45,7 @@ def settle(request: Any, exc: Exception) -> None:
         words = "cannot report the end of %s (%s: %s), so its message goes back to the queue"
         logger.error(words, request.humaninfo(), type(exc).__name__, exc)
     else:
-        words = "cannot report the end of %s, so its message is only acknowledged"
+        words = "cannot report the end of %s, so its message is acknowledged without a report"
         logger.error(words, request.humaninfo(), exc_info=exc)
     try:
         if isinstance(exc, _STORE_ERRORS):

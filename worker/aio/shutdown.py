@@ -107,11 +107,11 @@ class _GracePeriod:
             return "did not end when they were cancelled" if now_s > self._deadline_s else ""
         if hung_redis.of_process.silent and now_s > self._hung_deadline_s:
             self._pool.cancel_all()
-            return "cannot report their ends, since Redis does not answer"
+            return "cannot report their ends, because Redis does not answer"
         self._settled_s = None if self._pool.unsettled else self._settled_s or now_s
         if self._settled_s is None or now_s <= self._settled_s + _OVERRUN_S:
             return ""
-        return "that timed out or were terminated run on"
+        return "that timed out or were terminated still run"
 
 
 def wait_softly(pool: Running, worker: Any) -> None:
@@ -151,7 +151,7 @@ def end_lifespan(loop: asyncio.AbstractEventLoop, *, patience_s: float) -> None:
     except TimeoutError:
         logger.warning("the cleanups did not end in %g s; the worker ends without them", patience_s)
     except Exception:
-        logger.exception("the cleanups failed; the worker ends all the same")
+        logger.exception("the cleanups failed; the worker ends anyway")
 
 
 def send_acknowledgements(hub: Any, *, is_again: bool = False) -> None:

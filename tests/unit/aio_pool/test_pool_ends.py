@@ -219,7 +219,7 @@ def test_a_job_after_the_end_is_left_to_the_broker(
     late = Outcome(pool, double, 1)
     pool.stop()
     assert not late.accepted.done()
-    assert "came after the end; the broker delivers it again" in caplog.text
+    assert "came while the pool ended; the broker delivers it again" in caplog.text
 
 
 def test_stop_is_tolerated_before_the_start_and_twice(app: Celery, start: Start) -> None:

@@ -128,7 +128,7 @@ def test_a_cancellation_that_nobody_ordered_is_no_time_limit(app: Celery, start:
         task.cancel()
         await asyncio.sleep(0)
 
-    assert "neither a limit nor an order was the reason" in repr(
+    assert "neither a time limit nor a revoke was the reason" in repr(
         Outcome(start(), cancels_itself).answer
     )
 
