@@ -71,16 +71,16 @@ The limits of your keys are not among the settings: the workers learn them from 
 """
 
 _EXAMPLE_HEAD = """\
-# Keywheel's settings, written by `make docs`. Copy this file to .env and fill in what you need.
-# A line that starts with # keeps its default.
+# Keywheel's settings, written by `make docs`. Copy this file to .env, then set your keys.
+# A setting in a line that starts with # has its default.
 #
 # The process environment wins over .env. Each secret may instead come from a file, such as
 # /run/secrets/groq by GROQ_API_KEY_FILE. A name that ends in _S counts seconds. Changes take effect
 # at the next start; changed API keys also by `celery -A worker keys reload`.
 
 # --- API keys -------------------------------------------------------------------------------------
-# At least one key of one service. Up to ten a service: NAME, NAME_2 … NAME_10; gaps are fine.
-# Or as files: GROQ_API_KEY_FILE, GROQ_API_KEY_2_FILE …
+# Set at least one key. A service may have up to ten keys: NAME, NAME_2 … NAME_10. Numbers may be
+# left out. Or name files with the keys: GROQ_API_KEY_FILE, GROQ_API_KEY_2_FILE …
 GROQ_API_KEY=
 # GROQ_API_KEY_2=
 # GROQ_API_KEY_3=

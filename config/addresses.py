@@ -12,9 +12,9 @@ _QUOTED_RE = re.compile(r'"(?:[^"\\]|\\.){1,62}"')
 _NAMED_RE = re.compile(r"""(?:[^<>]{0,200}|\s*"[^"]{0,200}"\s*)<([^<>]+)>""")
 _CONTROL_RE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _JOINER_RE = re.compile(r"(?<=[^\x00-\x7f])[\u200c\u200d](?=[^\x00-\x7f])")
-"""Persian, the scripts of India and emoji need these; between other letters they hide something."""
+"""Invisible joiners. Persian, the scripts of India and emoji need them; elsewhere they deceive."""
 _BETWEEN: Final = frozenset("-_\u00b7\u0375\u05f3\u05f4\u30fb")
-"""What names of hosts have beside letters: dashes, and the dots and quotes that IDNA lists."""
+"""Other characters of host names than letters: dashes, and the dots and quotes that IDNA lists."""
 
 
 def is_address(text: str) -> bool:
@@ -25,7 +25,7 @@ def is_address(text: str) -> bool:
     """
     if _CONTROL_RE.search(text):
         return False
-    # A display name may hold no-break spaces, emoji and joiners.
+    # A display name may contain no-break spaces, emoji and joiners.
     named = _NAMED_RE.fullmatch(text)
     address = _JOINER_RE.sub("", named[1] if named else text)
     local, _, domain = address.rpartition("@")
@@ -49,7 +49,7 @@ def _is_label(label: str) -> bool:
 
 
 def _is_letter(char: str) -> bool:
-    """Whether it is a letter, a digit, a mark on one (such as vowels of Hindi), or an emoji."""
+    """Whether a character is a letter, a digit, a mark (such as vowels of Hindi), or an emoji."""
     if char.isascii():
         return char.isalnum()
     return char.isalnum() or unicodedata.category(char) in {"Mn", "Mc", "Me", "So", "Sk"}

@@ -1,4 +1,4 @@
-"""The URL of RabbitMQ as broker, and its TLS options as py-amqp reads them."""
+"""Parses the URL of RabbitMQ as broker, and translates its TLS options for py-amqp."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,10 @@ _TLS_OPTIONS: Final = {
     "ssl_certfile": "certfile",
     "ssl_keyfile": "keyfile",
 }
-"""py-amqp's names by those of the URLs of Redis; it checks certificates in any case."""
+"""py-amqp's names of the TLS options, by their names in Redis URLs.
+
+py-amqp always checks certificates.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,8 @@ class AmqpUrl:
     """A parsed URL.
 
     Attributes:
-        url: The URL without its options; of several nodes, separated by semicolons, as kombu reads
-            them.
+        url: The URL without its options; for several nodes, their URLs, separated by semicolons for
+            kombu.
         tls: The TLS options for py-amqp; None without TLS.
     """
 
@@ -59,7 +62,7 @@ def _parts_of(nodes: Sequence[str]) -> list[SplitResult]:
 
 
 def _tls_options(parts: Sequence[SplitResult], *, secure: bool) -> dict[str, str]:
-    """Read the options, which stand behind the last node, under py-amqp's names."""
+    """Read the options, which follow the last node, under py-amqp's names."""
     given = dict(parse_qsl(parts[-1].query, keep_blank_values=True))
     known = _TLS_OPTIONS if secure else {}
     if not given.keys() <= known.keys() or any(part.query for part in parts[:-1]):

@@ -1,4 +1,4 @@
-"""One API key: its id and its label, which are safe to show, and its secret, which is not."""
+"""Represents an API key. Its id and its label are safe to show; its secret is not."""
 
 import hashlib
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ _LONGEST_PREFIX: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """One key of a service, as this process holds it.
+    """One key of a service.
 
     Attributes:
         service: The service's name.
         id: The first 12 hexadecimal digits of the secret's SHA-256; safe to store and to show.
         label: The masked form (`gsk_abc123...`), safe to show.
-        secret: The key itself; goes to the provider and nowhere else.
-        variable: The variable that it was found in.
+        secret: The key itself; it is sent to the provider and to no other program.
+        variable: The variable that contains the key.
         account: The account that owns the limits, if the settings name it.
         sender: The from address of the key's team, if the settings name one.
     """
@@ -42,7 +42,7 @@ def key_id(secret: str) -> str:
 
 
 def masked_key(secret: str) -> str:
-    """Return a label for a secret: its prefix and six more characters, at most a third of it."""
+    """Return a label: a secret's prefix and six more characters, but at most a third of it."""
     prefix = secret.find("_") + 1
     if prefix > _LONGEST_PREFIX:
         prefix = 0
@@ -53,8 +53,8 @@ def keys_named(text: str, keys: Iterable[ApiKey]) -> list[ApiKey]:
     """Find the keys that a person may mean.
 
     Args:
-        text: A key's id or the beginning of it, its label, or its variable's name. The secret
-            itself finds nothing: it would stay in the shell's history.
+        text: A key's id or the beginning of its id, its label, or its variable's name. The secret
+            itself is not accepted, because it would stay in the shell's history.
         keys: The keys to choose from.
     """
     known = list(keys)

@@ -1,4 +1,4 @@
-"""Celery's configuration, as plain data made from the settings."""
+"""Makes Celery's configuration, as plain data, from the settings."""
 
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -18,11 +18,11 @@ TRANSPORT_CLASSES: Final = {
     "rediss": "worker.aio.transport:TlsTransport",
     "sentinel": "worker.aio.transport:SentinelTransport",
 }
-"""Our transport for each scheme of the broker's URL; a socket keeps kombu's own."""
+"""Our transport for each scheme of the broker's URL; a Unix socket uses kombu's own transport."""
 _ADMIN: Final = "admin"
 """The queue of the tasks by which operators reach the workers, `tasks.admin`."""
 NOTIFY: Final = "notify"
-"""The queue of the notifications of how jobs ended, by the task of `tasks.notify`."""
+"""The queue of `tasks.notify`, which posts notifications of how jobs ended."""
 QUEUE_OF_TASKS: Final = {
     **{service.tasks: service.queue for service in SERVICES.values()},
     f"tasks.{_ADMIN}": _ADMIN,
@@ -38,42 +38,42 @@ QUEUES: Final = tuple(dict.fromkeys(queue for queue in QUEUE_OF_TASKS.values() i
 
 Only services that name the same queue share one: see `config.services`."""
 FOREIGN: Final = "celery"
-"""Where our workers send the jobs of tasks that they do not know: Celery's own default.
+"""The queue to which our workers send jobs of tasks that they do not know: Celery's default queue.
 
-A step of a chain may be a task of the application that sent the chain, whose worker consumes that
-queue unless it names another one."""
+A step of a chain may be a task of the application that sent the chain. That application's worker
+consumes this queue unless it names another one."""
 CUSTOM_QUEUE: Final = "jobs"
 """The queue of the tasks that `KEYWHEEL_TASKS` adds."""
 DEFERRED: Final = ".deferred"
-"""The ending of the name of the queue to which deferred jobs of a queue return.
+"""The suffix of a deferred queue's name.
 
-So they go before the jobs that wait in the queue, not behind them."""
+Deferred jobs of a queue return to its deferred queue, so that they run before the jobs that wait in
+the queue."""
 DELAYED_QUEUES: Final = {
     queue + DEFERRED: queue
     for queue in (*(service.queue for service in SERVICES.values()), CUSTOM_QUEUE, NOTIFY)
 }
-"""The queues of deferred jobs, which our transport keeps in Redis until they are due.
-
-Each goes before the queue that is named with it."""
+"""The deferred queues, each with its queue. Our transport keeps their jobs in Redis until they are
+due, and delivers them before the jobs of the queue."""
 
 WORKER_PRODUCERS = 2
-"""How many connections a worker publishes by; each of them takes up to two of Redis.
+"""The most connections of a worker for publishing; each may open two connections to Redis.
 
-Jobs that return to their queue take turns, since a push takes a millisecond. Flower and other tools
-hold connections for as long as they run, and keep Celery's ten."""
+Jobs that return to their queue take turns, because a push takes only a millisecond. Flower and
+other tools hold connections as long as they run, and keep Celery's limit of ten."""
 _CONNECT_TIMEOUT_S = 5
 _SOCKET_TIMEOUT_S = 30
 _HEALTH_CHECK_S = 25
 _RESTORE_S = 10
 _HEARTBEAT_S = 30
 _SYNC_THREADS = 16
-"""Threads for plain `def` tasks that a user adds; ours are all asynchronous."""
+"""Threads for a user's plain `def` tasks; the built-in tasks are all asynchronous."""
 _ETA_TASKS = 10_000
-"""How many jobs with a countdown a worker holds in memory, with a transport that cannot delay."""
+"""The most jobs with a countdown in a worker's memory, if the transport cannot delay messages."""
 
 
 def celery_config(settings: Settings) -> dict[str, Any]:
-    """Make the configuration for `app.conf.update`. Never log it: its URLs hold passwords.
+    """Make the configuration for `app.conf.update`. Never log it: its URLs contain passwords.
 
     Args:
         settings: The settings.
@@ -89,23 +89,23 @@ def celery_config(settings: Settings) -> dict[str, Any]:
 
 
 def queue_of(task: str) -> str:
-    """Name the queue that the jobs of a task go to; empty where it is not a task of ours."""
+    """Name the queue that the jobs of a task go to; empty if it is not a built-in task."""
     return QUEUE_OF_TASKS.get(task.rpartition(".")[0], "")
 
 
 def consumed_queues(settings: Settings) -> tuple[str, ...]:
-    """Name the queues that a worker consumes which has keys for all services."""
+    """Name the queues of a worker that has keys for all services."""
     custom = [CUSTOM_QUEUE] if settings.task_modules else []
     return (*QUEUES, *custom, *([NOTIFY] if settings.notify_hosts else []))
 
 
 def delays_in_broker(settings: Settings) -> bool:
-    """Whether deferred jobs wait in the broker until they are due; else workers hold them."""
+    """Whether deferred jobs wait in the broker until they are due. If not, workers hold them."""
     return _uses_rabbitmq(settings) or delays_in_redis(settings)
 
 
 def delays_in_redis(settings: Settings) -> bool:
-    """Whether they wait in the Redis of the broker, where they can be counted and woken."""
+    """Whether deferred jobs wait in the broker's Redis, where they can be counted and woken."""
     return _transport(settings) is not None
 
 
@@ -123,9 +123,9 @@ def _broker(settings: Settings) -> dict[str, Any]:
         **(_rabbitmq(settings) if _uses_rabbitmq(settings) else _redis_broker(settings)),
         # A worker that starts before Redis waits for it, and logs its address without the password.
         "broker_connection_retry_on_startup": True,
-        # It tries for ever: jobs are safe in Redis, and an exit would help nobody.
+        # It retries for ever: jobs are safe in Redis, and an exit would not help.
         "broker_connection_max_retries": None,
-        # It also waits for a Redis that rejects commands, as a full one does.
+        # It also waits for a Redis that rejects commands, for example because it is full.
         "broker_channel_error_retry": True,
     }
 
@@ -135,12 +135,12 @@ def _rabbitmq(settings: Settings) -> dict[str, Any]:
     return {
         "broker_url": url.url,
         **({"broker_use_ssl": dict(url.tls)} if url.tls is not None else {}),
-        # A connection that says nothing for this long is dead; both sides look at half of it.
+        # A connection without traffic for this long is dead; both sides check after half of it.
         "broker_heartbeat": _HEARTBEAT_S,
-        # A publish returns when RabbitMQ has the message on its disks.
+        # A publish returns when RabbitMQ has stored the message on its disks.
         "broker_transport_options": {"confirm_publish": True},
-        # Deferred jobs need quorum queues and topic exchanges: they wait in queues of Celery's, one
-        # for each power of two of seconds. Source: kombu.transport.native_delayed_delivery.
+        # Deferred jobs need quorum queues and topic exchanges: they wait in Celery's delay queues,
+        # one for each power of two of seconds. Source: kombu.transport.native_delayed_delivery.
         "task_create_missing_queue_type": "quorum",
         "task_create_missing_queue_exchange_type": "topic",
     }
@@ -155,21 +155,21 @@ def _redis_broker(settings: Settings) -> dict[str, Any]:
         **({"broker_transport": transport} if transport else {}),
         "broker_transport_options": {
             "visibility_timeout": settings.visibility_timeout_s,
-            # Ours: after this time without a heartbeat a worker's jobs are redelivered.
+            # Our own option: a worker's jobs are redelivered after this time without a heartbeat.
             "lease_s": settings.worker_lease_s,
-            # Ours: deferred jobs wait in Redis, by its clock, and no worker holds them.
+            # Our own option: deferred jobs wait in Redis, by its clock, and no worker holds them.
             "delayed_queues": DELAYED_QUEUES,
-            # How often kombu looks for jobs of workers that died. By default it acts on every tenth
-            # look only, so that jobs would wait for 90 s more than the timeout.
+            # How often kombu looks for jobs of workers that died. By default only every tenth look
+            # has an effect, so that jobs would wait 90 s longer than the timeout.
             "unacked_restore_interval": min(_RESTORE_S, settings.visibility_timeout_s / 4),
             "unacked_restore_throttle": 1,
             "socket_connect_timeout": _CONNECT_TIMEOUT_S,
-            # It is above kombu's longest blocking pop, so that only a dead connection reaches it.
+            # Longer than kombu's longest blocking pop, so that only a dead connection exceeds it.
             "socket_timeout": _SOCKET_TIMEOUT_S,
             "socket_keepalive": True,
             "health_check_interval": _HEALTH_CHECK_S,
-            # A push that timed out may have arrived, and a repetition would add a second job. kombu
-            # publishes in batches only without this option (`Transport.supports_batch_publish`).
+            # A push that timed out may have arrived, so a repetition could add a second job. Also,
+            # kombu publishes in batches only if this is off (`Transport.supports_batch_publish`).
             "retry_on_timeout": False,
             **urls.broker_options,
         },
@@ -184,14 +184,14 @@ def _results(settings: Settings) -> dict[str, Any]:
         },
         "redis_socket_connect_timeout": _CONNECT_TIMEOUT_S,
         "redis_socket_timeout": _SOCKET_TIMEOUT_S,
-        # A connection through a Unix socket has no such option.
+        # A connection through a Unix socket has no keepalive.
         "redis_socket_keepalive": not RedisUrls.of(settings).results.startswith("socket:"),
         "redis_backend_health_check_interval": _HEALTH_CHECK_S,
-        "redis_retry_on_timeout": True,  # storing a result twice is storing it once
+        "redis_retry_on_timeout": True,  # storing a result twice does no harm
         "result_expires": settings.result_expires_s,
         "result_serializer": "json",
         "result_accept_content": ["json"],
-        # Extended results would keep the arguments, which are prompts and mail bodies, in Redis.
+        # Extended results would store the arguments, such as prompts and mail bodies, in Redis.
         "result_extended": False,
     }
 
@@ -199,10 +199,10 @@ def _results(settings: Settings) -> dict[str, Any]:
 def _retries_for(wait_s: int) -> dict[str, float]:
     """Make a policy that retries to store a result for at least `wait_s`.
 
-    A job whose result cannot be stored ends with the store's error, although its email was sent or
-    its tokens were spent. So the retries last as long as the time limit of a job.
+    If its result cannot be stored, a job ends with the store's error, although its email was sent
+    or its tokens were spent. So the retries last as long as the time limit of a job.
     """
-    longest_s = 2  # jobs that wait for the store take up the room of others, which wait for them
+    longest_s = 2  # short, because jobs that wait for the store take the places of other jobs
     return {
         "max_retries": wait_s // longest_s + 10,
         "interval_start": 0,
@@ -214,10 +214,10 @@ def _retries_for(wait_s: int) -> dict[str, float]:
 def _route_of_known(
     _name: str, _args: Any, _kwargs: Any, _options: Any, task: Any = None, **_: Any
 ) -> dict[str, str] | None:
-    """Route a task that none of our modules has, if this process knows it: it is the user's own.
+    """Route the user's own tasks: those that this process knows and that no other route matches.
 
-    Its name need not begin with a module of `KEYWHEEL_TASKS`: it may have a name of its own, or
-    stand in a module that one of them imports.
+    Their names need not begin with a module of `KEYWHEEL_TASKS`. A task may have another name, or
+    be defined in a module that one of these modules imports.
     """
     return None if task is None else {"queue": CUSTOM_QUEUE}
 
@@ -240,7 +240,7 @@ def _tasks(settings: Settings) -> dict[str, Any]:
         "event_serializer": "json",
         "task_acks_late": True,
         "task_reject_on_worker_lost": True,
-        "task_track_started": False,  # saves a write; Flower learns it from events
+        "task_track_started": False,  # saves a write; Flower gets this state from events
         "task_ignore_result": False,
         "task_store_errors_even_if_ignored": True,
         "task_send_sent_event": False,
@@ -250,7 +250,7 @@ def _tasks(settings: Settings) -> dict[str, Any]:
 
 
 def _queue(name: str, *, quorum: bool) -> Queue:
-    # Its exchange is the one that a producer declares that knows only the queue's name.
+    # This is the exchange that a producer declares if it knows only the queue's name.
     exchange = Exchange(name, type="topic" if quorum else "direct")  # type: ignore[no-untyped-call]
     arguments = {"x-queue-type": "quorum"} if quorum else None
     return Queue(name, exchange, routing_key=name, queue_arguments=arguments)  # type: ignore[no-untyped-call]
@@ -262,7 +262,7 @@ def _worker(settings: Settings) -> dict[str, Any]:
         "worker_consumer": CONSUMER_CLASS,
         "worker_concurrency": settings.worker_concurrency,
         "worker_aio_threads": _SYNC_THREADS,
-        # It is one more than our own bound, which also makes a dead letter.
+        # One more than our own bound, which is reached first and also makes a dead letter.
         "worker_aio_lost_runs": settings.max_deliveries + 1,
         "worker_prefetch_multiplier": 1,
         "worker_eta_task_limit": max(_ETA_TASKS, settings.worker_concurrency),
@@ -271,11 +271,11 @@ def _worker(settings: Settings) -> dict[str, Any]:
         # worker/logs/setup.py sets up the handlers, by Celery's signal setup_logging.
         "worker_hijack_root_logger": False,
         "worker_redirect_stdouts": False,
-        # A moment without Redis must not cancel hundreds of calls in flight: the outcome of each
+        # A moment without Redis must not cancel hundreds of calls in flight. The outcome of each
         # email would be unknown, and the tokens of each completion wasted. So the calls finish and
         # their results are stored. Our transport acknowledges the messages when Redis is back. With
-        # kombu's transport, or if the worker dies, a message is redelivered, and the next setting
-        # ends a job that has succeeded without running it again.
+        # kombu's transport, or if the worker dies, a message is redelivered. Then the next setting
+        # ends a job that has already succeeded, without running it again.
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "worker_deduplicate_successful_tasks": True,
     }

@@ -1,4 +1,4 @@
-"""The settings of this process, read once from its environment."""
+"""Reads the settings of this process once from its environment."""
 
 import logging
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ _log = logging.getLogger(__name__)
 
 
 def notices(environ: Mapping[str, str], settings: Settings) -> tuple[str, ...]:
-    """List what a person should look at although the environment works, one sentence each.
+    """Return one sentence for each valid setting that a person should look at.
 
     Args:
         environ: The merged environment.
-        settings: What was read from it.
+        settings: The settings that were read from it.
     """
     files = {variable_of(field) for field in SECRET_FIELDS}
     known = Known(settings=frozenset(variables().values()), files=frozenset(files))
@@ -38,7 +38,7 @@ def get_settings() -> Settings:
     """Return the settings of this process. The first call reads them and logs the notices.
 
     Raises:
-        SettingsError: Something is wrong; it has a sentence for each wrong variable.
+        SettingsError: A variable is wrong; the error has a sentence for each wrong variable.
     """
     environ = read_environment()
     settings = settings_from(environ)
@@ -51,7 +51,7 @@ def reload_settings() -> Settings:
     """Read the settings again. Objects that hold the old settings keep them.
 
     Raises:
-        SettingsError: Something is wrong; the next call of `get_settings` reads again.
+        SettingsError: A variable is wrong; the next call of `get_settings` reads again.
     """
     get_settings.cache_clear()
     return get_settings()

@@ -1,6 +1,6 @@
-"""The environment: the process' own over `.env`, and secrets that are in files.
+"""Reads the environment of the process, `.env`, and files with secrets.
 
-It is read nowhere else in this project.
+No other module of this project reads them.
 """
 
 import os
@@ -21,13 +21,13 @@ _LARGEST_FILE_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """What was found under one name.
+    """The result of a search for one name.
 
     Attributes:
         value: The value without surrounding blanks; None if there is none.
-        variable: The variable that gave the value or the problem: NAME or NAME_FILE.
-        problem: Why there is no value although a file was named; it completes "VARIABLE …".
-        note: A warning although there is a value; it completes "VARIABLE …".
+        variable: The variable with the value or the problem: NAME or NAME_FILE.
+        problem: Why the named file gives no value; a text that completes "VARIABLE …".
+        note: A warning about a value that is used; a text that completes "VARIABLE …".
     """
 
     value: str | None = field(repr=False)
@@ -37,17 +37,17 @@ class Lookup:
 
 
 def read_text_of(path: Path) -> str | None:
-    """Read a file that a person may have written; None where there is none.
+    """Read a file that a person may have written; None if there is none.
 
     Raises:
-        SettingsError: It is there but is not a file, may not be read, or is not UTF-8 text.
+        SettingsError: The path exists but is not a file, may not be read, or is not UTF-8 text.
     """
     try:
         if path.is_file():
             return path.read_text(encoding="utf-8-sig")
-        if path.is_char_device():  # /dev/null stands for none
+        if path.is_char_device():  # /dev/null stands for no file
             return None
-        path.lstat()  # what may not be looked at is no file either, from Python 3.14 on
+        path.lstat()  # from Python 3.14 on, `is_file` is also False for a forbidden path
     except (FileNotFoundError, NotADirectoryError):
         return None
     except UnicodeDecodeError:
@@ -56,7 +56,7 @@ def read_text_of(path: Path) -> str | None:
         words = f"{path.name} cannot be read ({exc.strerror})"
         advice = f"give user {os.geteuid()}, which runs this process, read access to it"
         raise SettingsError([f"{words}: {advice}."]) from None
-    # Docker makes a folder of a file that it is to mount and does not find.
+    # If a file that Docker is to mount does not exist, Docker makes a folder.
     raise SettingsError(
         [f"{path.name} is a folder, a pipe or a link to nothing: make it a file, or remove it."]
     )
@@ -65,16 +65,16 @@ def read_text_of(path: Path) -> str | None:
 def read_dotenv(path: Path) -> dict[str, str]:
     """Read a `.env` file. A missing file counts as an empty one.
 
-    What cannot be parsed is left out: `unreadable_lines` says so, once, where dotenv itself would
-    log each read, without the file's name.
+    Lines that cannot be parsed are left out. `unreadable_lines` reports them once; dotenv itself
+    would log them at each read, without the file's name.
 
     Args:
         path: The file. `${NAME}` in it is replaced as in Docker Compose.
 
     Raises:
-        SettingsError: It is there but is not a file, may not be read, or is not UTF-8 text.
+        SettingsError: The path exists but is not a file, may not be read, or is not UTF-8 text.
     """
-    # dotenv does not read the file: its decoding error would hold the file's bytes.
+    # We read the file instead of dotenv, whose decoding error would contain the file's bytes.
     text = read_text_of(path)
     if text is None:
         return {}
@@ -100,8 +100,8 @@ def unreadable_lines() -> str | None:
 def merge(process: Mapping[str, str], dotenv: Mapping[str, str]) -> dict[str, str]:
     """Merge `.env` and the process environment, which wins.
 
-    A NAME_FILE of the process also hides a NAME of `.env`, which would win if both were in one
-    environment.
+    A NAME_FILE of the process also hides a NAME of `.env`. In one environment, NAME would win over
+    NAME_FILE.
     """
     hidden = {
         name.removesuffix(FILE_SUFFIX)
@@ -121,7 +121,7 @@ def read_environment() -> dict[str, str]:
 
 
 def no_dotenv() -> str | None:
-    """Say that the working directory has no `.env`; None where it has one.
+    """Say that the working directory has no `.env`; None if it has one.
 
     Most people expect the `.env` of the project's folder to be read.
     """
@@ -157,9 +157,9 @@ def look_up(environ: Mapping[str, str], name: str) -> Lookup:
 
 
 def _first_bytes(path: Path) -> bytes:
-    if "\0" in str(path):  # which no file's name holds
+    if "\0" in str(path):  # no file name can contain it
         raise FileNotFoundError
-    # Path.is_file() keeps to itself why a file cannot be looked at, from Python 3.14 on.
+    # From Python 3.14 on, Path.is_file() does not report why a file cannot be accessed.
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError("does not name a plain file")
     with path.open("rb") as stream:
@@ -167,7 +167,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def _file_content(path: Path) -> str:
-    # The messages do not quote the path: people put the secret itself into NAME_FILE by mistake.
+    # The messages do not quote the path, because people put secrets into NAME_FILE by mistake.
     try:
         raw = _first_bytes(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""The one error of this package."""
+"""Defines the only error of this package."""
 
 from collections.abc import Iterable
 
@@ -6,10 +6,11 @@ from collections.abc import Iterable
 class SettingsError(Exception):
     """The settings do not allow a start.
 
-    Its message consists of whole sentences. Each names the variable to change; none holds a secret.
+    Its message consists of whole sentences. Each names the variable to change; none quotes a
+    secret.
 
     Args:
-        sentences: One sentence for each thing that is wrong.
+        sentences: One sentence for each problem.
     """
 
     def __init__(self, sentences: Iterable[str]) -> None:

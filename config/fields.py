@@ -1,4 +1,4 @@
-"""The kinds of settings, and the form that a value of each must have.
+"""Types of settings, with the checks of their values.
 
 The message of a validator completes "VARIABLE …".
 """
@@ -27,7 +27,7 @@ _SHORTEST_SECRET_BYTES = 24
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The unit of a setting, or the kind of text that it takes, as the documentation says it."""
+    """The unit of a setting, or its kind of text, for the documentation."""
 
     name: str
 
@@ -44,7 +44,7 @@ def _check_redis_url(plain: str, *, schemes: tuple[str, ...]) -> SecretUrl:
     if plain.startswith(f"{RESULT_BACKEND_CLASS}+"):
         plain = _as_it_was_given(plain.removeprefix(f"{RESULT_BACKEND_CLASS}+"))
     ParsedUrl.read(plain, schemes=schemes)
-    # Of one host, since a URL that repeats a password would be shown with it.
+    # Keep one host: a second one may repeat the password, which would then be shown.
     return SecretUrl(with_one_host(plain))
 
 
@@ -57,7 +57,7 @@ def _broker_url(url: SecretUrl) -> SecretUrl:
 
 
 def _as_it_was_given(url: str) -> str:
-    # Celery's result backend has names of its own for a socket and its database.
+    # Celery's result backend uses other names for a Unix socket and its database.
     return f"redis+{url}".replace("virtual_host=", "db=") if url.startswith("socket://") else url
 
 
@@ -66,7 +66,7 @@ def _base_url(url: str) -> str:
     parts = checked_url(url, schemes=("https", "http"))
     if parts.query or parts.fragment or parts.username or parts.password:
         raise ValueError("must be a plain address without user, query or fragment")
-    # The address that other OpenAI-compatible clients want; Groq's client adds this path itself.
+    # Other OpenAI-compatible clients need this path in the address; Groq's client adds it itself.
     return url.removesuffix("/openai/v1")
 
 
@@ -90,7 +90,7 @@ def _credentials(secret: SecretStr | None) -> SecretStr | None:
 
 
 def word_list(text: str) -> str:
-    """Check words that are separated by commas, and drop repetitions.
+    """Check words that are separated by commas, and remove repetitions.
 
     Raises:
         ValueError: One of them is not a word.
@@ -100,7 +100,7 @@ def word_list(text: str) -> str:
 
 
 def _names(text: str) -> str:
-    """Check names that are separated by commas, and drop repetitions."""
+    """Check names that are separated by commas, and remove repetitions."""
     names = [name.strip() for name in text.split(",")]
     if text and not all(name and name.isprintable() for name in names):
         raise ValueError("must be names, separated by commas")
@@ -136,7 +136,7 @@ def _webhook_secrets(secret: SecretStr | None) -> SecretStr | None:
 
 
 def webhook_secrets(secret: SecretStr | None) -> tuple[str, ...]:
-    """Divide a setting into its secrets."""
+    """Split a setting into its secrets, which are separated by commas."""
     parts = secret.get_secret_value().split(",") if secret else ()
     return tuple(part.strip() for part in parts if part.strip())
 
@@ -147,14 +147,14 @@ def _hosts(text: str) -> str:
 
 
 def limits_from(value: Any, *, known: Sequence[str]) -> Any:
-    """Read limits such as `rpm=30,tpm=6000`. A value that is not a text is returned as it is.
+    """Read limits such as `rpm=30,tpm=6000`. A value that is not a text is returned unchanged.
 
     Args:
         value: The setting.
-        known: The limits that it may state.
+        known: The names of the allowed limits.
 
     Raises:
-        ValueError: It is not a list of such limits.
+        ValueError: The text is not a list of such limits.
     """
     if not isinstance(value, str):
         return value

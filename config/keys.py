@@ -1,4 +1,4 @@
-"""Finds the API keys in the environment, and says what is wrong with those that are not used."""
+"""Finds the API keys in the environment, and reports the variables that are wrong."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +20,7 @@ from config.placeholders import looks_like_placeholder
 from config.services import SERVICES, Service
 
 MAX_KEYS: Final = 10
-"""How many keys a service may have: the plain name, and the numbers 2 to 10."""
+"""The most keys of a service: in the plain variable, and in those with the numbers 2 to 10."""
 
 _SHORTEST_SECRET = 6
 Severity = Literal["skipped", "warned", "wrong"]
@@ -29,12 +29,12 @@ _ACCOUNT_RE = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
 @dataclass(frozen=True, slots=True)
 class KeyProblem:
-    """What is wrong with one variable.
+    """A problem of one variable.
 
     Attributes:
         variable: The variable's name.
-        severity: `skipped`: its value is not used. `warned`: it is used, but look at it. `wrong`:
-            its value cannot be meant, so no worker starts with it; a reload does not use it.
+        severity: `skipped`: its value is not used. `warned`: its value is used, but looks wrong.
+            `wrong`: its value is invalid, so no worker starts with it, and a reload ignores it.
         sentence: What is wrong and what to do. It names the variable and never quotes its value.
     """
 
@@ -45,12 +45,12 @@ class KeyProblem:
 
 @dataclass(frozen=True)
 class Discovery:
-    """What was found for one service.
+    """The keys of one service, and the problems of its variables.
 
     Attributes:
         keys: The usable keys in the order of their numbers.
-        problems: What is wrong with the variables.
-        variables: The names of variables that may hold a key.
+        problems: The problems of the variables.
+        variables: The names of variables that may contain a key.
     """
 
     keys: tuple[ApiKey, ...]
@@ -61,15 +61,15 @@ class Discovery:
 def discover_keys(service: str, environ: Mapping[str, str]) -> Discovery:
     """Find the usable keys of a service.
 
-    They stand in `NAME_API_KEY`, `NAME_API_KEY_2` … `_10`, or in files that `NAME_API_KEY_FILE` …
-    name. Gaps in the numbers are fine.
+    They are in `NAME_API_KEY`, `NAME_API_KEY_2` … `_10`, or in the files that `NAME_API_KEY_FILE` …
+    name. Numbers may be left out.
 
     Args:
         service: The service's name.
         environ: The merged environment.
 
     Returns:
-        The keys, and a sentence for each variable with which something is wrong.
+        The keys, and a sentence for each problem of a variable.
     """
     return _Search(service, environ).run()
 
@@ -87,7 +87,7 @@ def refuse_wrong_values(discoveries: Iterable[Discovery]) -> None:
     """Refuse a start with a malformed account name or from address.
 
     Raises:
-        SettingsError: There is one; it has a sentence for each.
+        SettingsError: There are such values; the error has a sentence for each.
     """
     if sentences := [
         problem.sentence
@@ -102,8 +102,8 @@ def require_any_key(discoveries: Iterable[Discovery]) -> None:
     """Refuse a start without a usable key of any service.
 
     Raises:
-        SettingsError: There is none. The first sentence lists the variables that may hold a key,
-            the others say why a value was skipped.
+        SettingsError: There is no usable key. The first sentence lists the variables that may
+            contain a key; the others say why a value was skipped.
     """
     found = tuple(discoveries)
     if any(discovery.keys for discovery in found):
@@ -119,7 +119,7 @@ def require_any_key(discoveries: Iterable[Discovery]) -> None:
 
 
 def _about_dotenv() -> str:
-    """Say what may be wrong with `.env`, if something is."""
+    """Return a sentence about a problem of `.env`; empty if there is none."""
     if (missing := no_dotenv()) is not None:
         return f" {missing}."
     unreadable = unreadable_lines()
@@ -190,7 +190,7 @@ class _Search:
         return lookup.variable, lookup.value
 
     def _first(self, usual: Lookup) -> Lookup:
-        """Choose between the usual name of the first key and the one with the number 1."""
+        """Choose between the first key's usual variable and the variable with the number 1."""
         name, alias = self._base, f"{self._base}_1"
         if usual.value or usual.problem:
             words = f"is another name of {name}, which is set: give it a free number"
@@ -249,8 +249,8 @@ class _Search:
         return names[0], ""
 
     def _holds_a_key(self, text: str) -> bool:
-        # Keys that are not used count as well: a key that was pasted into the wrong variable must
-        # not be shown as a name.
+        # Also check keys that are not used: a key in the wrong variable must not be shown as an
+        # account name or an address.
         pasted = {value.strip() for name, value in self._environ.items() if "_API_KEY" in name}
         return any(
             secret in text
@@ -298,7 +298,11 @@ class _Search:
 
 
 def _why_stray(number: str) -> str:
-    """Say why a variable that begins like that of a key is none, by what stands behind the `_`."""
+    """Say why a variable with the prefix of keys is not a key's variable.
+
+    Args:
+        number: The part of its name after the prefix and the `_`.
+    """
     if number.isdecimal() and not number.startswith("0") and int(number[:6]) > MAX_KEYS:
         return f"is beyond the {MAX_KEYS} keys a service"
     return "is not the name of a key"

@@ -1,4 +1,4 @@
-"""Names of variables that have no effect, and what was probably meant."""
+"""Warns of variables that have no effect, and suggests the name that was probably meant."""
 
 import difflib
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,10 +39,10 @@ GONE: Final = {
         "is gone: arguments above 1 MB are not kept, and KEYWHEEL_DEAD_LETTERS_MB=0 keeps none"
     ),
 }
-"""Settings of earlier versions, and what stands in their place."""
+"""Settings of earlier versions, each with its replacement."""
 
 _OF_CELERY: Final = ("CELERY_CONFIG_MODULE", "CELERY_LOADER")
-"""What Celery reads in other programs, and not here."""
+"""Variables that Celery reads in other programs, but not here."""
 
 _CUTOFF: Final = 0.86
 _SHORT_CUTOFF: Final = 0.75
@@ -54,7 +54,7 @@ _OF_OTHERS: Final = {
     "REDIS_": ("REDIS_PASSWORD",),
     "CELERY_": ("CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL"),
 }
-"""Prefixes that others use as well, and names there that mean something to them."""
+"""Prefixes that other programs use as well, each with names that these programs read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Known:
 
     Attributes:
         settings: The variables of the settings.
-        files: Those of them that may also come from a file.
+        files: The variables of settings whose value may also come from a file.
     """
 
     settings: frozenset[str]
@@ -71,15 +71,15 @@ class Known:
 
     @property
     def all(self) -> frozenset[str]:
-        """Both, with the names of the files."""
+        """All names, including those with `_FILE`."""
         return self.settings | {name + FILE_SUFFIX for name in self.files}
 
 
 def names_without_effect(environ: Mapping[str, str], known: Known) -> Iterator[str]:
-    """Yield a sentence for each name that has no effect, though it looks like a setting.
+    """Yield a sentence for each name that looks like a setting but has no effect.
 
-    Under our own prefix that is every unknown name. Under a prefix that others use as well, and
-    under any other, it is only a name that is nearly one of ours.
+    With our own prefix, this is every unknown name. With any other prefix, it is only a name that
+    is almost equal to one of ours.
 
     Args:
         environ: The merged environment.
@@ -96,7 +96,7 @@ def names_without_effect(environ: Mapping[str, str], known: Known) -> Iterator[s
         yield from _misspelt(names, {*known.all, *of_service}, service.prefix, _SHORT_CUTOFF)
     for prefix, of_others in _OF_OTHERS.items():
         yield from _misspelt(environ, {*known.all, *of_others}, prefix, _CUTOFF)
-    # A name whose beginning is misspelt may as well be another program's, unless ours is missing.
+    # A name with a misspelt prefix may belong to another program, unless our name is not set.
     prefixes = (_OURS, *_OF_OTHERS, *(service.prefix for service in SERVICES.values()))
     others = (name for name in environ if not name.startswith(prefixes))
     yield from _misspelt(others, ours - environ.keys(), "", _OTHERS_CUTOFF)
@@ -111,7 +111,7 @@ def _of_our_prefix(environ: Mapping[str, str], known: Known) -> Iterator[str]:
 
 
 def _names_of_keys(prefix: str, *, has_senders: bool) -> Iterator[str]:
-    """Yield the names that `config.keys` reads, and the SDK's own switch for its log."""
+    """Yield the names that `config.keys` reads, and the SDK's own variable for its log."""
     yield from (f"{prefix}API_KEY", f"{prefix}LOG")
     for kind in ("ACCOUNT", "FROM") if has_senders else ("ACCOUNT",):
         yield from (f"{prefix}{kind}{number}" for number in _NUMBERS)

@@ -1,4 +1,4 @@
-"""The hosts that results may be pushed to, as `KEYWHEEL_NOTIFY_HOSTS` lists them."""
+"""Reads the list of hosts that results may be pushed to, and checks URLs against it."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _URL_RE: Final = re.compile(
     rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>[0-9]{{1,5}}))?(?:[/?][!-~]*)?",
     re.IGNORECASE,
 )
-"""So narrow that no two programs read another host in it: no user, no backslash, no blank."""
+"""Strict, so that all programs read the same host: no user, no backslash, no blank."""
 _LONGEST_URL: Final = 2_000
 _PORTS: Final = {"https": 443, "http": 80}
 _LAST_PORT: Final = 65_535
@@ -24,9 +24,9 @@ class NotifyHost:
     """A host that results may be pushed to.
 
     Attributes:
-        name: Its name or address, in lower case.
-        port: Its port; None: the usual one of the scheme.
-        private: It may have a private address, and speak plain HTTP.
+        name: The host's name or address, in lower case.
+        port: The host's port; None: the default port of the scheme.
+        private: Whether the host may have a private address, and use plain HTTP.
     """
 
     name: str
@@ -39,7 +39,7 @@ def notify_hosts(text: str) -> tuple[NotifyHost, ...]:
     """Read a list of hosts such as `hooks.example.com,app.internal:8080=private`.
 
     Raises:
-        ValueError: It is not such a list.
+        ValueError: The text is not such a list.
     """
     entries = [_ENTRY_RE.fullmatch(part.strip()) for part in text.split(",") if part.strip()]
     hosts = []
@@ -76,7 +76,7 @@ def host_of(url: str, hosts: tuple[NotifyHost, ...]) -> NotifyHost:
 
 
 def _parts_of(url: str) -> tuple[str, str, int]:
-    """Split a URL into its scheme, its host and the port that is meant, in lower case."""
+    """Split a URL into its scheme and host, in lower case, and its port or the default port."""
     found = _URL_RE.fullmatch(url) if len(url) <= _LONGEST_URL else None
     if found is None or "#" in url:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Recognises placeholders that someone forgot to replace by a secret."""
+"""Recognises placeholders that a person forgot to replace by a secret."""
 
 import re
 
@@ -77,8 +77,8 @@ _SPLIT_RE = re.compile(r"[\W_]+")
 def looks_like_placeholder(text: str) -> bool:
     """Whether a text is a placeholder, such as `your-key-here`, `xxx`, `<key>` or `gsk_abc123...`.
 
-    It goes by whole words and by the beginning of the text, so that it hardly ever mistakes a real
-    key: about one random key in a million starts with four given letters.
+    Only whole words and the beginning of the text are compared, so that a real key is hardly ever
+    mistaken for a placeholder. About one random key in a million starts with four given letters.
 
     Args:
         text: The value, without surrounding blanks.

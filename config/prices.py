@@ -1,6 +1,6 @@
-"""What calls cost, from a file beside `.env`.
+"""Computes the cost of calls from the prices in a file beside `.env`.
 
-Prices change, and accounts have their own, so none is built in.
+Prices change, and accounts have individual prices, so no prices are built in.
 """
 
 import math
@@ -23,12 +23,12 @@ _FIELDS = ("prompt", "cached", "output")
 
 @dataclass(frozen=True, slots=True)
 class ModelPrice:
-    """What a model costs, in USD for a million tokens.
+    """The prices of a model, in USD for a million tokens.
 
     Attributes:
-        prompt: Tokens of the prompt that were not cached.
-        cached: Tokens of the prompt that were cached.
-        output: Tokens of the answer.
+        prompt: The price of tokens of the prompt that were not cached.
+        cached: The price of tokens of the prompt that were cached.
+        output: The price of tokens of the answer.
     """
 
     prompt: float
@@ -41,8 +41,8 @@ class Prices:
     """The prices of the file.
 
     Attributes:
-        models: By service and model.
-        emails: By service, what an email costs, in USD for each recipient.
+        models: The price of each model, by service and model.
+        emails: The price of an email, by service, in USD for each recipient.
     """
 
     models: Mapping[tuple[str, str], ModelPrice] = field(default_factory=dict)
@@ -51,16 +51,16 @@ class Prices:
     def cost_usd(
         self, service: str, model: str, *, prompt: int, cached: int, output: int, emails: int
     ) -> float | None:
-        """Return what was used costs, in USD; None if the file has no price for it.
+        """Return the cost of tokens or emails, in USD; None if the file has no price for them.
 
         Args:
             service: The service's name.
-            model: The model. With a service tier behind it, as in `m (flex)`, it costs what `m`
-                costs unless the file prices that tier.
-            prompt: Tokens of prompts, cached ones included.
-            cached: How many of them were cached.
-            output: Tokens of answers.
-            emails: Recipients.
+            model: The model. A model with a service tier, such as `m (flex)`, has the price of `m`
+                unless the file has a price for that tier.
+            prompt: The number of tokens of prompts, including cached ones.
+            cached: The number of tokens of prompts that were cached.
+            output: The number of tokens of answers.
+            emails: The number of recipients.
         """
         cost_usd = 0.0
         if prompt or output:

@@ -1,4 +1,4 @@
-"""The URLs of the three roles of Redis: broker, results and pool."""
+"""Makes the URLs for the three roles of Redis: broker, results and pool."""
 
 import os
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class RedisUrls:
-    """The URLs of the three roles, each as its library reads it. They hold passwords.
+    """The URLs of the three roles, each in the form of its library. They contain passwords.
 
     Attributes:
-        broker: For kombu.
-        broker_as_pool: For redis-py; empty where RabbitMQ is the broker.
-        broker_db: The broker's database, which kombu reads apart from the URL of a socket.
+        broker: The broker's URL for kombu.
+        broker_as_pool: The broker's URL for redis-py; empty if RabbitMQ is the broker.
+        broker_db: The broker's database. For a Unix socket, kombu does not read it from the URL.
         broker_options: The transport options for kombu.
-        results: For Celery's result backend.
-        results_as_pool: For redis-py.
-        pool: For redis-py.
+        results: The result store's URL for Celery's result backend.
+        results_as_pool: The result store's URL for redis-py.
+        pool: The pool's URL for redis-py.
     """
 
     broker: str
@@ -35,7 +35,7 @@ class RedisUrls:
 
     @classmethod
     def of(cls, settings: Settings) -> "RedisUrls":
-        """Make them from the settings."""
+        """Make the URLs from the settings."""
         results, pool = (
             ParsedUrl.read(url.get_secret_value(), schemes=ALL_SCHEMES)
             for url in (settings.result_backend_url, settings.pool_url)
@@ -50,11 +50,11 @@ class RedisUrls:
 
 
 def claim_result_backend(settings: Settings) -> None:
-    """Make Celery use our result backend although CELERY_RESULT_BACKEND is set.
+    """Make Celery use our result backend even if CELERY_RESULT_BACKEND is set.
 
-    Celery reads that variable before any configuration, and would use its own blocking backend. So
-    this puts our class before the URL in the variable, and reading the settings removes it again.
-    Without the variable it does nothing.
+    Celery reads this variable before any configuration, and would use its own blocking backend. So
+    this function puts our class before the URL in the variable; `config.fields` removes it when it
+    reads the settings. If the variable is not set, the function does nothing.
     Source: `celery.app.utils.Settings.result_backend`, Celery 5.7.
     """
     if os.environ.get("CELERY_RESULT_BACKEND"):

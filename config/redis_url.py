@@ -1,7 +1,7 @@
-"""URLs of Redis: what they may contain, and the form that each library reads.
+"""Parses URLs of Redis, and makes the form that each library reads.
 
-kombu, Celery and redis-py read one URL differently, and each fails on options that another accepts.
-So a URL is parsed once, and each of the three gets a URL with the options that it understands.
+kombu, Celery and redis-py read the same URL differently, and each fails on options that another
+accepts. So a URL is parsed once, and each library gets a URL with the options that it understands.
 """
 
 import re
@@ -15,7 +15,7 @@ from config.urls import checked_url
 ALL_SCHEMES: Final = ("redis", "rediss", "unix", "redis+socket", "sentinel")
 SOCKET_SCHEMES: Final = frozenset({"unix", "redis+socket"})
 _LEAST_TIMEOUT_S = 2.0
-"""It is above the longest blocking pop of the broker's client."""
+"""Longer than the longest blocking pop of the broker's client."""
 _SENTINEL_PORT = 26379
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS = frozenset({"0", "false", "no", "off"})
@@ -55,7 +55,7 @@ def _word(text: str) -> str:
 
 def _one_of(*words: str) -> Callable[[str], str]:
     def check(text: str) -> str:
-        # Celery and kombu also take OpenSSL's names, which redis-py refuses.
+        # Celery and kombu also accept OpenSSL's names, which redis-py refuses.
         word = text.removeprefix("CERT_").lower()
         if word not in words:
             raise ValueError(f"must be one of {', '.join(words)}")
@@ -101,18 +101,18 @@ _SENTINEL_OPTIONS: Final[Mapping[str, Callable[[str], Any]]] = {
     "ssl": _truth,
 }
 _OF_TCP: Final = ("socket_connect_timeout", "socket_keepalive")
-"""The options that a socket of a file system does not have."""
+"""The options that a Unix socket does not have."""
 _FAILOVER_OPTIONS: Final = {"socket_timeout": 5.0, "health_check_interval": 4}
-"""By sentinels there is soon another server: one that is silent is left after five seconds.
+"""With sentinels, another server soon takes over, so a silent server is left after five seconds.
 
-A machine that loses its power closes no connection.
+A machine that loses its power does not close its connections.
 """
 _BROKER_OPTIONS: Final = (
     "socket_timeout", "socket_connect_timeout", "socket_keepalive", "health_check_interval",
     "max_connections",
     "client_name",
 )  # fmt: skip
-"""The options for kombu. Not `retry_on_timeout`: a push that timed out may have arrived."""
+"""The options for kombu, without `retry_on_timeout`: a push that timed out may have arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +121,10 @@ class RedisUrl:
 
     Attributes:
         scheme: `redis`, `rediss`, `unix`, `redis+socket` or `sentinel`.
-        authority: User, password, host and port; for a socket its path, for sentinels the first of
-            them. The option `sentinels` has the others.
+        authority: User, password, host and port. For a Unix socket it is the path; for sentinels it
+            names the first one, and the option `sentinels` names the others.
         db: The number of the database.
-        options: The options of the query, by name, as the numbers and booleans that they are.
+        options: The options of the query, by name, converted to numbers and booleans.
     """
 
     scheme: str
@@ -160,9 +160,9 @@ class RedisUrl:
 
     @property
     def for_broker(self) -> tuple[str, dict[str, Any]]:
-        """The URL as kombu reads it, and the transport options that go with it.
+        """The URL in kombu's form, and the transport options that belong to it.
 
-        The URL of a socket has no database.
+        The URL of a Unix socket does not contain the database.
         """
         kept = self._only(_BROKER_OPTIONS)
         if self.scheme in SOCKET_SCHEMES:
@@ -173,7 +173,7 @@ class RedisUrl:
 
     @property
     def for_results(self) -> str:
-        """The URL as Celery's result backend reads it."""
+        """The URL in the form of Celery's result backend."""
         options = _without(self.options, *_TLS_OPTIONS, "protocol")
         if self.scheme in SOCKET_SCHEMES:
             options = _without(options, *_OF_TCP, "socket_timeout")
@@ -184,7 +184,7 @@ class RedisUrl:
 
     @property
     def for_pool(self) -> str:
-        """The URL as redis-py reads it; of sentinels as `worker.aio.connections` does."""
+        """The URL in redis-py's form; for sentinels, in the form of `worker.aio.connections`."""
         if self.scheme in SOCKET_SCHEMES:
             return self._url("unix", {**self.options, "db": self.db})
         return self._url(self.scheme, self.options)
@@ -203,7 +203,7 @@ class RedisUrl:
         return self.scheme == "rediss" or bool(self.options.get("ssl"))
 
     def _sentinels(self) -> dict[str, Any]:
-        """The options by which our transport finds the primary; two of them are kombu's own."""
+        """Return the options by which our transport finds the primary."""
         first = _with_port(self.authority.rpartition("@")[2])
         addresses = [first, *filter(None, self.options.get("sentinels", "").split(","))]
         to_sentinels = {
@@ -233,9 +233,9 @@ def _without(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def with_one_host(url: str) -> str:
-    """Move all sentinels but the first into the option `sentinels`: a URL has room for one host.
+    """Move all sentinels but the first into the option `sentinels`: a URL can have only one host.
 
-    They are separated by commas, or as Celery writes them: `sentinel://a:1;sentinel://b:2/0`.
+    Sentinels are separated by commas, or as in Celery's URLs: `sentinel://a:1;sentinel://b:2/0`.
     """
     scheme, separator, rest = url.partition("://")
     if scheme != "sentinel" or not separator:

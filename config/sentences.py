@@ -1,4 +1,4 @@
-"""What is said of settings that are wrong: one sentence for each, without its value."""
+"""Turns pydantic's errors about settings into sentences that do not quote the values."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -18,11 +18,11 @@ _PLAIN_WORDS: Final = {
 
 
 def sentences_of(problems: Iterable[Any], variables: Mapping[tuple[str, ...], str]) -> list[str]:
-    """Say what is wrong with settings.
+    """Return a sentence for each problem of the settings.
 
     Args:
         problems: Pydantic's errors.
-        variables: The variable of each place.
+        variables: The environment variable of each field, by the field's path.
     """
     sentences = []
     for problem in problems:

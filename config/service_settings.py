@@ -1,4 +1,4 @@
-"""The settings that each service has, with the defaults of its `Service`."""
+"""Defines the settings that each service has, with the defaults of its `Service`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -13,9 +13,9 @@ _SERVER_ERROR_COOLDOWN_S: Final = 5.0
 
 
 class ServiceSettings(BaseModel):
-    """What the environment says of one service, checked and frozen.
+    """The checked, frozen settings of one service.
 
-    The text below a field is what `docs/settings.md` and `.env.example` say of it, once for each
+    The text below a field is its text in `docs/settings.md` and `.env.example`, once for each
     service. In it, `{title}` is the service's name.
     """
 
@@ -32,11 +32,11 @@ class ServiceSettings(BaseModel):
     timeout_s: Seconds
     """Read timeout for {title}; a complete call may take up to twice as long."""
     cooldown_s: Seconds
-    """How long a limited key of {title} rests when {title} does not say how long. After a provider
-    error (5xx) a key rests for 5 s, or for this time if it is shorter."""
+    """How long a limited key of {title} rests if {title} names no time. After a provider error
+    (5xx), a key rests for 5 s, or for this time if it is shorter."""
     limits: Limits = ()
-    """Limits of each account at {title} until the real ones are learned, separated by commas, such
-    as `{example}`. It takes {dimensions}. None is needed."""
+    """Limits of each account at {title}, separated by commas, such as `{example}`. They are used
+    until the real limits are learned. The names are {dimensions}."""
 
     @model_validator(mode="before")
     @classmethod
@@ -67,15 +67,15 @@ class ServiceSettings(BaseModel):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models of jobs that name none, in order of preference; empty without models."""
+        """The models of jobs that name none, in order of preference."""
         return tuple(self.model.split(",")) if self.model else ()
 
 
 def settings_of_each(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Complete what was given for some services, so that each has its settings.
+    """Add the name of each service to its settings, and empty settings for missing services.
 
     Args:
-        given: By service, what differs from the defaults.
+        given: By service, the settings that differ from the defaults.
 
     Raises:
         ValueError: A service is unknown.

@@ -1,14 +1,14 @@
-"""The services that jobs are sent to: one `Service` each, and everything reads them from here.
+"""Defines the services that jobs are sent to. All other code reads them from here.
 
 To add a service, edit two files and write two new ones:
 
-1. Here, add its `Service` to `SERVICES`. That gives it keys (`NAME_API_KEY`, `NAME_API_KEY_2` …),
-   settings, a queue, a key pool, a place in `keys status`, on the page, in the metrics, in the
-   resets and among the dead letters.
+1. Here, add its `Service` to `SERVICES`. Then it has keys (`NAME_API_KEY`, `NAME_API_KEY_2` …),
+   settings, a queue and a key pool. It also appears in `keys status`, on the page, in the metrics,
+   in resets and among the dead letters.
 2. In `worker/providers/registry.py`, map its name to the class that calls it.
-3. Write that class, a `worker.providers.registry.Client`: the wire format, and what each answer
-   means.
-4. Write the module with its tasks, which `Service.tasks` names. Each of them says
+3. Write that class, a `worker.providers.registry.Client`: the wire format, and the verdict on each
+   answer.
+4. Write the module with its tasks, which `Service.tasks` names. Declare each task with
    `@app.task(..., service="name")`.
 
 `docs/contributing/add-a-provider.md` shows each step.
@@ -22,33 +22,33 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """What the program knows of one service before any setting is read.
+    """The properties of one service that do not depend on settings.
 
     Attributes:
-        name: Its name in lower case. In capitals it begins the names of its variables.
-        queue: The queue of its jobs. Several services may share one: then the worker still serves
-            the jobs of each as fast as its own keys allow, but they stand in one line.
+        name: The service's name in lower case. In capitals it is the prefix of its variables.
+        queue: The queue of its jobs. Several services may share a queue. Then the worker still
+            serves the jobs of each service as fast as its keys allow, but they stand in one line.
         tasks: The module with its tasks. A task `tasks.ai.complete` that is sent without a queue
             goes to the queue of the service whose module is `tasks.ai`.
-        icon: What stands before a log line that says which key is used.
-        key_prefix: What each key begins with, such as `gsk_`; empty where keys have no prefix. A
-            key without it is used, but warned of. Logs hide everything that looks like such a key.
-        key_lengths: The usual lengths of a key, in characters. Another length is warned of.
-        base_url: Where its API is, unless `base_url_variable` says otherwise.
-        base_url_variable: The variable that names another address. Default: `NAME_BASE_URL`.
+        icon: The icon of log lines that name the used key.
+        key_prefix: The prefix of each key, such as `gsk_`; empty if keys have no prefix. A key
+            without it is used, with a warning. Logs hide all texts that look like such a key.
+        key_lengths: The usual lengths of a key, in characters. Another length causes a warning.
+        base_url: The address of its API, unless `base_url_variable` is set.
+        base_url_variable: The variable for another address. Default: `NAME_BASE_URL`.
         timeout_s: The default of `KEYWHEEL_NAME_TIMEOUT_S`, in seconds.
         cooldown_s: The default of `KEYWHEEL_NAME_COOLDOWN_S`, in seconds.
         limit_dimensions: The limits that `KEYWHEEL_NAME_LIMITS` may state, as
             `worker.verdicts.Dimension` names them.
-        sends_once: Its requests must not be carried out twice, as an email must not. Such a service
-            gets the email path: an idempotency key, the same bytes and the same account until the
-            outcome is known. Its provider takes the requests that `Resend` takes. Any other service
-            gets the plain path, which repeats a request that failed.
-        has_senders: Each key may have a from address of its own (`NAME_FROM`, `NAME_FROM_2` …).
-        names_accounts: It names a key's account in its refusals, so workers learn it. Otherwise a
-            key is an account of its own unless `NAME_ACCOUNT` says which keys share one.
-        models: The default of `NAME_MODEL`; empty where the service has no models.
-        notes: What the documentation adds to the text of a setting, by the field's name.
+        sends_once: Whether its requests must not be carried out twice, as for emails. Such a
+            service uses the email path: an idempotency key, the same bytes and the same account
+            until the outcome is known. Its client must take the same requests as `Resend`. Any
+            other service uses the plain path, which repeats a request that failed.
+        has_senders: Whether each key may have its own from address (`NAME_FROM`, `NAME_FROM_2` …).
+        names_accounts: Whether it names a key's account in its refusals, so that workers learn it.
+            If not, each key counts as an account of its own, unless `NAME_ACCOUNT` names one.
+        models: The default of `NAME_MODEL`; empty if the service has no models.
+        notes: Texts that the documentation adds to the texts of settings, by field.
     """
 
     name: str
@@ -70,12 +70,12 @@ class Service:
 
     @property
     def title(self) -> str:
-        """The name as people write it."""
+        """The name with a capital letter."""
         return self.name.capitalize()
 
     @property
     def prefix(self) -> str:
-        """What the names of its variables begin with, such as `GROQ_`."""
+        """The prefix of the names of its variables, such as `GROQ_`."""
         return f"{self.name.upper()}_"
 
 
@@ -96,9 +96,9 @@ GROQ: Final = Service(
         {
             "model": "Groq lists the models that it switches off, with dates, at"
             " <https://console.groq.com/docs/deprecations>.",
-            "limits": "They count for each model. Groq states requests a minute and tokens a day"
-            " only when it refuses a call, so a value below the real limit is raised only step by"
-            " step.",
+            "limits": "Limits count for each model. Groq states its limits of requests a minute and"
+            " tokens a day only when it refuses a call, so a value below the real limit is raised"
+            " only step by step.",
         }
     ),
 )
@@ -122,9 +122,9 @@ RESEND: Final = Service(
 SERVICES: Final[Mapping[str, Service]] = MappingProxyType(
     {service.name: service for service in (GROQ, RESEND)}
 )
-"""Every service by its name, in the order in which they are shown."""
+"""All services by name, in the order in which they are shown."""
 
 
 def services_of(queue: str) -> tuple[str, ...]:
-    """Name the services whose jobs come by a queue."""
+    """Name the services whose jobs wait in a queue."""
     return tuple(name for name, service in SERVICES.items() if service.queue == queue)

@@ -1,4 +1,4 @@
-"""The settings: one frozen object, read from the environment and checked."""
+"""Defines the settings, one frozen object, and reads them from the environment."""
 
 import logging
 from collections.abc import Mapping
@@ -53,22 +53,22 @@ _UNSIGNED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class _Variable:
-    """The environment variable of a field, if it is not `KEYWHEEL_` and the field in capitals."""
+    """The environment variable of a field. Default: `KEYWHEEL_` and the field in capitals."""
 
     name: str
 
 
 class _Fixed:
-    """Marks a field that no variable sets: only a caller of the constructor can, such as a test."""
+    """Marks a field without a variable, which only callers of the constructor (tests) can set."""
 
 
 class Settings(BaseSettings):
     """Every setting but the API keys, checked and frozen.
 
-    The constructor takes fields by name and reads no environment, so tests and tools do not depend
-    on the machine; `get_settings` reads it. Units are in the names. The text below a field is its
-    text in `docs/settings.md` and `.env.example`, and a comment begins a section there: `make docs`
-    writes both.
+    The constructor takes fields by name and reads no environment, so that tests and tools do not
+    depend on the machine; `get_settings` reads the environment. Units are in the names. `make docs`
+    writes `docs/settings.md` and `.env.example` from this class: the text below a field is its text
+    there, and a comment begins a section.
     """
 
     model_config = SettingsConfigDict(
@@ -96,77 +96,76 @@ class Settings(BaseSettings):
 
     # Services
     services: Mapping[str, ServiceSettings] = Field(default_factory=dict)
-    """See `config.service_settings`: each service has these."""
+    """The settings of each service; see `config.service_settings`."""
     check_keys_s: SecondsOrNone = 3_600
-    """How often a worker asks the providers what its keys may do and which quotas they have. It
-    also asks at its start and after a reload. 0: never."""
+    """How often a worker asks the providers for the permissions and quotas of its keys. It also
+    asks when it starts and after a reload. 0: never."""
 
     # Jobs
     deadline_s: Seconds = 86_400
     """How long a job may take, counted from its first run. The job's own `deadline_s` replaces
     it."""
     max_retries: Annotated[int, Field(ge=1, le=1_000), Unit("tries")] = 5
-    """How many times a job that fails while other jobs succeed is tried, the first try included. A
+    """How many tries a job has, including the first, if it fails while other jobs succeed. A
     provider outage costs no try."""
     retry_backoff_s: Seconds = 1
-    """The wait after the first failed try. It doubles with each further one, with jitter, up to 60
-    times this value."""
+    """The wait after the first failed try. It doubles with each further failed try, with jitter, up
+    to 60 times this value."""
     email_ambiguity: Literal["fail", "at_least_once"] = "fail"
-    """What becomes of an email that may have been accepted by an account that is now gone or
-    refuses it. `fail`: the job ends as `OutcomeUnknown`. `at_least_once`: another account sends it,
+    """What happens to an email if the account that may have accepted it is now gone, or refuses it.
+    `fail`: the job ends as `OutcomeUnknown`. `at_least_once`: another account sends the email,
     perhaps a second time."""
     result_expires_s: WholeSeconds = 86_400
     """How long results are kept."""
 
     # Workers
     tasks: Modules = ""
-    """Modules with tasks of your own, such as `myapp.jobs`, several separated by commas. Each
-    worker imports them, and their jobs go to the queue `jobs`."""
+    """Modules with tasks of your own, such as `myapp.jobs`, separated by commas. Each worker
+    imports them, and their jobs go to the queue `jobs`."""
     worker_concurrency: Annotated[int, Field(ge=1, le=100_000), Unit("jobs")] = 500
     """How many jobs one worker process runs at a time."""
     task_time_limit_s: Annotated[int, Field(ge=2, le=10 * 86_400), Unit("seconds")] = 300
-    """When a running job is ended for good. 30 s earlier, or after half of this time if that is
-    later, it is stopped so that it can be tried again."""
+    """How long a job may run before it is ended for good. 30 s earlier, or after half of this time
+    if that is later, it is stopped so that it can be tried again."""
     worker_lease_s: SecondsOrNone = 30
-    """How long after its last heartbeat a worker's jobs are redelivered. 0, or Celery's own
-    transport: after three times `KEYWHEEL_TASK_TIME_LIMIT_S`."""
+    """How long after its last heartbeat a worker's jobs are redelivered. With 0, or with Celery's
+    own transport, this takes three times `KEYWHEEL_TASK_TIME_LIMIT_S`."""
     fast_transport: bool = True
-    """Take jobs from Redis in batches, without losing any when a worker is killed. `false` uses
-    Celery's own transport, as a broker behind a socket always does."""
+    """Whether to take jobs from Redis in batches, without losing any when a worker is killed.
+    `false` uses Celery's own transport. A broker behind a Unix socket always uses that one."""
 
     # Dead letters
     dead_letters_keep_s: WholeSeconds = 604_800
-    """How long a dead letter is kept. Of more than 10,000 the oldest go first."""
+    """How long a dead letter is kept. If there are more than 10,000, the oldest are deleted."""
     dead_letters_mb: Annotated[int, Field(ge=0, le=1_000_000), Unit("MB")] = 256
-    """Memory for the arguments of all dead letters together. Beyond it the oldest letters lose
-    their arguments, and cannot be replayed any more; arguments above 1 MB are never kept. 0: none
-    are."""
+    """Memory for the arguments of all dead letters together. Beyond it, the oldest dead letters
+    lose their arguments and cannot be replayed. Arguments above 1 MB are never kept. 0: no
+    arguments are kept."""
 
     # Notifications
     notify_hosts: Hosts = ""
     """The hosts that a job's `notify` may name, separated by commas, such as
-    `hooks.example.com`; a port that is not the usual one belongs to it. A host with a private
-    address needs `=private`, as in `app.internal:8080=private`: it may also speak plain HTTP.
+    `hooks.example.com`, each with its port if that is not the default one. A host with a private
+    address needs `=private`, as in `app.internal:8080=private`; then it may also use plain HTTP.
     Empty: no results are pushed."""
     notify_secret: WebhookSecrets = None
-    """What notifications are signed with (Standard Webhooks): `whsec_` and 24 random bytes or more
-    in Base64. Of several, separated by commas, each makes a signature."""
+    """The secret that signs notifications (Standard Webhooks): `whsec_` and 24 random bytes or more
+    in Base64. Each of several secrets, separated by commas, makes a signature."""
 
     # Logs and status
     log_level: Level = "INFO"
     """The lowest level that is logged."""
     log_format: LogFormat = "text"
-    """One line a record, as text or as a JSON object."""
+    """The format of a log record, which is one line: a text or a JSON object."""
     show_content: bool = False
-    """Show prompts and mail bodies in Flower, for debugging only."""
+    """Whether Flower shows prompts and mail bodies, for debugging only."""
     heartbeat_path: Annotated[str, Unit("path")] = ""
     """A file that a worker renews each second, for `python -m worker.probe`. Each worker needs a
-    file of its own. Empty: none."""
+    file of its own. Empty: no file."""
 
     # Flower
     flower_address: Annotated[Word, _Variable("FLOWER_ADDRESS"), Unit("address")] = "127.0.0.1"
-    """Where Flower listens. Without `FLOWER_BASIC_AUTH` it stays on 127.0.0.1 whatever this
-    says."""
+    """The address that Flower listens on. Without `FLOWER_BASIC_AUTH`, it is always 127.0.0.1."""
     flower_port: Annotated[int, Field(ge=1, le=65_535), _Variable("FLOWER_PORT"), Unit("port")] = (
         5555
     )
@@ -177,21 +176,21 @@ class Settings(BaseSettings):
     admin_token: Annotated[Token, _Variable("ADMIN_TOKEN")] = None
     """A bearer token with which programs use the admin endpoints; 16 random characters or more."""
     admin_users: Annotated[Names, _Variable("ADMIN_USERS")] = ""
-    """Who may change something in Flower: names of `FLOWER_BASIC_AUTH` or of Flower's OAuth,
-    separated by commas. Everyone else who logs in may only look. Empty: every login may do
+    """The users who may change something in Flower: names of `FLOWER_BASIC_AUTH` or of Flower's
+    OAuth, separated by commas. All other users who log in may only look. Empty: every user may do
     everything."""
 
     # Fixed
     max_wait_s: Annotated[SecondsOrNone, _Fixed] = Field(
         default_factory=lambda data: longest_wait_s(data["services"], data["task_time_limit_s"])
     )
-    """How long a job waits in its worker for a key. If none may be called for longer, it goes back
-    to its queue (state `RETRY`)."""
+    """How long a job waits in its worker for a key. If no key may be called within this time, the
+    job goes back to its queue (state `RETRY`)."""
     status_interval_s: Annotated[Seconds, _Fixed] = 30
     """How often a worker publishes the state of its keys."""
     max_deliveries: Annotated[int, _Fixed] = 5
-    """After this number of worker deaths that count against it, a job becomes a dead letter instead
-    of running again."""
+    """After this number of worker deaths that count against it, a job is not run again, but becomes
+    a dead letter."""
 
     @classmethod
     def settings_customise_sources(
@@ -202,17 +201,17 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave only the constructor's arguments; `settings_from` reads the environment."""
+        """Keep only the constructor's arguments; `settings_from` reads the environment."""
         return (init_settings,)
 
     @property
     def task_soft_time_limit_s(self) -> int:
-        """When a running job is stopped so that it can be tried again, in seconds."""
+        """After how many seconds a running job is stopped so that it can be tried again."""
         return soft_limit_s(self.task_time_limit_s)
 
     @property
     def visibility_timeout_s(self) -> int:
-        """When unacknowledged jobs are redelivered where no lease says so, in seconds."""
+        """After how many seconds unacknowledged jobs are redelivered if there are no leases."""
         return _VISIBILITY_RATIO * self.task_time_limit_s
 
     @property
@@ -222,7 +221,7 @@ class Settings(BaseSettings):
 
     @property
     def task_modules(self) -> tuple[str, ...]:
-        """The modules with tasks that are not ours."""
+        """The modules with the user's own tasks."""
         return tuple(filter(None, self.tasks.split(",")))
 
     @property
@@ -279,7 +278,7 @@ SECRET_FIELDS: Final = frozenset({
 def variables() -> dict[tuple[str, ...], str]:
     """Name every environment variable by the place of its field, such as `("namespace",)`.
 
-    A setting of a service stands at `("services", "groq", "timeout_s")`.
+    The place of a setting of a service is, for example, `("services", "groq", "timeout_s")`.
     """
     paths: dict[tuple[str, ...], str] = {}
     for field, info in Settings.model_fields.items():
@@ -299,7 +298,7 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
         environ: The merged environment.
 
     Raises:
-        SettingsError: Something is wrong; it has a sentence for each wrong variable.
+        SettingsError: A variable is wrong; the error has a sentence for each wrong variable.
     """
     values: dict[str, Any] = {}
     sources: dict[tuple[str, ...], str] = variables()
@@ -322,7 +321,7 @@ def settings_from(environ: Mapping[str, str]) -> Settings:
     try:
         settings = Settings(**values)
     except ValidationError as exc:
-        # From None: pydantic's own text is not written for operators.
+        # The cause is dropped, because pydantic's own text is not written for operators.
         details = exc.errors(include_url=False, include_input=False)
         raise SettingsError(sentences + sentences_of(details, sources)) from None
     if sentences:

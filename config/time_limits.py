@@ -1,4 +1,4 @@
-"""What follows from the time limit of a job."""
+"""Derives further limits from the time limit of a job."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -11,10 +11,10 @@ _LONGEST_WAIT_S: Final = 5.0
 
 
 def soft_limit_s(limit_s: int) -> int:
-    """Return when a running job is stopped so that it can be tried again, in seconds.
+    """Return after how many seconds a running job is stopped so that it can be tried again.
 
     Args:
-        limit_s: When a job is ended for good, in seconds.
+        limit_s: After how many seconds a running job is ended for good.
     """
     return limit_s - min(_STOPPED_EARLIER_S, limit_s // 2)
 
@@ -22,22 +22,22 @@ def soft_limit_s(limit_s: int) -> int:
 def longest_wait_s(services: Mapping[str, ServiceSettings], limit_s: int) -> float:
     """Return how long a job waits in its worker for a key, in seconds.
 
-    It leaves time for a slow call before the job is stopped.
+    The wait is short enough for a slow call before the job is stopped.
 
     Args:
-        services: By name.
-        limit_s: When a job is ended for good, in seconds.
+        services: The settings of each service, by name.
+        limit_s: After how many seconds a running job is ended for good.
     """
     slowest_s = max(service.timeout_s for service in services.values())
     return max(0.0, min(_LONGEST_WAIT_S, (soft_limit_s(limit_s) - slowest_s) / 2))
 
 
 def slow_services(services: Mapping[str, ServiceSettings], limit_s: int) -> list[str]:
-    """Say of which services one slow call may end a job: one sentence each, with what to change.
+    """Return a sentence for each service whose slow calls could end a job, with what to change.
 
     Args:
-        services: By name.
-        limit_s: When a job is ended for good, in seconds.
+        services: The settings of each service, by name.
+        limit_s: After how many seconds a running job is ended for good.
     """
     soft_s = soft_limit_s(limit_s)
     return [

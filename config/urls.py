@@ -1,4 +1,4 @@
-"""URLs that may hold a password, and how to show them."""
+"""Checks URLs that may contain a password, and hides the password."""
 
 import re
 from contextlib import suppress
@@ -13,7 +13,7 @@ _SECRET_QUERY_RE = re.compile(
     r"([?&](?:(?:sentinel_)?password|passwd|token|secret)=)[^&#\s\"']*", re.IGNORECASE
 )
 BETWEEN_NODES: Final = re.compile(r";(?=amqps?://)")
-"""What separates the URLs of a cluster's nodes."""
+"""The separator between the URLs of a cluster's nodes."""
 _ENCODE_HINT = "percent-encode special characters of the password"
 
 
@@ -31,7 +31,7 @@ def masked_url(text: str) -> str:
 class SecretUrl(Secret[str]):
     """A URL whose `repr` and `str` show everything but the password.
 
-    `get_secret_value()` gives it whole.
+    `get_secret_value()` returns the whole URL.
     """
 
     def _display(self) -> str:
@@ -39,7 +39,7 @@ class SecretUrl(Secret[str]):
 
 
 def _without_password(url: str) -> str:
-    # It is split and not searched: a password may hold quotes.
+    # The URL is split, not searched, because a password may contain quotes.
     scheme, _, rest = url.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     user_info, at, host = authority.rpartition("@")
@@ -55,7 +55,7 @@ def passwords_in(url: str) -> tuple[str, ...]:
     """Return the passwords of a URL, percent-encoded and decoded, for redaction.
 
     Args:
-        url: A URL; anything else holds no password.
+        url: A URL; any other text has no passwords.
     """
     passwords = _PASSWORD_OPTION_RE.findall(url)
     for node in BETWEEN_NODES.split(url):
@@ -75,11 +75,11 @@ def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:
         schemes: The schemes that are allowed.
 
     Returns:
-        Its parts.
+        The parts of the URL.
 
     Raises:
-        ValueError: Something is wrong. The message completes "VARIABLE …" and never quotes the URL:
-            it may be secret.
+        ValueError: The URL is malformed. The message completes "VARIABLE …" and never quotes the
+            URL, which may be secret.
     """
     if not _is_visible(url):
         raise ValueError("must not contain blanks or control characters")
@@ -102,7 +102,7 @@ def _is_visible(url: str) -> bool:
 
 def _with_host(url: str) -> SplitResult | None:
     parts = None
-    with suppress(ValueError):  # its words quote parts of the URL
+    with suppress(ValueError):  # the error's text quotes parts of the URL
         found = urlsplit(url)
         parts = found if found.hostname and found.port != 0 else None
     return parts

@@ -141,7 +141,7 @@ class QuoteResult(Result):
         int,
         Field(
             ge=0,
-            description="How many outcomes of earlier quotes set the margin; 0: it is assumed.",
+            description="How many ended jobs the margin was learned from; 0: it is assumed.",
         ),
     ]
 
