@@ -1,7 +1,7 @@
-# ruff: noqa: INP001 - a script beside the other scripts, no package
-"""Fail where the measured run covers too few lines or branches; the usual total mixes the two.
+# ruff: noqa: INP001 - a script beside the other scripts, not a package
+"""Fails if the tests cover too few lines or too few branches; coverage's own total mixes the two.
 
-Prints nothing when all is well, so that pytest keeps the last word.
+Prints nothing if both suffice, so that pytest's summary stays the last output.
 """
 
 import argparse
@@ -27,7 +27,7 @@ def main() -> int:
     """Judge the last measured run.
 
     Returns:
-        0 where both shares reach their bounds, else 1, after a sentence for each that does not.
+        0 if both shares reach their bounds, else 1. Prints a sentence for each share that does not.
     """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(

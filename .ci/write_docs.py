@@ -1,7 +1,7 @@
-# ruff: noqa: INP001 - a script beside the other scripts, no package
-"""Write `docs/settings.md`, `.env.example` and `docs/schemas/` from the code.
+# ruff: noqa: INP001 - a script beside the other scripts, not a package
+"""Writes `docs/settings.md`, `.env.example` and `docs/schemas/` from the code.
 
-`make docs` runs it. The first two come from the fields of `config/settings.py`, the schemas from the
+`make docs` runs this script. The first two come from the fields of `config/settings.py`, the schemas from the
 models of the tasks' arguments and results.
 
 A field's name, default and unit come from the class itself. The text below a field, and the comment
@@ -113,7 +113,7 @@ class Entry:
         section: The heading that it stands under.
         field: Its field of `Settings`, or of `ServiceSettings`.
         meaning: What it does, in sentences, as Markdown.
-        service: The service whose setting it is; None where it is no service's.
+        service: The service that has this setting; None if the setting belongs to no service.
     """
 
     section: str
@@ -132,7 +132,7 @@ class Entry:
 
     @property
     def default(self) -> str:
-        """The default as a person would write it into `.env`; blank where there is none."""
+        """The default as a person would write it into `.env`; blank if there is none."""
         if self._info.default_factory is not None:
             return ""
         holder: Any = Settings().services[self.service.name] if self.service else Settings()
@@ -154,7 +154,7 @@ class Entry:
 
     @property
     def unit(self) -> str:
-        """What the setting counts, or which words it takes."""
+        """The unit of the setting, or the list of words that it accepts."""
         info = self._info
         units = [item.name for item in info.metadata if isinstance(item, Unit)]
         if units:
@@ -169,7 +169,7 @@ class Entry:
 
 
 def entries() -> Iterator[Entry]:
-    """Read the settings in the order of their class, those of a service by one service at a time."""
+    """Read the settings in the order of their class; settings of services are grouped by service."""
     of_services = [
         entry for entry in _fields_of(service_settings, ServiceSettings) if entry.meaning
     ]
@@ -223,7 +223,7 @@ def _fields_of(module: Any, model: type[Any]) -> Iterator[Entry]:
                 section = headings.get(above, "")
                 yield Entry(section, node.target.id, " ".join(meaning.split()))
             case _ if node.target.id == "name":
-                continue  # which service it is
+                continue  # the name of the service, which is not a setting
             case _:
                 raise TypeError(f"{node.target.id} needs a text below it that says what it does")
 
@@ -279,11 +279,11 @@ TASKS: dict[str, tuple[Any, Any]] = {
     "tasks.admin.quote": (admin.QuoteArguments, results.QuoteResult),
     "tasks.admin.cancel": (admin.CancelArguments, results.CancelResult),
 }
-"""The tasks that the clients call, each with what it takes and what it returns."""
+"""The tasks that the clients call, each with the types of its arguments and its result."""
 
 
 class _Untitled(GenerateJsonSchema):
-    """Leaves out the titles of fields, which repeat their names."""
+    """Generates schemas without the titles of fields, which only repeat their names."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
         return False

@@ -1,4 +1,4 @@
-# ruff: noqa: INP001 - found by pyproject.toml's backend-path, no package
+# ruff: noqa: INP001 - found by pyproject.toml's backend-path, not a package
 """Builds the wheel: every package of the checkout becomes a part of one package, `keywheel`.
 
 A wheel with `config`, `tasks` and `worker` at its top would shadow the packages of the same names
@@ -27,7 +27,7 @@ from setuptools.build_meta import (
 )
 
 PACKAGES = ("config", "worker", "tasks", "sandbox")
-"""What the wheel holds. The demo belongs to the checkout, and the image leaves the sandbox out."""
+"""The packages in the wheel. The demo is only in the checkout; the image leaves the sandbox out."""
 _PREFIX = "keywheel."
 _OURS = "|".join(PACKAGES)
 _MODULE_RE = re.compile(rf"(?!tasks\b)(?:{_OURS})(?:\.\w+)+")
@@ -42,17 +42,17 @@ _FILES = ("pyproject.toml", "README.md", "LICENSE")
 def build_wheel(
     wheel_directory: str,
     config_settings: dict[str, Any] | None = None,
-    metadata_directory: str | None = None,  # noqa: ARG001 - metadata of the copy are made with it
+    metadata_directory: str | None = None,  # noqa: ARG001 - the copy's metadata are built with it
 ) -> str:
     """Build the wheel.
 
     Args:
-        wheel_directory: Where it goes.
-        config_settings: What the caller wants setuptools to know.
+        wheel_directory: The folder for the wheel.
+        config_settings: The caller's options for setuptools.
         metadata_directory: Unused.
 
     Returns:
-        The name of its file.
+        The file name of the wheel.
     """
     target = str(Path(wheel_directory).resolve())
     with tempfile.TemporaryDirectory(prefix="keywheel-build-") as folder:
@@ -62,7 +62,7 @@ def build_wheel(
 
 
 def stage(source: Path, target: Path) -> None:
-    """Lay the copy out that setuptools builds.
+    """Create the copy that setuptools builds.
 
     Args:
         source: The checkout, or an unpacked source distribution.
@@ -86,18 +86,18 @@ def stage(source: Path, target: Path) -> None:
 
 
 def move_names(source: bytes, *, root: Path, file: Path) -> bytes:
-    """Add the prefix to each module of ours that a source names: in an import or in a string.
+    """Add the prefix to each name of a module of ours, in imports and in strings.
 
     Args:
         source: The text of a module.
-        root: The folder that holds our packages.
-        file: Where the module lies, for an error.
+        root: The folder that contains our packages.
+        file: The path of the module, for error messages.
 
     Raises:
-        ValueError: A module is named in a form that cannot be moved.
+        ValueError: A module is named in a form that cannot get the prefix.
     """
     lines = source.splitlines(keepends=True)
-    # From the end, so that what lies before a change stays where the tree says.
+    # From the end, so that the positions in the tree stay valid for the changes that follow.
     for row, column, old, new in sorted(_changes(ast.parse(source), root), reverse=True):
         line = lines[row - 1]
         pattern = rb"\b" + re.escape(old.encode()) + rb"\b"
@@ -112,7 +112,7 @@ def move_names(source: bytes, *, root: Path, file: Path) -> bytes:
 
 
 def _changes(tree: ast.AST, root: Path) -> Iterator[tuple[int, int, str, str]]:
-    """Yield what is to change: the row and column to look from, the old text, the new text."""
+    """Yield each change: the row and column where the search begins, the old and the new text."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level == 0 and _is_ours(node.module or ""):
             yield node.lineno, node.col_offset, str(node.module), f"{_PREFIX}{node.module}"
@@ -138,9 +138,9 @@ def _is_ours(module: str) -> bool:
 
 
 def _is_module(value: object, root: Path) -> TypeGuard[str]:
-    """Whether a string is nothing but the name of a module below one of our packages.
+    """Return whether a string is exactly the name of a module in one of our packages.
 
-    Except for `tasks.ai` and its like: the tasks' names begin with them, and stay as they are.
+    Names such as `tasks.ai` do not count: the names of tasks begin with them, and do not change.
     """
     if not (isinstance(value, str) and _MODULE_RE.fullmatch(value)):
         return False
@@ -154,7 +154,7 @@ def _prefix_quoted(text: str) -> str:
 
 
 def _name_commands(text: str) -> str:
-    """Write the commands that a text names as a user of the wheel has to type them."""
+    """Replace the commands in a text by the commands that a user of the wheel types."""
     for pattern, new in _COMMANDS:
         text = pattern.sub(new, text)
     return text
