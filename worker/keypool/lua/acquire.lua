@@ -1,9 +1,9 @@
 -- requires: prelude, blocks, buckets, reservations, waitlist, candidates
--- acquire: reserve one call with one key, now or within the horizon; or say when to ask again.
+-- acquire: reserve one call with one key, now or within the horizon; or return when to ask again.
 -- ARGV  2 the job and 3 the terms of the pool, as JSON: see scripts.py; then for each candidate its id and its account
--- Returns what scripts.py reads; or 'remap', id, account, …: keys that turned out to be of other accounts.
+-- Returns what scripts.py parses; or 'remap', id, account, …: keys that belong to other accounts than assumed.
 
-local FEW, PLENTY, BEFORE = 2, 10, 3  -- candidates to choose from, head-room of one that is enough, arguments before
+local FEW, PLENTY, BEFORE = 2, 10, 3  -- candidates to compare, head-room at which one is enough, arguments before them
 
 local job, terms, count = cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), (#ARGV - BEFORE) / 2
 local list = job.list and root .. ':waiting:' .. job.list
@@ -26,9 +26,9 @@ if job.bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':du
 end
 
 local first = count > FEW and redis.call('HGET', counters, 'seq') or 0
-local remap, refusal = {'remap'}, {}  -- refusal: why candidates cannot serve the job at all
+local remap, refusal = {'remap'}, {}  -- refusal: why candidates can never serve the job, by kind
 
--- Scores one candidate for a model; choice.best is the best so far.
+-- Scores one candidate for a model, and keeps the best candidate so far in choice.best.
 local function consider(choice, index, model, resource)
   local id, account = ARGV[BEFORE + 2 * index - 1], ARGV[BEFORE + 2 * index]
   local owner, seq, leases = unpack(redis.call('HMGET', root .. ':key:' .. id, 'account', 'seq', 'in_flight'))
@@ -52,11 +52,11 @@ local function consider(choice, index, model, resource)
   elseif is_better(candidate, choice.best) then choice.best = candidate end
 end
 
--- Takes the first model that can be served now. If none can, the job waits for the one that opens first.
+-- Takes the first model that can be served now. If there is none, the job waits for the model that opens first.
 local best, which, tried
 for number, model in ipairs(job.models) do
   local choice = {pairs = {}}
-  -- Of many that may be called at once, the better of two is nearly as good as the best of all.
+  -- If many keys may be called at once, the better of two is nearly as good as the best of all.
   for looked = 0, count - 1 do
     local good = choice.best
     local at_once = good and good.start_ms <= now and not good.pair.shunned
@@ -69,7 +69,7 @@ for number, model in ipairs(job.models) do
     best, which, tried = open, number, not open.soon and open.tries or nil
     break
   end
-  -- To ask a busy account again soon is better than a long wait at another, or a less preferred model.
+  -- Asking a busy account again soon is better than a long wait for another one, or a less preferred model.
   if choice.busy_ms then return wait('busy', choice.busy_ms, 'limits are not known yet', choice.busy_ms) end
   if open and (not best or open.start_ms < best.start_ms) then best = open end
 end
@@ -78,13 +78,13 @@ if not which then
   local first_ms, step_ms, rests = best.start_ms - now, best.step_ms / count, best.rests_ms - now > terms.patience_ms
   save_for(job, best, rests)
   if rests then return {'resting', first_ms, best.reason} end
-  -- Asking again pays when several calls fit: they start when they would have started anyway.
+  -- It is enough to ask again when several calls fit: none of them starts later because of that.
   if list and step_ms > 0 then redis.call('SET', list .. ':step', step_ms, 'PX', STEP_KEPT_MS) end
   local pause_ms = max(first_ms - job.horizon_ms, job.horizon_ms / 4) + before * step_ms
   return wait('wait', min(LONGEST_MS, pause_ms), best.reason, first_ms)
 end
 
--- The cost leaves all buckets, except for the one whose limit the call tries.
+-- Charges the cost to all buckets, except to the one whose limit the call tries to exceed.
 local pair, start_ms, spare, took = best.pair, tried and now or best.start_ms, NEVER, {}
 for dimension, bucket in pairs(pair.buckets) do
   if bucket.saving and bucket.saving.by == job.by then bucket.saving = nil end

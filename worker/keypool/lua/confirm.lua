@@ -1,14 +1,14 @@
 -- requires: prelude, blocks, buckets, reservations
--- confirm: may a lease that has waited for its start still be used? If its key rests by now or turned out to be another
--- account's, the lease ends and its capacity goes back. It waits a little longer if other calls left late and the
--- provider counts in windows, if there is less than expected, or while another lease probes the host or model.
+-- confirm: check that a lease may still be used after its wait. If its key rests by now or belongs to another account
+-- than assumed, the lease ends and its capacity is given back. It waits a little longer if there is less than expected,
+-- if other calls left late and the provider counts in windows, or while another lease probes the host or model.
 
 local lease_id, key_id, account, model, resource = unpack(ARGV, 2)
 local lease = read_lease(lease_id)
 if not lease then return -1 end
 local block, probes = read_blocks_of(key_id, account, model, resource, lease_id, lease.cost.tokens)
 local owner = redis.call('HGET', root .. ':key:' .. key_id, 'account')
-if block and not block.probed or owner and owner ~= account then  -- nothing was reserved at the other account
+if block and not block.probed or owner and owner ~= account then  -- the real account's buckets were not charged
   drop_lease(lease_id, true)
   return -1
 end

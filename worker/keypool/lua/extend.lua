@@ -1,5 +1,5 @@
 -- requires: prelude, buckets, reservations
--- extend: reserve further emails that go with a lease's call. If the lease has ended, nothing changes.
+-- extend: reserve further emails for a lease's call. If the lease has ended, nothing changes.
 
 local lease_id, more = ARGV[2], tonumber(ARGV[3])
 local lease = read_lease(lease_id)

@@ -1,9 +1,9 @@
 -- requires: prelude, blocks, buckets
--- reset: clear blocks, and wake the jobs that wait. What a refusal had taken out of a bucket for a rest comes back, but
--- not what calls have reserved; learned quotas are forgotten, and calls beyond other limits may be tried at once.
--- KEYS from 2 on are the records of accounts × models; ARGV from 6 on the ids of the keys, and their accounts.
+-- reset: clear blocks, and wake the jobs that wait. A bucket gets back the amount that a refusal took out for a rest,
+-- but not what calls have reserved. Learned quotas are forgotten; other limits may be tried at once.
+-- KEYS from 2 on: the records of accounts × models. ARGV from 6 on: the ids of the keys, and their accounts.
 
-local KNOWN_MS = 20000  -- what a refusal has just shown need not be tried
+local KNOWN_MS = 20000  -- a limit that a refusal corrected within this time is not tried
 
 local by, at, name, include_disabled = unpack(ARGV, 2)
 local found, left, ours = {}, 0, {}

@@ -1,9 +1,9 @@
 -- requires: prelude, blocks, buckets, reservations, learn
--- settle: end a lease (ARGV 2) with what the answer meant (3), as settlement.py says it. If it had expired, no bucket
--- changes, but what was learned holds. Returns the time, and what scripts.py reads as `Settled`.
+-- settle: end a lease (ARGV 2) with its settlement (3, from settlement.py). If the lease had expired, its charge is not
+-- corrected, but what the answer taught holds. Returns the time, and what scripts.py parses as `Settled`.
 
 local GROWTH, LONGEST_REST_MS = 1.125, 10000  -- a host or model rests for an eighth of the time that it has failed
-local LATEST = '^' .. ('[^\n]*\n?'):rep(7)  -- up to seven lines: earlier calls of the key that stay
+local LATEST = '^' .. ('[^\n]*\n?'):rep(7)  -- up to seven lines: the key's earlier calls that are kept
 local SERVED_MS = 600000       -- how recently a key must have served to be reinstated
 local MODELS_KEPT, OK_NOTED_MS = 64, 250  -- the last success is noted at most this often
 
@@ -13,8 +13,8 @@ local outcome, event, reason, by = answer.outcome, answer.event, answer.reason, 
 local name, key, lease = answer.account .. ':' .. answer.model, root .. ':key:' .. answer.key, end_lease(ARGV[2])
 local pair = root .. ':account_model:' .. name
 local buckets, turned_ms = read_buckets(pair)
-local learned, known_already = {}, answer.again and not lease  -- the first settle arrived, only its reply was lost
--- What the provider states to be left excludes what a counted call had reserved, so what it did not use comes on top.
+local learned, known_already = {}, answer.again and not lease  -- the first settle arrived; only its reply was lost
+-- The rest that the provider states excludes what a counted call had reserved. So its unused part is added afterwards.
 if lease and not answer.counted then put_right(buckets, lease) end
 learn_limits(buckets, answer.limits or {}, outcome == 'refused' and lease, answer.stated_ms, learned)
 learn_quotas(buckets, answer.quotas or {}, lease, outcome, learned)
@@ -28,7 +28,7 @@ for _, what in ipairs(learned) do audit('audit', 'limit_learned', 'account_model
 if answer.turned_down then redis.call('HSET', pair, 'turned_ms', now)
 elseif turned_ms and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
 
--- Lines learned when to ask again before this was known.
+-- Lines that wait learned before this answer when to ask again, so they are woken.
 local noted, ok = outcome == 'ok' and now - ok_ms >= OK_NOTED_MS, outcome == 'ok'
 if outcome == 'unused' or lease and lease.tried and ok then redis.call('PUBLISH', root .. ':wake', 'room') end
 local passing = outcome == 'fault' and lease and ok_ms >= lease.start_ms
@@ -53,7 +53,7 @@ end
 local blocked, newly, alone = 0, 0, 0
 local function read_block(scope) return read_blocks({scope})[1] or {until_ms = 0} end
 
--- Blocks a target {scope, its kind and name for people} for calls from this number of tokens on. A rest only grows.
+-- Blocks a target {scope, kind, name for people} for calls of from_tokens or more. A rest never becomes shorter.
 local function block_calls(target, block, event, until_ms, from_tokens)
   local scope, kind, called = unpack(target)
   local was_ms = block.until_ms > now and block.until_ms or 0
@@ -74,7 +74,7 @@ for _, scope in ipairs(answer.answered and {'host', 'model:' .. answer.model} or
     save_block(scope, block)
   end
 end
-if answer.fails and not (passing and event) then  -- faults of one second count once
+if answer.fails and not (passing and event) then  -- faults within one second count once
   local block = read_block(answer.fails[1])
   local counts = now - (block.fault_ms or 0) >= FAULTS_APART_MS and block.until_ms <= now and not known_already
   block.probe_ms = nil

@@ -1,8 +1,8 @@
 -- requires: nothing
--- complete: Resend has answered for good. The bodies go; the result of each accepted email stays.
+-- complete: Resend has given its final answer. Replace the request by the result of each accepted email.
 --
 -- KEYS  1 the request's record  2 … its emails' records (a batch)
--- ARGV  1 how long to keep results, ms  then for each email: content, result (JSON; '' where it alone was refused)
+-- ARGV  1 how long to keep results, ms  then for each email: content, result (JSON; '' if only this email was refused)
 -- Returns nothing.
 
 for i = math.min(2, #KEYS), #KEYS do
@@ -15,7 +15,7 @@ for i = math.min(2, #KEYS), #KEYS do
     redis.call('HDEL', KEYS[i], 'since_ms', 'account', 'key', 'body', 'holder', 'alone', 'batch')
     redis.call('PEXPIRE', KEYS[i], ARGV[1])
   elseif redis.call('HGET', KEYS[i], 'batch') == KEYS[1] then
-    -- The email stays where another request holds it by now: this answer may be the second one to the same call.
+    -- An email that another request has by now stays: this may be the second answer to the same request.
     redis.call('DEL', KEYS[i])
   end
 end

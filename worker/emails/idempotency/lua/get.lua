@@ -1,5 +1,5 @@
 -- requires: records
--- get: what is known of an email, or of the batch that it was sent in.
+-- get: read the record of an email, or of the batch that contains it.
 --
 -- KEYS  1 the email's record, or the batch's
 -- ARGV  1 now_ms or ''  2 content; '' for a batch  3 how long a request may be sent again, ms

@@ -1,10 +1,10 @@
 -- requires: records
--- reclaim: take a request over, to send it again as it is. From now on a refusal frees its emails no more.
+-- reclaim: take over a request, to send it again unchanged. From now on a refusal no longer frees its emails.
 --
 -- KEYS  1 the request's record
--- ARGV  1 now_ms or ''  2 how long the call may take, ms  3 since_ms of the request that is meant
+-- ARGV  1 now_ms or ''  2 how long the call may take, ms  3 since_ms of the request to take over
 --       4 how long a request may be sent again, ms  5 a holder that is gone, or ''  6 the holder from now on
--- Returns 1, or 0 where another job is sending the request, or it is gone, or it has become too old.
+-- Returns 1; or 0 if another job is sending the request, or if the request is gone or too old.
 
 local now = clock(ARGV[1])
 local found = redis.call('HMGET', KEYS[1], 'since_ms', 'busy_ms', 'holder')

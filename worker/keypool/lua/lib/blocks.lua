@@ -1,12 +1,12 @@
--- What blocks calls, by scope. `blocks` in names.py says what a block holds.
+-- Reads and saves the blocks of scopes. `blocks` in names.py documents the fields of a block.
 
-local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- faults, and their distance, after which a host or model rests
-local PROBE_MS, PROBE_LOOK_MS = 3000, 300  -- unanswered for it, the next call probes; others look again after 1 to 2 x
-local BLOCKS_KEPT = 1000   -- jobs may name any number of models and domains that do not exist
+local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- after so many faults, this far apart, a host or model rests
+local PROBE_MS, PROBE_LOOK_MS = 3000, 300  -- until the next lease may probe; others look again after 1 to 2 x 300
+local BLOCKS_KEPT = 1000   -- bounds the hash, because jobs may name models and domains that do not exist
 local blocks_key = root .. ':blocks'
-local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly there is none
+local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly false, which saves a command
 
--- Keeps a block. If there are too many, those go that have ended, or that the next call of the kind brings back.
+-- Saves a block. If there are too many, deletes blocks that have ended, or that the next such call would bring back.
 local function save_block(scope, block)
   local is_new = redis.call('HSET', blocks_key, scope, cmsgpack.pack(block)) > 0
   for other, packed in pairs(is_new and redis.call('HLEN', blocks_key) > BLOCKS_KEPT and read_hash(blocks_key) or {}) do
@@ -15,7 +15,7 @@ local function save_block(scope, block)
   end
 end
 
--- Returns the block of each scope, or false; what has ended is deleted.
+-- Returns the block of each scope, or false. Blocks that have ended are deleted.
 local function read_blocks(scopes)
   local blocks = redis.call('HMGET', blocks_key, unpack(scopes))
   for index, packed in ipairs(blocks) do
@@ -27,9 +27,9 @@ local function read_blocks(scopes)
   return blocks
 end
 
--- Returns, of the blocks that hold for a call of `tokens`, the one that ends last, or nil; and what this lease is to
--- probe, by scope. While the account does not have the model (`kind` 'unfit'), that counts as if it never did.
--- After the rest of a host or model one lease probes it; for the others it stays blocked, and the block is `probed`.
+-- Returns the block that ends last of those for a call of `tokens`, or nil; and the blocks that this lease is to probe,
+-- by scope. An `unfit` block counts as endless. After the rest of a host or model, one lease probes it. For other
+-- leases it stays blocked, and the returned block is `probed`.
 local function read_blocks_of(id, account, model, resource, lease_id, tokens)
   local name, probes, last = account .. ':' .. model, {}, nil
   local scopes = {'unfit:' .. name, 'key_resource:' .. id .. ':' .. resource, 'key:' .. id, 'account:' .. account,

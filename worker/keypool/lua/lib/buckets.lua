@@ -1,10 +1,10 @@
--- Limits and what is left of them. `account_model` in names.py says what a bucket holds.
+-- Refills and charges buckets. `account_model` in names.py documents the fields of a bucket.
 
-local WINDOW_MARGIN_MS = 12      -- calls that leave in order may arrive a little closer together
-local LOG_LIMIT = 200            -- a window of more calls is smooth enough to count as continuous
+local WINDOW_MARGIN_MS = 12      -- calls may arrive at the provider a little closer together than they left
+local LOG_LIMIT = 200            -- a larger limit counts as continuous, without a log of its calls
 local DAY_MS = 86400000
-local FLIGHT_MS, APART_MS = 250, 25  -- a refusal is known after that time: surely, mostly
-local TRY_AFTER = 334            -- one call in 334 may go beyond the limit: 3 in 1,000
+local FLIGHT_MS, APART_MS = 250, 25  -- all refusals are known after the first time, most after the second
+local TRY_AFTER = 334            -- one call in 334 may exceed the limit: 3 in 1,000
 local AFTER_MIDNIGHT_MS = 60000  -- the provider's clock may be behind
 local COUNTED = {tpm = 'tokens', tpd = 'tokens', itpm = 'input_tokens', otpm = 'output_tokens', epd = 'emails',
   epmo = 'emails'}  -- all other dimensions count requests
@@ -12,14 +12,14 @@ local COUNTED = {tpm = 'tokens', tpd = 'tokens', itpm = 'input_tokens', otpm = '
 local function cost_in(dimension, cost) return cost[COUNTED[dimension] or 'requests'] or 0 end
 local function counts_emails(dimension) return COUNTED[dimension] == 'emails' end
 
--- When a quota is full again: after midnight (UTC, by the real clock); a month's, too, since no answer says its end.
+-- Returns when a quota is full again: after midnight (UTC, by Redis' clock). So is a month's: no answer states its end.
 local function quota_ends_ms()
   local shift_ms = AFTER_MIDNIGHT_MS + now - real_ms
   return ceil((now + 1 - shift_ms) / DAY_MS) * DAY_MS + shift_ms
 end
 
 local function rate_of(bucket) return bucket.pace * bucket.limit / bucket.window_ms end
--- How long a call counts where the provider counts in windows.
+-- Returns how long a call counts if the provider counts in windows.
 local function span_ms(bucket) return floor((2 - bucket.pace) * bucket.window_ms) + WINDOW_MARGIN_MS end
 
 local function refill(bucket)
@@ -31,13 +31,13 @@ local function refill(bucket)
     bucket.level = min(bucket.limit, bucket.level + max(0, now - bucket.at_ms) * rate_of(bucket))
   elseif now >= bucket.ends_ms then
     local ended = 1 + floor((now - bucket.ends_ms) / DAY_MS)
-    bucket.level = min(bucket.limit, ended * bucket.limit + min(0, bucket.level))  -- below 0: taken from the next one
+    bucket.level = min(bucket.limit, ended * bucket.limit + min(0, bucket.level))  -- below 0: a debt of the next one
   end
   if bucket.ends_ms then bucket.ends_ms = quota_ends_ms() end
   bucket.at_ms = max(bucket.at_ms, now)
 end
 
--- Returns the buckets of an account × model, and when it last turned a request down, if it has since.
+-- Returns the buckets of an account × model, and when it last turned a request down, if it has served none since.
 local function read_buckets(pair_key)
   local packed, turned_ms = unpack(redis.call('HMGET', pair_key, 'buckets', 'turned_ms'))
   local buckets = packed and cmsgpack.unpack(packed) or {}
@@ -48,7 +48,7 @@ end
 local function save_buckets(pair_key, buckets)
   if not next(buckets) then return redis.call('HDEL', pair_key, 'buckets') end
   local is_new = redis.call('HSET', pair_key, 'buckets', cmsgpack.pack(buckets)) > 0
-  if is_new then redis.call('PEXPIRE', pair_key, STATE_TTL_MS) end  -- settles put it off
+  if is_new then redis.call('PEXPIRE', pair_key, STATE_TTL_MS) end  -- settle.lua renews it
 end
 
 local function new_bucket(dimension, limit, window_ms)
@@ -58,13 +58,13 @@ local function new_bucket(dimension, limit, window_ms)
     ends_ms = counts_emails(dimension) and quota_ends_ms() or nil}
 end
 
--- What must stay in the bucket, so that calls that arrive a little early are not refused.
+-- Returns how much must stay in a bucket, so that calls that arrive a little early are not refused.
 local function margin_of(bucket, cost)
   return bucket.window_ms > 3600000 and 0 or max(0, min(bucket.limit / 100, 2 * cost, bucket.limit - cost))
 end
 
--- When a window has room for one more call, counting the calls up to until_ms. A full window leaves none from `span`
--- before its last call to `span` after its first one, and a call none within `apart_ms`. Between two there may be room.
+-- Returns when a window has room for one more call, counting the calls up to until_ms. A full window allows no call
+-- from `span` before its last call to `span` after its first one. Any call allows no other one within `apart_ms`.
 local function window_opens_ms(bucket, until_ms)
   local log, others, span, at_ms = bucket.log, floor(bucket.limit) - 1, span_ms(bucket), now
   for index, first_ms in ipairs(log) do
@@ -75,7 +75,7 @@ local function window_opens_ms(bucket, until_ms)
   return at_ms
 end
 
--- When there is room for a call. `level` is what the bucket has for this job, `rate` how fast it refills for it.
+-- Returns when there is room for a call. `level` and `rate`: what the bucket has for this job, and its refill a ms.
 local function ready_ms(bucket, cost, level, rate)
   if cost <= 0 then return now end
   if bucket.log then return window_opens_ms(bucket, NEVER) end
@@ -85,7 +85,7 @@ local function ready_ms(bucket, cost, level, rate)
   return now + ceil(missing / rate)
 end
 
--- Takes `cost` out for a call that goes at at_ms. A negative cost is put back.
+-- Takes `cost` out of a bucket for a call that leaves at at_ms; puts it back if it is negative.
 local function charge(bucket, cost, at_ms)
   local log = bucket.log
   bucket.level = min(bucket.limit, bucket.level - cost)

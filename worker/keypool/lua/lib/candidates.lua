@@ -1,13 +1,13 @@
--- When a candidate (a key, its account and a model) may be called, and which of two is better.
+-- Scores candidates: when a candidate (a key, its account and a model) may be called, and which of two is better.
 
--- Jobs wait outside the process for what refills over a longer time, and for what has failed this often in a row.
+-- Jobs wait outside their process for limits with longer windows, and for a host or model with so many faults in a row.
 local LONG_WINDOW_MS, DOWN_FAULTS = 60000, 7
-local SAVING_LOST_MS = 30000  -- a large job that is this late does not come back
-local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, unless it serves one before
-local SAME_REST_MS = 1000     -- a refusal's rest ends so soon after its bucket has refilled, which names the limit
+local SAVING_LOST_MS = 30000  -- a large job that is so late is taken for lost
+local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, if it serves none meanwhile
+local SAME_REST_MS = 1000     -- if a refusal's rest ends so soon after the bucket has room, the limit is the reason
 
--- What an account has for a job of a model (`name`: both). Its `cost` reserves at most 98 % of the limit of output
--- tokens, since a bucket is hardly ever quite full; if it is `capped`, the request has to name these as its cap.
+-- Returns the buckets of an account and model (`name`: both) and a job's `cost` there. The cost reserves at most 98 %
+-- of the limit of output tokens, because a bucket is seldom full. If `capped`, the request must name these as its cap.
 local function read_pair(name, job, terms)
   local key = root .. ':account_model:' .. name
   local buckets, turned_ms = read_buckets(key)
@@ -24,7 +24,7 @@ local function read_pair(name, job, terms)
   return pair
 end
 
--- What a bucket has for a job, and how fast it refills for it: beside a large job that waits for its tokens, by half.
+-- Returns what a bucket has for a job, and how fast it refills for it: half as fast while a large job saves tokens.
 local function free_in(bucket, job)
   local level, rate, saving = bucket.level, rate_of(bucket), bucket.saving
   if saving and (saving.until_ms or 0) < now then bucket.saving, saving = nil, nil end
@@ -33,10 +33,10 @@ local function free_in(bucket, job)
   return level - saved, saved < saving.need and rate / 2 or rate
 end
 
--- Returns start_ms, when the candidate may be called; reason: what blocks it until then, or the dimension that takes
--- longest; step_ms: how long that one takes to refill for one call; rests_ms: until when it rests or waits for what
--- refills slowly; tries: the only dimension whose limit the call would exceed, if that may be tried; busy_ms: how long
--- too many calls are in flight. A limit that is smaller than the call never has room.
+-- Returns a candidate. start_ms: when it may be called; reason: its block until then, or the dimension that takes
+-- longest; step_ms: how long that dimension takes to refill for one call; rests_ms: when its rest, and the waits for
+-- long windows, end; tries: the only dimension whose limit the call would exceed, if it may try; busy_ms: for how long
+-- too many calls are in flight. A limit that is smaller than the call never has room for it.
 local function score_candidate(pair, job, block, seq)
   local headroom, candidate = 1, {start_ms = now, reason = '', step_ms = 0, rests_ms = now, pair = pair, seq = seq}
   for dimension, bucket in pairs(pair.buckets) do
@@ -65,7 +65,7 @@ local function score_candidate(pair, job, block, seq)
     end
   end
   candidate.soon = candidate.start_ms - now <= job.horizon_ms
-  candidate.headroom = floor(headroom * (pair.buckets.ramp and 10 or 20))  -- unknown limits count half
+  candidate.headroom = floor(headroom * (pair.buckets.ramp and 10 or 20))  -- half, if limits are unknown
   return candidate
 end
 
@@ -77,8 +77,8 @@ local function is_better(one, other)
   return one.seq < other.seq
 end
 
--- Saves for a large job what small ones would take: in line while its process asks; if it `rests`, only what refills
--- slowly. Where the horizon is short, all jobs count as large: else small ones would save in turn, a large one never.
+-- Saves tokens for a large job: while it waits in line, or if it `rests`, only of limits with long windows. If the
+-- horizon is short, nearly all jobs count as large. So the first to come saves, or else small jobs would by turns.
 local function save_for(job, best, rests)
   local until_ms = job.list and not rests and now + DEEPEST_MS + LATE_MS or best.start_ms + SAVING_LOST_MS
   for dimension, bucket in pairs(job.by ~= '' and best.pair.buckets or {}) do
@@ -88,7 +88,7 @@ local function save_for(job, best, rests)
     local first = not saving or ours or saving.bulk and not job.bulk
       or saving.bulk == job.bulk and job.came_ms < (saving.came_ms or 0)
     if large and bucket.level < need and first and (not rests or bucket.window_ms > LONG_WINDOW_MS) then
-      -- Of what is there now, smaller jobs may take as much as the job lacks.
+      -- Of the tokens that are there now, smaller jobs may take as many as the large job lacks.
       local since_ms = ours and saving.since_ms or now - 2 * max(0, 2 * bucket.level - need) / rate
       bucket.saving = {by = job.by, bulk = job.bulk, need = need, since_ms = since_ms, until_ms = until_ms,
         came_ms = ours and saving.came_ms or job.came_ms}

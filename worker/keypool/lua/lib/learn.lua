@@ -1,13 +1,13 @@
--- What an answer teaches about limits.
+-- Learns limits from answers.
 
 local PACE_STEP, LEAST_PACE, PACE_RECOVERY, SLOWED_APART_MS = 0.02, 0.8, 0.00004, 1000
-local TRIES, RAISE = 4, 1.5  -- after four calls in a row beyond a limit, it is taken for half as much again
-local FAST_RAISES = 3        -- three times at once; then slowly, since what was left unused also passes
-local TRIED_MS = 5000        -- calls beyond a limit explain refusals for this long
-local ROUNDED = 0.0001         -- of a call: what a time in whole milliseconds leaves out
+local TRIES, RAISE = 4, 1.5  -- after four tries in a row that passed, a limit is raised by half
+local FAST_RAISES = 3        -- after three raises in a row, tries must be earned again: unused capacity lets some pass
+local TRIED_MS = 5000        -- for this time after a try, refusals do not slow the bucket down
+local ROUNDED = 0.0001         -- the part of a call that a time in whole milliseconds may leave out
 
--- A call has passed. A few may pass beyond a limit with what was left unused; if more do, it was raised. One that has
--- costs no credit, and the next may try at once, until any call is refused, for tries take what that was to have.
+-- A call has passed. Unused capacity lets a few calls pass beyond a limit; if more pass, the limit was raised. A try
+-- that passed costs no credit, and the next may follow at once, until any call is refused: tries take others' capacity.
 local function speed_up(buckets, lease, learned)
   for dimension, bucket in pairs(buckets) do
     bucket.pace, bucket.credit = min(1, bucket.pace + PACE_RECOVERY), min(TRY_AFTER, bucket.credit + 1)
@@ -20,12 +20,12 @@ local function speed_up(buckets, lease, learned)
       end
     end
   end
-  -- So the calls that are refused together at a limit stay few beside those that passed, however high it is.
+  -- The ramp grows with successes, so the calls that a limit refuses together are few compared with those that passed.
   local ramp = buckets.ramp
   if ramp then ramp.limit, ramp.apart_ms = ramp.limit + 1 / 64, min(APART_MS, floor(FLIGHT_MS / ramp.limit)) end
 end
 
--- A limit is new or has changed. Calls that left before its window was known count from now on: the first leave late.
+-- A limit is new or has changed. Calls that left before a window was known count as leaving now, since some leave late.
 local function change_limit(buckets, dimension, limit, window_ms)
   local known, bucket = buckets[dimension], new_bucket(dimension, limit, window_ms)
   buckets[dimension] = bucket
@@ -40,7 +40,7 @@ local function change_limit(buckets, dimension, limit, window_ms)
 end
 
 -- observed: limits that the answer stated, each {dimension, limit, window_ms, remaining or nil}. refused: the lease, if
--- its call was refused for a limit and it has not expired. stated_ms: when the provider said to come again, if it did.
+-- its call was refused for a limit and it has not expired. stated_ms: the wait that the provider stated, if any.
 local function learn_limits(buckets, observed, refused, stated_ms, learned)
   for _, seen in ipairs(observed) do
     local dimension, limit, window_ms, remaining = unpack(seen)
@@ -51,31 +51,31 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
       bucket = change_limit(buckets, dimension, limit, window_ms)
     elseif short and window_ms <= 60000 and now - (bucket.tried_ms or 0) >= TRIED_MS
       and now - bucket.slowed_ms >= SLOWED_APART_MS and refused.start_ms > bucket.slowed_ms then
-      bucket.slowed_ms, bucket.pace = now, max(LEAST_PACE, bucket.pace - PACE_STEP)  -- although there was room
+      bucket.slowed_ms, bucket.pace = now, max(LEAST_PACE, bucket.pace - PACE_STEP)  -- refused despite room
       learned[#learned + 1] = string.format('%s at %d %% of its pace', dimension, bucket.pace * 100 + 0.5)
     end
     bucket.stated = bucket.stated or remaining and not refused
     if short and refused.start_ms > bucket.corrected_ms then
-      bucket.credit = is_new and TRY_AFTER / 5 or min(bucket.credit, 0)  -- a fifth, for those that passed before
+      bucket.credit = is_new and TRY_AFTER / 5 or min(bucket.credit, 0)  -- for calls that passed before
       bucket.lent, bucket.passed, bucket.raises = nil, nil, nil
     end
     if bucket.held then bucket.held.amount = max(0, min(bucket.held.amount, left - bucket.level)) end
-    if bucket.log then  -- the times in it say all
+    if bucket.log then  -- the level follows from the log
     elseif short and (stated_ms or remaining) then
-      -- At the stated time there is room for this call only, or a crowd would be refused again. Our level excludes what
-      -- is reserved for later, and has the margin to spare, so the difference counts from there.
+      -- At the stated time there is room for this call only, or else a crowd would be refused again. The level excludes
+      -- what is reserved for later, and the margin must stay in it, so it is corrected from the larger of the two.
       local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
       local was = max(bucket.level, margin_of(bucket, cost))
       if was - level > ROUNDED and refused.start_ms > bucket.corrected_ms then
         bucket.level, bucket.debt, bucket.corrected_ms = bucket.level - (was - level), bucket.debt + was - level, now
         bucket.held = {amount = max(0, min(was, left) - level), until_ms = now + (stated_ms or 0)}
       end
-    elseif remaining then bucket.level = min(bucket.level, remaining) end  -- less are calls in flight
+    elseif remaining then bucket.level = min(bucket.level, remaining) end  -- lower: calls in flight
   end
 end
 
--- A provider that states only how much of a quota is used shows the limit by its first refusal. It is then forgotten as
--- keypool.md says. quotas: by dimension, each {used, window_ms, 1 if the call was refused for it}.
+-- If a provider states only how much of a quota is used, its first refusal shows the limit. keypool.md says when that
+-- limit is forgotten. quotas: by dimension, each {used, window_ms, 1 if the call was refused for it}.
 local function learn_quotas(buckets, quotas, lease, outcome, learned)
   for dimension, seen in pairs(quotas) do
     local used, window_ms, spent = unpack(seen)

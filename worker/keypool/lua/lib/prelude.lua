@@ -1,14 +1,14 @@
--- Comes before every verb: the clock and the audit stream. KEYS[1] is the root of all names, from which scripts make
--- the others as names.py does. ARGV[1] is what `CallerClock` knows, or a test's clock. Times are whole milliseconds.
+-- Starts every script with the clock and the audit stream. KEYS[1] is the root of all names; scripts build other names
+-- from it as names.py does. ARGV[1]: a test's clock, and a lower bound by `CallerClock`. Times are whole milliseconds.
 
 local AUDIT_LENGTH, STATE_TTL_MS = 2000, 7 * 86400000
-local STEP_MS, JUMP_MS = 1000, 2500  -- a clock that differs by more was set; requests hardly ever take as long
-local NEVER = math.huge  -- the end of a block that only a person ends
+local STEP_MS, JUMP_MS = 1000, 2500  -- a clock that differs by more was set: requests hardly ever take that long
+local NEVER = math.huge  -- until_ms of a block that only a person ends
 local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
 local root, counters = KEYS[1], KEYS[1] .. ':inflight'
 
--- `now` is by the pool's clock: Redis' clock, but it never runs backwards, and follows none of its steps: it goes on by
--- the clocks of its callers, and is ahead by skew_ms. In a first call a step and a pause look alike.
+-- `now` is the time by the pool's clock: Redis' clock, except that it never runs backwards and follows no step. After a
+-- step it goes on by the callers' clocks, and is ahead by skew_ms. A caller's first call cannot tell step from pause.
 local time, kept = redis.call('TIME'), redis.call('HMGET', counters, 'clock_ms', 'skew_ms')
 local test_ms, told_ms = ARGV[1]:match('^(%d*)>?(%d*)$')
 local real_ms = tonumber(test_ms) or time[1] * 1000 + floor(time[2] / 1000)
@@ -17,7 +17,7 @@ local now = max(last_ms, told_ms or 0, real_ms + skew_ms)
 if told_ms and now - told_ms > JUMP_MS then now = max(last_ms, told_ms) end
 if math.abs(now - real_ms - skew_ms) > STEP_MS then redis.call('HSET', counters, 'skew_ms', now - real_ms) end
 if now - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now) end
-local late_ms = max(0, real_ms - now)  -- behind Redis' clock, which people read
+local late_ms = max(0, real_ms - now)  -- how far it is behind Redis' clock, which people read
 
 local function audit(stream, event, scope, name, reason, until_ms, by)
   redis.call('XADD', root .. ':' .. stream, 'MAXLEN', '~', AUDIT_LENGTH, '*', 'at_ms', now + late_ms, 'event', event,

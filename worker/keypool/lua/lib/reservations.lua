@@ -1,6 +1,6 @@
--- What calls have reserved. `leased` in names.py says what a lease holds.
+-- Reads, saves and ends leases. `leased` in names.py documents their fields.
 
-local UNCONFIRMED_MS = 1500  -- how late it may be confirmed, before its capacity goes back
+local UNCONFIRMED_MS = 1500  -- how late a lease may be confirmed, before its capacity is given back
 
 local function read_lease(lease_id)
   local packed = redis.call('HGET', root .. ':leased', lease_id)
@@ -12,7 +12,7 @@ local function save_lease(lease_id, lease, start_ms)
   redis.call('ZADD', root .. ':leases', start_ms + (lease.waits and UNCONFIRMED_MS or lease.lasts_ms), lease_id)
 end
 
--- Returns the lease, or false if it had ended.
+-- Ends a lease. Returns it, or false if it had ended before.
 local function end_lease(lease_id)
   local lease = read_lease(lease_id)
   redis.call('HDEL', root .. ':leased', lease_id)
@@ -21,9 +21,9 @@ local function end_lease(lease_id)
   return lease
 end
 
--- Estimates give way to what the provider `counted` of a call, as far as it said so; if nothing (nil), all is put back.
--- What is left by the words of a refusal excludes what was in flight then. What yesterday's call had taken is not in
--- today's quota. A batch of emails that is sent again reserved none and was charged before.
+-- Replaces estimates by what the provider `counted` of a call, as far as it said so. If nil, all is put back, but not
+-- into a bucket that a refusal has corrected since, or a quota that is full again: the charge is no longer in those.
+-- A batch of emails that is sent again has reserved no emails, because its first attempt was charged.
 local function put_right(buckets, lease, counted)
   for dimension in pairs(lease.took) do
     local bucket, cost = buckets[dimension], cost_in(dimension, lease.cost)
@@ -34,7 +34,7 @@ local function put_right(buckets, lease, counted)
   end
 end
 
--- Ends a lease that is not settled. If its call has not left, its capacity goes back.
+-- Ends a lease without a settlement. If its call has not left, its capacity is given back.
 local function drop_lease(lease_id, has_not_left)
   local lease = end_lease(lease_id)
   if lease and (has_not_left or lease.waits) then

@@ -1,10 +1,10 @@
--- records: what a record in Redis holds, the clock, and how a request is written.
+-- records: the fields of the records in Redis, the clock, and how a request is written.
 --
 -- A request's record is a hash: since_ms, account, key (idempotency key), body, members (JSON, a batch only), busy_ms
 -- (until when a job is sending it), holder (that job's message in the broker, or ''), alone (the call that claimed it,
 -- while no other call was made with it).
--- A single email's record is its request's with `content` added. An email of a batch has {content, batch} until the
--- batch is answered. An accepted email has {content, result}.
+-- The record of a single email is its request's record with `content` added. An email of a batch has {content, batch}
+-- until the batch is answered. An accepted email has {content, result}.
 
 local function clock(given_ms)
   if given_ms ~= '' then return tonumber(given_ms) end
@@ -12,8 +12,8 @@ local function clock(given_ms)
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
--- Writes a request and refers its emails to it. The emails of a batch are KEYS 2 and on; a single email is KEYS 1.
--- values: holds the content of each email, from index `first` on.
+-- Writes a request, and a reference to it in the record of each email of a batch (KEYS from 2 on). The record of a
+-- single email is KEYS 1. values: the content of each email, from index `first` on.
 local function write_request(now, ttl_ms, account, key, body, members, values, first)
   redis.call('HSET', KEYS[1], 'since_ms', now, 'account', account, 'key', key, 'body', body)
   if #KEYS == 1 then redis.call('HSET', KEYS[1], 'content', values[first])
