@@ -166,7 +166,7 @@ def test_a_refused_request_is_made_again(
     assert bench.hints.look_everywhere.called is script_lost
     paused = [] if pause_s is None else [call(1000 + pause_s)]
     assert bench.hints.pause.call_args_list == paused
-    words = f"the broker gives out no messages ({reply}); asking again in 1 s"
+    words = f"the broker delivers no messages ({reply}); asking again in 1 s"
     assert caplog.messages == [words] * (pause_s is not None)
 
 

@@ -216,7 +216,7 @@ def test_each_channel_of_a_connection_is_closed_though_the_server_is_away(
     assert [*transport._avail_channels, *transport.channels] == []
     transport.cycle.end.assert_called_once_with()
     assert stock.call_count == 1
-    assert caplog.text.count("cannot close a channel in order: ") == 5
+    assert caplog.text.count("cannot close a channel properly: ") == 5
     transport.channels = [Mock(**{"close.side_effect": ZeroDivisionError})]
     with pytest.raises(ZeroDivisionError):
         transport.close_connection(transport)

@@ -52,7 +52,7 @@ def test_a_server_that_refuses_is_asked_again_later(
         send(url, "a", 1)
         books.config_set("maxmemory", "1")
         try:
-            receiver.until(lambda: "the broker gives out no messages" in caplog.text)
+            receiver.until(lambda: "the broker delivers no messages" in caplog.text)
             assert books.llen("a") == 1
         finally:
             books.config_set("maxmemory", "0")

@@ -1,32 +1,32 @@
-"""kombu's Redis transport, made safe against a worker's sudden death, and several times faster.
+"""Extends kombu's Redis transport: it is faster, and loses no message when a worker dies.
 
-Use it as `broker_transport = "worker.aio.transport:Transport"` beside a `redis://` URL,
-`…:TlsTransport` beside a `rediss://` one and `…:SentinelTransport` beside `sentinel://`. Keys,
-messages and the visibility timeout are kombu's own, so stock producers, stock workers and Flower
-share the queues. What differs:
+Set `broker_transport` to `worker.aio.transport:Transport` with a `redis://` URL, to
+`…:TlsTransport` with a `rediss://` URL, and to `…:SentinelTransport` with a `sentinel://` URL.
+Keys, messages and the visibility timeout are kombu's own, so stock producers, stock workers and
+Flower share the queues. The differences from kombu:
 
-- Messages are taken in batches, as many as the prefetch window allows, by a script that moves each
-  from its list to the hash of unacknowledged messages. kombu pops first and enters afterwards: a
-  process that dies in between loses the message.
-- No command waits for a message. The server reports to the connection that a list has changed
-  (`CLIENT TRACKING`, Redis 6 and later, RESP 3); every few seconds the connection reads the queues
-  anyway, in case the report was lost.
-- A worker renews leases for the messages that it holds. Where a worker died, the others take over
-  after `lease_s` (60 s). The visibility timeout still applies to messages that stock workers hold.
-- The acknowledgements of one turn of the hub are sent together.
+- A script takes messages in batches, as many as the prefetch window allows. It moves each from its
+  list to the hash of unacknowledged messages. kombu pops a message first and records it afterwards:
+  a process that dies in between loses the message.
+- No command blocks until a message comes. The server reports to the connection that a list has
+  changed (`CLIENT TRACKING`, Redis 6 and later, RESP 3). Every few seconds the connection reads the
+  queues anyway, in case a report was lost.
+- A worker renews leases for the messages that it holds. If a worker dies, the others take over its
+  messages after `lease_s` (60 s). The visibility timeout still applies to messages that stock
+  workers hold.
+- The acknowledgements of one turn of the hub, kombu's event loop, are sent together.
 - One client object serves all commands of a channel; kombu makes one for each command.
-- Messages with a countdown for the queues that the option `delayed_queues` names wait in Redis and
-  not in a worker. They are delivered when they are due by the clock of Redis; see
-  `worker.aio.transport.delayed`.
+- The option `delayed_queues` names queues whose messages with a countdown wait in Redis, not in a
+  worker. They are delivered when they are due by Redis' clock; see `worker.aio.transport.delayed`.
 
 There are two transport options beyond kombu's:
 
     lease_s         in seconds; 0: no leases, only the visibility timeout
-    delayed_queues  the names of queues, the same for all producers and workers; in a mapping, each
-                    has the queue that it goes before, whose turns its due messages take as well
+    delayed_queues  the names of queues, the same for all producers and workers; a mapping also
+                    names, for each queue, a queue before whose messages its due messages come
 
 A channel that consumes without acknowledging (for replies to remote control), and a channel without
-`ack_emulation`, works as kombu's own.
+`ack_emulation`, works like kombu's own.
 """
 
 import logging
@@ -52,7 +52,7 @@ StockTransport: Any = _stock.Transport  # kombu's classes are only half typed
 
 
 class Transport(StockTransport):
-    """For `redis://` URLs, and sockets."""
+    """The transport for `redis://` URLs and Unix sockets."""
 
     Channel = Channel
     cycle: Poller
@@ -63,13 +63,13 @@ class Transport(StockTransport):
         super().__init__(*args, **kwargs)
         self.cycle = Poller()
         self.commands: redis.ConnectionPool | None = None
-        """For all commands but those that take messages; shared by the channels."""
+        """The connections for commands that take no messages; the channels share them."""
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """Let a hub watch the connections."""
+        """Let the hub watch the connections."""
         before = set(loop.on_tick)
         super().register_with_event_loop(connection, loop)
-        # Before each wait, kombu's own tick registers all connections with the hub once more, which
+        # kombu's own tick would register all connections again before each wait of the hub, which
         # costs four system calls.
         loop.on_tick.intersection_update(before)
         self.cycle.hub = loop
@@ -87,16 +87,16 @@ class Transport(StockTransport):
                 loop.add_reader(number, self.on_readable, number)
 
     def close_connection(self, connection: Any) -> None:
-        """Close every channel, even if one cannot be closed in order because the server is away.
+        """Close every channel, even if one cannot be closed properly because the server is away.
 
         kombu stops at the first such channel. The others would stay open without a connection:
-        their messages would never come back, and the hub would go on asking for more of them.
+        their messages would never be delivered again, and the hub would go on requesting messages.
         """
         for channel in (*self._avail_channels, *self.channels):
             try:
                 channel.close()
             except (redis.RedisError, OSError, AttributeError) as exc:
-                logger.debug("cannot close a channel in order: %r", exc)
+                logger.debug("cannot close a channel properly: %r", exc)
                 if isinstance(channel, Channel):
                     channel.abandon()
         self._avail_channels.clear()
@@ -106,7 +106,7 @@ class Transport(StockTransport):
 
 
 class TlsTransport(Transport):
-    """For `rediss://` URLs; kombu ignores the URL's scheme where a transport is named beside it."""
+    """The transport for `rediss://` URLs, whose scheme kombu ignores if a transport is named."""
 
     def __init__(self, client: Any, **kwargs: Any) -> None:
         if not client.ssl:
@@ -115,12 +115,12 @@ class TlsTransport(Transport):
 
 
 class SentinelTransport(Transport):
-    """For `sentinel://` URLs; the option `sentinels` has the addresses, see `SentinelChannel`."""
+    """The transport for `sentinel://` URLs; `SentinelChannel` documents its options."""
 
     Channel = SentinelChannel
 
 
-# So that a connection's URL, as Flower shows it, has a scheme that others understand.
+# With these aliases, the URL that Flower shows has a scheme that other programs understand.
 Connection.resolve_aliases[f"{__name__}:{Transport.__name__}"] = "redis"
 Connection.resolve_aliases[f"{__name__}:{TlsTransport.__name__}"] = "rediss"
 Connection.resolve_aliases[f"{__name__}:{SentinelTransport.__name__}"] = "sentinel"

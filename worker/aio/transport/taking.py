@@ -1,4 +1,4 @@
-"""A channel that asks the server for messages, and reads its replies and hints."""
+"""Requests messages from the server when there is room, and reads its replies and hints."""
 
 import logging
 import time
@@ -19,11 +19,14 @@ from worker.aio.transport.take_limits import RECENT_S
 logger = logging.getLogger(__name__)
 
 _BATCH: Final = 200
-"""Messages in one batch at most: a few milliseconds of the server's time."""
+"""The most messages in one batch, which takes a few milliseconds of the server's time."""
 _SHORT_SWEEP_S: Final = 0.1
-"""The sweep interval where the server does not report changes."""
+"""The time between two sweeps, which read all queues, if the server does not report changes."""
 _LONG_SWEEP_S: Final = 10.0
-"""The sweep interval where it does, and no message is delayed; else kombu's polling interval."""
+"""The time between two sweeps if the server reports changes and no message is delayed.
+
+If a message is delayed, it is kombu's polling interval.
+"""
 _REFUSED_PAUSE_S: Final = 1.0
 
 
@@ -35,13 +38,13 @@ class TakingChannel(RequestingChannel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.takes = True
-        """False while a consumer does not acknowledge: then the channel works as kombu's own."""
+        """False while a consumer does not acknowledge; the channel then works like kombu's own."""
         self.sweep_s = _SHORT_SWEEP_S
-        """How long the queues may go without a look, in seconds."""
+        """The present time between two sweeps, in seconds."""
         self._is_tracking = False
         """Whether the server reports changes."""
         self._due_at_s = 0.0
-        """When the next delayed message is due that this channel wakes up for, if that is soon."""
+        """When this channel wakes up for a delayed message, on the monotonic clock."""
         super().__init__(*args, **kwargs)
         self.takes = self.ack_emulation
         self.handlers[TAKING] = self._read_taken
@@ -66,40 +69,41 @@ class TakingChannel(RequestingChannel):
         )
 
     def ask(self, *, coming: int = 0) -> None:
-        """Ask for as many messages as there is room for.
+        """Request as many messages as there is room for.
 
-        Not while a reply is on its way, nor while the queues are known to be empty.
+        Does nothing while a reply is outstanding, or while the queues are known to be empty.
 
         Args:
-            coming: How many messages are here and not delivered yet.
+            coming: How many received messages are not delivered yet.
         """
         if self._in_poll:
             return
         now_s = time.monotonic()
         if now_s < self.hints.look_at_s and not self.knows_of_messages:
             return
-        # This comes first: the keeper knows the jobs that run on since the last connection.
+        # This comes before `room`, because the keeper counts the jobs of closed channels.
         keeper = self.keep_leases()
         room = self.qos.room(most=_BATCH, coming=coming)
         if not room or self.qos.are_acks_refused:
             return
-        # A quarter of the window is worth a round trip; for less this waits until the hub has
-        # nothing else to wake up for.
+        # Room for a quarter of the window is worth a round trip. With less room, the request waits
+        # if the hub makes another turn soon anyway.
         if room < min(_BATCH, self.qos.prefetch_count) // 4 and self.connection.cycle.is_nudged:
             return
         self._connect(keeper)
         queues, steps, limit = self._choose(room, now_s)
         if queues:
-            # These go first, or more messages would be unacknowledged than the window allows.
+            # Acknowledgements go first: otherwise more messages would be unacknowledged than the
+            # window allows.
             self.qos.flush_acks(beside=True)
             lease_s = keeper.lease_s if keeper is not None else 0
             self._send_request(queues, steps, limit=limit, lease_s=lease_s, now_s=now_s)
 
     def _choose(self, room: int, now_s: float) -> tuple[list[str], Sequence[int], int]:
-        """Choose the queues and priorities to ask for, and how many messages at most."""
+        """Choose the queues, the priorities and the most messages to request."""
         every = self._queue_cycle.consume(len(self.active_queues))
         queues, limit = self._within_limits(self.hints.worth_asking(every, now_s), room, now_s)
-        if not self.hints.left_out.isdisjoint(queues):  # messages may be taken from these again
+        if not self.hints.left_out.isdisjoint(queues):  # a queue that was left out is allowed now
             queues, limit = self._within_limits(every, room, now_s)
         if not queues:
             return [], (), 0
@@ -130,7 +134,7 @@ class TakingChannel(RequestingChannel):
         if str(connection.get_protocol()) != "3":
             return
         try:
-            # Without this handler, the client drops the keys.
+            # Without this handler, redis-py drops the keys that a hint names.
             connection._parser.set_invalidation_push_handler(_unchanged)  # noqa: SLF001
             # NOLOOP: no hints of changes that this connection makes itself.
             connection.send_command("CLIENT", "TRACKING", "ON", "NOLOOP")
@@ -147,15 +151,15 @@ class TakingChannel(RequestingChannel):
 
     def _reported_sweep_s(self, *, delayed_here: bool) -> float:
         busy_s = float(self.brpop_timeout or 1)
-        # The leader of a delayed queue may be gone, or full: the other channels look often while
-        # messages wait there.
+        # The leader of a delayed queue may be gone or full, so the other channels sweep often while
+        # messages are delayed.
         return busy_s if delayed_here else max(busy_s, _LONG_SWEEP_S)
 
     def _read_taken(self) -> bool:
-        """Read what the taking connection has: replies, and hints that a list changed.
+        """Read all replies, and hints that a list changed, which the taking connection has.
 
         Raises:
-            Empty: There was no message among it.
+            Empty: No reply had a message.
         """
         connection = self.client.connection
         self._reading = True
@@ -163,7 +167,7 @@ class TakingChannel(RequestingChannel):
             delivered = self._read_what_came(connection) or self._ask_for_what_changed(connection)
         finally:
             self._reading = False
-            if not self.active_queues:  # the last one was cancelled meanwhile
+            if not self.active_queues:  # the last consumer was cancelled meanwhile
                 self._let_go()
             elif self.connection is not None and self.knows_of_messages:
                 self.connection.cycle.share_by(self.share_at_s)
@@ -172,9 +176,9 @@ class TakingChannel(RequestingChannel):
         return True
 
     def _read_what_came(self, connection: Any) -> bool:
-        """Read the replies and hints that are here; true if there was a message among them."""
+        """Read the replies and hints that have arrived; return whether a message was delivered."""
         delivered = self._read_one(connection)
-        # The poller does not see what is in the client's buffer already.
+        # The poller does not see data that is already in redis-py's buffer.
         while (
             connection is self.client.connection and connection._sock and has_buffered(connection)  # noqa: SLF001
         ):
@@ -182,16 +186,17 @@ class TakingChannel(RequestingChannel):
         return delivered
 
     def _ask_for_what_changed(self, connection: Any) -> bool:
-        """Ask one turn of the hub earlier than the poller would.
+        """Request messages one turn of the hub earlier than the poller would.
 
         Returns:
-            Whether the reply came at once and had a message.
+            Whether the reply came at once and a message was delivered.
         """
         if self.connection is None:
             return False
         if not self.hints.all_empty:
             self.ask()
-            # A turn of the hub costs more than this reply, unless the server is far away.
+            # Waiting for the reply costs less than a turn of the hub, unless the server is far
+            # away.
             if (
                 self._in_poll is connection
                 and self.connection.cycle.hub is not None
@@ -209,13 +214,13 @@ class TakingChannel(RequestingChannel):
         delivered = False
         try:
             if not self.hints.all_empty:
-                self.ask(coming=len(taken))  # the server works while these are delivered
+                self.ask(coming=len(taken))  # the server works while these messages are delivered
         finally:
             delivered = self._deliver(taken)
         return delivered
 
     def _read_reply(self, connection: Any) -> Taken | None:
-        """Read one reply or hint; None if it was not the one to the request for messages."""
+        """Read one reply or hint. Return None unless it answers the request for messages."""
         try:
             answer = self._read(connection)
         except redis.ResponseError as exc:
@@ -239,16 +244,16 @@ class TakingChannel(RequestingChannel):
             note(exc)
             return
         self._in_poll = None
-        if isinstance(exc, redis.exceptions.NoScriptError):  # it has started, or lost its scripts
+        if isinstance(exc, redis.exceptions.NoScriptError):  # the server lost its scripts
             self._is_script_lost = True
             self.hints.look_everywhere()
             return
         self.hints.pause(time.monotonic() + _REFUSED_PAUSE_S)
-        words = "the broker gives out no messages (%s); asking again in %g s"
+        words = "the broker delivers no messages (%s); asking again in %g s"
         logger.warning(words, exc, _REFUSED_PAUSE_S)
 
     def _read_messages(self, answer: list[Any]) -> Taken:
-        """Read the messages of a reply, and note what it says of the lists."""
+        """Return the messages of a reply, and note which lists it emptied."""
         self._in_poll = None
         set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
         if set_aside:
@@ -276,7 +281,7 @@ class TakingChannel(RequestingChannel):
 
     @property
     def _hub(self) -> Any:
-        """The event loop of the consumer; None without one."""
+        """The consumer's event loop, if it has one."""
         return self.connection.cycle.hub if self.connection is not None else None
 
     def _give_way(self) -> None:
@@ -289,7 +294,7 @@ class TakingChannel(RequestingChannel):
             hub.call_later(pause_s, _nothing)
 
     def _take_what_is_there(self, count: int) -> Taken | None:
-        """Go on after a look: take, where there was something."""
+        """Note how many lists a look found filled; return None to take their messages next."""
         self._in_poll = None
         self.hints.note_answer(all_taken=not count)
         if not count:
@@ -299,7 +304,7 @@ class TakingChannel(RequestingChannel):
         return None
 
     def _wake_up_in(self, due_in_s: float) -> None:
-        """Read the queues again when the next delayed message is due, if not earlier."""
+        """Read the queues again when the next delayed message is due, at the latest."""
         at_s = time.monotonic() + due_in_s
         if at_s >= self.hints.look_at_s:
             return
@@ -309,7 +314,7 @@ class TakingChannel(RequestingChannel):
 
     @property
     def knows_of_messages(self) -> bool:
-        """Whether messages may wait that this channel does not leave to the others for now."""
+        """Whether messages may wait, and this channel is not leaving them to others for now."""
         return not self.hints.all_empty and time.monotonic() >= self.backoff.until_s
 
     @property
