@@ -5,7 +5,7 @@ from typing import Any
 
 
 def instant_of(eta: Any) -> datetime | None:
-    """Read a message's instant; None where it has none, or none that can be read."""
+    """Return the instant of a header `eta`; None if there is none, or it cannot be read."""
     try:
         instant = datetime.fromisoformat(eta)
     except (TypeError, ValueError):
@@ -14,6 +14,6 @@ def instant_of(eta: Any) -> datetime | None:
 
 
 def waits(eta: Any, at_s: float) -> bool:
-    """Whether a message waits for its instant at a moment, in seconds since 1970."""
+    """Return whether a message's instant is later than a moment, in seconds since 1970."""
     instant = instant_of(eta)
     return instant is not None and instant.timestamp() > at_s

@@ -1,8 +1,8 @@
-"""Headers that the transport writes into messages that come again."""
+"""Names the headers that the transport adds to redelivered messages."""
 
 from typing import Final
 
 DEATHS: Final = "deaths"
 """The number of workers that died while they held the message."""
 DIED_S: Final = "died_s"
-"""When the first of them was last alive, in seconds since 1970 by the server's clock."""
+"""When the first of these workers was last alive, in seconds since 1970 by the server's clock."""

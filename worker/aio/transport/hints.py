@@ -1,7 +1,7 @@
-"""Knows which lists of a channel's queues may hold messages.
+"""Tracks which lists of a channel's queues may hold messages.
 
 A hint of the server (`CLIENT TRACKING`) names a key that has changed since this connection read it.
-So after all lists were empty, only those that a hint names need to be read.
+So once all lists were empty, only the lists that a hint names need to be read.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ QueueStep = tuple[str, int]
 
 
 class ListHints:
-    """What is known of the lists. Not thread-safe.
+    """The lists that may hold messages. Not thread-safe.
 
     Attributes:
-        all_empty: All lists were empty when they were last read, and no hint came since.
+        all_empty: Whether all lists were empty when they were last read, and no hint came since.
         look_at_s: When all lists are read at the latest, on the monotonic clock.
-        requested: The lists that the request on its way reads; None: all.
+        requested: The lists that the outstanding request reads; None for all.
         left_out: The queues that were left out when all others were last read.
     """
 
@@ -27,16 +27,16 @@ class ListHints:
         self.requested: set[QueueStep] | None = None
         self.left_out: set[str] = set()
         self._changed: set[QueueStep] | None = None
-        """The lists that may hold messages; None: any."""
+        """The lists that may hold messages; None if any of them may."""
         self._step_of: Mapping[bytes, QueueStep] = {}
 
     def watch(self, step_of: Mapping[bytes, QueueStep]) -> None:
-        """Watch these lists, given by their keys, and no others; they may all hold messages."""
+        """Watch these lists only, given by their keys. Any of them may hold messages."""
         self._step_of = step_of
         self.look_everywhere()
 
     def look_everywhere(self) -> None:
-        """Read all lists next time, since hints may be missing."""
+        """Read all lists next time, because hints may be missing."""
         self.all_empty, self._changed, self.left_out = False, None, set()
 
     def pause(self, until_s: float) -> None:
@@ -51,7 +51,7 @@ class ListHints:
         return [queue for queue in queues if queue in worth]
 
     def _name_lists(self, now_s: float) -> bool:
-        """Whether the hints name the lists that hold messages."""
+        """Return whether the hints name all lists that may hold messages."""
         may_be_anywhere = self._changed is None or now_s >= self.look_at_s
         return not may_be_anywhere and bool(self._changed or self.left_out)
 
@@ -77,10 +77,10 @@ class ListHints:
             every: All queues.
             steps: All priorities.
             now_s: The time, on the monotonic clock.
-            sweep_s: How long after this all lists are read at the latest, in seconds.
+            sweep_s: The time until all lists are read again at the latest, in seconds.
 
         Returns:
-            The queues, none if nothing changed in them, and the priorities.
+            The queues, empty if none has changed, and the priorities.
         """
         if not self._name_lists(now_s) or not self.left_out.isdisjoint(queues):
             self.requested, self.left_out = None, set(every).difference(queues)
@@ -94,7 +94,7 @@ class ListHints:
         return chosen, rows
 
     def note_change(self, hint: Any) -> None:
-        """Note a hint of the server: some keys have changed since they were last read."""
+        """Note a hint: the keys that have changed since this connection read them."""
         self.all_empty = False
         keys = hint[1] if isinstance(hint, list) and len(hint) == 2 else None  # noqa: PLR2004 - its kind, and the keys
         lists = [self._step_of.get(key) for key in keys or [b""]]
@@ -103,9 +103,9 @@ class ListHints:
             self._changed = self._changed | known if len(known) == len(lists) else None
 
     def note_answer(self, *, all_taken: bool) -> None:
-        """Note a reply: whether the lists that it was asked for are empty now.
+        """Note whether a reply took all messages of the requested lists.
 
-        Hints that came before the reply are older than it.
+        It overrides hints about these lists, which came before it.
         """
         if self.requested is None:
             self._changed = set() if all_taken else None

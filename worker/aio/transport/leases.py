@@ -4,8 +4,8 @@ A worker that dies stops renewing, and soon others take over its messages. A liv
 never seem dead: not while its consumer waits for a lost connection, not while it shuts down, and
 not while a job blocks its event loop. So a thread renews, on a connection that nothing else uses.
 
-The thread also keeps what a lost connection leaves behind: acknowledgements that could not be sent,
-and messages whose jobs run on. It sends them when the server is back.
+The thread also serves messages whose connection was lost: it renews those whose jobs run on, and
+sends their acknowledgements when the server is back.
 """
 
 import logging
@@ -28,7 +28,7 @@ from worker.aio.transport.scripts import FORGET, RENEW
 logger = logging.getLogger(__name__)
 
 _BATCH = 500
-"""Tags in one command at most."""
+"""The most tags in one command."""
 _TIMEOUT_S = 5.0
 """How long a renewal may hang before another connection is tried."""
 _RETRY_S = 1.0
@@ -36,10 +36,10 @@ _RETRY_S = 1.0
 
 
 class Holder(Protocol):
-    """Has unacknowledged messages."""
+    """A holder of unacknowledged messages."""
 
     def held_tags(self) -> Iterable[str]:
-        """Name them. It is called from another thread."""
+        """Return the tags of the messages. This is called from another thread."""
 
 
 class LeaseKeeper:
@@ -73,11 +73,11 @@ class LeaseKeeper:
         self._renew_at_s = 0.0
         self._away = False
         self.workers = 1
-        """How many workers there are, as of the latest look for messages of dead ones."""
+        """How many workers there were at the latest look for messages of dead workers."""
 
     @property
     def patience_s(self) -> float:
-        """If all workers were silent for longer, in seconds, the server was away."""
+        """If all workers were silent for longer than this, in seconds, the server was away."""
         return self.lease_s / 2
 
     def join(self, holder: Holder) -> None:
@@ -101,14 +101,14 @@ class LeaseKeeper:
             self._wake.set()
 
     def detach(self, tags: Iterable[str]) -> None:
-        """Renew these messages, whose channel closes, until they are acknowledged or released."""
+        """Renew messages of a closing channel until they are acknowledged or released."""
         self._detached.update(tags)
         self._wake.set()
 
     def acknowledge(self, tags: Iterable[str]) -> None:
         """Acknowledge messages of a closed channel."""
         tags = list(tags)
-        self._acked.extend(tags)  # first: what is in neither does not keep the thread
+        self._acked.extend(tags)  # first, because the thread ends if both are empty
         self._detached.difference_update(tags)
         self._wake.set()
 
@@ -120,20 +120,20 @@ class LeaseKeeper:
         self._wake.set()
 
     def release_unanswered(self, suffix: str) -> None:
-        """Release the messages that a request took whose reply was lost.
+        """Release the messages of a request whose reply was lost.
 
         Args:
-            suffix: How the tags of these messages end; their names are unknown here.
+            suffix: The end of these messages' tags. Their whole tags are not known here.
         """
         self._unanswered.append(suffix)
         self._wake.set()
 
     def release_detached(self) -> None:
-        """Release the messages of closed channels, since this process will not end their jobs."""
+        """Release the messages of closed channels, because this process will not end their jobs."""
         self.release(tuple(self._detached))
 
     def flush_acks(self) -> None:
-        """Send now what waits to be sent; a worker that ends calls this.
+        """Send all waiting acknowledgements and releases now, because the worker ends.
 
         Raises:
             redis.RedisError: The server cannot be reached.
@@ -146,7 +146,7 @@ class LeaseKeeper:
         return bool(self._acked or self._released or self._unanswered)
 
     def catch_up(self) -> None:
-        """Send and renew, on a new connection, what failed while the server was away."""
+        """Send everything that waits and renew all leases, after the server was away."""
         try:
             self._send()
             self._renew()
@@ -174,7 +174,7 @@ class LeaseKeeper:
                         exc,
                     )
                 self._forget_client()
-                # Not `_wake.wait`: what comes meanwhile could not be sent either.
+                # Not `_wake.wait`: further acknowledgements could not be sent either.
                 time.sleep(min(_RETRY_S, self.lease_s / 8))
                 self._renew_at_s = 0.0
                 continue
@@ -206,8 +206,8 @@ class LeaseKeeper:
                 self.patience_s, self.lease_s, repr(time.time()), *tags[first : first + _BATCH],
             )  # fmt: skip
         if not tags:
-            # Each look for messages of dead workers notes in the pulse that this worker is alive. A
-            # worker with nothing to do needs no connection for leases.
+            # An idle worker needs no connection for leases: each of its looks for messages of dead
+            # workers notes in the pulse that it is alive.
             self._forget_client()
         self._renew_at_s = time.monotonic() + self.lease_s / 4
 

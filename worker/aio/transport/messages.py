@@ -1,7 +1,7 @@
-"""Decodes messages a batch at a time, and shares the values that they have in common.
+"""Decodes messages in batches, and shares the values that they have in common.
 
-With thousands in flight, each copy counts: of header names, of an id that a message has three
-times, of a body that is kept both as text and as bytes.
+With thousands of messages in flight, copies take much memory: copies of header names, of an id that
+a message has three times, of a body that is kept both as text and as bytes.
 """
 
 from sys import intern
@@ -20,14 +20,14 @@ _REPEATED: Final = ("lang", "task", "origin")
 _USUAL: Final = {"argsrepr": "()", "kwargsrepr": "{}", "timelimit": [None, None]}
 """Values of headers that most messages have."""
 _NOTHING_FOLLOWS: Final = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-"""The third part of most bodies. Nobody may change it: the messages share it."""
+"""The third part of most bodies. It must not be changed, because the messages share it."""
 _TOGETHER: Final = 16
-"""Texts that are decoded together, so that repeated names are one object.
+"""How many texts are decoded together, so that their repeated names are one object.
 
-More of them would need large buffers.
+More texts at a time would need large buffers.
 """
 _FEW: Final = 8
-"""Where fewer texts are decoded together, their names are shared with earlier ones."""
+"""If fewer texts are decoded together, their names are shared with those of earlier texts."""
 _SHAPES: Final = 256
 _JSON: Final = "application/json"
 
@@ -74,7 +74,7 @@ class Message(StockMessage):
 
     @property
     def _raw(self) -> dict[str, Any]:
-        """What the message was decoded from."""
+        """The payload that the message was decoded from."""
         kept: dict[str, Any] | None = getattr(self, "_kept", None)
         if kept is not None:
             return kept
@@ -93,7 +93,7 @@ class Message(StockMessage):
         pass  # kombu's own `__init__` sets it
 
     def _decode(self) -> Any:
-        # This does what kombu does, in one step, unless the project has set a decoder of its own.
+        # In one step, this does the same as kombu, unless the project has set its own decoder.
         plain = (
             self.content_type == _JSON
             and self.content_encoding == "utf-8"
@@ -118,9 +118,9 @@ def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
         lists: The lists that the script was asked to read.
 
     Returns:
-        How many entries it set aside, the messages, and in how many microseconds the next delayed
-        message is due that this channel wakes up for: `NOTHING_DELAYED` if there is none, less if
-        another channel wakes up for it.
+        The number of entries that the script set aside, the messages, and the time in microseconds
+        after which this channel has to look for a delayed message. That time is `NOTHING_DELAYED`
+        if no message is delayed, and less if this channel need not look.
     """
     set_aside, sizes, tags, texts, due_in_us = answer
     numbers, taken, at = [int(part) for part in sizes.split()], [], 0
@@ -131,7 +131,7 @@ def read_batch(answer: list[Any], lists: list[str]) -> tuple[int, Taken, int]:
 
 
 def decode(texts: list[bytes]) -> list[Any]:
-    """Decode texts; `UNREADABLE` stands for those that cannot be decoded."""
+    """Decode texts. A text that cannot be decoded becomes `UNREADABLE`."""
     return [
         message
         for first in range(0, len(texts), _TOGETHER)
@@ -164,7 +164,7 @@ _shapes: dict[tuple[str, ...], tuple[str, ...]] = {}
 
 
 def _share_names(message: Any) -> None:
-    """Let a message's headers and properties have the same name objects as those before it."""
+    """Let a message share the name objects of its headers and properties with earlier messages."""
     for part in ("headers", "properties"):
         values = message.get(part) if type(message) is dict else None
         if type(values) is not dict:
@@ -191,7 +191,7 @@ def share_values(message: dict[str, Any]) -> None:
             headers[name] = usual
     job = headers.get("id")
     if job is None:
-        return  # not Celery's
+        return  # it is not a message of Celery
     if headers.get("root_id") == job:
         headers["root_id"] = job
     if properties.get("correlation_id") == job:

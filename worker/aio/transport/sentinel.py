@@ -1,4 +1,4 @@
-"""A channel to the primary that sentinels name."""
+"""Connects a channel to the primary that sentinels name."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,9 +22,9 @@ class SentinelChannel(Channel):
     sentinels: Sequence[tuple[str, int]] = ()
     """Host and port of each sentinel."""
     master_name: str
-    """The primary's name, as the sentinels' configuration has it."""
+    """The primary's name in the sentinels' configuration."""
     sentinel_kwargs: dict[str, Any]
-    """What redis-py's client needs to reach the sentinels: user, password, TLS."""
+    """Options of redis-py for connections to the sentinels: user, password, TLS."""
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
         return super()._connparams(asynchronous=asynchronous) | {

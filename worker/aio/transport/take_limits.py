@@ -1,11 +1,11 @@
-"""How many messages of which queues a channel may take, as its user limits it."""
+"""Limits how many messages a channel takes from each queue, and of which priorities."""
 
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 RECENT_S: Final = 0.05
-"""After this time, in seconds, a message that was taken shows in the limit of its queue."""
+"""After this time, in seconds, the limit of a queue accounts for a message that was taken."""
 
 
 class TakeLimits:
@@ -17,28 +17,28 @@ class TakeLimits:
         self._recent: deque[tuple[float, int]] = deque()
 
     def take_urgent_only(self, queue: str, below: int | None) -> None:
-        """Take only messages more urgent than this priority; None: all."""
+        """Take only messages more urgent than this priority; None to take all."""
         if below is None:
             self._urgent_only.pop(queue, None)
         else:
             self._urgent_only[queue] = below
 
     def take_at_most(self, queue: str, more: Callable[[], int]) -> None:
-        """Take at most as many messages of a queue as `more` returns whenever it is called.
+        """Take at most as many messages of a queue as `more` returns; each request calls it.
 
-        Messages that were taken too recently for `more` to know of them are subtracted.
+        Messages that were taken too recently to be known to `more` are subtracted.
         """
         self._more_of[queue] = more
 
     def allows(self, queue: str, priority: int) -> bool:
-        """Whether messages of this priority may be taken from a queue."""
+        """Return whether messages of this priority may be taken from a queue."""
         return priority < self._urgent_only.get(queue, priority + 1)
 
     def note_taken(self, count: int, now_s: float) -> None:
         """Remember how many messages were taken.
 
         Args:
-            count: How many.
+            count: The number of messages.
             now_s: The time, on the monotonic clock.
         """
         if self._more_of:
@@ -53,7 +53,7 @@ class TakeLimits:
             now_s: The time, on the monotonic clock.
 
         Returns:
-            The queues of which more may be taken, and how many messages at most.
+            The queues from which messages may be taken, and the most messages to take.
         """
         recent = self._taken_lately(now_s)
         bounds = {
