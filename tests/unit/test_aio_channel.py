@@ -109,7 +109,7 @@ def test_a_channel_that_closes_acknowledges_and_hangs_up(
         call._disconnect_pools(),
     ]
     client.connection_pool.disconnect.assert_called_once_with()
-    words = f"cannot acknowledge at the end ({error}); those messages come again"
+    words = f"cannot acknowledge at the end ({error}); the broker redelivers the messages"
     assert caplog.messages == [words] * (error is not None and keeper is None)
     calls.reset_mock()
     channel.closed = True

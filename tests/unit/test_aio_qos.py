@@ -190,7 +190,7 @@ def test_a_rejected_message_goes_back_behind_the_acknowledgements_or_stays_where
     restored.side_effect = FULL
     qos.reject("3", requeue=True)
     assert caplog.messages == [
-        f"the broker takes no message back now ({FULL}); this one comes again later"
+        f"the broker takes back no message now ({FULL}); it redelivers this one later"
     ]
     assert broker.keeper.release.call_args_list == [call(["3"])] * leases
     assert "3" not in list(qos.held_tags())

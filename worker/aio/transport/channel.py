@@ -1,4 +1,4 @@
-"""A channel of the transport: its connections, its consumers, its leases, its end."""
+"""Defines the transport's channel: its connections, its consumers, its leases, its end."""
 
 import logging
 from collections.abc import Callable
@@ -24,7 +24,7 @@ RECOVER_S: Final = 5.0
 
 
 class Channel(TakingChannel):
-    """A channel that takes messages in batches, and renews the leases of what it holds."""
+    """A channel that takes messages in batches, and renews the leases of those that it holds."""
 
     QoS = TransportQoS
     Message = Message
@@ -34,7 +34,7 @@ class Channel(TakingChannel):
     lease_s: float = LEASE_S
     """How long a worker may be silent before others take over its messages, in seconds.
 
-    0: only kombu's visibility timeout counts.
+    With 0, only kombu's visibility timeout counts.
     """
     keyprefix_fanout: str
 
@@ -43,15 +43,15 @@ class Channel(TakingChannel):
         self._trusting: set[str] = set()
         self.sharing = QueueSharing(self)
         super().__init__(*args, **kwargs)
-        # kombu has tried a connection that only consumers use: a channel that publishes would keep
-        # it for nothing.
+        # kombu has opened a connection that only consumers use. A channel that only publishes does
+        # not need it.
         if self._async_pool is not None:
             self._async_pool.disconnect()
 
     # -- one client
 
-    # Each read of kombu's own cached properties runs two functions and takes two locks: these are
-    # read a dozen times a message.
+    # kombu's own cached properties run two functions and take two locks at each read, and these two
+    # are read a dozen times for each message.
 
     @cached_property
     def client(self) -> Any:
@@ -64,7 +64,7 @@ class Channel(TakingChannel):
         return self._create_client(asynchronous=True).pubsub()
 
     def _get_pool(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
-        """Return the channel's connections; those for commands belong to the whole `Connection`."""
+        """Return the connection pool; all channels of a `Connection` share the one for commands."""
         if asynchronous:
             return super()._get_pool(asynchronous=True)
         transport = self.connection
@@ -96,7 +96,7 @@ class Channel(TakingChannel):
         consumer_tag: str,
         **kwargs: Any,
     ) -> Any:
-        """Consume from a queue; without acknowledgements, kombu's own way."""
+        """Consume from a queue; if the consumer does not acknowledge, in kombu's own way."""
         if no_ack and queue not in self._fanout_queues:
             self._trusting.add(consumer_tag)
             if self.takes:
@@ -110,8 +110,8 @@ class Channel(TakingChannel):
     def _basic_cancel(self, consumer_tag: str) -> Any:
         cancelled = super()._basic_cancel(consumer_tag)
         # Before a worker takes jobs, it may greet other workers on this channel and read their
-        # answers without acknowledging. A BRPOP that is still on its way can only bring more of
-        # those answers: no other queue is consumed yet.
+        # answers without acknowledging. An outstanding BRPOP can only bring more of those answers,
+        # because no other queue is consumed yet.
         if consumer_tag in self._trusting:
             self._trusting.discard(consumer_tag)
             if not self._trusting and not self.active_queues and self.ack_emulation:
@@ -119,22 +119,22 @@ class Channel(TakingChannel):
                 self._forget_connection()
                 self.takes = True
                 self.hints.look_everywhere()
-        # After the last cancel, the reply on its way would wait unread through a warm shutdown.
-        # Where this came by a signal while a reply is being read, that reader goes on.
+        # After the last cancel, an outstanding reply would stay unread during a warm shutdown. If
+        # a signal interrupted the reading of a reply, the interrupted reader goes on.
         elif not self.active_queues and not self._reading:
             self._let_go()
         return cancelled
 
     def take_urgent_only(self, queue: str, below: int | None) -> None:
-        """Leave a queue's messages with this priority and less urgent ones in the broker.
+        """Leave a queue's messages of this priority, and of less urgent ones, in the broker.
 
-        None takes all again.
+        With None, all messages are taken again.
         """
         self.limits.take_urgent_only(queue, below)
         self.hints.look_everywhere()
 
     def take_at_most(self, queue: str, more: Callable[[], int]) -> None:
-        """Take at most as many messages of a queue as `more` returns; it is called each time."""
+        """Take at most as many messages of a queue as `more` returns; each request calls it."""
         self.limits.take_at_most(queue, more)
 
     # -- leases
@@ -198,13 +198,14 @@ class Channel(TakingChannel):
             except (redis.RedisError, OSError) as exc:
                 if self.qos.keeper is None:
                     logger.warning(
-                        "cannot acknowledge at the end (%s); those messages come again", exc
+                        "cannot acknowledge at the end (%s); the broker redelivers the messages",
+                        exc,
                     )
         super().close()
         self._hang_up()
 
     def abandon(self) -> None:
-        """End a channel that cannot be closed in order.
+        """End a channel that cannot be closed properly.
 
         Its messages go back to their queues when the server is back.
         """
@@ -217,7 +218,7 @@ class Channel(TakingChannel):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        """Close the connections that kombu opened to put messages back, after it had closed all."""
+        """Close the connections that kombu opens again, to put messages back, while it closes."""
         for name in ("client", "subclient"):
             if (client := self.__dict__.get(name)) is not None:
                 client.connection_pool.disconnect()
@@ -230,7 +231,7 @@ class Channel(TakingChannel):
         return super()._connparams(asynchronous=asynchronous)
 
     def _let_go(self) -> None:
-        """Put back the messages of the reply that is still on its way."""
+        """Wait for the outstanding reply, and put its messages back."""
         if not self.takes:
             return
         connection = self._in_poll
@@ -243,12 +244,12 @@ class Channel(TakingChannel):
         self._in_poll = None
 
     def _on_connection_disconnect(self, connection: Any) -> None:
-        """Release what the last request took, if its reply is lost with the connection.
+        """Release the messages of the last request, if its reply is lost with the connection.
 
         Acknowledgements whose reply is lost are sent again.
 
-        kombu's connections call this each time they close; kombu's own part of it forgets that a
-        reply was on its way.
+        kombu's connections call this each time they close. kombu's own method forgets that a reply
+        was outstanding.
         """
         is_unanswered = self.takes and self._in_poll is connection
         if is_unanswered and self._qos is not None and self._qos.keeper is not None:

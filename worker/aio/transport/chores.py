@@ -1,7 +1,7 @@
-"""Does what the consumer need not wait for in a thread of its own.
+"""Runs chores that the consumer need not wait for, in a thread of their own.
 
-The hub's timers start these chores. Each asks the server one or more questions, and on the
-consumer's thread all jobs would wait for the answers: a second in ten where the server is far away.
+The hub's timers start these chores. Each sends commands to the server. On the consumer's thread,
+all jobs would wait for the answers: for a second in ten if the server is far away.
 """
 
 import logging
@@ -18,19 +18,19 @@ logger = logging.getLogger(__name__)
 
 
 class Chores:
-    """A thread for the chores of one connection; it starts with the first of them."""
+    """A thread for the chores of one connection. It starts with the first chore."""
 
     def __init__(self) -> None:
         self._thread = DaemonThreads(1, name="aio-chores")
         self._latest: dict[Hashable, Future[Any]] = {}
 
     def begin(self, name: str, of: object, chore: Callable[[], Any]) -> None:
-        """Have a chore done, unless the same one of the same object waits or is being done.
+        """Run a chore, unless the same chore of the same object waits or runs already.
 
         Args:
-            name: What it does, for the log.
-            of: Whose chore it is.
-            chore: Does it.
+            name: The name of the chore, in words for the log.
+            of: The object that the chore belongs to.
+            chore: The function to call.
         """
         key = (name, id(of))
         latest = self._latest.get(key)
@@ -48,7 +48,8 @@ def _done(name: str, chore: Callable[[], Any]) -> None:
     try:
         chore()
     except (redis.RedisError, OSError, AttributeError) as exc:
-        # The server is away, or refuses; or the channel was closed meanwhile. It comes again soon.
+        # The server is away or refuses, or the channel was closed meanwhile. The hub's timer starts
+        # the chore again soon.
         logger.debug("cannot %s now: %r", name, exc)
     except Exception:
         logger.exception("cannot %s now; it is tried again", name)

@@ -1,21 +1,21 @@
 """Names the keys of delayed messages, which wait in the broker for their instant.
 
-A queue that the transport's option `delayed_queues` names has, beside each of its lists, a sorted
-set of the messages that are not due yet. Their instants are by the broker's clock, so the clocks of
-the hosts do not matter. `lua/take.lua` takes a message once it is due, before those of the list
-beside.
+If the transport's option `delayed_queues` names a queue, the queue has a sorted set beside each of
+its lists, for the messages that are not due yet. Their instants are by the broker's clock, so the
+clocks of the hosts do not matter. Once a message is due, `lua/take.lua` takes it before those of
+the list.
 
-The names of a queue's keys begin with the queue's own, after the channel's global prefix:
+The names of a queue's keys begin with the queue's name, after the channel's global prefix:
 
     ai.deferred.due        sorted set: the ids of jobs by the instant at which each is due, in
                            microseconds since 1970
     ai.deferred<sep>3.due  the same for the list of another priority
     ai.deferred.due.texts  hash: their messages by id
     ai.deferred.due.next   the earliest of those instants
-    ai.deferred.due.leader which channel wakes up at that instant; it expires with its channel
+    ai.deferred.due.leader the channel that wakes up at that instant; it expires without a renewal
 
-`unacked.clock` is the broker's clock as the transport last saw it. Where the broker's clock is set
-back, the transport's continues from there, so no countdown becomes longer.
+`unacked.clock` holds the time of the broker's clock when the transport last read it. If that clock
+is set back, the transport's time continues from there, so no countdown becomes longer.
 """
 
 from collections.abc import Iterable, Sequence
@@ -39,12 +39,12 @@ def texts_of(queue: str) -> str:
 
 
 def next_of(queue: str) -> str:
-    """Name the key that says when the queue's next message is due."""
+    """Name the key with the instant at which the queue's next message is due."""
     return f"{queue}.due.next"
 
 
 def leader_of(queue: str) -> str:
-    """Name the key that says which channel wakes up at that instant."""
+    """Name the key with the channel that wakes up at that instant."""
     return f"{queue}.due.leader"
 
 

@@ -1,4 +1,4 @@
-"""A channel that delays messages in the broker; see `worker.aio.transport.delayed`."""
+"""Delays messages in the broker; see `worker.aio.transport.delayed`."""
 
 from bisect import bisect
 from collections.abc import Callable, Collection, Mapping
@@ -22,11 +22,11 @@ _LEAST_URGENT: Final = 9
 
 @dataclass(frozen=True)
 class QueueNames:
-    """How the keys of queues are named.
+    """The rules by which the keys of queues are named.
 
     Attributes:
-        prefix: What stands before every key.
-        sep: What stands between a queue and a priority.
+        prefix: The text before every key.
+        sep: The text between a queue and a priority.
         steps: The priorities that have a list of their own, ascending.
         delayed: The delayed queues.
     """
@@ -51,12 +51,12 @@ def commands_for(
 ) -> list[tuple[Any, ...]]:
     """Return the commands that deliver a message.
 
-    A message with an instant waits beside the list of a delayed queue. Its `eta` becomes a
+    In a delayed queue, a message with an `eta` waits beside the list. The `eta` becomes a
     countdown, so that no worker waits for it a second time, by another clock.
 
     Args:
-        queue: The queue that it goes to.
-        message: As kombu sends it.
+        queue: The queue that the message goes to.
+        message: The message, as kombu sends it.
         names: The names of the keys.
         encode: Encodes the message as JSON.
     """
@@ -92,25 +92,24 @@ class DelayingChannel(StockChannel):
     delayed_queues: Collection[str] | Mapping[str, str | None] = ()
     """Queues whose messages wait in the broker, not in a worker, for their instant (`eta`).
 
-    A mapping names for each the queue that it goes before: its due messages take that queue's turns
-    as well.
+    A mapping also names, for each, a queue before whose messages its due messages come.
     """
 
     def goes_before(self, queue: str) -> str | None:
-        """Name the queue whose turns the due messages of a delayed queue take as well."""
+        """Return the queue before whose messages the due messages of a delayed queue come."""
         return self.delayed_queues.get(queue) if isinstance(self.delayed_queues, Mapping) else None
 
     @property
     def queue_names(self) -> QueueNames:
-        """How this channel names its keys."""
-        delays = self.ack_emulation  # without it the channel takes messages as kombu's own
+        """The rules by which this channel names its keys."""
+        delays = self.ack_emulation  # without it the channel takes messages like kombu's own
         steps = tuple(self.priority_steps)
         return QueueNames(
             self.global_keyprefix, self.sep, steps, frozenset(self.delayed_queues if delays else ())
         )
 
     def _put(self, queue: str, message: dict[str, Any], **kwargs: Any) -> None:
-        """Send a message to a queue; where it must wait, beside the queue's list."""
+        """Send a message to a queue's list, or to the set beside the list if it must wait."""
         names = self.queue_names
         if queue not in names.delayed:
             super()._put(queue, message, **kwargs)
@@ -160,6 +159,6 @@ class DelayingChannel(StockChannel):
             client.execute_command("UNLINK", *(self.global_keyprefix + name for name in names))
 
     def delayed_keys(self, queue: str) -> tuple[str, ...]:
-        """Name the keys with a delayed queue's messages, without the global prefix."""
+        """Return the keys with a delayed queue's messages, without the global prefix."""
         sets = delayed.due_sets_of(queue, sep=self.sep, steps=self.priority_steps)
         return (delayed.next_of(queue), delayed.leader_of(queue), delayed.texts_of(queue), *sets)

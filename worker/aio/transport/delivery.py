@@ -1,4 +1,4 @@
-"""A channel that delivers the messages of a batch, and sets aside items that are not messages."""
+"""Delivers the messages of a batch, and sets aside items that are not messages."""
 
 import logging
 from collections import deque
@@ -20,10 +20,10 @@ class DeliveringChannel(DelayingChannel):
     qos: TransportQoS
 
     def _deliver(self, taken: Taken) -> bool:
-        """Deliver messages; those that may not be delivered any more go back to their queues.
+        """Deliver messages. Those that may not be delivered any more go back into their queues.
 
         Returns:
-            Whether one was delivered.
+            Whether a message was delivered.
         """
         left = deque(taken)
         messages = iter(decode([text for *_, text in taken]))
@@ -35,8 +35,8 @@ class DeliveringChannel(DelayingChannel):
                     returned.append((tag, text, [name]))
                 left.popleft()
         finally:
-            # Where a consumer raised, the messages behind that one were not delivered either; that
-            # one was, if it was noted.
+            # If a consumer raised, the messages after its message were not delivered. Its message
+            # was delivered if it is recorded.
             if left and left[0][1] in self.qos._delivered:  # noqa: SLF001 - kombu has no public way
                 left.popleft()
             returned += [(tag, text, [name]) for name, tag, text in left]
@@ -56,7 +56,7 @@ class DeliveringChannel(DelayingChannel):
         message["properties"]["delivery_tag"] = tag
         self._queue_cycle.rotate(queue)
         if (behind := self.goes_before(queue)) is not None:
-            self._queue_cycle.rotate(behind)  # it may have taken that queue's turn
+            self._queue_cycle.rotate(behind)  # the message may have taken that queue's turn
         self.qos.moved = tag
         try:
             self.connection._deliver(message, queue)  # noqa: SLF001 - kombu's own way in
@@ -85,12 +85,12 @@ class DeliveringChannel(DelayingChannel):
             self._qos.flush_acks()
 
     def flush_acks_when_due(self) -> None:
-        """Send them if there are many, or if the last batch is some time ago."""
+        """Send acknowledgements if there are many, or if the last batch is some time ago."""
         if isinstance(self._qos, TransportQoS):
             self._qos.flush_acks_when_due()
 
     def add_headers(self, message: Any, headers: dict[str, Any]) -> None:
-        """Add headers to a delivered message, in case it comes again because this worker dies.
+        """Add headers to a delivered message, in case it is redelivered because this worker dies.
 
         Raises:
             redis.RedisError: The server cannot be reached, or refuses.

@@ -1,4 +1,4 @@
-"""Finds a job among the messages that wait, and counts those before it."""
+"""Finds a job among the waiting messages, and counts the messages before it."""
 
 import json
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ from worker.aio.transport.scripts import COUNT_PARKED, FIND
 
 _UNACKED: Final = "unacked"
 _WINDOW: Final = 128
-"""How many messages are taken before those in lines (see `lua/share.lua`)."""
+"""How many messages are taken before those in tenants' lines (see `lua/share.lua`)."""
 _SLICE: Final = 200
-"""Messages that are read in one step: a millisecond of the server's time."""
+"""The most messages to read in one step, which takes a millisecond of the server's time."""
 _MOST: Final = 20_000
-"""Messages that are read of one list."""
+"""The most messages to read of one list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ class Found:
     """A job that waits.
 
     Attributes:
-        before: How many messages of its queue are to be taken before it. Where it waits in the line
-            of its tenant, they are those that come first by turns.
+        before: How many messages of its queue will be taken before the job. If it waits in the line
+            of its tenant, the turns of the other tenants are counted, too.
         waiting: How many messages wait in its queue.
-        message: Its message.
+        message: The job's message.
     """
 
     before: int
@@ -36,7 +36,7 @@ class Found:
 
 
 async def find_job(broker: Redis, job: str, lists: Sequence[str]) -> Found | None:
-    """Look for a job in a queue; messages that are not due yet are left out.
+    """Look for a job in a queue, except among messages that are not due yet.
 
     Args:
         broker: The Redis of the broker.
@@ -44,7 +44,8 @@ async def find_job(broker: Redis, job: str, lists: Sequence[str]) -> Found | Non
         lists: The queue's lists, the most urgent first.
 
     Returns:
-        None where it is not there, or has more than 20,000 messages of its list before it.
+        None if the job is not in the queue, or if more than 20,000 messages of its list come before
+        it.
 
     Raises:
         redis.exceptions.RedisError: The broker cannot be reached.
@@ -52,7 +53,7 @@ async def find_job(broker: Redis, job: str, lists: Sequence[str]) -> Found | Non
     sizes = [await _size(broker, name) for name in lists]
     for index, name in enumerate(lists):
         found = await _in_list(broker, job, name)
-        if found is not None and found[0] >= _WINDOW:  # it came after what was parted into lines
+        if found is not None and found[0] >= _WINDOW:  # it came after the messages in lines
             found = (found[0] + await _parked(broker, name), found[1])
         found = found or await _in_lines(broker, job, name)
         if found is not None:
@@ -62,7 +63,7 @@ async def find_job(broker: Redis, job: str, lists: Sequence[str]) -> Found | Non
 
 
 async def count_waiting(broker: Redis, lists: Sequence[str]) -> int:
-    """Count the messages of queues that no worker has, those that are not due yet included.
+    """Count the messages of queues that no worker has, including those that are not due yet.
 
     Args:
         broker: The Redis of the broker.
@@ -76,7 +77,7 @@ async def count_waiting(broker: Redis, lists: Sequence[str]) -> int:
 
 
 async def _size(broker: Redis, name: str) -> int:
-    # In one step, or messages that go from the list to lines meanwhile would not be counted.
+    # In one transaction, because messages may move from the list to lines between two commands.
     async with broker.pipeline(transaction=True) as pipe:
         pipe.eval(COUNT_PARKED, 1, name)
         pipe.llen(name)
@@ -119,7 +120,7 @@ async def _in_lines(broker: Redis, job: str, name: str) -> tuple[int, dict[str, 
 
 
 def _message_of(job: str, text: str) -> dict[str, Any] | None:
-    """Read a message; None where it only mentions the job, as the child of a job does."""
+    """Return a job's message; None if it is another job's and only mentions it, like a child's."""
     try:
         read = json.loads(text)
     except ValueError:

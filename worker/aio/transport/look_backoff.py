@@ -1,4 +1,4 @@
-"""How long a channel leaves a new message to the other channels before it looks for it."""
+"""Decides how long a channel leaves a new message to other channels before it looks itself."""
 
 import random
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 _FEW_WORKERS: Final = 8
 """The most workers that may look for a message at once."""
 _CROWD_S: Final = 0.002
-"""Where there are more, each waits for up to this time for each worker there is."""
+"""With more workers, each waits for a random time: up to this, times the number of workers."""
 _LONGEST_CROWD_S: Final = 2.0
 _FIRST_S: Final = 0.01
 _LONGEST_S: Final = 0.1
@@ -15,11 +15,11 @@ _LONGEST_S: Final = 0.1
 class LookBackoff:
     """Backs off from looks for messages that other channels take.
 
-    The server reports a message to each channel that waits, and one gets it: a look in vain costs a
-    worker as much as a fifth of a job. So the channel that took the last message looks at once, and
-    one that looked in vain leaves the next message to the others for a moment. That moment doubles
-    with each look in vain, up to a tenth of a second. Then the channel looks once for all messages
-    of meanwhile; if one is there, the others are busy or gone, and it looks at once from then on.
+    The server reports a message to each channel that waits, and one channel gets it. A look in vain
+    costs a worker as much as a fifth of a job. So the channel that took the last message looks at
+    once, and a channel that looked in vain leaves the next message to the others for a pause. The
+    pause doubles with each look in vain, up to a tenth of a second. After it, the channel looks
+    once. If a message is there, the others are busy or gone, and this channel has no pause next.
 
     Attributes:
         until_s: Until when this channel leaves messages to the others, on the monotonic clock.
@@ -34,15 +34,15 @@ class LookBackoff:
         self._pause_s = 0.0 if found else min(max(_FIRST_S, 2 * self._pause_s), _LONGEST_S)
 
     def begin(self, *, workers: int, now_s: float) -> float:
-        """Leave a message that the server has reported to the others.
+        """Begin the pause in which a new message is left to the other channels.
 
         Args:
-            workers: How many workers there are. Of hundreds all but one would look in vain at once;
-                like this the first one of them looks after some 2 ms.
+            workers: The number of workers. If hundreds looked at once, all but one would look in
+                vain. With random pauses, the first worker looks after some 2 ms.
             now_s: The time, on the monotonic clock.
 
         Returns:
-            For how long, in seconds.
+            The length of the pause, in seconds.
         """
         pause_s = self._pause_s
         if workers > _FEW_WORKERS:

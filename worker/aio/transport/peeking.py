@@ -12,16 +12,16 @@ from worker.aio.transport.scripts import PEEK
 StockChannel: Any = _stock.Channel  # kombu's classes are only half typed
 
 _MOST: Final = 50
-"""Messages that are read at each end of a list."""
+"""The most messages to read at each end of a list."""
 _MOST_BYTES: Final = 200_000
-"""Bytes that are read of each list; the last message may exceed it."""
+"""The most bytes to read of each list. The last message may exceed this number."""
 
 
 class QueuePeeker:
     """Reads the queues of a kombu channel on Redis, a part of each queue at a time, oldest first.
 
-    It also reads the newest messages each time, so a new one is seen at once unless many came with
-    it.
+    It also reads the newest messages each time, so a new message is seen at once unless many came
+    after it.
     """
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ class QueuePeeker:
 
         Returns:
             For each message its priority, the name of its task and the task's keyword arguments.
-            Messages that are not Celery tasks in JSON are left out. None if the transport is
-            another one.
+            Messages that are not Celery tasks in JSON are left out. None if the transport is not
+            one for Redis.
 
         Raises:
             redis.exceptions.RedisError: The broker cannot be reached.
@@ -69,4 +69,4 @@ def _read(channel: Any, text: bytes) -> tuple[str, dict[str, Any]] | None:
         _, kwargs, _ = message.payload
         return (str(message.headers["task"]), kwargs) if isinstance(kwargs, dict) else None
     except (ValueError, KeyError, TypeError, AttributeError, KombuError):
-        return None  # the worker that takes it reports it
+        return None  # the worker that takes the message reports it

@@ -1,4 +1,4 @@
-"""kombu's poller, which waits for several channels at once, for channels that take in batches."""
+"""Extends kombu's poller, which waits for several channels, to channels that take batches."""
 
 import logging
 import select
@@ -18,13 +18,13 @@ StockPoller: Any = _stock.MultiChannelPoller  # kombu's classes are only half ty
 
 _ANSWER_MS = 1
 _SHARE_SOON_S = 0.05
-"""Looks at the order of messages are at least so far apart, in seconds."""
+"""The shortest time between two looks at the order of messages, in seconds."""
 TAKING = "TAKE"
-"""How a connection that takes in batches is registered, beside kombu's BRPOP and LISTEN."""
+"""The name by which a taking connection is registered, beside kombu's BRPOP and LISTEN."""
 
 
 class Channel(Protocol):
-    """What the poller needs of a channel, beyond kombu's own."""
+    """The members of a channel that the poller uses."""
 
     qos: Any
     client: Any
@@ -91,7 +91,7 @@ class Poller(StockPoller):
     def nudge(self, delay_s: float) -> bool:
         """Have the hub make a turn in `delay_s` seconds at the latest; false if there is no hub.
 
-        It has no effect from a hub's tick: by then the hub has decided how long it waits.
+        A call in a hub's tick has no effect, because the hub has already decided how long it waits.
         """
         if self.hub is None:
             return False
@@ -125,35 +125,40 @@ class Poller(StockPoller):
             try:
                 channel.recover()
             except (redis.RedisError, OSError) as exc:
-                # Reading from a lost connection raises as well; an error of the server may pass.
+                # If the connection is lost, reading from it raises as well; an error of the server
+                # may pass.
                 logger.debug("cannot look for messages of dead workers: %r", exc)
 
     def recover_soon(self) -> None:
-        """Put back the messages of dead workers, and do not wait for that."""
+        """Put back the messages of dead workers, in the thread for chores."""
         for channel in list(self._channels):
             if channel.takes and channel.active_queues:
                 channel.keep_leases()  # first: only this thread may make the keeper
                 self.chores.begin("look for messages of dead workers", channel, channel.recover)
 
     def maybe_restore_messages(self) -> None:
-        """Put back what is older than the visibility timeout, and do not wait for that."""
+        """Put back messages that are older than the visibility timeout.
+
+        If a hub runs, the thread for chores does this.
+        """
         for channel in list(self._channels):
             if not channel.active_queues:
                 continue
             if self.hub is None or not channel.takes or channel.qos.keeper is None:
                 super().maybe_restore_messages()
             else:
-                # No acknowledgement waits for longer than that: the keeper renews its message.
+                # Acknowledgements need not be sent first, because the keeper renews the messages
+                # that they belong to.
                 chore = partial(
                     channel.qos.restore_old,
                     num=channel.unacked_restore_limit,
                     interval=channel.unacked_restore_throttle,
                 )
                 self.chores.begin("look for messages that are held for too long", channel, chore)
-            return  # the messages are not those of one channel
+            return  # one channel does it for all
 
     def share(self) -> None:
-        """Put the waiting messages in an order that serves tenants in turn, and again in time."""
+        """Put the waiting messages in an order that serves tenants in turn; set the next timer."""
         self._share_at_s = inf
         try:
             for channel in list(self._channels):
@@ -165,9 +170,10 @@ class Poller(StockPoller):
             self.share_by(min((channel.share_at_s for channel in self._channels), default=inf))
 
     def share_by(self, at_s: float) -> None:
-        """Have the messages put in order at an instant on the monotonic clock, if not earlier.
+        """Have `share` called at an instant on the monotonic clock, at the latest.
 
-        Not from a hub's tick, as `nudge`. The timer wakes an idle hub, so it is set as needed.
+        Like `nudge`, it has no effect in a hub's tick. The timer wakes an idle hub, so it is set
+        only when needed.
         """
         if self.hub is None or at_s >= self._share_at_s - _SHARE_SOON_S:
             return
@@ -178,9 +184,9 @@ class Poller(StockPoller):
         self._sharing = self.hub.call_later(pause_s, self.share)
 
     def maybe_refresh_binding_expiry(self) -> None:
-        """Renew the bindings of queues that expire; where the server refuses, kombu would raise.
+        """Renew the bindings of queues that expire. Unlike kombu, log an error and do not raise it.
 
-        Where a hub runs, it does not wait for that.
+        If a hub runs, the thread for chores does this.
         """
         for channel in list(self._channels):
             if self.hub is not None:
@@ -195,21 +201,21 @@ class Poller(StockPoller):
                 logger.info("cannot renew bindings now (%s); the next turn tries again", exc)
 
     def connect(self, channel: Channel) -> bool:
-        """Open a channel's taking connection and watch it; true unless that was done before."""
+        """Open a channel's taking connection and watch it; false if that was done before."""
         if self._client_registered(channel, channel.client, TAKING):
             return False
         self._register(channel, channel.client, TAKING)
         return True
 
     def on_readable(self, fileno: int) -> Any:
-        """Read from a connection, even if there is no room: a taking one has replies and hints."""
+        """Read from a connection. From a taking one, read replies and hints even without room."""
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
         if channel is not None and kind == TAKING:
             return channel.handlers[TAKING]()
         return super().on_readable(fileno)
 
     def get(self, callback: Any, timeout: float | None = None) -> Any:
-        """Wait for one event where no hub runs, and read the queues every now and then."""
+        """Wait for one event without a hub, and read the queues at each sweep."""
         longest_s = min(
             (channel.look_in_s for channel in self._channels if channel.takes), default=timeout
         )
@@ -233,9 +239,9 @@ def arrives_soon(connection: Any) -> bool:
 
 
 def has_buffered(connection: Any) -> bool:
-    """Whether a reply waits in the client's buffer.
+    """Return whether a reply waits in redis-py's buffer.
 
-    The client's own `can_read` also asks the socket, which is the poller's task. In that system
+    redis-py's own `can_read` also asks the socket, which is the poller's task. During that system
     call, other threads may take the interpreter.
     """
     parser = getattr(connection, "_parser", None)

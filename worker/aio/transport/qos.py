@@ -1,4 +1,4 @@
-"""What a channel has delivered and not yet seen acknowledged; sends acknowledgements in batches."""
+"""Records a channel's unacknowledged messages, and sends acknowledgements in batches."""
 
 import logging
 import time
@@ -22,52 +22,52 @@ logger = logging.getLogger(__name__)
 VirtualQoS: Any = _virtual.QoS  # kombu's classes are only half typed
 
 _BATCH: Final = 500
-"""Tags in one command at most, so that no command holds up the server for long."""
+"""The most tags in one command, so that no command holds up the server for long."""
 _ENOUGH: Final = 100
-"""This many acknowledgements are sent at once; fewer wait a moment for others."""
+"""This many acknowledgements are sent without delay; fewer wait a moment for others."""
 _NO_TURN_S: Final = 0.1
-"""After an acknowledgement has waited this long for the end of the turn, no hub runs any more."""
+"""If an acknowledgement waits longer than this for the end of a turn, the hub no longer runs."""
 _INTERVAL_S: Final = 0.01
-"""How long acknowledgements wait for others after some were sent; the first ones do not wait."""
+"""The time between two batches of acknowledgements, unless `_ENOUGH` of them wait."""
 _REFUSED_PAUSE_S: Final = 1.0
-"""How long a server that refuses acknowledgements is left alone."""
+"""The pause after the server has refused acknowledgements."""
 
 
 class TransportQoS(RestoringQoS):
-    """kombu's record of deliveries, with batched acknowledgements. Only `ack` is thread-safe."""
+    """kombu's record of deliveries, with batched acknowledgements.
+
+    Only `ack`, `held_tags` and `restore_old` are thread-safe.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._acked: deque[str] = deque()
         """The acknowledgements that the server has not confirmed."""
         self._sent = 0
-        """How many of them are on their way by the taking connection, the oldest ones."""
+        """How many of these, the oldest ones, were sent by the taking connection."""
         self._round = 0
-        """Counts how often those on their way were given up; a late reply is not theirs."""
+        """Counts how often sent acknowledgements were given up, to ignore late replies to them."""
         self._oldest_s = 0.0
         self._sent_at_s = float("-inf")
         self._refused_until_s = 0.0
         self.moved: str | None = None
-        """The tag of the message being delivered, where the server has its entry already."""
+        """The tag of the message being delivered, if the server has its entry already."""
         self.keeper = None
         self.recover_at_s = 0.0
         unacked.of_process.register(self)
 
     def held_tags(self) -> Iterable[str]:
-        """Name the messages that were delivered and whose acknowledgement was not sent yet.
-
-        From any thread.
-        """
+        """Return the tags of delivered messages whose acknowledgement is not confirmed yet."""
         dirty = self._dirty.copy()
         return [*(tag for tag in tuple(self._delivered) if tag not in dirty), *self._acked.copy()]
 
     def can_consume(self) -> bool:
-        """Whether there is room for another message."""
+        """Return whether there is room for another message."""
         left = self.can_consume_max_estimate()
         return left is None or left > 0
 
     def can_consume_max_estimate(self) -> int | None:
-        """How many more messages there is room for; None: any number.
+        """Return how many more messages there is room for; None for any number.
 
         Jobs that outlive their channel take up room as well.
         """
@@ -75,35 +75,35 @@ class TransportQoS(RestoringQoS):
         return left if left is None or self.keeper is None else max(left - self.keeper.detached, 0)
 
     def room(self, *, most: int, coming: int = 0) -> int:
-        """How many messages may be taken now.
+        """Return how many messages may be taken now.
 
         Args:
-            most: The answer is at most this number.
-            coming: How many messages are here and not delivered yet.
+            most: The highest number to return.
+            coming: How many received messages are not delivered yet.
         """
         if not self.can_consume():
             return 0
         if "can_consume" in self.__dict__:
-            # Celery's `worker_disable_prefetch` has put its own rule there, which says yes or no.
+            # Celery's `worker_disable_prefetch` replaced the method by one that returns a boolean.
             return int(not coming)
         if self.channel.connection.cycle.hub is None:
-            # `drain_events` gives one event a call, as with kombu, and its caller may never call
-            # again: messages beyond that one would stay unacknowledged.
+            # As in kombu, each call of `drain_events` delivers one event. Its caller may never call
+            # again, and further messages would stay unacknowledged.
             return int(not coming)
         left = self.can_consume_max_estimate()
         return most if left is None else max(min(left - coming, most), 0)
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a delivery, and enter it on the server unless it is there already."""
+        """Record a delivery, also on the server unless its entry is there already."""
         if delivery_tag == self.moved:
             VirtualQoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
-        """Acknowledge at the end of the hub's turn, or of a turn soon after it.
+        """Acknowledge a message at the end of the hub's turn, or of a turn soon after it.
 
-        Where no hub runs, it acknowledges at once.
+        If no hub runs, the message is acknowledged at once.
 
         Raises:
             redis.ConnectionError: The channel is closed, and the broker has the message back.
@@ -111,7 +111,7 @@ class TransportQoS(RestoringQoS):
         self._settle(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:  # noqa: FBT001, FBT002 - kombu's signature
-        """Put the message back to its queue, or drop it for good."""
+        """Put the message back into its queue, or drop it for good."""
         if not requeue:
             self._settle(delivery_tag)
         elif self.channel.closed and self.keeper is not None:
@@ -125,7 +125,7 @@ class TransportQoS(RestoringQoS):
                 # A full server refuses commands that need memory. The message stays unacknowledged
                 # there, and its lease ends.
                 logger.warning(
-                    "the broker takes no message back now (%s); this one comes again later", exc
+                    "the broker takes back no message now (%s); it redelivers this one later", exc
                 )
                 if self.keeper is not None:
                     self.keeper.release([delivery_tag])
@@ -148,19 +148,20 @@ class TransportQoS(RestoringQoS):
         wait_s = self._sent_at_s + _INTERVAL_S - now_s
         cycle = self.channel.connection.cycle
         turns = cycle.nudge(wait_s) if wait_s > 0 else cycle.hub is not None
-        # In a warm shutdown the hub does not run, and jobs may end for minutes.
+        # During a warm shutdown, which may last minutes, jobs end but the hub does not run.
         if not turns or now_s - self._oldest_s > _NO_TURN_S:
             try:
                 self.flush_acks()
             except (redis.RedisError, OSError) as exc:
-                # It is sent with the next one, or when the channel closes. Celery would log a
-                # traceback.
+                # The acknowledgement is sent with the next one, or when the channel closes. Celery
+                # would log an error with a traceback.
                 logger.warning(
                     "cannot acknowledge now (%s); %d acknowledgements wait", exc, len(self._acked)
                 )
 
     def _forget(self, delivery_tag: str) -> None:
-        # While the channel closes, the message is still to be put back; later it is not held.
+        # While the channel closes, the message must be removed from those to put back. Afterwards
+        # it is not recorded any more.
         if delivery_tag in self._delivered:
             VirtualQoS.ack(self, delivery_tag)
 
@@ -168,7 +169,7 @@ class TransportQoS(RestoringQoS):
         """Send the acknowledgements if there are many, or if the last batch is some time ago.
 
         Raises:
-            redis.ConnectionError: They could not be sent.
+            redis.ConnectionError: The acknowledgements could not be sent.
         """
         now_s = time.monotonic()
         unsent = len(self._acked) - self._sent
@@ -182,24 +183,24 @@ class TransportQoS(RestoringQoS):
 
     @property
     def are_acks_refused(self) -> bool:
-        """Whether the server has refused acknowledgements a moment ago."""
+        """Whether the server refused acknowledgements a moment ago."""
         return time.monotonic() < self._refused_until_s
 
     def _note_refusal(self, exc: redis.ResponseError) -> None:
-        # Its memory or disk is full, for instance. The worker goes on: acknowledgements and leases
-        # are kept.
+        # The server's memory or disk is full, for instance. The worker goes on, and keeps the
+        # acknowledgements and leases.
         self._refused_until_s = time.monotonic() + _REFUSED_PAUSE_S
         logger.warning("the broker refuses acknowledgements (%s); %d wait", exc, len(self._acked))
 
     def flush_acks(self, *, beside: bool = False) -> None:
-        """Send the acknowledgements. Those that could not be sent are kept for the next time.
+        """Send the acknowledgements, and keep those that could not be sent for the next time.
 
         Args:
-            beside: Send them by the taking connection, if that is open, before what it sends next,
-                and do not wait until the server confirms them. Only on the thread that takes.
+            beside: Send them by the taking connection, if it is open, and do not wait until the
+                server confirms them. Only for the thread that takes messages.
 
         Raises:
-            redis.RedisError: They could not be sent.
+            redis.RedisError: The acknowledgements could not be sent.
         """
         if beside and self._send_beside():
             return
@@ -227,7 +228,7 @@ class TransportQoS(RestoringQoS):
 
     def _note_reply(self, count: int, round_sent: int, reply: Any) -> None:
         if round_sent != self._round:
-            return  # they were sent again
+            return  # these acknowledgements were sent again
         if isinstance(reply, redis.ResponseError):
             self.note_unanswered()
             self._note_refusal(reply)
@@ -236,7 +237,7 @@ class TransportQoS(RestoringQoS):
             self._drop(count)
 
     def note_unanswered(self) -> None:
-        """Send the acknowledgements that are on their way again: nobody reads their replies."""
+        """Send unconfirmed acknowledgements again, because their replies will not be read."""
         self._sent = 0
         self._round += 1
 
@@ -253,10 +254,10 @@ class TransportQoS(RestoringQoS):
     def add_headers(self, message: Any, headers: dict[str, Any]) -> None:
         """Add headers to a message's entry on the server.
 
-        The message has them if it comes again, for instance because this worker dies.
+        The message has them when it is redelivered, for instance because this worker has died.
 
         Raises:
-            redis.RedisError: They could not be written.
+            redis.RedisError: The headers could not be written.
         """
         payload, info = payload_of(message), message.delivery_info
         payload["headers"] = {**payload["headers"], **headers}
@@ -275,7 +276,7 @@ class TransportQoS(RestoringQoS):
             self.restore_old(*args, **kwargs)
 
     def restore_old(self, *args: Any, **kwargs: Any) -> None:
-        """Put old messages back, without sending acknowledgements first; from any thread."""
+        """Do the same as `restore_visible`, without sending acknowledgements first."""
         try:
             self.recover()
             super().restore_visible(*args, **kwargs)
@@ -285,10 +286,11 @@ class TransportQoS(RestoringQoS):
     def return_or_release(self, messages: list[tuple[str, Any, list[str]]]) -> None:
         """Put messages back that were not delivered; see `give_back`.
 
-        Where the server takes none back, their leases end, and any worker puts them back later.
+        If the server does not take them back, their leases are released, and any worker puts them
+        back later.
 
         Raises:
-            redis.RedisError: They could not be put back, and there are no leases.
+            redis.RedisError: The messages could not be put back, and there are no leases.
             OSError: As above.
         """
         try:

@@ -1,4 +1,4 @@
-"""What the replies of a connection answer; they come in the order of the commands."""
+"""Matches the replies of a connection to its commands; both have the same order."""
 
 import time
 from collections import deque
@@ -12,11 +12,11 @@ _NEAR_S: Final = 0.002
 
 
 class Replies:
-    """The replies that a taking connection owes. Not thread-safe.
+    """The outstanding replies of a taking connection. Not thread-safe.
 
     Attributes:
-        is_near: Whether the latest reply came at once, so that the next one is worth waiting for:
-            a turn of the hub costs more.
+        is_near: Whether the latest reply came at once. Waiting for the next one then costs less
+            than a turn of the hub.
     """
 
     def __init__(self) -> None:
@@ -31,14 +31,14 @@ class Replies:
         """Expect one more reply.
 
         Args:
-            connection: The connection that its command went by.
-            note: Called with the reply; None: it is that of the request for messages.
+            connection: The connection by which the command was sent.
+            note: Called with the reply; None for the reply to the request for messages.
         """
         self._connection = connection
         self._due.append((note, time.monotonic()))
 
     def take(self) -> Note | None:
-        """Say what takes the reply that has come; None: it is that of the request for messages."""
+        """Return the function for the reply that has come; None if it answers the request."""
         if not self._due:
             return None
         note, asked_s = self._due.popleft()
@@ -47,7 +47,7 @@ class Replies:
         return note
 
     def forget(self, connection: Any) -> bool:
-        """Expect no more of a connection that is lost; true if there was something to expect."""
+        """Expect no more replies of a lost connection; return whether one was outstanding."""
         if self._connection is not connection:
             return False
         was_due = bool(self._due)

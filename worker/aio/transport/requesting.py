@@ -1,4 +1,4 @@
-"""A channel that sends requests for messages."""
+"""Sends requests for messages."""
 
 import hashlib
 import time
@@ -20,21 +20,22 @@ from worker.aio.transport.take_limits import TakeLimits
 
 _SHA: Final = hashlib.sha1(TAKE.encode(), usedforsecurity=False).hexdigest()
 _LEADER_SWEEPS: Final = 2.5
-"""The leader of a delayed queue reads it once a sweep; after this many, another channel leads."""
+"""If the leader of a delayed queue has not read it for this many sweeps, another channel leads."""
 _LOOKS_FIRST_S: Final = 1.0
-"""How long a channel looks before it takes, after another one was faster."""
+"""How long a channel looks before it takes messages, after another channel was faster."""
 
 
 class RequestingChannel(DeliveringChannel):
     """A channel that asks for messages with one script.
 
-    The server reports a new message to each channel that waits, and only the fastest gets it. One
-    that was too late looks first for a second: that is one command, where the script runs three.
+    The server reports a new message to each channel that waits, and only the fastest gets it. For a
+    second, a channel that was too late looks first whether a message is there: a look is one
+    command, and the script runs three.
     """
 
     _in_poll: Any
     sweep_s: float
-    """How long the queues may go without a look, in seconds."""
+    """The present time between two sweeps, in seconds."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.hints = ListHints()
@@ -44,7 +45,7 @@ class RequestingChannel(DeliveringChannel):
         self._reading = False
         self._is_script_lost = False
         self._is_looking = False
-        """Whether the request on its way only looks whether there are messages."""
+        """Whether the outstanding request is only a look, which takes no messages."""
         self._looks_until_s = 0.0
         self._asked_for = 0
         self._asked_lists: list[str] = []
@@ -57,7 +58,7 @@ class RequestingChannel(DeliveringChannel):
     ) -> None:
         self._asked_for = limit
         self._asked_lists = [self._list_of(queue, step) for step in steps for queue in queues]
-        self._requests += 1  # a look as well: where its reply is lost, it has taken nothing
+        self._requests += 1  # also for a look, so that no messages have its suffix
         self._is_looking = self.hints.requested is not None and now_s < self._looks_until_s
         if self._is_looking:
             prefix = self.global_keyprefix
@@ -91,7 +92,7 @@ class RequestingChannel(DeliveringChannel):
         )
 
     def _delayed_among(self, queues: list[str]) -> list[int]:
-        """The numbers, from 1, of the queues whose delayed messages are looked for."""
+        """Return the numbers, from 1, of the queues whose delayed messages are requested, too."""
         if self.hints.requested is not None:
             # Hints do not concern delayed messages: at their instant, the leader reads all lists.
             return []
@@ -99,25 +100,25 @@ class RequestingChannel(DeliveringChannel):
 
     def _send(self, now_s: float, *command: Any) -> None:
         connection = self.client.connection
-        # No health check: it would open a new connection unseen, which receives no hints.
+        # No health check, because it could silently open a new connection, which gets no hints.
         connection.send_command(*command, check_health=False)
         self.replies.expect(connection, None)
         self._in_poll = connection
-        # kombu's health check closes a connection that does not reply for long after this.
+        # kombu's health check closes a connection that has not replied for long after this time.
         self._brpop_sent_at = now_s
 
     def send_beside(self, note: Note, *command: Any) -> bool:
         """Send a command by the taking connection, and do not wait for a server that is far away.
 
-        To take a connection from the pool and to give it back costs more than the command.
+        Taking a connection from the pool and returning it costs more than the command.
 
         Args:
-            note: Called with the reply, a number, or with the error of the server. Where the
+            note: Called with the reply, a number, or with the error of the server. If the
                 connection is lost before, it is not called.
             *command: The command.
 
         Returns:
-            Whether it was sent; not where the connection is not open.
+            Whether the command was sent; false if the connection is not open.
 
         Raises:
             redis.ConnectionError: The connection is lost.
@@ -133,7 +134,7 @@ class RequestingChannel(DeliveringChannel):
             try:
                 while self.replies and arrives_soon(connection):
                     self._read_reply(connection)
-                # What came with the reply the poller does not see.
+                # The poller does not see data that came together with the reply.
                 while connection._sock and has_buffered(connection):  # noqa: SLF001
                     self._read_reply(connection)
             finally:
@@ -141,11 +142,11 @@ class RequestingChannel(DeliveringChannel):
         return True
 
     def _read_reply(self, connection: Any) -> Taken | None:
-        """Read one reply or hint; None if it was not the one to the request for messages."""
+        """Read one reply or hint. Return None unless it answers the request for messages."""
         raise NotImplementedError
 
     def _note_found(self, count: int, now_s: float) -> None:
-        """Look first, and later, from now on where another channel took all; else ask at once."""
+        """Note how many messages a request took. After a hint that led to none, look first."""
         if count or self.hints.requested is not None:
             self.backoff.note_look(count)
         if self.hints.requested is not None:
@@ -166,10 +167,10 @@ class RequestingChannel(DeliveringChannel):
 
     def _list_of(self, queue: str, step: int) -> str:
         if not self.limits.allows(queue, step):
-            return f"{self.unacked_key}.left"  # nothing is ever in there
+            return f"{self.unacked_key}.left"  # this list is always empty
         return str(self._q_for_pri(queue, step))
 
     def _number_behind(self, queues: list[str], delayed_queue: str) -> int:
-        """The number, from 1, of the queue that a delayed queue goes before; 0 for none."""
+        """Return the number, from 1, of the queue that a delayed queue goes before; 0 for none."""
         behind = self.goes_before(delayed_queue)
         return queues.index(behind) + 1 if behind in queues else 0

@@ -1,4 +1,4 @@
-"""Puts messages back to their queues: those of dead workers, and those that a channel gives up."""
+"""Puts messages of dead workers, and messages that a channel gives up, back into their queues."""
 
 import logging
 import time
@@ -24,13 +24,13 @@ logger = logging.getLogger(__name__)
 StockQoS: Any = _stock.QoS  # kombu's classes are only half typed
 
 _BATCH: Final = 500
-"""Messages in one command at most, so that no command holds up the server for long."""
+"""The most messages in one command, so that no command holds up the server for long."""
 _DEAD_BATCH: Final = 50
-"""Messages of dead workers that are read in one step."""
+"""The most messages of dead workers to read in one step."""
 
 
 class Channel(Protocol):
-    """What this module needs of a channel, beyond kombu's own."""
+    """The members of a channel that this module uses."""
 
     closed: bool
     connection: Any
@@ -58,7 +58,7 @@ class RestoringQoS(StockQoS):
 
     channel: Channel
     keeper: LeaseKeeper | None
-    """Renews the leases; None while the channel takes nothing, or where there are no leases."""
+    """Renews the leases; None while the channel takes nothing, or if there are no leases."""
     recover_at_s: float
 
     @cached_property  # kombu's own one takes two locks each time it is read
@@ -110,7 +110,7 @@ class RestoringQoS(StockQoS):
                 for (tag, entry, _), at_s in zip(expired, alive_s, strict=True)
             ]
             if not self.give_back(back, before=now):
-                break  # all were renewed meanwhile, or another worker was faster
+                break  # all leases were renewed meanwhile, or another worker was faster
         if dead:
             logger.warning("redelivering %d messages held by dead workers", dead)
         if released:
@@ -133,7 +133,7 @@ class RestoringQoS(StockQoS):
     def _prepare(
         self, tag: str, entry: bytes, *, alive_s: float | None
     ) -> tuple[str, Any, list[str]]:
-        """Prepare a message for `give_back`; `alive_s` says when its dead worker was last alive."""
+        """Prepare a message for `give_back`; a dead worker, if any, was last alive at `alive_s`."""
         try:
             payload, exchange, routing_key = loads(bytes_to_str(entry))  # type: ignore[no-untyped-call, unused-ignore]
         except (TypeError, ValueError):
@@ -145,7 +145,7 @@ class RestoringQoS(StockQoS):
             return tag, entry, [self.unreadable_key]
         mark_redelivered(payload)
         headers = payload.get("headers")
-        # A worker that died while the message waited for its instant did not die of it.
+        # If the message still waited for its instant when the worker died, it was not the cause.
         if (
             alive_s is not None
             and isinstance(headers, dict)
@@ -157,11 +157,11 @@ class RestoringQoS(StockQoS):
         return tag, dumps(payload), self._lists_of(payload, exchange, routing_key)  # type: ignore[no-untyped-call, unused-ignore]
 
     def _lists_of(self, payload: Any, exchange: Any, routing_key: Any) -> list[str]:
-        """Name the lists that a message goes back to, as kombu does."""
+        """Return the lists that a message goes back to, as kombu chooses them."""
         priority = self.channel._get_message_priority(payload)  # noqa: SLF001
         queues = self.channel._lookup(exchange, routing_key)  # noqa: SLF001
-        # Where the bindings are gone, the best guess is the queue with the name of the routing key;
-        # without any list the message would be lost.
+        # If the bindings are gone, the best guess is the queue with the name of the routing key.
+        # Without any list, the message would be lost.
         return [self.channel._q_for_pri(queue, priority) for queue in queues or [routing_key]]  # noqa: SLF001
 
     def give_back(
@@ -171,16 +171,17 @@ class RestoringQoS(StockQoS):
         client: Any = None,
         before: str = "",
     ) -> int:
-        """Put messages back where they are taken next, in their order.
+        """Put messages back, in their order, so that they are taken next.
 
         Args:
-            messages: For each its tag, its text and the lists that it goes to, without the global
-                prefix.
-            client: Default: the channel's.
-            before: Only those whose lease ended by this instant of the server's clock, in seconds.
+            messages: For each message its tag, its text and the lists that it goes to, without the
+                global prefix.
+            client: The client. Default: the channel's.
+            before: Put back only messages whose lease ended by this instant of the server's clock,
+                in seconds.
 
         Returns:
-            How many there were.
+            How many messages were put back.
         """
         left = list(messages)
         count = 0
@@ -203,7 +204,7 @@ class RestoringQoS(StockQoS):
 
 
 def payload_of(message: Any) -> Any:
-    """Return what a message was made of, with the tag that its producer gave it."""
+    """Return a copy of a message's payload, with the tag that its producer gave it."""
     payload = deepcopy(message._raw)  # noqa: SLF001 - what kombu stores as well
     with suppress(KeyError):
         payload["properties"]["delivery_tag"] = (
@@ -221,12 +222,12 @@ def _earlier(header: Any, at_s: float) -> float:
 
 
 def mark_redelivered(payload: Any) -> None:
-    """Say in a message's headers and properties that it was delivered before."""
+    """Mark a message, in its headers and properties, as delivered before."""
     with suppress(KeyError, TypeError):
         payload["headers"]["redelivered"] = True
         payload["properties"]["delivery_info"]["redelivered"] = True
 
 
 def _alive_s(tag: str, lease_s: float, keeper: LeaseKeeper) -> float | None:
-    """When the worker that held a message was last alive; None: no worker had it."""
+    """Return when the dead worker that held a message was last alive; None if there was none."""
     return lease_s - keeper.lease_s if lease_s > 0 and not is_parked(tag) else None

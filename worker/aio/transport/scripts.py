@@ -1,14 +1,14 @@
-"""The Lua scripts of the transport, as Redis runs them; `lua/` has the texts.
+"""Loads the Lua scripts of the transport from `lua/`, as Redis runs them.
 
 The transport moves messages between the queues' lists and kombu's two keys for unacknowledged
 messages: a hash of entries by delivery tag, and an index of the instants at which they were taken.
 kombu puts back an entry that is older than the visibility timeout. At every instant a message must
 be either in a list or in the hash; these scripts move it from one to the other.
 
-The transport adds two keys. The leases hold for each entry the instant, by the server's clock, from
-which its worker is presumed dead unless it renews; 0 where its worker has released it. The pulse
-holds when any worker was last alive: where that is long ago, the server itself was away, and no
-worker is presumed dead before all have had time to renew.
+The transport adds two keys. The leases hold, for each entry, the instant of the server's clock from
+which its worker is presumed dead unless it renews the lease; 0 if the worker has released the
+message. The pulse holds when any worker was last alive. If that is long ago, the server itself was
+away, and no worker is presumed dead before all have had time to renew.
 """
 
 from typing import Final

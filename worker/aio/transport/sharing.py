@@ -11,21 +11,21 @@ import redis
 from worker.aio.transport.scripts import COUNT_PARKED, DROP_PARKED, SHARE
 
 SHARE_S: Final = 0.1
-"""How often the waiting messages are put in order, by one of the workers."""
+"""The interval at which one of the workers puts the waiting messages in order, in seconds."""
 _ANYWAY_S: Final = 5.0
-"""How often a worker looks that has seen no message wait: another one may have died."""
+"""The interval of a worker that has seen no message wait: the worker that saw it may have died."""
 _SAFE_S: Final = 120.0
-"""How long a parked message stays so when no worker renews it; then it returns to its list."""
+"""How long a message stays parked if no worker renews it. Then it returns to its list."""
 _SHA: Final = hashlib.sha1(SHARE.encode()).hexdigest()  # noqa: S324 - as Redis names scripts
 _PAUSE_MS: Final = round(SHARE_S * 900)
 _UNNAMED_S: Final = 0.5
-"""How often the waiting messages are looked at while none of them names a tenant."""
+"""The interval at which a worker looks at the messages while none of them names a tenant."""
 _NAMED: Final = 2
 _MORE: Final = 3
 
 
 class Channel(Protocol):
-    """What sharing needs of a channel, beyond kombu's own."""
+    """The members of a channel that `QueueSharing` uses."""
 
     unacked_key: str
     unacked_index_key: str
@@ -55,7 +55,7 @@ class QueueSharing:
         self._looked_s = time.monotonic()
 
     def add(self, queue: str) -> None:
-        """Share a queue from now on, also while a worker has paused it."""
+        """Put a queue in order from now on, also while a worker has paused it."""
         if queue not in self._channel.delayed_queues:
             self._queues[queue] = None
 
@@ -71,7 +71,7 @@ class QueueSharing:
     def share(self) -> None:
         """Put the messages of all priorities in order, if that is due.
 
-        Where a hub runs, it does not wait for that.
+        If a hub runs, another thread does this.
 
         Raises:
             redis.RedisError: The server cannot be reached, or refuses.
@@ -114,7 +114,7 @@ def count_parked(channel: Any, queue: str) -> int:
 
 
 def drop_parked(channel: Any, queue: str) -> int:
-    """Delete them, and count them.
+    """Delete the messages of a queue that wait in the lines of their tenants, and count them.
 
     Raises:
         redis.RedisError: The server cannot be reached.
@@ -123,7 +123,7 @@ def drop_parked(channel: Any, queue: str) -> int:
 
 
 def is_parked(tag: str) -> bool:
-    """Whether the entry of a delivery tag is that of a message in a line, which no worker had."""
+    """Return whether a delivery tag is that of a message in a tenant's line, held by no worker."""
     return tag.endswith("@0")
 
 

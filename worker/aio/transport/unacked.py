@@ -1,6 +1,6 @@
-"""What a process has not acknowledged: acknowledgements not sent yet, and jobs that run on.
+"""Knows the unsent acknowledgements of a process, and the jobs that outlive their connection.
 
-kombu makes transports and channels by itself, so they and the pool meet in one object a process.
+kombu creates transports and channels, so the pool reaches them through one object of the process.
 """
 
 import logging
@@ -12,14 +12,14 @@ logger = logging.getLogger(__name__)
 
 
 class Flushable(Protocol):
-    """Holds acknowledgements."""
+    """A holder of acknowledgements."""
 
     def flush_acks(self) -> None:
-        """Send them."""
+        """Send the acknowledgements."""
 
 
 class Releasing(Protocol):
-    """Keeps leases on messages."""
+    """A keeper of leases on messages."""
 
     def release_detached(self) -> None:
         """Release the messages of closed channels."""
@@ -29,10 +29,10 @@ KeeperT = TypeVar("KeeperT", bound=Releasing)
 
 
 class Unacked:
-    """Has the acknowledgements and leases of all channels, and knows which jobs run on.
+    """The holders of acknowledgements and the keepers of leases of all channels.
 
     Attributes:
-        running_jobs: The pool's answer to `tags_that_run_on`; None while no pool runs.
+        running_jobs: The pool's function for `tags_that_run_on`; None while no pool runs.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Unacked:
         self._holders.add(holder)
 
     def flush_acks(self) -> None:
-        """Have every holder send its acknowledgements; a holder that cannot is logged."""
+        """Have every holder send its acknowledgements; log the errors."""
         for holder in list(self._holders):
             try:
                 holder.flush_acks()
@@ -59,7 +59,7 @@ class Unacked:
         """Return the keeper of the leases on one server, and make it at the first call.
 
         Args:
-            key: Names the server, and the keys on it.
+            key: Identifies the server and the keys on it.
             make: Makes the keeper.
         """
         if key not in self._keepers:
@@ -68,16 +68,16 @@ class Unacked:
         return keeper
 
     def release_detached(self) -> None:
-        """Release the messages of closed channels, since this process will not end their jobs."""
+        """Release the messages of closed channels, because this process will not end their jobs."""
         for keeper in self._keepers.values():
             keeper.release_detached()
 
     def tags_that_run_on(self, held: Iterable[str]) -> set[str]:
-        """Name the messages of a channel whose jobs run on after its connection has ended.
+        """Return the tags of a channel's messages whose jobs run on after its connection has ended.
 
-        The channel is about to put all others back: of these, jobs that have not begun do not begin
-        any more, and those that have ended are acknowledged before this returns. A job that runs on
-        takes up room until it is acknowledged: the next channel takes one message fewer for it.
+        The channel will put back all its other messages. So before this returns, the pool drops
+        jobs that have not begun, and acknowledges jobs that have ended. A job that runs on takes up
+        room until it is acknowledged: the next channel takes one message fewer for it.
 
         Args:
             held: The delivery tags of the messages that the channel has delivered and not seen
