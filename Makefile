@@ -1,32 +1,32 @@
-# Everything a person runs here. Needs GNU make, git, a POSIX shell and Python 3.11 or newer; the rest comes by itself.
+# The commands for contributors. They need GNU make, git, a POSIX shell and Python 3.11 or newer, and install the rest.
 #
 #   PYTHON=/path/to/python   the interpreter to build .venv with (default: the newest tested one that runs)
-#   UV=                      install with pip, although uv is on the PATH
-#   KEEP=1                   `make demo` stays up after its summary, for a look around in Flower
+#   UV=                      install with pip even if uv is on the PATH
+#   KEEP=1                   `make demo` keeps running after its summary, so that you can look around in Flower
 #   ARGS="-k lease -x"       more arguments for pytest in `make test`
 #   JOBS=0                   all tests in one process, for a debugger (default: eight processes, which mostly wait)
-#   UPGRADE=1                `make lock` takes the newest versions instead of keeping the ones in the lock
+#   UPGRADE=1                `make lock` takes the newest versions instead of the versions in the lock files
 
 SHELL := /bin/sh
 JOBS ?= 8
 UV ?= uv
-# A file's tests stay together, and files that share a worker (tests/spreading.py), in the order of tests/conftest.py:
-# those that wait longest come first. What takes long is listed at the end. A process that a test hangs or ends is not
-# started again: xdist would run the same test in it.
-# The unit tests only compute: more processes than these import for longer than they save.
+# One process runs all tests of a file, and all files that share a worker (tests/spreading.py). The files run in the
+# order of tests/conftest.py, in which the files that wait longest come first. pytest lists the slowest tests at the end.
+# If a test hangs or ends its process, the process is not started again, because xdist would run the same test in it.
+# The unit tests only compute: with more than two processes, the imports take longer than the tests save.
 UNIT_JOBS = $(if $(filter 0,$(JOBS)),0,2)
 SPREAD = -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --durations=10 --durations-min=10
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-# An interpreter's own settings would lead our .venv astray. Without compiled files each start of a worker compiles
-# us again, and each test process all tests.
+# These settings of another interpreter would also apply to the one in .venv. Without compiled files, each start of a
+# worker compiles our code again, and each test process compiles all tests.
 unexport PYTHONHOME PYTHONPATH PYTHONDONTWRITEBYTECODE
 
 PY := .venv/bin/python
-# Touched once the environment holds what the demo needs, and what everything needs. Whatever goes wrong before leaves it to
-# the next run.
+# .ci/venv makes RUNS when the packages of the demo are installed, and READY when all packages are. After a failure the
+# file is missing, so the next run installs again.
 RUNS := .venv/.runs
 READY := .venv/.ready
 COMPILED := tests/__pycache__/.compiled
@@ -41,16 +41,16 @@ $(RUNS): requirements-demo.lock pyproject.toml .ci/venv
 $(READY): requirements.lock pyproject.toml .ci/venv
 	@PYTHON="$(PYTHON)" UV="$(UV)" exec sh .ci/venv all
 
-# Once in a clone: else each process of the first run would compile all the tests, and all at the same time.
+# Compiles the tests once in a clone. Otherwise each process of the first run would compile all of them at the same time.
 $(COMPILED): $(READY)
 	@mkdir -p $(@D); \
 	for some in unit "acceptance faults integration workers"; do \
 		$(PY) -m pytest -n 0 -qq --collect-only $$(printf 'tests/%s ' $$some) >/dev/null 2>&1 & \
 	done; wait; touch $@
 
-# `exec` hands signals to the program itself: no shell in between that could leave it behind.
+# With `exec` the program gets signals directly. A shell in between could end and leave the program running.
 .PHONY: demo
-demo: $(RUNS) ## Run the whole thing here, without any key, in about 40 seconds (KEEP=1 leaves it up)
+demo: $(RUNS) ## Run Keywheel with simulated providers, in about 40 seconds (KEEP=1 keeps it running)
 	@exec $(PY) -m demo $(if $(KEEP),--keep)
 
 .PHONY: test
@@ -58,23 +58,24 @@ test: $(COMPILED) ## Run all tests (ARGS="-k lease" picks some)
 	@exec $(PY) -m pytest $(SPREAD) $(ARGS)
 
 .PHONY: unit
-unit: $(READY) ## Run the tests that start nothing
+unit: $(READY) ## Run the tests that start no process and no Redis
 	@$(PY) -m pytest -n $(UNIT_JOBS) --dist loadfile -o faulthandler_timeout=0 -q tests/unit $(ARGS)
 
-# They wait little, so five processes keep two cores busy. Folders that are named as arguments would be read by all five.
+# These tests wait little, so five processes keep two cores busy. Each process would read all folders that are named as
+# arguments, so the command names the folders to ignore instead.
 .PHONY: fast
 fast: JOBS = 5
 fast: $(COMPILED) ## Run the tests that start no worker
 	@$(PY) -m pytest $(SPREAD) $(patsubst %,--ignore=tests/%,acceptance faults workers) $(ARGS)
 
 .PHONY: check
-check: lint coverage ## Run everything that must pass before a commit lands: lint, then all tests, measured
+check: lint coverage ## Run everything that must pass before a commit lands: lint, all tests, their coverage
 
 .PHONY: lint
 lint: style types imports images ## Check style, types, import directions, Dockerfile, compose file and workflow
 
 .PHONY: format
-format: $(READY) ## Mend what can be mended by itself: style and layout
+format: $(READY) ## Fix style and layout
 	@$(PY) -m ruff check --fix; left=$$?; $(PY) -m ruff format && exit $$left
 
 .PHONY: style
@@ -96,9 +97,9 @@ images: $(READY)
 	@$(PY) -m check_jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(PY) -m check_jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
-# The tests of `make test`, measured, which keeps two cores busy with four. pytest speaks last: the gate prints only what
-# fell short. CPython 3.11 may turn in a circle for ever while it is traced, where a thread ends that had greenlets: it
-# looks again and again for pending calls that wait until it goes on. So it is not measured.
+# Measures the coverage of `make test`; measured tests keep two cores busy with four processes. The gate prints only the
+# shares that are too low. Python 3.11 is not measured: if a thread that had greenlets ends while CPython 3.11 traces it,
+# CPython may loop forever, because it waits for pending calls that in turn wait for it.
 .PHONY: coverage
 coverage: JOBS = 4
 coverage: $(COMPILED)
@@ -109,7 +110,7 @@ coverage: $(COMPILED)
 	$(PY) -m coverage erase && $(PY) -m pytest $(SPREAD) --cov --cov-report=term $(ARGS) && \
 		$(PY) .ci/coverage_gate.py --lines 90 --branches 90
 
-# The other tests never need it. A lock of npm's would name addresses, so each package.json pins the versions instead.
+# Only the tests for Node need npm. A lock file of npm would contain addresses, so each package.json pins the versions.
 NPM := npm install --no-audit --no-fund --fetch-retries=1 --fetch-retry-mintimeout=1000 --fetch-timeout=10000
 .PHONY: examples
 examples: ## Install what clients/node and examples/express need (with npm), so that their tests run
@@ -130,7 +131,7 @@ lock: $(READY) ## Write the lock files anew from pyproject.toml (UPGRADE=1 takes
 	@PY="$(PY)" UPGRADE="$(UPGRADE)" sh .ci/lock
 
 .PHONY: clean
-clean: ## Remove the environment, caches and whatever a run left behind
+clean: ## Remove the environment, the caches and all files that a run left behind
 	@rm -rf .venv examples/*/node_modules examples/nextjs/.next clients/node/node_modules clients/node/dist build dist .coverage .coverage.* htmlcov .tmp .keywheel *.egg-info
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
