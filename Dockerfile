@@ -3,8 +3,8 @@
 FROM python:3.12-slim AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-# The packages first: they change seldom, so a change of our code reuses their layer. The locks are complete: pip resolves
-# nothing.
+# The packages are installed first, because they change seldom: after a change of our code, their layer is reused. The
+# lock files are complete, so pip resolves nothing.
 COPY requirements-runtime.lock requirements-build.lock ./
 RUN python -m venv --without-pip /opt/keywheel \
     && python -m pip --python /opt/keywheel install --require-hashes --no-deps -r requirements-runtime.lock \
@@ -16,7 +16,7 @@ COPY worker worker
 COPY tasks tasks
 RUN python -m pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /wheels . \
     && python -m pip --python /opt/keywheel install --no-deps --no-index /wheels/*.whl
-# What nothing here imports: the packages' own tests, and the grammars with which rich would colour source code.
+# Deletes files that nothing here imports: the packages' own tests, and the grammars by which rich colours source code.
 RUN find /opt/keywheel -depth -type d \( -name test -o -name tests \) -exec rm -r {} + \
     && find /opt/keywheel -path '*/pygments/lexers/*' -type f ! -name '__init__.*' ! -name '_mapping.*' -delete
 
