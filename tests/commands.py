@@ -1,4 +1,7 @@
-"""Our commands in this process, and several of Celery's in another: each start costs a second."""
+"""Runs our commands in this process, or several of Celery's in one other process.
+
+The start of a process takes a second.
+"""
 
 import contextlib
 import json

@@ -18,7 +18,7 @@ from sandbox.redis import EmbeddedRedis
 from tests.measuring import unmeasured_children
 from tests.spreading import BySharedWorker, reads_unit_tests
 
-# A busy machine is no finding: examples may take their time.
+# On a busy machine examples may take long; that is not a failure.
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -32,10 +32,10 @@ _MARKS = {
     "integration": pytest.mark.integration,
     "unit": pytest.mark.unit,
 }
-"""What the tests of each folder start. Those that wait longest come first."""
+"""The processes that the tests of each folder start. The slowest folders come first."""
 
 _GRACE_S = 20
-"""How long a process may take to end what it has started, once its test has failed."""
+"""How long a process may take to end its children after its test has failed."""
 
 _OURS = ("GROQ_", "RESEND_", "REDIS_URL", "CELERY_", "KEYWHEEL_", "FLOWER_", "ADMIN_")
 
@@ -46,7 +46,7 @@ def _folder(item: pytest.Item) -> str:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keep what stays until the end from the garbage collector: each run would go through it."""
+    """Exempt objects that live until the end from garbage collection, to make it faster."""
     gc.disable()
     collected = yield
     gc.freeze()
@@ -55,14 +55,14 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave the unit tests to the processes that run them."""
+    """Collect unit tests only in the processes that run them."""
     return True if collection_path == _HERE / "unit" and not reads_unit_tests(config) else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test by its folder, and put those that wait longest first.
+    """Mark each test by its folder, and put the slowest folders first.
 
-    So none of several test processes is left with them at the end.
+    Otherwise one of several test processes would still run them when the others have ended.
     """
     order = list(_MARKS)
     items.sort(key=lambda item: order.index(folder) if (folder := _folder(item)) in order else -1)
@@ -73,13 +73,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> BySharedWorker | None:
-    """Spread files over the processes, but keep those together that share a worker."""
+    """Spread files over the processes, but keep files together that share a worker."""
     return BySharedWorker(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _clean_environment() -> None:
-    """No setting of the machine may reach a test."""
+    """Remove the machine's own settings, so that none reaches a test."""
     for name in list(os.environ):
         if name.startswith(_OURS):
             del os.environ[name]
@@ -87,7 +87,7 @@ def _clean_environment() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test asks the internet, and to read all authorities takes each process 0.1 s of CPU."""
+    """Trust a single authority: tests need none, and reading them all takes 0.1 s of CPU."""
     end = "-----END CERTIFICATE-----\n"
     file = tmp_path_factory.mktemp("authorities") / "one.pem"
     file.write_text(certifi.contents().partition(end)[0] + end)
@@ -97,17 +97,18 @@ def _one_authority(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _interruptible() -> None:
-    """A shell's background job ignores SIGINT, and so would each process that a test interrupts."""
+    """Restore SIGINT, which a shell's background job, and so each of its children, ignores."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _guarded() -> Iterator[None]:
-    """What tests started ends with this process, however that ends.
+    """End every process that tests started when this process ends, even if it is killed.
 
-    Servers and workers lead sessions of their own. And the block of `with subprocess.Popen(…)` that
-    fails ends its process: it would wait for it for ever, even as pytest-timeout ends the test.
+    Servers and workers lead sessions of their own, so a reaper ends them. If the block of
+    `with subprocess.Popen(…)` fails, its process is ended here: otherwise Python would wait for it
+    for ever, even while pytest-timeout ends the test.
     """
     start, leave = subprocess.Popen.__init__, subprocess.Popen.__exit__
     command = [sys.executable, "-I", "-S", reaper_script.__file__]
@@ -139,7 +140,7 @@ def _guarded() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    """One real server for the whole run; tests that restart or fill theirs start their own."""
+    """A real server for the whole run; tests that restart or fill a server start their own."""
     with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("redis")) as server:
         yield server
 
@@ -153,9 +154,9 @@ def redis_url(redis_server: EmbeddedRedis) -> str:
 
 @pytest.fixture(scope="module")
 def unmeasured_processes() -> Iterator[None]:
-    """For tests whose processes cover nothing new, or are killed before they can say what.
+    """Measure no coverage in processes that reach no new code, or are killed before they report it.
 
-    They run as fast as they would for a user; measured, one takes twice as long to start.
+    They run as fast as for a user; a measured process takes twice as long to start.
     """
     with unmeasured_children():
         yield
@@ -163,7 +164,7 @@ def unmeasured_processes() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _unmeasured_sandboxes() -> Iterator[None]:
-    """Nothing that a sandbox runs is measured."""
+    """Measure no coverage in sandboxes."""
     start = Sandbox.start
 
     def start_unmeasured(self: Sandbox) -> Sandbox:
@@ -177,12 +178,10 @@ def _unmeasured_sandboxes() -> Iterator[None]:
 
 @pytest.fixture
 def untraced() -> Iterator[None]:
-    """For tests that run much of our code over and over.
+    """Switch tracing off for tests that run much of our code again and again.
 
-    What measures coverage makes that ten times slower.
-
-    pytest-cov's own mark for this does nothing in pytest-xdist's processes, where two measurements
-    lie upon each other.
+    Measuring coverage makes them ten times slower. The mark of pytest-cov for this has no effect in
+    the processes of pytest-xdist, where two measurements are active at once.
     """
     tracer = sys.gettrace()
     sys.settrace(None)

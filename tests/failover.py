@@ -22,7 +22,7 @@ _SENTINELS = 3
 
 @dataclass
 class Failover:
-    """What runs, and the URL by which all of it is reached."""
+    """The servers, and the URL by which clients reach them."""
 
     primary: EmbeddedRedis
     replica: EmbeddedRedis
@@ -83,7 +83,7 @@ def replicated(folder: Path) -> Iterator[tuple[EmbeddedRedis, EmbeddedRedis]]:
 
 @contextmanager
 def failovers(folder: Path) -> Iterator[Failover]:
-    """Start a primary, its replica and three sentinels, which know one another when this yields."""
+    """Start a primary, its replica and three sentinels; yield once they know one another."""
     with replicated(folder) as (primary, replica), ExitStack() as stack:
         for server in (replica, primary):
             _secure(server)
@@ -118,7 +118,7 @@ def _knows_all(client: "redis.Redis") -> bool:
 
 @contextmanager
 def sentinel(folder: Path, *, watched: int) -> Iterator[int]:
-    """Start a sentinel of the primary at a port; give the sentinel's own."""
+    """Start a sentinel of the primary at `port`; yield the sentinel's port."""
     folder.mkdir(parents=True)
     port = free_port()
     file = folder / "sentinel.conf"

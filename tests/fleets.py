@@ -16,7 +16,7 @@ WIDE_LIMITS = {
     "groq_rpm": 60_000, "groq_rpd": 0, "groq_tpm": 0, "groq_tpd": 0,
     "resend_rps": 100, "resend_daily": 0, "resend_monthly": 0,
 }  # fmt: skip
-"""Options of a sandbox whose limits no test reaches; 0: it has no such limit."""
+"""Options of a sandbox whose limits no test reaches; 0 means no limit."""
 
 
 @dataclass
@@ -52,10 +52,10 @@ StartFleet = Callable[..., Fleet]
 
 @contextmanager
 def fleets(new_folder: Callable[[], Path]) -> Iterator[StartFleet]:
-    """Give a function that starts a Redis, a sandbox and workers; all of them end with the block.
+    """Yield a function that starts a Redis, a sandbox and workers; all of them end with the block.
 
-    The function takes `settings` for the workers, how many workers (`count`), a `password` for
-    Redis, options for Redis (`redis_options`), and options for the sandbox.
+    The function takes `settings` for the workers, the number of workers (`count`), a `password`
+    for Redis, options for Redis (`redis_options`), and options for the sandbox.
     """
     with ExitStack() as stack:
 

@@ -1,4 +1,4 @@
-"""Processes that coverage does not measure."""
+"""Keeps processes out of the measurement of coverage."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import pytest
 
 @contextmanager
 def unmeasured_children() -> Iterator[None]:
-    """Measure nothing of what is started in the block."""
+    """Measure no coverage in processes that are started in the block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         yield

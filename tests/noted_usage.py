@@ -1,4 +1,4 @@
-"""A counter of usage that keeps what it counts, for tests without Redis."""
+"""A counter of usage that keeps its counts in memory, for tests without Redis."""
 
 from collections import Counter, defaultdict
 

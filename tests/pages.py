@@ -27,7 +27,7 @@ def text_of(page: Path) -> str:
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language, without the indentation of a list around them."""
+    """Return the fenced blocks of a language, without the indentation of a list around them."""
     bodies = [body for name, body in FENCE_RE.findall(text_of(page)) if name == language]
     return [textwrap.dedent(body) for body in bodies]
 

@@ -1,4 +1,4 @@
-"""Real worker processes, the command line, and a producer that knows nothing of ours."""
+"""Real worker processes, the command line, and a producer that imports nothing of ours."""
 
 import gc
 import json
@@ -23,13 +23,13 @@ ROOT = Path(__file__).resolve().parent.parent
 READY_S = 40.0
 EXIT_S = 30.0
 SPACED = "gsk_spaced canary9f3a0123456789012345678901234567890123"
-"""A key that no header can carry, set beside the good ones."""
+"""A key that no header can hold, configured beside the good ones."""
 
 
 def eventually(
     check: Callable[[], Any], *, within_s: float = 20.0, what: str = "the condition"
 ) -> Any:
-    """Poll until `check` gives something true, and give that."""
+    """Poll until `check` returns something true, and return that."""
     deadline = time.monotonic() + within_s
     while not (value := check()):
         if time.monotonic() > deadline:
@@ -43,25 +43,25 @@ def inspected(app: Any, name: str, method: str) -> Any:
 
     A worker subscribes to commands just after it logs "ready".
     """
-    inspect = app.control.inspect([name], timeout=5)  # of one worker: answers at once
+    inspect = app.control.inspect([name], timeout=5)  # ends as soon as this worker has replied
     return eventually(getattr(inspect, method), what=f"an answer to {method}")[name]
 
 
 def hang_up(app: Celery) -> None:
-    """Close what an app holds open, which `Celery.close` leaves open.
+    """Close the connections of an app that `Celery.close` leaves open.
 
-    It connects anew where it has to.
+    The app connects again when it needs to.
     """
     for pool in (app.amqp.producer_pool, app.pool):
         pool.force_close_all(close_pool=False)
         pool.setup()
     if not isinstance(app.backend, DisabledBackend):
         app.backend.client.connection_pool.disconnect()
-    app._after_fork()  # what it knew of its subscriptions is gone as well
+    app._after_fork()  # the app's subscriptions are gone as well
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process' environment, with which a worker is found from any folder."""
+    """The environment variables of this process, with which workers start in any folder."""
     quiet = {"KEYWHEEL_CHECK_KEYS_S": "0"}  # the checks would be among the calls that tests count
     return {
         **os.environ,
@@ -75,12 +75,12 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 def await_end(process: subprocess.Popen[Any], *, within_s: float) -> int:
-    """Wait for a process' end. One that hangs is ended, and writes the stacks of its threads.
+    """Wait until a process has ended. A process that hangs is aborted.
 
-    It does so where it has `PYTHONFAULTHANDLER`.
+    If it has `PYTHONFAULTHANDLER`, it then writes the stacks of its threads.
 
     Raises:
-        subprocess.TimeoutExpired: It hung.
+        subprocess.TimeoutExpired: The process hung.
     """
     try:
         return process.wait(within_s)
@@ -91,7 +91,7 @@ def await_end(process: subprocess.Popen[Any], *, within_s: float) -> int:
 
 
 def unmeasured(environ: dict[str, str]) -> dict[str, str]:
-    """The same without coverage: its tracer may spin for ever where threads end."""
+    """Return `environ` without coverage, whose tracer may spin for ever when threads end."""
     return {name: value for name, value in environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
 
 
@@ -101,10 +101,10 @@ ALONE = ("worker",)
 
 
 class Worker:
-    """A worker in a folder without a `.env`, stopped with its group.
+    """A worker in a folder without a `.env`; it is stopped with its process group.
 
-    `python -m worker` starts in four fifths of the time that `celery -A worker worker` takes. Times
-    that no variable sets come from `tuned(...)` in its environment.
+    `python -m worker` starts in four fifths of the time of `celery -A worker worker`. Times that
+    no setting controls come from `tuned(...)` in its environment.
     """
 
     def __init__(
@@ -154,13 +154,13 @@ class Worker:
             pytest.fail(f"the worker did not end within {within_s} s:\n{self.log[-9000:]}")
 
     def stop(self) -> None:
-        """Ask it to end, and see that it does."""
+        """Ask the worker to end, and check that it does."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             self.await_exit()
 
     def kill(self) -> None:
-        """End it as an out-of-memory killer would."""
+        """Kill the worker as an out-of-memory killer would."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
@@ -168,7 +168,7 @@ class Worker:
 
 @contextmanager
 def workers(folder: Path, environ: dict[str, str], *, count: int = 1) -> Iterator[list[Worker]]:
-    """Some workers, ready, until the block ends."""
+    """Start workers and yield them once they are ready; they end with the block."""
     started = [Worker(folder, environ, name=f"w{number}") for number in range(1, count + 1)]
     try:
         for worker in started:
@@ -185,7 +185,7 @@ def workers(folder: Path, environ: dict[str, str], *, count: int = 1) -> Iterato
 def run_python(
     folder: Path, environ: dict[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `python …` to its end."""
+    """Run `python …` and wait until it has ended."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -200,18 +200,18 @@ def run_python(
 def run_celery(
     folder: Path, environ: dict[str, str], *arguments: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run `celery -A worker …` to its end."""
+    """Run `celery -A worker …` and wait until it has ended."""
     folder.mkdir(parents=True, exist_ok=True)
     return run_python(folder, environ, "-m", "celery", "-A", "worker", *arguments)
 
 
 class Producer:
-    """What a web application does: send by name, read the result."""
+    """Does what a web application does: sends jobs by name and reads their results."""
 
     def __init__(self, url: str, **conf: Any) -> None:
         self.app = Celery("producer", broker=url, backend=url, set_as_current=False)
-        # Without a backend it subscribes to no result: quicker, and nothing to lose where Redis
-        # goes away.
+        # Without a backend the producer subscribes to no result. That is quicker, and it loses
+        # nothing if Redis goes down.
         self.sender = Celery("sender", broker=url, set_as_current=False)
         for app in (self.app, self.sender):
             app.conf.update(conf)
@@ -224,12 +224,12 @@ class Producer:
         return self.outcome(self.send(name, **kwargs), within_s=within_s)
 
     def outcome(self, result: AsyncResult, *, within_s: float = 20.0) -> Any:
-        """The value of a job, or its error as an object."""
+        """The result of a job, or its error as an object."""
         eventually(result.ready, within_s=within_s, what=f"the end of {result.id}")
         return result.result
 
     def many(self, name: str, arguments: list[dict[str, Any]]) -> list[str]:
-        """Send many jobs quickly; returns their ids."""
+        """Send many jobs quickly; return their ids."""
         queue = name.split(".")[1]
         with self.sender.producer_pool.acquire(block=True) as channel:
             return [
@@ -240,7 +240,7 @@ class Producer:
     def pour(
         self, name: str, *, rate: float, seconds: float, arguments: Callable[[int], dict[str, Any]]
     ) -> list[str]:
-        """Send `rate` jobs a second for a while; returns their ids."""
+        """Send `rate` jobs a second for a while; return their ids."""
         ids: list[str] = []
         started = time.monotonic()
         while (now := time.monotonic() - started) < seconds or len(ids) < rate * seconds:
@@ -250,7 +250,7 @@ class Producer:
         return ids
 
     def states(self, ids: list[str]) -> dict[str, dict[str, Any]]:
-        """What the result store holds of these jobs, in few round trips: id → state, result."""
+        """Read these jobs from the result store, in few round trips: id → state, result."""
         backend, metas = self.app.backend, {}
         for first in range(0, len(ids), 1000):
             part = ids[first : first + 1000]
@@ -279,7 +279,7 @@ class Producer:
         return ended
 
     def close(self) -> None:
-        gc.collect()  # results unsubscribe when they are collected, which needs the server
+        gc.collect()  # results unsubscribe when they are collected, which needs a running server
         for app in (self.app, self.sender):
             hang_up(app)
             app.close()

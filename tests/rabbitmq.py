@@ -1,4 +1,4 @@
-"""A real RabbitMQ of one node, where the machine has one (`apt-get install rabbitmq-server`)."""
+"""A real RabbitMQ with one node, if it is installed (`apt-get install rabbitmq-server`)."""
 
 import os
 import signal
@@ -26,11 +26,11 @@ CONF: dict[str, Any] = {
     "task_create_missing_queue_exchange_type": "topic",
     "broker_transport_options": {"confirm_publish": True},
 }
-"""The settings of an application that docs/brokers.md describes."""
+"""The settings for an application, as docs/brokers.md describes them."""
 
 
 class RabbitMq:
-    """A node, which may be killed and started again on its port with its data."""
+    """A node that may be killed, and started again with the same port and data."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
@@ -61,7 +61,7 @@ class RabbitMq:
 
     @contextmanager
     def names(self) -> Iterator[None]:
-        """Erlang's register of nodes, which would outlive the node."""
+        """The names of Erlang's port mapper, a process that would outlive the node."""
         with subprocess.Popen(
             ["epmd", "-port", self._environ["ERL_EPMD_PORT"]],
             env=self._environ,
@@ -90,7 +90,7 @@ class RabbitMq:
             return False
 
     def kill(self) -> None:
-        """End it as a power cut would."""
+        """End the node as a power cut would."""
         node, self._node = self._node, None
         if node is not None:
             os.killpg(node.pid, signal.SIGKILL)
@@ -99,7 +99,7 @@ class RabbitMq:
 
 @contextmanager
 def rabbitmqs(folder: Path) -> Iterator[RabbitMq]:
-    """Start a node; it answers when this yields."""
+    """Start a node; yield it once it answers."""
     server = RabbitMq(folder)
     with server.names():
         server.start()
@@ -111,5 +111,5 @@ def rabbitmqs(folder: Path) -> Iterator[RabbitMq]:
 
 
 def producer_of(server: RabbitMq, results_url: str) -> Producer:
-    """An application that enqueues at RabbitMQ, and has its results from Redis."""
+    """An application that enqueues in RabbitMQ and reads its results from Redis."""
     return Producer(results_url, broker_url=server.url, **CONF)

@@ -11,10 +11,10 @@ FOLDER = ROOT / "docs/schemas"
 
 
 def check(task: str, part: str, value: Any) -> None:
-    """Hold a task's `arguments` or `result` against its schema.
+    """Validate a task's `arguments` or `result` against the schema.
 
     Raises:
-        jsonschema.ValidationError: It does not fit.
+        jsonschema.ValidationError: The value does not match the schema.
     """
     schema = json.loads((FOLDER / f"{task}.{part}.json").read_text("utf-8"))
     Draft202012Validator.check_schema(schema)

@@ -1,7 +1,8 @@
-"""Which tests run in which process: those of a file, or of files that share a worker, in the same.
+"""Assigns tests to processes: the tests of a file, or of files that share a worker, to one process.
 
-To read all tests takes a process 4 s of CPU, three quarters of it for the unit tests. So only some
-of the processes of a whole run read these; pytest-xdist's own schedulers want them all alike.
+Reading all tests takes a process 4 s of CPU, and three quarters of that are for the unit tests.
+Therefore only some processes of a whole run read the unit tests; the schedulers of pytest-xdist
+require the same tests in all processes.
 """
 
 import re
@@ -16,24 +17,24 @@ from xdist.workermanage import WorkerController
 _ROOT: Final = Path(__file__).parents[1]
 _SHARED: Final = re.compile(r"\b(?:stack|fresh): Stack\b")
 _STARTING: Final = ("test_worker_start", "test_worker_cli")
-"""These take as long as all others of their folder."""
+"""The files that take as long as all others of their folder."""
 _SHARING: Final = ("tasks", "pools")
-"""In these folders all files share what their `conftest.py` starts for the package."""
+"""The folders in which all files share the processes that their `conftest.py` starts."""
 
 _UNIT: Final = "tests/unit/"
 _READING_UNIT_TESTS: Final = {"gw0", "gw1", "gw2"}
-"""The processes that read the unit tests, which run last and keep two cores busy with few."""
+"""The processes that read the unit tests; these run last, and three processes occupy two cores."""
 
 
 def reads_unit_tests(config: pytest.Config) -> bool:
-    """Whether this process reads the unit tests, where no argument names them."""
+    """Whether this process reads the unit tests if no argument names them."""
     return getattr(config, "workerinput", {}).get("workerid", "gw0") in _READING_UNIT_TESTS
 
 
 class BySharedWorker(LoadFileScheduling):
-    """Gives a process all files whose tests share the worker of their folder (`Stack`).
+    """Gives all files whose tests share the worker of their folder (`Stack`) to one process.
 
-    Each process that has one of them starts a worker, a sandbox and a Redis for it.
+    Each process that runs such a file has to start a worker, a sandbox and a Redis for it.
     """
 
     def _split_scope(self, nodeid: str) -> str:
@@ -41,7 +42,7 @@ class BySharedWorker(LoadFileScheduling):
 
     def _check_nodes_have_same_collection(self) -> bool:
         by_most = sorted(self.registered_collections.items(), key=lambda read: -len(read[1]))
-        self.registered_collections = dict(by_most)  # `schedule` takes the first for all tests
+        self.registered_collections = dict(by_most)  # `schedule` reads the first entry only
         every = by_most[0][1]
         others = [test for test in every if not test.startswith(_UNIT)]
         if all(read in (every, others) for _, read in by_most):
@@ -60,7 +61,7 @@ class BySharedWorker(LoadFileScheduling):
 
 @cache
 def scope_of(file: str) -> str:
-    """Name what the tests of a file, given by its path from the root, are kept together with."""
+    """Name the group of a test file, given by its path from the root; a group shares a process."""
     path = _ROOT / file
     if "workers" not in path.parts:
         return file

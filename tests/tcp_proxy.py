@@ -1,4 +1,4 @@
-"""A TCP proxy: one address, behind which the server may change."""
+"""A TCP proxy: an address behind which the server can change."""
 
 import socket
 import threading
@@ -13,11 +13,11 @@ Wrap = Callable[[socket.socket], socket.socket]
 
 
 class TcpProxy:
-    """Sends new connections to `target`; those that are open stay where they are.
+    """Forwards new connections to `target`; open connections stay with their server.
 
     Args:
         target: The port of the server, on this machine.
-        wrap: Prepares each connection that is accepted, for TLS; None: nothing is to be done.
+        wrap: Prepares each accepted connection, for TLS; None if nothing has to be prepared.
     """
 
     def __init__(self, target: int, *, wrap: Wrap | None = None) -> None:

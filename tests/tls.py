@@ -1,4 +1,4 @@
-"""A private certificate authority, and TLS in front of servers that have none."""
+"""A private certificate authority, and TLS in front of servers without TLS."""
 
 import asyncio
 import socket
@@ -13,13 +13,13 @@ from typing import Final
 from sandbox.redis import free_port
 
 TRUSTS_NOBODY: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For clients that use plain HTTP: httpx takes 25 ms to read the authorities each time."""
+"""A context for clients that use plain HTTP: httpx would take 25 ms to read the authorities."""
 
 _TLS_HANDSHAKE = b"\x16"
 
 
 class Authority:
-    """A private authority with a certificate for 127.0.0.1, and one for clients."""
+    """A private authority, with a certificate for 127.0.0.1 and one for clients."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ class Authority:
 
     @property
     def trust(self) -> str:
-        """The option of a URL that trusts it."""
+        """The option of a URL that makes a client trust this authority."""
         return f"ssl_ca_certs={self.ca}"
 
     @property
@@ -48,7 +48,7 @@ class Authority:
         return f"ssl_certfile={self._folder}/client.pem&ssl_keyfile={self._folder}/client.key"
 
     def server_context(self) -> ssl.SSLContext:
-        """Of a server that takes only clients with a certificate of this authority."""
+        """The context of a server that accepts only clients certified by this authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self._folder / "server.pem", self._folder / "server.key")
         context.load_verify_locations(self.ca)
@@ -74,7 +74,7 @@ class Authority:
 
 @contextmanager
 def handshakes(context: ssl.SSLContext) -> Iterator[int]:
-    """Open a port that makes handshakes, and says why where one fails; give its number."""
+    """Open a port that makes handshakes and reports why one fails; yield the port."""
 
     def greet() -> None:
         with suppress(OSError):
@@ -91,9 +91,9 @@ def handshakes(context: ssl.SSLContext) -> Iterator[int]:
 
 @contextmanager
 def tls_before(target: int, context: ssl.SSLContext, *, port: int = 0) -> Iterator[int]:
-    """Open a port with TLS in front of a server's; give its number.
+    """Open a port with TLS in front of a server; yield the port.
 
-    A connection that begins without TLS is let through as it is, as sentinels' own need it.
+    A connection that begins without TLS is forwarded as it is, because sentinels connect so.
     """
     door = _Door(target, context, port or free_port())
     thread = threading.Thread(target=door.run)

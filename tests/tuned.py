@@ -1,4 +1,4 @@
-"""Runs a worker with values that no operator can set: `python -m tests.tuned worker …`."""
+"""Runs a worker with fixed values that no setting can change: `python -m tests.tuned worker …`."""
 
 import json
 import os

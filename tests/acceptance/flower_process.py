@@ -17,9 +17,9 @@ LOGIN = ("ada", "canary-password-5571")
 
 @contextmanager
 def flower(folder: Path, environ: dict[str, str]) -> Iterator[str]:
-    """`celery -A worker flower` with a login; gives its address.
+    """Run `celery -A worker flower` with a login; yield its address.
 
-    Where the block fails, what Flower logged is shown.
+    If the block fails, Flower's log is shown.
     """
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -55,6 +55,6 @@ def flower(folder: Path, environ: dict[str, str]) -> Iterator[str]:
 
 
 def metric(url: str, name: str) -> float:
-    """One sample of `/metrics`, which asks for no login."""
+    """Return one sample of `/metrics`, which needs no login."""
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310 - our own
         return float(answer.read().decode().partition(f"\n{name} ")[2].split("\n")[0])

@@ -1,9 +1,8 @@
-"""A provider simulator that is not ours.
+"""A second provider simulator, independent of the sandbox.
 
-The barest Groq and Resend, with fixed windows and no headers about limits.
+It is a minimal Groq and Resend, with fixed windows and no headers about limits.
 
-Its 429 carries `retry-after` and an empty error, nothing else; it names no organisation, no limit
-and no use.
+Its 429 has `retry-after` and an empty error: it names no organisation, limit or use.
 """
 
 import asyncio
@@ -16,7 +15,7 @@ from aiohttp import web
 
 
 class Foreign:
-    """Counts calls by key in windows that start with the clock, and judges the client."""
+    """Counts calls by key in windows of the clock, and judges the client."""
 
     def __init__(self, *, window_s: int, limit: int) -> None:
         self.window_s = window_s
@@ -32,7 +31,7 @@ class Foreign:
         now_s = time.time()
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")
         refused_s, until_s = self.cooling.get(key, (0.0, 0.0))
-        if refused_s + 1.5 < now_s < until_s - 0.002:  # more than any call is under way
+        if refused_s + 1.5 < now_s < until_s - 0.002:  # longer than any call is in flight
             self.early_ms.append((until_s - now_s) * 1000)
         window = int(now_s) // self.window_s
         self.used[key, window] += 1
@@ -91,7 +90,7 @@ async def main() -> None:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     print(runner.addresses[0][1], flush=True)  # noqa: T201 - the parent reads the port
-    await asyncio.to_thread(sys.stdin.read)  # until the parent lets go
+    await asyncio.to_thread(sys.stdin.read)  # until the parent closes it
 
 
 if __name__ == "__main__":

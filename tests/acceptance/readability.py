@@ -1,14 +1,14 @@
-"""What makes a page hard to read, found in the browser.
+"""Finds what makes a page hard to read, in the browser.
 
-Texts without contrast, controls without a name; where axe is installed (PyPI:
-axe-playwright-python), its findings as well.
+It finds texts without contrast and controls without a name. If axe is installed (PyPI:
+axe-playwright-python), its findings are included.
 """
 
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-# The ratio of two colours' brightness, by WCAG 2.2, of every text and what is behind it.
+# The contrast, by WCAG 2.2, of each text with its background.
 _CONTRAST_JS = """() => {
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
   const parse = (text) => {
@@ -35,14 +35,14 @@ _CONTRAST_JS = """() => {
   }
   return poor;
 }"""
-# Controls that have no name for a screen reader.
+# Controls without a name for a screen reader.
 _NAMELESS_JS = """() => [...document.querySelectorAll('#keys-page button, #keys-page input, #keys-page [role=meter], '
   + '#keys-page [role=img], #keys-page article, #keys-page section, #keys-page dialog')]
   .filter((element) => !(element.getAttribute('aria-label') || document.getElementById(element.getAttribute('aria-labelledby'))
     || element.textContent.trim() && element.tagName === 'BUTTON' || element.labels && element.labels.length))
   .map((element) => element.outerHTML.slice(0, 120))"""
 
-# What has no colour that shows on the canvas: neither a background of its own nor a border.
+# Elements of the canvas without a visible colour: neither a background nor a border.
 _COLOURLESS_JS = """() => {
   const colours = (element) => getComputedStyle(element).backgroundColor;
   const canvas = colours(document.documentElement);
@@ -57,7 +57,7 @@ _AXE_JS = """async () => (await axe.run(document)).violations
 
 
 def unreadable(page: Any) -> list[Any]:
-    """What somebody cannot read, or cannot use, on the page as it is now."""
+    """Return what people cannot read or use on the present page."""
     problems = [*page.evaluate(_CONTRAST_JS), *page.evaluate(_NAMELESS_JS)]
     spec = find_spec("axe_playwright_python")
     if spec is not None and spec.origin is not None:
@@ -67,12 +67,12 @@ def unreadable(page: Any) -> list[Any]:
 
 
 def colourless(page: Any) -> list[str]:
-    """What shows something by its background only, and has none as the page is now."""
+    """Return the elements that show something by their background only, and have none now."""
     return list(page.evaluate(_COLOURLESS_JS))
 
 
 def too_wide(page: Any) -> bool:
-    """Whether the page has to be moved sideways to be read."""
+    """Whether the page has to be scrolled sideways."""
     return bool(
         page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth")
     )

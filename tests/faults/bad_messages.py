@@ -1,4 +1,4 @@
-"""Messages that a faulty client might send: one good message, and the defects that it may have."""
+"""Messages that a faulty client might send: a good message and its possible defects."""
 
 import base64
 import json
@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 CANARY = "canary-of-a-bad-input-7f3a"
-"""Stands for the prompts and mails of a caller.
+"""A text that stands for the prompts and mails of a caller.
 
-No log may show it, however wrong the message around it is.
+No log may contain it, however wrong the rest of the message is.
 """
 
 OUT: Any = object()
-"""In place of a value: the field is left out."""
+"""Used as a value: the field is left out."""
 
 SERVED = "it is served all the same"
 NOTHING = "nobody can be told"
@@ -22,18 +22,18 @@ PROTOCOL = "InvalidTaskError"
 
 @dataclass(frozen=True)
 class Bad:
-    """A message with something wrong.
+    """A message with a defect.
 
     Attributes:
-        says: What is wrong, as a sentence.
-        caller: What its caller sees: `SERVED`, `NOTHING`, or the kind of the failure and a part of
+        says: The defect, as a sentence.
+        caller: What the caller gets: `SERVED`, `NOTHING`, or the kind of the failure and a part of
             its sentence.
-        body: The body instead of a good one, before it becomes JSON.
-        raw: The body's bytes instead.
+        body: The body that replaces the good one, before it becomes JSON.
+        raw: The bytes that replace the body.
         options: The third part of the body.
-        headers: Headers instead of good ones.
-        properties: The same for properties.
-        top: The same for the message itself.
+        headers: The headers that replace good ones.
+        properties: The properties that replace good ones.
+        top: The fields of the message that replace good ones.
     """
 
     says: str
@@ -46,7 +46,7 @@ class Bad:
     top: dict[str, Any] = field(default_factory=dict)
 
     def message(self, job: str) -> dict[str, Any]:
-        """The whole message of a job."""
+        """Return the whole message of a job."""
         empty = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
         body = [[], {"prompt": CANARY}, empty | self.options] if self.body is None else self.body
         raw = json.dumps(body).encode() if self.raw is None else self.raw
@@ -77,7 +77,7 @@ def _without(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def header(name: str, value: Any, says: str) -> Bad:
-    """A malformed header, which the error names to the caller."""
+    """A malformed header, which the error names for the caller."""
     return Bad(says, (PROTOCOL, f"its header {name} is malformed"), headers={name: value})
 
 
@@ -155,7 +155,7 @@ MESSAGES = [
         ("InvalidArguments", "promt: is not a parameter"),
         body=[[], {"prompt": "x", "promt": CANARY * 400_000}, None],
     ),
-    # How the body is written.
+    # The encoding of the body.
     Bad(
         "the content is a pickle",
         (PROTOCOL, ""),
@@ -281,21 +281,21 @@ MESSAGES = [
     Bad("the correlation id is a number", SERVED, properties={"correlation_id": 7}),
     Bad("the address for replies is an object", SERVED, properties={"reply_to": {"a": CANARY}}),
 ]
-"""One row a defect; the first field says which."""
+"""One row for each defect; the first field describes it."""
 
 ENTRIES = [
     b"",  # nothing
     b"not JSON " + CANARY.encode(),  # words
-    b"null",  # JSON, and no message
+    b"null",  # JSON, but not a message
     b"7",
     b"[]",
-    b"{}",  # an object without anything
+    b"{}",  # an empty object
     b'"' + CANARY.encode() + b'"',  # a text
-    b"\xff\xfe\x00" + CANARY.encode(),  # bytes of no text
-    b'{"body":' + b"[" * 3_000 + b"]" * 3_000 + b"}",  # nested deeper than the server reads
+    b"\xff\xfe\x00" + CANARY.encode(),  # bytes that are not text
+    b'{"body":' + b"[" * 3_000 + b"]" * 3_000 + b"}",  # nested deeper than the server can read
     b'{"headers":{"__type__":"datetime","__value__":"'
     + CANARY.encode()
-    + b'"}}',  # kombu would make a date of it
+    + b'"}}',  # kombu would read it as a date
     b"\x80\x04\x95" + CANARY.encode(),  # a pickle
 ]
-"""Entries of a queue that are no messages at all."""
+"""Entries of a queue that are not messages."""

@@ -7,7 +7,7 @@ from tests.fleets import StartFleet, fleets
 
 @pytest.fixture(autouse=True, scope="module")
 def _unmeasured(unmeasured_processes: None) -> None:
-    """All tests here are for the whole."""
+    """Measure no coverage: the tests of this folder check the whole program."""
 
 
 @pytest.fixture

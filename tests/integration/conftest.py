@@ -1,4 +1,4 @@
-"""Clients of Redis, and a Redis of a test's own, which it may stop."""
+"""Clients of Redis, and a separate Redis that a test may stop."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from worker.aio import redis_retry
 
 @pytest.fixture(autouse=True)
 def _heard() -> None:
-    """No line is left out because an earlier test has logged the same."""
+    """Log every line, even if an earlier test has logged the same one."""
     redis_retry._Quiet.until_s.clear()
 
 

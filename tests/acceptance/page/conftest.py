@@ -1,4 +1,4 @@
-"""The page of the keys in Debian's Chromium, driven by Playwright, beside a real worker."""
+"""The page of the keys in Debian's Chromium, driven by Playwright, with a real worker."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -38,7 +38,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Open]:
-    """Opens the page of the keys, or of a job; at the end no error may stand in any console."""
+    """Opens the page of the keys, or of a job; at the end no console may have an error."""
     contexts: list[Any] = []
     complaints: list[str] = []
 
@@ -53,7 +53,7 @@ def open_page(browser: Any) -> Iterator[Open]:
         def hear(message: Any) -> None:
             made_here = (
                 refused and f"status of {refused} " in message.text
-            )  # the test answers so itself
+            )  # the test causes this answer itself
             if message.type in {"error", "warning"} and not made_here:
                 complaints.append(message.text)
 
@@ -79,7 +79,7 @@ def open_page(browser: Any) -> Iterator[Open]:
 
 @pytest.fixture
 def fresh(fleet: Fleet) -> Fleet:
-    """All keys as new, with some calls behind them, and no dead letter."""
+    """Reset all keys, make some calls with them, and delete all dead letters."""
     fleet.sandbox.control("reset")
     client = fleet.producer.app.backend.client
     if names := client.keys("{kw:dead}:*"):

@@ -19,7 +19,7 @@ def card(page: Any, secret: str) -> Any:
 
 
 def state(page: Any, secret: str, word: str, *, within_s: float = 10) -> float:
-    """Wait until a key's card shows a state; returns how long that took, in seconds."""
+    """Wait until a key's card shows a state; return how long that took, in seconds."""
     started = time.monotonic()
     card(page, secret).locator(".key-state", has_text=word).wait_for(timeout=within_s * 1000)
     return time.monotonic() - started
@@ -31,9 +31,9 @@ def has_focus(control: Any) -> bool:
 
 
 def screenshot(page: Any, name: str) -> None:
-    """Keep a picture where KEEP_SCREENSHOTS names a folder.
+    """Save a picture in the folder that KEEP_SCREENSHOTS names.
 
-    Of the whole page, or of what a phone shows of it.
+    It shows the whole page, or the part that a phone shows.
     """
     if folder := os.environ.get("KEEP_SCREENSHOTS"):
         page.screenshot(
@@ -42,9 +42,9 @@ def screenshot(page: Any, name: str) -> None:
 
 
 def end_some_jobs(fleet: Fleet) -> None:
-    """Have jobs that end for good without success.
+    """Make jobs that fail for good.
 
-    A caller's mistake, one that workers died of, an email in doubt.
+    One has a caller's mistake, one killed workers, and one sends an email that is in doubt.
     """
     call = {
         "at_ms": 1,

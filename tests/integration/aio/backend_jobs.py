@@ -1,4 +1,4 @@
-"""An app that stores results with the awaited backend, and jobs of it."""
+"""An app that stores results with the asynchronous backend, and its jobs."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ Run = Callable[..., Any]
 
 @contextmanager
 def result_app(url: str) -> Iterator[Celery]:
-    """An app whose results are stored in this Redis, with the tasks echo and reports."""
+    """An app with the tasks echo and reports, whose results are stored in this Redis."""
     app = Celery(
         "b",
         broker="memory://",
@@ -41,7 +41,7 @@ def result_app(url: str) -> Iterator[Celery]:
 
     @app.task(shared=False, name="reports", bind=True, track_started=True)
     async def reports(self: Any, state: str) -> list[str]:
-        """Changes its state in a child task; returns the states that are read there and later."""
+        """Change the state in a child task; return the states that are read there and later."""
         seen = []
 
         async def child() -> None:
@@ -49,7 +49,7 @@ def result_app(url: str) -> Iterator[Celery]:
                 key = self.backend.get_key_for_task(self.request.id)
                 self.update_state(state=state, meta={"at": 1})
                 seen.append(json.loads(client.get(key))["status"])
-                while (now := json.loads(client.get(key))["status"]) == seen[0]:  # noqa: ASYNC110 - the server notifies nobody
+                while (now := json.loads(client.get(key))["status"]) == seen[0]:  # noqa: ASYNC110 - the server sends no event
                     await asyncio.sleep(0)
                 seen.append(now)
 
@@ -62,7 +62,7 @@ def result_app(url: str) -> Iterator[Celery]:
 
 @contextmanager
 def running(app: Celery) -> Iterator[Run]:
-    """A pool of the app; gives what runs a job in it."""
+    """Start a pool of the app; yield a function that runs a job in it."""
     pool = TaskPool(8, app=app)
     pool.start()
 
@@ -90,7 +90,7 @@ def meta_of(store: "redis.Redis", task_id: str) -> dict[str, Any]:
 
 
 class TaskIn:
-    """A second pool of the app, whose backend is made with the settings of now."""
+    """A second pool of the app, whose backend is made with the present settings."""
 
     def __init__(
         self, app: Celery, name: str = "echo", more: tuple[Any, ...] = ("PROGRESS",), **options: Any

@@ -14,7 +14,7 @@ from worker.aio.transport.scripts import TAKE
 
 @pytest.fixture(scope="package")
 def aio_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    """A server of our own, because its connections are cut."""
+    """A separate server, because its connections are cut."""
     with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("aio-redis")) as server:
         yield server
 
@@ -27,14 +27,14 @@ def store(aio_redis: EmbeddedRedis) -> Iterator["redis.Redis"]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    """A server of our own: its settings change under the tests."""
+    """A separate server, because the tests change its settings."""
     with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("transport-redis")) as started:
         yield started
 
 
 @pytest.fixture
 def url(server: EmbeddedRedis) -> str:
-    """An empty server that knows the script which takes: the first request is one round trip."""
+    """An empty server that has the taking script, so that the first request is one round trip."""
     server.flush()
     with redis.Redis.from_url(server.url) as client:
         client.script_load(TAKE)
@@ -56,9 +56,9 @@ def receiver(url: str) -> Iterator[Receiver]:
 
 @pytest.fixture
 def only_taking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only taking is counted then; to look for tenants costs a command now and then.
+    """Switch off the look for tenants, whose occasional commands would be counted, too.
 
-    That is counted in `test_aio_transport_sharing.py`.
+    `test_aio_transport_sharing.py` counts that look.
     """
     monkeypatch.setattr(Channel, "share", lambda _: None)
 

@@ -1,6 +1,7 @@
-"""The order that `worker/aio/transport/lua/share.lua` describes, in the plainest way, to compare.
+"""The order of `worker/aio/transport/lua/share.lua`, implemented as simply as possible.
 
-A message is a text: the id of its tenant, a colon and a number. What is no message has no colon.
+A message is a text: the id of its tenant, a colon and a number. An entry without a colon is not a
+message.
 """
 
 from collections import Counter, deque
@@ -13,7 +14,7 @@ NOBODY = "-"
 
 @dataclass
 class Tenant:
-    """A tenant while the window is made."""
+    """A tenant while the window is read."""
 
     name: str
     was_read: bool = True
@@ -22,7 +23,7 @@ class Tenant:
     stood: int = 0
     count: int = 0
     front: deque[str] = field(default_factory=deque)
-    """What stood in the window, or came back."""
+    """The entries that stood in the window, or came back."""
     new: deque[str] = field(default_factory=deque)
 
 
@@ -31,7 +32,7 @@ class FairQueue:
 
     def __init__(self) -> None:
         self.list: list[str] = []
-        """The next one first."""
+        """The entries, the next one first."""
         self.lines: dict[str, deque[str]] = {}
         self.times: dict[str, float] = {}
         self.past: dict[str, float] = {}
@@ -39,7 +40,7 @@ class FairQueue:
         self.newest: str | None = None
         self.is_known = self.is_charged = False
         self.again: Counter[str] = Counter()
-        """What came again."""
+        """The entries that came back."""
 
     def charge(self, tenant: str, amount: float) -> None:
         for times in (self.times, self.past):
@@ -48,7 +49,7 @@ class FairQueue:
                 self.is_charged = True
 
     def share(self) -> int:
-        """Put the list in order; 3: call it again at once."""
+        """Put the list in order; the result 3 means: call it again at once."""
         count = len(self.list)
         if not self.is_known:
             probed = chain(self.list[:32], self.list[-32:])

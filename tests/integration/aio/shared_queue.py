@@ -1,4 +1,4 @@
-"""A queue that a server keeps in order for its tenants, and the same one as it should be."""
+"""A queue that a server keeps in order for its tenants, and a model of the same queue."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def message(name: str, tenant: str = "", **headers: Any) -> str:
 
 
 class Shared:
-    """A queue on a server, and the same one as it should be."""
+    """A queue on a server, and its model."""
 
     def __init__(self, books: Any) -> None:
         self.books, self.should = books, FairQueue()
@@ -47,7 +47,7 @@ class Shared:
         del self.should.list[:count]
 
     def return_one(self) -> None:
-        """As a worker that ends does."""
+        """Return one message, as a worker that ends does."""
         if not self.taken or ":" not in (name := self.taken.pop()):
             return
         its = json.loads(self.texts[name])

@@ -1,4 +1,4 @@
-"""Lists and delayed messages on a server, and what the script that takes makes of them."""
+"""Lists and delayed messages on a server, and the results of the taking script."""
 
 import json
 from typing import Any
@@ -38,7 +38,7 @@ class Server:
         self.client.lpush(name, *map(text_of, tags))
 
     def delay(self, queue: str, row: int, due_us: int, *tags: str) -> None:
-        """Delay messages until the instants from this on."""
+        """Delay messages until consecutive instants, beginning with this one."""
         for at, tag in enumerate(tags):
             self.client.zadd(f"{queue}.{row}.due", {tag: due_us + at})
             self.client.hset(f"{queue}.texts", tag, text_of(tag))
@@ -57,15 +57,15 @@ class Server:
         suffix: str = SUFFIX,
         silence_ms: int = 50_000,
     ) -> list[tuple[str, str]]:
-        """Take messages: of each its list and its body.
+        """Take messages; return the list and the body of each.
 
         Args:
-            lists: For each priority the lists of the queues.
-            limit: How many at most.
-            in_turn: Whether the queues have turns.
-            lease_s: How long a lease is.
-            delayed: For each delayed queue its name, its number and that of the one behind it.
-            suffix: Of the tags.
+            lists: The lists of the queues for each priority.
+            limit: The highest number of messages.
+            in_turn: Whether the queues take turns.
+            lease_s: The length of a lease.
+            delayed: The name and number of each delayed queue, and the number of its main queue.
+            suffix: The suffix of the tags.
             silence_ms: How long a leader may be silent.
         """
         names = [name for row in lists for name in row]
@@ -84,5 +84,5 @@ class Server:
         return [each.decode() for each in self.client.lrange(key, 0, -1)]
 
     def tags(self, name: str) -> list[str]:
-        """The next one first."""
+        """The tags, the next one first."""
         return [json.loads(text)["body"] for text in reversed(self.texts(name))]

@@ -21,7 +21,7 @@ def queue_of(name: str) -> Queue:
 
 
 class Receiver:
-    """A connection, its channel, its consumer and what arrived."""
+    """A connection, its channel, its consumer and the received messages."""
 
     def __init__(
         self, url: str, *queues: str, transport: str = OURS, prefetch: int = 10, **options: Any
@@ -53,7 +53,7 @@ class Receiver:
         return self
 
     def turn(self) -> None:
-        """One turn of the hub, or one wait for events."""
+        """Make one turn of the hub, or wait once for events."""
         if self._loop is not None:
             next(self._loop)
             return
@@ -61,17 +61,17 @@ class Receiver:
             self.connection.drain_events(timeout=0.2)
 
     def until(self, check: Callable[[], Any], *, within_s: float = 15.0) -> None:
-        """Take turns until something is true; `within_s` is how long nothing may arrive."""
+        """Take turns until something is true; `within_s` is the longest time without a message."""
         deadline, arrived = time.monotonic() + within_s, len(self.messages)
         while not check():
-            if len(self.messages) > arrived:  # a slow machine is no finding
+            if len(self.messages) > arrived:  # a slow machine is not a failure
                 deadline, arrived = time.monotonic() + within_s, len(self.messages)
             if time.monotonic() > deadline:
                 pytest.fail(f"it did not come true {within_s} s after the last arrival")
             self.turn()
 
     def until_asked(self) -> None:
-        """Until a question is on its way; its answer is not read."""
+        """Take turns until a request is sent; its reply is not read."""
         self.connection.transport.cycle.on_poll_start()
         assert self.channel._in_poll
 
@@ -98,7 +98,7 @@ def send(
     tenant: str = "",
     **options: Any,
 ) -> None:
-    """Publish as a stock producer does."""
+    """Publish as an unmodified Celery producer does."""
     headers = {"tenant": tenant} if tenant else None
     with Connection(url, transport=STOCK, transport_options=options) as connection:
         producer = Producer(connection)
@@ -115,12 +115,12 @@ def send(
 
 
 def calls(store: "redis.Redis", command: str) -> int:
-    """How often the server ran a command."""
+    """Return how often the server ran a command."""
     return int(store.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0))
 
 
 def waiting(books: Any, queue: str) -> list[Any]:
-    """The bodies in a queue, the next one first."""
+    """Return the bodies in a queue, the next one first."""
     return [json.loads(plain_body(text)) for text in reversed(books.lrange(queue, 0, -1))]
 
 

@@ -1,1 +1,1 @@
-"""Clients for people's own tasks and programs."""
+"""The clients for people's own tasks and programs."""

@@ -37,5 +37,5 @@ async def program(
 
 
 async def _close() -> None:
-    """Close what plain functions have opened, on the loop that serves them."""
+    """Close the clients that plain functions have opened, on the loop that serves them."""
     await Runtime.current().close()

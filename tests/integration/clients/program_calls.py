@@ -28,7 +28,7 @@ async def in_flight() -> int:
 
 
 async def until_settled(*, collecting_garbage: bool = False) -> None:
-    """Wait until no call of Groq's holds a lease: streams are settled beside their readers."""
+    """Wait until no call to Groq holds a lease; streams are settled after their readers end."""
     async with asyncio.timeout(10):
         while await in_flight():
             if collecting_garbage:
@@ -43,7 +43,7 @@ async def disable_keys(service: str) -> None:
 
 
 async def after_a_reset(service: str, waiting: asyncio.Task[Any]) -> Any:
-    """Reset all keys of a service, wake what waits as a worker does then, and return its result."""
+    """Reset all keys of a service, wake waiting calls as a worker does; return the result."""
     rotation = Runtime.current().rotations[service]
     await rotation.pool.reset(by="test", include_disabled=True)
     async with asyncio.timeout(20):

@@ -33,7 +33,7 @@ from worker.redis.client import connect
 
 _LOGINS = (":".join(LOGIN),)
 _OF_THE_CLIENT = ("httpx", "httpcore", "tornado.access")
-"""Loggers that log what a test requests; Flower keeps tornado's quiet."""
+"""The loggers of what a test requests; Flower silences tornado's loggers."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def settings_cache() -> Iterator[None]:
 async def serve(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, settings_cache: None
 ) -> AsyncIterator[Serve]:
-    """Starts a Flower of ours: `await serve(basic_auth=[...], token=..., groq=3, ...)`."""
+    """Starts our Flower: `await serve(basic_auth=[...], token=..., groq=3, ...)`."""
     started: list[tuple[Site, HTTPServer, Celery]] = []
 
     async def start(
@@ -94,7 +94,7 @@ async def serve(
         server.add_sockets(sockets)
         app.poller._watch._workers_polled_at = (
             time.monotonic() + 3600
-        )  # no worker runs here: wait for no answer
+        )  # no worker runs here, so do not wait for replies
         app.poller.start()
         url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
         redis = connect(get_settings())
@@ -115,7 +115,7 @@ async def serve(
         await server.close_all_connections()
         thread = site.app.poller._thread
         await asyncio.to_thread(site.app.poller.stop)
-        if thread is not None:  # it would read the pools of later tests, by a clock of its own
+        if thread is not None:  # else it would read the pools of later tests by its own clock
             await asyncio.to_thread(thread.join)
         site.app.executor.shutdown()
         capp.backend.client.connection_pool.disconnect()
@@ -125,7 +125,7 @@ async def serve(
 @pytest.fixture(autouse=True)
 def _no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     caplog.set_level(logging.DEBUG)
-    # Eight lines a request would bury why a test failed.
+    # Eight lines for each request would hide why a test failed.
     caplog.set_level(logging.WARNING, "httpcore")
     yield
     messages = [

@@ -1,4 +1,4 @@
-"""A Flower of ours in this process, for the tests beside this file."""
+"""Our Flower in this process, for the tests of this folder."""
 
 import asyncio
 import re
@@ -22,8 +22,8 @@ TOKEN = "canary-token-0c1d2e3f4a5b6c7d8e9f"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PREFIX = "/api/admin/api-keys"
 
-# Every test process reads it. The loader in C, which a new Python may have to do without, does so
-# in a tenth of the time.
+# Every test process reads it. The loader in C, which a new Python may lack, takes a tenth of the
+# time.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 OPENAPI = yaml.load((Path(__file__).parents[3] / "docs" / "openapi.yaml").read_text(), _LOADER)  # noqa: S506
 _ADDRESSES = {
@@ -32,7 +32,7 @@ _ADDRESSES = {
 
 
 def described(answer: httpx.Response) -> Any:
-    """Check an answer of an endpoint against `docs/openapi.yaml`, and return its JSON."""
+    """Check a response of an endpoint against `docs/openapi.yaml`, and return its JSON."""
     path = "/api/admin/" + answer.request.url.path.partition("/api/admin/")[2]
     operations = next((its for address, its in _ADDRESSES.items() if address.fullmatch(path)), None)
     operation = (operations or {}).get(answer.request.method.lower())
@@ -47,7 +47,7 @@ def described(answer: httpx.Response) -> Any:
     elif answer.status_code == 500:
         description = {
             "$ref": "#/components/responses/BadRequest"
-        }  # a bug of ours, which no description has
+        }  # an error in our code, which the description does not have
     else:
         description = operation["responses"][str(answer.status_code)]
     if "$ref" in description:
@@ -62,7 +62,7 @@ def described(answer: httpx.Response) -> Any:
 
 
 async def check_description(answer: httpx.Response) -> None:
-    """Check every answer of an endpoint that a test gets against its description."""
+    """Check every response of an endpoint that a test gets against the endpoint's description."""
     endless = answer.headers.get("Content-Type", "").startswith("text/event-stream")
     if (
         "/api/admin/" in answer.request.url.path
@@ -81,16 +81,16 @@ def secret(service: str, number: int) -> str:
 async def until(
     look: Callable[[], Awaitable[Any]], good: Callable[[Any], bool], *, within_s: float = 20
 ) -> Any:
-    """Call `look` until `good` accepts its result, and return that."""
+    """Call `look` until `good` accepts its result, and return that result."""
     async with asyncio.timeout(within_s):
-        while not good(seen := await look()):  # noqa: ASYNC110 - what is awaited is another process' doing
+        while not good(seen := await look()):  # noqa: ASYNC110 - another process changes the state
             await asyncio.sleep(0.05)
     return seen
 
 
 @dataclass
 class Site:
-    """Our Flower, served in this process over real HTTP, with real pools behind it."""
+    """Our Flower, served in this process over real HTTP, with real pools."""
 
     app: KeysFlower
     url: str
@@ -109,7 +109,7 @@ class Site:
         return dict(answer.json())
 
     async def key(self, service: str, number: int = 0) -> dict[str, Any]:
-        # Another process changed it, so what was seen before that does not count.
+        # Another process changed the pool, so earlier reads of it do not count.
         await self.app.poller.fresh_state(force=True)
         return dict((await self.status())["services"][service]["keys"][number])
 
@@ -119,7 +119,7 @@ class Site:
         return key_id
 
     async def refuse(self, service: str = "groq") -> str:
-        """Have the provider refuse some key for good; returns its id."""
+        """Make the provider refuse a key for good; return the key's id."""
         lease = await self.pools[service].acquire(LeaseRequest())
         assert isinstance(lease, Lease)
         await self.pools[service].settle(

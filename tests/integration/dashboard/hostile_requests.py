@@ -28,7 +28,7 @@ RIGHT = basic(*LOGIN)
 
 @dataclass(frozen=True)
 class Hostile:
-    """One request. `headers` None: the right login and JSON."""
+    """One request. If `headers` is None, the login is right and the body is JSON."""
 
     expected: int
     code: str
@@ -40,7 +40,7 @@ class Hostile:
 
 
 REQUESTS = {
-    # whose request it is
+    # the login
     "a reset without a login": Hostile(401, "login_required", headers=JSON),
     "the status without a login": Hostile(
         401, "login_required", "GET", STATUS, headers={}, body=b""
@@ -110,7 +110,7 @@ REQUESTS = {
     "a forged session cookie": Hostile(
         401, "login_required", headers=JSON | {"Cookie": "user=ada@example.com"}
     ),
-    # from where
+    # the origin
     "a form of another site": Hostile(403, "cross_site", extra={"Sec-Fetch-Site": "cross-site"}),
     "a page of a sister site": Hostile(403, "cross_site", extra={"Sec-Fetch-Site": "same-site"}),
     "a wrong origin": Hostile(403, "wrong_origin", extra={"Origin": "https://evil.example"}),
@@ -122,7 +122,7 @@ REQUESTS = {
     "a token used by another site": Hostile(
         403, "wrong_origin", headers=JSON | BEARER, extra={"Origin": "https://evil.example"}
     ),
-    # how
+    # the method and the encoding
     "a form": Hostile(
         415,
         "wrong_content_type",
@@ -141,7 +141,7 @@ REQUESTS = {
     "reset by a link": Hostile(405, "method_not_allowed", "GET", body=b""),
     "a preflight": Hostile(405, "method_not_allowed", "OPTIONS", body=b""),
     "a status that is posted": Hostile(405, "method_not_allowed", path=STATUS),
-    # what
+    # the content
     "the service in the address": Hostile(
         400, "bad_request", path=f"{RESET}?service=groq", body=b""
     ),

@@ -1,4 +1,4 @@
-"""What the tests of the command and of replays share: dead letters that are written."""
+"""Written dead letters, for the tests of the commands and of replays."""
 
 import asyncio
 import base64
@@ -61,9 +61,9 @@ def put(
 
 
 def queued(url: str, queue: str) -> list[dict[str, Any]]:
-    """What waits in a queue, the first to be taken first.
+    """Return the messages of a queue, the next one first.
 
-    Headers, and the body as `args`, `kwargs`, `embed`.
+    Each has its headers, and its body as `args`, `kwargs`, `embed`.
     """
     with redis.Redis.from_url(url) as client:
         messages = [json.loads(text) for text in reversed(client.lrange(queue, 0, -1))]

@@ -1,4 +1,4 @@
-"""What the tests of captured and recorded dead letters share: jobs that failed."""
+"""Failed jobs, for the tests that capture and record dead letters."""
 
 from typing import Any
 

@@ -12,9 +12,9 @@ from worker.emails.idempotency import IdempotencyStore
 
 @pytest.fixture(scope="package")
 def running() -> Iterator[Sandbox]:
-    """Two teams with a key and a domain each.
+    """Two teams, each with a key and a domain.
 
-    On a busy machine a call of a crowd of emails may be under way for longer than usual.
+    On a busy machine a call with many emails may be in flight for longer than usual.
     """
     with Sandbox(
         resend_keys=2, resend_rps=100, resend_daily=0, resend_monthly=0, grace_ms=2_000
@@ -29,7 +29,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     )
     async with Redis.from_pool(connections) as client:
         yield client
-        # A line that is empty leaves its wait list, which must not outlive its connections.
+        # A queue that becomes empty leaves its wait list, which must not outlive its connections.
         if others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others, timeout=10)
 

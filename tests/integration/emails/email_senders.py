@@ -84,7 +84,7 @@ class Senders:
         return calls
 
     async def everything_in_redis(self) -> str:
-        """All names and values, as text."""
+        """Return all names and values in Redis, as text."""
         lines = []
         async for name in self.redis.scan_iter("*"):
             kind = await self.redis.type(name)
@@ -105,7 +105,7 @@ def outgoing(
     unsendable: str = "",
     **changes: Any,
 ) -> OutgoingEmail:
-    """An email as the task makes it; `key` is an idempotency key that the caller gave."""
+    """An email as the task makes it; `key` is an idempotency key from the caller."""
     mail = {"to": [ANN], "subject": f"No. {number}", "text": f"{CANARY} {number}"} | changes
     content = hashlib.sha256(json.dumps(mail, sort_keys=True).encode()).hexdigest()
     return OutgoingEmail(
@@ -119,7 +119,7 @@ def outgoing(
 
 
 def of_jobs(count: int) -> list[OutgoingEmail]:
-    """Emails whose jobs, `job-0` and so on, may be cancelled."""
+    """The emails of the jobs `job-0` and so on, which may be cancelled."""
     emails = [outgoing(number) for number in range(count)]
     for email in emails:
         email.job = email.idempotency_key
@@ -128,7 +128,7 @@ def of_jobs(count: int) -> list[OutgoingEmail]:
 
 @asynccontextmanager
 async def impatient_redis(url: str, **options: Any) -> AsyncIterator[Redis]:
-    """Connect to a Redis that may be away, and try each command once."""
+    """Connect to a Redis that may be down, and try each command once."""
     connections = BlockingConnectionPool.from_url(
         url, decode_responses=True, retry=Retry(NoBackoff(), 0), **options
     )
@@ -137,7 +137,7 @@ async def impatient_redis(url: str, **options: Any) -> AsyncIterator[Redis]:
 
 
 def hold(sender: EmailSender) -> asyncio.Event:
-    """Keep all keys from the emails of a sender until the event is set."""
+    """Keep all keys from a sender's emails until the event is set."""
     free, pool = asyncio.Event(), sender.rotation.pool
     acquire = pool.acquire
 
@@ -160,19 +160,19 @@ async def in_line(sender: EmailSender, count: int) -> None:
 async def send(
     sender: EmailSender, *emails: OutgoingEmail, longest_s: float = 20, **lease_request: Any
 ) -> list[Any]:
-    """Send emails at once. Returns the outcome of each: served, or the exception."""
+    """Send emails at once. Return the outcome of each: `Served`, or the exception."""
     request = LeaseRequest(emails=1, **lease_request)
     serving = (sender.serve(request, email, longest_s=longest_s) for email in emails)
     return await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def send_one(sender: EmailSender, email: OutgoingEmail, *, longest_s: float = 20) -> Served:
-    """Send one email, or raise what it raises."""
+    """Send one email, or raise its exception."""
     return await sender.serve(LeaseRequest(emails=1), email, longest_s=longest_s)
 
 
 def ids(outcomes: list[Any]) -> list[str]:
-    """The ids that Resend gave; every email was sent."""
+    """Return the ids that Resend gave; every email must have been sent."""
     assert [outcome for outcome in outcomes if not isinstance(outcome, Served)] == []
     return [outcome.value["id"] for outcome in outcomes]
 
@@ -188,7 +188,7 @@ def accepted(senders: Senders) -> tuple[int, int, int]:
 
 
 async def until(check: Any, *, within_s: float = 30.0) -> None:
-    """Wait until the check is true: another process or sender decides that."""
+    """Wait until the check is true, which depends on another process or sender."""
     async with asyncio.timeout(within_s):
         while not await asyncio.to_thread(check):  # noqa: ASYNC110 - another process does it
             await asyncio.sleep(0.01)

@@ -8,14 +8,14 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from config.api_key import ApiKey
 from worker.keypool import CooldownPolicy, KeyPool
 
-# A failure in the rules of the state machine shows the values, as in a file of tests.
+# If a rule of the state machine fails, pytest shows the values, as in a test file.
 pytest.register_assert_rewrite(
     *(f"tests.integration.keypool.{name}" for name in ("modelled_pool", "settlement_rules"))
 )
 
 
 class ManualClock:
-    """Redis' time, moved by hand."""
+    """Redis' time, set by hand."""
 
     def __init__(self) -> None:
         self.ms = 1_800_000_000_000

@@ -42,7 +42,7 @@ def rpm(limit: int, remaining: float | None = None) -> Verdict:
 async def ask(
     pool: KeyPool, *, ahead_ms: int = 0, line: Line | None = None, **lease_request: object
 ) -> Lease | NoLease:
-    """Ask for a lease of a call that begins at most `ahead_ms` from now."""
+    """Request a lease for a call that begins at most `ahead_ms` from now."""
     pool.horizon_ms = ahead_ms
     return await pool.acquire(LeaseRequest(**lease_request), line)  # type: ignore[arg-type]
 
@@ -72,7 +72,7 @@ def fault(scope: Scope) -> Verdict:
 
 
 async def limited(make_pool: Make, limit: int, *, count: int = 1, **options: Any) -> KeyPool:
-    """A pool whose keys have used up their limit, which is `limit` calls a minute each."""
+    """A pool whose keys have used up their limit of `limit` calls a minute each."""
     pool = make_pool(count, **options)
     for _ in range(count):
         refusal = refused(1, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, limit, 0))
@@ -81,7 +81,7 @@ async def limited(make_pool: Make, limit: int, *, count: int = 1, **options: Any
 
 
 async def remaining(pool: KeyPool) -> float:
-    """The level of the only bucket of the only key."""
+    """Return the level of the only bucket of the only key."""
     [key] = (await pool.snapshot()).keys
     [bucket] = key.buckets
     return bucket.remaining

@@ -1,6 +1,6 @@
-"""A process that asks the pool for many leases at once: `python keypool_child.py URL COUNT`.
+"""A process that requests many leases at once: `python keypool_child.py URL COUNT`.
 
-Tells how many it got.
+It prints how many leases it got.
 """
 
 import asyncio

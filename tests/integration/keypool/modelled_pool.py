@@ -1,4 +1,4 @@
-"""A pool with its model, and what a state machine does to both at once."""
+"""A pool and its model, and the actions of a state machine on both at once."""
 
 import asyncio
 import itertools
@@ -26,11 +26,11 @@ UNFIT = Verdict(
 BANNED = Verdict(
     fate=Fate.NEXT_KEY, code="banned", effect=Effect.DISABLE, scope=Scope.ACCOUNT, status=403
 )
-FULL = (ObservedLimit(Dimension.RPM, LIMIT, LIMIT - 1),)  # the call that taught it is counted
+FULL = (ObservedLimit(Dimension.RPM, LIMIT, LIMIT - 1),)  # includes the call whose answer stated it
 
 
 class ModelledPool(RuleBasedStateMachine):
-    """A pool on a real Redis, its clocks, its keys and the leases that are out."""
+    """A pool on a real Redis, its clocks, its keys and the open leases."""
 
     url = ""
     new_clock: Callable[[], Any]
@@ -48,14 +48,14 @@ class ModelledPool(RuleBasedStateMachine):
         self.keys = [
             type(self).new_key(number, account=account) for number, account in enumerate(ACCOUNTS)
         ]
-        self.leases: list[tuple[Lease, int]] = []  # with the instant of their call
+        self.leases: list[tuple[Lease, int]] = []  # each with the start of its call
         self.expired: list[tuple[Lease, int]] = []
         self.due: dict[str, tuple[int, bool]] = {}  # when a lease ends, and whether it waits
         self.starts: dict[str, int] = {}  # when the call of a lease begins
         self.run(self._open())
 
     def run(self, coroutine: Any) -> Any:
-        # `run` of the runner would set a handler for SIGINT each time, which costs 0.2 ms.
+        # The runner's `run` would set a handler for SIGINT each time, which takes 0.2 ms.
         return self.runner.get_loop().run_until_complete(coroutine)
 
     async def _open(self) -> None:
@@ -86,10 +86,10 @@ class ModelledPool(RuleBasedStateMachine):
         self.runner.close()
 
     def now(self) -> int:
-        """The pool's clock, which goes on although Redis' own is set.
+        """The pool's clock, which goes on while Redis' own clock is set.
 
-        It is read once for each tick: the pool's clock stands as long as its caller's does, which
-        `every_lease_is_accounted_for` checks after each step.
+        It is read once for each tick, because `every_lease_is_accounted_for` checks after each step
+        that the pool's clock stands still as long as its caller's does.
         """
         if self.now_ms is None:
             self.now_ms = self.run(self.pool.snapshot()).now_ms
@@ -110,7 +110,7 @@ class ModelledPool(RuleBasedStateMachine):
         return self.leases.pop(index % len(self.leases))
 
     def _not_counted(self, lease: Lease, start_ms: int) -> None:
-        """Forget a refused call, unless the level that the provider stated has it."""
+        """Forget a refused call, unless the level that the provider stated includes the call."""
         if self.starts[lease.id] > self.model.stated_ms[lease.account]:
             self.model.drop_call(lease.account, start_ms)
 

@@ -1,26 +1,26 @@
-"""What a provider and a careful reader of the pool's rules know, in plain Python."""
+"""The knowledge of a provider, and of a careful reader of the pool's rules, in plain Python."""
 
 from dataclasses import dataclass, field
 
 from config.api_key import ApiKey
 
 ACCOUNTS = ("org_a", "org_a", "org_b")
-"""Of the three keys."""
+"""The accounts of the three keys."""
 LIMIT = 60
 """Requests a minute of each account."""
 
 
 @dataclass
 class Model:
-    """What the provider and a careful reader of the rules know."""
+    """The knowledge of the provider and of a careful reader of the rules."""
 
     rests: dict[str, int] = field(default_factory=dict)  # scope → until (ms)
     disabled: set[str] = field(default_factory=set)  # ids of keys
     banned: set[str] = field(default_factory=set)  # accounts
     unfit: set[tuple[str, str]] = field(default_factory=set)  # ids of keys, each with a resource
-    faults: int = 0  # of the host, in a row
+    faults: int = 0  # consecutive failures of the host
     fault_ms: int = 0
-    ok_ms: int = 0  # when a call was accepted last, as far as that was noted
+    ok_ms: int = 0  # the last accepted call that was noted
     calls: dict[str, list[int]] = field(
         default_factory=lambda: {name: [] for name in ACCOUNTS}
     )  # starts (ms)
@@ -29,7 +29,7 @@ class Model:
     )  # calls beyond the limit
     put_off: set[str] = field(
         default_factory=set
-    )  # ids of leases that were out when a refusal corrected the level
+    )  # ids of the leases that were open when a refusal corrected the level
     stated_ms: dict[str, int] = field(
         default_factory=lambda: dict.fromkeys(ACCOUNTS, 0)
     )  # when the provider last stated that less is left than the pool assumed
@@ -39,14 +39,14 @@ class Model:
         return max(self.rests.get(scope, 0) for scope in scopes)
 
     def serves(self, key: ApiKey, *, resource: str = "") -> bool:
-        """No person is needed before it serves again."""
+        """Whether the key can serve again without a person."""
         unfit = (key.id, resource) in self.unfit
         return not (unfit or key.id in self.disabled or key.account in self.banned)
 
     def host_failed(self, now_ms: int) -> bool:
-        """One failure a second counts, and from the second in a row on the host rests.
+        """Note a failure of the host. One a second counts; two in a row make it rest.
 
-        Whether it rests anew.
+        Return whether a new rest begins.
         """
         if now_ms - self.fault_ms < 1_000 or self.rests.get("host", 0) > now_ms:
             return False
@@ -57,20 +57,20 @@ class Model:
         return True
 
     def accepted(self, now_ms: int) -> None:
-        """The host works. That is noted at most four times a second."""
+        """Note that the host works, at most four times a second."""
         self.faults = 0
         if now_ms - self.ok_ms >= 250:
             self.ok_ms = now_ms
 
     def drop_call(self, account: str, start_ms: int) -> None:
-        """Forget a call. Of several that began at one instant it does not matter which."""
+        """Forget a call. If several began at one instant, any of them may be forgotten."""
         calls = self.calls[account]
         calls.remove(min(calls, key=lambda at_ms: abs(at_ms - start_ms)))
 
     def overdraft(self, account: str, since_ms: int, *, without: list[int]) -> float:
         """The lowest level of the true bucket, for the calls in the order of their starts.
 
-        `without` has the starts of those that are put off before they begin.
+        `without` has the starts of calls that are put off before they begin.
         """
         level, at_ms, lowest = float(LIMIT), since_ms, float(LIMIT)
         calls = sorted(self.calls[account])
@@ -82,7 +82,7 @@ class Model:
         return lowest
 
     def level(self, account: str, since_ms: int, until_ms: int) -> float:
-        """The level of the true bucket at an instant, once all reserved calls have gone."""
+        """The level of the true bucket at an instant after the last reserved call."""
         level, at_ms = float(LIMIT), since_ms
         for start_ms in sorted(self.calls[account]):
             level, at_ms = min(LIMIT, level + (start_ms - at_ms) * LIMIT / 60_000) - 1, start_ms

@@ -1,4 +1,4 @@
-"""What may become of a lease: every way in which it is settled, and that it is confirmed."""
+"""The rules for leases: every way to settle a lease, and its confirmation."""
 
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
@@ -23,7 +23,7 @@ UNREACHED = Verdict(Fate.RETRY, "connect_error", scope=Scope.HOST)
 
 
 class SettlementRules(ModelledPool):
-    """Settles and confirms leases, and notes in the model what the provider then knows."""
+    """Settles and confirms leases, and updates the provider's knowledge in the model."""
 
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50), verdict=st.sampled_from([OK, REJECTED]))
@@ -46,11 +46,11 @@ class SettlementRules(ModelledPool):
     @precondition(lambda self: self.leases)
     @rule(index=st.integers(0, 50))
     def settle_as_failed(self, index: int) -> None:
-        lease, start_ms = self._take(index)  # the provider may have counted it
+        lease, start_ms = self._take(index)  # the provider may have counted the call
         self.run(self.pool.settle(lease, FAILED))
         if (
             self.model.ok_ms < start_ms
-        ):  # what fails while nothing passes is the host's fault as well
+        ):  # if no call succeeds, a failure is the host's fault as well
             self.model.host_failed(self.now())
         name = f"key {lease.key.id}"
         self.model.rests[name] = max(self.model.rests.get(name, 0), self.now() + 5_000)
@@ -138,7 +138,7 @@ class SettlementRules(ModelledPool):
                 "was thought"
             )
             now_ms = self.now()
-            if self.model.faults < 2 and lease.id in self.model.put_off:  # it is put off once
+            if self.model.faults < 2 and lease.id in self.model.put_off:  # it is put off only once
                 self.model.put_off.discard(lease.id)
                 if self.due[lease.id][1]:
                     self._move_call(lease, start_ms, now_ms + confirmed.wait_ms)

@@ -1,4 +1,4 @@
-"""The clients of both providers, over real HTTP."""
+"""Tests of the clients of both providers, over real HTTP."""
 
 import pytest
 

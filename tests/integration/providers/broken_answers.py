@@ -4,7 +4,7 @@ from typing import Any
 
 
 def broken_answers(body: bytes) -> list[tuple[Any, str]]:
-    """Return how the scripted provider breaks an answer with this body, and the code for it."""
+    """Return the ways to break an answer with this body, each with the expected code."""
     return [
         # reset before an answer
         (lambda script: script.reset_before_answer(), "read_error"),
@@ -15,7 +15,7 @@ def broken_answers(body: bytes) -> list[tuple[Any, str]]:
         (lambda script: script.close_after_half(body * 20), "protocol_error"),
         # something that is not HTTP
         (lambda script: script.raw(b"220 mail.example ESMTP\r\n\r\n"), "protocol_error"),
-        # a body that is not what its encoding says
+        # a body that does not match its encoding
         (
             lambda script: script.answer(200, b"plain", {"content-encoding": "gzip"}),
             "undecodable_answer",

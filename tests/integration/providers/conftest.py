@@ -79,7 +79,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
         "-subj",
         "/CN=Test authority",
         "-addext",
-        "keyUsage=critical,keyCertSign",  # Python 3.13 trusts no authority without
+        "keyUsage=critical,keyCertSign",  # Python 3.13 trusts no authority without it
     )
     signed = ("-CA", "root.pem", "-CAkey", "root.key", "-addext", "subjectAltName=IP:127.0.0.1")
     signed += ("-addext", "basicConstraints=critical,CA:FALSE")

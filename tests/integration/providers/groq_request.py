@@ -43,4 +43,4 @@ verdict = partial(
         "certain",
     ),
 )
-"""What a row of Groq's tables expects."""
+"""The expectation of a row of Groq's tables."""

@@ -1,4 +1,4 @@
-"""Servers on this machine that a test scripts by a coroutine, and their certificates."""
+"""Servers on this machine, each scripted by a test's coroutine, and their certificates."""
 
 import asyncio
 import contextlib
@@ -66,7 +66,7 @@ async def accept_email(reader: asyncio.StreamReader, writer: asyncio.StreamWrite
 
 @dataclass
 class Authority:
-    """A private authority, and a server's certificate of it for 127.0.0.1."""
+    """A private authority, and a server certificate from it for 127.0.0.1."""
 
     folder: Path
 

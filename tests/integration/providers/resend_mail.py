@@ -1,4 +1,4 @@
-"""The email that the tests of Resend send, and the key that they send it with."""
+"""The email that the tests of Resend send, and the key that sends it."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -41,4 +41,4 @@ verdict = partial(
         "certain",
     ),
 )
-"""What a row of Resend's tables expects."""
+"""The expectation of a row of Resend's tables."""

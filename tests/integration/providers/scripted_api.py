@@ -1,4 +1,4 @@
-"""An HTTP API that answers as a test says."""
+"""An HTTP API with scripted answers."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from typing import Any
 
 @dataclass
 class SeenRequest:
-    """One request as it arrived."""
+    """One request as the API received it."""
 
     method: str
     path: str
@@ -28,7 +28,8 @@ class SeenRequest:
 class ScriptedApi:
     """Answers requests in the order of its script, then with `default`.
 
-    While it takes batches, it answers a probe for them (an empty batch) by itself, as Resend does.
+    If it accepts batches, it answers a probe for them (an empty batch) without the script, as
+    Resend does.
     """
 
     url: str = ""
@@ -67,11 +68,11 @@ class ScriptedApi:
         self._script.append((then, data))
 
     def hang(self) -> None:
-        """Read the request, then stay silent until `release` is set."""
+        """Read the request, then send nothing until `release` is set."""
         self._script.append(("hang", b""))
 
     def trickle(self, data: bytes) -> None:
-        """Send these bytes again and again, for ever."""
+        """Send these bytes again and again, without end."""
         self._script.append(("trickle", data))
 
     async def arrived(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""What a row of a verdict table expects, and how an answer is compared with it."""
+"""The expectation of a row of a verdict table, and its comparison with a verdict."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +14,7 @@ HTML = {"content-type": "text/html"}
 def expectation(
     fields: Sequence[str], fate: Fate, code: str, status: int, **more: Any
 ) -> dict[str, Any]:
-    """Return the full expectation: fields that are not named must have their defaults."""
+    """Return the full expectation: fields that the row does not name must have their defaults."""
     plain = Verdict(fate, code)
     return (
         {"fate": fate, "code": code, "status": status}
@@ -30,14 +30,14 @@ async def assert_judged(
     row: tuple[int, Any, dict[str, str], dict[str, Any]],
     sentences: dict[str, tuple[str, ...]],
 ) -> None:
-    """Let the provider be answered as the row says, and compare its verdict with the row's.
+    """Give the provider the answer of a row, and compare the verdict with the row's.
 
     Args:
         provider: The provider under test.
         call: The key and the request.
-        scripted: What answers it.
+        scripted: The API that answers.
         row: Status, body and headers of the answer, and the expected verdict.
-        sentences: How the reason of each code begins, for a caller or an operator.
+        sentences: The beginning of the reason for each code, for a caller or an operator.
     """
     *answer, expected = row
     scripted.answer(*answer)

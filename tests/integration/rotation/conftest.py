@@ -20,7 +20,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     )
     async with Redis.from_pool(connections) as client:
         yield client
-        # What a test left behind must not outlive its connections.
+        # Nothing of a test may outlive its connections.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             if task.get_name() == "turn":

@@ -103,7 +103,7 @@ def too_large(limit: int) -> Reply:
 
 
 class ScriptedProvider:
-    """Replies in the order of its script, then with `OK`; notes the key of each call."""
+    """Answers in the order of its script, then with `OK`; notes the key of each call."""
 
     service = "groq"
 
@@ -127,12 +127,12 @@ class ScriptedProvider:
             return step
         return await self.released  # "hang"
 
-    def release(self, reply: Reply, *, after: Served) -> None:  # noqa: ARG002 - `after` shows what has happened before
-        """End the call that hangs."""
+    def release(self, reply: Reply, *, after: Served) -> None:  # noqa: ARG002 - `after` is a call that has ended before
+        """End the hanging call."""
         self.released.set_result(reply)
 
     async def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing, because nothing is open."""
 
 
 def keys(count: int = 3, accounts: tuple[str, ...] = ()) -> list[ApiKey]:
@@ -159,7 +159,7 @@ async def serve(
 
 
 async def rest(rotation: Rotation[str], cooldown_ms: int) -> None:
-    """Let the key that comes next rest, as after a call of another process."""
+    """Make the next key rest, as after a call of another process."""
     lease = await rotation.pool.acquire(LeaseRequest())
     assert isinstance(lease, Lease)
     await rotation.pool.settle(lease, refused(cooldown_ms).verdict)
@@ -186,7 +186,7 @@ def first_account() -> str:
 
 
 class NotedCalls:
-    """Hooks that note each call, and fail as the test says."""
+    """Hooks that note each call, and fail if the test scripts it."""
 
     def __init__(self, trouble: BaseException | None = None) -> None:
         self.trouble = trouble

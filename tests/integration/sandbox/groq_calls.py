@@ -10,14 +10,14 @@ MESSAGES: Any = [{"role": "user", "content": "hello in json"}]
 
 
 async def ask(client: groq.AsyncGroq, **changes: Any) -> Any:
-    """Ask for a completion."""
+    """Request a completion."""
     return await client.chat.completions.create(
         **({"model": MODEL, "messages": MESSAGES} | changes)
     )
 
 
 async def refusal(client: groq.AsyncGroq, **changes: Any) -> groq.APIStatusError:
-    """Ask for a completion that is refused, and return the refusal."""
+    """Request a completion that is refused, and return the refusal."""
     with pytest.raises(groq.APIStatusError) as refused:
         await ask(client, **changes)
     return refused.value

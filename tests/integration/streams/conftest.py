@@ -8,7 +8,7 @@ from worker.streams import StreamWriter
 
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    """A client made as the runtime makes its own."""
+    """A client made as the runtime makes its client."""
     client = Redis.from_pool(
         BlockingConnectionPool.from_url(redis_url, decode_responses=True, max_connections=4)
     )

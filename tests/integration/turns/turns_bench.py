@@ -18,7 +18,7 @@ CANARY = "canary-prompt-5f1c"
 
 
 class ScriptedRotation:
-    """Ends the turn as the test says, and keeps what was wanted."""
+    """Ends the turn as the test scripts it, and keeps the lease requests."""
 
     def __init__(self, outcome: Served | Exception) -> None:
         self.outcome = outcome
@@ -39,7 +39,7 @@ class ScriptedRotation:
 
 
 class Bench:
-    """A task of a real Celery app, called with a request as a worker would make it."""
+    """A task of a real Celery app, called with a request as a worker makes it."""
 
     def __init__(self, url: str, *, transport: str = "redis") -> None:
         self.app = Celery("bench", broker=url, backend=None, set_as_current=False)
@@ -50,7 +50,7 @@ class Bench:
 
         @self.app.task(bind=True, name="bench.job", shared=False)
         def job(self: Any, **kwargs: Any) -> None:
-            """Only its request is used."""
+            """A job of which only the request is used."""
 
         self.task = job
 
@@ -82,7 +82,7 @@ class Bench:
             headers=headers,
             called_directly=direct,
             is_eager=False,
-            delivery_info=None  # as Celery has it for a call without a message
+            delivery_info=None  # as in Celery for a call without a message
             if direct
             else {"exchange": "", "routing_key": queue, "priority": priority},
             correlation_id="job-1",

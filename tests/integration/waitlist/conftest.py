@@ -1,4 +1,4 @@
-"""The line of a process, with the real key pool on a real Redis."""
+"""Wait lists of one process, with the real key pool on a real Redis."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,7 +15,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
         BlockingConnectionPool.from_url(redis_url, decode_responses=True)
     ) as client:
         yield client
-        # What a test left behind must not outlive its connections.
+        # Nothing of a test may outlive its connections.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             if task.get_name() == "job":

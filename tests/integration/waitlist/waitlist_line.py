@@ -1,4 +1,4 @@
-"""A line of one process, at a key pool of one key on a real Redis."""
+"""A line of jobs in one process, with a pool of one key on a real Redis."""
 
 import asyncio
 from collections.abc import Callable
@@ -46,7 +46,7 @@ class Line:
     async def _counted(self, *args: Any) -> Lease | NoLease:
         self.asks += 1
         outcome = await self.ask(*args)
-        # Who asks again asks since it was woken.
+        # A job that asks again does so from its wake-up on.
         return outcome if isinstance(outcome, Lease) else replace(outcome, ask_in_ms=600_000)
 
     async def lease(self, **lease_request: Any) -> Lease:
@@ -62,7 +62,7 @@ class Line:
         self.list.wake()
 
     def come_back_while_it_asks(self) -> None:
-        """Bring the keys back after the next question was answered, and before that is known."""
+        """Bring the keys back after Redis has answered the next request and before we read it."""
         ask = self.ask
 
         async def stale(*args: Any) -> Lease | NoLease:
@@ -76,7 +76,7 @@ class Line:
     async def stand(
         self, name: str, *, longest_s: float | None = None, **lease_request: Any
     ) -> asyncio.Task[Any]:
-        """Let a job stand in line."""
+        """Put a job in the line."""
 
         async def job() -> Lease | NoLease:
             outcome = await self.list.acquire(
