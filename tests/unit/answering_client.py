@@ -1,4 +1,4 @@
-"""A client of a provider whose connections give one answer, or fail."""
+"""A provider's client whose connections return one answer, or fail."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ Requests = list[tuple[str, str, dict[str, Any]]]
 
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Any, Requests]]:
-    """Makes a provider whose connections give one answer, or fail; and its requests."""
+    """Makes a provider whose connections return one answer or fail, and requests to it."""
 
     def make(service: str, outcome: Any) -> tuple[Any, Requests]:
         at = f"https://{service}.example"

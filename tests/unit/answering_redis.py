@@ -1,4 +1,4 @@
-"""A Redis that answers as a test says, without one."""
+"""A double of Redis, whose answers a test scripts."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ NOPERM = "this user has no permissions"
 
 
 class AnsweringRedis:
-    """A Redis that answers commands, queued commands and subscriptions as a test says."""
+    """Answers commands, pipelines and subscriptions as a test scripts it."""
 
     def __init__(self, **answers: Any) -> None:
         self.answers, self.sent = answers, list[Any]()
@@ -19,7 +19,7 @@ class AnsweringRedis:
         self.released = self.disconnected = 0
         self._queued: list[Any] = []
 
-    # a pipeline
+    # methods of a pipeline
     def pipeline(self, *, transaction: bool) -> Any:
         assert not transaction
         return self
@@ -31,7 +31,7 @@ class AnsweringRedis:
         assert not raise_on_error
         return [self.answers.get(command[0]) for command in self.sent]
 
-    # a connection
+    # methods of a connection
     def get_connection(self) -> Any:
         return self
 
@@ -56,7 +56,7 @@ class AnsweringRedis:
             raise error
         return "QUEUED"
 
-    # a subscription
+    # methods of a subscription
     def pubsub(self) -> Any:
         return self
 

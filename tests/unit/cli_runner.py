@@ -24,7 +24,7 @@ KEYS = {
 
 
 def as_a_session(command: Callable[[Any], Any], *, missing: str) -> Any:
-    """As `session.run`, without a Redis."""
+    """A replacement of `session.run` that needs no Redis."""
     try:
         return asyncio.run(command(Redis()))
     except KeyError as exc:

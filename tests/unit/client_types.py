@@ -1,4 +1,4 @@
-"""What type checkers know of the Python client. `make types` checks this file; nothing runs it."""
+"""The types of the Python client. `make types` checks this file; nothing runs it."""
 
 from typing import Any, assert_type
 

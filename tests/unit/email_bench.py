@@ -1,4 +1,4 @@
-"""A run of an email's job with a store and calls that end as a test says."""
+"""Runs the job of an email with a scripted store and scripted calls."""
 
 import asyncio
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ REQUEST = LeaseRequest(resource="example.com", emails=2, exclude=frozenset({"key
 
 
 class Store:
-    """A store that answers each look as a test says; the last one again and again."""
+    """A store with scripted answers; the last answer is repeated."""
 
     names = NAMES
 
@@ -40,7 +40,7 @@ class Store:
 
 
 class Rotation:
-    """Calls that end as a test says, one after the other."""
+    """Calls with scripted ends, one after the other."""
 
     def __init__(self, *ends: Any) -> None:
         self.ends, self.requests = list(ends), list[tuple[LeaseRequest, float | None]]()
@@ -48,7 +48,7 @@ class Rotation:
 
     async def run(self, request: LeaseRequest, attempt: Any, *, longest_s: float | None) -> Served:
         self.requests.append((request, longest_s))
-        for _ in range(20):  # turns of the loop, in which others go on
+        for _ in range(20):  # turns of the event loop, in which other tasks continue
             await asyncio.sleep(0)
         end = self.ends.pop(0)
         if callable(end):

@@ -1,4 +1,4 @@
-"""Where log lines go in a test, and how they are read."""
+"""Captures log lines in a test, and reads them."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from worker.logs import Redactor, setup
 
 
 class Output:
-    """A stream as a process has it, with its encoding."""
+    """A stream like a process' output, with its encoding."""
 
     def __init__(self, encoding: str = "ascii") -> None:
         self.raw = io.BytesIO()
@@ -28,7 +28,7 @@ class Output:
 
 @pytest.fixture
 def output(monkeypatch: pytest.MonkeyPatch) -> Iterator[Output]:
-    """Logging as it was comes back afterwards."""
+    """Restore the configuration of logging after the test."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     levels = {name: logging.getLogger(name).level for name in setup._QUIET}

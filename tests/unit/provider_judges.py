@@ -1,4 +1,4 @@
-"""The verdicts of both providers' judges, at a fixed instant and with waits that are not drawn."""
+"""The verdicts of both providers' judges, at a fixed instant and without random waits."""
 
 import json
 from dataclasses import fields
@@ -25,7 +25,7 @@ def midway(least: float, most: float) -> float:
 
 
 def summary(verdict: Verdict) -> str:
-    """The fields of a verdict that differ from a plain one, without its reason and limits."""
+    """Return the fields of a verdict that are not defaults, without its reason and limits."""
     left_out = {"fate", "code", "reason", "status", "limits"}
     odd = {
         field.name: getattr(verdict, field.name)

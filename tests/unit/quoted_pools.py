@@ -1,4 +1,4 @@
-"""Key pools with one key, for which quotes are made, and instants as seconds from now."""
+"""Key pools with one key, for quotes, and instants as seconds from now."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""A notification, and where it goes."""
+"""A notification and its address."""
 
 ID = "msg_" + "0" * 32
 EVENT = {"type": "job.succeeded", "data": {"text": "Zoë"}}

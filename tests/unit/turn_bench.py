@@ -1,4 +1,4 @@
-"""A turn of a job without Redis and without a provider: a test says how each part answers."""
+"""A turn of a job without Redis or provider: a test scripts each part."""
 
 import asyncio
 from collections import deque
@@ -32,7 +32,7 @@ def settled(*, newly: bool) -> Settled:
 
 
 class Bench:
-    """The pool, the line of jobs, the provider and the hooks of a turn, as a test says."""
+    """The pool, the line of jobs, the provider and the hooks of a turn, scripted by a test."""
 
     is_used = False
 
@@ -79,7 +79,7 @@ class Bench:
             raise self.starting
 
     async def free_slots(self) -> list[Any]:
-        """Take all free slots, and give them back."""
+        """Take all free slots and give them back."""
         free = []
         while len(free) < 2 * SLOTS:
             try:

@@ -1,4 +1,4 @@
-"""A provider's answer that comes in pieces, from no provider."""
+"""A streamed answer without a provider."""
 
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from worker.providers.connections import CallProgress
 
 
 class Streamed(httpx.AsyncByteStream):
-    """Gives its pieces, and then fails where it is to."""
+    """Yields its pieces, then fails if the test scripts it."""
 
     def __init__(self, *pieces: bytes, error: BaseException | None = None) -> None:
         self._pieces, self._error, self.closed = pieces, error, 0
@@ -30,7 +30,7 @@ MEGABYTE = bytes(1024 * 1024)
 
 
 class Pieces(httpx.AsyncByteStream):
-    """An answer of that many megabytes and bytes."""
+    """An answer of some megabytes and bytes."""
 
     def __init__(self, megabytes: int, more: bytes = b"") -> None:
         self._pieces = [MEGABYTE] * megabytes + [more] * bool(more)

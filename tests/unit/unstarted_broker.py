@@ -17,7 +17,7 @@ BACK_KEYS = [*KEYS, "p.unacked.unreadable"]
 
 
 class Broker:
-    """A channel's server, clock and hub, as far as its record of deliveries asks for them."""
+    """The server, the clock and the hub that the record of deliveries of a channel uses."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -40,7 +40,7 @@ class Broker:
 
     @property
     def sent(self) -> list[Any]:
-        """The commands since the last look."""
+        """The commands since the last call."""
         calls = [list(each.args) for each in self.execute_command.call_args_list]
         self.execute_command.reset_mock()
         return calls
@@ -63,7 +63,7 @@ def deliver(qos: TransportQoS, *tags: str) -> None:
 
 
 def unstarted(broker: Broker) -> TransportQoS:
-    """A record of deliveries, which puts none back when it is collected."""
+    """A record of deliveries that returns no message to its queue when it is collected."""
     made = TransportQoS(broker)
     made._on_collect.cancel()
     return made

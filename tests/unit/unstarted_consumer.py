@@ -15,7 +15,7 @@ SECRET = "canary-1180 of a prompt"
 
 
 class Broker:
-    """The channel and the result store: notes what is rejected, and stores nothing."""
+    """A double of channel and result store: it notes rejected messages and stores nothing."""
 
     def __init__(self) -> None:
         self.rejected: list[str] = []
@@ -31,7 +31,7 @@ class Broker:
 def consumer(broker: Broker, strategy: Any) -> Consumer:
     """A consumer whose worker was not started."""
     made = Consumer.__new__(Consumer)
-    made.connection_errors = (redis.ConnectionError, OSError, KeyError)  # as kombu gives them
+    made.connection_errors = (redis.ConnectionError, OSError, KeyError)  # as kombu names them
     made.channel_errors = (redis.ResponseError,)
     made.strategies = {"tasks.ai.complete": strategy}
     made.app = SimpleNamespace(backend=broker)

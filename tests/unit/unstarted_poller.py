@@ -1,4 +1,4 @@
-"""A poller of channels, with a hub of its own; neither was started."""
+"""A poller of channels with a hub of its own; neither is started."""
 
 from math import inf
 from typing import Any

@@ -21,12 +21,12 @@ MAIL = {"from": "a@s.example", "to": ["b@x.example", "c@x.example"], "subject": 
 
 @pytest.fixture(autouse=True)
 def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Groq's SDK starts one to name the system, on some."""
+    """Forbid processes: on some systems Groq's SDK starts one to find the system's name."""
     monkeypatch.setattr("groq._base_client.get_platform", lambda: "Linux")
 
 
 class ScriptedProvider:
-    """A provider whose connections give one answer, or fail."""
+    """A provider whose connections return one answer, or fail."""
 
     def __init__(self, kind: Any, outcome: Any, **options: Any) -> None:
         self.requests: list[httpx.Request] = []

@@ -1,4 +1,4 @@
-"""A consumer of two queues that was not started, and the demand of their jobs for keys."""
+"""A consumer of two queues that is not started, and the demand of their jobs for keys."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ def held(queue: str) -> Any:
 
 
 class Demand:
-    """Room for 100 jobs; none waits, unless a test says so."""
+    """A demand with room for 100 jobs; no job waits unless a test scripts it."""
 
     waiting, bulk, rests_s = 0, 0, 0.0
 
@@ -45,7 +45,7 @@ def ignore(*_: Any) -> None:
 
 
 class Channel:
-    """The channel of a consumer; `for_urgent_only` has the queues whose bulk jobs it leaves."""
+    """The channel of a consumer; `for_urgent_only` has queues whose bulk jobs it does not take."""
 
     def __init__(self, *, by_priority: bool = True) -> None:
         self.for_urgent_only: set[str] = set()

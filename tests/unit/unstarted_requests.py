@@ -1,4 +1,4 @@
-"""Requests of jobs that no worker has, and the calls that their ends lead to."""
+"""Requests for jobs without a worker, and the calls that their ends cause."""
 
 import json
 from typing import Any
@@ -25,7 +25,7 @@ def _nothing() -> None:
 
 
 class Requests:
-    """Makes requests of jobs, and notes the calls that their ends lead to."""
+    """Makes requests for jobs, and notes the calls that their ends cause."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = calls = Mock()
@@ -54,8 +54,9 @@ class Requests:
 
         Args:
             name: The job's task.
-            stored: What the result store has of the job; an error: it is away.
-            headers: More headers of its message.
+            stored: The result of the job in the result store; an error means that the store is
+                down.
+            headers: Further headers of the message.
             task: Attributes of the task.
         """
         service = SERVICE_OF[name]
@@ -76,7 +77,7 @@ class Requests:
         return PrivateRequest(message, app=self.app, task=made, decoded=False)
 
     def ends(self, *names: str) -> list[Any]:
-        """The calls of these names, in their order."""
+        """Return the calls with these names, in order."""
         return [each for each in self.calls.mock_calls if each[0] in names]
 
 

@@ -1,4 +1,4 @@
-"""The stream of an answer, and a writer of streams that has no Redis."""
+"""The stream of an answer, and a writer of streams without Redis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ def fields(**of: Any) -> dict[str, bytes]:
 
 
 class Pipe:
-    """Notes the commands of a round trip, and answers as planned."""
+    """Notes the commands of a round trip, and returns planned replies."""
 
     def __init__(self, answers: list[Any]) -> None:
         self.commands: list[Any] = []
@@ -64,5 +64,5 @@ def server() -> Server:
 @pytest.fixture
 def writer(server: Server) -> StreamWriter:
     made = StreamWriter(server, namespace="ns", expires_s=60.5)  # type: ignore[arg-type]
-    made._task = Mock(done=lambda: False)  # it writes only what the tests have it write
+    made._task = Mock(done=lambda: False)  # it writes only when the test lets it
     return made

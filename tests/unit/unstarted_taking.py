@@ -1,4 +1,4 @@
-"""A channel that takes messages, without a server and with a clock of its own."""
+"""A channel that takes messages, without a server and with its own clock."""
 
 from collections import deque
 from math import inf
@@ -18,7 +18,7 @@ STEPS = (0, 3)
 
 
 class TakingBench:
-    """A channel whose taking connection answers as planned, and a clock."""
+    """A channel whose taking connection gives planned replies, and a clock."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s = 1000.0
@@ -73,7 +73,7 @@ class TakingBench:
 
 
 def answering(monkeypatch: pytest.MonkeyPatch) -> TakingBench:
-    """A channel with replies beside requests, of which those that are planned arrive at once."""
+    """A channel whose replies come beside its requests; planned replies arrive at once."""
     bench = TakingBench(monkeypatch)
     bench.channel.replies = Replies()
     clock = SimpleNamespace(monotonic=lambda: bench.now_s)

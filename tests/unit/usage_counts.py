@@ -1,4 +1,4 @@
-"""The counts of a series, in the order of their measures."""
+"""The counts of a series, in the order of its measures."""
 
 from worker.usage import MEASURES
 

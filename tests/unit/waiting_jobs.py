@@ -1,4 +1,4 @@
-"""The jobs of a process that wait for a key, at a pool that answers as a test says."""
+"""The jobs of a process that wait for a key, with a scripted pool."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -19,7 +19,7 @@ JOB = LeaseRequest(model="m", resource="m", by="job")
 
 
 class Pool:
-    """A pool that answers as a test says, and notes each request."""
+    """A pool with scripted answers, which notes each request."""
 
     def __init__(self) -> None:
         self.answer: Lease | NoLease = LEASE

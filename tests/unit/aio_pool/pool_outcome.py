@@ -15,7 +15,7 @@ Start = Callable[..., TaskPool]
 
 
 class Outcome:
-    """The four callbacks of one job, as the consumer's request has them."""
+    """The four callbacks of a job, as the consumer's request has them."""
 
     def __init__(
         self,

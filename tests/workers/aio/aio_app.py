@@ -1,7 +1,7 @@
 # ruff: noqa: ARG002, PLR0917
 """The Celery app that the pool's tests run in real worker processes.
 
-Its tasks write what they see to a journal in Redis.
+The tasks write what they see to a journal in Redis.
 """
 
 import asyncio
@@ -21,9 +21,9 @@ from worker.aio.adopt import Task
 
 @app.task(shared=False, bind=True)
 async def who(self: Any, pause_s: float) -> list[str | None]:
-    """Every id that the job can see of itself.
+    """Return every id that the job sees of itself.
 
-    Before and after awaits, in child tasks, in threads.
+    It looks before and after awaits, in child tasks and in threads.
     """
 
     async def child() -> list[str]:
@@ -43,7 +43,7 @@ async def who(self: Any, pause_s: float) -> list[str | None]:
 
 @app.task(shared=False, bind=True)
 async def deaths(self: Any, seconds: float, key: str) -> None:
-    """Notes how often a worker died of, or with, this job."""
+    """Note how often a worker died of this job, or beside it."""
     note(
         key,
         f"began {(self.request.headers or {}).get('deaths', 0)} {self.request.get('deaths', 0)}",
@@ -58,7 +58,7 @@ async def unhurried() -> None:
 
 
 class Hooked(app.Task):  # type: ignore[name-defined, misc]
-    """Half of its hooks async, half plain."""
+    """A task with two async and two plain hooks."""
 
     abstract = True
 
@@ -96,7 +96,7 @@ async def hooked(self: Any, plan: str) -> str:
 
 
 class Light(Task, Hooked):
-    """Its retries are no trouble."""
+    """A task whose retries do not count as trouble."""
 
     abstract = True
     light_retry = True
@@ -109,7 +109,7 @@ async def light(self: Any, plan: str) -> str:
     if plan == "late":
         raise self.retry(
             exc=ValueError(plan), countdown=3600, queue="late"
-        )  # which nobody consumes
+        )  # a queue without a consumer
     raise self.retry(exc=ValueError(plan), countdown=0)
 
 
@@ -140,7 +140,7 @@ async def autoretried(self: Any) -> int:
 
 @app.task(shared=False, base=Hooked, bind=True, time_limit=0.3)
 async def stubborn(self: Any) -> str:
-    """Swallows two cancellations, then gives a result that nobody wants any more."""
+    """Ignore two cancellations, then return a result that nobody reads any more."""
     swallowed = 0
     while swallowed < 2:
         try:
@@ -222,7 +222,7 @@ async def hangs_loop(key: str) -> None:
 
 @app.task(shared=False)
 async def counted(key: str, pause_s: float) -> int:
-    """How many ran at most, as the jobs themselves saw it."""
+    """Return how many of these jobs ran when this one began."""
     now = store.incr(f"now:{key}")
     store.rpush(f"seen:{key}", now)
     await asyncio.sleep(pause_s)
@@ -232,7 +232,7 @@ async def counted(key: str, pause_s: float) -> int:
 
 @app.task(shared=False)
 async def hurried(key: str) -> None:
-    """Has a rate limit once the test sets one by remote control."""
+    """A task that gets a rate limit when the test sets one by remote control."""
     store.rpush(f"at:{key}", str(time.time()))
 
 

@@ -1,6 +1,6 @@
 """The pool's test app.
 
-Its settings, the journal that its jobs write to, and the jobs that others send.
+It has the settings, the journal that jobs write to, and the jobs that other jobs send.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ BACKEND = os.environ.get("AIO_BACKEND", "worker.aio.backend:RedisBackend+")
 
 
 class App(Celery):  # type: ignore[misc]
-    """Its tasks are called alike, in whichever file they stand."""
+    """An app whose tasks have the same names in whichever file they are defined."""
 
     def gen_task_name(self, name: str, module: str) -> str:  # noqa: ARG002 - Celery's signature
         return f"aio_app.{name}"
@@ -52,7 +52,7 @@ app.conf.update(
 
 JOURNAL = "journal"
 store = redis.Redis.from_url(URL, client_name=JOURNAL)
-"""The tests that cut connections spare those of this name: a job would end with its own error."""
+"""The name of connections that tests do not cut, because a job would fail with its own error."""
 
 
 def note(key: str, entry: object) -> None:

@@ -1,4 +1,4 @@
-"""Jobs that send others, and wait for them."""
+"""Jobs that send other jobs and wait for them."""
 
 import asyncio
 from typing import Any
@@ -18,9 +18,9 @@ async def replaced(self: Any, x: int) -> Any:
 
 @app.task(shared=False, bind=True)
 async def parent(self: Any) -> list[Any]:
-    """Publishes and awaits from inside: a task, a group, a chord.
+    """Publish and await a task, a group and a chord from inside a task.
 
-    As a coroutine and from a child task.
+    It does so as a coroutine and from a child task.
     """
     added = add.delay(1, 2)
     several = group(add.s(1, n) for n in range(3)).apply_async()
@@ -38,7 +38,7 @@ async def parent(self: Any) -> list[Any]:
 
 @app.task(shared=False)
 async def spreads(n: int) -> int:
-    """Sends a group of chords of chords."""
+    """Send a group of chords of chords."""
     inner = [
         chord([chord([add.s(n, 1), add.s(n, 2)], total.s()), add.s(n, 3)], total.s())
         for _ in range(2)
@@ -58,7 +58,7 @@ async def awaits_nothing() -> Any:
 
 @app.task(shared=False)
 async def awaits_revoked() -> str:
-    """Waits for a chain and a chord, each of which has a link that is revoked before its time."""
+    """Wait for a chain and a chord, each with a link that is revoked before it runs."""
     errors = []
     for whole in (
         add.s(1, 1).set(countdown=1) | add.s(1),

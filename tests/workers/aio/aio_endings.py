@@ -1,7 +1,7 @@
 # ruff: noqa: ARG002
 """Jobs that do not simply return.
 
-They end at a limit, by a cancellation, with an error that would end a worker, or never.
+They end at a limit, by a cancellation, with an error that would end a worker, or not at all.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from tests.workers.aio.aio_base import app, note, store
 
 
 class Tidy(app.Task):  # type: ignore[name-defined, misc]
-    """Has more to do after its body than during it."""
+    """A task that does more after its body than in it."""
 
     abstract = True
 
@@ -26,7 +26,7 @@ class Tidy(app.Task):  # type: ignore[name-defined, misc]
 
 
 class Clumsy(app.Task):  # type: ignore[name-defined, misc]
-    """Has a hook that is wrong."""
+    """A task with a faulty hook."""
 
     abstract = True
 
@@ -57,7 +57,7 @@ async def soft(plan: str, key: str) -> str:
             async with asyncio.timeout(30):
                 await asyncio.sleep(30)
         except SoftTimeLimitExceeded:
-            async with asyncio.timeout(5):  # still works afterwards
+            async with asyncio.timeout(5):  # timeouts still work afterwards
                 await asyncio.sleep(0.01)
             return f"cancelling {asyncio.current_task().cancelling()}"  # type: ignore[union-attr]
     elif plan == "own timeout first":
@@ -92,7 +92,7 @@ async def _cut(key: str) -> str:
 
 
 class OwnRequest(Request):  # type: ignore[misc]
-    """Of a kind of its own, as a project may bring one."""
+    """A task with its own class of requests, as a project may have one."""
 
 
 @app.task(shared=False, time_limit=1)

@@ -19,9 +19,9 @@ APP = "tests.workers.aio.aio_app"
 
 
 class WorkerProcess:
-    """A worker of the test app, with a queue of its own.
+    """A worker of the test app, with its own queue.
 
-    Without gossip and mingle it starts a second sooner.
+    It starts a second sooner because it runs without gossip and mingle.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class WorkerProcess:
 def worker_processes(
     url: str, new_folder: Callable[[], Path]
 ) -> Iterator[Callable[..., WorkerProcess]]:
-    """Give a function that starts workers; all of them end with the block."""
+    """Yield a function that starts workers; all of them end with the block."""
     workers: list[WorkerProcess] = []
 
     def start(*arguments: str, ready: bool = True, **environment: str) -> WorkerProcess:
@@ -95,10 +95,10 @@ def worker_processes(
 
 
 def cut_connections(aio: ModuleType, store: Any) -> None:
-    """Have the server close all connections at once, but for those of the journal."""
+    """Make the server close all connections at once, except those of the journal."""
     with store.pipeline() as pipe:
         for client in store.client_list():
             if client["name"] != aio.JOURNAL:
                 pipe.execute_command("CLIENT", "KILL", "ID", client["id"], "SKIPME", "yes")
         pipe.execute()
-    hang_up(aio.app)  # ours were cut as well
+    hang_up(aio.app)  # our own connections were cut as well

@@ -15,7 +15,7 @@ from tests.workers.aio.aio_harness import APP, WorkerProcess, worker_processes
 
 @pytest.fixture(scope="session")
 def aio_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    """A server of our own, because its connections are cut."""
+    """A separate server, because its connections are cut."""
     with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("aio-redis")) as server:
         yield server
 
@@ -26,7 +26,7 @@ def aio(aio_redis: EmbeddedRedis) -> Iterator[ModuleType]:
     os.environ["AIO_REDIS_URL"] = aio_redis.url
     module = importlib.import_module(APP)
     yield module
-    gc.collect()  # results unsubscribe when they are collected, which needs the server
+    gc.collect()  # results unsubscribe when they are collected, which needs a running server
     hang_up(module.app)
     module.app.close()
     module.store.close()
@@ -34,7 +34,7 @@ def aio(aio_redis: EmbeddedRedis) -> Iterator[ModuleType]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _fresh_connections(aio: ModuleType) -> None:
-    """The client has no connection left that the tests of another module cut."""
+    """Close the client's connections, because the tests of another module may have cut them."""
     hang_up(aio.app)
 
 
@@ -55,7 +55,7 @@ def start_worker(
 
 @pytest.fixture
 def journal(store: "redis.Redis") -> Callable[[str], list[str]]:
-    """What the jobs wrote under a key."""
+    """Reads what the jobs wrote under a key."""
     return lambda key: list(store.lrange(f"journal:{key}", 0, -1))
 
 
@@ -66,6 +66,6 @@ def key() -> str:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedRedis]:
-    """A server of our own: its settings change under the tests."""
+    """A separate server, because the tests change its settings."""
     with EmbeddedRedis(data_dir=tmp_path_factory.mktemp("transport-redis")) as started:
         yield started

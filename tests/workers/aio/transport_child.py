@@ -1,4 +1,4 @@
-"""A consumer that is killed: notes each message in a set, then acknowledges it."""
+"""A consumer that tests kill: it notes each message in a set, then acknowledges it."""
 
 import sys
 

@@ -22,7 +22,7 @@ recorder.RECORD = replace(recorder.RECORD, within_s=2.0)  # no test waits for a 
 async def doom(how, words):
     raise {"SystemExit": SystemExit, "MemoryError": MemoryError, "Reject": Reject}[how](words)
 """
-"""A project's own task, which ends every worker that is not on its guard."""
+"""A task of a project that ends every worker without protection against it."""
 
 
 @pytest.fixture(scope="package")
@@ -51,7 +51,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def fresh(stack: Stack) -> Stack:
-    """The same stack with all keys as new and no dead letters."""
+    """The same stack, with all keys reset and no dead letters."""
     stack.sandbox.control("reset")
     stack.producer.ask("tasks.admin.reset_keys")
     client = stack.producer.app.backend.client

@@ -23,7 +23,7 @@ _TARGETS = {"express": "examples", "nextjs": "nextjs"}
 
 @dataclass
 class RunningExamples:
-    """A worker and each example that can run here, once with a Redis and once without."""
+    """A worker and each example that can run here, once with and once without a Redis."""
 
     sandbox: Sandbox
     redis: EmbeddedRedis
@@ -38,7 +38,7 @@ class RunningExamples:
 
 
 def command(name: str) -> list[str] | None:
-    """What starts an example on a free port; None where it cannot run here."""
+    """Return the command that starts an example on a free port; None if it cannot run here."""
     python = [sys.executable, "-X", "utf8"]
     if name == "fastapi":
         return [*python, "-m", "uvicorn", "app:app", "--host", "127.0.0.1", "--port", "0"]
@@ -49,7 +49,7 @@ def command(name: str) -> list[str] | None:
     if name == "nextjs":  # the build writes this file last
         script = ["node_modules/next/dist/bin/next", "start", "-H", "127.0.0.1", "-p", "0"]
         return [node, *script] if node and (folder / ".next/BUILD_ID").is_file() else None
-    # npm writes this file last: what it left when it was cut short does not count.
+    # npm writes this file last: an interrupted installation does not count.
     installed = (folder / "node_modules/.package-lock.json").is_file()
     return [node, "server.js"] if node and installed else None
 
@@ -72,9 +72,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningExampl
         def start(label: str, arguments: list[str], cwd: Path, **environ: str) -> Program:
             path = folder / f"{label}.log"
             surroundings = environment(**environ)
-            surroundings.pop(
-                "COVERAGE_PROCESS_CONFIG", None
-            )  # nothing of what is measured runs there
+            surroundings.pop("COVERAGE_PROCESS_CONFIG", None)  # no measured code runs there
             with path.open("wb") as sink:
                 process = subprocess.Popen(
                     arguments,
@@ -93,8 +91,7 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningExampl
         programs, without_redis = {}, {}
         for name in NAMES:
             if arguments := command(name):
-                # Only what an example documents reaches it: its requirements are all that it may
-                # need.
+                # The example gets only what it documents, so that its requirements are complete.
                 given = {"PYTHONPATH": "", "PORT": "0"}
                 cwd = ROOT / "examples" / name
                 programs[name] = start(name, arguments, cwd, **given, REDIS_URL=server.url)
@@ -111,7 +108,7 @@ Visit = Callable[..., httpx.Client]
 
 @pytest.fixture
 def visit(examples: RunningExamples) -> Iterator[Visit]:
-    """A browser at an example: keeps cookies, and has what Django wants against forged requests."""
+    """A browser: it keeps cookies, and sends the token that Django requires against forgery."""
     with ExitStack() as stack:
 
         def open_one(name: str, *, has_redis: bool = True) -> httpx.Client:

@@ -1,4 +1,4 @@
-"""A server of an example, as a process."""
+"""Runs the server of an example as a process."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ class Program:
         return self.log_path.read_text(errors="replace")
 
     def await_url(self) -> str:
-        """Wait until it says where it listens."""
+        """Wait until the server logs its address."""
         address_re = re.compile(r"http://127\.0\.0\.1:([1-9]\d*)")
         eventually(
             lambda: address_re.search(self.log) or self.process.poll() is not None,
@@ -34,5 +34,5 @@ class Program:
         return self.url
 
     def stop(self) -> None:
-        self.process.kill()  # it holds nothing that would have to be saved
+        self.process.kill()  # it holds nothing that must be saved
         self.process.wait()

@@ -27,7 +27,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
             "KEYWHEEL_RESEND_COOLDOWN_S": "0.3",
             **tuned(status_interval_s=0.5),
         }
-        # The application of docs/own-tasks.md, which each worker of the tests finds by its path.
+        # The application of docs/own-tasks.md, which each worker of the tests imports by its path.
         (folder / "myapp").mkdir()
         (folder / "myapp" / "jobs.py").write_text(blocks(ROOT / "docs/own-tasks.md", "python")[0])
         producer = Producer(server.url)
@@ -38,7 +38,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture
 def fresh(stack: Stack) -> Stack:
-    """The same stack with all keys as new."""
+    """The same stack, with all keys reset."""
     stack.sandbox.control("reset")
     stack.producer.ask("tasks.admin.reset_keys", include_disabled=True)
     return stack

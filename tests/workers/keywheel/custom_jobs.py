@@ -1,4 +1,4 @@
-"""Tasks of somebody else's application, which call providers with the keys of the pool."""
+"""Tasks of a user's application, which call providers with the keys of the pool."""
 
 import asyncio
 import time
@@ -35,7 +35,7 @@ async def letter(self: Any, topic: str) -> dict[str, Any]:
 
 @app.task(bind=True)
 async def two_letters(self: Any, topic: str) -> int:
-    """Run twice: the first run ends after the first email, the second one takes them in turn."""
+    """Run twice: the first run sends the first email, the second one both in reverse order."""
     people = ["ann@example.org", "bob@example.org"]
     if self.request.retries == 0:
         await resend.send(to=people[0], subject=topic, text=f"Dear {people[0]}")
@@ -47,7 +47,7 @@ async def two_letters(self: Any, topic: str) -> int:
 
 @app.task
 async def steadfast(topic: str) -> str:
-    """Send the same email again where the first call failed."""
+    """Send the same email again if the first call failed."""
     while True:
         try:
             return str((await resend.send(to="ann@example.org", subject=topic, text="Hi"))["id"])
@@ -72,7 +72,7 @@ def plain(topic: str) -> dict[str, Any]:
 
 @app.task(bind=True)
 def plain_letter(self: Any, topic: str) -> dict[str, Any]:
-    """Run twice, as `letter` is; several threads call its step at once."""
+    """Run twice, like `letter`; several threads call its step at once."""
     with ThreadPoolExecutor(3) as threads:
         futures = [threads.submit(copy_context().run, plain_step, topic) for _ in range(3)]
         texts = {future.result() for future in futures}
@@ -135,7 +135,7 @@ async def wrong() -> None:
 
 @app.task
 async def mailed(topic: str) -> str:
-    """Sends its email before a call for which the job may have to come again."""
+    """Send the email before a call that may defer the job."""
     text = await once("draft", lambda: drafted(topic))
     await resend.send(to="ann@example.org", subject=topic, text=text)
     await ask(f"check {topic}")
@@ -160,7 +160,7 @@ def note(job: str, exc: Exception) -> None:
 
 @app.task(bind=True, time_limit=1, soft_time_limit=None)
 def overlong(self: Any, topic: str) -> None:
-    """A plain function, which goes on after its hard limit."""
+    """A plain function that goes on after its hard limit."""
     job = self.request.id
     while self.AsyncResult(job).state != "FAILURE":
         time.sleep(0.05)
@@ -172,7 +172,7 @@ def overlong(self: Any, topic: str) -> None:
 
 @app.task(bind=True)
 async def forgetful(self: Any, topic: str) -> str:
-    """Leaves a child task behind."""
+    """Leave a child task behind."""
     job, ended = self.request.id, asyncio.Event()
 
     async def child() -> None:

@@ -1,4 +1,4 @@
-"""An application's endpoint for notifications, which verifies what is posted to it."""
+"""An application's endpoint for notifications, which verifies their signatures."""
 
 import json
 import queue
@@ -14,7 +14,7 @@ SECRETS = ("whsec_" + "a" * 32, "whsec_" + "b" * 32)
 
 @dataclass
 class Receiver:
-    """The endpoint of an application. It answers with the next of its statuses, else with 204."""
+    """The endpoint. It answers with the next of its statuses, or with 204 after the last one."""
 
     statuses: list[int] = field(default_factory=list)
     posts: "queue.Queue[dict[str, Any]]" = field(default_factory=queue.Queue)
@@ -54,7 +54,7 @@ class Receiver:
 
 
 def verified(post: dict[str, Any]) -> dict[str, Any]:
-    """The event of a post whose signatures, one for each secret, are right."""
+    """Return the event of a post, after verifying its signatures, one for each secret."""
     headers = {name.lower(): value for name, value in post["headers"].items()}
     for secret in SECRETS:
         Webhook(secret).verify(post["body"], headers)

@@ -1,10 +1,9 @@
-"""What a Celery task may rely on, whatever the pool: one worker for each pool, started at once.
+"""The promises that a Celery task relies on in any pool: one worker for each pool, started at once.
 
-Prefork, threads and ours keep each promise, or say why not (`pool_differences.py`). All files of
-this folder share the workers; tests/spreading.py keeps them in one process.
+Prefork, threads and our pool keep each promise, or `pool_differences.py` says why not. All files
+of this folder share the workers; tests/spreading.py keeps them in one process.
 
-Any other pool runs the same tests: `CONFORMANCE_POOLS=gevent,solo`, for those that Celery knows by
-a name.
+Any other pool that Celery knows by a name runs the same tests: `CONFORMANCE_POOLS=gevent,solo`.
 """
 
 import gc
@@ -28,7 +27,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
             for number, (name, kind) in enumerate(KINDS.items())
         }
         yield started.__getitem__
-        gc.collect()  # results unsubscribe when they are collected, which needs the server
+        gc.collect()  # results unsubscribe when they are collected, which needs a running server
         for pool in started.values():
             pool.close()
 

@@ -27,9 +27,9 @@ DIFFERENCES: dict[tuple[str, str], str] = {
         "ours, plain",
     ): "as above; the hard limit holds",
 }
-"""By promise and pool the reason why that pool does not keep it.
+"""The reasons, by promise and pool, why a pool does not keep a promise.
 
-Each is tried: one that is kept is a failure here.
+Each pair is tested: if the pool keeps the promise, the test fails.
 """
 
 NOT_TRIED: dict[tuple[str, str], str] = {
@@ -42,4 +42,4 @@ NOT_TRIED: dict[tuple[str, str], str] = {
     ("test_a_lost_job_runs_again_where_the_task_asks_for_it", "threads"): _NO_LOSS,
     ("test_a_job_that_is_always_lost_fails_in_the_end", "threads"): _NO_LOSS,
 }
-"""What would not end, or keep the worker from all that follows."""
+"""Promises whose test would not end, or would stop the worker for all later tests."""

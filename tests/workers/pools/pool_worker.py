@@ -1,4 +1,4 @@
-"""A worker with one of the pools, and a client that knows only the tasks' names."""
+"""A worker with one of the pools, and a client that knows only the names of the tasks."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ APP = "tests.workers.pools.pools_app"
 
 @dataclass(frozen=True)
 class Kind:
-    """A pool, and the tasks that it is given."""
+    """A pool, and the kind of tasks that it runs."""
 
     flag: str | None
     environment: dict[str, str] = field(default_factory=lambda: {"POOL_TASKS": "plain"})
@@ -67,7 +67,7 @@ class Pool:
             self.process = subprocess.Popen(
                 command,
                 cwd=log.parent,
-                # Other pools run no code of ours.
+                # Other pools run none of our code.
                 env=(unmeasured(dict(os.environ)) if kind.flag else dict(os.environ))
                 | {"POOL_REDIS_URL": url, "PYTHONPATH": str(ROOT), "PYTHONFAULTHANDLER": "1"}
                 | kind.environment,
@@ -89,7 +89,7 @@ class Pool:
         assert self.process.poll() is None, self.log
 
     def task(self, task: str, *args: Any, **options: Any) -> Any:
-        """A signature of one of the app's tasks."""
+        """Return a signature of one of the app's tasks."""
         return self.app.signature(f"{APP}.{task}", args=args, **options)
 
     def send(self, task: str, *args: Any, **options: Any) -> Any:
@@ -100,15 +100,15 @@ class Pool:
         return list(self.store.lrange(f"journal:{key}", 0, -1))
 
     def await_journal(self, key: str, *entries: str) -> None:
-        """Wait until the journal of a key holds these entries."""
+        """Wait until the journal of a key has these entries."""
         eventually(lambda: self.journal(key) == list(entries), what=f"{entries} in the journal")
 
     def unacknowledged(self) -> int:
-        """How many messages are not acknowledged."""
+        """Return how many messages are not acknowledged."""
         return int(self.store.hlen("unacked"))
 
     def control(self, command: str, **arguments: Any) -> Any:
-        """Ask the worker by remote control."""
+        """Send the worker a remote-control command."""
         replies = self.app.control.broadcast(
             command, destination=[self.name], arguments=arguments, reply=True, timeout=10, limit=1
         )
@@ -118,7 +118,7 @@ class Pool:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
-        # The results of promises that are not kept outlive the server, and would look for it.
+        # Results of broken promises outlive the server, and would look for it.
         self.app.backend.remove_pending_result = lambda result: result
         hang_up(self.app)
         self.app.close()

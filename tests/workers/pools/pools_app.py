@@ -1,6 +1,6 @@
-"""The tasks on which each pool has to keep its promises.
+"""The tasks with which each pool has to keep its promises.
 
-Jobs write what they see to a journal in Redis.
+The jobs write what they see to a journal in Redis.
 """
 
 import threading
@@ -96,7 +96,7 @@ async def autoretries(self: Any) -> int:
 
 
 class Hooked(app.Task):  # type: ignore[name-defined, misc]
-    """Writes down which hooks were called."""
+    """A task that notes which of its hooks were called."""
 
     abstract = True
 
@@ -227,7 +227,7 @@ async def joins(x: int) -> list[Any]:
 
 @task()
 async def joins_when_signalled(key: str) -> int:
-    """May wait for results from its beginning on, and does once the test says so."""
+    """May wait for results from its start on, and waits when the test signals it."""
     with allow_join_result():
         note(key, "may")
         while not store.exists(f"go:{key}"):
@@ -236,7 +236,7 @@ async def joins_when_signalled(key: str) -> int:
 
 
 class UnpicklableError(Exception):
-    """Holds what cannot be pickled."""
+    """An error that holds a value that cannot be pickled."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -244,7 +244,7 @@ class UnpicklableError(Exception):
 
 
 class ParticularError(Exception):
-    """Cannot be made of its `args` alone, as unpickling does."""
+    """An error that cannot be made from its `args` alone, as unpickling does."""
 
     def __init__(self, *, code: int) -> None:
         super().__init__(f"code {code}")
@@ -268,7 +268,7 @@ async def fails_oddly(kind: str) -> None:
 
 @task(bind=True)
 async def asks(self: Any) -> bool:
-    """Whether its own worker says that it runs."""
+    """Return whether its own worker reports it as running."""
     worker = app.control.inspect(destination=[self.request.hostname], timeout=5, limit=1)
     return any(
         job["id"] == self.request.id
@@ -289,7 +289,7 @@ async def stops() -> None:
 
 @task()
 async def consumes(key: str) -> str:
-    """Reads from a queue of its own, over a connection of its own."""
+    """Read from a queue of its own, over a connection of its own."""
     with Connection(URL, transport=app.conf.broker_transport) as connection:
         queue = connection.SimpleQueue(f"own-{key}")
         queue.put("a word")

@@ -1,6 +1,6 @@
 """The Celery app of the pools' tasks: its settings, its journal, and how a task is made.
 
-`POOL_TASKS` says of which kind its tasks are: "async", or "plain", for pools that know no other.
+`POOL_TASKS` names the kind of the tasks: "async", or "plain" for pools that run no other kind.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ def note(key: str, entry: object) -> None:
 
 
 async def pause(seconds: float) -> None:
-    """The one place where jobs wait."""
+    """Wait; no other function of the jobs waits."""
     if ASYNC:
         await asyncio.sleep(seconds)
     else:

@@ -1,4 +1,4 @@
-"""The class of a third service, as a newcomer writes it. The test copies this file."""
+"""The class of a third service, as a newcomer would write it. The test copies this file."""
 
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
@@ -14,12 +14,12 @@ from worker.verdicts import RATE_LIMIT, Effect, Fate, Reply, Scope, Verdict
 
 
 class Echo:
-    """Calls the echo service, which answers with what it was sent.
+    """Calls the echo service, which returns what it receives.
 
     Args:
-        base_url: Where the service is.
+        base_url: The URL of the service.
         timeout_s: The longest silence while waiting for an answer, in seconds.
-        notice: Not used: its answers hold nothing that is unknown.
+        notice: Not used, because the service's answers hold nothing unknown.
     """
 
     service = "echo"
@@ -31,12 +31,12 @@ class Echo:
         self._notice = notice
 
     def prepare(self, secrets: Iterable[SecretStr]) -> None:
-        """Nothing is to be made."""
+        """Do nothing, because nothing has to be prepared."""
 
     async def call(
         self, secret: SecretStr, request: str, *, sent: Callable[[], None] | None = None
     ) -> Reply:
-        """Have a text echoed."""
+        """Make the service echo a text."""
         try:
             answer = await self._post(secret, request)
         except httpx.HTTPError as error:
@@ -52,7 +52,7 @@ class Echo:
         return Reply(Verdict(Fate.DONE, "ok", status=200), answer.json())
 
     async def check(self, secret: SecretStr) -> KeyCheck:
-        """Ask whether a key is alive."""
+        """Check whether a key works."""
         answer = await self._post(secret, "")
         return KeyCheck("dead" if answer.status_code == HTTPStatus.UNAUTHORIZED else "alive")
 

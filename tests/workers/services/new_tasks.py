@@ -1,4 +1,4 @@
-"""What a newcomer writes for a third service: its tasks. The test copies this file for each."""
+"""The tasks of a third service, as a newcomer would write them. The test copies this file."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ SERVICE = __name__.rpartition(".")[2]
 
 @app.task(bind=True, name=f"tasks.{SERVICE}.say", service=SERVICE)
 async def say(self: Any, *, text: str) -> dict[str, Any]:
-    """Have a text echoed with whichever key is free."""
+    """Make the service echo a text, with any free key."""
     runtime = Runtime.current()
     served, _ = await run_job(
         self,

@@ -20,7 +20,7 @@ def worker(
 
 @pytest.fixture
 def app(aio: ModuleType, worker: WorkerProcess) -> ModuleType:
-    """The tasks, with a worker behind them."""
+    """The tasks, and a worker that runs them."""
     return aio
 
 
