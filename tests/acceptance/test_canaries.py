@@ -1,4 +1,4 @@
-"""Planted keys, passwords, prompts and mail bodies appear nowhere but where they must."""
+"""Planted keys, passwords, prompts and mail bodies appear only where they must."""
 
 import base64
 import json
@@ -37,7 +37,7 @@ def fleet(start_fleet: StartFleet) -> Fleet:
 @pytest.fixture(scope="module")
 def planted(fleet: Fleet) -> list[str]:
     keys = fleet.sandbox.keys("groq") + fleet.sandbox.keys("resend")
-    # A long part of a key is as secret as the whole.
+    # A long part of a key is as secret as the whole key.
     return [*keys, *(key[-20:] for key in keys), PASSWORD, PROMPT, BODY, LOGIN.partition(":")[2]]
 
 
@@ -75,9 +75,9 @@ def events(fleet: Fleet) -> Iterator[Listener]:
 
 @pytest.fixture(scope="module")
 def busy(fleet: Fleet, events: Listener) -> dict[str, dict[str, Any]]:
-    """Jobs that end in every way.
+    """Run jobs that end in every way.
 
-    Good, refused, deferred, retried, failed for good, with a dead key among the keys.
+    They succeed, are refused, deferred, retried, or fail for good; one of the keys is dead.
     """
     sandbox, producer = fleet.sandbox, fleet.producer
     sandbox.control("fault", service="groq", status=500, count=2)
@@ -103,12 +103,12 @@ def busy(fleet: Fleet, events: Listener) -> dict[str, dict[str, Any]]:
     ]
     ids = producer.many("tasks.ai.complete", ai) + producer.many("tasks.email.send", emails)
     ended = producer.await_all(ids, within_s=40)
-    time.sleep(1)  # the last events and log lines
+    time.sleep(1)  # for the last events and log lines
     return ended
 
 
 def found_in(text: str, planted: list[str]) -> list[str]:
-    """The canaries in a text, each with what stands before it."""
+    """Return the canaries in a text, each with the text before it."""
     positions = {secret[:14]: text.find(secret) for secret in planted if secret in text}
     return [
         f"{secret}…: {text[max(0, position - 80) : position]!r}"
@@ -151,7 +151,7 @@ def test_no_event_holds_a_canary(
 
 
 def dump(client: "redis.Redis") -> dict[str, str]:
-    """Everything in Redis as text, except jobs on their way and results."""
+    """Return everything in Redis as text, except messages of open jobs and results."""
     readers: dict[str, Callable[[str], Any]] = {
         "string": client.get,
         "hash": client.hgetall,
@@ -176,7 +176,7 @@ def test_nothing_in_redis_holds_a_canary(
     assert any(name.startswith("{kw:groq}") for name in everything)
     assert any("audit" in name for name in everything)
     assert sum(name.startswith("kw:stream:") for name in everything) == 12
-    # Dead letters hold the arguments of failed jobs for a replay, and no key.
+    # Dead letters keep the arguments of failed jobs for a replay, but no key.
     letters = {
         name: everything.pop(name) for name in list(everything) if name == "{kw:dead}:messages"
     }
@@ -188,7 +188,7 @@ def test_nothing_in_redis_holds_a_canary(
         )
         == []
     )
-    # The broker keeps no message of a job that has ended, and the idempotency store no sent email.
+    # The broker keeps no message of an ended job, and the idempotency store no sent email.
     assert found_in("\n".join(everything.values()), planted) == []
 
 
@@ -249,8 +249,8 @@ def test_no_page_of_flower_shows_a_canary(
             except OSError:
                 return ""
 
-        # That a page opens does not mean that Flower receives events: it does once it knows the
-        # workers by their heartbeats.
+        # A page can open before Flower receives events. It receives them once it knows the workers
+        # by their heartbeats.
         names = [worker.name for worker in fleet.workers]
         eventually(
             lambda: all(name in page("/workers") for name in names),

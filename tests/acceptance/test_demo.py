@@ -1,4 +1,4 @@
-"""The demo, as a person starts it: end to end, interrupted, with a child that dies, killed."""
+"""The demo as a person starts it: run to its end, interrupted, with a dead child, killed."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _JOBS, _EMAILS = 90, 30
 
 
 class Demo:
-    """`python -m demo --plain` with few jobs, and what it leaves in its own temporary folder."""
+    """`python -m demo --plain` with few jobs and its own temporary folder."""
 
     def __init__(self, folder: Path, *options: str, **environ: str) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class Demo:
         return self.process.returncode
 
     def processes(self) -> dict[int, str]:
-        """What runs in this demo's environment, by process id."""
+        """The processes in this demo's environment, by process id."""
         commands = {}
         mark = f"TMPDIR={self.folder}".encode()
         for entry in Path("/proc").iterdir():
@@ -77,7 +77,7 @@ class Demo:
                             (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
                         )
                 except OSError:
-                    continue  # it ended meanwhile, or is somebody else's
+                    continue  # it has ended, or belongs to another user
         return commands
 
     def files(self) -> list[str]:
@@ -133,7 +133,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
     )
     assert sum(map(int, answered.values())) == _JOBS
     assert int(figure(text, "calls for a model that was switched off").split()[0]) < _JOBS / 4
-    # What the providers did, and how the workers reacted.
+    # The acts of the providers, and the reactions of the workers.
     for event in (
         "Groq switches openai/gpt-oss-120b off",
         "every Groq key is exhausted",
@@ -152,7 +152,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
 @pytest.mark.parametrize(
     ("number", "code", "line"),
     [
-        (signal.SIGINT, 130, "starting Redis"),  # while nothing but Redis may run
+        (signal.SIGINT, 130, "starting Redis"),  # while only Redis may run
         (signal.SIGTERM, 143, "waiting for"),  # while the workers start
         (signal.SIGINT, 130, r"completions [1-9]"),  # in the middle of the run
     ],

@@ -1,4 +1,4 @@
-"""The same jobs against a provider that is not our sandbox, reached by the base URLs alone."""
+"""The same jobs with a provider other than our sandbox, reached only by its base URLs."""
 
 import json
 import subprocess

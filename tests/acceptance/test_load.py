@@ -1,6 +1,6 @@
 """Three times the load that the limits allow.
 
-No job is lost, little of the limits is wasted, and no resting key is called.
+No job is lost, little of the limits stays unused, and no resting key is called.
 """
 
 import asyncio
@@ -18,13 +18,13 @@ MODEL = "openai/gpt-oss-120b"
 
 
 def left_of(fleet: Fleet) -> list[float]:
-    """What is left of each key's minute."""
+    """Return what is left of each key's minute."""
     buckets = [account["models"].get(MODEL) for account in fleet.sandbox.state()["groq"]]
     return [RPM - models["rpm"]["used"] if models else RPM for models in buckets]
 
 
 async def spend(fleet: Fleet) -> None:
-    """Use up most of every key's minute, as another application would that shares the keys.
+    """Use up most of every key's minute, as another application with the same keys would.
 
     A bucket of 600 a minute lets 600 calls pass at once, which would hide the rate behind it.
     """
@@ -43,7 +43,7 @@ async def spend(fleet: Fleet) -> None:
                 ) as answer:
                     assert answer.status == 200
 
-        for kept in (100, 20, 20):  # what refills during one round is spent in the next
+        for kept in (100, 20, 20):  # each round uses what has refilled during the one before
             now = zip(fleet.sandbox.keys("groq"), left_of(fleet), strict=True)
             rounds = [
                 call(secret, max(0, int(left) - kept) // 4)
@@ -59,7 +59,7 @@ async def test_three_times_the_load_loses_nothing_and_uses_what_the_limits_allow
     fleet = start_fleet(
         groq_keys=KEYS, groq_rpm=RPM, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20,
         resend_keys=0,
-        grace_ms=1500,  # calls under way when the key was told to rest, on a slow machine
+        grace_ms=1500,  # for calls in flight when the key was told to rest, on a slow machine
     )  # fmt: skip
     await spend(fleet)
     before_s = time.time()
@@ -80,8 +80,8 @@ async def test_three_times_the_load_loses_nothing_and_uses_what_the_limits_allow
     ledger = fleet.sandbox.ledger(full=True)
     ours = [call for call in ledger["calls"] if call["arrived_s"] >= start_s]
     assert sum(call["accepted"] for call in ours) == len(ids)
-    # Never more than was offered: at three times the rate the offer is the larger number
-    # throughout.
+    # Never more than was offered: at three times the rate, the offer is the larger number all
+    # the time.
     allowed = min(left + ALLOWED_A_SECOND * MEASURED_S, len(ids))
     accepted = sum(call["accepted"] and call["arrived_s"] <= start_s + MEASURED_S for call in ours)
     assert accepted >= 0.85 * allowed, (

@@ -1,4 +1,4 @@
-"""Every key exhausted, and one revoked.
+"""All keys are exhausted, and one is revoked.
 
 The sandbox's ledger judges how two workers react.
 """
@@ -27,7 +27,7 @@ def fleet(start_fleet: StartFleet) -> Fleet:
     return start_fleet(
         groq_keys=3, groq_rpm=12_000, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20,
         resend_keys=1,
-        # calls in flight when the key began to rest; generous, since machines are slow at times
+        # for calls in flight when the key began to rest; generous, because machines may be slow
         grace_ms=2000,
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ def deferred() -> set[str]:
 def deferrals(fleet: Fleet) -> list[tuple[str, float, float]]:
     """The retries in the workers' logs.
 
-    Of which job, when (seconds since 1970), with which countdown (seconds).
+    Each has its job, its time (seconds since 1970) and its countdown (seconds).
     """
     return [
         (job, datetime.fromisoformat(when).timestamp(), float(countdown))
@@ -69,7 +69,7 @@ def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(
             fleet.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 8), time.time()
         )
         time.sleep(0.2)
-    # While every key rests, an operator still gets an answer.
+    # While every key rests, operators still get answers.
     status = fleet.producer.ask("tasks.admin.key_status")
     assert {key["state"] for key in status["groq"]["keys"]} == {"cooling"}
     assert all(0 < key["left_ms"] <= REST_S * 1000 for key in status["groq"]["keys"])
@@ -99,7 +99,7 @@ def test_all_keys_exhausted_for_a_while_delays_every_job_and_harms_none(
 
 
 def assert_near_the_end_of_the_rest(served_s: float, until_s: float) -> None:
-    # The provider names whole seconds, rounded up; the crowd is spread a little behind that.
+    # The provider names whole seconds, rounded up; the jobs come back spread shortly after that.
     assert until_s - 1.5 <= served_s <= until_s + 4.0
 
 
@@ -112,7 +112,7 @@ def test_countdowns_match_the_cooldown_within_a_second(
     ends = [when + countdown - rest_ends_s[0] for _, when, countdown in long_deferrals]
     assert -1.0 <= min(ends) <= 1.0
     assert -1.0 <= statistics.median(ends) <= 1.0
-    # On a machine that is busy a line is logged a little after its countdown was given.
+    # A busy machine may log a line a little after its countdown was set.
     assert max(ends) <= 2.5
 
 
@@ -145,7 +145,7 @@ def test_a_revoked_key_is_not_called_again_by_any_worker_until_reset(fleet: Flee
     all_good(first + stream(200))
     judgement = fleet.sandbox.ledger()["judgement"]
     assert judgement["calls_after_refusal"] == 0, fleet.sandbox.ledger()["violations"]
-    # Both workers served meanwhile, and none of them calls it now.
+    # Both workers served jobs meanwhile, and neither calls the key now.
     at_rest = calls()
     assert at_rest > 0
     assert all("Using Groq key" in worker.log for worker in fleet.workers)
@@ -156,5 +156,5 @@ def test_a_revoked_key_is_not_called_again_by_any_worker_until_reset(fleet: Flee
     assert calls() == at_rest
     cleared: Any = fleet.producer.ask("tasks.admin.reset_keys", service="groq")
     assert cleared["reset"] == {"groq": 1}
-    all_good(stream(60))  # without the reset, nobody would call it ever again
+    all_good(stream(60))  # without the reset, it would never be called again
     eventually(lambda: calls() > at_rest, what="a call with the key that is back")

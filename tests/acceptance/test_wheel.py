@@ -44,7 +44,7 @@ packages = ["config", "tasks", "worker"]
     "tasks/hello.py": "from config.celery_app import app\n\n@app.task\ndef hello(): ...\n",
     "worker/__init__.py": "OWNER = 'theirs'\n",
 }
-"""An application whose packages are named as ours are in the checkout."""
+"""An application whose packages have the same names as ours in the checkout."""
 
 
 def run(*command: str | Path, **options: object) -> str:
@@ -60,9 +60,9 @@ _NOT_IN_SOURCE = shutil.ignore_patterns(".*_cache", ".venv", ".git", "node_modul
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a source distribution, so that this is complete as well."""
+    """The wheel, built from a source distribution, so that this is tested as well."""
     target, source = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("source")
-    # setuptools writes keywheel.egg-info anew, which tells Celery of our commands in the checkout.
+    # setuptools rewrites keywheel.egg-info, by which Celery finds our commands in the checkout.
     shutil.copytree(ROOT, source, ignore=_NOT_IN_SOURCE, dirs_exist_ok=True)
     options = ("--no-build-isolation", "--python", sys.executable, "--out-dir", target)
     run(*UV, "build", *options, source)
@@ -125,7 +125,7 @@ def test_the_wheel_carries_the_licence(contents: dict[str, bytes]) -> None:
 
 
 class Installed:
-    """An environment with the wheel and an application whose packages have the names of ours.
+    """An environment with the wheel and an application whose packages have our names.
 
     Celery and the other dependencies are those of this environment.
     """
@@ -222,7 +222,7 @@ def test_worker_commands_and_flower_work_from_any_folder(installed: Installed) -
 
 
 SENT_BY_HTTP = {"kwargs": {"prompt": "Say hello"}, "queue": "ai"}
-"""The body that docs/enqueueing.md shows, in "By HTTP"."""
+"""The body that docs/enqueueing.md shows in "By HTTP"."""
 
 
 def by_flower(port: int, login: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -1,6 +1,6 @@
 """Bad arguments, bad messages, and entries that are not messages.
 
-The caller reads what is wrong, the queue keeps moving, and no log shows the content.
+The caller reads what is wrong, the queue keeps moving, and no log contains the content.
 """
 
 import json
@@ -26,92 +26,97 @@ ASK: dict[str, Any] = {"prompt": CANARY}
 AI, EMAIL = "tasks.ai.complete", "tasks.email.send"
 FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
-# The task, its arguments, and what its caller reads. Each is wrong in one way, which the comment
+# The task, its arguments, and what its caller reads. Each row has one defect, which its comment
 # names.
 ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
-    (AI, {}, "InvalidArguments: give either messages, or prompt"),  # nothing asked
-    (AI, {"prompt": None}, "InvalidArguments: give either messages, or prompt"),  # null is nothing
+    (AI, {}, "InvalidArguments: give either messages, or prompt"),  # no prompt
+    # Null counts as missing.
+    (AI, {"prompt": None}, "InvalidArguments: give either messages, or prompt"),
     (AI, {"prompt": 7}, "InvalidArguments: prompt: "),  # a number
     (AI, {"prompt": [CANARY]}, "InvalidArguments: prompt: "),  # a list
     (AI, {"prompt": ""}, "InvalidArguments: prompt: must not be empty"),  # empty
     (AI, {"prompt": f"{CANARY}\ud800"}, "InvalidArguments: prompt: "),  # half a character
     (AI, ASK | {"messages": []}, "InvalidArguments: messages: must not be empty"),  # empty
     (AI, {"messages": CANARY}, "InvalidArguments: messages: "),  # a text
-    (AI, {"messages": [CANARY]}, "InvalidArguments: messages.0: "),  # no object inside
+    (AI, {"messages": [CANARY]}, "InvalidArguments: messages.0: "),  # not an object in the list
     (
         AI,
         {"messages": [{"role": "god", "content": CANARY}]},
         "InvalidArguments: messages.0.role: ",
-    ),  # no such role
+    ),  # unknown role
     (
         AI,
         {"messages": [{"role": "user"}]},
         "InvalidArguments: messages.0: content is required",
-    ),  # says nothing
-    (AI, ASK | {"model": 3}, "InvalidArguments: model: "),  # no text
-    (AI, ASK | {"model": "a b"}, "InvalidArguments: model: "),  # no name
-    (AI, ASK | {"model": "x" * 201}, "InvalidArguments: model: "),  # endless
+    ),  # empty content
+    (AI, ASK | {"model": 3}, "InvalidArguments: model: "),  # not a text
+    (AI, ASK | {"model": "a b"}, "InvalidArguments: model: "),  # not a valid name
+    (AI, ASK | {"model": "x" * 201}, "InvalidArguments: model: "),  # too long
     (
         AI,
         ASK | {"model": "no-such-model"},
         "RequestRejected: model_not_found",
     ),  # a name that Groq does not know
-    (AI, ASK | {"temperature": float("nan")}, "InvalidArguments: temperature: "),  # no number
-    (AI, ASK | {"temperature": float("inf")}, "InvalidArguments: temperature: "),  # without end
+    (AI, ASK | {"temperature": float("nan")}, "InvalidArguments: temperature: "),  # not a number
+    (AI, ASK | {"temperature": float("inf")}, "InvalidArguments: temperature: "),  # infinite
     (AI, ASK | {"temperature": 2.1}, "InvalidArguments: temperature: "),  # out of range
     (AI, ASK | {"top_p": -0.1}, "InvalidArguments: top_p: "),  # out of range
-    (AI, ASK | {"max_tokens": 0}, "InvalidArguments: max_tokens: "),  # no answer at all
-    (AI, ASK | {"max_tokens": 10**30}, "InvalidArguments: max_tokens: "),  # more than there are
+    (AI, ASK | {"max_tokens": 0}, "InvalidArguments: max_tokens: "),  # no room for an answer
+    # More than any model allows.
+    (AI, ASK | {"max_tokens": 10**30}, "InvalidArguments: max_tokens: "),
     (
         AI,
         ASK | {"seed": 10**30},
         "InvalidArguments: seed: ",
-    ),  # more than any integer of a server holds
+    ),  # larger than a server's integers
     (AI, ASK | {"stop": ["a"] * 5}, "InvalidArguments: stop"),  # too many
     (
         AI,
         ASK | {"response_format": {"a": float("nan")}},
         "InvalidArguments: response_format: is not JSON",
-    ),  # in depth
-    (AI, ASK | {"tools": [CANARY]}, "InvalidArguments: tools.0: "),  # no object inside
+    ),  # nested too deep
+    (AI, ASK | {"tools": [CANARY]}, "InvalidArguments: tools.0: "),  # not an object in the list
     (
         AI,
         ASK | {"promt": CANARY},
         "InvalidArguments: promt: is not a parameter of this task",
     ),  # misspelt
-    (AI, ASK | {f"{CANARY} as a name": 1}, "InvalidArguments: (a strange name): "),  # no name
-    (EMAIL, {"subject": "s", "text": CANARY}, "InvalidArguments: to: is required"),  # to nobody
-    (EMAIL, MAIL | {"to": []}, "InvalidArguments: to: must not be empty"),  # to an empty list
+    # An argument with a strange name.
+    (AI, ASK | {f"{CANARY} as a name": 1}, "InvalidArguments: (a strange name): "),
+    (EMAIL, {"subject": "s", "text": CANARY}, "InvalidArguments: to: is required"),  # no recipient
+    # An empty list of recipients.
+    (EMAIL, MAIL | {"to": []}, "InvalidArguments: to: must not be empty"),
     (EMAIL, MAIL | {"to": [ANN] * 51}, "InvalidArguments: to: "),  # one recipient too many
     (EMAIL, MAIL | {"to": {"email": CANARY}}, "InvalidArguments: to: "),  # an object
-    (EMAIL, MAIL | {"to": CANARY}, "InvalidArguments: to.0: is not an email address"),  # no address
+    # Not an address.
+    (EMAIL, MAIL | {"to": CANARY}, "InvalidArguments: to.0: is not an email address"),
     (
         EMAIL,
         MAIL | {"to": f"{ANN}\r\nBcc: {CANARY}@example.com"},
         "InvalidArguments: to.0: ",
-    ),  # a header more
-    (EMAIL, MAIL | {"cc": [ANN, 7]}, "InvalidArguments: cc.1: "),  # a number among them
+    ),  # an injected header
+    (EMAIL, MAIL | {"cc": [ANN, 7]}, "InvalidArguments: cc.1: "),  # a number among the addresses
     (
         EMAIL,
         MAIL | {"from": f"Ann\r\nBcc: {CANARY} <a@example.com>"},
         "InvalidArguments: from: ",
-    ),  # a header more
+    ),  # an injected header
     (
         EMAIL,
         MAIL | {"from": "news@nobody.example.org"},
         "RequestRejected: ",
-    ),  # a domain that no team has
+    ),  # a domain that belongs to no team
     (
         EMAIL,
         MAIL | {"subject": f"s\r\nBcc: {CANARY}"},
         "InvalidArguments: subject: ",
-    ),  # a header more
+    ),  # an injected header
     (EMAIL, MAIL | {"subject": f"s\x00{CANARY}"}, "InvalidArguments: subject: "),  # a zero byte
     (
         EMAIL,
         MAIL | {"subject": f"s\u2028{CANARY}"},
         "InvalidArguments: subject: ",
-    ),  # a line break of another kind
+    ),  # another kind of line break
     (
         EMAIL,
         MAIL | {"subject": "s" * 999},
@@ -122,67 +127,67 @@ ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
         EMAIL,
         {"to": ANN, "subject": CANARY},
         "InvalidArguments: html or text is required",
-    ),  # nothing to read
+    ),  # no body
     (EMAIL, MAIL | {"html": f"{CANARY}\udc00"}, "InvalidArguments: html: "),  # half a character
     (
         EMAIL,
         MAIL | {"attachments": [{"filename": "a"}]},
         "InvalidArguments: attachments.0: ",
-    ),  # without content
+    ),  # an attachment without content
     (
         EMAIL,
         MAIL | {"attachments": [{"content": f"{CANARY}!"}]},
         "InvalidArguments: attachments.0: ",
-    ),  # no Base64
+    ),  # not Base64
     (
         EMAIL,
         MAIL | {"attachments": [{"content": [256]}]},
         "InvalidArguments: attachments.0.content",
-    ),  # no byte
+    ),  # not a byte
     (
         EMAIL,
         MAIL | {"attachments": [{"content": "YQ==", "filename": f"a\r\nX: {CANARY}"}]},
         "InvalidArguments: attachments.0.filename: ",
-    ),  # a header more
+    ),  # an injected header
     (
         EMAIL,
         MAIL | {"headers": {"X-A": f"a\nBcc: {CANARY}"}},
         "InvalidArguments: headers.X-A: ",
-    ),  # a header more
-    (EMAIL, MAIL | {"headers": {"X A": "b"}}, "InvalidArguments: headers"),  # no header's name
+    ),  # an injected header
+    (EMAIL, MAIL | {"headers": {"X A": "b"}}, "InvalidArguments: headers"),  # not a header name
     (
         EMAIL,
         MAIL | {"tags": [{"name": "ä", "value": "b"}]},
         "InvalidArguments: tags.0.name: ",
     ),  # not ASCII
     (EMAIL, MAIL | {"scheduled_at": 1_700_000_000}, "InvalidArguments: scheduled_at: "),  # a number
-    (EMAIL, MAIL | {"scheduled_at": ""}, "InvalidArguments: scheduled_at: "),  # never
+    (EMAIL, MAIL | {"scheduled_at": ""}, "InvalidArguments: scheduled_at: "),  # empty
     (
         EMAIL,
         MAIL | {"idempotency_key": "k" * 257},
         "InvalidArguments: idempotency_key: ",
-    ),  # longer than Resend takes
+    ),  # longer than Resend accepts
     (
         EMAIL,
         MAIL | {"idempotency_key": f"{CANARY} \n"},
         "InvalidArguments: idempotency_key: ",
-    ),  # no header's value
+    ),  # not a header value
     (
         "tasks.admin.reset_keys",
         {"service": CANARY},
         "InvalidArguments: service: ",
-    ),  # no such service
+    ),  # unknown service
     (
         "tasks.admin.key_status",
         {"service": "groq"},
         "InvalidArguments: service: is not a parameter",
-    ),  # takes nothing
+    ),  # a task without arguments
 ]
 
 
 @dataclass
 class Sent:
-    """Everything bad, sent at once to one worker."""
+    """Sends all bad inputs at once to one worker."""
 
     fleet: Fleet
     client: "redis.Redis"
@@ -209,7 +214,7 @@ def sent(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sent]:
 
 
 def reading(fleet: Fleet, job: str) -> str:
-    """What a caller reads: the kind of the error and its sentence, `SUCCESS`, or nothing."""
+    """Return what a caller reads: the kind and sentence of the error, `SUCCESS`, or nothing."""
     meta = fleet.producer.states([job]).get(job)
     if meta is None or meta["status"] == "SUCCESS":
         return "" if meta is None else "SUCCESS"

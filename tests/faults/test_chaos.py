@@ -26,5 +26,5 @@ def test_nothing_is_lost_and_no_email_goes_twice_while_everything_breaks(tmp_pat
         output.open("wb") as sink,
         subprocess.Popen(command, env=environ, stdout=sink, stderr=sink) as chaos,
     ):
-        code = chaos.wait(LONGEST_S)  # asked to end, it ends what it started
+        code = chaos.wait(LONGEST_S)  # when it is asked to end, it ends its processes
     assert code == 0, output.read_text(errors="replace")[-6000:]

@@ -1,6 +1,6 @@
 """Redis' clock is set while jobs wait for keys that rest.
 
-By libfaketime, where that is installed.
+This needs libfaketime.
 """
 
 import time

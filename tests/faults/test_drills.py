@@ -47,7 +47,7 @@ def keep_a_job_back(site: Site) -> None:
     site.jobs += site.unsent  # it was never sent
 
 
-# A fault that is made on purpose, and the sentence of the drill about it.
+# A deliberate fault, and the sentence of the drill about it.
 @pytest.mark.parametrize(
     ("act", "sentence"),
     [

@@ -1,4 +1,4 @@
-"""Emails whose worker dies when the provider has accepted them and no result is stored yet."""
+"""Emails whose worker dies after the provider accepted them and before a result is stored."""
 
 import os
 import signal
@@ -6,8 +6,8 @@ import signal
 from tests.fleets import StartFleet
 from tests.processes import Worker, eventually
 
-# The jobs of a dead worker are redelivered within seconds. None waits until the calls of that
-# worker must be over, which takes seven minutes with this timeout.
+# The jobs of a dead worker are redelivered within seconds. No job waits until the worker's calls
+# must have ended, which takes seven minutes with this timeout.
 SHORT = {
     "KEYWHEEL_WORKER_LEASE_S": "2",
     "KEYWHEEL_RESEND_TIMEOUT_S": "200",
@@ -42,7 +42,7 @@ def test_a_worker_killed_after_its_batches_were_accepted_sends_nothing_twice(
     try:
         for worker in successors:
             worker.await_ready()
-        # Both processes at once also get copies of one email.
+        # Both processes also get copies of one email at once.
         copies = fleet.producer.many(
             "tasks.email.send",
             [{"to": "bob@example.com", "subject": "copy", "text": "x", "idempotency_key": "c"}]
@@ -83,7 +83,7 @@ def test_a_worker_that_was_frozen_during_its_calls_sends_nothing_that_another_ha
     finally:
         os.kill(frozen.process.pid, signal.SIGCONT)
     assert [meta["result"] for meta in ended.values() if meta["status"] != "SUCCESS"] == []
-    frozen.stop()  # after the answers that it has waited for
+    frozen.stop()  # after the answers that the worker waited for
     assert fleet.sandbox.ledger()["judgement"] == calls
     assert (accepted(), calls["emails_accepted_twice"], calls["content_accepted_twice"]) == (
         len(mails),

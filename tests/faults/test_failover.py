@@ -1,4 +1,4 @@
-"""The primary of the Redis dies under load, and its replica takes its place."""
+"""The primary of the Redis dies under load, and its replica replaces it."""
 
 import asyncio
 import time
@@ -62,14 +62,14 @@ def test_a_failover_in_mid_load_loses_no_job_and_sends_no_email_twice(tmp_path: 
             killed_s = time.monotonic()
             servers.await_failover(servers.replica)
             ended = producer.await_all(ids, within_s=DONE_S - (time.monotonic() - killed_s))
-            # Clients of applications find the new primary, too.
+            # Applications with the client find the new primary, too.
             with Keywheel(servers.url) as keywheel:
                 assert keywheel.result(keywheel.complete("Say hello"))["text"]
             assert asyncio.run(complete(servers.url))
             logs = "".join(worker.log for worker in started)
         assert_done(sandbox, "failover", ended)
         assert "Traceback" not in logs
-        # What people type finds the new primary as well.
+        # So do people's commands.
         result = run_celery(tmp_path / "cli", environ, "keys", "status")
         assert "gsk_" in result.stdout, result.stderr
         renamed = environ | {"REDIS_URL": servers.url.replace(NAME, "other")}
@@ -96,9 +96,9 @@ def test_a_primary_that_moves_behind_its_address_loses_nothing_either(tmp_path: 
                 eventually(lambda: client.info("replication")["role"] == "slave", what="a replica")
             proxy.target = second.port
             assert_done(sandbox, "moved", producer.await_all(ids, within_s=DONE_S))
-            hang_up(producer.app)  # stock connections stay with the replica, which takes no job
+            hang_up(producer.app)  # stock connections stay with the replica, which accepts no job
             hang_up(producer.sender)
-            # It dies, and the connections with it.
+            # The server dies, and its connections with it.
             ids = send(producer, "killed")
             await_load(sandbox, "killed")
             second.stop(kill=True)

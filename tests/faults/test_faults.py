@@ -1,4 +1,4 @@
-"""Real failures: a killed worker, lost scripts, lost state, a stop."""
+"""Real failures: a killed worker, lost scripts, lost state, a shutdown."""
 
 import time
 from collections.abc import Iterator
@@ -11,8 +11,8 @@ from tests.fleets import Fleet, StartFleet, fleets
 from tests.processes import Worker, eventually
 from tests.tuned import tuned
 
-# Short: a job whose worker vanished comes back after seconds. Long enough for a slow machine to do
-# 180 jobs at once.
+# Short, so that the job of a dead worker comes back within seconds; long enough for a slow machine
+# to do 180 jobs at once.
 SHORT = {
     "KEYWHEEL_WORKER_LEASE_S": "5",
     "KEYWHEEL_TASK_TIME_LIMIT_S": "12",
@@ -40,8 +40,8 @@ def send(fleet: Fleet) -> list[str]:
 def warm_up(fleet: Fleet) -> None:
     """Let the pool learn every key's limits.
 
-    Before, it lets few calls fly at once, and those of a killed worker count until their leases
-    expire: half a minute here, in which nothing would be tested.
+    Before that, the pool allows few calls in flight, and the calls of a killed worker count until
+    their leases expire. That is half a minute here, in which nothing would be tested.
     """
     ids = fleet.producer.many("tasks.ai.complete", [{"prompt": "warm up"}] * 9)
     mail = {"to": "ann@example.com", "text": "warm up"}
@@ -72,13 +72,12 @@ def test_the_jobs_of_a_killed_worker_are_done_by_another_and_no_email_goes_twice
     fleet = start_fleet(settings=SHORT, **WIDE)
     warm_up(fleet)
     ids = send(fleet)
-    # Most of the jobs are still being taken off the queue: what a worker takes is booked in the
-    # same step.
+    # Most of the jobs are still in the queue. A worker takes a job and records it in one step.
     eventually(lambda: accepted(fleet) >= 10, what="jobs under way")
     fleet.workers[0].kill()
     ended = fleet.producer.await_all(ids, within_s=90)
     assert_all_good(fleet, ended)
-    # Nothing is left in the broker that would be done once more.
+    # The broker has no message left that would run again.
     with redis.Redis.from_url(fleet.redis.url) as client:
         eventually(lambda: not client.hlen("unacked"), what="an empty table of unacknowledged jobs")
 
@@ -92,7 +91,7 @@ def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture
 def fleet(lasting: Fleet) -> Fleet:
-    """The same, with providers that know of no call yet."""
+    """The same worker, with providers that have counted no call yet."""
     lasting.sandbox.control("reset")
     return lasting
 

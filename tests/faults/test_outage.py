@@ -1,4 +1,4 @@
-"""A provider that is down for everybody: jobs wait, and none is lost, failed or done twice."""
+"""A provider is down for all calls: jobs wait, and none is lost, failed or done twice."""
 
 from tests.fleets import StartFleet
 

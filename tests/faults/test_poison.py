@@ -1,4 +1,4 @@
-"""A job that kills its worker each time, and jobs that run beside it by chance."""
+"""A job that kills its worker each time, and jobs that happen to run beside it."""
 
 import os
 from pathlib import Path

@@ -30,7 +30,7 @@ LOAD: dict[str, Any] = {
 }  # fmt: skip
 SETTINGS = {
     "KEYWHEEL_WORKER_CONCURRENCY": "40",
-    # an email that a worker died with is tried again once its call must be over: 9 s
+    # an email whose worker died is tried again when its call must have ended: after 9 s
     "KEYWHEEL_RESEND_TIMEOUT_S": "2",
 } | tuned(max_wait_s=0.5)
 
@@ -43,7 +43,7 @@ def assert_refuses_strangers(broker: RabbitMq) -> None:
         with pytest.raises(SettingsError, match=words) as caught:
             check_rabbitmq(Settings(broker_url=SecretUrl(wrong)))
         assert "canary" not in str(caught.value)
-        # So do commands and Flower: they describe it, and end with no traceback.
+        # So do commands and Flower: they describe the job, and end without a traceback.
         with pytest.raises(BROKER_ERRORS) as refused:
             ask_workers(Celery(broker=wrong, set_as_current=False), timeout_s=1)
         assert words in failure_of(refused.value)
@@ -58,7 +58,7 @@ def assert_has_tls(broker: RabbitMq, authority: Authority) -> None:
 
 
 @needs_rabbitmq
-@pytest.mark.timeout(300)  # it starts twice, in 8 s each time on an idle machine
+@pytest.mark.timeout(300)  # RabbitMQ starts twice, in 8 s each time on an idle machine
 def test_rabbitmq_loses_no_job_and_no_email_is_sent_twice_through_kills(tmp_path: Path) -> None:
     with (
         rabbitmqs(tmp_path / "rabbitmq") as broker,
@@ -71,7 +71,7 @@ def test_rabbitmq_loses_no_job_and_no_email_is_sent_twice_through_kills(tmp_path
         producer = producer_of(broker, redis.url)
         environ = sandbox.env() | urls | SETTINGS
         with workers(tmp_path / "workers", environ, count=2) as [first, second]:
-            # Jobs without a key wait in the broker, and come back by themselves.
+            # Jobs without a key wait in the broker, and come back without help.
             sandbox.control("exhaust", service="groq", seconds=3)
             prompts = [{"prompt": f"rests {n}"} for n in range(RESTING)]
             ended = producer.await_all(producer.many("tasks.ai.complete", prompts), within_s=60)

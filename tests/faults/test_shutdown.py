@@ -1,4 +1,4 @@
-"""A worker that is asked to end while jobs wait in it for a key."""
+"""A worker is asked to end while some of its jobs wait for a key."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A worker that is killed in the middle of a streamed answer."""
+"""A worker is killed in the middle of a streamed answer."""
 
 from typing import Any
 
@@ -29,10 +29,10 @@ def test_the_stream_of_a_killed_worker_begins_anew_and_its_reader_sees_that(
         left = records()
         assert left[0][1]["type"] == "start"
         assert "end" not in [fields["type"] for _, fields in left]
-        assert 0 < client.ttl(name) <= 600  # what is left expires by itself
+        assert 0 < client.ttl(name) <= 600  # the rest of the stream expires
 
-        # The broker gives the message to another worker after the visibility timeout, which other
-        # tests wait for.
+        # After the visibility timeout, the broker gives the message to another worker; other tests
+        # wait for that.
         fleet.producer.app.send_task(
             "tasks.ai.complete", kwargs=arguments, queue="ai", task_id=sent.id
         )

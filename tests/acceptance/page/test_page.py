@@ -1,4 +1,4 @@
-"""What the page shows, and to whom."""
+"""The content of the page, and who may see it."""
 
 import json
 import re
@@ -50,7 +50,7 @@ def test_the_page_is_readable_everywhere(
 
     fresh.producer.many(
         "tasks.ai.complete", [{"prompt": "x"}] * 12
-    )  # they wait until the next test's reset
+    )  # these jobs wait until the next test resets the keys
     page = open_page(site, size=size, dark=dark)
     state(page, first, "disabled")
     state(page, second, "cooling")
@@ -58,7 +58,7 @@ def test_the_page_is_readable_everywhere(
     assert page.get_by_role("article").count() == 5
     page.locator("#service-groq").get_by_text(
         "yes", exact=True
-    ).wait_for()  # paused: all keys are out
+    ).wait_for()  # paused, because all keys rest
     wrong = page.get_by_role("list", name="What is wrong").get_by_role("listitem").first
     eventually(
         lambda: re.fullmatch(
@@ -73,7 +73,7 @@ def test_the_page_is_readable_everywhere(
     )
     assert not too_wide(page)
     screenshot(page, f"{name}-first")
-    for kind in ("key-more", "keys-words"):  # what a phone keeps folded
+    for kind in ("key-more", "keys-words"):  # a phone hides these at first
         page.evaluate(
             f"document.querySelectorAll('.{kind}').forEach((element) => {{ element.open = true; }})"
         )
@@ -177,7 +177,7 @@ def test_the_page_says_live_only_while_it_shows_the_current_state(
         "it is there from the start"
     )
     client = fresh.producer.app.backend.client
-    client.execute_command("CLIENT", "PAUSE", 5_000)  # takes each question and says nothing
+    client.execute_command("CLIENT", "PAUSE", 5_000)  # accepts each command and does not answer
     page.get_by_text("Not live: this is the state at").wait_for(timeout=8_000)
     assert page.title() == "⚪ not live · Keys"
     page.get_by_text("Live: updated every second").wait_for()
@@ -208,7 +208,8 @@ def test_many_tabs_of_a_browser_are_live_together_and_their_buttons_work(
     fresh: Fleet, site: str, open_page: Open
 ) -> None:
     reader = open_page(site)
-    others = [reader.context.new_page() for _ in range(7)]  # a browser opens six connections
+    # A browser opens six connections to a server.
+    others = [reader.context.new_page() for _ in range(7)]
     for page in others:
         page.goto(f"{site}/keys")
         page.get_by_text("Live: updated every second").wait_for()
@@ -218,7 +219,7 @@ def test_many_tabs_of_a_browser_are_live_together_and_their_buttons_work(
     others[-1].get_by_role("dialog").get_by_role("button", name="Disable").click()
     for page in others:
         state(page, first, "disabled")
-    for page in others[:-1]:  # whichever of them reads
+    for page in others[:-1]:  # any of these pages may be the one that reads
         page.close()
     card(others[-1], first).get_by_role("button", name="Enable key").click()
     state(others[-1], first, "ready")
@@ -274,10 +275,10 @@ def test_after_the_login_has_expired_the_page_sends_no_request(
     before = len(requests)
     page.evaluate(
         "document.dispatchEvent(new Event('visibilitychange'))"
-    )  # as when somebody comes back to the tab
+    )  # as when a person returns to the tab
     page.get_by_text("Not live").wait_for()
     assert len(requests) == before
-    # A browser that is offered a login by such an answer would ask for a password each time.
+    # A browser that such an answer offers a login would ask for a password each time.
     request = urllib.request.Request(  # noqa: S310
         f"{site}/api/admin/api-keys/status", headers={"Sec-Fetch-Mode": "cors"}
     )
@@ -330,4 +331,4 @@ def test_the_page_works_with_any_number_of_keys(
         assert page.get_by_text("No key of Groq is configured here").is_visible() == (count == 0)
         assert not too_wide(page)
         assert not unreadable(page)
-        page.close()  # before Flower goes, which it would complain about
+        page.close()  # before Flower stops, because the page would report that

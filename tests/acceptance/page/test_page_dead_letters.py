@@ -1,4 +1,4 @@
-"""Dead letters on the page: replayed, dropped, searched, shown by pages."""
+"""Dead letters on the page: replayed, dropped, searched, and shown in pages."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
     page.locator(f"tr[data-job='{second.id}']").wait_for()
     page.get_by_role("button", name="Drop all that match").click()
     assert "Drop 1 poison dead letter?" in dialog.inner_text()
-    third = poisoned(fresh)  # while somebody makes up his mind
+    third = poisoned(fresh)  # while the dialog is open
     page.locator(f"tr[data-job='{third.id}']").wait_for()
     dialog.get_by_role("button", name="Drop").click()
     page.locator(f"tr[data-job='{second.id}']").wait_for(state="detached")
@@ -91,7 +91,7 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     page.get_by_text("It failed: Poisoned: 5 workers died").wait_for()
     assert not unreadable(page)
     assert "canary" not in page.content()
-    page.get_by_role("link", name="poison: show it").click()  # to it alone
+    page.get_by_role("link", name="poison: show it").click()  # shows only this one
     page.locator(row_of_third).wait_for()
     assert page.locator("tr[data-job]").count() == 1
     search.fill("")
@@ -128,7 +128,7 @@ def test_a_dead_letter_that_is_newer_than_the_one_shown_is_not_dropped(
         fresh.producer.app.backend.client.zincrby("{kw:dead}:index", 60_000, first.id)
 
     page.get_by_label(f"Drop the dead letter of job {first.id}").click()
-    die_again()  # while somebody makes up his mind
+    die_again()  # while the dialog is open
     page.get_by_role("dialog").get_by_role("button", name="Drop").click()
     page.get_by_text("The job has died again since").first.wait_for()
     assert row.is_visible()
@@ -165,7 +165,7 @@ def test_all_means_the_dead_letters_that_are_listed_also_while_a_request_is_unde
     held[0].fulfill(status=503, json={"error": "x", "message": "Not now."})
     for late in held[1:]:
         late.continue_()
-    page.locator(f"tr[data-job='{first.id}']").wait_for()  # asked for again by itself
+    page.locator(f"tr[data-job='{first.id}']").wait_for()  # the page asked again without a click
     page.get_by_label("Search the dead letters").press_sequentially("no such job")
     assert page.get_by_role("button", name="Drop all that match").is_disabled()
     page.get_by_text("; none matches.").wait_for()
@@ -176,7 +176,7 @@ def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
 ) -> None:
     (served,) = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}])
     fresh.producer.await_all([served], within_s=30)
-    page = open_page(site, job=served)  # by a link, without a look at another page before
+    page = open_page(site, job=served)  # by a link, without another page before
     wrong = fresh.producer.app.send_task(
         "tasks.ai.complete", kwargs={"prompt": "x", "temperature": 9}, queue="ai"
     )
@@ -196,7 +196,8 @@ def test_the_page_of_a_job_counts_its_calls_only_where_they_are_known(
         return bool(bar <= heading.bounding_box()["y"] < WIDE["height"])
 
     eventually(is_shown, what="the place that the address names")
-    page.evaluate("history.replaceState(null, '', '/keys')")  # else it would name it still
+    # Otherwise the address would still name it.
+    page.evaluate("history.replaceState(null, '', '/keys')")
     page.locator("#letters-rows").get_by_role("link", name=wrong.id).click()
     page.get_by_text("State at").wait_for()
     page.go_back()

@@ -22,7 +22,7 @@ from tests.processes import eventually
 
 pytestmark = NEEDS_BROWSER
 AN_HOUR_AHEAD = "const now = Date.now; Date.now = () => now() + 3600000;"
-"""Puts a browser's clock wrong."""
+"""Sets a browser's clock wrong."""
 
 
 def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
@@ -116,18 +116,20 @@ def test_a_key_is_disabled_by_keyboard_alone_and_escape_changes_nothing(
     assert page.evaluate("document.activeElement.textContent") == "Disable"
     assert card(page, first).locator(".key-state").inner_text() == "ready"
     page.keyboard.press("Enter")
-    # A browser that is busy may report the first dialog's end only when the second one is open.
+    # A busy browser may report the end of the first dialog only when the second is open.
     page.evaluate("document.querySelector('#keys-dialog').dispatchEvent(new Event('close'))")
     page.keyboard.type(
         "<img src=x onerror=alert(1)>leaked"
-    )  # replaces nothing: the field holds a text to go on from
+    )  # replaces nothing: the field holds the earlier text to edit
     page.keyboard.press("Enter")
     state(page, first, "disabled")
     assert has_focus(card(page, first).get_by_role("button", name="Enable key"))
-    assert "<img src=x onerror=alert(1)>leaked" in card(page, first).inner_text()  # text, no markup
+    # Shown as text, not as markup.
+    assert "<img src=x onerror=alert(1)>leaked" in card(page, first).inner_text()
     page.get_by_role("cell", name="onerror").first.wait_for()
     assert page.locator("#keys-page img").count() == 0
-    for tick in (False, True):  # what a person took out comes back only where the reset says so
+    # A key that a person disabled comes back only if the reset includes it.
+    for tick in (False, True):
         page.get_by_role("button", name="Reset all keys of Groq").click()
         assert f"{first[:10]}... (" in page.get_by_role("dialog").inner_text()
         assert "by flower ada" in page.get_by_role("dialog").inner_text()
@@ -198,7 +200,7 @@ def test_a_service_is_paused_and_resumed_by_its_buttons(
     page.get_by_text("Deferred jobs, until when and why: paused by a person").click()
     waiting = page.get_by_role("list", name="Deferred jobs of Groq").get_by_role("link")
     page.add_init_script(AN_HOUR_AHEAD)
-    waiting.first.click()  # the job's own page
+    waiting.first.click()  # opens the job's own page
     page.get_by_text(re.compile(r"^It waits: paused by a person\. Next try in \d+:\d\d")).wait_for()
     page.locator("#job-line").get_by_text("went back to its queue, to wait").wait_for()
     assert re.fullmatch(r"next try in \d+:\d\d · job [0-9a-f]{8}", page.title())
@@ -271,7 +273,7 @@ def test_a_reset_brings_back_no_key_that_was_disabled_after_its_dialog_had_opene
     page.locator(".toast", has_text=f"Still disabled by people: {third[:10]}").wait_for()
     for secret in (second, third):
         assert card(page, secret).locator(".key-state").inner_text() == "disabled"
-    card(page, third).get_by_role("button", name="Reset key").click()  # which names it now
+    card(page, third).get_by_role("button", name="Reset key").click()  # which names the key now
     assert "leaked" in dialog.inner_text()
     dialog.get_by_role("button", name="Reset").click()
     state(page, third, "ready")

@@ -1,4 +1,4 @@
-"""The awaited result backend against the stock one: same keys, same format."""
+"""The asynchronous result backend compared with the stock one: same keys, same format."""
 
 import json
 import uuid
@@ -73,7 +73,7 @@ def test_an_end_that_comes_while_a_later_state_is_stored_stays(
     decode, ends = type(app.backend).decode, iter(["SUCCESS"])
 
     def decode_late(self: Any, payload: Any) -> Any:
-        # What another worker stores between our look and our write.
+        # Another worker stores this between our read and our write.
         if end := next(ends, None):
             store.set(key, json.dumps({"status": end, "result": "of another run"}))
         return decode(self, payload)
@@ -171,7 +171,8 @@ def test_the_texts_of_an_error_are_redacted_wherever_they_stand_and_those_of_a_r
     assert app.backend._get_result_meta(answer, states.SUCCESS, None, None)["result"] == answer
 
 
-@pytest.mark.filterwarnings("ignore:Call to deprecated setex")  # outside of jobs it is Celery's
+# Outside of jobs Celery stores the result.
+@pytest.mark.filterwarnings("ignore:Call to deprecated setex")
 @pytest.mark.parametrize(("within_s", "kept_s"), [(60, 60), (None, 86_400)])  # as long as results
 def test_a_job_that_is_sent_once_again_is_remembered_from_then_on(
     app: Celery, store: "redis.Redis", within_s: int | None, kept_s: int
@@ -204,4 +205,5 @@ def test_a_connection_class_without_an_async_twin_falls_back_to_threads(app: Cel
 
 def test_a_state_that_a_child_task_reports_is_stored_without_holding_up_the_loop(run: Run) -> None:
     _, done = run("PROGRESS", task="reports")
-    assert done.result(10)[1] == "['STARTED', 'PROGRESS']"  # not there yet when the call returned
+    # It is not stored yet when the call returns.
+    assert done.result(10)[1] == "['STARTED', 'PROGRESS']"

@@ -1,4 +1,4 @@
-"""A result store that is away, is full, or lacks a right, while jobs have results."""
+"""A result store that is down, is full, or lacks a right, while jobs have results."""
 
 import asyncio
 import threading
@@ -102,7 +102,7 @@ def test_a_job_that_is_done_is_not_cut_while_the_result_store_takes_nothing(  # 
             began_s = time.monotonic()
             eventually(
                 lambda: time.monotonic() > began_s + 2
-            )  # it is the length that is tested: seven limits, ten tries
+            )  # the length is what this test is about: seven limits, ten tries
             assert not done.done()
         assert done.result(15)[0] == 0
     assert meta_of(store, task_id)["result"] == "kept"

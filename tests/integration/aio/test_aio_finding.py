@@ -1,4 +1,4 @@
-"""A job is found among the messages that wait, wherever it stands."""
+"""A job is found among the waiting messages, wherever it stands."""
 
 import json
 
@@ -9,7 +9,7 @@ from worker.aio.transport.finding import count_waiting, find_job
 
 JOB = "job-1"
 LISTS = ("ai\x06\x166", "ai")
-"""The urgent ones first."""
+"""The priorities, the urgent one first."""
 
 
 def message_of(job: str, **headers: str) -> str:
@@ -21,7 +21,7 @@ def others(count: int) -> list[str]:
 
 
 CHILD = message_of("child", parent_id=JOB)
-"""Of a job that was deferred after it had sent another one, and so comes behind it."""
+"""A job that JOB sent before JOB was deferred; so it stands in front of JOB."""
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ async def test_a_job_that_does_not_wait_is_not_found(broker: Redis, queue: list[
 async def test_in_the_line_of_its_tenant_a_job_takes_turns_with_the_others(
     broker: Redis, ahead: int, before: int
 ) -> None:
-    """Those that stand in no line come first; two of the other tenant's stand beside it."""
+    """Messages that stand in no line come first; two of the other tenant's stand beside the job."""
     await broker.lpush("ai", *others(6))
     lines = {"a": [*others(ahead), message_of(JOB), *others(1)], "b": others(2)}
     for tenant, messages in lines.items():

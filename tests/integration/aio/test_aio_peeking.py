@@ -1,4 +1,4 @@
-"""What waits in a queue is read without being taken."""
+"""Waiting messages of a queue are read without being taken."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,6 +1,6 @@
 """Messages that jobs send in pipelines.
 
-What Celery would have sent, to where it would have sent it.
+They are the messages that Celery would have sent, in the same places.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ def celery_app(url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
 
     @app.task(name="task", shared=False)
     def task(*_: Any, **__: Any) -> None:
-        """Only its messages are looked at."""
+        """A task of which only the messages matter."""
 
     yield app
     app.close()
@@ -91,7 +91,7 @@ def test_a_message_is_the_one_that_celery_sends(
         if isinstance(message, list):
             assert message == pytest.approx(stock[key], abs=2)
             stock[key] = message
-        elif message["properties"].get("expiration"):  # counted from now on
+        elif message["properties"].get("expiration"):  # counted from the time of sending
             stock[key]["properties"]["expiration"] = message["properties"]["expiration"]
     assert ours == {key: message for key, message in stock.items() if key in ours}
     assert {key for key in stock if not key.startswith("_kombu")} == set(ours)
@@ -101,7 +101,7 @@ def test_a_message_is_the_one_that_celery_sends(
     ("celery_app", "options"),
     [
         (STOCK, {}),  # another transport
-        (OURS, {}),  # an event tells of each message
+        (OURS, {}),  # an event reports each message
         (OURS, {"queue": None, "exchange": "q", "routing_key": "q"}),  # by an exchange
         (OURS, {"compression": "gzip"}),
     ],

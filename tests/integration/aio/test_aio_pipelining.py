@@ -1,4 +1,4 @@
-"""What jobs store and send over one connection, and what becomes of it when that is lost."""
+"""Results and messages that jobs send over one connection, and its loss."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ async def pipelining(url: str, request: pytest.FixtureRequest) -> AsyncIterator[
 
 
 async def _killed_while_it_waits(pipelining: Pipelining, books: Any) -> "asyncio.Future[Any]":
-    """Send a command that waits, and have the server close its connection meanwhile."""
+    """Send a command that waits, and make the server close its connection meanwhile."""
     (theirs,) = await pipelining.run([("CLIENT", "ID")])
     waiting = pipelining.run([("BLPOP", "list", 0)])
     async with asyncio.timeout(30):

@@ -1,4 +1,4 @@
-"""The loop on which plain functions wait for coroutines, where a program is forked."""
+"""The loop on which plain functions wait for coroutines, in a program that forks."""
 
 import subprocess
 import sys

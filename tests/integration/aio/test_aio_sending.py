@@ -1,6 +1,6 @@
-"""The lighter way to send.
+"""The faster way to send jobs.
 
-The same messages as `apply_async`, fewer round trips, and the usual way for all else.
+It sends the same messages as `apply_async` in fewer round trips, and leaves the rest to Celery.
 """
 
 import json
@@ -38,7 +38,7 @@ def app(url: str, request: pytest.FixtureRequest) -> Iterator[Celery]:
 
 
 def sent(books: Any) -> list[dict[str, Any]]:
-    """What lies in the queues, oldest first, without what differs between two sendings."""
+    """Return the messages of the queues, oldest first, without the parts that differ each time."""
     messages, tags = [], set[UUID]()
     for key in sorted(key for key in books.keys("[ab]*") if books.type(key) == "list"):
         for text in reversed(books.lrange(key, 0, -1)):
@@ -61,7 +61,7 @@ def test_a_job_is_sent_as_celery_sends_it(app: Celery, books: Any) -> None:
         routed.s().set(task_id="t4"),
         app.signature("unknown", args=(1,), options={"task_id": "t5"}),
     ]
-    sender.send_many([plain.s(0), routed.s()])  # which declares the queues
+    sender.send_many([plain.s(0), routed.s()])  # this declares the queues
     books.delete("a", "b", "b\x06\x163")
     for signature in signatures:
         signature.apply_async()
@@ -84,7 +84,7 @@ def test_many_jobs_take_one_round_trip_and_each_has_an_id_of_its_own(
         results = sender.send_many([plain.s(number) for number in range(300)])
         assert (
             client.info("stats")["total_reads_processed"] - before < 100
-        )  # by the size of what is read at once
+        )  # by the size of one read
     assert len({result.id for result in results}) == 300
     assert [message["headers"]["id"] for message in sent(books)][1:] == [
         result.id for result in results

@@ -1,6 +1,6 @@
-"""The transport against a real Redis.
+"""The transport with a real Redis.
 
-What it takes, what it leaves, and that nothing gets lost on the way.
+The tests check what it takes and what it leaves, and that no message is lost on the way.
 """
 
 import json
@@ -46,7 +46,7 @@ def test_a_message_arrives_at_once_in_any_of_several_queues_and_priorities(url: 
             send(url, queue, queue, priority=priority)
             receiver.until(lambda before=before: len(receiver.messages) > before)
             assert receiver.channel.sweep_s == 10.0
-            assert looked  # a hint, or the sweep; the next test distinguishes them
+            assert looked  # by a notification or by the sweep; the next test distinguishes them
         assert receiver.bodies == ["a", "b", "c", "a", "c"]
 
 
@@ -133,7 +133,7 @@ def test_a_paused_queue_is_not_fetched_from_and_is_served_again_when_it_is_resum
         receiver.with_hub()
         send(url, "a", *range(20))
         receiver.until_asked()
-        receiver.consumer.cancel_by_queue("a")  # while its messages are on their way
+        receiver.consumer.cancel_by_queue("a")  # while messages for it are sent
         send(url, "b", "still served")
         receiver.until(lambda: receiver.bodies == ["still served"])
         send(url, "a", *range(20, 30))
@@ -178,7 +178,7 @@ def test_either_transport_gives_back_what_the_other_took_too_long_ago(
             other.channel.qos.restore_visible()
         assert books.hlen("unacked") == books.zcard("unacked_index") == 0
         assert waiting(books, "a\x06\x166") == ["late"]
-    # The late one is closed by now, and must not have given it back a second time.
+    # The late one is closed now, and must not have returned the message a second time.
     assert waiting(books, "a\x06\x166") == ["late"]
 
 

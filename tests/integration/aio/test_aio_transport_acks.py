@@ -1,4 +1,4 @@
-"""How the transport acknowledges, and what it does with unacknowledged messages when it ends."""
+"""How the transport acknowledges messages, and returns the others when it ends."""
 
 import json
 import socket
@@ -190,7 +190,7 @@ def test_closing_gives_back_an_answer_that_is_still_on_its_way(url: str, books: 
     texts = books.lrange("a", 0, -1)
     with receiving(url, "a", prefetch=3) as receiver:
         receiver.until_asked()
-    assert books.lrange("a", 0, -1) == texts  # untouched: nobody had seen them
+    assert books.lrange("a", 0, -1) == texts  # untouched, because no worker had them
     assert books.hlen("unacked") == books.zcard("unacked_index") == 0
     assert receiver.messages == []
 
@@ -221,7 +221,7 @@ def test_cancelling_the_last_consumer_gives_back_an_answer_that_is_still_on_its_
         receiver.until(lambda: receiver.bodies == [0, 1, 2])
 
 
-# While an answer is read, and while its messages are handed over and the next one is on its way.
+# While a reply is read, and while its messages are handed over and the next reply is awaited.
 @pytest.mark.parametrize("during", ["reading", "delivering"])
 def test_the_last_consumer_may_be_cancelled_at_any_instant(
     url: str, books: Any, monkeypatch: pytest.MonkeyPatch, during: str
@@ -237,7 +237,7 @@ def test_the_last_consumer_may_be_cancelled_at_any_instant(
             read = connection.read_response
 
             def interrupted(**options: Any) -> Any:
-                receiver.consumer.cancel()  # by a signal's handler
+                receiver.consumer.cancel()  # in a signal handler
                 return read(**options)
 
             monkeypatch.setattr(connection, "read_response", interrupted)
@@ -255,7 +255,7 @@ def test_every_channel_ends_with_its_connection_though_the_server_is_away(
     receiver = Receiver(url, "a", lease_s=lease_s, visibility_timeout=900)
     receiver.with_hub()
     assert receiver.hub is not None
-    # As Celery's remote control has one: a queue that goes with its channel, which needs the
+    # As in Celery's remote control: a queue that is deleted with its channel, which needs the
     # server.
     other = receiver.connection.channel()
     fanout = Exchange("told", type="fanout")
@@ -282,7 +282,8 @@ def test_every_channel_ends_with_its_connection_though_the_server_is_away(
     with receiving(url, "a", lease_s=lease_s, visibility_timeout=900) as second:
         second.with_hub()
         if lease_s:
-            second.until(lambda: second.messages, within_s=30)  # let go of, so it comes at once
+            # Returned by the first, so it comes at once.
+            second.until(lambda: second.messages, within_s=30)
             assert second.bodies == [2]
     if lease_s:
         assert "cannot put 2 messages back" not in caplog.text

@@ -1,4 +1,4 @@
-"""How messages are delayed, by which clock, and how they are woken."""
+"""How messages are delayed, by which clock, and how they become due."""
 
 import pytest
 
@@ -30,8 +30,8 @@ def test_a_message_is_delayed_and_its_queue_knows_the_earliest_instant(
     assert queue_server.client.hget("late.texts", "c") == text_of("c").encode()
 
 
-# How far the clock was ahead when it was last read and by how much it was corrected, in
-# milliseconds; how far it is ahead now; and the correction that is kept, None where nothing is.
+# How far the clock was ahead at the last reading, and its correction then, in milliseconds; how far
+# it is ahead now; and the correction that is kept, or None if none is kept.
 @pytest.mark.parametrize(
     ("last_ms", "skew_ms", "ahead_ms", "kept_ms"),
     [

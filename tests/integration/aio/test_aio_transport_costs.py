@@ -1,4 +1,4 @@
-"""What the transport costs a real Redis: its connections, its commands, its looks into queues."""
+"""The transport's costs for a real Redis: connections, commands, and polls of queues."""
 
 import gc
 import json
@@ -57,7 +57,7 @@ def test_only_bytes_that_have_been_read_count_as_buffered_and_the_socket_is_not_
         try:
             connection.send_packed_command(connection.pack_commands([("PING",)] * 2))
             assert connection.can_read(10)
-            assert not has_buffered(connection)  # all of it is in the socket
+            assert not has_buffered(connection)  # the socket holds all of it
             connection.read_response()
             assert has_buffered(connection)
             connection.read_response()
@@ -75,7 +75,7 @@ def test_a_channel_that_gives_messages_back_at_its_end_leaves_no_connection_open
 
     send(url, "a", 1, 2)
     gc.collect()
-    gc.disable()  # it would close them, some day
+    gc.disable()  # garbage collection would close them at some time
     try:
         before = connections()
         with receiving(url, "a") as receiver:
@@ -121,7 +121,7 @@ def test_of_a_change_only_the_list_that_changed_is_looked_into(url: str, books: 
     names = ("evalsha", "exists", "lrange", "getex", "time", "zadd", "hset", "ltrim")
     with receiving(url, *"abcde", prefetch=100, delayed_queues=["e"]) as receiver:
         receiver.with_hub()
-        for number in range(2):  # the second time no question asks of other lists, either
+        for number in range(2):  # the second request does not ask for other lists either
             receiver.until(
                 lambda: receiver.channel.hints.all_empty and not receiver.channel._in_poll
             )
@@ -153,7 +153,7 @@ def test_messages_taken_together_are_entered_together(url: str, books: Any) -> N
         )
         spent = {name: calls(books, name) - count for name, count in before.items()}
         assert spent["ltrim"] == 2
-        assert spent["hset"] <= 5  # leases are kept meanwhile
+        assert spent["hset"] <= 5  # leases are renewed meanwhile
 
 
 def test_a_queue_that_is_left_out_costs_no_questions_and_is_asked_again_once_it_may_be(
@@ -206,7 +206,7 @@ def test_the_text_of_the_script_is_sent_once_where_the_server_does_not_know_it(
     "message",
     [
         {"headers": {"properties": {"delivery_tag": "false"}}, "properties": "here"},
-        # before the others, so the last text of that kind is another one
+        # sorts before the others, so the last text of that kind is another one
         {"properties": "here", "headers": {"properties": {"delivery_tag": "false"}}},
         {"headers": {"x": '"properties": {"delivery_tag": "false"}}'}, "properties": "here"},
         {"properties": "here", "more": {"deeper": [{"properties": {"delivery_tag": "false"}}]}},
@@ -236,7 +236,7 @@ def test_a_channel_that_holds_nothing_needs_no_connection_for_leases(url: str, b
         receiver.until(lambda: receiver.messages)
         keeper = receiver.channel.qos.keeper
         assert keeper is not None
-        receiver.until(lambda: keeper._client is not None)  # it renews
+        receiver.until(lambda: keeper._client is not None)  # it renews leases
         heard_s = float(books.hget("unacked.pulse", "heard"))
         receiver.messages[0].ack()
         receiver.until(lambda: keeper._client is None and not books.hlen("unacked"))
@@ -253,7 +253,7 @@ def test_workers_count_each_other_as_they_look_for_messages_of_dead_ones(books: 
         return int(reply[1])
 
     assert [look() for _ in range(5)] == [1, 2, 3, 4, 5]
-    assert look(first=0) == 5  # somebody goes on
+    assert look(first=0) == 5  # another worker takes over
     assert look(rounds=1) == 5  # the last round counts until this one has more
     assert [look() for _ in range(5)] == [5, 5, 5, 5, 6]
     assert look(rounds=2) == 1  # all were silent for a round

@@ -1,6 +1,6 @@
 """Delayed queues of the transport.
 
-A message waits in the broker for its instant, and is handed out then.
+A message waits in the broker for its instant, and is delivered then.
 """
 
 import asyncio
@@ -39,12 +39,12 @@ def delay(
     job: str | None = None,
     **options: Any,
 ) -> None:
-    """Publish as Celery does where a countdown is asked for."""
+    """Publish as Celery does if a countdown is given."""
     with Connection(url, transport=transport, transport_options=OPTIONS) as connection:
         producer = Producer(connection)
         queue_of("late")(
             connection.default_channel
-        ).declare()  # which takes a moment, the first time
+        ).declare()  # the first time, this takes a moment
         for body in bodies:
             eta = (datetime.now(UTC) + timedelta(seconds=countdown_s)).isoformat()
             headers, options = {"eta": eta, "id": job, "x": 1}, {"serializer": "json"} | options
@@ -210,12 +210,12 @@ def test_one_of_many_channels_wakes_up_for_a_message_and_another_where_it_is_gon
                 second.channel.connection.cycle.nudge(0.01)
                 second.turn()
             assert not second.messages
-            # Told of each new earliest instant, and awake at each; the second channel of the first
-            # message only.
+            # The first channel is notified of each new earliest instant and wakes up at each; the
+            # second channel wakes up only for the first message.
             assert calls(books, "evalsha") - before <= 3 * 3 + 1
             first.close()
             books.delete("late.due.leader")  # it expires by itself
-            second.channel.hints.all_empty = False  # as when the time for a sweep has come
+            second.channel.hints.all_empty = False  # as when a sweep is due
             second.until(lambda: second.channel.hints.all_empty)
             delay(url, 0.5, 2)
             second.until(lambda: 2 in second.bodies)
@@ -243,7 +243,7 @@ def test_a_place_that_is_left_alone_keeps_its_due_messages_and_hides_no_others(
         delay(url, 0.5, "urgent")
         receiver.until(
             lambda: receiver.bodies == ["urgent"], within_s=4
-        )  # a look where nothing is delayed is later
+        )  # without delayed messages, the next poll is later
         assert books.zcard("late\x06\x169.due") == 1
         receiver.channel.take_urgent_only("late", None)
         receiver.until(lambda: receiver.bodies == ["urgent", "bulk"])
@@ -290,7 +290,7 @@ def test_messages_with_an_instant_that_wait_in_the_list_are_handed_out_as_they_a
 
 def test_a_clock_that_is_set_back_makes_no_countdown_longer(url: str, books: Any) -> None:
     ahead_us = now_us(books) + 600_000_000
-    books.set(delayed.CLOCK_KEY, f"{ahead_us} 0")  # what it was
+    books.set(delayed.CLOCK_KEY, f"{ahead_us} 0")  # the former value
     delay(url, 0.5, 1)
     assert books.zscore("late.due", books.zrange("late.due", 0, 0)[0]) > ahead_us
     with receiving(url, "late", **OPTIONS) as receiver:
@@ -326,7 +326,7 @@ def test_delayed_messages_are_published_in_batches_and_behind_a_prefix(
 
 
 def test_the_taking_script_reads_no_sorted_set_before_a_message_is_due() -> None:
-    """Otherwise the server would notify every waiting worker of every delayed message."""
+    """If it did, the server would notify every waiting worker of every delayed message."""
     before_any_is_due = TAKE.partition("tonumber(next_us) <= now_us then")[0]
     assert "GETEX" in before_any_is_due
     assert "ZRANGE" not in before_any_is_due
@@ -340,5 +340,6 @@ def test_where_nothing_was_delayed_others_hear_of_the_first_message_too(
             receiver.with_hub()
             receiver.until(lambda receiver=receiver: receiver.channel.hints.all_empty)
         assert second.channel.sweep_s == 10
-        delay(url, 0.5, 1)  # and the first, which leads the queue, stands still
-        second.until(lambda: second.bodies == [1], within_s=6)  # it would look by itself after ten
+        delay(url, 0.5, 1)  # the first channel, which leads the queue, stands still
+        # Without that, it would poll after ten seconds.
+        second.until(lambda: second.bodies == [1], within_s=6)

@@ -1,4 +1,4 @@
-"""A server that is far away: what need not be waited for does not hold up the consumer."""
+"""A server far away: the consumer is not held up by replies that it need not wait for."""
 
 import threading
 from typing import Any

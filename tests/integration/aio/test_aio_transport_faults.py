@@ -1,4 +1,4 @@
-"""The transport where a consumer raises, the server refuses or the connection breaks."""
+"""The transport if a consumer raises, the server refuses or the connection breaks."""
 
 from typing import Any
 

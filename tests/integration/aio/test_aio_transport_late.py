@@ -1,4 +1,4 @@
-"""Channels that come too late for a message: they look before they take, and give way to others."""
+"""Channels that come too late for a message poll before they take, and give way to others."""
 
 import time
 from typing import Any
@@ -66,7 +66,8 @@ def test_a_channel_that_was_too_late_leaves_the_next_messages_to_the_others_for_
             fast.until(lambda: fast.bodies[-1:] == [body] and not fast.channel._in_poll)
 
         fast_takes(1)
-        late.until(lambda: late.channel._looks_until_s and not late.channel._in_poll)  # in vain
+        # It polls without success.
+        late.until(lambda: late.channel._looks_until_s and not late.channel._in_poll)
         before = {name: calls(books, name) for name in ("evalsha", "exists")}
         for body in (2, 3):
             fast_takes(body)
@@ -109,7 +110,7 @@ def test_where_many_workers_wait_each_gives_way_for_a_moment_and_then_looks(
         receiver.until(lambda: receiver.channel.hints.all_empty and not receiver.channel._in_poll)
         assert (
             1 <= receiver.channel.qos.keeper.workers < 8
-        )  # it looked for dead ones as it connected
+        )  # it looked for dead workers when it connected
         receiver.channel.qos.keeper.workers = 200  # 0.4 s
         before = calls(books, "evalsha")
         send(url, "a", 1, 2)
@@ -117,4 +118,4 @@ def test_where_many_workers_wait_each_gives_way_for_a_moment_and_then_looks(
         receiver.turn()
         assert (receiver.messages, calls(books, "evalsha")) == ([], before)
         receiver.until(lambda: len(receiver.messages) == 2)
-        assert calls(books, "evalsha") == before + 1  # one look for both
+        assert calls(books, "evalsha") == before + 1  # one poll for both

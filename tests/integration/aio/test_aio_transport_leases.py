@@ -1,6 +1,6 @@
 """The leases of a channel's messages, with a real Redis.
 
-What workers make of them is in `tests/workers/aio/test_aio_leases.py`.
+`tests/workers/aio/test_aio_leases.py` tests them with workers.
 """
 
 import time
@@ -37,7 +37,7 @@ def test_only_messages_whose_leases_are_not_renewed_are_given_back_and_their_dea
         died_s = round(time.time() - 1000, 3)
         store.zadd(
             "unacked.leases", {tags[0]: died_s + 900, tags[1]: 0}
-        )  # it died with one, let go of another
+        )  # it died with one message, and had returned another
         medic.channel.qos.recover_at_s = 0
         medic.channel.recover()
         assert store.hkeys("unacked") == store.zrange("unacked.leases", 0, -1) == [tags[2]]
@@ -47,8 +47,8 @@ def test_only_messages_whose_leases_are_not_renewed_are_given_back_and_their_dea
         assert again[0].headers["died_s"] == pytest.approx(died_s, abs=0.002)
         assert not {"deaths", "died_s"} & set(again[1].headers)
         assert all(message.headers["redelivered"] for message in again.values())
-        # The tags are new: the worker that had them first can neither forget nor return messages
-        # that another one has now.
+        # The tags are new: the first worker can neither acknowledge nor return messages that
+        # another worker has now.
         assert {message.delivery_tag for message in again.values()}.isdisjoint(tags)
         receiver.messages[0].reject()
         receiver.channel.flush_acks()
@@ -94,7 +94,7 @@ def test_after_a_silence_no_lease_expires_before_all_workers_had_time_to_renew(
         receiver.until(lambda: receiver.messages)
         receiver.turn()
         store.zadd("unacked.leases", {receiver.messages[0].delivery_tag: 1.0})
-        store.hset("unacked.pulse", "heard", time.time() - 800)  # the server was away
+        store.hset("unacked.pulse", "heard", time.time() - 800)  # the server was down
         receiver.channel.qos.recover_at_s = 0
         receiver.channel.recover()
         assert store.hlen("unacked") == 1
@@ -112,7 +112,7 @@ def test_where_the_servers_clock_was_set_back_the_leases_of_before_are_set_back_
         receiver.channel.qos.recover_at_s = 0
         receiver.channel.recover()
         end_s = store.zscore("unacked.leases", "of a dead worker")
-        assert time.time() + 400 < end_s <= time.time() + 500.001  # it is kept in milliseconds
+        assert time.time() + 400 < end_s <= time.time() + 500.001  # Redis keeps it in milliseconds
         assert store.zscore("unacked.leases", "taken since") == pytest.approx(since_s)
         assert float(store.hget("unacked.pulse", "hold_until")) <= time.time() + 450.001
 
@@ -130,7 +130,7 @@ def test_messages_of_stock_workers_are_left_to_the_visibility_timeout(
         with receiving(server.url, transport=STOCK, visibility_timeout=-60) as medic:
             medic.channel.qos.restore_visible()
         assert store.hlen("unacked") == 0
-        assert store.zcard("unacked.leases") == 1  # the stock code knows nothing of it
+        assert store.zcard("unacked.leases") == 1  # the stock code does not know it
         store.zadd("unacked.leases", {ours.messages[0].delivery_tag: 1.0})
         ours.channel.qos.recover_at_s = 0
         ours.channel.recover()
@@ -184,7 +184,7 @@ def test_a_job_that_ends_while_its_channel_closes_is_acknowledged_and_not_redeli
         tags = [message.delivery_tag for message in receiver.messages]
 
         def running_jobs(_: set[str]) -> set[str]:
-            """As the pool does: two were running when it looked, then it read what had ended."""
+            """Report running jobs as the pool does: two of them end after it has looked."""
             receiver.messages[0].ack()
             receiver.messages[1].ack()
             receiver.messages[2].requeue()

@@ -1,4 +1,4 @@
-"""The lines of tenants: what the script that shares a queue leaves, with a real Redis."""
+"""The lines of tenants that the sharing script makes, with a real Redis."""
 
 import json
 import random
@@ -19,7 +19,7 @@ def shared(server: EmbeddedRedis) -> Iterator[Shared]:
         yield Shared(client)
 
 
-# How many tenants there are, and how many messages come and are taken at a time.
+# The number of tenants, and of messages that come and are taken at a time.
 @pytest.mark.parametrize(
     ("seed", "tenants", "comes", "taken"),
     [
@@ -55,7 +55,7 @@ def test_tenants_are_served_in_the_order_of_what_they_have_used(
     assert shared.books.hlen("unacked") == 0
 
 
-# How a message names its tenant, and what that is.
+# How a message names its tenant, and the tenant's id.
 @pytest.mark.parametrize(
     ("written", "tenant"),
     [
@@ -102,7 +102,7 @@ def test_redelivered_messages_come_before_new_ones(
     assert (shared.actual["list"][0] == "again") is is_first
 
 
-# How many messages come before and behind the one that names a tenant, and whether it is seen.
+# The number of messages before and behind the one with a tenant, and whether it is seen.
 @pytest.mark.parametrize(
     ("before", "behind", "is_seen"),
     [
@@ -129,7 +129,7 @@ def pause_ms(books: Any) -> int:
 
 
 def is_short(pause_ms: int) -> bool:
-    """A slow machine may find it over."""
+    """Whether the pause is short, or over already on a slow machine."""
     return pause_ms <= 500 and pause_ms != -1
 
 
@@ -226,7 +226,7 @@ def test_an_entry_that_only_looks_like_a_message_stays_in_the_list(shared: Share
     assert shared.books.llen(f"a.tenant.{id_of('big')}") == shared.books.hlen("unacked") == 2
 
 
-# For how long a parked message was not renewed, in seconds, and whether it is now.
+# How long ago a parked message was renewed, in seconds, and whether it is renewed now.
 @pytest.mark.parametrize(("old_s", "is_renewed"), [(SAFE_S / 2 + 1, True), (SAFE_S / 2 - 1, False)])
 @pytest.mark.parametrize("leases", [1, 0])
 def test_only_the_leases_of_messages_in_lines_are_renewed(

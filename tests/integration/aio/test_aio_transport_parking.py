@@ -1,4 +1,4 @@
-"""Where the messages of a long queue of several tenants are kept, and that none gets lost there."""
+"""Where the messages of a long queue with several tenants are kept, and that none is lost."""
 
 import json
 from collections.abc import Callable
@@ -54,11 +54,11 @@ def test_parked_messages_return_to_their_queue_when_no_worker_renews_them(
     share(receiver, books)
     tags = books.zrange("unacked.leases", 0, -1)
     assert len(tags) == 40
-    books.zadd("unacked.leases", dict.fromkeys(tags, 1))  # all workers are gone for long
+    books.zadd("unacked.leases", dict.fromkeys(tags, 1))  # all workers died long ago
     with receiving(url, "a") as other:
         other.channel.recover()
     assert books.llen("a") == WINDOW + 40
-    # No worker has died of them.
+    # No worker has died of these messages.
     assert not [text for text in books.lrange("a", 0, -1) if '"deaths"' in text]
     assert sorted(take_all(receiver, books)) == sorted(names("A", WINDOW + 40))
 

@@ -1,4 +1,4 @@
-"""What the transport's scripts for leases and unacknowledged messages do, each by itself."""
+"""The transport's scripts for leases and unacknowledged messages, each on its own."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def expired(books: Any, *, most: int = 100, round_s: int = MB, first: int = 1) -
 
 
 def listed(books: Any, **more: Any) -> list[str]:
-    """The tags of the messages whose leases have ended."""
+    """Return the tags of the messages whose leases have ended."""
     return list(expired(books, **more)[2::3])
 
 
@@ -71,8 +71,8 @@ def test_of_large_messages_fewer_are_listed(books: Any, size: int, more: list[st
     assert listed(books) == ["1", *more]
 
 
-# For how long all workers were silent, until when nobody was to be given up (both seconds from
-# now), and for how long nobody is; None: the dead are.
+# How long all workers were silent, until when no worker was to be given up (both in seconds), and
+# for how long none is given up now; None means that dead workers are given up.
 @pytest.mark.parametrize(
     ("silent_s", "held_s", "hold_s"),
     [
@@ -105,16 +105,16 @@ def test_after_a_silence_of_all_only_released_messages_are_listed(
         assert at_s + hold_s - 0.001 <= until_s <= now_s(books) + hold_s + 0.001
 
 
-# By how much the clock was set back, and which leases end how long from now, before and after.
+# By how much the clock was set back; in how many seconds a lease ends, before and after.
 @pytest.mark.parametrize(
     ("back_s", "before_s", "after_s"),
     [
         (3_600, 3_600 + 500, 500),
         (3_600, 3_600 - 2 * PATIENCE_S + 9, -2 * PATIENCE_S + 9),  # of a dead worker
-        (3_600, 3_600 - 2 * PATIENCE_S - 9, 3_600 - 2 * PATIENCE_S - 9),  # none ended so early
-        (3_600, 890, 890),  # taken since
+        (3_600, 3_600 - 2 * PATIENCE_S - 9, 3_600 - 2 * PATIENCE_S - 9),  # no lease ended so early
+        (3_600, 890, 890),  # taken after the clock was set
         (500, 2 * PATIENCE_S + 9, 2 * PATIENCE_S + 9 - 500),
-        (500, 2 * PATIENCE_S - 9, 2 * PATIENCE_S - 9),  # one that was taken since ends so late
+        (500, 2 * PATIENCE_S - 9, 2 * PATIENCE_S - 9),  # a lease taken since then ends so late
         (0.9, 5_000, 5_000),
     ],
 )
@@ -164,7 +164,7 @@ def given_back(books: Any, before: str, *messages: tuple[Any, ...]) -> int:
 
 @pytest.fixture
 def held(books: Any) -> Any:
-    """Three messages, whose leases end in that order; a fourth one has none."""
+    """Three messages whose leases end in this order; a fourth one has no lease."""
     for number, tag in enumerate("abcd", 1):
         books.hset("unacked", tag, "entry")
         books.zadd("index", {tag: 1})

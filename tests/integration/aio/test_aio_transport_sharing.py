@@ -26,7 +26,7 @@ def test_ten_jobs_behind_thousands_of_another_tenant_come_among_the_first(
     assert take(books, 100) == names("A", 100)
     push(books, "small", *names("B", 10))
     share(receiver, books)
-    # A tenant that comes anew need not wait with its first few.
+    # A new tenant does not have to wait with its first messages.
     assert take(books, 10) == names("B", 10)
     push(books, "small", *names("B", 30, first=10))
     share(receiver, books)
@@ -46,7 +46,7 @@ def test_equal_tenants_are_served_alike_in_whatever_order_their_jobs_came(
 ) -> None:
     for tenant in "ABCDEFGHI":
         push(books, tenant, *names(tenant, 100))
-    push(books, None, *names("N", 100))  # those that name none are one tenant
+    push(books, None, *names("N", 100))  # messages without a tenant count as one tenant's
     share(receiver, books)
     served: Counter[str] = Counter()
     for _ in range(10):
@@ -64,7 +64,7 @@ def test_a_queue_in_which_no_job_names_a_tenant_stays_as_it_is(
     share(receiver, books)
     assert books.lrange("a", 0, -1) == before
     assert sorted(books.keys("a*")) == ["a", "a.tenants.pause"]
-    # One worker reads both ends of a list, and the others only that one does, for half a second.
+    # One worker reads both ends of a list; for half a second, the others only see that it does.
     names = ("evalsha", "exists", "llen", "lrange", "set", "rpush", "ltrim")
     spent = {name: calls(books, name) for name in names}
     for _ in range(20):
@@ -87,7 +87,7 @@ def test_a_tenant_that_was_silent_has_no_credit_for_it(receiver: Receiver, books
     share(receiver, books)
     push(books, "small", *names("B", 60, first=1))
     share(receiver, books)
-    # Ahead by a few, and then in turn.
+    # A few messages ahead, and then in turn.
     assert Counter(name[0] for name in take(books, 76)) == {"B": 46, "A": 30}
 
 
@@ -99,7 +99,7 @@ async def test_tokens_count_like_requests(receiver: Receiver, url: str, books: A
     share(receiver, books)
     async with redis.asyncio.Redis.from_url(url) as broker:
         charges = TenantCharges(broker)
-        for number in range(50):  # each of the fifty jobs took as much as two requests
+        for number in range(50):  # each of the fifty jobs used as much as two requests
             job = LeaseRequest(by=f"A{number}", tenant="big", queue="a")
             charges.note(job, 2 * TOKENS_A_REQUEST)
         await charges._task
@@ -185,7 +185,7 @@ def test_the_hub_is_woken_for_the_order_as_often_as_messages_wait(
         del looks[:]
         push(books, "A", *names("A", 5))
         push(books, "B", *names("B", 5))
-        receiver.until(lambda: len(looks) >= 3)  # with room for no more
+        receiver.until(lambda: len(looks) >= 3)  # with no room for more messages
         pauses = [later - earlier for earlier, later in pairwise(looks)]
         assert all(pause >= 0.1 for pause in pauses)
         for message in receiver.messages:

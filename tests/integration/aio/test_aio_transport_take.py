@@ -1,4 +1,4 @@
-"""What the script that takes messages takes, in which order, and what it leaves."""
+"""The taking script: which messages it takes, in which order, and which it leaves."""
 
 import json
 import random
@@ -20,9 +20,9 @@ from worker.aio.transport.messages import NOTHING_DELAYED
 def should_take(
     lists: list[list[str]], full: dict[str, list[str]], *, limit: int, in_turn: bool
 ) -> list[tuple[str, str]]:
-    """Take from lists that begin with their next message, in the plainest way."""
+    """Take from lists that begin with their next message, in the simplest way."""
     taken: list[tuple[str, str]] = []
-    order = [*range(len(lists[0]))]  # the turns go on from one priority to the next
+    order = [*range(len(lists[0]))]  # the turns continue from one priority to the next
     for row in lists:
         while len(taken) < limit:
             queue = next((queue for queue in order if full[row[queue]]), None)
@@ -178,7 +178,8 @@ def test_a_lost_text_is_passed_over_and_an_odd_one_set_aside(queue_server: Serve
     assert not queue_server.client.exists("late.next", "late.texts", "late.0.due")
 
 
-# Who leads the queue, in what time the next message is due, and when this channel looks again.
+# The leader of the queue, the time until the next message is due, and when this channel polls
+# again.
 @pytest.mark.parametrize(
     ("leader", "due_us", "looks"),
     [

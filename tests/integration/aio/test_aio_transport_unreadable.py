@@ -1,4 +1,4 @@
-"""What the transport sets aside because it is not a message."""
+"""The transport sets entries aside that are not messages."""
 
 import json
 from typing import Any
@@ -19,12 +19,12 @@ def test_entries_that_are_not_messages_are_set_aside_and_logged(
     good = books.rpop("a")
     tag = json.loads(good)["properties"]["delivery_tag"]
     foreign = [
-        b"{",  # no JSON
+        b"{",  # not JSON
         b"[]",  # JSON of another kind
         b'{"properties": {"delivery_info": {}}}',  # without a tag
         good.replace(tag, "other")
         .encode()
-        .replace(b"{", b'{"x": "\xff", ', 1),  # JSON to the server, not to Python
+        .replace(b"{", b'{"x": "\xff", ', 1),  # JSON for the server, but not for Python
     ]
     with redis.Redis.from_url(url) as raw, receiving(url, "a") as receiver:
         receiver.with_hub()

@@ -1,4 +1,4 @@
-"""How a client waits for results: it listens from then on, and misses nothing that came before."""
+"""How a client waits for results: it subscribes, and misses none that came before."""
 
 import json
 import uuid
@@ -73,9 +73,7 @@ def test_a_result_between_the_look_and_the_listening_is_seen(
 
     def look_too_early(*args: Any, **kwargs: Any) -> None:
         look(*args, **kwargs)
-        _store(
-            store, result.id, "missed", tell=False
-        )  # its publish came before the server knew of us
+        _store(store, result.id, "missed", tell=False)  # it was published before the subscription
 
     monkeypatch.setattr(consumer, "on_wait_for_pending", look_too_early)
     assert result.get(timeout=20) == "missed"

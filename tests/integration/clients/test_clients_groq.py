@@ -289,7 +289,7 @@ async def test_a_job_that_another_worker_has_by_now_makes_no_call(
     jobs = Runtime.current().ownership
     assert jobs is not None
     jobs.begin(SimpleNamespace(id="job-1", properties={"delivery_tag": "tag@1f"}))
-    long_after_s = time.monotonic() + 3_600  # as if the process had stood still meanwhile
+    long_after_s = time.monotonic() + 3_600  # as if the process had been stopped meanwhile
     monkeypatch.setattr(ownership, "time", SimpleNamespace(monotonic=lambda: long_after_s))
     with pytest.raises((Ignore, groq.APIConnectionError)):
         await client.chat.completions.create(model=MODEL, messages=HELLO)

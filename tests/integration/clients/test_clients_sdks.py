@@ -1,6 +1,7 @@
 """Other SDKs over the transport that draws keys from the pool.
 
-Each test imports its SDK, which takes a second: every test process imports this module.
+Each test imports its SDK itself, because that takes a second and every test process imports this
+module.
 """
 
 import asyncio
