@@ -1,4 +1,4 @@
-"""What people do by the admin endpoints: check, reload, pause, disable, cancel."""
+"""People's actions by the admin endpoints: check, reload, pause, disable, cancel."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What the admin endpoints show, and to whom, held against `docs/openapi.yaml`."""
+"""The admin endpoints: what they show, to whom, and whether `docs/openapi.yaml` describes it."""
 
 import asyncio
 import json
@@ -58,7 +58,7 @@ async def test_a_flower_without_keys_knows_those_of_the_workers(serve: Serve) ->
         "GROQ_API_KEY_2",
         "GROQ_API_KEY_10",
     ]
-    # One that no worker has had for ten minutes is gone.
+    # A job that no worker has had for ten minutes is gone.
     stored = json.loads(await site.redis.hget(names.keys, old.id))
     stored["seen_s"] -= 601
     await site.redis.hset(names.keys, old.id, json.dumps(stored))
@@ -68,11 +68,11 @@ async def test_a_flower_without_keys_knows_those_of_the_workers(serve: Serve) ->
         answer = await site.client.get(f"{PREFIX}/status", auth=LOGIN)
         return described(answer)["services"]["groq"]["keys"]
 
-    [shown] = await until(keys, lambda views: len(views) == 1)  # not what a poll found before
+    [shown] = await until(keys, lambda views: len(views) == 1)  # not the result of an earlier poll
     assert (shown["id"], shown["label"], shown["state"]) == (new.id, new.label, "ready")
     assert await site.redis.hlen(names.keys) == 1
     assert secret("groq", 10) not in await site.redis.hget(names.keys, new.id)
-    # What takes the key itself is refused in words; what takes its id works.
+    # Endpoints refuse the key itself, with an explanation; they accept its id.
     refused = await post(site, "check", json={})
     assert refused.status_code == 404
     assert "keys check` where a worker runs" in refused.json()["message"]
@@ -194,7 +194,7 @@ async def test_the_status_is_pushed_as_it_changes(serve: Serve) -> None:
 
 
 async def pushed(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
-    """The statuses of a stream, held against their description."""
+    """Return the statuses of a stream, checked against their description."""
     schema = OPENAPI["components"]["schemas"]["Status"] | {"components": OPENAPI["components"]}
     async for line in answer.aiter_lines():
         if line.startswith("data: "):

@@ -52,7 +52,8 @@ async def test_the_audit_trail_is_read_newest_first_across_services(serve: Serve
 
 async def test_the_actions_of_people_alone_are_read_page_by_page(serve: Serve) -> None:
     site = await serve()
-    for entry in range(5):  # each is disabled and enabled in turn, with much between
+    # Entries alternate between disabled and enabled, with many others between.
+    for entry in range(5):
         await site.disable("groq", entry % 3)
         await site.redis.xadd(
             "{kw:groq}:audit",

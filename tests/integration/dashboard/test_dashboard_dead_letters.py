@@ -1,4 +1,4 @@
-"""The admin endpoints for dead letters, held against `docs/openapi.yaml`."""
+"""The admin endpoints for dead letters, checked against `docs/openapi.yaml`."""
 
 import json
 import time
@@ -22,7 +22,7 @@ DAY_MS = 86_400_000
 
 
 def letter(number: int = 1, **changes: Any) -> DeadLetter:
-    """A letter of a job that made one call."""
+    """A dead letter of a job that made one call."""
     attempts = ({"at_ms": 5, "key": "gsk_abc123...", "code": "rate_limit", "in_doubt": False},)
     return dead_letters_written.letter(number, **{"attempts": attempts} | changes)
 
@@ -44,7 +44,7 @@ async def put(
 
 
 async def ask(site: Site, path: str = "", *, expected: int = 200, **body: Any) -> Any:
-    """GET with a query, or POST where there is a path; holds the answer against the description."""
+    """GET with a query, or POST if there is a path; check the response against the description."""
     if path:
         answer = await site.client.post(f"{ADDRESS}/{path}", json=body, auth=LOGIN)
     else:
@@ -156,7 +156,7 @@ async def test_a_replay_runs_the_job_deletes_its_letter_and_is_audited(serve: Se
         "by": "ada",
     }
     assert await queued(site, "ai") == ["job-1"]
-    assert (await site.status())["dead_letters"]["total"] == 1  # without any wait
+    assert (await site.status())["dead_letters"]["total"] == 1  # at once
     assert await ask(site, "drop", id="job-2") == {"dropped": 1, "more": False, "by": "ada"}
     answer = await site.client.get(
         "/api/admin/api-keys/audit", headers={"Authorization": f"Bearer {TOKEN}"}
@@ -191,11 +191,11 @@ async def test_one_request_changes_a_limited_number_and_says_that_there_are_more
     assert await ask(site, "drop", all=True) == {"dropped": 1, "more": False, "by": "ada"}
 
 
-# What is asked, with which status it is refused, and the word for it.
+# The request, the status of its refusal, and the error.
 REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
-    ("replay", {}, 400, "bad_request"),  # nothing must not mean everything
+    ("replay", {}, 400, "bad_request"),  # an empty body must not mean all jobs
     ("drop", {}, 400, "bad_request"),
-    ("drop", {"id": "job-1", "all": True}, 400, "bad_request"),  # two things at once
+    ("drop", {"id": "job-1", "all": True}, 400, "bad_request"),  # two selections at once
     ("drop", {"id": "job-1", "kind": "failed"}, 400, "bad_request"),
     ("drop", {"all": False}, 400, "bad_request"),
     ("drop", {"all": 1}, 400, "bad_request"),

@@ -1,4 +1,4 @@
-"""What the admin endpoints and the log say of a fault of our own, and of a Redis that is away."""
+"""Responses and log lines about an error in our code, and about a Redis that is down."""
 
 import asyncio
 from typing import Any
@@ -40,7 +40,7 @@ async def test_every_endpoint_distinguishes_our_faults_from_those_of_redis_witho
     serve: Serve, monkeypatch: pytest.MonkeyPatch, fault: Exception, status: int, code: str
 ) -> None:
     site = await serve()
-    monkeypatch.setattr(keys, "_REPLY_TIMEOUT_S", 0.01)  # there are no workers
+    monkeypatch.setattr(keys, "_REPLY_TIMEOUT_S", 0.01)  # no worker runs
 
     async def broken(*_: Any, **__: Any) -> None:
         raise fault
@@ -49,7 +49,7 @@ async def test_every_endpoint_distinguishes_our_faults_from_those_of_redis_witho
         return await site.client.get(path, auth=LOGIN)
 
     requests = []
-    # What else these read comes first.
+    # The endpoints read other things first.
     for reads, path in (("with_broker", "/api/admin/jobs/j1"), ("with_actions", f"{PREFIX}/audit")):
         with monkeypatch.context() as patch:
             patch.setattr(site.app.poller, reads, broken)
@@ -121,7 +121,7 @@ async def test_a_call_on_the_poller_fails_as_redis_does_or_as_a_bug(serve: Serve
 async def test_a_failing_read_is_logged_once_for_as_long_as_it_fails(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The keys and the queues: at once from the start, and again after they could be read."""
+    """The keys and the queues: logged at once at first, and again after a successful read."""
     monkeypatch.setattr(poller, "_INTERVAL_S", 0.01)
     monkeypatch.setattr(poller, "_RELOAD_KEYS_INTERVAL_S", 0.0)
     tries = {"keys": 0, "queues": 0}

@@ -1,4 +1,4 @@
-"""What the admin endpoints refuse, and with which status."""
+"""The requests that the admin endpoints refuse, and the status of each refusal."""
 
 import asyncio
 import json
@@ -69,7 +69,7 @@ async def test_without_a_configured_login_or_token_every_request_is_refused(
 ) -> None:
     monkeypatch.setenv(
         "FLOWER_UNAUTHENTICATED_API", "true"
-    )  # opens Flower's own endpoints, not ours
+    )  # opens Flower's own endpoints, but not ours
     site = await serve(basic_auth=None, token=None)
     for method, path in (("GET", STATUS), ("GET", AUDIT), ("POST", RESET), ("POST", DISABLE)):
         for headers in (
@@ -85,9 +85,9 @@ async def test_without_a_configured_login_or_token_every_request_is_refused(
 
 
 async def raw(site: Site, text: bytes) -> bytes:
-    """Send bytes as they are.
+    """Send raw bytes.
 
-    Returns what comes back until the end, or until nothing more comes.
+    Return the bytes received until the connection ends or falls silent.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", int(site.host.rpartition(":")[2]))
     writer.write(text)
@@ -152,7 +152,7 @@ async def test_read_only_refuses_every_change_and_still_shows(serve: Serve) -> N
 
 
 LIST = {"draw": 1, "start": 0, "length": 15, "order[0][column]": 0, "columns[0][data]": "name"}
-"""What Flower's page of jobs asks for, by POST."""
+"""The requests that Flower's page of jobs sends by POST."""
 
 
 async def test_of_the_logins_only_those_of_admins_may_change_anything(serve: Serve) -> None:
@@ -169,7 +169,7 @@ async def test_of_the_logins_only_those_of_admins_may_change_anything(serve: Ser
     assert (await site.client.get(result, auth=viewer)).status_code == 403
     assert (await site.client.get(result, auth=LOGIN)).status_code != 403
     assert (await site.client.post(flowers[0], auth=("vic", "wrong"), json={})).status_code == 401
-    for login, code in ((viewer, 200), (("vic", "wrong"), 401)):  # what the page of jobs asks for
+    for login, code in ((viewer, 200), (("vic", "wrong"), 401)):  # the requests of the page of jobs
         jobs = await site.client.post("/tasks/datatable", auth=login, data=LIST)
         assert jobs.status_code == code
     for path in ("/tasks/datatable/", "/api/worker/shutdown/tasks/datatable"):

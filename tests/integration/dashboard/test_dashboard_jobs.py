@@ -1,4 +1,4 @@
-"""What the endpoint for one job shows, and what it never shows."""
+"""The endpoint for one job: what it shows, and what it never shows."""
 
 import base64
 import json
@@ -41,7 +41,7 @@ async def test_an_unseen_job_may_wait_or_not_exist(serve: Serve) -> None:
     assert (await site.client.get("/api/admin/jobs/job-1")).status_code == 401
     page = await site.client.get("/keys/jobs/%3Cb%3E", auth=LOGIN)
     assert "<b>" not in page.text
-    # A browser sends the login of a page to what lies beneath it, and nowhere else by itself.
+    # A browser repeats the login of a page for the addresses below it, but for no others.
     assert 'data-job-url="/keys/jobs/TASK/look"' in page.text
     assert 'data-cancel-url="/keys/jobs/TASK/cancel"' in page.text
     beneath = await site.client.get("/keys/jobs/job-1/look", auth=LOGIN)
@@ -82,14 +82,14 @@ async def test_a_job_in_its_queue_says_its_place_and_when_it_will_be_served(serv
     body = base64.b64encode(json.dumps([[], {"prompt": SECRET}, {}]).encode()).decode()
     for message in (*[{"headers": {"id": "other"}}] * 30, {"headers": headers, "body": body}):
         await site.redis.lpush("ai", json.dumps(message))
-    # Where it was deferred and has come back, the result store still says until when it waited.
+    # If the job was deferred and has come back, the result store still has the end of its wait.
     waits = {"kind": "key", "code": "rpm", "next_try": "2026-01-01T00:00:00+00:00"}
     await store_result(site, "RETRY", None, waits=waits)
 
     def in_s(seen: dict[str, Any]) -> float:
         return (seen["expected_start_ms"] or 0) / 1000 - time.time()
 
-    # Flower looks at the pool once a second, and may not have seen the limit yet.
+    # Flower reads the pool once a second, and may not have seen the limit yet.
     view = await until(lambda: look(site), lambda seen: in_s(seen) > 1)
     assert (view["where"], view["place"], view["task"]) == ("queue", 31, "tasks.ai.complete")
     assert view["calls"] == [call.as_json()]
@@ -99,7 +99,7 @@ async def test_a_job_in_its_queue_says_its_place_and_when_it_will_be_served(serv
     await pool.disable(None, by="ada")
     view = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is None)
     assert (view["place"], view["limited_by"]) == (31, "paused")
-    # The call of another job, which has ended, is known by its key.
+    # The call of another job, which has ended, is recognised by its key.
     await site.redis.set(
         "celery-task-meta-job-0", json.dumps({"status": "SUCCESS", "result": None})
     )
@@ -113,11 +113,11 @@ async def test_a_job_in_its_queue_says_its_place_and_when_it_will_be_served(serv
 async def test_a_job_that_waits_while_keys_are_free_starts_at_once(
     serve: Serve, task: str, queue: str
 ) -> None:
-    """Also where it names no model, or where its service has none."""
+    """This holds also if the job names no model, or if its service has no models."""
     site = await serve()
-    message = {"headers": {"id": "job-1", "task": task}}  # without a body that names a model
+    message = {"headers": {"id": "job-1", "task": task}}  # without a body, which would name a model
     await site.redis.lpush(queue, json.dumps(message))
-    # Flower may not have looked at the pools yet.
+    # Flower may not have read the pools yet.
     view = await until(lambda: look(site), lambda seen: seen["expected_start_ms"] is not None)
     assert (view["where"], view["place"], view["task"]) == ("queue", 1, task)
     assert view["limited_by"] == ""
@@ -142,7 +142,7 @@ async def test_a_job_that_runs_shows_what_flower_saw_of_it(serve: Serve) -> None
     ]
 
 
-# How a job failed, and what is shown of its words: those of errors that are not ours may quote it.
+# How a job failed, and the shown part of its message: other libraries' errors may quote the prompt.
 @pytest.mark.parametrize(
     ("error", "shown"),
     [
@@ -179,7 +179,7 @@ async def test_a_job_that_succeeded_names_its_key_and_not_its_result(serve: Serv
 @pytest.mark.parametrize(
     "stored",
     [
-        b"\x80\x04N.",  # by pickle
+        b"\x80\x04N.",  # a pickle
         "not JSON",
         "[]",
         "null",

@@ -1,4 +1,4 @@
-"""Flower's `/metrics` with ours in them."""
+"""Flower's `/metrics` with our metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ LABELS = {"service", "state", "key", "outcome", "queue", "le", "kind", "priority
 
 
 async def scrape(site: Site) -> dict[tuple[str, ...], float]:
-    """Our samples: name and label values, in order of the labels' names → value."""
+    """Return our samples: name and label values, in order of the labels' names → value."""
     answer = await site.client.get("/metrics")
     assert answer.status_code == 200
-    assert "flower_" in answer.text  # Flower's own are there as before
+    assert "flower_" in answer.text  # Flower's own metrics are still there
     samples = {}
     for family in text_string_to_metric_families(answer.text):
         for sample in family.samples:
@@ -48,7 +48,7 @@ async def test_metrics_of_keys_and_queues_need_no_login_and_hold_no_more_than_th
     )
     assert samples["keywheel_up",] == 1
     assert samples["keywheel_keys", "groq", "ready"] == 2
-    # All keys of the one are paused; of the other a single one is disabled.
+    # All keys of one service are paused; of the other service, one key is disabled.
     assert samples["keywheel_service_paused", "resend"] == 1
     assert samples["keywheel_service_paused", "groq"] == 0
     assert samples["keywheel_key_ready", site.keys["groq"][0].id, "groq"] == 0
@@ -130,9 +130,9 @@ async def test_deferrals_are_counted_as_flower_hears_of_them(serve: Serve) -> No
     events = [
         event("task-received", "a", name="tasks.ai.complete"),
         retried("a", "tasks.ai.complete", {"kind": "key", "code": "rpm"}),
-        retried("b", "tasks.email.send", {"kind": "failure", "code": "failure"}),  # no deferral
-        retried("c", "tasks.other", {"kind": "key", "code": "rpm"}),  # of no service of ours
-        event("task-retried", "d"),  # of a worker of another version
+        retried("b", "tasks.email.send", {"kind": "failure", "code": "failure"}),  # not a deferral
+        retried("c", "tasks.other", {"kind": "key", "code": "rpm"}),  # not a task of our services
+        event("task-retried", "d"),  # from a worker of another version
     ]
     for sent in events:
         site.app.events.on_event(sent)

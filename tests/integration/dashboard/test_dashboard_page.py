@@ -1,4 +1,4 @@
-"""The page of the keys among Flower's own pages, and who may see it."""
+"""The page of the keys in Flower, and who may see it."""
 
 import re
 import signal
@@ -51,7 +51,7 @@ async def test_the_page_holds_no_data_and_lets_no_other_site_in(serve: Serve) ->
     assert "script-src 'self';" in policy
 
 
-# What a stranger asks for, where a login is configured.
+# The requests of a stranger if a login is configured.
 @pytest.mark.parametrize(
     "path", ["/keys", "/", "/workers", "/tasks", "/broker", "/api/workers", "/api/tasks"]
 )
@@ -85,7 +85,7 @@ async def test_static_files_are_served(serve: Serve, name: str) -> None:
     assert "max-age" in served.headers["Cache-Control"]
     for module in re.findall(
         r'from "\./(.*)";', served.text
-    ):  # what a module imports has its version, too
+    ):  # the modules that a module imports have a version in their address, too
         assert (STATIC / module).is_file()
     assert (await site.client.get(f"/keys/static/{version()}/../../api.py")).status_code in {
         403,
@@ -101,7 +101,7 @@ def test_a_navigation_that_looks_different_is_left_alone(
     assert "no link to the page /keys" in caplog.text
 
 
-# What is configured, and where Flower then listens.
+# The configuration, and the address on which Flower then listens.
 @pytest.mark.parametrize(
     ("options", "address"),
     [
@@ -189,8 +189,9 @@ def test_the_stock_command_shows_the_page_wherever_it_is_started_and_ends_when_a
     [
         ({"environ": {"ADMIN_USERS": "ada"}}, LOGIN, True),
         ({"environ": {"ADMIN_USERS": "ada"}}, ("vic", "canary-9913"), False),
-        ({}, ("vic", "canary-9913"), True),  # everyone who logs in is an admin
-        ({"basic_auth": None}, None, False),  # without a login Flower's API refuses everyone
+        ({}, ("vic", "canary-9913"), True),  # everyone with a login is an admin
+        # Without a configured login, Flower's API refuses every request.
+        ({"basic_auth": None}, None, False),
         ({"basic_auth": None, "environ": {"FLOWER_UNAUTHENTICATED_API": "1"}}, None, True),
         ({"read_only": True}, LOGIN, False),
     ],
@@ -205,7 +206,7 @@ async def test_flowers_own_buttons_are_there_for_those_who_may_press_them(
 ) -> None:
     logins = (":".join(LOGIN), "vic:canary-9913")
     site = await serve(**({"basic_auth": logins} | options))
-    monkeypatch.setattr(site.app, "update_workers", lambda **_: None)  # no worker answers here
+    monkeypatch.setattr(site.app, "update_workers", lambda **_: None)  # no worker runs here
     seen = dict.fromkeys(site.app.inspector.inspect_methods, ())
     site.app.workers["w1"] = seen | {"conf": {}, "stats": {"total": {}, "broker": {}}}
     event = {"type": "task-started", "uuid": "job-1", "hostname": "w1", "timestamp": time.time()}

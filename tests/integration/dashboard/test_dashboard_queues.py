@@ -1,4 +1,4 @@
-"""Queues as the page counts them: waiting, deferred and held jobs, and their age."""
+"""The page's figures for queues: waiting, deferred and held jobs, and their age."""
 
 import asyncio
 import json
@@ -39,10 +39,10 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
     await site.redis.hset(
         "ai.deferred.due.texts", "job-1", json.dumps({"headers": History(began_ms).headers()})
     )
-    await site.redis.lpush("ai\x06\x166", "{}")  # one of a higher priority
+    await site.redis.lpush("ai\x06\x166", "{}")  # a job of a higher priority
     await site.redis.zadd("ai.tenants", {"a-tenant": 7})
     await site.redis.lpush("ai.tenant.a-tenant", "99 tag-1@0", "99 tag-2@0")
-    # What programs read beside the job's result shows here as well.
+    # Fields that programs read beside the job's result are shown here as well.
     waits = waits_of(Deferred(80_000_000, "epd", ends_in_ms=80_000_000), 450)
     await site.redis.set("celery-task-meta-job-1", json.dumps({"status": "RETRY", "waits": waits}))
 
@@ -65,7 +65,7 @@ async def test_jobs_in_the_broker_are_counted(serve: Serve) -> None:
         {"name": "ai", "messages": 6},
         {"name": "ai.deferred", "messages": 2},
     ]
-    assert queue["drain_s"] is None  # nothing moves
+    assert queue["drain_s"] is None  # no job is served
     assert (await site.status())["services"]["resend"]["queue"]["drain_s"] == 0
 
 
@@ -94,7 +94,7 @@ async def test_the_deferred_jobs_that_return_first_and_last_are_shown_also_witho
     )
 
 
-# What stands in the URL, what waits where, and what Flower's Broker page then counts.
+# The URL, the waiting jobs by queue, and the jobs that Flower's Broker page counts.
 @pytest.mark.parametrize("query", ["", "?db=3", "?socket_timeout=5&db=3"])
 async def test_flowers_broker_page_takes_every_url_that_workers_take(
     serve: Serve, redis_url: str, query: str
@@ -162,16 +162,16 @@ async def test_jobs_that_wait_in_workers_count_and_paused_workers_are_shown(serv
 
 async def test_the_oldest_job_is_as_old_as_it_is_also_when_it_was_deferred(serve: Serve) -> None:
     site = await serve()
-    look = site.app.poller._watch.poll  # by hand from here on, with a clock of ours
+    look = site.app.poller._watch.poll  # from here on by hand, with the test's clock
     await asyncio.to_thread(site.app.poller.stop)
     site.app.poller._watch._ages.clear()
     now_s = 1_000.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "monotonic", lambda: now_s)
-        # After a search that takes long, as on a busy machine, the next ones are left out.
+        # After a slow search, as on a busy machine, the next searches are left out.
         patch.setattr(time, "perf_counter", lambda: now_s)
         seen = {}
-        for step in range(12):  # a job comes in every 10 s, and from the middle on one is taken
+        for step in range(12):  # a job comes every 10 s; from the middle on, one is taken each time
             if step < 11:
                 await site.redis.lpush("ai", f'{{"job": {step}}}')
             if step == 6:

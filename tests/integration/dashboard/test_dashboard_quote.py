@@ -1,4 +1,4 @@
-"""Quotes by the endpoint and by the task, against a case whose numbers are known."""
+"""Quotes by the endpoint and by the task, compared with a case whose numbers are known."""
 
 import base64
 import json
@@ -22,7 +22,7 @@ MODEL = "openai/gpt-oss-120b"
 
 
 async def use_up(site: Site) -> tuple[datetime, datetime]:
-    """Let the only key have no call left of its 60 a minute; returns between which instants."""
+    """Use up the 60 calls a minute of the only key; return the instants before and after that."""
     before, pool = datetime.now(UTC), site.pools["groq"]
     lease = await pool.acquire(LeaseRequest(model=MODEL, resource=MODEL, tokens=100))
     assert isinstance(lease, Lease)
@@ -33,7 +33,7 @@ async def use_up(site: Site) -> tuple[datetime, datetime]:
 
 def check_start(used_up: datetime, between: tuple[datetime, datetime], asked_at: datetime) -> None:
     slack = timedelta(seconds=0.1)
-    # The keys are looked at in the midst of a question, and instants count from its end.
+    # A request reads the keys while it runs, and instants count from its end.
     took = datetime.now(UTC) - asked_at
     assert between[0] - slack <= used_up <= between[1] + slack + took
 
@@ -94,7 +94,7 @@ async def test_endpoint_and_task_quote_what_the_keys_will_allow(serve: Serve) ->
     assert (missing.status_code, missing.json()["message"]) == (400, "service: is required.")
     assert (await site.client.get(QUOTE, params={"service": "groq"})).status_code == 401
 
-    # What Flower has learned reaches the workers.
+    # The workers get what Flower has learned.
 
     async def learn(_: Pools) -> None:
         margins = site.app.poller.margins

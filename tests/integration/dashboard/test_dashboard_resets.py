@@ -1,4 +1,4 @@
-"""What a reset brings back, by the admin endpoint, and what it leaves disabled."""
+"""Resets by the admin endpoint: what they bring back, and what they leave disabled."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ from tests.integration.dashboard.dashboard_site import (
 )
 
 
-# Whose credentials, and what the audit trail calls them.
+# The credentials, and the name in the audit trail.
 @pytest.mark.parametrize(
     ("options", "name"),
     [
@@ -25,7 +25,7 @@ from tests.integration.dashboard.dashboard_site import (
         (
             {"auth": None, "headers": {"Authorization": f"bearer  {TOKEN}"}},
             "token",
-        ),  # the scheme's case is free
+        ),  # the scheme may be in any case
     ],
 )
 async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
@@ -43,21 +43,21 @@ async def test_a_reset_brings_a_disabled_key_back_and_says_who_did_it(
         "reset": {"groq": 1}, "brought_back": {"groq": [back]}, "left_disabled": {"groq": []},
         "by": name,
     }  # fmt: skip
-    # Without any wait: the change is in the very next answer.
+    # Without a wait: the very next response has the change.
     assert (await site.status())["services"]["groq"]["keys"][0]["state"] == "ready"
     newest = (await site.pools["groq"].audit())[0]
     assert (newest["event"], newest["by"]) == ("reset", f"flower {name}")
 
 
-# What the body says, and which services are reset.
+# The body, and the services that are reset.
 @pytest.mark.parametrize(
     ("options", "services"),
     [
-        ({}, set(SERVICES)),  # nothing at all
+        ({}, set(SERVICES)),  # an empty body
         ({"json": {}}, set(SERVICES)),
         ({"json": {"service": "groq"}}, {"groq"}),
         ({"json": {"service": "resend"}}, {"resend"}),
-        # what our own page sends, from where it sends it
+        # the request of our own page, from its address
         (
             {"json": {}, "headers": {"Sec-Fetch-Site": "same-origin", "Origin": "{url}"}},
             set(SERVICES),
@@ -77,7 +77,7 @@ async def test_a_reset_covers_the_service_that_was_named_or_all(
     serve: Serve, options: dict[str, Any], services: set[str]
 ) -> None:
     site = await serve()
-    refused = {"groq", "resend"}  # those of which the site has keys
+    refused = {"groq", "resend"}  # the services for which the site has keys
     for service in refused:
         await site.refuse(service)
     headers = {
@@ -90,7 +90,7 @@ async def test_a_reset_covers_the_service_that_was_named_or_all(
         assert view["summary"]["disabled"] == int(service in refused - services)
 
 
-# What the body says, and whether keys that a person disabled come back.
+# The body, and whether keys that a person disabled come back.
 @pytest.mark.parametrize(
     ("body", "comes_back"),
     [

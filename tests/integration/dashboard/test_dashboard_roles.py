@@ -1,4 +1,4 @@
-"""Every address of ours with every role; an address that is new is asked as well."""
+"""Requests to every address of ours with every role; a new address is included by itself."""
 
 import re
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from worker.dashboard.handlers import AdminHandler, ChangeHandler
 
 VIEWER = ("vic", "canary-password-9913")
 FOR_ALL = {page.Static, metrics.Metrics}
-"""Handlers that serve without a login, for browsers and Prometheus: they show no secret."""
+"""Handlers without a login, for browsers and Prometheus: they show no secret."""
 FOR_PEOPLE = {page.Page, page.JobPage, stock_pages.TaskPage, stock_pages.WorkerPage}
-"""Pages: a login opens them, and the token of programs does not."""
+"""Pages: a login opens them, the token of programs does not."""
 REFUSED = {401, 403}
 
 
 @dataclass(frozen=True)
 class Role:
-    """Who asks. The flags say what is open: pages, looks at the API, and changes."""
+    """A role. The flags say what it may use: pages, reads by the API, and changes."""
 
     options: dict[str, Any]
     pages: bool = False
@@ -45,11 +45,12 @@ def address_of(rule: Any) -> str:
 
 
 async def response_to(site: Site, rule: Any, method: str, role: Role) -> tuple[int, str]:
-    """The status, and the error of the API. The body is never valid, so nothing is changed."""
+    """Return the status and the API's error. The body is never valid, so nothing is changed."""
     body = {"json": {"no_such_field": 1}} if method == "POST" else {}
     async with site.client.stream(method, address_of(rule), **role.options, **body) as answer:
         content_type = answer.headers.get("Content-Type", "")
-        if answer.status_code == 200 or "json" not in content_type:  # a stream of events has no end
+        # A stream of events does not end.
+        if answer.status_code == 200 or "json" not in content_type:
             return answer.status_code, ""
         await answer.aread()
         return answer.status_code, answer.json()["error"]

@@ -1,4 +1,4 @@
-"""The usage as the endpoint gives it, held against `docs/openapi.yaml`."""
+"""The usage endpoint, checked against `docs/openapi.yaml`."""
 
 import csv
 from io import StringIO
@@ -21,7 +21,7 @@ email = 0.001
 
 
 async def used(site: Site) -> tuple[str, str]:
-    """Count some usage; returns the ids of the two keys that had it."""
+    """Count some usage; return the ids of the two keys that had it."""
     first, second = (key.id for key in site.keys["groq"][:2])
     counted = {
         Series("groq", first, "org_1", "big"): {

@@ -1,4 +1,4 @@
-"""What a dead letter says of the job that failed."""
+"""The content of a dead letter about the job that failed."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ from worker.errors import (
 from worker.jobs.history import History
 
 
-# What a job failed of, the kind of its letter, and whether it may have been carried out.
+# The error of a job, the kind of its dead letter, and whether the job may have been carried out.
 @pytest.mark.parametrize(
     ("exc", "kind", "in_doubt", "reason"),
     [
@@ -47,7 +47,7 @@ from worker.jobs.history import History
             True,
             "SoftTimeLimitExceeded: it ran longer than its time limit",
         ),
-        (ValueError(SECRET), "failed", True, "ValueError"),  # its words may quote anything
+        (ValueError(SECRET), "failed", True, "ValueError"),  # its message may quote anything
         (
             RequestRejected(f"odd\n{KEY}\x07"),
             "failed",
@@ -125,7 +125,7 @@ def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> N
     assert message.options == {"headers": {"mine": 1}}
 
 
-# What came before, and since when the job may have been carried out.
+# The history, and since when the job may have been carried out.
 @pytest.mark.parametrize(
     ("changes", "doubt_ms"),
     [
@@ -134,7 +134,7 @@ def test_a_replayed_job_does_not_forget_that_it_may_have_been_carried_out() -> N
         (
             {"headers": {"deaths": 1}},
             1,
-        ),  # a worker died with the first turn, and nobody knows when that was
+        ),  # a worker died with the first run, at an unknown time
         ({"delivery_info": {"routing_key": "email", "redelivered": True}}, 1),
     ],
 )
@@ -147,7 +147,7 @@ def test_a_doubt_is_as_old_as_the_first_turn_may_be(changes: dict[str, Any], dou
     )
 
 
-# What a stranger may write into the headers, and what comes of it.
+# Headers that a stranger may write, and their effect.
 @pytest.mark.parametrize(
     "changes",
     [
@@ -200,7 +200,7 @@ CALLBACKS = {
 LARGE = "x" * 4_000_000
 
 
-# A message that another version of the workers may run, and what a replay of it sends.
+# A message that a worker of another version may run, and the message of its replay.
 @pytest.mark.parametrize(
     ("delivered", "message"),
     [
@@ -210,7 +210,7 @@ LARGE = "x" * 4_000_000
             Message(options={"link": [1], "link_error": [2], "chain": [3], "chord": {"task": "c"}}),
         ),
         (_delivered("…", payload=([], {}, {"callbacks": None, "chord": {}})), Message()),
-        (_delivered(LARGE, payload=([], {}, {})), Message()),  # as large as it may be
+        (_delivered(LARGE, payload=([], {}, {})), Message()),  # as large as is allowed
         (_delivered(LARGE + "x", payload=([], {}, {})), None),
         (_delivered("…", job="two words", payload=([], {}, {})), None),
         (_delivered("…", payload=((), {}, {})), None),

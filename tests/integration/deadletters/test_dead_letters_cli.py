@@ -1,4 +1,4 @@
-"""`celery -A worker dead …` as a person types it, and what a replay puts into the queue."""
+"""`celery -A worker dead …`: its output, and the messages of its replays."""
 
 import json
 import uuid
@@ -204,13 +204,13 @@ def test_by_id_a_newer_letter_than_the_one_that_was_seen_stays(
     assert cli("drop", "job-1", "--before", str(at_ms + 86_400_000)).output == "1 dropped\n"
 
 
-# What is typed, and what is said about it.
+# The command line, and its message.
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["drop"], "name the jobs"),  # nothing must not mean everything
+        (["drop"], "name the jobs"),  # an empty selection must not mean all jobs
         (["replay"], "name the jobs"),
-        (["drop", "job-1", "--all"], "name the jobs"),  # two things at once
+        (["drop", "job-1", "--all"], "name the jobs"),  # two selections at once
         (["replay", "job-1", "--kind", "failed"], "name the jobs"),
         (["drop", "job-1", "--before", "2026-01-31", "--all"], "name the jobs"),
         (["show", "job-9"], "the job 'job-9' has no dead letter"),

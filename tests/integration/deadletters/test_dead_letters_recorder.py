@@ -1,4 +1,4 @@
-"""What is written of a job that failed, and what happens where it cannot be written."""
+"""Dead letters are written for jobs that failed, or the log says why not."""
 
 import asyncio
 import logging
@@ -46,15 +46,15 @@ def test_only_jobs_are_kept_not_an_operators_own_tasks() -> None:
     assert not any(is_recorded(task) for task in ("tasks.admin.replay", "celery.chord_unlock"))
 
 
-# A message's arguments, and why they are not kept.
+# A message's arguments, and the reason why they are not kept.
 @pytest.mark.parametrize(
     ("kwargs", "note"),
     [
         ({"prompt": "x" * 2_000}, TOO_LARGE),
-        ({"a": ["x"] * 400}, TOO_LARGE),  # small pieces add up
-        ({"prompt": "\x00" * 300}, TOO_LARGE),  # short, and long once it is JSON
+        ({"a": ["x"] * 400}, TOO_LARGE),  # many small pieces
+        ({"prompt": "\x00" * 300}, TOO_LARGE),  # short, but long as JSON
         ({"file": b"bytes"}, NOT_JSON),
-        ({"prompt": "\ud83d"}, ""),  # half a character is JSON
+        ({"prompt": "\ud83d"}, ""),  # half a character is valid in JSON
     ],
 )
 async def test_a_letter_without_its_arguments_says_why(

@@ -1,4 +1,4 @@
-"""Replays: each job runs again once, and an email only where that is safe."""
+"""Replays: each job runs again once, and an email only if that is safe."""
 
 import asyncio
 import sys
@@ -24,7 +24,7 @@ from worker.deadletters import DeadLetter, DeadLetters, Message, Replayed, repla
 
 
 def again(url: str, **options: Any) -> Replayed:
-    """Replay all letters, as if it were `NOW_MS` now."""
+    """Replay all dead letters as if it were `NOW_MS` now."""
 
     async def go() -> Replayed:
         async with Redis.from_url(url, decode_responses=True) as client:
@@ -97,20 +97,22 @@ async def test_a_letter_that_has_changed_since_it_was_listed_is_refused_and_the_
     assert [message["headers"]["id"] for message in queued(redis_url, "ai")] == ["job-2"]
 
 
-# An email's letter, whether it goes out again, and whether with a new idempotency key.
+# An email's dead letter, whether it is sent again, and whether with a new idempotency key.
 @pytest.mark.parametrize(
     ("changes", "force", "sent", "new_key"),
     [
-        ({}, False, True, False),  # surely not sent
+        ({}, False, True, False),  # certainly not sent
         (
             {"doubt_ms": NOW_MS - 21 * HOUR_MS},
             False,
             True,
             False,
-        ),  # its idempotency key still counts
-        ({"doubt_ms": NOW_MS - 21 * HOUR_MS}, True, True, False),  # so nobody needs another one
-        ({"doubt_ms": NOW_MS - 23 * HOUR_MS}, False, False, False),  # nobody could tell
-        ({"doubt_ms": NOW_MS - 23 * HOUR_MS}, True, True, True),  # somebody accepts a second email
+        ),  # Resend still remembers its idempotency key
+        # So a new idempotency key is not needed.
+        ({"doubt_ms": NOW_MS - 21 * HOUR_MS}, True, True, False),
+        ({"doubt_ms": NOW_MS - 23 * HOUR_MS}, False, False, False),  # nobody could find out
+        # A person accepts that it may be sent twice.
+        ({"doubt_ms": NOW_MS - 23 * HOUR_MS}, True, True, True),
         ({"doubt_ms": NOW_MS - 23 * HOUR_MS, "kind": "unknown"}, False, False, False),
     ],
 )
@@ -131,7 +133,7 @@ def test_an_email_that_may_have_been_sent_goes_out_again_only_where_that_is_safe
         .get("idempotency_key", "")
         .startswith("job-1/again-" if new_key else "")
     )
-    # The next letter of this job must not forget the doubt.
+    # The next dead letter of this job must not lose the doubt.
     doubt_ms = changes.get("doubt_ms")
     assert messages[0]["headers"]["keywheel_doubt_ms"] == (0 if new_key else doubt_ms or 0)
 
@@ -172,10 +174,10 @@ def test_a_broker_that_is_away_costs_no_letter(redis_url: str) -> None:
     with pytest.raises(OperationalError):
         again(redis_url, app=away)
     assert len(find(redis_url)) == 2
-    assert len(again(redis_url).sent) == 2  # at once: nobody holds the right to it
+    assert len(again(redis_url).sent) == 2  # at once, because no replay claims it now
 
 
-# Flower has more connections than Celery by itself, a worker fewer.
+# Flower has more connections than a Celery command, and a worker has fewer.
 @pytest.mark.parametrize("limit", [20, 2])
 def test_a_replay_leaves_the_connections_of_its_app_as_they_are(redis_url: str, limit: int) -> None:
     put(redis_url, letter())

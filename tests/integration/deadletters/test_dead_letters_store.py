@@ -1,4 +1,4 @@
-"""The dead letters in a real Redis: what is kept, in which order, and what is deleted first."""
+"""The dead letters in a real Redis: which are kept, in which order, and which go first."""
 
 import itertools
 from collections.abc import AsyncIterator, Callable
@@ -15,7 +15,7 @@ NOW_MS = 1_790_000_000_000
 
 @pytest.fixture
 async def make(redis_url: str) -> AsyncIterator[Make]:
-    """Gives a store with other limits; each look at its clock is a millisecond later."""
+    """Make a store with other limits; each read of its clock is a millisecond later."""
     redis = Redis.from_url(redis_url, decode_responses=True)
     clock = itertools.count(NOW_MS)
     yield lambda **limits: DeadLetters(
@@ -139,7 +139,7 @@ async def test_the_audit_trail_names_the_person_who_drops_letters(make: Make) ->
     assert await store.delete(letters, by="nobody") == 0
     assert (
         await store.delete(letters[:1], by="bob", event="replayed") == 0
-    )  # its job was quicker and took it out
+    )  # its job ended first and removed it
     assert [
         (entry["event"], entry["name"], entry["by"], entry["service"])
         for entry in await store.audit(count=9)

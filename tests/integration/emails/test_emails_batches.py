@@ -1,4 +1,4 @@
-"""Emails go out alone at light load, and in batches where they wait; against the sandbox."""
+"""Emails are sent alone at light load and in batches if they wait; with the sandbox."""
 
 import asyncio
 from dataclasses import replace
@@ -76,7 +76,7 @@ async def test_one_bad_address_fails_one_email(senders: Senders) -> None:
     }
     served = [outcome for outcome in outcomes if isinstance(outcome, Served)]
     assert {outcome.value["id"] for outcome in served} >= in_batches != set()
-    # It may be put right and sent with the same key.
+    # The caller may correct the email and send it with the same key.
     assert (await send_one(senders.make(), outgoing(7, key="job-7"))).attempts == 1
 
 
@@ -121,7 +121,7 @@ async def test_a_batch_that_is_refused_as_a_whole_is_sent_one_by_one(senders: Se
     senders.sandbox.control("fault", service="resend", kind="missing_required_field", count=1)
     outcomes = await send(sender, *(outgoing(n) for n in range(6)))
     refused = [outcome for outcome in outcomes if isinstance(outcome, RequestRejected)]
-    assert len(refused) <= 1  # the fault may hit the one that went first
+    assert len(refused) <= 1  # the fault may hit the email that was sent alone before
     assert accepted(senders)[0] == 7 - len(refused)
 
 
@@ -137,7 +137,7 @@ async def test_a_batch_whose_answer_was_lost_is_sent_again_by_one_of_its_emails(
     assert [n for n in doubtful if not outcomes[n].in_doubt] == []
     assert len(doubtful) == 30
     assert accepted(senders)[0] == 30
-    # Another process does the rest; both keys are free.
+    # Another process sends the rest; both keys are free.
     again = await send(second, *(outgoing(n, known=True) for n in doubtful))
     assert len(set(ids(again))) == 30
     assert accepted(senders) == (30, 0, 0)

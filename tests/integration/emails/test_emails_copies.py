@@ -1,4 +1,4 @@
-"""An email that several jobs ask for is sent once, and each job gets its result."""
+"""An email that several jobs request is sent once, and each job gets its result."""
 
 import asyncio
 from typing import Any
@@ -24,7 +24,7 @@ async def test_a_second_copy_gets_the_first_ones_result_without_a_call(senders: 
     assert second.value == first.value
     assert (second.key, second.attempts) == (first.key, 0)
     assert len(senders.calls()) == 1
-    # A copy that is not marked as one: the message was delivered twice.
+    # A copy without a mark: the message was delivered twice.
     third = await send_one(senders.make(), outgoing(1, key="order-1", known=False))
     assert third.value == first.value
     assert len(senders.calls()) == 1

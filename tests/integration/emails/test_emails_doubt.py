@@ -73,7 +73,7 @@ async def test_an_email_that_resend_is_still_at_work_on_is_deferred(
 
 
 async def in_doubt(senders: Senders, *numbers: int) -> None:
-    """Let emails be accepted by the first account, and the answers get lost."""
+    """Make the first account accept emails, and lose the answers."""
     senders.sandbox.control("fault", service="resend", kind="reset_after", count=2)
     for outcome in await send(senders.make(keys=(0,)), *(outgoing(n) for n in numbers)):
         assert isinstance(outcome, TransientError)
@@ -255,7 +255,7 @@ async def test_an_email_whose_record_another_program_has_changed_is_not_sent_aga
     await send_one(sender, outgoing(1))
     name = sender.shared.store.names.mail("job-1")
     await (redis.hset(name, field, "{") if field == "result" else redis.set(name, field))
-    for known in (True, False):  # as a job that comes again, and as a new one
+    for known in (True, False):  # once as a job that comes back, once as a new job
         with pytest.raises((OutcomeUnknown, Deferred)) as caught:
             await send_one(sender, outgoing(1, known=known))
         if known or field == "result":

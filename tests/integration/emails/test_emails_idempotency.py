@@ -1,4 +1,4 @@
-"""Claims of emails in the idempotency store, on a real Redis with a clock of the test's."""
+"""Claims of emails in the idempotency store, on a real Redis with the test's clock."""
 
 from dataclasses import replace
 
@@ -106,7 +106,7 @@ async def test_a_refusal_frees_the_emails_only_while_the_first_attempt_is_alone(
     assert await store.release(request, by="one") is True
     assert await redis.keys("{kw:outbox}*") == []
     await store.claim(request, by="one")
-    clock.ms += 61_000  # the first one's worker has died
+    clock.ms += 61_000  # the worker of the first claim has died
     record = await store.get(request.emails[0])
     assert await store.reclaim(record)
     assert await store.release(request, by="one") is False

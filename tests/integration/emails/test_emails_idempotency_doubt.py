@@ -60,7 +60,7 @@ async def test_the_request_of_a_job_that_has_lost_its_message_is_taken_over_once
         assert (record.state, record.request) == (State.OPEN, replace(request, divisible=False))
         assert [await store.reclaim(record), await store.reclaim(record)] == [True, False]
         assert (await store.get(request.emails[-1])).state is State.BUSY
-    # The first worker only stood still: its call was refused, and that frees nothing any more.
+    # The first worker had only stood still: its call was refused, which frees nothing any more.
     assert await store.release(request, by="one") is False
     await store.complete(request, [{"id": "x", "key": "k"}] * len(request.emails))
     assert not await redis.hexists(request.emails[0].record, "holder")
@@ -94,7 +94,7 @@ async def test_a_request_is_stale_before_resend_forgets_its_key(
     record = await store.get(request.emails[0])
     assert record.state is State.STALE
     assert record.request is not None
-    # A job that read it in time may have waited for a key since.
+    # A job that read it in time may have waited for a key since then.
     assert not await store.reclaim(record)
 
 

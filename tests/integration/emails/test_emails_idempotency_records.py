@@ -100,8 +100,8 @@ async def test_records_of_the_version_before_are_read_and_reclaimed(
     ]
 
 
-# What another program has made of the record of an email, or of its batch: the fields that it has
-# changed, None where it has removed one.
+# Changes by another program to the record of an email, or of its batch: the changed fields; None
+# for a removed field.
 @pytest.mark.parametrize(
     "changed",
     [

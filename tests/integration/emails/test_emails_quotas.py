@@ -1,4 +1,4 @@
-"""Batches use a quota up to its last email; against the sandbox."""
+"""Batches use a quota up to its last email; with the sandbox."""
 
 import time
 
@@ -57,7 +57,7 @@ async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charg
     assert len(set(ids(outcomes))) == 10
     lease = await pool.acquire(LeaseRequest(emails=1))
     assert isinstance(lease, Lease)
-    assert lease.spare_emails == 0  # 12 less 9, 2, and this one
+    assert lease.spare_emails == 0  # 12 minus 9, 2, and this one
     await pool.settle(lease, Verdict(Fate.RETRY, "abandoned"))
     outcomes = await send(sender, *(outgoing(n) for n in range(20, 25)), longest_s=0.5)
     # The others wait for tomorrow.
@@ -65,7 +65,7 @@ async def test_a_batch_asks_for_no_more_than_the_quota_that_is_left_and_is_charg
     assert max(len(call["emails"]) for call in senders.calls()) <= 10
 
 
-# The quota, the recipients of each email, and how many emails it holds.
+# The quota, the recipients of each email, and how many emails fit into it.
 @pytest.mark.parametrize(
     ("holds", "recipients", "fit"), [(100, 1, 100), (77, 1, 77), (100, 2, 50), (100, 3, 33)]
 )
@@ -88,7 +88,7 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
         ledger = senders.sandbox.ledger()
         assert ledger["judgement"]["calls_while_cooling"] == 0
         assert ledger["services"]["resend"]["calls"] < 20
-        # The account rests by now, and no further call is made.
+        # The account rests now, so no further call is made.
         assert isinstance(
             (await send(senders.make(keys=(0,)), outgoing("late"), longest_s=0))[0], Deferred
         )
@@ -101,14 +101,14 @@ async def test_a_quota_is_used_up_to_its_last_email_although_more_wait(
 
 
 async def test_few_calls_are_refused_although_each_takes_long(redis: Redis) -> None:
-    # Meanwhile no other batch goes out that would be refused as well.
+    # Until then, no other batch is sent that would be refused as well.
     with Sandbox(resend_keys=1, resend_rps=100, resend_daily=77, resend_latency_ms=300) as sandbox:
         async with Senders(sandbox, redis) as senders:
             outcomes = await send(senders.make(keys=(0,)), *(outgoing(n) for n in range(300)))
             assert [type(outcome) for outcome in outcomes].count(Served) == 77
             assert accepted(senders) == (77, 0, 0)
-            # Three batches of 100 are under way before the first one is refused. Then 50 and 25 go
-            # out, and 50, 25, 12, 6, 3, 1 and another 1 at least are tried.
+            # Three batches of 100 are in flight before the first one is refused. Then 50 and 25 are
+            # sent, and at least 50, 25, 12, 6, 3, 1 and another 1 are tried.
             assert len(senders.calls()) <= 15
 
 
@@ -118,7 +118,7 @@ async def test_a_learned_quota_is_used_up_the_next_day_without_a_refused_call(
     day_s = 25 * 3_600
     with Sandbox(
         resend_keys=1, resend_rps=100, resend_daily=37
-    ) as sandbox:  # a sandbox of its own, since its clock is moved
+    ) as sandbox:  # a separate sandbox, because its clock is moved
         async with Senders(sandbox, redis) as senders:
             outcomes = await send(senders.make(keys=(0,)), *(outgoing(n) for n in range(60)))
             assert [type(outcome) for outcome in outcomes].count(Served) == 37

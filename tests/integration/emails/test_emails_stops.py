@@ -1,4 +1,4 @@
-"""Leaders and followers whose jobs are stopped or cancelled; against the sandbox."""
+"""Leaders and followers whose jobs are stopped or cancelled; with the sandbox."""
 
 import asyncio
 import os
@@ -66,7 +66,7 @@ async def test_a_claim_that_a_hanging_redis_took_late_is_released(
         Senders(senders.sandbox, own_redis) as patient,
     ):
         sender, other = hasty.make(), patient.make()
-        await send(other, outgoing(0))  # Redis knows the scripts
+        await send(other, outgoing(0))  # afterwards Redis has the scripts
         claim, claimed = sender.shared.store.claim, asyncio.Event()
 
         async def claim_as_it_hangs(*args: Any, **options: Any) -> list[int]:
@@ -80,7 +80,7 @@ async def test_a_claim_that_a_hanging_redis_took_late_is_released(
         job = asyncio.create_task(send_one(sender, outgoing(1)))
         try:
             await claimed.wait()
-            job.cancel()  # by its time limit
+            job.cancel()  # as by its time limit
             await asyncio.wait({job})
         finally:
             os.kill(own_server.pid, signal.SIGCONT)
@@ -101,7 +101,7 @@ async def test_followers_are_in_doubt_if_their_leader_is_stopped_during_the_call
     jobs = [asyncio.create_task(sender.serve(request, outgoing(n))) for n in range(6)]
     await until(lambda: accepted(senders)[0] == 6)
     senders.sandbox.control("clear", service="resend")
-    for job in jobs[:2]:  # the one that went alone, and the leader of the others
+    for job in jobs[:2]:  # the one that was sent alone, and the leader of the others
         job.cancel()
     outcomes = await asyncio.gather(*jobs, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes[2:]} == {TransientError}
@@ -157,7 +157,7 @@ async def test_a_follower_that_is_cancelled_between_two_calls_ends_at_once(
     call, acquire = provider.call, sender.rotation.waiting.acquire
 
     async def cancel_and_refuse(*_: Any, **__: Any) -> Reply:
-        sender.cancel({"job-1"})  # a call is in flight, and may carry it
+        sender.cancel({"job-1"})  # a call is in flight, and may include it
         await asyncio.sleep(0)
         cancelled.append(jobs[1].done())
         provider.call = call  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Limits of the tokens in prompts and of those in answers, each by itself."""
+"""Limits of the tokens in prompts, and separate limits of the tokens in answers."""
 
 from dataclasses import replace
 
@@ -97,8 +97,8 @@ async def test_an_answer_that_is_capped_takes_less_of_the_limit_of_all_tokens_to
     assert left == pytest.approx({Dimension.OTPM: 10, Dimension.TPM: 9_410}, abs=1)
 
 
-# A limit of answers a minute, what a job without a cap reserves at most, what is reserved then, and
-# whether the request has to name that.
+# A limit of answers a minute, the most that a job without a cap reserves, the tokens that are
+# reserved then, and whether the request has to state that cap.
 @pytest.mark.parametrize(
     ("limit", "most", "reserved", "capped"),
     [(500, 490, 490, False), (500, 491, 490, True), (1, 5, 1, True), (5_000, 1_000, 1_000, False)],

@@ -1,4 +1,4 @@
-"""What people do to single keys: disable them for a time, enable them, leave a note."""
+"""People's actions on single keys: disable for a time, enable, leave a note."""
 
 import pytest
 from redis.asyncio import Redis
@@ -83,7 +83,7 @@ async def test_a_time_does_not_bring_back_what_was_disabled_without_an_end(
     assert (await pool.disable(which, by="flower bob", for_ms=60_000)).newly
 
 
-# What the provider says of a call in flight, and how the key is held when the time is over.
+# The provider's answer to a call in flight, and the key's block when the time is over.
 @pytest.mark.parametrize(
     ("verdict", "block"),
     [
@@ -265,7 +265,7 @@ async def test_a_reset_leaves_out_what_a_person_disabled_and_returns_what_it_did
     ]
 
 
-# What is named as keys to enable, which key is reset (-1: all), and which are then out.
+# The keys to enable, the key that is reset (-1: all), and the keys that are out afterwards.
 @pytest.mark.parametrize(
     ("named", "of", "stays"),
     [
@@ -274,7 +274,7 @@ async def test_a_reset_leaves_out_what_a_person_disabled_and_returns_what_it_did
         ([0, 1], -1, []),
         ([], 0, [0, 1]),
         ([0], 0, [1]),
-        ([1], 0, [0, 1]),  # not of this reset
+        ([1], 0, [0, 1]),  # this reset does not cover it
     ],
 )
 async def test_a_reset_enables_exactly_the_keys_that_it_names(

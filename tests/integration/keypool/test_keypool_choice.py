@@ -1,4 +1,4 @@
-"""Which of several keys that have room is taken, and how many are looked at."""
+"""Which of several keys with room is chosen, and how many keys are read for that."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ TURNED_DOWN = Verdict(Fate.OTHER_ACCOUNT, "model_not_found", status=404)
 
 
 async def with_left(pool: KeyPool, *left: float, limit: int = 60) -> dict[str, float]:
-    """Leave each account the given requests; returns them by the accounts' names."""
+    """Leave the given number of requests to each account; return the accounts by name."""
     held = [
         await lease(pool, exclude=frozenset(others(pool, number))) for number in range(len(left))
     ]
@@ -28,13 +28,13 @@ def others(pool: KeyPool, chosen: int) -> list[str]:
     return [key.id for number, key in enumerate(pool.keys) if number != chosen]
 
 
-# How many keys there are, what is left of 60 with each, and how many are looked at for a call.
+# The number of keys, the requests left of 60 with each, and the keys that are read for a call.
 @pytest.mark.parametrize(
     ("keys", "left", "looked_at"),
     [
         (2, 60, 2),
         (3, 60, 1),
-        (3, 33, 1),  # over half
+        (3, 33, 1),  # more than half is left
         (3, 32, 2),  # the better of two is nearly as good as the best of all
         (5, 30, 2),
         (3, 0, 3),  # not at once: the first of all
@@ -49,10 +49,10 @@ async def test_of_many_keys_few_are_looked_at(
     await ask(pool)
     stats = await redis.info("commandstats")
     reads = stats["cmdstat_hmget"]["calls"]
-    assert reads == 1 + 2 * looked_at  # of the clock; of each key and its account
+    assert reads == 1 + 2 * looked_at  # one for the clock, and one for each key and its account
 
 
-# What is left of 60 with the first account, and with the second.
+# The requests left of 60 with the first account, and with the second.
 @pytest.mark.parametrize(("left", "better"), [((20, 24), 24), ((24, 20), 24), ((60, 57), 60)])
 async def test_of_two_accounts_the_fuller_one_is_taken(
     make_pool: Make, left: tuple[float, float], better: float

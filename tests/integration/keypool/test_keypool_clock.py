@@ -11,7 +11,7 @@ MINUTE_MS = 60_000
 
 
 class Machine:
-    """A pool in a process: its own clock, which nobody sets, and Redis' clock, which all share."""
+    """A pool in a process: its own clock, which is never set, and Redis' clock, which all share."""
 
     def __init__(self, make_pool: Make, redis_clock: ManualClock) -> None:
         self.redis_clock, self.own_clock = redis_clock, ManualClock()
@@ -31,7 +31,7 @@ async def count_calls(pool: KeyPool) -> int:
 
 @pytest.fixture
 async def machine(make_pool: Make, clock: ManualClock) -> Machine:
-    """Its limit of 60 a minute has just been used up."""
+    """A machine whose limit of 60 a minute has just been used up."""
     machine = Machine(make_pool, clock)
     await machine.pool.settle(await lease(machine.pool), rpm(60, 0))
     return machine
@@ -65,7 +65,7 @@ async def test_a_rest_lasts_as_long_as_it_was_to_although_the_clock_is_set(
 
 
 async def test_buckets_refill_while_redis_stands_still(make_pool: Make, machine: Machine) -> None:
-    """Requests from before are served first: of those it looks as if the clock had been set."""
+    """Requests sent before are served first; for them the clock seems to have been set."""
     other = Machine(make_pool, machine.redis_clock)
     await other.pool.snapshot()
     machine.redis_clock.tick(MINUTE_MS)
@@ -86,7 +86,7 @@ async def test_times_that_people_read_follow_redis_clock(
     assert (int(entry["at_ms"]), int(entry["until_ms"])) == (clock.ms, clock.ms + 5_000)
 
 
-# By how much Redis' clock is set forward, and how much of that counts as time that has passed.
+# By how much Redis' clock is set forward, and how much of that counts as elapsed time.
 @pytest.mark.parametrize(("step_ms", "passed_ms"), [(2_500, 2_500), (2_501, 0)])
 async def test_a_request_may_be_under_way_for_two_and_a_half_seconds(
     machine: Machine, step_ms: int, passed_ms: int
@@ -96,7 +96,7 @@ async def test_a_request_may_be_under_way_for_two_and_a_half_seconds(
     assert (await machine.pool.snapshot()).now_ms - before_ms == passed_ms
 
 
-# By how much it is set back, and how much time passes then for a process that has not heard of it.
+# By how much it is set back, and how much time then passes for a process that does not know.
 @pytest.mark.parametrize(("step_ms", "passed_ms"), [(-1_000, 0), (-1_001, 200)])
 async def test_a_clock_that_was_set_back_by_over_a_second_is_followed_no_more(
     make_pool: Make, machine: Machine, step_ms: int, passed_ms: int
@@ -109,7 +109,7 @@ async def test_a_clock_that_was_set_back_by_over_a_second_is_followed_no_more(
     assert (await fresh.pool.snapshot()).now_ms - before_ms == passed_ms
 
 
-# How long after the call before the clock was read last, before it is set back by ten minutes.
+# How long after the earlier call the clock was last read, before it is set back by ten minutes.
 @pytest.mark.parametrize(("after_ms", "known_ms"), [(249, 0), (250, 250), (300, 300)])
 async def test_the_pools_clock_never_runs_back_by_a_quarter_of_a_second(
     make_pool: Make, machine: Machine, after_ms: int, known_ms: int

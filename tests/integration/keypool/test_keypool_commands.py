@@ -1,4 +1,4 @@
-"""What `celery -A worker keys …` says of each change of a key or a service, and what it does."""
+"""`celery -A worker keys …`: what it does to a key or a service, and what it prints."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ Type = Callable[[str], tuple[int, str]]
 
 @pytest.fixture
 def type_(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Type]:
-    """Types a command; gives its exit status and the last line that it printed."""
+    """Run a command; return its exit status and the last line that it printed."""
     monkeypatch.setenv("REDIS_URL", redis_url)
     for number, name in ((1, "GROQ_API_KEY"), (2, "GROQ_API_KEY_2")):
         monkeypatch.setenv(name, f"gsk_{number:03d}canary{'0' * 40}")

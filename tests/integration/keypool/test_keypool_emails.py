@@ -1,4 +1,4 @@
-"""Quotas of emails at their edges: the week, the day after next, and emails that go along."""
+"""Edge cases of email quotas: the week, the day after next, and emails that join a call."""
 
 from dataclasses import replace
 
@@ -11,8 +11,8 @@ from worker.verdicts import ABANDONED, Dimension, ObservedLimit, Scope, SeenQuot
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-TO_MIDNIGHT_MS = 16 * HOUR_MS  # on the tests' clock
-RATE = ObservedLimit(Dimension.RPS, 1_000, 999)  # so that the rate is known and holds nobody up
+TO_MIDNIGHT_MS = 16 * HOUR_MS  # by the tests' clock
+RATE = ObservedLimit(Dimension.RPS, 1_000, 999)  # the rate is known and delays no call
 
 
 def used(count: int) -> Verdict:
@@ -20,7 +20,7 @@ def used(count: int) -> Verdict:
 
 
 async def left(pool: KeyPool) -> tuple[float, float] | None:
-    """The quota and what is left of it; None: it is not known."""
+    """Return the quota and what is left of it; None if it is not known."""
     buckets = (await pool.snapshot()).keys[0].buckets
     quotas = [(bucket.limit, bucket.remaining) for bucket in buckets if bucket.dimension == "epd"]
     return quotas[0] if quotas else None
@@ -28,7 +28,7 @@ async def left(pool: KeyPool) -> tuple[float, float] | None:
 
 @pytest.fixture
 async def pool(make_pool: Make) -> KeyPool:
-    """It has learned that its quota of ten is used up."""
+    """A pool that has learned that its quota of ten is used up."""
     pool = make_pool(1)
     spent = SeenQuota(Dimension.EMAILS_DAY, 10, spent=True)
     last, refused_ = await lease(pool, emails=1), await lease(pool, emails=1)
@@ -40,7 +40,7 @@ async def pool(make_pool: Make) -> KeyPool:
 
 @pytest.fixture
 def configured(make_pool: Make) -> KeyPool:
-    """It has a quota of twenty."""
+    """A pool with a configured quota of twenty."""
     limits = (ObservedLimit(Dimension.EMAILS_DAY, 20), ObservedLimit(Dimension.RPS, 1_000))
     return make_pool(1, limits=limits, lease_ms=30_000)
 
@@ -69,7 +69,7 @@ async def test_emails_taken_from_the_quota_of_the_next_day_are_back_on_the_day_a
     assert await left(pool) == (10, 10)
 
 
-# What is used of ten, and what is known of the quota then.
+# What is used of ten, and what is then known of the quota.
 @pytest.mark.parametrize(("count", "known"), [(10, (10, 0)), (11, None)])
 async def test_a_quota_of_which_more_is_used_than_there_was_is_a_larger_one(
     pool: KeyPool, clock: ManualClock, count: int, known: tuple[float, float] | None

@@ -1,4 +1,4 @@
-"""Jobs of many tokens among jobs of few."""
+"""Jobs that need many tokens, among jobs that need few."""
 
 from dataclasses import replace
 
@@ -18,9 +18,9 @@ def done(tokens: int, *limits: ObservedLimit) -> Verdict:
 
 
 async def emptied(make_pool: Make, dimension: Dimension = Dimension.TPM) -> KeyPool:
-    """A pool of one account without tokens; its jobs use a third of what they reserve.
+    """A pool of one account without tokens left. Its jobs use a third of what they reserve.
 
-    But for the last one, which uses all.
+    Only the last job uses everything that it reserves.
     """
     pool = make_pool(1)
     pace = ObservedLimit(Dimension.RPM, 100_000)
@@ -32,7 +32,7 @@ async def emptied(make_pool: Make, dimension: Dimension = Dimension.TPM) -> KeyP
 
 
 class Crowd:
-    """Small jobs that take whatever they can get."""
+    """Small jobs that take all the tokens that they can get."""
 
     def __init__(self, pool: KeyPool, clock: ManualClock, *, bulk: bool = False) -> None:
         self.pool, self.clock, self.bulk = pool, clock, bulk
@@ -224,14 +224,14 @@ async def test_where_a_large_job_is_refused_for_its_tokens_small_ones_pass(
     assert settled.newly
     [key] = (await pool.snapshot()).keys
     assert (key.state, key.blocks[0].from_tokens, key.left_ms) == ("cooling", LARGE, 864_000)
-    # A small job that waited for its instant goes; one as large as the refused one does not.
+    # A small job that waited for its instant starts; one as large as the refused job does not.
     assert await pool.confirm(before) is not None
     assert await pool.confirm(large_before) is None
     small = await lease(pool, tokens=SMALL)
     assert small.wait_ms == 0
     away = await no_lease(pool, tokens=LARGE)
     assert (away.why, away.first_in_ms >= 864_000) == (NoLeaseReason.RESTING, True)
-    # They take what is there and no more.
+    # They take the available tokens and no more.
     passed = SMALL
     while isinstance(await ask(pool, tokens=SMALL), Lease):
         passed += SMALL
@@ -274,12 +274,12 @@ async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_one
     away = await no_lease(pool, tokens=LARGE, by="large")
     assert away.first_in_ms == pytest.approx(
         864_000 + (LARGE / 100) / rate * 1_000, rel=0.2
-    )  # what it lacks
+    )  # the missing tokens
     began_ms, due_ms, passed, waiting = clock.ms, clock.ms + away.first_in_ms, 0, clock.ms
     while True:
         clock.tick(20_000)
         assert clock.ms - began_ms < 4 * away.first_in_ms
-        while clock.ms >= waiting:  # small ones come new, one after the other
+        while clock.ms >= waiting:  # new small jobs come one after the other
             outcome = await ask(pool, tokens=SMALL, by=f"small {passed}")
             if isinstance(outcome, Lease):
                 passed += SMALL
@@ -301,7 +301,7 @@ async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(
     pool = make_pool(1, lease_ms=1_000)
     held = await lease(pool, tokens=LARGE)
     clock.tick(1_001)
-    await lease(pool, tokens=SMALL)  # which ends what has expired
+    await lease(pool, tokens=SMALL)  # this ends expired leases
     await pool.settle(held, SIZED)
     assert (await no_lease(pool, tokens=SMALL)).why is NoLeaseReason.RESTING
 

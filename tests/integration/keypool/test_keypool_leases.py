@@ -1,4 +1,4 @@
-"""Leases: what is held, by whom, until when."""
+"""Leases: what they reserve, for whom, and until when."""
 
 from dataclasses import replace
 
@@ -80,8 +80,8 @@ async def test_settling_twice_gives_back_once(make_pool: Make) -> None:
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(after, abs=0.01)
 
 
-# Whether the provider counts its failures, where its file says so; without a word it is taken to
-# count them.
+# Whether the provider counts failed calls, if its file says so; otherwise the pool assumes that it
+# counts them.
 @pytest.mark.parametrize(("counted", "left"), [(None, 58), (True, 58), (False, 59)])
 async def test_a_failure_costs_what_the_provider_counts(
     make_pool: Make,
@@ -187,14 +187,14 @@ async def test_a_call_of_a_lease_that_expired_counts_unless_an_earlier_settle_ma
     pool = make_pool(1, lease_ms=1_000)
     late = await lease(pool)
     clock.tick(2_000)
-    await lease(pool)  # looks for what has expired
+    await lease(pool)  # looks for expired leases
     for again, calls in ((False, 1), (True, 1), (False, 2)):
         settled = await pool.settle(late, OK, **({"again": True} if again else {}))
         assert settled.late
         assert (await pool.snapshot()).keys[0].calls == calls
 
 
-# How long a call may take, how long after its start it is looked for, and whether it expired.
+# How long a call may take, when after its start the pool looks for it, and whether it expired.
 @pytest.mark.parametrize(
     ("ahead_ms", "after_ms", "expired"),
     [(0, 29_999, False), (0, 30_000, True), (2_000, 1_499, False), (2_000, 1_500, True)],
@@ -257,7 +257,7 @@ async def test_unused_state_expires_after_a_week(make_pool: Make, redis: Redis) 
     assert await redis.pttl(pair) == pytest.approx(week_ms, abs=60_000), "a success puts it off"
 
 
-# How long after a success another one is noted: so long a failure may have come before it.
+# How long after a success the next one is noted; a failure may have come in that time.
 @pytest.mark.parametrize(("apart_ms", "noted"), [(249, False), (250, True)])
 async def test_a_success_is_noted_four_times_a_second_at_most(
     make_pool: Make,

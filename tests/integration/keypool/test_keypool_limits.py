@@ -1,4 +1,4 @@
-"""Limits: learned, and never overdrawn."""
+"""Limits are learned, and never overdrawn."""
 
 import asyncio
 from dataclasses import replace
@@ -62,7 +62,7 @@ async def test_tokens_that_a_call_did_not_use_come_back_on_top_of_what_the_provi
         await lease(pool), replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 6_000),))
     )
     taken = await lease(pool, tokens=5_000)
-    # The header was written while the provider still reserved all that the call might use.
+    # The provider wrote the header while it still reserved all tokens that the call might use.
     await pool.settle(
         taken, replace(OK, limits=(ObservedLimit(Dimension.TPM, 6_000, 1_000),), tokens=100)
     )
@@ -188,7 +188,7 @@ async def test_keys_that_name_one_organisation_share_its_limits_from_then_on(
     await pool.settle(first, refused(6_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
     await pool.settle(second, refused(6_000, Scope.ACCOUNT_MODEL, full, account="org_x"))
     assert {key.account for key in (await pool.snapshot()).keys} == {"org_x"}
-    # Another process, which has not heard of it, is put right by its next call.
+    # Another process does not know of it; its next call corrects that.
     assert (await no_lease(other)).why is NoLeaseReason.RESTING
     assert {other.account_of(key) for key in other.keys} == {"org_x"}
     assert [entry["event"] for entry in await pool.audit()].count("account_learned") == 2

@@ -20,14 +20,14 @@ from worker.verdicts import Dimension, ObservedLimit, Scope
 HOUR_MS = 3_600_000
 
 
-# A limit of tokens, the tokens of a call, and what has to stay, lest calls that arrive a little
-# early are refused.
+# A limit of tokens, the tokens of a call, and the margin that must stay, so that calls that arrive
+# a little early are not refused.
 @pytest.mark.parametrize(
     ("limit", "tokens", "stays"),
     [
-        (ObservedLimit(Dimension.TPM, 10_000), 10, 20),  # two calls' worth
+        (ObservedLimit(Dimension.TPM, 10_000), 10, 20),  # twice the tokens of the call
         (ObservedLimit(Dimension.TPM, 10_000), 60, 100),  # a hundredth of the limit
-        (ObservedLimit(Dimension.TPM, 10_000), 9_950, 50),  # what is left of the limit
+        (ObservedLimit(Dimension.TPM, 10_000), 9_950, 50),  # the rest of the limit
         (ObservedLimit(Dimension.TPM, 10_000), 10_000, 0),
         (ObservedLimit(Dimension.TPM, 10_000, window_ms=HOUR_MS), 60, 100),
         (ObservedLimit(Dimension.TPM, 10_000, window_ms=HOUR_MS + 1), 60, 0),
@@ -44,7 +44,7 @@ async def test_a_margin_stays_in_a_bucket(
     assert isinstance(await ask(pool, tokens=tokens), Lease) is not lacks
 
 
-# Windows of which jobs wait for the room in their process, up to five seconds as for any rest.
+# Windows whose jobs wait in their process for room, for up to five seconds as for any rest.
 @pytest.mark.parametrize(("window_ms", "waits"), [(60_000, True), (60_001, False)])
 async def test_jobs_wait_outside_for_limits_that_refill_over_more_than_a_minute(
     make_pool: Make, window_ms: int, *, waits: bool
@@ -67,7 +67,7 @@ async def test_a_rest_is_waited_for_in_the_process_up_to_the_patience(
     assert why is (NoLeaseReason.WAIT if waits else NoLeaseReason.RESTING)
 
 
-# What else is known of a limit, and by how much a rest may end later for it to be named instead.
+# The other limit that is known, and by how much a rest may end later and still be named instead.
 @pytest.mark.parametrize(("later_ms", "reason"), [(1_000, "rpm"), (1_001, "rate_limit")])
 async def test_a_rest_is_named_by_the_limit_that_refills_within_a_second_of_it(
     make_pool: Make, later_ms: int, reason: str
@@ -82,7 +82,7 @@ async def test_a_rest_is_named_by_the_limit_that_refills_within_a_second_of_it(
     assert (away.reason, away.first_in_ms) == (reason, refills_ms + later_ms)
 
 
-# Limits of a second are counted call by call up to 200, and refill continuously beyond.
+# Limits of a second are counted call by call up to 200 calls; larger ones refill continuously.
 @pytest.mark.parametrize(("limit", "left"), [(200, 199), (201, 200.201)])
 async def test_a_window_of_many_calls_refills_continuously(
     make_pool: Make, clock: ManualClock, limit: int, left: float
@@ -96,7 +96,7 @@ async def test_a_window_of_many_calls_refills_continuously(
     assert await remaining(pool) == pytest.approx(left)
 
 
-# What a raised or lowered limit leaves of what was left.
+# What is left after a limit was raised or lowered, of what was left before.
 @pytest.mark.parametrize(("limit", "left"), [(8_000, 5_000), (5_000, 3_000), (2_000, 2_000)])
 async def test_a_changed_limit_keeps_what_was_taken_out_of_its_bucket(
     make_pool: Make, limit: int, left: int

@@ -1,4 +1,4 @@
-"""Jobs that several models may serve: one pick over keys and models."""
+"""Jobs that several models may serve: one choice among keys and models."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ def only(model: str) -> dict[str, str]:
 
 
 async def limit(pool: KeyPool, model: str, count: int) -> None:
-    """Let the one account have a limit of requests a minute, of which nothing is used."""
+    """Give the one account a limit of requests a minute, of which nothing is used."""
     await pool.settle(await lease(pool, **only(model)), replace(rpm(count, count)))
 
 
@@ -154,7 +154,7 @@ async def test_forgetting_unfit_models_ends_no_rest(make_pool: Make) -> None:
     assert (await no_lease(pool, **only("b"))).first_in_ms == 60_000
 
 
-# For two accounts and two models: how many requests a minute are left, and whether that model rests
+# For two accounts and two models: the requests a minute that are left, and whether the model rests
 # there.
 @given(rooms=st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=4, max_size=4))
 @settings(

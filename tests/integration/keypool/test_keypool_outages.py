@@ -1,4 +1,4 @@
-"""What happens while a host or a model fails: it rests, and a few calls try it."""
+"""A host or a model fails: it rests, and a few calls probe it."""
 
 import pytest
 
@@ -34,7 +34,7 @@ async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
     scope: Scope,
 ) -> None:
     pool = make_pool(3)
-    for _ in range(20):  # a crowd that fails together is one fault
+    for _ in range(20):  # many calls that fail together are one failure
         assert not (await pool.settle(await lease(pool), fault(scope))).blocked
     clock.tick(1_000)
     assert (await pool.settle(await lease(pool), fault(scope))).blocked
@@ -114,7 +114,7 @@ async def test_of_the_leases_that_wait_for_a_rested_host_or_model_one_probes_bef
     for _ in range(2):
         await pool.settle(await lease(pool), fault(scope))
         clock.tick(1_000)
-    await pool.settle(await lease(pool), fault(scope))  # rests for two seconds now
+    await pool.settle(await lease(pool), fault(scope))  # it now rests for two seconds
     crowd = [await lease(pool, ahead_ms=5_000) for _ in range(20)]
     clock.tick(max(held.wait_ms for held in crowd))
 
@@ -134,7 +134,7 @@ async def test_of_the_leases_that_wait_for_a_rested_host_or_model_one_probes_bef
     assert len(await confirmed([*others, late])) == 20
 
 
-# What comes between two failures of the host, and whether it shows that the host works.
+# What happens between two failures of the host, and whether it shows that the host works.
 @pytest.mark.parametrize(
     ("between", "works"),
     [
@@ -160,7 +160,7 @@ async def test_of_the_leases_that_wait_for_a_rested_host_or_model_one_probes_bef
         (
             Verdict(Fate.RETRY, "edge_limited", scope=Scope.HOST, counted=False, status=429),
             False,
-        ),  # nobody's limit
+        ),  # a limit of no scope
         (
             Verdict(Fate.NEXT_KEY, "unsendable_key", effect=Effect.DISABLE),
             False,
@@ -203,7 +203,7 @@ async def test_the_rest_is_an_eighth_of_the_outage_so_far_and_ten_seconds_at_mos
     make_pool: Make,
     clock: ManualClock,
 ) -> None:
-    """So is the time after its end in which nobody knows yet that it has ended."""
+    """The time after its end in which the end is not known yet has the same length."""
     pool = make_pool(2)
     await pool.settle(await lease(pool), fault(Scope.HOST))
     began_ms = clock.ms
@@ -219,7 +219,7 @@ async def test_jobs_wait_in_line_for_what_fails_for_a_moment_and_outside_for_an_
     make_pool: Make,
     clock: ManualClock,
 ) -> None:
-    """In line they would keep jobs of other models from their keys."""
+    """In the line, they would keep jobs of other models from their keys."""
     pool = make_pool(2)
     whys = []
     for _ in range(9):
@@ -251,8 +251,8 @@ async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
     assert [(await lease(pool, model="m")).wait_ms for _ in range(5)] == [0] * 5
 
 
-# The beginning of a lease's id (what spreads the looks), how long the probe is under way, and after
-# how long the lease looks again.
+# The beginning of a lease's id (which spreads the polls), how long the probe is in flight, and
+# after how long the lease polls again.
 @pytest.mark.parametrize(
     ("lease_id", "after_ms", "look_ms"),
     [
@@ -260,7 +260,7 @@ async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
         ("0001", 0, 301),
         ("012b", 0, 599),
         ("012c", 0, 300),
-        ("012b", 2_500, 500),  # the next one may probe by then
+        ("012b", 2_500, 500),  # the next lease may probe by then
     ],
 )
 async def test_a_job_that_waits_for_the_probe_of_another_looks_again_after_300_to_600_ms(
@@ -282,7 +282,7 @@ async def test_a_job_that_waits_for_the_probe_of_another_looks_again_after_300_t
     assert (await no_lease(pool)).first_in_ms == look_ms
 
 
-# How long after the first failure the second one comes, and whether the host rests.
+# The time from the first failure to the second, and whether the host rests.
 @pytest.mark.parametrize(("apart_ms", "rests"), [(999, False), (1_000, True)])
 async def test_two_failures_a_second_apart_are_two(
     make_pool: Make,
@@ -310,6 +310,7 @@ async def test_a_failure_of_a_probe_that_came_too_late_lets_the_next_one_try_at_
     await lease(pool, model="m")  # the probe
     await no_lease(pool, model="m")
     await pool.settle(early, fault(Scope.MODEL), again=True)
-    await pool.settle(early, fault(Scope.MODEL), again=True)  # known already: it counts no more
+    # Known already, so it does not count again.
+    await pool.settle(early, fault(Scope.MODEL), again=True)
     clock.tick(1_125)
     await lease(pool, model="m")

@@ -1,4 +1,4 @@
-"""The pace of a bucket: refusals that no limit explains lower it, calls that pass bring it back."""
+"""The pace of a bucket: unexplained refusals lower it, successful calls restore it."""
 
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ async def test_a_refusal_against_the_model_lowers_the_pace(
     )
     clock.tick(50_000)
     crowd = [await lease(pool) for _ in range(20)]
-    for held in crowd:  # refused together, it counts once
+    for held in crowd:  # they are refused together, which counts once
         await pool.settle(
             held, refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
         )
@@ -97,7 +97,7 @@ async def test_refusals_a_second_apart_lower_the_pace_to_four_fifths(
         assert settled.learned == (f"rpm at {percent} % of its pace",)
 
 
-# When a call left after the refusal before, when it is refused, and whether that lowers the pace.
+# When a call left after the earlier refusal, when it is refused, and whether that lowers the pace.
 @pytest.mark.parametrize(
     ("left_ms", "refused_ms", "lowers"),
     [(1, 1_000, True), (1, 999, False), (0, 1_000, False)],
@@ -122,7 +122,7 @@ async def test_a_refusal_lowers_the_pace_where_the_one_before_was_known_for_a_se
     assert bool((await pool.settle(second, refusal)).learned) is lowers
 
 
-# How long after a call beyond the limit another one is refused, and whether that lowers the pace.
+# How long after a call beyond the limit another is refused, and whether that lowers the pace.
 @pytest.mark.parametrize(("after_ms", "lowers"), [(4_999, False), (5_000, True)])
 async def test_a_call_beyond_the_limit_explains_refusals_for_five_seconds(
     make_pool: Make,
@@ -137,20 +137,20 @@ async def test_a_call_beyond_the_limit_explains_refusals_for_five_seconds(
     while isinstance(await ask(pool), Lease):
         pass
     await pool.reset(by="ann")
-    await lease(pool)  # goes beyond
+    await lease(pool)  # goes beyond the limit
     clock.tick(after_ms)
     refusal = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0))
     assert bool((await pool.settle(held, refusal)).learned) is lowers
 
 
-# Limits, the window that they are of, and whether a refusal that nothing explains lowers the pace.
+# Limits, their window, and whether an unexplained refusal lowers the pace.
 @pytest.mark.parametrize(
     ("limit", "remaining", "lowers"),
     [
         (ObservedLimit(Dimension.TPM, 6_000), 99, True),
         (ObservedLimit(Dimension.TPM, 6_000), 100, False),  # enough for the call
-        (ObservedLimit(Dimension.TPM, 6_000), None, True),  # it does not say how much
-        (ObservedLimit(Dimension.TPD, 6_000), 0, False),  # of a day
+        (ObservedLimit(Dimension.TPM, 6_000), None, True),  # what is left is not stated
+        (ObservedLimit(Dimension.TPD, 6_000), 0, False),  # a limit of a day
         (ObservedLimit(Dimension.TPM, 6_000, window_ms=60_001), 0, False),
     ],
 )

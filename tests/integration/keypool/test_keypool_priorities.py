@@ -1,4 +1,4 @@
-"""Two priorities: bulk takes what interactive jobs leave."""
+"""Two priorities: bulk jobs get the capacity that interactive jobs leave."""
 
 import random
 
@@ -80,14 +80,14 @@ async def test_bulk_waits_while_interactive_jobs_stand_in_line(
     away = await no_lease(pool, bulk=True, line=BULK)
     assert (away.why, away.reason) == (NoLeaseReason.WAIT, "interactive jobs come first")
     assert (away.ask_in_ms, away.first_in_ms) == (250, 0), "nobody has looked at the keys"
-    clock.tick(2_000)  # its process has died, or it would have asked again
+    clock.tick(2_000)  # its process has died, otherwise it would have asked again
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0
 
 
 @pytest.mark.parametrize(
     "limit",
     [
-        ObservedLimit(Dimension.RPM, 600, 0),  # refills all the time
+        ObservedLimit(Dimension.RPM, 600, 0),  # refills continuously
         ObservedLimit(Dimension.RPS, 10, 0),  # a window
     ],
 )

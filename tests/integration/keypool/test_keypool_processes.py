@@ -1,4 +1,4 @@
-"""Several processes on one bucket."""
+"""Several processes that share one bucket."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ async def test_of_200_acquirers_in_several_processes_as_many_pass_as_there_are_c
     make_pool: Make, redis_url: str
 ) -> None:
     pool = make_pool(1, now_ms=None)
-    # A day's bucket: what refills during the test is no call.
+    # A daily bucket, so that less than a call refills during the test.
     limits = (ObservedLimit(Dimension.RPD, LIMIT, LIMIT), ObservedLimit(Dimension.RPM, 100_000))
     await pool.settle(
         await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)

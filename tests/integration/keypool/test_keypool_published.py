@@ -1,4 +1,4 @@
-"""What workers and a Flower publish beside the pool: their keys without secrets, and margins."""
+"""Values that workers and Flower publish beside the pool: keys without secrets, and margins."""
 
 import json
 import sys

@@ -1,6 +1,6 @@
 """Quotas of emails.
 
-Learned where they end, whole again the day after, forgotten where they may be others by now.
+They are learned at their end, full again the next day, and forgotten when they may have changed.
 """
 
 import os
@@ -19,8 +19,8 @@ from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Scope, Se
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
-TO_MIDNIGHT_MS = 16 * HOUR_MS  # on the tests' clock
-RATE = (ObservedLimit(Dimension.RPS, 1_000, 999),)  # so that the rate is known and holds nobody up
+TO_MIDNIGHT_MS = 16 * HOUR_MS  # by the tests' clock
+RATE = (ObservedLimit(Dimension.RPS, 1_000, 999),)  # the rate is known and delays no call
 
 
 def used(count: int, dimension: Dimension = Dimension.EMAILS_DAY) -> Verdict:
@@ -36,7 +36,7 @@ def spent(
 
 
 async def known(pool: KeyPool, *, limit: int = 10) -> None:
-    """Let a pool of one account learn its quota, which is used up then."""
+    """Make a pool of one account learn its quota, which is then used up."""
     first, second = await lease(pool, emails=1), await lease(pool, emails=1)
     await pool.settle(first, used(limit))
     settled = await pool.settle(second, spent(limit))
@@ -67,7 +67,7 @@ async def test_a_quota_is_learned_where_it_ends_and_whole_again_after_midnight(
     assert [bucket.full_in_ms for bucket in view.keys[0].buckets if bucket.dimension == "epd"] == [
         59_000
     ]
-    # So long after midnight an estimate does not speak of the next one.
+    # So long after midnight, an estimate does not mean the next midnight.
     assert Forecast(view, CallCost(emails=1)).call(1).in_s == pytest.approx(59, rel=0.01)
     clock.tick(59_000)
     assert (await lease(pool, emails=1)).spare_emails == 9
@@ -114,7 +114,7 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - the same days each time
-    # The ids of leases spread when each job looks again.
+    # The ids of leases spread the instants at which jobs poll again.
     monkeypatch.setattr(os, "urandom", random.Random(-seed - 1).randbytes)  # noqa: S311 - as above
     pool = make_pool(1, lease_ms=10 * DAY_MS)
     await known(pool)
@@ -122,7 +122,7 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
     held: list[tuple[Lease, int]] = []
     waiting: list[tuple[int, int]] = []
     clock.tick(TO_MIDNIGHT_MS + 60_000)
-    until_ms = clock.ms + 6 * DAY_MS  # then it is learned anew
+    until_ms = clock.ms + 6 * DAY_MS  # after that it is learned anew
     while clock.ms < until_ms:
         clock.tick(chance.choice([0, 0, 0, 1_000, 57_000, HOUR_MS, 3 * HOUR_MS]))
         due = [job for job in waiting if job[0] <= clock.ms]
@@ -161,7 +161,7 @@ async def test_emails_that_others_send_count_against_the_quota(
     await pool.settle(await lease(pool, emails=1), used(7))
     assert await left(pool) == {"epd": (10, 3)}
     on_its_way = await lease(pool, emails=1)
-    await pool.settle(await lease(pool, emails=1), used(8))  # the other one is not counted yet
+    await pool.settle(await lease(pool, emails=1), used(8))  # the other call is not counted yet
     assert await left(pool) == {"epd": (10, 1)}
     await pool.settle(on_its_way, used(9))
     assert await left(pool) == {"epd": (10, 1)}
@@ -198,8 +198,7 @@ async def test_the_refusal_of_an_email_to_several_bounds_the_quota(
 @pytest.mark.parametrize("emails", [0, 1])
 async def test_a_refusal_that_bounds_no_quota_teaches_none(make_pool: Make, emails: int) -> None:
     pool = make_pool(1)
-    # An email that is sent again was charged before; and a quota of nothing at all is no limit to
-    # plan by.
+    # An email that is sent again was charged before. A quota of zero is not a limit to plan with.
     await pool.settle(await lease(pool, emails=emails), spent(0 if emails else 50))
     assert await left(pool) == {}
 
@@ -225,7 +224,7 @@ async def test_a_quota_that_the_provider_no_longer_mentions_is_forgotten(
     first, second = await lease(pool, emails=1), await lease(pool, emails=1)
     await pool.settle(
         first, Verdict(Fate.SAME_ACCOUNT, "read_timeout", definite=False)
-    )  # nobody spoke
+    )  # no answer stated it
     assert await left(pool) == {"epd": (10, 8)}
     await pool.settle(second, replace(OK, limits=RATE))
     assert await left(pool) == {}
@@ -321,7 +320,7 @@ async def test_midnight_is_the_providers_although_the_pools_clock_is_ahead(
 ) -> None:
     pool = make_pool(1)
     await known(pool)
-    clock.tick(-2 * HOUR_MS)  # Redis' clock was ahead, and is put right
+    clock.tick(-2 * HOUR_MS)  # Redis' clock was ahead and is corrected
     assert await left(pool) == {"epd": (10, 0)}
     clock.tick(TO_MIDNIGHT_MS + 30_000)
     assert await left(pool) == {"epd": (10, 0)}

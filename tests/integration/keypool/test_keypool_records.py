@@ -1,4 +1,4 @@
-"""What the pool keeps in Redis, and what it shows of it."""
+"""The pool's records in Redis, and what the pool shows of them."""
 
 from dataclasses import replace
 from typing import Any
@@ -92,7 +92,7 @@ async def test_keys_may_be_replaced_while_a_snapshot_is_read(
     assert len((await pool.snapshot()).keys) == 4
 
 
-# A lease of an earlier version that was out.
+# An open lease of an earlier version.
 FORMER_LEASE = (
     "86a464696d73ac206570642072706d20727073a4636f737485ac696e7075745f746f6b656e7300ad6f757470"
     "75745f746f6b656e7300a6656d61696c7301a8726571756573747301a6746f6b656e7300a873746172745f6d"

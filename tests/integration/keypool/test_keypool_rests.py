@@ -1,4 +1,4 @@
-"""What rests, for how long, and how it comes back."""
+"""Which scopes rest, for how long, and how a rest ends."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -149,7 +149,7 @@ async def test_reset_of_one_key_leaves_the_others(make_pool: Make) -> None:
 @pytest.mark.parametrize(
     ("scope", "same_model_serves", "other_model_serves"),
     [
-        (Scope.KEY, True, True),  # the other key serves both
+        (Scope.KEY, True, True),  # the other key serves both models
         (Scope.KEY_RESOURCE, True, True),
         (Scope.ACCOUNT, False, False),  # both keys belong to one account
         (Scope.ACCOUNT_MODEL, False, True),
@@ -319,7 +319,7 @@ async def test_a_reset_forgets_which_models_an_account_does_not_have(
 @pytest.mark.parametrize(
     ("longer_ms", "code", "reason"),
     [
-        (500, "rate_limit", "rpm"),  # the same wait as for the limit, which says more
+        (500, "rate_limit", "rpm"),  # the same wait as for the limit, whose name says more
         (20_000, "rate_limit", "rate_limit"),
         (500, "capacity", "capacity"),
     ],

@@ -1,4 +1,4 @@
-"""How much of a bucket is saved for a large job, and how much small ones may take."""
+"""How much of a bucket is reserved for a large job, and how much small jobs may take."""
 
 from dataclasses import replace
 
@@ -19,13 +19,13 @@ async def with_tokens(make_pool: Make, left: float, *, requests: float = 100_000
     return pool
 
 
-# What is there, and the tokens of the largest small job that passes a large one at once.
+# The tokens in the bucket, and those of the largest small job that passes a large one at once.
 @pytest.mark.parametrize(
     ("left", "tokens"),
     [
-        (1_000, 940),  # all of it, less the margin: it is less than half of what is needed
+        (1_000, 940),  # all tokens except the margin: they are less than half of what is needed
         (2_500, 1_500),
-        (3_000, 1_000),  # as much as the large one lacks
+        (3_000, 1_000),  # as many as the large job lacks
         (4_000, 1),
     ],
 )
@@ -54,8 +54,8 @@ async def test_tokens_saved_for_a_job_do_not_keep_that_job_waiting(make_pool: Ma
     assert (await no_lease(pool, tokens=100, by="large")).first_in_ms == 1_600
 
 
-# Whether the job that asks first and the one that asks next are bulk, how long the latter has
-# waited for longer, and for which of them what refills is saved.
+# Whether the first and the second job that ask are bulk jobs, by how much longer the second has
+# waited, and for which of them the refill is saved.
 @pytest.mark.parametrize(
     ("bulk", "earlier_ms", "saved_for"),
     [
@@ -86,7 +86,7 @@ async def test_tokens_are_saved_for_interactive_jobs_first_and_then_for_the_earl
     await lease(pool, tokens=LARGE, by=f"job {saved_for}", bulk=bulk[saved_for])
 
 
-# The tokens of a job that may reserve two seconds ahead, and when a small one has room then.
+# The tokens of a job that may reserve two seconds ahead, and when a small job then has room.
 @pytest.mark.parametrize(("tokens", "first_in_ms"), [(200, 1_600), (201, 3_200)])
 async def test_a_job_is_large_if_its_tokens_refill_beyond_the_horizon(
     make_pool: Make, tokens: int, first_in_ms: int
@@ -112,13 +112,13 @@ async def test_nothing_is_saved_for_a_request_that_names_no_job(make_pool: Make)
     assert (await no_lease(pool, tokens=100, by="small")).first_in_ms == 1_600
 
 
-# In a line, and so long after it asked, whether what refilled is still saved for a job.
+# Whether the job is in a line, how long ago it asked, and whether the refill is still saved for it.
 @pytest.mark.parametrize(
     ("in_line", "after_ms", "saved"),
     [
         (True, 5_000, True),
-        (True, 5_001, False),  # its process died
-        (False, 40_600 + 30_000, True),  # half a minute after its room would have been there
+        (True, 5_001, False),  # its process has died
+        (False, 40_600 + 30_000, True),  # half a minute after it would have had room
         (False, 40_600 + 30_001, False),
     ],
 )

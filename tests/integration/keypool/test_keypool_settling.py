@@ -1,4 +1,4 @@
-"""What a settle keeps of an answer: what it blocks, for whom, and what it says of that."""
+"""The effect of an answer when a call is settled: blocks, their scopes, and their reasons."""
 
 import struct
 from dataclasses import replace
@@ -31,7 +31,7 @@ NOT_HAD = Verdict(
 )
 
 
-# How long ago a key served last (None: never), and whether one job alone is why it is blocked.
+# How long ago a key last served (None: never), and whether a single job is why it is blocked.
 @pytest.mark.parametrize(("served_ms", "alone"), [(600_000, True), (600_001, False), (None, False)])
 async def test_a_key_that_served_within_ten_minutes_is_blocked_by_one_job_alone(
     make_pool: Make, clock: ManualClock, served_ms: int | None, *, alone: bool
@@ -94,11 +94,11 @@ async def test_the_next_call_deletes_blocks_that_have_ended(
 
 
 def packed(until_ms: float) -> bytes:
-    """A block as the scripts keep it."""
+    """A block in the format of the scripts."""
     return b"\x81\xa8until_ms\xcb" + struct.pack(">d", until_ms)
 
 
-# How many blocks of models that do not exist there are, beside one that lasts and one that ended.
+# The number of blocks of unknown models, beside one that lasts and one that has ended.
 @pytest.mark.parametrize(("blocks", "stay"), [(997, 1_000), (998, 2)])
 async def test_beyond_a_thousand_blocks_ended_ones_and_those_that_an_answer_sets_again_are_deleted(
     make_pool: Make, redis: Redis, clock: ManualClock, blocks: int, stay: int
@@ -140,7 +140,7 @@ async def test_a_reset_wakes_the_jobs_that_wait(make_pool: Make, redis: Redis) -
         assert message["data"] == "reset"
 
 
-# How long after a refusal a reset comes, and whether the limit is tried at once then.
+# How long after a refusal a reset comes, and whether the limit is then tried at once.
 @pytest.mark.parametrize(("after_ms", "tries"), [(20_000, False), (20_001, True)])
 async def test_a_reset_tries_no_limit_that_a_refusal_has_just_shown(
     make_pool: Make, clock: ManualClock, after_ms: int, *, tries: bool
@@ -168,14 +168,14 @@ async def test_a_reset_gives_a_bucket_its_pace_back(make_pool: Make, clock: Manu
         assert await remaining(pool) - before == pytest.approx(refilled, abs=0.1)
 
 
-# When a refusal says to come again, what it says is left, and what is left for others then.
+# The wait of a refusal, what it states as left, and what is then left for others.
 @pytest.mark.parametrize(
     ("stated_ms", "stated", "left"),
     [
         (None, 2_500, 2_500),
-        (1_000, 100, 100),  # enough for the call: it was refused for something else
+        (1_000, 100, 100),  # enough for the call, so something else refused it
         (None, 99, 99),
-        (500, 60, 50),  # 100 tokens a second: at that time there is room for the call alone
+        (500, 60, 50),  # at 100 tokens a second, there is then room for this call alone
         (500, 40, 40),
         (1_000, 40, 0),
         (5_000, 40, -400),
@@ -193,7 +193,7 @@ async def test_a_refusal_leaves_what_it_says_and_at_the_stated_time_room_for_its
     assert await remaining(pool) == pytest.approx(left, abs=0.01)
 
 
-# What a refusal says is left, what an answer says later, when a reset comes, and what is left then.
+# The remaining tokens by a refusal, by a later answer, the time of a reset, and those left then.
 @pytest.mark.parametrize(
     ("stated", "later", "after_ms", "left"),
     [
@@ -203,7 +203,7 @@ async def test_a_refusal_leaves_what_it_says_and_at_the_stated_time_room_for_its
         (40, 1_000, 0, 40),
         (40, None, 4_000, 440),
         (40, None, 4_999, 539.9),
-        (40, None, 5_000, 100),  # the rest is over, and what refilled is what is left
+        (40, None, 5_000, 100),  # the rest has ended, and the refill is what is left
     ],
 )
 async def test_a_reset_puts_back_what_a_refusal_took_out_for_its_rest(

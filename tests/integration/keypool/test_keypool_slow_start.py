@@ -1,4 +1,4 @@
-"""How calls leave while a request limit is unknown, so that few are refused when it is reached."""
+"""Slow start: how calls leave while a request limit is unknown, so that few are refused."""
 
 from itertools import pairwise
 
@@ -19,7 +19,7 @@ from worker.keypool.leases import NoLeaseReason
 from worker.verdicts import Dimension, ObservedLimit, Scope, Verdict
 
 
-# How many calls may be in flight at first, and how far apart they leave later.
+# How many calls may be in flight at first, and the interval between later calls.
 @pytest.mark.parametrize(("opening", "apart_ms"), [(4, 25), (20, 12)])
 async def test_calls_leave_apart_while_limits_are_unknown_once_one_has_passed(
     make_pool: Make,
@@ -32,7 +32,7 @@ async def test_calls_leave_apart_while_limits_are_unknown_once_one_has_passed(
     clock.tick(200)
     await pool.settle(first, OK)
     await lease(pool)
-    clock.tick(50)  # the others have gone through
+    clock.tick(50)  # the others have left
     left_ms = []
     while len(left_ms) < 3:
         if isinstance(outcome := await ask(pool), Lease):
@@ -90,14 +90,14 @@ REFUSED = refused(0)
 STATED = refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.TPM, 6_000, 6_000))
 
 
-# How many calls may be in flight at first, how one of them ends, and how many may be then.
+# The ramp limit at first, the end of one of the calls, and the ramp limit then.
 @pytest.mark.parametrize(
     ("opening", "verdict", "then"),
     [
         (8, REFUSED, 4),
         (3, REFUSED, 1),
-        (1, REFUSED, 1),  # one may always find out
-        (8, STATED, 8),  # a limit of something else
+        (1, REFUSED, 1),  # one call may always find out
+        (8, STATED, 8),  # it states another limit
         (8, OK, 8),
     ],
 )
@@ -106,7 +106,7 @@ async def test_a_refusal_without_a_limit_halves_how_many_calls_may_be_in_flight(
 ) -> None:
     pool = make_pool(1, opening=opening)
     await pool.settle(await lease(pool), verdict)
-    held = await lease(pool)  # where one has passed, the next ones leave apart
+    held = await lease(pool)  # after one call has passed, the next ones leave at intervals
     assert 1 + len(await at_once(pool)) == then or verdict is OK
     await pool.settle(held, OK)
 
@@ -149,7 +149,7 @@ async def test_a_call_that_would_have_been_refused_by_now_makes_room_while_limit
     away = await no_lease(pool)
     assert away.why is NoLeaseReason.BUSY
     assert 250 <= away.first_in_ms < 310
-    clock.tick(250)  # also where the worker that made the calls was killed
+    clock.tick(250)  # even if the worker that made the calls was killed
     assert len(await at_once(pool)) == 3
 
 

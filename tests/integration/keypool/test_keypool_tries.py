@@ -1,4 +1,4 @@
-"""Calls beyond a limit: few find out whether it was raised, and by how much."""
+"""Calls beyond a limit: a few of them find out whether it was raised, and by how much."""
 
 import asyncio
 import math
@@ -23,14 +23,14 @@ LIMIT = 601
 
 
 async def without_room(make_pool: Make, clock: ManualClock) -> tuple[KeyPool, Lease]:
-    """A pool with a limit that it has just learned, and a call that left before."""
+    """A pool with a limit that it has just learned, and a call that left before that."""
     pool = await limited(make_pool, LIMIT)
-    clock.tick(1)  # the rest is over
+    clock.tick(1)  # the rest has ended
     return pool, await lease(pool, ahead_ms=2_000)
 
 
 async def try_after(pool: KeyPool, passed: int, held: Lease) -> Lease:
-    """The call that goes beyond the limit after `passed` calls, and not before."""
+    """The call that exceeds the limit after `passed` calls, and not before."""
     await asyncio.gather(*(pool.settle(held, OK) for _ in range(passed - 1)))
     await no_lease(pool)
     await pool.settle(held, OK)
@@ -40,7 +40,7 @@ async def try_after(pool: KeyPool, passed: int, held: Lease) -> Lease:
 async def refuse(pool: KeyPool, clock: ManualClock, tries: Lease, limit: int = LIMIT) -> None:
     stated = ObservedLimit(Dimension.RPM, limit, 0)
     await pool.settle(tries, refused(0, Scope.ACCOUNT_MODEL, stated))
-    clock.tick(1)  # what leaves from now on knows of it
+    clock.tick(1)  # calls that leave from now on know of it
 
 
 async def raise_(pool: KeyPool, tries: Lease, limit: int) -> None:
@@ -55,7 +55,7 @@ async def test_one_call_in_334_goes_beyond_a_limit_and_a_fifth_is_lent_to_a_new_
     make_pool: Make, clock: ManualClock
 ) -> None:
     pool, held = await without_room(make_pool, clock)
-    tries = await try_after(pool, 268, held)  # and 66 before it was known
+    tries = await try_after(pool, 268, held)  # and 66 calls before it was known
     await refuse(pool, clock, tries)
     tries = await try_after(pool, 334, tries)
     await no_lease(pool)  # one at a time
@@ -80,7 +80,7 @@ async def test_a_try_that_a_reset_lends_is_paid_back_before_the_next_one(
 ) -> None:
     pool, held = await without_room(make_pool, clock)
     await asyncio.gather(*(pool.settle(held, OK) for _ in range(10)))
-    clock.tick(20_000)  # what the refusal has shown may be out of date
+    clock.tick(20_000)  # the knowledge from the refusal may be outdated
     while isinstance(held := await ask(pool), Lease):
         last = held
     await pool.reset(by="ann")
@@ -93,7 +93,7 @@ async def test_a_try_that_a_reset_lends_is_paid_back_before_the_next_one(
 
 
 async def raised_twice(make_pool: Make, clock: ManualClock) -> tuple[KeyPool, Lease]:
-    """A pool whose limit was raised two times, from 601 to 1,353, and the try that follows."""
+    """A pool whose limit was raised two times, from 601 to 1,353, and the next try."""
     pool, held = await without_room(make_pool, clock)
     tries = await try_after(pool, 268, held)
     for limit in (902, 1_353):
@@ -120,7 +120,7 @@ async def test_a_refusal_makes_the_pool_forget_earlier_tries_that_passed(
     await refuse(pool, clock, tries, 1_353)
     tries = await try_after(pool, 334, tries)
     await raise_(pool, tries, 2_030)
-    await lease(pool)  # at once, since the refusal came between
+    await lease(pool)  # at once, because a refusal came in between
 
 
 async def _raised(
@@ -131,9 +131,9 @@ async def _raised(
     calls: int,
     resets_apart_ms: float = math.inf,
 ) -> tuple[int, int]:
-    """Ask as fast as possible of a provider with a limit a minute, maybe with resets meanwhile.
+    """Call a provider with a limit a minute as fast as possible, perhaps with resets in between.
 
-    Returns how many calls passed and how many were refused.
+    Return how many calls passed and how many were refused.
     """
     level, passed, refusals, reset_ms = 1.0, 0, 0, clock.ms
     while passed + refusals < calls:
@@ -232,7 +232,7 @@ async def test_tries_that_pass_while_other_calls_are_refused_are_followed_by_non
     make_pool: Make,
     clock: ManualClock,
 ) -> None:
-    """They took what the others were to have: the limit is what it was."""
+    """They used the room of the others: the limit has not changed."""
     pool = await limited(make_pool, 300)
     clock.tick(21_000)
     while (other := await lease(pool, ahead_ms=2_000)).wait_ms == 0:
@@ -242,7 +242,7 @@ async def test_tries_that_pass_while_other_calls_are_refused_are_followed_by_non
     clock.tick(other.wait_ms)
     refusal = refused(100, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 300, 0))
     await pool.settle(other, refusal)
-    clock.tick(120)  # the rest is over
+    clock.tick(120)  # the rest has ended
     await pool.settle(tries, OK)
     assert (await no_lease(pool)).reason == "rpm"
 
@@ -256,7 +256,7 @@ async def test_calls_that_pass_after_one_reset_each_raise_no_limit(
         pass
     for _ in range(6):
         await pool.reset(by="ann")
-        await pool.settle(await lease(pool), OK)  # with what was left unused
+        await pool.settle(await lease(pool), OK)  # with the unused room
     [bucket] = (await pool.snapshot()).keys[0].buckets
     assert bucket.limit == 300
 

@@ -1,4 +1,4 @@
-"""Whose turn it is: which lines of a wait list may be served, and when each of them asks again."""
+"""Turns in the wait list: which lines may be served, and when each line asks again."""
 
 import pytest
 
@@ -17,13 +17,13 @@ async def wait(pool: KeyPool, name: str | int, *, waited_ms: int = 5_000) -> NoL
     return await no_lease(pool, line=line(name), waited_ms=waited_ms)
 
 
-# Calls a minute, keys, when the first lines ask again, and when those behind them do.
+# Calls a minute, keys, when the first lines ask again, and when the lines behind them do.
 @pytest.mark.parametrize(
     ("limit", "keys", "front", "behind"),
     [
-        # Half a second has room for five: they ask when it is their turn.
+        # In half a second five calls have room, so these lines ask when it is their turn.
         (600, 1, [300, 400, 500, 600, 700], [250, 350]),
-        # At least two are in front. Nobody waits for longer than 2 s in front, and 4 s behind.
+        # At least two are in front. In front nobody waits for more than 2 s, and behind for 4 s.
         (60, 1, [1_600, 2_000], [1_000, 2_000, 3_000, 4_000, 4_000]),
         (60, 2, [1_600, 2_000], [500, 1_000]),  # two keys have room twice as often
     ],
@@ -48,7 +48,7 @@ async def test_a_job_that_came_over_a_second_after_the_first_one_does_not_pass_i
 ) -> None:
     pool = await limited(make_pool, 60)
     await wait(pool, "first")
-    for _ in range(2):  # also once it stands in the list itself
+    for _ in range(2):  # also when the line itself stands in the list
         second = await wait(pool, "second", waited_ms=5_000 - younger_ms)
         assert (second.reason, second.ask_in_ms) == (("rpm", 2_000) if passes else (BEHIND, 500))
 
@@ -88,7 +88,7 @@ async def test_bulk_waits_until_interactive_lines_are_a_second_late(
     assert isinstance(await ask(pool, bulk=True, line=bulk), Lease)
 
 
-# How far ahead a call may be reserved, and when a line that gets no lease asks again.
+# How far ahead a call may be reserved, and when a line without a lease asks again.
 @pytest.mark.parametrize(("ahead_ms", "ask_in_ms"), [(2_000, 500), (800, 200)])
 async def test_a_line_that_finds_no_room_within_the_horizon_asks_again_when_several_calls_fit(
     make_pool: Make, ahead_ms: int, ask_in_ms: int

@@ -1,6 +1,6 @@
-"""Jobs that wait.
+"""Jobs that wait for a key.
 
-An instant of their own within the horizon, in the order of their coming over all processes.
+Within the horizon each gets its own instant, in the order of arrival over all processes.
 """
 
 import heapq
@@ -24,7 +24,7 @@ from worker.verdicts import ABANDONED, Scope
 
 
 class Processes:
-    """Processes, each with a line of jobs, that ask at the instants that the pool names."""
+    """Processes, each with a line of jobs, which ask at the instants that the pool names."""
 
     def __init__(self, pool: KeyPool, clock: ManualClock) -> None:
         self.pool, self.clock = pool, clock
@@ -68,7 +68,7 @@ class Processes:
         return self.clock.ms
 
     def passed(self) -> int:
-        """The most later jobs that were served before an earlier one."""
+        """The largest number of later jobs that were served before an earlier one."""
         order = [came for _, came in sorted(self.starts)]
         return max(position - sorted(order).index(came) for position, came in enumerate(order))
 

@@ -1,4 +1,4 @@
-"""Limits that count in a sliding window, as those of a second do."""
+"""Limits that count in a sliding window, like the limits of a second."""
 
 import random
 from dataclasses import replace
@@ -16,7 +16,7 @@ from tests.integration.keypool.keypool_asking import (
 from worker.keypool import Lease
 from worker.verdicts import ABANDONED, Dimension, Fate, ObservedLimit, Verdict
 
-SPAN_MS = 1_012  # a second, and how much closer together calls may arrive
+SPAN_MS = 1_012  # a second, and by how much closer together calls may arrive
 
 
 async def test_a_window_takes_its_limit_and_no_more_wherever_it_starts(
@@ -74,7 +74,7 @@ async def test_where_calls_left_late_the_next_window_opens_later(
     clock.tick(2_000)
     crowd = [await lease(pool, ahead_ms=60_000) for _ in range(6)]
     first, second = crowd[2:4], crowd[4:]
-    clock.tick(first[0].wait_ms + 80)  # their process was held up
+    clock.tick(first[0].wait_ms + 80)  # their process was delayed
     for held in first:
         confirmed = await pool.confirm(held)
         assert confirmed is not None
@@ -128,7 +128,7 @@ async def test_a_call_goes_at_the_first_instant_that_no_window_forbids(
     clock: ManualClock,
     seed: int,
 ) -> None:
-    """Whatever is given back; the test tries all instants that come in question."""
+    """Leases may be given back at any time; the test tries every possible instant."""
     chance, limit = random.Random(seed), 2 + seed  # noqa: S311 - no secret
     pool = make_pool(1)
     known = (ObservedLimit(Dimension.RPS, limit, limit),)
@@ -151,7 +151,7 @@ async def test_a_call_goes_at_the_first_instant_that_no_window_forbids(
 
 
 def _fits(starts: list[int], limit: int) -> bool:
-    """Whether no `limit + 1` calls fall into one window."""
+    """Whether no window has `limit + 1` calls."""
     starts = sorted(starts)
     return all(
         later - start >= SPAN_MS for start, later in zip(starts, starts[limit:], strict=False)

@@ -1,8 +1,8 @@
-"""Random interleavings of all that can happen to a pool, against a model in plain Python.
+"""Random interleavings of everything that can happen to a pool, compared with a model in Python.
 
 The model plays the provider: it keeps the true buckets, the rests and the disabled marks. The pool
-learns the limits and must then never overdraw them, never hand out a key that rests, and never lose
-track of a lease.
+learns the limits. It must then never overdraw them, never lease a key that rests, and never lose a
+lease.
 """
 
 import os
@@ -69,7 +69,7 @@ class PoolMachine(SettlementRules):
     def _is_right_to_wait(
         self, no_lease: NoLease, usable: list[ApiKey], now_ms: int, *, alone: bool, ahead_ms: int
     ) -> None:
-        """Work is conserved: a job waits only while no key that may serve it has room."""
+        """A job waits only while no key that may serve it has room."""
         # A line behind others learns only at its turn that no key is left.
         assert usable or (
             not alone
@@ -115,7 +115,7 @@ class PoolMachine(SettlementRules):
         assert self.now() == before_ms
 
     def _sweep(self, count: int) -> None:
-        """An acquire clears up to 16 expired leases away, whatever it gets itself."""
+        """An acquire removes up to 16 expired leases, whatever its own outcome is."""
         self.pool.horizon_ms = 0
         for _ in range(count // 16 + 1):
             outcome = self.run(self.pool.acquire(LeaseRequest()))
@@ -137,7 +137,7 @@ class PoolMachine(SettlementRules):
 
     @rule()
     def nothing_is_held_back_for_ever(self) -> None:
-        """When all that was out is over, everything is there once more."""
+        """When all open leases and rests have ended, all capacity is available again."""
         self.reset()
         while self.leases:
             self.run(self.pool.settle(self._take(0)[0], OK))
@@ -166,8 +166,8 @@ class PoolMachine(SettlementRules):
         for key in view.keys:
             until_ms = self.model.blocked_until(key.id, key.account)
             disabled = key.id in self.model.disabled or key.account in self.model.banned
-            # What a key may not be used for counts where it is a model that the provider has; here
-            # the only one is "".
+            # A block of a key for a resource counts only if the provider has that model; the only
+            # one here is "".
             cooling = until_ms > now_ms or (key.id, "") in self.model.unfit
             assert key.state == ("disabled" if disabled else "cooling" if cooling else "ready")
 
@@ -180,8 +180,8 @@ def test_no_interleaving_breaks_the_pool(
     new_key: Callable[..., ApiKey],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The ids of leases spread when each job looks again, and a failure must come again with the
-    # same steps.
+    # The ids of leases spread the instants at which jobs poll again, and a failure must recur with
+    # the same steps.
     monkeypatch.setattr(
         os,
         "urandom",

@@ -1,6 +1,6 @@
-"""One connection for all.
+"""One connection for all commands.
 
-No answer is ever taken for another command's, and none is missed by anybody.
+No reply is taken for another command's reply, and none is lost.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ async def pipeline(redis: Redis) -> AutoPipeline:
 
 @pytest.fixture
 async def hurried(redis_url: str) -> AsyncIterator[Redis]:
-    """A client that waits for half a second only, with one connection."""
+    """A client with one connection, which waits for half a second only."""
     pool = BlockingConnectionPool.from_url(
         redis_url, decode_responses=True, socket_timeout=0.5, max_connections=1
     )
@@ -40,7 +40,7 @@ async def hurried(redis_url: str) -> AsyncIterator[Redis]:
 
 
 async def until_under_way(redis: Redis, client_id: int, command: str) -> None:
-    """Wait until the server has begun with a command."""
+    """Wait until the server has begun a command."""
     deadline = time.monotonic() + 30
     while command not in str(await redis.client_list(client_id=[str(client_id)])):
         assert time.monotonic() < deadline
@@ -64,7 +64,7 @@ async def test_a_push_message_of_the_server_answers_no_command(
         client_id = await pipeline.send("CLIENT", "ID")
         asking = asyncio.create_task(pipeline.send("BLPOP", "list", 20))
         await until_under_way(redis, client_id, "blpop")
-        await redis.set("watched", 1)  # of which the server tells that connection
+        await redis.set("watched", 1)  # the server then notifies that connection
         await redis.lpush("list", "word")
         assert await asking == ["list", "word"]
 
@@ -94,7 +94,7 @@ async def test_a_connection_that_the_server_closed_is_opened_again(
     await redis.client_kill_filter(_id=theirs)
     await until_lost(link)
     assert await pipeline.send("CLIENT", "ID") != theirs
-    async with asyncio.timeout(30):  # and the old one was given back: sixteen there are
+    async with asyncio.timeout(30):  # and the old connection was returned: there are sixteen
         assert await asyncio.gather(*(redis.ping() for _ in range(50))) == [True] * 50
 
 
@@ -118,7 +118,7 @@ async def test_sending_on_a_connection_that_was_just_lost_fails_at_once(
     redis: Redis, pipeline: AutoPipeline
 ) -> None:
     theirs = await pipeline.send("CLIENT", "ID")
-    link = await pipeline.link()  # others may close it before whoever asked for it goes on
+    link = await pipeline.link()  # others may close it before its user goes on
     await redis.client_kill_filter(_id=theirs)
     await until_lost(link)
     async with asyncio.timeout(30):
@@ -142,7 +142,7 @@ async def test_a_connection_that_was_closed_as_soon_as_it_was_open_is_not_used(
 
 async def until_lost(link: Link) -> None:
     deadline = time.monotonic() + 30
-    while not link._lost:  # its transport is closing earlier
+    while not link._lost:  # its transport begins to close earlier
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
 
@@ -209,7 +209,7 @@ async def test_closing_the_client_waits_for_no_answer(hurried: Redis) -> None:
     assert await pipeline.send("ECHO", "a") == "a"
     waiting = asyncio.create_task(pipeline.send("BLPOP", "list", 0))
     await asyncio.sleep(0)
-    async with asyncio.timeout(30):  # left alone, it would be late after half a second
+    async with asyncio.timeout(30):  # without help, it would be late after half a second
         await hurried.aclose()
         with pytest.raises(redis_error("ConnectionError")):
             await waiting
@@ -223,7 +223,7 @@ async def test_a_command_that_is_refused_costs_no_connection(pipeline: AutoPipel
 
 
 def redis_error(name: str) -> type[Exception]:
-    """One of redis-py's errors that shares its name with one of Python's."""
+    """One of redis-py's errors that has the name of a Python error."""
     return getattr(redis.exceptions, name)  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""The tests that every provider passes. A new provider joins by one line in `_CASES`."""
+"""Tests that every provider passes. One line in `_CASES` adds a new provider."""
 
 import asyncio
 import contextlib
@@ -27,14 +27,14 @@ class _Case:
     success: dict[str, Any]
     if_ambiguous: Fate
     refusal: dict[str, Any]
-    """A refusal in the provider's own form."""
+    """A refusal in the provider's own format."""
 
 
 _WORDS = f"no such key {KEY.get_secret_value()}"
 
 
 def _documented() -> Any:
-    """The provider that `docs/contributing/add-a-provider.md` shows."""
+    """The provider of `docs/contributing/add-a-provider.md`."""
     _, client, *_ = blocks(ROOT / "docs/contributing/add-a-provider.md", "python")
     names: dict[str, Any] = {}
     exec(client, names)  # noqa: S102 - a page of ours
@@ -163,7 +163,7 @@ async def test_a_soft_time_limit_is_raised_and_not_judged(
     limit = SoftTimeLimit(3)
 
     @types.coroutine
-    def limited(call: Any) -> Any:  # as the pool does it: a cancellation arrives as the limit
+    def limited(call: Any) -> Any:  # as in the pool: a cancellation arrives as the time limit
         step = call.send(None)
         while True:
             try:

@@ -1,4 +1,4 @@
-"""When the bytes of a call have left, what a failed connection means, and how long one is kept."""
+"""Connections: when a call has left, the verdict if one fails, and how long one is kept."""
 
 import asyncio
 import contextlib
@@ -90,7 +90,7 @@ async def test_the_reason_names_a_host_that_cannot_be_resolved() -> None:
 async def test_a_connect_timeout_is_definite(scheme: str) -> None:
     with socket.socket() as full, contextlib.ExitStack() as waiting:
         full.bind(("127.0.0.1", 0))
-        # No connection is accepted, so the handshake never ends: that of TCP, or that of TLS.
+        # The server accepts no connection, so the handshake of TCP or TLS never ends.
         full.listen(0 if scheme == "http" else 8)
         for _ in range(4 if scheme == "http" else 0):
             client = waiting.enter_context(socket.socket())
@@ -104,7 +104,7 @@ async def test_a_connect_timeout_is_definite(scheme: str) -> None:
 async def test_a_call_without_a_free_file_handle_is_definite(
     scripted: ScriptedApi, monkeypatch: pytest.MonkeyPatch, make: Any, request_: Any
 ) -> None:
-    monkeypatch.setattr(distro.distro, "_distro", distro.LinuxDistribution())  # it opens files
+    monkeypatch.setattr(distro.distro, "_distro", distro.LinuxDistribution())  # it would open files
     provider = make(scripted.url)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))

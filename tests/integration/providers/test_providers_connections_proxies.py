@@ -12,7 +12,7 @@ from worker.verdicts import Fate
 
 @dataclass
 class _Proxy:
-    """A proxy that carries every connection to one port, or refuses all."""
+    """A proxy that forwards every connection to one port, or refuses all."""
 
     to: int
     refuses: bool = False
@@ -44,7 +44,7 @@ _USER = "Proxy-Authorization: Basic dTpw"
 
 @pytest.fixture
 def proxies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Set proxies in the environment, and no others."""
+    """Set these proxies in the environment, and no others."""
     for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.upper(), raising=False)

@@ -30,7 +30,7 @@ async def test_the_authorities_are_read_once_for_all_connections(
         return make(*args, **options)
 
     monkeypatch.setattr(ssl, "create_default_context", note)
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # no other test has read these
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))  # no other test has read these authorities
     for provider in (Groq("http://127.0.0.1:1"), Resend("http://127.0.0.1:1")):
         await provider.close()
     assert len(read) == 1

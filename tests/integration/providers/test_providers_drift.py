@@ -1,4 +1,4 @@
-"""How often an unknown answer came, as counted in Redis."""
+"""How often an unknown answer was seen, counted in Redis."""
 
 import asyncio
 

@@ -125,7 +125,7 @@ async def test_fields_that_this_version_does_not_know_are_passed_on(
     assert plain["request_id"] == "req_header"
 
 
-# An answer, and how its `empty_because` begins.
+# An answer, and the beginning of its `empty_because`.
 @pytest.mark.parametrize(
     ("message", "reason", "details", "expected"),
     [

@@ -1,4 +1,4 @@
-"""Completions that come in pieces, over real HTTP and the real SDK."""
+"""Streamed completions, over real HTTP and with the real SDK."""
 
 import json
 from typing import Any
@@ -46,7 +46,7 @@ async def test_tool_calls_are_put_together_from_their_pieces(
     scripted: ScriptedApi, groq: Groq, listener: NotingListener
 ) -> None:
     deltas = [
-        # Groq sends a call in one piece, others send its arguments bit by bit
+        # Groq sends a tool call in one piece; others send its arguments in parts
         {
             "index": 0,
             "id": "c1",
@@ -159,7 +159,7 @@ async def test_the_listener_gets_an_answer_that_is_not_streamed_in_one_piece(
     assert (page.verdict.code, page.value) == ("unreadable_answer", None)
 
 
-# Chunks that Groq would not send. The answer "hello" comes around them, and nothing raises.
+# Chunks that Groq would not send. The text "hello" comes around them, and no error is raised.
 _ODD: list[dict[str, Any]] = [
     {"content": ["hello"], "reasoning": {"a": 1}, "tool_calls": "none"},
     {"tool_calls": [7, None, {"index": "first", "function": "f"}]},

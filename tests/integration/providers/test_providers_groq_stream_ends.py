@@ -19,19 +19,19 @@ from tests.integration.providers.scripted_api import ScriptedApi
 from worker.providers import Completion, Groq
 from worker.verdicts import Effect, Fate, Scope
 
-# The whole body of an answer with status 200, and how it is judged. In each, the text "hel" may
-# have come before.
+# The whole body of an answer with status 200, and its verdict. In each, the text "hel" may have
+# come before.
 _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
-    # ends in order, but before the answer does
+    # the stream ends regularly, but before the answer does
     (HELLO, {"code": "stream_cut", "scope": Scope.HOST}),
     (HELLO + DONE, {"code": "stream_cut", "scope": Scope.HOST}),
     (b"", {"code": "stream_cut", "scope": Scope.HOST}),
-    # Groq says that it stops
+    # Groq reports that it stops
     (
         HELLO + chunk({}, x_groq={"id": "r", "error": f"stopped at {PROMPT}"}) + DONE,
         {"code": "stream_stopped"},
     ),
-    # even where it names a reason to finish
+    # even if it names a reason to finish
     (
         HELLO + chunk({}, "stop", x_groq={"error": "stopped"}),
         {"code": "stream_stopped", "scope": Scope.MODEL},
@@ -39,7 +39,7 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
     # data that is not a chunk
     (HELLO + b"data: {half\n\n" + LAST, {"code": "unreadable_answer", "scope": Scope.HOST}),
     (HELLO + b"data: []\n\n", {"code": "unreadable_answer"}),
-    # an error in the middle is judged by the table: a failure of Groq …
+    # the table judges an error in the middle: a failure of Groq …
     (
         HELLO + b'data: {"error": {"message": "over"}}\n\n',
         {"code": "server_error", "counted": True},
@@ -56,19 +56,19 @@ _BROKEN: list[tuple[bytes, dict[str, Any]]] = [
         HELLO + b'data: {"error": {"message": "no", "code": ["x"]}}\n\n',
         {"code": "server_error"},
     ),
-    # … a generation that did not fit the form …
+    # … a generation that does not match the format …
     (
         HELLO
         + b'data: {"error": {"message": "no", "code": "tool_use_failed", '
         + b'"failed_generation": "x"}}\n\n',
         {"code": "bad_generation", "effect": Effect.NONE},
     ),
-    # … a request that it rejects …
+    # … a request that Groq rejects …
     (
         HELLO + b'data: {"error": {"message": "no", "status_code": 400}}\n\n',
         {"code": "rejected", "fate": Fate.FAIL},
     ),
-    # … a limit, which takes another key
+    # … a limit, for which another key is called
     (
         HELLO + b'data: {"error": {"message": "slow down", "status_code": 429}}\n\n',
         {"code": "rate_limit", "fate": Fate.NEXT_KEY},
@@ -116,7 +116,7 @@ async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
     scripted: ScriptedApi, listener: NotingListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.providers.groq.client._AFTER_THE_END_S", 0.1)
-    # More bytes are promised than come; the server keeps the connection and says nothing.
+    # Fewer bytes come than promised; the server keeps the connection open and silent.
     body = HELLO + LAST + DONE
     for sent in (body, HELLO + b'data: {"error": {"message": "over"}}\n\n'):
         provider = Groq(scripted.url, timeout_s=60)

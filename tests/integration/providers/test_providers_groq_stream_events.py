@@ -19,7 +19,7 @@ def test_events_are_the_same_however_their_bytes_are_cut(size: int) -> None:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
 @pytest.mark.parametrize("size", [1, 2, 3, 1_000])
 def test_a_line_may_end_in_each_way_that_the_standard_names(end: bytes, size: int) -> None:
-    """Also where a part ends between CR and LF."""
+    """This holds also if a part of the stream ends between CR and LF."""
     lines = (b"\xef\xbb\xbfdata: a", b"", b": comment", b"data: b", b"data", b"data:c", b"", b"")
     wire = end.join(lines)
     decoder = EventDecoder()

@@ -1,4 +1,4 @@
-"""Which parts of Groq's answers decide the verdict, and which of them its reason repeats."""
+"""The parts of Groq's answers that decide the verdict, and those that its reason quotes."""
 
 from datetime import UTC, datetime
 

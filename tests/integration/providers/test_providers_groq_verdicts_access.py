@@ -57,7 +57,7 @@ _ROWS: list[Any] = [
         {},
         verdict(Fate.NEXT_KEY, "model_blocked", 403, **_BLOCKED),
     ),
-    # the organisation has not accepted the model's terms; others may have
+    # the organisation has not accepted the model's terms; others may have accepted them
     (
         400,
         error("The model `m` requires terms acceptance.", "model_terms_required"),

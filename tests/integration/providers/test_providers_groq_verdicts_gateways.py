@@ -1,4 +1,4 @@
-"""Verdicts on answers of a gateway in front of Groq, and of an address that is not Groq's."""
+"""Verdicts on answers of a gateway in front of Groq, and of an address other than Groq's."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from worker.providers import Groq
 from worker.verdicts import Cooldown, Effect, Fate, Scope
 
 _ROWS: list[Any] = [
-    # 403 by the edge: HTML, or JSON without a code
+    # 403 from the edge: HTML, or JSON without a code
     (
         403,
         b"<html>blocked</html>",
@@ -35,7 +35,7 @@ _ROWS: list[Any] = [
         for status in (400, 402, 404, 405, 407, 410, 414, 415, 422, 431, 451)
     ),
     (407, b"", {}, verdict(Fate.RETRY, "edge_blocked", 407, scope=Scope.HOST)),
-    # a 401 in another form may yet be about the key, which rests as after a server error
+    # a 401 in another format may be about the key, so the key rests as after a server error
     *(
         (
             401,
@@ -57,7 +57,7 @@ _ROWS: list[Any] = [
             b"<html>who?</html>",
         )
     ),
-    # answers in other forms than Groq's, such as those of a gateway without a route to it
+    # answers in a format other than Groq's, such as those of a gateway without a route
     *(
         (status, body, {}, verdict(Fate.RETRY, "edge_blocked", status, scope=Scope.HOST))
         for status, body in (
@@ -104,7 +104,7 @@ _ROWS: list[Any] = [
         {"retry-after": "9"},
         verdict(Fate.RETRY, "edge_limited", 429, scope=Scope.HOST, counted=False, backoff_ms=9_000),
     ),
-    # a 409 or 424 by a gateway hits every job alike: no request is at fault
+    # a gateway's 409 or 424 hits every job alike: no request is at fault
     *(
         (
             status,

@@ -1,4 +1,4 @@
-"""Verdicts on answers of Groq that name a limit: of rates, of sizes, of what may be spent."""
+"""Verdicts on answers of Groq that name a limit: of rate, of size, of spending."""
 
 from typing import Any
 from unittest.mock import ANY
@@ -60,7 +60,7 @@ _ROWS: list[Any] = [
         verdict(Fate.NEXT_KEY, "spend_limit", 400, **_SPENT),
     ),
     (402, error("pay first"), {}, verdict(Fate.NEXT_KEY, "spend_limit", 402, **_SPENT)),
-    # larger than the limit of this organisation and model: 413, and a 429 that says the same
+    # larger than the limit of this organisation and model: 413, and a 429 with the same meaning
     (
         413,
         error(_TPM_TOO_LARGE, "rate_limit_exceeded", "tokens"),
@@ -89,7 +89,7 @@ _ROWS: list[Any] = [
             limits=(ObservedLimit(Dimension.TPM, 6000),),
         ),
     ),
-    # limits of prompts and of answers alone; the latter may come as a plain invalid request
+    # limits of prompts or answers only; the latter may come as a plain invalid request
     *(
         (
             400,
@@ -146,10 +146,10 @@ _ROWS: list[Any] = [
             service_tier="on_demand",
         ),
     ),
-    # the same words further on in a message may be the user's
+    # the same text later in a message may be the user's
     (400, error(f"'messages.0' : {_OTPM}"), {}, verdict(Fate.FAIL, "rejected", 400)),
-    # a rate limit: the longer of retry-after and the words, which say exactly what the header
-    # rounds up
+    # a rate limit: the longer wait of retry-after and the message, which has the exact time that
+    # the header rounds up
     (
         429,
         error(_TPD, "rate_limit_exceeded", "tokens"),
@@ -166,7 +166,7 @@ _ROWS: list[Any] = [
             limits=(ObservedLimit(Dimension.TPD, 100_000, 2_950.0),),
         ),
     ),
-    # without the used amount it is unknown whether a smaller request would pass
+    # without the used amount, it is unknown whether a smaller request would pass
     (
         429,
         error(_TPD.replace("Used 97050, ", ""), "rate_limit_exceeded", "tokens"),
@@ -231,7 +231,7 @@ _ROWS: list[Any] = [
         {"retry-after": "soon"},
         verdict(Fate.NEXT_KEY, "rate_limit", 429, **_COOL),
     ),
-    # several waits at once: the longest; an absurd number is none
+    # several waits at once: the longest; an absurd number is ignored
     (
         429,
         b"",

@@ -31,7 +31,7 @@ _ROWS: list[Any] = [
         {},
         verdict(Fate.RETRY, "bad_generation", 400, **_TWICE_MORE),
     ),
-    # a tool server that the request names failed: no fault of the key
+    # a tool server that the request names failed: the key is not at fault
     (
         424,
         error("failed dependency"),

@@ -18,7 +18,7 @@ _FAULT = {
 }
 
 _ROWS: list[Any] = [
-    # flex capacity: a jittered backoff, the key is fine
+    # flex capacity: a jittered backoff, the key does not rest
     (
         498,
         error("full", "capacity_exceeded"),
@@ -55,7 +55,7 @@ _ROWS: list[Any] = [
         {"retry-after": "86400"},
         verdict(Fate.RETRY, "server_error", 504, **_FAULT, backoff_ms=300_000),
     ),
-    # what the SDK would repeat by itself
+    # what the SDK would repeat without asking
     (408, b"", {}, verdict(Fate.RETRY, "not_now", 408, definite=False)),
     (409, error("conflict"), {}, verdict(Fate.RETRY, "not_now", 409, definite=False)),
     (

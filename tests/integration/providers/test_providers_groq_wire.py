@@ -52,7 +52,7 @@ async def test_a_call_without_a_free_connection_blames_no_key(scripted: Scripted
     scripted.hang()
     first = asyncio.create_task(provider.call(KEY, REQUEST))
     await scripted.arrived(1)
-    provider._http.timeout = 0.05  # the next SDK client waits for a connection no longer than this
+    provider._http.timeout = 0.05  # the next SDK client waits no longer than this for a connection
     verdict = (await provider.call(SecretStr("gsk_other"), REQUEST)).verdict
     assert (verdict.fate, verdict.code, verdict.definite) == (Fate.RETRY, "pool_timeout", True)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.KEY)
@@ -63,7 +63,7 @@ async def test_a_call_without_a_free_connection_blames_no_key(scripted: Scripted
 
 @pytest.mark.usefixtures("untraced")
 async def test_a_thousand_calls_at_once_each_carry_their_own_key(scripted: ScriptedApi) -> None:
-    groq = Groq(scripted.url, timeout_s=100)  # all at once, they take turns
+    groq = Groq(scripted.url, timeout_s=100)  # many calls at once take turns
     keys = [SecretStr(f"gsk_key{number}") for number in range(4)]
 
     def mirror(request: Any) -> bytes:

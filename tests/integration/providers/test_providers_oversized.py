@@ -1,4 +1,4 @@
-"""Answers that never end or are huge are read up to a bound, so the memory of a worker suffices."""
+"""Endless and huge answers are read up to a bound, to protect the memory of a worker."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ _CALLS = [
 
 @contextlib.asynccontextmanager
 async def _answers(head: bytes, *blocks: bytes, endless: bool = False) -> AsyncIterator[str]:
-    """Serve one answer to every request, its last block for ever if it is endless."""
+    """Serve one answer to every request; an endless one repeats its last block for ever."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
@@ -45,7 +45,7 @@ async def _answers(head: bytes, *blocks: bytes, endless: bool = False) -> AsyncI
     left = asyncio.Event()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    await left.wait()  # a client that reads no more has closed the connection
+    await left.wait()  # a client that stops reading has closed the connection
     server.close()
 
 

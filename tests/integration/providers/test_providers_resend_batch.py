@@ -57,7 +57,7 @@ async def test_an_email_is_sent_as_it_is(scripted: ScriptedApi, mailer: Resend) 
     )
 
 
-# The answer's data and errors, the result of each email, and how many recipients count.
+# The data and errors of the answer, the result of each email, and the number of recipients.
 @pytest.mark.parametrize(
     ("data", "errors", "results", "count"),
     [
@@ -75,7 +75,7 @@ async def test_an_email_is_sent_as_it_is(scripted: ScriptedApi, mailer: Resend) 
             [None, "y", None],
             2,
         ),
-        # none is accepted
+        # no email is accepted
         ([], [{"index": n, "message": "no"} for n in range(3)], [None, None, None], 0),
         # an error without a message
         ([{"id": "x"}, {"id": "y"}], [{"index": 2}], ["x", "y", None], 4),
@@ -143,7 +143,7 @@ async def test_a_page_instead_of_an_answer_to_a_batch_leaves_it_in_doubt(
     assert (await mailer.call(KEY, _BATCH)).verdict.definite is False
 
 
-# A gateway may answer like this after Resend has accepted the batch, even the first one.
+# A gateway may answer so after Resend has accepted the batch, even the first one.
 @pytest.mark.parametrize(("status", "body"), [(404, b""), (404, b"not found"), (405, b"")])
 async def test_a_bare_404_for_the_first_batch_leaves_it_in_doubt(
     scripted: ScriptedApi, mailer: Resend, status: int, body: bytes
@@ -199,7 +199,8 @@ async def test_the_error_of_one_email_holds_no_text_of_it(
     "body",
     [
         {"data": [{"id": "x"}, {"id": "y"}]},  # a result is missing
-        {"data": [{"id": "x"}] * 3, "errors": [{"index": 0, "message": "no"}]},  # a result too many
+        # One result too many.
+        {"data": [{"id": "x"}] * 3, "errors": [{"index": 0, "message": "no"}]},
         {
             "data": [{"id": "x"}, {"id": "y"}],
             "errors": [{"index": 3, "message": "no"}],
@@ -207,7 +208,7 @@ async def test_the_error_of_one_email_holds_no_text_of_it(
         {
             "data": [{"id": "x"}],
             "errors": [{"index": 1}, {"index": 1}],
-        },  # two errors of one email, none of another
+        },  # two errors for one email, no error for another
         {
             "data": [{"id": "x"}, {"id": "y"}],
             "errors": [{"index": True, "message": "no"}],
@@ -215,9 +216,9 @@ async def test_the_error_of_one_email_holds_no_text_of_it(
         {"data": [{"id": "x"}, {"id": "y"}], "errors": ["no"]},  # an error that is not an object
         {"data": [{"id": "x"}, {"id": ""}, {"id": "z"}]},  # an email without an id
         {"data": [{"id": "x"}, "y", {"id": "z"}]},  # a result that is not an object
-        {"data": {"id": "x"}},  # no list
+        {"data": {"id": "x"}},  # not a list
         {"id": "x"},  # the answer to a single email
-        [],  # nothing
+        [],  # an empty list
     ],
 )
 async def test_an_answer_without_a_result_for_each_email_leaves_the_batch_in_doubt(

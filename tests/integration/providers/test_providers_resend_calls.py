@@ -1,4 +1,4 @@
-"""How the SDK sends emails: their bytes, their keys, and calls of other code in the process."""
+"""The SDK sends emails: their bytes, their keys, and other code's calls in the process."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ async def test_each_attempt_sends_the_same_bytes(scripted: ScriptedApi, mailer: 
 
 @pytest.mark.usefixtures("untraced")
 async def test_calls_side_by_side_never_send_each_others_keys(scripted: ScriptedApi) -> None:
-    # Many at once take turns on connections; a busy machine opens that many in time.
+    # Many calls at once take turns on connections, and a busy machine opens that many in time.
     mailer = Resend(scripted.url, timeout_s=100, max_connections=200)
     keys = [SecretStr(f"re_key{number}") for number in range(4)]
     scripted.default = lambda request: scripted.http(

@@ -16,7 +16,7 @@ _TEAM = {"effect": Effect.COOL, "scope": Scope.ACCOUNT}
 _AN_HOUR = {"cooldown": Cooldown.HOURLY_PROBE}
 
 _ROWS: list[Any] = [
-    # a dead key, in each form in which it was seen
+    # a dead key, in each form that was seen
     (400, error(400, "validation_error", "API key is invalid"), {}, verdict(status=400, **_DEAD)),
     (401, error(401, "validation_error", "API key is invalid"), {}, verdict(status=401, **_DEAD)),
     (403, error(403, "validation_error", "API key is invalid"), {}, verdict(status=403, **_DEAD)),
@@ -24,7 +24,7 @@ _ROWS: list[Any] = [
     (403, error(403, "invalid_api_key"), {}, verdict(status=403, **_DEAD)),
     (403, error(403, "suspended_api_key"), {}, verdict(status=403, **_DEAD)),
     (401, {"message": "API key is invalid"}, {}, verdict(status=401, **_DEAD)),
-    # the words of a dead key in a message that may quote the email
+    # the text about a dead key in a message that may quote the email
     (
         400,
         error(400, "validation_error", "Invalid `to`: API key is invalid <a@b.example>"),
@@ -48,7 +48,7 @@ _ROWS: list[Any] = [
     ),
     # 403 with an undocumented name
     (403, error(403, "who_knows"), {}, verdict(Fate.OTHER_ACCOUNT, "forbidden", 403)),
-    # the key may not send from this domain; the team may, with another
+    # the key may not send from this domain; the team may, with another key
     *(
         (403, error(403, name), {}, verdict(Fate.NEXT_KEY, "key_restricted", 403, **_NO_DOMAIN))
         for name in ("restricted_api_key", "invalid_permission", "invalid_access")

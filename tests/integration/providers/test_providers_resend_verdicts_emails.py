@@ -1,4 +1,4 @@
-"""Verdicts on answers of Resend to an email that is at fault, or that another call is sending."""
+"""Verdicts on answers of Resend to a faulty email, or to one that another call is sending."""
 
 from typing import Any
 
@@ -45,7 +45,7 @@ _ROWS: list[Any] = [
             (451, "security_error"),
         )
     ),
-    # an unfinished twin
+    # a call with the same idempotency key has not ended yet
     *(
         (409, error(409, name), {}, verdict(Fate.SAME_ACCOUNT, name, 409, **_TWIN))
         for name in ("concurrent_idempotent_requests", "resource_locked")

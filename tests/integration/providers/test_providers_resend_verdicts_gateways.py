@@ -1,4 +1,4 @@
-"""Verdicts on answers of a gateway in front of Resend, and of an address that is not Resend's."""
+"""Verdicts on answers of a gateway in front of Resend, and of an address other than Resend's."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from worker.verdicts import Cooldown, Effect, Fate, Scope
 _EDGE: dict[str, Any] = {"scope": Scope.HOST, "definite": False, "counted": False}
 
 _ROWS: list[Any] = [
-    # a 401 that is not in Resend's form rests the key; the email was surely not taken
+    # a 401 in a format other than Resend's rests the key; the email was certainly not accepted
     *(
         (
             401,
@@ -29,7 +29,7 @@ _ROWS: list[Any] = [
         )
         for body in (b"", b"Jwt is missing", {"message": "who are you?"})
     ),
-    # an answer in another form may come from a gateway, after Resend has accepted the email
+    # an answer in another format may come from a gateway after Resend has accepted the email
     (
         403,
         b"<html>blocked</html>",
@@ -70,7 +70,7 @@ _ROWS: list[Any] = [
             b'{"name": "NotFound", "message": "no", "code": 404}',
         )
     ),
-    # the base URL is wrong: surely not sent, and no email is at fault
+    # the base URL is wrong: certainly not sent, and no email is at fault
     *(
         (status, body, {}, verdict(Fate.RETRY, "wrong_address", status, scope=Scope.HOST))
         for status, body in (

@@ -48,7 +48,7 @@ _ROWS: list[Any] = [
             limits=(ObservedLimit(Dimension.RPS, 2, 0.0),),
         ),
     ),
-    # without retry-after the reset counts; a wait beyond reason is cut
+    # without retry-after the reset counts; an absurd wait is shortened
     (
         429,
         error(429, "rate_limit_exceeded"),
@@ -75,7 +75,7 @@ _ROWS: list[Any] = [
         {},
         verdict(Fate.NEXT_KEY, "rate_limit", 429, **_TEAM),
     ),
-    # a window beyond reason is not believed
+    # an absurd window is ignored
     (
         429,
         error(429, "rate_limit_exceeded"),
@@ -106,7 +106,7 @@ _ROWS: list[Any] = [
         {},
         verdict(Fate.NEXT_KEY, "daily_quota", 429, **_TEAM, cooldown_ms=2 * 3_600_000 + 30_000),
     ),
-    # the quota of the month: one try a day
+    # the quota of the month: one attempt a day
     (
         429,
         error(429, "monthly_quota_exceeded", "You can send 3,000 emails a month."),

@@ -25,7 +25,7 @@ _ROWS: list[Any] = [
             (520, b"<html/>", HTML),
         )
     ),
-    # a failure of Resend's own by its name, whatever the status
+    # a failure of Resend by its name, whatever the status
     *(
         (
             status,
@@ -52,7 +52,7 @@ _ROWS: list[Any] = [
     (421, b"", {}, verdict(Fate.SAME_ACCOUNT, "not_now", 421, **_FAULT)),
     (425, b"", {}, verdict(Fate.SAME_ACCOUNT, "not_now", 425, **_FAULT)),
     (499, b"", {}, verdict(Fate.SAME_ACCOUNT, "call_cut", 499, **_FAULT)),
-    # a 200 that brings no id
+    # a 200 without an id
     *(
         (200, body, headers, verdict(Fate.SAME_ACCOUNT, "unreadable_answer", 200, **_FAULT))
         for body, headers in (
@@ -61,10 +61,10 @@ _ROWS: list[Any] = [
             (b"null", {}),
             (b"[]", {}),
             (b'{"id": 7}', {}),
-            # what the SDK itself cannot read
+            # answers that the SDK itself cannot read
             (b"[" * 100_000, {}),
             (b'{"id": ' + b"9" * 5_000 + b"}", {}),
-            # an error whose status is none
+            # an error with an invalid status
             (error(10**400, "application_error"), {}),
         )
     ),

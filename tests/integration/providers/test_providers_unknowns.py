@@ -1,4 +1,4 @@
-"""Recorded answers get their own verdicts; unknown ones are noticed, without secrets."""
+"""Recorded answers get their own verdicts; unknown ones are recorded without secrets."""
 
 import json
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ _MAIL = SendRequest.single(
 
 
 class WatchedProviders:
-    """The clients of both providers, which call a scripted one, and what they noticed."""
+    """Both providers' clients, which call a scripted provider, and the unknowns that they recorded."""
 
     def __init__(self, scripted: ScriptedApi) -> None:
         self.scripted = scripted
@@ -93,7 +93,7 @@ def _completion(message: dict[str, Any], reason: str = "stop") -> dict[str, Any]
 _CANARIES = f"{PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
 
 
-# An answer, and the shape that is kept of it.
+# An answer, and its shape that is recorded.
 @pytest.mark.parametrize(
     ("service", "answer", "kind", "shape"),
     [
@@ -109,7 +109,7 @@ _CANARIES = f"{PROMPT} gsk_canary0123456789abcdef ann@example.org org_01abc"
             (500, _error("no", "err_8374652")),
             Kind.ERROR_CODE,
             "500 err_N",
-        ),  # codes that differ in digits alone are one shape
+        ),  # codes that differ in digits only have one shape
         ("groq", (400, _error("no", PROMPT)), Kind.ERROR_CODE, "400 (a word of the request)"),
         (
             "groq",
@@ -167,7 +167,7 @@ async def test_an_unknown_answer_is_noticed_by_its_shape(
     assert providers.noticed == [Unknown(service, kind, shape)]
 
 
-# What the providers document: names of errors, statuses, headers, parts of an answer.
+# The providers' documented names of errors, statuses, headers, and parts of an answer.
 _DOCUMENTED: dict[str, list[tuple[Any, ...]]] = {
     "groq": [
         *(

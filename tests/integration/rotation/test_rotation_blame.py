@@ -1,4 +1,4 @@
-"""Whether a key is at fault, or a request that several keys refuse alike."""
+"""Whether a key is at fault, or a request that several keys refuse in the same way."""
 
 from dataclasses import replace
 
@@ -61,7 +61,7 @@ async def test_refusals_by_one_account_reinstate_no_key(make: Make) -> None:
 
 
 async def test_revoked_keys_fail_one_job_and_are_then_disabled(make: Make) -> None:
-    """Keys that are revoked just after they served look, once, as if the request were at fault."""
+    """Keys revoked just after they served look at first as if the request were at fault."""
     rotation, provider = make(OK, OK, OK, *[ODD] * 5)
     for _ in range(3):
         await serve(rotation)

@@ -1,4 +1,4 @@
-"""Requests that belong to an account, and those that need hooks around their calls."""
+"""Requests that are bound to an account, and requests with hooks around their calls."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Cancelled jobs make no call, and to look for a cancel takes no round trip of its own."""
+"""Cancelled jobs make no call, and checking for a cancel adds no round trip."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -29,7 +29,7 @@ async def stored(redis: Redis) -> AsyncIterator[Cancellations]:
 
 @pytest.fixture
 def trips(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The round trips to Redis: how many commands each of them had."""
+    """The round trips to Redis, each with its number of commands."""
     trips: list[int] = []
     flush = Link._flush
 

@@ -1,4 +1,4 @@
-"""How a turn ends without an answer."""
+"""Ways in which a turn ends without an answer."""
 
 import asyncio
 
@@ -154,7 +154,7 @@ async def test_a_model_is_rejected_where_the_next_key_turns_out_to_be_of_the_sam
     assert len(provider.seen) == 2
 
 
-# The from-domain, empty where each key has its own from address, and its name in the sentence.
+# The from-domain (empty if each key has its own from address), and its name in the message.
 @pytest.mark.parametrize(
     ("domain", "words"),
     [("example.com", "example.com"), ("", "the from address that is set for it")],
@@ -177,7 +177,7 @@ async def test_a_request_too_large_is_tried_on_every_account_then_rejected(make:
     with pytest.raises(RequestTooLarge, match=r"^request_too_large: too many tokens$"):
         await serve(rotation, model="m", tokens=1_000)
     assert len(provider.seen) == 3
-    # The pool knows the limits now, and nothing is sent.
+    # The pool now knows the limits, so no call is made.
     with pytest.raises(RequestTooLarge, match=r"about 1000 tokens a minute.*limit.*is 300"):
         await serve(rotation, model="m", tokens=1_000)
     assert len(provider.seen) == 3

@@ -1,4 +1,4 @@
-"""Which keys a turn calls, and in which order."""
+"""The keys that a turn calls, and their order."""
 
 import asyncio
 import logging
@@ -75,18 +75,18 @@ async def test_a_key_that_was_disabled_already_is_not_logged_again(
     assert caplog.text.count("🚨") == 1
 
 
-# The replies of the script, and the keys that are called, in order.
+# The scripted replies, and the called keys in order.
 @pytest.mark.parametrize(
     ("script", "used"),
     [
-        ([DEAD], [0, 1]),  # a disabled key: the next at once
-        ([DEAD, DEAD], [0, 1, 2]),  # two of them
-        ([refused()], [0, 1]),  # a limit: the next at once
+        ([DEAD], [0, 1]),  # a disabled key: the next key at once
+        ([DEAD, DEAD], [0, 1, 2]),  # two disabled keys
+        ([refused()], [0, 1]),  # a limit: the next key at once
         ([refused(None), DEAD], [0, 1, 2]),  # a limit without a wait
-        ([UNFIT], [0, 1]),  # off for this model only
-        ([NOT_FOUND], [0, 1]),  # another account may know the model
-        ([NOT_FOUND] * 2, [0, 1, 2]),  # or the last one
-        ([NOT_ITS_DOMAIN] * 2, [0, 1, 2]),  # the team of a domain may be the last one asked
+        ([UNFIT], [0, 1]),  # unfit for this model only
+        ([NOT_FOUND], [0, 1]),  # another account may have the model
+        ([NOT_FOUND] * 2, [0, 1, 2]),  # or the last account
+        ([NOT_ITS_DOMAIN] * 2, [0, 1, 2]),  # the domain's team may be the last one that is called
     ],
 )
 async def test_the_next_key_is_called_at_once_after_a_refusal(
@@ -157,14 +157,14 @@ OVERLOADED = Reply(
 )
 
 
-# The replies for the first model, and how many calls are made until the second model serves.
+# The replies for the first model, and the number of calls until the second model serves.
 @pytest.mark.parametrize(
     ("script", "accounts", "attempts"),
     [
         ([OVERLOADED], ("one", "two", "three"), 2),
         ([NOT_HAD], ("one", "one", "one"), 2),
         ([NOT_HAD] * 3, ("one", "two", "three"), 4),
-        # The account may have the other model, although it rejected the first without a reason.
+        # The account may have the other model, although it refused the first without a reason.
         ([NOT_FOUND], ("one", "one", "one"), 2),
         ([NOT_FOUND] * 3, ("one", "two", "three"), 4),
         ([refused()], ("one", "one", "one"), 2),

@@ -80,7 +80,7 @@ async def test_a_job_that_fails_while_another_passes_is_to_blame(make: Make) -> 
 async def test_a_call_that_was_never_sent_is_not_its_jobs_fault_although_another_passes(
     make: Make, reply: Reply
 ) -> None:
-    """For example, a host name was not resolved in time, and the next call resolves it."""
+    """An example: a host name was not resolved in time, and the next call resolves it."""
     rotation, provider = make("hang", OK)
     failing = asyncio.create_task(serve(rotation), name="turn")
     await provider.called.wait()

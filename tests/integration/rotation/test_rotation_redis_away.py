@@ -1,4 +1,4 @@
-"""A Redis that is away while a job waits for its key, or when its call is settled."""
+"""Redis is down while a job waits for its key, or when its call is settled."""
 
 import asyncio
 from dataclasses import replace
@@ -112,7 +112,7 @@ async def test_a_lease_is_settled_once_redis_takes_writes_although_its_job_has_e
     async with asyncio.timeout(30):
         while await leases_out(own_redis) != NOTHING_OUT:  # noqa: ASYNC110 - no event says so
             await asyncio.sleep(0.01)
-    # The `remaining` of the answer is outdated by now: the account does not count as empty.
+    # The answer's `remaining` is outdated now: the account does not count as empty.
     lease = await rotation.pool.acquire(LeaseRequest(tokens=5_000))
     assert isinstance(lease, Lease)
     assert lease.wait_ms == 0
@@ -160,7 +160,8 @@ async def test_a_call_counts_once_although_redis_has_settled_it_and_its_reply_wa
     lease = await rotation.pool.acquire(LeaseRequest())
     assert isinstance(lease, Lease)
     failed = replace(FAULTY.verdict, scope=Scope.HOST)
-    await settling.settle(lease, failed, retry=retry)  # or it is settled again in the background
+    # Or the call is settled again in the background.
+    await settling.settle(lease, failed, retry=retry)
     async with asyncio.timeout(10):
         first, second = await replies.get(), await replies.get()
     assert (first.late, second.late) == (False, True)

@@ -1,4 +1,4 @@
-"""Jobs that are stopped, and bugs."""
+"""Jobs that are stopped, and errors in our code."""
 
 import asyncio
 from contextlib import suppress
@@ -135,7 +135,7 @@ async def test_a_call_frees_its_slot_however_it_ends(make: Make, end: Any) -> No
     rotation, provider = make(*[end] * SLOTS)
     slot = await rotation.sending.acquire("")  # so that slots are counted all the time
     async with asyncio.timeout(10):
-        for _ in range(SLOTS):  # one more than are left
+        for _ in range(SLOTS):  # one more than the free slots
             with suppress(RequestRejected, ZeroDivisionError):
                 await serve(rotation)
     assert len(provider.seen) == SLOTS
@@ -154,7 +154,7 @@ async def test_a_job_that_is_cancelled_just_before_its_call_keeps_no_slot(
         await confirmed.wait()
 
     monkeypatch.setattr(rotation.pool, "confirm", hang)
-    monkeypatch.setattr(turn_module, "_RECHECK_MS", -1)  # as if it had waited for its slot
+    monkeypatch.setattr(turn_module, "_RECHECK_MS", -1)  # as if the call had waited for its slot
     async with asyncio.timeout(10):
         for _ in range(SLOTS):
             confirming.clear()

@@ -26,7 +26,7 @@ FIRST, SECOND = (key.id for key in keys(2))
 
 
 class WrittenUsage:
-    """A counter, and what it has written."""
+    """A counter, and the counts that it has written."""
 
     def __init__(self, redis: Redis) -> None:
         self.store = UsageStore(redis, namespace="kw")
@@ -68,7 +68,7 @@ async def test_each_call_counts_for_its_key_and_for_its_tenant(
     }  # fmt: skip
 
 
-# What the provider answers, what the turn ends with, and what is counted for the key.
+# The provider's answer, the end of the turn, and the usage counted for the key.
 @pytest.mark.parametrize(
     ("reply", "error", "counted"),
     [

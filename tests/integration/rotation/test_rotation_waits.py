@@ -1,4 +1,4 @@
-"""How a turn waits for its key, and what may happen meanwhile."""
+"""How a turn waits for its key, and events during the wait."""
 
 import asyncio
 from typing import Any
@@ -32,7 +32,7 @@ async def test_an_exhausted_pool_defers_until_a_key_is_free(make: Make) -> None:
 
 
 async def test_a_short_rest_is_waited_out_in_the_process(make: Make) -> None:
-    # Long enough to be still resting when a busy machine asks for the third time.
+    # Long enough to last until a busy machine asks for the third time.
     rotation, provider = make(refused(1_000), refused(1_000), count=2)
     served = await serve(rotation)
     assert served.attempts == 3

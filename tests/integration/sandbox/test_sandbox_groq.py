@@ -1,4 +1,4 @@
-"""The simulated Groq, met with the real SDK."""
+"""The simulated Groq, called with the real SDK."""
 
 import asyncio
 import json
@@ -25,12 +25,12 @@ async def test_a_completion_has_text_usage_and_the_documented_headers(
     assert completion.choices[0].finish_reason == "stop"
     assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == (4, 24)
     assert completion.x_groq.id == raw.headers["x-request-id"]
-    assert raw.headers["x-ratelimit-limit-requests"] == "14400"  # of the day
+    assert raw.headers["x-ratelimit-limit-requests"] == "14400"  # the limit of a day
     assert raw.headers["x-ratelimit-remaining-requests"] == "14399"
-    assert raw.headers["x-ratelimit-limit-tokens"] == "2000"  # of the minute
+    assert raw.headers["x-ratelimit-limit-tokens"] == "2000"  # the limit of a minute
     assert (
         1_896 <= int(raw.headers["x-ratelimit-remaining-tokens"]) < 1_972
-    )  # what was asked for is reserved
+    )  # the requested tokens are reserved
     for name in ("requests", "tokens"):
         assert re.fullmatch(r"\d(\.\d{1,3})?s", raw.headers[f"x-ratelimit-reset-{name}"])
     assert "retry-after" not in raw.headers
@@ -70,7 +70,7 @@ async def test_a_refusal_has_the_recorded_words_with_organisation_limit_and_wait
     )
     assert match
     assert 1 < float(match.group(1)) <= int(refused.response.headers["retry-after"]) <= 12
-    # The other key of the organisation is refused alike, a key of another one is not.
+    # The organisation's other key is refused, too; a key of another organisation is not.
     assert (await refusal(client.with_options(api_key=sandbox.keys("groq")[1]))).status_code == 429
     await ask(client.with_options(api_key=sandbox.keys("groq")[2]))
     await ask(client, model="openai/gpt-oss-120b")
@@ -125,7 +125,7 @@ async def test_a_request_above_the_limit_itself_is_too_large(client: groq.AsyncG
         ({"kind": "spend_limit_reached"}, 400, "spend_limit_reached"),
         ({"kind": "model_permission_blocked_project"}, 403, "model_permission_blocked_project"),
         ({"kind": "model_permission_blocked_org"}, 403, "model_permission_blocked_org"),
-        ({"kind": "forbidden"}, 403, None),  # no code: the edge, not the key
+        ({"kind": "forbidden"}, 403, None),  # no code: the edge refuses, not the key
         ({"kind": "model_not_found"}, 404, "model_not_found"),
         ({"kind": "model_decommissioned"}, 400, "model_decommissioned"),
         ({"kind": "context_length_exceeded"}, 400, "context_length_exceeded"),
@@ -137,7 +137,7 @@ async def test_a_request_above_the_limit_itself_is_too_large(client: groq.AsyncG
             {"kind": "too_large", "status": 429},
             429,
             "rate_limit_exceeded",
-        ),  # the same thing under another status
+        ),  # the same error with another status
         ({"status": 424}, 424, None),
         ({"kind": "capacity_exceeded"}, 498, "capacity_exceeded"),
         ({"status": 500}, 500, None),
@@ -215,7 +215,8 @@ async def test_an_answer_gets_lost_before_or_after_the_work(
         await ask(client, timeout=httpx.Timeout(5.0, read=0.3) if "hang_s" in fault else 5.0)
     if cause is not None:
         assert isinstance(lost.value.__cause__, cause)
-    eventually(lambda: sandbox.ledger()["services"]["groq"]["calls"])  # if it was slower than 0.3 s
+    # In case the call took longer than 0.3 s.
+    eventually(lambda: sandbox.ledger()["services"]["groq"]["calls"])
     ledger = sandbox.ledger(full=True)
     assert ledger["services"]["groq"]["accepted"] == accepted
     assert ledger["judgement"]["accepted_but_answer_lost"] == accepted

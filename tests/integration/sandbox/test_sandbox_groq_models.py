@@ -17,7 +17,7 @@ async def test_a_model_that_reasons_says_so_and_may_use_its_whole_cap_for_it(
 ) -> None:
     answer = await ask(client)
     assert answer.choices[0].message.reasoning
-    assert answer.usage.completion_tokens_details.reasoning_tokens == 8  # of the 24
+    assert answer.usage.completion_tokens_details.reasoning_tokens == 8  # of the 24 tokens
     assert (
         await ask(client, reasoning_effort="high")
     ).usage.completion_tokens_details.reasoning_tokens == 16
@@ -32,7 +32,7 @@ async def test_a_model_that_reasons_says_so_and_may_use_its_whole_cap_for_it(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"reasoning_effort": "none"},  # these models cannot leave it
+        {"reasoning_effort": "none"},  # these models cannot switch reasoning off
         {"reasoning_format": "raw"},
         {"reasoning_format": "parsed", "include_reasoning": True},
     ],

@@ -151,7 +151,7 @@ def test_it_ends_when_the_process_that_started_it_dies() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=_ROOT
     )
     pid = int(done.stdout)
-    # The kernel tells when it is gone; a process of somebody else's cannot be waited for otherwise.
+    # The kernel reports its end; a process that is not our child cannot be awaited otherwise.
     try:
         watched = os.pidfd_open(pid)
     except ProcessLookupError:

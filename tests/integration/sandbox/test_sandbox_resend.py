@@ -1,4 +1,4 @@
-"""The simulated Resend, met with the real SDK."""
+"""The simulated Resend, called with the real SDK."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +15,7 @@ from tests.tls import TRUSTS_NOBODY
 
 
 class _Shared(AsyncHTTPClient):
-    """One HTTP client for all calls of the SDK; its own makes a new one each time."""
+    """One HTTP client for all calls of the SDK, which itself makes a new one for each call."""
 
     timeout_s = 30.0
 
@@ -85,7 +85,7 @@ async def test_an_email_is_taken_with_the_documented_headers_and_can_be_read(
     assert (headers["ratelimit-policy"], headers["ratelimit-reset"]) == ("4;w=1", "1")
     assert (
         headers["x-resend-daily-quota"] == headers["x-resend-monthly-quota"] == "2"
-    )  # used, by recipient
+    )  # the use, by recipient
     email = await resend.Emails.get_async(sent["id"])
     assert email["subject"] == "Hi"
 

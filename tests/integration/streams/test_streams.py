@@ -1,4 +1,4 @@
-"""Answers as they come: the records of a stream, on a real Redis."""
+"""The records of a stream while its answer comes, on a real Redis."""
 
 import asyncio
 from typing import Any
@@ -94,7 +94,7 @@ async def test_a_second_attempt_in_a_turn_restarts_the_stream(
         ("end", "3"),
     ]
     assert texts(written) == "whole"
-    # Who stopped reading in the middle of the first goes on with the second.
+    # A reader that stopped in the middle of the first answer continues with the second.
     [[_, resumed]] = await redis.xread({"kw:stream:t1": first[-1][0]})
     assert [fields for _, fields in resumed] == written
 
@@ -102,16 +102,16 @@ async def test_a_second_attempt_in_a_turn_restarts_the_stream(
 @pytest.mark.parametrize(
     ("left", "attempts", "expected"),
     [
-        # nothing came before
+        # no records yet
         (None, 0, ("start", "1")),
-        # an earlier turn made two calls; its stream is still there, or has expired
+        # an earlier turn made two calls; its stream still exists, or has expired
         ({"type": "wait", "attempt": "2"}, 2, ("restart", "3")),
         (None, 2, ("restart", "3")),
-        # a worker died, so that the message knows nothing of its call
+        # a worker died, so the message has no record of its call
         ({"type": "delta", "attempt": "1", "text": "x"}, 0, ("restart", "2")),
-        # it waited for a key, and made no call
+        # the job waited for a key, and made no call
         ({"type": "wait", "attempt": "0"}, 0, ("restart", "1")),
-        # something that nobody of ours wrote
+        # records of another program
         ({"type": "x"}, 0, ("restart", "1")),
         ({"attempt": "9" * 40}, 0, ("restart", "1")),
     ],

@@ -1,4 +1,4 @@
-"""Several turns of one job and their one stream."""
+"""Several turns of one job, which have one stream."""
 
 import asyncio
 
@@ -19,7 +19,7 @@ async def looked(*streams: AnswerStream) -> None:
 async def test_of_two_turns_at_once_the_later_one_has_the_stream(
     writer: StreamWriter, other: StreamWriter, redis: Redis
 ) -> None:
-    """A worker that was taken for dead goes on, and knows nothing of the other one."""
+    """A worker that was taken for dead goes on, and does not know of the other worker."""
     first = writer.open("t1")
     await looked(first)
     first.begin()
@@ -32,8 +32,8 @@ async def test_of_two_turns_at_once_the_later_one_has_the_stream(
     await idle(other)
     first.piece(text=", still")
     await idle(writer)
-    first.begin()  # another attempt of it, which would clear the stream
-    await finish_stream(first, RESULT)  # and its job is not held up
+    first.begin()  # another attempt of the first turn, which would clear the stream
+    await finish_stream(first, RESULT)  # and its job is not delayed
     assert first.finished.is_set()
     await finish_stream(second, RESULT)
     assert [record["type"] for record in await records(redis)] == ["restart", "delta", "end"]
@@ -66,7 +66,7 @@ async def test_two_turns_that_begin_at_the_same_instant_do_not_mix(
 async def test_a_turn_that_has_gone_back_to_the_queue_does_not_speak_after_the_next_one(
     writer: StreamWriter, other: StreamWriter, redis: Redis
 ) -> None:
-    """The next message is published before this turn ends, so the next turn may be quicker."""
+    """The next message is published before this turn ends, so the next turn may be faster."""
     with pytest.raises(Retry):  # noqa: PT012 - what happens in between is the point
         async with answer_stream(writer, request()) as early:
             await looked(early)
@@ -93,7 +93,7 @@ async def test_a_cancel_writes_no_second_end_and_begins_no_stream(
         assert [record["type"] for record in await records(redis)] == expected
 
 
-# What ends a turn, and the last record of its stream.
+# The end of a turn, and the last record of its stream.
 ENDS: list[tuple[BaseException, dict[str, str] | None]] = [
     (
         Retry(exc=Deferred(12_500, "cooling"), when=12.5),
@@ -118,7 +118,7 @@ ENDS: list[tuple[BaseException, dict[str, str] | None]] = [
         {"type": "end", "error": "InvalidArguments", "reason": "temperature: no"},
     ),
     (SoftTimeLimit(270), {"type": "end", "status": "failed", "error": "SoftTimeLimitExceeded"}),
-    # its words may quote anything
+    # its message may quote anything
     (
         KeyError("a secret"),
         {
@@ -127,7 +127,7 @@ ENDS: list[tuple[BaseException, dict[str, str] | None]] = [
             "reason": "an unexpected error; see the worker's log",
         },
     ),
-    # the job comes again, or nobody can tell
+    # the job comes back, or its end is not known
     (Reject("no broker", requeue=True), None),
     (asyncio.CancelledError(), None),
 ]

@@ -1,4 +1,4 @@
-"""Streams whose Redis is away, full, slow or was written to by a stranger."""
+"""Streams whose Redis is down, full or slow, or was changed by a stranger."""
 
 import asyncio
 import logging
@@ -83,7 +83,7 @@ REFUSALS = {
 
 
 class Flaky:
-    """A Redis client whose pipelines fail as planned: before anything, or after all was written."""
+    """A Redis client whose pipelines fail as planned: before any write, or after all of them."""
 
     def __init__(self, redis: Redis, *plan: str) -> None:
         self.redis = redis
@@ -175,7 +175,7 @@ async def test_a_redis_that_stays_away_costs_a_job_two_seconds_and_not_its_resul
         stream.piece(text="x")
         await finish_stream(stream, RESULT)
     assert not stream.finished.is_set()
-    await over(stream)  # later the writer gives up as well
+    await over(stream)  # later the writer gives up, too
     assert "kw:stream:t1 stays incomplete (gone)" in caplog.text
     await idle(writer)
 
