@@ -24,7 +24,7 @@ _MAIL = SendRequest.single(
 
 
 class WatchedProviders:
-    """Both providers' clients, which call a scripted provider, and the unknowns that they recorded."""
+    """Both providers' clients with a scripted provider, and the unknowns that they recorded."""
 
     def __init__(self, scripted: ScriptedApi) -> None:
         self.scripted = scripted
