@@ -43,7 +43,7 @@ class Task(celery.Task):
 
     abstract = True
     light_retry = False
-    """Whether a retry is a normal event: without a traceback, its message sent in a batch."""
+    """Whether retries have no traceback, and their messages are sent in batches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,7 +106,7 @@ def _wrap(task: celery.Task) -> None:
     setattr(task, _MARK, True)
     stacks.share_current_task()
     if inspect.iscoroutinefunction(type(task).__call__):
-        _wrap_call(type(task))  # it awaits the body
+        _wrap_call(type(task))  # `__call__` awaits the body
     else:
         _wrap_run(task)
     for hook in HOOKS:
@@ -156,7 +156,7 @@ def _body(task: celery.Task, run: Callable[..., Any]) -> Callable[..., Any]:
 def calling_errbacks() -> Iterator[None]:
     """Await the coroutines of tasks that are called directly in this context.
 
-    Celery calls new-style errbacks like functions.
+    The backend needs this, because Celery calls new-style errbacks like plain functions.
     """
     token = _calling_errbacks.set(True)
     try:

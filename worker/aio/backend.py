@@ -217,8 +217,8 @@ class RedisBackend(ChainEndingBackend):
 
         After a lost connection, Celery's retry policy applies. If the server rejects writes for a
         while, the commands are retried until it accepts them. If the job's body has ended, they are
-        also retried until an unreachable server is back, because the work is done and running it
-        again would not help.
+        also retried until an unreachable server is back, because the work is done and another run
+        would not help.
 
         Raises:
             redis.RedisError: The server rejected a command, or was unreachable for longer than the
@@ -254,7 +254,7 @@ class RedisBackend(ChainEndingBackend):
 
     def _may_pass(self, exc: Exception) -> bool:
         if needs_a_person(exc):
-            # A job whose body has ended waits for an operator: running it again would not help.
+            # A job whose body has ended waits for an operator: another run would not help.
             return _ended_job() is not None
         return isinstance(exc, self.connection_errors) or passes_by_itself(exc)
 

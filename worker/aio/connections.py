@@ -7,9 +7,9 @@
   connection of the process has found a new primary, all connections leave the old one. In redis-py
   that needs other pools and clients.
 - They try each address of a host that has several (see `addresses`).
-- They are lost after the other system has been silent for 10 s, because a firewall or a failover
-  may drop a connection without a notice. kombu's connections would wait for 30 s for each answer,
-  one connection after the other, and idle connections would notice nothing for two hours.
+- They count as lost after the other system has been silent for 10 s, because a firewall or a
+  failover may drop a connection without a notice. kombu's connections would wait for 30 s for each
+  answer, one connection after the other, and idle connections would notice nothing for two hours.
 - They report a closed connection with redis-py's own error. uvloop raises RuntimeError on a write
   to a transport that the other side has closed. redis-py does not translate that error, so code
   that retries after a lost connection would not recognize it.

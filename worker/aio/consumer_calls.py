@@ -39,7 +39,7 @@ class ConsumerCalls:
         os.set_blocking(self._writer, False)
 
     def attach(self, hub: Any) -> None:
-        """Have a hub drain the queue.
+        """Make a hub drain the queue.
 
         Celery calls this again after each lost connection, because the hub forgets its readers.
         """
@@ -76,10 +76,9 @@ class ConsumerCalls:
             self._write()
 
     def wake(self) -> None:
-        """Wake the consumer for calls that the loop has posted before it was blocked.
+        """Wake the consumer for calls that the loop posted before a job blocked it.
 
-        A job that blocks the loop is accepted, and the consumer should show and acknowledge it as
-        such. From any thread.
+        Such a job is accepted, and the consumer should show and acknowledge it. From any thread.
         """
         if self._armed:
             self._write()

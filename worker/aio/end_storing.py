@@ -40,7 +40,7 @@ class EndStoringBackend(EncodingBackend):
         self,
         entries: list[tuple[Any, Any, int]],
         state: str,
-        over_ends: bool,  # noqa: FBT001 - `ensure` takes no names
+        over_ends: bool,  # noqa: FBT001 - `ensure` passes no keyword arguments
     ) -> None:
         known = self.client.execute_command(*store_command(entries))
         pending = [

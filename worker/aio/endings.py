@@ -15,7 +15,7 @@ _COSTLY: Final = (SystemExit, KeyboardInterrupt, GeneratorExit, WorkerLost)
 
 
 class EndReason(Enum):
-    """Why a job ended before its body did."""
+    """The reason for which the pool ended a job before the job's body ended."""
 
     LOST = "lost too often to run again"
     REVOKED = "revoked while it waited"

@@ -6,8 +6,8 @@ as silent. The connections to a silent server are shut down, and new ones fail a
 server were down. Messages that could not be acknowledged are taken by other workers when their
 leases end.
 
-Connections with a short timeout, such as the one that renews the leases, are left alone. Their next
-answer shows that the server is back, and it is then no longer silent.
+Connections with a short timeout, such as the connection that renews the leases, are left alone.
+Their next answer shows that the server is back, and the server no longer counts as silent.
 """
 
 import logging
@@ -74,7 +74,7 @@ class HungRedis:
             self._thread.start()
 
     def begin(self, *, cold: bool = False) -> None:
-        """Watch from now on, because the worker is ending. A second call can make the end cold."""
+        """Watch from now on: the worker ends. A second call can only make the shutdown cold."""
         if cold:
             self._silent_s = min(self._silent_s, _COLD_SILENT_S)
         self.prepare()

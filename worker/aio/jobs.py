@@ -18,7 +18,7 @@ class JobQueue:
     `put`, `drop` and `len` may be called from any thread, everything else on the loop's thread.
 
     Attributes:
-        limits: The limits of jobs of one task that may run at once.
+        limits: The `concurrency_limit` of each task.
     """
 
     def __init__(self) -> None:
@@ -113,7 +113,7 @@ class Jobs:
         """Jobs that still run although their end is decided; they occupy no slot."""
         self._admit_scheduled = False
         self._context = copy_context()
-        """Jobs start in copies of this context, not of the job's that has freed their slot."""
+        """Jobs start in copies of this context, not in that of the job that has freed the slot."""
 
     def run_on(self, loop: asyncio.AbstractEventLoop, threads: DaemonThreads) -> None:
         """Set the loop for async jobs, and the threads for plain functions."""
@@ -184,7 +184,7 @@ class Jobs:
         return self.unsettled < self.limit and not self.draining
 
     def on_over(self, job: Job) -> None:
-        """Free the slot of a job whose end is decided, although it may still run. By the job."""
+        """Free the slot of a job whose end is decided, even while it runs. The job calls this."""
         self._over.add(job)
         self.queue.release(job)
         if job.in_thread:
@@ -192,7 +192,7 @@ class Jobs:
         self._admit_next()
 
     def on_done(self, job: Job) -> None:
-        """Note that a job has ended, and free its slot if it still has one. By the job."""
+        """Note that a job has ended, and free its slot if it still has one. The job calls this."""
         self._running -= 1
         if job not in self._over:
             self.queue.release(job)

@@ -29,7 +29,7 @@ _background: set["asyncio.Task[None]"] = set()
 
 
 def on_startup(function: F) -> F:
-    """Run `function` as a background task from the start of the pool's loop, or from now on.
+    """Run `function` as a background task when the pool's loop starts, or now if the loop runs.
 
     The function may return at any time. If it still runs when the last job has ended, it is
     cancelled. Its exceptions are logged.

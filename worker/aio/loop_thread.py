@@ -72,7 +72,7 @@ class LoopThread:
             Whether the loop stopped within `patience_s` seconds.
         """
         self._stopping = True
-        with suppress(RuntimeError):  # closed already
+        with suppress(RuntimeError):  # the loop is closed already
             self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(patience_s)
         return not self._thread.is_alive()

@@ -41,7 +41,7 @@ def jobs_that_run_on(
         return set()
     jobs.drop(held)
     passed = threading.Event()
-    with suppress(RuntimeError):  # closed
+    with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(passed.set)
         passed.wait(_BARRIER_S)  # afterwards, the jobs that the loop was starting have begun
     running = {job.delivery_tag for job in jobs.all() if job.delivery_tag} & held

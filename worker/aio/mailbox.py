@@ -52,7 +52,7 @@ def install(app: celery.Celery, take_reports: Callable[[], None]) -> None:
     pool: Any = ProducerPool
     mailbox: Any = app.control.mailbox
     _set_producers(mailbox, pool(connections, limit=None))
-    mailbox._publish_reply = _given_up_in_a_line(mailbox._publish_reply)  # noqa: SLF001
+    mailbox._publish_reply = _logging_failure(mailbox._publish_reply)  # noqa: SLF001
     for name in _SEE_JOBS:
         _commands[name] = _after(take_reports, _commands[name])
 
@@ -71,7 +71,7 @@ def _set_producers(mailbox: Any, pool: Any) -> None:
     vars(mailbox).pop("producer_pool", None)  # the mailbox's cached pool
 
 
-def _given_up_in_a_line(publish: Callable[..., Any]) -> Callable[..., None]:
+def _logging_failure(publish: Callable[..., Any]) -> Callable[..., None]:
     """Log one line if the broker rejects a reply; Celery logs a traceback, or retries for ever."""
 
     def publish_reply(*args: Any, **kwargs: Any) -> None:

@@ -31,9 +31,10 @@ _STORE: Final = source("worker.aio", "store")
 
 
 class Pipelining:
-    """Runs commands in batches, one batch at a time.
+    """A queue of commands, which run in batches, one batch at a time.
 
-    A batch holds the commands of one turn of the loop, or those that came during the last batch.
+    A batch has the commands of one turn of the loop, or the commands that came during the batch
+    before it.
 
     Args:
         client: The client whose connection the batches use.
@@ -138,7 +139,7 @@ async def _exchange(link: Link, packed: list[bytes]) -> list[Any]:
 
 
 def _is_of_replica(reply: Any) -> bool:
-    """Whether a script's reply contains a replica's error, which the connection cannot notice."""
+    """Whether a script's reply contains a replica's error, which the connection does not notice."""
     return isinstance(reply, list) and any(
         isinstance(part, Exception) and is_replica_error(part) for part in reply
     )

@@ -146,7 +146,7 @@ class TaskPool(BasePool):
         self._hub = hub
         self.calls.attach(hub)
 
-    # -- jobs in
+    # -- new jobs
 
     def on_apply(
         self,
@@ -300,8 +300,8 @@ class TaskPool(BasePool):
     def on_stop(self) -> None:
         """Wait for the running jobs, then stop the loop; a cold shutdown cancels the jobs first.
 
-        A call before the start does nothing, nor does a second call, even if a signal handler makes
-        it during the first.
+        It may be called before the start, and a second time, even by a signal handler during the
+        first call.
         """
         self._finish(cold=state.should_terminate not in (None, False))
 
@@ -330,7 +330,7 @@ class TaskPool(BasePool):
         shutdown.end_lifespan(self.loop, patience_s=2.0 if cold else 10.0)
         for threads in (self.task_threads, self.call_threads):
             threads.shutdown(cancel_futures=True)
-        with suppress(RuntimeError):  # closed
+        with suppress(RuntimeError):  # the loop is closed
             self.loop.call_soon_threadsafe(self.greenlets.close)
         if not thread.stop(patience_s=2.0):
             logger.warning("the event loop does not respond; the worker ends without it")

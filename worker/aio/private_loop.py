@@ -14,7 +14,7 @@ _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _pool_loop: asyncio.AbstractEventLoop | None = None
 _background: set[asyncio.Task[None]] = set()
-"""Background tasks, which nothing else refers to."""
+"""The background tasks, kept here because nothing else refers to them."""
 _serves: ContextVar[bool] = ContextVar("a private loop runs this code", default=False)
 
 

@@ -60,7 +60,7 @@ _ARGUMENTS_RE: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 def passes_by_itself(exc: BaseException) -> bool:
     """Whether the same command may succeed a little later, without an operator.
 
-    An error because of a wrong password or a missing right does not pass.
+    After a wrong password or a missing right it may not.
     """
     if isinstance(exc, _ACCESS):
         return False

@@ -39,7 +39,7 @@ def settle(request: Any, exc: Exception) -> None:
 
     If the result store has rejected the report, the message goes back to its queue. After any other
     error the message is acknowledged, like the message of a failed job, because the error would
-    come again. A message that is settled already stays so.
+    come again. A message that is already settled is left alone.
     """
     if isinstance(exc, _STORE_ERRORS):
         words = "cannot report the end of %s (%s: %s), so its message goes back to the queue"

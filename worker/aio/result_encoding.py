@@ -1,4 +1,4 @@
-"""Encodes results for Celery's Redis backend, to the same texts in fewer steps."""
+"""Encodes results to the same texts as Celery's Redis backend, in fewer steps."""
 
 import functools
 from collections.abc import Callable

@@ -45,12 +45,12 @@ Entry = tuple[str, dict[str, Any]]
 
 
 class Sender:
-    """Sends signatures of an app's tasks. Threads may share one sender.
+    """A sender for signatures of an app's tasks, which threads may share.
 
     It sends plain messages itself, and calls `apply_async` for messages that need more:
-    - with options that are not in `_PLAIN`, with an exchange, or with another serializer;
-    - of tasks that override `apply_async`;
-    - of jobs that are sent by jobs;
+    - messages with options that are not in `_PLAIN`, with an exchange or another serializer;
+    - messages for tasks that override `apply_async`;
+    - messages that a job sends;
     - all messages, if a signal around publishing has a receiver or the broker is not Redis.
 
     Args:

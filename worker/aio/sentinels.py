@@ -73,7 +73,7 @@ class Sentinels:
     """
 
     _good: Final[dict[tuple[Address, ...], Address]] = {}
-    """The last sentinel that led to a primary, by the addresses of all. Threads share this."""
+    """The sentinel that last led to a primary, by all sentinels' addresses. Threads share this."""
 
     _primaries: Final[dict[tuple[tuple[Address, ...], str], Address]] = {}
     """The primary that this process last connected to, by the sentinels' addresses and its name."""
@@ -121,7 +121,7 @@ class Sentinels:
         raise answers.error()
 
     async def find_primary(self) -> Address:
-        """Ask for the primary's address as `primary` does, without blocking."""
+        """Ask for the primary's address as `primary` does, without blocking the thread."""
         answers = _Answers(self.master_name)
         for address in self._in_order():
             client = _over_addresses(
@@ -163,7 +163,7 @@ class Sentinels:
         return str(host), int(port)
 
     def _in_order(self) -> Iterator[Address]:
-        """Yield the last good sentinel first, because others may be down for a long time."""
+        """Yield first the sentinel that last led to a primary: others may be down for long."""
         good = self._good.get(self._addresses)
         if good is not None:
             yield good

@@ -22,7 +22,7 @@ _IDLE_S = 30.0
 
 
 class SharedConnection:
-    """Sends commands as a client does, for a third of the CPU.
+    """A connection that sends commands as a client does, with a third of the CPU time.
 
     Commands leave in the order in which they are sent, without waiting for the answers to earlier
     commands. The commands of one turn of the event loop leave in one write.
@@ -83,7 +83,7 @@ class SharedConnection:
 
 
 class Link(asyncio.Protocol):
-    """Takes over a connection that the client has opened, after login, with its database and TLS.
+    """A client's connection that is taken over after TLS, login and the choice of the database.
 
     Args:
         connection: A connection on which no command waits for its answer.
@@ -112,7 +112,7 @@ class Link(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, connection._writer.transport)  # type: ignore[union-attr]  # noqa: SLF001
         self._streams = self._transport.get_protocol()
         self._transport.set_protocol(self)
-        if connection._reader.at_eof():  # type: ignore[union-attr]  # noqa: SLF001 - the same
+        if connection._reader.at_eof():  # type: ignore[union-attr]  # noqa: SLF001 - as above
             # The server closed the connection at once. asyncio has reported that to the streams,
             # and does not report it a second time.
             self._lost = True

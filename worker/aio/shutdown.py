@@ -27,7 +27,7 @@ hung_redis.watch_ends()
 
 
 class Running(Protocol):
-    """The pool that ends."""
+    """The pool that ends, with the parts that this module uses."""
 
     calls: ConsumerCalls
     options: dict[str, Any]

@@ -92,8 +92,8 @@ def share(stack: Any) -> None:
         raise ImproperlyConfigured(
             "the asyncio pool cannot work with USE_FAST_LOCALS: remove it from the environment"
         )
-    # The object itself is changed, because Celery's modules hold references to it. Its keys are
-    # greenlets, like ours.
+    # Celery's modules hold references to the stack, so the object itself is changed. Its keys are
+    # greenlets already.
     held = {key: held["stack"] for key, held in dict(stack._local.__storage__).items()}  # noqa: SLF001
     stack.__dict__["_held"] = held
     stack.__class__ = OwnedStack

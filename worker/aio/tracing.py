@@ -19,7 +19,7 @@ StockContext: Any = Context  # Celery has no types
 _KNOWN: Final = frozenset(
     {*Context.__dict__, "lang", "task", "argsrepr", "kwargsrepr", "compression"}
 )
-"""The fields of a request that are not headers of the user's own, as in Celery's `Context`."""
+"""The fields of a request that are not the user's own headers, as in Celery's `Context`."""
 _NONE: Final = object()
 
 
@@ -30,7 +30,7 @@ class JobContext(StockContext):
         if len(sources) != 1 or type(sources[0]) is not dict:
             super().__init__(*sources, **more)
             return
-        # Only the tracer makes a context from a single dictionary, which it has built for that.
+        # Only the tracer makes a context from a single dictionary: the job's own request.
         fields = self.__dict__ = sources[0]
         fields.update(more)
         limits = fields.get("timelimit", _NONE)
@@ -59,7 +59,7 @@ def _positions(code: CodeType) -> list[Any]:
 
 
 class SharedCode(StockCode):
-    """billiard's copy of a code object; all copies of one code share the list of its positions.
+    """billiard's copy of a code object; all copies of one object share a list of its positions.
 
     billiard makes that list for each frame of each traceback, and a traceback is a reference cycle.
     After a thousand jobs had gone back to their queue, 400 MB of garbage waited for the next
@@ -171,7 +171,7 @@ _stock_saferepr = trace.saferepr
 
 
 def _short_repr(value: Any, maxlen: int | None = None, **options: Any) -> str:
-    """Represent a result as Celery does, but without parsing a dictionary that is not shown.
+    """Represent a result as Celery does, but skip the items of a dictionary if none is shown.
 
     If `resultrepr_maxsize` is 1, Celery spends more time on the result than on its log line.
     """
@@ -181,7 +181,7 @@ def _short_repr(value: Any, maxlen: int | None = None, **options: Any) -> str:
 
 
 def install() -> None:
-    """Replace these parts of Celery and billiard."""
+    """Replace the parts of Celery and billiard that this module makes faster or lighter."""
     trace.saferepr = _short_repr
     StockTraceInfo.handle_retry = _handle_retry
     for name in _ENDS:

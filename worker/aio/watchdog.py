@@ -48,7 +48,7 @@ class Watchdog:
         thread: The loop's thread.
         jobs: The pool's jobs.
         threshold_s: How long the loop may be blocked without a warning, in seconds.
-        calls: The calls for the consumer's thread; the watchdog sends those of a blocked loop.
+        calls: The calls for the consumer's thread, which the watchdog wakes if the loop is blocked.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Watchdog:
             try:
                 self._watched.loop.call_soon_threadsafe(self._answered.set)
             except RuntimeError:
-                return  # closed
+                return  # the loop is closed
             if not self._answered.wait(self._threshold_s):
                 self._calls.wake()
                 self._report(pinged_s)
