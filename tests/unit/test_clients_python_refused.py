@@ -77,7 +77,7 @@ def test_a_value_that_is_not_the_id_of_an_event_is_refused(after: Any) -> None:
 @pytest.mark.parametrize("make", [Keywheel, AsyncKeywheel])
 @pytest.mark.parametrize("option", ["url", "results_url", "pool_url", "namespace"])
 def test_an_address_of_a_wrong_kind_is_named(make: Any, option: str) -> None:
-    with pytest.raises(TypeError, match=f"{option} must be a text, and is of type int"):
+    with pytest.raises(TypeError, match=f"{option} must be a string, but is of type int"):
         make(**{option: 5})
 
 

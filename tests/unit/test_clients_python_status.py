@@ -16,7 +16,7 @@ from keywheel_client.status import Status, status_of
      '{"status": "RETRY", "waits": {"next_try": "soon"}}'],
 )  # fmt: skip
 def test_a_record_that_another_program_wrote_is_an_error_with_a_sentence(stored: str) -> None:
-    with pytest.raises(UnreadableRecord, match="is none of Celery's in JSON: another program"):
+    with pytest.raises(UnreadableRecord, match="is not a JSON record of Celery: another program"):
         status_of(stored)
 
 

@@ -1,13 +1,13 @@
-/** What the tasks take, under the names that it has in the messages. The worker checks the values. */
+/** The arguments of the tasks, under the same names as in the messages. The worker checks the values. */
 
 export type JsonObject = Record<string, unknown>;
 export type Recipients = string | readonly string[];
 
 /**
- * What `tasks.ai.complete` takes, with the meaning that it has in Groq's API.
+ * The arguments of `tasks.ai.complete`, with the same meaning as in Groq's API.
  *
  * Give either `prompt` or `messages`. A message may also be the result of an earlier completion. With `stream` the
- * answer can be read while it comes.
+ * answer can be read while it arrives.
  */
 export interface CompletionArguments {
   messages?: readonly object[];
@@ -68,13 +68,13 @@ export interface Tag {
   value?: string;
 }
 
-/** A template that is published at Resend, and what stands in its variables. */
+/** A template that is published at Resend, and the values of its variables. */
 export interface Template {
   id: string;
   variables?: Record<string, string | number>;
 }
 
-/** What `tasks.email.send` takes, with the meaning that it has in Resend's API. */
+/** The arguments of `tasks.email.send`, with the same meaning as in Resend's API. */
 export interface EmailArguments {
   from?: string;
   to: Recipients;
@@ -96,7 +96,7 @@ export interface EmailArguments {
   deadline_s?: number;
 }
 
-/** What `tasks.admin.reset_keys` takes: which keys come back, and who asks. */
+/** The arguments of `tasks.admin.reset_keys`: which keys to bring back, and the person who asks. */
 export interface ResetArguments {
   service?: "groq" | "resend";
   key?: string;
@@ -104,13 +104,13 @@ export interface ResetArguments {
   by?: string;
 }
 
-/** What `tasks.admin.quote` takes. */
+/** The arguments of `tasks.admin.quote`. */
 export interface QuoteArguments {
   service: "groq" | "resend";
-  /** By default the first one of the workers. */
+  /** By default the first model in the workers' settings. */
   model?: string;
   /** How many jobs; by default one. */
   jobs?: number;
-  /** Tokens a job; by default as many as calls had on average. */
+  /** Tokens of each job; by default the average of past calls. */
   tokens?: number;
 }

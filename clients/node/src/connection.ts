@@ -1,4 +1,4 @@
-/** What this package needs of a Redis client, whichever it is. */
+/** Sends commands over a client of either Redis library. */
 
 import { kindOf } from "./checks.js";
 import { Unavailable } from "./errors.js";
@@ -14,14 +14,14 @@ interface NodeRedis {
 /** A connected client of `redis` (node-redis) or of `ioredis`. The caller closes it. */
 export type RedisClient = IoRedis | NodeRedis;
 
-/** Sends one command, and gives Redis' reply. */
+/** Sends one command, and returns Redis' reply. */
 export type Send = (command: string, ...args: string[]) => Promise<unknown>;
 
 /** Make a function that sends commands over a client. */
 export function sender(redis: RedisClient, name = "redis"): Send {
   const usable = redis as { call?: unknown; sendCommand?: unknown } | null | undefined;
   if (typeof usable?.call !== "function" && typeof usable?.sendCommand !== "function") {
-    throw new TypeError(`${name} must be a client of redis or ioredis, and is ${kindOf(redis)}`);
+    throw new TypeError(`${name} must be a client of redis or ioredis, but is ${kindOf(redis)}`);
   }
   const send: Send = "call" in redis
     ? (command, ...args) => redis.call(command, ...args)

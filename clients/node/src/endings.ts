@@ -1,4 +1,4 @@
-/** Waits for the ends of many jobs with one command at a time. */
+/** Waits for many jobs to end, with one command at a time. */
 
 import type { Send } from "./connection.js";
 import { Unavailable, UnreadableRecord } from "./errors.js";
@@ -11,11 +11,11 @@ export const recordOf = (job: string) => `celery-task-meta-${job}`;
 
 interface Waiter {
   job: string;
-  /** Takes each status, or why there is none; returns whether it wants no more. */
+  /** Takes a status, or the error in its place; returns whether the wait is over. */
   look: (status: Status | Unavailable | UnreadableRecord) => boolean;
 }
 
-/** Looks at the records of all jobs that someone waits for, together. */
+/** Reads the records of all awaited jobs together. */
 export class Endings {
   readonly #send: Send;
   #waiters = new Set<Waiter>();
@@ -26,9 +26,9 @@ export class Endings {
   }
 
   /**
-   * Wait until a job has ended, also while Redis is away, or the time is over.
+   * Wait until a job has ended or the time is over, also while Redis is away.
    *
-   * @returns How the job is then.
+   * @returns The status of the job at that moment.
    * @throws Unavailable Redis could not be reached at the end of the time.
    */
   wait(job: string, timeoutMs: number, signal?: AbortSignal): Promise<Status> {
@@ -87,7 +87,7 @@ function statusOrError(text: string | null): Status | UnreadableRecord {
   try {
     return statusOf(text);
   } catch (error) {
-    return error as UnreadableRecord; // of this job alone
+    return error as UnreadableRecord; // the error concerns this job only
   }
 }
 

@@ -29,7 +29,7 @@ export class ResultTimeout extends KeywheelError {
   constructor(
     /** The job's id. */
     readonly job: string,
-    /** How the job is: a deferred one says why it waits, and until when. */
+    /** The status of the job; the status of a deferred job says why it waits, and until when. */
     readonly status: Status,
     timeoutMs: number,
   ) {
@@ -40,8 +40,8 @@ export class ResultTimeout extends KeywheelError {
 /**
  * Redis cannot be reached, or rejects the command.
  *
- * If this comes while a job is enqueued, it is not known whether the job arrived. Enqueue it again with the same
- * `jobId`: an email is sent once then, whatever happened.
+ * If this error comes while a job is enqueued, it is not known whether the job arrived. Enqueue it again with the same
+ * `jobId`: an email is then sent once in either case.
  */
 export class Unavailable extends KeywheelError {
   constructor(cause: unknown) {
@@ -50,21 +50,21 @@ export class Unavailable extends KeywheelError {
 }
 
 /**
- * What Redis holds of a job is not ours: another program, or another serializer, wrote it.
+ * The record of a job in Redis cannot be read: another program, or another serializer, wrote it.
  *
- * The job may run all the same. Its own end replaces the record.
+ * The job may still run. It replaces the record when it ends.
  */
 export class UnreadableRecord extends KeywheelError {
   constructor(cause: unknown) {
     super(
-      "the job's record in the result store is none of Celery's in JSON: another program, or a worker with another " +
-        "result_serializer, wrote it",
+      "the job's record in the result store is not a JSON record of Celery: another program, or a worker with " +
+        "another result_serializer, wrote it",
       { cause },
     );
   }
 }
 
-/** The error of a job that has ended without a result. */
+/** Make the error of a job that has ended without a result. */
 export function failureOf(job: string, status: Exclude<Ended, { state: "done" }>): JobFailed {
   const Kind = status.state === "cancelled" ? JobCancelled : JobFailed;
   return new Kind(job, status.error, status.reason);

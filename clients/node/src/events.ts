@@ -1,17 +1,17 @@
-/** A job's stream, record by record: docs/results.md, "Streaming". */
+/** Reads the records of a job's stream: docs/results.md, "Streaming". */
 
 import { failureOf } from "./errors.js";
 import type { CompletionResult, ToolCallDelta, Usage } from "./results.js";
 import { CANCELLED, type Ended, instant } from "./status.js";
 
 interface Place {
-  /** Give it as `after` to continue behind this event. Empty if the event was made from the job's result. */
+  /** Pass it as `after` to continue after this event. Empty if the event was made from the job's result. */
   id: string;
   /** How many calls were made for the job so far. */
   attempt: number;
 }
 
-/** One piece of an answer, or what happens to it. `restart`: forget the pieces so far, the answer begins anew. */
+/** One piece of an answer, or a change of its state. `restart`: drop the pieces so far, the answer begins again. */
 export type StreamEvent = Place &
   (
     | { type: "start" | "restart" }
@@ -25,11 +25,11 @@ export type StreamEvent = Place &
       }
   );
 
-/** One record as XRANGE gives it. */
+/** One record as XRANGE returns it. */
 export type Row = [id: string, fields: string[]];
 
 /**
- * Read one record; null where it is not one of ours.
+ * Read one record; null if another program wrote it.
  *
  * @throws JobFailed The record says that the job failed.
  */
@@ -79,13 +79,13 @@ function read(id: string, fields: Record<string, string>): StreamEvent | null {
 }
 
 /**
- * Give the events of a job that has ended and whose stream is gone, or never was.
+ * Make the events of a job that has ended and has no stream, or no longer has one.
  *
- * @throws JobFailed It has failed.
+ * @throws JobFailed The job has failed.
  */
 export function eventsOfResult(job: string, status: Ended): StreamEvent[] {
   if (status.state !== "done") throw failureOf(job, status);
-  const result = (status.result ?? {}) as Partial<CompletionResult>; // of a job of any task
+  const result = (status.result ?? {}) as Partial<CompletionResult>; // the job may be of any task
   const { text = "", reasoning = "", tool_calls = [], attempts = 0 } = result;
   const { finish_reason = null, model = null, usage = {} } = result;
   const origin = { id: "", attempt: attempts };

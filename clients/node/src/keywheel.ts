@@ -17,7 +17,7 @@ const [FIRST_PAUSE_MS, LONGEST_PAUSE_MS] = [30, 250];
 // After this time without a record of a stream, the client looks at the result.
 const [FIRST_SILENCE_MS, LONGEST_SILENCE_MS] = [200, 1_500];
 
-/** What a client may have beside its connection. */
+/** The options of a client. */
 export interface KeywheelOptions {
   /** The Redis of the results, if the workers have another one (`CELERY_RESULT_BACKEND`). */
   results?: RedisClient;
@@ -25,21 +25,21 @@ export interface KeywheelOptions {
   pool?: RedisClient;
   /** `KEYWHEEL_NAMESPACE` of the workers. */
   namespace?: string;
-  /** Whether the workers store that a job runs, for the state `running`: one write a job. */
+  /** Whether the workers store that a job runs, for the state `running`: one write for each job. */
   trackStarted?: boolean;
 }
 
 /** How long to wait. */
 export interface WaitOptions {
-  /** In milliseconds; `Infinity`: until the job ends. By default a minute. */
+  /** The time in milliseconds; `Infinity`: until the job ends. By default one minute. */
   timeoutMs?: number;
-  /** Ends the wait early, such as when a visitor has gone; the job goes on. */
+  /** Ends the wait early, for example when a visitor has left the page; the job goes on. */
   signal?: AbortSignal | undefined;
 }
 
 /** Where a stream begins, and how long it may be silent. */
 export interface StreamOptions extends WaitOptions {
-  /** The id of the last event that is known; by default the stream is read from its beginning. */
+  /** The id of the last event that was read; by default the stream is read from its beginning. */
   after?: string;
 }
 
@@ -55,7 +55,7 @@ export class Keywheel {
   constructor(redis: RedisClient, options: KeywheelOptions = {}) {
     const { results = redis, pool = redis, namespace = "kw", trackStarted = true } = objectOf(options, "options");
     if (typeof namespace !== "string" || !namespace) {
-      throw new TypeError(`namespace must be a string, and is ${kindOf(namespace)}`);
+      throw new TypeError(`namespace must be a string, but is ${kindOf(namespace)}`);
     }
     this.#broker = sender(redis);
     this.#results = sender(results, "results");
@@ -80,7 +80,7 @@ export class Keywheel {
   }
 
   /**
-   * Enqueue an email. It is sent once, even if it is enqueued again with the same `jobId`.
+   * Enqueue an email. The email is sent once, even if it is enqueued again with the same `jobId`.
    *
    * @param email The arguments as in Resend's API.
    * @returns The job's id.
@@ -99,7 +99,7 @@ export class Keywheel {
   }
 
   /**
-   * Say how a job is.
+   * Return the state of a job, and why it waits or how it ended.
    *
    * @param place Also ask a worker which place a waiting job has, and when it may start.
    * @throws ResultTimeout No worker answered in time.
@@ -116,7 +116,7 @@ export class Keywheel {
   }
 
   /**
-   * Wait for a job's result. A job that is deferred goes on; so does one after a time-out.
+   * Wait for a job's result. After a time-out the job goes on, also if it is deferred.
    *
    * @throws JobFailed The job failed; `JobCancelled` if it was cancelled.
    * @throws ResultTimeout The job has not ended in time.
@@ -133,9 +133,9 @@ export class Keywheel {
   }
 
   /**
-   * Give the pieces of an answer as they come, until it is complete.
+   * Yield the pieces of an answer as they arrive, until it is complete.
    *
-   * The job needs `stream: true`; without it, or when the stream has expired, its result comes as one piece.
+   * The job needs `stream: true`. Without it, or after the stream has expired, the result comes as one piece.
    *
    * @throws JobFailed The job failed; `JobCancelled` if it was cancelled.
    * @throws ResultTimeout Nothing came for `timeoutMs`.
@@ -156,7 +156,7 @@ export class Keywheel {
       for (const row of rows) {
         after = row[0];
         const event = eventOf(job, row);
-        if (!event) continue; // not ours: another program may share the Redis
+        if (!event) continue; // another program, which shares the Redis, wrote it
         yield event;
         if (event.type === "end") return;
       }
@@ -171,7 +171,7 @@ export class Keywheel {
         lookedAt = now;
         silenceMs = Math.min(2 * silenceMs, LONGEST_SILENCE_MS);
         if (hasEnded(status)) {
-          ended = status; // and look once more: the stream's end comes before the result
+          ended = status; // read the stream once more: its end is written before the result
           continue;
         }
         if (now - heardAt >= timeoutMs) throw new ResultTimeout(job, status, timeoutMs);
@@ -184,9 +184,9 @@ export class Keywheel {
   /**
    * Cancel a job for good: no worker calls a provider for it any more.
    *
-   * A call in flight is not cut; then the job ends with its result.
+   * A call in flight is not interrupted, and the job then ends with its result.
    *
-   * @returns Whether it was cancelled; false: it had ended before.
+   * @returns Whether the job was cancelled; false if it had already ended.
    * @throws Unavailable Redis cannot be reached.
    */
   async cancel(job: JobId): Promise<boolean> {
@@ -197,7 +197,7 @@ export class Keywheel {
   }
 
   /**
-   * Ask a worker how the API keys are, by service.
+   * Ask a worker for the state of the API keys, by service.
    *
    * @throws ResultTimeout No worker answered in time.
    * @throws Unavailable Redis cannot be reached.
@@ -207,9 +207,9 @@ export class Keywheel {
   }
 
   /**
-   * Bring API keys back that rest or were refused.
+   * Bring back API keys that rest or were refused.
    *
-   * @param which Which keys; by default all that no person disabled. `by` names who asks, for the audit trail.
+   * @param which Which keys; by default all keys that no person disabled. `by` names the person for the audit trail.
    * @throws JobFailed There is no such key.
    * @throws ResultTimeout No worker answered in time.
    * @throws Unavailable Redis cannot be reached.
@@ -219,7 +219,7 @@ export class Keywheel {
   }
 
   /**
-   * Ask a worker when jobs would start and end that were enqueued now.
+   * Ask a worker when jobs would start and end if they were enqueued now.
    *
    * @throws JobFailed An argument is wrong.
    * @throws ResultTimeout No worker answered in time.
@@ -235,7 +235,7 @@ export class Keywheel {
     try {
       return hasEnded(await this.status(job));
     } catch (error) {
-      if (error instanceof UnreadableRecord) return false; // it may run all the same
+      if (error instanceof UnreadableRecord) return false; // the job may still run
       throw error;
     }
   }

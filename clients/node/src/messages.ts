@@ -1,4 +1,4 @@
-/** Messages as the workers read them: docs/enqueueing.md, "From anything". */
+/** Writes the messages that the workers read: docs/enqueueing.md, "From anything". */
 
 import { randomUUID } from "node:crypto";
 
@@ -6,10 +6,10 @@ import { checkArguments, checkExpiry, checkJobId, checkPriority, checkTenant, ob
 
 declare const resultType: unique symbol;
 
-/** The id of a job: a text to store and to compare like any other, whose type knows what the result looks like. */
+/** The id of a job: an ordinary string, whose type includes the type of the job's result. */
 export type JobId<Result = any> = string & { readonly [resultType]?: Result };
 
-/** What a job may have beside its arguments. */
+/** The options of a job, beside its arguments. */
 export interface JobOptions {
   /** The job's id; by default a new UUID. */
   jobId?: string;
@@ -17,18 +17,18 @@ export interface JobOptions {
   priority?: number;
   /** How long the job may wait for its first run, in seconds. */
   expiresS?: number;
-  /** For whom the job is: the jobs of all tenants are served in turn. */
+  /** The tenant for whom the job is: tenants are served in turn. */
   tenant?: string;
 }
 
-/** One job on its way to its queue. */
+/** The message of one job. */
 export interface Message {
   job: string;
   /** The Redis list that the message is pushed to. */
   list: string;
-  /** Whether it is to say when the job was enqueued, which decides which job it joins. */
+  /** Whether the job has a dedupe key. Its message then says when it was enqueued, to find the job that it joins. */
   hasDedupeKey: boolean;
-  /** Write what is pushed; the instant is in milliseconds since 1970. */
+  /** Write the text to push; the instant is in milliseconds since 1970. */
   text(enqueuedMs: number): string;
 }
 
@@ -44,7 +44,7 @@ const SEPARATOR = "\x06\x16";
 /**
  * Write a job's message.
  *
- * @throws TypeError An argument cannot be written as JSON, or the id, the priority, the time or the tenant is none.
+ * @throws TypeError An argument cannot be written as JSON, or the id, priority, expiry or tenant is not allowed.
  */
 export function messageOf(
   task: string,
@@ -54,7 +54,7 @@ export function messageOf(
 ): Message {
   const queue = Object.hasOwn(QUEUES, groupOf(task)) ? QUEUES[groupOf(task)]! : undefined;
   if (queue === undefined) throw new TypeError(`there is no task ${task} of Keywheel's`);
-  checkArguments(args, `what ${task} takes`);
+  checkArguments(args, `the arguments of ${task}`);
   const { jobId, priority, expiresS, tenant } = given(objectOf(options, "options"));
   if (priority !== undefined) checkPriority(priority);
   if (jobId !== undefined) checkJobId(jobId);
@@ -88,7 +88,7 @@ export function messageOf(
 
 const groupOf = (task: unknown) => String(task).slice(0, String(task).lastIndexOf("."));
 
-/** The options that are given: null is as if it were not. */
+/** Return the options without those that are null, which count as not given. */
 function given(options: JobOptions): JobOptions {
   return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
 }
@@ -97,10 +97,10 @@ function asJson(this: any, key: string, value: unknown): unknown {
   const given: unknown = this[key]; // before its own `toJSON`, which writes a Buffer as a list of numbers
   if (given instanceof Uint8Array) return Buffer.from(given).toString("base64");
   if (given instanceof Date && Number.isNaN(given.getTime())) {
-    throw new TypeError(`${key} is an invalid Date`); // JSON would have null, which is "at once" for an email
+    throw new TypeError(`${key} is an invalid Date`); // JSON would write null, which means "at once" for an email
   }
   if (given instanceof Map || given instanceof Set) {
-    throw new TypeError(`${key} is a ${given.constructor.name}, which JSON would have as {}: give an object or array`);
+    throw new TypeError(`${key} is a ${given.constructor.name}, which JSON would write as {}: give an object or array`);
   }
   if (typeof value === "bigint") throw new TypeError(`${key} is a bigint, which cannot be written as JSON`);
   if (typeof value === "number" && !Number.isFinite(value)) {

@@ -1,4 +1,4 @@
-/** Jobs that are enqueued together. */
+/** Enqueues several jobs together. */
 
 import type { CompletionArguments, EmailArguments } from "./arguments.js";
 import { checkArguments } from "./checks.js";
@@ -6,7 +6,8 @@ import type { Send } from "./connection.js";
 import { type JobId, type JobOptions, type Message, messageOf } from "./messages.js";
 import type { CompletionResult, EmailResult } from "./results.js";
 
-// The lists stand in ARGV: to name them in KEYS a user needs the right to read them, and a web application should not.
+// The lists are in ARGV: to name them in KEYS, a user would need the right to read them, which a web application
+// should not have.
 const PUSH = "for i = 1, #ARGV, 2 do redis.call('LPUSH', ARGV[i], ARGV[i + 1]) end";
 
 /** Collects jobs, and enqueues them together with `send`, all or none. */
@@ -16,7 +17,7 @@ export class Pipeline {
   readonly #pool: Send;
   readonly #trackStarted: boolean;
 
-  /** Keywheel's `pipeline` makes one. */
+  /** Called by `Keywheel.pipeline`. */
   constructor(send: Send, pool: Send, trackStarted: boolean) {
     this.#send = send;
     this.#pool = pool;
@@ -26,13 +27,13 @@ export class Pipeline {
   /** Add a completion; the arguments are those of `Keywheel.complete`. */
   complete(what: string | CompletionArguments, options: JobOptions = {}): JobId<CompletionResult> {
     const args = typeof what === "string" ? { prompt: what } : what;
-    checkArguments(args, "what `complete` takes, unless it is a prompt,");
+    checkArguments(args, "the argument of `complete`, unless it is a prompt,");
     return this.add("tasks.ai.complete", args, options);
   }
 
   /** Add an email; the arguments are those of `Keywheel.sendEmail`. */
   sendEmail(email: EmailArguments, options: JobOptions = {}): JobId<EmailResult> {
-    checkArguments(email, "what `sendEmail` takes");
+    checkArguments(email, "the argument of `sendEmail`");
     return this.add("tasks.email.send", email, options);
   }
 
@@ -60,7 +61,7 @@ export class Pipeline {
     }
   }
 
-  /** The clock of the Redis that notes when the job of a `dedupe_key` ended. */
+  /** Read the clock of the Redis that records when the job with a dedupe key ended. */
   async #now(): Promise<number> {
     const [seconds, microseconds] = (await this.#pool("TIME")) as [string, string];
     return Number(seconds) * 1000 + Math.floor(Number(microseconds) / 1000);

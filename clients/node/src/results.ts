@@ -1,10 +1,10 @@
-/** What the tasks return. A result may hold more than is named here. */
+/** The results of the tasks. A result may have more fields than are named here. */
 
-/** How a job of a service went. */
+/** The fields of each result that describe its calls. */
 interface Served {
-  /** The label of the key that served. */
+  /** The label of the key that served the job. */
   key: string;
-  /** Calls made, over all runs. */
+  /** How many calls were made, over all runs. */
   attempts: number;
   /** Seconds spent waiting for keys. */
   waited_s: number;
@@ -17,7 +17,7 @@ export interface ToolCall {
   function: { name: string; arguments: string };
 }
 
-/** A piece of a call in a stream; add the pieces up by their `index`. */
+/** A piece of a call in a stream; merge the pieces by their `index`. */
 export interface ToolCallDelta {
   index?: number;
   id?: string;
@@ -38,7 +38,7 @@ export interface Usage {
   total_time?: number;
 }
 
-/** What `tasks.ai.complete` returns. */
+/** The result of `tasks.ai.complete`. */
 export interface CompletionResult extends Served {
   text: string;
   reasoning: string;
@@ -51,13 +51,13 @@ export interface CompletionResult extends Served {
   empty_because?: string;
 }
 
-/** What `tasks.email.send` returns. */
+/** The result of `tasks.email.send`. */
 export interface EmailResult extends Served {
   /** The email's id at Resend. */
   id: string;
 }
 
-/** One API key: why it does not serve, and for how much longer. */
+/** The state of one API key: whether it is ready, and if not, why and for how long (`left_ms`). */
 export interface KeyStatus {
   id: string;
   label: string;
@@ -104,24 +104,24 @@ export interface ResetResult {
   left_disabled: Record<string, Block[]>;
 }
 
-/** When jobs would start and end that are not enqueued yet. An instant is null where it is not known. */
+/** When jobs that are not enqueued yet would start and end. An instant is null if it is not known. */
 export interface QuoteResult {
   service: "groq" | "resend";
-  /** The model that was assumed; empty where the service has none. */
+  /** The assumed model; empty if the service has no models. */
   model: string;
   jobs: number;
-  /** Tokens a job, as assumed. */
+  /** The assumed tokens of each job. */
   tokens: number;
-  /** How many jobs wait before them; null: the broker does not say. */
+  /** How many jobs wait before these jobs; null if the broker does not report it. */
   waiting: number | null;
   /** When the keys allow the first job's call, if nothing changes. */
   expected_start: Date | null;
-  /** By when it has started in nine of ten cases. */
+  /** The instant by which the first job has started, in nine of ten cases. */
   start_by: Date | null;
-  /** By when the last job has ended in nine of ten cases. */
+  /** The instant by which the last job has ended, in nine of ten cases. */
   end_by: Date | null;
-  /** What decides the end, such as `rpm`; empty where nothing has to wait. */
+  /** The limit that decides the end, such as `rpm`; empty if no job has to wait. */
   limited_by: string;
-  /** How many outcomes the margin of `end_by` rests on; 0: it is assumed. */
+  /** From how many outcomes the margin of `end_by` was learned; 0 if it is assumed. */
   learned_from: number;
 }

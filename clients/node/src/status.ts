@@ -1,32 +1,32 @@
-/** How a job is, read from its record in the result store. */
+/** Reads the status of a job from its record in the result store. */
 
 import { UnreadableRecord } from "./errors.js";
 
-/** How a job is. `deferred`: it comes back by itself. */
+/** The status of a job. A job that is `deferred` runs again without a caller's help. */
 export type Status<Result = unknown> =
   | {
       state: "waiting"; // in its queue, or no job has this id
-      /** The place in its queue, 1 for the next one; only where it was asked for. */
+      /** The place in its queue, 1 for the next job; only if the caller asked for the place. */
       place?: number;
-      /** When the keys are expected to allow its first call; null: not known. */
+      /** When the keys are expected to allow its first call; null if it is not known. */
       expectedStart?: Date | null;
     }
   | { state: "running" }
   | {
       state: "deferred";
-      /** What it waits for: a key, or another try after a failure. */
+      /** Whether the job waits for a key, or for another try after a failure. */
       waitsFor: "key" | "failure" | "";
-      /** Why, as a code (`rpm`, `daily_quota`, …): docs/results.md lists them. */
+      /** Why the job waits, as a code (`rpm`, `daily_quota`, …): docs/results.md lists the codes. */
       code: string;
-      /** Why, in a sentence. */
+      /** Why the job waits, in a sentence. */
       reason: string;
       nextTry: Date | null;
-      /** When the wait is expected to end; null: not known. */
+      /** When the wait is expected to end; null if it is not known. */
       expectedEnd: Date | null;
     }
   | Ended<Result>;
 
-/** How a job has ended. */
+/** The status of a job that has ended. */
 export type Ended<Result = unknown> =
   | { state: "done"; result: Result }
   | { state: "failed" | "cancelled"; error: string; reason: string };
@@ -40,9 +40,9 @@ interface Stored {
 export const CANCELLED = "TaskRevokedError";
 
 /**
- * Read a job's record; null: it has none yet.
+ * Read a job's record; null if the job has no record yet.
  *
- * @throws UnreadableRecord It is none of Celery's in JSON.
+ * @throws UnreadableRecord The record is not a JSON record of Celery.
  */
 export function statusOf(text: string | null): Status<any> {
   const { status, result, waits } = storedIn(text);
@@ -82,7 +82,7 @@ function storedIn(text: string | null): Stored {
   return stored;
 }
 
-/** Whether a job has ended, in whichever way. */
+/** Whether a job has ended, with or without a result. */
 export function hasEnded<Result>(status: Status<Result>): status is Ended<Result> {
   return status.state === "done" || status.state === "failed" || status.state === "cancelled";
 }

@@ -24,12 +24,12 @@ test("what is no argument is a sentence", async () => {
   for (const wrong of [undefined, null, 5, ["x"], () => "x"]) {
     await assert.rejects(keywheel.complete(wrong), {
       name: "TypeError",
-      message: /^what `complete` takes, unless it is a prompt, must be an object, and is /,
+      message: /^the argument of `complete`, unless it is a prompt, must be an object, but is /,
     });
-    await assert.rejects(keywheel.sendEmail(wrong), /^TypeError: what `sendEmail` takes must be an object, and is /);
-    await assert.rejects(keywheel.quote(wrong), /what tasks.admin.quote takes must be an object, and is /);
+    await assert.rejects(keywheel.sendEmail(wrong), /^TypeError: the argument of `sendEmail` must be an object, but is /);
+    await assert.rejects(keywheel.quote(wrong), /the arguments of tasks.admin.quote must be an object, but is /);
   }
-  await assert.rejects(keywheel.resetKeys(null), /what tasks.admin.reset_keys takes must be an object, and is null/);
+  await assert.rejects(keywheel.resetKeys(null), /the arguments of tasks.admin.reset_keys must be an object, but is null/);
   assert.throws(() => keywheel.pipeline().add("tasks.ai2.complete", {}), /there is no task tasks.ai2.complete/);
   assert.throws(() => keywheel.pipeline().add(undefined, {}), /there is no task undefined/);
 });
@@ -64,11 +64,11 @@ for (const [option, [values, message]] of Object.entries(NO_OPTION)) {
 test("options that are none are refused, and null is as none", async () => {
   const keywheel = new Keywheel(silent);
   for (const wrong of [5, "x", []]) {
-    await assert.rejects(keywheel.complete("x", wrong), /options must be an object, and is /);
-    await assert.rejects(keywheel.result("x", wrong), /options must be an object, and is /);
-    await assert.rejects(keywheel.status("x", wrong), /options must be an object, and is /);
-    await assert.rejects(keywheel.keyStatus(wrong), /options must be an object, and is /);
-    assert.throws(() => new Keywheel(silent, wrong), /options must be an object, and is /);
+    await assert.rejects(keywheel.complete("x", wrong), /options must be an object, but is /);
+    await assert.rejects(keywheel.result("x", wrong), /options must be an object, but is /);
+    await assert.rejects(keywheel.status("x", wrong), /options must be an object, but is /);
+    await assert.rejects(keywheel.keyStatus(wrong), /options must be an object, but is /);
+    assert.throws(() => new Keywheel(silent, wrong), /options must be an object, but is /);
   }
   await keywheel.complete("x", null);
   assert.deepEqual(await keywheel.status("x", null), { state: "waiting" });
@@ -78,7 +78,7 @@ test("what is no job is looked up nowhere", async () => {
   const keywheel = new Keywheel(silent);
   for (const wrong of [undefined, null, "", 5, {}]) {
     for (const call of ["status", "result", "cancel"]) {
-      await assert.rejects(keywheel[call](wrong), /^TypeError: job must be a job's id, as `complete` returns it, and is /);
+      await assert.rejects(keywheel[call](wrong), /^TypeError: job must be a job's id, as `complete` returns it, but is /);
     }
     await assert.rejects(keywheel.stream(wrong).next(), /job must be a job's id/);
   }
@@ -101,11 +101,11 @@ test("what is no time, no signal and no place in a stream is refused", async () 
 
 test("what is no client of Redis is named", () => {
   for (const wrong of [undefined, null, "redis://127.0.0.1", {}]) {
-    assert.throws(() => new Keywheel(wrong), /^TypeError: redis must be a client of redis or ioredis, and is /);
+    assert.throws(() => new Keywheel(wrong), /^TypeError: redis must be a client of redis or ioredis, but is /);
   }
   assert.throws(() => new Keywheel(silent, { results: {} }), /results must be a client of redis or ioredis/);
   assert.throws(() => new Keywheel(silent, { pool: {} }), /pool must be a client of redis or ioredis/);
-  assert.throws(() => new Keywheel(silent, { namespace: 5 }), /namespace must be a string, and is 5/);
+  assert.throws(() => new Keywheel(silent, { namespace: 5 }), /namespace must be a string, but is 5/);
 });
 
 test("a record of another program is a sentence, and harms no other job", { timeout: TIMEOUT_MS }, async () => {
@@ -116,7 +116,7 @@ test("a record of another program is a sentence, and harms no other job", { time
     });
     const [broken, fine] = await Promise.allSettled([keywheel.result("broken"), keywheel.result("fine")]);
     assert.ok(broken.reason instanceof UnreadableRecord, record);
-    assert.match(broken.reason.message, /none of Celery's in JSON/);
+    assert.match(broken.reason.message, /not a JSON record of Celery/);
     assert.equal(fine.value, "x");
     await assert.rejects(keywheel.status("broken"), UnreadableRecord);
     assert.equal(await keywheel.cancel("broken"), true);

@@ -1,4 +1,4 @@
-"""What the tasks take, for type checkers. The worker checks the values."""
+"""The arguments of the tasks, for type checkers. The worker checks the values."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -9,10 +9,10 @@ Recipients = str | Sequence[str]
 
 
 class CompletionArguments(TypedDict, total=False):
-    """What `tasks.ai.complete` takes, with the meaning that it has in Groq's API.
+    """The arguments of `tasks.ai.complete`, with the same meaning as in Groq's API.
 
     Give either `prompt` or `messages`. A message may also be the result of an earlier completion.
-    With `stream` the answer can be read while it comes.
+    With `stream` the answer can be read while it arrives.
     """
 
     messages: Sequence[JsonObject]
@@ -76,16 +76,16 @@ class Tag(TypedDict, total=False):
 
 
 class Template(TypedDict, total=False):
-    """A template that is published at Resend, and what stands in its variables."""
+    """A template that is published at Resend, and the values of its variables."""
 
     id: str
     variables: Mapping[str, str | float]
 
 
 class EmailArguments(TypedDict, total=False):
-    """What `tasks.email.send` takes, with the meaning that it has in Resend's API.
+    """The arguments of `tasks.email.send`, with the same meaning as in Resend's API.
 
-    `from_` is the email's `from`, which is a keyword of Python's.
+    `from_` is the email's `from`, which is a keyword in Python.
     """
 
     from_: str

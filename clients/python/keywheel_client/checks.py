@@ -1,4 +1,4 @@
-"""Checks what a caller gives, so that a wrong value is a sentence where it is given."""
+"""Checks the values that a caller gives, so that a wrong value fails at once, with a sentence."""
 
 import math
 import re
@@ -11,35 +11,35 @@ _AFTER: Final = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
 
 
 def job_of(job: Any) -> str:
-    """Return a job's id.
+    """Check and return a job's id.
 
     Raises:
-        TypeError: It is none.
+        TypeError: The value is not a job's id.
     """
     if not isinstance(job, str) or not job:
-        given = "an empty text" if job == "" else f"of type {type(job).__name__}"
-        raise TypeError(f"job must be a job's id, as `complete` returns it, and is {given}")
+        given = "an empty string" if job == "" else f"of type {type(job).__name__}"
+        raise TypeError(f"job must be a job's id, as `complete` returns it, but is {given}")
     return job
 
 
 def text_of(value: Any, name: str) -> str:
-    """Return an option that is a text.
+    """Check and return an option that is a string.
 
     Raises:
-        TypeError: It is none.
+        TypeError: The value is not a string.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a text, and is of type {type(value).__name__}")
+        raise TypeError(f"{name} must be a string, but is of type {type(value).__name__}")
     return value
 
 
 def after_of(after: Any) -> str:
-    """Return the id of a stream's event; `0`, the beginning, where it is empty.
+    """Check and return the id of a stream's event; an empty id becomes `0`, the beginning.
 
     Raises:
-        ValueError: It is none.
+        ValueError: The value is not such an id.
     """
-    if after == "":  # that of an event that was made from the job's result
+    if after == "":  # the id of an event that was made from the job's result
         return "0"
     if not isinstance(after, str) or not _AFTER.fullmatch(after):
         raise ValueError("after must be the id of an event of the stream, or 0")
@@ -47,10 +47,10 @@ def after_of(after: Any) -> str:
 
 
 def expires_s_of(expires_s: Any) -> float:
-    """Return how long a job may wait for its first run, in seconds.
+    """Check and return how long a job may wait for its first run, in seconds.
 
     Raises:
-        ValueError: It is not such a time.
+        ValueError: The value is not such a time.
     """
     if not _is_number(expires_s) or not 0 < expires_s <= LONGEST_S:
         raise ValueError(f"expires_s must be a number of seconds above 0, at most {LONGEST_S:,}")
@@ -58,10 +58,10 @@ def expires_s_of(expires_s: Any) -> float:
 
 
 def timeout_s_of(timeout_s: Any) -> float | None:
-    """Return how long to wait, in seconds; None: without end. What is below 0 is over already.
+    """Check and return how long to wait, in seconds; None: without end. Below 0 counts as 0.
 
     Raises:
-        ValueError: It is not such a time.
+        ValueError: The value is not such a time.
     """
     if timeout_s is None:
         return None
@@ -71,17 +71,17 @@ def timeout_s_of(timeout_s: Any) -> float | None:
 
 
 def deadline_of(timeout_s: Any) -> float:
-    """Return when the time to wait is over, by the monotonic clock; infinite: never.
+    """Return the end of a time to wait, by the monotonic clock; infinite if it never ends.
 
     Raises:
-        ValueError: It is not such a time.
+        ValueError: The value is not such a time.
     """
     checked_s = timeout_s_of(timeout_s)
     return math.inf if checked_s is None else time.monotonic() + checked_s
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number, and not True or False."""
+    """Whether a value is a whole number; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -31,17 +31,17 @@ _LONGEST_PAUSE_S: Final = 0.25
 
 
 class Keywheel:
-    """Enqueues, follows and cancels jobs. Threads may share one.
+    """Enqueues, follows and cancels jobs. Threads may share one client.
 
     Args:
-        url: The Redis of the workers (`REDIS_URL`); None: that of the environment.
+        url: The Redis of the workers; None: `REDIS_URL` of the environment.
         results_url: The Redis of the results, if the workers have another one
             (`CELERY_RESULT_BACKEND`).
         pool_url: The Redis of cancels and streams, if the workers have another one
             (`KEYWHEEL_POOL_URL`).
-        namespace: That of the workers (`KEYWHEEL_NAMESPACE`); None: that of the environment.
-        track_started: Whether the workers store that a job runs, for the state `running`. It costs
-            Redis one write a job.
+        namespace: The namespace of the workers; None: `KEYWHEEL_NAMESPACE` of the environment.
+        track_started: Whether the workers store that a job runs, for the state `running`. This
+            costs Redis one write for each job.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Keywheel:
         """Enqueue a completion.
 
         Args:
-            prompt: One user message; or give `messages`.
-            job_id: The job's id; None: a new one.
+            prompt: One user message, instead of `messages`.
+            job_id: The job's id; None: a new id.
             priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
             expires_s: How long the job may wait for its first run, in seconds.
-            tenant: For whom the job is: the jobs of all tenants are served in turn.
-            **arguments: As in Groq's API.
+            tenant: The tenant for whom the job is: tenants are served in turn.
+            **arguments: The arguments of Groq's API.
 
         Returns:
             The job's id.
@@ -119,14 +119,14 @@ class Keywheel:
         tenant: str | None = None,
         **arguments: Unpack[EmailArguments],
     ) -> JobId[EmailResult]:
-        """Enqueue an email. It is sent once, even if it is enqueued again with the same `job_id`.
+        """Enqueue an email, which is sent once even if it is enqueued again with the same `job_id`.
 
         Args:
-            job_id: The job's id; None: a new one.
+            job_id: The job's id; None: a new id.
             priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
             expires_s: How long the job may wait for its first run, in seconds.
-            tenant: For whom the job is: the jobs of all tenants are served in turn.
-            **arguments: As in Resend's API, but for `from_`.
+            tenant: The tenant for whom the job is: tenants are served in turn.
+            **arguments: The fields of Resend's API, with `from_` for `from`.
 
         Returns:
             The job's id.
@@ -185,19 +185,19 @@ class Keywheel:
     def result(self, job: str, *, timeout_s: float | None = 60) -> Any: ...
 
     def result(self, job: str, *, timeout_s: float | None = 60) -> Any:
-        """Wait for a job's result. A job that is deferred goes on; so does one after a time-out.
+        """Wait for a job's result. After a time-out the job goes on, also if it is deferred.
 
         Args:
             job: The job's id.
             timeout_s: How long to wait, in seconds; None: until the job ends.
 
         Returns:
-            What the task returns; `keywheel_client.results` describes it.
+            The result of the task; `keywheel_client.results` describes it.
 
         Raises:
             JobFailed: The job failed; `JobCancelled` if it was cancelled.
             ResultTimeout: The job has not ended in time.
-            Unavailable: Redis cannot be reached, and was not before the time was over.
+            Unavailable: Redis could not be reached when the time was over.
         """
         deadline, pause_s = deadline_of(timeout_s), _FIRST_PAUSE_S
         while True:
@@ -218,15 +218,15 @@ class Keywheel:
     def stream(
         self, job: str, *, after: str = "0", timeout_s: float | None = 60
     ) -> Iterator[StreamEvent]:
-        """Give the pieces of an answer as they come, until it is complete.
+        """Yield the pieces of an answer as they arrive, until it is complete.
 
-        The job needs `stream=True`; without it, or when the stream has expired, its result comes as
-        one piece.
+        The job needs `stream=True`. Without it, or after the stream has expired, the result comes
+        as one piece.
 
         Args:
             job: The job's id.
-            after: The id of the last event that is known; `0`: from the beginning.
-            timeout_s: The longest silence, in seconds; None: until the job ends.
+            after: The id of the last event that was read; `0`: from the beginning.
+            timeout_s: The longest time without an event, in seconds; None: no limit.
 
         Raises:
             JobFailed: The job failed; `JobCancelled` if it was cancelled.
@@ -244,18 +244,18 @@ class Keywheel:
     def cancel(self, job: str) -> bool:
         """Cancel a job for good: no worker calls a provider for it any more.
 
-        A call in flight is not cut; then the job ends with its result.
+        A call in flight is not interrupted, and the job then ends with its result.
 
         Args:
             job: The job's id.
 
         Returns:
-            Whether it was cancelled; false: it had ended before.
+            Whether the job was cancelled; false if it had already ended.
 
         Raises:
             Unavailable: Redis cannot be reached.
         """
-        with suppress(UnreadableRecord):  # it may run all the same
+        with suppress(UnreadableRecord):  # the job may still run
             if self.status(job).is_ended:
                 return False
         with redis_errors(), self._pool.pipeline(transaction=False) as commands:
@@ -271,7 +271,7 @@ class Keywheel:
             timeout_s: How long to wait for a worker, in seconds.
 
         Returns:
-            By service, its keys and a summary of them.
+            For each service, its keys and a summary of them.
 
         Raises:
             ResultTimeout: No worker answered in time.
@@ -289,17 +289,17 @@ class Keywheel:
         by: str | None = None,
         timeout_s: float = 30,
     ) -> ResetDone:
-        """Bring API keys back that rest or were refused.
+        """Bring back API keys that rest or were refused.
 
         Args:
             service: `groq` or `resend`; None: both.
             key: A key's id, with its service; None: all keys.
-            include_disabled: Also bring keys back that a person disabled.
-            by: Who asks, for the audit trail.
+            include_disabled: Also bring back keys that a person disabled.
+            by: The person who asks, for the audit trail.
             timeout_s: How long to wait for a worker, in seconds.
 
         Returns:
-            How many blocks were cleared, which ones, and what stays out; each by service.
+            By service: how many blocks were cleared, which ones, and which keys stay disabled.
 
         Raises:
             JobFailed: There is no such key.
@@ -317,13 +317,13 @@ class Keywheel:
         timeout_s: float = 30,
         **arguments: Unpack[QuoteArguments],
     ) -> Quote:
-        """Ask a worker when jobs would start and end that were enqueued now.
+        """Ask a worker when jobs would start and end if they were enqueued now.
 
         Args:
             service: The service of the jobs.
             timeout_s: How long to wait for a worker, in seconds.
-            **arguments: `model` (default: the first one of the workers), `jobs` (how many,
-                default 1), `tokens` (a job; default: as many as calls had on average).
+            **arguments: `model` (default: the first model in the workers' settings), `jobs` (how
+                many, default 1), `tokens` (of each job; default: the average of past calls).
 
         Raises:
             JobFailed: An argument is wrong.

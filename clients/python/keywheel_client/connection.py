@@ -1,4 +1,4 @@
-"""Where Redis is, what the names in it are, and what its errors become here."""
+"""Holds Redis' addresses and the names of records, and translates the errors of its client."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from keywheel_client.checks import job_of, text_of
 from keywheel_client.errors import Unavailable, UnreadableRecord
 
 CANCEL_KEPT_S: Final = 30 * 86_400
-"""As long as the longest deadline that a job may have."""
+"""How long a cancel is kept, in seconds: as long as the longest deadline of a job."""
 OPTIONS: Final[dict[str, Any]] = {
     "decode_responses": True,
     "max_connections": 1_000,
@@ -20,12 +20,12 @@ OPTIONS: Final[dict[str, Any]] = {
     "socket_timeout": 30,
     "health_check_interval": 25,
 }
-"""Of redis-py's clients. What stands in the URL has precedence."""
+"""Options of redis-py's clients. Options in the URL take precedence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """The URLs of Redis: of the queues, of the results, of cancels and streams."""
+    """The Redis URLs of the queues, of the results, and of cancels and streams."""
 
     broker: str
     results: str
@@ -33,7 +33,7 @@ class Addresses:
 
     @classmethod
     def of(cls, url: str | None, results_url: str | None, pool_url: str | None) -> Self:
-        """Use `REDIS_URL` for each address that is not given, else Redis on this machine."""
+        """Take the given addresses; for the others use `url`, `REDIS_URL` or Redis on this host."""
         for name, given in (("url", url), ("results_url", results_url), ("pool_url", pool_url)):
             if given is not None:
                 text_of(given, name)
@@ -42,13 +42,13 @@ class Addresses:
 
 
 def _plain(url: str) -> str:
-    """Write a socket's URL as redis-py reads it."""
+    """Write the URL of a Unix socket in the form that redis-py reads."""
     return url.replace("redis+socket://", "unix://", 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a job's records are called.
+    """The names of a job's records in Redis.
 
     Args:
         namespace: `KEYWHEEL_NAMESPACE` of the workers.
@@ -58,27 +58,27 @@ class Names:
 
     @classmethod
     def of(cls, namespace: str | None) -> Self:
-        """Take the namespace that was given, or else that of `KEYWHEEL_NAMESPACE`."""
+        """Use the given namespace, or else the one in `KEYWHEEL_NAMESPACE`."""
         if namespace is not None:
             text_of(namespace, "namespace")
         return cls(namespace or os.environ.get("KEYWHEEL_NAMESPACE") or "kw")
 
     @property
     def cancel_channel(self) -> str:
-        """Where the ids of cancelled jobs are published."""
+        """The channel on which the ids of cancelled jobs are published."""
         return f"{self.namespace}:cancelled"
 
     def cancel(self, job: str) -> str:
-        """The key that says that a job is cancelled."""
+        """Return the name of the Redis key that marks a job as cancelled."""
         return f"{self.namespace}:cancelled:{job_of(job)}"
 
     def stream(self, job: str) -> str:
-        """The stream of a job's answer."""
+        """Return the name of the stream with a job's answer."""
         return f"{self.namespace}:stream:{job_of(job)}"
 
     @staticmethod
     def result(job: str) -> str:
-        """The record of a job in the result store."""
+        """Return the name of a job's record in the result store."""
         return f"celery-task-meta-{job_of(job)}"
 
 
@@ -88,13 +88,13 @@ def redis_errors() -> Iterator[None]:
 
     Raises:
         Unavailable: Redis cannot be reached, or rejects the command.
-        UnreadableRecord: What it holds is not text.
+        UnreadableRecord: A value in Redis is not text.
     """
     try:
         yield
     except UnicodeDecodeError as exc:
         raise UnreadableRecord(
-            "what Redis holds of the job is not text: another program wrote it"
+            "the job's record in Redis is not text: another program wrote it"
         ) from exc
     except RedisError as exc:
         raise Unavailable(f"Redis: {exc or type(exc).__name__}") from exc

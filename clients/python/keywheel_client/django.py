@@ -1,6 +1,6 @@
 """Django's email backend: `EMAIL_BACKEND = "keywheel_client.django.EmailBackend"`.
 
-`EMAIL_KEYWHEEL` holds what `Keywheel` takes, such as `{"url": "redis://…", "namespace": "kw"}`.
+`EMAIL_KEYWHEEL` has the arguments of `Keywheel`, such as `{"url": "redis://…", "namespace": "kw"}`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,12 +19,13 @@ _OF_THE_MESSAGE = {"from", "to", "cc", "bcc", "reply-to", "subject"}
 
 
 class EmailBackend(BaseEmailBackend):
-    """Enqueues emails. Those of one call are enqueued together, all or none.
+    """Enqueues emails. The emails of one call are enqueued together, all or none.
 
     Args:
-        fail_silently: Whether to report by the count alone that Redis cannot be reached.
-        **options: What `Keywheel` takes, beside `EMAIL_KEYWHEEL`; Django's own options of SMTP are
-            ignored.
+        fail_silently: Whether to raise no error if Redis cannot be reached; then only the returned
+            count shows the failure.
+        **options: Arguments of `Keywheel`, which override those in `EMAIL_KEYWHEEL`; Django's own
+            SMTP options are ignored.
     """
 
     def __init__(self, *, fail_silently: bool = False, **options: Any) -> None:
@@ -38,7 +39,7 @@ class EmailBackend(BaseEmailBackend):
         """Make a client.
 
         Returns:
-            Whether there was none before.
+            Whether a new client was made.
         """
         if self._keywheel is not None:
             return False
@@ -57,7 +58,7 @@ class EmailBackend(BaseEmailBackend):
         The attribute `tenant` of a message names its tenant.
 
         Returns:
-            How many were enqueued.
+            How many emails were enqueued.
 
         Raises:
             Unavailable: Redis cannot be reached, and `fail_silently` is off.
@@ -84,10 +85,10 @@ class EmailBackend(BaseEmailBackend):
 
 
 def email_of(message: EmailMessage) -> EmailArguments:
-    """Give the arguments of `tasks.email.send` for one of Django's messages.
+    """Make the arguments of `tasks.email.send` from one of Django's messages.
 
     Raises:
-        ValueError: It holds an alternative that Resend cannot send.
+        ValueError: The message has an alternative that Resend cannot send.
     """
     headers = {str(name): str(value) for name, value in message.extra_headers.items()}
     sender = next((value for name, value in headers.items() if name.lower() == "from"), "")

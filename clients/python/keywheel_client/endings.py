@@ -1,4 +1,4 @@
-"""Waits for the ends of many jobs with one command at a time."""
+"""Waits for many jobs to end, with one command at a time."""
 
 import asyncio
 from typing import Any, Final
@@ -13,10 +13,10 @@ _PAUSE_S: Final = 0.05
 
 
 class Endings:
-    """Looks at the records of all jobs that someone waits for, together.
+    """Reads the records of all awaited jobs together.
 
     Args:
-        redis: The result store; an asyncio client that decodes responses to text.
+        redis: An asyncio client of the result store that decodes responses to text.
     """
 
     def __init__(self, redis: Any) -> None:
@@ -45,8 +45,8 @@ class Endings:
             try:
                 records = await self._redis.mget([Names.result(job) for job in jobs])
             except RedisError:
-                records = [None] * len(jobs)  # `result` says so when its time is over
-            except UnicodeDecodeError:  # one of them is not text: then each by itself
+                records = [None] * len(jobs)  # `result` reports the error when its time is over
+            except UnicodeDecodeError:  # one record is not text, so each is read alone
                 records = [await self._alone(job) for job in jobs]
             for job, stored in zip(jobs, records, strict=True):
                 self._note(job, stored)
@@ -60,7 +60,7 @@ class Endings:
         except UnreadableRecord as exc:
             self._fail(job, exc)
         except Unavailable:
-            pass  # `result` says so when its time is over
+            pass  # `result` reports the error when its time is over
         return stored
 
     def _fail(self, job: str, exc: Exception) -> None:
@@ -68,7 +68,7 @@ class Endings:
             future.set_exception(exc)
 
     def _pass_on(self, looking: "asyncio.Task[None]") -> None:
-        """Let nobody wait for a task that was ended by an error, or by `close`."""
+        """End all waits if the reading task was ended by an error, or by `close`."""
         error = None if looking.cancelled() else looking.exception()
         if error is None and not looking.cancelled():
             return
@@ -89,9 +89,10 @@ class Endings:
                 future.set_result(status)
 
     async def close(self) -> None:
-        """Stop looking. A second call does nothing."""
+        """Stop reading records. A second call does nothing."""
         looking, self._looking = self._looking, None
         while looking is not None and not looking.done():
-            # Again and again: before Python 3.12 redis-py may swallow a cancel while it sends.
+            # Cancel until the task ends: before Python 3.12, redis-py may swallow a cancellation
+            # while it sends.
             looking.cancel()
             await asyncio.wait({looking}, timeout=_PAUSE_S)

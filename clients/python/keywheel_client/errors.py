@@ -1,11 +1,11 @@
-"""Every error of this package, as one tree.
+"""The errors of this package, as one tree.
 
 KeywheelError
 ├── JobFailed          the job has ended without a result
 │   └── JobCancelled   because a person cancelled it
 ├── ResultTimeout      the job has not ended in time; it goes on
 ├── Unavailable        Redis cannot be reached, or rejects the command
-└── UnreadableRecord   what Redis holds of the job is not ours
+└── UnreadableRecord   another program wrote the job's record in Redis
 """
 
 from typing import TYPE_CHECKING
@@ -46,7 +46,8 @@ class ResultTimeout(KeywheelError, TimeoutError):  # noqa: N818
 
     Attributes:
         job: The job's id.
-        status: How the job is: a deferred one says why it waits, and until when.
+        status: The status of the job; the status of a deferred job says why it waits, and until
+            when.
     """
 
     def __init__(self, job: str, status: "Status", timeout_s: float) -> None:
@@ -62,13 +63,13 @@ class ResultTimeout(KeywheelError, TimeoutError):  # noqa: N818
 class Unavailable(KeywheelError, ConnectionError):  # noqa: N818
     """Redis cannot be reached, or rejects the command.
 
-    If this comes while a job is enqueued, it is not known whether the job arrived. Enqueue it again
-    with the same `job_id`: an email is sent once then, whatever happened.
+    If this error comes while a job is enqueued, it is not known whether the job arrived. Enqueue it
+    again with the same `job_id`: an email is then sent once in either case.
     """
 
 
 class UnreadableRecord(KeywheelError, ValueError):  # noqa: N818
-    """What Redis holds of a job is not ours: another program, or another serializer, wrote it.
+    """A job's record in Redis cannot be read: another program, or another serializer, wrote it.
 
-    The job may run all the same. Its own end replaces the record.
+    The job may still run. It replaces the record when it ends.
     """

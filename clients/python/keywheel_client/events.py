@@ -1,4 +1,4 @@
-"""A job's stream, record by record: docs/results.md, "Streaming"."""
+"""Reads the records of a job's stream: docs/results.md, "Streaming"."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -18,21 +18,21 @@ Row = tuple[str, Mapping[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One piece of an answer, or what happens to it.
+    """One piece of an answer, or a change of its state.
 
     Attributes:
-        type: `start`, `delta` (a piece), `wait` (the job is deferred), `restart` (forget the pieces
-            so far: the answer begins anew) or `end` (the answer is complete).
-        id: Where the stream goes on: give it as `after` to continue behind this event. Empty if the
-            event was made from the job's result.
+        type: `start`, `delta` (a piece), `wait` (the job is deferred), `restart` (drop the pieces
+            so far: the answer begins again) or `end` (the answer is complete).
+        id: Pass it as `after` to continue after this event. Empty if the event was made from the
+            job's result.
         attempt: How many calls were made for the job so far.
         text: A delta's text.
         reasoning: A delta's reasoning.
-        tool_calls: A delta's calls of tools; add them up by their `index`.
+        tool_calls: A delta's tool calls; merge them by their `index`.
         reason: Why the job waits, in a sentence.
         code: Why the job waits, as a code.
         next_try: When the job is tried again.
-        expected_end: When the wait is expected to end; None: not known.
+        expected_end: When the wait is expected to end; None if it is not known.
         finish_reason: Why the answer ends.
         model: The model that answered.
         usage: How many tokens were used.
@@ -54,7 +54,7 @@ class StreamEvent:
 
 
 def rows_of(reply: Any) -> list[Row]:
-    """Give the records of XREAD's reply, which is a list or (RESP3) a mapping, with their ids."""
+    """Return the records, with their ids, of XREAD's reply: a list or (in RESP3) a mapping."""
     if not reply:
         return []
     if not isinstance(reply, Mapping):
@@ -64,7 +64,7 @@ def rows_of(reply: Any) -> list[Row]:
 
 
 def event_of(job: str, row: Row) -> StreamEvent | None:
-    """Read one record; None where it is not one of ours.
+    """Read one record; None if another program wrote it.
 
     Raises:
         JobCancelled: The record says that the job was cancelled.
@@ -101,11 +101,11 @@ def _read(identity: str, fields: Mapping[str, str]) -> StreamEvent:
 
 
 def events_of_result(job: str, status: Status) -> Iterable[StreamEvent]:
-    """Give the events of a job that has ended and whose stream is gone, or never was.
+    """Make the events of a job that has ended and has no stream, or no longer has one.
 
     Raises:
-        JobCancelled: It was cancelled.
-        JobFailed: It failed.
+        JobCancelled: The job was cancelled.
+        JobFailed: The job failed.
     """
     returned = outcome_of(job, status)
     result = returned if isinstance(returned, dict) else {}

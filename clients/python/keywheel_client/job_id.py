@@ -1,4 +1,4 @@
-"""A job's id, which knows what the job's result looks like."""
+"""The id of a job, whose type includes the type of the job's result."""
 
 from typing import Generic, TypeVar
 
@@ -6,9 +6,9 @@ ResultT = TypeVar("ResultT")
 
 
 class JobId(str, Generic[ResultT]):
-    """The id of a job: a text, to store and to compare like any other.
+    """The id of a job: an ordinary string.
 
-    Type checkers know from it what `result` returns.
+    Type checkers derive from it what `result` returns.
     """
 
     __slots__ = ()

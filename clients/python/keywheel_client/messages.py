@@ -1,4 +1,4 @@
-"""Messages as the workers read them: docs/enqueueing.md, "From anything"."""
+"""Writes the messages that the workers read: docs/enqueueing.md, "From anything"."""
 
 import base64
 import json
@@ -21,13 +21,14 @@ _JOB_ID: Final = re.compile(r"[!-~]{1,200}")
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One job on its way to its queue.
+    """The message of one job.
 
     Attributes:
         job: The job's id.
         list_name: The Redis list that the message is pushed to.
         fields: The message.
-        has_dedupe_key: Whether it is to say when the job was enqueued.
+        has_dedupe_key: Whether the job has a dedupe key; its message then says when it was
+            enqueued.
     """
 
     job: str
@@ -36,10 +37,10 @@ class Message:
     has_dedupe_key: bool
 
     def text(self, enqueued_ms: int = 0) -> str:
-        """Write what is pushed.
+        """Write the text to push.
 
         Args:
-            enqueued_ms: When the job is enqueued, in milliseconds since 1970, for one with a
+            enqueued_ms: When the job is enqueued, in milliseconds since 1970; used if the job has a
                 `dedupe_key`.
         """
         if self.has_dedupe_key and enqueued_ms:
@@ -62,10 +63,10 @@ def message_of(
     Args:
         task: The task's name.
         arguments: Its arguments, by name.
-        job_id: The job's id; None: a new one.
+        job_id: The job's id; None: a new id.
         priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
         expires_s: How long the job may wait for its first run, in seconds.
-        tenant: For whom the job is; None: it names none.
+        tenant: The tenant for whom the job is; None: no tenant.
         track_started: Whether the worker stores that the job runs.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The outcome of a job that has ended: its result, or its error."""
+"""Returns the result of a job that has ended, or raises its error."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from keywheel_client.status import Status
 
 
 def outcome_of(job: str, status: Status) -> Any:
-    """Give the result of a job that has ended.
+    """Return the result of a job that has ended.
 
     Args:
         job: The job's id.
-        status: How it has ended.
+        status: The status of the job.
 
     Raises:
-        JobCancelled: It was cancelled.
-        JobFailed: It failed.
+        JobCancelled: The job was cancelled.
+        JobFailed: The job failed.
     """
     if status.state == "done":
         return status.result

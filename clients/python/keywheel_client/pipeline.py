@@ -1,4 +1,4 @@
-"""Jobs that are enqueued together."""
+"""Enqueues several jobs together."""
 
 from itertools import groupby
 from typing import Any, TypeVar, Unpack
@@ -14,7 +14,7 @@ ResultT = TypeVar("ResultT")
 
 
 class Pipeline:
-    """Collects jobs. They are enqueued together, all or none, when the block ends without an error.
+    """Collects jobs; when the block ends without an error, enqueues them together, all or none.
 
     Args:
         track_started: Whether the workers store that a job runs.
@@ -73,14 +73,17 @@ class Pipeline:
 
     @property
     def needs_time(self) -> bool:
-        """Whether a job is to say when it was enqueued, which decides which one it joins."""
+        """Whether a message must say when its job is enqueued, because the job has a dedupe key."""
         return any(message.has_dedupe_key for message in self._messages)
 
     def pushes(self, time: tuple[int, int] = (0, 0)) -> list[tuple[str, ...]]:
-        """Give what LPUSH takes to enqueue the jobs, in their order: a list's name, and texts.
+        """Return the arguments of the LPUSH commands that enqueue the jobs in their order.
 
         Args:
-            time: What Redis answers to TIME, if a job needs it.
+            time: Redis' reply to TIME, if a job needs it.
+
+        Returns:
+            For each command, the name of a list and the texts to push.
         """
         seconds, microseconds = time
         now_ms = seconds * 1000 + microseconds // 1000

@@ -1,4 +1,4 @@
-"""When jobs would start and end that are not enqueued yet."""
+"""The quote for jobs that are not enqueued yet: when they would start and end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from keywheel_client.status import instant_of
 
 
 class QuoteArguments(TypedDict, total=False):
-    """What `tasks.admin.quote` takes beside the service."""
+    """The arguments of `tasks.admin.quote` beside the service."""
 
     model: str
     jobs: int
@@ -18,19 +18,19 @@ class QuoteArguments(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """When jobs would start and end. An instant is None where it is not known.
+    """When jobs would start and end. An instant is None if it is not known.
 
     Attributes:
-        service: Their service.
-        model: The model that was assumed; empty where the service has none.
+        service: The service of the jobs.
+        model: The assumed model; empty if the service has no models.
         jobs: How many jobs.
-        tokens: Tokens a job, as assumed.
-        waiting: How many jobs wait before them; None: the broker does not say.
+        tokens: The assumed tokens of each job.
+        waiting: How many jobs wait before these jobs; None if the broker does not report it.
         expected_start: When the keys allow the first job's call, if nothing changes.
-        start_by: By when it has started in nine of ten cases.
-        end_by: By when the last job has ended in nine of ten cases.
-        limited_by: What decides the end, such as `rpm`; empty where nothing has to wait.
-        learned_from: How many outcomes the margin of `end_by` rests on; 0: it is assumed.
+        start_by: The instant by which the first job has started, in nine of ten cases.
+        end_by: The instant by which the last job has ended, in nine of ten cases.
+        limited_by: The limit that decides the end, such as `rpm`; empty if no job has to wait.
+        learned_from: From how many outcomes the margin of `end_by` was learned; 0 if it is assumed.
     """
 
     service: Literal["groq", "resend"]
@@ -46,7 +46,7 @@ class Quote:
 
     @classmethod
     def of(cls, answer: Mapping[str, Any]) -> "Quote":
-        """Read what a worker has said."""
+        """Read the answer of a worker."""
         instants = {
             name: instant_of(answer[name]) for name in ("expected_start", "start_by", "end_by")
         }

@@ -1,4 +1,4 @@
-"""What the tasks return, for type checkers. A result may hold more than is named here."""
+"""The results of the tasks, for type checkers. A result may have more fields than these."""
 
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -33,10 +33,10 @@ class Usage(TypedDict, total=False):
 
 
 class CompletionResult(TypedDict):
-    """The answer to a completion, and how it went.
+    """The answer to a completion, and facts about its calls.
 
-    `key` is the label of the key that served, `attempts` counts the calls made, and `waited_s` is
-    the time spent waiting for keys, in seconds.
+    `key` is the label of the key that served the job, `attempts` counts its calls, and `waited_s`
+    is the time that it waited for keys, in seconds.
     """
 
     text: str
@@ -54,7 +54,7 @@ class CompletionResult(TypedDict):
 
 
 class EmailResult(TypedDict):
-    """The id that an email has at Resend, and how it went."""
+    """The id of an email at Resend, and facts about its calls."""
 
     id: str
     key: str
@@ -63,7 +63,7 @@ class EmailResult(TypedDict):
 
 
 class KeyStatus(TypedDict):
-    """One API key: why it does not serve, and for how much longer, in milliseconds."""
+    """The state of one API key, and if it is not ready, why and for how long (`left_ms`)."""
 
     id: str
     label: str

@@ -1,4 +1,4 @@
-"""Opens clients of Redis, also of a primary that sentinels name."""
+"""Opens clients of Redis, either directly or through sentinels."""
 
 import os
 import re
@@ -16,14 +16,14 @@ def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
     """Open a client.
 
     Args:
-        url: As redis-py reads it, or `sentinel://user:password@a:26379,b:26379/0?master_name=…`, as
-            the workers read it.
-        plain: redis-py's client, for asyncio or not.
-        sentinel: Its class of sentinels.
-        **options: Of the client. What stands in the URL has precedence.
+        url: A URL in redis-py's form, or `sentinel://user:password@a:26379,b:26379/0?master_name=…`
+            in the workers' form.
+        plain: redis-py's client class, for asyncio or not.
+        sentinel: redis-py's sentinel class of the same kind.
+        **options: Options of the client. Options in the URL take precedence.
 
     Raises:
-        ValueError: The URL is not as it must be, or a file that it names cannot be read.
+        ValueError: The URL is not valid, or a file that it names cannot be read.
     """
     parse: Any = parse_url
     if not url.startswith("sentinel://"):
@@ -46,7 +46,7 @@ def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
         to_sentinels |= {"ssl": True} | {
             part: value for part, value in given.items() if part.startswith("ssl_")
         }
-    # A sentinel that is down must not hold up the question to the next one.
+    # A sentinel that is down must not delay the request to the next one.
     to_sentinels |= {"socket_connect_timeout": 1, "socket_timeout": 2, "retry": given["retry"]}
     client = sentinel([_address(host) for host in hosts], sentinel_kwargs=to_sentinels)
     del given["host"]
@@ -55,10 +55,10 @@ def open_client(url: str, *, plain: Any, sentinel: Any, **options: Any) -> Any:
 
 
 def _check_files(options: dict[str, Any]) -> None:
-    """Open the certificates that a URL names: the errors of a connection do not say which it was.
+    """Open the certificate files in a URL, because a connection's errors do not name the file.
 
     Raises:
-        ValueError: One cannot be read.
+        ValueError: A file cannot be read.
     """
     for name in _FILES:
         try:
@@ -70,13 +70,13 @@ def _check_files(options: dict[str, Any]) -> None:
 
 
 def with_sentinels(client: Any) -> list[Any]:
-    """Name a client and those of its sentinels, which it does not close itself."""
+    """Return a client and the clients of its sentinels, which it does not close itself."""
     manager = getattr(client.connection_pool, "sentinel_manager", None)
     return [client, *(manager.sentinels if manager is not None else ())]
 
 
 def _divided(url: str) -> tuple[list[str], str]:
-    """Divide the addresses of sentinels from a URL that redis-py can read."""
+    """Split a URL into the addresses of the sentinels and a URL that redis-py can read."""
     plain = re.sub(r"[;,]sentinel://(?:[^/?#@;,]*@)?", ",", url.partition("://")[2])
     authority = re.split(r"[/?#]", plain, maxsplit=1)[0]
     login, at, hosts = authority.rpartition("@")

@@ -1,4 +1,4 @@
-"""How a job is, read from its record in the result store."""
+"""Reads the status of a job from its record in the result store."""
 
 import json
 from collections.abc import Mapping
@@ -11,28 +11,28 @@ from keywheel_client.errors import UnreadableRecord
 State = Literal["waiting", "running", "deferred", "done", "failed", "cancelled"]
 
 PLACE_TIMEOUT_S: Final = 30.0
-"""How long to wait for the worker that is asked for a job's place, in seconds."""
+"""How long to wait for a worker's answer about a job's place, in seconds."""
 _CANCELLED: Final = "TaskRevokedError"
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a job is.
+    """The status of a job.
 
     Attributes:
-        state: `waiting` (in its queue, or no job has this id), `running`, `deferred` (it comes back
-            by itself), `done`, `failed` or `cancelled`.
-        result: What the job returned, if it is done.
-        error: The name of the error, if it failed or was cancelled.
-        reason: Why it failed, or why it is deferred, in a sentence.
-        waits_for: What a deferred job waits for: a `key`, or another try after a `failure`.
-        code: Why it is deferred, as a code (`rpm`, `daily_quota`, …): docs/results.md lists
-            them.
+        state: `waiting` (in its queue, or no job has this id), `running`, `deferred` (runs again
+            without a caller's help), `done`, `failed` or `cancelled`.
+        result: The result of a job that is done.
+        error: The name of the error of a job that failed or was cancelled.
+        reason: Why the job failed, or why it is deferred, in a sentence.
+        waits_for: Whether a deferred job waits for a `key`, or for another try after a `failure`.
+        code: Why the job is deferred, as a code (`rpm`, `daily_quota`, …): docs/results.md lists
+            the codes.
         next_try: When a deferred job is tried again.
-        expected_end: When its wait is expected to end; None: not known.
-        place: The place in its queue of a job that waits, 1 for the next one; only where it was
-            asked for.
-        expected_start: When the keys are expected to allow its first call; None: not known.
+        expected_end: When the wait is expected to end; None if it is not known.
+        place: The place of a waiting job in its queue, 1 for the next job; only if the caller asked
+            for the place.
+        expected_start: When the keys are expected to allow the first call; None if it is not known.
     """
 
     state: State
@@ -48,7 +48,7 @@ class Status:
 
     @property
     def is_ended(self) -> bool:
-        """Whether the job has ended, in whichever way."""
+        """Whether the job has ended, with or without a result."""
         return self.state in {"done", "failed", "cancelled"}
 
     def __str__(self) -> str:
@@ -59,23 +59,23 @@ class Status:
         return f"{self.state} ({self.error}: {self.reason})" if self.error else self.state
 
     def with_place(self, answer: Mapping[str, Any]) -> "Status":
-        """Add what a worker has said of the job's place."""
+        """Add a worker's answer about the job's place."""
         start = instant_of(answer["expected_start"])
         return replace(self, place=answer["place"], expected_start=start)
 
 
 def status_of(stored: str | None) -> Status:
-    """Read a job's record; None: it has none yet.
+    """Read a job's record; None if the job has no record yet.
 
     Raises:
-        UnreadableRecord: It is none of Celery's in JSON.
+        UnreadableRecord: The record is not a JSON record of Celery.
     """
     try:
         return _status_of(json.loads(stored) if stored else {"status": "PENDING"})
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as exc:
         raise UnreadableRecord(
-            "the job's record in the result store is none of Celery's in JSON: another program, or "
-            "a worker with another result_serializer, wrote it"
+            "the job's record in the result store is not a JSON record of Celery: another program, "
+            "or a worker with another result_serializer, wrote it"
         ) from exc
 
 

@@ -11,22 +11,22 @@ from keywheel_client.status import Status
 
 _FIRST_SILENCE_S: Final = 0.2
 _LONGEST_SILENCE_S: Final = 1.5
-"""Without a record for this time, the reader looks at the result. Below a socket's time-out."""
+"""After this time without a record, the reader checks the result. Less than a socket's time-out."""
 
 
 class StreamReader:
-    """What to read next of a stream, and what the records mean.
+    """Decides what to read next from a stream, and makes events of the records.
 
     Args:
         job: The job's id.
-        after: The id of the last record that is known.
-        timeout_s: The longest silence, in seconds; None: there is no longest.
+        after: The id of the last record that was read.
+        timeout_s: The longest time without a record, in seconds; None: no limit.
 
     Attributes:
-        after: The id behind which to read.
+        after: The id after which to read.
         block_ms: How long to wait for records, in milliseconds; None: not at all.
         is_done: Whether the answer is complete.
-        is_silent: Whether nothing came, so that `note` wants to know how the job is.
+        is_silent: Whether no record came, so that `note` needs the job's status.
     """
 
     def __init__(self, job: str, after: str, timeout_s: float | None) -> None:
@@ -40,7 +40,7 @@ class StreamReader:
         self._ended: Status | None = None
 
     def events(self, reply: Any) -> Iterator[StreamEvent]:
-        """Give the events of what was read.
+        """Yield the events of the records that were read.
 
         Args:
             reply: XREAD's reply.
@@ -49,27 +49,27 @@ class StreamReader:
             JobFailed: The job failed.
         """
         rows = rows_of(reply)
-        if not rows and self._ended is not None:  # it left no end behind
+        if not rows and self._ended is not None:  # the stream has no end, or is gone
             yield from events_of_result(self._job, self._ended)
             self.is_done = True
         for row in rows:
             self.after, self._heard_s = row[0], time.monotonic()
             event = event_of(self._job, row)
-            if event is None:  # not ours: another program may share the Redis
+            if event is None:  # another program, which shares the Redis, wrote it
                 continue
             self.is_done = event.type == "end"
             yield event
         self.is_silent = not (rows or self.is_done)
 
     def note(self, status: Status) -> None:
-        """Take note of how the job is while its stream is silent.
+        """Take the job's status while its stream has no new records.
 
         Raises:
-            ResultTimeout: It has been silent for too long.
+            ResultTimeout: The stream had no new record for `timeout_s`.
         """
         self.block_ms = None
         if status.is_ended:
-            self._ended = status  # and look once more: the stream's end comes before the result
+            self._ended = status  # read once more: the stream's end is written before the result
             return
         left_s = self._silence_s
         self._silence_s = min(2 * left_s, _LONGEST_SILENCE_S)
