@@ -12,7 +12,7 @@ from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
 
 from worker.aio import blocking_calls, bridge, private_loop
-from worker.aio.blocking_calls import _one_a_thread, _send, guard_backend
+from worker.aio.blocking_calls import _one_producer_a_thread, _send, guard_backend
 from worker.aio.pipelined_publishing import KeptMessages, NotPlain, is_wanted
 
 
@@ -97,7 +97,7 @@ def test_a_function_that_sends_several_messages_is_one_call_and_installing_can_b
         assert canvas.group.apply_async is not stock
         assert canvas.group.apply_async.__wrapped__ is stock
         assert "send_task" in vars(app)
-        wrapped = blocking_calls._in_one_call(sorted)
+        wrapped = blocking_calls._in_one_thread(sorted)
         assert wrapped([2, 1], reverse=True) == [2, 1]
         assert calls.in_thread == [sorted]
     finally:
@@ -118,7 +118,7 @@ def test_a_thread_has_one_producer_however_deep_its_groups_are(
         acquired.append(producer)
         yield producer or f"new {len(acquired)}"
 
-    per_thread = _one_a_thread(acquire)
+    per_thread = _one_producer_a_thread(acquire)
     with per_thread() as first:
         with per_thread() as inner, per_thread("own") as own:
             assert (first, inner, own) == ("new 1", "new 1", "own")

@@ -25,7 +25,7 @@ _BACKEND_METHODS = (
     "set_chord_size",
 )
 
-_WHOLE = (
+_IN_ONE_THREAD = (
     (canvas.group, "apply_async", canvas.group.apply_async),
     (canvas._chord, "run", canvas._chord.run),  # noqa: SLF001
     (celery.Task, "send_event", celery.Task.send_event),
@@ -44,10 +44,10 @@ def install(app: celery.Celery) -> None:
     as in any coroutine: use `asyncio.to_thread(task.delay, …)` there.
     """
     app.send_task = functools.partial(_send, app, app.send_task)
-    app.producer_or_acquire = _one_a_thread(app.producer_or_acquire)
+    app.producer_or_acquire = _one_producer_a_thread(app.producer_or_acquire)
     app.amqp._retry_publish = functools.partial(bridge.call, app.amqp._retry_publish)  # noqa: SLF001
-    for holder, name, stock in _WHOLE:
-        setattr(holder, name, _in_one_call(stock))
+    for holder, name, stock in _IN_ONE_THREAD:
+        setattr(holder, name, _in_one_thread(stock))
     joining.install()
 
 
@@ -70,12 +70,12 @@ def uninstall(app: celery.Celery) -> None:
         (app.amqp, "_retry_publish"),
     ):
         instance.__dict__.pop(name, None)
-    for holder, name, stock in _WHOLE:
+    for holder, name, stock in _IN_ONE_THREAD:
         setattr(holder, name, stock)
     joining.uninstall()
 
 
-def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:
+def _in_one_thread(stock: Callable[..., Any]) -> Callable[..., Any]:
     """Run a whole method in one thread, so that no job holds a producer while other jobs run."""
 
     @functools.wraps(stock)
@@ -85,7 +85,7 @@ def _in_one_call(stock: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-def _one_a_thread(
+def _one_producer_a_thread(
     stock: Callable[..., AbstractContextManager[Any]],
 ) -> Callable[..., AbstractContextManager[Any]]:
     """Give a thread the producer that it already holds.

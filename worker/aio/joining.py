@@ -77,10 +77,10 @@ def _await(
 def _iter_native(self: Any, timeout: float | None = None, *args: Any, **options: Any) -> Any:
     if not bridge.is_bridged():
         return _stock_iter_native(self, timeout, *args, **options)
-    return _each(self.results, timeout)
+    return _awaited_in_turn(self.results, timeout)
 
 
-def _each(results: Any, timeout_s: float | None) -> Iterator[tuple[str, Any]]:
+def _awaited_in_turn(results: Any, timeout_s: float | None) -> Iterator[tuple[str, Any]]:
     deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
     for each in results:
         left_s = None if deadline_s is None else deadline_s - time.monotonic()

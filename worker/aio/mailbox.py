@@ -54,7 +54,7 @@ def install(app: celery.Celery, take_reports: Callable[[], None]) -> None:
     _set_producers(mailbox, pool(connections, limit=None))
     mailbox._publish_reply = _logging_failure(mailbox._publish_reply)  # noqa: SLF001
     for name in _SEE_JOBS:
-        _commands[name] = _after(take_reports, _commands[name])
+        _commands[name] = _after_reports(take_reports, _commands[name])
 
 
 def uninstall(app: celery.Celery) -> None:
@@ -83,7 +83,7 @@ def _logging_failure(publish: Callable[..., Any]) -> Callable[..., None]:
     return publish_reply
 
 
-def _after(take_reports: Callable[[], None], command: Any) -> Any:
+def _after_reports(take_reports: Callable[[], None], command: Any) -> Any:
     @wraps(command)
     def take_and_run(*args: Any, **kwargs: Any) -> Any:
         take_reports()

@@ -24,12 +24,12 @@ def is_revoked(request: Any) -> bool:
 def _is_revoked_by_stamp(request: Any) -> bool:
     stamps = request.stamps
     return any(
-        not set(_several(stamps.get(stamp))).isdisjoint(_several(revoked))
+        not set(_collection_of(stamps.get(stamp))).isdisjoint(_collection_of(revoked))
         for stamp, revoked in dict(state.revoked_stamps).items()
     )
 
 
-def _several(value: Any) -> "list[Any] | tuple[Any, ...] | set[Any]":
+def _collection_of(value: Any) -> "list[Any] | tuple[Any, ...] | set[Any]":
     if value is None:
         return ()
     return value if isinstance(value, list | tuple | set) else (value,)

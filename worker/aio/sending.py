@@ -156,8 +156,8 @@ class Sender:
             special = (getattr(task, "__self__", None), task._dump_pydantic_arguments)  # noqa: SLF001 - as Celery does
             if type(task).apply_async is not celery.Task.apply_async or special != (None, None):
                 return None
-            own = _given(task._get_exec_options()) | {"ignore_result": task.ignore_result}  # noqa: SLF001
-        options = own | _given(signature.options)
+            own = _without_none(task._get_exec_options()) | {"ignore_result": task.ignore_result}  # noqa: SLF001
+        options = own | _without_none(signature.options)
         options.pop("task_type", None)
         if options.get("serializer") == self._serializer:
             del options["serializer"]
@@ -207,7 +207,7 @@ class Sender:
         }
 
 
-def _given(options: dict[str, Any]) -> dict[str, Any]:
+def _without_none(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
