@@ -59,13 +59,13 @@ def test_the_page_is_readable_everywhere(
     page.locator("#service-groq").get_by_text(
         "yes", exact=True
     ).wait_for()  # paused, because all keys rest
-    wrong = page.get_by_role("list", name="What is wrong").get_by_role("listitem").first
+    wrong = page.get_by_role("list", name="Problems").get_by_role("listitem").first
     eventually(
         lambda: re.fullmatch(
-            r"No key of Groq serves\. 12 jobs wait\. Next key in [89]:[0-5]\d\. Show Groq",
+            r"No key of Groq can be used now\. 12 jobs wait\. Next key in [89]:[0-5]\d\. Show Groq",
             wrong.inner_text(),
         ),
-        what="what is wrong, above everything else",
+        what="the problem above everything else",
     )
     assert re.fullmatch(r"🔴 Groq: next key in [89]:[0-5]\d · Keys", page.title())
     assert page.evaluate("document.documentElement.dataset.bsTheme") == (
@@ -247,7 +247,7 @@ def test_without_keys_or_workers_the_page_says_so_and_no_changed_number_is_read_
     page.evaluate("(element) => { element.seen = true; }", old.element_handle())
     pool["queue"] |= {"waiting": 3, "oldest_s": 401.0}
     page.get_by_text("3 jobs wait. Show Resend").wait_for()
-    page.get_by_text("The longest wait: 6 min 41 s.").wait_for()
+    page.get_by_text("The longest wait is 6 min 41 s.").wait_for()
     assert old.evaluate("(element) => element.seen"), (
         "an alert that is written anew is read aloud anew"
     )
@@ -255,7 +255,7 @@ def test_without_keys_or_workers_the_page_says_so_and_no_changed_number_is_read_
         pool["keys"] = []
         pool["summary"] |= {"keys": 0, "ready": 0}
     page.get_by_text("No key is configured here.", exact=True).wait_for()
-    page.get_by_text("wait, and none of its keys is configured here. 3 jobs wait.").wait_for()
+    page.get_by_text("wait, but no key of Resend is configured here. 3 jobs wait.").wait_for()
     assert not page.get_by_text("All is well").is_visible()
 
 

@@ -96,7 +96,8 @@ def test_a_revoked_key_stays_out_until_its_button_is_pressed(
     card(page, first).get_by_role("button", name="Reset key").click()
     page.get_by_role("dialog").get_by_role("button", name="Reset").click()
     assert state(page, first, "ready", within_s=RESET_WITHIN_S) < RESET_WITHIN_S
-    page.get_by_text("All is well: 3 of 3 keys of Groq and 2 of 2 keys of Resend serve.").wait_for()
+    all_well = "All is well: 3 of 3 keys of Groq and 2 of 2 keys of Resend are ready."
+    page.get_by_text(all_well).wait_for()
     assert page.title() == "Keys · Flower"
 
 
@@ -163,7 +164,7 @@ def test_a_key_is_disabled_for_a_time_has_a_note_and_is_enabled(
     assert page.get_by_text("All is well").is_visible(), "a person wanted it"
     key_card.get_by_role("button", name="Note on").click()
     dialog.get_by_label("Note").fill("belongs to ops")
-    dialog.get_by_role("button", name="Keep").click()
+    dialog.get_by_role("button", name="Save").click()
     key_card.get_by_text("belongs to ops", exact=True).wait_for()
     screenshot(page, "disabled-for")
     key_card.get_by_role("button", name="Enable key").click()
@@ -174,7 +175,7 @@ def test_a_key_is_disabled_for_a_time_has_a_note_and_is_enabled(
     dialog.get_by_role("button", name="Close").click()
     key_card.get_by_role("button", name="Note on").click()
     dialog.get_by_label("Note").fill("")
-    dialog.get_by_role("button", name="Keep").click()
+    dialog.get_by_role("button", name="Save").click()
     key_card.get_by_text("belongs to ops").wait_for(state="hidden")
 
 
@@ -192,7 +193,7 @@ def test_a_service_is_paused_and_resumed_by_its_buttons(
         what="the focus on the button that takes its place",
     )
     page.get_by_text("Groq is paused by flower ada: they bill us twice.").wait_for()
-    assert re.fullmatch(r"🟠 Groq paused: goes on in (1:00:00|59:\d\d) · Keys", page.title())
+    assert re.fullmatch(r"🟠 Groq paused: resumes in (1:00:00|59:\d\d) · Keys", page.title())
     ids = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 2)
     page.get_by_text("they bill us twice. 2 jobs wait.").wait_for()
     assert not unreadable(page)

@@ -177,7 +177,7 @@ async def test_of_the_logins_only_those_of_admins_may_change_anything(serve: Ser
     status = await site.client.get(f"{PREFIX}/status", auth=viewer)
     assert status.json()["read_only"] is True
     page = await site.client.get("/keys", auth=viewer)
-    assert "Your login may look here, but change nothing." in page.text
+    assert "Your login may only look at this page, not change anything." in page.text
     assert "reset-all" not in page.text
     assert (await site.status())["read_only"] is False
     done = await site.client.post(RESET, auth=LOGIN, json={"service": "groq", "key": key_id})

@@ -16,8 +16,8 @@ export async function change(url, body, done) {
     await refreshNow();
 }
 
-// What a reset would change, by the latest status: one line for each block, the keys that people
-// disabled, and their ids.
+// Returns what a reset would change, by the latest status: one line for each block, the keys that
+// people disabled, and the ids of these keys.
 function heldBy(body) {
     const lines = new Set();
     const byHand = [];
@@ -45,7 +45,7 @@ function heldBy(body) {
                               .map(function (other) {
                                   return other.label;
                               })
-                        : []; // keys that come back with it
+                        : []; // the other keys of the account, which come back with this one
                 const line =
                     (shared ? title(service) : [key.label].concat(mates).join(", "))
                     + ": "
@@ -87,7 +87,7 @@ export function askReset(what, body) {
                 ? "Also enable the keys that people disabled: " + held.byHand.join("; ")
                 : "",
             act: function (input) {
-                // Those that the dialog names: another person may have disabled one meanwhile.
+                // Only the keys that the dialog names: somebody may have disabled others since.
                 const enabled = body.key || input.also ? held.ids : [];
                 change(
                     page.dataset.resetUrl,
@@ -101,7 +101,7 @@ export function askReset(what, body) {
     );
 }
 
-// The labels of an account's keys; the name of what does not belong to any key.
+// Returns the labels of the keys that a block concerns; if there is none, the name of the block.
 function labelsOf(service, block) {
     const its = latest.services[service].keys.filter(function (key) {
         return block.key ? key.id === block.key : block.scope.startsWith("account")
@@ -132,7 +132,7 @@ function resetWords(answer) {
     );
 }
 
-// What became of a wish to disable a key or to pause a service.
+// Returns the outcome of a request to disable a key or to pause a service.
 function saidOf(name, state, answer) {
     const before = answer.before;
     const who = before && " by " + before.by + " (" + before.reason + ").";
@@ -152,9 +152,9 @@ function saidOf(name, state, answer) {
 export function askDisable(service, key) {
     openDialog(
         "Disable " + key.label + "?",
-        "No worker uses this key of "
+        "While this key of "
             + title(service)
-            + " meanwhile; a reset of all"
+            + " is disabled, no worker uses it, and a reset of all"
             + " keys skips it. Calls in flight end as usual.",
         "Disable",
         {
@@ -179,9 +179,9 @@ export function askDisable(service, key) {
 export function askPause(service) {
     openDialog(
         "Pause " + title(service) + "?",
-        "No call to "
+        "While "
             + title(service)
-            + " begins meanwhile, with any key,"
+            + " is paused, no call to it begins, with any key,"
             + " and its jobs wait in their queue. Calls in flight end as usual.",
         "Pause",
         {
@@ -205,7 +205,7 @@ export function askPause(service) {
 
 export function resume(service) {
     change(page.dataset.resumeUrl, { service: service }, function (answer) {
-        return title(service) + (answer.newly ? " goes on." : " was not paused.");
+        return title(service) + (answer.newly ? " is resumed." : " was not paused.");
     });
 }
 
@@ -218,8 +218,8 @@ export function enable(service, key) {
 export function askNote(service, key) {
     openDialog(
         "Note on " + key.label,
-        "Everyone who looks after the keys sees it. Write no secret into it.",
-        "Keep",
+        "Everyone who may see the keys can read the note. Do not write a secret into it.",
+        "Save",
         {
             text: "Note",
             value: key.note,
@@ -229,7 +229,7 @@ export function askNote(service, key) {
                     { service: service, key: key.id, note: input.text },
                     function (answer) {
                         return answer.note
-                            ? "The note on " + key.label + " is kept."
+                            ? "The note on " + key.label + " is saved."
                             : key.label + " has no note.";
                     }
                 );
@@ -238,7 +238,7 @@ export function askNote(service, key) {
     );
 }
 
-// Has the workers load their keys again, and shows what each of them says.
+// Asks the workers to load their keys again, and shows the answer of each worker.
 export function reloadKeys(button) {
     whileBusy(button, "Reloading…", async function () {
         try {
@@ -261,8 +261,8 @@ export function reloadKeys(button) {
     });
 }
 
-// Shows in a dialog what the provider says about some keys; which: service and key, or nothing for
-// all of them.
+// Asks the providers about keys, and shows the answers in a dialog. which: the service and the key;
+// null for all keys.
 export function checkKeys(button, which) {
     whileBusy(button, "Checking…", async function () {
         try {

@@ -1,8 +1,9 @@
-// Keeps what a person chose in the page's address: a reload, a link and the way back show the same.
+// Keeps a person's choices in the page's address, so that a reload, a link and the browser's Back
+// button show the same list.
 
 const chosen = new Map(); // the name in the address → its control
 
-// Gives a control the value that the address holds under a name, if it can have that.
+// Gives a control the value that the address holds under a name, if the control has such a value.
 export function readAddress(name, control) {
     chosen.set(name, control);
     const first = control.value;

@@ -1,4 +1,4 @@
-// The audit trail.
+// Shows the audit trail.
 
 import { readAddress, writeAddress } from "./address.js";
 import { make, setText, taskLink } from "./elements.js";
@@ -36,7 +36,7 @@ export function auditQuery() {
     return "?count=30&by=" + auditBy.value + (auditBefore ? "&before=" + auditBefore : "");
 }
 
-// The reason of an entry; a limit that was learned, such as rpm=30, in words.
+// Returns the reason of an entry; a learned limit, such as rpm=30, in words.
 function auditWhy(entry) {
     const limit = /^([a-z]+p(?:s|m|d|mo))(?:=(\d+)| (.*))$/.exec(entry.reason);
     return !limit ? words(entry.reason) : limit[2] ? limitWords(limit[1], Number(limit[2]))

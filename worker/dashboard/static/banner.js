@@ -1,12 +1,11 @@
-// What is wrong, above everything else and in the tab's title.
+// Shows problems above everything else, and the worst one in the tab's title.
 
 import { make, page, setText } from "./elements.js";
 import { showEntries } from "./focus.js";
 import { clock, count, duration, firstBack, pauseOf, plural, title, words } from "./words.js";
 
-const idle_s = 30; // as long without a call although keys have room
-// A job that waits for longer is worth a look; so says the alert KeywheelQueueOld.
-const old_s = 300;
+const idle_s = 30; // no call for this long, although keys have room, is a problem
+const old_s = 300; // so is a longer wait; the alert KeywheelQueueOld has the same limit
 const list = document.getElementById("keys-wrong");
 const well = document.getElementById("keys-well");
 const plainTitle = document.title;
@@ -14,8 +13,8 @@ const rank = { bad: 0, middle: 1 };
 let shown = []; // the problems on the page, the worst first
 
 // level: bad (nothing runs) or middle; text: a sentence that stays as long as the problem; brief:
-// for the tab's title; now: a sentence that changes all the time; until: when what is awaited
-// comes, by performance.now(), and awaited: what that is
+// the words for the tab's title; now: a sentence that changes all the time; until: the end of the
+// countdown, by performance.now(); awaited: the words before the countdown
 function problem(level, service, text, brief, more) {
     return Object.assign(
         {
@@ -44,19 +43,19 @@ function nobodyServes(service, pool) {
             name + " paused",
             pause.left_ms === null
                 ? { now: now }
-                : { now: now, until: performance.now() + pause.left_ms, awaited: "goes on in" }
+                : { now: now, until: performance.now() + pause.left_ms, awaited: "resumes in" }
         );
     }
     if (back === null) {
         return problem(
             "bad",
             service,
-            "No key of " + name + " serves until a person enables or resets one.",
+            "No key of " + name + " can be used until a person enables or resets one.",
             name + ": no key",
             { now: now }
         );
     }
-    return problem("bad", service, "No key of " + name + " serves.", name,
+    return problem("bad", service, "No key of " + name + " can be used now.", name,
         { now: now, until: performance.now() + back, awaited: "next key in" });
 }
 
@@ -64,7 +63,7 @@ function waitingWords(waiting) {
     return waiting ? plural(waiting, "job") + (waiting === 1 ? " waits." : " wait.") : "";
 }
 
-// Keys that the provider refused. What a person disabled is wanted.
+// Reports the keys that the provider refused. A key that a person disabled is not a problem.
 function refused(service, pool) {
     const keys = pool.keys.filter(function (key) {
         return (
@@ -114,7 +113,7 @@ function ofService(service, pool) {
             problem(
                 "bad",
                 service,
-                "Jobs for " + name + " wait, and none of its keys is configured here.",
+                "Jobs for " + name + " wait, but no key of " + name + " is configured here.",
                 name + ": no key",
                 { now: now }
             )
@@ -140,7 +139,7 @@ function ofService(service, pool) {
                 service,
                 "Jobs for " + name + " have waited for more than " + duration(old_s * 1000) + ".",
                 name + ": jobs wait",
-                { now: "The longest wait: " + duration(queue.oldest_s * 1000) + "." }
+                { now: "The longest wait is " + duration(queue.oldest_s * 1000) + "." }
             )
         );
     }
@@ -192,7 +191,7 @@ function makeItem(problem) {
     const item = make("li", "keys-wrong-" + problem.level);
     item.append(make("span", "", problem.text + " "));
     if (problem.timed) {
-        // It changes all the time, which nobody wants read aloud.
+        // A screen reader does not read a timer aloud whenever it changes.
         const timer = make("strong", "keys-wrong-timer");
         timer.setAttribute("role", "timer");
         item.append(timer, " ");
@@ -205,7 +204,7 @@ function makeItem(problem) {
     return item;
 }
 
-// Whether part of it changes all the time.
+// Returns whether a part of the problem's text changes all the time.
 function isTimed(problem) {
     return problem.until !== null || problem.now !== "";
 }
@@ -237,12 +236,12 @@ export function showBanner(status) {
             );
         });
     const isOne = serving.length === 1 && serving[0].startsWith("1 ");
-    setText(well, "All is well: " + serving.join(" and ") + (isOne ? " serves." : " serve."));
+    setText(well, "All is well: " + serving.join(" and ") + (isOne ? " is ready." : " are ready."));
     page.dataset.level = shown.length ? shown[0].level : "well";
     tickBanner(true);
 }
 
-// live: whether what is shown is the state of now
+// live: whether the page shows the present state
 export function tickBanner(live) {
     const timers = list.querySelectorAll(".keys-wrong-timer");
     shown.filter(isTimed).forEach(function (problem, index) {

@@ -1,4 +1,4 @@
-// Dead letters: searched, filtered, by pages, replayed and dropped by selection.
+// Lists dead letters page by page, searches and filters them, and replays and drops a selection.
 
 import { change } from "./actions.js";
 import { readAddress, writeAddress } from "./address.js";
@@ -16,7 +16,7 @@ const kindWords = {
     expired: "Its deadline had passed.",
     unknown: "It is an email that may have been sent.",
     timeout: "It was stopped at its time limit.",
-    poison: "Its message cannot be run, or workers died of it.",
+    poison: "Its message cannot be run, or workers died while they ran it.",
 };
 
 const older = document.getElementById("letters-older");
@@ -49,7 +49,7 @@ export function lettersQuery() {
     return "?" + query;
 }
 
-// How many dead letters match; of a search that is not known.
+// Returns how many dead letters match; null during a search, because the number is not known.
 function matching(answer) {
     if (search.value.trim()) {
         return null;
@@ -67,7 +67,7 @@ function matching(answer) {
 // url: the address that gave the answer
 export function showLetters(answer, url) {
     if (!url.endsWith(lettersQuery())) {
-        return; // others are wanted by now
+        return; // the person has chosen another list since
     }
     shown = lettersQuery();
     listed = answer.dead_letters;
@@ -81,7 +81,7 @@ export function showLetters(answer, url) {
     const ends = new Map(listed.map(function (letter) { return [letter.id, letter.at_ms]; }));
     selected.forEach(function (at_ms, id) {
         if (ends.get(id) !== at_ms) {
-            selected.delete(id); // what one cannot see, or has not seen, is not changed
+            selected.delete(id); // only dead letters that the person sees may be changed
         }
     });
     showEntries(rows, listed, makeLetter);
@@ -105,7 +105,7 @@ function countWords(answer) {
         + (total === null
             ? "; "
               + count(listed.length)
-              + (next === null && before === null ? " match." : " of those that match are listed.")
+              + (next === null && before === null ? " match." : " of the matches are listed.")
             : "; "
               + count(listed.length)
               + " of "
@@ -133,7 +133,7 @@ function showSelection() {
     });
 }
 
-// Whether the list is of what the search and the filters ask for: an answer may be on its way.
+// Returns whether the list matches the search and the filters: a newer answer may not be here yet.
 function isAsShown() {
     return shown === lettersQuery();
 }
@@ -146,12 +146,12 @@ function select(letter, wanted) {
     }
 }
 
-// The body of a change that concerns one dead letter, and no newer one of the same job.
+// Returns the body of a change that concerns one dead letter, but no newer one of the same job.
 function only(letter) {
     return { id: letter.id, before: letter.at_ms + 1 };
 }
 
-// The same for the selected letters. What is newer than the list is newer than each of them.
+// Returns the body of a change that concerns the selected dead letters, but no newer ones.
 function onlySelected() {
     return {
         ids: Array.from(selected.keys()),
@@ -227,8 +227,8 @@ function makeLetter(letter) {
 }
 
 function replayed(answer) {
-    const refused = answer.refused.length ? " " + plural(answer.refused.length, "job") + " not: "
-        + answer.refused[0].reason + (answer.refused.length > 1 ? " And others." : "") : "";
+    const refused = !answer.refused.length ? "" : " Not sent: " + plural(answer.refused.length,
+        "job") + ". The first reason: " + answer.refused[0].reason;
     return (
         plural(answer.replayed.length, "job")
         + " sent again."
@@ -239,8 +239,8 @@ function replayed(answer) {
 
 function askReplay(letter) {
     const text = letter.needs_force
-        ? "This email may have been sent, too long ago to find out. If you replay it, it may arrive"
-          + " twice."
+        ? "This email may have been sent, and it is too late to find out. If you replay it, it may"
+          + " arrive twice."
         : "The job runs again with the same id and arguments"
           + (letter.in_doubt && page.dataset.sendsOnce.split(" ").includes(letter.service)
               ? "; an email keeps its idempotency key."
@@ -297,8 +297,8 @@ function askDrop(what, body) {
     );
 }
 
-// The selected ones; without a selection what the page had counted when the button was pressed, and
-// nothing newer. On an older page the count has newer ones as well.
+// Makes a button change the selected dead letters. Without a selection, it changes all that match,
+// but none that is newer than the list's first page.
 function bulk(id, act) {
     const found = document.getElementById(id);
     if (found) {

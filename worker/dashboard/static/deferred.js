@@ -1,4 +1,4 @@
-// The deferred jobs of a service: what each of them waits for, and until when.
+// Shows the deferred jobs of a service: what each job waits for, and until when.
 
 import { make, setText, taskLink } from "./elements.js";
 import { setHidden, showEntries } from "./focus.js";
@@ -15,7 +15,7 @@ export function makeDeferred(service) {
     return { details: details, summary: summary, list: list };
 }
 
-// The expected end of a wait, where several tries come before it.
+// Returns the expected end of a wait, if the job has several tries before it.
 function endWords(job, now_ms) {
     return job.expected_end_ms === null || job.expected_end_ms - job.next_try_ms < several_ms ? ""
         : ", expected end in " + duration(job.expected_end_ms - now_ms);

@@ -1,4 +1,4 @@
-// The dialog that asks before a change, and the message that shows its outcome.
+// Opens the dialog that asks before a change, and shows the message about the outcome.
 
 import { make, setText } from "./elements.js";
 import { count } from "./words.js";
@@ -16,11 +16,11 @@ const confirmButton = document.getElementById("dialog-confirm");
 const maxListed = 12;
 let onConfirm = null;
 
-// options: danger, text (the label of a field for one) and value (what stands in it), time (ask for
-// how long), lines (what will change), also (the label of a checkbox), act (called with the input:
-// also, text, for_s)
+// options: danger, text (the label of a text field) and value (its first content), time (whether to
+// ask for how long), lines (a list of the changes), also (the label of a checkbox), act (called
+// with the input: also, text, for_s)
 export function openDialog(question, text, verb, options) {
-    if (dialog.open) { // what a person is about to confirm does not change below the pointer
+    if (dialog.open) { // the question must not change while a person is about to confirm it
         dialog.addEventListener("close", function () {
             openDialog(question, text, verb, options);
         }, { once: true });
@@ -66,7 +66,7 @@ function confirm() {
 
 confirmButton.addEventListener("click", confirm);
 reason.addEventListener("keydown", function (event) {
-    if (event.key === "Enter" && !event.isComposing) { // which ends a word of Chinese, for one
+    if (event.key === "Enter" && !event.isComposing) { // otherwise Enter ends a composed word
         event.preventDefault();
         confirm();
     }

@@ -1,4 +1,4 @@
-// Makes elements of the page; whatever the server sends becomes text, never markup.
+// Makes elements of the page. All text from the server becomes text, never markup.
 
 export const page = document.getElementById("keys-page");
 export const readOnly = page.dataset.readOnly === "yes";
@@ -21,7 +21,7 @@ export function setText(element, text) {
     }
 }
 
-// A link to the page of a job, named by the beginning of its id.
+// Makes a link to the page of a job, with the beginning of the job's id as its text.
 export function taskLink(id) {
     const link = make("a", "", "job " + id.slice(0, 8) + (id.length > 8 ? "…" : ""));
     link.href = page.dataset.taskUrl.replace("TASK", encodeURIComponent(id));

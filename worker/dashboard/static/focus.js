@@ -1,4 +1,4 @@
-// Changes the page without taking the focus, or a click, from the person who uses it.
+// Changes the page so that the person keeps the keyboard focus, and no click goes astray.
 
 const controls = "a[href], button:not([disabled]), input:not([disabled]), summary";
 const entriesOf = new WeakMap(); // list → its elements by their entries
@@ -7,14 +7,15 @@ function isShown(element) {
     return element.isConnected && element.getClientRects().length > 0;
 }
 
-// Moves the focus to the heading of what an element belongs to.
+// Moves the focus to the heading of the section that an element belongs to.
 function focusHeading(element) {
     const heading = element.closest("section, article, #keys-page").querySelector("h1, h2, h3");
     heading.tabIndex = -1;
     heading.focus();
 }
 
-// Hides or shows an element; where it had the focus, that goes to another one, or to the heading.
+// Hides or shows an element. If a hidden element had the focus, the focus goes to another element
+// (instead), or to the heading.
 export function setHidden(element, isHidden, instead) {
     const hadFocus = !element.hidden && isHidden && element.contains(document.activeElement);
     element.hidden = isHidden;
@@ -25,8 +26,8 @@ export function setHidden(element, isHidden, instead) {
     }
 }
 
-// Shows some of several buttons that take each other's place. each: pairs of a button and whether
-// it is shown; one that goes gives its focus to one that stays.
+// Shows some of several buttons that replace each other. each: pairs of a button and whether it is
+// shown. If a hidden button had the focus, the focus goes to a button that is shown.
 export function showSome(each) {
     const stays = each.find(function (pair) { return pair[1]; });
     if (stays) {
@@ -35,7 +36,7 @@ export function showSome(each) {
     each.forEach(function (pair) { setHidden(pair[0], !pair[1], stays && stays[0]); });
 }
 
-// Disables or enables a button; one that loses its use gives its focus to the heading.
+// Disables or enables a button. If a disabled button had the focus, the focus goes to the heading.
 export function setDisabled(found, isDisabled) {
     if (isDisabled && !found.disabled && found === document.activeElement) {
         focusHeading(found);
@@ -43,8 +44,8 @@ export function setDisabled(found, isDisabled) {
     found.disabled = isDisabled;
 }
 
-// Puts elements into a list, in order. Those that are in it already stay where they can, and the
-// focus stays in them; if the focused one is gone, the one in its place gets the focus.
+// Puts elements into a list, in order. Elements that are in the list already move only if they
+// must, and keep the focus. If the focused element is removed, the one in its place gets the focus.
 export function setChildren(list, elements) {
     const focused = list.contains(document.activeElement) ? document.activeElement : null;
     const row = focused && Array.from(list.children).find(function (child) {
@@ -79,9 +80,9 @@ export function setChildren(list, elements) {
     }
 }
 
-// Shows the entries of a list. An entry that is in it already keeps its element until the day
-// changes, since a time of another day is shown with its date. makeEntry: returns the element of an
-// entry.
+// Shows the entries of a list. An entry that is in the list already keeps its element until the day
+// changes, because a time of another day is shown with its date. makeEntry: returns the element of
+// an entry.
 export function showEntries(list, entries, makeEntry) {
     const before = entriesOf.get(list) || new Map();
     const now = new Map();
@@ -89,7 +90,7 @@ export function showEntries(list, entries, makeEntry) {
     entries.forEach(function (entry) {
         let text = today + JSON.stringify(entry);
         while (now.has(text)) {
-            text += "+"; // the same again
+            text += "+"; // an equal entry
         }
         now.set(text, before.get(text) || makeEntry(entry));
     });
@@ -97,8 +98,8 @@ export function showEntries(list, entries, makeEntry) {
     setChildren(list, Array.from(now.values()));
 }
 
-// Does something that a button started. Meanwhile the button says so, and another press of it does
-// nothing; it keeps the focus, which a disabled button would lose.
+// Runs the work that a button started. Meanwhile the button shows the text, and another press of it
+// does nothing. The button is not disabled, because it would lose the focus.
 export async function whileBusy(found, text, work) {
     if (found.getAttribute("aria-disabled") === "true") {
         return;

@@ -1,4 +1,4 @@
-// The page of one job: where it is, when it will be served, and what happened so far.
+// Shows one job: where it is, when it will be served, and what has happened so far.
 
 import { make, page, readOnly, setText } from "./elements.js";
 import { setHidden, showEntries, whileBusy } from "./focus.js";
@@ -15,12 +15,12 @@ import {
 } from "./words.js";
 
 const interval_ms = 2000;
-const slow_interval_ms = 15000; // it has ended, but may be replayed; or others are far before it
-const far = 1000;
+const slow_interval_ms = 15000; // if the job has ended, or its place is not near the front
+const far = 1000; // the last place that counts as near
 const eventWords = {
     sent: "sent by its producer",
     received: "fetched by a worker",
-    started: "begun by a worker",
+    started: "started by a worker",
     retried: "went back to its queue, to wait",
     succeeded: "succeeded",
     failed: "failed",
@@ -39,14 +39,14 @@ const cancel = document.getElementById("job-cancel");
 let latest = null;
 let answeredAt = 0;
 let ahead_ms = 0; // by how much the server's clock is ahead of this one
-let ended = false; // another answer would say the same
-let outcome = ""; // what the button has done
+let ended = false; // whether another request would only get the same answer
+let outcome = ""; // the outcome of the cancel button
 
 function address(template) {
     return template.replace("TASK", encodeURIComponent(id));
 }
 
-// The instants that are shown are the server's; the clock of this computer may be wrong.
+// Returns the server's time, because this computer's clock may be wrong.
 function now_ms() {
     return Date.now() + ahead_ms;
 }
@@ -70,7 +70,7 @@ function startWords(job) {
               + limited;
 }
 
-// Whether no worker has had it and nobody finds it in its queue: it may not exist.
+// Returns whether the job may not exist: no worker has had it, and it was not found in its queue.
 function isUnknown(job) {
     return job.where === "queue" && job.place === null && !job.events.length;
 }
@@ -110,7 +110,7 @@ function showFacts(job) {
         Worker: job.worker || "none yet",
     };
     const is_complete = job.attempts !== null || job.where === "deferred" || job.dead_letter;
-    if (job.calls.length || is_complete) { // else they are not known
+    if (job.calls.length || is_complete) { // otherwise the calls are not known
         facts.Calls =
             plural(job.attempts === null ? job.calls.length : job.attempts, "call")
             + (job.attempts === null && (!is_complete || job.calls.length === 20)
@@ -138,7 +138,7 @@ function showFacts(job) {
     });
 }
 
-// One time line of what Flower saw and of the calls, the first one first.
+// Shows the job's events and calls on one time line, the earliest first.
 function showLine(job) {
     const points = job.events.map(function (event) {
         return { at_ms: event.at_ms, kind: event.event, text: eventWords[event.event] };
@@ -208,7 +208,7 @@ async function look() {
         );
     }
     if (!ended) {
-        // Redis looks for it among those that wait, as far as 20,000 places.
+        // To find a waiting job, Redis searches up to 20,000 places, so it is asked less often.
         const is_slow = latest && (latest.where === "ended"
             || latest.where === "queue" && (latest.place === null || latest.place > far));
         setTimeout(look, is_slow ? slow_interval_ms : interval_ms);
@@ -222,10 +222,10 @@ if (cancel) {
                 const answer = await post(address(page.dataset.cancelUrl), {});
                 outcome = " " + ({
                     cancelled: "It is cancelled.",
-                    running: "A worker runs it; no other call follows.",
+                    running: "It is cancelled. A worker runs it now, and makes no further call.",
                     perhaps_running: "It is cancelled. The broker does not answer, so perhaps a "
-                        + "worker runs it now; no other call follows.",
-                }[answer.outcome] || "It had ended before: " + answer.outcome + ".");
+                        + "worker runs it now; that worker makes no further call.",
+                }[answer.outcome] || "It had already ended: " + answer.outcome + ".");
             } catch (error) {
                 outcome =
                     (error.status ? " It is not cancelled: " : " It may or may not be cancelled: ")

@@ -1,11 +1,11 @@
-// The latest calls with a key, asked for while a person looks at them.
+// Shows the latest calls with a key, and requests them only while a person looks at them.
 
 import { make, page, setText, taskLink } from "./elements.js";
 import { showEntries } from "./focus.js";
 import { request } from "./server.js";
 import { clockTime, words } from "./words.js";
 
-// key: gives the key as it is now
+// key: returns the present state of the key
 export function makeCalls(service, key) {
     const details = make("details", "key-calls");
     const list = make("ol");
@@ -35,7 +35,7 @@ export async function showCalls(its) {
     }
 }
 
-// call: a call, or a sentence where there is none
+// call: a call, or a sentence if there is no call
 function makeCall(call) {
     if (typeof call === "string") {
         return make("li", "", call);

@@ -1,4 +1,4 @@
-// The card of one key.
+// Shows the card of one key.
 
 import { askDisable, askNote, askReset, checkKeys, enable } from "./actions.js";
 import { makeCalls, showCalls } from "./key_calls.js";
@@ -95,7 +95,7 @@ export function makeCard(service, key) {
     return card;
 }
 
-// The parts add up: each call has ended in one of these ways.
+// The parts add up to the number of calls: each call has ended in one of these ways.
 function useWords(key) {
     const parts = [[key.accepted, "accepted"], [key.refused, "refused"], [key.faults, "failed"],
         [key.rejected, "rejected"]]
@@ -143,7 +143,7 @@ export function showCard(card, key) {
     showBuckets(card, key.buckets);
 }
 
-// On a phone a card takes a few lines until a person opens it.
+// On a phone, a card shows only a few lines until a person opens it.
 export function unfold(card) {
     card.more.open = !narrow.matches;
 }

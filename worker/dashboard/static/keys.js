@@ -1,4 +1,4 @@
-// The page Keys: the server pushes what it shows, and its buttons send requests to the admin
+// The page Keys: the server pushes the status, and the buttons send requests to the admin
 // endpoints.
 
 import { askReset, checkKeys, reloadKeys } from "./actions.js";

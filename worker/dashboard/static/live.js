@@ -1,5 +1,5 @@
-// Keeps the page live: the server pushes the status to one tab, which shares it, and the
-// lists are asked for when they have changed.
+// Keeps the page live: the server pushes the status to one tab, which shares it with the others.
+// Each tab requests the lists when they have changed.
 
 import { page, setText } from "./elements.js";
 import { opened, request } from "./server.js";
@@ -13,16 +13,16 @@ const stale_ms = 3000; // older answers are not live
 const trouble = document.getElementById("keys-trouble");
 const freshness = document.getElementById("keys-freshness");
 export let latest = null; // the latest status
-let answeredAt = null; // by performance.now(), which no change of the clock touches
+let answeredAt = null; // by performance.now(), which does not follow changes of the clock
 let stateOf_ms = null; // the instant of the status by the server's clock
 let views = null; // see start()
 // The login has expired: another request would make the browser ask for a password.
 let ended = false;
-let stream = null; // the stream that is read
-let hasLeftOff = false; // another tab reads instead
+let stream = null; // the stream that this tab reads
+let hasLeftOff = false; // whether another tab reads the stream instead
 let again = null;
 let listsOf = null; // the mark of the lists that are shown
-let isListed = false; // whether the latest lists that were asked for are shown
+let isListed = false; // whether the lists on the page are those requested last
 let listsAt = -Infinity;
 let refreshing = null;
 
@@ -43,14 +43,15 @@ export function start(theViews) {
         hear: function (status) {
             if (!ended) {
                 show(status);
-                follow(); // looks again when the other one should have said more
+                follow(); // checks again after the time in which the other tab should share more
             }
         },
         follow: follow,
     });
 }
 
-// Also in a tab in the background: its title says what is wrong.
+// Reads the stream unless another tab does; also in the background, because the tab's title shows
+// problems.
 function follow() {
     clearTimeout(again);
     const wait_ms = waitForOthers();
@@ -84,7 +85,7 @@ async function read() {
                 share(status);
                 try {
                     show(status);
-                } catch (error) { // a fault of the page, which the next status may not meet
+                } catch (error) { // an error of the page, which the next status may not cause
                     reportError(error);
                 }
             }
@@ -124,7 +125,7 @@ function refresh() {
             const answers = await Promise.all(urls.map(function (url) { return request(url); }));
             views.showLists(answers, urls);
             listsOf = mark;
-            isListed = String(urls) === String(views.lists()); // or others are wanted by now
+            isListed = String(urls) === String(views.lists()); // unless others were chosen since
             showFreshness();
         } catch (error) {
             showTrouble(error);
@@ -133,9 +134,9 @@ function refresh() {
     return refreshing;
 }
 
-// Asks for the lists now, since something has been changed or others are wanted.
+// Requests the lists now, because something has changed or the person has chosen others.
 export async function refreshNow() {
-    await refreshing; // its answers may be those from before
+    await refreshing; // its answers may be from before the change
     await refresh();
 }
 
@@ -164,7 +165,7 @@ export function hasEnded() {
     return ended;
 }
 
-// Returns whether what the page shows is live, as far as that is known.
+// Shows whether the page is live, and returns it; without an answer yet, returns true.
 export function showFreshness() {
     const live = answeredAt === null || !ended && performance.now() - answeredAt <= stale_ms;
     if (answeredAt === null || listsOf === null) {

@@ -1,4 +1,4 @@
-// What the plot and the table of usage show: each measure, its parts, and its numbers in words.
+// Defines the measures of usage for the plot and the table: name, parts, and numbers in words.
 
 import { count, duration } from "./words.js";
 
@@ -9,7 +9,7 @@ const cents = new Intl.NumberFormat("en", {
     currency: "USD",
     maximumSignificantDigits: 2,
 });
-const mostGroups = 6; // beyond them the colours would be too much alike
+const mostGroups = 6; // with more, the colours would be too similar
 
 function short(value) {
     return compact.format(value);
@@ -31,8 +31,8 @@ function counted(name) {
     return function (row) { return row[name]; };
 }
 
-// Each with its name, its value in a row, its words, and the parts that it is drawn of where
-// nothing is grouped.
+// Each measure has a name, a function for its value in a row, functions that format the value, and
+// perhaps the parts into which the plot divides it if usage is not grouped.
 export const measures = {
     calls: {
         name: "Calls",
@@ -104,7 +104,7 @@ export const measures = {
     },
 };
 
-// The sum of rows, as one row.
+// Returns the sum of rows, as one row.
 export function sumOf(rows) {
     const sum = {
         calls: 0,
@@ -142,8 +142,8 @@ function added(rows, steps, first_ms, step_ms, value) {
     return values;
 }
 
-// The series of a plot: the parts of a measure, or its largest groups and the others.
-// usage: an answer of the endpoint; by: what is grouped, or empty.
+// Returns the series of a plot: the parts of a measure, or its largest groups and the sum of the
+// other groups. usage: an answer of the endpoint; by: the kind of group, or empty.
 export function seriesOf(usage, measure, by) {
     const steps = [];
     for (let at_ms = usage.first_ms; at_ms <= usage.now_ms; at_ms += usage.step_ms) {

@@ -1,12 +1,12 @@
-// Shows the part of the page that its address names, or where a person was before a reload or the
-// way back. The browser looks for that place before the page has its content.
+// Scrolls to the part of the page that its address names, or to the place that the person saw
+// before a reload or a return. The browser itself would scroll before the page has its content.
 
 const touches = ["wheel", "touchmove", "keydown", "pointerdown"];
 const before = history.state && history.state.scroll_px;
 let isPlaced = false;
 
 function leave() {
-    isPlaced = true; // the person goes on alone
+    isPlaced = true; // the person has begun to scroll
 }
 
 touches.forEach(function (name) { window.addEventListener(name, leave, { once: true }); });
@@ -15,7 +15,7 @@ window.addEventListener("pagehide", function () {
     history.replaceState(Object.assign({}, history.state, { scroll_px: window.scrollY }), "");
 });
 
-// To be called when the page has its content; only the first call does something.
+// Call this when the page has its content; only the first call has an effect.
 export function goToPlace() {
     if (isPlaced) {
         return;

@@ -1,5 +1,5 @@
-// A plot of stacked bars over time: axes, and the numbers of the step under the pointer or the
-// arrow keys.
+// Draws a plot of stacked bars over time, and shows the numbers of one step, which the pointer or
+// the arrow keys choose.
 
 import { make } from "./elements.js";
 import { hourAndMinute } from "./words.js";
@@ -7,7 +7,7 @@ import { hourAndMinute } from "./words.js";
 const svg = "http://www.w3.org/2000/svg";
 const plotHeight = 132;
 const edge = { left: 44, right: 8, top: 8, bottom: 20 };
-const textWidth = 54; // of the longest time that is shown, such as 12:50 PM
+const textWidth = 54; // the width of the longest time, such as 12:50 PM
 const minute_ms = 60000;
 const day_ms = 86400000;
 const intervals_ms = [10, 30, 60, 180, 360, 720]
@@ -30,7 +30,7 @@ function shape(name, className, attributes) {
     return found;
 }
 
-// The distance of the lines of an axis: three to five lines, at round numbers.
+// Returns the distance between the lines of an axis: three to five lines, at round numbers.
 function tickOf(highest, whole) {
     const rough = highest / 4;
     const ten = Math.pow(10, Math.floor(Math.log10(rough)));
@@ -39,7 +39,7 @@ function tickOf(highest, whole) {
     return whole ? Math.max(1, tick) : tick;
 }
 
-// Days are those of UTC, everything shorter is shown in the reader's own time.
+// Steps of a day are UTC days. Shorter steps are shown in the reader's own time zone.
 function dayWords(at_ms, step_ms) {
     return new Date(at_ms).toLocaleDateString([], Object.assign({}, dayAndMonth,
         step_ms >= day_ms ? { timeZone: "UTC" } : {}));
@@ -63,7 +63,7 @@ function isTick(at_ms, step_ms, interval_ms) {
     return (at_ms - zone_ms) % interval_ms < step_ms;
 }
 
-// name: what is drawn, for those who hear it. The numbers are shown for one step at a time.
+// name: the name of the plot, for screen readers. The numbers are shown for one step at a time.
 export function makePlot(name) {
     const box = make("div", "plot-box");
     box.tabIndex = 0;
@@ -156,12 +156,12 @@ function choose(plot, index) {
     }).join(", ") || "nothing"));
 }
 
-// its: steps (when each began), step_ms, series (each with name, className, values), words (of a
-// value), short (of a value, for the axis), whole (values are whole numbers), summary (what to read
-// of all of it)
+// its: steps (when each step began), step_ms, series (each with name, className, values), words
+// (formats a value), short (formats a value for the axis), whole (whether values are whole
+// numbers), summary (the text for screen readers while no step is chosen)
 export function drawPlot(plot, its) {
     if (plot.index !== null && plot.its && plot.its.step_ms !== its.step_ms) {
-        plot.index = its.steps.length - 1; // another range: the chosen step is not in it
+        plot.index = its.steps.length - 1; // the new range has other steps
     }
     plot.its = its;
     plot.width = plot.box.clientWidth;

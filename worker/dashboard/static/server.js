@@ -3,7 +3,7 @@
 const timeout_ms = 10000;
 const change_timeout_ms = 65000; // a replay of many jobs takes long
 
-// The response to a request, whose body has not been read.
+// Sends a request, and returns the response without reading its body.
 export async function opened(url, options) {
     let response = null;
     try {

@@ -1,4 +1,4 @@
-// One service: its facts, its usage, its keys.
+// Shows one service: its facts, its usage, its keys.
 
 import { askPause, askReset, resume } from "./actions.js";
 import { makeDeferred, showDeferred } from "./deferred.js";
@@ -8,10 +8,10 @@ import { countDown, makeCard, showCard, unfold } from "./key_card.js";
 import { makeUsage } from "./usage.js";
 import { count, duration, firstBack, pauseOf, plural, title } from "./words.js";
 
-const mostUnfolded = 3; // of more keys a phone shows those in trouble, and folds the ready ones
-const inUse_ms = 10000; // as long no card moves after a key or a click in it
+const mostUnfolded = 3; // with more keys, a phone folds the ready ones
+const inUse_ms = 10000; // after a key press or a click, no card moves for this long
 const shown = new Map(); // service name → its elements
-let usedAt = -Infinity; // when a person pressed something, by performance.now()
+let usedAt = -Infinity; // the latest key press or click, by performance.now()
 
 // The facts about each service, and their meaning.
 const factWords = {
@@ -43,7 +43,7 @@ function makeFact(facts, name) {
 function setFact(its, text, note, level) {
     setText(its.value, text);
     setText(its.note, note || "");
-    its.note.hidden = !note; // an empty one would be read aloud
+    its.note.hidden = !note; // a screen reader would stop at an empty note
     its.value.dataset.level = level || "";
 }
 
@@ -165,7 +165,7 @@ export function showService(service, pool) {
         setFact(
             its.facts["Queue empty in"],
             "over " + duration(lastBack(pool)),
-            "all are deferred, the last one until then"
+            "all jobs are deferred, the last one until then"
         );
     } else {
         setFact(
@@ -183,7 +183,7 @@ export function showService(service, pool) {
     showCards(its, service, pool.keys);
 }
 
-// The milliseconds until the last of the deferred jobs comes back; the status lists that one, too.
+// Returns the milliseconds until the last deferred job comes back; the status always lists it.
 function lastBack(pool) {
     const ends = pool.queue.deferred_jobs.map(function (job) {
         return job.next_try_ms - pool.now_ms;
@@ -206,7 +206,7 @@ export function countDownAll() {
     shown.forEach(function (its) { its.cards.forEach(countDown); });
 }
 
-// Whether a person may be about to press a button in it: the last key or click was a moment ago.
+// Returns whether a person may be about to press a button in a grid of cards.
 function isInUse(grid) {
     return grid.contains(document.activeElement) && performance.now() - usedAt < inUse_ms;
 }
@@ -231,7 +231,7 @@ function showCards(its, service, keys) {
         return rank[first.state] - rank[second.state];
     });
     const order = sorted.map(function (key) { return key.id + (folds && key.state); }).join();
-    // Keys in trouble come first; no card moves while a person may be about to press its button.
+    // Keys with problems come first. No card moves while a person may be about to press its button.
     if (its.order !== order && ![its.grid, its.foldedGrid].some(isInUse)) {
         its.order = order;
         [false, true].forEach(function (isFolded) {

@@ -1,28 +1,29 @@
-// The tabs of one browser share a stream: over HTTP/1.1 a browser opens six connections to a host,
-// and each stream keeps one. With six tabs no button would reach Flower any more.
+// Lets the tabs of one browser share a stream. Over HTTP/1.1 a browser opens at most six
+// connections to a host, and each stream occupies one. With a stream in each of six tabs, no button
+// could reach Flower.
 
 import { page } from "./elements.js";
 
-const quiet_ms = 4000; // after that the tab that reads has gone, or hangs
-const answer_ms = 100; // as long a new tab waits for one that reads
-const spread_ms = 300; // so that not all tabs begin to read at once
+const quiet_ms = 4000; // if the reading tab shares nothing for this long, it is closed or hangs
+const answer_ms = 100; // how long a new tab waits for an answer of the reading tab
+const spread_ms = 300; // a random delay up to this keeps tabs from beginning to read together
 const id = Math.random();
 const channel = new BroadcastChannel("keys " + page.dataset.eventsUrl);
 let heardAt = -Infinity;
 
-// Returns after how many milliseconds to look again whether this tab has to read; 0: it has to now.
+// Returns the milliseconds after which to check again whether this tab must read; 0 if it must now.
 export function waitForOthers() {
     return Math.max(0, heardAt + quiet_ms - performance.now());
 }
 
-// Sends the other tabs what this one has read.
+// Sends the other tabs the status that this tab has read.
 export function share(status) {
     channel.postMessage({ from: id, status: status });
 }
 
-// tab: isReading (returns whether this tab reads), latest (returns what it has read), leaveOff
-// (called where another tab reads, too), hear (called with what another one has read), follow
-// (called when this tab may have to read)
+// tab: isReading (returns whether this tab reads), latest (returns the latest status), leaveOff
+// (called if another tab reads, too), hear (called with the status that another tab has read),
+// follow (called when this tab may have to read)
 export function joinTabs(tab) {
     channel.addEventListener("message", function (event) {
         const message = event.data;
@@ -33,7 +34,7 @@ export function joinTabs(tab) {
         } else if (message.leaves) {
             heardAt = -Infinity;
             setTimeout(tab.follow, Math.random() * spread_ms);
-        } else if (!tab.isReading() || message.from < id) { // of two that read one leaves off
+        } else if (!tab.isReading() || message.from < id) { // one of two reading tabs stops
             heardAt = performance.now();
             tab.leaveOff();
             tab.hear(message.status);

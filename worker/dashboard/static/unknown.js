@@ -1,4 +1,4 @@
-// Provider answers that this version does not know.
+// Shows the provider answers that this version does not know.
 
 import { make } from "./elements.js";
 import { showEntries } from "./focus.js";

@@ -1,4 +1,4 @@
-// The usage of a service over an hour, a day, a week or 90 days: a plot, and the sums in a table.
+// Shows the usage of a service over an hour, a day, a week or 90 days: a plot and a table of sums.
 
 import { make, page, setText } from "./elements.js";
 import { groupName, meanWait, measures, seriesOf, sumOf, usd, waitWords } from "./measures.js";
@@ -18,14 +18,14 @@ const again_ms = { hour: 15000, day: 60000, week: 300000, "90d": 300000 };
 const failed_ms = 15000;
 const stored = "keywheel-usage-range";
 const groups = {
-    "": "in all",
+    "": "in total",
     key: "by key",
     account: "by account",
     model: "by model",
     tenant: "by tenant",
 };
-const all = []; // what is shown of each service
-let range = "hour"; // the same for all services, and the next time
+const all = []; // the elements and data of each service
+let range = "hour"; // one range for all services; the browser remembers it
 
 try {
     const last = window.localStorage.getItem(stored);
@@ -76,7 +76,7 @@ function setRange(name) {
     try {
         window.localStorage.setItem(stored, name);
     } catch {
-        // It holds until the page is closed.
+        // The browser stores nothing, so the choice holds until the page is closed.
     }
     all.forEach(load);
 }
@@ -135,11 +135,11 @@ export function makeUsage(service) {
     all.push(its);
     its.timer = setTimeout(function () {
         load(its);
-    }, 0); // what is wrong and the lists are asked for first
+    }, 0); // the status and the lists are requested first
     return section;
 }
 
-// The plot alone needs no groups unless some are chosen; the table has the keys else.
+// The plot needs groups only if the person has chosen them. By default the table has one row a key.
 function groupOf(its) {
     return its.by.value || (its.details.open ? "key" : "service");
 }
@@ -169,13 +169,13 @@ async function load(its) {
     try {
         const usage = await (await opened(address(its, by, "json"))).json();
         if (number !== its.requests) {
-            return; // something else was chosen meanwhile
+            return; // there is a newer request
         }
         its.usage = usage;
         draw(its);
     } catch (error) {
         if (number !== its.requests || error.status === 401) {
-            return; // the page says that the login has ended
+            return; // there is a newer request, or live.js reports that the login has expired
         }
         setText(its.words, "Usage: " + error.message);
         next_ms = failed_ms;
@@ -183,7 +183,7 @@ async function load(its) {
     its.timer = setTimeout(function () { refresh(its); }, next_ms);
 }
 
-// In a tab in the background nothing is asked for until it is looked at.
+// Loads the usage; in a background tab, only when a person looks at the tab again.
 function refresh(its) {
     if (hasEnded()) {
         return; // the login has expired
@@ -255,7 +255,7 @@ function showTable(its, usage) {
     const by = its.by.value || "key";
     setText(its.summary, "Sums by " + by);
     if (!its.details.open || !usage.by.includes(by)) {
-        return; // they come when it is opened
+        return; // the rows are loaded when a person opens the table
     }
     const left = measuresOf(its.service).includes("emails")
         ? ["Prompt", "Cached", "Answer"]
@@ -282,7 +282,7 @@ function showTable(its, usage) {
     parts[0].append(head);
     rows.forEach(function (row) { parts[1].append(line(groupName(row, by), row)); });
     if (rows.length > 1 && by !== "tenant") {
-        // a call with emails of several tenants counts for each of them
+        // no sum by tenant: a call with emails of several tenants counts for each tenant
         parts[2].append(line("All", sumOf(usage.totals)));
     }
     const table = make("table", "table align-middle mb-0");
@@ -302,7 +302,7 @@ function noteOf(usage, by) {
     if (usage.problem) {
         notes.push("The cost is not known. " + usage.problem);
     } else if (!usage.priced) {
-        notes.push("With prices in keywheel-prices.toml beside .env there is a cost, too.");
+        notes.push("To see the cost, put prices into keywheel-prices.toml beside .env.");
     } else if (usage.unpriced.length) {
         notes.push("Without a price: " + usage.unpriced.join(", ") + ".");
     }

@@ -1,4 +1,4 @@
-// Numbers, times, limits and codes in words.
+// Puts numbers, times, limits and codes into words.
 
 const maxNames = 3; // names in one line
 export const hourAndMinute = { hour: "2-digit", minute: "2-digit" };
@@ -27,7 +27,7 @@ export function duration(ms) {
     return Math.floor(seconds / 3600) + " h " + two(Math.floor(seconds / 60) % 60) + " min";
 }
 
-// A countdown, as on a kitchen clock: 42:54, or 1:02:03 with hours.
+// Returns a countdown: 42:54, or 1:02:03 with hours.
 export function clock(ms) {
     const seconds = Math.max(0, Math.ceil(ms / 1000));
     const parts = [Math.floor(seconds / 60) % 60, seconds % 60];
@@ -40,7 +40,7 @@ export function clock(ms) {
         .join(":");
 }
 
-// What a person paused a service by, if somebody did: a block of all its keys.
+// Returns the block with which a person paused a service, if there is one: all its keys have it.
 export function pauseOf(keys) {
     return keys.length
         ? keys[0].blocks.find(function (block) {
@@ -49,8 +49,8 @@ export function pauseOf(keys) {
         : undefined;
 }
 
-// The milliseconds until the first key is back, if none is ready; null if none comes back by
-// itself.
+// Returns the milliseconds until the first key is back, if none is ready; null if no key recovers
+// without a person.
 export function firstBack(keys) {
     const rests = keys.filter(function (key) { return key.left_ms !== null; });
     return rests.length
@@ -69,7 +69,7 @@ export function clockTime(at_ms, options) {
     return (today ? "" : at.toLocaleDateString() + " ") + at.toLocaleTimeString([], options);
 }
 
-// A code of ours, such as rate_limit, in words; other texts stay as they are.
+// Puts a code of ours, such as rate_limit, into words; other texts stay unchanged.
 export function words(code) {
     return /^[a-z_]+$/.test(code) ? code.replaceAll("_", " ") : code;
 }
@@ -91,7 +91,7 @@ function unit(dimension) {
     return units[dimension[0]] || dimension;
 }
 
-// A limit by its code alone, such as rpm: requests a minute.
+// Puts the code of a limit into words: rpm becomes "requests a minute".
 export function limitWords(code, limit) {
     const windows = { s: "a second", m: "a minute", d: "a day", mo: "a month" };
     const parts = /^([a-z]+?)p(s|m|d|mo)$/.exec(code);
@@ -105,11 +105,11 @@ const waitCodes = {
     paused: "paused by a person",
     no_key: "no key is configured for it",
     same_email: "another job sends the same email",
-    same_job: "another job with its dedupe_key is open",
+    same_job: "another job with the same dedupe_key is open",
     redis_down: "Redis does not answer",
 };
 
-// The reason why a job waits: a limit, such as rpm, by what it counts; any other code in words.
+// Puts the reason why a job waits into words.
 export function waitWords(waits) {
     const limit = /^(r|t|e|it|ot)p(s|m|d|mo)$/.test(waits.code);
     const why = limit
@@ -144,7 +144,7 @@ export function blockWords(block) {
         + (block.since_ms ? ", since " + clockTime(block.since_ms, hourAndMinute) : "");
 }
 
-// The blocks of a key; those for domains or models that it may not use are joined by reason.
+// Returns the blocks of a key, with one block for all resources that have the same reason.
 export function grouped(blocks) {
     const found = [];
     const byReason = new Map();
