@@ -1,8 +1,8 @@
 -- requires: nothing
--- charge: adds to the times of tenants what their jobs have used beyond what `share` counted when they were taken.
+-- charge: adds to the times of tenants the use of their jobs beyond the one request that `share` counted for each.
 --
 -- KEYS  1 list
--- ARGV  for each tenant its id and how much
+-- ARGV  for each tenant its id and the amount
 -- Returns nothing.
 
 for at = 1, #ARGV, 2 do

@@ -2,7 +2,7 @@
 -- count_parked: counts the messages of lists that wait in the lines of their tenants (see `share`).
 --
 -- KEYS  the lists
--- Returns how many there are.
+-- Returns their number.
 
 local count = 0
 for _, list in ipairs(KEYS) do

@@ -2,7 +2,7 @@
 -- drop_parked: deletes the messages of lists that wait in the lines of their tenants (see `share`), for a purge.
 --
 -- KEYS  1 hash of unacknowledged messages  2 index  3 leases  4... lists
--- Returns how many there were.
+-- Returns their number.
 
 local count = 0
 for number = 4, #KEYS do

@@ -1,12 +1,12 @@
 -- requires: note_alive
--- expired: lists the messages whose leases have ended. Deletes leases without an entry: a worker with kombu's own
--- transport has put that message back. Counts the workers, each of which looks once in a round.
+-- expired: lists the messages whose leases have ended. Deletes leases without an entry, because a worker with kombu's
+-- own transport has put their messages back. Counts the workers: each of them looks once in a round.
 --
 -- KEYS  1 pulse  2 leases  3 hash of unacknowledged messages
 -- ARGV  1 patience in seconds  2 the most messages to list  3 how long a round lasts, in seconds
 --       4 1 for the worker's first look of this round, else 0
--- Returns now, and how many workers looked in the last round, or in the present one if that is more; then for each
--- message its tag, its entry and the end of its lease, 0 where its worker released it.
+-- Returns the present time and how many workers looked in the last round, or in the present one if that is more; then
+-- for each message its tag, its entry and the end of its lease, 0 if its worker released it.
 
 local now_s, hold_until_s = note_alive(KEYS[1], KEYS[2], tonumber(ARGV[1]))
 local round = math.floor(now_s / tonumber(ARGV[3]))

@@ -1,9 +1,9 @@
 -- requires: nothing
 -- find: looks for a job among some messages of a list, or of a tenant's line (see `share`).
 --
--- KEYS  1 list or line  2 hash of unacknowledged messages, where it is a line
+-- KEYS  1 list or line  2 for a line only: hash of unacknowledged messages
 -- ARGV  1 the job's id  2 how many of the next messages to skip  3 how many to read
--- Returns how many were read, how many stand before the job and its message, if it is among them.
+-- Returns how many messages were read; if the job is among them, also how many stand before it, and its message.
 
 local skipped, most = tonumber(ARGV[2]), tonumber(ARGV[3])
 local items = redis.call('LRANGE', KEYS[1], -skipped - most, -skipped - 1)

@@ -1,9 +1,9 @@
 -- requires: nothing
--- forget: deletes the entries of acknowledged messages, all three at once: one without the others would stay for ever.
+-- forget: deletes acknowledged messages from all three keys at once: one entry alone would stay for ever.
 --
 -- KEYS  1 hash of unacknowledged messages  2 index  3 leases
 -- ARGV  the tags, a few hundred at most
--- Returns how many there were.
+-- Returns how many messages there were.
 
 redis.call('ZREM', KEYS[2], unpack(ARGV))
 redis.call('ZREM', KEYS[3], unpack(ARGV))

@@ -1,11 +1,11 @@
 -- requires: set_aside
--- give_back: puts messages back where they are taken next, except those that another worker has put back already.
+-- give_back: puts messages back so that they are taken next, except those that another worker has put back already.
 --
 -- KEYS  1 hash of unacknowledged messages  2 index  3 leases  4 list of unreadable items  5... the queues' lists
 -- ARGV  1 only messages whose leases ended by this instant, or ''
 --       then for each message, the one to be taken last first: its tag, its text, the number of lists that it goes
 --       to, and for each list its number in KEYS
--- Returns how many were put back.
+-- Returns how many messages were put back.
 
 local before, at, count = ARGV[1] ~= '' and ARGV[1], 2, 0
 while at <= #ARGV do

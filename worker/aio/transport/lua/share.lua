@@ -1,35 +1,35 @@
 -- requires: entry, parked
 -- share: keeps the next messages of lists in an order that serves tenants in turn, by what each has used.
 --
--- Producers push to a list and workers take from it as always. This script keeps the messages that are taken next, the
--- window, in fair order, and parks what more there is of each tenant in a line of its own (see `parked`), so that a few
--- messages behind ten thousand of another tenant are found. A message names its tenant in the header `tenant`; all
--- messages that name none are those of one tenant. Where no message names one, a list is left as it is.
+-- Producers push to a list and workers take from it as always. The messages that are taken next are the window, which
+-- this script keeps in fair order. It parks all other messages of each tenant in a line of the tenant's own (see
+-- `parked`). So it finds a few messages behind ten thousand of another tenant. A message names its tenant in the header
+-- `tenant`; all messages without the header belong to one tenant. If no message has it, the list is left as it is.
 --
--- A tenant's time is what it has used: a request is 1, and so is one that stands in the window. The tenant with the
--- least time comes next. One that comes anew, or comes back after a while, begins BURST behind the others: silence
--- earns no credit, but a few messages need not wait for their turn.
+-- A tenant's time is what it has used; each request counts 1, already while it is in the window. The tenant with the
+-- least time comes next. If a tenant is new, or comes back after a while, its time begins BURST below that of the
+-- others: so silence earns no more credit than this, but a few messages need not wait for their turn.
 --
 -- KEYS  1 hash of unacknowledged messages  2 index  3 leases  4... lists
--- ARGV  1 now in seconds since 1970, by the worker's clock, as kombu's visibility timeout is measured
---       2 how long a parked message stays so if no worker renews it, in seconds  3 '1': with leases
+-- ARGV  1 now in seconds since 1970, by the worker's clock, which kombu's visibility timeout uses
+--       2 how long a message stays parked if no worker renews it, in seconds  3 '1': with leases
 --       4 for how long no other worker needs to look, in milliseconds
--- Returns 3 where it should be called again at once, 2 where messages wait, 1 where they name no tenant, 0 without any.
+-- Returns 3 if it should be called again at once, 2 if messages wait, 1 if they name no tenant, 0 if there are none.
 --
--- Beside a list it keeps, named as the list with an ending:
+-- It keeps these keys beside a list, with the list's name and an ending:
 --   .tenants       sorted set: the tenants with a line, by their time
---   .tenants.past  sorted set: the times of the others
+--   .tenants.past  sorted set: the times of the other tenants
 --   .tenants.memo  hash: `mark`, the tag of the window's newest message; `at`, the time of the tenant that came next;
---                  `charged`, where times have changed since
---   .tenants.pause while it is there, no worker needs to look
---   .tenant.<id>   a tenant's line. The id is a digest, so that the tenant's name stands in its messages only.
+--                  `charged`, set if times have changed since
+--   .tenants.pause while it exists, no worker needs to look
+--   .tenant.<id>   a tenant's line. The id is a digest, so that the tenant's name is in its messages only.
 
 local WINDOW, CHUNK, BURST, MANY = 128, 128, 16, 32
 local PROBED, PROBE_MS, KEPT_MS = 32, '500', 600000
 local NOBODY = '-'
 
--- The text that a message has for a name. Inside other texts the quotes would be escaped. To find the name first is
--- many times faster than a pattern alone.
+-- Returns the text value of a name in a message. Within other texts the quotes would be escaped. Finding the name first
+-- is many times faster than a pattern alone.
 local function value_of(item, name)
   local _, last = item:find(name, 1, true)
   return last and item:match('^: ?"([^"]+)"', last + 1)
@@ -70,8 +70,8 @@ local function is_named(list)
   return false
 end
 
--- Parts what was read by tenant: each has those that stood in the window or came back, and those that are new.
--- Returns the tenants, also by id, and the items that are not messages.
+-- Divides the items that were read by tenant: `front` has the messages that were in the window or came back, `new` the
+-- others. Returns the tenants, also by id, and the items that are not messages.
 local function part(items, mark)
   local tenants, by_id, others, tags, old = {}, {}, {}, {}, false
   for at, item in ipairs(items) do
@@ -114,7 +114,7 @@ local function comes_before(one, other)
   return one.id < other.id
 end
 
--- Gives each tenant its time before what it had in the window, and puts them in the order of their times.
+-- Gives each tenant its time, without its messages in the window, and sorts the tenants by their times.
 -- Returns the least time of all.
 local function read_times(list, tenants, at)
   local ids, least = {}, nil
@@ -134,8 +134,8 @@ local function read_times(list, tenants, at)
   return at
 end
 
--- Adds a tenant's next messages to those that are chosen, and counts them: first what stood in the window, then its
--- line, then what is new.
+-- Adds a tenant's next messages to the chosen ones, and counts them: first those of `front`, then of its line, then of
+-- `new`.
 local function take(list, tenant, count, chosen)
   local before = #chosen
   local function take_read(from, offset)
@@ -153,9 +153,9 @@ local function take(list, tenant, count, chosen)
   return #chosen > before
 end
 
--- Gives turns to tenants, in the order of their times: one that gets a turn comes again when its time has grown by as
--- much as that of the others. So those that come again are in order, too, and the next one is the first of either
--- queue. Many tenants get two messages a turn, which costs less.
+-- Gives turns to tenants, in the order of their times. A turn adds the same to each tenant's time, so the tenants in
+-- `again`, which have had a turn, are in order, too. The next turn goes to the first tenant of `tenants` or of `again`.
+-- If there are many tenants, a turn is two messages, which costs less.
 local function choose(list, tenants, most)
   local chosen, first, again, next_again, a_turn = {}, 1, {}, 1, #tenants > MANY and 2 or 1
   while #chosen < most do
@@ -168,7 +168,7 @@ local function choose(list, tenants, most)
   return chosen
 end
 
--- Parks what was read and not chosen.
+-- Parks the messages that were read and not chosen.
 local function park_rest(list, tenants, others)
   for _, tenant in ipairs(tenants) do
     if tenant.front then
@@ -207,7 +207,7 @@ local function save_memo(list, at, newest)
   redis.call('PEXPIRE', list .. '.tenants.past', KEPT_MS)
 end
 
--- Adds messages of the lines to a window that has become short. Nothing has come to the list since.
+-- Adds messages of the lines to a window that has become short. No new message has come to the list.
 local function extend(list, count, at)
   local tenants = {}
   add_lines(list, tenants, {}, WINDOW - count)
@@ -218,8 +218,8 @@ local function extend(list, count, at)
   save_memo(list, at, chosen[#chosen] or redis.call('LINDEX', list, 0))
 end
 
--- Makes the window anew, of what stood in it, what has come and what the lines hold. Where no message names a tenant
--- any more, it only forgets the times.
+-- Builds a new window from the messages of the old one, of the list and of the lines. If no message names a tenant any
+-- more, it only forgets the times.
 -- Returns how many messages were read.
 local function rebuild(list, memo_at, mark, has_lines)
   local items = redis.call('LRANGE', list, -WINDOW - CHUNK, -1)
@@ -245,7 +245,7 @@ local function share(list)
   local count = redis.call('LLEN', list)
   local known = redis.call('EXISTS', list .. '.tenants', list .. '.tenants.memo') > 0
   if not known and count == 0 then return 0 end
-  -- This is also the first command that a full server refuses: then nothing has begun.
+  -- A full server refuses this command, before anything has changed.
   if not redis.call('SET', list .. '.tenants.pause', '1', 'NX', 'PX', known and ARGV[4] or PROBE_MS) then
     return known and 2 or 1
   end
@@ -256,7 +256,7 @@ local function share(list)
   if count == 0 or (tag_of(redis.call('LINDEX', list, 0)) == mark and memo[3] == '') then
     if has_lines and count < WINDOW / 2 then
       extend(list, count, at)
-      -- Workers take faster than this script is called.
+      -- Workers take messages faster than this script is called.
       if count < WINDOW / 4 then redis.call('PEXPIRE', list .. '.tenants.pause', 5) return 3 end
     end
     return (count > 0 or has_lines) and 2 or 0

@@ -2,34 +2,35 @@
 -- take: moves messages from the queues' lists to the hash of unacknowledged messages, in kombu's order: the most
 -- urgent priority first, within it the queues in turn.
 --
--- The messages are read, entered, and only then removed, so that no error in between can lose one. Items that are not
--- messages are set aside. Once all lists are empty, each was read after its last change, so the server reports the next
--- change of one to this connection (CLIENT TRACKING). A channel that knows which lists are empty asks only for the
--- others.
+-- The messages are read, recorded as unacknowledged, and only then removed, so that no error in between can lose one.
+-- Items that are not messages are set aside. Once all lists are empty, each was read after its last change, so the
+-- server reports its next change to this connection (CLIENT TRACKING). A channel that knows which lists are empty
+-- requests only the others.
 --
--- Delayed messages that are due come before those of the list beside, in the order of their instants. Where their queue
--- goes before another, they also take that queue's turns. Of all channels that wait, one leads each delayed queue: the
--- server reports changes of the next instant only to the leader, except for the first message of an empty queue. So one
--- channel wakes up for one message; where the leader is full or gone, the others find the message at their next sweep.
+-- Delayed messages that are due come before the messages of the list beside them, in the order of their instants. If
+-- their queue goes before another queue, they also come before that queue's messages. Of all channels that wait, one
+-- leads each delayed queue: the server reports changes of the next instant only to the leader, except for the first
+-- message of an empty queue. So one channel wakes up for one message. If the leader is full or gone, the others find
+-- the message at their next sweep.
 --
--- The tag of an entry is the message's own with a suffix, `@` and hexadecimal digits. A message that comes a second
--- time is another entry, so that the worker that had it first can neither put it back nor acknowledge it.
+-- The tag of an entry is the message's own tag with a suffix, `@` and hexadecimal digits. A redelivered message gets
+-- another entry, so that the worker that had it first can neither put it back nor acknowledge it.
 --
 -- KEYS  1 hash of unacknowledged messages  2 index  3 leases  4 list of unreadable items
 --       5... the queues' lists, priority by priority
---       then, where there are delayed queues: the clock, and for each its next instant, its leader, its texts, and the
---       sorted sets beside its lists
+--       then, if there are delayed queues: the clock, and for each queue its next instant, its leader, its texts, and
+--       the sorted sets beside its lists
 -- ARGV  1 the most messages to take, a few hundred  2 now in seconds since 1970  3 how many queues there are
 --       4 1 to serve them in turn, 0 in order  5 suffix; its first eight digits name the channel
 --       6 lease in seconds, 0 for none  7 how many priorities there are
 --       8 for how long a leader may be silent, in milliseconds
---       then for each delayed queue: its number among the queues, from 1, and that of the queue that it goes before,
---       0 for none
+--       then for each delayed queue: its number among the queues, from 1, and the number of the queue that it goes
+--       before, 0 for none
 -- Returns how many items were set aside; for each message the number of its list and the length of its tag in bytes;
 --       the tags as one text; the texts of the messages; in how many microseconds this channel should look again, -1
---       where no delayed message waits, -2 where another channel leads, or where what is due is in a list that is left
+--       if no delayed message waits, -2 if another channel leads or if all due messages are beside lists that are left
 --       alone.
---       These are few parts because the client takes as long for a short one as for a long one.
+--       The reply has few parts, because the client takes as long for a short part as for a long one.
 
 local unacked, index, leases, unreadable = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local limit, now, width, in_turn = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4] == '1'
@@ -39,15 +40,15 @@ local last = 4 + width * rows
 local texts, sizes, tags, set_aside_count, taken, order = {}, {}, {}, 0, 0, {}
 local entries, instants, ends = {}, {}, {}
 
--- Where the keys of a delayed queue begin.
+-- The number of a delayed queue's first key.
 local function keys_at(number) return last + 2 + (number - 1) * (3 + rows) end
 
 local function list_at(row, column) return 4 + (row - 1) * width + column end
 
--- The channel puts this name in the place of a list that is left alone.
+-- The channel passes this name in place of a list that is left alone.
 local function is_open(list) return KEYS[list] ~= unacked .. '.left' end
 
--- The due messages of the delayed queues, by the number of the list beside.
+-- The due messages of the delayed queues, by the number of the list beside them.
 local due, looked, now_us = {}, {}, delayed > 0 and clock_us(KEYS[last + 1])
 for number = 1, delayed do
   local first, column, before = keys_at(number), tonumber(ARGV[7 + 2 * number]), tonumber(ARGV[8 + 2 * number])
@@ -85,7 +86,7 @@ local function tail_of(number)
   return list.chunk[#list.chunk] or false
 end
 
--- The next message of a list, and the due messages that it is one of, if any.
+-- Returns the next message of a list, or a due message that comes before it, with the set that it is from.
 local function head_of(number)
   local from = due[number]
   while from and from.ids[from.at] do
@@ -134,7 +135,7 @@ for first = 5, last, width do
   end
 end
 
--- All are entered before any is removed.
+-- All messages are recorded before any is removed.
 if tags[1] then
   redis.call('ZADD', index, unpack(instants))
   if until_s then redis.call('ZADD', leases, unpack(ends)) end
@@ -152,10 +153,10 @@ for _, from in pairs(due) do
     local ids = {unpack(from.ids, 1, from.at - 1)}
     redis.call('ZREM', from.set, unpack(ids))
     redis.call('HDEL', from.texts, unpack(ids))
-    from.ids, from.at = {}, 1  -- it may stand under two lists
+    from.ids, from.at = {}, 1  -- `due` may have it for two lists
   end
 end
--- So that the server reports the next change of these lists.
+-- After this read, the server reports the next change of these lists.
 if taken < limit and emptied[1] then redis.call('EXISTS', unpack(emptied)) end
 
 for _, first in ipairs(looked) do
@@ -178,7 +179,8 @@ if taken < limit then
     local next_us = redis.call(leads and 'GET' or 'GETEX', next_key)
     local left_us = leads and next_us and tonumber(next_us) - now_us or 0
     if leads and next_us and left_us <= 0 then
-      -- What is due already is beside a list that is left alone; beside the others something may be due soon.
+      -- The messages that are due already are beside a list that is left alone. Beside the other lists, messages may be
+      -- due soon.
       left_us = 0
       if wait_us == -1 then wait_us = -2 end
       for row = 1, rows do
@@ -190,8 +192,8 @@ if taken < limit then
     end
     if left_us > 0 and (wait_us < 0 or left_us < wait_us) then wait_us = left_us end
     if not leads then
-      -- Where no message is delayed, the server reports the first one to each channel: the leader may be gone, and
-      -- sweeps are rare then.
+      -- If no message is delayed, the server has to report the first one to each channel, because the leader may be
+      -- gone, and sweeps are rare then.
       if not next_us then redis.call('GET', next_key) elseif wait_us == -1 then wait_us = -2 end
     end
   end

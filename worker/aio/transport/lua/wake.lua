@@ -1,6 +1,7 @@
 -- requires: nothing
--- wake: makes all delayed messages of a queue due, in their order. Where all are due already, nothing changes.
--- Half of an instant is long past, and halving a floating-point number keeps the order exactly, about a thousand times.
+-- wake: makes all delayed messages of a queue due, in their order. If all are due already, nothing changes.
+-- It halves the instants: half of an instant is long past, and halving floating-point numbers keeps their order
+-- exactly, about a thousand times.
 --
 -- KEYS  1 the queue's next instant  2... its sorted sets
 -- Returns how many delayed messages there are.

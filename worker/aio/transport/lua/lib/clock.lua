@@ -1,6 +1,6 @@
 -- clock_us(key): the server's clock in microseconds since 1970, except that it never runs backwards. `key` holds its
--- last instant and how far it is ahead of the server's.
--- It reads with GETEX where a script only peeks: a GET would make the server report each change to this connection.
+-- last instant and how far it is ahead of the server's clock.
+-- It reads with GETEX: after a GET, the server would report the next change of `key` to this connection.
 local function clock_us(key)
   local time = redis.call('TIME')
   local real_us, stored = time[1] * 1000000 + time[2], redis.call('GETEX', key)

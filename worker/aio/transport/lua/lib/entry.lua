@@ -1,13 +1,13 @@
 -- unacked_entry(item, suffix): the tag and the entry of a message in kombu's hash of unacknowledged messages.
--- Returns nil where the item is not a message.
+-- Returns nil if the item is not a message.
 
--- Half of a surrogate pair is a character to JSON and to Python, and an error to cjson. The rest of the text is enough.
+-- JSON and Python accept half of a surrogate pair, but cjson raises an error. The rest of the text is enough.
 local function without_surrogates(item)
   return (item:gsub('\\u[dD][89a-fA-F]%x%x', '\\u0020'))
 end
 
 -- The properties of a message. They are its last part, so they can be decoded without the rest, which may be large.
--- Where the last text that looks like their beginning is within another part, the braces behind it do not match.
+-- If the last text that looks like their beginning is within another part, the braces after it do not match.
 local function properties_of(text)
   local start, at = nil, 0
   repeat

@@ -2,8 +2,8 @@
 -- line.
 --
 -- A parked message is an entry of kombu's hash of unacknowledged messages, and has a lease, as if a worker held it. So
--- whoever reads the queue, of whatever version, puts it back into its list when nobody renews it. The line holds the
--- tags, each behind the length of its message.
+-- if no worker renews it, any worker of the queue, of whatever version, puts it back into its list. The line holds the
+-- tags, each after the length of its message.
 local unacked, index, leases = KEYS[1], KEYS[2], KEYS[3]
 local now_s, safe_s, has_leases = ARGV[1], tonumber(ARGV[2]), ARGV[3] == '1'
 local PARKED = '@0'
@@ -12,7 +12,7 @@ local server_s = clock[1] + clock[2] / 1e6
 local until_s = string.format('%.3f', server_s + safe_s)
 local entries, instants, ends, gone = {}, {}, {}, {}
 
--- Returns the items that are not messages: they stay where they are.
+-- Parks the items that are messages, and returns the others.
 local function park(line, items, in_front)
   local refs, others = {}, {}
   for _, item in ipairs(items) do
@@ -31,8 +31,8 @@ local function park(line, items, in_front)
   return others
 end
 
--- Adds the line's next messages to a list, `count` at most. What has no entry was put back into its list.
--- Returns how many there were, 0 where the line is empty.
+-- Adds the line's next messages to `items`, `count` at most. A message without an entry was put back into its list.
+-- Returns how many messages were added, 0 if the line is empty.
 local function unpark(line, count, items)
   local before = #items
   while #items == before do
@@ -50,7 +50,7 @@ local function unpark(line, count, items)
   return #items - before
 end
 
--- Enters what was parked, and deletes the entries of what was unparked.
+-- Records the parked messages, and deletes the entries of the unparked ones.
 local function save_parked()
   if gone[1] then
     redis.call('HDEL', unacked, unpack(gone))
@@ -65,7 +65,7 @@ local function save_parked()
   entries, instants, ends, gone = {}, {}, {}, {}
 end
 
--- Renews the parked messages that were not renewed for a while.
+-- Renews parked messages that have not been renewed for a while.
 local function renew_parked()
   for _, tag in ipairs(redis.call('ZRANGEBYSCORE', index, '-inf', now_s - safe_s / 2, 'LIMIT', 0, 300)) do
     if tag:sub(-#PARKED) == PARKED then
