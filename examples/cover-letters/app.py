@@ -1,4 +1,4 @@
-"""The page of the application: it enqueues letters and shows how far each one is."""
+"""The page of the application, which enqueues letters and shows the progress of each."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ app = FastAPI(title="Cover letters")
 
 
 class Application(BaseModel):
-    """What a user fills in."""
+    """The fields of the form."""
 
     name: str = Field(min_length=1, max_length=100)
     address: str = Field(min_length=3, max_length=200)
@@ -24,7 +24,7 @@ class Application(BaseModel):
 
 @app.get("/", response_class=FileResponse)
 def page() -> Path:
-    """Give the page."""
+    """Show the page."""
     return Path(__file__).with_name("page.html")
 
 
@@ -37,7 +37,7 @@ def apply(application: Application) -> dict[str, str]:
 
 @app.get("/letters/{job_id}")
 def progress(job_id: str) -> dict[str, Any]:
-    """Return how far a letter is."""
+    """Return the progress of a letter."""
     job = queue.AsyncResult(job_id)
     state, result = job.state, job.result
     if state == "PROGRESS":

@@ -1,4 +1,4 @@
-"""A task of an application: three completions, a file and an email, with keys of the pool."""
+"""The application's task: three completions, a file and an email, with keys of the pool."""
 
 import asyncio
 import os
@@ -13,7 +13,7 @@ FOLDER = Path(os.environ.get("LETTERS_FOLDER", "letters"))
 
 
 async def ask(prompt: str) -> str:
-    """Have a model write something."""
+    """Return a model's answer to a prompt."""
     answer = await groq.chat.completions.create(
         model=MODEL, messages=[{"role": "user", "content": prompt}]
     )
@@ -30,14 +30,14 @@ def keep(file: str, text: str) -> None:
 async def write_letter(self: Any, name: str, address: str, opening: str) -> dict[str, Any]:
     """Write a cover letter, keep it in a file, and send it.
 
-    The task may run several times: where no key is free it goes back to its queue, and where its
-    worker dies another one runs it. What `once` has kept is not done again.
+    A job may run several times: if no key is free, it goes back to its queue, and if its worker
+    dies, another worker runs it. Steps whose results `once` has kept are not repeated.
 
     Args:
         self: The task.
-        name: Who applies.
-        address: Where the letter goes.
-        opening: What for.
+        name: The name of the applicant.
+        address: The email address of the company.
+        opening: The position that is open.
     """
 
     def report(step: str) -> None:

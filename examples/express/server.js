@@ -1,4 +1,4 @@
-// A web application that enqueues jobs with Keywheel's client, gives their results and streams answers to the browser.
+// A web application that enqueues jobs with Keywheel's client, shows their state and streams answers to the browser.
 
 import { fileURLToPath } from "node:url";
 
@@ -8,14 +8,14 @@ import { createClient } from "redis";
 
 const REMEMBERED = 10_000;
 
-// Without its queue of commands: a visitor is waiting, so what cannot be sent now fails at once.
+// A visitor is waiting, so a command that cannot be sent now fails at once instead of being queued.
 const redis = createClient({ url: process.env.REDIS_URL, disableOfflineQueue: true, socket: { connectTimeout: 2_000 } });
-redis.on("error", () => {}); // it connects again by itself; its errors may quote the URL
+redis.on("error", () => {}); // the client reconnects; its errors are not logged because they may quote the URL
 redis.connect().catch(() => {});
 const keywheel = new Keywheel(redis, { namespace: process.env.KEYWHEEL_NAMESPACE ?? "kw" });
 
-// Redis cannot tell an unknown job from one that waits, so this application notes which ones are its own.
-// In the memory here; a real application has a table, and notes whose they are.
+// The ids of this application's jobs: Redis cannot distinguish an unknown job from a job that waits. A real
+// application would keep them in a table, and record to whom each job belongs.
 const ours = new Set();
 
 function accepted(id) {
@@ -38,7 +38,7 @@ app.get("/", (request, response) => response.sendFile(page));
 function job(path, names, enqueue) {
   app.post(path, async (request, response) => {
     const given = texts(request.body, names);
-    if (!given) return response.status(422).json({ detail: `give ${names.join(", ")} as JSON, each a text` });
+    if (!given) return response.status(422).json({ detail: `give ${names.join(", ")} as JSON, each a string` });
     response.status(202).json(accepted(await enqueue(given)));
   });
 }
@@ -59,9 +59,9 @@ app.delete("/jobs/:id", async (request, response) => {
   response.json({ cancelled: await keywheel.cancel(request.params.id) });
 });
 
-// Server-sent events. A browser that comes back names the last event that it has.
+// Server-sent events. A browser that reconnects names the last event that it has.
 app.get("/jobs/:id/events", async (request, response) => {
-  const gone = new AbortController(); // the browser
+  const gone = new AbortController(); // aborted when the browser leaves
   response.on("close", () => gone.abort());
   const events = keywheel.stream(request.params.id, { after: request.get("Last-Event-ID") ?? "0", signal: gone.signal });
   const send = (type, data, id) =>
@@ -72,12 +72,12 @@ app.get("/jobs/:id/events", async (request, response) => {
     for await (const { type, id, ...data } of events) send(type, data, id);
   } catch (error) {
     if (error instanceof JobFailed) send("failed", { error: error.error, reason: error.reason });
-    // else the browser connects again by itself
+    // After any other error the browser reconnects.
   }
   response.end();
 });
 
-// Express 5 brings what an async handler throws here.
+// Express 5 passes errors of async handlers to this handler.
 app.use((error, request, response, next) => {
   if (response.headersSent) return next(error);
   if (error instanceof Unavailable) {

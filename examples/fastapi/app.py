@@ -1,6 +1,6 @@
 """A web application that enqueues jobs for Keywheel, and streams the answers to the browser.
 
-Nothing of Keywheel is imported. What it relies on stands in docs/enqueueing.md.
+The application imports nothing of Keywheel. docs/enqueueing.md describes the messages and records.
 """
 
 import asyncio
@@ -25,19 +25,19 @@ from redis.exceptions import RedisError
 
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")
 NAMESPACE = os.environ.get("KEYWHEEL_NAMESPACE", "kw")
-# our own note of a job: Redis alone cannot tell an unknown job from one that waits
+# The prefix of our records of jobs: Redis cannot distinguish an unknown job from a waiting one.
 OURS = "webapp:job:"
 KEPT_S = 86_400  # as long as Keywheel keeps results
 POLL_S = 0.2
-PAGES = 5_000  # that follow a stream at once in this process; each holds a connection to Redis
-# after this time without a record, look at the result; and a comment keeps proxies from hanging up
+PAGES = 5_000  # how many pages may follow a stream in this process; each holds a Redis connection
+# After this time without a record, read the result, and send a comment to keep proxies connected.
 SILENCE_MS = 5_000
 
-# Without a result backend: enqueueing is quicker then, and results are read below.
+# Without a result backend enqueueing is faster. The results are read below.
 queue = Celery(broker=REDIS_URL, set_as_current=False)
 queue.conf.update(
     task_routes={"tasks.ai.*": {"queue": "ai"}, "tasks.email.*": {"queue": "email"}},
-    # A visitor is waiting: say soon if it does not work.
+    # A visitor is waiting, so fail soon.
     broker_transport_options={
         "socket_connect_timeout": 2,
         "socket_timeout": 5,
@@ -49,7 +49,7 @@ queue.conf.update(
 redis = Redis.from_url(
     REDIS_URL,
     decode_responses=True,
-    max_connections=PAGES + 100,  # otherwise a hundred open pages would keep everybody else out
+    max_connections=PAGES + 100,  # redis-py allows only 100 by default
     socket_connect_timeout=2,
     socket_timeout=15,
 )
@@ -69,21 +69,21 @@ app = FastAPI(title="Keywheel from FastAPI", lifespan=lifespan)
 @app.exception_handler(RedisError)
 @app.exception_handler(OperationalError)
 async def unreachable(_: Request, __: Exception) -> JSONResponse:
-    """Answer for a Redis that cannot be reached. The error may quote the URL, so it stays here."""
+    """Answer 503 if Redis cannot be reached; the error may quote the URL, so it is not shown."""
     return JSONResponse(
         {"detail": "the queue cannot be reached, try again soon"}, 503, {"Retry-After": "5"}
     )
 
 
 class Question(BaseModel):
-    """What a visitor asks."""
+    """A visitor's question."""
 
     prompt: Annotated[str, Field(min_length=1, max_length=20_000)]
     stream: bool = True
 
 
 class Mail(BaseModel):
-    """An email that a visitor causes."""
+    """An email that a visitor sends."""
 
     to: str
     subject: Annotated[str, Field(min_length=1, max_length=200)]
@@ -109,10 +109,10 @@ async def send(mail: Mail) -> dict[str, str]:
 
 
 async def enqueue(task: str, **arguments: Any) -> dict[str, str]:
-    """Enqueue a job; returns its id and where to look for it."""
+    """Enqueue a job, and return its id and its addresses."""
     job_id = str(uuid.uuid4())
     await redis.set(OURS + job_id, task, ex=KEPT_S)
-    # It blocks on the broker's socket, so not on the event loop.
+    # Celery blocks on the broker's socket, so it must not run on the event loop.
     await asyncio.to_thread(queue.send_task, task, kwargs=arguments, task_id=job_id)
     return {"id": job_id, "job": f"/jobs/{job_id}", "events": f"/jobs/{job_id}/events"}
 
@@ -137,7 +137,7 @@ async def events(
 ) -> Response:
     """Relay a job's stream as server-sent events.
 
-    A browser that comes back names the last one that it has.
+    A browser that reconnects names the last event that it has.
     """
     await ours(job_id)
     since = (
@@ -153,13 +153,13 @@ async def events(
 
 
 async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
-    """Give the records behind `since` as they come, until the last."""
+    """Yield the records after `since` as events as they arrive, until the last one."""
     name, last = f"{NAMESPACE}:stream:{job_id}", since
     yield "retry: 1000\n\n"  # how long the browser waits before it connects again, in milliseconds
     try:
         for block_ms in chain(
             [None], repeat(SILENCE_MS)
-        ):  # at first without waiting: the job may be over long since
+        ):  # at first without waiting: the job may already have ended
             reply = await redis.xread({name: last}, block=block_ms, count=500)
             for last, record in reply[0][1] if reply else ():
                 kind = record.pop("type")
@@ -177,8 +177,8 @@ async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
                     break
                 yield ": still at work\n\n"
     except RedisError:
-        return  # the browser connects again by itself, and names the last event that it has
-    # It was ended from outside, was not streamed, or its stream has expired: look at the result.
+        return  # the browser reconnects, and names the last event that it has
+    # The job was revoked or not streamed, or its stream has expired, so the result is shown.
     if "result" in state:
         yield event("restart", {"attempt": str(state["result"]["attempts"])})
         yield event(
@@ -191,26 +191,26 @@ async def relay(job_id: uuid.UUID, since: str) -> AsyncIterator[str]:
 
 
 def event(kind: str, data: dict[str, Any], *, identity: str = "") -> str:
-    """One server-sent event."""
+    """Write one server-sent event."""
     return (
         f"id: {identity}\n" if identity else ""
     ) + f"event: {kind}\ndata: {json.dumps(data)}\n\n"
 
 
 async def ours(job_id: uuid.UUID) -> None:
-    """See that a job was enqueued here. A real application also sees to whom it belongs."""
+    """Check that this application enqueued a job. A real one also checks who owns the job."""
     if not await redis.exists(f"{OURS}{job_id}"):
         raise HTTPException(404, "there is no such job")
 
 
 async def state_of(job_id: uuid.UUID) -> dict[str, Any]:
-    """How a job is: `waiting`, `retrying`, `done` with its result, or `failed` with its reason."""
+    """Return a job's state: `waiting`, `retrying`, `done` with a result, `failed` with a reason."""
     stored = await redis.get(f"celery-task-meta-{job_id}")
     outcome = json.loads(stored) if stored else {"status": "PENDING", "result": None}
     status, result = outcome["status"], outcome["result"]
     if status == "SUCCESS":
         return {"state": "done", "result": result}
-    if status == "RETRY":  # no key is free, or the provider failed; Keywheel comes back to it
+    if status == "RETRY":  # no key is free, or the provider failed; Keywheel tries again later
         return {"state": "retrying", "reason": sentence(result)}
     if status in {"FAILURE", "REVOKED"}:
         return {
@@ -222,6 +222,6 @@ async def state_of(job_id: uuid.UUID) -> dict[str, Any]:
 
 
 def sentence(failure: dict[str, Any]) -> str:
-    """What an error says."""
+    """Return the message of an error."""
     message = failure.get("exc_message")
     return " ".join(map(str, message)) if isinstance(message, list) else str(message or "")

@@ -4,5 +4,5 @@ import { fileURLToPath } from "node:url";
 export default {
   poweredByHeader: false,
   serverExternalPackages: ["redis", "keywheel-client"],
-  turbopack: { root: fileURLToPath(new URL("../..", import.meta.url)) }, // the client is a folder beside this one
+  turbopack: { root: fileURLToPath(new URL("../..", import.meta.url)) }, // the client is outside this folder
 };

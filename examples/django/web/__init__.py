@@ -1,1 +1,1 @@
-"""The smallest Django project that enqueues jobs for Keywheel; nothing of Keywheel is imported."""
+"""The smallest Django project that enqueues jobs for Keywheel, without imports from Keywheel."""

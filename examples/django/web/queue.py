@@ -1,4 +1,4 @@
-"""The way to Keywheel: two small Celery apps, one that sends and one that reads."""
+"""Enqueues jobs and reads their states, with two small Celery apps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,11 +10,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
-# Without a result backend: otherwise each job that is sent subscribes to its result first.
+# This app has no result backend, else it would subscribe to the result of each job before sending.
 _sender = Celery(broker=settings.REDIS_URL, set_as_current=False)
 _sender.conf.update(
     task_routes={"tasks.ai.*": {"queue": "ai"}, "tasks.email.*": {"queue": "email"}},
-    # A visitor is waiting: say soon if it does not work.
+    # A visitor is waiting, so fail soon.
     broker_transport_options={
         "socket_connect_timeout": 2,
         "socket_timeout": 5,
@@ -28,9 +28,9 @@ _reader.conf.update(redis_socket_connect_timeout=2, redis_socket_timeout=5)
 
 
 class Unreachable:
-    """Middleware that answers 503 where Redis cannot be reached.
+    """Middleware that answers 503 if Redis cannot be reached.
 
-    Its errors may quote the URL, so they stay here.
+    The errors are not shown, because they may quote the URL.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
@@ -41,7 +41,7 @@ class Unreachable:
         return self._get_response(request)
 
     def process_exception(self, _: HttpRequest, error: Exception) -> HttpResponse | None:
-        """Answer for a view that failed."""
+        """Answer 503 for a view that failed because of Redis."""
         if isinstance(error, OperationalError | BackendError | RedisError):
             detail = {"detail": "the queue cannot be reached, try again soon"}
             return JsonResponse(detail, status=503, headers={"Retry-After": "5"})
@@ -49,7 +49,7 @@ class Unreachable:
 
 
 def enqueue(task: str, **arguments: Any) -> str:
-    """Enqueue a job; returns its id.
+    """Enqueue a job, and return its id.
 
     Raises:
         OperationalError: Redis cannot be reached.
@@ -58,18 +58,18 @@ def enqueue(task: str, **arguments: Any) -> str:
 
 
 def state_of(job_id: str) -> dict[str, Any]:
-    """How a job is: `waiting`, `retrying`, `done` with its result, or `failed` with its reason.
+    """Return a job's state: `waiting`, `retrying`, `done` with a result, `failed` with a reason.
 
     Raises:
         BackendError: Redis cannot be reached.
     """
     found = _reader.backend.get_task_meta(
         job_id, cache=False
-    )  # both at once: the job may end in between
+    )  # one read for state and result: the job may end between two reads
     state, result = found["status"], found["result"]
     if state == "SUCCESS":
         return {"state": "done", "result": result}
-    if state == "RETRY":  # no key is free, or the provider failed; Keywheel comes back to it
+    if state == "RETRY":  # no key is free, or the provider failed; Keywheel tries again later
         return {"state": "retrying", "reason": str(result)}
     if state in {"FAILURE", "REVOKED"}:
         return {"state": "failed", "error": type(result).__name__, "reason": str(result)}

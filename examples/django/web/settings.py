@@ -1,11 +1,11 @@
-"""Settings: no database, since the session that remembers a visitor's jobs is a signed cookie."""
+"""Settings, without a database: a signed session cookie remembers a visitor's jobs."""
 
 import os
 import secrets
 from pathlib import Path
 
 DEBUG = os.environ.get("DJANGO_DEBUG") == "1"
-# Without one of its own, sessions end with the process.
+# Without DJANGO_SECRET_KEY, sessions end with the process.
 SECRET_KEY = os.environ.get("DJANGO_SECRET_KEY") or secrets.token_urlsafe(50)
 ALLOWED_HOSTS = os.environ.get("DJANGO_ALLOWED_HOSTS", "127.0.0.1,localhost").split(",")
 REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379/0")

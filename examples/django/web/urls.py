@@ -1,4 +1,4 @@
-"""Which address leads where."""
+"""The addresses of the views."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""The page, and what it calls."""
+"""The views: the page, and the addresses that it calls."""
 
 import json
 from typing import Any
@@ -34,15 +34,15 @@ def send(request: HttpRequest) -> HttpResponse:
 @require_GET
 def job(request: HttpRequest, job_id: UUID) -> HttpResponse:
     """Return the state of one of the visitor's jobs."""
-    # Redis cannot tell an unknown job from one that waits, and nobody should see the jobs of
-    # others.
+    # Redis cannot distinguish an unknown job from a job that waits, and visitors must not see each
+    # other's jobs.
     if str(job_id) not in request.session.get("jobs", []):
         raise Http404
     return JsonResponse(queue.state_of(str(job_id)))
 
 
 def not_found(request: HttpRequest, exception: Exception) -> HttpResponse:  # noqa: ARG001 - Django names them
-    """Answer for what does not exist."""
+    """Answer 404 for a job or address that does not exist."""
     return JsonResponse({"detail": "there is no such job"}, status=404)
 
 
@@ -54,7 +54,9 @@ def _enqueue(request: HttpRequest, task: str, names: tuple[str, ...]) -> HttpRes
     given = given if isinstance(given, dict) else {}
     arguments: dict[str, Any] = {name: given.get(name) for name in names}
     if not all(isinstance(value, str) and value for value in arguments.values()):
-        return JsonResponse({"detail": f"give {', '.join(names)} as JSON, each a text"}, status=422)
+        return JsonResponse(
+            {"detail": f"give {', '.join(names)} as JSON, each a string"}, status=422
+        )
     job_id = queue.enqueue(task, **arguments)
     request.session["jobs"] = [*request.session.get("jobs", []), job_id][-_REMEMBERED:]
     return JsonResponse({"id": job_id, "job": f"/jobs/{job_id}"}, status=202)

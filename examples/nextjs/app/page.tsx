@@ -24,7 +24,7 @@ export default function Page() {
     const { events } = await accepted.json();
     if (mine !== asking.current) return;
     setStatus("Waiting …");
-    // It connects again by itself, and goes on where it was.
+    // After a broken connection, the source reconnects and continues after the last event.
     const source = (stream.current = new EventSource(events));
     const on = (type: string, act: (data: any) => void) =>
       source.addEventListener(type, (event) => act(JSON.parse(event.data)));
@@ -45,7 +45,7 @@ export default function Page() {
     on("end", () => end("Done."));
     on("failed", ({ reason }) => end(`Failed: ${reason}`));
     source.addEventListener("error", () => {
-      // It gives up after an answer such as 503, and must not look as if it still waited.
+      // The browser gives up after an answer such as 503, so the page must not look as if it still waited.
       if (source.readyState === EventSource.CLOSED) end("The answer cannot be followed. Please ask again.");
     });
   }

@@ -1,4 +1,4 @@
-// The way to Keywheel: one connection a process, also where the dev server loads this file again.
+// Keywheel's client, over one connection in each process, also if the dev server loads this file again.
 
 import { Keywheel, Unavailable } from "keywheel-client";
 import { createClient } from "redis";
@@ -6,13 +6,13 @@ import { createClient } from "redis";
 const KEPT_S = 86_400; // as long as Keywheel keeps results
 
 function connect() {
-  // Without its queue of commands: a visitor is waiting, so what cannot be sent now fails at once.
+  // A visitor is waiting, so a command that cannot be sent now fails at once instead of being queued.
   const redis = createClient({
     url: process.env.REDIS_URL,
     disableOfflineQueue: true,
     socket: { connectTimeout: 2_000 },
   });
-  redis.on("error", () => {}); // it connects again by itself; its errors may quote the URL
+  redis.on("error", () => {}); // the client reconnects; its errors are not logged because they may quote the URL
   const connected = redis.connect().catch(() => {});
   return { redis, begun: Promise.race([connected, new Promise((resolve) => setTimeout(resolve, 2_000))]) };
 }
@@ -22,7 +22,7 @@ const { redis, begun } = (kept.keywheelRedis ??= connect());
 
 export const keywheel = new Keywheel(redis, { namespace: process.env.KEYWHEEL_NAMESPACE ?? "kw" });
 
-/** Note that a job is ours. A real application also notes whose it is. */
+/** Enqueue a job, and record its id. A real application also records to whom the job belongs. */
 export async function accept(enqueue: () => Promise<string>): Promise<Response> {
   return answering(async () => {
     const id = await enqueue();
@@ -31,7 +31,7 @@ export async function accept(enqueue: () => Promise<string>): Promise<Response> 
   });
 }
 
-/** Answer for one of our jobs. Redis cannot tell an unknown job from one that waits, so others are not found. */
+/** Answer for one of our jobs, else with 404: Redis cannot distinguish an unknown job from a job that waits. */
 export async function ofOurs(id: string, answer: () => Promise<Response>): Promise<Response> {
   return answering(async () => {
     if (await redis.exists(`webapp:job:${id}`)) return answer();
@@ -39,7 +39,7 @@ export async function ofOurs(id: string, answer: () => Promise<Response>): Promi
   });
 }
 
-/** The texts of these names in a request's body, or null where one is missing. */
+/** Return the strings with these names in a request's body, or null if one is missing. */
 export async function textsOf<Name extends string>(
   request: Request,
   names: readonly Name[],
@@ -50,7 +50,7 @@ export async function textsOf<Name extends string>(
 }
 
 export function unreadable(names: readonly string[]): Response {
-  return Response.json({ detail: `give ${names.join(", ")} as JSON, each a text` }, { status: 422 });
+  return Response.json({ detail: `give ${names.join(", ")} as JSON, each a string` }, { status: 422 });
 }
 
 async function answering(answer: () => Promise<Response>): Promise<Response> {

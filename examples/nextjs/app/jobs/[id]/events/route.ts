@@ -1,4 +1,4 @@
-// A job's stream as server-sent events. A browser that comes back names the last event that it has.
+// A job's stream as server-sent events. A browser that reconnects names the last event that it has.
 
 import { JobFailed } from "keywheel-client";
 
@@ -33,6 +33,6 @@ async function* eventsOf(job: string, { headers, signal }: Request): AsyncGenera
     for await (const { type, id, ...data } of keywheel.stream(job, { after, signal })) yield event(type, data, id);
   } catch (error) {
     if (error instanceof JobFailed) yield event("failed", { error: error.error, reason: error.reason });
-    // else the browser is gone, or connects again by itself
+    // After any other error the browser has left, or it reconnects.
   }
 }
