@@ -67,7 +67,7 @@ def test_a_job_whose_keys_rest_comes_back_within_a_second_of_their_end() -> None
             NoLease(NoLeaseReason.DISABLED, reason="invalid_key"),
             {"request": LeaseRequest(account="a")},
             60_000,
-            "every groq key of its account is disabled (invalid_key)",
+            "every groq key of the earlier attempt's account is disabled (invalid_key)",
             "disabled",
             True,
         ),

@@ -58,12 +58,14 @@ class OutgoingEmail:
     def __post_init__(self) -> None:
         if not is_idempotency_key(self.idempotency_key):
             raise InvalidArguments(
-                "idempotency_key: is required, since the job's id is not 1 to 256 visible ASCII "
+                "idempotency_key: is required, because the job's id is not 1 to 256 visible ASCII "
                 "characters"
             )
 
 
-_NO_SENDER = "from: is required, since the settings name no from address (RESEND_FROM) for any key"
+_NO_SENDER = (
+    "from: is required, because the settings name no from address (RESEND_FROM) for any key"
+)
 
 
 def order(

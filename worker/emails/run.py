@@ -119,7 +119,7 @@ class EmailRun:
                 return NextStep.SEND
             case SendRecord(state=State.MISMATCH):
                 error = InvalidArguments(
-                    "idempotency_key: was used for an email with another content within the last "
+                    "idempotency_key: was used for an email with different content within the last "
                     "three days"
                 )
                 error.another_email = True
@@ -140,11 +140,12 @@ class EmailRun:
             case SendRecord(state=State.UNREADABLE):
                 name = self._shared.store.names.mail(self._email.idempotency_key)
                 raise OutcomeUnknown(
-                    f"another program has changed its record in Redis, {name}: an earlier attempt "
-                    "may have been accepted. Delete that record if you know that none was"
+                    f"another program has changed this email's record in Redis, {name}: an earlier "
+                    "attempt may have been accepted. Delete that record if you are sure that no "
+                    "attempt was accepted"
                 )
         raise OutcomeUnknown(
-            "an earlier attempt may have been accepted, and it is too long ago to be asked for "
+            "an earlier attempt may have been accepted, and it is too long ago to be repeated "
             "safely"
         )
 
@@ -215,8 +216,8 @@ class EmailRun:
             if isinstance(error, OutcomeUnknown):
                 raise
             raise OutcomeUnknown(
-                "an earlier attempt may have been accepted, and its account refuses a later one: "
-                f"{error}"
+                "an earlier attempt may have been accepted, and the same account refuses to repeat "
+                f"it: {error}"
             ) from None
         email.waited_ms += served.waited_ms
         own = shared.store.names.mail(email.idempotency_key)

@@ -98,7 +98,7 @@ class NoLeaseEnd:
         raise TransientError(last.reason or last.code, last.backoff_ms)
 
     def _all_disabled(self, lease_request: LeaseRequest, no_lease: NoLease) -> Deferred:
-        whose = " of its account" if lease_request.account else ""
+        whose = " of the earlier attempt's account" if lease_request.account else ""
         deferred = Deferred(
             _NO_KEY_MS,
             f"every {self._service} key{whose} is disabled ({no_lease.reason})",

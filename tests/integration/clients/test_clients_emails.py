@@ -27,7 +27,7 @@ async def test_one_idempotency_key_is_one_email(program: Sandbox) -> None:
     first = await resend.send(mail("one", idempotency_key="order-1"))
     again = await resend.send(mail("one", idempotency_key="order-1"))
     assert again["id"] == first["id"]
-    with pytest.raises(InvalidArguments, match="another content"):
+    with pytest.raises(InvalidArguments, match="different content"):
         await resend.send(mail("other", idempotency_key="order-1"))
     assert {name: len(emails) for name, emails in program.mail().items()} == {"one": 1}
 

@@ -35,7 +35,7 @@ async def test_an_idempotency_key_with_another_content_is_refused(senders: Sende
     await send_one(sender, outgoing(1, key="order-1"))
     for known in (True, False):
         with pytest.raises(
-            InvalidArguments, match="idempotency_key: was used for an email with another content"
+            InvalidArguments, match="idempotency_key: was used for an email with different content"
         ):
             await send_one(sender, outgoing(2, key="order-1", known=known))
     assert accepted(senders) == (1, 0, 0)
@@ -103,6 +103,6 @@ def joined(sender: Any) -> list[Any]:
 @pytest.mark.parametrize("key", ["b\u00fcro", "x" * 257, "line\nbreak"])
 def test_an_idempotency_key_that_no_header_can_carry_fails_its_own_job_alone(key: str) -> None:
     with pytest.raises(
-        InvalidArguments, match=r"^idempotency_key: is required, since the job's id"
+        InvalidArguments, match=r"^idempotency_key: is required, because the job's id"
     ):
         outgoing(1, key=key)

@@ -94,7 +94,9 @@ async def test_an_email_in_doubt_whose_account_is_gone_ends_as_unknown(senders: 
 async def test_an_email_in_doubt_whose_account_is_disabled_is_deferred(senders: Senders) -> None:
     await in_doubt(senders, 1)
     senders.sandbox.control("revoke", key="resend:1")
-    with pytest.raises(Deferred, match="every resend key of its account is disabled") as caught:
+    with pytest.raises(
+        Deferred, match="every resend key of the earlier attempt's account is disabled"
+    ) as caught:
         await send_one(senders.make(), outgoing(1, known=True))
     assert caught.value.in_doubt
     assert accepted(senders) == (1, 0, 0)
@@ -142,7 +144,7 @@ async def test_a_refusal_of_a_later_attempt_says_that_an_earlier_one_may_have_be
     await in_doubt(senders, 1)
     senders.sandbox.control("fault", service="resend", kind="domain_not_verified", count=1)
     words = (
-        r"^an earlier attempt may have been accepted, and its account refuses a later one: "
+        r"^an earlier attempt may have been accepted, and the same account refuses to repeat it: "
         "domain_not_verified: "
     )
     with pytest.raises(OutcomeUnknown, match=words):
@@ -206,7 +208,7 @@ async def test_only_at_least_once_sends_an_email_again_that_resend_may_have_forg
         assert isinstance(outcome, Served)
     else:
         assert isinstance(outcome, OutcomeUnknown)
-        assert str(outcome).endswith("it is too long ago to be asked for safely")
+        assert str(outcome).endswith("it is too long ago to be repeated safely")
     assert (
         accepted(senders)[0] == 1 + at_least_once - at_least_once * senders.calls()[-1]["replayed"]
     )

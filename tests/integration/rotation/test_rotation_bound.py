@@ -58,7 +58,9 @@ async def test_a_bound_request_uses_another_key_of_its_account_when_the_first_is
 
 async def test_a_bound_request_whose_keys_are_all_disabled_waits_for_a_person(make: Make) -> None:
     rotation, provider = make(DEAD, DEAD, accounts=("one", "one", "two"))
-    with pytest.raises(Deferred, match="every groq key of its account is disabled") as caught:
+    with pytest.raises(
+        Deferred, match="every groq key of the earlier attempt's account is disabled"
+    ) as caught:
         await serve(rotation, account="one")
     assert caught.value.for_good
     assert len(provider.seen) == 2

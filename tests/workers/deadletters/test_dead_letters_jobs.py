@@ -234,7 +234,7 @@ def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_dead_letter(fr
     [dead_letter] = dead_letters(fresh)
     assert (dead_letter["id"], dead_letter["kind"]) == (first.id, "failed")
     assert dead_letter["reason"].startswith(
-        "InvalidArguments: idempotency_key: was used for an email with another content"
+        "InvalidArguments: idempotency_key: was used for an email with different content"
     )
     assert fresh.sandbox.mail().get("Another") is None
 

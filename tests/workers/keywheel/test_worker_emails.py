@@ -29,7 +29,8 @@ def test_a_second_job_with_the_same_idempotency_key_gets_the_first_ones_result(
     other = fresh.producer.ask("tasks.email.send", **(mail | {"subject": "Invoice 2"}))
     assert (
         str(other)
-        == "idempotency_key: was used for an email with another content within the last three days"
+        == "idempotency_key: was used for an email with different content within the last three "
+        "days"
     )
     assert type(other).__name__ == "InvalidArguments"
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
@@ -53,7 +54,7 @@ def test_an_email_that_was_sent_is_known_although_no_key_has_a_from_address_any_
                 "tasks.email.send", "nameless", **(mail | {"idempotency_key": "invoice-4"})
             )
         )
-        assert str(new).startswith("from: is required, since the settings name no from address")
+        assert str(new).startswith("from: is required, because the settings name no from address")
     finally:
         worker.stop()
     assert judged(fresh)["emails_accepted"] == 1
