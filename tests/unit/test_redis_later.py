@@ -60,7 +60,7 @@ async def test_a_bug_in_one_command_keeps_no_other_from_being_sent(
         send_later(store, LostError("lost"))
         await stored.wait()
     assert caplog.messages == [
-        f"cannot store the end of a call ({bug}); what Redis keeps of it expires by itself"
+        f"cannot store the end of a call ({bug}); its records in Redis expire on their own"
     ]
 
 

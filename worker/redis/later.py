@@ -54,7 +54,7 @@ async def _send_until_answered(ask: Ask, within_s: float) -> None:
         await retried(ask, replace(JOB, within_s=within_s))
     except Exception as exc:  # noqa: BLE001 - the other commands must still be sent
         _logger.warning(
-            "cannot store the end of a call (%s); what Redis keeps of it expires by itself",
+            "cannot store the end of a call (%s); its records in Redis expire on their own",
             words_of(exc),
         )
 
