@@ -1,4 +1,4 @@
-"""Defines the transport's channel: its connections, its consumers, its leases, its end."""
+"""Defines the transport's channel: its connections, its consumers, its leases, how it closes."""
 
 import logging
 from collections.abc import Callable
@@ -70,7 +70,7 @@ class Channel(TakingChannel):
         transport = self.connection
         if transport.commands is None:
             transport.commands = super()._get_pool()
-        # kombu does this in the same place.
+        # kombu's own `_get_pool` does this, too.
         self.keyprefix_fanout = self.keyprefix_fanout.format(db=self._connparams()["db"])
         return transport.commands
 
@@ -96,7 +96,7 @@ class Channel(TakingChannel):
         consumer_tag: str,
         **kwargs: Any,
     ) -> Any:
-        """Consume from a queue; if the consumer does not acknowledge, in kombu's own way."""
+        """Consume from a queue, in kombu's own way if the consumer does not acknowledge."""
         if no_ack and queue not in self._fanout_queues:
             self._trusting.add(consumer_tag)
             if self.takes:
@@ -187,7 +187,7 @@ class Channel(TakingChannel):
             keeper.join(self.qos)
         return keeper
 
-    # -- the end
+    # -- closing
 
     def close(self) -> None:
         """Close the channel; its unacknowledged messages go back to their queues."""
@@ -218,14 +218,14 @@ class Channel(TakingChannel):
         self._hang_up()
 
     def _hang_up(self) -> None:
-        """Close the connections that kombu opens again, to put messages back, while it closes."""
+        """Close the connections that kombu's `close` opens again, to put messages back."""
         for name in ("client", "subclient"):
             if (client := self.__dict__.get(name)) is not None:
                 client.connection_pool.disconnect()
         self._disconnect_pools()
 
     def _connparams(self, asynchronous: bool = False) -> Any:  # noqa: FBT001, FBT002 - kombu's signature
-        # kombu forgets the connection's address when it closes it, and would fail on None.
+        # kombu forgets the address of a connection that it closes, and would fail on None.
         if self.connection is None or self.connection.client is None:
             raise redis.ConnectionError("this channel's connection is closed")
         return super()._connparams(asynchronous=asynchronous)

@@ -2,8 +2,8 @@
 
 If the transport's option `delayed_queues` names a queue, the queue has a sorted set beside each of
 its lists, for the messages that are not due yet. Their instants are by the broker's clock, so the
-clocks of the hosts do not matter. Once a message is due, `lua/take.lua` takes it before those of
-the list.
+clocks of the hosts do not matter. Once a message is due, `lua/take.lua` takes it before the
+messages of the list.
 
 The names of a queue's keys begin with the queue's name, after the channel's global prefix:
 
@@ -29,41 +29,41 @@ CLOCK_KEY: Final = "unacked.clock"
 
 
 def due_of(list_name: str) -> str:
-    """Name the sorted set beside a list."""
+    """Return the name of the sorted set beside a list."""
     return f"{list_name}.due"
 
 
 def texts_of(queue: str) -> str:
-    """Name the hash of a queue's delayed messages."""
+    """Return the name of the hash of a queue's delayed messages."""
     return f"{queue}.due.texts"
 
 
 def next_of(queue: str) -> str:
-    """Name the key with the instant at which the queue's next message is due."""
+    """Return the name of the key with the instant at which the queue's next message is due."""
     return f"{queue}.due.next"
 
 
 def leader_of(queue: str) -> str:
-    """Name the key with the channel that wakes up at that instant."""
+    """Return the name of the key with the channel that wakes up for the queue's next message."""
     return f"{queue}.due.leader"
 
 
 def lists_of(
     queue: str, *, sep: str = SEP, steps: Iterable[int] = PRIORITY_STEPS
 ) -> tuple[str, ...]:
-    """Name a queue's lists, the most urgent priority first."""
+    """Return the names of a queue's lists, the most urgent priority first."""
     return tuple(f"{queue}{sep}{step}" if step else queue for step in steps)
 
 
 def due_sets_of(
     queue: str, *, sep: str = SEP, steps: Iterable[int] = PRIORITY_STEPS
 ) -> tuple[str, ...]:
-    """Name the sorted sets beside a queue's lists."""
+    """Return the names of the sorted sets beside a queue's lists."""
     return tuple(due_of(name) for name in lists_of(queue, sep=sep, steps=steps))
 
 
 def keys_of(
     queue: str, *, sep: str = SEP, steps: Sequence[int] = PRIORITY_STEPS
 ) -> tuple[str, ...]:
-    """Name all keys that hold a queue's delayed messages."""
+    """Return the names of all keys that hold a queue's delayed messages."""
     return (*due_sets_of(queue, sep=sep, steps=steps), texts_of(queue), next_of(queue))

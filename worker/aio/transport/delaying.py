@@ -37,7 +37,7 @@ class QueueNames:
     delayed: frozenset[str]
 
     def list_of(self, queue: str, priority: Any) -> str:
-        """Name the list of a queue's messages of a priority, without the prefix."""
+        """Return the name of the list of a queue and a priority, without the prefix."""
         try:
             urgency = max(0, min(int(priority), _LEAST_URGENT))
         except (TypeError, ValueError):

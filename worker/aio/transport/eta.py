@@ -1,4 +1,4 @@
-"""Reads the instant before which a message must not run, its header `eta`."""
+"""Reads a message's header `eta`, the instant before which its job must not run."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -53,7 +53,7 @@ async def find_job(broker: Redis, job: str, lists: Sequence[str]) -> Found | Non
     sizes = [await _size(broker, name) for name in lists]
     for index, name in enumerate(lists):
         found = await _in_list(broker, job, name)
-        if found is not None and found[0] >= _WINDOW:  # it came after the messages in lines
+        if found is not None and found[0] >= _WINDOW:  # it comes after the messages in lines
             found = (found[0] + await _parked(broker, name), found[1])
         found = found or await _in_lines(broker, job, name)
         if found is not None:
@@ -120,7 +120,7 @@ async def _in_lines(broker: Redis, job: str, name: str) -> tuple[int, dict[str, 
 
 
 def _message_of(job: str, text: str) -> dict[str, Any] | None:
-    """Return a job's message; None if it is another job's and only mentions it, like a child's."""
+    """Return a message if it is the job's own; None if it only mentions the job, like a child's."""
     try:
         read = json.loads(text)
     except ValueError:

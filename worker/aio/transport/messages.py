@@ -177,7 +177,7 @@ def _share_names(message: Any) -> None:
 
 
 def share_values(message: dict[str, Any]) -> None:
-    """Share the values that a message has several times, and those that most messages have."""
+    """Share values that a message has several times, and values that most messages have."""
     headers, properties = message.get("headers"), message["properties"]
     _share(message, ("content-type", "content-encoding"))
     _share(properties, ("reply_to", "body_encoding"))

@@ -208,7 +208,7 @@ class Poller(StockPoller):
         return True
 
     def on_readable(self, fileno: int) -> Any:
-        """Read from a connection. From a taking one, read replies and hints even without room."""
+        """Read from a connection; from a taking connection even if there is no room for messages."""
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
         if channel is not None and kind == TAKING:
             return channel.handlers[TAKING]()
@@ -229,7 +229,7 @@ def _nothing() -> None:
 
 
 def arrives_soon(connection: Any) -> bool:
-    """Wait for a reply for at most a millisecond; true if it is there."""
+    """Wait for a reply for at most a millisecond; return whether it has arrived."""
     sock = connection._sock  # noqa: SLF001 - redis-py has no public way
     if sock is None:
         return False

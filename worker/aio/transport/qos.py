@@ -160,8 +160,8 @@ class TransportQoS(RestoringQoS):
                 )
 
     def _forget(self, delivery_tag: str) -> None:
-        # While the channel closes, the message must be removed from those to put back. Afterwards
-        # it is not recorded any more.
+        # While the channel closes, the message must be removed from the messages to put back.
+        # Afterwards it is not recorded any more.
         if delivery_tag in self._delivered:
             VirtualQoS.ack(self, delivery_tag)
 
@@ -237,7 +237,7 @@ class TransportQoS(RestoringQoS):
             self._drop(count)
 
     def note_unanswered(self) -> None:
-        """Send unconfirmed acknowledgements again, because their replies will not be read."""
+        """Have unconfirmed acknowledgements sent again, because their replies will not be read."""
         self._sent = 0
         self._round += 1
 

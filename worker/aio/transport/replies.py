@@ -38,7 +38,7 @@ class Replies:
         self._due.append((note, time.monotonic()))
 
     def take(self) -> Note | None:
-        """Return the function for the reply that has come; None if it answers the request."""
+        """Return the function for the next reply; None if it answers the request for messages."""
         if not self._due:
             return None
         note, asked_s = self._due.popleft()

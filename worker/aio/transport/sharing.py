@@ -13,7 +13,10 @@ from worker.aio.transport.scripts import COUNT_PARKED, DROP_PARKED, SHARE
 SHARE_S: Final = 0.1
 """The interval at which one of the workers puts the waiting messages in order, in seconds."""
 _ANYWAY_S: Final = 5.0
-"""The interval of a worker that has seen no message wait: the worker that saw it may have died."""
+"""The interval at which a worker looks that knows of no waiting messages, in seconds.
+
+Another worker, which knew of some, may have died.
+"""
 _SAFE_S: Final = 120.0
 """How long a message stays parked if no worker renews it. Then it returns to its list."""
 _SHA: Final = hashlib.sha1(SHARE.encode()).hexdigest()  # noqa: S324 - as Redis names scripts
@@ -123,7 +126,7 @@ def drop_parked(channel: Any, queue: str) -> int:
 
 
 def is_parked(tag: str) -> bool:
-    """Return whether a delivery tag is that of a message in a tenant's line, held by no worker."""
+    """Return whether a delivery tag is that of a parked message, which no worker holds."""
     return tag.endswith("@0")
 
 

@@ -31,7 +31,7 @@ _REFUSED_PAUSE_S: Final = 1.0
 
 
 class TakingChannel(RequestingChannel):
-    """A channel that takes messages in batches, each in one step with its entry."""
+    """A channel that takes messages in batches, and records each message in the same step."""
 
     keep_leases: Callable[[], LeaseKeeper | None]
     sharing: QueueSharing
@@ -100,7 +100,7 @@ class TakingChannel(RequestingChannel):
             self._send_request(queues, steps, limit=limit, lease_s=lease_s, now_s=now_s)
 
     def _choose(self, room: int, now_s: float) -> tuple[list[str], Sequence[int], int]:
-        """Choose the queues, the priorities and the most messages to request."""
+        """Choose the queues and the priorities to request, and the number of messages."""
         every = self._queue_cycle.consume(len(self.active_queues))
         queues, limit = self._within_limits(self.hints.worth_asking(every, now_s), room, now_s)
         if not self.hints.left_out.isdisjoint(queues):  # a queue that was left out is allowed now
@@ -156,7 +156,7 @@ class TakingChannel(RequestingChannel):
         return busy_s if delayed_here else max(busy_s, _LONG_SWEEP_S)
 
     def _read_taken(self) -> bool:
-        """Read all replies, and hints that a list changed, which the taking connection has.
+        """Read all replies and hints that have arrived on the taking connection.
 
         Raises:
             Empty: No reply had a message.
@@ -294,7 +294,7 @@ class TakingChannel(RequestingChannel):
             hub.call_later(pause_s, _nothing)
 
     def _take_what_is_there(self, count: int) -> Taken | None:
-        """Note how many lists a look found filled; return None to take their messages next."""
+        """Note how many lists hold messages, as a look found; return None if there are any."""
         self._in_poll = None
         self.hints.note_answer(all_taken=not count)
         if not count:
