@@ -80,8 +80,8 @@ class LostConnectionFilter(logging.Filter):
 
 def _is_of_broker(exc: BaseException | None) -> bool:
     """Return whether an error of the broker caused the error that beat raised in its place."""
-    # Imported here, because a start without redis-py, or with another module of its name, must
-    # still log that.
+    # Imported here: if redis-py is missing, or another module has its name, the start must still
+    # be able to log that.
     from redis.exceptions import RedisError  # noqa: PLC0415
 
     from worker.broker_errors import BROKER_ERRORS  # noqa: PLC0415

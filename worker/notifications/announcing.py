@@ -30,7 +30,7 @@ _ANNOUNCED: Final = "keywheel_announced"
 
 
 def announces(task: str, kwargs: Any) -> str:
-    """Return the URL to notify of a job's end; empty if the job names none, or none that is listed.
+    """Return the URL to notify of a job's end; empty if there is none, or if it may not be used.
 
     Args:
         task: The task's name.

@@ -131,7 +131,7 @@ class _BoundedHead(ResponseHandler):
     _come = 0
 
     def data_received(self, data: bytes) -> None:
-        """Accept received bytes, unless there were too many before."""
+        """Accept received bytes, or close the connection if too many came before."""
         if self._come > _MOST_BYTES and self.transport is not None:
             self.transport.abort()
             return

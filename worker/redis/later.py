@@ -1,4 +1,4 @@
-"""Sends commands that no job waits for to Redis, in the background."""
+"""Sends commands to Redis in the background, if no job waits for them."""
 
 import asyncio
 import logging

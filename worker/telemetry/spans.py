@@ -117,10 +117,11 @@ class JobSpans:
 
 
 def _parent(sent: context.Context) -> context.Context:
-    """Return the parent of a run's span: the current span, if its trace is that of the message.
+    """Return the context of the parent of a run's span.
 
-    That is so with `opentelemetry-instrument`, which also begins a span for each run. Otherwise the
-    parent is the span that the message names.
+    It is the current span if the message names no span, or a span of the same trace:
+    `opentelemetry-instrument`, too, begins a span for each run, in the trace of the message.
+    Otherwise it is the span that the message names.
     """
     here = trace.get_current_span().get_span_context()
     there = trace.get_current_span(sent).get_span_context()

@@ -208,7 +208,7 @@ class Poller(StockPoller):
         return True
 
     def on_readable(self, fileno: int) -> Any:
-        """Read from a connection; from a taking connection even if there is no room for messages."""
+        """Read from a connection; from a taking connection even if there is no room for more."""
         channel, kind = self._fd_to_chan.get(fileno, (None, None))
         if channel is not None and kind == TAKING:
             return channel.handlers[TAKING]()
