@@ -169,5 +169,5 @@ def test_all_replies_that_came_are_read_though_some_had_no_message(
     left = list(delivered)
     monkeypatch.setattr(taking, "has_buffered", lambda _: bool(left))
     monkeypatch.setattr(bench.channel, "_read_one", lambda _: left.pop(0), raising=False)
-    assert bench.channel._read_what_came(bench.wire) is any_delivered
+    assert bench.channel._read_arrived(bench.wire) is any_delivered
     assert left == []

@@ -23,9 +23,9 @@ def read_at_once(bench: TakingBench, **more: Any) -> list[Any]:
     for name, value in more.items():
         setattr(bench.channel, name, value)
     calls = Mock()
-    bench.channel.__dict__.update(ask=calls.ask, _read_what_came=calls.read)
+    bench.channel.__dict__.update(ask=calls.ask, _read_arrived=calls.read)
     calls.read.return_value = True
-    assert bench.channel._ask_for_what_changed(bench.wire) is bool(calls.read.called)
+    assert bench.channel._request_early(bench.wire) is bool(calls.read.called)
     return list(calls.mock_calls)
 
 
@@ -51,10 +51,10 @@ def test_where_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
     bench: TakingBench, sweep_s: float, nudged: list[Any]
 ) -> None:
     bench.hints.all_empty, bench.channel.sweep_s = True, sweep_s
-    assert bench.channel._ask_for_what_changed(bench.wire) is False
+    assert bench.channel._request_early(bench.wire) is False
     assert bench.channel.connection.cycle.nudge.call_args_list == nudged
     bench.channel.connection = None
-    assert bench.channel._ask_for_what_changed(bench.wire) is False
+    assert bench.channel._request_early(bench.wire) is False
 
 
 # Which lists were asked for (None: all), how many messages came, how many of them are noted
@@ -188,8 +188,8 @@ def test_after_the_last_cancel_the_reply_that_is_on_its_way_is_let_go(
         change(bench.channel)
         return False
 
-    monkeypatch.setattr(bench.channel, "_read_what_came", read, raising=False)
-    monkeypatch.setattr(bench.channel, "_ask_for_what_changed", lambda _: False, raising=False)
+    monkeypatch.setattr(bench.channel, "_read_arrived", read, raising=False)
+    monkeypatch.setattr(bench.channel, "_request_early", lambda _: False, raising=False)
     with pytest.raises(Empty):
         bench.channel._read_taken()
     assert (let_go.call_count, share_by.call_count) == (lets_go, shares)

@@ -164,7 +164,7 @@ class LeaseKeeper:
                     return
             self._wake.clear()
             try:
-                self._do_what_is_due()
+                self._do_due_work()
             except (redis.RedisError, OSError) as exc:
                 if not self._away:
                     self._away = True
@@ -190,7 +190,7 @@ class LeaseKeeper:
                 logger.info("the leases of this worker's messages are renewed again")
             self._wake.wait(max(self._renew_at_s - time.monotonic(), 0.01))
 
-    def _do_what_is_due(self) -> None:
+    def _do_due_work(self) -> None:
         if self._pending:
             self._send()
         if time.monotonic() >= self._renew_at_s:

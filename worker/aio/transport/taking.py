@@ -164,7 +164,7 @@ class TakingChannel(RequestingChannel):
         connection = self.client.connection
         self._reading = True
         try:
-            delivered = self._read_what_came(connection) or self._ask_for_what_changed(connection)
+            delivered = self._read_arrived(connection) or self._request_early(connection)
         finally:
             self._reading = False
             if not self.active_queues:  # the last consumer was cancelled meanwhile
@@ -175,7 +175,7 @@ class TakingChannel(RequestingChannel):
             raise Empty
         return True
 
-    def _read_what_came(self, connection: Any) -> bool:
+    def _read_arrived(self, connection: Any) -> bool:
         """Read the replies and hints that have arrived; return whether a message was delivered."""
         delivered = self._read_one(connection)
         # The poller does not see data that is already in redis-py's buffer.
@@ -185,7 +185,7 @@ class TakingChannel(RequestingChannel):
             delivered = self._read_one(connection) or delivered
         return delivered
 
-    def _ask_for_what_changed(self, connection: Any) -> bool:
+    def _request_early(self, connection: Any) -> bool:
         """Request messages one turn of the hub earlier than the poller would.
 
         Returns:
@@ -202,7 +202,7 @@ class TakingChannel(RequestingChannel):
                 and self.connection.cycle.hub is not None
                 and arrives_soon(connection)
             ):
-                return self._read_what_came(connection)
+                return self._read_arrived(connection)
         elif self.sweep_s < 1:
             self.connection.cycle.nudge(self.sweep_s)
         return False
@@ -236,7 +236,7 @@ class TakingChannel(RequestingChannel):
             note(answer)
             return None
         if isinstance(answer, int):
-            return self._take_what_is_there(answer)
+            return self._after_look(answer)
         return self._read_messages(answer)
 
     def _note_error(self, exc: redis.ResponseError) -> None:
@@ -293,7 +293,7 @@ class TakingChannel(RequestingChannel):
         if pause_s := self.backoff.begin(workers=workers, now_s=time.monotonic()):
             hub.call_later(pause_s, _nothing)
 
-    def _take_what_is_there(self, count: int) -> Taken | None:
+    def _after_look(self, count: int) -> Taken | None:
         """Note how many lists hold messages, as a look found; return None if there are any."""
         self._in_poll = None
         self.hints.note_answer(all_taken=not count)
