@@ -81,7 +81,7 @@ HANDLERS = [
 
 
 class _Unframed(OutputTransform):
-    """Forbids other sites to show a page of ours in a frame, where they could misuse a click."""
+    """Keeps other sites from showing our pages in a frame, where they could misuse a click."""
 
     def transform_first_chunk(
         self,
