@@ -291,7 +291,7 @@ class Poller:
             self._announce(None)
 
         await _repeat(
-            poll, forget, "cannot read the key pools (%s); Flower shows none until it can"
+            poll, forget, "cannot read the key pools (%s); Flower shows no keys until it can"
         )
 
     async def _keep_polling_queues(self) -> None:
@@ -302,7 +302,7 @@ class Poller:
         def forget() -> None:
             self._queues = {}
 
-        await _repeat(poll, forget, "cannot count the queues (%s); Flower shows none until it can")
+        await _repeat(poll, forget, "cannot count the queues (%s); no count is shown until it can")
 
     def reload_keys_soon(self) -> None:
         """Load the keys again before the next poll. Any thread may call this."""
