@@ -89,7 +89,7 @@ class FirstAttempt(EmailAttempt):
             await self._leave_out_cancelled(requests)
             more = sum(email.recipients for email in requests) - lease.request.emails
             if lease.spare_emails is not None and more > 0:
-                # Done first, before another lease counts on the same rest of the quota.
+                # Done first, before another lease counts on the same remainder of the quota.
                 await retry_while_down(lambda: self._pool.extend(lease, more))
         finally:
             for waiter in left_out:

@@ -75,7 +75,9 @@ class KeyDirectory:
             and accounts[key.id] not in lease_request.exclude_accounts
             and (not lease_request.account or lease_request.account in {accounts[key.id], key.id})
         )
-        whose = tuple(accounts[key.id] for key in keys)
+        accounts_of_keys = tuple(accounts[key.id] for key in keys)
         return Candidates(
-            keys, whose, encode(*(part for key in keys for part in (key.id, accounts[key.id])))
+            keys,
+            accounts_of_keys,
+            encode(*(part for key in keys for part in (key.id, accounts[key.id]))),
         )

@@ -183,7 +183,7 @@ class Names:
         `turned_ms` is when the account last turned a request down, if it has served none since. The
         buckets are one map by dimension (MessagePack). Each bucket has:
 
-        - `limit`, `window_ms`; `level`, the rest at the time `at_ms`. It refills continuously.
+        - `limit`, `window_ms`; `level`, how much was left at `at_ms`. It refills continuously.
         - `ends_ms`: for a quota of a day or month, when it is full again.
         - `log`: if the provider counts in windows, when calls left or will leave. No window may
           contain more than `limit` of them, wherever it starts.

@@ -114,8 +114,8 @@ class KeyPool(ByHand):
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached.
         """
-        nobody = lease_request.account and not self._directory.candidates(lease_request).keys
-        if nobody or not self._has_read_keys:
+        has_no_key = lease_request.account and not self._directory.candidates(lease_request).keys
+        if has_no_key or not self._has_read_keys:
             await self._read_keys()  # another process may have learned the accounts of these keys
         for _ in range(_REMAPS):
             candidates = self._directory.candidates(lease_request)

@@ -46,8 +46,8 @@ def report(
     - `real`: the provider knows the model.
     - `again`: an earlier settle of the lease had no reply, and may have arrived.
     - `limits` that the provider stated, each with dimension, limit, window in milliseconds, and
-      the rest if known; `quotas` whose used part it stated, by dimension, each with use, window,
-      and 1 if the call was refused for this quota.
+      how much is left if known; `quotas` whose used part it stated, by dimension, each with use,
+      window, and 1 if the call was refused for this quota.
 
     Args:
         lease: The lease of the call.

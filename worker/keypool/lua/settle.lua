@@ -14,7 +14,7 @@ local name, key, lease = answer.account .. ':' .. answer.model, root .. ':key:' 
 local pair = root .. ':account_model:' .. name
 local buckets, turned_ms = read_buckets(pair)
 local learned, known_already = {}, answer.again and not lease  -- the first settle arrived; only its reply was lost
--- The rest that the provider states excludes what a counted call had reserved. So its unused part is added afterwards.
+-- The remainder that the provider states excludes a counted call's reservation. So its unused part is added afterwards.
 if lease and not answer.counted then put_right(buckets, lease) end
 learn_limits(buckets, answer.limits or {}, outcome == 'refused' and lease, answer.stated_ms, learned)
 learn_quotas(buckets, answer.quotas or {}, lease, outcome, learned)

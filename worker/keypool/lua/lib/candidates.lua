@@ -78,7 +78,7 @@ local function is_better(one, other)
 end
 
 -- Saves tokens for a large job: while it waits in line, or if it `rests`, only of limits with long windows. If the
--- horizon is short, nearly all jobs count as large. So the first to come saves, or else small jobs would by turns.
+-- horizon is short, nearly all jobs count as large: only the first of them saves, or small jobs would save by turns.
 local function save_for(job, best, rests)
   local until_ms = job.list and not rests and now + DEEPEST_MS + LATE_MS or best.start_ms + SAVING_LOST_MS
   for dimension, bucket in pairs(job.by ~= '' and best.pair.buckets or {}) do

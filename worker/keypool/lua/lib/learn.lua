@@ -81,13 +81,13 @@ local function learn_quotas(buckets, quotas, lease, outcome, learned)
     local used, window_ms, spent = unpack(seen)
     local bucket, cost = buckets[dimension], lease and cost_in(dimension, lease.cost) or 0
     if bucket and used > bucket.limit then bucket, buckets[dimension] = nil, nil end
-    local limit = used + cost - 1  -- at most
+    local limit = used + cost - 1  -- an upper bound, because the call did not fit
     if spent == 1 and cost > 0 and limit > 0 and (not bucket or bucket.limit > limit) then
       bucket = new_bucket(dimension, limit, window_ms)
       bucket.learned_ms = now
       buckets[dimension], learned[#learned + 1] = bucket, dimension .. '=' .. limit
     end
-    if bucket and bucket.ends_ms and lease and lease.start_ms >= bucket.ends_ms - DAY_MS then  -- not yesterday's
+    if bucket and bucket.ends_ms and lease and lease.start_ms >= bucket.ends_ms - DAY_MS then  -- a call of today
       bucket.level = min(bucket.level, bucket.limit - used)
     end
   end

@@ -8,7 +8,7 @@ local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
 local root, counters = KEYS[1], KEYS[1] .. ':inflight'
 
 -- `now` is the time by the pool's clock: Redis' clock, except that it never runs backwards and follows no step. After a
--- step it goes on by the callers' clocks, and is ahead by skew_ms. A caller's first call cannot tell step from pause.
+-- step it goes on by the callers' clocks, and is ahead by skew_ms. A caller's first call cannot tell steps from pauses.
 local time, kept = redis.call('TIME'), redis.call('HMGET', counters, 'clock_ms', 'skew_ms')
 local test_ms, told_ms = ARGV[1]:match('^(%d*)>?(%d*)$')
 local real_ms = tonumber(test_ms) or time[1] * 1000 + floor(time[2] / 1000)
