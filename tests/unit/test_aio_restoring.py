@@ -172,7 +172,7 @@ def test_a_turn_of_the_hub_sends_acknowledgements_before_it_redelivers_messages_
     steps.recover.side_effect = FULL
     qos.restore_visible()
     assert caplog.messages == [
-        f"the broker redelivers nothing now ({FULL}); the next turn tries again"
+        f"the broker redelivers nothing now ({FULL}); trying again soon"
     ]
     steps.recover.side_effect = AWAY
     with pytest.raises(redis.ConnectionError):

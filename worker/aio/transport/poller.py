@@ -198,7 +198,7 @@ class Poller(StockPoller):
             try:
                 channel.maybe_refresh_binding_expiry()
             except (redis.RedisError, OSError) as exc:
-                logger.info("cannot renew bindings now (%s); the next turn tries again", exc)
+                logger.info("cannot renew bindings now (%s); trying again soon", exc)
 
     def connect(self, channel: Channel) -> bool:
         """Open a channel's taking connection and watch it; false if that was done before."""

@@ -271,7 +271,7 @@ class TransportQoS(RestoringQoS):
         try:
             self.flush_acks()
         except redis.ResponseError as exc:
-            logger.warning("the broker redelivers nothing now (%s); the next turn tries again", exc)
+            logger.warning("the broker redelivers nothing now (%s); trying again soon", exc)
         else:
             self.restore_old(*args, **kwargs)
 
@@ -281,7 +281,7 @@ class TransportQoS(RestoringQoS):
             self.recover()
             super().restore_visible(*args, **kwargs)
         except redis.ResponseError as exc:
-            logger.warning("the broker redelivers nothing now (%s); the next turn tries again", exc)
+            logger.warning("the broker redelivers nothing now (%s); trying again soon", exc)
 
     def return_or_release(self, messages: list[tuple[str, Any, list[str]]]) -> None:
         """Put messages back that were not delivered; see `give_back`.
