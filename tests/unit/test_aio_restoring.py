@@ -171,9 +171,7 @@ def test_a_turn_of_the_hub_sends_acknowledgements_before_it_redelivers_messages_
     assert caplog.messages == []
     steps.recover.side_effect = FULL
     qos.restore_visible()
-    assert caplog.messages == [
-        f"the broker redelivers nothing now ({FULL}); trying again soon"
-    ]
+    assert caplog.messages == [f"the broker redelivers nothing now ({FULL}); trying again soon"]
     steps.recover.side_effect = AWAY
     with pytest.raises(redis.ConnectionError):
         qos.restore_visible()
