@@ -13,7 +13,7 @@ from worker.usage.series import MEASURES, Counts, Series
 from worker.usage.store import UsageStore
 
 EVERY_S: Final = 5.0
-"""The time between two writes, in seconds. A process that is killed loses its counts since then."""
+"""The time between two writes, in seconds. A killed process loses its counts since the last one."""
 
 _CLOSE_WITHIN_S = 2.0
 _MOST_SERIES = 1_000

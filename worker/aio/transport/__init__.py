@@ -8,9 +8,9 @@ Flower share the queues. The differences from kombu:
 - A script takes messages in batches, as many as the prefetch window allows. It moves each from its
   list to the hash of unacknowledged messages. kombu pops a message first and records it afterwards:
   a process that dies in between loses the message.
-- No command blocks until a message comes. The server reports to the connection that a list has
-  changed (`CLIENT TRACKING`, Redis 6 and later, RESP 3). Every few seconds the connection reads the
-  queues anyway, in case a report was lost.
+- No command blocks until a message comes. The server sends hints to the taking connection, which
+  takes the messages of a channel: a hint names a list that has changed (`CLIENT TRACKING`, Redis 6
+  and later, RESP 3). In case a hint was lost, a sweep reads all queues every few seconds.
 - A worker renews leases for the messages that it holds. If a worker dies, the others take over its
   messages after `lease_s` (60 s). The visibility timeout still applies to messages that stock
   workers hold.

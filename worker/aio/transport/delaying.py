@@ -60,7 +60,7 @@ def commands_for(
         names: The names of the keys.
         encode: Encodes the message as JSON.
     """
-    beside = names.list_of(queue, message["properties"].get("priority"))
+    list_name = names.list_of(queue, message["properties"].get("priority"))
     headers = message.get("headers")
     at = (
         instant_of(headers.get("eta"))
@@ -68,14 +68,14 @@ def commands_for(
         else None
     )
     if at is None or not isinstance(headers, dict):
-        return [("LPUSH", names.prefix + beside, encode(message))]
+        return [("LPUSH", names.prefix + list_name, encode(message))]
     # A copy: after a lost connection, the producer sends the same headers again.
     message = message | {"headers": headers | {"eta": None}}
     countdown_us = round((at - datetime.now(UTC)).total_seconds() * 1e6)
     if countdown_us <= 0:
-        return [("LPUSH", names.prefix + beside, encode(message))]
+        return [("LPUSH", names.prefix + list_name, encode(message))]
     keys = (
-        delayed.due_of(beside),
+        delayed.due_of(list_name),
         delayed.texts_of(queue),
         delayed.next_of(queue),
         delayed.CLOCK_KEY,
