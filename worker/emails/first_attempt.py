@@ -69,7 +69,7 @@ class FirstAttempt(EmailAttempt):
         """Fill the batch, let the next email lead, and claim the request.
 
         While batches are being halved to find the room in a quota, the next email leads only after
-        this call has ended, because the call decides the size of the next batch.
+        this call, which decides the size of the next batch.
 
         Raises:
             NothingToSend: Other jobs have sent every email of the batch, or are sending it.
