@@ -66,8 +66,8 @@ def report(
         "by": request.by,
         "outcome": outcome,
         "answered": _is_answered(verdict, outcome),
-        # If the key turned out to belong to another account, the call was reserved in the buckets
-        # of the wrong one. So nothing may be given back to the right one's.
+        # If the key turned out to belong to another account, the call was reserved in the wrong
+        # account's buckets. So nothing may be given back to the right account's.
         "counted": moved or _counted(verdict),
         "turned_down": _is_turned_down(verdict),
         "sized": verdict.sized,

@@ -141,7 +141,7 @@ class Turn(Generic[RequestT]):
                 NoLeaseEnd(self.pool.service).end(
                     self.lease_request, answer, turned_down=self.turned_down, last=self.last
                 )
-            # The keys excluded in this turn were at fault, not the job: it may wait for them again.
+            # The keys excluded in this turn were at fault, not the job: the job may wait for them.
             self.lease_request = replace(self.lease_request, exclude=self.excluded)
             answer = await self._ask_again()
         return answer
@@ -299,7 +299,7 @@ class Turn(Generic[RequestT]):
             case Fate.OTHER_ACCOUNT:
                 self._leave_account(lease, verdict)
             case Fate.RETRY if verdict.scope is Scope.MODEL and self.lease_request.fallbacks:
-                # The next model may not be overloaded like this one.
+                # This model is overloaded; another one may have capacity.
                 self.lease_request = self.lease_request.without(lease.request.model)
             case Fate.RETRY | Fate.SAME_ACCOUNT:
                 raise failure_of(verdict, settled)

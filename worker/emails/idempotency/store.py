@@ -102,7 +102,7 @@ class IdempotencyStore:
             if reply[0] != "batch":
                 break
             reply = await self._run("get", [reply[1]], self._now(), "", self._again_ms)
-            if reply[0] != "lost":  # else the batch may have been completed between the two reads
+            if reply[0] != "lost":  # a lost batch may have been completed meanwhile
                 break
         return reply
 
