@@ -1,4 +1,4 @@
-"""Which job is named when the event loop is held up, and when none is."""
+"""The job that is named when the event loop is held up, and when none is named."""
 
 import asyncio
 import logging
@@ -30,7 +30,7 @@ Run = Callable[[Any], str]
 def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaskPool]:
     monkeypatch.setattr(
         lifespan, "_startups", []
-    )  # those of apps that other tests have loaded may block
+    )  # the loggers of apps that other tests have loaded may block
     app = Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)
     pool = TaskPool(4, app=app, aio_blocked_ms=50, aio_loop=request.param)
     pool.start()
@@ -41,7 +41,7 @@ def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 def run(pool: TaskPool) -> Run:
-    """Runs a task to its end and gives its id."""
+    """Run a task to its end and return its id."""
 
     def run(body: Any) -> str:
         task = pool.app.task(shared=False, name=f"unit.{body.__name__}")(body)
@@ -68,7 +68,7 @@ def test_a_job_is_named_when_its_child_task_holds_up_the_loop(
 
     async def parent() -> None:
         task = asyncio.create_task(child())
-        task.add_done_callback(lambda _: None)  # has a context of its own
+        task.add_done_callback(lambda _: None)  # has its own context
         await task
 
     task_id = run(parent)
@@ -80,7 +80,7 @@ def test_a_task_on_the_loop_that_belongs_to_no_job_is_named_by_itself(
     pool: TaskPool, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def stray() -> None:
-        await asyncio.sleep(0.1)  # the job runs then
+        await asyncio.sleep(0.1)  # the job runs in that time
         time.sleep(HOLD_S)  # noqa: ASYNC251 - the misdeed under test
 
     async def innocent() -> None:
@@ -96,7 +96,7 @@ def test_a_job_that_waits_for_a_child_process_is_named(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def shells_out() -> None:
-        # Reading both pipes, it stands in the standard library's `selectors`, as an idle loop does.
+        # While it reads both pipes, it is in the standard library's `selectors`, like an idle loop.
         command = [sys.executable, "-S", "-c", f"import time; time.sleep({HOLD_S})"]
         subprocess.run(command, check=True, capture_output=True)  # noqa: ASYNC221 - the misdeed under test
 
@@ -117,7 +117,7 @@ def test_a_job_is_named_although_its_file_is_called_as_one_of_the_loops(
 def test_a_loop_that_only_waits_is_not_reported(
     pool: TaskPool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # As on a machine that gives it no time to answer.
+    # As on a machine that leaves it no CPU time to answer.
     assert pool._watchdog is not None
     with caplog.at_level(logging.WARNING):
         pool._watchdog._answered.clear()
@@ -150,7 +150,7 @@ def test_a_job_that_blocks_the_loop_from_its_first_step_is_accepted_meanwhile(
 
 
 def test_a_loop_that_reads_its_own_wake_up_is_not_reported() -> None:
-    """As a machine without free CPU time may let it stand just there."""
+    """A machine without free CPU time may stop it just there."""
     own_calls = list[bool]()
 
     def recv(_: int) -> bytes:

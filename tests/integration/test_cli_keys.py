@@ -1,4 +1,4 @@
-"""`celery -A worker keys …`: what is listed, and which option leaves what out. On a real Redis."""
+"""`celery -A worker keys …` on a real Redis: its lists, and what each option leaves out."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def run(redis_url: str, tmp_path: Path) -> Run:
-    """Runs a command that must succeed, and gives what it printed."""
+    """Run a command that must succeed; return its output."""
     environ = {"REDIS_URL": redis_url, "GROQ_API_KEY": GROQ, "RESEND_API_KEY": RESEND}
 
     def start(*arguments: str) -> str:
@@ -32,7 +32,7 @@ def run(redis_url: str, tmp_path: Path) -> Run:
 
 
 def events(shown: str) -> list[tuple[str, str]]:
-    """The service and the event of each entry of `keys audit`."""
+    """Return the service and the event of each entry of `keys audit`."""
     firsts = [line.split() for line in shown.splitlines() if " UTC  " in line]
     return [(words[3], words[4]) for words in firsts]
 

@@ -1,4 +1,4 @@
-"""`celery -A worker purge`, which Celery has written, with the queues that are ours."""
+"""Celery's command `celery -A worker purge` with our queues."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The Python client while its Redis is away."""
+"""The Python client while its Redis is down."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Each call of both clients for Python: what it leaves in Redis, asks of a worker, and returns."""
+"""The calls of both Python clients: what they write to Redis, ask of a worker, and return."""
 
 import asyncio
 import base64
@@ -42,7 +42,7 @@ def books(redis_url: str) -> Any:
 
 
 async def done(called: Any) -> Any:
-    """What a call returns, of either client."""
+    """Return the result of a call of either client."""
     return await called if inspect.isawaitable(called) else called
 
 
@@ -51,7 +51,7 @@ def store(books: Any, job: str, status: str, result: Any = None) -> None:
 
 
 def queued(books: Any, queue: str) -> tuple[str, dict[str, Any]]:
-    """The id and the arguments of the one job of a queue."""
+    """Return the id and the arguments of the only job of a queue."""
     message = json.loads(books.rpop(queue))
     assert books.llen(queue) == 0
     return message["headers"]["id"], json.loads(base64.b64decode(message["body"]))[1]
@@ -184,7 +184,7 @@ async def test_a_record_of_another_program_is_a_sentence_and_harms_no_other_job(
 ) -> None:
     books.set("celery-task-meta-job-1", stored)
     store(books, "job-2", "SUCCESS", "fine")
-    if isinstance(client, AsyncKeywheel):  # its waits share a command
+    if isinstance(client, AsyncKeywheel):  # its waits share one command
         waits = (client.result(job, timeout_s=5) for job in ("job-1", "job-2"))
         failed, fine = await asyncio.gather(*waits, return_exceptions=True)
         assert isinstance(failed, UnreadableRecord)

@@ -1,4 +1,4 @@
-"""The command of the compose file that starts Redis, run here."""
+"""The compose file's command that starts Redis, run on this machine."""
 
 import os
 import re
@@ -21,13 +21,13 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 
 def unescaped(text: str) -> str:
-    """A text of the compose file as the container gets it."""
+    """Return a text of the compose file as the container gets it."""
     assert not re.search(r"(?<!\$)\$(?!\$)", text), "compose would fill this in itself"
     return text.replace("$$", "$")
 
 
 def write_password(folder: Path) -> str:
-    """Run the script that writes the password, and give the URL that it writes."""
+    """Run the script that writes the password; return the URL that it writes."""
     script = folder / "deploy/compose/write-redis-password"
     script.parent.mkdir(parents=True)
     shutil.copy(ROOT / "deploy/compose/write-redis-password", script)
@@ -47,8 +47,7 @@ class StartedRedis:
         (folder / "data").mkdir()
         (folder / "bin").mkdir()
         self.url = write_password(folder)
-        # Stands in for the image's binary; the port is the only thing that differs from the
-        # container.
+        # Replaces the image's binary; the port is the only difference from the container.
         binary = folder / "bin" / "redis-server"
         self.arguments = folder / "arguments"
         binary.write_text(
@@ -65,8 +64,8 @@ class StartedRedis:
         )
 
     def client(self, password: str | None) -> redis.Redis:
-        # Without retries: to redis-py a refused password is a connection error, and it would try
-        # for seconds.
+        # Without retries: redis-py takes a refused password for a connection error, and would
+        # repeat the connection for seconds.
         return redis.Redis(port=self.port, password=password, retry=Retry(NoBackoff(), 0))
 
     @property

@@ -1,4 +1,4 @@
-"""Which job holds a dedupe key, and when a job joins one that has ended."""
+"""Dedupe keys: which job holds one, and when a job joins a job that has ended."""
 
 import asyncio
 
@@ -25,7 +25,7 @@ async def test_the_first_job_holds_a_key_and_the_others_join_it(own_redis: Redis
     record = keys.record_of("tasks.ai.complete", "ann@example.com")
     assert "ann" not in record
     assert record != keys.record_of("tasks.email.send", "ann@example.com")
-    for job in ("a", "b", "c", "a"):  # "a" runs again, as where its worker died
+    for job in ("a", "b", "c", "a"):  # "a" runs again, as after the death of its worker
         assert await join(keys, record, job) == "a"
     assert await keys.release(record, "b") == []
     assert sorted(await keys.release(record, "a")) == ["b", "c"]

@@ -1,4 +1,4 @@
-"""What kubectl and systemd say of the files in `deploy`, where they are installed."""
+"""The files in `deploy`, checked by kubectl and systemd if they are installed."""
 
 import re
 import shutil

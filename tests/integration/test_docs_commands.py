@@ -1,4 +1,4 @@
-"""The command lines of the README and the docs are such as our command line takes."""
+"""Our command line accepts the command lines of the README and the docs."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ from tests.pages import INLINE_RE, PAGES, blocks, prose
 
 
 def commands() -> list[str]:
-    """Every `celery -A worker …` of the pages, once each."""
+    """Return every `celery -A worker …` of the pages, once each."""
     given = []
     for page in PAGES:
         lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
@@ -53,8 +53,7 @@ def test_every_command_line_of_the_pages_parses_and_no_other(tmp_path: Path) -> 
         "celery -A worker keys status --loud",
         "celery -A worker wrkr",
     ]
-    # In a process of its own: Flower's import and click's registry are none of the other tests'
-    # business.
+    # In a separate process, because Flower's import and click's registry would affect other tests.
     parsed = subprocess.run(
         [sys.executable, "-c", _PARSE],
         input="\n".join(valid + wrong),

@@ -1,4 +1,4 @@
-"""Snippets of the pages that need no worker, run as they are written."""
+"""Snippets of the pages that need no worker, run unchanged."""
 
 import shutil
 import subprocess
@@ -41,7 +41,7 @@ def test_the_application_of_the_asyncio_pool_takes_the_snippets_about_its_tasks(
     program = "\n".join([first, *about_tasks, "print(poll.light_retry)"])
     assert run(program.replace("redis://127.0.0.1:6379/0", own_server.url)) == "True\n"
     with redis.Redis.from_url(own_server.url, decode_responses=True) as client:
-        assert client.zcard("reminders.due") == 1  # in a day
+        assert client.zcard("reminders.due") == 1  # due in a day
 
 
 @pytest.mark.skipif(

@@ -1,4 +1,4 @@
-"""How `.ci/venv` makes the environment. Installing needs an index, so a script stands in for uv."""
+"""`.ci/venv` makes the environment. Installing needs an index, so a script replaces uv."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ if [ -p begun ]; then echo > begun; cat begun; fi
 
 
 class Checkout:
-    """A folder with the script, and a PATH that holds no more than it is given."""
+    """A folder with the script, and a PATH with only the given programs."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,7 +78,7 @@ def test_an_interrupted_installation_starts_over(checkout: Checkout) -> None:
     os.mkfifo(checkout.folder / "begun")
     with checkout.start("all") as process:
         (checkout.folder / "begun").read_text()
-        while process.poll() is None:  # a shell that is about to start a program may miss one
+        while process.poll() is None:  # a shell that is about to start a program may miss a signal
             os.killpg(process.pid, signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 output, _ = process.communicate(timeout=1)

@@ -1,4 +1,4 @@
-"""What another program wrote among our records in Redis hides none of ours, and ends nothing."""
+"""Entries of another program among our records in Redis hide no record, and end no worker."""
 
 import json
 from collections.abc import AsyncIterator

@@ -1,6 +1,6 @@
-"""What is asked of each key without cost, before the real sandbox.
+"""Free checks of each key, with the real sandbox.
 
-Whether it lives, what it may do, its quotas.
+They find whether the key works, what it may do, and its quotas.
 """
 
 import hashlib
@@ -102,7 +102,7 @@ async def test_live_keys_are_reported_with_their_models_and_quotas(
         "state": "alive",
         "models": {},
         "limits": {},
-    }  # it may only send
+    }  # this key may only send
     assert checked[3].check.detail == "it may only send, so its quotas show when they end"
     assert await _problems(pools, checkers, MODEL) == []
     assert sandbox.ledger()["services"]["groq"]["accepted"] == 0
@@ -186,4 +186,4 @@ async def test_a_worker_learns_quotas_and_warns_once_for_as_long_as_something_st
     assert (view.keys[0].calls, view.keys[0].state) == (0, "ready")
     await KeyChecks(
         pools, checkers, models={"groq": [MODEL]}, every_s=0
-    ).run()  # never: it returns at once
+    ).run()  # no check is made, so it returns at once

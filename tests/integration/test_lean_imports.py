@@ -1,4 +1,4 @@
-"""What the SDKs bring for other uses stays out of a worker's memory until it is asked for."""
+"""Unused parts of the SDKs stay out of a worker's memory until they are needed."""
 
 import subprocess
 import sys

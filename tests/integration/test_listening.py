@@ -1,4 +1,4 @@
-"""A worker hears of cancels, also after the server that notified it has gone silent."""
+"""A worker receives cancels, even after the server that notified it has gone silent."""
 
 import asyncio
 import os
@@ -42,7 +42,7 @@ async def test_a_server_that_goes_silent_is_left_for_the_one_behind_its_address(
         async def say(server: EmbeddedRedis, word: str) -> None:
             async with Redis.from_url(server.url) as teller:
                 while not await teller.publish("cancelled", word):  # noqa: ASYNC110 - in Redis
-                    await asyncio.sleep(0.02)  # nobody listens there yet
+                    await asyncio.sleep(0.02)  # no worker listens yet
 
         await say(first, "at the first")
         assert await words.get() == "at the first"

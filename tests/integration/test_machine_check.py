@@ -1,4 +1,4 @@
-"""What of this machine would fail each job ends the start with a sentence instead."""
+"""A fault of the machine that would fail each job stops the start with a sentence."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a receiver of notifications may answer, and how that is reported."""
+"""The possible answers of a receiver of notifications, and the reports about them."""
 
 import asyncio
 import ssl
@@ -19,7 +19,7 @@ _Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def receiver(answer: _Answer) -> AsyncIterator[int]:
-    """Serve with an answer; give the port."""
+    """Serve one answer; yield the port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         serving.append(asyncio.current_task())
@@ -83,7 +83,7 @@ async def test_an_answer_counts_once_its_status_has_come(answer: _Answer) -> Non
         await post(port)
 
 
-# What a receiver does, and the sentence about it, which never quotes what it sent.
+# The receiver's behaviour, and the sentence about it, which never quotes what the receiver sent.
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [

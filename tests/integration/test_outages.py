@@ -1,4 +1,4 @@
-"""A crowd in an outage: few of its jobs ask, and all come back once a call has passed."""
+"""Many jobs in an outage: a few of them probe, and all come back once a call has passed."""
 
 from statistics import mean
 from typing import Any
@@ -24,7 +24,7 @@ async def waits_ms(
 
 
 async def wakes(broker: Any, outages: Outages, model: str = "a") -> bool:
-    """Whether a job that waits is due after a call has passed."""
+    """Whether a waiting job is due after a call has passed."""
     await broker.zadd(WAITING, {"job": FAR_US})
     await broker.delete(delayed.next_of("ai.deferred"))
     outages.passed(SERVICE, model)
@@ -39,7 +39,7 @@ async def wakes(broker: Any, outages: Outages, model: str = "a") -> bool:
         (0, "connect_error", 5_000),
         (1_000, "connect_error", 1_000_000),
         (10_000, "server_error", 3_600_000),
-        (1_000, "rate_limit", 5_000),  # the instant is known
+        (1_000, "rate_limit", 5_000),  # the end of the rest is known
         (1_000, "tpm", 5_000),
     ],
 )
@@ -48,7 +48,8 @@ async def test_a_crowd_spreads_over_more_than_a_rest(
 ) -> None:
     outages = Outages(broker)
     await waits_ms(outages, code, jobs)
-    waits = await waits_ms(outages, code, 300 if jobs else 5)  # a few may all come with each rest
+    # A few jobs may all come back with each rest.
+    waits = await waits_ms(outages, code, 300 if jobs else 5)
     assert min(waits) >= 5_000
     still_growing = 5_000 < longest_ms < 3_600_000
     assert 0.9 * longest_ms <= max(waits) <= longest_ms + still_growing * 300 * 1_000
@@ -67,7 +68,7 @@ async def test_models_that_no_job_waits_for_are_forgotten(
     outages, now_s = Outages(broker), 0.0
     monkeypatch.setattr(outages_module.time, "monotonic", lambda: now_s)
     for number in range(3_000):
-        now_s = number / 10  # each job waits for five seconds, so fifty wait at a time
+        now_s = number / 10  # each job waits for five seconds, so fifty jobs wait at a time
         await waits_ms(outages, "connect_error", 1, models=(f"made-up-{number}",))
     assert 50 <= len(outages._due_s) <= 256
     assert not outages._noted_s
@@ -76,7 +77,7 @@ async def test_models_that_no_job_waits_for_are_forgotten(
 async def test_all_come_back_once_a_call_has_passed(broker: Any) -> None:
     outages = Outages(broker)
     await waits_ms(outages, "rate_limit", CROWD)
-    await waits_ms(outages, "connect_error", 5)  # which come back soon enough by themselves
+    await waits_ms(outages, "connect_error", 5)  # these jobs come back soon enough anyway
     assert not await wakes(broker, outages), "there was no outage"
     await waits_ms(outages, "connect_error", CROWD)
     assert await wakes(broker, outages)
@@ -89,7 +90,7 @@ async def test_the_end_of_the_next_outage_is_seen_ten_seconds_after_that_of_the_
 ) -> None:
     outages, now_s = Outages(broker), 1_000.0
     monkeypatch.setattr(outages_module.time, "monotonic", lambda: now_s)
-    for after_s, is_seen in ((0, True), (9.9, False), (0.1, True)):  # since one has been seen
+    for after_s, is_seen in ((0, True), (9.9, False), (0.1, True)):  # since the last one was seen
         now_s += after_s
         await waits_ms(outages, "connect_error", CROWD)
         assert await wakes(broker, outages) is is_seen, after_s

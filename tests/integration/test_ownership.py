@@ -1,4 +1,4 @@
-"""A worker that stood still asks whether its jobs are still its own, and others ask nothing."""
+"""A worker that stood still checks whether its jobs are still its own; others do not check."""
 
 from types import SimpleNamespace
 from typing import Any

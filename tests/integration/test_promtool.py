@@ -1,4 +1,4 @@
-"""Alert rules and dashboard as Prometheus itself reads them: alerts fire when they should."""
+"""Alert rules and dashboard, read by Prometheus itself: alerts fire when they should."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What a worker sees of Redis before it takes a job: access, rights, eviction, a cluster."""
+"""A worker's check of Redis before it takes a job: access, rights, eviction, cluster."""
 
 import logging
 import re
@@ -54,7 +54,7 @@ def test_the_check_passes_while_redis_is_away() -> None:
     check_redis(settings_from({"REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"}))
 
 
-# The rules of an ACL user, and what of Redis' words the sentence has.
+# The rules of an ACL user, and the part of Redis' message that the sentence has.
 @pytest.mark.parametrize(
     ("rules", "password", "words"),
     [
@@ -118,10 +118,11 @@ def test_each_right_is_one_of_a_key_that_redis_sees_in_its_command(client: Any) 
             if command != ("TIME",):
                 assert client.command_getkeys(*command)[0].startswith(key), command
         for command in rights.commands:
-            client.execute_command(*command)  # it raises where Redis takes it for wrong
+            client.execute_command(*command)  # raises if Redis rejects it
             if command[0] not in {"SCRIPT", "PUBLISH"}:
                 assert len(client.command_getkeys(*command)) == 1, command
-        with client.pipeline() as pipe:  # a wrong number of arguments is reported when it is queued
+        # Redis reports a wrong number of arguments when the command is queued.
+        with client.pipeline() as pipe:
             for command in rights.writing:
                 pipe.execute_command(*command)
             replies = pipe.execute(raise_on_error=False)
@@ -194,7 +195,7 @@ def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
 
 
 def test_a_redis_cluster_is_refused(tmp_path: Path) -> None:
-    # a cluster's servers talk to each other 10,000 ports higher by default, where there may be none
+    # cluster servers talk on a port 10,000 higher by default, which may not exist
     port = free_port()
     options = {"cluster-enabled": "yes", "appendonly": "no", "cluster-port": str(free_port())}
     with (

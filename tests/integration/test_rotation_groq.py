@@ -1,6 +1,6 @@
 """The rotation against the sandbox.
 
-What a refusal of Groq's means for the jobs that come after it.
+The effect of a refusal by Groq on later jobs.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ async def test_a_job_that_the_day_has_no_tokens_for_holds_up_no_smaller_one(redi
             with pytest.raises(Deferred) as refused:
                 await ask(
                     rotation, 2_000
-                )  # nobody could know the limit of the day: no header states it
+                )  # no header states the limit of the day, so it could not be known
             assert refused.value.countdown_ms > 3_600_000
             shown = Console(width=300, file=StringIO())
             shown.print(listing([await pool.snapshot()]))
@@ -69,7 +69,7 @@ async def test_a_job_that_the_day_has_no_tokens_for_holds_up_no_smaller_one(redi
         await groq.close()
 
 
-# The account's limit, what Groq reserves where no cap is named, and the cap that is then sent.
+# The account's limit, the tokens that Groq reserves without a cap, and the cap that is then sent.
 @pytest.mark.parametrize(("limit", "reserved", "cap"), [(500, 900, 490), (1_500, 2_000, 1_024)])
 async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_allows(
     redis_url: str, limit: int, reserved: int, cap: int

@@ -1,4 +1,4 @@
-"""Connections that sentinels lead: they follow the primary, and leave the former one."""
+"""Connections by sentinels: they follow the primary, and leave the former primary."""
 
 import asyncio
 from contextlib import suppress
@@ -32,7 +32,7 @@ async def test_nothing_is_written_to_a_former_primary_that_does_not_know_it_yet(
                 if moment == "before":
                     with servers.frozen(servers.primary):
                         servers.await_failover(servers.replica)
-                    # One connection of the process finds the new primary, and all others go there.
+                    # One connection of the process finds the new primary, and all others follow.
                     async with connect(settings) as other:
                         await other.ping()
         blocking.close()
@@ -67,7 +67,7 @@ async def test_a_primary_that_dies_while_it_is_greeted_is_a_lost_connection() ->
 
 
 async def test_a_lost_connection_is_the_first_to_greet_the_next_primary() -> None:
-    """No other source has told this process yet that there is another primary."""
+    """The process has not learned about the new primary from another source yet."""
     greeted, ports = list[int](), list[int]()
     served = dict[asyncio.Task[Any] | None, asyncio.StreamWriter]()
 
@@ -110,7 +110,7 @@ async def test_a_lost_connection_is_the_first_to_greet_the_next_primary() -> Non
                 for port in (first_port, second_port):
                     ports.append(port)
                     await drop_all()
-                    with suppress(redis.ConnectionError):  # the loss itself
+                    with suppress(redis.ConnectionError):  # the lost connection itself
                         await ask()
                     assert await ask()
                 assert greeted == [first_port, second_port]

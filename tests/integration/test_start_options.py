@@ -1,4 +1,4 @@
-"""What of a command line or of the shell's variables keeps a worker from starting is a sentence."""
+"""Bad options and shell variables stop the start of a worker with a sentence."""
 
 import json
 import os
@@ -18,7 +18,7 @@ NOBODY_LISTENS = "redis://127.0.0.1:1/0"
 def started(
     folder: Path, *arguments: str, command: tuple[str, ...] = ALONE, files: int = 0, **changes: str
 ) -> str:
-    """Start what cannot start; returns what it said."""
+    """Try to start a worker that cannot start; return its output."""
     quoted = [sys.executable, "-m", *command, *arguments]
     limit = f"ulimit -n {files} && " if files else ""
     done = subprocess.run(
@@ -41,7 +41,7 @@ def started(
     return done.stderr
 
 
-# tests/unit/test_start_command.py has more, without a process.
+# tests/unit/test_start_command.py has further cases, without a process.
 @pytest.mark.parametrize(
     ("command", "argument", "sentence"),
     [
@@ -77,7 +77,7 @@ def test_more_jobs_than_this_process_may_open_files_end_the_start_with_how_many_
 
 
 def test_the_log_of_a_worker_says_why_it_did_not_start(tmp_path: Path) -> None:
-    """A worker in the background (`--detach`) has nothing else."""
+    """The log is all that a worker in the background (`--detach`) has."""
     started(tmp_path, "--hostname=w1@test", "--logfile=%n.txt", "--max-tasks-per-child=5")
     [line] = (tmp_path / "w1.txt").read_text().splitlines()
     assert "CRITICAL" in line

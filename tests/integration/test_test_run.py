@@ -1,4 +1,4 @@
-"""A test run that is ended leaves nothing behind."""
+"""An interrupted test run leaves nothing behind."""
 
 import os
 import select

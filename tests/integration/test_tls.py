@@ -1,4 +1,4 @@
-"""Redis and sentinels behind TLS of a private authority that asks for client certificates."""
+"""Redis and sentinels behind TLS of a private authority, which requires client certificates."""
 
 import asyncio
 import shutil
@@ -41,7 +41,7 @@ def urls(
     with ExitStack() as stack:
         server = stack.enter_context(EmbeddedRedis(data_dir=folder / "redis"))
         redis_port = stack.enter_context(tls_before(server.port, context))
-        # It names the port with TLS to its clients, and reaches the server by it without.
+        # It names the port with TLS to its clients, and itself connects to the server without TLS.
         watching = stack.enter_context(sentinel(folder / "sentinel", watched=redis_port))
         sentinel_port = stack.enter_context(tls_before(watching, context))
         yield {
@@ -79,7 +79,7 @@ def test_every_role_comes_through_with_a_client_certificate(
     asyncio.run(use(settings))
     waiting = publish_and_count(settings)
     assert waiting > 0
-    # Flower's Broker page, too, which reads no option of a URL by itself.
+    # Flower's Broker page, too, which does not read the options of a URL itself.
     monkeypatch.setenv("REDIS_URL", url)
     get_settings.cache_clear()
     use_our_broker_client()
@@ -90,7 +90,7 @@ def test_every_role_comes_through_with_a_client_certificate(
 
 
 def test_tls_at_one_end_alone_is_named(authority: Authority, tmp_path: Path) -> None:
-    """Neither ends by itself: a handshake with a plain Redis only times out."""
+    """Neither connection fails by itself: a handshake with a plain Redis only times out."""
     with ExitStack() as stack:
         plain = stack.enter_context(EmbeddedRedis(data_dir=tmp_path / "redis"))
         watching = stack.enter_context(sentinel(tmp_path / "sentinel", watched=plain.port))

@@ -1,4 +1,4 @@
-"""The tasks of operators: their arguments, what they act on, and in whose name."""
+"""The tasks for operators: their arguments, their targets, and the name that is recorded."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +22,7 @@ QUOTE = Quote("groq", "m", 1, 800, 3, None, None, None, "", 0)
 
 
 class _AsJson:
-    """Anything that the tasks turn into JSON."""
+    """An object that the tasks turn into JSON."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -58,7 +58,7 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 async def ask(task: Any, /, *args: Any, job: str = "job-1", **kwargs: Any) -> Any:
-    """Run a task, whose arguments may also come without their names."""
+    """Run a task; its arguments may also be positional."""
     task.push_request(id=job, retries=0, headers=None, delivery_info={})
     try:
         return await task.run(*args, **kwargs)
@@ -75,7 +75,7 @@ async def test_the_status_takes_no_arguments(runtime: Any) -> None:
     runtime.view.assert_awaited_once_with()
 
 
-# How a reset is asked for, of which services, and with what.
+# The arguments of a reset, the services that are reset, and the arguments for them.
 @pytest.mark.parametrize(
     ("args", "kwargs", "services", "options"),
     [
@@ -289,7 +289,7 @@ def test_a_replay_selects_letters_either_by_id_or_by_a_filter(name: str) -> None
         check(ReplayArguments, (), {})
 
 
-# The longest and the least that is taken; one more, or one less, is refused.
+# The longest and the shortest accepted value; one more, or one less, is refused.
 @pytest.mark.parametrize(
     ("model", "given", "refused"),
     [

@@ -1,4 +1,4 @@
-"""A connection to a name with several addresses, of which the first does not answer."""
+"""A connection to a name with several addresses, the first of which does not answer."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ _SILENT, _ANSWERING = "127.0.0.2", "127.0.0.1"
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """A port at which one address answers, and the other one lets nobody in."""
+    """A port at which one address answers and the other accepts no connection."""
     with (
         socket.create_server((_ANSWERING, 0), backlog=50) as answering,
         socket.socket() as silent,
@@ -35,7 +35,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         port = answering.getsockname()[1]
         silent.bind((_SILENT, port))
         silent.listen(0)
-        for _ in range(4):  # its queue is full: the system drops whoever comes next
+        for _ in range(4):  # its queue is full, so the system drops further connections
             client = waiting.enter_context(socket.socket())
             client.setblocking(False)
             client.connect_ex((_SILENT, port))
@@ -175,7 +175,7 @@ async def test_a_certificate_is_checked_against_the_name_and_not_the_address(por
 
 
 def test_an_address_on_one_interface_keeps_its_zone() -> None:
-    """Each address is tried once, in the system's order."""
+    """The addresses are tried once each, in the system's order."""
     kind = (socket.AF_INET6, socket.SOCK_STREAM, 6, "")
     resolved = [
         (*kind, ("fe80::1", 1, 0, 3)),
@@ -205,7 +205,7 @@ def test_time_is_divided_among_addresses_and_what_one_leaves_goes_to_the_next(
     for address, share_s in addresses._shares(["a", "b", "c", "d"], 8.0):
         shares.append((address, share_s))
         now_s += {"a": 2.0, "b": 0.0, "c": 7.0, "d": 0.0}[address]
-    # The last one has a moment, although its time is over.
+    # The last address gets a moment, although its time is over.
     assert shares == [("a", 2.0), ("b", 2.0), ("c", 3.0), ("d", 0.1)]
     unbounded = list(addresses._shares(["a", "b", "c"], None))
     assert unbounded == [("a", 5.0), ("b", 5.0), ("c", None)]
@@ -213,7 +213,7 @@ def test_time_is_divided_among_addresses_and_what_one_leaves_goes_to_the_next(
 
 @pytest.mark.parametrize("kind", [TcpConnection, BlockingTcpConnection])
 async def test_a_connection_has_the_options_that_notice_a_dead_peer(port: int, kind: Any) -> None:
-    """kombu gives no options: the system would notice after two hours."""
+    """kombu sets no options, so the system would notice after two hours."""
     connection = kind(**_options(port), socket_keepalive=True, socket_keepalive_options=None)
     if kind is TcpConnection:
         await connection._connect()
@@ -235,7 +235,7 @@ def test_options_of_ones_own_stay() -> None:
 
 
 def test_a_system_without_some_of_the_options_goes_without_them() -> None:
-    """`celery -A worker` could not be imported on macOS."""
+    """Otherwise `celery -A worker` could not be imported on macOS."""
     macos = SimpleNamespace(TCP_KEEPALIVE=16, TCP_KEEPINTVL=257, TCP_KEEPCNT=258)
     assert silence_options(macos) == {16: 5, 257: 5, 258: 2}
     assert silence_options(SimpleNamespace()) == {}

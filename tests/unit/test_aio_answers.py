@@ -1,4 +1,4 @@
-"""The replies and hints that a channel reads, and the commands that it sends beside requests."""
+"""The replies and hints that a channel reads, and the commands sent beside its requests."""
 
 from typing import Any
 from unittest.mock import Mock, call
@@ -101,7 +101,7 @@ def test_a_reply_beside_goes_to_the_function_that_waits_for_it_and_messages_to_t
     bench.hints.pause.assert_not_called()
 
 
-# The protocol of the connection, what the server answers, and how often the queues are read then.
+# The protocol of the connection, the server's reply, and how often the queues are then read.
 @pytest.mark.parametrize(
     ("protocol", "answer", "sweep_s"),
     [(3, b"OK", 10.0), ("3", b"OK", 10.0), (2, b"OK", 0.1), (3, redis.ResponseError("no"), 0.1)],
@@ -154,7 +154,7 @@ def test_a_new_connection_listens_and_catches_up_with_what_failed_meanwhile(
     assert bench.channel._qos.recover_at_s == (0.0 if leases else 5.0)
 
 
-# Which of the replies delivered messages, and whether any did.
+# The replies that delivered messages, and whether any did.
 @pytest.mark.parametrize(
     ("delivered", "any_delivered"),
     [([True, False], True), ([False, True], True), ([False, False], False)],

@@ -1,4 +1,4 @@
-"""What a channel asks the server for, and when."""
+"""The requests of a channel to the server, and their times."""
 
 from collections.abc import Callable
 from queue import Empty
@@ -17,7 +17,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> TakingBench:
 
 
 def read_at_once(bench: TakingBench, **more: Any) -> list[Any]:
-    """What the channel does once it has read all that came."""
+    """The channel's actions after it has read all replies."""
     bench.hints.all_empty = False
     bench.channel._in_poll = bench.wire
     for name, value in more.items():
@@ -57,8 +57,8 @@ def test_where_no_change_is_reported_the_hub_wakes_up_for_the_next_look(
     assert bench.channel._request_early(bench.wire) is False
 
 
-# Which lists were asked for (None: all), how many messages came, how many of them are noted
-# as found, and until when this channel looks before it takes.
+# The lists that were asked for (None: all), how many messages came, how many of them are counted as
+# found, and until when this channel polls before it takes.
 @pytest.mark.parametrize(
     ("asked_lists", "count", "noted", "looks_until_s"),
     [
@@ -108,7 +108,7 @@ def test_how_many_workers_there_are_decides_for_how_long_a_message_is_left_to_th
     assert bench.channel.backoff.begin.call_count == 1, "without a hub nobody would wake up"
 
 
-# What a mapping of delayed queues names, and the numbers that the script gets.
+# The names in a mapping of delayed queues, and the numbers that the script gets.
 @pytest.mark.parametrize(
     ("delayed", "numbers"),
     [
@@ -161,8 +161,8 @@ def test_all_lists_of_the_queues_are_watched_by_their_keys(
     assert watched[b"p.a"] == ("a", 0)
 
 
-# What changed while a reply was read, whether the reply on its way is let go, and whether the
-# order of the messages is asked for.
+# What changed while a reply was read, whether the awaited reply is given up, and whether the
+# channel asks for the order of the messages.
 @pytest.mark.parametrize(
     ("change", "lets_go", "shares"),
     [

@@ -1,4 +1,4 @@
-"""When the result store waits for its server, for how long, and which methods Celery runs."""
+"""The result store: when and how long it waits for its server, and which methods Celery runs."""
 
 import asyncio
 from types import SimpleNamespace
@@ -60,7 +60,7 @@ def test_a_refusal_does_not_count_as_a_try() -> None:
 
 
 class Store:
-    """A backend in a job of the pool, whose server answers as planned."""
+    """A backend in a job of the pool, whose server gives planned replies."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.backend: Any = RedisBackend.__new__(RedisBackend)
@@ -86,7 +86,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     return Store(monkeypatch)
 
 
-# What the server answers, whether the job's body has ended, the pauses, and how it goes on.
+# The server's reply, whether the job's body has ended, the pauses, and how it goes on.
 @pytest.mark.parametrize(
     ("answers", "has_ended", "pauses_s", "ends"),
     [
@@ -114,7 +114,7 @@ async def test_the_store_is_asked_until_it_answers_or_the_policy_ends(
         assert await store.backend._until_reached(ask) == ends
     assert store.pauses_s == pauses_s
     assert ask.await_count == len(answers)
-    # The time limits are meant for the body of a job, not for its store.
+    # The time limits apply to the body of a job, not to storing its result.
     assert store.held.call_count == (len(pauses_s) if has_ended else 0)
 
 
@@ -180,7 +180,7 @@ def test_connections_that_have_a_twin_for_asyncio_are_awaited(
     assert RedisBackend.ResultConsumer is ResultConsumer
 
 
-# The state that is stored, the error of the store, and whether the job hears of it.
+# The state to be stored, the error of the store, and whether the job gets the error.
 @pytest.mark.parametrize(
     ("state", "error", "is_heard"),
     [

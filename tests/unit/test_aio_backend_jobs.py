@@ -1,4 +1,4 @@
-"""What waits for the result store: a job's greenlet, its thread, nothing, or Celery."""
+"""Who waits for the result store: a job's greenlet, its thread, nobody, or Celery."""
 
 import asyncio
 from types import SimpleNamespace
@@ -50,7 +50,8 @@ def test_celerys_own_pauses_block_no_loop(store: Store, monkeypatch: pytest.Monk
     assert (waited, stock.call_args_list) == ([1], [call(3)])
 
 
-# What the first try returns, whether the caller is in a greenlet, and after what it is repeated.
+# The result of the first attempt, whether the caller is in a greenlet, and the error after which it
+# is repeated.
 @pytest.mark.parametrize(
     ("answer", "bridged", "retried_after"),
     [(b"old", True, "nothing"), (None, True, "nothing"), (AWAY, True, AWAY), (WRONG, True, WRONG),
@@ -84,7 +85,7 @@ def test_a_result_is_stored_in_one_step_and_again_after_an_error_that_passes(
     assert pipelining.store.call_args_list == [call("key", "v", 60)]
 
 
-# Where the code runs, and who stores.
+# Where the code runs, and who stores the result.
 @pytest.mark.parametrize(
     ("where", "by"),
     [("a job", "ours"), ("a child task", "beside"), ("elsewhere", "celery"),

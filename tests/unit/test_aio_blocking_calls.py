@@ -1,4 +1,4 @@
-"""What jobs send in a thread, over one connection, or as Celery does."""
+"""The messages that jobs send in a thread, over one connection, or as Celery sends them."""
 
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from worker.aio.pipelined_publishing import KeptMessages, NotPlain, is_wanted
 
 
 class Calls:
-    """A job's bridge: what it awaits, and what it has a thread do."""
+    """A job's bridge: what it awaits, and what it runs in a thread."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.in_thread = list[Any]()
@@ -45,7 +45,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return Calls(monkeypatch)
 
 
-# Whether the job may await, whether pipelined publishing is wanted, how that goes; who publishes.
+# Whether the job may await, whether pipelining is on and how it ends; who publishes.
 @pytest.mark.parametrize(
     ("bridged", "wanted", "error", "by"),
     [
@@ -105,7 +105,7 @@ def test_a_function_that_sends_several_messages_is_one_call_and_installing_can_b
     assert canvas.group.apply_async is stock
     assert AsyncResult.get is joined
     assert (app.send_task.__func__, app.amqp._retry_publish) == before_install
-    blocking_calls.uninstall(app)  # twice does nothing
+    blocking_calls.uninstall(app)  # a second call does nothing
 
 
 def test_a_thread_has_one_producer_however_deep_its_groups_are(

@@ -1,4 +1,4 @@
-"""The bridge by which plain code awaits, and the greenlets that it keeps."""
+"""The bridge by which plain code awaits, and the greenlets that it reuses."""
 
 import asyncio
 import threading
@@ -129,7 +129,7 @@ async def test_the_errors_and_results_of_an_awaitable_reach_the_plain_code() -> 
     threads = DaemonThreads(1, name="t")
 
     class Patient:
-        """It awaits on after an error."""
+        """A coroutine that goes on awaiting after an error."""
 
         def __await__(self) -> Any:
             try:

@@ -1,4 +1,4 @@
-"""A task that is cancelled ends, even if it swallows the first cancels."""
+"""A cancelled task ends, even if it ignores the first cancels."""
 
 import asyncio
 import gc
@@ -10,7 +10,7 @@ from worker.aio.cancelling import cancel_until_ended
 
 
 async def swallow_cancels(times: int, error: Exception | None = None) -> None:
-    """Swallow `times` cancels."""
+    """Ignore `times` cancels."""
     cancels = 0
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The jobs behind a job in its chain end with it."""
+"""The later jobs of a chain end with a job that fails."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ def test_a_part_that_a_chord_counts_is_known_by_its_options() -> None:
 
 
 class Store:
-    """A result store that notes what it stores, and which parts it reports to chords."""
+    """A result store that notes what it stores and which parts it reports to chords."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         app = Celery("shop", set_as_current=False)

@@ -1,4 +1,4 @@
-"""How a channel keeps leases, delivers a batch, and ends; without a server."""
+"""A channel without a server: how it renews leases, delivers a batch, and ends."""
 
 import inspect
 import json
@@ -32,7 +32,7 @@ def channel_of(**changes: Any) -> Any:
 
 @pytest.fixture(autouse=True)
 def _no_stock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """kombu's own end of a channel, which needs one that has begun."""
+    """Replace kombu's own end of a channel, which requires a channel that has begun."""
     for name in ("close", "_disconnect_pools", "_on_connection_disconnect"):
         monkeypatch.setattr(StockChannel, name, lambda *_: None)
 
@@ -55,7 +55,7 @@ def test_only_a_channel_that_takes_messages_looks_for_those_of_dead_workers(
     assert channel.sharing.share.call_count == takes
 
 
-# The lease and the visibility timeout in seconds, and how long the keeper's leases are.
+# The lease and the visibility timeout in seconds, and the length of the keeper's leases.
 @pytest.mark.parametrize(
     ("lease_s", "visible_s", "kept_s"),
     [(60, 3600, 60), (60, 0, 60), (60, 20, 20), (1, 3600, 1), (0, 3600, None)],
@@ -261,11 +261,11 @@ def test_nothing_is_delivered_to_a_consumer_that_takes_nothing_any_more(
     assert delivery.delivered == []
 
 
-# What the consumer raises, whether it had the message by then, and what goes back with the others.
+# The consumer's exception, whether it had the message by then, and what goes back with the others.
 @pytest.mark.parametrize(
     ("error", "noted", "raises", "back"),
     [
-        (ValueError(), False, False, []),  # no message of Celery's
+        (ValueError(), False, False, []),  # not a message of Celery
         (ValueError(), True, True, ["t2", "t3", "t4"]),
         (redis.ConnectionError("gone"), False, True, ["t1", "t2", "t3", "t4"]),
         (redis.ConnectionError("gone"), True, True, ["t2", "t3", "t4"]),
@@ -325,5 +325,5 @@ def test_a_channel_forgets_the_connections_for_commands_that_it_closes(
     ],
 )
 def test_an_attribute_that_is_read_for_each_message_costs_no_call(owner: type, name: str) -> None:
-    # Without `__set__` Python takes the value from the instance, without asking the descriptor.
+    # Without `__set__` Python reads the value from the instance and ignores the descriptor.
     assert not hasattr(type(inspect.getattr_static(owner, name)), "__set__")

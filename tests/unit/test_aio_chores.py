@@ -1,4 +1,4 @@
-"""Chores, which a thread of their own does while the consumer goes on."""
+"""Chores, which a separate thread does while the consumer goes on."""
 
 import threading
 
@@ -20,7 +20,7 @@ class Work:
 
 
 def wait_for(chores: Chores) -> None:
-    """Wait for all chores so far: the thread does one after the other."""
+    """Wait for all chores so far, which the thread does one after the other."""
     ended = threading.Event()
     chores.begin("wait", ended, ended.set)
     assert ended.wait(20)

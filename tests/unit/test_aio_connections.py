@@ -1,4 +1,4 @@
-"""Our connections to Redis: their classes, their errors, and since when they wait for a reply."""
+"""Our connections to Redis: their classes, errors, and since when they wait for a reply."""
 
 import asyncio
 import errno
@@ -22,7 +22,7 @@ from worker.aio.connections import (
 
 
 class ClosedUnderWriter:
-    """What uvloop does once the other side has gone."""
+    """A connection that uvloop has closed after the other side."""
 
     def writelines(self, data: Any) -> None:  # noqa: ARG002 - the transport's signature
         raise RuntimeError(
@@ -30,10 +30,10 @@ class ClosedUnderWriter:
         )
 
     def close(self) -> None:
-        """The connection is closed already."""
+        """Do nothing, because the connection is closed already."""
 
     async def wait_closed(self) -> None:
-        """Nothing is left to wait for."""
+        """Return at once, because nothing is left to wait for."""
 
 
 async def test_writing_to_a_closed_connection_is_an_error_of_redis_py() -> None:
@@ -43,7 +43,7 @@ async def test_writing_to_a_closed_connection_is_an_error_of_redis_py() -> None:
         await connection.send_command("PING")
 
 
-# The URL's scheme, and the class that its pool makes.
+# The scheme of the URL, and the class of its pool's connections.
 @pytest.mark.parametrize(
     ("url", "kind"),
     [
@@ -76,7 +76,7 @@ def test_a_connection_is_made_without_looking_a_version_up_in_a_file(
 
 
 class Stock:
-    """What redis-py's connections do, as far as ours call it."""
+    """The methods of redis-py's connections that our connections call."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -100,11 +100,11 @@ class AsyncStock(Stock):
 
 
 class Blocking(connections._Blocking, Stock):
-    """Ours, over that."""
+    """Our connection class on top of `Stock`."""
 
 
 class Awaiting(connections._Async, AsyncStock):  # type: ignore[misc]
-    """The same for asyncio."""
+    """Our asyncio connection class on top of `Stock`."""
 
 
 async def done(answer: Any) -> Any:
@@ -118,7 +118,7 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Any:
     return known
 
 
-# The error of the server, and whether the connection is left.
+# The server's error, and whether the connection is left.
 @pytest.mark.parametrize(
     ("error", "is_left"),
     [

@@ -1,4 +1,4 @@
-"""Calls that other threads post to the consumer's."""
+"""Calls that other threads post to the consumer's thread."""
 
 import asyncio
 import os
@@ -65,7 +65,7 @@ def test_a_consumer_without_a_hub_waits_for_the_call_that_another_thread_posts()
 
 
 class Hub:
-    """Notes what it is to read, and reads nothing."""
+    """Notes what it should read, and reads nothing."""
 
     def __init__(self) -> None:
         self.reads: list[tuple[int, Callable[[], None]]] = []
@@ -78,7 +78,7 @@ class Hub:
         self.removed.append(reader)
 
     def wakes(self) -> int:
-        """How often it was woken since the last look."""
+        """How often it was woken since the last call."""
         [(reader, _)] = self.reads
         count = 0
         while select.select([reader], [], [], 0)[0]:
@@ -150,7 +150,7 @@ def test_without_a_hub_a_call_is_made_at_once_and_nobody_reads(calls: ConsumerCa
     assert seen == [1]
     calls.close(hub)
     assert hub.removed == [hub.reads[0][0]]
-    calls.wake()  # nothing is written to what is closed
+    calls.wake()  # nothing is written to a closed pipe
     calls.drain()
     assert seen == [1, 2]
 
@@ -187,10 +187,10 @@ def test_calls_wake_the_consumer_once_and_again_only_while_some_wait() -> None:
 def test_a_pipe_that_is_full_or_empty_holds_nobody_up() -> None:
     calls, seen = ConsumerCalls(), list[int]()
     calls.attach(SimpleNamespace(add_reader=lambda *_: None))
-    for _ in range(2**16 + 1):  # more than it holds
+    for _ in range(2**16 + 1):  # more than the pipe holds
         calls._write()
     calls.post(seen.append, 1)
-    for _ in range(2**16 // 4096 + 2):  # more than it has
+    for _ in range(2**16 // 4096 + 2):  # more reads than the pipe needs
         calls.drain()
     assert seen == [1]
     calls.close(None)

@@ -1,4 +1,4 @@
-"""How a channel begins and ends to consume, publishes, and counts its queues; without a server."""
+"""A channel without a server: how it begins and ends to consume, publishes, and counts queues."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from worker.aio.transport.sentinel import SentinelChannel
 
 
 class Consuming:
-    """A channel that has never connected; `new_calls` has its calls since the last look."""
+    """A channel that has never connected; `new_calls` has its calls since the last read."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = Mock()
@@ -104,7 +104,7 @@ def test_a_channel_stays_as_kombus_own_where_it_could_not_change(
     assert consuming.channel.takes is False
 
 
-# Whether a queue is left, whether a reply is being read, and whether the one on its way is let go.
+# Whether a queue is left, whether a reply is being read, and whether the awaited reply is given up.
 @pytest.mark.parametrize(
     ("left", "reading", "lets_go"), [([], False, 1), (["a"], False, 0), ([], True, 0)]
 )
@@ -125,7 +125,7 @@ def test_the_queues_are_read_again_once_more_may_be_taken(consuming: Consuming) 
 
 
 class Server:
-    """A server that answers as planned, and its pipeline."""
+    """A server that gives planned replies, and its pipeline."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers, self.sent = answers, list[Any]()
@@ -210,7 +210,7 @@ def test_a_queue_is_counted_purged_and_deleted_with_its_delayed_and_parked_messa
     )  # fmt: skip
 
 
-# Whether kombu knows the queue, how many messages are delayed and in lines, whether it is there.
+# Whether kombu knows the queue, how many messages are delayed and in lines, whether it exists.
 @pytest.mark.parametrize(
     ("known", "delayed", "parked", "has"),
     [(True, 0, 0, True), (False, 1, 0, True), (False, 0, 1, True), (False, 0, 0, False)],

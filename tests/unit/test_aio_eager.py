@@ -58,7 +58,7 @@ def test_an_errback_awaits_the_tasks_that_it_calls(app: Celery, add: Any) -> Non
 
     with calling_errbacks():  # Celery calls it like a function
         assert [errback(10), errback(10)] == [23, 23]
-    later = errback(10)  # by somebody else
+    later = errback(10)  # called by other code
     assert asyncio.iscoroutine(later)
     later.close()
 
@@ -218,7 +218,7 @@ def test_a_forked_process_begins_with_loops_of_its_own(
     assert private_loop.pool_loop() is None
     assert add.delay(1, 2).get() == 3
     assert private_loop._loop is not of_the_parent
-    # To free them would close what the parent uses.
+    # Freeing them would close what the parent uses.
     assert private_loop._of_the_parent[-2:] == [of_the_parent, of_the_pool]
     loop = private_loop._loop
     assert loop is not None

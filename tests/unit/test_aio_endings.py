@@ -1,4 +1,4 @@
-"""How the error that ends a body counts: as a failure, an order to Celery, or a lost worker."""
+"""The error that ends a body counts as a failure, an order to Celery, or a lost worker."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ __all__ = ["app", "start"]
 
 
 class Stop(BaseException):
-    """Not an `Exception`, and not one that ends a process."""
+    """A `BaseException` that is not an `Exception` and does not end a process."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Which lists of a broker are read, by the changes that it reported since they were last read."""
+"""The lists of a broker that are read, by the changes reported since they were last read."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ NOW_S = 100.0
 
 
 def empty() -> ListHints:
-    """After a look at which all lists were empty."""
+    """Hints after a read in which all lists were empty."""
     hints = ListHints()
     hints.watch(PLACES)
     assert chosen(hints, *"abc") == (["a", "b", "c"], STEPS)
@@ -36,8 +36,8 @@ def hint_of(*keys: bytes) -> list[Any]:
         (hint_of(b"a"), ["a"], [0]),
         (hint_of(b"b3"), ["b"], [3]),
         (hint_of(b"a", b"a3"), ["a"], [0, 3]),
-        (hint_of(b"a", b"b3"), ["a", "b"], [0, 3]),  # as one question
-        # all lists, where it is not known which ones have changed
+        (hint_of(b"a", b"b3"), ["a", "b"], [0, 3]),  # as one request
+        # all lists, because the changed ones are unknown
         (hint_of(b"a", b"another"), ["a", "b", "c"], [0, 3]),
         ([b"invalidate", None], ["a", "b", "c"], [0, 3]),  # the server was emptied
         ([b"invalidate"], ["a", "b", "c"], [0, 3]),
@@ -64,7 +64,7 @@ def test_a_list_of_which_not_all_was_taken_is_read_again_and_the_others_are_not(
     hints.note_answer(all_taken=False)
     assert not hints.all_empty
     assert chosen(hints, *"abc") == (["a"], [0])
-    hints.note_change(hint_of(b"b"))  # while the reply is on its way
+    hints.note_change(hint_of(b"b"))  # while the reply is awaited
     hints.note_answer(all_taken=True)
     assert not hints.all_empty
     assert chosen(hints, *"abc") == (["b"], [0])
@@ -131,5 +131,5 @@ def test_new_lists_are_all_read() -> None:
     assert not hints.all_empty
     assert hints.choose(["d"], every="d", steps=STEPS, now_s=NOW_S, sweep_s=SWEEP_S)[0] == ["d"]
     hints.note_answer(all_taken=True)
-    hints.note_change(hint_of(b"a"))  # of a list that is not watched any more
+    hints.note_change(hint_of(b"a"))  # of a list that is no longer watched
     assert hints.worth_asking(["d"], NOW_S) == ["d"]

@@ -29,7 +29,7 @@ def hung(monkeypatch: pytest.MonkeyPatch) -> Iterator[HungRedis]:
 
 
 class Server:
-    """Accepts connections, and answers nothing by itself."""
+    """A server that accepts connections and answers only when told to."""
 
     def __init__(self, listener: socket.socket, to_close: ExitStack) -> None:
         self._listener = listener
@@ -126,10 +126,10 @@ def test_an_answer_on_a_connection_with_a_short_timeout_ends_the_silence(
 def test_a_signal_that_comes_while_the_one_before_is_handled_stops_no_worker_from_ending(
     hung: HungRedis,
 ) -> None:
-    """A worker hung once in some hundred ends: both handlers wanted the lock of an event."""
+    """In about one of a hundred ends a worker hung: both handlers waited for an event's lock."""
 
     def signalled() -> None:
-        sys.setprofile(lambda *_: hung.begin())  # before and after each call that is made
+        sys.setprofile(lambda *_: hung.begin())  # before and after each call
         hung.begin()
         sys.setprofile(None)
 
@@ -140,7 +140,7 @@ def test_a_signal_that_comes_while_the_one_before_is_handled_stops_no_worker_fro
 
 
 class WatchedConnection:
-    """A connection, as far as the watch looks at it; `is_lost`: the watch shut it down."""
+    """A connection as the watch sees it; `is_lost`: the watch has shut it down."""
 
     def __init__(
         self, asked_s: float | None = None, *, timeout_s: float | None = LONG_S, **at: Any
@@ -164,7 +164,7 @@ class WatchedConnection:
 
 
 class Watch:
-    """What a watch of servers that may be silent for four seconds sees at a given second."""
+    """A watch of servers that may be silent for four seconds, at a given second."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.hung, self.now_s = HungRedis(silent_s=4.0), 1000.0
@@ -245,7 +245,7 @@ def test_a_connection_that_is_not_open_or_was_just_lost_is_passed_over(watch: Wa
     assert last.is_lost
 
 
-# How the worker ends, one after the other, and after how long a server counts as silent.
+# The ways in which the worker ends, in order, and after how long a server counts as silent.
 @pytest.mark.parametrize(
     ("colds", "silent_s"), [([False], 4), ([True], 1), ([False, True], 1), ([True, False], 1)]
 )

@@ -1,4 +1,4 @@
-"""Plain messages become the jobs that Celery would make of them; all others are left to Celery."""
+"""Plain messages become the jobs that Celery would make of them; Celery handles all others."""
 
 import json
 from types import SimpleNamespace
@@ -46,7 +46,7 @@ class Consumer(SimpleNamespace):
 
 
 class IntakeBench:
-    """A task, a consumer that notes what it is given, and Celery's own strategy, which is noted."""
+    """A task, a consumer that notes its requests, and a double of Celery's own strategy."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.app = Celery(set_as_current=False)
@@ -70,7 +70,7 @@ class IntakeBench:
         return intake.strategy(self.task, self.app, self.consumer)
 
     def request(self, incoming: Message, body: Any = None) -> Any:
-        """Hand a message in; give the request that was made of it, or None where Celery has it."""
+        """Pass a message; return the request made of it, or None if Celery handles it."""
         self.consumer.on_task_request.reset_mock()
         self.handler()(incoming, body, "ack", "reject", [])
         if not self.consumer.on_task_request.called:
@@ -83,7 +83,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> IntakeBench:
     return IntakeBench(monkeypatch)
 
 
-# What is not plain about a message, and about its body.
+# The unusual part of a message, or of its body.
 @pytest.mark.parametrize(
     ("headers", "body"),
     [
@@ -123,7 +123,7 @@ def test_a_pool_without_a_take_method_has_celerys_strategy(bench: IntakeBench) -
     assert bench.handler() is bench.stock
 
 
-# More headers, properties and the message's route.
+# Further headers, properties and the route of the message.
 @pytest.mark.parametrize(
     ("headers", "more"),
     [
@@ -229,7 +229,7 @@ def test_a_job_that_was_revoked_meanwhile_does_not_begin(bench: IntakeBench) -> 
         with pytest.raises(TaskRevokedError, match="job-1"):
             request.execute_using_pool(pool)
         pool.take.assert_not_called()
-        request.revoked.return_value = False  # it was dropped from Celery's list
+        request.revoked.return_value = False  # it was removed from Celery's list
         assert request.execute_using_pool(pool) is pool.take.return_value
 
 
@@ -256,7 +256,7 @@ def test_a_report_that_fails_settles_the_message(
     assert [each.args[0] for each in settled.call_args_list] == [request] * 3
 
 
-# The strategy and request class of a task, and whether ours takes its place.
+# The strategy and request class of a task, and whether ours replaces them.
 @pytest.mark.parametrize(
     ("strategy", "request_class", "is_ours"),
     [
@@ -273,7 +273,7 @@ def test_a_tasks_own_strategy_or_request_stays(
     assert task.Strategy == ("worker.aio.intake:strategy" if is_ours else strategy)
 
 
-# How often the consumer was restarted, whether its window is whole again; how it settles.
+# How often the consumer was restarted, whether its window is full again; how it settles.
 @pytest.mark.parametrize(
     ("restarts", "restored", "at_once"),
     [(0, False, True), (0, True, True), (1, True, True), (1, False, False)],

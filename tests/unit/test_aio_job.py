@@ -1,4 +1,4 @@
-"""The limits of one job, and the one report of its end; without a loop."""
+"""The limits of a job, and the single report of its end; without a loop."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ SOFT_S, HARD_S = 20.0, 30.0
 
 
 class Host:
-    """A pool whose timers end when the test says so."""
+    """A pool whose timers end when the test fires them."""
 
     def __init__(self) -> None:
         self.loop = self
@@ -48,7 +48,7 @@ class Host:
 
 
 class Run:
-    """A plain task in a thread: its body, and what the tracer does after it."""
+    """A plain task in a thread: its body, and the tracer's work after it."""
 
     def __init__(self, **limits: float | None) -> None:
         self.host, self.reports = Host(), Mock()
@@ -70,7 +70,7 @@ class Run:
         return value
 
     def run_to_end(self) -> list[Any]:
-        """Run it, and return what is reported of it after its begin."""
+        """Run it, and return the reports about it after its begin."""
         self.job._end(self.job._run_in_thread())
         assert self.host.timers == []
         assert self.host.jobs.on_done.call_args_list == [call(self.job)]
@@ -190,7 +190,7 @@ def test_a_job_whose_body_found_it_revoked_times_out_no_more(
     run.host.jobs.on_over.assert_not_called()
 
 
-# The signal of the order, and that of the error that is reported.
+# The signal of the order, and that of the reported error.
 @pytest.mark.parametrize(("signum", "reported"), [(15, 15), (None, 0)])
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
 def test_a_job_that_is_terminated_is_reported_once_as_terminated(

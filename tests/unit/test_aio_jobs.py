@@ -11,7 +11,7 @@ from worker.aio.jobs import Jobs
 
 
 class Loop:
-    """Runs what is called soon, when it turns."""
+    """A loop that runs its scheduled calls when the test turns it."""
 
     def __init__(self) -> None:
         self.soon: list[Callable[[], None]] = []
@@ -30,7 +30,7 @@ class Loop:
 
 
 class Job:
-    """A job, as far as those that start it look at it."""
+    """The parts of a job that its start uses."""
 
     def __init__(self, pool: "Pool", pid: int, *, name: str, in_thread: bool) -> None:
         self.pid, self.name, self.in_thread = pid, name, in_thread
@@ -39,7 +39,7 @@ class Job:
 
 
 class Pool:
-    """Jobs, and a task of which only one may run at a time."""
+    """Jobs, and a task that may run once at a time."""
 
     def __init__(self, limit: int) -> None:
         self.loop, self.threads, self.jobs = Loop(), Mock(), Jobs(limit)
@@ -54,7 +54,7 @@ class Pool:
         return jobs
 
     def turn(self) -> list[int]:
-        """What has begun in the turns until nothing is left to do."""
+        """Turn until nothing is scheduled; return the jobs that began."""
         self.begun.clear()
         while self.loop.soon:
             self.loop.turn()

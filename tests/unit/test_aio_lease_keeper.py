@@ -1,4 +1,4 @@
-"""What the keeper of leases sends, and when; without a server."""
+"""The keeper of leases: its commands and their times, without a server."""
 
 import threading
 from collections import deque
@@ -19,7 +19,7 @@ KEYS = ("unacked", "index", "leases", "pulse")
 
 
 class Server:
-    """Notes commands, fails as planned, and knows some leases."""
+    """Notes commands, fails as planned, and has some leases."""
 
     def __init__(self) -> None:
         self.sent: list[list[Any]] = []
@@ -154,7 +154,7 @@ def test_messages_of_a_request_whose_reply_was_lost_are_found_by_its_suffix(
     assert len(server.sent) == 2
 
 
-# What comes while the thread sleeps, and what it sends at once.
+# An event while the thread sleeps, and the command that it sends at once.
 @pytest.mark.parametrize(
     ("comes", "sent"),
     [
@@ -207,7 +207,7 @@ def test_the_thread_goes_on_for_the_messages_of_closed_channels(
 def test_at_every_instant_a_message_of_a_closed_channel_keeps_the_thread(
     unstarted: LeaseKeeper, way: str
 ) -> None:
-    """It would end in between, and nobody would send the commands that came then."""
+    """If the thread ended in between, commands that come then would not be sent."""
 
     class Detached(set[str]):
         def difference_update(self, *tags: Iterable[object]) -> None:

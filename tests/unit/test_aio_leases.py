@@ -77,7 +77,7 @@ def test_a_message_of_a_closed_channel_counts_until_it_is_acknowledged_or_releas
 
 
 class _Wake(threading.Event):
-    """Notes whether the thread waits while it is woken already, which would make it spin."""
+    """Notes whether the thread waits for a set event, which would make it spin."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Which jobs run on when the connection that they came by is lost."""
+"""Which jobs continue when the connection that delivered them is lost."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from worker.aio.lost_connection import jobs_that_run_on
 
 
 class Pool:
-    """A pool with three jobs that were taken, of which one came without a message."""
+    """A pool with three accepted jobs, one of which came without a message."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.order = Mock()
@@ -50,7 +50,7 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Pool:
 
 
 def test_waiting_jobs_are_dropped_before_the_loop_is_asked_which_have_begun(pool: Pool) -> None:
-    """The loop turns, and nobody waits for it any longer."""
+    """The loop turns, and no caller waits for it any longer."""
     assert pool.ask("a", "b", "c") == {"a"}
     assert pool.steps == [call.drop({"a", "b", "c"}), call.turn(), call.drain()]
     assert pool.conf.worker_enable_prefetch_count_reduction is False
@@ -74,7 +74,7 @@ def test_a_loop_that_is_closed_is_not_waited_for(pool: Pool) -> None:
     assert pool.ask("a") == {"a"}
 
 
-# What is about to end the jobs anyway.
+# An event that ends the jobs anyway.
 @pytest.mark.parametrize(
     ("name", "value", "run_on"),
     [

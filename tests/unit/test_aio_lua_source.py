@@ -1,4 +1,4 @@
-"""The texts of the Lua scripts of the asyncio pool and its transport."""
+"""The sources of the Lua scripts of the asyncio pool and its transport."""
 
 from importlib import resources
 from pathlib import Path

@@ -68,7 +68,7 @@ def test_a_reply_is_tried_once_more_and_then_given_up(
     monkeypatch.setattr(_Quiet, "until_s", {})
     mailbox.install(app, lambda: None)
     monkeypatch.setattr("kombu.transport.virtual.Channel.basic_publish", lose)
-    # As the transport of Redis says it: any number of tries may help.
+    # The setting of the Redis transport: any number of attempts.
     lost = "kombu.transport.memory.Transport.recoverable_connection_errors"
     monkeypatch.setattr(lost, (amqp.ConnectionError,), raising=False)
     try:
@@ -102,7 +102,7 @@ def test_commands_that_see_jobs_take_the_reports_first(monkeypatch: pytest.Monke
         mailbox.uninstall(app)
     assert {name for name in installed if installed[name] is not stock[name]} == set(_SEE_JOBS)
     assert stock == Panel.data
-    mailbox.uninstall(app)  # twice does nothing
+    mailbox.uninstall(app)  # a second call does nothing
     assert stock == Panel.data
 
 
@@ -127,6 +127,6 @@ def test_remote_control_has_as_many_connections_as_it_needs_and_keeps_none(
     finally:
         mailbox.uninstall(app)
     assert control.producer_pool is app.amqp.producer_pool
-    mailbox.uninstall(app)  # twice does nothing
+    mailbox.uninstall(app)  # a second call does nothing
     with app.amqp.producer_pool.acquire() as producer:
         assert producer.channel

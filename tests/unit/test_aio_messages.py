@@ -1,6 +1,6 @@
 """Messages as the transport reads them, and requests as the tracer sees them.
 
-The same as Celery's and kombu's own.
+Both equal those of Celery and kombu.
 """
 
 import json
@@ -51,9 +51,9 @@ def _payload(
         _payload("W1tdLCB7fSwge31d"),
         # a body that is not encoded
         _payload('[[], {"a": "\u00e9"}, {}]', encoding=None),
-        # a compressed one
+        # a compressed body
         _payload("eJyLjgUAARUAuQ==", headers={"compression": "application/x-gzip"}),
-        # without a body, and with headers that are none
+        # without a body, and with invalid headers
         _payload(None),
         _payload("e30=", headers=[]),
     ],
@@ -113,7 +113,7 @@ def test_texts_are_decoded_together_and_an_unreadable_one_harms_no_other() -> No
     assert [message["n"] for index, message in enumerate(decoded) if index not in {7, 20}] == [
         number for number in range(40) if number not in {7, 20}
     ]
-    assert decode([b"1, 2", b"3"]) == [UNREADABLE, 3]  # two values in one text are no text
+    assert decode([b"1, 2", b"3"]) == [UNREADABLE, 3]  # two values in one text are invalid
 
 
 def test_a_reply_names_for_each_message_its_list_its_tag_and_its_text() -> None:

@@ -1,4 +1,4 @@
-"""Which messages of jobs are kept for a pipeline, in which form, and which Celery sends."""
+"""Which messages of jobs are kept for a pipeline, in which form, and which ones Celery sends."""
 
 import asyncio
 import base64
@@ -62,7 +62,7 @@ def test_a_message_that_goes_another_way_is_celerys(special: dict[str, Any]) -> 
 
 
 class Broker:
-    """A publisher that notes what it sends, or none."""
+    """The publisher of an app, which notes its messages, or None."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.publisher: Any = SimpleNamespace(send=AsyncMock())

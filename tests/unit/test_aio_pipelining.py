@@ -16,7 +16,7 @@ WRONG = redis.ResponseError("WRONGTYPE")
 
 
 class Server:
-    """A link that answers each command as planned, and notes what it was sent."""
+    """A link that gives each command its planned reply, and notes the commands."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, repeats: int = 1) -> None:
         self.plan: list[Any] = []
@@ -73,7 +73,7 @@ async def test_a_hundred_stores_share_a_script_and_each_returns_the_value_before
     server.leave.assert_not_called()
 
 
-# The answers of one try after the other, and what becomes of it.
+# The replies of consecutive attempts, and the outcome.
 @pytest.mark.parametrize(
     ("plan", "ends", "tries"),
     [

@@ -1,4 +1,4 @@
-"""How the poller has a hub wait for its channels; without a server."""
+"""How the poller makes a hub wait for its channels; without a server."""
 
 import socket
 from math import inf
@@ -151,7 +151,7 @@ def test_the_queues_are_put_in_order_when_the_first_channel_wants_it(now: Simple
 
     cycle.hub.call_later = call_later
     cycle.share()
-    cycle.share_by(1006.96)  # no earlier, as far as it matters
+    cycle.share_by(1006.96)  # not noticeably earlier
     cycle.share_by(1008.0)
     assert [timer.pause_s for timer in timers] == [7.0]
     assert timers[0].function == cycle.share
@@ -198,7 +198,7 @@ def test_a_connection_is_opened_once_and_read_though_there_is_no_room(
     assert stock.call_args_list == [call(4), call(5)]
 
 
-# When channels that take are to look again, whether they take, and how long is waited at most.
+# When taking channels are to poll again, whether they take, and the longest wait.
 @pytest.mark.parametrize(
     ("looks", "takes", "timeout_s", "waits_s"),
     [
@@ -227,7 +227,7 @@ def test_without_a_hub_the_queues_are_read_every_now_and_then(
     assert stock.call_args == call(print, timeout=waits_s)
 
 
-# The client's parser, and whether a reply waits in it.
+# The client's parser, and whether it holds a reply.
 @pytest.mark.parametrize("waits", [True, False])
 @pytest.mark.parametrize("kind", ["hiredis", "python", "unknown", "none"])
 def test_a_reply_that_was_read_from_the_socket_is_seen(kind: str, *, waits: bool) -> None:

@@ -1,4 +1,4 @@
-"""What a channel does with acknowledgements, and how many messages it has room for."""
+"""A channel's acknowledgements, and how many messages it has room for."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -82,7 +82,7 @@ def test_many_acknowledgements_are_sent_at_once_and_old_ones_though_no_turn_ends
     broker.now_s += 1
     qos.ack("101")
     broker.now_s += 0.1001
-    qos.ack("102")  # in a warm shutdown: the hub is there, and does not run
+    qos.ack("102")  # in a warm shutdown the hub exists and does not run
     assert broker.sent == [forget("101", "102")]
 
 
@@ -108,7 +108,7 @@ def test_acknowledgements_are_sent_in_parts_and_those_that_fail_are_kept(
     confirm(500)
     assert list(qos.held_tags()) == tags[1000:]
     refuse(FULL)
-    confirm(1)  # late: they are sent again
+    confirm(1)  # too late: they are sent again
     assert broker.sent == []
     qos.flush_acks()
     assert broker.sent == [forget(*tags[1000:])]
@@ -199,8 +199,8 @@ def test_a_rejected_message_goes_back_behind_the_acknowledgements_or_stays_where
         qos.reject("3", requeue=True)
 
 
-# The most messages at once, those whose jobs run on after their channel, those delivered, those on
-# their way, whether a hub runs; and how many may be taken.
+# The most messages at once, those whose jobs outlive their channel, the delivered ones, those being
+# fetched, whether a hub runs; and how many may be taken.
 @pytest.mark.parametrize(
     ("prefetch", "detached", "delivered", "coming", "hub", "room"),
     [
@@ -211,8 +211,8 @@ def test_a_rejected_message_goes_back_behind_the_acknowledgements_or_stays_where
         (10, 4, 3, 1, True, 2),
         (10, 4, 6, 0, True, 0),
         (10, 9, 3, 0, True, 0),
-        (0, 0, 4, 2, True, 7),  # as many as there are
-        (10, 0, 4, 0, False, 1),  # without a hub, one by one
+        (0, 0, 4, 2, True, 7),  # without a limit
+        (10, 0, 4, 0, False, 1),  # without a hub, one at a time
         (10, 0, 4, 1, False, 0),
         (4, 0, 4, 0, False, 0),
     ],

@@ -1,4 +1,4 @@
-"""Replies that a connection owes: who waits for them, and whether they come at once."""
+"""Outstanding replies of a connection: who waits for them, and whether they come at once."""
 
 from types import SimpleNamespace
 
@@ -33,7 +33,7 @@ def test_a_lost_connection_owes_no_reply_any_more() -> None:
     assert replies.forget(connection) is False
 
 
-# The milliseconds after which replies come, and whether the next one is worth waiting for.
+# The milliseconds after which replies come, and whether waiting for the next one pays.
 @pytest.mark.parametrize(
     ("after_ms", "is_near"),
     [([], True), ([1.9], True), ([2.1], False), ([9, 1], True), ([1, 9], False)],
@@ -49,6 +49,6 @@ def test_a_server_whose_latest_reply_came_at_once_counts_as_near(
         now.s += pause_ms / 1000
         assert replies.take() is print
         replies.expect(connection, None)
-        now.s += 5  # messages are waited for as long as it takes: that says nothing
+        now.s += 5  # messages may take any time, so they do not count
         assert replies.take() is None
     assert replies.is_near is is_near

@@ -1,4 +1,4 @@
-"""A report of a job's end that fails leaves no message unsettled."""
+"""If the report of a job's end fails, no message stays unsettled."""
 
 import logging
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ JOB = "tasks.ai.x[job-1]"
 
 
 def request_of(**raises: Exception) -> Any:
-    """A request of which some methods raise."""
+    """A request some of whose methods raise."""
     request = Mock(spec=Request)
     request.humaninfo.return_value = JOB
     for name, error in raises.items():
@@ -26,7 +26,7 @@ def request_of(**raises: Exception) -> Any:
     return request
 
 
-# What the report raised, and whether the result store did.
+# The exception of the report, and whether the result store raised it.
 @pytest.mark.parametrize(
     ("error", "of_store"),
     [
@@ -54,7 +54,7 @@ def test_a_message_goes_back_where_the_store_refused_and_is_acknowledged_after_a
         if of_store
         else f"cannot report the end of {JOB}, so its message is acknowledged without a report"
     )
-    assert (line.exc_info is None) is of_store  # a bug of ours shows its place
+    assert (line.exc_info is None) is of_store  # an error in our code is logged with its traceback
 
 
 @pytest.mark.parametrize("error", [BUG, OSError("reset")])

@@ -1,4 +1,4 @@
-"""How messages go back: those of dead workers, and those that a channel gives up."""
+"""Messages that go back to their queue: those of dead workers, and those that a channel returns."""
 
 import json
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def test_headers_are_added_to_the_message_as_it_would_come_again(
     assert command == ["EVAL", UPDATE_ENTRY, 1, "p.unacked", "1@7"]
     payload, exchange, routing_key = json.loads(entry)
     assert payload["headers"] == {"id": "job", "begun": 2, "more": 3}
-    assert payload["properties"]["delivery_tag"] == "1"  # its producer's
+    assert payload["properties"]["delivery_tag"] == "1"  # the tag of its producer
     assert (exchange, routing_key) == ("x", "a")
 
 
@@ -181,7 +181,7 @@ def entry(**headers: Any) -> bytes:
     return json.dumps([message("1", headers=headers)._raw, "x", "a"]).encode()
 
 
-# The entry's headers, the tag and the lease of the message, and what it has when it comes again.
+# The entry's headers, the tag and lease of the message, and its values when it comes again.
 @pytest.mark.parametrize(
     ("headers", "tag", "lease", "deaths", "died_s"),
     [
@@ -191,13 +191,14 @@ def entry(**headers: Any) -> bytes:
         ({DEATHS: 2, DIED_S: 101}, "1", b"160.5", 3, 100.5),
         ({DEATHS: 2, DIED_S: 0}, "1", b"160.5", 3, 100.5),
         ({DEATHS: 2, DIED_S: -5}, "1", b"160.5", 3, 100.5),
-        ({DEATHS: "2", DIED_S: "1"}, "1", b"160.5", 1, 100.5),  # of any producer
+        ({DEATHS: "2", DIED_S: "1"}, "1", b"160.5", 1, 100.5),  # from any producer
         ({DIED_S: True}, "1", b"160.12345", 1, 100.123),
-        ({"eta": "1970-01-01T00:01:41+00:00"}, "1", b"160.5", None, None),  # waited for its instant
+        # It was waiting for its instant.
+        ({"eta": "1970-01-01T00:01:41+00:00"}, "1", b"160.5", None, None),
         ({"eta": "1970-01-01T00:01:40"}, "1", b"160.5", 1, 100.5),
         ({"eta": "never"}, "1", b"160.5", 1, 100.5),
-        ({}, "1", b"0", None, None),  # released
-        ({DEATHS: 2}, "1@0", b"160.5", 2, None),  # in a line: no worker had it
+        ({}, "1", b"0", None, None),  # returned by its worker
+        ({DEATHS: 2}, "1@0", b"160.5", 2, None),  # in a line, so no worker had it
     ],
 )
 def test_a_message_of_a_dead_worker_is_redelivered_with_its_count_of_deaths(

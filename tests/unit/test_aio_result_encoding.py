@@ -1,4 +1,4 @@
-"""The form in which a job's end is stored, and which of two ends stays."""
+"""The format in which a job's end is stored, and which of two ends stays."""
 
 import json
 import pickle
@@ -63,7 +63,7 @@ def test_only_the_words_of_an_error_are_redacted(backend: Any) -> None:
     assert _redacted(None, backend.redact) is None
 
 
-# What is stored, the new state, whether an end may be replaced; whether the old one gives way.
+# The stored end, the new state, whether an end may be replaced; whether the old one is replaced.
 @pytest.mark.parametrize(
     ("stored", "state", "over_ends", "gives_way"),
     [

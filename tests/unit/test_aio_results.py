@@ -1,4 +1,4 @@
-"""How results are waited for: in a job without blocking, and by a client that subscribes late."""
+"""Waiting for results: in a job without blocking, and by a client that subscribes late."""
 
 from collections import deque
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ def _eight() -> int:
 
 
 class Store:
-    """A result store whose answers for each job come one after the other."""
+    """A result store whose answers for each job come in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.app = Celery("unit", backend="cache+memory://", set_as_current=False)
@@ -90,7 +90,7 @@ async def test_the_failure_of_an_earlier_task_is_that_of_its_chain(store: Store)
     done = store.of("done", DONE)
     done.maybe_throw = Mock()
     assert await await_result(store.of("last", PENDING, PENDING, DONE, parent=done)) == 7
-    done.maybe_throw.assert_called_once_with()  # it is not looked at again
+    done.maybe_throw.assert_called_once_with()  # it is not read again
     header = GroupResult("group", [store.of("part", FAILURE)], app=store.app)
     with pytest.raises(ValueError, match=r"^no$"):
         await await_result(store.of("body", parent=header))

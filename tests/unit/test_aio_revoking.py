@@ -1,4 +1,4 @@
-"""Which jobs that wait in the pool were revoked, or have expired."""
+"""Which jobs that wait in the pool are revoked or have expired."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -10,7 +10,7 @@ from celery.worker.request import Request
 from worker.aio import revoking
 
 
-# A job's stamps, those that were revoked, and whether that revokes the job.
+# A job's stamps, the revoked stamps, and whether they revoke the job.
 @pytest.mark.parametrize(
     ("stamps", "revoked", "is_revoked"),
     [

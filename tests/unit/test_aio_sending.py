@@ -15,7 +15,7 @@ from worker.aio.sending import Sender, StockChannel
 
 
 class Channel(StockChannel):
-    """Redis' channel, without Redis: it notes what is put."""
+    """The channel of Redis without Redis: it notes its messages."""
 
     def __init__(self) -> None:
         self.puts: list[tuple[str, dict[str, Any]]] = []
@@ -46,11 +46,11 @@ class Channel(StockChannel):
         yield SimpleNamespace(pipeline=pipeline)
 
     def __del__(self) -> None:
-        """There is nothing to close."""
+        """Do nothing, because nothing is open."""
 
 
 class Sent:
-    """A sender of an app with two tasks; what Celery sends for it is noted."""
+    """A sender of an app with two tasks; it notes what Celery sends for it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.app = Celery("unit", broker="memory://localhost", set_as_current=False)
@@ -73,7 +73,7 @@ class Sent:
         return f"celery's {len(self.by_celery)}"
 
     def declare(self, *queues: str) -> None:
-        """Celery declares a queue with the first message to it."""
+        """Make Celery declare the queues, which it does with the first message to each."""
         for queue in queues:
             self.sender.send(self.task.s(0).set(queue=queue))
         self.by_celery.clear()
@@ -99,7 +99,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sent]:
 def test_the_first_message_to_a_queue_is_celerys_and_all_others_go_together(sent: Sent) -> None:
     whole = [sent.task.s(number).set(queue="q") for number in range(1200)]
     results = sent.sender.send_many(whole)
-    # All of the first batch: the queue is known after it.
+    # All of the first batch, because the queue is known only after it.
     assert sent.by_celery == [{}] * 500
     assert results[:2] == ["celery's 1", "celery's 2"]
     assert [result.id for result in results[500:]] == [
@@ -115,7 +115,7 @@ def test_the_first_message_to_a_queue_is_celerys_and_all_others_go_together(sent
     assert len(sent.channel.piped) == 700, "one message needs no pipeline"
 
 
-# What is special about the app, or about the moment.
+# The special property of the app, or of the moment.
 @pytest.mark.parametrize(
     "special",
     ["task_always_eager", "task_send_sent_event", "task_compression", "task_protocol",

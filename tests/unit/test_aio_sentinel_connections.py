@@ -1,4 +1,4 @@
-"""How a connection checks that a server is the primary, and leaves a former one."""
+"""A connection checks that a server is the primary, and leaves a former primary."""
 
 from typing import Any
 from unittest.mock import AsyncMock, Mock, call
@@ -14,7 +14,7 @@ PRIMARY = ("p", 6379)
 
 
 class Stock:
-    """What redis-py's connections do, as far as ours call it."""
+    """The methods of redis-py's connections that our connections call."""
 
     connects: Any = None
 
@@ -70,11 +70,11 @@ class Async(Stock):
 
 
 class Blocking(connections._BlockingSentinel, Stock):
-    """Ours, over that."""
+    """Our connection class on top of `Stock`."""
 
 
 class Awaiting(connections._AsyncSentinel, Async):  # type: ignore[misc]
-    """The same for asyncio."""
+    """Our asyncio connection class on top of `Stock`."""
 
 
 def connection_of(kind: Any, **of: Any) -> Any:
@@ -85,7 +85,7 @@ def connection_of(kind: Any, **of: Any) -> Any:
     return connection
 
 
-# The greeting of the server, and whether it is taken for the primary.
+# The server's greeting, and whether it counts as the primary.
 @pytest.mark.parametrize(
     ("role", "is_primary"),
     [
@@ -121,7 +121,7 @@ async def test_only_a_primary_is_greeted(kind: Any, role: Any, *, is_primary: bo
     assert known.confirm.call_args_list == [call(PRIMARY)] * is_primary
     assert known.mistrust.called is not is_primary
     known.is_former.return_value = True
-    assert connection._is_left is is_primary  # one that was not greeted is not left
+    assert connection._is_left is is_primary  # without a greeting it is not left
 
 
 @pytest.mark.parametrize("kind", [Blocking, Awaiting])
@@ -144,7 +144,7 @@ async def test_a_connection_leaves_a_former_primary(kind: Any) -> None:
         with pytest.raises(redis.ConnectionError, match=r"^p:6379 is no longer the primary main$"):
             connection.send_packed_command(b"x", check_health=False)
         assert connection.calls.mock_calls == [call.disconnect()]
-    await done(connection._connect())  # to another one, that was not greeted yet
+    await done(connection._connect())  # to another server, without a greeting yet
     connection.calls.reset_mock()
     if kind is Awaiting:
         for says in (True, False):

@@ -21,7 +21,7 @@ NONE = "the sentinels watch no primary of the name main"
 
 
 class PlannedSentinels:
-    """Sentinels that answer as planned, each address once."""
+    """Sentinels with planned answers, one for each address."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.plan: dict[tuple[str, int], Any] = {}
@@ -94,7 +94,7 @@ async def test_the_sentinel_that_led_to_a_primary_is_asked_first(
     assert planned.addresses == [A]
 
 
-# What the sentinels answer, and the error of a question that none of them could answer.
+# The sentinels' answers, and the error if none of them could answer.
 @pytest.mark.parametrize(
     ("plan", "kind", "words", "cause"),
     [
@@ -137,7 +137,7 @@ def test_an_address_counts_as_a_former_primary_once_another_one_is_confirmed(
     assert not other.is_former(("q", 6379))
 
 
-# A URL's parameters, and what they mean for the primary's and for the sentinels' connections.
+# The parameters of a URL, and their meaning for connections to the primary and to sentinels.
 @pytest.mark.parametrize(
     ("query", "tls", "addresses", "options"),
     [

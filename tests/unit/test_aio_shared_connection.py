@@ -1,6 +1,6 @@
-"""The connection that jobs share: what it writes and when, which command an answer is for, its end.
+"""The connection that jobs share: its writes, the command of each reply, and its end.
 
-Without a server: the loop's clock and the socket are ours.
+There is no server: the tests bring the loop's clock and the socket.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from worker.aio.shared_connection import Link, SharedConnection
 
 
 class _Loop:
-    """An event loop's clock and timers."""
+    """The clock and timers of an event loop."""
 
     def __init__(self) -> None:
         self.now_s, self.soon = 1000.0, list[Callable[[], None]]()
@@ -41,7 +41,7 @@ class _Loop:
 
 
 class _Wire:
-    """A connection as redis-py has opened it."""
+    """A connection opened by redis-py."""
 
     def __init__(self, *, decodes: bool = True, ended: bool = False) -> None:
         self.transport = Mock()
@@ -93,7 +93,7 @@ async def test_each_answer_is_for_its_command_however_it_arrives(
     link = linked(_Wire(decodes=decodes))
     first, cancelled, failed, last = (link.send(b"") for _ in range(4))
     cancelled.cancel()
-    link.data_received(b">2\r\n+invalidate\r\n*0\r\n+o")  # the server's own words, half an answer
+    link.data_received(b">2\r\n+invalidate\r\n*0\r\n+o")  # a push message and half a reply
     assert not first.done()
     link.data_received(b"k\r\n:1\r\n-ERR no\r\n$2\r\n\xc3")
     link.data_received(b"\xa4\r\n")
@@ -126,7 +126,7 @@ async def test_a_command_has_its_whole_time_however_old_those_before_it_were(loo
     assert await first == "ok"
     loop.now_s += 6
     timer.function()
-    assert [each.after_s for each in loop.timers] == [10, 4]  # one timer for all that wait
+    assert [each.after_s for each in loop.timers] == [10, 4]  # one timer for all waiting commands
     loop.now_s += 4
     wire.transport.abort.assert_not_called()
     assert link.is_usable()
@@ -173,15 +173,15 @@ async def test_a_lost_connection_fails_waiting_commands_and_all_later_ones(loop:
     assert not link.is_usable()
 
 
-# What has come about, and whether one more command may be sent.
+# An event, and whether one more command may be sent.
 @pytest.mark.parametrize(
     ("about", "waits", "idle_s", "is_usable"),
     [
         ("nothing", False, 0, True),
         ("nothing", False, 29.9, True),
-        ("nothing", False, 30, False),  # a firewall may have dropped it
-        ("nothing", True, 30, True),  # the time-out of the command that waits finds out
-        ("it is to be opened anew", False, 0, False),  # redis-py says so
+        ("nothing", False, 30, False),  # a firewall may have dropped the connection
+        ("nothing", True, 30, True),  # the timeout of the waiting command notices it
+        ("it is to be opened anew", False, 0, False),  # redis-py demands it
         ("it is to be opened anew", True, 0, True),
         ("it closes", True, 0, False),
         ("it was left", True, 0, False),
@@ -258,7 +258,7 @@ async def test_all_callers_while_it_opens_share_one_connection_or_its_failure() 
     connection = shared(pool)
     first, *later = [asyncio.create_task(connection.link()) for _ in range(3)]
     await asyncio.sleep(0)
-    first.cancel()  # the others still get theirs
+    first.cancel()  # the other commands still get their replies
     links = await asyncio.gather(*later)
     assert links[0] is links[1] is await connection.link()
     pool.get_connection.assert_awaited_once_with()
@@ -272,7 +272,7 @@ async def test_all_callers_while_it_opens_share_one_connection_or_its_failure() 
     pool.wire.disconnect.assert_awaited_once_with(nowait=True)  # type: ignore[attr-defined]
     assert pool.release.await_args_list == [call(pool.wire)]
     assert await connection.link() is not links[0]
-    assert pool.get_connection.await_count == 2  # for the one before was given back
+    assert pool.get_connection.await_count == 2  # because the earlier one was returned
 
 
 @pytest.mark.parametrize("ends", ["fails", "is cancelled"])

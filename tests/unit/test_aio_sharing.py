@@ -1,4 +1,4 @@
-"""When a channel has its queues put in order for their tenants, and how; without a server."""
+"""A channel without a server: when and how it puts its queues in order for their tenants."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ KEYS = ["p.unacked", "p.index", "p.unacked.leases", *LISTS]
 
 
 class Channel:
-    """A channel, its server and its hub, as far as sharing asks for them."""
+    """The parts of a channel, its server and its hub that sharing uses."""
 
     def __init__(self) -> None:
         self.execute_command = Mock(return_value=2)
@@ -58,7 +58,7 @@ def shared(now: SimpleNamespace, channel: Channel) -> QueueSharing:
     return sharing_queues
 
 
-# What the last look returned, whether messages wait, and when the next look is.
+# The result of the last read, whether messages wait, and when the next read is due.
 @pytest.mark.parametrize(
     ("reply", "knows", "after_s"),
     [
@@ -95,14 +95,14 @@ def test_a_channel_without_a_queue_to_put_in_order_never_looks(
     now: SimpleNamespace, channel: Channel
 ) -> None:
     nothing_to_share = QueueSharing(channel)  # type: ignore[arg-type]
-    nothing_to_share.add("late")  # what is delayed comes in the order of its instants
+    nothing_to_share.add("late")  # delayed messages come in the order of their instants
     now.s += 1_000_000
     assert nothing_to_share.due_s == inf
     nothing_to_share.share()
     channel.execute_command.assert_not_called()
 
 
-# The leases and the visibility timeout, and what the script gets of both.
+# The leases and the visibility timeout, and the script's arguments for both.
 @pytest.mark.parametrize(
     ("lease_s", "visible_s", "safe_s", "leases"),
     [(60, 3600, 120, 1), (0.5, 3600, 120, 1), (0, 3600, 120, 0), (60, 50, 50, 1), (60, 0, 120, 1)],

@@ -1,4 +1,4 @@
-"""How a worker that ends waits for its jobs, and what it does meanwhile; without a clock."""
+"""How a worker that ends waits for its jobs, and what it does meanwhile; without a real clock."""
 
 import asyncio
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from worker.aio.transport import unacked
 
 
 class Pool:
-    """Jobs that end, and report their end, at given seconds of a clock that only waiting moves."""
+    """Jobs that end and report their end at given seconds of a clock that only waits move."""
 
     def __init__(self, *, ends_s: float, settles_s: float) -> None:
         self.now_s, self.ends_s, self.settles_s = 1000.0, 1000.0 + ends_s, 1000.0 + settles_s
@@ -49,7 +49,7 @@ class Pool:
 
 @pytest.fixture(autouse=True)
 def redis_answers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What the process knows of Redis: it does not hang."""
+    """Make the process see a Redis that does not hang."""
     known = SimpleNamespace(begin=Mock(), silent=False)
     monkeypatch.setattr(hung_redis, "of_process", known)
     return known
@@ -70,8 +70,8 @@ def pool_of(monkeypatch: pytest.MonkeyPatch, ends_s: float, settles_s: float) ->
     return pool
 
 
-# When the jobs end and report their end, whether the shutdown is a cold one; for how long is
-# waited, when the jobs are cancelled, and what is logged.
+# When the jobs end and report their end, whether the shutdown is cold; the length of the wait, when
+# the jobs are cancelled, and the log lines.
 @pytest.mark.parametrize(
     ("ends_s", "settles_s", "cold", "waited_s", "cancels_at_s", "words"),
     [
@@ -136,8 +136,8 @@ def test_a_timer_that_fails_does_not_keep_the_worker_from_ending(
     assert caplog.messages == ["a timer failed; the shutdown goes on"]
 
 
-# The soft time-out, whether a worker without a job waits as well, whether Celery knows of jobs, and
-# when they end; for how long is waited.
+# The soft timeout, whether a worker without a job waits as well, whether Celery knows of jobs, and
+# when they end; the length of the wait.
 @pytest.mark.parametrize(
     ("timeout_s", "idle_too", "active", "ends_s", "waited_s"),
     [
@@ -182,7 +182,7 @@ def test_only_acknowledgements_run_in_a_hub_that_has_stopped(
     ran: list[str] = []
 
     class Later:
-        """A promise of Celery's."""
+        """A promise, as Celery makes it."""
 
         def __init__(self, function: Any, name: str) -> None:
             self.fun, self.name = function, name
@@ -251,8 +251,8 @@ def test_a_worker_ends_whatever_its_cleanups_do(
     assert caplog.messages == [words] * (words is not None)
 
 
-# Whether Redis hangs, the jobs' hard limit, whether the shutdown is a cold one; for how long is
-# waited, and what is logged.
+# Whether Redis hangs, the jobs' hard limit, whether the shutdown is cold; the length of the wait,
+# and the log lines.
 @pytest.mark.parametrize(
     ("timeout_s", "cold", "waited_s", "words"),
     [

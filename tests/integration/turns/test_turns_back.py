@@ -1,4 +1,4 @@
-"""A job's way back to the queue while the broker stumbles or a soft time limit strikes."""
+"""A job goes back to the queue while the broker fails or a soft time limit strikes."""
 
 import asyncio
 import json
@@ -83,14 +83,14 @@ async def test_a_job_that_is_cancelled_on_its_way_back_ends_as_cancelled(
     going_back.cancel()
     with pytest.raises(
         asyncio.CancelledError
-    ):  # not Retry: nothing was published, and the job would be lost
+    ):  # not Retry: nothing was published, so the job would be lost
         await going_back
     await ended.wait()
 
 
 @types.coroutine
 def with_a_soft_limit(work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Let a soft time limit strike while a cancelled coroutine is awaited, as the pool does."""
+    """Let a soft time limit strike while a cancelled coroutine is awaited, as in the pool."""
     limit = None
     while True:
         try:
@@ -130,7 +130,7 @@ async def test_a_soft_limit_neither_doubles_nor_ends_a_job_that_is_on_its_way_ba
     await tried.wait()
     await asyncio.sleep(
         0
-    )  # a failure may have been heard of, or not: it must not matter where the limit strikes
+    )  # the failure may or may not be known; the instant of the limit must not matter
     going_back.cancel()
     await asyncio.sleep(0)
     free.set()

@@ -1,4 +1,4 @@
-"""A job's deadline: when it ends the job, and with what words."""
+"""A job's deadline: when it ends the job, and with which message."""
 
 import time
 from typing import Any
@@ -52,13 +52,13 @@ async def test_a_job_past_its_deadline_is_not_served_although_a_key_is_free(benc
     assert bench.rotation.lease_request is None
 
 
-# What an email has behind it whose deadline is over before its turn, and whether it may have been
+# The history of an email whose deadline passes before its turn, and whether it may have been
 # accepted.
 @pytest.mark.parametrize(
     ("emails", "history", "in_doubt"),
     [
         (1, {}, False),
-        (1, {"in_doubt": True}, True),  # the last turn found the envelope of a worker that died
+        (1, {"in_doubt": True}, True),  # the last turn found the record of a worker that died
         (0, {"in_doubt": True}, False),  # a completion
         (
             1,
@@ -80,17 +80,17 @@ async def test_an_email_past_its_deadline_says_whether_it_may_have_been_accepted
         )
 
 
-# Age of the job, its own deadline and the settings', in seconds; how the turn ended; the error and
-# its words.
+# Age of the job, its own deadline and that of the settings, in seconds; how the turn ended; the
+# error and its message.
 @pytest.mark.parametrize(
     ("age_s", "own_s", "settings_s", "outcome", "words"),
     [
-        # its own deadline is over, the settings' is not
+        # its own deadline is over, that of the settings is not
         (61, 60, 3600, Deferred(1_000, "tpm"), r"^no time is left for another try within 60 s"),
-        # the settings' is over, its own is not
+        # that of the settings is over, its own is not
         (61, 3600, 60, Deferred(1_000, "tpm"), None),
         (61, None, 60, Deferred(1_000, "tpm"), r"^no time is left for another try within 60 s"),
-        # the next try would come too late
+        # the next attempt would come too late
         (
             50,
             60,
@@ -145,7 +145,7 @@ async def test_an_email_that_may_have_been_accepted_ends_with_that_whatever_stop
 async def test_a_deadline_that_passes_while_the_job_waits_ends_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is not deferred once more: nobody waits for it."""
+    """The job is not deferred once more, because its result is no longer wanted."""
     now_s = time.time()
 
     async def serve(*_: Any, **__: Any) -> None:

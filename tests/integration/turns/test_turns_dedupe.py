@@ -1,4 +1,4 @@
-"""How long a job holds its dedupe key, and when one that has joined it looks again."""
+"""How long a job holds its dedupe key, and when a job that joined it checks again."""
 
 import hashlib
 from typing import Any
@@ -13,7 +13,7 @@ from worker.jobs.dedupe import DedupeKeys, run_deduped
 from worker.jobs.history import HEADER
 
 RECORD = "kw:dedupe:" + hashlib.sha256(b"bench.job\0order-7").hexdigest()[:40]
-"""Workers of different versions find each other's keys by it."""
+"""The prefix by which workers of different versions find each other's keys."""
 
 
 async def run(bench: Bench, redis: Redis, job: str, work: Any, **header: Any) -> Any:

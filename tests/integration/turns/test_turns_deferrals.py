@@ -1,6 +1,6 @@
-"""A job's turn: who is asked for a key, and what goes back to the queue when there is none.
+"""A job's turn: its lease request, and what goes back to the queue if it gets no lease.
 
-Real Celery, real Redis.
+The tests use real Celery and a real Redis.
 """
 
 import time
@@ -80,7 +80,7 @@ async def test_a_job_that_comes_back_early_counts_only_the_wait_that_has_passed(
     _, history = await bench.turn(served, header=header)  # as if 50 s had passed: a reset
     assert 50_000 <= history.waited_ms < 110_000
     assert "due_ms" not in history.headers()["keywheel"], "it does not wait any more"
-    _, history = await bench.turn(served, header=header | {"due_ms": 1})  # it came when due
+    _, history = await bench.turn(served, header=header | {"due_ms": 1})  # it came when it was due
     assert history.waited_ms == 450_000
 
 
@@ -111,16 +111,16 @@ async def test_deferrals_add_up_over_the_turns(bench: Bench) -> None:
     assert history["waited_ms"] == 10_500
 
 
-# Countdown asked for; visibility time-out and age of the job in seconds; countdown sent in
+# The requested countdown; visibility timeout and age of the job in seconds; the sent countdown in
 # milliseconds.
 @pytest.mark.parametrize(
     ("asked_ms", "visibility_s", "age_s", "sent_ms"),
     [
-        (0, 900, 0, 1),  # never at once: the pool has just said no
+        (0, 900, 0, 1),  # never at once, because the pool has just refused
         (1, 900, 0, 1),  # the smallest
-        (5_000, 900, 0, 5_000),  # as asked
-        (600_000, 900, 0, 450_000),  # half of the visibility time-out, then another hop
-        (10**12, 900, 0, 450_000),  # until tomorrow: many hops
+        (5_000, 900, 0, 5_000),  # as requested
+        (600_000, 900, 0, 450_000),  # half of the visibility timeout, then another wait
+        (10**12, 900, 0, 450_000),  # until tomorrow, in many waits
         (600_000, 900, 86_100, 301_000),  # not beyond the job's deadline, or hardly
     ],
 )
@@ -136,7 +136,7 @@ async def test_a_countdown_stays_within_its_bounds(
     assert history_of(bench.sent()[0])["waited_ms"] == round(caught.value.when * 1000)
 
 
-# Whether Redis keeps the job until it is due; the countdown of one that was asked for two hours.
+# Whether Redis keeps the job until it is due; the countdown if two hours were requested.
 @pytest.mark.parametrize(("in_broker", "sent_s"), [(True, 7_200), (False, 450)])
 async def test_a_job_that_waits_in_redis_needs_no_hops(
     bench: Bench, sent_s: int, *, in_broker: bool
@@ -161,7 +161,7 @@ async def test_a_job_that_waits_in_redis_comes_back_when_its_time_is_over(bench:
         (
             [("gsk_a...", "server_error"), ("gsk_a...", "server_error")],
             False,
-        ),  # the key's fault as well as the job's
+        ),  # the key is at fault as well as the job
         ([("gsk_a...", "server_error"), ("gsk_b...", "read_timeout")], False),
     ],
 )
@@ -190,8 +190,8 @@ async def test_a_job_remembers_why_its_turn_was_not_the_end_and_whether_it_is_in
     ("why", "kind", "code", "ends_in_s"),
     [
         (Deferred(2_000, "rpm"), "key", "rpm", None),
-        (Deferred(2_000, "rpm", ends_in_ms=1_500), "key", "rpm", 2),  # not before the next try
-        (Deferred(9e7, "epd", ends_in_ms=80_000_000), "key", "epd", 80_000),  # tries come before
+        (Deferred(2_000, "rpm", ends_in_ms=1_500), "key", "rpm", 2),  # not before the next attempt
+        (Deferred(9e7, "epd", ends_in_ms=80_000_000), "key", "epd", 80_000),  # attempts come before
         (Deferred(2_000, "many jobs wait for a key"), "key", "waiting", None),
         (
             Deferred(2_000, "every groq key is disabled (invalid_key)", "disabled"),

@@ -1,4 +1,4 @@
-"""What a failure costs a job: its tries, its waits, its end."""
+"""The cost of a failure for a job: its attempts, its waits, its end."""
 
 import time
 from collections.abc import Iterable
@@ -67,18 +67,18 @@ async def test_a_long_wait_that_a_provider_names_is_cut_to_what_a_worker_may_hol
         )
     assert caught.value.when == pytest.approx(
         60.0
-    )  # beyond it the broker would deliver the job a second time
+    )  # beyond it, the broker would deliver the job a second time
 
 
-# Tries so far and the budget; whether the job may try again.
+# Attempts so far, and the budget; whether the job may try again.
 @pytest.mark.parametrize(
     ("retries", "budget", "again"),
     [
         (0, 5, True),  # the first failure
         (3, 5, True),  # the fourth
         (4, 5, False),  # the fifth is the last
-        (9, 5, False),  # beyond it, however it got there
-        (0, 1, False),  # a budget of one is one try
+        (9, 5, False),  # beyond the budget, for whatever reason
+        (0, 1, False),  # a budget of one is one attempt
     ],
 )
 async def test_the_budget_of_faults_is_kept(
@@ -90,8 +90,7 @@ async def test_the_budget_of_faults_is_kept(
     assert len(bench.sent()) == again
 
 
-# The calls of a job that was just answered so; whether it tries again after a fault that may be met
-# three times.
+# The failures of a job so far; whether it tries again after a failure that may occur three times.
 @pytest.mark.parametrize(
     ("codes", "again"),
     [
@@ -100,7 +99,7 @@ async def test_the_budget_of_faults_is_kept(
         (
             ["bad_generation"] * 2 + ["server_error"] * 2,
             True,
-        ),  # others count only for the whole budget
+        ),  # other failures count only for the whole budget
     ],
 )
 async def test_a_fault_that_may_not_be_repeated_for_long_has_a_budget_of_its_own(
@@ -149,13 +148,13 @@ async def test_a_task_that_is_called_as_a_function_raises_what_happened(
     assert bench.sent() == []
 
 
-# Tries, base and longest wait in seconds, the dice; the wait in milliseconds.
+# Attempts, base and longest wait in seconds, the random number; the wait in milliseconds.
 @pytest.mark.parametrize(
     ("tries", "base_s", "longest_s", "dice", "wait_ms"),
     [
         (1, 1, 60, 0.0, 500),  # the lower half is never used
         (1, 1, 60, 1.0, 1_000),
-        (2, 1, 60, 1.0, 2_000),  # doubles
+        (2, 1, 60, 1.0, 2_000),  # the wait doubles
         (4, 1, 60, 0.5, 6_000),
         (7, 1, 60, 1.0, 60_000),  # and stops doubling
         (10_000, 1, 60, 0.0, 30_000),  # without an overflow
@@ -201,7 +200,7 @@ async def test_an_outage_costs_no_retry_and_delays_the_job_longer_each_time(
 
 
 class LargeCrowd(Outages):
-    """Many jobs wait, so this one comes back in minutes."""
+    """A state in which many jobs wait, so this one comes back in minutes."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -214,9 +213,9 @@ class LargeCrowd(Outages):
 @pytest.mark.parametrize(
     ("own", "age_s", "least_s", "most_s"),
     [
-        (False, 0, 400, 400),  # also the job that has tried does not come back at once
-        (False, 300, 200, 300),  # but before its deadline
-        (True, 0, 0, 60),  # others succeed
+        (False, 0, 400, 400),  # even the job that has probed does not come back at once
+        (False, 300, 200, 300),  # but it comes before its deadline
+        (True, 0, 0, 60),  # other jobs succeed
     ],
 )
 async def test_a_job_that_has_met_an_outage_waits_with_the_crowd(

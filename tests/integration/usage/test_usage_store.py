@@ -1,4 +1,4 @@
-"""What the store keeps of the usage, for how long, and how much of it."""
+"""The store of usage: what it keeps, for how long, and how much of it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,7 +16,7 @@ START_MS = 20_000 * DAY_MS + 12 * 3_600_000
 KEY = Series("groq", "0123456789ab", "org_1", "m")
 ROOT = "{kw:usage}"
 BOUND_BYTES = 64 * 2**20
-"""What docs/usage.md promises of the memory that the usage takes at most."""
+"""The most memory that usage takes, as docs/usage.md promises."""
 
 
 class Clock:
@@ -86,7 +86,7 @@ async def test_usage_that_another_program_or_a_later_version_wrote_is_left_out(
     for number, name in enumerate(('["key","groq"]', '["key","groq","k","a","m","x"]', "[", "k")):
         await redis.hset(names, name, 100 + number)
         await redis.hset(minute, str(100 + number), "1")
-    await redis.hset(minute, "999", "1")  # of no series
+    await redis.hset(minute, "999", "1")  # belongs to no series
     await redis.hset(names, Series("groq", "other").name, 200)
     await redis.hset(minute, "200", "no number")
     assert await read(store, Unit.MINUTE) == [Counted(START_MS, KEY, counts(calls=1))]
@@ -137,13 +137,13 @@ async def test_series_without_a_place_are_counted_together_and_leave_the_other_k
     assert counts_by_series.pop(KEY) == counts(calls=1)
     assert counts_by_series.pop(Series("groq", model=OTHERS, tenant=OTHERS)) == counts(calls=3)
     assert {series.tenant for series in counts_by_series} == {"t0", "t1"}
-    clock.at_ms += DAY_MS  # the next day has places for others
+    clock.at_ms += DAY_MS  # the next day has room for others
     await store.add({Series("groq", tenant="t4"): counts(calls=1)}, writer="a", number=2)
     assert [step.series.tenant for step in await read(store, Unit.MINUTE, back_ms=0)] == ["t4"]
 
 
 async def test_all_of_it_stays_within_the_stated_bound(redis: Redis, clock: Clock) -> None:
-    """Every series that has a place is busy in every minute: what one minute takes, times 1,440."""
+    """If every series were busy in every minute: the memory of one minute, times 1,440."""
     store = UsageStore(redis, namespace="kw", now_ms=clock)
     busy: dict[str, Any] = {
         "calls": 40, "refused": 10, "faults": 2, "rejected": 1, "prompt_tokens": 60_000,
@@ -182,7 +182,7 @@ async def test_the_counter_writes_in_one_command_and_nothing_while_nothing_is_ca
     for number in range(100):
         counter.count(KEY, calls=1, prompt_tokens=number)
     assert counter._task is not None
-    await counter._task  # ends by itself where nothing new came
+    await counter._task  # ends by itself if nothing new came
     stats: Any = await redis.info("commandstats")
     assert stats["cmdstat_evalsha"]["calls"] <= 2  # the first finds no script
     [found] = await read(store, Unit.MINUTE)
@@ -241,7 +241,7 @@ def test_a_program_that_ends_at_once_has_written_its_usage(redis_url: str) -> No
             ]
 
     sessions: list[AsyncIterator[None]] = []
-    asyncio.run(call())  # it closes the generators that are open, as those of `worker.clients`
+    asyncio.run(call())  # it closes open generators, such as those of `worker.clients`
     assert asyncio.run(found()) == [counts(calls=1)]
 
 

@@ -1,6 +1,6 @@
-"""How jobs leave the line of a process without a lease.
+"""Jobs leave the line of a process without a lease.
 
-They are stopped, Redis is away, the worker ends.
+They are stopped, Redis is down, or the worker ends.
 """
 
 import asyncio
@@ -114,7 +114,7 @@ async def test_jobs_that_are_stopped_in_the_moment_of_asking_do_not_hang_the_pro
     jobs = [await line.stand(str(number)) for number in range(wait_queue.SEARCHED + 1)]
     last = jobs.pop()
     line.list.wake()
-    await asyncio.sleep(0)  # the line is about to ask; the jobs will not have run when it does
+    await asyncio.sleep(0)  # the line is about to ask, and the jobs will not have run by then
     for job in jobs:
         job.cancel()
     await line.back()

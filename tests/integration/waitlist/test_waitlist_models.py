@@ -1,4 +1,4 @@
-"""Jobs for several models in one process: none keeps another from its keys."""
+"""Jobs for several models in one process: no job keeps another from its keys."""
 
 import asyncio
 import time
@@ -42,7 +42,7 @@ def job(model: str, **options: Any) -> LeaseRequest:
 
 
 async def crowded(line: Line, *, jobs: int = 23) -> list[asyncio.Task[Any]]:
-    """More jobs than there is room for stand in a line that is not served."""
+    """Make more jobs than fit stand in a line that is not served."""
     await line.rest()
     return [await line.stand(str(n), resource=MODEL, waited_ms=jobs - n) for n in range(jobs)]
 
@@ -54,7 +54,7 @@ async def stop(waiting: list[asyncio.Task[Any]]) -> None:
 
 
 async def sent_back(line: Line, count: int) -> tuple[list[asyncio.Task[Any]], list[NoLease]]:
-    """Jobs that come to a full line while another model is served."""
+    """Send jobs to a full line while another model is served."""
     waiting = await crowded(line)
     assert isinstance(await line.list.acquire(job("other")), Lease)
     wants = [job(MODEL, by=f"late {n}") for n in range(count)]
@@ -69,7 +69,7 @@ async def test_a_full_line_keeps_no_jobs_of_another_model_from_their_keys(line: 
     assert {no_lease.reason for no_lease in back} == {"many jobs of its kind wait"}
     assert line.list.demand.shortest(bulk=False) == 0, "so the queue flows on"
     first, *later = (no_lease.first_in_ms for no_lease in back)
-    step_ms = HORIZON_MS  # no lease was had lately
+    step_ms = HORIZON_MS  # no lease was given lately
     assert first == pytest.approx((len(waiting) + 2) * step_ms, abs=50), (
         "once those before it have been served"
     )
@@ -101,7 +101,7 @@ async def test_jobs_that_were_sent_back_are_called_in_their_order_as_soon_as_the
         calls = [*await called.get(), *await called.get()]
     assert calls == [f"late {n}" for n in range(12)]
     assert room < 12, "and no more than there is room for at once"
-    async with asyncio.timeout(10):  # so that a line that is full later begins anew
+    async with asyncio.timeout(10):  # so that a line that fills up later begins anew
         while line.list.overflow._recalling is not None:  # noqa: ASYNC110 - it notifies nobody
             await asyncio.sleep(0)
 

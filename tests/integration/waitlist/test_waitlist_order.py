@@ -1,4 +1,4 @@
-"""In which order the jobs in the line of a process are served."""
+"""The order in which the jobs in the line of a process are served."""
 
 import asyncio
 from dataclasses import replace

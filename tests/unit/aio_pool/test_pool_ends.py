@@ -1,4 +1,4 @@
-"""Lost connections, stops and starts out of order: what begins, what ends, what goes back."""
+"""Lost connections, stops, and starts out of order: which jobs begin, end or go back."""
 
 import asyncio
 import threading
@@ -51,13 +51,13 @@ def test_after_a_lost_connection_no_job_begins_and_ended_jobs_are_reported(
         await gates[number].wait()
 
     pool, hub = start(2), Hub()
-    pool.register_with_event_loop(hub)  # and it does not turn: nothing that is posted is read
+    pool.register_with_event_loop(hub)  # the hub does not turn, so no posted call is read
     ended, running, waiting = (
         Outcome(pool, wait, number, tag=f"tag{number}") for number in (0, 1, 1)
     )
     assert settled(pool, running=2, queued=1)
     pool.loop.call_soon_threadsafe(gates[0].set)
-    assert settled(pool, running=2, queued=0)  # the third takes its slot
+    assert settled(pool, running=2, queued=0)  # the third job takes the slot
     late = Outcome(pool, wait, 0, tag="late")
     assert settled(pool, running=2, queued=1)
     assert not ended.ended.done()
@@ -86,12 +86,12 @@ def test_a_slot_that_becomes_free_while_the_pool_drains_goes_to_no_job(
     pool = start(1)
     first, second = Outcome(pool, wait), Outcome(pool, wait)
     first.accepted.result(10)
-    pool.jobs.draining = True  # what waits is dropped a moment later
+    pool.jobs.draining = True  # waiting jobs are dropped a moment later
     pool.loop.call_soon_threadsafe(gate.set)
     first.ended.result(10)
 
     async def turns() -> None:
-        for _ in range(20):  # in which it would begin
+        for _ in range(20):  # the turns in which it would begin
             await asyncio.sleep(0)
 
     asyncio.run_coroutine_threadsafe(turns(), pool.loop).result(10)
@@ -176,7 +176,7 @@ def test_a_job_that_has_lost_too_many_runs_is_accepted_and_never_runs(
 def test_a_cold_stop_gives_cancelled_jobs_the_time_that_was_set(
     app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutdown, "_OVERRUN_S", 0.0)  # what a warm one gives them
+    monkeypatch.setattr(shutdown, "_OVERRUN_S", 0.0)  # the time that a warm shutdown gives them
     cleaned = threading.Event()
 
     @app.task(shared=False)
@@ -264,7 +264,7 @@ def test_a_channel_without_messages_of_running_jobs_drops_only_the_waiting_ones_
 def test_no_limit_ends_a_job_that_only_redis_keeps_from_going_back(
     app: Celery, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = {"soft_timeout": 0.2, "timeout": 0.3}  # a busy machine may take a while to begin
+    limits = {"soft_timeout": 0.2, "timeout": 0.3}  # a busy machine may need a while to begin
 
     @app.task(shared=False)
     async def goes_back() -> str:

@@ -1,4 +1,4 @@
-"""Jobs leave nothing behind that waits for the garbage collector."""
+"""Jobs leave no object for the garbage collector."""
 
 import asyncio
 import gc
@@ -24,12 +24,12 @@ from worker.aio.tracing import JobContext
 @pytest.fixture(autouse=True, scope="module")
 def none_of_others() -> None:
     gc.collect()
-    gc.freeze()  # each later collection would go through all that pytest and other tests hold
+    gc.freeze()  # otherwise each collection would visit all objects of pytest and other tests
 
 
 @pytest.fixture(autouse=True)
 def no_collector(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    caplog.set_level(logging.CRITICAL + 1)  # pytest would keep the tracebacks that are logged
+    caplog.set_level(logging.CRITICAL + 1)  # otherwise pytest would keep the logged tracebacks
     gc.disable()
     yield
     gc.enable()
@@ -51,7 +51,7 @@ def with_a_cause() -> None:
 
 
 class TwoArgumentsError(Exception):
-    """An error like those of the providers' SDKs: Celery has a copy of another class stored."""
+    """An error like those of the providers' SDKs: Celery stores a copy of another class."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
@@ -94,7 +94,7 @@ KINDS = (TracebackType, JobContext, Job, Retry)
 
 
 def held() -> Counter[str]:
-    """Count the objects of jobs that the collector knows, whether or not they can be reached."""
+    """Count the objects of jobs that the collector tracks, whether or not they can be reached."""
     return Counter(type(each).__name__ for each in gc.get_objects() if type(each) in KINDS)
 
 
@@ -104,12 +104,12 @@ def run(pool: TaskPool, task: Any, **limits: float) -> None:
     if task.name == "cut off" and not limits:
         outcome.job.terminate()
     assert settled(pool, running=0, queued=0)
-    outcome.job = None  # which refers to this outcome
+    outcome.job = None  # it refers to this outcome
 
 
 def left_of_three(pool: TaskPool, task: Any, **limits: float) -> Counter[str]:
-    """What three jobs leave behind; their thread may still be about to let go of them."""
-    run(pool, task, **limits)  # the first one fills caches
+    """Return what three jobs leave behind, waiting until their thread has released them."""
+    run(pool, task, **limits)  # the first job fills caches
     before = held()
     for _ in range(3):
         run(pool, task, **limits)
@@ -167,11 +167,11 @@ def test_old_garbage_is_collected_too(start: Start) -> None:
             self.itself = self
 
     gc.collect()
-    gc.freeze()  # Python collects the oldest when a quarter of all is new
+    gc.freeze()  # Python collects the oldest generation when a quarter of all objects is new
     start(aio_gc_objects=500)
     waits = Waits()
     ref = weakref.ref(waits)
-    gc.collect(1)  # now it is old
+    gc.collect(1)  # now it is in the oldest generation
     del waits
     gc.enable()
     _young = [[n] for n in range(500 * 20 * 10)]

@@ -1,6 +1,6 @@
-"""What the pool reports of its jobs, when and on which thread.
+"""The pool's reports about its jobs: when they come, and on which thread.
 
-In this process, without a consumer.
+The pool runs in this process, without a consumer.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ def test_with_a_hub_the_callbacks_run_on_its_thread(app: Celery, start: Start) -
         hub.run_once()
     assert [each.answer[1] for each in done] == [str(2 * n) for n in range(20)]
     assert {name for each in done for name in each.threads} == {threading.current_thread().name}
-    hub.reset()  # what a lost connection does
+    hub.reset()  # as after a lost connection
     pool.register_with_event_loop(hub)
     again = Outcome(pool, double, 1)
     while not again.ended.done() and time.monotonic() < deadline:
@@ -66,7 +66,7 @@ def test_remote_control_sees_a_job_that_has_just_begun(app: Celery, start: Start
     assert not job.accepted.done()
     assert (
         Panel.data["active"](SimpleNamespace(tset=set)) == []
-    )  # its requests are none of Celery's
+    )  # its requests are not of Celery's class
     assert job.accepted.done()
     pool.terminate()
     hub.close()

@@ -1,4 +1,4 @@
-"""What a pool sets up at its start, by default, and takes back at its end."""
+"""A pool's set-up at its start, its defaults, and what it undoes at its end."""
 
 import asyncio
 import sys

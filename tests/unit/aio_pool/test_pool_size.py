@@ -1,6 +1,6 @@
 """How many jobs the pool runs at once, and settings that it refuses.
 
-In this process, without a consumer.
+The pool runs in this process, without a consumer.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ def test_jobs_beyond_the_limit_wait_and_grow_and_shrink_move_it(app: Celery, sta
     assert settled(pool, running=4, queued=1)
     pool.shrink(3)
     assert pool.num_processes == pool.info["max-concurrency"] == 1
-    assert pool.info["running"] == 4  # what runs goes on
+    assert pool.info["running"] == 4  # running jobs go on
     pool.loop.call_soon_threadsafe(gate.set)
     for job in jobs:
         assert job.answer[0] == 0
@@ -58,7 +58,8 @@ def test_all_jobs_start_that_came_while_the_loop_was_busy(app: Celery, start: St
 
     pool = start(30)
     pool.loop.call_soon_threadsafe(busy.wait)
-    jobs = [Outcome(pool, wait) for _ in range(20)]  # none of them ends, to start the next one
+    # None of the jobs ends, so no further one starts.
+    jobs = [Outcome(pool, wait) for _ in range(20)]
     busy.set()
     assert settled(pool, running=20, queued=0)
     pool.loop.call_soon_threadsafe(gate.set)
@@ -161,7 +162,7 @@ def test_a_job_that_ends_while_the_consumer_empties_its_queue_starts_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Emptied(deque[Any]):
-        """Another thread has cleared it between the look and the take."""
+        """A list that another thread clears between the check and the take."""
 
         def __bool__(self) -> bool:
             return True

@@ -34,7 +34,7 @@ def test_a_task_registered_after_the_start_runs_too(app: Celery, start: Start) -
 def test_the_items_of_a_sequence_are_awaited_where_the_apps_own_base_has_adapted_the_tasks() -> (
     None
 ):
-    """It adapts each when it is created: before the pool has taken Celery's tasks for sequences."""
+    """The base adapts each task at its creation, before the pool has adapted Celery's sequences."""
     with Celery("based", task_cls="worker.aio.adopt:Task", set_as_current=False) as based:
 
         @based.task(shared=False)
@@ -77,7 +77,7 @@ def test_remote_control_has_connections_though_jobs_hold_all_that_the_app_has(
             lent.enter_context(app.producer_pool.acquire())
         app.control.broadcast(
             "ping", connection=connection
-        )  # as the consumer greets its neighbours
+        )  # as the consumer does to greet its neighbours
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
@@ -96,7 +96,7 @@ def test_a_job_sees_no_context_variable_of_the_job_before_it(
 
     task = app.task(shared=False)(body if in_thread else awaiting)
     pool = start(1)
-    # All but the first one wait for a slot, which the one before them frees.
+    # All but the first wait for a slot, which the job before frees.
     jobs = [Outcome(pool, task) for _ in range(20)]
     assert {job.answer[1] for job in jobs} == {"'nobody'"}
 

@@ -1,4 +1,4 @@
-"""The watchdog names once what blocks the event loop."""
+"""The watchdog names once the task that blocks the event loop."""
 
 import asyncio
 import logging
@@ -12,7 +12,7 @@ from tests.unit.aio_pool.pool_outcome import Outcome, Start
 
 
 class Warned(logging.Handler):
-    """Sets an event with the first warning."""
+    """Sets an event at the first warning."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def test_the_function_or_task_that_blocks_the_loop_is_named_once(
 
     gate = asyncio.Event()
     pool, hub = start(aio_blocked_ms=20), Hub()
-    pool.register_with_event_loop(hub)  # it does not turn
+    pool.register_with_event_loop(hub)  # the hub does not turn
     job = Outcome(pool, blocks)
     if blocker == "a callback":
         pool.loop.call_soon_threadsafe(warned.event.wait, 20)
