@@ -37,7 +37,7 @@ def test_without_a_limit_everything_may_be_taken_and_nothing_is_remembered() -> 
     assert limits.within(["a"], 7, 1000.0) == (["a"], 4)
 
 
-# The room, how many more of queues a and b, how many were taken a moment ago; what may be taken.
+# The room, further room of queues a and b, how many were taken a moment ago; what may be taken.
 @pytest.mark.parametrize(
     ("room", "more", "taken", "within"),
     [
@@ -94,7 +94,7 @@ class _Now(datetime):
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-# The queue, the headers of the message, and in how many microseconds it is due; None: at once.
+# The queue, the headers of the message, and in how many microseconds it is due; None means now.
 @pytest.mark.parametrize(
     ("queue", "headers", "due_in_us", "eta_stays"),
     [

@@ -1,4 +1,4 @@
-"""What a channel asks the server for, and what it makes of its replies; without a server."""
+"""A channel's taking requests, and its handling of the replies; without a server."""
 
 from math import inf
 from queue import Empty
@@ -50,7 +50,7 @@ def test_a_request_names_the_lists_and_how_many_messages_there_is_room_for(
     assert bench.sent == [request(SHA, "c", lease_s=60.0)], "the server knows it again"
 
 
-# Why nothing is asked for.
+# The reason why nothing is asked for.
 @pytest.mark.parametrize(
     "why", ["empty", "left to others", "no room", "refused", "too little", "limits"]
 )
@@ -75,7 +75,7 @@ def test_nothing_is_asked_for_in_vain(bench: TakingBench, why: str) -> None:
         bench.hints.choose.assert_not_called()
         return
     bench.channel._connect.assert_not_called()
-    bench.now_s += 1  # a look is due
+    bench.now_s += 1  # a poll is due
     bench.channel._qos.room.return_value, bench.channel._qos.prefetch_count = 20, 80
     bench.channel._qos.are_acks_refused = False
     bench.channel.ask()
@@ -142,7 +142,7 @@ def test_a_reply_has_messages_and_the_time_until_the_next_one_is_due(
     assert len(caplog.messages) == 1
 
 
-# What the server answers, whether it lost the script, and for how long it is left alone.
+# The server's reply, whether the server lost the script, and how long it is then left alone.
 @pytest.mark.parametrize(
     ("reply", "script_lost", "pause_s"),
     [

@@ -28,7 +28,7 @@ def test_jobs_beyond_their_tasks_limit_wait_in_their_order() -> None:
     assert [limits.release(jobs[1])] == [jobs[3]]
     assert [limits.release(jobs[2])] == [jobs[0]]
     assert limits.release(jobs[3]) is None
-    limits.release(jobs[3])  # no more than run
+    limits.release(jobs[3])  # not more than run
     assert [limits.admit(each) for each in jobs] == [True, True, False, False]
     limits.set_from(SimpleNamespace(name="a", concurrency_limit=None))
     assert limits.admit(job("a")) is True

@@ -1,4 +1,4 @@
-"""The threads of the pool, which keep nothing of jobs that are over."""
+"""The threads of the pool, which keep no object of jobs that have ended."""
 
 import threading
 from concurrent.futures import Future
@@ -138,7 +138,7 @@ def test_threads_that_are_written_off_are_counted_until_they_are_free_again() ->
 
 
 class Value:
-    """Something of a job's."""
+    """An object of a job."""
 
 
 def wait_for(gate: threading.Event, begun: threading.Event) -> bool:
@@ -162,7 +162,7 @@ def test_an_idle_thread_keeps_nothing_of_its_last_call() -> None:
     assert isinstance(threads.submit(work, Value()).result(10), Value)
     with pytest.raises(KeyError):
         threads.submit(fail, Value()).result(10)
-    # The thread takes this one once it is done with those before it, and waits in it.
+    # The thread takes this call after the earlier ones, and waits in it.
     gate = threading.Event()
     last = threads.submit(wait_for, gate, begun)
     assert begun.wait(10)

@@ -42,7 +42,7 @@ def test_a_light_retry_is_reported_as_by_celery_but_without_a_traceback(
     signals.task_retry.connect(hear)
     traced = SimpleNamespace(retval=retry)
     try:
-        # It is stored unless that is not wanted.
+        # It is stored unless the task ignores its result.
         info = tracing._handle_retry(
             traced, task, request, **({} if stores else {"store_errors": False})
         )
@@ -75,7 +75,7 @@ def test_any_other_retry_is_celerys(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
-# What a context is made of.
+# The parts of a context.
 @pytest.mark.parametrize(
     "fields",
     [

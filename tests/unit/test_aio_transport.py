@@ -1,6 +1,6 @@
 """The transport as kombu sees it: its URLs, TLS, its hub, its channels at the end.
 
-And how acknowledgements are flushed, and when a channel looks again.
+Also how acknowledgements are flushed, and when a channel polls again.
 """
 
 import ssl
@@ -53,7 +53,7 @@ def test_a_named_transport_serves_a_usual_url_and_shows_it_without_its_password(
 ) -> None:
     with Connection(url, transport=transport) as connection:
         assert type(connection.transport) is kind
-        assert connection.transport.driver_type == "redis"  # which Celery and Flower look at
+        assert connection.transport.driver_type == "redis"  # Celery and Flower read it
         assert connection.as_uri() == shown
         assert (connection.hostname, connection.port, connection.virtual_host) == (
             "host",
@@ -70,7 +70,7 @@ def test_the_tls_transport_checks_certificates_unless_the_url_says_otherwise() -
 
 
 def test_a_connection_that_is_closed_leaves_no_callback_in_the_hub() -> None:
-    """The hub outlives a lost connection, and would call those of each one before."""
+    """The hub outlives a lost connection, and would call the callbacks of all earlier ones."""
     hub = Hub()
     before = set(hub.on_tick)
     with Connection("redis://host", transport=OURS) as connection:
@@ -118,7 +118,7 @@ def test_a_channel_looks_later_with_each_look_in_vain_and_at_once_after_it_found
     assert pauses_ms == [0, 10, 20, 40, 80, 100, 100, 0]
 
 
-# How many workers there are, and for how many milliseconds the last one of them waits.
+# The number of workers, and for how many milliseconds the last one waits.
 @pytest.mark.parametrize(("workers", "last_ms"), [(8, 0), (9, 18), (200, 400), (5_000, 2_000)])
 def test_where_many_workers_wait_they_look_one_after_the_other(
     monkeypatch: pytest.MonkeyPatch, workers: int, last_ms: float
@@ -156,7 +156,7 @@ def test_acknowledging_asks_the_hub_for_no_call_of_its_own(kind: Any) -> None:
     assert kind.notes_acks is True
 
 
-# The options, and how often dead workers are looked for.
+# The options, and how often the channel looks for dead workers.
 @pytest.mark.parametrize(
     ("options", "every_s"),
     [({}, 5), ({"lease_s": 8}, 2), ({"lease_s": "600"}, 5), ({"lease_s": 0}, None)],
@@ -192,7 +192,7 @@ def test_a_hub_waits_for_the_connections_and_calls_nothing_of_kombus_own(
     transport.cycle.on_poll_start = Mock()
     tick()
     transport.cycle.on_poll_start.assert_called_once_with()
-    loop.add_reader.assert_called_once_with(4, transport.on_readable, 4)  # 3 was there
+    loop.add_reader.assert_called_once_with(4, transport.on_readable, 4)  # 3 was there already
 
 
 def test_each_channel_of_a_connection_is_closed_though_the_server_is_away(

@@ -1,4 +1,4 @@
-"""A cancellation reaches a task that waits by `asyncio.wait_for`, whenever it comes."""
+"""A cancellation at any time reaches a task that waits with `asyncio.wait_for`."""
 
 import asyncio
 import sys

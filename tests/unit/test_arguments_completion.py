@@ -1,6 +1,6 @@
-"""Arguments that `tasks.ai.complete` refuses, and the sentences of its errors.
+"""Arguments that `tasks.ai.complete` refuses, and the messages of its errors.
 
-They name the field and never quote the value.
+The messages name the field and never quote the value.
 """
 
 import json
@@ -24,29 +24,29 @@ def refusal(kwargs: dict[str, Any], *args: Any) -> str:
     return str(caught.value)
 
 
-# What is wrong (beside a good prompt or message), and what the sentence names.
+# The defect (beside a good prompt or message), and the beginning of the message about it.
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "deadline_s": 0}, "deadline_s: "),
     (
         {"prompt": "x", "deadline_s": 31 * 86_400},
         "deadline_s: ",
-    ),  # no job waits for longer than a month
+    ),  # a job may not wait for longer than a month
     ({"prompt": "x", "deadline_s": float("inf")}, "deadline_s: must be a finite number"),
     ({"prompt": "x", "deadline_s": CANARY}, "deadline_s: "),
-    ({"prompt": "x", "promt": CANARY}, "promt: is not a parameter of this task"),  # misspelt
-    ({"prompt": "x", "stream": "false"}, "stream: "),  # a text that somebody may take for a no
+    ({"prompt": "x", "promt": CANARY}, "promt: is not a parameter of this task"),  # a misspelt name
+    ({"prompt": "x", "stream": "false"}, "stream: "),  # a text that may be meant as "no"
     ({"prompt": "x", "stream": 1}, "stream: "),
     ({"prompt": "x", "stream": True, "n": 2}, "n: "),
     (
         {"prompt": "x", "api_key": CANARY},
         "api_key: is not a parameter of this task",
-    ),  # keys are ours to choose
-    ({}, "give either messages, or prompt"),  # nothing asked
-    ({"prompt": CANARY, "messages": [USER]}, "give either messages, or prompt"),  # asked twice
+    ),  # Keywheel chooses the keys
+    ({}, "give either messages, or prompt"),  # no prompt
+    ({"prompt": CANARY, "messages": [USER]}, "give either messages, or prompt"),  # two prompts
     ({"prompt": ""}, "prompt: "),  # empty
     ({"prompt": [CANARY]}, "prompt: "),  # a list
     ({"prompt": 7}, "prompt: "),  # a number
-    ({"prompt": None}, "give either messages, or prompt"),  # null is nothing
+    ({"prompt": None}, "give either messages, or prompt"),  # null counts as missing
     ({"messages": []}, "messages: "),  # empty
     ({"messages": CANARY}, "messages: "),  # a text
     ({"messages": {"role": "user"}}, "messages: "),  # an object
@@ -61,7 +61,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"messages": [{"role": "assistant", "content": "x", "refusal": CANARY}]},
         "messages.0.refusal: is not a field here",
-    ),  # another provider's
+    ),  # of another provider
     (
         {"messages": [{"text": CANARY}]},
         "messages.0.role: is required",
@@ -70,7 +70,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"messages": [{"role": "user", "content": [CANARY]}]},
         "messages.0.content",
-    ),  # a part that is no object
+    ),  # a part that is not an object
     ({"messages": [{"role": "user", "content": 7}]}, "messages.0.content"),  # a number
     (
         {"messages": [{"role": "user", "content": "x", "text": CANARY}]},
@@ -79,46 +79,46 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         {"messages": [{"role": "assistant", "tool_calls": []}]},
         "messages.0: content is required",
-    ),  # calls nothing
+    ),  # calls no function
     ({"prompt": "x", "model": ""}, "model: "),  # empty
-    ({"prompt": "x", "model": f"{CANARY} b"}, "model: "),  # blanks
-    ({"prompt": "x", "model": CANARY * 30}, "model: "),  # absurdly long
+    ({"prompt": "x", "model": f"{CANARY} b"}, "model: "),  # a blank
+    ({"prompt": "x", "model": CANARY * 30}, "model: "),  # too long
     ({"prompt": "x", "model": 3}, "model: "),  # not a text
-    ({"prompt": "x", "temperature": 2.1}, "temperature: "),  # too hot
-    ({"prompt": "x", "temperature": -0.1}, "temperature: "),  # too cold
+    ({"prompt": "x", "temperature": 2.1}, "temperature: "),  # too high
+    ({"prompt": "x", "temperature": -0.1}, "temperature: "),  # too low
     ({"prompt": "x", "temperature": CANARY}, "temperature: "),  # not a number
-    ({"prompt": "x", "temperature": float("nan")}, "temperature: "),  # not a number by name
-    ({"prompt": "x", "temperature": float("inf")}, "temperature: "),  # without end
+    ({"prompt": "x", "temperature": float("nan")}, "temperature: "),  # NaN
+    ({"prompt": "x", "temperature": float("inf")}, "temperature: "),  # infinite
     ({"prompt": "x", "top_p": 1.01}, "top_p: "),  # a share above one
-    ({"prompt": "x", "top_p": float("nan")}, "top_p: "),  # the same
-    ({"prompt": "x", "max_tokens": 0}, "max_tokens: "),  # no answer at all
+    ({"prompt": "x", "top_p": float("nan")}, "top_p: "),  # NaN
+    ({"prompt": "x", "max_tokens": 0}, "max_tokens: "),  # no room for an answer
     ({"prompt": "x", "max_tokens": 1.5}, "max_tokens: "),  # half a token
-    ({"prompt": "x", "max_completion_tokens": -1}, "max_completion_tokens: "),  # less than none
+    ({"prompt": "x", "max_completion_tokens": -1}, "max_completion_tokens: "),  # negative
     ({"prompt": "x", "max_completion_tokens": CANARY}, "max_completion_tokens: "),  # not a number
     ({"prompt": "x", "frequency_penalty": 3}, "frequency_penalty: "),  # out of range
     ({"prompt": "x", "presence_penalty": -3}, "presence_penalty: "),  # out of range
     ({"prompt": "x", "seed": CANARY}, "seed: "),  # not a number
     ({"prompt": "x", "stop": ["a"] * 5}, "stop"),  # too many
     ({"prompt": "x", "stop": {"at": CANARY}}, "stop"),  # an object
-    ({"prompt": "x", "n": 2}, "n: "),  # one answer a job
+    ({"prompt": "x", "n": 2}, "n: "),  # each job gets one answer
     ({"prompt": "x", "response_format": CANARY}, "response_format: "),  # not an object
     ({"prompt": "x", "tools": CANARY}, "tools: "),  # not a list
     ({"prompt": "x", "tools": [CANARY]}, "tools.0: "),  # not an object
     ({"prompt": "x", "tools": [{}] * 129}, "tools: "),  # too many
     ({"prompt": "x", "tool_choice": 7}, "tool_choice"),  # neither text nor object
-    ({"prompt": "x", "parallel_tool_calls": CANARY}, "parallel_tool_calls: "),  # neither yes nor no
+    ({"prompt": "x", "parallel_tool_calls": CANARY}, "parallel_tool_calls: "),  # not a boolean
     ({"prompt": "x", "reasoning_effort": [CANARY]}, "reasoning_effort: "),  # a list
-    ({"prompt": "x", "service_tier": CANARY}, "service_tier: "),  # an unknown one
+    ({"prompt": "x", "service_tier": CANARY}, "service_tier: "),  # an unknown tier
     ({"prompt": "x", "user": {"id": CANARY}}, "user: "),  # an object
     (
         {"prompt": "x", f"{CANARY} a whole text": 1},
         "is not a parameter of this task",
-    ),  # no name at all
-    ({"prompt": "x", CANARY * 20: 1}, "is not a parameter of this task"),  # far too long for a name
+    ),  # not a name
+    ({"prompt": "x", CANARY * 20: 1}, "is not a parameter of this task"),  # too long for a name
     (
         {"prompt": "x", "response_format": {"x": float("nan")}},
         "response_format: is not JSON",
-    ),  # in depth
+    ),  # nested too deep
     ({"prompt": "x", "tools": [{"x": "\ud800"}]}, "tools.0: is not JSON"),  # half a character
     (
         {"messages": [{"role": "user", "content": [{"x": float("inf")}]}]},
@@ -177,7 +177,7 @@ _TAKES_OF_A_MESSAGE = (
     "executed_tools, annotations)"
 )
 
-# What is wrong, and the whole sentence: nothing twice, nothing of another field, no pattern.
+# The defect, and the whole message: nothing twice, nothing of another field, no pattern.
 PLAIN: list[tuple[dict[str, Any], str]] = [
     (
         {"messages": [{"role": "user", "content": 7}]},

@@ -1,4 +1,4 @@
-"""What `tasks.ai.complete` takes, and what of it reaches Groq."""
+"""The arguments that `tasks.ai.complete` accepts, and the parts of them that Groq gets."""
 
 import inspect
 import json
@@ -83,7 +83,7 @@ def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
     assert taken - named == {"prompt", "models", "dedupe_key", "notify", "deadline_s"}
     assert set(ChatCompletionMessage.model_fields) <= set(
         Message.model_fields
-    )  # what comes out may go in again
+    )  # the output is valid as input
 
 
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
@@ -105,7 +105,7 @@ RESULT = {
 }
 
 
-# What may be fed back, and what of it goes to Groq.
+# A message that may be fed back, and the part of it that Groq gets.
 @pytest.mark.parametrize(
     ("message", "sent"),
     [
@@ -117,12 +117,12 @@ RESULT = {
             RESULT | {"text": "4", "tool_calls": [], "reasoning": ""},
             {"role": "assistant", "content": "4"},
         ),
-        # the text is empty since reasoning used the cap
+        # the text is empty because reasoning used all allowed tokens
         (
             RESULT | {"tool_calls": []},
             {"role": "assistant", "content": "", "reasoning": "a tool knows"},
         ),
-        # by a person who puts the message together
+        # written by a person
         (
             {"role": "assistant", "content": "", "tool_calls": [CALL], "reasoning": None},
             {"role": "assistant", "content": "", "tool_calls": [CALL]},
@@ -148,12 +148,12 @@ RESULT = {
             {"role": "assistant", "function_call": {"name": "f"}},
             {"role": "assistant", "function_call": {"name": "f"}},
         ),
-        # of another provider's SDK, which writes null for what there is not
+        # from another provider's SDK, which writes null for missing fields
         (
             {"role": "assistant", "content": "4", "refusal": None, "audio": None, "name": None},
             {"role": "assistant", "content": "4"},
         ),
-        # of Groq's SDK: reasoning used the cap, or only Groq's own tools ran
+        # from Groq's SDK: reasoning used the cap, or only Groq's own tools ran
         (
             {"role": "assistant", "content": None, "reasoning": "a tool knows", "tool_calls": None},
             {"role": "assistant", "content": "", "reasoning": "a tool knows"},
@@ -166,10 +166,10 @@ RESULT = {
             {"role": "function", "name": "f", "content": None},
             {"role": "function", "name": "f", "content": ""},
         ),
-        # nothing said: the schema in Groq's refusals asks for a text, and for no length of it
+        # an empty text: the schema in Groq's refusals asks for a text of any length
         ({"role": "user", "content": ""}, {"role": "user", "content": ""}),
         ({"role": "system", "content": ""}, {"role": "system", "content": ""}),
-        # a tool that puts out nothing
+        # a tool without output
         (
             {"role": "tool", "content": "", "tool_call_id": "c1"},
             {"role": "tool", "content": "", "tool_call_id": "c1"},
@@ -193,7 +193,7 @@ def test_a_good_argument_reaches_groq_as_it_is(kwargs: dict[str, Any]) -> None:
         "deadline_s",
         "dedupe_key",
         "models",
-    ):  # how the answer travels, until when, and what is picked from
+    ):  # Groq does not get these
         expected.pop(name, None)
     assert params == expected
     assert json.loads(json.dumps(params)) == params
@@ -205,7 +205,7 @@ def test_every_parameter_has_a_good_example() -> None:
     assert named | {"notify"} == set(CompletionArguments.model_fields)
 
 
-# What a job names, and the models that may answer it.
+# The models that a job names, and those that may answer it.
 @pytest.mark.parametrize(
     ("named", "expected"),
     [

@@ -1,6 +1,6 @@
-"""Arguments that `tasks.email.send` refuses, and the sentences of its errors.
+"""Arguments that `tasks.email.send` refuses, and the messages of its errors.
 
-They name the field and never quote the value.
+The messages name the field and never quote the value.
 """
 
 import base64
@@ -32,16 +32,17 @@ def refusal(kwargs: dict[str, Any], *args: Any) -> str:
     return str(caught.value)
 
 
-# What is wrong, and what the sentence names.
+# The defect, and the message about it.
 WRONG: list[tuple[dict[str, Any], str]] = [
     (
         MAIL | {"sender": "a@example.com"},
         "sender: is not a parameter of this task",
-    ),  # our own name for it
-    (MAIL | {"template_id": CANARY}, "template_id: is not a parameter of this task"),  # not offered
-    (without("to"), "to: is required"),  # to nobody
+    ),  # Keywheel's name for the field
+    # Not supported.
+    (MAIL | {"template_id": CANARY}, "template_id: is not a parameter of this task"),
+    (without("to"), "to: is required"),  # no recipient
     (without("subject"), "subject: is required"),
-    (without("text"), "html or text is required, or template"),  # nothing to read
+    (without("text"), "html or text is required, or template"),  # no body
     (MAIL | {"template": {"id": "t1"}}, "give either template, or html and text"),
     (without("text") | {"template": {"variables": {}}}, "template.id: is required"),
     (
@@ -60,7 +61,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         MAIL | {"to": "Ann\u2028Bcc: b@example.com <a@example.com>"},
         "to.0: is not an email address",
-    ),  # a line more
+    ),  # an additional line
     (
         MAIL | {"to": "Ann\x07 <a@example.com>"},
         "to.0: is not an email address",
@@ -68,7 +69,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         MAIL | {"to": "a\u200c@example.com"},
         "to.0: is not an email address",
-    ),  # in a name, not in the address
+    ),  # in the name, not in the address
     (MAIL | {"to": []}, "to: "),  # an empty list
     (MAIL | {"to": ""}, "to.0: is not an email address"),  # an empty text
     (MAIL | {"to": None}, "to: "),  # null
@@ -85,29 +86,31 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (
         MAIL | {"to": f"{CANARY}@example.com, b@example.com"},
         "to.0: is not an email address",
-    ),  # two in one
+    ),  # two addresses in one
     (
         MAIL | {"to": f"a@example.com\r\nBcc: {CANARY}@example.com"},
         "to.0: is not an email address",
-    ),  # a header more
-    (MAIL | {"to": ["a@example.com"] * 51}, "to: "),  # one too many
+    ),  # an injected header
+    (MAIL | {"to": ["a@example.com"] * 51}, "to: "),  # one recipient too many
     (MAIL | {"cc": CANARY}, "cc.0: is not an email address"),
     (MAIL | {"bcc": [f"{CANARY}@@example.com"]}, "bcc.0: is not an email address"),
     (MAIL | {"bcc": ["a@example.com"] * 51}, "bcc: "),
     (MAIL | {"reply_to": CANARY}, "reply_to.0: is not an email address"),
     (MAIL | {"from": CANARY}, "from: is not an email address"),  # no domain
-    (MAIL | {"from": f"{CANARY}@"}, "from: is not an email address"),  # an empty one
+    (MAIL | {"from": f"{CANARY}@"}, "from: is not an email address"),  # an empty domain
     (MAIL | {"from": ""}, "from: is not an email address"),
     (MAIL | {"from": ["a@example.com"]}, "from: "),  # a list
-    (MAIL | {"from": f"Ann <{CANARY}"}, "from: is not an email address"),  # never closed
+    # A bracket that is not closed.
+    (MAIL | {"from": f"Ann <{CANARY}"}, "from: is not an email address"),
     (MAIL | {"from": f"Ann {CANARY}@example.com"}, "from: is not an email address"),  # no brackets
     (MAIL | {"subject": ""}, "subject: "),
-    (MAIL | {"subject": f"a\nBcc: {CANARY}"}, "subject: "),  # a header more
+    (MAIL | {"subject": f"a\nBcc: {CANARY}"}, "subject: "),  # an injected header
     (MAIL | {"subject": CANARY * 100}, "subject: "),  # longer than a line may be
     (MAIL | {"subject": [CANARY]}, "subject: "),
     (MAIL | {"text": 7}, "text: "),
     (MAIL | {"html": [CANARY]}, "html: "),
-    (MAIL | {"react": CANARY}, "react: is not a parameter of this task"),  # of the SDK for Node
+    # For the SDK for Node only.
+    (MAIL | {"react": CANARY}, "react: is not a parameter of this task"),
     (MAIL | {"attachments": CANARY}, "attachments: "),
     (MAIL | {"attachments": [{"filename": "a"}]}, "attachments.0: give either content or path"),
     (
@@ -122,12 +125,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),  # unknown
     (MAIL | {"attachments": [{"content": CONTENT, "filename": ""}]}, "attachments.0.filename: "),
     (MAIL | {"tags": [{"value": "a"}]}, "tags.0.name: is required"),
-    (MAIL | {"tags": [{"name": f"{CANARY} b", "value": "c"}]}, "tags.0.name: "),  # blanks
+    (MAIL | {"tags": [{"name": f"{CANARY} b", "value": "c"}]}, "tags.0.name: "),  # a blank
     (MAIL | {"tags": [{"name": "a", "value": f"{CANARY}ä"}]}, "tags.0.value: "),  # not ASCII
     (MAIL | {"tags": {"a": CANARY}}, "tags: "),  # an object
     (MAIL | {"headers": [CANARY]}, "headers: "),
-    (MAIL | {"headers": {"X-A": f"a\r\nBcc: {CANARY}"}}, "headers.X-A"),  # a header more
-    (MAIL | {"headers": {"X A": "b"}}, "headers"),  # no name of a header
+    (MAIL | {"headers": {"X-A": f"a\r\nBcc: {CANARY}"}}, "headers.X-A"),  # an injected header
+    (MAIL | {"headers": {"X A": "b"}}, "headers"),  # not a header name
     (MAIL | {"headers": {"X-A": 7}}, "headers.X-A: "),
     (MAIL | {"scheduled_at": ""}, "scheduled_at: "),
     (MAIL | {"scheduled_at": 1_700_000_000}, "scheduled_at: "),
@@ -138,8 +141,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (MAIL | {"idempotency_key": ""}, "idempotency_key: "),
     (MAIL | {"deadline_s": -1}, "deadline_s: "),
     (MAIL | {"idempotency_key": CANARY * 30}, "idempotency_key: "),  # too long
-    (MAIL | {"idempotency_key": f"{CANARY} b"}, "idempotency_key: "),  # blanks
-    (MAIL | {"idempotency_key": f"{CANARY}é"}, "idempotency_key: "),  # no header can carry it
+    (MAIL | {"idempotency_key": f"{CANARY} b"}, "idempotency_key: "),  # a blank
+    (MAIL | {"idempotency_key": f"{CANARY}é"}, "idempotency_key: "),  # not allowed in a header
 ]
 
 
@@ -173,7 +176,7 @@ def test_a_text_of_some_lines_is_not_taken_for_base64(text: str) -> None:
 
 def test_attachments_are_bounded_together(monkeypatch: pytest.MonkeyPatch) -> None:
     assert email._MOST_ATTACHED_BYTES == 40 * 1024 * 1024
-    most = 40  # the real bound takes half a second of Base64
+    most = 40  # the real bound would take half a second of Base64
     monkeypatch.setattr(email, "_MOST_ATTACHED_BYTES", most)
     all_but_one = {"content": "A" * (most // 3 * 4), "filename": "most"}
     check(EmailArguments, (), MAIL | {"attachments": [all_but_one, {"content": [0]}]})
@@ -186,7 +189,7 @@ _TAKES_OF_AN_ATTACHMENT = (
     "(it takes filename, content, path, content_type, content_id, inline_content_id)"
 )
 
-# What is wrong, and the whole sentence: nothing twice, nothing of another field, no pattern.
+# The defect, and the whole message: nothing twice, nothing of another field, no pattern.
 PLAIN: list[tuple[dict[str, Any], str]] = [
     (
         MAIL | {"attachments": [{"content": CONTENT, "name": CANARY}]},

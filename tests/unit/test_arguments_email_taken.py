@@ -1,4 +1,4 @@
-"""What `tasks.email.send` takes, and what Resend gets of it."""
+"""The arguments that `tasks.email.send` accepts, and the request that Resend gets."""
 
 import base64
 import json
@@ -24,7 +24,8 @@ def test_an_empty_or_null_argument_counts_as_absent() -> None:
             EmailArguments, (), MAIL | dict.fromkeys(named, nothing) | {"html": None, "react": None}
         )
         assert email.payload(sender="a@example.com") == plain.payload(sender="a@example.com")
-        assert email.content_hash() == plain.content_hash()  # the same email for its key
+        # The same email for its idempotency key.
+        assert email.content_hash() == plain.content_hash()
         assert email.recipients == 1
         assert email.batchable
     for written in ({}, []):  # PHP writes an empty object as a list
@@ -66,7 +67,7 @@ GOOD: list[dict[str, Any]] = [
     {"to": ["Marie\u00a0Curie <a@example.com>"]},  # a no-break space
     {
         "to": ["\U0001f468\u200d\U0001f469\u200d\U0001f467 <a@example.com>"]
-    },  # an emoji that is joined of three
+    },  # an emoji made of three characters
     {
         "to": ["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 <a@example.com>"]
     },  # a zero-width non-joiner
@@ -79,7 +80,7 @@ GOOD: list[dict[str, Any]] = [
     ("content", "sent"),
     [
         (b"hello", CONTENT),
-        ({"type": "Buffer", "data": [*b"hello"]}, [*b"hello"]),  # as Node writes bytes into JSON
+        ({"type": "Buffer", "data": [*b"hello"]}, [*b"hello"]),  # how Node writes bytes as JSON
     ],
 )
 def test_bytes_may_be_attached_as_they_are(content: object, sent: object) -> None:
@@ -112,8 +113,7 @@ def test_every_parameter_of_the_sdk_is_taken_or_refused_on_purpose() -> None:
     named |= {"from"} | set(get_type_hints(resend.Emails.SendOptions))
     taken = {field.alias or name for name, field in EmailArguments.model_fields.items()}
     assert named - taken == set(EmailArguments.refused)
-    # What is ours alone: what Resend documents and this SDK does not know yet, and how long the job
-    # may take.
+    # Fields that this SDK does not have: one that only Resend documents, and Keywheel's own.
     assert taken - named == {"topic_id", "dedupe_key", "notify", "deadline_s"}
     parts = [
         (resend.Attachment, Attachment),
@@ -173,13 +173,13 @@ def test_each_recipient_counts() -> None:
     assert check(EmailArguments, (), MAIL).recipients == 1
 
 
-# An address, and the domain in it.
+# An address, and its domain.
 @pytest.mark.parametrize(
     ("address", "domain"),
     [
-        ("a@example.com", "example.com"),  # plain
-        ("Ann <a@Mail.Example.COM>", "mail.example.com"),  # named, in capitals
-        ("Ann <a@example.com >", "example.com"),  # a blank too much
+        ("a@example.com", "example.com"),  # an address alone
+        ("Ann <a@Mail.Example.COM>", "mail.example.com"),  # with a name, in capitals
+        ("Ann <a@example.com >", "example.com"),  # with a superfluous blank
         ('"Shop @ home" <a@shop.example>', "shop.example"),  # an at sign in the name
     ],
 )
@@ -187,7 +187,7 @@ def test_the_domain_of_an_address_is_read(address: str, domain: str) -> None:
     assert domain_of(address) == domain
 
 
-# What is attached, and how many bytes that is at least counted as.
+# An attachment, and the least number of bytes that it counts as.
 @pytest.mark.parametrize(
     ("attachment", "size"),
     [
@@ -203,7 +203,8 @@ def test_the_size_of_an_attachment_is_estimated(attachment: dict[str, Any], size
 @pytest.mark.parametrize(
     ("given", "sent"),
     [
-        ("2026-12-01T09:00:00", "2026-12-01T09:00:00+00:00"),  # Resend does not say how it reads it
+        # Resend does not document how it reads this.
+        ("2026-12-01T09:00:00", "2026-12-01T09:00:00+00:00"),
         ("2026-12-01 09:00", "2026-12-01T09:00:00+00:00"),
         ("2026-12-01T09:00:00.5", "2026-12-01T09:00:00.500000+00:00"),
         ("2026-12-01T09:00:00+01:00", "2026-12-01T09:00:00+01:00"),
@@ -211,7 +212,7 @@ def test_the_size_of_an_attachment_is_estimated(attachment: dict[str, Any], size
         ("2026-02-31T09:00:00", "2026-02-31T09:00:00"),  # Resend refuses it
         ("2026-12-01", "2026-12-01"),
         ("Friday at 3pm ET", "Friday at 3pm ET"),
-        # as Celery's JSON brings what a producer in Python gives
+        # what Celery's JSON makes of a Python producer's value
         (datetime(2026, 12, 1, 9, tzinfo=UTC), "2026-12-01T09:00:00+00:00"),
     ],
 )

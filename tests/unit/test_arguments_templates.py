@@ -1,4 +1,4 @@
-"""Arguments that the result of the job before fills: their values, and what is refused."""
+"""Arguments filled from the result of the job before: their values, and refused templates."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ MAIL: dict[str, Any] = {"to": "ann@example.com", "subject": "Hi"}
 @pytest.mark.parametrize(
     ("template", "text"),
     [
-        ("{text}", "<b>Hi</b> {you}"),  # what is filled in is no template
+        ("{text}", "<b>Hi</b> {you}"),  # a filled-in value is not a template
         ("a {model} and {usage.total_tokens} tokens", "a m1 and 12 tokens"),
         ("{{text}} }}{{", "{text} }{"),
         ("{{{model}}}", "{m1}"),

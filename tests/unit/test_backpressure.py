@@ -1,6 +1,6 @@
 """When backpressure pauses a queue and when it resumes it.
 
-The whole of it is in `tests/workers/keywheel/test_worker_backpressure.py`.
+`tests/workers/keywheel/test_worker_backpressure.py` tests it with a worker.
 """
 
 from types import SimpleNamespace
@@ -16,10 +16,10 @@ from worker.hooks import backpressure
 @pytest.mark.parametrize(
     ("changes", "limits", "looks"),
     [
-        ({}, True, 2),  # two wake-ups of the consumer a second; with all others it was 14
+        ({}, True, 2),  # two wake-ups of the consumer a second; with all other jobs it was 14
         ({"waiting": 1}, True, 10),
         ({"rests_s": 60.0}, True, 10),
-        ({}, False, 10),  # a transport that knows no limits holds deferred jobs
+        ({}, False, 10),  # a transport without limits holds deferred jobs
     ],
 )
 def test_the_consumer_is_woken_for_backpressure_as_often_as_needed(
@@ -76,17 +76,17 @@ def state_of(pauser: backpressure.QueuePauser, parent: Any) -> set[str]:
     ("demand", "held", "paused_then", "paused_after"),
     [
         ({}, 0, set(), set()),
-        # jobs that wait here for a key, and room for 100
+        # jobs that wait here for a key; there is room for 100
         ({"waiting": 99}, 0, set(), BOTH),
         ({"waiting": 100}, 0, BOTH, BOTH),
         ({"waiting": 51}, 0, set(), BOTH),
         ({"waiting": 50}, 0, set(), set()),
-        # bulk jobs keep only others of their kind out
+        # bulk jobs keep out only other bulk jobs
         ({"bulk": 99}, 0, set(), {"ai for bulk"}),
         ({"bulk": 100}, 0, {"ai for bulk"}, {"ai for bulk"}),
         ({"bulk": 51}, 0, set(), {"ai for bulk"}),
         ({"bulk": 50}, 0, set(), set()),
-        # jobs that the timer holds keep none of the deferred ones out
+        # jobs in the timer keep no deferred job out
         ({}, 99, set(), {"ai"}),
         ({}, 100, {"ai"}, {"ai"}),
         ({}, 51, set(), {"ai"}),
@@ -99,7 +99,7 @@ def state_of(pauser: backpressure.QueuePauser, parent: Any) -> set[str]:
 def test_a_queue_is_paused_by_waiting_jobs_and_resumed_at_half_as_many(
     demand: dict[str, Any], held: int, paused_then: set[str], paused_after: set[str]
 ) -> None:
-    """From a state in which nothing is paused, and from one in which all is."""
+    """Tested from a state in which no queue is paused, and from one in which all are."""
     parent, now = parent_of(), Demand()
     vars(now).update(demand)
     for before, after in (({}, paused_then), ({"waiting": 200, "bulk": 200}, paused_after)):
@@ -174,7 +174,7 @@ def test_a_transport_that_takes_all_of_a_queue_counts_bulk_jobs_with_the_others(
         (0, False, 0.0, 20),
         (5, False, 0.0, 15),
         (20, False, 0.0, 0),
-        (0, True, 0.0, 64),  # those before the others are only sent back
+        (0, True, 0.0, 64),  # the jobs before these are only sent back
         (5, True, 0.0, 15),
         (0, True, 1.0, 20),
     ],

@@ -1,4 +1,4 @@
-"""What backpressure does with jobs that the timer holds."""
+"""Backpressure and the jobs that the timer holds."""
 
 from types import SimpleNamespace
 

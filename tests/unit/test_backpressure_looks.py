@@ -1,4 +1,4 @@
-"""The looks of backpressure at the queues: what each one does, and when the next one comes."""
+"""Backpressure's reads of the queues: the effect of each, and when the next one is due."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -50,7 +50,7 @@ class Worker:
         return entry
 
     def look(self) -> float:
-        """Look once, as the timer does; returns when the next look is due."""
+        """Read once, as the timer does; return when the next read is due."""
         self.planned[-1].look()
         delay_s: float = self.planned[-1].delay_s
         return delay_s
@@ -116,7 +116,7 @@ def test_without_a_pool_that_takes_calls_the_next_look_finds_the_full_list(worke
     assert worker.demand.notify == []
 
 
-# What keeps a worker busy although no job waits for a key.
+# The reason why a worker is busy although no job waits for a key.
 @pytest.mark.parametrize(
     ("busy", "next_s"),
     [

@@ -1,4 +1,4 @@
-"""When backpressure reads a queue, and when it lets jobs through that it cannot read."""
+"""When backpressure reads a queue, and when it admits jobs that it cannot read."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Each bound that a caller can meet: the last value that is taken, the first that is refused."""
+"""Each bound for callers: the last accepted value, and the first refused one."""
 
 import base64
 import json
@@ -35,7 +35,7 @@ Take = Callable[[int], object]
 
 
 class RefusedError(Exception):
-    """The code under test returned that it does not take the value."""
+    """The code under test returned that it refuses the value."""
 
 
 def _truth(*, taken: bool) -> None:
@@ -88,7 +88,7 @@ def _domain(size: int) -> str:
     return f"a@{labels}{'b' * (size - len(labels))}"
 
 
-# A name, how a value of some size is tried, and each size that is taken beside one that is refused.
+# A name, a function that tries a value of some size, and accepted sizes beside refused ones.
 BOUNDS: list[tuple[str, Take, list[tuple[int, int]]]] = [
     # the command line
     ("reason", lambda n: PlainText().convert("x" * n, None, None), [(1, 0), (200, 201)]),
@@ -135,7 +135,7 @@ BOUNDS: list[tuple[str, Take, list[tuple[int, int]]]] = [
         [(1, 0), (200, 201)],
     ),
     ("idempotency key", lambda n: _truth(taken=is_idempotency_key("x" * n)), [(1, 0), (256, 257)]),
-    # what a provider states
+    # values that a provider states
     ("a count", lambda n: _truth(taken=is_count(n)), [(0, -1), (10**12, 10**12 + 1)]),
     (
         "a header's number",

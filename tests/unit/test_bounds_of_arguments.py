@@ -1,4 +1,4 @@
-"""Each bound of the tasks' arguments: the last value that is taken, the first that is refused."""
+"""Each bound of the tasks' arguments: the last accepted value, and the first refused one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,8 +41,8 @@ def as_it_is(value: Any) -> Any:
     return value
 
 
-# A task's arguments, a field, how its value is made of a size, and each last size that is taken
-# beside the first that is refused.
+# A task's arguments, a field, a function that makes a value of some size, and each last accepted
+# size beside the first refused one.
 BOUNDS: list[tuple[Given, str, Make, list[tuple[Any, Any]]]] = [
     ((CompletionArguments, {}), "prompt", "x".__mul__, [(1, 0)]),
     ((CompletionArguments, {}), "messages", lambda n: [{"role": "user", "content": ""}] * n,

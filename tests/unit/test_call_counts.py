@@ -1,4 +1,4 @@
-"""For which key and tenant a call counts, with which measures; and the calls of a run."""
+"""The key, tenant and measures for which a call counts; and the calls of a run."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ OK = Verdict(
 
 
 class Counts:
-    """The usage of a process and what its tenants are charged, as a counter notes it."""
+    """A counter that notes the usage of a process and the charges of its tenants."""
 
     def __init__(self) -> None:
         self.usage: list[tuple[Series, dict[str, int]]] = []

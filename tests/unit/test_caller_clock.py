@@ -1,4 +1,4 @@
-"""What a process knows of the pool's clock."""
+"""A process' estimate of the pool's clock."""
 
 import pytest
 
@@ -30,8 +30,8 @@ def test_nothing_is_known_until_the_clock_was_read() -> None:
 @pytest.mark.parametrize(
     ("took_ms", "later_ms", "pool_ms", "least_ms"),
     [
-        (0, 10, 70_011, 70_011),  # an answer that came faster
-        (0, 10, 70_009, 70_010),  # one that came more slowly
+        (0, 10, 70_011, 70_011),  # a faster reply
+        (0, 10, 70_009, 70_010),  # a slower reply
         (0, 60_000, 129_999, 130_000),
         (0, 60_001, 130_000, 130_000),  # so late that the clocks may have drifted apart
         (1_000, 10, 90_000, 90_000),

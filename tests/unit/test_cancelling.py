@@ -1,4 +1,4 @@
-"""Cancelled jobs: those in the timer of a worker, those with stamps, those that perhaps run."""
+"""Cancelled jobs: those in a worker's timer, those with stamps, and those that perhaps run."""
 
 import asyncio
 import contextlib
@@ -149,7 +149,7 @@ def test_the_stamps_of_a_job_are_known_while_it_runs(
 
 
 class _Cancels:
-    """Stored cancels, of which some number of workers hear."""
+    """Stored cancels, which some number of workers receive."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -160,7 +160,7 @@ class _Cancels:
         return self.workers
 
 
-# How many workers hear of it, which jobs run (None: the broker does not say), what comes of it.
+# How many workers receive it, which jobs run (None: the broker does not say), and the result.
 @pytest.mark.parametrize(
     ("workers", "running", "outcomes", "stored"),
     [
@@ -203,17 +203,17 @@ async def test_of_several_jobs_each_has_an_outcome(
     assert cancels.cancelled == [], "jobs that have ended are not cancelled"
 
 
-# What Redis answers to the look, for which job, how long it counts, and whether that is enough.
+# Redis' reply, the job that it is about, how long it counts, and whether that is enough.
 @pytest.mark.parametrize(
     ("cancelled", "job_id", "counts_s", "clear"),
     [
         (set(), "a", 60.0, True),
         ({"b"}, "a", 60.0, True),
         ({"a"}, "a", 60.0, False),
-        (set(), "a", -1.0, False),  # it was too long ago
-        (set(), "", 60.0, False),  # a call of no job
+        (set(), "a", -1.0, False),  # too long ago
+        (set(), "", 60.0, False),  # a call without a job
         (RedisError(), "a", 60.0, False),
-        (None, "a", 60.0, False),  # this loop knows of no stored cancels
+        (None, "a", 60.0, False),  # this loop has not read stored cancels
     ],
 )
 async def test_an_early_look_counts_where_redis_said_just_now_that_nobody_cancelled(
@@ -244,7 +244,7 @@ def test_each_stamp_is_named_alike_by_a_message_and_by_a_revoke() -> None:
 async def test_a_worker_ends_though_each_of_its_listeners_swallows_a_cancel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As redis-py does before Python 3.12: a worker took ten seconds more to end."""
+    """redis-py does that before Python 3.12: a worker took ten seconds more to end."""
     begun = list[str]()
 
     async def swallow_one_cancel(*_: Any, **__: Any) -> None:

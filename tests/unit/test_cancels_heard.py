@@ -1,4 +1,4 @@
-"""What a worker does with a cancel that it receives, and how a cancel is stored."""
+"""A worker's reaction to a cancel that it receives, and how a cancel is stored."""
 
 import asyncio
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ from worker.runtime import Runtime
 
 
 class Worker:
-    """A worker's parts, of which each call is noted in its order."""
+    """A worker's parts, whose calls are noted in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = calls = Mock()
@@ -44,7 +44,7 @@ async def worker(monkeypatch: pytest.MonkeyPatch) -> Worker:
 
 
 def acts(ids: list[str], new: list[str], end_here: Any) -> list[Any]:
-    """What follows on a cancel: the streams of those that no other worker knew of are closed."""
+    """The actions after a cancel: the streams of jobs unknown to all other workers are closed."""
     closed = [
         each
         for task_id in new
@@ -90,7 +90,7 @@ async def test_cancels_that_come_together_are_stored_together(worker: Worker) ->
     assert worker.calls.store.call_args_list == [call(["a", "b", "c"]), call(["d"])]
 
 
-# The stamps that no other worker has stored, and the deferred jobs that have one of them.
+# The stamps that no other worker has stored, and the deferred jobs with one of them.
 @pytest.mark.parametrize(
     ("new", "waiting", "ended"),
     [(["x"], ["a", "b"], True), (["x"], [], False), ([], ["a"], False)],
@@ -106,7 +106,7 @@ async def test_a_stamp_ends_the_deferred_jobs_that_have_it(
 
 
 class Redis:
-    """Notes the commands of a round trip, and answers them."""
+    """Notes the commands of a round trip, and replies to them."""
 
     def __init__(self, *answers: Any) -> None:
         self.connection_pool = SimpleNamespace(connection_kwargs={})
@@ -167,7 +167,7 @@ async def test_a_job_runs_where_redis_does_not_say_whether_it_is_cancelled(
         state.revoked.discard("a")
 
 
-# Whether Celery still knows that the job was revoked, or fails; what becomes of its message.
+# Whether Celery still knows that the job was revoked, or fails; the fate of its message.
 @pytest.mark.parametrize(("revoked", "settled"), [(True, []), (False, [call(requeue=True)])])
 def test_a_job_that_was_revoked_in_the_pool_ends_or_goes_back(
     monkeypatch: pytest.MonkeyPatch, *, revoked: bool, settled: list[Any]

@@ -1,4 +1,4 @@
-"""What runs the checks elsewhere: the hosted workflow and the hooks of a clone."""
+"""The files that run the checks elsewhere: the hosted workflow and the hooks of a clone."""
 
 import re
 import tomllib
@@ -16,7 +16,7 @@ PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["
 
 
 def declared() -> list[str]:
-    """The Pythons that the project says it runs on, lowest first."""
+    """Return the Python versions that the project declares, lowest first."""
     prefix = "Programming Language :: Python :: "
     versions = [line.removeprefix(prefix) for line in PROJECT["classifiers"] if prefix in line]
     return sorted(versions, key=lambda version: [int(part) for part in version.split(".")])

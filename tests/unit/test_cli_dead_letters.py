@@ -1,4 +1,4 @@
-"""Which dead letters a command line selects, and what the commands print of them."""
+"""Which dead letters a command line selects, and what the commands print about them."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ NOW_MS = 1_800_000_000_000
 
 
 class Store:
-    """Dead letters by the ids of their jobs; `calls` has what was looked for and deleted."""
+    """Dead letters by the ids of their jobs; `calls` has the look-ups and deletions."""
 
     def __init__(self, count: int) -> None:
         self.letters = {
@@ -41,7 +41,7 @@ class Store:
 
     async def delete(self, letters: list[Any], *, by: str) -> int:
         self.calls.append(([letter.id for letter in letters], by))
-        return len(letters) - 1  # somebody else was quicker
+        return len(letters) - 1  # another person was faster
 
     async def replay(self, _: Any, letters: list[Any], *, progress: Any, **options: Any) -> Any:
         self.replayed.append(([letter.id for letter in letters], options))
@@ -64,7 +64,7 @@ def run_dead(*typed: str) -> Result:
     return CliRunner().invoke(dead, typed, obj=SimpleNamespace(app="the app"))
 
 
-# What is typed, and what the store is asked for.
+# The command line, and the request to the store.
 @pytest.mark.parametrize(
     ("typed", "which"),
     [
@@ -129,7 +129,7 @@ def test_many_dead_letters_are_dropped_some_at_a_time(
 REFUSED = tuple((f"job-{number}", "too late") for number in range(12))
 
 
-# The outcome of a replay, the lines that are printed, and the exit status.
+# The outcome of a replay, the printed lines, and the exit status.
 @pytest.mark.parametrize(
     ("outcome", "lines", "status"),
     [
@@ -177,7 +177,7 @@ LETTER = SimpleNamespace(as_json=lambda: {"id": "job-1"})
 
 @pytest.fixture
 def listed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The letters that are found."""
+    """The dead letters that are found."""
     letters: list[Any] = [LETTER]
     counts = {"total": 2, "bytes": 1_250_000}
     monkeypatch.setattr(dead_letters, "_run", lambda _: (letters, counts))

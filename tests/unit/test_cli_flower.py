@@ -1,4 +1,4 @@
-"""The command `flower`: its options, and how it ends where they cannot work."""
+"""The command `flower`: its options, and how it ends if they cannot work."""
 
 import errno
 import logging

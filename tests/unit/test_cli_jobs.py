@@ -1,4 +1,4 @@
-"""What the commands `job`, `cancel` and `quote` ask for, and what they print of the answers."""
+"""The requests of the commands `job`, `cancel` and `quote`, and their output."""
 
 import json
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 KEY_WAIT = {"kind": "key", "code": "rpm", "next_try": "T1", "expected_end": "T2", "more": "x"}
-# What the result store has of a job, the sentence that is printed, and its JSON.
+# A job's record in the result store, the printed sentence, and its JSON.
 JOBS: list[tuple[dict[str, Any], str, dict[str, Any]]] = [
     (
         {"status": "PENDING"},
@@ -98,7 +98,7 @@ def test_each_job_is_cancelled_once_and_its_outcome_is_printed(
 
 
 class _Pool:
-    """A pool whose keys may be replaced; `replaced` has the new ones."""
+    """A pool whose keys may be replaced; `replaced` has the new keys."""
 
     def __init__(self, *keys: Any) -> None:
         self.keys, self.names, self.replaced = keys, "the names", list[Any]()
@@ -115,7 +115,7 @@ QUOTE = Quote("groq", "m", 2, 800, 1, None, None, None, "", 0)
 
 @pytest.fixture
 def quoted(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What each quote was made of."""
+    """The arguments of each quote."""
     quotes: list[Any] = []
 
     async def margins(*_: Any) -> Margins:

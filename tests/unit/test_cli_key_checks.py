@@ -1,4 +1,4 @@
-"""What `keys check` and `keys reload` ask for, and what they print of the answers."""
+"""The requests of `keys check` and `keys reload`, and their output."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def checking(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Checks keys: `problems` is what is found, `calls` has what was checked."""
+    """Checks keys: `problems` has the scripted results, `calls` the checked keys."""
     checked = SimpleNamespace(problems=[], calls=[], closed=0, seen=[])
     settings = SimpleNamespace(models={"groq": ("m",)})
 

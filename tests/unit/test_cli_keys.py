@@ -1,4 +1,4 @@
-"""Which calls of the key pools `keys …` makes, and what it prints of their answers."""
+"""The calls that `keys …` makes to the key pools, and its output."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,7 +26,7 @@ PoolCalls = list[tuple[str, str, tuple[Any, ...], dict[str, Any]]]
 
 
 class _Pool:
-    """Notes the calls that it gets."""
+    """Notes its calls."""
 
     def __init__(self, service: str, answers: dict[str, Any], calls: PoolCalls) -> None:
         self.service = service
@@ -43,7 +43,7 @@ class _Pool:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, PoolCalls]]:
-    """Runs a command; returns what it printed, and which calls each pool got."""
+    """Run a command; return its output, and the calls to each pool."""
 
     def start(arguments: list[str], answers: dict[str, Any]) -> tuple[Result, PoolCalls]:
         calls: PoolCalls = []
@@ -60,7 +60,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result, PoolCall
     return start
 
 
-# What is typed, what the pool answers, the calls that it gets, and what is printed.
+# The command line, the pool's answer, the calls to the pool, and the output.
 _COMMANDS: list[tuple[list[str], Any, PoolCalls, str]] = [
     (
         ["disable", "GROQ_API_KEY", "--reason", "leaked"],

@@ -11,13 +11,13 @@ NOON_MS = 1_769_860_800_000
 @pytest.mark.parametrize(
     "text",
     [
-        "2026-01-31T12:00:00Z",  # as `keys usage --csv` has it
-        "2026-01-31T12:00:00.000000+00:00",  # as `job --json` does
+        "2026-01-31T12:00:00Z",  # as in `keys usage --csv`
+        "2026-01-31T12:00:00.000000+00:00",  # as in `job --json`
         "2026-01-31T13:00:00+01:00",
         "2026-01-31T12:00:00",
         "2026-01-31 12:00:00",  # as in the tables
-        "2026-01-31 12:00:00 UTC",  # as `dead show` and `keys audit` have it
-        "1769860800000",  # as `dead list --json` does
+        "2026-01-31 12:00:00 UTC",  # as in `dead show` and `keys audit`
+        "1769860800000",  # as in `dead list --json`
     ],
 )
 def test_each_form_in_which_our_output_has_an_instant_is_taken(text: str) -> None:

@@ -1,4 +1,4 @@
-"""The command line that scripts rely on: its flags, its bounds, what is required, what is shown."""
+"""The command line that scripts rely on: its flags, bounds, required options and help."""
 
 from collections.abc import Iterator
 
@@ -83,7 +83,7 @@ def test_a_command_without_arguments_says_what_is_missing(path: str) -> None:
     assert "Missing argument" in result.output
 
 
-# An option, the values at its bounds, and those beyond.
+# An option, the values at its bounds, and those beyond them.
 @pytest.mark.parametrize(
     ("path", "option", "least", "most"),
     [

@@ -1,4 +1,4 @@
-"""How a command ends whose output cannot be written as it is."""
+"""How a command ends if its output cannot be written."""
 
 import io
 import sys

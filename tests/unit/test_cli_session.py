@@ -1,4 +1,4 @@
-"""The sentences of the commands for a Redis, or another broker, that cannot be used."""
+"""The messages of the commands about a Redis, or another broker, that cannot be used."""
 
 import os
 import pwd
@@ -131,11 +131,11 @@ def test_a_user_without_a_name_can_give_commands(monkeypatch: pytest.MonkeyPatch
     for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
         monkeypatch.delenv(name, raising=False)
     assert current_user() == pwd.getpwuid(os.getuid()).pw_name
-    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # as a container's arbitrary user
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # an arbitrary user of a container
     assert current_user() == "unknown user"
 
 
-@pytest.mark.parametrize("error", [OSError, KeyError, ImportError])  # of several Pythons
+@pytest.mark.parametrize("error", [OSError, KeyError, ImportError])  # of several versions of Python
 def test_a_command_runs_though_its_user_cannot_be_looked_up(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""What the command `usage` asks for, and how it prints the answer."""
+"""The request of the command `usage`, and its output."""
 
 import json
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reported(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Answers each report of the usage; `queries` has what was asked for."""
+    """Answers each report of the usage; `queries` has the requests."""
     pools = {
         service: SimpleNamespace(keys=(key,), service=service) for service, key in KEYS.items()
     }

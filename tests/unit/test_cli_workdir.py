@@ -1,4 +1,4 @@
-"""The sentence for a folder that Celery's `--workdir` cannot enter."""
+"""The message about a folder that Celery's `--workdir` cannot enter."""
 
 import sys
 from types import ModuleType
@@ -11,7 +11,7 @@ from worker.cli import workdir
 
 @pytest.fixture
 def hooks(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Errors that come to Python's own hook."""
+    """Errors that reach Python's own hook."""
     passed_on: list[Any] = []
     monkeypatch.setattr(sys, "excepthook", lambda *given: passed_on.append(given))
     return passed_on
@@ -22,7 +22,7 @@ def missing() -> None:
 
 
 def raised_in(module: str, source: str) -> Any:
-    """What the hook gets of an error in a line of a module."""
+    """Return the hook's arguments for an error in a line of a module."""
     try:
         exec(source, {"__name__": module, "missing": missing})  # noqa: S102 - its line
     except (OSError, ValueError) as exc:
@@ -48,7 +48,7 @@ def test_a_folder_that_celery_cannot_enter_is_a_sentence(
     passed_on = [
         raised_in(name, "raise ValueError"),
         raised_in("theirs", enters),
-        raised_in(name, "missing()"),  # in what the command line ran
+        raised_in(name, "missing()"),  # in the module that the command line ran
         (OSError, OSError(), None),
     ]
     for each in passed_on:

@@ -1,4 +1,4 @@
-"""Emails that a user's own task sends: what the sender gets, and the idempotency keys."""
+"""Emails from a user's own task: the sender's requests, and the idempotency keys."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ MAIL |= {"subject": "Hi", "text": "hello"}
 
 
 class Sending:
-    """A sender that answers as planned, and notes what it was given."""
+    """A sender with planned answers, which notes its arguments."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: Exception | None = None
@@ -47,7 +47,7 @@ class Sending:
         monkeypatch.setattr(emails_module, "wait_in_place", wait)
 
     async def send(self, **changes: Any) -> tuple[dict[str, Any], Any]:
-        """Send an email; returns what the task gets, and the email as the sender got it."""
+        """Send an email; return the task's result, and the email that the sender got."""
         returned = await EmailClient(longest_wait_s=7.0).send(MAIL, **changes)
         return returned, self.sent[-1][1]
 
@@ -71,7 +71,7 @@ async def test_an_email_outside_of_a_job_has_a_new_idempotency_key_each_time(
 
 
 async def test_each_run_of_a_job_sends_an_email_under_one_key(sending: Sending) -> None:
-    """The keys are written out: a version with other ones would send again what was accepted."""
+    """The keys are written out: a version with other keys would send accepted emails again."""
     keys = []
     for _ in range(2):
         run: Any = SimpleNamespace(

@@ -9,7 +9,7 @@ from keywheel_client.endings import Endings
 
 
 class SwallowsCancel:
-    """A result store whose client swallows a cancel, as redis-py does before Python 3.12."""
+    """A result store whose client swallows a cancel, like redis-py before Python 3.12."""
 
     def __init__(self) -> None:
         self.is_asked = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The client for Node without Node: what its types name, and how it is packaged."""
+"""The client for Node without Node: the names in its types, and its package."""
 
 import json
 import re
@@ -14,7 +14,7 @@ FOLDER = ROOT / "clients/node"
 
 
 def fields_of(file: str, interface: str) -> set[str]:
-    """The fields of one of its interfaces, with those of the interface that it extends."""
+    """Return the fields of an interface, with those of the interface that it extends."""
     text = (FOLDER / "src" / file).read_text("utf-8")
     declaration = re.search(
         rf"interface {interface}(?: extends (\w+))? \{{\n(.*?)^\}}", text, re.DOTALL | re.MULTILINE
@@ -52,6 +52,6 @@ def test_its_versions_are_pinned_and_it_brings_no_redis_client() -> None:
     assert all(version[0].isdigit() for version in package["devDependencies"].values())
     assert "dependencies" not in package
     assert set(package["peerDependencies"]) == set(package["peerDependenciesMeta"])
-    assert not (FOLDER / "package-lock.json").exists()  # it would name addresses
+    assert not (FOLDER / "package-lock.json").exists()  # it would contain addresses
     python = (ROOT / "clients/python/pyproject.toml").read_text("utf-8")
     assert f'version = "{package["version"]}"' in python

@@ -1,4 +1,4 @@
-"""The clients for plain functions, made at their first use, and what they send."""
+"""The clients for plain functions, made at their first use, and their requests."""
 
 import asyncio
 import threading

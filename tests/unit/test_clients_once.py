@@ -32,7 +32,7 @@ def nested(depth: int) -> list[Any]:
         (float("nan"), "is not JSON"),
         (float("inf"), "is not JSON"),
         (nested(100_000), "is not JSON"),
-        ("x" * 999_999, "is larger than 1,000,000 bytes of JSON"),  # and its quotes
+        ("x" * 999_999, "is larger than 1,000,000 bytes of JSON"),  # with the quotes
     ],
     ids=["a set", "no number", "infinity", "nested too deeply", "too large"],
 )
@@ -56,7 +56,7 @@ def test_a_result_that_another_program_wrote_is_an_error_with_a_sentence(text: s
 
 
 class _FakeRedis:
-    """A Redis that keeps texts, and for how long."""
+    """A Redis that keeps texts, and how long they live."""
 
     def __init__(self) -> None:
         self.texts: dict[str, tuple[str, int]] = {}

@@ -1,4 +1,4 @@
-"""The records that the client for Python reads: of a stream, results, quotes; and its addresses."""
+"""The records that the Python client reads: streams, results, quotes; and its addresses."""
 
 import json
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ AT, LATER = datetime(2026, 1, 31, 12, tzinfo=UTC), datetime(2026, 1, 31, 13, tzi
 CALL = {"index": 0, "id": "c1"}
 
 
-# A record as it is in Redis, and the event that it becomes.
+# A record in Redis, and its event.
 @pytest.mark.parametrize(
     ("fields", "event"),
     [
@@ -119,7 +119,7 @@ def test_each_address_that_is_not_given_follows_the_first(monkeypatch: pytest.Mo
     ]
 
 
-# The fields of a status, and what is printed of it.
+# The fields of a status, and its printed form.
 @pytest.mark.parametrize(
     ("status", "text", "ended"),
     [

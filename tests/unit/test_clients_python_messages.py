@@ -21,7 +21,7 @@ from worker.arguments import email
 
 
 def read(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A message, and the keyword arguments in it."""
+    """Return a message and its keyword arguments."""
     message: dict[str, Any] = json.loads(text)
     args, kwargs, embed = json.loads(base64.b64decode(message["body"]))
     assert (args, embed) == ([], {})

@@ -1,4 +1,4 @@
-"""What the Python client refuses before it asks Redis."""
+"""Calls that the Python client refuses before it sends them to Redis."""
 
 import math
 from datetime import datetime

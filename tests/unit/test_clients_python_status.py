@@ -1,4 +1,4 @@
-"""The status that the Python client makes of a record of the result store."""
+"""The status that the Python client reads from a record of the result store."""
 
 import json
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What the transport of other SDKs does with a request, without a pool and without a provider."""
+"""The transport for other SDKs handles a request, without a pool and without a provider."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ def test_only_a_service_whose_provider_passes_requests_on_has_a_transport() -> N
 
 
 class Sending:
-    """A transport whose rotation answers as planned, and notes which leases it was asked for."""
+    """A transport whose rotation has planned answers, and notes its lease requests."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.outcome: Any = httpx.Response(207)
@@ -82,7 +82,7 @@ async def test_a_request_outside_of_a_job_is_sent_without_one(sending: Sending) 
 
 
 async def test_a_job_at_its_soft_time_limit_is_not_tried_again_by_the_sdk(sending: Sending) -> None:
-    """SDKs take whatever a transport raises for an error of the connection, and try again."""
+    """SDKs take every exception of a transport for a connection error, and try again."""
     run: Any = SimpleNamespace(soft_limit=None, of_this_job=lambda lease: ("of the job", lease))
     token = current_run.set(run)
     try:
@@ -124,7 +124,7 @@ async def test_a_call_begins_only_while_the_job_is_this_workers_and_has_time(
     assert [call[0] for call in run.mock_calls] == names
 
 
-# What a request states, and what it needs of a key.
+# The content of a request, and its lease request.
 @pytest.mark.parametrize(
     ("params", "lease"),
     [
@@ -167,7 +167,7 @@ REJECTED, TOO_LARGE = RequestRejected("no key may serve it"), RequestTooLarge("t
 PASSES = TransientError("passes")
 
 
-# How the serving ended, what the provider had answered, and the answer or error of the SDK.
+# How the serving ended, the provider's answer, and the answer or error of the SDK.
 @pytest.mark.parametrize(
     ("ended", "answer", "given"),
     [
@@ -236,7 +236,7 @@ async def test_a_cancelled_call_ends_what_it_had_begun() -> None:
         try:
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0)  # its lease is given back
+            await asyncio.sleep(0)  # its lease is returned
             ended.set()
 
     call = asyncio.ensure_future(_first_of(asyncio.ensure_future(serve()), exchange))

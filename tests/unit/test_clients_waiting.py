@@ -1,4 +1,4 @@
-"""How long a call of a client waits for a key in place."""
+"""How long a call of a client waits in place for a key."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from worker.errors import Deferred
 
 
 class Clock:
-    """A clock that only the waits move."""
+    """A clock that moves only during waits."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -18,7 +18,7 @@ class Clock:
 
 
 class Line:
-    """A wait list in which nothing changes."""
+    """A wait list without changes."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -27,13 +27,13 @@ class Line:
         self._clock.now_s += longest_s
 
 
-# The longest wait, and for how long each call might have waited in line.
+# The longest wait, and for how long each call could have waited in line.
 @pytest.mark.parametrize(
     ("longest_s", "longest_waits_s"),
     [
         (0.0, [0.0]),
         (0.25, [0.25, 0.0]),
-        (12.0, [12.0, 7.0, 2.0, 0.0]),  # nobody reports a reset, so it asks again meanwhile
+        (12.0, [12.0, 7.0, 2.0, 0.0]),  # a reset is not reported, so it asks again meanwhile
     ],
 )
 async def test_a_call_waits_in_place_for_as_long_as_it_may_and_no_longer(

@@ -1,4 +1,4 @@
-"""The image and the compose file: what an operator must be able to rely on."""
+"""The image and the compose file: the properties that operators rely on."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ OURS = ("worker", "flower")
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions in order, continued lines joined."""
+    """Return the Dockerfile's instructions in order, with continued lines joined."""
     text = re.sub(r"\\\n\s*", " ", (ROOT / "Dockerfile").read_text())
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     return [(word, rest) for word, rest in (line.split(maxsplit=1) for line in lines)]
@@ -47,7 +47,7 @@ def test_every_install_in_the_image_is_hash_checked_or_offline() -> None:
 
 
 def test_the_image_runs_as_an_unprivileged_user_by_number() -> None:
-    # By number, so that Kubernetes' runAsNonRoot can tell.
+    # A number, so that Kubernetes' runAsNonRoot can check it.
     words = [word for word, _ in instructions()]
     assert named("USER") == ["10001:10001"]
     assert words.index("USER") > len(words) - 1 - words[::-1].index("FROM")
@@ -76,7 +76,7 @@ def test_the_build_sees_only_what_it_copies() -> None:
 def test_the_services_are_redis_worker_and_flower() -> None:
     assert set(SERVICES) == {"redis", "worker", "flower"}
     assert SERVICES["redis"]["image"] == "redis:7-alpine"
-    # One image, which only the worker builds.
+    # One image, built by the worker's service only.
     assert {SERVICES[name]["image"] for name in OURS} == {"keywheel:local"}
     assert [name for name in SERVICES if "build" in SERVICES[name]] == ["worker"]
     assert SERVICES["flower"]["pull_policy"] == "never"

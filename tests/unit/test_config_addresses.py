@@ -1,4 +1,4 @@
-"""Addresses of mail, as the settings take them."""
+"""Mail addresses in the settings."""
 
 import pytest
 
@@ -12,7 +12,7 @@ from config.addresses import is_address
         ("Acme Mail <a.b+c@mail.acme.example>", True),
         ("<a@b.example>", True),
         ("a@bücher.example", True),
-        # domains of scripts whose letters carry marks, join or part; decomposed letters; an emoji
+        # domains in scripts with marks and joiners; decomposed letters; an emoji
         ("a@\u0939\u093f\u0928\u094d\u0926\u0940.\u092d\u093e\u0930\u0924", True),
         ("a@\u0e40\u0e27\u0e47\u0e1a.\u0e44\u0e17\u0e22", True),
         ("a@bu\u0308cher.example", True),
@@ -20,7 +20,7 @@ from config.addresses import is_address
         ("\u0646\u0647\u200c\u0627@b.example", True),
         ("a@l\u00b7l.example", True),
         ("a@i\u2764\ufe0f.example", True),
-        # a local part in quotes may hold what else parts addresses
+        # a quoted local part may hold characters that otherwise separate addresses
         ('"a b"@c.example', True),
         ('Name <"a@b, \\"c\\""@d.example>', True),
         ('"a"b"@c.example', False),
@@ -46,7 +46,7 @@ from config.addresses import is_address
         ("a@b..example", False),
         ("a@-b.example", False),
         ("a@1.2.3.4", False),
-        # no or a broken local part, two addresses, a header smuggled in
+        # no local part or a broken one, two addresses, an injected header
         ("@b.example", False),
         (".a@b.example", False),
         ("a.@b.example", False),

@@ -1,4 +1,4 @@
-"""One API key: its label, its id, and what a person may call it."""
+"""One API key: its label, its id, and the names by which people select it."""
 
 import pytest
 from hypothesis import given
@@ -32,10 +32,10 @@ def test_a_key_shows_its_label_and_hides_its_secret() -> None:
     [
         (GROQ, "gsk_abc123..."),
         (RESEND, "re_def456..."),
-        # no prefix, or one too long to be one: the first six
+        # no prefix, or one that is too long for a prefix: the first six characters
         ("a" * 40, "aaaaaa..."),
         ("averylongprefix_" + "b" * 40, "averyl..."),
-        # short: a third at most
+        # short: a third of it at most
         ("gsk_abc123def", "gsk_..."),
         ("abcdef", "ab..."),
         ("ab", "..."),
@@ -54,7 +54,7 @@ def test_a_label_never_shows_more_than_a_third(secret: str) -> None:
     assert (len(masked_key(secret)) - 3) * 3 <= len(secret)
 
 
-# What a person writes, and which keys that means.
+# A person's text, and the keys that it selects.
 @pytest.mark.parametrize(
     ("text", "meant"),
     [
@@ -64,7 +64,7 @@ def test_a_label_never_shows_more_than_a_third(secret: str) -> None:
         ("{begin}", [0]),
         ("{label}", [0]),
         ("{label_cut}", [0]),
-        ("{begin_of_all}", []),  # too short to mean one
+        ("{begin_of_all}", []),  # too short to select a key
         ("nosuchkey", []),
         ("", []),
     ],

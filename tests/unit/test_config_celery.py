@@ -25,8 +25,8 @@ CONFIG = celery_config(Settings())
 
 def test_every_name_is_one_that_celery_knows() -> None:
     known = {name for name, _ in flatten(NAMESPACES)}
-    # the one is read by Celery's Redis backend, though missing from its table; the others by our
-    # pool
+    # Celery's Redis backend reads the first, although its table of settings lacks it; our pool
+    # reads the others.
     assert set(CONFIG) - known == {
         "redis_backend_health_check_interval",
         "worker_aio_threads",
@@ -56,7 +56,8 @@ def test_a_task_of_the_users_own_goes_to_its_queue_whatever_its_name() -> None:
     app = Celery(set_as_current=False)
     app.conf.update(CONFIG)
     letter = app.task(lambda: None, name="letter", shared=False)
-    for task, queue in ((letter, "jobs"), (None, "celery")):  # None: this process does not know it
+    # None: this process does not know the task.
+    for task, queue in ((letter, "jobs"), (None, "celery")):
         route = app.amqp.router.route({}, "letter", task_type=task)
         assert route["queue"].name == queue
     assert (
@@ -69,7 +70,7 @@ def test_a_worker_consumes_all_three_queues() -> None:
     app.conf.update(CONFIG)
     assert set(app.amqp.queues.consume_from) == set(QUEUES)
     for queue in app.amqp.queues.consume_from.values():
-        # what a foreign producer makes that only names the queue
+        # the message of a foreign producer that only names the queue
         assert queue.exchange.name == queue.routing_key == queue.name
 
 
@@ -110,16 +111,16 @@ def test_rabbitmq_gets_quorum_queues_whose_messages_can_be_delayed() -> None:
     config = celery_config(Settings(broker_url=SecretUrl(f"{url}?ssl_ca_certs=/ca.crt")))
     assert {name: config[name] for name in RELIED_ON_OF_RABBITMQ} == RELIED_ON_OF_RABBITMQ
     assert config["broker_url"] == url
-    # kombu puts the host's name there; without it py-amqp checks no name
+    # kombu puts the host's name there; without it, py-amqp would check no name
     assert config["broker_use_ssl"] == {"ca_certs": "/ca.crt", "server_hostname": None}
     with Celery(set_as_current=False) as app:
         app.conf.update(config)
-        # also those that are made when they are needed
+        # also the queues that are made when they are needed
         for name in (*QUEUES, f"{QUEUES[0]}{DEFERRED}"):
             queue = app.amqp.queues[name]
             assert queue.queue_arguments == {"x-queue-type": "quorum"}
             assert (queue.exchange.name, queue.exchange.type) == (name, "topic")
-        # A replay, which has an app of its own, finds the same queues by the same connection.
+        # A replay has an app of its own; it finds the same queues by the same connection.
         for each_app in (app, _publisher(app)):
             deferred = each_app.amqp.queues[f"{QUEUES[0]}{DEFERRED}"]
             assert deferred.queue_arguments == {"x-queue-type": "quorum"}
@@ -145,7 +146,7 @@ def test_settings_reach_celery() -> None:
     assert config["broker_transport_options"]["visibility_timeout"] == 1200
     assert (config["task_time_limit"], config["task_soft_time_limit"]) == (400, 370)
     assert config["result_expires"] == 60
-    # Waiting jobs must not hinder a worker from filling up.
+    # Waiting jobs must not keep a worker from taking further jobs.
     assert config["worker_eta_task_limit"] == config["worker_concurrency"] == 20_000
     assert "canary" not in repr(config)
 
@@ -153,7 +154,7 @@ def test_settings_reach_celery() -> None:
 @pytest.mark.parametrize(
     ("url", "used"),
     [
-        # kombu would take any certificate, Celery's backend would refuse the URL
+        # kombu would accept any certificate, and Celery's backend would refuse the URL
         ("rediss://h/0", "rediss://h/0?ssl_cert_reqs=required"),
         ("rediss://h/0?db=1", "rediss://h/1?ssl_cert_reqs=required"),
         # an explicit choice is kept
@@ -171,11 +172,11 @@ def test_a_tls_url_asks_for_a_checked_certificate(url: str, used: str) -> None:
     ("url", "fast", "transport"),
     [
         ("redis://h/0", True, "worker.aio.transport:Transport"),
-        # kombu learns from the URL's scheme whether to use TLS, but not beside a named transport
+        # kombu reads the use of TLS from the URL's scheme, but not if a transport is named
         ("rediss://h/0", True, "worker.aio.transport:TlsTransport"),
-        # so does it for the options of sentinels
+        # the same holds for the options of sentinels
         ("sentinel://h,i/0?master_name=m", True, "worker.aio.transport:SentinelTransport"),
-        # kombu's own where ours does not reach
+        # kombu's own value if ours does not apply
         ("redis+socket:///run/redis.sock", True, None),
         # switched off
         ("redis://h/0", False, None),
@@ -199,7 +200,7 @@ def test_the_transport_is_ours_where_it_can_be_and_is_wanted(
         )
 
 
-# What a worker relies on; the reasons stand in config/celery.py.
+# Settings that a worker relies on; config/celery.py has the reasons.
 RELIED_ON: dict[str, Any] = {
     "accept_content": ["json"],
     "broker_channel_error_retry": True,
@@ -268,7 +269,7 @@ def test_a_worker_loads_our_tasks_and_those_of_the_settings() -> None:
     assert celery_config(settings_from({"KEYWHEEL_TASKS": "jobs"}))["include"] == [*ours, "jobs"]
 
 
-# A broker, whether deferred jobs wait in it, and whether that is Redis.
+# A broker, whether deferred jobs wait in it, and whether it is Redis.
 @pytest.mark.parametrize(
     ("environ", "in_broker", "in_redis"),
     [

@@ -1,4 +1,4 @@
-"""Where settings come from: the process, `.env`, and files of secrets."""
+"""The sources of settings: the process' environment, `.env`, and files of secrets."""
 
 import os
 import re
@@ -65,7 +65,7 @@ def test_dotenv_that_this_user_may_not_read_says_so(tmp_path: Path) -> None:
     for path, mode in ((tmp_path, 0o711), (plain, 0), (shut.parent, 0)):
         path.chmod(mode)
     if is_root:
-        os.seteuid(65_534)  # nobody
+        os.seteuid(65_534)  # the user nobody
     try:
         for path in (plain, shut):
             with pytest.raises(SettingsError, match=r"^\.env cannot be read \(Permission denied\)"):

@@ -1,4 +1,4 @@
-"""Each kind of setting: the forms of a value that are taken or refused, and how it is kept."""
+"""Each kind of setting: the accepted and refused forms of a value, and its stored form."""
 
 import base64
 
@@ -35,7 +35,7 @@ def value_of(variable: str, text: str) -> object:
 @pytest.mark.parametrize(
     ("variable", "text", "value"),
     [
-        # empty parts of a list are nothing, and what is named twice is there once
+        # empty items of a list are ignored, and repeated ones count once
         (LIMITS, ",rpm=30,, tpm=6000,", (("rpm", 30), ("tpm", 6_000))),
         (LIMITS, "rpm=007", (("rpm", 7),)),
         (WORDS, "a,,b, a", ("a", "b")),
@@ -45,7 +45,7 @@ def value_of(variable: str, text: str) -> object:
         (MODULES, "myapp.jobs, , other,myapp.jobs", ("myapp.jobs", "other")),
         (MODULES, "_a.b1", ("_a.b1",)),
         (SPACE, "A-z_0.9", "A-z_0.9"),
-        (LOGIN, "a:b:c, d : e ", "a:b:c, d : e"),  # a password may hold a colon
+        (LOGIN, "a:b:c, d : e ", "a:b:c, d : e"),  # a password may contain a colon
         (SIGNING, f"{SECRET}, ,{SECRET}", (SECRET, SECRET)),
         (ADDRESS, "http://h:1/p//", "http://h:1/p"),
         ("FLOWER_ADDRESS", "::1", "::1"),
@@ -66,7 +66,7 @@ def test_a_value_is_kept_in_one_form(variable: str, text: str, value: object) ->
         *(
             (SIGNING, text, "must be whsec_ and at least 24 random bytes in Base64, or several")
             for text in (
-                SECRET.removeprefix("whsec_"),  # the bytes alone
+                SECRET.removeprefix("whsec_"),  # only the encoded bytes
                 f"{SECRET}!",
                 f"{SECRET},whsec_x",
             )
@@ -100,7 +100,7 @@ def test_a_value_that_is_not_a_text_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("given", "used"),
     [
-        # our class before the URL, by which Celery finds it
+        # our class before the URL, so that Celery finds it
         ("worker.aio.backend:RedisBackend+redis://h:1/2", "redis://h:1/2"),
         (
             "worker.aio.backend:RedisBackend+socket:///run/r.sock?virtual_host=3",

@@ -1,4 +1,4 @@
-"""Key discovery: what is found, what is skipped, and that no value is ever shown."""
+"""Key discovery: which keys are found or skipped, and that no value is ever shown."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def test_ten_keys_are_found_in_order_over_gaps() -> None:
 
 
 TABLE = [
-    # what is set, which variables give keys, what is reported
+    # The variables, those that have keys, and the reports.
     ({}, [], []),
     ({"GROQ_API_KEY": ""}, [], [("GROQ_API_KEY", "skipped", "is blank")]),
     ({"GROQ_API_KEY": " \t"}, [], [("GROQ_API_KEY", "skipped", "is blank")]),
@@ -68,7 +68,7 @@ TABLE = [
         ["GROQ_API_KEY"],
         [("GROQ_API_KEY_3", "skipped", "holds the same key as GROQ_API_KEY")],
     ),
-    # only warned about: another service's key, an unknown prefix, a part of a key
+    # only a warning: another service's key, an unknown prefix, a part of a key
     (
         {"GROQ_API_KEY": RESEND},
         ["GROQ_API_KEY"],
@@ -94,13 +94,13 @@ TABLE = [
         {"GROQ_API_KEY": GROQ + "x" * (120 - len(GROQ))},
         ["GROQ_API_KEY"],
         [],
-    ),  # the longest that is usual
+    ),  # the longest usual key
     (
         {"GROQ_API_KEY": GROQ + "x" * (121 - len(GROQ))},
         ["GROQ_API_KEY"],
         [("GROQ_API_KEY", "warned", "has an unusual")],
     ),
-    # the first key under a number of its own
+    # the first key with a number
     (
         {"GROQ_API_KEY_1": GROQ},
         ["GROQ_API_KEY_1"],
@@ -116,7 +116,7 @@ TABLE = [
         ["GROQ_API_KEY"],
         [("GROQ_API_KEY_1", "skipped", "is another name of GROQ_API_KEY, which is set")],
     ),
-    # names that mean nothing
+    # names without a meaning
     (
         {"GROQ_API_KEY_11": GROQ},
         [],

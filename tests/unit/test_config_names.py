@@ -1,4 +1,4 @@
-"""Names that are set and are no settings: which are meant for us, and what replaces them."""
+"""Variables that are not settings: which were meant as settings, and their replacements."""
 
 import logging
 import re
@@ -26,7 +26,7 @@ def test_unknown_names_of_ours_are_warned_about_with_the_nearest(
     ]
 
 
-# A name that is set, and the one that was meant.
+# A variable, and the setting that was meant.
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
@@ -41,7 +41,7 @@ def test_unknown_names_of_ours_are_warned_about_with_the_nearest(
         ("REDIS_ULR", "REDIS_URL"),
         ("CELERY_RESULTS_BACKEND", "CELERY_RESULT_BACKEND"),
         ("CELERY_BROKER", "CELERY_BROKER_URL"),
-        # a misspelt beginning
+        # a misspelt prefix
         ("KEYWHEL_DEADLINE_S", "KEYWHEEL_DEADLINE_S"),
         ("KEY_WHEEL_DEADLINE_S", "KEYWHEEL_DEADLINE_S"),
         ("GROK_API_KEY", "GROQ_API_KEY"),
@@ -56,7 +56,7 @@ def test_a_name_that_is_nearly_one_of_ours_is_noticed(name: str, meant: str) -> 
     )
 
 
-# Names that mean something to somebody, and are not ours to judge.
+# Variables of other programs, about which Keywheel does not warn.
 @pytest.mark.parametrize(
     "name",
     ["GROQ_LOG", "GROQ_ACCOUNT_3", "RESEND_FROM_10", "RESEND_WEBHOOK_SECRET", "GROQ_TEAM",

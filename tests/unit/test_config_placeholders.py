@@ -1,4 +1,4 @@
-"""Placeholders: texts that stand in the place of a key."""
+"""Placeholders: texts that stand in place of a key."""
 
 import pytest
 from hypothesis import given
@@ -42,7 +42,7 @@ from tests.unit.sample_keys import GROQ, RESEND
             "example-key",
         ),
         *("gsk_****************", "api_key", "insert key", "sk-xxxx", "put-your-key-here", "test"),
-        # sentences of guides, and what programs write for nothing
+        # sentences from guides, and texts that programs write for "nothing"
         *(
             "the key goes here",
             "enter-my-token",

@@ -1,4 +1,4 @@
-"""The settings: where they come from, their defaults, and the forms in which they are read."""
+"""The settings: their sources, their defaults, and the accepted formats."""
 
 import os
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_every_secret_may_come_from_a_file_and_is_never_shown(field: str, tmp_pa
     ):
         assert CANARY not in shown
         assert WEBHOOK_SECRET not in shown
-    # What libraries log of it is redacted.
+    # A library's log line about it is redacted.
     assert any(CANARY in secret for secret in settings.secrets)
 
 
@@ -100,11 +100,11 @@ def test_a_url_shows_everything_but_its_password() -> None:
     ("url", "shown"),
     [
         ("redis://:pass@host:1/0", "redis://:***@host:1/0"),
-        # a lone part before the @ may be a password by mistake
+        # the only part before the @ may be a password by mistake
         ("redis://pass@host:1/0", "redis://***@host:1/0"),
         # quotes, an @ and a backslash in it
         ("redis://u:p'\\@\"s@host/0?x=y", "redis://u:***@host/0?x=y"),
-        # of a cluster
+        # the URL of a cluster
         ("amqp://u:one@a:1//;amqp://u:two;@b//", "amqp://u:***@a:1//;amqp://u:***@b//"),
         ("unix:///run/redis.sock?db=1&password=pass", "unix:///run/redis.sock?***"),
     ],
@@ -125,7 +125,7 @@ def test_weak_choices_are_noticed() -> None:
     ("given_url", "used"),
     [
         ("http://127.0.0.1:8000/", "http://127.0.0.1:8000"),
-        # what other OpenAI-compatible clients want
+        # the form that other OpenAI-compatible clients require
         ("https://api.groq.com/openai/v1", "https://api.groq.com"),
         ("https://proxy.example/groq/openai/v1/", "https://proxy.example/groq"),
     ],
@@ -202,7 +202,7 @@ def test_the_example_names_every_setting_with_its_default() -> None:
     }
     assert set(offered) - set(variables().values()) <= of_services
     assert settings_from(offered) == Settings()
-    # A default that is no blank is written out.
+    # A default other than an empty one is written out.
     settings = Settings()
     for (field, *of_service), name in variables().items():
         if field not in SECRET_FIELDS:
@@ -212,7 +212,7 @@ def test_the_example_names_every_setting_with_its_default() -> None:
 
 
 def written(default: Any) -> str:
-    """Write a default as a person would."""
+    """Return a default as a person would write it."""
     if isinstance(default, bool):
         return str(default).lower()
     if isinstance(default, float):

@@ -1,4 +1,4 @@
-"""URLs that hold passwords: what is shown of them, and those of RabbitMQ as py-amqp reads them."""
+"""URLs with passwords: what is shown of them, and RabbitMQ's as py-amqp reads them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Wrong settings: one sentence for each, with the variable's name and never a secret."""
+"""Wrong settings: each gets one message, with the variable's name and never a secret."""
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("bare_environment")
 
 
 WRONG = [
-    # what is set, how the sentence begins
+    # The variables, and the beginning of the message.
     ({"KEYWHEEL_MAX_RETRIES": "many"}, "KEYWHEEL_MAX_RETRIES must be a whole number."),
     ({"KEYWHEEL_MAX_RETRIES": "1.5"}, "KEYWHEEL_MAX_RETRIES must be a whole number."),
     ({"KEYWHEEL_MAX_RETRIES": "0"}, "KEYWHEEL_MAX_RETRIES must be at least 1."),
@@ -37,7 +37,7 @@ WRONG = [
     ({"RESEND_API_URL": "ftp://host"}, "RESEND_API_URL must start with"),
     ({"RESEND_API_URL": "https://a:b@host"}, "RESEND_API_URL must be a plain address"),
     ({"RESEND_API_URL": "https:///path"}, "RESEND_API_URL has no valid host and port"),
-    # Redis: a raw slash in the password, port zero, blanks, a foreign broker, a socket without a
+    # Redis: a raw slash in the password, port zero, blanks, another broker, a socket without a
     # path
     (
         {"REDIS_URL": f"redis://:{CANARY}/x@host:1/0"},
@@ -67,7 +67,7 @@ WRONG = [
     ({"KEYWHEEL_NOTIFY_HOSTS": "https://a.example"}, "KEYWHEEL_NOTIFY_HOSTS must be hosts such"),
     ({"KEYWHEEL_NOTIFY_SECRET": CANARY}, "KEYWHEEL_NOTIFY_SECRET must be whsec_ and at least 24"),
     ({"KEYWHEEL_NOTIFY_SECRET": f"whsec_{CANARY}"}, "KEYWHEEL_NOTIFY_SECRET must be whsec_ and"),
-    # relations
+    # settings that contradict each other
     (
         {"REDIS_URL": "sentinel://a/0?master_name=m", "KEYWHEEL_FAST_TRANSPORT": "false"},
         "KEYWHEEL_FAST_TRANSPORT=false does not work with sentinel://",
@@ -124,7 +124,7 @@ def test_no_secret_value_is_ever_in_a_sentence(field: str, value: str) -> None:
             shown = repr(settings_from({variable_of(field): text}))
         except SettingsError as exc:
             shown = repr(exc)
-        # Behind redis:// without a password stands a host, which is no secret.
+        # After redis:// without a password comes a host, which is not secret.
         assert CANARY not in shown or text == f"redis://{value}"
 
 

@@ -14,14 +14,14 @@ from worker.hooks.consumer import frugal
 from worker.hooks.rabbitmq import MOST_RETURNS
 
 
-# What reading a message raises, and whether the consumer's loop hears of it.
+# The error of reading a message, and whether the consumer's loop gets it.
 @pytest.mark.parametrize(
     ("error", "passes"),
     [
         (redis.ConnectionError("gone"), True),
         (redis.ResponseError("READONLY"), True),
         (MemoryError(), True),
-        (KeyError("id"), False),  # kombu counts it among the broker's errors
+        (KeyError("id"), False),  # kombu counts it as an error of the broker
         (ValueError(SECRET), False),
         (AttributeError(SECRET), False),
     ],
@@ -79,7 +79,7 @@ def test_a_message_is_settled_at_once_where_the_transport_only_notes_it(
     assert (broker.rejected, len(later)) == ((["t1"], 0) if notes_acks else ([], 1))
 
 
-# How often RabbitMQ says that a message came back, and whether its job still runs.
+# How often RabbitMQ redelivered a message, and whether its job still runs.
 @pytest.mark.parametrize(("returns", "runs"), [(None, True), (MOST_RETURNS, True), (17, False)])
 def test_a_message_that_comes_back_to_rabbitmq_again_and_again_is_not_run(
     returns: int | None,
@@ -113,14 +113,14 @@ def test_a_job_whose_connection_is_gone_is_not_acknowledged_with_a_traceback(
 
 
 class Running:
-    """A job that runs in this process; its connection was lost."""
+    """A job that runs in this process; the connection of its message was lost."""
 
     id = "job-1"
     acknowledged = False
     _on_ack: Any = None
 
 
-# Whether the broker says that the message came before, and whether its job still runs.
+# Whether the broker marks the message as redelivered, and whether its job still runs.
 @pytest.mark.parametrize(
     ("redelivered", "acknowledged", "runs"),
     [(True, False, False), (True, True, True), (False, False, True)],
@@ -148,14 +148,14 @@ def test_a_job_that_runs_on_settles_its_message_when_it_comes_again(
 
 
 class Held:
-    """A request; Celery keeps weak references to those that it has reserved."""
+    """A request; Celery keeps weak references to the reserved ones."""
 
     def __init__(self, task: Any, number: int) -> None:
         self.task, self.number, self.id = task, number, str(number)
 
 
 class Timer:
-    """Notes what is to be done later, and after how many seconds."""
+    """Notes scheduled calls, and their delays in seconds."""
 
     def __init__(self) -> None:
         self.later: list[tuple[float, Any, Any]] = []
@@ -194,9 +194,9 @@ def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
         for job in jobs[1:]:
             receiver._limit_post_eta(job, bucket, 1)
     assert started == begun
-    # The worker takes one message more for each that it held until its eta.
+    # The worker takes one more message for each message that it held until its eta.
     assert len(given_back) == (2 if arrival == "by its eta" else 0)
     for _, work, args in timer.later:
         if args == (bucket,):
-            work(*args)  # the timer of the limit that was
+            work(*args)  # the timer of the former limit
     assert started == begun, "nothing begins twice"

@@ -1,4 +1,4 @@
-"""The consumer's connection to the broker: refused, lost, away, and opened again."""
+"""The consumer's connection to the broker: refused, lost, down, and opened again."""
 
 import errno
 import logging

@@ -1,4 +1,4 @@
-"""Jobs in the queue of another task are moved to their own."""
+"""Jobs in the queue of another task are moved to their own queue."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from worker.hooks.misplaced import right_queue
 
 
 class Moving(Broker):
-    """A channel that publishes, or cannot; notes the order of what it is asked for."""
+    """A channel that publishes, or fails to; it notes its calls in order."""
 
     no_ack_consumers = None
 
@@ -35,7 +35,7 @@ class Moving(Broker):
 def misplaced(broker: Broker, queue: str) -> Message:
     incoming = message(broker, HEADERS | {"task": "tasks.email.send"})
     incoming.headers["compression"] = (
-        "gzip"  # kombu leaves it there when it has decompressed the body
+        "gzip"  # kombu leaves it there after it has decompressed the body
     )
     incoming.delivery_info = {"exchange": "", "routing_key": queue}
     incoming.properties = {"priority": 9, "delivery_tag": "t1", "body_encoding": "base64"}
@@ -48,7 +48,7 @@ def test_a_job_in_the_queue_of_another_task_is_published_before_it_is_acknowledg
         consumer(broker, None).create_task_handler()(misplaced(broker, queue))
         (moved_to, moved), acknowledged = broker.done
         assert (moved_to, acknowledged) == ("email", "t1")
-        assert moved["headers"] == HEADERS | {"task": "tasks.email.send"}  # no more compressed
+        assert moved["headers"] == HEADERS | {"task": "tasks.email.send"}  # no longer compressed
         assert moved["properties"] == {"priority": 9}
         assert moved["body"] == misplaced(broker, queue).body
 

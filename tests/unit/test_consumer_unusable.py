@@ -58,7 +58,7 @@ USES: list[tuple[str, Use, str, bool, bool]] = [
 
 
 class Parts:
-    """What a consumer records, reports and stores of a message, in its order."""
+    """The records, reports and stored results of a consumer for a message, in order."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.calls = Mock()
@@ -136,7 +136,7 @@ def test_a_message_without_an_id_has_no_failure_to_store(parts: Parts) -> None:
     assert parts.stored == []
 
 
-# Messages that Celery itself stumbles over while it reports them.
+# Messages on which Celery itself fails while it reports them.
 @pytest.mark.parametrize("headers", [{"task": "sing", "id": "job-1"}, {"task": ["sing"]}, {}, None])
 def test_a_message_that_nobody_can_report_is_dropped_all_the_same(
     headers: Any, caplog: pytest.LogCaptureFixture
@@ -146,7 +146,8 @@ def test_a_message_that_nobody_can_report_is_dropped_all_the_same(
     unusable.headers = headers
     handle = consumer(broker, None).create_task_handler()
     if headers and headers.get("task") == "sing":
-        with pytest.raises(redis.ConnectionError):  # the store is away; it was rejected before
+        # The store is down; the message was rejected before.
+        with pytest.raises(redis.ConnectionError):
             handle(unusable)
     else:
         handle(unusable)
@@ -164,8 +165,8 @@ class FailureStore(Broker):
         self.failures.append((job, f"{type(exc).__name__}: {exc}"))
 
 
-# How many deaths a message is to blame for, and whether it is read. With the fifth a task refuses
-# it.
+# How many deaths are counted against a message, and whether it is read. At the fifth, the task
+# refuses it.
 @pytest.mark.parametrize(
     ("deaths", "alone", "reads"), [(1, None, True), (9, None, True), (5, 4, True), (6, 5, False)]
 )
@@ -202,7 +203,7 @@ def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(
     assert "cannot report an unusable message" in caplog.text
 
 
-# What is wrong with a message, and the reason of its dead letter, which quotes none of it.
+# The defect of a message, and the reason of its dead letter, which quotes nothing of it.
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

@@ -10,7 +10,7 @@ POLICY = CooldownPolicy(limit_ms=60_000, server_error_ms=5_000)
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
-# Why it rests, what the provider states, and how long that is.
+# The reason of the rest, the time that the provider states, and the length of the rest.
 @pytest.mark.parametrize(
     ("cooldown", "stated_ms", "rest_ms"),
     [
@@ -20,7 +20,7 @@ HOUR_MS, DAY_MS = 3_600_000, 86_400_000
         (Cooldown.SERVER_ERROR, None, 5_000),
         (Cooldown.SERVER_ERROR, 9_000, 9_000),
         (Cooldown.HOURLY_PROBE, None, HOUR_MS),
-        (Cooldown.HOURLY_PROBE, 10 * DAY_MS, HOUR_MS),  # a person may lift it before
+        (Cooldown.HOURLY_PROBE, 10 * DAY_MS, HOUR_MS),  # a person may end it earlier
         (Cooldown.HOURLY_PROBE, 60_000, 60_000),
         (Cooldown.DAILY_PROBE, None, DAY_MS),
     ],

@@ -1,4 +1,4 @@
-"""What the errors of a user's own task mean for its job."""
+"""The effect of the errors of a user's own task on its job."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ REJECTED, IGNORED, LATE, REVOKED = RequestRejected("no"), Ignore(), SoftTimeLimi
 
 
 def hidden(cause: BaseException) -> Exception:
-    """What an SDK makes of an error of its transport."""
+    """Return the error that an SDK makes of an error of its transport."""
     try:
         try:
             raise cause  # noqa: TRY301 - as an SDK catches it

@@ -1,4 +1,4 @@
-"""How long a user's own task may wait for a key, and comes back after an outage."""
+"""How long a user's own task may wait for a key, and when it comes back after an outage."""
 
 import time
 from types import SimpleNamespace
@@ -41,7 +41,7 @@ def test_a_task_that_another_one_calls_waits_by_the_time_limit_of_that_one(
     assert waits_s == [4]
 
 
-# How an outage met a job: what it had called before, and of how many failures its wait is.
+# A job's calls before an outage met it, and the number of failures on which its wait is based.
 @pytest.mark.parametrize(("codes", "failures"), [([], 1), (["a"], 1), (["a", "b"], 2)])
 async def test_a_job_that_an_outage_meets_waits_by_its_calls(
     monkeypatch: pytest.MonkeyPatch, codes: list[str], failures: int

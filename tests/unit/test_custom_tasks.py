@@ -1,4 +1,4 @@
-"""Jobs of users' own tasks: which calls belong to them, and how they begin and end."""
+"""Jobs of users' own tasks: their calls, their begin and their end."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ from worker.keypool import LeaseRequest
 async def test_the_job_of_a_plain_function_knows_its_worker_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """So that it makes no call after its worker was frozen and another one has the job."""
+    """It must make no call after its worker was frozen and another worker has the job."""
     app, begun = Celery("shop", set_as_current=False), list[Any]()
 
     @app.task(shared=False)

@@ -16,7 +16,7 @@ def entry(at_ms: int, **fields: str) -> dict[str, str]:
 
 @pytest.fixture
 def audited() -> Any:
-    """The streams of an audit trail; `reads` has the options with which each was read."""
+    """The streams of an audit trail; `reads` has the options of each read."""
     trail = SimpleNamespace(
         reads=[], keys=[entry(9), entry(3)], letters=[entry(8)], actions=[entry(5)]
     )

@@ -15,19 +15,20 @@ def basic(text: str) -> str:
     return "Basic " + b64encode(text.encode()).decode()
 
 
-# What is configured, what is sent (header, session), and who is let in.
+# The configuration, the header and session of the request, and the accepted user.
 @pytest.mark.parametrize(
     ("auth_config", "authorization", "session", "name"),
     [
         (AuthConfig(logins=(LOGIN,)), basic(LOGIN), None, "ada"),
-        (AuthConfig(logins=("eve:x", LOGIN)), basic(LOGIN), None, "ada"),  # the second of two
-        (AuthConfig(logins=("ädä:pässwörd",)), basic("ädä:pässwörd"), None, "ädä"),  # beyond ASCII
+        # The second of two logins.
+        (AuthConfig(logins=("eve:x", LOGIN)), basic(LOGIN), None, "ada"),
+        (AuthConfig(logins=("ädä:pässwörd",)), basic("ädä:pässwörd"), None, "ädä"),  # not ASCII
         (
             AuthConfig(logins=("n" * 200 + ":x",)),
             basic("n" * 200 + ":x"),
             None,
             "n" * 80,
-        ),  # the trail takes so much
+        ),  # the longest name in the audit trail
         (AuthConfig(token=TOKEN), f"Bearer {TOKEN}", None, "token"),
         (AuthConfig(logins=(LOGIN,), token=TOKEN), f"Bearer {TOKEN}", None, "token"),
         (AuthConfig(oauth=True), "", "ada@example.com", "ada@example.com"),
@@ -52,13 +53,13 @@ def test_an_administrator_is_let_in(
     assert authenticate(auth_config, authorization, session) == Visitor(name)
 
 
-# What is configured, what is sent, and the status.
+# The configuration, the request, and the status.
 @pytest.mark.parametrize(
     ("auth_config", "authorization", "session", "status"),
     [
-        (AuthConfig(), "", None, 403),  # nothing configured
+        (AuthConfig(), "", None, 403),  # nothing is configured
         (AuthConfig(), "Bearer ", "ada@example.com", 403),
-        (AuthConfig(token=""), "Bearer ", None, 403),  # an empty token is none
+        (AuthConfig(token=""), "Bearer ", None, 403),  # an empty token counts as none
         (AuthConfig(token=TOKEN), f"Basic {TOKEN}", None, 401),
         (AuthConfig(token=TOKEN), TOKEN, None, 401),
         (AuthConfig(oauth=True, token=TOKEN), "Bearer x", "ada@example.com", 401),
@@ -90,7 +91,7 @@ def test_only_the_admins_that_are_named_may_change_something() -> None:
     assert not authenticate(logins, basic(LOGIN), None).may_change
     assert authenticate(logins, basic("eve:x"), None).may_change
     assert authenticate(logins, basic("n" * 200 + ":x"), None).may_change
-    assert authenticate(logins, f"Bearer {TOKEN}", None).may_change  # ADMIN_TOKEN says it
+    assert authenticate(logins, f"Bearer {TOKEN}", None).may_change  # because of ADMIN_TOKEN
     assert authenticate(oauth, "", "ada@example.com").may_change
     assert not authenticate(oauth, "", "eve@example.com").may_change
     assert logins.admins_without_login == ["ada@example.com"]
@@ -101,7 +102,7 @@ def test_credentials_do_not_show_in_the_repr() -> None:
     assert repr(AuthConfig(logins=(LOGIN,), token=TOKEN)) == "AuthConfig(oauth=False, admins=())"
 
 
-# The headers of a request to flower.example:5555 that our own page or a program may send.
+# The headers of requests to flower.example:5555 from our own page or from a program.
 @pytest.mark.parametrize(
     "headers",
     [
@@ -115,7 +116,7 @@ def test_our_own_pages_may_ask_for_changes(headers: dict[str, str]) -> None:
     refuse_other_sites(headers, "flower.example:5555")
 
 
-# The same, from elsewhere.
+# The headers of requests from elsewhere.
 @pytest.mark.parametrize(
     "headers",
     [

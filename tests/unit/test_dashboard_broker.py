@@ -1,4 +1,4 @@
-"""How Flower's Broker page counts, by a Redis that answers as planned."""
+"""Flower's Broker page: its counts, with a Redis that gives planned replies."""
 
 from types import SimpleNamespace
 from typing import Any, Self
@@ -34,7 +34,7 @@ class _Pipe:
 
 @pytest.fixture
 def page(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Flower's broker; `counted` is what Flower counts, `sizes` what waits outside of the lists."""
+    """Flower's broker; `counted` has Flower's counts, `sizes` the messages outside of the lists."""
     broker_page = SimpleNamespace(sizes={}, counted=[])
 
     async def stock(_: Any, names: Any) -> list[dict[str, Any]]:
@@ -58,7 +58,7 @@ async def test_messages_outside_the_lists_of_their_queue_are_counted_with_it(pag
     ]
     page.sizes = {
         "pre:ai": 10,  # in the line of a tenant
-        "pre:ai.due": 1_000,  # of another program
+        "pre:ai.due": 1_000,  # belongs to another program
         "pre:ai.deferred": 20,
         "pre:ai.deferred.due": 100,
         "pre:ai.deferred|3.due": 200,

@@ -1,4 +1,4 @@
-"""Which requests may change something, and how large their bodies may be."""
+"""Which requests may change something, and the largest size of their bodies."""
 
 from types import SimpleNamespace
 from typing import Any

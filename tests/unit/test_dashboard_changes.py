@@ -1,4 +1,4 @@
-"""What each endpoint that changes something asks of the pools, and what it answers; no server."""
+"""Endpoints that change something: their calls to the pools and their responses; no server."""
 
 import json
 from pathlib import Path
@@ -32,7 +32,7 @@ def pools() -> dict[str, Any]:
 
 
 async def post(kind: type[Any], pools: Any, *given: str, body: Any = None) -> Any:
-    """What the endpoint answers ann; it must poll after a change."""
+    """Return the endpoint's response to ann; the endpoint must poll after a change."""
     handler = kind.__new__(kind)
 
     async def with_pools(work: Any) -> Any:
@@ -156,7 +156,7 @@ async def test_a_job_is_cancelled_by_its_id_alone(
     assert cancel.await_count == 1
 
 
-# Whether people can log in, whether this one may change something, and whether Flower is read-only.
+# Whether logins exist, whether this user may change something, and whether Flower is read-only.
 @pytest.mark.parametrize(
     ("has_login", "may_change", "read_only", "shows_buttons"),
     [

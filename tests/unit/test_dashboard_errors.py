@@ -1,4 +1,4 @@
-"""How an endpoint answers an error: as JSON, with the headers that belong to the status."""
+"""An endpoint returns errors as JSON, with the headers that belong to the status."""
 
 import json
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ BASIC, BEARER = 'Basic realm="flower"', 'Bearer realm="flower"'
 def error_of(
     status: int, error: Exception | None = None, *, kind: type[Any] = AdminHandler, mode: str = ""
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """The JSON of an error, and the headers that are set with it."""
+    """Return the JSON of an error, and the headers that are set with it."""
     handler = kind.__new__(kind)
     headers: list[tuple[str, str]] = []
     bodies: list[str] = []
@@ -72,7 +72,7 @@ def test_a_wrong_method_is_answered_with_the_allowed_one() -> None:
     assert error_of(405, kind=ChangeHandler)[1] == [("Allow", "POST")]
 
 
-# How the browser asks; a script must not make it ask for a password again and again.
+# The browser's request; a script must not make it ask for a password again and again.
 @pytest.mark.parametrize(
     ("mode", "schemes"),
     [("", [BASIC, BEARER]), ("navigate", [BASIC, BEARER]), ("cors", [BEARER])],

@@ -1,4 +1,4 @@
-"""The stream of statuses: one with each poll, until its reader, Redis or its time is gone."""
+"""The stream of statuses: one for each poll, until its reader or Redis fails or its time ends."""
 
 import json
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from worker.dashboard.event_stream import EventStream
 
 
 def stream(monkeypatch: pytest.MonkeyPatch, *after: Any, poll_s: float = 1.0) -> Any:
-    """A stream whose reader or poller fails after some states; `sent` has what was written."""
+    """A stream whose reader or poller fails after some states; `sent` has its output."""
     handler: Any = EventStream.__new__(EventStream)
     clock = SimpleNamespace(now_s=100.0)
     states = iter(after)

@@ -1,4 +1,4 @@
-"""What the dashboard shows of one job: its result, its events, its message."""
+"""The dashboard's view of one job: its result, its events, its message."""
 
 import json
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ from worker.dashboard import job_view
 from worker.dashboard.job_view import Waits
 
 
-# What the result store and the events say, whether the job is deferred; its state, and where it is.
+# The result store and the events, whether the job is deferred; its state, and where it is.
 @pytest.mark.parametrize(
     ("stored", "event_state", "deferred", "state", "where"),
     [
@@ -92,7 +92,7 @@ def test_a_message_that_cannot_be_read_has_no_headers(text: Any) -> None:
 
 
 class _Broker:
-    """A broker that has one deferred job, or shows nobody what waits."""
+    """A broker that has one deferred job, or cannot be read."""
 
     def __init__(self, driver: str, answers: Any = None) -> None:
         self.transport = SimpleNamespace(driver_type=driver)
@@ -140,7 +140,7 @@ def test_a_job_that_is_not_deferred_has_neither_instant_nor_headers(answers: Any
     assert job_view._deferred(app_with(_Broker("amqp", answers)), "j") == (None, {})
 
 
-# What the events say of a job, the task that its message names, and which one is shown.
+# The task in the events of a job, the task in its message, and the task that is shown.
 @pytest.mark.parametrize(
     ("seen", "named", "task"),
     [

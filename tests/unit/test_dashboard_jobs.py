@@ -1,4 +1,4 @@
-"""The endpoint of one job: what it answers, where it looks for the job, and when the job starts."""
+"""The endpoint of one job: its response, where it looks for the job, and when the job starts."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -57,7 +57,7 @@ PLACE = SimpleNamespace(
 
 @pytest.fixture
 def job_request(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Asks for a job; `view`, `letter` and `place` are what there is of it."""
+    """Asks for a job; `view`, `letter` and `place` are its planned data."""
     request = SimpleNamespace(view=view("queue"), letter=None, place=None, sent=[], seen=[])
 
     def look_up(capp: str, job: str, seen: Any) -> JobView:
@@ -122,7 +122,7 @@ async def test_a_result_store_that_does_not_answer_is_an_error_of_redis(job_requ
         await job_request.handler.get("j")
 
 
-# Where the job is, whether its task is one of ours; what its start is asked for with.
+# Where the job is, whether its task is one of ours; the arguments for its start.
 @pytest.mark.parametrize(
     ("where", "service", "place", "number", "model"),
     [

@@ -1,4 +1,4 @@
-"""Where Flower listens, how it starts and stops, and what it logs of requests."""
+"""Flower's address, its start and stop, and its log lines about requests."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,7 @@ from worker.dashboard.application import KeysFlower
 WARNED = "Flower listens on 127.0.0.1 only, not on {}: no login is configured (FLOWER_BASIC_AUTH)"
 
 
-# The address that was given, whether people can log in, by a socket, and where it listens.
+# The given address, whether logins exist, whether it is a socket, and where Flower listens.
 @pytest.mark.parametrize(
     ("given", "login", "socket", "listens", "warned"),
     [

@@ -1,4 +1,4 @@
-"""Every sample that Flower's `/metrics` has of a state whose numbers all differ."""
+"""Every sample of Flower's `/metrics` for a state whose numbers are all different."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -60,7 +60,7 @@ def state_of(*, known: bool = True) -> DashboardState:
 
 
 def samples(state: DashboardState | None, monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    """Each sample by its name and the values of its labels, in the order of their names."""
+    """Return each sample by its name and the values of its labels, in order of their names."""
     monkeypatch.setattr(
         "worker.dashboard.metrics.servable_jobs",
         lambda pool, waiting, *, jobs_a_call: waiting * 1_000 + jobs_a_call + len(pool.keys),

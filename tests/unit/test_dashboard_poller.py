@@ -1,4 +1,4 @@
-"""How the poller's loop ends, what it repeats, and what it does after an error."""
+"""The poller's loop: how it ends, what it repeats, and what it does after an error."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ from worker.dashboard.poller import Poller
 
 
 class Cancelled(Poller):
-    """A poller that is cancelled in the moment in which a step of its loop is done."""
+    """A poller that is cancelled at the instant at which a step of its loop ends."""
 
     loop: "asyncio.Task[None]"
 
@@ -45,7 +45,7 @@ async def test_the_poller_stops_though_it_is_cancelled_as_a_step_is_done() -> No
 
 
 class SwallowsCancel(Poller):
-    """A poller whose poll swallows a cancel, as redis-py does before Python 3.12 while it sends."""
+    """A poller whose poll swallows a cancel, like redis-py before Python 3.12 while it sends."""
 
     def __init__(self) -> None:
         super().__init__(Settings(), Celery("test", set_as_current=False))

@@ -1,4 +1,4 @@
-"""What the poller sees in one look, what it wakes, and which connections it opens and closes."""
+"""One poll of the poller: what it reads, what it wakes, and which connections it opens."""
 
 import asyncio
 import threading
@@ -24,12 +24,12 @@ def unstarted_poller(**ended: int) -> Poller:
     return Poller(Settings(), app, ended=lambda: ended)
 
 
-# --- one look
+# --- one poll
 
 
 @pytest.fixture
 async def look(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A poller whose pools, rates and margins keep what they are asked."""
+    """A poller whose pools, rates and margins note their calls."""
     seen = SimpleNamespace(now_s=100.0, published=[], evicts=SimpleNamespace(policy="lru"))
     seen.poller = looking = unstarted_poller(groq=7)
     looking._redis, looking._actions = "redis", "the actions"  # type: ignore[assignment]
@@ -95,7 +95,7 @@ async def test_one_look_serves_all_that_ask_within_400_ms(look: Any) -> None:
     look.now_s += 0.3
     assert await polling._poll(fresh_s=0.4) is first
     assert not polling._next.done()
-    second = await polling._poll(fresh_s=0)  # since something has been changed
+    second = await polling._poll(fresh_s=0)  # because something has been changed
     assert second is not first
     look.now_s += 0.4
     assert await polling._poll(fresh_s=0.4) is not second
@@ -117,7 +117,7 @@ async def test_counts_of_queues_are_shown_for_ten_seconds(look: Any) -> None:
 
 @pytest.fixture
 def redis(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The two connections of a poller, whose loops do nothing but wait."""
+    """The two connections of a poller, whose loops only wait."""
     connections = SimpleNamespace()
     for name in ("pool", "broker"):
         client = Redis.from_url("redis://127.0.0.1:1", decode_responses=True)  # never connected
@@ -215,6 +215,6 @@ def test_a_poller_whose_settings_cannot_be_read_says_so_and_can_be_stopped(
     assert ".env cannot be read" in line
     monkeypatch.setattr(poller, "pools_for_tools", Mock(side_effect=ZeroDivisionError))
     ready = threading.Event()
-    with pytest.raises(ZeroDivisionError):  # a bug has its traceback
+    with pytest.raises(ZeroDivisionError):  # an error in our code keeps its traceback
         polling._run(ready)
     assert ready.is_set()

@@ -11,7 +11,7 @@ from worker.dashboard.queue_age import QueueAge
 
 
 class _List:
-    """A list of Redis, the newest message first; counts how often it is searched."""
+    """A list of Redis, the newest message first; it counts the searches."""
 
     def __init__(self) -> None:
         self.messages: list[str] = []
@@ -40,12 +40,13 @@ def test_the_oldest_message_is_as_old_as_the_oldest_marker_that_is_still_there(
     age = QueueAge()
     assert age.measure(client, "ai", 90.0) == 0.0, "nothing waits"
     seen = []
-    for step in range(8):  # one comes every five seconds, and from the fourth on two are taken
+    # One message comes every five seconds, and from the fourth on two are taken.
+    for step in range(8):
         client.messages.insert(0, f"m{step}")
         if step >= 4:
             del client.messages[-2:]
         seen.append(age.measure(client, "ai", 100.0 + 5 * step))
-    # What is left begins with m2, m4, m6, and in the end with nothing but the message just seen.
+    # The list then begins with m2, m4, m6, and at the end has only the message just seen.
     assert seen == [0, 5, 10, 15, 10, 5, 0, 0]
     client.messages.clear()
     assert age.measure(client, "ai", 200.0) == 0.0
@@ -140,7 +141,7 @@ def test_a_queue_is_as_old_as_the_oldest_of_its_lists(monkeypatch: pytest.Monkey
     watch = queues.QueueWatch(app, ("ai",), _ages=_Each(), _deferred=_Each())
     stock = watch._stock_in_redis(channel, "ai", 50.0)
     assert (stock.ready, stock.deferred, stock.deferred_jobs) == (7, 8, ("a job",))
-    # The first and the second priority are of interactive jobs, the other two of bulk.
+    # The first two priorities are of interactive jobs, the other two of bulk jobs.
     assert (stock.oldest_s, stock.oldest_bulk_s) == (5.0, 6.0)
     lists = [f"ai.deferred:{priority}" for priority in (0, 3, 6, 9)]
     assert listed == [("the app", "the client", lists)]

@@ -1,4 +1,4 @@
-"""What is in the queues: messages that are counted, and deferred jobs that are listed."""
+"""The content of the queues: messages are counted, and deferred jobs are listed."""
 
 from types import SimpleNamespace
 from typing import Any, Self
@@ -13,7 +13,7 @@ from worker.dashboard.deferred_jobs import DeferredJob
 
 
 class _Connection:
-    """A RabbitMQ with some messages; of a queue that it lacks a channel ends with an error."""
+    """A RabbitMQ with some messages; it closes a channel that names a missing queue."""
 
     def __init__(self, driver: str, counts: dict[str, int]) -> None:
         self.transport = SimpleNamespace(driver_type=driver)
@@ -83,7 +83,7 @@ def test_queues_without_workers_are_counted_all_the_same() -> None:
 
 
 class _Pipe:
-    """Answers the time and what waits in each list; notes which ranges were read."""
+    """Returns the time and the length of each list; notes the ranges that were read."""
 
     def __init__(self, now: tuple[int, int], *ranges: list[tuple[bytes, int]]) -> None:
         self.answers = [now, *ranges]

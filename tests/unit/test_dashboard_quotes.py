@@ -1,4 +1,4 @@
-"""What the dashboard quotes, and when a job that waits starts."""
+"""The dashboard's quotes, and when a waiting job starts."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -44,7 +44,7 @@ async def test_a_quote_counts_waiting_jobs_where_the_broker_is_known(
     assert quotes_made == [("groq", 2, "the pool", options)]
 
 
-# When a job starts that waits: how many wait, its place, and the number that is asked for.
+# A waiting job's place, whether it was fetched, and the number of calls until its start.
 @pytest.mark.parametrize(
     ("place", "is_fetched", "number"),
     [(1, False, 4), (3, False, 6), (None, True, 3), (None, False, 6)],

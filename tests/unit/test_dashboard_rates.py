@@ -1,4 +1,4 @@
-"""Counters turned into a rate, and since when nothing moves."""
+"""Counters turned into a rate, and since when nothing has moved."""
 
 from dataclasses import asdict
 from typing import Any
@@ -50,8 +50,8 @@ def test_counts_from_before_the_first_sample_add_nothing_to_the_rate() -> None:
     assert rates.rate == 0
 
 
-# What grows: calls accepted, or jobs that are seen to end. Of a batch's emails the call is one, the
-# jobs are many.
+# A growing counter: accepted calls, or jobs that are seen to end. A batch of emails is one call and
+# many jobs.
 @pytest.mark.parametrize("counter", ["accepted", "ended"])
 def test_the_rate_is_that_of_the_last_minute(counter: str) -> None:
     rates = ServiceRates()
@@ -90,12 +90,12 @@ def test_counters_that_fall_start_anew() -> None:
     ("key", "waiting", "idle"),
     [
         ({}, 5, True),
-        ({}, 0, False),  # nothing waits
+        ({}, 0, False),  # no job waits
         ({"state": "cooling"}, 5, False),  # no key serves
-        ({"left": 1}, 5, False),  # what is left may be too little for the job that is next
+        ({"left": 1}, 5, False),  # the rest may be too little for the next job
         ({"left": 3}, 5, True),
-        ({"unfit": "a.example"}, 5, False),  # what waits may be mail from there
-        ({"in_flight": 1}, 5, False),  # a call is under way
+        ({"unfit": "a.example"}, 5, False),  # the waiting emails may be from that domain
+        ({"in_flight": 1}, 5, False),  # a call is in flight
     ],
 )
 def test_a_standstill_is_when_jobs_wait_and_a_key_with_room_is_not_called(
@@ -141,8 +141,8 @@ def view(rate: float, **queue: float) -> ServiceView:
 
 def test_the_queue_is_empty_when_all_that_waits_is_done() -> None:
     assert view(2.0, ready=10, deferred=5, held=5).drain_s == 10
-    assert view(0.0, ready=10).drain_s is None  # nothing moves
-    assert view(0.0).drain_s == 0  # nothing waits
+    assert view(0.0, ready=10).drain_s is None  # no job is served
+    assert view(0.0).drain_s == 0  # no job waits
     jobs = tuple(DeferredJob(f"{end}", end * 1000, "key", "epd", None) for end in (60, 900))
     waits = QueueView("email", deferred=200, deferred_jobs=jobs)
     service = ServiceView(PoolView("resend", 60_000, ()), waits, 2.0)

@@ -1,4 +1,4 @@
-"""What the scripts of the pages may not do, as far as that shows without a browser."""
+"""Rules for the scripts of the pages, as far as a test without a browser can check them."""
 
 from collections import Counter
 from pathlib import Path

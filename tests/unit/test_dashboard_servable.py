@@ -1,4 +1,4 @@
-"""How many of the waiting jobs the keys could serve now, if there were more workers."""
+"""How many of the waiting jobs the keys could serve now with more workers."""
 
 import pytest
 
@@ -27,19 +27,19 @@ SECOND = BucketView("", "rps", 2, 2, 1_000)
 DAY = BucketView("", "epd", 0, 250, 86_400_000, 43_200_000)
 
 
-# The keys, how many jobs wait, how many go in one call, and how many could be served.
+# The keys, how many jobs wait, how many fit into one call, and how many could be served.
 @pytest.mark.parametrize(
     ("keys", "waiting", "jobs_a_call", "servable"),
     [
         ((), 50, 1, 0),  # no key
         ((key("a"),), 50, 1, 50),  # no limit is known
-        ((key("a", minute(10)),), 500, 1, 40),  # ten now, and one a second
+        ((key("a", minute(10)),), 500, 1, 40),  # ten now, and one each second
         ((key("a", minute(10)), key("b", minute(20))), 500, 1, 90),  # of two accounts
-        ((key("a", minute(10)),), 7, 1, 7),  # all that wait
+        ((key("a", minute(10)),), 7, 1, 7),  # all waiting jobs
         ((key("a", minute(10), left_ms=3_600_000),), 500, 1, 0),  # it rests for an hour
         ((key("a", minute(0), minute(30, model="n")),), 500, 1, 60),  # another model has more room
         ((key("a", SECOND),), 10_000, 100, 6_200),  # emails in batches
-        ((key("a", SECOND, DAY),), 10_000, 100, 250),  # the day's quota is nearly spent
+        ((key("a", SECOND, DAY),), 10_000, 100, 250),  # the quota of the day is nearly used up
     ],
 )
 def test_jobs_for_which_no_key_has_room_ask_for_no_worker(

@@ -1,4 +1,4 @@
-"""Changes that somebody made by Flower's own API, in the audit trail."""
+"""Changes by Flower's own API, in the audit trail."""
 
 from types import SimpleNamespace
 from typing import Any

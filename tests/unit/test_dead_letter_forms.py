@@ -1,4 +1,4 @@
-"""A dead letter in its forms: what operators see, what Redis keeps, which ones a filter selects."""
+"""The forms of a dead letter: for operators, in Redis, and which ones a filter selects."""
 
 import json
 from types import SimpleNamespace
@@ -155,7 +155,7 @@ CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
 
 
-# The message, the most characters it may have, and what is kept: its note, and whether its text is.
+# The message, its largest size in characters, the note that is kept, and whether its text is kept.
 @pytest.mark.parametrize(
     ("message", "most", "note", "is_kept"),
     [
@@ -166,7 +166,7 @@ CIRCLE.append(CIRCLE)
         (Message(args=[object()]), 1000, NOT_JSON, False),
         (Message(args=["x"]), 50, "", True),
         (Message(args=["x"]), 49, TOO_LARGE, False),
-        (Message(args=[1] * 100), 612, "", True),  # by its estimate
+        (Message(args=[1] * 100), 612, "", True),  # by its estimated size
         (Message(args=[1] * 100), 611, TOO_LARGE, False),
     ],
 )

@@ -1,4 +1,4 @@
-"""How a job ends whose dead letter cannot be written, or is there already; no Redis."""
+"""The end of a job whose dead letter cannot be written, or exists already; no Redis."""
 
 import asyncio
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ CONTEXT = SimpleNamespace(id="job-1")
 
 
 class Records:
-    """A recorder, whose store answers as planned."""
+    """A recorder, whose store gives planned answers."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store = Mock(
@@ -48,7 +48,7 @@ async def once(ask: Any, policy: Any) -> None:
     await ask()
 
 
-# What the store says, whether the letter counts as written, and what the log has.
+# The store's answer, whether the dead letter counts as written, and the log line.
 @pytest.mark.parametrize(
     ("error", "is_written", "words"),
     [
@@ -116,12 +116,12 @@ def test_the_consumer_waits_three_seconds_for_a_letter(
     assert result.call_args_list == [call(3.0)] * 2
 
 
-# The delivery of this message, what the store returns; the reason that is returned.
+# The delivery of this message, the store's answer; the returned reason.
 @pytest.mark.parametrize(
     ("delivery", "answer", "reason"),
     [
         ("tag", (LETTER, None), "no"),
-        ("another", (LETTER, None), None),  # of an earlier message of the job's
+        ("another", (LETTER, None), None),  # of an earlier message of the job
         ("", (LETTER, None), None),
         ("tag", KeyError("job-1"), None),
         ("tag", LostError("gone"), None),
@@ -156,7 +156,7 @@ async def test_the_letter_of_a_job_that_succeeded_is_deleted(
     await records.recorder.remove("job-1")
     deleted = [call([LETTER], by="", event="")] * there
     assert records.store.delete.await_args_list == deleted
-    records.store.get.side_effect = KeyError  # dropped by hand meanwhile
+    records.store.get.side_effect = KeyError  # a person deleted it meanwhile
     await records.recorder.remove("job-1")
     assert records.store.delete.await_args_list == deleted
     records.later.assert_not_called()

@@ -1,4 +1,4 @@
-"""Which dead letters may be replayed, which messages are sent, and why the others are refused."""
+"""Which dead letters may be replayed, the sent messages, and the reasons of refusals."""
 
 import sys
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ def email(doubt_ms: int) -> DeadLetter:
     return letter(task="tasks.email.send", queue="email", service="resend", doubt_ms=doubt_ms)
 
 
-# A dead letter, why it cannot be replayed, and why not although a person accepts a second email.
+# A dead letter, why it cannot be replayed, and why not even if a person accepts a second email.
 @pytest.mark.parametrize(
     ("dead_letter", "why", "forced"),
     [
@@ -57,7 +57,7 @@ def test_a_dead_letter_is_replayed_where_its_message_is_kept_and_that_is_safe(
 
 
 class Store:
-    """A store whose letters are all there; keeps what is deleted, claimed and given back."""
+    """A store that has all dead letters; it keeps what is deleted, claimed and released."""
 
     def __init__(self) -> None:
         self.messages: dict[str, Any] = {}
@@ -134,7 +134,7 @@ async def test_after_an_error_of_the_broker_nothing_more_is_sent_and_the_sent_le
     assert done == []
 
 
-# What has changed, the message, the state, why it is not sent, whether its claim is given back.
+# The change, the message, the state, why it is not sent, whether its claim is released.
 @pytest.mark.parametrize(
     ("changes", "message", "state", "why", "given_back"),
     [
@@ -215,7 +215,7 @@ class _Publisher:
 
 @pytest.fixture
 def publish() -> Any:
-    """Sends a dead letter again; `send` returns the task and its options."""
+    """Replays a dead letter; `send` returns the task and its options."""
     publisher, connections = _Publisher(), Mock()
     connection = MagicMock()
     connections.acquire.return_value = connection

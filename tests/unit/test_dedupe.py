@@ -1,4 +1,4 @@
-"""A job whose dedupe key cannot be written ends all the same; a job that joined it ends alike."""
+"""A job ends even if its dedupe key cannot be written, and so does a job that has joined it."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -63,7 +63,7 @@ async def test_the_end_of_a_job_without_a_stored_result_is_not_noted() -> None:
     assert keys.commands == []
 
 
-# What the result store has of a job, and how one that has joined it ends: None: it looks again.
+# A job's record in the result store, and the end of a job that has joined it; None: it looks again.
 @pytest.mark.parametrize(
     ("stored", "end"),
     [

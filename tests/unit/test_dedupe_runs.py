@@ -1,4 +1,4 @@
-"""How a job with a dedupe key goes on: as its holder, with the holder's end, or later."""
+"""A job with a dedupe key continues as its holder, with the holder's end, or later."""
 
 from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
@@ -19,7 +19,7 @@ SETTINGS: Any = SimpleNamespace(task_time_limit_s=30, result_expires_s=86_400)
 
 
 class Dedupe:
-    """The keys, the result store and the run of a job, as the test has them."""
+    """The keys, the result store and the run of a job, scripted by the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.keys = Mock(join=AsyncMock(), end=AsyncMock(), release=AsyncMock())
@@ -43,7 +43,7 @@ class Dedupe:
         )
 
     def looks(self) -> list[tuple[str, int]]:
-        """For each look at the key: the job that has ended, as far as is known, and the instant."""
+        """For each look at the key: the job that is known to have ended, and the instant."""
         return [
             (each.kwargs["ended"], each.kwargs["enqueued_ms"])
             for each in self.keys.join.await_args_list
@@ -102,7 +102,7 @@ async def test_a_key_is_held_for_a_minute_after_a_deadline_that_has_passed(
     assert deduped.keys.join.await_args.kwargs["hold_ms"] == 60_000
 
 
-# How the work of the holder ends, and whether that is its job's end.
+# How the holder's work ends, and whether that ends its job.
 @pytest.mark.parametrize(
     ("error", "is_end"),
     [(RequestRejected("no"), True), (ValueError(), True), (Retry(), False), (Ignore(), False)],
@@ -136,23 +136,23 @@ async def test_a_job_shares_the_end_of_the_one_that_it_joined(deduped: Dedupe, h
     assert not holds_key(deduped.request)
 
 
-# What Redis and the result store have at each look, the arguments of the looks, and whether the
-# job holds the key, shares an end, or waits for another.
+# The records in Redis and the result store at each look, the arguments of the looks, and whether
+# the job holds the key, shares an end, or waits for another job.
 @pytest.mark.parametrize(
     ("holders", "stored", "looks", "end"),
     [
-        # It runs still.
+        # The holder still runs.
         ([("a", False)], {}, [("", 5)], "waits for a"),
-        # It has ended, and its worker died before it freed the key.
+        # The holder has ended, and its worker died before it released the key.
         ([("a", False), ("job-1", False)], {"a": ended(states.SUCCESS, {})}, [("", 5), ("a", 5)],
          "holds"),
         ([("a", False), ("job-1", False)], {"a": ended(states.REVOKED)}, [("", 5), ("a", 5)],
          "holds"),
-        # Others took it over meanwhile, twice.
+        # Other jobs took the key meanwhile, twice.
         ([("a", False), ("b", False), ("c", False)],
          {name: ended(states.REVOKED) for name in "abc"}, [("", 5), ("a", 5), ("b", 5)],
          "waits for c"),
-        # It ended after this job was enqueued, and its result is not kept any more, or was no end.
+        # The holder ended after this job was enqueued, and its result is gone or was not an end.
         ([("a", True), ("job-1", False)], {}, [("", 5), ("", 0)], "holds"),
         ([("a", True), ("b", False)], {"a": ended(states.REVOKED)}, [("", 5), ("", 0)],
          "waits for b"),

@@ -1,4 +1,4 @@
-"""How many jobs may wait in a process for a service's keys, and what backpressure learns of it."""
+"""How many jobs may wait in a process for a service's keys, and what backpressure reads of that."""
 
 import asyncio
 from collections.abc import Iterable
@@ -29,7 +29,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Line(WaitQueue):
-    """A queue of `waiting` jobs, which one has just entered."""
+    """A queue of `waiting` jobs, which a job has just entered."""
 
     __slots__ = ()
 
@@ -124,18 +124,18 @@ def kinds(*names: str) -> Iterable[tuple[tuple[str, ...], bool]]:
     return [((name.removesuffix(" bulk"),), name.endswith(" bulk")) for name in names]
 
 
-# What stands in the broker's queue, and the shortest line of jobs that are not bulk, and of bulk.
+# The models in the broker's queue, and the shortest line of interactive jobs, and of bulk jobs.
 @pytest.mark.parametrize(
     ("upcoming", "shortest", "shortest_bulk"),
     [
-        ([], 3, 4),  # nothing is known of it: those that jobs came to lately
+        ([], 3, 4),  # unknown: the lines that jobs entered lately
         (["n"], 5, 4),
         (["m", "n"], 3, 4),
         (["m bulk"], 3, 4),
-        (["x"], 0, 4),  # there is no line for it yet
+        (["x"], 0, 4),  # it has no line yet
         (["n", "x"], 0, 4),
         (["x bulk"], 3, 0),
-        (["rests"], 0, 4),  # no key serves it: it is no line that has room
+        (["rests"], 0, 4),  # no key serves it, so its line has no room
     ],
 )
 async def test_the_shortest_line_is_one_that_jobs_are_expected_in(
@@ -195,7 +195,7 @@ async def test_a_service_rests_until_the_first_of_the_lines_that_are_expected_is
     [
         (0, 0.0, True, False),
         (3, 0.0, True, False),
-        (4, 0.0, True, True),  # half of what may wait
+        (4, 0.0, True, True),  # half of the jobs that may wait
         (4, 0.0, False, False),  # they take what they can get
         (0, 0.1, True, True),
         (0, 0.1, False, False),

@@ -1,4 +1,4 @@
-"""The pages in themselves: links, names of files, length of lines, code blocks, diagrams."""
+"""The pages themselves: links, file names, line lengths, code blocks, diagrams."""
 
 import ast
 import re
@@ -90,11 +90,11 @@ MODULE_RE = re.compile(r"\b(worker(?:\.[a-z_]+)+)(?:[:.]([A-Z]\w*))?")
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=by_name)
 def test_every_module_that_is_named_exists(page: Path) -> None:
-    """A dotted name is a module, or a module and what it defines."""
+    """A dotted name is a module, or a module and a name defined in it."""
     for dotted, name in MODULE_RE.findall(text_of(page)):
         *parents, last = dotted.split(".")
         module, parent = ROOT.joinpath(*parents, last), ROOT.joinpath(*parents)
-        if dotted in {"worker.module", "worker.x"}:  # stand for any
+        if dotted in {"worker.module", "worker.x"}:  # placeholders
             continue
         is_module = module.is_dir() or module.with_suffix(".py").is_file()
         home = module if is_module else parent
@@ -130,7 +130,7 @@ def test_every_page_of_the_docs_is_linked_from_the_readme_or_for_contributors() 
 
 @pytest.mark.parametrize("page", ALL_PAGES, ids=by_name)
 def test_no_line_is_longer_than_100_columns(page: Path) -> None:
-    """A row of a table cannot be broken, nor can an address."""
+    """A row of a table cannot be broken, and neither can an address."""
     lines = enumerate(text_of(page).splitlines(), start=1)
     long = [
         number for number, line in lines if len(line) > 100 and not line.lstrip().startswith("|")

@@ -134,7 +134,7 @@ def test_the_metric_on_the_page_for_contributors_can_be_made() -> None:
 
 
 def leaves(error: type[Exception]) -> set[str]:
-    # `errors.error_of` has made others, if a test before read one that it did not know.
+    # `errors.error_of` makes others if an earlier test read an unknown one.
     below = [each for each in error.__subclasses__() if each in vars(errors).values()]
     return {error.__name__}.union(*(leaves(each) for each in below)) if below else {error.__name__}
 
@@ -146,7 +146,7 @@ def test_every_error_that_a_caller_may_meet_is_explained() -> None:
 
 
 def test_every_argument_of_the_tasks_is_named() -> None:
-    # Imported here: the tasks bring the Celery app with them.
+    # Imported here, because the tasks import the Celery app.
     from worker.arguments.completion import CompletionArguments  # noqa: PLC0415
     from worker.arguments.email import EmailArguments  # noqa: PLC0415
 

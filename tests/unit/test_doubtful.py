@@ -1,4 +1,4 @@
-"""When refusals of several keys are the fault of the request, not of the keys."""
+"""When refusals of several keys are the fault of the request, and not of the keys."""
 
 from dataclasses import replace
 
@@ -35,15 +35,15 @@ Refusal = tuple[str, Verdict, Settled | None]
     ("refusals", "at_fault"),
     [
         ([("a", ODD, ALONE), ("b", ODD, ALONE)], ["a", "b"]),
-        # One account may have closed.
+        # One account may have been closed.
         ([("a", ODD, ALONE), ("a", ODD, ALONE)], []),
         ([("a", ODD, ALONE), ("a", ODD, ALONE), ("b", ODD, ALONE)], ["a", "a", "b"]),
-        # Each for another reason.
+        # Each has another reason.
         ([("a", ODD, ALONE), ("b", replace(ODD, code="other"), ALONE)], []),
-        # One was refused for others as well, or it is not known.
+        # One key was refused for other requests as well, or that is not known.
         ([("a", ODD, SHARED), ("b", ODD, ALONE), ("c", ODD, ALONE)], []),
         ([("a", ODD, None), ("b", ODD, ALONE)], []),
-        # No doubt: it counts neither for nor against the request.
+        # Not certain: it counts neither for nor against the request.
         ([("a", replace(ODD, certain=True), ALONE), ("b", ODD, ALONE)], []),
         ([("a", ODD, ALONE), ("b", replace(ODD, scope=Scope.KEY_RESOURCE), ALONE)], []),
         ([("a", ODD, ALONE), ("b", replace(ODD, effect=Effect.COOL), ALONE)], []),

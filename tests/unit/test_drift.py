@@ -14,7 +14,7 @@ from worker.providers.unknowns import Kind, Unknown
 
 
 class Server:
-    """Holds hashes, which only whole transactions may touch."""
+    """Holds hashes that only whole transactions may change."""
 
     def __init__(self) -> None:
         self.hashes: dict[str, dict[str, Any]] = {}
@@ -158,7 +158,7 @@ async def test_the_last_counts_are_written_where_the_loop_has_cancelled_the_writ
     await asyncio.wait([task])
     await counts.close()
     assert [each.shape for each in await counts.seen()] == ["a"]
-    await drift_of(server).close()  # which has counted nothing
+    await drift_of(server).close()  # it has counted nothing
 
 
 async def test_fields_that_other_programs_wrote_are_left_out(server: Server) -> None:

@@ -1,4 +1,4 @@
-"""The hooks around a call with emails: what they store of it, and when."""
+"""The hooks around a call with emails: what they store, and when."""
 
 import asyncio
 from types import SimpleNamespace
@@ -35,7 +35,7 @@ def email(key: str, **more: Any) -> OutgoingEmail:
 
 
 class Bench:
-    """A store, and what is sent to Redis later."""
+    """A store, and the commands that are sent to Redis later."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store: Any = Mock(
@@ -59,7 +59,7 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(monkeypatch)
 
 
-# How a call ends, whether its request was claimed by no other call, and what is written down.
+# How a call ends, whether no other call has claimed its request, and what is recorded.
 @pytest.mark.parametrize(
     ("reply", "alone", "written", "in_doubt"),
     [
@@ -77,7 +77,7 @@ async def test_the_end_of_a_call_is_stored_once(
     assert (tested.calls, bench.store.mock_calls) == ([], []), "nothing was sent"
     bench.store.release.return_value = alone
     tested.request = SENT
-    for _ in range(2):  # the second time since the job was stopped meanwhile
+    for _ in range(2):  # the second time, because the job was stopped meanwhile
         await tested.after(LEASE, reply)
         assert bench.store.mock_calls == [written]
         assert tested.in_doubt is in_doubt
@@ -124,7 +124,7 @@ async def test_a_request_whose_release_redis_does_not_confirm_is_in_doubt(
     assert tested.in_doubt
 
 
-# What the answer says of the recipients of all emails of a request that is repeated.
+# The answer about the recipients of all emails of a repeated request.
 @pytest.mark.parametrize(("counted_emails", "counted"), [(None, 3), (0, 0), (7, 7)])
 def test_the_recipients_of_a_repeated_request_are_its_tenants(
     bench: Bench, counted_emails: int | None, counted: int
@@ -236,7 +236,7 @@ async def test_a_cancel_ends_a_follower_unless_its_email_may_be_in_a_call(
 async def test_a_follower_that_no_longer_fits_into_the_batch_waits_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch that a quota has no room for is halved; a job that is cancelled leaves it."""
+    """A batch that exceeds a quota is halved; a cancelled job leaves it."""
     emails = [email(key, job=key) for key in "1234"]
     queue = BatchQueue()
     tested = bench.first(emails[0], queue)
@@ -259,7 +259,7 @@ async def test_a_follower_that_no_longer_fits_into_the_batch_waits_again(
     assert not tested.leads
 
 
-# The recipients that a quota has room for beside the first email, and what goes along.
+# The recipients for which a quota has room beside the first email, and the emails that join.
 @pytest.mark.parametrize(("spare", "keys", "more"), [(None, "123", 0), (4, "123", 4), (3, "12", 2)])
 async def test_as_many_followers_share_a_call_as_the_quotas_allow(
     bench: Bench, spare: int | None, keys: str, more: int

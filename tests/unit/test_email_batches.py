@@ -1,4 +1,4 @@
-"""What each email of a batch gets from the call, and how many emails may share one."""
+"""The outcome of a call for each email of a batch, and how many emails may share a call."""
 
 import asyncio
 import logging
@@ -200,7 +200,7 @@ async def test_a_waiter_gets_one_outcome_only() -> None:
 
 
 class Store:
-    """A store that answers as a test says."""
+    """A store with scripted answers."""
 
     def __init__(self, *, reclaims: bool = True) -> None:
         self.reclaims, self.claimed = reclaims, list[tuple[str, str]]()

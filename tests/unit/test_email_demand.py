@@ -1,4 +1,4 @@
-"""How many emails a worker takes, by how many calls they need."""
+"""How many emails a worker takes, depending on the calls that they need."""
 
 import asyncio
 

@@ -16,7 +16,7 @@ SERVED = Served({"id": "1"}, "k", 0, 0)
 
 
 class Run(EmailRun):
-    """A run whose steps end as a test says; the last one again and again."""
+    """A run whose steps have scripted ends; the last one is repeated."""
 
     def __init__(self, *steps: Served | NextStep, known: bool = False) -> None:
         email = OutgoingEmail("1", "hash", lambda _: {}, known=known)
@@ -53,7 +53,7 @@ async def test_a_run_goes_on_until_its_email_is_served(run: Run, did: list[str])
 @pytest.mark.parametrize(
     ("step", "deferral", "code", "did"),
     [
-        # many copies: another job is ahead each time
+        # many copies: another job is first each time
         (NextStep.LOOK_AGAIN, None, "same_email", ["send"] + ["look"] * 7),
         (NextStep.WAIT, None, "waiting", ["send"] * 8),
         (NextStep.WAIT, Deferred(5, "rpm"), "rpm", ["send"] * 8),

@@ -1,6 +1,6 @@
-"""What one step of an email's run does: look it up, repeat it, lead a batch, or follow.
+"""One step of an email's run: it looks the email up, repeats it, leads a batch, or follows.
 
-With a real store and calls: `tests/integration/emails`.
+With a real store and real calls: `tests/integration/emails`.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from worker.verdicts import UNFINISHED
 CALL = Attempt(1, "re_abc...", "timeout", in_doubt=True)
 
 
-# What is known of an email, and what its run does next; then the same where it may go out twice.
+# What is known of an email, and the next step of its run; then the step if it may be sent twice.
 @pytest.mark.parametrize(
     ("record", "late", "step", "twice"),
     [
@@ -115,7 +115,7 @@ def waited(error: Any) -> Any:
     return error
 
 
-# How a repeated call ends, and what becomes of the email; then where it may go out twice.
+# How a repeated call ends, and the fate of the email; then its fate if it may be sent twice.
 @pytest.mark.parametrize(
     ("end", "step", "twice", "waited_ms"),
     [
@@ -137,7 +137,7 @@ async def test_a_request_is_repeated_unchanged_with_its_account(
         common = shared(end(), store=store, at_least_once=at_least_once)
         run = run_of(common)
         looks = asyncio.ensure_future(run._look_up())
-        for _ in range(9):  # until its call is under way
+        for _ in range(9):  # until its call is in flight
             await asyncio.sleep(0)
         ended: Any = common.in_flight.find("1")
         assert ended is not None, "others of this process wait for it"
@@ -180,7 +180,7 @@ async def test_an_earlier_call_that_is_still_running_costs_no_retry() -> None:
 
 
 def take_along(queue: BatchQueue, end: Any, *, calls: tuple[Attempt, ...] = ()) -> Any:
-    """End the call of a leader that has taken all waiting emails along."""
+    """End the call of a leader that has taken all waiting emails with it."""
 
     def ends(attempt: Any) -> Any:
         for email, waiter in queue.in_turn():
@@ -236,8 +236,8 @@ async def test_a_follower_of_a_job_that_is_stopped_looks_again_or_is_in_doubt(
 REFUSED = Attempt(1, "re_abc...", "rate_limit")
 
 
-# Why the call of a leader had no key in the end, what it had called before, and for how long it may
-# wait, in seconds; whether both wait for another key in this run.
+# Why the call of a leader got no key, its earlier calls, and how long it may wait, in seconds;
+# whether both wait for another key in this run.
 @pytest.mark.parametrize(
     ("error", "calls", "left_s", "waits"),
     [

@@ -1,4 +1,4 @@
-"""When a job was enqueued, as its message says."""
+"""When a job was enqueued, according to its message."""
 
 import time
 from typing import Any
@@ -27,7 +27,7 @@ def test_a_message_says_when_its_job_was_enqueued(headers: Any, instant: int) ->
     assert enqueued_ms_of(headers) == instant
 
 
-# The keyword arguments and the headers of a message that a job sends, and whether it gets one.
+# The arguments and headers of a message that a job sends, and whether it gets the instant.
 @pytest.mark.parametrize(
     ("kwargs", "headers", "is_written"),
     [

@@ -16,7 +16,7 @@ from worker.hooks.events import EventSendingConsumer, EventThread
 
 
 class Producer:
-    """Publishes when it may."""
+    """Publishes when the test allows it."""
 
     def __init__(self) -> None:
         self.has_begun, self.may_publish = threading.Event(), threading.Event()
@@ -90,7 +90,7 @@ def test_a_heartbeat_that_could_not_be_published_goes_with_later_events() -> Non
 
 
 def test_a_worker_that_ends_publishes_the_events_of_jobs_that_outlived_its_loop() -> None:
-    """A job that goes back to its queue then is followed by nothing that would wait for it."""
+    """After the last event of such a job, nothing else would wait until it is published."""
     producer, ended = Producer(), list[int]()
     consumer = EventSendingConsumer.__new__(EventSendingConsumer)
     consumer.event_dispatcher = dispatcher(producer)
@@ -128,7 +128,7 @@ def test_each_connection_has_a_thread_of_its_own_where_several_may_use_it() -> N
     assert isinstance(consumer._events, EventThread)
     consumer._events.drain()
     assert [key for key, _ in producer.published] == ["worker.heartbeat"]
-    for connection in (SimpleNamespace(transport=object()), None):  # kombu's; none any more
+    for connection in (SimpleNamespace(transport=object()), None):  # kombu's connection, and none
         consumer.connection = connection
         consumer.create_task_handler()
         assert consumer._events is None
@@ -147,7 +147,7 @@ def test_the_events_of_jobs_wait_a_moment_for_others_and_for_those_that_are_on_t
     consumer = unstarted(Broker(), None)
     consumer.event_dispatcher = SimpleNamespace(flush=lambda: flushed.append(now_s))
     consumer.hub = None
-    consumer.on_send_event_buffered()  # a loop that has no hub
+    consumer.on_send_event_buffered()  # a loop without a hub
     consumer.hub = SimpleNamespace(call_later=lambda *args: later.append(args))
     consumer.on_send_event_buffered()
     now_s += 0.1

@@ -1,4 +1,4 @@
-"""When the keys allow the Nth call from now, from a snapshot."""
+"""When the keys allow the Nth call from now, by a snapshot."""
 
 from dataclasses import replace
 
@@ -114,13 +114,13 @@ def test_a_call_counts_against_each_limit_in_its_own_unit(dimension: str, counte
     assert cost.in_dimension(dimension) == counted
 
 
-# A key that opens later, what is left of its limits, and how many calls within how many seconds.
+# When a key opens, what is left of its limits, and how many calls within how many seconds.
 @pytest.mark.parametrize(
     ("limits", "opens_s", "calls"),
     [
         ((bucket("rpm", 60, 10),), 0, {0: 10, 5: 15, 100: 110}),
         ((bucket("rpm", 60, -5),), 0, {0: 0, 5: 0, 6: 1}),  # reserved ahead
-        # what would refill beyond the limit is lost before the first call may be made
+        # the refill beyond the limit is lost before the first call may be made
         ((bucket("rpm", 60, 10),), 20, {19.9: 0, 20: 30, 30: 40}),
         ((bucket("rpm", 60, 50),), 20, {20: 60, 30: 70}),
         ((bucket("epd", 100, 7),), 0, {0: 7, 43_199: 7, 43_200: 107, 129_599: 107, 129_600: 207}),

@@ -1,4 +1,4 @@
-"""Each reader of our records ignores texts that others wrote in their place."""
+"""Each reader of our records ignores texts of other programs in their place."""
 
 import base64
 import json
@@ -54,7 +54,7 @@ def body_of(text: str) -> str:
         (_headers_in, None, {}),
         (_headers_in, '{"headers": {"task": "a"}}', {"task": "a"}),
         *((_stamps_of, text, ()) for text in NO_RECORDS),
-        # It is read no further than this word unless it stands there.
+        # Without this word, the reader stops here.
         *((_stamps_of, text, ()) for text in ('"stamps"', '["stamps"]', '"stamps" {')),
         *((_stamps_of, text, ()) for text in ('{"stamps": 7}', '{"headers": {"stamps": 7}}')),
         *((ms_of, instant, None) for instant in (None, "", "tomorrow", 7, "2026-13-01")),

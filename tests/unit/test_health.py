@@ -1,4 +1,4 @@
-"""What a worker reports of its key pools, and of its clock."""
+"""A worker's reports about its key pools and its clock."""
 
 import asyncio
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ VIEW = SimpleNamespace(redis_ms=40_000, summary=lambda: {"total": 3})
 
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is to run on the pool's loop from its start."""
+    """The functions that run on the pool's loop from its start."""
     started = list[Any]()
     monkeypatch.setattr(health.lifespan, "on_startup", started.append)
     settings = SimpleNamespace(status_interval_s=0, heartbeat_path="")
@@ -86,11 +86,11 @@ def test_an_event_is_sent_where_a_summary_is_known_and_events_are_enabled(
     parent.timer.call_repeatedly.return_value.cancel.assert_called_once_with()
 
 
-# Redis' clock, this machine's at the question and at the answer, and the least difference.
+# Redis' clock, this machine's clock at the request and at the reply, and the least difference.
 @pytest.mark.parametrize(
     ("instants_s", "began_s", "ended_s", "skew_s"),
     [
-        ((100.0, 100.5), 99.0, 101.0, 0.0),  # right, and a slow answer
+        ((100.0, 100.5), 99.0, 101.0, 0.0),  # a right clock and a slow reply
         ((100.0, 100.1), 160.0, 160.2, 59.9),  # ahead
         ((100.0, 100.1), 40.0, 40.2, -59.8),  # behind
         ((), 40.0, 40.2, 0.0),  # no service has been read

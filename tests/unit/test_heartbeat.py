@@ -1,4 +1,4 @@
-"""The file that shows that a worker's event loop runs."""
+"""The file that shows whether a worker's event loop runs."""
 
 import asyncio
 import os
@@ -75,7 +75,7 @@ def test_a_worker_that_has_begun_to_take_jobs_is_ready(tmp_path: Path) -> None:
 
 
 def test_a_file_with_the_right_content_is_only_touched(tmp_path: Path) -> None:
-    """A probe that reads it meanwhile must not find it empty."""
+    """A probe that reads the file at that time must not find it empty."""
     file = tmp_path / "heartbeat"
     heart = Heartbeat(file)
     heart.create()

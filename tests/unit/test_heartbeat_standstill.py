@@ -14,7 +14,7 @@ from worker.hooks import health
 
 
 class Turns:
-    """The consumer's timer, without time: its one entry is run by hand."""
+    """The consumer's timer, without time: the test runs its only entry."""
 
     def __init__(self) -> None:
         self.canceled = False
@@ -50,7 +50,7 @@ def test_the_file_is_not_renewed_while_the_consumer_hangs_although_connected(
         turns.turn()
         assert renewed() == [True]
         heartbeat.redis_answers = False
-        assert all(renewed(9))  # a Redis that hangs may hold it up
+        assert all(renewed(9))  # a Redis that hangs may delay it
         heartbeat.redis_answers = True
         raise ConnectionError(word)
 

@@ -1,4 +1,4 @@
-"""What a job remembers between its runs."""
+"""A job's history between its runs."""
 
 import json
 import time
@@ -53,7 +53,7 @@ def test_a_history_is_as_old_as_the_first_run(
     assert history.since_ms == min(since_ms, 1_000_000), "no run begins in a time to come"
 
 
-# How long a job has waited by its message, when it was due, and what of it counts at 1,000 s.
+# How long a job has waited by its message, when it was due, and the wait that counts at 1,000 s.
 @pytest.mark.parametrize(
     ("waited_ms", "due_ms", "counts_ms"),
     [(500, 0, 500), (500, 1_000_000, 500), (500, 1_000_200, 300), (100, 1_000_200, 0)],
@@ -66,7 +66,7 @@ def test_a_job_that_comes_back_early_has_not_waited_until_then(
     assert (history.waited_ms, history.due_ms) == (counts_ms, 0)
 
 
-# What an older version wrote, and whether the job was deferred then.
+# The record of an older version, and whether the job was deferred then.
 @pytest.mark.parametrize(("ticket", "deferred"), [("-", True), ("org_a", True), ("", False)])
 def test_a_message_of_an_older_version_says_whether_its_job_was_deferred(
     ticket: str, *, deferred: bool
@@ -106,18 +106,18 @@ def test_the_trail_keeps_the_latest_calls() -> None:
 @pytest.mark.parametrize(
     ("name", "written", "kept"),
     [
-        ("attempts", 2**53, 2**53),  # every JSON parser keeps it
+        ("attempts", 2**53, 2**53),  # the largest number that every JSON parser keeps
         ("attempts", 2**53 + 1, 0),
         ("reason", "x" * 201, "x" * 200),
         ("joined", "x" * 1_000, "x" * 1_000),
-        ("joined", "x" * 1_001, ""),  # a part of an id is that of no job
+        ("joined", "x" * 1_001, ""),  # a part of an id is not an id
     ],
 )
 def test_values_of_a_header_have_bounds(name: str, written: Any, kept: Any) -> None:
     assert getattr(History.of({HEADER: {name: written}}), name) == kept
 
 
-# What another program may write under our name.
+# Values that another program may write under our name.
 @pytest.mark.parametrize(
     "header",
     [
@@ -125,12 +125,12 @@ def test_values_of_a_header_have_bounds(name: str, written: Any, kept: Any) -> N
         ["since_ms"],  # a list
         {"since_ms": "yesterday"},  # not a number
         {"since_ms": -1},  # before 1970
-        {"since_ms": 10**30},  # a time to come
+        {"since_ms": 10**30},  # in the future
         {"since_ms": True},  # a truth value is not a number
-        {"since_ms": 1.5},  # nor is a fraction a count
+        {"since_ms": 1.5},  # a fraction is not a count
         {"deferrals": None, "attempts": [], "waited_ms": {}},  # nothing usable
-        {"deferred": 7, "ticket": []},  # neither yes nor no
-        {"trail": "long ago"},  # no list of calls
+        {"deferred": 7, "ticket": []},  # not booleans
+        {"trail": "long ago"},  # not a list of calls
         {
             "trail": [
                 None,
@@ -138,7 +138,7 @@ def test_values_of_a_header_have_bounds(name: str, written: Any, kept: Any) -> N
                 {"at_ms": 1.5, "key": "k", "code": "c"},
                 {"at_ms": 1, "key": 2, "code": "c"},
             ]
-        },  # no calls
+        },  # not calls
         {"unknown": 1},  # a field of another version
     ],
 )
@@ -167,7 +167,7 @@ def test_any_header_gives_a_history_that_can_go_on(headers: Any) -> None:
     assert History.of(json.loads(json.dumps(after.headers()))) == after
 
 
-# What stands in the header, and when that was in milliseconds.
+# The header, and its instant in milliseconds.
 @pytest.mark.parametrize(
     ("died_s", "at_ms"),
     [
@@ -195,7 +195,7 @@ def test_the_time_of_a_workers_death_is_read_or_is_zero(died_s: Any, at_ms: int)
         ({"redelivered": False}, {"keywheel": {}}, False),
         ({"redelivered": True}, None, True),
         ({}, {"deaths": 1}, True),
-        ({}, {"died_s": 1_700_000_000.0}, False),  # it has had a turn since
+        ({}, {"died_s": 1_700_000_000.0}, False),  # it has had a turn since then
         ("x", ["y"], False),
     ],
 )

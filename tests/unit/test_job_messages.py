@@ -1,4 +1,4 @@
-"""What a message says of its job: whether it gives way, when it was enqueued, where it stood."""
+"""What a message states about its job: its priority, when it was enqueued, its former list."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def test_the_time_of_enqueueing_is_read_or_is_zero(enqueued_ms: Any, at_ms: int)
     ("delivery", "name"),
     [
         ({"routing_key": "ai", "priority": 0}, "ai"),
-        ({"routing_key": "ai.deferred", "priority": 0}, "ai"),  # the list in which it stood before
+        ({"routing_key": "ai.deferred", "priority": 0}, "ai"),  # the list in which it was before
         ({"routing_key": "ai", "priority": 6}, "ai\x06\x166"),
         ({"routing_key": "ai", "priority": None}, "ai"),
         ({"routing_key": None}, ""),

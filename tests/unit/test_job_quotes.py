@@ -1,4 +1,4 @@
-"""Quotes for jobs that are not enqueued yet, and what their margin is learned from."""
+"""Quotes for jobs that are not enqueued yet, and the source of their margin."""
 
 from bisect import bisect_right
 from dataclasses import replace
@@ -83,7 +83,7 @@ def test_the_margin_of_jobs_that_need_not_wait_is_what_a_call_takes() -> None:
     now_s = 0.0
     margins = QuoteMargins(now_s=lambda: now_s)
     view = pool("groq", ("rpm", 600, 600), in_flight=2)
-    for second in range(2_000):  # two run at a time, for eight seconds each
+    for second in range(2_000):  # two jobs run at a time, for eight seconds each
         now_s = float(second)
         margins.add(view, QueueView("ai"), model="m", ended=second // 4)
     assert margins.of("groq").learned_from(0) > 100
@@ -94,7 +94,7 @@ def test_a_job_came_and_ended_halfway_between_the_polls_that_saw_it() -> None:
     now_s = 0.0
     margins = QuoteMargins(now_s=lambda: now_s)
     view = pool("groq", ("rpm", 600, 600), in_flight=1)
-    for poll in range(200):  # one after the other, for ten seconds each: a job ends at each poll
+    for poll in range(200):  # one after the other, for ten seconds each: at each poll a job ends
         now_s = poll * 10.0
         margins.add(view, QueueView("ai"), model="m", ended=poll)
     assert margins.of("groq").within_s(0) == pytest.approx(10)
@@ -115,7 +115,7 @@ def test_nothing_is_learned_of_emails_and_of_queues_that_are_not_known() -> None
 def test_a_few_long_calls_do_not_make_short_ones_seem_long() -> None:
     now_s = 0.0
     margins = QuoteMargins(now_s=lambda: now_s)
-    # One job after the other; one of 20 takes a minute, and is open at most of the polls.
+    # One job after the other. One of 20 takes a minute and is still open at most polls.
     begins = [sum(10 + 60 * (job % 20 == 0) for job in range(count)) for count in range(400)]
     ends = [at_s + (60 if job % 20 == 0 else 1.5) for job, at_s in enumerate(begins)]
     for second in range(int(ends[-1])):

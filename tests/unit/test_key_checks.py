@@ -1,6 +1,6 @@
-"""When a worker checks its keys, and what it does with the answers.
+"""When a worker checks its keys, and its reaction to the answers.
 
-What the providers answer: `tests/integration/test_key_checks.py`.
+The providers' answers: `tests/integration/test_key_checks.py`.
 """
 
 import asyncio

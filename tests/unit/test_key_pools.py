@@ -1,4 +1,4 @@
-"""What is logged of keys as they are read."""
+"""The log lines about keys when they are read."""
 
 import logging
 
@@ -15,7 +15,7 @@ def test_the_logs_hide_each_key_from_the_moment_it_is_read(
 ) -> None:
     redactor = Redactor()
     monkeypatch.setattr(key_pools, "redactor", redactor)
-    odd = "no-such-form-" + GROQ[4:]  # any text of the usual form is hidden anyway
+    odd = "no-such-form-" + GROQ[4:]  # the redactor hides texts in the usual format anyway
     discovery = discover_keys("groq", {"GROQ_API_KEY": odd, "GROQ_API_KEY_2": odd})
     with caplog.at_level(logging.WARNING):
         key_pools.announce(discovery)

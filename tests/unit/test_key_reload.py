@@ -1,4 +1,4 @@
-"""What a reload of the keys reports, and what the checks of keys do."""
+"""The report of a reload of the keys, and the effect of the checks of keys."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -18,7 +18,7 @@ OK, KEPT = {"ok": "groq: 2 keys"}, {"error": "GROQ_ACCOUNT is not an account nam
 
 
 class Control:
-    """Workers that answer what a test says."""
+    """Workers with scripted replies."""
 
     def __init__(self, replies: list[dict[str, Any]] | None) -> None:
         self.replies, self.control, self.broadcasts = replies, self, list[Any]()

@@ -1,4 +1,4 @@
-"""What people are shown of each key, by a snapshot of the pool and by a reset."""
+"""The views of each key, by a snapshot of the pool and by a reset."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -40,7 +40,7 @@ def test_each_key_has_its_own_record_and_those_of_its_account_with_each_model() 
     rpm = {"limit": 30, "level": -1.5, "window_ms": MINUTE_MS}
     epd = {"limit": 100, "level": 7, "window_ms": DAY_MS, "ends_ms": NOW_MS + 9}
     rps = {"limit": 2, "level": 0, "window_ms": 1_000}
-    rps["log"] = [NOW_MS - 1_000, NOW_MS - 999, NOW_MS + 5]  # the first has left the window
+    rps["log"] = [NOW_MS - 1_000, NOW_MS - 999, NOW_MS + 5]  # the first call has left the window
     records = [of_key, {"buckets": {"rpm": rpm, "epd": epd}}, {"buckets": {"rps": rps}}, {}, {}, {}]
     view = snapshot(records=records)
     assert (view.service, view.now_ms, view.redis_ms) == ("groq", NOW_MS, 3)
@@ -101,7 +101,7 @@ NOT_MINE = {f"key:{TWO.id}": block(), "account:other": block(), f"unfit:{TWO.id}
         ("unfit:acme:m", block(), ("account_model", "m", "unfit", 500, 0, ""), "ready"),
         (f"key_resource:{ONE.id}:r", block(), ("key_resource", "r", "cooling", 500, 0, ""),
             "cooling"),
-        # of a from-domain that another team verified, the others serve as before
+        # the domain of another team; the other domains serve as before
         (f"key_resource:{ONE.id}:r", block(-1), ("key_resource", "r", "disabled", None, 0, ""),
             "ready"),
         (f"key_resource:{ONE.id}:m", block(-1), ("key_resource", "m", "disabled", None, 0, ""),
@@ -161,11 +161,11 @@ def rest(left_ms: int | None, *, scope: str = "account_model", reason: str = "wh
         ((), "ready", "", 0),
         ((UNFIT,), "ready", "", 0),
         ((UNFIT,), "cooling", "", None),
-        ((rest(5),), "ready", "", 0),  # of a from-domain, say
+        ((rest(5),), "ready", "", 0),  # of a from-domain, for example
         ((UNFIT, rest(5, reason="a")), "cooling", "a", 5),
         ((rest(5, reason="a"), rest(9, reason="b")), "cooling", "b", 9),
         ((rest(9, reason="b"), rest(5, reason="a")), "cooling", "b", 9),
-        # a model that never works again does not end the rest of the key
+        # an endless block of a model does not replace the rest of the key
         ((rest(None, reason="a"), rest(5, reason="b")), "cooling", "b", 5),
         ((rest(None, reason="a"),), "cooling", "a", None),
         *(
@@ -212,7 +212,7 @@ def test_a_service_is_paused_where_a_person_stopped_all_of_it(
 
 
 SCOPES = [
-    # the field's name, and what it says
+    # the field, and its text
     ("host", BlockedScope("host")),
     ("model:a:b", BlockedScope("model", resource="a:b")),
     ("key:k", BlockedScope("key", "k")),
@@ -250,7 +250,7 @@ def test_the_records_of_a_pool_share_a_hash_tag() -> None:
 
 
 OWNERS = {ONE.id: ONE.label, TWO.id: TWO.label, "acme": "acme"}
-# Redis' rows in the order of the result: the scope, 1 if it has no end, why, and by whom.
+# Redis' rows in the order of the result: the scope, 1 if it has no end, the reason, and the person.
 ROWS: list[tuple[str, int, str, str]] = [
     ("host", 0, "down", "job-1"),
     ("model:m", 1, "gone", "job-1"),

@@ -1,4 +1,4 @@
-"""The manifests of `deploy/kubernetes`: what an operator must be able to rely on."""
+"""The manifests of `deploy/kubernetes`: the properties that operators rely on."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,7 @@ WORKER, FLOWER = "keywheel-worker", "keywheel-flower"
 DEPLOYMENTS = (WORKER, FLOWER)
 API_VERSIONS = {"Deployment": "apps/v1", "PodDisruptionBudget": "policy/v1", "Service": "v1"}
 
-# The cluster drops or refuses a field that it does not know.
+# The cluster drops or refuses unknown fields.
 POD_FIELDS = {
     "automountServiceAccountToken", "containers", "enableServiceLinks", "securityContext",
     "terminationGracePeriodSeconds", "topologySpreadConstraints", "volumes",
@@ -101,7 +101,7 @@ def test_secrets_are_files_that_are_mounted(name: str) -> None:
     read = {entry["configMapRef"]["name"] for entry in container(name)["envFrom"]}
     made = {entry["name"]: entry["literals"] for entry in KUSTOMIZATION["configMapGenerator"]}
     values = dict(line.split("=", 1) for entry in read for line in made[entry])
-    # The pages need no provider's key.
+    # The pages need no key of a provider.
     assert any("API_KEY" in key for key in values) == (name == WORKER)
     values |= {entry["name"]: entry["value"] for entry in container(name)["env"]}
     secret = [key for key in values if re.search(r"API_KEY|URL|AUTH|TOKEN|SECRET", key)]

@@ -1,4 +1,4 @@
-"""The leases of a turn are settled whatever happens to its job, and whatever Redis does."""
+"""The leases of a turn are settled, whatever happens to its job or to Redis."""
 
 import asyncio
 from typing import Any, cast
@@ -21,7 +21,7 @@ LATE = Verdict(Fate.DONE, "ok", limits=(ObservedLimit(Dimension.RPM, 30),))
 
 
 class Pool:
-    """A pool that fails as often as a test says, and notes each settle."""
+    """A pool with scripted failures, which notes each settle."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors, self.settles = list(errors), list[tuple[Verdict, bool]]()
@@ -55,7 +55,7 @@ async def turns() -> None:
 
 @pytest.fixture(autouse=True)
 def late(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """What is sent later, in the background."""
+    """The commands that are sent later, in the background."""
     sent: list[Any] = []
 
     def send_later(ask: Any, exc: Exception) -> bool:

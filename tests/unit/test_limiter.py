@@ -1,4 +1,4 @@
-"""The limiter of each key: a few tasks at once, the others in the order of their arrival."""
+"""The limiter of each key: a few tasks run at once, the others in the order of arrival."""
 
 import asyncio
 

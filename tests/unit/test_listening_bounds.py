@@ -1,4 +1,4 @@
-"""How long a worker waits for messages of Redis, and how unknown answers are gathered."""
+"""How long a worker waits for messages from Redis, and how unknown answers are collected."""
 
 import asyncio
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Logs: the shape of the lines, and where they go."""
+"""Logs: the format of the lines, and their destination."""
 
 import io
 import logging

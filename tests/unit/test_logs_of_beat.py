@@ -1,4 +1,4 @@
-"""What Celery beat logs of a scheduled job that it could not send."""
+"""Celery beat's log line about a scheduled job that it could not send."""
 
 import io
 
@@ -11,7 +11,7 @@ from redis.exceptions import TimeoutError as SilentError
 from worker.logs import setup_logging
 
 
-# What sending meets, and whether the log has a traceback.
+# The error of sending, and whether the log has a traceback.
 @pytest.mark.parametrize(
     ("error", "traced"),
     [

@@ -1,4 +1,4 @@
-"""Celery's own log lines: they name the task, and hold neither arguments nor results."""
+"""Celery's own log lines: they name the task, and contain neither arguments nor results."""
 
 import json
 import logging
@@ -22,7 +22,7 @@ def test_the_current_task_is_named(log_format: str, output: Output) -> None:
     setup_logging("INFO", log_format=log_format, stream=output.stream)
     app = Celery(set_as_current=False)
 
-    @app.task(name="shop.answer", shared=False)  # not for the apps of other tests
+    @app.task(name="shop.answer", shared=False)  # hidden from the apps of other tests
     def job() -> None:
         logging.getLogger("worker.x").info("inside")
 
@@ -47,12 +47,12 @@ def test_celerys_own_lines_hold_no_arguments_and_no_results(
     app = Celery(set_as_current=False)
     app.conf.task_store_eager_result = False
 
-    @app.task(name="shop.answer", shared=False)  # not for the apps of other tests
+    @app.task(name="shop.answer", shared=False)  # hidden from the apps of other tests
     def job(prompt: str) -> str:
         return f"canary-answer {prompt}"
 
     job.apply(args=("canary-prompt",), task_id="the-id")
-    # what the consumer logs on arrival: `celery.worker.strategy`
+    # the consumer's log line at the arrival: `celery.worker.strategy`
     context = {
         "id": "the-id",
         "name": "tasks.ai.complete",
@@ -71,7 +71,7 @@ def test_celerys_own_lines_hold_no_arguments_and_no_results(
     assert "canary" not in output.text
 
 
-# What fails in Celery's worker, and whether its traceback is of use.
+# The failure in Celery's worker, and whether its traceback helps.
 @pytest.mark.parametrize(
     ("error", "traced"),
     [
@@ -97,7 +97,7 @@ def test_a_lost_connection_is_one_line_without_a_traceback(
     assert [("Traceback" in line) for line in (first, second)] == [traced] * 2
 
 
-# The templates are Celery's own, so that a change of theirs is noticed.
+# The templates are Celery's own, so that the test fails if Celery changes them.
 @pytest.mark.parametrize(
     ("template", "values"),
     [
@@ -105,12 +105,12 @@ def test_a_lost_connection_is_one_line_without_a_traceback(
             consumer.UNKNOWN_TASK_ERROR,
             (KeyError("t"), "CANARY", {"kwargsrepr": "CANARY"}, {}),
         ),  # a misspelt name
-        (consumer.INVALID_TASK_ERROR, ("why", "CANARY")),  # a message of another shape
+        (consumer.INVALID_TASK_ERROR, ("why", "CANARY")),  # a message of another format
         (
             consumer.MESSAGE_DECODE_ERROR,
             ("why", "text", "utf-8", "CANARY", "CANARY"),
         ),  # broken JSON
-        (consumer.UNKNOWN_FORMAT, ("CANARY",)),  # no task at all
+        (consumer.UNKNOWN_FORMAT, ("CANARY",)),  # not a task at all
     ],
 )
 def test_a_message_that_cannot_run_is_logged_without_its_content(

@@ -1,4 +1,4 @@
-"""What a log line shows of the parts of a record beside its message."""
+"""A log line's rendering of the other parts of a record than its message."""
 
 import json
 import logging
@@ -19,7 +19,7 @@ Emit = Callable[..., None]
 
 @pytest.fixture
 def emit(output: Output) -> Emit:
-    """Logs a record with these attributes, as JSON unless a test asks for text."""
+    """Log a record with these attributes, as JSON unless a test asks for text."""
 
     def log(name: str = "worker.x", *, log_format: str = "json", **about: Any) -> None:
         setup_logging("INFO", log_format=log_format, stream=output.stream)
@@ -29,7 +29,7 @@ def emit(output: Output) -> Emit:
     return log
 
 
-# Of a record's own field, and of what is deeper within it than four levels.
+# A value of a record's field, and its form in the line; levels below the fourth become text.
 @pytest.mark.parametrize(
     ("value", "shown"),
     [
@@ -67,7 +67,7 @@ def test_a_traceback_and_a_stack_follow_the_fields(emit: Emit, output: Output) -
 
 
 def test_a_record_without_an_error_has_neither(emit: Emit, output: Output) -> None:
-    emit(exc_info=(None, None, None))  # as of `exception()` outside an `except`
+    emit(exc_info=(None, None, None))  # as for `exception()` outside an `except`
     assert entry_in(output).keys() == {"time", "level", "logger", "message"}
 
 
@@ -85,7 +85,7 @@ def test_a_control_character_is_shown_by_its_number(emit: Emit, output: Output) 
     assert r'"a\u0085b\u2028c"' in output.lines[1]
 
 
-# --- what Celery's own records lose
+# --- parts that Celery's own records lose
 
 
 CONTEXT = {"id": "job-1", "name": "t", "args": "canary", "kwargs": "canary", "runtime": 1.5}
@@ -127,7 +127,7 @@ def test_celerys_lines_lose_content_and_nothing_else(
     assert entry_in(output)["message"] == shown
 
 
-# Whose record it is, of which error, and whether its traceback is of use.
+# The record's logger, its error, and whether its traceback helps.
 @pytest.mark.parametrize(
     ("name", "error", "traced"),
     [

@@ -1,4 +1,4 @@
-"""No secret is in a log line, wherever it stands, and every other text stays."""
+"""No secret is in a log line, wherever it stood, and every other text stays."""
 
 import json
 import logging
@@ -77,9 +77,9 @@ def test_a_secret_too_short_to_hide_is_ignored() -> None:
         (GROQ, "gsk_abc123..."),
         (f"Bearer {GROQ}.", "Bearer gsk_abc123...."),
         (f"key='{RESEND}'", "key='re_def456...'"),
-        # after an escaped line break, and glued to another word
+        # after an escaped line break, and joined to another word
         (f"\\n{RESEND}", "\\nre_def456..."),
-        # the labels, short beginnings and names of Python stay
+        # labels, short beginnings of keys and names of Python stay
         ("gsk_abc123... re_def456...", "gsk_abc123... re_def456..."),
         ("core_settings_configuration_module", "core_settings_configuration_module"),
         ("gsk_short re_short", "gsk_short re_short"),

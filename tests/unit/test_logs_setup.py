@@ -1,4 +1,4 @@
-"""Where log lines go, which levels they have, and what is written beside them."""
+"""The destinations of log lines, their levels, and the fields written beside them."""
 
 import json
 import logging

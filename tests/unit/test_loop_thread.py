@@ -19,7 +19,7 @@ def test_a_task_that_runs_when_the_loop_stops_may_clean_up(flavour: str) -> None
             started.set()
             await asyncio.Event().wait()
         finally:
-            await asyncio.sleep(0)  # as a connection that closes
+            await asyncio.sleep(0)  # as for a connection that closes
             cleaned.append("task")
 
     thread = LoopThread(new_loop(flavour), prepare=lambda: None)
@@ -40,7 +40,7 @@ def test_a_task_that_swallows_a_cancel_may_clean_up_as_well(
     async def swallow_one_cancel() -> None:
         try:
             started.set()
-            with contextlib.suppress(asyncio.CancelledError):  # as redis-py before Python 3.12
+            with contextlib.suppress(asyncio.CancelledError):  # like redis-py before Python 3.12
                 await asyncio.Event().wait()
             await asyncio.Event().wait()
         finally:

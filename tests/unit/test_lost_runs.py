@@ -21,7 +21,7 @@ from worker.aio.transport.headers import DEATHS
         ({LOST_RUNS: 1}, False),
         ({LOST_RUNS: 2}, True),
         ({LOST_RUNS: 1, DEATHS: 1}, True),
-        ({LOST_RUNS: True, DEATHS: "9"}, False),  # of somebody who makes messages by hand
+        ({LOST_RUNS: True, DEATHS: "9"}, False),  # written by hand
         ({LOST_RUNS: -9, DEATHS: 1}, False),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_job_fails_once_it_has_lost_too_many_runs_here_or_elsewhere() -> None:
     reports = Reports(most=3)
     reports.lost.report(reports.calls_made, reports.request(headers={DEATHS: 1}), "info")
     assert reports.calls_made.on_failure.call_count == 0
-    for headers in ({DEATHS: 1}, {LOST_RUNS: 2}):  # the one before counts; so it says
+    for headers in ({DEATHS: 1}, {LOST_RUNS: 2}):  # the run before counts, and the header states it
         reports.calls_made.reset_mock()
         reports.lost.report(reports.calls_made, reports.request(headers=headers), "info")
         [(failure,)] = [each.args for each in reports.calls_made.on_failure.call_args_list]
@@ -112,7 +112,7 @@ def test_a_count_that_the_broker_cannot_note_is_kept_here(
     reports = Reports(most=0)
     channel = Mock(**{"add_headers.side_effect": OSError("full")})
     counts = []
-    for job in ("a", "b", "a", "c", "a", "b"):  # b is forgotten as c comes
+    for job in ("a", "b", "a", "c", "a", "b"):  # b is forgotten when c comes
         request = reports.request(job, channel=channel)
         reports.lost.report(reports.calls_made, request, "info")
         counts.append(request.message.headers[LOST_RUNS])

@@ -1,4 +1,4 @@
-"""The Lua scripts: what each requires, and that no function of a library is unused."""
+"""The Lua scripts: each states what it requires, and no library has an unused function."""
 
 import re
 import runpy

@@ -1,4 +1,4 @@
-"""The form that a message must have to be run: Celery trusts its producers to keep it."""
+"""The format that a message must have to be run, which Celery does not check."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -35,24 +35,24 @@ def defect(headers: Any, body: Any = None) -> str:
     )
 
 
-# Headers that are fine, and why one might doubt it.
+# Valid headers that might look invalid.
 @pytest.mark.parametrize(
     "headers",
     [
-        HEADERS,  # the least
-        HEADERS | {"task": "os.system", "eta": [7]},  # Celery has an answer to unknown tasks
+        HEADERS,  # the fewest headers
+        HEADERS | {"task": "os.system", "eta": [7]},  # Celery handles unknown tasks itself
         HEADERS | {"timelimit": None, "retries": None},  # as other languages write it
         HEADERS | {"timelimit": [300, 270.5]},  # hard and soft
         HEADERS | {"eta": "2026-11-24T00:00:00.123456+00:00", "expires": "2026-11-24T01:00:00Z"},
         HEADERS | {"root_id": "a", "parent_id": None, "group": "g", "shadow": "another name"},
-        HEADERS | {"argsrepr": [7], "origin": {}, "x": object()},  # nobody reads them
+        HEADERS | {"argsrepr": [7], "origin": {}, "x": object()},  # no program reads these
     ],
 )
 def test_a_message_that_can_be_run_has_no_defect(headers: dict[str, Any]) -> None:
     assert defect(headers) == ""
 
 
-# Headers, and the sentence about them.
+# Headers, and the message about them.
 @pytest.mark.parametrize(
     ("headers", "sentence"),
     [
@@ -67,23 +67,24 @@ def test_a_message_that_can_be_run_has_no_defect(headers: dict[str, Any]) -> Non
         (
             HEADERS | {"id": "a\nb"},
             "its headers task and id must be short texts",
-        ),  # a line of its own in the log
+        ),  # would add a line to the log
         (HEADERS | {"id": "x" * 1_001}, "its headers task and id must be short texts"),
         (
             HEADERS | {"eta": "tomorrow"},
             "its header eta is malformed",
-        ),  # words, which an error would quote
+        ),  # a text that an error would quote
         (HEADERS | {"eta": "1" * 1_001}, "its header eta is malformed"),
         (HEADERS | {"expires": 60}, "its header expires is malformed"),
         (HEADERS | {"retries": -1}, "its header retries is malformed"),
-        (HEADERS | {"retries": True}, "its header retries is malformed"),  # yes is not a number
+        # A boolean is not a number.
+        (HEADERS | {"retries": True}, "its header retries is malformed"),
         (HEADERS | {"retries": 10**7}, "its header retries is malformed"),
         (HEADERS | {"timelimit": 5}, "its header timelimit is malformed"),
         (HEADERS | {"timelimit": [5]}, "its header timelimit is malformed"),
         (
             HEADERS | {"timelimit": [0, None]},
             "its header timelimit is malformed",
-        ),  # over before it begins
+        ),  # it ends before it begins
         (HEADERS | {"timelimit": [float("nan"), None]}, "its header timelimit is malformed"),
         (HEADERS | {"timelimit": [None, float("inf")]}, "its header timelimit is malformed"),
         (HEADERS | {"shadow": ["a"]}, "its header shadow is malformed"),
@@ -94,7 +95,7 @@ def test_a_header_of_the_wrong_form_is_named_and_not_quoted(headers: Any, senten
     assert defect(headers) == sentence
 
 
-# Bodies, and the sentence about them; an empty one: they are fine.
+# Bodies, and the message about each; an empty message means that the body is valid.
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
@@ -102,7 +103,7 @@ def test_a_header_of_the_wrong_form_is_named_and_not_quoted(headers: Any, senten
         (
             [[], {}, {"callbacks": [JOB], "errbacks": [JOB], "chain": [JOB], "chord": JOB}],
             "",
-        ),  # with everything
+        ),  # with all options
         ({}, "its body is not a list of arguments, keyword arguments and options"),
         ([[], {}], "its body is not a list of arguments, keyword arguments and options"),
         (["a", {}, {}], "its arguments must be a list, its keyword arguments an object"),
@@ -112,7 +113,7 @@ def test_a_header_of_the_wrong_form_is_named_and_not_quoted(headers: Any, senten
         (
             [[], {}, {"errbacks": JOB}],
             "its callbacks, chain or chord are malformed",
-        ),  # one, not in a list
+        ),  # one signature that is not in a list
         ([[], {}, {"chain": 3}], "its callbacks, chain or chord are malformed"),
         ([[], {}, {"chord": {"task": 7}}], "its callbacks, chain or chord are malformed"),
     ],
@@ -125,7 +126,7 @@ def test_a_message_that_cannot_be_decoded_is_left_to_celery() -> None:
     assert problem_with(Unreadable(), known=KNOWN) == ""
 
 
-# Bodies of the protocol before this one, whose headers are in it.
+# Bodies of the former protocol, which contain the headers.
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
@@ -135,7 +136,7 @@ def test_a_message_that_cannot_be_decoded_is_left_to_celery() -> None:
             {"task": "tasks.ai.complete", "id": "job-1", "eta": "soon"},
             "its header eta is malformed",
         ),
-        ({"version": 3}, ""),  # of no protocol: Celery says so
+        ({"version": 3}, ""),  # of an unknown protocol, which Celery reports itself
         (7, ""),
     ],
 )

@@ -1,4 +1,4 @@
-"""How a job without a lease, or with a failed call, ends, or when it comes back."""
+"""The end or the delay of a job without a lease, or with a failed call."""
 
 from collections.abc import Callable
 from typing import Any
@@ -162,7 +162,7 @@ TOO_LARGE = NoLeaseReason.TOO_LARGE
             RequestRejected,
             "no groq key may be used for the from address that is set for it: domain_not_verified",
         ),
-        # an account's own words are better than the pool's
+        # an account's own message is preferred to the pool's
         *(
             (
                 NoLease(why, reason="x"),
@@ -221,10 +221,10 @@ def failed(status: int = 0, **verdict: Any) -> Verdict:
         (failed(500), True, True),
         (failed(definite=False), False, False),
         (failed(definite=False), True, True),
-        (failed(), True, False),  # it never left
+        (failed(), True, False),  # the call never left
         (failed(399), False, False),
         (failed(400), False, True),
-        (failed(499), False, False),  # cut on its way
+        (failed(499), False, False),  # cut while it was sent
         (failed(498), False, False),  # no flex capacity
         (failed(497), False, True),
         *((failed(status), False, False) for status in (408, 421, 425)),
@@ -234,7 +234,7 @@ def failed(status: int = 0, **verdict: Any) -> Verdict:
         (failed(422, scope=Scope.ACCOUNT), False, True),
         (failed(422, effect=Effect.COOL), False, False),
         (failed(422, effect=Effect.DISABLE), False, True),
-        (failed(500, most_repeats=0), False, True),  # its code says that it is the request's
+        (failed(500, most_repeats=0), False, True),  # its code shows that the request is at fault
     ],
 )
 def test_a_failure_is_blamed_on_the_request_where_nothing_else_is_to_blame(

@@ -1,4 +1,4 @@
-"""Which ends of jobs are announced by a notification, and what it says."""
+"""The ends of jobs that a notification announces, and its content."""
 
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from worker.notifications import announcing
 
 @pytest.fixture
 def published(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The arguments of each signature that is published."""
+    """The arguments of each published signature."""
     signatures: list[dict[str, Any]] = []
 
     async def publish(signature: Any, _: Any) -> None:
@@ -115,8 +115,8 @@ async def test_a_notification_that_the_broker_does_not_take_is_logged_as_lost(
         ("tasks.ai.complete", {"notify": 7}, ""),
         ("tasks.ai.complete", {}, ""),
         ("tasks.ai.complete", None, ""),
-        ("tasks.notify.post", {"notify": URL}, ""),  # it would never end
-        ("shop.report", {"notify": URL}, ""),  # no task of ours
+        ("tasks.notify.post", {"notify": URL}, ""),  # would never end
+        ("shop.report", {"notify": URL}, ""),  # not a task of ours
     ],
 )
 def test_an_end_of_ours_goes_to_a_listed_host(

@@ -1,4 +1,4 @@
-"""How a notification is posted, and what each answer of the receiver means."""
+"""How a notification is posted, and the meaning of each answer of the receiver."""
 
 import socket
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ SECRETS = ("whsec_" + "a" * 32, "whsec_" + "b" * 32)
 
 
 class _Receiver:
-    """Answers each post with a status, and keeps what came."""
+    """Answers each post with a status, and keeps the posts."""
 
     def __init__(self) -> None:
         self.status, self.posts = 204, list[tuple[Any, bytes]]()

@@ -15,7 +15,7 @@ from worker.runtime import Runtime
 
 
 class _SentBackError(Exception):
-    """What Celery raises when a job goes back to its queue."""
+    """The exception that Celery raises when a job goes back to its queue."""
 
 
 @pytest.fixture

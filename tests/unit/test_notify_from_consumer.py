@@ -70,5 +70,5 @@ def test_a_worker_takes_64_notifications_at_a_time_and_others_without_bound(
         reserved = [SimpleNamespace(name=TASK)] * count + [SimpleNamespace(name="other")] * 99
         monkeypatch.setattr(notifications.state, "reserved_requests", reserved)
         assert {bound() for bound in bounds.values()} == ({more} if consumed else set())
-    parent.task_consumer.channel = SimpleNamespace()  # kombu's own knows no bound
+    parent.task_consumer.channel = SimpleNamespace()  # kombu's channel has no bound
     NotificationBound(parent).start(parent)

@@ -1,4 +1,4 @@
-"""Where results may be pushed to: which URLs are listed, which addresses are public."""
+"""The hosts to which results may be posted: the listed URLs, and the public addresses."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -85,7 +85,7 @@ def test_an_address_of_the_internet_is_public(address: str) -> None:
     "address",
     [
         "127.0.0.1", "127.9.9.9", "0.0.0.0", "10.0.0.1", "172.16.0.1", "192.168.1.1",  # noqa: S104
-        "169.254.169.254",  # the metadata of cloud machines
+        "169.254.169.254",  # the metadata service of cloud machines
         "100.64.0.1", "192.0.2.1", "198.18.0.1", "224.0.0.1", "255.255.255.255", "240.0.0.1",
         "::1", "::", "fe80::1", "fe80::1%eth0", "fec0::1", "feff::1%eth0", "fc00::1", "fd12::1",
         "ff02::1", "2001:db8::1",

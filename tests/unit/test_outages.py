@@ -1,6 +1,6 @@
-"""How an outage is noted in the broker, whose own trouble costs no job anything.
+"""How an outage is noted in the broker; trouble of the broker itself costs no job anything.
 
-The whole of it: `tests/integration/test_outages.py`.
+With a broker: `tests/integration/test_outages.py`.
 """
 
 import logging

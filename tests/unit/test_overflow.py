@@ -1,6 +1,6 @@
 """Which jobs of a full wait queue go back to the broker, until when, and when they are recalled.
 
-The whole of it is in `tests/integration/waitlist/test_waitlist_models.py`.
+With a key pool: `tests/integration/waitlist/test_waitlist_models.py`.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ HORIZON_S = HORIZON_MS / 1000
 
 
 class Demand:
-    """The demand of one service, as a test says."""
+    """The demand of one service, scripted by a test."""
 
     def __init__(self, *, room: int = 8, shortest: int = 0, others: bool = False) -> None:
         self.room, self.least, self.others, self.full = room, shortest, others, 0
@@ -62,7 +62,7 @@ def made(queue: WaitQueue, **demand: Any) -> tuple[Overflow, Demand]:
         (8, 4, False, False, False),
         (9, 4, False, True, False),  # jobs of another kind have room
         (9, 5, False, False, False),
-        (9, 5, True, True, False),  # those of another service have
+        (9, 5, True, True, False),  # jobs of another service have room
         (8, 5, True, False, False),
         (8, 7, False, False, False),
         (8, 8, False, False, True),
@@ -89,7 +89,7 @@ async def test_the_youngest_job_goes_back_where_others_can_pass(
         ([], HORIZON_S),
         ([0.0], HORIZON_S),
         ([HORIZON_S, 0.5, 0.1, 0.0], HORIZON_S / 4),
-        ([HORIZON_S + 0.1, 0.5, 0.1, 0.0], HORIZON_S / 3),  # one is too long ago
+        ([HORIZON_S + 0.1, 0.5, 0.1, 0.0], HORIZON_S / 3),  # one is too old
         ([HORIZON_S + 0.1], HORIZON_S),
     ],
 )
@@ -126,7 +126,7 @@ async def test_no_job_is_sent_back_for_longer_than_a_minute() -> None:
         (0, 0.0, [1, 2], 2, 0),
         (0, 0.1, [1, 2], 0, 2),
         (0, -0.1, [1], 1, 0),
-        (6, 0.0, [-2, -1, 1, 2], 2, 0),  # those that are due come by themselves
+        (6, 0.0, [-2, -1, 1, 2], 2, 0),  # due jobs come without a recall
         (0, 0.0, [-1, 0], 1, 0),
         (0, 0.1, [-1], 0, 0),
     ],

@@ -1,4 +1,4 @@
-"""A run asks the broker for its message only after a standstill of its process."""
+"""A run asks the broker for its message only after its process has stood still."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ from worker.jobs.ownership import Ownership
     [
         (True, 60, False),
         (False, 60, True),
-        (LostError("gone"), 60, False),  # nobody gets a job while the broker is down
+        (LostError("gone"), 60, False),  # while the broker is down, no other worker gets a job
         (False, 0, False),  # jobs stay with their worker
     ],
 )
@@ -52,8 +52,8 @@ async def test_a_run_that_another_worker_has_ends_here_and_says_so(
     ("began_s", "calls_s", "is_asked"),
     [
         (20.0, 50.0, False),
-        (20.0, 50.1, True),  # half of a lease without a look at the clock: it stood still
-        (40.1, 41.0, True),  # began as that was seen
+        (20.0, 50.1, True),  # half of a lease without a look at the clock: the process stood still
+        (40.1, 41.0, True),  # it began when that was noticed
         (30.0, 40.0, False),
     ],
 )

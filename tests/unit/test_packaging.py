@@ -1,4 +1,4 @@
-"""The lock files: what is installed, here and in the image."""
+"""The lock files: the packages that are installed, here and in the image."""
 
 import re
 import tomllib
@@ -74,9 +74,9 @@ def declared(*groups: str) -> list[Requirement]:
 @pytest.mark.parametrize(
     ("name", "groups"),
     [
-        # .venv: everything, and what builds the project without build isolation
+        # .venv: everything, and the packages that build the project without build isolation
         ("requirements.lock", ("project", "extras", "build")),
-        # .venv for the demo: what runs, the sandbox, and the same builder
+        # .venv for the demo: the runtime, the sandbox, and the same build packages
         ("requirements-demo.lock", ("project", "sandbox", "build")),
         # the image's packages
         ("requirements-runtime.lock", ("project",)),

@@ -41,7 +41,7 @@ def test_a_message_is_tried_once_more_and_then_given_up(
         raise amqp.ConnectionError("it is gone") if tries < 9 else AssertionError
 
     monkeypatch.setattr("kombu.transport.virtual.Channel.basic_publish", lose)
-    # As the transport of Redis says it: any number of tries may help.
+    # The setting of the Redis transport: any number of attempts.
     lost = "kombu.transport.memory.Transport.recoverable_connection_errors"
     monkeypatch.setattr(lost, (amqp.ConnectionError,), raising=False)
     for _ in range(2):  # a second call changes nothing

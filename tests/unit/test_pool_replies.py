@@ -1,4 +1,4 @@
-"""The arguments and the replies of the pool's scripts, and the types they are read as."""
+"""The arguments and the replies of the pool's scripts, and the types of the replies."""
 
 import json
 from typing import Any

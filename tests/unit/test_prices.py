@@ -1,4 +1,4 @@
-"""The file with the prices, and what calls cost by it."""
+"""The file with the prices, and the cost of calls by it."""
 
 from pathlib import Path
 
@@ -29,14 +29,15 @@ def prices(tmp_path: Path) -> Prices:
     return read
 
 
-# Service, model, tokens of prompts, of them cached, tokens of answers, emails, and the cost in USD.
+# Service, model, tokens of prompts, cached ones of them, tokens of answers, emails, the cost in
+# USD.
 @pytest.mark.parametrize(
     ("service", "model", "used", "cost_usd"),
     [
         ("groq", "openai/gpt-oss-120b", (2_000_000, 0, 1_000_000, 0), 0.9),
-        # Without a price of its own a cached token costs what another one costs.
+        # Without a price of its own, a cached token has the price of other tokens of a prompt.
         ("groq", "openai/gpt-oss-120b", (2_000_000, 1_000_000, 0, 0), 0.3),
-        # A tier may have its price, and has the model's else.
+        # A tier may have its own price; otherwise it has the model's.
         ("groq", "openai/gpt-oss-120b (flex)", (2_000_000, 1_000_000, 1_000_000, 0), 3.0),
         ("groq", "openai/gpt-oss-120b (auto)", (1_000_000, 0, 0, 0), 0.15),
         ("groq", "another", (1, 0, 1, 0), None),
@@ -72,12 +73,12 @@ def test_a_file_with_a_byte_order_mark_is_read_and_a_folder_is_refused(tmp_path:
     with pytest.raises(SettingsError, match=r"keywheel-prices\.toml cannot be read as UTF-8 text"):
         read_prices(path)
     path.unlink()
-    path.mkdir()  # Docker makes one of a file that it is to mount and does not find
+    path.mkdir()  # Docker makes a folder in place of a missing file that it has to mount
     with pytest.raises(SettingsError, match=r"keywheel-prices\.toml is a folder"):
         read_prices(path)
 
 
-# The text of the file, and the sentence about it.
+# The text of the file, and the message about it.
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

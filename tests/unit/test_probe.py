@@ -1,4 +1,4 @@
-"""What the probe reports of a worker's heartbeat, and its exit code."""
+"""The probe's report about a worker's heartbeat, and its exit code."""
 
 import os
 import runpy

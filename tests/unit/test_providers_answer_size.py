@@ -1,4 +1,4 @@
-"""How much of an answer is read, and how a longer one ends."""
+"""How much of an answer is read, and the verdict on a longer one."""
 
 import asyncio
 import gzip
@@ -44,7 +44,7 @@ async def test_sixteen_megabytes_are_read_of_an_answer_that_is_kept_whole() -> N
     assert longer.released == ["closed"], "its connection is of no more use"
 
 
-# What the connection raises in the middle of an answer, and what comes out.
+# The connection's error in the middle of an answer, and the raised error.
 @pytest.mark.parametrize(
     ("error", "raised"),
     [
@@ -75,7 +75,7 @@ async def test_an_answer_that_breaks_off_frees_its_connection_and_says_why(
 
 
 class _HoldsBack:
-    """A decoder that gives all of it at the end."""
+    """A decoder that returns everything at the end."""
 
     def __init__(self) -> None:
         self._held = b""

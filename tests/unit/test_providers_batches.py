@@ -1,4 +1,4 @@
-"""How the client of Resend reads answers to batches, and whether it sends any."""
+"""Resend's client reads answers to batches, and finds out whether it may send any."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from worker.verdicts import Cooldown, Effect, Fate, SeenQuota, Verdict
 __all__ = ["client"]
 
 
-# What a stand-in answers to an empty batch, and what follows: None where it takes batches.
+# A stand-in's answer to an empty batch, and the result: None if it accepts batches.
 @pytest.mark.parametrize(
     ("outcome", "fate", "code", "takes"),
     [

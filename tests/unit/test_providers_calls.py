@@ -1,4 +1,4 @@
-"""What calls of both providers have in common, over connections that answer at once."""
+"""Behaviour that calls of both providers share, over connections that answer at once."""
 
 from typing import Any
 

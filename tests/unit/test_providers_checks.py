@@ -1,4 +1,4 @@
-"""How the clients read answers about a key, and how they are made, without a provider."""
+"""How the clients check a key and read the answers, without a provider."""
 
 import logging
 from collections.abc import Callable

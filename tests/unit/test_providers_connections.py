@@ -1,4 +1,4 @@
-"""How the connections to a provider are made, and how a request leaves by them."""
+"""How the connections to a provider are made, and how a request is sent over them."""
 
 import ssl
 from pathlib import Path

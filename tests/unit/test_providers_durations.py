@@ -18,7 +18,7 @@ _NOW_S = 1_800_000_000.0
         ("7.66s", 7_660),  # a reset header of Groq
         ("2m59.56s", 179_560),  # the documentation's example
         ("400ms", 400),
-        ("9m38.016s", 578_016),  # the words of a recorded 429
+        ("9m38.016s", 578_016),  # from the message of a recorded 429
         ("1h2m3s", 3_723_000),
         ("577.499999ms", 578),  # rounded up: a wait is never too short
         ("1us", 1),  # the same
@@ -27,7 +27,7 @@ _NOW_S = 1_800_000_000.0
         ("20", 20_000),  # plain seconds
         ("1.5", 1_500),
         ("0.0004", 1),
-        ("20 seconds", 20_000),  # written out
+        ("20 seconds", 20_000),  # with the unit written out
         ("2 minutes", 120_000),
         ("1 hour 5 min", 3_900_000),
         ("3 sec", 3_000),
@@ -60,8 +60,8 @@ _NOW_S = 1_800_000_000.0
         ("5 parsecs", None),
         ("5s!", None),
         ("s", None),
-        ("٣", None),  # a digit, though not of ours
-        ("1" * 65, None),  # too long to be meant
+        ("٣", None),  # a digit, but not an ASCII one
+        ("1" * 65, None),  # absurdly long
         ("1:30", None),
     ],
 )
@@ -77,17 +77,17 @@ def test_a_duration_is_read_as_milliseconds_or_not_at_all(
         ("3", 3_000),  # seconds, the common form
         ("2m", 120_000),
         (formatdate(_NOW_S + 90, usegmt=True), 90_000),  # an HTTP date
-        (formatdate(_NOW_S - 90, usegmt=True), 0),  # one that has passed
+        (formatdate(_NOW_S - 90, usegmt=True), 0),  # an HTTP date in the past
         ("3, 2m, soon", 120_000),  # several headers at once: the longest
         (f"3, {formatdate(_NOW_S + 90, usegmt=True)}, 5", 90_000),
-        ("Fri, 31 Dec 9999 23:59:59 GMT", None),  # too long to be meant
+        ("Fri, 31 Dec 9999 23:59:59 GMT", None),  # absurdly far away
         ("99999999999999999999", None),
         ("99999999999999999999, 3", 3_000),
         ("2678400", None),
         ("2678399.999", 2_678_399_999),
         (formatdate(_NOW_S + 30 * 86_400, usegmt=True), 30 * 86_400_000),
         ("Someday, 45 Foo 2026 99:99:99 GMT", None),
-        ("6 Nov 99999999999 08:49:37 GMT", None),  # a year that no integer of C holds
+        ("6 Nov 99999999999 08:49:37 GMT", None),  # a year that exceeds C's integers
         ("", None),
         ("x" * 1_000, None),
     ],

@@ -1,4 +1,4 @@
-"""What a failure of aiohttp means, by how far the call had come."""
+"""The verdict on a failure of aiohttp, by how far the call had come."""
 
 import ssl
 from types import SimpleNamespace
@@ -138,8 +138,8 @@ def test_the_caller_is_notified_when_the_bytes_leave() -> None:
     assert reports == [sentinel.left]
 
 
-# What the HTTP client raised, and the verdict on it. Only before anything was sent it is certain
-# that the provider did nothing; then the reason has the words of the error, too.
+# The HTTP client's exception, and the verdict on it. Only if nothing was sent it is certain that
+# the provider did nothing; then the reason contains the error's message, too.
 @pytest.mark.parametrize(
     ("error", "code", "sentence", "definite"),
     [

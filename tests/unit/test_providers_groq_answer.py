@@ -1,4 +1,4 @@
-"""What a caller gets of a completion of Groq, and what it counts."""
+"""The caller's result of a completion by Groq, and the tokens that it counts."""
 
 import json
 from typing import Any
@@ -64,7 +64,7 @@ THOUGHT = {"completion_tokens": 8, "completion_tokens_details": {"reasoning_toke
         ({"reasoning": "why"}, "length", None, "all tokens"),
         ({"reasoning": "why"}, "length", {"completion_tokens": -1}, "all tokens"),
         ({}, "length", THOUGHT, "all 8 tokens"),
-        ({}, "length", USAGE, None),  # it is not known
+        ({}, "length", USAGE, None),  # the use is not known
         ({}, "length", {"completion_tokens_details": "odd"}, None),
         ({"reasoning": "why"}, "stop", THOUGHT, None),
         ({"reasoning": "why", "content": "hi"}, "length", THOUGHT, None),
@@ -151,7 +151,7 @@ def test_a_success_has_the_counted_tokens_and_the_stated_limits() -> None:
     assert nothing.limits == judged.limits
 
 
-# What came of a streamed answer, and what is made of it.
+# The parts of a streamed answer, and the result made of them.
 @pytest.mark.parametrize(
     ("body", "verdict", "reason"),
     [
@@ -178,7 +178,7 @@ def test_an_answer_that_breaks_off_is_in_doubt_and_has_the_stated_limits(
     assert judged.limits == (ObservedLimit(Dimension.TPM, 6_000),)
 
 
-# What refuses a request for its size, and the reason that its caller gets.
+# The refusal of a request for its size, and the reason that its caller gets.
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [

@@ -101,7 +101,7 @@ LAST = event(choices=[{"delta": {}, "finish_reason": "stop"}], usage=USAGE, mode
     ("pieces", "error", "fate", "text"),
     [
         ([DELTA, LAST, b"data: [DONE]\n\n"], None, "done ok", "hi"),
-        ([DELTA, LAST], httpx.ReadError("cut"), "done ok", "hi"),  # all of it was here
+        ([DELTA, LAST], httpx.ReadError("cut"), "done ok", "hi"),  # the whole answer had arrived
         ([DELTA], CUT, "retry read_error in doubt", None),
         ([DELTA], None, "retry stream_cut in doubt", None),
         ([DELTA, b"data: odd\n\n"], None, "retry unreadable_answer in doubt", None),

@@ -23,8 +23,7 @@ from worker.verdicts import Dimension, ObservedLimit
             ),
             Refusal("org_01jx", Dimension.TPM, 6000, 5804, 1180, 9_840, "on_demand"),
         ),
-        # tokens of prompts and of answers are limited on their own, and a tier has limits of its
-        # own
+        # prompts and answers have limits of tokens of their own, and so does a tier
         (
             (
                 "service tier `flex` on input tokens per minute (ITPM): Limit 7000, Used 4690, "
@@ -37,7 +36,7 @@ from worker.verdicts import Dimension, ObservedLimit
             Refusal(None, Dimension.OTPM, 1000, requested=2048),
         ),
         ("limit of output tokens per minute reached", Refusal(dimension=Dimension.OTPM)),
-        # a limit that nobody knows yet is not taken for one that it is spelled like
+        # an unknown limit is not taken for one with a similar name
         ("on thinking tokens per minute (THPM): Limit 10, Used 10", Refusal(limit=10, used=10)),
         ("input tokens per day: Limit 10", Refusal(limit=10)),
         # hours and minutes
@@ -54,7 +53,7 @@ from worker.verdicts import Dimension, ObservedLimit
             "on requests per minute (RPM): Limit 30. try again in 577.499999ms",
             Refusal(None, Dimension.RPM, 30, wait_ms=578),
         ),
-        # without the short word
+        # without the abbreviation
         ("Limit reached: 30 requests per minute", Refusal(dimension=Dimension.RPM)),
         (
             "too many Tokens Per Day, limit: 100,000",
@@ -69,7 +68,7 @@ from worker.verdicts import Dimension, ObservedLimit
         ("try again in 2 minutes.", Refusal(wait_ms=120_000)),
         ("try again in 7.5s.", Refusal(wait_ms=7_500)),
         ("try again in 5 parsecs", Refusal(wait_ms=5_000)),
-        # nothing at all
+        # no limits at all
         ("Too many requests", Refusal()),
         ("", Refusal()),
         ("try again in a while", Refusal()),
@@ -87,7 +86,7 @@ def test_the_words_of_a_refusal_are_read(message: str, expected: Refusal) -> Non
             Refusal(dimension=Dimension.TPM, limit=6000, requested=6000),
             False,
         ),  # it fits an empty bucket
-        (Refusal(limit=6000, requested=7000), True),  # tokens, as no dimension is named
+        (Refusal(limit=6000, requested=7000), True),  # tokens, because no dimension is named
         (
             Refusal(dimension=Dimension.RPM, limit=0, requested=1),
             False,
@@ -150,7 +149,7 @@ def _requests(limit: str, remaining: str, reset: str | None) -> Answer:
         ),
         # a day's window that ends at midnight
         (_requests("1000", "990", "11h3m"), (ObservedLimit(Dimension.RPD, 1_000, 990.0),)),
-        # a stand-in that counts a minute, refilling continuously or by window
+        # a stand-in that counts by the minute, with a continuous refill or by window
         (_requests("600", "590", "1s"), (ObservedLimit(Dimension.RPM, 600, 590.0),)),
         (_requests("600", "599", "43"), (ObservedLimit(Dimension.RPM, 600, 599.0),)),
         # 1.05 requests of a day, of which 14,398.95 remain, or a window of a minute
@@ -158,13 +157,13 @@ def _requests(limit: str, remaining: str, reset: str | None) -> Answer:
         (_requests("14400", "14398", "5.9s"), ()),
         (_requests("14400", "14397", "17.1s"), (ObservedLimit(Dimension.RPD, 14_400, 14_397.0),)),
         (_requests("14400", "14398", "1s"), (ObservedLimit(Dimension.RPM, 14_400, 14_398.0),)),
-        # no limit can be concluded
+        # no limit can be derived
         (_requests("600", "600", "0s"), ()),
         (_requests("600", "599", None), ()),
         (_requests("600", "599", "soon"), ()),
         (_requests("many", "some", "1s"), ()),
         (_requests("0", "0", "1s"), ()),
-        # tokens, with more left than there can be
+        # tokens, with more left than the limit allows
         (
             Answer(
                 200, {"x-ratelimit-limit-tokens": "6000", "x-ratelimit-remaining-tokens": "6001"}

@@ -1,4 +1,4 @@
-"""How long a key rests by the words of Groq, and what they decide."""
+"""How long a key rests according to Groq's messages, and the verdicts on them."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 from tests.unit.provider_judges import groq, summary
 
 
-# What `retry-after` says, which is in whole seconds, and for how long the key rests.
+# `retry-after`, which has whole seconds, and for how long the key rests.
 @pytest.mark.parametrize(
     ("stated", "rests_ms"),
     [
@@ -15,7 +15,7 @@ from tests.unit.provider_judges import groq, summary
         ("0", 1_500),
         ("2", 1_500),
         ("2.5", 1_500),
-        ("2.501", 2_501),  # it is not the same wait as in the words
+        ("2.501", 2_501),  # not the wait of the message
         ("90000", 86_400_000),
     ],
 )
@@ -57,7 +57,7 @@ TIER_UNAVAILABLE = (
 )
 
 
-# What Groq says of a key or of a request, in words, and the verdict on it.
+# Groq's message about a key or a request, and the verdict on it.
 @pytest.mark.parametrize(
     ("status", "error", "verdict"),
     [

@@ -1,4 +1,4 @@
-"""What a check of a key reads of an answer: models, quotas, and whether the key is dead."""
+"""What a check of a key reads from an answer: models, quotas, and whether the key is dead."""
 
 from typing import Any
 

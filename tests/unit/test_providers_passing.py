@@ -1,4 +1,4 @@
-"""Requests of other SDKs: where they go, and how answers are judged, without a provider."""
+"""Requests of other SDKs: their addresses, and the verdicts on answers, without a provider."""
 
 import asyncio
 import gzip
@@ -147,7 +147,7 @@ async def test_a_call_that_fails_leaves_its_error_in_place_of_an_answer() -> Non
 async def test_nothing_is_sent_with_an_unsendable_key_or_after_the_close() -> None:
     made, exchange = passing(nothing), Exchange.of(request(model="m"))
     assert (await made.call(SecretStr("gsk ü"), exchange)).verdict is UNSENDABLE_KEY
-    await made.close()  # the connections are not its own
+    await made.close()  # the connections belong to somebody else
     assert not made._http.is_closed
     await made._http.aclose()
     assert (await made.call(SECRET, exchange)).verdict is CLOSED
@@ -160,7 +160,7 @@ BUSY = event(error={"message": "try later", "status_code": 503})
 OF_ANOTHER = "https://api.openai.example/v1/responses"
 
 
-# Where the request went, what arrived and how it ended; and what it means.
+# The request's address, what arrived and how it ended; and the verdict.
 @pytest.mark.parametrize(
     ("url", "pieces", "error", "fate", "code", "tokens"),
     [
@@ -168,7 +168,8 @@ OF_ANOTHER = "https://api.openai.example/v1/responses"
         (CHAT, [DELTA[:9], DELTA[9:] + LAST], None, Fate.DONE, "ok", 7),
         (CHAT, [DELTA], None, Fate.RETRY, "stream_cut", None),
         (CHAT, [DELTA], httpx.ReadError("cut"), Fate.RETRY, "read_error", None),
-        (CHAT, [DELTA, NO_KEY], None, Fate.RETRY, "invalid_key", None),  # it has its reader
+        # Its reader handles the error.
+        (CHAT, [DELTA, NO_KEY], None, Fate.RETRY, "invalid_key", None),
         (CHAT, [DELTA, BUSY], None, Fate.RETRY, "over_capacity", None),
         (OF_ANOTHER, [event(usage=USAGE)], None, Fate.DONE, "ok", 7),
         (OF_ANOTHER, [event(type="x")], None, Fate.DONE, "ok", None),

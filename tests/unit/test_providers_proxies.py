@@ -1,4 +1,4 @@
-"""By which proxy a provider is called, and how many connections a process may open."""
+"""The proxy by which a provider is called, and how many connections a process may open."""
 
 import resource
 

@@ -1,4 +1,4 @@
-"""What a request to a provider is made of, and what it is estimated to use."""
+"""The content of a request to a provider, and its estimated use."""
 
 from types import MappingProxyType
 from typing import Any
@@ -25,7 +25,8 @@ def _asking(content: Any, **more: Any) -> dict[str, Any]:
         ),  # the newer name wins, rounded up
         (_asking("x" * 400), 100 + 4 + 1_024),  # the default reserve
         (_asking("x" * 400, max_tokens=10, n=3), 100 + 4 + 30),
-        (_asking("字" * 4, max_tokens=1), 3 + 4 + 1),  # scripts beyond ASCII are not underrated
+        # Scripts other than ASCII are not underestimated.
+        (_asking("字" * 4, max_tokens=1), 3 + 4 + 1),
         (
             _asking("\ud800", max_tokens=1),
             1 + 4 + 1,
@@ -51,7 +52,7 @@ def _asking(content: Any, **more: Any) -> dict[str, Any]:
                 ],
                 "max_tokens": 1,
             },
-            (40 + 40) // 4 + 2 * 4 + 1,  # what the model thought and called counts as well
+            (40 + 40) // 4 + 2 * 4 + 1,  # reasoning and tool calls of the model count as well
         ),
         (_asking("", max_tokens=1, documents=[{"a": 1}]), 3 + 4 + 1),
         ({"model": "m"}, 1_024),
@@ -84,7 +85,7 @@ def test_limits_belong_to_a_model_and_a_service_tier(tier: str | None, expected:
     assert (completion.limited_as, completion.resource) == (
         expected,
         "m",
-    )  # a key that may not use the model may not in any tier
+    )  # a key that may not use the model may not use it in any tier
     assert (completion.input_tokens, completion.output_tokens, completion.tokens) == (104, 10, 114)
 
 

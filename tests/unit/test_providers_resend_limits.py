@@ -1,4 +1,4 @@
-"""What the headers of Resend's answers say of limits and quotas."""
+"""The limits and quotas in the headers of Resend's answers."""
 
 import pytest
 
@@ -13,7 +13,7 @@ def rps(limit: int, remaining: float | None = None, window_ms: int | None = None
     return ObservedLimit(Dimension.RPS, limit, remaining, window_ms=window_ms)
 
 
-# The limit, what remains of it and its policy, as headers, and what is read.
+# The limit, what remains of it and its policy, as headers, and the limits that are read.
 @pytest.mark.parametrize(
     ("limit", "remaining", "policy", "limits"),
     [

@@ -1,4 +1,4 @@
-"""How long a team of Resend rests, and the verdicts on its odd answers."""
+"""How long a team of Resend rests, and the verdicts on its unusual answers."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from tests.unit.provider_judges import resend, summary
 
 
-# What the headers say of the wait, and for how long the team rests.
+# The wait in the headers, and for how long the team rests.
 @pytest.mark.parametrize(
     ("headers", "rests_ms"),
     [
@@ -27,7 +27,7 @@ def test_a_team_of_resend_rests_for_as_long_as_it_says_within_bounds(
     assert judged.cooldown_ms == rests_ms
 
 
-# What comes with an HTTP status of 200 or in other words, and the verdict on it.
+# An answer with the HTTP status 200 or with an unusual message, and the verdict on it.
 ODD: list[tuple[int, Any, str]] = [
     (
         403,

@@ -1,4 +1,4 @@
-"""What an error of ours repeats of a provider's answer."""
+"""The parts of a provider's answer that our errors repeat."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from worker.providers.response import MAX_SENTENCE, Answer, safe_sentence
 
-LONG = "".join(chr(ord("A") + n * n % 26) + str(n) for n in range(60))  # no piece comes twice
+LONG = "".join(chr(ord("A") + n * n % 26) + str(n) for n in range(60))  # no part occurs twice
 
 
 def test_a_sentence_is_one_bounded_line_without_secrets() -> None:
@@ -20,7 +20,7 @@ def test_a_sentence_is_one_bounded_line_without_secrets() -> None:
     ("message", "private", "shown"),
     [
         ("no abcdef", ["abcdef"], "no […]"),
-        ("no abcde", ["abcde"], "no abcde"),  # a word of everybody
+        ("no abcde", ["abcde"], "no abcde"),  # a common word
         ("no abcdefgh", ["abcdef", "abcdefgh"], "no […]"),
         (f"no {LONG[:15]}!", [LONG], f"no {LONG[:15]}!"),
         (f"no {LONG[:16]}!", [LONG], "no […]!"),
@@ -37,7 +37,7 @@ def test_what_a_provider_quotes_of_a_private_text_is_left_out(
     assert safe_sentence(message, secret="", private=private) == shown
 
 
-# How a provider quotes a long text: whole, cut off by itself, cut off by us, from the middle.
+# Ways in which a provider quotes a long text: whole, cut off by it, cut off by us, from the middle.
 @pytest.mark.parametrize(
     "quoting",
     [

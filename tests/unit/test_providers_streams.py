@@ -1,4 +1,4 @@
-"""How an answer is assembled from the pieces in which it comes."""
+"""How an answer is assembled from its streamed pieces."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from worker.providers.groq.stream import AssembledAnswer, EventDecoder
 
 
 class RecordingListener:
-    """Keeps the events that a listener gets."""
+    """Keeps the events that it receives."""
 
     def __init__(self) -> None:
         self.events: list[Any] = []
@@ -52,7 +52,7 @@ def assembled(*events: bytes) -> tuple[AssembledAnswer, list[Any]]:
         ([b"data: a\r", b"\r", b"\n\ndata: b\n\n"], [b"a", b"b"]),
         ([b"data: a\r\n", b"\n", b"data: b\n", b"\n"], [b"a", b"b"]),
         ([b"\xef\xbb\xbfdata: a\n\n"], [b"a"]),
-        ([b"\n\xef\xbb\xbfdata: a\n\n"], []),  # only at the very beginning it means nothing
+        ([b"\n\xef\xbb\xbfdata: a\n\n"], []),  # only at the very beginning it is ignored
     ],
 )
 def test_events_are_cut_out_of_the_bytes_wherever_those_break(

@@ -1,4 +1,4 @@
-"""How the connections' transport handles the answers and errors of the library below it."""
+"""The connections' transport handles the answers and errors of the library below it."""
 
 import asyncio
 from typing import Any

@@ -11,7 +11,7 @@ from worker.providers.failures import OversizedAnswer
 from worker.verdicts import Effect, Fate, Scope
 
 
-# Which failures are surely before the provider, and which may be after it.
+# Failures that certainly come before the provider, and those that may come after it.
 @pytest.mark.parametrize(
     ("error", "definite", "code"),
     [
@@ -40,7 +40,8 @@ def test_a_transport_error_never_blames_the_key(
     assert (verdict.code, verdict.definite) == (code, definite)
     assert verdict.fate is (Fate.RETRY if definite else Fate.SAME_ACCOUNT)
     assert (verdict.effect, verdict.scope) == (Effect.NONE, Scope.HOST)
-    # Before a connection the text is our own and says why; all others' may hold anything.
+    # Before a connection, the text is our own and gives the reason; other texts may contain
+    # anything.
     assert ("x" in verdict.reason.split("(")[0].split()) is definite
 
 

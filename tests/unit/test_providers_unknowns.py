@@ -21,7 +21,7 @@ def shapes(*private: str) -> Shapes:
     return Shapes(SECRET, private)
 
 
-# A name that came, and what is kept of it.
+# A name in an answer, and the part of it that is kept.
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
@@ -214,7 +214,7 @@ class _Watch:
         self._watch = GroqWatch(self.unknowns.append)
 
     def see(self, *verdicts: Verdict, model: str = "m-1") -> list[str]:
-        """Look at answers, and return what was reported of them."""
+        """Pass answers, and return the reports about them."""
         self.unknowns.clear()
         for verdict in verdicts:
             self._watch.look(

@@ -1,6 +1,6 @@
-"""The whole verdict on an answer: what becomes of the request, and of what else.
+"""The whole verdict on an answer: the fate of the request, and the effect on scopes.
 
-`tests/integration/providers/` asks for the same over HTTP, and says where each answer comes from.
+`tests/integration/providers/` tests the same over HTTP, and has the source of each answer.
 """
 
 import csv
@@ -17,7 +17,7 @@ from worker.providers.response import Answer
 
 PAGE = {"content-type": "text/html", "retry-after": "7"}
 TABLE = Path(__file__).with_name("verdicts.csv")
-"""By service, status, name of the error and `retry-after`: the verdict, and its reason."""
+"""The verdict and its reason, by service, status, name of the error and `retry-after`."""
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_an_answer_in_the_providers_own_form_has_this_verdict(row: dict[str, str
     assert judged.status == status
 
 
-# Bounds between which a wait is drawn, so that not all come back at once.
+# Bounds of a random wait, so that not all jobs come back at once.
 @pytest.mark.parametrize(
     ("service", "status", "code", "least_ms", "most_ms"),
     [
@@ -57,7 +57,7 @@ def test_a_wait_that_is_drawn_has_bounds(
         assert (judged.backoff_ms or judged.cooldown_ms) == wait_ms
 
 
-# What a gateway answers in place of each: a page, or an error in another form.
+# A gateway's answer in place of each: a page, or an error in another format.
 GATEWAYS: list[tuple[int, str, str, str]] = [
     (
         301,

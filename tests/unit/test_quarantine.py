@@ -15,19 +15,19 @@ from worker.jobs.history import ALONE, DEATHS
 FAR = "2999-01-01T00:00:00+00:00"
 
 
-# What a message says of itself, and how many deaths it is to blame for.
+# A message's own counts, and how many deaths are counted against it.
 @pytest.mark.parametrize(
     ("headers", "count"),
     [
         ({}, 0),
         ({DEATHS: 1}, 1),
         ({DEATHS: 2}, 2),
-        ({DEATHS: 9}, 2),  # all of them in company
-        ({DEATHS: 2, ALONE: 2}, 2),  # it ran alone, and was given back by a worker that lived
+        ({DEATHS: 9}, 2),  # all of them beside other jobs
+        ({DEATHS: 2, ALONE: 2}, 2),  # it ran alone, and a worker that lived returned it
         ({DEATHS: 3, ALONE: 2}, 3),  # it died alone
-        ({DEATHS: 7, ALONE: 2}, 3),  # and then waited in four workers that died
+        ({DEATHS: 7, ALONE: 2}, 3),  # it then waited in four workers that died
         ({DEATHS: 5, ALONE: 4}, 5),
-        ({DEATHS: 1, ALONE: 4}, 1),  # of an earlier turn
+        ({DEATHS: 1, ALONE: 4}, 1),  # from an earlier turn
         ({ALONE: 4}, 0),
         ({DEATHS: 3, ALONE: "2"}, 2),
         ({DEATHS: 3, ALONE: True}, 2),
@@ -58,7 +58,7 @@ class Channel:
 
 
 class Message:
-    """kombu's, as far as it matters here."""
+    """The parts of kombu's message that matter here."""
 
     def __init__(self, headers: dict[str, Any], channel: Any) -> None:
         self.headers, self.channel = headers, channel
@@ -66,7 +66,7 @@ class Message:
 
 
 class Request:
-    """What Celery knows of a job that has begun."""
+    """Celery's request of a job that has begun."""
 
     def __init__(self, message: Any) -> None:
         self.message = message
@@ -105,7 +105,7 @@ def test_suspects_run_one_at_a_time_in_their_order_and_are_booked_before() -> No
     bench.tick()
     assert bench.ran == [first, second]
     second.acknowledged = True
-    fourth = bench.give()  # it does not pass the third
+    fourth = bench.give()  # it does not overtake the third
     bench.tick()
     assert bench.ran == [first, second, third]
     third.acknowledged = True
@@ -118,7 +118,7 @@ def test_suspects_run_one_at_a_time_in_their_order_and_are_booked_before() -> No
 def test_other_messages_are_not_suspects() -> None:
     bench = Bench()
     assert not bench.give(1).taken
-    assert not bench.give(2, eta=FAR).taken  # it would keep the others waiting
+    assert not bench.give(2, eta=FAR).taken  # it would keep the other jobs waiting
     assert bench.give(2, eta="2001-01-01T00:00:00").taken
     assert not bench.quarantine.takes(SimpleNamespace(headers=None), bench.ran.append)
 
@@ -126,7 +126,7 @@ def test_other_messages_are_not_suspects() -> None:
 def test_suspects_that_wait_widen_the_prefetch_as_far_as_the_consumer_allows() -> None:
     bench = Bench(window=3, most=4)
     messages = [bench.give() for _ in range(4)]
-    assert bench.qos.value == 4  # one runs, three wait, and the consumer allows for one
+    assert bench.qos.value == 4  # one runs, three wait, and the consumer allows one more
     for message in messages:
         message.acknowledged = True
         bench.tick()
@@ -144,7 +144,7 @@ def test_a_lost_connection_clears_the_suspects_that_had_not_begun() -> None:
         bench.quarantine.forget()
         assert bench.quarantine.held == 0
         again = bench.give()
-        assert bench.ran == [running]  # which outlives its connection
+        assert bench.ran == [running]  # it outlives its connection
     finally:
         state.active_requests.discard(request)
     bench.quarantine.forget()

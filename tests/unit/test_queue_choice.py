@@ -1,4 +1,4 @@
-"""Which queues a worker consumes, by its keys or by -Q, and what it says of them."""
+"""The queues that a worker consumes, by its keys or by -Q, and its log lines about them."""
 
 from typing import Any
 from unittest.mock import Mock, call
@@ -15,7 +15,7 @@ LEFT = "no groq key is configured: this worker leaves the queue ai alone"
 
 
 class Queues(dict[str, str]):
-    """The app's queues, each its own name; notes what is selected."""
+    """The app's queues, each with its name; notes the selected ones."""
 
     def __init__(self, *consumed: str) -> None:
         names = [*DELAYED_QUEUES.values(), *DELAYED_QUEUES]
@@ -37,7 +37,7 @@ class Queues(dict[str, str]):
         ("ai,email.deferred", False, []),
         (["ai", FOREIGN], False, []),
         ("admni,emial", True, ["admin", "email"]),
-        ("warehouse", True, []),  # of a task of the user's own
+        ("warehouse", True, []),  # of a user's own task
         ("warehouse", False, [f": there are {', '.join(QUEUES)}"]),
     ],
 )
@@ -89,7 +89,7 @@ def test_the_queues_follow_the_keys(caplog: pytest.LogCaptureFixture) -> None:
         choice.follow(consumer, keys)
         assert consumer.mock_calls == calls
     assert caplog.messages == [LEFT]
-    queues.deselect(list(names))  # Celery's own `cancel_task_queue` does
+    queues.deselect(list(names))  # as Celery's own `cancel_task_queue` does
     choice.follow(consumer, BOTH | {"groq": 0})
     choice.follow(consumer, BOTH)
     assert set(names) <= set(queues.consume_from), "after a reconnection as well"

@@ -12,7 +12,7 @@ from worker.rotation.queue_demand import QueueDemand
 
 @dataclass
 class Scripted:
-    """The demand of one service, as a test says."""
+    """The demand of one service, scripted by a test."""
 
     waiting: int = 0
     room: int = 10

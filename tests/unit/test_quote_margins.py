@@ -1,4 +1,4 @@
-"""What a quote adds to a forecast, and how each outcome moves it."""
+"""The margin that a quote adds to a forecast, and how each outcome changes it."""
 
 from itertools import pairwise
 
@@ -8,7 +8,7 @@ from worker.keypool.margins import Margins, QuoteBook
 
 
 def taught(*outcomes: float, forecast_s: float = 29.0, polled: bool = False) -> QuoteBook:
-    """A book of jobs that took these times, one after the other."""
+    """A book that has learned from jobs with these durations, one after the other."""
     book, now_s = QuoteBook(is_polled=polled), 0.0
     for ended, took_s in enumerate(outcomes):
         book.quote(now_s, ended=ended, place=1, forecast_s=forecast_s)
@@ -48,7 +48,7 @@ def test_a_margin_is_that_which_nine_of_ten_outcomes_stayed_below() -> None:
 
 
 def test_a_quote_that_was_kept_lowers_the_margin_by_a_ninth_of_what_another_raises_it() -> None:
-    spread = taught(14.0)._spreads[1]  # within what was quoted, 44 s
+    spread = taught(14.0)._spreads[1]  # within the quoted 44 s
     assert spread.level == pytest.approx(0.899)
     assert taught(44.0)._spreads[1].level == pytest.approx(0.899), "in time, if only just"
     assert taught(44.5)._spreads[1].level == pytest.approx(0.909)
@@ -85,7 +85,7 @@ def test_a_thousand_quotes_are_followed_at_once() -> None:
     assert ends[-1] == 1_105
 
 
-# Whether ends are observed only now and then, and how long the second of four jobs took then.
+# Whether ends are observed only now and then, and how long the second of four jobs then took.
 @pytest.mark.parametrize(("polled", "took_s"), [(False, 20.0), (True, 16.0)])
 def test_between_two_observations_jobs_end_at_even_distances(
     *, polled: bool, took_s: float

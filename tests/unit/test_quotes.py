@@ -1,4 +1,4 @@
-"""Quotes: by when a job ends in nine of ten cases, learned from what became of earlier ones."""
+"""Quotes: by when a job ends in nine of ten cases, learned from the outcomes of earlier quotes."""
 
 import random
 
@@ -8,7 +8,7 @@ from worker.keypool.margins import QuoteBook
 
 
 def kept(book: QuoteBook, ratios: list[float], *, forecast_s: float = 30.0) -> float:
-    """Quote for one job after the other, each of which takes so many times what is forecast."""
+    """Quote for one job after the other; each takes a multiple of its forecast."""
     now_s, ended, met = 0.0, 0, 0
     for ratio in ratios:
         quoted_s = book.quote(now_s, ended=ended, place=1, forecast_s=forecast_s)
@@ -23,8 +23,8 @@ def kept(book: QuoteBook, ratios: list[float], *, forecast_s: float = 30.0) -> f
     "spread",
     [
         (0.9, 1.1),
-        (1.0, 3.0),  # a forecast that is always too early
-        (0.2, 0.5),  # and one that is always too late
+        (1.0, 3.0),  # the forecast is always too early
+        (0.2, 0.5),  # the forecast is always too late
     ],
 )
 def test_nine_of_ten_quotes_are_kept_whatever_forecasts_are_worth(

@@ -1,4 +1,4 @@
-"""The clients of a process: what their connections understand."""
+"""The clients of a process: the options that their connections understand."""
 
 import asyncio
 import ssl
@@ -12,7 +12,7 @@ from worker.redis import client as client_module
 from worker.redis.client import IdleClosingPool, connect, connect_to_broker
 
 
-# What may stand in the URL, as Celery takes it too, and what it means.
+# An option of the URL, as Celery accepts it too, and its meaning.
 @pytest.mark.parametrize(
     ("query", "meaning"),
     [
@@ -22,8 +22,8 @@ from worker.redis.client import IdleClosingPool, connect, connect_to_broker
             "?ssl_cert_reqs=CERT_REQUIRED",
             ssl.CERT_REQUIRED,
         ),  # OpenSSL's name, as in Celery's documentation
-        ("?ssl_cert_reqs=CERT_NONE", ssl.CERT_NONE),  # as some hosters give it
-        ("?db=1&ssl_cert_reqs=CERT_OPTIONAL", ssl.CERT_OPTIONAL),  # behind something else
+        ("?ssl_cert_reqs=CERT_NONE", ssl.CERT_NONE),  # as some hosters write it
+        ("?db=1&ssl_cert_reqs=CERT_OPTIONAL", ssl.CERT_OPTIONAL),  # after another option
     ],
 )
 async def test_the_pool_takes_the_same_tls_url_as_celery(
@@ -46,7 +46,7 @@ async def test_a_server_that_hangs_is_given_up_within_15_seconds() -> None:
     await client.aclose()
 
 
-# Where the jobs and the key pool are, and whether one client serves both.
+# The Redis of the jobs and that of the key pool, and whether one client serves both.
 @pytest.mark.parametrize(
     ("pool", "is_same"), [("redis://one:6379/0", True), ("redis://other:6379/0", False)]
 )

@@ -1,4 +1,4 @@
-"""How commands are written and sent, lookups gathered, and a stream of events read."""
+"""How commands are encoded and sent, look-ups combined, and a stream of events read."""
 
 import asyncio
 import gc
@@ -34,7 +34,7 @@ def test_a_command_is_written_as_the_client_writes_it(command: tuple[Any, ...]) 
 
 
 class ScriptedConnection:
-    """In the place of a shared connection: notes commands and answers as planned."""
+    """Replaces a shared connection: notes commands, and gives planned replies."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers, self.sent = list(answers), list[Any]()
@@ -66,7 +66,7 @@ async def test_a_client_has_one_pipeline_which_goes_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Client:
-        """Can be a key of a weak mapping."""
+        """A client that can be the key of a weak mapping."""
 
     class Made:
         def __init__(self, _: Any) -> None:
@@ -97,7 +97,7 @@ async def test_a_command_goes_by_the_shared_link(monkeypatch: pytest.MonkeyPatch
 
 
 class Records:
-    """A store that answers when it may, or fails."""
+    """A store that answers when the test lets it, or fails."""
 
     def __init__(self) -> None:
         self.lookups: list[list[str]] = []
@@ -174,7 +174,7 @@ async def test_the_latest_entries_of_a_stream_are_read_before_an_instant(
     assert client.lookups == [(("s",), {"max": last, "count": 7})]
 
 
-# What an entry has, and the two instants that are read of it.
+# The fields of an entry, and the two instants that are read from them.
 @pytest.mark.parametrize(
     ("fields", "at_ms", "until_ms"),
     [

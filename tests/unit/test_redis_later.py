@@ -1,4 +1,4 @@
-"""The commands that are sent to Redis later, in the background."""
+"""Commands that are sent to Redis later, in the background."""
 
 import asyncio
 import contextlib
@@ -98,7 +98,7 @@ async def test_the_end_of_the_loop_ends_a_command_that_swallows_a_cancel(
 
     async def swallow_one_cancel() -> None:
         begun.set()
-        with contextlib.suppress(asyncio.CancelledError):  # as redis-py before Python 3.12
+        with contextlib.suppress(asyncio.CancelledError):  # like redis-py before Python 3.12
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 

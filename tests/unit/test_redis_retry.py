@@ -1,4 +1,4 @@
-"""Which errors of Redis pass by themselves, in one list; and how long each caller waits."""
+"""The single list of temporary Redis errors, and how long each caller waits."""
 
 import asyncio
 import logging
@@ -25,8 +25,7 @@ from worker.redis import retry
 from worker.redis.retry import retry_while_down
 
 
-# What the server answers, as it stands on the wire, and whether the same command may be taken a
-# little later.
+# The server's reply on the wire, and whether the same command may succeed a little later.
 @pytest.mark.parametrize(
     ("answer", "passes"),
     [

@@ -1,6 +1,6 @@
-"""One URL of Redis serves broker, results and pool, with whatever options it has.
+"""One URL of Redis, with any options, serves broker, results and pool.
 
-Or is refused with a sentence.
+Otherwise it is refused with a message.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from worker.aio.connections import SentinelTlsConnection, parameters_of
 CANARY = "canary-7d1f"
 
 
-# The URL; the database, and what the broker's and the pool's connections get beside it.
+# The URL; the database, and the other options of the broker's and of the pool's connections.
 @pytest.mark.parametrize(
     ("url", "db", "broker", "pool"),
     [
@@ -25,7 +25,7 @@ CANARY = "canary-7d1f"
         ("redis://h/", 0, {}, {}),
         ("redis://:p%40ss@h:1/3", 3, {}, {}),
         ("redis://h?db=2", 2, {}, {}),
-        ("redis://h/1?db=2", 2, {}, {}),  # as redis-py has it
+        ("redis://h/1?db=2", 2, {}, {}),  # redis-py's form
         ("redis://h/0?socket_timeout=5", 0, {"socket_timeout": 5.0}, {"socket_timeout": 5.0}),
         (
             "redis://h/0?protocol=3&client_name=kw",
@@ -141,7 +141,7 @@ def test_a_url_that_cannot_work_is_refused_with_a_sentence(url: str, sentence: s
     assert CANARY not in refusal
 
 
-# As we write it, as Celery does, and by the option alone.
+# Our form, Celery's form, and the option alone.
 @pytest.mark.parametrize(
     "url",
     [

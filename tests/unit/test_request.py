@@ -1,4 +1,4 @@
-"""What Celery's request shows of a job, in events, at its end and to the tracer."""
+"""What Celery's request shows of a job: in events, at its end, and to the tracer."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ def test_a_jobs_content_shows_only_where_its_task_says_so(
             assert PROMPT in str((info["args"], info["kwargs"]))
         else:
             assert (info["args"], info["kwargs"]) == (HIDDEN, HIDDEN)
-    # The tracer finds the body as it is, and does not decode it once more.
+    # The tracer gets the decoded body, and does not decode it again.
     assert request.body == [[PROMPT], {"prompt": PROMPT}, {}]
     assert (request.content_type, request.kwargs) == (None, {"prompt": PROMPT})
 
@@ -46,7 +46,7 @@ def test_a_jobs_content_shows_only_where_its_task_says_so(
     ("eta", "is_taken"),
     [
         ("2030-01-01T00:00:00+00:00", True),
-        ("0001-01-01T00:00:00+12:00", False),  # Celery would drop it later, without a word
+        ("0001-01-01T00:00:00+12:00", False),  # Celery would drop it later without a log line
         (None, True),
     ],
 )

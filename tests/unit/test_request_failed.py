@@ -22,7 +22,7 @@ __all__ = ["requests"]
         (True, None, False, False),
         (True, 15, False, False),
         (False, None, True, True),
-        (False, 15, True, False),  # the worker goes: the job comes again
+        (False, 15, True, False),  # the worker ends: the job comes again
     ],
 )
 def test_a_job_that_meets_the_hard_time_limit_becomes_a_dead_letter(
@@ -51,7 +51,7 @@ def lost(**task: Any) -> dict[str, Any]:
 BUG = ValueError("a bug")
 
 
-# How the job failed, and whether that is a dead letter.
+# How the job failed, and whether it becomes a dead letter.
 @pytest.mark.parametrize(
     ("how", "is_dead"),
     [

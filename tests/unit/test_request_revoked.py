@@ -1,4 +1,4 @@
-"""How a job ends that has expired, or that a person has revoked."""
+"""The end of a job that has expired, or that a person has revoked."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -58,7 +58,7 @@ def test_an_expired_job_ends_with_the_error_of_its_dead_letter(
         call.record_request(context, name, error),
         call.stock__announce_revoked("expired", False, None, True),
     ]
-    assert request.store_errors is False  # Celery's own error would take its place
+    assert request.store_errors is False  # Celery's own error would replace its error
 
 
 def test_an_expired_job_that_a_copy_has_done_keeps_its_result(
@@ -79,7 +79,7 @@ def test_an_expired_job_that_a_copy_has_done_keeps_its_result(
     requests.calls.stock__announce_revoked.assert_not_called()
 
 
-# Whether a person has ended it while it ran, and whether it is ended with others of its turn.
+# Whether a person ended it while it ran, and whether it ends with others of the same turn.
 @pytest.mark.parametrize(
     ("terminated", "together", "as_celery"),
     [(True, True, True), (False, True, False), (False, False, True)],

@@ -1,4 +1,4 @@
-"""A job that goes back to its queue: how long its message is tried to be published, and where."""
+"""A job goes back to its queue: how long its message is published again and again, and where."""
 
 import asyncio
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from worker.jobs.rescheduling import _publish_with_retries, awaited_service, pub
 
 
 class Publishing:
-    """A broker that is away, and a clock that only waiting moves."""
+    """A broker that is down, and a clock that moves only during waits."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s, self.pauses_s = 1000.0, list[float]()

@@ -18,7 +18,7 @@ AWAY, BAD = redis.ConnectionError("gone"), ValueError("one of them cannot be sto
 
 
 class Revoking:
-    """A consumer's turn, a result store, and the jobs that are revoked."""
+    """A consumer's turn, a result store, and the revoked jobs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         redis_retry._Quiet.until_s.clear()
@@ -121,7 +121,7 @@ def test_an_end_that_cannot_be_stored_holds_up_no_other(revoking: Revoking) -> N
     [
         {"store_errors": False},
         {"_context": SimpleNamespace(chord={"task": "body"})},
-        {"task": SimpleNamespace(backend=None)},  # a backend of its own
+        {"task": SimpleNamespace(backend=None)},  # a task with its own backend
     ],
 )
 def test_a_job_that_needs_celerys_own_way_is_left_to_it(

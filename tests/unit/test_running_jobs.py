@@ -1,4 +1,4 @@
-"""The question which jobs the workers run: it holds a connection to the broker for a second."""
+"""The query for the jobs that the workers run: it holds a connection to the broker for a second."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ ACTIVE = frozenset({"job-3", "job-8"})
 
 
 class Inspect:
-    """Stands for Celery's `inspect`, whose workers answer when the test lets them."""
+    """Replaces Celery's `inspect`; its workers answer when the test lets them."""
 
     def __init__(self) -> None:
         self.questions: list[tuple[str, ...]] = []
@@ -42,7 +42,7 @@ class Inspect:
 
 
 async def begun(inspect: Inspect, jobs: range) -> list["asyncio.Task[set[str]]"]:
-    """Ask for each job alone, after the question of the first is on its way."""
+    """Ask for each job separately, after the query for the first is sent."""
     first, *others = jobs
     tasks = [asyncio.create_task(running_among(inspect.app, [f"job-{first}"]))]
     assert await asyncio.to_thread(inspect.has_question.wait, 10)

@@ -1,4 +1,4 @@
-"""What the jobs of a process share: as the settings describe it, and closed with the process."""
+"""The objects that the jobs of a process share: made by the settings, closed with the process."""
 
 import asyncio
 import base64

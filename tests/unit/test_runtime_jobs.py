@@ -1,4 +1,4 @@
-"""What the parts of a process do with the jobs that wait: here, and in the broker."""
+"""How the parts of a process handle waiting jobs, here and in the broker."""
 
 from types import SimpleNamespace
 from typing import Any

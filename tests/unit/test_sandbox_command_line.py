@@ -1,4 +1,4 @@
-"""The command line of the sandbox: each option has its place, its kind and its bounds."""
+"""The command line of the sandbox: each option has its group, its kind and its bounds."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What the sandbox's ledger counts, and which calls it judges as violations."""
+"""The counts of the sandbox's ledger, and the calls that it judges as violations."""
 
 from typing import Any
 
@@ -48,14 +48,14 @@ def _refused(ledger: Ledger, time: Time, at_s: float, wait_s: float, key: Key = 
 @pytest.mark.parametrize(
     ("at_s", "key", "model", "violations", "same_key", "in_flight"),
     [
-        (1_000.1, _KEY, "m", 0, 0, 1),  # was under way when the refusal went out
-        (1_000.3, _KEY, "m", 1, 1, 0),  # knew better
+        (1_000.1, _KEY, "m", 0, 0, 1),  # in flight when the refusal was sent
+        (1_000.3, _KEY, "m", 1, 1, 0),  # sent after the refusal had arrived
         (1_000.3, _TWIN, "m", 1, 0, 0),  # the account waits, whichever of its keys calls
         (1_000.3, _KEY, "other", 0, 0, 0),  # another model has buckets of its own
-        (1_000.3, _OTHER, "m", 0, 0, 0),  # another organisation too
-        (1_009.9, _KEY, "m", 1, 1, 0),  # nearly over is not over
+        (1_000.3, _OTHER, "m", 0, 0, 0),  # so does another organisation
+        (1_009.9, _KEY, "m", 1, 1, 0),  # just before the end of the wait
         (1_009.9995, _KEY, "m", 0, 0, 0),  # a client that counts in milliseconds is on time
-        (1_010.0, _KEY, "m", 0, 0, 0),  # over
+        (1_010.0, _KEY, "m", 0, 0, 0),  # after the end of the wait
     ],
 )
 def test_a_call_while_its_account_and_model_has_to_wait_is_a_violation(

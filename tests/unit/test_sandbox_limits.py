@@ -117,7 +117,7 @@ def test_a_quota_of_the_day_ends_at_midnight_and_one_of_the_month_on_the_first()
             "2026-12-01T00:00:00",
             "2026-12-02T00:00:00",
             "2027-01-01T00:00:00",
-        ),  # a boundary belongs to what begins
+        ),  # a boundary belongs to the new period
         ("2028-02-29T12:00:00", "2028-03-01T00:00:00", "2028-03-01T00:00:00"),  # a leap day
     ],
 )
@@ -130,12 +130,12 @@ def test_days_and_months_are_those_of_utc(now: str, midnight: str, month: str) -
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (179.56, "2m59.56s"),  # the documented forms
+        (179.56, "2m59.56s"),  # the documented formats
         (7.66, "7.66s"),
         (0.4, "400ms"),
         (578.016, "9m38.016s"),
-        (2.0, "2s"),  # no dot without a part
-        (0.0001, "1ms"),  # rounds up
+        (2.0, "2s"),  # no decimal point without decimals
+        (0.0001, "1ms"),  # rounded up
         (0.0, "0s"),
         (-1.0, "0s"),  # never negative
         (3_605.0, "1h0m5s"),

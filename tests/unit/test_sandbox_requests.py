@@ -1,4 +1,4 @@
-"""Which requests the sandbox accepts, and how it refuses the others."""
+"""Requests that the sandbox accepts, and its refusals of the others."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def _chat(**changes: Any) -> dict[str, Any]:
         ({"temperature": "hot"}, "'temperature' : value must be a number"),
         ({"max_tokens": 0}, "'max_tokens' : number must be at least 1"),
         ({"max_completion_tokens": 1.5}, "'max_completion_tokens' : value must be an integer"),
-        ({"n": 2}, "'n' : number must be at most 1"),  # Groq makes one choice only
+        ({"n": 2}, "'n' : number must be at most 1"),  # Groq makes only one choice
         ({"response_format": {"type": "xml"}}, "'response_format'"),
         ({"response_format": {"type": "json_object"}}, "must contain the word 'json'"),
         ({"response_format": {"type": "json_schema"}}, "'json_schema' is missing"),
@@ -57,7 +57,7 @@ def test_groq_refuses_a_malformed_request_and_names_the_field(
         {"temperature": 0, "top_p": 1, "max_tokens": 10, "seed": 1},
         {
             "messages": [{"role": "assistant", "tool_calls": []}]
-        },  # an assistant that only called tools
+        },  # an assistant's message that only called tools
         {"response_format": {"type": "text"}},
         {"tools": [_TOOL], "tool_choice": "auto"},
     ],
@@ -83,7 +83,7 @@ def test_tokens_are_about_a_quarter_of_the_characters() -> None:
     ("changes", "name"),
     [
         ({}, None),  # no tools
-        ({"tools": [_TOOL]}, None),  # offered, not demanded
+        ({"tools": [_TOOL]}, None),  # tools are offered, but no call is demanded
         ({"tools": [_TOOL], "tool_choice": "none"}, None),
         ({"tools": [_TOOL], "tool_choice": "required"}, "look"),
         (
@@ -205,8 +205,8 @@ def test_resend_accepts_a_well_formed_email() -> None:
         ),  # another team's domain
         (_mail(**{"from": "onboarding@resend.dev"}), False, False, 0, 0, 403),  # the test address
         ([_mail(), _mail()], True, False, 2, 0, None),
-        ([_mail(), _mail(to=[])], True, False, 0, 0, 422),  # strict: all or none
-        ([_mail(), _mail(to=[])], True, True, 1, 1, None),  # permissive: some
+        ([_mail(), _mail(to=[])], True, False, 0, 0, 422),  # strict: all emails or none
+        ([_mail(), _mail(to=[])], True, True, 1, 1, None),  # permissive: some emails
         ([_mail(attachments=[{"path": "x"}])], True, False, 0, 0, 422),  # no attachments in a batch
         ([_mail(**{"from": "me@else.example.net"})], True, True, 0, 0, 403),
         ([], True, False, 0, 0, 422),

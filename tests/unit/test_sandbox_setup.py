@@ -82,7 +82,7 @@ def test_accounts_can_be_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "keys.json"),  # no JSON
+        ("{", "keys.json"),  # not JSON
         ([], "must be an object"),
         ({"living": ["a", 1]}, "living must be a list of models"),
         ({"openai": []}, "does not know openai"),
@@ -121,14 +121,15 @@ def test_a_fault_hits_the_calls_it_is_aimed_at_and_ends() -> None:
         False,
     ]
     faults.add(Fault("groq", "internal_error", ends_at_s=10.0))
-    assert faults.pick("groq", second, "m", 10.0) is None  # over
+    assert faults.pick("groq", second, "m", 10.0) is None  # the fault has ended
     spoiling = Fault("groq", "reset_after", share=0.5)
     faults.add(spoiling)
     hits = sum(
         faults.pick("groq", first, "m", 1.0, spoiling=True) is not None for _ in range(1_000)
     )
     assert 400 < hits < 600
-    assert faults.pick("groq", first, "m", 1.0) is None  # it spoils answers, it does not refuse
+    # It spoils answers and does not refuse calls.
+    assert faults.pick("groq", first, "m", 1.0) is None
     assert faults.clear(service="resend") == 0
     assert faults.clear(number=spoiling.number) == 1
 
@@ -232,7 +233,7 @@ async def test_a_scenario_makes_its_calls_in_the_order_of_their_times(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "s.json"),  # no JSON
+        ("{", "s.json"),  # not JSON
         ({"starts": "ready"}, "a list of steps"),
         ({"starts": "noon", "steps": []}, "starts"),
         (["wait"], "steps[0] must be an object"),

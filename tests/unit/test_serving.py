@@ -1,4 +1,4 @@
-"""What a task of ours passes on, and which figures its result has."""
+"""The arguments that our tasks pass on, and the figures in their results."""
 
 from types import SimpleNamespace
 from typing import Any

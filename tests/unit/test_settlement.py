@@ -1,4 +1,4 @@
-"""What a settle reports to the pool: how the call ended, what it counted, what it blames."""
+"""What a settle reports to the pool: how the call ended, its tokens, the blamed scope."""
 
 from dataclasses import replace
 from typing import Any
@@ -35,9 +35,9 @@ from worker.verdicts import (
         (Verdict(Fate.OTHER_ACCOUNT, "too_large", status=413), False),
         (Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=429), False),
         (Verdict(Fate.NEXT_KEY, RATE_LIMIT, status=400), False),
-        (Verdict(Fate.NEXT_KEY, "quota", status=429), False),  # whatever its code
+        (Verdict(Fate.NEXT_KEY, "quota", status=429), False),  # whatever its code is
         (Verdict(Fate.OTHER_ACCOUNT, "too_large", too_large_limit=1, status=400), False),
-        (Verdict(Fate.FAIL, "validation", status=403, counted=True), True),  # said so
+        (Verdict(Fate.FAIL, "validation", status=403, counted=True), True),  # the verdict states it
         (Verdict(Fate.DONE, "ok", status=200, counted=False), False),
     ],
 )
@@ -81,7 +81,7 @@ def settlement(
 
 
 def settlement_beyond_always(verdict: Verdict, **given: Any) -> dict[str, Any]:
-    """The fields beside those of each call."""
+    """Return the fields of a settlement, without those that every settlement has."""
     fields = settlement(verdict, **given)
     assert fields.items() >= ALWAYS.items()
     return {name: value for name, value in fields.items() if name not in ALWAYS}
@@ -112,7 +112,7 @@ def test_values_that_an_answer_states_are_passed_on_even_where_they_are_zero() -
             ObservedLimit(Dimension.RPM, 30),
             ObservedLimit(Dimension.TPM, 6_000, 0),
             ObservedLimit(Dimension.RPS, 2, 1, window_ms=1_500),
-            ObservedLimit(Dimension.RPD, 0),  # none at all: no limit to plan by
+            ObservedLimit(Dimension.RPD, 0),  # a limit of zero cannot be planned with
         ),
         quotas=(SeenQuota(Dimension.EMAILS_DAY, 9), SeenQuota(Dimension.EMAILS_MONTH, 0, True)),
     )
@@ -150,7 +150,7 @@ def blame(scope: Scope, effect: Effect, **verdict: Any) -> Verdict:
 COOL, OF = Effect.COOL, {"model": "m", "resource": "r", "by": "job-1"}
 
 
-# What is blamed, and how the pool and people call it.
+# The blamed scope, and its name in the pool and for people.
 @pytest.mark.parametrize(
     ("scope", "effect", "kept", "called"),
     [
@@ -181,7 +181,7 @@ def test_an_account_without_models_is_called_by_its_name_alone() -> None:
 @pytest.mark.parametrize(
     ("verdict", "stated"),
     [
-        (blame(Scope.KEY, COOL), False),  # our default: the provider said nothing
+        (blame(Scope.KEY, COOL), False),  # our default, because the provider stated no wait
         (blame(Scope.KEY, COOL, cooldown_ms=7_000), True),
         (blame(Scope.KEY, COOL, cooldown=Cooldown.SERVER_ERROR), True),
     ],
@@ -200,19 +200,19 @@ FAILED = Verdict(Fate.RETRY, "server_error", scope=Scope.KEY, effect=COOL, statu
     [
         (FAILED, REQUEST, "cooled", ["model:m", "model", "m"]),
         (FAILED, LeaseRequest(), "cooled", ["host", "host", "groq"]),
-        # the job failed with other keys as well: it may be its own fault
+        # the job failed with other keys as well, so it may be at fault
         (FAILED, LeaseRequest("m", suspect=True), None, None),
         (replace(FAILED, status=500), LeaseRequest("m", suspect=True), None, None),
         (replace(FAILED, status=499), LeaseRequest("m", suspect=True), "cooled", ["model:m"]),
         (replace(FAILED, effect=Effect.DISABLE), LeaseRequest("m", suspect=True), "disabled",
             ["model:m"]),
-        # a host or a model that fails is counted, though nothing rests yet
+        # a host or a model that fails is counted, even if it does not rest yet
         (replace(FAILED, effect=Effect.NONE), REQUEST, None, None),
         (replace(FAILED, effect=Effect.NONE, scope=Scope.HOST), REQUEST, None, ["host"]),
         (replace(FAILED, effect=Effect.NONE, scope=Scope.MODEL), REQUEST, None, ["model:m"]),
         (replace(FAILED, effect=Effect.NONE, scope=Scope.MODEL, status=0), REQUEST, None,
             ["model:m"]),
-        # an answer that says why it refuses, if only of this key, shows that the host works
+        # an answer with a reason for its refusal, even for one key only, shows that the host works
         (blame(Scope.KEY, Effect.DISABLE, status=401), REQUEST, "disabled", None),
         (blame(Scope.KEY, COOL, status=0), REQUEST, "cooled", ["model:m"]),
         (Verdict(Fate.FAIL, "bad_request", scope=Scope.MODEL, status=400), REQUEST, None, None),

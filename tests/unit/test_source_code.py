@@ -1,4 +1,4 @@
-"""Every module of ours: its log lines, its `except` clauses, and what the pages say of them."""
+"""Every module: its log lines, its `except` clauses, and whether the pages describe them."""
 
 import ast
 import re
@@ -13,7 +13,8 @@ import pytest
 from tests.pages import INLINE_RE, ROOT, text_of
 
 LEVELS = {"debug", "info", "warning", "error", "exception"}
-NAMES = ("ADMIN_USERS", "Flower", "Initiating Soft Shutdown", "Redis")  # the last but one: Celery's
+# "Initiating Soft Shutdown" is Celery's.
+NAMES = ("ADMIN_USERS", "Flower", "Initiating Soft Shutdown", "Redis")
 
 
 @cache
@@ -80,7 +81,7 @@ def test_every_warning_of_a_failure_says_what_happens_next() -> None:
 
 @cache
 def texts_of_the_code() -> list[str]:
-    """Every text in the code of the worker, each with its parts that vary as a blank."""
+    """Every text in the code of the worker; its variable parts are blanks."""
     texts = []
     for path in sorted([*(ROOT / "worker").rglob("*.py"), *(ROOT / "config").glob("*.py")]):
         for node in ast.walk(tree_of(text_of(path))):
@@ -183,11 +184,11 @@ REASONED = {
     "worker/providers/resend/client.py call": "raised again unless a call was made",
     "worker/startup/machine.py check_machine": "the worker does not start, and names the error",
 }
-"""Clauses that neither raise what they take again, nor log its traceback, nor bear a `noqa`."""
+"""Clauses that neither re-raise the exception, nor log its traceback, nor have a `noqa`."""
 
 
 def name_of(function: ast.expr) -> str:
-    """The last part of the name of what is called."""
+    """The last part of the name of a called function."""
     if isinstance(function, ast.Attribute):
         return function.attr
     return function.id if isinstance(function, ast.Name) else ""
@@ -236,7 +237,7 @@ def takes_all(taken: list[ast.expr], tuples: dict[str, ast.expr]) -> bool:
 
 
 def lets_out(body: list[ast.stmt], line: str) -> bool:
-    """Whether a clause raises what it takes again, logs its traceback, or gives its reason."""
+    """Whether a clause re-raises the exception, logs its traceback, or gives its reason."""
     is_raised = bool(body) and isinstance(body[-1], ast.Raise) and body[-1].exc is None
     is_logged = any(
         isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ger.exception")
@@ -247,7 +248,7 @@ def lets_out(body: list[ast.stmt], line: str) -> bool:
 
 
 def silent_clauses(sources: dict[Path, str]) -> list[str]:
-    """The location of each clause that would swallow a bug of ours without a word."""
+    """The location of each clause that would silently swallow an error in our code."""
     trees = {path: tree_of(source) for path, source in sources.items()}
     tuples = tuples_of(trees)
     return sorted(

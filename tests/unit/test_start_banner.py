@@ -1,4 +1,4 @@
-"""How a worker starts whose standard output takes no banner."""
+"""The start of a worker whose standard output accepts no banner."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What a start says of certificates, without a server that shows one."""
+"""The messages of a start about certificates, without a server that has one."""
 
 import ssl
 from importlib import reload
@@ -47,7 +47,7 @@ def test_a_file_for_the_keys_of_tls_that_cannot_be_written_ends_the_start(
     assert certificates.key_log_problem({"SSLKEYLOGFILE": str(tmp_path / "gone" / "k")}) == sentence
     with monkeypatch.context() as patch:
         patch.setattr(certificates.ssl, "SSLContext", None)
-        with pytest.raises(TypeError):  # a bug keeps its traceback
+        with pytest.raises(TypeError):  # an error in our code keeps its traceback
             certificates.key_log_problem({"SSLKEYLOGFILE": "keys"})
     with pytest.raises(SystemExit) as ended:
         reload(tls_key_log)

@@ -1,4 +1,4 @@
-"""The sentences about options with which a worker cannot work."""
+"""The messages about options with which a worker cannot work."""
 
 import errno
 import os

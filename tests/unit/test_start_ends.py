@@ -1,4 +1,4 @@
-"""What a start that ends says, and in which form."""
+"""The messages of a start that ends, and their format."""
 
 import logging
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The sentences about files that Celery's options name and that cannot be written."""
+"""The messages about files of Celery's options that cannot be written."""
 
 import dbm
 import os

@@ -1,4 +1,4 @@
-"""The sentences about a module that cannot be imported, and a warning that is an error."""
+"""The messages about a module that cannot be imported, and a warning that is an error."""
 
 import sys
 from collections.abc import Iterator
@@ -51,7 +51,7 @@ def test_a_bug_keeps_its_traceback(obj: object) -> None:
 
 @pytest.fixture
 def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with a module that stands before another one of its name."""
+    """Make a folder with a module that hides another module with the same name."""
     for folder in ("first", "second"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "twice.py").write_text("")

@@ -1,4 +1,4 @@
-"""What a start says of the open files that this machine allows."""
+"""The messages of a start about the open files that this machine allows."""
 
 import resource
 from pathlib import Path
@@ -16,7 +16,7 @@ INFINITE = resource.RLIM_INFINITY
 
 @pytest.fixture
 def limits(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The limits of open files: what is raised stays raised."""
+    """The limits of open files: a raised limit stays raised."""
     kept = SimpleNamespace(now=(100, 200), raised=[], error=None)
 
     def raise_to(_: int, to: tuple[int, int]) -> None:
@@ -58,11 +58,11 @@ def test_a_limit_that_the_kernel_does_not_allow_stays_as_it_was(
     assert machine._raise_open_files(150) == 100
 
 
-# The jobs, the limit of open files, and the sentence about it.
+# The jobs, the limit of open files, and the message about it.
 @pytest.mark.parametrize(
     ("jobs", "hard", "problem"),
     [
-        (136, 200, None),  # and 64 beside the jobs
+        (136, 200, None),  # 64 files in addition to those of the jobs
         (
             137,
             200,

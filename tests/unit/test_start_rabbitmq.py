@@ -1,4 +1,4 @@
-"""What a start says of RabbitMQ, without one."""
+"""The messages of a start about RabbitMQ, without one."""
 
 import errno
 import logging
@@ -15,7 +15,7 @@ from worker.startup import rabbitmq
 
 @pytest.fixture
 def broker(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A RabbitMQ that answers a connection with an error; `connections` has how each was made."""
+    """A RabbitMQ that refuses connections with an error; `connections` has the options of each."""
     made = SimpleNamespace(error=None, connections=[], released=0)
 
     class Connection:

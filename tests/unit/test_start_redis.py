@@ -1,4 +1,4 @@
-"""What a start says of Redis by its answers; without a Redis."""
+"""The messages of a start about Redis, by its answers; without a Redis."""
 
 import logging
 from types import SimpleNamespace
@@ -24,7 +24,7 @@ from worker.startup.redis_rights import CLUSTER, Rights
 
 @pytest.fixture
 def redis_answers(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A Redis with some `info`, `denied` rights or an `error`; `rights` has what was checked."""
+    """A Redis with some `info`, `denied` rights or an `error`; `rights` has the checked rights."""
     checked = SimpleNamespace(info={}, denied=[], error=None, rights=[], closed=0, options=[])
 
     def raise_or(value: Any) -> Any:

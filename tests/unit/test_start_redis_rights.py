@@ -1,4 +1,4 @@
-"""Which rights Redis denies a worker, asked without a Redis."""
+"""The rights that Redis denies a worker; without a Redis."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Settings with which jobs would fail one after the other end the start, with a sentence."""
+"""The start ends with a message about settings with which every job would fail."""
 
 from types import SimpleNamespace
 from typing import Any

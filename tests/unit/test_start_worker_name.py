@@ -1,4 +1,4 @@
-"""When a worker that starts is warned of another worker with its name."""
+"""When a starting worker is warned of another worker with the same name."""
 
 import logging
 import threading
@@ -44,14 +44,14 @@ def app_with(mailbox: _Mailbox) -> Any:
     )
 
 
-# How many answer each ping, how often it is sent, and whether the worker is warned.
+# How many workers answer each ping, how often it is sent, and whether the worker is warned.
 @pytest.mark.parametrize(
     ("replies", "pings", "warned"),
     [
         ((1, 1), 2, False),
         ((0, 1), 2, False),  # it did not receive its own first ping
         ((2,), 1, True),
-        ((1, 2), 2, True),  # the other one was busy
+        ((1, 2), 2, True),  # the other worker was busy
     ],
 )
 def test_two_answers_mean_that_two_workers_have_one_name(

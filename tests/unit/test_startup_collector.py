@@ -17,7 +17,7 @@ def collector() -> Iterator[None]:
 
 
 class Module:
-    """A stand-in for what an import makes."""
+    """A stand-in for the objects that an import makes."""
 
 
 def test_nothing_is_collected_in_the_block_and_it_goes_on_after_it() -> None:

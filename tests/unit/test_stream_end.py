@@ -1,4 +1,4 @@
-"""What is sent where a job ends outside of its task: its stream, its error, its notification."""
+"""The end of a job outside of its task: its stream, its error, its notification."""
 
 import asyncio
 from types import SimpleNamespace
@@ -104,12 +104,13 @@ def test_the_reason_of_a_revoked_email_says_that_it_may_have_been_sent(
     ]
 
 
-# Whether the job is an email, what its message says, and whether it may have been sent.
+# Whether the job is an email, the headers of its message, and whether it may have been sent.
 @pytest.mark.parametrize(
     ("sends_once", "delivery", "headers", "in_doubt"),
     [
         (True, {}, {}, False),
-        (True, {"redelivered": True}, {}, True),  # by a worker that lost the broker
+        # By a worker that lost its connection to the broker.
+        (True, {"redelivered": True}, {}, True),
         (True, {}, {DEATHS: 1}, True),
         (True, {}, History(since_ms=1, in_doubt=True).headers(), True),
         (True, {}, History(since_ms=1).headers(), False),
@@ -128,7 +129,7 @@ def test_an_expired_email_that_may_have_been_sent_ends_in_doubt(
     assert f"{begun} when the time that its producer gave it was over" in str(error)
 
 
-# Whether the message came before, is announced by now, and has a success in the result store.
+# Whether the message came before, is announced already, and has a success in the result store.
 @pytest.mark.parametrize(
     ("redelivered", "announced", "stored", "is_announced"),
     [

@@ -1,4 +1,4 @@
-"""The records of an answer: what is written, under which ids, and what is written anew."""
+"""The records of an answer: their content, their ids, and those that are written again."""
 
 import json
 
@@ -136,7 +136,7 @@ def test_a_run_claims_the_ids_after_everything_in_the_stream(
     ]
 
 
-# The stream's last record, whether one may be begun, and whether the end is written.
+# The stream's last record, whether a new stream may be begun, and whether the end is written.
 @pytest.mark.parametrize(
     ("last_id", "ended", "creates", "is_written"),
     [
@@ -184,7 +184,7 @@ def test_an_answer_that_may_be_lost_is_written_again_from_its_start() -> None:
     assert early.take()[0].fields["type"] == b"restart"
 
 
-# What a run has reported, how often it has written, and whether it claims the stream once more.
+# A run's reports, how often it has written, and whether it claims the stream once more.
 @pytest.mark.parametrize(
     ("last", "writes", "again"),
     [(None, 1, True), (None, 2, False), ("end", 1, True), ("wait", 1, False), ("end", 2, False)],

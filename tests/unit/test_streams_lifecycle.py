@@ -1,4 +1,4 @@
-"""How the run of a job ends, as the last record of its stream says it; without a Redis."""
+"""The end of a job's run as the last record of its stream; without a Redis."""
 
 import asyncio
 import json

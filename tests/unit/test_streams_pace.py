@@ -104,7 +104,7 @@ async def test_records_are_written_until_none_wait_and_the_next_one_starts_again
     await ended(made._task)
     assert written == [[first]]
     second = made.open("b")
-    await ended(made._task)  # fails once, and is tried again
+    await ended(made._task)  # it fails once, and is tried again
     assert written == [[first], [second], [second]]
     assert made._pause_s == 0.0
     task = made._task

@@ -1,4 +1,4 @@
-"""What the writer of streams sends, and how it handles Redis' replies; without a Redis."""
+"""The commands of the writer of streams, and its handling of Redis' replies; without a Redis."""
 
 import asyncio
 from types import SimpleNamespace
@@ -72,7 +72,7 @@ async def test_a_stream_that_has_ended_gets_no_second_end_from_outside(
     assert written == ["xadd", "pexpire"][: len(replies)]
 
 
-# What Redis has of a stream, and the attempt that the next record says.
+# Redis' records of a stream, and the attempt in the next record.
 @pytest.mark.parametrize(
     ("last", "attempt"),
     [
@@ -82,7 +82,7 @@ async def test_a_stream_that_has_ended_gets_no_second_end_from_outside(
         ([("1-1", {})], 0),
         ([("1-1", {"attempt": "-4"})], 0),
         ([("1-1", {"attempt": "four"})], 0),
-        ([("1-1", {"attempt": "٤"})], 0),  # a digit, and not one of ours
+        ([("1-1", {"attempt": "٤"})], 0),  # a digit, but not an ASCII one
         ([("1-1", {"attempt": "9" * 9})], 999_999_999),
         ([("1-1", {"attempt": "9" * 10})], 0),
     ],
@@ -112,8 +112,8 @@ SMALL = ResponseError(
 WRONG = ResponseError("WRONGTYPE Operation against a key")
 
 
-# How Redis answers, and what becomes of the stream: it is tried again at once or after a pause, it
-# is given up, or written.
+# Redis' reply, and the fate of the stream: it is tried again at once or after a pause, given up, or
+# written.
 @pytest.mark.parametrize(
     ("replies", "outcome", "warning"),
     [

@@ -1,4 +1,4 @@
-"""What the base of our tasks does before a job begins, and once it has ended."""
+"""The base class of our tasks: its work before a job begins, and after the job has ended."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -26,7 +26,7 @@ def _nothing() -> None:
 
 
 class Ends:
-    """A job's task, of which records, result store and notifications are replaced."""
+    """A job's task, with doubles of its records, result store and notifications."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.recorder = Mock(
@@ -46,7 +46,7 @@ class Ends:
         meta = stored or {"status": states.PENDING}
 
         def get_task_meta(task_id: str, *, cache: bool) -> dict[str, Any]:
-            # What another worker has stored meanwhile is not in the memory of this one.
+            # This worker's memory lacks what another worker has stored meanwhile.
             return {"status": states.PENDING} if cache else meta
 
         made.backend = Mock(get_task_meta=get_task_meta)
@@ -76,8 +76,8 @@ async def after(task: Any, error: Exception | None = None) -> None:
         await awaitable
 
 
-# What the dead letter and the result store have of a job whose message has come again, and what is
-# raised before it begins.
+# The dead letter and the result of a job whose message has come again, and the exception that is
+# raised before the job begins.
 @pytest.mark.parametrize(
     ("dead_letter", "stored", "raised", "message"),
     [
@@ -87,7 +87,7 @@ async def after(task: Any, error: Exception | None = None) -> None:
         (None, FAILED, RequestRejected, r"^no such model$"),
         ("RequestRejected: no such model", None, RequestRejected, "no such model"),
         ("RequestRejected: no such model", {}, RequestRejected, "no such model"),
-        (None, {}, None, None),  # the store is away
+        (None, {}, None, None),  # the store is down
     ],
 )
 async def test_a_job_that_came_again_ends_as_it_had_ended(
@@ -130,13 +130,13 @@ async def test_a_first_delivery_is_not_looked_up(ends: Ends) -> None:
     ends.recorder.earlier_failure.assert_not_called()
 
 
-# What a job that reports no result has been through, and whether an end is stored for it.
+# The history of a job that reports no result, and whether its end is stored.
 @pytest.mark.parametrize(
     ("request_", "is_stored"),
     [
         ({"headers": {HEADER: {}}}, True),  # it was deferred
         ({"retries": 1}, True),
-        ({}, False),  # its first run: nothing is stored of it
+        ({}, False),  # its first run: no state is stored
         ({"headers": None}, False),
         ({"retries": 1, "is_eager": True}, False),
         ({"retries": 1, "ignore_result": False}, False),  # Celery stores it
@@ -152,7 +152,7 @@ async def test_no_retry_remains_of_a_job_that_reports_no_result(
     assert stored == (expected if is_stored else [])
 
 
-# A failure, what the result store has, and whether it leaves a dead letter.
+# A failure, the record in the result store, and whether it leaves a dead letter.
 @pytest.mark.parametrize(
     ("service", "error", "stored", "request_", "is_recorded"),
     [
@@ -161,7 +161,7 @@ async def test_no_retry_remains_of_a_job_that_reports_no_result(
         ("resend", RequestRejected("no"), None, {}, True),
         ("resend", RequestRejected("no"), SUCCEEDED, {}, False),  # sent by a copy of the message
         ("resend", ANOTHER_EMAIL, SUCCEEDED, {}, True),
-        ("resend", RequestRejected("no"), {}, {}, True),  # the store is away
+        ("resend", RequestRejected("no"), {}, {}, True),  # the store is down
         ("groq", RequestRejected("no"), SUCCEEDED, {}, True),
     ],
 )
@@ -179,7 +179,7 @@ async def test_a_failure_leaves_a_dead_letter_unless_a_copy_of_the_email_was_sen
     assert ends.announce.await_count == is_recorded
 
 
-# What may have left a dead letter before a success, and whether it is looked for.
+# A possible source of a dead letter before a success, and whether one is looked for.
 @pytest.mark.parametrize(
     ("service", "request_", "is_removed"),
     [
@@ -211,7 +211,7 @@ async def test_a_refused_job_closes_its_stream_if_its_task_has_any(
     assert close.mock_calls == [
         call(task.request, error="Poisoned", reason=str(error)) for _ in range(closed)
     ]
-    await after(task, RequestRejected("no"))  # its stream was closed where it was raised
+    await after(task, RequestRejected("no"))  # its stream was closed when it was raised
     assert close.call_count == closed
 
 

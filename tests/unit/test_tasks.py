@@ -1,4 +1,4 @@
-"""How our tasks read a job's arguments and headers, and what they pass on."""
+"""Our tasks read a job's arguments and headers, and pass them on."""
 
 import time
 from contextlib import asynccontextmanager
@@ -49,7 +49,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[tuple[Any, ...], dict[
     return calls
 
 
-# The request and the email's own arguments, and whether a job may have sent the email before.
+# The request and the email's own arguments, and whether the job may have sent the email before.
 @pytest.mark.parametrize(
     ("request_", "arguments", "known"),
     [
@@ -73,7 +73,7 @@ async def test_the_store_is_asked_about_an_email_that_may_have_been_sent_before(
     assert order.known is known
 
 
-# Resend keeps an idempotency key for 24 hours, the store what a worker was doing for 73.
+# Resend keeps an idempotency key for 24 hours, and the store an unfinished send for 73.
 @pytest.mark.parametrize(
     ("doubt_h", "died_h", "late"),
     [

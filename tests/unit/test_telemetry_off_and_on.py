@@ -1,4 +1,4 @@
-"""How telemetry is set up, what it reports of an error, and that it does nothing while off."""
+"""Telemetry: its set-up, its reports of errors, and that it does nothing while it is off."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -55,7 +55,7 @@ def test_a_message_that_goes_back_says_when(noted: Any, monkeypatch: pytest.Monk
 
 @pytest.fixture
 def globally(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The providers that are set for the whole process, which has none at first."""
+    """The providers of the whole process, which has none at first."""
     providers: list[Any] = []
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: providers[-1] if providers else None)
     monkeypatch.setattr(trace, "set_tracer_provider", providers.append)
@@ -192,7 +192,7 @@ def test_the_spans_of_jobs_begin_and_end_with_them() -> None:
     before, after = list(signals.task_prerun.receivers), list(signals.task_postrun.receivers)
     try:
         of_jobs.follow_jobs()
-        # Weak ones that are dead are only cleared away now.
+        # Dead weak references are removed only now.
         assert signals.task_prerun.receivers[-1][1] == of_jobs._begin
         assert signals.task_postrun.receivers[-1][1] == of_jobs._end
     finally:

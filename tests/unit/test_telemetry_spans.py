@@ -1,4 +1,4 @@
-"""Where the span of a run belongs, and what the spans of its calls and waits say."""
+"""The place of a run's span, and the attributes of the spans of its calls and waits."""
 
 import contextvars
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ OTHER = SpanContext(0xBF7651916CD43DD8448EB211C80319C, 0xC7AD6B7169203331, False
 def run_below(
     current: SpanContext | None, headers: dict[str, Any] | None
 ) -> tuple[ReadableSpan, SpanContext]:
-    """Begin and end a run while a span is current; return its span, and what was current in it."""
+    """Begin and end a run inside a span; return the run's span, and the current span in it."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     spans = JobSpans(provider.get_tracer("test"))
@@ -51,7 +51,7 @@ def run_below(
 
 
 INSTRUMENTED = SpanContext(SENT.trace_id, 0xD7AD6B7169203331, False, SAMPLED)
-"""The span of this run that `opentelemetry-instrument` has begun."""
+"""The span that `opentelemetry-instrument` has begun for this run."""
 
 
 @pytest.mark.parametrize(
@@ -59,10 +59,10 @@ INSTRUMENTED = SpanContext(SENT.trace_id, 0xD7AD6B7169203331, False, SAMPLED)
     [
         (None, NAMED, SENT),
         (None, None, None),
-        (None, {"traceparent": 7, "tracestate": ["x"]}, None),  # a stranger wrote them
+        (None, {"traceparent": 7, "tracestate": ["x"]}, None),  # written by another program
         (INSTRUMENTED, NAMED, INSTRUMENTED),  # one tree, not the same run twice
         (INSTRUMENTED, None, INSTRUMENTED),
-        (OTHER, NAMED, SENT),  # of other code, whose trace this job does not belong to
+        (OTHER, NAMED, SENT),  # of other code, to whose trace this job does not belong
     ],
 )
 def test_a_run_belongs_to_its_current_span_or_else_to_the_one_in_its_message(

@@ -1,4 +1,4 @@
-"""What a worker says of variables of OpenTelemetry and Sentry that cannot be used."""
+"""A worker's messages about variables of OpenTelemetry and Sentry that cannot be used."""
 
 import sys
 from pathlib import Path
@@ -16,7 +16,7 @@ OF_OTEL = "OTEL_EXPORTER_OTLP_ENDPOINT"
     ("environ", "is_set_up", "wanted"),
     [
         ({}, False, False),
-        ({}, True, True),  # by the application
+        ({}, True, True),  # set up by the application
         ({OF_OTEL: "http://collector:4318"}, False, True),
         ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://collector:4318"}, False, True),
         ({OF_OTEL: " "}, False, False),
@@ -58,7 +58,7 @@ def test_a_wrong_address_of_sentry_is_warned_of(
     pytest.importorskip("sentry_sdk", reason="the extra `sentry`")
     monkeypatch.chdir(tmp_path)  # no .env
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
-    monkeypatch.setenv("SENTRY_RELEASE", "1")  # else it asks git
+    monkeypatch.setenv("SENTRY_RELEASE", "1")  # otherwise it would ask git
     monkeypatch.setenv("SENTRY_DSN", "sentry.example.com/1")
     telemetry.install()
     assert "cannot use SENTRY_DSN (Unsupported scheme ''); no error is reported" in caplog.text

@@ -1,4 +1,4 @@
-"""The tenant of a job, and what it is charged."""
+"""The tenant of a job, and the charge for its jobs."""
 
 import asyncio
 import hashlib

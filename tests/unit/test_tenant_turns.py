@@ -1,4 +1,4 @@
-"""Whose turn it is among the tenants of a queue."""
+"""The turns of the tenants of a queue."""
 
 from worker.rotation.tenant_turns import TenantTurns
 

@@ -1,6 +1,6 @@
-"""One turn of a job: what it waits for, what it gives back, and with which key it goes on.
+"""One turn of a job: its waits, what it returns to the pool, and its next keys.
 
-The whole of it, with a real key pool, is in `tests/integration/rotation`.
+With a real key pool: `tests/integration/rotation`.
 """
 
 import asyncio
@@ -78,7 +78,7 @@ async def test_a_request_of_one_account_does_not_wait_in_turn_and_keeps_its_keys
     ] * 2
 
 
-# How a lease is held up on its way to the call, in seconds, and whether the pool is asked again.
+# How long a lease is delayed before its call, in seconds, and whether the pool confirms it again.
 @pytest.mark.parametrize(("held_up_s", "is_asked"), [(0.0, False), (0.05, False), (0.05004, True)])
 async def test_a_lease_that_was_held_up_is_confirmed(
     bench: Bench, held_up_s: float, *, is_asked: bool
@@ -138,7 +138,7 @@ async def test_a_job_is_looked_up_among_the_cancelled_while_its_lease_is_on_its_
     look, ends = Mock(), AsyncMock()
     monkeypatch.setattr(turn, "EarlyLook", look)
     monkeypatch.setattr(turn, "end_if_cancelled", ends)
-    bench.is_used = waits  # a job that is to wait looks after that
+    bench.is_used = waits  # a job that has to wait checks it after the wait
     bench.leases.append((lease(), 0.0))
     bench.replies.append(OK)
     await bench.turn().run()
@@ -164,7 +164,7 @@ async def test_a_call_that_is_cut_may_have_been_carried_out(
     ]
 
 
-# What the provider answers, and whether its settle is retried at once while Redis is down.
+# The provider's answer, and whether its settle is retried at once while Redis is down.
 @pytest.mark.parametrize(
     ("reply", "patiently"),
     [
@@ -203,7 +203,7 @@ async def test_a_verdict_on_a_key_is_settled_although_its_job_is_cancelled(bench
     ]
 
 
-# What the pool knows of a key that was refused, and whether its failure is logged.
+# The pool's knowledge of a refused key, and whether its failure is logged.
 @pytest.mark.parametrize(
     ("effect", "newly", "is_logged"),
     [
@@ -225,7 +225,7 @@ async def test_a_key_that_fails_is_logged_once(
     assert failed == [f"🚨 API key marked as failed: {KEYS[0].label} (1/3 failed)"] * is_logged
 
 
-# What the pool has for a job whose keys were all refused in this turn.
+# The pool's answer to a job whose keys were all refused in this turn.
 @pytest.mark.parametrize(
     ("again", "served"),
     [

@@ -1,4 +1,4 @@
-"""How a turn goes on after each verdict, and where it ends."""
+"""How a turn continues after each verdict, and where it ends."""
 
 from dataclasses import replace
 from typing import Any
@@ -21,7 +21,7 @@ NO_MODEL = Verdict(Fate.OTHER_ACCOUNT, "model_not_found", "none such", status=40
 OVERLOADED = Verdict(Fate.RETRY, "overloaded", scope=Scope.MODEL, definite=False, status=503)
 
 
-# The request, the verdicts of its first calls, and what the next lease is asked for.
+# The request, the verdicts of its first calls, and the next lease request.
 @pytest.mark.parametrize(
     ("request_", "verdicts", "changes"),
     [

@@ -1,6 +1,6 @@
-"""What is said of files and folders that this user may not look at, on any version of Python.
+"""The messages about files and folders that this user may not read, on any version of Python.
 
-`Path.is_file()` and `Path.is_dir()` raise for them before Python 3.14, and say no from then on.
+`Path.is_file()` and `Path.is_dir()` raise for them before Python 3.14, and return False since then.
 """
 
 import os
@@ -20,7 +20,7 @@ _NOBODY_UID = 65_534
 
 @contextmanager
 def _as_nobody() -> Iterator[None]:
-    """Give up root's rights, which no mode of a file limits."""
+    """Give up root's rights, which ignore the modes of files."""
     was_root = os.geteuid() == 0
     if was_root:
         os.seteuid(_NOBODY_UID)
@@ -32,7 +32,7 @@ def _as_nobody() -> Iterator[None]:
 
 
 def _let_others_pass(folder: Path) -> None:
-    """Open the way to a temporary folder: pytest's folders are one deeper in several processes."""
+    """Open the way to a temporary folder: with several processes it is one level deeper."""
     temporary = Path(tempfile.gettempdir())
     for above in (folder, *folder.parents):
         if temporary in above.parents:
@@ -90,7 +90,7 @@ def test_one_readable_folder_of_certificates_is_enough(closed_folder: Path) -> N
 
 def test_certificates_may_be_in_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
     _let_others_pass(tmp_path)
-    with _as_nobody():  # who may open files in it by their names, as OpenSSL does
+    with _as_nobody():  # this user may open its files by their names, as OpenSSL does
         assert list(certificates.certificate_problems({"SSL_CERT_DIR": str(tmp_path)})) == []
 
 

@@ -18,7 +18,7 @@ JOB: ContextVar[str] = ContextVar("JOB", default="none")
 
 
 class Store:
-    """Takes reports, or fails as Redis does."""
+    """Accepts reports, or fails as Redis does."""
 
     def __init__(self) -> None:
         self.reports: list[tuple[int, dict[Series, tuple[int, ...]]]] = []

@@ -1,4 +1,4 @@
-"""What the command for the usage prints, in a terminal of 80 columns and as CSV."""
+"""The output of the command for usage, in a terminal of 80 columns and as CSV."""
 
 import csv
 import io

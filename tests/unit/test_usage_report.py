@@ -1,4 +1,4 @@
-"""A report of the usage: what may be asked for, how it adds up, and how it is written."""
+"""A report of usage: the allowed queries, the sums, and the format."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
@@ -102,7 +102,7 @@ def test_calls_count_once_for_their_keys_or_once_for_their_tenants(
 
 
 class Store:
-    """Has counted what a test says."""
+    """A store with scripted counts."""
 
     def __init__(self, *counted: Counted) -> None:
         self.counted, self.read_span = counted, dict[str, Any]()
@@ -152,7 +152,7 @@ COUNTED = (
         counts(calls=9, **SUMS),
     ),
     Counted(EARLY_MS, Series("groq", "k3", "a", "m"), counts(calls=2, prompt_tokens=2)),
-    Counted(EARLY_MS, OF_TENANT, counts(calls=99)),  # the same calls, for their tenant
+    Counted(EARLY_MS, OF_TENANT, counts(calls=99)),  # the same calls, counted for their tenant
 )
 
 
@@ -228,7 +228,7 @@ def test_counts_are_written_in_base_36_without_what_is_zero() -> None:
     assert packed(counts(calls=35, faults=36, cached_tokens=1)) == "z,,10,,,1"
     assert packed(counts()) == ""
     assert unpacked("") == counts()
-    later = ",".join("1" * (len(MEASURES) + 1))  # of a version that counts more
+    later = ",".join("1" * (len(MEASURES) + 1))  # of a version that counts more measures
     assert unpacked(later) == (1,) * len(MEASURES)
 
 

@@ -1,4 +1,4 @@
-"""The values that the parts of the program pass to each other: they cannot be changed."""
+"""The values that the parts of the program pass to each other are immutable."""
 
 import re
 from dataclasses import asdict, is_dataclass
@@ -28,7 +28,7 @@ from worker.quotes.quote import QuoteRequest
 from worker.verdicts import Dimension, Fate, ObservedLimit, Reply, SeenQuota, Verdict
 
 WORKING = {
-    # what changes while it is at work
+    # objects that change while they work
     "Answer of a stream": "worker/streams/answer.py _Answer",
     "a batch": "worker/emails/batching.py BatchQueue",
     "an email": "worker/emails/outgoing.py OutgoingEmail",
@@ -59,7 +59,7 @@ def test_a_value_cannot_be_changed_after_it_was_made() -> None:
 
 KEY = make_key("groq", secret="gsk_0123456789abcdefghijklmnopqrst", variable="GROQ_API_KEY")
 NOTHING: dict[str, Any] = {
-    # a request that asks for nothing in particular
+    # a request without conditions
     "model": "",
     "resource": "",
     "fallbacks": (),

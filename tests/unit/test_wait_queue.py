@@ -1,4 +1,4 @@
-"""One queue of jobs that wait for the same keys: what it learns from a refusal of the pool."""
+"""A queue of jobs that wait for the same keys, and what it learns from the pool's refusals."""
 
 import asyncio
 from collections.abc import Callable
@@ -100,7 +100,7 @@ async def test_an_error_or_a_cancel_is_not_an_answer_and_an_ended_job_can_be_dro
     assert job.has_answer() is has_answer
     queue.drop(job)
     assert (queue.waiters, queue.woken.is_set(), job.answer.done()) == ([], True, True)
-    queue.drop(job)  # twice does no harm
+    queue.drop(job)  # a second call does no harm
 
 
 async def test_a_queue_is_woken_when_its_last_job_leaves_it() -> None:
@@ -144,7 +144,7 @@ async def test_each_job_that_redis_defers_raises_an_error_of_its_own() -> None:
 async def test_as_many_turns_are_given_as_asked_for_and_each_knows_the_next_jobs_wait() -> None:
     jobs = [waiter(float(second), tokens=second) for second in range(1, 5)]
     queue = queue_of(*jobs)
-    jobs[1].answer.cancel()  # it has not run since, and so stands in the queue still
+    jobs[1].answer.cancel()  # it has not run since, so it is still in the queue
     turns = list(queue.next_to_ask(2))
     assert [(turn.waiter, turn.since_s, turn.next_since_s) for turn in turns] == [
         (jobs[0], 1.0, 2.0),

@@ -1,6 +1,6 @@
-"""How the waits of the jobs of a process end, and what backpressure learns of them.
+"""How the waits of the jobs of a process end, and what backpressure learns from them.
 
-The whole of it, with a real key pool, is in `tests/integration/waitlist`.
+With a real key pool: `tests/integration/waitlist`.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ async def test_a_job_that_is_stopped_in_the_moment_of_its_lease_gives_it_back(
         pool.settled.clear()
 
 
-# What the pool answers, and for how long no key serves then, in seconds.
+# The pool's answer, and for how long no key then serves, in seconds.
 @pytest.mark.parametrize(
     ("answer", "in_turn", "rests_s"),
     [
@@ -107,7 +107,7 @@ async def test_a_job_that_is_stopped_in_the_moment_of_its_lease_gives_it_back(
         (NoLease(NoLeaseReason.NO_KEYS), True, 60.0),
         (NoLease(NoLeaseReason.TOO_LARGE), True, 0.0),
         (NoLease(NoLeaseReason.UNFIT), True, 0.0),
-        (NoLease(NoLeaseReason.RESTING, first_in_ms=90_000), False, 0.0),  # of one account only
+        (NoLease(NoLeaseReason.RESTING, first_in_ms=90_000), False, 0.0),  # only one account rests
     ],
 )
 async def test_backpressure_learns_for_how_long_no_key_serves(

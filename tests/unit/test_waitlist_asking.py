@@ -1,6 +1,6 @@
-"""Which of the jobs of a process that wait for a key ask the pool, when, and how many at once.
+"""Which waiting jobs of a process ask the pool, when, and how many at once.
 
-The whole of it, with a real key pool, is in `tests/integration/waitlist`.
+With a real key pool: `tests/integration/waitlist`.
 """
 
 import asyncio
@@ -146,7 +146,7 @@ async def test_the_jobs_behind_one_whose_time_is_over_do_not_ask_all_at_once(
     assert len(pool.requests) == questions + 1
 
 
-# What the end of a call of this process does, by why the pool had no room.
+# The effect when a call of this process ends, by the reason why the pool had no room.
 @pytest.mark.parametrize(("why", "asks"), [(NoLeaseReason.WAIT, 0), (NoLeaseReason.BUSY, 1)])
 async def test_the_end_of_a_call_has_jobs_ask_again_where_it_may_make_room(
     pool: Pool, waiting: WaitList, why: NoLeaseReason, asks: int

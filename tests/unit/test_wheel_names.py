@@ -1,4 +1,4 @@
-"""How the wheel's build moves the names of our modules below `keywheel`."""
+"""The wheel's build moves the names of our modules below `keywheel`."""
 
 import importlib.util
 from pathlib import Path
@@ -31,7 +31,7 @@ def moved(source: str) -> str:
         ("A = 'worker.aio.pool:TaskPool'", "A = 'keywheel.worker.aio.pool:TaskPool'"),
         ("A = f\"{x}\" 'worker.aio:B+redis://'", "A = f\"{x}\" 'keywheel.worker.aio:B+redis://'"),
         ("A = files('worker.aio')", "A = files('keywheel.worker.aio')"),
-        # Names of tasks are the same in both forms, and so is what only looks like a module.
+        # Names of tasks stay, and so do texts that only look like a module.
         ("A = 'tasks.ai', 'tasks.ai.complete'", "A = 'tasks.ai', 'tasks.ai.complete'"),
         ("A = 'worker', 'worker.nothing', 'config'", "A = 'worker', 'worker.nothing', 'config'"),
         ("A = 'see `celery -A worker dead`'", "A = 'see `celery -A keywheel dead`'"),

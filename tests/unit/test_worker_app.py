@@ -1,4 +1,4 @@
-"""What our Celery app sets on a worker before it starts, and how it imports the users' tasks."""
+"""Our Celery app's changes to a worker before its start, and its import of the users' tasks."""
 
 from functools import partial
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_the_file_of_a_schedule_is_checked_where_a_worker_keeps_it(
     instance: Any, tmp_path: Path
 ) -> None:
     options = {"schedule_filename": str(tmp_path / "gone" / "schedule")}
-    files.check_worker_files(options)  # it is not this worker that keeps it
+    files.check_worker_files(options)  # another process keeps the file
     with pytest.raises(SystemExit) as ended:
         app_module._prepare(instance, options | {"beat": True})
     assert "The file of --schedule-filename cannot be written: check its folder." in str(

@@ -1,4 +1,4 @@
-"""What a worker checks as it starts, and which queues it takes."""
+"""A worker's checks at its start, and the queues that it consumes."""
 
 import logging
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class _Queues(dict[str, Any]):
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Starts a worker with some keys; gives what was checked of what, in order."""
+    """Start a worker with some keys; return the checks in order."""
 
     def begin(
         *, by_keys: bool, groq: int = 0, resend: int = 0, tasks: str = "", fails: Any = None
@@ -76,7 +76,7 @@ def test_a_start_checks_the_machine_and_each_server_and_takes_the_queues_that_ha
         list(done.discoveries.values()),
     )
     assert checked == [
-        ("proxy_for", ("http://groq.example",), {}),  # none of a service without keys
+        ("proxy_for", ("http://groq.example",), {}),  # none for a service without keys
         ("check_machine", (done.settings, done.discoveries), {"jobs": 7}),
         ("check_redis", (done.settings,), {}),
         ("check_rabbitmq", (done.settings,), {}),
