@@ -1,6 +1,6 @@
 """Lost connections, and the pool beside Celery's own parts.
 
-Plain asyncio, the stock result backend.
+The worker runs plain asyncio and the stock result backend.
 """
 
 import os
@@ -25,7 +25,7 @@ def test_plain_asyncio_and_the_stock_backend_serve_as_well(
     who = [aio.who.apply_async((0.01,), queue=worker.queue) for _ in range(50)]
     for result in who:
         assert set(result.get(timeout=20)) == {result.id}
-    # Only now: a worker does not receive commands until shortly after it is ready.
+    # Not earlier, because a worker receives commands only shortly after it is ready.
     stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name][
         "pool"
     ]
@@ -118,7 +118,7 @@ def test_jobs_that_outlive_their_connection_count_against_the_concurrency_until_
     eventually(lambda: store.hlen("unacked") == 3)
     assert [journal(each) for each in shorts] == [["began", "ended"]] * len(shorts)
     assert [journal(f"{key}long{number}") for number in range(3)] == [["began"]] * 3
-    for number in range(6):  # and room for five again when they have ended
+    for number in range(6):  # and there is room for five again when they have ended
         aio.sleep.apply_async((20.0, f"{key}last{number}"), queue=worker.queue)
     eventually(lambda: len(store.keys(f"journal:{key}last*")) == 5)
     assert (store.hlen("unacked"), store.llen(worker.queue)) == (5, 1)

@@ -1,4 +1,4 @@
-"""Flower's buttons, pressed over HTTP as its pages do, and how a worker with the pool reacts."""
+"""Flower's buttons, pressed over HTTP as its pages do, and the worker's reactions."""
 
 import json
 import os
@@ -59,16 +59,16 @@ class Flower:
         )
 
     def press(self, button: str, target: str, **fields: Any) -> tuple[int, str]:
-        """Give the status, and what the page would show."""
+        """Return the status, and the message on the page."""
         status, text = self._fetch(
             f"/api/{button}/{target}", urllib.parse.urlencode(fields).encode()
         )
         return status, json.loads(text)["message"] if status == 200 else text
 
     def look(self, worker: WorkerProcess) -> Any:
-        """What the worker's page shows after its refresh button.
+        """Return what the worker's page shows after its refresh button.
 
-        Nothing while the worker does not hear.
+        It is None while the worker does not answer.
         """
         query = urllib.parse.urlencode({"refresh": True, "workername": worker.name})
         status, text = self._fetch(f"/api/workers?{query}")
@@ -174,7 +174,7 @@ def test_time_limits_stop_the_jobs_that_begin_afterwards(
         assert reply == (200, "time limits set successfully")
         with pytest.raises(error):
             _send(aio, "unhurried", worker).get(timeout=60)
-    assert _send(aio, "sleep", worker, 1.5, key).get(timeout=60) == 1.5  # a task of another name
+    assert _send(aio, "sleep", worker, 1.5, key).get(timeout=60) == 1.5  # a task with another name
 
 
 def test_a_job_that_is_terminated_runs_its_finally_blocks(
@@ -188,7 +188,7 @@ def test_a_job_that_is_terminated_runs_its_finally_blocks(
     )
     with pytest.raises(TaskRevokedError):
         result.get(timeout=60)
-    eventually(lambda: journal(key) == ["began", "finally"])  # the state is told first
+    eventually(lambda: journal(key) == ["began", "finally"])  # the state is reported first
     shown = flower.look(worker)
     assert (shown["stats"]["pool"]["running"], shown["active"]) == (0, [])
 
@@ -226,7 +226,7 @@ def test_jobs_wait_while_their_queue_has_no_consumer_and_run_when_it_has_one_aga
     assert consumer("add", f"{key}other") == (200, f"add consumer {key}other")
     assert queues() == {f"{key}other"}
     waiting = [_send(aio, "sleep", worker, 0, key) for _ in range(3)]
-    # The worker is awake meanwhile, and takes what it may.
+    # The worker is awake then, and takes as much as it may.
     for n in range(3):
         assert aio.add.apply_async((n, n), queue=f"{key}other").get(timeout=60) == 2 * n
     assert (store.llen(worker.queue), journal(key)) == (3, [])

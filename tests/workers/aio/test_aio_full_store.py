@@ -28,7 +28,7 @@ def full(store: Any) -> Iterator[None]:
 
 
 def _finish_while_full(aio: ModuleType, worker: WorkerProcess) -> Any:
-    """Send a job that ends after the server is full; give its result. Follow it with `full`."""
+    """Send a job that ends after the server is full; return its result. Follow it with `full`."""
     result = aio.sleep.apply_async((1.0,), queue=worker.queue)
     eventually(lambda: f"aio_app.sleep[{result.id}] received" in worker.log)
     return result
@@ -36,7 +36,7 @@ def _finish_while_full(aio: ModuleType, worker: WorkerProcess) -> Any:
 
 @pytest.mark.parametrize(
     "name", ["cut", "cut_privately"]
-)  # messages that come by our requests, and by Celery's
+)  # messages taken by our requests, and by Celery's
 def test_a_job_whose_end_cannot_be_stored_runs_again(  # noqa: PLR0917 - fixtures
     aio: ModuleType, start_worker: Start, key: str, journal: Journal, store: Any, name: str
 ) -> None:

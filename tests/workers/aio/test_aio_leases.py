@@ -1,6 +1,6 @@
 """Leases.
 
-The messages of a dead worker are redelivered soon. Those of a live one stay with it, whatever
+The messages of a dead worker are redelivered soon. A live worker keeps its messages, whatever
 happens to Redis.
 """
 
@@ -95,7 +95,7 @@ def test_another_worker_runs_the_jobs_of_a_killed_one_within_seconds(
     assert journal("later") == [
         "began 0 0",
         "ended",
-    ]  # it had not begun, so the worker did not die of it
+    ]  # the job had not begun, so the worker did not die of it
     assert time.monotonic() - began_s < PATIENCE_S, (
         "far below the visibility timeout, which is an hour"
     )
@@ -150,14 +150,14 @@ def test_a_live_worker_keeps_its_jobs_however_long_they_run_and_whatever_happens
         within_s=PATIENCE_S,
     )
     second = start("-c", "10", AIO_LEASE_S=LONG_S, AIO_QUEUE=queue).await_ready()
-    # Redis hangs for longer than a lease: all leases have ended when it goes on.
+    # Redis hangs for longer than a lease: all leases have ended when it continues.
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
     try:
         time.sleep(float(LONG_S) + 1)
     finally:
         os.kill(server.pid, signal.SIGCONT)
-    # Redis restarts: connections are lost, and running jobs go on.
+    # Redis restarts: connections are lost, and running jobs continue.
     server.restart()
     eventually(lambda: journal("long") == ["began", "ended"], within_s=PATIENCE_S)
     eventually(lambda: journal("held")[-1:] == ["ended"], within_s=PATIENCE_S)

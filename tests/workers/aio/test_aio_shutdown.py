@@ -1,4 +1,4 @@
-"""How a worker ends: warm, soft, cold, twice signalled; and what becomes of its jobs."""
+"""The end of a worker: warm, soft, cold, after two signals; and the fate of its jobs."""
 
 import signal
 import time
@@ -23,7 +23,7 @@ def _send(aio: ModuleType, name: str, worker: WorkerProcess, *args: Any) -> Any:
 def _ask(aio: ModuleType, worker: WorkerProcess, command: str, **arguments: Any) -> Any:
     """Inspect a worker as `celery inspect` does, and repeat the command until it replies.
 
-    It subscribes just after it says "ready".
+    It subscribes just after it logs "ready".
     """
     replies = eventually(
         lambda: aio.app.control.broadcast(
@@ -167,7 +167,7 @@ def test_no_more_jobs_run_than_the_concurrency_allows_and_none_are_fetched_beyon
     worker = start_worker("-c", "5")
     now = [aio.counted.apply_async((key, 0.1), queue=worker.queue) for _ in range(20)]
     due = time.time() + 0.5
-    # These fire together, beyond what the prefetch would have allowed.
+    # These run together, more than the prefetch would have allowed.
     later = [
         aio.counted.apply_async((key, 0.1), queue=worker.queue, countdown=due - time.time())
         for _ in range(20)
@@ -177,7 +177,7 @@ def test_no_more_jobs_run_than_the_concurrency_allows_and_none_are_fetched_beyon
     eventually(lambda: store.llen(f"journal:{key}busy") >= 5)
     assert (
         _waiting(store, worker) >= 12 - 5 - 1
-    )  # one more may be on its way: the transport asks ahead
+    )  # one more may be in flight, because the transport asks ahead
     replies = aio.app.control.inspect(destination=[worker.name], timeout=5).stats()
     assert replies[worker.name]["pool"]["running"] == 5
     for result in busy:

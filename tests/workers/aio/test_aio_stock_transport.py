@@ -26,7 +26,7 @@ def start(start_worker: Start) -> Start:
 
 @pytest.fixture
 def send(aio: ModuleType, aio_redis: EmbeddedRedis) -> Send:
-    """Publishes by the stock transport as well."""
+    """Send a job with the stock transport, too."""
 
     def send(name: str, worker: WorkerProcess, *args: Any, **options: Any) -> Any:
         with Connection(aio_redis.url, transport="redis") as connection:
@@ -44,7 +44,7 @@ def test_jobs_run_and_store_their_results(
     who = [send("who", worker, 0.01) for _ in range(50)]
     for result in who:
         assert set(result.get(timeout=20)) == {result.id}
-    # Only now: a worker does not receive commands until shortly after it is ready.
+    # Not earlier, because a worker receives commands only shortly after it is ready.
     stats = aio.app.control.inspect(destination=[worker.name], timeout=10).stats()[worker.name]
     assert (stats["broker"]["transport"], stats["pool"]["max-concurrency"]) == ("redis", 100)
     assert send("hooked", worker, "retry").get(propagate=False, timeout=20).args == ("retry",)
@@ -70,7 +70,7 @@ def test_a_cut_of_the_brokers_connection_loses_no_job(  # noqa: PLR0917 - fixtur
     store.set(f"{key}gate", 1)
     assert [result.get(timeout=30) for result in results] == ["ended"] * 12
     assert send("add", worker, 1, 2).get(timeout=60) == 3
-    # The running jobs go on; this transport redelivers them as well, as with any pool of Celery's.
+    # The running jobs continue; this transport redelivers them, as with any pool of Celery's.
     assert [journal(each)[:2] for each in keys[:4]] == [["began", "ended"]] * 4
     assert [journal(each) for each in keys[4:]] == [["began", "ended"]] * 8
     eventually(lambda: (store.hlen("unacked"), store.llen(worker.queue)) == (0, 0))

@@ -1,6 +1,6 @@
 """Workers and servers that end suddenly.
 
-At whichever instant a process dies, each message is done, in a queue, or due to be redelivered.
+Whenever a process dies, each message is done, in a queue, or due to be redelivered.
 """
 
 import base64
@@ -35,7 +35,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedRedis]:
 
 
 _WINDOW = 128
-"""So many messages of tenants stay in their list."""
+"""The number of messages of tenants that stay in their list."""
 
 
 def _body(text: str) -> str:
@@ -43,7 +43,7 @@ def _body(text: str) -> str:
 
 
 def _kept(store: Any) -> set[str]:
-    """Every message that the server still has, waiting or booked."""
+    """Return every message that the server still has, waiting or unacknowledged."""
     waiting = [_body(text) for queue in "ab" for text in store.lrange(queue, 0, -1)]
     return {
         *waiting,
@@ -52,7 +52,7 @@ def _kept(store: Any) -> set[str]:
 
 
 def _give_back(url: str) -> None:
-    """Do what any stock worker does after the visibility timeout."""
+    """Do what any worker with Celery's transport does after the visibility timeout."""
     with receiving(url, transport=STOCK, visibility_timeout=-60) as medic:
         medic.channel.qos.restore_visible(num=None)
 
@@ -68,7 +68,8 @@ def test_a_process_killed_at_any_instant_loses_no_message(server: EmbeddedRedis)
     with redis.Redis.from_url(server.url, decode_responses=True) as store:
         with receiving(server.url) as worker:
             worker.channel.sharing.add("a")
-            while store.llen("a") > _WINDOW:  # the others wait in the lines of their tenants
+            # The other messages wait in the lines of their tenants.
+            while store.llen("a") > _WINDOW:
                 store.delete("a.tenants.pause")
                 worker.channel.sharing._looked_s = float("-inf")
                 worker.channel.share()
@@ -79,14 +80,14 @@ def test_a_process_killed_at_any_instant_loses_no_message(server: EmbeddedRedis)
             )
             try:
                 eventually(lambda life=life: int(store.get("ready") or 0) == life, what="the start")
-                time.sleep(dice.random() * 0.1)  # the instant of the end is what is tried out
+                time.sleep(dice.random() * 0.1)  # the test varies the instant of the end
             finally:
                 child.kill()
                 child.wait()
             assert set(store.smembers("done")) | _kept(store) == sent
             assert store.hlen("unacked") == store.zcard("unacked_index")
         assert 0 < store.scard("done") < len(sent), "the ends were all too early or too late"
-        # The messages of the dead process come back, with the stock transport as well.
+        # The messages of the dead process come back, also with the stock transport.
         _give_back(server.url)
         assert store.hlen("unacked") == 0
         with receiving(server.url, "a", "b", prefetch=0) as rest:
@@ -95,7 +96,7 @@ def test_a_process_killed_at_any_instant_loses_no_message(server: EmbeddedRedis)
             rest.until(lambda: left <= set(rest.bodies))
             rest.until(
                 lambda: not store.llen("a") and not store.llen("b")
-            )  # copies of what is done come as well
+            )  # copies of done messages come as well
         assert store.hlen("unacked") == store.llen("a") == store.llen("b") == 0
 
 
@@ -148,7 +149,7 @@ def test_a_restart_of_the_server_loses_no_job(
                 within_s=40,
                 what="all ends",
             )
-            # Jobs that ran when the server went away are acknowledged late.
+            # Jobs that ran when the server stopped are acknowledged late.
             eventually(lambda: not store.hlen("unacked"), within_s=40)
             worker.signal(signal.SIGTERM)
             assert worker.await_exit() == 0

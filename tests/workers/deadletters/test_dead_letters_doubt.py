@@ -1,4 +1,4 @@
-"""Emails in doubt: what their dead letters say, and when they are sent again."""
+"""Emails in doubt: the content of their dead letters, and when they are sent again."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -17,7 +17,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
 )
 
 
-# Whether the job's last call is in doubt when it expires; what its dead letter says.
+# Whether the job's last call is in doubt when it expires; the content of its dead letter.
 @pytest.mark.parametrize(
     ("in_doubt", "kind", "reason"),
     [
@@ -54,7 +54,7 @@ def test_an_email_that_expires_between_two_tries_says_whether_it_is_in_doubt(
     assert dead_letter["reason"].startswith(reason)
 
 
-# How a message shows that a worker has held it before.
+# The fields of a message that show that a worker has held it before.
 @pytest.mark.parametrize(
     "redelivery", [{"delivery_info": {"redelivered": True}}, {"headers": {"deaths": 1}}]
 )

@@ -24,7 +24,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
 def test_a_failed_job_is_kept_with_its_attempts_and_replayed_under_its_id(
     fresh: Stack,
 ) -> None:
-    # A failure of all keys costs no try, so the fault is an answer that is not JSON, twice.
+    # A failure of all keys costs no attempt, so the fault is an answer that is not JSON, twice.
     fresh.sandbox.control("fault", service="groq", kind="json_validate_failed", count=2)
     job = complete(fresh)
     assert type(fresh.producer.outcome(job)).__name__ == "RetriesExhausted"
@@ -141,14 +141,14 @@ def test_a_job_that_failed_is_kept_although_its_errback_cannot_be_sent(fresh: St
     )
 
 
-# How a job that had failed came to run once more.
+# Why a job that had failed ran once more.
 @pytest.mark.parametrize("how", ["replayed", "redelivered"])
 def test_a_job_that_succeeds_later_keeps_no_dead_letter(fresh: Stack, how: str) -> None:
     job = complete(fresh, headers={"deaths": 3, "keywheel_alone": 2})
     fresh.producer.outcome(job)
     assert await_dead_letter(fresh, job.id)
     job.forget()
-    if how == "replayed":  # and whoever did it was killed before he took the letter out
+    if how == "replayed":  # and the replaying process was killed before it deleted the dead letter
         complete(fresh, task_id=job.id, headers={"keywheel_doubt_ms": 0})
     else:
         complete(fresh, task_id=job.id, delivery_info={"redelivered": True})
@@ -161,7 +161,7 @@ def test_a_job_that_has_succeeded_meanwhile_is_not_replayed(fresh: Stack) -> Non
     job = complete(fresh)
     fresh.producer.outcome(job)
     assert await_dead_letter(fresh, job.id)
-    complete(fresh, task_id=job.id)  # for a completion nobody looks after a letter
+    complete(fresh, task_id=job.id)  # for a completion, no dead letter is looked up
     eventually(
         lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the copy's success"
     )
@@ -204,7 +204,7 @@ def test_a_stored_failure_is_final_although_the_worker_died_before_the_dead_lett
     first = fresh.producer.outcome(job)
     before = await_dead_letter(fresh, job.id)
     client = fresh.producer.app.backend.client
-    client.delete(*client.keys("{kw:dead}:*"))  # as if it had not come to that
+    client.delete(*client.keys("{kw:dead}:*"))  # as if it had not been written
     send(
         fresh, "tasks.email.send", kwargs=EMAIL, task_id=job.id, delivery_info={"redelivered": True}
     )
@@ -217,7 +217,7 @@ def test_a_stored_failure_is_final_although_the_worker_died_before_the_dead_lett
     second = fresh.producer.app.AsyncResult(job.id).result
     assert (type(second).__name__, str(second)) == (type(first).__name__, str(first))
     assert fresh.sandbox.ledger()["services"]["resend"]["calls"] == 1
-    # A person may still decide otherwise: a replay takes the failure out first.
+    # A person may still decide otherwise: a replay first deletes the failure.
     assert fresh.producer.ask("tasks.admin.replay", id=job.id)["replayed"] == [job.id]
     eventually(
         lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS",
@@ -239,13 +239,13 @@ def test_another_email_under_the_id_of_one_that_was_sent_leaves_a_dead_letter(fr
     assert fresh.sandbox.mail().get("Another") is None
 
 
-# How a job ends whose dead letter cannot be written for a while.
+# The end of a job whose dead letter cannot be written for a while.
 @pytest.mark.parametrize("how", ["failed", "expired", "timeout"])
 def test_a_message_is_not_acknowledged_before_its_dead_letter_is_written(
     fresh: Stack, how: str
 ) -> None:
     client = fresh.producer.app.backend.client
-    client.set("{kw:dead}:index", "no sorted set")  # so every letter is refused
+    client.set("{kw:dead}:index", "no sorted set")  # so every dead letter is refused
     options: dict[str, Any] = {}
     if how == "expired":
         options = {"expires": datetime.now(UTC) - timedelta(minutes=1)}

@@ -141,7 +141,7 @@ def test_the_queue_keeps_moving_after_every_message_that_is_not_a_job(fresh: Sta
         lambda: len(listed := dead_letters(fresh, kind="poison")) == len(STRANGE) and listed,
         what="a letter of each",
     )
-    left = list(poison)  # letters of one millisecond are in no particular order
+    left = list(poison)  # dead letters of one millisecond are in no particular order
     for name, (*_, reason) in STRANGE.items():
         of_name = [
             dead_letter

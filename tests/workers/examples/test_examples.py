@@ -1,6 +1,6 @@
 """The web applications under examples/, as their visitors use them.
 
-Real servers, a real worker, the sandbox.
+They run as real servers with a real worker and the sandbox.
 """
 
 import json
@@ -31,7 +31,7 @@ def ended(client: httpx.Client, path: str) -> dict[str, Any]:
 
 @contextmanager
 def refusal(examples: Any) -> Iterator[None]:
-    """Groq says no to the next request, for good."""
+    """Make Groq refuse the next request for good."""
     examples.sandbox.control("fault", service="groq", status=400, count=1)
     yield
     examples.sandbox.control("clear", service="groq")
@@ -53,7 +53,7 @@ def test_the_page_shows_a_visitor_words_and_no_codes(visit: Any, name: str) -> N
     page = visit(name).get("/").raise_for_status()
     assert page.headers["content-type"].startswith("text/html")
     assert "<h1>Ask</h1>" in page.text
-    if name != "nextjs":  # there a script holds these texts
+    if name != "nextjs":  # there, a script contains these texts
         assert "Busy, please wait." in page.text
     assert "Waiting: " not in page.text
 
@@ -94,7 +94,7 @@ def test_an_invalid_question_is_rejected(visit: Any, name: str) -> None:
     client = visit(name)
     for body in ({}, {"prompt": ""}, {"prompt": 7}, []):
         assert client.post("/completions", json=body).status_code == 422
-    # Express rejects this by itself, the others like any other invalid body.
+    # Express rejects this itself, the others reject it like any other invalid body.
     assert client.post(
         "/completions", content="{", headers={"content-type": "application/json"}
     ).status_code in {
@@ -110,7 +110,7 @@ def test_an_example_without_redis_says_so(visit: Any, name: str) -> None:
     assert answer.status_code == 503
     assert answer.json() == {"detail": "the queue cannot be reached, try again soon"}
     assert answer.headers["retry-after"] == "5"
-    if name in {"fastapi", "nextjs"}:  # the others know their jobs without Redis
+    if name in {"fastapi", "nextjs"}:  # the others find their jobs without Redis
         for path in (f"/jobs/{uuid.uuid4()}", f"/jobs/{uuid.uuid4()}/events"):
             assert client.get(path).status_code == 503
 
@@ -227,4 +227,5 @@ def test_the_requirements_of_the_examples_are_pinned_to_tested_versions() -> Non
         assert package["dependencies"].pop("keywheel-client") == "file:../../clients/node"
         versions = package["dependencies"] | package.get("devDependencies", {})
         assert all(version[0].isdigit() for version in versions.values())
-        assert not (ROOT / "examples" / name / "package-lock.json").exists()  # it names addresses
+        # It would contain addresses.
+        assert not (ROOT / "examples" / name / "package-lock.json").exists()

@@ -15,7 +15,7 @@ playwright_api = pytest.importorskip(
 pytestmark = NEEDS_BROWSER
 
 WITHIN_MS = 30_000
-# The events that the page receives, and the length of the answer whenever it changes.
+# The events that the page receives, and the length of the answer at each change.
 WATCH_JS = """window.heard = []; window.lengths = [];
 window.EventSource = class extends EventSource {
   constructor(url) {
@@ -33,7 +33,7 @@ DONE_JS = """() => document.getElementById("status").textContent === "Done." """
 
 @contextmanager
 def opened(url: str) -> Iterator[Any]:
-    """The page at an address, which must complain of nothing."""
+    """Open the page at an address; it must report no error."""
     complaints: list[str] = []
     with playwright_api.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -65,7 +65,7 @@ def test_a_page_of_the_examples_in_node_shows_the_answer(examples: Any, name: st
 
 
 def beginning(url: str, *, events: int) -> str:
-    """The first events of a stream."""
+    """Return the first events of a stream."""
     kept = ""
     with httpx.stream("GET", url, timeout=40) as answer:
         for line in answer.iter_lines():
@@ -100,7 +100,7 @@ def test_an_answer_grows_survives_a_lost_connection_and_is_there_again_after_a_r
     kinds, ids = zip(*page.evaluate("heard"), strict=True)
     assert (visits, kinds[0], kinds[-1]) == (2, "start", "end")
     assert set(kinds[1:-1]) == {"delta"}
-    assert len(set(ids)) == len(ids) > 4  # nothing twice
+    assert len(set(ids)) == len(ids) > 4  # no event twice
     lengths = [length for length in page.evaluate("lengths") if length]
     assert lengths == sorted(lengths)
     assert len(set(lengths)) > 1

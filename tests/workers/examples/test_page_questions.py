@@ -1,6 +1,6 @@
-"""The examples' pages in a browser, where a second question follows while the first is answered.
+"""The examples' pages in a browser: a second question is sent while the first is answered.
 
-A server of this test gives the answers, because it has to hold the first one back.
+A server of this test gives the answers, because it has to delay the first one.
 """
 
 import json
@@ -27,14 +27,14 @@ TOKEN = '<input type="hidden" name="csrfmiddlewaretoken" value="x">'
 
 
 class _Server(ThreadingHTTPServer):
-    """Answers the second question at once, and the first one only after that was shown."""
+    """Answers the second question at once, and the first one after the second answer is shown."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.questions: list[str] = []
         self.shown = threading.Event()
         self.first_sent = threading.Event()
-        self.second_asked = threading.Event()  # of the letters
+        self.second_asked = threading.Event()  # on the page of letters
         self.has_reported = False
 
 
@@ -42,7 +42,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def log_message(self, *_: Any) -> None:
-        """Stay silent."""
+        """Log nothing."""
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -77,7 +77,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.first_sent.set()
 
     def _report(self, job: str) -> None:
-        """Say how a letter is: the first one makes a step while the second is on its way."""
+        """Report the state of a letter: the first one advances while the second is being sent."""
         if job != "job0":
             self._send(json.dumps({"state": "sent"}))
         elif not self.server.has_reported:
@@ -137,7 +137,7 @@ def test_a_second_question_takes_the_place_of_the_first(server: _Server) -> None
             assert server.first_sent.wait(30)
             page.evaluate(
                 "fetch(location.href).then((response) => response.text())"
-            )  # the page shows what it got
+            )  # the page shows what it received
             assert page.locator("#answer").inner_text() == "of job1.", name
             assert page.locator("#status").inner_text() == "Done.", name
             page.close()
@@ -158,7 +158,7 @@ def _write_two_letters(server: _Server, page: Any) -> None:
     assert server.first_sent.wait(30)
     page.evaluate(
         "fetch(location.href).then((response) => response.text())"
-    )  # the page shows what it got
+    )  # the page shows what it received
     server.shown.set()
     page.get_by_text("Sent.").wait_for()
     assert page.locator("#steps li").all_inner_texts() == []

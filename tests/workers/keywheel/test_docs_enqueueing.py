@@ -1,4 +1,4 @@
-"""The snippets for Python of docs/enqueueing.md and its pages, run in turn as one program."""
+"""The Python snippets of docs/enqueueing.md and its pages, run in order as one program."""
 
 import subprocess
 import sys

@@ -19,14 +19,15 @@ pytestmark = pytest.mark.usefixtures("unmeasured_processes")
 
 JOBS = 400
 MOST_DEFERRED = 50
-"""So many jobs find out that all keys rest; from then on the others stay in the broker."""
+"""The most jobs that may find out that all keys rest; later jobs stay in the broker."""
 REST_S = 20
 LONG_REST_S = 600
 WAITING = 100_000
 GROWTH_MB = 60
-"""A burst of deferrals leaves up to 40 in the allocator.
+"""The highest allowed growth of a worker's memory.
 
-A tenth of the jobs, were it fetched, would take hundreds.
+A burst of deferrals leaves up to 40 MB in the allocator. If a tenth of the jobs were fetched, they
+would take hundreds.
 """
 MEASURED_S = 3
 GOT_KEY_RE = re.compile(r"^(\S+) .*\[tasks\.ai\.complete (\S+)\] 🤖 Using Groq key", re.MULTILINE)
@@ -39,9 +40,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
         pytest.MonkeyPatch.context() as patch,
         fleets(lambda: tmp_path_factory.mktemp("fleet")) as start,
     ):
-        # Deferrals in numbers, which threads publish, may make coverage's tracer spin for ever
-        # where a thread ends; and the memory and time that are measured here are to be the worker's
-        # own.
+        # Many deferrals, which threads publish, may make coverage's tracer spin for ever when a
+        # thread ends. Besides, the memory and time that are measured here must be the worker's own.
         patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         settings = {"KEYWHEEL_WORKER_CONCURRENCY": "10"}
         yield start(count=1, settings=settings, redis_options={"appendonly": "no"}, **options)
@@ -49,7 +49,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 @pytest.fixture
 def broker(fleet: Fleet) -> Iterator[Any]:
-    """A client of the broker, whose queue is empty again after the test, and the worker idle."""
+    """A client of the broker; after the test the queue is empty again, and the worker idle."""
     with redis.Redis.from_url(fleet.redis.url, decode_responses=True) as client:
         yield client
         client.delete("ai")
@@ -62,7 +62,7 @@ def broker(fleet: Fleet) -> Iterator[Any]:
 
 
 def exhaust(fleet: Fleet, *, seconds: float) -> float:
-    """Let every key of Groq rest; gives when they come back."""
+    """Make every key of Groq rest; return when the rest ends."""
     fleet.sandbox.control("exhaust", service="groq", seconds=seconds)
     return time.time() + seconds
 
@@ -77,7 +77,7 @@ def reset_by_command(fleet: Fleet) -> None:
 
 
 def bring_back(fleet: Fleet, *, reset: Callable[[Fleet], None] = reset_by_task) -> None:
-    """Groq serves again before the rest is over: the workers learn it from an operator."""
+    """Make Groq serve before the rest is over; the workers learn it from an operator's reset."""
     fleet.sandbox.control("reset", ledger=False)
     reset(fleet)
 
@@ -92,12 +92,12 @@ def await_success(fleet: Fleet, ids: list[str]) -> None:
 
 
 def paused(fleet: Fleet) -> list[str]:
-    """The paused queues, from the worker's stats."""
+    """Return the paused queues, from the worker's stats."""
     return inspected(fleet.producer.app, fleet.workers[0].name, "stats")["backpressure"]["paused"]
 
 
 def await_pause(fleet: Fleet, broker: Any) -> None:
-    """Wait until the queue is paused and all that the worker took of it is deferred."""
+    """Wait until the queue is paused and all jobs that the worker took from it are deferred."""
 
     def all_deferred() -> bool:
         return not broker.hlen("unacked") and bool(broker.zcard("ai.deferred.due"))
@@ -136,7 +136,7 @@ def test_a_worker_whose_keys_all_rest_leaves_the_jobs_in_the_broker_until_the_ke
 def test_jobs_with_a_countdown_delay_no_other_job_and_a_reset_leaves_them_alone(
     fleet: Fleet, broker: Any
 ) -> None:
-    """More of them than a worker holds of jobs that wait for a key."""
+    """The test sends more of them than a worker holds jobs that wait for a key."""
     late = [
         fleet.producer.sender.send_task(
             "tasks.ai.complete", kwargs={"prompt": "late"}, queue="ai", countdown=600
@@ -162,8 +162,8 @@ def test_a_reset_resumes_the_queue_at_once(
     await_pause(fleet, broker)
     waiting = [json.loads(message)["headers"]["id"] for message in broker.lrange("ai", 0, -1)]
     assert len(waiting) >= JOBS - MOST_DEFERRED
-    # Without a reset the first deferred job would come back then, and no job before.
-    # The reset after the test before may still run the deferred ones, which are deferred anew.
+    # Without a reset, the first deferred job would come back then, and no job before. The reset
+    # after the test before may still run deferred jobs, which are then deferred anew.
     [(_, due_us)] = eventually(
         lambda: broker.zrange("ai.deferred.due", 0, 0, withscores=True), what="a deferred job"
     )
@@ -185,13 +185,13 @@ def memory_mb(pid: int) -> float:
 
 
 def busy_s(pid: int) -> float:
-    """How much of a core's time a process has used so far."""
+    """Return the CPU time that a process has used so far, in seconds of a core."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def pile_up(broker: Any, message: str, count: int) -> None:
-    """Put copies of a producer's message into the queue, each a job of its own."""
+    """Put copies of a producer's message into the queue, each of them a job of its own."""
     fields = json.loads(message)
     job, tag = fields["headers"]["id"], fields["properties"]["delivery_tag"]
 

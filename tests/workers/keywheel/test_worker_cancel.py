@@ -1,6 +1,6 @@
-"""A cancel lasts.
+"""A cancel is permanent.
 
-It outlives a restart of all workers, works while no worker runs, and may come in any way.
+It outlives a restart of all workers, works while no worker runs, and may come in any form.
 """
 
 import json
@@ -44,7 +44,7 @@ def deferred(fleet: Fleet, name: str, **kwargs: Any) -> Any:
 
 
 def stamped(fleet: Fleet, batch: str) -> Any:
-    """An email with a stamp, as Celery's users mark what belongs together."""
+    """An email with a stamp, by which Celery's users mark jobs that belong together."""
     sent = fleet.producer.sender.send_task(
         "tasks.email.send", kwargs=MAIL, queue="email", stamped_headers=["batch"], batch=batch
     )
@@ -105,7 +105,7 @@ def test_many_revoked_jobs_are_dropped_in_few_round_trips(fleet: Fleet, client: 
     assert all(
         log.count(f"Discarding revoked task: {job}[{result.id}]") == 1 for result in dropped[2:]
     )
-    # Celery stores each in a transaction of its own.
+    # Celery stores each end in a transaction of its own.
     assert client.info("commandstats").get("cmdstat_exec", {"calls": 0})["calls"] < 20
     client.delete(f"celery-task-meta-{broken.id}")
     eventually(lambda: broken.state == "REVOKED", what="the end of the last one")
@@ -187,14 +187,14 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
             eventually(
                 lambda job=job: job.state == "REVOKED", what=f"the cancel of {job.id}\n{worker.log}"
             )
-        client.lpush("email", *copies)  # as it comes where a worker died
+        client.lpush("email", *copies)  # as after the death of a worker
         probe = fleet.producer.ask("tasks.email.send", **MAIL)
         assert probe["attempts"] == 1
         eventually(
             lambda: not client.llen("email") and not client.hlen("unacked"),
             what="the end of the copies",
         )
-    # A new result object: Celery's keep the end that they have seen.
+    # A new result object, because Celery's keep the end that they have read.
     states = fleet.producer.states([job.id for job in (*revoked, *by_hand, *unheard)])
     assert {meta["status"] for meta in states.values()} == {"REVOKED"}
     assert len(states) == len({*revoked, *by_hand, *unheard})

@@ -25,7 +25,7 @@ MAIL = {"to": "ann@example.com", "subject": "News"}
 
 @pytest.fixture
 def newcomer(fresh: Stack) -> Iterator[Celery]:
-    """An application with Celery's own settings: all that it sends goes to one queue."""
+    """An application with Celery's own settings: all its jobs go to one queue."""
     app = Celery("newcomer", broker=fresh.redis_url, backend=fresh.redis_url, set_as_current=False)
     app.conf.task_default_queue = "ai"
     yield app
@@ -50,7 +50,8 @@ def test_a_completion_becomes_an_email_and_an_email_a_prompt(
     fresh: Stack, newcomer: Celery
 ) -> None:
     steps = (
-        complete(newcomer, "Say {hello}"),  # the first step follows nothing: no template
+        # The first step follows no other, so this is not a template.
+        complete(newcomer, "Say {hello}"),
         send(newcomer, text="{text}", html="<p>{text}</p>"),
         complete(newcomer, "Confirm the email {id}"),
     )
@@ -86,7 +87,7 @@ def test_a_group_behind_a_completion_gets_its_result_in_each_job(
 def test_the_rest_of_a_chain_ends_with_the_job_that_failed_or_was_revoked(
     fresh: Stack, arguments: dict[str, Any], options: dict[str, Any], state: str
 ) -> None:
-    """Celery leaves members of a group as they are, and all that is behind a revoked job."""
+    """Celery leaves members of a group, and all jobs behind a revoked job, as they are."""
     behind = [str(uuid.uuid4()) for _ in range(3)]
 
     def step(job: str) -> dict[str, Any]:
@@ -98,7 +99,7 @@ def test_the_rest_of_a_chain_ends_with_the_job_that_failed_or_was_revoked(
         "tasks.ai.complete",
         kwargs={"prompt": "Say hello"} | arguments,
         queue="ai",
-        chain=[grouped, step(behind[0])],  # the last comes first
+        chain=[grouped, step(behind[0])],  # the last job comes first
         **options,
     )
     if "countdown" in options:
@@ -126,7 +127,7 @@ def test_a_step_of_the_applications_own_waits_in_celerys_queue_for_its_worker(
     sent = (first | own).apply_async()
     eventually(lambda: client.llen("celery") == 1, what="the step in Celery's own queue")
     assert sent.state == "PENDING"
-    # The next job is for the same tenant.
+    # The next job has the same tenant.
     assert json.loads(client.lindex("celery", 0))["headers"]["tenant"] == "acme"
     client.delete("celery")
 
@@ -136,14 +137,14 @@ def test_the_examples_of_the_docs_run(
 ) -> None:
     known: dict[str, Any] = {"app": newcomer}
     for example in blocks(WORKFLOWS, "python"):
-        if "dedupe_key" in example:  # the first job still runs when the second one is sent
+        if "dedupe_key" in example:  # the first job still runs when the second is sent
             fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=3, count=1)
         exec(example.replace(ON_THE_PAGE, fresh.redis_url), known)  # noqa: S102 - our own
     known["redis"].close()
     chained, fanned_out, same, text = capsys.readouterr().out.splitlines()
     assert chained != fanned_out
     assert emails(fresh) == 2
-    assert same in {"True", "False"}  # a slow machine sends the second when the first has ended
+    assert same in {"True", "False"}  # a slow machine sends the second after the first has ended
     assert text
 
 
@@ -151,7 +152,7 @@ def test_one_beat_sends_each_job_once(fresh: Stack, tmp_path: Path) -> None:
     """The schedule of the docs, every second instead of each morning."""
     [text] = [block for block in blocks(WORKFLOWS, "py") if "beat_schedule" in block]
     text = text.replace(ON_THE_PAGE, fresh.redis_url).replace("crontab(hour=7, minute=0)", "1.0")
-    text = text.replace('"dedupe_key": "report",', "")  # a job of a busy machine takes a second
+    text = text.replace('"dedupe_key": "report",', "")  # on a busy machine a job takes a second
     (tmp_path / "schedule.py").write_text(text)
     log = tmp_path / "beat.log"
     with log.open("wb") as sink, redis.Redis.from_url(fresh.redis_url) as client:

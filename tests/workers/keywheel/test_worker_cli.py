@@ -1,4 +1,4 @@
-"""`celery -A worker …` as a person types it."""
+"""`celery -A worker …` as a person uses it."""
 
 import json
 import re
@@ -18,7 +18,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def celery(stack: Stack, *arguments: str, **changes: str) -> "subprocess.CompletedProcess[str]":
-    """Run a command as a process of its own."""
+    """Run a command in a separate process."""
     return checked(stack, run_celery(stack.folder, stack.environ | changes, *arguments))
 
 
@@ -126,13 +126,13 @@ def test_the_usage_of_keys_is_shown_as_a_table_as_csv_and_as_json(fresh: Stack) 
         rows = [row for row in usage["totals"] if row["service"] == "groq" and row["accepted"]]
         return rows if sum(row["accepted"] for row in rows) >= 3 else []
 
-    # Calls of another test may be among them: they are counted when the worker writes them.
+    # Calls of another test may be included: they are counted when the worker writes them.
     keys = eventually(calls, what="the usage, which a worker writes every few seconds")
     assert all(row["prompt_tokens"] and row["output_tokens"] for row in keys)
     assert all(row["label"].startswith("gsk_") for row in keys)
     label, calls_of = keys[0]["label"], keys[0]["calls"]
     result = cli(fresh, "usage", "--by", "model", "--key", label)
-    # Other tests ask other models with the same keys.
+    # Other tests call other models with the same keys.
     rows = re.findall(r"^groq +(\S+) +(\d+) ", result.stdout, re.MULTILINE)
     assert "openai/gpt-oss-120b" in dict(rows), result.stdout
     assert sum(int(calls) for _, calls in rows) >= calls_of
@@ -160,7 +160,7 @@ def test_unknown_answers_are_listed_until_they_are_forgotten(fresh: Stack) -> No
     assert "canary-of-the-prompt" not in fresh.worker.log
 
 
-# The command, its exit status, and a part of its sentence.
+# The command, its exit status, and a part of its message.
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
@@ -194,7 +194,7 @@ def test_a_reload_of_keys_is_answered_by_each_worker_and_audited(stack: Stack) -
     assert entry["by"].startswith("cli ")
 
 
-# Commands of the pool alone run here; the one that needs the workers has an app of its own.
+# Commands of the pool alone run here; the one that needs the workers has its own app.
 @pytest.mark.parametrize(("run", "command"), [(cli, ["status"]), (celery, ["keys", "reload"])])
 def test_a_redis_that_is_down_is_named_without_its_password(
     stack: Stack, run: Run, command: list[str]

@@ -1,4 +1,4 @@
-"""The clients against a real worker: the examples of their pages, and every end of a job."""
+"""The clients with a real worker: the examples of their pages, and every end of a job."""
 
 import ast
 import asyncio
@@ -35,10 +35,10 @@ PAGE = ROOT / "docs/clients.md"
 
 
 def test_a_newcomer_to_python_has_a_result_in_ten_lines(fresh: Stack, tmp_path: Path) -> None:
-    """From the page: what it installs, and the first program."""
+    """Run the page's installation and its first program."""
     install, first = blocks(PAGE, "sh")[0], blocks(PAGE, "python")[0]
     assert len([line for line in (install + first).splitlines() if line.strip()]) <= 10
-    assert install.startswith("pip install ./clients/python ")  # and a comment
+    assert install.startswith("pip install ./clients/python ")  # a comment follows
     shutil.copytree(ROOT / "clients/python", tmp_path / "clients/python")
     target = tmp_path / "installed"
     options = [
@@ -194,12 +194,12 @@ def test_a_job_that_waits_has_a_place_and_an_expected_start(
     fresh.sandbox.control("exhaust", service="groq", seconds=30)
     first = keywheel.complete("x")
     eventually(lambda: keywheel.status(first).state == "deferred", what="a deferral")
-    # The log has it at most once a minute, perhaps from an earlier test.
+    # The log has the line at most once a minute, perhaps from an earlier test.
     eventually(lambda: "ai" in paused(fresh), what="a paused queue")
     jobs = [keywheel.complete("x") for _ in range(3)]
     many = [keywheel.complete("x", tenant="big") for _ in range(300)]
     with redis.Redis.from_url(fresh.redis_url) as client:
-        # The next 128 stay in the list.
+        # The next 128 jobs stay in the list.
         eventually(lambda: client.llen("ai") == 128, what="the others in the lines of the tenants")
     status = keywheel.status(jobs[2], place=True)
     assert (status.state, status.expected_start is not None) == ("waiting", True)

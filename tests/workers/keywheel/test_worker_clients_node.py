@@ -1,4 +1,4 @@
-"""The client for Node against a real worker: its own tests, and the examples of its page."""
+"""The Node client with a real worker: its own tests, and the examples of its page."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ CLIENT = ROOT / "clients/node"
 MODULES = CLIENT / "node_modules"
 
 pytestmark = pytest.mark.skipif(
-    # npm writes this file last: what it left when it was cut short does not count.
+    # npm writes this file last: an interrupted installation does not count.
     not (shutil.which("node") and (MODULES / ".package-lock.json").is_file()),
     reason="needs Node and `make examples`",
 )
@@ -42,13 +42,13 @@ def run(stack: Stack, folder: Path, *command: str | Path, url: str = "") -> str:
 
 @pytest.fixture(scope="module")
 def built() -> None:
-    """The package as it is now, and not as it was when it was installed."""
+    """The present package, and not the one that was installed earlier."""
     subprocess.run([MODULES / ".bin/tsc"], cwd=CLIENT, check=True, timeout=60)
 
 
 @pytest.fixture
 def project(built: None, tmp_path: Path) -> Path:
-    """A project of a user's with the client installed."""
+    """A user's project with the client installed."""
     (tmp_path / "node_modules/@types").mkdir(parents=True)
     for name in ("redis", "@redis", "@types/node", "undici-types"):
         (tmp_path / "node_modules" / name).symlink_to(MODULES / name)
@@ -76,7 +76,7 @@ def test_a_newcomer_to_node_has_a_result_in_fifteen_lines(fresh: Stack, project:
     first = blocks(PAGE, "ts")[0]
     assert len([line for line in (install + first).splitlines() if line.strip()]) <= 15
     assert run_typescript(fresh, project, first).startswith("Sandbox ")
-    (project / "program.mjs").write_text(first)  # it is JavaScript, too
+    (project / "program.mjs").write_text(first)  # it is valid JavaScript, too
     assert run(fresh, project, "node", "program.mjs").startswith("Sandbox ")
 
 

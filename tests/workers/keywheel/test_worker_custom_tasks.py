@@ -90,7 +90,7 @@ def test_a_job_may_wait_in_place_or_go_on_without_an_answer(fresh: Stack) -> Non
 
 @pytest.mark.parametrize("task", ["hurried", "insistent"])
 def test_a_time_limit_keeps_its_name_behind_the_error_of_the_sdk(fresh: Stack, task: str) -> None:
-    """Also where the SDK takes it for an error, and tries again."""
+    """This holds also if the SDK takes it for an error and tries again."""
     fresh.sandbox.control("fault", service="groq", kind="hang", hang_s=30, count=1)
     job = send(fresh, task, "late")
     with pytest.raises(Exception, match="SoftTimeLimit") as late:

@@ -59,7 +59,7 @@ def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: Stack, c
     pipe = Pipeline(track_started=False)
     queued = [pipe.complete("Say hello", dedupe_key=KEY, stream=n == 0) for n in range(2)]
     queued += [pipe.complete("Say hello", dedupe_key=key) for key in ("gone", "wrong")]
-    pushes = pipe.pushes(client.time())  # and other jobs are before them, until the first has ended
+    pushes = pipe.pushes(client.time())  # and other jobs come first, until the first has ended
     answer = fresh.producer.outcome(send(fresh))
     gone = send(fresh, dedupe_key="gone")
     fresh.producer.outcome(gone)
@@ -111,7 +111,7 @@ def test_a_key_whose_job_ended_with_its_worker_is_taken_over(fresh: Stack, clien
     [record] = eventually(lambda: client.keys("kw:dedupe:*"), what="the first job's hold")
     fresh.producer.outcome(first)
     eventually(lambda: not client.exists(record), what="the free key")
-    client.set(record, first.id, px=600_000)  # as where the worker died before it freed the key
+    client.set(record, first.id, px=600_000)  # as if the worker had died before it released the key
     assert fresh.producer.outcome(send(fresh))["text"]
     assert calls(fresh) == 2
 

@@ -24,7 +24,7 @@ def test_a_second_job_with_the_same_idempotency_key_gets_the_first_ones_result(
     first = fresh.producer.ask("tasks.email.send", **mail)
     second = fresh.producer.ask(
         "tasks.email.send", **mail, deadline_s=60
-    )  # a deadline is no content
+    )  # a deadline is not content
     assert (second["id"], second["key"], second["attempts"]) == (first["id"], first["key"], 0)
     other = fresh.producer.ask("tasks.email.send", **(mail | {"subject": "Invoice 2"}))
     assert (
@@ -64,7 +64,7 @@ def test_an_email_to_a_suppressed_address_succeeds_and_a_refused_one_fails_with_
     fresh: Stack,
 ) -> None:
     mail = {"subject": "Dropped by Resend", "text": "Hello"}
-    # Resend accepts it, returns an id, and reports only on its own pages that it was suppressed.
+    # Resend accepts it and returns an id; only its own pages report that it was suppressed.
     assert fresh.producer.ask("tasks.email.send", **mail, to="suppressed@resend.dev")["id"]
     fresh.sandbox.control("fault", service="resend", kind="validation_error", count=1)
     refused = fresh.producer.ask("tasks.email.send", **mail, to=ANN)
@@ -85,7 +85,7 @@ def test_a_message_that_is_delivered_twice_sends_one_email(fresh: Stack) -> None
         "tasks.email.send", kwargs=mail, queue="email", task_id="the-same-job"
     )
     assert fresh.producer.outcome(again)["id"] == first["id"]
-    # The answer to this copy comes after those to the copies before it.
+    # The answer to this copy comes after those to the earlier copies.
     assert (
         fresh.producer.ask("tasks.email.send", **(mail | {"subject": "Another"}))["id"]
         != first["id"]

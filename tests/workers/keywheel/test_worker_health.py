@@ -1,4 +1,4 @@
-"""What monitors see of a worker, and what they do not."""
+"""What monitoring shows of a worker, and what it must not show."""
 
 import json
 import time
@@ -35,7 +35,7 @@ def test_celery_inspect_shows_the_pools_in_its_stats(stack: Stack) -> None:
 def listen(
     stack: Stack, wanted: str, *, until: Any, within_s: float = 15.0
 ) -> list[dict[str, Any]]:
-    """Take events from the bus until `until` is true of them."""
+    """Read events from the bus until `until` is true for them."""
     events: list[dict[str, Any]] = []
     with stack.producer.app.connection_for_read() as connection:
 
@@ -75,7 +75,7 @@ def test_prompts_and_mail_bodies_do_not_show(fresh: Stack) -> None:
 
     inspect = fresh.producer.app.control.inspect(
         [fresh.worker.name], timeout=5
-    )  # of one worker: answers at once
+    )  # asks one worker, so it returns as soon as that has replied
 
     def active() -> Any:
         jobs = inspect.active() or {}

@@ -1,6 +1,6 @@
-"""The snippets for Node in docs/enqueueing.md and docs/managing-jobs.md, run.
+"""The Node snippets in docs/enqueueing.md and docs/managing-jobs.md, run.
 
-A job is served, waits, fails, is cancelled, takes too long.
+A job is served, waits, fails, is cancelled, or takes too long.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Results pushed to a URL: for every end of a job a signed POST, until it is taken."""
+"""Results posted to a URL: a signed POST for every end of a job, until it is accepted."""
 
 import base64
 import json

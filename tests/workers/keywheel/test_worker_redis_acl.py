@@ -1,4 +1,4 @@
-"""The users of `deploy/redis/users.acl` against a real Redis: enough for each, and no more."""
+"""The users of `deploy/redis/users.acl` with a real Redis: each has enough rights, and no more."""
 
 import base64
 import json
@@ -28,7 +28,7 @@ RULES = dict(
 
 @dataclass
 class Guarded:
-    """A Redis with the users of the file, and what runs with them."""
+    """A Redis with the users of the file, and the processes that use it."""
 
     url: str
     admin: "redis.Redis"
@@ -140,7 +140,7 @@ def browse(url: str, body: dict[str, Any] | None = None) -> str:
         pytest.fail(f"{url}: {exc.code} {exc.read().decode(errors='replace')[:500]}")
 
 
-# The user, and a command that it must not run.
+# The user, and a forbidden command.
 @pytest.mark.parametrize(
     ("user", "command"),
     [

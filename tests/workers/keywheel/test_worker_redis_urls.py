@@ -10,7 +10,7 @@ from sandbox.redis import EmbeddedRedis
 from tests.processes import Producer, workers
 
 
-# The URL, where {tcp} stands for the server's address; or `socket`.
+# The URL, in which {tcp} stands for the server's address; or `socket`.
 @pytest.mark.parametrize(
     "url", ["{tcp}?socket_timeout=5&protocol=3&client_name=kw&max_connections=50", "socket"]
 )

@@ -1,4 +1,4 @@
-"""How a worker starts, and the sentence with which it fails to."""
+"""The start of a worker, and the message if it fails."""
 
 import json
 import re
@@ -51,8 +51,8 @@ def without(stack: Stack, service: str) -> dict[str, str]:
     return {name: "" for name in stack.environ if name.startswith(f"{service.upper()}_API_KEY")}
 
 
-# Settings that are wrong, and the sentence about each: as they are read, before a connection is
-# made, and on the command line. tests/unit/test_start_refused.py has more, without a process.
+# Wrong settings, and the message about each: when they are read, before a connection is made, and
+# on the command line. tests/unit/test_start_refused.py has further cases, without a process.
 @pytest.mark.parametrize(
     ("command", "changes", "sentences"),
     [
@@ -61,7 +61,7 @@ def without(stack: Stack, service: str) -> dict[str, str]:
             {
                 "KEYWHEEL_MAX_RETRIES": "many",  # not a number
                 "REDIS_URL": "http://:canary-password@localhost",  # not Redis
-                "ADMIN_TOKEN": "short",  # too easily guessed
+                "ADMIN_TOKEN": "short",  # too easy to guess
             },
             [
                 "KEYWHEEL_MAX_RETRIES must be a whole number.",
@@ -191,7 +191,7 @@ def test_a_reload_takes_the_queue_of_a_service_that_has_keys_now_and_leaves_the_
     with redis.Redis.from_url(stack.environ["REDIS_URL"]) as client:
         client.zadd(
             "ai.deferred.due", {"job-1": far_us}
-        )  # one that waits for a quota until tomorrow
+        )  # a job that waits for a quota until tomorrow
         control.broadcast("keys_reload", destination=[worker.name], reply=True, timeout=10, limit=1)
         eventually(lambda: {"ai", "ai.deferred", "email"} <= consumed(), what="the queue's return")
         eventually(
@@ -251,7 +251,7 @@ def test_no_event_is_left_behind_when_a_worker_ends(stack: Stack, start: Start) 
     assert "the standard output takes nothing (No space left on device): " in worker.log
     stack.sandbox.control(
         "fault", service="groq", kind="hang_before", hang_s=1, count=1
-    )  # then it breaks off
+    )  # then it is interrupted
     types: list[str] = []
     retried: list[dict[str, Any]] = []
     with stack.producer.app.connection_for_read() as connection:
@@ -278,7 +278,7 @@ def test_no_event_is_left_behind_when_a_worker_ends(stack: Stack, start: Start) 
         "task-started",
         "task-retried",
     ]
-    # What Flower's metrics read.
+    # The fields that Flower's metrics read.
     assert retried[0]["name"] == "tasks.ai.complete"
     assert retried[0]["countdown_s"] > 0
     assert retried[0]["waits"]["kind"] == "failure"

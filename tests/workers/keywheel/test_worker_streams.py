@@ -1,6 +1,6 @@
 """Streamed answers as a web application reads them.
 
-Real workers, real Redis, the sandbox's event streams.
+The tests use real workers, a real Redis, and the sandbox's event streams.
 """
 
 import uuid
@@ -43,7 +43,7 @@ def read(client: redis.Redis, task_id: str, *, within_s: float = 40.0) -> Record
 
 
 def types(records: Records) -> list[str]:
-    """The types in order, deltas in a row as one."""
+    """Return the types in order, consecutive deltas as one."""
     names = [record["type"] for record in records]
     return [
         name
@@ -53,7 +53,7 @@ def types(records: Records) -> list[str]:
 
 
 def text(records: Records) -> str:
-    """What a reader shows in the end."""
+    """Return the text that a reader shows at the end."""
     shown = ""
     for record in records:
         shown = "" if record["type"] in {"start", "restart"} else shown + record.get("text", "")
@@ -84,7 +84,7 @@ def test_a_streamed_answer_can_be_read_and_the_result_is_the_same(
     assert result["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
     assert records[-1]["finish_reason"] == "stop"
     assert 0 < client.ttl(f"kw:stream:{sent.id}") <= 600
-    assert len(records) < 20  # for 24 tokens; three if the machine is quick
+    assert len(records) < 20  # for 24 tokens; three on a fast machine
 
 
 def test_tool_calls_are_streamed_and_put_together(fresh: Stack, client: redis.Redis) -> None:
@@ -110,7 +110,7 @@ def test_an_answer_that_breaks_off_begins_anew_and_its_stream_shows_it(
     assert {record["attempt"] for record in records[-3:]} == {"2"}
     assert text(records) == result["text"]
     assert result["attempts"] == 2
-    # A key rests after that, or a breaker counts: later asserts must not depend on it.
+    # Afterwards a key rests, or a breaker counts: later asserts must not depend on it.
     assert records[0]["type"] in {"start", "wait", "restart"}
 
 
@@ -125,7 +125,7 @@ def test_a_key_that_is_refused_before_the_first_piece_is_not_seen_in_the_stream(
     assert fresh.producer.outcome(sent)["attempts"] == 2
 
 
-# The job, and how its stream ends.
+# The job, and the end of its stream.
 FAILS: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "temperature": 9}, "InvalidArguments"),
     ({"prompt": "x", "model": "llama-9"}, "RequestRejected"),

@@ -1,4 +1,4 @@
-"""What a user of the queue sees: real workers, real Redis, the real sandbox as the provider."""
+"""Jobs as their caller sees them: real workers, real Redis, and the sandbox as the provider."""
 
 import re
 from typing import Any
@@ -14,7 +14,7 @@ FROM = "News <news@team1.example.net>"
 
 
 def sentence_of(outcome: Any) -> str:
-    """An error as the caller reads it: its type and its sentence."""
+    """Return an error as the caller reads it: its type and its message."""
     assert isinstance(outcome, Exception), outcome
     return f"{type(outcome).__name__}: {outcome}"
 
@@ -153,7 +153,7 @@ def test_the_same_idempotency_key_sends_one_email(fresh: Stack) -> None:
     assert fresh.sandbox.ledger()["judgement"]["emails_accepted"] == 1
 
 
-# The job, and what its caller reads. None of these reaches a provider.
+# The job, and the message that its caller reads. None of these jobs reaches a provider.
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("tasks.ai.complete", {"prompt": "x", "promt": "y"}, "promt: is not a parameter of this task"),
     ("tasks.ai.complete", {"messages": []}, "messages: must not be empty"),
@@ -290,7 +290,7 @@ def second_label(stack: Stack) -> str:
 
 def test_the_worker_is_alive_after_all_that(stack: Stack) -> None:
     assert stack.worker.process.poll() is None
-    # Only what a user's own task raises has a traceback.
+    # Only an error that a user's own task raises has a traceback.
     lines = [line for line in stack.worker.log.splitlines() if "Traceback" in line]
     assert [line for line in lines if "custom_jobs" not in line] == []
 

@@ -39,7 +39,7 @@ async def fail(text):
 
 @dataclass
 class Receiver:
-    """Takes what both packages post."""
+    """Receives the posts of both packages."""
 
     port: int = 0
     spans: list[Any] = field(default_factory=list)
@@ -129,7 +129,7 @@ def test_jobs_attempts_and_waits_are_spans_and_errors_are_reported_without_any_c
                 eventually(job.ready, within_s=30, what="the end of a job")
             eventually(lambda: receiver.reports, what="a report")
         producer.close()
-    runs = receiver.of("run tasks.ai.complete")  # the worker has ended, and sent all it had
+    runs = receiver.of("run tasks.ai.complete")  # the worker has ended and has sent everything
     assert [attributes(run)["celery.state"] for run in runs] == ["RETRY", "SUCCESS"]
     [sent] = receiver.of("run tasks.email.send")
     [failed] = receiver.of("run shop.fail")

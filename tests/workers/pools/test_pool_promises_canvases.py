@@ -1,4 +1,4 @@
-"""Jobs that send others and wait for them, whatever the pool."""
+"""Jobs that send other jobs and wait for them, in any pool."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ def test_a_failure_calls_its_errback_and_fails_its_chord(pool: Any) -> None:
     with pytest.raises(ValueError, match="err"):
         result.get(timeout=60)
     pool.await_journal(f"errback:{result.id}", "ValueError('err')")
-    # Celery raises the part's error or, where that part ends last, a `ChordError` with its text.
+    # Celery raises the part's error, or a `ChordError` with its text if that part ends last.
     with pytest.raises((ValueError, ChordError), match="part"):
         chord([pool.task("add", 1), pool.task("fails", "part")], app=pool.app)(
             pool.task("total")

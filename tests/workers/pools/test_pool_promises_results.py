@@ -1,4 +1,4 @@
-"""What comes back from a job, and what a job sees of itself, whatever the pool."""
+"""The results of jobs, and what a job sees of itself, in any pool."""
 
 import json
 from typing import Any

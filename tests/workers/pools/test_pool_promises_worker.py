@@ -1,6 +1,6 @@
-"""A pool's worker: how much it runs at once, its remote control, and how it ends.
+"""A pool's worker: how much it runs at once, its remote control, and its end.
 
-Its last tests look at what the tests of all files left; so this is the last file.
+Its last tests check what the tests of all files have left, so this file is the last.
 """
 
 import json
@@ -16,7 +16,8 @@ from tests.processes import await_end, eventually
 
 def test_as_many_jobs_run_at_once_as_the_concurrency_says_and_no_more(pool: Any, key: str) -> None:
     results = [pool.send("counts", key) for _ in range(12)]
-    assert 1 < max(result.get(timeout=60) for result in results) <= 4  # prefork may be forking one
+    # Prefork may be forking a process.
+    assert 1 < max(result.get(timeout=60) for result in results) <= 4
 
 
 def test_a_rate_limit_holds(pool: Any, key: str) -> None:
@@ -56,7 +57,7 @@ def test_a_pool_is_restarted_and_works_on(pool: Any) -> None:
     assert pool.send("add", 1).get(timeout=60) == 2
 
 
-# -- the end; these come last
+# -- the end of the worker; these tests come last
 
 
 def test_no_job_is_left_running_and_no_message_unacknowledged(pool: Any) -> None:
@@ -70,7 +71,7 @@ def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
     results = [pool.send("waits", key, 0.5) for _ in range(7)]
     eventually(lambda: pool.journal(key))
     pool.process.send_signal(signal.SIGTERM)
-    # A child of prefork waits up to 30 s for its parent, which ends, to read its last result
+    # A child of prefork waits up to 30 s for its ending parent to read its last result
     # (billiard's GUARANTEE_MESSAGE_CONSUMPTION_RETRY_LIMIT, 300 times 0.1 s).
     assert await_end(pool.process, within_s=60) == 0
     ended = {result.id for result in results if result.state == "SUCCESS"}
@@ -80,6 +81,6 @@ def test_a_warm_shutdown_lets_jobs_end_and_gives_the_others_back(
     ]
     assert sorted(set(given_back) - ended) == sorted({result.id for result in results} - ended)
     assert len(given_back) == len(set(given_back))
-    # What prefork's parent did not read is not acknowledged: those jobs have ended, and run again.
+    # Results that prefork's parent did not read are not acknowledged: those ended jobs run again.
     assert "prefork" in request.node.name or not ended.intersection(given_back)
     assert pool.unacknowledged() == 0

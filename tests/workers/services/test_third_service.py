@@ -1,7 +1,7 @@
 """A third and a fourth service, added as `config.services` describes, work everywhere.
 
-Two files of ours are edited, in a copy: `config/services.py` and `worker/providers/registry.py`.
-One of the new services has a queue of its own, the other shares one.
+The test edits two of our files, in a copy: `config/services.py` and
+`worker/providers/registry.py`. One of the new services has its own queue, the other shares one.
 """
 
 import json
@@ -49,7 +49,7 @@ for _name, _queue in (("echo", "echo"), ("mirror", "ai")):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """The service: it echoes, limits one key, and will not echo everything."""
+    """The service: it echoes, limits one key, and refuses to echo some texts."""
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -59,12 +59,12 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps({"said": body["text"]}).encode())
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @dataclass
 class Extended:
-    """A Keywheel with two services more."""
+    """A Keywheel with two more services."""
 
     worker: Worker
     producer: Producer
@@ -82,7 +82,7 @@ class Extended:
 
 
 def copy_with_services(tree: Path) -> None:
-    """Copy the project, edit its two files, and add what is new."""
+    """Copy the project, edit its two files, and add the new ones."""
     for name in ("config", "tasks", "worker"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
     services = tree / "config/services.py"

@@ -1,4 +1,4 @@
-"""What a task may rely on, in one worker process with uvloop and the awaited result backend."""
+"""Promises to tasks, in one worker process with uvloop and the asynchronous result backend."""
 
 import json
 import re
@@ -135,7 +135,7 @@ def test_a_job_waits_neither_for_an_ignored_result_nor_behind_a_revoked_job(
 
 
 def test_many_jobs_send_groups_at_once(app: ModuleType) -> None:
-    # Each takes a producer for several messages, and there are ten.
+    # Each job takes a producer for several messages, and there are ten.
     replaced = [app.replaced.delay(n) for n in range(50)]
     spread = [app.spreads.delay(n) for n in range(50)]
     assert [result.get(timeout=40) for result in replaced] == [2 * n + 3 for n in range(50)]

@@ -1,4 +1,4 @@
-"""How a job ends that does not return: by a limit, revoked, lost, rejected or ignored."""
+"""The ends of jobs that do not return: by a limit, revoked, lost, rejected or ignored."""
 
 import time
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Journal = Callable[[str], list[str]]
         (
             "timeout inside",
             "cancelling 0",
-        ),  # a soft limit is no cancellation that asyncio.timeout would count
+        ),  # a soft limit is not a cancellation that asyncio.timeout would count
         ("own timeout first", "own"),
     ],
 )
@@ -191,5 +191,5 @@ def test_a_plain_task_over_its_hard_limit_is_reported_and_its_late_result_droppe
     result = app.plain_stuck.delay()
     with pytest.raises(TimeLimitExceeded):
         result.get(timeout=60)
-    time.sleep(1.0)  # its thread ends meanwhile; nothing announces that
+    time.sleep(1.0)  # its thread ends in that time, which no event reports
     assert result.backend.get_task_meta(result.id, cache=False)["status"] == "FAILURE"

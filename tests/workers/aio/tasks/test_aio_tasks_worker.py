@@ -1,6 +1,6 @@
-"""The worker of all these tasks: remote control, rate limits, and what the jobs left in it.
+"""The worker of these tasks: remote control, rate limits, and what the jobs have left in it.
 
-The last tests look at what the jobs of all files of this folder left; so this is the last file.
+The last tests check what the jobs of all files of this folder have left, so this file is the last.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def test_remote_control_sees_and_steers_the_pool(
     assert "ok" in inspect("time_limit", task_name="aio_app.unhurried", soft=0.2)
     with pytest.raises(SoftTimeLimitExceeded):
         app.unhurried.delay().get(timeout=60)
-    for result in results:  # none of that hurt them
+    for result in results:  # the jobs were not affected
         assert result.get(timeout=60) == 2
 
 
