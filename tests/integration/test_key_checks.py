@@ -103,7 +103,10 @@ async def test_live_keys_are_reported_with_their_models_and_quotas(
         "models": {},
         "limits": {},
     }  # this key may only send
-    assert checked[3].check.detail == "it may only send, so its quotas show when they end"
+    assert (
+        checked[3].check.detail
+        == "the key may only send, so its quotas are unknown until they are used up"
+    )
     assert await _problems(pools, checkers, MODEL) == []
     assert sandbox.ledger()["services"]["groq"]["accepted"] == 0
     secrets = [*sandbox.keys("groq"), *sandbox.keys("resend")]

@@ -44,7 +44,7 @@ REFUSED = {"error": {"message": "Invalid API Key", "code": "invalid_api_key"}}
             "resend",
             (401, {"name": "restricted_api_key", "message": "This API key may only send"}),
             "alive",
-            "it may only send, so its quotas show when they end",
+            "the key may only send, so its quotas are unknown until they are used up",
         ),
         (
             "resend",

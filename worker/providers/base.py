@@ -55,7 +55,7 @@ _CODES: tuple[tuple[type[Exception], str, str], ...] = (
     (httpx.WriteError, "write_error", "the connection broke while the request was sent"),
     (httpx.ReadTimeout, "read_timeout", "no answer came in time"),
     (httpx.ReadError, "read_error", "the connection broke before the answer was complete"),
-    (OversizedAnswer, "oversized_answer", "the answer was too long to be the provider's"),
+    (OversizedAnswer, "oversized_answer", "the answer was larger than any answer of the provider"),
     (httpx.RemoteProtocolError, "protocol_error", "the answer was cut off or is not HTTP"),
     (httpx.DecodingError, "undecodable_answer", "the answer could not be decoded"),
     (TimeoutError, "total_timeout", "the answer was not complete in time"),
@@ -163,7 +163,7 @@ def is_sendable(secret: SecretStr) -> bool:
 def unsent_reply(secret: SecretStr, http: httpx.AsyncClient) -> Reply | None:
     """Return the reply to a call that cannot be made; None if the call can be made.
 
-    It cannot be made with a key that no header can carry, or after `close`.
+    A call cannot be made with a key that no header can carry, or after `close`.
     """
     if not is_sendable(secret):
         return Reply(UNSENDABLE_KEY)

@@ -46,8 +46,8 @@ class CallProgress:
     """How far a call has come.
 
     Attributes:
-        opening: Whether a connection was opened for the call; else the call waits for a connection
-            that is in use.
+        opening: Whether a new connection was being opened for the call; else the call waited for a
+            connection that was in use.
         connected: Whether the call got a connection, so that the provider may have seen some of it.
         sent: Whether all bytes of the call have left.
     """

@@ -52,7 +52,7 @@ UNSENDABLE: KeyCheck = KeyCheck("dead", UNSENDABLE_KEY.reason)
 
 
 def refused(answer: Answer, verdict: Verdict, secret: SecretStr) -> KeyCheck:
-    """Make the check of a key from an answer that is not a success.
+    """Return the outcome of a check whose answer is not a success.
 
     Args:
         answer: The provider's answer.

@@ -21,7 +21,7 @@ _BEARER = re.compile(r"(?i)\bbearer\s+\S+")
 _PRIVATE_MIN_CHARS = 6
 _ECHO_CHARS = 16
 _MAX_SEARCHED = 1_000
-_MAX_PRIVATE = 200_000  # the search must not hold the event loop up for long
+_MAX_PRIVATE = 200_000  # the search must not block the event loop for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Answer:
         value = self.headers.get(name, "").strip()
         if (
             not value.isascii() or not value.isdigit() or len(value) > len(str(MOST_OF_ANYTHING))
-        ):  # no int bomb
+        ):  # to read a very long number would take long
             return None
         return int(value) if int(value) <= MOST_OF_ANYTHING else None
 

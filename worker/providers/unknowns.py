@@ -48,7 +48,7 @@ class Unknown:
 
     Attributes:
         service: The service's name.
-        kind: Which part it is.
+        kind: The kind of part.
         shape: The part with its varying pieces masked; safe to show.
     """
 

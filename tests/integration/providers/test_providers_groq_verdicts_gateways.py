@@ -123,7 +123,7 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
     "request_too_large": (
         "a gateway in front of Groq refuses the request as too large (HTTP 413)",
     ),
-    "wrong_address": ("Groq has nothing at this address: GROQ_BASE_URL is probably wrong",),
+    "wrong_address": ("Groq does not know this URL: GROQ_BASE_URL is probably wrong",),
 }
 
 

@@ -41,7 +41,7 @@ _ROWS: list[Any] = [
 ]
 
 _SENTENCES: dict[str, tuple[str, ...]] = {
-    "bad_generation": ("the model's output did not fit the requested form",),
+    "bad_generation": ("the model's output did not fit the requested format",),
     "dependency_failed": ("a tool server that the request names has failed",),
     "rejected": ("Groq rejects the request: ",),
 }

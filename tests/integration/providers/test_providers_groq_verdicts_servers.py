@@ -88,7 +88,7 @@ _ROWS: list[Any] = [
 
 _SENTENCES: dict[str, tuple[str, ...]] = {
     "flex_capacity": ("Groq has no flex capacity at the moment",),
-    "not_now": ("Groq did not take the request this time (HTTP {status})",),
+    "not_now": ("Groq did not accept the request this time (HTTP {status})",),
     "over_capacity": ("the model is overloaded for every key",),
     "server_error": ("Groq failed (HTTP {status})",),
     "unreadable_answer": ("Groq answered with something that is not a completion",),

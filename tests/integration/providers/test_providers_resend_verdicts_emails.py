@@ -66,8 +66,8 @@ _ROWS: list[Any] = [
 ]
 
 _SENTENCES: dict[str, tuple[str, ...]] = {
-    "concurrent_idempotent_requests": ("Resend is still at work on the same email",),
-    "conflict": ("Resend is still at work on the same email",),
+    "concurrent_idempotent_requests": ("Resend is still processing the same email",),
+    "conflict": ("Resend is still processing the same email",),
     "example_recipient": (
         (
             "Resend sends nothing to example domains (example.com, .net, .org, .edu, .test): write "
@@ -76,7 +76,7 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
     ),
     "idempotency_mismatch": ("Resend rejects the email: no",),
     "rejected": ("Resend rejects the email: no",),
-    "resource_locked": ("Resend is still at work on the same email",),
+    "resource_locked": ("Resend is still processing the same email",),
 }
 
 

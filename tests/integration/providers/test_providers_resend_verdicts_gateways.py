@@ -100,7 +100,7 @@ _SENTENCES: dict[str, tuple[str, ...]] = {
         "a gateway in front of Resend refuses this address (HTTP {status})",
     ),
     "edge_limited": ("a gateway in front of Resend limits the calls from this address",),
-    "wrong_address": ("Resend has nothing at this address: RESEND_API_URL is probably wrong",),
+    "wrong_address": ("Resend does not know this URL: RESEND_API_URL is probably wrong",),
 }
 
 

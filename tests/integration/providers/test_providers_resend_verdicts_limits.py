@@ -123,9 +123,9 @@ _ROWS: list[Any] = [
 ]
 
 _SENTENCES: dict[str, tuple[str, ...]] = {
-    "daily_quota": ("the team's quota of the day is used up",),
-    "email_above_quota": ("the email is more than what is left of a quota",),
-    "monthly_quota": ("the team's quota of the month is used up",),
+    "daily_quota": ("the team's daily quota is used up",),
+    "email_above_quota": ("the email has more recipients than a quota has left",),
+    "monthly_quota": ("the team's monthly quota is used up",),
     "rate_limit": ("the team's rate limit at Resend is reached",),
 }
 

@@ -72,7 +72,7 @@ _ROWS: list[Any] = [
 
 _SENTENCES: dict[str, tuple[str, ...]] = {
     "call_cut": ("the call was cut before Resend answered (HTTP 499)",),
-    "not_now": ("Resend did not take the request this time (HTTP {status})",),
+    "not_now": ("Resend did not accept the request this time (HTTP {status})",),
     "server_error": ("Resend failed (HTTP {status})",),
     "server_timeout": ("Resend gave up waiting for the request",),
     "unreadable_answer": ("Resend answered without the email's id",),

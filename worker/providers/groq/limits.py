@@ -158,11 +158,12 @@ def _requests_limit(answer: Answer) -> ObservedLimit | None:
 
     To confuse the two would throttle a key a thousandfold, so the time until the reset must fit. A
     bucket of a day refills continuously, so it resets after `used / limit` of a day; the example in
-    the documentation does so. If the reset is sooner, the limit is a minute's.
+    the documentation does so. If the reset does not fit and is at most a minute away, the limit is
+    a minute's.
 
-    None is returned if the answer does not show which it is: without a reset, with nothing used
-    yet, or if an earlier request may have been refilled in part. The latter cannot be seen because
-    the remaining requests are stated as a whole number.
+    None is returned if the answer does not show which limit it is: without a reset, with nothing
+    used yet, or if an earlier request may have been refilled in part, which the whole number of
+    remaining requests does not show.
     """
     limit = answer.header_int("x-ratelimit-limit-requests")
     remaining = answer.header_int("x-ratelimit-remaining-requests")

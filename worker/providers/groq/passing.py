@@ -42,7 +42,7 @@ class GroqPassing:
         self._timeout_s: Final = timeout_s
 
     def with_base_url(self, request: httpx.Request) -> httpx.Request:
-        """Send a request to the configured address: keys must not go anywhere else.
+        """Return a request with the configured address: keys must not go anywhere else.
 
         Args:
             request: A request of any SDK that speaks to Groq or OpenAI; its body is read.

@@ -19,7 +19,7 @@ _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
 def rejection_of(answer: Answer, sentence: str) -> Verdict:
-    """Judge a request that is itself refused.
+    """Judge a request that Groq refuses because of its content or model.
 
     Args:
         answer: Groq's answer.
@@ -96,7 +96,7 @@ def wrong_address(answer: Answer) -> Verdict | None:
     return Verdict(
         Fate.RETRY,
         "wrong_address",
-        "Groq has nothing at this address: GROQ_BASE_URL is probably wrong",
+        "Groq does not know this URL: GROQ_BASE_URL is probably wrong",
         scope=Scope.HOST,
         status=answer.status,
     )

@@ -23,12 +23,12 @@ class Listener(Protocol):
     """Gets an answer while it arrives. Every method returns at once and raises nothing."""
 
     def begin(self) -> None:
-        """An answer begins; the pieces before it belong to an answer that was interrupted."""
+        """Begin an answer; the pieces before it belong to an answer that was interrupted."""
 
     def piece(
         self, *, text: str = "", reasoning: str = "", tool_calls: Iterable[Mapping[str, Any]] = ()
     ) -> None:
-        """Another piece of the answer.
+        """Take another piece of the answer.
 
         Tool calls are deltas in Groq's form, to be merged by their `index`.
         """

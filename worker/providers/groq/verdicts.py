@@ -78,7 +78,7 @@ _FAULTS: Final[Mapping[int, Verdict]] = {
         Verdict(
             Fate.RETRY,
             "not_now",
-            "Groq did not take the request this time (HTTP {status})",
+            "Groq did not accept the request this time (HTTP {status})",
             definite=False,
         ),
     ),
@@ -204,7 +204,7 @@ class GroqJudge(Judge):
             return Verdict(
                 Fate.RETRY,
                 "bad_generation",
-                "the model's output did not fit the requested form",
+                "the model's output did not fit the requested format",
                 definite=False,
                 most_repeats=_MOST_GENERATIONS_MORE,
                 status=status,

@@ -167,7 +167,9 @@ class Resend:
         if answer.ok and isinstance(answer.body, dict):
             return KeyCheck("alive", limits=key_check.quotas_in(answer.body))
         if answer.code == "restricted_api_key":
-            return KeyCheck("alive", "it may only send, so its quotas show when they end")
+            return KeyCheck(
+                "alive", "the key may only send, so its quotas are unknown until they are used up"
+            )
         return key_check.refused(answer, self._judge(answer, value=None, secret=secret), secret)
 
     async def close(self) -> None:
@@ -195,7 +197,7 @@ def _without_batches(answer: Answer, verdict: Verdict) -> Verdict:
     """
     unknown = answer.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}
     if unknown and not answer.is_page:
-        reason = "there is no address for batches here"
+        reason = "this server has no endpoint for batches"
         return Verdict(Fate.FAIL, "no_batches", reason, status=verdict.status)
     fate = Fate.RETRY if verdict.fate is Fate.SAME_ACCOUNT else verdict.fate
     return replace(verdict, fate=fate, definite=True)

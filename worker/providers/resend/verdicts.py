@@ -38,9 +38,9 @@ _NOT_NOW = {
     HTTPStatus.REQUEST_TIMEOUT: ("server_timeout", "Resend gave up waiting for the request"),
     HTTPStatus.MISDIRECTED_REQUEST: (
         "not_now",
-        "Resend did not take the request this time (HTTP 421)",
+        "Resend did not accept the request this time (HTTP 421)",
     ),
-    HTTPStatus.TOO_EARLY: ("not_now", "Resend did not take the request this time (HTTP 425)"),
+    HTTPStatus.TOO_EARLY: ("not_now", "Resend did not accept the request this time (HTTP 425)"),
     499: ("call_cut", "the call was cut before Resend answered (HTTP 499)"),
 }
 _OWN_FAULTS: Final = {"application_error", "internal_server_error", "service_unavailable"}
@@ -173,15 +173,18 @@ class ResendJudge(Judge):
         # The messages differ from those in the documentation, so the name decides.
         cooldown, cooldown_ms = Cooldown.LIMIT, None
         if answer.code.startswith("daily_quota"):
-            code, sentence = "daily_quota", "the team's quota of the day is used up"
+            code, sentence = "daily_quota", "the team's daily quota is used up"
             jitter_ms = int(self._jitter(0, _MIDNIGHT_JITTER_MS))
             cooldown_ms = self._until_midnight_ms() + jitter_ms
         elif answer.code.startswith("monthly_quota"):
-            code, sentence = "monthly_quota", "the team's quota of the month is used up"
+            code, sentence = "monthly_quota", "the team's monthly quota is used up"
             # Only GET /usage states when the month ends, and not to a key that may only send.
             cooldown = Cooldown.DAILY_PROBE
         elif above:
-            code, sentence = "email_above_quota", "the email is more than what is left of a quota"
+            code, sentence = (
+                "email_above_quota",
+                "the email has more recipients than a quota has left",
+            )
             cooldown = Cooldown.HOURLY_PROBE
         else:
             return self._too_fast(answer)
@@ -223,7 +226,7 @@ class ResendJudge(Judge):
         return Verdict(
             Fate.SAME_ACCOUNT,
             named,
-            "Resend is still at work on the same email",
+            "Resend is still processing the same email",
             definite=False,
             backoff_ms=int(self._jitter(1_000, 5_000)),
             limits=limits_of(answer),
@@ -279,7 +282,7 @@ def _wrong_address(answer: Answer, status: int) -> Verdict | None:
     return Verdict(
         Fate.RETRY,
         "wrong_address",
-        "Resend has nothing at this address: RESEND_API_URL is probably wrong",
+        "Resend does not know this URL: RESEND_API_URL is probably wrong",
         scope=Scope.HOST,
         status=status,
     )
