@@ -1,4 +1,4 @@
-"""The output of `keys audit`: two lines an entry that fit 80 columns, with names in full."""
+"""Lays out `keys audit`: two lines for each entry, within 80 columns and with names in full."""
 
 from collections.abc import Iterable, Mapping
 

@@ -172,8 +172,8 @@ def replay_(
 ) -> None:
     """Run the jobs of dead letters again.
 
-    JOBS are ids of jobs; without any, the options select the dead letters. With JOBS, --before
-    refuses the command if one of them has a newer dead letter, which you may not have seen.
+    JOBS are ids of jobs; without any, the options select the dead letters. With JOBS and --before,
+    nothing is replayed if one of the jobs has a newer dead letter, which you may not have seen.
 
     A job keeps its id, so its caller can still read the result. An email keeps its idempotency key,
     so it is not sent twice. The job's deadline and its retries begin anew.
@@ -216,8 +216,8 @@ def replay_(
 def drop(*, jobs: tuple[str, ...], everything: bool, yes: bool, **which: Any) -> None:
     """Delete dead letters for good.
 
-    JOBS are ids of jobs; without any, the options select the dead letters. With JOBS, --before
-    refuses the command if one of them has a newer dead letter, which you may not have seen.
+    JOBS are ids of jobs; without any, the options select the dead letters. With JOBS and --before,
+    nothing is deleted if one of the jobs has a newer dead letter, which you may not have seen.
     """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:

@@ -1,4 +1,4 @@
-"""The output of `dead list`: a few lines a letter that fit 80 columns, with ids in full."""
+"""Lays out `dead list`: a few lines for each letter, within 80 columns and with ids in full."""
 
 from collections.abc import Iterable
 

@@ -64,8 +64,8 @@ def disable(
 ) -> None:
     """Disable the key KEY, for a time or until it is enabled.
 
-    Its calls in flight go on. KEY is the key's id or the beginning of it, its label, or the name
-    of its variable.
+    The key's calls in flight go on. KEY is the key's id or the beginning of it, its label, or the
+    name of its variable.
     """
 
     async def take_out(pools: Pools) -> str:

@@ -1,4 +1,4 @@
-"""The output of `keys status`: one or two lines a key that fit 80 columns, with names in full."""
+"""Lays out `keys status`: one or two lines for each key, within 80 columns and with full names."""
 
 from collections.abc import Iterable
 

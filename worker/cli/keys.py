@@ -184,9 +184,9 @@ def check(
 ) -> None:
     """Ask the providers about each key.
 
-    Their answers say whether a key is accepted, and name its models and its limits. A check costs
-    no completion and no email. The exit status is 1 if a key is rejected or could not be checked,
-    or if no key may use one of the models of GROQ_MODEL.
+    The command shows whether the provider accepts a key, and the models and limits of the key. A
+    check costs no completion and no email. The exit status is 1 if a key is rejected or could not
+    be checked, or if no key may use one of the models of GROQ_MODEL.
     """
     settings = get_settings()
 

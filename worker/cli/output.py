@@ -47,7 +47,7 @@ class OutputCommand(click.Command):
 
 
 class OutputGroup(OutputCommand, click.Group):
-    """A group of such commands."""
+    """A group of commands with the same behaviour."""
 
 
 def _drop_output() -> None:

@@ -81,5 +81,5 @@ def current_user() -> str:
     """Return the name of the person at the terminal, for the audit trail."""
     try:
         return getuser()
-    except (OSError, KeyError, ImportError):  # before Python 3.13 it was one of the last two
+    except (OSError, KeyError, ImportError):  # before Python 3.13, one of the last two is raised
         return "unknown user"

@@ -53,7 +53,7 @@ _COLUMNS: Final = {
 @click.option("--model", help="Only this model.")
 @click.option("--tenant", help="Only this tenant.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print one row for each step and group.")
-@click.option("--json", "as_json", is_flag=True, help="Print the same as JSON, with the totals.")
+@click.option("--json", "as_json", is_flag=True, help="Print these rows as JSON, with the totals.")
 def usage(*, span: str, as_csv: bool, as_json: bool, **given: str | None) -> None:
     """Show what the keys were used for: calls, tokens, emails, waits and cost.
 

@@ -1,4 +1,4 @@
-"""Clients for tasks and programs of your own: they call providers with the keys of the pool.
+"""Clients for your own tasks and programs, which call providers with the keys of the pool.
 
     from worker.clients import groq, once, resend
 

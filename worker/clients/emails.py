@@ -1,4 +1,4 @@
-"""Sends emails from tasks and programs of your own, each of them once."""
+"""Sends emails from your own tasks and programs, each email once."""
 
 import hashlib
 import uuid

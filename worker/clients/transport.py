@@ -1,4 +1,4 @@
-"""An httpx transport that sends each request with a key of the pool."""
+"""Defines an httpx transport that sends each request with a key of the pool."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -207,7 +207,7 @@ def _lease_for(exchange: Exchange) -> tuple[LeaseRequest, Any]:
 
 
 def _is_text(model: str) -> bool:
-    """Whether Redis can store a name; JSON can hold half a character."""
+    """Whether Redis can store a name: JSON may contain half a character."""
     try:
         model.encode()
     except UnicodeEncodeError:
