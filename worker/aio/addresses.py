@@ -20,7 +20,7 @@ import redis.asyncio
 _UNBOUNDED_S: Final = 5.0
 """The timeout of each address but the last, in seconds, if the connection itself has no timeout."""
 _LEAST_S: Final = 0.1
-"""The time to divide among the remaining addresses if the timeout is spent, in seconds."""
+"""The least time to divide among the remaining addresses, in seconds."""
 
 _answered: Final[dict[tuple[str, int], str]] = {}
 """The address that answered last, by host and port. Threads share it."""

@@ -1,8 +1,8 @@
 """A Redis result backend for Celery that does not block the event loop in the asyncio pool's jobs.
 
 Use it as `result_backend = "worker.aio.backend:RedisBackend+redis://…"`. It keeps Celery's keys,
-format, expiry and the message that wakes waiting clients. Outside a job of the pool, every method
-does the same as Celery's own.
+format, expiry and the message that wakes waiting clients. Outside a job of the pool, it blocks
+like Celery's own backend.
 """
 
 import asyncio
@@ -153,7 +153,7 @@ class RedisBackend(ChainEndingBackend):
         except (*self.connection_errors, redis.ResponseError) as exc:
             if state != states.STARTED:
                 raise
-            # STARTED is only information for observers: the job must not fail because of it.
+            # The job has not begun, and STARTED only informs observers: it must not fail the job.
             warn("cannot store that a job runs (%s); the job goes on", words_of(exc))
         return result
 
@@ -215,8 +215,8 @@ class RedisBackend(ChainEndingBackend):
     async def run(self, *commands: Command) -> list[Any]:
         """Run commands in one pipeline with the commands of other jobs.
 
-        After a lost connection, Celery's retry policy applies. If the server rejects writes for a
-        while, the commands are retried until it accepts them. If the job's body has ended, they are
+        After a lost connection, Celery's retry policy applies. If the server rejects commands for a
+        while, they are retried until it accepts them. If the job's body has ended, they are
         also retried until an unreachable server is back, because the work is done and another run
         would not help.
 

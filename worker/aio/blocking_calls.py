@@ -113,7 +113,7 @@ def _one_producer_a_thread(
 
 
 def guard_backend(app: celery.Celery) -> None:
-    """Make a backend that cannot await its server store results in threads.
+    """Call a backend's blocking methods in threads, unless the backend can await its server.
 
     The pool calls this on the loop's thread. Backends are thread-local, so each thread calls its
     own.

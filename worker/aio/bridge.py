@@ -87,7 +87,7 @@ def _serve(item: _WorkItem) -> None:
         work, item.ended = None, True
         parent = getcurrent().parent
         assert parent is not None  # noqa: S101 - `begin` switched from there
-        parent.switch()  # without an argument: this greenlet would keep it until the next job
+        parent.switch()  # no argument, because this greenlet would keep it until the next job
 
 
 class JobGreenlets:

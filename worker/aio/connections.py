@@ -7,7 +7,7 @@
   connection of the process has found a new primary, all connections leave the old one. In redis-py
   that needs other pools and clients.
 - They try each address of a host that has several (see `addresses`).
-- They count as lost after the other system has been silent for 10 s, because a firewall or a
+- They count as lost after the server's system has been silent for 10 s, because a firewall or a
   failover may drop a connection without a notice. kombu's connections would wait for 30 s for each
   answer, one connection after the other, and idle connections would notice nothing for two hours.
 - They report a closed connection with redis-py's own error. uvloop raises RuntimeError on a write

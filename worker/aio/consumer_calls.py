@@ -62,8 +62,8 @@ class ConsumerCalls:
             _call(function, args)
             return
         # Append first, then check. If `_armed` is true here, the drain that clears it comes later
-        # and finds the entry. If two threads both see false, the pipe gets two bytes, and one of
-        # two drains finds nothing.
+        # and finds the entry. If two threads both see false, the pipe gets two bytes, and a drain
+        # may find nothing.
         self._queue.append((function, args))
         if not self._armed:
             self._arm()

@@ -34,7 +34,7 @@ class LostTooOften(Exception):  # noqa: N818 - reads as a sentence in a result
 
 
 class JobGone(BaseException):
-    """The job was terminated or has timed out, so the result of its body is dropped."""
+    """The end of the job is decided already, so the result of its body is dropped."""
 
 
 class Revoked(BaseException):

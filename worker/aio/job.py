@@ -254,7 +254,7 @@ class Job:
             JobGone: The job's end was decided while the body ran, or the body found that the job
                 is revoked.
             SoftTimeLimitExceeded: The body did not catch the soft limit.
-            UnexpectedCancellation: The body was cancelled, but not by a limit or a revoke.
+            UnexpectedCancellation: The body ended as cancelled, but not by a limit or a revoke.
             WorkerLost: The body ran out of memory.
         """
         try:
@@ -282,7 +282,7 @@ class Job:
         return asyncio.run_coroutine_threadsafe(value, self._host.loop).result()
 
     async def call_in_thread(self, call: Callable[[], Any]) -> Any:
-        """Call a plain function of this job in a thread of the pool."""
+        """Call a plain function of this job in one of the threads for plain tasks."""
         return await self._host.loop.run_in_executor(
             self._host.task_threads, copy_context().run, call
         )
@@ -329,8 +329,8 @@ class Job:
     def _on_hard_limit(self) -> None:
         if self._end_reason is not None:  # the body found that the job is revoked
             return
-        # While Redis is unreachable, storing the result or going back to the queue may take any
-        # time. Otherwise, after the body, storing and the hooks may take the limit's time again.
+        # A Redis that is away must not undo the job, so a job may wait for Redis for any time.
+        # Otherwise, after the body, storing and the hooks may take the limit's time again.
         if self.redis_waits or (self.body_ended and not self._prolonged):
             self._prolonged = self._prolonged or not self.redis_waits
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)

@@ -1,4 +1,4 @@
-"""Keeps the jobs of a pool that wait for a slot, and starts them when slots are free."""
+"""Keeps the jobs of a pool that wait or run, and starts waiting jobs when slots are free."""
 
 import asyncio
 from collections import deque
@@ -89,7 +89,7 @@ _STARTS_A_TURN: Final = 8
 
 
 class Jobs:
-    """The jobs of a pool, of which at most `limit` run; the others wait, not yet accepted.
+    """The jobs of a pool. A job waits, not yet accepted, until one of `limit` slots is free.
 
     Args:
         limit: How many jobs may run at once.

@@ -77,7 +77,8 @@ async def end(*, patience_s: float) -> None:
     The pool calls this on its loop.
 
     Args:
-        patience_s: How long the tasks, and each of the cleanup functions, may take, in seconds.
+        patience_s: How long to wait for all cancelled tasks together, and again for each cleanup
+            function, in seconds.
     """
     loop = asyncio.get_running_loop()
     # Only the tasks of this loop: tasks of another pool in this process end on that pool's loop.

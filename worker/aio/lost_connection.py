@@ -46,7 +46,7 @@ def jobs_that_run_on(
         passed.wait(_BARRIER_S)  # afterwards, the jobs that the loop was starting have begun
     running = {job.delivery_tag for job in jobs.all() if job.delivery_tag} & held
     # In this order, a job that ends meanwhile may be in `running` although its report is read. In
-    # the other order, such a job could be in neither.
+    # the other order, it could be missing from both `running` and the reports.
     if calls.is_read_here:
         calls.drain()
     is_stopping = any(

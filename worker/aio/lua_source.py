@@ -12,8 +12,8 @@ _NOTHING: Final = "nothing"
 def source(package: str, name: str) -> str:
     """Read a script, with the libraries that its first line requires and without comments.
 
-    The first line of `lua/NAME.lua` names the required libraries in `lua/lib/`, in the order in
-    which their texts come first: `-- requires: prelude, buckets`, or `-- requires: nothing`.
+    The first line of `lua/NAME.lua` names the required libraries in `lua/lib/`:
+    `-- requires: prelude, buckets`, or `-- requires: nothing`. They come first, in that order.
     Comments are removed because some scripts are sent with each call.
 
     Args:

@@ -7,8 +7,8 @@ worker.
 
 A connection is closed after its reply, because replies are rare and servers count idle connections.
 
-If the broker rejects a reply, for example because Redis is full, the reply is sent once more over a
-new connection. After that the reply is dropped, and one line is logged. Celery would retry without
+If a reply cannot be sent, for example because Redis is full, the reply is sent once more over a new
+connection. After that the reply is dropped, and one line is logged. Celery would retry without
 end. The consumer's thread sends replies, so the worker could neither take messages nor end
 meanwhile.
 
@@ -72,7 +72,7 @@ def _set_producers(mailbox: Any, pool: Any) -> None:
 
 
 def _logging_failure(publish: Callable[..., Any]) -> Callable[..., None]:
-    """Log one line if the broker rejects a reply; Celery logs a traceback, or retries for ever."""
+    """Log one line if a reply cannot be sent; Celery logs a traceback, or retries for ever."""
 
     def publish_reply(*args: Any, **kwargs: Any) -> None:
         try:

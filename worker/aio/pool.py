@@ -86,7 +86,7 @@ class TaskPool(BasePool):
         self._gc_before = gc.get_threshold()
         if settings.gc_objects:
             gc.freeze()  # skip the imports' objects: a collection of them blocks the loop for 35 ms
-            # Every hundredth collection is a full one: it finds objects that were in use for long.
+            # Every hundredth collection is full: it finds garbage that was in use for minutes.
             gc.set_threshold(int(settings.gc_objects), 20, 5)
         self.loop = new_loop(settings.loop)
         self.task_threads = DaemonThreads(

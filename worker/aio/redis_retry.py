@@ -70,7 +70,10 @@ def passes_by_itself(exc: BaseException) -> bool:
 
 
 def refuses_for_now(exc: BaseException) -> bool:
-    """Whether Redis answers but rejects writes for now: it is full, busy, or lacks replicas."""
+    """Whether Redis answers but rejects commands for now.
+
+    It may be full, busy with a script, or lack replicas.
+    """
     return passes_by_itself(exc) and isinstance(exc, ResponseError)
 
 
@@ -127,7 +130,7 @@ RECORD: Final = RetryPolicy(first_s=0.5, longest_s=2.0, within_s=60.0, any_error
 
 
 async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
-    """Call Redis until it answers.
+    """Call Redis until a call succeeds.
 
     After a second without success, Redis' error message is logged, one line every few seconds.
 
@@ -136,8 +139,8 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
         policy: How long to retry, and with which pauses.
 
     Raises:
-        redis.exceptions.RedisError: The last error, when the policy's time is over, or an error
-            that does not pass by itself.
+        redis.exceptions.RedisError: The last error, when the policy's time is over. An error that
+            does not pass by itself is raised at once, unless the policy retries any error.
         OSError: The same, if the error came from the operating system.
     """
     began_s = time.monotonic()

@@ -2,7 +2,7 @@
 
 When Celery's request reports an end, it writes to the result store before it settles the message.
 If the store rejects the write, the message would stay unacknowledged until the worker ends: its
-lease would be renewed, and it would occupy the prefetch window. So the message is settled here.
+lease would be renewed, and it would take a place in the prefetch window. So it is settled here.
 """
 
 import logging

@@ -22,8 +22,8 @@ async def await_result(
 ) -> Any:
     """Return the result of a job, or the list of a group's results, as `result.get()` does.
 
-    If the task ignores its results, None is returned at once. If an earlier job of the same chain
-    has failed, its exception is raised.
+    If the task ignores its results, None is returned at once. With `propagate`, the exception of an
+    earlier job of the same chain is raised as well.
 
     Args:
         result: The return value of `delay` or `apply_async`.

@@ -19,7 +19,7 @@ class EncodingBackend(StockBackend):
     """Celery's Redis backend with a faster encoding.
 
     Attributes:
-        redact: Removes private data from an error's message and traceback.
+        redact: Removes data that must not be stored from an error's message and traceback.
     """
 
     redact: Callable[[str], str] | None = None

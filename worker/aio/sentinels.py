@@ -60,7 +60,7 @@ def _over_addresses(client: Any) -> Any:
 
 
 class UnknownPrimary(redis.ConnectionError):
-    """The sentinels answer, but none of them watches a primary of this name."""
+    """Some sentinels answer, but none of these watches a primary of this name."""
 
 
 class Sentinels:
@@ -103,8 +103,8 @@ class Sentinels:
         """Ask the sentinels for the primary's address. Blocks the thread.
 
         Raises:
-            UnknownPrimary: No sentinel watches a primary of this name.
-            redis.AuthenticationError: The sentinels deny access.
+            UnknownPrimary: Sentinels answer, but none of these watches a primary of this name.
+            redis.AuthenticationError: No sentinel answers this question; some deny access.
             redis.ConnectionError: No sentinel answers.
         """
         answers = _Answers(self.master_name)

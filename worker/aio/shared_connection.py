@@ -18,7 +18,7 @@ _INCOMPLETE = object()  # the answer has not arrived in full
 _TIMEOUT_S = 10.0
 """The timeout if the client has none, in seconds."""
 _IDLE_S = 30.0
-"""The longest idle time, in seconds; a firewall, for example, may drop a connection after it."""
+"""After this idle time, in seconds, a connection is reopened: a firewall may have dropped it."""
 
 
 class SharedConnection:

@@ -61,7 +61,7 @@ def wait_for_jobs(pool: Running, hub: Any, *, cold: bool, cold_patience_s: float
             has the same effect.
         cold_patience_s: How long to wait for cancelled jobs, in seconds, because a job may hang.
     """
-    hung_redis.of_process.begin()  # a shutdown by remote control sends no signal
+    hung_redis.of_process.begin()  # a shutdown by remote control sends no `worker_shutting_down`
     grace = _GracePeriod(pool, cold=cold, cold_patience_s=cold_patience_s)
     next_timers_s = 0.0
     while pool.running:
@@ -97,7 +97,8 @@ class _GracePeriod:
     def spent(self) -> str:
         """Return why the worker stops waiting for its jobs, or an empty text while it waits.
 
-        If the shutdown is cold or has become cold, this cancels all jobs.
+        If the shutdown is cold or has become cold, or Redis hangs for too long, this cancels all
+        jobs.
         """
         if not self.is_cold and (self._begins_cold or state.should_terminate not in (None, False)):
             self._deadline_s = time.monotonic() + self._cold_patience_s

@@ -1,4 +1,4 @@
-"""Suspends a job's time limits while the finished job waits until Redis has taken its outcome."""
+"""Suspends a job's time limits while it waits for Redis: the limits are meant for its work."""
 
 from worker.aio import stacks
 from worker.aio.job import Job

@@ -1,4 +1,4 @@
-"""Gives Python 3.11 the `asyncio.wait_for` of Python 3.12, which never swallows a cancellation.
+"""Gives Python 3.11 the `asyncio.wait_for` of Python 3.12, which swallows no cancellation.
 
 Python 3.11's `wait_for` returns a result and forgets the cancellation if the awaited future is done
 in the same turn of the loop. redis-py sends each command through `wait_for`. Of jobs that call
