@@ -45,7 +45,9 @@ def test_a_job_that_is_done_waits_for_as_long_as_it_takes(
     waits_s = [round(pauses.next_s(error), 3) for _ in range(9)]
     assert waits_s == [0, 0.2, 0.4, *[0.5] * 6]
     away = "cannot reach the result store (gone); try 1 in 0.0 s"
-    nothing = f"the result store rejects writes ({redis_retry.words_of(error)}); next try in 0.0 s"
+    nothing = (
+        f"the result store rejects commands ({redis_retry.words_of(error)}); next try in 0.0 s"
+    )
     assert caplog.messages == [away if error is AWAY else nothing]
 
 

@@ -294,7 +294,7 @@ class _Pauses:
         """
         pause_s = self._pause_s
         if refuses_for_now(error) or needs_a_person(error):
-            sentence = "the result store rejects writes (%s); next try in %.1f s"
+            sentence = "the result store rejects commands (%s); next try in %.1f s"
             warn(sentence, words_of(error), pause_s)
         else:
             self._tries += 1

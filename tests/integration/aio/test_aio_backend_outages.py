@@ -77,7 +77,7 @@ def _quick_plain(value: str) -> str:
 @pytest.mark.parametrize("body", [_quick, _quick_plain])
 @pytest.mark.parametrize(
     ("trouble", "words"),
-    [(_full, "the result store rejects writes"), (_away, "cannot reach the result store")],
+    [(_full, "the result store rejects commands"), (_away, "cannot reach the result store")],
 )
 def test_a_job_that_is_done_is_not_cut_while_the_result_store_takes_nothing(  # noqa: PLR0917 - fixtures
     app: Celery,

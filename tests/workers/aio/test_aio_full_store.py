@@ -57,7 +57,7 @@ def test_a_warm_shutdown_waits_until_a_result_is_stored(
     worker = start_worker()
     result = _finish_while_full(aio, worker)
     with full(store):
-        eventually(lambda: "the result store rejects writes" in worker.log)
+        eventually(lambda: "the result store rejects commands" in worker.log)
         worker.signal(signal.SIGTERM)
         eventually(lambda: "Warm shutdown" in worker.log)
     assert worker.await_exit() == 0
@@ -71,7 +71,7 @@ def test_a_cold_shutdown_does_not_wait_for_a_full_store(
     worker = start_worker(AIO_LEASE_S="3")
     result = _finish_while_full(aio, worker)
     with full(store):
-        eventually(lambda: "the result store rejects writes" in worker.log)
+        eventually(lambda: "the result store rejects commands" in worker.log)
         worker.signal(signal.SIGQUIT)
         worker.await_exit()
     start_worker(AIO_QUEUE=worker.queue, AIO_LEASE_S="3")
