@@ -176,7 +176,7 @@ def replay_(
     nothing is replayed if one of the jobs has a newer dead letter, which you may not have seen.
 
     A job keeps its id, so its caller can still read the result. An email keeps its idempotency key,
-    so it is not sent twice. The job's deadline and its retries begin anew.
+    so it is not sent twice. The job's deadline and retries start again.
     """
     letters = _chosen(jobs, everything=everything, **which)
     if not jobs:

@@ -250,9 +250,9 @@ def drift(as_json: bool, forget: bool) -> None:  # noqa: FBT001
         "last (UTC)",
         "first (UTC)",
         "service",
-        "what",
+        "kind",
         "count",
-        Column("looks like", overflow="fold"),
+        Column("shape", overflow="fold"),
     )
     for answer in seen:
         table.add_row(

@@ -29,7 +29,7 @@ export interface KeywheelOptions {
   trackStarted?: boolean;
 }
 
-/** How long to wait. */
+/** The options of a wait. */
 export interface WaitOptions {
   /** The time in milliseconds; `Infinity`: until the job ends. By default one minute. */
   timeoutMs?: number;
@@ -37,7 +37,7 @@ export interface WaitOptions {
   signal?: AbortSignal | undefined;
 }
 
-/** Where a stream begins, and how long it may be silent. */
+/** The options of `stream`; the time is the longest wait for the next event. */
 export interface StreamOptions extends WaitOptions {
   /** The id of the last event that was read; by default the stream is read from its beginning. */
   after?: string;

@@ -98,8 +98,8 @@ def _request(
 ) -> httpx.Request:
     """Make the same request that the client would make, but cheaper.
 
-    The client merges its address and its headers anew for each request, which takes longer than
-    sending the request.
+    The client merges its address and its headers for each request, which takes longer than sending
+    the request.
     """
     first = exchange.firsts.get(path)
     if first is None:
