@@ -147,7 +147,7 @@ class Timeline:
             if kind == "deferred":
                 self.add(
                     "⏳",
-                    f"{jobs} deferred, no key is free ({detail}): again in {group.span}",
+                    f"{jobs} deferred for {group.span}, because no key is free ({detail})",
                     "cyan",
                 )
             elif kind == "retry":
@@ -171,12 +171,14 @@ class Timeline:
                 )
             case "unfit":
                 self.add(
-                    "🚫", f"{service}: {label} is not available ({reason}), and skipped", "yellow"
+                    "🚫", f"{service}: {label} is skipped: it is not available ({reason})", "yellow"
                 )
             case "account_learned":
                 account = _shortened(reason)
                 self.add(
-                    "🎓", f"{service}: {label} belongs to {account}, as a refusal says", "green"
+                    "🎓",
+                    f"{service}: {label} belongs to {account}, according to a refusal",
+                    "green",
                 )
             case "limit_learned":
                 self._limits[service, self._label_of(_scope_of(name))].append(reason)

@@ -106,7 +106,7 @@ class Control:
                 if query.get("full") in {"1", "true"}
                 else summary
             )
-        raise ControlError(f"no page {verb!r}: there are state, ledger, mail and kinds")
+        raise ControlError(f"no page {verb!r}; the pages are state, ledger, mail and kinds")
 
     def apply(self, verb: str, body: Any) -> dict[str, Any]:
         """Carry out a control call.
@@ -115,7 +115,7 @@ class Control:
             ControlError: The call is wrong; the message says why.
         """
         if verb not in self._verbs:
-            raise ControlError(f"no verb {verb!r}: there are {', '.join(self._verbs)}")
+            raise ControlError(f"no verb {verb!r}; the verbs are {', '.join(self._verbs)}")
         if not isinstance(body, dict):
             raise ControlError("the body must be a JSON object")
         act, names = self._verbs[verb]
@@ -185,9 +185,9 @@ class Control:
         standing = body.get("standing", REVOKED)
         form = body.get("form", 401)
         if standing not in {REVOKED, SUSPENDED, RESTRICTED}:
-            raise ControlError("standing: is revoked, suspended or restricted")
+            raise ControlError("standing: must be revoked, suspended or restricted")
         if form not in {400, 401, 403}:
-            raise ControlError("form: is 400, 401 or 403, as Resend refuses dead keys")
+            raise ControlError("form: must be 400, 401 or 403")
         for key in self._keys(body):
             key.standing, key.refusal_form = standing, form
         return {"revoked": [key.label for key in self._keys(body)]}
@@ -201,7 +201,7 @@ class Control:
     def _service(self, body: dict[str, Any]) -> str:
         service = body.get("service")
         if service not in SERVICES:
-            raise ControlError("service: is groq or resend")
+            raise ControlError("service: must be groq or resend")
         return str(service)
 
     def _chosen(self, body: dict[str, Any]) -> list[Organisation | Team]:
@@ -231,12 +231,12 @@ class Control:
                 elif code in groq_errors.REFUSALS:
                     account.blocked_models[str(body["model"])] = code
                 else:
-                    raise ControlError(f"code: is null or one of {', '.join(groq_errors.REFUSALS)}")
+                    raise ControlError(f"code: must be null, {', '.join(groq_errors.REFUSALS)}")
             elif body.get("standing") in _STANDINGS[service] and isinstance(account, Organisation):
                 account.standing = str(body["standing"])
             else:
                 raise ControlError(
-                    f"standing: is one of {', '.join(sorted(_STANDINGS[service]))}, for Groq only"
+                    f"standing: must be one of {', '.join(sorted(_STANDINGS[service]))}; Groq only"
                 )
         return {"done": True}
 

@@ -62,7 +62,7 @@ def read_scenario(path: Path, verbs: tuple[str, ...]) -> Scenario:
         )
     starts = content.get("starts", "ready")
     if starts not in {"ready", "first_call"}:
-        raise ValueError(f"{path}: starts is ready or first_call")
+        raise ValueError(f"{path}: starts must be ready or first_call")
     steps = [_step(path, number, entry, verbs) for number, entry in enumerate(content["steps"])]
     return Scenario(tuple(sorted(steps, key=lambda step: step.at_s)), starts)
 
@@ -75,7 +75,7 @@ def _step(path: Path, number: int, entry: Any, verbs: tuple[str, ...]) -> Step:
     if isinstance(at_s, bool) or not isinstance(at_s, int | float) or at_s < 0:
         raise ValueError(f"{where}.at_s must be a number of seconds")
     if verb not in verbs:
-        raise ValueError(f"{where}.do is one of {', '.join(verbs)}")
+        raise ValueError(f"{where}.do must be one of {', '.join(verbs)}")
     return Step(
         at_s,
         str(verb),

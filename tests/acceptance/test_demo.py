@@ -140,7 +140,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
         "is disabled until a person resets it (invalid_key)",
         "will be tried again in",
         "limits learned for",
-        "deferred, no key is free",
+        "because no key is free",
         "is back",
     ):
         assert event in text
