@@ -44,7 +44,7 @@ class Run:
     must: list[str] = field(default_factory=list)
     """Jobs that must be served by the end."""
     clock: Path | None = None
-    """What sets Redis' clock, where libfaketime is installed."""
+    """The file that sets Redis' clock; None if libfaketime is not installed."""
 
     def close(self, seconds: float) -> None:
         """Note that no key can serve for some seconds from now on."""

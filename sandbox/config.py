@@ -30,7 +30,7 @@ class Config:
         resend_keys_per_team: How many Resend keys share a team.
         keys_file: A file with accounts and keys, used instead of generated ones.
         accept_unknown_keys: Give an unknown key an account of its own instead of a refusal.
-        grace_ms: How long after a refusal a call may still arrive because it was under way, in
+        grace_ms: How long after a refusal a call may still arrive because it was in flight, in
             milliseconds.
         ledger_size: How many full records are kept.
         seed: The seed of the random numbers; keys are always random.

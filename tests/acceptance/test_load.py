@@ -59,7 +59,7 @@ async def test_three_times_the_load_loses_nothing_and_uses_what_the_limits_allow
     fleet = start_fleet(
         groq_keys=KEYS, groq_rpm=RPM, groq_rpd=0, groq_tpm=0, groq_tpd=0, groq_latency_ms=20,
         resend_keys=0,
-        grace_ms=1500,  # for calls in flight when the key was told to rest, on a slow machine
+        grace_ms=1500,  # for calls in flight when the key began to rest, on a slow machine
     )  # fmt: skip
     await spend(fleet)
     before_s = time.time()

@@ -1,4 +1,4 @@
-"""The example with a task of its own: 500 users at once, through limits, a kill and a reset."""
+"""The example with its own task: 500 users at once, through limits, a kill and a reset."""
 
 import subprocess
 import sys
@@ -32,7 +32,7 @@ def fleet_and_letters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
         "KEYWHEEL_RESEND_COOLDOWN_S": "2",
     }
     limits = {"groq_rpm": 3_000, "groq_tpm": 0, "groq_rpd": 0, "groq_tpd": 0, "resend_rps": 100}
-    limits["groq_latency_ms"] = 150  # the page looks every 100 ms
+    limits["groq_latency_ms"] = 150  # the page polls every 100 ms
     with fleets(lambda: tmp_path_factory.mktemp("fleet")) as start:
         fleet = start(
             settings=settings,
@@ -102,7 +102,7 @@ def test_every_letter_goes_out_once_and_no_finished_step_is_paid_twice(
     assert judgement["emails_accepted"] == USERS
     assert judgement["emails_accepted_twice"] == judgement["content_accepted_twice"] == 0
     assert {path.stem for path in letters.iterdir()} == set(ids)
-    # A step that was under way in the killed worker is done again; a finished one is not.
+    # An unfinished step of the killed worker is done again; a finished step is not.
     calls = fleet.sandbox.ledger(full=True)["calls"]
     completions = Counter(call["status"] for call in calls if call["service"] == "groq")
     under_way = int(fleet.environ["KEYWHEEL_WORKER_CONCURRENCY"])

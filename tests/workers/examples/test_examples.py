@@ -227,5 +227,5 @@ def test_the_requirements_of_the_examples_are_pinned_to_tested_versions() -> Non
         assert package["dependencies"].pop("keywheel-client") == "file:../../clients/node"
         versions = package["dependencies"] | package.get("devDependencies", {})
         assert all(version[0].isdigit() for version in versions.values())
-        # It would contain addresses.
+        # A lock file would contain addresses.
         assert not (ROOT / "examples" / name / "package-lock.json").exists()
