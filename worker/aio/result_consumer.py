@@ -2,8 +2,8 @@
 
 Celery subscribes to each job's channel before it sends the job. That takes two more commands for
 each job, which most callers do not need. But a later subscription may miss the published result.
-So the stored result is read each time the server confirms a subscription; a result that is stored
-after that is published.
+So the stored result is read each time the server confirms a subscription. From then on, a new
+result is published to the subscriber.
 """
 
 from collections import deque

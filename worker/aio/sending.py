@@ -215,7 +215,7 @@ _OF_MESSAGE: Final = ("countdown", "eta", "time_limit", "soft_time_limit", "igno
 
 
 def _put(producer: Any, entries: list[Entry]) -> bool:
-    """Push messages. Return false if the connection is lost, which `apply_async` opens again."""
+    """Push messages. Return false if the connection is lost; `apply_async` then opens it again."""
     channel = producer.channel
     try:
         with producer.connection._reraise_as_library_errors():  # noqa: SLF001 - as Celery does
