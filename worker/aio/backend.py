@@ -111,7 +111,7 @@ class RedisBackend(ChainEndingBackend):
         request: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """Store the outcome of a task, and return the encoded outcome."""
+        """Store the outcome of a task, and return it, encoded except in a child task."""
         if (
             self.awaits_in_jobs
             and not kwargs

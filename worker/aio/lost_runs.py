@@ -1,10 +1,10 @@
 """Limits how often a job may be lost with its worker before the job fails.
 
 `task_reject_on_worker_lost` sends a job back to its queue if its worker was lost. In this pool, a
-job that raises `SystemExit` does not end the process. The job would come back at once, hundreds of
-times a second, for ever. So it waits before it goes back, longer each time, and fails after a
-number of lost runs. Runs during which a worker died count as well: our transport notes them in the
-message.
+job that raises `SystemExit` does not end the process. Without a pause and a limit, the job would
+come back at once, hundreds of times a second, for ever. So it waits before it goes back, longer
+each time, and fails after a number of lost runs. Runs during which a worker died count as well: our
+transport notes them in the message.
 """
 
 import asyncio
