@@ -18,7 +18,7 @@ export async function change(url, body, done) {
 
 // Returns what a reset would change, by the latest status: one line for each block, the keys that
 // people disabled, and the ids of these keys.
-function heldBy(body) {
+function changesOf(body) {
     const lines = new Set();
     const byHand = [];
     const ids = new Set();
@@ -69,11 +69,11 @@ function heldBy(body) {
 }
 
 export function askReset(what, body) {
-    const held = heldBy(body);
-    const kept = held.byHand.length;
+    const changes = changesOf(body);
+    const kept = changes.byHand.length;
     openDialog(
         "Reset " + what + "?",
-        held.lines.length
+        changes.lines.length
             ? "The following is back at once, and waiting jobs start. A key that the provider still"
                   + " refuses is disabled again:"
             : (kept
@@ -82,13 +82,13 @@ export function askReset(what, body) {
                   + ": a reset only makes waiting jobs look for a key again.",
         "Reset",
         {
-            lines: held.lines,
+            lines: changes.lines,
             also: kept
-                ? "Also enable the keys that people disabled: " + held.byHand.join("; ")
+                ? "Also enable the keys that people disabled: " + changes.byHand.join("; ")
                 : "",
             act: function (input) {
                 // Only the keys that the dialog names: somebody may have disabled others since.
-                const enabled = body.key || input.also ? held.ids : [];
+                const enabled = body.key || input.also ? changes.ids : [];
                 change(
                     page.dataset.resetUrl,
                     Object.assign({ include_disabled: enabled }, body),
@@ -103,11 +103,11 @@ export function askReset(what, body) {
 
 // Returns the labels of the keys that a block concerns; if there is none, the name of the block.
 function labelsOf(service, block) {
-    const its = latest.services[service].keys.filter(function (key) {
+    const keys = latest.services[service].keys.filter(function (key) {
         return block.key ? key.id === block.key : block.scope.startsWith("account")
             && (block.name === key.account || block.name.startsWith(key.account + " × "));
     });
-    return its.length ? its.map(function (key) { return key.label; }) : [block.name];
+    return keys.length ? keys.map(function (key) { return key.label; }) : [block.name];
 }
 
 function resetWords(answer) {
@@ -133,7 +133,7 @@ function resetWords(answer) {
 }
 
 // Returns the outcome of a request to disable a key or to pause a service.
-function saidOf(name, state, answer) {
+function outcomeOf(name, state, answer) {
     const before = answer.before;
     const who = before && " by " + before.by + " (" + before.reason + ").";
     if (before && before.left_ms === null) {
@@ -168,7 +168,7 @@ export function askDisable(service, key) {
                     page.dataset.disableUrl,
                     input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
                     function (answer) {
-                        return saidOf(key.label, "disabled", answer);
+                        return outcomeOf(key.label, "disabled", answer);
                     }
                 );
             },
@@ -195,7 +195,7 @@ export function askPause(service) {
                     page.dataset.pauseUrl,
                     input.for_s ? Object.assign({ for_s: input.for_s }, body) : body,
                     function (answer) {
-                        return saidOf(title(service), "paused", answer);
+                        return outcomeOf(title(service), "paused", answer);
                     }
                 );
             },

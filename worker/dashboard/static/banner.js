@@ -30,7 +30,7 @@ function problem(level, service, text, brief, more) {
     );
 }
 
-function nobodyServes(service, pool) {
+function noKeyProblem(service, pool) {
     const back = firstBack(pool.keys);
     const name = title(service);
     const pause = pauseOf(pool.keys);
@@ -64,7 +64,7 @@ function waitingWords(waiting) {
 }
 
 // Reports the keys that the provider refused. A key that a person disabled is not a problem.
-function refused(service, pool) {
+function refusedKeys(service, pool) {
     const keys = pool.keys.filter(function (key) {
         return (
             key.state === "disabled"
@@ -89,13 +89,13 @@ function refused(service, pool) {
     return [problem("middle", service, which, plural(keys.length, "key") + " disabled")];
 }
 
-function ofService(service, pool) {
+function problemsOfService(service, pool) {
     const queue = pool.queue;
     const name = title(service);
     const found =
         pool.summary.keys && !pool.summary.ready
-            ? [nobodyServes(service, pool)]
-            : refused(service, pool);
+            ? [noKeyProblem(service, pool)]
+            : refusedKeys(service, pool);
     const now = waitingWords(queue.waiting);
     if (queue.known && queue.waiting && !queue.workers) {
         found.push(
@@ -148,7 +148,7 @@ function ofService(service, pool) {
 
 function problemsOf(status) {
     const pairs = Object.entries(status.services);
-    const found = pairs.flatMap(function (pair) { return ofService(pair[0], pair[1]); });
+    const found = pairs.flatMap(function (pair) { return problemsOfService(pair[0], pair[1]); });
     const pools = pairs.map(function (pair) { return pair[1]; });
     if (!pools.some(function (pool) { return pool.summary.keys; })) {
         found.push(problem("middle", null, "No key is configured here.", "no key"));

@@ -33,23 +33,23 @@ function makeItem(job) {
     return item;
 }
 
-export function showDeferred(its, queue, now_ms) {
+export function showDeferred(view, queue, now_ms) {
     const jobs = queue.deferred_jobs;
-    setHidden(its.details, !jobs.length);
+    setHidden(view.details, !jobs.length);
     if (!jobs.length) {
         return;
     }
     const reasons = Array.from(new Set(jobs.map(waitWords)));
-    setText(its.summary, "Deferred jobs, until when and why: " + reasons.slice(0, 3).join("; ")
+    setText(view.summary, "Deferred jobs, until when and why: " + reasons.slice(0, 3).join("; ")
         + (reasons.length > 3 ? " …" : ""));
     const more = queue.deferred > jobs.length
         ? ["These jobs are the first and the last of " + count(queue.deferred) + " to come back."]
         : [];
-    showEntries(its.list, jobs.concat(more), makeItem);
+    showEntries(view.list, jobs.concat(more), makeItem);
     jobs.forEach(function (job, index) {
         const left_ms = job.next_try_ms - now_ms;
         setText(
-            its.list.children[index].firstChild,
+            view.list.children[index].firstChild,
             (left_ms > 0 ? "next try in " + duration(left_ms) : "due") + endWords(job, now_ms)
         );
     });

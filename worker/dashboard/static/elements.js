@@ -30,9 +30,9 @@ export function taskLink(id) {
 }
 
 export function button(text, label, className, act) {
-    const found = make("button", "btn btn-sm " + className, text);
-    found.type = "button";
-    found.setAttribute("aria-label", label);
-    found.addEventListener("click", act);
-    return found;
+    const control = make("button", "btn btn-sm " + className, text);
+    control.type = "button";
+    control.setAttribute("aria-label", label);
+    control.addEventListener("click", act);
+    return control;
 }

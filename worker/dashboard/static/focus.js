@@ -37,11 +37,11 @@ export function showSome(each) {
 }
 
 // Disables or enables a button. If a disabled button had the focus, the focus goes to the heading.
-export function setDisabled(found, isDisabled) {
-    if (isDisabled && !found.disabled && found === document.activeElement) {
-        focusHeading(found);
+export function setDisabled(control, isDisabled) {
+    if (isDisabled && !control.disabled && control === document.activeElement) {
+        focusHeading(control);
     }
-    found.disabled = isDisabled;
+    control.disabled = isDisabled;
 }
 
 // Puts elements into a list, in order. Elements that are in the list already move only if they
@@ -100,17 +100,17 @@ export function showEntries(list, entries, makeEntry) {
 
 // Runs the work that a button started. Meanwhile the button shows the text, and another press of it
 // does nothing. The button is not disabled, because it would lose the focus.
-export async function whileBusy(found, text, work) {
-    if (found.getAttribute("aria-disabled") === "true") {
+export async function whileBusy(control, text, work) {
+    if (control.getAttribute("aria-disabled") === "true") {
         return;
     }
-    const before = found.textContent;
-    found.setAttribute("aria-disabled", "true");
-    found.textContent = text;
+    const before = control.textContent;
+    control.setAttribute("aria-disabled", "true");
+    control.textContent = text;
     try {
         await work();
     } finally {
-        found.textContent = before;
-        found.removeAttribute("aria-disabled");
+        control.textContent = before;
+        control.removeAttribute("aria-disabled");
     }
 }

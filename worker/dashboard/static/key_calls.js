@@ -12,26 +12,26 @@ export function makeCalls(service, key) {
     const summary = make("summary", "", "Latest calls");
     summary.setAttribute("aria-label", "Latest calls with key " + key().label);
     details.append(summary, list);
-    const its = { details: details, list: list, service: service, key: key, seen: null };
+    const view = { details: details, list: list, service: service, key: key, seen: null };
     details.addEventListener("toggle", function () {
-        its.seen = null;
-        showCalls(its);
+        view.seen = null;
+        showCalls(view);
     });
-    return its;
+    return view;
 }
 
-export async function showCalls(its) {
-    const key = its.key();
-    if (!its.details.open || its.seen === key.calls) {
+export async function showCalls(view) {
+    const key = view.key();
+    if (!view.details.open || view.seen === key.calls) {
         return;
     }
-    its.seen = key.calls;
+    view.seen = key.calls;
     try {
-        const query = new URLSearchParams({ service: its.service, key: key.id });
+        const query = new URLSearchParams({ service: view.service, key: key.id });
         const calls = (await request(page.dataset.callsUrl + "?" + query)).calls;
-        showEntries(its.list, calls.length ? calls : ["none yet"], makeCall);
+        showEntries(view.list, calls.length ? calls : ["none yet"], makeCall);
     } catch (error) {
-        showEntries(its.list, [error.message], makeCall);
+        showEntries(view.list, [error.message], makeCall);
     }
 }
 

@@ -200,16 +200,16 @@ function showBuckets(card, buckets) {
     }
     let lowest = null;
     buckets.forEach(function (bucket, index) {
-        const its = card.meters[index];
+        const row = card.meters[index];
         const left = Math.min(Math.max(bucket.remaining, 0), bucket.limit);
         const share = bucket.limit > 0 ? left / bucket.limit : 0;
         const text = count(left) + " of " + count(bucket.limit) + " left";
-        setText(its.number, text);
-        its.meter.setAttribute("aria-valuemax", String(Math.round(bucket.limit)));
-        its.meter.setAttribute("aria-valuenow", String(Math.round(left)));
-        its.meter.setAttribute("aria-valuetext", text);
-        its.bar.style.width = (share * 100).toFixed(1) + "%";
-        its.bar.dataset.level = share < 0.1 ? "low" : share < 0.3 ? "middle" : "high";
+        setText(row.number, text);
+        row.meter.setAttribute("aria-valuemax", String(Math.round(bucket.limit)));
+        row.meter.setAttribute("aria-valuenow", String(Math.round(left)));
+        row.meter.setAttribute("aria-valuetext", text);
+        row.bar.style.width = (share * 100).toFixed(1) + "%";
+        row.bar.dataset.level = share < 0.1 ? "low" : share < 0.3 ? "middle" : "high";
         if (lowest === null || share < lowest.share) {
             lowest = { share: share, name: limitName(bucket) };
         }

@@ -19,7 +19,7 @@ let views = null; // see start()
 // The login has expired: another request would make the browser ask for a password.
 let ended = false;
 let stream = null; // the stream that this tab reads
-let hasLeftOff = false; // whether another tab reads the stream instead
+let hasStopped = false; // whether another tab reads the stream instead
 let again = null;
 let listsOf = null; // the mark of the lists that are shown
 let isListed = false; // whether the lists on the page are those requested last
@@ -28,19 +28,19 @@ let refreshing = null;
 
 // views: lists (returns the addresses of the lists), show (shows the status), showLists (shows the
 // answers, and gets the addresses), showNothing (called while no answer has come yet)
-export function start(theViews) {
-    views = theViews;
+export function start(newViews) {
+    views = newViews;
     document.addEventListener("visibilitychange", follow);
     joinTabs({
         isReading: function () { return stream !== null; },
         latest: function () { return latest; },
-        leaveOff: function () {
+        stopReading: function () {
             if (stream) {
-                hasLeftOff = true;
+                hasStopped = true;
                 stream.abort();
             }
         },
-        hear: function (status) {
+        receive: function (status) {
             if (!ended) {
                 show(status);
                 follow(); // checks again after the time in which the other tab should share more
@@ -63,23 +63,23 @@ function follow() {
 }
 
 async function read() {
-    const its = new AbortController();
-    hasLeftOff = false;
+    const controller = new AbortController();
+    hasStopped = false;
     let timer = null;
-    const stillHere = function () {
+    const restartTimer = function () {
         clearTimeout(timer);
-        timer = setTimeout(function () { its.abort(); }, silent_ms);
+        timer = setTimeout(function () { controller.abort(); }, silent_ms);
     };
-    stream = its;
-    stillHere();
+    stream = controller;
+    restartTimer();
     try {
-        const reader = (await opened(page.dataset.eventsUrl, { signal: its.signal })).body
+        const reader = (await opened(page.dataset.eventsUrl, { signal: controller.signal })).body
             .pipeThrough(new TextDecoderStream()).getReader();
         let text = "";
         for (let part = await reader.read(); !part.done; part = await reader.read()) {
             const events = (text + part.value).split("\n\n");
             text = events.pop();
-            stillHere();
+            restartTimer();
             if (events.length) {
                 const status = JSON.parse(events.pop().replace(/^event: status\ndata: /, ""));
                 share(status);
@@ -91,7 +91,7 @@ async function read() {
             }
         }
     } catch (error) {
-        if (!ended && !hasLeftOff) {
+        if (!ended && !hasStopped) {
             showTrouble(error.name === "AbortError" ? new Error("Flower did not answer in time.")
                 : error instanceof TypeError ? new Error("Flower cannot be reached.") : error);
         }

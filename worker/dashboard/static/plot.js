@@ -22,12 +22,12 @@ const intervals_ms = [10, 30, 60, 180, 360, 720]
 const dayAndMonth = { day: "numeric", month: "short" };
 
 function shape(name, className, attributes) {
-    const found = document.createElementNS(svg, name);
-    found.setAttribute("class", className);
+    const element = document.createElementNS(svg, name);
+    element.setAttribute("class", className);
     Object.keys(attributes).forEach(function (key) {
-        found.setAttribute(key, String(attributes[key]));
+        element.setAttribute(key, String(attributes[key]));
     });
-    return found;
+    return element;
 }
 
 // Returns the distance between the lines of an axis: three to five lines, at round numbers.
@@ -74,35 +74,35 @@ export function makePlot(name) {
     const hint = make("div", "plot-hint");
     hint.hidden = true;
     box.append(drawing, hint);
-    const plot = { box: box, drawing: drawing, hint: hint, its: null, index: null };
+    const plot = { box: box, drawing: drawing, hint: hint, data: null, index: null };
     box.addEventListener("pointermove", function (event) { pointAt(plot, event); });
     box.addEventListener("pointerdown", function (event) { pointAt(plot, event); });
     box.addEventListener("pointerleave", function () { choose(plot, null); });
     box.addEventListener("blur", function () { choose(plot, null); });
     box.addEventListener("focus", function () {
-        if (plot.its && plot.index === null && box.matches(":focus-visible")) {
-            choose(plot, plot.its.steps.length - 1);
+        if (plot.data && plot.index === null && box.matches(":focus-visible")) {
+            choose(plot, plot.data.steps.length - 1);
         }
     });
     box.addEventListener("keydown", function (event) { move(plot, event); });
     new ResizeObserver(function () {
-        if (plot.its && box.clientWidth !== plot.width) {
-            drawPlot(plot, plot.its);
+        if (plot.data && box.clientWidth !== plot.width) {
+            drawPlot(plot, plot.data);
         }
     }).observe(box);
     return plot;
 }
 
 function pointAt(plot, event) {
-    if (plot.its) {
+    if (plot.data) {
         const x = event.clientX - plot.box.getBoundingClientRect().left - edge.left;
         const index = Math.floor(x / plot.stepWidth);
-        choose(plot, index < 0 || index >= plot.its.steps.length ? null : index);
+        choose(plot, index < 0 || index >= plot.data.steps.length ? null : index);
     }
 }
 
 function move(plot, event) {
-    const last = plot.its ? plot.its.steps.length - 1 : -1;
+    const last = plot.data ? plot.data.steps.length - 1 : -1;
     const now = plot.index === null ? last : plot.index;
     const to = {
         ArrowLeft: now - 1,
@@ -127,22 +127,22 @@ function choose(plot, index) {
     if (plot.cursor) {
         plot.cursor.setAttribute("visibility", index === null ? "hidden" : "visible");
     }
-    if (index === null || !plot.its) {
+    if (index === null || !plot.data) {
         return;
     }
-    const its = plot.its;
-    const parts = its.series.filter(function (series) {
-        return series.values[index] || its.series.length <= 4;
+    const data = plot.data;
+    const parts = data.series.filter(function (series) {
+        return series.values[index] || data.series.length <= 4;
     });
     const lines = parts.map(function (series) {
         const line = make("div", "plot-line");
         line.append(
             make("span", "plot-key " + series.className),
-            series.name + ": " + its.words(series.values[index])
+            series.name + ": " + data.words(series.values[index])
         );
         return line;
     });
-    const when = spanWords(its.steps[index], its.step_ms);
+    const when = spanWords(data.steps[index], data.step_ms);
     plot.hint.replaceChildren.apply(plot.hint, [make("strong", "", when)].concat(
         lines.length ? lines : [make("div", "", "nothing")]));
     const x = edge.left + (index + 0.5) * plot.stepWidth;
@@ -152,27 +152,27 @@ function choose(plot, index) {
     plot.hint.style.right = isRight ? plot.width - x + 12 + "px" : "auto";
     plot.box.setAttribute("aria-valuenow", String(index));
     plot.box.setAttribute("aria-valuetext", when + ": " + (parts.map(function (series) {
-        return series.name + " " + its.words(series.values[index]);
+        return series.name + " " + data.words(series.values[index]);
     }).join(", ") || "nothing"));
 }
 
-// its: steps (when each step began), step_ms, series (each with name, className, values), words
+// data: steps (when each step began), step_ms, series (each with name, className, values), words
 // (formats a value), short (formats a value for the axis), whole (whether values are whole
 // numbers), summary (the text for screen readers while no step is chosen)
-export function drawPlot(plot, its) {
-    if (plot.index !== null && plot.its && plot.its.step_ms !== its.step_ms) {
-        plot.index = its.steps.length - 1; // the new range has other steps
+export function drawPlot(plot, data) {
+    if (plot.index !== null && plot.data && plot.data.step_ms !== data.step_ms) {
+        plot.index = data.steps.length - 1; // the new range has other steps
     }
-    plot.its = its;
+    plot.data = data;
     plot.width = plot.box.clientWidth;
     const inner = Math.max(1, plot.width - edge.left - edge.right);
-    plot.stepWidth = inner / its.steps.length;
+    plot.stepWidth = inner / data.steps.length;
     const height = plotHeight - edge.top - edge.bottom;
-    const sums = its.steps.map(function (_, index) {
-        return its.series.reduce(function (sum, series) { return sum + series.values[index]; }, 0);
+    const sums = data.steps.map(function (_, index) {
+        return data.series.reduce(function (sum, series) { return sum + series.values[index]; }, 0);
     });
     const highest = Math.max.apply(null, sums);
-    const tick = tickOf(highest > 0 ? highest : 4, its.whole);
+    const tick = tickOf(highest > 0 ? highest : 4, data.whole);
     const top = highest > 0 ? Math.ceil(highest / tick) * tick : 4;
     const y = function (value) { return edge.top + height - value / top * height; };
     const shapes = [];
@@ -186,7 +186,7 @@ export function drawPlot(plot, its) {
             })
         );
         const text = shape("text", "plot-text plot-value", { x: edge.left - 6, y: y(value) + 4 });
-        text.textContent = its.short(value);
+        text.textContent = data.short(value);
         shapes.push(text);
     }
     plot.cursor = shape("rect", "plot-cursor", {
@@ -198,9 +198,9 @@ export function drawPlot(plot, its) {
     });
     shapes.push(plot.cursor);
     const gap = plot.stepWidth > 4 ? 1 : 0;
-    its.steps.forEach(function (_, index) {
+    data.steps.forEach(function (_, index) {
         let below = 0;
-        its.series.forEach(function (series) {
+        data.series.forEach(function (series) {
             const value = series.values[index];
             if (value > 0) {
                 const bar = Math.max(1, value / top * height);
@@ -217,27 +217,27 @@ export function drawPlot(plot, its) {
         });
     });
     plot.drawing.setAttribute("viewBox", "0 0 " + Math.max(1, plot.width) + " " + plotHeight);
-    plot.drawing.replaceChildren.apply(plot.drawing, shapes.concat(timeTexts(its, plot, inner)));
+    plot.drawing.replaceChildren.apply(plot.drawing, shapes.concat(timeTexts(data, plot, inner)));
     plot.box.setAttribute("aria-valuemin", "0");
-    plot.box.setAttribute("aria-valuemax", String(its.steps.length - 1));
+    plot.box.setAttribute("aria-valuemax", String(data.steps.length - 1));
     if (plot.index === null) {
-        plot.box.setAttribute("aria-valuenow", String(its.steps.length - 1));
-        plot.box.setAttribute("aria-valuetext", its.summary);
+        plot.box.setAttribute("aria-valuenow", String(data.steps.length - 1));
+        plot.box.setAttribute("aria-valuetext", data.summary);
     } else {
-        choose(plot, Math.min(plot.index, its.steps.length - 1));
+        choose(plot, Math.min(plot.index, data.steps.length - 1));
     }
 }
 
-function timeTexts(its, plot, inner) {
+function timeTexts(data, plot, inner) {
     const most = Math.max(2, inner / 80);
-    const span_ms = its.steps.length * its.step_ms;
+    const span_ms = data.steps.length * data.step_ms;
     const interval_ms = intervals_ms.find(function (ms) { return span_ms / ms <= most; })
         || intervals_ms[intervals_ms.length - 1];
     const shapes = [];
-    its.steps.forEach(function (at_ms, index) {
+    data.steps.forEach(function (at_ms, index) {
         const x = edge.left + index * plot.stepWidth;
         if (
-            isTick(at_ms, its.step_ms, interval_ms)
+            isTick(at_ms, data.step_ms, interval_ms)
             && x <= edge.left + inner + edge.right - textWidth
         ) {
             shapes.push(
@@ -250,8 +250,8 @@ function timeTexts(its, plot, inner) {
             );
             const text = shape("text", "plot-text", { x: x, y: plotHeight - 4 });
             const isDay =
-                interval_ms >= day_ms || (span_ms > day_ms && isTick(at_ms, its.step_ms, day_ms));
-            text.textContent = isDay ? dayWords(at_ms, its.step_ms) : timeWords(at_ms);
+                interval_ms >= day_ms || (span_ms > day_ms && isTick(at_ms, data.step_ms, day_ms));
+            text.textContent = isDay ? dayWords(at_ms, data.step_ms) : timeWords(at_ms);
             shapes.push(text);
         }
     });

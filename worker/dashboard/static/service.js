@@ -40,11 +40,11 @@ function makeFact(facts, name) {
     return { value: value, note: note };
 }
 
-function setFact(its, text, note, level) {
-    setText(its.value, text);
-    setText(its.note, note || "");
-    its.note.hidden = !note; // a screen reader would stop at an empty note
-    its.value.dataset.level = level || "";
+function setFact(fact, text, note, level) {
+    setText(fact.value, text);
+    setText(fact.note, note || "");
+    fact.note.hidden = !note; // a screen reader would stop at an empty note
+    fact.value.dataset.level = level || "";
 }
 
 function makeButtons(service) {
@@ -107,7 +107,7 @@ export function showService(service, pool) {
     if (!shown.has(service)) {
         shown.set(service, makeService(service));
     }
-    const its = shown.get(service);
+    const view = shown.get(service);
     const queue = pool.queue;
     const ready = pool.summary.ready;
     const total = pool.summary.keys;
@@ -116,16 +116,16 @@ export function showService(service, pool) {
     const backWords = back !== null ? "first back in " + duration(back)
         : pause ? "until " + title(service) + " is resumed"
         : "until a person enables or resets one";
-    showSome([[its.buttons.pause, !pause], [its.buttons.resume, Boolean(pause)]]);
+    showSome([[view.buttons.pause, !pause], [view.buttons.resume, Boolean(pause)]]);
     setFact(
-        its.facts["Keys ready"],
+        view.facts["Keys ready"],
         (ready || "none") + " of " + total,
         total && !ready ? backWords : "",
         total && !ready ? "bad" : ready < total ? "middle" : ""
     );
-    setFact(its.facts["Calls in flight"], count(pool.summary.in_flight));
+    setFact(view.facts["Calls in flight"], count(pool.summary.in_flight));
     setFact(
-        its.facts["Jobs waiting"],
+        view.facts["Jobs waiting"],
         queue.known ? count(queue.waiting) : "not known",
         queue.known
             ? queue.deferred
@@ -135,7 +135,7 @@ export function showService(service, pool) {
         queue.known ? "" : "middle"
     );
     setFact(
-        its.facts["Queue paused"],
+        view.facts["Queue paused"],
         pause
             ? "yes"
             : { none: "no", all: "yes", some: "partly", unknown: "not known" }[queue.paused],
@@ -154,33 +154,33 @@ export function showService(service, pool) {
         pause || queue.paused === "unknown" ? "middle" : ""
     );
     if (!queue.known) {
-        setFact(its.facts["Queue empty in"], "not known");
+        setFact(view.facts["Queue empty in"], "not known");
     } else if (!queue.waiting) {
-        setFact(its.facts["Queue empty in"], "empty now");
+        setFact(view.facts["Queue empty in"], "empty now");
     } else if (back !== null) {
-        setFact(its.facts["Queue empty in"], "over " + duration(back), "no key is ready before");
+        setFact(view.facts["Queue empty in"], "over " + duration(back), "no key is ready before");
     } else if (queue.drain_s !== null) {
-        setFact(its.facts["Queue empty in"], "about " + duration(queue.drain_s * 1000));
+        setFact(view.facts["Queue empty in"], "about " + duration(queue.drain_s * 1000));
     } else if (queue.deferred === queue.waiting && lastBack(pool) > 0) {
         setFact(
-            its.facts["Queue empty in"],
+            view.facts["Queue empty in"],
             "over " + duration(lastBack(pool)),
             "all jobs are deferred, the last one until then"
         );
     } else {
         setFact(
-            its.facts["Queue empty in"],
+            view.facts["Queue empty in"],
             "not known",
             total && !ready ? "no key is ready " + backWords : "no job ended in the last minute",
             "middle"
         );
     }
-    showLongestWait(its.facts["Longest wait"], queue);
-    setFact(its.facts["Calls so far"], count(pool.summary.calls),
+    showLongestWait(view.facts["Longest wait"], queue);
+    setFact(view.facts["Calls so far"], count(pool.summary.calls),
         pool.summary.refused ? count(pool.summary.refused) + " refused" : "");
-    showDeferred(its.deferred, queue, pool.now_ms);
-    its.empty.hidden = pool.keys.length > 0;
-    showCards(its, service, pool.keys);
+    showDeferred(view.deferred, queue, pool.now_ms);
+    view.empty.hidden = pool.keys.length > 0;
+    showCards(view, service, pool.keys);
 }
 
 // Returns the milliseconds until the last deferred job comes back; the status always lists it.
@@ -203,7 +203,7 @@ function showLongestWait(fact, queue) {
 }
 
 export function countDownAll() {
-    shown.forEach(function (its) { its.cards.forEach(countDown); });
+    shown.forEach(function (view) { view.cards.forEach(countDown); });
 }
 
 // Returns whether a person may be about to press a button in a grid of cards.
@@ -211,19 +211,19 @@ function isInUse(grid) {
     return grid.contains(document.activeElement) && performance.now() - usedAt < inUse_ms;
 }
 
-function showCards(its, service, keys) {
+function showCards(view, service, keys) {
     const ids = new Set(keys.map(function (key) { return key.id; }));
-    its.cards.forEach(function (card, id) {
+    view.cards.forEach(function (card, id) {
         if (!ids.has(id)) {
             card.article.remove();
-            its.cards.delete(id);
+            view.cards.delete(id);
         }
     });
     keys.forEach(function (key) {
-        if (!its.cards.has(key.id)) {
-            its.cards.set(key.id, makeCard(service, key));
+        if (!view.cards.has(key.id)) {
+            view.cards.set(key.id, makeCard(service, key));
         }
-        showCard(its.cards.get(key.id), key);
+        showCard(view.cards.get(key.id), key);
     });
     const rank = { disabled: 0, cooling: 1, ready: 2 };
     const folds = narrow.matches && keys.length > mostUnfolded;
@@ -232,24 +232,24 @@ function showCards(its, service, keys) {
     });
     const order = sorted.map(function (key) { return key.id + (folds && key.state); }).join();
     // Keys with problems come first. No card moves while a person may be about to press its button.
-    if (its.order !== order && ![its.grid, its.foldedGrid].some(isInUse)) {
-        its.order = order;
+    if (view.order !== order && ![view.grid, view.foldedGrid].some(isInUse)) {
+        view.order = order;
         [false, true].forEach(function (isFolded) {
             const keysOf = sorted.filter(function (key) {
                 return (folds && key.state === "ready") === isFolded;
             });
-            setChildren(isFolded ? its.foldedGrid : its.grid, keysOf.map(function (key) {
-                return its.cards.get(key.id).article;
+            setChildren(isFolded ? view.foldedGrid : view.grid, keysOf.map(function (key) {
+                return view.cards.get(key.id).article;
             }));
         });
     }
-    its.folded.hidden = !its.foldedGrid.childElementCount;
-    setText(its.foldedWords, plural(its.foldedGrid.childElementCount, "key") + " ready");
+    view.folded.hidden = !view.foldedGrid.childElementCount;
+    setText(view.foldedWords, plural(view.foldedGrid.childElementCount, "key") + " ready");
 }
 
 ["keydown", "pointerdown"].forEach(function (name) {
     document.addEventListener(name, function () { usedAt = performance.now(); });
 });
 narrow.addEventListener("change", function () {
-    shown.forEach(function (its) { its.cards.forEach(unfold); });
+    shown.forEach(function (view) { view.cards.forEach(unfold); });
 });

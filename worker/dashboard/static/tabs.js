@@ -21,8 +21,8 @@ export function share(status) {
     channel.postMessage({ from: id, status: status });
 }
 
-// tab: isReading (returns whether this tab reads), latest (returns the latest status), leaveOff
-// (called if another tab reads, too), hear (called with the status that another tab has read),
+// tab: isReading (returns whether this tab reads), latest (returns the latest status), stopReading
+// (called if another tab reads, too), receive (called with the status that another tab has read),
 // follow (called when this tab may have to read)
 export function joinTabs(tab) {
     channel.addEventListener("message", function (event) {
@@ -36,8 +36,8 @@ export function joinTabs(tab) {
             setTimeout(tab.follow, Math.random() * spread_ms);
         } else if (!tab.isReading() || message.from < id) { // one of two reading tabs stops
             heardAt = performance.now();
-            tab.leaveOff();
-            tab.hear(message.status);
+            tab.stopReading();
+            tab.receive(message.status);
         }
     });
     window.addEventListener("pagehide", function () {

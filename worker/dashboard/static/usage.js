@@ -48,13 +48,13 @@ function measuresOf(service) {
 }
 
 function select(label, options, act) {
-    const found = make("select", "form-select form-select-sm");
-    found.setAttribute("aria-label", label);
+    const control = make("select", "form-select form-select-sm");
+    control.setAttribute("aria-label", label);
     Object.keys(options).forEach(function (value) {
-        found.append(new Option(options[value], value));
+        control.append(new Option(options[value], value));
     });
-    found.addEventListener("change", act);
-    return found;
+    control.addEventListener("change", act);
+    return control;
 }
 
 function rangeButtons(service) {
@@ -62,11 +62,11 @@ function rangeButtons(service) {
     group.setAttribute("role", "group");
     group.setAttribute("aria-label", "Range of the usage of " + title(service));
     Object.keys(ranges).forEach(function (name) {
-        const found = make("button", "btn btn-sm btn-outline-secondary", ranges[name]);
-        found.type = "button";
-        found.dataset.range = name;
-        found.addEventListener("click", function () { setRange(name); });
-        group.append(found);
+        const control = make("button", "btn btn-sm btn-outline-secondary", ranges[name]);
+        control.type = "button";
+        control.dataset.range = name;
+        control.addEventListener("click", function () { setRange(name); });
+        group.append(control);
     });
     return group;
 }
@@ -89,7 +89,7 @@ export function makeUsage(service) {
     measuresOf(service).forEach(function (name) {
         names[name] = measures[name].name;
     });
-    const its = {
+    const view = {
         service: service,
         section: section,
         words: words,
@@ -97,26 +97,26 @@ export function makeUsage(service) {
         requests: 0,
         usage: null,
     };
-    its.buttons = rangeButtons(service);
-    its.show = select("What to show of " + title(service), names, function () {
-        draw(its);
+    view.buttons = rangeButtons(service);
+    view.show = select("What to show of " + title(service), names, function () {
+        draw(view);
     });
-    its.by = select("How to group the usage of " + title(service), groups, function () {
-        load(its);
+    view.by = select("How to group the usage of " + title(service), groups, function () {
+        load(view);
     });
     const tools = make("div", "keys-tools");
-    tools.append(its.buttons, its.show, its.by);
+    tools.append(view.buttons, view.show, view.by);
     head.append(words, tools);
-    its.plot = makePlot("Usage of " + title(service));
-    its.legend = make("div", "usage-legend");
-    its.details = make("details", "usage-details");
-    its.summary = make("summary", "", "Sums by key");
-    its.table = make("div", "broker-table-card keys-usage-table");
-    its.table.tabIndex = 0;
-    its.table.setAttribute("role", "region");
-    its.table.setAttribute("aria-label", "Usage of " + title(service) + " as a table");
-    its.note = make("p", "keys-note usage-note");
-    its.links = ["csv", "json"].map(function (format) {
+    view.plot = makePlot("Usage of " + title(service));
+    view.legend = make("div", "usage-legend");
+    view.details = make("details", "usage-details");
+    view.summary = make("summary", "", "Sums by key");
+    view.table = make("div", "broker-table-card keys-usage-table");
+    view.table.tabIndex = 0;
+    view.table.setAttribute("role", "region");
+    view.table.setAttribute("aria-label", "Usage of " + title(service) + " as a table");
+    view.note = make("p", "keys-note usage-note");
+    view.links = ["csv", "json"].map(function (format) {
         const link = make("a", "", format.toUpperCase());
         link.download = "keywheel-usage-" + service + "." + format;
         const name = format.toUpperCase() + " of the usage of " + title(service);
@@ -124,29 +124,29 @@ export function makeUsage(service) {
         return link;
     });
     const links = make("p", "usage-links", "Each step of this range: ");
-    links.append(its.links[0], " · ", its.links[1]);
-    its.details.append(its.summary, its.table, its.note, links);
-    its.details.addEventListener("toggle", function () {
-        if (its.details.open) {
-            load(its);
+    links.append(view.links[0], " · ", view.links[1]);
+    view.details.append(view.summary, view.table, view.note, links);
+    view.details.addEventListener("toggle", function () {
+        if (view.details.open) {
+            load(view);
         }
     });
-    section.append(head, its.plot.box, its.legend, its.details);
-    all.push(its);
-    its.timer = setTimeout(function () {
-        load(its);
+    section.append(head, view.plot.box, view.legend, view.details);
+    all.push(view);
+    view.timer = setTimeout(function () {
+        load(view);
     }, 0); // the status and the lists are requested first
     return section;
 }
 
 // The plot needs groups only if the person has chosen them. By default the table has one row a key.
-function groupOf(its) {
-    return its.by.value || (its.details.open ? "key" : "service");
+function groupOf(view) {
+    return view.by.value || (view.details.open ? "key" : "service");
 }
 
-function address(its, by, format) {
+function address(view, by, format) {
     const query = new URLSearchParams({
-        service: its.service,
+        service: view.service,
         range: range,
         by: by,
         format: format,
@@ -154,37 +154,37 @@ function address(its, by, format) {
     return page.dataset.usageUrl + "?" + query;
 }
 
-async function load(its) {
-    clearTimeout(its.timer);
-    const number = its.requests += 1;
-    const by = groupOf(its);
+async function load(view) {
+    clearTimeout(view.timer);
+    const number = view.requests += 1;
+    const by = groupOf(view);
     let next_ms = again_ms[range];
-    its.buttons.childNodes.forEach(function (button) {
+    view.buttons.childNodes.forEach(function (button) {
         button.setAttribute("aria-pressed", String(button.dataset.range === range));
         button.classList.toggle("active", button.dataset.range === range);
     });
-    its.links.forEach(function (link) {
-        link.href = address(its, its.by.value || "key", link.textContent.toLowerCase());
+    view.links.forEach(function (link) {
+        link.href = address(view, view.by.value || "key", link.textContent.toLowerCase());
     });
     try {
-        const usage = await (await opened(address(its, by, "json"))).json();
-        if (number !== its.requests) {
+        const usage = await (await opened(address(view, by, "json"))).json();
+        if (number !== view.requests) {
             return; // there is a newer request
         }
-        its.usage = usage;
-        draw(its);
+        view.usage = usage;
+        draw(view);
     } catch (error) {
-        if (number !== its.requests || error.status === 401) {
+        if (number !== view.requests || error.status === 401) {
             return; // there is a newer request, or live.js reports that the login has expired
         }
-        setText(its.words, "Usage: " + error.message);
+        setText(view.words, "Usage: " + error.message);
         next_ms = failed_ms;
     }
-    its.timer = setTimeout(function () { refresh(its); }, next_ms);
+    view.timer = setTimeout(function () { refresh(view); }, next_ms);
 }
 
 // Loads the usage; in a background tab, only when a person looks at the tab again.
-function refresh(its) {
+function refresh(view) {
     if (hasEnded()) {
         return; // the login has expired
     }
@@ -192,26 +192,26 @@ function refresh(its) {
         document.addEventListener(
             "visibilitychange",
             function () {
-                refresh(its);
+                refresh(view);
             },
             { once: true }
         );
     } else {
-        load(its);
+        load(view);
     }
 }
 
-function draw(its) {
-    const usage = its.usage;
+function draw(view) {
+    const usage = view.usage;
     if (!usage) {
         return;
     }
-    const measure = measures[its.show.value];
-    const by = its.by.value;
+    const measure = measures[view.show.value];
+    const by = view.by.value;
     const drawn = seriesOf(usage, measure, by);
     const sums = sumOf(usage.totals);
     const sum =
-        its.show.value === "cost" && !usage.priced
+        view.show.value === "cost" && !usage.priced
             ? "no prices"
             : measure.words(measure.value(sums));
     const summary =
@@ -220,12 +220,12 @@ function draw(its) {
         + spans[usage.range]
         + ": "
         + sum
-        + (its.show.value === "calls" && sums.refused
+        + (view.show.value === "calls" && sums.refused
             ? ", " + count(sums.refused) + " refused"
             : "");
-    setText(its.words, summary);
-    showLegend(its.legend, drawn.series);
-    drawPlot(its.plot, {
+    setText(view.words, summary);
+    showLegend(view.legend, drawn.series);
+    drawPlot(view.plot, {
         steps: drawn.steps,
         step_ms: usage.step_ms,
         series: drawn.series,
@@ -234,7 +234,7 @@ function draw(its) {
         whole: measure.whole,
         summary: summary,
     });
-    showTable(its, usage);
+    showTable(view, usage);
 }
 
 const columns = {
@@ -251,13 +251,13 @@ const columns = {
     Cost: function (row) { return usd(row.cost_usd); },
 };
 
-function showTable(its, usage) {
-    const by = its.by.value || "key";
-    setText(its.summary, "Sums by " + by);
-    if (!its.details.open || !usage.by.includes(by)) {
+function showTable(view, usage) {
+    const by = view.by.value || "key";
+    setText(view.summary, "Sums by " + by);
+    if (!view.details.open || !usage.by.includes(by)) {
         return; // the rows are loaded when a person opens the table
     }
-    const left = measuresOf(its.service).includes("emails")
+    const left = measuresOf(view.service).includes("emails")
         ? ["Prompt", "Cached", "Answer"]
         : ["Emails"];
     const names = Object.keys(columns).filter(function (name) {
@@ -270,12 +270,12 @@ function showTable(its, usage) {
         head.append(cell);
     });
     const line = function (text, row) {
-        const found = make("tr");
+        const tableRow = make("tr");
         const name = make("th", "", text);
         name.scope = "row";
-        found.append(name);
-        names.forEach(function (column) { found.append(make("td", "", columns[column](row))); });
-        return found;
+        tableRow.append(name);
+        names.forEach(function (column) { tableRow.append(make("td", "", columns[column](row))); });
+        return tableRow;
     };
     const rows = usage.totals.filter(function (row) { return row.calls > 0; });
     const parts = [make("thead"), make("tbody"), make("tfoot")];
@@ -287,9 +287,9 @@ function showTable(its, usage) {
     }
     const table = make("table", "table align-middle mb-0");
     table.append.apply(table, parts);
-    its.table.replaceChildren(table);
-    setText(its.note, noteOf(usage, by));
-    its.note.hidden = !its.note.textContent;
+    view.table.replaceChildren(table);
+    setText(view.note, noteOf(usage, by));
+    view.note.hidden = !view.note.textContent;
 }
 
 function noteOf(usage, by) {
