@@ -1,4 +1,4 @@
-"""Cursors for the pages of a list in which several entries may share a millisecond."""
+"""Reads and makes cursors for the pages of a list, whose entries may share a millisecond."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The JSON endpoints for dead letters; `docs/openapi.yaml` describes them.
+"""Serves the JSON endpoints for dead letters; `docs/openapi.yaml` describes them.
 
 No endpoint shows a job's arguments.
 """

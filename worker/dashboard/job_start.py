@@ -42,7 +42,7 @@ def start_of(
 
     Args:
         service: The job's service.
-        margins: How much later than forecast jobs end, as learned so far.
+        margins: By how much jobs end later than forecast, as learned so far.
         place: The job's place in its queue; None if not known.
         model: The model that the job asks for; empty if the service has no models.
         is_fetched: Whether a worker holds the job.

@@ -1,4 +1,4 @@
-"""The JSON endpoints for single jobs; `docs/openapi.yaml` describes them."""
+"""Serves the JSON endpoints for single jobs; `docs/openapi.yaml` describes them."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The JSON endpoints by which people change one key, or pause a service.
+"""Serves the JSON endpoints by which people change one key, or pause a service.
 
 `docs/openapi.yaml` describes them.
 """
@@ -13,7 +13,7 @@ _MS = 1000
 
 class _Change(ChangeHandler):
     async def disable(self, *, service: str, key: str | None) -> Disabled:
-        """Disable a key, or all keys of the service if `key` is None, as the body states."""
+        """Disable a key, or pause the service if `key` is None, as the body requests."""
         body = self.body()
         reason = redactor.redact(body.reason or "by hand")
         for_ms = None if body.for_s is None else body.for_s * _MS

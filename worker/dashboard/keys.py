@@ -1,4 +1,4 @@
-"""The JSON endpoints for keys, on Flower's port; `docs/openapi.yaml` describes them."""
+"""Serves the JSON endpoints for keys, on Flower's port; `docs/openapi.yaml` describes them."""
 
 import asyncio
 

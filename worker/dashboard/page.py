@@ -39,7 +39,7 @@ def _names(names: Iterable[str]) -> str:
 
 class _Frame(BaseHandler):
     def show(self, template: str, **values: Any) -> None:
-        """Render a page without data; without a configured login, with status 403."""
+        """Render a page without data, with status 403 if no login is configured."""
         has_login = self.application.auth_config.allows_people
         may_change = has_login and self.application.visitor(self.request).may_change
         if not has_login:

@@ -81,7 +81,7 @@ class Poller:
         self._poll_lock: asyncio.Lock
         self._stop: asyncio.Event
         self.margins = QuoteMargins()
-        """How much later than forecast jobs end; use it on the poller's thread only."""
+        """By how much jobs end later than forecast; use it on the poller's thread only."""
         self.state: DashboardState | None = None
         """The latest state; None before the first poll, and while Redis does not answer."""
 

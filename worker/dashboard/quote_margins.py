@@ -1,4 +1,4 @@
-"""Learns how much later than forecast jobs end, from the jobs that are open while Flower polls."""
+"""Learns by how much jobs end later than forecast, from the jobs that are open at each poll."""
 
 import time
 from collections import deque
@@ -22,8 +22,8 @@ _ENOUGH: Final = 100
 class QuoteMargins:
     """Quotes a job that has just come, every few seconds, and observes when the job has ended.
 
-    If no job waits, the new job already runs. So the margin of short waits includes how long a call
-    takes; all of it, because a job that came earlier would have finished a part of its call.
+    If no job waits, the new job already runs, so the margin of short waits includes the time of a
+    call. Only a new job shows the whole time: an earlier job would have used a part of it.
 
     The margins are learned from enqueued jobs, because a job for which somebody requests a quote
     may never be enqueued. That costs no request to Redis: the numbers come from Flower's polls and

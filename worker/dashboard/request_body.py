@@ -27,8 +27,8 @@ class RequestBody:
         service: The service; None for all.
         key: The key's id; None for all keys of the service.
         reason: The reason in the person's words; may be empty.
-        include_disabled: True to bring back the keys that a person disabled, too; or the ids of
-            such keys that shall come back.
+        include_disabled: True to also bring back all keys that a person disabled; a list of ids to
+            bring back only these of them.
         for_s: For how long a key is disabled, in seconds; None for no end.
         note: A note on a key; may be empty.
     """

@@ -1,4 +1,4 @@
-"""Counts the waiting jobs that the keys allow soon: only these are work for more workers."""
+"""Counts the waiting jobs that the keys allow soon, because only these need more workers."""
 
 from worker.keypool import PoolView
 from worker.keypool.forecast import CallCost, Forecast, usual_tokens
@@ -15,7 +15,7 @@ def servable_jobs(view: PoolView, waiting: int, *, jobs_a_call: int) -> int:
         waiting: How many jobs wait, without the deferred ones, for which no key is free.
         jobs_a_call: How many jobs one call may carry.
     """
-    # The snapshot does not show which models the jobs ask for, so the model with most room counts.
+    # The snapshot does not show which models the jobs ask for: assume the one with the most room.
     models = {bucket.model for key in view.keys for bucket in key.buckets} or {""}
     calls = max(
         Forecast(
