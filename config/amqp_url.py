@@ -66,8 +66,8 @@ def _tls_options(parts: Sequence[SplitResult], *, secure: bool) -> dict[str, str
     given = dict(parse_qsl(parts[-1].query, keep_blank_values=True))
     known = _TLS_OPTIONS if secure else {}
     if not given.keys() <= known.keys() or any(part.query for part in parts[:-1]):
-        options = f"known are {', '.join(known)}" if known else "amqp:// has none"
-        raise ValueError(f"has an option that is not known: {options}")
+        options = f"the options are {', '.join(known)}" if known else "amqp:// has no options"
+        raise ValueError(f"has an unknown option: {options}")
     return {known[name]: value for name, value in given.items()}
 
 

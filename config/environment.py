@@ -130,7 +130,7 @@ def no_dotenv() -> str | None:
     try:
         return f"There is no .env in {Path.cwd()}"
     except FileNotFoundError:
-        return "There is no .env, since the working folder has been removed"
+        return "There is no .env, because the working folder has been removed"
 
 
 def look_up(environ: Mapping[str, str], name: str) -> Lookup:

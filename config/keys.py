@@ -206,18 +206,18 @@ class _Search:
 
     def _fault(self, value: str) -> str | None:
         checks = (
-            (looks_like_placeholder(value), "holds a placeholder, not a key"),
+            (looks_like_placeholder(value), "contains a placeholder, not a key"),
             (
                 not value.isascii(),
-                "holds characters that no key has (not ASCII): copy the key again",
+                "contains characters that no key has (not ASCII): copy the key again",
             ),
             (
                 not value.isprintable(),
-                "holds a line break or another control character: copy the key again",
+                "contains a line break or another control character: copy the key again",
             ),
-            (" " in value, "holds a blank inside: a variable holds one key and nothing else"),
-            (any(char in value for char in "\"'`"), "holds quotes: write the key without them"),
-            (value in self._taken, f"holds the same key as {self._taken.get(value)}"),
+            (" " in value, "contains a blank: a variable contains one key and nothing else"),
+            (any(char in value for char in "\"'`"), "contains quotes: write the key without them"),
+            (value in self._taken, f"contains the same key as {self._taken.get(value)}"),
         )
         return next((text for wrong, text in checks if wrong), None)
 
@@ -304,5 +304,5 @@ def _why_stray(number: str) -> str:
         number: The part of its name after the prefix and the `_`.
     """
     if number.isdecimal() and not number.startswith("0") and int(number[:6]) > MAX_KEYS:
-        return f"is beyond the {MAX_KEYS} keys a service"
+        return f"is beyond the {MAX_KEYS} keys of a service"
     return "is not the name of a key"

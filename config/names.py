@@ -87,7 +87,7 @@ def names_without_effect(environ: Mapping[str, str], known: Known) -> Iterator[s
     """
     yield from _of_our_prefix(environ, known)
     for name in filter(environ.get, _OF_CELERY):
-        yield f"{name} is for other programs with Celery and has no effect here."
+        yield f"{name} is read by other programs with Celery and has no effect here."
     ours = set(known.all)
     for service in SERVICES.values():
         of_service = set(_names_of_keys(service.prefix, has_senders=service.has_senders))

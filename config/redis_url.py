@@ -24,7 +24,7 @@ _FALSE_WORDS = frozenset({"0", "false", "no", "off"})
 def _whole(least: int) -> Callable[[str], int]:
     def check(text: str) -> int:
         if not (text.isascii() and text.isdigit() and least <= int(text[:10]) < 10**9):
-            raise ValueError(f"must be a whole number from {least} on")
+            raise ValueError(f"must be a whole number of at least {least}")
         return int(text)
 
     return check
@@ -37,7 +37,7 @@ def _seconds(least_s: float) -> Callable[[str], float]:
         except ValueError:
             number = 0.0
         if not least_s <= number < 10**6:
-            raise ValueError(f"must be a number of seconds from {least_s:g} on")
+            raise ValueError(f"must be a number of seconds, at least {least_s:g}")
         return number
 
     return check
@@ -275,11 +275,11 @@ def _options(query: str, scheme: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for name, text in texts.items():
         if name in _TLS_OPTIONS and name not in known:
-            needs = "needs ssl=true beside it" if sentinel else "only rediss:// takes"
+            needs = "also needs ssl=true" if sentinel else "only rediss:// takes"
             raise ValueError(f"has the option {name}, which {needs}")
         if name not in known:
             # The name is not quoted: it may be part of a password.
-            raise ValueError(f"has an option that is not known: known are {', '.join(known)}")
+            raise ValueError(f"has an unknown option: the options are {', '.join(known)}")
         try:
             options[name] = known[name](text.strip())
         except ValueError as exc:

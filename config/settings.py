@@ -47,7 +47,7 @@ _NEEDS_OURS: Final = (
     "KEYWHEEL_FAST_TRANSPORT=false does not work with sentinel:// as broker: leave it out."
 )
 _UNSIGNED: Final = (
-    "KEYWHEEL_NOTIFY_HOSTS needs KEYWHEEL_NOTIFY_SECRET, which notifications are signed with."
+    "KEYWHEEL_NOTIFY_HOSTS needs KEYWHEEL_NOTIFY_SECRET, the secret that signs notifications."
 )
 
 

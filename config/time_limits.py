@@ -42,8 +42,8 @@ def slow_services(services: Mapping[str, ServiceSettings], limit_s: int) -> list
     soft_s = soft_limit_s(limit_s)
     return [
         f"{variables_of(SERVICES[name])['timeout_s']} ({service.timeout_s:g}) must stay below"
-        f" {soft_s:g} s, when KEYWHEEL_TASK_TIME_LIMIT_S ({limit_s:g}) stops a job, or one slow"
-        " call ends the job: lower the former or raise the latter."
+        f" {soft_s:g} s. At that time KEYWHEEL_TASK_TIME_LIMIT_S ({limit_s:g}) stops a job, so one"
+        " slow call would end it: lower the former or raise the latter."
         for name, service in services.items()
         if service.timeout_s >= soft_s
     ]

@@ -218,8 +218,8 @@ async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
             raise InvalidArguments("id: there is no dead letter of this job") from None
         if arguments.before is not None and letters[0].at_ms >= arguments.before:
             raise InvalidArguments(
-                "before: the job has died again since, so this dead letter is gone: look at its "
-                "newer one first"
+                "before: the job has died again since, and has a newer dead letter: look at that "
+                "one first"
             )
     done = await deadletters.replay(
         store,

@@ -74,7 +74,7 @@ class OutcomeUnknown(JobError):  # noqa: N818
 
 
 class Poisoned(JobError):  # noqa: N818
-    """Workers died again and again while they held the job, so no worker runs it any more."""
+    """Too many workers died while they held the job, so no worker runs it again."""
 
     @classmethod
     def after(cls, deaths: int, *, in_doubt: bool = False) -> Self:
@@ -86,8 +86,8 @@ class Poisoned(JobError):  # noqa: N818
         """
         sent = "; the email may have been sent" if in_doubt else ""
         return cls(
-            f"{deaths} workers died while they held this job, so it is not run again by "
-            f"itself{sent}"
+            f"{deaths} workers died while they held this job, so it is not run again "
+            f"automatically{sent}"
         )
 
 

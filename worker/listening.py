@@ -85,7 +85,7 @@ async def _listen_on(
         await resets.wake_again()
         match message:
             case None if silent_s > _DEAF_S:
-                raise LostError(f"Redis has said nothing for {_DEAF_S:g} s")
+                raise LostError(f"Redis has not answered for {_DEAF_S:g} s")
             case None if silent_s >= _SILENCE_S:
                 await channel.subscribe(cancels)  # a live server confirms it once more
             case {"type": "message", "channel": str(name), "data": job} if name == cancels:

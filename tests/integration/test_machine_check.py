@@ -40,7 +40,7 @@ def test_a_process_lets_itself_open_as_many_files_as_its_jobs_need_or_does_not_s
     assert done.stdout == "(164, 200)\n", done.stderr
     assert (
         "KEYWHEEL_WORKER_CONCURRENCY (500) needs about 564 open files, and this process may have "
-        "200: lower the former" in done.stderr
+        "200: lower the number of jobs" in done.stderr
     )
 
 
@@ -130,4 +130,5 @@ def test_a_configuration_of_another_program_with_celery_is_left_alone(tmp_path: 
     )  # fmt: skip
     assert done.stdout == "json\n", done.stderr
     for name in names:
-        assert f"{name} is for other programs with Celery and has no effect here." in done.stderr
+        sentence = f"{name} is read by other programs with Celery and has no effect here."
+        assert sentence in done.stderr

@@ -157,9 +157,7 @@ def test_a_sentinel_in_place_of_a_redis_is_named_and_the_other_way_round(
 
 def test_a_database_that_redis_does_not_have_is_named(server: EmbeddedRedis) -> None:
     url = server.url.removesuffix("/0") + "/99"
-    with pytest.raises(
-        SettingsError, match="/99 does not have the database that stands at the end of the URL"
-    ):
+    with pytest.raises(SettingsError, match="/99 does not have the database at the end of the URL"):
         check_redis(settings_from({"REDIS_URL": url}))
 
 
@@ -190,7 +188,7 @@ def test_a_certificate_that_is_not_trusted_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"REDIS_URL: Redis at {url} shows a certificate that is not trusted (self-signed "
         "certificate):"
-        " name its authority, ssl_ca_certs."
+        " name its authority in ssl_ca_certs."
     )
 
 

@@ -72,7 +72,7 @@ def test_more_jobs_than_this_process_may_open_files_end_the_start_with_how_many_
 ) -> None:
     assert (
         "The concurrency of -c or --autoscale (400) needs about 464 open files, and this process "
-        "may have 256: lower the former to 192, or raise the limit (ulimit -n 464)."
+        "may have 256: lower the number of jobs to 192, or raise the limit (ulimit -n 464)."
     ) in started(tmp_path, "--concurrency=400", files=256)
 
 
@@ -105,9 +105,9 @@ def test_the_sentence_about_a_hidden_module_is_json_where_the_logs_are(tmp_path:
 @pytest.mark.skipif(os.geteuid() != 0, reason="Celery warns of root alone")
 def test_a_worker_of_root_where_each_warning_is_an_error_says_what_to_do(tmp_path: Path) -> None:
     assert (
-        "Python makes an error of each warning here (PYTHONWARNINGS=error or -W error), also of "
-        "Celery's about a worker with superuser privileges: start it as another user (--uid), or "
-        "unset PYTHONWARNINGS."
+        "Python turns each warning into an error here (PYTHONWARNINGS=error or -W error), also "
+        "Celery's warning about a worker with superuser privileges: start it as another user "
+        "(--uid), or unset PYTHONWARNINGS."
     ) in started(tmp_path, PYTHONWARNINGS="error")
 
 

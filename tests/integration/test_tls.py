@@ -121,8 +121,8 @@ def test_certificates_that_cannot_work_end_the_start_with_a_sentence(
         strict = f"rediss://127.0.0.1:{port}/0?"
         strict_sentinel = f"sentinel://127.0.0.1:{port}/0?ssl=true&master_name=m&"
         for url, words in (
-            (strict + ca, "does not take this worker's certificate, or wants one"),
-            (strict_sentinel + ca, "does not take this worker's certificate, or wants one"),
+            (strict + ca, "does not accept this worker's certificate, or requires one"),
+            (strict_sentinel + ca, "does not accept this worker's certificate, or requires one"),
             (urls["rediss"] + client, "shows a certificate that is not trusted"),
             (urls["sentinel"] + client, "shows a certificate that is not trusted"),
             (

@@ -152,8 +152,8 @@ def test_neither_the_error_nor_its_cause_quotes_a_value(kwargs: dict[str, Any]) 
 
 def test_arguments_by_position_are_refused_with_an_example() -> None:
     assert refusal({}, CANARY) == (
-        "pass arguments by name, such as messages=…: 1 came without"
-        "; in a chain the result before must be an object"
+        "pass arguments by name, such as messages=…: 1 came without a name"
+        "; in a chain the previous result must be an object"
     )
 
 
@@ -191,13 +191,13 @@ PLAIN: list[tuple[dict[str, Any], str]] = [
     ({"prompt": "x", "temperature": float("nan")}, "temperature: must be a finite number"),
     (
         {"prompt": "x", "user": "\ud83d"},
-        "user: must be a text in Unicode: half a character is in it",
+        "user: must be a text in Unicode: it contains half a character",
     ),
     ({"prompt": "x", "n": 2}, "n: must be 1"),
     ({"messages": ["x"]}, "messages.0: must be an object"),
     (
         {"prompt": "x", "timeout": 5},
-        "timeout: is not taken: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job",
+        "timeout: is not accepted: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job",
     ),
     (
         {"messages": [{"role": "user", "content": "x", "text": CANARY}]},

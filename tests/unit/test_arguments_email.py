@@ -56,7 +56,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (MAIL | {"topic_id": ""}, "topic_id: must not be empty"),
     (
         MAIL | {"batch_validation": "strict"},
-        "batch_validation: is not taken: the workers make the batches",
+        "batch_validation: is not accepted: the workers make the batches",
     ),
     (
         MAIL | {"to": "Ann\u2028Bcc: b@example.com <a@example.com>"},
@@ -158,8 +158,8 @@ def test_a_wrong_argument_is_named_and_never_quoted(kwargs: dict[str, Any], sent
 
 def test_arguments_by_position_are_refused_with_an_example() -> None:
     assert refusal({}, CANARY) == (
-        "pass arguments by name, such as from=…: 1 came without"
-        "; in a chain the result before must be an object"
+        "pass arguments by name, such as from=…: 1 came without a name"
+        "; in a chain the previous result must be an object"
     )
 
 
@@ -200,7 +200,7 @@ PLAIN: list[tuple[dict[str, Any], str]] = [
         MAIL | {"tags": [{"name": "a b", "value": "c"}]},
         "tags.0.name: must be 1 to 256 letters and digits of ASCII, underscores or dashes",
     ),
-    (MAIL | {"subject": "a\nb"}, "subject: must hold no line breaks and no control characters"),
+    (MAIL | {"subject": "a\nb"}, "subject: must not contain line breaks or control characters"),
     (MAIL | {"headers": {"X A": "b"}}, "headers.(a strange name): is not the name of a header"),
     (
         MAIL | {"idempotency_key": "a b"},

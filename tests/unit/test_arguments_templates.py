@@ -57,10 +57,13 @@ def test_a_list_of_results_gives_all_its_texts_or_one() -> None:
     ("template", "sentence"),
     [
         (f"{{{CANARY}}}", "prompt: placeholder 1 is malformed"),
-        ("{canary}", "prompt: placeholder 1 names no field of the result before"),
-        ("{model}{usage.canary}", "prompt: placeholder 2 names no field"),
-        ("{text.0}", "prompt: placeholder 1 names no field"),
-        ("{0.text}", "prompt: placeholder 1 names no field"),
+        ("{canary}", "prompt: placeholder 1 names a field that the previous result does not have"),
+        (
+            "{model}{usage.canary}",
+            "prompt: placeholder 2 names a field that the",
+        ),
+        ("{text.0}", "prompt: placeholder 1 names a field that the previous result does not"),
+        ("{0.text}", "prompt: placeholder 1 names a field that the previous result does not"),
         ("{usage}", "prompt: placeholder 1 names a field that is neither a text nor a number"),
         ("{}", "prompt: placeholder 1 is malformed"),
         ("{text|raw}", "prompt: placeholder 1 is malformed"),
@@ -76,9 +79,11 @@ def test_a_wrong_template_is_refused_and_not_quoted(template: str, sentence: str
 
 
 def test_of_a_list_a_template_names_a_field() -> None:
-    with pytest.raises(InvalidArguments, match="names a result, and none of its fields"):
+    with pytest.raises(InvalidArguments, match="names a result, but none of its fields"):
         filled({"prompt": "{0}"}, [{"text": "one"}])
-    with pytest.raises(InvalidArguments, match="names no field"):
+    with pytest.raises(
+        InvalidArguments, match="names a field that the previous result does not have"
+    ):
         filled({"prompt": "{2.text}"}, [{"text": "one"}])
 
 
@@ -112,7 +117,7 @@ def test_anything_else_by_position_is_refused(args: tuple[Any, ...]) -> None:
 
 
 def test_filled_arguments_are_checked_as_if_they_had_been_sent() -> None:
-    with pytest.raises(InvalidArguments, match="subject: must hold no line breaks"):
+    with pytest.raises(InvalidArguments, match="subject: must not contain line breaks"):
         check(EmailArguments, ({"text": "a\nBcc: b"},), MAIL | {"subject": "{text}", "text": "x"})
 
 

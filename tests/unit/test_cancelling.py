@@ -71,7 +71,7 @@ def test_a_worker_that_ends_says_which_cancels_it_has_not_stored_and_ends_its_jo
     finally:
         for task_id in "ab":
             state.revoked.discard(task_id)
-    ending_is = "cannot store the cancel of {}: this worker is ending; another one has to"
+    ending_is = "cannot store the cancel of {}: this worker is ending; another worker must store it"
     *before, last = lines or [""]
     assert log_lines(caplog) == [*before, *([ending_is.format(last)] if last else [])]
 
@@ -90,7 +90,7 @@ async def test_a_cancel_that_cannot_be_stored_is_logged_and_holds_for_the_worker
     first, second = log_lines(caplog)
     assert first.startswith("cannot store the cancel of a, b (Redis does not answer); workers that")
     assert second == (
-        "cannot store the state of 2 cancelled jobs (OSError); the worker that takes one stores it"
+        "cannot store the state of 2 cancelled jobs (OSError); the workers that take them store it"
     )
 
 

@@ -61,7 +61,7 @@ def test_only_where_nothing_listens_a_command_asks_whether_redis_runs(
 def test_a_command_names_files_of_the_url_that_cannot_be_read() -> None:
     error = ConnectionError("Error 2 connecting to 127.0.0.1:1. No such file or directory.")
     assert failure_of(error, url="rediss://127.0.0.1:1/0?ssl_ca_certs=/none.pem") == (
-        "cannot be asked with the certificates that the URL names (No such file or directory)"
+        "cannot be reached with the certificates that the URL names (No such file or directory)"
     )
 
 
@@ -70,7 +70,7 @@ def test_a_command_names_files_of_the_url_that_cannot_be_read() -> None:
     [
         (10, "renew it, or correct this machine's clock"),  # expired
         (62, "name the host as the certificate does"),
-        (20, "name its authority, ssl_ca_certs"),
+        (20, "name its authority in ssl_ca_certs"),
     ],
 )
 def test_the_advice_depends_on_the_fault_of_a_certificate(code: int, advice: str) -> None:

@@ -145,7 +145,7 @@ def test_a_working_folder_that_was_removed_is_reported(
     folder.mkdir()
     monkeypatch.chdir(folder)
     folder.rmdir()
-    assert no_dotenv() == "There is no .env, since the working folder has been removed"
+    assert no_dotenv() == "There is no .env, because the working folder has been removed"
 
 
 def test_a_folder_without_a_dotenv_is_named_even_if_it_is_gone(
@@ -160,7 +160,7 @@ def test_a_folder_without_a_dotenv_is_named_even_if_it_is_gone(
     assert no_dotenv() is None
     (tmp_path / ".env").unlink()
     tmp_path.rmdir()
-    assert no_dotenv() == "There is no .env, since the working folder has been removed"
+    assert no_dotenv() == "There is no .env, because the working folder has been removed"
 
 
 def test_another_fault_of_the_folder_is_not_called_its_removal(

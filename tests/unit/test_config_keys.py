@@ -35,38 +35,38 @@ TABLE = [
     ({}, [], []),
     ({"GROQ_API_KEY": ""}, [], [("GROQ_API_KEY", "skipped", "is blank")]),
     ({"GROQ_API_KEY": " \t"}, [], [("GROQ_API_KEY", "skipped", "is blank")]),
-    ({"GROQ_API_KEY": "gsk_your_key"}, [], [("GROQ_API_KEY", "skipped", "holds a placeholder")]),
+    ({"GROQ_API_KEY": "gsk_your_key"}, [], [("GROQ_API_KEY", "skipped", "contains a placeholder")]),
     (
         {"GROQ_API_KEY": f"{GROQ} {GROQ_2}"},
         [],
-        [("GROQ_API_KEY", "skipped", "holds a blank inside")],
+        [("GROQ_API_KEY", "skipped", "contains a blank")],
     ),
-    ({"GROQ_API_KEY": f'"{GROQ}"'}, [], [("GROQ_API_KEY", "skipped", "holds quotes")]),
+    ({"GROQ_API_KEY": f'"{GROQ}"'}, [], [("GROQ_API_KEY", "skipped", "contains quotes")]),
     (
         {"GROQ_API_KEY": f"{GROQ}\n{GROQ_2}"},
         [],
-        [("GROQ_API_KEY", "skipped", "holds a line break")],
+        [("GROQ_API_KEY", "skipped", "contains a line break")],
     ),
     (
         {"GROQ_API_KEY": f"{GROQ}\x1b"},
         [],
-        [("GROQ_API_KEY", "skipped", "holds a line break or another control")],
+        [("GROQ_API_KEY", "skipped", "contains a line break or another control")],
     ),
     (
         {"GROQ_API_KEY": f"{GROQ}é"},
         [],
-        [("GROQ_API_KEY", "skipped", "holds characters that no key has")],
+        [("GROQ_API_KEY", "skipped", "contains characters that no key has")],
     ),
     # undecodable bytes in the environment arrive as lone surrogates
     (
         {"GROQ_API_KEY": f"{GROQ}\udcff"},
         [],
-        [("GROQ_API_KEY", "skipped", "holds characters that no key has")],
+        [("GROQ_API_KEY", "skipped", "contains characters that no key has")],
     ),
     (
         {"GROQ_API_KEY": GROQ, "GROQ_API_KEY_3": GROQ},
         ["GROQ_API_KEY"],
-        [("GROQ_API_KEY_3", "skipped", "holds the same key as GROQ_API_KEY")],
+        [("GROQ_API_KEY_3", "skipped", "contains the same key as GROQ_API_KEY")],
     ),
     # only a warning: another service's key, an unknown prefix, a part of a key
     (
@@ -120,7 +120,7 @@ TABLE = [
     (
         {"GROQ_API_KEY_11": GROQ},
         [],
-        [("GROQ_API_KEY_11", "skipped", "is beyond the 10 keys a service")],
+        [("GROQ_API_KEY_11", "skipped", "is beyond the 10 keys of a service")],
     ),
     ({"GROQ_API_KEY_0": GROQ}, [], [("GROQ_API_KEY_0", "skipped", "is not the name of a key")]),
     ({"GROQ_API_KEY_02": GROQ}, [], [("GROQ_API_KEY_02", "skipped", "is not the name of a key")]),
@@ -254,7 +254,7 @@ def test_without_any_key_the_error_lists_the_variables_and_the_skipped_values(
         "; RESEND_API_KEY, RESEND_API_KEY_2 … RESEND_API_KEY_10 (or …_FILE). There is no .env in "
         f"{tmp_path}."
     )
-    assert skipped == "GROQ_API_KEY holds a placeholder, not a key."
+    assert skipped == "GROQ_API_KEY contains a placeholder, not a key."
     with pytest.raises(SettingsError, match="set at least one of the keys"):
         require_any_key([Discovery((), ())])
 

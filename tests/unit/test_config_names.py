@@ -94,6 +94,6 @@ def test_a_setting_of_an_earlier_version_is_named_with_what_stands_in_its_place(
 
 def test_a_variable_of_other_programs_with_celery_has_a_sentence_of_its_own() -> None:
     name = "CELERY_CONFIG_MODULE"
-    sentence = f"{name} is for other programs with Celery and has no effect here."
+    sentence = f"{name} is read by other programs with Celery and has no effect here."
     assert notices({name: "theirs"}, settings_from({})) == (sentence,)
     assert notices({name: ""}, settings_from({})) == ()

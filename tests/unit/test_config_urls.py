@@ -45,8 +45,8 @@ def test_a_url_of_rabbitmq_is_one_for_kombu_and_options_for_py_amqp(
     assert AmqpUrl.read(given) == AmqpUrl(url, tls)
 
 
-NONE = "has an option that is not known: amqp:// has none"
-KNOWN = "has an option that is not known: known are ssl_ca_certs, ssl_certfile, ssl_keyfile"
+NONE = "has an unknown option: amqp:// has no options"
+KNOWN = "has an unknown option: the options are ssl_ca_certs, ssl_certfile, ssl_keyfile"
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_a_job_whose_connection_is_gone_is_not_acknowledged_with_a_traceback(
     )
     receiver.call_soon_ack(incoming.ack_log_error, logging.getLogger(), (OSError,))
     assert len(acked) == sent
-    assert ("it delivers them again" in caplog.text) == (not sent)
+    assert ("the broker delivers them again" in caplog.text) == (not sent)
 
 
 class Running:

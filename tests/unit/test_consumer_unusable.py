@@ -18,9 +18,9 @@ from worker.hooks import consumer as consumer_module
 from worker.hooks.consumer import Consumer, _reason
 
 BODY, ERROR = {"prompt": SECRET}, ValueError(SECRET)
-NOT_READ = "its body cannot be read: it is not the JSON that it says it is"
+NOT_READ = "its body cannot be read: it is not valid JSON"
 NO_ID = "it does not follow Celery's protocol: its id is missing"
-NO_TASK = "NotRegistered: the workers know no task of the name no such"
+NO_TASK = "NotRegistered: the workers do not know the task no such"
 
 Use = Callable[[Consumer, Any], None]
 USES: list[tuple[str, Use, str, bool, bool]] = [
@@ -111,7 +111,7 @@ def test_a_message_that_celery_fails_to_report_is_dropped_all_the_same(
     parts.use(use)
     assert parts.broker.rejected == ["t1"]
     assert caplog.messages == [
-        "cannot report an unusable message (AttributeError); it is dropped all the same"
+        "cannot report an unusable message (AttributeError); it is dropped anyway"
     ]
     for name, *_ in USES:
         getattr(parts.calls, name).side_effect = redis.ConnectionError("away")
@@ -208,7 +208,7 @@ def test_an_unknown_task_that_cannot_be_reported_is_rejected_once(
     ("error", "reason"),
     [
         (ContentDisallowed("canary"), "its content type a/b x is not accepted: only JSON is"),
-        (DecodeError("canary"), "its body cannot be read: it is not the JSON that it says it is"),
+        (DecodeError("canary"), "its body cannot be read: it is not valid JSON"),
         (
             InvalidTaskError("its id is missing"),
             "it does not follow Celery's protocol: its id is missing",

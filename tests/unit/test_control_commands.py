@@ -174,7 +174,7 @@ def test_a_pool_grows_as_far_as_files_may_be_opened(files: None) -> None:
     assert control.pool_grow(state, 100) == {"ok": "pool will grow"}
     assert control.pool_grow(state, 1) == {
         "error": "The concurrency (201) needs about 265 open files, and this process may have 264: "
-        "lower the former to 200, or raise the limit (ulimit -n 265)."
+        "lower the number of jobs to 200, or raise the limit (ulimit -n 265)."
     }
     assert control.pool_shrink(state, 50) == {"ok": "pool will shrink"}
     assert state.consumer.pool.limit == 150

@@ -172,7 +172,7 @@ async def test_a_letter_that_cannot_be_deleted_now_is_deleted_later_or_by_hand(
     [(again, why)] = [each.args for each in records.later.call_args_list]
     assert why is error
     words = (
-        "job-1 succeeded, but its dead letter may have stayed (ConnectionError); drop it by hand"
+        "job-1 succeeded, but its dead letter may still exist (ConnectionError); drop it by hand"
     )
     assert caplog.messages == [words] * (not later)
     records.store.has.side_effect = None

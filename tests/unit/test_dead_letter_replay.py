@@ -17,8 +17,8 @@ module = sys.modules["worker.deadletters.replay"]
 NOW_MS = 1_790_000_000_000
 GUARDED_MS = 22 * 3_600_000
 RISKY = (
-    "nobody knows whether this email was sent, and it may be too long ago to find out: a replay "
-    "may send it twice, which needs force"
+    "it is not known whether this email was sent, and it may be too late to find out: a replay "
+    "may send it twice, so it requires force"
 )
 
 
@@ -140,7 +140,7 @@ async def test_after_an_error_of_the_broker_nothing_more_is_sent_and_the_sent_le
     [
         ({"at_ms": 8}, Message(), "FAILURE", "it has changed meanwhile", False),
         ({}, None, "FAILURE", "it has changed meanwhile", False),
-        ({}, Message(), "SUCCESS", "it has succeeded: a copy of its message did not fail", True),
+        ({}, Message(), "SUCCESS", "it has succeeded: a copy of its message was served", True),
         ({}, Message(raw="odd"), "FAILURE",
          "its message cannot be sent (ValueError): another program wrote it", True),
     ],
@@ -172,7 +172,7 @@ async def test_a_dead_letter_that_another_replay_has_or_that_was_deleted_is_refu
     assert deleted_meanwhile.refused == (("job-2", "it has been deleted meanwhile"),)
     store.claim.return_value = False
     claimed_elsewhere = await replay_letters(store, [letter()])
-    assert claimed_elsewhere.refused == (("job-1", "another replay has it at this moment"),)
+    assert claimed_elsewhere.refused == (("job-1", "another replay is sending it now"),)
     published.assert_not_called()
 
 

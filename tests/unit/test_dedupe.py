@@ -71,7 +71,7 @@ async def test_the_end_of_a_job_without_a_stored_result_is_not_noted() -> None:
         ({"status": states.FAILURE, "result": RequestRejected("no")}, "RequestRejected('no')"),
         (
             {"status": states.FAILURE, "result": ValueError("a prompt")},
-            "ValueError('job-1, which it had joined, ended so')",
+            "ValueError('job-1, which this job had joined, ended with this error')",
         ),
         ({"status": states.REVOKED, "result": None}, "taken back"),
         ({"status": states.STARTED, "result": None}, "None"),

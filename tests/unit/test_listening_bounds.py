@@ -98,7 +98,7 @@ async def test_a_silent_redis_is_probed_and_then_taken_for_lost(
         await listening._listen_on(channel, "cancels", Mock(), _Resets(runtime, Mock()))
     assert channel.subscribed == [("groq:wake", "cancels"), *[("cancels",)] * questions]
     if lost:
-        assert str(ended.value) == "Redis has said nothing for 15 s"
+        assert str(ended.value) == "Redis has not answered for 15 s"
 
 
 # --- unknown answers

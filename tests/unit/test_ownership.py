@@ -42,7 +42,10 @@ async def test_a_run_that_another_worker_has_ends_here_and_says_so(
     with pytest.raises(Ignore):
         await jobs.end_if_lost()
     assert caplog.messages == [
-        "job runs elsewhere: this worker was frozen for too long; its run is dropped"
+        (
+            "job runs in another worker, because this one was frozen for too long; "
+            "its run here is dropped"
+        )
     ]
 
 

@@ -11,7 +11,7 @@ from worker.hooks.queues import QueueChoice
 
 BOTH = dict.fromkeys(SERVICES, 1)
 NONE = dict.fromkeys(SERVICES, 0)
-LEFT = "no groq key is configured: this worker leaves the queue ai alone"
+LEFT = "no groq key is configured: this worker does not consume the queue ai"
 
 
 class Queues(dict[str, str]):
@@ -47,7 +47,7 @@ def test_the_warning_of_a_queue_that_no_task_uses_suggests_another(
     warnings = list(QueueChoice(requested).unknown(has_custom_tasks=custom))
     assert len(warnings) == len(suggestions)
     for line, part in zip(warnings, suggestions, strict=True):
-        assert "a queue that no task of ours uses" in line
+        assert "a queue that no task of Keywheel uses" in line
         assert line.endswith(part if part.startswith(":") else f"; did you mean {part}?")
 
 

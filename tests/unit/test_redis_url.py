@@ -79,9 +79,9 @@ def test_a_url_with_options_is_read_alike_by_all_three(
         ("redis://h//", "REDIS_URL must end with the number of a database"),
         (
             f"redis://h/0?{CANARY}=1",
-            "REDIS_URL has an option that is not known: known are db, socket_timeout,",
+            "REDIS_URL has an unknown option: the options are db, socket_timeout,",
         ),
-        ("redis://h/0?timeout=5", "REDIS_URL has an option that is not known"),
+        ("redis://h/0?timeout=5", "REDIS_URL has an unknown option"),
         (
             "redis://h/0?socket_timeout=0.5",
             "REDIS_URL has the option socket_timeout, which must be a number of",
@@ -92,7 +92,7 @@ def test_a_url_with_options_is_read_alike_by_all_three(
         ),
         (
             "redis://h/0?db=-1",
-            "REDIS_URL has the option db, which must be a whole number from 0 on.",
+            "REDIS_URL has the option db, which must be a whole number of at least 0.",
         ),
         ("redis://h/0?protocol=4", "REDIS_URL has the option protocol, which must be one of 2, 3."),
         (
@@ -125,11 +125,11 @@ def test_a_url_with_options_is_read_alike_by_all_three(
         ),
         (
             "sentinel://a/0?master_name=m&ssl_ca_certs=/ca.crt",
-            "REDIS_URL has the option ssl_ca_certs, which needs ssl=true beside it.",
+            "REDIS_URL has the option ssl_ca_certs, which also needs ssl=true.",
         ),
         (
             "redis://a/0?master_name=m",
-            "REDIS_URL has an option that is not known",
+            "REDIS_URL has an unknown option",
         ),
     ],
 )

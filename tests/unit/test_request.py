@@ -56,7 +56,7 @@ def test_an_instant_out_of_any_calendar_is_refused(
     if is_taken:
         assert (requests.of(headers={"eta": eta}).eta is None) is (eta is None)
         return
-    with pytest.raises(InvalidTaskError, match=r"^its instant is out of any calendar$"):
+    with pytest.raises(InvalidTaskError, match=r"^its eta is not a date of the calendar$"):
         requests.of(headers={"eta": eta})
 
 

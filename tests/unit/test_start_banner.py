@@ -27,7 +27,10 @@ def test_a_worker_without_a_standard_output_goes_on_and_what_it_writes_later_goe
         os.write(output.fileno(), b"late")
     assert (tmp_path / "output").read_bytes() == b""
     assert caplog.messages == [
-        "the standard output takes nothing (No space left on device): the worker goes on without it"
+        (
+            "nothing can be written to the standard output (No space left on device): "
+            "the worker goes on without it"
+        )
     ]
 
 

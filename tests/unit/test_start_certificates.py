@@ -58,8 +58,8 @@ def test_a_handshake_that_the_server_ends_says_which_certificate_is_wanted() -> 
     alert = ssl.SSLError(1, "x")
     alert.reason = "TLSV13_ALERT_CERTIFICATE_REQUIRED"
     assert redis_tls.tls_refusal_of(alert) == (
-        "does not take this worker's certificate, or wants one (TLSV13_ALERT_CERTIFICATE_REQUIRED):"
-        " name it, ssl_certfile and ssl_keyfile"
+        "does not accept this worker's certificate, or requires one "
+        "(TLSV13_ALERT_CERTIFICATE_REQUIRED): name it in ssl_certfile and ssl_keyfile"
     )
     other = ssl.SSLError(1, "x")
     other.reason = "WRONG_VERSION_NUMBER"

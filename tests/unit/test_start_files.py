@@ -45,7 +45,7 @@ def test_a_bad_file_is_refused_before_the_process_goes_to_the_background(
 
 def test_a_umask_that_is_not_a_number_is_refused() -> None:
     files.check_detached({"detach": True, "umask": "022"})
-    with pytest.raises(SystemExit, match="--umask must be a number, octal where it begins with 0"):
+    with pytest.raises(SystemExit, match="--umask must be a number, octal if it begins with 0"):
         files.check_detached({"detach": True, "umask": "rwx"})
 
 

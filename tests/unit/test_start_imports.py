@@ -72,7 +72,7 @@ def test_a_module_that_hides_another_one_is_named_with_both_paths(named: Path) -
     second.unlink()
     assert imports.about_import(ImportError("cannot import name 'x'", name="twice")) == (
         f"The module twice at {first} is not the one that is needed (cannot import name 'x'): "
-        "install the versions that Keywheel asks for."
+        "install the versions that Keywheel requires."
     )
     assert imports.about_import(ImportError("odd")) == (
         f"The Python module that is needed cannot be imported (odd): install it for "
@@ -89,10 +89,9 @@ def test_a_module_that_hides_another_one_is_named_with_both_paths(named: Path) -
         (
             UserWarning("running with superuser privileges"),
             (
-                "Python makes an error of each warning here (PYTHONWARNINGS=error or -W error), "
-                "also "
-                "of Celery's about a worker with superuser privileges: start it as another user "
-                "(--uid), or unset PYTHONWARNINGS."
+                "Python turns each warning into an error here (PYTHONWARNINGS=error or -W error), "
+                "also Celery's warning about a worker with superuser privileges: start it as "
+                "another user (--uid), or unset PYTHONWARNINGS."
             ),
         ),
     ],

@@ -68,7 +68,8 @@ def test_a_limit_that_the_kernel_does_not_allow_stays_as_it_was(
             200,
             (
                 "The concurrency of -c or --autoscale (137) needs about 201 open files, and this "
-                "process may have 200: lower the former to 136, or raise the limit (ulimit -n 201)."
+                "process may have 200: lower the number of jobs to 136, or raise the limit "
+                "(ulimit -n 201)."
             ),
         ),
         (
@@ -77,7 +78,7 @@ def test_a_limit_that_the_kernel_does_not_allow_stays_as_it_was(
             (
                 "KEYWHEEL_WORKER_CONCURRENCY (500) needs about 564 open files, and this process "
                 "may "
-                "have 65: lower the former to 1, or raise the limit (ulimit -n 564)."
+                "have 65: lower the number of jobs to 1, or raise the limit (ulimit -n 564)."
             ),
         ),
         (
@@ -86,7 +87,7 @@ def test_a_limit_that_the_kernel_does_not_allow_stays_as_it_was(
             (
                 "KEYWHEEL_WORKER_CONCURRENCY (500) needs about 564 open files, and this process "
                 "may "
-                "have 64: lower the former, or raise the limit (ulimit -n 564)."
+                "have 64: lower the number of jobs, or raise the limit (ulimit -n 564)."
             ),
         ),
     ],

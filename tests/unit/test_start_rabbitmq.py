@@ -56,9 +56,8 @@ def test_rabbitmq_is_checked_once_and_a_redis_is_not(broker: Any) -> None:
         (
             NotAllowed("no"),
             (
-                "has no such virtual host, or this user may not use it: it stands at the end of "
-                "the "
-                "URL, as in amqp://user:password@host:5672/vhost"
+                "has no such virtual host, or this user may not use it: its name is at the end of "
+                "the URL, as in amqp://user:password@host:5672/vhost"
             ),
         ),
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), None),

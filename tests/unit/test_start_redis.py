@@ -111,9 +111,8 @@ FULL = {"maxmemory_policy": "allkeys-lru", "maxmemory": "5"}
         (
             {"error": ResponseError("ERR DB index is out of range")},
             (
-                "does not have the database that stands at the end of the URL: it numbers those "
-                "that "
-                "it has from 0."
+                "does not have the database at the end of the URL: the number of its first "
+                "database is 0."
             ),
             [],
         ),

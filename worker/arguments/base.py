@@ -121,10 +121,10 @@ def check(model: type[ArgumentsT], args: tuple[Any, ...], kwargs: dict[str, Any]
     if model.follows and kwargs and len(args) == 1 and is_result(args[0]):
         kwargs = filled(kwargs, args[0])
     elif args:
-        chained = "; in a chain the result before must be an object" if model.follows else ""
+        chained = "; in a chain the previous result must be an object" if model.follows else ""
         raise InvalidArguments(
             f"pass arguments by name, such as {next(iter(_names(model)))}=…: {len(args)} came "
-            f"without{chained}"
+            f"without a name{chained}"
         )
     try:
         return model.model_validate(kwargs)

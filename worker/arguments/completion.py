@@ -91,10 +91,10 @@ class CompletionArguments(Arguments):
 
     follows: ClassVar[bool] = True
     refused: ClassVar[Mapping[str, str]] = {
-        "timeout": "is not taken: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job",
-        "extra_headers": "is not taken: the workers make the request",
-        "extra_query": "is not taken: the workers make the request",
-        "extra_body": "is not taken: pass the parameter by its own name",
+        "timeout": "is not accepted: KEYWHEEL_GROQ_TIMEOUT_S bounds a call, deadline_s the job",
+        "extra_headers": "is not accepted: the workers make the request",
+        "extra_query": "is not accepted: the workers make the request",
+        "extra_body": "is not accepted: pass the parameter by its own name",
     }
 
     messages: Annotated[tuple[Message, ...], Field(min_length=1)] | None = None

@@ -19,7 +19,7 @@ from worker.errors import Deferred
 _MOST_RECIPIENTS = 50
 _ONE_LINE = matching(
     r"[^\x00-\x08\x0a-\x1f\x7f\x85\u2028\u2029]*",
-    "must hold no line breaks and no control characters",
+    "must not contain line breaks or control characters",
 )
 """Allows no control character except the tab: a line break could add a header to the email."""
 _OneLine = Annotated[Text, _ONE_LINE]
@@ -202,7 +202,7 @@ class EmailArguments(Arguments):
     follows: ClassVar[bool] = True
     refused: ClassVar[Mapping[str, str]] = {
         "batch_validation": (
-            "is not taken: the workers make the batches, and each email has its own result"
+            "is not accepted: the workers make the batches, and each email has its own result"
         ),
     }
 
@@ -229,7 +229,7 @@ class EmailArguments(Arguments):
     def _can_be_sent(self) -> Self:
         has_body = self.html is not None or self.text is not None
         if self.template is not None and has_body:
-            raise ValueError("give either template, or html and text: a template has its own")
+            raise ValueError("give either template, or html and text: a template has its own body")
         if self.template is None and self.subject is None:
             raise ValueError("subject: is required")
         if self.template is None and not has_body:
@@ -287,7 +287,7 @@ class EmailArguments(Arguments):
         """
         sender = self.sender or key.sender
         if not sender:
-            raise Deferred(1_000, "a key without a from address came in")
+            raise Deferred(1_000, "a key without a from address was added")
         return self.payload(sender=sender)
 
     def payload_of_template(self, key: ApiKey) -> dict[str, Any]:

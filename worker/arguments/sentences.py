@@ -19,7 +19,7 @@ _WORDS = {
     "string_too_short": "must not be empty",
     "finite_number": "must be a finite number",
     "string_type": "must be a text",
-    "string_unicode": "must be a text in Unicode: half a character is in it",
+    "string_unicode": "must be a text in Unicode: it contains half a character",
     "list_type": "must be a list",
     "tuple_type": "must be a list",
     "dict_type": "must be an object",

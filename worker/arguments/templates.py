@@ -88,8 +88,8 @@ class _Filling:
             where = f"{place_of(location)}placeholder {number}"
             if token["wrong"]:
                 raise InvalidArguments(
-                    f"{where} is malformed: write {{field}} for a field of the result before, and "
-                    "{{ or }} for a brace"
+                    f"{where} is malformed: write {{field}} for a field of the previous result, "
+                    "and {{ or }} for a brace"
                 )
             value = self._value(token["path"].split("."), where)
             self._left -= len(value)
@@ -105,7 +105,7 @@ class _Filling:
             if not path[0].isdecimal():
                 return _BETWEEN.join(_field(result, path, where) for result in results)
             if len(path) == 1:
-                raise InvalidArguments(f"{where} names a result, and none of its fields")
+                raise InvalidArguments(f"{where} names a result, but none of its fields")
         return _field(results, path, where)
 
 
@@ -116,7 +116,7 @@ def _field(value: Any, path: list[str], where: str) -> str:
         elif isinstance(value, list) and name.isdecimal() and int(name[:9]) < len(value):
             value = value[int(name[:9])]
         else:
-            raise InvalidArguments(f"{where} names no field of the result before")
+            raise InvalidArguments(f"{where} names a field that the previous result does not have")
     if isinstance(value, str):
         return value
     if isinstance(value, bool | int | float):

@@ -22,7 +22,7 @@ OTHER: Final = "other"
 OWNERS: Final = (*SERVICES, OTHER)
 """The owners of jobs: each service, and `other`."""
 
-UNREADABLE: Final = "what Redis holds of it cannot be read: another program wrote it"
+UNREADABLE: Final = "its data in Redis cannot be read: another program wrote it"
 _TEXTS: Final = ("task", "queue", "service", "kind", "reason", "worker", "note", "delivery")
 _NUMBERS: Final = ("since_ms", "faults", "deferrals", "calls", "doubt_ms")
 _MAX_REASON = 500

@@ -166,7 +166,7 @@ class Recorder:
             if send_later(lambda: self._remove(job), trouble):
                 return
             _logger.warning(
-                "%s succeeded, but its dead letter may have stayed (%s); drop it by hand",
+                "%s succeeded, but its dead letter may still exist (%s); drop it by hand",
                 job,
                 type(trouble).__name__,
             )

@@ -73,8 +73,8 @@ def _risk(letter: DeadLetter, now_ms: int) -> str | None:
     if not sends_once or not letter.in_doubt or now_ms - letter.doubt_ms <= _GUARDED_MS:
         return None
     return (
-        "nobody knows whether this email was sent, and it may be too long ago to find out: a "
-        "replay may send it twice, which needs force"
+        "it is not known whether this email was sent, and it may be too late to find out: a "
+        "replay may send it twice, so it requires force"
     )
 
 
@@ -156,7 +156,7 @@ async def _send(
 ) -> str | None:
     """Send one job again; return the reason if it is refused, else None."""
     if not await store.claim(letter):
-        return "another replay has it at this moment"
+        return "another replay is sending it now"
     try:
         present, message = await store.get(letter.id)
     except KeyError:
@@ -168,7 +168,7 @@ async def _send(
             raise ValueError(UNREADABLE)  # noqa: TRY301 - handled like other unusable messages
         if await asyncio.to_thread(_has_succeeded, app, letter):
             await store.unclaim(letter)
-            return "it has succeeded: a copy of its message did not fail"
+            return "it has succeeded: a copy of its message was served"
         await store.uncancel(letter)
         await asyncio.to_thread(
             _publish, app, publisher, connections, letter, message, own_key=own_key

@@ -24,7 +24,9 @@ from worker.runtime import Runtime
 
 _logger = logging.getLogger(__name__)
 
-_ENDING: Final = "cannot store the cancel of %s: this worker is ending; another one has to"
+_ENDING: Final = (
+    "cannot store the cancel of %s: this worker is ending; another worker must store it"
+)
 
 
 class Cancelling(bootsteps.StartStopStep):
@@ -149,7 +151,7 @@ async def _store_states(app: Any, ids: Sequence[str]) -> None:
         await asyncio.to_thread(store_revoked, app, waiting)
     except Exception as exc:  # noqa: BLE001 - the worker that takes the job stores it
         _logger.warning(
-            "cannot store the state of %d cancelled jobs (%s); the worker that takes one stores it",
+            "cannot store the state of %d cancelled jobs (%s); the workers that take them store it",
             len(ids),
             type(exc).__name__,
         )

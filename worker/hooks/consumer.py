@@ -44,7 +44,9 @@ _CALM_S = 10.0
 """After this long without a refusal, the next pause is the shortest again."""
 _STEP_S = 0.25
 _NO_HANDLES = frozenset({errno.EMFILE, errno.ENFILE})
-_NO_HANDLE = "no connection, since this process may open no more files: raise its limit (ulimit -n)"
+_NO_HANDLE = (
+    "no connection, because this process may open no more files: raise its limit (ulimit -n)"
+)
 
 
 class Pauses:
@@ -171,7 +173,7 @@ class Consumer(EventSendingConsumer):
         if self._notes_acks:
             return settle(*args, **options)
         if _is_lost(getattr(settle, "__self__", None)):
-            warn("jobs ended whose connection to the broker was lost; it delivers them again")
+            warn("jobs ended after their connection was lost; the broker delivers them again")
             return None
         return super().call_soon_ack(settle, *args, **options)
 
@@ -240,7 +242,7 @@ class Consumer(EventSendingConsumer):
         name = one_line(member(message.headers, "task") or "")
         self._dead_letter(
             message,
-            f"{NotRegistered.__name__}: the workers know no task of the name {name}",
+            f"{NotRegistered.__name__}: the workers do not know the task {name}",
             lambda: super(Consumer, self).on_unknown_task(body, message, exc),
             runnable=True,
         )
@@ -279,7 +281,7 @@ class Consumer(EventSendingConsumer):
             raise
         except Exception as exc:  # noqa: BLE001 - Celery reads fields that the message may lack
             _logger.warning(
-                "cannot report an unusable message (%s); it is dropped all the same",
+                "cannot report an unusable message (%s); it is dropped anyway",
                 type(exc).__name__,
             )
         if not message.acknowledged:
@@ -323,7 +325,7 @@ def _reason(message: Any, exc: Any) -> str:
         content_type = one_line(message.content_type, longest=60)
         return f"its content type {content_type} is not accepted: only JSON is"
     if isinstance(exc, DecodeError):
-        return "its body cannot be read: it is not the JSON that it says it is"
+        return "its body cannot be read: it is not valid JSON"
     if isinstance(exc, InvalidTaskError):
         # Celery's own sentences quote the value. Ours begin with "its", and name only the field.
         problem = f": {exc}" if str(exc).startswith("its ") else ""

@@ -40,7 +40,7 @@ class QueueChoice:
             if nearest or not has_custom_tasks:
                 known_ones = f": there are {', '.join(QUEUES)}"
                 hint = f"; did you mean {nearest[0]}?" if nearest else known_ones
-                yield f"-Q names {queue}, a queue that no task of ours uses{hint}"
+                yield f"-Q names {queue}, a queue that no task of Keywheel uses{hint}"
 
     def select(self, queues: Any, keys: Mapping[str, int]) -> None:
         """Select the queues of the services that have a key, with their deferred queues.
@@ -80,7 +80,7 @@ class QueueChoice:
     def _leave(self, queue: str) -> tuple[str, str]:
         self._without_keys.add(queue)
         _logger.warning(
-            "no %s key is configured: this worker leaves the queue %s alone",
+            "no %s key is configured: this worker does not consume the queue %s",
             " or ".join(services_of(queue)),
             queue,
         )

@@ -248,7 +248,7 @@ async def _find(
         if found.has_ended:
             if isinstance(end, dict | JobError):
                 return end
-            enqueued_ms = 0  # its result is not kept any more
+            enqueued_ms = 0  # the result of that job is no longer kept
         elif end is None:
             return found.job
         else:
@@ -273,7 +273,8 @@ async def _end_of(task: Task, job: str) -> Result | JobError | _Withdrawn | None
     if status == states.FAILURE and isinstance(result, JobError):
         return result
     if status == states.FAILURE:  # the text of any other error may quote secrets
-        return error_of(f"{type(result).__name__}: {job}, which it had joined, ended so")
+        name = type(result).__name__
+        return error_of(f"{name}: {job}, which this job had joined, ended with this error")
     return _Withdrawn() if status in states.READY_STATES else None
 
 

@@ -25,7 +25,7 @@ _OF_A_LIMIT: Final = frozenset(Dimension) | {
 }  # fmt: skip
 """Reasons to wait that are not an outage: when the wait ends is known, so no job needs to try."""
 _MS_A_JOB: Final = 1_000
-"""The longest wait, for each waiting job. On average jobs wait half of it, so two come a second."""
+"""The longest wait, per waiting job. On average a job waits half of it: two come back a second."""
 _LONGEST_MS: Final = 3_600_000
 _NOTED_S: Final = 60.0
 _PAUSE_S: Final = 10.0

@@ -90,7 +90,8 @@ class Ownership:
             return
         if await self.is_lost(run.tag):
             _logger.warning(
-                "%s runs elsewhere: this worker was frozen for too long; its run is dropped",
+                "%s runs in another worker, because this one was frozen for too long; its run here "
+                "is dropped",
                 run.task_id,
             )
             raise Ignore

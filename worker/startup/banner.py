@@ -24,7 +24,7 @@ def or_go_on(emit_banner: Callable[[], None]) -> Callable[[], None]:
             emit_banner()
         except OSError as exc:
             _logger.warning(
-                "the standard output takes nothing (%s): the worker goes on without it",
+                "nothing can be written to the standard output (%s): the worker goes on without it",
                 exc.strerror,
             )
             # The rest of the buffer would fail again at the end, with an exit status of 120.

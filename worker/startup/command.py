@@ -164,8 +164,8 @@ def _beat_in_a_sentence() -> Iterator[None]:
         if isinstance(exc, OSError) and exc.filename is None:
             raise
         raise no_start(
-            f"The file of --schedule cannot be used ({exc}): name another one, which this user may "
-            "write, or remove it, if it is not a schedule of beat's."
+            f"The file of --schedule cannot be used ({exc}): name a file that this user may write, "
+            "or remove it if it is not a schedule of beat."
         ) from exc
 
 

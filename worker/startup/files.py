@@ -56,7 +56,7 @@ def check_detached(options: Mapping[str, Any]) -> None:
             int(umask, 8 if umask.startswith("0") else 10)
     except ValueError:
         raise no_start(
-            f"--umask must be a number, octal where it begins with 0, and is {umask}: write "
+            f"--umask must be a number, octal if it begins with 0, and is {umask}: write "
             "--umask=022."
         ) from None
 

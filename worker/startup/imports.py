@@ -12,7 +12,7 @@ from typing import Any
 
 from celery.exceptions import ImproperlyConfigured
 
-_STRICT = "Python makes an error of each warning here (PYTHONWARNINGS=error or -W error)"
+_STRICT = "Python turns each warning into an error here (PYTHONWARNINGS=error or -W error)"
 _ROOT = "superuser privileges"
 
 
@@ -47,8 +47,8 @@ def about_warning(exc: Warning) -> str:
     words = " ".join(str(exc).split())
     if _ROOT in words:
         return (
-            f"{_STRICT}, also of Celery's about a worker with {_ROOT}: start it as another user "
-            "(--uid), or unset PYTHONWARNINGS."
+            f"{_STRICT}, also Celery's warning about a worker with {_ROOT}: start it as another "
+            "user (--uid), or unset PYTHONWARNINGS."
         )
     kind = type(exc).__name__
     return f"{_STRICT}: unset PYTHONWARNINGS. The warning was a {kind}: {words}"
@@ -69,7 +69,7 @@ def _about(name: str, exc: Exception) -> str:
         )
     return (
         f"The module {package} at {path} is not the one that is needed ({exc}): install the "
-        "versions that Keywheel asks for."
+        "versions that Keywheel requires."
     )
 
 

@@ -76,7 +76,7 @@ def too_few_files(jobs: int, *, source: str) -> str | None:
     if (allowed := _raise_open_files(needed)) >= needed:
         return None
     fits = allowed - _FILES_BESIDE_JOBS
-    lower = f"lower the former to {fits}" if fits > 0 else "lower the former"
+    lower = f"lower the number of jobs to {fits}" if fits > 0 else "lower the number of jobs"
     return (
         f"{source} ({jobs}) needs about {needed} open files, and this process may have {allowed}: "
         f"{lower}, or raise the limit (ulimit -n {needed})."

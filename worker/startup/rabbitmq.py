@@ -53,7 +53,7 @@ def refusal_by_rabbitmq(exc: BaseException) -> str | None:
         return "does not let this worker in: the user or the password is wrong"
     if isinstance(exc, NotAllowed):
         return (
-            "has no such virtual host, or this user may not use it: it stands at the end of the "
+            "has no such virtual host, or this user may not use it: its name is at the end of the "
             "URL, as in amqp://user:password@host:5672/vhost"
         )
     return None

@@ -200,8 +200,8 @@ def _refusal_in(reply: str) -> str | None:
     """Say why a Redis that answers with this error cannot serve."""
     if "DB index is out of range" in reply:
         return (
-            "does not have the database that stands at the end of the URL: it numbers those that "
-            "it has from 0"
+            "does not have the database at the end of the URL: the number of its first database is "
+            "0"
         )
     found = _UNKNOWN_RE.search(reply)
     if found is None:

@@ -21,7 +21,7 @@ _REDIS_PORT: Final = 6379
 def tls_refusal_of(cause: BaseException) -> str | None:
     """Say why a handshake failed, if it cannot succeed later either; None for any other error."""
     if isinstance(cause, ssl.SSLCertVerificationError):
-        advice = "name its authority, ssl_ca_certs"
+        advice = "name its authority in ssl_ca_certs"
         if cause.verify_code in _OUT_OF_TIME:
             advice = "renew it, or correct this machine's clock"
         elif cause.verify_code in _OF_ANOTHER:
@@ -30,8 +30,8 @@ def tls_refusal_of(cause: BaseException) -> str | None:
         return f"shows a certificate that is not trusted ({words}): {advice}"
     if isinstance(cause, ssl.SSLError) and "ALERT" in str(cause.reason):
         return (
-            f"does not take this worker's certificate, or wants one ({cause.reason}): name it, "
-            "ssl_certfile and ssl_keyfile"
+            f"does not accept this worker's certificate, or requires one ({cause.reason}): name it "
+            "in ssl_certfile and ssl_keyfile"
         )
     return None
 
@@ -42,7 +42,7 @@ def unusable_files(url: str) -> str | None:
         _context_of(url)
     except OSError as exc:  # also ssl.SSLError
         why = getattr(exc, "reason", None) or exc.strerror
-        return f"cannot be asked with the certificates that the URL names ({why})"
+        return f"cannot be reached with the certificates that the URL names ({why})"
     return None
 
 

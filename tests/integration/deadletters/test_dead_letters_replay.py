@@ -71,7 +71,7 @@ async def test_after_a_stopped_replay_no_other_sends_a_job_that_may_still_get_th
             await first
         second = await replay(store, letters, app=app, by="bob", now_ms=NOW_MS)
         go_on.set()
-    assert second.refused == (("job-1", "another replay has it at this moment"),)
+    assert second.refused == (("job-1", "another replay is sending it now"),)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_an_email_that_may_have_been_sent_goes_out_again_only_where_that_is_safe
     messages = queued(redis_url, "email")
     assert (done.sent, len(messages)) == ((("job-1",), 1) if sent else ((), 0))
     if not sent:
-        assert "needs force" in done.refused[0][1]
+        assert "requires force" in done.refused[0][1]
         assert [letter.id for letter in find(redis_url)] == ["job-1"]
         return
     assert messages[0]["headers"]["id"] == "job-1"

@@ -24,7 +24,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
         (
             False,
             "expired",
-            "DeadlineExceeded: it was not done when the time that its producer gave it was over",
+            "DeadlineExceeded: it was not done when the expiry time of its producer passed",
         ),
         (
             True,
@@ -67,7 +67,7 @@ def test_an_email_that_a_dead_worker_held_and_that_expires_then_is_in_doubt(
     assert (dead_letter["kind"], dead_letter["in_doubt"]) == ("unknown", True)
     answer = fresh.producer.ask("tasks.admin.replay", id=job.id)
     assert [refusal["id"] for refusal in answer["refused"]] == [job.id]
-    assert "which needs force" in answer["refused"][0]["reason"]
+    assert "so it requires force" in answer["refused"][0]["reason"]
     # A completion has no side effect.
     job = complete(fresh, expires=past, **redelivery)
     dead_letter = await_dead_letter(fresh, job.id)
@@ -154,7 +154,7 @@ def test_the_error_of_an_email_whose_workers_died_says_that_it_may_have_been_sen
     job = send(fresh, "tasks.email.send", kwargs=EMAIL, headers={"deaths": 3, "keywheel_alone": 2})
     outcome = fresh.producer.outcome(job)
     assert type(outcome).__name__ == "Poisoned"
-    assert str(outcome).endswith("so it is not run again by itself; the email may have been sent")
+    assert str(outcome).endswith("not run again automatically; the email may have been sent")
     assert await_dead_letter(fresh, job.id)["in_doubt"]
 
 

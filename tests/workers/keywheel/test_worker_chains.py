@@ -176,5 +176,5 @@ def test_one_beat_sends_each_job_once(fresh: Stack, tmp_path: Path) -> None:
 def test_a_wrong_template_fails_its_job_without_a_call(fresh: Stack, newcomer: Celery) -> None:
     sent = (complete(newcomer, "Say hello") | send(newcomer, text="{body}")).apply_async()
     error = fresh.producer.outcome(sent)
-    assert str(error) == "text: placeholder 1 names no field of the result before"
+    assert str(error) == "text: placeholder 1 names a field that the previous result does not have"
     assert emails(fresh) == 0

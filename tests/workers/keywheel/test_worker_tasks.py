@@ -220,7 +220,7 @@ def test_an_unknown_domain_is_rejected(fresh: Stack) -> None:
 
 
 def test_a_key_with_a_blank_is_named_and_the_good_ones_serve(fresh: Stack) -> None:
-    assert "GROQ_API_KEY_4 holds a blank inside" in fresh.worker.log
+    assert "GROQ_API_KEY_4 contains a blank" in fresh.worker.log
     assert SPACED not in fresh.worker.log
     assert SPACED.split()[1] not in fresh.worker.log
     labels = {fresh.producer.ask("tasks.ai.complete", prompt=str(n))["key"] for n in range(6)}

@@ -135,7 +135,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Extended]:
 def test_a_worker_finds_the_keys_of_new_services_and_takes_their_queues(extended: Extended) -> None:
     log = extended.worker.log
     assert "keys: 0 groq, 0 resend, 2 echo, 1 mirror; queues: ai, echo, admin" in log
-    assert "no resend key is configured: this worker leaves the queue email alone" in log
+    assert "no resend key is configured: this worker does not consume the queue email" in log
     assert "no groq" not in log, "its queue is that of a service with a key, too"
     assert "is not a setting" not in log
 

@@ -27,7 +27,7 @@ local function remove(id)
   return redis.call('ZREM', KEYS[1], id)  -- also without a head: else the id would stay for ever
 end
 
--- The most dead letters that one call trims, so that it never blocks the server for long; the next call goes on.
+-- The most dead letters that one call trims, so as not to block the server for long; the next call trims the rest.
 local MAX_TRIMMED = 500
 
 local function trim(now, max_count, keep_ms, max_bytes)
