@@ -129,7 +129,7 @@ def test_every_job_ends_well_and_nothing_is_left_behind(start: Callable[..., Dem
         reversed(part.split(" completions by ")) for part in figure(text, "models").split(", ")
     )
     assert set(answered) == {"openai/gpt-oss-120b", "openai/gpt-oss-20b"}, (
-        "one was switched off in the middle"
+        "the first model was switched off during the run"
     )
     assert sum(map(int, answered.values())) == _JOBS
     assert int(figure(text, "calls for a model that was switched off").split()[0]) < _JOBS / 4

@@ -107,7 +107,7 @@ def test_countdowns_match_the_cooldown_within_a_second(
     fleet: Fleet, rest_ends_s: list[float], deferred: set[str]
 ) -> None:
     long_deferrals = [deferral for deferral in deferrals(fleet) if deferral[2] > 5]
-    assert deferred, "a worker took the first ones; the others waited in their queue"
+    assert deferred, "a worker took the first jobs; the others waited in their queue"
     assert deferred <= {job for job, _, _ in long_deferrals}
     ends = [when + countdown - rest_ends_s[0] for _, when, countdown in long_deferrals]
     assert -1.0 <= min(ends) <= 1.0

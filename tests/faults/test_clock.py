@@ -42,5 +42,5 @@ def test_a_rest_ends_on_time_although_the_clock_of_redis_is_set_back(
         eventually(lambda: time.monotonic() > began_s + REST_S * 0.75, what="most of the rest")
         clock.write_text(f"-{BACK_S}\n")
         assert producer.outcome(job, within_s=60)["text"]
-        assert time.monotonic() - began_s < BACK_S, "by the clock of Redis it would last longer"
+        assert time.monotonic() - began_s < BACK_S, "by Redis' clock the rest would last longer"
         producer.close()

@@ -28,4 +28,4 @@ def test_an_outage_fails_no_job_and_sends_no_email_twice(start_fleet: StartFleet
     assert ledger["judgement"]["emails_accepted"] == 1
     assert ledger["judgement"]["emails_accepted_twice"] == 0
     calls = ledger["services"]["groq"]["by_status"]
-    assert 3 <= calls["500"] <= 40, "asked for again, and seldom"
+    assert 3 <= calls["500"] <= 40, "jobs probe the provider again and again, but rarely"

@@ -29,7 +29,7 @@ def test_jobs_that_wait_for_a_key_go_back_and_do_not_hold_a_worker_up(
         hours = [client.hvals(name) for name in client.keys("{kw:usage}:hour:*")]
     counted = [unpacked(text.decode()) for hour in hours for text in hour]
     calls, refused, *_ = map(sum, zip(*counted, strict=True))
-    assert calls - refused == accepted, "a worker that is stopped writes what it counted"
+    assert calls - refused == accepted, "a worker that is stopped writes its usage"
 
 
 def test_a_worker_ends_although_its_redis_hangs_and_loses_nothing(start_fleet: StartFleet) -> None:

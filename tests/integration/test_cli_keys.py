@@ -101,6 +101,6 @@ def test_unknown_answers_are_listed_and_the_person_who_clears_them_is_recorded(
     shown = run("drift", "--forget")
     for word in ("groq", "error code", "2", "400 [bold]new"):
         assert word in shown
-    assert "nothing unknown" in run("drift", "--forget"), "there is nothing to be forgotten"
+    assert "nothing unknown" in run("drift", "--forget"), "no unknown answer is left to forget"
     [entry] = [line for line in run("audit").splitlines() if "forgotten" in line]
     assert entry.split()[-2:] == ["answers", "1"]

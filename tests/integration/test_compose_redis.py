@@ -22,7 +22,7 @@ COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 
 def unescaped(text: str) -> str:
     """Return a text of the compose file as the container gets it."""
-    assert not re.search(r"(?<!\$)\$(?!\$)", text), "compose would fill this in itself"
+    assert not re.search(r"(?<!\$)\$(?!\$)", text), "compose would replace this itself"
     return text.replace("$$", "$")
 
 

@@ -32,7 +32,7 @@ async def test_the_first_job_holds_a_key_and_the_others_join_it(own_redis: Redis
     assert await join(keys, record, "b") == "b"
     assert await join(keys, record, "c", "a") == "b"
     assert await join(keys, record, "c", "b") == "c"
-    assert await join(keys, record, "d", "b") == "c", "only one takes over"
+    assert await join(keys, record, "d", "b") == "c", "only one job takes over"
 
 
 async def test_a_key_is_free_when_its_time_is_over(own_redis: Redis) -> None:
@@ -43,7 +43,9 @@ async def test_a_key_is_free_when_its_time_is_over(own_redis: Redis) -> None:
             await asyncio.sleep(0.001)
     assert await join(keys, "kw:dedupe:x", "b") == "b"
     assert 0 < await own_redis.pttl("kw:dedupe:x") <= HOLD_MS
-    assert await keys.release("kw:dedupe:x", "a") == [], "it is not the first job's any more"
+    assert await keys.release("kw:dedupe:x", "a") == [], (
+        "the key no longer belongs to the first job"
+    )
     await keys.end("kw:dedupe:x", "a", keep_ms=HOLD_MS)
     assert await own_redis.keys("kw:dedupe_ended:*") == []
 
@@ -62,15 +64,19 @@ async def test_a_job_joins_one_that_ended_after_it_was_enqueued(own_redis: Redis
     async def found(job: str, enqueued_ms: int) -> tuple[str, bool]:
         return await keys.join(record, job, hold_ms=HOLD_MS, enqueued_ms=enqueued_ms)
 
-    assert await found("b", before_ms) == ("a", False), "it is open until its end is stored"
+    assert await found("b", before_ms) == ("a", False), (
+        "the first job is open until its end is stored"
+    )
     assert await keys.release(record, "a") == ["b"]
     assert await found("b", before_ms) == ("a", True)
-    assert await found("c", before_ms) == ("a", True), "as many as were enqueued before"
-    assert await found("a", before_ms) == ("a", False), "it runs again itself"
+    assert await found("c", before_ms) == ("a", True), (
+        "all jobs that were enqueued before the end share it"
+    )
+    assert await found("a", before_ms) == ("a", False), "the first job itself runs again"
     assert await keys.release(record, "a") == []
-    assert await found("d", after_ms) == ("d", False), "it was enqueued when the key was free"
-    assert await found("c", before_ms) == ("d", False), "the one that is open comes first"
+    assert await found("d", after_ms) == ("d", False), "this job was enqueued when the key was free"
+    assert await found("c", before_ms) == ("d", False), "the open job comes first"
     assert await keys.release(record, "d") == ["c"]
-    assert await found("e", 0) == ("e", False), "nobody knows when it was enqueued"
+    assert await found("e", 0) == ("e", False), "it is not known when this job was enqueued"
     ended = f"kw:dedupe_ended:{record.rpartition(':')[2]}"
     assert 0 < await own_redis.pttl(ended) <= HOLD_MS

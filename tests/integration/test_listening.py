@@ -106,4 +106,4 @@ async def test_a_reset_wakes_waiting_jobs_at_once_and_jobs_deferred_meanwhile_a_
                 assert await wake_ups.get() == "cancelled job-1"
         finally:
             await cancel_until_ended([listening_task])
-    assert wake_ups.empty(), "twice, and no third time"
+    assert wake_ups.empty(), "two wake-ups come, and no third one"

@@ -82,7 +82,9 @@ async def test_all_come_back_once_a_call_has_passed(broker: Any) -> None:
     await waits_ms(outages, "connect_error", CROWD)
     assert await wakes(broker, outages)
     await waits_ms(outages, "connect_error", CROWD)
-    assert not await wakes(broker, outages), "one call in many that passes wakes no crowd each time"
+    assert not await wakes(broker, outages), (
+        "a single success among many failures does not wake all jobs each time"
+    )
 
 
 async def test_the_end_of_the_next_outage_is_seen_ten_seconds_after_that_of_the_last(
@@ -124,7 +126,7 @@ async def test_an_outage_is_noted_once_a_minute_for_the_longest_that_a_job_waits
     notes.side_effect = ConnectionError
     now_s += 60
     await waits_ms(outages, "connect_error", CROWD)
-    assert notes.await_count > 3, "a note that failed is tried again by the next job"
+    assert notes.await_count > 3, "the next job repeats a note that failed"
 
 
 async def test_a_call_of_another_model_wakes_nobody(broker: Any) -> None:
@@ -148,4 +150,4 @@ async def test_jobs_are_woken_by_a_later_call_if_the_broker_is_away(
 async def test_a_worker_that_started_in_the_outage_wakes_all_at_its_end(broker: Any) -> None:
     await waits_ms(Outages(broker), "connect_error", CROWD)
     assert await wakes(broker, Outages(broker))
-    assert not await wakes(broker, Outages(broker)), "one worker does it for all"
+    assert not await wakes(broker, Outages(broker)), "one worker wakes the jobs of all"

@@ -108,7 +108,7 @@ async def test_where_a_job_names_no_cap_its_answer_is_as_long_as_the_account_all
                 return chosen
 
             served = await rotation.serve(lease_request, build)
-            assert (served.attempts, built) == (2, [0, cap]), "nobody could know the limit before"
+            assert (served.attempts, built) == (2, [0, cap]), "the limit could not be known before"
             with pytest.raises(
                 RequestTooLarge,
                 match=f"reserves 1600 tokens .* limit of any groq key is {limit}: lower",
@@ -146,4 +146,4 @@ async def test_where_one_of_three_organisations_keeps_a_model_no_job_fails(redis
         statuses = [call["status"] for call in sandbox.ledger(full=True)["calls"]]
     assert len(served) == statuses.count(200) == 270
     assert first.count(404) >= 2
-    assert statuses.count(404) == first.count(404), "two organisations are never asked again"
+    assert statuses.count(404) == first.count(404), "two organisations are not called again"

@@ -31,7 +31,7 @@ def test_a_reply_that_comes_at_once_is_read_with_all_that_came_with_it(bench: Ta
     noted: list[Any] = []
 
     def note(reply: Any) -> None:
-        assert bench.channel._reading, "a signal may come meanwhile"
+        assert bench.channel._reading, "a signal may come at this time"
         noted.append(reply)
 
     bench.hints.all_empty = False

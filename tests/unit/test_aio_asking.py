@@ -105,7 +105,9 @@ def test_how_many_workers_there_are_decides_for_how_long_a_message_is_left_to_th
     assert bench.channel.connection.cycle.hub.call_later.call_count == bool(pause_s)
     bench.channel.connection.cycle.hub = None
     bench.channel._give_way()
-    assert bench.channel.backoff.begin.call_count == 1, "without a hub nobody would wake up"
+    assert bench.channel.backoff.begin.call_count == 1, (
+        "without a hub nothing would wake the channel"
+    )
 
 
 # The names in a mapping of delayed queues, and the numbers that the script gets.

@@ -132,7 +132,7 @@ def test_a_thread_has_one_producer_however_deep_its_groups_are(
     assert acquired == [None, "new 1", "own", "new 1", None, None]
     monkeypatch.setattr(private_loop, "is_running_here", lambda: True)
     with per_thread() as producer, per_thread() as next_producer:
-        assert producer != next_producer, "the loop's thread keeps none"
+        assert producer != next_producer, "the loop's thread keeps no producer"
 
 
 def test_another_backend_stores_in_threads_with_the_backend_of_that_thread(
@@ -153,7 +153,7 @@ def test_another_backend_stores_in_threads_with_the_backend_of_that_thread(
     guard_backend(app)
     stored = app.backend.store_result
     guard_backend(app)
-    assert app.backend.store_result is stored, "it is guarded once"
+    assert app.backend.store_result is stored, "the backend is guarded only once"
     assert not hasattr(app.backend, "get_state")
     app.backend._call_task_errbacks(1, 2)
     assert Backend.errbacks.call_args == call(1, 2)

@@ -97,7 +97,7 @@ async def test_an_idle_greenlet_keeps_nothing_of_its_job() -> None:
     assert [each() for each in answers] == [None]
     assert (greenlet.driver, greenlet.gr_context) == (None, None)
     task = asyncio.current_task()
-    assert greenlets.take(plain, task) is greenlet, "the next job has it"
+    assert greenlets.take(plain, task) is greenlet, "the next job gets the greenlet"
     assert (greenlet.driver, greenlet.executor) == (task, threads)
     greenlets.give_back(greenlet)  # its job has not ended
     other = greenlets.take(plain, task)
@@ -107,7 +107,7 @@ async def test_an_idle_greenlet_keeps_nothing_of_its_job() -> None:
     greenlets.give_back(greenlet)
     greenlets.close()
     greenlets.give_back(other)
-    assert greenlets.take(plain, task) not in {greenlet, other}, "none is kept any more"
+    assert greenlets.take(plain, task) not in {greenlet, other}, "no greenlet is kept any more"
     threads.shutdown()
 
 

@@ -34,7 +34,7 @@ def test_a_chore_is_begun_once_for_each_object_until_it_is_done() -> None:
     chores.begin("look", second, lambda: done.append("of another"))
     chores.begin("look", second, lambda: done.append("while it waits"))
     chores.begin("order", first, lambda: done.append("another chore"))
-    assert done == [], "nobody waits for them"
+    assert done == [], "the caller does not wait for chores"
     work.may_end.set()
     wait_for(chores)
     assert done == ["of another", "another chore"]

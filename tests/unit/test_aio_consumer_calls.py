@@ -106,13 +106,13 @@ async def test_the_hub_is_woken_once_in_a_turn_of_the_loop_and_at_once_from_else
     assert hub.wakes() == 1
     calls.post(seen.append, 3)
     await asyncio.sleep(0)
-    assert hub.wakes() == 0, "the consumer has yet to look"
+    assert hub.wakes() == 0, "the consumer has not read its calls yet"
     calls.drain()
     assert seen == [0, 1, 2, 3]
     poster = threading.Thread(target=calls.post, args=(seen.append, 4))
     poster.start()
     poster.join()
-    assert hub.wakes() == 1, "at once: the loop has not turned"
+    assert hub.wakes() == 1, "the hub wakes at once, because the loop has not turned"
     await asyncio.sleep(0)
     assert hub.wakes() == 0
 
@@ -123,7 +123,7 @@ def test_calls_that_were_posted_reach_the_hub_although_the_loop_is_blocked(
     hub, seen = Hub(), list[int]()
     calls.attach(hub)
     calls.wake()
-    assert hub.wakes() == 0, "nothing waits"
+    assert hub.wakes() == 0, "no call waits"
     loop = asyncio.new_event_loop()
     calls.gather_on(loop)
 

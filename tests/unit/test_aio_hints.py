@@ -98,7 +98,7 @@ def test_queues_that_were_left_out_are_read_as_soon_as_they_may_be() -> None:
     hints.watch(PLACES)
     assert chosen(hints, "a") == (["a"], STEPS)
     hints.note_answer(all_taken=True)
-    assert not hints.all_empty, "nobody has looked into the others"
+    assert not hints.all_empty, "the other lists have not been read"
     assert hints.left_out == {"b", "c"}
     assert chosen(hints, "a") == ([], [])
     assert hints.worth_asking([*"ab"], NOW_S) == ["b"]

@@ -285,7 +285,7 @@ def test_messages_are_settled_at_once_where_the_transport_notes_that(
     consumer._maximum_prefetch_restored = restored
     consumer.restart_count = restarts
     intake._settle_at_once(consumer)
-    assert consumer.create_task_handler() == {}, "kombu's own transport does not"
+    assert consumer.create_task_handler() == {}, "kombu's own transport does not note it"
     consumer.connection.transport.notes_acks = True
     intake._settle_at_once(consumer)
     handler = consumer.create_task_handler

@@ -130,7 +130,7 @@ def test_a_hard_limit_ends_a_body_at_once_and_what_it_returns_is_dropped() -> No
 
     left, run.body = list[Any](), body
     assert run.run_to_end() == [call.on_timeout(False, HARD_S)]
-    assert left == [], "the soft one has no purpose any more"
+    assert left == [], "the soft limit has no purpose any more"
     assert isinstance(run.seen, JobGone)
     assert run.host.jobs.on_over.call_args_list == [call(run.job)]
 
@@ -162,7 +162,7 @@ def test_the_time_in_which_redis_is_away_counts_for_no_hard_limit(waits_in: str)
 
     def store() -> None:
         wait()
-        assert run.host.waits_s == [HARD_S], "the time to store is still to come"
+        assert run.host.waits_s == [HARD_S], "the time to store the result begins later"
         run.host.fire(HARD_S)
 
     if waits_in == "body":

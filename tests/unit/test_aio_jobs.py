@@ -77,8 +77,8 @@ def test_jobs_begin_in_their_order_as_slots_become_free() -> None:
     assert pool.jobs.all() == [fourth]
     pool.jobs.on_done(fourth)
     assert pool.jobs.running == pool.jobs.unsettled == 0
-    assert pool.loop.soon == [], "nothing waits"
-    assert len(pool.loop.contexts) == 1, "that of the pool, whichever job made room"
+    assert pool.loop.soon == [], "no job waits"
+    assert len(pool.loop.contexts) == 1, "the context is the pool's, whichever job made room"
 
 
 def test_the_loop_looks_at_its_sockets_after_some_jobs_have_begun() -> None:
@@ -137,13 +137,15 @@ def test_a_job_of_a_task_with_a_limit_begins_first_once_it_may_and_holds_no_slot
     assert pool.jobs.queue.has_next
     pool.jobs.on_over(first)
     pool.jobs.on_done(first)
-    assert pool.turn() == [2], "before the fourth"
+    assert pool.turn() == [2], "this job begins before the fourth"
     assert pool.jobs.queue.has_next
     pool.jobs.drop({"tag4"})
     pool.put(5, name="single")
     pool.jobs.limit = 3
     assert pool.turn() == []
-    assert not pool.jobs.queue.has_next, "it waits for a job of its task, and not for a slot"
+    assert not pool.jobs.queue.has_next, (
+        "the job waits for another job of its task, and not for a slot"
+    )
     assert len(pool.jobs.queue) == 1
 
 
@@ -152,7 +154,7 @@ def test_jobs_that_are_dropped_leave_the_others_in_their_order() -> None:
     pool.put(1, 2, 3, 4, 5)
     assert pool.turn() == [1]
     pool.jobs.drop({"tag3", "tag1"})
-    assert pool.loop.soon != [], "those that stay may begin"
+    assert pool.loop.soon != [], "the remaining jobs may begin"
     assert pool.turn() == []
     pool.put(6, 7, 8)
     pool.jobs.drop({"tag7"})
@@ -164,7 +166,7 @@ def test_jobs_that_are_dropped_leave_the_others_in_their_order() -> None:
     pool.turn()
     pool.jobs.drop()
     assert len(pool.jobs.queue) == 0
-    assert pool.loop.soon == [], "none is left to begin"
+    assert pool.loop.soon == [], "no job is left to begin"
 
 
 def test_nothing_begins_while_the_pool_drains_or_when_its_loop_is_closed() -> None:

@@ -175,7 +175,9 @@ def test_the_thread_sends_new_commands_at_once_and_ends_with_its_last_holder(
     assert keeper._thread is thread
     assert server.has_command.acquire(timeout=20)
     comes(keeper)
-    assert server.has_command.acquire(timeout=20), "it would renew only after 150 s"
+    assert server.has_command.acquire(timeout=20), (
+        "without a wake-up, the thread would renew only after 150 s"
+    )
     assert server.sent[1:] == sent
     keeper.leave(holding)
     thread.join(20)

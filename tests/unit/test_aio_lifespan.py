@@ -33,7 +33,7 @@ async def test_a_background_task_or_cleanup_that_fails_is_named_without_its_obje
     monkeypatch.setattr(lifespan, "_background", set())
     lifespan.begin()
     await asyncio.wait(lifespan._background)
-    assert not lifespan._background, "what is over is not kept"
+    assert not lifespan._background, "tasks that have ended are not kept"
     await lifespan.end(patience_s=0.01)
     assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
         (logging.ERROR, f"{HERE}.Client.watch failed, and does not run again"),

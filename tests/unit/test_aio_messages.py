@@ -96,7 +96,9 @@ def test_a_body_is_decoded_as_kombu_does_and_refused_where_it_does(channel: Any)
         usual.accept = {JSON}
         assert usual.payload == json.loads(text)
         payloads.append(usual.payload)
-    assert payloads[0][2] is payloads[1][2], "nobody changes it"
+    assert payloads[0][2] is payloads[1][2], (
+        "the objects may be shared because nothing changes them"
+    )
     broken = Message(_payload("W10x"), channel=channel)
     broken.accept = {JSON}
     with pytest.raises(DecodeError):

@@ -78,7 +78,7 @@ def test_many_acknowledgements_are_sent_at_once_and_old_ones_though_no_turn_ends
     assert broker.sent == [forget(*tags[1:101])]
     assert [list(each.args[1:]) for each in broker.send_beside.call_args_list] == [
         forget(*tags[1:101])
-    ], "by the taking connection, were it open"
+    ], "an open taking connection would send them"
     broker.now_s += 1
     qos.ack("101")
     broker.now_s += 0.1001
@@ -102,7 +102,7 @@ def test_acknowledgements_are_sent_in_parts_and_those_that_fail_are_kept(
     beside = [list(each.args) for each in broker.send_beside.call_args_list]
     assert [command for _, *command in beside] == [forget(*tags[500:1000]), forget(*tags[1000:])]
     qos.flush_acks(beside=True)
-    assert broker.send_beside.call_count == 2, "they are on their way"
+    assert broker.send_beside.call_count == 2, "the acknowledgements are being sent"
     assert list(qos.held_tags()) == tags[500:]
     (confirm, *_), (refuse, *_) = beside
     confirm(500)

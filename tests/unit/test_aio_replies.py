@@ -23,13 +23,13 @@ def test_a_lost_connection_owes_no_reply_any_more() -> None:
     replies, connection = Replies(), object()
     replies.expect(connection, None)
     replies.expect(connection, print)
-    assert replies.forget(object()) is False, "another one is lost"
+    assert replies.forget(object()) is False, "another connection is lost"
     assert len(replies) == 2
     assert replies.forget(connection) is True
     assert (len(replies), replies.take()) == (0, None)
     replies.expect(connection, print)
     replies.take()
-    assert replies.forget(connection) is False, "it owed nothing"
+    assert replies.forget(connection) is False, "the connection owed no reply"
     assert replies.forget(connection) is False
 
 

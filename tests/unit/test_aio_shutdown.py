@@ -108,7 +108,7 @@ def test_a_worker_waits_for_its_jobs_as_long_as_it_may(
     if not cold:
         assert hub.fire_timers.call_count == len(pool.waits_s)
     elif waited_s == 1:
-        assert hub.fire_timers.call_count == 2, "every half a second"
+        assert hub.fire_timers.call_count == 2, "the timers fire every half a second"
 
 
 def test_a_signal_that_comes_meanwhile_makes_the_shutdown_a_cold_one(

@@ -37,7 +37,7 @@ def test_a_request_names_the_lists_and_how_many_messages_there_is_room_for(
     bench.channel.replies.expect.assert_called_once_with(bench.wire, None)
     bench.channel._connect.assert_called_once_with(None)
     bench.channel.ask()
-    assert bench.sent == [], "its reply is on its way"
+    assert bench.sent == [], "the reply to the request has not come yet"
     bench.channel._in_poll = None
     bench.channel._is_script_lost = True
     keeper = bench.channel.keep_leases.return_value = SimpleNamespace(lease_s=60.0)
@@ -47,7 +47,7 @@ def test_a_request_names_the_lists_and_how_many_messages_there_is_room_for(
     assert bench.sent == [request(("EVAL", TAKE), "b", lease_s=60.0)]
     bench.channel._in_poll = None
     bench.channel.ask()
-    assert bench.sent == [request(SHA, "c", lease_s=60.0)], "the server knows it again"
+    assert bench.sent == [request(SHA, "c", lease_s=60.0)], "the server has the script again"
 
 
 # The reason why nothing is asked for.
@@ -96,7 +96,7 @@ def test_only_the_queues_that_have_room_are_asked(bench: TakingBench) -> None:
     bench.hints.left_out = {"a"}
     bench.hints.worth_asking.side_effect = lambda *_: ["a"]
     bench.channel.ask()
-    assert bench.sent[0][3:11] == (*KEYS, *LISTS), "messages may be taken of it again"
+    assert bench.sent[0][3:11] == (*KEYS, *LISTS), "messages may be taken from the queue again"
     bench.channel.connection.cycle.nudge.assert_not_called()
 
 
@@ -118,7 +118,7 @@ def test_where_others_took_all_a_channel_looks_first(bench: TakingBench) -> None
     assert bench.sent[0][0] == "EVALSHA"
     bench.channel._in_poll, bench.channel._looks_until_s = None, 1000.0
     bench.channel.ask()
-    assert bench.sent[0][0] == "EVALSHA", "that it looks first is over"
+    assert bench.sent[0][0] == "EVALSHA", "the channel no longer polls before it takes"
 
 
 def test_a_reply_has_messages_and_the_time_until_the_next_one_is_due(

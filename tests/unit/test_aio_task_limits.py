@@ -33,7 +33,7 @@ def test_jobs_beyond_their_tasks_limit_wait_in_their_order() -> None:
     limits.set_from(SimpleNamespace(name="a", concurrency_limit=None))
     assert limits.admit(job("a")) is True
     limits.set_from(SimpleNamespace(name="a", concurrency_limit=3))
-    assert [limits.admit(each) for each in jobs[:1]] == [False], "three of them run"
+    assert [limits.admit(each) for each in jobs[:1]] == [False], "three jobs of the task run"
     limits.set_from(SimpleNamespace(name="a", concurrency_limit=4))
     assert limits.admit(job("a")) is True
 

@@ -110,7 +110,7 @@ def test_each_thread_is_prepared_first_and_ends_with_the_executor() -> None:
         thread.join(20)
         assert not thread.is_alive()
     threads.write_off(1)
-    assert threads.alive == 2, "none starts any more"
+    assert threads.alive == 2, "no further thread starts"
 
 
 def test_threads_that_are_written_off_are_counted_until_they_are_free_again() -> None:
@@ -130,7 +130,7 @@ def test_threads_that_are_written_off_are_counted_until_they_are_free_again() ->
     calls = [threads.submit(block, number) for number in range(3)]
     assert began[0].wait(10)
     assert began[1].wait(10)
-    assert not began[2].is_set(), "there are two threads, and no third one is started"
+    assert not began[2].is_set(), "there are two threads, and a third one is not started"
     assert threads.alive == 2
     blocked.set()
     assert all(call.result(10) for call in calls)

@@ -129,7 +129,9 @@ def test_where_many_workers_wait_they_look_one_after_the_other(
         assert round(backoff.begin(workers=workers, now_s=100.0) * 1000) == waits_ms
     backoff.note_look(0)
     monkeypatch.setattr(look_backoff.random, "random", lambda: 0.0)
-    assert round(backoff.begin(workers=workers, now_s=100.0) * 1000) == 10, "it looked in vain"
+    assert round(backoff.begin(workers=workers, now_s=100.0) * 1000) == 10, (
+        "the channel polled without success"
+    )
 
 
 ERRORS = [redis.ConnectionError("gone"), redis.ResponseError("OOM"), OSError("reset")]

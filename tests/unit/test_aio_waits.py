@@ -43,7 +43,9 @@ def test_no_job_of_the_pool_loses_a_cancellation_in_a_wait(flavour: str) -> None
     ]
     assert thread.stop(patience_s=10)
     assert not lost
-    assert asyncio.wait_for is waits._OF_PYTHON, "of the process without the pool"
+    assert asyncio.wait_for is waits._OF_PYTHON, (
+        "in a process without the pool, asyncio's own function stays"
+    )
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="from Python 3.12 on, it is mended")

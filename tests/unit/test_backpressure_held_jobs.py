@@ -46,5 +46,5 @@ def test_deferred_jobs_that_come_within_two_seconds_of_a_reset_run_at_once(
         timer.call_after(600, lambda _: ran.append(clock.now_s - 100), (held("ai.deferred"),))
         timer.call_after(600, lambda _: pytest.fail("of another service"), (held("email"),))
         pauser._run_held_of_reset(parent)
-    assert ran == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5], "and once more at the end"
+    assert ran == [0.0, 0.5, 1.0, 1.5, 2.0, 2.5], "it runs once more at the end"
     assert pauser._run_held_until_s == {}

@@ -69,7 +69,7 @@ def test_a_worker_looks_from_its_start_to_its_end(worker: Worker) -> None:
     worker.pauser.stop(worker.parent)
     assert worker.planned[-1].cancelled == 1
     worker.look()
-    assert len(worker.planned) == 2, "it was under way as the consumer stopped"
+    assert len(worker.planned) == 2, "this read had begun when the consumer stopped"
 
 
 def test_after_a_look_that_fails_the_next_one_is_planned(

@@ -52,7 +52,7 @@ def test_a_call_counts_for_its_key_and_once_more_for_its_tenant() -> None:
     assert (alone.usage, alone.charges) == ([(OF_KEY, OF_OK | {"emails": 0})], [])
     of_tenant = counted(OK, tenant="acme")
     assert of_tenant.usage == [(OF_KEY, OF_OK | {"emails": 0}), (OF_ACME, OF_OK | {"emails": 0})]
-    assert of_tenant.charges == [("acme", 12)], "what the provider counts against limits"
+    assert of_tenant.charges == [("acme", 12)], "the tokens that the provider counts against limits"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_of_many_calls_the_latest_are_remembered_and_the_first_that_is_in_doubt(
     calls[3] = call(3)
     calls[5] = call(5)
     calls[12] = call(12, in_doubt=True)
-    assert latest(calls) == tuple(calls[-LONGEST:]), "it is one of them"
+    assert latest(calls) == tuple(calls[-LONGEST:]), "the first call in doubt is among them"
 
 
 def test_the_calls_of_a_run_are_noted_within_it() -> None:

@@ -36,7 +36,7 @@ def test_cancelled_jobs_run_at_once_and_leave_the_timer() -> None:
     _end_waiting(SimpleNamespace(timer=SimpleNamespace(schedule=timer)), frozenset("ace"))
     assert sorted(request.id for request in ran) == ["a", "c"]
     left = [scheduled.entry.args[0].id for scheduled in timer.queue]
-    assert left == ["d", "b"], "the others keep their order"
+    assert left == ["d", "b"], "the other jobs keep their order"
 
 
 def log_lines(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -200,7 +200,7 @@ async def test_a_worker_listens_and_acts_from_its_start(monkeypatch: pytest.Monk
     monkeypatch.setattr(cancel_module, "listen", heard)
     monkeypatch.setattr(Runtime, "current", lambda: "runtime")
     step = Cancelling(parent)
-    assert parent.cancelling is step, "the commands find it there"  # type: ignore[attr-defined]
+    assert parent.cancelling is step, "the commands find the step there"  # type: ignore[attr-defined]
     used.assert_called_once_with("calls", "t")
     assert background == [step._listen, step._act]
     await step._listen()

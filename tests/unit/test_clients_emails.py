@@ -120,4 +120,4 @@ def test_an_email_that_may_have_been_accepted_keeps_its_key() -> None:
     keys.note_failed("ann", "x", "job-ann-1")
     assert keys.make("ann", "y") == "job-ann-3"
     assert keys.make("ann", "x") == "job-ann-1"
-    assert keys.make("ann", "x") == "job-ann-4", "once"
+    assert keys.make("ann", "x") == "job-ann-4", "the key is kept only once"

@@ -124,7 +124,7 @@ async def test_a_step_outside_of_a_job_runs_each_time(monkeypatch: pytest.Monkey
         return 1, 2
 
     monkeypatch.setattr(sys.modules["worker.clients.once"], "_record_of", no_job)
-    assert await once("draft", make) == (1, 2), "as it is"
+    assert await once("draft", make) == (1, 2), "the result keeps its type"
 
 
 async def test_the_result_of_a_step_is_kept_for_its_job_until_a_day_after_the_deadline(
@@ -144,6 +144,8 @@ async def test_the_result_of_a_step_is_kept_for_its_job_until_a_day_after_the_de
     try:
         record = await _record_of("draft")
         assert record is not None
-        assert record.name == "kw:step:j0:draft", "the job of the task that has called this one"
+        assert record.name == "kw:step:j0:draft", (
+            "the record belongs to the job of the calling task"
+        )
     finally:
         current_run.reset(ran)

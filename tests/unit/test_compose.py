@@ -102,7 +102,9 @@ def test_a_service_has_no_more_rights_than_it_needs(name: str) -> None:
 
 def test_secrets_are_files_and_are_in_no_environment() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    assert not re.search(r"(?<!\$)\$(?!\$)", text), "what compose fills in shows in docker inspect"
+    assert not re.search(r"(?<!\$)\$(?!\$)", text), (
+        "docker inspect shows values that compose fills in"
+    )
     files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
     assert files == {
         "settings": ".env",

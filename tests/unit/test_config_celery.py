@@ -92,7 +92,7 @@ def test_an_outage_within_a_jobs_time_limit_costs_no_result(limit_s: int) -> Non
         for n in range(policy["max_retries"])
     ]
     assert limit_s < sum(pauses) < limit_s + 60
-    assert max(pauses) <= 2, "jobs that are done keep their places for so long after an outage"
+    assert max(pauses) <= 2, "ended jobs keep their slots for this time after an outage"
 
 
 RELIED_ON_OF_RABBITMQ: dict[str, Any] = {

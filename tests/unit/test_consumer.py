@@ -199,4 +199,4 @@ def test_jobs_that_wait_for_a_rate_limit_follow_a_change_of_it(
     for _, work, args in timer.later:
         if args == (bucket,):
             work(*args)  # the timer of the former limit
-    assert started == begun, "nothing begins twice"
+    assert started == begun, "no job begins twice"

@@ -24,8 +24,8 @@ def test_a_broker_that_goes_on_to_refuse_is_asked_ever_less_often() -> None:
         seen.append(pauses.next(now_s))
         now_s += seen[-1] + 1
     assert seen == [1, 1.25, 1.5, 1.75, 2, 2.25, 2.5, 2.75, 3, 3]
-    assert max(seen[:3]) < 2, "a trouble of a few seconds ends with a silence of two at most"
-    assert pauses.next(now_s + 60) == 1, "it had taken everything for a minute"
+    assert max(seen[:3]) < 2, "after an outage of seconds, the worker connects within two seconds"
+    assert pauses.next(now_s + 60) == 1, "the broker had accepted everything for a minute"
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
@@ -40,7 +40,7 @@ def test_a_process_without_a_free_file_handle_tries_again_where_celery_ends(code
     with pytest.raises(OperationalError, match="may open no more files") as caught:
         steps.start(SimpleNamespace(steps=[mailbox]))
     assert caught.value.__cause__ is shortage
-    assert not isinstance(caught.value, OSError), "Celery ends a worker by one of these"
+    assert not isinstance(caught.value, OSError), "Celery ends a worker when it gets an OSError"
     shortage = OSError(errno.ECONNREFUSED, "Connection refused")
     with pytest.raises(ConnectionRefusedError):
         steps.start(SimpleNamespace(steps=[mailbox]))
@@ -93,7 +93,7 @@ def test_a_broker_that_is_away_is_asked_again_every_few_seconds() -> None:
     connection = SimpleNamespace(ensure_connection=lambda *_, **options: retries.append(options))
     receiver.ensure_connected(connection)
     start_s, step_s, longest_s = (retries[0][f"interval_{end}"] for end in ("start", "step", "max"))
-    assert start_s + 2 * step_s < 2, "a short trouble ends with a short silence"
+    assert start_s + 2 * step_s < 2, "after a short outage the worker connects soon"
     assert start_s < longest_s <= 3
 
 
@@ -102,8 +102,8 @@ def test_connections_that_are_lost_again_and_again_within_a_second_are_opened_af
 ):
     losses = Losses()
     assert [losses.are_frequent(0.2 * number) for number in range(6)] == [False] * 4 + [True] * 2
-    assert not losses.are_frequent(60.0), "after a calm time"
-    assert not any(losses.are_frequent(100.0 + number) for number in range(9)), "one a second"
+    assert not losses.are_frequent(60.0), "connections lasted for some time"
+    assert not any(losses.are_frequent(100.0 + number) for number in range(9)), "one loss a second"
 
 
 def test_a_broker_that_ends_connections_at_once_is_given_a_pause(

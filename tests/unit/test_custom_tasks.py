@@ -65,7 +65,7 @@ def test_a_task_that_another_one_calls_directly_is_part_of_its_job() -> None:
     assert outer.apply(task_id="one").get() == ["one-ann-1", "one-ann-2", "one-ann-3"]
     assert calls == [("one", False)] * 3, "a job that runs eagerly has no queue to go back to"
     alone = {inner(), inner()}
-    assert len(alone) == 2, "a program's calls are no runs of one job"
+    assert len(alone) == 2, "the calls of a program are not runs of one job"
     assert not any(key.startswith("None") for key in alone)
     assert calls[-1] == ("", False)
 
@@ -97,7 +97,7 @@ def test_a_job_that_has_ended_makes_no_more_calls_though_its_code_goes_on() -> N
     outer.run = wrap(outer, lambda: (None, NOBODY_COUNTS))
     with pytest.raises(JobEnded):
         outer.apply(task_id="one", throw=True)
-    assert ended == ["one"] * 3, "what each has left open is ended"
+    assert ended == ["one"] * 3, "objects that a run has left open are closed"
     assert current_run.get() is None
     for run in runs:
         with pytest.raises(JobEnded):

@@ -54,7 +54,7 @@ async def test_the_audit_trail_is_one_list_the_latest_first(audited: Any) -> Non
     ]  # fmt: skip
     assert answer["next_before"] is not None
     assert [options["count"] for _, options in audited.reads] == [4, 4, 4], (
-        "one entry more shows that there is another page"
+        "one more entry shows that there is another page"
     )
     assert audited.reads[0][1]["people_only"] is False
     rest = handler_of(Audit, {"before": answer["next_before"], "by": "people"}, **audited.poller)

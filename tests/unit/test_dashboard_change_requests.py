@@ -49,7 +49,7 @@ def test_a_body_is_read_up_to_its_bound_however_it_arrives(
         with pytest.raises(ApiError) as refused:
             handler.raw_body()
         assert refused.value.status_code == 413
-        assert len(handler._body) <= 2 * MAX_BODY_BYTES, "the rest is thrown away"
+        assert len(handler._body) <= 2 * MAX_BODY_BYTES, "the rest of the body is dropped"
     else:
         assert handler.raw_body() == bytes(sum(chunks))
 

@@ -96,7 +96,7 @@ def test_the_dashboard_fits_its_grid_and_names_no_machine() -> None:
         for x in range(p["x"], p["x"] + p["w"])
         for y in range(p["y"], p["y"] + p["h"])
     ]
-    assert len(cells) == len(set(cells)), "panels lie over each other"
+    assert len(cells) == len(set(cells)), "two panels overlap"
     assert {panel["datasource"]["uid"] for panel in DASHBOARD["panels"]} == {"${datasource}"}
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 

@@ -163,7 +163,7 @@ def test_the_task_of_a_job_is_the_one_of_its_events_else_the_one_of_its_message(
     assert (found.task, found.where, found.worker) == (task, "deferred", "")
     assert found.waits == Waits("key", "rpm", 7, None)
     assert [call["key"] for call in found.calls] == [CALL["key"]]
-    assert (found.error, found.key, found.attempts) == ("", "", None), "it has not ended"
+    assert (found.error, found.key, found.attempts) == ("", "", None), "the job has not ended"
 
 
 CALL = {"at_ms": 5, "key": "gsk_1...", "code": "ok"}

@@ -80,12 +80,12 @@ def test_each_number_of_a_state_is_the_sample_of_its_name(monkeypatch: pytest.Mo
     letters = {
         name: values.pop(name) for name in list(values) if name.startswith("keywheel_dead_letters")
     }
-    assert len(letters) == len(OWNERS) * len(KINDS), "from the start, as many as there may be"
+    assert len(letters) == len(OWNERS) * len(KINDS), "all possible samples exist from the start"
     assert {name: value for name, value in letters.items() if value} == {
         "keywheel_dead_letters poison groq": 3
     }
     answers = {name: values.pop(name) for name in list(values) if "unknown_answers" in name}
-    assert len(answers) > 2, "from the start"
+    assert len(answers) > 2, "the samples exist from the start"
     assert {name: value for name, value in answers.items() if value} == {
         "keywheel_unknown_answers_total error_code groq": 7
     }

@@ -118,11 +118,11 @@ async def test_keys_are_loaded_again_now_and_then_and_replaced_where_they_differ
     pools["groq"].keys = ("a",)
     keys["groq"] = ("b",)
     await unstarted._reload_keys()
-    assert pools["groq"].replace_keys.call_count == 1, "not yet"
+    assert pools["groq"].replace_keys.call_count == 1, "the interval is not over yet"
     unstarted.reload_keys_soon()
     keys["groq"] = ("a",)
     await unstarted._reload_keys()
-    assert pools["groq"].replace_keys.call_count == 1, "they are the same"
+    assert pools["groq"].replace_keys.call_count == 1, "the keys have not changed"
     unstarted.reload_keys_soon()
 
     def unreadable(_: str) -> Any:

@@ -91,7 +91,7 @@ async def test_one_look_serves_all_that_ask_within_400_ms(look: Any) -> None:
     polling = look.poller
     waiting = polling._next
     first = await polling._poll(fresh_s=0.4)
-    assert waiting.result() is first, "who waits for the next state has it"
+    assert waiting.result() is first, "a request that waits for the next state gets it"
     look.now_s += 0.3
     assert await polling._poll(fresh_s=0.4) is first
     assert not polling._next.done()

@@ -38,7 +38,7 @@ def test_the_oldest_message_is_as_old_as_the_oldest_marker_that_is_still_there(
     client: _List,
 ) -> None:
     age = QueueAge()
-    assert age.measure(client, "ai", 90.0) == 0.0, "nothing waits"
+    assert age.measure(client, "ai", 90.0) == 0.0, "no message waits"
     seen = []
     # One message comes every five seconds, and from the fourth on two are taken.
     for step in range(8):
@@ -60,7 +60,7 @@ def test_a_message_is_marked_every_five_seconds_and_once(client: _List) -> None:
         age.measure(client, "ai", at_s)
     assert age._markers == [("a", 0.0), ("c", 5.0), ("d", 15.0)]
     client.messages = client.messages[:-1]
-    assert age.measure(client, "ai", 16.0) == 11.0, "b waited since no later than c"
+    assert age.measure(client, "ai", 16.0) == 11.0, "b waits at least since c came"
 
 
 def test_where_the_oldest_is_still_there_nothing_else_is_searched_for(client: _List) -> None:
@@ -72,7 +72,7 @@ def test_where_the_oldest_is_still_there_nothing_else_is_searched_for(client: _L
     del client.messages[-7:]
     client.searched.clear()
     assert age.measure(client, "ai", 46.0) == 11.0
-    assert len(client.searched) <= 5, "by bisection"
+    assert len(client.searched) <= 5, "the search is a bisection"
 
 
 def test_after_a_search_there_is_a_pause_of_a_hundred_times_as_long(

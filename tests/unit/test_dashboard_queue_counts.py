@@ -71,7 +71,7 @@ def test_the_queues_of_rabbitmq_are_counted_with_what_the_workers_hold() -> None
     assert broadcast.args == ("stats",)
     assert (broadcast.kwargs["reply"], broadcast.kwargs["connection"]) == (True, connection)
     watch.poll()
-    assert app.control.broadcast.call_count == 1, "the workers are asked less often"
+    assert app.control.broadcast.call_count == 1, "the workers get fewer queries"
 
 
 def test_queues_without_workers_are_counted_all_the_same() -> None:

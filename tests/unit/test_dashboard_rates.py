@@ -70,7 +70,7 @@ def test_once_all_keys_are_out_the_last_minute_says_nothing_about_the_next() -> 
     assert rates.rate == 3
     for second in range(40, 48, 2):
         sample(rates, second, accepted=114, state="cooling")
-    assert rates.rate > 2, "a call may still be under way, or another resource's"
+    assert rates.rate > 2, "a call may still be in flight, or use another resource"
     sample(rates, 50, accepted=114, state="cooling")
     assert rates.rate == 0
     sample(rates, 51, accepted=120, state="cooling")
@@ -146,7 +146,7 @@ def test_the_queue_is_empty_when_all_that_waits_is_done() -> None:
     jobs = tuple(DeferredJob(f"{end}", end * 1000, "key", "epd", None) for end in (60, 900))
     waits = QueueView("email", deferred=200, deferred_jobs=jobs)
     service = ServiceView(PoolView("resend", 60_000, ()), waits, 2.0)
-    assert service.drain_s == 840, "the last of the deferred ones comes back then"
+    assert service.drain_s == 840, "the last deferred job comes back then"
 
 
 def test_a_queue_is_paused_when_every_worker_has_paused_it() -> None:
@@ -180,11 +180,11 @@ def test_a_rate_is_that_of_the_last_minute() -> None:
     assert rate.per_s == 0.0
     for at_ms, count in ((0, 0), (1_000, 100), (61_000, 160)):
         rate.add(at_ms, count)
-    assert rate.per_s == 160 / 61, "the sample of a minute ago is one of it"
+    assert rate.per_s == 160 / 61, "the sample of a minute ago is included"
     rate.add(61_001, 160)
     assert rate.per_s == 60 / 60.001
     rate.add(62_000, 3)
-    assert rate.per_s == 0.0, "it has begun anew"
+    assert rate.per_s == 0.0, "the counter has begun again"
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ SCRIPTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(STATIC
 @pytest.mark.parametrize("name", sorted(SCRIPTS.keys() - {"plot.js", "dialog.js"}))
 def test_nothing_takes_the_focus_from_the_person_who_uses_a_page(name: str) -> None:
     text = SCRIPTS[name]
-    assert "replaceChildren.apply(" not in text, "showEntries() keeps the elements of what stays"
-    assert ".disabled = true" not in text, "whileBusy() leaves a button its focus"
+    assert "replaceChildren.apply(" not in text, (
+        "showEntries() keeps the elements of entries that stay"
+    )
+    assert ".disabled = true" not in text, "whileBusy() leaves the focus on a button"
 
 
 def test_countdowns_follow_the_servers_clock() -> None:
     calls = Counter({name: text.count("Date.now()") for name, text in SCRIPTS.items()})
-    assert +calls == {"job.js": 2}, "now_ms(), and the difference that it adds"
+    assert +calls == {"job.js": 2}, "one call in now_ms(), one for the difference that it adds"

@@ -125,12 +125,12 @@ async def test_after_an_error_of_the_broker_nothing_more_is_sent_and_the_sent_le
     done: list[int] = []
     with pytest.raises(OperationalError, match="away"):
         await replay_letters(store, letters, progress=done.append)
-    assert published.call_count < 5 + 8, "those that were under way, and no other"
+    assert published.call_count < 5 + 8, "only messages that were being sent are sent"
     [deleted] = store.delete.await_args_list
     assert len(deleted.args[0]) == 4
     unclaimed = {unclaim.args[0].id for unclaim in store.unclaim.await_args_list}
     assert not unclaimed & {each.id for each in deleted.args[0]}
-    assert len(unclaimed) == published.call_count - 4, "another may replay them at once"
+    assert len(unclaimed) == published.call_count - 4, "another process may replay them at once"
     assert done == []
 
 
@@ -249,7 +249,9 @@ def test_a_job_is_sent_again_with_all_that_it_had(publish: Any) -> None:
             "headers": {"mine": 1, "keywheel_doubt_ms": 5},
         },
     )
-    assert (message.kwargs, message.options) == ({"prompt": "p"}, options), "as it was"
+    assert (message.kwargs, message.options) == ({"prompt": "p"}, options), (
+        "the message is unchanged"
+    )
     publish.backend.delete.assert_called_once_with("meta-job-1")  # the old failure
     publish.connections.acquire.assert_called_once_with(block=True, timeout=10)
 

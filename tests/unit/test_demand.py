@@ -57,7 +57,7 @@ async def test_as_many_may_wait_as_got_leases_lately_and_always_a_few(clock: Clo
         demand.note_granted(line)
     assert demand.capacity() == len(line.granted_s) == 59
     clock.s += HORIZON_S / 2
-    assert demand.capacity() == 59, "leases that are exactly as old as the horizon count still"
+    assert demand.capacity() == 59, "leases exactly as old as the horizon still count"
     demand.note_granted(line)
     assert demand.capacity() == len(line.granted_s) == 60
     clock.s += 0.001
@@ -82,7 +82,9 @@ async def test_while_tenants_take_turns_fewer_may_wait(clock: Clock) -> None:
         demand.note_granted(line)
     assert demand.capacity() == 20
     clock.s += 0.1
-    assert demand.capacity() == 20, "of the whole horizon: no tenant came for ten seconds"
+    assert demand.capacity() == 20, (
+        "leases of the whole horizon count, because no tenant came for ten seconds"
+    )
     clock.s += TENANT_HORIZON_MS / 1000
     assert demand.capacity() == 20
 
@@ -183,9 +185,9 @@ async def test_a_service_rests_until_the_first_of_the_lines_that_are_expected_is
     demand.note_upcoming(kinds("m"))
     assert demand.resting_s() == 60.0
     demand.note_upcoming(kinds("x"))
-    assert demand.resting_s() == 0.0, "it may be served"
+    assert demand.resting_s() == 0.0, "the new line may be served"
     clock.s += 50
-    assert demand.resting_s() == 10.0, "no job comes to the other one any more"
+    assert demand.resting_s() == 10.0, "jobs no longer come to the other line"
     clock.s += 15
     assert demand.resting_s() == 0.0
 

@@ -149,7 +149,7 @@ def test_each_page_says_first_for_whom_it_is(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [*DOCS, *OF_BENCHMARKS], ids=by_name)
 def test_no_page_is_longer_than_300_lines(page: Path) -> None:
-    assert len(text_of(page).splitlines()) <= 300, "part it by subject"
+    assert len(text_of(page).splitlines()) <= 300, "divide the page by subject"
 
 
 @pytest.mark.parametrize("page", DOCS, ids=by_name)

@@ -130,7 +130,7 @@ async def test_shapes_beyond_the_most_are_counted_as_one(
     seen_at_last = {each.shape: each.count for each in await last.seen()}
     assert seen_at_last == {"a": 3, "b": 1, "c": 2, "(others)": 3}
     logged = [message.split("): ")[1].split(".")[0] for message in caplog.messages]
-    assert logged == [*"ab", *"cad", *"dea"], "the first of each shape, and no more than that many"
+    assert logged == [*"ab", *"cad", *"dea"], "the first answer of each shape, up to the limit"
     assert caplog.messages[0].startswith("Groq sent an unknown answer (error code): a. `celery")
 
 

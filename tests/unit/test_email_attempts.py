@@ -97,7 +97,7 @@ async def test_a_result_may_be_stored_late_but_a_doubt_may_not(
         tested.request = SENT
         getattr(bench.store, verb).side_effect = LostError("gone")
         await tested.after(LEASE, reply)
-        assert bench.late.call_count == 1, "a doubt would come after the next try"
+        assert bench.late.call_count == 1, "a late doubt would be stored after the next attempt"
         redis_retry._Quiet.until_s.clear()
     then = "trying again for a minute" if passes else "a second try sends the same bytes"
     assert caplog.messages == [
@@ -199,7 +199,9 @@ async def test_a_claim_whose_answer_is_lost_is_released(
         await tested.before(LEASE)
     released = bench.store.release.await_args
     assert released.kwargs == {"by": "l"}
-    assert bench.late.call_count == 1, "else no job could send it until the claim expires"
+    assert bench.late.call_count == 1, (
+        "otherwise no job could send the email until the claim expires"
+    )
     assert tested._in_flight._ends == {}
     assert tested.request is None
     assert not waits.done() or waits.result().result is NextStep.SEND
@@ -254,7 +256,7 @@ async def test_a_follower_that_no_longer_fits_into_the_batch_waits_again(
     assert isinstance(waits[emails[2]].result().result, Revoked)
     assert waits[emails[3]].result().result is NextStep.WAIT
     assert list(tested.batch) == [emails[0]]
-    assert tested.leads, "the next one leads when it is known how many have room"
+    assert tested.leads, "the next email leads once it is known how many have room"
     await tested.after(LEASE, DONE)
     assert not tested.leads
 

@@ -79,7 +79,7 @@ def test_each_job_raises_an_error_of_its_own() -> None:
         assert facts(copy) == facts(deferred)
         late.add(copy.countdown_ms - 5_000)
     assert min(late) >= 0
-    assert 400 < max(late) <= 500, "they come back nearly together"
+    assert 400 < max(late) <= 500, "the jobs come back at nearly the same time"
     failed = TransientError("why", 70)
     failed.code, failed.own, failed.in_doubt = "c", False, True
     copied = own_copy(failed)
@@ -143,7 +143,7 @@ async def test_emails_lead_in_the_turns_of_their_tenants_unless_their_jobs_have_
     queue.lead(third)
     assert queue.led
     assert [leader for leader, _ in queue.in_turn()] == [first, second, third], (
-        "it has had its turn"
+        "the first email has had its turn"
     )
     queue.lead(first)
     queue.take(first)

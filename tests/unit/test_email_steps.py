@@ -89,7 +89,7 @@ async def test_a_run_waits_for_a_call_of_its_process_and_shares_its_error(state:
                 await looks
             assert caught.value is not error
             assert caught.value.reason == "why"
-    assert store.looks == 2, "one look each: the call is known to be in flight"
+    assert store.looks == 2, "each step reads once: the call is known to be in flight"
     common.in_flight.begin("1")
     late = run_of(common, until_s=0.0)
     with pytest.raises(Deferred) as deferred:
@@ -140,7 +140,7 @@ async def test_a_request_is_repeated_unchanged_with_its_account(
         for _ in range(9):  # until its call is in flight
             await asyncio.sleep(0)
         ended: Any = common.in_flight.find("1")
-        assert ended is not None, "others of this process wait for it"
+        assert ended is not None, "other jobs of this process wait for the call"
         await asyncio.wait({looks})
         if isinstance(expected, NextStep):
             assert looks.result() is expected

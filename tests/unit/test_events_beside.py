@@ -52,7 +52,7 @@ def test_events_are_sent_while_the_broker_does_not_answer_and_go_out_in_their_or
     assert not producer.published
     producer.may_publish.set()
     sending.send("worker-offline")
-    assert not thread.is_busy, "the last one waits until all are published"
+    assert not thread.is_busy, "the last event waits until all are published"
     assert [key for key, _ in producer.published] == [
         "worker.heartbeat", "task.multi", "task.multi", "worker.offline",
     ]  # fmt: skip
@@ -120,7 +120,7 @@ def test_each_connection_has_a_thread_of_its_own_where_several_may_use_it() -> N
     producer.may_publish.set()
     consumer.event_dispatcher = dispatcher(producer)
     consumer.create_task_handler()
-    assert before._latest.cancelled(), "the thread of the lost connection begins nothing more"
+    assert before._latest.cancelled(), "the thread of the lost connection starts no further publish"
     of_lost.send("worker-heartbeat")
     assert before._latest.done()
     lost.may_publish.set()
@@ -159,16 +159,16 @@ def test_the_events_of_jobs_wait_a_moment_for_others_and_for_those_that_are_on_t
     consumer._events = SimpleNamespace(is_busy=True)
     now_s += 0.1
     flush()
-    assert (flushed, later[1:]) == ([], [(0.2, flush)]), "those before are on their way"
+    assert (flushed, later[1:]) == ([], [(0.2, flush)]), "earlier events are being published"
     now_s += 0.1
     consumer.on_send_event_buffered()
-    assert len(later) == 2, "one look is planned already"
+    assert len(later) == 2, "one flush is planned already"
     consumer._events.is_busy = False
     now_s += 0.1
     flush()
     assert (flushed, len(later)) == ([now_s], 2)
     consumer.on_send_event_buffered()
-    assert len(later) == 3, "the next event is published a moment after it"
+    assert len(later) == 3, "the next event is published a moment later"
     consumer._events = None
     now_s += 0.2
     flush()

@@ -101,7 +101,7 @@ def test_a_worker_watches_its_consumer_where_a_heartbeat_is_wanted(
     assert (parent.consumer.loop is not consume) is is_watched
     assert parent.consumer.loop() == "ended"
     assert steps == [False]
-    assert len(started) == (3 if file else 2), "the heartbeat, what watches the pool, the check"
+    assert len(started) == (3 if file else 2), "the heartbeat, the watch of the pool, and the check"
     entry.canceled = False
     health_step.stop(parent)
     assert entry.canceled

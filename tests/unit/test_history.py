@@ -50,7 +50,7 @@ def test_a_history_is_as_old_as_the_first_run(
     monkeypatch.setattr(histories, "time", SimpleNamespace(time=lambda: 1_000.0))
     assert History(since_ms).age_s == age_s
     history = History.of({HEADER: {"since_ms": since_ms}})
-    assert history.since_ms == min(since_ms, 1_000_000), "no run begins in a time to come"
+    assert history.since_ms == min(since_ms, 1_000_000), "a run cannot begin in the future"
 
 
 # How long a job has waited by its message, when it was due, and the wait that counts at 1,000 s.

@@ -88,7 +88,7 @@ async def test_the_pool_learns_the_limits_of_each_key_and_nothing_else() -> None
         (key, f"account of {key.id}", 0) for key in KEYS
     ]
     assert len({lease.id for lease, _ in settled}) == 2
-    assert all(len(lease.id) == 32 for lease, _ in settled), "the pool knows no such lease"
+    assert all(len(lease.id) == 32 for lease, _ in settled), "the pool has no such lease"
     assert [(verdict.fate, verdict.code, verdict.limits) for _, verdict in settled] == [
         (Fate.DONE, ASKED, LIMITS)
     ] * 2

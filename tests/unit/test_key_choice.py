@@ -21,7 +21,9 @@ ALL = [A1, A2, B, UNKNOWN]
 def chosen(directory: KeyDirectory, **request: Any) -> list[ApiKey]:
     candidates = directory.candidates(LeaseRequest(**request))
     assert len(candidates.keys) == len(candidates.accounts)
-    assert directory.candidates(LeaseRequest(tokens=9, **request)) is candidates, "and it is kept"
+    assert directory.candidates(LeaseRequest(tokens=9, **request)) is candidates, (
+        "the result is kept"
+    )
     return list(candidates.keys)
 
 
@@ -66,7 +68,7 @@ def test_choices_are_forgotten_where_there_are_many(monkeypatch: pytest.MonkeyPa
         assert len(directory._choices) <= 2
     before = directory.candidates(LeaseRequest(account="c"))
     directory.candidates(LeaseRequest(account="b"))
-    assert directory.candidates(LeaseRequest(account="c")) is before, "two are kept"
+    assert directory.candidates(LeaseRequest(account="c")) is before, "two results are kept"
 
 
 BOTH = LeaseRequest(model="m", resource="r", fallbacks=(("n", "s"), ("o", "t")), tokens=5)

@@ -62,10 +62,10 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
     rest = "\n".join(lines)
     assert "rate_limit openai/gpt-oss-120b for 7,500 tokens or more" in rest
     assert "org_01jxvdgr7sfb1xf0q8tdg0yv5m" in rest
-    assert "on enable   100% epmo" in rest, "a reset of all keys leaves it out"
+    assert "on enable   100% epmo" in rest, "a reset of all keys does not enable it"
     assert "leaked (by cli ann)" in rest
     assert rest.count("until reset") == 1, (
-        "one resource of it comes back by a reset alone; a key that is ready is back"
+        "one resource comes back only by a reset; a ready key is not listed"
     )
     assert lines[-1] == "resend: no key is configured here"
 
@@ -218,7 +218,7 @@ def test_a_dead_letter_has_the_whole_width_for_its_reason() -> None:
     dead_letter = DeadLetter(job, "tasks.ai.complete", "ai", "groq", "failed", reason, calls=3)
     lines = shown(dead_listing.listing([dead_letter]))
     assert all(len(line) <= 80 for line in lines)
-    assert len(lines) == 4, "when and which, what, and its reason"
+    assert len(lines) == 4, "time and job, task, and reason"
     assert lines[0].endswith(f" UTC  {job}")
     assert lines[1].strip() == "tasks.ai.complete  failed (3 calls)"
     assert "\x1b" not in "".join(lines)

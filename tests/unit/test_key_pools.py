@@ -21,4 +21,4 @@ def test_the_logs_hide_each_key_from_the_moment_it_is_read(
         key_pools.announce(discovery)
     assert odd[10:] not in redactor.redact(f"Bearer {odd}")
     assert caplog.messages == [problem.sentence for problem in discovery.problems]
-    assert caplog.messages, "the same key twice is odd"
+    assert caplog.messages, "configuring the same key twice is reported"

@@ -149,7 +149,9 @@ def test_keda_scales_the_workers_and_never_to_zero() -> None:
     assert ("Deployment", spec["scaleTargetRef"]["name"]) in OBJECTS
     assert 1 <= spec["minReplicaCount"] < spec["maxReplicaCount"]
     assert spec["fallback"]["replicas"] >= 1
-    assert spec["fallback"]["behavior"] == "currentReplicasIfHigher", "no fleet shrinks unseen"
+    assert spec["fallback"]["behavior"] == "currentReplicasIfHigher", (
+        "without metrics the number of workers must not shrink"
+    )
     [trigger] = spec["triggers"]
     assert trigger["type"] == "prometheus"
     assert all(isinstance(value, str) for value in trigger["metadata"].values())

@@ -81,7 +81,7 @@ async def test_a_settle_that_fails_is_sent_later_without_what_was_left_of_a_limi
     assert len(hooks.after_s) == (hooked and concludes)
     [ask] = late
     assert await ask() == "settled"
-    assert pool.settles[1:] == [(LATE, True)], "how much was left of a limit is known no more"
+    assert pool.settles[1:] == [(LATE, True)], "the remaining part of a limit is outdated"
     assert caplog.messages == ["cannot settle a lease (gone); trying again for a minute"]
 
 

@@ -124,7 +124,7 @@ async def test_unknown_answers_are_logged_once_and_written_together(
         drift.notice(ONE)
         for _ in range(3):
             await asyncio.sleep(0)
-    assert written == [], "not one by one"
+    assert written == [], "answers are not written one by one"
     await drift.close()
     assert written == [{ONE: 3}]
     assert caplog.messages == [

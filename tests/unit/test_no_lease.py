@@ -249,7 +249,7 @@ def test_a_failure_is_blamed_on_the_request_where_nothing_else_is_to_blame(
     assert (error.code, error.reason, error.backoff_ms) == ("c", "why", None)
     assert error.most_repeats == verdict.most_repeats
     if not passing:
-        assert failure_of(verdict, None).own is own, "the pool may not say"
+        assert failure_of(verdict, None).own is own, "the pool may have no answer"
 
 
 def test_an_error_says_the_code_where_the_provider_gave_no_reason() -> None:

@@ -46,12 +46,12 @@ async def test_the_more_jobs_wait_the_later_each_comes_back(broker: Broker) -> N
     assert [await broker.wait() for _ in range(4)] == [100, 1_000, 2_000, 3_000]
     assert broker.random.call_args == call(100, 3_000)
     broker.now_s += 2.0
-    assert await broker.wait() == 1_000, "those that are due by now count no more"
+    assert await broker.wait() == 1_000, "jobs that are due by now no longer count"
     assert await broker.wait(5_000) == 5_000
-    assert await broker.wait(code="rpm") == 100, "its end is known"
+    assert await broker.wait(code="rpm") == 100, "the end of such a rest is known"
     for outages_, service in ((broker.outages, ""), (Outages(None), "groq")):
         waits = [await outages_.countdown_ms(service, 100, "server_error") for _ in range(4)]
-        assert waits == [100] * 4, "no end of an outage could wake them"
+        assert waits == [100] * 4, "the end of an outage could not wake them"
 
 
 async def test_an_outage_holds_no_job_for_longer_than_an_hour(broker: Broker) -> None:
@@ -107,7 +107,7 @@ async def test_a_call_that_passes_looks_for_an_outage_every_ten_seconds(
     assert caplog.messages == ["jobs cannot be woken after an outage (ConnectionError)"]
     broker.end.side_effect = None
     await broker.passed()
-    assert broker.end.await_count == 4, "at once: the broker was away"
+    assert broker.end.await_count == 4, "it looks at once, because the broker was down"
     broker.outages.passed("", "")
     Outages(None).passed("groq", "")
     assert not broker.outages._waking

@@ -41,7 +41,7 @@ async def test_sixteen_megabytes_are_read_of_an_answer_that_is_kept_whole() -> N
     longer = Pieces(16, b"x")
     with pytest.raises(OversizedAnswer):
         await body(longer).read()
-    assert longer.released == ["closed"], "its connection is of no more use"
+    assert longer.released == ["closed"], "the connection cannot be used again"
 
 
 # The connection's error in the middle of an answer, and the raised error.

@@ -124,7 +124,7 @@ def test_a_batch_counts_the_recipients_of_the_emails_that_were_accepted() -> Non
     verdict = Verdict(Fate.DONE, "ok")
     charged = resend_client._charged
     assert charged(verdict, EMAILS[0], None) is verdict
-    assert charged(verdict, EMAILS, None).emails == 5, "it is not known which were accepted"
+    assert charged(verdict, EMAILS, None).emails == 5, "it is not known which emails were accepted"
     value = {"results": [{"id": "1"}, {"error": "x"}, {"id": "3"}]}
     assert charged(verdict, EMAILS, value).emails == 3
 

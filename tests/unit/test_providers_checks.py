@@ -113,7 +113,7 @@ def test_the_sdk_of_a_key_is_made_once_and_kept_for_the_latest_keys_alone(
     names = [f"gsk_{number}" for number in range(64)]
     client.prepare([SecretStr("gsk ü"), *keys])
     client.prepare(keys)
-    assert made == names, "not for a key that no header can carry"
+    assert made == names, "no client is made for a key that no header can hold"
     assert client._client(keys[1]).api_key == "gsk_1"
     client.prepare([SecretStr("gsk_new"), *keys[1:]])
     assert made == [*names, "gsk_new"]

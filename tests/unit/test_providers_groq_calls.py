@@ -126,7 +126,7 @@ async def test_a_streamed_completion_reaches_its_listener_and_is_judged_by_its_p
     assert json.loads(provider.requests[0].content) == CHAT | {"stream": True}
     assert streamed.closed >= 1
     if reply.verdict.code == "over_capacity":
-        assert reply.verdict.counted, "a part of it was made"
+        assert reply.verdict.counted, "a part of the answer was made"
     if reply.verdict.code in {"ok", "stream_cut"}:
         assert [unknown.shape for unknown in provider.noticed] == ["new"]
 

@@ -37,7 +37,7 @@ async def test_a_streamed_request_asks_for_pieces_that_can_be_read_on_their_way(
         assert not whole.is_streamed
         made = whole.with_key(SECRET)
         assert made.headers.get_list("accept-encoding") == ["gzip, br"]
-        assert made.read() == body, "as it came"
+        assert made.read() == body, "the body is unchanged"
 
 
 async def test_a_field_that_differs_for_the_key_is_the_only_change() -> None:

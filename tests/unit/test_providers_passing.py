@@ -107,7 +107,7 @@ async def test_an_answer_that_came_whole_is_judged_and_kept_for_the_sdk() -> Non
     assert exchange.response.json() == {"usage": USAGE}
     assert exchange.response.headers["x-own"] == "2"
     kept = exchange.response.headers
-    assert not {"content-encoding", "transfer-encoding"} & set(kept), "its body is decoded"
+    assert not {"content-encoding", "transfer-encoding"} & set(kept), "the body is decoded"
     assert kept["content-length"] == str(len(exchange.response.content))
     assert exchange.response.extensions == {"http_version": b"HTTP/1.1"}
 

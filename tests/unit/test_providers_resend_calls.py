@@ -68,7 +68,7 @@ async def test_a_batch_is_judged_by_its_answer(outcome: Any, fate: str, emails: 
     assert (summary(reply), reply.verdict.emails) == (fate, emails)
     assert reply.verdict.effect in {Effect.NONE, Effect.COOL}
     if reply.verdict.code == "daily_quota":
-        assert reply.verdict.effect is Effect.NONE, "fewer emails may fit"
+        assert reply.verdict.effect is Effect.NONE, "a smaller batch may fit"
     [sent] = provider.requests
     assert sent.url.path == "/emails/batch"
     assert (sent.headers["idempotency-key"], sent.headers["x-batch-validation"]) == (

@@ -27,7 +27,7 @@ def test_an_answer_is_read_whatever_it_claims_to_be(
     answer = Answer.parse(200, {"Content-Type": "text/html", "X-Own": "A"}, content)
     assert (answer.body, answer.is_page) == (body, is_page)
     assert answer.headers == {"content-type": "text/html", "x-own": "A"}
-    assert "html" not in repr(answer).replace("text/html", ""), "it may quote anything"
+    assert "html" not in repr(answer).replace("text/html", ""), "the body may quote anything"
 
 
 def test_a_success_is_any_2xx() -> None:

@@ -177,7 +177,7 @@ def test_unknown_fields_and_ends_of_a_completion_are_reported(
     message: Any, reason: Any, noted: list[str]
 ) -> None:
     assert groq(200, message=message, reason=reason) == noted
-    assert groq(400, message=message, reason=reason) == [], "there is no completion"
+    assert groq(400, message=message, reason=reason) == [], "there is no completion to judge"
 
 
 def test_unknown_headers_about_limits_are_reported() -> None:
@@ -233,7 +233,7 @@ def test_a_model_whose_calls_all_fail_alike_is_reported_from_the_twentieth_on() 
     assert watch.see(REJECTED) == ["model m-1: rejected"]
     assert watch.see(REJECTED) == ["model m-1: rejected"]
     assert watch.see(*[REJECTED] * 19, model="m-2") == []
-    assert watch.see(judged(Fate.FAIL, "other"), REJECTED) == [], "not alike"
+    assert watch.see(judged(Fate.FAIL, "other"), REJECTED) == [], "the failures differ"
     assert watch.see(*[REJECTED] * 18) == []
     assert watch.see(OK, REJECTED) == []
     assert watch.see(REJECTED, model="m-2") == ["model m-2: rejected"]
@@ -254,7 +254,9 @@ def test_a_failure_of_a_key_or_an_outage_is_not_counted_for_the_model(
     assert bool(_Watch().see(*[verdict] * 20)) is noted
     watch = _Watch()
     watch.see(*[REJECTED] * 19)
-    assert bool(watch.see(verdict, REJECTED)) is not noted, "it does not count, nor interrupt"
+    assert bool(watch.see(verdict, REJECTED)) is not noted, (
+        "such a failure neither counts nor interrupts the count"
+    )
 
 
 def test_only_the_last_models_that_failed_are_remembered() -> None:

@@ -92,4 +92,4 @@ def test_the_queues_follow_the_keys(caplog: pytest.LogCaptureFixture) -> None:
     queues.deselect(list(names))  # as Celery's own `cancel_task_queue` does
     choice.follow(consumer, BOTH | {"groq": 0})
     choice.follow(consumer, BOTH)
-    assert set(names) <= set(queues.consume_from), "after a reconnection as well"
+    assert set(names) <= set(queues.consume_from), "this holds after a reconnection as well"

@@ -63,10 +63,12 @@ def test_the_demand_of_a_queue_of_one_service_is_that_of_the_service(waiting: in
 
 def test_a_full_service_pauses_the_queue_only_where_no_other_one_is_wanted() -> None:
     demand = shared(full=Scripted(waiting=12), free=Scripted(room=20))
-    assert is_full(demand), "only its jobs are known to come"
+    assert is_full(demand), "only jobs of this service are known to come"
     demand.note_upcoming({("full", None, False), ("free", None, False)})
     assert not is_full(demand)
-    assert demand.capacity() - demand.shortest(bulk=False) == 20, "as many as the other one takes"
+    assert demand.capacity() - demand.shortest(bulk=False) == 20, (
+        "as many as the other service takes"
+    )
     assert demand.count(bulk=False) == 12
 
 
@@ -86,7 +88,7 @@ def test_a_service_learns_of_its_upcoming_jobs_and_whether_others_can_pass() -> 
     )
     assert (first.upcoming, second.upcoming) == ([(("m",), False)], [(("n",), True)])
     assert first.others_pass(False)
-    assert not second.others_pass(False), "the first one is full"
+    assert not second.others_pass(False), "the first service is full"
 
 
 @pytest.mark.parametrize(

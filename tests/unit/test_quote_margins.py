@@ -50,7 +50,7 @@ def test_a_margin_is_that_which_nine_of_ten_outcomes_stayed_below() -> None:
 def test_a_quote_that_was_kept_lowers_the_margin_by_a_ninth_of_what_another_raises_it() -> None:
     spread = taught(14.0)._spreads[1]  # within the quoted 44 s
     assert spread.level == pytest.approx(0.899)
-    assert taught(44.0)._spreads[1].level == pytest.approx(0.899), "in time, if only just"
+    assert taught(44.0)._spreads[1].level == pytest.approx(0.899), "the job ended just in time"
     assert taught(44.5)._spreads[1].level == pytest.approx(0.909)
 
 
@@ -60,7 +60,9 @@ def test_the_margin_stays_within_bounds_however_long_all_goes_well_or_ill() -> N
     for _ in range(200):
         spread.note(9.0, kept=False)
     assert spread.level == 1.5
-    assert spread.factor() == pytest.approx(9.0 * 3), "beyond all that was seen, in proportion"
+    assert spread.factor() == pytest.approx(9.0 * 3), (
+        "a wait longer than all before grows in proportion"
+    )
     spread.level = 1.0
     assert spread.factor() == 9.0
 

@@ -41,8 +41,8 @@ async def test_a_server_that_hangs_is_given_up_within_15_seconds() -> None:
     options = client.connection_pool.connection_kwargs
     assert options["socket_timeout"] + options["socket_connect_timeout"] == 15
     assert options["decode_responses"] is True
-    assert options["encoding_errors"] == "replace", "what is no text hides no other"
-    assert client.connection_pool.max_connections < 20, "as a hosted server accepts"
+    assert options["encoding_errors"] == "replace", "a value that is not text must not hide others"
+    assert client.connection_pool.max_connections < 20, "a hosted server accepts few connections"
     await client.aclose()
 
 
@@ -104,7 +104,7 @@ async def test_a_connection_that_is_no_longer_used_is_closed(
     [(pause_s, look)] = timers
     assert pause_s == 7
     look()
-    assert len(timers) == 2, "both were used"
+    assert len(timers) == 2, "both connections were used"
     again = await pool.get_connection()
     await pool.release(again)
     idle = second if again is first else first
@@ -115,7 +115,7 @@ async def test_a_connection_that_is_no_longer_used_is_closed(
     timers[2][1]()
     assert taken is again
     await asyncio.sleep(0)
-    assert again.closed_how == [], "it is in use"
+    assert again.closed_how == [], "the connection is in use"
     await pool.release(again)
     for _, later in timers[3:4]:
         later()
@@ -123,6 +123,6 @@ async def test_a_connection_that_is_no_longer_used_is_closed(
     await pool._closing
     assert again.closed_how == [{"nowait": True}]
     timers[5][1]()
-    assert len(timers) == 6, "all are closed"
+    assert len(timers) == 6, "all connections are closed"
     await pool.release(await pool.get_connection())
     assert len(timers) == 7

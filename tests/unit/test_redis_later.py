@@ -88,7 +88,7 @@ async def test_commands_are_given_up_with_their_time_and_with_the_pool(
     monkeypatch.setattr(later, "JOB", replace(later.JOB, within_s=60.0))
     send_later(store, LostError("lost"))
     await stored.wait()
-    assert not tried.is_set(), "its time was over before it could be sent"
+    assert not tried.is_set(), "the time of the command was over before it could be sent"
 
 
 async def test_the_end_of_the_loop_ends_a_command_that_swallows_a_cancel(

@@ -83,7 +83,7 @@ def test_the_chained_jobs_of_a_revoked_one_are_stored_with_it(revoking: Revoking
     revoking.posted[0]()
     assert revoking.stored == [[end("a"), end("b")]]
     job._context.chain = [part | {"options": {"task_id": "b", "chord": {"task": "y"}}}]
-    assert not revoking.jobs.end(job, "revoked"), "a chord has to be notified"
+    assert not revoking.jobs.end(job, "revoked"), "the job's chord has to be notified"
 
 
 def test_ends_wait_for_a_store_that_is_away(

@@ -103,10 +103,12 @@ def test_a_wait_for_a_large_call_does_not_hold_for_a_smaller_one(
     assert _call(ledger, time, 1_002.0, requested=500)["calls_while_cooling"] == 1
     _call(ledger, time, 1_003.0, status=429, requested=200, cool_until_s=1_005.0, cool_tokens=200)
     assert _call(ledger, time, 1_004.0, requested=300)["calls_while_cooling"] == 2, (
-        "the longest wait, the smallest size"
+        "the longest wait applies from the smallest size on"
     )
     _call(ledger, time, 1_006.0, status=429, cool_until_s=1_008.0)
-    assert _call(ledger, time, 1_007.0)["calls_while_cooling"] == 3, "and this one for all"
+    assert _call(ledger, time, 1_007.0)["calls_while_cooling"] == 3, (
+        "this wait applies to all calls"
+    )
 
 
 def test_a_violation_carries_its_evidence(ledger: Ledger, time: Time) -> None:
@@ -231,7 +233,9 @@ def test_memory_stays_bounded_and_the_ledger_says_so(
     _refused(ledger, time, 1_000.0, 900.0)
     for number in range(202):
         judgement = _call(ledger, time, 1_001.0 + number)
-    assert judgement["calls_while_cooling"] == 202, "each is counted, and of some there is evidence"
+    assert judgement["calls_while_cooling"] == 202, (
+        "each violation is counted, and some have evidence"
+    )
     assert len(ledger.summary()["violations"]) == 200
 
 

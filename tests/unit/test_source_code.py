@@ -65,7 +65,7 @@ def test_every_log_line_begins_in_lower_case_and_has_no_full_stop() -> None:
         for location, _, text in lines
         if (text[0].isupper() and not text.startswith(NAMES)) or text.endswith(".")
     ]
-    assert odd == [], "CONTRIBUTING.md says how log lines are written"
+    assert odd == [], "CONTRIBUTING.md describes the form of log lines"
 
 
 def test_every_warning_of_a_failure_says_what_happens_next() -> None:
@@ -266,7 +266,7 @@ def test_no_clause_swallows_bugs_of_ours_without_a_reason() -> None:
         for path in sorted((ROOT / folder).rglob("*.py"))
     }
     assert silent_clauses(sources) == sorted(REASONED), (
-        "name the exceptions that are meant, raise the rest again, or give a reason"
+        "name the exceptions, re-raise the others, or give a reason"
     )
 
 

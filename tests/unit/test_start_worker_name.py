@@ -60,7 +60,7 @@ def test_two_answers_mean_that_two_workers_have_one_name(
     mailbox = _Mailbox(*replies)
     worker_name._check(app_with(mailbox), "w1@here")
     ping = {"destination": ["w1@here"], "reply": True, "timeout": 2.0, "limit": 2}
-    assert mailbox.pings == [(("ping",), ping, None)] * pings, "by a connection of its own"
+    assert mailbox.pings == [(("ping",), ping, None)] * pings, "the ping uses its own connection"
     warning = (
         "another worker has the name w1@here: give each its own (-n NAME@%h), or commands, health "
         "and statistics of both are mixed up"

@@ -71,7 +71,7 @@ def test_a_stream_without_an_answer_may_begin_with_its_end() -> None:
     stream = stream_of(attempts=2)
     stream.close("wait", reason="tpm")
     stream.on_written()
-    assert not stream.finished.is_set(), "its last record is not written yet"
+    assert not stream.finished.is_set(), "the last record is not written yet"
     end = fields(type="wait", reason="tpm", attempt=2)
     assert stream.take() == [Record("7-1", end, continues=False)]
 
@@ -206,7 +206,7 @@ def test_a_run_yields_its_stream_unless_it_has_only_begun(
     if again:
         stream.claim(9, "8-1", None)
         assert stream.take()[0] == Record("9-1", fields(type="restart", attempt=0), clears=True)
-        assert stream.on_superseded() is True, "the claim was anew"
+        assert stream.on_superseded() is True, "the stream was claimed again"
 
 
 def test_halves_of_a_character_are_joined_or_replaced() -> None:

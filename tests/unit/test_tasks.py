@@ -113,7 +113,7 @@ async def test_a_completion_says_what_it_needs_of_a_key(served: list[Any]) -> No
     assert lease_request.output_tokens == 100
     assert lease_request.input_tokens > 0
     assert lease_request.tokens == lease_request.input_tokens + 100
-    assert not lease_request.flexible, "its caller set a cap"
+    assert not lease_request.flexible, "the caller set a cap"
     assert options == {"deadline_s": 60.0, "dedupe_key": "one", "on_shared": None}
     lease = SimpleNamespace(request=lease_request.taking(1), capped=False)
     assert build(lease).model == "second"
@@ -177,4 +177,4 @@ async def test_a_streamed_answer_is_written_to_the_stream_of_its_job(
     assert completion.listener is stream
     assert steps[-1] == "calling"
     await run(ai.complete, kwargs={"prompt": "hi", "stream": False})
-    assert len(steps) == 4, "this one is not streamed"
+    assert len(steps) == 4, "this answer is not streamed"

@@ -80,7 +80,7 @@ def test_a_worker_has_one_provider_with_a_name(
     assert made.resource.attributes["team"] == "a"
     [processor] = made._active_span_processor._span_processors
     assert isinstance(processor, SimpleSpanProcessor)
-    assert provider.ensure_provider(console=True) is None, "the application's own stays"
+    assert provider.ensure_provider(console=True) is None, "the application's own provider stays"
     assert globally == [made]
     made.shutdown()
 

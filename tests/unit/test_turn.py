@@ -107,7 +107,7 @@ async def test_a_turn_drops_a_lease_whose_key_rests_by_now_and_waits_for_a_later
     served = await bench.turn().run()
     assert (served.key, served.waited_ms) == (KEYS[1].label, 101)
     waits = [event for event in bench.happened if event[0] == "waits"]
-    assert waits == [("waits", ms, SLOTS) for ms in (70, 30, 1)], "no slot is held meanwhile"
+    assert waits == [("waits", ms, SLOTS) for ms in (70, 30, 1)], "no slot is held during the wait"
     assert [lease_id for lease_id, _, _ in bench.settled] == ["lease-1"]
 
 

@@ -66,7 +66,7 @@ async def test_a_report_that_redis_did_not_take_is_sent_again_with_its_number_fi
     usage.count(A, calls=1)
     await usage.close()
     first = (1, {A: counts(calls=1)})
-    assert store.reports == [first], "once: the process ends"
+    assert store.reports == [first], "the report is sent only once, because the process ends"
     usage.count(A, calls=2)
     store.fails = False
     await usage.close()

@@ -22,7 +22,7 @@ def test_a_name_of_a_model_takes_two_lines_at_most_beside_all_counts_of_a_busy_d
     console = Console(width=80, file=io.StringIO())
     console.print(listing(report, {}))
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-    assert len(lines) == 3, "the head, and the two lines of the one row"
+    assert len(lines) == 3, "the heading, and the two lines of the only row"
     assert all(len(line) <= 80 for line in lines)
     assert "groq" in lines[1]
     assert "initech" in lines[1]

@@ -143,7 +143,7 @@ async def test_unused_queues_are_forgotten_once_there_are_many(
         await waiting.acquire(replace(JOB, model=model))
         assert len(waiting._queues) == queues
     waiting.wake()
-    assert await job is LEASE, "its queue is in use"
+    assert await job is LEASE, "the queue is in use"
 
 
 async def test_a_call_begins_at_its_instant_and_not_if_its_job_is_cancelled(

@@ -45,7 +45,7 @@ async def test_a_process_that_asked_for_waiting_jobs_only_leaves_the_wait_list_t
 ) -> None:
     pool.gate.clear()
     jobs = [await stand(waiting, replace(JOB, by=str(n))) for n in range(9)]
-    assert len(pool.requests) == 9, "the last one has its place in the line"
+    assert len(pool.requests) == 9, "the last job has its place in the line"
     pool.gate.set()
     assert await asyncio.gather(*jobs) == [LEASE] * 9
     await turns()
@@ -74,7 +74,7 @@ async def test_ever_more_jobs_ask_at_once_until_one_is_refused(
     await turns(1_000)
     assert [job.done() for job in jobs[:15]] == [True] * 8 + [False] * 6 + [True]
     assert widths[:15] == [1, 1, 2, 1, 2, 3, 4, 1, 2, 3, 4, 5, 6, 7, 8]
-    assert widths[15:18] == [1, 1, 2], "one by one again"
+    assert widths[15:18] == [1, 1, 2], "jobs ask one by one again"
 
 
 async def test_a_change_from_before_a_job_asked_makes_it_ask_once(

@@ -50,7 +50,7 @@ def test_a_worker_publishes_by_few_connections_with_what_a_message_needs(
     assert not instance.queue_choice.by_keys, "the command line names the queues"
     assert instance.emit_banner is not before
     assert RedisBackend.redact == redactor.redact
-    assert instance.quiet is False, "its logs are text"
+    assert instance.quiet is False, "the log lines are text"
 
 
 def test_the_file_of_a_schedule_is_checked_where_a_worker_keeps_it(

@@ -80,17 +80,21 @@ def test_the_page_is_readable_everywhere(
     assert not unreadable(page)
     assert page.get_by_role("meter").count() >= 3
     order = [word.inner_text() for word in page.locator("#service-groq .key-state").all()]
-    assert order == sorted(order, key=["disabled", "cooling", "ready"].index), "trouble comes first"
+    assert order == sorted(order, key=["disabled", "cooling", "ready"].index), (
+        "keys with trouble come first"
+    )
     page.get_by_text("3 jobs ended for good without success").wait_for()
     table = page.locator("#letters-table")
     assert table.evaluate("(element) => element.scrollWidth <= element.clientWidth"), (
-        "no button is out of sight"
+        "no button is outside of the view"
     )
     page.emulate_media(forced_colors="active")
-    assert not colourless(page), "what only a background shows"
+    assert not colourless(page), "every element that only a background shows is visible"
     page.emulate_media(forced_colors="none", media="print")
     assert not unreadable(page)
-    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)", "on paper"
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)", (
+        "text is black on paper"
+    )
     assert not page.get_by_role("button").filter(visible=True).count()
     page.emulate_media(media="screen")
     assert "canary" not in page.content()
@@ -119,7 +123,7 @@ def test_no_long_name_of_a_caller_widens_a_page(
     assert not too_wide(page)
     letters = page.locator("#letters-table")
     assert letters.evaluate("(element) => element.scrollWidth <= element.clientWidth"), (
-        "its buttons are seen"
+        "the buttons are visible"
     )
     for by, name in (("model", "m"), ("tenant", "t")):
         page.locator("#service-groq").get_by_label("How to group").select_option(by)
@@ -174,7 +178,7 @@ def test_the_page_says_live_only_while_it_shows_the_current_state(
 ) -> None:
     page = open_page(site, refused="503")
     assert page.locator("#letters-count").inner_text() == "No job ended without success.", (
-        "it is there from the start"
+        "the count is there from the start"
     )
     client = fresh.producer.app.backend.client
     client.execute_command("CLIENT", "PAUSE", 5_000)  # accepts each command and does not answer
@@ -249,7 +253,7 @@ def test_without_keys_or_workers_the_page_says_so_and_no_changed_number_is_read_
     page.get_by_text("3 jobs wait. Show Resend").wait_for()
     page.get_by_text("The longest wait is 6 min 41 s.").wait_for()
     assert old.evaluate("(element) => element.seen"), (
-        "an alert that is written anew is read aloud anew"
+        "an alert that is written again is read aloud again"
     )
     for pool in pools:
         pool["keys"] = []
@@ -324,7 +328,7 @@ def test_the_page_works_with_any_number_of_keys(
         page.locator("#service-resend").wait_for()
         assert page.locator("article").count() == 2 * count
         folded = page.get_by_text("10 keys ready")
-        assert folded.count() == (2 if count == 10 else 0), "a phone folds what is well"
+        assert folded.count() == (2 if count == 10 else 0), "a phone hides services without trouble"
         for summary in folded.all():
             summary.click()
         assert page.get_by_role("article").count() == 2 * count

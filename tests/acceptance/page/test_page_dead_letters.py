@@ -63,7 +63,9 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
     dialog.get_by_role("button", name="Drop").click()
     page.locator(f"tr[data-job='{second.id}']").wait_for(state="detached")
     page.get_by_role("cell", name="dropped", exact=True).first.wait_for()
-    assert page.locator(f"tr[data-job='{third.id}']").is_visible(), "only what was seen is dropped"
+    assert page.locator(f"tr[data-job='{third.id}']").is_visible(), (
+        "only visible dead letters are dropped"
+    )
 
 
 def test_dead_letters_are_selected_searched_and_shown_by_pages(
@@ -102,10 +104,12 @@ def test_dead_letters_are_selected_searched_and_shown_by_pages(
     page.get_by_role("button", name="Older dead letters").click()
     page.locator(row_of_third).wait_for()
     newest = page.get_by_role("button", name="Newest dead letters")
-    assert has_focus(newest), "Older is gone"
+    assert has_focus(newest), "the button Older does not exist any more"
     page.get_by_role("button", name="Drop all").click()
     dialog = page.get_by_role("dialog")
-    assert "Drop all dead letters up to" in dialog.inner_text(), "the count has newer ones, too"
+    assert "Drop all dead letters up to" in dialog.inner_text(), (
+        "the count includes newer dead letters"
+    )
     dialog.get_by_role("button", name="Cancel").click()
     newest.click()
     page.locator(row_of_third).wait_for(state="detached")
@@ -136,7 +140,7 @@ def test_a_dead_letter_that_is_newer_than_the_one_shown_is_not_dropped(
     box.check()
     die_again()
     page.get_by_role("button", name="Drop all").wait_for()
-    assert not box.is_checked(), "what was selected is gone"
+    assert not box.is_checked(), "the selected dead letters do not exist any more"
 
 
 def test_all_means_the_dead_letters_that_are_listed_also_while_a_request_is_under_way(

@@ -44,7 +44,9 @@ def test_a_cooling_key_counts_down_and_a_reset_brings_it_back(
     before = seconds()
     assert 400 < before <= 600
     eventually(lambda: seconds() <= before - 2, what="the countdown")
-    assert not [url for url in requests if "api-keys/status" in url or "/events" in url], "pushed"
+    assert not [url for url in requests if "api-keys/status" in url or "/events" in url], (
+        "the page uses the stream and does not poll"
+    )
     page.locator(".keys-fact-note", has_text="deferred").wait_for(timeout=20_000)
     page.get_by_text("Deferred jobs, until when and why: ").click()
     waiting = page.get_by_role("list", name="Deferred jobs of Groq").get_by_role("listitem")
@@ -161,7 +163,9 @@ def test_a_key_is_disabled_for_a_time_has_a_note_and_is_enabled(
     key_card.get_by_text(
         re.compile(r"^(1 h 00|59) min( \d\d s)? · launch day, by flower ada")
     ).wait_for()
-    assert page.get_by_text("All is well").is_visible(), "a person wanted it"
+    assert page.get_by_text("All is well").is_visible(), (
+        "a key that a person disabled is not trouble"
+    )
     key_card.get_by_role("button", name="Note on").click()
     dialog.get_by_label("Note").fill("belongs to ops")
     dialog.get_by_role("button", name="Save").click()
@@ -300,7 +304,9 @@ def test_a_dialog_changes_only_by_what_its_user_does(
     assert "Disable gsk_" in dialog.inner_text()
     composing = "new KeyboardEvent('keydown', {key: 'Enter', isComposing: true, bubbles: true})"
     page.locator("#dialog-reason").evaluate(f"(element) => element.dispatchEvent({composing})")
-    assert "Disable gsk_" in dialog.inner_text(), "Enter ended a word, not the dialog"
+    assert "Disable gsk_" in dialog.inner_text(), (
+        "Enter ended a word of the input method and did not close the dialog"
+    )
     page.keyboard.press("Escape")
     dialog.get_by_text("The providers accept every key").wait_for()
 

@@ -187,7 +187,7 @@ def test_a_job_that_is_sent_once_again_is_remembered_from_then_on(
     assert store.ttl(key) == pytest.approx(kept_s, abs=30)
     store.expire(key, 10)
     send()
-    assert store.ttl(key) <= 10, "it was not sent"
+    assert store.ttl(key) <= 10, "the message was not sent"
     app.backend.store_result(task_id, ValueError("no luck"), states.FAILURE)
     send()
     assert store.ttl(key) == pytest.approx(kept_s, abs=30)

@@ -53,7 +53,9 @@ async def test_a_job_is_found_at_its_place(
     await broker.lpush(LISTS[0], *others(7))
     found = await find_job(broker, JOB, LISTS)
     assert found is not None
-    assert (found.before, found.waiting) == (7 + len(before), 7 + len(queue)), "urgent ones first"
+    assert (found.before, found.waiting) == (7 + len(before), 7 + len(queue)), (
+        "urgent messages come first"
+    )
 
 
 @pytest.mark.parametrize("queue", [[], others(3), [CHILD], [CHILD, *others(300)], others(200)])

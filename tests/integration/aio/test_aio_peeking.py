@@ -46,7 +46,7 @@ def test_each_message_is_returned_with_its_priority_its_task_and_its_arguments(
     assert messages is not None
     once = {(priority, task, kwargs["n"]) for priority, task, kwargs in messages}
     assert once == {(0, "tasks.ai.complete", 1), (6, "tasks.ai.complete", 2)}
-    assert channel._size("ai") == 2, "they stay where they are"
+    assert channel._size("ai") == 2, "the messages stay in the queue"
 
 
 def test_the_newest_are_always_seen_and_all_others_one_part_after_the_other(
@@ -60,7 +60,7 @@ def test_the_newest_are_always_seen_and_all_others_one_part_after_the_other(
     send(app, 180)
     assert 180 in seen(peeker, channel)
     assert seen(peeker, channel) >= set(range(150, 181))
-    assert seen(peeker, channel) >= set(range(50)), "and again from the oldest on"
+    assert seen(peeker, channel) >= set(range(50)), "afterwards the oldest messages are read again"
 
 
 def test_of_large_messages_fewer_are_read(app: Celery, channel: Any) -> None:

@@ -75,7 +75,9 @@ def test_delayed_messages_are_woken_all_or_some(queue_server: Server) -> None:
     queue_server.delay("late", 0, now_us - 900, "due")
     assert queue_server.client.eval(WAKE, 3, *keys) == 1
     assert queue_server.client.zscore("late.0.due", "due") == now_us - 900
-    assert int(queue_server.client.get("late.next")) == now_us - 900, "all are due already"
+    assert int(queue_server.client.get("late.next")) == now_us - 900, (
+        "all of the messages are due already"
+    )
     queue_server.delay("late", 1, now_us + HOUR_US, "b")
     assert queue_server.client.eval(WAKE, 3, *keys) == 2
     assert queue_server.client.zscore("late.1.due", "b") < now_us

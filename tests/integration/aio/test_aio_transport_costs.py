@@ -243,7 +243,7 @@ def test_a_channel_that_holds_nothing_needs_no_connection_for_leases(url: str, b
         before = calls(books, "eval")
         receiver.until(lambda: float(books.hget("unacked.pulse", "heard")) > heard_s + 1)
         assert keeper._client is None
-        assert calls(books, "eval") > before, "the looks for dead workers keep the pulse"
+        assert calls(books, "eval") > before, "the poll for dead workers updates the pulse"
 
 
 def test_workers_count_each_other_as_they_look_for_messages_of_dead_ones(books: Any) -> None:

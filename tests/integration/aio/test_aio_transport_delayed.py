@@ -146,7 +146,7 @@ def test_due_messages_take_the_turns_of_the_queue_they_go_before_and_no_others(
         assert [body for body in receiver.bodies if body[0] in "da"] == [
             *(f"due {number}" for number in range(6)), *(f"a{number}" for number in range(6)),
         ]  # fmt: skip
-        assert receiver.bodies.index("b2") < 9, "it has its turns"
+        assert receiver.bodies.index("b2") < 9, "the queue has its turns"
         assert {message.delivery_info["routing_key"] for message in receiver.messages} == {
             "a",
             "b",
@@ -229,7 +229,7 @@ def test_a_channel_that_does_not_lead_looks_often_while_a_message_is_delayed(url
         assert second.channel.sweep_s > 1
         delay(url, 600, 1)
         second.until(lambda: second.channel.sweep_s == 1)
-        assert second.channel.hints.look_at_s <= time.monotonic() + 1, "the leader may be gone"
+        assert second.channel.hints.look_at_s <= time.monotonic() + 1, "the leader may have died"
 
 
 def test_a_place_that_is_left_alone_keeps_its_due_messages_and_hides_no_others(

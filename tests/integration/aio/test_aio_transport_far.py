@@ -26,8 +26,8 @@ def test_acknowledgements_are_not_waited_for_and_kept_until_they_are_confirmed(
             patched.setattr(receiver.channel, "conn_or_acquire", None)
             receiver.messages[0].ack()
             qos.flush_acks(beside=True)
-        assert len(receiver.channel.replies) == 1, "nobody has read it"
-        assert tag in qos.held_tags(), "its lease is renewed until the server has confirmed"
+        assert len(receiver.channel.replies) == 1, "the reply has not been read"
+        assert tag in qos.held_tags(), "the lease is renewed until the server has confirmed"
         receiver.until(lambda: not receiver.channel.replies)
         assert tag not in qos.held_tags()
         assert books.hlen("unacked") == 1
@@ -42,7 +42,9 @@ def test_messages_are_asked_for_behind_acknowledgements_without_a_wait(
             message.ack()
         receiver.channel.hints.look_everywhere()
         receiver.until_asked()
-        assert len(receiver.channel.replies) == 2, "of the acknowledgements, and with messages"
+        assert len(receiver.channel.replies) == 2, (
+            "one reply is that of the acknowledgements, the other has messages"
+        )
         send(url, "a", 3)
         receiver.until(lambda: len(receiver.messages) == 3)
         assert books.hlen("unacked") == 1

@@ -44,7 +44,7 @@ def test_a_channel_that_was_too_late_looks_before_it_takes(
         assert spent_by_the_late_one(2) == {"evalsha": 0, "exists": 1, "lrange": 0, "time": 0}
         send(url, "a", 3)
         late.until(lambda: late.bodies == [3])
-        assert not late.channel._looks_until_s, "it was the fastest this time"
+        assert not late.channel._looks_until_s, "this channel was the fastest this time"
 
 
 def test_a_channel_that_was_too_late_leaves_the_next_messages_to_the_others_for_a_while(
@@ -74,12 +74,14 @@ def test_a_channel_that_was_too_late_leaves_the_next_messages_to_the_others_for_
             late.until(lambda: not late.channel.hints.all_empty)  # it knows of the message
             late.turn()
         spent = {name: calls(books, name) - count for name, count in before.items()}
-        assert spent == {"evalsha": 2, "exists": 2}, "the fast one's"
+        assert spent == {"evalsha": 2, "exists": 2}, "the commands of the fast channel"
         assert not late.channel.knows_of_messages
         send(url, "a", 4)
         late.channel.backoff.until_s = 0.0
         late.until(lambda: late.bodies == [4])
-        assert not late.channel.backoff.begin(workers=2, now_s=0.0), "it was the fastest this time"
+        assert not late.channel.backoff.begin(workers=2, now_s=0.0), (
+            "this channel was the fastest this time"
+        )
 
 
 def test_a_look_whose_reply_is_lost_releases_no_message(

@@ -140,10 +140,10 @@ def test_one_worker_looks_and_the_others_rest_meanwhile(shared: Shared) -> None:
         return int(again[0](*again[1:]))
 
     assert look() == 0
-    assert not shared.books.keys("*"), "there is nothing"
+    assert not shared.books.keys("*"), "nothing is stored for an empty queue"
     shared.push("", 3)
     assert look() == 1
-    assert is_short(pause_ms(shared.books)), "soon somebody may name a tenant"
+    assert is_short(pause_ms(shared.books)), "a message may soon name a tenant"
     shared.books.set("a.tenants.pause", "1")
     shared.push("big", 1)
     assert look() == 1
@@ -155,7 +155,7 @@ def test_one_worker_looks_and_the_others_rest_meanwhile(shared: Shared) -> None:
     assert look() == 2
     assert shared.actual["lines"] == {}
     shared.books.delete("a.tenants.pause")
-    assert look() == 3, "not all was read"
+    assert look() == 3, "not all messages were read"
     assert pause_ms(shared.books) <= 5
     shared.books.delete("a.tenants.pause")
     assert look() == 2
@@ -197,7 +197,7 @@ def test_several_lists_are_put_in_order_together(shared: Shared) -> None:
     assert shared.script([*KEYS, *many], [1700, SAFE_S, 1, 90]) == 2
     assert {shared.books.llen(name) for name in many} == {128}
     shared.books.delete("c", "c.tenants.pause")
-    assert shared.script([*KEYS, "c"], [1700, SAFE_S, 1, 90]) == 0, "it has become empty"
+    assert shared.script([*KEYS, "c"], [1700, SAFE_S, 1, 90]) == 0, "the list has become empty"
 
 
 def test_a_parked_message_is_an_entry_with_a_lease_and_its_tag_is_its_own(shared: Shared) -> None:

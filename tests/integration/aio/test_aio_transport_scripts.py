@@ -51,7 +51,7 @@ def test_messages_whose_leases_have_ended_are_listed_with_their_entries(books: A
     assert parts[6:8] == ["just", "now"]
     assert len(parts) == 9
     assert sorted(books.zrange("leases", 0, -1)) == ["dead", "held", "just", "released"]
-    assert books.hgetall("unacked") == entries, "they stay where they are"
+    assert books.hgetall("unacked") == entries, "the entries stay where they are"
 
 
 def test_a_worker_that_looks_several_times_is_counted_once(books: Any) -> None:

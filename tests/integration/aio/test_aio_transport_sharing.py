@@ -181,7 +181,7 @@ def test_the_hub_is_woken_for_the_order_as_often_as_messages_wait(
         receiver.until(lambda: receiver.channel.hints.all_empty and not receiver.channel._in_poll)
         cycle = receiver.channel.connection.cycle
         cycle.share()
-        assert cycle._share_at_s > time.monotonic() + 4, "nothing waits"
+        assert cycle._share_at_s > time.monotonic() + 4, "no message waits"
         del looks[:]
         push(books, "A", *names("A", 5))
         push(books, "B", *names("B", 5))

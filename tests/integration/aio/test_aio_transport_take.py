@@ -251,6 +251,8 @@ def test_due_messages_of_a_list_that_is_left_alone_stay_and_hide_no_others(
     assert HOUR_US - 20_000_000 < queue_server.due_in_us <= HOUR_US
     queue_server.client.zadd("late.1.due", {"closed": now_us + HOUR_US / 2})
     assert queue_server.take(lists, delayed=(("late", 1, 0),)) == []
-    assert HOUR_US - 20_000_000 < queue_server.due_in_us <= HOUR_US, "not for what is left alone"
+    assert HOUR_US - 20_000_000 < queue_server.due_in_us <= HOUR_US, (
+        "the due time ignores lists that are left alone"
+    )
     lists[2] = ["late:2"]
     assert queue_server.take(lists, delayed=(("late", 1, 0),)) == [("late:2", "closed too")]

@@ -67,7 +67,7 @@ def test_a_message_with_a_lone_surrogate_is_not_set_aside(url: str, books: Any, 
         receiver.until(lambda: receiver.bodies == ["whole"])
         [entry] = books.hvals("unacked")
         assert json.loads(entry)[0]["headers"]["kwargsrepr"] == text, (
-            "what would come again is the same to the letter"
+            "a redelivered message would be exactly the same"
         )
         receiver.messages[0].ack()
         receiver.channel.flush_acks()

@@ -163,7 +163,7 @@ async def test_a_request_too_large_for_every_account_is_rejected_and_then_not_se
     with pytest.raises(groq.APIStatusError, match="send less") as second:
         await client.chat.completions.create(model=MODEL, messages=long_messages)
     assert second.value.status_code == 413
-    assert len(calls(program)) == calls_before, "the pool knows the limit now"
+    assert len(calls(program)) == calls_before, "the pool now knows the limit"
     program.control("limits", service="groq", tpm=0)
 
 

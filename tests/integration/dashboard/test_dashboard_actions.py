@@ -87,7 +87,7 @@ async def test_a_key_is_disabled_for_a_time_enabled_and_has_a_note(serve: Serve)
     assert 3_590_000 < key["left_ms"] <= 3_600_000
     pasted = f"see {secret('groq', 2)}"
     note = described(await post(site, "note", json=named | {"note": pasted}))["note"]
-    assert note == f"see {site.keys['groq'][1].label}", "no secret is kept"
+    assert note == f"see {site.keys['groq'][1].label}", "a note contains no secret"
     assert described(await post(site, "enable", json=named)) == {
         "enabled": named["key"],
         "newly": True,

@@ -188,7 +188,7 @@ async def test_the_status_is_pushed_as_it_changes(serve: Serve) -> None:
         async for status in events:
             if status["services"]["groq"]["summary"]["disabled"]:
                 break
-        assert status["changes"] != before["changes"], "the audit trail has an entry more"
+        assert status["changes"] != before["changes"], "the audit trail has one more entry"
         assert status["services"]["groq"]["keys"][0]["id"] == key_id
     assert (await site.client.get(f"{PREFIX}/events")).status_code == 401
 

@@ -90,4 +90,6 @@ async def test_the_actions_of_people_alone_are_read_page_by_page(serve: Serve) -
         {"event": "cancelled", "scope": "job", "name": "job-1", "reason": "", "by": "ann"},
     )
     latest = described(await site.client.get(f"{PREFIX}/audit?count=2", auth=LOGIN))
-    assert latest["entries"][0]["event"] == "cancelled", "of all streams the latest comes first"
+    assert latest["entries"][0]["event"] == "cancelled", (
+        "the latest entry of all streams comes first"
+    )

@@ -93,7 +93,7 @@ async def test_a_job_in_its_queue_says_its_place_and_when_it_will_be_served(serv
     view = await until(lambda: look(site), lambda seen: in_s(seen) > 1)
     assert (view["where"], view["place"], view["task"]) == ("queue", 31, "tasks.ai.complete")
     assert view["calls"] == [call.as_json()]
-    assert in_s(view) <= 31.5, "one a second"
+    assert in_s(view) <= 31.5, "the keys serve one job a second"
     assert view["start_by_ms"] > view["expected_start_ms"]
     assert view["limited_by"] == "rpm"
     await pool.disable(None, by="ada")

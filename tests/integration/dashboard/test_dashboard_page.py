@@ -164,7 +164,7 @@ def test_the_stock_command_shows_the_page_wherever_it_is_started_and_ends_when_a
         for login in (LOGIN, ("evä", "öther")):
             status, page = fetch("/keys", login=login)
             assert (status, "keys-services" in page) == (200, True)
-            assert fetch("/workers", login=login)[0] == 200, "a page of Flower's own"
+            assert fetch("/workers", login=login)[0] == 200, "one of Flower's own pages"
         assert fetch("/workers", login=("frömd", "x"))[0] == 401
         assert fetch("/api/admin/api-keys/status", login=None)[0] == 401
         status, status_text = fetch("/api/admin/api-keys/status", login=LOGIN)

@@ -90,7 +90,7 @@ async def test_the_deferred_jobs_that_return_first_and_last_are_shown_also_witho
     assert [job["id"] for job in deferred] == expected
     assert {job["kind"] + job["code"] for job in deferred} == {""}
     assert deferred[0]["next_try_ms"] == pytest.approx(time.time() * 1000, abs=60_000), (
-        "due now, not long ago"
+        "the job is due now"
     )
 
 
@@ -142,7 +142,9 @@ async def test_jobs_that_wait_in_workers_count_and_paused_workers_are_shown(serv
     consumer = SimpleNamespace(pool=None, timer=SimpleNamespace(schedule=SimpleNamespace(queue=[])))
     stats = QueuePauser(consumer).info(consumer)
     idle = stats["backpressure"]
-    assert {"paused", "waiting", "held"} <= set(idle), "what a worker says is what is read here"
+    assert {"paused", "waiting", "held"} <= set(idle), (
+        "the endpoint reads the fields that a worker reports"
+    )
     busy = {"paused": ["ai"], "waiting": {"ai": 7, "email": 1}, "held": {"ai": 2}}
     behind = busy | {"clock_skew_s": -3.5}
     site.app.poller._watch._workers = [idle | {"waiting": {}}, busy, behind]

@@ -156,7 +156,7 @@ def test_the_limits_follow_the_settings() -> None:
     settings = Settings(dead_letters_keep_s=3, dead_letters_mb=2)
     assert Limits.of(settings) == Limits(keep_ms=3_000, total_bytes=2_000_000)
     nothing = Limits.of(Settings(dead_letters_mb=0))
-    assert (nothing.total_bytes, nothing.message_bytes) == (0, 0), "no arguments are ever written"
+    assert (nothing.total_bytes, nothing.message_bytes) == (0, 0), "no arguments are written"
     assert Limits.of(Settings()) == Limits()
 
 

@@ -36,7 +36,7 @@ async def test_emails_that_wait_go_out_in_few_calls_each_with_its_own_id(senders
     sender = senders.make()
     outcomes = await send(sender, *(outgoing(n) for n in range(250)))
     assert len(set(ids(outcomes))) == 250
-    assert sender.demand.capacity() == 400, "enough for a few calls"
+    assert sender.demand.capacity() == 400, "the capacity is enough for a few calls"
     assert accepted(senders) == (250, 0, 0)
     assert len(senders.calls()) <= 8
     assert max(len(call["emails"]) for call in senders.calls()) == 100
@@ -48,7 +48,7 @@ async def test_an_email_with_an_attachment_goes_alone(senders: Senders) -> None:
     sender = senders.make()
     outcomes = await send(sender, *(outgoing(n, attachments=attached) for n in range(5)))
     assert len(set(ids(outcomes))) == 5
-    assert sender.demand.capacity() == 8, "a worker that dies keeps few from their keys"
+    assert sender.demand.capacity() == 8, "a worker that dies keeps few emails from their keys"
     assert {len(call["emails"]) for call in senders.calls()} == {1}
 
 
@@ -142,7 +142,7 @@ async def test_a_batch_whose_answer_was_lost_is_sent_again_by_one_of_its_emails(
     assert len(set(ids(again))) == 30
     assert accepted(senders) == (30, 0, 0)
     assert [call["replayed"] for call in senders.calls()].count(True) == 1
-    assert usage.total("emails") == 30, "what was in doubt counts when its answer comes"
+    assert usage.total("emails") == 30, "an email in doubt counts when its answer comes"
 
 
 async def test_after_a_definite_refusal_another_account_sends_the_email(

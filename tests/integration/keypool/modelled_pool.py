@@ -126,7 +126,7 @@ class ModelledPool(RuleBasedStateMachine):
         """The provider refuses a call beyond the limit, and states the limit."""
         lease, _ = self.leases.pop(index)
         self.model.tries[lease.account] -= 1
-        assert self.model.tries[lease.account] >= 0, "seldom, and once after a reset"
+        assert self.model.tries[lease.account] >= 0, "tries are rare, and one comes after a reset"
         self.model.calls[lease.account].pop()
         level = self.model.level(lease.account, self.began_ms, self.now())
         wait_ms = max(1, round((1 - level) * CALL_MS))

@@ -133,10 +133,7 @@ class SettlementRules(ModelledPool):
         else:
             assert (
                 not confirmed.wait_ms or self.model.faults >= 2 or lease.id in self.model.put_off
-            ), (
-                "only while another one tries whether the host works, and where less was left than "
-                "was thought"
-            )
+            ), "a call waits only while another probes the host, or if less was left than assumed"
             now_ms = self.now()
             if self.model.faults < 2 and lease.id in self.model.put_off:  # it is put off only once
                 self.model.put_off.discard(lease.id)

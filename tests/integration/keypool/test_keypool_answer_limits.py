@@ -36,7 +36,7 @@ async def test_prompts_and_answers_are_counted_each_against_its_own_limit(
     pool, size = make_pool(1), {"tokens": 1_000, "input_tokens": 300, "output_tokens": 700}
     limit = ObservedLimit(dimension, 10_000)
     await pool.settle(await lease(pool, **size), done(limit, input_tokens=250, output_tokens=20))
-    assert await remaining(pool) == 10_000, "it was not known when the call was reserved"
+    assert await remaining(pool) == 10_000, "the limit was not known when the call was reserved"
     held = await lease(pool, **size)
     assert await remaining(pool) == 10_000 - reserved
     await pool.settle(held, done(limit, input_tokens=250, output_tokens=20))
@@ -44,7 +44,7 @@ async def test_prompts_and_answers_are_counted_each_against_its_own_limit(
     waiting = await lease(pool, **size)
     await pool.settle(await lease(pool, **size), refused(60_000))
     assert await pool.confirm(waiting) is None
-    assert await remaining(pool) == 10_000 - used, "all of it came back"
+    assert await remaining(pool) == 10_000 - used, "all reserved tokens came back"
 
 
 async def test_a_request_too_large_for_a_limit_of_prompts_or_answers_names_that_limit(

@@ -42,13 +42,15 @@ async def test_a_key_that_is_disabled_for_a_time_comes_back_by_itself(
     assert (view.state, view.left_ms, view.in_flight) == ("disabled", 60_000, 1)
     assert held(view) == [("disabled", "quota for the launch", 60_000, "cli ann")]
     assert (await no_lease(pool)).first_in_ms == 60_000
-    assert (await pool.reset(by="bob")).left_disabled[0].state == "disabled", "a person wanted it"
+    assert (await pool.reset(by="bob")).left_disabled[0].state == "disabled", (
+        "a person has disabled the key"
+    )
     await pool.settle(in_flight, OK)
-    assert (await key_of(pool)).in_flight == 0, "drained"
+    assert (await key_of(pool)).in_flight == 0, "the key is drained"
     clock.tick(60_000)
     assert (await key_of(pool)).state == "ready"
     assert isinstance(await ask(pool), Lease)
-    assert not (await pool.reset(by="bob")).left_disabled, "it is over"
+    assert not (await pool.reset(by="bob")).left_disabled, "the time of the disabling is over"
 
 
 async def test_the_end_of_a_disabling_can_be_changed_and_removed(make_pool: Make) -> None:
@@ -58,7 +60,7 @@ async def test_the_end_of_a_disabling_can_be_changed_and_removed(make_pool: Make
     changed = await pool.disable(key_id, by="bob", for_ms=9_000)
     assert changed == Disabled(
         newly=False, left_ms=9_000, before=Earlier(60_000, "ann", "launch")
-    ), "it says what it replaced"
+    ), "the result names the setting that it replaced"
     assert (await key_of(pool)).left_ms == 9_000
     for_good = await pool.disable(key_id, by="ann")
     assert for_good == Disabled(newly=False, left_ms=None, before=Earlier(9_000, "bob", "by hand"))
@@ -169,7 +171,7 @@ async def test_a_paused_service_makes_no_call_until_it_is_resumed(
     in_flight, waits = await lease(pool), await lease(pool)
     assert (await pool.disable(None, by="cli ann", reason="they bill us twice")).newly
     assert (await no_lease(pool)).why is NoLeaseReason.DISABLED
-    assert await pool.confirm(waits) is None, "nor one that had only waited for its instant"
+    assert await pool.confirm(waits) is None, "a call that waited for its instant is refused, too"
     await pool.settle(in_flight, OK)
     blocks = [block for key in (await pool.snapshot()).keys for block in key.blocks]
     assert {(block.scope, block.state, block.disabled_by) for block in blocks} == {
@@ -179,14 +181,14 @@ async def test_a_paused_service_makes_no_call_until_it_is_resumed(
         assert (key.state, key.left_ms) == ("cooling", None)
         await pool.reset(by="ann", key_id=key.id)
     await pool.reset(by="ann", include_disabled=True)
-    assert (await no_lease(pool)).why is NoLeaseReason.DISABLED, "a reset is of keys"
+    assert (await no_lease(pool)).why is NoLeaseReason.DISABLED, "a reset does not end a pause"
     async with redis.pubsub() as channel:
         await channel.subscribe(pool.names.wake)
         messages = channel.listen()
         assert (await anext(messages))["type"] == "subscribe"
         assert await pool.enable(None, by="cli bob")
         assert not await pool.enable(None, by="cli bob")
-        assert (await anext(messages))["data"] == "reset", "what waits asks again at once"
+        assert (await anext(messages))["data"] == "reset", "waiting jobs ask again at once"
     assert isinstance(await ask(pool), Lease)
     entries = await pool.audit(people_only=True)
     assert [entry["event"] for entry in entries if entry["event"] != "reset"] == [
@@ -202,7 +204,9 @@ async def test_a_pause_ends_by_itself_where_it_has_an_end(
     pool = make_pool(1)
     await pool.disable(None, by="ann", reason="launch", for_ms=60_000)
     away = await no_lease(pool)
-    assert (away.first_in_ms, away.reason) == (60_000, "paused"), "a code, whatever the words"
+    assert (away.first_in_ms, away.reason) == (60_000, "paused"), (
+        "the reason is a code, whatever the note says"
+    )
     assert (await key_of(pool)).left_ms == 60_000
     clock.tick(60_000)
     assert isinstance(await ask(pool), Lease)
@@ -226,7 +230,7 @@ async def test_a_reset_leaves_out_what_a_person_disabled_and_returns_what_it_did
     await pool.settle(await lease(pool, exclude=frozenset({rests.id})), INVALID)
     await pool.settle(await lease(pool, model="m"), refused(9_000))
     assert not (await pool.disable(refused_before.id, by="cli ann", reason="moved")).newly, (
-        "the provider had already refused it"
+        "the provider had already refused the key"
     )
     shown = {
         key.id: [block.disabled_by for block in key.blocks] for key in (await pool.snapshot()).keys

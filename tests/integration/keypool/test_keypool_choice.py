@@ -127,7 +127,9 @@ async def test_an_account_that_turned_a_request_down_serves_rather_than_nobody(
     outcome = await ask(pool)
     assert isinstance(outcome, Lease)
     assert outcome.account == down.account
-    assert (await lease(pool, ahead_ms=5_000)).account == rests.account, "it is waited for a while"
+    assert (await lease(pool, ahead_ms=5_000)).account == rests.account, (
+        "the job waits for this account for a while"
+    )
 
 
 async def test_of_equal_keys_the_one_that_served_longest_ago_is_taken(make_pool: Make) -> None:
@@ -147,4 +149,6 @@ async def test_an_account_with_unknown_limits_is_not_preferred_to_one_that_serve
     await pool.settle(known, rpm(600, 500))
     taken = [(await lease(pool)).account for _ in range(300)]
     assert set(taken[:100]) == {known.account}
-    assert set(taken) != {known.account}, "before it has used up all, the other one is tried"
+    assert set(taken) != {known.account}, (
+        "the other account is tried before the known one is used up"
+    )

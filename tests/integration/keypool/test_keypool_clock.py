@@ -69,7 +69,7 @@ async def test_buckets_refill_while_redis_stands_still(make_pool: Make, machine:
     other = Machine(make_pool, machine.redis_clock)
     await other.pool.snapshot()
     machine.redis_clock.tick(MINUTE_MS)
-    assert await count_calls(machine.pool) == 0, "sent before"
+    assert await count_calls(machine.pool) == 0, "the call was sent before Redis stood still"
     other.own_clock.tick(MINUTE_MS)
     assert 58 <= await count_calls(other.pool) <= 60
 

@@ -90,10 +90,10 @@ async def test_emails_that_go_along_are_counted_with_their_call_and_come_back_wi
     await configured.settle(held, ABANDONED)
     assert await left(configured) == (20, 15)
     await configured.extend(held, 4)
-    assert await left(configured) == (20, 15), "it has ended"
+    assert await left(configured) == (20, 15), "the call has ended"
     clock.tick(29_999)
     await ask(configured)
-    assert not (await configured.settle(kept, OK)).late, "it lasts as long as before"
+    assert not (await configured.settle(kept, OK)).late, "the lease lasts as long as before"
     assert await left(configured) == (20, 15)
 
 

@@ -60,16 +60,16 @@ async def test_small_jobs_pass_a_large_one_and_do_not_starve_it(
     while not isinstance(
         outcome := await ask(pool, tokens=LARGE, ahead_ms=2_000, bulk=bulk, by="large"), Lease
     ):
-        assert clock.ms - began_ms < 90_000, "twice the 40 s of refilling"
+        assert clock.ms - began_ms < 90_000, "twice the 40 s that the refill takes"
         clock.tick(500)
         await crowd.tick()
-    assert crowd.served > 20, "small ones went on meanwhile"
+    assert crowd.served > 20, "small jobs were served meanwhile"
     before = crowd.served
     await pool.settle(outcome, done(LARGE))
     for _ in range(100):
         clock.tick(500)
         await crowd.tick()
-    assert crowd.served - before > 40, "nothing is saved for it any more"
+    assert crowd.served - before > 40, "no tokens are saved for the large job any more"
 
 
 @pytest.mark.parametrize("shape", [{}, {"bulk": True}, {"tenant": "ann"}])
@@ -104,10 +104,10 @@ async def test_a_large_job_that_comes_after_small_ones_which_save_for_themselves
         ),
         Lease,
     ):
-        assert clock.ms - came_ms < 90_000, "twice the 40 s of refilling"
+        assert clock.ms - came_ms < 90_000, "twice the 40 s that the refill takes"
         clock.tick(500)
         await serve_small()
-    assert served - before > 20, "small ones went on meanwhile"
+    assert served - before > 20, "small jobs were served meanwhile"
 
 
 async def test_saved_tokens_go_to_the_job_that_came_first_whichever_asked_first(
@@ -129,7 +129,7 @@ async def test_tokens_are_saved_for_large_answers_too(make_pool: Make, clock: Ma
     clock.tick(20_000)
     await lease(pool, tokens=900, output_tokens=900, by="small")
     assert (await no_lease(pool, tokens=900, output_tokens=900, by="small")).first_in_ms > 0, (
-        "the rest is saved"
+        "the other tokens are saved"
     )
 
 
@@ -141,7 +141,7 @@ async def test_tokens_saved_for_a_job_that_does_not_come_delay_no_other_job_for_
     first = await no_lease(pool, tokens=LARGE, by="gone")
     clock.tick(first.first_in_ms)
     assert (await no_lease(pool, tokens=2_500, by="other")).first_in_ms > 0, (
-        "half is saved for the one that came first"
+        "half of the tokens is saved for the job that came first"
     )
     clock.tick(31_000)
     assert (await lease(pool, tokens=4_500, by="other")).wait_ms == 0
@@ -161,9 +161,7 @@ async def test_a_job_in_line_saves_while_its_process_asks_and_a_few_seconds_long
         if asks_on:
             await no_lease(pool, tokens=LARGE, by="large", line=first, ahead_ms=2_000)
     outcome = await ask(pool, tokens=1_500, by="other", line=second)
-    assert isinstance(outcome, Lease) is not asks_on, (
-        "half of the 2,000 that have refilled is saved"
-    )
+    assert isinstance(outcome, Lease) is not asks_on, "half of the 2,000 refilled tokens is saved"
 
 
 async def test_a_job_that_a_rest_sends_back_saves_no_tokens_of_a_minute(
@@ -291,7 +289,7 @@ async def test_a_job_that_waits_for_the_tokens_of_the_day_is_passed_by_small_one
             if isinstance(outcome, Lease):
                 break
             due_ms = clock.ms + outcome.first_in_ms
-    assert passed >= 1_500, "as much as it lacked at first, and half of what refilled"
+    assert passed >= 1_500, "as many as the large job lacked at first, and half of the refill"
 
 
 async def test_a_late_refusal_that_has_no_lease_any_more_holds_for_all(
@@ -317,4 +315,4 @@ async def test_saved_tokens_stay_saved_when_the_limit_changes(
     taken = 0
     while isinstance(await ask(pool, tokens=SMALL, by="small"), Lease):
         taken += SMALL
-    assert 900 <= taken <= 1_000, "half of what has refilled"
+    assert 900 <= taken <= 1_000, "half of the refill"

@@ -30,7 +30,9 @@ async def test_the_lease_of_a_dead_worker_comes_back(
     clock.tick(30_001)
     assert (await lease(pool)).id != dead.id
     [entry] = [entry for entry in await pool.audit() if entry["event"] == "lease_expired"]
-    assert (entry["reason"], entry["until_ms"]) == ("not settled in time", "0"), "it blocks nothing"
+    assert (entry["reason"], entry["until_ms"]) == ("not settled in time", "0"), (
+        "an expired lease blocks nothing"
+    )
     assert await redis.hlen(pool.names.leased) == await redis.zcard(pool.names.leases) == 1
 
 
@@ -56,7 +58,7 @@ async def test_a_lease_of_a_key_whose_account_was_learned_meanwhile_is_not_used(
     first, second = await lease(pool), await lease(pool)
     taught = ObservedLimit(Dimension.RPM, 60, 0)
     await pool.settle(first, refused(0, Scope.ACCOUNT_MODEL, taught, account="org_a"))
-    assert await pool.confirm(second) is None, "it took nothing out of the bucket of org_a"
+    assert await pool.confirm(second) is None, "the lease took no token from the bucket of org_a"
     assert (await no_lease(pool)).reason == "rpm"
 
 
@@ -114,7 +116,9 @@ async def test_a_job_that_is_bound_to_an_account_costs_no_further_command(
     await redis.config_resetstat()
     await lease(pool, account=bound)
     stats = await redis.info("commandstats")
-    assert stats["cmdstat_hmget"]["calls"] == 3, "of the clock, its key and its account"
+    assert stats["cmdstat_hmget"]["calls"] == 3, (
+        "one read each of the clock, its key and its account"
+    )
 
 
 async def test_a_job_whose_account_has_no_key_any_more_gets_none(make_pool: Make) -> None:
@@ -146,7 +150,7 @@ async def test_a_call_that_was_never_made_gives_nothing_back_of_a_limit_learned_
     assert await pool.confirm(out[4]) is None
     await pool.reset(by="ann")
     [bucket] = (await pool.snapshot()).keys[0].buckets
-    assert bucket.remaining == 20, "what was left did not count them"
+    assert bucket.remaining == 20, "the level that the provider stated did not include these tokens"
     clock.tick(1_000)
     held = await lease(pool)
     await pool.settle(held, ABANDONED)
@@ -173,8 +177,10 @@ async def test_reservations_of_a_process_that_died_expire_soon(
     while isinstance(await ask(pool), Lease):
         at_once += 1
     refilled = (4_000 + lives.wait_ms) // 100
-    assert refilled - 5 <= at_once <= refilled, "all but what the living one took, and the margin"
-    assert await pool.confirm(ahead[1]) is None, "should it hang only, it asks anew"
+    assert refilled - 5 <= at_once <= refilled, (
+        "all tokens except those of the living process and the margin"
+    )
+    assert await pool.confirm(ahead[1]) is None, "if its process only hangs, it asks again"
     assert not (await pool.settle(lives, OK)).late
     events = {entry["reason"] for entry in await pool.audit() if entry["event"] == "lease_expired"}
     assert events == {"not used in time"}
@@ -254,7 +260,9 @@ async def test_unused_state_expires_after_a_week(make_pool: Make, redis: Redis) 
     assert await redis.pttl(pair) == pytest.approx(week_ms, abs=60_000)
     await redis.pexpire(pair, 1_000_000)
     await pool.settle(held, OK)
-    assert await redis.pttl(pair) == pytest.approx(week_ms, abs=60_000), "a success puts it off"
+    assert await redis.pttl(pair) == pytest.approx(week_ms, abs=60_000), (
+        "a success postpones the expiry"
+    )
 
 
 # How long after a success the next one is noted; a failure may have come in that time.

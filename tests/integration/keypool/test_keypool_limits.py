@@ -70,7 +70,7 @@ async def test_tokens_that_a_call_did_not_use_come_back_on_top_of_what_the_provi
     refusal = await lease(pool, tokens=2_000)
     await pool.settle(refusal, refused(0, Scope.KEY, ObservedLimit(Dimension.TPM, 6_000, 1_000)))
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(1_000, abs=1), (
-        "nothing was reserved"
+        "no tokens were reserved"
     )
 
 
@@ -109,7 +109,7 @@ async def test_a_request_above_every_limit_fails_at_once_with_the_limit_named(
     await pool.settle(await lease(pool), Verdict(fate=Fate.DONE, code="ok", status=200, limits=tpm))
     too_large = await no_lease(pool, tokens=6_001)
     assert (too_large.why, too_large.limit) == (NoLeaseReason.TOO_LARGE, 6_000)
-    assert (await lease(pool, tokens=6_000)).wait_ms == 0, "one as large as the limit fits"
+    assert (await lease(pool, tokens=6_000)).wait_ms == 0, "a call as large as the limit fits"
 
 
 async def test_a_request_that_fits_a_disabled_account_alone_waits_for_it(make_pool: Make) -> None:
@@ -164,9 +164,7 @@ async def test_a_reset_gives_back_what_a_stated_wait_had_taken(
     at_once = 0
     while isinstance(await ask(pool), Lease):
         at_once += 1
-    assert 4 <= at_once <= 5, (
-        "what has refilled since the last refusal said that nothing was left, less the margin"
-    )
+    assert 4 <= at_once <= 5, "the refill since the last refusal that stated 0, minus the margin"
 
 
 async def test_a_refused_call_costs_the_bucket_nothing(make_pool: Make) -> None:
@@ -203,7 +201,9 @@ async def test_a_process_that_has_read_its_keys_before_is_put_right_by_its_next_
         await pool.settle(await lease(pool), replace(OK, account="org_x"))
     assert {other.account_of(key) for key in other.keys} == {key.id for key in other.keys}
     assert (await lease(other)).account == "org_x"
-    assert {other.account_of(key) for key in other.keys} == {"org_x"}, "of each of its keys"
+    assert {other.account_of(key) for key in other.keys} == {"org_x"}, (
+        "each of its keys has the new account"
+    )
 
 
 async def test_configured_limits_are_a_start_until_the_provider_speaks(
@@ -216,7 +216,7 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
     assert (await no_lease(pool, tokens=6_001)).why is NoLeaseReason.TOO_LARGE
     taken = [await lease(pool, tokens=100) for _ in range(50)]
     assert (await no_lease(pool, tokens=6_000 - 5_000 + 1)).why is NoLeaseReason.WAIT, (
-        "what they took counts"
+        "the tokens of earlier calls count"
     )
     await pool.settle(
         taken[0], replace(OK, limits=(ObservedLimit(Dimension.TPM, 12_000, 11_000),), tokens=100)
@@ -225,7 +225,7 @@ async def test_configured_limits_are_a_start_until_the_provider_speaks(
         bucket.dimension: bucket.remaining for bucket in (await pool.snapshot()).keys[0].buckets
     }
     assert remaining == {"rpm": pytest.approx(10), "tpm": pytest.approx(7_000)}, (
-        "what the others took stays taken"
+        "the tokens of the other calls stay used"
     )
     clock.tick(1_000)
     assert (await lease(pool, tokens=7_000)).wait_ms == 0
@@ -283,11 +283,13 @@ async def test_a_changed_limit_keeps_what_a_refusal_has_shown(
     await pool.settle(spent.pop(), rpm(120, 0))
     left = await remaining(pool)
     await pool.settle(spent.pop(), ABANDONED)
-    assert await remaining(pool) == left, "the refusal did not count what was in flight"
+    assert await remaining(pool) == left, "the refusal did not include calls in flight"
     clock.tick(waiting.wait_ms)
     longer = await pool.confirm(waiting)
     assert longer is not None
-    assert longer.wait_ms == pytest.approx(500, abs=50), "one call had no room, of two a second now"
+    assert longer.wait_ms == pytest.approx(500, abs=50), (
+        "one call had no room, at two calls a second now"
+    )
 
 
 async def test_a_raised_limit_in_a_header_makes_the_pool_try_the_others_at_once(
@@ -302,8 +304,8 @@ async def test_a_raised_limit_in_a_header_makes_the_pool_try_the_others_at_once(
     assert (await no_lease(pool)).reason == "rpm"
     other = await lease(pool, model="n")
     await pool.settle(other, replace(OK, limits=(day,)))
-    assert (await no_lease(pool)).reason == "rpm", "of another model"
+    assert (await no_lease(pool)).reason == "rpm", "the header is of another model"
     late = ObservedLimit(Dimension.RPD, 500_000, 499_000)
     ahead = await lease(pool, ahead_ms=5_000)
     await pool.settle(ahead, replace(OK, limits=(late,)))
-    assert (await lease(pool)).wait_ms == 0, "the plan is a larger one"
+    assert (await lease(pool)).wait_ms == 0, "the account has a larger plan"

@@ -74,7 +74,7 @@ async def test_an_unavailable_model_gives_way_to_the_next(
         await pool.settle(await lease(pool, **only("b")), refused(50_000))
     away = await no_lease(pool, **TWO)
     assert (away.why, away.first_in_ms) == (NoLeaseReason.RESTING, 50_000), (
-        "what opens first is waited for"
+        "the job waits for the model that opens first"
     )
     await pool.reset(by="ann")
     assert (await lease(pool, **TWO)).request.model == "a"

@@ -43,7 +43,9 @@ async def test_a_host_or_model_that_keeps_failing_rests_and_is_tried_by_one(
     probe = await lease(pool)
     assert (await no_lease(pool)).why is NoLeaseReason.WAIT
     assert (await pool.settle(probe, fault(scope))).blocked
-    assert (await no_lease(pool)).first_in_ms == 1_125, "it rests for an eighth of its failing"
+    assert (await no_lease(pool)).first_in_ms == 1_125, (
+        "the rest is an eighth of the time of failures"
+    )
     clock.tick(1_125)
     await pool.settle(await lease(pool), OK)
     for _ in range(5):
@@ -60,9 +62,11 @@ async def test_a_probe_that_never_returns_lets_the_next_try(
     probe = await lease(pool)
     assert (await no_lease(pool)).first_in_ms >= 250
     clock.tick(200)
-    assert getattr(await pool.confirm(probe), "wait_ms", None) == 0, "it does not wait for itself"
+    assert getattr(await pool.confirm(probe), "wait_ms", None) == 0, (
+        "the probe does not wait for itself"
+    )
     clock.tick(2_900)
-    assert (await no_lease(pool)).first_in_ms <= 100, "the time of the probe is over by then"
+    assert (await no_lease(pool)).first_in_ms <= 100, "the time of the probe is over then"
     clock.tick(100)
     assert (await lease(pool)).wait_ms == 0
 
@@ -128,7 +132,7 @@ async def test_of_the_leases_that_wait_for_a_rested_host_or_model_one_probes_bef
     assert await confirmed(others) == []
     late = await lease(pool, ahead_ms=5_000)
     assert 0 < late.wait_ms < 1_000, (
-        "who comes meanwhile does not wait for longer than it takes to know"
+        "a later call waits only until the outcome of the probe is known"
     )
     await pool.settle(probe, OK)
     assert len(await confirmed([*others, late])) == 20
@@ -195,7 +199,7 @@ async def test_a_failure_while_others_pass_is_the_requests_own(
     alone = await lease(pool, model="m")
     await pool.settle(await lease(pool, model="other"), OK)
     assert not (await pool.settle(alone, SERVER_ERROR)).passing, (
-        "what passed before says nothing, nor another model"
+        "neither earlier successes nor those of another model count"
     )
 
 
@@ -244,7 +248,7 @@ async def test_a_model_whose_calls_all_fail_rests_and_is_asked_seldom(
             calls += 1
             await pool.settle(outcome, SERVER_ERROR)
             assert calls < 500
-    assert calls > 300, "and is asked whether it works again"
+    assert calls > 300, "the model is probed again and again"
     assert (await lease(pool, model="other")).wait_ms == 0
     clock.tick(10_000)
     await pool.settle(await lease(pool, model="m"), OK)
@@ -293,7 +297,7 @@ async def test_two_failures_a_second_apart_are_two(
 ) -> None:
     pool = make_pool(1)
     await pool.settle(await lease(pool), fault(Scope.HOST))
-    assert (await pool.snapshot()).keys[0].state == "ready", "one failure is nothing to show"
+    assert (await pool.snapshot()).keys[0].state == "ready", "a single failure is not shown"
     clock.tick(apart_ms)
     assert (await pool.settle(await lease(pool), fault(Scope.HOST))).blocked is rests
 

@@ -27,7 +27,7 @@ async def test_a_refusal_against_the_model_lowers_the_pace(
     await pool.settle(await lease(pool), rpm(600, 500))
     await pool.settle(early, refused(0, Scope.ACCOUNT_MODEL, ObservedLimit(Dimension.RPM, 600, 0)))
     assert "pace" not in " ".join(entry["reason"] for entry in await pool.audit()), (
-        "it left before the limit was known"
+        "the call left before the limit was known"
     )
     clock.tick(50_000)
     crowd = [await lease(pool) for _ in range(20)]
@@ -40,7 +40,7 @@ async def test_a_refusal_against_the_model_lowers_the_pace(
     passed = 0
     while isinstance(await ask(pool), Lease):
         passed += 1
-    assert 94 <= passed <= 98, "98 of the 100 that the limit would refill, less the margin"
+    assert 94 <= passed <= 98, "98 of the 100 calls that the limit refills, minus the margin"
 
 
 async def test_a_request_that_alone_exceeds_its_limit_lowers_no_pace(make_pool: Make) -> None:

@@ -18,7 +18,7 @@ async def test_bulk_takes_what_is_free_now(make_pool: Make) -> None:
     taken = 0
     while isinstance(outcome := await ask(pool, bulk=True, ahead_ms=2_000), Lease):
         taken += 1
-        assert outcome.wait_ms <= 100, "what one call is worth"
+        assert outcome.wait_ms <= 100, "the time that one call takes to refill"
     assert 98 <= taken <= 101
 
 
@@ -32,7 +32,7 @@ async def test_a_job_with_a_tenant_reserves_no_further_ahead_than_others_may_hav
         waits_ms.append(outcome.wait_ms)
     assert 200 < max(waits_ms) <= 250
     assert (await lease(pool, ahead_ms=2_000)).wait_ms > 250, (
-        "a job that names none may wait for longer"
+        "a job without a tenant may wait longer"
     )
 
 
@@ -61,7 +61,7 @@ async def test_bulk_delays_an_interactive_job_by_one_call_at_most(make_pool: Mak
     for _ in range(50):
         await ask(pool, bulk=True, ahead_ms=2_000)
     assert (await lease(pool, ahead_ms=2_000)).wait_ms <= 100 * (1 + 2 + 1), (
-        "its own, the margin of two, one of bulk"
+        "its own call, the margin of two calls, and one bulk call"
     )
     later = [(await lease(pool, ahead_ms=5_000)).wait_ms for _ in range(10)]
     for _ in range(50):
@@ -79,7 +79,7 @@ async def test_bulk_waits_while_interactive_jobs_stand_in_line(
     clock.tick(1_000)
     away = await no_lease(pool, bulk=True, line=BULK)
     assert (away.why, away.reason) == (NoLeaseReason.WAIT, "interactive jobs come first")
-    assert (away.ask_in_ms, away.first_in_ms) == (250, 0), "nobody has looked at the keys"
+    assert (away.ask_in_ms, away.first_in_ms) == (250, 0), "the keys were not read"
     clock.tick(2_000)  # its process has died, otherwise it would have asked again
     assert (await lease(pool, bulk=True, line=BULK)).wait_ms == 0
 
@@ -115,7 +115,7 @@ async def test_bulk_does_not_starve_where_interactive_jobs_leave_a_tenth(
                 await pool.settle(bulk, OK)
             else:
                 due_ms = clock.ms + bulk.ask_in_ms
-    assert served >= 40, "of the 120 calls that are left"
+    assert served >= 40, "a third of the 120 calls that interactive jobs leave"
     assert max(waits) < 5_000
 
 

@@ -148,7 +148,7 @@ async def test_no_day_has_more_than_its_quota_however_jobs_come_and_end(
     assert max(taken.values()) <= 10
     _, *whole_days, _ = (count for _, count in sorted(taken.items()))
     assert sum(whole_days) > 0.5 * 10 * len(whole_days), (
-        "emails to four do not always fit into what is left"
+        "emails with four recipients do not always fit into the rest"
     )
 
 

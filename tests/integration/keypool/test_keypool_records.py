@@ -53,7 +53,7 @@ async def test_scripts_and_state_may_be_flushed_at_any_time(make_pool: Make, red
     assert (await pool.settle(held, OK)).late
     refusal = refused(1_000, Scope.KEY, ObservedLimit(Dimension.RPM, 60))
     assert (await pool.settle(held, refusal)).late
-    assert await redis.pttl(pool.names.account_model(held.account, "")) > 0, "what nobody uses ends"
+    assert await redis.pttl(pool.names.account_model(held.account, "")) > 0, "unused state expires"
     assert (await lease(pool)).wait_ms == 0
 
 

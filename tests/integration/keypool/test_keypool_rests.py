@@ -111,7 +111,7 @@ async def test_a_lease_whose_key_was_refused_meanwhile_is_taken_back(
     assert (await pool.snapshot()).keys[0].buckets[0].remaining == pytest.approx(
         min(60, left + 1), abs=0.1
     )
-    assert not await pool.confirm(waiting), "it has ended"
+    assert not await pool.confirm(waiting), "the lease has ended"
 
 
 async def test_an_invalid_key_stays_out_until_it_is_reset(
@@ -192,7 +192,7 @@ async def test_a_resource_that_every_key_is_unfit_for_has_another_reason_than_di
     for _ in range(2):
         await pool.settle(await lease(pool, resource="a.example"), unfit)
     shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
-    assert shown == [("ready", "", 0)] * 2, "each serves its own domain"
+    assert shown == [("ready", "", 0)] * 2, "each key serves its own domain"
     away = await no_lease(pool, resource="a.example")
     assert (away.why, away.reason) == (NoLeaseReason.UNFIT, "domain_not_verified")
     await pool.settle(await lease(pool, resource="b.example"), INVALID)
@@ -202,7 +202,7 @@ async def test_a_resource_that_every_key_is_unfit_for_has_another_reason_than_di
     await pool.settle(await lease(pool, model="m", resource="m"), unfit)
     shown = [(key.state, key.reason, key.left_ms) for key in (await pool.snapshot()).keys]
     assert sorted(shown, key=str) == [("cooling", "domain_not_verified", None), ("ready", "", 0)], (
-        "a model is its work"
+        "an unfit model is shown, an unfit domain is not"
     )
 
 
@@ -230,7 +230,7 @@ async def test_a_key_with_two_blocks_shows_the_longer_one(make_pool: Make) -> No
     await pool.settle(second, spent)
     (key,) = (await pool.snapshot()).keys
     assert (key.reason, key.left_ms, len(key.blocks)) == ("spend_limit", 70_000, 2)
-    assert (key.calls, key.tokens) == (2, 0), "it never served"
+    assert (key.calls, key.tokens) == (2, 0), "the key never served"
 
 
 NOT_HAD = Verdict(

@@ -77,7 +77,9 @@ async def test_an_unfit_account_is_recorded_once_and_a_rest_again_when_it_grows(
     events = [entry["event"] for entry in await pool.audit()]
     assert events == ["unfit", "cooled", "cooled"]
     pair = pool.names.account_model(held[0].account, "m")
-    assert await redis.exists(pair) == 0, "nothing is kept of a model that is not had"
+    assert await redis.exists(pair) == 0, (
+        "no state is kept for a model that the account does not have"
+    )
 
 
 async def test_the_next_call_deletes_blocks_that_have_ended(

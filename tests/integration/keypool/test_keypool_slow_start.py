@@ -129,7 +129,7 @@ async def test_unknown_limits_open_by_a_share_of_what_has_passed(
             await pool.settle(held, OK)
     assert sizes[0] == 2
     assert 10 <= sizes[-1] <= 12, (
-        "what a limit of 600 would refuse together is 2 % of what it let through"
+        "a limit of 600 would refuse 2 % as many calls together as it accepted"
     )
 
 

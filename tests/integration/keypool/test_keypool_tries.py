@@ -166,10 +166,10 @@ async def test_a_limit_that_the_provider_raises_is_used_before_long(
     pool = await limited(make_pool, 300)
     began_ms = clock.ms
     await _raised(pool, clock, 900, calls=420)
-    assert clock.ms - began_ms < 75_000, "267 calls at the old limit, then fast"
+    assert clock.ms - began_ms < 75_000, "267 calls at the old limit, then the raised limit"
     [bucket] = (await pool.snapshot()).keys[0].buckets
     assert bucket.limit == pytest.approx(900, rel=0.15), (
-        "not for ever higher, although what was saved up passes"
+        "the limit does not rise for ever, although saved requests pass"
     )
     assert "rpm=450 or more" in {entry["reason"] for entry in await pool.audit()}
 
@@ -188,7 +188,7 @@ async def test_resets_again_and_again_lend_no_more_tries_than_are_paid_back(
 ) -> None:
     pool = await limited(make_pool, 300)
     passed, refusals = await _raised(pool, clock, 300, calls=1_000, resets_apart_ms=5_000)
-    assert 3 <= refusals <= (67 + passed) / 334 + 1, "one of them is lent"
+    assert 3 <= refusals <= (67 + passed) / 334 + 1, "one of the tries is lent"
 
 
 async def test_a_limit_that_headers_state_is_not_tried(make_pool: Make, clock: ManualClock) -> None:
@@ -211,7 +211,7 @@ async def test_after_a_reset_a_limit_is_tried_at_once_and_what_is_reserved_stays
         pass
     taken = [await lease(pool, ahead_ms=5_000) for _ in range(8)]
     await pool.reset(by="ann")
-    assert (await lease(pool)).wait_ms == 0, "the call that tries"
+    assert (await lease(pool)).wait_ms == 0, "the call that tries the limit"
     assert (await no_lease(pool)).why is NoLeaseReason.WAIT
     assert (await lease(pool, ahead_ms=5_000)).wait_ms > taken[-1].wait_ms
 

@@ -98,7 +98,7 @@ async def test_a_hundred_processes_are_served_in_order_and_ask_seldom(
     await processes.run(began_ms + 101_000 - HORIZON_MS)
     stats = await redis.info("commandstats")
     commands = sum(counts["calls"] for counts in stats.values())
-    assert len(processes.starts) >= 98, "no call is wasted"
+    assert len(processes.starts) >= 98, "almost no call is wasted"
     assert processes.passed() <= 2
     assert commands / 100 <= 300
 
@@ -114,7 +114,7 @@ async def test_jobs_of_a_long_line_are_not_passed_by_younger_jobs_of_other_lines
     processes.come("younger", *range(began_ms + 6_000, began_ms + 6_040))
     await processes.run(began_ms + 17_500)
     assert len(processes.starts) == 160
-    assert max(processes.starts)[0] - began_ms < 17_000, "ten a second"
+    assert max(processes.starts)[0] - began_ms < 17_000, "ten calls a second"
     assert processes.passed() <= 20
 
 
@@ -126,10 +126,10 @@ async def test_a_line_behind_two_others_waits_for_them(make_pool: Make) -> None:
         await no_lease(pool, line=Line("m", f"line {number}"), waited_ms=5_000)
     third = await no_lease(pool, line=Line("m", "line 2"), waited_ms=4_500)
     assert (third.why, third.reason) == (NoLeaseReason.WAIT, "earlier jobs come first")
-    assert third.first_in_ms == 0, "nobody has looked at the keys"
-    assert third.ask_in_ms == 1_000, "at a call a second one of the two is served by then"
+    assert third.first_in_ms == 0, "the keys were not read"
+    assert third.ask_in_ms == 1_000, "at one call a second, one of the two lines is served by then"
     older = await no_lease(pool, line=Line("m", "line 3"), waited_ms=6_000)
-    assert older.reason == "rpm", "who has waited longest is in front, wherever it waits"
+    assert older.reason == "rpm", "the job that has waited longest is first, in any process"
 
 
 async def test_a_process_that_died_delays_no_other(
@@ -146,7 +146,9 @@ async def test_a_process_that_died_delays_no_other(
         assert (await lease(pool, line=alive, waited_ms=5_000)).wait_ms == 0
         messages = [await channel.get_message(timeout=5) for _ in range(2)]
         assert messages[1] is not None
-        assert messages[1]["data"] == "room", "others behind them need not wait for their time"
+        assert messages[1]["data"] == "room", (
+            "the lines behind need not wait until their time is over"
+        )
     assert await redis.zcard(pool.names.waiting("m")) <= 1
 
 

@@ -59,7 +59,7 @@ async def test_a_call_that_is_held_up_on_its_way_counts_once(
         assert confirmed is not None
         assert confirmed.wait_ms == 0
     assert (await lease(pool, ahead_ms=5_000)).wait_ms >= 1_000 - 60, (
-        "and the next one waits for their window"
+        "the next call waits for the end of their window"
     )
 
 
@@ -168,4 +168,4 @@ async def test_a_limit_raised_above_what_is_counted_call_by_call_refills_continu
         await pool.settle(await lease(pool), replace(OK, limits=stated))
     assert await remaining(pool) < 300
     clock.tick(100)
-    assert await remaining(pool) == 300, "no call of the last second is kept apart"
+    assert await remaining(pool) == 300, "calls of the last second are not counted one by one"

@@ -244,5 +244,7 @@ async def test_a_connection_that_nobody_uses_is_closed(
         while await count() > 1:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.01)
-        assert await pipeline.send("ECHO", "here") in {"here", b"here"}, "it keeps its connection"
+        assert await pipeline.send("ECHO", "here") in {"here", b"here"}, (
+            "the pipeline keeps its connection"
+        )
         assert await client.ping()

@@ -172,4 +172,4 @@ async def test_a_refusal_within_a_streamed_answer_takes_no_other_key(
     answer = await exchange.opened
     assert b"slow down" in b"".join([piece async for piece in answer.aiter_raw()])
     verdict = (await calling).verdict
-    assert (verdict.fate, verdict.status) == (Fate.RETRY, 429), "its reader has this answer"
+    assert (verdict.fate, verdict.status) == (Fate.RETRY, 429), "the reader already has this answer"

@@ -88,7 +88,9 @@ async def test_hooks_run_before_and_after_every_call(
     rotation, provider = make(refused())
     calls = NotedCalls()
     served = await rotation.run(LeaseRequest(), calls)
-    assert "marked as failed: gsk_abc123... (1/3 failed)" in caplog.text, "as without hooks"
+    assert "marked as failed: gsk_abc123... (1/3 failed)" in caplog.text, (
+        "the log line is the same as without hooks"
+    )
     assert calls.noted == ["before", "gsk_abc rate_limit", "before", "gsk_def ok"]
     assert served.attempts == 2
     assert provider.seen[1][1] == "for gsk_def456..."

@@ -48,7 +48,7 @@ async def test_a_call_takes_two_trips_to_redis(
     await rotation.serve(REQUEST, lambda lease: lease.key.label)  # loads the scripts
     del trips[:]
     await rotation.serve(REQUEST, lambda lease: lease.key.label)
-    assert trips == [2, 1], "acquire with the look for a cancel, then settle"
+    assert trips == [2, 1], "acquire together with the check for a cancel, then settle"
     assert len(provider.seen) == 2
 
 

@@ -94,7 +94,7 @@ async def test_a_job_whose_lease_is_lost_during_the_wait_keeps_its_waiting_time(
     await serve(rotation, waited_ms=5_000)
     assert len(provider.seen) == len(lost) == 1
     assert waits_ms[0] == 5_000
-    assert waits_ms[-1] >= 5_190, "it waited before it lost the lease, too"
+    assert waits_ms[-1] >= 5_190, "the wait before the lost lease counts, too"
 
 
 async def test_each_wait_of_a_turn_may_last_for_the_rest_of_the_longest_wait(

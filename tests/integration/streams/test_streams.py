@@ -149,7 +149,7 @@ def test_of_all_records_only_the_last_one_is_urgent() -> None:
     stream.begin()
     stream.piece(text="x")
     stream.piece(tool_calls=[{"index": 0}])
-    assert ended == [False] * 3, "tokens share a write"
+    assert ended == [False] * 3, "several tokens share a write"
     stream.close("end")
     assert ended == [False] * 3 + [True]
     stream.give_up()

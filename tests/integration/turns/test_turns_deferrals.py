@@ -45,7 +45,7 @@ async def test_a_lease_request_names_its_job_and_how_long_it_may_wait(bench: Ben
     await bench.turn(served, header={"since_ms": round(time.time() * 1000) - 30_000})
     assert bench.rotation.lease_request is not None
     assert 30_000 <= bench.rotation.lease_request.waited_ms < 60_000, (
-        "it comes before those that have waited for less long"
+        "the job comes before jobs that have waited less"
     )
 
 
@@ -79,7 +79,7 @@ async def test_a_job_that_comes_back_early_counts_only_the_wait_that_has_passed(
     served = Served({}, "gsk_abc123...", attempts=1, waited_ms=0)
     _, history = await bench.turn(served, header=header)  # as if 50 s had passed: a reset
     assert 50_000 <= history.waited_ms < 110_000
-    assert "due_ms" not in history.headers()["keywheel"], "it does not wait any more"
+    assert "due_ms" not in history.headers()["keywheel"], "the job no longer waits"
     _, history = await bench.turn(served, header=header | {"due_ms": 1})  # it came when it was due
     assert history.waited_ms == 450_000
 

@@ -67,11 +67,11 @@ async def sent_back(line: Line, count: int) -> tuple[list[asyncio.Task[Any]], li
 async def test_a_full_line_keeps_no_jobs_of_another_model_from_their_keys(line: Line) -> None:
     waiting, back = await sent_back(line, 3)
     assert {no_lease.reason for no_lease in back} == {"many jobs of its kind wait"}
-    assert line.list.demand.shortest(bulk=False) == 0, "so the queue flows on"
+    assert line.list.demand.shortest(bulk=False) == 0, "so the broker's queue keeps moving"
     first, *later = (no_lease.first_in_ms for no_lease in back)
     step_ms = HORIZON_MS  # no lease was given lately
     assert first == pytest.approx((len(waiting) + 2) * step_ms, abs=50), (
-        "once those before it have been served"
+        "after the jobs before it have been served"
     )
     assert later == [
         pytest.approx(first + step_ms, abs=50),
@@ -100,7 +100,7 @@ async def test_jobs_that_were_sent_back_are_called_in_their_order_as_soon_as_the
     async with asyncio.timeout(10):
         calls = [*await called.get(), *await called.get()]
     assert calls == [f"late {n}" for n in range(12)]
-    assert room < 12, "and no more than there is room for at once"
+    assert room < 12, "not more jobs than have room at once"
     async with asyncio.timeout(10):  # so that a line that fills up later begins anew
         while line.list.overflow._recalling is not None:  # noqa: ASYNC110 - it notifies nobody
             await asyncio.sleep(0)
@@ -148,7 +148,9 @@ async def test_a_queue_flows_on_for_a_model_that_was_only_seen_in_it(
     assert line.list.demand.may_block_others()
     assert line.list.demand.shortest(bulk=False) == len(waiting)
     line.list.demand.note_upcoming([((MODEL,), False)])
-    assert line.list.demand.shortest(bulk=False) == len(waiting), "of these as many wait as may"
+    assert line.list.demand.shortest(bulk=False) == len(waiting), (
+        "as many jobs of this model wait as may wait"
+    )
     line.list.demand.note_upcoming([(("other",), bulk)])
     assert line.list.demand.shortest(bulk=bulk) == 0
     assert line.list.demand.shortest(bulk=False) == (len(waiting) if bulk else 0)
@@ -173,7 +175,7 @@ async def test_a_service_does_not_rest_for_a_model_that_was_seen_in_its_queue(
     assert isinstance(await line.list.acquire(job("other", bulk=True)), Lease)
     assert line.list.demand.resting_s() == 0
     line.list.demand.note_upcoming([(("other",), True)])
-    assert line.list.demand.resting_s() == 0, "it has a line of its own now"
+    assert line.list.demand.resting_s() == 0, "the model has its own line now"
 
 
 async def test_jobs_that_were_seen_once_in_the_queue_keep_it_flowing_for_a_while_only(

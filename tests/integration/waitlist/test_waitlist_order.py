@@ -69,7 +69,7 @@ async def test_a_small_job_passes_a_large_one_that_waits_for_its_tokens(line: Li
     left = ObservedLimit(Dimension.TPM, 6_000, remaining=2_000)
     await line.pool.settle(await line.lease(), replace(OK, limits=(left,)))
     large = [await line.stand(f"large {number}", tokens=5_000) for number in range(2)]
-    assert line.asks == 1, "the second is as large"
+    assert line.asks == 1, "the second job is as large"
     small = await line.stand("small", tokens=100)
     [outcome] = await outcomes(small)
     assert isinstance(outcome, Lease)

@@ -173,4 +173,4 @@ def test_a_job_that_ends_while_the_consumer_empties_its_queue_starts_no_other(
     assert limits.admit(job)
     monkeypatch.setitem(limits._waiting, "limited", Emptied())
     assert limits.release(job) is None
-    assert limits.admit(job), "its slot is free again"
+    assert limits.admit(job), "the slot of the job is free again"

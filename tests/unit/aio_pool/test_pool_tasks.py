@@ -271,7 +271,7 @@ def test_async_receivers_of_signals_are_awaited_in_jobs_and_in_what_jobs_start(
     assert seen == ["task_prerun", "task_success", "task_postrun"]
     assert Outcome(pool, sends_signal).answer[0] == 0
     assert last.wait(10)
-    assert loops[0] is loops[1], "a loop of its own would hold up the child and all other jobs"
+    assert loops[0] is loops[1], "a second loop would hold up the child and all other jobs"
     pool.stop()
     assert signals.task_success.send(sender=app) == before
 

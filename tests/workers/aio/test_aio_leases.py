@@ -97,7 +97,7 @@ def test_another_worker_runs_the_jobs_of_a_killed_one_within_seconds(
         "ended",
     ]  # the job had not begun, so the worker did not die of it
     assert time.monotonic() - began_s < PATIENCE_S, (
-        "far below the visibility timeout, which is an hour"
+        "the time is far below the visibility timeout of an hour"
     )
     eventually(lambda: not store.hlen("unacked"))
     assert store.zcard("unacked.leases") == store.zcard("unacked_index") == 0

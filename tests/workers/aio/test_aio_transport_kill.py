@@ -86,7 +86,9 @@ def test_a_process_killed_at_any_instant_loses_no_message(server: EmbeddedRedis)
                 child.wait()
             assert set(store.smembers("done")) | _kept(store) == sent
             assert store.hlen("unacked") == store.zcard("unacked_index")
-        assert 0 < store.scard("done") < len(sent), "the ends were all too early or too late"
+        assert 0 < store.scard("done") < len(sent), (
+            "the processes were all killed too early or too late"
+        )
         # The messages of the dead process come back, also with the stock transport.
         _give_back(server.url)
         assert store.hlen("unacked") == 0
@@ -174,5 +176,5 @@ def test_acknowledgements_go_out_while_a_warm_shutdown_waits(
     worker.signal(signal.SIGTERM)
     eventually(lambda: journal(f"{key}short") == ["began", "ended"])
     eventually(lambda: store.hlen("unacked") == booked + 1)
-    assert journal(f"{key}long") == ["began"], "it ended too early to show anything"
+    assert journal(f"{key}long") == ["began"], "the worker ended too early to show anything"
     assert worker.await_exit() == 0

@@ -92,7 +92,9 @@ def test_an_expired_job_is_kept_and_can_be_replayed(fresh: Stack) -> None:
     )
     ended = fresh.producer.app.AsyncResult(job.id)
     eventually(lambda: ended.state == "REVOKED", what="the end in the result store")
-    assert type(ended.result).__name__ == "DeadlineExceeded", "the same name as its letter has"
+    assert type(ended.result).__name__ == "DeadlineExceeded", (
+        "the error has the same name as in the dead letter"
+    )
     assert fresh.producer.ask("tasks.admin.replay", kind="expired")["replayed"] == [job.id]
     eventually(
         lambda: fresh.producer.app.AsyncResult(job.id).state == "SUCCESS", what="the success"

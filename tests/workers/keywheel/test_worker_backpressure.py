@@ -116,7 +116,7 @@ def test_a_worker_whose_keys_all_rest_leaves_the_jobs_in_the_broker_until_the_ke
     back_s = exhaust(fleet, seconds=REST_S)
     ids = send(fleet)
     await_pause(fleet, broker)
-    assert time.time() < back_s - 1, "too slow to see a pause"
+    assert time.time() < back_s - 1, "the machine was too slow to see a pause"
     calls = fleet.sandbox.ledger()["services"]["groq"]["calls"]
 
     left = []
@@ -127,8 +127,10 @@ def test_a_worker_whose_keys_all_rest_leaves_the_jobs_in_the_broker_until_the_ke
 
     eventually(is_nearly_over, what="the end of the rest")
     assert left[0] < JOBS
-    assert left[-1] >= JOBS - MOST_DEFERRED, "only a few are looked at meanwhile"
-    assert fleet.sandbox.ledger()["services"]["groq"]["calls"] == calls, "nobody asks what is known"
+    assert left[-1] >= JOBS - MOST_DEFERRED, "only a few jobs are taken meanwhile"
+    assert fleet.sandbox.ledger()["services"]["groq"]["calls"] == calls, (
+        "no call is made while the rest is known"
+    )
     await_success(fleet, ids)
     await_resumption(fleet)
 
@@ -167,7 +169,7 @@ def test_a_reset_resumes_the_queue_at_once(
     [(_, due_us)] = eventually(
         lambda: broker.zrange("ai.deferred.due", 0, 0, withscores=True), what="a deferred job"
     )
-    assert due_us / 1e6 > time.time() + LONG_REST_S / 2, "too slow to see a reset"
+    assert due_us / 1e6 > time.time() + LONG_REST_S / 2, "the machine was too slow to see a reset"
 
     bring_back(fleet, reset=reset)
     await_success(fleet, ids)
@@ -228,9 +230,11 @@ def test_a_hundred_thousand_waiting_jobs_cost_a_worker_nothing_and_delay_no_emai
 
     waits = broker.llen("ai")
     fleet.producer.ask("tasks.email.send", to="a@example.com", subject="At once", text="x")
-    assert broker.llen("ai") > waits - MOST_DEFERRED, "it went before those that wait"
+    assert broker.llen("ai") > waits - MOST_DEFERRED, "the email was served before the waiting jobs"
     assert memory_mb(pid) - before_mb < GROWTH_MB
-    assert WAITING - MOST_DEFERRED <= broker.llen("ai") < WAITING, "few were fetched, none was lost"
+    assert WAITING - MOST_DEFERRED <= broker.llen("ai") < WAITING, (
+        "few jobs were taken, and none was lost"
+    )
 
 
 def test_jobs_of_another_model_overtake_jobs_that_wait_for_a_key(fleet: Fleet, broker: Any) -> None:

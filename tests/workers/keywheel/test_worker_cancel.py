@@ -148,7 +148,9 @@ def test_a_cancelled_job_never_runs_not_even_after_a_restart(fleet: Fleet, clien
             lambda job=job: last(client, job.id)["type"] == "end", what="the end of its stream"
         )
         assert last(client, job.id)["error"] == "TaskRevokedError"
-        assert client.xlen(f"kw:stream:{job.id}") == 2, "it waited, and has one end"
+        assert client.xlen(f"kw:stream:{job.id}") == 2, (
+            "the stream has one record of the wait and one of the end"
+        )
 
     def waiting() -> list[str]:
         return [

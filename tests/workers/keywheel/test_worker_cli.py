@@ -86,7 +86,7 @@ def test_a_paused_service_keeps_its_jobs_until_it_is_resumed(fresh: Stack) -> No
     assert result.stdout.strip() == "groq is paused; `keys resume groq` ends it"
     waits = fresh.producer.many("tasks.ai.complete", [{"prompt": "x"}] * 3)
     mail = {"to": "ann@example.org", "subject": "x", "text": "x"}
-    assert fresh.producer.ask("tasks.email.send", **mail)["id"], "the other service goes on"
+    assert fresh.producer.ask("tasks.email.send", **mail)["id"], "the other service is not paused"
     states = {fresh.producer.app.AsyncResult(job).state for job in waits}
     assert not states & {"SUCCESS", "FAILURE"}
     result = celery(fresh, "quote", "groq", "--jobs", "10", "--tokens", "500", "--json")

@@ -203,14 +203,14 @@ def test_a_job_that_waits_has_a_place_and_an_expected_start(
         eventually(lambda: client.llen("ai") == 128, what="the others in the lines of the tenants")
     status = keywheel.status(jobs[2], place=True)
     assert (status.state, status.expected_start is not None) == ("waiting", True)
-    assert 3 <= (status.place or 0) <= 6, "in turn with the tenant"
+    assert 3 <= (status.place or 0) <= 6, "the job takes turns with those of the tenant"
     assert keywheel.status(many[-1], place=True).place == 303
     reply = fresh.producer.ask("tasks.admin.place", id=str(many[-1]))
     schemas.check("tasks.admin.place", "result", reply)
     assert reply["waiting"] == 303
     assert reply["limited_by"] in {"rpm", "rate_limit"}
     quote = keywheel.quote("groq", jobs=10)
-    assert quote.waiting == 304, "the deferred one counts"
+    assert quote.waiting == 304, "the deferred job counts"
     assert status.expected_start is not None
     assert quote.expected_start is not None
     assert quote.end_by is not None

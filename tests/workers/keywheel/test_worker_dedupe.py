@@ -52,7 +52,7 @@ def test_jobs_join_the_open_one_and_get_its_result(fresh: Stack, client: Any) ->
 
     again = fresh.producer.outcome(send(fresh))
     assert again["text"]
-    assert calls(fresh) == 2, "the first has ended, so its key is free"
+    assert calls(fresh) == 2, "the first job has ended, so its key is free"
 
 
 def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: Stack, client: Any) -> None:
@@ -70,7 +70,7 @@ def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: Stack, c
         client.lpush(*push)
     *results, new, failed = map(fresh.producer.outcome, map(fresh.producer.app.AsyncResult, queued))
     assert results == [answer] * 2
-    assert new["text"], "nothing is left of the job before it to share"
+    assert new["text"], "the earlier job has no result left to share"
     assert [type(job).__name__ for job in (failed, error)] == ["RequestRejected"] * 2
     assert str(failed) == str(error)
     records = [fields for _, fields in client.xrange(f"kw:stream:{queued[0]}")]
@@ -78,7 +78,7 @@ def test_jobs_join_one_that_ended_while_they_were_in_their_queue(fresh: Stack, c
     assert calls(fresh) == made + 1
     with Keywheel(fresh.redis_url) as keywheel:
         assert keywheel.result(keywheel.complete("Say hello", dedupe_key=KEY))["text"]
-    assert calls(fresh) == made + 2, "it was enqueued when the first had ended"
+    assert calls(fresh) == made + 2, "the job was enqueued after the first had ended"
 
 
 def test_jobs_share_the_error_of_the_open_one(fresh: Stack, client: Any) -> None:

@@ -206,7 +206,7 @@ def test_a_model_that_does_not_exist_is_named(fresh: Stack) -> None:
     outcome = sentence_of(fresh.producer.ask("tasks.ai.complete", prompt="x", model="llama-9"))
     assert outcome.startswith("RequestRejected: ")
     assert "llama-9" in outcome
-    assert calls(fresh, "groq") == 3, "each account is asked once"
+    assert calls(fresh, "groq") == 3, "each account is called once"
 
 
 def test_an_unknown_domain_is_rejected(fresh: Stack) -> None:
@@ -274,7 +274,7 @@ def test_a_revoked_key_shows_in_the_status_until_a_reset(fresh: Stack) -> None:
     }
     audit = fresh.producer.app.backend.client.xrevrange("{kw:groq}:actions", count=1)
     assert re.fullmatch(r"task [0-9a-f-]{36} for flower alice", audit[0][1][b"by"].decode()), (
-        "it poses as nobody"
+        "the caller cannot pose as another person"
     )
     assert "🔄 Groq failed keys reset" in fresh.worker.log
     status = fresh.producer.ask("tasks.admin.key_status")

@@ -136,7 +136,7 @@ def test_a_worker_finds_the_keys_of_new_services_and_takes_their_queues(extended
     log = extended.worker.log
     assert "keys: 0 groq, 0 resend, 2 echo, 1 mirror; queues: ai, echo, admin" in log
     assert "no resend key is configured: this worker does not consume the queue email" in log
-    assert "no groq" not in log, "its queue is that of a service with a key, too"
+    assert "no groq" not in log, "the shared queue belongs to a service with a key, too"
     assert "is not a setting" not in log
 
 
@@ -148,7 +148,7 @@ def test_a_limited_key_is_rotated_away_from_and_rests(extended: Extended) -> Non
     assert set(status) == {"groq", "resend", "echo", "mirror"}
     limited, good = status["echo"]["keys"]
     assert (limited["state"], good["state"]) == ("cooling", "ready")
-    assert 200_000 < limited["left_ms"] <= 240_000, "as its own setting says"
+    assert 200_000 < limited["left_ms"] <= 240_000, "by the setting of the new service"
     assert LIMITED not in extended.worker.log
 
 
