@@ -34,9 +34,8 @@ The names of tasks begin with the name of their module."""
 _ABOVE: Final = __name__.rpartition("config")[0]
 """The package of these modules in an installed wheel, `keywheel.`; empty in the checkout."""
 QUEUES: Final = tuple(dict.fromkeys(queue for queue in QUEUE_OF_TASKS.values() if queue != NOTIFY))
-"""Each service has a queue of its own, so that a backlog of one never delays the others.
-
-Only services that name the same queue share one: see `config.services`."""
+"""The queues that workers consume. Each service has its own queue, so that its backlog never delays
+other services, unless several services name the same queue: see `config.services`."""
 FOREIGN: Final = "celery"
 """The queue to which our workers send jobs of tasks that they do not know: Celery's default queue.
 

@@ -1,4 +1,4 @@
-"""Logs actions of people that concern no key, beside the audit streams of the key pools."""
+"""Logs people's actions that do not concern keys, beside the audit streams of the key pools."""
 
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ class ActionLog:
             event: The action, such as `cancelled`.
             scope: The kind of object that was changed, such as `job`.
             name: The object's name, or the number of objects.
-            by: The person.
+            by: The person who did it.
             reason: The reason, or further details.
             pipe: The pipeline that takes the command. Without a pipeline, await the returned value.
         """

@@ -93,7 +93,7 @@ class Cancellations:
 
         Args:
             ids: The jobs' ids, at least one.
-            by: The person, for the audit trail.
+            by: The person who cancels, for the audit trail.
 
         Returns:
             How many workers were notified.
@@ -147,7 +147,7 @@ async def cancel_jobs(
         app: The Celery app, for the result store and the workers.
         cancellations: The stored cancels.
         ids: The jobs' ids.
-        by: The person, for the audit trail.
+        by: The person who cancels, for the audit trail.
 
     Returns:
         The outcome of each job, by its id. `cancelled`: no worker runs the job. `running`: a worker
@@ -249,7 +249,7 @@ def use(cancellations: Cancellations) -> None:
 
 
 class EarlyLook:
-    """Reads whether a job is cancelled in the same round trip that prepares its call.
+    """Reads, in the round trip that prepares a job's call, whether the job is cancelled.
 
     Args:
         task_id: The job's id.

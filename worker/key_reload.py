@@ -1,4 +1,4 @@
-"""Makes the running workers reload their keys, and logs in the audit who asked."""
+"""Makes the running workers reload their keys, and logs in the audit trail who requested it."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

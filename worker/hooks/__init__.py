@@ -1,1 +1,1 @@
-"""Overrides parts of Celery's worker. Files are named like Celery's own if it has such a file."""
+"""Overrides parts of Celery's worker. A file is named like the file of Celery that it changes."""

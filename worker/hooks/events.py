@@ -19,7 +19,7 @@ _BUFFER_LIMIT: Final = 1_000
 """Once this many events are collected, they are published at once."""
 _LAST: Final = "worker.offline"
 _LAST_WAITS_S: Final = 3.0
-"""The longest time that a worker that ends waits until its events are published."""
+"""How long a worker waits for its last events to be published when it ends or reconnects."""
 
 
 class EventThread:

@@ -99,7 +99,7 @@ class PoolHealth(bootsteps.StartStopStep):
 
 
 def clock_skew_s(instants_s: Collection[float], *, began_s: float, ended_s: float) -> float:
-    """Return by how much this clock is at least ahead of the clock of Redis; negative: behind it.
+    """Return by how much, at least, this clock is ahead of that of Redis; negative: behind it.
 
     A slow answer is not skew, because Redis may read its clock at any time before its answer.
 

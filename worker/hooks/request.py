@@ -151,7 +151,7 @@ class PrivateRequest(Request):
         )
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
-        """Turn a job that meets the hard time limit into a dead letter."""
+        """Turn a job that exceeds the hard time limit into a dead letter."""
         if not soft:
             end_run(self.id)
         if not soft and not state.should_terminate:
@@ -204,7 +204,7 @@ class PrivateRequest(Request):
             self._must_come_again = not recorder.record_request(self._context, self.name, exc)
 
     def _announce_stored_success(self) -> None:
-        """Announce a success that another worker stored if it died before it announced it.
+        """Announce a success of which another worker stored the result before it died.
 
         In this case Celery finds the result, and does not run the task.
         """

@@ -168,7 +168,8 @@ def _causes_of(exc: BaseException) -> Iterator[BaseException]:
 def _of_the_pool(shared: Shared) -> tuple[Ownership | None, Outages]:
     """Get the shared objects from the pool's loop, in the thread of a plain function.
 
-    If a coroutine calls the function on that loop, return none: the loop must not wait for itself.
+    If a coroutine calls the function on that loop, there are no shared objects, because the loop
+    must not wait for itself.
     """
     loop = private_loop.pool_loop()
     if loop is None or private_loop.is_running_here():

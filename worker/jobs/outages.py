@@ -23,7 +23,7 @@ _OF_A_LIMIT: Final = frozenset(Dimension) | {
     "email_above_quota",
     "disabled", "paused", "no_key", "same_email", "same_job", "redis_down", "waiting",
 }  # fmt: skip
-"""Reasons to wait that are not an outage: when the wait ends is known, so no job needs to try."""
+"""Reasons to wait that are not an outage. The end of such a wait is known: no job needs to try."""
 _MS_A_JOB: Final = 1_000
 """The longest wait, per waiting job. On average a job waits half of it: two come back a second."""
 _LONGEST_MS: Final = 3_600_000

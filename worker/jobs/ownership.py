@@ -33,7 +33,7 @@ _run: ContextVar[_Run | None] = ContextVar("the run that this code is part of", 
 
 
 class Ownership:
-    """Notices that this process was frozen, and then asks the broker whether it still has a job.
+    """Notices that this process was frozen, and asks the broker whether it still has its jobs.
 
     Args:
         broker: The Redis of the broker; None: the broker does not record which worker holds a

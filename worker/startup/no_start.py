@@ -21,7 +21,7 @@ def logs_json() -> bool:
 
 
 def no_start(why: object) -> SystemExit:
-    """Make the error that ends the start with a sentence, or with a line of JSON if the logs are.
+    """Make the error that ends the start with a sentence; if the logs are JSON, also log it.
 
     The sentence also goes to the log file, if there is one: a worker in the background has no other
     output.

@@ -86,7 +86,10 @@ class Rights:
         self.channels += other.channels
 
     def denied(self, client: "redis.Redis", *, patience_s: float) -> Iterator[str]:
-        """Yield the rights that Redis denies, in its words. It checks them before it acts."""
+        """Yield the rights that Redis denies, in its words.
+
+        Redis checks the rights before it runs a command.
+        """
         pipe = client.pipeline(transaction=False)
         for command in self.commands:
             pipe.execute_command(*command)  # type: ignore[no-untyped-call]
