@@ -1,4 +1,4 @@
-"""The job that is named when the event loop is held up, and when none is named."""
+"""The watchdog names the job that holds up the event loop, or none if no job does."""
 
 import asyncio
 import logging

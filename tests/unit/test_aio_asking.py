@@ -1,4 +1,4 @@
-"""The requests of a channel to the server, and their times."""
+"""When a channel sends requests to the server, and their content."""
 
 from collections.abc import Callable
 from queue import Empty

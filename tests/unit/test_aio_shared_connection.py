@@ -1,4 +1,4 @@
-"""The connection that jobs share: its writes, the command of each reply, and its end.
+"""The connection that jobs share: its writes, which command a reply belongs to, and its end.
 
 There is no server: the tests bring the loop's clock and the socket.
 """

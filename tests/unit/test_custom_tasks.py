@@ -1,4 +1,4 @@
-"""Jobs of users' own tasks: their calls, their begin and their end."""
+"""Jobs of users' own tasks: their calls, their beginning and their end."""
 
 import asyncio
 import contextlib

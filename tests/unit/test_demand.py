@@ -1,4 +1,4 @@
-"""How many jobs may wait in a process for a service's keys, and what backpressure reads of that."""
+"""How many jobs may wait in a process for a service's keys, as backpressure asks."""
 
 import asyncio
 from collections.abc import Iterable

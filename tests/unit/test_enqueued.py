@@ -1,4 +1,4 @@
-"""When a job was enqueued, according to its message."""
+"""The time of enqueueing in a job's message."""
 
 import time
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a message states about its job: its priority, when it was enqueued, its former list."""
+"""What a message states about its job: its priority, the time of enqueueing, its former list."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A log line's rendering of the other parts of a record than its message."""
+"""How a log line shows the parts of a record other than its message."""
 
 import json
 import logging

@@ -1,6 +1,6 @@
 """One URL of Redis, with any options, serves broker, results and pool.
 
-Otherwise it is refused with a message.
+A URL that cannot do so is refused with a message.
 """
 
 from typing import Any

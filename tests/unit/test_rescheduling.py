@@ -1,4 +1,4 @@
-"""A job goes back to its queue: how long its message is published again and again, and where."""
+"""A job goes back to its queue: how long publishing is repeated, and to which queue."""
 
 import asyncio
 from types import SimpleNamespace

@@ -1,4 +1,4 @@
-"""Where the messages of a long queue with several tenants are kept, and that none is lost."""
+"""The messages of a long queue with several tenants are parked, and none is lost."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Requests to every address of ours with every role; a new address is included by itself."""
+"""Requests to every address of ours with every role; new addresses are included automatically."""
 
 import re
 from dataclasses import dataclass

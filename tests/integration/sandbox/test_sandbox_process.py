@@ -1,3 +1,5 @@
+"""The sandbox as a process: its start, its end, its control calls and its scenarios."""
+
 import http.client
 import json
 import os
