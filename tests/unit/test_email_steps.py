@@ -151,7 +151,7 @@ async def test_a_request_is_repeated_unchanged_with_its_account(
             assert type(error) is expected
             assert getattr(error, "in_doubt", True)
             if type(end()) is RequestRejected:
-                assert str(error).endswith("refuses a later one: no")
+                assert str(error).endswith("refuses to repeat it: no")
         assert store.deleted == [record] * (expected is NextStep.SEND)
         [(request, longest_s)] = cast("Any", common.rotation).requests
         assert (request.account, request.exclude, request.emails) == ("team", frozenset(), 0)
