@@ -1,4 +1,4 @@
-"""Sends commands to Redis in the background, if no job waits for them."""
+"""Sends commands to Redis in the background: no job waits for them."""
 
 import asyncio
 import logging

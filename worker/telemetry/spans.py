@@ -119,9 +119,9 @@ class JobSpans:
 def _parent(sent: context.Context) -> context.Context:
     """Return the context of the parent of a run's span.
 
-    It is the current span if the message names no span, or a span of the same trace:
-    `opentelemetry-instrument`, too, begins a span for each run, in the trace of the message.
-    Otherwise it is the span that the message names.
+    If there is a current span, and the message names no span or a span of the same trace, the
+    current span is the parent: `opentelemetry-instrument`, too, begins a span for each run, in the
+    trace of the message. Otherwise the parent is the span that the message names.
     """
     here = trace.get_current_span().get_span_context()
     there = trace.get_current_span(sent).get_span_context()

@@ -34,7 +34,7 @@ Counts = tuple[int, ...]
 """One number for each measure, in the order of `MEASURES`."""
 
 OTHERS: Final = "(others)"
-"""The name under which series are counted together if there are too many on a day."""
+"""The name under which the series beyond a day's limit are counted together."""
 
 KEY: Final = "key"
 TENANT: Final = "tenant"

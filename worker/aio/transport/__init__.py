@@ -22,8 +22,8 @@ Flower share the queues. The differences from kombu:
 There are two transport options beyond kombu's:
 
     lease_s         in seconds; 0: no leases, only the visibility timeout
-    delayed_queues  the names of queues, the same for all producers and workers; a mapping also
-                    names, for each queue, a queue before whose messages its due messages come
+    delayed_queues  the names of queues, the same for all producers and workers. In a mapping, the
+                    value of a queue may be a second queue, whose turns due messages take as well
 
 A channel that consumes without acknowledging (for replies to remote control), and a channel without
 `ack_emulation`, works like kombu's own.

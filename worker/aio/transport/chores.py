@@ -1,7 +1,7 @@
 """Runs chores that the consumer need not wait for, in a thread of their own.
 
 The hub's timers start these chores. Each sends commands to the server. On the consumer's thread,
-all jobs would wait for the answers: for one of ten seconds if the server is far away.
+all jobs would wait for the answers: one second in ten if the server is far away.
 """
 
 import logging

@@ -92,11 +92,11 @@ class DelayingChannel(StockChannel):
     delayed_queues: Collection[str] | Mapping[str, str | None] = ()
     """Queues whose messages wait in the broker, not in a worker, for their instant (`eta`).
 
-    A mapping also names, for each, a queue before whose messages its due messages come.
+    In a mapping, the value of a queue may be a second queue: due messages take the turns of both.
     """
 
     def goes_before(self, queue: str) -> str | None:
-        """Return the queue before whose messages the due messages of a delayed queue come."""
+        """Return the second queue whose turns the due messages of a delayed queue take, if any."""
         return self.delayed_queues.get(queue) if isinstance(self.delayed_queues, Mapping) else None
 
     @property

@@ -103,9 +103,9 @@ class ListHints:
             self._changed = self._changed | known if len(known) == len(lists) else None
 
     def note_answer(self, *, all_taken: bool) -> None:
-        """Note whether a reply took all messages of the requested lists.
+        """Note whether the requested lists are empty after a reply.
 
-        It overrides hints about these lists, which came before it.
+        For these lists, the reply overrides all hints that came before it, because it is newer.
         """
         if self.requested is None:
             self._changed = set() if all_taken else None

@@ -4,8 +4,8 @@ A worker that dies stops renewing, and soon others take over its messages. A liv
 never seem dead: not while its consumer waits for a lost connection, not while it shuts down, and
 not while a job blocks its event loop. So a thread renews, on a connection that nothing else uses.
 
-The thread also serves messages whose connection was lost: it renews those whose jobs run on, and
-sends their acknowledgements when the server is back.
+If the consumer's connection is lost, the thread also renews the messages whose jobs run on, and
+keeps acknowledgements that could not be sent. It sends them when the server is back.
 """
 
 import logging
@@ -133,7 +133,7 @@ class LeaseKeeper:
         self.release(tuple(self._detached))
 
     def flush_acks(self) -> None:
-        """Send all waiting acknowledgements and releases now, because the worker ends.
+        """Send all waiting acknowledgements and releases now. A worker that ends calls this.
 
         Raises:
             redis.RedisError: The server cannot be reached.

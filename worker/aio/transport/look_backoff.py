@@ -19,7 +19,8 @@ class LookBackoff:
     costs a worker as much as a fifth of a job. So the channel that took the last message looks at
     once, and a channel that looked in vain leaves the next message to the others for a pause. The
     pause doubles with each look in vain, up to a tenth of a second. After it, the channel looks
-    once. If a message is there, the others are busy or gone, and this channel has no pause next.
+    once for all messages that came meanwhile. If one is still there, the others are busy or gone,
+    and this channel looks at once from then on.
 
     Attributes:
         until_s: Until when this channel leaves messages to the others, on the monotonic clock.

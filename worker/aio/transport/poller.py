@@ -91,7 +91,7 @@ class Poller(StockPoller):
     def nudge(self, delay_s: float) -> bool:
         """Have the hub make a turn in `delay_s` seconds at the latest; false if there is no hub.
 
-        A call in a hub's tick has no effect, because the hub has already decided how long it waits.
+        A call in a hub's tick is too late for the next wait: the hub has decided how long it waits.
         """
         if self.hub is None:
             return False
@@ -139,7 +139,7 @@ class Poller(StockPoller):
     def maybe_restore_messages(self) -> None:
         """Put back messages that are older than the visibility timeout.
 
-        If a hub runs, the thread for chores does this.
+        If a hub runs and leases are kept, the thread for chores does this.
         """
         for channel in list(self._channels):
             if not channel.active_queues:
@@ -172,8 +172,8 @@ class Poller(StockPoller):
     def share_by(self, at_s: float) -> None:
         """Have `share` called at an instant on the monotonic clock, at the latest.
 
-        Like `nudge`, it has no effect in a hub's tick. The timer wakes an idle hub, so it is set
-        only when needed.
+        Like `nudge`, a call in a hub's tick is too late for the next wait. The timer wakes an idle
+        hub, so it is set only when needed.
         """
         if self.hub is None or at_s >= self._share_at_s - _SHARE_SOON_S:
             return

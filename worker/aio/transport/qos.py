@@ -36,7 +36,7 @@ _REFUSED_PAUSE_S: Final = 1.0
 class TransportQoS(RestoringQoS):
     """kombu's record of deliveries, with batched acknowledgements.
 
-    Only `ack`, `held_tags` and `restore_old` are thread-safe.
+    Only `ack`, `held_tags`, `recover` and `restore_old` may be called from other threads.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -35,7 +35,7 @@ class RequestingChannel(DeliveringChannel):
 
     _in_poll: Any
     sweep_s: float
-    """The present time between two sweeps, in seconds."""
+    """The current interval between two sweeps, in seconds."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.hints = ListHints()

@@ -145,7 +145,7 @@ class RestoringQoS(StockQoS):
             return tag, entry, [self.unreadable_key]
         mark_redelivered(payload)
         headers = payload.get("headers")
-        # If the message still waited for its instant when the worker died, it was not the cause.
+        # A message that still waited for its instant was not the cause of the worker's death.
         if (
             alive_s is not None
             and isinstance(headers, dict)
@@ -229,5 +229,5 @@ def mark_redelivered(payload: Any) -> None:
 
 
 def _alive_s(tag: str, lease_s: float, keeper: LeaseKeeper) -> float | None:
-    """Return when the dead worker that held a message was last alive; None if there was none."""
+    """Return when the dead worker that held a message was last alive; None if none had it."""
     return lease_s - keeper.lease_s if lease_s > 0 and not is_parked(tag) else None

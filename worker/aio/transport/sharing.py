@@ -13,16 +13,16 @@ from worker.aio.transport.scripts import COUNT_PARKED, DROP_PARKED, SHARE
 SHARE_S: Final = 0.1
 """The interval at which one of the workers puts the waiting messages in order, in seconds."""
 _ANYWAY_S: Final = 5.0
-"""The interval at which a worker looks that knows of no waiting messages, in seconds.
+"""The interval between looks of a worker that knows of no waiting messages, in seconds.
 
-Another worker, which knew of some, may have died.
+Another worker, which knew of waiting messages, may have died.
 """
 _SAFE_S: Final = 120.0
 """How long a message stays parked if no worker renews it. Then it returns to its list."""
 _SHA: Final = hashlib.sha1(SHARE.encode()).hexdigest()  # noqa: S324 - as Redis names scripts
 _PAUSE_MS: Final = round(SHARE_S * 900)
 _UNNAMED_S: Final = 0.5
-"""The interval at which a worker looks at the messages while none of them names a tenant."""
+"""The interval at which a worker looks while no message names a tenant, in seconds."""
 _NAMED: Final = 2
 _MORE: Final = 3
 

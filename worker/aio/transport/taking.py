@@ -40,7 +40,7 @@ class TakingChannel(RequestingChannel):
         self.takes = True
         """False while a consumer does not acknowledge; the channel then works like kombu's own."""
         self.sweep_s = _SHORT_SWEEP_S
-        """The present time between two sweeps, in seconds."""
+        """The current interval between two sweeps, in seconds."""
         self._is_tracking = False
         """Whether the server reports changes."""
         self._due_at_s = 0.0
@@ -159,7 +159,7 @@ class TakingChannel(RequestingChannel):
         """Read all replies and hints that have arrived on the taking connection.
 
         Raises:
-            Empty: No reply had a message.
+            Empty: No message was delivered.
         """
         connection = self.client.connection
         self._reading = True
@@ -244,7 +244,7 @@ class TakingChannel(RequestingChannel):
             note(exc)
             return
         self._in_poll = None
-        if isinstance(exc, redis.exceptions.NoScriptError):  # the server lost its scripts
+        if isinstance(exc, redis.exceptions.NoScriptError):  # it restarted, or lost its scripts
             self._is_script_lost = True
             self.hints.look_everywhere()
             return
@@ -253,7 +253,7 @@ class TakingChannel(RequestingChannel):
         logger.warning(words, exc, _REFUSED_PAUSE_S)
 
     def _read_messages(self, answer: list[Any]) -> Taken:
-        """Return the messages of a reply, and note which lists it emptied."""
+        """Return the messages of a reply, and note whether the lists are empty now."""
         self._in_poll = None
         set_aside, taken, due_in_us = read_batch(answer, self._asked_lists)
         if set_aside:
@@ -294,7 +294,11 @@ class TakingChannel(RequestingChannel):
             hub.call_later(pause_s, _nothing)
 
     def _after_look(self, count: int) -> Taken | None:
-        """Note how many lists hold messages, as a look found; return None if there are any."""
+        """Note how many lists hold messages, as a look found.
+
+        Returns:
+            None if there are messages, which the next request takes.
+        """
         self._in_poll = None
         self.hints.note_answer(all_taken=not count)
         if not count:

@@ -8,10 +8,10 @@
 -- requests only the others.
 --
 -- Delayed messages that are due come before the messages of the list beside them, in the order of their instants. If
--- their queue goes before another queue, they also come before that queue's messages. Of all channels that wait, one
--- leads each delayed queue: the server reports changes of the next instant only to the leader, except for the first
--- message of an empty queue. So one channel wakes up for one message. If the leader is full or gone, the others find
--- the message at their next sweep.
+-- their queue goes before another queue, they also take that queue's turns, before its messages. Of all channels that
+-- wait, one leads each delayed queue: the server reports changes of the next instant only to the leader, except for the
+-- first message of an empty queue. So one channel wakes up for one message. If the leader is full or gone, the others
+-- find the message at their next sweep.
 --
 -- The tag of an entry is the message's own tag with a suffix, `@` and hexadecimal digits. A redelivered message gets
 -- another entry, so that the worker that had it first can neither put it back nor acknowledge it.
@@ -153,7 +153,8 @@ for _, from in pairs(due) do
     local ids = {unpack(from.ids, 1, from.at - 1)}
     redis.call('ZREM', from.set, unpack(ids))
     redis.call('HDEL', from.texts, unpack(ids))
-    from.ids, from.at = {}, 1  -- `due` may have it for two lists
+    -- `due` may have this set for two lists.
+    from.ids, from.at = {}, 1
   end
 end
 -- After this read, the server reports the next change of these lists.

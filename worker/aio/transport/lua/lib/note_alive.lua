@@ -1,6 +1,6 @@
 -- note_alive(pulse, leases, patience_s): notes in the pulse that a worker is alive. If all workers were silent for
--- longer than `patience_s`, half a lease, the server itself was away: no worker is presumed dead for as long again.
--- If the server's clock was set back, earlier leases, which end later than a new one can, are set back with it.
+-- longer than `patience_s`, half a lease, the server itself was away: no worker is presumed dead for `patience_s` more.
+-- If the server's clock was set back, leases that end later than a new lease could are set back with it.
 -- Returns now and the end of that grace period, in seconds since 1970 by the server's clock.
 local function note_alive(pulse, leases, patience_s)
   local clock = redis.call('TIME')
