@@ -50,7 +50,7 @@ export function checkPriority(priority: unknown): void {
   }
 }
 
-/** Check how long a job may wait for its first run. */
+/** Check the time after which no run of a job begins. */
 export function checkExpiry(expiresS: unknown): void {
   if (typeof expiresS !== "number" || !(expiresS > 0 && expiresS <= LONGEST_S)) {
     throw new TypeError("expiresS must be a number of seconds above 0, at most 1,000,000,000");

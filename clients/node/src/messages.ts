@@ -15,7 +15,7 @@ export interface JobOptions {
   jobId?: string;
   /** 0 to 9, the most urgent first; from 6 on the job is bulk. */
   priority?: number;
-  /** How long the job may wait for its first run, in seconds. */
+  /** The time after which no run of the job begins, in seconds. */
   expiresS?: number;
   /** The tenant for whom the job is: tenants are served in turn. */
   tenant?: string;

@@ -47,7 +47,7 @@ def after_of(after: Any) -> str:
 
 
 def expires_s_of(expires_s: Any) -> float:
-    """Check and return how long a job may wait for its first run, in seconds.
+    """Check and return the time after which no run of a job begins, in seconds.
 
     Raises:
         ValueError: The value is not such a time.

@@ -87,7 +87,7 @@ class Keywheel:
             prompt: One user message, instead of `messages`.
             job_id: The job's id; None: a new id.
             priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
-            expires_s: How long the job may wait for its first run, in seconds.
+            expires_s: The time after which no run of the job begins, in seconds.
             tenant: The tenant for whom the job is: tenants are served in turn.
             **arguments: The arguments of Groq's API.
 
@@ -124,7 +124,7 @@ class Keywheel:
         Args:
             job_id: The job's id; None: a new id.
             priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
-            expires_s: How long the job may wait for its first run, in seconds.
+            expires_s: The time after which no run of the job begins, in seconds.
             tenant: The tenant for whom the job is: tenants are served in turn.
             **arguments: The fields of Resend's API, with `from_` for `from`.
 

@@ -65,7 +65,7 @@ def message_of(
         arguments: Its arguments, by name.
         job_id: The job's id; None: a new id.
         priority: 0 to 9, the most urgent first; from 6 on the job is bulk.
-        expires_s: How long the job may wait for its first run, in seconds.
+        expires_s: The time after which no run of the job begins, in seconds.
         tenant: The tenant for whom the job is; None: no tenant.
         track_started: Whether the worker stores that the job runs.
 
