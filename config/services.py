@@ -96,9 +96,10 @@ GROQ: Final = Service(
         {
             "model": "Groq lists the models that it switches off, with dates, at"
             " <https://console.groq.com/docs/deprecations>.",
-            "limits": "Limits count for each model. Groq states its limits of requests a minute and"
-            " tokens a day only when it refuses a call, so a value below the real limit is raised"
-            " only step by step.",
+            "limits": "`rpm` and `rpd` count requests a minute and a day, `tpm` and `tpd` tokens."
+            " Limits count for each model. Groq states its limits of requests a minute and tokens a"
+            " day only when it refuses a call, so a value below the real limit is raised only step"
+            " by step.",
         }
     ),
 )
@@ -116,7 +117,9 @@ RESEND: Final = Service(
     limit_dimensions=("rps", "epd", "epmo"),
     sends_once=True,
     has_senders=True,
-    notes=MappingProxyType({"limits": "`epd` counts emails a day, `epmo` emails a month."}),
+    notes=MappingProxyType(
+        {"limits": "`rps` counts calls a second, `epd` emails a day, `epmo` emails a month."}
+    ),
 )
 
 SERVICES: Final[Mapping[str, Service]] = MappingProxyType(

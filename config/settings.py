@@ -125,14 +125,14 @@ class Settings(BaseSettings):
     worker_concurrency: Annotated[int, Field(ge=1, le=100_000), Unit("jobs")] = 500
     """How many jobs one worker process runs at a time."""
     task_time_limit_s: Annotated[int, Field(ge=2, le=10 * 86_400), Unit("seconds")] = 300
-    """How long a job may run before it is ended for good. 30 s earlier, or after half of this time
-    if that is later, it is stopped so that it can be tried again."""
+    """How long one run of a job may take; then the job ends for good. 30 s earlier, or after half
+    of this time if that is later, the run is stopped so that the job can be tried again."""
     worker_lease_s: SecondsOrNone = 30
     """How long after its last heartbeat a worker's jobs are redelivered. With 0, or with Celery's
     own transport, this takes three times `KEYWHEEL_TASK_TIME_LIMIT_S`."""
     fast_transport: bool = True
     """Whether to take jobs from Redis in batches, without losing any when a worker is killed.
-    `false` uses Celery's own transport. A broker behind a Unix socket always uses that one."""
+    `false` uses Celery's own transport, which a broker behind a Unix socket always uses."""
 
     # Dead letters
     dead_letters_keep_s: WholeSeconds = 604_800
@@ -150,7 +150,8 @@ class Settings(BaseSettings):
     Empty: no results are pushed."""
     notify_secret: WebhookSecrets = None
     """The secret that signs notifications (Standard Webhooks): `whsec_` and 24 random bytes or more
-    in Base64. Each of several secrets, separated by commas, makes a signature."""
+    in Base64. With several secrets, separated by commas, each notification has a signature by each
+    of them."""
 
     # Logs and status
     log_level: Level = "INFO"
