@@ -3,7 +3,7 @@
 -- ARGV  2 the job and 3 the terms of the pool, as JSON: see scripts.py; then for each candidate its id and its account
 -- Returns what scripts.py parses; or 'remap', id, account, …: keys that belong to other accounts than assumed.
 
-local FEW, PLENTY, BEFORE = 2, 10, 3  -- candidates to compare, head-room at which one is enough, arguments before them
+local FEW, PLENTY, BEFORE = 2, 10, 3  -- candidates to compare, head-room above which one is enough, arguments before
 
 local job, terms, count = cjson.decode(ARGV[2]), cjson.decode(ARGV[3]), (#ARGV - BEFORE) / 2
 local list = job.list and root .. ':waiting:' .. job.list
@@ -26,7 +26,7 @@ if job.bulk and list and redis.call('ZCOUNT', list:sub(1, -#' bulk' - 1) .. ':du
 end
 
 local first = count > FEW and redis.call('HGET', counters, 'seq') or 0
-local remap, refusal = {'remap'}, {}  -- refusal: why candidates can never serve the job, by kind
+local remap, refusal = {'remap'}, {}  -- refusal: why candidates cannot serve the job at all, by kind
 
 -- Scores one candidate for a model, and keeps the best candidate so far in choice.best.
 local function consider(choice, index, model, resource)

@@ -1,7 +1,7 @@
 -- requires: prelude, blocks, buckets, reservations
--- confirm: check that a lease may still be used after its wait. If its key rests by now or belongs to another account
--- than assumed, the lease ends and its capacity is given back. It waits longer if a bucket has less than expected,
--- if other calls left late and the provider counts in windows, or while another lease probes the host or model.
+-- confirm: check that a lease may still be used after its wait. If its key is blocked by now, or belongs to another
+-- account than assumed, the lease ends and its capacity is given back. The lease waits longer if a bucket has less than
+-- expected, if other calls left late and the provider counts in windows, or while another lease probes host or model.
 
 local lease_id, key_id, account, model, resource = unpack(ARGV, 2)
 local lease = read_lease(lease_id)

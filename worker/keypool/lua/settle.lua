@@ -28,7 +28,7 @@ for _, what in ipairs(learned) do audit('audit', 'limit_learned', 'account_model
 if answer.turned_down then redis.call('HSET', pair, 'turned_ms', now)
 elseif turned_ms and outcome == 'ok' then redis.call('HDEL', pair, 'turned_ms') end
 
--- Lines that wait learned before this answer when to ask again, so they are woken.
+-- There is room sooner than the waiting lines expect, so they are woken.
 local noted, ok = outcome == 'ok' and now - ok_ms >= OK_NOTED_MS, outcome == 'ok'
 if outcome == 'unused' or lease and lease.tried and ok then redis.call('PUBLISH', root .. ':wake', 'room') end
 local passing = outcome == 'fault' and lease and ok_ms >= lease.start_ms

@@ -1,7 +1,7 @@
 -- Reads and saves the blocks of scopes. `blocks` in names.py documents the fields of a block.
 
-local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- after so many faults, this far apart, a host or model rests
-local PROBE_MS, PROBE_LOOK_MS = 3000, 300  -- until the next lease may probe; others look again after 1 to 2 x 300
+local BREAKER_FAULTS, FAULTS_APART_MS = 2, 1000  -- after so many faults, at least this far apart, a host or model rests
+local PROBE_MS, PROBE_LOOK_MS = 3000, 300  -- then the next lease may probe; other leases look again after 1 to 2 x 300
 local BLOCKS_KEPT = 1000   -- bounds the hash, because jobs may name models and domains that do not exist
 local blocks_key = root .. ':blocks'
 local any_blocks = redis.call('HLEN', blocks_key) > 0  -- mostly false, which saves a command

@@ -1,7 +1,7 @@
 -- Refills and charges buckets. `account_model` in names.py documents the fields of a bucket.
 
 local WINDOW_MARGIN_MS = 12      -- calls may arrive at the provider a little closer together than they left
-local LOG_LIMIT = 200            -- a larger limit counts as continuous, without a log of its calls
+local LOG_LIMIT = 200            -- a larger limit is smooth enough to count as continuous, without a log of its calls
 local DAY_MS = 86400000
 local FLIGHT_MS, APART_MS = 250, 25  -- all refusals are known after the first time, most after the second
 local TRY_AFTER = 334            -- one call in 334 may exceed the limit: 3 in 1,000
@@ -12,7 +12,7 @@ local COUNTED = {tpm = 'tokens', tpd = 'tokens', itpm = 'input_tokens', otpm = '
 local function cost_in(dimension, cost) return cost[COUNTED[dimension] or 'requests'] or 0 end
 local function counts_emails(dimension) return COUNTED[dimension] == 'emails' end
 
--- Returns when a quota is full again: after midnight (UTC, by Redis' clock). So is a month's: no answer states its end.
+-- Returns when a quota is full again: after midnight (UTC, by Redis' clock); also a month's: no answer states its end.
 local function quota_ends_ms()
   local shift_ms = AFTER_MIDNIGHT_MS + now - real_ms
   return ceil((now + 1 - shift_ms) / DAY_MS) * DAY_MS + shift_ms
@@ -31,7 +31,7 @@ local function refill(bucket)
     bucket.level = min(bucket.limit, bucket.level + max(0, now - bucket.at_ms) * rate_of(bucket))
   elseif now >= bucket.ends_ms then
     local ended = 1 + floor((now - bucket.ends_ms) / DAY_MS)
-    bucket.level = min(bucket.limit, ended * bucket.limit + min(0, bucket.level))  -- below 0: a debt of the next one
+    bucket.level = min(bucket.limit, ended * bucket.limit + min(0, bucket.level))  -- below 0: the next quota's debt
   end
   if bucket.ends_ms then bucket.ends_ms = quota_ends_ms() end
   bucket.at_ms = max(bucket.at_ms, now)
@@ -64,7 +64,7 @@ local function margin_of(bucket, cost)
 end
 
 -- Returns when a window has room for one more call, counting the calls up to until_ms. A full window allows no call
--- from `span` before its last call to `span` after its first one. Any call allows no other one within `apart_ms`.
+-- from `span` before its last call to `span` after its first, so there may be gaps. Calls leave `apart_ms` apart.
 local function window_opens_ms(bucket, until_ms)
   local log, others, span, at_ms = bucket.log, floor(bucket.limit) - 1, span_ms(bucket), now
   for index, first_ms in ipairs(log) do
@@ -75,7 +75,7 @@ local function window_opens_ms(bucket, until_ms)
   return at_ms
 end
 
--- Returns when there is room for a call. `level` and `rate`: what the bucket has for this job, and its refill a ms.
+-- Returns when there is room for a call. `level`: how much the bucket has for this job. `rate`: its refill in one ms.
 local function ready_ms(bucket, cost, level, rate)
   if cost <= 0 then return now end
   if bucket.log then return window_opens_ms(bucket, NEVER) end
@@ -85,7 +85,7 @@ local function ready_ms(bucket, cost, level, rate)
   return now + ceil(missing / rate)
 end
 
--- Takes `cost` out of a bucket for a call that leaves at at_ms; puts it back if it is negative.
+-- Takes `cost` out of a bucket for a call that leaves at at_ms. A negative `cost` is put back.
 local function charge(bucket, cost, at_ms)
   local log = bucket.log
   bucket.level = min(bucket.limit, bucket.level - cost)

@@ -6,8 +6,8 @@ local SAVING_LOST_MS = 30000  -- a large job that is so late is taken for lost
 local SHUNNED_MS = 3600000    -- how long an account that turned a request down comes last, if it serves none meanwhile
 local SAME_REST_MS = 1000     -- if a refusal's rest ends so soon after the bucket has room, the limit is the reason
 
--- Returns the buckets of an account and model (`name`: both) and a job's `cost` there. The cost reserves at most 98 %
--- of the limit of output tokens, because a bucket is seldom full. If `capped`, the request must name these as its cap.
+-- Returns the buckets of `name` (account and model) and a job's `cost` there. A flexible job reserves at most 98 % of
+-- the limit of output tokens, because a bucket is seldom full. If `capped`, its request must state them as its cap.
 local function read_pair(name, job, terms)
   local key = root .. ':account_model:' .. name
   local buckets, turned_ms = read_buckets(key)
@@ -34,8 +34,8 @@ local function free_in(bucket, job)
 end
 
 -- Returns a candidate. start_ms: when it may be called; reason: its block until then, or the dimension that takes
--- longest; step_ms: how long that dimension takes to refill for one call; rests_ms: when its rest, and the waits for
--- long windows, end; tries: the only dimension whose limit the call would exceed, if it may try; busy_ms: for how long
+-- longest; step_ms: how long that dimension takes to refill for one call; rests_ms: when its rest and its waits for
+-- long windows are over; tries: the only dimension whose limit the call would exceed, if it may try; busy_ms: how long
 -- too many calls are in flight. A limit that is smaller than the call never has room for it.
 local function score_candidate(pair, job, block, seq)
   local headroom, candidate = 1, {start_ms = now, reason = '', step_ms = 0, rests_ms = now, pair = pair, seq = seq}
@@ -77,8 +77,8 @@ local function is_better(one, other)
   return one.seq < other.seq
 end
 
--- Saves tokens for a large job: while it waits in line, or if it `rests`, only of limits with long windows. If the
--- horizon is short, nearly all jobs count as large: only the first of them saves, or small jobs would save by turns.
+-- Saves tokens for a large job while its process asks; if the job `rests`, only of limits with long windows. With a
+-- short horizon nearly all jobs are large. Only the first saves: else small ones would in turn, and a large one never.
 local function save_for(job, best, rests)
   local until_ms = job.list and not rests and now + DEEPEST_MS + LATE_MS or best.start_ms + SAVING_LOST_MS
   for dimension, bucket in pairs(job.by ~= '' and best.pair.buckets or {}) do

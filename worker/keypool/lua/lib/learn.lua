@@ -3,11 +3,11 @@
 local PACE_STEP, LEAST_PACE, PACE_RECOVERY, SLOWED_APART_MS = 0.02, 0.8, 0.00004, 1000
 local TRIES, RAISE = 4, 1.5  -- after four tries in a row that passed, a limit is raised by half
 local FAST_RAISES = 3        -- after three raises in a row, tries must be earned again: unused capacity lets some pass
-local TRIED_MS = 5000        -- for this time after a try, refusals do not slow the bucket down
+local TRIED_MS = 5000        -- for this long a try explains refusals, so they do not slow the bucket down
 local ROUNDED = 0.0001         -- the part of a call that a time in whole milliseconds may leave out
 
 -- A call has passed. Unused capacity lets a few calls pass beyond a limit; if more pass, the limit was raised. A try
--- that passed costs no credit, and the next may follow at once, until any call is refused: tries take others' capacity.
+-- that passed costs no credit, and the next may follow at once, until any call is refused: its capacity went to tries.
 local function speed_up(buckets, lease, learned)
   for dimension, bucket in pairs(buckets) do
     bucket.pace, bucket.credit = min(1, bucket.pace + PACE_RECOVERY), min(TRY_AFTER, bucket.credit + 1)
@@ -63,14 +63,14 @@ local function learn_limits(buckets, observed, refused, stated_ms, learned)
     if bucket.log then  -- the level follows from the log
     elseif short and (stated_ms or remaining) then
       -- At the stated time there is room for this call only, or else a crowd would be refused again. The level excludes
-      -- what is reserved for later, and the margin must stay in it, so it is corrected from the larger of the two.
+      -- what is reserved for later, and the margin stays in it, so the correction begins at the larger of the two.
       local level = min(left, stated_ms and cost - stated_ms * rate_of(bucket) or left)
       local was = max(bucket.level, margin_of(bucket, cost))
       if was - level > ROUNDED and refused.start_ms > bucket.corrected_ms then
         bucket.level, bucket.debt, bucket.corrected_ms = bucket.level - (was - level), bucket.debt + was - level, now
         bucket.held = {amount = max(0, min(was, left) - level), until_ms = now + (stated_ms or 0)}
       end
-    elseif remaining then bucket.level = min(bucket.level, remaining) end  -- lower: calls in flight
+    elseif remaining then bucket.level = min(bucket.level, remaining) end  -- ours is lower while calls are in flight
   end
 end
 

@@ -8,7 +8,7 @@ local min, max, floor, ceil = math.min, math.max, math.floor, math.ceil
 local root, counters = KEYS[1], KEYS[1] .. ':inflight'
 
 -- `now` is the time by the pool's clock: Redis' clock, except that it never runs backwards and follows no step. After a
--- step it goes on by the callers' clocks, and is ahead by skew_ms. A caller's first call cannot tell steps from pauses.
+-- step it continues by the callers' clocks, skew_ms ahead of Redis'. In a caller's first call, steps look like pauses.
 local time, kept = redis.call('TIME'), redis.call('HMGET', counters, 'clock_ms', 'skew_ms')
 local test_ms, told_ms = ARGV[1]:match('^(%d*)>?(%d*)$')
 local real_ms = tonumber(test_ms) or time[1] * 1000 + floor(time[2] / 1000)
@@ -17,7 +17,7 @@ local now = max(last_ms, told_ms or 0, real_ms + skew_ms)
 if told_ms and now - told_ms > JUMP_MS then now = max(last_ms, told_ms) end
 if math.abs(now - real_ms - skew_ms) > STEP_MS then redis.call('HSET', counters, 'skew_ms', now - real_ms) end
 if now - last_ms >= STEP_MS / 4 then redis.call('HSET', counters, 'clock_ms', now) end
-local late_ms = max(0, real_ms - now)  -- how far it is behind Redis' clock, which people read
+local late_ms = max(0, real_ms - now)  -- how far `now` is behind Redis' clock, which people read
 
 local function audit(stream, event, scope, name, reason, until_ms, by)
   redis.call('XADD', root .. ':' .. stream, 'MAXLEN', '~', AUDIT_LENGTH, '*', 'at_ms', now + late_ms, 'event', event,

@@ -21,8 +21,8 @@ local function end_lease(lease_id)
   return lease
 end
 
--- Replaces estimates by what the provider `counted` of a call, as far as it said so. If nil, all is put back, but not
--- into a bucket that a refusal has corrected since, or a quota that is full again: the charge is no longer in those.
+-- Replaces estimates by what the provider `counted` of a call, as far as it said so. If `counted` is nil, all is put
+-- back, but not into a bucket that a refusal has corrected since, or a quota that is full again: the charge is gone.
 -- A batch of emails that is sent again has reserved no emails, because its first attempt was charged.
 local function put_right(buckets, lease, counted)
   for dimension in pairs(lease.took) do
