@@ -1,7 +1,7 @@
 """Limits how much of an answer is read, because a faulty gateway may send one that never ends.
 
 Hundreds of calls are in flight in one process. If all their answers went on for as long as a call
-may take, the process would run out of memory, and all its jobs would fail.
+may take, the process would run out of memory, which would end the runs of all its jobs.
 """
 
 from collections.abc import Iterator

@@ -32,8 +32,9 @@ class Provider(Protocol[RequestT_contra]):
 
         `sent` is called when the bytes of the request have left.
 
-        Every failure of the provider or the network becomes a verdict. Only a cancellation and
-        errors of our own (a malformed request) are raised. The request is sent only once.
+        Every answer, and every failure of the provider or the network, becomes a verdict. Only a
+        cancellation and errors of our own (a malformed request) are raised. The request is sent at
+        most once.
         """
         ...
 

@@ -1,6 +1,6 @@
 """Holds one HTTP request that an SDK in a user's task made, and its answer.
 
-The request is sent unchanged, but for its key.
+Only its key and the fields in `changes` are replaced; a streamed answer is asked for uncompressed.
 """
 
 import asyncio

@@ -42,8 +42,8 @@ def proxy_for(base_url: str) -> httpx.Proxy | None:
             f" set {url.scheme.upper()}_PROXY to one, or NO_PROXY to {url.host}."
         )
         raise SettingsError([sentence])
-    # aiohttp reads user and password from the address. It logs a warning if they are in `auth`,
-    # where httpx keeps them.
+    # aiohttp reads user and password from the address. From `auth`, where httpx keeps them, they
+    # would become aiohttp's `BasicAuth`, which warns that it is deprecated.
     proxy.url, proxy.auth = httpx.URL(full), None
     return proxy
 

@@ -57,9 +57,9 @@ class Answer:
 
     @property
     def error(self) -> Mapping[str, Any]:
-        """The object that describes the error; empty if the body has none.
+        """The object that describes the error; empty if the body is not an object.
 
-        Groq nests this object under `error`, Resend does not.
+        Groq nests this object under `error`; at Resend it is the whole body.
         """
         if not isinstance(self.body, dict):
             return {}

@@ -62,7 +62,7 @@ def request_id_of(extras: Any, headers: Mapping[str, str]) -> str | None:
 def _empty_because(result: Mapping[str, Any]) -> str:
     """Explain why a result has no text although the model used tokens.
 
-    The explanation is empty if there is a text, or if the reason is not known.
+    The explanation is empty if there is a text or a tool call, or if the reason is not known.
     """
     if result["text"] or result["tool_calls"] or result["finish_reason"] != "length":
         return ""

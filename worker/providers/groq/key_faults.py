@@ -75,7 +75,7 @@ def _fault_of_organisation(answer: Answer, now_s: float) -> Verdict | None:
             effect=Effect.COOL,
             scope=Scope.ACCOUNT,
             # The limit ends on the first of the month. A person may raise it earlier, so one call
-            # each hour tests the key.
+            # each hour tests whether it still holds.
             cooldown=Cooldown.HOURLY_PROBE,
             cooldown_ms=_until_next_month_ms(now_s),
             account=account,

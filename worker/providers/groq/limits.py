@@ -156,10 +156,10 @@ def _tokens_limit(answer: Answer) -> ObservedLimit | None:
 def _requests_limit(answer: Answer) -> ObservedLimit | None:
     """Read the limit of requests: a day's (RPD) at Groq, a minute's at some other servers.
 
-    To confuse the two would throttle a key a thousandfold, so the time until the reset must fit. A
-    bucket of a day refills continuously, so it resets after `used / limit` of a day; the example in
-    the documentation does so. If the reset does not fit and is at most a minute away, the limit is
-    a minute's.
+    To confuse the two would throttle a key a thousandfold, so the time until the reset decides. A
+    bucket of a day refills continuously, so it resets after `used / limit` of a day, as in the
+    documentation's example. If the stated reset differs from that and is at most a minute away, the
+    limit is a minute's; otherwise it is a day's.
 
     None is returned if the answer does not show which limit it is: without a reset, with nothing
     used yet, or if an earlier request may have been refilled in part, which the whole number of

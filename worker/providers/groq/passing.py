@@ -30,8 +30,8 @@ class GroqPassing:
     Args:
         http: The connections to Groq.
         judge: Judges the answers.
-        timeout_s: The read timeout, in seconds. The whole call may take twice as long; the reading
-            of a streamed answer has no limit.
+        timeout_s: The read timeout, in seconds. The whole call may take twice as long, but a
+            streamed answer may take as long as its reader likes.
     """
 
     service = "groq"

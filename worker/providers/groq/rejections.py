@@ -1,6 +1,6 @@
-"""Judges requests that Groq refuses because of their content or model.
+"""Judges refusals of Groq that concern the request, not the key.
 
-Another organisation may still accept some of them.
+Another organisation may still accept some of these requests.
 """
 
 import re
@@ -19,7 +19,7 @@ _UNKNOWN_MODEL = {"model_not_found", "model_decommissioned"}
 
 
 def rejection_of(answer: Answer, sentence: str) -> Verdict:
-    """Judge a request that Groq refuses because of its content or model.
+    """Judge a refusal that concerns the request, such as its content, model or service tier.
 
     Args:
         answer: Groq's answer.

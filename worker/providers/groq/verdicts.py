@@ -196,7 +196,7 @@ class GroqJudge(Judge):
         )
 
     def _refusal(self, answer: Answer) -> Verdict | None:
-        """Judge a refusal of the request that another try or another account may pass."""
+        """Judge a refusal of the request; another try or another account may succeed."""
         status = answer.status
         if is_client_error(status) and answer.code in _BAD_GENERATION:
             # Not definite, because the tokens are spent. The verdict leaves the message out,
@@ -256,10 +256,10 @@ class GroqJudge(Judge):
     def _server_fault(self, answer: Answer) -> Verdict | None:
         """Judge a failure of Groq.
 
-        The documentation does not state whether a failed call counts against the limits, so it is
-        not counted here. If Groq counts it, a later call is refused, and the refusal corrects the
-        bucket for all keys of the account. If we counted it and Groq did not, each failure would
-        waste a call.
+        The documentation does not state whether a failed call counts against the limits, so a 5xx
+        is not counted here. If Groq counts it, a later call is refused, and the refusal corrects
+        the bucket for all keys of the account. If we counted it and Groq did not, each failure
+        would waste a call.
         """
         status = answer.status
         if status == _FLEX_CAPACITY_STATUS or answer.code == "capacity_exceeded":
@@ -311,7 +311,7 @@ class GroqJudge(Judge):
 
 
 def _is_refusal_as_400(answer: Answer) -> bool:
-    """Whether a limit refused the request with status 400 instead of 429.
+    """Whether a limit refused the request with status 400 instead of 413 or 429.
 
     Limits of output tokens have refused requests as plain invalid requests.
     """

@@ -221,7 +221,7 @@ def _charged(verdict: Verdict, payload: Any, value: Mapping[str, Any] | None) ->
 
 
 def _of_a_batch(verdict: Verdict) -> Verdict:
-    """Return the refusal of a batch by a quota without a rest: fewer emails may still fit."""
+    """Remove the rest from a quota's refusal of a batch, because fewer emails may still fit."""
     left = tuple(replace(seen, spent=False) for seen in verdict.quotas)
     return replace(
         verdict, effect=Effect.NONE, cooldown=Cooldown.LIMIT, cooldown_ms=None, quotas=left

@@ -98,7 +98,7 @@ def _request(
 ) -> httpx.Request:
     """Make the same request that the client would make, but cheaper.
 
-    The client merges its address and its headers for each request, which takes longer than sending
+    The client merges its address and its headers for each request, which costs more than sending
     the request.
     """
     first = exchange.firsts.get(path)
@@ -122,7 +122,7 @@ def _request(
 def install() -> None:
     """Make the SDK use our client, and clear the key that it may have read from the environment.
 
-    A second call does nothing.
+    It may be called again.
     """
     resend.api_key = None
     if not isinstance(resend.default_async_http_client, KeyedClient):

@@ -82,7 +82,7 @@ class SendRequest:
 
         Args:
             requests: The request for each email.
-            number: An identifier of this batch, from which its idempotency key is made.
+            number: The unique identifier of this batch, from which its idempotency key is made.
         """
         body = "[" + ",".join(request.body for request in requests) + "]"
         emails = tuple(email for request in requests for email in request.emails)
@@ -95,7 +95,7 @@ class SendRequest:
 
     @property
     def number(self) -> str:
-        """The identifier of a batch."""
+        """The unique identifier of a batch."""
         return self.idempotency_key.removeprefix(_BATCH_PREFIX)
 
     @property

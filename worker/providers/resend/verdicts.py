@@ -178,7 +178,7 @@ class ResendJudge(Judge):
             cooldown_ms = self._until_midnight_ms() + jitter_ms
         elif answer.code.startswith("monthly_quota"):
             code, sentence = "monthly_quota", "the team's monthly quota is used up"
-            # Only GET /usage states when the month ends, and not to a key that may only send.
+            # Only GET /usage states when the quota is reset, and not to a key that may only send.
             cooldown = Cooldown.DAILY_PROBE
         elif above:
             code, sentence = (
