@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     )
     """Another Redis for the results."""
     pool_url: PoolUrl = Field(default_factory=lambda data: data["redis_url"])
-    """Another Redis for the state and the usage of the keys, emails in doubt, dead letters,
+    """Another Redis for the state and the usage of the keys, the records of emails, dead letters,
     cancels and streams."""
     namespace: Namespace = "kw"
     """The prefix of every Redis name in `KEYWHEEL_POOL_URL`. Letters, digits, dots, dashes,
