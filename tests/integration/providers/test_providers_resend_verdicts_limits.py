@@ -124,7 +124,7 @@ _ROWS: list[Any] = [
 
 _SENTENCES: dict[str, tuple[str, ...]] = {
     "daily_quota": ("the team's daily quota is used up",),
-    "email_above_quota": ("the email has more recipients than a quota has left",),
+    "email_above_quota": ("less is left of a quota than the email needs",),
     "monthly_quota": ("the team's monthly quota is used up",),
     "rate_limit": ("the team's rate limit at Resend is reached",),
 }

@@ -181,10 +181,7 @@ class ResendJudge(Judge):
             # Only GET /usage states when the quota is reset, and not to a key that may only send.
             cooldown = Cooldown.DAILY_PROBE
         elif above:
-            code, sentence = (
-                "email_above_quota",
-                "the email has more recipients than a quota has left",
-            )
+            code, sentence = "email_above_quota", "less is left of a quota than the email needs"
             cooldown = Cooldown.HOURLY_PROBE
         else:
             return self._too_fast(answer)
