@@ -82,8 +82,8 @@ _COMMANDS: list[tuple[list[str], Any, PoolCalls, str]] = [
         Disabled(newly=False, left_ms=90_000, before=Earlier(45_400, "ada", "leaked")),
         [("groq", "disable", (ID,), BY | {"reason": "was gsk_abc123...", "for_ms": 90_000})],
         (
-            f"{LABEL} is disabled for 1 min 30 s; before, it was disabled for another 45 s, "
-            "by ada (leaked)\n"
+            f"{LABEL} is disabled for 1 min 30 s; before this change, 45 s were left, "
+            "set by ada (leaked)\n"
         ),
     ),
     (["enable", ID], True, [("groq", "enable", (ID,), BY)], f"{LABEL} is enabled\n"),

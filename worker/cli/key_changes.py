@@ -139,7 +139,7 @@ def _sentence(name: str, state: str, done: Disabled, *, end: str) -> str:
     sentence += f"; {end}" if done.left_ms is None else f" for {duration(done.left_ms // 1000)}"
     if before is not None:
         left = duration(round((before.left_ms or 0) / 1000))
-        sentence += f"; before, it was {state} for another {left}, by {before.by} ({before.reason})"
+        sentence += f"; before this change, {left} were left, set by {before.by} ({before.reason})"
     elif not done.newly:
         sentence += "; the provider had already refused it"
     return sentence

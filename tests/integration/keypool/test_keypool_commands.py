@@ -76,11 +76,11 @@ def test_a_change_of_the_time_says_what_it_replaces(type_: Type) -> None:
     assert type_("pause groq --for 2h --reason launch")[0] == 0
     code, output = type_("pause groq --for 90s")
     assert code == 0
-    assert output.startswith("groq is paused for 1 min 30 s; before, it was paused for another ")
-    assert output.endswith("min, by cli ada (launch)")
+    assert output.startswith("groq is paused for 1 min 30 s; before this change, ")
+    assert output.endswith("min were left, set by cli ada (launch)")
     output = type_("pause groq")[1]
     assert output.startswith(
-        "groq is paused; `keys resume groq` ends it; before, it was paused for another 1 min "
+        "groq is paused; `keys resume groq` ends it; before this change, 1 min "
     )
 
 
