@@ -1,7 +1,7 @@
 """Gives `celery -A worker flower` our page, our address and our login, in any folder.
 
-Flower itself reads them only from a configuration file in the working directory. Without the file,
-Flower would listen on all addresses, without a login and without our page.
+Flower itself reads a configuration file in the working directory. Without that file and without
+this module, Flower would listen on all addresses, without a login and without our page.
 """
 
 import asyncio

@@ -36,8 +36,8 @@ class EmailClient:
 
         In a job, the idempotency key is made of the job's id, the recipients, and the number of
         emails that this run has sent to them. Another run of the same job uses the same key, so
-        Resend accepts the email once. The content must then be the same: keep texts that a model
-        wrote with `once`. If the task sends a failed email again, the email keeps its key.
+        Resend accepts the email once. The content must then be the same, so use `once` to keep a
+        text that a model wrote. If the task sends a failed email again, the email keeps its key.
 
         Args:
             params: The email as Resend's SDK takes it: `{"from": …, "to": …, "subject": …}`.
