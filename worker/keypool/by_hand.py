@@ -19,7 +19,7 @@ class Earlier:
     """An earlier disabling of a key or service by a person, still in force.
 
     Attributes:
-        left_ms: How much longer it lasts, in milliseconds; None: until a person enables the key.
+        left_ms: How much longer it lasts, in milliseconds; None: without end.
         by: The person.
         reason: The reason that the person gave.
     """
@@ -35,7 +35,7 @@ class Disabled:
 
     Attributes:
         newly: The key or service was not disabled until now.
-        left_ms: How long it stays disabled, in milliseconds; None: until a person enables it.
+        left_ms: How long it stays disabled, in milliseconds; None: without end.
         before: The earlier disabling by a person, if there was one. If that has no end, it stays.
     """
 
@@ -77,7 +77,7 @@ class ByHand:
         reason: str = "by hand",
         for_ms: int | None = None,
     ) -> Disabled:
-        """Disable a key for a time, or until a person enables it. Calls in flight continue.
+        """Disable a key for a time, or until a person brings it back. Calls in flight continue.
 
         A time replaces an earlier one. If a person had disabled the key without an end, that stays:
         otherwise the key would come back although somebody wants it to stay out.

@@ -10,7 +10,7 @@ from worker.redis.resp import Encoded, encode
 _CHOICES = 256
 """How many selections are cached. If there are more, the whole cache is cleared.
 
-Jobs differ only in the keys and accounts that they exclude or require, so there are few selections.
+A selection depends only on the keys and accounts that a job excludes or requires, so there are few.
 """
 
 

@@ -72,7 +72,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """One limit, counted in calls: how many are left now, at most, and per second."""
+    """One limit, counted in calls: how many are left now, fit at most, and refill per second."""
 
     name: str
     calls: float
@@ -167,7 +167,7 @@ class Forecast:
 
 
 def usual_tokens(view: PoolView) -> float:
-    """Return how many tokens a call of these keys used on average; 0 before the first call."""
+    """Return how many tokens an accepted call used on average; 0 before the first one."""
     accepted = sum(key.accepted for key in view.keys)
     return sum(key.tokens for key in view.keys) / accepted if accepted else 0.0
 

@@ -149,7 +149,7 @@ class NoLeaseReason(StrEnum):
     BUSY = "busy"
     """A key will have room soon. Its limits are unknown, and the slow start holds the call back."""
     RESTING = "resting"
-    """All keys rest for longer than a job waits in its process."""
+    """All keys rest, or wait for a limit of a day or more, for longer than a job waits for that."""
     DISABLED = "disabled"
     """Every key is disabled until a person acts."""
     UNFIT = "unfit"
@@ -164,7 +164,7 @@ class NoLeaseReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NoLease:
-    """The reply if no lease is given.
+    """The reply if no lease is granted.
 
     Attributes:
         why: The kind of reason.

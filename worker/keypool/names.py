@@ -100,7 +100,7 @@ class Names:
         """Hash: lease id → its reservation (MessagePack).
 
         - `key`, `pair` (an account × model), `by` (the task's id), `cost` in requests, tokens and
-          so on; `start_ms`, when the call may leave; `lasts_ms`, until it expires after that.
+          so on; `start_ms`, when the call may leave; `lasts_ms`, how long after that it expires.
         - `took`: each dimension that was charged → the `debt` of its bucket at that time.
         - `tried`: the dimension whose limit the call exceeds, if any.
         - `waits`: the lease waits for its start. Its process confirms it then, unless that process
@@ -110,7 +110,7 @@ class Names:
 
     @property
     def inflight(self) -> str:
-        """Hash: the clock, the number of calls reserved so far, when each model last answered."""
+        """Hash: the clock, the number of calls reserved so far, when each model last served."""
         return self._name("inflight")
 
     @property
@@ -184,15 +184,16 @@ class Names:
         buckets are one map by dimension (MessagePack). Each bucket has:
 
         - `limit`, `window_ms`; `level`, how much was left at `at_ms`. It refills continuously.
-        - `ends_ms`: for a quota of a day or month, when it is full again.
+        - `ends_ms`: for a quota of a day or month, when it is full again; it refills only then.
         - `log`: if the provider counts in windows, when calls left or will leave. No window may
           contain more than `limit` of them, wherever it starts.
-        - `pace`: below 1 while calls are refused although there was room; `slowed_ms`, since when.
+        - `pace`: below 1 after calls were refused although there was room; `slowed_ms`: the last
+          time that it was lowered.
         - `credit`: the number of calls let through. At `TRY_AFTER` (buckets.lua), one call may
-          exceed the limit, which costs as much credit, unless headers have `stated` the limit. If
-          `lent`, 0 is enough, and the credit must be earned again before the next try. `tried_ms`
-          is the last try, `passed` the successful tries in a row, `raises` how often they raised
-          the limit.
+          exceed the limit, unless headers have `stated` the limit; the try costs `TRY_AFTER`. If
+          `lent`, a credit of 0 is enough, but it must be earned before the next try. `tried_ms` is
+          the last try, `passed` the successful tries in a row, `raises` how often they raised the
+          limit.
         - `debt`: by how much the level was corrected downwards in total; `corrected_ms`, when last.
         - `held`: the `amount` that a refusal took out until `until_ms`; a reset puts it back.
         - `saving`: the reservation of the large job `by`. It needs `need`, saves `since_ms`, and

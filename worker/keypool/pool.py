@@ -31,7 +31,7 @@ After this time, all leases that were granted before a change have started.
 TENANT_HORIZON_MS = 250
 """The horizon of jobs with a tenant, shorter so that other tenants' jobs soon get their turn."""
 BULK_HORIZON_MS = 100
-_REMAPS = 5  # a second `remap` comes only if an account has changed meanwhile
+_REMAPS = 5  # each `remap` corrects the keys that were looked at; few keys need it
 
 
 class KeyPool(ByHand):
@@ -48,8 +48,9 @@ class KeyPool(ByHand):
         cooldowns: How long scopes rest if the provider does not say.
         lease_ms: How long a call may take before its lease expires, in milliseconds.
         limits: The limits assumed for an account and model until its own are known; may be empty.
-        patience_ms: The longest rest of all keys that a job waits for in its process, in
-            milliseconds. If all keys rest for longer, `acquire` returns `RESTING` at once.
+        patience_ms: How long a job waits in its process, in milliseconds, while all keys rest or
+            wait for a limit of a day or more. If that takes longer, `acquire` returns `RESTING` at
+            once. A wait for a limit of a minute may be longer.
         horizon_ms: How far ahead a call may be reserved, in milliseconds.
         opening: How many calls of an account and model may be in flight at first, while no request
             limit is known. The number grows as calls succeed.
@@ -191,9 +192,9 @@ class KeyPool(ByHand):
     async def settle(self, lease: Lease, verdict: Verdict, *, again: bool = False) -> Settled:
         """End a lease with the verdict on the provider's answer.
 
-        If the lease has expired, no bucket changes, but the limits and rests that the answer taught
-        still hold. `again`: an earlier settle had no reply. If it arrived, the call is not counted
-        a second time.
+        If the lease has expired, its charge is not corrected, but the limits and rests that the
+        answer taught still hold. `again`: an earlier settle had no reply. If it arrived, the call
+        is not counted a second time.
 
         Raises:
             redis.exceptions.RedisError: Redis cannot be reached. The lease then expires.

@@ -125,7 +125,7 @@ def _what_fails(lease_request: LeaseRequest, verdict: Verdict, *, blocks: bool) 
 
 
 def _counts(verdict: Verdict) -> dict[str, object]:
-    """Return the tokens and emails that the provider counted; None if it did not say."""
+    """Return the tokens and emails that the provider counted, each None if it did not say."""
     return {
         "tokens": verdict.tokens,
         "input_tokens": verdict.input_tokens,
@@ -229,7 +229,7 @@ def _is_uncapped(lease_request: LeaseRequest, verdict: Verdict) -> bool:
 def _is_turned_down(verdict: Verdict) -> bool:
     """Return whether the account may refuse the next request as well, without a stated reason.
 
-    Such an account is used only if no other can serve.
+    Such an account is used only if no other can serve soon.
     """
     return (
         verdict.fate is Fate.OTHER_ACCOUNT

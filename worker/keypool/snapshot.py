@@ -63,8 +63,8 @@ class BlockView:
 class KeyView:
     """One key. `state` is `ready`, `cooling` (a scope that covers it rests) or `disabled`.
 
-    Two kinds of blocks do not change the state, because the key is not asked for such calls: a
-    model that its account does not have (`unfit`), and a from-domain of another team.
+    Two kinds of blocks do not change the state, because the key is not asked for what they cover:
+    a model that its account does not have (`unfit`), and a from-domain of another team.
     """
 
     id: str
@@ -165,7 +165,7 @@ def parse(
     accounts: Mapping[str, str],
     models: tuple[str, ...],
 ) -> PoolView:
-    """Parse the reply of snapshot.lua: for each key its record, then those of account × model."""
+    """Parse the reply of snapshot.lua: for each key its record, then one record for each model."""
     now_ms = int(seen["now_ms"])
     records = iter(seen["records"])
     blocks = _current(seen["blocks"], now_ms)
