@@ -113,7 +113,7 @@ class Demand:
         return {kind: seen_s for kind, seen_s in self._upcoming.items() if seen_s > since_s}
 
     def may_block_others(self) -> bool:
-        """Whether jobs of one kind may keep others in the broker's queue from their keys."""
+        """Return whether jobs of one kind may keep others in the broker's queue from their keys."""
         now_s = time.monotonic()
         queues = self._in_line()
         if any(queue.resting_until_s > now_s for queue in queues):

@@ -27,11 +27,11 @@ class DoubtfulRefusals:
         self._refusals: list[DoubtfulRefusal] = []
 
     def note(self, lease: Lease, verdict: Verdict, settled: Settled | None) -> list[Lease]:
-        """Note a verdict if it is such a refusal.
+        """Note a verdict, if it refuses a key and may be the request's fault.
 
         Returns:
-            The leases whose keys are not at fault. There are some only if keys of two accounts or
-            more were refused with the same code, and all of them had served other jobs before.
+            The leases whose keys are not at fault: those of all refusals noted in this turn, if
+            they concern two accounts or more, have the same code, and are all `alone`. Else none.
         """
         if verdict.certain or (verdict.effect, verdict.scope) != (Effect.DISABLE, Scope.KEY):
             return []

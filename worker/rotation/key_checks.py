@@ -1,4 +1,4 @@
-"""Asks the providers, without cost, whether each key is valid, and for its models and limits.
+"""Asks the providers whether each key is valid, and for its models and limits, without cost.
 
 So a bad key is known before a job uses it, and limits are known without a refused call.
 """

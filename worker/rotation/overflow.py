@@ -37,7 +37,10 @@ class Overflow:
         self._closed = True
 
     def relieve(self, queue: WaitQueue) -> None:
-        """Send a job back if the queue that it has just joined holds up jobs of another kind."""
+        """Send a queue's youngest job back if the queue is full and jobs of another kind can pass.
+
+        Call this when a job has just arrived in the queue.
+        """
         capacity, shortest = self._demand.capacity(), self._demand.shortest(bulk=queue.bulk)
         others_pass = shortest <= capacity // 2 or self._demand.others_pass(queue.bulk)
         if others_pass and len(queue.waiters) > capacity:
@@ -46,7 +49,7 @@ class Overflow:
             self._demand.report_full()
 
     def _send_back(self, queue: WaitQueue) -> None:
-        """Send the youngest job back, for as long as the jobs before it need to be served."""
+        """Send the youngest job back until the jobs before it should have been served."""
         now_s = time.monotonic()
         while queue.granted_s and queue.granted_s[0] < now_s - HORIZON_MS / 1000:
             queue.granted_s.popleft()
@@ -77,7 +80,7 @@ class Overflow:
             self._recalling = None
 
     def _fitting(self, queue: WaitQueue) -> list[str]:
-        """Return the jobs that a queue has room for again, without those that are back already."""
+        """Take out the jobs that a queue has room for again; jobs that are due need no recall."""
         now_s, capacity = time.monotonic(), self._demand.capacity()
         while queue.sent_back and queue.sent_back[0][0] < now_s:
             queue.sent_back.popleft()

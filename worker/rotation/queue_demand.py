@@ -72,7 +72,7 @@ class QueueDemand:
         return max(demand.capacity() for demand in self._wanted())
 
     def shortest(self, *, bulk: bool) -> int:
-        """Return the waiting jobs to compare with `capacity`: fewer if any service has room."""
+        """Return a number of waiting jobs that is below `capacity` if any service has room."""
         wanted = self._wanted()
         if len(wanted) == 1:
             return wanted[0].shortest(bulk=bulk)
@@ -104,7 +104,7 @@ class QueueDemand:
             )
 
     def _wanted(self) -> list[ServiceDemand]:
-        """Return the demands of services whose jobs are in the queue, or else in this process."""
+        """Return the demands of services with jobs in the queue, else in this process, else all."""
         demands = list(self._demands.values())
         if len(demands) == 1:
             return demands

@@ -1,4 +1,4 @@
-"""Reports the use of each tenant to the broker, where jobs are served in turn by that use."""
+"""Reports the use of each tenant to the broker, which serves the tenants in turn by their use."""
 
 import asyncio
 import hashlib

@@ -163,7 +163,7 @@ class Turn(Generic[RequestT]):
         """Wait for the instant of the lease and for a slot.
 
         Returns:
-            The slot; None if the lease has ended meanwhile, because its key was blocked.
+            The slot; None if the lease has ended meanwhile, mostly because its key was blocked.
         """
         began_s = time.monotonic()
         slot, waits_for = None, lease
@@ -192,7 +192,7 @@ class Turn(Generic[RequestT]):
         began_s = time.monotonic()
         spent_s = began_s - self.began_s
         lease_request = self.lease_request
-        if spent_ms := round(spent_s * 1000):  # 0 unless the turn has lost a lease
+        if spent_ms := round(spent_s * 1000):  # 0 unless the turn has had a lease before
             lease_request = replace(lease_request, waited_ms=lease_request.waited_ms + spent_ms)
         in_turn = self.lease_request.exclude == self.excluded and not self.lease_request.account
         try:

@@ -133,7 +133,7 @@ class WaitQueue:
 
     def drop(self, waiter: Waiter) -> None:
         """Remove a job that no longer waits."""
-        # A cancelled job does not read its exception, and asyncio would log that; so it is read.
+        # A cancelled job does not read its exception, which asyncio would log, so it is read here.
         if not waiter.answer.cancel() and not waiter.answer.cancelled():
             waiter.answer.exception()
         if waiter in self.waiters:

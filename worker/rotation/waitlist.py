@@ -32,7 +32,7 @@ _WIDTH = 8
 """How many requests for leases are sent at once, so that their round trips overlap."""
 _WAIT = frozenset({NoLeaseReason.WAIT, NoLeaseReason.BUSY})
 _DISABLED_S = 60.0
-"""How often jobs ask for a key while a person must enable or add one, in seconds."""
+"""How often jobs ask for a key while a person must bring back or add one, in seconds."""
 _MOST_QUEUES = 1_000
 
 _ENDING = NoLease(NoLeaseReason.WAIT, reason="this worker shuts down")
@@ -67,8 +67,9 @@ class WaitList:
 
         Args:
             lease_request: What the call needs of a key.
-            in_turn: The job takes its turn among the jobs of all processes. False: its keys were
-                refused a moment ago, or only one account may serve it, so it takes any free key.
+            in_turn: The job takes its turn among the jobs of all processes. False: it takes any
+                lease that it can get, because a key was refused to it a moment ago, or because only
+                one account may serve it.
             longest_s: The longest wait, in seconds; None: no limit.
 
         Returns:
@@ -102,7 +103,7 @@ class WaitList:
         return await self._wait(queue, lease_request, began_s, longest_s, pause_s=pause_s)
 
     def notify_ended(self) -> None:
-        """Ask again for the queues in which the end of a call may make room."""
+        """Ask again for the queues in which the end of a call of this process may make room."""
         for queue in self._queues.values():
             if queue.until_call_ends:
                 queue.woken.set()
