@@ -105,7 +105,7 @@ class RepeatAttempt(EmailAttempt):
         return request
 
     def recipients(self, reply: Reply) -> Mapping[str, int]:
-        """Count all recipients for the job's tenant; those of the other emails are unknown."""
+        """Count all recipients for the job's tenant: the other emails' tenants are unknown."""
         batch = reply.verdict.emails
         return {self._email.tenant: self._email.recipients if batch is None else batch}
 

@@ -1,4 +1,4 @@
-"""Makes an outgoing email, which stands for one run of its job, from the task's arguments."""
+"""Makes an outgoing email, one email in one run of its job, from the task's arguments."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -91,7 +91,7 @@ def order(
         late: The email may have been accepted so long ago that the store has forgotten it.
 
     Returns:
-        The needs of a call as a lease request, and the email.
+        The request for the lease of a call, and the email.
     """
     unable = frozenset(key.id for key in keys if not arguments.can_go_with(key))
     none_able = bool(keys) and len(unable) == len(keys)

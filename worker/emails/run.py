@@ -41,7 +41,10 @@ from worker.verdicts import UNFINISHED
 _logger = logging.getLogger(__name__)
 
 _MOST_FRESH_STARTS = 8
-"""After this number of waits and looks the job is deferred: many jobs send the same email."""
+"""After so many waits and looks the job is deferred.
+
+Another job is ahead once or twice. If that happens more often, many jobs send the same email.
+"""
 
 
 @dataclass(slots=True)
@@ -323,7 +326,7 @@ class EmailRun:
         email.waited_ms += error.waited_ms
         error.in_doubt = attempt.in_doubt
         if isinstance(error, Deferred) and attempt.calls and self._is_worth_waiting(error):
-            # One turn of the rotation uses no key twice. If the rate limit opens in a second, a
+            # One turn of the rotation uses no key twice. If a key is free within two seconds, a
             # further turn is better than a deferral.
             attempt.wake_followers(NextStep.WAIT)
             self._deferral = error

@@ -15,7 +15,7 @@ for i = math.min(2, #KEYS), #KEYS do
     redis.call('HDEL', KEYS[i], 'since_ms', 'account', 'key', 'body', 'holder', 'alone', 'batch')
     redis.call('PEXPIRE', KEYS[i], ARGV[1])
   elseif redis.call('HGET', KEYS[i], 'batch') == KEYS[1] then
-    -- An email that another request has by now stays: this may be the second answer to the same request.
+    -- If another request holds the email by now, its record stays: this may be the second answer to the same call.
     redis.call('DEL', KEYS[i])
   end
 end

@@ -3,7 +3,7 @@
 --
 -- KEYS  1 the request's record  2 … its emails' records (a batch)
 -- ARGV  1 the call that claimed the request
--- Returns 1 if the emails are free; 0 if another attempt may have been accepted.
+-- Returns 1 if the emails are free; 0 if an earlier or a concurrent attempt may have been accepted.
 
 local alone = redis.call('HGET', KEYS[1], 'alone')
 if alone == ARGV[1] then
