@@ -181,17 +181,17 @@ _TAKES_OF_A_MESSAGE = (
 PLAIN: list[tuple[dict[str, Any], str]] = [
     (
         {"messages": [{"role": "user", "content": 7}]},
-        "messages.0.content: must be a text or a list",
+        "messages.0.content: must be a string or a list",
     ),
-    ({"prompt": "x", "stop": 7}, "stop: must be a text or a list"),
+    ({"prompt": "x", "stop": 7}, "stop: must be a string or a list"),
     ({"prompt": "x", "stop": ["a"] * 5}, "stop: must have at most 4 items, not 5"),
-    ({"prompt": "x", "tool_choice": 7}, "tool_choice: must be a text or an object"),
+    ({"prompt": "x", "tool_choice": 7}, "tool_choice: must be a string or an object"),
     ({"prompt": "x", "model": "a b"}, "model: must be one word"),
     ({"prompt": "x", "temperature": 3}, "temperature: must be less than or equal to 2"),
     ({"prompt": "x", "temperature": float("nan")}, "temperature: must be a finite number"),
     (
         {"prompt": "x", "user": "\ud83d"},
-        "user: must be a text in Unicode: it contains half a character",
+        "user: must be a string in Unicode: it contains half a character",
     ),
     ({"prompt": "x", "n": 2}, "n: must be 1"),
     ({"messages": ["x"]}, "messages.0: must be an object"),

@@ -47,11 +47,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     (without("text") | {"template": {"variables": {}}}, "template.id: is required"),
     (
         without("text") | {"template": {"id": "t", "variables": {"a": [CANARY]}}},
-        "template.variables.a: must be a text or a number",
+        "template.variables.a: must be a string or a number",
     ),
     (
         without("text") | {"template": {"id": "t", "variables": {"a": True}}},
-        "template.variables.a: must be a text",
+        "template.variables.a: must be a string",
     ),
     (MAIL | {"topic_id": ""}, "topic_id: must not be empty"),
     (
@@ -195,7 +195,7 @@ PLAIN: list[tuple[dict[str, Any], str]] = [
         MAIL | {"attachments": [{"content": CONTENT, "name": CANARY}]},
         "attachments.0.name: is not a field here " + _TAKES_OF_AN_ATTACHMENT,
     ),
-    (MAIL | {"attachments": [{"content": 7}]}, "attachments.0.content: must be a text or a list"),
+    (MAIL | {"attachments": [{"content": 7}]}, "attachments.0.content: must be a string or a list"),
     (
         MAIL | {"tags": [{"name": "a b", "value": "c"}]},
         "tags.0.name: must be 1 to 256 letters and digits of ASCII, underscores or dashes",

@@ -64,7 +64,7 @@ def test_a_list_of_results_gives_all_its_texts_or_one() -> None:
         ),
         ("{text.0}", "prompt: placeholder 1 names a field that the previous result does not"),
         ("{0.text}", "prompt: placeholder 1 names a field that the previous result does not"),
-        ("{usage}", "prompt: placeholder 1 names a field that is neither a text nor a number"),
+        ("{usage}", "prompt: placeholder 1 names a field that is neither a string nor a number"),
         ("{}", "prompt: placeholder 1 is malformed"),
         ("{text|raw}", "prompt: placeholder 1 is malformed"),
         ("{text", "prompt: placeholder 1 is malformed"),

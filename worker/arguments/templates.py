@@ -121,4 +121,4 @@ def _field(value: Any, path: list[str], where: str) -> str:
         return value
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    raise InvalidArguments(f"{where} names a field that is neither a text nor a number")
+    raise InvalidArguments(f"{where} names a field that is neither a string nor a number")
