@@ -37,7 +37,7 @@ class InvalidArguments(JobError):  # noqa: N818 - reads as a sentence in a resul
     """An argument of the task is unknown, missing or malformed; the message names the field.
 
     Attributes:
-        another_email: The idempotency key was used for an email with another content.
+        another_email: The idempotency key was used for an email with different content.
     """
 
     another_email = False

@@ -142,7 +142,7 @@ class ServiceTask(Task):
         # `PrivateRequest` writes the dead letter.
         if request.is_eager or request.id is None or not is_recorded(self.name):
             return None
-        # An email with another content under the id of a sent email is not a copy of it.
+        # An email with different content under the id of a sent email is not a copy of it.
         another = isinstance(exc, InvalidArguments) and exc.another_email
         if (
             self.sends_once()
