@@ -89,7 +89,7 @@ async def test_a_lease_that_a_redis_refuses_to_settle_expires(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     assert await settling(Pool(ReadOnlyError("read only"))).settle(LEASE, DONE) is None
-    assert caplog.messages == ["cannot settle a lease (read only); it expires by itself"]
+    assert caplog.messages == ["cannot settle a lease (read only); it expires on its own"]
 
 
 @pytest.mark.parametrize("again", [False, True])

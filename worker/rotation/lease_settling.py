@@ -43,6 +43,9 @@ class LeaseSettling:
         Returns:
             The result; None if Redis could not be reached. The lease is then settled later, or
             expires.
+
+        Raises:
+            Deferred: With `retry`, Redis did not answer in that time. The lease then expires.
         """
         tries = itertools.count(int(again))
 
@@ -62,7 +65,7 @@ class LeaseSettling:
             then = (
                 "trying again for a minute"
                 if send_later(lambda: settle(late), exc)
-                else "it expires by itself"
+                else "it expires on its own"
             )
             warn("cannot settle a lease (%s); %s", words_of(exc), then)
             return None

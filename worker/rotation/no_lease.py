@@ -143,7 +143,7 @@ def failure_of(verdict: Verdict, settled: Settled | None) -> TransientError:
 
     Args:
         verdict: The verdict on the provider's answer.
-        settled: The result of the settle; None if Redis could not be reached.
+        settled: The result of the settle; None if it is not known.
     """
     error = TransientError(verdict.reason or verdict.code, verdict.backoff_ms)
     error.code, error.most_repeats = verdict.code, verdict.most_repeats

@@ -89,7 +89,7 @@ async def test_many_calls_that_cannot_be_settled_log_one_line(
     for _ in range(20):
         await settling.settle(lease, ABANDONED)
     assert caplog.messages == [
-        "cannot settle a lease (NOPERM this user has no permissions); it expires by itself"
+        "cannot settle a lease (NOPERM this user has no permissions); it expires on its own"
     ]
 
 
