@@ -49,7 +49,7 @@ queue.conf.update(
 redis = Redis.from_url(
     REDIS_URL,
     decode_responses=True,
-    max_connections=PAGES + 100,  # redis-py allows only 100 by default
+    max_connections=PAGES + 100,  # with the default, 100 pages would leave none for other requests
     socket_connect_timeout=2,
     socket_timeout=15,
 )

@@ -29,7 +29,7 @@ export type StreamEvent = Place &
 export type Row = [id: string, fields: string[]];
 
 /**
- * Read one record; null if another program wrote it.
+ * Read one record; null if it cannot be read, because another program wrote it.
  *
  * @throws JobFailed The record says that the job failed.
  */

@@ -116,7 +116,7 @@ export class Keywheel {
   }
 
   /**
-   * Wait for a job's result. After a time-out the job goes on, also if it is deferred.
+   * Wait for a job's result, also while the job is deferred. After a time-out the job goes on.
    *
    * @throws JobFailed The job failed; `JobCancelled` if it was cancelled.
    * @throws ResultTimeout The job has not ended in time.

@@ -120,7 +120,10 @@ export interface QuoteResult {
   start_by: Date | null;
   /** The instant by which the last job has ended, in nine of ten cases. */
   end_by: Date | null;
-  /** The limit that decides the end, such as `rpm`; empty if no job has to wait. */
+  /**
+   * The cause of the last job's wait: a limit such as `rpm`, the reason of a rest, `paused`, `disabled` or `no key`;
+   * empty if no job has to wait.
+   */
   limited_by: string;
   /** From how many outcomes the margin of `end_by` was learned; 0 if it is assumed. */
   learned_from: number;

@@ -2,7 +2,7 @@
 
 import { UnreadableRecord } from "./errors.js";
 
-/** The status of a job. A job that is `deferred` runs again without a caller's help. */
+/** The status of a job. The workers run a `deferred` job again later. */
 export type Status<Result = unknown> =
   | {
       state: "waiting"; // in its queue, or no job has this id

@@ -185,7 +185,9 @@ class Keywheel:
     def result(self, job: str, *, timeout_s: float | None = 60) -> Any: ...
 
     def result(self, job: str, *, timeout_s: float | None = 60) -> Any:
-        """Wait for a job's result. After a time-out the job goes on, also if it is deferred.
+        """Wait for a job's result, also while the job is deferred.
+
+        After a time-out the job goes on.
 
         Args:
             job: The job's id.

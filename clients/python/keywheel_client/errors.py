@@ -5,7 +5,7 @@ KeywheelError
 │   └── JobCancelled   because a person cancelled it
 ├── ResultTimeout      the job has not ended in time; it goes on
 ├── Unavailable        Redis cannot be reached, or rejects the command
-└── UnreadableRecord   another program wrote the job's record in Redis
+└── UnreadableRecord   the job's record in Redis cannot be read
 """
 
 from typing import TYPE_CHECKING

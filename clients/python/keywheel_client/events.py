@@ -64,7 +64,7 @@ def rows_of(reply: Any) -> list[Row]:
 
 
 def event_of(job: str, row: Row) -> StreamEvent | None:
-    """Read one record; None if another program wrote it.
+    """Read one record; None if it cannot be read, because another program wrote it.
 
     Raises:
         JobCancelled: The record says that the job was cancelled.

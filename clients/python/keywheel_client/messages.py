@@ -27,8 +27,8 @@ class Message:
         job: The job's id.
         list_name: The Redis list that the message is pushed to.
         fields: The message.
-        has_dedupe_key: Whether the job has a dedupe key; its message then says when it was
-            enqueued.
+        has_dedupe_key: Whether the job has a dedupe key. The message then says when the job was
+            enqueued, which decides which job it joins.
     """
 
     job: str

@@ -29,7 +29,8 @@ class Quote:
         expected_start: When the keys allow the first job's call, if nothing changes.
         start_by: The instant by which the first job has started, in nine of ten cases.
         end_by: The instant by which the last job has ended, in nine of ten cases.
-        limited_by: The limit that decides the end, such as `rpm`; empty if no job has to wait.
+        limited_by: The cause of the last job's wait: a limit such as `rpm`, the reason of a rest,
+            `paused`, `disabled` or `no key`; empty if no job has to wait.
         learned_from: From how many outcomes the margin of `end_by` was learned; 0 if it is assumed.
     """
 

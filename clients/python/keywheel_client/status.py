@@ -20,8 +20,8 @@ class Status:
     """The status of a job.
 
     Attributes:
-        state: `waiting` (in its queue, or no job has this id), `running`, `deferred` (runs again
-            without a caller's help), `done`, `failed` or `cancelled`.
+        state: `waiting` (in its queue, or no job has this id), `running`, `deferred` (a worker
+            runs the job again later), `done`, `failed` or `cancelled`.
         result: The result of a job that is done.
         error: The name of the error of a job that failed or was cancelled.
         reason: Why the job failed, or why it is deferred, in a sentence.
