@@ -26,7 +26,10 @@ export interface Message {
   job: string;
   /** The Redis list that the message is pushed to. */
   list: string;
-  /** Whether the job has a dedupe key. The message then says when the job was enqueued, to decide which job it joins. */
+  /**
+   * Whether the job has a dedupe key. The message then says when the job was enqueued, which decides which job it
+   * joins.
+   */
   hasDedupeKey: boolean;
   /** Write the text to push; the instant is in milliseconds since 1970. */
   text(enqueuedMs: number): string;
