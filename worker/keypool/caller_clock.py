@@ -11,7 +11,7 @@ _KEPT_MS: Final = 60_000
 After that, the two clocks may have drifted apart by a few milliseconds.
 """
 _FRESH_MS: Final = 1_000
-"""How long a reading may take, in milliseconds. If it takes longer, Redis may have stood still."""
+"""How long a reading may take, in milliseconds. Others are ignored: Redis may have stood still."""
 _BOOT_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """On Linux, only CLOCK_BOOTTIME includes the time in which the machine was suspended."""
 

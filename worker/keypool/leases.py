@@ -120,7 +120,7 @@ class Lease:
     """The right to make one call with one key, from an instant on.
 
     Attributes:
-        id: The id of the lease. A second settle of the same lease changes nothing.
+        id: The id of the lease. Only the first settle of a lease corrects its charge.
         key: The key to call with.
         account: The account whose limits were charged.
         request: The request as it was granted: with one model only, and with fewer `output_tokens`
@@ -169,7 +169,7 @@ class NoLease:
     Attributes:
         why: The kind of reason.
         ask_in_ms: In how many milliseconds to ask again, with `WAIT` and `BUSY`.
-        first_in_ms: In how many milliseconds a key may be called first, if that is known.
+        first_in_ms: In how many milliseconds the first key may be called, if that is known.
         reason: What blocks the key that can be called first, such as `rate_limit` or `tpm`.
         limit: The largest limit of any key, in tokens or recipients, with `TOO_LARGE`.
         dimension: The dimension of that limit.

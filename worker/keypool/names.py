@@ -153,7 +153,7 @@ class Names:
 
     @property
     def wake(self) -> str:
-        """Channel: `reset`; or `room`, if a line may be served sooner than expected."""
+        """Channel: the message `reset`; or `room`, if a line may be served sooner than expected."""
         return self._name("wake")
 
     def waiting(self, wait_list: str) -> str:

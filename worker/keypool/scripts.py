@@ -34,7 +34,7 @@ class Scripts:
         redis: A client that decodes responses to text.
         root: The beginning of all records' names.
         now_ms: A clock for tests, in milliseconds. Default: Redis' clock.
-        clock: The caller's knowledge of the pool's clock.
+        clock: Gives the caller's lower bound of the pool's time.
     """
 
     def __init__(

@@ -43,7 +43,7 @@ class BlockView:
             or `unfit`: the account does not have the model.
         reason: The reason of the block.
         since_ms: When the block began, in milliseconds since 1970.
-        left_ms: How much longer the block lasts, in milliseconds; None: until a reset.
+        left_ms: How much longer the block lasts, in milliseconds; None: until a person acts.
         from_tokens: The block holds for jobs of this number of tokens or more; 0: for all jobs.
         disabled_by: The person who disabled the scope; empty for a rest, and if the provider
             refused the key.
@@ -98,7 +98,7 @@ class KeyView:
 
     @property
     def left_ms(self) -> int | None:
-        """In how many milliseconds the key serves again; 0: it serves now; None: after a reset."""
+        """In how many milliseconds the key serves again; 0: now; None: not until a person acts."""
         if self.state == "ready":
             return 0
         ends_ms = [block.left_ms for block in self._rests if block.left_ms is not None]
