@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 _AHEAD: Final = 8
-"""How many leases a tenant whose jobs did not wait before may get until other tenants get one."""
+"""How many leases ahead of the others a tenant may get if none of its jobs waited before."""
 _MOST_TENANTS: Final = 1_000
 
 

@@ -38,7 +38,7 @@ RequestT = TypeVar("RequestT")
 _MOST_CALLS = 1_000
 """Far more than any real turn makes. A longer loop is a bug, and must end as an error."""
 _RECHECK_MS = 50
-"""An older lease is confirmed before the call, in milliseconds."""
+"""The age from which a lease is confirmed before the call, in milliseconds."""
 
 INTERRUPTED = Verdict(
     Fate.RETRY, "interrupted", "the job was stopped while the call was under way", definite=False
