@@ -57,7 +57,7 @@ export function messageOf(
 ): Message {
   const queue = Object.hasOwn(QUEUES, groupOf(task)) ? QUEUES[groupOf(task)]! : undefined;
   if (queue === undefined) throw new TypeError(`there is no task ${task} of Keywheel's`);
-  checkArguments(args, `the arguments of ${task}`);
+  checkArguments(args, `the argument for ${task}`);
   const { jobId, priority, expiresS, tenant } = given(objectOf(options, "options"));
   if (priority !== undefined) checkPriority(priority);
   if (jobId !== undefined) checkJobId(jobId);

@@ -28,9 +28,9 @@ test("what is no argument is a sentence", async () => {
     });
     const sentence = /^TypeError: the argument of `sendEmail` must be an object, but is /;
     await assert.rejects(keywheel.sendEmail(wrong), sentence);
-    await assert.rejects(keywheel.quote(wrong), /the arguments of tasks.admin.quote must be an object, but is /);
+    await assert.rejects(keywheel.quote(wrong), /the argument for tasks.admin.quote must be an object, but is /);
   }
-  await assert.rejects(keywheel.resetKeys(null), /arguments of tasks.admin.reset_keys must be an object, but is null/);
+  await assert.rejects(keywheel.resetKeys(null), /argument for tasks.admin.reset_keys must be an object, but is null/);
   assert.throws(() => keywheel.pipeline().add("tasks.ai2.complete", {}), /there is no task tasks.ai2.complete/);
   assert.throws(() => keywheel.pipeline().add(undefined, {}), /there is no task undefined/);
 });
