@@ -98,7 +98,7 @@ STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
         "is not accepted: only JSON is"),
     "another type": (SECRET, "text/x-canary", COMPLETE, "is not accepted: only JSON is"),
     "an unknown task": (json.dumps(GOOD), "application/json", {**COMPLETE, "task": "tasks.ai.sing"},
-        "no task of the"),
+        "do not know the task"),
     "a later protocol": (json.dumps({"v": 9, "args": 1}), "application/json", COMPLETE,
         "its body is not a list of"),
     "four parts": (
