@@ -34,8 +34,10 @@ The names of tasks begin with the name of their module."""
 _ABOVE: Final = __name__.rpartition("config")[0]
 """The package of these modules in an installed wheel, `keywheel.`; empty in the checkout."""
 QUEUES: Final = tuple(dict.fromkeys(queue for queue in QUEUE_OF_TASKS.values() if queue != NOTIFY))
-"""The queues that workers consume. Each service has its own queue, so that its backlog never delays
-other services, unless several services name the same queue: see `config.services`."""
+"""The queues of the services and of `tasks.admin`; `consumed_queues` adds further queues.
+
+Each service has its own queue, so that its backlog never delays other services, unless several
+services name the same queue: see `config.services`."""
 FOREIGN: Final = "celery"
 """The queue to which our workers send jobs of tasks that they do not know: Celery's default queue.
 
@@ -183,7 +185,7 @@ def _results(settings: Settings) -> dict[str, Any]:
         },
         "redis_socket_connect_timeout": _CONNECT_TIMEOUT_S,
         "redis_socket_timeout": _SOCKET_TIMEOUT_S,
-        # A connection through a Unix socket has no keepalive.
+        # A connection through a Unix socket has no keepalive option.
         "redis_socket_keepalive": not RedisUrls.of(settings).results.startswith("socket:"),
         "redis_backend_health_check_interval": _HEALTH_CHECK_S,
         "redis_retry_on_timeout": True,  # storing a result twice does no harm

@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 
 def notices(environ: Mapping[str, str], settings: Settings) -> tuple[str, ...]:
-    """Return one sentence for each valid setting that a person should look at.
+    """Return the warnings about an environment that works, one sentence each.
 
     Args:
         environ: The merged environment.

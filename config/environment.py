@@ -1,6 +1,6 @@
 """Reads the environment of the process, `.env`, and files with secrets.
 
-No other module of this project reads them.
+No other module of this project reads settings from them.
 """
 
 import os

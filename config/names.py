@@ -39,7 +39,7 @@ GONE: Final = {
         "is gone: arguments above 1 MB are not kept, and KEYWHEEL_DEAD_LETTERS_MB=0 keeps none"
     ),
 }
-"""Settings of earlier versions, each with its replacement."""
+"""Settings of earlier versions, each with the rest of the sentence that warns of it."""
 
 _OF_CELERY: Final = ("CELERY_CONFIG_MODULE", "CELERY_LOADER")
 """Variables that Celery reads in other programs, but not here."""

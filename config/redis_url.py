@@ -203,7 +203,10 @@ class RedisUrl:
         return self.scheme == "rediss" or bool(self.options.get("ssl"))
 
     def _sentinels(self) -> dict[str, Any]:
-        """Return the options by which our transport finds the primary."""
+        """Return the options by which our transport finds the primary.
+
+        `master_name` and `sentinel_kwargs` are options of kombu's own transport, too.
+        """
         first = _with_port(self.authority.rpartition("@")[2])
         addresses = [first, *filter(None, self.options.get("sentinels", "").split(","))]
         to_sentinels = {

@@ -36,7 +36,7 @@ class ServiceSettings(BaseModel):
     (5xx), a key rests for 5 s, or for this time if it is shorter."""
     limits: Limits = ()
     """Limits of each account at {title}, separated by commas, such as `{example}`. They are used
-    until the real limits are learned. The names are {dimensions}."""
+    until the real limits are learned. The names are {dimensions}; each is optional."""
 
     @model_validator(mode="before")
     @classmethod
@@ -67,7 +67,7 @@ class ServiceSettings(BaseModel):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models of jobs that name none, in order of preference."""
+        """The models of jobs that name none, in order of preference; empty without models."""
         return tuple(self.model.split(",")) if self.model else ()
 
 

@@ -59,7 +59,7 @@ class _Variable:
 
 
 class _Fixed:
-    """Marks a field without a variable, which only callers of the constructor (tests) can set."""
+    """Marks a field without a variable. Only callers of the constructor, such as tests, set it."""
 
 
 class Settings(BaseSettings):

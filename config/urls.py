@@ -78,8 +78,8 @@ def checked_url(url: str, *, schemes: tuple[str, ...]) -> SplitResult:
         The parts of the URL.
 
     Raises:
-        ValueError: The URL is malformed. The message completes "VARIABLE …" and never quotes the
-            URL, which may be secret.
+        ValueError: The URL is malformed or has another scheme. The message completes "VARIABLE …"
+            and never quotes the URL, which may be secret.
     """
     if not _is_visible(url):
         raise ValueError("must not contain blanks or control characters")
