@@ -43,7 +43,7 @@ def slow_services(services: Mapping[str, ServiceSettings], limit_s: int) -> list
     return [
         f"{variables_of(SERVICES[name])['timeout_s']} ({service.timeout_s:g}) must stay below"
         f" {soft_s:g} s. At that time KEYWHEEL_TASK_TIME_LIMIT_S ({limit_s:g}) stops a job, so one"
-        " slow call would end it: lower the former or raise the latter."
+        " slow call would end the job: lower the timeout or raise the time limit."
         for name, service in services.items()
         if service.timeout_s >= soft_s
     ]
