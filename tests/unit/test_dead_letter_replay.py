@@ -172,7 +172,7 @@ async def test_a_dead_letter_that_another_replay_has_or_that_was_deleted_is_refu
     assert deleted_meanwhile.refused == (("job-2", "it has been deleted meanwhile"),)
     store.claim.return_value = False
     claimed_elsewhere = await replay_letters(store, [letter()])
-    assert claimed_elsewhere.refused == (("job-1", "another replay is sending it now"),)
+    assert claimed_elsewhere.refused == (("job-1", "another replay has claimed it"),)
     published.assert_not_called()
 
 

@@ -52,7 +52,7 @@ async def test_a_worker_keeps_reading_its_pools_and_warns_once_for_each_failure(
     assert answers[1:] == [False, False, True, False]
     assert len(published) == 1
     assert [record.getMessage() for record in caplog.records] == [
-        "cannot read the key pools (gone); its counts are not updated until it can"
+        "cannot read the key pools (gone); this worker shows old counts until it can"
     ] * 2
     assert pool_health.info(None)["keys"] == {"groq": {"total": 3}}
     assert pool_health.info(None)["clock_skew_s"] > 1e9

@@ -56,7 +56,7 @@ def test_an_instant_out_of_any_calendar_is_refused(
     if is_taken:
         assert (requests.of(headers={"eta": eta}).eta is None) is (eta is None)
         return
-    with pytest.raises(InvalidTaskError, match=r"^its eta is not a date of the calendar$"):
+    with pytest.raises(InvalidTaskError, match=r"^its eta is outside the range of dates$"):
         requests.of(headers={"eta": eta})
 
 

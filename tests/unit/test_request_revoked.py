@@ -26,7 +26,7 @@ def test_a_job_expires_and_a_replay_of_it_may_still_run(requests: Requests, zone
     assert "job-1" not in state.revoked
 
 
-NOT_BEGUN = "it had not begun when the expiry time of its producer passed"
+NOT_BEGUN = "it had not begun when its producer's expiry time passed"
 DOUBT = "an earlier attempt may have been accepted"
 
 

@@ -44,7 +44,9 @@ async def test_a_broker_is_tried_for_a_minute_whatever_kombu_raises(
     assert rejected.value.requeue is True
     assert rejected.value.__cause__ is error
     assert publishing.pauses_s == [1.0] * 61
-    assert caplog.messages == ["jobs cannot go back to their queue until the broker answers: _pool"]
+    assert caplog.messages == [
+        "jobs cannot go back to their queue until the broker takes them: _pool"
+    ]
 
 
 async def test_a_broker_that_comes_back_takes_the_message_once(publishing: Publishing) -> None:

@@ -126,7 +126,7 @@ def test_an_expired_email_that_may_have_been_sent_ends_in_doubt(
     error = request._expiry_error()
     assert type(error) is (OutcomeUnknown if in_doubt else DeadlineExceeded)
     begun = "it was not done" if HEADER in headers else "it had not begun"
-    assert f"{begun} when the expiry time of its producer passed" in str(error)
+    assert f"{begun} when its producer's expiry time passed" in str(error)
 
 
 # Whether the message came before, is announced already, and has a success in the result store.

@@ -92,5 +92,5 @@ class ReplayArguments(DeadLetterArguments):
         if self.id is not None and by_kind:
             raise ValueError("give either id (and before), or service, task, kind and before")
         if self.id is None and not by_kind and not self.before:
-            raise ValueError("give id, or one of service, task, kind and before")
+            raise ValueError("give id, or at least one of service, task, kind and before")
         return self

@@ -85,7 +85,7 @@ class PoolHealth(bootsteps.StartStopStep):
             except Exception as exc:  # noqa: BLE001 - the next round must come after any error
                 if not failed:
                     _logger.warning(
-                        "cannot read the key pools (%s); its counts are not updated until it can",
+                        "cannot read the key pools (%s); this worker shows old counts until it can",
                         exc,
                     )
                 failed = True

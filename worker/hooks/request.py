@@ -135,7 +135,7 @@ class PrivateRequest(Request):
         headers = self._context.headers
         has_begun = isinstance(headers, dict) and HEADER in headers
         state = "it was not done" if has_begun else "it had not begun"
-        error = DeadlineExceeded(f"{state} when the expiry time of its producer passed")
+        error = DeadlineExceeded(f"{state} when its producer's expiry time passed")
         if self._is_in_doubt():
             return OutcomeUnknown(f"an earlier attempt may have been accepted, and then {error}")
         return error
@@ -249,4 +249,4 @@ def _check(request: Any) -> None:
         try:
             to_timestamp(timezone.to_system(request.eta))  # type: ignore[no-untyped-call]
         except (OverflowError, ValueError):
-            raise InvalidTaskError("its eta is not a date of the calendar") from None
+            raise InvalidTaskError("its eta is outside the range of dates") from None

@@ -130,7 +130,9 @@ async def _publish_with_retries(signature: Any, app: Celery) -> None:
             # as JSON.
             if time.monotonic() > deadline:
                 raise Reject(exc, requeue=True) from exc  # the job keeps its old message
-            warn("jobs cannot go back to their queue until the broker answers: %s", words_of(exc))
+            warn(
+                "jobs cannot go back to their queue until the broker takes them: %s", words_of(exc)
+            )
             await asyncio.sleep(_BROKER_PAUSE_S)
         else:
             return

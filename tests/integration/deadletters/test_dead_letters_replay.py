@@ -71,7 +71,7 @@ async def test_after_a_stopped_replay_no_other_sends_a_job_that_may_still_get_th
             await first
         second = await replay(store, letters, app=app, by="bob", now_ms=NOW_MS)
         go_on.set()
-    assert second.refused == (("job-1", "another replay is sending it now"),)
+    assert second.refused == (("job-1", "another replay has claimed it"),)
 
 
 @pytest.mark.parametrize(

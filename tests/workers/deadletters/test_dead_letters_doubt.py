@@ -24,7 +24,7 @@ from tests.workers.deadletters.dead_letter_jobs import (
         (
             False,
             "expired",
-            "DeadlineExceeded: it was not done when the expiry time of its producer passed",
+            "DeadlineExceeded: it was not done when its producer's expiry time passed",
         ),
         (
             True,

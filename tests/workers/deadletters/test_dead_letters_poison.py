@@ -121,7 +121,7 @@ STRANGE: dict[str, tuple[Any, str, dict[str, Any], str]] = {
         "eta": "12-12"}, "protocol"),
     "an instant out of any calendar": (
         json.dumps(GOOD), "application/json", {**COMPLETE, "eta": "0001-01-01T00:00:00+14:00"},
-            "its instant",
+            "its eta is outside",
     ),
     "no job at all": (json.dumps([SECRET]), "application/json", {}, "is not a Celery job"),
     "an object that is no job": (json.dumps({"hello": SECRET}), "application/json", {},
