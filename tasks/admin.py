@@ -43,7 +43,7 @@ async def reset_keys(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         *args: `service` may be passed without its name.
         **kwargs: `service` (`groq`, `resend`; default both), `key` (a key's id, of that service),
             `include_disabled` (whether to bring back keys that a person disabled, too; default
-            False), `by` (the person, for the audit trail).
+            False), `by` (a name, for the audit trail).
 
     Returns:
         By service: the number of cleared blocks (`reset`), these blocks (`brought_back`), and the
@@ -89,8 +89,7 @@ async def cancel(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
     Args:
         self: The task.
         *args: `id` may be passed without its name.
-        **kwargs: `id` (a job's id, or a list of up to 1,000), `by` (the person, for the audit
-            trail).
+        **kwargs: `id` (a job's id, or a list of up to 1,000), `by` (a name, for the audit trail).
 
     Returns:
         `jobs`, by id: `cancelled`; `running` (the call in flight is not interrupted, and no other
@@ -197,7 +196,7 @@ async def replay(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         *args: None; arguments go by name.
         **kwargs: `id` (of one job; with `before`, only if the job ended before that instant), or
             the filter of `dead_letters` with `limit` (default 1000); `force` (also replay emails
-            that may have been sent, which may then arrive twice), `by` (the person, for the audit
+            that may have been sent, which may then arrive twice), `by` (a name, for the audit
             trail).
 
     Returns:

@@ -38,7 +38,7 @@ class ActionLog:
             event: The action, such as `cancelled`.
             scope: The kind of object that was changed, such as `job`.
             name: The object's name, or the number of objects.
-            by: The person who did it.
+            by: The actor, such as `cli ann`, or a task that a program sent.
             reason: The reason, or further details.
             pipe: The pipeline that takes the command. Without a pipeline, await the returned value.
         """

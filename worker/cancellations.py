@@ -93,7 +93,7 @@ class Cancellations:
 
         Args:
             ids: The jobs' ids, at least one.
-            by: The person who cancels, for the audit trail.
+            by: The actor for the audit trail: a person or a job.
 
         Returns:
             How many workers were notified.
@@ -141,13 +141,13 @@ class Cancellations:
 async def cancel_jobs(
     app: Any, cancellations: Cancellations, ids: Sequence[str], *, by: str
 ) -> dict[str, str]:
-    """Cancel jobs, with or without a worker. All commands that cancel jobs call this.
+    """Cancel jobs, with or without a worker, for the command line, Flower and `tasks.admin.cancel`.
 
     Args:
         app: The Celery app, for the result store and the workers.
         cancellations: The stored cancels.
         ids: The jobs' ids.
-        by: The person who cancels, for the audit trail.
+        by: The actor for the audit trail: a person or a job.
 
     Returns:
         The outcome of each job, by its id. `cancelled`: no worker runs the job. `running`: a worker

@@ -39,7 +39,7 @@ async def note_reload(pools: Iterable[KeyPool], answers: Answers, *, by: str) ->
     Args:
         pools: The pools of all services, because a worker reloads the keys of each.
         answers: The answers of the workers.
-        by: The person who asked.
+        by: The actor for the audit stream, such as `cli ann`.
 
     Raises:
         redis.exceptions.RedisError: Redis cannot be reached.

@@ -98,7 +98,7 @@ async def replay(
         store: The store of the dead letters.
         letters: The dead letters to replay.
         app: The Celery app, for the broker.
-        by: The person who requests the replay, for the audit stream.
+        by: The actor for the audit stream, such as `cli ann`.
         now_ms: Now, in milliseconds since 1970.
         force: Whether to replay emails that may have been sent, too. They get a new idempotency
             key, so they may arrive twice.
@@ -156,7 +156,7 @@ async def _send(
 ) -> str | None:
     """Send one job again; return the reason if it is refused, else None."""
     if not await store.claim(letter):
-        return "another replay is sending it now"
+        return "another replay has claimed it"
     try:
         present, message = await store.get(letter.id)
     except KeyError:

@@ -245,7 +245,7 @@ class DeadLetters:
 
         Args:
             letters: The dead letters.
-            by: The person who requests the deletion, for the audit stream.
+            by: The actor for the audit stream, such as `cli ann`.
             event: The event in the audit stream; empty for no entry.
 
         Returns:
