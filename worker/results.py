@@ -113,7 +113,7 @@ class PlaceResult(Result):
         Field(description="When the first call may start, in ISO 8601; None: it is not known."),
     ]
     limited_by: Annotated[
-        str, Field(description="The limit that decides the expected start, such as `rpm`.")
+        str, Field(description="The cause of the wait, such as `rpm` or the reason of a rest.")
     ]
 
 
@@ -131,12 +131,14 @@ class QuoteResult(Result):
     tokens: Annotated[int, Field(ge=0, description="The assumed tokens of each job.")]
     waiting: Annotated[
         int | None,
-        Field(description="How many jobs wait before them; None: it is not known."),
+        Field(description="How many jobs wait before them; None: the broker does not report it."),
     ]
     expected_start: _Instant
     start_by: _Instant
     end_by: _Instant
-    limited_by: Annotated[str, Field(description="The limit that decides the end, such as `rpm`.")]
+    limited_by: Annotated[
+        str, Field(description="The cause of the last job's wait, such as `rpm`.")
+    ]
     learned_from: Annotated[
         int,
         Field(
