@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 LONGEST = 20
-"""How many calls of a job are remembered. Earlier calls are forgotten."""
+"""How many calls of a job are remembered; see `latest`."""
 
 _MOST_CHARACTERS = 64
 
@@ -89,7 +89,7 @@ def of_this_run() -> Trail:
 
 
 def latest(attempts: Iterable[Attempt]) -> Trail:
-    """Return the latest `LONGEST` calls, which include the first call that is in doubt."""
+    """Return the latest calls, at most `LONGEST`. The first call in doubt is always one of them."""
     trail = tuple(attempts)
     kept = trail[-LONGEST:]
     doubt = next((attempt for attempt in trail if attempt.in_doubt), None)

@@ -17,7 +17,7 @@ _DEAF_S: Final = 15.0
 """After this silence, Redis counts as gone: a machine without power closes no connection."""
 _RECONNECT_S: Final = 1.0
 _WAKE_AGAIN_S: Final = 2.0
-"""How long after a reset deferred jobs are woken again, because some were deferred meanwhile."""
+"""How long after a reset deferred jobs are woken again: some may have been deferred meanwhile."""
 
 
 async def listen(

@@ -45,7 +45,7 @@ class Fate(StrEnum):
     NEXT_KEY = "next_key"
     """Surely not carried out, and the key or its account is at fault: try another key at once."""
     OTHER_ACCOUNT = "other_account"
-    """Refused for its content. One other account is tried; if it refuses too, the job fails."""
+    """Refused because of the request. If every other account also refuses it, the job fails."""
     RETRY = "retry"
     """Try again after a backoff, with any key. This costs one of the job's tries."""
     SAME_ACCOUNT = "same_account"
@@ -170,8 +170,8 @@ class Verdict:
         limits: Limits that the answer stated; they belong to account × model (Groq) or account
             (Resend).
         quotas: Quotas whose use the answer stated; they have the same owner as `limits`.
-        too_large_limit: The limit, in tokens, that this request exceeds on this account and model
-            at any time.
+        too_large_limit: The limit, in tokens, that this request always exceeds on this account and
+            model.
         too_large_in: The dimension of `too_large_limit`; None: not known.
         tokens: The tokens that the provider counted for this request; None: not stated.
         input_tokens: The tokens that it counted for the prompt; None: not stated.
@@ -180,7 +180,7 @@ class Verdict:
         output_tokens: The tokens that it counted for the answer; None: not stated.
         service_tier: The tier that the provider named in a refusal, because limits differ by tier.
         emails: How many recipients the call carried; None unless it carried several emails.
-        status: The HTTP status; 0 if there was no answer.
+        status: The HTTP status; 0 if there is none.
         certain: Whether the scope is surely to blame. False: the request may be to blame instead,
             for instance if the refusal has only words, or only a status.
     """

@@ -148,7 +148,7 @@ def delivery_of(context: Any) -> str:
 
 
 def _stable_part(tag: str) -> str:
-    """Return the part of a delivery tag that a redelivery keeps; the transport may append to it."""
+    """Return the part of a delivery tag that a redelivery keeps; a transport may append another."""
     return tag.partition("@")[0]
 
 

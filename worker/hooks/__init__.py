@@ -1,1 +1,1 @@
-"""Overrides parts of Celery's worker. A file is named like the file of Celery that it changes."""
+"""Overrides parts of Celery's worker. A file that changes a file of Celery has the same name."""

@@ -23,8 +23,8 @@ _NO_COUNT = "{} must be a whole number, at least 1"
 def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> Any:  # noqa: FBT001, FBT002 - Celery's
     """Cancel jobs by their ids, for good.
 
-    This replaces Celery's own command, which is forgotten when the workers that received it end. It
-    also stores `REVOKED` for a job that another worker runs.
+    Celery's own command is forgotten when the workers that received it end, and it stores `REVOKED`
+    even for a job that another worker runs.
     """
     ids = [str(job_id) for job_id in maybe_list(task_id) or ()]
     state.consumer.cancelling.cancel(ids)

@@ -59,7 +59,7 @@ class QueueChoice:
                 queues.select_add(queues[queue + DEFERRED])
 
     def follow(self, consumer: Any, keys: Mapping[str, int]) -> None:
-        """Consume the queues of services that have keys now, and cancel the other queues.
+        """Consume the queues of services that have keys now; cancel those of services without keys.
 
         Args:
             consumer: Celery's consumer; called on its thread.

@@ -39,7 +39,7 @@ class RevokedJobs:
         self._calls, self._timer = calls, timer
 
     def end(self, request: Any, reason: str) -> bool:
-        """End a revoked job as Celery does. Its result is stored and acknowledged a moment later.
+        """End a revoked job as Celery does. Its result and acknowledgement follow a moment later.
 
         Returns:
             Whether this was possible. A job of a chord, for instance, must be ended by Celery.
@@ -67,7 +67,7 @@ class RevokedJobs:
         self._finish(ending)
 
     def _finish(self, ending: list[tuple[Any, str]]) -> None:
-        """Store the ends, then acknowledge the messages; try again while the store refuses."""
+        """Store the ends, then acknowledge the messages; try again while the store takes none."""
         try:
             ending[0][0].app.backend.store_ends(
                 [

@@ -128,14 +128,14 @@ async def _reschedule(job_run: JobRun, exc: BaseException) -> None:
 
 
 def meaning_of(exc: BaseException) -> BaseException | None:
-    """Find the error of Keywheel, Celery or the pool that an error of a task hides.
+    """Find the error of Keywheel, Celery or the pool that an error of a task is or hides.
 
     SDKs raise their own errors from the errors of a transport, and a `TaskGroup` collects the
-    errors of its tasks. A group counts only if each of its errors hides such an error, or if one
-    of them ends the job. An error that ends the job outweighs all others.
+    errors of its tasks. A group counts only if each of its errors is or hides such an error, or if
+    one of them ends the job. An error that ends the job outweighs all others.
 
     Returns:
-        The hidden error, one of `_MEANT`; None if there is none.
+        This error, one of `_MEANT`; None if there is none.
     """
     for cause in _causes_of(exc):
         if isinstance(cause, _MEANT):

@@ -131,7 +131,7 @@ def doubt_ms(headers: Any) -> int:
 
 
 def came_again(context: Any) -> bool:
-    """Whether another worker, which died or lost the broker, may have run this message before.
+    """Whether a worker that died or lost the broker may have run this very message before.
 
     Args:
         context: Celery's context of the request.

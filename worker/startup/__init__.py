@@ -1,1 +1,1 @@
-"""Checks this machine, the brokers and the options before a worker starts."""
+"""Checks this machine, Redis, RabbitMQ, the options and the worker's name at a start."""

@@ -27,7 +27,7 @@ _ASKING: Final = {
     "celery.bin.purge": ("purge",),
     "celery.bin.result": ("result",),
 }
-"""Celery's commands that send one request to Redis and end."""
+"""Celery's commands that ask the broker or the result store something, and end."""
 
 
 def install() -> None:
