@@ -286,7 +286,10 @@ def shared_client(
 
 
 def _tls_context() -> ssl.SSLContext:
-    """Return the context of all connections, made once: it takes 20 ms and some memory."""
+    """Return the TLS context of all connections.
+
+    It is made once, because reading the certificate authorities takes 20 ms and some memory.
+    """
     return _context_of(os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR"))
 
 

@@ -1,7 +1,7 @@
 """Imports the SDKs without two parts that a worker does not use, which saves 8 MB of memory.
 
-The parts are the command line of httpx, and the blocking client of Resend's SDK, which imports
-`requests`.
+The parts are the command line of httpx, which imports `pygments` and `rich`, and the blocking
+client of Resend's SDK, which imports `requests`.
 """
 
 import sys

@@ -25,7 +25,7 @@ _PREFIX = re.compile(r"^/(?:(?:openai/)?v1/)?")
 
 
 class GroqPassing:
-    """Sends requests unchanged, with any key.
+    """Sends requests with any key, unchanged but for the fields in `Exchange.changes`.
 
     Args:
         http: The connections to Groq.

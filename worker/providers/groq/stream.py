@@ -96,7 +96,7 @@ class EventDecoder:
 
 
 class AssembledAnswer:
-    """Assembles an answer from its chunks, and passes each chunk to a listener.
+    """Assembles an answer from its chunks, and passes its texts and tool calls to a listener.
 
     Attributes:
         done: Whether the provider announced the end of the stream.

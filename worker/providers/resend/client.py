@@ -114,7 +114,7 @@ class Resend:
         return self._read(exchange.answer, request, payload, secret)
 
     def _read(self, answer: Answer, request: SendRequest, payload: Any, secret: SecretStr) -> Reply:
-        """Judge an answer, whose names and body the SDK's exception leaves out."""
+        """Judge the answer itself, because the SDK's exception has only a part of it."""
         value = _results(answer, payload, secret) if request.is_batch else _value(answer)
         private = _private(payload) if value is None else ()
         verdict = self._judge(answer, value=value, secret=secret, private=private)
