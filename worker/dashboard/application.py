@@ -50,8 +50,8 @@ HANDLERS = [
     url(r"/keys", page.Page, name="keys"),
     url(r"/keys/jobs/([^/]+)", page.JobPage, name="job-page"),
     # The page's script sends its requests to addresses below the page's own. If a link led to the
-    # page and the browser asked for the login there, it sends the login to no other address
-    # (RFC 7617, 2.2).
+    # page and the browser asked for the login there, the browser sends the login only to addresses
+    # beside and below the page (RFC 7617, 2.2).
     url(r"/keys/jobs/([^/]+)/look", jobs.Job, name="job-page-look"),
     url(r"/keys/jobs/([^/]+)/cancel", jobs.Cancel, name="job-page-cancel"),
     url(r"/keys/static/[0-9a-f]{10}/(.*)", page.Static, {"path": str(page.STATIC)}),
@@ -81,7 +81,7 @@ HANDLERS = [
 
 
 class _Unframed(OutputTransform):
-    """Keeps other sites from showing our pages in a frame, where they could misuse a click."""
+    """Keeps other sites from showing Flower's pages in a frame, where they could misuse a click."""
 
     def transform_first_chunk(
         self,

@@ -37,7 +37,7 @@ class RedisUnreachable(ApiError):  # noqa: N818 - the name already states the pr
     """Redis does not answer. Endpoints need not catch this error.
 
     Args:
-        why: The problem, with no more than the type of the error.
+        why: The problem, as a clause. It names the type of the error, but not its message.
     """
 
     def __init__(self, why: str) -> None:

@@ -163,5 +163,5 @@ class Refused(ChangeHandler):
     def prepare(self) -> None:
         """Reject the request."""
         raise ApiError(
-            403, "may_only_look", "This login may only look; only ADMIN_USERS may make changes."
+            403, "may_only_look", "This login may only look: ADMIN_USERS does not name it."
         )

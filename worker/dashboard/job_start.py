@@ -19,8 +19,8 @@ class JobStart:
             there, or its place is not known.
         expected_start_ms: When the keys should allow the call; None if not known.
         start_by_ms: By when the call begins in nine of ten cases; None if not known.
-        limited_by: The limit that decides when the call begins, such as `rpm`; empty if the call
-            need not wait.
+        limited_by: The cause of the wait, such as `rpm` or `paused`; empty if the call need not
+            wait.
     """
 
     place: int | None = None

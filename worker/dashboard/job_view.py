@@ -81,7 +81,7 @@ def look_up(app: Celery, job: str, seen: Any) -> JobView:
     Args:
         app: The Celery app, for its broker and result store.
         job: The job's id.
-        seen: The job in Flower's events (a task of `celery.events.state`); None if it had none.
+        seen: The job in Flower's events (a task of `celery.events.state`); None if it is not there.
 
     Raises:
         redis.exceptions.RedisError: The broker, or the result store, cannot be reached.

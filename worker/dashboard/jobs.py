@@ -43,7 +43,10 @@ class Job(AdminHandler):
     """`GET /api/admin/jobs/ID`: where a job is, what it waits for, and its calls."""
 
     async def get(self, job: str) -> None:
-        """Send what is known of the job; an id that no worker has seen is not an error."""
+        """Send what is known of the job.
+
+        An unknown id is not an error: it may belong to a job that no worker has had yet.
+        """
         check_job_id(job)
         seen = self.application.events.state.tasks.get(job)
         try:

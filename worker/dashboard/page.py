@@ -57,7 +57,10 @@ class _Frame(BaseHandler):
 
 
 class Page(_Frame):
-    """`/keys`: a page without data. Its script gets the data from the admin endpoints."""
+    """`/keys`: a page without data.
+
+    Its script gets the data from the admin endpoints, which authenticate each request.
+    """
 
     @authenticated
     def get(self) -> None:

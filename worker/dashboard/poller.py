@@ -280,7 +280,7 @@ class Poller:
     async def _keep_polling(self) -> None:
         async def poll() -> None:
             # Timeouts make a server that never answers show as down. `wait_for` does not fit:
-            # before Python 3.12 it may swallow the cancellation by `stop`.
+            # before Python 3.12 it may swallow a cancellation, and `stop` would wait in vain.
             async with asyncio.timeout(_TIMEOUT_S):
                 await self._reload_keys()
             async with asyncio.timeout(_TIMEOUT_S):
@@ -311,7 +311,7 @@ class Poller:
     async def _reload_keys(self) -> None:
         """Load keys that were added to `.env` or to mounted files, as `keys reload` does.
 
-        For a service without keys here, load the keys that workers have published.
+        For a service without keys here, load what workers have published: ids, but no secrets.
         """
         if time.monotonic() - self._reloaded_at < _RELOAD_KEYS_INTERVAL_S:
             return

@@ -66,7 +66,7 @@ def check_headers(headers: Mapping[str, str], query: str) -> None:
 
     Raises:
         ApiError: 400 for a query string, 413 if Content-Length is too large, 415 if the body is
-            not JSON.
+            compressed, or is not JSON.
     """
     if query:
         # If the query string were ignored, a reset with `?service=groq` would reset all services.
