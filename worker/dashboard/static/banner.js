@@ -5,7 +5,7 @@ import { showEntries } from "./focus.js";
 import { clock, count, duration, firstBack, pauseOf, plural, title, words } from "./words.js";
 
 const idle_s = 30; // no call for this long, although keys have room, is a problem
-const old_s = 300; // so is a longer wait; the alert KeywheelQueueOld has the same limit
+const old_s = 300; // a longer wait is a problem; the alert KeywheelQueueOld has the same limit
 const list = document.getElementById("keys-wrong");
 const well = document.getElementById("keys-well");
 const plainTitle = document.title;

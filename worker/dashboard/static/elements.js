@@ -1,4 +1,4 @@
-// Makes elements of the page. All text from the server becomes text, never markup.
+// Makes elements of the page. They show what the server sends as text, never as markup.
 
 export const page = document.getElementById("keys-page");
 export const readOnly = page.dataset.readOnly === "yes";

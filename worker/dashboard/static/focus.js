@@ -1,4 +1,4 @@
-// Changes the page so that the person keeps the keyboard focus, and no click goes astray.
+// Changes the page so that the person keeps the keyboard focus, and no button moves below a click.
 
 const controls = "a[href], button:not([disabled]), input:not([disabled]), summary";
 const entriesOf = new WeakMap(); // list → its elements by their entries
@@ -36,7 +36,8 @@ export function showSome(each) {
     each.forEach(function (pair) { setHidden(pair[0], !pair[1], stays && stays[0]); });
 }
 
-// Disables or enables a button. If a disabled button had the focus, the focus goes to the heading.
+// Disables or enables a button. If the button had the focus and is disabled, the focus goes to the
+// heading.
 export function setDisabled(control, isDisabled) {
     if (isDisabled && !control.disabled && control === document.activeElement) {
         focusHeading(control);

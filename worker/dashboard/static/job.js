@@ -15,7 +15,8 @@ import {
 } from "./words.js";
 
 const interval_ms = 2000;
-const slow_interval_ms = 15000; // if the job has ended, or its place is not near the front
+// The interval if the job has ended, because it may be replayed, or if it is not near the front.
+const slow_interval_ms = 15000;
 const far = 1000; // the last place that counts as near
 const eventWords = {
     sent: "sent by its producer",

@@ -1,12 +1,13 @@
-// Scrolls to the part of the page that its address names, or to the place that the person saw
-// before a reload or a return. The browser itself would scroll before the page has its content.
+// Scrolls to the part of the page that its address names, or, after a reload or the browser's Back
+// button, to the place that the person saw. The browser itself would scroll before the page has its
+// content.
 
 const touches = ["wheel", "touchmove", "keydown", "pointerdown"];
 const before = history.state && history.state.scroll_px;
 let isPlaced = false;
 
 function leave() {
-    isPlaced = true; // the person has begun to scroll
+    isPlaced = true; // the person already uses the page
 }
 
 touches.forEach(function (name) { window.addEventListener(name, leave, { once: true }); });

@@ -183,7 +183,8 @@ export function showService(service, pool) {
     showCards(view, service, pool.keys);
 }
 
-// Returns the milliseconds until the last deferred job comes back; the status always lists it.
+// Returns the milliseconds until the last deferred job comes back. The status lists this job, if
+// the broker shows deferred jobs at all.
 function lastBack(pool) {
     const ends = pool.queue.deferred_jobs.map(function (job) {
         return job.next_try_ms - pool.now_ms;
