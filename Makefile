@@ -10,10 +10,10 @@
 SHELL := /bin/sh
 JOBS ?= 8
 UV ?= uv
-# One process runs all tests of a file, and all files that share a worker (tests/spreading.py). The files run in the
-# order of tests/conftest.py, in which the files that wait longest come first. pytest lists the slowest tests at the end.
+# All tests of a file run in one process, and so do all files that share a worker (tests/spreading.py). The files run in
+# the order of tests/conftest.py: the files that wait longest come first. pytest lists the slowest tests at the end.
 # If a test hangs or ends its process, the process is not started again, because xdist would run the same test in it.
-# The unit tests only compute: with more than two processes, the imports take longer than the tests save.
+# The unit tests only compute: more than two processes would spend more time on imports than they save.
 UNIT_JOBS = $(if $(filter 0,$(JOBS)),0,2)
 SPREAD = -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart=0 --durations=10 --durations-min=10
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -50,7 +50,7 @@ $(COMPILED): $(READY)
 
 # With `exec` the program gets signals directly. A shell in between could end and leave the program running.
 .PHONY: demo
-demo: $(RUNS) ## Run Keywheel with simulated providers, in about 40 seconds (KEEP=1 keeps it running)
+demo: $(RUNS) ## Run Keywheel with simulated providers, without keys, in about 40 seconds (KEEP=1 keeps it running)
 	@exec $(PY) -m demo $(if $(KEEP),--keep)
 
 .PHONY: test
@@ -75,7 +75,7 @@ check: lint coverage ## Run everything that must pass before a commit lands: lin
 lint: style types imports images ## Check style, types, import directions, Dockerfile, compose file and workflow
 
 .PHONY: format
-format: $(READY) ## Fix style and layout
+format: $(READY) ## Fix the style and layout that ruff can fix
 	@$(PY) -m ruff check --fix; left=$$?; $(PY) -m ruff format && exit $$left
 
 .PHONY: style
