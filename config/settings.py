@@ -166,7 +166,8 @@ class Settings(BaseSettings):
 
     # Flower
     flower_address: Annotated[Word, _Variable("FLOWER_ADDRESS"), Unit("address")] = "127.0.0.1"
-    """The address that Flower listens on. Without `FLOWER_BASIC_AUTH`, it is always 127.0.0.1."""
+    """The address that Flower listens on. Without a login (`FLOWER_BASIC_AUTH` or Flower's OAuth),
+    Flower uses 127.0.0.1 instead of an address that other machines can reach."""
     flower_port: Annotated[int, Field(ge=1, le=65_535), _Variable("FLOWER_PORT"), Unit("port")] = (
         5555
     )

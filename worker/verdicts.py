@@ -14,7 +14,7 @@ class Effect(StrEnum):
 
     NONE = "none"
     COOL = "cool"
-    """The scope rests for a stated time, then serves again."""
+    """The scope rests for a limited time, then serves again."""
     DISABLE = "disable"
     """The scope is out until a person resets it."""
     UNFIT = "unfit"

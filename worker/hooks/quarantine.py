@@ -3,8 +3,9 @@
 When a worker is killed, the broker delivers all of its messages again, each with one death more.
 This includes hundreds of jobs that only ran beside the job that killed the worker. So at most two
 such deaths count. From then on the job is a suspect: its message waits here until no other suspect
-runs in this process. Before it runs, this is noted in the broker's record of the message. If that
-worker dies as well, the death counts only for the suspect that ran, not for those that waited.
+runs in this process. Before the suspect runs, the worker notes this in the broker's record of the
+message. If that worker dies as well, the death counts only for the suspect that ran, not for those
+that waited.
 """
 
 import logging

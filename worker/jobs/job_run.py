@@ -118,7 +118,10 @@ class JobRun:
 
     @property
     def longest_wait_s(self) -> float:
-        """How long a call may wait for a key, in seconds: half of the time left for the run."""
+        """How long a call may wait for a key, in seconds.
+
+        It is half of the time left before the soft time limit, but never beyond the deadline.
+        """
         if self._outer is not None:
             return self._outer.longest_wait_s
         soft_left_s = self._soft_limit_s - (time.monotonic() - self._began_s)
