@@ -129,7 +129,8 @@ class Settings(BaseSettings):
     of this time if that is later, the run is stopped so that the job can be tried again."""
     worker_lease_s: SecondsOrNone = 30
     """How long after its last heartbeat a worker's jobs are redelivered. With 0, or with Celery's
-    own transport, this takes three times `KEYWHEEL_TASK_TIME_LIMIT_S`."""
+    own transport, a job is redelivered if its message was not acknowledged within three times
+    `KEYWHEEL_TASK_TIME_LIMIT_S`."""
     fast_transport: bool = True
     """Whether to take jobs from Redis in batches, without losing any when a worker is killed.
     `false` uses Celery's own transport, which a broker behind a Unix socket always uses."""
