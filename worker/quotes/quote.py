@@ -40,7 +40,7 @@ class Quote:
         service: The service.
         model: The model that was assumed; empty if the service has none.
         jobs: The number of jobs.
-        tokens: Tokens a job, as assumed.
+        tokens: The assumed tokens of each job.
         waiting: How many jobs of the service wait before these jobs; None: not known.
         expected_start: When the keys allow the first job's call, if nothing changes.
         start_by: By when the first job has started, in nine of ten cases.
