@@ -33,8 +33,9 @@ class KeyProblem:
 
     Attributes:
         variable: The variable's name.
-        severity: `skipped`: its value is not used. `warned`: its value is used, but looks wrong.
-            `wrong`: its value is invalid, so no worker starts with it, and a reload ignores it.
+        severity: `skipped`: its value is not used. `warned`: its value is used, but a
+            person should look at it. `wrong`: its value is invalid, so no worker starts with it,
+            and a reload ignores it.
         sentence: What is wrong and what to do. It names the variable and never quotes its value.
     """
 

@@ -1,7 +1,7 @@
 """Publishes a worker's events in a thread of their own, several together after a short pause.
 
-On the consumer's thread, all jobs would wait for the broker's answer up to five times a second.
-Also, a heartbeat that is tried again must not delay the end of a worker.
+On the consumer's thread, all jobs would wait up to five times a second for the answer of a broker
+that may be far away. Also, a heartbeat that is tried again must not delay the end of a worker.
 """
 
 import time
