@@ -8,7 +8,7 @@ from typing import Any, Final
 from redis.exceptions import ConnectionError as LostError
 from redis.exceptions import RedisError
 
-from worker.aio.redis_retry import warn, words_of
+from worker.aio.redis_retry import safe_message, warn
 from worker.runtime import Runtime
 
 _SILENCE_S: Final = 5.0
@@ -38,7 +38,7 @@ async def listen(
             async with runtime.redis.pubsub() as channel:
                 await _listen_on(channel, runtime.cancellations.channel, on_cancelled, resets)
         except RedisError as exc:
-            warn("cannot listen for resets and cancels now (%s); trying again", words_of(exc))
+            warn("cannot listen for resets and cancels now (%s); trying again", safe_message(exc))
             await asyncio.sleep(_RECONNECT_S)
 
 

@@ -19,7 +19,7 @@ from config.keys import Discovery, load_keys
 from config.services import SERVICES
 from config.settings import Settings
 from worker.aio import lifespan
-from worker.aio.redis_retry import warn, words_of
+from worker.aio.redis_retry import safe_message, warn
 from worker.aio.transport.delayed import lists_of
 from worker.aio.transport.finding import count_waiting
 from worker.cancellations import Cancellations, use
@@ -187,7 +187,7 @@ class Runtime:
             except RedisError as exc:
                 warn(
                     "cannot search deferred jobs for a stamp (%s); they end at their instants",
-                    words_of(exc),
+                    safe_message(exc),
                 )
         return ids
 
@@ -224,7 +224,7 @@ async def _or_warn(waking: Awaitable[int]) -> None:
     try:
         await waking
     except RedisError as exc:
-        warn("cannot wake deferred jobs now (%s); they run at their instants", words_of(exc))
+        warn("cannot wake deferred jobs now (%s); they run at their instants", safe_message(exc))
 
 
 _RUNTIMES: WeakKeyDictionary[asyncio.AbstractEventLoop, Runtime] = WeakKeyDictionary()

@@ -15,7 +15,7 @@ from worker.aio import redis_retry
 @pytest.fixture(autouse=True)
 def _heard() -> None:
     """Log every line, even if an earlier test has logged the same one."""
-    redis_retry._Quiet.until_s.clear()
+    redis_retry._LogLimit.until_s.clear()
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ WRONG = redis.ResponseError("WRONGTYPE Operation against a key")
 
 @pytest.fixture(autouse=True)
 def _loud(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_retry._Quiet, "until_s", {})
+    monkeypatch.setattr(redis_retry._LogLimit, "until_s", {})
 
 
 def test_pauses_grow_and_a_server_that_is_away_is_tried_as_often_as_the_policy_says(
@@ -46,7 +46,7 @@ def test_a_job_that_is_done_waits_for_as_long_as_it_takes(
     assert waits_s == [0, 0.2, 0.4, *[0.5] * 6]
     away = "cannot reach the result store (gone); try 1 in 0.0 s"
     nothing = (
-        f"the result store rejects commands ({redis_retry.words_of(error)}); next try in 0.0 s"
+        f"the result store rejects commands ({redis_retry.safe_message(error)}); next try in 0.0 s"
     )
     assert caplog.messages == [away if error is AWAY else nothing]
 
@@ -209,7 +209,7 @@ def test_only_the_state_that_a_job_runs_may_stay_unstored(
             store.backend._store_result("job", "result", state)
         return
     assert store.backend._store_result("job", "result", state) == "result"
-    words = f"cannot store that a job runs ({redis_retry.words_of(error)}); the job goes on"
+    words = f"cannot store that a job runs ({redis_retry.safe_message(error)}); the job goes on"
     assert caplog.messages == [words]
 
 

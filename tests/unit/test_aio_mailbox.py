@@ -12,7 +12,7 @@ from celery.worker.control import Panel
 from kombu.exceptions import OperationalError
 
 from worker.aio import mailbox
-from worker.aio.redis_retry import _Quiet
+from worker.aio.redis_retry import _LogLimit
 
 
 def test_a_reply_that_the_broker_refuses_is_logged_without_a_traceback(
@@ -25,7 +25,7 @@ def test_a_reply_that_the_broker_refuses_is_logged_without_a_traceback(
         raise OperationalError("command not allowed when used memory > 'maxmemory'.")
 
     monkeypatch.setattr(type(control), "_publish_reply", refuse)
-    monkeypatch.setattr(_Quiet, "until_s", {})
+    monkeypatch.setattr(_LogLimit, "until_s", {})
     mailbox.install(app, lambda: None)
     try:
         node = control.Node("w1@here", handlers={"ping": lambda _: "pong"})
@@ -65,7 +65,7 @@ def test_a_reply_is_tried_once_more_and_then_given_up(
         # Without a limit Celery would try for ever.
         raise amqp.ConnectionError("it is gone") if tries < 9 else AssertionError
 
-    monkeypatch.setattr(_Quiet, "until_s", {})
+    monkeypatch.setattr(_LogLimit, "until_s", {})
     mailbox.install(app, lambda: None)
     monkeypatch.setattr("kombu.transport.virtual.Channel.basic_publish", lose)
     # The setting of the Redis transport: any number of attempts.

@@ -45,7 +45,7 @@ class Bench:
         self.store.identity_of = EmailIdentity
         self.late = Mock(return_value=True)
         monkeypatch.setattr(attempts, "send_later", self.late)
-        monkeypatch.setattr(redis_retry._Quiet, "until_s", {})
+        monkeypatch.setattr(redis_retry._LogLimit, "until_s", {})
 
     def first(self, leader: OutgoingEmail, queue: BatchQueue | None = None) -> FirstAttempt:
         return FirstAttempt(
@@ -98,7 +98,7 @@ async def test_a_result_may_be_stored_late_but_a_doubt_may_not(
         getattr(bench.store, verb).side_effect = LostError("gone")
         await tested.after(LEASE, reply)
         assert bench.late.call_count == 1, "a late doubt would be stored after the next attempt"
-        redis_retry._Quiet.until_s.clear()
+        redis_retry._LogLimit.until_s.clear()
     then = "trying again for a minute" if passes else "a second try sends the same bytes"
     assert caplog.messages == [
         f"cannot store the outcome of an email (gone); {then}",

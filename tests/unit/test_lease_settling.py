@@ -63,7 +63,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         return not isinstance(exc, ReadOnlyError)
 
     monkeypatch.setattr(lease_settling, "send_later", send_later)
-    monkeypatch.setattr(redis_retry._Quiet, "until_s", {})
+    monkeypatch.setattr(redis_retry._LogLimit, "until_s", {})
     return sent
 
 

@@ -15,10 +15,10 @@ from config.current import get_settings
 from worker.aio import redis_retry
 from worker.aio.redis_retry import (
     RetryPolicy,
-    needs_a_person,
-    passes_by_itself,
+    is_access_error,
+    is_transient,
     retried,
-    words_of,
+    safe_message,
 )
 from worker.errors import Deferred, InvalidArguments, JobError, error_of
 from worker.redis import retry
@@ -67,9 +67,9 @@ from worker.redis.retry import retry_while_down
 )
 def test_an_error_of_redis_passes_by_itself_or_does_not(answer: str, *, passes: bool) -> None:
     exc = BaseParser.parse_error(answer)
-    assert passes_by_itself(exc) is passes
-    assert "secret" not in words_of(exc)
-    assert words_of(exc).split()[0] in answer
+    assert is_transient(exc) is passes
+    assert "secret" not in safe_message(exc)
+    assert safe_message(exc).split()[0] in answer
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_an_error_of_redis_passes_by_itself_or_does_not(answer: str, *, passes: 
 def test_a_right_that_is_missing_needs_a_person_also_within_a_script(
     answer: str, *, denied: bool
 ) -> None:
-    assert needs_a_person(BaseParser.parse_error(answer)) is denied
+    assert is_access_error(BaseParser.parse_error(answer)) is denied
 
 
 def test_a_connection_that_fails_passes_whatever_the_reason() -> None:
     for exc in (LostError("lost"), LateError("late"), ConnectionResetError(), ssl.SSLError("x")):
-        assert passes_by_itself(exc)
+        assert is_transient(exc)
 
 
 async def failing(*errors: Exception) -> str:
@@ -122,8 +122,8 @@ async def test_a_caller_retries_until_redis_answers_and_not_where_it_denies_acce
 async def test_jobs_that_wait_for_redis_are_logged_once_with_its_words(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(redis_retry, "_UNHEARD_S", 0.0)
-    redis_retry._Quiet.until_s.clear()
+    monkeypatch.setattr(redis_retry, "_LOG_AFTER_S", 0.0)
+    redis_retry._LogLimit.until_s.clear()
     busy = BaseParser.parse_error("BUSY Redis is busy running a script.")
     with caplog.at_level(logging.WARNING):
         await failing(*[busy] * 20)
@@ -228,4 +228,4 @@ async def test_no_job_waits_for_redis_because_of_a_bug() -> None:
 def test_an_error_with_a_code_alone_is_named_by_its_class() -> None:
     nothing_said = LostError("")
     nothing_said.status_code = "ERR"
-    assert words_of(nothing_said) == "ConnectionError"
+    assert safe_message(nothing_said) == "ConnectionError"

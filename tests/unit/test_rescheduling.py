@@ -19,7 +19,7 @@ class Publishing:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now_s, self.pauses_s = 1000.0, list[float]()
         self.publish = AsyncMock()
-        monkeypatch.setattr(redis_retry._Quiet, "until_s", {})
+        monkeypatch.setattr(redis_retry._LogLimit, "until_s", {})
         monkeypatch.setattr(rescheduling, "publish", self.publish)
         monkeypatch.setattr("worker.jobs.rescheduling.asyncio.sleep", self._sleep)
         monkeypatch.setattr(rescheduling, "time", SimpleNamespace(monotonic=lambda: self.now_s))

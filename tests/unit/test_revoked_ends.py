@@ -21,7 +21,7 @@ class Revoking:
     """A consumer's turn, a result store, and the revoked jobs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        redis_retry._Quiet.until_s.clear()
+        redis_retry._LogLimit.until_s.clear()
         self.posted, self.later = list[Any](), list[tuple[Any, ...]]()
         self.stored, self.errors = list[list[Any]](), list[Exception | None]()
         self.backend = Mock(spec=RedisBackend)

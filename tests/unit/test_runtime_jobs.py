@@ -23,7 +23,7 @@ def runtime() -> Any:
 
 @pytest.fixture
 def loud(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_retry._Quiet, "until_s", {})
+    monkeypatch.setattr(redis_retry._LogLimit, "until_s", {})
 
 
 @pytest.mark.usefixtures("loud")

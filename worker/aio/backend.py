@@ -25,7 +25,13 @@ from worker.aio.chain_ending import ChainEndingBackend
 from worker.aio.end_storing import replacement
 from worker.aio.job import Job
 from worker.aio.pipelining import Command, Pipelining, pipelining_of
-from worker.aio.redis_retry import needs_a_person, passes_by_itself, refuses_for_now, warn, words_of
+from worker.aio.redis_retry import (
+    is_access_error,
+    is_temporary_refusal,
+    is_transient,
+    safe_message,
+    warn,
+)
 from worker.aio.result_consumer import ResultConsumer
 from worker.aio.time_limits import HeldTimeLimits
 
@@ -154,7 +160,7 @@ class RedisBackend(ChainEndingBackend):
             if state != states.STARTED:
                 raise
             # The job has not begun, and STARTED only informs observers: it must not fail the job.
-            warn("cannot store that a job runs (%s); the job goes on", words_of(exc))
+            warn("cannot store that a job runs (%s); the job goes on", safe_message(exc))
         return result
 
     async def _replace(self, stored: Any, key: Any, value: Any, expires_s: int, state: str) -> None:
@@ -187,7 +193,7 @@ class RedisBackend(ChainEndingBackend):
             try:
                 return bridge.wait(self._pipelining().store(key, value, expires_s))
             except (*self.connection_errors, redis.ResponseError) as exc:
-                if not self._may_pass(exc):
+                if not self._is_retryable(exc):
                     raise
                 error = exc
         return _wait(
@@ -248,15 +254,15 @@ class RedisBackend(ChainEndingBackend):
             try:
                 return await ask()
             except (*self.connection_errors, redis.ResponseError) as exc:
-                if not self._may_pass(exc):
+                if not self._is_retryable(exc):
                     raise
                 error = exc
 
-    def _may_pass(self, exc: Exception) -> bool:
-        if needs_a_person(exc):
+    def _is_retryable(self, exc: Exception) -> bool:
+        if is_access_error(exc):
             # A job whose body has ended waits for an operator: another run would not help.
             return _ended_job() is not None
-        return isinstance(exc, self.connection_errors) or passes_by_itself(exc)
+        return isinstance(exc, self.connection_errors) or is_transient(exc)
 
     def _pipelining(self) -> Pipelining:
         loop = asyncio.get_running_loop()
@@ -293,16 +299,16 @@ class _Pauses:
             Exception: The given error, if the policy allows no further attempt.
         """
         pause_s = self._pause_s
-        if refuses_for_now(error) or needs_a_person(error):
+        if is_temporary_refusal(error) or is_access_error(error):
             sentence = "the result store rejects commands (%s); next try in %.1f s"
-            warn(sentence, words_of(error), pause_s)
+            warn(sentence, safe_message(error), pause_s)
         else:
             self._tries += 1
             if self._longest is not None and self._tries > self._longest:
                 raise error
             of = "" if self._longest is None else f" of {self._longest}"
             sentence = "cannot reach the result store (%s); try %d%s in %s s"
-            warn(sentence, words_of(error), self._tries, of, pause_s)
+            warn(sentence, safe_message(error), self._tries, of, pause_s)
         self._pause_s = min(pause_s + self._policy["interval_step"], self._policy["interval_max"])
         return pause_s
 

@@ -32,7 +32,7 @@ from redis.exceptions import NoPermissionError
 
 from worker.aio import hung_redis
 from worker.aio.addresses import BlockingOverAddresses, OverAddresses
-from worker.aio.redis_retry import is_replica_error, words_of
+from worker.aio.redis_retry import is_replica_error, safe_message
 from worker.aio.sentinels import PORT, Sentinels
 
 _Mixin: Any = object
@@ -95,7 +95,9 @@ class _Blocking(_WithDriverInfo):
             if not is_replica_error(exc):
                 raise
             self.disconnect()
-            raise redis.ConnectionError(f"this Redis is a replica now ({words_of(exc)})") from exc
+            raise redis.ConnectionError(
+                f"this Redis is a replica now ({safe_message(exc)})"
+            ) from exc
         finally:
             self.asked_s = None
         if hung_redis.of_process.silent:
@@ -116,7 +118,9 @@ class _Async(_WithDriverInfo):
             if not is_replica_error(exc):
                 raise
             await self.disconnect(nowait=True)
-            raise redis.ConnectionError(f"this Redis is a replica now ({words_of(exc)})") from exc
+            raise redis.ConnectionError(
+                f"this Redis is a replica now ({safe_message(exc)})"
+            ) from exc
 
     async def send_packed_command(self, *args: Any, **kwargs: Any) -> None:
         """Send a command.

@@ -25,7 +25,7 @@ from celery.worker.control import Panel
 from kombu.exceptions import OperationalError
 from kombu.pools import ProducerPool
 
-from worker.aio.redis_retry import warn, words_of
+from worker.aio.redis_retry import safe_message, warn
 
 _SEE_JOBS: Final = (
     "active",
@@ -78,7 +78,7 @@ def _logging_failure(publish: Callable[..., Any]) -> Callable[..., None]:
         try:
             publish(*args, retry_policy=_RETRY_POLICY, **kwargs)
         except OperationalError as exc:
-            warn("remote control: cannot send a reply (%s)", words_of(exc))
+            warn("remote control: cannot send a reply (%s)", safe_message(exc))
 
     return publish_reply
 

@@ -15,7 +15,7 @@ import redis.asyncio
 
 from worker.aio import lifespan
 from worker.aio.lua_source import source
-from worker.aio.redis_retry import is_replica_error, words_of
+from worker.aio.redis_retry import is_replica_error, safe_message
 from worker.aio.shared_connection import Link, SharedConnection
 
 Command = tuple[Any, ...]
@@ -130,7 +130,7 @@ async def _exchange(link: Link, packed: list[bytes]) -> list[Any]:
     replies = [command.exception() or command.result() for command in sent]
     for error in [reply for reply in replies if isinstance(reply, Exception)]:
         if is_replica_error(error):
-            raise redis.ConnectionError(f"this Redis is a replica now ({words_of(error)})")
+            raise redis.ConnectionError(f"this Redis is a replica now ({safe_message(error)})")
         if not isinstance(error, redis.ResponseError):
             raise error
     if any(map(_is_of_replica, replies)):

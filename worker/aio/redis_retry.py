@@ -29,10 +29,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_QUIET_S = 5.0
-_UNHEARD_S = 1.0
+_LOG_INTERVAL_S = 5.0
+_LOG_AFTER_S = 1.0
 
-_PASSING: Final = (
+_TRANSIENT: Final = (
     ConnectionError,  # refused, lost, no name, "max number of clients reached"
     TimeoutError,
     BusyLoadingError,
@@ -57,24 +57,24 @@ _REPLICA_RE: Final = re.compile(r"(?:Error running script .*[-: ])?READONLY\b")
 _ARGUMENTS_RE: Final = re.compile(r",? with args beginning with.*", re.DOTALL)
 
 
-def passes_by_itself(exc: BaseException) -> bool:
+def is_transient(exc: BaseException) -> bool:
     """Whether the same command may succeed a little later, without an operator.
 
     After a wrong password or a missing right it may not.
     """
     if isinstance(exc, _ACCESS):
         return False
-    return isinstance(exc, _PASSING) or (
+    return isinstance(exc, _TRANSIENT) or (
         isinstance(exc, ResponseError) and _CODE_RE.match(str(exc)) is not None
     )
 
 
-def refuses_for_now(exc: BaseException) -> bool:
+def is_temporary_refusal(exc: BaseException) -> bool:
     """Whether Redis answers but rejects commands for now.
 
     It may be full, busy with a script, or lack replicas.
     """
-    return passes_by_itself(exc) and isinstance(exc, ResponseError)
+    return is_transient(exc) and isinstance(exc, ResponseError)
 
 
 def is_replica_error(exc: BaseException) -> bool:
@@ -84,14 +84,14 @@ def is_replica_error(exc: BaseException) -> bool:
     )
 
 
-def needs_a_person(exc: BaseException) -> bool:
+def is_access_error(exc: BaseException) -> bool:
     """Whether Redis denies access: a wrong password, or a user without the right."""
     return isinstance(exc, _ACCESS) or (
         isinstance(exc, ResponseError) and _DENIED_RE.search(str(exc)) is not None
     )
 
 
-def words_of(exc: BaseException) -> str:
+def safe_message(exc: BaseException) -> str:
     """Return the error message of Redis or the operating system, in one line without arguments.
 
     Args:
@@ -114,7 +114,7 @@ class RetryPolicy:
         first_s: The first pause, in seconds; the pause doubles each time.
         longest_s: The longest pause, in seconds.
         within_s: How long to retry, in seconds.
-        any_error: Whether to retry even after an error that does not pass by itself.
+        any_error: Whether to retry even after an error that is not transient.
     """
 
     first_s: float
@@ -140,7 +140,7 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
 
     Raises:
         redis.exceptions.RedisError: The last error, when the policy's time is over. An error that
-            does not pass by itself is raised at once, unless the policy retries any error.
+            is not transient is raised at once, unless the policy retries any error.
         OSError: The same, if the error came from the operating system.
     """
     began_s = time.monotonic()
@@ -151,20 +151,20 @@ async def retried(ask: Callable[[], Awaitable[T]], policy: RetryPolicy) -> T:
         except (RedisError, OSError) as exc:
             waited_s = time.monotonic() - began_s
             left_s = policy.within_s - waited_s
-            if left_s <= 0 or not (policy.any_error or passes_by_itself(exc)):
+            if left_s <= 0 or not (policy.any_error or is_transient(exc)):
                 warn(
                     "Redis refuses a command or is unreachable (%s); no longer waiting for it",
-                    words_of(exc),
+                    safe_message(exc),
                 )
                 raise
-            logger.debug("a call to Redis failed: %s", words_of(exc))
-            if waited_s >= _UNHEARD_S:
-                warn("jobs wait for Redis: %s", words_of(exc))
+            logger.debug("a call to Redis failed: %s", safe_message(exc))
+            if waited_s >= _LOG_AFTER_S:
+                warn("jobs wait for Redis: %s", safe_message(exc))
         await asyncio.sleep(min(pause_s, left_s))
         pause_s = min(pause_s * 2, policy.longest_s)
 
 
-class _Quiet:
+class _LogLimit:
     """When each sentence may be logged again. Threads share this; an extra line does no harm."""
 
     until_s: Final[dict[str, float]] = {}
@@ -173,6 +173,6 @@ class _Quiet:
 def warn(words: str, *about: object) -> None:
     """Log a warning that many jobs would repeat, at most once in 5 seconds."""
     now_s = time.monotonic()
-    if now_s >= _Quiet.until_s.get(words, 0.0):
-        _Quiet.until_s[words] = now_s + _QUIET_S
+    if now_s >= _LogLimit.until_s.get(words, 0.0):
+        _LogLimit.until_s[words] = now_s + _LOG_INTERVAL_S
         logger.warning(words, *about)

@@ -18,7 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from worker.aio.addresses import BlockingOverAddresses, OverAddresses
-from worker.aio.redis_retry import needs_a_person, words_of
+from worker.aio.redis_retry import is_access_error, safe_message
 
 Address = tuple[str, int]
 
@@ -194,9 +194,9 @@ class _Answers:
         if self._nothing:
             return UnknownPrimary(f"the sentinels watch no primary of the name {self._master_name}")
         failures = "; ".join(
-            f"{host}:{port}: {words_of(exc)}" for (host, port), exc in self._failures
+            f"{host}:{port}: {safe_message(exc)}" for (host, port), exc in self._failures
         )
-        refusal = next((exc for _, exc in self._failures if needs_a_person(exc)), None)
+        refusal = next((exc for _, exc in self._failures if is_access_error(exc)), None)
         kind = redis.ConnectionError if refusal is None else redis.AuthenticationError
         error = kind(f"no sentinel answers ({failures})")
         error.__cause__ = refusal or (self._failures[0][1] if self._failures else None)

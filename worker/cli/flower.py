@@ -100,7 +100,9 @@ def in_a_sentence(run: Callable[..., Any], *, options: Any) -> Callable[..., Any
         except (OSError, ValueError, SyntaxError, KeyError, Error) as exc:
             if begun:  # Flower has started, so this is a bug and not about its options
                 raise
-            raise click.ClickException(f"Flower cannot start: {_words_of(exc, options)}") from exc
+            raise click.ClickException(
+                f"Flower cannot start: {_start_failure(exc, options)}"
+            ) from exc
         except AttributeError as exc:
             if begun or exc.obj is not logging:
                 raise
@@ -121,7 +123,7 @@ def _have_loop() -> None:
         asyncio.set_event_loop(asyncio.new_event_loop())
 
 
-def _words_of(exc: Exception, options: Any) -> str:
+def _start_failure(exc: Exception, options: Any) -> str:
     if isinstance(exc, KeyError):
         return f"{exc} is not one of its options; check the variables FLOWER_…"
     if isinstance(exc, SyntaxError):

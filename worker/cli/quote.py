@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from config.current import get_settings
 from config.services import SERVICES
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import safe_message
 from worker.arguments.admin import MOST_QUOTED
 from worker.cli.output import OutputCommand
 from worker.cli.session import run
@@ -73,7 +73,7 @@ async def _make(
     try:
         queues = await asyncio.to_thread(QueueWatch(app, (queue,)).poll)
     except (RedisError, OSError) as exc:  # from the broker, which may not be the pool's Redis
-        raise OperationalError(words_of(exc)) from exc
+        raise OperationalError(safe_message(exc)) from exc
     pool = pools_for_tools(redis, [service])[service]
     if not pool.keys:
         pool.replace_keys(await published_keys(redis, pool.names))

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from config.current import get_settings
 from config.errors import SettingsError
 from config.redis_roles import RedisUrls
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import safe_message
 from worker.broker_errors import BROKER_ERRORS
 from worker.redis.client import connect
 from worker.startup.rabbitmq import refusal_by_rabbitmq
@@ -69,7 +69,7 @@ def failure_of(exc: Exception, *, url: str = "") -> str:
     """
     if (refused := refusal_by_rabbitmq(exc)) is not None:
         return refused
-    words = words_of(exc)
+    words = safe_message(exc)
     hint = (
         ": is it running?" if "Connect call failed" in words or "refused" in words.lower() else ""
     )

@@ -16,7 +16,7 @@ from tornado.web import HTTPError
 from config.celery import DELAYED_QUEUES
 from config.current import get_settings
 from config.redis_roles import RedisUrls
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import safe_message
 from worker.aio.transport import delayed
 from worker.aio.transport.scripts import COUNT_PARKED
 from worker.broker_errors import BROKER_ERRORS
@@ -35,7 +35,7 @@ async def _queues(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:
     try:
         return await _count(self, names)
     except (RedisError, OSError) as exc:
-        raise HTTPError(503, f"The broker does not answer ({words_of(exc)}).") from exc
+        raise HTTPError(503, f"The broker does not answer ({safe_message(exc)}).") from exc
 
 
 async def _count(self: Any, names: Iterable[str]) -> list[dict[str, Any]]:

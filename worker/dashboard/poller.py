@@ -19,7 +19,7 @@ from config.services import SERVICES
 from config.settings import Settings
 from worker.action_log import ActionLog
 from worker.aio.cancelling import cancel_until_ended
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import safe_message
 from worker.dashboard.errors import RedisUnreachable
 from worker.dashboard.list_mark import mark_of
 from worker.dashboard.queues import QueueWatch
@@ -346,4 +346,4 @@ async def _repeat(
 
 def _why(exc: Exception) -> str:
     """Return Redis' words; of another error only the type, because its words may quote secrets."""
-    return words_of(exc) if isinstance(exc, RedisError | OSError) else type(exc).__name__
+    return safe_message(exc) if isinstance(exc, RedisError | OSError) else type(exc).__name__

@@ -5,7 +5,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from worker.aio.redis_retry import warn, words_of
+from worker.aio.redis_retry import safe_message, warn
 from worker.attempts import Attempt
 from worker.emails.idempotency import IdempotencyStore, SendRecord
 from worker.emails.outgoing import OutgoingEmail
@@ -73,7 +73,7 @@ class EmailAttempt:
                 if later and send_later(write, exc)
                 else "a second try sends the same bytes"
             )
-            warn("cannot store the outcome of an email (%s); %s", words_of(exc), then)
+            warn("cannot store the outcome of an email (%s); %s", safe_message(exc), then)
 
 
 class RepeatAttempt(EmailAttempt):

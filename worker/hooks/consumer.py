@@ -14,7 +14,7 @@ from celery.worker.consumer import Consumer as StockConsumer
 from kombu.exceptions import ContentDisallowed, DecodeError, OperationalError
 
 from config.current import get_settings
-from worker.aio.redis_retry import warn, words_of
+from worker.aio.redis_retry import safe_message, warn
 from worker.deadletters.capture import reason_of
 from worker.deadletters.dead_letter import one_line
 from worker.errors import Poisoned
@@ -133,7 +133,7 @@ class Consumer(EventSendingConsumer):
 
     def _pause(self, problem: str, exc: Exception) -> None:
         pause_s = self._pauses.next(now_s := time.monotonic())
-        _logger.warning("%s: %s; next try in %g s", problem, words_of(exc), pause_s)
+        _logger.warning("%s: %s; next try in %g s", problem, safe_message(exc), pause_s)
         while time.monotonic() < now_s + pause_s:
             state.maybe_shutdown()
             time.sleep(_STEP_S)

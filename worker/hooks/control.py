@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from config.errors import SettingsError
 from worker.aio import lifespan
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import safe_message
 from worker.runtime import Runtime
 from worker.startup.machine import too_few_files
 
@@ -121,7 +121,7 @@ def keys_reload(state: Any) -> dict[str, Any]:
     except SettingsError as exc:
         return {"error": str(exc)}
     except (RedisError, OSError) as exc:
-        why = f"for {_TIMEOUT_S} s" if type(exc) is TimeoutError else f"({words_of(exc)})"
+        why = f"for {_TIMEOUT_S} s" if type(exc) is TimeoutError else f"({safe_message(exc)})"
         return {"error": f"Redis has not answered {why}: reload the keys again once it does"}
     queue_choice = state.consumer.controller.queue_choice
     state.consumer.call_soon(queue_choice.follow, state.consumer, keys)

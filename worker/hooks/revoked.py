@@ -15,7 +15,7 @@ from worker.aio import reports
 from worker.aio.backend import RedisBackend
 from worker.aio.chain_ending import is_of_chord, jobs_behind
 from worker.aio.consumer_calls import ConsumerCalls
-from worker.aio.redis_retry import passes_by_itself, warn, words_of
+from worker.aio.redis_retry import is_transient, safe_message, warn
 
 _AGAIN_S: Final = 2.0
 """The pause after an error of the result store."""
@@ -84,11 +84,11 @@ class RevokedJobs:
             reports.report(request.acknowledge_revoked)
 
     def _on_error(self, exc: Exception, ending: list[tuple[Any, str]]) -> None:
-        if len(ending) > 1 and not passes_by_itself(exc):  # one of the jobs may be its cause
+        if len(ending) > 1 and not is_transient(exc):  # one of the jobs may be its cause
             for message in ending:
                 self._finish([message])
             return
-        warn("cannot store the ends of revoked jobs (%s); trying again", words_of(exc))
+        warn("cannot store the ends of revoked jobs (%s); trying again", safe_message(exc))
         # Until then their messages take up room in the prefetch window.
         self._timer.call_after(_AGAIN_S, self._finish, (ending,))
 

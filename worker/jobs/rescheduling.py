@@ -12,7 +12,7 @@ from config.celery import DEFERRED, DELAYED_QUEUES, delays_in_broker
 from config.settings import Settings
 from worker import telemetry
 from worker.aio.pipelined_publishing import publish
-from worker.aio.redis_retry import warn, words_of
+from worker.aio.redis_retry import safe_message, warn
 from worker.aio.time_limits import HeldTimeLimits
 from worker.aio.transport.eta import instant_of
 from worker.aio.transport.headers import DEATHS
@@ -131,7 +131,8 @@ async def _publish_with_retries(signature: Any, app: Celery) -> None:
             if time.monotonic() > deadline:
                 raise Reject(exc, requeue=True) from exc  # the job keeps its old message
             warn(
-                "jobs cannot go back to their queue until the broker takes them: %s", words_of(exc)
+                "jobs cannot go back to their queue until the broker takes them: %s",
+                safe_message(exc),
             )
             await asyncio.sleep(_BROKER_PAUSE_S)
         else:

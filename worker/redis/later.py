@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from worker.aio import lifespan
 from worker.aio.cancelling import cancel_until_ended
-from worker.aio.redis_retry import JOB, passes_by_itself, retried, words_of
+from worker.aio.redis_retry import JOB, is_transient, retried, safe_message
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ async def _send_until_answered(ask: Ask, within_s: float) -> None:
     except Exception as exc:  # noqa: BLE001 - the other commands must still be sent
         _logger.warning(
             "cannot store the end of a call (%s); its records in Redis expire on their own",
-            words_of(exc),
+            safe_message(exc),
         )
 
 
@@ -70,9 +70,9 @@ def send_later(ask: Ask, exc: Exception) -> bool:
         exc: The error of the first try.
 
     Returns:
-        Whether the command is sent again. It is not, if the error does not pass by itself.
+        Whether the command is sent again. It is not, if the error is not transient.
     """
-    if not passes_by_itself(exc):
+    if not is_transient(exc):
         return False
     loop = asyncio.get_running_loop()
     if (later := _by_loop.get(loop)) is None:

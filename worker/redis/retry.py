@@ -11,15 +11,15 @@ from config.current import get_settings
 from worker.aio.redis_retry import (
     JOB,
     RetryPolicy,
-    needs_a_person,
-    passes_by_itself,
+    is_access_error,
+    is_transient,
     retried,
-    words_of,
+    safe_message,
 )
 from worker.errors import Deferred
 
-_PASSING_MS = 500
-_LASTING_MS = 5_000
+_TRANSIENT_MS = 500
+_PERMANENT_MS = 5_000
 """The shortest countdowns of a deferred job; the mean ones are twice as long.
 
 The first is short: the job has waited already, and often the broker is the same server, so Redis
@@ -40,10 +40,10 @@ async def retry_while_down(ask: Callable[[], Awaitable[ResultT]]) -> ResultT:
     try:
         return await retried(ask, _patience())
     except (RedisError, OSError) as exc:
-        least_ms = _PASSING_MS if passes_by_itself(exc) else _LASTING_MS
+        least_ms = _TRANSIENT_MS if is_transient(exc) else _PERMANENT_MS
         pause_ms = random.randint(least_ms, 3 * least_ms)  # noqa: S311 - spreads a crowd
-        if isinstance(exc, ResponseError) or needs_a_person(exc):
-            raise Deferred(pause_ms, f"Redis refuses: {words_of(exc)}", "redis_down") from exc
+        if isinstance(exc, ResponseError) or is_access_error(exc):
+            raise Deferred(pause_ms, f"Redis refuses: {safe_message(exc)}", "redis_down") from exc
         raise Deferred(
             pause_ms, f"Redis does not answer ({type(exc).__name__})", "redis_down"
         ) from exc

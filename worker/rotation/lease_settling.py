@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from worker.aio.redis_retry import warn, words_of
+from worker.aio.redis_retry import safe_message, warn
 from worker.aio.time_limits import HeldTimeLimits
 from worker.keypool import KeyPool, Lease, Settled
 from worker.redis.later import send_later
@@ -67,7 +67,7 @@ class LeaseSettling:
                 if send_later(lambda: settle(late), exc)
                 else "it expires on its own"
             )
-            warn("cannot settle a lease (%s); %s", words_of(exc), then)
+            warn("cannot settle a lease (%s); %s", safe_message(exc), then)
             return None
 
     async def conclude(

@@ -23,7 +23,7 @@ from config.errors import SettingsError
 from config.redis_roles import RedisUrls
 from config.settings import Settings, variable_of
 from worker.aio.connections import parameters_of
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import safe_message
 from worker.aio.sentinels import UnknownPrimary
 from worker.startup.redis_rights import CLUSTER, Rights, broker_rights, pool_rights, result_rights
 from worker.startup.redis_tls import (
@@ -119,7 +119,7 @@ def _look_or_go_on(url: str, rights: Rights, value: object) -> Iterator[str]:
         yield from _look(url, rights)
     except (RedisError, OSError) as exc:
         if (refusal := refusal_at(url, exc)) is None:
-            _logger.debug("cannot check Redis at %s yet: %s", value, words_of(exc))
+            _logger.debug("cannot check Redis at %s yet: %s", value, safe_message(exc))
         else:
             yield refusal.rstrip(".")
 
@@ -155,7 +155,7 @@ def _info(client: "redis.Redis") -> dict[str, Any]:
 
 
 def refusal_at(url: str, exc: BaseException) -> str | None:
-    """Say why a Redis cannot be used with its URL; None for an error that may pass by itself.
+    """Say why a Redis cannot be used with its URL; None for a transient error.
 
     If the error alone does not show the reason, this connects to Redis again.
 
@@ -186,11 +186,12 @@ def refusal_of(exc: BaseException) -> str | None:
         if (tls := tls_refusal_of(cause)) is not None:
             return tls
         if isinstance(cause, AuthenticationError | AuthorizationError | NoPermissionError):
-            return f"does not let this worker in: {words_of(cause)}"
+            return f"does not let this worker in: {safe_message(cause)}"
         if isinstance(cause, MovedError):
             return CLUSTER
         if isinstance(cause, UnknownPrimary):
-            return f"cannot be found: {words_of(cause)}; the option master_name of the URL names it"
+            reason = safe_message(cause)
+            return f"cannot be found: {reason}; the option master_name of the URL names it"
         if (reply := _refusal_in(str(cause))) and isinstance(cause, RedisError):
             return reply
     return None

@@ -10,7 +10,7 @@ from redis.exceptions import MovedError, NoPermissionError, ResponseError
 from config.celery import consumed_queues
 from config.services import SERVICES
 from config.settings import Settings
-from worker.aio.redis_retry import words_of
+from worker.aio.redis_retry import safe_message
 
 CLUSTER: Final = (
     "is a Redis Cluster, which is not supported: use one server, or a primary with replicas"
@@ -97,9 +97,9 @@ class Rights:
         for command, answer in zip(self.commands, answers, strict=True):
             if isinstance(answer, NoPermissionError):
                 key = command[3] if command[0] == "EVAL" else command[1]
-                yield f"{words_of(answer)}: {command[0]} {key}"
+                yield f"{safe_message(answer)}: {command[0]} {key}"
             elif isinstance(answer, MovedError):
-                yield f"{words_of(answer)}: it {CLUSTER}"
+                yield f"{safe_message(answer)}: it {CLUSTER}"
         yield from _denied_in_a_transaction(client, self.writing)
         with client.pubsub() as pubsub:  # type: ignore[no-untyped-call]
             try:
@@ -108,7 +108,7 @@ class Rights:
                     subscribe(channel)
                     pubsub.parse_response(block=True, timeout=patience_s)
             except NoPermissionError as exc:
-                yield f"{words_of(exc)}: SUBSCRIBE {channel}"
+                yield f"{safe_message(exc)}: SUBSCRIBE {channel}"
 
 
 def _denied_in_a_transaction(client: "redis.Redis", commands: list[Command]) -> Iterator[str]:
@@ -124,11 +124,11 @@ def _denied_in_a_transaction(client: "redis.Redis", commands: list[Command]) -> 
             try:
                 connection.read_response()
             except NoPermissionError as exc:
-                yield f"{words_of(exc)}: {' '.join(map(str, command[:2]))}"
+                yield f"{safe_message(exc)}: {' '.join(map(str, command[:2]))}"
             except ResponseError:
                 continue  # for example, a Redis that takes no writes now
     except NoPermissionError as exc:
-        yield f"{words_of(exc)}: MULTI"
+        yield f"{safe_message(exc)}: MULTI"
     except ResponseError:
         return
     except GeneratorExit:

@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from worker.aio.redis_retry import passes_by_itself, words_of
+from worker.aio.redis_retry import is_transient, safe_message
 from worker.foreign_json import member
 from worker.streams.answer import AnswerStream
 
@@ -200,7 +200,7 @@ class StreamWriter:
                     stream.on_written()
                 case error if _SUPERSEDED in str(error):
                     self._yield_or_claim(stream)
-                case error if passes_by_itself(error):
+                case error if is_transient(error):
                     refused[stream] = error
                 case error:
                     _give_up(stream, error)
@@ -218,7 +218,7 @@ class StreamWriter:
     def _on_failure(self, refused: dict[AnswerStream, Exception]) -> None:
         """Try these streams again after a pause; give up a finished one after a minute."""
         if not self._pause_s:
-            reasons = ", ".join({words_of(error) for error in refused.values()})
+            reasons = ", ".join({safe_message(error) for error in refused.values()})
             _logger.warning("cannot write streams (%s); the jobs go on", reasons)
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), _MAX_PAUSE_S)
         now_s = asyncio.get_running_loop().time()
@@ -235,7 +235,7 @@ def _give_up(stream: AnswerStream, error: BaseException) -> None:
     _logger.warning(
         "%s stays incomplete (%s); the job's result is not affected",
         stream.name,
-        words_of(error),
+        safe_message(error),
     )
     stream.give_up()
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from worker.aio.redis_retry import warn, words_of
+from worker.aio.redis_retry import safe_message, warn
 from worker.usage.series import MEASURES, Counts, Series
 from worker.usage.store import UsageStore
 
@@ -93,7 +93,9 @@ class UsageCounter:
             await store.add(self._sent, writer=self._writer, number=self._number)
         except (RedisError, OSError) as exc:
             # Redis may have counted the report. It is sent again with the same number.
-            warn("cannot write the usage of the keys now (%s); keeping the counts", words_of(exc))
+            warn(
+                "cannot write the usage of the keys now (%s); keeping the counts", safe_message(exc)
+            )
             return False
         self._number += 1
         self._sent = {}
