@@ -140,11 +140,11 @@ async def measure(url: str, *, keys: list[int], leases: int, count: int) -> None
         pool = KeyPool(
             redis, "groq", [make_key(index) for index in range(number)], lease_ms=300_000
         )
-        for _ in range(2 * number):  # each key learns its limits
+        for _ in range(2 * number):  # the pool learns the limits of each key
             for lease_request, limits in ((known, _LEARNED), (unknown, ())):
                 lease = await pool.acquire(lease_request)
                 if not isinstance(lease, Lease):
-                    raise TypeError(f"no lease has used it yet: {lease}")
+                    raise TypeError(f"the pool gave no lease although nothing was used: {lease}")
                 await pool.settle(
                     lease, Verdict(fate=Fate.DONE, code="ok", status=200, limits=limits)
                 )

@@ -131,7 +131,7 @@ class Tally:
     Attributes:
         kept: The number of kept quotes, by whether the forecast wait was long.
         made: The number of all quotes, by whether the forecast wait was long.
-        over: The quoted wait of each plus 1 s, divided by the actual wait plus 1 s.
+        over: For each quote: the quoted wait plus 1 s, divided by the actual wait plus 1 s.
     """
 
     kept: Counter[bool] = field(default_factory=Counter)

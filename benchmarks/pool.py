@@ -88,7 +88,7 @@ class Session:
                 self._console.print(f"left out: {contender.name} ({exc})")
 
     def run(self) -> None:
-        """Make the rounds until the time is over."""
+        """Make the rounds of the options, as far as the time allows."""
         options = self._options
         for number in range(1, options.rounds + 1):
             for contender, python in self._pythons.items():

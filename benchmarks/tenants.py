@@ -1,12 +1,12 @@
 """Measures whether tenants get fair turns, and the cost: `python -m benchmarks.tenants [case …]`.
 
 - `delay`: a tenant sends ten jobs every few seconds, alone and beside 10,000 waiting jobs of
-another
-  tenant. There are real workers, an embedded Redis and the provider sandbox. The burst of the keys
-  is used up before each part. Bar: the 95th percentile is at most twice that of the tenant alone.
+  another tenant. There are real workers, an embedded Redis and the provider sandbox. The burst of
+  the keys is used up before each part. Bar: the 95th percentile is at most twice that of the
+  tenant alone.
 - `equal`: ten tenants with 200 jobs each, sent one tenant after the other. Bar: Jain's index of
   the jobs served for each tenant, while all of them wait, is at least 0.98.
-- `pick`: CPU of Redis for each message that is enqueued, taken and acknowledged, of one tenant
+- `pick`: CPU of Redis for each message that is put in order, taken and acknowledged, of one tenant
   and of 1,000, in turn. Bar: at most 15 % more.
 """
 

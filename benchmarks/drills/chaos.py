@@ -101,7 +101,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         type=Path,
         default=RESULTS,
         metavar="FOLDER",
-        help="file for the figures (default: %(default)s)",
+        help="folder for the figures (default: %(default)s)",
     )
     args = parser.parse_args(arguments)
     if args.keep and args.keep.exists() and any(args.keep.iterdir()):

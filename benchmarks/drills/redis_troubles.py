@@ -1,4 +1,4 @@
-"""Drills in which Redis is down, slow to answer, full, or busy, or fails over."""
+"""Drills in which Redis is down, does not answer, is full, or is busy."""
 
 import os
 import resource
@@ -39,7 +39,7 @@ def hanging(server: EmbeddedRedis) -> Iterator[None]:
 
 @contextmanager
 def memory_full(server: EmbeddedRedis) -> Iterator[None]:
-    """Use up all memory: `maxmemory` is reached, and nothing may be evicted."""
+    """Set `maxmemory` below the memory in use, and let nothing be evicted."""
     with redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory-policy", "noeviction")
         client.config_set("maxmemory", "1mb")
