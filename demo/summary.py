@@ -124,7 +124,7 @@ def _calls_in_vain(ledger: dict[str, Any]) -> int:
 
 
 def _email_calls(watch: Watch, tallies: dict[str, Any]) -> int:
-    """Count the calls with one email and those with several."""
+    """Count the calls that Resend accepted, with one email or several."""
     view = watch.views.get("resend")
     return sum(tallies[key.id]["accepted"] for key in view.keys if key.id in tallies) if view else 0
 
