@@ -49,7 +49,7 @@ async def test_of_many_keys_few_are_looked_at(
     await ask(pool)
     stats = await redis.info("commandstats")
     reads = stats["cmdstat_hmget"]["calls"]
-    assert reads == 1 + 2 * looked_at  # one for the clock, and one for each key and its account
+    assert reads == 1 + 2 * looked_at  # the clock; each key and its account
 
 
 # The requests left of 60 with the first account, and with the second.

@@ -58,7 +58,7 @@ async def test_a_lease_of_a_key_whose_account_was_learned_meanwhile_is_not_used(
     first, second = await lease(pool), await lease(pool)
     taught = ObservedLimit(Dimension.RPM, 60, 0)
     await pool.settle(first, refused(0, Scope.ACCOUNT_MODEL, taught, account="org_a"))
-    assert await pool.confirm(second) is None, "the lease took no token from the bucket of org_a"
+    assert await pool.confirm(second) is None, "the lease took nothing from the bucket of org_a"
     assert (await no_lease(pool)).reason == "rpm"
 
 
@@ -150,7 +150,7 @@ async def test_a_call_that_was_never_made_gives_nothing_back_of_a_limit_learned_
     assert await pool.confirm(out[4]) is None
     await pool.reset(by="ann")
     [bucket] = (await pool.snapshot()).keys[0].buckets
-    assert bucket.remaining == 20, "the level that the provider stated did not include these tokens"
+    assert bucket.remaining == 20, "the level that the provider stated did not count these calls"
     clock.tick(1_000)
     held = await lease(pool)
     await pool.settle(held, ABANDONED)

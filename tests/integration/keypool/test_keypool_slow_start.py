@@ -32,7 +32,7 @@ async def test_calls_leave_apart_while_limits_are_unknown_once_one_has_passed(
     clock.tick(200)
     await pool.settle(first, OK)
     await lease(pool)
-    clock.tick(50)  # the others have left
+    clock.tick(50)  # the first calls left 250 ms ago and no longer count
     left_ms = []
     while len(left_ms) < 3:
         if isinstance(outcome := await ask(pool), Lease):
@@ -129,7 +129,7 @@ async def test_unknown_limits_open_by_a_share_of_what_has_passed(
             await pool.settle(held, OK)
     assert sizes[0] == 2
     assert 10 <= sizes[-1] <= 12, (
-        "a limit of 600 would refuse 2 % as many calls together as it accepted"
+        "after 600 calls, 2 % of that number may leave together; a limit of 600 refuses only these"
     )
 
 
