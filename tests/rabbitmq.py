@@ -61,7 +61,7 @@ class RabbitMq:
 
     @contextmanager
     def names(self) -> Iterator[None]:
-        """The names of Erlang's port mapper, a process that would outlive the node."""
+        """Run Erlang's register of nodes (epmd), which a node would start and leave behind."""
         with subprocess.Popen(
             ["epmd", "-port", self._environ["ERL_EPMD_PORT"]],
             env=self._environ,

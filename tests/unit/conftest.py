@@ -11,7 +11,7 @@ from config.current import get_settings
 
 @pytest.fixture(autouse=True, scope="package")
 def _nothing_is_started() -> Iterator[None]:
-    """Forbid processes, to keep these tests fast; one that starts a process belongs elsewhere."""
+    """Forbid processes, because these tests run after each change and have to be fast."""
 
     def refuse(self: "subprocess.Popen[Any]", *args: Any, **_: Any) -> None:
         pytest.fail(f"a unit test starts {args}: move it to tests/integration/")

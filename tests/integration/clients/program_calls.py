@@ -28,7 +28,7 @@ async def in_flight() -> int:
 
 
 async def until_settled(*, collecting_garbage: bool = False) -> None:
-    """Wait until no call to Groq holds a lease; streams are settled after their readers end."""
+    """Wait until no call to Groq holds a lease; streams are settled in the background."""
     async with asyncio.timeout(10):
         while await in_flight():
             if collecting_garbage:

@@ -13,7 +13,7 @@ from worker.jobs.dedupe import DedupeKeys, run_deduped
 from worker.jobs.history import HEADER
 
 RECORD = "kw:dedupe:" + hashlib.sha256(b"bench.job\0order-7").hexdigest()[:40]
-"""The prefix by which workers of different versions find each other's keys."""
+"""The name of the record, by which workers of different versions find each other's keys."""
 
 
 async def run(bench: Bench, redis: Redis, job: str, work: Any, **header: Any) -> Any:

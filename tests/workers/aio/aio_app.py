@@ -58,7 +58,7 @@ async def unhurried() -> None:
 
 
 class Hooked(app.Task):  # type: ignore[name-defined, misc]
-    """A task with two async and two plain hooks."""
+    """A task with four async hooks and a plain one."""
 
     abstract = True
 
