@@ -72,7 +72,7 @@ def test_the_jobs_of_a_killed_worker_are_done_by_another_and_no_email_goes_twice
     fleet = start_fleet(settings=SHORT, **WIDE)
     warm_up(fleet)
     ids = send(fleet)
-    # Most of the jobs are still in the queue. A worker takes a job and records it in one step.
+    # Most of the jobs are still being taken. Taking a job and recording it is one step.
     eventually(lambda: accepted(fleet) >= 10, what="jobs under way")
     fleet.workers[0].kill()
     ended = fleet.producer.await_all(ids, within_s=90)

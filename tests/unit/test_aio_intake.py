@@ -273,7 +273,7 @@ def test_a_tasks_own_strategy_or_request_stays(
     assert task.Strategy == ("worker.aio.intake:strategy" if is_ours else strategy)
 
 
-# How often the consumer was restarted, whether its window is full again; how it settles.
+# How often the consumer was restarted, whether its prefetch window is restored; how it settles.
 @pytest.mark.parametrize(
     ("restarts", "restored", "at_once"),
     [(0, False, True), (0, True, True), (1, True, True), (1, False, False)],

@@ -121,7 +121,9 @@ def test_the_script_gets_all_lists_and_for_how_long_a_message_may_be_parked(
     arguments = (7, *KEYS, "1700.5", safe_s, leases)
     [sent] = channel.execute_command.call_args_list
     assert sent.args[:-1] == ("EVALSHA", sharing._SHA, *arguments)
-    assert 0.5 < sent.args[-1] / 1000 / sharing.SHARE_S < 1, "the parking ends before the next read"
+    assert 0.5 < sent.args[-1] / 1000 / sharing.SHARE_S < 1, (
+        "the pause of other workers ends before the next read"
+    )
     channel.execute_command.side_effect = [redis.exceptions.NoScriptError("NOSCRIPT"), 3]
     assert shared._ask() == 3
     again = channel.execute_command.call_args

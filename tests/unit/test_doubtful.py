@@ -43,7 +43,7 @@ Refusal = tuple[str, Verdict, Settled | None]
         # One key was refused for other requests as well, or that is not known.
         ([("a", ODD, SHARED), ("b", ODD, ALONE), ("c", ODD, ALONE)], []),
         ([("a", ODD, None), ("b", ODD, ALONE)], []),
-        # Not certain: it counts neither for nor against the request.
+        # Neither for nor against the request: a certain refusal, one of a resource, and a rest.
         ([("a", replace(ODD, certain=True), ALONE), ("b", ODD, ALONE)], []),
         ([("a", ODD, ALONE), ("b", replace(ODD, scope=Scope.KEY_RESOURCE), ALONE)], []),
         ([("a", ODD, ALONE), ("b", replace(ODD, effect=Effect.COOL), ALONE)], []),

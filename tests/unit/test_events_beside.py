@@ -90,7 +90,7 @@ def test_a_heartbeat_that_could_not_be_published_goes_with_later_events() -> Non
 
 
 def test_a_worker_that_ends_publishes_the_events_of_jobs_that_outlived_its_loop() -> None:
-    """After the last event of such a job, nothing else would wait until it is published."""
+    """No later event follows, so the shutdown waits until the event of such a job is published."""
     producer, ended = Producer(), list[int]()
     consumer = EventSendingConsumer.__new__(EventSendingConsumer)
     consumer.event_dispatcher = dispatcher(producer)

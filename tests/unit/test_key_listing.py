@@ -65,7 +65,7 @@ def test_what_another_command_needs_is_whole_in_80_columns() -> None:
     assert "on enable   100% epmo" in rest, "a reset of all keys does not enable it"
     assert "leaked (by cli ann)" in rest
     assert rest.count("until reset") == 1, (
-        "one resource comes back only by a reset; a ready key is not listed"
+        "the block of a resource is shown only for a key that is not ready"
     )
     assert lines[-1] == "resend: no key is configured here"
 

@@ -168,7 +168,7 @@ OF_ANOTHER = "https://api.openai.example/v1/responses"
         (CHAT, [DELTA[:9], DELTA[9:] + LAST], None, Fate.DONE, "ok", 7),
         (CHAT, [DELTA], None, Fate.RETRY, "stream_cut", None),
         (CHAT, [DELTA], httpx.ReadError("cut"), Fate.RETRY, "read_error", None),
-        # Its reader handles the error.
+        # The reader has the first piece, so no other key is called.
         (CHAT, [DELTA, NO_KEY], None, Fate.RETRY, "invalid_key", None),
         (CHAT, [DELTA, BUSY], None, Fate.RETRY, "over_capacity", None),
         (OF_ANOTHER, [event(usage=USAGE)], None, Fate.DONE, "ok", 7),

@@ -52,7 +52,8 @@ def assembled(*events: bytes) -> tuple[AssembledAnswer, list[Any]]:
         ([b"data: a\r", b"\r", b"\n\ndata: b\n\n"], [b"a", b"b"]),
         ([b"data: a\r\n", b"\n", b"data: b\n", b"\n"], [b"a", b"b"]),
         ([b"\xef\xbb\xbfdata: a\n\n"], [b"a"]),
-        ([b"\n\xef\xbb\xbfdata: a\n\n"], []),  # only at the very beginning it is ignored
+        # A byte order mark is ignored only at the very beginning.
+        ([b"\n\xef\xbb\xbfdata: a\n\n"], []),
     ],
 )
 def test_events_are_cut_out_of_the_bytes_wherever_those_break(

@@ -55,7 +55,7 @@ def _refused(ledger: Ledger, time: Time, at_s: float, wait_s: float, key: Key = 
         (1_000.3, _OTHER, "m", 0, 0, 0),  # so does another organisation
         (1_009.9, _KEY, "m", 1, 1, 0),  # just before the end of the wait
         (1_009.9995, _KEY, "m", 0, 0, 0),  # a client that counts in milliseconds is on time
-        (1_010.0, _KEY, "m", 0, 0, 0),  # after the end of the wait
+        (1_010.0, _KEY, "m", 0, 0, 0),  # at the end of the wait
     ],
 )
 def test_a_call_while_its_account_and_model_has_to_wait_is_a_violation(

@@ -1,4 +1,4 @@
-"""The tenant of a job, and the charge for its jobs."""
+"""The tenant of a job, and what the tenant is charged for jobs."""
 
 import asyncio
 import hashlib

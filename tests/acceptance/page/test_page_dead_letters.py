@@ -64,7 +64,7 @@ def test_a_dead_letter_is_replayed_or_dropped_by_its_buttons(
     page.locator(f"tr[data-job='{second.id}']").wait_for(state="detached")
     page.get_by_role("cell", name="dropped", exact=True).first.wait_for()
     assert page.locator(f"tr[data-job='{third.id}']").is_visible(), (
-        "only visible dead letters are dropped"
+        "a dead letter that came after the dialog opened is not dropped"
     )
 
 

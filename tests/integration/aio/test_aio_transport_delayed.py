@@ -341,5 +341,5 @@ def test_where_nothing_was_delayed_others_hear_of_the_first_message_too(
             receiver.until(lambda receiver=receiver: receiver.channel.hints.all_empty)
         assert second.channel.sweep_s == 10
         delay(url, 0.5, 1)  # the first channel, which leads the queue, stands still
-        # Without that, it would poll after ten seconds.
+        # Without a notification, the second channel would poll only after ten seconds.
         second.until(lambda: second.bodies == [1], within_s=6)

@@ -49,7 +49,7 @@ def test_a_worker_full_of_waiting_bulk_jobs_takes_and_serves_interactive_ones(
         urgent = [send(priority) for priority in (None, 0, 5)]
         ended = producer.await_all(urgent, within_s=40)
         assert {outcome["status"] for outcome in ended.values()} == {"SUCCESS"}
-        assert client.llen("ai\x06\x169") > left - 20, "no bulk job was served first to make room"
+        assert client.llen("ai\x06\x169") > left - 20, "bulk jobs are not served first to make room"
         done = sum(state["status"] == "SUCCESS" for state in producer.states(bulk).values())
         assert done < BULK // 2
         assert "retry: Retry in" not in worker.log, "waiting jobs are not sent back and forth"
