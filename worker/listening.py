@@ -11,9 +11,9 @@ from redis.exceptions import RedisError
 from worker.aio.redis_retry import safe_message, warn
 from worker.runtime import Runtime
 
-_SILENCE_S: Final = 5.0
+_PING_AFTER_S: Final = 5.0
 """After this silence, the worker asks Redis whether it is still there."""
-_DEAF_S: Final = 15.0
+_LOST_AFTER_S: Final = 15.0
 """After this silence, Redis counts as gone: a machine without power closes no connection."""
 _RECONNECT_S: Final = 1.0
 _WAKE_AGAIN_S: Final = 2.0
@@ -55,7 +55,7 @@ class _Resets:
     @property
     def patience_s(self) -> float:
         """The longest wait for a message, in seconds."""
-        return _WAKE_AGAIN_S / 2 if self._again_s else _SILENCE_S
+        return _WAKE_AGAIN_S / 2 if self._again_s else _PING_AFTER_S
 
     async def wake_again(self) -> None:
         """Wake the jobs of each service that was reset a while ago."""
@@ -84,9 +84,9 @@ async def _listen_on(
         silent_s = time.monotonic() - heard_s
         await resets.wake_again()
         match message:
-            case None if silent_s > _DEAF_S:
-                raise LostError(f"Redis has not answered for {_DEAF_S:g} s")
-            case None if silent_s >= _SILENCE_S:
+            case None if silent_s > _LOST_AFTER_S:
+                raise LostError(f"Redis has not answered for {_LOST_AFTER_S:g} s")
+            case None if silent_s >= _PING_AFTER_S:
                 await channel.subscribe(cancels)  # a live server confirms it once more
             case {"type": "message", "channel": str(name), "data": job} if name == cancels:
                 on_cancelled(job)

@@ -23,7 +23,7 @@ from worker.redis.client import connect
 async def test_a_server_that_goes_silent_is_left_for_the_one_behind_its_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_SILENCE_S", "_DEAF_S", "_RECONNECT_S"):
+    for name in ("_PING_AFTER_S", "_LOST_AFTER_S", "_RECONNECT_S"):
         monkeypatch.setattr(listening, name, getattr(listening, name) / 20)
     words: asyncio.Queue[str] = asyncio.Queue()
     with (

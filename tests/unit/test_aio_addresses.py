@@ -17,7 +17,7 @@ from worker.aio.connections import (
     BlockingTlsConnection,
     TcpConnection,
     TlsConnection,
-    silence_options,
+    keepalive_options,
 )
 
 _HOST = "two-addresses.example"
@@ -237,5 +237,5 @@ def test_options_of_ones_own_stay() -> None:
 def test_a_system_without_some_of_the_options_goes_without_them() -> None:
     """Otherwise `celery -A worker` could not be imported on macOS."""
     macos = SimpleNamespace(TCP_KEEPALIVE=16, TCP_KEEPINTVL=257, TCP_KEEPCNT=258)
-    assert silence_options(macos) == {16: 5, 257: 5, 258: 2}
-    assert silence_options(SimpleNamespace()) == {}
+    assert keepalive_options(macos) == {16: 5, 257: 5, 258: 2}
+    assert keepalive_options(SimpleNamespace()) == {}

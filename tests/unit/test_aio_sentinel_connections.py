@@ -119,9 +119,9 @@ async def test_only_a_primary_is_greeted(kind: Any, role: Any, *, is_primary: bo
     ]
     known = connection._sentinels
     assert known.confirm.call_args_list == [call(PRIMARY)] * is_primary
-    assert known.mistrust.called is not is_primary
+    assert known.forget_sentinel.called is not is_primary
     known.is_former.return_value = True
-    assert connection._is_left is is_primary  # without a greeting it is not left
+    assert connection._is_stale is is_primary  # without a greeting it is not stale
 
 
 @pytest.mark.parametrize("kind", [Blocking, Awaiting])
@@ -160,8 +160,8 @@ async def test_after_a_refused_connection_the_sentinels_are_asked_anew(kind: Any
     connection = connection_of(kind)
     await done(connection._connect())
     assert connection.calls.mock_calls == [call._connect(*PRIMARY), call.open()]
-    connection._sentinels.mistrust.assert_not_called()
+    connection._sentinels.forget_sentinel.assert_not_called()
     connection.calls.open.side_effect = OSError("refused")
     with pytest.raises(OSError, match="refused"):
         await done(connection._connect())
-    connection._sentinels.mistrust.assert_called_once_with()
+    connection._sentinels.forget_sentinel.assert_called_once_with()

@@ -27,7 +27,7 @@ class PlannedSentinels:
         self.plan: dict[tuple[str, int], Any] = {}
         self.addresses: list[tuple[str, int]] = []
         self.options: list[dict[str, Any]] = []
-        monkeypatch.setattr(Sentinels, "_good", {})
+        monkeypatch.setattr(Sentinels, "_last_good", {})
         monkeypatch.setattr(Sentinels, "_primaries", {})
         monkeypatch.setattr(sentinels, "_over_addresses", lambda client: client)
         monkeypatch.setattr("worker.aio.sentinels.random.sample", lambda rest, _: list(rest))
@@ -86,8 +86,8 @@ async def test_the_sentinel_that_led_to_a_primary_is_asked_first(
     planned.addresses.clear()
     assert await primary(watched, blocks=blocks) == PRIMARY
     assert planned.addresses == [C]
-    watched.mistrust()
-    watched.mistrust()
+    watched.forget_sentinel()
+    watched.forget_sentinel()
     planned.plan[A] = reply
     planned.addresses.clear()
     assert await primary(watched, blocks=blocks) == PRIMARY

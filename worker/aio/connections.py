@@ -38,7 +38,7 @@ from worker.aio.sentinels import PORT, Sentinels
 _Mixin: Any = object
 _parse_url: Any = _stock.parse_url  # redis-py's function has no types
 
-_SILENCE: Final = {
+_KEEPALIVE: Final = {
     "TCP_KEEPIDLE": 5,
     "TCP_KEEPALIVE": 5,  # macOS's name of TCP_KEEPIDLE
     "TCP_KEEPINTVL": 5,
@@ -53,7 +53,7 @@ class _WithDriverInfo(_Mixin):
         super().__init__(*args, **{"driver_info": _DRIVER, **kwargs})
 
 
-def silence_options(system: Any) -> dict[int, int]:
+def keepalive_options(system: Any) -> dict[int, int]:
     """Return the TCP options that end a connection to a silent system.
 
     Args:
@@ -61,7 +61,7 @@ def silence_options(system: Any) -> dict[int, int]:
     """
     return {
         getattr(system, option): value
-        for option, value in _SILENCE.items()
+        for option, value in _KEEPALIVE.items()
         if hasattr(system, option)
     }
 
@@ -70,7 +70,7 @@ class _Tcp(_Mixin):
     def __init__(
         self, *args: Any, socket_keepalive_options: Mapping[int, int] | None = None, **kwargs: Any
     ) -> None:
-        options = socket_keepalive_options or silence_options(socket)
+        options = socket_keepalive_options or keepalive_options(socket)
         super().__init__(*args, socket_keepalive_options=options, **kwargs)
 
 
@@ -139,7 +139,7 @@ class _Async(_WithDriverInfo):
 class _Sentinel(_Mixin):
     def __init__(self, *, sentinels: Sentinels, **kwargs: Any) -> None:
         self._sentinels = sentinels
-        self._greeted = False
+        self._is_confirmed = False
         super().__init__(**kwargs)
 
     def _host_error(self) -> str:
@@ -147,24 +147,24 @@ class _Sentinel(_Mixin):
 
     def _take_role(self, role: Any) -> None:
         if not isinstance(role, NoPermissionError) and role[0] not in {"master", b"master"}:
-            self._sentinels.mistrust()
+            self._sentinels.forget_sentinel()
             raise redis.ConnectionError(
                 f"{self.host}:{self.port} is a replica, although the sentinels name it as the "
                 f"primary {self._sentinels.master_name}"
             )
         self._sentinels.confirm((self.host, self.port))
-        self._greeted = True
+        self._is_confirmed = True
 
     @property
-    def _is_left(self) -> bool:
+    def _is_stale(self) -> bool:
         """Whether another server has become the primary since this connection was opened."""
-        return self._greeted and self._sentinels.is_former((self.host, self.port))
+        return self._is_confirmed and self._sentinels.is_former((self.host, self.port))
 
 
 class _BlockingSentinel(_Sentinel):
     def connect(self) -> None:
         """Connect, unless the connection is open and its server is still the primary."""
-        if self._is_left:
+        if self._is_stale:
             self.disconnect()
         super().connect()
 
@@ -174,7 +174,7 @@ class _BlockingSentinel(_Sentinel):
         Raises:
             redis.ConnectionError: The connection is lost, or the server is no longer the primary.
         """
-        if self._is_left:
+        if self._is_stale:
             self.disconnect()
             raise redis.ConnectionError(
                 f"{self.host}:{self.port} is no longer the primary {self._sentinels.master_name}"
@@ -182,12 +182,12 @@ class _BlockingSentinel(_Sentinel):
         super().send_packed_command(*args, **kwargs)
 
     def _connect(self) -> Any:
-        self._greeted = False
+        self._is_confirmed = False
         self.host, self.port = self._sentinels.primary()
         try:
             return super()._connect()
         except OSError:
-            self._sentinels.mistrust()
+            self._sentinels.forget_sentinel()
             raise
 
     def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:
@@ -208,21 +208,21 @@ class _BlockingSentinel(_Sentinel):
 class _AsyncSentinel(_Sentinel):
     async def connect(self) -> None:
         """Connect, unless the connection is open and its server is still the primary."""
-        if self._is_left:
+        if self._is_stale:
             await self.disconnect(nowait=True)
         await super().connect()
 
     def should_reconnect(self) -> bool:
         """Whether the connection must be opened again before it is used."""
-        return self._is_left or bool(super().should_reconnect())
+        return self._is_stale or bool(super().should_reconnect())
 
     async def _connect(self) -> None:
-        self._greeted = False
+        self._is_confirmed = False
         self.host, self.port = await self._sentinels.find_primary()
         try:
             await super()._connect()
         except OSError:
-            self._sentinels.mistrust()
+            self._sentinels.forget_sentinel()
             raise
 
     async def on_connect_check_health(self, *args: Any, **kwargs: Any) -> None:

@@ -72,7 +72,7 @@ class Sentinels:
         options: redis-py's options to reach the sentinels: user, password, TLS.
     """
 
-    _good: Final[dict[tuple[Address, ...], Address]] = {}
+    _last_good: Final[dict[tuple[Address, ...], Address]] = {}
     """The sentinel that last led to a primary, by all sentinels' addresses. Threads share this."""
 
     _primaries: Final[dict[tuple[tuple[Address, ...], str], Address]] = {}
@@ -117,7 +117,7 @@ class Sentinels:
             else:
                 if found:
                     return self._found(address, found)
-                answers.knows_nothing()
+                answers.note_unknown_name()
         raise answers.error()
 
     async def find_primary(self) -> Address:
@@ -135,7 +135,7 @@ class Sentinels:
             else:
                 if found:
                     return self._found(address, found)
-                answers.knows_nothing()
+                answers.note_unknown_name()
         raise answers.error()
 
     def confirm(self, primary: Address) -> None:
@@ -150,21 +150,21 @@ class Sentinels:
         """
         return self._primaries.get((self._addresses, self.master_name), address) != address
 
-    def mistrust(self) -> None:
+    def forget_sentinel(self) -> None:
         """Note that the address led to no primary, so that another sentinel may be asked next.
 
         A sentinel that is cut off from the others still names the old primary.
         """
-        self._good.pop(self._addresses, None)
+        self._last_good.pop(self._addresses, None)
 
     def _found(self, sentinel: Address, found: Any) -> Address:
-        self._good[self._addresses] = sentinel
+        self._last_good[self._addresses] = sentinel
         host, port = found
         return str(host), int(port)
 
     def _in_order(self) -> Iterator[Address]:
         """Yield first the sentinel that last led to a primary: others may be down for long."""
-        good = self._good.get(self._addresses)
+        good = self._last_good.get(self._addresses)
         if good is not None:
             yield good
         rest = [address for address in self._addresses if address != good]
@@ -181,17 +181,17 @@ class _Answers:
     def __init__(self, master_name: str) -> None:
         self._master_name = master_name
         self._failures: list[tuple[Address, Exception]] = []
-        self._nothing = False
+        self._is_unknown_name = False
 
     def failed(self, address: Address, exc: Exception) -> None:
         self._failures.append((address, exc))
 
-    def knows_nothing(self) -> None:
-        self._nothing = True
+    def note_unknown_name(self) -> None:
+        self._is_unknown_name = True
 
     def error(self) -> redis.ConnectionError:
         """Return the error to raise if no sentinel has named a primary."""
-        if self._nothing:
+        if self._is_unknown_name:
             return UnknownPrimary(f"the sentinels watch no primary of the name {self._master_name}")
         failures = "; ".join(
             f"{host}:{port}: {safe_message(exc)}" for (host, port), exc in self._failures
