@@ -220,7 +220,7 @@ async def test_a_value_gives_way_until_it_is_one_that_stays(
     run = AsyncMock(side_effect=stored)
     monkeypatch.setattr(store.backend, "run", run, raising=False)
     monkeypatch.setattr(
-        store.backend, "_gives_way", lambda stored, _: stored != b"end", raising=False
+        store.backend, "_is_replaceable", lambda stored, _: stored != b"end", raising=False
     )
     monkeypatch.setattr(backend_module, "replacement", lambda *entry: entry)
     await store.backend._replace(b"old", "key", "v", 60, states.RETRY)

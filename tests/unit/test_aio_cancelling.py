@@ -30,7 +30,7 @@ async def begun(*tasks: "asyncio.Task[None]") -> tuple["asyncio.Task[None]", ...
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
+    monkeypatch.setattr(cancelling, "CANCEL_INTERVAL_S", 0.01)
 
 
 async def test_tasks_that_swallow_a_cancel_are_cancelled_again() -> None:

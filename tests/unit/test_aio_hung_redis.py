@@ -106,7 +106,7 @@ def test_a_worker_that_does_not_end_waits_for_its_answer(hung: HungRedis, server
 def test_an_answer_on_a_connection_with_a_short_timeout_ends_the_silence(
     hung: HungRedis, server: Server
 ) -> None:
-    leases = Command(server.connection(timeout_s=hung_redis.PATIENT_S))
+    leases = Command(server.connection(timeout_s=hung_redis.SHORT_TIMEOUT_S))
     near = server.accept()
     patient = Command(server.connection(timeout_s=LONG_S))
     server.accept()
@@ -196,11 +196,11 @@ def test_only_patient_connections_to_the_silent_server_are_lost(
     waiting, idle, leases = (
         WatchedConnection(1000.0),
         WatchedConnection(),
-        WatchedConnection(timeout_s=hung_redis.PATIENT_S),
+        WatchedConnection(timeout_s=hung_redis.SHORT_TIMEOUT_S),
     )
     endless, just_over = (
         WatchedConnection(timeout_s=None),
-        WatchedConnection(timeout_s=hung_redis.PATIENT_S + 0.1),
+        WatchedConnection(timeout_s=hung_redis.SHORT_TIMEOUT_S + 0.1),
     )
     elsewhere = (
         WatchedConnection(host="h", port=2),
@@ -225,7 +225,7 @@ def test_only_patient_connections_to_the_silent_server_are_lost(
     assert elsewhere[2].is_lost
     assert not elsewhere[0].is_lost
     watch.knows(
-        WatchedConnection(timeout_s=hung_redis.PATIENT_S), WatchedConnection(host="h", port=2)
+        WatchedConnection(timeout_s=hung_redis.SHORT_TIMEOUT_S), WatchedConnection(host="h", port=2)
     )
     for silent in (WatchedConnection(), WatchedConnection(path="/b.sock")):
         with pytest.raises(redis.ConnectionError, match="Redis does not answer"):

@@ -9,7 +9,7 @@ import pytest
 from billiard.exceptions import SoftTimeLimitExceeded
 
 from worker.aio.errors import JobGone, LostTooOften, Revoked, SoftTimeLimit
-from worker.aio.job import HELD_S, Job
+from worker.aio.job import LIMIT_POSTPONED_S, Job
 
 SOFT_S, HARD_S = 20.0, 30.0
 
@@ -108,12 +108,12 @@ def test_a_soft_limit_waits_while_redis_keeps_the_job_and_ends_with_the_body() -
     def body() -> None:
         run.job.redis_waits = 1
         run.host.fire(SOFT_S)
-        run.host.fire(HELD_S)
-        assert run.host.waits_s == [HELD_S]
+        run.host.fire(LIMIT_POSTPONED_S)
+        assert run.host.waits_s == [LIMIT_POSTPONED_S]
 
     def after() -> None:
         run.job.redis_waits = 0
-        run.host.fire(HELD_S)
+        run.host.fire(LIMIT_POSTPONED_S)
 
     run.body, run.after = body, after
     assert run.run_to_end() == [call.on_success(None)]
@@ -132,7 +132,7 @@ def test_a_hard_limit_ends_a_body_at_once_and_what_it_returns_is_dropped() -> No
     assert run.run_to_end() == [call.on_timeout(False, HARD_S)]
     assert left == [], "the soft limit has no purpose any more"
     assert isinstance(run.seen, JobGone)
-    assert run.host.jobs.on_over.call_args_list == [call(run.job)]
+    assert run.host.jobs.release_slot.call_args_list == [call(run.job)]
 
 
 def test_storing_the_end_of_a_job_may_take_as_long_again_but_not_for_ever() -> None:
@@ -187,7 +187,7 @@ def test_a_job_whose_body_found_it_revoked_times_out_no_more(
     left, run.after = list[Any](), after
     assert run.run_to_end() == left == []
     assert announced.call_args_list == [call(run.reports)]
-    run.host.jobs.on_over.assert_not_called()
+    run.host.jobs.release_slot.assert_not_called()
 
 
 # The signal of the order, and that of the reported error.
@@ -211,14 +211,14 @@ def test_a_job_that_is_terminated_is_reported_once_as_terminated(
     assert report[0] == "on_failure"
     assert report.args[0].type.__name__ == "Terminated"
     assert report.args[0].exception.exc.args == (reported,)
-    assert run.host.jobs.on_over.called is (when == "meanwhile")
+    assert run.host.jobs.release_slot.called is (when == "meanwhile")
 
 
 def test_a_job_is_terminated_no_more_once_the_loop_is_closed_or_the_job_has_ended() -> None:
     run = Run()
     assert run.run_to_end() == [call.on_success("value")]
     run.job.terminate(15)
-    run.host.jobs.on_over.assert_not_called()
+    run.host.jobs.release_slot.assert_not_called()
     closed = Run()
     closed.host.is_closed = True
     closed.job.terminate(15)

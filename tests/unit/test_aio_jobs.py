@@ -110,7 +110,7 @@ def test_a_job_that_is_over_has_no_slot_and_its_thread_is_replaced_while_it_runs
     pool = Pool(1)
     first, second, _ = pool.put(1, 2, 3, in_thread=in_thread)
     assert pool.turn() == [1]
-    pool.jobs.on_over(first)
+    pool.jobs.release_slot(first)
     assert pool.threads.mock_calls == [call.write_off(1)] * in_thread
     assert pool.turn() == [2]
     assert (pool.jobs.running, pool.jobs.unsettled) == (2, 1)
@@ -135,7 +135,7 @@ def test_a_job_of_a_task_with_a_limit_begins_first_once_it_may_and_holds_no_slot
     assert pool.turn() == [1, 3]
     assert len(pool.jobs.queue) == 2
     assert pool.jobs.queue.has_next
-    pool.jobs.on_over(first)
+    pool.jobs.release_slot(first)
     pool.jobs.on_done(first)
     assert pool.turn() == [2], "this job begins before the fourth"
     assert pool.jobs.queue.has_next

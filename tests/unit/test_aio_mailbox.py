@@ -81,26 +81,26 @@ def test_a_reply_is_tried_once_more_and_then_given_up(
     assert tries == 2
 
 
-_SEE_JOBS = (
+_JOB_COMMANDS = (
     "active", "dump_active", "query_task", "revoke", "revoke_by_stamped_headers", "terminate",
 )  # fmt: skip
 
 
 def test_commands_that_see_jobs_take_the_reports_first(monkeypatch: pytest.MonkeyPatch) -> None:
     app, calls = Celery(broker="memory://", set_as_current=False), Mock()
-    for name in _SEE_JOBS:
+    for name in _JOB_COMMANDS:
         monkeypatch.setitem(Panel.data, name, getattr(calls, name))
     stock = dict(Panel.data)
     mailbox.install(app, calls.take_reports)
     try:
         installed = dict(Panel.data)
-        for name in _SEE_JOBS:
+        for name in _JOB_COMMANDS:
             calls.reset_mock()
             assert installed[name]("state", x=1) is getattr(calls, name).return_value
             assert calls.mock_calls == [call.take_reports(), getattr(call, name)("state", x=1)]
     finally:
         mailbox.uninstall(app)
-    assert {name for name in installed if installed[name] is not stock[name]} == set(_SEE_JOBS)
+    assert {name for name in installed if installed[name] is not stock[name]} == set(_JOB_COMMANDS)
     assert stock == Panel.data
     mailbox.uninstall(app)  # a second call does nothing
     assert stock == Panel.data

@@ -135,7 +135,10 @@ class Ends:
             ("_entry", lambda task_id, *_: (f"key of {task_id}", "v", 60)),
             ("encode_result", lambda exc, _: exc),
             ("ensure", lambda function, args: function(*args)),
-            ("_gives_way", lambda stored, _state, *, over_ends: over_ends and stored != b"success"),
+            (
+                "_is_replaceable",
+                lambda stored, _state, *, over_ends: over_ends and stored != b"success",
+            ),
         ):
             monkeypatch.setattr(self.backend, name, value, raising=False)
 

@@ -82,9 +82,9 @@ def test_only_the_words_of_an_error_are_redacted(backend: Any) -> None:
 def test_which_end_gives_way_to_which(
     backend: Any, stored: str, state: str, *, over_ends: bool, gives_way: bool
 ) -> None:
-    assert backend._gives_way(stored, state, over_ends=over_ends) is gives_way
+    assert backend._is_replaceable(stored, state, over_ends=over_ends) is gives_way
     if over_ends:
-        assert backend._gives_way(stored, state) is gives_way
+        assert backend._is_replaceable(stored, state) is gives_way
 
 
 def test_a_serializer_of_another_kind_is_kombus(backend: Any) -> None:

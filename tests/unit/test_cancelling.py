@@ -253,7 +253,7 @@ async def test_a_worker_ends_though_each_of_its_listeners_swallows_a_cancel(
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
+    monkeypatch.setattr(cancelling, "CANCEL_INTERVAL_S", 0.01)
     monkeypatch.setattr(cancel, "listen", swallow_one_cancel)
     monkeypatch.setattr(Cancelling, "_act", swallow_one_cancel)
     monkeypatch.setattr(cancel.Runtime, "current", SimpleNamespace)

@@ -66,7 +66,7 @@ class SwallowsCancel(Poller):
 def test_a_poller_whose_poll_swallows_a_cancel_stops_all_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
+    monkeypatch.setattr(cancelling, "CANCEL_INTERVAL_S", 0.01)
     poller = SwallowsCancel()
     poller.start()
     thread = poller._thread

@@ -34,7 +34,7 @@ def test_a_task_that_runs_when_the_loop_stops_may_clean_up(flavour: str) -> None
 def test_a_task_that_swallows_a_cancel_may_clean_up_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
+    monkeypatch.setattr(cancelling, "CANCEL_INTERVAL_S", 0.01)
     started, cleaned = threading.Event(), list[str]()
 
     async def swallow_one_cancel() -> None:

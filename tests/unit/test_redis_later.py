@@ -102,7 +102,7 @@ async def test_the_end_of_the_loop_ends_a_command_that_swallows_a_cancel(
             await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(cancelling, "AGAIN_S", 0.01)
+    monkeypatch.setattr(cancelling, "CANCEL_INTERVAL_S", 0.01)
     assert send_later(swallow_one_cancel, LostError("Redis is away"))
     await begun.wait()
     [close] = lifespan._shutdowns

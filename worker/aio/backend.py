@@ -167,7 +167,7 @@ class RedisBackend(ChainEndingBackend):
         # A job that goes back to its queue may have ended in another worker before its RETRY is
         # stored here. So a value is replaced only if it has not changed since it was read. An end
         # is replaced only by another end, and a success never.
-        while stored and self._gives_way(stored, state):
+        while stored and self._is_replaceable(stored, state):
             (stored,) = await self.run(replacement(stored, key, value, expires_s))
 
     async def _store_beside(

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-AGAIN_S: Final = 0.5
+CANCEL_INTERVAL_S: Final = 0.5
 """How long to wait before a task that still runs is cancelled again, in seconds."""
 
 
@@ -27,7 +27,9 @@ async def cancel_until_ended(
     while left:
         for task in left:
             task.cancel()
-        ended, left = await asyncio.wait(left, timeout=min(AGAIN_S, until_s - loop.time()))
+        ended, left = await asyncio.wait(
+            left, timeout=min(CANCEL_INTERVAL_S, until_s - loop.time())
+        )
         for task in ended:
             if not task.cancelled():
                 task.exception()  # retrieved, so that asyncio does not log it

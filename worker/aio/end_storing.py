@@ -50,7 +50,7 @@ class EndStoringBackend(EncodingBackend):
         while pending := [
             (entry, stored)
             for entry, stored in pending
-            if stored and self._gives_way(_value(stored), state, over_ends=over_ends)
+            if stored and self._is_replaceable(_value(stored), state, over_ends=over_ends)
         ]:
             with self.client.pipeline(transaction=False) as pipe:
                 for entry, stored in pending:

@@ -25,7 +25,7 @@ from celery import signals
 
 logger = logging.getLogger(__name__)
 
-PATIENT_S: Final = 5.0
+SHORT_TIMEOUT_S: Final = 5.0
 """Connections whose timeout is at most this long are left alone."""
 _SILENT_S: Final = 4.0
 """How long a command may wait for its answer once the worker begins to end, in seconds."""
@@ -47,7 +47,7 @@ class HungRedis:
         self._lock = threading.Lock()
         # Not an event: its lock is not reentrant, and one signal handler may interrupt another.
         self._began = SimpleQueue[None]()
-        self._over = threading.Event()
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self.silent: frozenset[Hashable] = frozenset()
         """The addresses of the silent servers; empty until the worker begins to end."""
@@ -60,7 +60,7 @@ class HungRedis:
         """
         with self._lock:
             self._connections.add(connection)
-        if _is_patient(connection) and _address_of(connection) in self.silent:
+        if _is_watched(connection) and _address_of(connection) in self.silent:
             raise redis.ConnectionError("Redis does not answer, and this worker ends")
 
     def note_answer(self, connection: Any) -> None:
@@ -82,12 +82,12 @@ class HungRedis:
 
     def end(self) -> None:
         """Stop watching."""
-        self._over.set()
+        self._ended.set()
         self._began.put(None)
 
     def _run(self) -> None:
         self._began.get()
-        while not self._over.wait(_STEP_S):
+        while not self._ended.wait(_STEP_S):
             self._look()
 
     def _look(self) -> None:
@@ -107,7 +107,7 @@ class HungRedis:
                 self._silent_s,
             )
         for connection in connections:
-            if _is_patient(connection) and _address_of(connection) in self.silent:
+            if _is_watched(connection) and _address_of(connection) in self.silent:
                 _shut_down(connection)
 
 
@@ -115,9 +115,9 @@ def _address_of(connection: Any) -> Hashable:
     return tuple(getattr(connection, name, None) for name in ("host", "port", "path"))
 
 
-def _is_patient(connection: Any) -> bool:
+def _is_watched(connection: Any) -> bool:
     timeout_s = connection.socket_timeout
-    return timeout_s is None or timeout_s > PATIENT_S
+    return timeout_s is None or timeout_s > SHORT_TIMEOUT_S
 
 
 def _shut_down(connection: Any) -> None:

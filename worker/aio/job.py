@@ -20,9 +20,9 @@ from worker.aio.reports import Callbacks, Reports
 
 logger = logging.getLogger(__name__)
 
-CANCEL_AGAIN_S = 1.0
+CANCEL_INTERVAL_S = 1.0
 """The time between two cancellations of a coroutine that suppresses them, in seconds."""
-HELD_S = 1.0
+LIMIT_POSTPONED_S = 1.0
 """How long a soft limit is postponed if it is due while limits are held, in seconds."""
 
 _TRACED: Final = 6
@@ -54,9 +54,9 @@ class Job:
         "_begun",
         "_done",
         "_end_reason",
+        "_hard_limit_renewed",
         "_hard_timer",
         "_host",
-        "_prolonged",
         "_reports",
         "_signum",
         "_soft_pending",
@@ -101,7 +101,7 @@ class Job:
         self.body_ended = False
         self.redis_waits = 0
         """How many `HeldTimeLimits` are active; no limit ends the job while there are any."""
-        self._prolonged = False
+        self._hard_limit_renewed = False
         self._soft_pending = False
         self._done = False
         self.errors: tuple[BaseException, ...] = ()
@@ -294,32 +294,32 @@ class Job:
         if self._signum is None:
             self._signum = signum or 0
             try:
-                self._host.loop.call_soon_threadsafe(self._cut, EndReason.TERMINATED)
+                self._host.loop.call_soon_threadsafe(self._end_early, EndReason.TERMINATED)
             except RuntimeError:
                 logger.debug("%s: the loop is closed already", self)
 
-    def _cut(self, why: EndReason) -> None:
+    def _end_early(self, why: EndReason) -> None:
         # A driver must not be cancelled before its first step: asyncio would never start it, and
         # the job's end would not be reported. `_begin` checks `_signum` instead.
         if self._begun and self._end_reason is None and not self._done:
             self._end_reason = why
             self._stop_timers()
             # Nothing waits for the body: it may suppress each cancellation, or run in a thread.
-            self._host.jobs.on_over(self)
+            self._host.jobs.release_slot(self)
             self._cancel_again()
 
     def _cancel_again(self) -> None:
         # A thread cannot be cancelled; its job's end is decided, and the result will be dropped.
         if not self.in_thread and self.driver is not None:
             self.driver.cancel()
-            self._hard_timer = self._host.loop.call_later(CANCEL_AGAIN_S, self._cancel_again)
+            self._hard_timer = self._host.loop.call_later(CANCEL_INTERVAL_S, self._cancel_again)
 
     def _on_soft_limit(self) -> None:
         # After the body has ended, the limit has no purpose: the tracer only stores and reports.
         if self.body_ended:
             return
         if self.redis_waits:
-            self._soft_timer = self._host.loop.call_later(HELD_S, self._on_soft_limit)
+            self._soft_timer = self._host.loop.call_later(LIMIT_POSTPONED_S, self._on_soft_limit)
             return
         self._host.calls.post(self._reports.on_timeout, True, self._soft_timeout_s)
         if not self.in_thread and self.driver is not None:
@@ -331,12 +331,12 @@ class Job:
             return
         # A Redis that is away must not undo the job, so a job may wait for Redis for any time.
         # Otherwise, after the body, storing and the hooks may take the limit's time again.
-        if self.redis_waits or (self.body_ended and not self._prolonged):
-            self._prolonged = self._prolonged or not self.redis_waits
+        if self.redis_waits or (self.body_ended and not self._hard_limit_renewed):
+            self._hard_limit_renewed = self._hard_limit_renewed or not self.redis_waits
             self._hard_timer = self._host.loop.call_later(self._timeout_s or 0, self._on_hard_limit)
             return
         self._host.calls.post(self._reports.on_timeout, False, self._timeout_s)
-        self._cut(EndReason.TIMED_OUT)
+        self._end_early(EndReason.TIMED_OUT)
 
     def _translate(self, exc: BaseException) -> BaseException:
         """Replace the cancellation that the soft limit has caused by the limit's own error."""

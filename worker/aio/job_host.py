@@ -12,7 +12,7 @@ from worker.aio.lost_runs import LostRuns
 class Slots(Protocol):
     """The slots that running jobs occupy."""
 
-    def on_over(self, job: Any) -> None:
+    def release_slot(self, job: Any) -> None:
         """Free the slot of a job whose end is decided, although the job may still run."""
 
     def on_done(self, job: Any) -> None:

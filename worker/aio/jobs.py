@@ -109,7 +109,7 @@ class Jobs:
         self._by_pid: dict[int, Job] = {}
         """All jobs that wait or run, by their numbers."""
         self._running = 0
-        self._over: set[Job] = set()
+        self._released: set[Job] = set()
         """Jobs that still run although their end is decided; they occupy no slot."""
         self._admit_scheduled = False
         self._context = copy_context()
@@ -127,7 +127,7 @@ class Jobs:
     @property
     def unsettled(self) -> int:
         """How many jobs run whose end is not decided yet; each occupies a slot."""
-        return self._running - len(self._over)
+        return self._running - len(self._released)
 
     # -- from any thread
 
@@ -183,9 +183,9 @@ class Jobs:
     def _has_slot(self) -> bool:
         return self.unsettled < self.limit and not self.draining
 
-    def on_over(self, job: Job) -> None:
+    def release_slot(self, job: Job) -> None:
         """Free the slot of a job whose end is decided, even while it runs. The job calls this."""
-        self._over.add(job)
+        self._released.add(job)
         self.queue.release(job)
         if job.in_thread:
             self._threads.write_off(1)
@@ -194,10 +194,10 @@ class Jobs:
     def on_done(self, job: Job) -> None:
         """Note that a job has ended, and free its slot if it still has one. The job calls this."""
         self._running -= 1
-        if job not in self._over:
+        if job not in self._released:
             self.queue.release(job)
         else:
-            self._over.remove(job)
+            self._released.remove(job)
             if job.in_thread:
                 self._threads.write_off(-1)
         self._by_pid.pop(job.pid, None)

@@ -27,7 +27,7 @@ from kombu.pools import ProducerPool
 
 from worker.aio.redis_retry import safe_message, warn
 
-_SEE_JOBS: Final = (
+_JOB_COMMANDS: Final = (
     "active",
     "dump_active",
     "query_task",
@@ -53,13 +53,13 @@ def install(app: celery.Celery, take_reports: Callable[[], None]) -> None:
     mailbox: Any = app.control.mailbox
     _set_producers(mailbox, pool(connections, limit=None))
     mailbox._publish_reply = _logging_failure(mailbox._publish_reply)  # noqa: SLF001
-    for name in _SEE_JOBS:
+    for name in _JOB_COMMANDS:
         _commands[name] = _after_reports(take_reports, _commands[name])
 
 
 def uninstall(app: celery.Celery) -> None:
     """Undo `install`."""
-    for name in _SEE_JOBS:
+    for name in _JOB_COMMANDS:
         _commands[name] = getattr(_commands[name], "__wrapped__", _commands[name])
     mailbox = app.control.mailbox
     vars(mailbox).pop("_publish_reply", None)

@@ -37,7 +37,7 @@ class EncodingBackend(StockBackend):
         expires = self.failure_expires if state == states.FAILURE else self.expires
         return self.get_key_for_task(task_id), value, expires or 0
 
-    def _gives_way(self, stored: Any, state: str, *, over_ends: bool = True) -> bool:
+    def _is_replaceable(self, stored: Any, state: str, *, over_ends: bool = True) -> bool:
         try:
             old = self.decode(stored)["status"]
             if old not in states.READY_STATES:

@@ -287,7 +287,7 @@ def test_no_limit_ends_a_job_that_only_redis_keeps_from_going_back(
             await asyncio.sleep(0.3)
         await asyncio.Event().wait()
 
-    monkeypatch.setattr(job_module, "HELD_S", 0.05)
+    monkeypatch.setattr(job_module, "LIMIT_POSTPONED_S", 0.05)
     pool = start()
     back, worked = Outcome(pool, goes_back, **limits), Outcome(pool, works, **limits)
     late = Outcome(pool, works_on, soft_timeout=0.05, timeout=30)
