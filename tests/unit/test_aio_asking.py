@@ -100,11 +100,11 @@ def test_how_many_workers_there_are_decides_for_how_long_a_message_is_left_to_th
 ) -> None:
     bench.channel._qos.keeper = Mock(workers=30)
     bench.channel.backoff.begin.return_value = pause_s
-    bench.channel._give_way()
+    bench.channel._back_off()
     bench.channel.backoff.begin.assert_called_once_with(workers=30, now_s=1000.0)
     assert bench.channel.connection.cycle.hub.call_later.call_count == bool(pause_s)
     bench.channel.connection.cycle.hub = None
-    bench.channel._give_way()
+    bench.channel._back_off()
     assert bench.channel.backoff.begin.call_count == 1, (
         "without a hub nothing would wake the channel"
     )
@@ -183,7 +183,7 @@ def test_after_the_last_cancel_the_reply_that_is_on_its_way_is_let_go(
     shares: int,
 ) -> None:
     share_by = bench.channel.connection.cycle.share_by
-    monkeypatch.setattr(bench.channel, "_let_go", let_go := Mock(), raising=False)
+    monkeypatch.setattr(bench.channel, "_drain_reply", drain_reply := Mock(), raising=False)
 
     def read(_: Any) -> bool:
         assert bench.channel._reading
@@ -194,5 +194,5 @@ def test_after_the_last_cancel_the_reply_that_is_on_its_way_is_let_go(
     monkeypatch.setattr(bench.channel, "_request_early", lambda _: False, raising=False)
     with pytest.raises(Empty):
         bench.channel._read_taken()
-    assert (let_go.call_count, share_by.call_count) == (lets_go, shares)
+    assert (drain_reply.call_count, share_by.call_count) == (lets_go, shares)
     assert bench.channel._reading is False

@@ -97,13 +97,13 @@ def test_a_channel_that_closes_acknowledges_and_hangs_up(
 ) -> None:
     channel, calls = channel_of(_qos=Mock(keeper=keeper)), Mock()
     calls.flush_acks.side_effect = error
-    for name in ("flush_acks", "_let_go", "_disconnect_pools"):
+    for name in ("flush_acks", "_drain_reply", "_disconnect_pools"):
         monkeypatch.setattr(channel, name, getattr(calls, name), raising=False)
     monkeypatch.setattr(StockChannel, "close", lambda _: calls.close())
     channel.__dict__["client"] = client = Mock()
     channel.close()
     assert calls.mock_calls == [
-        call._let_go(),
+        call._drain_reply(),
         call.flush_acks(),
         call.close(),
         call._disconnect_pools(),
@@ -122,16 +122,16 @@ def test_an_abandoned_channel_puts_back_what_it_can(
     monkeypatch: pytest.MonkeyPatch, error: Exception | None
 ) -> None:
     channel = channel_of()
-    monkeypatch.setattr(channel, "_hang_up", hung_up := Mock(), raising=False)
+    monkeypatch.setattr(channel, "_close_reopened", closed_reopened := Mock(), raising=False)
     channel._qos.restore_unacked_once.side_effect = error
     channel.abandon()
     assert channel.closed is True
     channel.connection.cycle.discard.assert_called_once_with(channel)
     channel._qos.restore_unacked_once.assert_called_once_with()
-    hung_up.assert_called_once_with()
+    closed_reopened.assert_called_once_with()
     channel.connection = channel._qos = None
     channel.abandon()
-    assert hung_up.call_count == 2
+    assert closed_reopened.call_count == 2
 
 
 def test_a_channel_without_a_connection_raises_a_connection_error() -> None:
@@ -160,13 +160,13 @@ def test_the_messages_of_a_reply_that_is_on_its_way_go_back(
 
     monkeypatch.setattr(channel, "_read_reply", read, raising=False)
     with caplog.at_level("DEBUG"):
-        channel._let_go()
+        channel._drain_reply()
     assert channel._in_poll is None
     returned = [call([("t1", b"x", ["q"]), ("t2", b"y", ["r"])])]
     assert channel._qos.return_or_release.call_args_list == ([] if error else returned)
     assert ("a reply was lost with its connection" in caplog.text) is (error is not None)
     channel.takes, channel._in_poll = False, connection
-    channel._let_go()
+    channel._drain_reply()
     assert channel._in_poll is connection
 
 

@@ -21,7 +21,7 @@ class Consuming:
             monkeypatch.setattr(StockChannel, name, getattr(self.calls, name))
         self.channel: Any = Channel.__new__(Channel)
         fields: dict[str, Any] = {
-            "_fanout_queues": {"fanout": ()}, "_trusting": set(), "takes": True,
+            "_fanout_queues": {"fanout": ()}, "_no_ack_tags": set(), "takes": True,
             "_in_poll": object(), "ack_emulation": True, "_active_queues": [],
             "active_fanout_queues": set(),
             "sharing": self.calls.sharing, "hints": self.calls.hints, "limits": self.calls.limits,
@@ -30,7 +30,7 @@ class Consuming:
         for name, value in fields.items():
             setattr(self.channel, name, value)
         self.channel.connection.mock_add_spec(None)
-        for name in ("_let_go", "_forget_connection"):
+        for name in ("_drain_reply", "_forget_connection"):
             monkeypatch.setattr(self.channel, name, getattr(self.calls, name), raising=False)
 
     @property
@@ -59,7 +59,7 @@ def test_a_queue_is_consumed_in_batches_and_its_tenants_have_turns(consuming: Co
         call.basic_consume("fanout", False, print, "tag"),
         call.basic_consume("fanout", True, print, "tag"),
     ]
-    assert (consuming.channel.takes, consuming.channel._trusting) == (True, set())
+    assert (consuming.channel.takes, consuming.channel._no_ack_tags) == (True, set())
 
 
 def test_without_acknowledgements_a_channel_works_as_kombus_own_and_afterwards_in_batches(
@@ -68,7 +68,7 @@ def test_without_acknowledgements_a_channel_works_as_kombus_own_and_afterwards_i
     for tag in ("one", "two"):
         consuming.channel.basic_consume("a", True, print, tag)
     assert consuming.new_calls == [
-        call._let_go(),
+        call._drain_reply(),
         call._forget_connection(),
         call.basic_consume("a", True, print, "one"),
         call.basic_consume("a", True, print, "two"),
@@ -84,7 +84,11 @@ def test_without_acknowledgements_a_channel_works_as_kombus_own_and_afterwards_i
         call._forget_connection(),
         call.hints.look_everywhere(),
     ]
-    assert (consuming.channel.takes, consuming.channel._in_poll, consuming.channel._trusting) == (
+    assert (
+        consuming.channel.takes,
+        consuming.channel._in_poll,
+        consuming.channel._no_ack_tags,
+    ) == (
         True,
         None,
         set(),
@@ -113,7 +117,7 @@ def test_after_the_last_cancel_no_reply_waits_unread(
 ) -> None:
     consuming.channel._active_queues, consuming.channel._reading = left, reading
     consuming.channel._basic_cancel("tag")
-    assert consuming.new_calls == [call._basic_cancel("tag"), *[call._let_go()] * lets_go]
+    assert consuming.new_calls == [call._basic_cancel("tag"), *[call._drain_reply()] * lets_go]
 
 
 def test_the_queues_are_read_again_once_more_may_be_taken(consuming: Consuming) -> None:

@@ -98,7 +98,7 @@ def test_a_look_whose_reply_is_lost_releases_no_message(
         send(url, "a", 2)
         receiver.until(lambda: receiver.channel._is_looking and receiver.channel._in_poll)
         receiver.channel.client.connection.disconnect()
-        receiver.channel._let_go()
+        receiver.channel._drain_reply()
         (tag,) = [message.delivery_tag for message in receiver.messages]
         assert [tag.endswith(suffix) for suffix in released] in ([], [False])
 

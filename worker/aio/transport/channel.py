@@ -40,7 +40,7 @@ class Channel(TakingChannel):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._commands: redis.Redis | None = None
-        self._trusting: set[str] = set()
+        self._no_ack_tags: set[str] = set()
         self.sharing = QueueSharing(self)
         super().__init__(*args, **kwargs)
         # kombu has opened a connection that only consumers use. A channel that only publishes does
@@ -98,9 +98,9 @@ class Channel(TakingChannel):
     ) -> Any:
         """Consume from a queue, in kombu's own way if the consumer does not acknowledge."""
         if no_ack and queue not in self._fanout_queues:
-            self._trusting.add(consumer_tag)
+            self._no_ack_tags.add(consumer_tag)
             if self.takes:
-                self._let_go()
+                self._drain_reply()
                 self._forget_connection()
                 self.takes = False
         elif queue not in self._fanout_queues:
@@ -112,9 +112,9 @@ class Channel(TakingChannel):
         # Before a worker takes jobs, it may greet other workers on this channel and read their
         # answers without acknowledging. An outstanding BRPOP can only bring more of those answers,
         # because no other queue is consumed yet.
-        if consumer_tag in self._trusting:
-            self._trusting.discard(consumer_tag)
-            if not self._trusting and not self.active_queues and self.ack_emulation:
+        if consumer_tag in self._no_ack_tags:
+            self._no_ack_tags.discard(consumer_tag)
+            if not self._no_ack_tags and not self.active_queues and self.ack_emulation:
                 self._in_poll = None
                 self._forget_connection()
                 self.takes = True
@@ -122,7 +122,7 @@ class Channel(TakingChannel):
         # After the last cancel, an outstanding reply would stay unread during a warm shutdown. If
         # a signal interrupted the reading of a reply, the interrupted reader goes on.
         elif not self.active_queues and not self._reading:
-            self._let_go()
+            self._drain_reply()
         return cancelled
 
     def take_urgent_only(self, queue: str, below: int | None) -> None:
@@ -192,7 +192,7 @@ class Channel(TakingChannel):
     def close(self) -> None:
         """Close the channel; its unacknowledged messages go back to their queues."""
         if not self.closed:
-            self._let_go()
+            self._drain_reply()
             try:
                 self.flush_acks()
             except (redis.RedisError, OSError) as exc:
@@ -202,7 +202,7 @@ class Channel(TakingChannel):
                         exc,
                     )
         super().close()
-        self._hang_up()
+        self._close_reopened()
 
     def abandon(self) -> None:
         """End a channel that cannot be closed properly.
@@ -215,9 +215,9 @@ class Channel(TakingChannel):
         if self._qos is not None:
             with suppress(redis.RedisError, OSError, AttributeError):
                 self._qos.restore_unacked_once()
-        self._hang_up()
+        self._close_reopened()
 
-    def _hang_up(self) -> None:
+    def _close_reopened(self) -> None:
         """Close the connections that kombu's `close` opens again, to put messages back."""
         for name in ("client", "subclient"):
             if (client := self.__dict__.get(name)) is not None:
@@ -230,7 +230,7 @@ class Channel(TakingChannel):
             raise redis.ConnectionError("this channel's connection is closed")
         return super()._connparams(asynchronous=asynchronous)
 
-    def _let_go(self) -> None:
+    def _drain_reply(self) -> None:
         """Wait for the outstanding reply, and put its messages back."""
         if not self.takes:
             return

@@ -71,7 +71,7 @@ class LeaseKeeper:
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._renew_at_s = 0.0
-        self._away = False
+        self._is_unreachable = False
         self.workers = 1
         """How many workers there were at the latest look for messages of dead workers."""
 
@@ -166,8 +166,8 @@ class LeaseKeeper:
             try:
                 self._do_due_work()
             except (redis.RedisError, OSError) as exc:
-                if not self._away:
-                    self._away = True
+                if not self._is_unreachable:
+                    self._is_unreachable = True
                     logger.warning(
                         "cannot renew the leases of this worker's messages (%s); trying until it "
                         "works",
@@ -185,8 +185,8 @@ class LeaseKeeper:
                 )
                 time.sleep(_RETRY_S)
                 continue
-            if self._away:
-                self._away = False
+            if self._is_unreachable:
+                self._is_unreachable = False
                 logger.info("the leases of this worker's messages are renewed again")
             self._wake.wait(max(self._renew_at_s - time.monotonic(), 0.01))
 

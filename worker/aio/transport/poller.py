@@ -98,7 +98,7 @@ class Poller(StockPoller):
         at_s = time.monotonic() + delay_s
         if not self.is_nudged or at_s < self._nudge_at_s:
             self._nudge_at_s = at_s
-            self.hub.call_later(delay_s, _nothing)
+            self.hub.call_later(delay_s, _no_op)
         return True
 
     @property
@@ -224,7 +224,7 @@ class Poller(StockPoller):
         )
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     pass
 
 

@@ -23,12 +23,12 @@ VirtualQoS: Any = _virtual.QoS  # kombu's classes are only half typed
 
 _BATCH: Final = 500
 """The most tags in one command, so that no command holds up the server for long."""
-_ENOUGH: Final = 100
+_SENT_AT_ONCE: Final = 100
 """This many acknowledgements are sent without delay; fewer wait a moment for others."""
-_NO_TURN_S: Final = 0.1
+_HUB_STOPPED_S: Final = 0.1
 """If an acknowledgement waits longer than this for the end of a turn, the hub no longer runs."""
 _INTERVAL_S: Final = 0.01
-"""The time between two batches of acknowledgements, unless `_ENOUGH` of them wait."""
+"""The time between two batches of acknowledgements, unless `_SENT_AT_ONCE` of them wait."""
 _REFUSED_PAUSE_S: Final = 1.0
 """The pause after the server has refused acknowledgements."""
 
@@ -149,7 +149,7 @@ class TransportQoS(RestoringQoS):
         cycle = self.channel.connection.cycle
         turns = cycle.nudge(wait_s) if wait_s > 0 else cycle.hub is not None
         # During a warm shutdown, which may last minutes, jobs end but the hub does not run.
-        if not turns or now_s - self._oldest_s > _NO_TURN_S:
+        if not turns or now_s - self._oldest_s > _HUB_STOPPED_S:
             try:
                 self.flush_acks()
             except (redis.RedisError, OSError) as exc:
@@ -175,7 +175,7 @@ class TransportQoS(RestoringQoS):
         unsent = len(self._acked) - self._sent
         if unsent <= 0 or self.are_acks_refused:
             return
-        if unsent >= _ENOUGH or now_s - self._sent_at_s >= _INTERVAL_S:
+        if unsent >= _SENT_AT_ONCE or now_s - self._sent_at_s >= _INTERVAL_S:
             try:
                 self.flush_acks(beside=True)
             except redis.ResponseError as exc:

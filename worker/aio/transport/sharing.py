@@ -12,19 +12,19 @@ from worker.aio.transport.scripts import COUNT_PARKED, DROP_PARKED, SHARE
 
 SHARE_S: Final = 0.1
 """The interval at which one of the workers puts the waiting messages in order, in seconds."""
-_ANYWAY_S: Final = 5.0
+_IDLE_INTERVAL_S: Final = 5.0
 """The interval between looks of a worker that knows of no waiting messages, in seconds.
 
 Another worker, which knew of waiting messages, may have died.
 """
-_SAFE_S: Final = 120.0
+_PARKED_S: Final = 120.0
 """How long a message stays parked if no worker renews it. Then it returns to its list."""
 _SHA: Final = hashlib.sha1(SHARE.encode()).hexdigest()  # noqa: S324 - as Redis names scripts
 _PAUSE_MS: Final = round(SHARE_S * 900)
-_UNNAMED_S: Final = 0.5
+_NO_TENANT_INTERVAL_S: Final = 0.5
 """The interval at which a worker looks while no message names a tenant, in seconds."""
-_NAMED: Final = 2
-_MORE: Final = 3
+_TENANTS_WAIT: Final = 2
+_CALL_AGAIN: Final = 3
 
 
 class Channel(Protocol):
@@ -54,7 +54,7 @@ class QueueSharing:
     def __init__(self, channel: Channel) -> None:
         self._channel: Final = channel
         self._queues: dict[str, None] = {}
-        self._named = False
+        self._has_tenants = False
         self._looked_s = time.monotonic()
 
     def add(self, queue: str) -> None:
@@ -67,9 +67,11 @@ class QueueSharing:
         """When the messages are to be put in order, on the monotonic clock."""
         if not self._queues:
             return inf
-        if self._named:
+        if self._has_tenants:
             return self._looked_s + SHARE_S
-        return self._looked_s + (_UNNAMED_S if self._channel.knows_of_messages else _ANYWAY_S)
+        return self._looked_s + (
+            _NO_TENANT_INTERVAL_S if self._channel.knows_of_messages else _IDLE_INTERVAL_S
+        )
 
     def share(self) -> None:
         """Put the messages of all priorities in order, if that is due.
@@ -86,24 +88,24 @@ class QueueSharing:
         if cycle.hub is None:
             self._ask()
         else:
-            cycle.chores.begin("put the queues in order", self, self._ask_on)
+            cycle.chores.begin("put the queues in order", self, self._ask_until_done)
 
-    def _ask_on(self) -> None:
-        while self._ask() == _MORE:
+    def _ask_until_done(self) -> None:
+        while self._ask() == _CALL_AGAIN:
             time.sleep(SHARE_S / 10)
 
     def _ask(self) -> int:
         channel = self._channel
         keys = _keys(channel, tuple(self._queues))
-        safe_s = min(_SAFE_S, channel.visibility_timeout or _SAFE_S)
+        parked_s = min(_PARKED_S, channel.visibility_timeout or _PARKED_S)
         leases = int(channel.lease_s > 0)
-        arguments = (len(keys), *keys, repr(time.time()), safe_s, leases, _PAUSE_MS)
+        arguments = (len(keys), *keys, repr(time.time()), parked_s, leases, _PAUSE_MS)
         with channel.conn_or_acquire() as client:
             try:
                 left = int(client.execute_command("EVALSHA", _SHA, *arguments))
             except redis.exceptions.NoScriptError:
                 left = int(client.execute_command("EVAL", SHARE, *arguments))
-        self._named = left >= _NAMED
+        self._has_tenants = left >= _TENANTS_WAIT
         return left
 
 

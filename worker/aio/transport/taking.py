@@ -168,7 +168,7 @@ class TakingChannel(RequestingChannel):
         finally:
             self._reading = False
             if not self.active_queues:  # the last consumer was cancelled meanwhile
-                self._let_go()
+                self._drain_reply()
             elif self.connection is not None and self.knows_of_messages:
                 self.connection.cycle.share_by(self.share_at_s)
         if not delivered:
@@ -230,7 +230,7 @@ class TakingChannel(RequestingChannel):
             was_empty = self.hints.all_empty
             self.hints.note_change(answer)
             if was_empty:
-                self._give_way()
+                self._back_off()
             return None
         if (note := self.replies.take()) is not None:
             note(answer)
@@ -284,14 +284,14 @@ class TakingChannel(RequestingChannel):
         """The consumer's event loop, if it has one."""
         return self.connection.cycle.hub if self.connection is not None else None
 
-    def _give_way(self) -> None:
+    def _back_off(self) -> None:
         """Leave a new message to the other workers for a moment."""
         hub = self._hub
         if hub is None:
             return
         workers = self.qos.keeper.workers if self.qos.keeper is not None else 1
         if pause_s := self.backoff.begin(workers=workers, now_s=time.monotonic()):
-            hub.call_later(pause_s, _nothing)
+            hub.call_later(pause_s, _no_op)
 
     def _after_look(self, count: int) -> Taken | None:
         """Note how many lists hold messages, as a look found.
@@ -314,7 +314,7 @@ class TakingChannel(RequestingChannel):
             return
         self.hints.look_at_s = self._due_at_s = at_s
         if (hub := self._hub) is not None:
-            hub.call_later(due_in_s, _nothing)
+            hub.call_later(due_in_s, _no_op)
 
     @property
     def knows_of_messages(self) -> bool:
@@ -333,7 +333,7 @@ class TakingChannel(RequestingChannel):
         return min(self.sweep_s, due_in_s) if due_in_s > 0 else self.sweep_s
 
 
-def _nothing() -> None:
+def _no_op() -> None:
     pass
 
 
