@@ -7,7 +7,7 @@ from worker.arguments.base import check
 from worker.arguments.email import EmailArguments
 from worker.celery import app
 from worker.emails.outgoing import order
-from worker.jobs.history import History, came_again, died_ms, doubt_ms
+from worker.jobs.history import History, died_ms, doubt_ms, was_redelivered
 from worker.runtime import Runtime
 from worker.serving import serve
 
@@ -56,7 +56,7 @@ async def send(self: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
             or in_doubt_ms
             or lost_ms
         )
-        or came_again(request),
+        or was_redelivered(request),
         late=0 < in_doubt_ms < now_ms - _FORGOTTEN_S * 1000
         or 0 < lost_ms < now_ms - _LOST_S * 1000,
     )

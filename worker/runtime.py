@@ -28,7 +28,7 @@ from worker.emails import EmailSender
 from worker.jobs.dedupe import DedupeKeys
 from worker.jobs.deferred import find_stamped, wake_deferred, wake_jobs
 from worker.jobs.execution import Serving
-from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.outages import NO_OUTAGES, Outages
 from worker.jobs.ownership import Ownership
 from worker.key_pools import announce, open_pool
 from worker.keypool import KeyPool, PoolView, publish_keys
@@ -72,7 +72,7 @@ class Runtime:
     broker: Redis | None = None
     """A client of the broker; None if deferred jobs do not wait in a Redis."""
     ownership: Ownership | None = None
-    outages: Outages = NOBODY_COUNTS
+    outages: Outages = NO_OUTAGES
 
     @classmethod
     def current(cls) -> "Runtime":

@@ -209,18 +209,18 @@ async def test_the_sdk_gets_what_the_provider_answered(ended: Any, answer: Any, 
 async def test_a_streamed_answer_is_given_as_soon_as_it_begins_and_ends_with_its_job() -> None:
     exchange, ends = await exchange_of(CHAT | {"stream": True}), asyncio.Event()
     exchange.opened.set_result(ANSWERED)
-    run: Any = SimpleNamespace(at_end=set())
+    run: Any = SimpleNamespace(closers=set())
     token = current_run.set(run)
     try:
         serving = asyncio.ensure_future(ends.wait())
         assert await _first_of(serving, exchange) is ANSWERED
     finally:
         current_run.reset(token)
-    assert run.at_end == {exchange.end.end}
+    assert run.closers == {exchange.end.end}
     ends.set()
     await serving
     await asyncio.sleep(0)
-    assert run.at_end == set()
+    assert run.closers == set()
 
 
 async def test_a_stream_that_does_not_begin_is_an_answer_like_any_other() -> None:

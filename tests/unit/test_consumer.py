@@ -10,7 +10,7 @@ import redis
 from celery.worker import state
 
 from tests.unit.unstarted_consumer import HEADERS, SECRET, Broker, consumer, message
-from worker.hooks.consumer import frugal
+from worker.hooks.consumer import without_gossip_and_mingle
 from worker.hooks.rabbitmq import MOST_RETURNS
 
 
@@ -49,7 +49,7 @@ def test_only_the_brokers_own_errors_reach_the_loop(
 def test_a_worker_sends_nothing_that_grows_with_the_square_of_the_workers(
     configured_s: Any, sent_s: int
 ) -> None:
-    options = frugal(
+    options = without_gossip_and_mingle(
         {
             "without_gossip": False,
             "without_mingle": False,

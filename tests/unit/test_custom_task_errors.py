@@ -16,9 +16,9 @@ from worker.errors import (
     RequestRejected,
     TransientError,
 )
-from worker.jobs.custom_task import meaning_of, wrap
+from worker.jobs.custom_task import known_cause, wrap
 from worker.jobs.job_run import JobRun
-from worker.jobs.outages import NOBODY_COUNTS
+from worker.jobs.outages import NO_OUTAGES
 
 SHORT, LONG = Deferred(100, "cooling"), Deferred(900, "cooling")
 REJECTED, IGNORED, LATE, REVOKED = RequestRejected("no"), Ignore(), SoftTimeLimit(), Revoked()
@@ -64,7 +64,7 @@ def group(*errors: BaseException) -> BaseException:
 def test_the_meaning_of_an_error_is_found_behind_sdks_and_in_groups(
     error: BaseException, meaning: Any
 ) -> None:
-    assert meaning_of(error) is meaning
+    assert known_cause(error) is meaning
 
 
 async def test_the_error_of_a_task_group_means_its_longest_deferral() -> None:
@@ -80,7 +80,7 @@ async def test_the_error_of_a_task_group_means_its_longest_deferral() -> None:
         except BaseExceptionGroup as exc:
             raised = exc
             raise
-    assert meaning_of(raised) is LONG
+    assert known_cause(raised) is LONG
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -112,7 +112,7 @@ async def test_a_task_comes_back_by_what_its_error_means(
         raise error
 
     task = app.task(awaited if is_async else called, name="task", shared=False)
-    wrapped = wrap(task, lambda: (None, NOBODY_COUNTS))
+    wrapped = wrap(task, lambda: (None, NO_OUTAGES))
     for loop in (True, False):
         if not loop:
             monkeypatch.setattr(private_loop, "_pool_loop", None)

@@ -14,7 +14,7 @@ from worker.jobs import history as histories
 from worker.jobs import job_run
 from worker.jobs.custom_task import wrap
 from worker.jobs.job_run import JobRun, current_run
-from worker.jobs.outages import NOBODY_COUNTS
+from worker.jobs.outages import NO_OUTAGES
 
 
 def test_a_task_that_another_one_calls_waits_by_the_time_limit_of_that_one(
@@ -30,13 +30,13 @@ def test_a_task_that_another_one_calls_waits_by_the_time_limit_of_that_one(
         waits_s.append(run.longest_wait_s)
 
     inner = app.task(note, name="inner", shared=False, soft_time_limit=2)
-    inner.run = wrap(inner, lambda: (None, NOBODY_COUNTS))
+    inner.run = wrap(inner, lambda: (None, NO_OUTAGES))
 
     def both() -> None:
         inner()
 
     outer = app.task(both, name="outer", shared=False, soft_time_limit=8)
-    outer.run = wrap(outer, lambda: (None, NOBODY_COUNTS))
+    outer.run = wrap(outer, lambda: (None, NO_OUTAGES))
     outer.apply(task_id="one", throw=True)
     assert waits_s == [4]
 

@@ -18,7 +18,7 @@ from worker.errors import (
 from worker.jobs.custom_task import end_run, wrap
 from worker.jobs.history import HEADER
 from worker.jobs.job_run import JobRun, current_run
-from worker.jobs.outages import NOBODY_COUNTS
+from worker.jobs.outages import NO_OUTAGES
 from worker.keypool import LeaseRequest
 
 
@@ -35,7 +35,7 @@ async def test_the_job_of_a_plain_function_knows_its_worker_too(
     owner: Any = SimpleNamespace(begin=begun.append)
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(private_loop, "_pool_loop", loop)
-    wrapped = wrap(add, lambda: (owner, NOBODY_COUNTS))
+    wrapped = wrap(add, lambda: (owner, NO_OUTAGES))
     assert await asyncio.to_thread(wrapped, 1, 2) == 3
     assert len(begun) == 1
     assert wrapped(3, 4) == 7, "a coroutine that calls it does not wait for its own loop"
@@ -50,17 +50,17 @@ def test_a_task_that_another_one_calls_directly_is_part_of_its_job() -> None:
     def note() -> str:
         run = current_run.get()
         assert run is not None
-        calls.append((run.of_this_job(LeaseRequest()).by, run.goes_back))
+        calls.append((run.of_this_job(LeaseRequest()).by, run.can_go_back))
         return run.email_keys.make("ann", "x")
 
     inner = app.task(note, name="inner", shared=False)
-    inner.run = wrap(inner, lambda: (None, NOBODY_COUNTS))
+    inner.run = wrap(inner, lambda: (None, NO_OUTAGES))
 
     def both() -> list[str]:
         return [note(), inner(), note()]
 
     outer = app.task(both, name="outer", shared=False)
-    outer.run = wrap(outer, lambda: (None, NOBODY_COUNTS))
+    outer.run = wrap(outer, lambda: (None, NO_OUTAGES))
 
     assert outer.apply(task_id="one").get() == ["one-ann-1", "one-ann-2", "one-ann-3"]
     assert calls == [("one", False)] * 3, "a job that runs eagerly has no queue to go back to"
@@ -78,12 +78,12 @@ def test_a_job_that_has_ended_makes_no_more_calls_though_its_code_goes_on() -> N
         run = current_run.get()
         assert run is not None
         runs.append(run)
-        run.at_end.add(lambda: ended.append(run.job))
+        run.closers.add(lambda: ended.append(run.job))
         end_run("another")
         run.end_if_over()
 
     inner = app.task(go_on, name="inner", shared=False)
-    inner.run = wrap(inner, lambda: (None, NOBODY_COUNTS))
+    inner.run = wrap(inner, lambda: (None, NO_OUTAGES))
 
     def both() -> None:
         go_on()
@@ -94,7 +94,7 @@ def test_a_job_that_has_ended_makes_no_more_calls_though_its_code_goes_on() -> N
         inner()
 
     outer = app.task(both, name="outer", shared=False)
-    outer.run = wrap(outer, lambda: (None, NOBODY_COUNTS))
+    outer.run = wrap(outer, lambda: (None, NO_OUTAGES))
     with pytest.raises(JobEnded):
         outer.apply(task_id="one", throw=True)
     assert ended == ["one"] * 3, "each run has called its `at_end` function"
@@ -107,7 +107,7 @@ def test_a_job_that_has_ended_makes_no_more_calls_though_its_code_goes_on() -> N
         go_on()
 
     task = app.task(alone, name="alone", shared=False)
-    wrap(task, lambda: (None, NOBODY_COUNTS))()
+    wrap(task, lambda: (None, NO_OUTAGES))()
     with pytest.raises(JobEnded):
         runs[-1].end_if_over()
 
@@ -119,7 +119,7 @@ def test_a_job_whose_deadline_has_passed_ends_before_its_task_begins() -> None:
     def idle() -> None:
         pass
 
-    wrapped = wrap(idle, lambda: (None, NOBODY_COUNTS))
+    wrapped = wrap(idle, lambda: (None, NO_OUTAGES))
     wrapped()
     for headers, ends in (({HEADER: {"since_ms": 1, "in_doubt": True}}, True), ({}, False)):
         idle.push_request(id="one", headers=headers)

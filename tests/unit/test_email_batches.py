@@ -22,11 +22,11 @@ from worker.emails.first_attempt import FirstAttempt
 from worker.emails.idempotency import SendRecord, State
 from worker.emails.in_flight import InFlightSends
 from worker.emails.outcomes import (
-    crowded,
     error_of,
     leader_stopped,
     own_copy,
     part_of,
+    queue_timeout,
     sent_elsewhere,
 )
 from worker.emails.outgoing import OutgoingEmail
@@ -103,7 +103,7 @@ def test_an_email_that_another_job_may_have_sent_is_in_doubt() -> None:
         assert 1_000 <= elsewhere.countdown_ms <= 2_000
         assert (elsewhere.code, elsewhere.in_doubt) == ("same_email", True)
         assert elsewhere.reason == "another job is sending the same email"
-        waits = crowded()
+        waits = queue_timeout()
         assert 1_000 <= waits.countdown_ms <= 3_000
         assert (waits.reason, waits.in_doubt) == ("many emails wait for the rate limit", False)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from worker.attempts import Attempt
 from worker.jobs import history as histories
-from worker.jobs.history import HEADER, History, came_again, died_ms, doubt_ms
+from worker.jobs.history import HEADER, History, died_ms, doubt_ms, was_redelivered
 
 
 def test_a_job_without_headers_begins_its_history_now() -> None:
@@ -202,7 +202,7 @@ def test_the_time_of_a_workers_death_is_read_or_is_zero(died_s: Any, at_ms: int)
 def test_a_message_says_whether_a_worker_held_it_before(
     delivery: Any, headers: Any, again: Any
 ) -> None:
-    assert came_again(SimpleNamespace(delivery_info=delivery, headers=headers)) is again
+    assert was_redelivered(SimpleNamespace(delivery_info=delivery, headers=headers)) is again
 
 
 def test_a_doubt_is_as_old_as_the_job_and_ends_with_the_next_run() -> None:

@@ -136,9 +136,9 @@ async def test_a_lease_is_settled_although_its_job_is_cancelled(*, concludes: bo
     pool.gate.clear()
     tested = settling(pool, hooks)
     ends = (
-        tested.conclude_whatever_happens(LEASE, Reply(ABANDONED))
+        tested.conclude_shielded(LEASE, Reply(ABANDONED))
         if concludes
-        else tested.settle_whatever_happens(LEASE, ABANDONED)
+        else tested.settle_shielded(LEASE, ABANDONED)
     )
     job = asyncio.ensure_future(ends)
     await turns()

@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from tests.pages import ROOT
 from tests.unit.usage_counts import counts
 from worker.usage import OTHERS, Series, counter
-from worker.usage.counter import EVERY_S, NOT_COUNTED, UsageCounter
+from worker.usage.counter import EVERY_S, NO_USAGE, UsageCounter
 from worker.usage.store import MOST_SERIES
 
 A, B, C = (Series("groq", "k", "a", model) for model in "abc")
@@ -101,8 +101,8 @@ async def test_reports_are_written_outside_the_context_of_any_job(store: Store) 
 
 
 def test_a_counter_that_counts_nothing_needs_no_loop() -> None:
-    NOT_COUNTED.count(A, calls=1)
-    asyncio.run(NOT_COUNTED.close())
+    NO_USAGE.count(A, calls=1)
+    asyncio.run(NO_USAGE.close())
 
 
 def test_the_page_says_how_often_a_worker_writes_and_how_much_is_kept() -> None:

@@ -61,7 +61,7 @@ class LostRuns:
 
     def report(self, reports: FailureReport, request: Any, info: ExceptionInfo) -> None:
         """Report a lost run, now or after a pause. On the consumer's thread."""
-        if not _goes_back(request):
+        if not _is_requeued(request):
             reports.on_failure(info)
             return
         lost = self._note(request)
@@ -106,7 +106,7 @@ class LostRuns:
             return ExceptionInfo()
 
 
-def _goes_back(request: Any) -> bool:
+def _is_requeued(request: Any) -> bool:
     """Whether Celery sends the message back to its queue."""
     task = getattr(request, "task", None)
     # `retry_on_worker_lost` has its own limit and its own pause.

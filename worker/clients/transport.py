@@ -162,8 +162,8 @@ async def _first_of(serving: "asyncio.Task[Any]", exchange: Exchange) -> httpx.R
         serving.add_done_callback(_retrieve)
         if (run := current_run.get()) is not None:
             end = exchange.end.end
-            run.at_end.add(end)
-            serving.add_done_callback(lambda _: run.at_end.discard(end))
+            run.closers.add(end)
+            serving.add_done_callback(lambda _: run.closers.discard(end))
         return exchange.take_opened()
     return await _answer(serving, exchange)
 

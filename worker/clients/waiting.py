@@ -35,14 +35,14 @@ async def wait_in_place(
         Deferred: No key was free in this time.
     """
     run = current_run.get()
-    goes_back = run is not None and run.goes_back and longest_wait_s is None
+    can_go_back = run is not None and run.can_go_back and longest_wait_s is None
     if longest_wait_s is None:
-        longest_wait_s = 0.0 if goes_back else get_settings().deadline_s
+        longest_wait_s = 0.0 if can_go_back else get_settings().deadline_s
     until_s = time.monotonic() + longest_wait_s
     while True:
         left_s = max(0.0, until_s - time.monotonic())
         try:
-            return await call(run.longest_wait_s if run is not None and goes_back else left_s)
+            return await call(run.longest_wait_s if run is not None and can_go_back else left_s)
         except Deferred as deferred:
             left_s = until_s - time.monotonic()
             if left_s <= 0:

@@ -15,7 +15,7 @@ from worker.attempts import latest, of_this_run
 from worker.deadletters.dead_letter import OTHER, DeadLetter, Message, one_line, reason_line
 from worker.errors import DeadlineExceeded, JobError, OutcomeUnknown, Poisoned
 from worker.foreign_json import as_object, as_text, member
-from worker.jobs.history import ALONE, DOUBT, HEADER, History, came_again
+from worker.jobs.history import ALONE, DOUBT, HEADER, History, was_redelivered
 from worker.jobs.message import ENQUEUED
 from worker.jobs.task_service import service_of
 from worker.logs import redactor
@@ -164,7 +164,7 @@ def _first_tried_ms(context: Any, history: History) -> int:
 
     If its worker died before it could note the instant, this is an instant long ago.
     """
-    began_before = came_again(context) and HEADER not in as_object(context.headers)
+    began_before = was_redelivered(context) and HEADER not in as_object(context.headers)
     return _LONG_AGO_MS if began_before else history.since_ms
 
 

@@ -42,7 +42,7 @@ def own_copy(result: ResultT) -> ResultT:
     return cast("ResultT", copy)
 
 
-def crowded() -> Deferred:
+def queue_timeout() -> Deferred:
     """Return the error of an email that waited too long in its queue."""
     countdown_ms = random.randint(SOON_MS, 3 * SOON_MS)  # noqa: S311 - no secret
     return Deferred(countdown_ms, "many emails wait for the rate limit")

@@ -14,10 +14,10 @@ from worker.emails.idempotency import IdempotencyStore, SendRecord, State
 from worker.emails.in_flight import Ended, InFlightSends
 from worker.emails.outcomes import (
     SOON_MS,
-    crowded,
     leader_stopped,
     own_copy,
     part_of,
+    queue_timeout,
     sent_elsewhere,
 )
 from worker.emails.outgoing import OutgoingEmail
@@ -113,7 +113,7 @@ class EmailRun:
             step = result
         if step is NextStep.LOOK_AGAIN:
             raise sent_elsewhere()
-        raise self._deferral or crowded()
+        raise self._deferral or queue_timeout()
 
     async def _look_up(self) -> Served | NextStep:
         """Act on the store's record of the email. Return `SEND` if the email may be sent as new."""
@@ -265,7 +265,7 @@ class EmailRun:
         try:
             outcome = await queue.wait(email) if queue.led else Outcome(NextStep.SEND)
             if outcome is None:
-                raise crowded()
+                raise queue_timeout()
             if outcome.result is not NextStep.SEND:
                 return self._follow(outcome)
             queue.lead(email)

@@ -92,7 +92,9 @@ class Consumer(EventSendingConsumer):
     def __init__(
         self, *args: Any, worker_options: dict[str, Any] | None = None, **options: Any
     ) -> None:
-        super().__init__(*args, worker_options=frugal(worker_options or {}), **options)
+        super().__init__(
+            *args, worker_options=without_gossip_and_mingle(worker_options or {}), **options
+        )
         self.quarantine = Quarantine(self)
         self._pauses = Pauses()
         self._losses = Losses()
@@ -299,7 +301,7 @@ class Consumer(EventSendingConsumer):
                 )
 
 
-def frugal(options: dict[str, Any]) -> dict[str, Any]:
+def without_gossip_and_mingle(options: dict[str, Any]) -> dict[str, Any]:
     """Turn off gossip and mingle, whose messages grow with the square of the number of workers.
 
     Gossip elects leaders, and Keywheel needs no leader. Mingle sends the revoked jobs to a new

@@ -22,7 +22,7 @@ from worker.hooks.notifications import announce_from_consumer
 from worker.hooks.revoked import of_process as revoked_jobs
 from worker.hooks.stream_end import close_stream
 from worker.jobs.custom_task import end_run
-from worker.jobs.history import HEADER, came_again, doubt_ms
+from worker.jobs.history import HEADER, doubt_ms, was_redelivered
 from worker.logs import redactor
 from worker.notifications import announces, end_of_failure, is_announced
 
@@ -41,7 +41,7 @@ class PrivateRequest(Request):
     `show_content` on the task class.
     """
 
-    _must_come_again = False
+    _requeue = False
     """Whether the job has ended and its dead letter could not be written."""
     _is_stored = False
     """Whether the result store has the job's end already."""
@@ -147,7 +147,7 @@ class PrivateRequest(Request):
     def _is_in_doubt(self) -> bool:
         """Whether the job is an email that an earlier attempt may have sent."""
         return self.task.sends_once() and bool(
-            doubt_ms(self._context.headers) or came_again(self._context)
+            doubt_ms(self._context.headers) or was_redelivered(self._context)
         )
 
     def on_timeout(self, soft: bool, timeout: float) -> None:  # noqa: FBT001 - Celery's signature
@@ -201,7 +201,7 @@ class PrivateRequest(Request):
         self._announce_end(state, end_of_failure(exc))
         self._close_stream(name, reason_of(exc).removeprefix(f"{name}: "))
         if is_recorded(self.name):
-            self._must_come_again = not recorder.record_request(self._context, self.name, exc)
+            self._requeue = not recorder.record_request(self._context, self.name, exc)
 
     def _announce_stored_success(self) -> None:
         """Announce a success of which another worker stored the result before it died.
@@ -211,7 +211,7 @@ class PrivateRequest(Request):
         if (
             # This check comes first, because reading `_context` makes Celery build the context.
             announces(self.name, self.kwargs)
-            and came_again(self._context)
+            and was_redelivered(self._context)
             and not is_announced(self._context)
             and self._success_was_stored()
         ):
@@ -223,7 +223,7 @@ class PrivateRequest(Request):
         If the job's dead letter could not be written, reject the message instead. The broker then
         delivers it again, and the job ends once more.
         """
-        if self._must_come_again:
+        if self._requeue:
             self.reject(requeue=True)
         else:
             self._announce_stored_success()

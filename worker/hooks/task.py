@@ -106,8 +106,8 @@ class ServiceTask(Task):
                 job's own error. Raised by the awaitable.
         """
         request = self.request
-        came_again = member(request.delivery_info, "redelivered") and not request.is_eager
-        if came_again and is_recorded(self.name):
+        was_redelivered = member(request.delivery_info, "redelivered") and not request.is_eager
+        if was_redelivered and is_recorded(self.name):
             return self._begin_again(request)
         return self._refuse_poisoned(request)
 
@@ -173,9 +173,11 @@ class ServiceTask(Task):
         if self._shows_retry(request):
             # Store an end, so that a `RETRY` that is stored late does not replace it.
             self.backend.store_result(task_id, None, states.SUCCESS, request=request)
-        came_again = member(request.delivery_info, "redelivered")
+        was_redelivered = member(request.delivery_info, "redelivered")
         was_replayed = DOUBT in as_object(request.headers)
-        may_have_one = (came_again or was_replayed or self.sends_once()) and not request.is_eager
+        may_have_one = (
+            was_redelivered or was_replayed or self.sends_once()
+        ) and not request.is_eager
         if not (may_have_one or holds_key(request) or announces(self.name, request.kwargs)):
             return None
         return self._after_success(request, task_id, retval, may_have_one=bool(may_have_one))

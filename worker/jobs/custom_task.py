@@ -20,11 +20,11 @@ from worker.errors import Deferred, JobError, Rescheduled, TransientError
 from worker.foreign_json import member
 from worker.jobs.history import HEADER
 from worker.jobs.job_run import JobRun, current_run
-from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.outages import NO_OUTAGES, Outages
 from worker.jobs.ownership import Ownership
 
 _MOST_CAUSES = 16
-_MEANT = (
+_KNOWN_ERRORS = (
     Deferred,
     TransientError,
     JobError,
@@ -114,20 +114,20 @@ def _current(job_run: JobRun) -> Iterator[None]:
     finally:
         job_run.has_ended = True
         current_run.reset(token)
-        for end in tuple(job_run.at_end):
+        for end in tuple(job_run.closers):
             end()
 
 
 async def _reschedule(job_run: JobRun, exc: BaseException) -> None:
     """Reschedule or end the job as the causes of an error demand; return if they demand nothing."""
-    meaning = meaning_of(exc)
-    if isinstance(meaning, Deferred | TransientError):
-        await job_run.reschedule(meaning)
-    if meaning is not None and meaning is not exc:
-        raise meaning from None
+    known = known_cause(exc)
+    if isinstance(known, Deferred | TransientError):
+        await job_run.reschedule(known)
+    if known is not None and known is not exc:
+        raise known from None
 
 
-def meaning_of(exc: BaseException) -> BaseException | None:
+def known_cause(exc: BaseException) -> BaseException | None:
     """Find the error of Keywheel, Celery or the pool that an error of a task is or hides.
 
     SDKs raise their own errors from the errors of a transport, and a `TaskGroup` collects the
@@ -135,22 +135,22 @@ def meaning_of(exc: BaseException) -> BaseException | None:
     one of them ends the job. An error that ends the job outweighs all others.
 
     Returns:
-        This error, one of `_MEANT`; None if there is none.
+        This error, one of `_KNOWN_ERRORS`; None if there is none.
     """
     for cause in _causes_of(exc):
-        if isinstance(cause, _MEANT):
+        if isinstance(cause, _KNOWN_ERRORS):
             return cause
         if isinstance(cause, BaseExceptionGroup):
-            meanings = [meaning_of(inner) for inner in cause.exceptions]
-            first = _first_of(meanings)
-            if first is not None and (None not in meanings or not isinstance(first, Rescheduled)):
+            causes = [known_cause(inner) for inner in cause.exceptions]
+            first = _first_of(causes)
+            if first is not None and (None not in causes or not isinstance(first, Rescheduled)):
                 return first
     return None
 
 
-def _first_of(meanings: list[BaseException | None]) -> BaseException | None:
+def _first_of(causes: list[BaseException | None]) -> BaseException | None:
     """Return the first error that ends the job; if none does, the one with the longest wait."""
-    errors = [error for error in meanings if error is not None]
+    errors = [error for error in causes if error is not None]
     ends = [error for error in errors if not isinstance(error, Rescheduled)]
     waits = sorted(errors, key=lambda error: -getattr(error, "countdown_ms", 0))
     return next(iter([*ends, *waits]), None)
@@ -173,7 +173,7 @@ def _of_the_pool(shared: Shared) -> tuple[Ownership | None, Outages]:
     """
     loop = private_loop.pool_loop()
     if loop is None or private_loop.is_running_here():
-        return None, NOBODY_COUNTS
+        return None, NO_OUTAGES
 
     async def ask() -> tuple[Ownership | None, Outages]:
         return shared()

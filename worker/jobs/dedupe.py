@@ -28,7 +28,7 @@ from worker.aio.lua_source import source
 from worker.errors import Deferred, JobError, error_of
 from worker.jobs.job_run import JobRun
 from worker.jobs.message import enqueued_ms_of
-from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.outages import NO_OUTAGES, Outages
 from worker.jobs.ownership import Ownership
 from worker.redis.autopipeline import pipeline_of
 from worker.redis.lua import Script, keys_of
@@ -142,7 +142,7 @@ async def run_deduped(
     settings: Settings,
     deadline_s: float | None = None,
     ownership: Ownership | None = None,
-    outages: Outages = NOBODY_COUNTS,
+    outages: Outages = NO_OUTAGES,
     on_shared: Callable[[Result], None] | None = None,
 ) -> Result:
     """Do a job's work, or share the result of the job that holds its key.

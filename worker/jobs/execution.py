@@ -10,7 +10,7 @@ from worker.cancellations import stamped
 from worker.errors import Deferred, TransientError
 from worker.jobs.history import History
 from worker.jobs.job_run import JobRun
-from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.outages import NO_OUTAGES, Outages
 from worker.jobs.ownership import Ownership
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
@@ -49,7 +49,7 @@ async def run_job(
     settings: Settings,
     deadline_s: float | None = None,
     ownership: Ownership | None = None,
-    outages: Outages = NOBODY_COUNTS,
+    outages: Outages = NO_OUTAGES,
 ) -> tuple[Served, History]:
     """Serve a job now, or send it back to its queue to run again later.
 

@@ -130,7 +130,7 @@ def doubt_ms(headers: Any) -> int:
     return replayed or called or (history.since_ms if history.in_doubt else 0)
 
 
-def came_again(context: Any) -> bool:
+def was_redelivered(context: Any) -> bool:
     """Whether a worker that died or lost the broker may have run this very message before.
 
     Args:

@@ -34,9 +34,9 @@ from worker.errors import (
 )
 from worker.foreign_json import member
 from worker.jobs.email_keys import EmailKeys
-from worker.jobs.history import History, came_again, doubt_ms
+from worker.jobs.history import History, doubt_ms, was_redelivered
 from worker.jobs.message import is_bulk, list_of, tenant_of
-from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.outages import NO_OUTAGES, Outages
 from worker.jobs.ownership import Ownership
 from worker.jobs.rescheduling import awaited_service, longest_wait_ms, send_back
 from worker.keypool import LeaseRequest
@@ -79,13 +79,13 @@ class JobRun:
         settings: Settings,
         deadline_s: float | None = None,
         ownership: Ownership | None = None,
-        outages: Outages = NOBODY_COUNTS,
+        outages: Outages = NO_OUTAGES,
     ) -> None:
         self.task: Final = task
         self._began_s: Final = time.monotonic()
         request = task.request
         self.history = History.of(request.headers)
-        self.at_end: Final[set[Callable[[], None]]] = set()
+        self.closers: Final[set[Callable[[], None]]] = set()
         """Functions that close what the task may have left open, such as a stream."""
         self.has_ended = False
         """Whether the job has ended; code of it that still runs can make no more calls."""
@@ -95,10 +95,10 @@ class JobRun:
         """The run of the task that called this task directly; both belong to one job."""
         self.job: str = request.id or ""
         """The id of the job; empty if a program called the task directly."""
-        self.goes_back = bool(request.id and not request.is_eager)
+        self.can_go_back = bool(request.id and not request.is_eager)
         """Whether the job can go back to its queue."""
         if outer is not None:
-            self.job, self.goes_back = outer.job, outer.goes_back
+            self.job, self.can_go_back = outer.job, outer.can_go_back
         self._models: tuple[str, ...] = ("",)
         self.deadline_s: Final = deadline_s or settings.deadline_s
         self._settings: Final = settings
@@ -190,7 +190,7 @@ class JobRun:
             return
         request = self.task.request
         over = Rescheduled()
-        over.in_doubt = may_be_done and bool(doubt_ms(request.headers) or came_again(request))
+        over.in_doubt = may_be_done and bool(doubt_ms(request.headers) or was_redelivered(request))
         waited = self._no_key() if self.history.deferred else self._no_time(request.retries)
         reason = self.history.reason
         _fail(over, DeadlineExceeded(f"{waited}: {reason}" if reason else waited))

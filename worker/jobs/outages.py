@@ -144,4 +144,4 @@ def _queue_of(name: tuple[str, str]) -> str:
     return SERVICES[name[0]].queue + DEFERRED
 
 
-NOBODY_COUNTS: Final = Outages(None)
+NO_OUTAGES: Final = Outages(None)

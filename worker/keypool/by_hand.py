@@ -11,7 +11,7 @@ from typing import Any
 from config.api_key import ApiKey
 from worker.keypool.leases import Lease
 from worker.keypool.resets import ResetDone
-from worker.keypool.scripts import HandAction, Scripts
+from worker.keypool.scripts import ManualAction, Scripts
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Disabled:
         return {"newly": self.newly, "left_ms": self.left_ms, "before": before}
 
 
-class ByHand:
+class ManualActions:
     """The part of a key pool that acts for people."""
 
     service: str
@@ -151,7 +151,7 @@ class ByHand:
 
     async def _act(
         self,
-        action: HandAction,
+        action: ManualAction,
         key_id: str | None,
         *,
         by: str,

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from config.api_key import ApiKey
 from worker.keypool import audit_trail, latest_calls, resets
 from worker.keypool import snapshot as snapshots
-from worker.keypool.by_hand import ByHand
+from worker.keypool.by_hand import ManualActions
 from worker.keypool.caller_clock import CallerClock, since_boot_ms
 from worker.keypool.candidates import KeyDirectory
 from worker.keypool.cooldowns import CooldownPolicy
@@ -34,7 +34,7 @@ BULK_HORIZON_MS = 100
 _REMAPS = 5  # each `remap` corrects the keys that were looked at; few keys need it
 
 
-class KeyPool(ByHand):
+class KeyPool(ManualActions):
     """Hands out keys so that no limit is overdrawn and no resting key is called.
 
     Every decision is one script in Redis, on Redis' clock. This object remembers only the account

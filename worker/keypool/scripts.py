@@ -20,7 +20,7 @@ as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 """Encodes a structured argument of a script. Simple arguments are passed as they are."""
 
 
-HandAction = Literal["disabled", "enabled", "noted", "reloaded", "reinstated"]
+ManualAction = Literal["disabled", "enabled", "noted", "reloaded", "reinstated"]
 _OF_ALL: Final = {"disabled": "paused", "enabled": "resumed", "reloaded": "reloaded"}
 """The event in the audit stream for an action on all keys of a service."""
 
@@ -166,7 +166,7 @@ class Scripts:
 
     async def by_hand(
         self,
-        action: HandAction,
+        action: ManualAction,
         *,
         by: str,
         service: str,

@@ -11,7 +11,7 @@ from worker.providers.durations import retry_after_ms
 MAX_SENTENCE = 300
 """How many characters of a provider's message are kept at most."""
 
-MOST_OF_ANYTHING = 10**12
+MAX_COUNT = 10**12
 """The largest limit, use or quota that we believe. A larger number is a mistake and is ignored."""
 
 _MAX_MESSAGE = 4_000
@@ -102,10 +102,10 @@ class Answer:
         """Return a header's value if it is a whole number from 0 on, else None."""
         value = self.headers.get(name, "").strip()
         if (
-            not value.isascii() or not value.isdigit() or len(value) > len(str(MOST_OF_ANYTHING))
+            not value.isascii() or not value.isdigit() or len(value) > len(str(MAX_COUNT))
         ):  # to read a very long number would take long
             return None
-        return int(value) if int(value) <= MOST_OF_ANYTHING else None
+        return int(value) if int(value) <= MAX_COUNT else None
 
 
 def parse_json(content: bytes) -> Any:
@@ -123,7 +123,7 @@ def parse_json(content: bytes) -> Any:
 
 def is_count(value: object) -> TypeGuard[int]:
     """Whether a value in an answer is a plausible count: whole, not negative, not too large."""
-    return type(value) is int and 0 <= value <= MOST_OF_ANYTHING
+    return type(value) is int and 0 <= value <= MAX_COUNT
 
 
 def safe_sentence(message: str, *, secret: str, private: Iterable[str] = ()) -> str:

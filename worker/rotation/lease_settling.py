@@ -81,14 +81,12 @@ class LeaseSettling:
         settled, _ = await asyncio.gather(settling, self._hooks.after(lease, reply))
         return settled
 
-    async def settle_whatever_happens(self, lease: Lease, verdict: Verdict) -> None:
+    async def settle_shielded(self, lease: Lease, verdict: Verdict) -> None:
         """Settle a lease even if the job is cancelled meanwhile."""
         with HeldTimeLimits():  # they limit the job's work, not the wait for a Redis that hangs
             await asyncio.shield(asyncio.ensure_future(self.settle(lease, verdict)))
 
-    async def conclude_whatever_happens(
-        self, lease: Lease, reply: Reply, *, again: bool = False
-    ) -> None:
+    async def conclude_shielded(self, lease: Lease, reply: Reply, *, again: bool = False) -> None:
         """Conclude a call, perhaps a second time, even if the job is cancelled meanwhile."""
         with HeldTimeLimits():
             await asyncio.shield(asyncio.ensure_future(self.conclude(lease, reply, again=again)))

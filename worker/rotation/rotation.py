@@ -13,7 +13,7 @@ from worker.rotation.served import Served
 from worker.rotation.tenant_charges import NO_CHARGES, TenantCharges
 from worker.rotation.turn import Turn
 from worker.rotation.waitlist import WaitList
-from worker.usage import NOT_COUNTED, UsageCounter
+from worker.usage import NO_USAGE, UsageCounter
 
 RequestT = TypeVar("RequestT")
 
@@ -36,7 +36,7 @@ class Rotation(Generic[RequestT]):
         provider: Provider[RequestT],
         *,
         before_call: Callable[[], Awaitable[None]] | None = None,
-        usage: UsageCounter = NOT_COUNTED,
+        usage: UsageCounter = NO_USAGE,
         charges: TenantCharges = NO_CHARGES,
     ) -> None:
         self.pool = pool

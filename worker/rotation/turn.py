@@ -153,7 +153,7 @@ class Turn(Generic[RequestT]):
         """
         answer = await retry_while_down(lambda: self.pool.acquire(self.lease_request, None))
         if isinstance(answer, Lease) and answer.wait_ms == 0:
-            await self.leases.settle_whatever_happens(answer, ABANDONED)
+            await self.leases.settle_shielded(answer, ABANDONED)
             raise Deferred(spread_ms(), "every key was refused a moment ago")
         if isinstance(answer, NoLease) and answer.why in {NoLeaseReason.WAIT, NoLeaseReason.BUSY}:
             return await self._ask()
@@ -184,7 +184,7 @@ class Turn(Generic[RequestT]):
         except BaseException:
             if slot is not None:
                 slot.release()
-            await self.leases.settle_whatever_happens(lease, ABANDONED)
+            await self.leases.settle_shielded(lease, ABANDONED)
             raise
 
     async def _ask(self) -> Lease | NoLease:
@@ -223,7 +223,7 @@ class Turn(Generic[RequestT]):
                 await self.before_call()
             request = await self.hooks.before(lease)
         except BaseException:
-            await self.leases.settle_whatever_happens(lease, ABANDONED)
+            await self.leases.settle_shielded(lease, ABANDONED)
             raise
         self.attempts += 1
         log_key_used(
@@ -239,7 +239,7 @@ class Turn(Generic[RequestT]):
             # The job was cancelled (a time limit, a revoke, a shutdown), or there is a bug. The
             # provider may have carried out the call.
             self._note(lease, Reply(INTERRUPTED), began_s=began_s)
-            await self.leases.conclude_whatever_happens(lease, Reply(INTERRUPTED))
+            await self.leases.conclude_shielded(lease, Reply(INTERRUPTED))
             raise
         self._note(lease, reply, began_s=began_s)
         try:
@@ -247,7 +247,7 @@ class Turn(Generic[RequestT]):
             settled = await self.leases.conclude(lease, reply, retry=again)
         except asyncio.CancelledError:
             # The pool must learn the provider's answer although the job ends.
-            await self.leases.conclude_whatever_happens(lease, reply, again=True)
+            await self.leases.conclude_shielded(lease, reply, again=True)
             raise
         self.waiting.notify_ended()
         await self._end_if_the_request_is_at_fault(lease, reply.verdict, settled)

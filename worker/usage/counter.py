@@ -102,5 +102,5 @@ class UsageCounter:
         return True
 
 
-NOT_COUNTED: Final = UsageCounter(None)
+NO_USAGE: Final = UsageCounter(None)
 """A counter that counts nothing."""

@@ -19,7 +19,7 @@ from worker.keypool import CooldownPolicy, KeyPool, LeaseRequest
 from worker.providers import Resend
 from worker.rotation.rotation import Rotation
 from worker.rotation.served import Served
-from worker.usage import NOT_COUNTED, UsageCounter
+from worker.usage import NO_USAGE, UsageCounter
 
 CANARY = "canary-of-a-mail-body"
 ANN = "ann@example.com"
@@ -49,7 +49,7 @@ class Senders:
         call_ms: int = 65_000,
         now_ms: Any = None,
         pool_now_ms: Any = None,
-        usage: UsageCounter = NOT_COUNTED,
+        usage: UsageCounter = NO_USAGE,
         **options: Any,
     ) -> EmailSender:
         secrets = self.sandbox.keys("resend")

@@ -115,7 +115,7 @@ async def test_a_complete_stream_counts_although_the_connection_breaks_after_it(
 async def test_a_connection_that_stays_open_after_the_end_is_not_waited_for(
     scripted: ScriptedApi, listener: NotingListener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.providers.groq.client._AFTER_THE_END_S", 0.1)
+    monkeypatch.setattr("worker.providers.groq.client._DRAIN_S", 0.1)
     # Fewer bytes come than promised; the server keeps the connection open and silent.
     body = HELLO + LAST + DONE
     for sent in (body, HELLO + b'data: {"error": {"message": "over"}}\n\n'):

@@ -10,7 +10,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from tests.integration.rotation.scripted_provider import Make, ScriptedProvider, keys
 from worker.keypool import CooldownPolicy, KeyPool
 from worker.rotation.rotation import Rotation
-from worker.usage import NOT_COUNTED
+from worker.usage import NO_USAGE
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def make(redis: Redis) -> Make:
         *script: Any, count: int = 3, accounts: tuple[str, ...] = (), **options: Any
     ) -> tuple[Rotation[str], ScriptedProvider]:
         provider = ScriptedProvider(*script)
-        usage = options.pop("usage", NOT_COUNTED)
+        usage = options.pop("usage", NO_USAGE)
         defaults = {"cooldowns": CooldownPolicy(limit_ms=60_000, server_error_ms=5_000)}
         pool = KeyPool(redis, "groq", keys(count, accounts), **(defaults | options))
         return Rotation(pool, provider, usage=usage), provider

@@ -133,8 +133,8 @@ async def test_no_time_limit_ends_a_job_while_its_call_is_settled(
     monkeypatch.setattr(rotation.pool, "settle", settle_noting_guard)
     settling = LeaseSettling(rotation.pool, NoHooks(lambda _: ""))
     for settle in (
-        settling.settle_whatever_happens(lease, ABANDONED),
-        settling.conclude_whatever_happens(lease, Reply(turn_module.INTERRUPTED)),
+        settling.settle_shielded(lease, ABANDONED),
+        settling.conclude_shielded(lease, Reply(turn_module.INTERRUPTED)),
     ):
         await asyncio.create_task(settle, context=stacks.context_of(job))
     assert guarded == [True, True]

@@ -10,7 +10,7 @@ from celery import Celery
 from config.settings import Settings
 from worker.jobs.execution import run_job
 from worker.jobs.history import HEADER
-from worker.jobs.outages import NOBODY_COUNTS, Outages
+from worker.jobs.outages import NO_OUTAGES, Outages
 from worker.keypool import LeaseRequest
 from worker.rotation.served import Served
 
@@ -66,7 +66,7 @@ class Bench:
         queue: str = "bench",
         priority: int = 0,
         expires: str | None = None,
-        outages: Outages = NOBODY_COUNTS,
+        outages: Outages = NO_OUTAGES,
         **settings: Any,
     ) -> Any:
         self.rotation = ScriptedRotation(outcome)

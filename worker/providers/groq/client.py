@@ -32,7 +32,7 @@ from worker.providers.unknowns import Notice, Shapes, ignore
 from worker.verdicts import Fate, Reply
 
 _MAX_CLIENTS = 64
-_AFTER_THE_END_S = 1.0
+_DRAIN_S = 1.0
 """How long a stream is read after its last event, so that its connection can be reused."""
 
 _PATH = "/openai/v1/chat/completions"
@@ -234,7 +234,7 @@ async def _listen(response: httpx.Response, heard: AssembledAnswer, limit: async
             for data in decoder.feed(part):
                 heard.take(data)
             if heard.done or heard.broken:
-                limit.reschedule(asyncio.get_running_loop().time() + _AFTER_THE_END_S)
+                limit.reschedule(asyncio.get_running_loop().time() + _DRAIN_S)
     finally:
         await response.aclose()
 

@@ -82,7 +82,7 @@ class GroqPassing:
             return Reply(judge_transport(error, if_ambiguous=Fate.RETRY))
         if passes:
             reply = await self._pass(response, request, secret)
-            return replace(reply, verdict=_for_no_other_key(reply.verdict))
+            return replace(reply, verdict=_without_next_key(reply.verdict))
         request.response = _whole(response)
         answer = Answer.parse(response.status_code, response.headers, response.content)
         value = {"usage": _usage_of(answer.body)} if answer.ok else None
@@ -139,7 +139,7 @@ class GroqPassing:
         return self._judge(answer, value=value, secret=secret, private=prompts_of(request.params))
 
 
-def _for_no_other_key(verdict: Verdict) -> Verdict:
+def _without_next_key(verdict: Verdict) -> Verdict:
     """End the turn: the reader already has this key's answer, so no other key may be called."""
     if verdict.fate in {Fate.NEXT_KEY, Fate.OTHER_ACCOUNT}:
         return replace(verdict, fate=Fate.RETRY)

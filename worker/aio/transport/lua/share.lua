@@ -56,7 +56,7 @@ end
 
 local function tag_of(item) return item and value_of(item, '"delivery_tag"') end
 
-local function came_again(item)
+local function was_redelivered(item)
   local _, last = item:find('"redelivered"', 1, true)
   return last and item:find('^: ?true', last + 1)
 end
@@ -87,7 +87,7 @@ local function part(items, mark)
         by_id[id], tenants[#tenants + 1] = tenant, tenant
       end
       if old then tenant.stood = tenant.stood + 1 end
-      local queue = (old or came_again(item)) and tenant.front or tenant.new
+      local queue = (old or was_redelivered(item)) and tenant.front or tenant.new
       queue[#queue + 1] = item
       if tags[at] == mark then old = false end
     else
